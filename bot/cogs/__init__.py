@@ -1,0 +1,1 @@
+"""One cog per feature: thin edges between discord.py and the use cases."""

@@ -1,0 +1,1 @@
+"""The workloads behind docs/performance.md."""
