@@ -52,7 +52,7 @@ format: dev  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 test: dev  ## the whole suite
-	$(BIN)/python -m pytest -m 'not long' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-long: dev  ## the crash loops, state machines and kill rounds at full length
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)
