@@ -70,7 +70,7 @@ def resolve(
     chosen = _device(device, local_rank, share_gpu)
     on_gpu = chosen.type == "cuda"
     if max_context is not None and not 1 < max_context <= spec.max_context:
-        raise ConfigError("--max-seq-len", expected=f"2 to {spec.max_context}, the model's context", found=str(max_context))
+        raise ConfigError("--max-seq-len", expected=f"2 to {spec.max_context} (the model's)", found=str(max_context))
     return EngineConfig(
         device=chosen,
         dtype=_dtype(dtype, spec, on_gpu),
@@ -100,7 +100,8 @@ def _device(wish: str, local_rank: int, share_gpu: bool) -> torch.device:
             raise ConfigError("--device", expected="a CUDA GPU", found="none that PyTorch can use")
         return torch.device("cpu")
     if local_rank >= gpus and not share_gpu:
-        raise ConfigError("--nproc-per-node", expected=f"at most {gpus}, one rank for each GPU", found=f"rank {local_rank}")
+        expected = f"at most {gpus}, one rank for each GPU"
+        raise ConfigError("--nproc-per-node", expected=expected, found=f"rank {local_rank}")
     return torch.device("cuda", local_rank % gpus)
 
 

@@ -1,7 +1,7 @@
-"""The Llama transformer over one flat batch of tokens, and how a checkpoint fills it.
+"""The Llama transformer over one flat batch of tokens.
 
-It knows layers, rotary positions and which slice of which tensor a rank holds. It does not know rows, pages or requests:
-attention is a callable that gets the layer's queries, keys and values and returns what was attended to.
+It knows layers, rotary positions and this rank's share of each. It does not know rows, pages or requests: attention is a
+callable that gets the layer's queries, keys and values and returns what was attended to.
 """
 
 import math
@@ -35,7 +35,7 @@ class RMSNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer. wqkv's local rows: this rank's query heads, then its key heads, then its value heads; w13's: gate, up."""
+    """One layer. wqkv's rows: this rank's query heads, then its key heads, then its value heads; w13's: gate, up."""
 
     def __init__(self, spec: ModelSpec, world_size: int, dtype: torch.dtype) -> None:
         super().__init__()

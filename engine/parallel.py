@@ -86,10 +86,10 @@ def gather_columns(x: Tensor, columns: int) -> Tensor:
 class ColumnLinear(ColumnParallelLinear):  # type: ignore[misc]  # fairscale is untyped
     """y = x W^T with this rank's rows of W; the result stays split. Holds fused matrices too (q, k, v; gate, up).
 
-    `packed`, when set, replaces the product by one over quantized weights; `weight` is then None.
+    `packed`, when set, replaces the product by one over quantized weights; `weight` may then be deleted.
     """
 
-    weight: nn.Parameter | None
+    weight: nn.Parameter
     packed: nn.Module | None
 
     def __init__(self, in_features: int, local_features: int, *, world_size: int, dtype: torch.dtype) -> None:
@@ -107,7 +107,7 @@ class ColumnLinear(ColumnParallelLinear):  # type: ignore[misc]  # fairscale is 
 class RowLinear(RowParallelLinear):  # type: ignore[misc]  # fairscale is untyped
     """y = sum over ranks of x_local W_local^T, with this rank's columns of W. `packed` as in ColumnLinear."""
 
-    weight: nn.Parameter | None
+    weight: nn.Parameter
     packed: nn.Module | None
 
     def __init__(self, local_features: int, out_features: int, *, world_size: int, dtype: torch.dtype) -> None:
@@ -166,5 +166,4 @@ def _product(layer: ColumnLinear | RowLinear, x: Tensor) -> Tensor:
     if layer.packed is not None:
         result: Tensor = layer.packed(x)
         return result
-    assert layer.weight is not None
     return F.linear(x, layer.weight)

@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def sampled(self) -> tuple[int, ...]:
-        """The rows that get a new token in this step, in the order of the sampled ids: finished prompts, then decode."""
+        """The rows that get a new token, in the order of the sampled ids: finished prompts, then decode."""
         return (*(chunk.row for chunk in self.chunks if chunk.last), *self.decode)
 
 

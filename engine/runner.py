@@ -1,7 +1,7 @@
-"""A runner executes plans on this rank's device: it owns the rows of the persistent batch, the KV pages and the forward.
+"""A runner executes plans on this rank's device: it owns the rows of the batch, the KV pages and the forward.
 
-It obeys: no queue, no stop token, no client. Every rank runs the same plans; the ids that a step samples are rank 0's on
-all of them.
+It obeys: no queue, no stop token, no client. Every rank runs the same plans; the ids that a step samples are rank 0's
+on all of them.
 """
 
 from typing import Protocol
@@ -20,8 +20,8 @@ class Runner(Protocol):
 
     launch: starts the step; must not wait for the device. The next plan may name the rows of this one in `decode`, as
       the ids that they feed never leave the device.
-    collect: row -> id sampled in that step (`plan.sampled`), waiting until it is there. An id of -1 says that the row's
-      logits held a NaN or no finite number; the runner itself must feed a harmless id (0) for that row until it is freed.
+    collect: row -> id sampled in that step (`plan.sampled`), waiting until it is there. An id of -1 says that the
+      row's logits held a NaN or no finite number; the runner itself must feed a harmless id (0) until it is freed.
     """
 
     kv_pages: int  # ids 0 … kv_pages - 1 may be granted
