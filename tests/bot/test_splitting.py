@@ -12,42 +12,11 @@ from bot.splitting import LIMIT, split, units
 
 # Pieces that make trouble next to each other: fences of both kinds and several lengths, closers with trailing text,
 # long info strings, indentation, emoji of several code points, very long words.
-PIECES = st.sampled_from(
-    [
-        "```",
-        "````",
-        "~~~",
-        "~~~~~",
-        "`",
-        "``",
-        "```py",
-        "~~~ rust",
-        "   ```",
-        "    ```",
-        "``` x",
-        "``` a`b",
-        "\n",
-        "\n\n",
-    ]
-    + [
-        " ",
-        "  ",
-        "> quote",
-        "- item",
-        "x",
-        "word ",
-        "👩‍👩‍👧‍👦",
-        "🇫🇷",
-        "é",
-        "e\u0301",
-        "漢字",
-        "\t",
-        "\r",
-        "#",
-        "| a | b |\n",
-    ]
-    + ["x" * 700, "word " * 90, "line\n" * 60, "```" + "i" * 1500, "😀" * 300]
-)
+FENCES = ("```", "````", "~~~", "~~~~~", "`", "``", "```py", "~~~ rust", "   ```", "    ```", "``` x", "``` a`b")
+SMALL = ("\n", "\n\n", " ", "  ", "> quote", "- item", "x", "word ", "é", "e\u0301", "漢字", "\t", "\r", "#", "|a|\n")
+EMOJI = ("👩‍👩‍👧‍👦", "🇫🇷", "😀" * 300)
+LARGE = ("x" * 700, "word " * 90, "line\n" * 60, "```" + "i" * 1500)
+PIECES = st.sampled_from(FENCES + SMALL + EMOJI + LARGE)
 TEXTS = st.lists(PIECES, max_size=40).map("".join) | st.text(max_size=3000)
 
 
