@@ -1,0 +1,294 @@
+"""The use case: a member says something, the model answers in character, both sides are remembered as one turn.
+
+Two short transactions around a generation that holds no database connection: T1 opens the turn and takes the
+snapshot that the prompt is built from, T2 stores the reply. The commit comes before the reply is given back: what a
+front-end shows as final is in the database, or it is told otherwise (`saved`, `remembered`). Knows no Discord, no SQL
+and no torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
+from uuid import uuid4
+
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from bot.admission import Admission
+from bot.crash import crash_point
+from bot.dialog import clean_text, window
+from bot.engine import EngineClient
+from bot.errors import BotError, DatabaseUnavailable, EmptyMessage, MessageTooLong, ShuttingDown
+from bot.generation import Generated, Generator, Interruption, Job, OnDelta
+from bot.identity import OpaqueIds
+from bot.locks import KeyedLocks
+from bot.settings import Settings
+from bot.storage import shown_errors
+from models import errors as stored
+from models import queries
+from models.database import Database
+from models.types import BegunTurn, DialogKey, Pair, TurnResult
+
+log = structlog.get_logger(__name__)
+
+SAVE_ATTEMPTS = 2  # each of them a few seconds of the database's own patience
+_REMEMBERED_DIALOGS = 10_000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    key: DialogKey
+    text: str
+    interaction_id: int | None = None
+    reply_token: str | None = None
+    application_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """A reply as it is to be shown.
+
+    `saved` is False when the database could not be written: the reply is real and will be missing from the history.
+    `remembered` is also False when the dialog was reset meanwhile, or when the model said nothing at all (`text` is
+    then empty: half a pair is no pair).
+    """
+
+    text: str
+    turn_id: int
+    finish_reason: str
+    remembered: bool
+    saved: bool
+    prompt_tokens: int
+    completion_tokens: int
+    pairs_in_prompt: int
+
+
+class ChatService:
+    """Serves many dialogs at once; the messages of one dialog in the order in which they came."""
+
+    def __init__(self, *, database: Database, engine: EngineClient, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._generator = Generator(engine, settings)
+        self._ids = OpaqueIds(settings)
+        self._locks: KeyedLocks[DialogKey] = KeyedLocks()
+        self._admission = Admission(settings.max_waiting)
+        self._running: dict[DialogKey, Interruption] = {}
+        self._open: set[asyncio.Future[None]] = set()
+        self._closing = False
+        # Where the last prompt of a dialog began (see dialog.window). Losing it costs one prefix, nothing else.
+        self._first_kept: OrderedDict[int, int] = OrderedDict()
+
+    async def chat(self, request: ChatRequest, on_delta: OnDelta) -> ChatReply:
+        """Answer. Raises a BotError, or what `on_delta` raised; then nothing of the turn is in the history."""
+        text = self._checked(request.text)
+        if self._closing:
+            raise ShuttingDown()
+        with self._admission.enter(request.key) as place, self._counted():
+            async with self._locks.hold(request.key):
+                if self._closing:
+                    raise ShuttingDown()
+                interruption = Interruption(self._settings.reply_timeout)
+                self._running[request.key] = interruption
+
+                async def first_delta_leaves_the_queue(piece: str) -> None:
+                    place.leave()
+                    await on_delta(piece)
+
+                try:
+                    return await self._turn(request, text, first_delta_leaves_the_queue, interruption)
+                finally:
+                    del self._running[request.key]
+
+    async def reset(self, key: DialogKey) -> int:
+        """End the dialog and say how many pairs it held. A running reply is shown when it comes, and forgotten."""
+        with shown_errors():
+            return await self._database.run(lambda session: queries.end_dialog(session, key=key, now=_now()))
+
+    async def stop(self, key: DialogKey) -> bool:
+        """End the running reply of this dialog; what it said so far is kept. False when there is none."""
+        interruption = self._running.get(key)
+        return interruption is not None and interruption.interrupt("stopped")
+
+    async def history(self, key: DialogKey, limit: int) -> tuple[Pair, ...]:
+        """The last pairs of the open dialog, oldest first."""
+        with shown_errors():
+            async with self._database.read() as session:
+                return await queries.history(session, key=key, limit=limit)
+
+    async def close(self, grace: float) -> None:
+        """Take no more messages, let the running replies end for `grace` seconds, then interrupt them."""
+        self._closing = True
+        if self._open and grace > 0:
+            await asyncio.wait(self._open, timeout=grace)
+        for interruption in self._running.values():
+            interruption.interrupt("shutdown")
+        if self._open:
+            await asyncio.wait(self._open, timeout=10)
+
+    def _checked(self, text: str) -> str:
+        limit = self._settings.max_message_chars
+        text = clean_text(text)
+        if not text:
+            raise EmptyMessage()
+        if len(text) > limit:
+            raise MessageTooLong(limit, len(text))
+        return text
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        done = asyncio.get_running_loop().create_future()
+        self._open.add(done)
+        try:
+            yield
+        finally:
+            self._open.discard(done)
+            done.set_result(None)
+
+    async def _turn(self, request: ChatRequest, text: str, on_delta: OnDelta, interruption: Interruption) -> ChatReply:
+        begun = await self._begin(request, text)
+        crash_point("after_begin_turn")
+        try:
+            generated = await self._generator.reply(self._job(request.key, begun, text), on_delta, interruption)
+        except BaseException as error:
+            await self._give_up(request.key, begun, error)
+            raise
+        saved, remembered = await _to_the_end(self._save(request.key, begun, generated))
+        return ChatReply(
+            text=generated.text,
+            turn_id=begun.turn_id,
+            finish_reason=generated.finish_reason,
+            remembered=remembered,
+            saved=saved,
+            prompt_tokens=generated.prompt_tokens,
+            completion_tokens=generated.completion_tokens,
+            pairs_in_prompt=generated.pairs_in_prompt,
+        )
+
+    async def _begin(self, request: ChatRequest, text: str) -> BegunTurn:
+        """T1. A caller who leaves in the middle of it leaves no pending turn behind."""
+        opening = asyncio.ensure_future(self._open_turn(request, text))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError as error:
+            await asyncio.wait([opening])
+            if opening.exception() is None:
+                await self._give_up(request.key, opening.result(), error)
+            raise
+
+    async def _open_turn(self, request: ChatRequest, text: str) -> BegunTurn:
+        now = _now()  # once: a second attempt recognises its own row by it
+        with shown_errors():
+            return await self._database.run(
+                lambda session: queries.begin_turn(
+                    session,
+                    key=request.key,
+                    text=text,
+                    limit=self._settings.max_chat_logs,
+                    interaction_id=request.interaction_id,
+                    reply_token=request.reply_token,
+                    application_id=request.application_id,
+                    now=now,
+                )
+            )
+
+    def _job(self, key: DialogKey, begun: BegunTurn, text: str) -> Job:
+        chosen = begun.settings
+        limit = self._settings.max_chat_logs if chosen.max_chat_logs is None else chosen.max_chat_logs
+        pairs = window(begun.history, limit, self._settings.trim_step, self._first_kept.pop(begun.dialog_id, None))
+        if pairs:
+            self._first_kept[begun.dialog_id] = pairs[0].turn_id
+            if len(self._first_kept) > _REMEMBERED_DIALOGS:
+                self._first_kept.popitem(last=False)
+        return Job(
+            persona=self._settings.persona if begun.persona is None else begun.persona.prompt,
+            pairs=pairs,
+            text=text,
+            user=self._ids.user(key),
+            cache_salt=self._ids.cache_salt(key),
+            max_reply_tokens=chosen.max_reply_tokens or self._settings.max_reply_tokens,
+        )
+
+    async def _save(self, key: DialogKey, begun: BegunTurn, generated: Generated) -> tuple[bool, bool]:
+        """T2: (saved, remembered). A reply that cannot be saved is still a reply."""
+        if not generated.text.strip():
+            await self._fail(key, begun, "interrupted" if generated.finish_reason == "stopped" else "failed", "empty")
+            return True, False
+        result = TurnResult(
+            reply=generated.text,
+            prompt_tokens=generated.prompt_tokens,
+            completion_tokens=generated.completion_tokens,
+            finish_reason=generated.finish_reason,
+            first_token_ms=generated.first_token_ms,
+            total_ms=generated.total_ms,
+        )
+        crash_point("before_finish")
+        try:
+            with shown_errors():
+                async for attempt in _patiently():
+                    with attempt:
+                        remembered = await self._database.run(
+                            lambda session: queries.finish_turn(
+                                session, key=key, turn_id=begun.turn_id, result=result, now=_now()
+                            )
+                        )
+        except DatabaseUnavailable as error:
+            log.error("the reply could not be saved", turn=begun.turn_id, reason=error.reason)
+            return False, False
+        crash_point("after_finish")
+        return True, remembered
+
+    async def _give_up(self, key: DialogKey, begun: BegunTurn, error: BaseException) -> None:
+        """Close the turn of a reply that did not come. What went wrong matters more than whether this works."""
+        cut_off = isinstance(error, asyncio.CancelledError | ShuttingDown | KeyboardInterrupt)
+        error_id = error.error_id if isinstance(error, BotError) else uuid4().hex[:8]
+        if isinstance(error, BotError):
+            log.warning(
+                "no reply", turn=begun.turn_id, error_id=error_id, error=type(error).__name__, reason=str(error)
+            )
+        await _to_the_end(self._fail(key, begun, "interrupted" if cut_off else "failed", error_id))
+
+    async def _fail(
+        self, key: DialogKey, begun: BegunTurn, status: Literal["failed", "interrupted"], error_id: str
+    ) -> None:
+        try:
+            with shown_errors():
+                await self._database.run(
+                    lambda session: queries.fail_turn(
+                        session, key=key, turn_id=begun.turn_id, status=status, error_id=error_id, now=_now()
+                    )
+                )
+        except BotError as error:
+            # It stays pending, which no history shows; the next start marks it as interrupted.
+            log.error("the turn could not be closed", turn=begun.turn_id, reason=error.reason)
+
+
+async def _to_the_end(work: Coroutine[object, object, T]) -> T:
+    """Run this whole, also when the caller is cancelled meanwhile: a commit is not left half-way."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def _patiently() -> AsyncRetrying:
+    """A database that restarts is back within seconds, and the reply has been read meanwhile anyway."""
+    return AsyncRetrying(
+        retry=retry_if_exception_type(stored.DatabaseUnavailable),
+        stop=stop_after_attempt(SAVE_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.5, max=2),
+        reraise=True,
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,25 @@
+"""Named points at which a test may kill this process, as a power cut would.
+
+GUILDLLAMA_CRASH_AT names one point, or one with a count (`after_finish:3` kills at the third pass). Unset, a point
+costs one dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+
+_passes: Counter[str] = Counter()
+
+
+def crash_point(name: str) -> None:
+    """Kill this process with SIGKILL if GUILDLLAMA_CRASH_AT names this point."""
+    wanted = os.environ.get("GUILDLLAMA_CRASH_AT")
+    if not wanted:
+        return
+    point, _, count = wanted.partition(":")
+    if point == name:
+        _passes[name] += 1
+        if _passes[name] >= int(count or 1):
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,208 @@
+"""The one typed configuration object, read from GUILDLLAMA_* variables and from .env.
+
+Built once at the start of a command and passed down; nothing reads the environment after that. Knows what a valid
+value looks like, and not what any value is used for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bot.errors import ConfigError
+
+PREFIX = "GUILDLLAMA_"
+NOT_SETTINGS = frozenset({f"{PREFIX}CRASH_AT"})
+"""Variables of ours that are no settings: hooks for tests."""
+
+DEFAULT_PERSONA = (
+    "You are a friendly companion in a Discord chat. You answer in the language of the person who writes to you, "
+    "in a few clear sentences, and you say so when you do not know something."
+)
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def parse_seconds(value: object) -> object:
+    """`90`, `"90s"`, `"15m"`, `"36h"`, `"7d"` or `"2w"` as seconds; other types are left for pydantic to refuse."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)\s*", value.lower())
+    if match is None:
+        raise ValueError("is not a duration; write seconds, or a number with s, m, h, d or w, such as 36h or 7d")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def _parse_timedelta(value: object) -> object:
+    seconds = parse_seconds(value)
+    return timedelta(seconds=seconds) if isinstance(seconds, int | float) else seconds
+
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+Duration = Annotated[timedelta, BeforeValidator(_parse_timedelta)]
+
+
+class Settings(BaseSettings):
+    """What an operator may decide. Each field is the variable of the same name with the prefix GUILDLLAMA_."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    # Discord
+    discord_token: SecretStr | None = None
+    discord_api_base: str | None = None
+    discord_gateway_url: str | None = None
+
+    # Database
+    database_url: str = Field("sqlite:///data/guildllama.db", repr=False)
+    encryption_keys: SecretStr | None = None
+
+    # Engine: ours on this machine, or any OpenAI-compatible server at engine_url
+    engine_url: str | None = None
+    engine_api_key: SecretStr | None = None
+    model: str = "smollm2"
+    gpus: int | None = Field(None, ge=1, le=64)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    quantize: Literal["none", "int8", "int4"] = "none"
+    engine_args: str = ""
+
+    # The prompt and the reply
+    max_chat_logs: int = Field(10, ge=0, le=1000)
+    trim_step: int = Field(1, ge=1, le=1000)
+    max_seq_len: int | None = Field(None, ge=64)
+    max_reply_tokens: int = Field(512, ge=1)
+    temperature: float = Field(0.6, ge=0, le=2)
+    top_p: float = Field(0.9, gt=0, le=1)
+    persona: str = DEFAULT_PERSONA
+
+    # Limits
+    max_message_chars: int = Field(4000, ge=1)
+    max_persona_chars: int = Field(4000, ge=1)
+    max_waiting: int = Field(64, ge=1)
+    reply_timeout: Seconds = Field(120.0, gt=0)
+    shutdown_grace: Seconds = Field(20.0, ge=0)
+
+    # Cleanup
+    session_ttl: Duration = Field(timedelta(days=7), gt=timedelta(0))
+    retention_days: int = Field(30, ge=0)
+    cleanup_interval: Duration = Field(timedelta(hours=1), gt=timedelta(0))
+
+    # Log
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["pretty", "json"] = "pretty"
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("log_format", "device", "quantize", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        scheme = value.partition(":")[0].partition("+")[0]
+        if scheme not in {"sqlite", "postgres", "postgresql"} or "://" not in value:
+            raise ValueError("must begin with sqlite:/// or postgresql://")
+        return value
+
+    @field_validator("engine_url")
+    @classmethod
+    def _openai_base_url(cls, value: str | None) -> str | None:
+        """OpenAI's base URL ends in /v1; a bare host gets it, since that is what people type."""
+        if value is None:
+            return None
+        url = value.strip().rstrip("/")
+        _check_url(url, "http", "https")
+        return url if urlsplit(url).path else f"{url}/v1"
+
+    @field_validator("discord_api_base")
+    @classmethod
+    def _api_base(cls, value: str | None) -> str | None:
+        return value if value is None else _check_url(value.rstrip("/"), "http", "https")
+
+    @field_validator("discord_gateway_url")
+    @classmethod
+    def _gateway_url(cls, value: str | None) -> str | None:
+        return value if value is None else _check_url(value, "ws", "wss")
+
+    @field_validator("persona")
+    @classmethod
+    def _storable(cls, value: str) -> str:
+        if not value.strip() or "\x00" in value:
+            raise ValueError("must be a text without NUL characters")
+        return value
+
+    @field_validator("engine_args")
+    @classmethod
+    def _splittable(cls, value: str) -> str:
+        shlex.split(value)
+        return value
+
+    @property
+    def model_name(self) -> str | None:
+        """The model to ask a foreign server for; None: whatever it serves."""
+        return self.model if "model" in self.model_fields_set else None
+
+
+def _check_url(value: str, *schemes: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host")
+    return value
+
+
+def load_settings(*, env_file: str | Path | None = ".env", **overrides: object) -> Settings:
+    """The settings of this process, or ConfigError for the first one that cannot work."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(_env_file=env_file, **given)  # type: ignore[arg-type]  # pydantic validates the overrides
+    except ValidationError as error:
+        raise _config_error(error) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise ConfigError(str(env_file), f"cannot be read: {error}", "Save it as a UTF-8 text file.") from None
+
+
+def _config_error(error: ValidationError) -> ConfigError:
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    first = details[0]
+    setting = f"{PREFIX}{first['loc'][0]}".upper() if first["loc"] else "settings"
+    problem = first["msg"].removeprefix("Value error, ")
+    more = f" {len(details) - 1} more settings are wrong as well." if len(details) > 1 else ""
+    return ConfigError(setting, problem, f"Correct it in the environment or in .env.{more}")
+
+
+def unknown_variables(
+    environ: Mapping[str, str] = os.environ, *, env_file: str | Path | None = ".env"
+) -> Iterator[tuple[str, str | None]]:
+    """Each GUILDLLAMA_* name that no setting has, with the nearest name that one has: most likely a slip of the pen."""
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    names = set(environ)
+    if env_file is not None and Path(env_file).is_file():
+        names |= set(dotenv_values(env_file))
+    for name in sorted(names):
+        if name.upper().startswith(PREFIX) and name.upper() not in known | NOT_SETTINGS:
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            yield name, near[0] if near else None
