@@ -1,0 +1,84 @@
+"""Builds SQLAlchemy engines whose transactions mean the same on SQLite and Postgres.
+
+SQLite on Python 3.11 needs two hooks: the driver must never begin by itself (connect hook), and every transaction says
+how it begins (begin hook): writers take the write lock at once, since a reader that turns writer fails without waiting.
+Knows nothing of tables or queries.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+READERS = 4
+POSTGRES_POOL = 10
+POOL_TIMEOUT = 30.0
+
+
+class _Cursor(Protocol):
+    def execute(self, statement: str) -> object: ...
+    def fetchone(self) -> tuple[object, ...] | None: ...
+    def close(self) -> None: ...
+
+
+class _DriverConnection(Protocol):
+    isolation_level: str | None
+
+    def cursor(self) -> _Cursor: ...
+
+
+def sqlite_async_engine(url: URL, *, writer: bool, busy_timeout: float, echo: bool) -> AsyncEngine:
+    """The single writer connection, or the pool of readers, of a SQLite file."""
+    size = 1 if writer else READERS
+    engine = create_async_engine(
+        url, echo=echo, pool_size=size, max_overflow=0, pool_timeout=POOL_TIMEOUT, pool_pre_ping=True
+    )
+    _sqlite_hooks(engine.sync_engine, writer=writer, busy_timeout=busy_timeout)
+    return engine
+
+
+def postgres_async_engine(url: URL, *, echo: bool) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        echo=echo,
+        pool_size=POSTGRES_POOL,
+        max_overflow=POSTGRES_POOL,
+        pool_timeout=POOL_TIMEOUT,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        connect_args={"connect_timeout": 10},
+    )
+
+
+def sync_engine(url: URL, *, writer: bool = True, busy_timeout: float = 5.0, foreign_keys: bool = True) -> Engine:
+    """For migrations, backup, restore and copy, which run in a thread or process of their own."""
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url)
+        _sqlite_hooks(engine, writer=writer, busy_timeout=busy_timeout, foreign_keys=foreign_keys)
+        return engine
+    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+
+
+def _sqlite_hooks(engine: Engine, *, writer: bool, busy_timeout: float, foreign_keys: bool = True) -> None:
+    @event.listens_for(engine, "connect")
+    def prepare(connection: _DriverConnection, record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        # The timeout comes first: switching to WAL needs a lock. auto_vacuum only counts before the first table.
+        cursor.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
+        if writer:
+            cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = FULL")
+            cursor.execute("PRAGMA journal_size_limit = 67108864")
+        else:
+            cursor.execute("PRAGMA query_only = ON")
+        cursor.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")

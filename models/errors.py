@@ -1,0 +1,64 @@
+"""What can go wrong with the database, as errors that carry their facts. Knows no driver and no SQLAlchemy."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+UPGRADE_COMMAND = "guildllama db upgrade"
+
+
+class DatabaseError(Exception):
+    """Base of everything that the database half raises on purpose."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The database could not be reached, is busy beyond patience, is full, read-only or damaged."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RevisionError(DatabaseError):
+    """The schema is not at the revision this program was written for."""
+
+    def __init__(self, found: str | None, expected: str, command: str = UPGRADE_COMMAND) -> None:
+        known = f"at revision {found}" if found else "empty"
+        super().__init__(f"the database is {known}, this program needs {expected}: run `{command}` (or `make migrate`)")
+        self.found = found
+        self.expected = expected
+        self.command = command
+
+
+class ForeignDatabase(DatabaseError):
+    """The database holds somebody else's tables. Nothing is ever created over them."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class DuplicateInteraction(DatabaseError):
+    """This interaction or message was taken up before, by this process or another one."""
+
+    def __init__(self, interaction_id: int) -> None:
+        super().__init__(f"interaction {interaction_id} was already processed")
+        self.interaction_id = interaction_id
+
+
+class QuotaExceeded(DatabaseError):
+    """The member used up what the guild allows for one day."""
+
+    def __init__(self, unit: str, limit: int, resets_at: datetime) -> None:
+        super().__init__(f"the daily limit of {limit} {unit} is used up; it starts again at {resets_at:%H:%M} UTC")
+        self.unit = unit
+        self.limit = limit
+        self.resets_at = resets_at
+
+
+class MemberBlocked(DatabaseError):
+    """An admin of the guild has blocked this member from chatting."""
+
+
+class WrongEncryptionKey(DatabaseError):
+    """Stored text is sealed, and no configured key opens it."""

@@ -1,0 +1,121 @@
+"""Brings a database to the schema of this program, and refuses to start on any other.
+
+An upgrade is one transaction under one lock: two processes that start together do it once, and a kill in the middle
+leaves the old schema. Blocking on purpose; call it before the event loop, or in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.engines import sync_engine
+from models.errors import DatabaseError, DatabaseUnavailable, ForeignDatabase, RevisionError
+from models.failures import unavailable
+from models.urls import sqlite_path, sync_url
+
+ROOT = Path(__file__).resolve().parent.parent
+# Any constant of ours: the name of the advisory lock that serialises upgrades on Postgres.
+UPGRADE_LOCK = 0x6C6C616D61
+LOCK_PATIENCE = 120.0
+QUICK_CHECK_BYTES = 64 * 1024 * 1024
+OUR_TABLE = "dialogs"
+
+
+def alembic_config(url: str) -> Config:
+    config = Config(str(ROOT / "alembic.ini"))
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.attributes["url"] = url
+    return config
+
+
+def head_revision() -> str:
+    """The one revision this program works with."""
+    head = ScriptDirectory(str(ROOT / "migrations")).get_current_head()
+    if head is None:
+        raise AssertionError("migrations/versions holds no revision")
+    return head
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Migrates to `revision`. Creates the SQLite file and its folder; waits for another process that is upgrading."""
+    path = sqlite_path(url)
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DatabaseUnavailable(f"cannot create the folder of {path}: {error.strerror}") from error
+    _in_transaction(url, lambda config: command.upgrade(config, revision))
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Steps back to `revision`; for operators and tests. What a newer column held is lost."""
+    _in_transaction(url, lambda config: command.downgrade(config, revision))
+
+
+def check_revision(url: str) -> None:
+    """Raises unless the database is there, undamaged and exactly at this program's revision. Creates nothing."""
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        raise RevisionError(None, head_revision())
+    try:
+        engine = sync_engine(sync_url(url), writer=False)
+        try:
+            with engine.connect() as connection:
+                if path is not None and path.stat().st_size <= QUICK_CHECK_BYTES:
+                    _quick_check(connection)
+                found = _current(connection)
+        finally:
+            engine.dispose()
+    except SQLAlchemyError as error:
+        raise unavailable(error) from error
+    if found != head_revision():
+        raise RevisionError(found, head_revision())
+
+
+def _in_transaction(url: str, work: Callable[[Config], None]) -> None:
+    sqlite = sqlite_path(url) is not None
+    # Rebuilding a table on SQLite drops the old one, which must not cascade: checked as a whole before the commit.
+    engine = sync_engine(sync_url(url), busy_timeout=LOCK_PATIENCE, foreign_keys=False)
+    config = alembic_config(url)
+    try:
+        with engine.connect() as connection:
+            if not sqlite:
+                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": UPGRADE_LOCK})
+                connection.commit()
+            with connection.begin():
+                _current(connection)
+                config.attributes["connection"] = connection
+                work(config)
+                if sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+                    raise DatabaseError("the migration would leave rows without their parents; nothing was changed")
+    except SQLAlchemyError as error:
+        raise unavailable(error) from error
+    finally:
+        engine.dispose()
+
+
+def _current(connection: Connection) -> str | None:
+    """The revision found, None when the database is empty; refuses somebody else's tables."""
+    tables = set(inspect(connection).get_table_names())
+    if not tables:
+        return None
+    found = MigrationContext.configure(connection).get_current_heads() if "alembic_version" in tables else ()
+    if len(found) == 1 and OUR_TABLE in tables:
+        return found[0]
+    if tables == {"alembic_version"} and not found:
+        return None  # what a downgrade to base leaves behind
+    raise ForeignDatabase("the database holds another program's tables; point GUILDLLAMA_DATABASE_URL at a fresh one")
+
+
+def _quick_check(connection: Connection) -> None:
+    result = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    if result != "ok":
+        raise DatabaseUnavailable(f"the database file is damaged ({result}); restore a backup")

@@ -1,0 +1,130 @@
+"""Personas: the one in force, and setting, clearing and rolling back the one of a level.
+
+The narrowest set one wins: the member's own in this guild, then the channel's, then the guild's. In direct messages
+(guild 0) every member has their own only.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, case, delete, func, literal, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.queries.common import codec, ensure_guild, ensure_user, insert_missing
+from models.tables import Persona, PersonaVersion
+from models.types import DialogKey, PersonaLevel, PersonaText, StoredLevel
+
+KEPT_VERSIONS = 20
+
+
+async def effective_persona(session: AsyncSession, *, key: DialogKey) -> PersonaText | None:
+    """The persona in force for this key, or None: then the bot's default applies."""
+    rank = case((Persona.level == "member", 0), (Persona.level == "channel", 1), else_=2)
+    return await _active(session, or_(*(_slot(key, level) for level in _levels(key))), rank)
+
+
+async def get_persona(session: AsyncSession, *, key: DialogKey, level: StoredLevel) -> PersonaText | None:
+    """What is set at exactly this level, or None."""
+    return await _active(session, _slot(key, level), literal(0))
+
+
+async def set_persona(
+    session: AsyncSession,
+    *,
+    key: DialogKey,
+    level: StoredLevel,
+    name: str,
+    prompt: str,
+    author_id: int | None,
+    now: datetime,
+) -> PersonaText:
+    """Stores a new version at this level and puts it in force."""
+    persona_id = await _ensure_slot(session, key, level, now)
+    latest = await session.scalar(
+        select(func.max(PersonaVersion.version)).where(PersonaVersion.persona_id == persona_id)
+    )
+    version = (latest or 0) + 1
+    if author_id is not None:
+        await ensure_user(session, author_id, now)
+    session.add(
+        PersonaVersion(
+            persona_id=persona_id,
+            version=version,
+            name=name,
+            prompt=codec(session).seal(prompt),
+            author_id=author_id,
+            created_at=now,
+        )
+    )
+    await session.flush()
+    await session.execute(update(Persona).where(Persona.id == persona_id).values(active_version=version))
+    await session.execute(
+        delete(PersonaVersion).where(
+            PersonaVersion.persona_id == persona_id, PersonaVersion.version <= version - KEPT_VERSIONS
+        )
+    )
+    return PersonaText(level, name, prompt, version)
+
+
+async def clear_persona(session: AsyncSession, *, key: DialogKey, level: StoredLevel) -> bool:
+    """Takes the persona of this level out of force; its versions stay for a rollback. False if none was set."""
+    cleared = await session.scalar(
+        update(Persona)
+        .where(_slot(key, level), Persona.active_version.is_not(None))
+        .values(active_version=None)
+        .returning(Persona.id)
+    )
+    return cleared is not None
+
+
+def _levels(key: DialogKey) -> tuple[StoredLevel, ...]:
+    return ("member", "channel", "guild") if key.channel_id else ("member", "guild")
+
+
+def _slot(key: DialogKey, level: StoredLevel) -> ColumnElement[bool]:
+    guild = and_(Persona.guild_id == key.guild_id, Persona.level == level)
+    if level == "member":
+        return and_(guild, Persona.user_id == key.user_id)
+    if level == "channel":
+        return and_(guild, Persona.channel_id == key.channel_id)
+    return guild
+
+
+async def _active(session: AsyncSession, slots: ColumnElement[bool], order: ColumnElement[int]) -> PersonaText | None:
+    row = (
+        await session.execute(
+            select(Persona.level, PersonaVersion.name, PersonaVersion.prompt, PersonaVersion.version)
+            .join(
+                PersonaVersion,
+                and_(PersonaVersion.persona_id == Persona.id, PersonaVersion.version == Persona.active_version),
+            )
+            .where(slots)
+            .order_by(order)
+            .limit(1)
+        )
+    ).first()
+    if row is None:
+        return None
+    return PersonaText(_level(row.level), row.name, codec(session).open(row.prompt), row.version)
+
+
+def _level(text: str) -> PersonaLevel:
+    levels: dict[str, PersonaLevel] = {"guild": "guild", "channel": "channel", "member": "member"}
+    return levels[text]
+
+
+async def _ensure_slot(session: AsyncSession, key: DialogKey, level: StoredLevel, now: datetime) -> int:
+    await ensure_guild(session, key.guild_id, now)
+    if level == "member":
+        await ensure_user(session, key.user_id, now)
+    await insert_missing(
+        session,
+        Persona,
+        guild_id=key.guild_id,
+        level=level,
+        channel_id=key.channel_id if level == "channel" else 0,
+        user_id=key.user_id if level == "member" else None,
+    )
+    # The row is locked until the commit, so two admins get two different version numbers.
+    return (await session.scalars(select(Persona.id).where(_slot(key, level)).with_for_update())).one()

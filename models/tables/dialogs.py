@@ -1,0 +1,96 @@
+"""The dialog log. A Turn holds both sides of a pair, so half a pair cannot exist; a crash leaves it `pending`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, RowId, Snowflake, UTCDateTime
+
+_OPEN = text("ended_at IS NULL")
+_ENDED = text("ended_at IS NOT NULL")
+_PENDING = text("status = 'pending'")
+_TOKEN = text("reply_token IS NOT NULL")
+
+
+class Dialog(Base):
+    __tablename__ = "dialogs"
+    __table_args__ = (
+        Index(
+            "uq_dialogs_open",
+            "guild_id",
+            "user_id",
+            "channel_id",
+            unique=True,
+            sqlite_where=_OPEN,
+            postgresql_where=_OPEN,
+        ),
+        Index("ix_dialogs_idle", "last_active_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
+        Index("ix_dialogs_ended", "ended_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
+        Index("ix_dialogs_member", "guild_id", "user_id"),
+        Index("ix_dialogs_user_id", "user_id"),
+        {
+            "comment": "Chat sessions of one user in one guild; at most one is open per key",
+            "sqlite_autoincrement": True,
+        },
+    )
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, comment="Row id, never used again")
+    guild_id: Mapped[int] = mapped_column(
+        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), comment="Guild, 0 for direct messages"
+    )
+    user_id: Mapped[int] = mapped_column(
+        Snowflake, ForeignKey("users.id", ondelete="CASCADE"), comment="Whose dialog it is"
+    )
+    channel_id: Mapped[int] = mapped_column(
+        Snowflake, server_default="0", comment="Channel or thread where the guild chose that scope, else 0"
+    )
+    opened_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When its first turn began")
+    last_active_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When its last turn began or finished")
+    ended_at: Mapped[datetime | None] = mapped_column(
+        UTCDateTime, comment="NULL while open; retention counts from here"
+    )
+    end_reason: Mapped[str | None] = mapped_column(Text, comment="reset, idle or removed")
+
+
+class Turn(Base):
+    __tablename__ = "turns"
+    __table_args__ = (
+        CheckConstraint("status IN ('pending', 'done', 'failed', 'interrupted')", name="status"),
+        CheckConstraint("(status = 'done') = (reply IS NOT NULL)", name="whole_pair"),
+        UniqueConstraint("interaction_id"),
+        Index("ix_turns_dialog", "dialog_id", "id"),
+        Index("ix_turns_pending", "created_at", sqlite_where=_PENDING, postgresql_where=_PENDING),
+        Index("ix_turns_reply_token", "created_at", sqlite_where=_TOKEN, postgresql_where=_TOKEN),
+        {"comment": "One pair each: what the member wrote and the reply", "sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, comment="Row id, never used again; orders the turns")
+    dialog_id: Mapped[int] = mapped_column(
+        RowId, ForeignKey("dialogs.id", ondelete="CASCADE"), comment="Dialog the pair belongs to"
+    )
+    interaction_id: Mapped[int | None] = mapped_column(
+        Snowflake, comment="Interaction or message that asked; NULL from the terminal"
+    )
+    status: Mapped[str] = mapped_column(Text, comment="pending, done, failed or interrupted")
+    user_text: Mapped[str] = mapped_column(Text, comment="What the member wrote, sealed when encryption is on")
+    reply: Mapped[str | None] = mapped_column(
+        Text, comment="The active reply, sealed when encryption is on; set if done"
+    )
+    reply_token: Mapped[str | None] = mapped_column(
+        Text, comment="Interaction token for editing a cut-off reply; NULL once finished"
+    )
+    application_id: Mapped[int | None] = mapped_column(Snowflake, comment="Application the token belongs to")
+    owner: Mapped[str | None] = mapped_column(
+        Text, comment="Process that generates it: tells a crash from a slow reply"
+    )
+    error_id: Mapped[str | None] = mapped_column(Text, comment="Id shown to the member when it failed, as in the log")
+    prompt_tokens: Mapped[int | None] = mapped_column(comment="Tokens of the prompt")
+    completion_tokens: Mapped[int | None] = mapped_column(comment="Tokens of the reply")
+    finish_reason: Mapped[str | None] = mapped_column(Text, comment="stop, length, stopped, ...")
+    first_token_ms: Mapped[int | None] = mapped_column(comment="Milliseconds to the first token")
+    total_ms: Mapped[int | None] = mapped_column(comment="Milliseconds to the last token")
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When the turn began")
+    finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime, comment="When it left pending")

@@ -1,0 +1,34 @@
+"""Who there is: guilds and users. Rows hold snowflakes and times only; names stay with Discord."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Snowflake, UTCDateTime
+
+_REMOVED = text("removed_at IS NOT NULL")
+
+
+class Guild(Base):
+    __tablename__ = "guilds"
+    __table_args__ = (
+        Index("ix_guilds_removed_at", "removed_at", sqlite_where=_REMOVED, postgresql_where=_REMOVED),
+        {"comment": "Guilds the bot has talked in; 0 stands for direct messages"},
+    )
+
+    id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Snowflake of the guild")
+    first_seen_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When the first row of this guild was written")
+    removed_at: Mapped[datetime | None] = mapped_column(
+        UTCDateTime, comment="When the bot was removed; the guild is purged after a grace period unless it comes back"
+    )
+
+
+class User(Base):
+    __tablename__ = "users"
+    __table_args__ = ({"comment": "People the bot has talked with"},)
+
+    id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Snowflake of the user")
+    first_seen_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When the first row of this user was written")

@@ -1,0 +1,56 @@
+"""One spelling of a database URL in, the drivers' spellings out. Knows nothing of connections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from models.errors import DatabaseUnavailable
+
+_SYNC = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
+_ASYNC = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
+
+
+def async_url(text: str) -> URL:
+    """The URL for the async engine. Another async driver that is named explicitly (asyncpg) is left alone."""
+    url = _parse(text)
+    if url.drivername == "postgresql+asyncpg":
+        return url
+    return url.set(drivername=_ASYNC[url.get_backend_name()])
+
+
+def sync_url(text: str) -> URL:
+    """The URL for migrations, backups and other work that has a thread of its own."""
+    url = _parse(text)
+    return url.set(drivername=_SYNC[url.get_backend_name()])
+
+
+def sqlite_path(text: str) -> Path | None:
+    """The file behind a SQLite URL, or None for Postgres."""
+    url = _parse(text)
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+def shown_url(text: str) -> str:
+    """The URL with its password masked, for messages."""
+    return _parse(text).render_as_string(hide_password=True)
+
+
+def _parse(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise DatabaseUnavailable("the database URL cannot be read; it looks like sqlite:///path/to/file.db") from None
+    if url.drivername == "postgres":
+        url = url.set(drivername="postgresql")
+    backend = url.get_backend_name()
+    if backend not in _ASYNC:
+        raise DatabaseUnavailable(f"the database is {backend!r}; only sqlite and postgresql are supported")
+    if backend == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise DatabaseUnavailable("the dialog log needs a file: an in-memory SQLite database forgets everything")
+        if url.database.startswith("file:"):
+            raise DatabaseUnavailable("write the SQLite database as a plain path: sqlite:///path/to/file.db")
+    return url
