@@ -1,0 +1,114 @@
+"""One log for everything: structlog's events and the standard library's records leave by the same door, on stderr.
+
+Whatever passes is stripped of secrets: tokens of interactions and webhooks inside URLs, passwords inside database
+URLs, and the values of our own secret settings.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import re
+import sys
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+import structlog
+
+from bot.settings import Settings
+
+HIDDEN = "[hidden]"
+_PATTERNS = (
+    (re.compile(r"(/webhooks/\d+/)[^/\s?\"']+"), rf"\1{HIDDEN}"),
+    (re.compile(r"(/interactions/\d+/)[^/\s?\"']+"), rf"\1{HIDDEN}"),
+    (re.compile(r"(://[^/\s:@]+:)[^/\s@]+(@)"), rf"\1{HIDDEN}\2"),
+    (re.compile(r"\b((?:Bot|Bearer) )[\w.~+/=-]{8,}"), rf"\1{HIDDEN}"),
+    (re.compile(r"""(["']?(?:token|api_key|password)["']?\s*[:=]\s*["']?)[\w.~+/=-]{8,}"""), rf"\1{HIDDEN}"),
+)
+_QUIET = {
+    # At DEBUG these print whole requests, bodies and tokens included.
+    "discord": logging.INFO,
+    "discord.http": logging.INFO,
+    "openai": logging.WARNING,
+    "httpx2": logging.WARNING,
+    "httpcore2": logging.WARNING,
+    "apscheduler": logging.WARNING,
+    "aiosqlite": logging.WARNING,
+    "sqlalchemy": logging.WARNING,
+    "asyncio": logging.WARNING,
+}
+Event = MutableMapping[str, Any]
+
+
+def redactor(secrets: tuple[str, ...] = ()) -> Callable[[str], str]:
+    """A function that takes secrets out of a text."""
+    known = sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
+
+    def redact(text: str) -> str:
+        for secret in known:
+            text = text.replace(secret, HIDDEN)
+        for pattern, replacement in _PATTERNS:
+            text = pattern.sub(replacement, text)
+        return text
+
+    return redact
+
+
+def configure_log(settings: Settings, *, level: str | None = None) -> None:
+    """Set up logging for this process. `level` is for a front-end that wants another than the settings' own."""
+    redact = redactor(_secrets(settings))
+
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: list[structlog.types.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+        if settings.log_format == "json"
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
+    )
+
+    def redact_line(_: object, __: str, line: str) -> str:
+        return redact(line)
+
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer, _last(redact_line)],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level or settings.log_level)
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(max(least, root.level))
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.processors.StackInfoRenderer(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _last(redact_line: Callable[[object, str, str], str]) -> structlog.types.Processor:
+    """The renderer made a line of the event; the types of structlog know only events."""
+    return redact_line  # type: ignore[return-value]  # a final processor receives what the renderer returned
+
+
+def _secrets(settings: Settings) -> tuple[str, ...]:
+    values = (settings.discord_token, settings.engine_api_key, settings.encryption_keys)
+    texts = [value.get_secret_value() for value in values if value is not None]
+    return tuple(part for text in texts for part in (text, *text.split(",")))

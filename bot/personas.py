@@ -1,0 +1,77 @@
+"""Personas: who the bot is, for a guild, a channel or one member in a guild.
+
+Checks what is set, whatever entrance it comes through (command, terminal, file), and stores it. Who may set what is
+decided by the front-ends: this module knows no permissions.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from bot.dialog import Message, clean_text
+from bot.engine import EngineClient
+from bot.errors import EmptyText, EngineUnavailable, PersonaTooLong, TooLong
+from bot.settings import Settings
+from bot.storage import shown_errors
+from models import queries
+from models.database import Database
+from models.types import DialogKey, PersonaText, StoredLevel
+
+MAX_NAME_CHARS = 80
+
+
+class PersonaService:
+    def __init__(self, database: Database, engine: EngineClient, settings: Settings) -> None:
+        self._database = database
+        self._engine = engine
+        self._settings = settings
+
+    async def show(self, key: DialogKey) -> PersonaText:
+        """The persona in force: the member's own, else the channel's, else the guild's, else the default."""
+        with shown_errors():
+            async with self._database.read() as session:
+                found = await queries.effective_persona(session, key=key)
+        return found or PersonaText(level="default", name="", prompt=self._settings.persona, version=0)
+
+    async def get(self, key: DialogKey, level: StoredLevel) -> PersonaText | None:
+        """The persona set at exactly this level, if any."""
+        with shown_errors():
+            async with self._database.read() as session:
+                return await queries.get_persona(session, key=key, level=level)
+
+    async def set(
+        self, key: DialogKey, level: StoredLevel, prompt: str, name: str = "", author_id: int | None = None
+    ) -> PersonaText:
+        """Store and put in force. Raises EmptyText or PersonaTooLong; then nothing is written."""
+        prompt, name = clean_text(prompt), " ".join(clean_text(name).split())
+        if len(name) > MAX_NAME_CHARS:
+            raise TooLong("name", MAX_NAME_CHARS, len(name))
+        await self._check(prompt)
+        now = datetime.now(UTC)
+        with shown_errors():
+            return await self._database.run(
+                lambda session: queries.set_persona(
+                    session, key=key, level=level, name=name, prompt=prompt, author_id=author_id, now=now
+                )
+            )
+
+    async def clear(self, key: DialogKey, level: StoredLevel) -> bool:
+        """Take the persona of this level out of force. False if none was set."""
+        with shown_errors():
+            return await self._database.run(lambda session: queries.clear_persona(session, key=key, level=level))
+
+    async def _check(self, prompt: str) -> None:
+        if not prompt:
+            raise EmptyText("persona")
+        limit = self._settings.max_persona_chars
+        if len(prompt) > limit:
+            raise PersonaTooLong(limit, len(prompt))
+        try:
+            counted = await self._engine.count([Message(role="system", content=prompt)])
+        except EngineUnavailable:
+            return  # characters bound it; that it also fits is seen at the first message
+        if counted is None:
+            return
+        half = min(counted.limit, self._settings.max_seq_len or counted.limit) // 2
+        if counted.count > half:
+            raise PersonaTooLong(half, counted.count, "tokens")
