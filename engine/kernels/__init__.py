@@ -1,1 +1,4 @@
-"""Triton kernels, each with a plain torch twin that is its oracle."""
+"""Triton kernels of the GPU path. Each has a plain torch twin in `twins.py` that says what it computes.
+
+Importing this package imports Triton; nothing on the CPU path does.
+"""

@@ -1,0 +1,163 @@
+"""Attention of prompt chunks over paged context, and the rotation and cache write that go before it.
+
+The tokens of all chunks of a step lie one behind the other; a block list says which stretch belongs to which row, so
+one launch serves any mixture of requests. A block's queries see the row's context up to themselves.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from engine.kernels.decode_attention import LOG2E, rotate
+from engine.kernels.pdl import release, wait
+
+
+@triton.jit
+def rotate_and_store_kernel(
+    qkv, k_cache, v_cache, token_rows, token_positions, tables, cos, sin,
+    table_stride, page_stride, token_stride, head_stride, k_scale, v_scale,
+    HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, HB: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """One token per program: rotate its queries in place, its keys into the cache, copy its values there."""
+    token = tl.program_id(0)
+    wait(PDL)
+    release(PDL)
+    row = tl.load(token_rows + token)
+    if row >= 0:
+        pos = tl.load(token_positions + token)
+        pair = tl.arange(0, D // 2)
+        c = tl.load(cos + pos * (D // 2) + pair)[None, :]
+        s = tl.load(sin + pos * (D // 2) + pair)[None, :]
+        page = tl.load(tables + row * table_stride + pos // PAGE).to(tl.int64)
+        home = page * page_stride + (pos % PAGE) * token_stride
+        base = qkv + token.to(tl.int64) * ((HQ + 2 * HKV) * D)
+        h = tl.arange(0, HB)
+        for block in tl.static_range((HQ + HB - 1) // HB):
+            head = block * HB + h
+            ok = (head < HQ)[:, None]
+            at = base + head[:, None] * D + 2 * pair[None, :]
+            even = tl.load(at, mask=ok, other=0.0).to(tl.float32)
+            odd = tl.load(at + 1, mask=ok, other=0.0).to(tl.float32)
+            even, odd = rotate(even, odd, c, s)
+            tl.store(at, even.to(qkv.dtype.element_ty), mask=ok)
+            tl.store(at + 1, odd.to(qkv.dtype.element_ty), mask=ok)
+        for block in tl.static_range((HKV + HB - 1) // HB):
+            head = block * HB + h
+            ok = (head < HKV)[:, None]
+            at = base + (HQ + head)[:, None] * D + 2 * pair[None, :]
+            even = tl.load(at, mask=ok, other=0.0).to(tl.float32)
+            odd = tl.load(at + 1, mask=ok, other=0.0).to(tl.float32)
+            even, odd = rotate(even, odd, c, s)
+            even = even.to(qkv.dtype.element_ty).to(tl.float32) / k_scale
+            odd = odd.to(qkv.dtype.element_ty).to(tl.float32) / k_scale
+            to = home + head[:, None] * head_stride + 2 * pair[None, :]
+            tl.store(k_cache + to, even.to(k_cache.dtype.element_ty), mask=ok)
+            tl.store(k_cache + to + 1, odd.to(k_cache.dtype.element_ty), mask=ok)
+            d = tl.arange(0, D)
+            v = tl.load(base + (HQ + HKV + head)[:, None] * D + d[None, :], mask=ok, other=0.0).to(tl.float32) / v_scale
+            to_v = home + head[:, None] * head_stride + d[None, :]
+            tl.store(v_cache + to_v, v.to(v_cache.dtype.element_ty), mask=ok)
+
+
+@triton.jit
+def chunk_attention_kernel(
+    qkv, k_cache, v_cache, blocks, tables, out, table_stride, page_stride, token_stride, head_stride,
+    k_scale, v_scale, scale,
+    HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BQ: tl.constexpr, BT: tl.constexpr,
+    STAGES: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """blocks [n, 4]: row (−1: none), first token, tokens, the first token's position."""
+    head = tl.program_id(0)
+    block = tl.program_id(1)
+    wait(PDL)
+    release(PDL)
+    row = tl.load(blocks + block * 4)
+    if row >= 0:
+        first = tl.load(blocks + block * 4 + 1)
+        count = tl.load(blocks + block * 4 + 2)
+        start = tl.load(blocks + block * 4 + 3)
+        table = tables + row * table_stride
+        i = tl.arange(0, BQ)
+        t = tl.arange(0, BT)
+        d = tl.arange(0, D)
+        kv_head = head // (HQ // HKV)
+        live = (i < count)[:, None]
+        tokens = (first + i).to(tl.int64)[:, None]
+        q = tl.load(qkv + tokens * ((HQ + 2 * HKV) * D) + head * D + d[None, :], mask=live, other=0.0)
+        m = tl.full([BQ], -1.0e30, tl.float32)
+        l = tl.zeros([BQ], tl.float32)
+        acc = tl.zeros([BQ, D], tl.float32)
+        end = start + count
+        for tile in tl.range(0, tl.cdiv(end, BT), num_stages=STAGES):
+            at = tile * BT + t
+            ok = at < end
+            pages = tl.load(table + at // PAGE, mask=ok, other=0).to(tl.int64)
+            home = pages * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
+            kt = tl.load(k_cache + home[None, :] + d[:, None], mask=ok[None, :], other=0.0)
+            vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
+            score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * (scale * k_scale)
+            score = tl.where(at[None, :] <= (start + i)[:, None], score, -1.0e30)
+            m_new = tl.maximum(m, tl.max(score, 1))
+            alpha = tl.exp2(m - m_new)
+            p = tl.exp2(score - m_new[:, None])
+            l = l * alpha + tl.sum(p, 1)
+            acc = acc * alpha[:, None]
+            acc = tl.dot(p.to(q.dtype), vt.to(q.dtype), acc, input_precision="ieee")
+            m = m_new
+        acc = acc * (v_scale / l)[:, None]
+        tl.store(out + tokens * (HQ * D) + head * D + d[None, :], acc.to(out.dtype.element_ty), mask=live)
+
+
+def rotate_and_store(
+    qkv: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    token_rows: torch.Tensor,
+    token_positions: torch.Tensor,
+    tables: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    *,
+    heads: int,
+    k_scale: float = 1.0,
+    v_scale: float = 1.0,
+    pdl: bool = False,
+) -> None:
+    """Rotate the chunk tokens' queries in `qkv` in place and put their keys and values into their rows' pages."""
+    _, page, kv_heads, dim = k_cache.shape
+    rotate_and_store_kernel[(token_rows.shape[0],)](
+        qkv, k_cache, v_cache, token_rows, token_positions, tables, cos, sin,
+        tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2), k_scale, v_scale,
+        HQ=heads, HKV=kv_heads, D=dim, PAGE=page, HB=min(32, triton.next_power_of_2(heads)), PDL=pdl,
+        num_warps=4, launch_pdl=pdl,
+    )  # fmt: skip
+
+
+def chunk_attention(
+    qkv: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    blocks: torch.Tensor,
+    tables: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    heads: int,
+    block: int = 64,
+    tile: int = 64,
+    k_scale: float = 1.0,
+    v_scale: float = 1.0,
+    warps: int = 4,
+    stages: int = 2,
+    pdl: bool = False,
+) -> None:
+    """Causal attention of the rotated chunk tokens over their rows' pages; `blocks` holds at most `block` tokens each."""
+    _, page, kv_heads, dim = k_cache.shape
+    chunk_attention_kernel[(heads, blocks.shape[0])](
+        qkv, k_cache, v_cache, blocks, tables, out,
+        tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
+        k_scale, v_scale, dim**-0.5 * LOG2E,
+        HQ=heads, HKV=kv_heads, D=dim, PAGE=page, BQ=block, BT=tile, STAGES=stages, PDL=pdl,
+        num_warps=warps, launch_pdl=pdl,
+    )  # fmt: skip

@@ -1,0 +1,191 @@
+"""Attention of one new token per slot over its paged context, the new token's rotation and its cache write included.
+
+Reads the row's position and page table on the device, so a step needs nothing from the host. The context is split over
+programs; the last one to finish a head merges the parts in fixed order. Rows that share pages (a guild's persona) run
+next to each other for the same head, so the shared part comes from the L2 cache.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from engine.kernels.pdl import release, wait
+
+
+@triton.jit
+def rotate(even, odd, cos, sin):
+    """Interleaved rotary embedding of pairs (even, odd) -> the two rotated halves."""
+    return even * cos - odd * sin, even * sin + odd * cos
+
+
+@triton.jit
+def decode_attention_kernel(
+    qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
+    table_stride, page_stride, token_stride, head_stride, k_scale, v_scale, scale,
+    H: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BT: tl.constexpr,
+    SPLITS: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """H kv heads, each read by G query heads (GP: the next size a matrix product takes, or 1)."""
+    slot = tl.program_id(0)
+    split = tl.program_id(1)
+    head = tl.program_id(2)
+    row = tl.load(slot_rows + slot)
+    live_slot = row >= 0
+    row = tl.where(live_slot, row, 0)
+    pos = tl.where(live_slot, tl.load(positions + row), 0)
+    table = tables + row * table_stride
+    d = tl.arange(0, D)
+    pair = tl.arange(0, D // 2)
+    t = tl.arange(0, BT)
+    tiles = tl.cdiv(pos, BT)
+    per = tl.cdiv(tiles, SPLITS)
+    low = split * per
+    high = tl.minimum(low + per, tiles)
+    c = tl.load(cos + pos * (D // 2) + pair)
+    s = tl.load(sin + pos * (D // 2) + pair)
+    wait(PDL)
+    release(PDL)
+    new = qkv + slot.to(tl.int64) * ((G + 2) * H * D)
+    g = tl.arange(0, GP)
+    q_heads = new + (head * G + g)[:, None] * D
+    q_even = tl.load(q_heads + 2 * pair[None, :], mask=g[:, None] < G, other=0.0).to(tl.float32)
+    q_odd = tl.load(q_heads + 2 * pair[None, :] + 1, mask=g[:, None] < G, other=0.0).to(tl.float32)
+    q_even, q_odd = rotate(q_even, q_odd, c[None, :], s[None, :])
+    # The twin rounds the rotated query and key to the model's type; so do we, and scale in fp32 afterwards.
+    q = tl.interleave(q_even, q_odd).to(qkv.dtype.element_ty)
+    k_new = new + (G * H + head) * D
+    k_even = tl.load(k_new + 2 * pair).to(tl.float32)
+    k_odd = tl.load(k_new + 2 * pair + 1).to(tl.float32)
+    k_even, k_odd = rotate(k_even, k_odd, c, s)
+    k = tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty)
+    v = tl.load(new + (G * H + H + head) * D + d)
+    if live_slot & (split == 0):
+        page = tl.load(table + pos // PAGE).to(tl.int64)
+        home = page * page_stride + (pos % PAGE) * token_stride + head * head_stride + d
+        tl.store(k_cache + home, (k.to(tl.float32) / k_scale).to(k_cache.dtype.element_ty))
+        tl.store(v_cache + home, (v.to(tl.float32) / v_scale).to(v_cache.dtype.element_ty))
+    qf = q.to(tl.float32)
+    mine = split == 0  # the new token itself belongs to the first part
+    own = tl.where(mine, tl.sum(qf * k.to(tl.float32)[None, :], 1) * scale, -1.0e30)  # in units of log2
+    if GP == 1:
+        # One query: no matrix product. Every token lane keeps its own running maximum; lanes meet after the loop.
+        m = tl.full([BT], -1.0e30, tl.float32)
+        l = tl.zeros([BT], tl.float32)
+        acc = tl.zeros([BT, D], tl.float32)
+        q1 = qf * (scale * k_scale)
+        for tile in tl.range(low, high, num_stages=STAGES):
+            at = tile * BT + t
+            ok = at < pos
+            pages = tl.load(table + at // PAGE, mask=ok, other=0).to(tl.int64)
+            home = pages * page_stride + (at % PAGE) * token_stride + head * head_stride
+            kt = tl.load(k_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0).to(tl.float32)
+            vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0).to(tl.float32)
+            score = tl.where(ok, tl.sum(kt * q1, 1), -1.0e30)
+            m_new = tl.maximum(m, score)
+            alpha = tl.exp2(m - m_new)
+            p = tl.where(ok, tl.exp2(score - m_new), 0.0)
+            l = l * alpha + p
+            acc = acc * alpha[:, None] + p[:, None] * vt
+            m = m_new
+        top = tl.maximum(tl.max(m, 0), tl.max(own, 0))
+        weight = tl.exp2(m - top)
+        p_own = tl.where(mine, tl.exp2(own - top), 0.0)  # [GP] with GP == 1
+        total = tl.sum(l * weight, 0) + p_own
+        o = tl.sum(acc * (weight * v_scale)[:, None], 0)[None, :] + p_own[:, None] * v.to(tl.float32)[None, :]
+        m_all = top + tl.zeros([GP], tl.float32)
+    else:
+        m_all = own
+        total = tl.where(mine, tl.full([GP], 1.0, tl.float32), tl.zeros([GP], tl.float32))
+        o = tl.where(mine, v.to(tl.float32)[None, :] + tl.zeros([GP, D], tl.float32), 0.0)
+        for tile in tl.range(low, high, num_stages=STAGES):
+            at = tile * BT + t
+            ok = at < pos
+            pages = tl.load(table + at // PAGE, mask=ok, other=0).to(tl.int64)
+            home = pages * page_stride + (at % PAGE) * token_stride + head * head_stride
+            kt = tl.load(k_cache + home[None, :] + d[:, None], mask=ok[None, :], other=0.0)
+            vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
+            score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * (scale * k_scale)
+            score = tl.where(ok[None, :], score, -1.0e30)
+            m_new = tl.maximum(m_all, tl.max(score, 1))
+            alpha = tl.exp2(m_all - m_new)
+            p = tl.where(ok[None, :], tl.exp2(score - m_new[:, None]), 0.0)
+            total = total * alpha + tl.sum(p, 1)
+            o = o * alpha[:, None] + tl.dot(p.to(q.dtype), vt.to(q.dtype), input_precision="ieee") * v_scale
+            m_all = m_new
+    heads_at = slot * (H * G) + head * G + g
+    live = g < G
+    if SPLITS == 1:
+        o = o / total[:, None]
+        tl.store(out + heads_at[:, None] * D + d[None, :], o.to(out.dtype.element_ty), mask=live[:, None])
+    else:
+        part_at = heads_at * SPLITS + split
+        tl.store(part_out + part_at[:, None] * D + d[None, :], o, mask=live[:, None])
+        tl.store(part_stat + part_at * 2, m_all, mask=live)
+        tl.store(part_stat + part_at * 2 + 1, total, mask=live)
+        tl.debug_barrier()
+        arrived = tl.atomic_add(counters + slot * H + head, 1, sem="acq_rel")
+        if arrived == SPLITS - 1:
+            tl.store(counters + slot * H + head, 0)
+            best = tl.full([GP], -1.0e30, tl.float32)
+            for other in tl.static_range(SPLITS):
+                stat = tl.load(part_stat + (heads_at * SPLITS + other) * 2, mask=live, other=-1.0e30, cache_modifier=".cg")
+                best = tl.maximum(best, stat)
+            sum_all = tl.zeros([GP], tl.float32)
+            merged = tl.zeros([GP, D], tl.float32)
+            for other in tl.static_range(SPLITS):
+                theirs = heads_at * SPLITS + other
+                stat = tl.load(part_stat + theirs * 2, mask=live, other=-1.0e30, cache_modifier=".cg")
+                mass = tl.load(part_stat + theirs * 2 + 1, mask=live, other=0.0, cache_modifier=".cg")
+                factor = tl.exp2(stat - best)
+                sum_all += mass * factor
+                their_out = tl.load(
+                    part_out + theirs[:, None] * D + d[None, :], mask=live[:, None], other=0.0, cache_modifier=".cg"
+                )
+                merged += their_out * factor[:, None]
+            merged = merged / tl.where(live, sum_all, 1.0)[:, None]
+            tl.store(out + heads_at[:, None] * D + d[None, :], merged.to(out.dtype.element_ty), mask=live[:, None])
+
+
+LOG2E = 1.4426950408889634
+
+
+def decode_attention(
+    qkv: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    slot_rows: torch.Tensor,
+    positions: torch.Tensor,
+    tables: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    out: torch.Tensor,
+    part_out: torch.Tensor,
+    part_stat: torch.Tensor,
+    counters: torch.Tensor,
+    *,
+    heads: int,
+    splits: int,
+    k_scale: float = 1.0,
+    v_scale: float = 1.0,
+    tile: int = 32,
+    warps: int = 4,
+    stages: int = 2,
+    lanes: int | None = None,
+    pdl: bool = False,
+) -> None:
+    """Slots' new tokens `qkv` [slots, (heads + 2·kv)·D] attend to their rows' pages; `out` [slots, heads·D].
+
+    slot_rows [slots] names each slot's row, −1 for none; the new token's position is positions[row]; its key and value
+    go to the page that tables[row] names. Caches are [pages, PAGE, kv heads, D] (any strides with D contiguous).
+    """
+    _, page, kv_heads, dim = k_cache.shape
+    group = heads // kv_heads
+    decode_attention_kernel[(slot_rows.shape[0], splits, kv_heads)](
+        qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
+        tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
+        k_scale, v_scale, dim**-0.5 * LOG2E,
+        H=kv_heads, G=group, GP=lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim, PAGE=page, BT=tile,
+        SPLITS=splits, STAGES=stages, PDL=pdl, num_warps=warps, launch_pdl=pdl,
+    )  # fmt: skip

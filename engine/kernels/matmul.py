@@ -1,0 +1,185 @@
+"""A few tokens (2 to 128) through a weight matrix: bound by reading the matrix, so everything serves that.
+
+The weights' rows are the matrix unit's long side and the tokens its short one. The reduction over K is split so that
+all programs are resident at once; the last to arrive sums the parts in a fixed order, so results do not depend on
+timing. The RMS norm around a residual sum costs nothing: the writer of the residual stream `h` also stores h·gain
+(`scaled`) and its tile's sums of squares, and the next product multiplies its result by the tokens' RMS factors.
+Buffers hold at least BM rows; rows past the live tokens may hold anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from engine.kernels.pdl import prefetch_l2, release, wait
+
+PLAIN, SILU, RESIDUAL = 0, 1, 2
+
+
+@triton.jit
+def rms_factors(squares, n_parts, dim, eps, BM: tl.constexpr, PARTS: tl.constexpr):
+    """The tokens' 1/rms from the partial sums of squares [n_parts, BM]."""
+    part = tl.arange(0, PARTS)
+    token = tl.arange(0, BM)
+    sums = tl.load(squares + part[:, None] * BM + token[None, :], mask=part[:, None] < n_parts, other=0.0)
+    return tl.rsqrt(tl.sum(sums, 0) / dim + eps)
+
+
+@triton.jit
+def matmul_kernel(
+    x, weight, scale, out, parts, counters, squares_in, n_squares_in, gain, scaled, squares_out, N, eps,
+    K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
+    KIND: tl.constexpr, NORM: tl.constexpr, QUANT: tl.constexpr, SQUARE_PARTS: tl.constexpr, PREFETCH: tl.constexpr,
+    PDL: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    split = tl.program_id(0)
+    tile = tl.program_id(1)
+    rows = tile * BN + tl.arange(0, BN)
+    tokens = tl.arange(0, BM)
+    ks = tl.arange(0, BK)
+    steps: tl.constexpr = (K + BK - 1) // BK
+    per: tl.constexpr = (steps + SPLIT - 1) // SPLIT
+    k0 = split * per * BK
+    live = rows < N
+    w = weight + tl.where(live, rows, 0).to(tl.int64) * K + k0
+    up = w + N.to(tl.int64) * K
+    prefetch_l2(w, PREFETCH, PREFETCH)
+    if KIND == 1:
+        prefetch_l2(up, PREFETCH, PREFETCH)
+    wait(PDL)
+    release(PDL)
+    acc = tl.zeros([BN, BM], tl.float32)
+    acc_up = tl.zeros([BN, BM], tl.float32)
+    for step in tl.range(0, per, num_stages=STAGES):
+        k = step * BK + ks
+        if K % (BK * SPLIT) == 0:
+            wt = tl.load(w[:, None] + k[None, :], eviction_policy="evict_first")
+            xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
+            if KIND == 1:
+                ut = tl.load(up[:, None] + k[None, :], eviction_policy="evict_first")
+        else:
+            ok = k0 + k < K
+            wt = tl.load(w[:, None] + k[None, :], mask=ok[None, :], other=0.0, eviction_policy="evict_first")
+            xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K, mask=ok[:, None], other=0.0)
+            if KIND == 1:
+                ut = tl.load(up[:, None] + k[None, :], mask=ok[None, :], other=0.0, eviction_policy="evict_first")
+        acc = tl.dot(wt.to(xt.dtype), xt, acc, input_precision=PRECISION)
+        if KIND == 1:
+            acc_up = tl.dot(ut.to(xt.dtype), xt, acc_up, input_precision=PRECISION)
+    last = True
+    if SPLIT > 1:
+        # Parts lie [tile][split][BN][BM] (for the gate: twice that), so the summing program reads them in one run.
+        wide: tl.constexpr = 2 if KIND == 1 else 1
+        inside = tl.arange(0, BN)[:, None] * BM + tokens[None, :]
+        mine = parts + (tile.to(tl.int64) * SPLIT + split) * (wide * BN * BM)
+        tl.store(mine + inside, acc)
+        if KIND == 1:
+            tl.store(mine + BN * BM + inside, acc_up)
+        tl.debug_barrier()
+        arrived = tl.atomic_add(counters + tile, 1, sem="acq_rel")
+        last = arrived == SPLIT - 1
+        if last:
+            tl.store(counters + tile, 0)
+            acc = tl.zeros([BN, BM], tl.float32)
+            acc_up = tl.zeros([BN, BM], tl.float32)
+            for other in tl.static_range(SPLIT):
+                theirs = parts + (tile.to(tl.int64) * SPLIT + other) * (wide * BN * BM)
+                acc += tl.load(theirs + inside, cache_modifier=".cg")
+                if KIND == 1:
+                    acc_up += tl.load(theirs + BN * BM + inside, cache_modifier=".cg")
+    if last:
+        if QUANT:
+            acc = acc * tl.load(scale + rows, mask=live, other=0.0).to(tl.float32)[:, None]
+            if KIND == 1:
+                acc_up = acc_up * tl.load(scale + N + rows, mask=live, other=0.0).to(tl.float32)[:, None]
+        if NORM:
+            factor = rms_factors(squares_in, n_squares_in, K, eps, BM, SQUARE_PARTS)[None, :]
+            acc = acc * factor
+            acc_up = acc_up * factor
+        if KIND == 1:
+            acc = acc / (1.0 + tl.exp(-acc)) * acc_up
+        at = tokens[None, :].to(tl.int64) * N + rows[:, None]
+        if KIND == 2:
+            acc += tl.load(out + at, mask=live[:, None], other=0.0).to(tl.float32)
+            tl.store(out + at, acc.to(out.dtype.element_ty), mask=live[:, None])
+            g = tl.load(gain + rows, mask=live, other=0.0).to(tl.float32)
+            tl.store(scaled + at, (acc * g[:, None]).to(scaled.dtype.element_ty), mask=live[:, None])
+            total = tl.sum(tl.where(live[:, None], acc * acc, 0.0), 0)
+            tl.store(squares_out + tile * BM + tokens, total)
+        else:
+            tl.store(out + at, acc.to(out.dtype.element_ty), mask=live[:, None])
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How one product is cut: tile of weight rows, tile of K, parts of K, pipeline depth, warps, bytes prefetched."""
+
+    bn: int
+    bk: int
+    split: int
+    stages: int
+    warps: int
+    prefetch: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Memory for the parts of split reductions; the counters are zero between kernels."""
+
+    parts: torch.Tensor
+    counters: torch.Tensor
+
+    @staticmethod
+    def allocate(device: torch.device, floats: int = 1 << 23, tiles: int = 1 << 14) -> Scratch:
+        return Scratch(
+            torch.empty(floats, dtype=torch.float32, device=device),
+            torch.zeros(tiles, dtype=torch.int32, device=device),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Squares:
+    """Partial sums of squares of the residual stream: sums [parts, BM]."""
+
+    sums: torch.Tensor
+    parts: int
+
+
+def matmul(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    tiling: Tiling,
+    scratch: Scratch,
+    *,
+    bm: int,
+    kind: int = PLAIN,
+    norm: Squares | None = None,
+    eps: float = 0.0,
+    gain: torch.Tensor | None = None,
+    scaled: torch.Tensor | None = None,
+    squares_out: torch.Tensor | None = None,
+    scale: torch.Tensor | None = None,
+    pdl: bool = False,
+) -> int:
+    """out[BM, N] = x[BM, K] · weightᵀ with the given ending; returns the number of partial sums of squares written."""
+    rows, k = weight.shape
+    n = rows // 2 if kind == SILU else rows
+    tiles = triton.cdiv(n, tiling.bn)
+    prefetch = min(tiling.prefetch, k * weight.element_size() // tiling.split // 16 * 16) if pdl else 0
+    matmul_kernel[(tiling.split, tiles)](
+        x, weight, scale if scale is not None else x, out, scratch.parts, scratch.counters,
+        norm.sums if norm is not None else scratch.parts, norm.parts if norm is not None else 0,
+        gain if gain is not None else x, scaled if scaled is not None else out,
+        squares_out if squares_out is not None else scratch.parts, n, eps,
+        K=k, BM=bm, BN=tiling.bn, BK=tiling.bk, SPLIT=tiling.split, STAGES=tiling.stages, KIND=kind,
+        NORM=norm is not None, QUANT=scale is not None,
+        SQUARE_PARTS=triton.next_power_of_2(max(1, norm.parts)) if norm is not None else 1,
+        PREFETCH=prefetch, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
+        num_warps=tiling.warps, launch_pdl=pdl,
+    )  # fmt: skip
+    return tiles

@@ -1,0 +1,51 @@
+"""Programmatic dependent launch: a kernel starts while its predecessor still runs, and waits only before it touches data.
+
+The rule all kernels here keep: whatever an earlier kernel wrote is read, and anything at all is written, after `wait`;
+`release` comes after `wait`. So when a kernel starts, everything up to its predecessor's predecessor is complete, and
+weights, page tables and the cached keys of earlier steps may be fetched at once. On devices without the feature, and
+in Triton's interpreter, PDL is False and both are nothing.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def wait(PDL: tl.constexpr):
+    """Everything the preceding kernels wrote is visible after this."""
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
+def release(PDL: tl.constexpr):
+    """The next kernel may begin to start: its programs fill the places that ours leave free."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
+def prefetch_l2(pointers, bytes_each, PREFETCH: tl.constexpr):
+    """Ask for `bytes_each` bytes (a multiple of 16) behind each pointer to be brought into the L2 cache."""
+    if PREFETCH:
+        sizes = tl.zeros_like(pointers.to(tl.int64)).to(tl.int32) + bytes_each
+        tl.inline_asm_elementwise(
+            "cp.async.bulk.prefetch.L2.global [$1], $2; mov.b32 $0, 0;",
+            "=r,l,r",
+            [pointers.to(tl.int64), sizes],
+            dtype=tl.int32,
+            is_pure=False,
+            pack=1,
+        )
+
+
+def supported(device: torch.device) -> bool:
+    """Hopper and later can; GUILDLLAMA_PDL=0 turns it off for comparisons."""
+    if device.type != "cuda" or os.environ.get("GUILDLLAMA_PDL", "1") == "0":
+        return False
+    return torch.cuda.get_device_capability(device) >= (9, 0)

@@ -1,0 +1,88 @@
+"""Attention kernels against plain torch over scattered pages, for one and for several query heads per key head."""
+
+import pytest
+import torch
+
+from engine.kernels import twins
+from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
+from engine.kernels.decode_attention import decode_attention
+from engine.kernels.pdl import supported
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+PDL = supported(DEVICE)
+DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
+CLOSE = {"rtol": 2e-2, "atol": 2e-2} if DEVICE.type == "cuda" else {"rtol": 1e-4, "atol": 1e-4}
+PAGE, PAGES, DIM, ROWS, CONTEXT = 16, 40, 32, 4, 128
+
+
+class Cache:
+    """Random pages, a shuffled page table for each row, rotary tables."""
+
+    def __init__(self, kv_heads: int) -> None:
+        generator = torch.Generator().manual_seed(kv_heads)
+        shape = (PAGES, PAGE, kv_heads, DIM)
+        self.k, self.v = (torch.randn(shape, generator=generator).to(DEVICE, DTYPE) for _ in range(2))
+        order = torch.randperm(PAGES, generator=generator)[: ROWS * 8].view(ROWS, 8)
+        self.tables = order.to(torch.int32).to(DEVICE)
+        angle = torch.outer(torch.arange(CONTEXT), 100.0 ** -torch.linspace(0, 1, DIM // 2))
+        self.cos, self.sin = angle.cos().to(DEVICE), angle.sin().to(DEVICE)
+
+
+def qkv(tokens: int, heads: int, kv_heads: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(tokens)
+    return torch.randn(tokens, (heads + 2 * kv_heads) * DIM, generator=generator).to(DEVICE, DTYPE)
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2)])
+def test_decode(heads: int, kv_heads: int, splits: int) -> None:
+    ours, theirs = Cache(kv_heads), Cache(kv_heads)
+    rows = [2, -1, 0, 3]
+    positions = torch.tensor([16, 5, 90, 0], dtype=torch.int32, device=DEVICE)
+    new = qkv(4, heads, kv_heads)
+    out = torch.full((4, heads * DIM), torch.nan, dtype=DTYPE, device=DEVICE)
+    counters = torch.zeros(4 * kv_heads, dtype=torch.int32, device=DEVICE)
+    decode_attention(
+        new, ours.k, ours.v, torch.tensor(rows, dtype=torch.int32, device=DEVICE), positions, ours.tables, ours.cos,
+        ours.sin, out, torch.empty(4 * heads * splits * DIM, device=DEVICE),
+        torch.empty(4 * heads * splits * 2, device=DEVICE), counters, heads=heads, splits=splits, pdl=PDL,
+    )  # fmt: skip
+    for slot, row in enumerate(rows):
+        if row >= 0:
+            at = int(positions[row])
+            expected = twins.attention(
+                new[slot : slot + 1], theirs.k, theirs.v, theirs.tables[row], at, theirs.cos, theirs.sin, heads=heads
+            )
+            torch.testing.assert_close(out[slot : slot + 1].float(), expected, **CLOSE)
+    torch.testing.assert_close(ours.k, theirs.k, **CLOSE)
+    torch.testing.assert_close(ours.v, theirs.v)
+    assert not counters.any()
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2)])
+def test_chunks(heads: int, kv_heads: int) -> None:
+    """Two chunks in one launch, one of them in two blocks, one behind a cached prefix; padding at the end."""
+    ours, theirs = Cache(kv_heads), Cache(kv_heads)
+    chunks = [(1, 37, 20), (3, 0, 7)]  # row, start, tokens
+    new = qkv(32, heads, kv_heads)
+    expected = []
+    first = 0
+    for row, start, count in chunks:
+        part = new[first : first + count]
+        expected.append(
+            twins.attention(part, theirs.k, theirs.v, theirs.tables[row], start, theirs.cos, theirs.sin, heads=heads)
+        )
+        first += count
+    token_rows = torch.tensor([1] * 20 + [3] * 7 + [-1] * 5, dtype=torch.int32, device=DEVICE)
+    token_positions = torch.tensor([*range(37, 57), *range(7), *[0] * 5], dtype=torch.int32, device=DEVICE)
+    blocks = torch.tensor(
+        [[1, 0, 16, 37], [1, 16, 4, 53], [3, 20, 7, 0], [-1, 0, 0, 0]], dtype=torch.int32, device=DEVICE
+    )
+    out = torch.zeros(32, heads * DIM, dtype=DTYPE, device=DEVICE)
+    rotate_and_store(
+        new, ours.k, ours.v, token_rows, token_positions, ours.tables, ours.cos, ours.sin, heads=heads, pdl=PDL
+    )
+    chunk_attention(new, ours.k, ours.v, blocks, ours.tables, out, heads=heads, block=16, tile=32, pdl=PDL)
+    torch.testing.assert_close(out[:27].float(), torch.cat(expected), **CLOSE)
+    torch.testing.assert_close(ours.k, theirs.k, **CLOSE)
+    torch.testing.assert_close(ours.v, theirs.v)
