@@ -1,0 +1,204 @@
+"""A dialog as token ids, in the way that each family of models was taught.
+
+Control tokens are placed by id, between texts that are encoded on their own, so nothing that a person writes can
+become one. Llama 2 and the first Mistrals mark turns in plain text ([INST], <<SYS>>): there, marks inside a message
+are broken up by spaces, which leaves them readable and takes their meaning. `special_tags_in` finds them for callers
+that would rather refuse.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol, TypedDict
+
+from engine.checkpoint.spec import ModelSpec
+from engine.errors import ConfigError, InvalidDialog
+from engine.tokenizer import Tokenizer
+
+_TAGS = re.compile(r"\[/?INST\]|<</?SYS>>")
+
+
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Pair(NamedTuple):
+    """A user's text and the reply to it; None where the reply is to be generated."""
+
+    user: str
+    reply: str | None
+
+
+class ChatFormat(Protocol):
+    @property
+    def stop_ids(self) -> frozenset[int]: ...
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt that asks for the reply to the last message. InvalidDialog if no prompt can be made of it."""
+
+
+def special_tags_in(messages: Sequence[Message]) -> tuple[str, ...]:
+    """The Llama 2 marks that the messages contain, in the order found."""
+    return tuple(tag for message in messages for tag in _TAGS.findall(message["content"]))
+
+
+def without_tags(text: str) -> str:
+    """The text with each Llama 2 mark broken up by spaces: `[INST]` becomes `[ INST ]`."""
+    return _TAGS.sub(lambda tag: re.sub(r"^(\[|<<)(.*?)(\]|>>)$", r"\1 \2 \3", tag[0]), text)
+
+
+def chat_format(spec: ModelSpec, tokenizer: Tokenizer) -> ChatFormat:
+    """The format of a model's family. ConfigError if its vocabulary lacks a control token that the family needs."""
+    make: dict[str, Callable[[ModelSpec, Tokenizer], ChatFormat]] = {
+        "llama2": Llama2Format,
+        "llama3": Llama3Format,
+        "chatml": ChatMLFormat,
+        "mistral": MistralFormat,
+    }
+    try:
+        return make[spec.chat](spec, tokenizer)
+    except KeyError as error:
+        raise ConfigError("tokenizer", expected=f"the control token {error}", found="none of that name") from error
+
+
+def read_dialog(messages: Sequence[Message]) -> tuple[str | None, list[Pair]]:
+    """The system text and the pairs of a well-formed dialog; the last pair waits for its reply."""
+    for index, message in enumerate(messages):
+        _check_message(message, index)
+    turns = list(messages)
+    system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else None
+    offset = len(messages) - len(turns)
+    if not turns:
+        raise InvalidDialog("a dialog needs a message from the user")
+    for n, message in enumerate(turns):
+        wanted = "user" if n % 2 == 0 else "assistant"
+        if message["role"] != wanted:
+            raise InvalidDialog(f"expected the role {wanted!r}, found {message['role']!r}", index=offset + n)
+    if len(turns) % 2 == 0:
+        raise InvalidDialog("the last message must be from the user", index=len(messages) - 1)
+    texts: list[str | None] = [*(message["content"] for message in turns), None]
+    return system, [Pair(user or "", reply) for user, reply in zip(texts[::2], texts[1::2], strict=True)]
+
+
+def _check_message(message: Message, index: int) -> None:
+    role: object = message.get("role")  # types are a promise that JSON does not keep
+    content: object = message.get("content")
+    if role not in ("system", "user", "assistant"):
+        raise InvalidDialog(f"the role must be system, user or assistant, not {role!r}", index=index)
+    if not isinstance(content, str):
+        raise InvalidDialog(f"the content must be text, not {type(content).__name__}", index=index)
+    try:
+        content.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidDialog("the content is not valid Unicode", index=index) from error
+
+
+class Llama2Format:
+    """`<s>[INST] <<SYS>>…<</SYS>> user [/INST] reply </s><s>[INST] user [/INST]`, exactly as Meta's own code has it.
+
+    Each pair is encoded on its own, with a space before the end-of-text token that the model itself never wrote.
+    """
+
+    def __init__(self, spec: ModelSpec, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self.stop_ids = tokenizer, tokenizer.stop_ids
+        self._bos, self._eos = _bos(tokenizer), tokenizer.eos_id
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        system, pairs = read_dialog(messages)
+        ids: list[int] = []
+        for n, (user, reply) in enumerate(pairs):
+            user = without_tags(user)
+            if n == 0 and system is not None:
+                user = f"<<SYS>>\n{without_tags(system)}\n<</SYS>>\n\n{user}"
+            text = f"[INST] {user.strip()} [/INST]"
+            if reply is not None:
+                text = f"{text} {without_tags(reply).strip()} "
+            ids += [self._bos, *self._tokenizer.encode(text)]
+            if reply is not None:
+                ids.append(self._eos)
+        return ids
+
+
+class MistralFormat:
+    """`<s>[INST] user [/INST] reply</s>[INST] user [/INST]`; the system text opens the first user message.
+
+    Newer vocabularies have `[INST]` as a control token, older ones write it in plain text.
+    """
+
+    def __init__(self, spec: ModelSpec, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self.stop_ids = tokenizer, tokenizer.stop_ids
+        self._bos, self._eos = _bos(tokenizer), tokenizer.eos_id
+        self._marks: tuple[int, int] | None
+        try:
+            self._marks = tokenizer.control("[INST]"), tokenizer.control("[/INST]")
+        except KeyError:
+            self._marks = None
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        system, pairs = read_dialog(messages)
+        ids = [self._bos]
+        for n, (user, reply) in enumerate(pairs):
+            if n == 0 and system is not None:
+                user = f"{system}\n\n{user}"
+            ids += self._instruction(user)
+            if reply is not None:
+                ids += [*self._tokenizer.encode(without_tags(reply)), self._eos]
+        return ids
+
+    def _instruction(self, user: str) -> list[int]:
+        text = without_tags(user)
+        if self._marks is None:
+            return self._tokenizer.encode(f"[INST] {text} [/INST]")
+        return [self._marks[0], *self._tokenizer.encode(text), self._marks[1]]
+
+
+class ChatMLFormat:
+    """`<|im_start|>role\\n…<|im_end|>\\n`, opened by the model's default system text where the dialog has none."""
+
+    def __init__(self, spec: ModelSpec, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self._default_system = tokenizer, spec.default_system
+        self._start, self._end = tokenizer.control("<|im_start|>"), tokenizer.control("<|im_end|>")
+        self.stop_ids = tokenizer.stop_ids | {self._end}
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        system, _ = read_dialog(messages)
+        ids: list[int] = []
+        if system is None and self._default_system is not None:
+            ids += self._message("system", self._default_system)
+        for message in messages:
+            ids += self._message(message["role"], message["content"])
+        return [*ids, self._start, *self._tokenizer.encode("assistant\n")]
+
+    def _message(self, role: str, content: str) -> list[int]:
+        encode = self._tokenizer.encode
+        return [self._start, *encode(f"{role}\n{content}"), self._end, *encode("\n")]
+
+
+class Llama3Format:
+    """`<|begin_of_text|>`, then `<|start_header_id|>role<|end_header_id|>\\n\\n…<|eot_id|>` for each message."""
+
+    def __init__(self, spec: ModelSpec, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._begin, self._end_of_turn = tokenizer.control("<|begin_of_text|>"), tokenizer.control("<|eot_id|>")
+        self._header = tokenizer.control("<|start_header_id|>"), tokenizer.control("<|end_header_id|>")
+        self.stop_ids = tokenizer.stop_ids | {self._end_of_turn}
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        read_dialog(messages)
+        ids = [self._begin]
+        for message in messages:
+            ids += [*self._open(message["role"]), *self._text(message["content"].strip()), self._end_of_turn]
+        return [*ids, *self._open("assistant"), *self._text("")]
+
+    def _open(self, role: str) -> list[int]:
+        return [self._header[0], *self._tokenizer.encode(role), self._header[1]]
+
+    def _text(self, content: str) -> list[int]:
+        """Header and text are encoded apart by the reference: the blank line never merges with what follows it."""
+        return [*self._tokenizer.encode("\n\n"), *(self._tokenizer.encode(content) if content else [])]
+
+
+def _bos(tokenizer: Tokenizer) -> int:
+    if tokenizer.bos_id is None:
+        raise KeyError("beginning of text")
+    return tokenizer.bos_id

@@ -1,0 +1,75 @@
+"""SentencePiece vocabularies: Llama 2's and Mistral's `tokenizer.model`.
+
+SentencePiece never produces a control piece from text, which is what keeps "</s>" in a message harmless; pieces that
+a vocabulary calls user-defined but that serve as control tokens are guarded besides.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import sentencepiece
+
+from engine.errors import ConfigError
+from engine.tokenizer import DecodeRules, decode_all
+from engine.tokenizers.ordinary import encode_ordinary
+
+_LOOKS_LIKE_CONTROL = re.compile(r"<\|[^<>|]+\|>|\[/?[A-Z_]+\]")
+_WORD_START = "\u2581"  # SentencePiece's mark for the space before a word
+
+
+class SentencePieceTokenizer:
+    def __init__(self, model: bytes, *, where: str | Path, stop_ids: frozenset[int] = frozenset()) -> None:
+        self._model = sentencepiece.SentencePieceProcessor()
+        try:
+            self._model.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            raise ConfigError(where, expected="a SentencePiece model", found=f"{len(model)} other bytes") from error
+        self.vocab_size: int = self._model.vocab_size()
+        bos, eos = int(self._model.bos_id()), int(self._model.eos_id())
+        if eos < 0:
+            raise ConfigError(where, expected="an end-of-text piece", found="none in the vocabulary")
+        self.bos_id: int | None = bos if bos >= 0 else None
+        self.eos_id: int = eos
+        self.stop_ids = stop_ids | {eos}
+        names: list[str] = [self._model.id_to_piece(i) for i in range(self.vocab_size)]
+        self._controls = {
+            name: i for i, name in enumerate(names) if self._model.is_control(i) or _LOOKS_LIKE_CONTROL.fullmatch(name)
+        }
+        self._pieces = [self._piece(i, name) for i, name in enumerate(names)]
+
+    def _piece(self, i: int, name: str) -> bytes | str:
+        if name in self._controls:
+            return ""
+        if self._model.is_byte(i):
+            return bytes([int(name[3:5], 16)])
+        if self._model.is_unknown(i):
+            unknown: str = self._model.decode([i])
+            return unknown.encode()  # as bytes, because its own leading space stays
+        return name.replace(_WORD_START, " ")
+
+    @cached_property
+    def rules(self) -> DecodeRules:
+        """Whether decoding takes off leading spaces is the model's own choice: watch it decode some."""
+        space = int(self._model.piece_to_id(_WORD_START))
+        if space == self._model.unk_id():
+            return DecodeRules("byte", "once")
+        seen: str = self._model.decode([space, space])
+        return DecodeRules("byte", "all" if seen == "" else "once" if seen == " " else "keep")
+
+    def encode(self, text: str) -> list[int]:
+        return encode_ordinary(text, self._encode, self._controls)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._model.encode(text)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return decode_all(self, ids)
+
+    def piece(self, token_id: int) -> bytes | str:
+        return self._pieces[token_id] if 0 <= token_id < self.vocab_size else ""
+
+    def control(self, name: str) -> int:
+        return self._controls[name]

@@ -1,0 +1,87 @@
+"""Llama 3's vocabulary as Meta ships it: a base64 token and its rank on each line; 256 control tokens follow them."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from pathlib import Path
+
+import tiktoken
+
+from engine.errors import ConfigError
+from engine.tokenizer import DecodeRules, decode_all
+from engine.tokenizers.bpe import LLAMA3_WORDS
+from engine.tokenizers.ordinary import valid_unicode
+
+# The control tokens with a use, by their place after the ordinary tokens. 4, 8 and 10 came with Llama 3.1.
+_CONTROLS = {
+    "<|begin_of_text|>": 0,
+    "<|end_of_text|>": 1,
+    "<|finetune_right_pad_id|>": 4,
+    "<|start_header_id|>": 6,
+    "<|end_header_id|>": 7,
+    "<|eom_id|>": 8,
+    "<|eot_id|>": 9,
+    "<|python_tag|>": 10,
+}
+_RESERVED = 256
+_LONGEST = 50_000  # the library's regular expressions overflow on texts of a million characters
+
+
+def looks_like_tiktoken(content: bytes) -> bool:
+    """Whether the first line is a base64 token and a rank."""
+    line = content.split(b"\n", 1)[0].split()
+    if len(line) != 2 or not line[1].isdigit():
+        return False
+    try:
+        return bool(base64.b64decode(line[0], validate=True))
+    except binascii.Error:
+        return False
+
+
+class TiktokenTokenizer:
+    def __init__(self, content: bytes, *, where: Path) -> None:
+        ranks = _read_ranks(content, where)
+        self._ordinary = len(ranks)
+        self.vocab_size = self._ordinary + _RESERVED
+        self._controls = {name: self._ordinary + place for name, place in _CONTROLS.items()}
+        self._encoding = tiktoken.Encoding(
+            "llama3", pat_str=LLAMA3_WORDS, mergeable_ranks=ranks, special_tokens=self._controls
+        )
+        self._pieces = sorted(ranks, key=ranks.__getitem__)
+        self.rules = DecodeRules("sequence")
+        self.bos_id: int | None = self._controls["<|begin_of_text|>"]
+        self.eos_id = self._controls["<|end_of_text|>"]
+        self.stop_ids = frozenset(self._controls[name] for name in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"))
+
+    def encode(self, text: str) -> list[int]:
+        text = valid_unicode(text)
+        parts = (text[n : n + _LONGEST] for n in range(0, len(text), _LONGEST))
+        return [i for part in parts for i in self._encoding.encode_ordinary(part)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return decode_all(self, ids)
+
+    def piece(self, token_id: int) -> bytes | str:
+        return self._pieces[token_id] if 0 <= token_id < self._ordinary else b""
+
+    def control(self, name: str) -> int:
+        return self._controls[name]
+
+
+def _read_ranks(content: bytes, where: Path) -> dict[bytes, int]:
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line:
+            continue
+        try:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except ValueError as error:
+            raise ConfigError(
+                where, expected="a base64 token and its rank on each line", found=f"line {number}"
+            ) from error
+    if set(ranks.values()) != set(range(len(ranks))) or not all(bytes([n]) in ranks for n in range(256)):
+        raise ConfigError(
+            where, expected="ranks from 0 on and a token for each byte", found=f"{len(ranks)} other lines"
+        )
+    return ranks
