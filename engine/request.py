@@ -1,6 +1,5 @@
 """A request as the scheduler sees it: token ids and limits. No text, no torch, no asyncio."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -27,7 +26,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """`cached_tokens` of the prompt came from pages that an earlier request had computed."""
+    """`cached_tokens` of the prompt were there already: an earlier or a concurrent request had computed them."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -36,7 +35,8 @@ class Usage:
 
 class State(Enum):
     WAITING = "waiting"
-    RUNNING = "running"
+    PREFILL = "prefill"
+    DECODE = "decode"
     FINISHED = "finished"
 
 
@@ -47,30 +47,36 @@ class Request:
     id: int
     tokens: list[int]
     params: SamplingParams
-    seed: int
-    client: str
-    tenant: str
-    limit: int  # tokens, prompt included, at which it ends with "length"
-    arrived: float = 0.0
-    on_output: Callable[["Request", list[int]], None] | None = None
+    seed: int = 0
+    client: str = ""
+    tenant: str = ""
+    limit: int = 0  # tokens, prompt included, at which it ends with "length"
     prompt: int = field(init=False)  # length of the prompt
     state: State = State.WAITING
     finish_reason: FinishReason | None = None
     row: int = -1
-    fed: int = 0  # tokens whose keys and values are in the pages, or will be once the planned steps have run
+    hold: Hold = field(init=False)
+    granted: int = 0  # pages of `hold` that the runners know of
+    fed: int = 0  # tokens whose keys and values are in the pages once the planned steps have run
     pending: int = 0  # sampled tokens whose ids have not come back yet
-    cached: int | None = None  # prompt tokens that no step of this request computed; None until it is first admitted
-    admitted: int = -1  # a serial number: later admissions are preempted first
-    hold: Hold | None = None
+    computed: int = 0  # prompt tokens that steps of this request computed before its first output token
+    admitted: int = -1  # a serial number: among its equals, whoever came last is preempted first
 
     def __post_init__(self) -> None:
         self.prompt = len(self.tokens)
+        self.hold = Hold(self.tenant)
 
     @property
-    def sampled(self) -> int:
+    def length(self) -> int:
         """Tokens of the sequence once the planned steps have run."""
         return len(self.tokens) + self.pending
 
     @property
     def output(self) -> list[int]:
         return self.tokens[self.prompt :]
+
+    @property
+    def usage(self) -> Usage:
+        output = len(self.tokens) - self.prompt
+        cached = max(0, self.prompt - self.computed) if self.state in (State.DECODE, State.FINISHED) or output else 0
+        return Usage(self.prompt, output, cached)

@@ -1,0 +1,104 @@
+"""Attention over paged keys and values in plain torch: what the CPU runs, and what every kernel is compared with.
+
+Per layer, keys and values are [pages, PAGE, kv heads, head_dim]. A step's tokens come as segments, one a row: `length`
+new positions behind `start` old ones. It knows pages and positions, and neither rows nor requests.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """`length` tokens of the flat batch, at positions [start, start + length) of a row with these pages."""
+
+    pages: Sequence[int]
+    start: int
+    length: int
+
+
+class PagedKV:
+    """The storage of all layers, zeroed: memory that the machine hands out as it is first written."""
+
+    def __init__(
+        self, layers: int, pages: int, page: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        shape = (pages, page, heads, head_dim)
+        self.page = page
+        self.k = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.v = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+
+
+class PagedAttend:
+    """One step's attention. Writes all of the step's keys and values of a layer, then attends segment by segment."""
+
+    def __init__(self, kv: PagedKV, segments: Sequence[Segment], device: torch.device) -> None:
+        self._kv, self._segments = kv, segments
+        page = kv.page
+        slots = [
+            segment.pages[position // page] * page + position % page
+            for segment in segments
+            for position in range(segment.start, segment.start + segment.length)
+        ]
+        self._slots = torch.tensor(slots, device=device)
+        self._read = [_reader(segment, page, device) for segment in segments]
+        self._masks = [_mask(segment, device) for segment in segments]
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values = self._kv.k[layer].flatten(0, 1), self._kv.v[layer].flatten(0, 1)
+        keys[self._slots] = k.to(keys.dtype)
+        values[self._slots] = v.to(values.dtype)
+        out = torch.empty_like(q)
+        at = 0
+        for segment, read, mask in zip(self._segments, self._read, self._masks, strict=True):
+            end = at + segment.length
+            out[at:end] = attend(q[at:end], keys[read], values[read], mask)
+            at = end
+        return out.flatten(1)
+
+
+class DenseAttend:
+    """Causal attention of one sequence over itself, nothing kept: all logits of a text at once."""
+
+    def __init__(self, length: int, device: torch.device) -> None:
+        self._mask = _mask(Segment((), 0, length), device)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, k, v, self._mask).flatten(1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """q [n, heads, D], k and v [L, kv heads, D], mask [n, L] (True: may see) -> [n, heads, D].
+
+    The heads that share a key head are laid out as further queries of it, so that nothing is repeated in memory.
+    """
+    n, heads, dim = q.shape
+    kv_heads = k.shape[1]
+    share = heads // kv_heads
+    queries = q.view(n, kv_heads, share, dim).permute(1, 2, 0, 3).reshape(1, kv_heads, share * n, dim)
+    wide = None if mask is None else mask.repeat(share, 1)
+    out = F.scaled_dot_product_attention(
+        queries, k.transpose(0, 1).unsqueeze(0), v.transpose(0, 1).unsqueeze(0), attn_mask=wide
+    )
+    return out.view(kv_heads, share, n, dim).permute(2, 0, 1, 3).reshape(n, heads, dim)
+
+
+def _reader(segment: Segment, page: int, device: torch.device) -> slice | Tensor:
+    """Where the row's keys lie: a slice, which costs no copy, when its pages lie side by side."""
+    end = segment.start + segment.length
+    pages = list(segment.pages[: -(-end // page)])
+    if pages == list(range(pages[0], pages[0] + len(pages))):
+        return slice(pages[0] * page, pages[0] * page + end)
+    inside = torch.arange(page, device=device)
+    return (torch.tensor(pages, device=device).unsqueeze(1) * page + inside).flatten()[:end]
+
+
+def _mask(segment: Segment, device: torch.device) -> Tensor | None:
+    if segment.length == 1:
+        return None
+    new = torch.arange(segment.start, segment.start + segment.length, device=device)
+    return new.unsqueeze(1) >= torch.arange(segment.start + segment.length, device=device)
