@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count as count_up
 from typing import Literal, TypedDict
 
 from models.types import Pair
@@ -23,6 +24,9 @@ Count = Callable[[Sequence[Message]], Awaitable[int]]
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _TEMPLATE_TOKENS = 32
 """More than any chat template puts around one message (role, separators, a date line)."""
+_TEMPLATE_CHARS = 16
+_GUESSES = 4
+"""So many counts are guessed by length; if that was not it, the range is halved."""
 
 
 def clean_text(text: str) -> str:
@@ -81,27 +85,31 @@ async def fit(
     best = build_dialog(persona, pairs, text), tokens
     if tokens <= room or not pairs:
         return best
-    too_few, enough = 0, len(pairs) + 1  # dropping `too_few` does not do, dropping `enough` does (or nothing does)
-    drop = _likely_drop(pairs, tokens - room, tokens, best[0])
-    while enough - too_few > 1:
+    sizes = [len(pair.user) + len(pair.reply) + 2 * _TEMPLATE_CHARS for pair in pairs]
+    weight = tokens / (len(persona) + len(text) + 2 * _TEMPLATE_CHARS + sum(sizes))  # tokens of one character
+    too_few, left = 0, tokens  # dropping `too_few` leaves `left` tokens, over the room
+    enough = len(pairs) + 1  # dropping `enough` fits, or there are no more
+    for attempt in count_up():
+        if enough - too_few == 1:
+            return best
+        drop = (too_few + enough) // 2
+        if attempt < _GUESSES:
+            drop = min(max(_drop_for(left - room, sizes, too_few, weight), too_few + 1), enough - 1)
         messages = build_dialog(persona, pairs[drop:], text)
         tokens = await count(messages)
+        weight = max(left - tokens, 1) / sum(sizes[too_few:drop])
         if tokens <= room:
             enough, best = drop, (messages, tokens)
         else:
-            too_few = drop
-            if best[1] > room:
-                best = messages, tokens
-        # The guess is most often right or one off: look beside it before halving.
-        drop = too_few + 1 if drop == too_few and enough > len(pairs) else (too_few + enough) // 2
-    return best
+            too_few, left = drop, tokens
+            best = best if best[1] <= room else (messages, tokens)
+    raise AssertionError("unreachable: the range shrinks with every count")
 
 
-def _likely_drop(pairs: Sequence[Pair], surplus: int, tokens: int, messages: Sequence[Message]) -> int:
-    """How many of the oldest pairs make up `surplus` tokens, if every character weighs the same."""
-    weight = tokens / max(1, sum(len(message["content"]) + 8 for message in messages))
-    for dropped, pair in enumerate(pairs, start=1):
-        surplus -= int((len(pair.user) + len(pair.reply) + 16) * weight)
+def _drop_for(surplus: float, sizes: Sequence[int], start: int, weight: float) -> int:
+    """How many pairs to drop in all, when `start` are dropped already and `surplus` tokens are still too many."""
+    for index in range(start, len(sizes)):
+        surplus -= sizes[index] * weight
         if surplus <= 0:
-            return dropped
-    return len(pairs)
+            return index + 1
+    return len(sizes)
