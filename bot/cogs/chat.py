@@ -1,0 +1,91 @@
+"""/chat and the Stop button of its replies."""
+
+from __future__ import annotations
+
+import discord
+import structlog
+from discord import app_commands
+from discord.ui import Button, View
+
+from bot.chat import ChatReply, ChatRequest
+from bot.cogs._delivery import NO_MENTIONS, InteractionSurface, acknowledge
+from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction, Parts, key_of
+from bot.reply import ReplyGone, StreamedReply
+
+log = structlog.get_logger(__name__)
+
+NOT_SAVED = "-# I could not save this answer, so I will not remember it."
+
+
+def chat_command(parts: Parts) -> app_commands.Command[app_commands.Group, ..., None]:
+    @app_commands.command(name="chat", description="Talk to me. I remember what we said before.")
+    @app_commands.describe(message="What you want to say", private="Only you see the answer (default: everyone does)")
+    async def chat(interaction: Interaction, message: str, private: bool = False) -> None:
+        if await acknowledge(interaction, private=private):
+            await _reply(parts, interaction, message, private=private)
+
+    chat.allowed_contexts = ANYWHERE
+    chat.allowed_installs = INSTALLED
+    return chat
+
+
+async def _reply(parts: Parts, interaction: Interaction, message: str, *, private: bool) -> None:
+    request = ChatRequest(
+        key=key_of(interaction),
+        text=message,
+        interaction_id=interaction.id,
+        reply_token=interaction.token,
+        application_id=interaction.application_id,
+    )
+    surface = InteractionSurface(interaction, private=private, live_view=lambda: stop_view(interaction))
+    reply = StreamedReply(surface, parts.pace)
+    parts.running[interaction.id] = request.key
+    try:
+        result = await parts.chat.chat(request, reply.push)
+        parts.running.pop(interaction.id)
+        await reply.finish(_text(result))
+    except ReplyGone as gone:
+        await reply.cancel()
+        log.info("no final text", interaction=interaction.id, reason=gone.reason)
+    except BaseException:
+        await reply.cancel()
+        await surface.clear()
+        raise
+    finally:
+        parts.running.pop(interaction.id, None)
+
+
+def _text(result: ChatReply) -> str:
+    return result.text if result.saved else f"{result.text}\n\n{NOT_SAVED}"
+
+
+def stop_view(interaction: Interaction) -> View:
+    """The button under a reply that is being written. It carries all it needs, so it is served after a restart too."""
+    view = View(timeout=None)
+    view.add_item(
+        Button(
+            label="Stop", emoji="\N{BLACK SQUARE FOR STOP}", custom_id=f"stop:{interaction.user.id}:{interaction.id}"
+        )
+    )
+    view.stop()  # discord.py need not keep it: `bot.app` serves every button by its custom id
+    return view
+
+
+async def stop(parts: Parts, interaction: Interaction, argument: str) -> None:
+    """Serve the Stop button: end the reply, which keeps what it says so far."""
+    asker, _, asked = argument.partition(":")
+    if asker != str(interaction.user.id):
+        await interaction.response.send_message(
+            "Only the person who asked can stop this answer.", ephemeral=True, allowed_mentions=NO_MENTIONS
+        )
+        return
+    key = parts.running.get(int(asked))
+    if key is None:
+        # Finished meanwhile, or written by a process that is gone: take the button away.
+        await interaction.response.edit_message(view=None)
+        await interaction.followup.send(
+            "I am not writing this answer any more.", ephemeral=True, allowed_mentions=discord.AllowedMentions.none()
+        )
+        return
+    await interaction.response.defer()
+    await parts.chat.stop(key)

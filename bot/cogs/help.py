@@ -1,0 +1,29 @@
+"""/help: what one can say to the bot."""
+
+from __future__ import annotations
+
+from discord import app_commands
+
+from bot.cogs._delivery import NO_MENTIONS
+from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction
+
+_EVERYBODY = """\
+**/chat** `message` – talk to me; with `private: True` only you see the answer
+**/reset** – start a new conversation; personas stay
+**/me persona** `set` · `show` · `clear` – who I am for you, here"""
+_MANAGERS = "**/persona** `set` · `show` · `clear` – who I am in this guild"
+_MEMORY = """\
+Every member has a conversation of their own with me in each guild, and another one in direct messages. \
+Nobody else sees it, and I take nothing from one to the other."""
+
+
+def help_command() -> app_commands.Command[app_commands.Group, ..., None]:
+    @app_commands.command(name="help", description="What you can ask me to do.")
+    async def help_(interaction: Interaction) -> None:
+        lines = [_EVERYBODY, _MANAGERS] if interaction.permissions.manage_guild else [_EVERYBODY]
+        text = "\n".join(lines) + f"\n\n{_MEMORY}"
+        await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
+
+    help_.allowed_contexts = ANYWHERE
+    help_.allowed_installs = INSTALLED
+    return help_

@@ -1,0 +1,28 @@
+"""/reset: a member's own conversation ends. A reply that is being written is still shown."""
+
+from __future__ import annotations
+
+from discord import app_commands
+
+from bot.cogs._delivery import acknowledge
+from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction, Parts, answer, key_of
+
+
+def reset_command(parts: Parts) -> app_commands.Command[app_commands.Group, ..., None]:
+    @app_commands.command(name="reset", description="Start a new conversation. I forget what we said; personas stay.")
+    async def reset(interaction: Interaction) -> None:
+        if not await acknowledge(interaction, private=True):
+            return
+        pairs = await parts.chat.reset(key_of(interaction))
+        await answer(parts, interaction, _said(pairs))
+
+    reset.allowed_contexts = ANYWHERE
+    reset.allowed_installs = INSTALLED
+    return reset
+
+
+def _said(pairs: int) -> str:
+    if pairs == 0:
+        return "We start a new conversation. There was nothing to forget; personas stay as they are."
+    much = "our last exchange" if pairs == 1 else f"our last {pairs} exchanges"
+    return f"We start a new conversation: I no longer think of {much}. Personas stay as they are."
