@@ -33,6 +33,7 @@ _WAITING = {
 }
 _CONNECT_SECONDS = 5.0
 _SMALL_CALL_SECONDS = 15.0
+_HEALTH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class EngineClient:
     async def ready(self) -> bool:
         """Whether the server would answer now. A server without /health is ready when it lists its models."""
         with contextlib.suppress(httpx2.HTTPError, OSError):
-            response = await self._http.get(f"{self._root}/health", headers=self._headers)
+            response = await self._http.get(f"{self._root}/health", headers=self._headers, timeout=_HEALTH_SECONDS)
             if response.status_code not in {401, 403, 404, 405, 501}:
                 return response.status_code == 200
             response = await self._http.get(f"{self._openai.base_url}models", headers=self._headers)

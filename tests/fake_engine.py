@@ -8,7 +8,7 @@
 
 An empty queue answers with `engine.default(request)`, which echoes the last message. Tokens are words, plus four for
 each message, so that tests can do sums. `python -m tests.fake_engine --uds PATH ...` runs one as a process that takes
-the engine's own flags.
+the engine's own flags; SIGUSR1 makes it ill.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -319,9 +320,12 @@ def _error(status: int, message: str, *, code: str | None = None, param: str | N
 async def _serve(options: argparse.Namespace) -> None:
     engine = FakeEngine(uds=options.uds, port=options.port, model=options.model)
     engine.default = lambda request: Script(deltas=("You ", "said: ", request.last), pace=options.pace)
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, lambda: setattr(engine, "healthy", False))
     await asyncio.sleep(options.load_seconds)
     async with engine:
-        await asyncio.Event().wait()
+        await stop.wait()
 
 
 def main() -> None:
