@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TypeVar
 
+import aiosqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -85,6 +86,19 @@ class Database:
                         raise
                 await _pause(attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def truncate_wal(self) -> None:
+        """Moves the write-ahead log into the file and empties it, as far as readers allow. Postgres has none."""
+        if self._write_turn is None:
+            return
+        with _translating():
+            async with self._write_turn, self._writer.connect() as connection:
+                # Below SQLAlchemy, since a checkpoint cannot run inside a transaction.
+                raw = await connection.get_raw_connection()
+                driver = raw.driver_connection
+                if isinstance(driver, aiosqlite.Connection):
+                    async with driver.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
+                        await cursor.fetchall()
 
     async def close(self) -> None:
         for engine in self.engines:

@@ -73,6 +73,7 @@ def _sqlite_hooks(engine: Engine, *, writer: bool, busy_timeout: float, foreign_
             cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = FULL")
+            cursor.execute("PRAGMA secure_delete = ON")  # deleted text is overwritten, not just unlinked
             cursor.execute("PRAGMA journal_size_limit = 67108864")
         else:
             cursor.execute("PRAGMA query_only = ON")

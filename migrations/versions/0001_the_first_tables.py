@@ -21,6 +21,12 @@ def upgrade() -> None:
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False, comment="Snowflake of the guild"),
         sa.Column("first_seen_at", TIME, nullable=False, comment="When the first row of this guild was written"),
         sa.Column(
+            "joined_at",
+            TIME,
+            nullable=True,
+            comment="When the gateway first named it; NULL for a guild known from the terminal only",
+        ),
+        sa.Column(
             "removed_at",
             TIME,
             nullable=True,

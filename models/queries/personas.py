@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, ensure_guild, ensure_user, insert_missing
 from models.tables import Persona, PersonaVersion
-from models.types import DialogKey, PersonaLevel, PersonaText, StoredLevel
+from models.types import DialogKey, PersonaLevel, PersonaText, PersonaVersionInfo, StoredLevel
 
 KEPT_VERSIONS = 20
 
@@ -128,3 +128,40 @@ async def _ensure_slot(session: AsyncSession, key: DialogKey, level: StoredLevel
     )
     # The row is locked until the commit, so two admins get two different version numbers.
     return (await session.scalars(select(Persona.id).where(_slot(key, level)).with_for_update())).one()
+
+
+async def persona_versions(
+    session: AsyncSession, *, key: DialogKey, level: StoredLevel
+) -> tuple[PersonaVersionInfo, ...]:
+    """What the persona of this level has been, newest first."""
+    rows = await session.execute(
+        select(PersonaVersion, Persona.active_version)
+        .join(Persona, Persona.id == PersonaVersion.persona_id)
+        .where(_slot(key, level))
+        .order_by(PersonaVersion.version.desc())
+    )
+    text = codec(session)
+    return tuple(
+        PersonaVersionInfo(
+            version.version,
+            version.name,
+            text.open(version.prompt),
+            version.author_id,
+            version.created_at,
+            version.version == active,
+        )
+        for version, active in rows
+    )
+
+
+async def rollback_persona(
+    session: AsyncSession, *, key: DialogKey, level: StoredLevel, version: int
+) -> PersonaText | None:
+    """Puts an earlier version back in force, also after a clear. None if it is not there any more."""
+    kept = select(PersonaVersion.persona_id).where(
+        PersonaVersion.persona_id == Persona.id, PersonaVersion.version == version
+    )
+    changed = await session.scalar(
+        update(Persona).where(_slot(key, level), kept.exists()).values(active_version=version).returning(Persona.id)
+    )
+    return None if changed is None else await get_persona(session, key=key, level=level)

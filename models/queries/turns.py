@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.errors import DuplicateInteraction
 from models.queries.common import attempt, codec, ensure_guild, ensure_user, insert, insert_missing, of_dialog
 from models.queries.personas import effective_persona
-from models.tables import Dialog, Turn
+from models.queries.policy import add_anonymous_usage, add_usage, enforce, policy
+from models.tables import Dialog, ProcessedInteraction, Turn
 from models.types import BegunTurn, DialogKey, Pair, TurnResult
 
 
@@ -27,11 +28,24 @@ async def begin_turn(
     interaction_id: int | None = None,
     reply_token: str | None = None,
     application_id: int | None = None,
+    role_turns: int | None = None,
     now: datetime,
 ) -> BegunTurn:
-    """T1: opens the dialog if none is open, stores the pending turn, returns the snapshot to build the prompt from."""
+    """T1: opens the dialog if none is open, stores the pending turn, returns the snapshot to build the prompt from.
+
+    `limit` is the operator's number of pairs, which the guild's and the member's settings may change. Refuses an
+    interaction that was taken up before, a blocked member, and one whose day is used up (`role_turns`: the daily
+    quota of the member's role). Of a member who opted out, only the interaction's id is kept.
+    """
+    found = await policy(session, key=key, limit=limit, now=now)
+    if interaction_id is not None:
+        await take_up(session, key=key, interaction_id=interaction_id, now=now)
+    enforce(found, role_turns=role_turns, now=now)
+    persona = await effective_persona(session, key=key)
+    if found.settings.opted_out:
+        return BegunTurn(turn_id=0, dialog_id=0, persona=persona, history=(), settings=found.settings)
     dialog_id = await _open_dialog(session, key, now)
-    pairs = await _pairs(session, dialog_id, limit)
+    pairs = await pairs_before(session, dialog_id, None, found.settings.max_chat_logs or 0)
     turn_id = await session.scalar(
         insert(session, Turn)
         .values(
@@ -49,8 +63,7 @@ async def begin_turn(
     )
     if turn_id is None:  # only an interaction id can be in the way
         turn_id = await _own_earlier_attempt(session, dialog_id, interaction_id, now)
-    persona = await effective_persona(session, key=key)
-    return BegunTurn(turn_id=turn_id, dialog_id=dialog_id, persona=persona, history=pairs)
+    return BegunTurn(turn_id, dialog_id, persona, pairs, found.settings)
 
 
 async def finish_turn(
@@ -60,6 +73,9 @@ async def finish_turn(
 
     Repeating it after a lost connection gives the same answer, whether or not the first try was committed.
     """
+    if turn_id == 0:
+        await _count_opted_out(session, key, result, now)
+        return False
     reply = codec(session).seal(result.reply)
     still_open = select(Dialog.id).where(of_dialog(key), Dialog.ended_at.is_(None))
     dialog_id = await session.scalar(
@@ -80,6 +96,14 @@ async def finish_turn(
     )
     if dialog_id is not None:
         await session.execute(update(Dialog).where(Dialog.id == dialog_id).values(last_active_at=now))
+        await add_usage(
+            session,
+            key=key,
+            prompt_tokens=result.prompt_tokens,
+            completion_tokens=result.completion_tokens,
+            now=now,
+            new_turn=True,
+        )
         return True
     await fail_turn(session, key=key, turn_id=turn_id, status="interrupted", error_id=None, now=now)
     stored = await session.scalar(
@@ -131,7 +155,7 @@ async def end_dialog(session: AsyncSession, *, key: DialogKey, now: datetime) ->
 async def history(session: AsyncSession, *, key: DialogKey, limit: int) -> tuple[Pair, ...]:
     """The last `limit` pairs of the open dialog, oldest first."""
     dialog_id = await session.scalar(select(Dialog.id).where(of_dialog(key), Dialog.ended_at.is_(None)))
-    return () if dialog_id is None else await _pairs(session, dialog_id, limit)
+    return () if dialog_id is None else await pairs_before(session, dialog_id, None, limit)
 
 
 async def _open_dialog(session: AsyncSession, key: DialogKey, now: datetime) -> int:
@@ -157,22 +181,46 @@ async def _open_dialog(session: AsyncSession, key: DialogKey, now: datetime) -> 
     return found
 
 
-async def _pairs(session: AsyncSession, dialog_id: int, limit: int) -> tuple[Pair, ...]:
+async def pairs_before(session: AsyncSession, dialog_id: int, turn_id: int | None, limit: int) -> tuple[Pair, ...]:
+    """The last `limit` pairs of a dialog that the caller found by its key; those before `turn_id` if one is given."""
     if limit <= 0:
         return ()
-    rows = await session.execute(
-        select(Turn.id, Turn.user_text, Turn.reply)
-        .where(Turn.dialog_id == dialog_id, Turn.status == "done")
-        .order_by(Turn.id.desc())
-        .limit(limit)
-    )
+    chosen = select(Turn.id, Turn.user_text, Turn.reply).where(Turn.dialog_id == dialog_id, Turn.status == "done")
+    if turn_id is not None:
+        chosen = chosen.where(Turn.id < turn_id)
+    rows = await session.execute(chosen.order_by(Turn.id.desc()).limit(limit))
     text = codec(session)
     newest_first = [Pair(row.id, text.open(row.user_text), text.open(row.reply)) for row in rows]
     return tuple(reversed(newest_first))
 
 
+async def take_up(session: AsyncSession, *, key: DialogKey, interaction_id: int, now: datetime) -> None:
+    """Notes an interaction or message as processed, in the transaction that acts on it. Refuses a second time."""
+    if await insert_missing(session, ProcessedInteraction, interaction_id=interaction_id, processed_at=now):
+        return
+    if attempt(session) > 1:
+        # When the answer to our COMMIT was lost, the row in the way is our own: it bears the same instant.
+        at = await session.scalar(
+            select(ProcessedInteraction.processed_at).where(ProcessedInteraction.interaction_id == interaction_id)
+        )
+        if at == now:
+            return
+    raise DuplicateInteraction(interaction_id)
+
+
+async def _count_opted_out(session: AsyncSession, key: DialogKey, result: TurnResult, now: datetime) -> None:
+    if (await policy(session, key=key, now=now)).counts_usage:
+        await add_anonymous_usage(
+            session,
+            key=key,
+            prompt_tokens=result.prompt_tokens,
+            completion_tokens=result.completion_tokens,
+            now=now,
+        )
+
+
 async def _own_earlier_attempt(session: AsyncSession, dialog_id: int, interaction_id: int | None, now: datetime) -> int:
-    """When the answer to our COMMIT was lost, the row that is in the way is our own: same instant, same dialog."""
+    """The pending row of a first attempt whose COMMIT went through although its answer was lost."""
     if attempt(session) > 1:
         turn_id = await session.scalar(
             select(Turn.id).where(

@@ -13,6 +13,7 @@ _OPEN = text("ended_at IS NULL")
 _ENDED = text("ended_at IS NOT NULL")
 _PENDING = text("status = 'pending'")
 _TOKEN = text("reply_token IS NOT NULL")
+_ACTIVE = text("active")
 
 
 class Dialog(Base):
@@ -94,3 +95,22 @@ class Turn(Base):
     total_ms: Mapped[int | None] = mapped_column(comment="Milliseconds to the last token")
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When the turn began")
     finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime, comment="When it left pending")
+
+
+class ReplyVariant(Base):
+    __tablename__ = "reply_variants"
+    __table_args__ = (
+        Index("uq_reply_variants_active", "turn_id", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+        {"comment": "All replies of a turn that was regenerated; the active one is also in the turn itself"},
+    )
+
+    turn_id: Mapped[int] = mapped_column(
+        RowId, ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Turn"
+    )
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, comment="1, 2, 3, ... within the turn")
+    active: Mapped[bool] = mapped_column(comment="Whether it is the one in the history; one a turn")
+    reply: Mapped[str] = mapped_column(Text, comment="The reply, sealed when encryption is on")
+    prompt_tokens: Mapped[int | None] = mapped_column(comment="Tokens of the prompt")
+    completion_tokens: Mapped[int | None] = mapped_column(comment="Tokens of the reply")
+    finish_reason: Mapped[str | None] = mapped_column(Text, comment="stop, length, stopped, ...")
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When this reply was finished")

@@ -21,6 +21,9 @@ class Guild(Base):
 
     id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Snowflake of the guild")
     first_seen_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When the first row of this guild was written")
+    joined_at: Mapped[datetime | None] = mapped_column(
+        UTCDateTime, comment="When the gateway first named it; NULL for a guild known from the terminal only"
+    )
     removed_at: Mapped[datetime | None] = mapped_column(
         UTCDateTime, comment="When the bot was removed; the guild is purged after a grace period unless it comes back"
     )

@@ -1,0 +1,186 @@
+"""What a guild and a member chose, and the audit log of those choices."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.queries.common import ensure_guild, ensure_user, insert
+from models.tables import AuditEntry, GuildChannel, GuildRole, GuildSettingsRow, MemberSettingsRow
+from models.types import AuditRecord, DialogKey, DialogScope, GuildSettings, MemberSettings, RolePolicy
+
+
+async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSettings:
+    """What the guild of this key chose; all defaults if it never did."""
+    row = await session.get(GuildSettingsRow, key.guild_id)
+    channels = await session.scalars(select(GuildChannel.channel_id).where(GuildChannel.guild_id == key.guild_id))
+    roles = await session.scalars(
+        select(GuildRole).where(GuildRole.guild_id == key.guild_id).order_by(GuildRole.role_id)
+    )
+    listed = GuildSettings(
+        channels=frozenset(channels),
+        roles=tuple(RolePolicy(role.role_id, role.allowed, role.daily_turns) for role in roles),
+    )
+    if row is None:
+        return listed
+    return dataclasses.replace(
+        listed,
+        dialog_scope=_scope(row.dialog_scope),
+        max_chat_logs=row.max_chat_logs,
+        max_reply_tokens=row.max_reply_tokens,
+        retention_days=row.retention_days,
+        session_ttl=None if row.session_ttl_s is None else timedelta(seconds=row.session_ttl_s),
+        daily_turns=row.daily_turns,
+        daily_tokens=row.daily_tokens,
+        own_personas=row.own_personas,
+        streaming=row.streaming,
+        locale=row.locale,
+    )
+
+
+async def set_guild_settings(
+    session: AsyncSession, *, key: DialogKey, settings: GuildSettings, actor_id: int | None, now: datetime
+) -> None:
+    """Replaces what the guild chose, and notes in the audit log what changed."""
+    before = await guild_settings(session, key=key)
+    await ensure_guild(session, key.guild_id, now)
+    await _upsert(
+        session,
+        GuildSettingsRow,
+        {"guild_id": key.guild_id},
+        {
+            "dialog_scope": settings.dialog_scope,
+            "max_chat_logs": settings.max_chat_logs,
+            "max_reply_tokens": settings.max_reply_tokens,
+            "retention_days": settings.retention_days,
+            "session_ttl_s": None if settings.session_ttl is None else round(settings.session_ttl.total_seconds()),
+            "daily_turns": settings.daily_turns,
+            "daily_tokens": settings.daily_tokens,
+            "own_personas": settings.own_personas,
+            "streaming": settings.streaming,
+            "locale": settings.locale,
+            "updated_at": now,
+        },
+    )
+    await session.execute(delete(GuildChannel).where(GuildChannel.guild_id == key.guild_id))
+    await session.execute(delete(GuildRole).where(GuildRole.guild_id == key.guild_id))
+    session.add_all(GuildChannel(guild_id=key.guild_id, channel_id=channel) for channel in settings.channels)
+    session.add_all(
+        GuildRole(guild_id=key.guild_id, role_id=role.role_id, allowed=role.allowed, daily_turns=role.daily_turns)
+        for role in settings.roles
+    )
+    await session.flush()
+    changed = _changes(before, settings)
+    if changed:
+        await record_audit(session, key=key, actor_id=actor_id, action="config.set", details=changed, now=now)
+
+
+async def member_settings(session: AsyncSession, *, key: DialogKey) -> MemberSettings:
+    """What the member chose in this guild; all defaults if they never did."""
+    row = await session.get(MemberSettingsRow, (key.guild_id, key.user_id))
+    if row is None:
+        return MemberSettings()
+    return MemberSettings(row.max_chat_logs, row.retention_days, row.private, row.locale, row.blocked_at is not None)
+
+
+async def set_member_settings(
+    session: AsyncSession, *, key: DialogKey, settings: MemberSettings, now: datetime
+) -> None:
+    """Replaces what the member chose. `blocked` is not theirs to choose: see block_member."""
+    await _upsert_member(
+        session,
+        key,
+        {
+            "max_chat_logs": settings.max_chat_logs,
+            "retention_days": settings.retention_days,
+            "private": settings.private,
+            "locale": settings.locale,
+            "updated_at": now,
+        },
+        now,
+    )
+
+
+async def block_member(
+    session: AsyncSession, *, key: DialogKey, blocked: bool, actor_id: int | None, now: datetime
+) -> None:
+    """An admin keeps the key's member from chatting in the key's guild, or lets them again."""
+    await _upsert_member(session, key, {"blocked_at": now if blocked else None, "updated_at": now}, now)
+    action = "member.block" if blocked else "member.unblock"
+    await record_audit(session, key=key, actor_id=actor_id, target_id=key.user_id, action=action, now=now)
+
+
+async def record_audit(
+    session: AsyncSession,
+    *,
+    key: DialogKey,
+    actor_id: int | None,
+    action: str,
+    now: datetime,
+    target_id: int | None = None,
+    details: dict[str, Any] | None = None,
+) -> None:
+    """Notes an admin's act in the key's guild. `details` must never hold message or persona text."""
+    await ensure_guild(session, key.guild_id, now)
+    for person in {actor_id, target_id} - {None}:
+        await ensure_user(session, int(person or 0), now)
+    session.add(
+        AuditEntry(
+            guild_id=key.guild_id,
+            actor_id=actor_id,
+            target_id=target_id,
+            action=action,
+            details=json.dumps(details or {}, sort_keys=True),
+            created_at=now,
+        )
+    )
+    await session.flush()
+
+
+async def audit_log(session: AsyncSession, *, key: DialogKey, limit: int) -> tuple[AuditRecord, ...]:
+    """The newest acts in the key's guild."""
+    rows = await session.scalars(
+        select(AuditEntry).where(AuditEntry.guild_id == key.guild_id).order_by(AuditEntry.id.desc()).limit(limit)
+    )
+    return tuple(
+        AuditRecord(row.id, row.guild_id, row.actor_id, row.target_id, row.action, row.details, row.created_at)
+        for row in rows
+    )
+
+
+async def _upsert_member(session: AsyncSession, key: DialogKey, values: dict[str, Any], now: datetime) -> None:
+    await ensure_guild(session, key.guild_id, now)
+    await ensure_user(session, key.user_id, now)
+    await _upsert(session, MemberSettingsRow, {"guild_id": key.guild_id, "user_id": key.user_id}, values)
+
+
+async def _upsert(
+    session: AsyncSession,
+    table: type[GuildSettingsRow] | type[MemberSettingsRow],
+    identity: dict[str, int],
+    values: dict[str, Any],
+) -> None:
+    statement = insert(session, table).values(**identity, **values)
+    await session.execute(statement.on_conflict_do_update(index_elements=list(identity), set_=values))
+    # The identity map may hold the row as it was.
+    row = await session.get(table, tuple(identity.values()))
+    if row is not None:
+        await session.refresh(row)
+
+
+def _scope(text: str) -> DialogScope:
+    scopes: dict[str, DialogScope] = {"user": "user", "channel": "channel", "thread": "thread"}
+    return scopes[text]
+
+
+def _changes(before: GuildSettings, after: GuildSettings) -> dict[str, str]:
+    return {
+        field.name: repr(getattr(after, field.name))
+        for field in dataclasses.fields(GuildSettings)
+        if getattr(before, field.name) != getattr(after, field.name)
+    }

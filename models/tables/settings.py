@@ -1,0 +1,101 @@
+"""What guilds and members chose. NULL means: the operator's default."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, false, text, true
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Snowflake, UTCDateTime
+
+_SHORTENED = text("retention_days IS NOT NULL")
+
+
+class GuildSettingsRow(Base):
+    __tablename__ = "guild_settings"
+    __table_args__ = (
+        CheckConstraint("dialog_scope IN ('user', 'channel', 'thread')", name="dialog_scope"),
+        CheckConstraint("max_chat_logs BETWEEN 0 AND 1000", name="max_chat_logs"),
+        CheckConstraint("max_reply_tokens > 0", name="max_reply_tokens"),
+        CheckConstraint("retention_days >= 0", name="retention_days"),
+        CheckConstraint("session_ttl_s > 0", name="session_ttl_s"),
+        CheckConstraint("daily_turns >= 0 AND daily_tokens >= 0", name="quotas"),
+        {"comment": "What the admins of a guild chose; a missing row means all defaults"},
+    )
+
+    guild_id: Mapped[int] = mapped_column(
+        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
+    )
+    dialog_scope: Mapped[str] = mapped_column(
+        Text, server_default="user", comment="One dialog a member in the whole guild, in each channel or in each thread"
+    )
+    max_chat_logs: Mapped[int | None] = mapped_column(comment="Pairs of history in a prompt")
+    max_reply_tokens: Mapped[int | None] = mapped_column(comment="Longest reply, in tokens")
+    retention_days: Mapped[int | None] = mapped_column(comment="Days an ended dialog is kept")
+    session_ttl_s: Mapped[int | None] = mapped_column(comment="Idle seconds after which a dialog ends")
+    daily_turns: Mapped[int | None] = mapped_column(comment="Turns a member may have in one UTC day")
+    daily_tokens: Mapped[int | None] = mapped_column(comment="Tokens a member may use in one UTC day")
+    own_personas: Mapped[bool] = mapped_column(
+        server_default=true(), comment="Whether members may set their own persona"
+    )
+    streaming: Mapped[bool] = mapped_column(
+        server_default=true(), comment="Whether replies grow while they are written"
+    )
+    locale: Mapped[str | None] = mapped_column(Text, comment="Language of the texts for the guild, such as en-GB")
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When an admin last changed it")
+
+
+class GuildChannel(Base):
+    __tablename__ = "guild_channels"
+    __table_args__ = ({"comment": "Channels the bot may answer in; none listed means all"},)
+
+    guild_id: Mapped[int] = mapped_column(
+        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
+    )
+    channel_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Allowed channel")
+
+
+class GuildRole(Base):
+    __tablename__ = "guild_roles"
+    __table_args__ = (
+        CheckConstraint("daily_turns >= 0", name="daily_turns"),
+        {"comment": "Roles that may chat, none allowed means everyone, and their own daily quota"},
+    )
+
+    guild_id: Mapped[int] = mapped_column(
+        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
+    )
+    role_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Role of the guild")
+    allowed: Mapped[bool] = mapped_column(
+        server_default=false(), comment="Whether the role is on the list that may chat"
+    )
+    daily_turns: Mapped[int | None] = mapped_column(comment="Turns a day for this role instead of the usual number")
+
+
+class MemberSettingsRow(Base):
+    __tablename__ = "member_settings"
+    __table_args__ = (
+        CheckConstraint("max_chat_logs BETWEEN 0 AND 1000", name="max_chat_logs"),
+        CheckConstraint("retention_days >= 0", name="retention_days"),
+        Index("ix_member_settings_user_id", "user_id"),
+        Index("ix_member_settings_retention", "retention_days", sqlite_where=_SHORTENED, postgresql_where=_SHORTENED),
+        {"comment": "What a member chose for this guild, and whether an admin has blocked them"},
+    )
+
+    guild_id: Mapped[int] = mapped_column(
+        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
+    )
+    user_id: Mapped[int] = mapped_column(
+        Snowflake, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Member"
+    )
+    max_chat_logs: Mapped[int | None] = mapped_column(
+        comment="Pairs of history in a prompt, at most what the guild allows"
+    )
+    retention_days: Mapped[int | None] = mapped_column(
+        comment="Days an ended dialog is kept, if shorter than the usual"
+    )
+    private: Mapped[bool | None] = mapped_column(comment="Whether replies are ephemeral unless asked otherwise")
+    locale: Mapped[str | None] = mapped_column(Text, comment="Language of the texts for this member")
+    blocked_at: Mapped[datetime | None] = mapped_column(UTCDateTime, comment="When an admin blocked the member")
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When it last changed")
