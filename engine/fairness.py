@@ -1,6 +1,6 @@
 """Virtual token counters (Sheng et al., OSDI 2024): whoever was served least goes first.
 
-One `FairShare` covers one level of keys: tenants, or the clients of one tenant. It knows counters and nothing of queues.
+One `FairShare` covers one level of keys: tenants, or the clients of one tenant. It knows counters and no queues.
 """
 
 

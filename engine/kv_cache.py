@@ -231,7 +231,9 @@ class KVCache:
         if not self._is_idle_leaf(node):
             return
         if len(self._leaves) > 2 * self.pages + 64:
-            self._leaves = [entry for entry in self._leaves if self._is_idle_leaf(entry[2]) and entry[0] == entry[2].touched]
+            self._leaves = [
+                entry for entry in self._leaves if self._is_idle_leaf(entry[2]) and entry[0] == entry[2].touched
+            ]
             heapq.heapify(self._leaves)
         self._serial += 1
         heapq.heappush(self._leaves, (node.touched, self._serial, node))

@@ -1,11 +1,11 @@
 """The Llama transformer over one flat batch of tokens.
 
-It knows layers, rotary positions and this rank's share of each. It does not know rows, pages or requests: attention is a
-callable that gets the layer's queries, keys and values and returns what was attended to.
+It knows layers, rotary positions and this rank's share of each. It does not know rows, pages or requests: attention is
+a callable that gets the layer's queries, keys and values and returns what was attended to.
 """
 
 import math
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +52,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, rope: Tensor, layer: int, attend: Attend) -> Tensor:
         qkv = self.wqkv(self.attention_norm(x)).view(len(x), -1, self.head_dim)
         turned = rotate(qkv[:, : self.heads + self.kv_heads], rope)
-        q, k = turned.split((self.heads, self.kv_heads), dim=1)
+        q, k = turned[:, : self.heads], turned[:, self.heads :]
         x = x + self.wo(attend(layer, q, k, qkv[:, self.heads + self.kv_heads :]))
         gate, up = self.w13(self.ffn_norm(x)).chunk(2, dim=-1)
         result: Tensor = x + self.w2(F.silu(gate) * up)
@@ -78,6 +78,11 @@ class Transformer(nn.Module):
         self.register_buffer("rope", None, persistent=False)
 
     @property
+    def blocks(self) -> list[Block]:
+        """The layers, as what they are."""
+        return cast("list[Block]", list(self.layers))
+
+    @property
     def kv_heads(self) -> int:
         return self.spec.n_kv_heads // self.world_size
 
@@ -85,7 +90,7 @@ class Transformer(nn.Module):
         """Token ids and positions, both [T] -> hidden states after the last norm, [T, dim]."""
         x = self.tok_embeddings(tokens)
         rope = self.rope[positions].unsqueeze(1)
-        for layer, block in enumerate(self.layers):
+        for layer, block in enumerate(self.blocks):
             x = block(x, rope, layer, attend)
         result: Tensor = self.norm(x)
         return result
@@ -98,7 +103,7 @@ class Transformer(nn.Module):
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
     """Rotary positions on neighbouring pairs (Meta's layout). x: [T, heads, D]; rope: [T, 1, D / 2] complex."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * rope).flatten(-2).to(x.dtype)
 
 

@@ -4,18 +4,21 @@ It obeys: no queue, no stop token, no client. Every rank runs the same plans; th
 on all of them.
 """
 
-from typing import Protocol
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from engine.config import EngineConfig
+from engine.errors import ConfigError
+from engine.memory import available_bytes, fit_pages, kv_bytes_per_page
 from engine.model import Transformer
-from engine.plan import Plan
+from engine.plan import Chunk, Plan, RowSetup
+from engine.torch_runner import TorchRunner
+
+Ticket = TypeVar("Ticket")  # a launched step whose ids may not be there yet; what is inside is the runner's own
 
 
-class Ticket(Protocol):
-    """A launched step whose ids may not be there yet. What is inside is the runner's own."""
-
-
-class Runner(Protocol):
+class Runner(Protocol[Ticket]):
     """What the core asks of a runner. One thread calls it, in this order: launch n, (launch n + 1,) collect n, …
 
     launch: starts the step; must not wait for the device. The next plan may name the rows of this one in `decode`, as
@@ -39,6 +42,29 @@ class Runner(Protocol):
         ...
 
 
-def make_runner(config: EngineConfig, model: Transformer) -> Runner:
-    """The runner for this device."""
-    raise NotImplementedError
+AnyRunner: TypeAlias = Runner[Any]  # the core never looks into a ticket
+
+
+def make_runner(config: EngineConfig, model: Transformer, agree: Callable[[int], int] = int) -> AnyRunner:
+    """The runner for this device. `agree` settles all ranks on the least of their numbers: they need equal pages."""
+    if config.kv_dtype != "auto" and config.device.type == "cpu":
+        raise ConfigError("--kv-dtype", expected="auto on a CPU", found=config.kv_dtype)
+    page_bytes = kv_bytes_per_page(model.spec, config)
+    return TorchRunner(config, model, agree(fit_pages(config, page_bytes, available_bytes(config.device))))
+
+
+def warm_up(runner: AnyRunner, config: EngineConfig) -> float:
+    """Run the longest step that a plan can ask for, so that what does not fit fails at start and not on a message.
+
+    Every rank calls it before the first plan of rank 0. Returns the seconds that it took; no row is in use afterwards.
+    """
+    started = time.perf_counter()
+    length = min(config.chunk, config.max_context - 1)
+    start = config.max_context - 1 - length
+    setup = RowSetup(0, 1.0, 0.5, 1)
+    grants = tuple((0, index, index) for index in range(config.pages_per_row))
+    chunk = Chunk(0, start, (0,) * length, True)
+    runner.collect(runner.launch(Plan(0, (setup,), grants, (chunk,))))
+    runner.collect(runner.launch(Plan(1, decode=(0,))))
+    runner.collect(runner.launch(Plan(2, freed=(0,))))
+    return time.perf_counter() - started

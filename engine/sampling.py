@@ -24,16 +24,26 @@ def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, seed: Tensor, pos
     temperature and top_p are float32, seed and position int64 (the seed's 64 bits). temperature <= 0 is greedy.
     `position` is that of the token being sampled: the number of tokens before it.
     """
-    greedy = logits.argmax(dim=-1)
-    wrong = ~torch.isfinite(logits.amax(dim=-1))  # amax passes a NaN on
+    best = greedy(logits)
     heat = torch.where(temperature > 0, temperature, 1.0).unsqueeze(1)
     probabilities = torch.softmax(logits / heat, dim=-1)
     kept = _nucleus(probabilities, top_p)
     running = kept.double().cumsum(dim=-1)
     target = philox_uniform(seed, position).double() * running[:, -1]
     drawn = torch.searchsorted(running, target.unsqueeze(1), right=True).squeeze(1)
-    ids = torch.where(temperature > 0, drawn, greedy)
-    return torch.where(wrong, -1, ids)
+    return torch.where((temperature > 0) & (best >= 0), drawn, best)
+
+
+def greedy(logits: Tensor) -> Tensor:
+    """The likeliest id of each row; -1 where the logits are not all numbers."""
+    top = logits.max(dim=-1)  # passes a NaN on
+    return torch.where(torch.isfinite(top.values), top.indices, -1)
+
+
+def signed64(seed: int) -> int:
+    """The seed's 64 bits as torch's signed integer holds them."""
+    seed &= (1 << 64) - 1
+    return seed - (1 << 64) if seed >> 63 else seed
 
 
 def philox_uniform(seed: Tensor, counter: Tensor) -> Tensor:

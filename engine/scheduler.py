@@ -27,6 +27,7 @@ class Step:
 
     plan: Plan
     sampled: tuple[tuple[int, Request], ...]
+    entered: tuple[Request, ...] = ()  # had never run before
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class _Draft:
     decode: dict[Request, None] = field(default_factory=dict)
     chunks: list[tuple[Request, Chunk]] = field(default_factory=list)
     setups: list[RowSetup] = field(default_factory=list)
+    entered: list[Request] = field(default_factory=list)
     busy: set[Request] = field(default_factory=set)  # has a chunk in this step, so it must stay in its row
     skip: set[Request] = field(default_factory=set)  # cannot go on in this step
     full: bool = False  # someone found no room, so only those may still enter who hold no row at all
@@ -198,9 +200,7 @@ class Scheduler:
             return None
         tenant = min(heads, key=lambda t: (self._tenants.served(t), self._tenant_rows[t], _first(heads[t])))
         shares, clients = self._clients[tenant], heads[tenant]
-        return clients[
-            min(clients, key=lambda c: (shares.served(c), self._client_rows[tenant, c], clients[c].id))
-        ]
+        return clients[min(clients, key=lambda c: (shares.served(c), self._client_rows[tenant, c], clients[c].id))]
 
     def _admit(self, draft: _Draft, request: Request) -> bool:
         """Give a waiting request a row and pages, if need be by preempting one of those who hold several."""
@@ -219,15 +219,15 @@ class Scheduler:
         request.hold, request.fed, request.granted = hold, 0, 0
         request.row = heapq.heappop(self._free_rows)
         request.state = State.PREFILL
+        if request.admitted < 0:
+            draft.entered.append(request)
         request.admitted = self._admissions
         self._admissions += 1
         self._running[request] = None
         self._tenant_rows[request.tenant] += 1
         self._client_rows[request.tenant, request.client] += 1
         params = request.params
-        draft.setups.append(
-            RowSetup(request.row, float32(params.temperature), float32(params.top_p), request.seed)
-        )
+        draft.setups.append(RowSetup(request.row, float32(params.temperature), float32(params.top_p), request.seed))
         return True
 
     def _may_enter(self, draft: _Draft) -> list[str]:
@@ -301,7 +301,7 @@ class Scheduler:
         )
         self.totals.steps += 1
         self._freed = []
-        return Step(plan, tuple(sampled))
+        return Step(plan, tuple(sampled), tuple(draft.entered))
 
     def _charge(self, request: Request, tokens: float) -> None:
         self._tenants.charge(request.tenant, tokens)

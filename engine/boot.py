@@ -1,0 +1,56 @@
+"""What every rank does before the first order: threads, device, weights, pages, the longest step once.
+
+Ranks either all get through or all stop: the one that finds a mistake says what it is, and the others say that there
+was one. It knows the order of these things, and nothing of serving.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from engine.checkpoint import Checkpoint
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+from engine.load import load_model
+from engine.model import Transformer
+from engine.ranks import Ranks
+from engine.runner import AnyRunner, make_runner, warm_up
+
+
+class OtherRankFailed(ConfigError):
+    """This rank could have started; the one that could not has said why."""
+
+    def __init__(self) -> None:
+        super().__init__("the model", expected="every rank to load its share", found="another rank could not")
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    model: Transformer
+    runner: AnyRunner
+    slowest_step: float  # seconds that the longest possible step took
+
+
+def boot(config: EngineConfig, checkpoint: Checkpoint, ranks: Ranks) -> Booted:
+    """Load and warm up, in lockstep with the other ranks. ConfigError on all of them if one cannot."""
+
+    def agree(value: int) -> int:
+        least = ranks.least(value)
+        if least <= 0:
+            raise OtherRankFailed
+        return least
+
+    torch.set_num_threads(config.threads)
+    if config.device.type == "cuda":
+        torch.cuda.set_device(config.device)
+    try:
+        model = load_model(config, checkpoint)
+        agree(1)
+        runner = make_runner(config, model, agree)
+        agree(1)
+    except OtherRankFailed:
+        raise
+    except ConfigError:
+        ranks.least(0)
+        raise
+    return Booted(model, runner, warm_up(runner, config))

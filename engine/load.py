@@ -1,0 +1,61 @@
+"""Fills this rank's share of a model from a checkpoint, one layer after the other, straight onto the device.
+
+It knows which slices of which tensors make up the fused parameters of a rank. A parameter gets its storage just before
+it is filled, so with quantized weights only one layer at a time is ever held in full.
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from engine.checkpoint import Checkpoint
+from engine.config import EngineConfig
+from engine.model import Block, Transformer, rope_table
+
+
+def load_model(
+    config: EngineConfig, checkpoint: Checkpoint, finish_block: Callable[[Block], None] | None = None
+) -> Transformer:
+    """`finish_block` may replace a layer's weights by packed ones as soon as they are there."""
+    spec, device = checkpoint.spec, config.device
+    model = Transformer(spec, rank=config.rank, world_size=config.world_size, dtype=config.dtype)
+    for module, name in ((model.tok_embeddings, "tok_embeddings.weight"), (model.norm, "norm.weight")):
+        module.to_empty(device=device)
+        checkpoint.copy_into(name, module.weight)
+    _fill_output(model, checkpoint, config)
+    for number, block in enumerate(model.blocks):
+        block.to_empty(device=device)
+        _fill_block(block, f"layers.{number}", checkpoint, config.rank)
+        if finish_block is not None:
+            finish_block(block)
+    model.rope = rope_table(spec, config.max_context, device)
+    return model.eval()
+
+
+def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, rank: int) -> None:
+    q, kv, ffn = block.heads * block.head_dim, block.kv_heads * block.head_dim, block.ffn
+    qkv, gate_up = block.wqkv.weight, block.w13.weight
+    parts = (
+        ("attention.wq", qkv[:q], 0, rank * q),
+        ("attention.wk", qkv[q : q + kv], 0, rank * kv),
+        ("attention.wv", qkv[q + kv :], 0, rank * kv),
+        ("attention.wo", block.wo.weight, 1, rank * q),
+        ("feed_forward.w1", gate_up[:ffn], 0, rank * ffn),
+        ("feed_forward.w3", gate_up[ffn:], 0, rank * ffn),
+        ("feed_forward.w2", block.w2.weight, 1, rank * ffn),
+    )
+    for name, out, dim, start in parts:
+        checkpoint.copy_into(f"{prefix}.{name}.weight", out, dim=dim, start=start)
+    checkpoint.copy_into(f"{prefix}.attention_norm.weight", block.attention_norm.weight)
+    checkpoint.copy_into(f"{prefix}.ffn_norm.weight", block.ffn_norm.weight)
+
+
+def _fill_output(model: Transformer, checkpoint: Checkpoint, config: EngineConfig) -> None:
+    output, rows = model.output, model.output.output_size_per_partition
+    if checkpoint.spec.tied_embeddings:
+        # The very rows of the embedding that this rank computes: shared storage, not a copy.
+        shared = model.tok_embeddings.weight[output.start : output.start + rows]
+        output.weight = nn.Parameter(shared, requires_grad=False)
+        return
+    output.to_empty(device=config.device)
+    checkpoint.copy_into("output.weight", output.weight, dim=0, start=output.start)
