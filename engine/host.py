@@ -21,9 +21,10 @@ import uvicorn
 from engine.cli import BAD_CONFIG, ServeOptions
 from engine.errors import ConfigError
 from engine.listen import listener
-from engine.metrics import Figures, Metrics
+from engine.metrics import Metrics
 from engine.server import build_app
 from engine.service import Loaded, Service
+from engine.stats import EngineStats
 
 GRACE = 3.0  # seconds that running replies get after SIGTERM
 LEAVE = 1.0  # seconds for the last bytes, and again for the other ranks
@@ -59,7 +60,7 @@ class Host:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         with listener(self._options.host, self._options.port, self._options.uds) as opened:
-            metrics = Metrics(self._figures)
+            metrics = Metrics(self._stats)
             service = Service(self._options.name, metrics, max_reply_tokens=self._options.max_reply_tokens)
             app = build_app(service, metrics, api_key=self._options.api_key, max_body=self._options.max_body)
             config = uvicorn.Config(
@@ -130,8 +131,8 @@ class Host:
         if self._loaded is not None:
             await asyncio.wait({_in_thread(self._loaded.engine.close)}, timeout=LEAVE)
 
-    def _figures(self) -> Figures | None:
-        return None
+    def _stats(self) -> EngineStats | None:
+        return self._loaded.engine.stats() if self._loaded is not None else None
 
 
 def _in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":

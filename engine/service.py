@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from engine.errors import Busy, EngineError, InvalidDialog, PromptTooLong
 from engine.fields import RequestError
+from engine.generation import EngineDead
 from engine.metrics import Metrics
 from engine.protocol import ChatRequest, CompletionRequest, Message, Options, TokenizeRequest
 from engine.replies import Reply
@@ -166,8 +167,10 @@ class Service:
             raise RequestError(
                 f"{error}.", status=429, kind="rate_limit_error", code="rate_limit_exceeded", retry_after=wait
             ) from error
+        except EngineDead as error:
+            raise RequestError(str(error), status=503, kind="server_error", code="engine_unavailable") from error
         except EngineError as error:
-            raise RequestError(f"{error}.", status=503, kind="server_error", code="engine_unavailable") from error
+            raise RequestError(f"{error}.", param=param, code="invalid_value") from error
         text = ReplyText(StreamDecoder(loaded.tokenizer), options.stop)
         reply = Reply(generation, text, self._metrics, self._forget)
         self._replies.add(reply)
