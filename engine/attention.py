@@ -22,15 +22,15 @@ class Segment:
 
 
 class PagedKV:
-    """The storage of all layers, zeroed: memory that the machine hands out as it is first written."""
+    """The storage of all layers, not initialised: on a CPU the machine hands it out as it is first written."""
 
     def __init__(
         self, layers: int, pages: int, page: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         shape = (pages, page, heads, head_dim)
         self.page = page
-        self.k = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.v = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.k = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.v = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
 
 
 class PagedAttend:

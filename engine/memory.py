@@ -10,6 +10,7 @@ from engine.errors import ConfigError
 
 GPU_SHARE = 0.94  # of a GPU's memory; the rest is for the driver, graphs and fragmentation
 CPU_SHARE = 0.25  # of the memory that is free at start
+CPU_MOST = 2 << 30  # bytes for keys and values on a CPU, unless one needs more for its contexts
 CPU_CONTEXTS = 2  # CPU: at least this many full contexts where that fits, whatever the share
 _GIB = 1 << 30
 
@@ -52,7 +53,7 @@ def fit_pages(config: EngineConfig, page_bytes: int, available: int) -> int:
     elif config.device.type == "cuda":
         pages = available // page_bytes
     else:
-        share = int(available * CPU_SHARE) // (page_bytes * config.world_size)
+        share = min(int(available * CPU_SHARE), CPU_MOST) // (page_bytes * config.world_size)
         pages = min(max(share, CPU_CONTEXTS * least), available // (page_bytes * config.world_size), useful)
     if pages < least:
         fits = max(0, pages) * config.page
