@@ -22,6 +22,7 @@ class TextCodec:
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
         try:
+            self._newest = Fernet(keys[0]) if keys else None
             self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
         except (ValueError, TypeError):
             raise WrongEncryptionKey("an encryption key is not a Fernet key (32 bytes, url-safe base64)") from None
@@ -46,3 +47,17 @@ class TextCodec:
             return self._fernet.decrypt(stored[len(_SEALED) :].encode("ascii")).decode()
         except InvalidToken:
             raise WrongEncryptionKey("stored text does not open with any of GUILDLLAMA_ENCRYPTION_KEYS") from None
+
+    def reseal(self, stored: str, *, plain: bool = False) -> str | None:
+        """The text as it should be stored from now on, or None if it already is: rotation touches only what is old."""
+        if plain or self._newest is None:
+            fresh = TextCodec().seal(self.open(stored))
+            return None if fresh == stored else fresh
+        if stored.startswith(_SEALED):
+            try:
+                self._newest.decrypt(stored[len(_SEALED) :].encode("ascii"))
+            except InvalidToken:
+                pass
+            else:
+                return None
+        return self.seal(self.open(stored))

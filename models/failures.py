@@ -24,6 +24,8 @@ def is_transient(error: BaseException) -> bool:
         return False
     if error.connection_invalidated:
         return True
+    if isinstance(error, IntegrityError):
+        return _lost_a_race(error)
     state = _sqlstate(error)
     if state is not None:
         return state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_STATES
@@ -56,6 +58,11 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     lines = str(cause).strip().splitlines()
     return DatabaseUnavailable(lines[0] if lines else type(cause).__name__)
+
+
+def _lost_a_race(error: IntegrityError) -> bool:
+    """A row we had just seen, or inserted, was deleted or inserted by someone else: a fresh look settles it."""
+    return _sqlstate(error) in ("23503", "23505")
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

@@ -1,16 +1,72 @@
-"""Every query, as plain async functions. Queries never commit: whoever opened the transaction does."""
+"""Every query, as plain async functions. Queries never commit: whoever opened the transaction does.
 
-from models.queries.personas import clear_persona, effective_persona, get_persona, set_persona
+What a chat needs is exported here; inspection, privacy and retention are imported by their module's name.
+"""
+
+from models.queries.guilds import guild_joined, guild_removed, reconcile_guilds
+from models.queries.personas import (
+    clear_persona,
+    effective_persona,
+    get_persona,
+    persona_versions,
+    rollback_persona,
+    set_persona,
+)
+from models.queries.policy import usage
+from models.queries.recovery import cut_off_replies, forget_reply_token, interrupt_dead_turns
+from models.queries.settings import (
+    audit_log,
+    block_member,
+    guild_settings,
+    member_settings,
+    record_audit,
+    set_guild_settings,
+    set_member_settings,
+)
 from models.queries.turns import begin_turn, end_dialog, fail_turn, finish_turn, history
+from models.queries.variants import (
+    begin_regeneration,
+    drop_reply_token,
+    finish_regeneration,
+    forget_last,
+    forget_turn,
+    reopen_dialog,
+    select_variant,
+    variants,
+)
 
 __all__ = [
+    "audit_log",
+    "begin_regeneration",
     "begin_turn",
+    "block_member",
     "clear_persona",
+    "cut_off_replies",
+    "drop_reply_token",
     "effective_persona",
     "end_dialog",
     "fail_turn",
+    "finish_regeneration",
     "finish_turn",
+    "forget_last",
+    "forget_reply_token",
+    "forget_turn",
     "get_persona",
+    "guild_joined",
+    "guild_removed",
+    "guild_settings",
     "history",
+    "interrupt_dead_turns",
+    "member_settings",
+    "persona_versions",
+    "reconcile_guilds",
+    "record_audit",
+    "reopen_dialog",
+    "rollback_persona",
+    "select_variant",
+    "set_guild_settings",
+    "set_member_settings",
     "set_persona",
+    "usage",
+    "variants",
 ]

@@ -11,7 +11,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import ensure_guild, ensure_user, insert
-from models.tables import AuditEntry, GuildChannel, GuildRole, GuildSettingsRow, MemberSettingsRow
+from models.queries.scope import across_tenants
+from models.tables import AuditEntry, Guild, GuildChannel, GuildRole, GuildSettingsRow, MemberSettingsRow, User
 from models.types import AuditRecord, DialogKey, DialogScope, GuildSettings, MemberSettings, RolePolicy
 
 
@@ -184,3 +185,26 @@ def _changes(before: GuildSettings, after: GuildSettings) -> dict[str, str]:
         for field in dataclasses.fields(GuildSettings)
         if getattr(before, field.name) != getattr(after, field.name)
     }
+
+
+@across_tenants("a receipt names nobody, and may concern every guild")
+async def record_receipt(
+    session: AsyncSession,
+    *,
+    guild_id: int | None,
+    actor_id: int | None,
+    action: str,
+    details: dict[str, Any],
+    now: datetime,
+) -> None:
+    """Notes a deletion by counts. A guild or an actor that is not stored any more is not brought back for it."""
+    session.add(
+        AuditEntry(
+            guild_id=await session.scalar(select(Guild.id).where(Guild.id == guild_id)),
+            actor_id=await session.scalar(select(User.id).where(User.id == actor_id)),
+            action=action,
+            details=json.dumps(details, sort_keys=True),
+            created_at=now,
+        )
+    )
+    await session.flush()

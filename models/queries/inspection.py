@@ -1,0 +1,210 @@
+"""What an operator may look at from the shell: counts, lists, one dialog in full, and whether the database is sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Select, func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.queries.common import codec
+from models.queries.recovery import dead_turns
+from models.queries.scope import across_tenants
+from models.tables import Base, Dialog, Guild, Turn
+from models.types import TurnStatus
+
+
+@dataclass(frozen=True, slots=True)
+class GuildLine:
+    guild_id: int
+    members: int
+    dialogs: int
+    turns: int
+    last_active_at: datetime | None
+    removed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class DialogLine:
+    dialog_id: int
+    guild_id: int
+    user_id: int
+    channel_id: int
+    turns: int
+    opened_at: datetime
+    last_active_at: datetime
+    ended_at: datetime | None
+    end_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLine:
+    turn_id: int
+    status: TurnStatus
+    user: str
+    reply: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    finish_reason: str | None
+    first_token_ms: int | None
+    total_ms: int | None
+    error_id: str | None
+    created_at: datetime
+
+
+@across_tenants("the operator's overview")
+async def table_counts(session: AsyncSession) -> dict[str, int]:
+    """Rows of every table."""
+    counts = {}
+    for table in Base.metadata.sorted_tables:
+        counts[table.name] = int(await session.scalar(select(func.count()).select_from(table)) or 0)
+    return counts
+
+
+@across_tenants("the operator's overview")
+async def totals(session: AsyncSession) -> dict[str, int]:
+    """The figures of `guildllama db stats`."""
+    statuses = await session.execute(select(Turn.status, func.count()).group_by(Turn.status))
+    by_status = {status: count for status, count in statuses}
+    tokens = (await session.execute(select(func.sum(Turn.prompt_tokens), func.sum(Turn.completion_tokens)))).one()
+    open_dialogs = await session.scalar(select(func.count()).where(Dialog.ended_at.is_(None)).select_from(Dialog))
+    counts = await table_counts(session)
+    return {
+        "guilds": counts["guilds"],
+        "users": counts["users"],
+        "personas": counts["personas"],
+        "dialogs": counts["dialogs"],
+        "open_dialogs": int(open_dialogs or 0),
+        "turns": counts["turns"],
+        **{f"{status}_turns": int(by_status.get(status, 0)) for status in ("done", "pending", "failed", "interrupted")},
+        "prompt_tokens": int(tokens[0] or 0),
+        "completion_tokens": int(tokens[1] or 0),
+    }
+
+
+@across_tenants("the operator's overview")
+async def guild_lines(session: AsyncSession) -> tuple[GuildLine, ...]:
+    turns = select(Turn.dialog_id, func.count().label("turns")).group_by(Turn.dialog_id).subquery()
+    rows = await session.execute(
+        select(
+            Guild.id,
+            func.count(Dialog.user_id.distinct()),
+            func.count(Dialog.id),
+            func.coalesce(func.sum(turns.c.turns), 0),
+            func.max(Dialog.last_active_at),
+            Guild.removed_at,
+        )
+        .outerjoin(Dialog, Dialog.guild_id == Guild.id)
+        .outerjoin(turns, turns.c.dialog_id == Dialog.id)
+        .group_by(Guild.id, Guild.removed_at)
+        .order_by(Guild.id)
+    )
+    return tuple(GuildLine(*row) for row in rows)
+
+
+@across_tenants("the operator's overview")
+async def dialog_lines(
+    session: AsyncSession, *, guild_id: int | None = None, user_id: int | None = None, limit: int = 50
+) -> tuple[DialogLine, ...]:
+    """The dialogs active last."""
+    chosen = _dialog_lines()
+    if guild_id is not None:
+        chosen = chosen.where(Dialog.guild_id == guild_id)
+    if user_id is not None:
+        chosen = chosen.where(Dialog.user_id == user_id)
+    rows = await session.execute(chosen.order_by(Dialog.last_active_at.desc(), Dialog.id.desc()).limit(limit))
+    return tuple(DialogLine(*row) for row in rows)
+
+
+@across_tenants("the operator's overview")
+async def dialog_line(session: AsyncSession, *, dialog_id: int) -> DialogLine | None:
+    row = (await session.execute(_dialog_lines().where(Dialog.id == dialog_id))).first()
+    return None if row is None else DialogLine(*row)
+
+
+@across_tenants("the operator's overview")
+async def turn_lines(session: AsyncSession, *, dialog_id: int) -> tuple[TurnLine, ...]:
+    """Every turn of a dialog, whatever became of it, oldest first."""
+    rows = await session.scalars(select(Turn).where(Turn.dialog_id == dialog_id).order_by(Turn.id))
+    opened = codec(session)
+    statuses: dict[str, TurnStatus] = {
+        "pending": "pending",
+        "done": "done",
+        "failed": "failed",
+        "interrupted": "interrupted",
+    }
+    return tuple(
+        TurnLine(
+            turn.id,
+            statuses[turn.status],
+            opened.open(turn.user_text),
+            None if turn.reply is None else opened.open(turn.reply),
+            turn.prompt_tokens,
+            turn.completion_tokens,
+            turn.finish_reason,
+            turn.first_token_ms,
+            turn.total_ms,
+            turn.error_id,
+            turn.created_at,
+        )
+        for turn in rows
+    )
+
+
+@across_tenants("the operator's health check")
+async def integrity_problems(session: AsyncSession) -> tuple[str, ...]:
+    """What the database itself finds wrong with its pages and indexes."""
+    if session.get_bind().dialect.name == "sqlite":
+        rows = (await session.execute(text("PRAGMA integrity_check(20)"))).scalars().all()
+        return tuple(str(row) for row in rows if row != "ok")
+    # Postgres has no check of its own pages without an extension; an index or constraint left invalid shows here.
+    invalid = (
+        await session.execute(
+            text(
+                "SELECT 'index ' || indexrelid::regclass || ' is not valid' FROM pg_index WHERE NOT indisvalid "
+                "UNION ALL SELECT 'constraint ' || conname || ' was never validated' FROM pg_constraint "
+                "WHERE NOT convalidated"
+            )
+        )
+    ).scalars()
+    return tuple(str(row) for row in invalid)
+
+
+@across_tenants("the operator's health check")
+async def orphans(session: AsyncSession) -> dict[str, int]:
+    """Rows whose parent is missing, by foreign key. Always empty while foreign keys are enforced."""
+    found = {}
+    for table in Base.metadata.sorted_tables:
+        for key in table.foreign_keys:
+            parent = key.column.table.alias()
+            missing = (
+                select(func.count())
+                .select_from(table.outerjoin(parent, key.parent == parent.c[key.column.name]))
+                .where(key.parent.is_not(None), parent.c[key.column.name].is_(None))
+            )
+            count = int(await session.scalar(missing) or 0)
+            if count:
+                found[f"{table.name}.{key.parent.name}"] = count
+    return found
+
+
+@across_tenants("the operator's health check")
+async def stuck_turns(session: AsyncSession, *, now: datetime) -> tuple[int, ...]:
+    """Pending turns that nobody is working on; the next cleanup interrupts them."""
+    return await dead_turns(session, now=now)
+
+
+def _dialog_lines() -> Select[int, int, int, int, int, datetime, datetime, datetime | None, str | None]:
+    turns = select(func.count()).where(Turn.dialog_id == Dialog.id).scalar_subquery()
+    return select(
+        Dialog.id,
+        Dialog.guild_id,
+        Dialog.user_id,
+        Dialog.channel_id,
+        func.coalesce(turns, 0),
+        Dialog.opened_at,
+        Dialog.last_active_at,
+        Dialog.ended_at,
+        Dialog.end_reason,
+    )

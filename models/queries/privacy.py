@@ -1,0 +1,200 @@
+"""Everything that speaks of one person, counted, read and deleted: in all guilds, or in one.
+
+Tables are found by their foreign keys to `users` and through dialogs; a test walks the metadata and fails for a table
+that is forgotten here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, true, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.queries.common import codec, insert_missing
+from models.queries.scope import across_tenants
+from models.tables import (
+    AuditEntry,
+    DailyUsage,
+    Dialog,
+    MemberSettingsRow,
+    OptOut,
+    Persona,
+    PersonaVersion,
+    ReplyVariant,
+    Turn,
+    User,
+)
+
+OWN_DATA = "a person's own data, across the guilds they are in"
+
+
+@across_tenants(OWN_DATA)
+async def person_counts(session: AsyncSession, *, user_id: int, guild_id: int | None = None) -> dict[str, int]:
+    """Rows that speak of this person, by table. Without a guild: everywhere, and the person's own row."""
+    counts = {name: await _number(session, rows) for name, rows in _rows_of(user_id, guild_id).items()}
+    if guild_id is None:
+        counts["users"] = await _number(session, select(func.count(User.id)).where(User.id == user_id))
+    return counts
+
+
+@across_tenants(OWN_DATA)
+async def delete_person_turns(session: AsyncSession, *, user_id: int, guild_id: int | None, limit: int) -> int:
+    """One batch of their turns, running ones included: a reply that comes later finds nothing to be stored in."""
+    some = select(Turn.id).where(Turn.dialog_id.in_(_dialogs(user_id, guild_id))).limit(limit)
+    gone = await session.execute(delete(Turn).where(Turn.id.in_(some)).execution_options(synchronize_session=False))
+    return int(getattr(gone, "rowcount", 0))
+
+
+@across_tenants(OWN_DATA)
+async def delete_person_rest(session: AsyncSession, *, user_id: int, guild_id: int | None) -> None:
+    """What is left after the turns. Texts they wrote for a guild stay without their name; an opt-out stays."""
+    authored = PersonaVersion.persona_id.in_(select(Persona.id).where(_in_guild(Persona.guild_id, guild_id)))
+    audit = _in_guild(AuditEntry.guild_id, guild_id)
+    for statement in (
+        delete(Dialog).where(Dialog.id.in_(_dialogs(user_id, guild_id))),
+        delete(Persona).where(Persona.user_id == user_id, _in_guild(Persona.guild_id, guild_id)),
+        update(PersonaVersion).where(PersonaVersion.author_id == user_id, authored).values(author_id=None),
+        delete(MemberSettingsRow).where(
+            MemberSettingsRow.user_id == user_id, _in_guild(MemberSettingsRow.guild_id, guild_id)
+        ),
+        delete(DailyUsage).where(DailyUsage.user_id == user_id, _in_guild(DailyUsage.guild_id, guild_id)),
+        update(AuditEntry).where(AuditEntry.actor_id == user_id, audit).values(actor_id=None),
+        update(AuditEntry).where(AuditEntry.target_id == user_id, audit).values(target_id=None),
+    ):
+        await session.execute(statement.execution_options(synchronize_session=False))
+    if guild_id is None:
+        await session.execute(delete(User).where(User.id == user_id).execution_options(synchronize_session=False))
+
+
+@across_tenants(OWN_DATA)
+async def person_personas(
+    session: AsyncSession, *, user_id: int, guild_id: int | None = None
+) -> tuple[dict[str, object], ...]:
+    """Their own personas and those they wrote for a guild."""
+    rows = await session.execute(
+        select(PersonaVersion, Persona)
+        .join(Persona, Persona.id == PersonaVersion.persona_id)
+        .where(or_(Persona.user_id == user_id, PersonaVersion.author_id == user_id))
+        .where(_in_guild(Persona.guild_id, guild_id))
+        .order_by(Persona.id, PersonaVersion.version)
+    )
+    text = codec(session)
+    return tuple(
+        {
+            "guild_id": persona.guild_id,
+            "level": persona.level,
+            "channel_id": persona.channel_id,
+            "version": version.version,
+            "in_force": persona.active_version == version.version,
+            "name": version.name,
+            "prompt": text.open(version.prompt),
+            "written_by_you": version.author_id == user_id,
+            "created_at": version.created_at,
+        }
+        for version, persona in rows
+    )
+
+
+@across_tenants(OWN_DATA)
+async def person_settings(
+    session: AsyncSession, *, user_id: int, guild_id: int | None = None
+) -> dict[str, tuple[dict[str, object], ...]]:
+    """Their settings and usage, and what the audit log has of them, as plain rows."""
+    audit = or_(AuditEntry.actor_id == user_id, AuditEntry.target_id == user_id)
+    chosen: dict[str, Any] = {
+        "member_settings": select(MemberSettingsRow.__table__).where(
+            MemberSettingsRow.user_id == user_id, _in_guild(MemberSettingsRow.guild_id, guild_id)
+        ),
+        "daily_usage": select(DailyUsage.__table__).where(
+            DailyUsage.user_id == user_id, _in_guild(DailyUsage.guild_id, guild_id)
+        ),
+        "audit_log": select(
+            AuditEntry.guild_id, AuditEntry.actor_id, AuditEntry.target_id, AuditEntry.action, AuditEntry.created_at
+        ).where(audit, _in_guild(AuditEntry.guild_id, guild_id)),
+    }
+    return {
+        name: tuple(dict(row) for row in (await session.execute(statement)).mappings())
+        for name, statement in chosen.items()
+    }
+
+
+@across_tenants(OWN_DATA)
+async def person_variants(
+    session: AsyncSession, *, user_id: int, guild_id: int | None = None
+) -> dict[int, tuple[str, ...]]:
+    """Replies that were regenerated, by turn; the active one is in the turn itself."""
+    rows = await session.execute(
+        select(ReplyVariant.turn_id, ReplyVariant.reply)
+        .join(Turn, Turn.id == ReplyVariant.turn_id)
+        .where(Turn.dialog_id.in_(_dialogs(user_id, guild_id)), ~ReplyVariant.active)
+        .order_by(ReplyVariant.turn_id, ReplyVariant.position)
+    )
+    found: dict[int, tuple[str, ...]] = {}
+    for turn_id, reply in rows:
+        found[turn_id] = (*found.get(turn_id, ()), codec(session).open(reply))
+    return found
+
+
+@across_tenants("an opt-out holds everywhere")
+async def opt_out(session: AsyncSession, *, user_id: int, now: datetime) -> bool:
+    """From now on nothing they write is stored; their open dialogs end. False if they had opted out before."""
+    fresh = await insert_missing(session, OptOut, user_id=user_id, since=now)
+    await session.execute(
+        update(Dialog)
+        .where(Dialog.user_id == user_id, Dialog.ended_at.is_(None))
+        .values(ended_at=now, end_reason="opt-out")
+    )
+    return fresh
+
+
+@across_tenants("an opt-out holds everywhere")
+async def opt_in(session: AsyncSession, *, user_id: int) -> bool:
+    """False if they had not opted out."""
+    return await session.scalar(delete(OptOut).where(OptOut.user_id == user_id).returning(OptOut.user_id)) is not None
+
+
+@across_tenants("an opt-out holds everywhere")
+async def opted_out_since(session: AsyncSession, *, user_id: int) -> datetime | None:
+    since: datetime | None = await session.scalar(select(OptOut.since).where(OptOut.user_id == user_id))
+    return since
+
+
+def _rows_of(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
+    dialogs = _dialogs(user_id, guild_id)
+    turns = select(Turn.id).where(Turn.dialog_id.in_(dialogs))
+    audit = or_(AuditEntry.actor_id == user_id, AuditEntry.target_id == user_id)
+    personas = select(Persona.id).where(_in_guild(Persona.guild_id, guild_id))
+    conditions: dict[str, tuple[Any, ColumnElement[bool]]] = {
+        "dialogs": (Dialog, Dialog.id.in_(dialogs)),
+        "turns": (Turn, Turn.dialog_id.in_(dialogs)),
+        "reply_variants": (ReplyVariant, ReplyVariant.turn_id.in_(turns)),
+        "personas": (Persona, and_(Persona.user_id == user_id, _in_guild(Persona.guild_id, guild_id))),
+        "persona_versions": (
+            PersonaVersion,
+            and_(PersonaVersion.author_id == user_id, PersonaVersion.persona_id.in_(personas)),
+        ),
+        "member_settings": (
+            MemberSettingsRow,
+            and_(MemberSettingsRow.user_id == user_id, _in_guild(MemberSettingsRow.guild_id, guild_id)),
+        ),
+        "daily_usage": (
+            DailyUsage,
+            and_(DailyUsage.user_id == user_id, _in_guild(DailyUsage.guild_id, guild_id)),
+        ),
+        "audit_log": (AuditEntry, and_(audit, _in_guild(AuditEntry.guild_id, guild_id))),
+    }
+    return {name: select(func.count()).select_from(table).where(rows) for name, (table, rows) in conditions.items()}
+
+
+def _dialogs(user_id: int, guild_id: int | None) -> Select[int]:
+    return select(Dialog.id).where(Dialog.user_id == user_id, _in_guild(Dialog.guild_id, guild_id))
+
+
+def _in_guild(column: Any, guild_id: int | None) -> ColumnElement[bool]:
+    return true() if guild_id is None else column == guild_id
+
+
+async def _number(session: AsyncSession, statement: Select[int]) -> int:
+    return int(await session.scalar(statement) or 0)
