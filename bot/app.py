@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import signal
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -20,18 +19,22 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
 from bot.chat import ChatService
-from bot.cogs import chat, persona
+from bot.cogs import chat, persona, privacy
 from bot.cogs._delivery import FAILURES, describe, tell
 from bot.cogs._gate import Action, Gate
 from bot.cogs._parts import Handler, Interaction, Parts
 from bot.cogs._sync import sync_commands
+from bot.cogs._upkeep import Upkeep
 from bot.cogs.chat import chat_command
 from bot.cogs.help import help_command
 from bot.cogs.history import reset_command
 from bot.cogs.persona import guild_persona, own_persona
+from bot.cogs.privacy import PrivacyCommands
 from bot.errors import BotError, ConfigError, Duplicate
 from bot.personas import PersonaService
+from bot.privacy import PrivacyService
 from bot.settings import Settings
+from models.database import Database
 
 log = structlog.get_logger(__name__)
 
@@ -50,34 +53,34 @@ class Services(Protocol):
     @property
     def personas(self) -> PersonaService: ...
 
+    @property
+    def database(self) -> Database: ...
+
 
 async def run_discord(services: Services, settings: Settings) -> None:
-    """Be on Discord until SIGTERM or SIGINT. Raises ConfigError when Discord will never let us in as things are."""
+    """Be on Discord until cancelled; then refuse what is new, let the running replies end for a while, and leave.
+
+    Raises ConfigError when Discord will never let us in as things are.
+    """
     if settings.discord_token is None or not settings.discord_token.get_secret_value().strip():
         raise ConfigError(_TOKEN, "is not set", _NEW_TOKEN)
     _point_at(settings)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, stopping.set)
-    client = GuildLlama(Parts(services.chat, services.personas, settings))
+    parts = Parts(services.chat, services.personas, PrivacyService(services.database), settings)
+    client = GuildLlama(parts, Upkeep(services.database))
+    # A task of its own, since the gateway must be read until the very end.
     serving = asyncio.create_task(client.serve(settings.discord_token.get_secret_value()), name="discord")
-    asked_to_stop = asyncio.create_task(stopping.wait())
     try:
-        await asyncio.wait((serving, asked_to_stop), return_when=asyncio.FIRST_COMPLETED)
-        if not serving.done():
-            log.info("stopping", grace=settings.shutdown_grace)
-            client.gate.closed = True
-            await services.chat.close(settings.shutdown_grace)
-            await client.deliveries(_DELIVERY_PATIENCE)
-            await client.close()
-            serving.cancel()
-        await asyncio.gather(serving, return_exceptions=not serving.done())
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        log.info("stopping", grace_s=settings.shutdown_grace)
+        client.gate.closed = True
+        await services.chat.close(settings.shutdown_grace)
+        await client.deliveries(_DELIVERY_PATIENCE)
+        raise
     finally:
-        asked_to_stop.cancel()
         await client.close()
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(each)
+        serving.cancel()
+        await asyncio.wait((serving,))
 
 
 def _point_at(settings: Settings) -> None:
@@ -99,7 +102,8 @@ class Tree(app_commands.CommandTree["GuildLlama"]):
 
 
 class GuildLlama(discord.Client):
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, upkeep: Upkeep) -> None:
+        discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # we do not speak
         super().__init__(
             intents=discord.Intents(guilds=True),
             allowed_mentions=discord.AllowedMentions.none(),
@@ -107,14 +111,15 @@ class GuildLlama(discord.Client):
             chunk_guilds_at_startup=False,
             max_messages=None,
         )
-        self.parts = parts
         self.gate = Gate()
+        self._upkeep = upkeep
         self.tree = Tree(self)
         for command in (
             chat_command(parts),
             reset_command(parts),
             guild_persona(parts),
             own_persona(parts),
+            PrivacyCommands(parts),
             help_command(),
         ):
             self.tree.add_command(command)
@@ -122,8 +127,10 @@ class GuildLlama(discord.Client):
             "stop": lambda interaction, argument: chat.stop(parts, interaction, argument),
             "persona": lambda interaction, _: persona.submitted(parts, interaction, "guild"),
             "me": lambda interaction, _: persona.submitted(parts, interaction, "member"),
+            "privacy": lambda interaction, argument: privacy.confirmed(parts, interaction, argument),
         }
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._apologising: asyncio.Task[None] | None = None
 
     async def serve(self, token: str) -> None:
         """Log in and stay on the gateway until `close`."""
@@ -158,7 +165,23 @@ class GuildLlama(discord.Client):
     async def setup_hook(self) -> None:
         syncing = asyncio.create_task(self._sync(), name="sync-commands")
         self._keep(syncing)
+        self._apologising = asyncio.create_task(self._upkeep.apologise(self), name="cut-off-replies")
         await asyncio.wait((syncing,), timeout=_SYNC_PATIENCE)  # a slow one goes on while people talk already
+
+    async def close(self) -> None:
+        if self._apologising is not None:
+            self._apologising.cancel()
+        await super().close()
+
+    async def on_ready(self) -> None:
+        log.info("on Discord", guilds=len(self.guilds))
+        await self._upkeep.present({guild.id for guild in self.guilds})
+
+    async def on_guild_join(self, guild: discord.Guild) -> None:
+        await self._upkeep.joined(guild.id)
+
+    async def on_guild_remove(self, guild: discord.Guild) -> None:
+        await self._upkeep.removed(guild.id)
 
     async def _sync(self) -> None:
         try:

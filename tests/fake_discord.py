@@ -115,11 +115,11 @@ class FakeDiscord:
 
     # ── what people do ───────────────────────────────────────────────────────────────────────────────────────────
 
-    async def command(self, where: Guild | User, user: User, name: str, **options: str | int | bool) -> Interaction:
+    async def command(self, where: Guild | User, user: User, name: str, /, **options: str | int | bool) -> Interaction:
         """Use a slash command, `"persona set"` for a sub-command, in a guild's first channel or in a DM."""
         channel = where.channel if isinstance(where, Guild) else self.dm(where)
         guild = where if isinstance(where, Guild) else None
-        first, *rest = name.split()
+        first = name.split()[0]
         registered = next((command for command in self.rest.commands if command["name"] == first), None)
         assert registered, f"/{first} is not registered: {[command['name'] for command in self.rest.commands]}"
         contexts = registered.get("contexts")
@@ -127,7 +127,7 @@ class FakeDiscord:
         return await self.force_command(channel, guild, user, registered["id"], name, **options)
 
     async def force_command(
-        self, channel: Channel, guild: Guild | None, user: User, command_id: str, name: str, **options: Any
+        self, channel: Channel, guild: Guild | None, user: User, command_id: str, name: str, /, **options: Any
     ) -> Interaction:
         """The same without Discord's own checks, as a modified client or an overridden permission would do it."""
         first, *rest = name.split()
@@ -137,9 +137,6 @@ class FakeDiscord:
         for position, part in enumerate(reversed(rest)):
             given = [{"name": part, "type": 1 if position == 0 else 2, "options": given}]
         data: Json = {"id": command_id, "name": first, "type": 1, "options": given}
-        if guild:
-            data["guild_id"] = None
-            del data["guild_id"]
         return await self._interact(2, user, guild, channel, data)
 
     async def chat(self, where: Guild | User, user: User, message: str, **options: str | bool) -> Interaction:
@@ -169,7 +166,14 @@ class FakeDiscord:
         return await self._interact(5, interaction.user, interaction.guild, interaction.channel, data)
 
     async def _interact(
-        self, kind: int, user: User, guild: Guild | None, channel: Channel, data: Json, *, message: Message | None = None
+        self,
+        kind: int,
+        user: User,
+        guild: Guild | None,
+        channel: Channel,
+        data: Json,
+        *,
+        message: Message | None = None,
     ) -> Interaction:
         token = f"aW50ZXJhY3Rpb246{secrets.token_urlsafe(90)}"
         interaction = Interaction(kind, user, guild, channel, data, self.rest.now(), token, message)
@@ -221,9 +225,10 @@ class FakeDiscord:
                 and message.id not in answers and not message.deleted]  # fmt: skip
 
     def _ready(self) -> Json:
+        joined = [guild for guild in self.rest.guilds.values() if guild.joined]
         return {
             "user": {**self.bot.json(), "verified": True, "mfa_enabled": True},
-            "guilds": [{"id": str(guild.id), "unavailable": True} for guild in self.rest.guilds.values() if guild.joined],
+            "guilds": [{"id": str(guild.id), "unavailable": True} for guild in joined],
             "application": {"id": str(self.bot.id), "flags": 0},
         }  # fmt: skip
 

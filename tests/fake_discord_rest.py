@@ -36,10 +36,10 @@ Handler = Callable[["Rest", web.Request, Json], Awaitable[web.StreamResponse]]
 
 def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """JSON with exactly the content type that Discord sends: discord.py takes no other one for JSON."""
-    data = b"" if body is None else json.dumps(body).encode()
-    return web.Response(
-        body=data, status=status, content_type="application/json", headers={"Via": "1.1 google", **(headers or {})}
-    )
+    headers = {"Via": "1.1 google", **(headers or {})}
+    if body is None:
+        return web.Response(status=status, headers=headers)
+    return web.Response(body=json.dumps(body).encode(), status=status, content_type="application/json", headers=headers)
 
 
 class Rest:
@@ -155,7 +155,9 @@ class Rest:
                 raise Refused(400, 50035)
         if "attachments" in body or files:
             kept = {str(index): old for index, old in enumerate(message.attachments)}
-            named = [str(attachment["id"]) for attachment in body.get("attachments", []) if "filename" not in attachment]
+            named = [
+                str(attachment["id"]) for attachment in body.get("attachments", []) if "filename" not in attachment
+            ]
             message.attachments = [kept[name] for name in named if name in kept] + list(files.values())
         message.flags &= ~LOADING
         message.allowed_mentions = body.get("allowed_mentions")
@@ -165,7 +167,9 @@ class Rest:
         self.messages[message.id] = message
         return message
 
-    def create(self, channel: Channel, body: Json, files: dict[str, Attachment], *, flags: int | None = None) -> Message:
+    def create(
+        self, channel: Channel, body: Json, files: dict[str, Attachment], *, flags: int | None = None
+    ) -> Message:
         message = Message(channel, self.bot, flags=body.get("flags") or 0 if flags is None else flags)
         return self.write(message, body, files)
 

@@ -19,6 +19,9 @@ from jsonschema import Draft202012Validator
 Json = dict[str, Any]
 
 SPEC = json.loads((Path(__file__).parent / "data" / "discord_openapi.json").read_text())
+# Discord takes ids as numbers as well, and discord.py sends them so; the file knows only strings.
+_ID = SPEC["components"]["schemas"]["SnowflakeType"]
+SPEC["components"]["schemas"]["SnowflakeType"] = {"anyOf": [dict(_ID), {"type": "integer", "minimum": 0}]}
 
 MESSAGES = {
     0: "401: Unauthorized",

@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 NO_MENTIONS = discord.AllowedMentions.none()
 FILE_NAME = "answer.md"
 UNKNOWN_MESSAGE = 10008
+_PRIVATE = "private"  # how an interaction was acknowledged, in its extras
 _ACK_PATIENCE = 10.0  # an acknowledgement that takes longer than Discord's 3 s has failed; this one bounds a dead line
 
 FAILURES = (discord.HTTPException, aiohttp.ClientError, OSError)  # OSError includes TimeoutError
@@ -36,6 +37,7 @@ async def acknowledge(interaction: discord.Interaction, *, private: bool) -> boo
     except FAILURES as error:
         log.warning("an interaction could not be acknowledged", interaction=interaction.id, error=describe(error))
         return False
+    interaction.extras[_PRIVATE] = private
     return True
 
 
@@ -45,8 +47,14 @@ async def tell(interaction: discord.Interaction, text: str) -> None:
         if not interaction.response.is_done():
             await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
             return
+        if interaction.extras.get(_PRIVATE):
+            await interaction.edit_original_response(
+                content=text, view=None, attachments=[], allowed_mentions=NO_MENTIONS
+            )
+            return
         if interaction.response.type is discord.InteractionResponseType.deferred_channel_message:
-            with contextlib.suppress(discord.NotFound):
+            # An acknowledgement fixes who sees the answer: a private sentence needs a message of its own.
+            with contextlib.suppress(*FAILURES):
                 await interaction.delete_original_response()
         await interaction.followup.send(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
     except FAILURES as error:

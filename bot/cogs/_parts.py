@@ -11,6 +11,7 @@ from discord import app_commands
 from bot.chat import ChatService
 from bot.cogs._delivery import InteractionSurface
 from bot.personas import PersonaService
+from bot.privacy import PrivacyService
 from bot.reply import Pace, StreamedReply
 from bot.settings import Settings
 from models.types import DIRECT_MESSAGES, DialogKey
@@ -29,6 +30,7 @@ Handler = Callable[[Interaction, str], Awaitable[None]]
 class Parts:
     chat: ChatService
     personas: PersonaService
+    privacy: PrivacyService
     settings: Settings
     pace: Pace = field(default_factory=Pace)
     running: dict[int, DialogKey] = field(default_factory=dict)

@@ -10,7 +10,8 @@ from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction
 _EVERYBODY = """\
 **/chat** `message` – talk to me; with `private: True` only you see the answer
 **/reset** – start a new conversation; personas stay
-**/me persona** `set` · `show` · `clear` – who I am for you, here"""
+**/me persona** `set` · `show` · `clear` – who I am for you, here
+**/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 _MANAGERS = "**/persona** `set` · `show` · `clear` – who I am in this guild"
 _MEMORY = """\
 Every member has a conversation of their own with me in each guild, and another one in direct messages. \

@@ -1,0 +1,30 @@
+"""Worlds to test the bot in: one that a module's tests share, and fresh ones for tests that break things."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.discord.harness import World, world
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_world(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    shutil.copy(sqlite_template, folder / "guildllama.db")
+    async with world(f"sqlite:///{folder / 'guildllama.db'}", folder) as here:
+        yield here
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def here(shared_world: World) -> AsyncIterator[World]:
+    """The module's world, without what the test before planned. Each test brings its own guild and people."""
+    shared_world.discord.rest.faults.clear()
+    shared_world.engine._scripts.clear()
+    yield shared_world
+    assert shared_world.bot.running, shared_world.bot.log()[-3000:]
+    assert "\n".join(shared_world.discord.violations) == ""
