@@ -21,7 +21,7 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from bot.dialog import Message
 from bot.engine_errors import ContextExceeded, refused_field, translate
-from bot.errors import EngineUnavailable
+from bot.errors import EngineRefused, EngineUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -137,12 +137,12 @@ class EngineClient:
 
     async def _find_model(self) -> str:
         try:
-            listed = (await self._openai.models.list(timeout=_SMALL_CALL_SECONDS)).data
+            answer = await self._openai.get("/models", cast_to=object, options={"timeout": _SMALL_CALL_SECONDS})
         except Exception as error:
             if self._told_model and isinstance(error, openai.NotFoundError):
                 return self._told_model
             raise self._translated(error) from error
-        served = {entry.id: entry for entry in listed or ()}
+        served = _listed(answer)
         if self._told_model in served or (self._told_model and len(served) != 1):
             name = self._told_model or ""
         elif served:
@@ -150,11 +150,8 @@ class EngineClient:
             if self._told_model:
                 log.warning("the server knows another model only", told=self._told_model, used=name)
         else:
-            raise EngineUnavailable("the server lists no model; name one with GUILDLLAMA_MODEL")
-        extra = getattr(served.get(name), "model_extra", None) or {}
-        length = extra.get("max_model_len")
-        if isinstance(length, int) and length > 0:
-            self._limit = length
+            raise EngineRefused("the server lists no model; name one with GUILDLLAMA_MODEL")
+        self._limit = served.get(name) or self._limit
         return name
 
     async def count(self, messages: Sequence[Message]) -> TokenCount | None:
@@ -254,6 +251,17 @@ class EngineClient:
 
     def _died(self, reason: str) -> EngineUnavailable:
         return EngineUnavailable(reason, "The model stopped in the middle of this reply. Please ask again in a moment.")
+
+
+def _listed(answer: object) -> dict[str, int | None]:
+    """The models of a /v1/models answer, with the context of each where the server tells it (vLLM and our own do)."""
+    data = answer.get("data") if isinstance(answer, dict) else None
+    found: dict[str, int | None] = {}
+    for entry in data if isinstance(data, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+            length = entry.get("max_model_len")
+            found[entry["id"]] = length if isinstance(length, int) and length > 0 else None
+    return found
 
 
 def _token_count(response: httpx2.Response) -> tuple[int | None, int | None]:

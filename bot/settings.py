@@ -26,10 +26,9 @@ PREFIX = "GUILDLLAMA_"
 NOT_SETTINGS = frozenset({f"{PREFIX}CRASH_AT"})
 """Variables of ours that are no settings: hooks for tests."""
 
-DEFAULT_PERSONA = (
-    "You are a friendly companion in a Discord chat. You answer in the language of the person who writes to you, "
-    "in a few clear sentences, and you say so when you do not know something."
-)
+DEFAULT_PERSONA = "You are a helpful assistant. Answer briefly."
+"""Short on purpose: the embedded model is small, and long instructions confuse it."""
+_CENTURY = timedelta(days=36_525)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -47,7 +46,11 @@ def parse_seconds(value: object) -> object:
 
 def _parse_timedelta(value: object) -> object:
     seconds = parse_seconds(value)
-    return timedelta(seconds=seconds) if isinstance(seconds, int | float) else seconds
+    if not isinstance(seconds, int | float):
+        return seconds
+    if not 0 < seconds <= _CENTURY.total_seconds():
+        raise ValueError("must be more than nothing, and a hundred years at most")
+    return timedelta(seconds=seconds)
 
 
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
@@ -98,13 +101,13 @@ class Settings(BaseSettings):
     max_message_chars: int = Field(4000, ge=1)
     max_persona_chars: int = Field(4000, ge=1)
     max_waiting: int = Field(64, ge=1)
-    reply_timeout: Seconds = Field(120.0, gt=0)
-    shutdown_grace: Seconds = Field(20.0, ge=0)
+    reply_timeout: Seconds = Field(120.0, gt=0, le=31_536_000)
+    shutdown_grace: Seconds = Field(20.0, ge=0, le=31_536_000)
 
     # Cleanup
-    session_ttl: Duration = Field(timedelta(days=7), gt=timedelta(0))
-    retention_days: int = Field(30, ge=0)
-    cleanup_interval: Duration = Field(timedelta(hours=1), gt=timedelta(0))
+    session_ttl: Duration = timedelta(days=7)
+    retention_days: int = Field(30, ge=0, le=_CENTURY.days)
+    cleanup_interval: Duration = timedelta(hours=1)
 
     # Log
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -1,0 +1,151 @@
+"""The `guildllama` command. Each command imports what it needs when it runs, so that --help and mistakes cost nothing.
+
+Knows names, options and exit codes: 0 done, 1 it did not work, 2 wrong usage, 78 a setting that cannot work.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bot.errors import EXIT_CONFIG, BotError, ConfigError
+
+if TYPE_CHECKING:
+    from bot.settings import Settings
+
+
+app = typer.Typer(
+    help="A Discord chatbot with a memory, and the Llama that speaks through it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+persona_app = typer.Typer(help="Who the bot is, for a guild or for one member in it.", no_args_is_help=True)
+app.add_typer(persona_app, name="persona")
+
+Guild = Annotated[int, typer.Option("--guild", "-g", min=0, help="The guild's id; 0 stands for direct messages.")]
+User = Annotated[int, typer.Option("--user", "-u", min=0, help="The member's id.")]
+OneUser = Annotated[int | None, typer.Option("--user", "-u", min=0, help="This member's own persona in the guild.")]
+
+
+@app.command()
+def run() -> None:
+    """Be on Discord, until SIGTERM or Ctrl-C."""
+    settings = _settings()
+    if settings.discord_token is None or not settings.discord_token.get_secret_value().strip():
+        raise ConfigError(
+            "GUILDLLAMA_DISCORD_TOKEN",
+            "is not set",
+            "Copy it from the Bot page of your application at https://discord.com/developers/applications.",
+        )
+    import asyncio
+
+    from bot.lifecycle import serve
+    from bot.log import configure_log
+
+    configure_log(settings)
+    asyncio.run(serve(settings))
+
+
+@app.command()
+def chat(
+    guild: Guild = 0,
+    user: User = 0,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Say this, print the reply, leave.")] = None,
+) -> None:
+    """Talk in the terminal, as any member of any guild."""
+    settings = _settings()
+    from bot.log import configure_log
+    from bot.terminal import chat_in_terminal
+
+    configure_log(settings, level=settings.log_level if settings.log_level in {"DEBUG", "ERROR"} else "ERROR")
+    try:
+        chat_in_terminal(settings, guild, user, message)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@persona_app.command("show")
+def persona_show(guild: Guild = 0, user: OneUser = None) -> None:
+    """Show the persona in force."""
+    from bot.terminal import show_persona
+
+    show_persona(_settings(), guild, user)
+
+
+@persona_app.command("set")
+def persona_set(
+    prompt: Annotated[str, typer.Argument(help="The system prompt; - reads it from standard input.")],
+    guild: Guild = 0,
+    user: OneUser = None,
+    name: Annotated[str, typer.Option(help="What to call it.")] = "",
+) -> None:
+    """Give the bot another persona."""
+    from bot.terminal import set_persona
+
+    text = sys.stdin.buffer.read().decode(errors="replace") if prompt == "-" else prompt
+    set_persona(_settings(), guild, user, text, name)
+
+
+@persona_app.command("clear")
+def persona_clear(guild: Guild = 0, user: OneUser = None) -> None:
+    """Go back to the persona that applies without this one."""
+    from bot.terminal import clear_persona
+
+    clear_persona(_settings(), guild, user)
+
+
+@app.command()
+def doctor() -> None:
+    """Check settings, database, engine and token, and say what is wrong."""
+    from bot.doctor import examine
+
+    raise typer.Exit(0 if examine() else 1)
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def db(ctx: typer.Context) -> None:
+    """Look into the database, check it, move it."""
+    from bot.inspect import db_app
+
+    _hand_over(db_app, ctx)
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def cleanup(ctx: typer.Context) -> None:
+    """End idle dialogs and purge old ones now; --dry-run only tells."""
+    from bot.inspect import cleanup_command
+
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command()(cleanup_command)
+    _hand_over(single, ctx)
+
+
+def _hand_over(other: typer.Typer, ctx: typer.Context) -> None:
+    """Let another command line take over, with what follows the name."""
+    command = typer.main.get_command(other)
+    command.main(list(ctx.args), prog_name=ctx.command_path)
+
+
+def _settings() -> Settings:
+    from bot.settings import load_settings, unknown_variables
+
+    settings = load_settings()
+    for name, near in unknown_variables():
+        hint = f"; did you mean {near}?" if near else "."
+        typer.echo(f"guildllama: {name} is no setting of this program{hint}", err=True)
+    return settings
+
+
+def main() -> None:
+    """The entry point. The two kinds of errors that we explain end here, as one line and an exit code."""
+    try:
+        app()
+    except ConfigError as error:
+        typer.echo(f"guildllama: {error.line}", err=True)
+        sys.exit(EXIT_CONFIG)
+    except BotError as error:
+        typer.echo(f"guildllama: {error.user_message}", err=True)
+        sys.exit(1)

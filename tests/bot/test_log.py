@@ -1,0 +1,68 @@
+"""The log: one door for our events and the libraries' records, and no secret through it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from bot.log import HIDDEN, configure_log, redactor
+from bot.settings import Settings
+
+TOKEN = "MTIzNDU2Nzg5.abcdef.ghijklmnop-qrstuvwx"
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("PATCH https://discord.com/api/v10/webhooks/123/aW50ZXJh.x-y_z/messages/@original", "/messages/@original"),
+        ("POST /interactions/99/c2VjcmV0LXRva2Vu/callback failed", "/callback failed"),
+        ("https://discord.com/api/webhooks/123/c2VjcmV0LXRva2Vu?wait=true", "?wait=true"),
+        ("postgresql://me:c2VjcmV0LXRva2Vu@db/guildllama", "@db/guildllama"),
+        ("Authorization: Bot c2VjcmV0LXRva2Vu", "Authorization: Bot"),
+        ("{'token': 'c2VjcmV0LXRva2Vu', 'id': 5}", "'id': 5"),
+        (f"my own {TOKEN} in the middle", "in the middle"),
+    ],
+)
+def test_redacted(text: str, kept: str):
+    redacted = redactor((TOKEN,))(text)
+    assert "c2VjcmV0" not in redacted
+    assert "aW50ZXJh" not in redacted
+    assert TOKEN not in redacted
+    assert HIDDEN in redacted
+    assert kept in redacted
+
+
+@pytest.mark.parametrize("log_format", ["pretty", "json"])
+def test_both_kinds_of_records_leave_by_one_door(capsys: pytest.CaptureFixture[str], log_format: str):
+    configure_log(Settings(_env_file=None, discord_token=TOKEN, log_format=log_format, log_level="DEBUG"))
+    structlog.get_logger("ours").info("turn done", turn=7, url=f"/webhooks/1/{TOKEN}x/messages")
+    logging.getLogger("theirs").warning("token is %s", TOKEN)
+    logging.getLogger("discord.http").debug("POST with body %s", "everything")
+    try:
+        raise LookupError(TOKEN)
+    except LookupError:
+        structlog.get_logger("ours").exception("broken")
+    err = capsys.readouterr().err
+    assert TOKEN not in err
+    assert "turn done" in err
+    assert "LookupError" in err
+    assert "everything" not in err
+    if log_format == "json":
+        events = [json.loads(line) for line in err.splitlines()]
+        assert events[0]["turn"] == 7
+        assert events[1]["logger"] == "theirs"

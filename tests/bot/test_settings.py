@@ -1,0 +1,136 @@
+"""Settings: what is accepted, and that what is not is told in one line with the setting's name."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.errors import ConfigError
+from bot.settings import Settings, load_settings, unknown_variables
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults_need_nothing():
+    settings = load_settings()
+    assert settings.max_chat_logs == 10
+    assert settings.temperature == 0.6
+    assert settings.top_p == 0.9
+    assert settings.session_ttl == timedelta(days=7)
+    assert settings.database_url == "sqlite:///data/guildllama.db"
+    assert settings.model == "smollm2"
+    assert settings.model_name is None  # nobody named it: a foreign server's own is taken
+
+
+def test_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / ".env").write_text("GUILDLLAMA_MAX_CHAT_LOGS=3\nGUILDLLAMA_MODEL=x\nGUILDLLAMA_TOP_P=\n")
+    monkeypatch.setenv("GUILDLLAMA_MAX_CHAT_LOGS", "4")
+    settings = load_settings()
+    assert (settings.max_chat_logs, settings.model, settings.top_p) == (4, "x", 0.9)
+    assert settings.model_name == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("3600", 3600), ("36h", 36 * 3600), ("7d", 7 * 86400), ("90s", 90), ("15m", 900), ("2w", 14 * 86400)],
+)
+def test_durations(monkeypatch: pytest.MonkeyPatch, text: str, seconds: int):
+    monkeypatch.setenv("GUILDLLAMA_SESSION_TTL", text)
+    monkeypatch.setenv("GUILDLLAMA_REPLY_TIMEOUT", text)
+    settings = load_settings()
+    assert settings.session_ttl == timedelta(seconds=seconds)
+    assert settings.reply_timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_CHAT_LOGS", "-1"),
+        ("MAX_CHAT_LOGS", "ten"),
+        ("TRIM_STEP", "0"),
+        ("TEMPERATURE", "3"),
+        ("TEMPERATURE", "nan"),
+        ("TOP_P", "0"),
+        ("SESSION_TTL", "a week"),
+        ("SESSION_TTL", "0"),
+        ("SESSION_TTL", "9999999999999999999d"),
+        ("REPLY_TIMEOUT", "-5"),
+        ("REPLY_TIMEOUT", "inf"),
+        ("DATABASE_URL", "mysql://x/y"),
+        ("DATABASE_URL", "guildllama.db"),
+        ("ENGINE_URL", "localhost:8000"),
+        ("ENGINE_URL", "http://"),
+        ("DISCORD_API_BASE", "ftp://x"),
+        ("DISCORD_GATEWAY_URL", "http://x"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+        ("GPUS", "0"),
+        ("QUANTIZE", "int3"),
+        ("PERSONA", "  "),
+        ("ENGINE_ARGS", "--x 'unclosed"),
+    ],
+)
+def test_a_value_that_cannot_work_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    monkeypatch.setenv(f"GUILDLLAMA_{name}", value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    line = caught.value.line
+    assert line.startswith(f"GUILDLLAMA_{name}: ")
+    assert "\n" not in line
+    assert "pydantic" not in line
+    assert "Correct it" in line
+
+
+def test_a_secret_is_never_repeated(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GUILDLLAMA_DISCORD_TOKEN", "very-secret-token")
+    monkeypatch.setenv("GUILDLLAMA_DATABASE_URL", "mysql://me:very-secret-password@host/x")
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert "secret" not in caught.value.line
+    monkeypatch.setenv("GUILDLLAMA_DATABASE_URL", "postgresql://me:very-secret-password@host/x")
+    assert "secret" not in repr(load_settings())
+
+
+def test_several_mistakes_are_counted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GUILDLLAMA_TOP_P", "7")
+    monkeypatch.setenv("GUILDLLAMA_GPUS", "none")
+    with pytest.raises(ConfigError, match="1 more"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("http://localhost:11434", "http://localhost:11434/v1"),
+        ("http://localhost:11434/", "http://localhost:11434/v1"),
+        ("http://localhost:8000/v1/", "http://localhost:8000/v1"),
+        ("https://example.org/api/openai", "https://example.org/api/openai"),
+    ],
+)
+def test_an_engine_url_gets_its_v1(given: str, used: str):
+    assert load_settings(engine_url=given).engine_url == used
+
+
+def test_unknown_variables_are_found_with_what_was_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / ".env").write_text("GUILDLLAMA_MAX_CHATLOGS=3\nOTHER=1\n")
+    environ = {"GUILDLLAMA_DISCORD_TOKN": "x", "GUILDLLAMA_MODEL": "x", "GUILDLLAMA_CRASH_AT": "", "HOME": "/"}
+    assert list(unknown_variables(environ)) == [
+        ("GUILDLLAMA_DISCORD_TOKN", "GUILDLLAMA_DISCORD_TOKEN"),
+        ("GUILDLLAMA_MAX_CHATLOGS", "GUILDLLAMA_MAX_CHAT_LOGS"),
+    ]
+
+
+def test_a_file_that_is_no_text(tmp_path: Path):
+    (tmp_path / ".env").write_bytes(b"GUILDLLAMA_MODEL=\xff\xfe")
+    with pytest.raises(ConfigError, match=r"\.env: cannot be read"):
+        load_settings()
+
+
+def test_settings_do_not_change():
+    with pytest.raises(ValueError, match="frozen"):
+        Settings(_env_file=None).top_p = 0.5
