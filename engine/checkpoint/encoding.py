@@ -41,7 +41,7 @@ def _q8_0(raw: Bytes) -> Floats:
 
 
 def _q4_0(raw: Bytes) -> Floats:
-    return np.multiply(_nibbles(raw[:, 2:]).astype(np.int8) - np.int8(8), _half(raw[:, :2]), dtype=np.float32)
+    return (_nibbles(raw[:, 2:]).astype(np.float32) - np.float32(8)) * _half(raw[:, :2])
 
 
 def _q4_1(raw: Bytes) -> Floats:

@@ -28,7 +28,7 @@ _SETTINGS = {
     "original_rotary_embed", "max_batch_size", "max_seq_len",
 }  # fmt: skip
 # Where the ranks cut each matrix: Column- and RowParallelLinear. Embeddings changed between Llama 2 and 3.
-_CUT = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 1}
+CUT = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 1}
 _CONTEXT_LLAMA2, _CONTEXT_LLAMA3, _CONTEXT_LLAMA31 = 4096, 8192, 131072
 
 
@@ -187,7 +187,7 @@ def _stored(
     places: Sequence[Mapping[str, Part]],
 ) -> Stored:
     tensors = [shard[name] for shard in shards]
-    cut = _CUT.get(name.split(".")[-2])
+    cut = CUT.get(name.split(".")[-2])
     if name == "tok_embeddings.weight":
         cut = 0 if tensors[0].dim() == 2 and tensors[0].shape[1] == shape[1] else 1
     if cut is None:  # replicated: every shard has all of it, the first one's is read

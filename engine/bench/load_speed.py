@@ -1,0 +1,91 @@
+"""How fast a checkpoint becomes tensors on a device, beside how fast the disk gives its bytes.
+
+    python -m engine.bench.load_speed DIR [--device cuda] [--world-size N]
+
+Each measurement starts with the files dropped from the page cache; rank 0's slices are read, cut as the model cuts
+them, into memory allocated beforehand. The line at the end is JSON.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from engine.checkpoint import Checkpoint, open_checkpoint, tensor_shapes
+
+_PIECE = 8 << 20
+
+
+def evict(files: Sequence[Path]) -> None:
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fsync(descriptor)  # only clean pages can be dropped
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def disk_speed(files: Sequence[Path], readers: int) -> float:
+    """Bytes a second, read and thrown away."""
+    evict(files)
+    buffers = [bytearray(_PIECE) for _ in range(readers)]
+    began = time.perf_counter()
+    for file in files:
+        size, descriptor = file.stat().st_size, os.open(file, os.O_RDONLY)
+
+        def read(reader: int, size: int = size, descriptor: int = descriptor) -> None:
+            for offset in range(reader * _PIECE, size, readers * _PIECE):
+                os.preadv(descriptor, [buffers[reader]], offset)
+
+        with ThreadPoolExecutor(readers) as threads:
+            list(threads.map(read, range(readers)))
+        os.close(descriptor)
+    return sum(file.stat().st_size for file in files) / (time.perf_counter() - began)
+
+
+def load(checkpoint: Checkpoint, device: str, dtype: torch.dtype, world_size: int) -> tuple[int, float]:
+    """Bytes of rank 0's part and the seconds it took to load them."""
+    row_cut = ("wo.weight", "w2.weight")
+    whole = ("norm.weight", "tok_embeddings.weight")
+    jobs = []
+    for name, shape in tensor_shapes(checkpoint.spec).items():
+        dim = None if name.endswith(whole) or world_size == 1 else 1 if name.endswith(row_cut) else 0
+        local = [size // world_size if d == dim else size for d, size in enumerate(shape)]
+        jobs.append((name, torch.zeros(local, dtype=dtype, device=device), dim))
+    began = time.perf_counter()
+    for name, out, dim in jobs:
+        checkpoint.copy_into(name, out, dim=dim)
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return sum(out.nbytes for _, out, _ in jobs), time.perf_counter() - began
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m engine.bench.load_speed")
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--world-size", type=int, default=1)
+    given = parser.parse_args(arguments)
+    files = sorted(file for file in given.path.iterdir() if file.suffix in {".pth", ".safetensors", ".gguf"})
+    figures = {f"disk_{readers}_gb_s": disk_speed(files, readers) / 1e9 for readers in (1, 4, 8, 16)}
+    checkpoint = open_checkpoint(given.path)
+    dtype = checkpoint.spec.dtype
+    for name, cold in (("cold", True), ("warm", False)):
+        if cold:
+            evict(files)
+        size, seconds = load(checkpoint, given.device, dtype, given.world_size)
+        figures |= {f"{name}_gb": size / 1e9, f"{name}_s": seconds, f"{name}_gb_s": size / 1e9 / seconds}
+        torch.cuda.empty_cache()
+    checkpoint.close()
+    figures["peak_host_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    sys.stdout.write(json.dumps({name: round(value, 3) for name, value in figures.items()}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

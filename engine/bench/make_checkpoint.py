@@ -1,0 +1,226 @@
+"""Random checkpoints in Meta's format and in the published shapes, for tests and measurements without the real files.
+
+    python -m engine.bench.make_checkpoint OUT --shape 7b|13b|70b|tiny [--shards N] [--layers N] [--seed S]
+
+Values depend on seed, tensor and position alone: the same model comes out whatever the number of shards. They are
+taken from one block of normal numbers, each tensor from another place in it, so writing is as fast as the disk.
+Needs torch, numpy and sentencepiece only.
+"""
+
+import argparse
+import json
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.checkpoint.meta import CUT
+from engine.checkpoint.pickled import locate, read_shard
+from engine.checkpoint.reading import Extent
+from engine.tokenizers.sentencepiece_model import model_bytes
+
+Halves = npt.NDArray[np.uint16]  # bfloat16, which numpy does not know, by its bits
+
+_BLOCK, _SMALL_BLOCK = (1 << 25) - 39, (1 << 20) - 3  # prime, so that no matrix repeats itself row by row
+_STEP = 1 << 23  # numbers written at a time
+_WRITERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    multiple_of: int
+    vocab_size: int
+    shards: int
+    ffn_dim_multiplier: float | None = None
+
+    @property
+    def ffn_dim(self) -> int:
+        hidden = int(2 * (4 * self.dim) / 3)
+        if self.ffn_dim_multiplier is not None:
+            hidden = int(self.ffn_dim_multiplier * hidden)
+        return self.multiple_of * -(-hidden // self.multiple_of)
+
+
+SHAPES = {
+    "7b": Shape(4096, 32, 32, 32, 256, 32000, 1),
+    "13b": Shape(5120, 40, 40, 40, 256, 32000, 2),
+    "70b": Shape(8192, 80, 64, 8, 4096, 32000, 8, 1.3),
+    "tiny": Shape(64, 2, 4, 4, 16, 512, 1),
+}
+
+
+def make_checkpoint(out: Path, shape: Shape, *, seed: int = 1, tokenizer: Path | None = None) -> None:
+    """Write params.json, the shards and tokenizer.model into `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    params: dict[str, int | float] = {
+        "dim": shape.dim,
+        "multiple_of": shape.multiple_of,
+        "n_heads": shape.n_heads,
+        "n_layers": shape.n_layers,
+        "norm_eps": 1e-05,
+        "vocab_size": -1,
+    }
+    if shape.n_kv_heads != shape.n_heads:
+        params["n_kv_heads"] = shape.n_kv_heads
+    if shape.ffn_dim_multiplier is not None:
+        params["ffn_dim_multiplier"] = shape.ffn_dim_multiplier
+    (out / "params.json").write_text(json.dumps(params))
+    model = tokenizer.read_bytes() if tokenizer else made_up_vocabulary(shape.vocab_size)
+    (out / "tokenizer.model").write_bytes(model)
+    block = _random_block(seed, _BLOCK if shape.dim > 1024 else _SMALL_BLOCK)
+    for shard in range(shape.shards):
+        _write_shard(out / f"consolidated.{shard:02}.pth", shape, shard, block)
+
+
+def _matrices(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    q, kv = shape.dim, shape.dim // shape.n_heads * shape.n_kv_heads
+    yield "tok_embeddings.weight", (shape.vocab_size, shape.dim)
+    for n in range(shape.n_layers):
+        at = f"layers.{n}."
+        yield at + "attention.wq.weight", (q, shape.dim)
+        yield at + "attention.wk.weight", (kv, shape.dim)
+        yield at + "attention.wv.weight", (kv, shape.dim)
+        yield at + "attention.wo.weight", (shape.dim, q)
+        yield at + "feed_forward.w1.weight", (shape.ffn_dim, shape.dim)
+        yield at + "feed_forward.w2.weight", (shape.dim, shape.ffn_dim)
+        yield at + "feed_forward.w3.weight", (shape.ffn_dim, shape.dim)
+        yield at + "attention_norm.weight", (shape.dim,)
+        yield at + "ffn_norm.weight", (shape.dim,)
+    yield "norm.weight", (shape.dim,)
+    yield "output.weight", (shape.vocab_size, shape.dim)
+
+
+def _cut(name: str) -> int | None:
+    return 1 if name == "tok_embeddings.weight" else CUT.get(name.split(".")[-2])  # as Llama 2's files have it
+
+
+def _random_block(seed: int, size: int) -> Halves:
+    normal = np.random.default_rng(seed).standard_normal(size, dtype=np.float32) * np.float32(0.02)
+    bits: Halves = torch.from_numpy(normal).bfloat16().view(torch.int16).numpy().view(np.uint16)
+    return bits
+
+
+def _write_shard(file: Path, shape: Shape, shard: int, block: Halves) -> None:
+    """torch writes the archive around empty storages; the numbers are then written into their places."""
+    tensors: dict[str, torch.Tensor] = {}
+    full = dict(_matrices(shape))
+    for name, dims in full.items():
+        cut = _cut(name)
+        local = [size // shape.shards if d == cut else size for d, size in enumerate(dims)]
+        if cut is not None and dims[cut] % shape.shards:
+            raise SystemExit(f"{name} {dims} does not split into {shape.shards} shards")
+        tensors[name] = torch.empty(local, dtype=torch.bfloat16)  # never touched, so never resident
+    with torch.serialization.skip_data():
+        torch.save(tensors, file)
+    places = locate(file, read_shard(file))
+    del tensors
+    descriptor = os.open(file, os.O_WRONLY)
+    try:
+        with ThreadPoolExecutor(_WRITERS) as writers:
+            jobs = [
+                writers.submit(piece)
+                for name, dims in full.items()
+                for piece in _pieces(descriptor, places[name].data, name, dims, shard, shape.shards, block)
+            ]
+            for job in jobs:
+                job.result()
+    finally:
+        os.close(descriptor)
+
+
+def _pieces(
+    descriptor: int,
+    place: Extent | torch.Tensor,
+    name: str,
+    dims: tuple[int, ...],
+    shard: int,
+    shards: int,
+    block: Halves,
+) -> Iterator[Callable[[], None]]:
+    if not isinstance(place, Extent):
+        raise TypeError(f"{name} has no place in the file")
+    cols = dims[1] if len(dims) == 2 else 1
+    cut = _cut(name)
+    top = shard * place.rows if cut == 0 else 0
+    left = shard * place.cols if cut == 1 else 0
+    start = zlib.crc32(name.encode())
+    step = max(1, _STEP // cols)
+
+    def write(first: int, count: int) -> None:
+        begin, wanted = (start + (top + first) * cols) % len(block), count * cols
+        values = block[begin : begin + wanted]
+        while len(values) < wanted:  # over the end of the block and on at its beginning
+            values = np.concatenate([values, block[: wanted - len(values)]])
+        values = values.reshape(count, cols)[:, left : left + place.cols]
+        if len(dims) == 1:  # a norm's weights: one, and a little
+            around_one = torch.from_numpy(values.view(np.int16).copy()).view(torch.bfloat16) + 1
+            values = around_one.view(torch.int16).numpy().view(np.uint16)
+        data = np.ascontiguousarray(values).data.cast("B")
+        offset = place.offset + first * place.row_bytes
+        while data:
+            written = os.pwrite(descriptor, data, offset)
+            data, offset = data[written:], offset + written
+
+    for first in range(0, place.rows, step):
+        count = min(step, place.rows - first)
+        yield partial(write, first, count)
+
+
+def made_up_vocabulary(size: int) -> bytes:
+    """A SentencePiece model in Llama 2's manner without training: bytes, letters and combinations of these."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    types = [2, 3, 3, *[6] * 256]
+    letters = "etaoinshrdlucmfwypvbgkjqxz"
+    single = ["\u2581", *letters, *letters.upper(), *"0123456789.,:;!?'\"()[]<>/-\n"]
+    words = ("".join(parts) for n in (2, 3, 4) for parts in product(["", "\u2581"], *[letters] * n))
+    for token in [*single, *(word for word, _ in zip(words, range(size), strict=False))]:
+        if len(tokens) < size:
+            tokens.append(token)
+            types.append(1)
+    scores = [0.0] * 259 + [-float(n) for n in range(size - 259)]
+    return model_bytes(tokens, scores, types, bos_id=1, eos_id=2, add_space_prefix=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m engine.bench.make_checkpoint")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="7b")
+    parser.add_argument("--shards", type=int, help="number of .pth files (default: as published)")
+    parser.add_argument("--layers", type=int, help="number of layers (default: as published)")
+    parser.add_argument("--kv-heads", type=int, help="number of key/value heads (default: as published)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer.model to take (default: a made-up vocabulary)")
+    given = parser.parse_args(arguments)
+    shape = SHAPES[given.shape]
+    shape = replace(
+        shape,
+        shards=given.shards or shape.shards,
+        n_layers=given.layers or shape.n_layers,
+        n_kv_heads=given.kv_heads or shape.n_kv_heads,
+    )
+    if given.tokenizer:
+        import sentencepiece
+
+        shape = replace(
+            shape, vocab_size=sentencepiece.SentencePieceProcessor(model_file=str(given.tokenizer)).vocab_size()
+        )
+    make_checkpoint(given.out, shape, seed=given.seed, tokenizer=given.tokenizer)
+    size = sum(file.stat().st_size for file in given.out.glob("*.pth"))
+    sys.stdout.write(f"{given.out}: {shape.shards} shards, {size / 1e9:.2f} GB\n")
+
+
+if __name__ == "__main__":
+    main()
