@@ -15,6 +15,8 @@ from typing import Protocol
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from engine import parallel
 from engine.config import EngineConfig
@@ -74,7 +76,10 @@ class Group:
     def __init__(self, config: EngineConfig) -> None:
         _stay_on_this_machine()
         load = datetime.timedelta(seconds=LOAD_TIMEOUT)
-        dist.init_process_group("gloo", rank=config.rank, world_size=config.world_size, timeout=load)
+        store, rank, world_size = next(rendezvous("env://", config.rank, config.world_size, timeout=load))
+        # The launcher's store outlives a group: one that was started again must not find the addresses of the last.
+        own = PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group("gloo", store=own, rank=rank, world_size=world_size, timeout=load)
         self._loading = dist.new_group(backend="gloo", timeout=load)
         quick = datetime.timedelta(seconds=config.group_timeout)
         self._control = dist.new_group(backend="gloo", timeout=quick)
