@@ -154,14 +154,17 @@ class KVCache:
     def check(self) -> None:
         """Raise AssertionError unless every page is in exactly one place and every count is right. For idle moments."""
         seen = list(self._free)
-        idle = 0
+        idle = held = 0
         for root in self._roots.values():
             for node in _walk(root):
                 seen.append(node.page)
                 idle += node.refs == 0
+                held += node.refs
                 held_below = max((child.refs for child in node.children.values()), default=0)
                 if node.refs < held_below or (node.refs == 0 and not node.ready) or len(node.key) != self.page:
                     raise AssertionError(f"page {node.page}: {node.refs} holders above {held_below}, {node.ready=}")
+        if not held and len(seen) != self.pages:
+            raise AssertionError(f"{self.pages - len(seen)} pages are lost")
         if idle != self._idle or len(seen) != len(set(seen)) or self._free != sorted(self._free):
             raise AssertionError(
                 f"{idle} idle pages counted as {self._idle}; {len(seen)} places, {len(set(seen))} pages"
