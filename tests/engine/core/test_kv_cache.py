@@ -91,8 +91,8 @@ def test_the_longest_unused_leaf_goes_first() -> None:
     serve(cache, "a", [1] * 9)  # touched again; its third page is not full
     serve(cache, "b", [3] * 12)  # needs three of the six pages
     assert cache.evicted == 1
-    assert serve(cache, "a", [2] * 8 + [9]) == 5  # its second page was given up; and now that of [1] * 8 is
-    assert serve(cache, "a", [1] * 4 + [9]) == 1
+    assert serve(cache, "a", [2] * 8 + [9]) == 5  # its second page was given up; two of others are now
+    assert serve(cache, "b", [3] * 12 + [9]) == 1  # which were not those used last
 
 
 def test_admission_leaves_what_was_asked_to_be_left() -> None:
