@@ -99,7 +99,7 @@ async def serve(settings: Settings) -> None:
     from bot.app import run_discord
     from bot.retention import RetentionJobs
 
-    with stopped_by_signals():
+    with stopped_by_signals(signal.SIGTERM, signal.SIGINT):
         async with open_services(settings) as services:
             log.info("started", engine=settings.engine_url or "own", model=settings.model)
             jobs = RetentionJobs(database=services.database, settings=settings)
@@ -128,26 +128,26 @@ async def _engine_refused(process: EngineProcess | None) -> None:
 
 
 @contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGINT end this task cleanly, wherever it is just now."""
+def stopped_by_signals(*numbers: signal.Signals) -> Iterator[list[signal.Signals]]:
+    """These signals end the block cleanly, wherever it is just now; the list then holds the one that did."""
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
-    told: list[int] = []
+    told: list[signal.Signals] = []
 
-    def stop(number: int) -> None:
+    def stop(number: signal.Signals) -> None:
         told.append(number)
         if task is not None:
             task.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         loop.add_signal_handler(number, stop, number)
     try:
-        yield
+        yield told
     except asyncio.CancelledError:
         if not told:
             raise
         if task is not None:
             task.uncancel()
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             loop.remove_signal_handler(number)
