@@ -18,14 +18,17 @@ __all__ = ["Chat", "Checkpoint", "ModelSpec", "RopeScaling", "open_checkpoint", 
 DEFAULT_MODEL = "smollm2"
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Open and validate; `smollm2` names the embedded default. ConfigError says what is wrong with a path."""
+def open_checkpoint(path: str | Path, *, tokenizer: Path | None = None) -> Checkpoint:
+    """Open and validate; `smollm2` names the embedded default. ConfigError says what is wrong with a path.
+
+    `tokenizer`: where the vocabulary of a checkpoint in Meta's layout lies, if not in its directory or beside it.
+    """
     if str(path) == DEFAULT_MODEL:
         return open_gguf(default_model())
     path = Path(path).expanduser()
     try:
         if path.is_dir():
-            return _open_directory(path)
+            return _open_directory(path, tokenizer)
         if path.exists():
             if is_gguf(path):
                 return open_gguf(path)
@@ -35,11 +38,15 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     raise ConfigError(path, expected="a checkpoint's directory, a GGUF file or the name smollm2", found="nothing there")
 
 
-def _open_directory(path: Path) -> Checkpoint:
-    if (path / "params.json").exists():
-        return open_meta(path)
-    if (path / "config.json").exists():
+def _open_directory(path: Path, tokenizer: Path | None) -> Checkpoint:
+    has_params, has_config = (path / "params.json").exists(), (path / "config.json").exists()
+    # Some publishers put a params.json of their own beside Hugging Face's files: the weights decide.
+    if has_params and (not has_config or any(path.glob("consolidated.*.pth"))):
+        return open_meta(path, tokenizer)
+    if has_config:
         return open_huggingface(path)
+    if any(path.glob("consolidated.*.pth")):
+        raise ConfigError(path, expected="params.json beside the shards", found="none")
     ggufs = sorted(path.glob("*.gguf"))
     if len(ggufs) == 1:
         return open_gguf(ggufs[0])

@@ -9,7 +9,7 @@ from engine.errors import ConfigError
 
 
 def chat_family(where: Path, template: str | None, tokens: Collection[str], model_type: str | None = None) -> Chat:
-    marks: Collection[str] = tokens
+    """`tokens` holds at least the control tokens. Without template and marks, Llama 2's plain-text format serves."""
     if template:
         # A template names the control tokens it writes; it is read for them, never run.
         if "<|im_start|>" in template:
@@ -19,15 +19,13 @@ def chat_family(where: Path, template: str | None, tokens: Collection[str], mode
         if "[INST]" in template:
             return "llama2" if "<<SYS>>" in template else "mistral"
         raise ConfigError(where, expected="a chat template of Llama 2, Llama 3, ChatML or Mistral", found="another one")
-    if "<|im_start|>" in marks and "<|im_end|>" in marks:
+    if "<|im_start|>" in tokens and "<|im_end|>" in tokens:
         return "chatml"
-    if "<|start_header_id|>" in marks:
+    if "<|start_header_id|>" in tokens:
         return "llama3"
-    if "[INST]" in marks or model_type == "mistral":
+    if "[INST]" in tokens or model_type == "mistral":
         return "mistral"
-    if "<s>" in marks and "</s>" in marks:
-        return "llama2"
-    raise ConfigError(where, expected="a chat template, or control tokens of a known family", found="neither")
+    return "llama2"
 
 
 def default_system(template: str | None) -> str | None:

@@ -8,6 +8,7 @@ from engine.checkpoint.spec import Chat
 from engine.errors import ConfigError
 from engine.tokenizer import Tokenizer
 from engine.tokenizers.bpe import byte_level
+from engine.tokenizers.ordinary import looks_like_control
 from engine.tokenizers.sentencepiece import SentencePieceTokenizer
 from engine.tokenizers.sentencepiece_model import model_bytes
 
@@ -34,7 +35,7 @@ def make_tokenizer(file: GgufFile, chat: Chat) -> Tokenizer:
     }
     kind = settings.text("tokenizer.ggml.model")
     if kind == "gpt2":
-        controls = {token: i for i, token in enumerate(tokens) if types[i] in (_UNKNOWN, _CONTROL, _USER_DEFINED)}
+        controls = {token: i for i, token in enumerate(tokens) if _is_control(token, types[i])}
         merges = [tuple(merge.split(" ", 1)) for merge in _table(file, "merges", str)]
         if any(len(merge) != 2 for merge in merges):
             raise ConfigError(file.path, expected="merges of two tokens each", found="one that is none")
@@ -49,6 +50,10 @@ def make_tokenizer(file: GgufFile, chat: Chat) -> Tokenizer:
         model = model_bytes(tokens, scores, types, bos_id=bos, eos_id=eos, add_space_prefix=prefix)
         return SentencePieceTokenizer(model, where=file.path, stop_ids=stops)
     raise ConfigError(file.path, expected="a tokenizer of kind gpt2 or llama", found=f"{kind}")
+
+
+def _is_control(token: str, kind: int) -> bool:
+    return kind in (_UNKNOWN, _CONTROL) or (kind == _USER_DEFINED and looks_like_control(token))
 
 
 def _table(file: GgufFile, name: str, kind: type[T]) -> list[T]:

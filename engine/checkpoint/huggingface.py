@@ -4,6 +4,7 @@ Their query and key rows come as two halves of each head (for a RoPE that turns 
 interleaved again while they are read. What Llama has not (sliding windows, biases, experts) is refused, not ignored.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,12 @@ from safetensors import SafetensorError, safe_open
 
 from engine.checkpoint.encoding import BF16, F16, F32, Encoding
 from engine.checkpoint.families import chat_family, default_system
-from engine.checkpoint.files import Json, Settings, check_heads, read_bytes, read_json
+from engine.checkpoint.files import Settings, check_heads, read_json
+from engine.checkpoint.huggingface_vocabulary import Vocabulary
 from engine.checkpoint.reading import Extent
 from engine.checkpoint.spec import ModelSpec, RopeScaling, tensor_shapes
 from engine.checkpoint.store import Part, Stored, StoredCheckpoint
 from engine.errors import ConfigError
-from engine.tokenizer import Tokenizer
-from engine.tokenizers.bpe import from_tokenizer_json
-from engine.tokenizers.sentencepiece import SentencePieceTokenizer
 
 _ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
 _ENCODINGS: Mapping[str, Encoding] = {"F32": F32, "F16": F16, "BF16": BF16}
@@ -47,7 +46,7 @@ def open_huggingface(path: Path) -> StoredCheckpoint:
     config = Settings(path / "config.json", read_json(path / "config.json"))
     _refuse_other_models(config)
     tensors = _locate(path)
-    vocabulary = _Vocabulary(path, config)
+    vocabulary = Vocabulary(path, config)
     spec = _spec(config, tensors, vocabulary)
     stored = _stored(path, tensors, spec)
     checkpoint = StoredCheckpoint(path, spec, stored, vocabulary.tokenizer)
@@ -78,71 +77,12 @@ def _refuse_other_models(config: Settings) -> None:
         raise ConfigError(where, expected="the activation silu", found=f"{config.text('hidden_act')}")
     if config.has("quantization_config"):
         raise ConfigError(where, expected="weights in float32, float16 or bfloat16", found="a quantization_config")
-    if config.number("partial_rotary_factor", 1.0) != 1.0:
-        raise ConfigError(where, expected="RoPE over whole heads", found="partial_rotary_factor")
+    for section in (config, config.section("rope_parameters")):
+        if section and section.number("partial_rotary_factor", 1.0) != 1.0:
+            raise ConfigError(where, expected="RoPE over whole heads", found="a partial_rotary_factor")
 
 
-class _Vocabulary:
-    """Tokenizer files of a directory; read once, for the spec and for the tokenizer."""
-
-    def __init__(self, path: Path, config: Settings) -> None:
-        self._path, self._config = path, config
-        tokenizer_config = path / "tokenizer_config.json"
-        values: Json = read_json(tokenizer_config) if tokenizer_config.is_file() else {}
-        self._settings = Settings(tokenizer_config, values)
-        self.template = self._read_template()
-
-    def _read_template(self) -> str | None:
-        jinja = self._path / "chat_template.jinja"
-        if jinja.is_file():
-            return read_bytes(jinja).decode("utf-8", "replace")
-        value = self._settings.values.get("chat_template")
-        if isinstance(value, list):  # several, by name
-            named = {str(t.get("name")): t.get("template") for t in value if isinstance(t, dict)}
-            value = named.get("default")
-        return value if isinstance(value, str) else None
-
-    def control_names(self) -> set[str]:
-        path = self._path / "tokenizer.json"
-        if not path.is_file():
-            return {"<s>", "</s>"}
-        added = read_json(path).get("added_tokens")
-        return {str(t.get("content")) for t in added if isinstance(t, dict)} if isinstance(added, list) else set()
-
-    def tokenizer(self) -> Tokenizer:
-        path = self._path / "tokenizer.json"
-        if path.is_file():
-            return from_tokenizer_json(path, bos=self._name("bos"), eos=self._name("eos"), stop_ids=self._stop_ids())
-        model = self._path / "tokenizer.model"
-        if model.is_file():
-            return SentencePieceTokenizer(read_bytes(model), where=model, stop_ids=self._stop_ids())
-        raise ConfigError(self._path, expected="tokenizer.json in it", found="neither that nor tokenizer.model")
-
-    def _name(self, kind: str) -> str | None:
-        """A special token by its role: tokenizer_config.json has its text, config.json its id."""
-        value = self._settings.values.get(f"{kind}_token")
-        if isinstance(value, dict):
-            value = value.get("content")
-        if isinstance(value, str):
-            return value
-        number = self._config.values.get(f"{kind}_token_id")
-        number = number[0] if isinstance(number, list) and number else number
-        added = read_json(self._path / "tokenizer.json").get("added_tokens")
-        names = {t.get("id"): t.get("content") for t in added if isinstance(t, dict)} if isinstance(added, list) else {}
-        name = names.get(number)
-        return name if isinstance(name, str) else None
-
-    def _stop_ids(self) -> frozenset[int]:
-        """Every end-of-text id that config.json or generation_config.json names."""
-        generation = self._path / "generation_config.json"
-        ids: set[int] = set()
-        for values in (self._config.values, read_json(generation) if generation.is_file() else {}):
-            value = values.get("eos_token_id")
-            ids |= {i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)}
-        return frozenset(ids)
-
-
-def _spec(config: Settings, tensors: Mapping[str, Extent], vocabulary: _Vocabulary) -> ModelSpec:
+def _spec(config: Settings, tensors: Mapping[str, Extent], vocabulary: Vocabulary) -> ModelSpec:
     dim, n_heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     n_kv_heads = config.integer("num_key_value_heads", n_heads)
     head_dim = config.integer("head_dim", dim // n_heads)
@@ -225,8 +165,6 @@ def _extents(file: Path) -> dict[str, Extent]:
             pass
     except (SafetensorError, OSError) as error:
         raise ConfigError(file, expected="a complete safetensors file", found=str(error)) from error
-    import json
-
     with file.open("rb") as raw:
         length = int.from_bytes(raw.read(8), "little")
         header: dict[str, Any] = json.loads(raw.read(length))

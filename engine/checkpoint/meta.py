@@ -32,10 +32,10 @@ CUT = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 
 _CONTEXT_LLAMA2, _CONTEXT_LLAMA3, _CONTEXT_LLAMA31 = 4096, 8192, 131072
 
 
-def open_meta(path: Path) -> StoredCheckpoint:
+def open_meta(path: Path, tokenizer: Path | None = None) -> StoredCheckpoint:
     settings = Settings(path / "params.json", read_json(path / "params.json"))
     files = _shard_files(path)
-    tokenizer_path = _tokenizer_path(path)
+    tokenizer_path = tokenizer or _tokenizer_path(path)
     vocabulary = read_bytes(tokenizer_path)
     chat: Chat = "llama3" if looks_like_tiktoken(vocabulary) else "llama2"
     shards = [read_shard(file) for file in files]
@@ -83,6 +83,12 @@ def _spec(settings: Settings, files: Sequence[Path], shards: Sequence[Mapping[st
         raise ConfigError(settings.where, expected="dim divisible by n_heads", found=f"{dim} and {n_heads}")
     check_heads(settings.where, dim, n_heads, n_kv_heads, dim // n_heads)
     _check_shard_count(files, shards, dim)
+    frequencies = shards[0].get("rope.freqs")  # one for each pair of a head's dimensions
+    if frequencies is not None and 2 * frequencies.numel() != dim // n_heads:
+        found = f"n_heads {n_heads}, which makes heads of {dim // n_heads}"
+        raise ConfigError(
+            settings.where, expected=f"heads of {2 * frequencies.numel()}, as the weights have", found=found
+        )
     embeddings = _matrix(shards, files, "tok_embeddings.weight")
     vocab_size = sum(e.shape[0] for e in embeddings) if embeddings[0].shape[1] == dim else embeddings[0].shape[0]
     declared = settings.integer("vocab_size", -1, least=-1)
@@ -121,7 +127,12 @@ def _matrix(shards: Sequence[Mapping[str, Tensor]], files: Sequence[Path], name:
 
 def _check_shard_count(files: Sequence[Path], shards: Sequence[Mapping[str, Tensor]], dim: int) -> None:
     """The query rows of all shards make up dim; if they do not, shards at the end are missing or too many."""
-    rows = [w.shape[0] for w in _matrix(shards, files, "layers.0.attention.wq.weight")]
+    queries = _matrix(shards, files, "layers.0.attention.wq.weight")
+    if queries[0].shape[1] != dim:
+        raise ConfigError(
+            files[0].parent / "params.json", expected=f"dim {queries[0].shape[1]}, as the weights have", found=f"{dim}"
+        )
+    rows = [w.shape[0] for w in queries]
     if sum(rows) == dim:
         return
     if dim % rows[0] == 0 and set(rows) == {rows[0]}:

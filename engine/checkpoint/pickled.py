@@ -27,7 +27,9 @@ def read_shard(file: Path) -> Mapping[str, Tensor]:
     except OSError as error:
         raise ConfigError(file, expected="a readable file", found=str(error.strerror or error)) from error
     except pickle.UnpicklingError as error:
-        raise ConfigError(file, expected="tensors and nothing else", found="a pickle that would run code") from error
+        raise ConfigError(
+            file, expected="tensors and nothing else", found="a pickle of other objects, which was not run"
+        ) from error
     except (RuntimeError, ValueError, EOFError, KeyError) as error:
         size = file.stat().st_size
         raise ConfigError(

@@ -1,13 +1,11 @@
-"""Byte-pair vocabularies run by the `tokenizers` library: `tokenizer.json`, and GGUF's "gpt2" tables.
+"""Byte-pair vocabularies run by the `tokenizers` library, and such a one made from bare tables (GGUF's "gpt2").
 
 The library looks for added tokens in any text it encodes. Ours is built without them: control tokens exist only in
 the table that `control` reads.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Regex, pre_tokenizers
 from tokenizers import Tokenizer as Library
@@ -23,7 +21,6 @@ LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_WORD_START = "\u2581"
 
 
 class BpeTokenizer:
@@ -82,8 +79,8 @@ def byte_level(
     except Exception as error:  # the library raises bare Exceptions
         raise ConfigError(where, expected="merges made of its own tokens", found=str(error)) from error
     library.pre_tokenizer = cut
-    alphabet = _byte_alphabet()
-    pieces = [b"" if i in reserved else _bytes_of(token, alphabet) for i, token in enumerate(tokens)]
+    alphabet = byte_alphabet()
+    pieces = [b"" if i in reserved else bytes_of(token, alphabet) for i, token in enumerate(tokens)]
     return BpeTokenizer(
         library, pieces, controls, DecodeRules("sequence"), bos_id=bos_id, eos_id=eos_id, stop_ids=stop_ids
     )
@@ -101,42 +98,7 @@ def _pre_tokenizer(words: str, where: str | Path) -> tuple[PreTokenizer, bool]:
     raise ConfigError(where, expected="pre-tokenizer gpt-2, smollm or llama-bpe", found=words)
 
 
-def from_tokenizer_json(path: Path, *, bos: str | None, eos: str | None, stop_ids: frozenset[int]) -> BpeTokenizer:
-    """Hugging Face's `tokenizer.json`, byte-level (Llama 3, SmolLM2) or with byte fallback (Llama 2, Mistral)."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        added = {str(token["content"]): int(token["id"]) for token in content.get("added_tokens") or ()}
-        model = content["model"]
-        vocabulary: dict[str, int] = dict(model["vocab"])
-        byte_fallback = bool(model.get("byte_fallback"))
-        library = Library.from_str(json.dumps(content | {"added_tokens": [], "post_processor": None}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(path, expected="a BPE tokenizer.json", found=f"{type(error).__name__}: {error}") from error
-    except Exception as error:  # what the library raises for content that it does not know
-        raise ConfigError(path, expected="a BPE tokenizer.json", found=str(error)) from error
-    eos_id = added.get(eos) if eos else None
-    if eos_id is None:
-        raise ConfigError(path, expected=f"the end-of-text token {eos!r} among its added tokens", found="none")
-    size = 1 + max([*vocabulary.values(), *added.values()])
-    pieces: list[bytes | str] = [b""] * size
-    alphabet = _byte_alphabet()
-    for token, i in vocabulary.items():
-        pieces[i] = _fallback_piece(token) if byte_fallback else _bytes_of(token, alphabet)
-    for i in added.values():
-        pieces[i] = b""
-    rules = DecodeRules("byte", "once") if byte_fallback else DecodeRules("sequence")
-    return BpeTokenizer(
-        library, pieces, added, rules, bos_id=added.get(bos) if bos else None, eos_id=eos_id, stop_ids=stop_ids
-    )
-
-
-def _fallback_piece(token: str) -> bytes | str:
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bytes([int(token[3:5], 16)])
-    return token.replace(_WORD_START, " ")
-
-
-def _byte_alphabet() -> dict[str, int]:
+def byte_alphabet() -> dict[str, int]:
     """Byte-level BPE writes each byte as one printable character; this is the way back.
 
     Printable Latin-1 stands for itself, the 68 other bytes take the characters from U+0100 on, in order.
@@ -146,7 +108,7 @@ def _byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
 
 
-def _bytes_of(token: str, alphabet: Mapping[str, int]) -> bytes:
+def bytes_of(token: str, alphabet: Mapping[str, int]) -> bytes:
     try:
         return bytes(alphabet[character] for character in token)
     except KeyError:  # a token outside the alphabet is plain text

@@ -3,7 +3,14 @@
 import re
 from collections.abc import Callable, Mapping
 
+_CONTROL = re.compile(r"<\|[^<>|]+\|>|\[/?[A-Z_]+\]|</?s>")
+
 Encode = Callable[[str], list[int]]
+
+
+def looks_like_control(name: str) -> bool:
+    """Whether a token that its vocabulary sets apart is a mark (`<|im_end|>`, `[INST]`, `</s>`) and not a text."""
+    return _CONTROL.fullmatch(name) is not None
 
 
 def valid_unicode(text: str) -> str:

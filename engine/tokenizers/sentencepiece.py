@@ -4,7 +4,6 @@ SentencePiece never produces a control piece from text, which is what keeps "</s
 a vocabulary calls user-defined but that serve as control tokens are guarded besides.
 """
 
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +12,8 @@ import sentencepiece
 
 from engine.errors import ConfigError
 from engine.tokenizer import DecodeRules, decode_all
-from engine.tokenizers.ordinary import encode_ordinary
+from engine.tokenizers.ordinary import encode_ordinary, looks_like_control
 
-_LOOKS_LIKE_CONTROL = re.compile(r"<\|[^<>|]+\|>|\[/?[A-Z_]+\]")
 _WORD_START = "\u2581"  # SentencePiece's mark for the space before a word
 
 
@@ -35,9 +33,15 @@ class SentencePieceTokenizer:
         self.stop_ids = stop_ids | {eos}
         names: list[str] = [self._model.id_to_piece(i) for i in range(self.vocab_size)]
         self._controls = {
-            name: i for i, name in enumerate(names) if self._model.is_control(i) or _LOOKS_LIKE_CONTROL.fullmatch(name)
+            name: i
+            for i, name in enumerate(names)
+            if self._model.is_control(i) or self._is_user_defined_control(i, name)
         }
         self._pieces = [self._piece(i, name) for i, name in enumerate(names)]
+
+    def _is_user_defined_control(self, i: int, name: str) -> bool:
+        """The library does not tell user-defined pieces; they have no score, as no learnt piece of that look has."""
+        return looks_like_control(name) and self._model.get_score(i) == 0.0
 
     def _piece(self, i: int, name: str) -> bytes | str:
         if name in self._controls:

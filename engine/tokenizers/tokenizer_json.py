@@ -1,0 +1,68 @@
+"""Hugging Face's `tokenizer.json`: byte-level (Llama 3, SmolLM2) or with byte fallback (Llama 2, Mistral)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as Library
+
+from engine.errors import ConfigError
+from engine.tokenizer import DecodeRules
+from engine.tokenizers.bpe import BpeTokenizer, byte_alphabet, bytes_of
+from engine.tokenizers.ordinary import looks_like_control
+
+_WORD_START = "\u2581"
+
+
+def from_tokenizer_json(path: Path, *, bos: str | None, eos: str | None, stop_ids: frozenset[int]) -> BpeTokenizer:
+    content, library = _load(path)
+    vocabulary: dict[str, int] = content["model"]["vocab"]
+    pieces: list[bytes | str] = [b""] * (1 + max([*vocabulary.values(), *(t["id"] for t in content["added_tokens"])]))
+    alphabet, rules = byte_alphabet(), _rules(path, content)
+    for token, i in vocabulary.items():
+        pieces[i] = bytes_of(token, alphabet) if rules.replace == "sequence" else _fallback_piece(token)
+    controls: dict[str, int] = {}
+    for token in content["added_tokens"]:
+        name, i = token["content"], token["id"]
+        if token.get("special") or name in (bos, eos) or looks_like_control(name):
+            controls[name] = i
+        pieces[i] = name.encode()  # an added token that is no control token is a text like others
+    for mark in (bos, eos):
+        if mark is not None and mark in vocabulary:
+            controls.setdefault(mark, vocabulary[mark])
+    for i in controls.values():
+        pieces[i] = b""
+    if eos not in controls:
+        raise ConfigError(path, expected=f"the end-of-text token {eos!r} in the vocabulary", found="none of that name")
+    bos_id = controls.get(bos) if bos else None
+    return BpeTokenizer(library, pieces, controls, rules, bos_id=bos_id, eos_id=controls[eos], stop_ids=stop_ids)
+
+
+def _load(path: Path) -> tuple[dict[str, Any], Library]:
+    """The file's content, and the library's tokenizer without its added tokens."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        content["added_tokens"] = content.get("added_tokens") or []
+        if content["model"].get("type", "BPE") != "BPE":
+            raise ValueError(f"a model of type {content['model']['type']}")
+        library = Library.from_str(json.dumps(content | {"added_tokens": [], "post_processor": None}))
+    except Exception as error:  # the library raises bare Exceptions for content that it does not know
+        raise ConfigError(path, expected="a BPE tokenizer.json", found=f"{type(error).__name__}: {error}") from error
+    return content, library
+
+
+def _rules(path: Path, content: dict[str, Any]) -> DecodeRules:
+    parts = json.dumps([content.get("pre_tokenizer"), content.get("decoder")])
+    if "ByteLevel" in parts:
+        return DecodeRules("sequence")
+    if content["model"].get("byte_fallback"):
+        return DecodeRules("byte", "once" if "Strip" in parts or "Metaspace" in parts else "keep")
+    raise ConfigError(
+        path, expected="byte-level BPE or byte fallback", found="neither: some texts would have no tokens"
+    )
+
+
+def _fallback_piece(token: str) -> bytes | str:
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bytes([int(token[3:5], 16)])
+    return token.replace(_WORD_START, " ")
