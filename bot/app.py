@@ -131,6 +131,7 @@ class GuildLlama(discord.Client):
         }
         self._tasks: set[asyncio.Task[Any]] = set()
         self._apologising: asyncio.Task[None] | None = None
+        self._left: set[int] = set()
 
     async def serve(self, token: str) -> None:
         """Log in and stay on the gateway until `close`."""
@@ -178,9 +179,15 @@ class GuildLlama(discord.Client):
         await self._upkeep.present({guild.id for guild in self.guilds})
 
     async def on_guild_join(self, guild: discord.Guild) -> None:
+        self._left.discard(guild.id)
         await self._upkeep.joined(guild.id)
 
+    async def on_guild_available(self, guild: discord.Guild) -> None:
+        if guild.id in self._left:  # it came back, though Discord speaks of an outage
+            await self.on_guild_join(guild)
+
     async def on_guild_remove(self, guild: discord.Guild) -> None:
+        self._left.add(guild.id)
         await self._upkeep.removed(guild.id)
 
     async def _sync(self) -> None:

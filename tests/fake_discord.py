@@ -91,8 +91,12 @@ class FakeDiscord:
         return channel
 
     async def join(self, guild: Guild) -> None:
+        invited = not guild.unavailable
         guild.joined, guild.unavailable = True, False
-        await self.gateway.dispatch("GUILD_CREATE", guild.json(self.bot))
+        data = guild.json(self.bot)
+        if invited:
+            del data["unavailable"]  # which only a guild has that comes back from an outage, or after READY
+        await self.gateway.dispatch("GUILD_CREATE", data)
 
     async def remove(self, guild: Guild) -> None:
         """The guild throws the bot out."""

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,10 +130,18 @@ class World:
 
 
 @asynccontextmanager
-async def world(database_url: str, folder: Path, *, ready: bool = True, **settings: str) -> AsyncIterator[World]:
+async def world(
+    database_url: str,
+    folder: Path,
+    *,
+    ready: bool = True,
+    before: Callable[[FakeDiscord], object] = lambda discord: None,
+    **settings: str,
+) -> AsyncIterator[World]:
     """A world with a bot in it. At the end nobody is left running, and Discord was never asked for nonsense."""
     async with FakeDiscord() as discord, FakeEngine() as engine:
         here = World(discord, engine, database_url, folder, settings)
+        before(discord)
         try:
             await here.start_bot(ready=ready)
             yield here

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+
 import pytest
 
 from tests.discord.harness import World
@@ -208,3 +211,51 @@ async def test_an_unknown_button_is_answered_politely(here: World) -> None:
     assert "older version" in clicked.reply()
     here.engine.release()
     await here.discord.done(asked)
+
+
+async def test_privacy_shows_exports_and_deletes_ones_own(here: World) -> None:
+    guild, ann = await here.member()
+    bob = here.discord.user("bob")
+    await here.ask(guild, ann, "My cat is called Turing")
+    await here.ask(guild, bob, "My dog is called Lovelace")
+    shown = await here.use(guild, ann, "privacy show")
+    assert "- turns: 1" in shown.reply()
+    exported = await here.use(guild, ann, "privacy export")
+    await here.discord.until(lambda: exported.messages()[0].attachments)
+    with zipfile.ZipFile(io.BytesIO(exported.messages()[0].attachments[0].content)) as archive:
+        copy = "".join(archive.read(name).decode() for name in archive.namelist())
+    assert "Turing" in copy
+    assert "Lovelace" not in copy
+    asked = await here.discord.command(guild, ann, "privacy delete")
+    await here.discord.until(lambda: asked.messages() and asked.messages()[0].buttons())
+    assert asked.messages()[0].ephemeral
+    await here.discord.click(asked.messages()[0], ann)
+    await here.discord.until(lambda: "Receipt" in asked.messages()[0].content)
+    await here.ask(guild, ann, "What is the cat called?")
+    assert "Turing" not in str(here.engine.requests[-1].messages)
+    await here.ask(guild, bob, "What is the dog called?")
+    assert "Lovelace" in str(here.engine.requests[-1].messages)
+    for used in (shown, exported, asked):
+        assert used.messages()[0].ephemeral
+
+
+async def test_nobody_deletes_for_somebody_else(here: World) -> None:
+    guild, ann = await here.member()
+    await here.ask(guild, ann, "Remember me")
+    asked = await here.discord.command(guild, ann, "privacy delete")
+    await here.discord.until(lambda: asked.messages() and asked.messages()[0].buttons())
+    bob = here.discord.user("bob")
+    clicked = await here.discord.click(asked.messages()[0], bob)
+    await here.discord.done(clicked)
+    assert "Only the person" in clicked.reply()
+    await here.ask(guild, ann, "Still there?")
+    assert "Remember me" in str(here.engine.requests[-1].messages)
+
+
+async def test_who_opted_out_is_answered_and_not_remembered(here: World) -> None:
+    guild, ann = await here.member()
+    await here.use(guild, ann, "privacy optout")
+    assert (await here.ask(guild, ann, "Off the record")).reply() == "You said: Off the record"
+    await here.use(guild, ann, "privacy optin")
+    await here.ask(guild, ann, "On the record")
+    assert "Off the record" not in str(here.engine.requests[-1].messages)
