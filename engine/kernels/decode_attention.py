@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.pdl import release, wait
+from engine.kernels.pdl import Ahead, ahead_arguments, prefetch_ahead, release, wait
 
 
 @triton.jit
@@ -24,8 +24,9 @@ def rotate(even, odd, cos, sin):
 def decode_attention_kernel(
     qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
     table_stride, page_stride, token_stride, head_stride, k_scale, v_scale, scale,
+    ahead, ahead_stride, ahead_rows, ahead_bytes,
     H: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BT: tl.constexpr,
-    SPLITS: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
+    SPLITS: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """H kv heads, each read by G query heads (GP: the next size a matrix product takes, or 1)."""
     slot = tl.program_id(0)
@@ -114,6 +115,8 @@ def decode_attention_kernel(
             total = total * alpha + tl.sum(p, 1)
             o = o * alpha[:, None] + tl.dot(p.to(q.dtype), vt.to(q.dtype), input_precision="ieee") * v_scale
             m_all = m_new
+    program = slot + tl.num_programs(0) * (split + SPLITS * head)
+    prefetch_ahead(ahead, ahead_stride, ahead_rows, ahead_bytes, program, tl.num_programs(0) * SPLITS * H, AHEAD)
     heads_at = slot * (H * G) + head * G + g
     live = g < G
     if SPLITS == 1:
@@ -173,6 +176,7 @@ def decode_attention(
     warps: int = 4,
     stages: int = 2,
     lanes: int | None = None,
+    ahead: Ahead | None = None,
     pdl: bool = False,
 ) -> None:
     """Slots' new tokens `qkv` [slots, (heads + 2·kv)·D] attend to their rows' pages; `out` [slots, heads·D].
@@ -182,10 +186,11 @@ def decode_attention(
     """
     _, page, kv_heads, dim = k_cache.shape
     group = heads // kv_heads
+    *asked, share = ahead_arguments(ahead if pdl else None, qkv)
     decode_attention_kernel[(slot_rows.shape[0], splits, kv_heads)](
         qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
-        k_scale, v_scale, dim**-0.5 * LOG2E,
+        k_scale, v_scale, dim**-0.5 * LOG2E, *asked,
         H=kv_heads, G=group, GP=lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim, PAGE=page, BT=tile,
-        SPLITS=splits, STAGES=stages, PDL=pdl, num_warps=warps, launch_pdl=pdl,
+        SPLITS=splits, STAGES=stages, AHEAD=share, PDL=pdl, num_warps=warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -11,14 +11,14 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.pdl import release, wait
+from engine.kernels.pdl import Ahead, ahead_arguments, prefetch_ahead, release, wait
 
 
 @triton.jit
 def gemv_kernel(
-    x, gain, weight, out, n_rows, eps, scale,
+    x, gain, weight, out, n_rows, eps, scale, ahead, ahead_stride, ahead_rows, ahead_bytes,
     K: tl.constexpr, BLOCK: tl.constexpr, NORM: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr,
-    QUANT: tl.constexpr, PDL: tl.constexpr,
+    QUANT: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     cols = tl.arange(0, BLOCK)
@@ -32,6 +32,8 @@ def gemv_kernel(
         u1 = tl.load(up + BLOCK + cols, mask=BLOCK + cols < K, other=0.0, eviction_policy="evict_first")
     wait(PDL)
     release(PDL)
+    prefetch_ahead(ahead, ahead_stride, ahead_rows, ahead_bytes, row, n_rows, AHEAD)
+    before = tl.load(out + row).to(tl.float32) if RESIDUAL else 0.0
     acc = tl.zeros([BLOCK], tl.float32)
     acc_up = tl.zeros([BLOCK], tl.float32)
     squares = tl.zeros([BLOCK], tl.float32)
@@ -70,7 +72,7 @@ def gemv_kernel(
             total_up = total_up * factor
         total = total / (1.0 + tl.exp(-total)) * total_up
     if RESIDUAL:
-        total += tl.load(out + row).to(tl.float32)
+        total += before
     tl.store(out + row, total.to(out.dtype.element_ty))
 
 
@@ -84,6 +86,7 @@ def gemv(
     silu: bool = False,
     residual: bool = False,
     scale: torch.Tensor | None = None,
+    ahead: Ahead | None = None,
     pdl: bool = False,
     block: int | None = None,
     warps: int | None = None,
@@ -95,8 +98,10 @@ def gemv(
     rows, k = weight.shape
     n = rows // 2 if silu else rows
     block = block or min(2048, triton.next_power_of_2(k))
+    *asked, share = ahead_arguments(ahead if pdl else None, weight)
     gemv_kernel[(n,)](
-        x, gain if gain is not None else x, weight, out, n, eps, scale if scale is not None else x,
-        K=k, BLOCK=block, NORM=gain is not None, SILU=silu, RESIDUAL=residual, QUANT=scale is not None, PDL=pdl,
+        x, gain if gain is not None else x, weight, out, n, eps, scale if scale is not None else x, *asked,
+        K=k, BLOCK=block, NORM=gain is not None, SILU=silu, RESIDUAL=residual, QUANT=scale is not None,
+        AHEAD=share, PDL=pdl,
         num_warps=warps or max(1, min(8, block // 256)), launch_pdl=pdl,
     )  # fmt: skip

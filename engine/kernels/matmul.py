@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.pdl import prefetch_l2, release, wait
+from engine.kernels.pdl import Ahead, ahead_arguments, prefetch_ahead, prefetch_l2, release, wait
 
 PLAIN, SILU, RESIDUAL = 0, 1, 2
 
@@ -32,9 +32,10 @@ def rms_factors(squares, n_parts, dim, eps, BM: tl.constexpr, PARTS: tl.constexp
 @triton.jit
 def matmul_kernel(
     x, weight, scale, out, parts, counters, squares_in, n_squares_in, gain, scaled, squares_out, N, eps,
+    ahead, ahead_stride, ahead_rows, ahead_bytes,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
     KIND: tl.constexpr, NORM: tl.constexpr, QUANT: tl.constexpr, SQUARE_PARTS: tl.constexpr, PREFETCH: tl.constexpr,
-    PDL: tl.constexpr, PRECISION: tl.constexpr,
+    AHEAD: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     split = tl.program_id(0)
     tile = tl.program_id(1)
@@ -47,11 +48,19 @@ def matmul_kernel(
     live = rows < N
     w = weight + tl.where(live, rows, 0).to(tl.int64) * K + k0
     up = w + N.to(tl.int64) * K
-    prefetch_l2(w, PREFETCH, PREFETCH)
-    if KIND == 1:
-        prefetch_l2(up, PREFETCH, PREFETCH)
+    if PREFETCH > 0:
+        prefetch_l2(w, PREFETCH, BN)
+        if KIND == 1:
+            prefetch_l2(up, PREFETCH, BN)
     wait(PDL)
     release(PDL)
+    at = tokens[None, :].to(tl.int64) * N + rows[:, None]
+    # What the ending needs is asked for now, not when the product is done and nothing else is left to hide the wait.
+    if NORM:
+        factor = rms_factors(squares_in, n_squares_in, K, eps, BM, SQUARE_PARTS)[None, :]
+    if KIND == 2:
+        before = tl.load(out + at, mask=live[:, None], other=0.0)
+        g = tl.load(gain + rows, mask=live, other=0.0).to(tl.float32)
     acc = tl.zeros([BN, BM], tl.float32)
     acc_up = tl.zeros([BN, BM], tl.float32)
     for step in tl.range(0, per, num_stages=STAGES):
@@ -70,6 +79,9 @@ def matmul_kernel(
         acc = tl.dot(wt.to(xt.dtype), xt, acc, input_precision=PRECISION)
         if KIND == 1:
             acc_up = tl.dot(ut.to(xt.dtype), xt, acc_up, input_precision=PRECISION)
+    prefetch_ahead(
+        ahead, ahead_stride, ahead_rows, ahead_bytes, tile * SPLIT + split, tl.num_programs(1) * SPLIT, AHEAD
+    )
     last = True
     if SPLIT > 1:
         # Parts lie [tile][split][BN][BM] (for the gate: twice that), so the summing program reads them in one run.
@@ -97,16 +109,13 @@ def matmul_kernel(
             if KIND == 1:
                 acc_up = acc_up * tl.load(scale + N + rows, mask=live, other=0.0).to(tl.float32)[:, None]
         if NORM:
-            factor = rms_factors(squares_in, n_squares_in, K, eps, BM, SQUARE_PARTS)[None, :]
             acc = acc * factor
             acc_up = acc_up * factor
         if KIND == 1:
             acc = acc / (1.0 + tl.exp(-acc)) * acc_up
-        at = tokens[None, :].to(tl.int64) * N + rows[:, None]
         if KIND == 2:
-            acc += tl.load(out + at, mask=live[:, None], other=0.0).to(tl.float32)
+            acc += before.to(tl.float32)
             tl.store(out + at, acc.to(out.dtype.element_ty), mask=live[:, None])
-            g = tl.load(gain + rows, mask=live, other=0.0).to(tl.float32)
             tl.store(scaled + at, (acc * g[:, None]).to(scaled.dtype.element_ty), mask=live[:, None])
             total = tl.sum(tl.where(live[:, None], acc * acc, 0.0), 0)
             tl.store(squares_out + tile * BM + tokens, total)
@@ -164,6 +173,7 @@ def matmul(
     scaled: torch.Tensor | None = None,
     squares_out: torch.Tensor | None = None,
     scale: torch.Tensor | None = None,
+    ahead: Ahead | None = None,
     pdl: bool = False,
 ) -> int:
     """out[BM, N] = x[BM, K] · weightᵀ with the given ending; returns the number of partial sums of squares written."""
@@ -171,15 +181,16 @@ def matmul(
     n = rows // 2 if kind == SILU else rows
     tiles = triton.cdiv(n, tiling.bn)
     prefetch = min(tiling.prefetch, k * weight.element_size() // tiling.split // 16 * 16) if pdl else 0
+    *asked, share = ahead_arguments(ahead if pdl else None, weight)
     matmul_kernel[(tiling.split, tiles)](
         x, weight, scale if scale is not None else x, out, scratch.parts, scratch.counters,
         norm.sums if norm is not None else scratch.parts, norm.parts if norm is not None else 0,
         gain if gain is not None else x, scaled if scaled is not None else out,
-        squares_out if squares_out is not None else scratch.parts, n, eps,
+        squares_out if squares_out is not None else scratch.parts, n, eps, *asked,
         K=k, BM=bm, BN=tiling.bn, BK=tiling.bk, SPLIT=tiling.split, STAGES=tiling.stages, KIND=kind,
         NORM=norm is not None, QUANT=scale is not None,
         SQUARE_PARTS=triton.next_power_of_2(max(1, norm.parts)) if norm is not None else 1,
-        PREFETCH=prefetch, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
+        PREFETCH=prefetch, AHEAD=share, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
         num_warps=tiling.warps, launch_pdl=pdl,
     )  # fmt: skip
     return tiles

@@ -111,7 +111,7 @@ def silu_mul_kernel(x, out, F: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.conste
 
 @triton.jit
 def advance_kernel(
-    ids, sample_rows, sample_positions, last_tokens, positions, n_slots, N, BLOCK: tl.constexpr, PDL: tl.constexpr
+    ids, sample_rows, sample_positions, last_tokens, positions, N, BLOCK: tl.constexpr, PDL: tl.constexpr
 ):
     """The sampled ids become the rows' next tokens (0 for a row without a valid one) and the positions move on."""
     wait(PDL)
@@ -121,9 +121,9 @@ def advance_kernel(
     ok = row >= 0
     token = tl.load(ids + i, mask=ok, other=0)
     tl.store(last_tokens + row, tl.maximum(token, 0), mask=ok)
-    here = tl.load(positions + row, mask=ok & (i < n_slots), other=0)
-    given = tl.load(sample_positions + i, mask=ok & (i >= n_slots), other=0)
-    tl.store(positions + row, tl.where(i < n_slots, here + 1, given), mask=ok)
+    given = tl.load(sample_positions + i, mask=ok, other=0)
+    here = tl.load(positions + row, mask=ok, other=0)
+    tl.store(positions + row, tl.where(given < 0, here + 1, given), mask=ok)
 
 
 def embed(
@@ -179,3 +179,41 @@ def silu_mul(x: torch.Tensor, out: torch.Tensor, tokens: int, *, pdl: bool = Fal
 
 def _warps(width: int) -> int:
     return max(1, min(8, triton.next_power_of_2(width) // 256))
+
+
+def apply(
+    control: torch.Tensor,
+    temperatures: torch.Tensor,
+    top_ps: torch.Tensor,
+    seeds: torch.Tensor,
+    tables: torch.Tensor,
+    *,
+    setups_at: int,
+    grants_at: int,
+    setups: int,
+    grants: int,
+    pdl: bool = False,
+) -> None:
+    """`setups` and `grants` are the most that the control block can hold."""
+    apply_kernel[(triton.cdiv(grants, 256),)](
+        control, temperatures, top_ps, seeds, tables, tables.stride(0),
+        SETUPS_AT=setups_at, GRANTS_AT=grants_at, SETUPS=triton.next_power_of_2(setups), BLOCK=256, PDL=pdl,
+        num_warps=4, launch_pdl=pdl,
+    )  # fmt: skip
+
+
+def advance(
+    ids: torch.Tensor,
+    sample_rows: torch.Tensor,
+    sample_positions: torch.Tensor,
+    last_tokens: torch.Tensor,
+    positions: torch.Tensor,
+    *,
+    pdl: bool = False,
+) -> None:
+    """A sample position of -1 means: one behind where the row is."""
+    count = ids.shape[0]
+    advance_kernel[(1,)](
+        ids, sample_rows, sample_positions, last_tokens, positions, count,
+        BLOCK=triton.next_power_of_2(count), PDL=pdl, num_warps=1, launch_pdl=pdl,
+    )  # fmt: skip

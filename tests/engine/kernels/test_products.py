@@ -61,7 +61,7 @@ def test_few_tokens(kind: int, k: int, split: int) -> None:
     halves = x.float().square().unflatten(1, (2, -1)).sum(-1).T.contiguous()
     scratch = Scratch.allocate(DEVICE, 1 << 16, 64)
     parts = matmul(
-        x, w, out, Tiling(bn=16 if kind != PLAIN else 32, bk=32, split=split, stages=2, warps=4), scratch,
+        x, w, out, Tiling(bn=16, bk=32, split=split, stages=2, warps=4), scratch,
         bm=bm, kind=kind, norm=Squares(halves, 2), eps=EPS, gain=gain, scaled=scaled, squares_out=squares_out, pdl=PDL,
     )  # fmt: skip
     ones = torch.ones(k, device=DEVICE)
