@@ -1,0 +1,212 @@
+"""Meta's `llama` API on this engine: `from engine.llama import Llama, Dialog` in place of `from llama import …`.
+
+Started by python or by torchrun, on CPU or GPU, with any number of ranks that divides the model's heads; every rank
+makes the same calls, as scripts for the reference do, and gets the same results. docs/reference-api.md lists each
+deliberate difference.
+"""
+
+import random
+import sys
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from engine.chat_format import ChatFormat, chat_format, special_tags_in
+from engine.checkpoint import open_checkpoint
+from engine.config import EngineConfig, resolve
+from engine.errors import ConfigError, EngineError, InvalidDialog, PromptTooLong
+from engine.lockstep import Lockstep
+from engine.request import SamplingParams
+from engine.tokenizer import Tokenizer as AnyTokenizer
+
+PATIENCE = 1800.0  # seconds that a rank waits for the others: between two calls a script may do anything
+
+Role = Literal["system", "user", "assistant"]
+
+
+class Message(TypedDict):
+    role: Role
+    content: str
+
+
+class CompletionPrediction(TypedDict, total=False):
+    generation: str
+    tokens: list[str]  # only with logprobs
+    logprobs: list[float]  # only with logprobs
+
+
+class ChatPrediction(TypedDict, total=False):
+    generation: Message
+    tokens: list[str]  # only with logprobs
+    logprobs: list[float]  # only with logprobs
+
+
+Dialog = list[Message]
+
+
+class TooManyPrompts(EngineError):
+    """More prompts in one call than `max_batch_size`."""
+
+    def __init__(self, limit: int, got: int) -> None:
+        super().__init__(f"one call got {got} prompts; max_batch_size is {limit}")
+        self.limit, self.got = limit, got
+
+
+class SpecialTags(InvalidDialog):
+    """A message holds a mark that means something to the model; `tags` are those found."""
+
+    def __init__(self, dialog: int, tags: Sequence[str]) -> None:
+        super().__init__(f"dialogs[{dialog}]: special tags are not allowed as part of the prompt: {', '.join(tags)}")
+        self.dialog, self.tags = dialog, tuple(tags)
+
+
+class Tokenizer:
+    """The tokenizer as Meta's scripts use it."""
+
+    def __init__(self, inner: AnyTokenizer) -> None:
+        self._inner = inner
+        self.n_words = inner.vocab_size
+        self.bos_id = -1 if inner.bos_id is None else inner.bos_id
+        self.eos_id = inner.eos_id
+        self.pad_id = -1
+
+    def encode(self, s: str, bos: bool, eos: bool) -> list[int]:
+        return [
+            *([self.bos_id] if bos and self.bos_id >= 0 else []),
+            *self._inner.encode(s),
+            *([self.eos_id] if eos else []),
+        ]
+
+    def decode(self, t: Sequence[int] | int) -> str:
+        return self._inner.decode([t] if isinstance(t, int) else t)
+
+
+class Llama:
+    """A loaded model. Make one with `Llama.build`."""
+
+    def __init__(
+        self, engine: Lockstep, config: EngineConfig, tokenizer: AnyTokenizer, chat: ChatFormat, seed: int
+    ) -> None:
+        self.tokenizer = Tokenizer(tokenizer)
+        self._engine, self._config, self._chat = engine, config, chat
+        self._stop_ids = tokenizer.stop_ids
+        self._seeds = random.Random(seed)  # noqa: S311 - the same on every rank, and no secret
+        self._close = weakref.finalize(self, engine.close)  # at the latest when the program ends
+
+    @staticmethod
+    def build(
+        ckpt_dir: str,
+        tokenizer_path: str,
+        max_seq_len: int,
+        max_batch_size: int,
+        model_parallel_size: int | None = None,
+        seed: int = 1,
+    ) -> "Llama":
+        """Load a checkpoint on the ranks that torchrun started, or on one. ConfigError if it cannot be."""
+        started = time.monotonic()
+        checkpoint = open_checkpoint(ckpt_dir, tokenizer=Path(tokenizer_path))
+        config = resolve(checkpoint.spec, max_batch=max_batch_size, max_context=max_seq_len)
+        if model_parallel_size not in (None, config.world_size):
+            found = f"{config.world_size} ranks; start it with torchrun --nproc_per_node {model_parallel_size}"
+            raise ConfigError("model_parallel_size", expected=f"{model_parallel_size} ranks", found=found)
+        tokenizer = checkpoint.tokenizer()
+        chat = chat_format(checkpoint.spec, tokenizer)
+        config = replace(config, kv_pages=config.max_batch * config.pages_per_row, group_timeout=PATIENCE)
+        engine = Lockstep.load(config, checkpoint)
+        if config.rank == 0:
+            sys.stderr.write(f"Loaded in {time.monotonic() - started:.2f} seconds\n")
+        return Llama(engine, config, tokenizer, chat, seed)
+
+    def generate(
+        self,
+        prompt_tokens: list[list[int]],
+        max_gen_len: int,
+        temperature: float = 0.6,
+        top_p: float = 0.9,
+        logprobs: bool = False,
+        echo: bool = False,
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
+        """The ids that follow each prompt (with `echo`: the prompt's own before them), up to the end-of-text token."""
+        self._check(prompt_tokens, max_gen_len)
+        params = SamplingParams(temperature, top_p, max_gen_len, self._stop_ids | self._chat.stop_ids)
+        seeds = [self._seeds.getrandbits(64) for _ in prompt_tokens]
+        replies = self._engine.generate(prompt_tokens, params, seeds) if max_gen_len else [[] for _ in prompt_tokens]
+        starts = [0 if echo else len(prompt) for prompt in prompt_tokens]
+        whole = [[*prompt, *reply] for prompt, reply in zip(prompt_tokens, replies, strict=True)]
+        tokens = [ids[start:] for ids, start in zip(whole, starts, strict=True)]
+        if not logprobs:
+            return tokens, None
+        return tokens, [self._engine.score(ids)[start:] for ids, start in zip(whole, starts, strict=True)]
+
+    def text_completion(
+        self,
+        prompts: list[str],
+        temperature: float = 0.6,
+        top_p: float = 0.9,
+        max_gen_len: int | None = None,
+        logprobs: bool = False,
+        echo: bool = False,
+    ) -> list[CompletionPrediction]:
+        """What follows each text."""
+        ids = [self.tokenizer.encode(prompt, bos=True, eos=False) for prompt in prompts]
+        tokens, scores = self.generate(ids, self._reply_limit(max_gen_len), temperature, top_p, logprobs, echo)
+        predictions: list[CompletionPrediction] = [{"generation": self.tokenizer.decode(t)} for t in tokens]
+        if scores is not None:
+            for prediction, reply, score in zip(predictions, tokens, scores, strict=True):
+                prediction.update({"tokens": self._each(reply), "logprobs": score})
+        return predictions
+
+    def chat_completion(
+        self,
+        dialogs: list[Dialog],
+        temperature: float = 0.6,
+        top_p: float = 0.9,
+        max_gen_len: int | None = None,
+        logprobs: bool = False,
+    ) -> list[ChatPrediction]:
+        """The assistant's reply to each dialog. Nothing is generated unless every dialog can be answered."""
+        ids = [self._prompt(number, dialog) for number, dialog in enumerate(dialogs)]
+        tokens, scores = self.generate(ids, self._reply_limit(max_gen_len), temperature, top_p, logprobs)
+        predictions: list[ChatPrediction] = [
+            {"generation": {"role": "assistant", "content": self.tokenizer.decode(t)}} for t in tokens
+        ]
+        if scores is not None:
+            for prediction, reply, score in zip(predictions, tokens, scores, strict=True):
+                prediction.update({"tokens": self._each(reply), "logprobs": score})
+        return predictions
+
+    def _each(self, tokens: list[int]) -> list[str]:
+        return [self.tokenizer.decode(token) for token in tokens]
+
+    def close(self) -> None:
+        """Give the memory and the process group back. Leaving the program does it too."""
+        self._close()
+
+    def _reply_limit(self, max_gen_len: int | None) -> int:
+        return self._config.max_context - 1 if max_gen_len is None else max_gen_len
+
+    def _prompt(self, number: int, dialog: Dialog) -> list[int]:
+        try:
+            ids = self._chat.encode(dialog)
+        except InvalidDialog as error:
+            raise InvalidDialog(f"dialogs[{number}]: {error}") from error
+        if tags := special_tags_in(dialog):
+            raise SpecialTags(number, tags)
+        return ids
+
+    def _check(self, prompts: list[list[int]], max_gen_len: int) -> None:
+        """Refuse what the reference would refuse, or answer with nothing, before anything is computed."""
+        if len(prompts) > self._config.max_batch:
+            raise TooManyPrompts(self._config.max_batch, len(prompts))
+        for prompt in prompts:
+            if not prompt:
+                raise InvalidDialog("a prompt needs at least one token")
+            if len(prompt) >= self._config.max_context:
+                raise PromptTooLong(self._config.max_context - 1, len(prompt))
+            if not all(0 <= token < self.tokenizer.n_words for token in prompt):
+                raise InvalidDialog(f"a prompt holds an id outside the vocabulary of {self.tokenizer.n_words}")
+        if max_gen_len < 0:
+            raise EngineError(f"max_gen_len must be at least 0, not {max_gen_len}")
