@@ -1,0 +1,50 @@
+"""Small random checkpoints in Meta's format, with the vocabulary of the golden ones."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+VOCAB = 512
+
+
+def write_checkpoint(
+    folder: Path,
+    *,
+    dim: int = 48,
+    heads: int = 12,
+    kv_heads: int = 6,
+    layers: int = 2,
+    multiple_of: int = 24,
+    seed: int = 1,
+    spread: float = 0.15,
+) -> Path:
+    """One shard in float32. The feed-forward width is Meta's formula: 2/3 of 4 dim, rounded up."""
+    folder.mkdir(parents=True, exist_ok=True)
+    params = {"dim": dim, "n_heads": heads, "n_kv_heads": kv_heads, "n_layers": layers, "multiple_of": multiple_of}
+    (folder / "params.json").write_text(json.dumps(params | {"norm_eps": 1e-5, "vocab_size": -1}))
+    shutil.copy(GOLDEN / "llama2-tiny" / "tokenizer.model", folder / "tokenizer.model")
+    ffn = -(-int(2 * 4 * dim / 3) // multiple_of) * multiple_of
+    kv = dim // heads * kv_heads
+    shapes: dict[str, tuple[int, ...]] = {"tok_embeddings.weight": (VOCAB, dim), "output.weight": (VOCAB, dim)}
+    for layer in range(layers):
+        for name, shape in {
+            "attention.wq": (dim, dim),
+            "attention.wk": (kv, dim),
+            "attention.wv": (kv, dim),
+            "attention.wo": (dim, dim),
+            "feed_forward.w1": (ffn, dim),
+            "feed_forward.w2": (dim, ffn),
+            "feed_forward.w3": (ffn, dim),
+        }.items():
+            shapes[f"layers.{layer}.{name}.weight"] = shape
+    generator = torch.Generator().manual_seed(seed)
+    state = {name: torch.randn(shape, generator=generator) * spread for name, shape in shapes.items()}
+    for layer in range(layers):
+        for norm in ("attention_norm", "ffn_norm"):
+            state[f"layers.{layer}.{norm}.weight"] = 1 + 0.1 * torch.randn(dim, generator=generator)
+    state["norm.weight"] = 1 + 0.1 * torch.randn(dim, generator=generator)
+    torch.save(state, folder / "consolidated.00.pth")
+    return folder
