@@ -6,8 +6,8 @@ URLs, and the values of our own secret settings.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import logging.config
 import re
 import sys
 from collections.abc import Callable, MutableMapping
@@ -33,6 +33,7 @@ _QUIET = {
     "httpx2": logging.WARNING,
     "httpcore2": logging.WARNING,
     "apscheduler": logging.WARNING,
+    "alembic": logging.WARNING,
     "aiosqlite": logging.WARNING,
     "sqlalchemy": logging.WARNING,
     "asyncio": logging.WARNING,
@@ -81,6 +82,7 @@ def configure_log(settings: Settings, *, level: str | None = None) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    handler.addFilter(_is_news)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -101,6 +103,11 @@ def configure_log(settings: Settings, *, level: str | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A cancelled task is how things end here; APScheduler reports it as an error."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 def _last(redact_line: Callable[[object, str, str], str]) -> structlog.types.Processor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -45,6 +46,18 @@ def test_redacted(text: str, kept: str):
     assert TOKEN not in redacted
     assert HIDDEN in redacted
     assert kept in redacted
+
+
+def test_a_cancelled_task_is_no_news(capsys: pytest.CaptureFixture[str]):
+    configure_log(Settings(_env_file=None))
+    for error in (asyncio.CancelledError(), LookupError("real")):
+        try:
+            raise error
+        except BaseException:
+            logging.getLogger("apscheduler.executors.default").exception("the job raised")
+    err = capsys.readouterr().err
+    assert err.count("the job raised") == 1
+    assert "LookupError" in err
 
 
 @pytest.mark.parametrize("log_format", ["pretty", "json"])
