@@ -26,6 +26,7 @@ class EngineConfig:
     max_batch: int  # rows of the persistent batch
     max_context: int  # tokens of a request, prompt and reply together
     chunk: int  # prompt tokens that may join one step
+    burst: int = 0  # prompt tokens of a step when nobody decodes, or now and then; 0: never more than `chunk`
     page: int = PAGE
     kv_pages: int | None = None  # None: as many as memory allows
     quantize: str = "none"
@@ -71,12 +72,16 @@ def resolve(
     on_gpu = chosen.type == "cuda"
     if max_context is not None and not 1 < max_context <= spec.max_context:
         raise ConfigError("--max-seq-len", expected=f"2 to {spec.max_context} (the model's)", found=str(max_context))
+    rows = _at_least_one("--max-batch", max_batch, 32 if on_gpu else 8)
+    # On a GPU a step costs by the round total of its tokens.
+    usual = max(64, 512 - rows) if on_gpu else 64
     return EngineConfig(
         device=chosen,
         dtype=_dtype(dtype, spec, on_gpu),
-        max_batch=_at_least_one("--max-batch", max_batch, 32 if on_gpu else 8),
+        max_batch=rows,
         max_context=max_context or spec.max_context,
-        chunk=_at_least_one("--chunk", chunk, 256 if on_gpu else 64),
+        chunk=_at_least_one("--chunk", chunk, usual),
+        burst=2048 - rows if on_gpu and chunk is None and rows < 1024 else 0,
         kv_pages=kv_pages,
         quantize=_one_of("--quantize", quantize, QUANTIZE),
         kv_dtype=_one_of("--kv-dtype", kv_dtype, KV_DTYPES),

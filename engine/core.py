@@ -184,6 +184,7 @@ class Engine:
                 rows=config.max_batch,
                 pages=booted.runner.kv_pages,
                 chunk=config.chunk,
+                burst=config.burst,
                 max_context=config.max_context,
                 page=config.page,
             )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from engine.fairness import FairShare
 from engine.kv_cache import Hold, KVCache
+from engine.pacing import Pace
 from engine.plan import Chunk, Plan, RowSetup, float32
 from engine.request import FinishReason, Request, State
 
@@ -68,13 +69,22 @@ class _Draft:
 
 class Scheduler:
     def __init__(
-        self, *, rows: int, pages: int, chunk: int, max_context: int, page: int = 16, lookahead: int = 4
+        self,
+        *,
+        rows: int,
+        pages: int,
+        chunk: int,
+        max_context: int,
+        page: int = 16,
+        lookahead: int = 4,
+        burst: int = 0,
     ) -> None:
         if pages * page < max_context:
             raise ValueError(f"{pages} pages of {page} tokens cannot hold one context of {max_context}")
         self.cache = KVCache(pages, page)
         self.totals = Totals()
-        self._chunk, self._max_context, self._lookahead = chunk, max_context, lookahead
+        self._pace = Pace(chunk, burst, rows)
+        self._max_context, self._lookahead = max_context, lookahead
         self._free_rows = list(range(rows))
         self._freed: list[int] = []  # rows that the runners have not been told about
         self._running: dict[Request, None] = {}  # in the order of admission
@@ -158,11 +168,8 @@ class Scheduler:
             draft.decode[request] = None
 
     def _draft_chunks(self, draft: _Draft) -> None:
-        budget = self._chunk
-        while budget > 0:
-            request = self._next_prompt(draft)
-            if request is None:
-                return
+        granted = budget = self._pace.budget(len(draft.decode))
+        while budget > 0 and (request := self._next_prompt(draft)) is not None:
             if request.state is State.WAITING and not self._admit(draft, request):
                 draft.skip.add(request)
                 draft.full = True
@@ -183,6 +190,7 @@ class Scheduler:
                 request.computed += count
             self.totals.computed_tokens += count
             self._charge(request, count)
+        self._pace.spent(len(draft.decode), granted - budget)
 
     def _next_prompt(self, draft: _Draft) -> Request | None:
         """The prompt that is next by fairness: one that runs already or the head of a queue that may still enter."""
