@@ -5,12 +5,14 @@ starts a fresh group. torch is imported only once there is something to load: th
 """
 
 import os
+import re
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.cli import BAD_CONFIG, InspectOptions, ServeOptions, UsageError, parse
@@ -19,7 +21,7 @@ from engine.host import Host, say
 from engine.service import Loaded
 
 if TYPE_CHECKING:
-    from engine.checkpoint import Checkpoint
+    from engine.checkpoint import Checkpoint, ModelSpec
     from engine.config import EngineConfig
 
 SWITCH_INTERVAL = 0.0005  # seconds: the torch thread never waits long for the event loop's turn to end
@@ -89,7 +91,23 @@ def prepare(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
         seed=options.seed,
         share_gpu=options.share_gpu,
     )
+    if options.kv_memory is not None:
+        config = replace(config, kv_pages=_kv_pages(options.kv_memory, checkpoint.spec, config))
     return config, checkpoint
+
+
+def _kv_pages(wish: str, spec: "ModelSpec", config: "EngineConfig") -> int:
+    """`8GiB` of KV cache on each rank, or a plain number of tokens, as pages."""
+    from engine.memory import kv_bytes_per_page
+
+    given = re.fullmatch(r"(\d+(?:\.\d+)?)(GiB|MiB)?", wish)
+    if given is None:
+        raise ConfigError("--kv-memory", expected="a size such as 8GiB or 512MiB, or a number of tokens", found=wish)
+    number, unit = float(given[1]), given[2]
+    if unit is None:
+        return -(-int(number) // config.page)
+    item = None if config.kv_dtype == "auto" else 1
+    return int(number * (1 << (30 if unit == "GiB" else 20)) / kv_bytes_per_page(spec, config, item))
 
 
 def load(options: ServeOptions) -> Loaded:

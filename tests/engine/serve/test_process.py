@@ -1,6 +1,7 @@
 """`python -m engine` as a process: golden replies over HTTP, sockets, ends and exit codes."""
 
 import asyncio
+import shutil
 import socket
 import stat
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+import torch
 
 from tests.engine.serve.process import GOLDEN, EngineProcess, ask, children, golden, gone
 
@@ -214,3 +216,12 @@ def test_it_ends_with_its_parent_when_asked(tmp_path: Path) -> None:
         (child,) = children(engine.process.pid)
         engine.process.kill()
         gone(child)
+
+
+def test_weights_that_are_not_numbers(tmp_path: Path) -> None:
+    model = tmp_path / "nan"
+    shutil.copytree(TINY, model)
+    weights = torch.load(model / "consolidated.00.pth", weights_only=True)
+    weights["layers.1.feed_forward.w2.weight"][3, 5] = float("nan")
+    torch.save(weights, model / "consolidated.00.pth")
+    assert "NaN" in bad_start(tmp_path, "--model", str(model), "--port", "0")

@@ -1,5 +1,6 @@
 """Two ranks under torchrun: the same replies, and what happens when one of them, or their launcher, is killed."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -99,6 +100,32 @@ def test_a_killed_rank_is_an_error_and_a_restart(tmp_path: Path) -> None:
 @pytest.mark.timeout(1200)
 def test_twenty_killed_ranks(tmp_path: Path) -> None:
     kill_rounds(tmp_path, 20)
+
+
+@pytest.mark.parametrize(("victim", "number"), [(1, signal.SIGSTOP), (0, signal.SIGKILL)])
+def test_a_rank_that_hangs_and_rank_0_that_dies(victim: int, number: signal.Signals, tmp_path: Path) -> None:
+    """On a Unix socket: what the dead engine left there is replaced."""
+    path = tmp_path / "socket"
+    with EngineProcess("--model", MODEL, "--uds", str(path), ranks=2, restarts=1, log=tmp_path / "log") as engine:
+        transport = httpx.HTTPTransport(uds=str(path))
+        with httpx.Client(transport=transport, base_url="http://engine", timeout=60) as http:
+            engine.ready()
+            body = {"messages": HELLO, "stream": True, "ignore_eos": True}
+            started = 0.0
+            with http.stream("POST", "/v1/chat/completions", json=body) as response:
+                text = ""
+                with contextlib.suppress(httpx.HTTPError):
+                    for line in response.iter_lines():
+                        text += line
+                        if not started and text.count("content") > 5:
+                            os.kill(engine.rank(victim), number)
+                            started = time.monotonic()
+            assert time.monotonic() - started < ERROR_WITHIN
+            assert "[DONE]" not in text
+            assert ('"error"' in text) == (victim != 0)
+            engine.ready(2)
+            dialog, reply = next(golden("llama2-tiny-mp2"))
+            assert ask(http, dialog, max_tokens=24).json()["choices"][0]["message"]["content"] == reply
 
 
 def test_ranks_do_not_outlive_their_launcher(tmp_path: Path) -> None:
