@@ -10,6 +10,7 @@ from discord.ui import Button, View
 from bot.chat import ChatReply, ChatRequest
 from bot.cogs._delivery import NO_MENTIONS, InteractionSurface, acknowledge
 from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction, Parts, key_of
+from bot.crash import crash_point
 from bot.reply import ReplyGone, StreamedReply
 
 log = structlog.get_logger(__name__)
@@ -22,6 +23,7 @@ def chat_command(parts: Parts) -> app_commands.Command[app_commands.Group, ..., 
     @app_commands.describe(message="What you want to say", private="Only you see the answer (default: everyone does)")
     async def chat(interaction: Interaction, message: str, private: bool = False) -> None:
         if await acknowledge(interaction, private=private):
+            crash_point("after_acknowledge")
             await _reply(parts, interaction, message, private=private)
 
     chat.allowed_contexts = ANYWHERE
@@ -44,6 +46,7 @@ async def _reply(parts: Parts, interaction: Interaction, message: str, *, privat
         result = await parts.chat.chat(request, reply.push)
         parts.running.pop(interaction.id)
         await reply.finish(_text(result))
+        crash_point("after_final_edit")
     except ReplyGone as gone:
         await reply.cancel()
         log.info("no final text", interaction=interaction.id, reason=gone.reason)

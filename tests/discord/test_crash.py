@@ -1,0 +1,146 @@
+"""The bot killed as by a power cut, at named points and at any moment, on both databases.
+
+What must hold: a reply that Discord was given in full is in the database; nothing is ever half there or there twice;
+the next start says on Discord which answers will not come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from models.database import Database
+from tests.discord.harness import World, world
+from tests.fake_discord import Interaction
+from tests.fake_engine import Script
+
+CUT_OFF = "I was restarted while I was writing this answer. Please ask again."
+
+
+@dataclass(frozen=True)
+class Turn:
+    status: str
+    user: str
+    reply: str | None
+    reply_token: str | None
+
+
+async def stored(url: str) -> dict[int, list[Turn]]:
+    """All turns, by the interaction that they answer."""
+    database = Database(url)
+    try:
+        async with database.read() as session:
+            found = await session.execute(
+                text("SELECT interaction_id, status, user_text, reply, reply_token FROM turns ORDER BY id")
+            )
+            grouped: dict[int, list[Turn]] = {}
+            for interaction_id, *rest in found:
+                grouped.setdefault(interaction_id, []).append(Turn(*rest))
+            return grouped
+    finally:
+        await database.close()
+
+
+@pytest.mark.parametrize(
+    ("point", "status", "shown"),
+    [
+        ("after_acknowledge", None, ""),
+        ("after_begin_turn", "interrupted", CUT_OFF),
+        ("before_finish", "interrupted", CUT_OFF),
+        ("after_finish", "done", ""),
+        ("after_final_edit", "done", "You said: Are you there?"),
+    ],
+)
+async def test_cases_1_and_2_killed_at_a_named_point(
+    database_url: str, tmp_path: Path, point: str, status: str | None, shown: str
+) -> None:
+    async with world(database_url, tmp_path, CRASH_AT=point) as here:
+        guild, ann = await here.member()
+        asked = await here.discord.chat(guild, ann, "Are you there?")
+        assert await here.bot.wait() == -9
+        await here.start_bot(CRASH_AT="")
+        if shown:
+            await here.discord.until(lambda: asked.reply() == shown)
+        again = await here.ask(guild, ann, "And now?")
+        assert again.reply() == "You said: And now?"
+        remembered = ["Are you there?", "You said: Are you there?"] if status == "done" else []
+        prompt = [message["content"] for message in here.engine.requests[-1].messages[1:]]
+        assert prompt == [*remembered, "And now?"]
+        turns = (await stored(database_url)).get(asked.id, [])
+        assert [turn.status for turn in turns] == ([status] if status else [])
+        assert len(asked.messages()) == 1
+
+
+async def test_case_3_killed_at_any_moment(database_url: str, tmp_path: Path) -> None:
+    await kill_again_and_again(database_url, tmp_path, kills=4, seed=7)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+async def test_case_3_killed_at_any_moment_200_times(database_url: str, tmp_path: Path) -> None:
+    await kill_again_and_again(database_url, tmp_path, kills=200, seed=11)
+
+
+async def kill_again_and_again(database_url: str, folder: Path, *, kills: int, seed: int) -> None:
+    chance = random.Random(seed)
+    async with world(database_url, folder, SHUTDOWN_GRACE="5") as here:
+        here.discord.rest.limits["webhook"] = (50, 1.0)
+        here.engine.default = lambda request: Script(
+            deltas=("You ", "said: ", request.last), pace=chance.choice((0.0, 0.02, 0.15))
+        )
+        people = [await here.member(f"member{number}") for number in range(6)]
+        asked: list[Interaction] = []
+        for kill in range(kills):
+            talking = asyncio.create_task(talk(here, people, asked, f"round {kill}"))
+            await asyncio.sleep(chance.uniform(0.05, 1.8))
+            await here.bot.kill()
+            talking.cancel()
+            await asyncio.gather(talking, return_exceptions=True)
+            await here.start_bot()
+        await asyncio.gather(*(here.ask(guild, user, "The end") for guild, user in people))
+        turns = await stored(database_url)
+        cut_off = [each for each in asked if [turn.status for turn in turns.get(each.id, [])] == ["interrupted"]]
+        await here.discord.until(lambda: all(each.reply() == CUT_OFF for each in cut_off), timeout=40)
+        assert await here.bot.stop() == 0
+    assert check(asked, await stored(database_url)) >= kills, "the bot hardly came to answer"
+    if database_url.startswith("sqlite"):
+        with sqlite3.connect(database_url.removeprefix("sqlite:///")) as database:
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+        database.close()
+
+
+async def talk(here: World, people: list[tuple[object, object]], asked: list[Interaction], label: str) -> None:
+    """Everybody asks, and asks again, until the bot is gone."""
+    for number in itertools.count():
+        for guild, user in people:
+            asked.append(await here.discord.chat(guild, user, f"{label}, question {number}"))  # type: ignore[arg-type]
+        await asyncio.sleep(0.4)
+
+
+def check(asked: list[Interaction], turns: dict[int, list[Turn]]) -> int:
+    """Whether the database and what people saw agree; how many were answered in full."""
+    answered = 0
+    for each in asked:
+        question = each.data["options"][0]["value"]
+        rows = turns.get(each.id, [])
+        assert len(rows) <= 1, "an interaction was answered twice"
+        for turn in rows:
+            assert turn.user == question
+            assert (turn.reply is not None) == (turn.status == "done"), "half a pair"
+            assert turn.status in ("done", "interrupted", "failed")
+            assert turn.reply_token is None
+        whole = f"You said: {question}"
+        shown = [message for message in each.messages() if message.content == whole and not message.buttons()]
+        assert len(shown) <= 1
+        if shown:
+            answered += 1
+            assert [(turn.status, turn.reply) for turn in rows] == [("done", whole)], "shown, and not in the database"
+    return answered
