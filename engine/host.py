@@ -29,6 +29,7 @@ from engine.stats import EngineStats
 GRACE = 3.0  # seconds that running replies get after SIGTERM
 LEAVE = 1.0  # seconds for the last bytes, and again for the other ranks
 WATCH = 0.2  # seconds between looks at the engine
+STALL = 180.0  # seconds without a step, while there are requests, after which the engine is taken for dead
 PROGRESS = 5.0  # seconds between signs of life while loading
 IDLE_CONNECTION = 75  # seconds that a client may keep an idle connection for its next request
 
@@ -103,10 +104,12 @@ class Host:
             traceback.print_exc()
             return 1
         service.ready(loaded)
+        progress = Progress(time.monotonic())
         while not stop.is_set():
-            if loaded.engine.failure is not None:
-                service.fail(loaded.engine.failure)
-                say(f"failed: {loaded.engine.failure}")
+            failure = loaded.engine.failure or progress.stall(loaded.engine.stats(), time.monotonic())
+            if failure is not None:
+                service.fail(failure)
+                say(f"failed: {failure}")
                 return 1
             if serving.done():
                 return 1
@@ -133,6 +136,19 @@ class Host:
 
     def _stats(self) -> EngineStats | None:
         return self._loaded.engine.stats() if self._loaded is not None else None
+
+
+class Progress:
+    """Notices an engine that has something to do and does nothing; the engine itself watches for shorter hangs."""
+
+    def __init__(self, now: float) -> None:
+        self._steps = -1
+        self._since = now
+
+    def stall(self, stats: EngineStats, now: float) -> str | None:
+        if stats.steps != self._steps or not stats.running + stats.waiting:
+            self._steps, self._since = stats.steps, now
+        return f"no step for {STALL:.0f} s" if now - self._since > STALL else None
 
 
 def _in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":

@@ -6,6 +6,7 @@ starts a fresh group. torch is imported only once there is something to load: th
 
 import os
 import re
+import resource
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ RANK_0_SPEAKS = 3.0  # seconds that other ranks leave to rank 0 to name a mistak
 PARENT_WATCH = 1.0
 PARENT_GRACE = 8.0
 PROBE_TIMEOUT = 600.0
+CONNECTIONS = 65536
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     if isinstance(options, InspectOptions):
         return _inspect(options)
     sys.setswitchinterval(SWITCH_INTERVAL)
+    _allow_many_connections()
     if options.exit_with_parent or "TORCHELASTIC_RUN_ID" in os.environ:
         _end_with_parent(graceful=_rank() == 0)
     return _serve(options) if _rank() == 0 else _follow(options)
@@ -143,6 +146,14 @@ def _inspect(options: InspectOptions) -> int:
 def _give_up(problem: str) -> int:
     say(problem)
     return BAD_CONFIG
+
+
+def _allow_many_connections() -> None:
+    """Every waiting client holds a file descriptor, and the usual limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS if hard == resource.RLIM_INFINITY else min(CONNECTIONS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _rank() -> int:
