@@ -42,7 +42,7 @@ class EngineConfig:
     share_gpu: bool = False  # ranks may share a GPU, over gloo: a correctness check, never fast
     heartbeat: float = 2.0  # seconds between signs of life from rank 0; 0: none
     group_timeout: float = 60.0  # seconds of silence after which a rank gives the others up
-    step_timeout: float = 8.0  # a step that takes longer (and longer than 5 warm-up steps) means a hung rank
+    step_timeout: float = 7.0  # a step that takes longer (and longer than 5 warm-up steps) means a hung rank
     exit_on_failure: bool = True  # a failed step ends the process, so that the launcher starts a fresh group
 
     @property

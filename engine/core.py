@@ -35,7 +35,7 @@ from engine.watchdog import Watchdog
 
 __all__ = ["Engine", "EngineDead", "Generation", "GenerationFailed", "SamplingParams", "Update", "Usage", "follow"]
 
-LAST_WORDS = 5.0  # seconds after a failure in which the server may tell its clients, before the process ends itself
+LAST_WORDS = 2.5  # seconds after a failure in which the server may tell its clients, before the process ends itself
 JOIN = 10.0  # seconds that `close` waits for the running step
 SLOW_STEPS = 5.0  # a step is hung when it takes this many times the longest one at start (and `step_timeout`)
 FAILED_REPLY = "The engine failed while it was writing this reply."

@@ -1,6 +1,7 @@
 """One rank of a test, as a process: `python -m tests.engine.core.rank_worker JOB '{"model": …}'`."""
 
 import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -18,9 +19,11 @@ from engine.core import Engine, follow
 from engine.errors import ConfigError, EngineError
 from engine.loop import Loop, obey
 from engine.model import Transformer
+from engine.plan import Plan
 from engine.ranks import connect
 from engine.request import Request, SamplingParams, State
 from engine.scheduler import Scheduler
+from engine.torch_runner import TorchRunner, TorchTicket
 
 
 @torch.inference_mode()
@@ -52,9 +55,13 @@ def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: 
     return Path(f"{out}.json").write_text(json.dumps([request.output for request in requests])) and None
 
 
-def serve(config: EngineConfig, model: str, silence: float = 0.0, length: int = 8, rounds: int = 1) -> None:
+def serve(
+    config: EngineConfig, model: str, silence: float = 0.0, length: int = 8, rounds: int = 1, break_rank: int = -1
+) -> None:
     """Rank 0 says what it samples, a line for each step, after `silence` seconds; and how it ended."""
     checkpoint = open_checkpoint(model)
+    if config.rank == break_rank:
+        break_after(20)
     if config.rank:
         return follow(config, checkpoint)
     engine = Engine.start(config, checkpoint)
@@ -72,6 +79,18 @@ def serve(config: EngineConfig, model: str, silence: float = 0.0, length: int = 
             time.sleep(60)
     engine.close()
     say(f"closed {engine.failure}")
+
+
+def break_after(steps: int) -> None:
+    """The memory of this rank's device is exhausted in a later step."""
+    launch, count = TorchRunner.launch, itertools.count()
+
+    def failing(self: TorchRunner, plan: Plan) -> TorchTicket:
+        if next(count) >= steps:
+            raise torch.OutOfMemoryError("no memory left")
+        return launch(self, plan)
+
+    TorchRunner.launch = failing  # type: ignore[method-assign]
 
 
 def say(line: str) -> None:

@@ -1,0 +1,307 @@
+"""The engine as its callers know it: on an event loop or without one, alone or among many, to every kind of end."""
+
+import asyncio
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from random import Random
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.config import EngineConfig, resolve
+from engine.core import Engine, EngineDead, Generation, GenerationFailed, SamplingParams
+from engine.errors import Busy, ConfigError, EngineError, PromptTooLong
+from engine.load import load_model
+from engine.plan import Plan
+from engine.torch_runner import TorchRunner, TorchTicket
+from tests.engine.core.rank_worker import all_logits
+from tests.engine.core.tiny import VOCAB, write_checkpoint
+
+CONTEXT = 96
+GREEDY = SamplingParams(temperature=0.0, max_tokens=10)
+Alone = Callable[[list[int], int], list[int]]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(write_checkpoint(tmp_path_factory.mktemp("model"), dim=32, heads=4, kv_heads=2, layers=1))
+
+
+def configure(checkpoint: Checkpoint, **changes: object) -> EngineConfig:
+    config = resolve(checkpoint.spec, device="cpu", max_context=CONTEXT, max_batch=4, chunk=16, seed=1)
+    return dataclasses.replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint: Checkpoint) -> Iterator[Engine]:
+    engine = Engine.start(configure(checkpoint), checkpoint)
+    yield engine
+    engine.close()
+    assert engine.failure is None
+
+
+@pytest.fixture(scope="module")
+def alone(checkpoint: Checkpoint) -> Alone:
+    """The greedy reply to a prompt by nothing but the model: no pages, no batch, no cache."""
+    model = load_model(configure(checkpoint), checkpoint)
+
+    def reply(ids: list[int], length: int) -> list[int]:
+        tokens = list(ids)
+        while len(tokens) < min(len(ids) + length, CONTEXT):
+            tokens.append(int(all_logits(model, tokens)[-1].argmax()))
+        return tokens[len(ids) :]
+
+    return reply
+
+
+def prompt(seed: int, length: int = 20) -> list[int]:
+    return [Random(seed).randrange(3, VOCAB) for _ in range(length)]
+
+
+def settle(engine: Engine) -> None:
+    end = time.monotonic() + 10
+    while engine.stats().running or engine.stats().waiting:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+async def read(generation: Generation) -> list[int]:
+    return [token async for ids in generation for token in ids]
+
+
+async def test_many_at_once_get_what_each_gets_alone(engine: Engine, alone: Alone) -> None:
+    prompts = [prompt(n, 5 + 7 * n % 60) for n in range(12)]
+    together = await asyncio.gather(*(read(engine.submit(p, GREEDY, client=str(n))) for n, p in enumerate(prompts)))
+    for one, ids in zip(prompts, together, strict=True):
+        assert alone(one, 10) == ids
+
+
+async def test_ids_arrive_as_they_are_made_and_the_end_says_why(engine: Engine) -> None:
+    generation = engine.submit(prompt(1), GREEDY)
+    batches = [ids async for ids in generation]
+    assert len(batches) > 1
+    assert sum(map(len, batches)) == 10
+    assert generation.finish_reason == "length"
+    assert (generation.usage.prompt_tokens, generation.usage.completion_tokens) == (20, 10)
+
+
+async def test_the_second_time_the_prefix_is_cached(engine: Engine) -> None:
+    text = prompt(2, 50)
+    await read(engine.submit(text, GREEDY, tenant="first"))
+    again, other = engine.submit(text, GREEDY, tenant="first"), engine.submit(text, GREEDY, tenant="second")
+    assert await read(again) == await read(other)
+    assert (again.usage.cached_tokens, other.usage.cached_tokens) == (48, 0)
+
+
+def test_sampling_depends_on_the_seed_and_on_nothing_else(engine: Engine, checkpoint: Checkpoint) -> None:
+    params = SamplingParams(temperature=1.0, top_p=0.95, max_tokens=30, seed=7)
+    fresh = Engine.start(configure(checkpoint, seed=99), checkpoint)
+    expected = fresh.submit(prompt(3), params).result(30)
+    fresh.close()
+    crowd = [engine.submit(prompt(50 + n), dataclasses.replace(params, seed=n)) for n in range(6)]
+    assert engine.submit(prompt(3), params, tenant="x").result(30) == expected
+    assert engine.submit(prompt(3), dataclasses.replace(params, seed=8)).result(30) != expected
+    assert engine.submit(prompt(3), dataclasses.replace(params, seed=None)).result(30) != expected
+    for generation in crowd:
+        generation.result(30)
+
+
+async def test_cancel_ends_a_reply_at_once(engine: Engine) -> None:
+    generation = engine.submit(prompt(4, 4), SamplingParams(temperature=0.0, max_tokens=None))
+    async for _ in generation:
+        generation.cancel()
+    assert generation.finish_reason == "cancelled"
+    generation.cancel()
+    assert len(generation.tokens) < CONTEXT - 4
+    settle(engine)
+
+
+def test_a_reply_stops_at_a_stop_token_unless_told_not_to(engine: Engine) -> None:
+    whole = engine.submit(prompt(5), GREEDY).result(30)
+    params = dataclasses.replace(GREEDY, stop_ids=frozenset({whole[4]}))
+    stopped = engine.submit(prompt(5), params)
+    assert stopped.result(30) == whole[: whole.index(whole[4])]
+    assert stopped.finish_reason == "stop"
+    assert engine.submit(prompt(5), dataclasses.replace(params, ignore_eos=True)).result(30) == whole
+
+
+def test_prompts_that_cannot_work_are_refused_with_numbers(engine: Engine) -> None:
+    with pytest.raises(PromptTooLong) as caught:
+        engine.submit([3] * CONTEXT, GREEDY)
+    assert (caught.value.limit, caught.value.got) == (CONTEXT - 1, CONTEXT)
+    assert len(engine.submit([3] * (CONTEXT - 1), GREEDY).result(30)) == 1
+    for bad, params in (
+        ([], GREEDY),
+        ([VOCAB], GREEDY),
+        ([-1], GREEDY),
+        ([3], SamplingParams(max_tokens=0)),
+        ([3], SamplingParams(temperature=float("nan"))),
+        ([3], SamplingParams(top_p=1.5)),
+    ):
+        with pytest.raises(EngineError):
+            engine.submit(bad, params)
+
+
+async def test_a_slow_reader_delays_nobody(engine: Engine) -> None:
+    slow = engine.submit(prompt(6), SamplingParams(temperature=0.0, max_tokens=40))
+    for n in range(5):
+        assert len(await read(engine.submit(prompt(60 + n), GREEDY))) == 10
+    await asyncio.to_thread(slow.result, 30)
+    assert len(await read(slow)) == 40
+
+
+def test_the_queue_is_bounded_but_open_to_those_who_have_nothing_in_it(checkpoint: Checkpoint) -> None:
+    engine = Engine.start(configure(checkpoint, max_waiting=6), checkpoint)
+    blocked = threading.Event()
+    with block_steps(blocked):
+        params = SamplingParams(temperature=0.0, max_tokens=4)
+        accepted = [engine.submit(prompt(n), params, tenant="loud", client=str(n)) for n in range(10)]
+        with pytest.raises(Busy) as caught:
+            engine.submit(prompt(99), params, tenant="loud")
+        assert 1 <= caught.value.retry_after <= 60
+        quiet = engine.submit(prompt(100), params, tenant="quiet")
+        with pytest.raises(Busy):
+            engine.submit(prompt(101), params, tenant="quiet")
+        blocked.set()
+        for generation in (*accepted, quiet):
+            assert len(generation.result(30)) == 4
+    engine.submit(prompt(102), params, tenant="loud").result(30)
+    engine.close()
+
+
+def test_a_failed_step_fails_every_reply_and_the_engine(checkpoint: Checkpoint) -> None:
+    engine = Engine.start(configure(checkpoint), checkpoint)
+    running = [engine.submit(prompt(n), SamplingParams(max_tokens=60)) for n in range(6)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TorchRunner, "launch", _no_memory)
+        for generation in running:
+            with pytest.raises(GenerationFailed, match="The engine failed"):
+                generation.result(30)
+            assert generation.finish_reason == "error"
+    assert engine.failure == "OutOfMemoryError: no memory left"
+    with pytest.raises(EngineDead):
+        engine.submit([3], GREEDY)
+    engine.close()
+
+
+async def test_closing_ends_what_runs(checkpoint: Checkpoint) -> None:
+    engine = Engine.start(configure(checkpoint), checkpoint)
+    running = [engine.submit(prompt(n, 4), SamplingParams(temperature=0.0, max_tokens=90)) for n in range(6)]
+    await asyncio.to_thread(engine.close)
+    for generation in running:
+        await read(generation)
+        assert generation.finish_reason == "cancelled"
+    with pytest.raises(EngineDead):
+        engine.submit([3], GREEDY)
+
+
+def test_numbers_that_are_none_fail_the_reply_that_has_them(checkpoint: Checkpoint) -> None:
+    engine = Engine.start(configure(checkpoint), checkpoint)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.torch_runner.greedy", lambda logits: torch.full((len(logits),), -1))
+        with pytest.raises(GenerationFailed, match="not a number"):
+            engine.submit(prompt(1), GREEDY).result(30)
+    assert len(engine.submit(prompt(1), GREEDY).result(30)) == 10
+    engine.close()
+
+
+def test_too_little_memory_says_what_fits(checkpoint: Checkpoint) -> None:
+    with pytest.raises(ConfigError, match="--max-seq-len: expected at most 64, as many tokens as the free memory"):
+        Engine.start(configure(checkpoint, kv_pages=4), checkpoint)
+
+
+def test_the_figures_add_up(checkpoint: Checkpoint) -> None:
+    engine = Engine.start(configure(checkpoint), checkpoint)
+    for n in range(3):
+        engine.submit([*prompt(1, 40), n], GREEDY).result(30)
+    settle(engine)
+    stats = engine.stats()
+    assert stats.prompt_tokens == 123 == stats.prompt_tokens_computed + stats.prompt_tokens_cached
+    assert stats.prompt_tokens_cached == 64
+    assert stats.tokens_generated == 30
+    assert stats.finished == {"length": 3}
+    assert stats.kv_tokens_used == 0 < stats.kv_tokens_cached < stats.kv_tokens_total
+    assert stats.first_token_time.cumulative[-1][1] == stats.queue_time.cumulative[-1][1] == 3
+    assert stats.step_time.cumulative[-1][1] == stats.steps
+    assert stats.rank_memory[0] > 0
+    engine.close()
+
+
+events = st.lists(
+    st.tuples(
+        st.integers(0, 5),  # whose persona
+        st.integers(0, 3),  # of which dialog: later turns are trimmed and begin elsewhere
+        st.integers(1, 30),  # length of the message
+        st.integers(1, 25),  # ids wanted
+        st.sampled_from(["read", "read", "cancel", "leave"]),
+    ),
+    min_size=3,
+    max_size=14,
+)
+
+
+@pytest.fixture(scope="module")
+def small(checkpoint: Checkpoint) -> Iterator[Engine]:
+    """Little memory, so that requests are preempted and pages given up."""
+    engine = Engine.start(configure(checkpoint, kv_pages=10), checkpoint)
+    yield engine
+    engine.close()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events)
+def test_any_interleaving_gives_the_replies_of_the_requests_alone(
+    small: Engine, alone: Alone, events: list[tuple[int, int, int, int, str]]
+) -> None:
+    started = []
+    for n, (persona, trim, length, wanted, fate) in enumerate(events):
+        ids = [*prompt(persona % 2, 20), *prompt(1000 + trim, 40)[10 * trim :], *prompt(n, length)][: CONTEXT - 2]
+        params = SamplingParams(temperature=0.0, max_tokens=wanted)
+        generation = small.submit(ids, params, client=str(n % 3), tenant=str(persona % 3))
+        if fate == "leave":
+            generation.cancel()
+        started.append((ids, params, generation, fate))
+        if fate == "cancel":
+            time.sleep(0.002)
+            generation.cancel()
+    for ids, params, generation, fate in started:
+        got = generation.result(60)
+        expected = alone(ids, params.max_tokens or CONTEXT)
+        assert got == expected[: len(got)]
+        assert fate != "read" or got == expected
+    settle(small)
+
+
+def test_little_memory_meant_preemption(small: Engine) -> None:
+    running = [small.submit(prompt(n, 30), SamplingParams(temperature=0.0, max_tokens=60)) for n in range(6)]
+    for generation in running:
+        generation.result(60)
+    assert small.stats().preemptions > 0
+
+
+class block_steps:
+    """No step ends before `release` is set."""
+
+    def __init__(self, release: threading.Event) -> None:
+        self._release, self._patch = release, pytest.MonkeyPatch()
+
+    def __enter__(self) -> None:
+        collect = TorchRunner.collect
+
+        def slow(runner: TorchRunner, ticket: TorchTicket) -> dict[int, int]:
+            self._release.wait(30)
+            return collect(runner, ticket)
+
+        self._patch.setattr(TorchRunner, "collect", slow)
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.undo()
+
+
+def _no_memory(runner: TorchRunner, plan: Plan) -> TorchTicket:
+    raise torch.OutOfMemoryError("no memory left")

@@ -1,0 +1,102 @@
+"""Ranks that die, hang, or have nothing to do for a long while."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import ranks
+from engine.config import EngineConfig
+from engine.plan import NOP, STOP, Order
+from tests.engine.core.tiny import write_checkpoint
+from tests.engine.core.world import World
+
+LONG = 200  # ids of a reply that is still running when something happens to a rank
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_checkpoint(tmp_path_factory.mktemp("model"), heads=4, kv_heads=2))
+
+
+@pytest.mark.parametrize("heartbeat", [0.5, 0.0])
+def test_an_idle_night_needs_the_heartbeat(model: str, heartbeat: float) -> None:
+    """Three timeouts of silence: answered with the heartbeat, and only with it."""
+    timing = {"heartbeat": heartbeat, "group_timeout": 2.0, "step_timeout": 4.0}
+    with World(2, "serve", model=model, silence=6.5, config=timing) as world:
+        world.wait_for("ready")
+        if heartbeat:
+            world.wait_for("reply")
+            assert world.codes() == [0, 0], world.said
+            assert "closed None" in world.said[0]
+        else:
+            assert world.code(1, 30) == 1
+            world.wait_for("failed")
+            assert world.code(0, 30) == 1
+
+
+def test_a_killed_follower_fails_the_reply_and_ends_the_group(model: str) -> None:
+    with World(2, "serve", model=model, length=LONG) as world:
+        world.wait_for("tokens 3")
+        world.signal(1, signal.SIGKILL)
+        killed = time.monotonic()
+        assert "The engine failed while it was writing this reply." in world.wait_for("failed", 10)
+        assert world.code(0, 10 - (time.monotonic() - killed)) == 1
+
+
+def test_a_hung_follower_is_noticed_and_taken_along(model: str) -> None:
+    with World(2, "serve", model=model, length=LONG, config={"step_timeout": 3.0}) as world:
+        world.wait_for("tokens 3")
+        world.signal(1, signal.SIGSTOP)
+        world.wait_for("failed", 10)
+        assert world.codes(10) == [1, -signal.SIGKILL]
+
+
+def test_an_idle_group_notices_a_hung_follower(model: str) -> None:
+    timing = {"heartbeat": 0.5, "step_timeout": 2.0}
+    with World(2, "serve", model=model, silence=30.0, config=timing) as world:
+        world.wait_for("ready")
+        world.signal(1, signal.SIGSTOP)
+        assert world.codes(10) == [1, -signal.SIGKILL]
+
+
+def test_a_follower_ends_when_rank_0_is_killed(model: str) -> None:
+    with World(2, "serve", model=model, length=LONG) as world:
+        world.wait_for("tokens 3")
+        world.signal(0, signal.SIGKILL)
+        assert world.code(1, 10) == 1
+
+
+def test_followers_leave_signals_to_rank_0(model: str) -> None:
+    with World(2, "serve", model=model, length=LONG) as world:
+        world.wait_for("tokens 3")
+        world.signal(1, signal.SIGTERM)
+        world.signal(1, signal.SIGINT)
+        world.wait_for("reply")
+        assert world.codes() == [0, 0], world.said
+
+
+def test_a_failing_step_of_one_rank_ends_all(model: str) -> None:
+    with World(2, "serve", model=model, length=LONG, config={"max_batch": 1}, break_rank=1) as world:
+        world.wait_for("failed", 30)
+        assert world.codes(15) == [1, 1]
+    assert any("OutOfMemoryError" in line for line in world.said[1])
+
+
+def test_no_object_is_pickled_on_any_wire() -> None:
+    source = "".join(file.read_text() for file in Path(ranks.__file__).parent.glob("**/*.py"))
+    assert "dist.broadcast(" in source
+    for name in ("object_list", "gather_object", "dist.rpc", "multiprocessing"):
+        assert name not in source
+
+
+def test_one_rank_has_no_process_group(tmp_path: Path) -> None:
+    config = EngineConfig(torch.device("cpu"), torch.float32, max_batch=1, max_context=16, chunk=16)
+    solo = ranks.connect(config)
+    solo.send(Order(NOP))
+    assert (solo.least(3), solo.gather(5)) == (3, (5,))
+    assert not torch.distributed.is_initialized()
+    solo.send(Order(STOP))
+    solo.close()
