@@ -37,9 +37,11 @@ def main() -> None:
         "GUILDLLAMA_DATABASE_URL", "sqlite:///data/guildllama.db"
     )
     engine = sync_engine(sync_url(str(url)), foreign_keys=False)
-    with engine.begin() as connection:
-        run(connection)
-    engine.dispose()
+    try:
+        with engine.begin() as connection:
+            run(connection)
+    finally:
+        engine.dispose()
 
 
 main()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,13 +28,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Postgres]:
-    """The server that all tests of this run share."""
+def postgres(testrun_uid: str) -> Iterator[Postgres]:
+    """The server that all tests of this run share, in whatever xdist worker; the last one out removes it.
+
+    Not in pytest's own folder: that is closed to all but its user, and Postgres does not run as root.
+    """
     from tests.postgres import Postgres
 
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "postgres"
-    server = Postgres(folder)
+    server = Postgres(Path(tempfile.gettempdir()) / f"guildllama-pg-{testrun_uid}")
     server.ensure_template()
     yield server
     server.close()
@@ -44,11 +46,9 @@ def own_postgres() -> Iterator[Postgres]:
     """A server for one test alone, to stop and start at will."""
     from tests.postgres import Postgres
 
-    folder = Path(tempfile.mkdtemp(prefix="guildllama-pg-"))
-    server = Postgres(folder / "data")
+    server = Postgres(Path(tempfile.gettempdir()) / f"guildllama-pg-own-{uuid.uuid4().hex}")
     yield server
     server.close()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

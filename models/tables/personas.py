@@ -49,10 +49,10 @@ class Persona(Base):
     )
     level: Mapped[str] = mapped_column(Text, comment="guild, channel or member: the narrowest set one wins")
     channel_id: Mapped[int] = mapped_column(
-        Snowflake, server_default="0", comment="Channel of a channel's persona, else 0"
+        Snowflake, server_default="0", comment="Channel that the persona is for, else 0"
     )
     user_id: Mapped[int | None] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="CASCADE"), comment="Owner of a member's persona, else NULL"
+        Snowflake, ForeignKey("users.id", ondelete="CASCADE"), comment="Member that the persona is for, else NULL"
     )
     active_version: Mapped[int | None] = mapped_column(comment="Version in force; NULL after clear")
 

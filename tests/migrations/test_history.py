@@ -1,0 +1,61 @@
+"""pytest-alembic's proven tests: one head, up from nothing, every step down and up again, models equal to the DDL."""
+
+from __future__ import annotations
+
+from pytest_alembic import tests
+from pytest_alembic.runner import MigrationContext
+from sqlalchemy import inspect, text
+
+from models.comments import FORBIDDEN
+from models.engines import sync_engine
+from models.migrate import upgrade
+from models.tables import Base
+from models.urls import sync_url
+
+
+def test_single_head(alembic_runner: MigrationContext) -> None:
+    tests.test_single_head_revision(alembic_runner)
+
+
+def test_upgrade(alembic_runner: MigrationContext) -> None:
+    tests.test_upgrade(alembic_runner)
+
+
+def test_each_step_down_and_up(alembic_runner: MigrationContext) -> None:
+    tests.test_up_down_consistency(alembic_runner)
+
+
+def test_models_equal_the_ddl(alembic_runner: MigrationContext) -> None:
+    tests.test_model_definitions_match_ddl(alembic_runner)
+
+
+def test_history_is_linear(alembic_runner: MigrationContext) -> None:
+    revisions = alembic_runner.history.revisions
+    assert revisions == ["base", *sorted(revisions[1:-1]), "heads"]
+
+
+def test_every_table_and_column_has_its_comment_in_the_database(empty_url: str) -> None:
+    upgrade(empty_url)
+    engine = sync_engine(sync_url(empty_url), writer=False)
+    with engine.connect() as connection:
+        found = inspect(connection)
+        for table in Base.metadata.sorted_tables:
+            wanted = [table.comment, *(column.comment for column in table.columns)]
+            assert all(wanted), f"{table.name} lacks a comment"
+            if engine.dialect.name == "sqlite":
+                sql = connection.execute(
+                    text("SELECT sql FROM sqlite_master WHERE name = :name"), {"name": table.name}
+                ).scalar_one()
+                assert all(f"/* {comment} */" in sql for comment in wanted)
+            else:
+                stored = [found.get_table_comment(table.name)["text"]]
+                assert stored + [column["comment"] for column in found.get_columns(table.name)] == wanted
+    engine.dispose()
+
+
+def test_comments_cannot_be_mistaken_for_sql() -> None:
+    for table in Base.metadata.sorted_tables:
+        for comment in (table.comment, *(column.comment for column in table.columns)):
+            assert comment
+            assert "\n" not in comment
+            assert not [word for word in FORBIDDEN if word in comment.lower()], f"{table.name}: {comment}"

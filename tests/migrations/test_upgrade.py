@@ -1,0 +1,204 @@
+"""Upgrading real data, twice at once, and with a kill in the middle; refusing every database that is not ours."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, inspect, text
+
+from models.engines import sync_engine
+from models.errors import DatabaseUnavailable, ForeignDatabase, RevisionError
+from models.migrate import ROOT, check_revision, downgrade, head_revision, upgrade
+from models.urls import sync_url
+
+UPGRADE = "import sys; from models.migrate import upgrade; upgrade(sys.argv[1])"
+NOW = datetime(2026, 11, 20, 23, 30, tzinfo=UTC)
+
+
+def run(url: str, statement: str, **values: object) -> None:
+    engine = sync_engine(sync_url(url))
+    with engine.begin() as connection:
+        connection.execute(text(statement), values)
+    engine.dispose()
+
+
+def rows(url: str, statement: str) -> list[tuple[object, ...]]:
+    engine = sync_engine(sync_url(url), writer=False)
+    with engine.connect() as connection:
+        found = [tuple(row) for row in connection.execute(text(statement))]
+    engine.dispose()
+    return found
+
+
+def fill_first_revision(url: str) -> None:
+    at = NOW.replace(tzinfo=None).isoformat(sep=" ") if url.startswith("sqlite") else NOW.isoformat()
+    run(url, f"INSERT INTO guilds (id, first_seen_at) VALUES (1, '{at}')")
+    run(url, f"INSERT INTO users (id, first_seen_at) VALUES (7, '{at}')")
+    run(
+        url,
+        f"INSERT INTO dialogs (guild_id, user_id, opened_at, last_active_at) VALUES (1, 7, '{at}', '{at}')",
+    )
+    for number in range(3):
+        run(
+            url,
+            "INSERT INTO turns (dialog_id, interaction_id, status, user_text, reply, prompt_tokens, completion_tokens, "
+            f"created_at) VALUES (1, {900 + number}, 'done', 'hi', 'ho', 10, 5, '{at}')",
+        )
+    run(url, f"INSERT INTO turns (dialog_id, status, user_text, created_at) VALUES (1, 'failed', 'hi', '{at}')")
+    run(url, "INSERT INTO personas (guild_id, level, active_version) VALUES (1, 'guild', 1)")
+    run(
+        url,
+        "INSERT INTO persona_versions (persona_id, version, name, prompt, author_id, created_at) "
+        f"VALUES (1, 1, 'Pirate', 'Arr', 7, '{at}')",
+    )
+
+
+class TestOldData:
+    def test_it_is_carried_over(self, empty_url: str) -> None:
+        upgrade(empty_url, "0001")
+        fill_first_revision(empty_url)
+        upgrade(empty_url)
+        check_revision(empty_url)
+        processed = rows(empty_url, "SELECT interaction_id FROM processed_interactions ORDER BY 1")
+        assert processed == [(900,), (901,), (902,)]
+        used = rows(
+            empty_url, "SELECT guild_id, user_id, day, turns, prompt_tokens, completion_tokens FROM daily_usage"
+        )
+        [(guild, user, day, *counts)] = used
+        assert (guild, user, str(day), counts) == (1, 7, str(date(2026, 11, 20)), [3, 30, 15])
+
+    def test_it_survives_a_step_back(self, empty_url: str) -> None:
+        upgrade(empty_url, "0001")
+        fill_first_revision(empty_url)
+        before = {name: rows(empty_url, f"SELECT * FROM {name}") for name in ("dialogs", "turns", "persona_versions")}
+        upgrade(empty_url)
+        downgrade(empty_url, "0001")
+        assert {name: rows(empty_url, f"SELECT * FROM {name}") for name in before} == before
+
+
+class TestTwoProcesses:
+    def test_fault_16_one_migrates_and_the_other_waits(self, empty_url: str) -> None:
+        processes = [
+            subprocess.Popen([sys.executable, "-c", UPGRADE, empty_url], cwd=ROOT, stderr=subprocess.PIPE)
+            for _ in range(3)
+        ]
+        for process in processes:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors.decode()
+        check_revision(empty_url)
+
+    def test_fault_17_a_kill_in_the_middle_leaves_the_old_schema(self, empty_url: str) -> None:
+        upgrade(empty_url, "0001")
+        fill_first_revision(empty_url)
+        # The process stops for ever inside the second revision's last step, with all its tables made.
+        slow = (
+            "import sys, time\n"
+            "from alembic.operations import Operations\n"
+            "from models.migrate import upgrade\n"
+            "def stop(self, *args, **kwargs):\n"
+            "    print('inside', flush=True)\n"
+            "    time.sleep(600)\n"
+            "Operations.execute = stop\n"
+            "upgrade(sys.argv[1])\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", slow, empty_url], cwd=ROOT, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"inside\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        with pytest.raises(RevisionError) as caught:
+            check_revision(empty_url)
+        assert (caught.value.found, caught.value.expected) == ("0001", head_revision())
+        assert rows(empty_url, "SELECT count(*) FROM turns") == [(4,)]
+        engine = sync_engine(sync_url(empty_url), writer=False)
+        assert not inspect(engine).has_table("daily_usage")
+        engine.dispose()
+        upgrade(empty_url)
+        check_revision(empty_url)
+        assert rows(empty_url, "SELECT count(*) FROM turns") == [(4,)]
+
+
+class TestRefusal:
+    def test_fault_15_an_empty_database_names_the_command(self, empty_url: str) -> None:
+        with pytest.raises(RevisionError, match="guildllama db upgrade"):
+            check_revision(empty_url)
+
+    def test_looking_creates_no_file(self, tmp_path: Path) -> None:
+        with pytest.raises(RevisionError):
+            check_revision(f"sqlite:///{tmp_path / 'none.db'}")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_fault_15_a_schema_behind_is_refused(self, empty_url: str) -> None:
+        upgrade(empty_url, "0001")
+        with pytest.raises(RevisionError, match="at revision 0001"):
+            check_revision(empty_url)
+
+    def test_fault_15_a_schema_ahead_is_refused(self, database_url: str) -> None:
+        run(database_url, "UPDATE alembic_version SET version_num = '9999'")
+        with pytest.raises(RevisionError) as caught:
+            check_revision(database_url)
+        assert caught.value.found == "9999"
+
+    def test_fault_15_a_foreign_schema_is_left_alone(self, empty_url: str) -> None:
+        run(empty_url, "CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        for act in (check_revision, upgrade):
+            with pytest.raises(ForeignDatabase):
+                act(empty_url)
+        engine: Engine = sync_engine(sync_url(empty_url), writer=False)
+        assert inspect(engine).get_table_names() == ["orders"]
+        engine.dispose()
+
+    def test_fault_15_another_programs_alembic_is_foreign(self, empty_url: str) -> None:
+        run(empty_url, "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)")
+        run(empty_url, "INSERT INTO alembic_version VALUES ('abc123')")
+        run(empty_url, "CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        for act in (check_revision, upgrade):
+            with pytest.raises(ForeignDatabase):
+                act(empty_url)
+
+    def test_fault_15_a_file_that_is_no_database(self, tmp_path: Path) -> None:
+        path = tmp_path / "notes.db"
+        path.write_bytes(b"shopping list: milk, bread, eggs\n" * 200)
+        before = path.read_bytes()
+        for act in (check_revision, upgrade):
+            with pytest.raises(DatabaseUnavailable, match="not a database"):
+                act(f"sqlite:///{path}")
+        assert path.read_bytes() == before
+
+    @pytest.mark.parametrize("page", [1, 2, 5])
+    def test_fault_15_flipped_bytes_are_noticed(self, sqlite_url: str, page: int) -> None:
+        path = Path(sqlite_url.removeprefix("sqlite:///"))
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")
+        connection.close()
+        data = bytearray(path.read_bytes())
+        start = page * 4096 + 2
+        for offset in range(start, start + 64):
+            data[offset] ^= 0xFF
+        path.write_bytes(data)
+        with pytest.raises(DatabaseUnavailable):
+            check_revision(sqlite_url)
+        assert path.read_bytes() == bytes(data)
+
+    def test_fault_44_a_server_that_is_not_there(self) -> None:
+        for act in (check_revision, upgrade):
+            with pytest.raises(DatabaseUnavailable):
+                act("postgresql://nobody@127.0.0.1:1/none")
+
+    def test_fault_44_a_database_that_is_not_there(self, postgres_url: str) -> None:
+        with pytest.raises(DatabaseUnavailable, match="does not exist"):
+            check_revision(postgres_url.replace("/t_", "/gone_"))
+
+    @pytest.mark.parametrize(
+        "url", ["mysql://x/y", "sqlite://", "sqlite:///:memory:", "nonsense", "sqlite:///file:x?uri=true"]
+    )
+    def test_urls_that_cannot_work(self, url: str) -> None:
+        with pytest.raises(DatabaseUnavailable):
+            check_revision(url)
