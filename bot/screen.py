@@ -20,6 +20,8 @@ NOTICE_AFTER = 2.0
 class Screen(Protocol):
     """What the console writes to and reads from."""
 
+    interactive: bool
+
     async def ask(self) -> str | None:
         """The next line, or None at the end. Raises KeyboardInterrupt for Ctrl-C at the prompt."""
 
@@ -41,6 +43,8 @@ class Screen(Protocol):
 
 class PlainScreen:
     """For pipes and files: replies on stdout, everything else on stderr."""
+
+    interactive = False
 
     def __init__(self, source: IO[bytes], out: IO[str], notes: IO[str]) -> None:
         self._source, self._out, self._notes = source, out, notes
@@ -89,6 +93,8 @@ class PlainScreen:
 
 class TerminalScreen:
     """For a person."""
+
+    interactive = True
 
     def __init__(self) -> None:
         from prompt_toolkit import PromptSession

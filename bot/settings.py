@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bot.errors import ConfigError
@@ -95,11 +95,11 @@ class Settings(BaseSettings):
     max_reply_tokens: int = Field(512, ge=1)
     temperature: float = Field(0.6, ge=0, le=2)
     top_p: float = Field(0.9, gt=0, le=1)
-    persona: str = DEFAULT_PERSONA
 
     # Limits
     max_message_chars: int = Field(4000, ge=1)
     max_persona_chars: int = Field(4000, ge=1)
+    persona: str = DEFAULT_PERSONA
     max_waiting: int = Field(64, ge=1)
     reply_timeout: Seconds = Field(120.0, gt=0, le=31_536_000)
     shutdown_grace: Seconds = Field(20.0, ge=0, le=31_536_000)
@@ -153,9 +153,12 @@ class Settings(BaseSettings):
 
     @field_validator("persona")
     @classmethod
-    def _storable(cls, value: str) -> str:
+    def _usable_persona(cls, value: str, info: ValidationInfo) -> str:
+        limit = info.data.get("max_persona_chars", len(value))
         if not value.strip() or "\x00" in value:
             raise ValueError("must be a text without NUL characters")
+        if len(value) > limit:
+            raise ValueError(f"has {len(value):,} characters; GUILDLLAMA_MAX_PERSONA_CHARS allows {limit:,}")
         return value
 
     @field_validator("engine_args")

@@ -40,6 +40,12 @@ STEADY_SECONDS = 60.0  # after so long a life, the next death counts as the firs
 
 _ROOT = Path(__file__).resolve().parent.parent
 _RANK_EXIT = re.compile(rf"exitcode\s*:\s*{EXIT_CONFIG}\b")
+_FLAGS = {
+    "--nproc-per-node": "GUILDLLAMA_GPUS",
+    "--max-seq-len": "GUILDLLAMA_MAX_SEQ_LEN",
+    "--device": "GUILDLLAMA_DEVICE",
+    "--quantize": "GUILDLLAMA_QUANTIZE",
+}
 _LINE_LIMIT = 64 * 1024
 
 
@@ -74,7 +80,8 @@ class EngineProcess:
         self.client.on_timeout = self.check_now
         self.restarts = 0
         self.pid: int | None = None
-        self._last_lines: deque[str] = deque(maxlen=30)
+        self._last_lines: deque[str] = deque(maxlen=3)
+        self._said: deque[str] = deque(maxlen=50)  # the engine's own lines, without its launcher's
         self._bad_config = False
         self._ready = asyncio.Event()
         self._look = asyncio.Event()
@@ -145,6 +152,7 @@ class EngineProcess:
     async def _one_life(self) -> int:
         """From start to end of one process (and those that it starts)."""
         self._last_lines.clear()
+        self._said.clear()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -213,20 +221,24 @@ class EngineProcess:
             if not line:
                 continue
             self._last_lines.append(line)
+            if line.startswith("engine: "):
+                self._said.append(line.removeprefix("engine: "))
             engine_log.info(line.removeprefix("engine: "))
             if _RANK_EXIT.search(line):
                 self._bad_config = True
 
     def _config_error(self) -> ConfigError:
-        said = [line.removeprefix("engine: ") for line in self._last_lines if line.startswith("engine: ")]
-        by_first = [line for line in said if not line.startswith("[rank")]
-        problem = (by_first or said or list(self._last_lines) or ["it did not say why"])[-1]
+        # Every rank finds the same mistake; the first one's words have no number in front.
+        by_first = [line for line in self._said if not line.startswith("[rank")]
+        problem = (by_first or [*self._said] or [*self._last_lines] or ["it did not say why"])[-1]
+        for flag, setting in _FLAGS.items():
+            problem = problem.replace(flag, setting)
         return ConfigError(
             "The engine refused its settings", problem, "Check GUILDLLAMA_MODEL and the other engine settings."
         )
 
     def _tail(self) -> str:
-        return " | ".join(list(self._last_lines)[-3:])
+        return " | ".join(self._last_lines)
 
 
 async def _end(process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -> None:

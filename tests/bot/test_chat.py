@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -25,6 +26,7 @@ from bot.errors import (
 from bot.personas import PersonaService
 from bot.settings import Settings
 from models.database import Database
+from models.queries.privacy import opt_out
 from models.types import DialogKey
 from tests.bot.database_view import turns
 from tests.fake_engine import FakeEngine, Request, Script, words
@@ -147,6 +149,20 @@ class TestOneTurn:
         assert contents(engine.requests[-1]) == ["You are a test.", "and now?"]
         assert [turn.status for turn in await turns(database)] == ["failed", "done"]
 
+    async def test_a_member_who_opted_out_is_answered_and_not_remembered(
+        self, make_chat: MakeChat, engine: FakeEngine, database: Database
+    ):
+        await database.run(lambda session: opt_out(session, user_id=ANN.user_id, now=datetime.now(UTC)))
+        chat = make_chat()
+        reply = await say(chat, "hello")
+        assert (reply.text, reply.saved, reply.remembered) == ("You said: hello", True, False)
+        await say(chat, "again")
+        assert contents(engine.requests[-1]) == ["You are a test.", "again"]
+        engine.fail(500)
+        with pytest.raises(EngineUnavailable):
+            await say(chat, "broken")
+        assert await turns(database) == []
+
 
 class TestRefused:
     @pytest.mark.parametrize("text", ["", "   \n", "\x00", "\ud800\udfff "])
@@ -246,6 +262,23 @@ class TestOrder:
         await say(chat, "new")
         assert contents(engine.requests[-1]) == ["You are a test.", "new"]
         assert "pending" not in {turn.status for turn in await turns(database)}
+
+    async def test_many_at_once(self, make_chat: MakeChat, engine: FakeEngine, database: Database):
+        """Three messages of each of 60 members in 20 guilds, all at the same time."""
+        chat = make_chat(max_waiting=500)
+        engine.default = lambda request: Script(deltas=("re: ", request.last), hang=True)
+        keys = [DialogKey(guild, user) for guild in range(1, 21) for user in (10, 11, 12)]
+        sent = [say(chat, f"{number} by {key}", key) for number in range(3) for key in keys]
+        replying = asyncio.gather(*sent)
+        await asyncio.wait_for(engine.arrived(60), 60)
+        assert engine.running == 60  # one of each member: nobody waits for anybody else
+        engine.release()
+        replies = await asyncio.wait_for(replying, 120)
+        assert all(reply.saved and reply.remembered for reply in replies)
+        for key in keys:
+            pairs = await chat.history(key, 10)
+            assert [pair.user for pair in pairs] == [f"{number} by {key}" for number in range(3)]
+            assert [pair.reply for pair in pairs] == [f"re: {number} by {key}" for number in range(3)]
 
 
 class TestTrouble:

@@ -123,6 +123,24 @@ class TestChat:
         connection.close()
 
 
+class TestCrash:
+    @pytest.mark.parametrize(
+        ("point", "status"), [("after_begin_turn", "pending"), ("before_finish", "pending"), ("after_finish", "done")]
+    )
+    async def test_killed_at(self, shell: Shell, engine: FakeEngine, point: str, status: str):
+        assert (await shell("chat", "-m", "before")).code == 0
+        shell.env["GUILDLLAMA_CRASH_AT"] = point
+        assert (await shell("chat", "-m", "in the middle")).code == -signal.SIGKILL
+        del shell.env["GUILDLLAMA_CRASH_AT"]
+        with sqlite3.connect(shell.folder / "data" / "guildllama.db") as connection:
+            assert connection.execute("SELECT status FROM turns").fetchall() == [("done",), (status,)]
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        connection.close()
+        assert (await shell("chat", "-m", "after")).code == 0
+        remembered = [message["content"] for message in engine.requests[-1].messages if message["role"] == "user"]
+        assert remembered == ["before", *["in the middle"] * (status == "done"), "after"]
+
+
 class TestRealModel:
     """The embedded model, our own engine, nothing faked."""
 

@@ -30,6 +30,8 @@ KEY = DialogKey(7, 70)
 class Scripted:
     """A screen with lines in and a transcript out."""
 
+    interactive = False
+
     def __init__(self, *lines: str | type[KeyboardInterrupt]) -> None:
         self.lines = deque(lines)
         self.transcript: list[str] = []

@@ -72,6 +72,7 @@ def test_durations(monkeypatch: pytest.MonkeyPatch, text: str, seconds: int):
         ("GPUS", "0"),
         ("QUANTIZE", "int3"),
         ("PERSONA", "  "),
+        ("PERSONA", "x" * 4001),
         ("ENGINE_ARGS", "--x 'unclosed"),
     ],
 )

@@ -170,9 +170,10 @@ class TestRefused:
     @pytest.mark.parametrize(
         "script",
         [
-            "print('engine: model.gguf: no such file', flush=True); raise SystemExit(78)",
+            "print('engine: model.gguf: no such file for --device', flush=True); raise SystemExit(78)",
             # As torchrun tells of a rank's exit code, having one of its own.
-            "print('engine: model.gguf: no such file'); print('E1 failed (exitcode: 78) local_rank: 0 (pid: 9)');"
+            "print('engine: model.gguf: no such file for --device'); print('E1 failed (exitcode: 78) local_rank: 0 (pid: 9)');"
+            "print('=\\n' * 60);"
             "raise SystemExit(1)",
         ],
     )
@@ -180,7 +181,7 @@ class TestRefused:
         engine = start(sys.executable, "-c", script)
         with pytest.raises(ConfigError) as caught:
             await asyncio.wait_for(engine.wait_ready(), 20)
-        assert "model.gguf: no such file" in caught.value.line
+        assert "model.gguf: no such file for GUILDLLAMA_DEVICE" in caught.value.line
         assert "GUILDLLAMA_MODEL" in caught.value.line
         assert "\n" not in caught.value.line
         assert (await engine.failed()) is caught.value
