@@ -342,12 +342,20 @@ async def put_commands(rest: Rest, request: web.Request, given: Json) -> web.Res
     commands = []
     for command in given["body"]:
         ids = {"id": str(snowflake()), "application_id": str(rest.bot.id), "version": str(snowflake())}
-        stored = {**defaults, "integration_types": [0], **command, **ids}
+        stored = {**defaults, "integration_types": [0], **_echo(command), **ids}
+        stored.pop("dm_permission", None)
         if stored["default_member_permissions"] is not None:
             stored["default_member_permissions"] = str(stored["default_member_permissions"])
         commands.append(stored)
     rest.commands = commands
     return answer(commands)
+
+
+def _echo(node: Any) -> Any:
+    """What Discord gives back of a command: without what says nothing."""
+    if isinstance(node, dict):
+        return {key: _echo(value) for key, value in node.items() if value not in (None, False, [], {})}
+    return [_echo(value) for value in node] if isinstance(node, list) else node
 
 
 ORIGINAL = "/webhooks/{webhook_id}/{webhook_token}/messages/@original"

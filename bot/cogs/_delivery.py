@@ -34,6 +34,10 @@ async def acknowledge(interaction: discord.Interaction, *, private: bool) -> boo
     try:
         async with asyncio.timeout(_ACK_PATIENCE):
             await interaction.response.defer(ephemeral=private, thinking=True)
+    except (KeyError, TypeError):
+        if not interaction.response.is_done():
+            raise
+        # Accepted, with an answer that discord.py cannot read; there is nothing in it that we need.
     except FAILURES as error:
         log.warning("an interaction could not be acknowledged", interaction=interaction.id, error=describe(error))
         return False

@@ -72,6 +72,7 @@ def guild_persona(parts: Parts) -> app_commands.Group:
     """/persona, hidden from those without Manage Server unless the guild decides otherwise; see also `_gate`."""
     group = PersonaCommands(parts, "guild", "Who I am in this guild (for members with Manage Server)")
     group.default_permissions = Permissions(manage_guild=True)
+    group.guild_only = True
     group.allowed_contexts = IN_GUILDS
     group.allowed_installs = INSTALLED
     return group

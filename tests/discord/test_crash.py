@@ -59,9 +59,9 @@ async def stored(url: str) -> dict[int, list[Turn]]:
     ],
 )
 async def test_cases_1_and_2_killed_at_a_named_point(
-    database_url: str, tmp_path: Path, point: str, status: str | None, shown: str
+    sqlite_url: str, tmp_path: Path, point: str, status: str | None, shown: str
 ) -> None:
-    async with world(database_url, tmp_path, CRASH_AT=point) as here:
+    async with world(sqlite_url, tmp_path, CRASH_AT=point) as here:
         guild, ann = await here.member()
         asked = await here.discord.chat(guild, ann, "Are you there?")
         assert await here.bot.wait() == -9
@@ -73,13 +73,13 @@ async def test_cases_1_and_2_killed_at_a_named_point(
         remembered = ["Are you there?", "You said: Are you there?"] if status == "done" else []
         prompt = [message["content"] for message in here.engine.requests[-1].messages[1:]]
         assert prompt == [*remembered, "And now?"]
-        turns = (await stored(database_url)).get(asked.id, [])
+        turns = (await stored(sqlite_url)).get(asked.id, [])
         assert [turn.status for turn in turns] == ([status] if status else [])
         assert len(asked.messages()) == 1
 
 
 async def test_case_3_killed_at_any_moment(database_url: str, tmp_path: Path) -> None:
-    await kill_again_and_again(database_url, tmp_path, kills=4, seed=7)
+    await kill_again_and_again(database_url, tmp_path, kills=3, seed=7)
 
 
 @pytest.mark.long
@@ -136,7 +136,7 @@ def check(asked: list[Interaction], turns: dict[int, list[Turn]]) -> int:
             assert turn.user == question
             assert (turn.reply is not None) == (turn.status == "done"), "half a pair"
             assert turn.status in ("done", "interrupted", "failed")
-            assert turn.reply_token is None
+            assert turn.reply_token is None or turn.status == "interrupted"  # an apology may still be on its way
         whole = f"You said: {question}"
         shown = [message for message in each.messages() if message.content == whole and not message.buttons()]
         assert len(shown) <= 1

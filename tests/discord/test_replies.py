@@ -110,10 +110,29 @@ async def test_the_rate_limit_of_follow_ups_is_kept(here: World) -> None:
     assert here.discord.rest.too_many - before <= 2
 
 
-@pytest.mark.parametrize("status", [500, 502])
-async def test_case_22_a_final_edit_survives_a_discord_that_stumbles(here: World, status: int) -> None:
+async def test_case_18_a_reply_is_stored_while_discord_makes_it_wait(here: World) -> None:
     guild, ann = await here.member()
-    here.discord.fail("PATCH", "@original", times=2, status=status)
+    here.engine.reply("Patience.")
+    here.discord.fail("PATCH", "@original", times=2, retry_after=2.0)
+    asked = await here.discord.chat(guild, ann, "Hello")
+    await here.discord.until(lambda: here.discord.sent("PATCH", asked.token))
+    second = await here.discord.chat(guild, ann, "Did you say something?")
+    await here.discord.until(lambda: "Patience." in str(here.engine.requests[-1].messages))
+    assert not asked.done()
+    await here.discord.done(asked, second)
+    assert asked.reply() == "Patience."
+
+
+async def test_case_18_a_final_text_outlasts_the_patience_of_discord_py(here: World) -> None:
+    guild, ann = await here.member()
+    here.discord.fail("PATCH", "@original", times=7, retry_after=0.05)
+    assert (await here.ask(guild, ann, "Are you there?")).reply() == "You said: Are you there?"
+
+
+async def test_case_22_a_final_edit_survives_a_discord_that_stumbles(here: World) -> None:
+    guild, ann = await here.member()
+    here.discord.fail("PATCH", "@original", status=500)
+    here.discord.fail("PATCH", "@original", status=502)
     assert (await here.ask(guild, ann, "Are you there?")).reply() == "You said: Are you there?"
 
 

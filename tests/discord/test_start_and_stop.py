@@ -63,6 +63,16 @@ async def test_discord_being_away_is_waited_for(sqlite_url: str, tmp_path: Path)
         assert "Unclosed" not in here.bot.log()
 
 
+async def test_a_stop_before_anything_works_is_a_clean_end(sqlite_url: str, tmp_path: Path) -> None:
+    def away(discord: FakeDiscord) -> None:
+        discord.fail("GET", "/users/@me", status=503, times=99)
+
+    async with world(sqlite_url, tmp_path, ready=False, before=away) as here:
+        await here.discord.until(lambda: here.discord.sent("GET", "/users/@me"))
+        assert await here.bot.stop(timeout=10) == 0
+        assert "Traceback" not in here.bot.log()
+
+
 async def test_case_44_without_an_engine_the_bot_says_so_and_answers_once_there_is_one(
     sqlite_url: str, tmp_path: Path
 ) -> None:
