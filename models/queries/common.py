@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_
+from sqlalchemy import ColumnElement, and_, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
 
 from models.codec import TextCodec
 from models.tables import Base, Dialog, Guild, User
@@ -38,8 +37,10 @@ def insert(session: AsyncSession, table: type[Base]) -> sqlite.Insert | postgres
 
 async def insert_missing(session: AsyncSession, table: type[Base], **values: Any) -> bool:
     """Inserts a row unless it is there. True if it was inserted."""
-    result = await session.execute(insert(session, table).values(**values).on_conflict_do_nothing())
-    return bool(getattr(result, "rowcount", 0))
+    # By what comes back, since drivers disagree about the row count of an insert that did nothing.
+    attempted = insert(session, table).values(**values).on_conflict_do_nothing()
+    one: ColumnElement[int] = literal_column("1")
+    return await session.scalar(attempted.returning(one)) is not None
 
 
 async def ensure_guild(session: AsyncSession, guild_id: int, now: datetime) -> None:
@@ -48,7 +49,3 @@ async def ensure_guild(session: AsyncSession, guild_id: int, now: datetime) -> N
 
 async def ensure_user(session: AsyncSession, user_id: int, now: datetime) -> None:
     await insert_missing(session, User, id=user_id, first_seen_at=now)
-
-
-def id_in(column: InstrumentedAttribute[int], ids: tuple[int, ...]) -> ColumnElement[bool]:
-    return column.in_(ids)
