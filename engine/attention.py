@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_PIECES = 6  # more pieces than this are cheaper to copy together first
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -45,18 +47,21 @@ class PagedAttend:
             for position in range(segment.start, segment.start + segment.length)
         ]
         self._slots = torch.tensor(slots, device=device)
-        self._read = [_reader(segment, page, device) for segment in segments]
+        self._past = [_Past(segment, page, device) for segment in segments]
         self._masks = [_mask(segment, device) for segment in segments]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = self._kv.k[layer].flatten(0, 1), self._kv.v[layer].flatten(0, 1)
-        keys[self._slots] = k.to(keys.dtype)
-        values[self._slots] = v.to(values.dtype)
+        keys.index_copy_(0, self._slots, k.to(keys.dtype))
+        values.index_copy_(0, self._slots, v.to(values.dtype))
         out = torch.empty_like(q)
         at = 0
-        for segment, read, mask in zip(self._segments, self._read, self._masks, strict=True):
+        for segment, past, mask in zip(self._segments, self._past, self._masks, strict=True):
             end = at + segment.length
-            out[at:end] = attend(q[at:end], keys[read], values[read], mask)
+            if mask is None:
+                out[at] = attend_one(q[at], past.parts(keys), past.parts(values))
+            else:
+                out[at:end] = attend(q[at:end], past.whole(keys), past.whole(values), mask)
             at = end
         return out.flatten(1)
 
@@ -87,14 +92,43 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return out.view(kv_heads, share, n, dim).permute(2, 0, 1, 3).reshape(n, heads, dim)
 
 
-def _reader(segment: Segment, page: int, device: torch.device) -> slice | Tensor:
-    """Where the row's keys lie: a slice, which costs no copy, when its pages lie side by side."""
-    end = segment.start + segment.length
-    pages = list(segment.pages[: -(-end // page)])
-    if pages == list(range(pages[0], pages[0] + len(pages))):
-        return slice(pages[0] * page, pages[0] * page + end)
-    inside = torch.arange(page, device=device)
-    return (torch.tensor(pages, device=device).unsqueeze(1) * page + inside).flatten()[:end]
+def attend_one(q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
+    """One query over keys and values that lie in several pieces, read where they are: q [heads, D] -> [heads, D]."""
+    kv_heads, dim = keys[0].shape[1:]
+    queries = q.view(kv_heads, -1, dim)
+    scores = [torch.bmm(queries, piece.permute(1, 2, 0)) for piece in keys]
+    weights = torch.softmax(torch.cat(scores, dim=-1).float() * dim**-0.5, dim=-1).to(q.dtype)
+    parts = weights.split_with_sizes([len(piece) for piece in values], dim=-1)
+    out = torch.bmm(parts[0], values[0].transpose(0, 1))
+    for part, piece in zip(parts[1:], values[1:], strict=True):
+        out = torch.baddbmm(out, part, piece.transpose(0, 1))
+    return out.view(-1, dim)
+
+
+class _Past:
+    """Where a row's keys lie. Pages that lie side by side make one piece, which is read without a copy."""
+
+    def __init__(self, segment: Segment, page: int, device: torch.device) -> None:
+        self._slices: list[slice] = []
+        self._slots: Tensor | None = None
+        end = segment.start + segment.length
+        for index in range(-(-end // page)):
+            first = segment.pages[index] * page
+            last = first + min(page, end - index * page)
+            if self._slices and self._slices[-1].stop == first:
+                first = self._slices.pop().start
+            self._slices.append(slice(first, last))
+        if len(self._slices) > (_PIECES if segment.length == 1 else 1):
+            slots = [torch.arange(piece.start, piece.stop, device=device) for piece in self._slices]
+            self._slots = torch.cat(slots)
+
+    def whole(self, stored: Tensor) -> Tensor:
+        return stored[self._slices[0]] if self._slots is None else stored.index_select(0, self._slots)
+
+    def parts(self, stored: Tensor) -> list[Tensor]:
+        if self._slots is not None:
+            return [stored.index_select(0, self._slots)]
+        return [stored[piece] for piece in self._slices]
 
 
 def _mask(segment: Segment, device: torch.device) -> Tensor | None:

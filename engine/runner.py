@@ -50,6 +50,18 @@ def make_runner(config: EngineConfig, model: Transformer, agree: Callable[[int],
     if config.kv_dtype != "auto" and config.device.type == "cpu":
         raise ConfigError("--kv-dtype", expected="auto on a CPU", found=config.kv_dtype)
     page_bytes = kv_bytes_per_page(model.spec, config)
+    if config.device.type == "cuda":
+        from engine.cuda_runner import CudaRunner  # needs Triton, which machines without a GPU may lack
+
+        runner = CudaRunner(config, model)
+        runner.start(agree(fit_pages(config, page_bytes, available_bytes(config.device))))
+        return runner
+    if config.device.type == "cuda":
+        from engine.cuda_runner import CudaRunner  # needs Triton, which only GPU machines have
+
+        runner = CudaRunner(config, model)
+        runner.start(agree(fit_pages(config, page_bytes, available_bytes(config.device))))
+        return runner
     return TorchRunner(config, model, agree(fit_pages(config, page_bytes, available_bytes(config.device))))
 
 
