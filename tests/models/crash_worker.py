@@ -1,0 +1,67 @@
+"""A process that chats until it is killed, and writes down each reply that it acknowledged.
+
+Run as `python crash_worker.py URL ACKS SEED`. Each line of ACKS is written after T2 was committed, as the last edit of
+a message is. `GUILDLLAMA_CRASH_AT` names a crash point at which the process kills itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from datetime import UTC, datetime
+
+from bot.crash import crash_point
+from models import queries
+from models.database import Database
+from models.types import DialogKey, TurnResult
+
+WORKERS = 8
+
+
+async def chat(database: Database, acks: int, rng: random.Random, key: DialogKey) -> None:
+    number = 0
+    while True:
+        number += 1
+        interaction = rng.getrandbits(60)
+        text, reply = f"q {key.user_id} {number}", f"a {interaction}"
+
+        async with database.write() as session:
+            begun = await queries.begin_turn(
+                session,
+                key=key,
+                text=text,
+                limit=10,
+                interaction_id=interaction,
+                reply_token=f"token-{interaction}",
+                application_id=1,
+                now=datetime.now(UTC),
+            )
+        crash_point("after_begin_turn")
+        await asyncio.sleep(rng.random() * 0.01)
+        crash_point("before_finish")
+        done = TurnResult(reply, 10, 5, "stop", 1, 2)
+        async with database.write() as session:
+            remembered = await queries.finish_turn(
+                session, key=key, turn_id=begun.turn_id, result=done, now=datetime.now(UTC)
+            )
+        crash_point("after_finish")
+        if remembered:
+            os.write(acks, f"{interaction}\n".encode())
+        if rng.random() < 0.05:
+            async with database.write() as session:
+                await queries.end_dialog(session, key=key, now=datetime.now(UTC))
+
+
+async def main(url: str, path: str, seed: int) -> None:
+    acks = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    database = Database(url)
+    print("ready", flush=True)  # noqa: T201 the parent waits for it
+    rng = random.Random(seed)
+    keys = [DialogKey(100 + number % 3, number) for number in range(WORKERS)]
+    await asyncio.gather(*(chat(database, acks, random.Random(rng.random()), key) for key in keys))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
