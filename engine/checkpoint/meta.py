@@ -85,10 +85,8 @@ def _spec(settings: Settings, files: Sequence[Path], shards: Sequence[Mapping[st
     _check_shard_count(files, shards, dim)
     frequencies = shards[0].get("rope.freqs")  # one for each pair of a head's dimensions
     if frequencies is not None and 2 * frequencies.numel() != dim // n_heads:
-        found = f"n_heads {n_heads}, which makes heads of {dim // n_heads}"
-        raise ConfigError(
-            settings.where, expected=f"heads of {2 * frequencies.numel()}, as the weights have", found=found
-        )
+        expected = f"heads of {2 * frequencies.numel()}, as the weights have"
+        raise ConfigError(settings.where, expected=expected, found=f"n_heads {n_heads}: heads of {dim // n_heads}")
     embeddings = _matrix(shards, files, "tok_embeddings.weight")
     vocab_size = sum(e.shape[0] for e in embeddings) if embeddings[0].shape[1] == dim else embeddings[0].shape[0]
     declared = settings.integer("vocab_size", -1, least=-1)

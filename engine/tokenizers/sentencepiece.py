@@ -22,7 +22,7 @@ class SentencePieceTokenizer:
         self._model = sentencepiece.SentencePieceProcessor()
         try:
             self._model.LoadFromSerializedProto(model)
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeDecodeError) as error:  # its own messages may quote bytes of the file
             raise ConfigError(where, expected="a SentencePiece model", found=f"{len(model)} other bytes") from error
         self.vocab_size: int = self._model.vocab_size()
         bos, eos = int(self._model.bos_id()), int(self._model.eos_id())
@@ -31,7 +31,10 @@ class SentencePieceTokenizer:
         self.bos_id: int | None = bos if bos >= 0 else None
         self.eos_id: int = eos
         self.stop_ids = stop_ids | {eos}
-        names: list[str] = [self._model.id_to_piece(i) for i in range(self.vocab_size)]
+        try:
+            names: list[str] = [self._model.id_to_piece(i) for i in range(self.vocab_size)]
+        except UnicodeDecodeError as error:
+            raise ConfigError(where, expected="pieces in UTF-8", found=f"{error.object!r}") from error
         self._controls = {
             name: i
             for i, name in enumerate(names)

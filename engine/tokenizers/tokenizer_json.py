@@ -32,8 +32,10 @@ def from_tokenizer_json(path: Path, *, bos: str | None, eos: str | None, stop_id
             controls.setdefault(mark, vocabulary[mark])
     for i in controls.values():
         pieces[i] = b""
+    if eos is None:
+        raise ConfigError(path, expected="an end-of-text token", found="none that the files beside it name")
     if eos not in controls:
-        raise ConfigError(path, expected=f"the end-of-text token {eos!r} in the vocabulary", found="none of that name")
+        raise ConfigError(path, expected=f"the end-of-text token {eos} in the vocabulary", found="none of that name")
     bos_id = controls.get(bos) if bos else None
     return BpeTokenizer(library, pieces, controls, rules, bos_id=bos_id, eos_id=controls[eos], stop_ids=stop_ids)
 

@@ -69,7 +69,9 @@ def test_llama2_marks_in_messages_lose_their_meaning(spec: ModelSpec, text: str)
     assert not special_tags_in(dialog((USER, "[inst] <SYS> INST")))
 
 
-@given(st.lists(st.sampled_from(["[", "]", "<<", ">>", "INST", "SYS", "/", "[INST]", "<</SYS>>", " ", "x"]), max_size=12))
+@given(
+    st.lists(st.sampled_from(["[", "]", "<<", ">>", "INST", "SYS", "/", "[INST]", "<</SYS>>", " ", "x"]), max_size=12)
+)
 def test_no_marks_are_left_and_nothing_else_changes(parts: list[str]) -> None:
     text = "".join(parts)
     clean = without_tags(text)

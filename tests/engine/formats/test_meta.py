@@ -103,7 +103,13 @@ def test_llama3_layout(tmp_path: Path) -> None:
     whole = weights(tiny)
     settings = {"rope_theta": 500000.0, "use_scaled_rope": True, "vocab_size": tiny.vocab_size}
     path = write_meta(
-        tmp_path, tiny, whole=whole, shards=2, settings=settings, tokenizer=vocabulary, cuts=CUTS | {"tok_embeddings": 0}
+        tmp_path,
+        tiny,
+        whole=whole,
+        shards=2,
+        settings=settings,
+        tokenizer=vocabulary,
+        cuts=CUTS | {"tok_embeddings": 0},
     )
     checkpoint = open_checkpoint(path)
     spec = checkpoint.spec
@@ -120,7 +126,7 @@ def test_tokenizer_beside_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_70b_feed_forward_rule(tmp_path: Path) -> None:
-    """ffn_dim_multiplier and multiple_of, as in 70B's params.json: int(1.3 * int(8 * 96 / 3)) = 332, rounded up to 336."""
+    """ffn_dim_multiplier and multiple_of, as 70B has them: int(1.3 * int(8 * 96 / 3)) = 332, rounded up to 336."""
     tiny = Tiny(ffn_dim=336)
     checkpoint = open_checkpoint(
         write_meta(tmp_path, tiny, settings={"multiple_of": 16, "ffn_dim_multiplier": 1.3}, shards=3)

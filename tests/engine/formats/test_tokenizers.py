@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
-from tokenizers import Tokenizer as Library
 
 from engine.checkpoint import open_checkpoint
 from engine.errors import ConfigError
@@ -75,7 +74,9 @@ MARKS = ["<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", 
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(parts=st.lists(st.sampled_from([*MARKS, "<", "|", ">", "<|", " ", "\0", "user\n", "im_start", "s>"]), max_size=12))
+@given(
+    parts=st.lists(st.sampled_from([*MARKS, "<", "|", ">", "<|", " ", "\0", "user\n", "im_start", "s>"]), max_size=12)
+)
 def test_text_never_becomes_a_control_token(tokenizer: Tokenizer, parts: list[str]) -> None:
     controls = set()
     for name in MARKS:
@@ -85,7 +86,8 @@ def test_text_never_becomes_a_control_token(tokenizer: Tokenizer, parts: list[st
             continue
     assert controls
     ids = tokenizer.encode("".join(parts))
-    assert controls.isdisjoint(ids) and tokenizer.stop_ids.isdisjoint(ids)
+    assert controls.isdisjoint(ids)
+    assert tokenizer.stop_ids.isdisjoint(ids)
 
 
 def test_lone_surrogates_are_replaced(tokenizer: Tokenizer) -> None:
@@ -177,6 +179,7 @@ def test_llama3_words_are_cut_as_in_gguf_and_tiktoken(tmp_path: Path) -> None:
     [
         (b"", "SentencePiece"),
         (b"\x00\x01 nothing like it", "SentencePiece"),
+        (v.TOKENIZER.read_bytes().replace(b"the", b"t\xffe"), "pieces in UTF-8"),
     ],
 )
 def test_other_files_are_no_sentencepiece_model(content: bytes, words: str) -> None:
@@ -186,7 +189,7 @@ def test_other_files_are_no_sentencepiece_model(content: bytes, words: str) -> N
 
 @pytest.mark.parametrize("content", [b"aGU= 0\nbGw= x\n", b"aGU= 0\nbGw= 1\n", b"aGU= 0 1\n"])
 def test_damaged_tiktoken_files(content: bytes) -> None:
-    with pytest.raises(ConfigError, match="tokenizer.model"):
+    with pytest.raises(ConfigError, match=r"tokenizer\.model"):
         TiktokenTokenizer(content, where=Path("tokenizer.model"))
 
 
@@ -204,16 +207,14 @@ def test_damaged_tokenizer_json(tmp_path: Path, change: dict[str, object]) -> No
     v.train_byte_level(path)
     v.edit_json(path, **change)
     eos = "<|no such token|>" if "added_tokens" in change else "<|im_end|>"
-    with pytest.raises(ConfigError, match="tokenizer.json"):
+    with pytest.raises(ConfigError, match=r"tokenizer\.json"):
         from_tokenizer_json(path, bos=None, eos=eos, stop_ids=frozenset())
     path.write_text(json.dumps(change)[:-3])
-    with pytest.raises(ConfigError, match="tokenizer.json"):
+    with pytest.raises(ConfigError, match=r"tokenizer\.json"):
         from_tokenizer_json(path, bos=None, eos="<|im_end|>", stop_ids=frozenset())
 
 
-def test_smollm2_equals_the_library_on_its_own_tables() -> None:
-    """Ids as a tokenizer with all of the vocabulary's special tokens would give them for text without any."""
+def test_smollm2_cuts_numbers_into_digits_and_stops_at_two_tokens() -> None:
     tokenizer = open_checkpoint("smollm2").tokenizer()
     assert tokenizer.encode("Hello 123") == [19556, 216, 33, 34, 35]
     assert tokenizer.stop_ids == {0, 2}
-    assert isinstance(tokenizer._library, Library)

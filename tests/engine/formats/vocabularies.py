@@ -46,9 +46,7 @@ def library_sentencepiece() -> sentencepiece.SentencePieceProcessor:
 def sentencepiece_tables() -> tuple[list[str], list[float], list[int]]:
     model = library_sentencepiece()
     size = range(model.vocab_size())
-    kinds = [
-        2 if model.is_unknown(i) else 3 if model.is_control(i) else 6 if model.is_byte(i) else 1 for i in size
-    ]
+    kinds = [2 if model.is_unknown(i) else 3 if model.is_control(i) else 6 if model.is_byte(i) else 1 for i in size]
     return [model.id_to_piece(i) for i in size], [model.get_score(i) for i in size], kinds
 
 
