@@ -115,12 +115,13 @@ class InteractionSurface:
         """As plain messages where the question was asked; a private reply only to the person alone."""
         interaction = self._interaction
         target: discord.abc.Messageable | None
-        if interaction.guild_id is None or self._private:
+        here = interaction.channel if isinstance(interaction.channel, discord.abc.Messageable) else None
+        if interaction.guild_id is None:
+            target = here or interaction.user
+        elif self._private:
             target = interaction.user
-        elif _may_send(interaction):
-            target = interaction.channel if isinstance(interaction.channel, discord.abc.Messageable) else None
         else:
-            target = None
+            target = here if _may_send(interaction) else None
         if target is None:
             log.warning("a finished reply could not be delivered: no permission to send", interaction=interaction.id)
             return
@@ -141,6 +142,8 @@ class InteractionSurface:
 
 def _may_send(interaction: discord.Interaction) -> bool:
     allowed = interaction.app_permissions
+    if not allowed.value:
+        return True  # not told: trying does no harm
     thread = isinstance(interaction.channel, discord.Thread)
     return allowed.view_channel and (allowed.send_messages_in_threads if thread else allowed.send_messages)
 

@@ -178,6 +178,14 @@ async def test_a_private_reply_whose_token_died_goes_to_the_person_alone(here: W
     assert here.discord.posts(guild) == []
 
 
+async def test_in_direct_messages_a_reply_whose_token_died_stays_there(here: World) -> None:
+    ann = here.discord.user("ann")
+    here.discord.fail("PATCH", "@original", times=99, status=401, code=50027)
+    await here.discord.chat(ann, ann, "Hello")
+    await here.discord.until(lambda: here.discord.posts(ann))
+    assert here.discord.posts(ann)[0].content == "You said: Hello"
+
+
 async def test_where_the_bot_may_not_post_it_does_not_try(here: World) -> None:
     guild, ann = await here.member()
     guild.channel.bot_may_send = False
