@@ -35,7 +35,7 @@ def matmul_kernel(
     ahead, ahead_stride, ahead_rows, ahead_bytes,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
     KIND: tl.constexpr, NORM: tl.constexpr, QUANT: tl.constexpr, SQUARE_PARTS: tl.constexpr, PREFETCH: tl.constexpr,
-    AHEAD: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
+    INTERLEAVE: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     split = tl.program_id(0)
     tile = tl.program_id(1)
@@ -44,7 +44,9 @@ def matmul_kernel(
     ks = tl.arange(0, BK)
     steps: tl.constexpr = (K + BK - 1) // BK
     per: tl.constexpr = (steps + SPLIT - 1) // SPLIT
-    k0 = split * per * BK
+    # Interleaved, neighbouring programs read neighbouring stretches of a row at about the same time.
+    k0 = split * BK if INTERLEAVE else split * per * BK
+    STRIDE: tl.constexpr = BK * SPLIT if INTERLEAVE else BK
     live = rows < N
     w = weight + tl.where(live, rows, 0).to(tl.int64) * K + k0
     up = w + N.to(tl.int64) * K
@@ -64,7 +66,7 @@ def matmul_kernel(
     acc = tl.zeros([BN, BM], tl.float32)
     acc_up = tl.zeros([BN, BM], tl.float32)
     for step in tl.range(0, per, num_stages=STAGES):
-        k = step * BK + ks
+        k = step * STRIDE + ks
         if K % (BK * SPLIT) == 0:
             wt = tl.load(w[:, None] + k[None, :], eviction_policy="evict_first")
             xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
@@ -132,7 +134,8 @@ class Tiling:
     split: int
     stages: int
     warps: int
-    prefetch: int = 512
+    prefetch: int = 0
+    interleave: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ def matmul(
         K=k, BM=bm, BN=tiling.bn, BK=tiling.bk, SPLIT=tiling.split, STAGES=tiling.stages, KIND=kind,
         NORM=norm is not None, QUANT=scale is not None,
         SQUARE_PARTS=triton.next_power_of_2(max(1, norm.parts)) if norm is not None else 1,
-        PREFETCH=prefetch, AHEAD=share, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
+        PREFETCH=prefetch, INTERLEAVE=tiling.interleave, AHEAD=share, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
         num_warps=tiling.warps, launch_pdl=pdl,
     )  # fmt: skip
     return tiles

@@ -1,0 +1,140 @@
+"""`python -m engine.bench W1 W2 …`: one JSON line a run, on standard output.
+
+By default a random model of Llama 2 7B's shape on the GPU. The first run of each workload is a warm-up and not shown
+unless `--runs 1`. Prompts of a run are never in the cache of the one before: each run has its own tenants.
+"""
+
+import argparse
+import asyncio
+import datetime
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from engine.bench import trace
+from engine.bench.drive import Client, Record, Sampling, at_once, closed_loop, quantile
+from engine.bench.local import Local, TimedEngine
+from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
+from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.config import EngineConfig, resolve
+
+WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t")
+HUMAN = Sampling(0.6, 0.9)
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    checkpoint, config = setup(options)
+    engine = TimedEngine.start(config, checkpoint)
+    if not isinstance(engine, TimedEngine):
+        raise TypeError
+    try:
+        for name in options.workloads or WORKLOADS:
+            for number in range(options.runs):
+                line = asyncio.run(run(engine, name, options.scale, f"{number}"))
+                if number or options.runs == 1:
+                    emit({"engine": "guildllama", "workload": name, **line, **facts(config, options)})
+    finally:
+        engine.close()
+    return 0
+
+
+def setup(options: argparse.Namespace) -> tuple[Checkpoint, EngineConfig]:
+    checkpoint: Checkpoint
+    if options.model in SHAPES:
+        checkpoint = RandomCheckpoint(spec(options.model, options.layers))
+    else:
+        checkpoint = open_checkpoint(options.model)
+    config = resolve(
+        checkpoint.spec, device=options.device, dtype=options.dtype, max_batch=options.max_batch,
+        max_context=min(checkpoint.spec.max_context, 4096), quantize=options.quantize, kv_dtype=options.kv_dtype,
+        chunk=options.chunk,
+    )  # fmt: skip
+    return checkpoint, replace(config, max_waiting=4096, seed=1)
+
+
+async def run(engine: TimedEngine, name: str, scale: float, tag: str) -> dict[str, object]:
+    """One run: its summary, and how many prompt tokens went through the model."""
+    engine.watch()
+    before = engine.stats()
+    client = Tagged(Local(engine), tag)
+    record = await drive(client, name, scale)
+    after = engine.stats()
+    return {
+        **record.summary(),
+        "prompt_tokens": after.prompt_tokens - before.prompt_tokens or sum(sent.prompt for sent in record.sent),
+        "prompt_tokens_computed": after.prompt_tokens_computed - before.prompt_tokens_computed,
+        "steps": after.steps - before.steps,
+        "ttft_admitted_p50_ms": round(1000 * quantile(sorted(engine.after_admission), 0.5), 1),
+        "ttft_admitted_p95_ms": round(1000 * quantile(sorted(engine.after_admission), 0.95), 1),
+    }
+
+
+async def drive(client: Client, name: str, scale: float) -> Record:
+    greedy = Sampling()
+    if name in ("W1", "W1s"):
+        return await at_once(client, trace.w1(scale=scale), greedy if name == "W1" else HUMAN)
+    if name == "W2":
+        return await at_once(client, trace.w2(scale=scale), greedy)
+    if name == "W4":
+        return await at_once(client, trace.w4(scale=scale), greedy)
+    if name == "W3":
+        return await closed_loop(client, trace.chat(scale), greedy)
+    turns = max(3, int(30 * scale))
+    return await closed_loop(client, trace.Rolling(turns=turns, trim_step=5 if name == "W5t" else 1), greedy)
+
+
+class Tagged:
+    """Keeps the runs' caches apart."""
+
+    def __init__(self, inner: Client, tag: str) -> None:
+        self._inner, self._tag = inner, tag
+
+    def stream(self, prompt: list[int], output: int, sampling: Sampling, *, client: str, tenant: str):  # type: ignore[no-untyped-def]
+        return self._inner.stream(prompt, output, sampling, client=client, tenant=f"{tenant}/{self._tag}")
+
+
+def facts(config: EngineConfig, options: argparse.Namespace) -> dict[str, object]:
+    gpu = config.device.type == "cuda"
+    return {
+        "model": options.model,
+        "layers": options.layers,
+        "device": torch.cuda.get_device_name(config.device) if gpu else platform.processor() or platform.machine(),
+        "dtype": str(config.dtype).removeprefix("torch."),
+        "quantize": config.quantize,
+        "kv_dtype": config.kv_dtype,
+        "world_size": config.world_size,
+        "max_batch": config.max_batch,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def emit(line: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m engine.bench", description=__doc__.splitlines()[0])
+    parser.add_argument("workloads", nargs="*", metavar="|".join(WORKLOADS))
+    parser.add_argument("--model", default="7b", help=f"a checkpoint, or a random one: {', '.join(SHAPES)}")
+    parser.add_argument("--layers", type=int, help="of a random model, fewer than its shape has")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--quantize", default="none")
+    parser.add_argument("--kv-dtype", default="auto")
+    parser.add_argument("--max-batch", type=int)
+    parser.add_argument("--chunk", type=int)
+    parser.add_argument("--runs", type=int, default=4, help="the first is a warm-up, unless it is the only one")
+    parser.add_argument("--scale", type=float, default=1.0, help="shorter prompts and replies")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

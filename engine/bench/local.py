@@ -1,0 +1,52 @@
+"""The engine in this process as a bench client, with the moments at which requests are admitted."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from engine.bench.drive import Sampling
+from engine.config import EngineConfig
+from engine.core import Engine, SamplingParams
+from engine.loop import Turn
+from engine.request import Request
+
+
+class TimedEngine(Engine):
+    """Notes how long after its admission a request's first token came."""
+
+    def __init__(self, config: EngineConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self.began = 0.0
+        self.watch()
+
+    def watch(self) -> None:
+        """Begin a new measurement."""
+        self.admitted: dict[Request, float] = {}
+        self.after_admission: list[float] = []
+
+    def _tell(self, turn: Turn) -> None:
+        now = time.perf_counter()
+        if turn.launched is not None:
+            for request in turn.launched.entered:
+                self.admitted[request] = self.began
+        for output in turn.outputs:
+            if output.ids and output.request in self.admitted:
+                self.after_admission.append(now - self.admitted.pop(output.request))
+        super()._tell(turn)
+
+    def _take(self, patience: float | None) -> None:
+        super()._take(patience)
+        self.began = time.perf_counter()  # the step that is planned next
+
+
+class Local:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def stream(
+        self, prompt: list[int], output: int, sampling: Sampling, *, client: str, tenant: str
+    ) -> AsyncIterator[Sequence[int]]:
+        params = SamplingParams(
+            temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=output, ignore_eos=True
+        )
+        async for ids in self._engine.submit(prompt, params, client=client, tenant=tenant):
+            yield ids

@@ -1,0 +1,52 @@
+"""A checkpoint that exists only on the device: a published shape filled with random numbers, for measuring speed.
+
+It has no tokenizer; benches speak token ids. Values are normal(0, 0.02), as the peers' measurements used them.
+"""
+
+from pathlib import Path
+
+import torch
+
+from engine.checkpoint import ModelSpec
+from engine.tokenizer import Tokenizer
+
+SHAPES = {
+    "7b": (4096, 32, 32, 32, 11008),
+    "13b": (5120, 40, 40, 40, 13824),
+    "70b": (8192, 80, 64, 8, 28672),
+    "8b": (4096, 32, 32, 8, 14336),
+    "tiny": (64, 2, 4, 4, 192),
+}
+
+
+def spec(shape: str, layers: int | None = None, context: int = 4096, vocab: int = 32000) -> ModelSpec:
+    dim, n_layers, heads, kv_heads, ffn = SHAPES[shape]
+    return ModelSpec(
+        format="meta", chat="llama2", dim=dim, n_layers=layers or n_layers, n_heads=heads, n_kv_heads=kv_heads,
+        head_dim=dim // heads, ffn_dim=ffn, vocab_size=vocab, norm_eps=1e-5, rope_theta=10000.0, rope_scaling=None,
+        max_context=context, tied_embeddings=False, dtype=torch.bfloat16, shards=1,
+    )  # fmt: skip
+
+
+class RandomCheckpoint:
+    """What `engine.checkpoint.Checkpoint` asks of one. Equal on every world size only in distribution."""
+
+    path = Path("random")
+
+    def __init__(self, shape: ModelSpec, seed: int = 1) -> None:
+        self.spec = shape
+        self._seed = seed
+
+    def tokenizer(self) -> Tokenizer:
+        raise NotImplementedError("a random model has no vocabulary")
+
+    def copy_into(self, name: str, out: torch.Tensor, *, dim: int | None = None, start: int = 0) -> None:
+        if name.endswith("norm.weight"):
+            out.fill_(1.0)
+            return
+        seed = sum(ord(c) * 131**i for i, c in enumerate(name)) + start
+        generator = torch.Generator(out.device).manual_seed((self._seed * 1_000_003 + seed) % (1 << 62))
+        out.normal_(0, 0.02, generator=generator)
+
+    def close(self) -> None:
+        return

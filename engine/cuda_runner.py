@@ -1,0 +1,280 @@
+"""The runner for a GPU: plans become a few integers in a control block and the replay of a recorded step.
+
+Rows live on the device and move on inside the graph, so a step that only decodes needs nothing from the host but its
+slots, and those only when they change. The host runs one step ahead and never waits for the device in `launch`.
+
+It knows plans, graphs and copies; what a step computes is `cuda_step`'s business.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from engine.config import EngineConfig
+from engine.cuda_step import QUERY_BLOCK, Inputs, Rows, Size, Step
+from engine.kernels import pointwise
+from engine.memory import held_bytes
+from engine.model import Transformer
+from engine.plan import Plan, RowSetup
+
+RING = 4  # host buffers in use at once: more than steps in flight
+GRANTS = 512  # granted pages that travel with a step; more of them go ahead of it
+_SETUP, _GRANT, _BLOCK, _HEAD = 5, 3, 4, 8
+
+
+@dataclass(frozen=True, slots=True)
+class CudaTicket:
+    rows: tuple[int, ...]
+    ids: Tensor
+    ready: torch.cuda.Event | None
+
+
+class Control:
+    """The layout of the control block: int32, the part every step needs first, the prompt tokens last."""
+
+    def __init__(self, rows: int, most: int, query_block: int) -> None:
+        self.rows, self.query_block = rows, query_block
+        sizes = {
+            "head": _HEAD, "slots": rows, "sample_rows": rows, "sources": rows, "sample_positions": rows,
+            "setups": rows * _SETUP, "grants": GRANTS * _GRANT, "blocks": (-(-most // query_block) + rows) * _BLOCK,
+            "tokens": most, "token_rows": most, "token_positions": most,
+        }  # fmt: skip
+        self.at: dict[str, int] = {}
+        end = 0
+        for name, size in sizes.items():
+            self.at[name] = end
+            end += -(-size // 16) * 16  # each part begins at 64 bytes
+        self.size, self.steady = end, self.at["blocks"]
+
+    def view(self, buffer: Tensor, name: str, length: int) -> Tensor:
+        return buffer[self.at[name] : self.at[name] + length]
+
+    def inputs(self, buffer: Tensor, size: Size, samples: int) -> Inputs:
+        chunks = self.view(buffer, "blocks", self.block_count(size) * _BLOCK).view(-1, _BLOCK)
+        return Inputs(
+            self.view(buffer, "slots", size.slots), self.view(buffer, "sample_rows", samples),
+            self.view(buffer, "sources", samples), self.view(buffer, "sample_positions", samples),
+            self.view(buffer, "tokens", size.tokens), self.view(buffer, "token_rows", size.tokens),
+            self.view(buffer, "token_positions", size.tokens), chunks,
+        )  # fmt: skip
+
+    def block_count(self, size: Size) -> int:
+        return -(-size.tokens // self.query_block) + self.rows if size.tokens else 0
+
+
+class CudaRunner:
+    def __init__(self, config: EngineConfig, model: Transformer) -> None:
+        """Allocates all but the KV pages; call `start` with their number before anything else."""
+        self.kv_pages = 0
+        self._config, self._model, self._device = config, model, config.device
+        self._gpu = config.device.type == "cuda"
+        self._query_block = QUERY_BLOCK if self._gpu else 16
+        self._sizes = sizes(config)
+        most = max(size.tokens for size in self._sizes)
+        self._control = Control(config.max_batch, most, self._query_block)
+        self._step = Step(config, model, max(size.total for size in self._sizes), config.max_batch)
+        self._rows = Rows.allocate(config.max_batch + 1, config.pages_per_row, config.device)
+        self._block = torch.zeros(self._control.size, dtype=torch.int32, device=config.device)
+        pinned = {"pin_memory": True} if self._gpu else {}
+        self._host = [torch.zeros(self._control.size, dtype=torch.int32, **pinned) for _ in range(RING)]
+        self._ids = [torch.zeros(config.max_batch, dtype=torch.int32, **pinned) for _ in range(RING)]
+        self._done: list[torch.cuda.Event | None] = [None] * RING
+        self._graphs: dict[Size, torch.cuda.CUDAGraph] = {}
+        self._stream = torch.cuda.Stream(config.device) if self._gpu else None
+        self._turn = self._ids_turn = 0
+        self._sent: tuple[Size, tuple[int, ...]] | None = None  # what the device's control block holds, if that is all
+
+    def start(self, pages: int) -> None:
+        """Take the KV pages, run and record every size of step."""
+        self.kv_pages = pages
+        config, spec = self._config, self._model.spec
+        shape = (pages, config.page, self._model.kv_heads, spec.head_dim)
+        for cache in (self._step.k_cache, self._step.v_cache):
+            cache += [torch.empty(shape, dtype=config.dtype, device=config.device) for _ in range(spec.n_layers)]
+        if not self._gpu or self._stream is None:
+            return
+        with torch.inference_mode(), torch.cuda.stream(self._stream):
+            pool = None
+            for size in sorted(self._sizes, key=lambda size: -size.total):
+                self._block.copy_(self._fill(torch.zeros_like(self._host[0]), Plan(0), size))
+                self._run(size)
+                if not config.graphs or config.share_gpu:
+                    continue
+                self._stream.synchronize()
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=pool, stream=self._stream):
+                    self._run(size)
+                pool = pool or graph.pool()
+                self._graphs[size] = graph
+            self._stream.synchronize()
+
+    @torch.inference_mode()
+    def launch(self, plan: Plan) -> CudaTicket:
+        if self._stream is None:
+            return self._launch(plan)
+        with torch.cuda.stream(self._stream):
+            return self._launch(plan)
+
+    def _launch(self, plan: Plan) -> CudaTicket:
+        grants = plan.grants
+        while len(grants) > GRANTS:
+            self._send(Plan(plan.step, grants=grants[:GRANTS]), self._sizes[0])
+            self._apply()
+            grants = grants[GRANTS:]
+        plan = replace(plan, grants=grants)
+        size = self._size(plan)
+        steady = not (plan.setups or plan.grants or plan.chunks)
+        if size is None:
+            if not steady:
+                self._send(plan, self._sizes[0])
+                self._apply()
+            return CudaTicket((), self._ids[0], None)
+        if not steady or self._sent != (size, plan.decode):
+            self._send(plan, size)
+            self._sent = (size, plan.decode) if not plan.chunks else None
+        if size in self._graphs:
+            self._graphs[size].replay()
+        else:
+            self._run(size)
+        return self._ticket(plan.sampled)
+
+    def collect(self, ticket: CudaTicket) -> dict[int, int]:
+        if ticket.ready is not None:
+            ticket.ready.synchronize()
+        return dict(zip(ticket.rows, ticket.ids[: len(ticket.rows)].tolist(), strict=True))
+
+    def memory(self) -> int:
+        return held_bytes(self._device)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.synchronize()
+        self._graphs.clear()
+        self._step.k_cache, self._step.v_cache = [], []
+
+    def _size(self, plan: Plan) -> Size | None:
+        """The smallest recorded step that holds the plan."""
+        slots, tokens = len(plan.decode), sum(len(chunk.tokens) for chunk in plan.chunks)
+        if not slots and not tokens:
+            return None
+        fitting = [size for size in self._sizes if size.slots >= slots and size.tokens >= tokens]
+        if not fitting:
+            raise ValueError(f"a step of {slots} rows and {tokens} prompt tokens is larger than any recorded")
+        return min(fitting, key=lambda size: (size.total, size.slots))
+
+    def _samples(self, size: Size) -> int:
+        return self._config.max_batch if size.tokens else size.slots
+
+    def _run(self, size: Size) -> None:
+        self._apply()
+        self._step.run(size, self._control.inputs(self._block, size, self._samples(size)), self._rows)
+
+    def _apply(self) -> None:
+        rows, at = self._rows, self._control.at
+        pointwise.apply(
+            self._block, rows.temperatures, rows.top_ps, rows.seeds, rows.tables, setups_at=at["setups"],
+            grants_at=at["grants"], setups=self._config.max_batch, grants=GRANTS, pdl=self._step.pdl,
+        )  # fmt: skip
+
+    def _send(self, plan: Plan, size: Size) -> None:
+        """The plan into the device's control block, through the next host buffer of the ring."""
+        self._sent = None
+        self._turn = (self._turn + 1) % RING
+        done = self._done[self._turn]
+        if done is not None:
+            done.synchronize()
+        host = self._fill(self._host[self._turn], plan, size)
+        used = self._control.size if size.tokens else self._control.steady
+        self._block[:used].copy_(host[:used], non_blocking=True)
+        if self._gpu:
+            event = torch.cuda.Event()
+            event.record()
+            self._done[self._turn] = event
+
+    def _fill(self, host: Tensor, plan: Plan, size: Size) -> Tensor:
+        control, samples = self._control, self._samples(size)
+        values = host.numpy()
+
+        def put(name: str, items: Sequence[int]) -> None:
+            if items:
+                start = control.at[name]
+                values[start : start + len(items)] = items
+
+        put("head", (len(plan.setups), len(plan.grants)))
+        put("slots", [*plan.decode, *[-1] * (size.slots - len(plan.decode))])
+        put("setups", [item for setup in plan.setups for item in _setup_ints(setup)])
+        put("grants", [item for grant in plan.grants for item in grant])
+        sources: list[int] = []
+        positions: list[int] = []
+        if size.tokens:
+            tokens: list[int] = []
+            rows: list[int] = []
+            places: list[int] = []
+            blocks: list[int] = []
+            for chunk in plan.chunks:
+                length, first = len(chunk.tokens), len(tokens)
+                tokens += chunk.tokens
+                rows += [chunk.row] * length
+                places += range(chunk.start, chunk.start + length)
+                for at in range(0, length, self._query_block):
+                    count = min(self._query_block, length - at)
+                    blocks += (chunk.row, size.slots + first + at, count, chunk.start + at)
+                if chunk.last:
+                    sources.append(size.slots + len(tokens) - 1)
+                    positions.append(chunk.start + length)
+            put("tokens", [*tokens, *[0] * (size.tokens - len(tokens))])
+            put("token_rows", [*rows, *[-1] * (size.tokens - len(rows))])
+            put("token_positions", places)
+            empty = control.block_count(size) - len(blocks) // _BLOCK
+            put("blocks", [*blocks, *[-1, 0, 0, 0] * empty])
+        sources += range(len(plan.decode))
+        positions += [-1] * len(plan.decode)
+        none = samples - len(sources)
+        put("sample_rows", [*plan.sampled, *[-1] * none])
+        put("sources", [*sources, *[0] * none])
+        put("sample_positions", [*positions, *[-1] * none])
+        return host
+
+    def _ticket(self, rows: tuple[int, ...]) -> CudaTicket:
+        if not rows:
+            return CudaTicket((), self._ids[0], None)
+        self._ids_turn = (self._ids_turn + 1) % RING
+        host = self._ids[self._ids_turn] if self._gpu else torch.empty_like(self._ids[0])
+        host[: len(rows)].copy_(self._step.ids[: len(rows)], non_blocking=True)
+        if not self._gpu:
+            return CudaTicket(rows, host, None)
+        event = torch.cuda.Event()
+        event.record()
+        return CudaTicket(rows, host, event)
+
+
+def sizes(config: EngineConfig) -> list[Size]:
+    """The steps to record: decoding alone for 1, 2, 4 … rows; prompt tokens alone, or beside all rows.
+
+    The sizes with prompts make round totals: that is what the products' cost goes by.
+    """
+    rows = config.max_batch
+    slots = [1]
+    while slots[-1] < rows:
+        slots.append(min(slots[-1] * 2, rows))
+    most = max(config.chunk, config.burst) + rows
+    total = 64
+    mixed = []
+    while True:
+        mixed.append(Size(0, total))
+        if total - rows >= 16:
+            mixed.append(Size(rows, total - rows))
+        if total >= most:
+            break
+        total *= 2
+    return [Size(count, 0) for count in slots] + mixed
+
+
+def _setup_ints(setup: RowSetup) -> tuple[int, ...]:
+    packed = struct.pack("<ffQ", setup.temperature, setup.top_p, setup.seed & (1 << 64) - 1)
+    return (setup.row, *struct.unpack("<iiii", packed))

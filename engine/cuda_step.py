@@ -1,0 +1,320 @@
+"""One step's forward out of our kernels: from token ids to sampled ids, all in buffers that never move.
+
+The same launches, in the same order, whatever the values in the buffers: so a step of a given size can be recorded as a
+CUDA graph and replayed. It knows layers, slots and chunks; which requests they are is the runner's business. Runs on a
+CPU too, in Triton's interpreter, for the tests.
+
+A step's tokens lie in one line: first a place for each slot (a row that decodes one token), then the chunks' tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor, nn
+
+from engine import parallel
+from engine.config import EngineConfig
+from engine.kernels import pointwise
+from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
+from engine.kernels.decode_attention import decode_attention
+from engine.kernels.gemv import gemv
+from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Squares, matmul
+from engine.kernels.pdl import Ahead, supported
+from engine.kernels.products import FUSED_TOKENS, gemv_cut, small_cut, token_block
+from engine.kernels.sampling import sample
+from engine.model import Block, Transformer
+
+QUERY_BLOCK = 64  # prompt tokens that one program of the chunk attention takes
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A step's shape: slots that decode, prompt tokens."""
+
+    slots: int
+    tokens: int
+
+    @property
+    def total(self) -> int:
+        return self.slots + self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the host writes before a step, views of one buffer. -1 names no row."""
+
+    slot_rows: Tensor
+    sample_rows: Tensor
+    sample_sources: Tensor  # which of the step's tokens
+    sample_positions: Tensor  # of the token to be sampled; -1: one behind where its row is
+    chunk_tokens: Tensor
+    chunk_rows: Tensor
+    chunk_positions: Tensor
+    blocks: Tensor  # [n, 4]: row, first token, tokens, first position
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The persistent batch, on the device; one row more than there are requests, for nobody."""
+
+    last_tokens: Tensor
+    positions: Tensor
+    temperatures: Tensor
+    top_ps: Tensor
+    seeds: Tensor
+    tables: Tensor
+
+    @staticmethod
+    def allocate(rows: int, pages: int, device: torch.device) -> Rows:
+        def ints(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.int32, device=device)
+
+        return Rows(
+            ints(rows), ints(rows), torch.zeros(rows, device=device), torch.ones(rows, device=device), ints(rows, 2),
+            ints(rows, -(-pages // 4) * 4),
+        )  # fmt: skip
+
+
+class Step:
+    """The buffers, and `run`. `most` is the largest number of tokens that a step may have."""
+
+    def __init__(self, config: EngineConfig, model: Transformer, most: int, samples: int) -> None:
+        self.model, self.eps = model, model.spec.norm_eps
+        self.device, self.dtype = config.device, config.dtype
+        self.pdl = supported(config.device)
+        self.alone = config.world_size == 1
+        self.leads = config.rank == 0
+        block = self._blocks()[0]
+        self.heads, self.kv_heads, self.head_dim = block.heads, block.kv_heads, block.head_dim
+        self.ffn, self.dim = block.ffn, model.spec.dim
+        padded = max(FUSED_TOKENS, token_block(samples), most)
+        self.h, self.x, self.delta = (self._buffer(padded, self.dim) for _ in range(3))
+        self.qkv = self._buffer(padded, (self.heads + 2 * self.kv_heads) * self.head_dim)
+        self.attended = self._buffer(padded, self.heads * self.head_dim)
+        self.gate_up, self.gated = self._buffer(padded, 2 * self.ffn), self._buffer(padded, self.ffn)
+        self.final = self._buffer(token_block(samples), self.dim)
+        vocabulary = model.spec.vocab_size if self.alone else model.output.output_size_per_partition
+        self.logits = self._buffer(token_block(samples), vocabulary, dtype=torch.float32)
+        self.ids = torch.zeros(samples, dtype=torch.int32, device=self.device)
+        # Partial sums of squares: at most one part for 16 columns.
+        self.squares = [self._buffer(-(-self.dim // 16), FUSED_TOKENS, dtype=torch.float32) for _ in range(2)]
+        self.scratch = Scratch.allocate(self.device, 1 << 23)
+        splits = samples * self.heads * 16
+        self.part_out = self._buffer(splits, self.head_dim, dtype=torch.float32)
+        self.part_stat = self._buffer(splits, 2, dtype=torch.float32)
+        self.counters = torch.zeros(samples * self.kv_heads, dtype=torch.int32, device=self.device)
+        rope = torch.view_as_real(model.rope)
+        self.cos, self.sin = rope[..., 0].contiguous(), rope[..., 1].contiguous()
+        self.k_cache: list[Tensor] = []
+        self.v_cache: list[Tensor] = []
+        self.k_scale = self.v_scale = 1.0
+        self.ahead = {"wo": 8, "w2": 0, "wqkv": 0}  # MiB of the next matrix to ask for early, one token at a time
+
+    def _buffer(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        return torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
+
+    def _blocks(self) -> list[Block]:
+        return [layer for layer in self.model.layers if isinstance(layer, Block)]
+
+    def run(self, size: Size, inputs: Inputs, rows: Rows) -> None:
+        """Feed the step's tokens, sample, move the rows on."""
+        if self.alone and size.total <= FUSED_TOKENS:
+            self._fused(size, inputs, rows)
+        else:
+            self._plain(size, inputs, rows)
+        logits = self._logits(inputs)
+        count = inputs.sample_rows.shape[0]
+        ids = self.ids[:count]
+        if self.leads:
+            sample(
+                logits, inputs.sample_rows, inputs.sample_positions, rows.positions, rows.temperatures, rows.top_ps,
+                rows.seeds, ids, pdl=self.pdl,
+            )  # fmt: skip
+        parallel.broadcast(ids)
+        pointwise.advance(
+            ids, inputs.sample_rows, inputs.sample_positions, rows.last_tokens, rows.positions, pdl=self.pdl
+        )
+
+    def _fused(self, size: Size, inputs: Inputs, rows: Rows) -> None:
+        """Few tokens on one rank: norms, gate and residual sums live inside the products."""
+        blocks, total, one = self._blocks(), size.total, size.total == 1
+        bm = token_block(total)
+        squares = Squares(self.squares[0].view(-1)[: bm * (self.squares[0].numel() // bm)].view(-1, bm), 1)
+        spare = Squares(self.squares[1].view(-1)[: bm * (self.squares[1].numel() // bm)].view(-1, bm), 1)
+        pointwise.embed(
+            self.model.tok_embeddings.weight, inputs.slot_rows, rows.last_tokens, inputs.chunk_tokens, self.h, total,
+            gain=blocks[0].attention_norm.weight, scaled=None if one else self.x,
+            squares=None if one else squares.sums, pdl=self.pdl,
+        )  # fmt: skip
+        for number, block in enumerate(blocks):
+            following = blocks[number + 1].attention_norm if number + 1 < len(blocks) else self.model.norm
+            if one:
+                after = blocks[number + 1] if number + 1 < len(blocks) else None
+                self._gemv(self.h, block.wqkv, self.qkv, gain=block.attention_norm.weight)
+                self._attend(number, size, inputs, rows, block)
+                self._gemv(self.attended, block.wo, self.h, kind=RESIDUAL)
+                early = self._early("w2", block, self.ffn)
+                self._gemv(self.h, block.w13, self.gated, gain=block.ffn_norm.weight, kind=SILU, ahead=early)
+                early = self._early("wqkv", after, self.dim)
+                self._gemv(self.gated, block.w2, self.h, kind=RESIDUAL, ahead=early)
+                continue
+            self._small(self.x, block.wqkv, self.qkv, bm, norm=squares)
+            self._attend(number, size, inputs, rows)
+            parts = self._small(self.attended, block.wo, self.h, bm, gain=block.ffn_norm.weight, into=spare)
+            self._small(self.x, block.w13, self.gated, bm, kind=SILU, norm=Squares(spare.sums, parts))
+            parts = self._small(self.gated, block.w2, self.h, bm, gain=following.weight, into=squares)
+            squares = Squares(squares.sums, parts)
+        self._final(inputs)
+
+    def _plain(self, size: Size, inputs: Inputs, rows: Rows) -> None:
+        """Many tokens, or several ranks: library products and small kernels between them."""
+        total = size.total
+        h, x, qkv, attended = self.h[:total], self.x[:total], self.qkv[:total], self.attended[:total]
+        gate_up, gated = self.gate_up[:total], self.gated[:total]
+        pointwise.embed(
+            self.model.tok_embeddings.weight, inputs.slot_rows, rows.last_tokens, inputs.chunk_tokens, h, total,
+            pdl=self.pdl,
+        )  # fmt: skip
+        delta: Tensor | None = None
+        for number, block in enumerate(self._blocks()):
+            pointwise.norm(h, block.attention_norm.weight, x, self.eps, total, delta=delta, pdl=self.pdl)
+            self._product(x, block.wqkv, qkv)
+            self._attend(number, size, inputs, rows)
+            delta = self.delta[:total]
+            self._product(attended, block.wo, delta)
+            parallel.all_reduce(delta)
+            pointwise.norm(h, block.ffn_norm.weight, x, self.eps, total, delta=delta, pdl=self.pdl)
+            self._product(x, block.w13, gate_up)
+            pointwise.silu_mul(gate_up, gated, total, pdl=self.pdl)
+            self._product(gated, block.w2, delta)
+            parallel.all_reduce(delta)
+        self._final(inputs, delta)
+
+    def _attend(self, layer: int, size: Size, inputs: Inputs, rows: Rows, block: Block | None = None) -> None:
+        """All keys and values of the step's tokens are written before a chunk reads any."""
+        k, v = self.k_cache[layer], self.v_cache[layer]
+        scales = {"k_scale": self.k_scale, "v_scale": self.v_scale, "pdl": self.pdl}
+        if size.tokens:
+            rotate_and_store(
+                self.qkv[size.slots :], k, v, inputs.chunk_rows, inputs.chunk_positions, rows.tables, self.cos,
+                self.sin, heads=self.heads, **scales,
+            )  # fmt: skip
+        if size.slots:
+            cut = self._attention_cut(size.slots)
+            early = self._early("wo", block, size.slots * cut["splits"] * self.kv_heads)
+            decode_attention(
+                self.qkv, k, v, inputs.slot_rows, rows.positions, rows.tables, self.cos, self.sin, self.attended,
+                self.part_out, self.part_stat, self.counters, heads=self.heads, ahead=early, **cut, **scales,
+            )  # fmt: skip
+        if size.tokens:
+            tile = 16 if self.device.type == "cpu" else 64
+            chunk_attention(
+                self.qkv, k, v, inputs.blocks, rows.tables, self.attended, heads=self.heads,
+                block=16 if self.device.type == "cpu" else QUERY_BLOCK, tile=tile, **scales,
+            )  # fmt: skip
+
+    def _attention_cut(self, slots: int) -> dict[str, int]:
+        """Parts of a context and tile sizes: many programs for few slots, long runs for many."""
+        programs = slots * self.kv_heads
+        most = 2 if self.device.type == "cpu" else 16
+        splits = max(1, min(most, triton.next_power_of_2(-(-(256 if slots == 1 else 512) // programs))))
+        if self.heads == self.kv_heads and programs >= 512:
+            return {"splits": splits, "tile": 32, "warps": 2, "stages": 2, "lanes": 16}
+        if self.heads == self.kv_heads:
+            return {"splits": splits, "tile": 16, "warps": 2 if slots > 1 else 4, "stages": 3}
+        return {"splits": splits, "tile": 32, "warps": 4, "stages": 2}
+
+    def _gemv(
+        self,
+        x: Tensor,
+        layer: nn.Module,
+        out: Tensor,
+        *,
+        gain: Tensor | None = None,
+        kind: int = PLAIN,
+        ahead: Ahead | None = None,
+    ) -> None:
+        weight, scale = _weight(layer)
+        block, warps = gemv_cut(*weight.shape, kind)
+        gemv(
+            x[:1], weight, out[:1], gain=gain, eps=self.eps, silu=kind == SILU, residual=kind == RESIDUAL, scale=scale,
+            ahead=ahead, pdl=self.pdl, block=block, warps=warps,
+        )  # fmt: skip
+
+    def _early(self, name: str, block: Block | None, programs: int) -> Ahead | None:
+        """The beginning of a layer's matrix, to be fetched by the last programs of the kernel before."""
+        size = self.ahead[name] << 20
+        if block is None or not size or not self.pdl:
+            return None
+        weight, _ = _weight(getattr(block, name))
+        each = 8192
+        count = min(size, weight.numel() * weight.element_size()) // each
+        share = min(32, triton.next_power_of_2(max(1, -(-count // programs))))
+        return Ahead(weight, each, min(count, share * programs), each, share) if count else None
+
+    def _small(
+        self,
+        x: Tensor,
+        layer: nn.Module,
+        out: Tensor,
+        bm: int,
+        *,
+        kind: int = PLAIN,
+        norm: Squares | None = None,
+        gain: Tensor | None = None,
+        into: Squares | None = None,
+    ) -> int:
+        """With `gain`: out is the residual stream, which becomes h + product, and self.x what the next one reads."""
+        weight, scale = _weight(layer)
+        kind = RESIDUAL if into is not None else kind
+        return matmul(
+            x, weight, out, small_cut(*weight.shape, kind, bm, weight.element_size()), self.scratch, bm=bm, kind=kind,
+            norm=norm, eps=self.eps, gain=gain, scaled=self.x, squares_out=None if into is None else into.sums,
+            scale=scale, pdl=self.pdl,
+        )  # fmt: skip
+
+    def _product(self, x: Tensor, layer: nn.Module, out: Tensor) -> None:
+        tokens = x.shape[0]
+        if tokens == 1:
+            self._gemv(x, layer, out)
+        elif tokens <= FUSED_TOKENS // 2 and not self.alone:
+            self._small(self._padded(x), layer, self._padded(out), token_block(tokens))
+        else:
+            weight, _ = _weight(layer)
+            torch.mm(x, weight.T, out=out)
+
+    @staticmethod
+    def _padded(x: Tensor) -> Tensor:
+        """The buffer that x is the head of, as far as a padded product may read or write it."""
+        return x.as_strided((token_block(x.shape[0]), x.shape[1]), x.stride())
+
+    def _final(self, inputs: Inputs, delta: Tensor | None = None) -> None:
+        pointwise.norm(
+            self.h, self.model.norm.weight, self.final, self.eps, inputs.sample_sources.shape[0], delta=delta,
+            sources=inputs.sample_sources, pdl=self.pdl,
+        )  # fmt: skip
+
+    def _logits(self, inputs: Inputs) -> Tensor:
+        count, output = inputs.sample_rows.shape[0], self.model.output
+        weight, _ = _weight(output)
+        if count == 1:
+            self._gemv(self.final, output, self.logits)
+        elif token_block(count) <= FUSED_TOKENS:
+            self._small(self.final, output, self.logits, token_block(count))
+        else:
+            self.logits[:count] = F.linear(self.final[:count], weight).float()
+        if self.alone:
+            return self.logits[:count]
+        local = F.pad(self.logits[:count, : weight.shape[0]], (0, output.width - weight.shape[0]))
+        return parallel.gather_columns(local, output.vocab)
+
+
+def _weight(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    weight = layer.weight
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{type(layer).__name__} has no weight")
+    return weight, None

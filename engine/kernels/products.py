@@ -1,0 +1,47 @@
+"""Which kernel multiplies by a matrix, and how it is cut: by the number of tokens and the matrix's shape.
+
+Measured on an H100 for the shapes of Llama 2 7B (docs/performance.md); other shapes take the rule that those follow.
+One token: GEMV. Up to 128: the fused small product. More: cuBLAS, with the small kernels around it.
+"""
+
+from __future__ import annotations
+
+import triton
+
+from engine.kernels.matmul import SILU, Tiling
+
+FUSED_TOKENS = 128
+_SLOTS = 132 * 2  # programs that a Hopper GPU should be given at least
+
+
+def token_block(tokens: int) -> int:
+    """The small product's token dimension for so many tokens."""
+    return max(16, triton.next_power_of_2(tokens))
+
+
+def gemv_cut(rows: int, k: int, kind: int) -> tuple[int, int]:
+    """(columns a block, warps) of the one-token product."""
+    widest = triton.next_power_of_2(k)
+    block = 2048 if kind == SILU else (4096 if k > 8192 else 1024)
+    block = min(block, widest)
+    return block, max(1, min(8, block // 128))
+
+
+def small_cut(rows: int, k: int, kind: int, bm: int, item: int = 2) -> Tiling:
+    """The small product's tiling: enough programs to fill the GPU once, tiles that keep the tokens' traffic low."""
+    n = rows // 2 if kind == SILU else rows
+    if item == 4 or k < 1024 or n < 1024:
+        return Tiling(bn=32, bk=32 if item == 4 else 64, split=1, stages=3, warps=4)
+    if kind == SILU:
+        return Tiling(bn=64, bk=128 if bm <= 64 else 64, split=1, stages=4 if bm <= 64 else 3, warps=4)
+    if n >= 24576:
+        return Tiling(bn=128, bk=128, split=1, stages=3 if bm > 16 else 4, warps=8 if bm > 64 else 4)
+    if n >= 8192:
+        if bm <= 16:
+            return Tiling(bn=32, bk=128, split=1, stages=4, warps=4)
+        return Tiling(bn=64, bk=128 if bm <= 64 else 64, split=2 if bm <= 32 else 1, stages=3, warps=4)
+    stages = 4 if bm <= 64 else 3
+    split = 1
+    while triton.cdiv(n, 64) * split * 2 <= _SLOTS // 2 and k // 128 % (split * 2) == 0:
+        split *= 2
+    return Tiling(bn=64, bk=128, split=split, stages=stages, warps=4)
