@@ -27,7 +27,7 @@ from bot.cogs._sync import sync_commands
 from bot.cogs._upkeep import Upkeep
 from bot.cogs.chat import chat_command
 from bot.cogs.help import help_command
-from bot.cogs.history import reset_command
+from bot.cogs.history import HistoryCommands, reset_command
 from bot.cogs.persona import guild_persona, own_persona
 from bot.cogs.privacy import PrivacyCommands
 from bot.errors import BotError, ConfigError, Duplicate
@@ -80,7 +80,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
     finally:
         await client.close()
         serving.cancel()
-        await asyncio.wait((serving,))
+        await asyncio.gather(serving, return_exceptions=True)
 
 
 def _point_at(settings: Settings) -> None:
@@ -117,6 +117,7 @@ class GuildLlama(discord.Client):
         for command in (
             chat_command(parts),
             reset_command(parts),
+            HistoryCommands(parts),
             guild_persona(parts),
             own_persona(parts),
             PrivacyCommands(parts),
@@ -140,11 +141,15 @@ class GuildLlama(discord.Client):
             try:
                 await self.connect()
             except discord.PrivilegedIntentsRequired:
-                raise ConfigError(_TOKEN, "belongs to an application that refuses the intents we ask for", "") from None
+                raise ConfigError(
+                    _TOKEN, "belongs to an application that may not even see its guilds", _NEW_TOKEN
+                ) from None
             except discord.ConnectionClosed as closed:
                 if closed.code == 4004:
                     raise ConfigError(_TOKEN, "was refused by Discord's gateway", _NEW_TOKEN) from None
-                raise ConfigError(_TOKEN, f"cannot be used: the gateway closed with code {closed.code}", "") from None
+                raise ConfigError(
+                    _TOKEN, f"cannot be used: Discord closed with code {closed.code}", _NEW_TOKEN
+                ) from None
             except Exception:
                 # One event that nobody can read must not end the conversation with all guilds.
                 log.exception("the gateway connection failed; trying again")

@@ -20,6 +20,7 @@ class Action(enum.Enum):
     CHAT = "chat"
     STOP = "stop"
     RESET = "reset"
+    HISTORY = "history"
     GUILD_PERSONA = "persona"
     OWN_PERSONA = "me"
     PRIVACY = "privacy"

@@ -10,6 +10,7 @@ from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction
 _EVERYBODY = """\
 **/chat** `message` – talk to me; with `private: True` only you see the answer
 **/reset** – start a new conversation; personas stay
+**/history** `show` – the last of our conversation, for you alone
 **/me persona** `set` · `show` · `clear` – who I am for you, here
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 _MANAGERS = "**/persona** `set` · `show` · `clear` – who I am in this guild"

@@ -1,4 +1,4 @@
-"""/reset: a member's own conversation ends. A reply that is being written is still shown."""
+"""/reset and /history: a member's own conversation ends, or is shown. A reply that is being written is still shown."""
 
 from __future__ import annotations
 
@@ -19,6 +19,23 @@ def reset_command(parts: Parts) -> app_commands.Command[app_commands.Group, ...,
     reset.allowed_contexts = ANYWHERE
     reset.allowed_installs = INSTALLED
     return reset
+
+
+class HistoryCommands(app_commands.Group):
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(name="history", description="What we said to each other here")
+        self._parts = parts
+        self.allowed_contexts = ANYWHERE
+        self.allowed_installs = INSTALLED
+
+    @app_commands.command(name="show", description="Show the last of our conversation, to you alone.")
+    @app_commands.describe(count="How many exchanges (default: as many as I keep in mind)")
+    async def show(self, interaction: Interaction, count: app_commands.Range[int, 1, 100] | None = None) -> None:
+        if not await acknowledge(interaction, private=True):
+            return
+        pairs = await self._parts.chat.history(key_of(interaction), count or self._parts.settings.max_chat_logs)
+        text = "\n\n".join(f"**You:** {pair.user}\n**Me:** {pair.reply}" for pair in pairs)
+        await answer(self._parts, interaction, text or "Our conversation has not begun yet.")
 
 
 def _said(pairs: int) -> str:

@@ -48,10 +48,10 @@ async def test_two_people_in_one_guild_do_not_share_a_conversation(here: World) 
 
 async def test_commands_are_registered_with_their_places_and_permissions(here: World) -> None:
     commands = {command["name"]: command for command in here.discord.rest.commands}
-    assert {"chat", "reset", "persona", "me", "help"} <= set(commands)
+    assert set(commands) == {"chat", "reset", "history", "persona", "me", "privacy", "help"}
     assert commands["persona"]["default_member_permissions"] == str(1 << 5)
     assert commands["persona"]["contexts"] == [0]
-    for name in ("chat", "reset", "me", "help"):
+    for name in ("chat", "reset", "history", "me", "privacy", "help"):
         assert commands[name]["contexts"] == [0, 1]
         assert commands[name]["default_member_permissions"] is None
     assert {option["name"] for option in commands["chat"]["options"]} == {"message", "private"}
@@ -162,6 +162,21 @@ async def test_case_9_reset_during_a_reply_shows_it_and_forgets_it(here: World) 
     assert running.reply() == "I was saying…"
     await here.ask(guild, ann, "Again")
     assert [message["content"] for message in here.engine.requests[-1].messages[1:]] == ["Again"]
+
+
+async def test_history_shows_ones_own_conversation_to_oneself(here: World) -> None:
+    guild, ann = await here.member()
+    bob = here.discord.user("bob")
+    assert "not begun" in (await here.use(guild, ann, "history show")).reply()
+    await here.ask(guild, ann, "One")
+    await here.ask(guild, bob, "Not yours")
+    await here.ask(guild, ann, "Two")
+    shown = await here.use(guild, ann, "history show")
+    assert shown.reply() == "**You:** One\n**Me:** You said: One\n\n**You:** Two\n**Me:** You said: Two"
+    assert shown.messages()[0].ephemeral
+    assert "One" not in (await here.use(guild, ann, "history show", count=1)).reply()
+    await here.use(guild, ann, "reset")
+    assert "not begun" in (await here.use(guild, ann, "history show")).reply()
 
 
 async def test_help_shows_what_this_person_may_use(here: World) -> None:
