@@ -12,6 +12,7 @@ from engine.tokenizers.bpe import BpeTokenizer, byte_alphabet, bytes_of
 from engine.tokenizers.ordinary import looks_like_control
 
 _WORD_START = "\u2581"
+_LARGEST = 1 << 24  # no vocabulary comes near it; the table of pieces is as long as the largest id
 
 
 def from_tokenizer_json(path: Path, *, bos: str | None, eos: str | None, stop_ids: frozenset[int]) -> BpeTokenizer:
@@ -24,7 +25,7 @@ def from_tokenizer_json(path: Path, *, bos: str | None, eos: str | None, stop_id
     controls: dict[str, int] = {}
     for token in content["added_tokens"]:
         name, i = token["content"], token["id"]
-        if token.get("special") or name in (bos, eos) or looks_like_control(name):
+        if token["special"] or name in (bos, eos) or looks_like_control(name):
             controls[name] = i
         pieces[i] = name.encode()  # an added token that is no control token is a text like others
     for mark in (bos, eos):
@@ -44,9 +45,15 @@ def _load(path: Path) -> tuple[dict[str, Any], Library]:
     """The file's content, and the library's tokenizer without its added tokens."""
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
-        content["added_tokens"] = content.get("added_tokens") or []
+        content["added_tokens"] = [
+            {"content": str(token["content"]), "id": int(token["id"]), "special": bool(token.get("special"))}
+            for token in content.get("added_tokens") or ()
+        ]
         if content["model"].get("type", "BPE") != "BPE":
             raise ValueError(f"a model of type {content['model']['type']}")
+        ids = [*content["model"]["vocab"].values(), *(token["id"] for token in content["added_tokens"])]
+        if not ids or min(ids) < 0 or max(ids) > _LARGEST:
+            raise ValueError(f"token ids that are not from 0 to {_LARGEST}")
         library = Library.from_str(json.dumps(content | {"added_tokens": [], "post_processor": None}))
     except Exception as error:  # the library raises bare Exceptions for content that it does not know
         raise ConfigError(path, expected="a BPE tokenizer.json", found=f"{type(error).__name__}: {error}") from error
