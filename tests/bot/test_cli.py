@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from bot.cli import app
+from bot.errors import PersonaTooLong
 from tests.fake_engine import FakeEngine
+
+Persona = Callable[..., Result]
 
 GUILDLLAMA = Path(sys.executable).parent / "guildllama"
 
@@ -89,26 +95,9 @@ class TestChat:
         assert failed.err == "guildllama: The model cannot be reached right now. Please try again in a moment.\n"
 
     async def test_as_any_tenant(self, shell: Shell, engine: FakeEngine):
-        for guild, user in (("1", "10"), ("2", "10"), ("1", "11"), ("1", "10")):
+        for guild, user in (("1", "10"), ("2", "10"), ("1", "10")):
             await shell("chat", "--guild", guild, "--user", user, "-m", "hi")
-        assert [len(request.messages) for request in engine.requests] == [2, 2, 2, 4]
-
-    async def test_personas_from_the_shell(self, shell: Shell, engine: FakeEngine):
-        assert (await shell("persona", "set", "You are a pirate.", "--guild", "1", "--name", "Hook")).code == 0
-        assert (await shell("persona", "set", "-", "-g", "1", "-u", "10", stdin="You are a parrot.\n")).code == 0
-        await shell("chat", "-g", "1", "-u", "10", "-m", "hi")
-        await shell("chat", "-g", "1", "-u", "11", "-m", "hi")
-        assert [request.messages[0]["content"] for request in engine.requests] == [
-            "You are a parrot.",
-            "You are a pirate.",
-        ]
-        shown = await shell("persona", "show", "-g", "1", "-u", "11")
-        assert shown.out == "You are a pirate.\n(guild persona 'Hook', version 1)\n"
-        assert (await shell("persona", "clear", "-g", "1", "-u", "10")).out == "Cleared.\n"
-        too_long = await shell("persona", "set", "-", "-g", "1", stdin="x" * 100_000)
-        assert too_long.code == 1
-        assert "100,000 characters, and the limit is 4,000" in too_long.err
-        assert (await shell("persona", "show", "-g", "1")).out.startswith("You are a pirate.")
+        assert [len(request.messages) for request in engine.requests] == [2, 2, 4]
 
     async def test_sigterm_while_a_reply_runs(self, shell: Shell, engine: FakeEngine):
         engine.hang("half")
@@ -234,22 +223,18 @@ class TestRefusals:
         assert done.out == ""
 
     @pytest.mark.parametrize("change", ["older", "newer", "foreign", "damaged"])
-    async def test_a_database_that_is_not_ours_as_it_is(self, shell: Shell, engine: FakeEngine, change: str):
-        assert (await shell("chat", "-m", "hi")).code == 0
+    async def test_a_database_that_is_not_ours_as_it_is(
+        self, shell: Shell, engine: FakeEngine, sqlite_template: Path, change: str
+    ):
         path = shell.folder / "data" / "guildllama.db"
+        path.parent.mkdir()
         if change == "damaged":
             path.write_bytes(b"SQLite format 3\x00" + b"\xff" * 8192)
         elif change == "foreign":
-            path.unlink()
-            with sqlite3.connect(path) as connection:
-                connection.execute("CREATE TABLE invoices (id INTEGER)")
-            connection.close()
+            _change(path, "CREATE TABLE invoices (id INTEGER)")
         else:
-            with sqlite3.connect(path) as connection:
-                connection.execute(
-                    "UPDATE alembic_version SET version_num = ?", ("0001" if change == "older" else "9999",)
-                )
-            connection.close()
+            shutil.copy(sqlite_template, path)
+            _change(path, f"UPDATE alembic_version SET version_num = '{'0001' if change == 'older' else '9999'}'")
         before = path.read_bytes()
         done = await shell("chat", "-m", "hi")
         assert done.code == 78, done.err
@@ -264,6 +249,37 @@ class TestRefusals:
         done = await shell("chat", "-m", "hi")
         assert done.code == 0
         assert "did you mean GUILDLLAMA_MAX_CHAT_LOGS?" in done.err
+
+
+def _change(path: Path, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+
+
+class TestPersona:
+    """In this process: these commands need no engine."""
+
+    @pytest.fixture
+    def persona(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Persona:
+        monkeypatch.chdir(tmp_path)
+        return lambda *arguments, stdin="": CliRunner().invoke(app, ["persona", *arguments], input=stdin)
+
+    def test_set_show_clear(self, persona: Persona):
+        assert persona("set", "You are a pirate.", "--guild", "1", "--name", "Hook").exit_code == 0
+        assert persona("set", "-", "-g", "1", "-u", "10", stdin="You are a parrot.\n").exit_code == 0
+        assert persona("show", "-g", "1", "-u", "11").output == "You are a pirate.\n(guild persona 'Hook', version 1)\n"
+        assert persona("show", "-g", "1", "-u", "10").output.startswith("You are a parrot.\n(member persona")
+        assert persona("show", "-g", "2", "-u", "10").output.startswith("You are a helpful assistant.")
+        assert persona("clear", "-g", "1", "-u", "10").output == "Cleared.\n"
+        assert persona("clear", "-g", "1", "-u", "10").output == "There was none.\n"
+        assert persona("show", "-g", "1", "-u", "10").output.startswith("You are a pirate.")
+
+    def test_too_long(self, persona: Persona):
+        persona("set", "the old one", "-g", "1")
+        refused = persona("set", "-", "-g", "1", stdin="x" * 100_000)
+        assert isinstance(refused.exception, PersonaTooLong)
+        assert "100,000 characters, and the limit is 4,000" in refused.exception.user_message
+        assert persona("show", "-g", "1").output.startswith("the old one\n")
 
 
 class TestDoctor:

@@ -172,7 +172,8 @@ class TestRefused:
         [
             "print('engine: model.gguf: no such file for --device', flush=True); raise SystemExit(78)",
             # As torchrun tells of a rank's exit code, having one of its own.
-            "print('engine: model.gguf: no such file for --device'); print('E1 failed (exitcode: 78) local_rank: 0 (pid: 9)');"
+            "print('engine: model.gguf: no such file for --device');"
+            "print('E1 failed (exitcode: 78) local_rank: 0 (pid: 9)');"
             "print('=\\n' * 60);"
             "raise SystemExit(1)",
         ],
