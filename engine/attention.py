@@ -54,12 +54,12 @@ class PagedAttend:
         keys, values = self._kv.k[layer].flatten(0, 1), self._kv.v[layer].flatten(0, 1)
         keys.index_copy_(0, self._slots, k.to(keys.dtype))
         values.index_copy_(0, self._slots, v.to(values.dtype))
-        out = torch.empty_like(q)
+        out, scaled = torch.empty_like(q), q * q.shape[-1] ** -0.5
         at = 0
         for segment, past, mask in zip(self._segments, self._past, self._masks, strict=True):
             end = at + segment.length
             if mask is None:
-                out[at] = attend_one(q[at], past.parts(keys), past.parts(values))
+                out[at] = attend_one(scaled[at], past.parts(keys), past.parts(values))
             else:
                 out[at:end] = attend(q[at:end], past.whole(keys), past.whole(values), mask)
             at = end
@@ -93,11 +93,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def attend_one(q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
-    """One query over keys and values that lie in several pieces, read where they are: q [heads, D] -> [heads, D]."""
+    """One query, scaled already, over keys and values in several pieces, read where they lie: q [heads, D] -> same."""
     kv_heads, dim = keys[0].shape[1:]
     queries = q.view(kv_heads, -1, dim)
     scores = [torch.bmm(queries, piece.permute(1, 2, 0)) for piece in keys]
-    weights = torch.softmax(torch.cat(scores, dim=-1).float() * dim**-0.5, dim=-1).to(q.dtype)
+    weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1, dtype=torch.float32).to(q.dtype)
     parts = weights.split_with_sizes([len(piece) for piece in values], dim=-1)
     out = torch.bmm(parts[0], values[0].transpose(0, 1))
     for part, piece in zip(parts[1:], values[1:], strict=True):

@@ -70,6 +70,8 @@ def resolve(
     local_rank = _env_int("LOCAL_RANK", rank)
     chosen = _device(device, local_rank, share_gpu)
     on_gpu = chosen.type == "cuda"
+    if kv_dtype != "auto" and not on_gpu:
+        raise ConfigError("--kv-dtype", expected="auto on a CPU", found=kv_dtype)
     if max_context is not None and not 1 < max_context <= spec.max_context:
         raise ConfigError("--max-seq-len", expected=f"2 to {spec.max_context} (the model's)", found=str(max_context))
     rows = _at_least_one("--max-batch", max_batch, 32 if on_gpu else 8)

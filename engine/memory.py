@@ -1,5 +1,6 @@
 """How much memory there is, how much a rank holds, and how many KV pages that makes."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ _GIB = 1 << 30
 
 def kv_bytes_per_page(spec: ModelSpec, config: EngineConfig, item: int | None = None) -> int:
     """Bytes that one page takes on one rank, all layers, keys and values."""
-    item = item or config.dtype.itemsize
+    item = item or (config.dtype.itemsize if config.kv_dtype == "auto" else 1)
     return 2 * spec.n_layers * config.page * (spec.n_kv_heads // config.world_size) * spec.head_dim * item
 
 
@@ -37,7 +38,7 @@ def held_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def fit_pages(config: EngineConfig, page_bytes: int, available: int) -> int:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from engine.config import EngineConfig
-from engine.errors import ConfigError
 from engine.memory import available_bytes, fit_pages, kv_bytes_per_page
 from engine.model import Transformer
 from engine.plan import Chunk, Plan, RowSetup
@@ -47,8 +46,6 @@ AnyRunner: TypeAlias = Runner[Any]  # the core never looks into a ticket
 
 def make_runner(config: EngineConfig, model: Transformer, agree: Callable[[int], int] = int) -> AnyRunner:
     """The runner for this device. `agree` settles all ranks on the least of their numbers: they need equal pages."""
-    if config.kv_dtype != "auto" and config.device.type == "cpu":
-        raise ConfigError("--kv-dtype", expected="auto on a CPU", found=config.kv_dtype)
     page_bytes = kv_bytes_per_page(model.spec, config)
     if config.device.type == "cuda":
         from engine.cuda_runner import CudaRunner  # needs Triton, which machines without a GPU may lack
