@@ -67,12 +67,6 @@ class Scripted:
 
 
 @pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    async with FakeEngine() as server:
-        yield server
-
-
-@pytest.fixture
 async def services(database: Database, engine: FakeEngine) -> AsyncIterator[Services]:
     settings = Settings(_env_file=None, persona="the default")
     async with EngineClient(engine.url) as client:

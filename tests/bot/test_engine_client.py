@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,6 @@ from bot.errors import Busy, EngineRefused, EngineUnavailable
 from tests.fake_engine import FakeEngine
 
 HELLO = [Message(role="user", content="hello there")]
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    async with FakeEngine() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(engine: FakeEngine) -> AsyncIterator[EngineClient]:
-    async with EngineClient(engine.url) as opened:
-        yield opened
 
 
 async def ask(client: EngineClient, messages: list[Message] = HELLO, max_tokens: int = 50) -> tuple[str, Finished]:

@@ -57,12 +57,6 @@ class Terminal:
 
 
 @pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    async with FakeEngine() as server:
-        yield server
-
-
-@pytest.fixture
 async def terminal(tmp_path: Path, engine: FakeEngine) -> AsyncIterator[Terminal]:
     controller, side = pty.openpty()
     env = {name: value for name, value in os.environ.items() if not name.startswith("GUILDLLAMA_")}
