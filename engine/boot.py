@@ -44,6 +44,8 @@ def boot(config: EngineConfig, checkpoint: Checkpoint, ranks: Ranks) -> Booted:
     if config.device.type == "cuda":
         torch.cuda.set_device(config.device)
     try:
+        if config.quantize != "none":
+            raise ConfigError("--quantize", expected="none", found=config.quantize)
         model = load_model(config, checkpoint)
         agree(1)
         runner = make_runner(config, model, agree)

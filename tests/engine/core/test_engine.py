@@ -18,13 +18,14 @@ from engine.core import Engine, EngineDead, Generation, GenerationFailed, Sampli
 from engine.errors import Busy, ConfigError, EngineError, PromptTooLong
 from engine.load import load_model
 from engine.plan import Plan
+from engine.sampling import sample
 from engine.torch_runner import TorchRunner, TorchTicket
 from tests.engine.core.rank_worker import all_logits
 from tests.engine.core.tiny import VOCAB, write_checkpoint
 
 CONTEXT = 96
 GREEDY = SamplingParams(temperature=0.0, max_tokens=10)
-Alone = Callable[[list[int], int], list[int]]
+Alone = Callable[[list[int], SamplingParams], list[int]]
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +48,15 @@ def engine(checkpoint: Checkpoint) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def alone(checkpoint: Checkpoint) -> Alone:
-    """The greedy reply to a prompt by nothing but the model: no pages, no batch, no cache."""
+    """The reply to a prompt by nothing but the model: no pages, no batch, no cache."""
     model = load_model(configure(checkpoint), checkpoint)
 
-    def reply(ids: list[int], length: int) -> list[int]:
+    def reply(ids: list[int], params: SamplingParams) -> list[int]:
         tokens = list(ids)
-        while len(tokens) < min(len(ids) + length, CONTEXT):
-            tokens.append(int(all_logits(model, tokens)[-1].argmax()))
+        heat, top_p = torch.tensor([params.temperature]), torch.tensor([params.top_p])
+        while len(tokens) < min(len(ids) + (params.max_tokens or CONTEXT), CONTEXT):
+            logits, position = all_logits(model, tokens)[-1:], torch.tensor([len(tokens)])
+            tokens.append(int(sample(logits, heat, top_p, torch.tensor([params.seed or 0]), position)))
         return tokens[len(ids) :]
 
     return reply
@@ -78,7 +81,7 @@ async def test_many_at_once_get_what_each_gets_alone(engine: Engine, alone: Alon
     prompts = [prompt(n, 5 + 7 * n % 60) for n in range(12)]
     together = await asyncio.gather(*(read(engine.submit(p, GREEDY, client=str(n))) for n, p in enumerate(prompts)))
     for one, ids in zip(prompts, together, strict=True):
-        assert alone(one, 10) == ids
+        assert alone(one, GREEDY) == ids
 
 
 async def test_ids_arrive_as_they_are_made_and_the_end_says_why(engine: Engine) -> None:
@@ -261,7 +264,7 @@ def test_any_interleaving_gives_the_replies_of_the_requests_alone(
     started = []
     for n, (persona, trim, length, wanted, fate) in enumerate(events):
         ids = [*prompt(persona % 2, 20), *prompt(1000 + trim, 40)[10 * trim :], *prompt(n, length)][: CONTEXT - 2]
-        params = SamplingParams(temperature=0.0, max_tokens=wanted)
+        params = SamplingParams(temperature=0.7 * (n % 2), max_tokens=wanted, seed=n)
         generation = small.submit(ids, params, client=str(n % 3), tenant=str(persona % 3))
         if fate == "leave":
             generation.cancel()
@@ -271,7 +274,7 @@ def test_any_interleaving_gives_the_replies_of_the_requests_alone(
             generation.cancel()
     for ids, params, generation, fate in started:
         got = generation.result(60)
-        expected = alone(ids, params.max_tokens or CONTEXT)
+        expected = alone(ids, params)
         assert got == expected[: len(got)]
         assert fate != "read" or got == expected
     settle(small)

@@ -78,6 +78,17 @@ def test_followers_leave_signals_to_rank_0(model: str) -> None:
         assert world.codes() == [0, 0], world.said
 
 
+def test_a_mistake_that_one_rank_alone_can_see_stops_all(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path)
+    state = torch.load(folder / "consolidated.00.pth", weights_only=True)
+    state["output.weight"][-1, 3] = float("nan")  # in the rows of the last rank
+    torch.save(state, folder / "consolidated.00.pth")
+    with World(2, "serve", model=str(folder)) as world:
+        assert world.codes() == [78, 78], world.said
+    assert "another rank could not" in world.said[0][-1]
+    assert "NaN or infinity in output.weight" in world.said[1][-1]
+
+
 def test_a_failing_step_of_one_rank_ends_all(model: str) -> None:
     with World(2, "serve", model=model, length=LONG, config={"max_batch": 1}, break_rank=1) as world:
         world.wait_for("failed", 30)
