@@ -42,6 +42,11 @@ _SYNC_PATIENCE = 10.0
 _DELIVERY_PATIENCE = 10.0
 _TOKEN = "GUILDLLAMA_DISCORD_TOKEN"  # noqa: S105 - the name of the setting
 _NEW_TOKEN = "Copy it anew from the Bot page of your application at https://discord.com/developers/applications."  # noqa: S105
+_REFUSALS = {
+    4004: "was refused by Discord's gateway",
+    4011: "belongs to a bot in too many guilds for one connection",
+    4014: "belongs to an application that may not even see its guilds",
+}
 
 
 class Services(Protocol):
@@ -140,16 +145,10 @@ class GuildLlama(discord.Client):
         while not self.is_closed():
             try:
                 await self.connect()
-            except discord.PrivilegedIntentsRequired:
-                raise ConfigError(
-                    _TOKEN, "belongs to an application that may not even see its guilds", _NEW_TOKEN
-                ) from None
-            except discord.ConnectionClosed as closed:
-                if closed.code == 4004:
-                    raise ConfigError(_TOKEN, "was refused by Discord's gateway", _NEW_TOKEN) from None
-                raise ConfigError(
-                    _TOKEN, f"cannot be used: Discord closed with code {closed.code}", _NEW_TOKEN
-                ) from None
+            except (discord.PrivilegedIntentsRequired, discord.ConnectionClosed) as refused:
+                code = refused.code if isinstance(refused, discord.ConnectionClosed) else 4014
+                why = _REFUSALS.get(code, f"cannot be used: Discord's gateway closed with code {code}")
+                raise ConfigError(_TOKEN, why, _NEW_TOKEN) from None
             except Exception:
                 # One event that nobody can read must not end the conversation with all guilds.
                 log.exception("the gateway connection failed; trying again")

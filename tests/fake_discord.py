@@ -24,6 +24,7 @@ from aiohttp import web
 
 from tests.fake_discord_gateway import Gateway
 from tests.fake_discord_rest import Rest
+from tests.fake_discord_routes import ROUTES
 from tests.fake_discord_rules import Fault, Request
 from tests.fake_discord_state import MANAGE_GUILD, Channel, Guild, Interaction, Json, Message, User
 
@@ -38,7 +39,7 @@ class FakeDiscord:
     def __init__(self) -> None:
         self.token = f"{secrets.token_hex(12)}.{secrets.token_hex(3)}.{secrets.token_hex(19)}"
         self.bot = User("guildllama", bot=True)
-        self.rest = Rest(self.token, self.bot)
+        self.rest = Rest(self.token, self.bot, ROUTES)
         self.gateway = Gateway(token=self.token, ready=self._ready, guilds=self._guilds)
         self._runner: web.AppRunner | None = None
         self.url = ""
