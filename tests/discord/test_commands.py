@@ -190,7 +190,7 @@ async def test_help_shows_what_this_person_may_use(here: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("   ", "empty"), ("\x00\x00", "empty"), ("x" * 4001, "the limit is 4,000")], ids=str.__len__
+    ("text", "said"), [("   ", "empty"), ("a\x00b", "NUL"), ("x" * 4001, "the limit is 4,000")], ids=str.__len__
 )
 async def test_case_41_a_message_that_cannot_be_is_refused_with_an_error_id(here: World, text: str, said: str) -> None:
     guild, ann = await here.member()

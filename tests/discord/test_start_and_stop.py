@@ -12,6 +12,7 @@ import pytest
 
 from tests.discord.harness import BotProcess, World, world
 from tests.fake_discord import FakeDiscord
+from tests.fake_engine import Script
 
 
 @pytest.fixture
@@ -208,3 +209,17 @@ async def test_a_database_that_is_not_ours_is_refused(tmp_path: Path, sqlite_tem
     async with world(f"sqlite:///{damaged}", tmp_path, ready=False) as here:
         assert await here.bot.wait() == 78
         assert "GUILDLLAMA_DATABASE_URL" in only_line(here.bot)
+
+
+async def test_case_6_who_does_not_fit_into_the_queue_is_told_so_at_once(sqlite_url: str, tmp_path: Path) -> None:
+    async with world(sqlite_url, tmp_path, MAX_WAITING="3") as here:
+        here.engine.default = lambda request: Script(deltas=(f"You said: {request.last}",), pace=3.0)
+        guild, _ = await here.member()
+        people = [here.discord.user(f"member{number}") for number in range(6)]
+        asked = [await here.discord.chat(guild, user, "Hello") for user in people]
+        refused = asked[3:]
+        await here.discord.done(*refused, timeout=2.8)
+        assert all("try again" in each.reply() and each.messages()[0].ephemeral for each in refused)
+        await here.discord.done(*asked)
+        assert [each.reply() for each in asked[:3]] == ["You said: Hello"] * 3
+        assert len(here.engine.requests) == 3
