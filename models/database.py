@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import aiosqlite
@@ -17,9 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from models.codec import TextCodec
-from models.engines import postgres_async_engine, sqlite_async_engine
+from models.engines import POSTGRES_POOL, READERS, postgres_async_engine, sqlite_async_engine
 from models.failures import is_transient, is_unavailable, unavailable
 from models.owner import close_owner, new_owner
+from models.patience import uninterrupted
 from models.urls import async_url
 
 T = TypeVar("T")
@@ -49,8 +50,9 @@ class Database:
             self._writer = self._reader = postgres_async_engine(parsed, echo=echo)
             # One snapshot for the whole transaction, as WAL gives on SQLite.
             self._read_options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        # Waiting writers queue here, in order and without a time limit of the pool's.
-        self._write_turn: asyncio.Lock | None = asyncio.Lock() if self.is_sqlite else None
+        # Who waits, waits here: in order, without the pool's time limit, and before anything is built for it.
+        self._write_turn = asyncio.Semaphore(1 if self.is_sqlite else POSTGRES_POOL)
+        self._read_turn = asyncio.Semaphore(READERS) if self.is_sqlite else self._write_turn
 
     @property
     def engines(self) -> tuple[AsyncEngine, ...]:
@@ -61,7 +63,7 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncSession]:
         """A read-only transaction over one snapshot."""
         with _translating():
-            async with self._begun(self._reader, self._read_options) as session:
+            async with self._read_turn, self._begun(self._reader, self._read_options) as session:
                 yield session
 
     @asynccontextmanager
@@ -89,7 +91,7 @@ class Database:
 
     async def truncate_wal(self) -> None:
         """Moves the write-ahead log into the file and empties it, as far as readers allow. Postgres has none."""
-        if self._write_turn is None:
+        if not self.is_sqlite:
             return
         with _translating():
             async with self._write_turn, self._writer.connect() as connection:
@@ -108,7 +110,7 @@ class Database:
     @asynccontextmanager
     async def _writing(self, *, attempt: int, patience: int) -> AsyncIterator[AsyncSession]:
         begun = self._begun(self._writer, {}, attempt=attempt, patience=patience)
-        async with self._write_turn or nullcontext(), begun as session:
+        async with self._write_turn, begun as session:
             yield session
 
     @asynccontextmanager
@@ -119,7 +121,9 @@ class Database:
         async with AsyncSession(engine, expire_on_commit=False, autoflush=False, info=info) as session:
             for trial in range(1, patience + 1):
                 try:
-                    await session.connection(execution_options=options)
+                    connecting = session.connection(execution_options=options)
+                    # A connection that is given up half made would be lost; on SQLite it takes a moment only.
+                    await (uninterrupted(connecting) if self.is_sqlite else connecting)
                     break
                 except SQLAlchemyError as error:
                     if not is_transient(error) or trial == patience:

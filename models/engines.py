@@ -13,8 +13,11 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from models.patience import connect
+
 READERS = 4
-POSTGRES_POOL = 10
+# Few: a chat holds one for milliseconds, and more of them would only take the event loop from each other.
+POSTGRES_POOL = 8
 POOL_TIMEOUT = 30.0
 
 
@@ -34,7 +37,13 @@ def sqlite_async_engine(url: URL, *, writer: bool, busy_timeout: float, echo: bo
     """The single writer connection, or the pool of readers, of a SQLite file."""
     size = 1 if writer else READERS
     engine = create_async_engine(
-        url, echo=echo, pool_size=size, max_overflow=0, pool_timeout=POOL_TIMEOUT, pool_pre_ping=True
+        url,
+        echo=echo,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT,
+        pool_pre_ping=True,
+        connect_args={"async_creator_fn": connect},
     )
     _sqlite_hooks(engine.sync_engine, writer=writer, busy_timeout=busy_timeout)
     return engine
@@ -45,7 +54,7 @@ def postgres_async_engine(url: URL, *, echo: bool) -> AsyncEngine:
         url,
         echo=echo,
         pool_size=POSTGRES_POOL,
-        max_overflow=POSTGRES_POOL,
+        max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
         pool_pre_ping=True,
         pool_recycle=1800,
