@@ -22,9 +22,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from bot.admission import Admission
 from bot.crash import crash_point
-from bot.dialog import clean_text, window
+from bot.dialog import clean_text, has_nul, window
 from bot.engine import EngineClient
-from bot.errors import BotError, DatabaseUnavailable, EmptyMessage, MessageTooLong, ShuttingDown
+from bot.errors import BotError, DatabaseUnavailable, EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
 from bot.generation import Generated, Generator, Interruption, Job, OnDelta
 from bot.identity import OpaqueIds
 from bot.locks import KeyedLocks
@@ -135,6 +135,8 @@ class ChatService:
 
     def _checked(self, text: str) -> str:
         limit = self._settings.max_message_chars
+        if has_nul(text):
+            raise NulCharacters("message")
         text = clean_text(text)
         if not text:
             raise EmptyMessage()

@@ -30,8 +30,15 @@ _GUESSES = 4
 
 
 def clean_text(text: str) -> str:
-    """The text as both databases can hold it: without NUL and lone surrogates, and without space around it."""
+    """What a person wrote as both databases can hold it: without lone surrogates, and without space around it.
+
+    Their NUL characters are refused before (`has_nul`); in what a model wrote they are dropped.
+    """
     return clean_piece(text).strip()
+
+
+def has_nul(text: str) -> bool:
+    return "\x00" in text
 
 
 def clean_piece(text: str) -> str:

@@ -35,6 +35,13 @@ class EmptyMessage(EmptyText):
         super().__init__("message")
 
 
+class NulCharacters(BotError):
+    """Postgres cannot hold a NUL, and a text that was changed silently is not what its author wrote."""
+
+    def __init__(self, what: str = "text") -> None:
+        super().__init__(f"This {what} holds NUL characters, of which none are allowed. Please take them out.")
+
+
 class TooLong(BotError):
     """A text over its limit; `limit` and `got` are in `unit`."""
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from bot.dialog import Message, clean_text
+from bot.dialog import Message, clean_text, has_nul
 from bot.engine import EngineClient
-from bot.errors import EmptyText, EngineUnavailable, PersonaTooLong, TooLong
+from bot.errors import EmptyText, EngineUnavailable, NulCharacters, PersonaTooLong, TooLong
 from bot.settings import Settings
 from bot.storage import shown_errors
 from models import queries
@@ -42,7 +42,9 @@ class PersonaService:
     async def set(
         self, key: DialogKey, level: StoredLevel, prompt: str, name: str = "", author_id: int | None = None
     ) -> PersonaText:
-        """Store and put in force. Raises EmptyText or PersonaTooLong; then nothing is written."""
+        """Store and put in force. Raises EmptyText, NulCharacters or PersonaTooLong; then nothing is written."""
+        if has_nul(prompt) or has_nul(name):
+            raise NulCharacters("persona")
         prompt, name = clean_text(prompt), " ".join(clean_text(name).split())
         if len(name) > MAX_NAME_CHARS:
             raise TooLong("name", MAX_NAME_CHARS, len(name))

@@ -15,6 +15,7 @@ from bot.errors import (
     EmptyMessage,
     EngineUnavailable,
     MessageTooLong,
+    NulCharacters,
 )
 from bot.personas import PersonaService
 from bot.settings import Settings
@@ -35,7 +36,7 @@ class TestOneTurn:
         async def on_delta(piece: str) -> None:
             pieces.append(piece)
 
-        reply = await chat.chat(ChatRequest(ANN, "  Hi\x00 there\ud800 "), on_delta)
+        reply = await chat.chat(ChatRequest(ANN, "  Hi there\ud800 "), on_delta)
 
         assert pieces == ["Hel", "lo ", "Ann"]
         assert (reply.text, reply.saved, reply.remembered) == ("Hello Ann", True, True)
@@ -117,10 +118,15 @@ class TestOneTurn:
 
 
 class TestRefused:
-    @pytest.mark.parametrize("text", ["", "   \n", "\x00", "\ud800\udfff "])
+    @pytest.mark.parametrize("text", ["", "   \n", "\ud800\udfff "])
     async def test_nothing_to_say(self, make_chat: MakeChat, database: Database, text: str):
         with pytest.raises(EmptyMessage):
             await say(make_chat(), text)
+        assert await turns(database) == []
+
+    async def test_nul_characters(self, make_chat: MakeChat, database: Database):
+        with pytest.raises(NulCharacters):
+            await say(make_chat(), "a\x00b")
         assert await turns(database) == []
 
     async def test_too_long(self, make_chat: MakeChat, engine: FakeEngine, database: Database):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bot.engine import EngineClient
-from bot.errors import BotError, EmptyText, PersonaTooLong, TooLong
+from bot.errors import BotError, EmptyText, NulCharacters, PersonaTooLong, TooLong
 from bot.personas import PersonaService
 from bot.settings import Settings
 from models.database import Database
@@ -62,7 +62,8 @@ async def test_versions_count_up(personas: PersonaService):
     ("text", "error"),
     [
         ("", EmptyText),
-        (" \x00\ud800 ", EmptyText),
+        (" \ud800 ", EmptyText),
+        ("a\x00b", NulCharacters),
         ("x" * 100_000, PersonaTooLong),
         ("x" * 4001, PersonaTooLong),
         ("a b " * 300, PersonaTooLong),  # few characters, and more tokens than half the context
@@ -101,5 +102,5 @@ async def test_without_a_count_characters_are_the_limit(personas: PersonaService
 
 
 async def test_stored_as_both_databases_hold_it(personas: PersonaService):
-    await personas.set(ANN, "member", "  🏴‍☠️ ahoy\x00\ud83d \u202eRTL ")
+    await personas.set(ANN, "member", "  🏴‍☠️ ahoy\ud83d \u202eRTL ")
     assert (await personas.show(ANN)).prompt == "🏴‍☠️ ahoy \u202eRTL"
