@@ -9,14 +9,15 @@ client's queue; its full pages stay in the trie, so that little has to be comput
 The same calls in the same order give the same plans.
 """
 
-import heapq
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 
 from engine.fairness import FairShare
 from engine.kv_cache import Hold, KVCache
+from engine.occupancy import Occupancy
 from engine.pacing import Pace
 from engine.plan import Chunk, Plan, RowSetup, float32
+from engine.queues import Queues
 from engine.request import FinishReason, Request, State
 
 DECODE_WEIGHT = 2.0  # an output token costs a whole pass over the weights that others share; a prompt token far less
@@ -59,10 +60,11 @@ class _Draft:
 
     decode: dict[Request, None] = field(default_factory=dict)
     chunks: list[tuple[Request, Chunk]] = field(default_factory=list)
-    setups: list[RowSetup] = field(default_factory=list)
     entered: list[Request] = field(default_factory=list)
     busy: set[Request] = field(default_factory=set)  # has a chunk in this step, so it must stay in its row
     skip: set[Request] = field(default_factory=set)  # cannot go on in this step
+    stalled: set[Request] = field(default_factory=set)  # waits for a page that another request may compute in it
+    preempted: bool = False
     full: bool = False  # someone found no room, so only those may still enter who hold no row at all
     closed: bool = False  # nobody may enter
 
@@ -85,24 +87,19 @@ class Scheduler:
         self.totals = Totals()
         self._pace = Pace(chunk, burst, rows)
         self._max_context, self._lookahead = max_context, lookahead
-        self._free_rows = list(range(rows))
-        self._freed: list[int] = []  # rows that the runners have not been told about
-        self._running: dict[Request, None] = {}  # in the order of admission
-        self._queues: dict[str, dict[str, deque[Request]]] = {}
+        self._freed: list[int] = []  # rows that the runners have not been told about, and setups
+        self._setups: list[RowSetup] = []
+        self._rows, self._queues = Occupancy(rows), Queues()
         self._tenants = FairShare()
         self._clients: dict[str, FairShare] = {}
-        self._tenant_rows: Counter[str] = Counter()
-        self._client_rows: Counter[tuple[str, str]] = Counter()
-        self._admissions = 0
-        self._waiting = 0
 
     @property
     def waiting(self) -> int:
-        return self._waiting
+        return len(self._queues)
 
     @property
     def running(self) -> int:
-        return len(self._running)
+        return len(self._rows)
 
     def add(self, request: Request) -> None:
         """Queue a request. The caller bounds how many there are."""
@@ -110,7 +107,7 @@ class Scheduler:
         request.limit = min(most, self._max_context)
         self._tenants.enter(request.tenant)
         self._clients.setdefault(request.tenant, FairShare()).enter(request.client)
-        self._enqueue(request, first=False)
+        self._queues.put(request, first=False)
         self.totals.prompt_tokens += request.prompt
 
     def cancel(self, request: Request) -> None:
@@ -120,14 +117,16 @@ class Scheduler:
 
     def plan(self) -> Step | None:
         """The next step, or None when nothing can be done before ids come back or requests arrive."""
-        draft = _Draft()
-        for request in list(self._running):
-            if request.state is State.DECODE and request.length < request.limit:
-                self._draft_decode(draft, request)
-        self._draft_chunks(draft)
-        if not draft.decode and not draft.chunks:
-            return None
-        return self._commit(draft)
+        while True:
+            draft = _Draft()
+            for request in list(self._rows):
+                if request.state is State.DECODE and request.length < request.limit:
+                    self._draft_decode(draft, request)
+            self._draft_chunks(draft)
+            if draft.decode or draft.chunks:
+                return self._commit(draft)
+            if not draft.preempted:
+                return None
 
     def accept(self, step: Step, ids: dict[int, int]) -> list[Output]:
         """The ids that a step sampled, row by row. An id below 0 means numbers that went wrong."""
@@ -156,10 +155,10 @@ class Scheduler:
         page = self.cache.page
         while request.fed >= len(request.hold.pages) * page:
             ahead = -(-(request.limit - 1) // page) - len(request.hold.pages)
-            roomy = self.cache.available >= 2 * self._lookahead * len(self._running)
+            roomy = self.cache.available >= 2 * self._lookahead * len(self._rows)
             if self.cache.grow(request.hold, max(1, min(ahead, self._lookahead if roomy else 1))):
                 continue
-            victim = self._victim(draft)
+            victim = self._rows.victim(draft.busy)
             if victim is None or victim is request:
                 self._preempt(draft, request)
                 return
@@ -173,13 +172,16 @@ class Scheduler:
             if request.state is State.WAITING and not self._admit(draft, request):
                 draft.skip.add(request)
                 draft.full = True
-                draft.closed = bool(self._free_rows)  # it is pages that are short: let them gather for this one
+                draft.closed = self._rows.vacant  # it is pages that are short: let them gather for this one
                 continue
             end = len(request.tokens)
             request.fed, count = self.cache.span(request.hold, request.fed, end, budget)
-            draft.skip.add(request)  # finished, out of budget, or waiting for another's page
+            draft.skip.add(request)
             if count == 0:
+                draft.stalled.add(request)
                 continue
+            draft.skip -= draft.stalled
+            draft.stalled.clear()
             start, stop = request.fed, request.fed + count
             draft.chunks.append((request, Chunk(request.row, start, tuple(request.tokens[start:stop]), stop == end)))
             draft.busy.add(request)
@@ -195,89 +197,49 @@ class Scheduler:
     def _next_prompt(self, draft: _Draft) -> Request | None:
         """The prompt that is next by fairness: one that runs already or the head of a queue that may still enter."""
         heads: dict[str, dict[str, Request]] = {}
-        for request in self._running:
+        for request in self._rows:
             if request.state is State.PREFILL and request not in draft.skip:
                 heads.setdefault(request.tenant, {}).setdefault(request.client, request)
-        for tenant in self._may_enter(draft):
-            for client, queue in self._queues[tenant].items():
-                head = queue[0]
-                shut = draft.full and self._client_rows[tenant, client]
+        for tenant in [] if draft.closed else self._rows.could_enter(self._queues.tenants):
+            for head in self._queues.heads(tenant):
+                shut = draft.full and self._rows.of_client(tenant, head.client)
                 if head not in draft.skip and not head.pending and not shut:
-                    heads.setdefault(tenant, {}).setdefault(client, head)
+                    heads.setdefault(tenant, {}).setdefault(head.client, head)
         if not heads:
             return None
-        tenant = min(heads, key=lambda t: (self._tenants.served(t), self._tenant_rows[t], _first(heads[t])))
+        tenant = min(heads, key=lambda t: (self._tenants.served(t), self._rows.of_tenant(t), _first(heads[t])))
         shares, clients = self._clients[tenant], heads[tenant]
-        return clients[min(clients, key=lambda c: (shares.served(c), self._client_rows[tenant, c], clients[c].id))]
+        return clients[min(clients, key=lambda c: (shares.served(c), self._rows.of_client(tenant, c), clients[c].id))]
 
     def _admit(self, draft: _Draft, request: Request) -> bool:
         """Give a waiting request a row and pages, if need be by preempting one of those who hold several."""
         while True:
             hold: Hold | None = None
-            if self._free_rows:
-                spare = sum(other.state is State.DECODE for other in self._running)
+            if self._rows.vacant:
+                spare = sum(other.state is State.DECODE for other in self._rows)
                 hold = self.cache.admit(request.tenant, request.tokens, spare)
             if hold is not None:
                 break
-            victim = self._greedy(draft, request)
+            victim = self._rows.in_favour_of(request, draft.busy)
             if victim is None:
                 return False
             self._preempt(draft, victim)
-        self._dequeue(request)
-        request.hold, request.fed, request.granted = hold, 0, 0
-        request.row = heapq.heappop(self._free_rows)
-        request.state = State.PREFILL
         if request.admitted < 0:
             draft.entered.append(request)
-        request.admitted = self._admissions
-        self._admissions += 1
-        self._running[request] = None
-        self._tenant_rows[request.tenant] += 1
-        self._client_rows[request.tenant, request.client] += 1
+        self._queues.remove(request)
+        self._rows.enter(request)
+        request.hold, request.fed, request.granted, request.state = hold, 0, 0, State.PREFILL
         params = request.params
-        draft.setups.append(RowSetup(request.row, float32(params.temperature), float32(params.top_p), request.seed))
+        self._setups.append(RowSetup(request.row, float32(params.temperature), float32(params.top_p), request.seed))
         return True
-
-    def _may_enter(self, draft: _Draft) -> list[str]:
-        """The tenants of whom someone who waits could get a row in this step, free or another's."""
-        if draft.closed:
-            return []
-        if self._free_rows:
-            return list(self._queues)
-        crowded = {tenant for (tenant, _), count in self._client_rows.items() if count > 1}
-        several = any(count > 1 for count in self._tenant_rows.values())
-        return [t for t in self._queues if t in crowded or (several and not self._tenant_rows[t])]
-
-    def _greedy(self, draft: _Draft, request: Request) -> Request | None:
-        """Whom to preempt so that `request`, whose tenant or client holds no row, gets one."""
-        if not self._tenant_rows[request.tenant]:
-            return self._victim(draft, least=2)
-        if self._client_rows[request.tenant, request.client]:
-            return None
-        return self._victim(draft, tenant=request.tenant, least=2)
-
-    def _victim(self, draft: _Draft, tenant: str | None = None, least: int = 1) -> Request | None:
-        """The latest request of the client with most rows in the tenant with most rows (at least `least`).
-
-        The oldest request of all is chosen only when it runs alone, so something always gets finished.
-        """
-        candidates = [r for r in self._running if r not in draft.busy and (tenant is None or r.tenant == tenant)]
-        if tenant is None:
-            candidates = [r for r in candidates if self._tenant_rows[r.tenant] >= least]
-        else:
-            candidates = [r for r in candidates if self._client_rows[r.tenant, r.client] >= least]
-        return max(
-            candidates,
-            key=lambda r: (self._tenant_rows[r.tenant], self._client_rows[r.tenant, r.client], r.admitted),
-            default=None,
-        )
 
     def _preempt(self, draft: _Draft, request: Request) -> None:
         draft.decode.pop(request, None)
         draft.skip.add(request)
-        draft.setups = [setup for setup in draft.setups if setup.row != request.row]
+        draft.preempted = True
         self._leave_row(request)
-        self._enqueue(request, first=True)
+        request.state = State.WAITING
+        self._queues.put(request, first=True)
         self.totals.preemptions += 1
 
     def _commit(self, draft: _Draft) -> Step:
@@ -295,20 +257,20 @@ class Scheduler:
             sampled.append((request.row, request))
             self._charge(request, DECODE_WEIGHT)
         grants = []
-        for request in self._running:
+        for request in self._rows:
             pages = request.hold.pages
             grants += [(request.row, index, pages[index]) for index in range(request.granted, len(pages))]
             request.granted = len(pages)
         plan = Plan(
             step=self.totals.steps,
-            setups=tuple(draft.setups),
+            setups=tuple(self._setups),
             grants=tuple(grants),
             chunks=tuple(chunk for _, chunk in draft.chunks),
             decode=tuple(request.row for request in draft.decode),
             freed=tuple(self._freed),
         )
         self.totals.steps += 1
-        self._freed = []
+        self._freed, self._setups = [], []
         return Step(plan, tuple(sampled), tuple(draft.entered))
 
     def _charge(self, request: Request, tokens: float) -> None:
@@ -317,7 +279,7 @@ class Scheduler:
 
     def _finish(self, request: Request, reason: FinishReason) -> None:
         if request.state is State.WAITING:
-            self._dequeue(request)
+            self._queues.remove(request)
         else:
             self._leave_row(request, poisoned=reason == "error")
         request.state, request.finish_reason = State.FINISHED, reason
@@ -334,33 +296,9 @@ class Scheduler:
             self.cache.forget(request.hold)
         else:
             self.cache.close(request.hold, request.tokens[: request.fed])
-        del self._running[request]
-        self._tenant_rows[request.tenant] -= 1
-        self._client_rows[request.tenant, request.client] -= 1
-        self._tenant_rows += Counter()  # drops what is zero
-        self._client_rows += Counter()
-        heapq.heappush(self._free_rows, request.row)
+        self._setups = [setup for setup in self._setups if setup.row != request.row]
         self._freed.append(request.row)
-        request.row = -1
-
-    def _enqueue(self, request: Request, *, first: bool) -> None:
-        queue = self._queues.setdefault(request.tenant, {}).setdefault(request.client, deque())
-        if first:
-            queue.appendleft(request)
-        else:
-            queue.append(request)
-        request.state = State.WAITING
-        self._waiting += 1
-
-    def _dequeue(self, request: Request) -> None:
-        queues = self._queues[request.tenant]
-        queue = queues[request.client]
-        queue.remove(request)
-        self._waiting -= 1
-        if not queue:
-            del queues[request.client]
-        if not queues:
-            del self._queues[request.tenant]
+        self._rows.leave(request)
 
 
 def _first(heads: dict[str, Request]) -> int:
