@@ -1,13 +1,12 @@
 """Rank 0's engine: requests in, token ids out. One thread owns torch; any thread may submit.
 
-Whoever waits on an event loop gets all that a step brought in one call. A step that fails or hangs ends the engine,
-never half of it: every reply in the making fails, and the launcher starts a fresh group.
-
-It knows threads and queues, and neither text nor HTTP.
+A step that fails or hangs ends the engine, never half of it: every reply in the making fails, and the launcher starts a
+fresh group. It knows threads, and neither text nor HTTP.
 """
 
 import asyncio
 import contextlib
+import itertools
 import math
 import os
 import queue
@@ -16,19 +15,19 @@ import sys
 import threading
 import time
 import traceback
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from engine.boot import boot
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
-from engine.errors import Busy, EngineError, PromptTooLong
+from engine.desk import Desk, Reply
+from engine.errors import EngineError, PromptTooLong
 from engine.generation import EngineDead, Generation, GenerationFailed, Update
 from engine.loop import Loop, Turn, obey
 from engine.ranks import Ranks, connect, obey_no_signals
-from engine.request import FinishReason, Request, SamplingParams, State, Usage
+from engine.request import Request, SamplingParams, State, Usage
 from engine.scheduler import Scheduler
 from engine.stats import WAIT_BOUNDS, EngineStats, Histogram
 from engine.watchdog import Watchdog
@@ -38,23 +37,16 @@ __all__ = ["Engine", "EngineDead", "Generation", "GenerationFailed", "SamplingPa
 LAST_WORDS = 2.5  # seconds after a failure in which the server may tell its clients, before the process ends itself
 JOIN = 10.0  # seconds that `close` waits for the running step
 SLOW_STEPS = 5.0  # a step is hung when it takes this many times the longest one at start (and `step_timeout`)
+SHUTTING_DOWN = "The engine is shutting down."
 FAILED_REPLY = "The engine failed while it was writing this reply."
 WRONG_NUMBERS = "The model computed something that is not a number."
 
 
-@dataclass(slots=True, eq=False)
-class _Live:
-    request: Request
-    generation: Generation
-    submitted: float
-    first_id: float | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """What other threads leave for the torch thread. `live` None: look up, the engine is being closed."""
+    """What other threads leave for the torch thread. `reply` None: look up, the engine is being closed."""
 
-    live: _Live | None = None
+    reply: Reply | None = None
     cancel: bool = False
 
 
@@ -63,20 +55,17 @@ class Engine:
 
     def __init__(self, config: EngineConfig, vocab_size: int) -> None:
         self._config, self._vocab_size = config, vocab_size
+        self._desk = Desk(config)
         self._inbox: queue.SimpleQueue[_Note] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # guards what follows, up to the blank line
-        self._live: dict[Request, _Live] = {}
-        self._by_tenant: Counter[str] = Counter()
-        self._requests = 0
+        self._ids = itertools.count()
         self._seeds = random.Random(config.seed)  # noqa: S311 - draws of a model, not secrets
         self._failure: str | None = None
+        self._failing = threading.Lock()
         self._closed = False
-
         self._thread: threading.Thread | None = None
         self._ranks: Ranks | None = None
         self._scheduler: Scheduler | None = None
         self._loop: Loop | None = None
-        self._reply_seconds = 1.0  # running mean, for the advice when to come back
         self._queue_time, self._first_token_time = Histogram(WAIT_BOUNDS), Histogram(WAIT_BOUNDS)
 
     @classmethod
@@ -98,21 +87,14 @@ class Engine:
         """
         ids = list(prompt_ids)
         self._check(ids, params)
-        try:
+        loop: asyncio.AbstractEventLoop | None = None
+        with contextlib.suppress(RuntimeError):  # no loop runs in this thread
             loop = asyncio.get_running_loop()
-        except RuntimeError:
-            loop = None
-        with self._lock:
-            if self._failure is not None or self._closed:
-                raise EngineDead(self._failure or "The engine is shutting down.")
-            self._check_room(tenant)
-            seed = self._seeds.getrandbits(64) if params.seed is None else params.seed & (1 << 64) - 1
-            request = Request(self._requests, ids, params, seed, client, tenant)
-            generation = Generation(len(ids), lambda: self._inbox.put(_Note(live, cancel=True)), loop)
-            live = self._live[request] = _Live(request, generation, time.monotonic())
-            self._by_tenant[tenant] += 1
-            self._requests += 1
-            self._inbox.put(_Note(live))
+        seed = self._seeds.getrandbits(64) if params.seed is None else params.seed & (1 << 64) - 1
+        request = Request(next(self._ids), ids, params, seed, client, tenant)
+        generation = Generation(len(ids), lambda: self._inbox.put(_Note(reply, cancel=True)), loop)
+        reply = self._desk.open(request, generation)
+        self._inbox.put(_Note(reply))
         return generation
 
     @property
@@ -127,7 +109,7 @@ class Engine:
         scheduler, totals, cache = self._scheduler, self._scheduler.totals, self._scheduler.cache
         return EngineStats(
             running=scheduler.running,
-            waiting=max(0, len(self._live) - scheduler.running),
+            waiting=max(0, len(self._desk) - scheduler.running),
             kv_tokens_used=cache.held * cache.page,
             kv_tokens_cached=cache.cached * cache.page,
             kv_tokens_total=cache.pages * cache.page,
@@ -146,8 +128,8 @@ class Engine:
 
     def close(self) -> None:
         """End what runs as cancelled, tell the other ranks to leave, join the thread. Blocks for at most a step."""
-        with self._lock:
-            self._closed = True
+        self._desk.close(SHUTTING_DOWN)
+        self._closed = True
         self._inbox.put(_Note())
         if self._failure is None and self._thread is not None:
             self._thread.join(JOIN)
@@ -165,14 +147,6 @@ class Engine:
             raise EngineError(f"max_tokens must be at least 1, not {params.max_tokens}")
         if not (math.isfinite(params.temperature) and 0 <= params.top_p <= 1):
             raise EngineError("temperature must be a number, and top_p a number from 0 to 1")
-
-    def _check_room(self, tenant: str) -> None:
-        """The queue is bounded. A tenant that has nothing in it yet still gets in when others have filled it."""
-        rows, limit = self._config.max_batch, self._config.max_batch + self._config.max_waiting
-        newcomer = not self._by_tenant[tenant]
-        if len(self._live) >= (2 * limit if newcomer else limit):
-            waves = self._config.max_waiting / rows
-            raise Busy(min(60.0, max(1.0, waves * self._reply_seconds)))
 
     def _run(self, checkpoint: Checkpoint, started: "Future[None]") -> None:
         """The torch thread."""
@@ -197,96 +171,69 @@ class Engine:
         watchdog = Watchdog(limit if watched else math.inf, self._hung)
         started.set_result(None)
         try:
-            self._serve(self._loop, watchdog)
+            self._serve(self._loop, self._scheduler, watchdog)
         except BaseException as error:
             traceback.print_exc()
-            self._fail(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
+            self._fail(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]))
         finally:
             watchdog.stop()
 
-    def _serve(self, loop: Loop, watchdog: Watchdog) -> None:
+    def _serve(self, loop: Loop, scheduler: Scheduler, watchdog: Watchdog) -> None:
         idle = False
         while not self._closed:
-            self._take(loop.until_beat() if idle else 0.0)
+            self._take(scheduler, loop.until_beat() if idle else 0.0)
             with watchdog.step():
                 turn = loop.turn()
             self._tell(turn)
             idle = turn.idle
         with watchdog.step():
-            self._end_all("cancelled", None)
+            self._desk.end_all("cancelled")
             loop.close()
 
-    def _take(self, patience: float | None) -> None:
+    def _take(self, scheduler: Scheduler, patience: float | None) -> None:
         """What other threads have left; waits up to `patience` seconds (None: without end) for the first of it."""
-        note: _Note | None = None
         with contextlib.suppress(queue.Empty):
             note = self._inbox.get(timeout=patience) if patience != 0.0 else self._inbox.get_nowait()
-        while note is not None:
-            if note.live is not None:
-                self._note(note.live, note.cancel)
-            note = None
-            with contextlib.suppress(queue.Empty):
+            while True:
+                if note.reply is not None:
+                    self._act(scheduler, note.reply, note.cancel)
                 note = self._inbox.get_nowait()
 
-    def _note(self, live: _Live, cancel: bool) -> None:
-        if self._scheduler is None:
-            return
+    def _act(self, scheduler: Scheduler, reply: Reply, cancel: bool) -> None:
+        request = reply.request
         if not cancel:
-            self._scheduler.add(live.request)
-        elif live.request.state is not State.FINISHED:
-            self._scheduler.cancel(live.request)
-            self._deliver([(live, Update((), live.request.usage, "cancelled"))])
+            scheduler.add(request)
+        elif request.state is not State.FINISHED:
+            scheduler.cancel(request)
+            self._desk.deliver([(reply, Update((), request.usage, "cancelled"))])
 
     def _tell(self, turn: Turn) -> None:
         now = time.monotonic()
         if turn.launched is not None:
             for request in turn.launched.entered:
-                self._queue_time.observe(now - self._live[request].submitted)
+                self._queue_time.observe(now - self._desk[request].submitted)
         updates = []
         for output in turn.outputs:
-            request = output.request
-            live = self._live[request]
-            if output.ids and live.first_id is None:
-                live.first_id = now
-                self._first_token_time.observe(now - live.submitted)
+            reply = self._desk[output.request]
+            if output.ids and reply.first_id is None:
+                reply.first_id = now
+                self._first_token_time.observe(now - reply.submitted)
             error = WRONG_NUMBERS if output.finish_reason == "error" else None
-            updates.append((live, Update(output.ids, request.usage, output.finish_reason, error)))
-            if output.finish_reason is not None:
-                self._reply_seconds += 0.1 * (now - (live.first_id or now) - self._reply_seconds)
-        self._deliver(updates)
-
-    def _deliver(self, updates: Iterable[tuple[_Live, Update]]) -> None:
-        """One call into each event loop that somebody waits on, however many replies it is about."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Generation, Update]]] = {}
-        for live, update in updates:
-            if update.finish_reason is not None:
-                with self._lock:
-                    self._live.pop(live.request, None)
-                    self._by_tenant -= Counter([live.request.tenant])  # drops what is zero
-            if live.generation.loop is None:
-                live.generation.deliver(update)
-            else:
-                by_loop.setdefault(live.generation.loop, []).append((live.generation, update))
-        for loop, batch in by_loop.items():
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_hand_over, batch)
-
-    def _end_all(self, reason: FinishReason, error: str | None) -> None:
-        with self._lock:
-            left = list(self._live.values())
-        self._deliver([(live, Update((), live.request.usage, reason, error)) for live in left])
+            updates.append((reply, Update(output.ids, output.request.usage, output.finish_reason, error)))
+        self._desk.deliver(updates)
 
     def _hung(self, limit: float) -> None:
         """Called by the watchdog while the torch thread is stuck."""
         self._fail(f"a step did not end within {limit:.1f} s")
 
     def _fail(self, why: str) -> None:
-        with self._lock:
+        with self._failing:
             if self._failure is not None:
                 return
             self._failure = why
         sys.stderr.write(f"engine: rank {self._config.rank}: {why}\n")
-        self._end_all("error", FAILED_REPLY)
+        self._desk.close(why)
+        self._desk.end_all("error", FAILED_REPLY)
         if self._config.exit_on_failure and (self._config.world_size > 1 or self._config.device.type == "cuda"):
             timer = threading.Timer(LAST_WORDS, self._leave)
             timer.daemon = True
@@ -313,8 +260,3 @@ def follow(config: EngineConfig, checkpoint: Checkpoint) -> None:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
-
-
-def _hand_over(batch: list[tuple[Generation, Update]]) -> None:
-    for generation, update in batch:
-        generation.deliver(update)
