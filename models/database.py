@@ -91,16 +91,21 @@ class Database:
 
     async def truncate_wal(self) -> None:
         """Moves the write-ahead log into the file and empties it, as far as readers allow. Postgres has none."""
+        await self._maintain("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    async def vacuum_pages(self, pages: int) -> None:
+        """Gives at most so many free pages of a SQLite file back to the file system."""
+        await self._maintain(f"PRAGMA incremental_vacuum({pages})")
+
+    async def _maintain(self, pragma: str) -> None:
+        """Runs a pragma to its end below SQLAlchemy, which would wrap it in a transaction and not read it out."""
         if not self.is_sqlite:
             return
         with _translating():
             async with self._write_turn, self._writer.connect() as connection:
-                # Below SQLAlchemy, since a checkpoint cannot run inside a transaction.
-                raw = await connection.get_raw_connection()
-                driver = raw.driver_connection
+                driver = (await connection.get_raw_connection()).driver_connection
                 if isinstance(driver, aiosqlite.Connection):
-                    async with driver.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
-                        await cursor.fetchall()
+                    await driver.execute_fetchall(pragma)
 
     async def close(self) -> None:
         for engine in self.engines:

@@ -19,13 +19,6 @@ async def free_pages(session: AsyncSession) -> int:
     return int((await connection.exec_driver_sql("PRAGMA freelist_count")).scalar_one())
 
 
-@across_tenants("free pages belong to nobody")
-async def _vacuum_step(session: AsyncSession) -> None:
-    connection = await session.connection()
-    # One row a freed page: it only runs as far as it is read.
-    (await connection.exec_driver_sql(f"PRAGMA incremental_vacuum({STEP_PAGES})")).all()
-
-
 async def release_space(database: Database) -> int:
     """Returns how many pages went back to the file system. Writers get their turn between the steps."""
     if not database.is_sqlite:
@@ -34,8 +27,8 @@ async def release_space(database: Database) -> int:
     async with database.read() as session:
         free = await free_pages(session)
     while free > 0:
-        async with database.write() as session:
-            await _vacuum_step(session)
+        await database.vacuum_pages(STEP_PAGES)
+        async with database.read() as session:
             left = await free_pages(session)
         if left >= free:
             break  # a file made without auto_vacuum
