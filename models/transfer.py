@@ -105,8 +105,8 @@ def _snapshot(engine: Engine) -> Connection:
 
 
 def _chunks(connection: Connection, table: Table) -> Iterator[Sequence[Row[tuple[object, ...]]]]:
-    result = connection.execution_options(yield_per=CHUNK).execute(select(table).order_by(*table.primary_key.columns))
-    yield from result.partitions()
+    rows = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=CHUNK)
+    yield from connection.execute(rows).partitions()
 
 
 def _carry_sequences(reading: Connection, writing: Connection) -> None:

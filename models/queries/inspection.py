@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, func, select, text
+from sqlalchemy import BigInteger, Select, cast, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec
@@ -91,7 +91,7 @@ async def guild_lines(session: AsyncSession) -> tuple[GuildLine, ...]:
             Guild.id,
             func.count(Dialog.user_id.distinct()),
             func.count(Dialog.id),
-            func.coalesce(func.sum(turns.c.turns), 0),
+            cast(func.coalesce(func.sum(turns.c.turns), 0), BigInteger),
             func.max(Dialog.last_active_at),
             Guild.removed_at,
         )
