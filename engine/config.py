@@ -83,7 +83,7 @@ def resolve(
         max_batch=rows,
         max_context=max_context or spec.max_context,
         chunk=_at_least_one("--chunk", chunk, usual),
-        burst=2048 - rows if on_gpu and chunk is None and rows < 1024 else 0,
+        burst=1024 - rows if on_gpu and chunk is None and rows <= 512 else 0,
         kv_pages=kv_pages,
         quantize=_one_of("--quantize", quantize, QUANTIZE),
         kv_dtype=_one_of("--kv-dtype", kv_dtype, KV_DTYPES),

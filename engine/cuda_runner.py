@@ -24,6 +24,7 @@ from engine.plan import Plan, RowSetup
 
 RING = 4  # host buffers in use at once: more than steps in flight
 GRANTS = 512  # granted pages that travel with a step; more of them go ahead of it
+CUT_SLOTS = 16  # from so many slots on there are two ways to decode: contexts whole, or long ones split
 _SETUP, _GRANT, _BLOCK, _HEAD = 5, 3, 4, 8
 
 
@@ -87,6 +88,7 @@ class CudaRunner:
         self._graphs: dict[Size, torch.cuda.CUDAGraph] = {}
         self._stream = torch.cuda.Stream(config.device) if self._gpu else None
         self._turn = self._ids_turn = 0
+        self._lengths = [0] * config.max_batch  # positions that each row has fed
         self._sent: tuple[Size, tuple[int, ...]] | None = None  # what the device's control block holds, if that is all
 
     def start(self, pages: int) -> None:
@@ -127,6 +129,10 @@ class CudaRunner:
             self._apply()
             grants = grants[GRANTS:]
         plan = replace(plan, grants=grants)
+        for chunk in plan.chunks:
+            self._lengths[chunk.row] = chunk.start + len(chunk.tokens)
+        for row in plan.decode:
+            self._lengths[row] += 1
         size = self._size(plan)
         steady = not (plan.setups or plan.grants or plan.chunks)
         if size is None:
@@ -162,7 +168,12 @@ class CudaRunner:
         slots, tokens = len(plan.decode), sum(len(chunk.tokens) for chunk in plan.chunks)
         if not slots and not tokens:
             return None
-        fitting = [size for size in self._sizes if size.slots >= slots and size.tokens >= tokens]
+        lengths = [self._lengths[row] for row in plan.decode]
+        ragged = bool(lengths) and 2 * max(lengths) * len(lengths) > 3 * sum(lengths)
+        fitting = [
+            size for size in self._sizes
+            if size.slots >= slots and size.tokens >= tokens and (tokens or size.slots < CUT_SLOTS or size.cut == ragged)
+        ]  # fmt: skip
         if not fitting:
             raise ValueError(f"a step of {slots} rows and {tokens} prompt tokens is larger than any recorded")
         return min(fitting, key=lambda size: (size.total, size.slots))
@@ -272,7 +283,8 @@ def sizes(config: EngineConfig) -> list[Size]:
         if total >= most:
             break
         total *= 2
-    return [Size(count, 0) for count in slots] + mixed
+    ragged = [Size(count, 0, cut=True) for count in slots if count >= CUT_SLOTS]
+    return [Size(count, 0) for count in slots] + ragged + mixed
 
 
 def _setup_ints(setup: RowSetup) -> tuple[int, ...]:

@@ -33,10 +33,11 @@ QUERY_BLOCK = 64  # prompt tokens that one program of the chunk attention takes
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A step's shape: slots that decode, prompt tokens."""
+    """A step's shape: slots that decode, prompt tokens; `cut`: contexts differ so much that long ones are split."""
 
     slots: int
     tokens: int
+    cut: bool = False
 
     @property
     def total(self) -> int:
@@ -204,7 +205,7 @@ class Step:
                 self.sin, heads=self.heads, **scales,
             )  # fmt: skip
         if size.slots:
-            cut = self._attention_cut(size.slots)
+            cut = self._attention_cut(size)
             early = self._early("wo", block, size.slots * cut["splits"] * self.kv_heads)
             decode_attention(
                 self.qkv, k, v, inputs.slot_rows, rows.positions, rows.tables, self.cos, self.sin, self.attended,
@@ -217,16 +218,24 @@ class Step:
                 block=16 if self.device.type == "cpu" else QUERY_BLOCK, tile=tile, **scales,
             )  # fmt: skip
 
-    def _attention_cut(self, slots: int) -> dict[str, int]:
-        """Parts of a context and tile sizes: many programs for few slots, long runs for many."""
-        programs = slots * self.kv_heads
-        most = 2 if self.device.type == "cpu" else 16
-        splits = max(1, min(most, triton.next_power_of_2(-(-(256 if slots == 1 else 512) // programs))))
-        if self.heads == self.kv_heads and programs >= 512:
-            return {"splits": splits, "tile": 32, "warps": 2, "stages": 2, "lanes": 16}
-        if self.heads == self.kv_heads:
-            return {"splits": splits, "tile": 16, "warps": 2 if slots > 1 else 4, "stages": 3}
-        return {"splits": splits, "tile": 32, "warps": 4, "stages": 2}
+    def _attention_cut(self, size: Size) -> dict[str, int]:
+        """Parts of a context and tile sizes: many programs for few slots, long runs for many.
+
+        Where one row is all there is, latency counts: its first tile is fetched before its query exists.
+        """
+        programs = size.slots * self.kv_heads
+        if self.device.type == "cpu":
+            return {"splits": 2, "tile": 16, "least": 2}
+        if self.heads != self.kv_heads:
+            splits = max(2, min(16, triton.next_power_of_2(-(-512 // programs))))
+            return {"splits": splits, "tile": 32, "warps": 4, "stages": 2, "least": 4 if programs < 512 else 24}
+        if programs <= 32:
+            return {"splits": 8, "tile": 32, "warps": 4, "stages": 2, "early": 1}
+        if programs < 512:
+            return {"splits": triton.next_power_of_2(-(-512 // programs)), "tile": 16, "warps": 2, "stages": 3}
+        if size.cut:
+            return {"splits": 4, "tile": 32, "warps": 2, "stages": 2, "lanes": 16, "least": 12}
+        return {"splits": 1, "tile": 32, "warps": 2, "stages": 2, "lanes": 16}
 
     def _gemv(
         self,

@@ -8,7 +8,7 @@ ordinary step's at the 95th percentile. Counts steps; knows no clock, no queue, 
 from typing import Final
 
 RARELY: Final = 25
-SAVED: Final = 8.0
+SAVED: Final = 16.0
 
 
 class Pace:

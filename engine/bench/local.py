@@ -8,6 +8,7 @@ from engine.config import EngineConfig
 from engine.core import Engine, SamplingParams
 from engine.loop import Turn
 from engine.request import Request
+from engine.scheduler import Scheduler
 
 
 class TimedEngine(Engine):
@@ -33,8 +34,8 @@ class TimedEngine(Engine):
                 self.after_admission.append(now - self.admitted.pop(output.request))
         super()._tell(turn)
 
-    def _take(self, patience: float | None) -> None:
-        super()._take(patience)
+    def _take(self, scheduler: Scheduler, patience: float | None) -> None:
+        super()._take(scheduler, patience)
         self.began = time.perf_counter()  # the step that is planned next
 
 

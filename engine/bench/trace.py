@@ -94,6 +94,14 @@ class Chat:
         return self.turn[user] < self.turns
 
 
+class Canned(Chat):
+    """W6: as W3, but the history holds replies drawn beforehand, for clients that get text and not token ids."""
+
+    def reply(self, user: int, tokens: list[int]) -> bool:
+        drawn = _tokens(random.Random(f"{SEED}-w6-{user}-{self.turn[user]}"), self.reply_length, VOCAB)
+        return super().reply(user, drawn)
+
+
 class Rolling(Chat):
     """W5: as W3 with 30 turns and at most `limit` pairs in a prompt. Past the limit, `trim_step` pairs go at once."""
 

@@ -34,28 +34,22 @@ def rotate_and_store_kernel(
         home = page * page_stride + (pos % PAGE) * token_stride
         base = qkv + token.to(tl.int64) * ((HQ + 2 * HKV) * D)
         h = tl.arange(0, HB)
-        for block in tl.static_range((HQ + HB - 1) // HB):
+        d = tl.arange(0, D)
+        # Queries, then keys: neighbours in one vector, so that memory is read and written in whole lines.
+        for block in tl.static_range((HQ + HKV + HB - 1) // HB):
             head = block * HB + h
-            ok = (head < HQ)[:, None]
-            at = base + head[:, None] * D + 2 * pair[None, :]
-            even = tl.load(at, mask=ok, other=0.0).to(tl.float32)
-            odd = tl.load(at + 1, mask=ok, other=0.0).to(tl.float32)
+            at = base + head[:, None] * D + d[None, :]
+            ok = (head < HQ + HKV)[:, None]
+            even, odd = tl.split(tl.reshape(tl.load(at, mask=ok, other=0.0).to(tl.float32), [HB, D // 2, 2]))
             even, odd = rotate(even, odd, c, s)
-            tl.store(at, even.to(qkv.dtype.element_ty), mask=ok)
-            tl.store(at + 1, odd.to(qkv.dtype.element_ty), mask=ok)
+            turned = tl.reshape(tl.join(even, odd), [HB, D]).to(qkv.dtype.element_ty)
+            tl.store(at, turned, mask=ok & (head < HQ)[:, None])
+            to = home + (head - HQ)[:, None] * head_stride + d[None, :]
+            kept = (turned.to(tl.float32) / k_scale).to(k_cache.dtype.element_ty)
+            tl.store(k_cache + to, kept, mask=ok & (head >= HQ)[:, None])
         for block in tl.static_range((HKV + HB - 1) // HB):
             head = block * HB + h
             ok = (head < HKV)[:, None]
-            at = base + (HQ + head)[:, None] * D + 2 * pair[None, :]
-            even = tl.load(at, mask=ok, other=0.0).to(tl.float32)
-            odd = tl.load(at + 1, mask=ok, other=0.0).to(tl.float32)
-            even, odd = rotate(even, odd, c, s)
-            even = even.to(qkv.dtype.element_ty).to(tl.float32) / k_scale
-            odd = odd.to(qkv.dtype.element_ty).to(tl.float32) / k_scale
-            to = home + head[:, None] * head_stride + 2 * pair[None, :]
-            tl.store(k_cache + to, even.to(k_cache.dtype.element_ty), mask=ok)
-            tl.store(k_cache + to + 1, odd.to(k_cache.dtype.element_ty), mask=ok)
-            d = tl.arange(0, D)
             v = tl.load(base + (HQ + HKV + head)[:, None] * D + d[None, :], mask=ok, other=0.0).to(tl.float32) / v_scale
             to_v = home + head[:, None] * head_stride + d[None, :]
             tl.store(v_cache + to_v, v.to(v_cache.dtype.element_ty), mask=ok)
@@ -90,7 +84,21 @@ def chunk_attention_kernel(
         l = tl.zeros([BQ], tl.float32)
         acc = tl.zeros([BQ, D], tl.float32)
         end = start + count
-        for tile in tl.range(0, tl.cdiv(end, BT), num_stages=STAGES):
+        whole = start // BT  # tiles that every query sees in full
+        for tile in tl.range(0, whole, num_stages=STAGES):
+            at = tile * BT + t
+            pages = tl.load(table + at // PAGE).to(tl.int64)
+            home = pages * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
+            kt = tl.load(k_cache + home[None, :] + d[:, None])
+            vt = tl.load(v_cache + home[:, None] + d[None, :])
+            score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * (scale * k_scale)
+            m_new = tl.maximum(m, tl.max(score, 1))
+            alpha = tl.exp2(m - m_new)
+            p = tl.exp2(score - m_new[:, None])
+            l = l * alpha + tl.sum(p, 1)
+            acc = tl.dot(p.to(q.dtype), vt.to(q.dtype), acc * alpha[:, None], input_precision="ieee")
+            m = m_new
+        for tile in tl.range(whole, tl.cdiv(end, BT), num_stages=STAGES):
             at = tile * BT + t
             ok = at < end
             pages = tl.load(table + at // PAGE, mask=ok, other=0).to(tl.int64)
@@ -103,8 +111,7 @@ def chunk_attention_kernel(
             alpha = tl.exp2(m - m_new)
             p = tl.exp2(score - m_new[:, None])
             l = l * alpha + tl.sum(p, 1)
-            acc = acc * alpha[:, None]
-            acc = tl.dot(p.to(q.dtype), vt.to(q.dtype), acc, input_precision="ieee")
+            acc = tl.dot(p.to(q.dtype), vt.to(q.dtype), acc * alpha[:, None], input_precision="ieee")
             m = m_new
         acc = acc * (v_scale / l)[:, None]
         tl.store(out + tokens * (HQ * D) + head * D + d[None, :], acc.to(out.dtype.element_ty), mask=live)

@@ -21,12 +21,24 @@ def rotate(even, odd, cos, sin):
 
 
 @triton.jit
+def fold(kt, vt, ok, q1, m, l, acc):
+    """One tile into the running softmax of a single query: every token lane has its own maximum, sum and output."""
+    kt = kt.to(tl.float32)
+    score = tl.where(ok, tl.sum(kt * q1, 1), -1.0e30)
+    m_new = tl.maximum(m, score)
+    alpha = tl.exp2(m - m_new)
+    p = tl.where(ok, tl.exp2(score - m_new), 0.0)
+    return m_new, l * alpha + p, acc * alpha[:, None] + p[:, None] * vt.to(tl.float32)
+
+
+@triton.jit
 def decode_attention_kernel(
     qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
     table_stride, page_stride, token_stride, head_stride, k_scale, v_scale, scale,
     ahead, ahead_stride, ahead_rows, ahead_bytes,
     H: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BT: tl.constexpr,
-    SPLITS: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr,
+    SPLITS: tl.constexpr, STAGES: tl.constexpr, LEAST: tl.constexpr, EARLY: tl.constexpr,
+    AHEAD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """H kv heads, each read by G query heads (GP: the next size a matrix product takes, or 1)."""
     slot = tl.program_id(0)
@@ -41,11 +53,21 @@ def decode_attention_kernel(
     pair = tl.arange(0, D // 2)
     t = tl.arange(0, BT)
     tiles = tl.cdiv(pos, BT)
-    per = tl.cdiv(tiles, SPLITS)
+    # A short context is not cut into as many parts as a long one: about LEAST tiles a part.
+    per = tl.maximum(tl.cdiv(tiles, tl.maximum(tl.minimum(tl.cdiv(tiles, LEAST), SPLITS), 1)), 1)
+    used = tl.maximum(tl.cdiv(tiles, per), 1)
     low = split * per
     high = tl.minimum(low + per, tiles)
     c = tl.load(cos + pos * (D // 2) + pair)
     s = tl.load(sin + pos * (D // 2) + pair)
+    if EARLY:
+        # Old keys and values do not depend on the kernel before: the first tile comes while that one still runs.
+        early_at = low * BT + t
+        early_ok = early_at < tl.where(low < high, pos, 0)
+        early_pages = tl.load(table + early_at // PAGE, mask=early_ok, other=0).to(tl.int64)
+        early_home = early_pages * page_stride + (early_at % PAGE) * token_stride + head * head_stride
+        early_k = tl.load(k_cache + early_home[:, None] + d[None, :], mask=early_ok[:, None], other=0.0)
+        early_v = tl.load(v_cache + early_home[:, None] + d[None, :], mask=early_ok[:, None], other=0.0)
     wait(PDL)
     release(PDL)
     new = qkv + slot.to(tl.int64) * ((G + 2) * H * D)
@@ -64,9 +86,9 @@ def decode_attention_kernel(
     v = tl.load(new + (G * H + H + head) * D + d)
     if live_slot & (split == 0):
         page = tl.load(table + pos // PAGE).to(tl.int64)
-        home = page * page_stride + (pos % PAGE) * token_stride + head * head_stride + d
-        tl.store(k_cache + home, (k.to(tl.float32) / k_scale).to(k_cache.dtype.element_ty))
-        tl.store(v_cache + home, (v.to(tl.float32) / v_scale).to(v_cache.dtype.element_ty))
+        new_home = page * page_stride + (pos % PAGE) * token_stride + head * head_stride + d
+        tl.store(k_cache + new_home, (k.to(tl.float32) / k_scale).to(k_cache.dtype.element_ty))
+        tl.store(v_cache + new_home, (v.to(tl.float32) / v_scale).to(v_cache.dtype.element_ty))
     qf = q.to(tl.float32)
     mine = split == 0  # the new token itself belongs to the first part
     own = tl.where(mine, tl.sum(qf * k.to(tl.float32)[None, :], 1) * scale, -1.0e30)  # in units of log2
@@ -76,20 +98,17 @@ def decode_attention_kernel(
         l = tl.zeros([BT], tl.float32)
         acc = tl.zeros([BT, D], tl.float32)
         q1 = qf * (scale * k_scale)
+        if EARLY:
+            m, l, acc = fold(early_k, early_v, early_ok, q1, m, l, acc)
+            low += 1
         for tile in tl.range(low, high, num_stages=STAGES):
             at = tile * BT + t
             ok = at < pos
             pages = tl.load(table + at // PAGE, mask=ok, other=0).to(tl.int64)
             home = pages * page_stride + (at % PAGE) * token_stride + head * head_stride
-            kt = tl.load(k_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0).to(tl.float32)
-            vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0).to(tl.float32)
-            score = tl.where(ok, tl.sum(kt * q1, 1), -1.0e30)
-            m_new = tl.maximum(m, score)
-            alpha = tl.exp2(m - m_new)
-            p = tl.where(ok, tl.exp2(score - m_new), 0.0)
-            l = l * alpha + p
-            acc = acc * alpha[:, None] + p[:, None] * vt
-            m = m_new
+            kt = tl.load(k_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
+            vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
+            m, l, acc = fold(kt, vt, ok, q1, m, l, acc)
         top = tl.maximum(tl.max(m, 0), tl.max(own, 0))
         weight = tl.exp2(m - top)
         p_own = tl.where(mine, tl.exp2(own - top), 0.0)  # [GP] with GP == 1
@@ -119,36 +138,50 @@ def decode_attention_kernel(
     prefetch_ahead(ahead, ahead_stride, ahead_rows, ahead_bytes, program, tl.num_programs(0) * SPLITS * H, AHEAD)
     heads_at = slot * (H * G) + head * G + g
     live = g < G
-    if SPLITS == 1:
-        o = o / total[:, None]
-        tl.store(out + heads_at[:, None] * D + d[None, :], o.to(out.dtype.element_ty), mask=live[:, None])
-    else:
-        part_at = heads_at * SPLITS + split
-        tl.store(part_out + part_at[:, None] * D + d[None, :], o, mask=live[:, None])
-        tl.store(part_stat + part_at * 2, m_all, mask=live)
-        tl.store(part_stat + part_at * 2 + 1, total, mask=live)
-        tl.debug_barrier()
-        arrived = tl.atomic_add(counters + slot * H + head, 1, sem="acq_rel")
-        if arrived == SPLITS - 1:
-            tl.store(counters + slot * H + head, 0)
-            best = tl.full([GP], -1.0e30, tl.float32)
-            for other in tl.static_range(SPLITS):
-                stat = tl.load(part_stat + (heads_at * SPLITS + other) * 2, mask=live, other=-1.0e30, cache_modifier=".cg")
-                best = tl.maximum(best, stat)
-            sum_all = tl.zeros([GP], tl.float32)
-            merged = tl.zeros([GP, D], tl.float32)
-            for other in tl.static_range(SPLITS):
-                theirs = heads_at * SPLITS + other
-                stat = tl.load(part_stat + theirs * 2, mask=live, other=-1.0e30, cache_modifier=".cg")
-                mass = tl.load(part_stat + theirs * 2 + 1, mask=live, other=0.0, cache_modifier=".cg")
-                factor = tl.exp2(stat - best)
-                sum_all += mass * factor
-                their_out = tl.load(
-                    part_out + theirs[:, None] * D + d[None, :], mask=live[:, None], other=0.0, cache_modifier=".cg"
-                )
-                merged += their_out * factor[:, None]
-            merged = merged / tl.where(live, sum_all, 1.0)[:, None]
-            tl.store(out + heads_at[:, None] * D + d[None, :], merged.to(out.dtype.element_ty), mask=live[:, None])
+    direct = used == 1
+    if (SPLITS == 1) | (direct & mine):
+        y = o / total[:, None]
+        tl.store(out + heads_at[:, None] * D + d[None, :], y.to(out.dtype.element_ty), mask=live[:, None])
+    if SPLITS > 1:
+        if (split < used) & (used > 1):
+            part_at = heads_at * SPLITS + split
+            tl.store(part_out + part_at[:, None] * D + d[None, :], o, mask=live[:, None])
+            tl.store(part_stat + part_at * 2, m_all, mask=live)
+            tl.store(part_stat + part_at * 2 + 1, total, mask=live)
+            tl.debug_barrier()
+            arrived = tl.atomic_add(counters + slot * H + head, 1, sem="acq_rel")
+            if arrived == used - 1:
+                tl.store(counters + slot * H + head, 0)
+                if GP == 1:
+                    parts = tl.arange(0, SPLITS)
+                    there = parts < used
+                    theirs = (slot * (H * G) + head) * SPLITS + parts
+                    stat = tl.load(part_stat + theirs * 2, mask=there, other=-1.0e30, cache_modifier=".cg")
+                    mass = tl.load(part_stat + theirs * 2 + 1, mask=there, other=0.0, cache_modifier=".cg")
+                    outs = tl.load(
+                        part_out + theirs[:, None] * D + d[None, :], mask=there[:, None], other=0.0, cache_modifier=".cg"
+                    )
+                    factor = tl.exp2(stat - tl.max(stat, 0))
+                    y = tl.sum(outs * factor[:, None], 0) / tl.sum(mass * factor, 0)
+                    tl.store(out + (slot * (H * G) + head) * D + d, y.to(out.dtype.element_ty))
+                else:
+                    best = tl.full([GP], -1.0e30, tl.float32)
+                    sum_all = tl.zeros([GP], tl.float32)
+                    merged = tl.zeros([GP, D], tl.float32)
+                    for other in range(0, used):
+                        at_other = heads_at * SPLITS + other
+                        stat = tl.load(part_stat + at_other * 2, mask=live, other=-1.0e30, cache_modifier=".cg")
+                        mass = tl.load(part_stat + at_other * 2 + 1, mask=live, other=0.0, cache_modifier=".cg")
+                        outs = tl.load(
+                            part_out + at_other[:, None] * D + d[None, :], mask=live[:, None], other=0.0,
+                            cache_modifier=".cg",
+                        )  # fmt: skip
+                        higher = tl.maximum(best, stat)
+                        sum_all = sum_all * tl.exp2(best - higher) + mass * tl.exp2(stat - higher)
+                        merged = merged * tl.exp2(best - higher)[:, None] + outs * tl.exp2(stat - higher)[:, None]
+                        best = higher
+                    y = merged / tl.where(live, sum_all, 1.0)[:, None]
+                    tl.store(out + heads_at[:, None] * D + d[None, :], y.to(out.dtype.element_ty), mask=live[:, None])
 
 
 LOG2E = 1.4426950408889634
@@ -176,6 +209,8 @@ def decode_attention(
     warps: int = 4,
     stages: int = 2,
     lanes: int | None = None,
+    least: int = 1,
+    early: bool = False,
     ahead: Ahead | None = None,
     pdl: bool = False,
 ) -> None:
@@ -192,5 +227,5 @@ def decode_attention(
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
         k_scale, v_scale, dim**-0.5 * LOG2E, *asked,
         H=kv_heads, G=group, GP=lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim, PAGE=page, BT=tile,
-        SPLITS=splits, STAGES=stages, AHEAD=share, PDL=pdl, num_warps=warps, launch_pdl=pdl,
+        SPLITS=splits, STAGES=stages, LEAST=least, EARLY=early, AHEAD=share, PDL=pdl, num_warps=warps, launch_pdl=pdl,
     )  # fmt: skip

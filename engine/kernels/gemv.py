@@ -24,9 +24,11 @@ def gemv_kernel(
     cols = tl.arange(0, BLOCK)
     w = weight + row.to(tl.int64) * K
     up = w + n_rows.to(tl.int64) * K
-    # The first two blocks are asked for before the input exists; with 4096 columns that is the whole row.
+    # The first three blocks are asked for before the input exists: all of the row, with the usual block sizes.
     w0 = tl.load(w + cols, mask=cols < K, other=0.0, eviction_policy="evict_first")
     w1 = tl.load(w + BLOCK + cols, mask=BLOCK + cols < K, other=0.0, eviction_policy="evict_first")
+    if K > 2 * BLOCK:
+        w2 = tl.load(w + 2 * BLOCK + cols, mask=2 * BLOCK + cols < K, other=0.0, eviction_policy="evict_first")
     if SILU:
         u0 = tl.load(up + cols, mask=cols < K, other=0.0, eviction_policy="evict_first")
         u1 = tl.load(up + BLOCK + cols, mask=BLOCK + cols < K, other=0.0, eviction_policy="evict_first")
@@ -47,6 +49,8 @@ def gemv_kernel(
             wb = w0
         elif block == 1:
             wb = w1
+        elif block == 2:
+            wb = w2
         else:
             wb = tl.load(w + at, mask=at < K, other=0.0, eviction_policy="evict_first")
         acc += value * wb.to(tl.float32)

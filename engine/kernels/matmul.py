@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from engine.kernels.pdl import Ahead, ahead_arguments, prefetch_ahead, prefetch_l2, release, wait
 
@@ -35,7 +36,7 @@ def matmul_kernel(
     ahead, ahead_stride, ahead_rows, ahead_bytes,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
     KIND: tl.constexpr, NORM: tl.constexpr, QUANT: tl.constexpr, SQUARE_PARTS: tl.constexpr, PREFETCH: tl.constexpr,
-    INTERLEAVE: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
+    INTERLEAVE: tl.constexpr, TMA: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     split = tl.program_id(0)
     tile = tl.program_id(1)
@@ -48,8 +49,9 @@ def matmul_kernel(
     k0 = split * BK if INTERLEAVE else split * per * BK
     STRIDE: tl.constexpr = BK * SPLIT if INTERLEAVE else BK
     live = rows < N
-    w = weight + tl.where(live, rows, 0).to(tl.int64) * K + k0
-    up = w + N.to(tl.int64) * K
+    if not TMA:
+        w = weight + tl.where(live, rows, 0).to(tl.int64) * K + k0
+        up = w + N.to(tl.int64) * K
     if PREFETCH > 0:
         prefetch_l2(w, PREFETCH, BN)
         if KIND == 1:
@@ -67,7 +69,15 @@ def matmul_kernel(
     acc_up = tl.zeros([BN, BM], tl.float32)
     for step in tl.range(0, per, num_stages=STAGES):
         k = step * STRIDE + ks
-        if K % (BK * SPLIT) == 0:
+        if TMA:
+            wt = weight.load([tile * BN, k0 + step * STRIDE])
+            if TMA == 2:
+                xt = x.load([0, k0 + step * STRIDE]).T
+            else:
+                xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
+            if KIND == 1:
+                ut = weight.load([N + tile * BN, k0 + step * STRIDE])
+        elif K % (BK * SPLIT) == 0:
             wt = tl.load(w[:, None] + k[None, :], eviction_policy="evict_first")
             xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
             if KIND == 1:
@@ -136,6 +146,7 @@ class Tiling:
     warps: int
     prefetch: int = 0
     interleave: bool = False
+    tma: int = 0  # bulk tensor copies: 1 of the weights, 2 of the tokens too
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,14 +197,17 @@ def matmul(
     prefetch = min(tiling.prefetch, k * weight.element_size() // tiling.split // 16 * 16) if pdl else 0
     *asked, share = ahead_arguments(ahead if pdl else None, weight)
     matmul_kernel[(tiling.split, tiles)](
-        x, weight, scale if scale is not None else x, out, scratch.parts, scratch.counters,
+        TensorDescriptor.from_tensor(x[:bm], [bm, tiling.bk]) if tiling.tma == 2 else x,
+        TensorDescriptor.from_tensor(weight, [tiling.bn, tiling.bk]) if tiling.tma else weight,
+        scale if scale is not None else x, out, scratch.parts, scratch.counters,
         norm.sums if norm is not None else scratch.parts, norm.parts if norm is not None else 0,
         gain if gain is not None else x, scaled if scaled is not None else out,
         squares_out if squares_out is not None else scratch.parts, n, eps, *asked,
         K=k, BM=bm, BN=tiling.bn, BK=tiling.bk, SPLIT=tiling.split, STAGES=tiling.stages, KIND=kind,
         NORM=norm is not None, QUANT=scale is not None,
         SQUARE_PARTS=triton.next_power_of_2(max(1, norm.parts)) if norm is not None else 1,
-        PREFETCH=prefetch, INTERLEAVE=tiling.interleave, AHEAD=share, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
+        PREFETCH=prefetch, INTERLEAVE=tiling.interleave, TMA=tiling.tma,
+        AHEAD=share, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
         num_warps=tiling.warps, launch_pdl=pdl,
     )  # fmt: skip
     return tiles

@@ -33,9 +33,9 @@ def qkv(tokens: int, heads: int, kv_heads: int) -> torch.Tensor:
     return torch.randn(tokens, (heads + 2 * kv_heads) * DIM, generator=generator).to(DEVICE, DTYPE)
 
 
-@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize(("splits", "least", "early"), [(1, 1, False), (4, 1, False), (4, 1, True), (2, 2, True)])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2)])
-def test_decode(heads: int, kv_heads: int, splits: int) -> None:
+def test_decode(heads: int, kv_heads: int, splits: int, least: int, early: bool) -> None:
     ours, theirs = Cache(kv_heads), Cache(kv_heads)
     rows = [2, -1, 0, 3]
     positions = torch.tensor([16, 5, 90, 0], dtype=torch.int32, device=DEVICE)
@@ -45,7 +45,8 @@ def test_decode(heads: int, kv_heads: int, splits: int) -> None:
     decode_attention(
         new, ours.k, ours.v, torch.tensor(rows, dtype=torch.int32, device=DEVICE), positions, ours.tables, ours.cos,
         ours.sin, out, torch.empty(4 * heads * splits * DIM, device=DEVICE),
-        torch.empty(4 * heads * splits * 2, device=DEVICE), counters, heads=heads, splits=splits, pdl=PDL,
+        torch.empty(4 * heads * splits * 2, device=DEVICE), counters, heads=heads, splits=splits, least=least, early=early,
+        tile=16, pdl=PDL,
     )  # fmt: skip
     for slot, row in enumerate(rows):
         if row >= 0:

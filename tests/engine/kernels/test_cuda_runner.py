@@ -22,8 +22,8 @@ def config(**changes: object) -> EngineConfig:
 
 def model(kv_heads: int) -> Transformer:
     spec = ModelSpec(
-        format="meta", chat="llama2", dim=64, n_layers=2, n_heads=4, n_kv_heads=kv_heads, head_dim=16, ffn_dim=96,
-        vocab_size=100, norm_eps=1e-5, rope_theta=10000.0, rope_scaling=None, max_context=CONTEXT,
+        format="meta", chat="llama2", dim=32, n_layers=2, n_heads=2, n_kv_heads=kv_heads, head_dim=16, ffn_dim=48,
+        vocab_size=50, norm_eps=1e-5, rope_theta=10000.0, rope_scaling=None, max_context=CONTEXT,
         tied_embeddings=False, dtype=torch.float32, shards=1,
     )  # fmt: skip
     made = Transformer(spec, dtype=torch.float32)
@@ -38,7 +38,7 @@ def model(kv_heads: int) -> Transformer:
 
 def tokens(count: int, seed: int) -> tuple[int, ...]:
     generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randint(0, 100, (count,), generator=generator).tolist())
+    return tuple(torch.randint(0, 50, (count,), generator=generator).tolist())
 
 
 def grants(row: int, first: int, count: int) -> tuple[tuple[int, int, int], ...]:
@@ -71,7 +71,7 @@ def plans() -> list[Plan]:
     ]
 
 
-@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("kv_heads", [2, 1])
 def test_the_same_ids_as_plain_torch(kv_heads: int) -> None:
     transformer = model(kv_heads)
     plain, ours = TorchRunner(config(), transformer, PAGES), CudaRunner(config(), transformer)
@@ -89,7 +89,7 @@ def test_the_same_ids_as_plain_torch(kv_heads: int) -> None:
 
 
 def test_more_grants_than_a_step_carries() -> None:
-    transformer = model(4)
+    transformer = model(2)
     ours = CudaRunner(config(max_batch=2, max_context=GRANTS * 16), transformer)
     ours.start(GRANTS)
     many = tuple((row, index, (row + index) % GRANTS) for row in (0, 1) for index in range(GRANTS - 10))
@@ -100,7 +100,7 @@ def test_more_grants_than_a_step_carries() -> None:
 
 
 def test_logits_that_are_no_numbers() -> None:
-    transformer = model(4)
+    transformer = model(2)
     with torch.no_grad():
         transformer.tok_embeddings.weight[7] = torch.nan
     ours = CudaRunner(config(), transformer)

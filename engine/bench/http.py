@@ -1,0 +1,62 @@
+"""A bench client that speaks to the engine's HTTP server: a socket a request, server-sent events read as they come.
+
+Asks for completions of token ids. The server answers with text, so ids are stand-ins; their number is what the final
+usage says, spread over the events.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+
+from engine.bench.drive import Sampling
+
+
+class Http:
+    def __init__(self, host: str, port: int, model: str) -> None:
+        self._host, self._port, self._model = host, port, model
+
+    async def stream(
+        self, prompt: list[int], output: int, sampling: Sampling, *, client: str, tenant: str
+    ) -> AsyncIterator[Sequence[int]]:
+        body = json.dumps(
+            {
+                "model": self._model, "prompt": prompt, "max_tokens": output, "temperature": sampling.temperature,
+                "top_p": sampling.top_p, "ignore_eos": True, "stream": True, "user": client, "cache_salt": tenant,
+                "stream_options": {"include_usage": True},
+            }
+        ).encode()  # fmt: skip
+        head = (
+            f"POST /v1/completions HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        reader, writer = await asyncio.open_connection(self._host, self._port, limit=1 << 20)
+        try:
+            writer.write(head.encode() + body)
+            seen = 0
+            async for event in _events(reader):
+                usage = event.get("usage")
+                if isinstance(usage, dict):
+                    total = int(usage["completion_tokens"])
+                    if total != output:
+                        raise RuntimeError(f"{total} tokens came where {output} were asked for")
+                    continue
+                if seen < output - 1:  # the last one is kept for the end, as text may be held back until then
+                    seen += 1
+                    yield [0]
+            yield [0] * (output - seen)
+        finally:
+            writer.close()
+
+
+async def _events(reader: asyncio.StreamReader) -> AsyncIterator[dict[str, object]]:
+    status = await reader.readline()
+    if b" 200 " not in status:
+        raise RuntimeError((status + await reader.read(2000)).decode(errors="replace"))
+    while True:
+        line = await reader.readline()
+        if not line:
+            raise RuntimeError("the server closed the stream before its end")
+        if line.startswith(b"data: [DONE]"):
+            return
+        if line.startswith(b"data: "):
+            yield json.loads(line[6:])
