@@ -84,7 +84,16 @@ async def test_many_at_once_get_what_each_gets_alone(engine: Engine, alone: Alon
         assert alone(one, GREEDY) == ids
 
 
-async def test_ids_arrive_as_they_are_made_and_the_end_says_why(engine: Engine) -> None:
+async def test_ids_arrive_as_they_are_made_and_the_end_says_why(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect = TorchRunner.collect
+
+    def slow(runner: TorchRunner, ticket: TorchTicket) -> dict[int, int]:
+        time.sleep(0.02)  # as long as a real step takes
+        return collect(runner, ticket)
+
+    monkeypatch.setattr(TorchRunner, "collect", slow)
     generation = engine.submit(prompt(1), GREEDY)
     batches = [ids async for ids in generation]
     assert len(batches) > 1
