@@ -69,7 +69,9 @@ class PersonaService:
         if len(prompt) > limit:
             raise PersonaTooLong(limit, len(prompt))
         try:
-            counted = await self._engine.count([Message(role="system", content=prompt)])
+            # With a message, because many chat formats know no dialog without one.
+            dialog = [Message(role="system", content=prompt), Message(role="user", content="Hi")]
+            counted = await self._engine.count(dialog)
         except EngineUnavailable:
             return  # characters bound it; that it also fits is seen at the first message
         if counted is None:
