@@ -42,7 +42,6 @@ def sqlite_async_engine(url: URL, *, writer: bool, busy_timeout: float, echo: bo
         pool_size=size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
-        pool_pre_ping=True,
         connect_args={"async_creator_fn": connect},
     )
     _sqlite_hooks(engine.sync_engine, writer=writer, busy_timeout=busy_timeout)

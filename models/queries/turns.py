@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ScalarSelect, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import DuplicateInteraction
@@ -154,8 +154,8 @@ async def end_dialog(session: AsyncSession, *, key: DialogKey, now: datetime) ->
 
 async def history(session: AsyncSession, *, key: DialogKey, limit: int) -> tuple[Pair, ...]:
     """The last `limit` pairs of the open dialog, oldest first."""
-    dialog_id = await session.scalar(select(Dialog.id).where(of_dialog(key), Dialog.ended_at.is_(None)))
-    return () if dialog_id is None else await pairs_before(session, dialog_id, None, limit)
+    dialog = select(Dialog.id).where(of_dialog(key), Dialog.ended_at.is_(None)).scalar_subquery()
+    return await pairs_before(session, dialog, None, limit)
 
 
 async def _open_dialog(session: AsyncSession, key: DialogKey, now: datetime) -> int:
@@ -181,7 +181,9 @@ async def _open_dialog(session: AsyncSession, key: DialogKey, now: datetime) -> 
     return found
 
 
-async def pairs_before(session: AsyncSession, dialog_id: int, turn_id: int | None, limit: int) -> tuple[Pair, ...]:
+async def pairs_before(
+    session: AsyncSession, dialog_id: int | ScalarSelect[int], turn_id: int | None, limit: int
+) -> tuple[Pair, ...]:
     """The last `limit` pairs of a dialog that the caller found by its key; those before `turn_id` if one is given."""
     if limit <= 0:
         return ()
