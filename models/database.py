@@ -7,6 +7,7 @@ all share one pool. Knows no tables: what happens in a transaction is the caller
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -29,6 +30,7 @@ ATTEMPTS = 4  # the first and three more
 # Enough to sit out a restart of Postgres: about 0.2, 0.8 and 3.2 seconds.
 BACKOFF_BASE = 0.2
 BACKOFF_FACTOR = 4.0
+CLOSING_PATIENCE = 5.0
 
 
 class Database:
@@ -108,6 +110,10 @@ class Database:
                     await driver.execute_fetchall(pragma)
 
     async def close(self) -> None:
+        """Lets a transaction that is running end, for a moment, and closes every connection."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_PATIENCE), self._write_turn:
+                pass
         for engine in self.engines:
             await engine.dispose()
         close_owner(self.owner)

@@ -131,11 +131,10 @@ async def purge_ended(session: AsyncSession, *, retention: Retention, limit: int
 @across_tenants("cleanup serves every tenant by its own settings")
 async def old_turns(session: AsyncSession, *, retention: Retention, limit: int) -> tuple[int, ...]:
     """Finished pairs past their retention in dialogs that never fall idle. Found while nobody is locked out."""
+    long_open = select(Dialog.id).where(Dialog.ended_at.is_(None), Dialog.opened_at < retention.before, retention.whose)
     rows = await session.scalars(
         select(Turn.id)
-        .join(Dialog)
-        .where(Dialog.ended_at.is_(None), Dialog.opened_at < retention.before, retention.whose)
-        .where(Turn.created_at < retention.before, Turn.status != "pending")
+        .where(Turn.dialog_id.in_(long_open), Turn.created_at < retention.before, Turn.status != "pending")
         .limit(limit)
     )
     return tuple(rows)

@@ -1,0 +1,84 @@
+"""What a chat and a cleanup ask of the database is found through an index, whatever the size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, event, text
+
+from models import queries
+from models.cleanup import clean
+from models.database import Database
+from models.queries.retention import Limits
+from models.types import DialogKey, TurnResult
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+KEY = DialogKey(100, 7)
+BIG_TABLES = ("turns", "dialogs", "reply_variants", "daily_usage", "processed_interactions")
+
+
+@contextmanager
+def recorded(database: Database) -> Iterator[list[tuple[str, Any]]]:
+    statements: list[tuple[str, Any]] = []
+
+    def note(connection: Connection, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        if statement.split(maxsplit=1)[0] in {"SELECT", "UPDATE", "DELETE"}:
+            statements.append((statement, parameters))
+
+    for engine in database.engines:
+        event.listen(engine.sync_engine, "before_cursor_execute", note)
+    yield statements
+    for engine in database.engines:
+        event.remove(engine.sync_engine, "before_cursor_execute", note)
+
+
+async def scans(database: Database, statements: list[tuple[str, Any]]) -> list[str]:
+    """Steps that would read a whole big table, if it were big."""
+    found = []
+    async with database.write() as session:
+        connection = await session.connection()
+        if not database.is_sqlite:
+            await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        for statement, parameters in statements:
+            explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
+            rows = (await connection.exec_driver_sql(explain + statement, parameters)).all()
+            steps = [str(row[-1]).strip() for row in rows]
+            for table in BIG_TABLES:
+                found += [
+                    f"{step} <- {statement}"
+                    for step in steps
+                    if step == f"SCAN {table}" or f"Seq Scan on {table} " in step
+                ]
+    return found
+
+
+async def test_a_chat_scans_no_table(database: Database) -> None:
+    with recorded(database) as statements:
+        async with database.write() as session:
+            begun = await queries.begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=5, now=NOW)
+        done = TurnResult("ho", 1, 1, "stop", 1, 1)
+        async with database.write() as session:
+            await queries.finish_turn(session, key=KEY, turn_id=begun.turn_id, result=done, now=NOW)
+        async with database.read() as session:
+            await queries.history(session, key=KEY, limit=10)
+        async with database.write() as session:
+            await queries.end_dialog(session, key=KEY, now=NOW)
+            await queries.interrupt_dead_turns(session, now=NOW)
+            await queries.cut_off_replies(session, now=NOW)
+    assert len(statements) > 6
+    assert await scans(database, statements) == []
+
+
+async def test_a_cleanup_scans_no_table(database: Database) -> None:
+    limits = Limits(timedelta(days=7), timedelta(days=30), timedelta(days=7))
+    with recorded(database) as statements:
+        async with database.write() as session:
+            await queries.begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=5, now=NOW)
+            await queries.guild_removed(session, guild_id=100, now=NOW - timedelta(days=60))
+        await clean(database, limits=limits, now=NOW)
+    found = await scans(database, statements)
+    # Users of whom nothing is left are looked for only after something was deleted, and by their own ids.
+    assert [line for line in found if "FROM users" not in line] == []
