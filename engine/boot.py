@@ -13,6 +13,7 @@ from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.load import load_model
 from engine.model import Transformer
+from engine.quantize import pack_block
 from engine.ranks import Ranks
 from engine.runner import AnyRunner, make_runner, warm_up
 
@@ -44,9 +45,9 @@ def boot(config: EngineConfig, checkpoint: Checkpoint, ranks: Ranks) -> Booted:
     if config.device.type == "cuda":
         torch.cuda.set_device(config.device)
     try:
-        if config.quantize != "none":
-            raise ConfigError("--quantize", expected="none", found=config.quantize)
-        model = load_model(config, checkpoint)
+        if config.quantize == "int4":
+            raise ConfigError("--quantize", expected="none or int8", found=config.quantize)
+        model = load_model(config, checkpoint, pack_block if config.quantize == "int8" else None)
         agree(1)
         runner = make_runner(config, model, agree)
         agree(1)

@@ -27,6 +27,7 @@ from engine.kernels.pdl import Ahead, supported
 from engine.kernels.products import FUSED_TOKENS, gemv_cut, small_cut, token_block
 from engine.kernels.sampling import sample
 from engine.model import Block, Transformer
+from engine.quantize import Packed8
 
 QUERY_BLOCK = 64  # prompt tokens that one program of the chunk attention takes
 
@@ -97,6 +98,8 @@ class Step:
         self.qkv = self._buffer(padded, (self.heads + 2 * self.kv_heads) * self.head_dim)
         self.attended = self._buffer(padded, self.heads * self.head_dim)
         self.gate_up, self.gated = self._buffer(padded, 2 * self.ffn), self._buffer(padded, self.ffn)
+        largest = max(_weight(layer)[0].numel() for layer in (block.wqkv, block.w13, block.w2))
+        self.unpacked = self._buffer(largest if _weight(block.wqkv)[1] is not None else 0)
         self.final = self._buffer(token_block(samples), self.dim)
         vocabulary = model.spec.vocab_size if self.alone else model.output.output_size_per_partition
         self.logits = self._buffer(token_block(samples), vocabulary, dtype=torch.float32)
@@ -248,7 +251,7 @@ class Step:
         ahead: Ahead | None = None,
     ) -> None:
         weight, scale = _weight(layer)
-        block, warps = gemv_cut(*weight.shape, kind)
+        block, warps = gemv_cut(weight.shape[1], kind, weight.element_size())
         gemv(
             x[:1], weight, out[:1], gain=gain, eps=self.eps, silu=kind == SILU, residual=kind == RESIDUAL, scale=scale,
             ahead=ahead, pdl=self.pdl, block=block, warps=warps,
@@ -293,8 +296,16 @@ class Step:
         elif tokens <= FUSED_TOKENS // 2 and not self.alone:
             self._small(self._padded(x), layer, self._padded(out), token_block(tokens))
         else:
-            weight, _ = _weight(layer)
-            torch.mm(x, weight.T, out=out)
+            torch.mm(x, self._unfolded(layer).T, out=out)
+
+    def _unfolded(self, layer: nn.Module) -> Tensor:
+        """The matrix as the library can multiply by it."""
+        weight, scale = _weight(layer)
+        if scale is None:
+            return weight
+        whole = self.unpacked[: weight.numel()].view(weight.shape)
+        torch.mul(weight, scale[:, None].to(self.dtype), out=whole)
+        return whole
 
     @staticmethod
     def _padded(x: Tensor) -> Tensor:
@@ -315,7 +326,7 @@ class Step:
         elif token_block(count) <= FUSED_TOKENS:
             self._small(self.final, output, self.logits, token_block(count))
         else:
-            self.logits[:count] = F.linear(self.final[:count], weight).float()
+            self.logits[:count] = F.linear(self.final[:count], self._unfolded(output)).float()
         if self.alone:
             return self.logits[:count]
         local = F.pad(self.logits[:count, : weight.shape[0]], (0, output.width - weight.shape[0]))
@@ -323,6 +334,10 @@ class Step:
 
 
 def _weight(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """The matrix and, if it is packed, its rows' scales."""
+    packed = getattr(layer, "packed", None)
+    if isinstance(packed, Packed8):
+        return packed.q, packed.scale
     weight = layer.weight
     if not isinstance(weight, Tensor):
         raise TypeError(f"{type(layer).__name__} has no weight")

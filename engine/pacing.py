@@ -22,6 +22,7 @@ class Pace:
         if not self._burst:
             return self._chunk
         if not decoding:
+            self._saved = SAVED
             return self._burst + self._rows
         return self._burst if self._saved >= 1 else self._chunk
 

@@ -17,18 +17,25 @@ import torch
 
 from engine.bench import trace
 from engine.bench.drive import Client, Record, Sampling, at_once, closed_loop, quantile
+from engine.bench.http import Http
 from engine.bench.local import Local, TimedEngine
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
+from engine.core import follow
 
-WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t")
+WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6")
 HUMAN = Sampling(0.6, 0.9)
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
+    if options.http:
+        return over_http(options)
     checkpoint, config = setup(options)
+    if config.rank:
+        follow(config, checkpoint)
+        return 0
     engine = TimedEngine.start(config, checkpoint)
     if not isinstance(engine, TimedEngine):
         raise TypeError
@@ -51,10 +58,23 @@ def setup(options: argparse.Namespace) -> tuple[Checkpoint, EngineConfig]:
         checkpoint = open_checkpoint(options.model)
     config = resolve(
         checkpoint.spec, device=options.device, dtype=options.dtype, max_batch=options.max_batch,
-        max_context=min(checkpoint.spec.max_context, 4096), quantize=options.quantize, kv_dtype=options.kv_dtype,
+        max_context=min(checkpoint.spec.max_context, 4096), share_gpu=options.share_gpu, quantize=options.quantize, kv_dtype=options.kv_dtype,
         chunk=options.chunk,
     )  # fmt: skip
     return checkpoint, replace(config, max_waiting=4096, seed=1)
+
+
+def over_http(options: argparse.Namespace) -> int:
+    """The same requests through a server that is already running."""
+    host, port, model = options.http.split(":")
+    for name in options.workloads:
+        for number in range(options.runs):
+            client = Tagged(Http(host, int(port), model), f"h{number}")
+            line = asyncio.run(drive(client, name, options.scale)).summary()
+            if number or options.runs == 1:
+                date = datetime.datetime.now(datetime.UTC).date().isoformat()
+                emit({"engine": "guildllama over HTTP", "workload": name, **line, "model": model, "date": date})
+    return 0
 
 
 async def run(engine: TimedEngine, name: str, scale: float, tag: str) -> dict[str, object]:
@@ -84,6 +104,8 @@ async def drive(client: Client, name: str, scale: float) -> Record:
         return await at_once(client, trace.w4(scale=scale), greedy)
     if name == "W3":
         return await closed_loop(client, trace.chat(scale), greedy)
+    if name == "W6":
+        return await closed_loop(client, trace.Canned(), greedy)
     turns = max(3, int(30 * scale))
     return await closed_loop(client, trace.Rolling(turns=turns, trim_step=5 if name == "W5t" else 1), greedy)
 
@@ -108,6 +130,7 @@ def facts(config: EngineConfig, options: argparse.Namespace) -> dict[str, object
         "quantize": config.quantize,
         "kv_dtype": config.kv_dtype,
         "world_size": config.world_size,
+        "memory_gib": round(torch.cuda.memory_reserved(config.device) / 2**30, 1) if gpu else None,
         "max_batch": config.max_batch,
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -123,12 +146,14 @@ def emit(line: dict[str, object]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m engine.bench", description=__doc__.splitlines()[0])
     parser.add_argument("workloads", nargs="*", metavar="|".join(WORKLOADS))
+    parser.add_argument("--http", metavar="HOST:PORT:MODEL", help="a running server instead of an engine in here")
     parser.add_argument("--model", default="7b", help=f"a checkpoint, or a random one: {', '.join(SHAPES)}")
     parser.add_argument("--layers", type=int, help="of a random model, fewer than its shape has")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--quantize", default="none")
     parser.add_argument("--kv-dtype", default="auto")
+    parser.add_argument("--share-gpu", action="store_true", help="ranks may share a GPU, over gloo: never fast")
     parser.add_argument("--max-batch", type=int)
     parser.add_argument("--chunk", type=int)
     parser.add_argument("--runs", type=int, default=4, help="the first is a warm-up, unless it is the only one")

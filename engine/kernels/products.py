@@ -19,10 +19,10 @@ def token_block(tokens: int) -> int:
     return max(16, triton.next_power_of_2(tokens))
 
 
-def gemv_cut(rows: int, k: int, kind: int) -> tuple[int, int]:
+def gemv_cut(k: int, kind: int, item: int = 2) -> tuple[int, int]:
     """(columns a block, warps) of the one-token product."""
     widest = triton.next_power_of_2(k)
-    block = 2048 if kind == SILU else (4096 if k > 8192 else 1024)
+    block = 4096 if item == 1 else 2048 if kind == SILU else (4096 if k > 8192 else 1024)
     block = min(block, widest)
     return block, max(1, min(8, block // 128))
 
