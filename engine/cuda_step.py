@@ -283,9 +283,9 @@ class Step:
         """With `gain`: out is the residual stream, which becomes h + product, and self.x what the next one reads."""
         weight, scale = _weight(layer)
         kind = RESIDUAL if into is not None else kind
+        tiling = small_cut(*weight.shape, kind, bm, weight.element_size(), bulk=self.pdl)
         return matmul(
-            x, weight, out, small_cut(*weight.shape, kind, bm, weight.element_size()), self.scratch, bm=bm, kind=kind,
-            norm=norm, eps=self.eps, gain=gain, scaled=self.x, squares_out=None if into is None else into.sums,
+            x, weight, out, tiling, self.scratch, bm=bm, kind=kind, norm=norm, eps=self.eps, gain=gain, scaled=self.x, squares_out=None if into is None else into.sums,
             scale=scale, pdl=self.pdl,
         )  # fmt: skip
 

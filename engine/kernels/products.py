@@ -11,7 +11,7 @@ import triton
 from engine.kernels.matmul import SILU, Tiling
 
 FUSED_TOKENS = 128
-_SLOTS = 132 * 2  # programs that a Hopper GPU should be given at least
+_MULTIPROCESSORS = 132  # of an H100: so many programs run at once, one on each
 
 
 def token_block(tokens: int) -> int:
@@ -27,21 +27,28 @@ def gemv_cut(k: int, kind: int, item: int = 2) -> tuple[int, int]:
     return block, max(1, min(8, block // 128))
 
 
-def small_cut(rows: int, k: int, kind: int, bm: int, item: int = 2) -> Tiling:
-    """The small product's tiling: enough programs to fill the GPU once, tiles that keep the tokens' traffic low."""
+def small_cut(rows: int, k: int, kind: int, bm: int, item: int = 2, *, bulk: bool = False) -> Tiling:
+    """The small product's tiling: enough programs to fill the GPU once, tiles that keep the tokens' traffic low.
+
+    `bulk`: the GPU has bulk tensor copies (Hopper).
+    """
     n = rows // 2 if kind == SILU else rows
     if item == 4 or k < 1024 or n < 1024:
         return Tiling(bn=32, bk=32 if item == 4 else 64, split=1, stages=3, warps=4)
+    deep = 4 if bm <= 64 else 3
     if kind == SILU:
-        return Tiling(bn=64, bk=128 if bm <= 64 else 64, split=1, stages=4 if bm <= 64 else 3, warps=4)
+        return Tiling(bn=64, bk=128 if bm <= 64 else 64, split=1, stages=deep, warps=4)
     if n >= 24576:
         return Tiling(bn=128, bk=128, split=1, stages=3 if bm > 16 else 4, warps=8 if bm > 64 else 4)
     if n >= 8192:
         if bm <= 16:
             return Tiling(bn=32, bk=128, split=1, stages=4, warps=4)
+        if bulk and item == 2 and bm <= 64 and k % 128 == 0:
+            return Tiling(bn=128, bk=128, split=1, stages=3, warps=4, tma=1)
         return Tiling(bn=64, bk=128 if bm <= 64 else 64, split=2 if bm <= 32 else 1, stages=3, warps=4)
-    stages = 4 if bm <= 64 else 3
+    if k <= 4096 and k % 256 == 0 and triton.cdiv(n, 32) <= _MULTIPROCESSORS and bm <= 64:
+        return Tiling(bn=32, bk=256, split=1, stages=deep, warps=4)
     split = 1
-    while triton.cdiv(n, 64) * split * 2 <= _SLOTS // 2 and k // 128 % (split * 2) == 0:
+    while triton.cdiv(n, 64) * split * 2 <= _MULTIPROCESSORS and k // 128 % (split * 2) == 0:
         split *= 2
-    return Tiling(bn=64, bk=128, split=split, stages=stages, warps=4)
+    return Tiling(bn=64, bk=128, split=split, stages=deep, warps=4)
