@@ -111,20 +111,16 @@ async def end_idle_dialogs(session: AsyncSession, *, idle: ColumnElement[bool], 
 
 @across_tenants("cleanup serves every tenant by its own settings")
 async def purge_ended(session: AsyncSession, *, retention: Retention, limit: int) -> int:
-    """Deletes turns of expired dialogs, then the dialogs that are empty."""
-    turns = _expired(select(Turn.id).join(Dialog), retention.ended).limit(limit)
-    gone = await session.execute(delete(Turn).where(Turn.id.in_(turns)).execution_options(synchronize_session=False))
+    """Deletes turns of some expired dialogs, then those dialogs once they are empty."""
+    # Dialogs first: whoever starts from the turns reads them all when few are left to find.
+    chosen = _expired(select(Dialog.id), retention.ended).limit(limit).with_for_update(skip_locked=True)
+    ids = tuple(await session.scalars(chosen))
+    some = select(Turn.id).where(Turn.dialog_id.in_(ids)).limit(limit)
+    gone = await session.execute(delete(Turn).where(Turn.id.in_(some)).execution_options(synchronize_session=False))
     touched = _count(gone)
     if touched < limit:
-        empty = (
-            _expired(select(Dialog.id), retention.ended)
-            .where(~exists().where(Turn.dialog_id == Dialog.id))
-            .limit(limit)
-        )
-        done = await session.execute(
-            delete(Dialog).where(Dialog.id.in_(empty)).execution_options(synchronize_session=False)
-        )
-        touched += _count(done)
+        emptied = delete(Dialog).where(Dialog.id.in_(ids)).execution_options(synchronize_session=False)
+        touched += _count(await session.execute(emptied))
     return touched
 
 
