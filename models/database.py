@@ -55,6 +55,11 @@ class Database:
         # Who waits, waits here: in order, without the pool's time limit, and before anything is built for it.
         self._write_turn = asyncio.Semaphore(1 if self.is_sqlite else POSTGRES_POOL)
         self._read_turn = asyncio.Semaphore(READERS) if self.is_sqlite else self._write_turn
+        self._places = (
+            ((self._write_turn, 1), (self._read_turn, READERS))
+            if self.is_sqlite
+            else ((self._write_turn, POSTGRES_POOL),)
+        )
 
     @property
     def engines(self) -> tuple[AsyncEngine, ...]:
@@ -110,10 +115,12 @@ class Database:
                     await driver.execute_fetchall(pragma)
 
     async def close(self) -> None:
-        """Lets a transaction that is running end, for a moment, and closes every connection."""
+        """Lets transactions that are running end, for a moment, and closes every connection."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSING_PATIENCE), self._write_turn:
-                pass
+            async with asyncio.timeout(CLOSING_PATIENCE), contextlib.AsyncExitStack() as everybody_out:
+                for turn, places in self._places:
+                    for _ in range(places):
+                        await everybody_out.enter_async_context(turn)
         for engine in self.engines:
             await engine.dispose()
         close_owner(self.owner)
