@@ -112,7 +112,7 @@ async def serve(settings: Settings) -> None:
                     refused.result()
                 await discord
             finally:
-                jobs.close()
+                await jobs.close()
                 for task in (discord, refused):
                     task.cancel()
                 await asyncio.gather(discord, refused, return_exceptions=True)

@@ -8,6 +8,7 @@ What a run does is models.cleanup's business.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -62,10 +63,11 @@ class RetentionJobs:
         self._anchor = (wall(), monotonic())
         self._suspected = False
         self._scheduler = AsyncIOScheduler(timezone=UTC)
+        self._run: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._scheduler.add_job(
-            self.run_once,
+            self._scheduled,
             IntervalTrigger(seconds=max(1, round(self._interval.total_seconds())), timezone=UTC),
             id="cleanup",
             next_run_time=datetime.now(UTC),
@@ -75,9 +77,16 @@ class RetentionJobs:
         )
         self._scheduler.start()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """No further run, and the one that is under way has ended: the database may be closed after this."""
         if self._scheduler.running:
-            self._scheduler.shutdown(wait=False)
+            self._scheduler.shutdown(wait=False)  # cancels the run; it does not wait for it, whatever it is told
+        if self._run is not None:
+            await asyncio.wait([self._run])
+
+    async def _scheduled(self) -> None:
+        self._run = asyncio.current_task()
+        await self.run_once()
 
     async def run_once(self) -> CleanupReport | None:
         """One guarded run; None if it was skipped. Never raises for a database that is away: the next run tries."""

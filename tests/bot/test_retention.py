@@ -301,7 +301,7 @@ class TestClock:
             if await states(database) == {1: "idle"}:
                 break
             await asyncio.sleep(0.05)
-        jobs.close()
+        await jobs.close()
         assert await states(database) == {1: "idle"}
 
     def test_limits_come_from_the_settings(self) -> None:
