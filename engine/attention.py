@@ -96,6 +96,9 @@ def attend_one(q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> T
     """One query, scaled already, over keys and values in several pieces, read where they lie: q [heads, D] -> same."""
     kv_heads, dim = keys[0].shape[1:]
     queries = q.view(kv_heads, -1, dim)
+    if len(keys) == 1:
+        weights = torch.softmax(torch.bmm(queries, keys[0].permute(1, 2, 0)), dim=-1, dtype=torch.float32)
+        return torch.bmm(weights.to(q.dtype), values[0].transpose(0, 1)).view(-1, dim)
     scores = [torch.bmm(queries, piece.permute(1, 2, 0)) for piece in keys]
     weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1, dtype=torch.float32).to(q.dtype)
     parts = weights.split_with_sizes([len(piece) for piece in values], dim=-1)

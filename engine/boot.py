@@ -10,6 +10,7 @@ import torch
 
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
+from engine.cpu_quantize import CpuPacker
 from engine.errors import ConfigError
 from engine.load import load_model
 from engine.model import Transformer
@@ -45,9 +46,7 @@ def boot(config: EngineConfig, checkpoint: Checkpoint, ranks: Ranks) -> Booted:
     if config.device.type == "cuda":
         torch.cuda.set_device(config.device)
     try:
-        if config.quantize == "int4":
-            raise ConfigError("--quantize", expected="none or int8", found=config.quantize)
-        model = load_model(config, checkpoint, pack_block if config.quantize == "int8" else None)
+        model = _load(config, checkpoint)
         agree(1)
         runner = make_runner(config, model, agree)
         agree(1)
@@ -57,3 +56,17 @@ def boot(config: EngineConfig, checkpoint: Checkpoint, ranks: Ranks) -> Booted:
         ranks.least(0)
         raise
     return Booted(model, runner, warm_up(runner, config))
+
+
+def _load(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
+    """The model, its matrices packed as the device wants them."""
+    if config.quantize == "none":
+        return load_model(config, checkpoint)
+    if config.device.type == "cpu":
+        packer = CpuPacker(config.quantize)
+        model = load_model(config, checkpoint, packer.block)
+        packer.output(model)
+        return model
+    if config.quantize == "int4":
+        raise ConfigError("--quantize", expected="none or int8", found=config.quantize)
+    return load_model(config, checkpoint, pack_block)

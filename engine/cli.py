@@ -99,7 +99,7 @@ def _serve_parser() -> argparse.ArgumentParser:
     model.add_argument("--max-seq-len", type=_at_least(2), metavar="N", help="context in tokens (default: the model's)")
     model.add_argument("--device", default="auto", help="auto, cpu or cuda")
     model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    model.add_argument("--quantize", default="none", help="weights: none, int8 or int4")
+    model.add_argument("--quantize", default="auto", help="weights: auto, none, int8 or int4")
     model.add_argument("--kv-dtype", default="auto", help="KV cache: auto, fp8 or int8")
     model.add_argument("--kv-memory", metavar="SIZE", help="KV cache: 8GiB, or a number of tokens (default: what fits)")
     load = parser.add_argument_group("the load")

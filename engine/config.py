@@ -11,11 +11,12 @@ from typing import Final
 import torch
 
 from engine.checkpoint import ModelSpec
+from engine.cpu_products import fast_bytes
 from engine.errors import ConfigError
 
 PAGE: Final = 16
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-QUANTIZE: Final = ("none", "int8", "int4")
+QUANTIZE: Final = ("auto", "none", "int8", "int4")
 KV_DTYPES: Final = ("auto", "fp8", "int8")
 
 
@@ -59,7 +60,7 @@ def resolve(
     max_context: int | None = None,
     chunk: int | None = None,
     kv_pages: int | None = None,
-    quantize: str = "none",
+    quantize: str = "auto",
     kv_dtype: str = "auto",
     max_waiting: int = 256,
     seed: int | None = None,
@@ -85,7 +86,7 @@ def resolve(
         chunk=_at_least_one("--chunk", chunk, usual),
         burst=1024 - rows if on_gpu and chunk is None and rows <= 512 else 0,
         kv_pages=kv_pages,
-        quantize=_one_of("--quantize", quantize, QUANTIZE),
+        quantize=_quantize(quantize, spec, on_gpu, dtype),
         kv_dtype=_one_of("--kv-dtype", kv_dtype, KV_DTYPES),
         max_waiting=max_waiting,
         world_size=world_size,
@@ -121,6 +122,14 @@ def _dtype(wish: str, spec: ModelSpec, on_gpu: bool) -> torch.dtype:
     if wish not in DTYPES:
         raise ConfigError("--dtype", expected=f"auto, {', '.join(DTYPES)}", found=wish)
     return DTYPES[wish]
+
+
+def _quantize(wish: str, spec: ModelSpec, on_gpu: bool, dtype: str) -> str:
+    """auto: float weights are computed as they are; a CPU keeps weights in 8 bits that came in 8 or fewer."""
+    if _one_of("--quantize", wish, QUANTIZE) != "auto":
+        return wish
+    packs = spec.quantization is not None and not on_gpu and dtype == "auto"
+    return "int8" if packs and fast_bytes() else "none"
 
 
 def _threads(ranks: int) -> int:

@@ -57,7 +57,7 @@ class Block(nn.Module):
         q, k = turned[:, : self.heads], turned[:, self.heads :]
         x = x + self.wo(attend(layer, q, k, qkv[:, self.heads + self.kv_heads :]))
         gate, up = self.w13(self.ffn_norm(x)).chunk(2, dim=-1)
-        result: Tensor = x + self.w2(F.silu(gate) * up)
+        result: Tensor = x + self.w2(F.silu(gate).mul_(up))
         return result
 
 
@@ -104,9 +104,10 @@ class Transformer(nn.Module):
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotary positions on neighbouring pairs (Meta's layout). x: [T, heads, D]; rope: [T, 1, D / 2] complex."""
-    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
-    return torch.view_as_real(pairs * rope).flatten(-2).to(x.dtype)
+    """Rotary positions on neighbouring pairs (Meta's layout), in place where 32 bits allow it. x: [T, heads, D], its
+    last two dimensions without gaps; rope: [T, 1, D / 2] complex."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs.mul_(rope)).flatten(-2).to(x.dtype)
 
 
 def rope_table(spec: ModelSpec, length: int, device: torch.device) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
-_CANDIDATES = 256  # top-p rarely keeps more; when it does, everything is sorted
+_CANDIDATES = (64, 512)  # top-p rarely keeps more; when it does, everything is sorted
 
 
 def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, seed: Tensor, position: Tensor) -> Tensor:
@@ -27,11 +27,15 @@ def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, seed: Tensor, pos
     best = greedy(logits)
     heat = torch.where(temperature > 0, temperature, 1.0).unsqueeze(1)
     probabilities = torch.softmax(logits / heat, dim=-1)
-    kept = _nucleus(probabilities, top_p)
+    # Reading a value from a GPU would wait for it, so there everything is sorted.
+    few = None if logits.is_cuda else _candidates(probabilities, torch.where(temperature > 0, top_p, 0.0))
+    kept = _nucleus(probabilities, top_p) if few is None else few[0]
     running = kept.double().cumsum(dim=-1)
     target = philox_uniform(seed, position).double() * running[:, -1]
-    drawn = torch.searchsorted(running, target.unsqueeze(1), right=True).squeeze(1)
-    return torch.where((temperature > 0) & (best >= 0), drawn, best)
+    drawn = torch.searchsorted(running, target.unsqueeze(1), right=True)
+    if few is not None:
+        drawn = few[1].gather(1, drawn)
+    return torch.where((temperature > 0) & (best >= 0), drawn.squeeze(1), best)
 
 
 def greedy(logits: Tensor) -> Tensor:
@@ -63,24 +67,32 @@ def philox_uniform(seed: Tensor, counter: Tensor) -> Tensor:
 def _nucleus(probabilities: Tensor, top_p: Tensor) -> Tensor:
     """The probabilities with what top-p drops set to 0."""
     limit, everything = top_p.unsqueeze(1), top_p >= 1
-    if not probabilities.is_cuda:  # reading a value from a GPU would wait for it
-        if bool(everything.all()):
-            return probabilities
-        order = probabilities.topk(min(_CANDIDATES, probabilities.shape[1]), dim=-1)
-        ranked, ids = _stable(order.values, order.indices)
-        before = ranked.cumsum(dim=-1) - ranked
-        # Enough when the last candidate is dropped, and no token outside ties with one that is kept.
-        last_kept = torch.where(before <= limit, ranked, 2.0).amin(dim=-1)
-        enough = (before[:, -1] > limit.squeeze(1)) & (ranked[:, -1] < last_kept)
-        if bool((enough | everything).all()):
-            kept = torch.zeros_like(probabilities)
-            kept.scatter_(1, ids, torch.where(before <= limit, ranked, 0.0))
-            return torch.where(everything.unsqueeze(1), probabilities, kept)
+    if not probabilities.is_cuda and bool(everything.all()):
+        return probabilities
     ranked, ids = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ranked.cumsum(dim=-1) - ranked
     kept = torch.zeros_like(probabilities)
     kept.scatter_(1, ids, torch.where((before <= limit) | everything.unsqueeze(1), ranked, 0.0))
     return kept
+
+
+def _candidates(probabilities: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor] | None:
+    """What `_nucleus` keeps, without the zeros: the kept of each row's likeliest tokens and their ids, in the order of
+    ids. None when some row keeps more than a few."""
+    if bool((top_p >= 1).any()):
+        return None
+    limit = top_p.unsqueeze(1)
+    for count in _CANDIDATES:
+        order = probabilities.topk(min(count, probabilities.shape[1]), dim=-1)
+        ranked, ids = _stable(order.values, order.indices)
+        before = ranked.cumsum(dim=-1) - ranked
+        kept = torch.where(before <= limit, ranked, 0.0)
+        # Enough when the last candidate is dropped, and no token outside ties with one that is kept.
+        least = torch.where(before <= limit, ranked, 2.0).amin(dim=-1)
+        if bool(((before[:, -1] > top_p) & (ranked[:, -1] < least)).all()):
+            by_id, at = ids.sort(dim=-1)
+            return kept.gather(1, at), by_id
+    return None
 
 
 def _stable(values: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -88,7 +88,7 @@ def test_smollm2s_logits_are_those_of_an_independent_reader() -> None:
     """Recorded once from transformers, which reads the same GGUF file by other code."""
     golden = json.loads((Path(__file__).parent / "smollm2_logits.json").read_text())
     checkpoint = open_checkpoint("smollm2")
-    model = boot(resolve(checkpoint.spec, device="cpu", max_context=128), checkpoint, Solo()).model
+    model = boot(resolve(checkpoint.spec, device="cpu", max_context=128, quantize="none"), checkpoint, Solo()).model
     logits = all_logits(model, golden["ids"])
     for position, expected in golden["logits"].items():
         got = logits[int(position)]
