@@ -26,11 +26,13 @@ from bot.cogs._parts import Handler, Interaction, Parts
 from bot.cogs._sync import sync_commands
 from bot.cogs._upkeep import Upkeep
 from bot.cogs.chat import chat_command
+from bot.cogs.config import config_commands
 from bot.cogs.help import help_command
 from bot.cogs.history import HistoryCommands, reset_command
 from bot.cogs.persona import guild_persona, own_persona
 from bot.cogs.privacy import PrivacyCommands
 from bot.errors import BotError, ConfigError, Duplicate
+from bot.guilds import GuildConfig
 from bot.personas import PersonaService
 from bot.privacy import PrivacyService
 from bot.settings import Settings
@@ -70,7 +72,8 @@ async def run_discord(services: Services, settings: Settings) -> None:
     if settings.discord_token is None or not settings.discord_token.get_secret_value().strip():
         raise ConfigError(_TOKEN, "is not set", _NEW_TOKEN)
     _point_at(settings)
-    parts = Parts(services.chat, services.personas, PrivacyService(services.database), settings)
+    privacy, guilds = PrivacyService(services.database), GuildConfig(services.database, settings)
+    parts = Parts(services.chat, services.personas, privacy, guilds, settings)
     client = GuildLlama(parts, Upkeep(services.database))
     # A task of its own, since the gateway must be read until the very end.
     serving = asyncio.create_task(client.serve(settings.discord_token.get_secret_value()), name="discord")
@@ -116,7 +119,7 @@ class GuildLlama(discord.Client):
             chunk_guilds_at_startup=False,
             max_messages=None,
         )
-        self.gate = Gate()
+        self.gate = Gate(parts.guilds)
         self._upkeep = upkeep
         self.tree = Tree(self)
         for command in (
@@ -125,6 +128,7 @@ class GuildLlama(discord.Client):
             HistoryCommands(parts),
             guild_persona(parts),
             own_persona(parts),
+            config_commands(parts),
             PrivacyCommands(parts),
             help_command(),
         ):

@@ -13,7 +13,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeVar
 from uuid import uuid4
 
@@ -38,6 +38,8 @@ from models.types import BegunTurn, DialogKey, Pair, TurnResult
 log = structlog.get_logger(__name__)
 
 SAVE_ATTEMPTS = 2  # each of them a few seconds of the database's own patience
+UNDO_WITHIN = timedelta(minutes=10)
+"""For so long a reset can be taken back."""
 _REMEMBERED_DIALOGS = 10_000
 T = TypeVar("T")
 
@@ -49,6 +51,8 @@ class ChatRequest:
     interaction_id: int | None = None
     reply_token: str | None = None
     application_id: int | None = None
+    role_turns: int | None = None
+    """The daily quota of the member's role, where that has one: it replaces the guild's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class ChatService:
         text = self._checked(request.text)
         if self._closing:
             raise ShuttingDown()
-        with self._admission.enter(request.key) as place, self._counted():
+        with self._admission.enter(_member(request.key)) as place, self._counted():
             async with self._locks.hold(request.key):
                 if self._closing:
                     raise ShuttingDown()
@@ -111,6 +115,18 @@ class ChatService:
         """End the dialog and say how many pairs it held. A running reply is shown when it comes, and forgotten."""
         with shown_errors():
             return await self._database.run(lambda session: queries.end_dialog(session, key=key, now=_now()))
+
+    async def undo_reset(self, key: DialogKey) -> bool:
+        """Take the last reset back. False if it is too long ago, or something was said since."""
+        with shown_errors():
+            return await self._database.run(
+                lambda session: queries.reopen_dialog(session, key=key, within=UNDO_WITHIN, now=_now())
+            )
+
+    async def forget(self, key: DialogKey, count: int) -> int:
+        """Delete the last pairs of the open dialog, and say how many there were."""
+        with shown_errors():
+            return await self._database.run(lambda session: queries.forget_last(session, key=key, count=count))
 
     async def stop(self, key: DialogKey) -> bool:
         """End the running reply of this dialog; what it said so far is kept. False when there is none."""
@@ -197,13 +213,14 @@ class ChatService:
                     interaction_id=request.interaction_id,
                     reply_token=request.reply_token,
                     application_id=request.application_id,
+                    role_turns=request.role_turns,
                     now=now,
                 )
             )
 
     def _job(self, key: DialogKey, begun: BegunTurn, text: str) -> Job:
         chosen = begun.settings
-        limit = self._settings.max_chat_logs if chosen.max_chat_logs is None else chosen.max_chat_logs
+        limit = _at_most(self._settings.max_chat_logs, chosen.max_chat_logs)
         pairs = window(begun.history, limit, self._settings.trim_step, self._first_kept.pop(begun.dialog_id, None))
         if pairs:
             self._first_kept[begun.dialog_id] = pairs[0].turn_id
@@ -215,7 +232,7 @@ class ChatService:
             text=text,
             user=self._ids.user(key),
             cache_salt=self._ids.cache_salt(key),
-            max_reply_tokens=chosen.max_reply_tokens or self._settings.max_reply_tokens,
+            max_reply_tokens=_at_most(self._settings.max_reply_tokens, chosen.max_reply_tokens),
         )
 
     async def _save(self, key: DialogKey, begun: BegunTurn, generated: Generated) -> tuple[bool, bool]:
@@ -280,6 +297,16 @@ async def _to_the_end(work: Coroutine[object, object, T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
+
+
+def _member(key: DialogKey) -> DialogKey:
+    """One person in one guild, however many dialogs the guild's scope gives them: they share one part of the queue."""
+    return DialogKey(key.guild_id, key.user_id)
+
+
+def _at_most(limit: int, chosen: int | None) -> int:
+    """What the guild chose, unless the operator's limit is lower meanwhile."""
+    return limit if chosen is None else min(limit, chosen)
 
 
 def _patiently() -> AsyncRetrying:

@@ -6,6 +6,7 @@ belong in the log, never in the message. Knows nothing of Discord, SQL or HTTP.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from uuid import uuid4
 
 EXIT_CONFIG = 78
@@ -75,6 +76,32 @@ class PromptTooLong(BotError):
         )
         self.limit = limit
         self.got = got
+
+
+class AboveLimit(BotError):
+    """A guild chose more than the operator allows."""
+
+    def __init__(self, setting: str, limit: int, got: int) -> None:
+        super().__init__(
+            f"`{setting}` can be {limit:,} at most, not {got:,}: that is what the owner of this bot allows. "
+            "Nothing was changed."
+        )
+        self.limit = limit
+
+
+class QuotaUsedUp(BotError):
+    """The member has had all that the guild allows for one day."""
+
+    def __init__(self, unit: str, limit: int, resets_at: datetime) -> None:
+        allowed = f"{limit:,} {'message' if unit == 'turns' else 'token'}{'' if limit == 1 else 's'}"
+        minutes = max(1, round((resets_at - datetime.now(UTC)).total_seconds() / 60))
+        wait = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+        super().__init__(
+            f"That was all for today: this guild allows you {allowed} a day. "
+            f"Ask me again after {resets_at:%H:%M} UTC, which is in {wait}."
+        )
+        self.limit = limit
+        self.resets_at = resets_at
 
 
 class Busy(BotError):

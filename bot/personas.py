@@ -15,7 +15,7 @@ from bot.settings import Settings
 from bot.storage import shown_errors
 from models import queries
 from models.database import Database
-from models.types import DialogKey, PersonaText, StoredLevel
+from models.types import DialogKey, PersonaText, PersonaVersionInfo, StoredLevel
 
 MAX_NAME_CHARS = 80
 
@@ -61,6 +61,19 @@ class PersonaService:
         """Take the persona of this level out of force. False if none was set."""
         with shown_errors():
             return await self._database.run(lambda session: queries.clear_persona(session, key=key, level=level))
+
+    async def versions(self, key: DialogKey, level: StoredLevel) -> tuple[PersonaVersionInfo, ...]:
+        """What the persona of this level has been, newest first."""
+        with shown_errors():
+            async with self._database.read() as session:
+                return await queries.persona_versions(session, key=key, level=level)
+
+    async def rollback(self, key: DialogKey, level: StoredLevel, version: int) -> PersonaText | None:
+        """Put an earlier version back in force, also after a clear. None if it is not kept."""
+        with shown_errors():
+            return await self._database.run(
+                lambda session: queries.rollback_persona(session, key=key, level=level, version=version)
+            )
 
     async def _check(self, prompt: str) -> None:
         if not prompt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bot.errors import BotError, DatabaseUnavailable, Duplicate
+from bot.errors import BotError, DatabaseUnavailable, Duplicate, QuotaUsedUp
 from models import errors as stored
 
 
@@ -17,7 +17,7 @@ def shown_errors() -> Iterator[None]:
     except stored.DuplicateInteraction as error:
         raise Duplicate() from error
     except stored.QuotaExceeded as error:
-        raise BotError(f"That was all for today: {error}.") from error
+        raise QuotaUsedUp(error.unit, error.limit, error.resets_at) from error
     except stored.MemberBlocked as error:
         raise BotError("An admin of this guild has blocked you from chatting with me.") from error
     except stored.DatabaseUnavailable as error:

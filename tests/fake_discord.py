@@ -26,11 +26,17 @@ from tests.fake_discord_gateway import Gateway
 from tests.fake_discord_rest import Rest
 from tests.fake_discord_routes import ROUTES
 from tests.fake_discord_rules import Fault, Request
-from tests.fake_discord_state import MANAGE_GUILD, Channel, Guild, Interaction, Json, Message, User
+from tests.fake_discord_state import MANAGE_GUILD, Channel, Guild, Interaction, Json, Message, Role, User
 
-__all__ = ["MANAGE_GUILD", "FakeDiscord", "Guild", "Interaction", "Message", "User"]
+__all__ = ["MANAGE_GUILD", "Channel", "FakeDiscord", "Guild", "Interaction", "Message", "Place", "Role", "User"]
 
-OPTION_TYPES = {str: 3, int: 4, bool: 5, float: 10}
+OPTION_TYPES = {str: 3, int: 4, bool: 5, Channel: 7, Role: 8, float: 10}
+Place = Guild | Channel | User
+Option = str | int | bool | Channel | Role
+
+
+def _is_thing(value: object) -> bool:
+    return isinstance(value, Channel | Role)
 
 
 class FakeDiscord:
@@ -83,6 +89,19 @@ class FakeDiscord:
         self.rest.channels[guild.channel.id] = guild.channel
         return guild
 
+    def channel(self, guild: Guild, name: str, *, parent: Channel | None = None) -> Channel:
+        """One more channel, which the bot hears of when it meets the guild anew; with a parent, a thread in that."""
+        channel = Channel(name, guild, parent=parent)
+        if parent is None:
+            guild.channels.append(channel)
+        self.rest.channels[channel.id] = channel
+        return channel
+
+    def role(self, guild: Guild, name: str, *members: User) -> Role:
+        """A role that the bot does not know of from the gateway: what counts is in each interaction."""
+        guild.roles.append(Role(name, {member.id for member in members}))
+        return guild.roles[-1]
+
     def dm(self, user: User) -> Channel:
         for channel in self.rest.channels.values():
             if channel.recipient is user:
@@ -120,10 +139,10 @@ class FakeDiscord:
 
     # ── what people do ───────────────────────────────────────────────────────────────────────────────────────────
 
-    async def command(self, where: Guild | User, user: User, name: str, /, **options: str | int | bool) -> Interaction:
-        """Use a slash command, `"persona set"` for a sub-command, in a guild's first channel or in a DM."""
-        channel = where.channel if isinstance(where, Guild) else self.dm(where)
-        guild = where if isinstance(where, Guild) else None
+    async def command(self, where: Place, user: User, name: str, /, **options: Option) -> Interaction:
+        """Use a slash command, `"persona set"` for a sub-command, in a channel, a guild's first one, or a DM."""
+        channel = self.dm(where) if isinstance(where, User) else where.channel if isinstance(where, Guild) else where
+        guild = channel.guild
         first = name.split()[0]
         registered = next((command for command in self.rest.commands if command["name"] == first), None)
         assert registered, f"/{first} is not registered: {[command['name'] for command in self.rest.commands]}"
@@ -137,14 +156,18 @@ class FakeDiscord:
         """The same without Discord's own checks, as a modified client or an overridden permission would do it."""
         first, *rest = name.split()
         given: list[Json] = [
-            {"name": key, "type": OPTION_TYPES[type(value)], "value": value} for key, value in options.items()
+            {"name": key, "type": OPTION_TYPES[type(value)], "value": str(value.id) if _is_thing(value) else value}
+            for key, value in options.items()
         ]
         for position, part in enumerate(reversed(rest)):
             given = [{"name": part, "type": 1 if position == 0 else 2, "options": given}]
         data: Json = {"id": command_id, "name": first, "type": 1, "options": given}
+        for kind, key in ((Channel, "channels"), (Role, "roles")):
+            if things := {str(value.id): value.json() for value in options.values() if isinstance(value, kind)}:
+                data.setdefault("resolved", {})[key] = things
         return await self._interact(2, user, guild, channel, data)
 
-    async def chat(self, where: Guild | User, user: User, message: str, **options: str | bool) -> Interaction:
+    async def chat(self, where: Place, user: User, message: str, **options: str | bool) -> Interaction:
         return await self.command(where, user, "chat", message=message, **options)
 
     async def click(self, message: Message, user: User, *, label: str = "") -> Interaction:

@@ -49,12 +49,21 @@ class Channel:
     recipient: User | None = None
     id: int = field(default_factory=snowflake)
     bot_may_send: bool = True
+    parent: Channel | None = None  # of a thread
 
     def json(self) -> Json:
         if self.guild is None:
             assert self.recipient is not None
             return {"id": str(self.id), "type": 1, "recipients": [self.recipient.json()], "last_message_id": None,
                     "flags": 0}  # fmt: skip
+        if self.parent is not None:
+            return {
+                "id": str(self.id), "type": 11, "name": self.name, "guild_id": str(self.guild.id), "owner_id": "1",
+                "parent_id": str(self.parent.id), "message_count": 1, "member_count": 1, "total_message_sent": 1,
+                "rate_limit_per_user": 0, "flags": 0, "last_message_id": None, "permissions": str(EVERYONE),
+                "thread_metadata": {"archived": False, "auto_archive_duration": 1440, "locked": False,
+                                    "archive_timestamp": stamp(0), "create_timestamp": stamp(0)},
+            }  # fmt: skip
         return {
             "id": str(self.id), "type": 0, "name": self.name, "guild_id": str(self.guild.id), "position": 0,
             "permission_overwrites": [], "nsfw": False, "topic": None, "last_message_id": None, "parent_id": None,
@@ -63,11 +72,25 @@ class Channel:
 
 
 @dataclass(slots=True)
+class Role:
+    name: str
+    members: set[int] = field(default_factory=set)
+    id: int = field(default_factory=snowflake)
+
+    def json(self) -> Json:
+        return {
+            "id": str(self.id), "name": self.name, "color": 0, "colors": {"primary_color": 0}, "hoist": False,
+            "position": 1, "permissions": "0", "managed": False, "mentionable": False, "flags": 0,
+        }  # fmt: skip
+
+
+@dataclass(slots=True)
 class Guild:
     name: str
     id: int = field(default_factory=snowflake)
-    channels: list[Channel] = field(default_factory=list)
+    channels: list[Channel] = field(default_factory=list)  # without threads, which nobody tells the bot of
     managers: set[int] = field(default_factory=set)
+    roles: list[Role] = field(default_factory=list)
     joined: bool = True
     unavailable: bool = False
 
@@ -76,14 +99,11 @@ class Guild:
         return self.channels[0]
 
     def json(self, bot: User) -> Json:
-        role = {
-            "id": str(self.id), "name": "@everyone", "color": 0, "colors": {"primary_color": 0}, "hoist": False,
-            "position": 0, "permissions": str(EVERYONE), "managed": False, "mentionable": False, "flags": 0,
-        }  # fmt: skip
+        everyone = {**Role("@everyone", id=self.id).json(), "position": 0, "permissions": str(EVERYONE)}
         return {
             "id": str(self.id), "name": self.name, "icon": None, "splash": None, "discovery_splash": None,
             "owner_id": "1", "afk_channel_id": None, "afk_timeout": 300, "verification_level": 0,
-            "default_message_notifications": 0, "explicit_content_filter": 0, "roles": [role], "emojis": [],
+            "default_message_notifications": 0, "explicit_content_filter": 0, "roles": [everyone], "emojis": [],
             "features": [], "mfa_level": 0, "system_channel_id": None, "system_channel_flags": 0, "premium_tier": 0,
             "preferred_locale": "en-US", "nsfw_level": 0, "stickers": [], "premium_progress_bar_enabled": False,
             "rules_channel_id": None, "vanity_url_code": None, "description": None, "banner": None,
@@ -95,7 +115,8 @@ class Guild:
 
     def member(self, user: User, permissions: int | None = None) -> Json:
         member: Json = {
-            "user": user.json(), "nick": None, "avatar": None, "roles": [], "joined_at": stamp(0), "deaf": False,
+            "user": user.json(), "nick": None, "avatar": None, "joined_at": stamp(0), "deaf": False,
+            "roles": [str(role.id) for role in self.roles if user.id in role.members],
             "mute": False, "pending": False, "premium_since": None, "communication_disabled_until": None, "flags": 0,
         }  # fmt: skip
         return member if permissions is None else {**member, "permissions": str(permissions)}

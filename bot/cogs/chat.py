@@ -9,9 +9,11 @@ from discord.ui import Button, View
 
 from bot.chat import ChatReply, ChatRequest
 from bot.cogs._delivery import NO_MENTIONS, InteractionSurface, acknowledge
-from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction, Parts, key_of
+from bot.cogs._gate import Action, authorise
+from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction, Parts, key_of, roles_of
 from bot.crash import crash_point
 from bot.reply import ReplyGone, StreamedReply
+from models.types import DIRECT_MESSAGES, GuildSettings
 
 log = structlog.get_logger(__name__)
 
@@ -32,12 +34,15 @@ def chat_command(parts: Parts) -> app_commands.Command[app_commands.Group, ..., 
 
 
 async def _reply(parts: Parts, interaction: Interaction, message: str, *, private: bool) -> None:
+    chosen = await parts.guilds.get(interaction.guild_id or DIRECT_MESSAGES)
+    authorise(interaction, Action.CHAT, chosen)  # see `_gate`: the guild's rules may not have been in memory
     request = ChatRequest(
-        key=key_of(interaction),
+        key=key_of(interaction, chosen.dialog_scope),
         text=message,
         interaction_id=interaction.id,
         reply_token=interaction.token,
         application_id=interaction.application_id,
+        role_turns=_role_turns(interaction, chosen),
     )
     surface = InteractionSurface(interaction, private=private, live_view=lambda: stop_view(interaction))
     reply = StreamedReply(surface, parts.pace)
@@ -56,6 +61,13 @@ async def _reply(parts: Parts, interaction: Interaction, message: str, *, privat
         raise
     finally:
         parts.running.pop(interaction.id, None)
+
+
+def _role_turns(interaction: Interaction, chosen: GuildSettings) -> int | None:
+    """The daily quota that the member's roles give: the most generous one. None: the guild's own applies."""
+    mine = roles_of(interaction)
+    given = [role.daily_turns for role in chosen.roles if role.role_id in mine and role.daily_turns is not None]
+    return max(given, default=None)
 
 
 def _text(result: ChatReply) -> str:

@@ -10,13 +10,15 @@ from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction
 _EVERYBODY = """\
 **/chat** `message` – talk to me; with `private: True` only you see the answer
 **/reset** – start a new conversation; personas stay
-**/history** `show` – the last of our conversation, for you alone
-**/me persona** `set` · `show` · `clear` – who I am for you, here
+**/history** `show` · `forget` · `undo` – the last of our conversation, for you alone; `undo` takes a reset back
+**/me persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am for you, here
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
-_MANAGERS = "**/persona** `set` · `show` · `clear` – who I am in this guild"
+_MANAGERS = """\
+**/persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am in this guild
+**/config** `show` · `set` · `reset` · `channels` · `roles` – what this guild decides, and where I answer whom"""
 _MEMORY = """\
-Every member has a conversation of their own with me in each guild, and another one in direct messages. \
-Nobody else sees it, and I take nothing from one to the other."""
+Every member has a conversation of their own with me in each guild (in each channel, where a guild wants it so), and \
+another one in direct messages. Nobody else sees it, and I take nothing from one to the other."""
 
 
 def help_command() -> app_commands.Command[app_commands.Group, ..., None]:

@@ -11,8 +11,8 @@ from discord.utils import escape_markdown
 from bot.cogs._delivery import acknowledge
 from bot.cogs._parts import ANYWHERE, IN_GUILDS, INSTALLED, Interaction, Parts, answer, key_of
 from bot.cogs._persona_modal import fields, persona_modal
-from bot.errors import DatabaseUnavailable
-from models.types import PersonaText
+from bot.errors import BotError, DatabaseUnavailable
+from models.types import PersonaText, PersonaVersionInfo
 
 Level = Literal["guild", "member"]
 
@@ -25,11 +25,13 @@ _SET = {
 _KEPT = "Our conversations go on; /reset starts a new one."
 _CLEARED = {"guild": "This guild's persona is gone.", "member": "Your own persona is gone."}
 _NOT_SET = {"guild": "This guild has no persona of its own.", "member": "You have no persona of your own here."}
+_COMMANDS = {"guild": "/persona", "member": "/me persona"}
+_PREVIEW = 80  # characters of a version in the list
 _SHOWN = {"guild": "In this guild I am {name}:", "member": "For you I am {name} here:"}
 
 
 class PersonaCommands(app_commands.Group):
-    """set, show and clear at one level."""
+    """set, show and clear at one level, and its versions."""
 
     def __init__(self, parts: Parts, level: Level, description: str) -> None:
         super().__init__(name="persona", description=description)
@@ -66,6 +68,25 @@ class PersonaCommands(app_commands.Group):
         if await acknowledge(interaction, private=True):
             there = await self._parts.personas.clear(key_of(interaction), self._level)
             await answer(self._parts, interaction, (_CLEARED if there else _NOT_SET)[self._level])
+
+    @app_commands.command(name="versions", description="Show what this persona has been before.")
+    async def versions(self, interaction: Interaction) -> None:
+        if not await acknowledge(interaction, private=True):
+            return
+        kept = await self._parts.personas.versions(key_of(interaction), self._level)
+        hint = f"`{_COMMANDS[self._level]} rollback` puts one of them back in force."
+        lines = [_line(version) for version in kept]
+        await answer(self._parts, interaction, "\n".join([*lines, hint]) if lines else _NOT_SET[self._level])
+
+    @app_commands.command(name="rollback", description="Be again who I was in an earlier version of this persona.")
+    @app_commands.describe(version="Its number, as in the list of versions")
+    async def rollback(self, interaction: Interaction, version: app_commands.Range[int, 1, 1_000_000_000]) -> None:
+        if not await acknowledge(interaction, private=True):
+            return
+        found = await self._parts.personas.rollback(key_of(interaction), self._level, version)
+        if found is None:
+            raise BotError(f"I have no version {version} of it. `{_COMMANDS[self._level]} versions` lists what I have.")
+        await answer(self._parts, interaction, f"{_SET[self._level].format(name=_name(found))} {_KEPT}")
 
 
 def guild_persona(parts: Parts) -> app_commands.Group:
@@ -106,6 +127,15 @@ async def _current(parts: Parts, interaction: Interaction, level: Level) -> Pers
             return await parts.personas.get(key_of(interaction), level)
     except (TimeoutError, DatabaseUnavailable):
         return None
+
+
+def _line(version: PersonaVersionInfo) -> str:
+    """One version in the list: its number, its date, its name, and how it begins."""
+    text = " ".join(version.prompt.split())
+    begins = escape_markdown(text if len(text) <= _PREVIEW else f"{text[:_PREVIEW]}…")
+    name = f" · **{escape_markdown(version.name)}**" if version.name else ""
+    now = " · **in force**" if version.active else ""
+    return f"{version.version}\\. {version.created_at:%Y-%m-%d %H:%M} UTC{name}{now} · {begins}"
 
 
 def _custom_id(level: Level) -> str:

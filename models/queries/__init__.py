@@ -17,6 +17,7 @@ from models.queries.recovery import cut_off_replies, forget_reply_token, interru
 from models.queries.settings import (
     audit_log,
     block_member,
+    change_guild_settings,
     guild_settings,
     member_settings,
     record_audit,
@@ -40,6 +41,7 @@ __all__ = [
     "begin_regeneration",
     "begin_turn",
     "block_member",
+    "change_guild_settings",
     "clear_persona",
     "cut_off_replies",
     "drop_reply_token",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -79,6 +80,25 @@ async def set_guild_settings(
     changed = _changes(before, settings)
     if changed:
         await record_audit(session, key=key, actor_id=actor_id, action="config.set", details=changed, now=now)
+
+
+async def change_guild_settings(
+    session: AsyncSession,
+    *,
+    key: DialogKey,
+    change: Callable[[GuildSettings], GuildSettings],
+    actor_id: int | None,
+    now: datetime,
+) -> GuildSettings:
+    """Reads, changes and stores what the guild chose; of two admins at the same moment, both changes hold."""
+    await ensure_guild(session, key.guild_id, now)
+    # Not FOR UPDATE: that would also keep every new dialog of the guild waiting.
+    await session.scalar(select(Guild.id).where(Guild.id == key.guild_id).with_for_update(key_share=True))
+    before = await guild_settings(session, key=key)
+    after = change(before)
+    if after != before:
+        await set_guild_settings(session, key=key, settings=after, actor_id=actor_id, now=now)
+    return after
 
 
 async def member_settings(session: AsyncSession, *, key: DialogKey) -> MemberSettings:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.fake_discord import FakeDiscord, Guild, Interaction, User
+from tests.fake_discord import FakeDiscord, Guild, Interaction, Place, User
 from tests.fake_engine import FakeEngine
 
 ROOT = Path(__file__).parents[2]
@@ -117,13 +117,13 @@ class World:
         await self.discord.join(guild)
         return guild, user
 
-    async def ask(self, guild: Guild | User, user: User, text: str, **options: Any) -> Interaction:
+    async def ask(self, guild: Place, user: User, text: str, **options: Any) -> Interaction:
         """/chat, and wait for the whole answer."""
         asked = await self.discord.chat(guild, user, text, **options)
         await self.discord.done(asked)
         return asked
 
-    async def use(self, guild: Guild | User, user: User, command: str, /, **options: Any) -> Interaction:
+    async def use(self, guild: Place, user: User, command: str, /, **options: Any) -> Interaction:
         used = await self.discord.command(guild, user, command, **options)
         await self.discord.done(used)
         return used

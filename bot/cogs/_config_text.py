@@ -1,0 +1,48 @@
+"""How a guild's settings read. Pure: from values to sentences in Discord's Markdown."""
+
+from __future__ import annotations
+
+from bot.settings import Settings
+from models.types import GuildSettings
+
+CHANGED_SCOPE = "Conversations of the scope before are kept: going back to it finds them again."
+_SCOPES = {
+    "user": "one conversation a member in the whole guild",
+    "channel": "one conversation a member in each channel, its threads included",
+    "thread": "one conversation a member in each channel, and one in each thread",
+}
+
+
+def settings_text(chosen: GuildSettings, settings: Settings) -> str:
+    allowed = [role.role_id for role in chosen.roles if role.allowed]
+    quotas = [f"<@&{role.role_id}> {role.daily_turns:,}" for role in chosen.roles if role.daily_turns is not None]
+    lines = [
+        f"`max_chat_logs` {_value(chosen.max_chat_logs, settings.max_chat_logs)}: exchanges that I keep in mind",
+        f"`max_reply_tokens` {_value(chosen.max_reply_tokens, settings.max_reply_tokens)}: tokens of my longest answer",
+        f"`retention_days` {_value(chosen.retention_days, settings.retention_days, capped=False)}: "
+        "days that a conversation is kept after its end",
+        f"`scope` **{chosen.dialog_scope}**: {_SCOPES[chosen.dialog_scope]}",
+        f"`daily_messages` {_quota(chosen.daily_turns)}",
+        f"`daily_tokens` {_quota(chosen.daily_tokens)}",
+        f"`channels` {_list('<#{}>', sorted(chosen.channels)) or '**all**'}",
+        f"`roles` {_list('<@&{}>', allowed) or '**everybody**'}",
+    ]
+    if quotas:
+        lines.append(f"`roles quota` messages a day instead of `daily_messages`: {', '.join(quotas)}")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _value(chosen: int | None, default: int, *, capped: bool = True) -> str:
+    if chosen is None:
+        return f"**{default:,}** (the default)"
+    if chosen > default and capped:
+        return f"**{default:,}** ({chosen:,} was chosen; the owner of this bot allows less now)"
+    return f"**{chosen:,}** (chosen; {default:,} is the default and the most)"
+
+
+def _quota(chosen: int | None) -> str:
+    return "**no limit** for a member" if chosen is None else f"**{chosen:,}** for each member, from 00:00 UTC on"
+
+
+def _list(pattern: str, ids: list[int]) -> str:
+    return ", ".join(pattern.format(each) for each in ids)
