@@ -81,12 +81,11 @@ class CudaRunner:
         self._step = Step(config, model, max(size.total for size in self._sizes), config.max_batch)
         self._rows = Rows.allocate(config.max_batch + 1, config.pages_per_row, config.device)
         self._block = torch.zeros(self._control.size, dtype=torch.int32, device=config.device)
-        pinned = {"pin_memory": True} if self._gpu else {}
-        self._host = [torch.zeros(self._control.size, dtype=torch.int32, **pinned) for _ in range(RING)]
-        self._ids = [torch.zeros(config.max_batch, dtype=torch.int32, **pinned) for _ in range(RING)]
+        self._host = [torch.zeros(self._control.size, dtype=torch.int32, pin_memory=self._gpu) for _ in range(RING)]
+        self._ids = [torch.zeros(config.max_batch, dtype=torch.int32, pin_memory=self._gpu) for _ in range(RING)]
         self._done: list[torch.cuda.Event | None] = [None] * RING
         self._graphs: dict[Size, torch.cuda.CUDAGraph] = {}
-        self._stream = torch.cuda.Stream(config.device) if self._gpu else None
+        self._stream = torch.cuda.Stream(config.device) if self._gpu else None  # type: ignore[no-untyped-call]  # torch's
         self._turn = self._ids_turn = 0
         self._lengths = [0] * config.max_batch  # positions that each row has fed
         self._sent: tuple[Size, tuple[int, ...]] | None = None  # what the device's control block holds, if that is all
@@ -172,7 +171,8 @@ class CudaRunner:
         ragged = bool(lengths) and 2 * max(lengths) * len(lengths) > 3 * sum(lengths)
         fitting = [
             size for size in self._sizes
-            if size.slots >= slots and size.tokens >= tokens and (tokens or size.slots < CUT_SLOTS or size.cut == ragged)
+            if size.slots >= slots and size.tokens >= tokens
+            and (tokens or size.slots < CUT_SLOTS or size.cut == ragged)
         ]  # fmt: skip
         if not fitting:
             raise ValueError(f"a step of {slots} rows and {tokens} prompt tokens is larger than any recorded")
@@ -203,7 +203,7 @@ class CudaRunner:
         used = self._control.size if size.tokens else self._control.steady
         self._block[:used].copy_(host[:used], non_blocking=True)
         if self._gpu:
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
             event.record()
             self._done[self._turn] = event
 
@@ -259,7 +259,7 @@ class CudaRunner:
         host[: len(rows)].copy_(self._step.ids[: len(rows)], non_blocking=True)
         if not self._gpu:
             return CudaTicket(rows, host, None)
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
         event.record()
         return CudaTicket(rows, host, event)
 

@@ -20,15 +20,16 @@ from engine import parallel
 from engine.config import EngineConfig
 from engine.kernels import pointwise
 from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
-from engine.kernels.decode_attention import decode_attention
+from engine.kernels.decode_attention import Cut, decode_attention
 from engine.kernels.gemv import gemv
 from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Squares, matmul
-from engine.kernels.pdl import Ahead, supported
-from engine.kernels.products import FUSED_TOKENS, gemv_cut, small_cut, token_block
+from engine.kernels.pdl import supported
+from engine.kernels.products import FUSED_TOKENS, fitted, gemv_cut, small_cut, token_block
 from engine.kernels.sampling import sample
 from engine.model import Block, Transformer
 from engine.quantize import Packed8
 
+H100_SHARED = 232448  # bytes of shared memory that one program may have
 QUERY_BLOCK = 64  # prompt tokens that one program of the chunk attention takes
 
 
@@ -88,6 +89,9 @@ class Step:
         self.model, self.eps = model, model.spec.norm_eps
         self.device, self.dtype = config.device, config.dtype
         self.pdl = supported(config.device)
+        self.shared = H100_SHARED
+        if config.device.type == "cuda":
+            self.shared = torch.cuda.get_device_properties(config.device).shared_memory_per_block_optin
         self.alone = config.world_size == 1
         self.leads = config.rank == 0
         block = self._blocks()[0]
@@ -115,8 +119,6 @@ class Step:
         self.cos, self.sin = rope[..., 0].contiguous(), rope[..., 1].contiguous()
         self.k_cache: list[Tensor] = []
         self.v_cache: list[Tensor] = []
-        self.k_scale = self.v_scale = 1.0
-        self.ahead = {"wo": 8, "w2": 0, "wqkv": 0}  # MiB of the next matrix to ask for early, one token at a time
 
     def _buffer(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         return torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
@@ -157,14 +159,11 @@ class Step:
         for number, block in enumerate(blocks):
             following = blocks[number + 1].attention_norm if number + 1 < len(blocks) else self.model.norm
             if one:
-                after = blocks[number + 1] if number + 1 < len(blocks) else None
                 self._gemv(self.h, block.wqkv, self.qkv, gain=block.attention_norm.weight)
-                self._attend(number, size, inputs, rows, block)
+                self._attend(number, size, inputs, rows)
                 self._gemv(self.attended, block.wo, self.h, kind=RESIDUAL)
-                early = self._early("w2", block, self.ffn)
-                self._gemv(self.h, block.w13, self.gated, gain=block.ffn_norm.weight, kind=SILU, ahead=early)
-                early = self._early("wqkv", after, self.dim)
-                self._gemv(self.gated, block.w2, self.h, kind=RESIDUAL, ahead=early)
+                self._gemv(self.h, block.w13, self.gated, gain=block.ffn_norm.weight, kind=SILU)
+                self._gemv(self.gated, block.w2, self.h, kind=RESIDUAL)
                 continue
             self._small(self.x, block.wqkv, self.qkv, bm, norm=squares)
             self._attend(number, size, inputs, rows)
@@ -198,47 +197,45 @@ class Step:
             parallel.all_reduce(delta)
         self._final(inputs, delta)
 
-    def _attend(self, layer: int, size: Size, inputs: Inputs, rows: Rows, block: Block | None = None) -> None:
+    def _attend(self, layer: int, size: Size, inputs: Inputs, rows: Rows) -> None:
         """All keys and values of the step's tokens are written before a chunk reads any."""
         k, v = self.k_cache[layer], self.v_cache[layer]
-        scales = {"k_scale": self.k_scale, "v_scale": self.v_scale, "pdl": self.pdl}
         if size.tokens:
             rotate_and_store(
                 self.qkv[size.slots :], k, v, inputs.chunk_rows, inputs.chunk_positions, rows.tables, self.cos,
-                self.sin, heads=self.heads, **scales,
+                self.sin, heads=self.heads, pdl=self.pdl,
             )  # fmt: skip
         if size.slots:
             cut = self._attention_cut(size)
-            early = self._early("wo", block, size.slots * cut["splits"] * self.kv_heads)
             decode_attention(
                 self.qkv, k, v, inputs.slot_rows, rows.positions, rows.tables, self.cos, self.sin, self.attended,
-                self.part_out, self.part_stat, self.counters, heads=self.heads, ahead=early, **cut, **scales,
+                self.part_out, self.part_stat, self.counters, heads=self.heads, cut=cut, pdl=self.pdl,
             )  # fmt: skip
         if size.tokens:
             tile = 16 if self.device.type == "cpu" else 64
             chunk_attention(
                 self.qkv, k, v, inputs.blocks, rows.tables, self.attended, heads=self.heads,
-                block=16 if self.device.type == "cpu" else QUERY_BLOCK, tile=tile, **scales,
+                block=16 if self.device.type == "cpu" else QUERY_BLOCK, tile=tile, pdl=self.pdl,
             )  # fmt: skip
 
-    def _attention_cut(self, size: Size) -> dict[str, int]:
+    def _attention_cut(self, size: Size) -> Cut:
         """Parts of a context and tile sizes: many programs for few slots, long runs for many.
 
         Where one row is all there is, latency counts: its first tile is fetched before its query exists.
         """
         programs = size.slots * self.kv_heads
         if self.device.type == "cpu":
-            return {"splits": 2, "tile": 16, "least": 2}
+            return Cut(splits=2, tile=16, least=2)
         if self.heads != self.kv_heads:
             splits = max(2, min(16, triton.next_power_of_2(-(-512 // programs))))
-            return {"splits": splits, "tile": 32, "warps": 4, "stages": 2, "least": 4 if programs < 512 else 24}
+            return Cut(splits=splits, least=4 if programs < 512 else 24)
         if programs <= 32:
-            return {"splits": 8, "tile": 32, "warps": 4, "stages": 2, "early": 1}
+            return Cut(splits=8, early=True)
         if programs < 512:
-            return {"splits": triton.next_power_of_2(-(-512 // programs)), "tile": 16, "warps": 2, "stages": 3}
+            return Cut(splits=triton.next_power_of_2(-(-512 // programs)), tile=16, warps=2, stages=3)
         if size.cut:
-            return {"splits": 4, "tile": 32, "warps": 2, "stages": 2, "lanes": 16, "least": 12}
-        return {"splits": 1, "tile": 32, "warps": 2, "stages": 2, "lanes": 16}
+            return Cut(splits=4, warps=2, lanes=16, least=12)
+        return Cut(splits=1, warps=2, lanes=16)
 
     def _gemv(
         self,
@@ -248,25 +245,13 @@ class Step:
         *,
         gain: Tensor | None = None,
         kind: int = PLAIN,
-        ahead: Ahead | None = None,
     ) -> None:
         weight, scale = _weight(layer)
         block, warps = gemv_cut(weight.shape[1], kind, weight.element_size())
         gemv(
             x[:1], weight, out[:1], gain=gain, eps=self.eps, silu=kind == SILU, residual=kind == RESIDUAL, scale=scale,
-            ahead=ahead, pdl=self.pdl, block=block, warps=warps,
+            pdl=self.pdl, block=block, warps=warps,
         )  # fmt: skip
-
-    def _early(self, name: str, block: Block | None, programs: int) -> Ahead | None:
-        """The beginning of a layer's matrix, to be fetched by the last programs of the kernel before."""
-        size = self.ahead[name] << 20
-        if block is None or not size or not self.pdl:
-            return None
-        weight, _ = _weight(getattr(block, name))
-        each = 8192
-        count = min(size, weight.numel() * weight.element_size()) // each
-        share = min(32, triton.next_power_of_2(max(1, -(-count // programs))))
-        return Ahead(weight, each, min(count, share * programs), each, share) if count else None
 
     def _small(
         self,
@@ -283,10 +268,12 @@ class Step:
         """With `gain`: out is the residual stream, which becomes h + product, and self.x what the next one reads."""
         weight, scale = _weight(layer)
         kind = RESIDUAL if into is not None else kind
-        tiling = small_cut(*weight.shape, kind, bm, weight.element_size(), bulk=self.pdl)
+        rows, k = weight.shape
+        item = weight.element_size()
+        tiling = fitted(small_cut(rows, k, kind, bm, item, bulk=self.pdl), kind, bm, item, self.shared)
         return matmul(
-            x, weight, out, tiling, self.scratch, bm=bm, kind=kind, norm=norm, eps=self.eps, gain=gain, scaled=self.x, squares_out=None if into is None else into.sums,
-            scale=scale, pdl=self.pdl,
+            x, weight, out, tiling, self.scratch, bm=bm, kind=kind, norm=norm, eps=self.eps, gain=gain, scaled=self.x,
+            squares_out=None if into is None else into.sums, scale=scale, pdl=self.pdl,
         )  # fmt: skip
 
     def _product(self, x: Tensor, layer: nn.Module, out: Tensor) -> None:

@@ -1,7 +1,8 @@
-"""Weights in 8 bits: half the bytes to hold and to read, one scale for each output row, activations untouched.
+"""Weights in 8 bits on a GPU: half the bytes to hold and to read, one scale for each output row, activations untouched.
 
 A layer's matrix is replaced as soon as it is loaded, so the whole model is never held in full. Products of few tokens
-read the 8-bit matrix itself; for many, where arithmetic is the cost, it is unfolded into a shared scratch first.
+read the 8-bit matrix itself; for many, where arithmetic is the cost, it is unfolded into a shared scratch first. What
+it costs in accuracy stands in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ class Packed8(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        top = weight.abs().amax(1).float().clamp_min(1e-12)
-        self.register_buffer("scale", top / 127)
+        self.register_buffer("scale", row_scales(weight))
         # Row blocks bound what the conversion needs beside the two matrices.
         q = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
         for at in range(0, len(weight), 4096):
@@ -31,10 +31,11 @@ class Packed8(nn.Module):
         self.register_buffer("q", q)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.unfolded(x.dtype))
+        return F.linear(x, (self.q.float() * self.scale[:, None]).to(x.dtype))
 
-    def unfolded(self, dtype: torch.dtype) -> Tensor:
-        return (self.q.float() * self.scale[:, None]).to(dtype)
+
+def row_scales(weight: Tensor) -> Tensor:
+    return weight.abs().amax(1).float().clamp_min(1e-12) / 127
 
 
 def pack_linear(layer: nn.Module) -> None:

@@ -10,7 +10,7 @@ import datetime
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -24,12 +24,14 @@ from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.core import follow
 
-WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6")
+WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6", "cpu")
 HUMAN = Sampling(0.6, 0.9)
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
+    if options.workloads == ["cpu"]:
+        return on_cpu(options)
     if options.http:
         return over_http(options)
     checkpoint, config = setup(options)
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     if not isinstance(engine, TimedEngine):
         raise TypeError
     try:
-        for name in options.workloads or WORKLOADS:
+        for name in options.workloads or WORKLOADS[:-1]:
             for number in range(options.runs):
                 line = asyncio.run(run(engine, name, options.scale, f"{number}"))
                 if number or options.runs == 1:
@@ -58,10 +60,36 @@ def setup(options: argparse.Namespace) -> tuple[Checkpoint, EngineConfig]:
         checkpoint = open_checkpoint(options.model)
     config = resolve(
         checkpoint.spec, device=options.device, dtype=options.dtype, max_batch=options.max_batch,
-        max_context=min(checkpoint.spec.max_context, 4096), share_gpu=options.share_gpu, quantize=options.quantize, kv_dtype=options.kv_dtype,
-        chunk=options.chunk,
+        max_context=min(checkpoint.spec.max_context, 4096), share_gpu=options.share_gpu, quantize=options.quantize,
+        kv_dtype=options.kv_dtype, chunk=options.chunk,
     )  # fmt: skip
     return checkpoint, replace(config, max_waiting=4096, seed=1)
+
+
+def on_cpu(options: argparse.Namespace) -> int:
+    """`make bench-cpu`: the embedded model on this machine's cores, one user and eight."""
+    checkpoint = open_checkpoint("smollm2")
+    options.model, options.layers = "smollm2", None
+    for quantize in ("none", "int8"):
+        config = resolve(checkpoint.spec, device="cpu", dtype="float32", quantize=quantize, max_context=2048)
+        engine = TimedEngine.start(config, checkpoint)
+        try:
+            for users in (1, 8):
+                asks = [replace(ask, prompt=ask.prompt[:64], output=64) for ask in trace.w2()]
+                for number in range(3):
+                    client = Tagged(Local(engine), f"{number}")
+                    line = asyncio.run(at_once(client, asks[:users], Sampling())).summary()
+                    rate = round(1000 / line["gap_p50_ms"] * users, 1)
+                    if number:
+                        emit(
+                            {
+                                "engine": "guildllama", "workload": f"cpu-{users}", **line, "decode_tok_s": rate,
+                                "threads": config.threads, **facts(config, options),
+                            }
+                        )  # fmt: skip
+        finally:
+            engine.close()
+    return 0
 
 
 def over_http(options: argparse.Namespace) -> int:
@@ -116,7 +144,9 @@ class Tagged:
     def __init__(self, inner: Client, tag: str) -> None:
         self._inner, self._tag = inner, tag
 
-    def stream(self, prompt: list[int], output: int, sampling: Sampling, *, client: str, tenant: str):  # type: ignore[no-untyped-def]
+    def stream(
+        self, prompt: list[int], output: int, sampling: Sampling, *, client: str, tenant: str
+    ) -> AsyncIterator[Sequence[int]]:
         return self._inner.stream(prompt, output, sampling, client=client, tenant=f"{tenant}/{self._tag}")
 
 

@@ -1,7 +1,7 @@
 """Sends a workload's requests to an engine and notes when each token came. Knows clients, not engines.
 
-output tok/s: all output tokens / (last token - start). TTFT: first token - sent, waiting included. Gap: time between two
-deliveries of one request, split evenly over the tokens that came together.
+output tok/s: all output tokens / (last token - start). TTFT: first token - sent, waiting included. Gap: time between
+two deliveries of one request, split evenly over the tokens that came together.
 """
 
 import asyncio

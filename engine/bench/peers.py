@@ -27,22 +27,28 @@ def build(layers: int | None, attention: str) -> Any:
     config = LlamaConfig(
         hidden_size=dim, intermediate_size=ffn, num_hidden_layers=layers or count, num_attention_heads=heads,
         num_key_value_heads=kv_heads, vocab_size=32000, max_position_embeddings=4096, rms_norm_eps=1e-5,
-        attn_implementation=attention,
     )  # fmt: skip
+    config._attn_implementation = attention
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
-        model = LlamaForCausalLM(config).eval()
+        model: Any = LlamaForCausalLM(config)
+    model.eval()
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data.normal_(0, 0.02)
     return model
 
 
+def generation_config(**settings: object) -> Any:
+    make: Any = GenerationConfig  # untyped
+    return make(**settings)
+
+
 def static(model: Any, name: str) -> dict[str, float]:
     """Equal prompts only: a static batch cannot serve ragged or chat traffic."""
     asks = trace.w1() if name == "W1" else trace.w2()
     ids = torch.tensor([ask.prompt for ask in asks], device="cuda")
-    settings = GenerationConfig(
+    settings: Any = generation_config(
         max_new_tokens=asks[0].output, do_sample=False, eos_token_id=None, pad_token_id=0, cache_implementation="static"
     )
     spent = []
@@ -58,7 +64,7 @@ def static(model: Any, name: str) -> dict[str, float]:
 
 def batching(model: Any, name: str) -> dict[str, float]:
     asks = {"W1": trace.w1, "W2": trace.w2, "W4": trace.w4}[name]()
-    settings = GenerationConfig(max_new_tokens=256, do_sample=False, eos_token_id=None, pad_token_id=0)
+    settings: Any = generation_config(max_new_tokens=256, do_sample=False, eos_token_id=None, pad_token_id=0)
     spent = 0.0
     for _ in range(2 if name == "W1" else 1):
         with model.continuous_batching_context_manager(

@@ -59,7 +59,7 @@ def w4(vocab: int = VOCAB, scale: float = 1.0) -> list[Ask]:
 
 
 class Chat:
-    """W3. `prompt(user)` is the prompt of a member's current turn; `reply` ends the turn and says whether more follow."""
+    """W3. `prompt(user)` is the prompt of a member's current turn; `reply` ends it and says whether more follow."""
 
     def __init__(
         self,

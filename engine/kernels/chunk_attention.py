@@ -81,7 +81,7 @@ def chunk_attention_kernel(
         tokens = (first + i).to(tl.int64)[:, None]
         q = tl.load(qkv + tokens * ((HQ + 2 * HKV) * D) + head * D + d[None, :], mask=live, other=0.0)
         m = tl.full([BQ], -1.0e30, tl.float32)
-        l = tl.zeros([BQ], tl.float32)
+        den = tl.zeros([BQ], tl.float32)
         acc = tl.zeros([BQ, D], tl.float32)
         end = start + count
         whole = start // BT  # tiles that every query sees in full
@@ -95,7 +95,7 @@ def chunk_attention_kernel(
             m_new = tl.maximum(m, tl.max(score, 1))
             alpha = tl.exp2(m - m_new)
             p = tl.exp2(score - m_new[:, None])
-            l = l * alpha + tl.sum(p, 1)
+            den = den * alpha + tl.sum(p, 1)
             acc = tl.dot(p.to(q.dtype), vt.to(q.dtype), acc * alpha[:, None], input_precision="ieee")
             m = m_new
         for tile in tl.range(whole, tl.cdiv(end, BT), num_stages=STAGES):
@@ -110,10 +110,10 @@ def chunk_attention_kernel(
             m_new = tl.maximum(m, tl.max(score, 1))
             alpha = tl.exp2(m - m_new)
             p = tl.exp2(score - m_new[:, None])
-            l = l * alpha + tl.sum(p, 1)
+            den = den * alpha + tl.sum(p, 1)
             acc = tl.dot(p.to(q.dtype), vt.to(q.dtype), acc * alpha[:, None], input_precision="ieee")
             m = m_new
-        acc = acc * (v_scale / l)[:, None]
+        acc = acc * (v_scale / den)[:, None]
         tl.store(out + tokens * (HQ * D) + head * D + d[None, :], acc.to(out.dtype.element_ty), mask=live)
 
 
@@ -159,7 +159,7 @@ def chunk_attention(
     stages: int = 2,
     pdl: bool = False,
 ) -> None:
-    """Causal attention of the rotated chunk tokens over their rows' pages; `blocks` holds at most `block` tokens each."""
+    """Causal attention of the rotated chunk tokens over their rows' pages; `blocks`: of `block` tokens or less."""
     _, page, kv_heads, dim = k_cache.shape
     chunk_attention_kernel[(heads, blocks.shape[0])](
         qkv, k_cache, v_cache, blocks, tables, out,

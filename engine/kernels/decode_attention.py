@@ -7,11 +7,13 @@ next to each other for the same head, so the shared part comes from the L2 cache
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.pdl import Ahead, ahead_arguments, prefetch_ahead, release, wait
+from engine.kernels.pdl import release, wait
 
 
 @triton.jit
@@ -21,24 +23,23 @@ def rotate(even, odd, cos, sin):
 
 
 @triton.jit
-def fold(kt, vt, ok, q1, m, l, acc):
+def fold(kt, vt, ok, q1, m, den, acc):
     """One tile into the running softmax of a single query: every token lane has its own maximum, sum and output."""
     kt = kt.to(tl.float32)
     score = tl.where(ok, tl.sum(kt * q1, 1), -1.0e30)
     m_new = tl.maximum(m, score)
     alpha = tl.exp2(m - m_new)
     p = tl.where(ok, tl.exp2(score - m_new), 0.0)
-    return m_new, l * alpha + p, acc * alpha[:, None] + p[:, None] * vt.to(tl.float32)
+    return m_new, den * alpha + p, acc * alpha[:, None] + p[:, None] * vt.to(tl.float32)
 
 
 @triton.jit
 def decode_attention_kernel(
     qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
     table_stride, page_stride, token_stride, head_stride, k_scale, v_scale, scale,
-    ahead, ahead_stride, ahead_rows, ahead_bytes,
     H: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BT: tl.constexpr,
     SPLITS: tl.constexpr, STAGES: tl.constexpr, LEAST: tl.constexpr, EARLY: tl.constexpr,
-    AHEAD: tl.constexpr, PDL: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """H kv heads, each read by G query heads (GP: the next size a matrix product takes, or 1)."""
     slot = tl.program_id(0)
@@ -95,11 +96,11 @@ def decode_attention_kernel(
     if GP == 1:
         # One query: no matrix product. Every token lane keeps its own running maximum; lanes meet after the loop.
         m = tl.full([BT], -1.0e30, tl.float32)
-        l = tl.zeros([BT], tl.float32)
+        den = tl.zeros([BT], tl.float32)
         acc = tl.zeros([BT, D], tl.float32)
         q1 = qf * (scale * k_scale)
         if EARLY:
-            m, l, acc = fold(early_k, early_v, early_ok, q1, m, l, acc)
+            m, den, acc = fold(early_k, early_v, early_ok, q1, m, den, acc)
             low += 1
         for tile in tl.range(low, high, num_stages=STAGES):
             at = tile * BT + t
@@ -108,11 +109,11 @@ def decode_attention_kernel(
             home = pages * page_stride + (at % PAGE) * token_stride + head * head_stride
             kt = tl.load(k_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
             vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
-            m, l, acc = fold(kt, vt, ok, q1, m, l, acc)
+            m, den, acc = fold(kt, vt, ok, q1, m, den, acc)
         top = tl.maximum(tl.max(m, 0), tl.max(own, 0))
         weight = tl.exp2(m - top)
         p_own = tl.where(mine, tl.exp2(own - top), 0.0)  # [GP] with GP == 1
-        total = tl.sum(l * weight, 0) + p_own
+        total = tl.sum(den * weight, 0) + p_own
         o = tl.sum(acc * (weight * v_scale)[:, None], 0)[None, :] + p_own[:, None] * v.to(tl.float32)[None, :]
         m_all = top + tl.zeros([GP], tl.float32)
     else:
@@ -134,15 +135,13 @@ def decode_attention_kernel(
             total = total * alpha + tl.sum(p, 1)
             o = o * alpha[:, None] + tl.dot(p.to(q.dtype), vt.to(q.dtype), input_precision="ieee") * v_scale
             m_all = m_new
-    program = slot + tl.num_programs(0) * (split + SPLITS * head)
-    prefetch_ahead(ahead, ahead_stride, ahead_rows, ahead_bytes, program, tl.num_programs(0) * SPLITS * H, AHEAD)
     heads_at = slot * (H * G) + head * G + g
     live = g < G
     direct = used == 1
     if (SPLITS == 1) | (direct & mine):
         y = o / total[:, None]
         tl.store(out + heads_at[:, None] * D + d[None, :], y.to(out.dtype.element_ty), mask=live[:, None])
-    if SPLITS > 1:
+    if SPLITS > 1:  # noqa: SIM102 - a compile-time condition
         if (split < used) & (used > 1):
             part_at = heads_at * SPLITS + split
             tl.store(part_out + part_at[:, None] * D + d[None, :], o, mask=live[:, None])
@@ -159,8 +158,9 @@ def decode_attention_kernel(
                     stat = tl.load(part_stat + theirs * 2, mask=there, other=-1.0e30, cache_modifier=".cg")
                     mass = tl.load(part_stat + theirs * 2 + 1, mask=there, other=0.0, cache_modifier=".cg")
                     outs = tl.load(
-                        part_out + theirs[:, None] * D + d[None, :], mask=there[:, None], other=0.0, cache_modifier=".cg"
-                    )
+                        part_out + theirs[:, None] * D + d[None, :], mask=there[:, None], other=0.0,
+                        cache_modifier=".cg",
+                    )  # fmt: skip
                     factor = tl.exp2(stat - tl.max(stat, 0))
                     y = tl.sum(outs * factor[:, None], 0) / tl.sum(mass * factor, 0)
                     tl.store(out + (slot * (H * G) + head) * D + d, y.to(out.dtype.element_ty))
@@ -187,6 +187,20 @@ def decode_attention_kernel(
 LOG2E = 1.4426950408889634
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How contexts are shared out: the most parts, and about how many tiles a part has at least; the tile's tokens; how
+    many lanes the queries fill (1: no matrix product); `early`: the first tile comes before its query exists."""
+
+    splits: int
+    tile: int = 32
+    warps: int = 4
+    stages: int = 2
+    lanes: int | None = None
+    least: int = 1
+    early: bool = False
+
+
 def decode_attention(
     qkv: torch.Tensor,
     k_cache: torch.Tensor,
@@ -202,16 +216,9 @@ def decode_attention(
     counters: torch.Tensor,
     *,
     heads: int,
-    splits: int,
+    cut: Cut,
     k_scale: float = 1.0,
     v_scale: float = 1.0,
-    tile: int = 32,
-    warps: int = 4,
-    stages: int = 2,
-    lanes: int | None = None,
-    least: int = 1,
-    early: bool = False,
-    ahead: Ahead | None = None,
     pdl: bool = False,
 ) -> None:
     """Slots' new tokens `qkv` [slots, (heads + 2·kv)·D] attend to their rows' pages; `out` [slots, heads·D].
@@ -221,11 +228,11 @@ def decode_attention(
     """
     _, page, kv_heads, dim = k_cache.shape
     group = heads // kv_heads
-    *asked, share = ahead_arguments(ahead if pdl else None, qkv)
-    decode_attention_kernel[(slot_rows.shape[0], splits, kv_heads)](
+    decode_attention_kernel[(slot_rows.shape[0], cut.splits, kv_heads)](
         qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
-        k_scale, v_scale, dim**-0.5 * LOG2E, *asked,
-        H=kv_heads, G=group, GP=lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim, PAGE=page, BT=tile,
-        SPLITS=splits, STAGES=stages, LEAST=least, EARLY=early, AHEAD=share, PDL=pdl, num_warps=warps, launch_pdl=pdl,
+        k_scale, v_scale, dim**-0.5 * LOG2E,
+        H=kv_heads, G=group, GP=cut.lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim,
+        PAGE=page, BT=cut.tile, SPLITS=cut.splits, STAGES=cut.stages, LEAST=cut.least, EARLY=cut.early, PDL=pdl,
+        num_warps=cut.warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -11,14 +11,14 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.pdl import Ahead, ahead_arguments, prefetch_ahead, release, wait
+from engine.kernels.pdl import release, wait
 
 
 @triton.jit
 def gemv_kernel(
-    x, gain, weight, out, n_rows, eps, scale, ahead, ahead_stride, ahead_rows, ahead_bytes,
+    x, gain, weight, out, n_rows, eps, scale,
     K: tl.constexpr, BLOCK: tl.constexpr, NORM: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr,
-    QUANT: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr,
+    QUANT: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     cols = tl.arange(0, BLOCK)
@@ -34,7 +34,6 @@ def gemv_kernel(
         u1 = tl.load(up + BLOCK + cols, mask=BLOCK + cols < K, other=0.0, eviction_policy="evict_first")
     wait(PDL)
     release(PDL)
-    prefetch_ahead(ahead, ahead_stride, ahead_rows, ahead_bytes, row, n_rows, AHEAD)
     before = tl.load(out + row).to(tl.float32) if RESIDUAL else 0.0
     acc = tl.zeros([BLOCK], tl.float32)
     acc_up = tl.zeros([BLOCK], tl.float32)
@@ -90,7 +89,6 @@ def gemv(
     silu: bool = False,
     residual: bool = False,
     scale: torch.Tensor | None = None,
-    ahead: Ahead | None = None,
     pdl: bool = False,
     block: int | None = None,
     warps: int | None = None,
@@ -102,10 +100,8 @@ def gemv(
     rows, k = weight.shape
     n = rows // 2 if silu else rows
     block = block or min(2048, triton.next_power_of_2(k))
-    *asked, share = ahead_arguments(ahead if pdl else None, weight)
     gemv_kernel[(n,)](
-        x, gain if gain is not None else x, weight, out, n, eps, scale if scale is not None else x, *asked,
-        K=k, BLOCK=block, NORM=gain is not None, SILU=silu, RESIDUAL=residual, QUANT=scale is not None,
-        AHEAD=share, PDL=pdl,
+        x, gain if gain is not None else x, weight, out, n, eps, scale if scale is not None else x,
+        K=k, BLOCK=block, NORM=gain is not None, SILU=silu, RESIDUAL=residual, QUANT=scale is not None, PDL=pdl,
         num_warps=warps or max(1, min(8, block // 256)), launch_pdl=pdl,
     )  # fmt: skip

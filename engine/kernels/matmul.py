@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from engine.kernels.pdl import Ahead, ahead_arguments, prefetch_ahead, prefetch_l2, release, wait
+from engine.kernels.pdl import release, wait
 
 PLAIN, SILU, RESIDUAL = 0, 1, 2
 
@@ -33,10 +33,9 @@ def rms_factors(squares, n_parts, dim, eps, BM: tl.constexpr, PARTS: tl.constexp
 @triton.jit
 def matmul_kernel(
     x, weight, scale, out, parts, counters, squares_in, n_squares_in, gain, scaled, squares_out, N, eps,
-    ahead, ahead_stride, ahead_rows, ahead_bytes,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
-    KIND: tl.constexpr, NORM: tl.constexpr, QUANT: tl.constexpr, SQUARE_PARTS: tl.constexpr, PREFETCH: tl.constexpr,
-    INTERLEAVE: tl.constexpr, TMA: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
+    KIND: tl.constexpr, NORM: tl.constexpr, QUANT: tl.constexpr, SQUARE_PARTS: tl.constexpr, BULK: tl.constexpr,
+    PDL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     split = tl.program_id(0)
     tile = tl.program_id(1)
@@ -45,17 +44,11 @@ def matmul_kernel(
     ks = tl.arange(0, BK)
     steps: tl.constexpr = (K + BK - 1) // BK
     per: tl.constexpr = (steps + SPLIT - 1) // SPLIT
-    # Interleaved, neighbouring programs read neighbouring stretches of a row at about the same time.
-    k0 = split * BK if INTERLEAVE else split * per * BK
-    STRIDE: tl.constexpr = BK * SPLIT if INTERLEAVE else BK
+    k0 = split * per * BK
     live = rows < N
-    if not TMA:
+    if not BULK:
         w = weight + tl.where(live, rows, 0).to(tl.int64) * K + k0
         up = w + N.to(tl.int64) * K
-    if PREFETCH > 0:
-        prefetch_l2(w, PREFETCH, BN)
-        if KIND == 1:
-            prefetch_l2(up, PREFETCH, BN)
     wait(PDL)
     release(PDL)
     at = tokens[None, :].to(tl.int64) * N + rows[:, None]
@@ -68,15 +61,12 @@ def matmul_kernel(
     acc = tl.zeros([BN, BM], tl.float32)
     acc_up = tl.zeros([BN, BM], tl.float32)
     for step in tl.range(0, per, num_stages=STAGES):
-        k = step * STRIDE + ks
-        if TMA:
-            wt = weight.load([tile * BN, k0 + step * STRIDE])
-            if TMA == 2:
-                xt = x.load([0, k0 + step * STRIDE]).T
-            else:
-                xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
+        k = step * BK + ks
+        if BULK:
+            wt = weight.load([tile * BN, k0 + step * BK])
+            xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
             if KIND == 1:
-                ut = weight.load([N + tile * BN, k0 + step * STRIDE])
+                ut = weight.load([N + tile * BN, k0 + step * BK])
         elif K % (BK * SPLIT) == 0:
             wt = tl.load(w[:, None] + k[None, :], eviction_policy="evict_first")
             xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
@@ -91,9 +81,6 @@ def matmul_kernel(
         acc = tl.dot(wt.to(xt.dtype), xt, acc, input_precision=PRECISION)
         if KIND == 1:
             acc_up = tl.dot(ut.to(xt.dtype), xt, acc_up, input_precision=PRECISION)
-    prefetch_ahead(
-        ahead, ahead_stride, ahead_rows, ahead_bytes, tile * SPLIT + split, tl.num_programs(1) * SPLIT, AHEAD
-    )
     last = True
     if SPLIT > 1:
         # Parts lie [tile][split][BN][BM] (for the gate: twice that), so the summing program reads them in one run.
@@ -137,16 +124,15 @@ def matmul_kernel(
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How one product is cut: tile of weight rows, tile of K, parts of K, pipeline depth, warps, bytes prefetched."""
+    """How one product is cut: tile of weight rows, tile of K, parts of K, pipeline depth, warps; `bulk`: the weights
+    come by bulk tensor copies (Hopper)."""
 
     bn: int
     bk: int
     split: int
     stages: int
     warps: int
-    prefetch: int = 0
-    interleave: bool = False
-    tma: int = 0  # bulk tensor copies: 1 of the weights, 2 of the tokens too
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,27 +173,22 @@ def matmul(
     scaled: torch.Tensor | None = None,
     squares_out: torch.Tensor | None = None,
     scale: torch.Tensor | None = None,
-    ahead: Ahead | None = None,
     pdl: bool = False,
 ) -> int:
     """out[BM, N] = x[BM, K] · weightᵀ with the given ending; returns the number of partial sums of squares written."""
     rows, k = weight.shape
     n = rows // 2 if kind == SILU else rows
-    tiles = triton.cdiv(n, tiling.bn)
-    prefetch = min(tiling.prefetch, k * weight.element_size() // tiling.split // 16 * 16) if pdl else 0
-    *asked, share = ahead_arguments(ahead if pdl else None, weight)
+    tiles = -(-n // tiling.bn)
     matmul_kernel[(tiling.split, tiles)](
-        TensorDescriptor.from_tensor(x[:bm], [bm, tiling.bk]) if tiling.tma == 2 else x,
-        TensorDescriptor.from_tensor(weight, [tiling.bn, tiling.bk]) if tiling.tma else weight,
+        x, TensorDescriptor.from_tensor(weight, [tiling.bn, tiling.bk]) if tiling.bulk else weight,
         scale if scale is not None else x, out, scratch.parts, scratch.counters,
         norm.sums if norm is not None else scratch.parts, norm.parts if norm is not None else 0,
         gain if gain is not None else x, scaled if scaled is not None else out,
-        squares_out if squares_out is not None else scratch.parts, n, eps, *asked,
+        squares_out if squares_out is not None else scratch.parts, n, eps,
         K=k, BM=bm, BN=tiling.bn, BK=tiling.bk, SPLIT=tiling.split, STAGES=tiling.stages, KIND=kind,
         NORM=norm is not None, QUANT=scale is not None,
         SQUARE_PARTS=triton.next_power_of_2(max(1, norm.parts)) if norm is not None else 1,
-        PREFETCH=prefetch, INTERLEAVE=tiling.interleave, TMA=tiling.tma,
-        AHEAD=share, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
+        BULK=tiling.bulk, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
         num_warps=tiling.warps, launch_pdl=pdl,
     )  # fmt: skip
     return tiles

@@ -51,7 +51,7 @@ def embed_kernel(
     i = tl.program_id(0)
     wait(PDL)
     release(PDL)
-    token = 0
+    token = tl.zeros([], tl.int32)
     if i < n_slots:
         row = tl.load(slot_rows + i)
         if row >= 0:
@@ -178,7 +178,7 @@ def silu_mul(x: torch.Tensor, out: torch.Tensor, tokens: int, *, pdl: bool = Fal
 
 
 def _warps(width: int) -> int:
-    return max(1, min(8, triton.next_power_of_2(width) // 256))
+    return max(1, min(8, int(triton.next_power_of_2(width)) // 256))
 
 
 def apply(

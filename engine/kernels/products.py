@@ -6,6 +6,8 @@ One token: GEMV. Up to 128: the fused small product. More: cuBLAS, with the smal
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import triton
 
 from engine.kernels.matmul import SILU, Tiling
@@ -16,7 +18,7 @@ _MULTIPROCESSORS = 132  # of an H100: so many programs run at once, one on each
 
 def token_block(tokens: int) -> int:
     """The small product's token dimension for so many tokens."""
-    return max(16, triton.next_power_of_2(tokens))
+    return max(16, int(triton.next_power_of_2(tokens)))
 
 
 def gemv_cut(k: int, kind: int, item: int = 2) -> tuple[int, int]:
@@ -25,6 +27,20 @@ def gemv_cut(k: int, kind: int, item: int = 2) -> tuple[int, int]:
     block = 4096 if item == 1 else 2048 if kind == SILU else (4096 if k > 8192 else 1024)
     block = min(block, widest)
     return block, max(1, min(8, block // 128))
+
+
+def fitted(tiling: Tiling, kind: int, bm: int, item: int, shared: int) -> Tiling:
+    """The tiling with a pipeline that fits a multiprocessor's shared memory: consumer cards have less than half an
+    H100's."""
+    rows = tiling.bn * (2 if kind == SILU else 1)
+    while tiling.stages * (rows * item + bm * max(item, 2)) * tiling.bk > shared:
+        if tiling.stages > 2:
+            tiling = replace(tiling, stages=tiling.stages - 1)
+        elif tiling.bk > 32:
+            tiling = replace(tiling, bk=tiling.bk // 2)
+        else:
+            break
+    return tiling
 
 
 def small_cut(rows: int, k: int, kind: int, bm: int, item: int = 2, *, bulk: bool = False) -> Tiling:
@@ -44,7 +60,7 @@ def small_cut(rows: int, k: int, kind: int, bm: int, item: int = 2, *, bulk: boo
         if bm <= 16:
             return Tiling(bn=32, bk=128, split=1, stages=4, warps=4)
         if bulk and item == 2 and bm <= 64 and k % 128 == 0:
-            return Tiling(bn=128, bk=128, split=1, stages=3, warps=4, tma=1)
+            return Tiling(bn=128, bk=128, split=1, stages=3, warps=4, bulk=True)
         return Tiling(bn=64, bk=128 if bm <= 64 else 64, split=2 if bm <= 32 else 1, stages=3, warps=4)
     if k <= 4096 and k % 256 == 0 and triton.cdiv(n, 32) <= _MULTIPROCESSORS and bm <= 64:
         return Tiling(bn=32, bk=256, split=1, stages=deep, warps=4)

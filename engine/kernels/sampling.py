@@ -74,7 +74,7 @@ def sample_kernel(
                     mass += tl.exp(logit / heat - scaled_top)
                 total = tl.sum(mass, 0)
                 limit = top_p * total
-                # The highest t for which the probabilities of t and more sum to above the limit: one of them, kept last.
+                # The highest t for which the probabilities of t and more sum to above the limit: the last kept.
                 threshold = tl.zeros([], tl.int32)
                 above = total
                 if top_p < 1:

@@ -69,7 +69,7 @@ def attention(
     """One row's new tokens: rotate, store, attend. qkv [T, (heads + 2 kv)·D] -> [T, heads·D], 32 bits."""
     kv, dim = k_cache.shape[2:]
     tokens = len(qkv)
-    q, k, v = qkv.view(tokens, -1, dim).split((heads, kv, kv), 1)
+    q, k, v = torch.split(qkv.view(tokens, -1, dim), [heads, kv, kv], 1)
     here = slice(start, start + tokens)
     store(k_cache, table, start, rotate(k, cos[here], sin[here]))
     store(v_cache, table, start, v)

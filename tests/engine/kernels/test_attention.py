@@ -5,7 +5,7 @@ import torch
 
 from engine.kernels import twins
 from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
-from engine.kernels.decode_attention import decode_attention
+from engine.kernels.decode_attention import Cut, decode_attention
 from engine.kernels.pdl import supported
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -45,8 +45,8 @@ def test_decode(heads: int, kv_heads: int, splits: int, least: int, early: bool)
     decode_attention(
         new, ours.k, ours.v, torch.tensor(rows, dtype=torch.int32, device=DEVICE), positions, ours.tables, ours.cos,
         ours.sin, out, torch.empty(4 * heads * splits * DIM, device=DEVICE),
-        torch.empty(4 * heads * splits * 2, device=DEVICE), counters, heads=heads, splits=splits, least=least, early=early,
-        tile=16, pdl=PDL,
+        torch.empty(4 * heads * splits * 2, device=DEVICE), counters, heads=heads,
+        cut=Cut(splits, tile=16, least=least, early=early), pdl=PDL,
     )  # fmt: skip
     for slot, row in enumerate(rows):
         if row >= 0:

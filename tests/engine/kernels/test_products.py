@@ -7,6 +7,7 @@ from engine.kernels import twins
 from engine.kernels.gemv import gemv
 from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Squares, Tiling, matmul
 from engine.kernels.pdl import supported
+from engine.kernels.products import fitted, small_cut
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PDL = supported(DEVICE)
@@ -33,9 +34,7 @@ def test_one_token(k: int, norm: int, silu: int, residual: int) -> None:
     expected = twins.linear(
         x, w, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=out.clone() if residual else None
     )
-    gemv(
-        x, w, out, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=bool(residual), pdl=PDL, block=128
-    )
+    gemv(x, w, out, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=bool(residual), pdl=PDL, block=128)
     torch.testing.assert_close(out.float(), expected, **CLOSE)
 
 
@@ -82,3 +81,16 @@ def test_few_tokens_with_int8_weights() -> None:
     scratch = Scratch.allocate(DEVICE, 1 << 16, 64)
     matmul(x, w, out, Tiling(32, 64, 2, 2, 4), scratch, bm=16, kind=SILU, scale=scale, pdl=PDL)
     torch.testing.assert_close(out, twins.linear(x, w, silu=True, scale=scale), **CLOSE)
+
+
+@pytest.mark.parametrize("shared", [99 << 10, 163 << 10, 227 << 10])
+@pytest.mark.parametrize("bm", [16, 32, 64, 128])
+def test_a_pipeline_fits_every_card(bm: int, shared: int) -> None:
+    for rows, k, kind in ((12288, 4096, PLAIN), (4096, 4096, RESIDUAL), (22016, 4096, SILU), (4096, 11008, RESIDUAL)):
+        for item in (1, 2):
+            tiling = fitted(small_cut(rows, k, kind, bm, item, bulk=True), kind, bm, item, shared)
+            height = tiling.bn * (2 if kind == SILU else 1)
+            assert tiling.stages >= 2
+            assert tiling.stages * tiling.bk * (height * item + bm * 2) <= shared
+    largest = small_cut(22016, 4096, SILU, 32)
+    assert (fitted(largest, SILU, 32, 2, 227 << 10) == largest) and (fitted(largest, SILU, 32, 2, 99 << 10) != largest)
