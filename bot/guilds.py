@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from bot.errors import AboveLimit, BotError
+from bot.locks import KeyedLocks
 from bot.settings import Settings
 from bot.storage import shown_errors
 from models import queries
@@ -35,6 +36,7 @@ class GuildConfig:
         self._settings = settings
         self._known: OrderedDict[int, tuple[float, GuildSettings]] = OrderedDict()
         self._changes = 0
+        self._changing: KeyedLocks[int] = KeyedLocks()
 
     def known(self, guild_id: int) -> GuildSettings | None:
         """What this guild chose, if that is known without asking the database."""
@@ -66,17 +68,18 @@ class GuildConfig:
             return after
 
         now = datetime.now(UTC)
-        try:
-            with shown_errors():
-                after = await self._database.run(
-                    lambda session: queries.change_guild_settings(
-                        session, key=DialogKey(guild_id, actor_id), change=checked, actor_id=actor_id, now=now
+        async with self._changing.hold(guild_id):  # so that the last one stored is the last one remembered
+            try:
+                with shown_errors():
+                    after = await self._database.run(
+                        lambda session: queries.change_guild_settings(
+                            session, key=DialogKey(guild_id, actor_id), change=checked, actor_id=actor_id, now=now
+                        )
                     )
-                )
-        finally:
-            self._changes += 1
-            self._known.pop(guild_id, None)
-        self._remember(guild_id, after)
+            finally:
+                self._changes += 1
+                self._known.pop(guild_id, None)
+            self._remember(guild_id, after)
         return after
 
     def _check(self, before: GuildSettings, after: GuildSettings) -> None:

@@ -1,0 +1,256 @@
+"""What a guild decides with /config, and that it holds: over the wire, as members meet it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from models.database import Database
+from models.queries import audit_log
+from models.types import AuditRecord, DialogKey
+from tests.discord.harness import World
+from tests.fake_discord import Guild, Interaction
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def prompt(here: World) -> list[str]:
+    """What the model was told last, without the persona."""
+    return [message["content"] for message in here.engine.requests[-1].messages[1:]]
+
+
+def refused(asked: Interaction, because: str) -> bool:
+    """Refused at once, in private: nobody else saw as much as a waiting message."""
+    [message] = asked.messages()
+    return because in message.content and message.ephemeral and asked.acknowledged == 4
+
+
+async def audited(here: World, guild: Guild) -> tuple[AuditRecord, ...]:
+    database = Database(here.database_url)
+    async with database.read() as session:
+        found = await audit_log(session, key=DialogKey(guild.id, 0), limit=10)
+    await database.close()
+    return found
+
+
+async def test_what_is_chosen_applies_is_shown_and_audited_and_can_be_taken_back(here: World) -> None:
+    guild, boss = await here.member("boss", manager=True)
+    shown = await here.use(guild, boss, "config show")
+    assert "`max_chat_logs` **10** (the default)" in shown.reply()
+    assert "`channels` **all**" in shown.reply()
+    saved = await here.use(guild, boss, "config set", max_chat_logs=1, max_reply_tokens=7)
+    assert "`max_chat_logs` **1** (chosen" in saved.reply()
+    assert saved.messages()[0].ephemeral
+    ann = here.discord.user("ann")
+    for text in ("One", "Two", "Three"):
+        await here.ask(guild, ann, text)
+    assert prompt(here) == ["Two", "You said: Two", "Three"]
+    assert here.engine.requests[-1].body["max_tokens"] == 7
+    await here.use(guild, boss, "config reset", setting="max_chat_logs")
+    await here.ask(guild, ann, "Four")
+    assert prompt(here)[0] == "One"
+    assert here.engine.requests[-1].body["max_tokens"] == 7
+    everything = await here.use(guild, boss, "config reset", setting="everything")
+    assert "`max_reply_tokens` **512** (the default)" in everything.reply()
+    acts = await audited(here, guild)
+    assert [json.loads(act.details) for act in acts] == [
+        {"max_reply_tokens": "None"},
+        {"max_chat_logs": "None"},
+        {"max_chat_logs": "1", "max_reply_tokens": "7"},
+    ]
+    assert {act.actor_id for act in acts} == {boss.id}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "limit"),
+    [("max_chat_logs", 11, "10"), ("max_reply_tokens", 513, "512"), ("retention_days", 31, "30")],
+)
+async def test_more_than_the_operator_allows_is_refused_by_name(
+    here: World, option: str, value: int, limit: str
+) -> None:
+    guild, boss = await here.member("boss", manager=True)
+    said = await here.use(guild, boss, "config set", daily_messages=3, **{option: value})
+    assert f"`{option}` can be {limit} at most" in said.reply()
+    shown = await here.use(guild, boss, "config show")
+    assert "`daily_messages` **no limit**" in shown.reply()  # all or nothing
+    assert await audited(here, guild) == ()
+
+
+async def test_nothing_chosen_is_refused(here: World) -> None:
+    guild, boss = await here.member("boss", manager=True)
+    assert "at least one setting" in (await here.use(guild, boss, "config set")).reply()
+
+
+@pytest.mark.parametrize("command", ["config show", "config set", "config reset", "config channels clear"])
+async def test_members_may_not_decide_whatever_their_client_sends(here: World, command: str) -> None:
+    guild, ann = await here.member()
+    options: dict[str, str | int] = {"config set": {"max_chat_logs": 0}, "config reset": {"setting": "roles"}}.get(
+        command, {}
+    )
+    assert refused(await here.use(guild, ann, command, **options), "Manage Server")
+    registered = next(each for each in here.discord.rest.commands if each["name"] == "config")
+    at_home = await here.discord.force_command(here.discord.dm(ann), None, ann, registered["id"], command, **options)
+    await here.discord.done(at_home)
+    assert refused(at_home, "not in direct messages")
+
+
+async def test_only_listed_channels_and_their_threads_are_answered_in(here: World) -> None:
+    guild, boss = await here.member("boss", manager=True)
+    ann = here.discord.user("ann")
+    bots = here.discord.channel(guild, "bots")
+    thread = here.discord.channel(guild, "a thread", parent=bots)
+    elsewhere = here.discord.channel(guild, "elsewhere", parent=guild.channel)
+    added = await here.use(guild, boss, "config channels add", channel=bots)
+    assert f"`channels` <#{bots.id}>" in added.reply()
+    asked_before = len(here.engine.requests)
+    for place in (guild, elsewhere):
+        for person in (ann, boss):
+            assert refused(await here.ask(place, person, "Hi"), f"Ask me in <#{bots.id}>.")
+    assert len(here.engine.requests) == asked_before
+    assert (await here.ask(bots, ann, "Hi")).reply() == "You said: Hi"
+    assert (await here.ask(thread, ann, "Hi again")).reply() == "You said: Hi again"
+    # One's own data stays in one's own hands everywhere.
+    assert "Hi again" in (await here.use(guild, ann, "history show")).reply()
+    assert (await here.ask(ann, ann, "At home")).reply() == "You said: At home"
+    await here.use(guild, boss, "config channels add", channel=elsewhere)  # a thread by itself
+    assert (await here.ask(elsewhere, ann, "Here too")).reply() == "You said: Here too"
+    await here.use(guild, boss, "config channels remove", channel=bots)
+    assert refused(await here.ask(bots, ann, "Still?"), f"<#{elsewhere.id}>")
+    await here.use(guild, boss, "config channels clear")
+    assert (await here.ask(guild, ann, "Everywhere")).reply() == "You said: Everywhere"
+
+
+async def test_only_listed_roles_are_answered_in_their_own_guild(here: World) -> None:
+    guild, boss = await here.member("boss", manager=True)
+    ann, bob = here.discord.user("ann"), here.discord.user("bob")
+    friends = here.discord.role(guild, "friends", ann)
+    added = await here.use(guild, boss, "config roles add", role=friends)
+    assert f"`roles` <@&{friends.id}>" in added.reply()
+    assert (await here.ask(guild, ann, "Hi")).reply() == "You said: Hi"
+    assert refused(await here.ask(guild, bob, "Hi"), f"<@&{friends.id}>")
+    friends.members.discard(ann.id)  # the role was taken away
+    assert refused(await here.ask(guild, ann, "Hi"), f"<@&{friends.id}>")
+    other, _ = await here.member("other")
+    assert (await here.ask(other, bob, "Hi")).reply() == "You said: Hi"  # the rule is this guild's alone
+    await here.use(guild, boss, "config roles remove", role=friends)
+    assert (await here.ask(guild, bob, "Hi")).reply() == "You said: Hi"
+
+
+async def test_a_day_that_is_used_up_is_refused_with_the_hour_it_starts_again(here: World) -> None:
+    guild, boss = await here.member("boss", manager=True)
+    ann, bob = here.discord.user("ann"), here.discord.user("bob")
+    helpers = here.discord.role(guild, "helpers", bob)
+    await here.use(guild, boss, "config set", daily_messages=1)
+    said = await here.use(guild, boss, "config roles quota", role=helpers, daily_messages=2)
+    assert f"<@&{helpers.id}> 2" in said.reply()
+    assert "`roles` **everybody**" in said.reply()  # a quota is no permission
+    await here.ask(guild, ann, "One")
+    asked = await here.ask(guild, ann, "Two")
+    assert "1 message a day" in asked.reply()
+    assert "00:00 UTC" in asked.reply()
+    assert [message.ephemeral for message in asked.messages()] == [True]
+    assert "Two" not in (await here.use(guild, ann, "history show")).reply()
+    for text in ("One", "Two"):
+        assert (await here.ask(guild, bob, text)).reply() == f"You said: {text}"
+    assert "2 messages a day" in (await here.ask(guild, bob, "Three")).reply()
+    assert (await here.ask(ann, ann, "At home")).reply() == "You said: At home"
+    await here.use(guild, boss, "config roles quota", role=helpers)
+    await here.use(guild, boss, "config reset", setting="daily_messages")
+    assert (await here.ask(guild, ann, "Three")).reply() == "You said: Three"
+
+
+async def test_the_scope_says_what_one_conversation_covers_and_loses_nothing(here: World) -> None:
+    guild, boss = await here.member("boss", manager=True)
+    ann = here.discord.user("ann")
+    games = here.discord.channel(guild, "games")
+    chess, go = (here.discord.channel(guild, name, parent=games) for name in ("chess", "go"))
+    await here.ask(guild, ann, "general, user scope")
+    await here.ask(games, ann, "games, user scope")
+    assert len(prompt(here)) == 3
+    changed = await here.use(guild, boss, "config set", scope="channel")
+    assert "going back to it finds them again" in changed.reply()
+    await here.ask(games, ann, "games")
+    assert prompt(here) == ["games"]
+    await here.ask(chess, ann, "chess")
+    assert prompt(here)[0] == "games"  # a thread counts as its channel
+    await here.ask(guild, ann, "general")
+    assert prompt(here) == ["general"]
+    await here.ask(games, boss, "the boss's own")
+    assert prompt(here) == ["the boss's own"]
+    assert "our last 2 exchanges" in (await here.use(games, ann, "reset")).reply()
+    assert "general" in (await here.use(guild, ann, "history show")).reply()  # the reset was about games
+    await here.use(guild, boss, "config set", scope="thread")
+    await here.ask(chess, ann, "chess alone")
+    await here.ask(go, ann, "go alone")
+    assert prompt(here) == ["go alone"]
+    await here.ask(chess, ann, "chess again")
+    assert prompt(here)[0] == "chess alone"
+    await here.ask(guild, ann, "general again")
+    assert prompt(here)[0] == "general"
+    await here.use(guild, boss, "config reset", setting="scope")
+    await here.ask(go, ann, "user scope again")
+    assert prompt(here)[0] == "general, user scope"
+
+
+async def test_rules_hold_after_a_restart_before_anything_is_in_memory(here: World) -> None:
+    """The first one who asks: the rules are read after the acknowledgement, and the waiting message goes away."""
+    guild, boss = await here.member("boss", manager=True)
+    bots = here.discord.channel(guild, "bots")
+    await here.use(guild, boss, "config channels add", channel=bots)
+    await here.bot.stop()
+    await here.start_bot()
+    asked_before = len(here.engine.requests)
+    first = await here.ask(guild, boss, "Hi")
+    assert f"<#{bots.id}>" in first.reply()
+    assert [message.ephemeral for message in first.messages()] == [True]
+    assert first.original
+    assert first.original.deleted
+    assert refused(await here.ask(guild, boss, "Hi again"), f"<#{bots.id}>")
+    assert len(here.engine.requests) == asked_before
+
+
+async def test_a_persona_has_versions_to_go_back_to(here: World) -> None:
+    guild, boss = await here.member("boss", manager=True)
+    assert "no persona" in (await here.use(guild, boss, "persona versions")).reply()
+    await here.use(guild, boss, "persona set", prompt="You are a pirate.", name="Jack")
+    await here.use(guild, boss, "persona set", prompt="You are a nun.")
+    listed = (await here.use(guild, boss, "persona versions")).reply()
+    assert "2\\. " in listed
+    assert "**Jack** · You are a pirate." in listed
+    assert listed.index("in force") < listed.index("Jack")
+    assert "no version 7" in (await here.use(guild, boss, "persona rollback", version=7)).reply()
+    assert "**Jack**" in (await here.use(guild, boss, "persona rollback", version=1)).reply()
+    await here.ask(guild, boss, "Who are you?")
+    assert here.engine.requests[-1].messages[0]["content"] == "You are a pirate."
+    ann = here.discord.user("ann")
+    assert refused(await here.use(guild, ann, "persona rollback", version=2), "Manage Server")
+    assert "no persona of your own" in (await here.use(guild, ann, "me persona versions")).reply()
+    assert "no version 1" in (await here.use(guild, ann, "me persona rollback", version=1)).reply()
+
+
+async def test_a_reset_can_be_taken_back_until_we_talk_again(here: World) -> None:
+    guild, ann = await here.member()
+    assert "no reset" in (await here.use(guild, ann, "history undo")).reply()
+    await here.ask(guild, ann, "One")
+    assert "`/history undo`" in (await here.use(guild, ann, "reset")).reply()
+    bob = here.discord.user("bob")
+    assert "no reset" in (await here.use(guild, bob, "history undo")).reply()
+    assert "goes on" in (await here.use(guild, ann, "history undo")).reply()
+    await here.ask(guild, ann, "Two")
+    assert prompt(here) == ["One", "You said: One", "Two"]
+    await here.use(guild, ann, "reset")
+    await here.ask(guild, ann, "Three")
+    assert "have talked since" in (await here.use(guild, ann, "history undo")).reply()
+    assert prompt(here) == ["Three"]
+
+
+async def test_the_last_exchanges_can_be_forgotten(here: World) -> None:
+    guild, ann = await here.member()
+    for text in ("One", "Two", "Three"):
+        await here.ask(guild, ann, text)
+    assert "our last exchange." in (await here.use(guild, ann, "history forget")).reply()
+    assert "our last 2 exchanges." in (await here.use(guild, ann, "history forget", count=5)).reply()
+    assert "nothing to forget" in (await here.use(guild, ann, "history forget")).reply()
+    await here.ask(guild, ann, "Four")
+    assert prompt(here) == ["Four"]
