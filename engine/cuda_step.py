@@ -30,6 +30,7 @@ from engine.model import Block, Transformer
 from engine.quantize import Packed8
 
 H100_SHARED = 232448  # bytes of shared memory that one program may have
+SMALLEST_SHARED = 99 << 10
 QUERY_BLOCK = 64  # prompt tokens that one program of the chunk attention takes
 
 
@@ -91,7 +92,8 @@ class Step:
         self.pdl = supported(config.device)
         self.shared = H100_SHARED
         if config.device.type == "cuda":
-            self.shared = torch.cuda.get_device_properties(config.device).shared_memory_per_block_optin
+            properties = torch.cuda.get_device_properties(config.device)
+            self.shared = getattr(properties, "shared_memory_per_block_optin", SMALLEST_SHARED)
         self.alone = config.world_size == 1
         self.leads = config.rank == 0
         block = self._blocks()[0]

@@ -93,4 +93,5 @@ def test_a_pipeline_fits_every_card(bm: int, shared: int) -> None:
             assert tiling.stages >= 2
             assert tiling.stages * tiling.bk * (height * item + bm * 2) <= shared
     largest = small_cut(22016, 4096, SILU, 32)
-    assert (fitted(largest, SILU, 32, 2, 227 << 10) == largest) and (fitted(largest, SILU, 32, 2, 99 << 10) != largest)
+    assert fitted(largest, SILU, 32, 2, 227 << 10) == largest
+    assert fitted(largest, SILU, 32, 2, 99 << 10) != largest

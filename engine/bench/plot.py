@@ -1,0 +1,76 @@
+"""Draws docs/bench/*.jsonl as SVG, with nothing but the standard library: `python -m engine.bench.plot docs/bench`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+Point = tuple[float, float]
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 60, 50, 40, 150
+COLOURS = ("#3366cc", "#dc6b2f", "#2a9d5c", "#8a4fbf", "#666666")
+
+
+def read(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+def lines(title: str, across: str, upwards: str, series: dict[str, list[Point]]) -> str:
+    points = [point for values in series.values() for point in values]
+    right, high = max(x for x, _ in points), max(y for _, y in points) * 1.05
+
+    def at(point: Point) -> str:
+        x = LEFT + point[0] / right * (WIDTH - LEFT - RIGHT)
+        y = HEIGHT - BOTTOM - point[1] / high * (HEIGHT - TOP - BOTTOM)
+        return f"{x:.1f},{y:.1f}"
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif"'
+        ' font-size="12">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        f'<text x="{LEFT}" y="22" font-size="15">{escape(title)}</text>',
+        f'<text x="{LEFT}" y="{HEIGHT - 12}">{escape(across)}</text>',
+        f'<text x="12" y="{HEIGHT - BOTTOM}" transform="rotate(-90 12 {HEIGHT - BOTTOM})">{escape(upwards)}</text>',
+    ]
+    for share in range(5):
+        x, y = right * share / 4, high * share / 4
+        px, py = at((x, 0)).split(",")[0], at((0, y)).split(",")[1]
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py}" y2="{py}" stroke="#ddd"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{py}" text-anchor="end" dy="4">{y:.4g}</text>')
+        parts.append(f'<text x="{px}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:.4g}</text>')
+    for number, (name, values) in enumerate(series.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        path = " ".join(at(point) for point in values)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts += [
+            f'<circle cx="{at(p).split(",")[0]}" cy="{at(p).split(",")[1]}" r="2.5" fill="{colour}"/>' for p in values
+        ]
+        parts.append(
+            f'<text x="{WIDTH - RIGHT + 8}" y="{TOP + 16 + 18 * number}" fill="{colour}">{escape(name)}</text>'
+        )
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def draw(folder: Path) -> None:
+    steps = [line for line in read(folder / "h100-steps.jsonl") if line["workload"] == "decode step"]
+    by_context: dict[str, list[Point]] = {}
+    for line in steps:
+        name = f"{line['context']} tokens of context"
+        by_context.setdefault(name, []).append((float(str(line["rows"])), float(str(line["output_tok_s"]))))
+    title = "Decoding, 7B shape, bf16, one H100"
+    (folder / "batch.svg").write_text(lines(title, "rows in the batch", "output tokens a second", by_context))
+    turns: dict[str, list[Point]] = {}
+    for line in read(folder / "turns.jsonl"):
+        name = f"trim_step {line['trim_step']}"
+        turns.setdefault(name, []).append((float(str(line["turn"])), float(str(line["computed"]))))
+    title = "Prompt tokens computed in a turn (W5, at most 10 pairs)"
+    (folder / "turns.svg").write_text(lines(title, "turn", "prompt tokens through the model", turns))
+
+
+def main(arguments: Sequence[str]) -> int:
+    draw(Path(arguments[0] if arguments else "docs/bench"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
