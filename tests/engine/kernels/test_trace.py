@@ -1,0 +1,33 @@
+"""The workloads are the published ones, request by request."""
+
+import pytest
+
+from engine.bench import trace
+
+
+def test_digests() -> None:
+    found = [trace.digest_of(asks) for asks in (trace.w1(), trace.w2(), trace.w4())]
+    assert found == ["e05ab776ac5f6397", "f07104c161b2896f", "0833d260b9bca8b1"]
+    assert trace.digest_of_chat(trace.chat()) == "f9e7265e9fc2e6d4"
+
+
+def test_a_turn_of_the_chat() -> None:
+    chat = trace.chat()
+    first = chat.prompt(5)
+    assert first == chat.personas[1] + chat.messages[5][0]
+    assert chat.reply(5, [9] * 100)
+    assert chat.prompt(5) == first + [9] * 100 + chat.messages[5][1]
+    with pytest.raises(ValueError, match="100"):
+        chat.reply(5, [9])
+
+
+@pytest.mark.parametrize(("step", "kept"), [(1, [10] * 5), (5, [6, 7, 8, 9, 10])])
+def test_the_window_rolls(step: int, kept: list[int]) -> None:
+    rolling = trace.Rolling(users=1, turns=40, trim_step=step)
+    pairs = []
+    for _ in range(25):
+        pairs.append((len(rolling.prompt(0)) - 256 - 40) // 140)
+        rolling.reply(0, [3] * 100)
+    assert pairs[:11] == list(range(11))
+    assert pairs[11:16] == kept
+    assert max(pairs) == 10
