@@ -25,7 +25,7 @@ from bot.cogs._gate import Action, Gate
 from bot.cogs._parts import Handler, Interaction, Parts
 from bot.cogs._sync import sync_commands
 from bot.cogs._upkeep import Upkeep
-from bot.cogs.chat import chat_command
+from bot.cogs.chat import chat_command, regenerate_command
 from bot.cogs.config import config_commands
 from bot.cogs.help import help_command
 from bot.cogs.history import HistoryCommands, reset_command
@@ -124,6 +124,7 @@ class GuildLlama(discord.Client):
         self.tree = Tree(self)
         for command in (
             chat_command(parts),
+            regenerate_command(parts),
             reset_command(parts),
             HistoryCommands(parts),
             guild_persona(parts),

@@ -1,9 +1,9 @@
 """The use case: a member says something, the model answers in character, both sides are remembered as one turn.
 
-Two short transactions around a generation that holds no database connection: T1 opens the turn and takes the
-snapshot that the prompt is built from, T2 stores the reply. The commit comes before the reply is given back: what a
-front-end shows as final is in the database, or it is told otherwise (`saved`, `remembered`). Knows no Discord, no SQL
-and no torch.
+Two short transactions (`bot.turns`) around a generation that holds no database connection: T1 opens the turn and
+takes the snapshot that the prompt is built from, T2 stores the reply. The commit comes before the reply is given back:
+what a front-end shows as final is in the database, or it is told otherwise (`saved`, `remembered`). Knows no Discord,
+no SQL and no torch.
 """
 
 from __future__ import annotations
@@ -11,48 +11,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeVar
-from uuid import uuid4
-
-import structlog
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from bot.admission import Admission
 from bot.crash import crash_point
 from bot.dialog import clean_text, has_nul, window
 from bot.engine import EngineClient
-from bot.errors import BotError, DatabaseUnavailable, EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
-from bot.generation import Generated, Generator, Interruption, Job, OnDelta
+from bot.errors import EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
+from bot.generation import Generator, Interruption, Job, OnDelta
 from bot.identity import OpaqueIds
 from bot.locks import KeyedLocks
 from bot.settings import Settings
 from bot.storage import shown_errors
-from models import errors as stored
+from bot.turns import Begun, ChatRequest, TurnLog
 from models import queries
 from models.database import Database
-from models.types import BegunTurn, DialogKey, Pair, TurnResult
+from models.types import DialogKey, Pair
 
-log = structlog.get_logger(__name__)
+__all__ = ["UNDO_WITHIN", "ChatReply", "ChatRequest", "ChatService"]
 
-SAVE_ATTEMPTS = 2  # each of them a few seconds of the database's own patience
 UNDO_WITHIN = timedelta(minutes=10)
 """For so long a reset can be taken back."""
 _REMEMBERED_DIALOGS = 10_000
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    key: DialogKey
-    text: str
-    interaction_id: int | None = None
-    reply_token: str | None = None
-    application_id: int | None = None
-    role_turns: int | None = None
-    """The daily quota of the member's role, where that has one: it replaces the guild's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +62,7 @@ class ChatService:
     def __init__(self, *, database: Database, engine: EngineClient, settings: Settings) -> None:
         self._database = database
         self._settings = settings
+        self._turns = TurnLog(database, settings)
         self._generator = Generator(engine, settings)
         self._ids = OpaqueIds(settings)
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
@@ -92,7 +75,18 @@ class ChatService:
 
     async def chat(self, request: ChatRequest, on_delta: OnDelta) -> ChatReply:
         """Answer. Raises a BotError, or what `on_delta` raised; then nothing of the turn is in the history."""
-        text = self._checked(request.text)
+        return await self._serve(request, self._checked(request.text), on_delta)
+
+    async def regenerate(self, request: ChatRequest, on_delta: OnDelta) -> ChatReply:
+        """Answer the last message of this dialog anew; the text of the request does not matter.
+
+        The reply that stands is in the history until the new one is stored, and is kept as a variant after that.
+        Raises NothingToRegenerate, or what `chat` does.
+        """
+        return await self._serve(request, None, on_delta)
+
+    async def _serve(self, request: ChatRequest, text: str | None, on_delta: OnDelta) -> ChatReply:
+        """A new turn, or without a text another reply to the last one: in its dialog's order."""
         if self._closing:
             raise ShuttingDown()
         with self._admission.enter(_member(request.key)) as place, self._counted():
@@ -170,15 +164,17 @@ class ChatService:
             self._open.discard(done)
             done.set_result(None)
 
-    async def _turn(self, request: ChatRequest, text: str, on_delta: OnDelta, interruption: Interruption) -> ChatReply:
-        begun = await self._begin(request, text)
+    async def _turn(
+        self, request: ChatRequest, text: str | None, on_delta: OnDelta, interruption: Interruption
+    ) -> ChatReply:
+        begun = await self._turns.begin(request, text)
         crash_point("after_begin_turn")
         try:
-            generated = await self._generator.reply(self._job(request.key, begun, text), on_delta, interruption)
+            generated = await self._generator.reply(self._job(begun), on_delta, interruption)
         except BaseException as error:
-            await self._give_up(request.key, begun, error)
+            await self._turns.give_up(begun, error)
             raise
-        saved, remembered = await _to_the_end(self._save(request.key, begun, generated))
+        saved, remembered = await self._turns.save(begun, generated)
         return ChatReply(
             text=generated.text,
             turn_id=begun.turn_id,
@@ -190,35 +186,7 @@ class ChatService:
             pairs_in_prompt=generated.pairs_in_prompt,
         )
 
-    async def _begin(self, request: ChatRequest, text: str) -> BegunTurn:
-        """T1. A caller who leaves in the middle of it leaves no pending turn behind."""
-        opening = asyncio.ensure_future(self._open_turn(request, text))
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError as error:
-            await asyncio.wait([opening])
-            if opening.exception() is None:
-                await self._give_up(request.key, opening.result(), error)
-            raise
-
-    async def _open_turn(self, request: ChatRequest, text: str) -> BegunTurn:
-        now = _now()  # once: a second attempt recognises its own row by it
-        with shown_errors():
-            return await self._database.run(
-                lambda session: queries.begin_turn(
-                    session,
-                    key=request.key,
-                    text=text,
-                    limit=self._settings.max_chat_logs,
-                    interaction_id=request.interaction_id,
-                    reply_token=request.reply_token,
-                    application_id=request.application_id,
-                    role_turns=request.role_turns,
-                    now=now,
-                )
-            )
-
-    def _job(self, key: DialogKey, begun: BegunTurn, text: str) -> Job:
+    def _job(self, begun: Begun) -> Job:
         chosen = begun.settings
         limit = _at_most(self._settings.max_chat_logs, chosen.max_chat_logs)
         pairs = window(begun.history, limit, self._settings.trim_step, self._first_kept.pop(begun.dialog_id, None))
@@ -229,74 +197,11 @@ class ChatService:
         return Job(
             persona=self._settings.persona if begun.persona is None else begun.persona.prompt,
             pairs=pairs,
-            text=text,
-            user=self._ids.user(key),
-            cache_salt=self._ids.cache_salt(key),
+            text=begun.text,
+            user=self._ids.user(begun.key),
+            cache_salt=self._ids.cache_salt(begun.key),
             max_reply_tokens=_at_most(self._settings.max_reply_tokens, chosen.max_reply_tokens),
         )
-
-    async def _save(self, key: DialogKey, begun: BegunTurn, generated: Generated) -> tuple[bool, bool]:
-        """T2: (saved, remembered). A reply that cannot be saved is still a reply."""
-        if not generated.text.strip():
-            await self._fail(key, begun, "interrupted" if generated.finish_reason == "stopped" else "failed", "empty")
-            return True, False
-        result = TurnResult(
-            reply=generated.text,
-            prompt_tokens=generated.prompt_tokens,
-            completion_tokens=generated.completion_tokens,
-            finish_reason=generated.finish_reason,
-            first_token_ms=generated.first_token_ms,
-            total_ms=generated.total_ms,
-        )
-        crash_point("before_finish")
-        try:
-            with shown_errors():
-                async for attempt in _patiently():
-                    with attempt:
-                        remembered = await self._database.run(
-                            lambda session: queries.finish_turn(
-                                session, key=key, turn_id=begun.turn_id, result=result, now=_now()
-                            )
-                        )
-        except DatabaseUnavailable as error:
-            log.error("the reply could not be saved", turn=begun.turn_id, reason=error.reason)
-            return False, False
-        crash_point("after_finish")
-        return True, remembered
-
-    async def _give_up(self, key: DialogKey, begun: BegunTurn, error: BaseException) -> None:
-        """Close the turn of a reply that did not come. What went wrong matters more than whether this works."""
-        cut_off = isinstance(error, asyncio.CancelledError | ShuttingDown | KeyboardInterrupt)
-        error_id = error.error_id if isinstance(error, BotError) else uuid4().hex[:8]
-        if isinstance(error, BotError):
-            log.warning(
-                "no reply", turn=begun.turn_id, error_id=error_id, error=type(error).__name__, reason=str(error)
-            )
-        await _to_the_end(self._fail(key, begun, "interrupted" if cut_off else "failed", error_id))
-
-    async def _fail(
-        self, key: DialogKey, begun: BegunTurn, status: Literal["failed", "interrupted"], error_id: str
-    ) -> None:
-        try:
-            with shown_errors():
-                await self._database.run(
-                    lambda session: queries.fail_turn(
-                        session, key=key, turn_id=begun.turn_id, status=status, error_id=error_id, now=_now()
-                    )
-                )
-        except BotError as error:
-            # It stays pending, which no history shows; the next start marks it as interrupted.
-            log.error("the turn could not be closed", turn=begun.turn_id, reason=error.reason)
-
-
-async def _to_the_end(work: Coroutine[object, object, T]) -> T:
-    """Run this whole, also when the caller is cancelled meanwhile: a commit is not left half-way."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 def _member(key: DialogKey) -> DialogKey:
@@ -307,16 +212,6 @@ def _member(key: DialogKey) -> DialogKey:
 def _at_most(limit: int, chosen: int | None) -> int:
     """What the guild chose, unless the operator's limit is lower meanwhile."""
     return limit if chosen is None else min(limit, chosen)
-
-
-def _patiently() -> AsyncRetrying:
-    """A database that restarts is back within seconds, and the reply has been read meanwhile anyway."""
-    return AsyncRetrying(
-        retry=retry_if_exception_type(stored.DatabaseUnavailable),
-        stop=stop_after_attempt(SAVE_ATTEMPTS),
-        wait=wait_random_exponential(multiplier=0.5, max=2),
-        reraise=True,
-    )
 
 
 def _now() -> datetime:

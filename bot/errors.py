@@ -104,6 +104,11 @@ class QuotaUsedUp(BotError):
         self.resets_at = resets_at
 
 
+class NothingToRegenerate(BotError):
+    def __init__(self) -> None:
+        super().__init__("There is no answer in our conversation that I could give anew.")
+
+
 class Busy(BotError):
     """Too much is waiting already; nothing was stored."""
 

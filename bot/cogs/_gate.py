@@ -24,6 +24,7 @@ class Action(enum.Enum):
     """What somebody wants to do, however they say it. The value is the first word of the command or custom id."""
 
     CHAT = "chat"
+    REGENERATE = "regenerate"
     STOP = "stop"
     RESET = "reset"
     HISTORY = "history"
@@ -36,7 +37,9 @@ class Action(enum.Enum):
 
 _IN_GUILDS_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
 _FOR_MANAGERS = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
-_WHERE_AND_WHOM_THE_GUILD_ALLOWS = frozenset({Action.CHAT})  # one's own data stays in one's own hands everywhere
+_WHERE_AND_WHOM_THE_GUILD_ALLOWS = frozenset(
+    {Action.CHAT, Action.REGENERATE}
+)  # one's own data stays in one's own hands everywhere
 _NAMED = 10  # channels or roles in a refusal
 
 

@@ -1,4 +1,4 @@
-"""/chat and the Stop button of its replies."""
+"""/chat and /regenerate, and the Stop button of their replies."""
 
 from __future__ import annotations
 
@@ -33,12 +33,26 @@ def chat_command(parts: Parts) -> app_commands.Command[app_commands.Group, ..., 
     return chat
 
 
-async def _reply(parts: Parts, interaction: Interaction, message: str, *, private: bool) -> None:
+def regenerate_command(parts: Parts) -> app_commands.Command[app_commands.Group, ..., None]:
+    @app_commands.command(name="regenerate", description="Get another answer to the last thing you said to me.")
+    @app_commands.describe(private="Only you see the answer (default: everyone does)")
+    async def regenerate(interaction: Interaction, private: bool = False) -> None:
+        if await acknowledge(interaction, private=private):
+            await _reply(parts, interaction, None, private=private)
+
+    regenerate.allowed_contexts = ANYWHERE
+    regenerate.allowed_installs = INSTALLED
+    return regenerate
+
+
+async def _reply(parts: Parts, interaction: Interaction, message: str | None, *, private: bool) -> None:
+    """Answer a message, or without one the last message of this conversation anew."""
     chosen = await parts.guilds.get(interaction.guild_id or DIRECT_MESSAGES)
-    authorise(interaction, Action.CHAT, chosen)  # see `_gate`: the guild's rules may not have been in memory
+    # See `_gate`: the guild's rules may not have been in memory.
+    authorise(interaction, Action.REGENERATE if message is None else Action.CHAT, chosen)
     request = ChatRequest(
         key=key_of(interaction, chosen.dialog_scope),
-        text=message,
+        text=message or "",
         interaction_id=interaction.id,
         reply_token=interaction.token,
         application_id=interaction.application_id,
@@ -48,7 +62,8 @@ async def _reply(parts: Parts, interaction: Interaction, message: str, *, privat
     reply = StreamedReply(surface, parts.pace)
     parts.running[interaction.id] = request.key
     try:
-        result = await parts.chat.chat(request, reply.push)
+        answering = parts.chat.regenerate if message is None else parts.chat.chat
+        result = await answering(request, reply.push)
         parts.running.pop(interaction.id)
         await reply.finish(_text(result))
         crash_point("after_final_edit")

@@ -9,6 +9,7 @@ from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction
 
 _EVERYBODY = """\
 **/chat** `message` – talk to me; with `private: True` only you see the answer
+**/regenerate** – another answer to your last message, in place of the one before
 **/reset** – start a new conversation; personas stay
 **/history** `show` · `forget` · `undo` – the last of our conversation, for you alone; `undo` takes a reset back
 **/me persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am for you, here

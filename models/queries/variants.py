@@ -55,10 +55,15 @@ async def begin_regeneration(
 async def finish_regeneration(
     session: AsyncSession, *, key: DialogKey, turn_id: int, result: TurnResult, now: datetime
 ) -> bool:
-    """T2 of another reply: it becomes the active one, the one before it is kept. False if the turn is gone or reset."""
+    """T2 of another reply: it becomes the active one, the one before it is kept. False if the turn is gone or reset.
+
+    Repeating it with the same `now` after a lost connection changes nothing more.
+    """
     turn = await _open_turn(session, key, turn_id)
     if turn is None or turn.reply is None:
         return False
+    if turn.finished_at == now and codec(session).open(turn.reply) == result.reply:
+        return True
     latest = await session.scalar(select(func.max(ReplyVariant.position)).where(ReplyVariant.turn_id == turn_id))
     if latest is None:
         latest = 1

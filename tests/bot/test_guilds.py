@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bot import guilds
-from bot.errors import AboveLimit, BotError, Busy, DatabaseUnavailable, QuotaUsedUp
+from bot.errors import AboveLimit, BotError, Busy, QuotaUsedUp
 from bot.guilds import MAX_LISTED, GuildConfig
 from bot.settings import Settings
 from models import queries
@@ -114,14 +114,6 @@ class TestKnowing:
         go_on.set()
         assert (await reading).daily_turns is None
         assert chosen.known(GUILD) == GuildSettings(daily_turns=3)
-
-    async def test_without_a_database_nothing_is_made_up(self, sqlite_url: str):
-        database = Database(sqlite_url.replace("guildllama.db", "nowhere/guildllama.db"))
-        chosen = config(database)
-        with pytest.raises(DatabaseUnavailable):
-            await chosen.get(GUILD)
-        assert chosen.known(GUILD) is None
-        await database.close()
 
 
 class TestApplied:

@@ -107,6 +107,7 @@ async def test_only_listed_channels_and_their_threads_are_answered_in(here: Worl
     for place in (guild, elsewhere):
         for person in (ann, boss):
             assert refused(await here.ask(place, person, "Hi"), f"Ask me in <#{bots.id}>.")
+    assert refused(await here.use(guild, ann, "regenerate"), f"Ask me in <#{bots.id}>.")
     assert len(here.engine.requests) == asked_before
     assert (await here.ask(bots, ann, "Hi")).reply() == "You said: Hi"
     assert (await here.ask(thread, ann, "Hi again")).reply() == "You said: Hi again"
@@ -254,3 +255,37 @@ async def test_the_last_exchanges_can_be_forgotten(here: World) -> None:
     assert "nothing to forget" in (await here.use(guild, ann, "history forget")).reply()
     await here.ask(guild, ann, "Four")
     assert prompt(here) == ["Four"]
+
+
+async def test_another_answer_takes_the_place_of_the_last_one(here: World) -> None:
+    guild, ann = await here.member()
+    bob = here.discord.user("bob")
+    assert "no answer" in (await here.use(guild, ann, "regenerate")).reply()
+    await here.ask(guild, ann, "One")
+    here.engine.reply("A bad answer")
+    first = await here.ask(guild, ann, "Two")
+    assert "no answer" in (await here.use(guild, bob, "regenerate")).reply()  # of his own
+    here.engine.reply("A better answer")
+    again = await here.use(guild, ann, "regenerate")
+    assert (first.reply(), again.reply()) == ("A bad answer", "A better answer")
+    assert prompt(here) == ["One", "You said: One", "Two"]
+    hidden = await here.use(guild, ann, "regenerate", private=True)
+    assert hidden.messages()[0].ephemeral
+    here.engine.fail(500)
+    assert "(error " in (await here.use(guild, ann, "regenerate")).reply()
+    await here.ask(guild, ann, "Three")
+    assert prompt(here) == ["One", "You said: One", "Two", "You said: Two", "Three"]
+
+
+async def test_another_answer_can_be_stopped(here: World) -> None:
+    guild, ann = await here.member()
+    await here.ask(guild, ann, "One")
+    here.engine.hang("So far", " so good")
+    again = await here.discord.command(guild, ann, "regenerate")
+    await here.discord.until(lambda: again.messages() and again.messages()[0].buttons())
+    await here.discord.click(again.messages()[0], ann, label="Stop")
+    await here.discord.done(again)
+    here.engine.release()
+    assert again.reply() == "So far so good"
+    await here.ask(guild, ann, "Two")
+    assert prompt(here) == ["One", "So far so good", "Two"]
