@@ -17,6 +17,7 @@ from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.cuda_step import QUERY_BLOCK, Inputs, Rows, Size, Step
+from engine.errors import ConfigError
 from engine.kernels import pointwise
 from engine.memory import held_bytes
 from engine.model import Transformer
@@ -71,6 +72,8 @@ class Control:
 class CudaRunner:
     def __init__(self, config: EngineConfig, model: Transformer) -> None:
         """Allocates all but the KV pages; call `start` with their number before anything else."""
+        if config.kv_dtype != "auto":
+            raise ConfigError("--kv-dtype", expected="auto: keys and values stay in --dtype", found=config.kv_dtype)
         self.kv_pages = 0
         self._config, self._model, self._device = config, model, config.device
         self._gpu = config.device.type == "cuda"

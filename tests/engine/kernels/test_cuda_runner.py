@@ -6,6 +6,7 @@ import torch
 from engine.checkpoint import ModelSpec
 from engine.config import EngineConfig
 from engine.cuda_runner import GRANTS, CudaRunner, sizes
+from engine.errors import ConfigError
 from engine.model import Transformer, rope_table
 from engine.plan import Chunk, Plan, RowSetup
 from engine.torch_runner import TorchRunner
@@ -107,6 +108,11 @@ def test_logits_that_are_no_numbers() -> None:
     ours.start(PAGES)
     start = Plan(0, (RowSetup(0, 0.5, 0.9, 3),), grants(0, 0, 1), (Chunk(0, 0, (3, 7), True),))
     assert ours.collect(ours.launch(start)) == {0: -1}
+
+
+def test_what_it_cannot_keep_is_refused() -> None:
+    with pytest.raises(ConfigError, match="kv-dtype"):
+        CudaRunner(config(kv_dtype="fp8"), model(2))
 
 
 @pytest.mark.parametrize(("rows", "chunk", "burst"), [(32, 480, 2016), (1, 64, 0), (5, 40, 0), (100, 256, 0)])
