@@ -53,12 +53,6 @@ def make_runner(config: EngineConfig, model: Transformer, agree: Callable[[int],
         runner = CudaRunner(config, model)
         runner.start(agree(fit_pages(config, page_bytes, available_bytes(config.device))))
         return runner
-    if config.device.type == "cuda":
-        from engine.cuda_runner import CudaRunner  # needs Triton, which only GPU machines have
-
-        runner = CudaRunner(config, model)
-        runner.start(agree(fit_pages(config, page_bytes, available_bytes(config.device))))
-        return runner
     return TorchRunner(config, model, agree(fit_pages(config, page_bytes, available_bytes(config.device))))
 
 
