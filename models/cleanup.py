@@ -20,7 +20,7 @@ from models.queries.retention import Limits
 from models.space import release_space
 
 # Rows a transaction: a purge of so many turns takes a few milliseconds, far from the 100 that a chat would notice.
-BATCH = 100
+BATCH = 50
 
 
 @dataclass(slots=True)

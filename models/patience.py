@@ -82,6 +82,13 @@ class PatientCursor:
 class PatientConnection(aiosqlite.Connection):
     """A connection whose statements are never abandoned."""
 
+    stopped: asyncio.Future[Any] | None = None
+    """Done when the thread has taken its last order, once it was told to stop."""
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        self.stopped = super().stop()
+        return self.stopped
+
     @property
     def sync(self) -> sqlite3.Connection:
         return self._conn
@@ -122,5 +129,10 @@ async def connect(path: str, **options: Any) -> PatientConnection:
     except asyncio.CancelledError:
         if opening.done() and not opening.cancelled() and opening.exception() is None:
             await connection.close()
+        raise
+    except sqlite3.Error:
+        # aiosqlite tells the thread to stop and does not wait; the thread would answer a loop that may be gone.
+        if connection.stopped is not None:
+            await uninterrupted(connection.stopped)
         raise
     return connection

@@ -297,7 +297,7 @@ class TestClock:
         await talk(database, DialogKey(100, 1), NOW - 400 * DAY)
         jobs = RetentionJobs(database=database, settings=settings)
         jobs.start()
-        for _ in range(100):
+        for _ in range(400):
             if await states(database) == {1: "idle"}:
                 break
             await asyncio.sleep(0.05)
