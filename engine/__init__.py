@@ -1,1 +1,1 @@
-"""Llama inference: checkpoints, tokenizers, scheduler, ranks, kernels, and an OpenAI-compatible server. Knows no bot and no database."""
+"""Llama inference and its OpenAI-compatible server. Knows no bot and no database."""
