@@ -7,6 +7,7 @@ something is the front-end's business.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -35,6 +36,7 @@ class GuildConfig:
         self._database = database
         self._settings = settings
         self._known: OrderedDict[int, tuple[float, GuildSettings]] = OrderedDict()
+        self._reading: dict[int, asyncio.Task[GuildSettings]] = {}
         self._changes = 0
         self._changing: KeyedLocks[int] = KeyedLocks()
 
@@ -46,8 +48,17 @@ class GuildConfig:
         return chosen if time.monotonic() - at < FRESH else None
 
     async def get(self, guild_id: int) -> GuildSettings:
-        """What this guild chose, not older than `FRESH` seconds."""
-        return self.known(guild_id) or await self.read(guild_id)
+        """What this guild chose, not older than `FRESH` seconds.
+
+        One reads for all who ask meanwhile, and they go on in the order in which they asked: messages of one dialog
+        are answered in theirs.
+        """
+        if (chosen := self.known(guild_id)) is not None:
+            return chosen
+        if (reading := self._reading.get(guild_id)) is None:
+            reading = self._reading[guild_id] = asyncio.create_task(self.read(guild_id))
+            reading.add_done_callback(lambda _: self._reading.pop(guild_id))
+        return await asyncio.shield(reading)
 
     async def read(self, guild_id: int) -> GuildSettings:
         """What this guild chose, from the database."""

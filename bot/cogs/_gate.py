@@ -37,9 +37,7 @@ class Action(enum.Enum):
 
 _IN_GUILDS_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
 _FOR_MANAGERS = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
-_WHERE_AND_WHOM_THE_GUILD_ALLOWS = frozenset(
-    {Action.CHAT, Action.REGENERATE}
-)  # one's own data stays in one's own hands everywhere
+_AS_THE_GUILD_ALLOWS = frozenset({Action.CHAT, Action.REGENERATE})  # one's own data is in one's own hands everywhere
 _NAMED = 10  # channels or roles in a refusal
 
 
@@ -58,7 +56,7 @@ def authorise(interaction: Interaction, action: Action, chosen: GuildSettings | 
     allowed = interaction.permissions
     if action in _FOR_MANAGERS and not (allowed.manage_guild or allowed.administrator):
         raise NotAllowed("Only members with the Manage Server permission may do this.")
-    if action in _WHERE_AND_WHOM_THE_GUILD_ALLOWS and chosen is not None:
+    if action in _AS_THE_GUILD_ALLOWS and chosen is not None:
         _check_place(interaction, chosen)
         _check_roles(interaction, chosen)
 

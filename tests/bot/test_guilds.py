@@ -94,6 +94,31 @@ class TestKnowing:
         assert here.known(GUILD) is None
         assert (await here.get(GUILD)).daily_turns == 3
 
+    async def test_who_asks_at_the_same_time_shares_one_read_and_keeps_the_order(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ):
+        chosen = config(database)
+        reads: list[int] = []
+        original = queries.guild_settings
+
+        async def counted(session: AsyncSession, *, key: DialogKey) -> GuildSettings:
+            reads.append(key.guild_id)
+            return await original(session, key=key)
+
+        monkeypatch.setattr(queries, "guild_settings", counted)
+        order: list[int] = []
+
+        async def ask(number: int) -> None:
+            await chosen.get(GUILD)
+            order.append(number)
+
+        asking = [asyncio.create_task(ask(number)) for number in range(20)]
+        await asyncio.sleep(0)
+        asking[3].cancel()  # who leaves takes nothing from the others
+        await asyncio.gather(*asking, return_exceptions=True)
+        assert order == [number for number in range(20) if number != 3]
+        assert reads == [GUILD]
+
     async def test_a_slow_read_does_not_bring_back_what_was_changed_meanwhile(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ):
