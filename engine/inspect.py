@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
-from engine.parallel import check_divisible
+from engine.parallel import check_divisible, kv_heads
 
 _RESERVE = 1 << 30  # memory of a GPU that neither weights nor the KV cache may use: kernels, activations, graphs
 
@@ -56,7 +56,7 @@ def make_report(checkpoint: Checkpoint, world_size: int) -> Report:
     dtype = compute_dtype(spec)
     shapes = tensor_shapes(spec)
     weights = weight_bytes(spec, world_size, dtype)
-    kv = 2 * spec.n_layers * (spec.n_kv_heads // world_size) * spec.head_dim * dtype.itemsize
+    kv = 2 * spec.n_layers * kv_heads(spec, world_size) * spec.head_dim * dtype.itemsize
     return Report(
         path=str(checkpoint.path),
         format=spec.format,

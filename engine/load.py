@@ -25,27 +25,36 @@ def load_model(
     _fill_output(model, checkpoint, config)
     for number, block in enumerate(model.blocks):
         block.to_empty(device=device)
-        _fill_block(block, f"layers.{number}", checkpoint, config.rank)
+        _fill_block(block, f"layers.{number}", checkpoint, config)
         if finish_block is not None:
             finish_block(block)
     model.rope = rope_table(spec, config.max_context, device)
     return model.eval()
 
 
-def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, rank: int) -> None:
+def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: EngineConfig) -> None:
+    spec, rank = checkpoint.spec, config.rank
     q, kv, ffn = block.heads * block.head_dim, block.kv_heads * block.head_dim, block.ffn
-    qkv, gate_up = block.wqkv.weight, block.w13.weight
+    kv_start = rank * spec.n_kv_heads // config.world_size * block.head_dim
+    qkv, gate_up, down = block.wqkv.weight, block.w13.weight, block.w2.weight
+    # Columns of this rank that the model has. Padding, where there is any, is zeros: it adds nothing to the sum.
+    start = min(rank * ffn, spec.ffn_dim)
+    real = min(ffn, spec.ffn_dim - start)
+    if real < ffn:
+        gate_up.zero_()
+        down.zero_()
     parts = (
         ("attention.wq", qkv[:q], 0, rank * q),
-        ("attention.wk", qkv[q : q + kv], 0, rank * kv),
-        ("attention.wv", qkv[q + kv :], 0, rank * kv),
+        ("attention.wk", qkv[q : q + kv], 0, kv_start),
+        ("attention.wv", qkv[q + kv :], 0, kv_start),
         ("attention.wo", block.wo.weight, 1, rank * q),
-        ("feed_forward.w1", gate_up[:ffn], 0, rank * ffn),
-        ("feed_forward.w3", gate_up[ffn:], 0, rank * ffn),
-        ("feed_forward.w2", block.w2.weight, 1, rank * ffn),
+        ("feed_forward.w1", gate_up[:real], 0, start),
+        ("feed_forward.w3", gate_up[ffn : ffn + real], 0, start),
+        ("feed_forward.w2", down[:, :real], 1, start),
     )
-    for name, out, dim, start in parts:
-        checkpoint.copy_into(f"{prefix}.{name}.weight", out, dim=dim, start=start)
+    for name, out, dim, first in parts:
+        if out.numel():
+            checkpoint.copy_into(f"{prefix}.{name}.weight", out, dim=dim, start=first)
     checkpoint.copy_into(f"{prefix}.attention_norm.weight", block.attention_norm.weight)
     checkpoint.copy_into(f"{prefix}.ffn_norm.weight", block.ffn_norm.weight)
 

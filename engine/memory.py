@@ -8,6 +8,7 @@ import torch
 from engine.checkpoint import ModelSpec
 from engine.config import EngineConfig
 from engine.errors import ConfigError
+from engine.parallel import kv_heads
 
 GPU_SHARE = 0.94  # of a GPU's memory; the rest is for the driver, graphs and fragmentation
 CPU_SHARE = 0.25  # of the memory that is free at start
@@ -19,7 +20,7 @@ _GIB = 1 << 30
 def kv_bytes_per_page(spec: ModelSpec, config: EngineConfig, item: int | None = None) -> int:
     """Bytes that one page takes on one rank, all layers, keys and values."""
     item = item or (config.dtype.itemsize if config.kv_dtype == "auto" else 1)
-    return 2 * spec.n_layers * config.page * (spec.n_kv_heads // config.world_size) * spec.head_dim * item
+    return 2 * spec.n_layers * config.page * kv_heads(spec, config.world_size) * spec.head_dim * item
 
 
 def available_bytes(device: torch.device) -> int:

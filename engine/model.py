@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.checkpoint import ModelSpec
-from engine.parallel import ColumnLinear, Embedding, OutputLinear, RowLinear, check_divisible
+from engine.parallel import ColumnLinear, Embedding, OutputLinear, RowLinear, check_divisible, ffn_width, kv_heads
 
 
 class Attend(Protocol):
@@ -41,8 +41,8 @@ class Block(nn.Module):
 
     def __init__(self, spec: ModelSpec, world_size: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.heads, self.kv_heads = spec.n_heads // world_size, spec.n_kv_heads // world_size
-        self.head_dim, self.ffn = spec.head_dim, spec.ffn_dim // world_size
+        self.heads, self.kv_heads = spec.n_heads // world_size, kv_heads(spec, world_size)
+        self.head_dim, self.ffn = spec.head_dim, ffn_width(spec, world_size)
         rows = (self.heads + 2 * self.kv_heads) * self.head_dim
         self.attention_norm = RMSNorm(spec.dim, spec.norm_eps, dtype)
         self.wqkv = ColumnLinear(spec.dim, rows, world_size=world_size, dtype=dtype)
@@ -86,7 +86,7 @@ class Transformer(nn.Module):
 
     @property
     def kv_heads(self) -> int:
-        return self.spec.n_kv_heads // self.world_size
+        return kv_heads(self.spec, self.world_size)
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Token ids and positions, both [T] -> hidden states after the last norm, [T, dim]."""

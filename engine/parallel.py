@@ -21,18 +21,40 @@ from torch import Tensor, nn
 from engine.checkpoint import ModelSpec
 from engine.errors import ConfigError
 
+_ALIGN = 16  # columns; what a GPU's matrix products like
+
 
 def check_divisible(spec: ModelSpec, world_size: int) -> None:
-    """Heads, key/value heads and the feed-forward width must divide by the number of ranks."""
-    sizes = {"heads": spec.n_heads, "key/value heads": spec.n_kv_heads, "feed-forward width": spec.ffn_dim}
-    if any(size % world_size for size in sizes.values()):
-        works = [n for n in range(1, spec.n_heads + 1) if not any(size % n for size in sizes.values())]
-        listed = ", ".join(f"{size} {name}" for name, size in sizes.items())
+    """The ranks must divide the heads, and a rank's query heads need whole key/value heads to look at.
+
+    Several ranks may hold the same key/value head. Every other width is padded where it does not come out even.
+    """
+    works = [n for n in range(1, spec.n_heads + 1) if _divides(spec, n)]
+    if world_size not in works:
         raise ConfigError(
             "--nproc-per-node",
-            expected=f"one of {', '.join(map(str, works))} (the model has {listed})",
+            expected=f"one of {', '.join(map(str, works))} "
+            f"(the model has {spec.n_heads} heads, {spec.n_kv_heads} key/value heads)",
             found=str(world_size),
         )
+
+
+def _divides(spec: ModelSpec, world_size: int) -> bool:
+    shared = spec.n_kv_heads % world_size == 0 or world_size % spec.n_kv_heads == 0
+    return spec.n_heads % world_size == 0 and shared
+
+
+def kv_heads(spec: ModelSpec, world_size: int) -> int:
+    """Key/value heads on each rank; with more ranks than heads, each head is on several."""
+    return max(1, spec.n_kv_heads // world_size)
+
+
+def ffn_width(spec: ModelSpec, world_size: int) -> int:
+    """Columns of the feed-forward layer on each rank. Where they do not come out even, the last ranks hold zeros."""
+    if spec.ffn_dim % world_size == 0:
+        return spec.ffn_dim // world_size
+    share = -(-spec.ffn_dim // world_size)
+    return _ALIGN * -(-share // _ALIGN)
 
 
 def start_groups(world_size: int, *, nccl: bool) -> None:
