@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import discord
@@ -119,6 +119,8 @@ class GuildLlama(discord.Client):
             chunk_guilds_at_startup=False,
             max_messages=None,
         )
+        parsers = self._connection.parsers
+        parsers.update({event: _survived(event, parse) for event, parse in parsers.items() if event != "READY"})
         self.gate = Gate(parts.guilds)
         self._upkeep = upkeep
         self.tree = Tree(self)
@@ -155,7 +157,6 @@ class GuildLlama(discord.Client):
                 why = _REFUSALS.get(code, f"cannot be used: Discord's gateway closed with code {code}")
                 raise ConfigError(_TOKEN, why, _NEW_TOKEN) from None
             except Exception:
-                # One event that nobody can read must not end the conversation with all guilds.
                 log.exception("the gateway connection failed; trying again")
                 await asyncio.sleep(5)
 
@@ -268,6 +269,18 @@ class GuildLlama(discord.Client):
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _survived(event: str, parse: Callable[[Any], None]) -> Callable[[Any], None]:
+    """One event that discord.py cannot read must not end the connection to all guilds, and the session with it."""
+
+    def read(data: Any) -> None:
+        try:
+            parse(data)
+        except Exception:
+            log.exception("an event could not be read and was passed over", gateway_event=event)
+
+    return read
 
 
 def _field(interaction: discord.Interaction[Any], name: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bot.errors import EXIT_CONFIG, BotError, ConfigError
+from models.types import LARGEST_ID
 
 if TYPE_CHECKING:
     from bot.settings import Settings
@@ -25,9 +26,13 @@ app = typer.Typer(
 persona_app = typer.Typer(help="Who the bot is, for a guild or for one member in it.", no_args_is_help=True)
 app.add_typer(persona_app, name="persona")
 
-Guild = Annotated[int, typer.Option("--guild", "-g", min=0, help="The guild's id; 0 stands for direct messages.")]
-User = Annotated[int, typer.Option("--user", "-u", min=0, help="The member's id.")]
-OneUser = Annotated[int | None, typer.Option("--user", "-u", min=0, help="This member's own persona in the guild.")]
+Guild = Annotated[
+    int, typer.Option("--guild", "-g", min=0, max=LARGEST_ID, help="The guild's id; 0 stands for direct messages.")
+]
+User = Annotated[int, typer.Option("--user", "-u", min=0, max=LARGEST_ID, help="The member's id.")]
+OneUser = Annotated[
+    int | None, typer.Option("--user", "-u", min=0, max=LARGEST_ID, help="This member's own persona in the guild.")
+]
 
 
 @app.command()

@@ -24,6 +24,7 @@ from models.database import Database
 from models.migrate import check_revision, head_revision, upgrade
 from models.queries import inspection
 from models.queries.inspection import DialogLine, TurnLine
+from models.types import LARGEST_ID
 from models.urls import shown_url
 
 db_app = typer.Typer(help="Look into the database, check it, move it.", no_args_is_help=True)
@@ -89,9 +90,11 @@ def guilds_command(as_json: AsJson = False) -> None:
 
 @db_app.command("dialogs")
 def dialogs_command(
-    guild: Annotated[int | None, typer.Option(help="Only this guild; 0 is direct messages.")] = None,
-    user: Annotated[int | None, typer.Option(help="Only this user.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the last active first.")] = 50,
+    guild: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST_ID, help="Only this guild; 0 is direct messages.")
+    ] = None,
+    user: Annotated[int | None, typer.Option(min=0, max=LARGEST_ID, help="Only this user.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=LARGEST_ID, help="At most so many, the last active first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """The dialogs, the last active first."""
@@ -112,7 +115,9 @@ def dialogs_command(
 
 
 @db_app.command("show")
-def show_command(dialog: Annotated[int, typer.Argument(help="Dialog id.")], as_json: AsJson = False) -> None:
+def show_command(
+    dialog: Annotated[int, typer.Argument(max=LARGEST_ID, help="Dialog id.")], as_json: AsJson = False
+) -> None:
     """One dialog with every turn."""
     line, turns = _dialog(dialog)
     if as_json:
@@ -128,7 +133,7 @@ def show_command(dialog: Annotated[int, typer.Argument(help="Dialog id.")], as_j
 
 @db_app.command("export")
 def export_command(
-    dialog: Annotated[int, typer.Argument(help="Dialog id.")],
+    dialog: Annotated[int, typer.Argument(max=LARGEST_ID, help="Dialog id.")],
     format_: Annotated[Format, typer.Option("--format", help="Markdown to read or JSON to process.")] = Format.md,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file instead of the terminal.")] = None,
     as_json: AsJson = False,

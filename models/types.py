@@ -15,6 +15,7 @@ TurnStatus = Literal["pending", "done", "failed", "interrupted"]
 DialogScope = Literal["user", "channel", "thread"]
 
 DIRECT_MESSAGES = 0  # the guild_id of a conversation outside every guild; NULL would never collide in a unique index
+LARGEST_ID = (1 << 63) - 1  # a database's integers; snowflakes stay below it
 
 
 @dataclass(frozen=True, slots=True)

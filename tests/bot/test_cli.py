@@ -256,6 +256,16 @@ def _change(path: Path, statement: str) -> None:
         connection.execute(statement)
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["chat -m hi --guild", "chat -m hi --user", "persona show -g", "db dialogs --guild", "db show", "db export"],
+)
+def test_an_id_that_no_database_can_store_is_wrong_usage(command: str):
+    result = CliRunner().invoke(app, [*command.split(), str(1 << 63)])
+    assert result.exit_code == 2
+    assert "9223372036854775807" in result.output
+
+
 class TestPersona:
     """In this process: these commands need no engine."""
 

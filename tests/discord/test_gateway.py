@@ -61,6 +61,16 @@ async def test_case_22_an_interaction_of_the_outage_is_answered_after_the_resume
     assert running.reply() == "Meanwhile"
 
 
+async def test_an_event_that_nobody_can_read_costs_nothing_else(here: World) -> None:
+    guild, ann = await here.member()
+    identifies = here.discord.gateway.identifies
+    await here.discord.gateway.dispatch("INTERACTION_CREATE", {"id": "1", "type": 2, "token": "t"})
+    await here.discord.gateway.dispatch("GUILD_CREATE", {"id": "none"})
+    assert (await here.ask(guild, ann, "Hello")).reply() == "You said: Hello"
+    assert here.discord.gateway.identifies == identifies
+    assert here.bot.log().count("could not be read") == 2
+
+
 async def test_a_session_that_cannot_be_resumed_begins_anew(here: World) -> None:
     guild, ann = await here.member()
     identifies = here.discord.gateway.identifies
