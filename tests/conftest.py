@@ -7,6 +7,7 @@ engine run where no database is installed.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import uuid
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from models.database import Database
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 def pytest_configure(config: pytest.Config) -> None:
     # pytest-alembic's own collector does not know pytest 9; its tests are called from tests/migrations instead.
     config.option.pytest_alembic_tests_path = "tests/migrations"
+    # Triton decides when a kernel is defined whether it is interpreted, so this comes before any import of one.
+    if not Path("/dev/nvidiactl").exists():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+    # A busy machine is no finding.
+    settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
