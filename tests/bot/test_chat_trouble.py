@@ -74,7 +74,7 @@ class TestTrouble:
         assert (await say(chat, "again")).saved
         assert [turn.status for turn in await turns(database)] == ["failed", "done"]
 
-    async def test_silence_ends_after_the_timeout(self, make_chat: MakeChat, engine: FakeEngine, database: Database):
+    async def test_fault_25_silence_ends_after_the_timeout(self, make_chat: MakeChat, engine: FakeEngine, database: Database):
         chat = make_chat(reply_timeout=0.3)
         engine.reply(*"slow but steady", pace=0.05)
         assert (await say(chat, "steady")).text == "slow but steady"
@@ -166,7 +166,7 @@ class TestTrouble:
 
 
 class TestContext:
-    async def test_the_oldest_pairs_go_until_the_prompt_fits(self, make_chat: MakeChat, engine: FakeEngine):
+    async def test_fault_29_the_oldest_pairs_go_until_the_prompt_fits(self, make_chat: MakeChat, engine: FakeEngine):
         engine.context = engine.max_model_len = 200
         chat = make_chat(max_reply_tokens=60)
         for number in range(10):

@@ -111,7 +111,7 @@ async def test_without_a_prompt_a_form_opens(here: World, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["persona set", "persona show", "persona clear"])
-async def test_case_33_a_guilds_persona_is_refused_to_members_and_in_direct_messages(here: World, command: str) -> None:
+async def test_fault_33_a_guilds_persona_is_refused_to_members_and_in_direct_messages(here: World, command: str) -> None:
     guild, ann = await here.member()
     boss = here.discord.user("boss")
     guild.managers.add(boss.id)
@@ -152,7 +152,7 @@ async def test_reset_says_how_much_is_forgotten(here: World) -> None:
     assert "nothing to forget" in (await here.use(guild, ann, "reset")).reply()
 
 
-async def test_case_9_reset_during_a_reply_shows_it_and_forgets_it(here: World) -> None:
+async def test_fault_09_reset_during_a_reply_shows_it_and_forgets_it(here: World) -> None:
     guild, ann = await here.member()
     here.engine.hang("I was ", "saying…")
     running = await here.discord.chat(guild, ann, "Tell me")
@@ -193,7 +193,7 @@ async def test_help_shows_what_this_person_may_use(here: World) -> None:
 @pytest.mark.parametrize(
     ("text", "said"), [("   ", "empty"), ("a\x00b", "NUL"), ("x" * 4001, "the limit is 4,000")], ids=str.__len__
 )
-async def test_case_41_a_message_that_cannot_be_is_refused_with_an_error_id(here: World, text: str, said: str) -> None:
+async def test_fault_41_a_message_that_cannot_be_is_refused_with_an_error_id(here: World, text: str, said: str) -> None:
     guild, ann = await here.member()
     asked_before = len(here.engine.requests)
     refused = await here.ask(guild, ann, text)
@@ -205,7 +205,7 @@ async def test_case_41_a_message_that_cannot_be_is_refused_with_an_error_id(here
     assert len(here.engine.requests) == asked_before
 
 
-async def test_case_30_a_persona_over_the_limit_is_refused_at_both_entrances(here: World) -> None:
+async def test_fault_30_a_persona_over_the_limit_is_refused_at_both_entrances(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
     refused = await here.use(guild, boss, "persona set", prompt="x" * 6000)
     assert "the limit is 4,000" in refused.reply()

@@ -78,13 +78,13 @@ async def test_cases_1_and_2_killed_at_a_named_point(
         assert len(asked.messages()) == 1
 
 
-async def test_case_3_killed_at_any_moment(database_url: str, tmp_path: Path) -> None:
+async def test_fault_03_killed_at_any_moment(database_url: str, tmp_path: Path) -> None:
     await kill_again_and_again(database_url, tmp_path, kills=3, seed=7)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-async def test_case_3_killed_at_any_moment_200_times(database_url: str, tmp_path: Path) -> None:
+async def test_fault_03_killed_at_any_moment_200_times(database_url: str, tmp_path: Path) -> None:
     await kill_again_and_again(database_url, tmp_path, kills=200, seed=11)
 
 

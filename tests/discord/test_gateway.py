@@ -24,7 +24,7 @@ def turns(here: World, asked: Interaction) -> list[tuple[object, ...]]:
     return rows(here, "SELECT status, reply FROM turns WHERE interaction_id = ?", asked.id)
 
 
-async def test_case_8_a_replayed_interaction_is_answered_once(here: World) -> None:
+async def test_fault_08_a_replayed_interaction_is_answered_once(here: World) -> None:
     guild, ann = await here.member()
     gateway = here.discord.gateway
     asked = await here.ask(guild, ann, "Once")
@@ -43,7 +43,7 @@ async def test_case_8_a_replayed_interaction_is_answered_once(here: World) -> No
     assert len(here.engine.requests) == requests + 1
 
 
-async def test_case_22_an_interaction_of_the_outage_is_answered_after_the_resume(here: World) -> None:
+async def test_fault_22_an_interaction_of_the_outage_is_answered_after_the_resume(here: World) -> None:
     guild, ann = await here.member()
     here.engine.hang("Meanwhile")
     running = await here.discord.chat(guild, ann, "Before")
@@ -81,7 +81,7 @@ async def test_a_session_that_cannot_be_resumed_begins_anew(here: World) -> None
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, 10062), (400, 40060), (403, 50013)])
-async def test_case_19_an_interaction_that_cannot_be_acknowledged_is_dropped(
+async def test_fault_19_an_interaction_that_cannot_be_acknowledged_is_dropped(
     here: World, status: int, code: int
 ) -> None:
     guild, ann = await here.member()
@@ -94,7 +94,7 @@ async def test_case_19_an_interaction_that_cannot_be_acknowledged_is_dropped(
     assert len(here.engine.requests) == requests + 1
 
 
-async def test_case_19_a_late_acknowledgement_ends_before_anything_is_stored(here: World) -> None:
+async def test_fault_19_a_late_acknowledgement_ends_before_anything_is_stored(here: World) -> None:
     guild, ann = await here.member()
     here.discord.fail("POST", "/callback", delay=3.2)
     asked = await here.discord.chat(guild, ann, "Late")
@@ -104,7 +104,7 @@ async def test_case_19_a_late_acknowledgement_ends_before_anything_is_stored(her
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])
-async def test_case_7_a_lost_acknowledgement_is_not_built_upon(here: World, lost: str) -> None:
+async def test_fault_07_a_lost_acknowledgement_is_not_built_upon(here: World, lost: str) -> None:
     guild, ann = await here.member()
     requests = len(here.engine.requests)
     here.discord.fail("POST", "/callback", lose=lost)
@@ -115,7 +115,7 @@ async def test_case_7_a_lost_acknowledgement_is_not_built_upon(here: World, lost
     assert len(here.engine.requests) == requests + 1
 
 
-async def test_case_35_a_guild_that_throws_the_bot_out_is_marked_and_an_outage_is_not(here: World) -> None:
+async def test_fault_35_a_guild_that_throws_the_bot_out_is_marked_and_an_outage_is_not(here: World) -> None:
     guild, ann = await here.member()
     other, bob = await here.member("bob")
     await here.ask(guild, ann, "Hello")
@@ -134,7 +134,7 @@ async def test_case_35_a_guild_that_throws_the_bot_out_is_marked_and_an_outage_i
     assert (await here.ask(guild, ann, "Back again")).reply() == "You said: Back again"
 
 
-async def test_case_45_no_token_is_in_the_log(here: World) -> None:
+async def test_fault_45_no_token_is_in_the_log(here: World) -> None:
     guild, ann = await here.member()
     asked = await here.ask(guild, ann, "A secret message")
     log = here.bot.log()

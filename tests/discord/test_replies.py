@@ -41,7 +41,7 @@ async def test_a_quick_reply_takes_a_single_edit(here: World) -> None:
     assert [text for _, text in asked.messages()[0].edits] == ["Quick as a flash."]
 
 
-async def test_case_42_a_long_reply_is_split_with_its_code_whole(here: World) -> None:
+async def test_fault_42_a_long_reply_is_split_with_its_code_whole(here: World) -> None:
     guild, ann = await here.member()
     code = "".join(f"print({number})\n" for number in range(250))
     text = f"Here you are:\n\n```python\n{code}```\nThat is all."
@@ -80,7 +80,7 @@ async def test_a_model_that_says_nothing(here: World, said: str) -> None:
     assert [message["content"] for message in here.engine.requests[-1].messages[1:]] == ["And now?"]
 
 
-async def test_case_32_nobody_is_mentioned_by_what_the_model_says(here: World) -> None:
+async def test_fault_32_nobody_is_mentioned_by_what_the_model_says(here: World) -> None:
     guild, ann = await here.member()
     here.engine.reply("@everyone <@1> <@&2> @here " * 200)
     asked = await here.ask(guild, ann, "@everyone")
@@ -88,7 +88,7 @@ async def test_case_32_nobody_is_mentioned_by_what_the_model_says(here: World) -
     assert [message.allowed_mentions for message in asked.messages()] == [{"parse": []}] * 3
 
 
-async def test_case_18_edits_that_meet_429_are_coalesced_and_the_last_text_is_exact(here: World) -> None:
+async def test_fault_18_edits_that_meet_429_are_coalesced_and_the_last_text_is_exact(here: World) -> None:
     guild, ann = await here.member()
     here.discord.fail("PATCH", "@original", times=3, retry_after=1.2)
     here.engine.reply(*(f"{number} " for number in range(40)), pace=0.05)
@@ -110,7 +110,7 @@ async def test_the_rate_limit_of_follow_ups_is_kept(here: World) -> None:
     assert here.discord.rest.too_many - before <= 2
 
 
-async def test_case_18_a_reply_is_stored_while_discord_makes_it_wait(here: World) -> None:
+async def test_fault_18_a_reply_is_stored_while_discord_makes_it_wait(here: World) -> None:
     guild, ann = await here.member()
     here.engine.reply("Patience.")
     here.discord.fail("PATCH", "@original", times=2, retry_after=2.0)
@@ -123,13 +123,13 @@ async def test_case_18_a_reply_is_stored_while_discord_makes_it_wait(here: World
     assert asked.reply() == "Patience."
 
 
-async def test_case_18_a_final_text_outlasts_the_patience_of_discord_py(here: World) -> None:
+async def test_fault_18_a_final_text_outlasts_the_patience_of_discord_py(here: World) -> None:
     guild, ann = await here.member()
     here.discord.fail("PATCH", "@original", times=7, retry_after=0.05)
     assert (await here.ask(guild, ann, "Are you there?")).reply() == "You said: Are you there?"
 
 
-async def test_case_22_a_final_edit_survives_a_discord_that_stumbles(here: World) -> None:
+async def test_fault_22_a_final_edit_survives_a_discord_that_stumbles(here: World) -> None:
     guild, ann = await here.member()
     here.discord.fail("PATCH", "@original", status=500)
     here.discord.fail("PATCH", "@original", status=502)
@@ -143,7 +143,7 @@ async def test_a_final_edit_survives_a_lost_connection(here: World) -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 50027), (404, 10015)])
-async def test_case_20_a_reply_whose_token_died_is_posted_in_the_channel(here: World, status: int, code: int) -> None:
+async def test_fault_20_a_reply_whose_token_died_is_posted_in_the_channel(here: World, status: int, code: int) -> None:
     guild, ann = await here.member()
     here.discord.fail("PATCH", "@original", times=99, status=status, code=code)
     here.engine.reply("It took me a while, @everyone.")
@@ -157,7 +157,7 @@ async def test_case_20_a_reply_whose_token_died_is_posted_in_the_channel(here: W
     assert "It took me a while" in str(here.engine.requests[-1].messages)
 
 
-async def test_case_20_after_fifteen_minutes_the_channel_gets_the_rest(here: World) -> None:
+async def test_fault_20_after_fifteen_minutes_the_channel_gets_the_rest(here: World) -> None:
     guild, ann = await here.member()
     here.engine.hang("Thinking")
     asked = await here.discord.chat(guild, ann, "Think for long")
@@ -196,7 +196,7 @@ async def test_where_the_bot_may_not_post_it_does_not_try(here: World) -> None:
     assert here.discord.sent("POST", f"/channels/{guild.channel.id}/") == []
 
 
-async def test_case_21_a_deleted_message_ends_the_generation(here: World) -> None:
+async def test_fault_21_a_deleted_message_ends_the_generation(here: World) -> None:
     guild, ann = await here.member()
     here.engine.reply(*(["more "] * 400), pace=0.05)
     asked = await here.discord.chat(guild, ann, "Talk for long")
@@ -256,7 +256,7 @@ async def test_an_engine_that_dies_during_a_reply_leaves_one_private_sentence(he
     assert "Say it all" not in str(here.engine.requests[-1].messages)
 
 
-async def test_case_5_two_questions_of_one_person_are_answered_in_order(here: World) -> None:
+async def test_fault_05_two_questions_of_one_person_are_answered_in_order(here: World) -> None:
     guild, ann = await here.member()
     here.engine.hang("First")
     first = await here.discord.chat(guild, ann, "One")

@@ -31,7 +31,7 @@ def only_line(bot: BotProcess) -> str:
 
 
 @pytest.mark.parametrize("token", ["", "   ", "wrong.token.here"])
-async def test_case_44_a_bad_token_ends_in_one_line_and_78(sqlite_url: str, tmp_path: Path, token: str) -> None:
+async def test_fault_44_a_bad_token_ends_in_one_line_and_78(sqlite_url: str, tmp_path: Path, token: str) -> None:
     async with world(sqlite_url, tmp_path, ready=False, DISCORD_TOKEN=token) as here:
         assert await here.bot.wait() == 78
         assert "GUILDLLAMA_DISCORD_TOKEN" in only_line(here.bot)
@@ -39,7 +39,7 @@ async def test_case_44_a_bad_token_ends_in_one_line_and_78(sqlite_url: str, tmp_
 
 
 @pytest.mark.parametrize("code", [4004, 4014])
-async def test_case_44_a_gateway_that_refuses_ends_in_one_line_and_78(
+async def test_fault_44_a_gateway_that_refuses_ends_in_one_line_and_78(
     sqlite_url: str, tmp_path: Path, code: int
 ) -> None:
     def refuse(discord: FakeDiscord) -> None:
@@ -74,7 +74,7 @@ async def test_a_stop_before_anything_works_is_a_clean_end(sqlite_url: str, tmp_
         assert "Traceback" not in here.bot.log()
 
 
-async def test_case_44_without_an_engine_the_bot_says_so_and_answers_once_there_is_one(
+async def test_fault_44_without_an_engine_the_bot_says_so_and_answers_once_there_is_one(
     sqlite_url: str, tmp_path: Path
 ) -> None:
     async with world(sqlite_url, tmp_path, ready=False) as here:
@@ -110,7 +110,7 @@ async def test_commands_are_registered_only_when_they_differ(fresh: World) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_case_4_a_running_reply_may_end_and_new_ones_are_refused(fresh: World, number: signal.Signals) -> None:
+async def test_fault_04_a_running_reply_may_end_and_new_ones_are_refused(fresh: World, number: signal.Signals) -> None:
     guild, ann = await fresh.member()
     bob = fresh.discord.user("bob")
     fresh.engine.hang("Let me ", "finish")
@@ -131,7 +131,7 @@ async def test_case_4_a_running_reply_may_end_and_new_ones_are_refused(fresh: Wo
         assert sign not in fresh.bot.log()
 
 
-async def test_case_4_a_reply_that_takes_too_long_is_cut_off_and_says_so(fresh: World) -> None:
+async def test_fault_04_a_reply_that_takes_too_long_is_cut_off_and_says_so(fresh: World) -> None:
     guild, ann = await fresh.member()
     fresh.engine.hang("I will never ", "finish")
     running = await fresh.discord.chat(guild, ann, "Go on")
@@ -145,7 +145,7 @@ async def test_case_4_a_reply_that_takes_too_long_is_cut_off_and_says_so(fresh: 
     assert "Go on" not in str(fresh.engine.requests[-1].messages)
 
 
-async def test_case_45_no_token_is_in_the_log_at_its_most_talkative(fresh: World) -> None:
+async def test_fault_45_no_token_is_in_the_log_at_its_most_talkative(fresh: World) -> None:
     guild, ann = await fresh.member()
     fresh.discord.fail("PATCH", "@original", retry_after=0.2)
     asked = await fresh.ask(guild, ann, "A secret message")
@@ -171,7 +171,7 @@ async def test_a_heartbeat_goes_on_while_replies_are_written(sqlite_url: str, tm
         assert here.discord.gateway.connected[0].heartbeats >= 4
 
 
-async def test_case_7_two_bots_with_one_token_answer_each_interaction_once(fresh: World) -> None:
+async def test_fault_07_two_bots_with_one_token_answer_each_interaction_once(fresh: World) -> None:
     await fresh.start_bot()
     guild, ann = await fresh.member()
     people = [ann, *(fresh.discord.user(f"member{number}") for number in range(7))]
@@ -211,7 +211,7 @@ async def test_a_database_that_is_not_ours_is_refused(tmp_path: Path, sqlite_tem
         assert "GUILDLLAMA_DATABASE_URL" in only_line(here.bot)
 
 
-async def test_case_6_who_does_not_fit_into_the_queue_is_told_so_at_once(sqlite_url: str, tmp_path: Path) -> None:
+async def test_fault_06_who_does_not_fit_into_the_queue_is_told_so_at_once(sqlite_url: str, tmp_path: Path) -> None:
     async with world(sqlite_url, tmp_path, MAX_WAITING="3") as here:
         here.engine.default = lambda request: Script(deltas=(f"You said: {request.last}",), pace=3.0)
         guild, _ = await here.member()

@@ -110,7 +110,7 @@ async def test_the_second_time_the_prefix_is_cached(engine: Engine) -> None:
     assert (again.usage.cached_tokens, other.usage.cached_tokens) == (48, 0)
 
 
-def test_sampling_depends_on_the_seed_and_on_nothing_else(engine: Engine, checkpoint: Checkpoint) -> None:
+def test_fault_28_sampling_depends_on_the_seed_and_on_nothing_else(engine: Engine, checkpoint: Checkpoint) -> None:
     params = SamplingParams(temperature=1.0, top_p=0.95, max_tokens=30, seed=7)
     fresh = Engine.start(configure(checkpoint, seed=99), checkpoint)
     expected = fresh.submit(prompt(3), params).result(30)

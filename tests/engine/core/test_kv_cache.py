@@ -37,7 +37,7 @@ def test_full_pages_are_reused_but_the_last_token_is_computed() -> None:
     assert serve(cache, "a", [*range(8), 99, 10, 11, 12]) == 4
 
 
-def test_tenants_share_nothing() -> None:
+def test_fault_28_tenants_share_nothing() -> None:
     cache = KVCache(16, PAGE)
     serve(cache, "a", list(range(12)))
     assert serve(cache, "b", list(range(12))) == 12

@@ -22,7 +22,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("heartbeat", [0.5, 0.0])
-def test_an_idle_night_needs_the_heartbeat(model: str, heartbeat: float) -> None:
+def test_fault_24_an_idle_night_needs_the_heartbeat(model: str, heartbeat: float) -> None:
     """Three timeouts of silence: answered with the heartbeat, and only with it."""
     timing = {"heartbeat": heartbeat, "group_timeout": 2.0, "step_timeout": 4.0}
     with World(2, "serve", model=model, silence=6.5, config=timing) as world:
@@ -46,7 +46,7 @@ def test_a_killed_follower_fails_the_reply_and_ends_the_group(model: str) -> Non
         assert world.code(0, 10 - (time.monotonic() - killed)) == 1
 
 
-def test_a_hung_follower_is_noticed_and_taken_along(model: str) -> None:
+def test_fault_25_a_hung_follower_is_noticed_and_taken_along(model: str) -> None:
     with World(2, "serve", model=model, length=LONG, config={"step_timeout": 3.0}) as world:
         world.wait_for("tokens 3")
         world.signal(1, signal.SIGSTOP)
@@ -89,7 +89,7 @@ def test_a_mistake_that_one_rank_alone_can_see_stops_all(tmp_path: Path) -> None
     assert "NaN or infinity in output.weight" in world.said[1][-1]
 
 
-def test_a_failing_step_of_one_rank_ends_all(model: str) -> None:
+def test_fault_26_a_failing_step_of_one_rank_ends_all(model: str) -> None:
     with World(2, "serve", model=model, length=LONG, config={"max_batch": 1}, break_rank=1) as world:
         world.wait_for("failed", 30)
         assert world.codes(15) == [1, 1]

@@ -59,7 +59,7 @@ PARAMS: list[tuple[object, str]] = [
 
 
 @pytest.mark.parametrize(("change", "problem"), PARAMS)
-def test_params(tmp_path: Path, change: object, problem: str) -> None:
+def test_fault_37_params(tmp_path: Path, change: object, problem: str) -> None:
     path = write_meta(tmp_path)
     if isinstance(change, dict):
         settings = {k: value for k, value in (params(Tiny()) | change).items() if value is not None or k not in change}
@@ -68,7 +68,7 @@ def test_params(tmp_path: Path, change: object, problem: str) -> None:
     refuse(path, problem)
 
 
-def test_missing_shards(tmp_path: Path) -> None:
+def test_fault_37_missing_shards(tmp_path: Path) -> None:
     path = write_meta(tmp_path, shards=3)
     (path / "consolidated.01.pth").rename(path / "elsewhere")
     refuse(path, r"consolidated\.01\.pth; found shards \[0, 2\] without it")
@@ -89,7 +89,7 @@ def test_missing_params_and_tokenizer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.99])
-def test_truncated_shard(tmp_path: Path, keep: float) -> None:
+def test_fault_37_truncated_shard(tmp_path: Path, keep: float) -> None:
     path = write_meta(tmp_path, shards=3)
     content = (path / "consolidated.01.pth").read_bytes()
     (path / "consolidated.01.pth").write_bytes(content[: int(keep * len(content))])
@@ -150,7 +150,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("form", ["archive", "bare"])
-def test_a_pickle_payload_does_not_run(tmp_path: Path, form: str) -> None:
+def test_fault_38_a_pickle_payload_does_not_run(tmp_path: Path, form: str) -> None:
     path = write_meta(tmp_path / "model")
     sentinel = tmp_path / "sentinel"
     content = {**weights(Tiny()), "payload": Payload((os.mkdir, str(sentinel)))}

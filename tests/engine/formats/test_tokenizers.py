@@ -77,7 +77,7 @@ MARKS = ["<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", 
 @given(
     parts=st.lists(st.sampled_from([*MARKS, "<", "|", ">", "<|", " ", "\0", "user\n", "im_start", "s>"]), max_size=12)
 )
-def test_text_never_becomes_a_control_token(tokenizer: Tokenizer, parts: list[str]) -> None:
+def test_fault_31_text_never_becomes_a_control_token(tokenizer: Tokenizer, parts: list[str]) -> None:
     controls = set()
     for name in MARKS:
         try:

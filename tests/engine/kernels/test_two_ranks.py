@@ -53,7 +53,7 @@ def ids(rank: int, world: int) -> list[dict[int, int]]:
     return [runner.collect(runner.launch(plan)) for plan in plans()[:STEPS]]
 
 
-def test_two_ranks_sample_what_one_does(tmp_path: Path) -> None:
+def test_fault_27_two_ranks_sample_what_one_does(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     ranks = [context.Process(target=work, args=(rank, str(tmp_path / "store"), answers)) for rank in range(2)]

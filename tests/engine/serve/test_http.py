@@ -202,7 +202,7 @@ async def test_errors_have_openai_s_shape(served: Served) -> None:
     assert not served.engine.submitted
 
 
-async def test_a_prompt_beyond_the_context_names_both_numbers(served: Served) -> None:
+async def test_fault_29_a_prompt_beyond_the_context_names_both_numbers(served: Served) -> None:
     for length, fits in ((CONTEXT - 8, True), (CONTEXT - 7, False), (CONTEXT * 20, False)):
         served.engine.replies = [b"x"]
         messages = [{"role": "user", "content": "a" * (length)}]

@@ -92,13 +92,13 @@ def kill_in_a_stream(client: openai.OpenAI, engine: EngineProcess) -> float:
     raise AssertionError(f"the stream ended without an error after {chunks} chunks")
 
 
-def test_a_killed_rank_is_an_error_and_a_restart(tmp_path: Path) -> None:
+def test_fault_23_a_killed_rank_is_an_error_and_a_restart(tmp_path: Path) -> None:
     kill_rounds(tmp_path, 3)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_twenty_killed_ranks(tmp_path: Path) -> None:
+def test_fault_23_twenty_killed_ranks(tmp_path: Path) -> None:
     kill_rounds(tmp_path, 20)
 
 
