@@ -74,7 +74,9 @@ class TestTrouble:
         assert (await say(chat, "again")).saved
         assert [turn.status for turn in await turns(database)] == ["failed", "done"]
 
-    async def test_fault_25_silence_ends_after_the_timeout(self, make_chat: MakeChat, engine: FakeEngine, database: Database):
+    async def test_fault_25_silence_ends_after_the_timeout(
+        self, make_chat: MakeChat, engine: FakeEngine, database: Database
+    ):
         chat = make_chat(reply_timeout=0.3)
         engine.reply(*"slow but steady", pace=0.05)
         assert (await say(chat, "steady")).text == "slow but steady"

@@ -111,7 +111,9 @@ async def test_without_a_prompt_a_form_opens(here: World, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["persona set", "persona show", "persona clear"])
-async def test_fault_33_a_guilds_persona_is_refused_to_members_and_in_direct_messages(here: World, command: str) -> None:
+async def test_fault_33_a_guilds_persona_is_refused_to_members_and_in_direct_messages(
+    here: World, command: str
+) -> None:
     guild, ann = await here.member()
     boss = here.discord.user("boss")
     guild.managers.add(boss.id)
