@@ -34,6 +34,7 @@ _WAITING = {
 _CONNECT_SECONDS = 5.0
 _SMALL_CALL_SECONDS = 15.0
 _HEALTH_SECONDS = 5.0
+_ANY_MODEL = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +140,8 @@ class EngineClient:
         try:
             answer = await self._openai.get("/models", cast_to=object, options={"timeout": _SMALL_CALL_SECONDS})
         except Exception as error:
-            if self._told_model and isinstance(error, openai.NotFoundError):
-                return self._told_model
+            if isinstance(error, openai.NotFoundError):  # no such list: a server of one model that minds no name
+                return self._told_model or _ANY_MODEL
             raise self._translated(error) from error
         served = _listed(answer)
         if self._told_model in served or (self._told_model and len(served) != 1):

@@ -92,6 +92,7 @@ class FakeEngine:
         self.api_key = api_key
         self.refused_fields = refused_fields
         self.healthy = True
+        self.lists_models = True  # a server without /v1/models takes any name
         self.overflow = "openai"  # whose wording a prompt that is too long gets: openai, vllm or llama.cpp
         self.context = max_model_len or 4096
         self.requests: list[Request] = []
@@ -173,6 +174,8 @@ class FakeEngine:
 
     async def _models(self, request: web.Request) -> web.Response:
         self.calls.append(request.path)
+        if not self.lists_models:
+            return web.json_response({"detail": "Not Found"}, status=404)
         if (refusal := self._unauthorised(request)) is not None:
             return refusal
         length = {} if self.max_model_len is None else {"max_model_len": self.max_model_len}
@@ -266,7 +269,7 @@ class FakeEngine:
         return _error(401, "Incorrect API key provided", code="invalid_api_key")
 
     def _problem(self, body: dict[str, Any]) -> web.Response | None:
-        if body.get("model") not in self.models:
+        if self.lists_models and body.get("model") not in self.models:
             return _error(404, f"The model `{body.get('model')}` does not exist.", code="model_not_found")
         unknown = (set(body) - OPTIONAL - {"model", "messages"}) | (set(body) & self.refused_fields)
         if unknown:

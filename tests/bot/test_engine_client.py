@@ -72,6 +72,13 @@ class TestModel:
             with pytest.raises(EngineRefused, match="does not exist"):
                 await ask(client)
 
+    async def test_a_server_that_lists_none_is_asked_all_the_same(self, engine: FakeEngine):
+        engine.lists_models = False
+        for told, used in ((None, "default"), ("llama", "llama")):
+            async with EngineClient(engine.url, model=told) as client:
+                assert (await ask(client))[0] == "You said: hello there"
+            assert engine.requests[-1].body["model"] == used
+
     async def test_none(self, engine: FakeEngine):
         engine.models = []
         async with EngineClient(engine.url) as client:
