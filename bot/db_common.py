@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bot.errors import EXIT_CONFIG, ConfigError
+from bot.screen import inert
 from bot.settings import Settings, load_settings
 from models.database import Database
 from models.errors import (
@@ -120,7 +121,7 @@ def _shown(cell: object) -> str:
         return "-"
     if isinstance(cell, datetime):
         return f"{cell:%Y-%m-%d %H:%M:%S}"
-    return str(cell)
+    return inert(str(cell))
 
 
 def _plain(value: object) -> object:

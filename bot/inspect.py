@@ -18,6 +18,7 @@ from bot.db_common import as_json as json_text
 from bot.db_common import one_line_errors, print_json, print_table, with_database
 from bot.db_export import dialog_data, dialog_markdown
 from bot.retention import limits_of, utc_now
+from bot.screen import inert
 from bot.settings import load_settings
 from models import cleanup
 from models.database import Database
@@ -142,7 +143,7 @@ def export_command(
     line, turns = _dialog(dialog)
     data = json_text(dialog_data(line, turns)) if as_json or format_ is Format.json else dialog_markdown(line, turns)
     if output is None:
-        sys.stdout.write(data)
+        sys.stdout.write(inert(data) if sys.stdout.isatty() else data)
     else:
         output.write_text(data, encoding="utf-8")
 

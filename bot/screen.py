@@ -16,6 +16,14 @@ from typing import IO, Protocol
 NOTICE_AFTER = 2.0
 """Whatever takes longer than this says so."""
 
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
+_PICTURES |= {127: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
+
+def inert(text: str) -> str:
+    """What others wrote, for a terminal: an escape sequence is shown, and does nothing."""
+    return text.translate(_PICTURES)
+
 
 class Screen(Protocol):
     """What the console writes to and reads from."""
@@ -67,7 +75,7 @@ class PlainScreen:
             asyncio.run_coroutine_threadsafe(lines.put(None), loop).result()
 
     def write(self, text: str) -> None:
-        self._out.write(text)
+        self._out.write(inert(text) if self._out.isatty() else text)
         self._out.flush()
 
     def line(self, text: str = "") -> None:
@@ -112,11 +120,11 @@ class TerminalScreen:
             return None
 
     def write(self, text: str) -> None:
-        self._console.print(text, end="", markup=False)
+        self._console.print(inert(text), end="", markup=False)
         sys.stdout.flush()
 
     def line(self, text: str = "") -> None:
-        self._console.print(text, markup=False)
+        self._console.print(inert(text), markup=False)
 
     def note(self, text: str) -> None:
         self._console.print(text, style="dim", markup=False)
@@ -141,4 +149,4 @@ class TerminalScreen:
 def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(inert(text))

@@ -36,7 +36,7 @@ def filled_url(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
                     begun = await queries.begin_turn(session, key=key, text=f"[red]hi[/red] {number}", limit=9, now=at)
                     done = TurnResult("# not a heading\nline two", 10, 5, "stop", 1, 2)
                     await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=done, now=at)
-                broken = await queries.begin_turn(session, key=key, text="fails", limit=9, now=at)
+                broken = await queries.begin_turn(session, key=key, text="fails \x1b[2J", limit=9, now=at)
                 await queries.fail_turn(
                     session, key=key, turn_id=broken.turn_id, status="failed", error_id="e-77", now=at
                 )
@@ -85,6 +85,7 @@ class TestLooking:
     def test_show_prints_text_as_it_is(self) -> None:
         shown = run("db", "show", "1")
         assert "[red]hi[/red] 0" in shown.stdout
+        assert "fails ␛[2J" in shown.stdout  # seen by the operator, without effect on the terminal
         data = run_json("db", "show", "1")
         assert isinstance(data, dict)
         assert [turn["status"] for turn in data["turns"]] == ["done", "done", "failed"]

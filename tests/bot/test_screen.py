@@ -89,6 +89,13 @@ async def test_a_conversation(terminal: Terminal, engine: FakeEngine):
     assert "Traceback" not in terminal.shown
 
 
+async def test_an_escape_sequence_in_a_reply_is_shown_and_does_nothing(terminal: Terminal, engine: FakeEngine):
+    engine.reply("a\x1b]0;title\x07", "\x9b2Jb")
+    await terminal.until("you ›")
+    terminal.type("Hello\r")
+    await terminal.until("a␛]0;title␇\ufffd2Jb")
+
+
 async def test_ctrl_d_leaves(terminal: Terminal, engine: FakeEngine):
     await terminal.until("you ›")
     terminal.type(CTRL_D)
