@@ -64,7 +64,7 @@ def engine_command(settings: Settings, uds: Path) -> list[str]:
         command += ["--max-seq-len", str(settings.max_seq_len)]
     if settings.device != "auto":
         command += ["--device", settings.device]
-    if settings.quantize != "none":
+    if settings.quantize != "auto":
         command += ["--quantize", settings.quantize]
     return command + shlex.split(settings.engine_args)
 

@@ -46,7 +46,7 @@ def boot(config: EngineConfig, checkpoint: Checkpoint, ranks: Ranks) -> Booted:
     if config.device.type == "cuda":
         torch.cuda.set_device(config.device)
     try:
-        model = _load(config, checkpoint)
+        model = load_packed(config, checkpoint)
         agree(1)
         runner = make_runner(config, model, agree)
         agree(1)
@@ -58,7 +58,7 @@ def boot(config: EngineConfig, checkpoint: Checkpoint, ranks: Ranks) -> Booted:
     return Booted(model, runner, warm_up(runner, config))
 
 
-def _load(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
+def load_packed(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
     """The model, its matrices packed as the device wants them."""
     if config.quantize == "none":
         return load_model(config, checkpoint)

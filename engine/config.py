@@ -11,7 +11,7 @@ from typing import Final
 import torch
 
 from engine.checkpoint import ModelSpec
-from engine.cpu_products import fast_bytes
+from engine.cpu_products import fast_bytes, fast_nibbles
 from engine.errors import ConfigError
 
 PAGE: Final = 16
@@ -125,11 +125,14 @@ def _dtype(wish: str, spec: ModelSpec, on_gpu: bool) -> torch.dtype:
 
 
 def _quantize(wish: str, spec: ModelSpec, on_gpu: bool, dtype: str) -> str:
-    """auto: float weights are computed as they are; a CPU keeps weights in 8 bits that came in 8 or fewer."""
+    """auto: float weights are computed as they are; a CPU keeps about as many bits as the file has."""
     if _one_of("--quantize", wish, QUANTIZE) != "auto":
         return wish
-    packs = spec.quantization is not None and not on_gpu and dtype == "auto"
-    return "int8" if packs and fast_bytes() else "none"
+    if spec.quantization is None or on_gpu or dtype != "auto":
+        return "none"
+    if spec.quantization.startswith("Q4") and fast_nibbles():  # most of its matrices
+        return "int4"
+    return "int8" if fast_bytes() else "none"
 
 
 def _threads(ranks: int) -> int:

@@ -44,8 +44,10 @@ def fast_bytes() -> bool:
 
 
 @cache
-def has_nibbles() -> bool:
-    """Whether this torch has products with 4-bit weights for this machine."""
+def fast_nibbles() -> bool:
+    """Whether this torch has products with 4-bit weights for this machine's vector instructions."""
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return False  # elsewhere they are slower than whole weights, or not there
     try:
         Packed4(torch.ones(64, 64))(torch.ones(1, 64))
     except (AttributeError, RuntimeError):
@@ -54,7 +56,11 @@ def has_nibbles() -> bool:
 
 
 class Packed8(nn.Module):
-    """y = x · Wᵀ with W in 8 bits, a scale for each of its rows, and x in 8 (or 7) bits, a scale for each token."""
+    """y = x · Wᵀ with W in 8 bits, a scale for each of its rows, and x in 16 (or 14) bits, a scale for each token.
+
+    x has two digits of a byte each, which go through the product as two rows: 8 bits are too few for the outliers in a
+    Llama's activations, and twice the rows cost little, as the time goes into reading W.
+    """
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -67,24 +73,34 @@ class Packed8(nn.Module):
         for at in range(0, len(weight), _BLOCK):
             part = slice(at, at + _BLOCK)
             rows[part] = (weight[part].float() / scale[part, None]).round_()
-        self._packed, self._scale = _prepack(rows), scale / reach
+        base = 2 * self._zero  # of the two digits; both have the same zero
+        self._reach = float(reach * (base + 1))
+        self._packed, self._scale = _prepack(rows), scale / self._reach
         self._zeros = torch.zeros(len(weight), dtype=torch.int64)
-        self._reach, self._middle = float(reach), torch.tensor(self._zero + 0.5)
+        self._middle = torch.tensor(self._zero * (base + 1) + 0.5)
+        self._base, self._shifts = base, torch.tensor([[[0]], [[base.bit_length() - 1]]], dtype=torch.int32)
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
         # A token of zeros divides 0 by 0; whatever bytes that gives are multiplied by its peak, 0, in the end. What is
         # not a number stays none, as it is in the peak.
         peak = wide.abs().amax(dim=-1, keepdim=True)
-        data = torch.add(self._middle, wide / peak, alpha=self._reach).to(torch.uint8)  # cutting off rounds here
-        return _product(data, self._zero, self._packed, self._scale, self._zeros).mul_(peak).to(x.dtype)
+        whole = torch.add(self._middle, wide / peak, alpha=self._reach).to(torch.int32)  # cutting off rounds here
+        if self._base == 256:  # the digits are the bytes that lie there
+            digits = whole.view(torch.uint8).view(*x.shape, 4)[..., :2].permute(2, 0, 1)
+        else:
+            digits = ((whole >> self._shifts) & (self._base - 1)).to(torch.uint8)
+        data = digits.reshape(-1, x.shape[-1])
+        low, high = _product(data, self._zero, self._packed, self._scale, self._zeros).view(2, len(x), -1)
+        return torch.add(low, high, alpha=self._base).mul_(peak).to(x.dtype)
 
 
 class Packed4(nn.Module):
-    """y = x · Wᵀ with W in 4 bits, a scale and a middle for each group of columns; x and the scales in bfloat16."""
+    """y = x · Wᵀ with W in 4 bits, a scale and a middle for each group of columns; x, y and the scales in bfloat16."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, out: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
+        self._out = out
         rows, columns = weight.shape
         nibbles = torch.empty(rows, columns, dtype=torch.int32)
         scales = torch.empty(columns // GROUP, rows, 2, dtype=torch.bfloat16)
@@ -92,10 +108,12 @@ class Packed4(nn.Module):
             part = slice(at, at + _BLOCK)
             groups = weight[part].float().view(-1, columns // GROUP, GROUP)
             least, most = groups.aminmax(dim=-1, keepdim=True)
-            # Rounded first, so that the nibbles are chosen for the numbers that the kernel will use.
-            scale = ((most - least) / 15).clamp_min(1e-30).bfloat16().float()
-            middle = (least + 8 * scale).bfloat16().float()
-            nibbles[part] = ((groups - middle) / scale + 8).round_().clamp_(0, 15).view(-1, columns).int()
+            # The kernel's numbers have few bits: the nibbles suit the rounded scale, the middle makes up for its error.
+            scale = ((most - least) / 15).clamp_min(1e-30)
+            chosen = ((groups - least) / scale).round_().clamp_(0, 15)
+            scale = scale.bfloat16().float()
+            middle = (groups - (chosen - 8) * scale).mean(dim=-1, keepdim=True)
+            nibbles[part] = chosen.view(-1, columns).int()
             scales[:, part] = torch.cat((scale, middle), dim=-1).transpose(0, 1)
         self._packed, self._scales = torch._convert_weight_to_int4pack_for_cpu(nibbles, 1), scales
 
@@ -105,7 +123,20 @@ class Packed4(nn.Module):
         return weight.shape[0] % 64 == 0 and weight.shape[1] % GROUP == 0
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch._weight_int4pack_mm_for_cpu(x.bfloat16(), self._packed, GROUP, self._scales).to(x.dtype)
+        return torch._weight_int4pack_mm_for_cpu(x.bfloat16(), self._packed, GROUP, self._scales).to(self._out)
+
+
+class Norm(nn.Module):
+    """RMS norm in four operations: each costs more than its arithmetic when weights stream through the caches."""
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        super().__init__()
+        root = len(weight) ** 0.5
+        self._weight, self._floor = weight.float() * root, torch.tensor(eps**0.5 * root)
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        return (x / torch.hypot(length, self._floor)).mul_(self._weight)
 
 
 def _prepack(rows: Tensor) -> Tensor:

@@ -5,27 +5,38 @@ rows are read one by one; the output matrix has 8 bits also where the layers hav
 directly.
 """
 
+import torch
 from torch import nn
 
-from engine.cpu_products import Packed4, Packed8, byte_range, has_nibbles
+from engine.cpu_products import Norm, Packed4, Packed8, byte_range, fast_nibbles
 from engine.errors import ConfigError
-from engine.model import Block, Transformer
+from engine.model import Block, RMSNorm, Transformer
 from engine.parallel import ColumnLinear, RowLinear
 
 
 class CpuPacker:
     def __init__(self, quantize: str) -> None:
-        if byte_range() is None or (quantize == "int4" and not has_nibbles()):
+        if byte_range() is None or (quantize == "int4" and not fast_nibbles()):
             raise ConfigError("--quantize", expected="none, on this processor", found=quantize)
         self._four_bits = quantize == "int4"
 
     def block(self, block: Block) -> None:
         for linear in (block.wqkv, block.wo, block.w13, block.w2):
-            four_bits = self._four_bits and Packed4.fits(linear.weight)
-            _replace(linear, Packed4(linear.weight) if four_bits else Packed8(linear.weight))
+            if self._four_bits and Packed4.fits(linear.weight):
+                # What is added to a wider sum, or is input to the next product, need not be widened first.
+                out = linear.weight.dtype if linear is block.wqkv else torch.bfloat16
+                _replace(linear, Packed4(linear.weight, out))
+            else:
+                _replace(linear, Packed8(linear.weight))
+        block.attention_norm.packed = _norm(block.attention_norm)
+        block.ffn_norm.packed = _norm(block.ffn_norm)
 
     def output(self, model: Transformer) -> None:
         _replace(model.output, Packed8(model.output.weight))
+
+
+def _norm(norm: RMSNorm) -> Norm | None:
+    return Norm(norm.weight, norm.eps) if norm.weight.dtype == torch.float32 else None
 
 
 def _replace(linear: ColumnLinear | RowLinear, packed: nn.Module) -> None:

@@ -23,12 +23,20 @@ class Attend(Protocol):
 
 
 class RMSNorm(nn.Module):
+    """`packed`, when set, computes the same in a way that suits the device."""
+
+    packed: nn.Module | None
+
     def __init__(self, dim: int, eps: float, dtype: torch.dtype) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.empty(dim, dtype=dtype, device="meta"), requires_grad=False)
+        self.packed = None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.packed is not None:
+            result: Tensor = self.packed(x)
+            return result
         if x.dtype == torch.float32:
             return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
         wide = x.float()  # 16 bits are too few for the sum of squares
@@ -106,7 +114,7 @@ class Transformer(nn.Module):
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
     """Rotary positions on neighbouring pairs (Meta's layout), in place where 32 bits allow it. x: [T, heads, D], its
     last two dimensions without gaps; rope: [T, 1, D / 2] complex."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs.mul_(rope)).flatten(-2).to(x.dtype)
 
 

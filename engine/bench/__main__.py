@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import torch
 
-from engine.bench import trace
+from engine.bench import cpu, trace
 from engine.bench.drive import Client, Record, Sampling, at_once, closed_loop, quantile
 from engine.bench.http import Http
 from engine.bench.local import Local, TimedEngine
@@ -31,7 +31,9 @@ HUMAN = Sampling(0.6, 0.9)
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.workloads == ["cpu"]:
-        return on_cpu(options)
+        for line in cpu.lines():
+            emit({**line, "date": today()})
+        return 0
     if options.http:
         return over_http(options)
     checkpoint, config = setup(options)
@@ -66,32 +68,6 @@ def setup(options: argparse.Namespace) -> tuple[Checkpoint, EngineConfig]:
     return checkpoint, replace(config, max_waiting=4096, seed=1)
 
 
-def on_cpu(options: argparse.Namespace) -> int:
-    """`make bench-cpu`: the embedded model on this machine's cores, one user and eight."""
-    checkpoint = open_checkpoint("smollm2")
-    options.model, options.layers = "smollm2", None
-    for quantize in ("none", "int8"):
-        config = resolve(checkpoint.spec, device="cpu", dtype="float32", quantize=quantize, max_context=2048)
-        engine = TimedEngine.start(config, checkpoint)
-        try:
-            for users in (1, 8):
-                asks = [replace(ask, prompt=ask.prompt[:64], output=64) for ask in trace.w2()]
-                for number in range(3):
-                    client = Tagged(Local(engine), f"{number}")
-                    line = asyncio.run(at_once(client, asks[:users], Sampling())).summary()
-                    rate = round(1000 / line["gap_p50_ms"] * users, 1)
-                    if number:
-                        emit(
-                            {
-                                "engine": "guildllama", "workload": f"cpu-{users}", **line, "decode_tok_s": rate,
-                                "threads": config.threads, **facts(config, options),
-                            }
-                        )  # fmt: skip
-        finally:
-            engine.close()
-    return 0
-
-
 def over_http(options: argparse.Namespace) -> int:
     """The same requests through a server that is already running."""
     host, port, model = options.http.split(":")
@@ -100,8 +76,7 @@ def over_http(options: argparse.Namespace) -> int:
             client = Tagged(Http(host, int(port), model), f"h{number}")
             line = asyncio.run(drive(client, name, options.scale)).summary()
             if number or options.runs == 1:
-                date = datetime.datetime.now(datetime.UTC).date().isoformat()
-                emit({"engine": "guildllama over HTTP", "workload": name, **line, "model": model, "date": date})
+                emit({"engine": "guildllama over HTTP", "workload": name, **line, "model": model, "date": today()})
     return 0
 
 
@@ -164,8 +139,12 @@ def facts(config: EngineConfig, options: argparse.Namespace) -> dict[str, object
         "max_batch": config.max_batch,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": today(),
     }
+
+
+def today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def emit(line: dict[str, object]) -> None:
