@@ -11,12 +11,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from engine import exchange
 from engine.config import EngineConfig
 from engine.cuda_step import QUERY_BLOCK, Inputs, Rows, Size, Step
+from engine.cuda_sums import Meet
 from engine.errors import ConfigError
 from engine.kernels import pointwise
 from engine.memory import held_bytes
@@ -70,8 +73,11 @@ class Control:
 
 
 class CudaRunner:
-    def __init__(self, config: EngineConfig, model: Transformer) -> None:
-        """Allocates all but the KV pages; call `start` with their number before anything else."""
+    def __init__(self, config: EngineConfig, model: Transformer, meet: Meet | None = None) -> None:
+        """Allocates all but the KV pages; call `start` with their number before anything else.
+
+        `meet`: how ranks come by memory that they share, if not as GPUs do.
+        """
         if config.kv_dtype != "auto":
             raise ConfigError("--kv-dtype", expected="auto: keys and values stay in --dtype", found=config.kv_dtype)
         self.kv_pages = 0
@@ -80,8 +86,9 @@ class CudaRunner:
         self._query_block = QUERY_BLOCK if self._gpu else 16
         self._sizes = sizes(config)
         most = max(size.tokens for size in self._sizes)
+        meet = meet or partial(exchange.meet, device=config.device, rank=config.rank)
         self._control = Control(config.max_batch, most, self._query_block)
-        self._step = Step(config, model, max(size.total for size in self._sizes), config.max_batch)
+        self._step = Step(config, model, max(size.total for size in self._sizes), config.max_batch, meet)
         self._rows = Rows.allocate(config.max_batch + 1, config.pages_per_row, config.device)
         self._block = torch.zeros(self._control.size, dtype=torch.int32, device=config.device)
         self._host = [torch.zeros(self._control.size, dtype=torch.int32, pin_memory=self._gpu) for _ in range(RING)]

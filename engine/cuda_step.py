@@ -18,20 +18,22 @@ from torch import Tensor, nn
 
 from engine import parallel
 from engine.config import EngineConfig
+from engine.cuda_sums import Meet, Sums
 from engine.kernels import pointwise
 from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.decode_attention import Cut, decode_attention
-from engine.kernels.gemv import gemv
+from engine.kernels.gemv import Joined, Push, gemv
 from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Squares, matmul
+from engine.kernels.one_row import one_row
 from engine.kernels.pdl import supported
 from engine.kernels.products import FUSED_TOKENS, fitted, gemv_cut, small_cut, token_block
 from engine.kernels.sampling import sample
-from engine.model import Block, Transformer
+from engine.model import Block, RMSNorm, Transformer
 from engine.quantize import Packed8
 
 H100_SHARED = 232448  # bytes of shared memory that one program may have
 SMALLEST_SHARED = 99 << 10
-QUERY_BLOCK = 64  # prompt tokens that one program of the chunk attention takes
+QUERY_BLOCK = 128  # prompt tokens that one program of the chunk attention takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Rows:
 class Step:
     """The buffers, and `run`. `most` is the largest number of tokens that a step may have."""
 
-    def __init__(self, config: EngineConfig, model: Transformer, most: int, samples: int) -> None:
+    def __init__(self, config: EngineConfig, model: Transformer, most: int, samples: int, meet: Meet) -> None:
         self.model, self.eps = model, model.spec.norm_eps
         self.device, self.dtype = config.device, config.dtype
         self.pdl = supported(config.device)
@@ -107,8 +109,14 @@ class Step:
         largest = max(_weight(layer)[0].numel() for layer in (block.wqkv, block.w13, block.w2))
         self.unpacked = self._buffer(largest if _weight(block.wqkv)[1] is not None else 0)
         self.final = self._buffer(token_block(samples), self.dim)
-        vocabulary = model.spec.vocab_size if self.alone else model.output.output_size_per_partition
-        self.logits = self._buffer(token_block(samples), vocabulary, dtype=torch.float32)
+        rows, vocabulary = token_block(samples), model.spec.vocab_size
+        self.sums = Sums.between(
+            meet, ranks=config.world_size, most=padded, dim=self.dim, samples=rows, width=model.output.width,
+            dtype=self.dtype, pdl=self.pdl,
+        )  # fmt: skip
+        whole = self.alone or (self.sums is not None and self.leads)
+        columns = vocabulary if whole else model.output.output_size_per_partition
+        self.logits = self._buffer(rows, columns, dtype=torch.float32)
         self.ids = torch.zeros(samples, dtype=torch.int32, device=self.device)
         # Partial sums of squares: at most one part for 16 columns.
         self.squares = [self._buffer(-(-self.dim // 16), FUSED_TOKENS, dtype=torch.float32) for _ in range(2)]
@@ -116,7 +124,8 @@ class Step:
         splits = samples * self.heads * 16
         self.part_out = self._buffer(splits, self.head_dim, dtype=torch.float32)
         self.part_stat = self._buffer(splits, 2, dtype=torch.float32)
-        self.counters = torch.zeros(samples * self.kv_heads, dtype=torch.int32, device=self.device)
+        self.counters = torch.zeros(max(samples * self.kv_heads, self.heads), dtype=torch.int32, device=self.device)
+        self.share, self.part_own = (self._buffer(self.heads, dtype=torch.float32) for _ in range(2))
         rope = torch.view_as_real(model.rope)
         self.cos, self.sin = rope[..., 0].contiguous(), rope[..., 1].contiguous()
         self.k_cache: list[Tensor] = []
@@ -130,7 +139,10 @@ class Step:
 
     def run(self, size: Size, inputs: Inputs, rows: Rows) -> None:
         """Feed the step's tokens, sample, move the rows on."""
-        if self.alone and size.total <= FUSED_TOKENS:
+        sums = self.sums
+        if sums is not None:
+            sums.begin()
+        if (self.alone or sums is not None) and size.total <= FUSED_TOKENS:
             self._fused(size, inputs, rows)
         else:
             self._plain(size, inputs, rows)
@@ -140,15 +152,19 @@ class Step:
         if self.leads:
             sample(
                 logits, inputs.sample_rows, inputs.sample_positions, rows.positions, rows.temperatures, rows.top_ps,
-                rows.seeds, ids, pdl=self.pdl,
+                rows.seeds, ids if sums is None else sums.ids[:count], pdl=self.pdl,
             )  # fmt: skip
-        parallel.broadcast(ids)
+        if sums is not None:
+            sums.spread(ids)
+        else:
+            parallel.broadcast(ids)
         pointwise.advance(
-            ids, inputs.sample_rows, inputs.sample_positions, rows.last_tokens, rows.positions, pdl=self.pdl
-        )
+            ids, inputs.sample_rows, inputs.sample_positions, rows.last_tokens, rows.positions,
+            epoch=None if sums is None else sums.epoch, sites=0 if sums is None else sums.site, pdl=self.pdl,
+        )  # fmt: skip
 
     def _fused(self, size: Size, inputs: Inputs, rows: Rows) -> None:
-        """Few tokens on one rank: norms, gate and residual sums live inside the products."""
+        """Few tokens: norms and gate live inside the products, and on one rank the residual sums too."""
         blocks, total, one = self._blocks(), size.total, size.total == 1
         bm = token_block(total)
         squares = Squares(self.squares[0].view(-1)[: bm * (self.squares[0].numel() // bm)].view(-1, bm), 1)
@@ -161,18 +177,16 @@ class Step:
         for number, block in enumerate(blocks):
             following = blocks[number + 1].attention_norm if number + 1 < len(blocks) else self.model.norm
             if one:
-                self._gemv(self.h, block.wqkv, self.qkv, gain=block.attention_norm.weight)
-                self._attend(number, size, inputs, rows)
-                self._gemv(self.attended, block.wo, self.h, kind=RESIDUAL)
+                joined = self._attend_one(number, block, inputs, rows)
+                self._add_one(self.attended, block.wo, joined)
                 self._gemv(self.h, block.w13, self.gated, gain=block.ffn_norm.weight, kind=SILU)
-                self._gemv(self.gated, block.w2, self.h, kind=RESIDUAL)
+                self._add_one(self.gated, block.w2)
                 continue
             self._small(self.x, block.wqkv, self.qkv, bm, norm=squares)
             self._attend(number, size, inputs, rows)
-            parts = self._small(self.attended, block.wo, self.h, bm, gain=block.ffn_norm.weight, into=spare)
-            self._small(self.x, block.w13, self.gated, bm, kind=SILU, norm=Squares(spare.sums, parts))
-            parts = self._small(self.gated, block.w2, self.h, bm, gain=following.weight, into=squares)
-            squares = Squares(squares.sums, parts)
+            spare = self._add_few(self.attended, block.wo, bm, total, block.ffn_norm.weight, spare)
+            self._small(self.x, block.w13, self.gated, bm, kind=SILU, norm=spare)
+            squares = self._add_few(self.gated, block.w2, bm, total, following.weight, squares)
         self._final(inputs)
 
     def _plain(self, size: Size, inputs: Inputs, rows: Rows) -> None:
@@ -184,20 +198,68 @@ class Step:
             self.model.tok_embeddings.weight, inputs.slot_rows, rows.last_tokens, inputs.chunk_tokens, h, total,
             pdl=self.pdl,
         )  # fmt: skip
-        delta: Tensor | None = None
-        for number, block in enumerate(self._blocks()):
-            pointwise.norm(h, block.attention_norm.weight, x, self.eps, total, delta=delta, pdl=self.pdl)
+        blocks = self._blocks()
+        pointwise.norm(h, blocks[0].attention_norm.weight, x, self.eps, total, pdl=self.pdl)
+        for number, block in enumerate(blocks):
+            following = blocks[number + 1].attention_norm if number + 1 < len(blocks) else None
             self._product(x, block.wqkv, qkv)
             self._attend(number, size, inputs, rows)
-            delta = self.delta[:total]
-            self._product(attended, block.wo, delta)
-            parallel.all_reduce(delta)
-            pointwise.norm(h, block.ffn_norm.weight, x, self.eps, total, delta=delta, pdl=self.pdl)
+            self._add_many(attended, block.wo, block.ffn_norm)
             self._product(x, block.w13, gate_up)
             pointwise.silu_mul(gate_up, gated, total, pdl=self.pdl)
-            self._product(gated, block.w2, delta)
-            parallel.all_reduce(delta)
-        self._final(inputs, delta)
+            self._add_many(gated, block.w2, following)
+        self._final(inputs)
+
+    def _add_one(self, x: Tensor, layer: nn.Module, joined: Joined | None = None) -> None:
+        """One row: h += product."""
+        if self.sums is None:
+            self._gemv(x, layer, self.h, kind=RESIDUAL, joined=joined)
+        else:
+            self._gemv(x, layer, self.sums.own, joined=joined, push=self.sums.push)
+            self.sums.join_one(self.h[:1])
+
+    def _add_few(self, x: Tensor, layer: nn.Module, bm: int, total: int, gain: Tensor, into: Squares) -> Squares:
+        """Up to FUSED_TOKENS: h += product, self.x = h · gain; the sums of squares."""
+        if self.sums is None:
+            return Squares(into.sums, self._small(x, layer, self.h, bm, gain=gain, into=into))
+        self._small(x, layer, self.sums.delta, bm)
+        self.sums.join(self.h, gain, total, out=self.x, squares=into.sums)
+        return Squares(into.sums, 1)
+
+    def _add_many(self, x: Tensor, layer: nn.Module, norm: RMSNorm | None) -> None:
+        """Many: h += product, self.x = norm(h)."""
+        total = x.shape[0]
+        h, out, gain = self.h[:total], self.x[:total], self.model.norm.weight if norm is None else norm.weight
+        if self.sums is not None:
+            self._product(x, layer, self.sums.delta[:total])
+            self.sums.join(h, gain, total, out=None if norm is None else out, eps=self.eps)
+            return
+        delta: Tensor | None = None
+        if self.alone:
+            h.addmm_(x, self._unfolded(layer).T)
+        else:
+            delta = parallel.all_reduce(self._produced(x, layer))
+        if norm is not None or delta is not None:
+            pointwise.norm(h, gain, out, self.eps, total, delta=delta, pdl=self.pdl)
+
+    def _produced(self, x: Tensor, layer: nn.Module) -> Tensor:
+        delta = self.delta[: x.shape[0]]
+        self._product(x, layer, delta)
+        return delta
+
+    def _attend_one(self, layer: int, block: Block, inputs: Inputs, rows: Rows) -> Joined:
+        """One row: what attends is in `attended` but for the new token's own part."""
+        cached = (self.heads + self.kv_heads) * self.head_dim  # rows of the queries and keys; the values' are the rest
+        weight, scale = _weight(block.wqkv)
+        gain = block.attention_norm.weight
+        self._gemv(self.h, block.wqkv, self.qkv, gain=gain, rows=cached)
+        one_row(
+            self.qkv, self.h, gain, weight[cached:], self.k_cache[layer], self.v_cache[layer], inputs.slot_rows,
+            rows.positions, rows.tables, self.cos, self.sin, self.attended, self.share, self.part_out, self.part_stat,
+            self.part_own, self.counters, heads=self.heads, eps=self.eps, cut=self._attention_cut(Size(1, 0)),
+            block=1024, scale=None if scale is None else scale[cached:], pdl=self.pdl,
+        )  # fmt: skip
+        return Joined(self.share, self.qkv[:, cached:], self.heads // self.kv_heads, self.head_dim)
 
     def _attend(self, layer: int, size: Size, inputs: Inputs, rows: Rows) -> None:
         """All keys and values of the step's tokens are written before a chunk reads any."""
@@ -217,27 +279,24 @@ class Step:
             tile = 16 if self.device.type == "cpu" else 64
             chunk_attention(
                 self.qkv, k, v, inputs.blocks, rows.tables, self.attended, heads=self.heads,
-                block=16 if self.device.type == "cpu" else QUERY_BLOCK, tile=tile, pdl=self.pdl,
+                block=16 if self.device.type == "cpu" else QUERY_BLOCK, tile=tile, warps=8, pdl=self.pdl,
             )  # fmt: skip
 
     def _attention_cut(self, size: Size) -> Cut:
-        """Parts of a context and tile sizes: many programs for few slots, long runs for many.
-
-        Where one row is all there is, latency counts: its first tile is fetched before its query exists.
-        """
+        """Parts of a context and tile sizes: many programs for few slots, long runs for many."""
         programs = size.slots * self.kv_heads
         if self.device.type == "cpu":
             return Cut(splits=2, tile=16, least=2)
+        if size.total == 1:
+            return Cut(splits=16, tile=16, stages=3, least=4)
         if self.heads != self.kv_heads:
             splits = max(2, min(16, triton.next_power_of_2(-(-512 // programs))))
             return Cut(splits=splits, least=4 if programs < 512 else 24)
-        if programs <= 32:
-            return Cut(splits=8, early=True)
         if programs < 512:
             return Cut(splits=triton.next_power_of_2(-(-512 // programs)), tile=16, warps=2, stages=3)
         if size.cut:
             return Cut(splits=4, warps=2, lanes=16, least=12)
-        return Cut(splits=1, warps=2, lanes=16)
+        return Cut(splits=2 if programs < 1024 else 1, tile=16, warps=2, stages=4, lanes=16)
 
     def _gemv(
         self,
@@ -247,12 +306,18 @@ class Step:
         *,
         gain: Tensor | None = None,
         kind: int = PLAIN,
+        joined: Joined | None = None,
+        rows: int | None = None,
+        push: Push | None = None,
     ) -> None:
+        """`rows`: only the first so many of the matrix."""
         weight, scale = _weight(layer)
+        weight = weight[:rows]
         block, warps = gemv_cut(weight.shape[1], kind, weight.element_size())
         gemv(
             x[:1], weight, out[:1], gain=gain, eps=self.eps, silu=kind == SILU, residual=kind == RESIDUAL, scale=scale,
-            pdl=self.pdl, block=block, warps=warps,
+            pdl=self.pdl, block=block, warps=warps, two=weight.element_size() > 1, joined=joined,
+            push=push,
         )  # fmt: skip
 
     def _small(
@@ -301,24 +366,28 @@ class Step:
         """The buffer that x is the head of, as far as a padded product may read or write it."""
         return x.as_strided((token_block(x.shape[0]), x.shape[1]), x.stride())
 
-    def _final(self, inputs: Inputs, delta: Tensor | None = None) -> None:
+    def _final(self, inputs: Inputs) -> None:
         pointwise.norm(
-            self.h, self.model.norm.weight, self.final, self.eps, inputs.sample_sources.shape[0], delta=delta,
+            self.h, self.model.norm.weight, self.final, self.eps, inputs.sample_sources.shape[0],
             sources=inputs.sample_sources, pdl=self.pdl,
         )  # fmt: skip
 
     def _logits(self, inputs: Inputs) -> Tensor:
         count, output = inputs.sample_rows.shape[0], self.model.output
-        weight, _ = _weight(output)
+        columns = _weight(output)[0].shape[0]
+        mine = self.logits if self.sums is None else self.sums.logits(token_block(count), columns)
         if count == 1:
-            self._gemv(self.final, output, self.logits)
+            self._gemv(self.final, output, mine)
         elif token_block(count) <= FUSED_TOKENS:
-            self._small(self.final, output, self.logits, token_block(count))
+            self._small(self.final, output, mine, token_block(count))
         else:
-            self.logits[:count] = F.linear(self.final[:count], self._unfolded(output)).float()
+            mine[:count] = F.linear(self.final[:count], self._unfolded(output)).float()
+        if self.sums is not None:
+            self.sums.collect(self.logits, count)
+            return self.logits[:count]
         if self.alone:
             return self.logits[:count]
-        local = F.pad(self.logits[:count, : weight.shape[0]], (0, output.width - weight.shape[0]))
+        local = F.pad(self.logits[:count, :columns], (0, output.width - columns))
         return parallel.gather_columns(local, output.vocab)
 
 

@@ -64,7 +64,7 @@ def chunk_attention_kernel(
 ):  # fmt: skip
     """blocks [n, 4]: row (−1: none), first token, tokens, the first token's position."""
     head = tl.program_id(0)
-    block = tl.program_id(1)
+    block = tl.num_programs(1) - 1 - tl.program_id(1)  # a chunk's last blocks see most: they begin first
     wait(PDL)
     release(PDL)
     row = tl.load(blocks + block * 4)

@@ -38,8 +38,7 @@ def decode_attention_kernel(
     qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
     table_stride, page_stride, token_stride, head_stride, k_scale, v_scale, scale,
     H: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BT: tl.constexpr,
-    SPLITS: tl.constexpr, STAGES: tl.constexpr, LEAST: tl.constexpr, EARLY: tl.constexpr,
-    PDL: tl.constexpr,
+    SPLITS: tl.constexpr, STAGES: tl.constexpr, LEAST: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """H kv heads, each read by G query heads (GP: the next size a matrix product takes, or 1)."""
     slot = tl.program_id(0)
@@ -61,14 +60,6 @@ def decode_attention_kernel(
     high = tl.minimum(low + per, tiles)
     c = tl.load(cos + pos * (D // 2) + pair)
     s = tl.load(sin + pos * (D // 2) + pair)
-    if EARLY:
-        # Old keys and values do not depend on the kernel before: the first tile comes while that one still runs.
-        early_at = low * BT + t
-        early_ok = early_at < tl.where(low < high, pos, 0)
-        early_pages = tl.load(table + early_at // PAGE, mask=early_ok, other=0).to(tl.int64)
-        early_home = early_pages * page_stride + (early_at % PAGE) * token_stride + head * head_stride
-        early_k = tl.load(k_cache + early_home[:, None] + d[None, :], mask=early_ok[:, None], other=0.0)
-        early_v = tl.load(v_cache + early_home[:, None] + d[None, :], mask=early_ok[:, None], other=0.0)
     wait(PDL)
     release(PDL)
     new = qkv + slot.to(tl.int64) * ((G + 2) * H * D)
@@ -99,9 +90,6 @@ def decode_attention_kernel(
         den = tl.zeros([BT], tl.float32)
         acc = tl.zeros([BT, D], tl.float32)
         q1 = qf * (scale * k_scale)
-        if EARLY:
-            m, den, acc = fold(early_k, early_v, early_ok, q1, m, den, acc)
-            low += 1
         for tile in tl.range(low, high, num_stages=STAGES):
             at = tile * BT + t
             ok = at < pos
@@ -190,7 +178,7 @@ LOG2E = 1.4426950408889634
 @dataclass(frozen=True, slots=True)
 class Cut:
     """How contexts are shared out: the most parts, and about how many tiles a part has at least; the tile's tokens; how
-    many lanes the queries fill (1: no matrix product); `early`: the first tile comes before its query exists."""
+    many lanes the queries fill (1: no matrix product)."""
 
     splits: int
     tile: int = 32
@@ -198,7 +186,6 @@ class Cut:
     stages: int = 2
     lanes: int | None = None
     least: int = 1
-    early: bool = False
 
 
 def decode_attention(
@@ -233,6 +220,6 @@ def decode_attention(
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
         k_scale, v_scale, dim**-0.5 * LOG2E,
         H=kv_heads, G=group, GP=cut.lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim,
-        PAGE=page, BT=cut.tile, SPLITS=cut.splits, STAGES=cut.stages, LEAST=cut.least, EARLY=cut.early, PDL=pdl,
+        PAGE=page, BT=cut.tile, SPLITS=cut.splits, STAGES=cut.stages, LEAST=cut.least, PDL=pdl,
         num_warps=cut.warps, launch_pdl=pdl,
     )  # fmt: skip

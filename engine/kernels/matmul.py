@@ -35,7 +35,7 @@ def matmul_kernel(
     x, weight, scale, out, parts, counters, squares_in, n_squares_in, gain, scaled, squares_out, N, eps,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
     KIND: tl.constexpr, NORM: tl.constexpr, QUANT: tl.constexpr, SQUARE_PARTS: tl.constexpr, BULK: tl.constexpr,
-    PDL: tl.constexpr, PRECISION: tl.constexpr,
+    PDL: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     split = tl.program_id(0)
     tile = tl.program_id(1)
@@ -49,6 +49,11 @@ def matmul_kernel(
     if not BULK:
         w = weight + tl.where(live, rows, 0).to(tl.int64) * K + k0
         up = w + N.to(tl.int64) * K
+    if EARLY:  # the first tile of weights comes while the kernel before still runs
+        first_ok = live[:, None] & (k0 + ks < K)[None, :]
+        w_first = tl.load(w[:, None] + ks[None, :], mask=first_ok, other=0.0, eviction_policy="evict_first")
+        if KIND == 1:
+            u_first = tl.load(up[:, None] + ks[None, :], mask=first_ok, other=0.0, eviction_policy="evict_first")
     wait(PDL)
     release(PDL)
     at = tokens[None, :].to(tl.int64) * N + rows[:, None]
@@ -60,7 +65,12 @@ def matmul_kernel(
         g = tl.load(gain + rows, mask=live, other=0.0).to(tl.float32)
     acc = tl.zeros([BN, BM], tl.float32)
     acc_up = tl.zeros([BN, BM], tl.float32)
-    for step in tl.range(0, per, num_stages=STAGES):
+    if EARLY:
+        x_first = tl.load(x + (k0 + ks)[:, None] + tokens[None, :] * K, mask=(k0 + ks < K)[:, None], other=0.0)
+        acc = tl.dot(w_first.to(x_first.dtype), x_first, acc, input_precision=PRECISION)
+        if KIND == 1:
+            acc_up = tl.dot(u_first.to(x_first.dtype), x_first, acc_up, input_precision=PRECISION)
+    for step in tl.range(1 if EARLY else 0, per, num_stages=STAGES):
         k = step * BK + ks
         if BULK:
             wt = weight.load([tile * BN, k0 + step * BK])
@@ -125,7 +135,7 @@ def matmul_kernel(
 @dataclass(frozen=True, slots=True)
 class Tiling:
     """How one product is cut: tile of weight rows, tile of K, parts of K, pipeline depth, warps; `bulk`: the weights
-    come by bulk tensor copies (Hopper)."""
+    come by bulk tensor copies (Hopper); `early`: the first tile of them comes before the input exists."""
 
     bn: int
     bk: int
@@ -133,6 +143,7 @@ class Tiling:
     stages: int
     warps: int
     bulk: bool = False
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +199,7 @@ def matmul(
         K=k, BM=bm, BN=tiling.bn, BK=tiling.bk, SPLIT=tiling.split, STAGES=tiling.stages, KIND=kind,
         NORM=norm is not None, QUANT=scale is not None,
         SQUARE_PARTS=triton.next_power_of_2(max(1, norm.parts)) if norm is not None else 1,
-        BULK=tiling.bulk, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
+        BULK=tiling.bulk, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32", EARLY=tiling.early,
         num_warps=tiling.warps, launch_pdl=pdl,
     )  # fmt: skip
     return tiles

@@ -24,8 +24,9 @@ def token_block(tokens: int) -> int:
 def gemv_cut(k: int, kind: int, item: int = 2) -> tuple[int, int]:
     """(columns a block, warps) of the one-token product."""
     widest = triton.next_power_of_2(k)
-    block = 4096 if item == 1 else 2048 if kind == SILU else (4096 if k > 8192 else 1024)
-    block = min(block, widest)
+    if item != 1 and kind != SILU:
+        return min(1024, widest), max(1, min(4, widest // 128))
+    block = min(4096 if item == 1 else 2048, widest)
     return block, max(1, min(8, block // 128))
 
 
@@ -62,9 +63,9 @@ def small_cut(rows: int, k: int, kind: int, bm: int, item: int = 2, *, bulk: boo
         if bulk and item == 2 and bm <= 64 and k % 128 == 0:
             return Tiling(bn=128, bk=128, split=1, stages=3, warps=4, bulk=True)
         return Tiling(bn=64, bk=128 if bm <= 64 else 64, split=2 if bm <= 32 else 1, stages=3, warps=4)
-    if k <= 4096 and k % 256 == 0 and triton.cdiv(n, 32) <= _MULTIPROCESSORS and bm <= 64:
-        return Tiling(bn=32, bk=256, split=1, stages=deep, warps=4)
     split = 1
     while triton.cdiv(n, 64) * split * 2 <= _MULTIPROCESSORS and k // 128 % (split * 2) == 0:
         split *= 2
+    if bm <= 64:
+        return Tiling(bn=64, bk=128, split=split, stages=3 if k <= 4096 else 4, warps=4, early=item == 2)
     return Tiling(bn=64, bk=128, split=split, stages=deep, warps=4)

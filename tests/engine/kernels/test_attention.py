@@ -33,9 +33,9 @@ def qkv(tokens: int, heads: int, kv_heads: int) -> torch.Tensor:
     return torch.randn(tokens, (heads + 2 * kv_heads) * DIM, generator=generator).to(DEVICE, DTYPE)
 
 
-@pytest.mark.parametrize(("splits", "least", "early"), [(1, 1, False), (4, 1, False), (4, 1, True), (2, 2, True)])
+@pytest.mark.parametrize(("splits", "least"), [(1, 1), (4, 1), (2, 2)])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2)])
-def test_decode(heads: int, kv_heads: int, splits: int, least: int, early: bool) -> None:
+def test_decode(heads: int, kv_heads: int, splits: int, least: int) -> None:
     ours, theirs = Cache(kv_heads), Cache(kv_heads)
     rows = [2, -1, 0, 3]
     positions = torch.tensor([16, 5, 90, 0], dtype=torch.int32, device=DEVICE)
@@ -46,7 +46,7 @@ def test_decode(heads: int, kv_heads: int, splits: int, least: int, early: bool)
         new, ours.k, ours.v, torch.tensor(rows, dtype=torch.int32, device=DEVICE), positions, ours.tables, ours.cos,
         ours.sin, out, torch.empty(4 * heads * splits * DIM, device=DEVICE),
         torch.empty(4 * heads * splits * 2, device=DEVICE), counters, heads=heads,
-        cut=Cut(splits, tile=16, least=least, early=early), pdl=PDL,
+        cut=Cut(splits, tile=16, least=least), pdl=PDL,
     )  # fmt: skip
     for slot, row in enumerate(rows):
         if row >= 0:

@@ -25,16 +25,20 @@ def weights(rows: int, k: int) -> torch.Tensor:
     return (random(rows, k, dtype=torch.float32, seed=1) * k**-0.5).to(DTYPE)
 
 
+@pytest.mark.parametrize("two", [False, True])
 @pytest.mark.parametrize("k", [64, 100, 300])
 @pytest.mark.parametrize(("norm", "silu", "residual"), [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 0, 1)])
-def test_one_token(k: int, norm: int, silu: int, residual: int) -> None:
+def test_one_token(k: int, norm: int, silu: int, residual: int, two: bool) -> None:
     n = 6
     x, w, gain = random(1, k), weights(2 * n if silu else n, k), random(k, seed=5)
     out = random(1, n, seed=9)
     expected = twins.linear(
         x, w, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=out.clone() if residual else None
     )
-    gemv(x, w, out, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=bool(residual), pdl=PDL, block=128)
+    gemv(
+        x, w, out, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=bool(residual), pdl=PDL, block=128,
+        two=two,
+    )  # fmt: skip
     torch.testing.assert_close(out.float(), expected, **CLOSE)
 
 
@@ -47,10 +51,11 @@ def test_one_token_with_int8_weights() -> None:
     torch.testing.assert_close(out, twins.linear(x, w, silu=True, scale=scale), **CLOSE)
 
 
+@pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("split", [1, 3])
 @pytest.mark.parametrize("k", [128, 144])
 @pytest.mark.parametrize("kind", [PLAIN, SILU, RESIDUAL])
-def test_few_tokens(kind: int, k: int, split: int) -> None:
+def test_few_tokens(kind: int, k: int, split: int, early: bool) -> None:
     bm, n = 16, 40
     x, w, gain = random(bm, k), weights(2 * n if kind == SILU else n, k), random(n, seed=5)
     out, scaled = random(bm, n, seed=9), torch.full((bm, n), torch.nan, dtype=DTYPE, device=DEVICE)
@@ -60,7 +65,7 @@ def test_few_tokens(kind: int, k: int, split: int) -> None:
     halves = x.float().square().unflatten(1, (2, -1)).sum(-1).T.contiguous()
     scratch = Scratch.allocate(DEVICE, 1 << 16, 64)
     parts = matmul(
-        x, w, out, Tiling(bn=16, bk=32, split=split, stages=2, warps=4), scratch,
+        x, w, out, Tiling(bn=16, bk=32, split=split, stages=2, warps=4, early=early), scratch,
         bm=bm, kind=kind, norm=Squares(halves, 2), eps=EPS, gain=gain, scaled=scaled, squares_out=squares_out, pdl=PDL,
     )  # fmt: skip
     ones = torch.ones(k, device=DEVICE)
