@@ -103,7 +103,8 @@ def main() -> None:
     changes = arguments.pop("config", {})
     try:
         spec = open_checkpoint(arguments["model"]).spec
-        config = dataclasses.replace(resolve(spec, device="cpu", max_context=256), **changes)
+        device = arguments.pop("device", "cpu")
+        config = dataclasses.replace(resolve(spec, device=device, max_context=256), **changes)
         {"parity": parity, "serve": serve}[job](config, **arguments)
     except ConfigError as error:
         say(str(error))
