@@ -1,4 +1,4 @@
-"""Tests for a machine with GPUs: `make test-gpu`. Elsewhere they are skipped; `make test` does not even ask for them."""
+"""Tests for a machine with GPUs: `make test-gpu`. Elsewhere they are skipped, and `make test` never asks for them."""
 
 import shutil
 import tempfile

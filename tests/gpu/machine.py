@@ -1,6 +1,6 @@
 """The machine under test: its GPUs, its memory, and checkpoints in published shapes on its disk.
 
-With `GUILDLLAMA_REHEARSAL=1` the same tests run with small models and two ranks on the CPU: to try the tests themselves.
+With `GUILDLLAMA_REHEARSAL=1` the same tests run with small models and two ranks on the CPU, to try the tests alone.
 """
 
 import functools

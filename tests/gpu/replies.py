@@ -7,7 +7,7 @@ import httpx
 from tests.engine.serve.process import ask
 
 LENGTH = 64
-WORDS = "the sea is calm tonight and the ships lie at anchor while we sit here and talk of home".split()
+WORDS = ["the", "sea", "is", "calm", "tonight", "and", "ships", "lie", "at", "anchor", "while", "we", "talk"]
 DIALOGS = [
     [{"role": "system", "content": "You are a sailor."}, {"role": "user", "content": " ".join(WORDS[: 2 + n % 9] * n)}]
     for n in range(1, 9)

@@ -26,9 +26,7 @@ def checkpoints(disk: Path) -> Iterator[dict[str, machine.Written]]:
 
 
 @pytest.mark.parametrize("shape", ["7b", "13b"])
-def test_a_published_shape(
-    shape: str, checkpoints: dict[str, machine.Written], disk: Path, tmp_path: Path
-) -> None:
+def test_a_published_shape(shape: str, checkpoints: dict[str, machine.Written], disk: Path, tmp_path: Path) -> None:
     if shape not in checkpoints:
         checkpoints[shape] = machine.write(disk / shape, shape)
     written = checkpoints[shape]

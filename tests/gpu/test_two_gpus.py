@@ -147,7 +147,11 @@ def test_logits_of_7b(checkpoints: dict[str, machine.Written], tmp_path: Path) -
         apart = [float(np.linalg.norm(a - b) / np.linalg.norm(a)) for a, b in zip(alone, found, strict=True)]
         most = max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(alone, found, strict=True))
         machine.tell(
-            "logits of 7B's shape", dtype=dtype, world_size=size, relative=[f"{x:.1e}" for x in apart], max=f"{most:.1e}"
+            "logits of 7B's shape",
+            dtype=dtype,
+            world_size=size,
+            relative=[f"{x:.1e}" for x in apart],
+            max=f"{most:.1e}",
         )
         assert max(*apart, most) < 2e-2
     checkpoints["7b"].delete()
