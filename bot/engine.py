@@ -22,6 +22,7 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 from bot.dialog import Message
 from bot.engine_errors import ContextExceeded, refused_field, translate
 from bot.errors import EngineRefused, EngineUnavailable
+from bot.sse import objects
 
 log = structlog.get_logger(__name__)
 
@@ -200,13 +201,15 @@ class EngineClient:
         finished: str | None = None
         prompt_tokens = completion_tokens = None
         try:
-            async for chunk in chunks:
-                if chunk.usage is not None:
-                    prompt_tokens, completion_tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
-                for choice in chunk.choices or ():
-                    finished = choice.finish_reason or finished
-                    if choice.delta is not None and choice.delta.content:
-                        yield Delta(choice.delta.content)
+            async for chunk in objects(chunks.response.aiter_bytes()):
+                if chunk.get("error"):
+                    raise _told(chunk["error"], chunks.response.request)
+                if usage := chunk.get("usage"):
+                    prompt_tokens, completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+                for choice in chunk.get("choices") or ():
+                    finished = choice.get("finish_reason") or finished
+                    if text := (choice.get("delta") or {}).get("content"):
+                        yield Delta(text)
         except Exception as error:
             raise self._translated(error, in_reply=True) from error
         finally:
@@ -252,6 +255,12 @@ class EngineClient:
 
     def _died(self, reason: str) -> EngineUnavailable:
         return EngineUnavailable(reason, "The model stopped in the middle of this reply. Please ask again in a moment.")
+
+
+def _told(error: object, request: httpx2.Request) -> openai.APIError:
+    """An error that came as an event, in the middle of a reply."""
+    message = error.get("message") if isinstance(error, dict) else error
+    return openai.APIError(str(message), request=request, body=error)
 
 
 def _listed(answer: object) -> dict[str, int | None]:

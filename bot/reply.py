@@ -27,6 +27,7 @@ NOTHING = "(no answer)"
 THE_REST = "… The rest is in the attached file, which holds the whole answer."
 _FIRST_EDIT = 0.4  # a reply that is finished by then takes a single edit
 _SPACING = 1.0
+_LAST_SPACING = 0.25  # the end is awaited, and is only one edit more: Discord lets five through in two seconds
 _RETRIES = 5
 
 
@@ -151,7 +152,8 @@ class StreamedReply:
         self._lost = True
 
     async def _show(self, index: int, text: str, *, live: bool, file: str | None = None) -> None:
-        wait = self._edited.get(index, 0.0) + self._pace.spacing - time.monotonic()
+        spacing = self._pace.spacing if live else _LAST_SPACING
+        wait = self._edited.get(index, 0.0) + spacing - time.monotonic()
         if wait > 0:
             await asyncio.sleep(wait)
         async with self._editing:

@@ -65,7 +65,19 @@ async def test_the_end_never_overtakes_an_edit_that_is_under_way() -> None:
     await asyncio.sleep(0.5)  # the first edit is on its way
     await reply.finish("grown")
     assert [text for _, _, text, _ in wall.edits] == ["growing", "grown"]
-    assert wall.edits[1][0] - wall.edits[0][0] >= 1.0
+    assert wall.edits[1][0] - wall.edits[0][0] >= 0.25
+
+
+async def test_the_end_waits_less_than_a_growing_text() -> None:
+    wall, pace = Wall(), Pace()
+    pace.running = 400  # a growing text would wait 10 s
+    reply = StreamedReply(wall, pace)
+    await reply.push("growing")
+    await asyncio.sleep(0.5)
+    began = time.monotonic()
+    await reply.finish("grown")
+    assert time.monotonic() - began < 1.0
+    assert [text for _, _, text, _ in wall.edits] == ["growing", "grown"]
 
 
 async def test_a_final_text_is_tried_again_and_a_live_one_is_let_go() -> None:
