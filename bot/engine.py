@@ -11,13 +11,12 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import httpx2
 import openai
 import structlog
-from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from bot.dialog import Message
 from bot.engine_errors import ContextExceeded, refused_field, translate
@@ -219,9 +218,7 @@ class EngineClient:
         self.state = "ready"
         yield Finished(finished, prompt_tokens, completion_tokens)
 
-    async def _open(
-        self, messages: Sequence[Message], fields: dict[str, Any]
-    ) -> openai.AsyncStream[ChatCompletionChunk]:
+    async def _open(self, messages: Sequence[Message], fields: dict[str, Any]) -> openai.AsyncStream[object]:
         """Start the request, leaving out what this server has turned down. A refusal has generated nothing."""
         model = await self.model()
         while True:
@@ -229,12 +226,16 @@ class EngineClient:
             if "max_tokens" in self._left_out:
                 extra["max_completion_tokens"] = fields["max_tokens"]
             try:
-                return await self._openai.chat.completions.create(
-                    model=model,
-                    messages=cast("list[ChatCompletionMessageParam]", list(messages)),
+                # As `chat.completions.create` does, without its walk through every message's types.
+                return await self._openai.post(
+                    "/chat/completions",
+                    body={"model": model, "messages": list(messages), "stream": True, **extra},
+                    cast_to=object,
                     stream=True,
-                    extra_body=extra,
-                    timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),  # the caller watches for silence
+                    stream_cls=openai.AsyncStream[object],
+                    options={
+                        "timeout": httpx2.Timeout(None, connect=_CONNECT_SECONDS)
+                    },  # the caller watches for silence
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 field = refused_field(error, set(extra))

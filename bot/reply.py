@@ -27,7 +27,6 @@ NOTHING = "(no answer)"
 THE_REST = "… The rest is in the attached file, which holds the whole answer."
 _FIRST_EDIT = 0.4  # a reply that is finished by then takes a single edit
 _SPACING = 1.0
-_LAST_SPACING = 0.25  # the end is awaited, and is only one edit more: Discord lets five through in two seconds
 _RETRIES = 5
 
 
@@ -152,7 +151,7 @@ class StreamedReply:
         self._lost = True
 
     async def _show(self, index: int, text: str, *, live: bool, file: str | None = None) -> None:
-        spacing = self._pace.spacing if live else _LAST_SPACING
+        spacing = self._pace.spacing if live else _SPACING  # the end is awaited, however many others are being written
         wait = self._edited.get(index, 0.0) + spacing - time.monotonic()
         if wait > 0:
             await asyncio.sleep(wait)
