@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev chat run test test-long check format migrate bench-cpu bench-db clean
+.PHONY: help install dev chat run test test-long test-gpu check format migrate bench-cpu bench-db clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ test: dev  ## the whole suite
 
 test-long: dev  ## the crash loops, state machines and kill rounds at full length
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)
+
+test-gpu: dev  ## on a machine with GPUs: real shapes, several cards, ranks that are killed
+	$(BIN)/python -m pytest tests/gpu -m gpu -s
 
 bench-cpu: install  ## tokens per second of the embedded model on this machine
 	$(BIN)/python -m engine.bench cpu

@@ -35,6 +35,9 @@ OneUser = Annotated[
 ]
 
 
+SWITCH_INTERVAL = 0.0005  # seconds: the database's thread never waits long for the event loop's turn to end
+
+
 @app.command()
 def run() -> None:
     """Be on Discord, until SIGTERM or Ctrl-C."""
@@ -51,6 +54,7 @@ def run() -> None:
     from bot.log import configure_log
 
     configure_log(settings)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     asyncio.run(serve(settings))
 
 

@@ -11,17 +11,17 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import httpx2
 import openai
 import structlog
-from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from bot.dialog import Message
 from bot.engine_errors import ContextExceeded, refused_field, translate
 from bot.errors import EngineRefused, EngineUnavailable
+from bot.sse import objects
 
 log = structlog.get_logger(__name__)
 
@@ -200,13 +200,15 @@ class EngineClient:
         finished: str | None = None
         prompt_tokens = completion_tokens = None
         try:
-            async for chunk in chunks:
-                if chunk.usage is not None:
-                    prompt_tokens, completion_tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
-                for choice in chunk.choices or ():
-                    finished = choice.finish_reason or finished
-                    if choice.delta is not None and choice.delta.content:
-                        yield Delta(choice.delta.content)
+            async for chunk in objects(chunks.response.aiter_bytes()):
+                if chunk.get("error"):
+                    raise _told(chunk["error"], chunks.response.request)
+                if usage := chunk.get("usage"):
+                    prompt_tokens, completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+                for choice in chunk.get("choices") or ():
+                    finished = choice.get("finish_reason") or finished
+                    if text := (choice.get("delta") or {}).get("content"):
+                        yield Delta(text)
         except Exception as error:
             raise self._translated(error, in_reply=True) from error
         finally:
@@ -216,9 +218,7 @@ class EngineClient:
         self.state = "ready"
         yield Finished(finished, prompt_tokens, completion_tokens)
 
-    async def _open(
-        self, messages: Sequence[Message], fields: dict[str, Any]
-    ) -> openai.AsyncStream[ChatCompletionChunk]:
+    async def _open(self, messages: Sequence[Message], fields: dict[str, Any]) -> openai.AsyncStream[object]:
         """Start the request, leaving out what this server has turned down. A refusal has generated nothing."""
         model = await self.model()
         while True:
@@ -226,12 +226,16 @@ class EngineClient:
             if "max_tokens" in self._left_out:
                 extra["max_completion_tokens"] = fields["max_tokens"]
             try:
-                return await self._openai.chat.completions.create(
-                    model=model,
-                    messages=cast("list[ChatCompletionMessageParam]", list(messages)),
+                # As `chat.completions.create` does, without its walk through every message's types.
+                return await self._openai.post(
+                    "/chat/completions",
+                    body={"model": model, "messages": list(messages), "stream": True, **extra},
+                    cast_to=object,
                     stream=True,
-                    extra_body=extra,
-                    timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),  # the caller watches for silence
+                    stream_cls=openai.AsyncStream[object],
+                    options={
+                        "timeout": httpx2.Timeout(None, connect=_CONNECT_SECONDS)
+                    },  # the caller watches for silence
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 field = refused_field(error, set(extra))
@@ -252,6 +256,12 @@ class EngineClient:
 
     def _died(self, reason: str) -> EngineUnavailable:
         return EngineUnavailable(reason, "The model stopped in the middle of this reply. Please ask again in a moment.")
+
+
+def _told(error: object, request: httpx2.Request) -> openai.APIError:
+    """An error that came as an event, in the middle of a reply."""
+    message = error.get("message") if isinstance(error, dict) else error
+    return openai.APIError(str(message), request=request, body=error)
 
 
 def _listed(answer: object) -> dict[str, int | None]:

@@ -151,7 +151,8 @@ class StreamedReply:
         self._lost = True
 
     async def _show(self, index: int, text: str, *, live: bool, file: str | None = None) -> None:
-        wait = self._edited.get(index, 0.0) + self._pace.spacing - time.monotonic()
+        spacing = self._pace.spacing if live else _SPACING  # the end is awaited, however many others are being written
+        wait = self._edited.get(index, 0.0) + spacing - time.monotonic()
         if wait > 0:
             await asyncio.sleep(wait)
         async with self._editing:

@@ -36,6 +36,7 @@ POLL_SECONDS = 0.1
 WATCH_SECONDS = 5.0
 SICK_CHECKS = 3
 BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
+STREAM_INTERVAL = 0.05  # seconds between two pieces of a reply: nobody reads faster, and each piece costs both sides
 STEADY_SECONDS = 60.0  # after so long a life, the next death counts as the first
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -60,6 +61,7 @@ def engine_command(settings: Settings, uds: Path) -> list[str]:
     command = [*python, "engine", "--model", settings.model, "--uds", str(uds)]
     if gpus == 1:
         command.append("--exit-with-parent")
+    command += ["--stream-interval", str(STREAM_INTERVAL)]
     if settings.max_seq_len is not None:
         command += ["--max-seq-len", str(settings.max_seq_len)]
     if settings.device != "auto":

@@ -88,7 +88,8 @@ class TurnLog:
                     application_id=request.application_id,
                     role_turns=request.role_turns,
                     now=now,
-                )
+                ),
+                brief=True,
             )
         return Begun(request.key, begun.turn_id, begun.dialog_id, text, begun.persona, begun.history, begun.settings)
 
@@ -105,7 +106,8 @@ class TurnLog:
                     application_id=request.application_id,
                     role_turns=request.role_turns,
                     now=now,
-                )
+                ),
+                brief=True,
             )
         if begun is None:
             raise NothingToRegenerate()
@@ -156,7 +158,8 @@ class TurnLog:
                         remembered = await self._database.run(
                             lambda session: finish(
                                 session, key=begun.key, turn_id=begun.turn_id, result=result, now=now
-                            )
+                            ),
+                            brief=True,
                         )
         except DatabaseUnavailable as error:
             log.error("the reply could not be saved", turn=begun.turn_id, reason=error.reason)
@@ -183,7 +186,8 @@ class TurnLog:
                         status="interrupted" if cut_off else "failed",
                         error_id=error_id,
                         now=_now(),
-                    )
+                    ),
+                    brief=True,
                 )
         except BotError as error:
             # It stays pending, which no history shows; the next start marks it as interrupted.

@@ -29,6 +29,7 @@ class ServeOptions:
     api_key: str | None
     max_body: int
     max_reply_tokens: int | None
+    stream_interval: float
     exit_with_parent: bool
     share_gpu: bool
     max_seq_len: int | None
@@ -69,6 +70,7 @@ def parse(arguments: Sequence[str]) -> ServeOptions | InspectOptions:
         api_key=_api_key(given.api_key_env),
         max_body=given.max_body_mib,
         max_reply_tokens=given.max_reply_tokens,
+        stream_interval=given.stream_interval,
         exit_with_parent=given.exit_with_parent,
         share_gpu=given.share_gpu,
         max_seq_len=given.max_seq_len,
@@ -110,6 +112,10 @@ def _serve_parser() -> argparse.ArgumentParser:
         "--max-reply-tokens", type=_at_least(1), metavar="N", help="no reply is longer (default: the context)"
     )
     load.add_argument("--max-body-mib", type=_mebibytes, default=8 * MIB, metavar="N", help="largest request body (8)")
+    load.add_argument(
+        "--stream-interval", type=_seconds, default=0.0, metavar="S",
+        help="gather a stream's tokens for so many seconds before the next event (0: each token is an event)",
+    )  # fmt: skip
     load.add_argument("--seed", type=int, metavar="N", help="for requests that bring none (default: random)")
     place = parser.add_argument_group("where it listens")
     place.add_argument("--host", default="127.0.0.1", help="address (127.0.0.1)")
@@ -153,6 +159,16 @@ def _port(text: str) -> int:
     if port > 65535:
         raise argparse.ArgumentTypeError(f"must be at most 65535, not {port}")
     return port
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 10:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 10, not {text!r}")
+    return seconds
 
 
 def _mebibytes(text: str) -> int:

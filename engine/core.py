@@ -169,6 +169,7 @@ class Engine:
         limit = max(config.step_timeout, SLOW_STEPS * booted.slowest_step)
         watched = config.world_size > 1 or config.device.type == "cuda"
         watchdog = Watchdog(limit if watched else math.inf, self._hung)
+        self._ranks.watch(self._lost)
         started.set_result(None)
         try:
             self._serve(self._loop, self._scheduler, watchdog)
@@ -226,6 +227,11 @@ class Engine:
         """Called by the watchdog while the torch thread is stuck."""
         self._fail(f"a step did not end within {limit:.1f} s")
 
+    def _lost(self, rank: int, stopped: bool) -> None:
+        """Another rank's process has ended, as they may once they were told to."""
+        if not stopped:
+            self._fail(f"rank {rank} has ended")
+
     def _fail(self, why: str) -> None:
         with self._failing:
             if self._failure is not None:
@@ -254,9 +260,18 @@ def follow(config: EngineConfig, checkpoint: Checkpoint) -> None:
     ranks = connect(config)
     booted = boot(config, checkpoint, ranks)
     obey_no_signals()
+    ranks.watch(_leave_with)
     try:
         obey(booted.runner, ranks)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
+
+
+def _leave_with(rank: int, stopped: bool) -> None:
+    """Without rank 0 there is nothing left to do, whatever this rank is waiting for."""
+    if not stopped:
+        sys.stderr.write(f"engine: rank {rank} has ended\n")
+        sys.stderr.flush()
+    os._exit(0 if stopped else 1)

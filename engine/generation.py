@@ -5,6 +5,7 @@ most `max_tokens` of them, and nobody else waits for a slow reader.
 """
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Generation:
         self._cancel = cancel
         self._unread = 0
         self._news = asyncio.Event()
+        self._over = asyncio.Event()
         self._done = threading.Event()
 
     def cancel(self) -> None:
@@ -65,6 +67,15 @@ class Generation:
             self._done.set()
         if self.loop is not None:
             self._news.set()
+            if self.finish_reason is not None:
+                self._over.set()
+
+    async def gather(self, seconds: float) -> None:
+        """Lets ids gather for so long, or until the reply has ended."""
+        if self.finish_reason is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._over.wait()
 
     def result(self, timeout: float | None = None) -> list[int]:
         """All ids of the reply, waiting for its end. Not for the event loop's thread."""

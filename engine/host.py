@@ -63,7 +63,13 @@ class Host:
         with listener(self._options.host, self._options.port, self._options.uds) as opened:
             metrics = Metrics(self._stats)
             service = Service(self._options.name, metrics, max_reply_tokens=self._options.max_reply_tokens)
-            app = build_app(service, metrics, api_key=self._options.api_key, max_body=self._options.max_body)
+            app = build_app(
+                service,
+                metrics,
+                api_key=self._options.api_key,
+                max_body=self._options.max_body,
+                stream_interval=self._options.stream_interval,
+            )
             config = uvicorn.Config(
                 app,
                 lifespan="off",

@@ -11,6 +11,7 @@ import datetime
 import os
 import signal
 import socket
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -18,9 +19,9 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from engine import parallel
+from engine import parallel, vigil
 from engine.config import EngineConfig
-from engine.plan import Order, decode, encode
+from engine.plan import STOP, Order, decode, encode
 
 FRAME = 1024  # ints in the first broadcast of an order; few are longer
 LOAD_TIMEOUT = 3600.0  # seconds that ranks wait for one that is still loading; one that dies is noticed at once
@@ -39,6 +40,14 @@ class Ranks(Protocol):
 
     def gather(self, value: int) -> tuple[int, ...]:
         """All ranks' values, in rank order; an answer is due at once."""
+        ...
+
+    def watch(self, lost: Callable[[int, bool], None]) -> None:
+        """From now on rank 0 watches the others' processes, and they its own.
+
+        `lost` gets the first rank that ends, and whether STOP had been said. It is called in a thread of its own, since
+        this one may be waiting for what will never come.
+        """
         ...
 
     def kill_others(self) -> None:
@@ -62,6 +71,9 @@ class Solo:
 
     def gather(self, value: int) -> tuple[int, ...]:
         return (value,)
+
+    def watch(self, lost: Callable[[int, bool], None]) -> None:
+        return
 
     def kill_others(self) -> None:
         return
@@ -87,8 +99,10 @@ class Group:
         self._world_size = config.world_size
         self._frame = torch.zeros(FRAME, dtype=torch.int32)
         self._pids = self.gather(os.getpid())
+        self._stopped = False
 
     def send(self, order: Order) -> None:
+        self._stopped = order.op == STOP
         data = encode(order)
         head = data[:FRAME]
         self._frame[: len(head)] = head
@@ -100,7 +114,9 @@ class Group:
         dist.broadcast(self._frame, src=0, group=self._control)
         length = int(self._frame[1])
         if length <= FRAME:
-            return decode(self._frame[:length])
+            order = decode(self._frame[:length])
+            self._stopped = order.op == STOP
+            return order
         rest = torch.empty(length - FRAME, dtype=torch.int32)
         dist.broadcast(rest, src=0, group=self._control)
         return decode(torch.cat((self._frame, rest)))
@@ -114,6 +130,10 @@ class Group:
         parts = [torch.zeros(1, dtype=torch.int64) for _ in range(self._world_size)]
         dist.all_gather(parts, torch.tensor([value]), group=self._control)
         return tuple(int(part) for part in parts)
+
+    def watch(self, lost: Callable[[int, bool], None]) -> None:
+        watched = self._pids[:1] if dist.get_rank() else self._pids[1:]
+        vigil.watch(watched, lambda pid: lost(self._pids.index(pid), self._stopped))
 
     def kill_others(self) -> None:
         for pid in self._pids:

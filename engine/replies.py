@@ -63,6 +63,10 @@ class Reply:
             # The engine may be past answering: the end is ours to tell.
             self._generation.deliver(Update((), self._generation.usage, "error", message))
 
+    async def gather(self, seconds: float) -> None:
+        """Lets text gather for so long, or until there is no more to come."""
+        await self._generation.gather(seconds)
+
     def __aiter__(self) -> "Reply":
         return self
 

@@ -28,16 +28,23 @@ OPEN_PATHS = ("/health", "/metrics")  # for probes and scrapers; neither shows a
 CLIENT_GONE = 499
 
 
-def build_app(service: Service, metrics: Metrics, *, api_key: str | None, max_body: int) -> Starlette:
+def build_app(
+    service: Service, metrics: Metrics, *, api_key: str | None, max_body: int, stream_interval: float = 0.0
+) -> Starlette:
+    """`stream_interval`: seconds for which the text of a stream is gathered after each event; 0 sends every token."""
+
+    async def answer(request: Request, reply: Reply, shape: Shape, *, stream: bool) -> Response:
+        return EventStream(reply, shape, stream_interval) if stream else await _whole(request, reply, shape)
+
     async def chat(request: Request) -> Response:
         wanted = parse_chat(await _body(request, max_body))
         shape = ChatShape(service.name, include_usage=wanted.options.include_usage)
-        return await _answer(request, await service.chat(wanted), shape, stream=wanted.options.stream)
+        return await answer(request, await service.chat(wanted), shape, stream=wanted.options.stream)
 
     async def complete(request: Request) -> Response:
         wanted = parse_completion(await _body(request, max_body))
         shape = TextShape(service.name, include_usage=wanted.options.include_usage)
-        return await _answer(request, await service.complete(wanted), shape, stream=wanted.options.stream)
+        return await answer(request, await service.complete(wanted), shape, stream=wanted.options.stream)
 
     async def tokenize(request: Request) -> Response:
         return _json(await service.tokenize(parse_tokenize(await _body(request, max_body))))
@@ -126,9 +133,7 @@ async def _body(request: Request, limit: int) -> JsonObject:
     return parse_object(bytes(body))
 
 
-async def _answer(request: Request, reply: Reply, shape: Shape, *, stream: bool) -> Response:
-    if stream:
-        return EventStream(reply, shape)
+async def _whole(request: Request, reply: Reply, shape: Shape) -> Response:
     async with _cancelled_when_gone(reply, request.receive):
         text = "".join([piece async for piece in reply])
     if reply.finish_reason is None:
@@ -141,11 +146,12 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, reply: Reply, shape: Shape) -> None:
+    def __init__(self, reply: Reply, shape: Shape, interval: float) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._reply = reply
         self._shape = shape
+        self._interval = interval
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with _cancelled_when_gone(self._reply, receive):
@@ -160,6 +166,8 @@ class EventStream(Response):
         try:
             async for piece in self._reply:
                 yield self._shape.delta(piece)
+                if self._interval:
+                    await self._reply.gather(self._interval)
         except RequestError as error:
             yield event(error.body())
             return

@@ -5,7 +5,8 @@ connection would be given up in the middle of a transaction, holding the write l
 statement, a matter of milliseconds, and the transaction is rolled back as after any other exception.
 
 Haste: a statement is executed, read out and closed in one visit to the thread instead of four, since the visits cost
-more than the queries. Nothing is left open that could keep a lock alive.
+more than the queries. Nothing is left open that could keep a lock alive. In a brief transaction, once it has its lock,
+statements do not visit the thread at all; its begin and its commit, which may wait for others and for the disk, do.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ class PatientCursor:
         return self
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> PatientCursor:
+        if self._connection.brief:
+            self._run(sqlite3.Cursor.execute, sql, parameters)
+            return self
         await self._connection.visit(partial(self._run, sqlite3.Cursor.execute, sql, parameters))
         return self
 
@@ -70,7 +74,6 @@ class PatientCursor:
         self._rows = []
 
     def _run(self, act: Callable[..., sqlite3.Cursor], sql: str, parameters: Iterable[Any]) -> None:
-        """In the connection's thread."""
         with contextlib.closing(self._connection.sync.cursor()) as cursor:
             act(cursor, sql, parameters)
             self.description = cursor.description
@@ -84,6 +87,8 @@ class PatientConnection(aiosqlite.Connection):
 
     stopped: asyncio.Future[Any] | None = None
     """Done when the thread has taken its last order, once it was told to stop."""
+    brief = False
+    """The running transaction has its lock and only statements of microseconds."""
 
     def stop(self) -> asyncio.Future[Any] | None:
         self.stopped = super().stop()

@@ -5,6 +5,7 @@ Knows HTTP status codes and Discord's error numbers. Knows nothing of guilds, in
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
@@ -48,22 +49,31 @@ class Refused(Exception):
         self.body: Json = {"message": MESSAGES.get(code, "Error"), "code": code, **extra}
 
 
+PATHS = [
+    (str(template), re.compile(re.sub(r"\\{[^}]+\\}", "[^/]+", re.escape(template))))
+    for template in sorted(SPEC["paths"], key=lambda template: template.count("{"))
+]
+
+
 def operation_of(method: str, path: str) -> str | None:
     """The template of the path in the OpenAPI file, the literal one first; None when Discord has no such path."""
-    templates = sorted(SPEC["paths"], key=lambda template: template.count("{"))
-    for template in templates:
-        pattern = re.sub(r"\\{[^}]+\\}", "[^/]+", re.escape(template))
-        if re.fullmatch(pattern, path) and method.lower() in SPEC["paths"][template]:
-            return str(template)
+    for template, pattern in PATHS:
+        if pattern.fullmatch(path) and method.lower() in SPEC["paths"][template]:
+            return template
     return None
+
+
+@functools.cache
+def validator_of(method: str, template: str) -> Draft202012Validator | None:
+    schema = SPEC["paths"][template][method.lower()].get("schema")
+    return None if schema is None else Draft202012Validator({**schema, "components": SPEC["components"]})
 
 
 def breaches(method: str, template: str, body: Any) -> Iterator[str]:
     """What in the request body goes against Discord's own description of it."""
-    schema = SPEC["paths"][template][method.lower()].get("schema")
-    if schema is None:
+    validator = validator_of(method, template)
+    if validator is None:
         return
-    validator = Draft202012Validator({**schema, "components": SPEC["components"]})
     for error in validator.iter_errors(body):
         deepest = min(error.context or [error], key=lambda inner: len(inner.absolute_path), default=error)
         yield f"{method} {template}: {error.json_path}: {error.message[:200]} ({deepest.message[:200]})"

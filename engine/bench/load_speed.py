@@ -1,6 +1,6 @@
 """How fast a checkpoint becomes tensors on a device, beside how fast the disk gives its bytes.
 
-    python -m engine.bench.load_speed DIR [--device cuda] [--world-size N]
+    python -m engine.bench.load_speed DIR [--device cuda] [--world-size N] [--once]
 
 Each measurement starts with the files dropped from the page cache; rank 0's slices are read, cut as the model cuts
 them, into memory allocated beforehand. The line at the end is JSON.
@@ -21,6 +21,7 @@ import torch
 from engine.checkpoint import Checkpoint, open_checkpoint, tensor_shapes
 
 _PIECE = 8 << 20
+_SAMPLE = 4 << 30  # bytes of a file that are enough to know its disk
 
 
 def evict(files: Sequence[Path]) -> None:
@@ -31,13 +32,14 @@ def evict(files: Sequence[Path]) -> None:
         os.close(descriptor)
 
 
-def disk_speed(files: Sequence[Path], readers: int) -> float:
-    """Bytes a second, read and thrown away."""
+def disk_speed(files: Sequence[Path], readers: int, most: int | None = None) -> float:
+    """Bytes a second, read and thrown away; of each file its first `most` bytes."""
     evict(files)
     buffers = [bytearray(_PIECE) for _ in range(readers)]
+    sizes = [min(file.stat().st_size, most or sys.maxsize) for file in files]
     began = time.perf_counter()
-    for file in files:
-        size, descriptor = file.stat().st_size, os.open(file, os.O_RDONLY)
+    for file, size in zip(files, sizes, strict=True):
+        descriptor = os.open(file, os.O_RDONLY)
 
         def read(reader: int, size: int = size, descriptor: int = descriptor) -> None:
             for offset in range(reader * _PIECE, size, readers * _PIECE):
@@ -46,7 +48,7 @@ def disk_speed(files: Sequence[Path], readers: int) -> float:
         with ThreadPoolExecutor(readers) as threads:
             list(threads.map(read, range(readers)))
         os.close(descriptor)
-    return sum(file.stat().st_size for file in files) / (time.perf_counter() - began)
+    return sum(sizes) / (time.perf_counter() - began)
 
 
 def load(checkpoint: Checkpoint, device: str, dtype: torch.dtype, world_size: int) -> tuple[int, float]:
@@ -71,12 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--world-size", type=int, default=1)
+    parser.add_argument("--once", action="store_true", help="eight readers on a part of the disk, and one cold load")
     given = parser.parse_args(arguments)
     files = sorted(file for file in given.path.iterdir() if file.suffix in {".pth", ".safetensors", ".gguf"})
-    figures = {f"disk_{readers}_gb_s": disk_speed(files, readers) / 1e9 for readers in (1, 4, 8, 16)}
+    readers, most = ((8,), _SAMPLE // len(files)) if given.once else ((1, 4, 8, 16), None)
+    figures = {f"disk_{count}_gb_s": disk_speed(files, count, most) / 1e9 for count in readers}
     checkpoint = open_checkpoint(given.path)
     dtype = checkpoint.spec.dtype
-    for name, cold in (("cold", True), ("warm", False)):
+    for name, cold in (("cold", True), ("warm", False))[: 1 if given.once else 2]:
         if cold:
             evict(files)
         size, seconds = load(checkpoint, given.device, dtype, given.world_size)

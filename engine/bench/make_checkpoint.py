@@ -1,6 +1,6 @@
 """Random checkpoints in Meta's format and in the published shapes, for tests and measurements without the real files.
 
-    python -m engine.bench.make_checkpoint OUT --shape 7b|13b|70b|tiny [--shards N] [--layers N] [--seed S]
+    python -m engine.bench.make_checkpoint OUT --shape 7b|13b|70b|small|tiny [--shards N] [--layers N] [--seed S]
 
 Values depend on seed, tensor and position alone: the same model comes out whatever the number of shards. They are
 taken from one block of normal numbers, each tensor from another place in it, so writing is as fast as the disk.
@@ -58,6 +58,7 @@ SHAPES = {
     "7b": Shape(4096, 32, 32, 32, 256, 32000, 1),
     "13b": Shape(5120, 40, 40, 40, 256, 32000, 2),
     "70b": Shape(8192, 80, 64, 8, 4096, 32000, 8, 1.3),
+    "small": Shape(512, 4, 8, 4, 64, 4096, 2),  # for one to eight ranks
     "tiny": Shape(64, 2, 4, 4, 16, 512, 1),
 }
 

@@ -68,6 +68,18 @@ async def test_the_end_never_overtakes_an_edit_that_is_under_way() -> None:
     assert wall.edits[1][0] - wall.edits[0][0] >= 1.0
 
 
+async def test_the_end_waits_for_its_own_message_alone() -> None:
+    wall, pace = Wall(), Pace()
+    pace.running = 400  # a growing text would wait 10 s
+    reply = StreamedReply(wall, pace)
+    await reply.push("growing")
+    await asyncio.sleep(0.5)
+    began = time.monotonic()
+    await reply.finish("grown")
+    assert time.monotonic() - began < 2.0
+    assert [text for _, _, text, _ in wall.edits] == ["growing", "grown"]
+
+
 async def test_a_final_text_is_tried_again_and_a_live_one_is_let_go() -> None:
     wall = Wall(trouble=lambda call: OSError("reset") if call in (1, 2) else None)
     reply = StreamedReply(wall, Pace())

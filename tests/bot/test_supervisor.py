@@ -88,6 +88,7 @@ class TestCommand:
         assert command[:3] == [sys.executable, "-m", "engine"]
         flags = " ".join(command[3:])
         assert flags.startswith("--model smollm2 --uds /run/x.sock")
+        assert "--stream-interval 0.05" in flags
         assert flags.endswith("--max-seq-len 512 --quantize int8 --max-batch 4")
 
     def test_several_gpus_go_through_torchruns_launcher_on_loopback(self):

@@ -35,11 +35,12 @@ class BotProcess:
 
     async def start(self) -> None:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("GUILDLLAMA_", "PYTEST_"))}
+        path = os.pathsep.join(filter(None, (str(ROOT), own.get("PYTHONPATH"))))
         with self.log_file.open("wb") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *self.command,
                 cwd=self.folder,
-                env={**own, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **self.environment},
+                env={**own, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "", **self.environment},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import time
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.pool import QueuePool
 
 from models import queries
@@ -50,6 +52,55 @@ async def loop_lags(stop: asyncio.Event) -> list[float]:
 
 def p99(lags: list[float]) -> float:
     return sorted(lags)[int(len(lags) * 0.99)]
+
+
+class TestBrief:
+    """Transactions whose statements run in the caller's own thread."""
+
+    @staticmethod
+    async def turn(database: Database, key: DialogKey, *, then: Exception | None = None) -> int:
+        async def work(session: AsyncSession) -> int:
+            begun = await queries.begin_turn(session, key=key, text="hello", limit=10, now=NOW)
+            if then is not None:
+                raise then
+            return begun.turn_id
+
+        return await database.run(work, brief=True)
+
+    async def test_it_commits_whole_or_not_at_all(self, database: Database) -> None:
+        key = DialogKey(1, 2)
+        with pytest.raises(ZeroDivisionError):
+            await self.turn(database, key, then=ZeroDivisionError())
+        first = await self.turn(database, key)
+        assert await database.run(
+            lambda session: queries.finish_turn(session, key=key, turn_id=first, result=DONE, now=NOW), brief=True
+        )
+        async with database.read() as session:
+            assert len(await queries.history(session, key=key, limit=10)) == 1
+
+    async def test_many_beside_ordinary_ones(self, database: Database) -> None:
+        keys = [DialogKey(1, number) for number in range(40)]
+        await asyncio.gather(
+            *(self.turn(database, key) for key in keys), *(chat(database, key, "hi", think=0.0) for key in keys)
+        )
+        assert checked_out(database) == 0
+
+    async def test_waiting_for_the_lock_blocks_no_one_else(self, sqlite_url: str) -> None:
+        """Another process holds the file: the wait happens in the connection's thread, not on the event loop."""
+        database = Database(sqlite_url, busy_timeout=2.0)
+        other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        stop = asyncio.Event()
+        lags = asyncio.create_task(loop_lags(stop))
+        waiting = asyncio.create_task(self.turn(database, DialogKey(1, 2)))
+        await asyncio.sleep(0.7)
+        assert not waiting.done()
+        other.execute("COMMIT")
+        other.close()
+        assert await waiting > 0
+        stop.set()
+        assert max(await lags) < 0.5
+        await database.close()
 
 
 class TestManyChats:

@@ -56,12 +56,15 @@ def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: 
 
 
 def serve(
-    config: EngineConfig, model: str, silence: float = 0.0, length: int = 8, rounds: int = 1, break_rank: int = -1
-) -> None:
+    config: EngineConfig, model: str, silence: float = 0.0, length: int = 8, rounds: int = 1, break_rank: int = -1,
+    stuck_rank: int = -1,
+) -> None:  # fmt: skip
     """Rank 0 says what it samples, a line for each step, after `silence` seconds; and how it ended."""
     checkpoint = open_checkpoint(model)
     if config.rank == break_rank:
         break_after(20)
+    if config.rank == stuck_rank:
+        get_stuck_after(20)
     if config.rank:
         return follow(config, checkpoint)
     engine = Engine.start(config, checkpoint)
@@ -93,6 +96,19 @@ def break_after(steps: int) -> None:
     TorchRunner.launch = failing  # type: ignore[method-assign]
 
 
+def get_stuck_after(steps: int) -> None:
+    """A later step of this rank never ends, like one whose peer left a collective on the GPU."""
+    collect, count = TorchRunner.collect, itertools.count()
+
+    def waiting(self: TorchRunner, ticket: TorchTicket) -> dict[int, int]:
+        if next(count) >= steps:
+            say("stuck")
+            time.sleep(600)
+        return collect(self, ticket)
+
+    TorchRunner.collect = waiting  # type: ignore[method-assign]
+
+
 def say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -103,7 +119,8 @@ def main() -> None:
     changes = arguments.pop("config", {})
     try:
         spec = open_checkpoint(arguments["model"]).spec
-        config = dataclasses.replace(resolve(spec, device="cpu", max_context=256), **changes)
+        device = arguments.pop("device", "cpu")
+        config = dataclasses.replace(resolve(spec, device=device, max_context=256), **changes)
         {"parity": parity, "serve": serve}[job](config, **arguments)
     except ConfigError as error:
         say(str(error))

@@ -22,7 +22,9 @@ class World:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         base = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-        base |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
+        base |= {"OMP_NUM_THREADS": "1"}
+        if arguments.get("device", "cpu") == "cpu":
+            base |= {"PYTHONWARNINGS": "error"}
         command = [sys.executable, "-m", "tests.engine.core.rank_worker", job, json.dumps(arguments)]
         self._ranks = [
             subprocess.Popen(

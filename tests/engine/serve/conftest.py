@@ -47,10 +47,10 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serve(api_key: str | None = None) -> AsyncIterator[Served]:
+async def serve(api_key: str | None = None, stream_interval: float = 0.0) -> AsyncIterator[Served]:
     engine, metrics = ScriptedEngine(), Metrics(lambda: None)
     service = Service("tiny", metrics)
-    app = build_app(service, metrics, api_key=api_key, max_body=100_000)
+    app = build_app(service, metrics, api_key=api_key, max_body=100_000, stream_interval=stream_interval)
     config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1)
     server = _QuietServer(config)
     with listener("127.0.0.1", 0, None) as opened:
@@ -77,6 +77,14 @@ async def loading() -> AsyncIterator[Served]:
 async def served(loading: Served) -> Served:
     loading.load()
     return loading
+
+
+@pytest.fixture
+async def unhurried() -> AsyncIterator[Served]:
+    """A server that gathers the tokens of 0.2 s into an event."""
+    async with serve(stream_interval=0.2) as served:
+        served.load()
+        yield served
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 
 import httpx
 import openai
@@ -49,6 +50,30 @@ async def test_the_chunks_of_a_stream(served: Served) -> None:
         ("chat.completion.chunk", "tiny", chunks[0]["id"])
     }
     assert not any("usage" in chunk for chunk in chunks)
+
+
+async def test_tokens_are_gathered_for_an_interval_but_neither_the_first_nor_the_end_waits(unhurried: Served) -> None:
+    came: list[tuple[float, str]] = []
+    stream = await unhurried.client.chat.completions.create(model="tiny", messages=HELLO, stream=True)
+    request = await unhurried.engine.next()
+    began = time.monotonic()
+
+    async def make() -> None:
+        for letter in b"abcdefgh":
+            request.make([letter])
+            await asyncio.sleep(0.04)
+        request.make(b"i", "stop")
+
+    making = asyncio.create_task(make())
+    async for chunk in stream:
+        if text := chunk.choices[0].delta.content:
+            came.append((time.monotonic() - began, text))
+    await making
+    assert "".join(text for _, text in came) == "abcdefghi"
+    assert next(len(text) for _, text in came) == 1
+    assert len(came) <= 4
+    assert came[0][0] < 0.1
+    assert came[-1][0] < 0.4  # the interval after the second event would have ended at 0.6
 
 
 async def test_usage_comes_last_when_it_was_asked_for(served: Served) -> None:

@@ -1,0 +1,28 @@
+"""Tests for a machine with GPUs: `make test-gpu`. Elsewhere they are skipped, and `make test` never asks for them."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gpu import machine
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            needed = 2 if item.path.stem == "test_two_gpus" else 1
+            item.add_marker(pytest.mark.gpu)
+            if machine.gpus() < needed:
+                item.add_marker(pytest.mark.skip(reason=f"needs {needed} GPUs, and {machine.gpus()} are here"))
+
+
+@pytest.fixture(scope="module")
+def disk() -> Iterator[Path]:
+    """A folder on the disk of TMPDIR; what lies in it at the end is deleted."""
+    folder = Path(tempfile.mkdtemp(prefix="guildllama-gpu-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,68 @@
+"""Clients that keep an engine busy until it fails them."""
+
+import threading
+import time
+from types import TracebackType
+
+import httpx
+
+BODY = {"messages": [{"role": "user", "content": "Go on."}], "stream": True, "ignore_eos": True, "temperature": 0.7}
+
+
+class Client(threading.Thread):
+    """Asks for one long reply after the other; `failed` is the moment it learns that one will not be finished."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = url
+        self.events, self.failed, self.error = 0, 0.0, ""
+
+    def run(self) -> None:
+        while not self.failed:
+            try:
+                self._reply()
+            except httpx.HTTPError as error:
+                self.error = type(error).__name__
+            if self.error:
+                self.failed = time.monotonic()
+
+    def _reply(self) -> None:
+        with (
+            httpx.Client(base_url=self._url, timeout=60) as http,
+            http.stream("POST", "/v1/chat/completions", json=BODY) as response,
+        ):
+            if response.status_code != 200:
+                self.error = f"HTTP {response.status_code}"
+                return
+            for line in response.iter_lines():
+                self.events += bool(line)
+                if '"error"' in line:
+                    self.error = line
+                    return
+
+
+class Load:
+    """So many clients, each in the middle of a reply once the block is entered."""
+
+    def __init__(self, url: str, clients: int) -> None:
+        self.clients = [Client(url) for _ in range(clients)]
+
+    def __enter__(self) -> "Load":
+        for client in self.clients:
+            client.start()
+        deadline = time.monotonic() + 60
+        while any(client.events < 5 for client in self.clients):
+            assert time.monotonic() < deadline, [client.error for client in self.clients]
+            time.sleep(0.005)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for client in self.clients:
+            client.join(60 if kind is None else 0)
+
+    def told_after(self, began: float, within: float) -> list[float]:
+        """Seconds from `began` until each client knew."""
+        for client in self.clients:
+            client.join(max(0.0, began + within - time.monotonic()))
+        assert all(client.failed for client in self.clients), [client.error for client in self.clients]
+        return [client.failed - began for client in self.clients]

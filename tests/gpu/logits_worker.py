@@ -1,0 +1,72 @@
+"""One rank that computes logits through the engine's own runner: `-m tests.gpu.logits_worker MODEL DEVICE DTYPE OUT`.
+
+Each prompt fills a row of its own in one step, then all rows decode a given token. Rank 0 writes the logits of every
+sampling step into OUT, in order.
+"""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from engine.boot import boot
+from engine.checkpoint import open_checkpoint
+from engine.config import resolve
+from engine.plan import Chunk, Plan, RowSetup
+from engine.ranks import connect
+
+LENGTHS = (1, 9, 70, 300)
+FED = 5  # what every row decodes next, as the ids that two runs sample may differ
+
+
+def main(model: str, device: str, dtype: str, out: str) -> None:
+    checkpoint = open_checkpoint(model)
+    config = resolve(checkpoint.spec, device=device, dtype=dtype, max_batch=4, max_context=512, chunk=512)
+    config = replace(config, graphs=False, overlap=False, kv_pages=4 * config.pages_per_row)
+    ranks = connect(config)
+    runner = boot(config, checkpoint, ranks).runner
+    seen = spy(device)
+    for row, length in enumerate(LENGTHS):
+        ids = tuple(3 + (7919 * (row + 1) * (at + 1)) % (checkpoint.spec.vocab_size - 3) for at in range(length))
+        pages = range(-(-(length + 1) // config.page))
+        grants = tuple((row, index, row * config.pages_per_row + index) for index in pages)
+        setups = (RowSetup(row, 0.0, 1.0, 1),)
+        runner.collect(runner.launch(Plan(row, setups, grants, (Chunk(row, 0, ids, True),))))
+    last = runner._rows.last_tokens if device == "cuda" else runner._last
+    last[: len(LENGTHS)] = FED
+    runner.collect(runner.launch(Plan(len(LENGTHS), decode=tuple(range(len(LENGTHS))))))
+    if config.rank == 0:
+        np.savez(out, *[logits.numpy() for logits in seen])
+    runner.close()
+    ranks.close()
+
+
+def spy(device: str) -> list[torch.Tensor]:
+    """All logits that a step samples from, from now on."""
+    seen: list[torch.Tensor] = []
+    if device == "cuda":
+        from engine import cuda_step
+
+        sample = cuda_step.sample
+
+        def sample_seen(logits: torch.Tensor, rows: torch.Tensor, *rest: object, **more: object) -> object:
+            seen.append(logits[rows >= 0].float().cpu())
+            return sample(logits, rows, *rest, **more)  # type: ignore[arg-type]
+
+        cuda_step.sample = sample_seen  # type: ignore[assignment]
+    else:
+        from engine.torch_runner import TorchRunner
+
+        plain = TorchRunner._sample
+
+        def plain_seen(self: TorchRunner, logits: torch.Tensor, numbers: tuple[int, ...]) -> torch.Tensor:
+            seen.append(logits.float())
+            return plain(self, logits, numbers)
+
+        TorchRunner._sample = plain_seen  # type: ignore[method-assign]
+    return seen
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

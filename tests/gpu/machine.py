@@ -1,0 +1,112 @@
+"""The machine under test: its GPUs, its memory, and checkpoints in published shapes on its disk.
+
+With `GUILDLLAMA_REHEARSAL=1` the same tests run with small models and two ranks on the CPU, to try the tests alone.
+"""
+
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.engine.serve.process import ROOT
+
+REHEARSAL = os.environ.get("GUILDLLAMA_REHEARSAL") == "1"
+DEVICE = "cpu" if REHEARSAL else "cuda"
+STEADY = 0.5  # seconds between looks at memory that is being given back
+
+
+@functools.cache
+def gpus() -> int:
+    """How many ranks may have a GPU to themselves."""
+    return 2 if REHEARSAL else len(_smi("name"))
+
+
+def name() -> str:
+    return "CPU" if REHEARSAL else _smi("name")[0]
+
+
+def gpu_memory() -> list[int]:
+    """MiB in use on each GPU, whoever uses them."""
+    return [0] * gpus() if REHEARSAL else [int(line) for line in _smi("memory.used")]
+
+
+def memory_returns_to(before: list[int], seconds: float) -> list[int]:
+    """The memory in use once it is what it was (within 16 MiB), or after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        now = gpu_memory()
+        if all(used <= then + 16 for used, then in zip(now, before, strict=True)) or time.monotonic() > deadline:
+            return now
+        time.sleep(STEADY)
+
+
+def peak_host_bytes(pid: int) -> int:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
+def tell(what: str, **figures: object) -> None:
+    """One line for whoever reads the run."""
+    sys.stdout.write(json.dumps({"test": what, "device": name(), **figures}) + "\n")
+    sys.stdout.flush()
+
+
+def run(*command: str, timeout: float = 120.0) -> str:
+    """What a module of ours says on its standard output."""
+    ended = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
+    return ended.stdout
+
+
+@dataclass(slots=True)
+class Written:
+    """A checkpoint in Meta's layout, being written or there. `folder` waits for it."""
+
+    process: subprocess.Popen[bytes]
+    _folder: Path
+    began: float
+    seconds: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        if not self.seconds:
+            assert self.process.wait(240) == 0, f"{self._folder} could not be written"
+            self.seconds = time.monotonic() - self.began
+        return self._folder
+
+    @property
+    def gigabytes(self) -> float:
+        return sum(file.stat().st_size for file in self.folder.glob("*.pth")) / 1e9
+
+    def delete(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def write(folder: Path, shape: str, *, layers: int | None = None) -> Written:
+    """Begin to write a published shape; in a rehearsal a tiny one, in as many shards."""
+    command = [sys.executable, "-m", "engine.bench.make_checkpoint", str(folder), "--shape", shape]
+    if REHEARSAL and shape != "small":
+        kv_heads, shards = {"7b": ("4", "1"), "13b": ("4", "2"), "70b": ("2", "2")}[shape]
+        command[-1:] = ["tiny", "--kv-heads", kv_heads, "--shards", shards]
+    elif layers:
+        command += ["--layers", str(layers)]
+    return Written(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL), folder, time.monotonic())
+
+
+def _smi(field: str) -> list[str]:
+    smi = shutil.which("nvidia-smi")
+    if smi is None:
+        return []
+    command = [smi, f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return ended.stdout.splitlines() if ended.returncode == 0 else []

@@ -1,0 +1,177 @@
+"""Ranks on GPUs of their own: the same replies on any number, ranks that are killed, an idle night, an orderly end."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.engine.core.world import World
+from tests.engine.serve.process import EngineProcess, alive, ask, children
+from tests.gpu import machine
+from tests.gpu.load import Load
+from tests.gpu.replies import greedy_replies
+
+WORLDS = [size for size in (1, 2, 4, 8) if size <= machine.gpus()]
+ROUNDS, CLIENTS = 5, 8
+LAYERS = 8  # of 70B's 80
+DEVICE = ("--device", machine.DEVICE)
+ROOM = ("--max-seq-len", "2048", "--max-batch", "8", "--kv-memory", "32768")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(disk: Path) -> Iterator[dict[str, machine.Written]]:
+    """The big ones are written while the small one is in use."""
+    written = {"small": machine.write(disk / "small", "small")}
+    assert written["small"].folder
+    written |= {"7b": machine.write(disk / "7b", "7b"), "70b": machine.write(disk / "70b", "70b", layers=LAYERS)}
+    yield written
+    for each in written.values():
+        each.delete()
+
+
+@pytest.fixture(scope="module")
+def memory_before() -> list[int]:
+    return machine.gpu_memory()
+
+
+@pytest.fixture(scope="module")
+def pair(
+    memory_before: list[int], checkpoints: dict[str, machine.Written], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EngineProcess]:
+    """Two ranks in fp32, which a launcher starts again when one of them dies."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    flags = ("--model", str(checkpoints["small"].folder), "--port", port, "--dtype", "float32", *DEVICE, *ROOM)
+    log = tmp_path_factory.mktemp("pair") / "log"
+    with EngineProcess(*flags, ranks=2, restarts=ROUNDS, log=log) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def expected(pair: EngineProcess) -> list[str]:
+    return greedy_replies(pair.ready().url)
+
+
+def test_equal_replies_on_any_number_of_gpus(
+    pair: EngineProcess, checkpoints: dict[str, machine.Written], tmp_path: Path
+) -> None:
+    """All at once: the caches are small enough."""
+    flags = ("--model", str(checkpoints["small"].folder), "--port", "0", "--dtype", "float32", *DEVICE, *ROOM)
+    with ExitStack() as stack:
+        others = [
+            stack.enter_context(EngineProcess(*flags, ranks=0 if size == 1 else size, log=tmp_path / str(size)))
+            for size in WORLDS
+            if size != 2
+        ]
+        replies = greedy_replies(pair.ready().url)
+        for other in others:
+            assert greedy_replies(other.ready().url) == replies
+    machine.tell("greedy replies, fp32", world_sizes=WORLDS, dialogs=len(replies), equal=True)
+
+
+def test_killed_ranks_under_load(pair: EngineProcess, expected: list[str]) -> None:
+    told, back = [], []
+    for number in range(ROUNDS):
+        pair.ready(number + 1)
+        with Load(pair.url, CLIENTS) as load:
+            began = time.monotonic()
+            os.kill(pair.rank(1 - number % 2), signal.SIGKILL)
+            told.append(max(load.told_after(began, 10.0)))
+        pair.ready(number + 2)
+        back.append(time.monotonic() - began)
+        assert greedy_replies(pair.url) == expected
+    with httpx.Client(base_url=pair.url, timeout=10) as http:
+        assert f"guildllama_engine_restarts_total {ROUNDS}.0" in http.get("/metrics").text
+    machine.tell(
+        "kill -9 of rank 1 and rank 0 in turn",
+        clients=CLIENTS,
+        last_client_told_s=[round(seconds, 2) for seconds in told],
+        group_back_s=[round(seconds, 1) for seconds in back],
+    )
+
+
+def test_sigterm_leaves_nothing_behind(pair: EngineProcess, memory_before: list[int]) -> None:
+    pair.ready()
+    family, during = [pair.process.pid, *children(pair.process.pid)], machine.gpu_memory()
+    with Load(pair.url, CLIENTS) as load:
+        began = time.monotonic()
+        seconds = pair.terminate()
+        load.told_after(began, 10.0)
+    assert not any(alive(pid) for pid in family)
+    after = machine.memory_returns_to(memory_before, 5.0)
+    machine.tell(
+        "SIGTERM under load", gone_s=round(seconds, 2), gpu_mib={"before": memory_before, "at": during, "after": after}
+    )
+    assert seconds < 5
+    assert all(now <= before + 16 for now, before in zip(after, memory_before, strict=True))
+
+
+def test_an_idle_night(checkpoints: dict[str, machine.Written]) -> None:
+    """Three timeouts of silence, then an answer."""
+    timing = {"heartbeat": 1.0, "group_timeout": 4.0, "step_timeout": 6.0, "max_batch": 4, "kv_pages": 256}
+    model = str(checkpoints["small"].folder)
+    with World(2, "serve", model=model, device=machine.DEVICE, silence=12.5, config=timing) as world:
+        world.wait_for("ready", 90)
+        began = time.monotonic()
+        world.wait_for("reply", 30)
+        silence = time.monotonic() - began
+        assert world.codes(20) == [0, 0], world.said
+        assert "closed None" in world.said[0]
+    machine.tell("an idle night", group_timeout_s=timing["group_timeout"], answered_after_s=round(silence, 1))
+
+
+def test_logits_of_7b(checkpoints: dict[str, machine.Written], tmp_path: Path) -> None:
+    """bf16, all layers: whole prompts and decoded tokens, on every world size beside one GPU."""
+    model, dtype = str(checkpoints["7b"].folder), "float32" if machine.REHEARSAL else "bfloat16"
+
+    def compute(size: int) -> list[np.ndarray]:
+        out = tmp_path / f"{size}.npz"
+        worker = ("tests.gpu.logits_worker", model, machine.DEVICE, dtype, str(out))
+        rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1")
+        machine.run("torch.distributed.run", "--nproc-per-node", str(size), *rendezvous, "-m", *worker)
+        with np.load(out) as steps:
+            return [steps[name] for name in steps.files]
+
+    with ThreadPoolExecutor(len(WORLDS)) as threads:
+        alone, *others = threads.map(compute, WORLDS)
+    assert [len(step) for step in alone] == [1, 1, 1, 1, 4]
+    for size, found in zip(WORLDS[1:], others, strict=True):
+        apart = [float(np.linalg.norm(a - b) / np.linalg.norm(a)) for a, b in zip(alone, found, strict=True)]
+        most = max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(alone, found, strict=True))
+        machine.tell(
+            "logits of 7B's shape",
+            dtype=dtype,
+            world_size=size,
+            relative=[f"{x:.1e}" for x in apart],
+            max=f"{most:.1e}",
+        )
+        assert max(*apart, most) < 2e-2
+    checkpoints["7b"].delete()
+
+
+def test_70b_answers(checkpoints: dict[str, machine.Written], tmp_path: Path) -> None:
+    """Eight shards with grouped queries on two ranks; not all of its layers."""
+    written = checkpoints["70b"]
+    began = time.monotonic()
+    with EngineProcess("--model", str(written.folder), "--port", "0", *DEVICE, ranks=2, log=tmp_path / "log") as engine:
+        engine.ready()
+        ready = time.monotonic() - began
+        with httpx.Client(base_url=engine.url, timeout=60) as http:
+            began = time.monotonic()
+            body = ask(http, [{"role": "user", "content": "Hello?"}], max_tokens=40, ignore_eos=True).json()
+            took = time.monotonic() - began
+        assert body["usage"]["completion_tokens"] == 40
+        hosts = [round(machine.peak_host_bytes(engine.rank(rank)) / 2**30, 2) for rank in (0, 1)]
+        gpu = machine.gpu_memory()
+    machine.tell(
+        "70B's shape on two ranks", layers=LAYERS, gb=round(written.gigabytes, 1), ready_s=round(ready, 1),
+        chat_40_tokens_s=round(took, 2), host_gib=hosts, gpu_mib=gpu,
+    )  # fmt: skip
