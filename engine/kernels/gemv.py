@@ -16,9 +16,9 @@ from engine.kernels.pdl import release, wait
 
 @triton.jit
 def gemv_kernel(
-    x, gain, weight, out, n_rows, eps, scale,
+    x, gain, weight, out, n_rows, eps,
     K: tl.constexpr, BLOCK: tl.constexpr, NORM: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr,
-    QUANT: tl.constexpr, PDL: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     cols = tl.arange(0, BLOCK)
@@ -62,15 +62,11 @@ def gemv_kernel(
                 ub = tl.load(up + at, mask=at < K, other=0.0, eviction_policy="evict_first")
             acc_up += value * ub.to(tl.float32)
     total = tl.sum(acc, 0)
-    if QUANT:
-        total = total * tl.load(scale + row).to(tl.float32)
     if NORM:
         factor = tl.rsqrt(tl.sum(squares, 0) / K + eps)
         total = total * factor
     if SILU:
         total_up = tl.sum(acc_up, 0)
-        if QUANT:
-            total_up = total_up * tl.load(scale + n_rows + row).to(tl.float32)
         if NORM:
             total_up = total_up * factor
         total = total / (1.0 + tl.exp(-total)) * total_up
@@ -88,20 +84,16 @@ def gemv(
     eps: float = 0.0,
     silu: bool = False,
     residual: bool = False,
-    scale: torch.Tensor | None = None,
     pdl: bool = False,
     block: int | None = None,
     warps: int | None = None,
 ) -> None:
-    """out[1, N] = weight · norm(x[1, K]); `silu`: weight holds the gate's rows, then the up rows; `residual`: out += …
-
-    `scale` [rows] belongs to int8 weights.
-    """
+    """out[1, N] = weight · norm(x[1, K]); `silu`: weight holds the gate's rows, then the up rows; `residual`: out += …"""
     rows, k = weight.shape
     n = rows // 2 if silu else rows
     block = block or min(2048, triton.next_power_of_2(k))
     gemv_kernel[(n,)](
-        x, gain if gain is not None else x, weight, out, n, eps, scale if scale is not None else x,
-        K=k, BLOCK=block, NORM=gain is not None, SILU=silu, RESIDUAL=residual, QUANT=scale is not None, PDL=pdl,
+        x, gain if gain is not None else x, weight, out, n, eps,
+        K=k, BLOCK=block, NORM=gain is not None, SILU=silu, RESIDUAL=residual, PDL=pdl,
         num_warps=warps or max(1, min(8, block // 256)), launch_pdl=pdl,
     )  # fmt: skip
