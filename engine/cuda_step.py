@@ -23,11 +23,22 @@ from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.decode_attention import Cut, decode_attention
 from engine.kernels.gemv import gemv
 from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Squares, matmul
+from engine.kernels.narrow_gemv import narrow_gemv
+from engine.kernels.narrow_kv import allocate_scales
 from engine.kernels.pdl import supported
-from engine.kernels.products import FUSED_TOKENS, fitted, gemv_cut, small_cut, token_block
+from engine.kernels.products import (
+    FUSED_TOKENS,
+    fitted,
+    gemv_cut,
+    narrow_cut,
+    narrow_gemv_cut,
+    small_cut,
+    token_block,
+)
 from engine.kernels.sampling import sample
+from engine.kernels.unfold import unfold
 from engine.model import Block, Transformer
-from engine.quantize import Packed8
+from engine.quantize import Packed
 
 H100_SHARED = 232448  # bytes of shared memory that one program may have
 SMALLEST_SHARED = 99 << 10
@@ -104,8 +115,9 @@ class Step:
         self.qkv = self._buffer(padded, (self.heads + 2 * self.kv_heads) * self.head_dim)
         self.attended = self._buffer(padded, self.heads * self.head_dim)
         self.gate_up, self.gated = self._buffer(padded, 2 * self.ffn), self._buffer(padded, self.ffn)
-        largest = max(_weight(layer)[0].numel() for layer in (block.wqkv, block.w13, block.w2))
-        self.unpacked = self._buffer(largest if _weight(block.wqkv)[1] is not None else 0)
+        shapes = [_weight(layer).shape for layer in (block.wqkv, block.w13, block.w2)]
+        packed = isinstance(_weight(block.wqkv), Packed)
+        self.unpacked = self._buffer(max(shape.numel() for shape in shapes) if packed else 0)
         self.final = self._buffer(token_block(samples), self.dim)
         vocabulary = model.spec.vocab_size if self.alone else model.output.output_size_per_partition
         self.logits = self._buffer(token_block(samples), vocabulary, dtype=torch.float32)
@@ -121,6 +133,17 @@ class Step:
         self.cos, self.sin = rope[..., 0].contiguous(), rope[..., 1].contiguous()
         self.k_cache: list[Tensor] = []
         self.v_cache: list[Tensor] = []
+        self.kv_scales: list[Tensor | None] = []  # of the layers' keys and values, if those are int8
+
+    def take_pages(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+        """Storage for keys and values of all layers."""
+        for _ in self.model.layers:
+            self.k_cache.append(torch.empty(shape, dtype=dtype, device=self.device))
+            self.v_cache.append(torch.empty(shape, dtype=dtype, device=self.device))
+            self.kv_scales.append(allocate_scales(self.k_cache[-1]))
+
+    def drop_pages(self) -> None:
+        self.k_cache, self.v_cache, self.kv_scales = [], [], []
 
     def _buffer(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         return torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
@@ -201,23 +224,25 @@ class Step:
 
     def _attend(self, layer: int, size: Size, inputs: Inputs, rows: Rows) -> None:
         """All keys and values of the step's tokens are written before a chunk reads any."""
-        k, v = self.k_cache[layer], self.v_cache[layer]
+        k, v, scales = self.k_cache[layer], self.v_cache[layer], self.kv_scales[layer]
         if size.tokens:
             rotate_and_store(
                 self.qkv[size.slots :], k, v, inputs.chunk_rows, inputs.chunk_positions, rows.tables, self.cos,
-                self.sin, heads=self.heads, pdl=self.pdl,
+                self.sin, heads=self.heads, scales=scales, pdl=self.pdl,
             )  # fmt: skip
         if size.slots:
             cut = self._attention_cut(size)
             decode_attention(
                 self.qkv, k, v, inputs.slot_rows, rows.positions, rows.tables, self.cos, self.sin, self.attended,
-                self.part_out, self.part_stat, self.counters, heads=self.heads, cut=cut, pdl=self.pdl,
+                self.part_out, self.part_stat, self.counters, heads=self.heads, cut=cut, scales=scales,
+                pdl=self.pdl,
             )  # fmt: skip
         if size.tokens:
             tile = 16 if self.device.type == "cpu" else 64
             chunk_attention(
                 self.qkv, k, v, inputs.blocks, rows.tables, self.attended, heads=self.heads,
-                block=16 if self.device.type == "cpu" else QUERY_BLOCK, tile=tile, pdl=self.pdl,
+                block=16 if self.device.type == "cpu" else QUERY_BLOCK, tile=tile, scales=scales,
+                pdl=self.pdl,
             )  # fmt: skip
 
     def _attention_cut(self, size: Size) -> Cut:
@@ -248,10 +273,17 @@ class Step:
         gain: Tensor | None = None,
         kind: int = PLAIN,
     ) -> None:
-        weight, scale = _weight(layer)
-        block, warps = gemv_cut(weight.shape[1], kind, weight.element_size())
+        weight = _weight(layer)
+        if isinstance(weight, Packed):
+            rows, block, warps = narrow_gemv_cut(kind)
+            narrow_gemv(
+                x[:1], weight, out[:1], gain=gain, eps=self.eps, silu=kind == SILU, residual=kind == RESIDUAL,
+                pdl=self.pdl, rows=rows, block=block, warps=warps,
+            )  # fmt: skip
+            return
+        block, warps = gemv_cut(weight.shape[1], kind)
         gemv(
-            x[:1], weight, out[:1], gain=gain, eps=self.eps, silu=kind == SILU, residual=kind == RESIDUAL, scale=scale,
+            x[:1], weight, out[:1], gain=gain, eps=self.eps, silu=kind == SILU, residual=kind == RESIDUAL,
             pdl=self.pdl, block=block, warps=warps,
         )  # fmt: skip
 
@@ -268,14 +300,17 @@ class Step:
         into: Squares | None = None,
     ) -> int:
         """With `gain`: out is the residual stream, which becomes h + product, and self.x what the next one reads."""
-        weight, scale = _weight(layer)
+        weight = _weight(layer)
         kind = RESIDUAL if into is not None else kind
         rows, k = weight.shape
-        item = weight.element_size()
-        tiling = fitted(small_cut(rows, k, kind, bm, item, bulk=self.pdl), kind, bm, item, self.shared)
+        if isinstance(weight, Packed):
+            tiling = narrow_cut(rows, k, kind, bm, weight.bits, self.shared)
+        else:
+            item = weight.element_size()
+            tiling = fitted(small_cut(rows, k, kind, bm, item, bulk=self.pdl), kind, bm, item, self.shared)
         return matmul(
             x, weight, out, tiling, self.scratch, bm=bm, kind=kind, norm=norm, eps=self.eps, gain=gain, scaled=self.x,
-            squares_out=None if into is None else into.sums, scale=scale, pdl=self.pdl,
+            squares_out=None if into is None else into.sums, pdl=self.pdl,
         )  # fmt: skip
 
     def _product(self, x: Tensor, layer: nn.Module, out: Tensor) -> None:
@@ -289,11 +324,11 @@ class Step:
 
     def _unfolded(self, layer: nn.Module) -> Tensor:
         """The matrix as the library can multiply by it."""
-        weight, scale = _weight(layer)
-        if scale is None:
+        weight = _weight(layer)
+        if not isinstance(weight, Packed):
             return weight
-        whole = self.unpacked[: weight.numel()].view(weight.shape)
-        torch.mul(weight, scale[:, None].to(self.dtype), out=whole)
+        whole = self.unpacked[: weight.shape.numel()].view(weight.shape)
+        unfold(weight, whole, pdl=self.pdl)
         return whole
 
     @staticmethod
@@ -309,7 +344,7 @@ class Step:
 
     def _logits(self, inputs: Inputs) -> Tensor:
         count, output = inputs.sample_rows.shape[0], self.model.output
-        weight, _ = _weight(output)
+        rows = _weight(output).shape[0]
         if count == 1:
             self._gemv(self.final, output, self.logits)
         elif token_block(count) <= FUSED_TOKENS:
@@ -318,16 +353,15 @@ class Step:
             self.logits[:count] = F.linear(self.final[:count], self._unfolded(output)).float()
         if self.alone:
             return self.logits[:count]
-        local = F.pad(self.logits[:count, : weight.shape[0]], (0, output.width - weight.shape[0]))
+        local = F.pad(self.logits[:count, :rows], (0, output.width - rows))
         return parallel.gather_columns(local, output.vocab)
 
 
-def _weight(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """The matrix and, if it is packed, its rows' scales."""
+def _weight(layer: nn.Module) -> Tensor | Packed:
     packed = getattr(layer, "packed", None)
-    if isinstance(packed, Packed8):
-        return packed.q, packed.scale
+    if isinstance(packed, Packed):
+        return packed
     weight = layer.weight
     if not isinstance(weight, Tensor):
         raise TypeError(f"{type(layer).__name__} has no weight")
-    return weight, None
+    return weight

@@ -124,7 +124,7 @@ def pack_linear(layer: nn.Module, bits: int) -> None:
     layer.weight = nn.Parameter(torch.empty(0, dtype=weight.dtype, device=weight.device), requires_grad=False)
 
 
-def pack_block(block: Block, bits: int = 8) -> None:
+def pack_block(block: Block, bits: int) -> None:
     for layer in (block.wqkv, block.wo, block.w13, block.w2):
         pack_linear(layer, bits)
 

@@ -88,7 +88,8 @@ def gemv(
     block: int | None = None,
     warps: int | None = None,
 ) -> None:
-    """out[1, N] = weight · norm(x[1, K]); `silu`: weight holds the gate's rows, then the up rows; `residual`: out += …"""
+    """out[1, N] = weight · norm(x[1, K]); `silu`: weight holds the gate's rows, then the up rows; `residual`: out += ….
+    Packed weights have their own: `narrow_gemv`."""
     rows, k = weight.shape
     n = rows // 2 if silu else rows
     block = block or min(2048, triton.next_power_of_2(k))

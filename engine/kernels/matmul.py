@@ -38,9 +38,12 @@ def narrow_words(words, groups, rows, line, LINES: tl.constexpr, BITS: tl.conste
     """One line of packed rows, and the words of its four groups."""
     at = rows * LINES + line
     word = tl.load(words + at[:, None] * 32 + tl.arange(0, 32)[None, :], eviction_policy="evict_first")
-    if BITS == 8:
-        return word, rows, rows
-    return word, tl.load(groups + at * 2), tl.load(groups + at * 2 + 1)
+    first = rows  # nothing, with 8 bits
+    second = rows
+    if BITS == 4:
+        first = tl.load(groups + at * 2)
+        second = tl.load(groups + at * 2 + 1)
+    return word, first, second
 
 
 @triton.jit

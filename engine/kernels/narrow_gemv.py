@@ -12,6 +12,7 @@ import triton.language as tl
 
 from engine.kernels.pdl import release, wait
 from engine.kernels.unfold import factor_of, offset_of, part_of
+from engine.quantize import Packed
 
 
 @triton.jit
@@ -69,10 +70,9 @@ def narrow_gemv_kernel(
             w = w2
         else:
             w = words_of(words, row, step, LINES, BLOCK)
-        if BITS == 4:
-            if step > 0:
-                first = groups_of(groups, row, step, 0, LINES, BLOCK)
-                second = groups_of(groups, row, step, 1, LINES, BLOCK)
+        if BITS == 4 and step > 0:
+            first = groups_of(groups, row, step, 0, LINES, BLOCK)
+            second = groups_of(groups, row, step, 1, LINES, BLOCK)
         line = step * BLOCK + tl.arange(0, BLOCK)
         for part in tl.static_range(PARTS):
             at = (line * PARTS + part)[:, None, None] * 32 + j[None, :, :]
@@ -101,10 +101,7 @@ def narrow_gemv_kernel(
 
 def narrow_gemv(
     x: torch.Tensor,
-    words: torch.Tensor,
-    scales: torch.Tensor,
-    groups: torch.Tensor,
-    bits: int,
+    weight: Packed,
     out: torch.Tensor,
     *,
     gain: torch.Tensor | None = None,
@@ -118,10 +115,10 @@ def narrow_gemv(
 ) -> None:
     """out[1, N] = weight · norm(x[1, K]), endings as `gemv`'s; a program takes `rows` of the result (for the gate: as
     many gate and up rows) and `block` lines at a time."""
-    n, k = words.shape[0] // 2 if silu else words.shape[0], x.shape[1]
-    lines = words.shape[1] // 32
+    rows_in, k = weight.shape
+    n, lines = rows_in // 2 if silu else rows_in, weight.words.shape[1] // 32
     narrow_gemv_kernel[(triton.cdiv(n, rows),)](
-        x, gain if gain is not None else x, words, scales, groups, out, n, eps,
-        K=k, LINES=lines, BITS=bits, ROWS=rows, BLOCK=min(block, triton.next_power_of_2(lines)),
+        x, gain if gain is not None else x, weight.words, weight.scales, weight.groups, out, n, eps,
+        K=k, LINES=lines, BITS=weight.bits, ROWS=rows, BLOCK=min(block, triton.next_power_of_2(lines)),
         NORM=gain is not None, SILU=silu, RESIDUAL=residual, PDL=pdl, num_warps=warps, launch_pdl=pdl,
     )  # fmt: skip

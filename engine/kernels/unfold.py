@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from engine.kernels.pdl import release, wait
+from engine.quantize import Packed
 
 
 @triton.jit
@@ -21,8 +22,10 @@ def part_of(words, PART: tl.constexpr, BITS: tl.constexpr):
     """
     wide = words.to(tl.int32)
     if BITS == 8:
-        return (((wide >> (8 * PART)) & 0xFF) | 0x4B000000).to(tl.float32, bitcast=True) - 8388736.0
-    return (((wide << (16 - 4 * PART)) & 0xF0000) | 0x43000000).to(tl.float32, bitcast=True)
+        value = (((wide >> (8 * PART)) & 0xFF) | 0x4B000000).to(tl.float32, bitcast=True) - 8388736.0
+    else:
+        value = (((wide << (16 - 4 * PART)) & 0xF0000) | 0x43000000).to(tl.float32, bitcast=True)
+    return value
 
 
 @triton.jit
@@ -65,22 +68,12 @@ def unfold_kernel(
         tl.store(to, value, mask=live[:, :, None] & (column < K)[None, :, :])
 
 
-def unfold(
-    words: torch.Tensor,
-    scales: torch.Tensor,
-    groups: torch.Tensor,
-    bits: int,
-    out: torch.Tensor,
-    *,
-    pdl: bool = False,
-    rows: int = 4,
-    block: int = 16,
-) -> None:
-    """out [rows, K] = the matrix that `engine.quantize.Packed` stands for."""
+def unfold(weight: Packed, out: torch.Tensor, *, pdl: bool = False, rows: int = 4, block: int = 16) -> None:
+    """out [rows, K] = the matrix that `weight` stands for."""
     n, k = out.shape
-    lines = words.shape[1] // 32
+    lines = weight.words.shape[1] // 32
     block = min(block, triton.next_power_of_2(lines))
     unfold_kernel[(triton.cdiv(n, rows), triton.cdiv(lines, block))](
-        words, scales, groups, out, n, K=k, LINES=lines, BITS=bits, ROWS=rows, BLOCK=block, PDL=pdl, num_warps=4,
-        launch_pdl=pdl,
+        weight.words, weight.scales, weight.groups, out, n, K=k, LINES=lines, BITS=weight.bits, ROWS=rows, BLOCK=block,
+        PDL=pdl, num_warps=4, launch_pdl=pdl,
     )  # fmt: skip
