@@ -62,11 +62,14 @@ def qkv(tokens: int, heads: int, kv_heads: int) -> torch.Tensor:
     return torch.randn(tokens, (heads + 2 * kv_heads) * DIM, generator=generator).to(DEVICE, DTYPE)
 
 
-@pytest.mark.parametrize(("splits", "least", "early"), [(1, 1, False), (4, 1, False), (4, 1, True), (2, 2, True)])
-@pytest.mark.parametrize(("heads", "kv_heads", "lanes"), [(2, 2, None), (2, 2, 16), (6, 2, None)])
+@pytest.mark.parametrize(
+    ("splits", "least", "early", "lanes"),
+    [(1, 1, False, None), (4, 1, False, None), (4, 1, True, None), (2, 2, True, None), (1, 1, False, 16)],
+)
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2)])
 @pytest.mark.parametrize("storage", STORAGES)
 def test_decode(
-    heads: int, kv_heads: int, lanes: int | None, splits: int, least: int, early: bool, storage: torch.dtype | None
+    heads: int, kv_heads: int, splits: int, least: int, early: bool, lanes: int | None, storage: torch.dtype | None
 ) -> None:
     ours, theirs = (Cache(kv_heads, storage) for _ in range(2))
     k, v, scales = ours.store(storage)
@@ -79,7 +82,7 @@ def test_decode(
         new, k, v, torch.tensor(rows, dtype=torch.int32, device=DEVICE), positions, ours.tables, ours.cos,
         ours.sin, out, torch.empty(4 * heads * splits * DIM, device=DEVICE),
         torch.empty(4 * heads * splits * 2, device=DEVICE), counters, heads=heads,
-        cut=Cut(splits, tile=16, least=least, early=early and lanes is None, lanes=lanes), scales=scales, pdl=PDL,
+        cut=Cut(splits, tile=16, least=least, early=early, lanes=lanes), scales=scales, pdl=PDL,
     )  # fmt: skip
     for slot, row in enumerate(rows):
         if row >= 0:

