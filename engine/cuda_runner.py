@@ -20,9 +20,8 @@ from engine import exchange
 from engine.config import EngineConfig
 from engine.cuda_step import QUERY_BLOCK, Inputs, Rows, Size, Step
 from engine.cuda_sums import Meet
-from engine.errors import ConfigError
 from engine.kernels import pointwise
-from engine.memory import held_bytes
+from engine.memory import held_bytes, kv_storage
 from engine.model import Transformer
 from engine.plan import Plan, RowSetup
 
@@ -78,8 +77,6 @@ class CudaRunner:
 
         `meet`: how ranks come by memory that they share, if not as GPUs do.
         """
-        if config.kv_dtype != "auto":
-            raise ConfigError("--kv-dtype", expected="auto: keys and values stay in --dtype", found=config.kv_dtype)
         self.kv_pages = 0
         self._config, self._model, self._device = config, model, config.device
         self._gpu = config.device.type == "cuda"
@@ -105,8 +102,7 @@ class CudaRunner:
         self.kv_pages = pages
         config, spec = self._config, self._model.spec
         shape = (pages, config.page, self._model.kv_heads, spec.head_dim)
-        for cache in (self._step.k_cache, self._step.v_cache):
-            cache += [torch.empty(shape, dtype=config.dtype, device=config.device) for _ in range(spec.n_layers)]
+        self._step.take_pages(shape, kv_storage(config))
         if not self._gpu or self._stream is None:
             return
         with torch.inference_mode(), torch.cuda.stream(self._stream):
@@ -170,7 +166,7 @@ class CudaRunner:
         if self._stream is not None:
             self._stream.synchronize()
         self._graphs.clear()
-        self._step.k_cache, self._step.v_cache = [], []
+        self._step.drop_pages()
 
     def _size(self, plan: Plan) -> Size | None:
         """The smallest recorded step that holds the plan."""

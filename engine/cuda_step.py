@@ -24,12 +24,23 @@ from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.decode_attention import Cut, decode_attention
 from engine.kernels.gemv import Joined, Push, gemv
 from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Squares, matmul
+from engine.kernels.narrow_gemv import narrow_gemv
+from engine.kernels.narrow_kv import allocate_scales
 from engine.kernels.one_row import one_row
 from engine.kernels.pdl import supported
-from engine.kernels.products import FUSED_TOKENS, fitted, gemv_cut, small_cut, token_block
+from engine.kernels.products import (
+    FUSED_TOKENS,
+    fitted,
+    gemv_cut,
+    narrow_cut,
+    narrow_gemv_cut,
+    small_cut,
+    token_block,
+)
 from engine.kernels.sampling import sample
+from engine.kernels.unfold import unfold
 from engine.model import Block, RMSNorm, Transformer
-from engine.quantize import Packed8
+from engine.quantize import Packed
 
 H100_SHARED = 232448  # bytes of shared memory that one program may have
 SMALLEST_SHARED = 99 << 10
@@ -106,8 +117,9 @@ class Step:
         self.qkv = self._buffer(padded, (self.heads + 2 * self.kv_heads) * self.head_dim)
         self.attended = self._buffer(padded, self.heads * self.head_dim)
         self.gate_up, self.gated = self._buffer(padded, 2 * self.ffn), self._buffer(padded, self.ffn)
-        largest = max(_weight(layer)[0].numel() for layer in (block.wqkv, block.w13, block.w2))
-        self.unpacked = self._buffer(largest if _weight(block.wqkv)[1] is not None else 0)
+        shapes = [_weight(layer).shape for layer in (block.wqkv, block.w13, block.w2)]
+        packed = isinstance(_weight(block.wqkv), Packed)
+        self.unpacked = self._buffer(max(shape.numel() for shape in shapes) if packed else 0)
         self.final = self._buffer(token_block(samples), self.dim)
         rows, vocabulary = token_block(samples), model.spec.vocab_size
         self.sums = Sums.between(
@@ -130,6 +142,17 @@ class Step:
         self.cos, self.sin = rope[..., 0].contiguous(), rope[..., 1].contiguous()
         self.k_cache: list[Tensor] = []
         self.v_cache: list[Tensor] = []
+        self.kv_scales: list[Tensor | None] = []  # of the layers' keys and values, if those are int8
+
+    def take_pages(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+        """Storage for keys and values of all layers."""
+        for _ in self.model.layers:
+            self.k_cache.append(torch.empty(shape, dtype=dtype, device=self.device))
+            self.v_cache.append(torch.empty(shape, dtype=dtype, device=self.device))
+            self.kv_scales.append(allocate_scales(self.k_cache[-1]))
+
+    def drop_pages(self) -> None:
+        self.k_cache, self.v_cache, self.kv_scales = [], [], []
 
     def _buffer(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         return torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
@@ -177,7 +200,7 @@ class Step:
         for number, block in enumerate(blocks):
             following = blocks[number + 1].attention_norm if number + 1 < len(blocks) else self.model.norm
             if one:
-                joined = self._attend_one(number, block, inputs, rows)
+                joined = self._attend_one(number, size, block, inputs, rows)
                 self._add_one(self.attended, block.wo, joined)
                 self._gemv(self.h, block.w13, self.gated, gain=block.ffn_norm.weight, kind=SILU)
                 self._add_one(self.gated, block.w2)
@@ -214,6 +237,9 @@ class Step:
         """One row: h += product."""
         if self.sums is None:
             self._gemv(x, layer, self.h, kind=RESIDUAL, joined=joined)
+        elif isinstance(_weight(layer), Packed):
+            self._gemv(x, layer, self.sums.delta)
+            self.sums.join(self.h, self.model.norm.weight, 1)
         else:
             self._gemv(x, layer, self.sums.own, joined=joined, push=self.sums.push)
             self.sums.join_one(self.h[:1])
@@ -247,39 +273,44 @@ class Step:
         self._product(x, layer, delta)
         return delta
 
-    def _attend_one(self, layer: int, block: Block, inputs: Inputs, rows: Rows) -> Joined:
-        """One row: what attends is in `attended` but for the new token's own part."""
+    def _attend_one(self, layer: int, size: Size, block: Block, inputs: Inputs, rows: Rows) -> Joined | None:
+        """One row: `attended`, in its two parts where nothing is narrow."""
+        gain, weight = block.attention_norm.weight, _weight(block.wqkv)
+        if isinstance(weight, Packed) or self.k_cache[layer].dtype != self.dtype:
+            self._gemv(self.h, block.wqkv, self.qkv, gain=gain)
+            self._attend(layer, size, inputs, rows)
+            return None
         cached = (self.heads + self.kv_heads) * self.head_dim  # rows of the queries and keys; the values' are the rest
-        weight, scale = _weight(block.wqkv)
-        gain = block.attention_norm.weight
         self._gemv(self.h, block.wqkv, self.qkv, gain=gain, rows=cached)
         one_row(
             self.qkv, self.h, gain, weight[cached:], self.k_cache[layer], self.v_cache[layer], inputs.slot_rows,
             rows.positions, rows.tables, self.cos, self.sin, self.attended, self.share, self.part_out, self.part_stat,
             self.part_own, self.counters, heads=self.heads, eps=self.eps, cut=self._attention_cut(Size(1, 0)),
-            block=1024, scale=None if scale is None else scale[cached:], pdl=self.pdl,
+            block=1024, pdl=self.pdl,
         )  # fmt: skip
         return Joined(self.share, self.qkv[:, cached:], self.heads // self.kv_heads, self.head_dim)
 
     def _attend(self, layer: int, size: Size, inputs: Inputs, rows: Rows) -> None:
         """All keys and values of the step's tokens are written before a chunk reads any."""
-        k, v = self.k_cache[layer], self.v_cache[layer]
+        k, v, scales = self.k_cache[layer], self.v_cache[layer], self.kv_scales[layer]
         if size.tokens:
             rotate_and_store(
                 self.qkv[size.slots :], k, v, inputs.chunk_rows, inputs.chunk_positions, rows.tables, self.cos,
-                self.sin, heads=self.heads, pdl=self.pdl,
+                self.sin, heads=self.heads, scales=scales, pdl=self.pdl,
             )  # fmt: skip
         if size.slots:
             cut = self._attention_cut(size)
             decode_attention(
                 self.qkv, k, v, inputs.slot_rows, rows.positions, rows.tables, self.cos, self.sin, self.attended,
-                self.part_out, self.part_stat, self.counters, heads=self.heads, cut=cut, pdl=self.pdl,
+                self.part_out, self.part_stat, self.counters, heads=self.heads, cut=cut, scales=scales,
+                pdl=self.pdl,
             )  # fmt: skip
         if size.tokens:
             tile = 16 if self.device.type == "cpu" else 64
             chunk_attention(
                 self.qkv, k, v, inputs.blocks, rows.tables, self.attended, heads=self.heads,
-                block=16 if self.device.type == "cpu" else QUERY_BLOCK, tile=tile, warps=8, pdl=self.pdl,
+                block=16 if self.device.type == "cpu" else QUERY_BLOCK, tile=tile, warps=8, scales=scales,
+                pdl=self.pdl,
             )  # fmt: skip
 
     def _attention_cut(self, size: Size) -> Cut:
@@ -288,7 +319,9 @@ class Step:
         if self.device.type == "cpu":
             return Cut(splits=2, tile=16, least=2)
         if size.total == 1:
-            return Cut(splits=16, tile=16, stages=3, least=4)
+            return Cut(
+                splits=16, tile=16, stages=3, least=4
+            )  # with grouped queries too: `one_row` takes them one by one
         if self.heads != self.kv_heads:
             splits = max(2, min(16, triton.next_power_of_2(-(-512 // programs))))
             return Cut(splits=splits, least=4 if programs < 512 else 24)
@@ -311,13 +344,19 @@ class Step:
         push: Push | None = None,
     ) -> None:
         """`rows`: only the first so many of the matrix."""
-        weight, scale = _weight(layer)
+        weight = _weight(layer)
+        if isinstance(weight, Packed):
+            height, block, warps = narrow_gemv_cut(kind)
+            narrow_gemv(
+                x[:1], weight, out[:1], gain=gain, eps=self.eps, silu=kind == SILU, residual=kind == RESIDUAL,
+                pdl=self.pdl, rows=height, block=block, warps=warps,
+            )  # fmt: skip
+            return
         weight = weight[:rows]
-        block, warps = gemv_cut(weight.shape[1], kind, weight.element_size())
+        block, warps = gemv_cut(weight.shape[1], kind)
         gemv(
-            x[:1], weight, out[:1], gain=gain, eps=self.eps, silu=kind == SILU, residual=kind == RESIDUAL, scale=scale,
-            pdl=self.pdl, block=block, warps=warps, two=weight.element_size() > 1, joined=joined,
-            push=push,
+            x[:1], weight, out[:1], gain=gain, eps=self.eps, silu=kind == SILU, residual=kind == RESIDUAL,
+            pdl=self.pdl, block=block, warps=warps, two=True, joined=joined, push=push,
         )  # fmt: skip
 
     def _small(
@@ -333,14 +372,17 @@ class Step:
         into: Squares | None = None,
     ) -> int:
         """With `gain`: out is the residual stream, which becomes h + product, and self.x what the next one reads."""
-        weight, scale = _weight(layer)
+        weight = _weight(layer)
         kind = RESIDUAL if into is not None else kind
         rows, k = weight.shape
-        item = weight.element_size()
-        tiling = fitted(small_cut(rows, k, kind, bm, item, bulk=self.pdl), kind, bm, item, self.shared)
+        if isinstance(weight, Packed):
+            tiling = narrow_cut(rows, k, kind, bm, weight.bits, self.shared)
+        else:
+            item = weight.element_size()
+            tiling = fitted(small_cut(rows, k, kind, bm, item, bulk=self.pdl), kind, bm, item, self.shared)
         return matmul(
             x, weight, out, tiling, self.scratch, bm=bm, kind=kind, norm=norm, eps=self.eps, gain=gain, scaled=self.x,
-            squares_out=None if into is None else into.sums, scale=scale, pdl=self.pdl,
+            squares_out=None if into is None else into.sums, pdl=self.pdl,
         )  # fmt: skip
 
     def _product(self, x: Tensor, layer: nn.Module, out: Tensor) -> None:
@@ -354,11 +396,11 @@ class Step:
 
     def _unfolded(self, layer: nn.Module) -> Tensor:
         """The matrix as the library can multiply by it."""
-        weight, scale = _weight(layer)
-        if scale is None:
+        weight = _weight(layer)
+        if not isinstance(weight, Packed):
             return weight
-        whole = self.unpacked[: weight.numel()].view(weight.shape)
-        torch.mul(weight, scale[:, None].to(self.dtype), out=whole)
+        whole = self.unpacked[: weight.shape.numel()].view(weight.shape)
+        unfold(weight, whole, pdl=self.pdl)
         return whole
 
     @staticmethod
@@ -374,7 +416,7 @@ class Step:
 
     def _logits(self, inputs: Inputs) -> Tensor:
         count, output = inputs.sample_rows.shape[0], self.model.output
-        columns = _weight(output)[0].shape[0]
+        columns = _weight(output).shape[0]
         mine = self.logits if self.sums is None else self.sums.logits(token_block(count), columns)
         if count == 1:
             self._gemv(self.final, output, mine)
@@ -391,12 +433,11 @@ class Step:
         return parallel.gather_columns(local, output.vocab)
 
 
-def _weight(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """The matrix and, if it is packed, its rows' scales."""
+def _weight(layer: nn.Module) -> Tensor | Packed:
     packed = getattr(layer, "packed", None)
-    if isinstance(packed, Packed8):
-        return packed.q, packed.scale
+    if isinstance(packed, Packed):
+        return packed
     weight = layer.weight
     if not isinstance(weight, Tensor):
         raise TypeError(f"{type(layer).__name__} has no weight")
-    return weight, None
+    return weight

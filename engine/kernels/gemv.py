@@ -77,9 +77,9 @@ def row_products(
 
 @triton.jit(do_not_specialize=["site"])
 def gemv_kernel(
-    x, gain, weight, out, scale, share, own, boxes, epoch, site, n_rows, eps,
+    x, gain, weight, out, share, own, boxes, epoch, site, n_rows, eps,
     K: tl.constexpr, BLOCK: tl.constexpr, NORM: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr,
-    QUANT: tl.constexpr, TWO: tl.constexpr, JOIN: tl.constexpr, G: tl.constexpr, D: tl.constexpr, RANK: tl.constexpr,
+    TWO: tl.constexpr, JOIN: tl.constexpr, G: tl.constexpr, D: tl.constexpr, RANK: tl.constexpr,
     WORLD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
@@ -94,10 +94,6 @@ def gemv_kernel(
     total, total_up, old, old_up = row_products(
         x, gain, share, own, w, up, out + row, beside, eps, K, BLOCK, NORM, SILU or TWO, RESIDUAL, JOIN, G, D, PDL
     )
-    if QUANT:
-        total = total * tl.load(scale + row).to(tl.float32)
-        if SILU or TWO:
-            total_up = total_up * tl.load(scale + row + apart).to(tl.float32)
     if SILU:
         total = total / (1.0 + tl.exp(-total)) * total_up
     tl.store(out + row, (total + old).to(out.dtype.element_ty))
@@ -141,7 +137,6 @@ def gemv(
     eps: float = 0.0,
     silu: bool = False,
     residual: bool = False,
-    scale: torch.Tensor | None = None,
     pdl: bool = False,
     block: int | None = None,
     warps: int | None = None,
@@ -151,18 +146,17 @@ def gemv(
 ) -> None:
     """out[1, N] = weight · norm(x[1, K]); `silu`: weight holds the gate's rows, then the up rows; `residual`: out += …
 
-    `scale` [rows] belongs to int8 weights. `two`: each program computes two rows, unless it does so for the gate.
-    `push`: out is this rank's share of a sum, in 32 bits, and goes into the other ranks' boxes too.
+    `two`: each program computes two rows, unless it does so for the gate. `push`: out is this rank's share of a sum, in
+    32 bits, and goes into the other ranks' boxes too. Packed weights have their own: `narrow_gemv`.
     """
     rows, k = weight.shape
     n = rows // 2 if silu else rows
     block = block or min(2048, triton.next_power_of_2(k))
     two = two and not silu and n % 2 == 0
     gemv_kernel[(n // 2 if two else n,)](
-        x, gain if gain is not None else x, weight, out, scale if scale is not None else x,
-        joined.share if joined else x, joined.own if joined else x, push.boxes if push else (x,),
-        push.epoch if push else x, push.site if push else 0, n, eps,
-        K=k, BLOCK=block, NORM=gain is not None, SILU=silu, RESIDUAL=residual, QUANT=scale is not None, TWO=two,
+        x, gain if gain is not None else x, weight, out, joined.share if joined else x, joined.own if joined else x,
+        push.boxes if push else (x,), push.epoch if push else x, push.site if push else 0, n, eps,
+        K=k, BLOCK=block, NORM=gain is not None, SILU=silu, RESIDUAL=residual, TWO=two,
         JOIN=joined is not None, G=joined.group if joined else 1, D=joined.head_dim if joined else 1,
         RANK=push.rank if push else 0, WORLD=len(push.boxes) if push else 1, PDL=pdl,
         num_warps=warps or max(1, min(8, block // 256)), launch_pdl=pdl,

@@ -22,11 +22,11 @@ from engine.kernels.pdl import release, wait
 
 @triton.jit
 def one_row_kernel(
-    qkv, h, gain, weight, weight_scale, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, share,
+    qkv, h, gain, weight, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, share,
     part_out, part_stat, part_own, counters, page_stride, token_stride, head_stride, scale, eps,
     K: tl.constexpr, BLOCK: tl.constexpr, HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
     TABLE: tl.constexpr, BT: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, LEAST: tl.constexpr,
-    QUANT: tl.constexpr, PDL: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     row = tl.load(slot_rows)
@@ -42,9 +42,6 @@ def one_row_kernel(
             h, gain, h, h, w, w + K, h, h, eps, K, BLOCK, True, True, False, False, 1, 1, False
         )
         release(PDL)
-        if QUANT:
-            first = first * tl.load(weight_scale + n).to(tl.float32)
-            second = second * tl.load(weight_scale + n + 1).to(tl.float32)
         value = qkv + (HQ + HKV) * D + n
         tl.store(value, first.to(qkv.dtype.element_ty))
         tl.store(value + 1, second.to(qkv.dtype.element_ty))
@@ -97,7 +94,7 @@ def one_row_kernel(
                 home = pages * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
                 kt = tl.load(k_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
                 vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
-                m, den, acc = fold(kt, vt, ok, scaled, m, den, acc)
+                m, den, acc = fold(kt, vt, ok, ok, ok, scaled, m, den, acc, False)
             top = tl.maximum(tl.max(m, 0), own)
             weights = tl.exp2(m - top)
             p_own = tl.where(mine, tl.exp2(own - top), 0.0)
@@ -157,7 +154,6 @@ def one_row(
     eps: float,
     cut: Cut,
     block: int,
-    scale: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> None:
     """qkv [1, (heads + 2·kv)·D] holds the query and the key; its values, and the caches, are completed here.
@@ -167,10 +163,10 @@ def one_row(
     _, page, kv_heads, dim = k_cache.shape
     k = weight.shape[1]
     one_row_kernel[(heads * cut.splits + kv_heads * dim // 2,)](
-        qkv, h, gain, weight, scale if scale is not None else h, k_cache, v_cache, slot_rows, positions, tables, cos,
+        qkv, h, gain, weight, k_cache, v_cache, slot_rows, positions, tables, cos,
         sin, out, share, part_out, part_stat, part_own, counters, k_cache.stride(0), k_cache.stride(1),
         k_cache.stride(2), dim**-0.5 * LOG2E, eps,
         K=k, BLOCK=min(block, triton.next_power_of_2(k)), HQ=heads, HKV=kv_heads, D=dim, PAGE=page,
         TABLE=tables.stride(0), BT=cut.tile, SPLITS=cut.splits, STAGES=cut.stages, LEAST=cut.least,
-        QUANT=scale is not None, PDL=pdl, num_warps=cut.warps, launch_pdl=pdl,
+        PDL=pdl, num_warps=cut.warps, launch_pdl=pdl,
     )  # fmt: skip
