@@ -18,7 +18,9 @@ from torch import Tensor
 
 from engine import exchange
 from engine.config import EngineConfig
-from engine.cuda_step import QUERY_BLOCK, Inputs, Rows, Size, Step
+from engine.cuda_attention import QUERY_BLOCK
+from engine.cuda_batch import Inputs, Rows, Size
+from engine.cuda_step import Step
 from engine.cuda_sums import Meet
 from engine.kernels import pointwise
 from engine.memory import held_bytes, kv_storage
@@ -102,7 +104,7 @@ class CudaRunner:
         self.kv_pages = pages
         config, spec = self._config, self._model.spec
         shape = (pages, config.page, self._model.kv_heads, spec.head_dim)
-        self._step.take_pages(shape, kv_storage(config))
+        self._step.attention.take_pages(shape, kv_storage(config))
         if not self._gpu or self._stream is None:
             return
         with torch.inference_mode(), torch.cuda.stream(self._stream):
@@ -166,7 +168,7 @@ class CudaRunner:
         if self._stream is not None:
             self._stream.synchronize()
         self._graphs.clear()
-        self._step.drop_pages()
+        self._step.attention.drop_pages()
 
     def _size(self, plan: Plan) -> Size | None:
         """The smallest recorded step that holds the plan."""

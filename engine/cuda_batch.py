@@ -1,0 +1,57 @@
+"""A step's shape, what the host writes before it, and the rows that live on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A step's shape: slots that decode, prompt tokens; `cut`: contexts differ so much that long ones are split."""
+
+    slots: int
+    tokens: int
+    cut: bool = False
+
+    @property
+    def total(self) -> int:
+        return self.slots + self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the host writes before a step, views of one buffer. -1 names no row."""
+
+    slot_rows: Tensor
+    sample_rows: Tensor
+    sample_sources: Tensor  # which of the step's tokens
+    sample_positions: Tensor  # of the token to be sampled; -1: one behind where its row is
+    chunk_tokens: Tensor
+    chunk_rows: Tensor
+    chunk_positions: Tensor
+    blocks: Tensor  # [n, 4]: row, first token, tokens, first position
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The persistent batch, on the device; one row more than there are requests, for nobody."""
+
+    last_tokens: Tensor
+    positions: Tensor
+    temperatures: Tensor
+    top_ps: Tensor
+    seeds: Tensor
+    tables: Tensor
+
+    @staticmethod
+    def allocate(rows: int, pages: int, device: torch.device) -> Rows:
+        def ints(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.int32, device=device)
+
+        return Rows(
+            ints(rows), ints(rows), torch.zeros(rows, device=device), torch.ones(rows, device=device), ints(rows, 2),
+            ints(rows, -(-pages // 4) * 4),
+        )  # fmt: skip
