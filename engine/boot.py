@@ -5,6 +5,7 @@ was one. It knows the order of these things, and nothing of serving.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -67,6 +68,4 @@ def load_packed(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
         model = load_model(config, checkpoint, packer.block)
         packer.output(model)
         return model
-    if config.quantize == "int4":
-        raise ConfigError("--quantize", expected="none or int8", found=config.quantize)
-    return load_model(config, checkpoint, pack_block)
+    return load_model(config, checkpoint, partial(pack_block, bits=4 if config.quantize == "int4" else 8))

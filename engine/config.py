@@ -71,8 +71,7 @@ def resolve(
     local_rank = _env_int("LOCAL_RANK", rank)
     chosen = _device(device, local_rank, share_gpu)
     on_gpu = chosen.type == "cuda"
-    if kv_dtype != "auto" and not on_gpu:
-        raise ConfigError("--kv-dtype", expected="auto on a CPU", found=kv_dtype)
+    _check_kv_dtype(kv_dtype, chosen)
     if max_context is not None and not 1 < max_context <= spec.max_context:
         raise ConfigError("--max-seq-len", expected=f"2 to {spec.max_context} (the model's)", found=str(max_context))
     rows = _at_least_one("--max-batch", max_batch, 32 if on_gpu else 8)
@@ -87,7 +86,7 @@ def resolve(
         burst=1024 - rows if on_gpu and chunk is None and rows <= 512 else 0,
         kv_pages=kv_pages,
         quantize=_quantize(quantize, spec, on_gpu, dtype),
-        kv_dtype=_one_of("--kv-dtype", kv_dtype, KV_DTYPES),
+        kv_dtype=kv_dtype,
         max_waiting=max_waiting,
         world_size=world_size,
         rank=rank,
@@ -133,6 +132,15 @@ def _quantize(wish: str, spec: ModelSpec, on_gpu: bool, dtype: str) -> str:
     if spec.quantization.startswith("Q4") and fast_nibbles():  # most of its matrices
         return "int4"
     return "int8" if fast_bytes() else "none"
+
+
+def _check_kv_dtype(wish: str, device: torch.device) -> None:
+    _one_of("--kv-dtype", wish, KV_DTYPES)
+    if wish != "auto" and device.type != "cuda":
+        raise ConfigError("--kv-dtype", expected="auto on a CPU", found=wish)
+    if wish == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
+        name = torch.cuda.get_device_name(device)
+        raise ConfigError("--kv-dtype", expected=f"auto or int8: the {name} has no arithmetic for fp8", found=wish)
 
 
 def _threads(ranks: int) -> int:

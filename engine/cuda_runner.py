@@ -11,15 +11,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from engine import exchange
 from engine.config import EngineConfig
 from engine.cuda_step import QUERY_BLOCK, Inputs, Rows, Size, Step
-from engine.errors import ConfigError
+from engine.cuda_sums import Meet
 from engine.kernels import pointwise
-from engine.memory import held_bytes
+from engine.memory import held_bytes, kv_storage
 from engine.model import Transformer
 from engine.plan import Plan, RowSetup
 
@@ -70,18 +72,20 @@ class Control:
 
 
 class CudaRunner:
-    def __init__(self, config: EngineConfig, model: Transformer) -> None:
-        """Allocates all but the KV pages; call `start` with their number before anything else."""
-        if config.kv_dtype != "auto":
-            raise ConfigError("--kv-dtype", expected="auto: keys and values stay in --dtype", found=config.kv_dtype)
+    def __init__(self, config: EngineConfig, model: Transformer, meet: Meet | None = None) -> None:
+        """Allocates all but the KV pages; call `start` with their number before anything else.
+
+        `meet`: how ranks come by memory that they share, if not as GPUs do.
+        """
         self.kv_pages = 0
         self._config, self._model, self._device = config, model, config.device
         self._gpu = config.device.type == "cuda"
         self._query_block = QUERY_BLOCK if self._gpu else 16
         self._sizes = sizes(config)
         most = max(size.tokens for size in self._sizes)
+        meet = meet or partial(exchange.meet, device=config.device, rank=config.rank)
         self._control = Control(config.max_batch, most, self._query_block)
-        self._step = Step(config, model, max(size.total for size in self._sizes), config.max_batch)
+        self._step = Step(config, model, max(size.total for size in self._sizes), config.max_batch, meet)
         self._rows = Rows.allocate(config.max_batch + 1, config.pages_per_row, config.device)
         self._block = torch.zeros(self._control.size, dtype=torch.int32, device=config.device)
         self._host = [torch.zeros(self._control.size, dtype=torch.int32, pin_memory=self._gpu) for _ in range(RING)]
@@ -98,8 +102,7 @@ class CudaRunner:
         self.kv_pages = pages
         config, spec = self._config, self._model.spec
         shape = (pages, config.page, self._model.kv_heads, spec.head_dim)
-        for cache in (self._step.k_cache, self._step.v_cache):
-            cache += [torch.empty(shape, dtype=config.dtype, device=config.device) for _ in range(spec.n_layers)]
+        self._step.take_pages(shape, kv_storage(config))
         if not self._gpu or self._stream is None:
             return
         with torch.inference_mode(), torch.cuda.stream(self._stream):
@@ -163,7 +166,7 @@ class CudaRunner:
         if self._stream is not None:
             self._stream.synchronize()
         self._graphs.clear()
-        self._step.k_cache, self._step.v_cache = [], []
+        self._step.drop_pages()
 
     def _size(self, plan: Plan) -> Size | None:
         """The smallest recorded step that holds the plan."""

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 
 from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
-from engine.parallel import check_divisible, kv_heads
+from engine.memory import kv_bytes_per_token
+from engine.parallel import check_divisible, ffn_width, kv_heads
+from engine.quantize import packed_bytes
 
 _RESERVE = 1 << 30  # memory of a GPU that neither weights nor the KV cache may use: kernels, activations, graphs
 
@@ -37,6 +39,9 @@ class Report:
     compute_dtype: str
     weight_bytes_per_rank: int
     kv_bytes_per_token_per_rank: int
+    int8_bytes_per_rank: int  # weights with --quantize int8 or int4 on a GPU, keys and values with --kv-dtype int8
+    int4_bytes_per_rank: int
+    kv_int8_bytes_per_token_per_rank: int
     gpus: tuple[GpuRoom, ...]
 
 
@@ -56,7 +61,7 @@ def make_report(checkpoint: Checkpoint, world_size: int) -> Report:
     dtype = compute_dtype(spec)
     shapes = tensor_shapes(spec)
     weights = weight_bytes(spec, world_size, dtype)
-    kv = 2 * spec.n_layers * kv_heads(spec, world_size) * spec.head_dim * dtype.itemsize
+    kv = kv_bytes_per_token(spec, world_size, dtype)
     return Report(
         path=str(checkpoint.path),
         format=spec.format,
@@ -73,6 +78,9 @@ def make_report(checkpoint: Checkpoint, world_size: int) -> Report:
         compute_dtype=_name(dtype),
         weight_bytes_per_rank=weights,
         kv_bytes_per_token_per_rank=kv,
+        int8_bytes_per_rank=narrow_bytes(spec, world_size, dtype, 8),
+        int4_bytes_per_rank=narrow_bytes(spec, world_size, dtype, 4),
+        kv_int8_bytes_per_token_per_rank=kv_bytes_per_token(spec, world_size, torch.int8),
         gpus=tuple(_rooms(weights, kv)),
     )
 
@@ -93,6 +101,16 @@ def weight_bytes(spec: ModelSpec, world_size: int, dtype: torch.dtype) -> int:
     return total * dtype.itemsize
 
 
+def narrow_bytes(spec: ModelSpec, world_size: int, dtype: torch.dtype, bits: int) -> int:
+    """Weights of a rank when a GPU packs its layers' matrices; embeddings, norms and output stay as they are."""
+    heads, ffn = spec.n_heads // world_size, ffn_width(spec, world_size)
+    qkv, mixed = (heads + 2 * kv_heads(spec, world_size)) * spec.head_dim, heads * spec.head_dim
+    shapes = ((qkv, spec.dim), (spec.dim, mixed), (2 * ffn, spec.dim), (spec.dim, ffn))
+    layer = sum(packed_bytes(rows, columns, bits) for rows, columns in shapes) + 2 * spec.dim * dtype.itemsize
+    output = 0 if spec.tied_embeddings else -(-spec.vocab_size // world_size)
+    return spec.n_layers * layer + (spec.vocab_size + output + 1) * spec.dim * dtype.itemsize
+
+
 def render(report: Report) -> str:
     ranks = _count(report.world_size, "rank")
     lines = [
@@ -104,6 +122,11 @@ def render(report: Report) -> str:
         ("context", f"{report.context:,} tokens"),
         ("weights", f"{_size(report.weight_bytes_per_rank)} on each of {ranks}, {report.compute_dtype}"),
         ("KV cache", f"{_size(report.kv_bytes_per_token_per_rank)} per token and rank"),
+        (
+            "narrow",
+            f"on a GPU, weights in int8 {_size(report.int8_bytes_per_rank)}, in int4 "
+            f"{_size(report.int4_bytes_per_rank)}; KV in int8 {_size(report.kv_int8_bytes_per_token_per_rank)}",
+        ),
     ]
     for n, gpu in enumerate(report.gpus):
         room = f"{gpu.cached_tokens:,} cached tokens fit" if gpu.cached_tokens else "too small for the weights"

@@ -109,8 +109,7 @@ def _kv_pages(wish: str, spec: "ModelSpec", config: "EngineConfig") -> int:
     number, unit = float(given[1]), given[2]
     if unit is None:
         return -(-int(number) // config.page)
-    item = None if config.kv_dtype == "auto" else 1
-    return int(number * (1 << (30 if unit == "GiB" else 20)) / kv_bytes_per_page(spec, config, item))
+    return int(number * (1 << (30 if unit == "GiB" else 20)) / kv_bytes_per_page(spec, config))
 
 
 def load(options: ServeOptions) -> Loaded:

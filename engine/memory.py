@@ -17,10 +17,20 @@ CPU_CONTEXTS = 2  # CPU: at least this many full contexts where that fits, whate
 _GIB = 1 << 30
 
 
-def kv_bytes_per_page(spec: ModelSpec, config: EngineConfig, item: int | None = None) -> int:
+def kv_storage(config: EngineConfig) -> torch.dtype:
+    """What keys and values are kept in."""
+    return {"int8": torch.int8, "fp8": torch.float8_e4m3fn}.get(config.kv_dtype, config.dtype)
+
+
+def kv_bytes_per_page(spec: ModelSpec, config: EngineConfig) -> int:
     """Bytes that one page takes on one rank, all layers, keys and values."""
-    item = item or (config.dtype.itemsize if config.kv_dtype == "auto" else 1)
-    return 2 * spec.n_layers * config.page * kv_heads(spec, config.world_size) * spec.head_dim * item
+    return config.page * kv_bytes_per_token(spec, config.world_size, kv_storage(config))
+
+
+def kv_bytes_per_token(spec: ModelSpec, world_size: int, storage: torch.dtype) -> int:
+    """With int8, each key and each value has a scale of two bytes beside it."""
+    vector = spec.head_dim * storage.itemsize + (2 if storage == torch.int8 else 0)
+    return 2 * spec.n_layers * kv_heads(spec, world_size) * vector
 
 
 def available_bytes(device: torch.device) -> int:

@@ -17,6 +17,7 @@ from engine.attention import DenseAttend
 from engine.bench import trace
 from engine.bench.drive import Sampling, at_once
 from engine.bench.local import Local, TimedEngine
+from engine.bench.loss import compare, read_texts
 from engine.boot import load_packed
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
@@ -31,7 +32,7 @@ LOSS_TOKENS = 512
 def lines() -> Iterator[dict[str, object]]:
     """One measurement a line; `auto` says whether these weights are what this machine gets when nobody chooses."""
     checkpoint = open_checkpoint("smollm2")
-    texts = _texts(checkpoint)
+    texts = read_texts(checkpoint, LOSS_TOKENS)
     with torch.inference_mode():
         whole = [_log_probabilities(checkpoint, "none", ids) for ids in texts]
     usual = _config(checkpoint, "auto")
@@ -43,7 +44,7 @@ def lines() -> Iterator[dict[str, object]]:
         if quantize != "none":
             with torch.inference_mode():
                 packed = [_log_probabilities(checkpoint, quantize, ids) for ids in texts]
-            yield {"engine": "guildllama", "workload": "cpu-loss", **_loss(whole, packed, texts), **facts}
+            yield {"engine": "guildllama", "workload": "cpu-loss", **compare(whole, packed, texts), **facts}
 
 
 def _speeds(config: EngineConfig, checkpoint: Checkpoint) -> Iterator[dict[str, object]]:
@@ -85,38 +86,11 @@ def _speeds(config: EngineConfig, checkpoint: Checkpoint) -> Iterator[dict[str, 
         engine.close()
 
 
-def _loss(whole: list[Tensor], packed: list[Tensor], texts: list[list[int]]) -> dict[str, object]:
-    divergence = torch.cat([(a.exp() * (a - b)).sum(-1) for a, b in zip(whole, packed, strict=True)])
-    same = torch.cat([a.argmax(-1) == b.argmax(-1) for a, b in zip(whole, packed, strict=True)])
-    return {
-        "tokens": len(divergence),
-        "kl": round(divergence.mean().item(), 5),
-        "kl_p99": round(divergence.quantile(0.99).item(), 4),
-        "top1": round(same.double().mean().item(), 4),
-        "perplexity_none": round(_perplexity(whole, texts), 3),
-        "perplexity": round(_perplexity(packed, texts), 3),
-    }
-
-
-def _perplexity(found: list[Tensor], texts: list[list[int]]) -> float:
-    following = [torch.tensor(ids[1:]).unsqueeze(1) for ids in texts]
-    losses = [-each[:-1].gather(1, after) for each, after in zip(found, following, strict=True)]
-    return torch.cat(losses).mean().exp().item()
-
-
 def _log_probabilities(checkpoint: Checkpoint, quantize: str, ids: list[int]) -> Tensor:
     config = _config(checkpoint, quantize)
     model = load_packed(config, checkpoint)
     hidden = model(torch.tensor(ids), torch.arange(len(ids)), DenseAttend(len(ids), config.device))
     return model.logits(hidden).double().log_softmax(-1)
-
-
-def _texts(checkpoint: Checkpoint) -> list[list[int]]:
-    """Real text that every checkout has: this project's own."""
-    root = Path(__file__).resolve().parent.parent.parent
-    found = [path for name in ("CONTRIBUTING.md", "LICENSE", "docs/http-api.md") if (path := root / name).exists()]
-    tokenizer = checkpoint.tokenizer()
-    return [tokenizer.encode(path.read_text(encoding="utf-8"))[:LOSS_TOKENS] for path in found or [Path(__file__)]]
 
 
 def _config(checkpoint: Checkpoint, quantize: str) -> EngineConfig:

@@ -11,14 +11,16 @@ import triton
 import triton.language as tl
 
 from engine.kernels.decode_attention import LOG2E, rotate
+from engine.kernels.narrow_kv import narrowed, scales_at, upper_half
 from engine.kernels.pdl import release, wait
 
 
 @triton.jit
 def rotate_and_store_kernel(
     qkv, k_cache, v_cache, token_rows, token_positions, tables, cos, sin,
-    table_stride, page_stride, token_stride, head_stride, k_scale, v_scale,
-    HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, HB: tl.constexpr, PDL: tl.constexpr,
+    table_stride, page_stride, token_stride, head_stride, scales,
+    HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, HB: tl.constexpr, SCALED: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """One token per program: rotate its queries in place, its keys into the cache, copy its values there."""
     token = tl.program_id(0)
@@ -32,6 +34,7 @@ def rotate_and_store_kernel(
         s = tl.load(sin + pos * (D // 2) + pair)[None, :]
         page = tl.load(tables + row * table_stride + pos // PAGE).to(tl.int64)
         home = page * page_stride + (pos % PAGE) * token_stride
+        scale_home = page * HKV * PAGE + pos % PAGE
         base = qkv + token.to(tl.int64) * ((HQ + 2 * HKV) * D)
         h = tl.arange(0, HB)
         d = tl.arange(0, D)
@@ -45,12 +48,22 @@ def rotate_and_store_kernel(
             turned = tl.reshape(tl.join(even, odd), [HB, D]).to(qkv.dtype.element_ty)
             tl.store(at, turned, mask=ok & (head < HQ)[:, None])
             to = home + (head - HQ)[:, None] * head_stride + d[None, :]
-            kept = (turned.to(tl.float32) / k_scale).to(k_cache.dtype.element_ty)
+            if SCALED:
+                codes, scale = narrowed(turned.to(tl.float32), 1)
+                kept = codes.to(k_cache.dtype.element_ty)
+                key = (head >= HQ) & (head < HQ + HKV)
+                tl.store(scales + 2 * (scale_home + (head - HQ) * PAGE), upper_half(scale).to(tl.int16), mask=key)
+            else:
+                kept = turned.to(k_cache.dtype.element_ty)
             tl.store(k_cache + to, kept, mask=ok & (head >= HQ)[:, None])
         for block in tl.static_range((HKV + HB - 1) // HB):
             head = block * HB + h
             ok = (head < HKV)[:, None]
-            v = tl.load(base + (HQ + HKV + head)[:, None] * D + d[None, :], mask=ok, other=0.0).to(tl.float32) / v_scale
+            v = tl.load(base + (HQ + HKV + head)[:, None] * D + d[None, :], mask=ok, other=0.0)
+            if SCALED:
+                v, scale = narrowed(v.to(tl.float32), 1)
+                half = upper_half(scale).to(tl.int16)
+                tl.store(scales + 2 * (scale_home + head * PAGE) + 1, half, mask=head < HKV)
             to_v = home + head[:, None] * head_stride + d[None, :]
             tl.store(v_cache + to_v, v.to(v_cache.dtype.element_ty), mask=ok)
 
@@ -58,13 +71,13 @@ def rotate_and_store_kernel(
 @triton.jit
 def chunk_attention_kernel(
     qkv, k_cache, v_cache, blocks, tables, out, table_stride, page_stride, token_stride, head_stride,
-    k_scale, v_scale, scale,
+    scales, scale,
     HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BQ: tl.constexpr, BT: tl.constexpr,
-    STAGES: tl.constexpr, PDL: tl.constexpr,
+    STAGES: tl.constexpr, SCALED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """blocks [n, 4]: row (−1: none), first token, tokens, the first token's position."""
     head = tl.program_id(0)
-    block = tl.program_id(1)
+    block = tl.num_programs(1) - 1 - tl.program_id(1)  # a chunk's last blocks see most: they begin first
     wait(PDL)
     release(PDL)
     row = tl.load(blocks + block * 4)
@@ -91,11 +104,16 @@ def chunk_attention_kernel(
             home = pages * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
             kt = tl.load(k_cache + home[None, :] + d[:, None])
             vt = tl.load(v_cache + home[:, None] + d[None, :])
-            score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * (scale * k_scale)
+            score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * scale
+            if SCALED:
+                ks, vs = scales_at(scales, pages, at, kv_head, at < end, HKV, PAGE)
+                score = score * ks[None, :]
             m_new = tl.maximum(m, tl.max(score, 1))
             alpha = tl.exp2(m - m_new)
             p = tl.exp2(score - m_new[:, None])
             den = den * alpha + tl.sum(p, 1)
+            if SCALED:
+                p = p * vs[None, :]
             acc = tl.dot(p.to(q.dtype), vt.to(q.dtype), acc * alpha[:, None], input_precision="ieee")
             m = m_new
         for tile in tl.range(whole, tl.cdiv(end, BT), num_stages=STAGES):
@@ -105,15 +123,20 @@ def chunk_attention_kernel(
             home = pages * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
             kt = tl.load(k_cache + home[None, :] + d[:, None], mask=ok[None, :], other=0.0)
             vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
-            score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * (scale * k_scale)
+            score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * scale
+            if SCALED:
+                ks, vs = scales_at(scales, pages, at, kv_head, ok, HKV, PAGE)
+                score = score * ks[None, :]
             score = tl.where(at[None, :] <= (start + i)[:, None], score, -1.0e30)
             m_new = tl.maximum(m, tl.max(score, 1))
             alpha = tl.exp2(m - m_new)
             p = tl.exp2(score - m_new[:, None])
             den = den * alpha + tl.sum(p, 1)
+            if SCALED:
+                p = p * vs[None, :]
             acc = tl.dot(p.to(q.dtype), vt.to(q.dtype), acc * alpha[:, None], input_precision="ieee")
             m = m_new
-        acc = acc * (v_scale / den)[:, None]
+        acc = acc * (1.0 / den)[:, None]
         tl.store(out + tokens * (HQ * D) + head * D + d[None, :], acc.to(out.dtype.element_ty), mask=live)
 
 
@@ -128,16 +151,17 @@ def rotate_and_store(
     sin: torch.Tensor,
     *,
     heads: int,
-    k_scale: float = 1.0,
-    v_scale: float = 1.0,
+    scales: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> None:
     """Rotate the chunk tokens' queries in `qkv` in place and put their keys and values into their rows' pages."""
     _, page, kv_heads, dim = k_cache.shape
     rotate_and_store_kernel[(token_rows.shape[0],)](
         qkv, k_cache, v_cache, token_rows, token_positions, tables, cos, sin,
-        tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2), k_scale, v_scale,
-        HQ=heads, HKV=kv_heads, D=dim, PAGE=page, HB=min(32, triton.next_power_of_2(heads)), PDL=pdl,
+        tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
+        scales.view(torch.int16) if scales is not None else qkv,
+        HQ=heads, HKV=kv_heads, D=dim, PAGE=page, HB=min(32, triton.next_power_of_2(heads)),
+        SCALED=scales is not None, PDL=pdl,
         num_warps=4, launch_pdl=pdl,
     )  # fmt: skip
 
@@ -153,8 +177,7 @@ def chunk_attention(
     heads: int,
     block: int = 64,
     tile: int = 64,
-    k_scale: float = 1.0,
-    v_scale: float = 1.0,
+    scales: torch.Tensor | None = None,
     warps: int = 4,
     stages: int = 2,
     pdl: bool = False,
@@ -164,7 +187,8 @@ def chunk_attention(
     chunk_attention_kernel[(heads, blocks.shape[0])](
         qkv, k_cache, v_cache, blocks, tables, out,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
-        k_scale, v_scale, dim**-0.5 * LOG2E,
-        HQ=heads, HKV=kv_heads, D=dim, PAGE=page, BQ=block, BT=tile, STAGES=stages, PDL=pdl,
+        scales if scales is not None else out, dim**-0.5 * LOG2E,
+        HQ=heads, HKV=kv_heads, D=dim, PAGE=page, BQ=block, BT=tile, STAGES=stages, SCALED=scales is not None,
+        PDL=pdl,
         num_warps=warps, launch_pdl=pdl,
     )  # fmt: skip

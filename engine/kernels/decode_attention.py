@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
+from engine.kernels.narrow_kv import narrowed, scales_at, upper_half
 from engine.kernels.pdl import release, wait
 
 
@@ -23,23 +24,28 @@ def rotate(even, odd, cos, sin):
 
 
 @triton.jit
-def fold(kt, vt, ok, q1, m, den, acc):
+def fold(kt, vt, ks, vs, ok, q1, m, den, acc, SCALED: tl.constexpr):
     """One tile into the running softmax of a single query: every token lane has its own maximum, sum and output."""
     kt = kt.to(tl.float32)
-    score = tl.where(ok, tl.sum(kt * q1, 1), -1.0e30)
+    score = tl.sum(kt * q1, 1)
+    if SCALED:
+        score = score * ks
+    score = tl.where(ok, score, -1.0e30)
     m_new = tl.maximum(m, score)
     alpha = tl.exp2(m - m_new)
     p = tl.where(ok, tl.exp2(score - m_new), 0.0)
-    return m_new, den * alpha + p, acc * alpha[:, None] + p[:, None] * vt.to(tl.float32)
+    weight = p
+    if SCALED:
+        weight = p * vs
+    return m_new, den * alpha + p, acc * alpha[:, None] + weight[:, None] * vt.to(tl.float32)
 
 
 @triton.jit
 def decode_attention_kernel(
     qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
-    table_stride, page_stride, token_stride, head_stride, k_scale, v_scale, scale,
+    table_stride, page_stride, token_stride, head_stride, scales, scale,
     H: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BT: tl.constexpr,
-    SPLITS: tl.constexpr, STAGES: tl.constexpr, LEAST: tl.constexpr, EARLY: tl.constexpr,
-    PDL: tl.constexpr,
+    SPLITS: tl.constexpr, STAGES: tl.constexpr, LEAST: tl.constexpr, SCALED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """H kv heads, each read by G query heads (GP: the next size a matrix product takes, or 1)."""
     slot = tl.program_id(0)
@@ -61,14 +67,6 @@ def decode_attention_kernel(
     high = tl.minimum(low + per, tiles)
     c = tl.load(cos + pos * (D // 2) + pair)
     s = tl.load(sin + pos * (D // 2) + pair)
-    if EARLY:
-        # Old keys and values do not depend on the kernel before: the first tile comes while that one still runs.
-        early_at = low * BT + t
-        early_ok = early_at < tl.where(low < high, pos, 0)
-        early_pages = tl.load(table + early_at // PAGE, mask=early_ok, other=0).to(tl.int64)
-        early_home = early_pages * page_stride + (early_at % PAGE) * token_stride + head * head_stride
-        early_k = tl.load(k_cache + early_home[:, None] + d[None, :], mask=early_ok[:, None], other=0.0)
-        early_v = tl.load(v_cache + early_home[:, None] + d[None, :], mask=early_ok[:, None], other=0.0)
     wait(PDL)
     release(PDL)
     new = qkv + slot.to(tl.int64) * ((G + 2) * H * D)
@@ -85,11 +83,26 @@ def decode_attention_kernel(
     k_even, k_odd = rotate(k_even, k_odd, c, s)
     k = tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty)
     v = tl.load(new + (G * H + H + head) * D + d)
+    if SCALED:
+        k_codes, k_own = narrowed(k.to(tl.float32), 0)
+        v_codes, v_own = narrowed(v.to(tl.float32), 0)
+        kept_k = k_codes.to(k_cache.dtype.element_ty)
+        kept_v = v_codes.to(v_cache.dtype.element_ty)
+        k = k_codes * k_own
+        v = v_codes * v_own
+    else:
+        kept_k = k.to(k_cache.dtype.element_ty)
+        kept_v = v.to(v_cache.dtype.element_ty)
+        k = kept_k
+        v = kept_v
     if live_slot & (split == 0):
         page = tl.load(table + pos // PAGE).to(tl.int64)
         new_home = page * page_stride + (pos % PAGE) * token_stride + head * head_stride + d
-        tl.store(k_cache + new_home, (k.to(tl.float32) / k_scale).to(k_cache.dtype.element_ty))
-        tl.store(v_cache + new_home, (v.to(tl.float32) / v_scale).to(v_cache.dtype.element_ty))
+        tl.store(k_cache + new_home, kept_k)
+        tl.store(v_cache + new_home, kept_v)
+        if SCALED:
+            both = (upper_half(k_own) & 0xFFFF) | (upper_half(v_own) << 16)
+            tl.store(scales + (page * H + head) * PAGE + pos % PAGE, both)
     qf = q.to(tl.float32)
     mine = split == 0  # the new token itself belongs to the first part
     own = tl.where(mine, tl.sum(qf * k.to(tl.float32)[None, :], 1) * scale, -1.0e30)  # in units of log2
@@ -98,10 +111,7 @@ def decode_attention_kernel(
         m = tl.full([BT], -1.0e30, tl.float32)
         den = tl.zeros([BT], tl.float32)
         acc = tl.zeros([BT, D], tl.float32)
-        q1 = qf * (scale * k_scale)
-        if EARLY:
-            m, den, acc = fold(early_k, early_v, early_ok, q1, m, den, acc)
-            low += 1
+        q1 = qf * scale
         for tile in tl.range(low, high, num_stages=STAGES):
             at = tile * BT + t
             ok = at < pos
@@ -109,12 +119,16 @@ def decode_attention_kernel(
             home = pages * page_stride + (at % PAGE) * token_stride + head * head_stride
             kt = tl.load(k_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
             vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
-            m, den, acc = fold(kt, vt, ok, q1, m, den, acc)
+            ks = ok  # nothing, unless there are scales
+            vs = ok
+            if SCALED:
+                ks, vs = scales_at(scales, pages, at, head, ok, H, PAGE)
+            m, den, acc = fold(kt, vt, ks, vs, ok, q1, m, den, acc, SCALED)
         top = tl.maximum(tl.max(m, 0), tl.max(own, 0))
         weight = tl.exp2(m - top)
         p_own = tl.where(mine, tl.exp2(own - top), 0.0)  # [GP] with GP == 1
         total = tl.sum(den * weight, 0) + p_own
-        o = tl.sum(acc * (weight * v_scale)[:, None], 0)[None, :] + p_own[:, None] * v.to(tl.float32)[None, :]
+        o = tl.sum(acc * weight[:, None], 0)[None, :] + p_own[:, None] * v.to(tl.float32)[None, :]
         m_all = top + tl.zeros([GP], tl.float32)
     else:
         m_all = own
@@ -127,13 +141,18 @@ def decode_attention_kernel(
             home = pages * page_stride + (at % PAGE) * token_stride + head * head_stride
             kt = tl.load(k_cache + home[None, :] + d[:, None], mask=ok[None, :], other=0.0)
             vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
-            score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * (scale * k_scale)
+            score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * scale
+            if SCALED:
+                ks, vs = scales_at(scales, pages, at, head, ok, H, PAGE)
+                score = score * ks[None, :]
             score = tl.where(ok[None, :], score, -1.0e30)
             m_new = tl.maximum(m_all, tl.max(score, 1))
             alpha = tl.exp2(m_all - m_new)
             p = tl.where(ok[None, :], tl.exp2(score - m_new[:, None]), 0.0)
             total = total * alpha + tl.sum(p, 1)
-            o = o * alpha[:, None] + tl.dot(p.to(q.dtype), vt.to(q.dtype), input_precision="ieee") * v_scale
+            if SCALED:
+                p = p * vs[None, :]
+            o = o * alpha[:, None] + tl.dot(p.to(q.dtype), vt.to(q.dtype), input_precision="ieee")
             m_all = m_new
     heads_at = slot * (H * G) + head * G + g
     live = g < G
@@ -190,7 +209,7 @@ LOG2E = 1.4426950408889634
 @dataclass(frozen=True, slots=True)
 class Cut:
     """How contexts are shared out: the most parts, and about how many tiles a part has at least; the tile's tokens; how
-    many lanes the queries fill (1: no matrix product); `early`: the first tile comes before its query exists."""
+    many lanes the queries fill (1: no matrix product)."""
 
     splits: int
     tile: int = 32
@@ -198,7 +217,6 @@ class Cut:
     stages: int = 2
     lanes: int | None = None
     least: int = 1
-    early: bool = False
 
 
 def decode_attention(
@@ -217,22 +235,23 @@ def decode_attention(
     *,
     heads: int,
     cut: Cut,
-    k_scale: float = 1.0,
-    v_scale: float = 1.0,
+    scales: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> None:
     """Slots' new tokens `qkv` [slots, (heads + 2·kv)·D] attend to their rows' pages; `out` [slots, heads·D].
 
     slot_rows [slots] names each slot's row, −1 for none; the new token's position is positions[row]; its key and value
-    go to the page that tables[row] names. Caches are [pages, PAGE, kv heads, D] (any strides with D contiguous).
+    go to the page that tables[row] names. Caches are [pages, PAGE, kv heads, D] (any strides with D contiguous),
+    in the model's type or fp8; with the scales of `narrow_kv`, int8.
     """
     _, page, kv_heads, dim = k_cache.shape
     group = heads // kv_heads
     decode_attention_kernel[(slot_rows.shape[0], cut.splits, kv_heads)](
         qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
-        k_scale, v_scale, dim**-0.5 * LOG2E,
+        scales if scales is not None else out, dim**-0.5 * LOG2E,
         H=kv_heads, G=group, GP=cut.lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim,
-        PAGE=page, BT=cut.tile, SPLITS=cut.splits, STAGES=cut.stages, LEAST=cut.least, EARLY=cut.early, PDL=pdl,
+        PAGE=page, BT=cut.tile, SPLITS=cut.splits, STAGES=cut.stages, LEAST=cut.least, SCALED=scales is not None,
+        PDL=pdl,
         num_warps=cut.warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -4,7 +4,8 @@ The weights' rows are the matrix unit's long side and the tokens its short one. 
 all programs are resident at once; the last to arrive sums the parts in a fixed order, so results do not depend on
 timing. The RMS norm around a residual sum costs nothing: the writer of the residual stream `h` also stores h·gain
 (`scaled`) and its tile's sums of squares, and the next product multiplies its result by the tokens' RMS factors.
-Buffers hold at least BM rows; rows past the live tokens may hold anything.
+Packed weights (`engine.quantize`) are taken apart on their way to the matrix unit. Buffers hold at least BM rows; rows
+past the live tokens may hold anything.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from engine.kernels.pdl import release, wait
+from engine.kernels.unfold import factor_of, offset_of, part_of
+from engine.quantize import Packed
 
 PLAIN, SILU, RESIDUAL = 0, 1, 2
 
@@ -31,24 +34,79 @@ def rms_factors(squares, n_parts, dim, eps, BM: tl.constexpr, PARTS: tl.constexp
 
 
 @triton.jit
+def narrow_words(words, groups, rows, line, LINES: tl.constexpr, BITS: tl.constexpr):
+    """One line of packed rows, and the words of its four groups."""
+    at = rows * LINES + line
+    word = tl.load(words + at[:, None] * 32 + tl.arange(0, 32)[None, :], eviction_policy="evict_first")
+    first = rows  # nothing, with 8 bits
+    second = rows
+    if BITS == 4:
+        first = tl.load(groups + at * 2)
+        second = tl.load(groups + at * 2 + 1)
+    return word, first, second
+
+
+@triton.jit
+def narrow_part(word, first, second, PART: tl.constexpr, BITS: tl.constexpr):
+    value = part_of(word, PART, BITS)
+    if BITS == 4:
+        pair = first if PART < 2 else second
+        value = value * factor_of(pair, PART)[:, None] + offset_of(pair, PART)[:, None]
+    return value
+
+
+@triton.jit
+def narrow_dots(
+    acc, acc_up, x, words, groups, rows, up, tokens, line,
+    K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr, GATE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The sums with one line's products added, part by part: 128 columns of 4 bits or 64 of 8."""
+    PARTS: tl.constexpr = 16 // BITS
+    word, first, second = narrow_words(words, groups, rows, line, LINES, BITS)
+    if GATE:
+        word_up, first_up, second_up = narrow_words(words, groups, up, line, LINES, BITS)
+    for part in tl.static_range(PARTS):
+        k = (line * PARTS + part) * 32 + tl.arange(0, 32)
+        if K % (32 * PARTS) == 0:
+            xt = tl.load(x + k[:, None] + tokens[None, :] * K)
+        else:
+            xt = tl.load(x + k[:, None] + tokens[None, :] * K, mask=(k < K)[:, None], other=0.0)
+        wt = narrow_part(word, first, second, part, BITS).to(xt.dtype)
+        acc = tl.dot(wt, xt, acc, input_precision=PRECISION)
+        if GATE:
+            ut = narrow_part(word_up, first_up, second_up, part, BITS).to(xt.dtype)
+            acc_up = tl.dot(ut, xt, acc_up, input_precision=PRECISION)
+    return acc, acc_up
+
+
+@triton.jit
 def matmul_kernel(
-    x, weight, scale, out, parts, counters, squares_in, n_squares_in, gain, scaled, squares_out, N, eps,
+    x, weight, scale, groups, out, parts, counters, squares_in, n_squares_in, gain, scaled, squares_out, N, eps,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
-    KIND: tl.constexpr, NORM: tl.constexpr, QUANT: tl.constexpr, SQUARE_PARTS: tl.constexpr, BULK: tl.constexpr,
-    PDL: tl.constexpr, PRECISION: tl.constexpr,
+    KIND: tl.constexpr, NORM: tl.constexpr, BITS: tl.constexpr, SQUARE_PARTS: tl.constexpr, BULK: tl.constexpr,
+    EARLY: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     split = tl.program_id(0)
     tile = tl.program_id(1)
     rows = tile * BN + tl.arange(0, BN)
     tokens = tl.arange(0, BM)
     ks = tl.arange(0, BK)
-    steps: tl.constexpr = (K + BK - 1) // BK
+    LINES: tl.constexpr = (K + 512 // BITS - 1) // (512 // BITS)  # of a packed row
+    steps: tl.constexpr = (K + BK - 1) // BK if BITS == 16 else LINES * 32 // BK
     per: tl.constexpr = (steps + SPLIT - 1) // SPLIT
     k0 = split * per * BK
     live = rows < N
-    if not BULK:
+    if BITS != 16:
+        w = tl.where(live, rows, 0).to(tl.int64)
+        up = w + N
+    elif not BULK:
         w = weight + tl.where(live, rows, 0).to(tl.int64) * K + k0
         up = w + N.to(tl.int64) * K
+    if EARLY:  # the first tile of weights comes while the kernel before still runs
+        first_ok = live[:, None] & (k0 + ks < K)[None, :]
+        w_first = tl.load(w[:, None] + ks[None, :], mask=first_ok, other=0.0, eviction_policy="evict_first")
+        if KIND == 1:
+            u_first = tl.load(up[:, None] + ks[None, :], mask=first_ok, other=0.0, eviction_policy="evict_first")
     wait(PDL)
     release(PDL)
     at = tokens[None, :].to(tl.int64) * N + rows[:, None]
@@ -60,27 +118,42 @@ def matmul_kernel(
         g = tl.load(gain + rows, mask=live, other=0.0).to(tl.float32)
     acc = tl.zeros([BN, BM], tl.float32)
     acc_up = tl.zeros([BN, BM], tl.float32)
-    for step in tl.range(0, per, num_stages=STAGES):
-        k = step * BK + ks
-        if BULK:
-            wt = weight.load([tile * BN, k0 + step * BK])
-            xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
+    if BITS != 16:
+        units: tl.constexpr = BK // 32  # lines a step
+        tl.static_assert(LINES % units == 0)
+        for step in tl.range(0, tl.minimum(steps - split * per, per), num_stages=STAGES):
+            for unit in tl.static_range(units):
+                acc, acc_up = narrow_dots(
+                    acc, acc_up, x, weight, groups, w, up, tokens, (split * per + step) * units + unit,
+                    K, LINES, BITS, KIND == 1, PRECISION,
+                )  # fmt: skip
+    else:
+        if EARLY:
+            x_first = tl.load(x + (k0 + ks)[:, None] + tokens[None, :] * K, mask=(k0 + ks < K)[:, None], other=0.0)
+            acc = tl.dot(w_first.to(x_first.dtype), x_first, acc, input_precision=PRECISION)
             if KIND == 1:
-                ut = weight.load([N + tile * BN, k0 + step * BK])
-        elif K % (BK * SPLIT) == 0:
-            wt = tl.load(w[:, None] + k[None, :], eviction_policy="evict_first")
-            xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
+                acc_up = tl.dot(u_first.to(x_first.dtype), x_first, acc_up, input_precision=PRECISION)
+        for step in tl.range(1 if EARLY else 0, per, num_stages=STAGES):
+            k = step * BK + ks
+            if BULK:
+                wt = weight.load([tile * BN, k0 + step * BK])
+                xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
+                if KIND == 1:
+                    ut = weight.load([N + tile * BN, k0 + step * BK])
+            elif K % (BK * SPLIT) == 0:
+                wt = tl.load(w[:, None] + k[None, :], eviction_policy="evict_first")
+                xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K)
+                if KIND == 1:
+                    ut = tl.load(up[:, None] + k[None, :], eviction_policy="evict_first")
+            else:
+                ok = k0 + k < K
+                wt = tl.load(w[:, None] + k[None, :], mask=ok[None, :], other=0.0, eviction_policy="evict_first")
+                xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K, mask=ok[:, None], other=0.0)
+                if KIND == 1:
+                    ut = tl.load(up[:, None] + k[None, :], mask=ok[None, :], other=0.0, eviction_policy="evict_first")
+            acc = tl.dot(wt.to(xt.dtype), xt, acc, input_precision=PRECISION)
             if KIND == 1:
-                ut = tl.load(up[:, None] + k[None, :], eviction_policy="evict_first")
-        else:
-            ok = k0 + k < K
-            wt = tl.load(w[:, None] + k[None, :], mask=ok[None, :], other=0.0, eviction_policy="evict_first")
-            xt = tl.load(x + (k0 + k)[:, None] + tokens[None, :] * K, mask=ok[:, None], other=0.0)
-            if KIND == 1:
-                ut = tl.load(up[:, None] + k[None, :], mask=ok[None, :], other=0.0, eviction_policy="evict_first")
-        acc = tl.dot(wt.to(xt.dtype), xt, acc, input_precision=PRECISION)
-        if KIND == 1:
-            acc_up = tl.dot(ut.to(xt.dtype), xt, acc_up, input_precision=PRECISION)
+                acc_up = tl.dot(ut.to(xt.dtype), xt, acc_up, input_precision=PRECISION)
     last = True
     if SPLIT > 1:
         # Parts lie [tile][split][BN][BM] (for the gate: twice that), so the summing program reads them in one run.
@@ -103,7 +176,7 @@ def matmul_kernel(
                 if KIND == 1:
                     acc_up += tl.load(theirs + BN * BM + inside, cache_modifier=".cg")
     if last:
-        if QUANT:
+        if BITS != 16:
             acc = acc * tl.load(scale + rows, mask=live, other=0.0).to(tl.float32)[:, None]
             if KIND == 1:
                 acc_up = acc_up * tl.load(scale + N + rows, mask=live, other=0.0).to(tl.float32)[:, None]
@@ -124,8 +197,9 @@ def matmul_kernel(
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How one product is cut: tile of weight rows, tile of K, parts of K, pipeline depth, warps; `bulk`: the weights
-    come by bulk tensor copies (Hopper)."""
+    """How one product is cut: tile of weight rows, tile of K (of packed weights: in words), parts of K, pipeline depth,
+    warps; `bulk`: the weights come by bulk tensor copies (Hopper); `early`: the first tile of them comes before the
+    input exists (not packed ones)."""
 
     bn: int
     bk: int
@@ -133,6 +207,7 @@ class Tiling:
     stages: int
     warps: int
     bulk: bool = False
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +235,7 @@ class Squares:
 
 def matmul(
     x: torch.Tensor,
-    weight: torch.Tensor,
+    weight: torch.Tensor | Packed,
     out: torch.Tensor,
     tiling: Tiling,
     scratch: Scratch,
@@ -172,23 +247,25 @@ def matmul(
     gain: torch.Tensor | None = None,
     scaled: torch.Tensor | None = None,
     squares_out: torch.Tensor | None = None,
-    scale: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> int:
     """out[BM, N] = x[BM, K] · weightᵀ with the given ending; returns the number of partial sums of squares written."""
     rows, k = weight.shape
+    packed = weight if isinstance(weight, Packed) else None
+    plain = weight.words if isinstance(weight, Packed) else weight
     n = rows // 2 if kind == SILU else rows
     tiles = -(-n // tiling.bn)
     matmul_kernel[(tiling.split, tiles)](
-        x, TensorDescriptor.from_tensor(weight, [tiling.bn, tiling.bk]) if tiling.bulk else weight,
-        scale if scale is not None else x, out, scratch.parts, scratch.counters,
+        x, TensorDescriptor.from_tensor(plain, [tiling.bn, tiling.bk]) if tiling.bulk else plain,
+        packed.scales if packed is not None else x, packed.groups if packed is not None else x, out,
+        scratch.parts, scratch.counters,
         norm.sums if norm is not None else scratch.parts, norm.parts if norm is not None else 0,
         gain if gain is not None else x, scaled if scaled is not None else out,
         squares_out if squares_out is not None else scratch.parts, n, eps,
         K=k, BM=bm, BN=tiling.bn, BK=tiling.bk, SPLIT=tiling.split, STAGES=tiling.stages, KIND=kind,
-        NORM=norm is not None, QUANT=scale is not None,
+        NORM=norm is not None, BITS=packed.bits if packed is not None else 16,
         SQUARE_PARTS=triton.next_power_of_2(max(1, norm.parts)) if norm is not None else 1,
-        BULK=tiling.bulk, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
+        BULK=tiling.bulk, EARLY=tiling.early, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
         num_warps=tiling.warps, launch_pdl=pdl,
     )  # fmt: skip
     return tiles

@@ -111,8 +111,9 @@ def silu_mul_kernel(x, out, F: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.conste
 
 @triton.jit
 def advance_kernel(
-    ids, sample_rows, sample_positions, last_tokens, positions, N, BLOCK: tl.constexpr, PDL: tl.constexpr
-):
+    ids, sample_rows, sample_positions, last_tokens, positions, epoch, N, SITES: tl.constexpr, BLOCK: tl.constexpr,
+    PDL: tl.constexpr,
+):  # fmt: skip
     """The sampled ids become the rows' next tokens (0 for a row without a valid one) and the positions move on."""
     wait(PDL)
     release(PDL)
@@ -124,6 +125,8 @@ def advance_kernel(
     given = tl.load(sample_positions + i, mask=ok, other=0)
     here = tl.load(positions + row, mask=ok, other=0)
     tl.store(positions + row, tl.where(given < 0, here + 1, given), mask=ok)
+    if SITES > 0:
+        tl.store(epoch, tl.load(epoch) + SITES)
 
 
 def embed(
@@ -209,11 +212,13 @@ def advance(
     last_tokens: torch.Tensor,
     positions: torch.Tensor,
     *,
+    epoch: torch.Tensor | None = None,
+    sites: int = 0,
     pdl: bool = False,
 ) -> None:
-    """A sample position of -1 means: one behind where the row is."""
+    """A sample position of -1 means: one behind where the row is. `epoch` moves on by the step's `sites`."""
     count = ids.shape[0]
     advance_kernel[(1,)](
-        ids, sample_rows, sample_positions, last_tokens, positions, count,
-        BLOCK=triton.next_power_of_2(count), PDL=pdl, num_warps=1, launch_pdl=pdl,
+        ids, sample_rows, sample_positions, last_tokens, positions, epoch if epoch is not None else ids, count,
+        SITES=sites, BLOCK=triton.next_power_of_2(count), PDL=pdl, num_warps=1, launch_pdl=pdl,
     )  # fmt: skip

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.quantize import Packed, unfold
+
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     wide = x.float()
@@ -19,16 +21,15 @@ def silu_mul(x: Tensor) -> Tensor:
 
 def linear(
     x: Tensor,
-    weight: Tensor,
+    weight: Tensor | Packed,
     *,
     gain: Tensor | None = None,
     eps: float = 0.0,
     silu: bool = False,
     residual: Tensor | None = None,
-    scale: Tensor | None = None,
 ) -> Tensor:
-    """Norm, product, gate and residual in 32 bits."""
-    wide = weight.float() if scale is None else weight.float() * scale.float()[:, None]
+    """Norm, product, gate and residual in 32 bits; packed weights unfolded (`engine.quantize.unfold`)."""
+    wide = unfold(weight) if isinstance(weight, Packed) else weight.float()
     y = F.linear(x.float() if gain is None else rms_norm(x.float(), gain, eps), wide)
     if silu:
         y = silu_mul(y)
@@ -54,6 +55,15 @@ def store(cache: Tensor, table: Tensor, start: int, values: Tensor) -> None:
     cache[table.long()[at // page], at % page] = values.to(cache.dtype)
 
 
+def kept(x: Tensor, storage: torch.dtype) -> Tensor:
+    """What is read of keys or values [tokens, kv heads, D] that are kept in this type: int8 has a scale a vector."""
+    if storage != torch.int8:
+        return x.to(storage).to(x.dtype)
+    bits = (x.float().abs().amax(-1, keepdim=True).clamp_min(1e-20) / 127).view(torch.int32)
+    scale = ((bits + 0x8000) & -65536).view(torch.float32)  # the upper half of a float
+    return ((x.float() / scale + 0.5).floor().clamp(-127, 127) * scale).to(x.dtype)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, start: int) -> Tensor:
     """q [T, heads, D] at positions start… over k, v [S, kv heads, D]; causal; 32 bits."""
     group = q.shape[1] // k.shape[1]
@@ -64,14 +74,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor, start: int) -> Tensor:
 
 
 def attention(
-    qkv: Tensor, k_cache: Tensor, v_cache: Tensor, table: Tensor, start: int, cos: Tensor, sin: Tensor, *, heads: int
+    qkv: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    table: Tensor,
+    start: int,
+    cos: Tensor,
+    sin: Tensor,
+    *,
+    heads: int,
+    storage: torch.dtype | None = None,
 ) -> Tensor:
-    """One row's new tokens: rotate, store, attend. qkv [T, (heads + 2 kv)·D] -> [T, heads·D], 32 bits."""
+    """One row's new tokens: rotate, store, attend. qkv [T, (heads + 2 kv)·D] -> [T, heads·D], 32 bits.
+
+    With `storage`, the caches hold what is read of keys and values kept in that type.
+    """
     kv, dim = k_cache.shape[2:]
     tokens = len(qkv)
     q, k, v = torch.split(qkv.view(tokens, -1, dim), [heads, kv, kv], 1)
     here = slice(start, start + tokens)
-    store(k_cache, table, start, rotate(k, cos[here], sin[here]))
-    store(v_cache, table, start, v)
+    for cache, new in ((k_cache, rotate(k, cos[here], sin[here])), (v_cache, v)):
+        store(cache, table, start, new if storage is None else kept(new, storage))
     keys, values = (paged(cache, table, start + tokens) for cache in (k_cache, v_cache))
     return attend(rotate(q, cos[here], sin[here]), keys, values, start).flatten(1)

@@ -3,12 +3,14 @@
 import pytest
 import torch
 
+from engine.attention import PagedAttend
 from engine.checkpoint import ModelSpec
 from engine.config import EngineConfig
 from engine.cuda_runner import GRANTS, CudaRunner, sizes
-from engine.errors import ConfigError
+from engine.kernels.twins import kept
 from engine.model import Transformer, rope_table
 from engine.plan import Chunk, Plan, RowSetup
+from engine.quantize import pack_block
 from engine.torch_runner import TorchRunner
 
 PAGES, CONTEXT = 40, 128
@@ -110,9 +112,30 @@ def test_logits_that_are_no_numbers() -> None:
     assert ours.collect(ours.launch(start)) == {0: -1}
 
 
-def test_what_it_cannot_keep_is_refused() -> None:
-    with pytest.raises(ConfigError, match="kv-dtype"):
-        CudaRunner(config(kv_dtype="fp8"), model(2))
+class KeptAttend(PagedAttend):
+    """Attention that reads what a narrow cache would give back."""
+
+    def __call__(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return super().__call__(layer, q, kept(k, torch.int8), kept(v, torch.int8))
+
+
+@pytest.mark.parametrize(("quantize", "kv_dtype", "kv_heads"), [("int8", "auto", 1), ("int4", "int8", 2)])
+def test_narrow_weights_and_caches(
+    kv_heads: int, quantize: str, kv_dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ids of plain torch with the same packed weights, and keys and values that went through 8 bits."""
+    if kv_dtype == "int8":
+        monkeypatch.setattr("engine.torch_runner.PagedAttend", KeptAttend)
+    transformer = model(kv_heads)
+    for block in transformer.blocks:
+        if quantize != "none":
+            pack_block(block, int(quantize[3:]))
+    plain = TorchRunner(config(), transformer, PAGES)
+    ours = CudaRunner(config(quantize=quantize, kv_dtype=kv_dtype), transformer)
+    ours.start(PAGES)
+    for plan in plans()[:8]:
+        assert ours.collect(ours.launch(plan)) == plain.collect(plain.launch(plan))
+    ours.close()
 
 
 @pytest.mark.parametrize(("rows", "chunk", "burst"), [(32, 480, 2016), (1, 64, 0), (5, 40, 0), (100, 256, 0)])

@@ -3,11 +3,15 @@
 import pytest
 import torch
 
+from engine import quantize
 from engine.kernels import twins
 from engine.kernels.gemv import gemv
 from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Squares, Tiling, matmul
+from engine.kernels.narrow_gemv import narrow_gemv
 from engine.kernels.pdl import supported
-from engine.kernels.products import fitted, small_cut
+from engine.kernels.products import fitted, narrow_cut, small_cut
+from engine.kernels.unfold import unfold
+from engine.quantize import Packed
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PDL = supported(DEVICE)
@@ -25,32 +29,57 @@ def weights(rows: int, k: int) -> torch.Tensor:
     return (random(rows, k, dtype=torch.float32, seed=1) * k**-0.5).to(DTYPE)
 
 
+@pytest.mark.parametrize("two", [False, True])
 @pytest.mark.parametrize("k", [64, 100, 300])
 @pytest.mark.parametrize(("norm", "silu", "residual"), [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 0, 1)])
-def test_one_token(k: int, norm: int, silu: int, residual: int) -> None:
+def test_one_token(k: int, norm: int, silu: int, residual: int, two: bool) -> None:
     n = 6
     x, w, gain = random(1, k), weights(2 * n if silu else n, k), random(k, seed=5)
     out = random(1, n, seed=9)
     expected = twins.linear(
         x, w, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=out.clone() if residual else None
     )
-    gemv(x, w, out, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=bool(residual), pdl=PDL, block=128)
+    gemv(
+        x, w, out, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=bool(residual), pdl=PDL, block=128,
+        two=two,
+    )  # fmt: skip
     torch.testing.assert_close(out.float(), expected, **CLOSE)
 
 
-def test_one_token_with_int8_weights() -> None:
-    x = random(1, 96)
-    w = torch.randint(-127, 128, (10, 96), dtype=torch.int8, device=DEVICE)
-    scale = random(10, dtype=torch.float32).abs() / 127
-    out = torch.empty(1, 5, dtype=torch.float32, device=DEVICE)
-    gemv(x, w, out, silu=True, scale=scale, pdl=PDL)
-    torch.testing.assert_close(out, twins.linear(x, w, silu=True, scale=scale), **CLOSE)
+NARROW_K = [64, 100, 300, 576, 1536]  # with 4 bits a line has 128 columns, with 8 bits 64
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("k", NARROW_K)
+@pytest.mark.parametrize(("norm", "silu", "residual"), [(0, 0, 0), (1, 1, 0), (0, 0, 1)])
+def test_one_token_with_packed_weights(k: int, bits: int, norm: int, silu: int, residual: int) -> None:
+    n = 6  # two programs, the second one not full
+    x, gain = random(1, k), random(k, seed=5)
+    w = Packed(weights(2 * n if silu else n, k), bits)
+    out = random(1, n, dtype=torch.float32, seed=9)
+    expected = twins.linear(
+        x, w, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=out.clone() if residual else None
+    )
+    narrow_gemv(
+        x, w, out, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=bool(residual), pdl=PDL, block=2
+    )
+    torch.testing.assert_close(out, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("k", NARROW_K)
+def test_a_packed_matrix_unfolds(k: int, bits: int) -> None:
+    w = Packed(weights(21, k), bits)
+    out = torch.full((21, k), torch.nan, dtype=DTYPE, device=DEVICE)
+    unfold(w, out, pdl=PDL, block=2)
+    torch.testing.assert_close(out.float(), quantize.unfold(w), **CLOSE)
+
+
+@pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("split", [1, 3])
 @pytest.mark.parametrize("k", [128, 144])
 @pytest.mark.parametrize("kind", [PLAIN, SILU, RESIDUAL])
-def test_few_tokens(kind: int, k: int, split: int) -> None:
+def test_few_tokens(kind: int, k: int, split: int, early: bool) -> None:
     bm, n = 16, 40
     x, w, gain = random(bm, k), weights(2 * n if kind == SILU else n, k), random(n, seed=5)
     out, scaled = random(bm, n, seed=9), torch.full((bm, n), torch.nan, dtype=DTYPE, device=DEVICE)
@@ -60,7 +89,7 @@ def test_few_tokens(kind: int, k: int, split: int) -> None:
     halves = x.float().square().unflatten(1, (2, -1)).sum(-1).T.contiguous()
     scratch = Scratch.allocate(DEVICE, 1 << 16, 64)
     parts = matmul(
-        x, w, out, Tiling(bn=16, bk=32, split=split, stages=2, warps=4), scratch,
+        x, w, out, Tiling(bn=16, bk=32, split=split, stages=2, warps=4, early=early), scratch,
         bm=bm, kind=kind, norm=Squares(halves, 2), eps=EPS, gain=gain, scaled=scaled, squares_out=squares_out, pdl=PDL,
     )  # fmt: skip
     ones = torch.ones(k, device=DEVICE)
@@ -73,14 +102,54 @@ def test_few_tokens(kind: int, k: int, split: int) -> None:
         torch.testing.assert_close(squares_out[:parts].sum(0), y.square().sum(1), rtol=2e-2, atol=1e-2)
 
 
-def test_few_tokens_with_int8_weights() -> None:
-    x = random(16, 128)
-    w = torch.randint(-127, 128, (64, 128), dtype=torch.int8, device=DEVICE)
-    scale = random(64, dtype=torch.float32).abs() / 1000
-    out = torch.empty(16, 32, dtype=torch.float32, device=DEVICE)
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("k", NARROW_K)
+@pytest.mark.parametrize("kind", [PLAIN, SILU, RESIDUAL])
+def test_few_tokens_with_packed_weights(kind: int, k: int, bits: int) -> None:
+    """Ragged tiles, parts of unequal length, one or two lines a step."""
+    bm, n = 16, 40
+    x, w, gain = random(bm, k), Packed(weights(2 * n if kind == SILU else n, k), bits), random(n, seed=5)
+    before, scaled = random(bm, n, dtype=torch.float32, seed=9), torch.empty(bm, n, dtype=DTYPE, device=DEVICE)
+    squares_out = torch.full((4, bm), torch.nan, device=DEVICE)
+    expected = twins.linear(x, w, silu=kind == SILU, residual=before if kind == RESIDUAL else None)
     scratch = Scratch.allocate(DEVICE, 1 << 16, 64)
-    matmul(x, w, out, Tiling(32, 64, 2, 2, 4), scratch, bm=16, kind=SILU, scale=scale, pdl=PDL)
-    torch.testing.assert_close(out, twins.linear(x, w, silu=True, scale=scale), **CLOSE)
+    for split, bk in ((1, 32), (3, 32), (2, 64)):
+        if bk == 64 and quantize.lines_of(k, bits) % 2:
+            continue
+        out = before.clone()
+        matmul(
+            x, w, out, Tiling(16, bk, split, 2, 4), scratch, bm=bm, kind=kind, gain=gain, scaled=scaled,
+            squares_out=squares_out, pdl=PDL,
+        )  # fmt: skip
+        torch.testing.assert_close(out, expected, **CLOSE)
+        assert not scratch.counters.any()
+
+
+@pytest.mark.parametrize("shared", [99 << 10, 227 << 10])
+@pytest.mark.parametrize("bm", [16, 32, 64, 128])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_pipeline_of_packed_weights_fits(bits: int, bm: int, shared: int) -> None:
+    for rows, k, kind in ((12288, 4096, PLAIN), (22016, 4096, SILU), (4096, 11008, RESIDUAL), (960, 576, PLAIN)):
+        tiling = narrow_cut(rows, k, kind, bm, bits, shared)
+        assert quantize.lines_of(k, bits) % (tiling.bk // 32) == 0
+        tokens = tiling.bk // 32 * 512 // bits * bm * 2
+        assert tiling.stages * (tokens + tiling.bk * 2 * tiling.bn * (2 if kind == SILU else 1)) <= shared
+
+
+@pytest.mark.parametrize("k", NARROW_K)
+def test_what_packing_loses(k: int) -> None:
+    """A normal distribution, and one with long tails; a group of one value, and one of zeros."""
+    normal = random(32, k, dtype=torch.float32)
+    for w, most in ((normal, 0.08), (normal * normal.abs(), 0.12)):
+        for bits, limit in ((8, 0.03), (4, most)):
+            packed = Packed(w, bits)
+            assert (quantize.unfold(packed) - w).norm() < limit * w.norm()
+            held = sum(buffer.numel() * buffer.element_size() for buffer in packed.buffers())
+            assert held == quantize.packed_bytes(32, k, bits)
+    flat = torch.zeros(4, k, device=DEVICE)
+    flat[1] = 3.0
+    for bits in (8, 4):
+        torch.testing.assert_close(quantize.unfold(Packed(flat, bits)), flat, rtol=4e-3, atol=0)
 
 
 @pytest.mark.parametrize("shared", [99 << 10, 163 << 10, 227 << 10])

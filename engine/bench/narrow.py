@@ -1,0 +1,138 @@
+"""How fast a product with packed weights is, by tiling: one JSON line for each, the quickest last.
+
+    python -m engine.bench.narrow [--bits 4] [--tokens 1 32] [--layers 8]
+
+The matrices of a 7B, as many layers of them as do not fit into the L2 cache, one behind the other in a CUDA graph. The
+first line of a product is the tiling that the engine takes; `unfold` is what a prompt step pays for the matrix.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Tiling, matmul
+from engine.kernels.narrow_gemv import narrow_gemv
+from engine.kernels.pdl import supported
+from engine.kernels.products import narrow_cut, narrow_gemv_cut, token_block
+from engine.kernels.unfold import unfold
+from engine.quantize import Packed, lines_of
+
+Run = Callable[[Packed], object]
+SHAPES = {
+    "wqkv": (12288, 4096, PLAIN),
+    "wo": (4096, 4096, RESIDUAL),
+    "w13": (22016, 4096, SILU),
+    "w2": (4096, 11008, RESIDUAL),
+}
+SHARED = 232448
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m engine.bench.narrow", description=__doc__.splitlines()[0])
+    parser.add_argument("--bits", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--layers", type=int, default=8)
+    options = parser.parse_args(arguments)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for bits, (name, (rows, k, kind)) in itertools.product(options.bits, SHAPES.items()):
+        for line in measure(device, bits, rows, k, kind, options.tokens, options.layers):
+            sys.stdout.write(json.dumps({"product": name, "bits": bits, **line}) + "\n")
+            sys.stdout.flush()
+    return 0
+
+
+def measure(
+    device: torch.device, bits: int, rows: int, k: int, kind: int, tokens: Sequence[int], layers: int
+) -> Iterator[dict[str, object]]:
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    weights = [Packed(torch.randn(rows, k, device=device, dtype=dtype) * 0.02, bits) for _ in range(layers)]
+    whole = torch.empty(rows, k, dtype=dtype, device=device)
+    pdl = supported(device)
+    yield {"tokens": 0, "kernel": "unfold", **timed(weights, lambda weight: unfold(weight, whole, pdl=pdl))}
+    for count in tokens:
+        bm = token_block(count)
+        x = torch.randn(bm, k, dtype=dtype, device=device)
+        out = torch.zeros(bm, rows // 2 if kind == SILU else rows, dtype=dtype, device=device)
+        ways = gemvs(x, out, kind, pdl) if count == 1 else products(x, out, rows, k, kind, bits, pdl)
+        found: list[dict[str, object]] = []
+        for cut, run in ways:
+            try:
+                found.append(
+                    {"tokens": count, "kernel": "gemv" if count == 1 else "matmul", **cut, **timed(weights, run)}
+                )
+            except Exception as error:  # a tiling that does not fit is an answer too
+                found.append({"tokens": count, **cut, "us": 1e9, "error": type(error).__name__})
+        yield found[0]
+        yield from sorted(found[1:], key=lambda line: -float(str(line["us"])))
+
+
+def gemvs(x: Tensor, out: Tensor, kind: int, pdl: bool) -> Iterator[tuple[dict[str, object], Run]]:
+    for rows, block, warps in dict.fromkeys(
+        [narrow_gemv_cut(kind), *itertools.product((1, 2, 4, 8), (32, 64), (2, 4, 8))]
+    ):
+
+        def run(weight: Packed, rows: int = rows, block: int = block, warps: int = warps) -> None:
+            narrow_gemv(
+                x[:1], weight, out[:1], gain=None if kind == RESIDUAL else x[1], eps=1e-5, silu=kind == SILU,
+                residual=kind == RESIDUAL, pdl=pdl, rows=rows, block=block, warps=warps,
+            )  # fmt: skip
+
+        yield {"rows": rows, "block": block, "warps": warps}, run
+
+
+def products(
+    x: Tensor, out: Tensor, rows: int, k: int, kind: int, bits: int, pdl: bool
+) -> Iterator[tuple[dict[str, object], Run]]:
+    bm, scratch = x.shape[0], Scratch.allocate(x.device)
+    squares, scaled = torch.zeros(rows // 16, bm, device=x.device), torch.empty_like(out)
+    ours = narrow_cut(rows, k, kind, bm, bits, SHARED)
+    others = (
+        Tiling(bn, bk, split, stages, warps)
+        for bn, bk, split, stages, warps in itertools.product((64, 128), (32, 64), (1, 2, 4), (4,), (4, 8))
+        if lines_of(k, bits) % (bk // 32) == 0
+    )
+    for tiling in dict.fromkeys([ours, *others]):
+
+        def run(weight: Packed, tiling: Tiling = tiling) -> None:
+            matmul(
+                x, weight, out, tiling, scratch, bm=bm, kind=kind, gain=x[0], scaled=scaled, squares_out=squares,
+                pdl=pdl,
+            )  # fmt: skip
+
+        yield {name: getattr(tiling, name) for name in ("bn", "bk", "split", "stages", "warps")}, run
+
+
+def timed(weights: Sequence[Packed], run: Run) -> dict[str, object]:
+    """Microseconds a matrix, and at what rate it was read."""
+    for weight in weights[:2]:
+        run(weight)
+    size = sum(buffer.numel() * buffer.element_size() for buffer in weights[0].buffers())
+    if not weights[0].words.is_cuda:
+        started = time.perf_counter()
+        run(weights[0])
+        spent = time.perf_counter() - started
+    else:
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for weight in weights:
+                run(weight)
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
+        graph.replay()
+        start.record()
+        for _ in range(10):
+            graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        spent = start.elapsed_time(end) / 1e3 / 10 / len(weights)
+    return {"us": round(spent * 1e6, 2), "tb_s": round(size / spent / 1e12, 3)}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

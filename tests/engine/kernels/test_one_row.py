@@ -1,0 +1,66 @@
+"""One row's attention beside the product of its value, against plain torch: what the next product reads."""
+
+import pytest
+import torch
+
+from engine.kernels import twins
+from engine.kernels.decode_attention import Cut
+from engine.kernels.gemv import Joined, gemv
+from engine.kernels.one_row import one_row
+from tests.engine.kernels.test_attention import CLOSE, DEVICE, DIM, DTYPE, PDL, Cache
+from tests.engine.kernels.test_products import EPS, random, weights
+
+WIDTH = 96
+
+
+@pytest.mark.parametrize(("splits", "least"), [(1, 1), (4, 1), (2, 2)])
+@pytest.mark.parametrize("position", [0, 5, 16, 90])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2)])
+def test_attended_and_value_join_in_the_next_product(
+    heads: int, kv_heads: int, position: int, splits: int, least: int
+) -> None:
+    row = 2
+    ours, theirs = Cache(kv_heads), Cache(kv_heads)
+    h, gain = random(1, WIDTH), random(WIDTH, seed=5)
+    wqkv = weights((heads + 2 * kv_heads) * DIM, WIDTH)
+    cached = (heads + kv_heads) * DIM
+    whole = twins.linear(h, wqkv, gain=gain, eps=EPS).to(DTYPE)
+    expected = twins.attention(
+        whole, theirs.k, theirs.v, theirs.tables[row], position, theirs.cos, theirs.sin, heads=heads
+    )
+    qkv = whole.clone()
+    qkv[:, cached:] = torch.nan
+    out = torch.full((1, heads * DIM), torch.nan, dtype=DTYPE, device=DEVICE)
+    share, part_own = (torch.full((heads,), torch.nan, device=DEVICE) for _ in range(2))
+    counters = torch.zeros(heads, dtype=torch.int32, device=DEVICE)
+    positions = torch.full((4,), position, dtype=torch.int32, device=DEVICE)
+    one_row(
+        qkv, h, gain, wqkv[cached:], ours.k, ours.v, torch.tensor([row], dtype=torch.int32, device=DEVICE), positions,
+        ours.tables, ours.cos, ours.sin, out, share, torch.empty(heads * splits * DIM, device=DEVICE),
+        torch.empty(heads * splits * 2, device=DEVICE), part_own, counters, heads=heads, eps=EPS,
+        cut=Cut(splits, tile=16, least=least), block=128, pdl=PDL,
+    )  # fmt: skip
+    torch.testing.assert_close(qkv, whole, **CLOSE)
+    torch.testing.assert_close(ours.k, theirs.k, **CLOSE)
+    torch.testing.assert_close(ours.v, theirs.v, **CLOSE)
+    assert not counters.any()
+    wo, summed = weights(10, heads * DIM), torch.empty(1, 10, dtype=torch.float32, device=DEVICE)
+    joined = Joined(share, qkv[:, cached:], heads // kv_heads, DIM)
+    gemv(out, wo, summed, joined=joined, pdl=PDL, block=64, two=True)
+    torch.testing.assert_close(summed, twins.linear(expected, wo), **CLOSE)
+
+
+def test_a_slot_without_a_row_writes_to_no_page() -> None:
+    ours, theirs = Cache(2), Cache(2)
+    h, gain, wqkv = random(1, WIDTH), random(WIDTH, seed=5), weights(6 * DIM, WIDTH)
+    qkv = random(1, 6 * DIM)
+    nobody = torch.tensor([-1], dtype=torch.int32, device=DEVICE)
+    empty = [torch.empty(2 * 2 * DIM, device=DEVICE) for _ in range(2)]
+    one_row(
+        qkv, h, gain, wqkv[4 * DIM :], ours.k, ours.v, nobody, torch.full((4,), 20, dtype=torch.int32, device=DEVICE),
+        ours.tables, ours.cos, ours.sin, torch.empty(1, 2 * DIM, dtype=DTYPE, device=DEVICE),
+        torch.empty(2, device=DEVICE), *empty, torch.empty(2, device=DEVICE),
+        torch.zeros(2, dtype=torch.int32, device=DEVICE), heads=2, eps=EPS, cut=Cut(2, tile=16), block=128, pdl=PDL,
+    )  # fmt: skip
+    torch.testing.assert_close(ours.k, theirs.k)
+    torch.testing.assert_close(ours.v, theirs.v)
