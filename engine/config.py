@@ -106,9 +106,9 @@ def _device(wish: str, local_rank: int, share_gpu: bool) -> torch.device:
         if wish == "cuda":
             raise ConfigError("--device", expected="a CUDA GPU", found="none that PyTorch can use")
         return torch.device("cpu")
-    if local_rank >= gpus and not share_gpu:
-        expected = f"at most {gpus}, one rank for each GPU"
-        raise ConfigError("--nproc-per-node", expected=expected, found=f"rank {local_rank}")
+    ranks = max(local_rank + 1, _env_int("LOCAL_WORLD_SIZE", 1))  # every rank sees what is wrong, rank 0 too
+    if ranks > gpus and not share_gpu:
+        raise ConfigError("--nproc-per-node", expected=f"at most {gpus}, one rank for each GPU", found=str(ranks))
     return torch.device("cuda", local_rank % gpus)
 
 

@@ -5,6 +5,7 @@ makes the same calls, as scripts for the reference do, and gets the same results
 deliberate difference.
 """
 
+import os
 import random
 import sys
 import time
@@ -116,7 +117,10 @@ class Llama:
         chat = chat_format(checkpoint.spec, tokenizer)
         config = replace(config, kv_pages=config.max_batch * config.pages_per_row, group_timeout=PATIENCE)
         engine = Lockstep.load(config, checkpoint)
-        if config.rank == 0:
+        if config.rank > 0:
+            # As in the reference, whose scripts print on every rank and mean it once.
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the program
+        else:
             sys.stderr.write(f"Loaded in {time.monotonic() - started:.2f} seconds\n")
         return Llama(engine, config, tokenizer, chat, seed)
 

@@ -4,13 +4,14 @@ It knows which slices of which tensors make up the fused parameters of a rank. A
 it is filled, so with quantized weights only one layer at a time is ever held in full.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
-from engine.checkpoint import Checkpoint
+from engine.checkpoint import Checkpoint, ModelSpec
 from engine.config import EngineConfig
 from engine.model import Block, Transformer, rope_table
+from engine.parallel import kv_sources
 
 
 def load_model(
@@ -35,7 +36,6 @@ def load_model(
 def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: EngineConfig) -> None:
     spec, rank = checkpoint.spec, config.rank
     q, kv, ffn = block.heads * block.head_dim, block.kv_heads * block.head_dim, block.ffn
-    kv_start = rank * spec.n_kv_heads // config.world_size * block.head_dim
     qkv, gate_up, down = block.wqkv.weight, block.w13.weight, block.w2.weight
     # Columns of this rank that the model has. Padding, where there is any, is zeros: it adds nothing to the sum.
     start = min(rank * ffn, spec.ffn_dim)
@@ -45,8 +45,8 @@ def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: Engin
         down.zero_()
     parts = (
         ("attention.wq", qkv[:q], 0, rank * q),
-        ("attention.wk", qkv[q : q + kv], 0, kv_start),
-        ("attention.wv", qkv[q + kv :], 0, kv_start),
+        *_kv_parts("attention.wk", qkv[q : q + kv], block.head_dim, config, spec),
+        *_kv_parts("attention.wv", qkv[q + kv :], block.head_dim, config, spec),
         ("attention.wo", block.wo.weight, 1, rank * q),
         ("feed_forward.w1", gate_up[:real], 0, start),
         ("feed_forward.w3", gate_up[ffn : ffn + real], 0, start),
@@ -57,6 +57,18 @@ def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: Engin
             checkpoint.copy_into(f"{prefix}.{name}.weight", out, dim=dim, start=first)
     checkpoint.copy_into(f"{prefix}.attention_norm.weight", block.attention_norm.weight)
     checkpoint.copy_into(f"{prefix}.ffn_norm.weight", block.ffn_norm.weight)
+
+
+def _kv_parts(
+    name: str, out: Tensor, head: int, config: EngineConfig, spec: ModelSpec
+) -> Iterator[tuple[str, Tensor, int, int]]:
+    """Neighbouring heads in one piece; where query heads do not come in whole groups, head by head."""
+    sources = kv_sources(spec, config.rank, config.world_size)
+    if sources == list(range(sources[0], sources[0] + len(sources))):
+        yield name, out, 0, sources[0] * head
+        return
+    for number, source in enumerate(sources):
+        yield name, out[number * head : (number + 1) * head], 0, source * head
 
 
 def _fill_output(model: Transformer, checkpoint: Checkpoint, config: EngineConfig) -> None:

@@ -67,6 +67,12 @@ def fit_pages(config: EngineConfig, page_bytes: int, available: int) -> int:
     else:
         share = min(int(available * CPU_SHARE), CPU_MOST) // (page_bytes * config.world_size)
         pages = min(max(share, CPU_CONTEXTS * least), available // (page_bytes * config.world_size), useful)
+    if pages < least and config.kv_pages is not None:
+        raise ConfigError(
+            "--kv-memory",
+            expected=f"room for at least {config.max_context} tokens, the longest request (--max-seq-len)",
+            found=f"room for {pages * config.page}",
+        )
     if pages < least:
         fits = max(0, pages) * config.page
         raise ConfigError(

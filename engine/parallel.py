@@ -25,28 +25,31 @@ _ALIGN = 16  # columns; what a GPU's matrix products like
 
 
 def check_divisible(spec: ModelSpec, world_size: int) -> None:
-    """The ranks must divide the heads, and a rank's query heads need whole key/value heads to look at.
-
-    Several ranks may hold the same key/value head. Every other width is padded where it does not come out even.
-    """
-    works = [n for n in range(1, spec.n_heads + 1) if _divides(spec, n)]
-    if world_size not in works:
+    """The ranks must divide the query heads. All else is padded or repeated where it does not come out even."""
+    if spec.n_heads % world_size:
+        works = [n for n in range(1, spec.n_heads + 1) if spec.n_heads % n == 0]
         raise ConfigError(
             "--nproc-per-node",
-            expected=f"one of {', '.join(map(str, works))} "
-            f"(the model has {spec.n_heads} heads, {spec.n_kv_heads} key/value heads)",
+            expected=f"one of {', '.join(map(str, works))} (the model has {spec.n_heads} heads)",
             found=str(world_size),
         )
 
 
-def _divides(spec: ModelSpec, world_size: int) -> bool:
-    shared = spec.n_kv_heads % world_size == 0 or world_size % spec.n_kv_heads == 0
-    return spec.n_heads % world_size == 0 and shared
-
-
 def kv_heads(spec: ModelSpec, world_size: int) -> int:
-    """Key/value heads on each rank; with more ranks than heads, each head is on several."""
-    return max(1, spec.n_kv_heads // world_size)
+    """Key/value heads on each rank; with more ranks than heads, each head is on several.
+
+    Where a rank's query heads would look at parts of two groups, each query head has a key/value head of its own.
+    """
+    if spec.n_kv_heads % world_size == 0:
+        return spec.n_kv_heads // world_size
+    return 1 if world_size % spec.n_kv_heads == 0 else spec.n_heads // world_size
+
+
+def kv_sources(spec: ModelSpec, rank: int, world_size: int) -> list[int]:
+    """Which of the model's key/value heads the heads of a rank are."""
+    count, group = kv_heads(spec, world_size), spec.n_heads // spec.n_kv_heads
+    queries = spec.n_heads // world_size
+    return [(rank * queries + head * queries // count) // group for head in range(count)]
 
 
 def ffn_width(spec: ModelSpec, world_size: int) -> int:

@@ -83,7 +83,8 @@ class StoredCheckpoint:
         else:
             self._copy(stored, matrix, row, col)
         if not _finite(matrix):
-            raise ConfigError(stored.where, expected="finite weights", found=f"NaN or infinity in {name}")
+            where = self._not_finite(stored, matrix, row, col)
+            raise ConfigError(where, expected="finite weights", found=f"NaN or infinity in {name}")
 
     def _expect_next_layer(self, name: str, row: int, rows: int) -> None:
         """The next layer's tensor of this name will be cut in the same way; the disk need not wait until it is asked.
@@ -114,6 +115,20 @@ class StoredCheckpoint:
             else:
                 rows, cols = slice(top - part.row, bottom - part.row), slice(left - part.col, right - part.col)
                 target.copy_(part.data[rows, cols])
+
+    def _not_finite(self, stored: Stored, filled: Tensor, row: int, col: int) -> Path:
+        """The file that the trouble is in."""
+        for part in stored.parts:
+            top, left, bottom, right = (
+                max(0, edge)
+                for edge in (
+                    part.row - row, part.col - col, part.row + part.shape[0] - row, part.col + part.shape[1] - col
+                )
+            )  # fmt: skip
+            piece = filled[top:bottom, left:right]
+            if isinstance(part.data, Extent) and piece.numel() and not _finite(piece):
+                return part.data.path
+        return stored.where
 
     def _copy_interleaved(self, stored: Stored, head: int, out: Tensor, row: int, col: int) -> None:
         """Rows i and i + head/2 of each head become rows 2i and 2i + 1; a few heads at a time are held beside `out`."""

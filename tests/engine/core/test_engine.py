@@ -17,6 +17,7 @@ from engine.config import EngineConfig, resolve
 from engine.core import Engine, EngineDead, Generation, GenerationFailed, SamplingParams
 from engine.errors import Busy, ConfigError, EngineError, PromptTooLong
 from engine.load import load_model
+from engine.memory import fit_pages
 from engine.plan import Plan
 from engine.sampling import sample
 from engine.torch_runner import TorchRunner, TorchTicket
@@ -223,8 +224,10 @@ def test_numbers_that_are_none_fail_the_reply_that_has_them(checkpoint: Checkpoi
 
 
 def test_too_little_memory_says_what_fits(checkpoint: Checkpoint) -> None:
-    with pytest.raises(ConfigError, match="--max-seq-len: expected at most 64, as many tokens as the free memory"):
+    with pytest.raises(ConfigError, match=r"--kv-memory: expected room for at least 96 tokens.*; found room for 64"):
         Engine.start(configure(checkpoint, kv_pages=4), checkpoint)
+    with pytest.raises(ConfigError, match="--max-seq-len: expected at most 64, as many tokens as the free memory"):
+        fit_pages(configure(checkpoint), page_bytes=100, available=499)
 
 
 def test_the_figures_add_up(checkpoint: Checkpoint) -> None:

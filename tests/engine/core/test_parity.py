@@ -76,6 +76,8 @@ UNEVEN = {
     "nor the feed-forward width of 128": (3, {"heads": 6, "kv_heads": 3, "multiple_of": 16}),
     "nor one of 66, which leaves nothing for the last": (4, {"dim": 24, "heads": 4, "kv_heads": 4, "multiple_of": 66}),
     "two ranks to each key/value head": (4, {"heads": 12, "kv_heads": 2}),
+    "a rank with one and a half key/value heads": (2, {"heads": 6, "kv_heads": 3}),
+    "and with two thirds of one": (6, {"heads": 12, "kv_heads": 4}),
 }
 
 
@@ -103,7 +105,7 @@ def test_what_does_not_come_out_even_changes_nothing(case: str, tmp_path: Path) 
 
 def test_a_world_that_does_not_divide_the_heads_is_refused_on_every_rank(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model", heads=6, kv_heads=3)
-    with World(2, "serve", model=str(folder)) as world:
-        assert world.codes() == [78, 78]
+    with World(4, "serve", model=str(folder)) as world:
+        assert world.codes() == [78] * 4
     for said in world.said:
-        assert "expected one of 1, 3, 6 (the model has 6 heads, 3 key/value heads" in "".join(said)
+        assert "expected one of 1, 2, 3, 6 (the model has 6 heads)" in "".join(said)

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from engine import ranks
-from engine.config import EngineConfig
+from engine.checkpoint import open_checkpoint
+from engine.config import EngineConfig, resolve
+from engine.errors import ConfigError
 from engine.plan import NOP, STOP, Order
 from tests.engine.core.tiny import write_checkpoint
 from tests.engine.core.world import World
@@ -125,3 +127,15 @@ def test_one_rank_has_no_process_group(tmp_path: Path) -> None:
     assert not torch.distributed.is_initialized()
     solo.send(Order(STOP))
     solo.close()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_rank_sees_that_there_are_too_few_gpus(model: str, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    spec = open_checkpoint(model).spec
+    with pytest.raises(ConfigError, match="--nproc-per-node: expected at most 1, one rank for each GPU; found 2"):
+        resolve(spec)
+    assert resolve(spec, share_gpu=True).device == torch.device("cuda", 0)
+    assert resolve(spec, device="cpu").world_size == 2

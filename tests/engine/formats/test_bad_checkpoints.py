@@ -136,9 +136,15 @@ def test_a_single_weight_that_is_no_number(tmp_path: Path, name: str, value: flo
     whole = weights(tiny)
     whole[name].view(-1)[-1] = value
     checkpoint = open_checkpoint(write_meta(tmp_path, tiny, whole=whole, shards=3))
+    file = "00" if name == "norm.weight" else "02"
+    problem = rf"consolidated\.{file}\.pth: expected finite weights; found NaN or infinity in {name}"
     for dtype in (torch.bfloat16, torch.float32):
-        with pytest.raises(ConfigError, match=f"finite weights; found NaN or infinity in {name}"):
+        with pytest.raises(ConfigError, match=problem):
             checkpoint.copy_into(name, torch.empty(whole[name].shape, dtype=dtype))
+    if name != "norm.weight":  # a slice that leaves the first shards out
+        part = torch.empty(96, 100)
+        with pytest.raises(ConfigError, match=problem):
+            checkpoint.copy_into(name, part, dim=1, start=156)
 
 
 class Payload:

@@ -25,4 +25,7 @@ def run(ckpt_dir: str, tokenizer_path: str, golden: str) -> dict[str, list[dict[
 
 if __name__ == "__main__":
     *arguments, out = sys.argv[1:]
-    Path(out, f"rank{os.environ['RANK']}.json").write_text(json.dumps(run(*arguments)))
+    results = run(*arguments)
+    for result in results["greedy"]:
+        sys.stdout.write(f"> {result['generation']['role'].capitalize()}\n")
+    Path(out, f"rank{os.environ['RANK']}.json").write_text(json.dumps(results))

@@ -165,6 +165,7 @@ def test_a_script_for_the_reference_on_two_ranks(name: str, tmp_path: Path) -> N
     command = [sys.executable, *launcher, script, *arguments, str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().splitlines() == ["> Assistant"] * 4  # once, not on every rank
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
     one = run(*arguments)
     assert first == second
