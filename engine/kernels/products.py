@@ -43,7 +43,7 @@ def narrow_cut(rows: int, k: int, kind: int, bm: int, bits: int, shared: int) ->
     n, lines = (rows // 2 if kind == SILU else rows), lines_of(k, bits)
     bn = 64 if n >= 1024 else 32
     pair = lines % 2 == 0 and kind != SILU and (bits == 8 or bm <= 32)
-    bk, warps = (64 if pair else 32), (8 if bm > 64 else 4)
+    bk = 64 if pair else 32
     split = 1
     while n < 8192 and triton.cdiv(n, bn) * split <= _MULTIPROCESSORS and lines * 32 // bk >= 8 * split:
         split *= 2
@@ -52,8 +52,8 @@ def narrow_cut(rows: int, k: int, kind: int, bm: int, bits: int, shared: int) ->
     line = height * (64 + (8 if bits == 4 else 0)) + 512 // bits * bm * 4
     for stages, width in ((4, bk), (3, bk), (2, bk), (4, 32), (3, 32), (2, 32)):
         if stages * line * width // 32 <= shared:
-            return Tiling(bn=bn, bk=width, split=split, stages=stages, warps=warps)
-    return Tiling(bn=bn, bk=32, split=split, stages=1, warps=warps)
+            return Tiling(bn=bn, bk=width, split=split, stages=stages, warps=4)
+    return Tiling(bn=bn, bk=32, split=split, stages=1, warps=4)
 
 
 def fitted(tiling: Tiling, kind: int, bm: int, item: int, shared: int) -> Tiling:

@@ -68,7 +68,7 @@ def unfold_kernel(
         tl.store(to, value, mask=live[:, :, None] & (column < K)[None, :, :])
 
 
-def unfold(weight: Packed, out: torch.Tensor, *, pdl: bool = False, rows: int = 4, block: int = 16) -> None:
+def unfold(weight: Packed, out: torch.Tensor, *, pdl: bool = False, rows: int = 1, block: int = 32) -> None:
     """out [rows, K] = the matrix that `weight` stands for."""
     n, k = out.shape
     lines = weight.words.shape[1] // 32
