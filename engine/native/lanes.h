@@ -28,6 +28,11 @@ inline void store(Scalar* to, Vector value) {
 }
 
 inline f32 all(float value) { return f32{} + value; }
+inline i32 counting(int from) {
+    i32 result = {};
+    for (int i = 0; i < LANES; i++) result[i] = from + i;
+    return result;
+}
 inline f32 larger(f32 a, f32 b) { return a > b ? a : b; }
 inline f32 absolute(f32 a) { return (f32)((i32)a & 0x7fffffff); }
 

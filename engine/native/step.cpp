@@ -9,7 +9,7 @@
 
 struct Layer {
     const float *attention_norm, *ffn_norm;
-    float *k, *v;  // [pages, page, key heads, dim]
+    float *k, *v;  // pages, as attention.h has them
     Matrix wqkv, wo, w13, w2;
 };
 
@@ -30,7 +30,7 @@ struct Batch {
 
 namespace {
 
-struct Item {  // a register full of queries
+struct Item {  // queries that go together
     int32_t segment, token, head, first;
 };
 
@@ -111,9 +111,7 @@ void layer(Space& s, const Model& m, const Layer& l, const Batch& b) {
             const int position = b.segment[n].start + i;
             float* row = wide + token * qkv;
             rotate(row, m.heads + m.kv_heads, m.head_dim, m.rope + (long)position * m.head_dim);
-            const long at = slot(b.pages + b.segment[n].pages, position, m.page) * kv;
-            std::copy_n(row + q, kv, l.k + at);
-            std::copy_n(row + q + kv, kv, l.v + at);
+            keep(heads, b.pages + b.segment[n].pages, position, row + q, row + q + kv, l.k, l.v);
         }
     s.pool->run(s.items.size(), [&](int from, int to, int thread) {
         for (int n = from; n < to; n++) {
@@ -152,7 +150,7 @@ void guildllama_step(const Model* model, const Batch* batch, int threads) {
     s.items.clear();
     for (int n = 0, token = 0; n < b.segments; token += b.segment[n++].length)
         for (int head = 0; head < m.kv_heads; head++)
-            for (int first = 0; first < b.segment[n].length * m.heads / m.kv_heads; first += LANES)
+            for (int first = 0; first < b.segment[n].length * m.heads / m.kv_heads; first += QUERIES)
                 s.items.push_back({n, token, head, first});
     for (int n = 0; n < m.layers; n++) layer(s, m, m.layer[n], b);
     if (!b.samples) return;

@@ -16,7 +16,7 @@ from engine.model import Transformer
 from engine.native.products import Matrix, NativeProduct
 from engine.parallel import ColumnLinear, RowLinear
 
-_KEYS = 8  # positions that lie side by side in every page (attention.h)
+_KEYS = 16  # positions that a register may hold: a page has whole registers
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
 
 

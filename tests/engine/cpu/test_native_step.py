@@ -106,7 +106,7 @@ def test_who_gets_it(tmp_path: Path) -> None:
     config, model = load(tmp_path / "model", "grouped")
     config = replace(config, kv_pages=128)
     assert isinstance(make_runner(config, model), NativeRunner)
-    for other in (replace(config, native=False), replace(config, world_size=3), replace(config, page=4)):
+    for other in (replace(config, native=False), replace(config, world_size=3), replace(config, page=8)):
         assert type(make_runner(other, model)) is TorchRunner
     model.output.packed = None
     assert type(make_runner(config, model)) is TorchRunner
