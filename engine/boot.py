@@ -15,6 +15,7 @@ from engine.cpu_quantize import CpuPacker
 from engine.errors import ConfigError
 from engine.load import load_model
 from engine.model import Transformer
+from engine.native.build import library
 from engine.quantize import pack_block
 from engine.ranks import Ranks
 from engine.runner import AnyRunner, make_runner, warm_up
@@ -64,7 +65,7 @@ def load_packed(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
     if config.quantize == "none":
         return load_model(config, checkpoint)
     if config.device.type == "cpu":
-        packer = CpuPacker(config.quantize)
+        packer = CpuPacker(config.quantize, library() if config.native else None)
         model = load_model(config, checkpoint, packer.block)
         packer.output(model)
         return model

@@ -37,6 +37,7 @@ class EngineConfig:
     rank: int = 0
     local_rank: int = 0
     threads: int = 1  # CPU threads of this rank
+    native: bool = False  # packed weights are computed by our own compiled code, where it can be had
     seed: int | None = None  # of requests that bring none; None: fresh randomness
     overlap: bool = False  # launch step n + 1 before the ids of step n are read
     graphs: bool = True  # CUDA graphs, where the runner has them
@@ -92,6 +93,7 @@ def resolve(
         rank=rank,
         local_rank=local_rank,
         threads=_threads(1 if on_gpu else world_size),
+        native=not on_gpu and bool(_env_int("GUILDLLAMA_NATIVE", 1)),
         seed=seed,
         overlap=on_gpu,
         share_gpu=share_gpu,

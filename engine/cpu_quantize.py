@@ -1,9 +1,11 @@
 """Packs a model's matrices into 8 or 4 bits on a CPU, layer by layer as they are loaded.
 
-It knows which matrices a model has and which of `cpu_products` suits each. The embedding stays as it is, since its
-rows are read one by one; the output matrix has 8 bits also where the layers have 4, as its error reaches the logits
-directly.
+It knows which matrices a model has, how many bits each gets, and whether our compiled code or one of `cpu_products`
+computes with them. The embedding stays as it is, since its rows are read one by one; the output matrix has 8 bits also
+where the layers have 4, as its error reaches the logits directly.
 """
+
+import ctypes
 
 import torch
 from torch import nn
@@ -11,18 +13,21 @@ from torch import nn
 from engine.cpu_products import Norm, Packed4, Packed8, byte_range, fast_nibbles
 from engine.errors import ConfigError
 from engine.model import Block, RMSNorm, Transformer
+from engine.native.products import NativeProduct
 from engine.parallel import ColumnLinear, RowLinear
 
 
 class CpuPacker:
-    def __init__(self, quantize: str) -> None:
-        if byte_range() is None or (quantize == "int4" and not fast_nibbles()):
+    def __init__(self, quantize: str, library: ctypes.CDLL | None) -> None:
+        if library is None and (byte_range() is None or (quantize == "int4" and not fast_nibbles())):
             raise ConfigError("--quantize", expected="none, on this processor", found=quantize)
-        self._four_bits = quantize == "int4"
+        self._four_bits, self._library = quantize == "int4", library
 
     def block(self, block: Block) -> None:
         for linear in (block.wqkv, block.wo, block.w13, block.w2):
-            if self._four_bits and Packed4.fits(linear.weight):
+            if self._library is not None:
+                _replace(linear, NativeProduct(self._library, linear.weight, 4 if self._four_bits else 8))
+            elif self._four_bits and Packed4.fits(linear.weight):
                 # What is added to a wider sum, or is input to the next product, need not be widened first.
                 out = linear.weight.dtype if linear is block.wqkv else torch.bfloat16
                 _replace(linear, Packed4(linear.weight, out))
@@ -32,7 +37,8 @@ class CpuPacker:
         block.ffn_norm.packed = _norm(block.ffn_norm)
 
     def output(self, model: Transformer) -> None:
-        _replace(model.output, Packed8(model.output.weight))
+        weight, library = model.output.weight, self._library
+        _replace(model.output, Packed8(weight) if library is None else NativeProduct(library, weight, 8))
 
 
 def _norm(norm: RMSNorm) -> Norm | None:

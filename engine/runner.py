@@ -11,6 +11,9 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from engine.config import EngineConfig
 from engine.memory import available_bytes, fit_pages, kv_bytes_per_page
 from engine.model import Transformer
+from engine.native.build import library
+from engine.native.runner import NativeRunner
+from engine.native.step import NativeStep
 from engine.plan import Chunk, Plan, RowSetup
 from engine.torch_runner import TorchRunner
 
@@ -53,7 +56,10 @@ def make_runner(config: EngineConfig, model: Transformer, agree: Callable[[int],
         runner = CudaRunner(config, model)
         runner.start(agree(fit_pages(config, page_bytes, available_bytes(config.device))))
         return runner
-    return TorchRunner(config, model, agree(fit_pages(config, page_bytes, available_bytes(config.device))))
+    pages = agree(fit_pages(config, page_bytes, available_bytes(config.device)))
+    if config.native and NativeStep.fits(model, config) and (code := library()) is not None:
+        return NativeRunner(code, config, model, pages)
+    return TorchRunner(config, model, pages)
 
 
 def warm_up(runner: AnyRunner, config: EngineConfig) -> float:

@@ -4,6 +4,7 @@ Row state (page tables, positions, sampling) is plain Python; the last sampled i
 can be launched before the ids of the one before have been read.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -52,11 +53,9 @@ class TorchRunner:
         tokens, positions, segments, last = self._flatten(plan)
         if not segments:
             return TorchTicket((), torch.empty(0, dtype=torch.int64), None)
-        attend = PagedAttend(self._kv, segments, self._device)
-        hidden = self._model(tokens, positions, attend)
-        if not rows:
+        logits = self._logits(tokens, positions, segments, last)
+        if logits is None:
             return TorchTicket((), torch.empty(0, dtype=torch.int64), None)
-        logits = self._model.logits(hidden[torch.tensor(last, device=self._device)])
         ids = parallel.broadcast(self._sample(logits, rows))
         self._last[torch.tensor(rows, device=self._device)] = ids.clamp_min(0)
         return self._ticket(rows, ids)
@@ -71,6 +70,13 @@ class TorchRunner:
 
     def close(self) -> None:
         self._kv.k, self._kv.v = [], []
+
+    def _logits(
+        self, tokens: Tensor, positions: Tensor, segments: Sequence[Segment], last: Sequence[int]
+    ) -> Tensor | None:
+        """The step's forward; the logits of the tokens at `last`, if there are any."""
+        hidden = self._model(tokens, positions, PagedAttend(self._kv, segments, self._device))
+        return self._model.logits(hidden[torch.tensor(last, device=self._device)]) if last else None
 
     def _set_rows(self, plan: Plan) -> None:
         for row in plan.freed:

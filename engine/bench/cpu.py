@@ -21,6 +21,7 @@ from engine.bench.loss import compare, read_texts
 from engine.boot import load_packed
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
+from engine.native.build import library
 
 WIDTHS = ("none", "int8", "int4")
 RUNS = 5
@@ -38,7 +39,13 @@ def lines() -> Iterator[dict[str, object]]:
     usual = _config(checkpoint, "auto")
     for quantize in WIDTHS:
         config = _config(checkpoint, quantize)
-        facts = {"quantize": quantize, "auto": quantize == usual.quantize, "threads": config.threads, **_machine()}
+        facts = {
+            "quantize": quantize,
+            "auto": quantize == usual.quantize,
+            "native": quantize != "none" and config.native and library() is not None,
+            "threads": config.threads,
+            **_machine(),
+        }
         for line in _speeds(config, checkpoint):
             yield {"engine": "guildllama", **line, **facts}
         if quantize != "none":

@@ -129,32 +129,42 @@ def test_an_idle_night(checkpoints: dict[str, machine.Written]) -> None:
 
 
 def test_logits_of_7b(checkpoints: dict[str, machine.Written], tmp_path: Path) -> None:
-    """bf16, all layers: whole prompts and decoded tokens, on every world size beside one GPU."""
-    model, dtype = str(checkpoints["7b"].folder), "float32" if machine.REHEARSAL else "bfloat16"
+    """bf16, all layers: whole prompts and decoded tokens. Random weights carry every rounding through all layers, so
+    one GPU is itself a few per cent from float32; more GPUs must be no farther from it."""
+    model = str(checkpoints["7b"].folder)
 
-    def compute(size: int) -> list[np.ndarray]:
-        out = tmp_path / f"{size}.npz"
+    def compute(size: int, dtype: str) -> list[np.ndarray]:
+        out = tmp_path / f"{size}-{dtype}.npz"
         worker = ("tests.gpu.logits_worker", model, machine.DEVICE, dtype, str(out))
         rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1")
         machine.run("torch.distributed.run", "--nproc-per-node", str(size), *rendezvous, "-m", *worker)
         with np.load(out) as steps:
             return [steps[name] for name in steps.files]
 
-    with ThreadPoolExecutor(len(WORLDS)) as threads:
-        alone, *others = threads.map(compute, WORLDS)
+    narrow = "float32" if machine.REHEARSAL else "bfloat16"
+    with ThreadPoolExecutor(len(WORLDS) + 1) as threads:
+        runs = [threads.submit(compute, size, narrow) for size in WORLDS]
+        true = threads.submit(compute, WORLDS[-1], "float32").result()
+        alone, *others = [run.result() for run in runs]
     assert [len(step) for step in alone] == [1, 1, 1, 1, 4]
+    usual = _apart(alone, true)
     for size, found in zip(WORLDS[1:], others, strict=True):
-        apart = [float(np.linalg.norm(a - b) / np.linalg.norm(a)) for a, b in zip(alone, found, strict=True)]
-        most = max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(alone, found, strict=True))
+        from_true, from_one = _apart(found, true), _apart(found, alone)
         machine.tell(
-            "logits of 7B's shape",
-            dtype=dtype,
-            world_size=size,
-            relative=[f"{x:.1e}" for x in apart],
-            max=f"{most:.1e}",
-        )
-        assert max(*apart, most) < 2e-2
+            "logits of 7B's shape", dtype=narrow, world_size=size, one_gpu_from_float32=_rounded(usual),
+            from_float32=_rounded(from_true), from_one_gpu=_rounded(from_one),
+        )  # fmt: skip
+        assert max(from_true) < 1.25 * max(usual) + 1e-4
     checkpoints["7b"].delete()
+
+
+def _apart(found: list[np.ndarray], true: list[np.ndarray]) -> list[float]:
+    """Relative distance, step by step."""
+    return [float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(found, true, strict=True)]
+
+
+def _rounded(values: list[float]) -> list[str]:
+    return [f"{value:.1e}" for value in values]
 
 
 def test_70b_answers(checkpoints: dict[str, machine.Written], tmp_path: Path) -> None:

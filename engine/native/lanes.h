@@ -1,0 +1,102 @@
+// A register of floats or ints, as wide as this machine's, and the few operations that a compiler does not find by itself.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include <immintrin.h>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#else  // AVX2, at least
+constexpr int LANES = 8;
+#endif
+typedef float f32 __attribute__((vector_size(4 * LANES)));
+typedef int32_t i32 __attribute__((vector_size(4 * LANES)));
+typedef uint32_t u32 __attribute__((vector_size(4 * LANES)));
+typedef int8_t i8 __attribute__((vector_size(LANES)));
+
+template <class Vector, class Scalar>
+inline Vector load(const Scalar* from) {
+    Vector value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+
+template <class Vector, class Scalar>
+inline void store(Scalar* to, Vector value) {
+    std::memcpy(to, &value, sizeof value);
+}
+
+inline f32 all(float value) { return f32{} + value; }
+inline i32 counting(int from) {
+    i32 result = {};
+    for (int i = 0; i < LANES; i++) result[i] = from + i;
+    return result;
+}
+inline f32 larger(f32 a, f32 b) { return a > b ? a : b; }
+inline f32 absolute(f32 a) { return (f32)((i32)a & 0x7fffffff); }
+
+inline float highest(f32 a) {
+    for (int width = LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) a[i] = a[i] > a[i + width] ? a[i] : a[i + width];
+    return a[0];
+}
+
+template <class Vector>
+inline auto total(Vector a) {
+    for (int width = LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) a[i] += a[i + width];
+    return a[0];
+}
+
+inline i32 rounded(f32 a) {  // to the nearest, ties to even; for less than 22 bits
+    return (i32)(a + 12582912.0f) - 0x4b400000;
+}
+
+inline f32 exponential(f32 x) {  // of what is not positive by much: exp(88) is the most; a NaN stays one
+    x = x < -87.0f ? all(-87.0f) : x;
+    x = x > 88.0f ? all(88.0f) : x;
+    f32 shifted = x * 1.44269504f + 12582912.0f;
+    f32 whole = shifted - 12582912.0f;
+    f32 rest = x - whole * 0.693145752f - whole * 1.42860677e-6f;
+    f32 sum = all(1.0f / 5040);
+    sum = sum * rest + 1.0f / 720;
+    sum = sum * rest + 1.0f / 120;
+    sum = sum * rest + 1.0f / 24;
+    sum = sum * rest + 1.0f / 6;
+    sum = sum * rest + 0.5f;
+    sum = sum * rest + 1.0f;
+    sum = sum * rest + 1.0f;
+    return sum * (f32)(((i32)shifted << 23) + 0x3f800000);
+}
+
+inline f32 halves(const uint8_t* from) {  // numbers of 16 bits
+#if defined(__AVX512F__)
+    return (f32)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+#else
+    return (f32)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
+#endif
+}
+
+// sum + w · x, where each lane of w holds four unsigned bytes and x has four signed ones.
+// `small`: the bytes of w are below 16, so that pairs of products fit into 16 bits.
+template <bool small>
+inline i32 dot(i32 sum, u32 w, const int8_t* x) {
+    int32_t four;
+    std::memcpy(&four, x, 4);
+#if defined(__AVX512VNNI__)
+    return (i32)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, _mm512_set1_epi32(four));
+#elif defined(__AVX512F__)
+    const __m512i by = _mm512_set1_epi32(four), ones = _mm512_set1_epi16(1);
+    if (small) return sum + (i32)_mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)w, by), ones);
+    const __m512i low = _mm512_maddubs_epi16((__m512i)(w & 0x0f0f0f0fu), by);
+    const __m512i high = _mm512_maddubs_epi16((__m512i)((w >> 4) & 0x0f0f0f0fu), by);
+    return sum + (i32)_mm512_madd_epi16(low, ones) + ((i32)_mm512_madd_epi16(high, ones) << 4);
+#else
+    const __m256i by = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
+    if (small) return sum + (i32)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)w, by), ones);
+    const __m256i low = _mm256_maddubs_epi16((__m256i)(w & 0x0f0f0f0fu), by);
+    const __m256i high = _mm256_maddubs_epi16((__m256i)((w >> 4) & 0x0f0f0f0fu), by);
+    return sum + (i32)_mm256_madd_epi16(low, ones) + ((i32)_mm256_madd_epi16(high, ones) << 4);
+#endif
+}

@@ -1,0 +1,24 @@
+"""The runner on a CPU with compiled code: rows and sampling as in plain torch, all else one call a step."""
+
+import ctypes
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from engine.attention import Segment
+from engine.config import EngineConfig
+from engine.model import Transformer
+from engine.native.step import NativeStep
+from engine.torch_runner import TorchRunner
+
+
+class NativeRunner(TorchRunner):
+    def __init__(self, library: ctypes.CDLL, config: EngineConfig, model: Transformer, pages: int) -> None:
+        super().__init__(config, model, pages)
+        self._step = NativeStep(library, model, self._kv, config.threads)
+
+    def _logits(
+        self, tokens: Tensor, positions: Tensor, segments: Sequence[Segment], last: Sequence[int]
+    ) -> Tensor | None:
+        logits = self._step.logits(tokens, segments, last)
+        return logits if last else None
