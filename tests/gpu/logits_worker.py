@@ -1,7 +1,7 @@
-"""One rank that computes logits through the engine's own runner: `-m tests.gpu.logits_worker MODEL DEVICE DTYPE OUT`.
+"""One rank that computes logits through the engine's own runners: `-m tests.gpu.logits_worker MODEL DEVICE DTYPE OUT`.
 
 Each prompt fills a row of its own in one step, then all rows decode a given token. Rank 0 writes the logits of every
-sampling step into OUT, in order.
+sampling step into OUT, in order. In 32 bits, and on a CPU, that is the runner in plain torch, the oracle of the other.
 """
 
 import sys
@@ -10,11 +10,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from engine.boot import boot
+from engine.boot import load_packed
 from engine.checkpoint import open_checkpoint
 from engine.config import resolve
 from engine.plan import Chunk, Plan, RowSetup
 from engine.ranks import connect
+from engine.runner import AnyRunner, make_runner
+from engine.torch_runner import TorchRunner
 
 LENGTHS = (1, 9, 70, 300)
 FED = 5  # what every row decodes next, as the ids that two runs sample may differ
@@ -23,18 +25,25 @@ FED = 5  # what every row decodes next, as the ids that two runs sample may diff
 def main(model: str, device: str, dtype: str, out: str) -> None:
     checkpoint = open_checkpoint(model)
     config = resolve(checkpoint.spec, device=device, dtype=dtype, max_batch=4, max_context=512, chunk=512)
-    config = replace(config, graphs=False, overlap=False, kv_pages=4 * config.pages_per_row)
+    pages = 4 * config.pages_per_row
+    config = replace(config, graphs=False, overlap=False, kv_pages=pages)
+    plain = device == "cpu" or dtype == "float32"
+    if device == "cuda":
+        torch.cuda.set_device(config.device)
     ranks = connect(config)
-    runner = boot(config, checkpoint, ranks).runner
-    seen = spy(device)
+    loaded = load_packed(config, checkpoint)
+    runner: AnyRunner = TorchRunner(config, loaded, pages) if plain else make_runner(config, loaded)
+    seen = spy(plain)
     for row, length in enumerate(LENGTHS):
         ids = tuple(3 + (7919 * (row + 1) * (at + 1)) % (checkpoint.spec.vocab_size - 3) for at in range(length))
-        pages = range(-(-(length + 1) // config.page))
-        grants = tuple((row, index, row * config.pages_per_row + index) for index in pages)
+        count = -(-(length + 1) // config.page)
+        grants = tuple((row, index, row * config.pages_per_row + index) for index in range(count))
         setups = (RowSetup(row, 0.0, 1.0, 1),)
         runner.collect(runner.launch(Plan(row, setups, grants, (Chunk(row, 0, ids, True),))))
-    last = runner._rows.last_tokens if device == "cuda" else runner._last
+    last = runner._last if plain else runner._rows.last_tokens
     last[: len(LENGTHS)] = FED
+    if device == "cuda":
+        torch.cuda.synchronize()  # the runner has a stream of its own
     runner.collect(runner.launch(Plan(len(LENGTHS), decode=tuple(range(len(LENGTHS))))))
     if config.rank == 0:
         np.savez(out, *[logits.numpy() for logits in seen])
@@ -42,10 +51,10 @@ def main(model: str, device: str, dtype: str, out: str) -> None:
     ranks.close()
 
 
-def spy(device: str) -> list[torch.Tensor]:
+def spy(plain: bool) -> list[torch.Tensor]:
     """All logits that a step samples from, from now on."""
     seen: list[torch.Tensor] = []
-    if device == "cuda":
+    if not plain:
         from engine import cuda_step
 
         sample = cuda_step.sample
@@ -56,13 +65,11 @@ def spy(device: str) -> list[torch.Tensor]:
 
         cuda_step.sample = sample_seen  # type: ignore[assignment]
     else:
-        from engine.torch_runner import TorchRunner
-
-        plain = TorchRunner._sample
+        untold = TorchRunner._sample
 
         def plain_seen(self: TorchRunner, logits: torch.Tensor, numbers: tuple[int, ...]) -> torch.Tensor:
-            seen.append(logits.float())
-            return plain(self, logits, numbers)
+            seen.append(logits.float().cpu())
+            return untold(self, logits, numbers)
 
         TorchRunner._sample = plain_seen  # type: ignore[method-assign]
     return seen

@@ -57,7 +57,7 @@ def tell(what: str, **figures: object) -> None:
     sys.stdout.flush()
 
 
-def run(*command: str, timeout: float = 120.0) -> str:
+def run(*command: str, timeout: float = 240.0) -> str:
     """What a module of ours says on its standard output."""
     ended = subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False

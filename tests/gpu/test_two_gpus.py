@@ -23,6 +23,10 @@ WORLDS = [size for size in (1, 2, 4, 8) if size <= machine.gpus()]
 ROUNDS, CLIENTS = 5, 8
 LAYERS = 8  # of 70B's 80
 DEVICE = ("--device", machine.DEVICE)
+NIGHT = {
+    "silence": 12.5,
+    "config": {"heartbeat": 1.0, "group_timeout": 4.0, "step_timeout": 6.0, "max_batch": 4, "kv_pages": 256},
+}
 ROOM = ("--max-seq-len", "2048", "--max-batch", "8", "--kv-memory", "32768")
 
 
@@ -60,6 +64,13 @@ def expected(pair: EngineProcess) -> list[str]:
     return greedy_replies(pair.ready().url)
 
 
+@pytest.fixture(scope="module")
+def night(checkpoints: dict[str, machine.Written]) -> Iterator[World]:
+    """A group with nothing to do for three timeouts, while other tests are busy."""
+    with World(2, "serve", model=str(checkpoints["small"].folder), device=machine.DEVICE, **NIGHT) as world:
+        yield world
+
+
 def test_equal_replies_on_any_number_of_gpus(
     pair: EngineProcess, checkpoints: dict[str, machine.Written], tmp_path: Path
 ) -> None:
@@ -77,7 +88,7 @@ def test_equal_replies_on_any_number_of_gpus(
     machine.tell("greedy replies, fp32", world_sizes=WORLDS, dialogs=len(replies), equal=True)
 
 
-def test_killed_ranks_under_load(pair: EngineProcess, expected: list[str]) -> None:
+def test_killed_ranks_under_load(night: World, pair: EngineProcess, expected: list[str]) -> None:
     told, back = [], []
     for number in range(ROUNDS):
         pair.ready(number + 1)
@@ -98,6 +109,15 @@ def test_killed_ranks_under_load(pair: EngineProcess, expected: list[str]) -> No
     )
 
 
+def test_an_idle_night(night: World) -> None:
+    """Three timeouts of silence, then an answer."""
+    night.wait_for("ready", 90)
+    night.wait_for("reply", 60)
+    assert night.codes(20) == [0, 0], night.said
+    assert "closed None" in night.said[0]
+    machine.tell("an idle night", silence_s=NIGHT["silence"], group_timeout_s=4.0, answered=True)
+
+
 def test_sigterm_leaves_nothing_behind(pair: EngineProcess, memory_before: list[int]) -> None:
     pair.ready()
     family, during = [pair.process.pid, *children(pair.process.pid)], machine.gpu_memory()
@@ -114,26 +134,16 @@ def test_sigterm_leaves_nothing_behind(pair: EngineProcess, memory_before: list[
     assert all(now <= before + 16 for now, before in zip(after, memory_before, strict=True))
 
 
-def test_an_idle_night(checkpoints: dict[str, machine.Written]) -> None:
-    """Three timeouts of silence, then an answer."""
-    timing = {"heartbeat": 1.0, "group_timeout": 4.0, "step_timeout": 6.0, "max_batch": 4, "kv_pages": 256}
-    model = str(checkpoints["small"].folder)
-    with World(2, "serve", model=model, device=machine.DEVICE, silence=12.5, config=timing) as world:
-        world.wait_for("ready", 90)
-        began = time.monotonic()
-        world.wait_for("reply", 30)
-        silence = time.monotonic() - began
-        assert world.codes(20) == [0, 0], world.said
-        assert "closed None" in world.said[0]
-    machine.tell("an idle night", group_timeout_s=timing["group_timeout"], answered_after_s=round(silence, 1))
-
-
 def test_logits_of_7b(checkpoints: dict[str, machine.Written], tmp_path: Path) -> None:
-    """bf16, all layers: whole prompts and decoded tokens. Random weights carry every rounding through all layers, so
-    one GPU is itself a few per cent from float32; more GPUs must be no farther from it."""
+    """Whole prompts and decoded tokens on all layers: the same in fp32; in bf16 as far from that on any number of GPUs.
+
+    Random weights make the most of bf16's rounding: between two orders of summation there is as much as between
+    either and fp32, a few per cent after 32 layers.
+    """
     model = str(checkpoints["7b"].folder)
 
-    def compute(size: int, dtype: str) -> list[np.ndarray]:
+    def compute(job: tuple[int, str]) -> list[np.ndarray]:
+        size, dtype = job
         out = tmp_path / f"{size}-{dtype}.npz"
         worker = ("tests.gpu.logits_worker", model, machine.DEVICE, dtype, str(out))
         rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1")
@@ -141,30 +151,30 @@ def test_logits_of_7b(checkpoints: dict[str, machine.Written], tmp_path: Path) -
         with np.load(out) as steps:
             return [steps[name] for name in steps.files]
 
-    narrow = "float32" if machine.REHEARSAL else "bfloat16"
-    with ThreadPoolExecutor(len(WORLDS) + 1) as threads:
-        runs = [threads.submit(compute, size, narrow) for size in WORLDS]
-        true = threads.submit(compute, WORLDS[-1], "float32").result()
-        alone, *others = [run.result() for run in runs]
-    assert [len(step) for step in alone] == [1, 1, 1, 1, 4]
-    usual = _apart(alone, true)
-    for size, found in zip(WORLDS[1:], others, strict=True):
-        from_true, from_one = _apart(found, true), _apart(found, alone)
+    jobs = [(size, dtype) for dtype in ("float32", "bfloat16") for size in WORLDS]
+    with ThreadPoolExecutor(len(jobs)) as threads:
+        found = dict(zip(jobs, threads.map(compute, jobs), strict=True))
+    truth, narrow = found[1, "float32"], found[1, "bfloat16"]
+    assert [len(step) for step in truth] == [1, 1, 1, 1, 4]
+    for size in WORLDS[1:]:
+        wide = apart(truth, found[size, "float32"])
+        one, several = apart(truth, narrow), apart(truth, found[size, "bfloat16"])
         machine.tell(
-            "logits of 7B's shape", dtype=narrow, world_size=size, one_gpu_from_float32=_rounded(usual),
-            from_float32=_rounded(from_true), from_one_gpu=_rounded(from_one),
+            "logits of 7B's shape", world_size=size, fp32=f"{max(wide):.1e}", bf16_one_gpu_from_fp32=rounded(one),
+            bf16_from_fp32=rounded(several), bf16_from_one_gpu=rounded(apart(narrow, found[size, "bfloat16"])),
         )  # fmt: skip
-        assert max(from_true) < 1.25 * max(usual) + 1e-4
+        assert max(wide) < 1e-3
+        assert sum(several) < 1.3 * sum(one)
     checkpoints["7b"].delete()
 
 
-def _apart(found: list[np.ndarray], true: list[np.ndarray]) -> list[float]:
-    """Relative distance, step by step."""
-    return [float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(found, true, strict=True)]
+def apart(expected: list[np.ndarray], found: list[np.ndarray]) -> list[float]:
+    """Of each step, the length of the difference by the length of the logits."""
+    return [float(np.linalg.norm(a - b) / np.linalg.norm(a)) for a, b in zip(expected, found, strict=True)]
 
 
-def _rounded(values: list[float]) -> list[str]:
-    return [f"{value:.1e}" for value in values]
+def rounded(shares: list[float]) -> list[float]:
+    return [float(f"{share:.2g}") for share in shares]
 
 
 def test_70b_answers(checkpoints: dict[str, machine.Written], tmp_path: Path) -> None:
