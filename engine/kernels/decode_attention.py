@@ -43,7 +43,7 @@ def fold(kt, vt, ks, vs, ok, q1, m, den, acc, SCALED: tl.constexpr):
 @triton.jit
 def decode_attention_kernel(
     qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
-    table_stride, page_stride, token_stride, head_stride, scales, scale,
+    table_stride, page_stride, token_stride, head_stride, scales, scale, unit,
     H: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BT: tl.constexpr,
     SPLITS: tl.constexpr, STAGES: tl.constexpr, LEAST: tl.constexpr, SCALED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
@@ -152,7 +152,9 @@ def decode_attention_kernel(
             total = total * alpha + tl.sum(p, 1)
             if SCALED:
                 p = p * vs[None, :]
-            o = o * alpha[:, None] + tl.dot(p.to(q.dtype), vt.to(q.dtype), input_precision="ieee")
+            # `unit` is 1, which the compiler does not know: it keeps the product apart from the sum. Added up inside the
+            # matrix unit, each tile's product would wait for the rescaled sum of the tiles before it.
+            o = o * alpha[:, None] + tl.dot(p.to(q.dtype), vt.to(q.dtype), input_precision="ieee") * unit
             m_all = m_new
     heads_at = slot * (H * G) + head * G + g
     live = g < G
@@ -249,7 +251,7 @@ def decode_attention(
     decode_attention_kernel[(slot_rows.shape[0], cut.splits, kv_heads)](
         qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
-        scales if scales is not None else out, dim**-0.5 * LOG2E,
+        scales if scales is not None else out, dim**-0.5 * LOG2E, 1.0,
         H=kv_heads, G=group, GP=cut.lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim,
         PAGE=page, BT=cut.tile, SPLITS=cut.splits, STAGES=cut.stages, LEAST=cut.least, SCALED=scales is not None,
         PDL=pdl,
