@@ -24,7 +24,7 @@ from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.core import follow
 
-WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6", "cpu")
+WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6", "W6b", "cpu")
 HUMAN = Sampling(0.6, 0.9)
 
 
@@ -107,8 +107,8 @@ async def drive(client: Client, name: str, scale: float) -> Record:
         return await at_once(client, trace.w4(scale=scale), greedy)
     if name == "W3":
         return await closed_loop(client, trace.chat(scale), greedy)
-    if name == "W6":
-        return await closed_loop(client, trace.Canned(), greedy)
+    if name in ("W6", "W6b"):
+        return await closed_loop(client, trace.Canned(58 if name == "W6b" else 0), greedy)
     turns = max(3, int(30 * scale))
     return await closed_loop(client, trace.Rolling(turns=turns, trim_step=5 if name == "W5t" else 1), greedy)
 

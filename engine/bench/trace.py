@@ -95,11 +95,22 @@ class Chat:
 
 
 class Canned(Chat):
-    """W6: as W3, but the history holds replies drawn beforehand, for clients that get text and not token ids."""
+    """W6: as W3, but the history holds replies drawn beforehand, for clients that get text and not token ids.
+
+    Text of random tokens takes more of them when it comes back in a prompt, and so do the marks of a chat format:
+    `more` for each pair. With 58, W6b, prompts are as long as the bot's with a checkpoint of random weights.
+    """
+
+    def __init__(self, more: int = 0, **sizes: int) -> None:
+        super().__init__(**sizes)
+        self.more = more
 
     def reply(self, user: int, tokens: list[int]) -> bool:
-        drawn = _tokens(random.Random(f"{SEED}-w6-{user}-{self.turn[user]}"), self.reply_length, VOCAB)
-        return super().reply(user, drawn)
+        turn, length = self.turn[user], self.reply_length
+        more = super().reply(user, tokens)
+        drawn = _tokens(random.Random(f"{SEED}-w6-{user}-{turn}"), length + self.more, VOCAB)
+        self.said[user][-1] = [*self.messages[user][turn], *drawn]
+        return more
 
 
 class Rolling(Chat):

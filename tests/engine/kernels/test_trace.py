@@ -31,3 +31,14 @@ def test_the_window_rolls(step: int, kept: list[int]) -> None:
     assert pairs[:11] == list(range(11))
     assert pairs[11:16] == kept
     assert max(pairs) == 10
+
+
+def test_replies_drawn_beforehand() -> None:
+    plain, longer = trace.Canned(users=4), trace.Canned(58, users=4)
+    for chat in (plain, longer):
+        assert chat.reply(1, [9] * 100)
+        with pytest.raises(ValueError, match="100"):
+            chat.reply(1, [9])
+    first, second = plain.prompt(1), longer.prompt(1)
+    assert (len(first), len(second)) == (256 + 140 + 40, 256 + 198 + 40)
+    assert second[: 256 + 140] == first[: 256 + 140]
