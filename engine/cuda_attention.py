@@ -19,8 +19,19 @@ from engine.kernels.one_row import one_row
 from engine.kernels.pdl import supported
 from engine.model import Block, Transformer
 
-QUERY_BLOCK = 128  # prompt tokens that one program of the chunk attention takes
 _MOST_PARTS = 16  # of one context
+
+
+def query_block(size: Size, *, gpu: bool) -> int:
+    """Prompt tokens that one program of the chunk attention takes.
+
+    A step is recorded with as many programs as its chunks could ever need, and most of them find nothing to do. Large
+    blocks are the quicker ones, but so large that one at a time fits a multiprocessor: for few tokens the idle ones
+    would cost more than the work.
+    """
+    if gpu:
+        return 64 if size.tokens <= 128 else 128
+    return 16 if size.tokens <= 16 else 32
 
 
 class Attention:
@@ -78,10 +89,10 @@ class Attention:
                 self._part_stat, self._counters, heads=self.heads, cut=self._cut(size), scales=scales, pdl=self._pdl,
             )  # fmt: skip
         if size.tokens:
-            block, tile = (QUERY_BLOCK, 64) if self._gpu else (16, 16)
+            block = query_block(size, gpu=self._gpu)
             chunk_attention(
-                qkv, k, v, inputs.blocks, rows.tables, out, heads=self.heads, block=block, tile=tile, warps=8,
-                scales=scales, pdl=self._pdl,
+                qkv, k, v, inputs.blocks, rows.tables, out, heads=self.heads, block=block,
+                tile=64 if self._gpu else 16, warps=block // 16, scales=scales, pdl=self._pdl,
             )  # fmt: skip
 
     def attend_beside_value(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine import exchange
 from engine.config import EngineConfig
-from engine.cuda_attention import QUERY_BLOCK
+from engine.cuda_attention import query_block
 from engine.cuda_batch import Inputs, Rows, Size
 from engine.cuda_step import Step
 from engine.cuda_sums import Meet
@@ -43,18 +43,19 @@ class CudaTicket:
 class Control:
     """The layout of the control block: int32, the part every step needs first, the prompt tokens last."""
 
-    def __init__(self, rows: int, most: int, query_block: int) -> None:
-        self.rows, self.query_block = rows, query_block
-        sizes = {
+    def __init__(self, rows: int, sizes: Sequence[Size], *, gpu: bool) -> None:
+        self.rows, self._gpu = rows, gpu
+        most, blocks = max(size.tokens for size in sizes), max(self.block_count(size) for size in sizes)
+        lengths = {
             "head": _HEAD, "slots": rows, "sample_rows": rows, "sources": rows, "sample_positions": rows,
-            "setups": rows * _SETUP, "grants": GRANTS * _GRANT, "blocks": (-(-most // query_block) + rows) * _BLOCK,
+            "setups": rows * _SETUP, "grants": GRANTS * _GRANT, "blocks": blocks * _BLOCK,
             "tokens": most, "token_rows": most, "token_positions": most,
         }  # fmt: skip
         self.at: dict[str, int] = {}
         end = 0
-        for name, size in sizes.items():
+        for name, length in lengths.items():
             self.at[name] = end
-            end += -(-size // 16) * 16  # each part begins at 64 bytes
+            end += -(-length // 16) * 16  # each part begins at 64 bytes
         self.size, self.steady = end, self.at["blocks"]
 
     def view(self, buffer: Tensor, name: str, length: int) -> Tensor:
@@ -69,8 +70,12 @@ class Control:
             self.view(buffer, "token_positions", size.tokens), chunks,
         )  # fmt: skip
 
+    def block(self, size: Size) -> int:
+        return query_block(size, gpu=self._gpu)
+
     def block_count(self, size: Size) -> int:
-        return -(-size.tokens // self.query_block) + self.rows if size.tokens else 0
+        """Blocks of queries, at most: each row's chunk may end within one."""
+        return min(size.tokens, -(-size.tokens // self.block(size)) + self.rows)
 
 
 class CudaRunner:
@@ -82,11 +87,9 @@ class CudaRunner:
         self.kv_pages = 0
         self._config, self._model, self._device = config, model, config.device
         self._gpu = config.device.type == "cuda"
-        self._query_block = QUERY_BLOCK if self._gpu else 16
         self._sizes = sizes(config)
-        most = max(size.tokens for size in self._sizes)
         meet = meet or partial(exchange.meet, device=config.device, rank=config.rank)
-        self._control = Control(config.max_batch, most, self._query_block)
+        self._control = Control(config.max_batch, self._sizes, gpu=self._gpu)
         self._step = Step(config, model, max(size.total for size in self._sizes), config.max_batch, meet)
         self._rows = Rows.allocate(config.max_batch + 1, config.pages_per_row, config.device)
         self._block = torch.zeros(self._control.size, dtype=torch.int32, device=config.device)
@@ -235,13 +238,14 @@ class CudaRunner:
             rows: list[int] = []
             places: list[int] = []
             blocks: list[int] = []
+            block = control.block(size)
             for chunk in plan.chunks:
                 length, first = len(chunk.tokens), len(tokens)
                 tokens += chunk.tokens
                 rows += [chunk.row] * length
                 places += range(chunk.start, chunk.start + length)
-                for at in range(0, length, self._query_block):
-                    count = min(self._query_block, length - at)
+                for at in range(0, length, block):
+                    count = min(block, length - at)
                     blocks += (chunk.row, size.slots + first + at, count, chunk.start + at)
                 if chunk.last:
                     sources.append(size.slots + len(tokens) - 1)

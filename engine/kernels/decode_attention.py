@@ -152,8 +152,8 @@ def decode_attention_kernel(
             total = total * alpha + tl.sum(p, 1)
             if SCALED:
                 p = p * vs[None, :]
-            # `unit` is 1, which the compiler does not know: it keeps the product apart from the sum. Added up inside the
-            # matrix unit, each tile's product would wait for the rescaled sum of the tiles before it.
+            # `unit` is 1, which the compiler does not know: it keeps the product apart from the sum. Added up inside
+            # the matrix unit, each tile's product would wait for the rescaled sum of the tiles before it.
             o = o * alpha[:, None] + tl.dot(p.to(q.dtype), vt.to(q.dtype), input_precision="ieee") * unit
             m_all = m_new
     heads_at = slot * (H * G) + head * G + g
