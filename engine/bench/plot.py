@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 Point = tuple[float, float]
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 60, 50, 40, 150
-COLOURS = ("#3366cc", "#dc6b2f", "#2a9d5c", "#8a4fbf", "#666666")
+COLOURS = ("#3366cc", "#666666", "#dc6b2f", "#999999", "#2a9d5c", "#8a4fbf", "#c9a227")
 
 
 def read(path: Path) -> list[dict[str, object]]:
@@ -51,14 +51,44 @@ def lines(title: str, across: str, upwards: str, series: dict[str, list[Point]])
     return "\n".join([*parts, "</svg>", ""])
 
 
+def bars(title: str, rows: dict[str, dict[str, float]]) -> str:
+    """Each row's parts beside each other, as shares of its whole."""
+    names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
+    height = TOP + 60 * len(rows) + 20 + 18 * len(names)
+    parts_of = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif"'
+        ' font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+        f'<text x="20" y="22" font-size="15">{escape(title)}</text>',
+    ]
+    for number, (row, parts) in enumerate(rows.items()):
+        y, x, whole = TOP + 60 * number, 20.0, sum(parts.values())
+        parts_of.append(f'<text x="20" y="{y + 12}">{escape(row)}: {whole:.2f} ms</text>')
+        for name, value in parts.items():
+            width = value / whole * (WIDTH - 40)
+            colour = COLOURS[names.index(name) % len(COLOURS)]
+            parts_of.append(f'<rect x="{x:.1f}" y="{y + 18}" width="{width:.1f}" height="22" fill="{colour}"/>')
+            x += width
+    for number, name in enumerate(names):
+        y = TOP + 60 * len(rows) + 14 + 18 * number
+        parts_of.append(f'<rect x="20" y="{y - 10}" width="12" height="12" fill="{COLOURS[number % len(COLOURS)]}"/>')
+        parts_of.append(f'<text x="38" y="{y}">{escape(name)}</text>')
+    return "\n".join([*parts_of, "</svg>", ""])
+
+
 def draw(folder: Path) -> None:
     steps = [line for line in read(folder / "h100-steps.jsonl") if line["workload"] == "decode step"]
+    newest = max(str(line["date"]) for line in steps)
+    steps = [line for line in steps if line["date"] == newest]
     by_context: dict[str, list[Point]] = {}
     for line in steps:
         name = f"{line['context']} tokens of context"
         by_context.setdefault(name, []).append((float(str(line["rows"])), float(str(line["output_tok_s"]))))
     title = "Decoding, 7B shape, bf16, one H100"
     (folder / "batch.svg").write_text(lines(title, "rows in the batch", "output tokens a second", by_context))
+    parts = {str(line["step"]): line["parts"] for line in read(folder / "h100-parts.jsonl")}
+    title = "Where a step's time goes, 7B shape, bf16, one H100"
+    (folder / "parts.svg").write_text(bars(title, parts))  # type: ignore[arg-type]  # read from JSON
     turns: dict[str, list[Point]] = {}
     for line in read(folder / "turns.jsonl"):
         name = f"trim_step {line['trim_step']}"
