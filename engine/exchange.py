@@ -49,29 +49,37 @@ def meet(size: int, device: torch.device, rank: int) -> Exchange | None:
     ranks = parallel.group()
     if ranks is None or device.type != "cuda" or dist.get_backend(ranks) != "nccl":
         return None
+    if not _all(_reachable(device, dist.get_world_size(ranks)), device):
+        return None
     found = _symmetric(size + room(4 * dist.get_world_size(ranks)), device, rank, ranks)
-    agreed = torch.tensor([0 if found is None else 1], device=device)
-    parallel.all_reduce(agreed)
+    agreed = _all(found is not None, device)
     torch.cuda.synchronize(device)  # every arena is zeroed before anyone writes to it
-    return found if int(agreed) == dist.get_world_size(ranks) else None
+    return found if agreed else None
+
+
+def _all(mine: bool, device: torch.device) -> bool:
+    """Whether it holds on all ranks."""
+    others = parallel.all_reduce(torch.tensor([0 if mine else 1], device=device))
+    return int(others) == 0
+
+
+def _reachable(device: torch.device, world: int) -> bool:
+    """Whether this rank's GPU can reach all others; not if somebody wants to compare with NCCL."""
+    if os.environ.get("GUILDLLAMA_EXCHANGE", "1") == "0" or torch.cuda.device_count() < world:
+        return False
+    others = [other for other in range(world) if other != device.index]
+    return all(torch.cuda.can_device_access_peer(device, other) for other in others)
 
 
 def _symmetric(size: int, device: torch.device, rank: int, ranks: dist.ProcessGroup) -> Exchange | None:
     """PyTorch's symmetric memory; plain loads and stores over NVLink or PCIe, no multicast."""
-    world = dist.get_world_size(ranks)
-    others = [other for other in range(world) if other != rank]
-    reachable = torch.cuda.device_count() >= world and all(
-        torch.cuda.can_device_access_peer(device.index, other) for other in others
-    )
-    if not reachable or os.environ.get("GUILDLLAMA_EXCHANGE", "1") == "0":
-        return None
     try:
         import torch.distributed._symmetric_memory as symmetric
 
         arena = symmetric.empty(size, dtype=torch.uint8, device=device)
         arena.zero_()
         handle = symmetric.rendezvous(arena, ranks)
-        arenas = [handle.get_buffer(other, (size,), torch.uint8) for other in range(world)]
+        arenas = [handle.get_buffer(other, (size,), torch.uint8) for other in range(dist.get_world_size(ranks))]
     except (ImportError, RuntimeError, AttributeError) as error:
         sys.stderr.write(f"engine: rank {rank}: no memory shared between GPUs ({error}); NCCL sums instead\n")
         return None
