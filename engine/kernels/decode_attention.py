@@ -41,6 +41,20 @@ def fold(kt, vt, ks, vs, ok, q1, m, den, acc, SCALED: tl.constexpr):
 
 
 @triton.jit
+def merged(part_out, part_stat, head, used, D: tl.constexpr, SPLITS: tl.constexpr):
+    """A head's parts put together, in fixed order: output [D] and mass, both to the same base; the parts' factors."""
+    d = tl.arange(0, D)
+    parts = tl.arange(0, SPLITS)
+    there = parts < used
+    theirs = head * SPLITS + parts
+    stat = tl.load(part_stat + theirs * 2, mask=there, other=-1.0e30, cache_modifier=".cg")
+    mass = tl.load(part_stat + theirs * 2 + 1, mask=there, other=0.0, cache_modifier=".cg")
+    outs = tl.load(part_out + theirs[:, None] * D + d[None, :], mask=there[:, None], other=0.0, cache_modifier=".cg")
+    factor = tl.exp2(stat - tl.max(stat, 0))
+    return tl.sum(outs * factor[:, None], 0), tl.sum(mass * factor, 0), factor
+
+
+@triton.jit
 def decode_attention_kernel(
     qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
     table_stride, page_stride, token_stride, head_stride, scales, scale, unit,
@@ -173,22 +187,13 @@ def decode_attention_kernel(
             if arrived == used - 1:
                 tl.store(counters + slot * H + head, 0)
                 if GP == 1:
-                    parts = tl.arange(0, SPLITS)
-                    there = parts < used
-                    theirs = (slot * (H * G) + head) * SPLITS + parts
-                    stat = tl.load(part_stat + theirs * 2, mask=there, other=-1.0e30, cache_modifier=".cg")
-                    mass = tl.load(part_stat + theirs * 2 + 1, mask=there, other=0.0, cache_modifier=".cg")
-                    outs = tl.load(
-                        part_out + theirs[:, None] * D + d[None, :], mask=there[:, None], other=0.0,
-                        cache_modifier=".cg",
-                    )  # fmt: skip
-                    factor = tl.exp2(stat - tl.max(stat, 0))
-                    y = tl.sum(outs * factor[:, None], 0) / tl.sum(mass * factor, 0)
+                    y, mass, _ = merged(part_out, part_stat, slot * (H * G) + head, used, D, SPLITS)
+                    y = y / mass
                     tl.store(out + (slot * (H * G) + head) * D + d, y.to(out.dtype.element_ty))
                 else:
                     best = tl.full([GP], -1.0e30, tl.float32)
                     sum_all = tl.zeros([GP], tl.float32)
-                    merged = tl.zeros([GP, D], tl.float32)
+                    whole = tl.zeros([GP, D], tl.float32)
                     for other in range(0, used):
                         at_other = heads_at * SPLITS + other
                         stat = tl.load(part_stat + at_other * 2, mask=live, other=-1.0e30, cache_modifier=".cg")
@@ -199,9 +204,9 @@ def decode_attention_kernel(
                         )  # fmt: skip
                         higher = tl.maximum(best, stat)
                         sum_all = sum_all * tl.exp2(best - higher) + mass * tl.exp2(stat - higher)
-                        merged = merged * tl.exp2(best - higher)[:, None] + outs * tl.exp2(stat - higher)[:, None]
+                        whole = whole * tl.exp2(best - higher)[:, None] + outs * tl.exp2(stat - higher)[:, None]
                         best = higher
-                    y = merged / tl.where(live, sum_all, 1.0)[:, None]
+                    y = whole / tl.where(live, sum_all, 1.0)[:, None]
                     tl.store(out + heads_at[:, None] * D + d[None, :], y.to(out.dtype.element_ty), mask=live[:, None])
 
 

@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.decode_attention import LOG2E, Cut, fold, rotate
+from engine.kernels.decode_attention import LOG2E, Cut, fold, merged, rotate
 from engine.kernels.gemv import row_products
 from engine.kernels.pdl import release, wait
 
@@ -114,21 +114,11 @@ def one_row_kernel(
                 arrived = tl.atomic_add(counters + head, 1, sem="acq_rel")
                 if arrived == used - 1:
                     tl.store(counters + head, 0)
-                    parts = tl.arange(0, SPLITS)
-                    there = parts < used
-                    theirs = head * SPLITS + parts
-                    stat = tl.load(part_stat + theirs * 2, mask=there, other=-1.0e30, cache_modifier=".cg")
-                    mass = tl.load(part_stat + theirs * 2 + 1, mask=there, other=0.0, cache_modifier=".cg")
-                    outs = tl.load(
-                        part_out + theirs[:, None] * D + d[None, :], mask=there[:, None], other=0.0,
-                        cache_modifier=".cg",
-                    )  # fmt: skip
-                    factor = tl.exp2(stat - tl.max(stat, 0))
-                    whole = tl.sum(mass * factor, 0)
+                    y, mass, factor = merged(part_out, part_stat, head, used, D, SPLITS)
                     own_mass = tl.load(part_own + head, cache_modifier=".cg")
-                    own_mass = own_mass * tl.sum(tl.where(parts == 0, factor, 0.0), 0)
-                    tl.store(out + head * D + d, (tl.sum(outs * factor[:, None], 0) / whole).to(out.dtype.element_ty))
-                    tl.store(share + head, own_mass / whole)
+                    own_mass = own_mass * tl.sum(tl.where(tl.arange(0, SPLITS) == 0, factor, 0.0), 0)
+                    tl.store(out + head * D + d, (y / mass).to(out.dtype.element_ty))
+                    tl.store(share + head, own_mass / mass)
 
 
 def one_row(
