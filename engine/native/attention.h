@@ -1,6 +1,7 @@
 // Attention of a step's queries over the pages of their rows. Queries that share a key head go together, so that keys
 // and values are read once for all of them: the heads of a token, and tokens that lie side by side. A query's result is
-// the same to the bit whatever queries are beside it: its sums have one order, and what it may not see adds zero.
+// the same to the bit whatever queries are beside it: its sums have one order, and what it may not see adds zero. (Zero
+// times what is no number is none, but queries that lie together are of one reply, which fails with it.)
 //
 // In a page, the keys of a head lie by dimension, [key heads, dim, page], so that a register holds one dimension of
 // neighbouring positions; its values lie by position, [key heads, page, dim].

@@ -31,9 +31,9 @@ inline Digits digits(const float* x) {
         most = larger(most, absolute(part));
         nothing += part * 0.0f;
     }
-    const float peak = highest(most);
-    const bool zero = !(peak > 1e-30f);
-    const float inverse = zero ? 0.0f : REACH / peak;
+    const float peak = highest(most), wrong = total(nothing);  // no number if anything there is none, or infinite
+    if (!(peak > 1e-30f) || wrong != 0.0f) return {{}, {}, wrong, wrong, 0, 0};  // what is no number has no digits
+    const float inverse = REACH / peak;
     i32 sum = {};
     for (int i = 0; i < GROUP; i += LANES) {
         const i32 part = rounded(load<f32>(x + i) * inverse), high = (part + 128) >> 8;
@@ -42,7 +42,7 @@ inline Digits digits(const float* x) {
         sum += part;
     }
     result.sum = total(sum);
-    result.scale = (zero ? 0.0f : peak / REACH) + total(nothing);  // no number if anything there is none, or infinite
+    result.scale = peak / REACH;
     result.scaled_sum = result.scale * (float)result.sum;
     return result;
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <memory>
 
+#include <pthread.h>
+
 #include "attention.h"
 #include "pool.h"
 #include "products.h"
@@ -136,6 +138,9 @@ Space& space() {
     thread_local Space kept;
     return kept;
 }
+
+// In a forked process the pool's threads do not exist, and whoever waits for them waits for ever: it is left alone.
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] { (void)space().pool.release(); });
 
 }  // namespace
 

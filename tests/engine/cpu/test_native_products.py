@@ -1,5 +1,8 @@
 """Products by our compiled code: near the whole ones, exact on a file's own grid, the same in any company."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +11,20 @@ from engine.native.products import GROUP, NativeProduct
 from tests.engine.cpu.native_code import code
 from tests.engine.cpu.test_products import tokens, weights
 
+FORK = """
+import os, signal, sys, torch
+from engine.native.build import library
+from engine.native.products import NativeProduct
+torch.set_num_threads(2)
+product, x = NativeProduct(library(), torch.ones(64, 64), 8), torch.ones(3, 64)
+before = product(x)
+child = os.fork()
+signal.alarm(30)
+same = torch.equal(product(x), before)
+if child:
+    same = same and os.waitpid(child, 0)[1] == 0
+sys.exit(not same)
+"""
 SHAPES = [(960, 576), (576, 1536), (64, 32), (37, 53), (1, 5), (4112, 64)]
 
 
@@ -86,3 +103,9 @@ def test_other_floats_come_out_as_they_went_in() -> None:
     assert torch.equal(product(x.bfloat16()), whole.bfloat16())
     assert torch.equal(product(x.t().contiguous().t()), product(x))
     assert product(x[:0]).shape == (0, 64)
+
+
+def test_a_forked_process_computes_and_ends() -> None:
+    """The threads that its parent had are not there."""
+    code()
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=120)

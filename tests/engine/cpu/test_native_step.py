@@ -14,7 +14,7 @@ from engine.config import EngineConfig, resolve
 from engine.model import Transformer
 from engine.native.runner import NativeRunner
 from engine.native.step import NativeStep
-from engine.runner import make_runner
+from engine.runner import make_runner, warm_up
 from engine.torch_runner import TorchRunner
 from tests.engine.core.tiny import write_checkpoint
 from tests.engine.cpu.native_code import code
@@ -110,3 +110,14 @@ def test_who_gets_it(tmp_path: Path) -> None:
         assert type(make_runner(other, model)) is TorchRunner
     model.output.packed = None
     assert type(make_runner(config, model)) is TorchRunner
+
+
+def test_a_closed_runner_does_nothing(tmp_path: Path) -> None:
+    """Its pages are gone, and the code would write to where they were."""
+    config, model = load(tmp_path / "model", "grouped")
+    config = replace(config, kv_pages=128)
+    runner = make_runner(config, model)
+    runner.close()
+    runner.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        warm_up(runner, config)
