@@ -29,7 +29,9 @@ async def here(sqlite_url: str, tmp_path: Path) -> AsyncIterator[World]:
     """A world whose engine is the bot's own."""
     async with FakeDiscord() as discord:
         there = World(discord, FakeEngine(), sqlite_url, tmp_path)
-        settings = {"MAX_REPLY_TOKENS": "192", "TEMPERATURE": "0", "DEVICE": "cpu", "SHUTDOWN_GRACE": "20"}
+        # In 32 bits, so that a reply takes seconds and something can happen in the middle of it.
+        settings = {"MAX_REPLY_TOKENS": "64", "TEMPERATURE": "0", "DEVICE": "cpu", "SHUTDOWN_GRACE": "20"}
+        settings["QUANTIZE"] = "none"
         environment = there.environment(**settings)
         del environment["GUILDLLAMA_ENGINE_URL"]
         bot = BotProcess(environment, tmp_path)
