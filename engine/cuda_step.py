@@ -119,7 +119,7 @@ class Step:
         self._final(inputs)
 
     def _plain(self, size: Size, inputs: Inputs, rows: Rows) -> None:
-        """Many tokens, or several ranks: library products and small kernels between them."""
+        """Many tokens, or ranks that share no memory: library products and small kernels between them."""
         total = size.total
         h, x, qkv, attended = self.h[:total], self.x[:total], self.qkv[:total], self.attended[:total]
         gate_up, gated = self.gate_up[:total], self.gated[:total]
