@@ -1,7 +1,20 @@
-"""Virtual token counters (Sheng et al., OSDI 2024): whoever was served least goes first.
+"""Who is next: virtual token counters (Sheng et al., OSDI 2024) at two levels, tenants and the clients of a tenant.
 
-One `FairShare` covers one level of keys: tenants, or the clients of one tenant. It knows counters and no queues.
+Whoever was served least goes first. What a client's running replies will still take counts as served already: the
+paper's variant with predicted lengths. Otherwise a tenant that is a little behind would be given all the rows that come
+free at once, and the others would wait for whole replies. It knows counters, and no queues.
 """
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+from engine.occupancy import Occupancy
+from engine.request import Request, State
+
+DECODE_WEIGHT: Final = 2.0  # an output token costs a whole pass over the weights that others share; a prompt token less
+NEWS: Final = 0.1  # a finished reply's weight in the length that is expected of others
 
 
 class FairShare:
@@ -42,3 +55,83 @@ class FairShare:
 
     def _least(self) -> float:
         return min((self._served[key] for key in self._active), default=0.0)
+
+
+class Ahead:
+    """What replies in the making will still take, by tenant and by client, in the counters' tokens."""
+
+    def __init__(self, length: float) -> None:
+        """`length` is expected of a reply."""
+        self._length = length
+        self._tenants: defaultdict[str, float] = defaultdict(float)
+        self._clients: defaultdict[tuple[str, str], float] = defaultdict(float)
+
+    def add(self, request: Request) -> None:
+        """A request whose prompt is complete."""
+        so_far = request.length - request.prompt
+        rest = DECODE_WEIGHT * max(0.0, min(request.limit - request.length, self._length - so_far))
+        self._tenants[request.tenant] += rest
+        self._clients[request.tenant, request.client] += rest
+
+    def of_tenant(self, tenant: str) -> float:
+        return self._tenants[tenant]
+
+    def of_client(self, tenant: str, client: str) -> float:
+        return self._clients[tenant, client]
+
+
+class Fairness:
+    """Both levels, and how long a reply is expected to get.
+
+    Clients of a tenant that are no more than `slack` tokens apart go by their arrival: one of them has paid for the
+    persona that all share, and need not wait a turn for it.
+    """
+
+    def __init__(self, slack: float) -> None:
+        self._slack = slack
+        self._tenants = FairShare()
+        self._clients: dict[str, FairShare] = {}
+        self._length = math.inf  # until a reply has ended: as long as it may get
+
+    def enter(self, request: Request) -> None:
+        self._tenants.enter(request.tenant)
+        self._clients.setdefault(request.tenant, FairShare()).enter(request.client)
+
+    def leave(self, request: Request) -> None:
+        self._tenants.leave(request.tenant)
+        clients = self._clients[request.tenant]
+        clients.leave(request.client)
+        if not len(clients):
+            del self._clients[request.tenant]
+
+    def charge(self, request: Request, tokens: float) -> None:
+        self._tenants.charge(request.tenant, tokens)
+        self._clients[request.tenant].charge(request.client, tokens)
+
+    def learn(self, length: int) -> None:
+        """A reply of so many tokens has ended by itself."""
+        self._length = length if self._length == math.inf else self._length + NEWS * (length - self._length)
+
+    def ahead(self, running: Iterable[Request]) -> Ahead:
+        ahead = Ahead(self._length)
+        for request in running:
+            if request.state is State.DECODE:
+                ahead.add(request)
+        return ahead
+
+    def first(self, heads: dict[str, dict[str, Request]], rows: Occupancy, ahead: Ahead) -> Request:
+        """Who is next of one request of each client of each tenant. Among equals, whoever holds fewer rows."""
+
+        def tenants_turn(tenant: str) -> tuple[float, int, int]:
+            served = self._tenants.served(tenant) + ahead.of_tenant(tenant)
+            return served, rows.of_tenant(tenant), min(request.id for request in heads[tenant].values())
+
+        tenant = min(heads, key=tenants_turn)
+        clients, shares = heads[tenant], self._clients[tenant]
+        served = {client: shares.served(client) + ahead.of_client(tenant, client) for client in clients}
+        near = min(served.values()) + self._slack
+
+        def clients_turn(client: str) -> tuple[float, int, int]:
+            return max(near, served[client]), rows.of_client(tenant, client), clients[client].id
+
+        return clients[min(clients, key=clients_turn)]

@@ -12,15 +12,13 @@ The same calls in the same order give the same plans.
 from collections import Counter
 from dataclasses import dataclass, field
 
-from engine.fairness import FairShare
+from engine.fairness import DECODE_WEIGHT, Ahead, Fairness
 from engine.kv_cache import Hold, KVCache
 from engine.occupancy import Occupancy
 from engine.pacing import Pace
 from engine.plan import Chunk, Plan, RowSetup, float32
 from engine.queues import Queues
 from engine.request import FinishReason, Request, State
-
-DECODE_WEIGHT = 2.0  # an output token costs a whole pass over the weights that others share; a prompt token far less
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +62,8 @@ class _Draft:
     busy: set[Request] = field(default_factory=set)  # has a chunk in this step, so it must stay in its row
     skip: set[Request] = field(default_factory=set)  # cannot go on in this step
     stalled: set[Request] = field(default_factory=set)  # waits for a page that another request may compute in it
+    ahead: Ahead | None = None  # what replies that run or begin in this step will still take, once anybody asks
+    lent: Request | None = None  # who computes what the last one waits for, and has its turn
     preempted: bool = False
     full: bool = False  # someone found no room, so only those may still enter who hold no row at all
     closed: bool = False  # nobody may enter
@@ -90,8 +90,7 @@ class Scheduler:
         self._freed: list[int] = []  # rows that the runners have not been told about, and setups
         self._setups: list[RowSetup] = []
         self._rows, self._queues = Occupancy(rows), Queues()
-        self._tenants = FairShare()
-        self._clients: dict[str, FairShare] = {}
+        self._fairness = Fairness(slack=chunk)
 
     @property
     def waiting(self) -> int:
@@ -105,8 +104,7 @@ class Scheduler:
         """Queue a request. The caller bounds how many there are."""
         most = request.prompt + (request.params.max_tokens or self._max_context)
         request.limit = min(most, self._max_context)
-        self._tenants.enter(request.tenant)
-        self._clients.setdefault(request.tenant, FairShare()).enter(request.client)
+        self._fairness.enter(request)
         self._queues.put(request, first=False)
         self.totals.prompt_tokens += request.prompt
 
@@ -179,6 +177,7 @@ class Scheduler:
             draft.skip.add(request)
             if count == 0:
                 draft.stalled.add(request)
+                draft.lent = self._computing(request)
                 continue
             draft.skip -= draft.stalled
             draft.stalled.clear()
@@ -191,11 +190,16 @@ class Scheduler:
             if len(request.tokens) == request.prompt:
                 request.computed += count
             self.totals.computed_tokens += count
-            self._charge(request, count)
+            self._fairness.charge(request, count)
+            if stop == end:
+                self._ahead(draft).add(request)
         self._pace.spent(len(draft.decode), granted - budget)
 
     def _next_prompt(self, draft: _Draft) -> Request | None:
         """The prompt that is next by fairness: one that runs already or the head of a queue that may still enter."""
+        lent, draft.lent = draft.lent, None
+        if lent is not None and lent not in draft.skip:
+            return lent
         heads: dict[str, dict[str, Request]] = {}
         for request in self._rows:
             if request.state is State.PREFILL and request not in draft.skip:
@@ -207,9 +211,17 @@ class Scheduler:
                     heads.setdefault(tenant, {}).setdefault(head.client, head)
         if not heads:
             return None
-        tenant = min(heads, key=lambda t: (self._tenants.served(t), self._rows.of_tenant(t), _first(heads[t])))
-        shares, clients = self._clients[tenant], heads[tenant]
-        return clients[min(clients, key=lambda c: (shares.served(c), self._rows.of_client(tenant, c), clients[c].id))]
+        return self._fairness.first(heads, self._rows, self._ahead(draft))
+
+    def _ahead(self, draft: _Draft) -> Ahead:
+        if draft.ahead is None:
+            draft.ahead = self._fairness.ahead(self._rows)
+        return draft.ahead
+
+    def _computing(self, waiting: Request) -> Request | None:
+        """The request that computes the page `waiting` waits for."""
+        owner = waiting.hold.nodes[waiting.fed // self.cache.page].owner
+        return next((request for request in self._rows if request.hold is owner), None)
 
     def _admit(self, draft: _Draft, request: Request) -> bool:
         """Give a waiting request a row and pages, if need be by preempting one of those who hold several."""
@@ -255,7 +267,7 @@ class Scheduler:
             request.fed += 1
             request.pending += 1
             sampled.append((request.row, request))
-            self._charge(request, DECODE_WEIGHT)
+            self._fairness.charge(request, DECODE_WEIGHT)
         grants = []
         for request in self._rows:
             pages = request.hold.pages
@@ -273,10 +285,6 @@ class Scheduler:
         self._freed, self._setups = [], []
         return Step(plan, tuple(sampled), tuple(draft.entered))
 
-    def _charge(self, request: Request, tokens: float) -> None:
-        self._tenants.charge(request.tenant, tokens)
-        self._clients[request.tenant].charge(request.client, tokens)
-
     def _finish(self, request: Request, reason: FinishReason) -> None:
         if request.state is State.WAITING:
             self._queues.remove(request)
@@ -284,11 +292,9 @@ class Scheduler:
             self._leave_row(request, poisoned=reason == "error")
         request.state, request.finish_reason = State.FINISHED, reason
         self.totals.finished[reason] += 1
-        self._tenants.leave(request.tenant)
-        clients = self._clients[request.tenant]
-        clients.leave(request.client)
-        if not len(clients):
-            del self._clients[request.tenant]
+        self._fairness.leave(request)
+        if reason in ("stop", "length"):
+            self._fairness.learn(len(request.tokens) - request.prompt)
 
     def _leave_row(self, request: Request, *, poisoned: bool = False) -> None:
         """Free the row and the pages. What is known and fed stays in the trie."""
@@ -299,7 +305,3 @@ class Scheduler:
         self._setups = [setup for setup in self._setups if setup.row != request.row]
         self._freed.append(request.row)
         self._rows.leave(request)
-
-
-def _first(heads: dict[str, Request]) -> int:
-    return min(request.id for request in heads.values())

@@ -90,6 +90,48 @@ def test_a_newcomer_gains_nothing_from_having_been_away() -> None:
     assert bench.scheduler.totals.finished["length"] >= 5  # the old tenant was served meanwhile
 
 
+def test_members_who_take_turns_share_the_rows_evenly_and_no_reply_stops_midway() -> None:
+    """Four guilds of eight members, 16 rows, replies of equal length: full waves, or rows stay empty at the end."""
+    rows, turns, length = 16, 4, 24
+    bench = Bench(rows=rows, chunk=96, pages=2000, context=512)
+    said = {(guild, member): [guild] * 80 for guild in range(4) for member in range(8)}  # the persona first
+    left = dict.fromkeys(said, turns)
+    talking: dict[Request, tuple[int, int]] = {}
+
+    def speak(guild: int, member: int) -> None:
+        said[guild, member] += [4 + member % 3] * 10
+        params = SamplingParams(temperature=0.0, max_tokens=length, ignore_eos=True)
+        request = bench.add(list(said[guild, member]), params, client=str(member), tenant=str(guild))
+        talking[request] = guild, member
+
+    for who in said:
+        speak(*who)
+    while talking:
+        for output in bench.turn():
+            if output.finish_reason:
+                who = talking.pop(output.request)
+                said[who] += output.request.output
+                left[who] -= 1
+                if left[who]:
+                    speak(*who)
+    waves = len(said) * turns // rows
+    prompts = sum(bool(step.plan.chunks) for step in bench.steps)
+    assert bench.scheduler.totals.preemptions == 0
+    assert len(bench.steps) <= waves * length + prompts
+
+
+def test_who_waits_for_a_persona_lends_its_turn_to_whoever_computes_it() -> None:
+    bench = Bench(rows=8, chunk=32, pages=512)
+    persona = [3] * 96
+    requests = [bench.add([*persona, n], client=str(n)) for n in range(4)]
+    bench.turn()
+    bench.turn()
+    assert requests[0].fed == 64
+    assert [request.state for request in requests].count(State.PREFILL) == 2  # one waits in a row, and no more
+    bench.drain()
+    assert bench.scheduler.totals.computed_tokens == 96 + 4
+
+
 def test_decoding_goes_on_in_every_step_of_a_long_prefill() -> None:
     bench = Bench(rows=4, chunk=16)
     talking = bench.add([1] * 8, SamplingParams(temperature=0.0, max_tokens=60))
