@@ -8,8 +8,6 @@ It knows plans, graphs and copies; what a step computes is `cuda_step`'s busines
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,19 +16,16 @@ from torch import Tensor
 
 from engine import exchange
 from engine.config import EngineConfig
-from engine.cuda_attention import query_block
-from engine.cuda_batch import Inputs, Rows, Size
+from engine.cuda_batch import Rows, Size
+from engine.cuda_control import CUT_SLOTS, GRANTS, Control, sizes
 from engine.cuda_step import Step
 from engine.cuda_sums import Meet
 from engine.kernels import pointwise
 from engine.memory import held_bytes, kv_storage
 from engine.model import Transformer
-from engine.plan import Plan, RowSetup
+from engine.plan import Plan
 
 RING = 4  # host buffers in use at once: more than steps in flight
-GRANTS = 512  # granted pages that travel with a step; more of them go ahead of it
-CUT_SLOTS = 16  # from so many slots on there are two ways to decode: contexts whole, or long ones split
-_SETUP, _GRANT, _BLOCK, _HEAD = 5, 3, 4, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,44 +33,6 @@ class CudaTicket:
     rows: tuple[int, ...]
     ids: Tensor
     ready: torch.cuda.Event | None
-
-
-class Control:
-    """The layout of the control block: int32, the part every step needs first, the prompt tokens last."""
-
-    def __init__(self, rows: int, sizes: Sequence[Size], *, gpu: bool) -> None:
-        self.rows, self._gpu = rows, gpu
-        most, blocks = max(size.tokens for size in sizes), max(self.block_count(size) for size in sizes)
-        lengths = {
-            "head": _HEAD, "slots": rows, "sample_rows": rows, "sources": rows, "sample_positions": rows,
-            "setups": rows * _SETUP, "grants": GRANTS * _GRANT, "blocks": blocks * _BLOCK,
-            "tokens": most, "token_rows": most, "token_positions": most,
-        }  # fmt: skip
-        self.at: dict[str, int] = {}
-        end = 0
-        for name, length in lengths.items():
-            self.at[name] = end
-            end += -(-length // 16) * 16  # each part begins at 64 bytes
-        self.size, self.steady = end, self.at["blocks"]
-
-    def view(self, buffer: Tensor, name: str, length: int) -> Tensor:
-        return buffer[self.at[name] : self.at[name] + length]
-
-    def inputs(self, buffer: Tensor, size: Size, samples: int) -> Inputs:
-        chunks = self.view(buffer, "blocks", self.block_count(size) * _BLOCK).view(-1, _BLOCK)
-        return Inputs(
-            self.view(buffer, "slots", size.slots), self.view(buffer, "sample_rows", samples),
-            self.view(buffer, "sources", samples), self.view(buffer, "sample_positions", samples),
-            self.view(buffer, "tokens", size.tokens), self.view(buffer, "token_rows", size.tokens),
-            self.view(buffer, "token_positions", size.tokens), chunks,
-        )  # fmt: skip
-
-    def block(self, size: Size) -> int:
-        return query_block(size, gpu=self._gpu)
-
-    def block_count(self, size: Size) -> int:
-        """Blocks of queries, at most: each row's chunk may end within one."""
-        return min(size.tokens, -(-size.tokens // self.block(size)) + self.rows)
 
 
 class CudaRunner:
@@ -113,7 +70,7 @@ class CudaRunner:
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             pool = None
             for size in sorted(self._sizes, key=lambda size: -size.total):
-                self._block.copy_(self._fill(torch.zeros_like(self._host[0]), Plan(0), size))
+                self._block.copy_(self._control.fill(torch.zeros_like(self._host[0]), Plan(0), size))
                 self._run(size)
                 if not config.graphs or config.share_gpu:
                     continue
@@ -189,12 +146,9 @@ class CudaRunner:
             raise ValueError(f"a step of {slots} rows and {tokens} prompt tokens is larger than any recorded")
         return min(fitting, key=lambda size: (size.total, size.slots))
 
-    def _samples(self, size: Size) -> int:
-        return self._config.max_batch if size.tokens else size.slots
-
     def _run(self, size: Size) -> None:
         self._apply()
-        self._step.run(size, self._control.inputs(self._block, size, self._samples(size)), self._rows)
+        self._step.run(size, self._control.inputs(self._block, size), self._rows)
 
     def _apply(self) -> None:
         rows, at = self._rows, self._control.at
@@ -210,58 +164,13 @@ class CudaRunner:
         done = self._done[self._turn]
         if done is not None:
             done.synchronize()
-        host = self._fill(self._host[self._turn], plan, size)
+        host = self._control.fill(self._host[self._turn], plan, size)
         used = self._control.size if size.tokens else self._control.steady
         self._block[:used].copy_(host[:used], non_blocking=True)
         if self._gpu:
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
             event.record()
             self._done[self._turn] = event
-
-    def _fill(self, host: Tensor, plan: Plan, size: Size) -> Tensor:
-        control, samples = self._control, self._samples(size)
-        values = host.numpy()
-
-        def put(name: str, items: Sequence[int]) -> None:
-            if items:
-                start = control.at[name]
-                values[start : start + len(items)] = items
-
-        put("head", (len(plan.setups), len(plan.grants)))
-        put("slots", [*plan.decode, *[-1] * (size.slots - len(plan.decode))])
-        put("setups", [item for setup in plan.setups for item in _setup_ints(setup)])
-        put("grants", [item for grant in plan.grants for item in grant])
-        sources: list[int] = []
-        positions: list[int] = []
-        if size.tokens:
-            tokens: list[int] = []
-            rows: list[int] = []
-            places: list[int] = []
-            blocks: list[int] = []
-            block = control.block(size)
-            for chunk in plan.chunks:
-                length, first = len(chunk.tokens), len(tokens)
-                tokens += chunk.tokens
-                rows += [chunk.row] * length
-                places += range(chunk.start, chunk.start + length)
-                for at in range(0, length, block):
-                    count = min(block, length - at)
-                    blocks += (chunk.row, size.slots + first + at, count, chunk.start + at)
-                if chunk.last:
-                    sources.append(size.slots + len(tokens) - 1)
-                    positions.append(chunk.start + length)
-            put("tokens", [*tokens, *[0] * (size.tokens - len(tokens))])
-            put("token_rows", [*rows, *[-1] * (size.tokens - len(rows))])
-            put("token_positions", places)
-            empty = control.block_count(size) - len(blocks) // _BLOCK
-            put("blocks", [*blocks, *[-1, 0, 0, 0] * empty])
-        sources += range(len(plan.decode))
-        positions += [-1] * len(plan.decode)
-        none = samples - len(sources)
-        put("sample_rows", [*plan.sampled, *[-1] * none])
-        put("sources", [*sources, *[0] * none])
-        put("sample_positions", [*positions, *[-1] * none])
-        return host
 
     def _ticket(self, rows: tuple[int, ...]) -> CudaTicket:
         if not rows:
@@ -274,31 +183,3 @@ class CudaRunner:
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
         event.record()
         return CudaTicket(rows, host, event)
-
-
-def sizes(config: EngineConfig) -> list[Size]:
-    """The steps to record: decoding alone for 1, 2, 4 … rows; prompt tokens alone, or beside all rows.
-
-    The sizes with prompts make round totals: that is what the products' cost goes by.
-    """
-    rows = config.max_batch
-    slots = [1]
-    while slots[-1] < rows:
-        slots.append(min(slots[-1] * 2, rows))
-    most = max(config.chunk, config.burst) + rows
-    total = 64
-    mixed = []
-    while True:
-        mixed.append(Size(0, total))
-        if total - rows >= 16:
-            mixed.append(Size(rows, total - rows))
-        if total >= most:
-            break
-        total *= 2
-    ragged = [Size(count, 0, cut=True) for count in slots if count >= CUT_SLOTS]
-    return [Size(count, 0) for count in slots] + ragged + mixed
-
-
-def _setup_ints(setup: RowSetup) -> tuple[int, ...]:
-    packed = struct.pack("<ffQ", setup.temperature, setup.top_p, setup.seed & (1 << 64) - 1)
-    return (setup.row, *struct.unpack("<iiii", packed))

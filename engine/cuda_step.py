@@ -53,6 +53,8 @@ class Step:
         self.attended = self._buffer(padded, block.heads * block.head_dim)
         self.gate_up, self.gated = self._buffer(padded, 2 * block.ffn), self._buffer(padded, block.ffn)
         self.final = self._buffer(rows, dim)
+        # The last layer's tokens that something is sampled from: residual stream, attention's output.
+        self.last_h, self.last_attended = self._buffer(rows, dim), self._buffer(rows, block.heads * block.head_dim)
         whole = self.alone or (self.sums is not None and self.leads)
         columns = model.spec.vocab_size if whole else model.output.output_size_per_partition
         self.logits = self._buffer(rows, columns, dtype=torch.float32)
@@ -96,8 +98,7 @@ class Step:
         """Few tokens: norms and gate live inside the products, and on one rank the residual sums too."""
         blocks, total, one = self._blocks(), size.total, size.total == 1
         bm = token_block(total)
-        squares = Squares(self.squares[0].view(-1)[: bm * (self.squares[0].numel() // bm)].view(-1, bm), 1)
-        spare = Squares(self.squares[1].view(-1)[: bm * (self.squares[1].numel() // bm)].view(-1, bm), 1)
+        squares, spare = self._squares(0, bm), self._squares(1, bm)
         pointwise.embed(
             self.model.tok_embeddings.weight, inputs.slot_rows, rows.last_tokens, inputs.chunk_tokens, self.h, total,
             gain=blocks[0].attention_norm.weight, scaled=None if one else self.x,
@@ -113,9 +114,9 @@ class Step:
                 continue
             self.products.few(self.x, block.wqkv, self.qkv, bm, norm=squares)
             self.attention.attend(number, size, inputs, rows, self.qkv, self.attended)
-            spare = self._add_few(self.attended, block.wo, bm, total, block.ffn_norm.weight, spare)
+            spare = self._add_few(self.attended, block.wo, bm, total, block.ffn_norm.weight, spare, self.h)
             self.products.few(self.x, block.w13, self.gated, bm, kind=SILU, norm=spare)
-            squares = self._add_few(self.gated, block.w2, bm, total, following.weight, squares)
+            squares = self._add_few(self.gated, block.w2, bm, total, following.weight, squares, self.h)
         self._final(inputs)
 
     def _plain(self, size: Size, inputs: Inputs, rows: Rows) -> None:
@@ -133,11 +134,33 @@ class Step:
             following = blocks[number + 1].attention_norm if number + 1 < len(blocks) else None
             self.products.any(x, block.wqkv, qkv)
             self.attention.attend(number, size, inputs, rows, self.qkv, self.attended)
+            if following is None and self._ends_small(size, inputs):
+                self._end_small(block, inputs)
+                return
             self._add_many(attended, block.wo, block.ffn_norm)
             self.products.any(x, block.w13, gate_up)
             pointwise.silu_mul(gate_up, gated, total, pdl=self.pdl)
             self._add_many(gated, block.w2, following)
         self._final(inputs)
+
+    def _ends_small(self, size: Size, inputs: Inputs) -> bool:
+        few = inputs.sample_rows.shape[0] <= FUSED_TOKENS < size.total
+        return few and (self.alone or self.sums is not None)
+
+    def _end_small(self, block: Block, inputs: Inputs) -> None:
+        """The rest of the last layer, for the tokens alone that something is sampled from."""
+        sources, h = inputs.sample_sources, self.last_h
+        count = sources.shape[0]
+        bm = token_block(count)
+        pointwise.gather(self.h, self.attended, sources, h, self.last_attended, pdl=self.pdl)
+        squares = self._add_few(self.last_attended, block.wo, bm, count, block.ffn_norm.weight, self._squares(0, bm), h)
+        self.products.few(self.x, block.w13, self.gated, bm, kind=SILU, norm=squares)
+        self._add_few(self.gated, block.w2, bm, count, self.model.norm.weight, self._squares(1, bm), h)
+        pointwise.norm(h, self.model.norm.weight, self.final, self.eps, count, pdl=self.pdl)
+
+    def _squares(self, which: int, bm: int) -> Squares:
+        sums = self.squares[which].view(-1)
+        return Squares(sums[: bm * (sums.numel() // bm)].view(-1, bm), 1)
 
     def _add_one(self, x: Tensor, layer: nn.Module, joined: Joined | None = None) -> None:
         """One row: h += product."""
@@ -150,12 +173,14 @@ class Step:
             self.products.one(x, layer, self.sums.own, joined=joined, push=self.sums.push)
             self.sums.join_one(self.h[:1])
 
-    def _add_few(self, x: Tensor, layer: nn.Module, bm: int, total: int, gain: Tensor, into: Squares) -> Squares:
+    def _add_few(
+        self, x: Tensor, layer: nn.Module, bm: int, total: int, gain: Tensor, into: Squares, h: Tensor
+    ) -> Squares:
         """Up to FUSED_TOKENS: h += product, self.x = h · gain; the sums of squares."""
         if self.sums is None:
-            return Squares(into.sums, self.products.few(x, layer, self.h, bm, gain=gain, scaled=self.x, into=into))
+            return Squares(into.sums, self.products.few(x, layer, h, bm, gain=gain, scaled=self.x, into=into))
         self.products.few(x, layer, self.sums.delta, bm)
-        self.sums.join(self.h, gain, total, out=self.x, squares=into.sums)
+        self.sums.join(h, gain, total, out=self.x, squares=into.sums)
         return Squares(into.sums, 1)
 
     def _add_many(self, x: Tensor, layer: nn.Module, norm: RMSNorm | None) -> None:

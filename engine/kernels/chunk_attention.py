@@ -77,7 +77,7 @@ def chunk_attention_kernel(
 ):  # fmt: skip
     """blocks [n, 4]: row (−1: none), first token, tokens, the first token's position."""
     head = tl.program_id(0)
-    block = tl.num_programs(1) - 1 - tl.program_id(1)  # a chunk's last blocks see most: they begin first
+    block = tl.program_id(1)
     wait(PDL)
     release(PDL)
     row = tl.load(blocks + block * 4)
@@ -182,7 +182,10 @@ def chunk_attention(
     stages: int = 2,
     pdl: bool = False,
 ) -> None:
-    """Causal attention of the rotated chunk tokens over their rows' pages; `blocks`: of `block` tokens or less."""
+    """Causal attention of the rotated chunk tokens over their rows' pages; `blocks`: of `block` tokens or less.
+
+    Blocks begin in the order of the list: those that see most belong to its head, and those without a row to its end.
+    """
     _, page, kv_heads, dim = k_cache.shape
     chunk_attention_kernel[(heads, blocks.shape[0])](
         qkv, k_cache, v_cache, blocks, tables, out,

@@ -96,6 +96,21 @@ def norm_kernel(
 
 
 @triton.jit
+def gather_kernel(
+    h, x, sources, h_out, x_out,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """h_out[i] = h[sources[i]], x_out[i] = x[sources[i]]."""
+    i = tl.program_id(0).to(tl.int64)
+    d = tl.arange(0, BLOCK)
+    wait(PDL)
+    release(PDL)
+    source = tl.load(sources + i).to(tl.int64)
+    tl.store(h_out + i * DIM + d, tl.load(h + source * DIM + d, mask=d < DIM, other=0.0), mask=d < DIM)
+    tl.store(x_out + i * WIDTH + d, tl.load(x + source * WIDTH + d, mask=d < WIDTH, other=0.0), mask=d < WIDTH)
+
+
+@triton.jit
 def silu_mul_kernel(x, out, F: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
     """out[i] = silu(gate) · up, where x[i] holds the gate's F values and then the up values."""
     block = tl.program_id(0)
@@ -169,6 +184,24 @@ def norm(
         h, delta if delta is not None else h, gain, sources if sources is not None else h, out, eps,
         DIM=dim, BLOCK=triton.next_power_of_2(dim), ADD=delta is not None, GATHER=sources is not None, PDL=pdl,
         num_warps=_warps(dim), launch_pdl=pdl,
+    )  # fmt: skip
+
+
+def gather(
+    h: torch.Tensor,
+    x: torch.Tensor,
+    sources: torch.Tensor,
+    h_out: torch.Tensor,
+    x_out: torch.Tensor,
+    *,
+    pdl: bool = False,
+) -> None:
+    """Rows `sources` [n] of h and x, each of them one of the step's tokens."""
+    dim, width = h.shape[-1], x.shape[-1]
+    block = int(triton.next_power_of_2(max(dim, width)))
+    gather_kernel[(sources.shape[0],)](
+        h, x, sources, h_out, x_out, DIM=dim, WIDTH=width, BLOCK=block, PDL=pdl,
+        num_warps=_warps(block), launch_pdl=pdl,
     )  # fmt: skip
 
 

@@ -84,16 +84,17 @@ def small_cut(rows: int, k: int, kind: int, bm: int, item: int = 2, *, bulk: boo
     if n >= 24576:
         return Tiling(bn=128, bk=128, split=1, stages=3 if bm > 16 else 4, warps=8 if bm > 64 else 4)
     if n >= 8192:
-        if bm <= 16:
-            return Tiling(bn=32, bk=128, split=1, stages=4, warps=4)
+        if bm <= 32:
+            return Tiling(bn=64, bk=128, split=1, stages=3, warps=4, early=item == 2)
         if bulk and item == 2 and bm <= 64 and k % 128 == 0:
             return Tiling(bn=128, bk=128, split=1, stages=3, warps=4, bulk=True)
-        return Tiling(bn=64, bk=128 if bm <= 64 else 64, split=2 if bm <= 32 else 1, stages=3, warps=4)
+        return Tiling(bn=64, bk=128 if bm <= 64 else 64, split=1, stages=3, warps=4)
     if k <= 4096 and k % 256 == 0 and triton.cdiv(n, 32) <= _MULTIPROCESSORS and bm == 64:
         return Tiling(bn=32, bk=256, split=1, stages=deep, warps=4)
     split = 1
     while triton.cdiv(n, 64) * split * 2 <= _MULTIPROCESSORS and k // 128 % (split * 2) == 0:
         split *= 2
     if bm <= 32:
-        return Tiling(bn=64, bk=128, split=split, stages=3 if k <= 4096 else 4, warps=4, early=item == 2)
+        short = k <= 4096
+        return Tiling(bn=64, bk=128, split=split, stages=5 if short else 6, warps=4, early=short and item == 2)
     return Tiling(bn=64, bk=128, split=split, stages=deep, warps=4)

@@ -6,7 +6,8 @@ import torch
 from engine.attention import PagedAttend
 from engine.checkpoint import ModelSpec
 from engine.config import EngineConfig
-from engine.cuda_runner import GRANTS, CudaRunner, sizes
+from engine.cuda_control import GRANTS, sizes
+from engine.cuda_runner import CudaRunner
 from engine.kernels.twins import kept
 from engine.model import Transformer, rope_table
 from engine.plan import Chunk, Plan, RowSetup
@@ -74,8 +75,11 @@ def plans() -> list[Plan]:
     ]
 
 
+@pytest.mark.parametrize("fused", [128, 16])
 @pytest.mark.parametrize("kv_heads", [2, 1])
-def test_the_same_ids_as_plain_torch(kv_heads: int) -> None:
+def test_the_same_ids_as_plain_torch(kv_heads: int, fused: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fused`: up to so many tokens a step consists of our products; more go through the library's."""
+    monkeypatch.setattr("engine.cuda_step.FUSED_TOKENS", fused)
     transformer = model(kv_heads)
     plain, ours = TorchRunner(config(), transformer, PAGES), CudaRunner(config(), transformer)
     ours.start(PAGES)
