@@ -4,6 +4,7 @@ Ranks either all get through or all stop: the one that finds a mistake says what
 was one. It knows the order of these things, and nothing of serving.
 """
 
+import gc
 from dataclasses import dataclass
 from functools import partial
 
@@ -58,6 +59,13 @@ def boot(config: EngineConfig, checkpoint: Checkpoint, ranks: Ranks) -> Booted:
         ranks.least(0)
         raise
     return Booted(model, runner, warm_up(runner, config))
+
+
+def settle() -> None:
+    """The model's objects are here to stay: no later collection has to walk them, which takes 0.1 to 0.2 s each time.
+    For processes that are ours alone."""
+    gc.collect()
+    gc.freeze()
 
 
 def load_packed(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:

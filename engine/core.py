@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from engine.boot import boot
+from engine.boot import boot, settle
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
 from engine.desk import Desk, Reply
@@ -259,6 +259,7 @@ def follow(config: EngineConfig, checkpoint: Checkpoint) -> None:
     """
     ranks = connect(config)
     booted = boot(config, checkpoint, ranks)
+    settle()
     obey_no_signals()
     ranks.watch(_leave_with)
     try:

@@ -6,20 +6,19 @@ It knows pages, slots and chunks, and no products but the one that makes a lone 
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.cuda_batch import Inputs, Rows, Size
 from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
-from engine.kernels.decode_attention import Cut, decode_attention
+from engine.kernels.decode_attention import MOST_PARTS, Cut, decode_attention, share_out, work_list
 from engine.kernels.gemv import Joined
 from engine.kernels.narrow_kv import allocate_scales
 from engine.kernels.one_row import one_row
 from engine.kernels.pdl import supported
 from engine.model import Block, Transformer
 
-_MOST_PARTS = 16  # of one context
+_PROGRAMS = 1024  # of the decode attention, at least, where there is work for so many
 
 
 def query_block(size: Size, *, gpu: bool) -> int:
@@ -45,10 +44,11 @@ class Attention:
         def floats(*shape: int) -> Tensor:
             return torch.zeros(shape, device=config.device)
 
-        parts = samples * self.heads * _MOST_PARTS
+        parts = samples * self.heads * MOST_PARTS
         self._part_out, self._part_stat = floats(parts, self.head_dim), floats(parts, 2)
         self._share, self._part_own = floats(self.heads), floats(self.heads)
         self._counters = torch.zeros(samples * self.heads, dtype=torch.int32, device=config.device)
+        self._work = work_list(samples, max(samples, _PROGRAMS, MOST_PARTS), config.device)
         rope = torch.view_as_real(model.rope)
         self._cos, self._sin = rope[..., 0].contiguous(), rope[..., 1].contiguous()
         self.drop_pages()
@@ -75,6 +75,10 @@ class Attention:
         """Rows of wqkv that make queries and keys; the values' are the rest."""
         return (self.heads + self.kv_heads) * self.head_dim
 
+    def share_out(self, size: Size, inputs: Inputs, rows: Rows) -> None:
+        """Once a step, before any layer's `attend`."""
+        share_out(inputs.slot_rows, rows.positions, self._work, cut=self._cut(size), pdl=self._pdl)
+
     def attend(self, layer: int, size: Size, inputs: Inputs, rows: Rows, qkv: Tensor, out: Tensor) -> None:
         """All keys and values of the step's tokens are written before a chunk reads any."""
         k, v, scales = self._k[layer], self._v[layer], self._scales[layer]
@@ -85,8 +89,9 @@ class Attention:
             )  # fmt: skip
         if size.slots:
             decode_attention(
-                qkv, k, v, inputs.slot_rows, rows.positions, rows.tables, self._cos, self._sin, out, self._part_out,
-                self._part_stat, self._counters, heads=self.heads, cut=self._cut(size), scales=scales, pdl=self._pdl,
+                qkv, k, v, self._work, inputs.slot_rows, rows.positions, rows.tables, self._cos, self._sin, out,
+                self._part_out, self._part_stat, self._counters, heads=self.heads, cut=self._cut(size), scales=scales,
+                pdl=self._pdl,
             )  # fmt: skip
         if size.tokens:
             block = query_block(size, gpu=self._gpu)
@@ -108,17 +113,14 @@ class Attention:
         return Joined(self._share, qkv[:, self.cached_rows :], self.heads // self.kv_heads, self.head_dim)
 
     def _cut(self, size: Size) -> Cut:
-        """Parts of a context and tile sizes: many programs for few slots, long runs for many."""
-        programs = size.slots * self.kv_heads
+        """Parts of the contexts and tile sizes: enough programs to fill the GPU, and whole contexts if that does."""
+        slots, kv_heads = size.slots, self.kv_heads
         if not self._gpu:
-            return Cut(splits=2, tile=16, least=2)
+            return Cut(target=2 * slots, tile=16, least=2)
         if size.total == 1:
-            return Cut(splits=_MOST_PARTS, tile=16, stages=3, least=4)
-        if self.heads != self.kv_heads:
-            splits = max(2, min(_MOST_PARTS, triton.next_power_of_2(-(-512 // programs))))
-            return Cut(splits=splits, least=4 if programs < 512 else 24)
-        if programs < 512:
-            return Cut(splits=triton.next_power_of_2(-(-512 // programs)), tile=16, warps=2, stages=3)
-        if size.cut:
-            return Cut(splits=4, warps=2, lanes=16, least=12)
-        return Cut(splits=2 if programs < 1024 else 1, tile=16, warps=2, stages=4, lanes=16)
+            return Cut(target=MOST_PARTS, tile=16, stages=3, least=4)
+        if self.heads != kv_heads:
+            return Cut(target=max(slots, -(-_PROGRAMS // 2 // kv_heads)), least=4)
+        if slots * kv_heads < _PROGRAMS // 2:
+            return Cut(target=-(-_PROGRAMS // 2 // kv_heads), tile=16, warps=2, stages=3)
+        return Cut(target=max(slots, -(-_PROGRAMS // kv_heads)), tile=16, warps=2, stages=4, lanes=16)

@@ -10,11 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A step's shape: slots that decode, prompt tokens; `cut`: contexts differ so much that long ones are split."""
+    """A step's shape: slots that decode, and prompt tokens."""
 
     slots: int
     tokens: int
-    cut: bool = False
 
     @property
     def total(self) -> int:

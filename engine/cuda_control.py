@@ -15,7 +15,6 @@ from engine.cuda_batch import Inputs, Size
 from engine.plan import Plan, RowSetup
 
 GRANTS = 512  # granted pages that travel with a step; more of them go ahead of it
-CUT_SLOTS = 16  # from so many slots on there are two ways to decode: contexts whole, or long ones split
 TOTALS = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024)  # tokens of the steps with prompts; then doubled
 _SETUP, _GRANT, _BLOCK, _HEAD = 5, 3, 4, 8
 
@@ -126,8 +125,7 @@ def sizes(config: EngineConfig) -> list[Size]:
         mixed.append(Size(0, total))
         if total - rows >= 16:
             mixed.append(Size(rows, total - rows))
-    ragged = [Size(count, 0, cut=True) for count in slots if count >= CUT_SLOTS]
-    return [Size(count, 0) for count in slots] + ragged + mixed
+    return [Size(count, 0) for count in slots] + mixed
 
 
 def _totals(most: int) -> Iterator[int]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from engine import exchange
 from engine.config import EngineConfig
 from engine.cuda_batch import Rows, Size
-from engine.cuda_control import CUT_SLOTS, GRANTS, Control, sizes
+from engine.cuda_control import GRANTS, Control, sizes
 from engine.cuda_step import Step
 from engine.cuda_sums import Meet
 from engine.kernels import pointwise
@@ -56,7 +56,6 @@ class CudaRunner:
         self._graphs: dict[Size, torch.cuda.CUDAGraph] = {}
         self._stream = torch.cuda.Stream(config.device) if self._gpu else None  # type: ignore[no-untyped-call]  # torch's
         self._turn = self._ids_turn = 0
-        self._lengths = [0] * config.max_batch  # positions that each row has fed
         self._sent: tuple[Size, tuple[int, ...]] | None = None  # what the device's control block holds, if that is all
 
     def start(self, pages: int) -> None:
@@ -96,10 +95,6 @@ class CudaRunner:
             self._apply()
             grants = grants[GRANTS:]
         plan = replace(plan, grants=grants)
-        for chunk in plan.chunks:
-            self._lengths[chunk.row] = chunk.start + len(chunk.tokens)
-        for row in plan.decode:
-            self._lengths[row] += 1
         size = self._size(plan)
         steady = not (plan.setups or plan.grants or plan.chunks)
         if size is None:
@@ -135,13 +130,7 @@ class CudaRunner:
         slots, tokens = len(plan.decode), sum(len(chunk.tokens) for chunk in plan.chunks)
         if not slots and not tokens:
             return None
-        lengths = [self._lengths[row] for row in plan.decode]
-        ragged = bool(lengths) and 2 * max(lengths) * len(lengths) > 3 * sum(lengths)
-        fitting = [
-            size for size in self._sizes
-            if size.slots >= slots and size.tokens >= tokens
-            and (tokens or size.slots < CUT_SLOTS or size.cut == ragged)
-        ]  # fmt: skip
+        fitting = [size for size in self._sizes if size.slots >= slots and size.tokens >= tokens]
         if not fitting:
             raise ValueError(f"a step of {slots} rows and {tokens} prompt tokens is larger than any recorded")
         return min(fitting, key=lambda size: (size.total, size.slots))

@@ -40,8 +40,8 @@ class Step:
         block, dim = self._blocks()[0], model.spec.dim
         self.attention = Attention(config, model, block, samples)
         shapes = [weight_of(layer).shape for layer in (block.wqkv, block.w13, block.w2)]
-        packed = isinstance(weight_of(block.wqkv), Packed)
-        self.products = Products(config, self.eps, max(shape.numel() for shape in shapes) if packed else 0)
+        self.packed = isinstance(weight_of(block.wqkv), Packed)
+        self.products = Products(config, self.eps, max(shape.numel() for shape in shapes) if self.packed else 0)
         padded, rows = max(FUSED_TOKENS, token_block(samples), most), token_block(samples)
         self.sums = Sums.between(
             meet, ranks=config.world_size, most=padded, dim=dim, samples=rows, width=model.output.width,
@@ -73,7 +73,10 @@ class Step:
         sums = self.sums
         if sums is not None:
             sums.begin()
-        if (self.alone or sums is not None) and size.total <= FUSED_TOKENS:
+        fused = self.ours and size.total <= FUSED_TOKENS
+        if size.slots and not (fused and size.total == 1 and self._beside):
+            self.attention.share_out(size, inputs, rows)
+        if fused:
             self._fused(size, inputs, rows)
         else:
             self._plain(size, inputs, rows)
@@ -145,7 +148,7 @@ class Step:
 
     def _ends_small(self, size: Size, inputs: Inputs) -> bool:
         few = inputs.sample_rows.shape[0] <= FUSED_TOKENS < size.total
-        return few and (self.alone or self.sums is not None)
+        return few and self.ours
 
     def _end_small(self, block: Block, inputs: Inputs) -> None:
         """The rest of the last layer, for the tokens alone that something is sampled from."""
@@ -204,10 +207,20 @@ class Step:
         self.products.any(x, layer, delta)
         return delta
 
+    @property
+    def ours(self) -> bool:
+        """Whether a few tokens go through our own products: on one rank, or where ranks share memory."""
+        return self.alone or self.sums is not None
+
+    @property
+    def _beside(self) -> bool:
+        """Whether a lone row's attention runs beside the product of its value: where nothing is narrow."""
+        return not self.packed and self.attention.whole
+
     def _attend_one(self, layer: int, size: Size, block: Block, inputs: Inputs, rows: Rows) -> Joined | None:
         """One row: `attended`, in two parts where nothing is narrow."""
         gain, weight, attention = block.attention_norm.weight, weight_of(block.wqkv), self.attention
-        if isinstance(weight, Packed) or not attention.whole:
+        if isinstance(weight, Packed) or not self._beside:
             self.products.one(self.h, block.wqkv, self.qkv, gain=gain)
             attention.attend(layer, size, inputs, rows, self.qkv, self.attended)
             return None

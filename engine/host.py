@@ -7,7 +7,6 @@ loaded in a thread meanwhile. uvicorn brings HTTP, but neither its signal handli
 import asyncio
 import concurrent.futures
 import contextlib
-import gc
 import signal
 import sys
 import threading
@@ -130,8 +129,9 @@ class Host:
             if not loading.done():
                 say(f"still loading {self._options.model} ({time.monotonic() - started:.0f} s)")
         loaded = loading.result()
-        gc.collect()
-        gc.freeze()  # the model's objects are here to stay: no collection has to walk them
+        from engine.boot import settle  # needs torch, and the socket should not wait for that
+
+        settle()
         say(f"{self._options.name} is ready after {time.monotonic() - started:.1f} s")
         return loaded
 

@@ -20,6 +20,7 @@ from engine.bench.drive import Client, Record, Sampling, at_once, closed_loop, q
 from engine.bench.http import Http
 from engine.bench.local import Local, TimedEngine
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
+from engine.boot import settle
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.core import follow
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     engine = TimedEngine.start(config, checkpoint)
     if not isinstance(engine, TimedEngine):
         raise TypeError
+    settle()  # as the server does
     try:
         for name in options.workloads or WORKLOADS[:-1]:
             for number in range(options.runs):

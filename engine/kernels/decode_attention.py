@@ -1,8 +1,9 @@
 """Attention of one new token per slot over its paged context, the new token's rotation and its cache write included.
 
-Reads the row's position and page table on the device, so a step needs nothing from the host. The context is split over
-programs; the last one to finish a head merges the parts in fixed order. Rows that share pages (a guild's persona) run
-next to each other for the same head, so the shared part comes from the L2 cache.
+Reads the rows' positions and page tables on the device, so a step needs nothing from the host. Once a step the contexts
+are shared out in parts of about equal length, however different they are; the last program to finish a head merges
+its parts in fixed order. Rows that share pages (a guild's persona) run at the same time, so the shared part comes from
+the L2 cache.
 """
 
 from __future__ import annotations
@@ -54,17 +55,66 @@ def merged(part_out, part_stat, head, used, D: tl.constexpr, SPLITS: tl.constexp
     return tl.sum(outs * factor[:, None], 0), tl.sum(mass * factor, 0), factor
 
 
+MOST_PARTS = 16  # of one context
+_HEAD, _ITEM = (
+    4,
+    4,
+)  # ints of the work list: the number of parts; a part's slot, number, tiles, and how many the slot has
+
+
+@triton.jit
+def share_out_kernel(
+    slot_rows, positions, work, slots, target,
+    BT: tl.constexpr, LEAST: tl.constexpr, MOST: tl.constexpr, HEAD: tl.constexpr, ITEM: tl.constexpr,
+    BLOCK: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """One program: parts of about equal length, and at least one for each slot with a row.
+
+    Parts no longer than the mean context would do; where lengths differ much, shorter ones even out better.
+    """
+    wait(PDL)
+    release(PDL)
+    slot = tl.arange(0, BLOCK)
+    row = tl.load(slot_rows + slot, mask=slot < slots, other=-1)
+    live = row >= 0
+    tiles = tl.cdiv(tl.load(positions + row, mask=live, other=0), BT)
+    total = tl.sum(tiles, 0)
+    top = tl.max(tiles, 0)
+    uneven = 2 * top * tl.sum(live.to(tl.int32), 0) > 3 * total
+    per = tl.maximum(tl.where(uneven, tl.cdiv(2 * total, 3 * target), tl.cdiv(total, target)), tl.cdiv(top, MOST))
+    per = tl.maximum(per, LEAST)
+    per = tl.maximum(tl.cdiv(tiles, tl.maximum(tl.cdiv(tiles, per), 1)), 1)  # of each slot: its parts are alike
+    # Slot 0 has a part even without a row: somebody must wait for the kernel before (`pdl.py`).
+    parts = tl.where(live | (slot == 0), tl.maximum(tl.cdiv(tiles, per), 1), 0)
+    end = tl.cumsum(parts, 0)
+    tl.store(work, tl.max(end, 0))
+    for part in tl.static_range(MOST):
+        item = work + HEAD + (end - parts + part) * ITEM
+        there = part < parts
+        tl.store(item, slot, mask=there)
+        tl.store(item + 1, tl.zeros([BLOCK], tl.int32) + part, mask=there)
+        tl.store(item + 2, per, mask=there)
+        tl.store(item + 3, parts, mask=there)
+
+
 @triton.jit
 def decode_attention_kernel(
-    qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
+    qkv, k_cache, v_cache, work, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
     table_stride, page_stride, token_stride, head_stride, scales, scale, unit,
     H: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BT: tl.constexpr,
-    SPLITS: tl.constexpr, STAGES: tl.constexpr, LEAST: tl.constexpr, SCALED: tl.constexpr, PDL: tl.constexpr,
+    SPLITS: tl.constexpr, STAGES: tl.constexpr, HEAD: tl.constexpr, ITEM: tl.constexpr, SCALED: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """H kv heads, each read by G query heads (GP: the next size a matrix product takes, or 1)."""
-    slot = tl.program_id(0)
-    split = tl.program_id(1)
-    head = tl.program_id(2)
+    head = tl.program_id(0)
+    item = tl.program_id(1)  # the slower index: programs without a part come last, and the others spread evenly
+    if item >= tl.load(work):
+        return
+    part = work + HEAD + item * ITEM
+    slot = tl.load(part)
+    split = tl.load(part + 1)
+    per = tl.load(part + 2)
+    used = tl.load(part + 3)
     row = tl.load(slot_rows + slot)
     live_slot = row >= 0
     row = tl.where(live_slot, row, 0)
@@ -73,12 +123,8 @@ def decode_attention_kernel(
     d = tl.arange(0, D)
     pair = tl.arange(0, D // 2)
     t = tl.arange(0, BT)
-    tiles = tl.cdiv(pos, BT)
-    # A short context is not cut into as many parts as a long one: about LEAST tiles a part.
-    per = tl.maximum(tl.cdiv(tiles, tl.maximum(tl.minimum(tl.cdiv(tiles, LEAST), SPLITS), 1)), 1)
-    used = tl.maximum(tl.cdiv(tiles, per), 1)
     low = split * per
-    high = tl.minimum(low + per, tiles)
+    high = tl.minimum(low + per, tl.cdiv(pos, BT))
     c = tl.load(cos + pos * (D // 2) + pair)
     s = tl.load(sin + pos * (D // 2) + pair)
     wait(PDL)
@@ -172,42 +218,40 @@ def decode_attention_kernel(
             m_all = m_new
     heads_at = slot * (H * G) + head * G + g
     live = g < G
-    direct = used == 1
-    if (SPLITS == 1) | (direct & mine):
+    if used == 1:
         y = o / total[:, None]
         tl.store(out + heads_at[:, None] * D + d[None, :], y.to(out.dtype.element_ty), mask=live[:, None])
-    if SPLITS > 1:  # noqa: SIM102 - a compile-time condition
-        if (split < used) & (used > 1):
-            part_at = heads_at * SPLITS + split
-            tl.store(part_out + part_at[:, None] * D + d[None, :], o, mask=live[:, None])
-            tl.store(part_stat + part_at * 2, m_all, mask=live)
-            tl.store(part_stat + part_at * 2 + 1, total, mask=live)
-            tl.debug_barrier()
-            arrived = tl.atomic_add(counters + slot * H + head, 1, sem="acq_rel")
-            if arrived == used - 1:
-                tl.store(counters + slot * H + head, 0)
-                if GP == 1:
-                    y, mass, _ = merged(part_out, part_stat, slot * (H * G) + head, used, D, SPLITS)
-                    y = y / mass
-                    tl.store(out + (slot * (H * G) + head) * D + d, y.to(out.dtype.element_ty))
-                else:
-                    best = tl.full([GP], -1.0e30, tl.float32)
-                    sum_all = tl.zeros([GP], tl.float32)
-                    whole = tl.zeros([GP, D], tl.float32)
-                    for other in range(0, used):
-                        at_other = heads_at * SPLITS + other
-                        stat = tl.load(part_stat + at_other * 2, mask=live, other=-1.0e30, cache_modifier=".cg")
-                        mass = tl.load(part_stat + at_other * 2 + 1, mask=live, other=0.0, cache_modifier=".cg")
-                        outs = tl.load(
-                            part_out + at_other[:, None] * D + d[None, :], mask=live[:, None], other=0.0,
-                            cache_modifier=".cg",
-                        )  # fmt: skip
-                        higher = tl.maximum(best, stat)
-                        sum_all = sum_all * tl.exp2(best - higher) + mass * tl.exp2(stat - higher)
-                        whole = whole * tl.exp2(best - higher)[:, None] + outs * tl.exp2(stat - higher)[:, None]
-                        best = higher
-                    y = whole / tl.where(live, sum_all, 1.0)[:, None]
-                    tl.store(out + heads_at[:, None] * D + d[None, :], y.to(out.dtype.element_ty), mask=live[:, None])
+    else:
+        part_at = heads_at * SPLITS + split
+        tl.store(part_out + part_at[:, None] * D + d[None, :], o, mask=live[:, None])
+        tl.store(part_stat + part_at * 2, m_all, mask=live)
+        tl.store(part_stat + part_at * 2 + 1, total, mask=live)
+        tl.debug_barrier()
+        arrived = tl.atomic_add(counters + slot * H + head, 1, sem="acq_rel")
+        if arrived == used - 1:
+            tl.store(counters + slot * H + head, 0)
+            if GP == 1:
+                y, mass, _ = merged(part_out, part_stat, slot * (H * G) + head, used, D, SPLITS)
+                y = y / mass
+                tl.store(out + (slot * (H * G) + head) * D + d, y.to(out.dtype.element_ty))
+            else:
+                best = tl.full([GP], -1.0e30, tl.float32)
+                sum_all = tl.zeros([GP], tl.float32)
+                whole = tl.zeros([GP, D], tl.float32)
+                for other in range(0, used):
+                    at_other = heads_at * SPLITS + other
+                    stat = tl.load(part_stat + at_other * 2, mask=live, other=-1.0e30, cache_modifier=".cg")
+                    mass = tl.load(part_stat + at_other * 2 + 1, mask=live, other=0.0, cache_modifier=".cg")
+                    outs = tl.load(
+                        part_out + at_other[:, None] * D + d[None, :], mask=live[:, None], other=0.0,
+                        cache_modifier=".cg",
+                    )  # fmt: skip
+                    higher = tl.maximum(best, stat)
+                    sum_all = sum_all * tl.exp2(best - higher) + mass * tl.exp2(stat - higher)
+                    whole = whole * tl.exp2(best - higher)[:, None] + outs * tl.exp2(stat - higher)[:, None]
+                    best = higher
+                y = whole / tl.where(live, sum_all, 1.0)[:, None]
+                tl.store(out + heads_at[:, None] * D + d[None, :], y.to(out.dtype.element_ty), mask=live[:, None])
 
 
 LOG2E = 1.4426950408889634
@@ -215,21 +259,43 @@ LOG2E = 1.4426950408889634
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How contexts are shared out: the most parts, and about how many tiles a part has at least; the tile's tokens; how
-    many lanes the queries fill (1: no matrix product)."""
+    """How a step's contexts are shared out: about `target` parts of all of them together, half as many again where
+    their lengths differ much, and how many tiles a part has at least; the tile's tokens; how many lanes the queries
+    fill (1: no matrix product)."""
 
-    splits: int
+    target: int
     tile: int = 32
     warps: int = 4
     stages: int = 2
     lanes: int | None = None
     least: int = 1
 
+    def most(self, slots: int) -> int:
+        """Parts that so many slots may have: each one's last may be short."""
+        return slots + self.target * 3 // 2
+
+
+def work_list(slots: int, target: int, device: torch.device) -> torch.Tensor:
+    """Memory for the parts of a step."""
+    return torch.zeros(_HEAD + _ITEM * (slots + target * 3 // 2), dtype=torch.int32, device=device)
+
+
+def share_out(
+    slot_rows: torch.Tensor, positions: torch.Tensor, work: torch.Tensor, *, cut: Cut, pdl: bool = False
+) -> None:
+    """The parts that `decode_attention` takes, by where the slots' rows are now."""
+    slots = slot_rows.shape[0]
+    share_out_kernel[(1,)](
+        slot_rows, positions, work, slots, cut.target, BT=cut.tile, LEAST=cut.least, MOST=MOST_PARTS, HEAD=_HEAD,
+        ITEM=_ITEM, BLOCK=triton.next_power_of_2(slots), PDL=pdl, num_warps=1, launch_pdl=pdl,
+    )  # fmt: skip
+
 
 def decode_attention(
     qkv: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
+    work: torch.Tensor,
     slot_rows: torch.Tensor,
     positions: torch.Tensor,
     tables: torch.Tensor,
@@ -248,17 +314,18 @@ def decode_attention(
     """Slots' new tokens `qkv` [slots, (heads + 2·kv)·D] attend to their rows' pages; `out` [slots, heads·D].
 
     slot_rows [slots] names each slot's row, −1 for none; the new token's position is positions[row]; its key and value
-    go to the page that tables[row] names. Caches are [pages, PAGE, kv heads, D] (any strides with D contiguous),
-    in the model's type or fp8; with the scales of `narrow_kv`, int8.
+    go to the page that tables[row] names. `work` comes from `share_out` with the same slots and cut. Caches are
+    [pages, PAGE, kv heads, D] (any strides with D contiguous), in the model's type or fp8; with the scales of
+    `narrow_kv`, int8. Parts take [slots · heads · MOST_PARTS] of memory, counters are zero between kernels.
     """
     _, page, kv_heads, dim = k_cache.shape
     group = heads // kv_heads
-    decode_attention_kernel[(slot_rows.shape[0], cut.splits, kv_heads)](
-        qkv, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
+    decode_attention_kernel[(kv_heads, cut.most(slot_rows.shape[0]))](
+        qkv, k_cache, v_cache, work, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
         scales if scales is not None else out, dim**-0.5 * LOG2E, 1.0,
         H=kv_heads, G=group, GP=cut.lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim,
-        PAGE=page, BT=cut.tile, SPLITS=cut.splits, STAGES=cut.stages, LEAST=cut.least, SCALED=scales is not None,
-        PDL=pdl,
+        PAGE=page, BT=cut.tile, SPLITS=MOST_PARTS, STAGES=cut.stages, HEAD=_HEAD, ITEM=_ITEM,
+        SCALED=scales is not None, PDL=pdl,
         num_warps=cut.warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -152,11 +152,11 @@ def one_row(
     """
     _, page, kv_heads, dim = k_cache.shape
     k = weight.shape[1]
-    one_row_kernel[(heads * cut.splits + kv_heads * dim // 2,)](
+    one_row_kernel[(heads * cut.target + kv_heads * dim // 2,)](
         qkv, h, gain, weight, k_cache, v_cache, slot_rows, positions, tables, cos,
         sin, out, share, part_out, part_stat, part_own, counters, k_cache.stride(0), k_cache.stride(1),
         k_cache.stride(2), dim**-0.5 * LOG2E, eps,
         K=k, BLOCK=min(block, triton.next_power_of_2(k)), HQ=heads, HKV=kv_heads, D=dim, PAGE=page,
-        TABLE=tables.stride(0), BT=cut.tile, SPLITS=cut.splits, STAGES=cut.stages, LEAST=cut.least,
+        TABLE=tables.stride(0), BT=cut.tile, SPLITS=cut.target, STAGES=cut.stages, LEAST=cut.least,
         PDL=pdl, num_warps=cut.warps, launch_pdl=pdl,
     )  # fmt: skip

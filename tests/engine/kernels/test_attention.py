@@ -5,7 +5,7 @@ import torch
 
 from engine.kernels import twins
 from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
-from engine.kernels.decode_attention import Cut, decode_attention
+from engine.kernels.decode_attention import MOST_PARTS, Cut, decode_attention, share_out, work_list
 from engine.kernels.pdl import supported
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -62,11 +62,11 @@ def qkv(tokens: int, heads: int, kv_heads: int) -> torch.Tensor:
     return torch.randn(tokens, (heads + 2 * kv_heads) * DIM, generator=generator).to(DEVICE, DTYPE)
 
 
-@pytest.mark.parametrize(("splits", "least", "lanes"), [(1, 1, None), (4, 1, None), (2, 2, None), (1, 1, 16)])
+@pytest.mark.parametrize(("target", "least", "lanes"), [(1, 1, None), (9, 1, None), (9, 2, None), (3, 1, 16)])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2)])
 @pytest.mark.parametrize("storage", STORAGES)
 def test_decode(
-    heads: int, kv_heads: int, splits: int, least: int, lanes: int | None, storage: torch.dtype | None
+    heads: int, kv_heads: int, target: int, least: int, lanes: int | None, storage: torch.dtype | None
 ) -> None:
     ours, theirs = (Cache(kv_heads, storage) for _ in range(2))
     k, v, scales = ours.store(storage)
@@ -75,11 +75,16 @@ def test_decode(
     new = qkv(4, heads, kv_heads)
     out = torch.full((4, heads * DIM), torch.nan, dtype=DTYPE, device=DEVICE)
     counters = torch.zeros(4 * kv_heads, dtype=torch.int32, device=DEVICE)
+    cut, slot_rows = (
+        Cut(target, tile=16, least=least, lanes=lanes),
+        torch.tensor(rows, dtype=torch.int32, device=DEVICE),
+    )
+    work, parts = work_list(4, target, DEVICE), 4 * heads * MOST_PARTS
+    share_out(slot_rows, positions, work, cut=cut, pdl=PDL)
     decode_attention(
-        new, k, v, torch.tensor(rows, dtype=torch.int32, device=DEVICE), positions, ours.tables, ours.cos,
-        ours.sin, out, torch.empty(4 * heads * splits * DIM, device=DEVICE),
-        torch.empty(4 * heads * splits * 2, device=DEVICE), counters, heads=heads,
-        cut=Cut(splits, tile=16, least=least, lanes=lanes), scales=scales, pdl=PDL,
+        new, k, v, work, slot_rows, positions, ours.tables, ours.cos, ours.sin, out,
+        torch.empty(parts * DIM, device=DEVICE), torch.empty(parts * 2, device=DEVICE), counters, heads=heads,
+        cut=cut, scales=scales, pdl=PDL,
     )  # fmt: skip
     for slot, row in enumerate(rows):
         if row >= 0:
@@ -92,6 +97,36 @@ def test_decode(
     torch.testing.assert_close(read(k, scales, False), theirs.k.float(), **(CLOSE if storage is None else STEP))
     torch.testing.assert_close(read(v, scales, True), theirs.v.float(), **({} if storage is None else STEP))
     assert not counters.any()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "target", "parts"),
+    [
+        ([160, 160, 160, 160], 4, [1, 1, 1, 1]),
+        ([160, 160, 160, 160], 8, [2, 2, 2, 2]),
+        ([16, 640, 0, 33], 8, [1, 10, 1, 1]),
+        ([1600, None, 1, None], 100, [15, 0, 1, 0]),
+        ([None, None, 40, None], 4, [1, 0, 3, 0]),
+        ([None] * 4, 4, [1, 0, 0, 0]),
+    ],
+)
+def test_contexts_are_shared_out(lengths: list[int | None], target: int, parts: list[int]) -> None:
+    """Each slot's parts cover its context once, without gaps; no part is longer than a fair share."""
+    rows = torch.tensor([-1 if length is None else 3 - slot for slot, length in enumerate(lengths)], dtype=torch.int32)
+    positions = torch.tensor([length or 0 for length in reversed(lengths)], dtype=torch.int32)
+    work = work_list(4, target, DEVICE)
+    work.fill_(-9)
+    share_out(rows.to(DEVICE), positions.to(DEVICE), work, cut=Cut(target, tile=16), pdl=PDL)
+    count, items = int(work[0]), work[4:].view(-1, 4).tolist()
+    assert count == sum(parts)
+    assert items[count:] == [[-9] * 4] * (len(items) - count)
+    assert count <= len(items)
+    for slot, (length, number) in enumerate(zip(lengths, parts, strict=True)):
+        mine = [item for item in items[:count] if item[0] == slot]
+        assert [item[1] for item in mine] == list(range(number))
+        assert all(item[3] == number for item in mine)
+        tiles = -(-(length or 0) // 16)
+        assert all((number - 1) * item[2] < max(tiles, 1) <= max(number * item[2], 1) for item in mine)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
