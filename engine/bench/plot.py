@@ -79,11 +79,13 @@ def bars(title: str, rows: dict[str, dict[str, float]]) -> str:
 def draw(folder: Path) -> None:
     steps = [line for line in read(folder / "h100-steps.jsonl") if line["workload"] == "decode step"]
     newest = max(str(line["date"]) for line in steps)
-    steps = [line for line in steps if line["date"] == newest]
-    by_context: dict[str, list[Point]] = {}
+    latest = {}  # of each number of rows and about each context
     for line in steps:
-        name = f"{line['context']} tokens of context"
-        by_context.setdefault(name, []).append((float(str(line["rows"])), float(str(line["output_tok_s"]))))
+        if line["date"] == newest:
+            latest[round(int(str(line["context"])), -2), int(str(line["rows"]))] = float(str(line["output_tok_s"]))
+    by_context: dict[str, list[Point]] = {}
+    for (context, rows), speed in sorted(latest.items()):
+        by_context.setdefault(f"context about {context}", []).append((rows, speed))
     title = "Decoding, 7B shape, bf16, one H100"
     (folder / "batch.svg").write_text(lines(title, "rows in the batch", "output tokens a second", by_context))
     parts = {str(line["step"]): line["parts"] for line in read(folder / "h100-parts.jsonl")}
