@@ -56,10 +56,8 @@ def merged(part_out, part_stat, head, used, D: tl.constexpr, SPLITS: tl.constexp
 
 
 MOST_PARTS = 16  # of one context
-_HEAD, _ITEM = (
-    4,
-    4,
-)  # ints of the work list: the number of parts; a part's slot, number, tiles, and how many the slot has
+# Ints of the work list: how many parts there are; a part's slot, its number, its tiles, how many parts the slot has.
+_HEAD, _ITEM = 4, 4
 
 
 @triton.jit
