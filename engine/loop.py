@@ -10,10 +10,11 @@ import time
 from dataclasses import dataclass
 
 from engine.config import EngineConfig
+from engine.outcome import Output, Step
 from engine.plan import NOP, STEP, STOP, Order
 from engine.ranks import Ranks
 from engine.runner import AnyRunner
-from engine.scheduler import Output, Scheduler, Step
+from engine.scheduler import Scheduler
 from engine.stats import STEP_BOUNDS, Histogram
 
 

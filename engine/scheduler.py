@@ -9,47 +9,16 @@ client's queue; its full pages stay in the trie, so that little has to be comput
 The same calls in the same order give the same plans.
 """
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 from engine.fairness import DECODE_WEIGHT, Ahead, Fairness
 from engine.kv_cache import Hold, KVCache
 from engine.occupancy import Occupancy
+from engine.outcome import Output, Step, Totals
 from engine.pacing import Pace
 from engine.plan import Chunk, Plan, RowSetup, float32
 from engine.queues import Queues
 from engine.request import FinishReason, Request, State
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A plan and whose tokens it samples: a row may belong to another request by the time the ids are back."""
-
-    plan: Plan
-    sampled: tuple[tuple[int, Request], ...]
-    entered: tuple[Request, ...] = ()  # had never run before
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """What a step brought for a request: `ids` without the stop token, and how it ended if it did."""
-
-    request: Request
-    ids: tuple[int, ...]
-    finish_reason: FinishReason | None = None
-
-
-@dataclass(slots=True)
-class Totals:
-    """Counts since the start, for the metrics."""
-
-    prompt_tokens: int = 0
-    computed_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    finished: Counter[str] = field(default_factory=Counter)
-    preemptions: int = 0
-    steps: int = 0
 
 
 @dataclass(slots=True)

@@ -2,8 +2,9 @@
 
 import pytest
 
+from engine.outcome import Output, Step
 from engine.request import Request, SamplingParams, State
-from engine.scheduler import Output, Scheduler, Step
+from engine.scheduler import Scheduler
 from tests.engine.core.page_machine import PageMachine, alone
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=8)

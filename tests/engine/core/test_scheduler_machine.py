@@ -6,8 +6,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from engine.outcome import Step
 from engine.request import Request, SamplingParams, State
-from engine.scheduler import Scheduler, Step
+from engine.scheduler import Scheduler
 from tests.engine.core.page_machine import VOCAB, PageMachine, alone
 
 PAGE, CONTEXT = 4, 40
