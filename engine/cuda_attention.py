@@ -11,11 +11,12 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.cuda_batch import Inputs, Rows, Size
 from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
-from engine.kernels.decode_attention import MOST_PARTS, Cut, decode_attention, share_out, work_list
+from engine.kernels.decode_attention import decode_attention
 from engine.kernels.gemv import Joined
 from engine.kernels.narrow_kv import allocate_scales
 from engine.kernels.one_row import one_row
 from engine.kernels.pdl import supported
+from engine.kernels.share_out import MOST_PARTS, Cut, share_out, work_list
 from engine.model import Block, Transformer
 
 _PROGRAMS = 1024  # of the decode attention, at least, where there is work for so many

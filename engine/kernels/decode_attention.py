@@ -8,14 +8,13 @@ the L2 cache.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 
 from engine.kernels.narrow_kv import narrowed, scales_at, upper_half
 from engine.kernels.pdl import release, wait
+from engine.kernels.share_out import HEAD, ITEM, MOST_PARTS, Cut
 
 
 @triton.jit
@@ -53,46 +52,6 @@ def merged(part_out, part_stat, head, used, D: tl.constexpr, SPLITS: tl.constexp
     outs = tl.load(part_out + theirs[:, None] * D + d[None, :], mask=there[:, None], other=0.0, cache_modifier=".cg")
     factor = tl.exp2(stat - tl.max(stat, 0))
     return tl.sum(outs * factor[:, None], 0), tl.sum(mass * factor, 0), factor
-
-
-MOST_PARTS = 16  # of one context
-# Ints of the work list: how many parts there are; a part's slot, its number, its tiles, how many parts the slot has.
-_HEAD, _ITEM = 4, 4
-
-
-@triton.jit
-def share_out_kernel(
-    slot_rows, positions, work, slots, target,
-    BT: tl.constexpr, LEAST: tl.constexpr, MOST: tl.constexpr, HEAD: tl.constexpr, ITEM: tl.constexpr,
-    BLOCK: tl.constexpr, PDL: tl.constexpr,
-):  # fmt: skip
-    """One program: parts of about equal length, and at least one for each slot with a row.
-
-    Parts no longer than the mean context would do; where lengths differ much, shorter ones even out better.
-    """
-    wait(PDL)
-    release(PDL)
-    slot = tl.arange(0, BLOCK)
-    row = tl.load(slot_rows + slot, mask=slot < slots, other=-1)
-    live = row >= 0
-    tiles = tl.cdiv(tl.load(positions + row, mask=live, other=0), BT)
-    total = tl.sum(tiles, 0)
-    top = tl.max(tiles, 0)
-    uneven = 2 * top * tl.sum(live.to(tl.int32), 0) > 3 * total
-    per = tl.maximum(tl.where(uneven, tl.cdiv(2 * total, 3 * target), tl.cdiv(total, target)), tl.cdiv(top, MOST))
-    per = tl.maximum(per, LEAST)
-    per = tl.maximum(tl.cdiv(tiles, tl.maximum(tl.cdiv(tiles, per), 1)), 1)  # of each slot: its parts are alike
-    # Slot 0 has a part even without a row: somebody must wait for the kernel before (`pdl.py`).
-    parts = tl.where(live | (slot == 0), tl.maximum(tl.cdiv(tiles, per), 1), 0)
-    end = tl.cumsum(parts, 0)
-    tl.store(work, tl.max(end, 0))
-    for part in tl.static_range(MOST):
-        item = work + HEAD + (end - parts + part) * ITEM
-        there = part < parts
-        tl.store(item, slot, mask=there)
-        tl.store(item + 1, tl.zeros([BLOCK], tl.int32) + part, mask=there)
-        tl.store(item + 2, per, mask=there)
-        tl.store(item + 3, parts, mask=there)
 
 
 @triton.jit
@@ -255,40 +214,6 @@ def decode_attention_kernel(
 LOG2E = 1.4426950408889634
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """How a step's contexts are shared out: about `target` parts of all of them together, half as many again where
-    their lengths differ much, and how many tiles a part has at least; the tile's tokens; how many lanes the queries
-    fill (1: no matrix product)."""
-
-    target: int
-    tile: int = 32
-    warps: int = 4
-    stages: int = 2
-    lanes: int | None = None
-    least: int = 1
-
-    def most(self, slots: int) -> int:
-        """Parts that so many slots may have: each one's last may be short."""
-        return slots + self.target * 3 // 2
-
-
-def work_list(slots: int, target: int, device: torch.device) -> torch.Tensor:
-    """Memory for the parts of a step."""
-    return torch.zeros(_HEAD + _ITEM * (slots + target * 3 // 2), dtype=torch.int32, device=device)
-
-
-def share_out(
-    slot_rows: torch.Tensor, positions: torch.Tensor, work: torch.Tensor, *, cut: Cut, pdl: bool = False
-) -> None:
-    """The parts that `decode_attention` takes, by where the slots' rows are now."""
-    slots = slot_rows.shape[0]
-    share_out_kernel[(1,)](
-        slot_rows, positions, work, slots, cut.target, BT=cut.tile, LEAST=cut.least, MOST=MOST_PARTS, HEAD=_HEAD,
-        ITEM=_ITEM, BLOCK=triton.next_power_of_2(slots), PDL=pdl, num_warps=1, launch_pdl=pdl,
-    )  # fmt: skip
-
-
 def decode_attention(
     qkv: torch.Tensor,
     k_cache: torch.Tensor,
@@ -323,7 +248,7 @@ def decode_attention(
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
         scales if scales is not None else out, dim**-0.5 * LOG2E, 1.0,
         H=kv_heads, G=group, GP=cut.lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim,
-        PAGE=page, BT=cut.tile, SPLITS=MOST_PARTS, STAGES=cut.stages, HEAD=_HEAD, ITEM=_ITEM,
+        PAGE=page, BT=cut.tile, SPLITS=MOST_PARTS, STAGES=cut.stages, HEAD=HEAD, ITEM=ITEM,
         SCALED=scales is not None, PDL=pdl,
         num_warps=cut.warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -15,9 +15,10 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.decode_attention import LOG2E, Cut, fold, merged, rotate
+from engine.kernels.decode_attention import LOG2E, fold, merged, rotate
 from engine.kernels.gemv import row_products
 from engine.kernels.pdl import release, wait
+from engine.kernels.share_out import Cut
 
 
 @triton.jit

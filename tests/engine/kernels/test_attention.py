@@ -5,8 +5,9 @@ import torch
 
 from engine.kernels import twins
 from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
-from engine.kernels.decode_attention import MOST_PARTS, Cut, decode_attention, share_out, work_list
+from engine.kernels.decode_attention import decode_attention
 from engine.kernels.pdl import supported
+from engine.kernels.share_out import MOST_PARTS, Cut, share_out, work_list
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PDL = supported(DEVICE)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from engine.kernels import twins
-from engine.kernels.decode_attention import Cut
 from engine.kernels.gemv import Joined, gemv
 from engine.kernels.one_row import one_row
+from engine.kernels.share_out import Cut
 from tests.engine.kernels.test_attention import CLOSE, DEVICE, DIM, DTYPE, PDL, Cache
 from tests.engine.kernels.test_products import EPS, random, weights
 
