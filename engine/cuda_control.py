@@ -119,11 +119,11 @@ def sizes(config: EngineConfig) -> list[Size]:
     slots = [1]
     while slots[-1] < rows:
         slots.append(min(slots[-1] * 2, rows))
-    most = max(config.chunk, config.burst) + rows
+    largest = max(config.chunk, config.burst)
     mixed = []
-    for total in _totals(most):
+    for total in _totals(largest + rows):
         mixed.append(Size(0, total))
-        if total - rows >= 16:
+        if total - rows >= min(16, largest):
             mixed.append(Size(rows, total - rows))
     return [Size(count, 0) for count in slots] + mixed
 

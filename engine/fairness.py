@@ -20,20 +20,22 @@ NEWS: Final = 0.1  # a finished reply's weight in the length that is expected of
 class FairShare:
     """What each key has been served, in tokens, among the keys that have requests now.
 
-    A newcomer starts at the least of those: it gains nothing from having been away. What a key was served is remembered
-    while it is away, for as long as it is above that least.
+    A newcomer starts where the others are on average, so it gains nothing from having been away, and however many
+    newcomers there are, whoever waits gets its turn. What a key was served is remembered while it is away, for as long
+    as it is above that start.
     """
 
     def __init__(self) -> None:
         self._served: dict[str, float] = {}
         self._active: dict[str, int] = {}  # requests of each key that are not finished
+        self._clock = 0.0  # what a key would have been served with equal shares all the time
 
     def __len__(self) -> int:
         return len(self._active)
 
     def enter(self, key: str) -> None:
         if key not in self._active:
-            self._served[key] = max(self._served.get(key, 0.0), self._least())
+            self._served[key] = max(self._served.get(key, 0.0), self._start())
             self._active[key] = 0
         self._active[key] += 1
 
@@ -42,19 +44,23 @@ class FairShare:
         if self._active[key]:
             return
         del self._active[key]
-        least = self._least()
-        away = (k for k in list(self._served) if k not in self._active and self._served[k] <= least)
-        for gone in away if self._active else list(self._served):
+        if not self._active:
+            self._served.clear()
+            self._clock = 0.0
+            return
+        start = self._start()
+        for gone in [k for k in self._served if k not in self._active and self._served[k] <= start]:
             del self._served[gone]
 
     def charge(self, key: str, tokens: float) -> None:
         self._served[key] += tokens
+        self._clock += tokens / len(self._active)
 
     def served(self, key: str) -> float:
         return self._served[key]
 
-    def _least(self) -> float:
-        return min((self._served[key] for key in self._active), default=0.0)
+    def _start(self) -> float:
+        return max(self._clock, min((self._served[key] for key in self._active), default=0.0))
 
 
 class Ahead:
@@ -83,8 +89,9 @@ class Ahead:
 class Fairness:
     """Both levels, and how long a reply is expected to get.
 
-    Clients of a tenant that are no more than `slack` tokens apart go by their arrival: one of them has paid for the
-    persona that all share, and need not wait a turn for it.
+    Clients of a tenant that are no more than `slack` tokens apart go by the rows they hold, then by arrival: one of
+    them has paid for the persona that all share, and need not wait a turn for it. A reply that had begun and lost its
+    row goes on before others of its tenant begin, unless its client holds another row.
     """
 
     def __init__(self, slack: float) -> None:
@@ -104,9 +111,11 @@ class Fairness:
         if not len(clients):
             del self._clients[request.tenant]
 
-    def charge(self, request: Request, tokens: float) -> None:
+    def charge(self, request: Request, tokens: float, *, shared: bool = False) -> None:
+        """`shared`: others of the tenant waited for it, so it is not the client's alone."""
         self._tenants.charge(request.tenant, tokens)
-        self._clients[request.tenant].charge(request.client, tokens)
+        if not shared:
+            self._clients[request.tenant].charge(request.client, tokens)
 
     def learn(self, length: int) -> None:
         """A reply of so many tokens has ended by itself."""
@@ -131,7 +140,10 @@ class Fairness:
         served = {client: shares.served(client) + ahead.of_client(tenant, client) for client in clients}
         near = min(served.values()) + self._slack
 
-        def clients_turn(client: str) -> tuple[float, int, int]:
-            return max(near, served[client]), rows.of_client(tenant, client), clients[client].id
+        def clients_turn(client: str) -> tuple[bool, float, int, int]:
+            head = clients[client]
+            others = rows.of_client(tenant, client) - (head.state is State.PREFILL)
+            stands_still = head.state is State.WAITING and len(head.tokens) > head.prompt and not others
+            return not stands_still, max(near, served[client]), others, head.id
 
         return clients[min(clients, key=clients_turn)]

@@ -21,6 +21,14 @@ from engine.queues import Queues
 from engine.request import FinishReason, Request, State
 
 
+@dataclass(frozen=True, slots=True)
+class _Loan:
+    """A turn for whoever computes what another waits for, for as many tokens as both have in common."""
+
+    to: Request
+    tokens: int
+
+
 @dataclass(slots=True)
 class _Draft:
     """The step being planned."""
@@ -32,7 +40,7 @@ class _Draft:
     skip: set[Request] = field(default_factory=set)  # cannot go on in this step
     stalled: set[Request] = field(default_factory=set)  # waits for a page that another request may compute in it
     ahead: Ahead | None = None  # what replies that run or begin in this step will still take, once anybody asks
-    lent: Request | None = None  # who computes what the last one waits for, and has its turn
+    loan: _Loan | None = None  # the turn of a request that waits for another
     preempted: bool = False
     full: bool = False  # someone found no room, so only those may still enter who hold no row at all
     closed: bool = False  # nobody may enter
@@ -59,7 +67,7 @@ class Scheduler:
         self._freed: list[int] = []  # rows that the runners have not been told about, and setups
         self._setups: list[RowSetup] = []
         self._rows, self._queues = Occupancy(rows), Queues()
-        self._fairness = Fairness(slack=chunk)
+        self._fairness = Fairness(slack=chunk - 1)
 
     @property
     def waiting(self) -> int:
@@ -135,18 +143,25 @@ class Scheduler:
 
     def _draft_chunks(self, draft: _Draft) -> None:
         granted = budget = self._pace.budget(len(draft.decode))
-        while budget > 0 and (request := self._next_prompt(draft)) is not None:
+        while budget > 0:
+            loan, draft.loan = draft.loan, None
+            if loan is not None and loan.to in draft.skip:
+                loan = None
+            request = loan.to if loan is not None else self._next_prompt(draft)
+            if request is None:
+                break
             if request.state is State.WAITING and not self._admit(draft, request):
                 draft.skip.add(request)
                 draft.full = True
                 draft.closed = self._rows.vacant  # it is pages that are short: let them gather for this one
                 continue
             end = len(request.tokens)
-            request.fed, count = self.cache.span(request.hold, request.fed, end, budget)
+            most = min(budget, loan.tokens) if loan is not None else budget
+            request.fed, count = self.cache.span(request.hold, request.fed, end, most)
             draft.skip.add(request)
             if count == 0:
                 draft.stalled.add(request)
-                draft.lent = self._computing(request)
+                draft.loan = self._loan(request)
                 continue
             draft.skip -= draft.stalled
             draft.stalled.clear()
@@ -159,16 +174,13 @@ class Scheduler:
             if len(request.tokens) == request.prompt:
                 request.computed += count
             self.totals.computed_tokens += count
-            self._fairness.charge(request, count)
+            self._fairness.charge(request, count, shared=loan is not None)
             if stop == end:
                 self._ahead(draft).add(request)
         self._pace.spent(len(draft.decode), granted - budget)
 
     def _next_prompt(self, draft: _Draft) -> Request | None:
         """The prompt that is next by fairness: one that runs already or the head of a queue that may still enter."""
-        lent, draft.lent = draft.lent, None
-        if lent is not None and lent not in draft.skip:
-            return lent
         heads: dict[str, dict[str, Request]] = {}
         for request in self._rows:
             if request.state is State.PREFILL and request not in draft.skip:
@@ -187,10 +199,16 @@ class Scheduler:
             draft.ahead = self._fairness.ahead(self._rows)
         return draft.ahead
 
-    def _computing(self, waiting: Request) -> Request | None:
-        """The request that computes the page `waiting` waits for."""
-        owner = waiting.hold.nodes[waiting.fed // self.cache.page].owner
-        return next((request for request in self._rows if request.hold is owner), None)
+    def _loan(self, waiting: Request) -> _Loan | None:
+        """The turn of a request whose next page another one computes."""
+        nodes, page = waiting.hold.nodes, self.cache.page
+        owner = nodes[waiting.fed // page].owner
+        for request in self._rows:
+            if request.hold is owner:
+                pairs = zip(nodes, request.hold.nodes, strict=False)
+                alike = next((n for n, (ours, theirs) in enumerate(pairs) if ours is not theirs), len(nodes))
+                return _Loan(request, min(alike, len(request.hold.nodes)) * page - request.fed)
+        return None
 
     def _admit(self, draft: _Draft, request: Request) -> bool:
         """Give a waiting request a row and pages, if need be by preempting one of those who hold several."""

@@ -133,6 +133,54 @@ def test_who_waits_for_a_persona_lends_its_turn_to_whoever_computes_it() -> None
     assert bench.scheduler.totals.computed_tokens == 96 + 4
 
 
+@pytest.mark.parametrize("level", ["tenant", "client"])
+def test_newcomers_without_end_do_not_starve_a_long_prompt(level: str) -> None:
+    """Every step brings another one, whose prompt would fill the step."""
+    bench = Bench(rows=4, chunk=16, pages=2000)
+
+    def newcomer(number: int) -> None:
+        name = {level: f"new{number}"}
+        bench.add([number % 7] * 16, SamplingParams(temperature=0.0, max_tokens=1), **name)
+
+    for number in range(10):
+        newcomer(number)
+    patient = bench.add([5] * 80, **{level: "patient"})
+    for number in range(10, 200):
+        newcomer(number)
+        bench.turn()
+        if patient.output:
+            break
+    assert patient.output
+
+
+def test_a_reply_that_lost_its_row_goes_on_before_others_of_its_tenant_begin() -> None:
+    bench = Bench(rows=4, chunk=64, pages=2000)
+    long = SamplingParams(temperature=0.0, max_tokens=120, ignore_eos=True)
+    talking = [bench.add([n % 7] * 20, long, client=f"m{n}", tenant="guild") for n in range(12)]
+    for _ in range(40):
+        bench.turn()
+    other = bench.add([1] * 10, SamplingParams(temperature=0.0, max_tokens=1), tenant="other")
+    bench.turn()
+    assert other.state is State.FINISHED
+    (stopped,) = (request for request in talking if request.state is State.WAITING and request.output)
+    said = len(stopped.output)
+    bench.turn()
+    bench.turn()
+    assert len(stopped.output) > said
+
+
+def test_a_lent_turn_ends_where_what_both_want_ends() -> None:
+    bench = Bench(rows=4, chunk=32, pages=512)
+    persona = [3] * 64
+    loud = bench.add([*persona, *[4] * 128], client="loud")
+    bench.turn()
+    quiet = bench.add([*persona, 5], client="quiet")
+    bench.turn()
+    assert loud.fed == 64
+    bench.turn()
+    assert quiet.output
+
+
 def test_decoding_goes_on_in_every_step_of_a_long_prefill() -> None:
     bench = Bench(rows=4, chunk=16)
     talking = bench.add([1] * 8, SamplingParams(temperature=0.0, max_tokens=60))

@@ -142,7 +142,9 @@ def test_narrow_weights_and_caches(
     ours.close()
 
 
-@pytest.mark.parametrize(("rows", "chunk", "burst"), [(32, 480, 2016), (1, 64, 0), (5, 40, 0), (100, 256, 0)])
+@pytest.mark.parametrize(
+    ("rows", "chunk", "burst"), [(32, 480, 2016), (1, 64, 0), (5, 40, 0), (100, 256, 0), (49, 15, 0), (120, 8, 0)]
+)
 def test_a_size_for_every_plan(rows: int, chunk: int, burst: int) -> None:
     found = sizes(config(max_batch=rows, chunk=chunk, burst=burst))
     assert max(size.slots for size in found if not size.tokens) == rows
