@@ -20,12 +20,14 @@ NEWS: Final = 0.1  # a finished reply's weight in the length that is expected of
 class FairShare:
     """What each key has been served, in tokens, among the keys that have requests now.
 
-    A newcomer starts where the others are on average, so it gains nothing from having been away, and however many
-    newcomers there are, whoever waits gets its turn. What a key was served is remembered while it is away, for as long
-    as it is above that start.
+    A newcomer starts at the least of those: it gains nothing from having been away. But no more than `lag` below what
+    equal shares would have given, or a stream of newcomers would hold the least where it is, and whoever is above it
+    would never have its turn. What a key was served is remembered while it is away, for as long as it is above that
+    start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lag: float) -> None:
+        self._lag = lag
         self._served: dict[str, float] = {}
         self._active: dict[str, int] = {}  # requests of each key that are not finished
         self._clock = 0.0  # what a key would have been served with equal shares all the time
@@ -60,7 +62,7 @@ class FairShare:
         return self._served[key]
 
     def _start(self) -> float:
-        return max(self._clock, min((self._served[key] for key in self._active), default=0.0))
+        return max(self._clock - self._lag, min((self._served[key] for key in self._active), default=0.0))
 
 
 class Ahead:
@@ -89,20 +91,22 @@ class Ahead:
 class Fairness:
     """Both levels, and how long a reply is expected to get.
 
-    Clients of a tenant that are no more than `slack` tokens apart go by the rows they hold, then by arrival: one of
-    them has paid for the persona that all share, and need not wait a turn for it. A reply that had begun and lost its
-    row goes on before others of its tenant begin, unless its client holds another row.
+    Clients of a tenant that are no more than `slack` tokens apart go by the rows they hold, by what has been computed
+    of their prompts, then by arrival: one of them has paid for the persona that all share, and need not wait a turn for
+    it. A reply that had begun and lost its row goes on before others of its tenant begin, unless its client holds
+    another row.
     """
 
-    def __init__(self, slack: float) -> None:
-        self._slack = slack
-        self._tenants = FairShare()
+    def __init__(self, *, slack: float, lag: float) -> None:
+        """Both in tokens; `lag` as for FairShare."""
+        self._slack, self._lag = slack, lag
+        self._tenants = FairShare(lag)
         self._clients: dict[str, FairShare] = {}
         self._length = math.inf  # until a reply has ended: as long as it may get
 
     def enter(self, request: Request) -> None:
         self._tenants.enter(request.tenant)
-        self._clients.setdefault(request.tenant, FairShare()).enter(request.client)
+        self._clients.setdefault(request.tenant, FairShare(self._lag)).enter(request.client)
 
     def leave(self, request: Request) -> None:
         self._tenants.leave(request.tenant)
@@ -140,10 +144,10 @@ class Fairness:
         served = {client: shares.served(client) + ahead.of_client(tenant, client) for client in clients}
         near = min(served.values()) + self._slack
 
-        def clients_turn(client: str) -> tuple[bool, float, int, int]:
+        def clients_turn(client: str) -> tuple[bool, float, int, int, int]:
             head = clients[client]
-            others = rows.of_client(tenant, client) - (head.state is State.PREFILL)
-            stands_still = head.state is State.WAITING and len(head.tokens) > head.prompt and not others
-            return not stands_still, max(near, served[client]), others, head.id
+            held = rows.of_client(tenant, client)
+            stands_still = head.state is State.WAITING and len(head.tokens) > head.prompt and not held
+            return not stands_still, max(near, served[client]), held, head.computed, head.id
 
         return clients[min(clients, key=clients_turn)]

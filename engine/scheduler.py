@@ -67,7 +67,7 @@ class Scheduler:
         self._freed: list[int] = []  # rows that the runners have not been told about, and setups
         self._setups: list[RowSetup] = []
         self._rows, self._queues = Occupancy(rows), Queues()
-        self._fairness = Fairness(slack=chunk - 1)
+        self._fairness = Fairness(slack=chunk - 1, lag=4 * chunk)
 
     @property
     def waiting(self) -> int:
