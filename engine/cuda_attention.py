@@ -49,7 +49,7 @@ class Attention:
         self._part_out, self._part_stat = floats(parts, self.head_dim), floats(parts, 2)
         self._share, self._part_own = floats(self.heads), floats(self.heads)
         self._counters = torch.zeros(samples * self.heads, dtype=torch.int32, device=config.device)
-        self._work = work_list(samples, max(2 * samples, _PROGRAMS), config.device)
+        self._work = work_list(Cut(target=max(2 * samples, _PROGRAMS)).most(samples), config.device)
         rope = torch.view_as_real(model.rope)
         self._cos, self._sin = rope[..., 0].contiguous(), rope[..., 1].contiguous()
         self.drop_pages()

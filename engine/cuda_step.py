@@ -73,7 +73,7 @@ class Step:
         sums = self.sums
         if sums is not None:
             sums.begin()
-        fused = self.ours and size.total <= FUSED_TOKENS
+        fused = self._ours and size.total <= FUSED_TOKENS
         if size.slots and not (fused and size.total == 1 and self._beside):
             self.attention.share_out(size, inputs, rows)
         if fused:
@@ -148,7 +148,7 @@ class Step:
 
     def _ends_small(self, size: Size, inputs: Inputs) -> bool:
         few = inputs.sample_rows.shape[0] <= FUSED_TOKENS < size.total
-        return few and self.ours
+        return few and self._ours
 
     def _end_small(self, block: Block, inputs: Inputs) -> None:
         """The rest of the last layer, for the tokens alone that something is sampled from."""
@@ -208,7 +208,7 @@ class Step:
         return delta
 
     @property
-    def ours(self) -> bool:
+    def _ours(self) -> bool:
         """Whether a few tokens go through our own products: on one rank, or where ranks share memory."""
         return self.alone or self.sums is not None
 

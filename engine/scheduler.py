@@ -4,12 +4,14 @@ A step decodes every row that can, and adds up to `chunk` prompt tokens, of one 
 prompts is fair at two levels, tenants first and then the clients of a tenant. A request that finds no row or no pages
 waits, unless its tenant (or, within the tenant, its client) holds no row at all while another holds several: then the
 latest request of whoever holds most is preempted. A preempted request keeps its output and returns to the front of its
-client's queue; its full pages stay in the trie, so that little has to be computed again.
+client's queue; its full pages stay in the trie, so that little has to be computed again. A request whose next page
+another one computes lends it its turn.
 
 The same calls in the same order give the same plans.
 """
 
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from engine.fairness import DECODE_WEIGHT, Ahead, Fairness
 from engine.kv_cache import Hold, KVCache
@@ -40,7 +42,6 @@ class _Draft:
     skip: set[Request] = field(default_factory=set)  # cannot go on in this step
     stalled: set[Request] = field(default_factory=set)  # waits for a page that another request may compute in it
     ahead: Ahead | None = None  # what replies that run or begin in this step will still take, once anybody asks
-    loan: _Loan | None = None  # the turn of a request that waits for another
     preempted: bool = False
     full: bool = False  # someone found no room, so only those may still enter who hold no row at all
     closed: bool = False  # nobody may enter
@@ -143,10 +144,9 @@ class Scheduler:
 
     def _draft_chunks(self, draft: _Draft) -> None:
         granted = budget = self._pace.budget(len(draft.decode))
+        offer: _Loan | None = None  # by the last request, which could not use its turn
         while budget > 0:
-            loan, draft.loan = draft.loan, None
-            if loan is not None and loan.to in draft.skip:
-                loan = None
+            loan, offer = offer, None
             request = loan.to if loan is not None else self._next_prompt(draft)
             if request is None:
                 break
@@ -161,7 +161,7 @@ class Scheduler:
             draft.skip.add(request)
             if count == 0:
                 draft.stalled.add(request)
-                draft.loan = self._loan(request)
+                offer = self._loan(draft, request)
                 continue
             draft.skip -= draft.stalled
             draft.stalled.clear()
@@ -199,15 +199,15 @@ class Scheduler:
             draft.ahead = self._fairness.ahead(self._rows)
         return draft.ahead
 
-    def _loan(self, waiting: Request) -> _Loan | None:
-        """The turn of a request whose next page another one computes."""
+    def _loan(self, draft: _Draft, waiting: Request) -> _Loan | None:
+        """The turn of a request whose next page another one computes, if that one can still go on in this step."""
         nodes, page = waiting.hold.nodes, self.cache.page
         owner = nodes[waiting.fed // page].owner
         for request in self._rows:
-            if request.hold is owner:
+            if request.hold is owner and request not in draft.skip:
                 pairs = zip(nodes, request.hold.nodes, strict=False)
-                alike = next((n for n, (ours, theirs) in enumerate(pairs) if ours is not theirs), len(nodes))
-                return _Loan(request, min(alike, len(request.hold.nodes)) * page - request.fed)
+                alike = sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
+                return _Loan(request, alike * page - request.fed)
         return None
 
     def _admit(self, draft: _Draft, request: Request) -> bool:

@@ -3,8 +3,9 @@
 The rule all kernels here keep: whatever an earlier kernel wrote is read, and anything at all is written, after `wait`;
 `release` comes after `wait`. So when a kernel starts, everything up to its predecessor's predecessor is complete, and
 weights, page tables and the cached keys of earlier steps may be fetched at once. One exception leans on just that: the
-values' programs in `one_row.py` need nothing of the kernel before them, and do not wait. Without the feature,
-and in Triton's interpreter, PDL is False and both are nothing.
+values' programs in `one_row.py` need nothing of the kernel before them, and do not wait. A program that finds nothing
+to do may leave without waiting, as long as another of its kernel does wait. Without the feature, and in Triton's
+interpreter, PDL is False and both are nothing.
 """
 
 from __future__ import annotations

@@ -72,9 +72,9 @@ class Cut:
         return slots + self.target * 3 // 2
 
 
-def work_list(slots: int, target: int, device: torch.device) -> torch.Tensor:
-    """Memory for the parts of a step."""
-    return torch.zeros(HEAD + ITEM * (slots + target * 3 // 2), dtype=torch.int32, device=device)
+def work_list(parts: int, device: torch.device) -> torch.Tensor:
+    """Memory for so many parts."""
+    return torch.zeros(HEAD + ITEM * parts, dtype=torch.int32, device=device)
 
 
 def share_out(

@@ -7,7 +7,7 @@ from engine.kernels import twins
 from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.decode_attention import decode_attention
 from engine.kernels.pdl import supported
-from engine.kernels.share_out import MOST_PARTS, Cut, share_out, work_list
+from engine.kernels.share_out import HEAD, ITEM, MOST_PARTS, Cut, share_out, work_list
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PDL = supported(DEVICE)
@@ -76,11 +76,9 @@ def test_decode(
     new = qkv(4, heads, kv_heads)
     out = torch.full((4, heads * DIM), torch.nan, dtype=DTYPE, device=DEVICE)
     counters = torch.zeros(4 * kv_heads, dtype=torch.int32, device=DEVICE)
-    cut, slot_rows = (
-        Cut(target, tile=16, least=least, lanes=lanes),
-        torch.tensor(rows, dtype=torch.int32, device=DEVICE),
-    )
-    work, parts = work_list(4, target, DEVICE), 4 * heads * MOST_PARTS
+    slot_rows = torch.tensor(rows, dtype=torch.int32, device=DEVICE)
+    cut = Cut(target, tile=16, least=least, lanes=lanes)
+    work, parts = work_list(cut.most(4), DEVICE), 4 * heads * MOST_PARTS
     share_out(slot_rows, positions, work, cut=cut, pdl=PDL)
     decode_attention(
         new, k, v, work, slot_rows, positions, ours.tables, ours.cos, ours.sin, out,
@@ -115,10 +113,10 @@ def test_contexts_are_shared_out(lengths: list[int | None], target: int, parts: 
     """Each slot's parts cover its context once, without gaps; no part is longer than a fair share."""
     rows = torch.tensor([-1 if length is None else 3 - slot for slot, length in enumerate(lengths)], dtype=torch.int32)
     positions = torch.tensor([length or 0 for length in reversed(lengths)], dtype=torch.int32)
-    work = work_list(4, target, DEVICE)
-    work.fill_(-9)
-    share_out(rows.to(DEVICE), positions.to(DEVICE), work, cut=Cut(target, tile=16), pdl=PDL)
-    count, items = int(work[0]), work[4:].view(-1, 4).tolist()
+    cut = Cut(target, tile=16)
+    work = work_list(cut.most(4), DEVICE).fill_(-9)
+    share_out(rows.to(DEVICE), positions.to(DEVICE), work, cut=cut, pdl=PDL)
+    count, items = int(work[0]), work[HEAD:].view(-1, ITEM).tolist()
     assert count == sum(parts)
     assert items[count:] == [[-9] * 4] * (len(items) - count)
     assert count <= len(items)
