@@ -50,8 +50,8 @@ def run() -> None:
         )
     import asyncio
 
-    from bot.lifecycle import serve
     from bot.log import configure_log
+    from bot.services import serve
 
     configure_log(settings)
     sys.setswitchinterval(SWITCH_INTERVAL)
@@ -67,7 +67,7 @@ def chat(
     """Talk in the terminal, as any member of any guild."""
     settings = _settings()
     from bot.log import configure_log
-    from bot.terminal import chat_in_terminal
+    from bot.terminal.commands import chat_in_terminal
 
     configure_log(settings, level=settings.log_level if settings.log_level in {"DEBUG", "ERROR"} else "ERROR")
     try:
@@ -79,7 +79,7 @@ def chat(
 @persona_app.command("show")
 def persona_show(guild: Guild = 0, user: OneUser = None) -> None:
     """Show the persona in force."""
-    from bot.terminal import show_persona
+    from bot.terminal.commands import show_persona
 
     show_persona(_settings(), guild, user)
 
@@ -92,7 +92,7 @@ def persona_set(
     name: Annotated[str, typer.Option(help="What to call it.")] = "",
 ) -> None:
     """Give the bot another persona."""
-    from bot.terminal import set_persona
+    from bot.terminal.commands import set_persona
 
     text = sys.stdin.buffer.read().decode(errors="replace") if prompt == "-" else prompt
     set_persona(_settings(), guild, user, text, name)
@@ -101,7 +101,7 @@ def persona_set(
 @persona_app.command("clear")
 def persona_clear(guild: Guild = 0, user: OneUser = None) -> None:
     """Go back to the persona that applies without this one."""
-    from bot.terminal import clear_persona
+    from bot.terminal.commands import clear_persona
 
     clear_persona(_settings(), guild, user)
 
@@ -109,7 +109,7 @@ def persona_clear(guild: Guild = 0, user: OneUser = None) -> None:
 @app.command()
 def doctor() -> None:
     """Check settings, database, engine and token, and say what is wrong."""
-    from bot.doctor import examine
+    from bot.terminal.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)
 
@@ -117,7 +117,7 @@ def doctor() -> None:
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def db(ctx: typer.Context) -> None:
     """Look into the database, check it, move it."""
-    from bot.inspect import db_app
+    from bot.terminal.db_commands import db_app
 
     _hand_over(db_app, ctx)
 
@@ -125,7 +125,7 @@ def db(ctx: typer.Context) -> None:
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def cleanup(ctx: typer.Context) -> None:
     """End idle dialogs and purge old ones now; --dry-run only tells."""
-    from bot.inspect import cleanup_command
+    from bot.terminal.db_commands import cleanup_command
 
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command()(cleanup_command)

@@ -2,7 +2,7 @@
 
 import sys
 
-from engine.launch import run
+from engine.server.launch import run
 
 if __name__ == "__main__":
     run(sys.argv[1:])

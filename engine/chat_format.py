@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Protocol, TypedDict
 
 from engine.checkpoint.spec import ModelSpec
 from engine.errors import ConfigError, InvalidDialog
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.base import Tokenizer
 
 _TAGS = re.compile(r"\[/?INST\]|<</?SYS>>")
 

@@ -11,8 +11,8 @@ from typing import Final
 import torch
 
 from engine.checkpoint import ModelSpec
-from engine.cpu_products import fast_bytes, fast_nibbles
 from engine.errors import ConfigError
+from engine.layers.cpu_linear import fast_bytes, fast_nibbles
 
 PAGE: Final = 16
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

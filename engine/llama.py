@@ -19,9 +19,9 @@ from engine.chat_format import ChatFormat, chat_format, special_tags_in
 from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.errors import ConfigError, EngineError, InvalidDialog, PromptTooLong
-from engine.lockstep import Lockstep
-from engine.request import SamplingParams
-from engine.tokenizer import Tokenizer as AnyTokenizer
+from engine.offline import Lockstep
+from engine.scheduler.request import SamplingParams
+from engine.tokenizers.base import Tokenizer as AnyTokenizer
 
 PATIENCE = 1800.0  # seconds that a rank waits for the others: between two calls a script may do anything
 

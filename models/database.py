@@ -17,11 +17,11 @@ import aiosqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from models.codec import TextCodec
+from models.aiosqlite_adapter import uninterrupted
+from models.driver_errors import is_transient, is_unavailable, unavailable
+from models.encryption import TextCodec
 from models.engines import POSTGRES_POOL, READERS, postgres_async_engine, sqlite_async_engine
-from models.failures import is_transient, is_unavailable, unavailable
-from models.owner import close_owner, new_owner
-from models.patience import uninterrupted
+from models.process_owner import close_owner, new_owner
 from models.urls import async_url
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from models.patience import PatientConnection, connect
+from models.aiosqlite_adapter import PatientConnection, connect
 
 READERS = 4
 # Few: a chat holds one for milliseconds, and more of them would only take the event loop from each other.

@@ -16,9 +16,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from models.driver_errors import unavailable
 from models.engines import sync_engine
 from models.errors import DatabaseError, DatabaseUnavailable, ForeignDatabase, RevisionError
-from models.failures import unavailable
 from models.urls import sqlite_path, sync_url
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,4 +1,4 @@
-"""What the README and .env.example say of the settings, the files and the commands is what there is."""
+"""The README and .env.example list the settings, folders and make targets that exist."""
 
 import re
 from pathlib import Path
@@ -26,16 +26,11 @@ def test_every_setting_is_in_the_example():
     assert listed == {name.upper() for name in Settings.model_fields}
 
 
-def test_every_module_is_in_the_tree():
-    tree = between("tree")
-    folders = ("bot", "engine", "models", "migrations")
-    modules = {path for folder in folders for path in (ROOT / folder).rglob("*.py") if "versions" not in path.parts}
-    missing = sorted(
-        str(path.relative_to(ROOT))
-        for path in modules
-        if path.name not in {"__init__.py", "__main__.py"} and not re.search(rf"(?<![\w]){re.escape(path.name)}", tree)
-    )
-    assert missing == []
+def test_the_tree_names_every_folder_and_no_other():
+    named = set(re.findall(r"(?<![\w/])([a-z_]+)/", between("tree")))
+    top = {path for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    packages = {path.parent.name for folder in top for path in folder.rglob("__init__.py")}
+    assert named - {"tests", "fakes", "golden", "docs"} == packages - {"versions"}
 
 
 def test_every_make_target_it_names_exists():

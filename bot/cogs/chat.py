@@ -7,12 +7,12 @@ import structlog
 from discord import app_commands
 from discord.ui import Button, View
 
-from bot.chat import ChatReply, ChatRequest
-from bot.cogs._delivery import NO_MENTIONS, InteractionSurface, acknowledge
-from bot.cogs._gate import Action, authorise
-from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction, Parts, key_of, roles_of
-from bot.crash import crash_point
-from bot.reply import ReplyGone, StreamedReply
+from bot.chat.service import ChatReply, ChatRequest
+from bot.discord_app.context import ANYWHERE, INSTALLED, Interaction, Parts, key_of, roles_of
+from bot.discord_app.delivery import NO_MENTIONS, InteractionSurface, acknowledge
+from bot.discord_app.permissions import Action, authorise
+from bot.discord_app.streamed_reply import ReplyGone, StreamedReply
+from bot.failpoint import crash_point
 from models.types import DIRECT_MESSAGES, GuildSettings
 
 log = structlog.get_logger(__name__)
@@ -97,7 +97,7 @@ def stop_view(interaction: Interaction) -> View:
             label="Stop", emoji="\N{BLACK SQUARE FOR STOP}", custom_id=f"stop:{interaction.user.id}:{interaction.id}"
         )
     )
-    view.stop()  # discord.py need not keep it: `bot.app` serves every button by its custom id
+    view.stop()  # discord.py need not keep it: `bot.discord_app.client` serves every button by its custom id
     return view
 
 

@@ -10,11 +10,11 @@ import discord
 from discord import Permissions, app_commands
 from discord.app_commands import AppCommandChannel, AppCommandThread, Range, Transform
 
-from bot.cogs._config_text import CHANGED_SCOPE, settings_text
-from bot.cogs._delivery import acknowledge
-from bot.cogs._parts import IN_GUILDS, INSTALLED, Interaction, Parts, answer
+from bot.cogs.config_text import CHANGED_SCOPE, settings_text
+from bot.discord_app.context import IN_GUILDS, INSTALLED, Interaction, Parts, answer
+from bot.discord_app.delivery import acknowledge
 from bot.errors import BotError
-from bot.guilds import Change
+from bot.guilds.settings_cache import Change
 from models.types import DialogScope, GuildSettings, RolePolicy
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from discord import app_commands
 
-from bot.cogs._delivery import NO_MENTIONS
-from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction
+from bot.discord_app.context import ANYWHERE, INSTALLED, Interaction
+from bot.discord_app.delivery import NO_MENTIONS
 
 _EVERYBODY = """\
 **/chat** `message` – talk to me; with `private: True` only you see the answer

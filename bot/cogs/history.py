@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from discord import app_commands
 
-from bot.chat import UNDO_WITHIN
-from bot.cogs._delivery import acknowledge
-from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction, Parts, answer, conversation
+from bot.chat.service import UNDO_WITHIN
+from bot.discord_app.context import ANYWHERE, INSTALLED, Interaction, Parts, answer, conversation
+from bot.discord_app.delivery import acknowledge
 
 _MINUTES = round(UNDO_WITHIN.total_seconds() / 60)
 _UNDONE = "Our conversation goes on where it was before the reset."

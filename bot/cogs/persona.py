@@ -8,9 +8,9 @@ from typing import Literal
 from discord import Permissions, app_commands
 from discord.utils import escape_markdown
 
-from bot.cogs._delivery import acknowledge
-from bot.cogs._parts import ANYWHERE, IN_GUILDS, INSTALLED, Interaction, Parts, answer, key_of
-from bot.cogs._persona_modal import fields, persona_modal
+from bot.cogs.persona_modal import fields, persona_modal
+from bot.discord_app.context import ANYWHERE, IN_GUILDS, INSTALLED, Interaction, Parts, answer, key_of
+from bot.discord_app.delivery import acknowledge
 from bot.errors import BotError, DatabaseUnavailable
 from models.types import PersonaText, PersonaVersionInfo
 

@@ -8,8 +8,8 @@ import discord
 from discord import app_commands
 from discord.ui import Button, View
 
-from bot.cogs._delivery import NO_MENTIONS, acknowledge
-from bot.cogs._parts import ANYWHERE, INSTALLED, Interaction, Parts, answer
+from bot.discord_app.context import ANYWHERE, INSTALLED, Interaction, Parts, answer
+from bot.discord_app.delivery import NO_MENTIONS, acknowledge
 from bot.errors import BotError
 from bot.storage import shown_errors
 
@@ -69,7 +69,7 @@ class PrivacyCommands(app_commands.Group):
                 label="Delete everything", style=discord.ButtonStyle.danger, custom_id=f"privacy:{interaction.user.id}"
             )
         )
-        view.stop()  # served by its custom id; see `bot.app`
+        view.stop()  # served by its custom id; see `bot.discord_app.client`
         await interaction.response.send_message(_ASK, view=view, ephemeral=True, allowed_mentions=NO_MENTIONS)
 
     @app_commands.command(name="optout", description="Talk to me without being remembered: I store nothing of it.")

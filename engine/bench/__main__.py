@@ -20,10 +20,10 @@ from engine.bench.drive import Client, Record, Sampling, at_once, closed_loop, q
 from engine.bench.http import Http
 from engine.bench.local import Local, TimedEngine
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
-from engine.boot import settle
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.core import follow
+from engine.core.engine_core import follow
+from engine.core.worker import settle
 
 WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6", "W6b", "cpu")
 HUMAN = Sampling(0.6, 0.9)

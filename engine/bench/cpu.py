@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.attention import DenseAttend
 from engine.bench import trace
 from engine.bench.drive import Sampling, at_once
 from engine.bench.local import Local, TimedEngine
 from engine.bench.loss import compare, read_texts
-from engine.boot import load_packed
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.native.build import library
+from engine.core.worker import load_packed
+from engine.layers.paged_attention import DenseAttend
+from engine.runner.cpu.build import library
 
 WIDTHS = ("none", "int8", "int4")
 RUNS = 5

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 
 from engine.bench.drive import Sampling
 from engine.config import EngineConfig
-from engine.core import Engine, SamplingParams
-from engine.loop import Turn
-from engine.request import Request
-from engine.scheduler import Scheduler
+from engine.core.engine_core import Engine, SamplingParams
+from engine.core.step_loop import Turn
+from engine.scheduler.request import Request
+from engine.scheduler.scheduler import Scheduler
 
 
 class TimedEngine(Engine):

@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.attention import DenseAttend
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.kernels.twins import kept
-from engine.load import load_model
-from engine.memory import kv_storage
-from engine.model import Block, Transformer
-from engine.plan import Chunk, Plan, RowSetup
-from engine.quantize import Packed, pack_block, unfold
+from engine.kernels.reference import kept
+from engine.layers.paged_attention import DenseAttend
+from engine.model.loader import load_model
+from engine.model.quantization import Packed, pack_block, unfold
+from engine.model.transformer import Block, Transformer
+from engine.runner.memory import kv_storage
+from engine.scheduler.step_plan import Chunk, Plan, RowSetup
 
 PROMPT = 160  # tokens of the step before the single ones: enough for the products of many tokens
 WAYS = {
@@ -125,7 +125,7 @@ def through_kernels(
     config: EngineConfig, model: Transformer, texts: list[list[int]], prompt: int = PROMPT
 ) -> list[Tensor]:
     """The same from the prompt's last token on."""
-    from engine.cuda_runner import CudaRunner  # needs Triton
+    from engine.runner.cuda.cuda_runner import CudaRunner  # needs Triton
 
     class Told(CudaRunner):
         """Feeds its only row what it is told instead of what it has sampled."""

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from engine.kernels.dequantize import unfold
+from engine.kernels.gemm_configs import narrow_cut, narrow_gemv_cut, token_block
 from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Tiling, matmul
-from engine.kernels.narrow_gemv import narrow_gemv
 from engine.kernels.pdl import supported
-from engine.kernels.products import narrow_cut, narrow_gemv_cut, token_block
-from engine.kernels.unfold import unfold
-from engine.quantize import Packed, lines_of
+from engine.kernels.quantized_gemv import narrow_gemv
+from engine.model.quantization import Packed, lines_of
 
 Run = Callable[[Packed], object]
 SHAPES = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from engine.checkpoint import ModelSpec
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.base import Tokenizer
 
 SHAPES = {
     "7b": (4096, 32, 32, 32, 11008),

@@ -16,12 +16,12 @@ import torch
 
 from engine.bench.__main__ import emit, today
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
-from engine.boot import load_packed
 from engine.config import EngineConfig, resolve
-from engine.cuda_runner import CudaRunner
-from engine.cuda_sums import Sums
-from engine.plan import Chunk, Plan, RowSetup
-from engine.ranks import connect
+from engine.core.worker import load_packed
+from engine.distributed.communicator import connect
+from engine.runner.cuda.collectives import Sums
+from engine.runner.cuda.cuda_runner import CudaRunner
+from engine.scheduler.step_plan import Chunk, Plan, RowSetup
 
 STEPS, TIMES = 40, 3
 PAGES = 100  # of each row

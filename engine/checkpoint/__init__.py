@@ -6,9 +6,9 @@ weights, and answers with a `Checkpoint`. Knows nothing of ranks or devices: cal
 
 from pathlib import Path
 
-from engine.checkpoint.gguf import default_model, open_gguf
-from engine.checkpoint.gguf_file import is_gguf
-from engine.checkpoint.huggingface import open_huggingface
+from engine.checkpoint.gguf.checkpoint import default_model, open_gguf
+from engine.checkpoint.gguf.container import is_gguf
+from engine.checkpoint.huggingface.checkpoint import open_huggingface
 from engine.checkpoint.meta import open_meta
 from engine.checkpoint.spec import Chat, Checkpoint, ModelSpec, RopeScaling, tensor_shapes
 from engine.errors import ConfigError

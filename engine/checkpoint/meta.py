@@ -17,7 +17,7 @@ from engine.checkpoint.pickled import locate, read_shard
 from engine.checkpoint.spec import Chat, ModelSpec, RopeScaling, tensor_shapes
 from engine.checkpoint.store import Part, Stored, StoredCheckpoint
 from engine.errors import ConfigError
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.base import Tokenizer
 from engine.tokenizers.sentencepiece import SentencePieceTokenizer
 from engine.tokenizers.tiktoken import TiktokenTokenizer, looks_like_tiktoken
 

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.base import Tokenizer
 
 Format = Literal["meta", "huggingface", "gguf"]
 Chat = Literal["llama2", "llama3", "chatml", "mistral"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.checkpoint.reading import Extent, FileReader
 from engine.checkpoint.spec import ModelSpec, tensor_shapes
 from engine.errors import ConfigError
-from engine.tokenizer import Tokenizer
+from engine.tokenizers.base import Tokenizer
 
 _GROUP = 16 << 20  # weights reordered at a time
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from engine.kernels.decode_attention import LOG2E, rotate
-from engine.kernels.narrow_kv import narrowed, scales_at, upper_half
+from engine.kernels.kv_quantization import narrowed, scales_at, upper_half
 from engine.kernels.pdl import release, wait
 
 

@@ -12,9 +12,9 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.narrow_kv import narrowed, scales_at, upper_half
+from engine.kernels.kv_quantization import narrowed, scales_at, upper_half
 from engine.kernels.pdl import release, wait
-from engine.kernels.share_out import HEAD, ITEM, MOST_PARTS, Cut
+from engine.kernels.split_kv import HEAD, ITEM, MOST_PARTS, Cut
 
 
 @triton.jit

@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.exchange import packet
+from engine.kernels.all_reduce import packet
 from engine.kernels.pdl import release, wait
 
 

@@ -4,8 +4,8 @@ The weights' rows are the matrix unit's long side and the tokens its short one. 
 all programs are resident at once; the last to arrive sums the parts in a fixed order, so results do not depend on
 timing. The RMS norm around a residual sum costs nothing: the writer of the residual stream `h` also stores h·gain
 (`scaled`) and its tile's sums of squares, and the next product multiplies its result by the tokens' RMS factors.
-Packed weights (`engine.quantize`) are taken apart on their way to the matrix unit. Buffers hold at least BM rows; rows
-past the live tokens may hold anything.
+Packed weights (`engine.model.quantization`) are taken apart on their way to the matrix unit. Buffers hold at least BM
+rows; rows past the live tokens may hold anything.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from engine.kernels.dequantize import factor_of, offset_of, part_of
 from engine.kernels.pdl import release, wait
-from engine.kernels.unfold import factor_of, offset_of, part_of
-from engine.quantize import Packed
+from engine.model.quantization import Packed
 
 PLAIN, SILU, RESIDUAL = 0, 1, 2
 

@@ -1,1 +1,1 @@
-"""The vocabularies that checkpoints come with, each behind `engine.tokenizer.Tokenizer`."""
+"""The vocabularies that checkpoints come with, each behind `engine.tokenizers.base.Tokenizer`."""

@@ -13,7 +13,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
 
 from engine.errors import ConfigError
-from engine.tokenizer import DecodeRules, decode_all
+from engine.tokenizers.base import DecodeRules, decode_all
 from engine.tokenizers.ordinary import encode_ordinary
 
 # Llama 3's way of cutting text before merging, a constant of its vocabulary.

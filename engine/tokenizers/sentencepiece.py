@@ -11,7 +11,7 @@ from pathlib import Path
 import sentencepiece
 
 from engine.errors import ConfigError
-from engine.tokenizer import DecodeRules, decode_all
+from engine.tokenizers.base import DecodeRules, decode_all
 from engine.tokenizers.ordinary import encode_ordinary, looks_like_control
 
 _WORD_START = "\u2581"  # SentencePiece's mark for the space before a word

@@ -8,7 +8,7 @@ from pathlib import Path
 import tiktoken
 
 from engine.errors import ConfigError
-from engine.tokenizer import DecodeRules, decode_all
+from engine.tokenizers.base import DecodeRules, decode_all
 from engine.tokenizers.bpe import LLAMA3_WORDS
 from engine.tokenizers.ordinary import valid_unicode
 

@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer as Library
 
 from engine.errors import ConfigError
-from engine.tokenizer import DecodeRules
+from engine.tokenizers.base import DecodeRules
 from engine.tokenizers.bpe import BpeTokenizer, byte_alphabet, bytes_of
 from engine.tokenizers.ordinary import looks_like_control
 

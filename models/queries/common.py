@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.codec import TextCodec
+from models.encryption import TextCodec
 from models.tables import Base, Dialog, Guild, User
 from models.types import DialogKey
 

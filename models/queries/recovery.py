@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.owner import is_dead
+from models.process_owner import is_dead
 from models.queries.scope import across_tenants
 from models.tables import Turn
 from models.types import CutOffReply

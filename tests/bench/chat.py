@@ -29,7 +29,7 @@ import aiohttp
 
 from models.migrate import upgrade
 from tests.discord.harness import BotProcess
-from tests.fake_discord import FakeDiscord, Guild, Interaction, User
+from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, User
 
 LOOK = 0.005  # seconds between looks at a reply
 PATIENCE = 300.0

@@ -28,11 +28,11 @@ sys.path.insert(0, str(ROOT))
 
 from sqlalchemy import Engine, insert, text  # noqa: E402
 
-from bot.privacy import PrivacyService  # noqa: E402
+from bot.guilds.privacy import PrivacyService  # noqa: E402
 from models import queries  # noqa: E402
-from models.cleanup import clean  # noqa: E402
 from models.database import Database  # noqa: E402
 from models.engines import sync_engine  # noqa: E402
+from models.maintenance.cleanup import clean  # noqa: E402
 from models.migrate import upgrade  # noqa: E402
 from models.queries.retention import Limits  # noqa: E402
 from models.tables import Base, Dialog, Guild, Turn, User  # noqa: E402

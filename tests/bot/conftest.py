@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bot.chat import ChatService
-from bot.engine import EngineClient
+from bot.chat.service import ChatService
+from bot.engine_client.client import EngineClient
 from bot.settings import Settings
 from models.database import Database
-from tests.bot.chat_kit import MakeChat
-from tests.fake_engine import FakeEngine
+from tests.bot.chat.chat_kit import MakeChat
+from tests.fakes.engine import FakeEngine
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from tests.discord.harness import World, world
-from tests.fake_discord import Interaction
+from tests.fakes.discord.server import Interaction
 
 OWN_ENGINE = {"ENGINE_URL": "", "TEMPERATURE": "0", "MAX_REPLY_TOKENS": "400", "REPLY_TIMEOUT": "60"}
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.fake_discord import FakeDiscord, Guild, Interaction, Place, User
-from tests.fake_engine import FakeEngine
+from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, Place, User
+from tests.fakes.engine import FakeEngine
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "bot", "run")

@@ -10,7 +10,7 @@ from models.database import Database
 from models.queries import audit_log
 from models.types import AuditRecord, DialogKey
 from tests.discord.harness import World
-from tests.fake_discord import Guild, Interaction
+from tests.fakes.discord.server import Guild, Interaction
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -18,8 +18,8 @@ from sqlalchemy import text
 
 from models.database import Database
 from tests.discord.harness import World, world
-from tests.fake_discord import Interaction
-from tests.fake_engine import Script
+from tests.fakes.discord.server import Interaction
+from tests.fakes.engine import Script
 
 CUT_OFF = "I was restarted while I was writing this answer. Please ask again."
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.fake_discord import FakeDiscord, Guild, Interaction, User
+from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, User
 
 PLAIN = {"content": "Hello", "allowed_mentions": {"parse": []}}
 

@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from tests.discord.harness import World
-from tests.fake_discord import Interaction
+from tests.fakes.discord.server import Interaction
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from bot.splitting import LIMIT
+from bot.discord_app.message_split import LIMIT
 from tests.discord.harness import World
-from tests.fake_discord import Interaction
+from tests.fakes.discord.server import Interaction
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.discord.harness import BotProcess, World, world
-from tests.fake_discord import FakeDiscord
-from tests.fake_engine import Script
+from tests.fakes.discord.server import FakeDiscord
+from tests.fakes.engine import Script
 
 
 @pytest.fixture

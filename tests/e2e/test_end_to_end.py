@@ -18,8 +18,8 @@ import pytest_asyncio
 from engine.chat_format import Message, chat_format
 from engine.checkpoint import open_checkpoint
 from tests.discord.harness import BotProcess, World
-from tests.fake_discord import FakeDiscord, Guild, Interaction, User
-from tests.fake_engine import FakeEngine
+from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, User
+from tests.fakes.engine import FakeEngine
 
 PATIENCE = 90.0
 
@@ -76,7 +76,7 @@ def is_engine(pid: int) -> bool:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"engine" in words and b"--model" in words and b"bot.guard" not in words
+    return b"engine" in words and b"--model" in words and b"bot.engine_process.guard" not in words
 
 
 def turns(here: World, user: User) -> list[tuple[str, str, int]]:

@@ -10,13 +10,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from engine.boot import load_packed
 from engine.checkpoint import open_checkpoint
 from engine.config import resolve
-from engine.plan import Chunk, Plan, RowSetup
-from engine.ranks import connect
-from engine.runner import AnyRunner, make_runner
-from engine.torch_runner import TorchRunner
+from engine.core.worker import load_packed
+from engine.distributed.communicator import connect
+from engine.runner.base import AnyRunner, make_runner
+from engine.runner.torch_runner import TorchRunner
+from engine.scheduler.step_plan import Chunk, Plan, RowSetup
 
 LENGTHS = (1, 9, 70, 300)
 FED = 5  # what every row decodes next, as the ids that two runs sample may differ
@@ -55,15 +55,15 @@ def spy(plain: bool) -> list[torch.Tensor]:
     """All logits that a step samples from, from now on."""
     seen: list[torch.Tensor] = []
     if not plain:
-        from engine import cuda_step
+        from engine.runner.cuda import forward
 
-        sample = cuda_step.sample
+        sample = forward.sample
 
         def sample_seen(logits: torch.Tensor, rows: torch.Tensor, *rest: object, **more: object) -> object:
             seen.append(logits[rows >= 0].float().cpu())
             return sample(logits, rows, *rest, **more)  # type: ignore[arg-type]
 
-        cuda_step.sample = sample_seen  # type: ignore[assignment]
+        forward.sample = sample_seen  # type: ignore[assignment]
     else:
         untold = TorchRunner._sample
 

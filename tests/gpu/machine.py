@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.engine.serve.process import ROOT
+from tests.engine.server.process import ROOT
 
 REHEARSAL = os.environ.get("GUILDLLAMA_REHEARSAL") == "1"
 DEVICE = "cpu" if REHEARSAL else "cuda"

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from tests.engine.serve.process import ask
+from tests.engine.server.process import ask
 
 LENGTH = 64
 WORDS = ["the", "sea", "is", "calm", "tonight", "and", "ships", "lie", "at", "anchor", "while", "we", "talk"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.engine.serve.process import EngineProcess, ask
+from tests.engine.server.process import EngineProcess, ask
 from tests.gpu import machine
 from tests.gpu.replies import greedy_replies
 

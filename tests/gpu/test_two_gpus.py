@@ -13,8 +13,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.engine.core.world import World
-from tests.engine.serve.process import EngineProcess, alive, ask, children
+from tests.engine.distributed.world import World
+from tests.engine.server.process import EngineProcess, alive, ask, children
 from tests.gpu import machine
 from tests.gpu.load import Load
 from tests.gpu.replies import greedy_replies

@@ -6,9 +6,9 @@ from pytest_alembic import tests
 from pytest_alembic.runner import MigrationContext
 from sqlalchemy import inspect, text
 
-from models.comments import FORBIDDEN
 from models.engines import sync_engine
 from models.migrate import upgrade
+from models.sqlite_comments import FORBIDDEN
 from models.tables import Base
 from models.urls import sync_url
 

@@ -12,7 +12,7 @@ import random
 import sys
 from datetime import UTC, datetime
 
-from bot.crash import crash_point
+from bot.failpoint import crash_point
 from models import queries
 from models.database import Database
 from models.types import DialogKey, TurnResult

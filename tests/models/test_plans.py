@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, event, text
 
 from models import queries
-from models.cleanup import clean
 from models.database import Database
+from models.maintenance.cleanup import clean
 from models.queries.retention import Limits
 from models.types import DialogKey, TurnResult
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 import models.queries
-from bot.privacy import PrivacyService
+from bot.guilds.privacy import PrivacyService
 from models import queries
 from models.database import Database
 from models.errors import DuplicateInteraction

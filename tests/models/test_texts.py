@@ -10,10 +10,10 @@ from cryptography.fernet import Fernet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bot.dialog import clean_text
+from bot.chat.prompt import clean_text
 from models import queries
-from models.codec import TextCodec
 from models.database import Database
+from models.encryption import TextCodec
 from models.types import DialogKey, TurnResult
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.core import Engine, EngineDead, Generation, GenerationFailed, SamplingParams
+from engine.core.engine_core import Engine, EngineDead, Generation, GenerationFailed, SamplingParams
 from engine.errors import Busy, ConfigError, EngineError, PromptTooLong
-from engine.load import load_model
-from engine.memory import fit_pages
-from engine.plan import Plan
-from engine.sampling import sample
-from engine.torch_runner import TorchRunner, TorchTicket
-from tests.engine.core.rank_worker import all_logits
-from tests.engine.core.tiny import VOCAB, write_checkpoint
+from engine.layers.sampler import sample
+from engine.model.loader import load_model
+from engine.runner.memory import fit_pages
+from engine.runner.torch_runner import TorchRunner, TorchTicket
+from engine.scheduler.step_plan import Plan
+from tests.engine.distributed.rank_worker import all_logits
+from tests.engine.tiny import VOCAB, write_checkpoint
 
 CONTEXT = 96
 GREEDY = SamplingParams(temperature=0.0, max_tokens=10)
@@ -216,7 +216,7 @@ async def test_closing_ends_what_runs(checkpoint: Checkpoint) -> None:
 def test_numbers_that_are_none_fail_the_reply_that_has_them(checkpoint: Checkpoint) -> None:
     engine = Engine.start(configure(checkpoint), checkpoint)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.torch_runner.greedy", lambda logits: torch.full((len(logits),), -1))
+        patch.setattr("engine.runner.torch_runner.greedy", lambda logits: torch.full((len(logits),), -1))
         with pytest.raises(GenerationFailed, match="not a number"):
             engine.submit(prompt(1), GREEDY).result(30)
     assert len(engine.submit(prompt(1), GREEDY).result(30)) == 10

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from engine.kernels import twins
+from engine.kernels import reference
 from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.decode_attention import decode_attention
 from engine.kernels.pdl import supported
-from engine.kernels.share_out import HEAD, ITEM, MOST_PARTS, Cut, share_out, work_list
+from engine.kernels.split_kv import HEAD, ITEM, MOST_PARTS, Cut, share_out, work_list
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PDL = supported(DEVICE)
@@ -33,7 +33,7 @@ class Cache:
         shape = (PAGES, PAGE, kv_heads, DIM)
         self.k, self.v = (torch.randn(shape, generator=generator).to(DEVICE, DTYPE) for _ in range(2))
         if storage is not None:
-            self.k, self.v = (twins.kept(cache, storage) for cache in (self.k, self.v))
+            self.k, self.v = (reference.kept(cache, storage) for cache in (self.k, self.v))
         order = torch.randperm(PAGES, generator=generator)[: ROWS * 8].view(ROWS, 8)
         self.tables = order.to(torch.int32).to(DEVICE)
         angle = torch.outer(torch.arange(CONTEXT), 100.0 ** -torch.linspace(0, 1, DIM // 2))
@@ -88,7 +88,7 @@ def test_decode(
     for slot, row in enumerate(rows):
         if row >= 0:
             at = int(positions[row])
-            expected = twins.attention(
+            expected = reference.attention(
                 new[slot : slot + 1], theirs.k, theirs.v, theirs.tables[row], at, theirs.cos, theirs.sin, heads=heads,
                 storage=storage,
             )  # fmt: skip
@@ -141,7 +141,7 @@ def test_chunks(heads: int, kv_heads: int, storage: torch.dtype | None) -> None:
     for row, start, count in chunks:
         part = new[first : first + count]
         expected.append(
-            twins.attention(
+            reference.attention(
                 part,
                 theirs.k,
                 theirs.v,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from engine.exchange import Exchange, room
-from engine.kernels import exchange as kernels
-from engine.kernels import twins
+from engine.distributed.symmetric_memory import Exchange, room
+from engine.kernels import all_reduce as kernels
+from engine.kernels import reference
 from engine.kernels.gemv import Push, gemv
 from engine.kernels.pdl import supported
 from tests.engine.kernels.test_products import CLOSE, DEVICE, DTYPE, EPS, random, weights
@@ -61,7 +61,7 @@ def test_all_ranks_sum_to_the_same_bits(ending: str, epoch: int) -> None:
         expected = before.float() + sum(part.float() for part in parts[0])
         torch.testing.assert_close(h.float(), expected, **CLOSE)
         if ending == "norm":
-            torch.testing.assert_close(out, twins.rms_norm(h, gain, EPS), **CLOSE)
+            torch.testing.assert_close(out, reference.rms_norm(h, gain, EPS), **CLOSE)
         if ending == "squares":
             torch.testing.assert_close(out.float(), h.float() * gain.float(), **CLOSE)
             torch.testing.assert_close(squares, h.float().square().sum(1), rtol=2e-2, atol=1e-2)
@@ -78,7 +78,7 @@ def test_one_row_is_pushed_and_summed() -> None:
     for rank, (x, w) in enumerate(inputs):
         push = Push(boxes[rank], exchanges[rank].epoch, site, rank)
         gemv(x, w, own[rank], push=push, pdl=PDL, block=64, two=rank == 1)
-    expected = before.float() + sum(twins.linear(x, w) for x, w in inputs)
+    expected = before.float() + sum(reference.linear(x, w) for x, w in inputs)
     found = []
     for rank, exchange in enumerate(exchanges):
         h = before.clone()

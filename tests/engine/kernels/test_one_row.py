@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from engine.kernels import twins
+from engine.kernels import reference
+from engine.kernels.fused_decode import one_row
 from engine.kernels.gemv import Joined, gemv
-from engine.kernels.one_row import one_row
-from engine.kernels.share_out import Cut
+from engine.kernels.split_kv import Cut
 from tests.engine.kernels.test_attention import CLOSE, DEVICE, DIM, DTYPE, PDL, Cache
 from tests.engine.kernels.test_products import EPS, random, weights
 
@@ -24,8 +24,8 @@ def test_attended_and_value_join_in_the_next_product(
     h, gain = random(1, WIDTH), random(WIDTH, seed=5)
     wqkv = weights((heads + 2 * kv_heads) * DIM, WIDTH)
     cached = (heads + kv_heads) * DIM
-    whole = twins.linear(h, wqkv, gain=gain, eps=EPS).to(DTYPE)
-    expected = twins.attention(
+    whole = reference.linear(h, wqkv, gain=gain, eps=EPS).to(DTYPE)
+    expected = reference.attention(
         whole, theirs.k, theirs.v, theirs.tables[row], position, theirs.cos, theirs.sin, heads=heads
     )
     qkv = whole.clone()
@@ -47,7 +47,7 @@ def test_attended_and_value_join_in_the_next_product(
     wo, summed = weights(10, heads * DIM), torch.empty(1, 10, dtype=torch.float32, device=DEVICE)
     joined = Joined(share, qkv[:, cached:], heads // kv_heads, DIM)
     gemv(out, wo, summed, joined=joined, pdl=PDL, block=64, two=True)
-    torch.testing.assert_close(summed, twins.linear(expected, wo), **CLOSE)
+    torch.testing.assert_close(summed, reference.linear(expected, wo), **CLOSE)
 
 
 def test_a_slot_without_a_row_writes_to_no_page() -> None:

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from engine import quantize
-from engine.kernels import twins
+from engine.kernels import reference
+from engine.kernels.dequantize import unfold
+from engine.kernels.gemm_configs import fitted, narrow_cut, small_cut
 from engine.kernels.gemv import gemv
 from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Squares, Tiling, matmul
-from engine.kernels.narrow_gemv import narrow_gemv
 from engine.kernels.pdl import supported
-from engine.kernels.products import fitted, narrow_cut, small_cut
-from engine.kernels.unfold import unfold
-from engine.quantize import Packed
+from engine.kernels.quantized_gemv import narrow_gemv
+from engine.model import quantization
+from engine.model.quantization import Packed
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PDL = supported(DEVICE)
@@ -36,7 +36,7 @@ def test_one_token(k: int, norm: int, silu: int, residual: int, two: bool) -> No
     n = 6
     x, w, gain = random(1, k), weights(2 * n if silu else n, k), random(k, seed=5)
     out = random(1, n, seed=9)
-    expected = twins.linear(
+    expected = reference.linear(
         x, w, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=out.clone() if residual else None
     )
     gemv(
@@ -57,7 +57,7 @@ def test_one_token_with_packed_weights(k: int, bits: int, norm: int, silu: int, 
     x, gain = random(1, k), random(k, seed=5)
     w = Packed(weights(2 * n if silu else n, k), bits)
     out = random(1, n, dtype=torch.float32, seed=9)
-    expected = twins.linear(
+    expected = reference.linear(
         x, w, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=out.clone() if residual else None
     )
     narrow_gemv(
@@ -72,7 +72,7 @@ def test_a_packed_matrix_unfolds(k: int, bits: int) -> None:
     w = Packed(weights(21, k), bits)
     out = torch.full((21, k), torch.nan, dtype=DTYPE, device=DEVICE)
     unfold(w, out, pdl=PDL, block=2)
-    torch.testing.assert_close(out.float(), quantize.unfold(w), **CLOSE)
+    torch.testing.assert_close(out.float(), quantization.unfold(w), **CLOSE)
 
 
 @pytest.mark.parametrize("early", [False, True])
@@ -93,7 +93,7 @@ def test_few_tokens(kind: int, k: int, split: int, early: bool) -> None:
         bm=bm, kind=kind, norm=Squares(halves, 2), eps=EPS, gain=gain, scaled=scaled, squares_out=squares_out, pdl=PDL,
     )  # fmt: skip
     ones = torch.ones(k, device=DEVICE)
-    y = twins.linear(x, w, gain=ones, eps=EPS, silu=kind == SILU, residual=before if kind == RESIDUAL else None)
+    y = reference.linear(x, w, gain=ones, eps=EPS, silu=kind == SILU, residual=before if kind == RESIDUAL else None)
     torch.testing.assert_close(out.float(), y, **CLOSE)
     assert not scratch.counters.any()
     if kind == RESIDUAL:
@@ -111,10 +111,10 @@ def test_few_tokens_with_packed_weights(kind: int, k: int, bits: int) -> None:
     x, w, gain = random(bm, k), Packed(weights(2 * n if kind == SILU else n, k), bits), random(n, seed=5)
     before, scaled = random(bm, n, dtype=torch.float32, seed=9), torch.empty(bm, n, dtype=DTYPE, device=DEVICE)
     squares_out = torch.full((4, bm), torch.nan, device=DEVICE)
-    expected = twins.linear(x, w, silu=kind == SILU, residual=before if kind == RESIDUAL else None)
+    expected = reference.linear(x, w, silu=kind == SILU, residual=before if kind == RESIDUAL else None)
     scratch = Scratch.allocate(DEVICE, 1 << 16, 64)
     for split, bk in ((1, 32), (3, 32), (2, 64)):
-        if bk == 64 and quantize.lines_of(k, bits) % 2:
+        if bk == 64 and quantization.lines_of(k, bits) % 2:
             continue
         out = before.clone()
         matmul(
@@ -131,7 +131,7 @@ def test_few_tokens_with_packed_weights(kind: int, k: int, bits: int) -> None:
 def test_a_pipeline_of_packed_weights_fits(bits: int, bm: int, shared: int) -> None:
     for rows, k, kind in ((12288, 4096, PLAIN), (22016, 4096, SILU), (4096, 11008, RESIDUAL), (960, 576, PLAIN)):
         tiling = narrow_cut(rows, k, kind, bm, bits, shared)
-        assert quantize.lines_of(k, bits) % (tiling.bk // 32) == 0
+        assert quantization.lines_of(k, bits) % (tiling.bk // 32) == 0
         tokens = tiling.bk // 32 * 512 // bits * bm * 2
         assert tiling.stages * (tokens + tiling.bk * 2 * tiling.bn * (2 if kind == SILU else 1)) <= shared
 
@@ -143,13 +143,13 @@ def test_what_packing_loses(k: int) -> None:
     for w, most in ((normal, 0.08), (normal * normal.abs(), 0.12)):
         for bits, limit in ((8, 0.03), (4, most)):
             packed = Packed(w, bits)
-            assert (quantize.unfold(packed) - w).norm() < limit * w.norm()
+            assert (quantization.unfold(packed) - w).norm() < limit * w.norm()
             held = sum(buffer.numel() * buffer.element_size() for buffer in packed.buffers())
-            assert held == quantize.packed_bytes(32, k, bits)
+            assert held == quantization.packed_bytes(32, k, bits)
     flat = torch.zeros(4, k, device=DEVICE)
     flat[1] = 3.0
     for bits in (8, 4):
-        torch.testing.assert_close(quantize.unfold(Packed(flat, bits)), flat, rtol=4e-3, atol=0)
+        torch.testing.assert_close(quantization.unfold(Packed(flat, bits)), flat, rtol=4e-3, atol=0)
 
 
 @pytest.mark.parametrize("shared", [99 << 10, 163 << 10, 227 << 10])

@@ -1,11 +1,11 @@
-"""The sampling kernel draws what `engine.sampling` defines, on logits of every shape that matters."""
+"""The sampling kernel draws what `engine.layers.sampler` defines, on logits of every shape that matters."""
 
 import pytest
 import torch
 
 from engine.kernels import sampling as kernel
 from engine.kernels.pdl import supported
-from engine.sampling import sample
+from engine.layers.sampler import sample
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PDL = supported(DEVICE)

@@ -1,0 +1,1 @@
+"""A chat turn from message to stored reply. It knows no Discord."""

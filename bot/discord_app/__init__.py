@@ -1,0 +1,1 @@
+"""The discord.py application: client, permissions, delivery of replies, command registration."""

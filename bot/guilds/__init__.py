@@ -1,0 +1,1 @@
+"""What a guild and its members decide: settings, personas, privacy, retention."""

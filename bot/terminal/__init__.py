@@ -1,0 +1,1 @@
+"""The commands of the terminal. Only modules in here print."""

@@ -1,0 +1,78 @@
+"""The commands that move whole databases: backup, restore, copy, and changing the encryption key."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bot.settings import load_settings
+from bot.terminal.output import one_line_errors, print_json, print_table, with_database
+from models.database import Database
+from models.maintenance import backup, transfer
+from models.maintenance.rekey import rekey
+from models.maintenance.transfer import TableCopy
+from models.urls import shown_url
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite what the target holds.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("backup")(backup_command)
+    app.command("restore")(restore_command)
+    app.command("copy")(copy_command)
+    app.command("rekey")(rekey_command)
+
+
+def backup_command(file: Annotated[Path, typer.Argument(help="Where to write it; must not exist.")]) -> None:
+    """Write everything to one SQLite file, consistent while the bot runs."""
+    with one_line_errors():
+        size = backup.backup(load_settings().database_url, file)
+        sys.stdout.write(f"{file}: {size:,} bytes, checked.\n")
+
+
+def restore_command(
+    file: Annotated[Path, typer.Argument(help="A file written by `guildllama db backup`.")],
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a backup back into the configured database. Stop the bot first."""
+    with one_line_errors():
+        url = load_settings().database_url
+        _print_copy(f"Restored into {shown_url(url)}", backup.restore(file, url, replace=replace), as_json)
+
+
+def copy_command(
+    source: Annotated[str, typer.Argument(help="URL to copy from, such as sqlite:///data/guildllama.db.")],
+    target: Annotated[str, typer.Argument(help="URL of an empty database, such as postgresql://user@host/name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Move house: copy every row into an empty database, then compare counts and checksums."""
+    with one_line_errors():
+        _print_copy(f"Copied into {shown_url(target)}", transfer.copy_database(source, target), as_json)
+
+
+def rekey_command(
+    plain: Annotated[bool, typer.Option("--plain", help="Store the text unsealed from now on.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Seal all stored text with the first key of GUILDLLAMA_ENCRYPTION_KEYS; keep the old ones until it is done."""
+
+    async def work(database: Database) -> dict[str, int]:
+        return await rekey(database, plain=plain)
+
+    changed = with_database(work)
+    if as_json:
+        print_json(changed)
+    else:
+        print_table("Resealed", ("table", "rows"), changed.items())
+
+
+def _print_copy(title: str, tables: tuple[TableCopy, ...], as_json: bool) -> None:
+    if as_json:
+        print_json(list(tables))
+    else:
+        print_table(title, ("table", "rows", "sha256"), ((t.name, t.rows, t.checksum[:16]) for t in tables))

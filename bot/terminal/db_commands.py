@@ -1,0 +1,212 @@
+"""`guildllama db ...` and `guildllama cleanup`: the database from the shell.
+
+Each command reads the settings, does one thing and prints it as a table, or as JSON for other programs. What moves
+whole databases is in bot/backup.py.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bot.guilds.export import dialog_data, dialog_markdown
+from bot.guilds.retention import limits_of, utc_now
+from bot.settings import load_settings
+from bot.terminal.db_backup import add_commands
+from bot.terminal.output import as_json as json_text
+from bot.terminal.output import one_line_errors, print_json, print_table, with_database
+from bot.terminal.screen import inert
+from models.database import Database
+from models.maintenance import cleanup
+from models.migrate import check_revision, head_revision, upgrade
+from models.queries import inspection
+from models.queries.inspection import DialogLine, TurnLine
+from models.types import LARGEST_ID
+from models.urls import shown_url
+
+db_app = typer.Typer(help="Look into the database, check it, move it.", no_args_is_help=True)
+add_commands(db_app)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+class Format(enum.StrEnum):
+    md = "md"
+    json = "json"
+
+
+@db_app.command("upgrade")
+def upgrade_command() -> None:
+    """Bring the database to the current schema. Safe to run twice, and in two places at once."""
+    with one_line_errors():
+        url = load_settings().database_url
+        upgrade(url)
+        sys.stdout.write(f"{shown_url(url)} is at revision {head_revision()}.\n")
+
+
+@db_app.command("stats")
+def stats_command(as_json: AsJson = False) -> None:
+    """How much is stored."""
+
+    async def read(database: Database) -> dict[str, int]:
+        async with database.read() as session:
+            return await inspection.totals(session)
+
+    totals = with_database(read)
+    if as_json:
+        print_json(totals)
+    else:
+        print_table("Database", ("what", "count"), ((name.replace("_", " "), f"{n:,}") for name, n in totals.items()))
+
+
+@db_app.command("guilds")
+def guilds_command(as_json: AsJson = False) -> None:
+    """The guilds, with their members, dialogs and turns."""
+
+    async def read(database: Database) -> tuple[inspection.GuildLine, ...]:
+        async with database.read() as session:
+            return await inspection.guild_lines(session)
+
+    lines = with_database(read)
+    if as_json:
+        print_json(list(lines))
+        return
+    rows = (
+        (
+            line.guild_id or "direct messages",
+            line.members,
+            line.dialogs,
+            line.turns,
+            line.last_active_at,
+            line.removed_at,
+        )
+        for line in lines
+    )
+    print_table("Guilds", ("guild", "members", "dialogs", "turns", "last active", "removed"), rows)
+
+
+@db_app.command("dialogs")
+def dialogs_command(
+    guild: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST_ID, help="Only this guild; 0 is direct messages.")
+    ] = None,
+    user: Annotated[int | None, typer.Option(min=0, max=LARGEST_ID, help="Only this user.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=LARGEST_ID, help="At most so many, the last active first.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """The dialogs, the last active first."""
+
+    async def read(database: Database) -> tuple[DialogLine, ...]:
+        async with database.read() as session:
+            return await inspection.dialog_lines(session, guild_id=guild, user_id=user, limit=limit)
+
+    lines = with_database(read)
+    if as_json:
+        print_json(list(lines))
+        return
+    rows = (
+        (line.dialog_id, line.guild_id, line.user_id, line.channel_id, line.turns, line.last_active_at, _state(line))
+        for line in lines
+    )
+    print_table("Dialogs", ("dialog", "guild", "user", "channel", "turns", "last active", "state"), rows)
+
+
+@db_app.command("show")
+def show_command(
+    dialog: Annotated[int, typer.Argument(max=LARGEST_ID, help="Dialog id.")], as_json: AsJson = False
+) -> None:
+    """One dialog with every turn."""
+    line, turns = _dialog(dialog)
+    if as_json:
+        print_json(dialog_data(line, turns))
+        return
+    rows = (
+        (turn.turn_id, turn.created_at, turn.status, turn.user, turn.reply, turn.prompt_tokens, turn.completion_tokens)
+        for turn in turns
+    )
+    title = f"Dialog {line.dialog_id}: user {line.user_id} in guild {line.guild_id}, {_state(line)}"
+    print_table(title, ("turn", "begun", "status", "user", "reply", "prompt", "completion"), rows)
+
+
+@db_app.command("export")
+def export_command(
+    dialog: Annotated[int, typer.Argument(max=LARGEST_ID, help="Dialog id.")],
+    format_: Annotated[Format, typer.Option("--format", help="Markdown to read or JSON to process.")] = Format.md,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file instead of the terminal.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One dialog as a file to keep."""
+    line, turns = _dialog(dialog)
+    data = json_text(dialog_data(line, turns)) if as_json or format_ is Format.json else dialog_markdown(line, turns)
+    if output is None:
+        sys.stdout.write(inert(data) if sys.stdout.isatty() else data)
+    else:
+        output.write_text(data, encoding="utf-8")
+
+
+@db_app.command("check")
+def check_command(as_json: AsJson = False) -> None:
+    """Is the database sound: integrity, revision, orphans, stuck turns. Exit code 1 if not."""
+
+    async def read(database: Database) -> dict[str, object]:
+        async with database.read() as session:
+            return {
+                "integrity": list(await inspection.integrity_problems(session)),
+                "orphans": await inspection.orphans(session),
+                "stuck_turns": list(await inspection.stuck_turns(session, now=utc_now())),
+            }
+
+    found = with_database(read)
+    with one_line_errors():
+        check_revision(load_settings().database_url)
+    healthy = not any(found.values())
+    if as_json:
+        print_json({"ok": healthy, "revision": head_revision(), **found})
+    else:
+        rows = [("revision", f"{head_revision()}, current")]
+        rows += [(name.replace("_", " "), "none" if not problem else str(problem)) for name, problem in found.items()]
+        rows[1] = ("integrity", "ok" if not found["integrity"] else str(found["integrity"]))
+        print_table("Sound" if healthy else "Not sound", ("check", "result"), rows)
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def cleanup_command(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """End idle dialogs, purge what is past its retention, interrupt what a crash left behind."""
+    with one_line_errors():
+        limits = limits_of(load_settings())
+
+    async def work(database: Database) -> cleanup.CleanupReport:
+        act = cleanup.preview if dry_run else cleanup.clean
+        return await act(database, limits=limits, now=utc_now())
+
+    report = with_database(work)
+    if as_json:
+        print_json({"dry_run": dry_run, **dict(report.rows())})
+    else:
+        title = "Cleanup would do this" if dry_run else "Cleanup done"
+        print_table(title, ("what", "count"), ((name.replace("_", " "), value) for name, value in report.rows()))
+
+
+def _dialog(dialog_id: int) -> tuple[DialogLine, tuple[TurnLine, ...]]:
+    async def read(database: Database) -> tuple[DialogLine | None, tuple[TurnLine, ...]]:
+        async with database.read() as session:
+            line = await inspection.dialog_line(session, dialog_id=dialog_id)
+            return line, () if line is None else await inspection.turn_lines(session, dialog_id=dialog_id)
+
+    line, turns = with_database(read)
+    if line is None:
+        sys.stderr.write(f"guildllama: there is no dialog {dialog_id}; `guildllama db dialogs` lists them\n")
+        raise typer.Exit(1)
+    return line, turns
+
+
+def _state(line: DialogLine) -> str:
+    return f"ended ({line.end_reason})" if line.ended_at else "open"

@@ -1,0 +1,112 @@
+"""`guildllama doctor`: looks at everything that a start needs, and says in one line each what it found."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import typer
+
+from bot.errors import BotError, ConfigError
+from bot.services import foreign_engine
+from bot.settings import Settings, load_settings, unknown_variables
+from models import errors as stored
+from models.migrate import check_revision, head_revision
+from models.urls import shown_url
+
+_INSPECT_SECONDS = 120
+
+
+class _Report:
+    def __init__(self) -> None:
+        self.good = True
+
+    def fine(self, what: str, found: str) -> None:
+        typer.echo(f"{typer.style('ok  ', fg='green')} {what}: {found}")
+
+    def note(self, what: str, found: str) -> None:
+        typer.echo(f"{typer.style('note', fg='yellow')} {what}: {found}")
+
+    def wrong(self, what: str, found: str) -> None:
+        self.good = False
+        typer.echo(f"{typer.style('bad ', fg='red')} {what}: {found}")
+
+
+def examine() -> bool:
+    """Print the findings; True when nothing is wrong."""
+    report = _Report()
+    version = ".".join(map(str, sys.version_info[:3]))
+    (report.fine if (3, 11) <= sys.version_info[:2] < (3, 14) else report.wrong)("python", version)
+    try:
+        settings = load_settings()
+    except ConfigError as error:
+        report.wrong("settings", error.line)
+        return False
+    report.fine("settings", "every value can be used")
+    for name, near in unknown_variables():
+        report.note("settings", f"{name} is no setting of this program" + (f"; did you mean {near}?" if near else ""))
+    _token(settings, report)
+    _database(settings, report)
+    if settings.engine_url is None:
+        _own_engine(settings, report)
+    else:
+        asyncio.run(_foreign_engine(settings, settings.engine_url, report))
+    return report.good
+
+
+def _token(settings: Settings, report: _Report) -> None:
+    token = settings.discord_token
+    if token is None or not token.get_secret_value().strip():
+        report.note(
+            "discord", "GUILDLLAMA_DISCORD_TOKEN is not set; the terminal chat needs none, `guildllama run` does"
+        )
+    elif token.get_secret_value().count(".") != 2:
+        report.wrong("discord", "GUILDLLAMA_DISCORD_TOKEN does not look like a token (three parts with dots between)")
+    else:
+        report.fine("discord", "a token is set (Discord itself was not asked)")
+
+
+def _database(settings: Settings, report: _Report) -> None:
+    try:
+        where = shown_url(settings.database_url)
+        check_revision(settings.database_url)
+    except stored.RevisionError as error:
+        if error.found is None:
+            report.note("database", f"{where} is empty; the first start creates the tables")
+        else:
+            report.wrong("database", str(error))
+    except stored.DatabaseError as error:
+        report.wrong("database", f"GUILDLLAMA_DATABASE_URL: {error}")
+    else:
+        report.fine("database", f"{where} at revision {head_revision()}")
+
+
+def _own_engine(settings: Settings, report: _Report) -> None:
+    """The model is looked at by the engine itself, which knows the formats."""
+    command = [sys.executable, "-m", "engine", "inspect", settings.model, "--world-size", str(settings.gpus or 1)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_INSPECT_SECONDS, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired) as error:
+        report.wrong("engine", f"GUILDLLAMA_MODEL={settings.model} could not be looked at: {error}")
+        return
+    if done.returncode == 0:
+        report.fine("engine", f"our own, with GUILDLLAMA_MODEL={settings.model}")
+    else:
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        report.wrong("engine", f"GUILDLLAMA_MODEL={settings.model}: {said.removeprefix('engine: ')}")
+
+
+async def _foreign_engine(settings: Settings, url: str, report: _Report) -> None:
+    async with foreign_engine(settings, url) as engine:
+        try:
+            name = await engine.model()
+            ready = await engine.ready()
+        except BotError as error:
+            report.wrong("engine", f"GUILDLLAMA_ENGINE_URL={url}: {error}")
+            return
+    context = f", context {engine.limit:,} tokens" if engine.limit else ""
+    if ready:
+        report.fine("engine", f"{url} serves {name}{context}")
+    else:
+        report.note("engine", f"{url} serves {name}{context}, and says that it is not ready yet")

@@ -1,0 +1,152 @@
+"""How the terminal chat looks: colours and a spinner for a person, plain lines for a pipe.
+
+Knows terminals. Knows nothing of chats: `bot.terminal.console` says what is to be shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import sys
+import threading
+from collections.abc import AsyncIterator, Sequence
+from typing import IO, Protocol
+
+NOTICE_AFTER = 2.0
+"""Whatever takes longer than this says so."""
+
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
+_PICTURES |= {127: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
+
+def inert(text: str) -> str:
+    """What others wrote, for a terminal: an escape sequence is shown, and does nothing."""
+    return text.translate(_PICTURES)
+
+
+class Screen(Protocol):
+    """What the console writes to and reads from."""
+
+    interactive: bool
+
+    async def ask(self) -> str | None:
+        """The next line, or None at the end. Raises KeyboardInterrupt for Ctrl-C at the prompt."""
+
+    def write(self, text: str) -> None:
+        """A piece of a reply."""
+
+    def line(self, text: str = "") -> None:
+        """A line of output."""
+
+    def note(self, text: str) -> None:
+        """A line about the chat, not part of it."""
+
+    def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """A history."""
+
+    def busy(self, text: str) -> contextlib.AbstractAsyncContextManager[None]:
+        """Shows that something is going on, if it goes on for long."""
+
+
+class PlainScreen:
+    """For pipes and files: replies on stdout, everything else on stderr."""
+
+    interactive = False
+
+    def __init__(self, source: IO[bytes], out: IO[str], notes: IO[str]) -> None:
+        self._source, self._out, self._notes = source, out, notes
+        self._lines: asyncio.Queue[str | None] | None = None
+
+    async def ask(self) -> str | None:
+        if self._lines is None:
+            self._lines = asyncio.Queue(maxsize=1)
+            # A daemon: a read that never ends does not keep the process from ending.
+            reader = threading.Thread(target=self._read, args=(self._lines, asyncio.get_running_loop()), daemon=True)
+            reader.start()
+        return await self._lines.get()
+
+    def _read(self, lines: asyncio.Queue[str | None], loop: asyncio.AbstractEventLoop) -> None:
+        # The chat was left while this was reading: the loop has ended, or its last wait was cancelled.
+        with contextlib.suppress(RuntimeError, ValueError, concurrent.futures.CancelledError):
+            for raw in self._source:
+                line = raw.decode(errors="replace").rstrip("\r\n")
+                asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
+            asyncio.run_coroutine_threadsafe(lines.put(None), loop).result()
+
+    def write(self, text: str) -> None:
+        self._out.write(inert(text) if self._out.isatty() else text)
+        self._out.flush()
+
+    def line(self, text: str = "") -> None:
+        self.write(f"{text}\n")
+
+    def note(self, text: str) -> None:
+        self._notes.write(f"{text}\n")
+        self._notes.flush()
+
+    def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
+        for user, reply in pairs:
+            self.line(f"you: {user}\nbot: {reply}")
+
+    @contextlib.asynccontextmanager
+    async def busy(self, text: str) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        notice = loop.call_later(NOTICE_AFTER, self.note, text)
+        try:
+            yield
+        finally:
+            notice.cancel()
+
+
+class TerminalScreen:
+    """For a person."""
+
+    interactive = True
+
+    def __init__(self) -> None:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.formatted_text import HTML
+        from rich.console import Console
+
+        self._prompt: PromptSession[str] = PromptSession()
+        self._question = HTML("<b><ansicyan>you ›</ansicyan></b> ")
+        self._console = Console(highlight=False, soft_wrap=True)
+
+    async def ask(self) -> str | None:
+        try:
+            return await self._prompt.prompt_async(self._question)
+        except EOFError:
+            return None
+
+    def write(self, text: str) -> None:
+        self._console.print(inert(text), end="", markup=False)
+        sys.stdout.flush()
+
+    def line(self, text: str = "") -> None:
+        self._console.print(inert(text), markup=False)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, style="dim", markup=False)
+
+    def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
+        from rich.table import Table
+
+        table = Table(show_header=False, box=None, padding=(0, 1))
+        table.add_column(style="bold cyan", no_wrap=True)
+        table.add_column(overflow="fold")
+        for user, reply in pairs:
+            table.add_row("you", _escaped(user))
+            table.add_row("bot", _escaped(reply))
+        self._console.print(table)
+
+    @contextlib.asynccontextmanager
+    async def busy(self, text: str) -> AsyncIterator[None]:
+        with self._console.status(text, spinner="dots"):
+            yield
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(inert(text))

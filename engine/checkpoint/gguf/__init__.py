@@ -1,0 +1,1 @@
+"""GGUF files: the container, its quantized blocks, its tokenizer tables."""

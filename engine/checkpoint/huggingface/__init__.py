@@ -1,0 +1,1 @@
+"""Hugging Face directories: safetensors, config.json and the tokenizer files."""

@@ -1,0 +1,69 @@
+"""The tokenizer of a Hugging Face directory and what the files beside it say of its special tokens."""
+
+from pathlib import Path
+
+from engine.checkpoint.files import Json, Settings, read_bytes, read_json
+from engine.errors import ConfigError
+from engine.tokenizers.base import Tokenizer
+from engine.tokenizers.sentencepiece import SentencePieceTokenizer
+from engine.tokenizers.tokenizer_json import from_tokenizer_json
+
+
+class Vocabulary:
+    """Tokenizer files of a directory; read once, for the spec and for the tokenizer."""
+
+    def __init__(self, path: Path, config: Settings) -> None:
+        self._path, self._config = path, config
+        tokenizer_config = path / "tokenizer_config.json"
+        values: Json = read_json(tokenizer_config) if tokenizer_config.is_file() else {}
+        self._settings = Settings(tokenizer_config, values)
+        self.template = self._read_template()
+
+    def _read_template(self) -> str | None:
+        jinja = self._path / "chat_template.jinja"
+        if jinja.is_file():
+            return read_bytes(jinja).decode("utf-8", "replace")
+        value = self._settings.values.get("chat_template")
+        if isinstance(value, list):  # several, by name
+            named = {str(t.get("name")): t.get("template") for t in value if isinstance(t, dict)}
+            value = named.get("default")
+        return value if isinstance(value, str) else None
+
+    def control_names(self) -> set[str]:
+        path = self._path / "tokenizer.json"
+        if not path.is_file():
+            return {"<s>", "</s>"}
+        added = read_json(path).get("added_tokens")
+        return {str(t.get("content")) for t in added if isinstance(t, dict)} if isinstance(added, list) else set()
+
+    def tokenizer(self) -> Tokenizer:
+        path = self._path / "tokenizer.json"
+        if path.is_file():
+            return from_tokenizer_json(path, bos=self._name("bos"), eos=self._name("eos"), stop_ids=self._stop_ids())
+        model = self._path / "tokenizer.model"
+        if model.is_file():
+            return SentencePieceTokenizer(read_bytes(model), where=model, stop_ids=self._stop_ids())
+        raise ConfigError(self._path, expected="tokenizer.json in it", found="neither that nor tokenizer.model")
+
+    def _name(self, kind: str) -> str | None:
+        """A special token by its role: tokenizer_config.json has its text, config.json its id."""
+        value = self._settings.values.get(f"{kind}_token")
+        if isinstance(value, dict):
+            value = value.get("content")
+        if isinstance(value, str):
+            return value
+        number = self._config.values.get(f"{kind}_token_id")
+        number = number[0] if isinstance(number, list) and number else number
+        added = read_json(self._path / "tokenizer.json").get("added_tokens")
+        names = {t.get("id"): t.get("content") for t in added if isinstance(t, dict)} if isinstance(added, list) else {}
+        name = names.get(number)
+        return name if isinstance(name, str) else None
+
+    def _stop_ids(self) -> frozenset[int]:
+        """Every end-of-text id that config.json or generation_config.json names."""
+        generation = self._path / "generation_config.json"
+        ids: set[int] = set()
+        for values in (self._config.values, read_json(generation) if generation.is_file() else {}):
+            value = values.get("eos_token_id")
+            ids |= {i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)}
+        return frozenset(ids)

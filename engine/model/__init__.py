@@ -1,0 +1,1 @@
+"""The transformer, its weights and their quantization."""

@@ -1,0 +1,82 @@
+"""Fills this rank's share of a model from a checkpoint, one layer after the other, straight onto the device.
+
+It knows which slices of which tensors make up the fused parameters of a rank. A parameter gets its storage just before
+it is filled, so with quantized weights only one layer at a time is ever held in full.
+"""
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor, nn
+
+from engine.checkpoint import Checkpoint, ModelSpec
+from engine.config import EngineConfig
+from engine.distributed.tensor_parallel import kv_sources
+from engine.model.transformer import Block, Transformer, rope_table
+
+
+def load_model(
+    config: EngineConfig, checkpoint: Checkpoint, finish_block: Callable[[Block], None] | None = None
+) -> Transformer:
+    """`finish_block` may replace a layer's weights by packed ones as soon as they are there."""
+    spec, device = checkpoint.spec, config.device
+    model = Transformer(spec, rank=config.rank, world_size=config.world_size, dtype=config.dtype)
+    for module, name in ((model.tok_embeddings, "tok_embeddings.weight"), (model.norm, "norm.weight")):
+        module.to_empty(device=device)
+        checkpoint.copy_into(name, module.weight)
+    _fill_output(model, checkpoint, config)
+    for number, block in enumerate(model.blocks):
+        block.to_empty(device=device)
+        _fill_block(block, f"layers.{number}", checkpoint, config)
+        if finish_block is not None:
+            finish_block(block)
+    model.rope = rope_table(spec, config.max_context, device)
+    return model.eval()
+
+
+def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: EngineConfig) -> None:
+    spec, rank = checkpoint.spec, config.rank
+    q, kv, ffn = block.heads * block.head_dim, block.kv_heads * block.head_dim, block.ffn
+    qkv, gate_up, down = block.wqkv.weight, block.w13.weight, block.w2.weight
+    # Columns of this rank that the model has. Padding, where there is any, is zeros: it adds nothing to the sum.
+    start = min(rank * ffn, spec.ffn_dim)
+    real = min(ffn, spec.ffn_dim - start)
+    if real < ffn:
+        gate_up.zero_()
+        down.zero_()
+    parts = (
+        ("attention.wq", qkv[:q], 0, rank * q),
+        *_kv_parts("attention.wk", qkv[q : q + kv], block.head_dim, config, spec),
+        *_kv_parts("attention.wv", qkv[q + kv :], block.head_dim, config, spec),
+        ("attention.wo", block.wo.weight, 1, rank * q),
+        ("feed_forward.w1", gate_up[:real], 0, start),
+        ("feed_forward.w3", gate_up[ffn : ffn + real], 0, start),
+        ("feed_forward.w2", down[:, :real], 1, start),
+    )
+    for name, out, dim, first in parts:
+        if out.numel():
+            checkpoint.copy_into(f"{prefix}.{name}.weight", out, dim=dim, start=first)
+    checkpoint.copy_into(f"{prefix}.attention_norm.weight", block.attention_norm.weight)
+    checkpoint.copy_into(f"{prefix}.ffn_norm.weight", block.ffn_norm.weight)
+
+
+def _kv_parts(
+    name: str, out: Tensor, head: int, config: EngineConfig, spec: ModelSpec
+) -> Iterator[tuple[str, Tensor, int, int]]:
+    """Neighbouring heads in one piece; where query heads do not come in whole groups, head by head."""
+    sources = kv_sources(spec, config.rank, config.world_size)
+    if sources == list(range(sources[0], sources[0] + len(sources))):
+        yield name, out, 0, sources[0] * head
+        return
+    for number, source in enumerate(sources):
+        yield name, out[number * head : (number + 1) * head], 0, source * head
+
+
+def _fill_output(model: Transformer, checkpoint: Checkpoint, config: EngineConfig) -> None:
+    output, rows = model.output, model.output.output_size_per_partition
+    if checkpoint.spec.tied_embeddings:
+        # The very rows of the embedding that this rank computes: shared storage, not a copy.
+        shared = model.tok_embeddings.weight[output.start : output.start + rows]
+        output.weight = nn.Parameter(shared, requires_grad=False)
+        return
+    output.to_empty(device=config.device)
+    checkpoint.copy_into("output.weight", output.weight, dim=0, start=output.start)

@@ -1,0 +1,88 @@
+"""Batches for programs in which every rank makes the same calls: no server, no thread, no broadcast of plans.
+
+Scheduling is deterministic, so ranks that were given the same prompts plan the same steps; what a step samples is rank
+0's on all of them. It knows token ids only.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from engine.checkpoint import Checkpoint
+from engine.config import EngineConfig
+from engine.core.worker import Booted, boot
+from engine.distributed.communicator import Ranks, connect
+from engine.errors import EngineError
+from engine.layers.paged_attention import DenseAttend
+from engine.scheduler.request import Request, SamplingParams, State
+from engine.scheduler.scheduler import Scheduler
+
+SCORE_ROWS = 256  # positions whose logits are in memory at a time
+
+
+class Lockstep:
+    """A model and its KV cache, which is kept between calls: a prefix that was computed once is reused."""
+
+    def __init__(self, config: EngineConfig, ranks: Ranks, booted: Booted) -> None:
+        self._config, self._ranks = config, ranks
+        self._model, self._runner = booted.model, booted.runner
+        self._scheduler = Scheduler(
+            rows=config.max_batch,
+            pages=booted.runner.kv_pages,
+            chunk=config.chunk,
+            max_context=config.max_context,
+            page=config.page,
+        )
+        self._requests = 0
+
+    @classmethod
+    def load(cls, config: EngineConfig, checkpoint: Checkpoint) -> "Lockstep":
+        """Meet the other ranks and load. Blocks until every rank does the same."""
+        ranks = connect(config)
+        return cls(config, ranks, boot(config, checkpoint, ranks))
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]
+    ) -> list[list[int]]:
+        """The ids that follow each prompt, without the stop token."""
+        requests = [
+            Request(self._requests + number, list(prompt), params, seed, client="", tenant="", limit=0)
+            for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        ]
+        self._requests += len(requests)
+        try:
+            for request in requests:
+                self._scheduler.add(request)
+            while any(request.state is not State.FINISHED for request in requests):
+                self._step()
+        finally:
+            for request in requests:
+                self._scheduler.cancel(request)
+        if any(request.finish_reason == "error" for request in requests):
+            raise EngineError("the model computed something that is not a number")
+        return [request.output for request in requests]
+
+    @torch.inference_mode()
+    def score(self, ids: Sequence[int]) -> list[float]:
+        """The log-probability of each token after those before it; 0 for the first, which follows nothing."""
+        tokens = torch.tensor(ids, device=self._config.device)
+        positions = torch.arange(len(ids), device=self._config.device)
+        hidden: Tensor = self._model(tokens, positions, DenseAttend(len(ids), self._config.device))
+        scores = [0.0]
+        for start in range(0, len(ids) - 1, SCORE_ROWS):
+            end = min(start + SCORE_ROWS, len(ids) - 1)
+            logits = self._model.logits(hidden[start:end])
+            chosen = logits.gather(1, tokens[start + 1 : end + 1].unsqueeze(1)).squeeze(1)
+            scores += (chosen - logits.logsumexp(dim=-1)).tolist()
+        return scores
+
+    def close(self) -> None:
+        self._runner.close()
+        self._ranks.close()
+
+    def _step(self) -> None:
+        step = self._scheduler.plan()
+        if step is None:
+            raise RuntimeError("requests are left that no step can serve")
+        self._scheduler.accept(step, self._runner.collect(self._runner.launch(step.plan)))

@@ -1,0 +1,1 @@
+"""Runners execute a step plan on one rank's device: plain torch, CUDA graphs, or compiled code on a CPU."""

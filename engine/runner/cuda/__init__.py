@@ -1,0 +1,1 @@
+"""The runner for GPUs: Triton kernels, recorded as CUDA graphs."""

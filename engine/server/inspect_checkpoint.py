@@ -1,0 +1,161 @@
+"""What a checkpoint is and what it needs, before any weight is read: behind `python -m engine inspect PATH`."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
+from engine.distributed.tensor_parallel import check_divisible, ffn_width, kv_heads
+from engine.model.quantization import packed_bytes
+from engine.runner.memory import kv_bytes_per_token
+
+_RESERVE = 1 << 30  # memory of a GPU that neither weights nor the KV cache may use: kernels, activations, graphs
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRoom:
+    name: str
+    free_bytes: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    path: str
+    format: str
+    chat: str
+    parameters: int
+    stored_as: str
+    shards: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    context: int
+    world_size: int
+    compute_dtype: str
+    weight_bytes_per_rank: int
+    kv_bytes_per_token_per_rank: int
+    int8_bytes_per_rank: int  # weights with --quantize int8 or int4 on a GPU, keys and values with --kv-dtype int8
+    int4_bytes_per_rank: int
+    kv_int8_bytes_per_token_per_rank: int
+    gpus: tuple[GpuRoom, ...]
+
+
+def report(path: str | Path, *, world_size: int = 1, as_json: bool = False) -> str:
+    """Lines for people, or JSON. ConfigError for a path or a world size that cannot work."""
+    checkpoint = open_checkpoint(path)
+    try:
+        made = make_report(checkpoint, world_size)
+    finally:
+        checkpoint.close()
+    return (json.dumps(asdict(made), indent=2) if as_json else render(made)) + "\n"
+
+
+def make_report(checkpoint: Checkpoint, world_size: int) -> Report:
+    spec = checkpoint.spec
+    check_divisible(spec, world_size)
+    dtype = compute_dtype(spec)
+    shapes = tensor_shapes(spec)
+    weights = weight_bytes(spec, world_size, dtype)
+    kv = kv_bytes_per_token(spec, world_size, dtype)
+    return Report(
+        path=str(checkpoint.path),
+        format=spec.format,
+        chat=spec.chat,
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        stored_as=spec.quantization or _name(spec.dtype),
+        shards=spec.shards,
+        layers=spec.n_layers,
+        heads=spec.n_heads,
+        kv_heads=spec.n_kv_heads,
+        vocabulary=spec.vocab_size,
+        context=spec.max_context,
+        world_size=world_size,
+        compute_dtype=_name(dtype),
+        weight_bytes_per_rank=weights,
+        kv_bytes_per_token_per_rank=kv,
+        int8_bytes_per_rank=narrow_bytes(spec, world_size, dtype, 8),
+        int4_bytes_per_rank=narrow_bytes(spec, world_size, dtype, 4),
+        kv_int8_bytes_per_token_per_rank=kv_bytes_per_token(spec, world_size, torch.int8),
+        gpus=tuple(_rooms(weights, kv)),
+    )
+
+
+def compute_dtype(spec: ModelSpec) -> torch.dtype:
+    """Sixteen bits as stored; where more is stored, float32 on a CPU and bfloat16 on a GPU."""
+    if spec.dtype in (torch.bfloat16, torch.float16):
+        return spec.dtype
+    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+
+
+def weight_bytes(spec: ModelSpec, world_size: int, dtype: torch.dtype) -> int:
+    """Embeddings and norms are on every rank; the matrices are divided, the output one row more or less."""
+    total = 0
+    for name, shape in tensor_shapes(spec).items():
+        whole = name == "tok_embeddings.weight" or len(shape) == 1
+        total += math.prod(shape[1:]) * (shape[0] if whole else -(-shape[0] // world_size))
+    return total * dtype.itemsize
+
+
+def narrow_bytes(spec: ModelSpec, world_size: int, dtype: torch.dtype, bits: int) -> int:
+    """Weights of a rank when a GPU packs its layers' matrices; embeddings, norms and output stay as they are."""
+    heads, ffn = spec.n_heads // world_size, ffn_width(spec, world_size)
+    qkv, mixed = (heads + 2 * kv_heads(spec, world_size)) * spec.head_dim, heads * spec.head_dim
+    shapes = ((qkv, spec.dim), (spec.dim, mixed), (2 * ffn, spec.dim), (spec.dim, ffn))
+    layer = sum(packed_bytes(rows, columns, bits) for rows, columns in shapes) + 2 * spec.dim * dtype.itemsize
+    output = 0 if spec.tied_embeddings else -(-spec.vocab_size // world_size)
+    return spec.n_layers * layer + (spec.vocab_size + output + 1) * spec.dim * dtype.itemsize
+
+
+def render(report: Report) -> str:
+    ranks = _count(report.world_size, "rank")
+    lines = [
+        ("checkpoint", report.path),
+        ("format", f"{report.format}, chat format {report.chat}"),
+        ("parameters", f"{report.parameters:,} stored as {report.stored_as} in {_count(report.shards, 'file')}"),
+        ("layers", f"{report.layers}, heads {report.heads}, key/value heads {report.kv_heads}"),
+        ("vocabulary", f"{report.vocabulary:,}"),
+        ("context", f"{report.context:,} tokens"),
+        ("weights", f"{_size(report.weight_bytes_per_rank)} on each of {ranks}, {report.compute_dtype}"),
+        ("KV cache", f"{_size(report.kv_bytes_per_token_per_rank)} per token and rank"),
+        (
+            "narrow",
+            f"on a GPU, weights in int8 {_size(report.int8_bytes_per_rank)}, in int4 "
+            f"{_size(report.int4_bytes_per_rank)}; KV in int8 {_size(report.kv_int8_bytes_per_token_per_rank)}",
+        ),
+    ]
+    for n, gpu in enumerate(report.gpus):
+        room = f"{gpu.cached_tokens:,} cached tokens fit" if gpu.cached_tokens else "too small for the weights"
+        lines.append((f"GPU {n}", f"{gpu.name}, {_size(gpu.free_bytes)} free: {room}"))
+    if not report.gpus:
+        lines.append(("GPU", "none"))
+    return "\n".join(f"{name:<12}{text}" for name, text in lines)
+
+
+def _rooms(weights: int, kv: int) -> list[GpuRoom]:
+    rooms = []
+    for n in range(torch.cuda.device_count()):
+        free, _total = torch.cuda.mem_get_info(n)
+        tokens = max(0, free - weights - _RESERVE) // kv
+        rooms.append(GpuRoom(torch.cuda.get_device_name(n), free, tokens))
+    return rooms
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.2f} GiB"

@@ -1,0 +1,1 @@
+"""What operators run on a database: cleanup, backup, copy, new encryption keys, vacuum."""

@@ -1,0 +1,105 @@
+"""Properties of the prompt: what is in it, and that nothing but whole pairs, oldest first, ever leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.chat.prompt import Message, build_dialog, clean_piece, clean_text, fit, token_bound, window
+from models.types import Pair
+
+texts = st.text(max_size=60)
+pair_lists = st.lists(st.tuples(texts, texts), max_size=25).map(
+    lambda rows: [Pair(number + 1, user, reply) for number, (user, reply) in enumerate(rows)]
+)
+
+
+def tokens_of(messages: Sequence[Message]) -> int:
+    return sum(3 + len(message["content"].encode()) // 2 for message in messages)
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=())))
+def test_clean_text_is_what_both_databases_hold(text: str):
+    clean = clean_text(text)
+    assert "\x00" not in clean
+    assert clean.encode("utf-8").decode("utf-8") == clean
+    assert clean_text(clean) == clean
+    assert clean == clean.strip()
+    assert "".join(clean_piece(character) for character in text) == clean_piece(text)
+
+
+@given(texts, pair_lists, texts)
+def test_roles_alternate_and_every_pair_is_whole(persona: str, pairs: list[Pair], text: str):
+    messages = build_dialog(persona, pairs, text)
+    assert [message["role"] for message in messages] == (
+        ["system"] * bool(persona) + ["user", "assistant"] * len(pairs) + ["user"]
+    )
+    assert messages[-1]["content"] == text
+
+
+@given(st.integers(0, 12), st.integers(1, 15), st.integers(0, 40))
+def test_a_window_never_holds_more_than_the_limit_and_begins_alike_for_a_step(limit: int, step: int, total: int):
+    """A dialog grows by one pair a turn; the last `limit` are fetched each time."""
+    first_kept: int | None = None
+    begins: list[int] = []
+    for done in range(total + 1):
+        history = [Pair(7 * number, "u", "r") for number in range(max(0, done - limit), done)]
+        kept = window(history, limit, step, first_kept)
+        assert len(kept) <= limit
+        assert list(kept) == history[len(history) - len(kept) :]
+        assert len(kept) >= min(done, limit - min(step, limit) + 1 if limit else 0)
+        first_kept = kept[0].turn_id if kept else None
+        if first_kept is not None:
+            begins.append(first_kept)
+    changes = sum(before != after for before, after in pairwise(begins))
+    if limit and total > limit:
+        assert changes == -(-(total - limit) // min(step, limit))
+
+
+def test_a_window_without_a_memory_is_the_whole_fetch():
+    history = [Pair(number, "u", "r") for number in range(10)]
+    assert list(window(history, 10, 5, None)) == history
+    assert list(window(history, 4, 1, 2)) == history[-4:]
+
+
+@given(texts, pair_lists, texts, st.integers(0, 1500))
+async def test_fitting_drops_the_fewest_oldest_pairs(persona: str, pairs: list[Pair], text: str, room: int):
+    counts = 0
+
+    async def count(messages: Sequence[Message]) -> int:
+        nonlocal counts
+        counts += 1
+        return tokens_of(messages)
+
+    whole = tokens_of(build_dialog(persona, pairs, text))
+    messages, tokens = await fit(persona, pairs, text, room=room, tokens=whole, count=count)
+
+    candidates = [build_dialog(persona, pairs[dropped:], text) for dropped in range(len(pairs) + 1)]
+    fitting = [candidate for candidate in candidates if tokens_of(candidate) <= room]
+    assert messages == (fitting[0] if fitting else candidates[-1])
+    assert tokens == tokens_of(messages)
+    assert counts <= 10
+
+
+async def test_fitting_long_dialogs_takes_few_counts():
+    pairs = [Pair(number, "what is " * (number % 7 + 1), "it is so " * (number % 11 + 1)) for number in range(500)]
+    whole = tokens_of(build_dialog("persona " * 50, pairs, "hello"))
+    for room in range(300, whole, 997):
+        counts = 0
+
+        async def count(messages: Sequence[Message]) -> int:
+            nonlocal counts
+            counts += 1
+            return tokens_of(messages)
+
+        await fit("persona " * 50, pairs, "hello", room=room, tokens=whole, count=count)
+        assert counts <= 6
+
+
+@given(texts, pair_lists, texts)
+def test_the_bound_is_above_one_token_a_byte(persona: str, pairs: list[Pair], text: str):
+    messages = build_dialog(persona, pairs, text)
+    assert token_bound(messages) > sum(len(message["content"].encode()) for message in messages)

@@ -1,0 +1,91 @@
+"""Splitting a reply: nothing lost, nothing over the limit, no code block left open."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from bot.discord_app.message_split import LIMIT, split, units
+
+# Pieces that make trouble next to each other: fences of both kinds and several lengths, closers with trailing text,
+# long info strings, indentation, emoji of several code points, very long words.
+FENCES = ("```", "````", "~~~", "~~~~~", "`", "``", "```py", "~~~ rust", "   ```", "    ```", "``` x", "``` a`b")
+SMALL = ("\n", "\n\n", " ", "  ", "> quote", "- item", "x", "word ", "é", "e\u0301", "漢字", "\t", "\r", "#", "|a|\n")
+EMOJI = ("👩‍👩‍👧‍👦", "🇫🇷", "😀" * 300)
+LARGE = ("x" * 700, "word " * 90, "line\n" * 60, "```" + "i" * 1500)
+PIECES = st.sampled_from(FENCES + SMALL + EMOJI + LARGE)
+TEXTS = st.lists(PIECES, max_size=40).map("".join) | st.text(max_size=3000)
+
+
+def open_fence(text: str) -> str:
+    """An independent reading of CommonMark: the marker of the code block left open at the end of `text`, or ''."""
+    marker = ""
+    for line in text.split("\n"):
+        found = re.match(r"^ {0,3}(`{3,}|~{3,})(.*)$", line, re.DOTALL)
+        if not found:
+            continue
+        run, rest = found.groups()
+        if marker:
+            if run.startswith(marker) and rest.strip(" \t") == "":
+                marker = ""
+        elif run[0] == "~" or "`" not in rest:
+            marker = run
+    return marker
+
+
+@given(TEXTS)
+@settings(max_examples=400, deadline=None)
+@example("```py\n" + "x = 1\n" * 900 + "```\nafter")
+@example("~~~~\n" + "```\n" * 900 + "~~~~")
+@example("a" * 1996 + "```b\n" + "c" * 3000)
+@example("```\n" + "a" * 1993 + "```" + "b" * 100)
+@example("``` " + "i" * 5000 + "\ncode\n```")
+def test_every_chunk_fits_and_closes_what_it_opens(text: str) -> None:
+    chunks = split(text)
+    assert "".join(chunk.body for chunk in chunks) == text
+    for chunk in chunks:
+        assert 0 < units(chunk.text) <= LIMIT
+        assert open_fence(chunk.text) == ""
+
+
+@given(st.text(alphabet="`~ \n a", max_size=6000))
+@settings(max_examples=200, deadline=None)
+def test_walls_of_fence_characters_still_fit(text: str) -> None:
+    chunks = split(text)
+    assert "".join(chunk.body for chunk in chunks) == text
+    assert all(0 < units(chunk.text) <= LIMIT for chunk in chunks)
+
+
+@given(st.integers(1, 60), st.sampled_from(["python", "c++", "", "objective-c"]))
+def test_code_is_reopened_in_its_language(lines: int, language: str) -> None:
+    code = "print('hello, world')\n" * (lines + 100)
+    chunks = split(f"Look:\n\n```{language}\n{code}```\nDone.")
+    assert len(chunks) > 1
+    assert all(chunk.opening == f"```{language}\n" for chunk in chunks[1:] if chunk.opening)
+    assert not any(f"```{language}\n```" in chunk.text for chunk in chunks)  # no empty block on either side of a cut
+    shown = "".join(chunk.text.removeprefix(chunk.opening).removesuffix(chunk.closing) for chunk in chunks)
+    assert shown == f"Look:\n\n```{language}\n{code}```\nDone."
+
+
+def test_prefers_paragraphs_then_lines_then_spaces() -> None:
+    paragraph = "word " * 200 + "\n\n"
+    assert split(paragraph * 3)[0].body == paragraph
+    line = "word " * 150 + "\n"
+    assert split(line * 4)[0].body == line * 2
+    assert split("word " * 1000)[0].body.endswith(" ")
+    assert [len(chunk.body) for chunk in split("x" * 4001)] == [2000, 2000, 1]
+
+
+def test_a_family_of_emoji_stays_together() -> None:
+    family = "👩‍👩‍👧‍👦"
+    text = "a" * (LIMIT - 4) + family
+    assert split(text)[1].body == family
+
+
+def test_nothing_and_too_small_a_limit() -> None:
+    assert split("") == ()
+    with pytest.raises(ValueError, match="leaves no room"):
+        split("x", limit=50)

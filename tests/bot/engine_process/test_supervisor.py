@@ -1,0 +1,237 @@
+"""The engine as a real process: it is waited for, replaced when it dies, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from bot.chat.service import ChatReply, ChatRequest, ChatService
+from bot.engine_process import supervisor
+from bot.engine_process.guard import _descendants as below_this_process
+from bot.engine_process.supervisor import EngineProcess, engine_command
+from bot.errors import ConfigError, EngineUnavailable
+from bot.settings import Settings
+from models.database import Database
+from models.types import DialogKey
+
+ROOT = Path(__file__).resolve().parents[3]
+FAKE = (sys.executable, "-m", "tests.fakes.engine", "--pace", "0.05")
+KEY = DialogKey(1, 2)
+
+Start = Callable[..., EngineProcess]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "WATCH_SECONDS", 0.5)
+    monkeypatch.setattr(supervisor, "GRACE_SECONDS", 2.0)
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    started: list[EngineProcess] = []
+
+    def begin(*command: str) -> EngineProcess:
+        engine = EngineProcess(Settings(_env_file=None), command=command or FAKE)
+        engine.start()
+        started.append(engine)
+        return engine
+
+    yield begin
+    await asyncio.gather(*(engine.stop() for engine in started))
+    assert below_this_process() == []
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.02)
+
+
+def pids(fragment: str) -> list[int]:
+    """The processes whose command line holds this."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if fragment in line:
+            found.append(int(entry.parent.name))
+    return found
+
+
+def engine_pid(engine: EngineProcess) -> int:
+    return next(pid for pid in pids(str(engine._uds)) if pid != engine.pid)
+
+
+async def say(chat: ChatService, text: str, heard: asyncio.Event | None = None) -> ChatReply:
+    async def on_delta(piece: str) -> None:
+        if heard is not None:
+            heard.set()
+
+    return await chat.chat(ChatRequest(KEY, text), on_delta)
+
+
+class TestCommand:
+    def test_one_process(self):
+        settings = Settings(_env_file=None, max_seq_len=512, quantize="int8", engine_args="--max-batch 4")
+        command = engine_command(settings, Path("/run/x.sock"))
+        assert command[:3] == [sys.executable, "-m", "engine"]
+        flags = " ".join(command[3:])
+        assert flags.startswith("--model smollm2 --uds /run/x.sock")
+        assert "--stream-interval 0.05" in flags
+        assert flags.endswith("--max-seq-len 512 --quantize int8 --max-batch 4")
+
+    def test_several_gpus_go_through_torchruns_launcher_on_loopback(self):
+        command = engine_command(Settings(_env_file=None, gpus=4), Path("/run/x.sock"))
+        assert command[1:3] == ["-m", "torch.distributed.run"]
+        assert "--standalone" in command
+        assert command[command.index("--nproc-per-node") + 1] == "4"
+        assert command[command.index("engine") - 1] == "-m"
+
+    def test_the_engine_accepts_the_flags(self):
+        from engine.server.args import ServeOptions, parse
+
+        settings = Settings(_env_file=None, max_seq_len=512, device="cpu", quantize="int8")
+        command = engine_command(settings, Path("/run/x.sock"))
+        assert isinstance(parse(command[3:]), ServeOptions)
+
+
+class TestLife:
+    async def test_ready_then_gone(self, start: Start):
+        engine = start()
+        assert engine.client.state == "loading"
+        await asyncio.wait_for(engine.wait_ready(), 20)
+        assert engine.client.state == "ready"
+        assert await engine.client.model() == "fake-model"
+        folder = engine._folder
+        assert folder.stat().st_mode & 0o777 == 0o700
+        await engine.stop()
+        assert pids(str(folder)) == []
+        assert not folder.exists()
+
+    async def test_killed_in_the_middle_of_a_reply(self, start: Start, database: Database):
+        engine = start()
+        settings = Settings(_env_file=None)
+        chat = ChatService(database=database, engine=engine.client, settings=settings)
+        await asyncio.wait_for(engine.wait_ready(), 20)
+        assert (await say(chat, "hello")).text == "You said: hello"
+        heard = asyncio.Event()
+        running = asyncio.create_task(say(chat, "a long one", heard))
+        await asyncio.wait_for(heard.wait(), 10)
+        os.kill(engine_pid(engine), signal.SIGKILL)
+        with pytest.raises(EngineUnavailable) as caught:
+            await asyncio.wait_for(running, 5)
+        assert "stopped in the middle" in caught.value.user_message
+        await until(lambda: engine.client.state == "restarting")
+        with pytest.raises(EngineUnavailable):
+            await say(chat, "too early")
+        await asyncio.wait_for(engine.wait_ready(), 20)
+        reply = await say(chat, "again")
+        assert (reply.text, reply.pairs_in_prompt) == ("You said: again", 1)
+        assert engine.restarts == 1
+
+    async def test_while_it_loads_the_answer_says_so(self, start: Start, database: Database):
+        engine = start(*FAKE, "--load-seconds", "30")
+        chat = ChatService(database=database, engine=engine.client, settings=Settings(_env_file=None))
+        with pytest.raises(EngineUnavailable) as caught:
+            await say(chat, "hello")
+        assert "still loading" in caught.value.user_message
+
+    async def test_one_that_is_ill_is_replaced(self, start: Start):
+        engine = start()
+        await asyncio.wait_for(engine.wait_ready(), 20)
+        ill = engine_pid(engine)
+        os.kill(ill, signal.SIGUSR1)
+        await until(lambda: engine.restarts == 1)
+        await asyncio.wait_for(engine.wait_ready(), 20)
+        assert engine_pid(engine) != ill
+
+    async def test_one_that_dies_at_once_is_tried_again_ever_more_slowly(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", (0.0, 0.0, 60.0))
+        engine = start(sys.executable, "-c", "raise SystemExit(3)")
+        await until(lambda: engine.restarts == 3)
+        await asyncio.sleep(0.5)
+        assert engine.restarts == 3
+        assert not engine.ready
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "script",
+        [
+            "print('engine: model.gguf: no such file for --device', flush=True); raise SystemExit(78)",
+            # As torchrun tells of a rank's exit code, having one of its own.
+            "print('engine: model.gguf: no such file for --device');"
+            "print('E1 failed (exitcode: 78) local_rank: 0 (pid: 9)');"
+            "print('=\\n' * 60);"
+            "raise SystemExit(1)",
+        ],
+    )
+    async def test_a_bad_setting_is_told_once_and_not_tried_again(self, start: Start, script: str):
+        engine = start(sys.executable, "-c", script)
+        with pytest.raises(ConfigError) as caught:
+            await asyncio.wait_for(engine.wait_ready(), 20)
+        assert "model.gguf: no such file for GUILDLLAMA_DEVICE" in caught.value.line
+        assert "GUILDLLAMA_MODEL" in caught.value.line
+        assert "\n" not in caught.value.line
+        assert (await engine.failed()) is caught.value
+        assert engine.restarts == 0
+
+
+class TestNoOrphans:
+    TREE = (
+        "import subprocess, sys, time, signal\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', *sys.argv[1:]], "
+        "start_new_session=True)\n"
+        "time.sleep(600)\n"
+    )
+
+    async def test_ranks_with_sessions_of_their_own_and_deaf_to_sigterm(self, start: Start):
+        engine = start(sys.executable, "-c", self.TREE)
+        await until(lambda: len(pids(str(engine._uds))) == 3)
+        await engine.stop()
+        assert pids(str(engine._uds)) == []
+
+    async def test_a_launcher_that_is_killed_leaves_no_rank(self, start: Start):
+        engine = start(sys.executable, "-c", self.TREE)
+        await until(lambda: len(pids(str(engine._uds))) == 3)
+        before = set(pids(str(engine._uds)))
+        launcher = min(before - {engine.pid or 0})
+        os.kill(launcher, signal.SIGKILL)
+        await until(lambda: not before & set(pids(str(engine._uds))))
+
+    async def test_the_bot_is_killed(self, tmp_path: Path):
+        program = (
+            "import asyncio, sys\n"
+            "from bot.settings import Settings\n"
+            "from bot.engine_process.supervisor import EngineProcess\n"
+            "async def main():\n"
+            "    engine = EngineProcess(Settings(_env_file=None), command=sys.argv[1:])\n"
+            "    engine.start()\n"
+            "    await engine.wait_ready()\n"
+            "    print(engine._folder, flush=True)\n"
+            "    await asyncio.sleep(600)\n"
+            "asyncio.run(main())\n"
+        )
+        bot = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, *FAKE, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        assert bot.stdout is not None
+        folder = (await asyncio.wait_for(bot.stdout.readline(), 30)).decode().strip()
+        assert len(pids(folder)) == 2
+        bot.kill()
+        await bot.wait()
+        await until(lambda: not pids(folder))

@@ -1,0 +1,277 @@
+"""Show, export, delete, opt out: counted in every table, for a person everywhere or in one guild."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from datetime import UTC, datetime
+
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import func, or_, select, text
+
+from bot.guilds.privacy import PrivacyService
+from models import queries
+from models.database import Database
+from models.errors import MemberBlocked, QuotaExceeded, WrongEncryptionKey
+from models.maintenance.rekey import rekey
+from models.queries import inspection
+from models.tables import Base, Dialog, Turn
+from models.types import DialogKey, GuildSettings, MemberSettings, TurnResult
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+ANNA, BEN = 7, 8
+EMOJI = "👩‍👩‍👧‍👦" * 500 + " שלום 한국어 e\u0301"
+
+
+def result(reply: str) -> TurnResult:
+    return TurnResult(reply, 3, 2, "stop", 1, 2)
+
+
+async def live(database: Database, user: int, guild: int) -> None:
+    """Everything a member can leave behind in a guild."""
+    key = DialogKey(guild, user)
+    async with database.write() as session:
+        for number in range(3):
+            begun = await queries.begin_turn(session, key=key, text=f"{EMOJI} {number}", limit=10, now=NOW)
+            await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=result(f"re {number}"), now=NOW)
+        again = await queries.begin_regeneration(session, key=key, limit=10, now=NOW)
+        assert again is not None
+        assert [pair.reply for pair in again.history] == ["re 0", "re 1"]
+        await queries.finish_regeneration(session, key=key, turn_id=again.turn_id, result=result("better"), now=NOW)
+        await queries.begin_turn(session, key=key, text="still running", limit=10, now=NOW)
+        for level in ("member", "guild"):
+            await queries.set_persona(
+                session, key=key, level=level, name="N", prompt=f"by {user}", author_id=user, now=NOW
+            )
+        await queries.set_member_settings(session, key=key, settings=MemberSettings(locale="de"), now=NOW)
+        await queries.set_guild_settings(session, key=key, settings=GuildSettings(locale="de"), actor_id=user, now=NOW)
+        await queries.block_member(session, key=key, blocked=False, actor_id=BEN, now=NOW)
+
+
+async def rows_naming(database: Database, user: int) -> dict[str, int]:
+    """By the metadata, not by our list: every foreign key to users, and all below this person's dialogs."""
+    found: dict[str, int] = {}
+    async with database.read() as session:
+        for table in Base.metadata.sorted_tables:
+            columns = [key.parent for key in table.foreign_keys if key.column.table.name == "users"]
+            if table.name == "users":
+                columns = [table.c.id]
+            conditions = [column == user for column in columns]
+            dialogs = select(Dialog.id).where(Dialog.user_id == user)
+            if "dialog_id" in table.c:
+                conditions.append(table.c.dialog_id.in_(dialogs))
+            if "turn_id" in table.c:
+                conditions.append(table.c.turn_id.in_(select(Turn.id).where(Turn.dialog_id.in_(dialogs))))
+            if conditions:
+                count = await session.scalar(select(func.count()).select_from(table).where(or_(*conditions)))
+                found[table.name] = int(count or 0)
+    return found
+
+
+class TestDelete:
+    async def test_fault_36_nothing_is_left_in_any_table(self, database: Database) -> None:
+        for user in (ANNA, BEN):
+            for guild in (100, 101, 0):
+                await live(database, user, guild)
+        before = await rows_naming(database, ANNA)
+        assert all(before.values()), "the test must put something into every table that can name a person"
+        of_ben = await rows_naming(database, BEN)
+        service = PrivacyService(database)
+        receipt = await service.delete(ANNA)
+        assert receipt.counts["turns"] == before["turns"] == 12
+        assert not any((await rows_naming(database, ANNA)).values())
+        kept = ("dialogs", "turns", "reply_variants", "personas", "member_settings", "daily_usage", "users")
+        now_of_ben = await rows_naming(database, BEN)
+        assert {name: now_of_ben[name] for name in kept} == {name: of_ben[name] for name in kept}
+        async with database.read() as session:
+            guilds_own = await queries.get_persona(session, key=DialogKey(100, BEN), level="guild")
+            assert guilds_own is not None
+            assert await inspection.orphans(session) == {}
+
+    async def test_fault_36_a_second_time_finds_nothing(self, database: Database) -> None:
+        await live(database, ANNA, 100)
+        service = PrivacyService(database)
+        first = await service.delete(ANNA)
+        second = await service.delete(ANNA)
+        assert any(first.counts.values())
+        assert not any(second.counts.values())
+        assert first.receipt_id != second.receipt_id
+
+    async def test_fault_36_a_reply_that_comes_later_is_not_stored(self, database: Database) -> None:
+        key = DialogKey(100, ANNA)
+        async with database.write() as session:
+            begun = await queries.begin_turn(session, key=key, text="hi", limit=10, now=NOW)
+        await PrivacyService(database).delete(ANNA)
+        async with database.write() as session:
+            assert not await queries.finish_turn(
+                session, key=key, turn_id=begun.turn_id, result=result("late"), now=NOW
+            )
+        assert not any((await rows_naming(database, ANNA)).values())
+
+    async def test_by_an_admin_in_one_guild(self, database: Database) -> None:
+        for guild in (100, 101):
+            await live(database, ANNA, guild)
+        service = PrivacyService(database)
+        receipt = await service.delete(ANNA, guild_id=100, actor_id=BEN)
+        assert receipt.counts["turns"] == 4
+        assert not any((await service.show(ANNA, guild_id=100)).counts.values())
+        assert (await service.show(ANNA, guild_id=101)).counts["turns"] == 4
+        async with database.read() as session:
+            [newest, *_] = await queries.audit_log(session, key=DialogKey(100, BEN), limit=5)
+        assert (newest.action, newest.actor_id, newest.target_id) == ("privacy.delete", BEN, None)
+        assert receipt.receipt_id in newest.details
+
+    async def test_a_whole_guild(self, database: Database) -> None:
+        for guild in (100, 101):
+            await live(database, ANNA, guild)
+        await PrivacyService(database).delete_guild(100, actor_id=BEN)
+        async with database.read() as session:
+            assert {line.guild_id for line in await inspection.guild_lines(session)} == {101}
+            assert await inspection.orphans(session) == {}
+
+
+class TestExport:
+    async def test_everything_is_in_it_and_nobody_elses(self, database: Database) -> None:
+        await live(database, ANNA, 100)
+        await live(database, BEN, 100)
+        archive = zipfile.ZipFile(io.BytesIO(await PrivacyService(database).export(ANNA)))
+        data = json.loads(archive.read("export.json"))
+        [dialog] = data["dialogs"]
+        assert [turn["reply"] for turn in dialog["turns"]] == ["re 0", "re 1", "better", None]
+        assert dialog["turns"][0]["user"] == f"{EMOJI} 0"
+        assert list(data["earlier_replies"].values()) == [["re 2"]]
+        assert {persona["prompt"] for persona in data["personas"]} == {"by 7"}
+        assert len(data["daily_usage"]) == len(data["member_settings"]) == 1
+        [transcript] = [name for name in archive.namelist() if name.endswith(".md")]
+        assert "> re 1" in archive.read(transcript).decode()
+        assert "by 8" not in archive.read("export.json").decode()
+
+
+class TestOptOut:
+    async def test_chat_goes_on_without_memory(self, database: Database) -> None:
+        key = DialogKey(100, ANNA)
+        service = PrivacyService(database)
+        assert await service.opt_out(ANNA)
+        assert not await service.opt_out(ANNA)
+        async with database.write() as session:
+            begun = await queries.begin_turn(session, key=key, text="hi", limit=10, interaction_id=5, now=NOW)
+            assert (begun.turn_id, begun.history, begun.settings.opted_out) == (0, (), True)
+            assert not await queries.finish_turn(session, key=key, turn_id=0, result=result("ho"), now=NOW)
+        assert not any((await rows_naming(database, ANNA)).values())
+        assert await service.opt_in(ANNA)
+        async with database.write() as session:
+            begun = await queries.begin_turn(session, key=key, text="hi", limit=10, interaction_id=6, now=NOW)
+            assert begun.turn_id > 0
+
+    async def test_it_ends_what_is_open_and_outlives_a_deletion(self, database: Database) -> None:
+        await live(database, ANNA, 100)
+        service = PrivacyService(database)
+        await service.opt_out(ANNA)
+        async with database.read() as session:
+            assert await queries.history(session, key=DialogKey(100, ANNA), limit=10) == ()
+        await service.delete(ANNA)
+        assert (await service.show(ANNA)).opted_out_since is not None
+
+
+class TestPolicy:
+    async def test_a_quota_is_refused_with_its_number(self, database: Database) -> None:
+        key = DialogKey(100, ANNA)
+        async with database.write() as session:
+            await queries.set_guild_settings(
+                session, key=key, settings=GuildSettings(daily_turns=1), actor_id=BEN, now=NOW
+            )
+            begun = await queries.begin_turn(session, key=key, text="hi", limit=10, now=NOW)
+            await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=result("ho"), now=NOW)
+        with pytest.raises(QuotaExceeded, match="limit of 1 turns"):
+            async with database.write() as session:
+                await queries.begin_turn(session, key=key, text="hi", limit=10, interaction_id=9, now=NOW)
+        async with database.write() as session:  # a role may have more, and nothing of the refusal was kept
+            await queries.begin_turn(session, key=key, text="hi", limit=10, interaction_id=9, role_turns=5, now=NOW)
+
+    async def test_a_blocked_member_is_refused_in_that_guild_only(self, database: Database) -> None:
+        async with database.write() as session:
+            await queries.block_member(session, key=DialogKey(100, ANNA), blocked=True, actor_id=BEN, now=NOW)
+        with pytest.raises(MemberBlocked):
+            async with database.write() as session:
+                await queries.begin_turn(session, key=DialogKey(100, ANNA), text="hi", limit=10, now=NOW)
+        async with database.write() as session:
+            await queries.begin_turn(session, key=DialogKey(101, ANNA), text="hi", limit=10, now=NOW)
+
+    async def test_settings_reach_the_turn(self, database: Database) -> None:
+        key = DialogKey(100, ANNA)
+        async with database.write() as session:
+            chosen = GuildSettings(max_chat_logs=20, max_reply_tokens=99, streaming=False, locale="fr")
+            await queries.set_guild_settings(session, key=key, settings=chosen, actor_id=BEN, now=NOW)
+            assert await queries.guild_settings(session, key=key) == chosen
+            await queries.set_member_settings(session, key=key, settings=MemberSettings(max_chat_logs=2), now=NOW)
+            begun = await queries.begin_turn(session, key=key, text="hi", limit=10, now=NOW)
+            other = await queries.begin_turn(session, key=DialogKey(100, BEN), text="hi", limit=10, now=NOW)
+        assert (begun.settings.max_chat_logs, begun.settings.max_reply_tokens, begun.settings.locale) == (2, 99, "fr")
+        assert (other.settings.max_chat_logs, other.settings.streaming) == (20, False)
+
+
+class TestEncryption:
+    async def test_text_is_sealed_at_rest_and_keys_rotate(self, database_url: str) -> None:
+        old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+        plain = Database(database_url)
+        await live(plain, ANNA, 100)
+        await plain.close()
+
+        async def stored(database: Database) -> list[str]:
+            async with database.read() as session:
+                rows = await session.execute(
+                    text(
+                        "SELECT user_text FROM turns UNION ALL SELECT reply FROM turns WHERE reply IS NOT NULL "
+                        "UNION ALL SELECT reply FROM reply_variants UNION ALL SELECT prompt FROM persona_versions"
+                    )
+                )
+                return [str(value) for value in rows.scalars()]
+
+        async def replies(database: Database) -> list[str]:
+            async with database.read() as session:
+                pairs = await queries.history(session, key=DialogKey(100, ANNA), limit=10)
+                return [pair.reply for pair in pairs]
+
+        first = Database(database_url, encryption_keys=[old])
+        assert await replies(first) == ["re 0", "re 1", "better"]  # turned on: what is there stays readable
+        assert sum((await rekey(first)).values()) > 0
+        assert all(value.startswith("\x02f:") for value in await stored(first))
+        assert await replies(first) == ["re 0", "re 1", "better"]
+        await first.close()
+
+        second = Database(database_url, encryption_keys=[new, old])
+        assert sum((await rekey(second)).values()) > 0
+        assert set((await rekey(second)).values()) == {0}
+        await second.close()
+
+        third = Database(database_url, encryption_keys=[new])
+        assert await replies(third) == ["re 0", "re 1", "better"]
+        await third.close()
+        for keys in ([old], []):
+            wrong = Database(database_url, encryption_keys=keys)
+            with pytest.raises(WrongEncryptionKey):
+                await replies(wrong)
+            await wrong.close()
+
+        last = Database(database_url, encryption_keys=[new])
+        await rekey(last, plain=True)
+        await last.close()
+        plain = Database(database_url)
+        assert await replies(plain) == ["re 0", "re 1", "better"]
+        await plain.close()
+
+    async def test_a_message_cannot_pass_for_a_sealed_one(self, database: Database) -> None:
+        key = DialogKey(100, ANNA)
+        for trick in ("\x02f:abc", "\x02p:abc", "\x02"):
+            async with database.write() as session:
+                begun = await queries.begin_turn(session, key=key, text=trick, limit=10, now=NOW)
+                await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=result(trick), now=NOW)
+            async with database.read() as session:
+                pairs = await queries.history(session, key=key, limit=1)
+            assert (pairs[0].user, pairs[0].reply) == (trick, trick)
+
+    def test_a_key_that_is_none(self, sqlite_url: str) -> None:
+        with pytest.raises(WrongEncryptionKey):
+            Database(sqlite_url, encryption_keys=["not a key"])

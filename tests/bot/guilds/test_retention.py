@@ -1,0 +1,309 @@
+"""Cleanup: what ends, what goes, what stays, and a clock that cannot be trusted."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.guilds.retention import RetentionJobs, limits_of
+from bot.settings import Settings, load_settings
+from models import queries
+from models.database import Database
+from models.maintenance.cleanup import CleanupReport, clean, preview
+from models.queries import inspection
+from models.queries.retention import Limits
+from models.types import DialogKey, GuildSettings, MemberSettings, TurnResult
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+LIMITS = Limits(session_ttl=7 * DAY, retention=30 * DAY, guild_grace=7 * DAY)
+
+
+async def talk(database: Database, key: DialogKey, at: datetime, *, text: str = "hi", finish: bool = True) -> int:
+    async with database.write() as session:
+        begun = await queries.begin_turn(session, key=key, text=text, limit=10, now=at)
+        if finish:
+            done = TurnResult("ho", 3, 2, "stop", 1, 2)
+            await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=done, now=at)
+    return begun.turn_id
+
+
+async def states(database: Database) -> dict[int, str]:
+    """user -> open / idle / reset / removed, for the dialogs that are still there."""
+    async with database.read() as session:
+        lines = await inspection.dialog_lines(session, limit=1000)
+    return {line.user_id: line.end_reason or "open" for line in lines}
+
+
+async def counts(database: Database) -> dict[str, int]:
+    async with database.read() as session:
+        return await inspection.table_counts(session)
+
+
+class TestEnding:
+    async def test_only_idle_dialogs_end(self, database: Database) -> None:
+        await talk(database, DialogKey(100, 1), NOW - 8 * DAY)
+        await talk(database, DialogKey(100, 2), NOW - 6 * DAY)
+        report = await clean(database, limits=LIMITS, now=NOW)
+        assert report.ended_dialogs == 1
+        assert await states(database) == {1: "idle", 2: "open"}
+        assert (await counts(database))["turns"] == 2
+
+    async def test_a_guild_has_its_own_idle_time(self, database: Database) -> None:
+        for user, guild in ((1, 100), (2, 101)):
+            await talk(database, DialogKey(guild, user), NOW - 2 * DAY)
+        async with database.write() as session:
+            chosen = GuildSettings(session_ttl=timedelta(hours=36))
+            await queries.set_guild_settings(session, key=DialogKey(100, 1), settings=chosen, actor_id=1, now=NOW)
+        await clean(database, limits=LIMITS, now=NOW)
+        assert await states(database) == {1: "idle", 2: "open"}
+
+    async def test_fault_40_a_running_turn_is_never_touched(self, database: Database) -> None:
+        key = DialogKey(100, 1)
+        await talk(database, key, NOW - 9 * DAY)
+        turn = await talk(database, key, NOW - timedelta(minutes=5), finish=False)
+        hurried = Limits(timedelta(seconds=1), timedelta(0), timedelta(0))
+        report = await clean(database, limits=hurried, now=NOW)
+        assert (report.ended_dialogs, report.interrupted_turns) == (0, 0)
+        async with database.write() as session:
+            done = TurnResult("late", 3, 2, "stop", 1, 2)
+            assert await queries.finish_turn(session, key=key, turn_id=turn, result=done, now=NOW)
+
+    async def test_fault_40_not_even_in_a_dialog_that_was_reset(self, database: Database) -> None:
+        key = DialogKey(100, 1)
+        await talk(database, key, NOW - timedelta(minutes=1), finish=False)
+        async with database.write() as session:
+            await queries.end_dialog(session, key=key, now=NOW - timedelta(minutes=1))
+        report = await clean(database, limits=Limits(DAY, timedelta(0), DAY), now=NOW)
+        assert report.purged_dialogs_and_turns == 0
+
+    async def test_a_turn_of_a_dead_process_is_interrupted(self, database: Database) -> None:
+        dead = Database(database.url)
+        await talk(dead, DialogKey(100, 1), NOW - timedelta(minutes=1), finish=False)
+        await dead.close()
+        report = await clean(database, limits=LIMITS, now=NOW)
+        assert report.interrupted_turns == 1
+        async with database.read() as session:
+            assert (await inspection.totals(session))["interrupted_turns"] == 1
+
+
+class TestPurging:
+    async def ended(self, database: Database, key: DialogKey, days_ago: int) -> None:
+        await talk(database, key, NOW - days_ago * DAY)
+        async with database.write() as session:
+            await queries.end_dialog(session, key=key, now=NOW - days_ago * DAY)
+
+    async def test_after_the_retention(self, database: Database) -> None:
+        await self.ended(database, DialogKey(100, 1), 31)
+        await self.ended(database, DialogKey(100, 2), 29)
+        report = await clean(database, limits=LIMITS, now=NOW)
+        assert report.purged_dialogs_and_turns == 2
+        assert await states(database) == {2: "reset"}
+
+    async def test_by_guild_and_by_member_whichever_is_shorter(self, database: Database) -> None:
+        """100 keeps 60 days, 101 keeps 10; member 2 wants 5 days in 100, member 4 wants 90 days in 101."""
+        for user, guild, age in ((1, 100, 45), (2, 100, 6), (3, 101, 11), (4, 101, 11), (5, 101, 9), (6, 0, 6)):
+            await self.ended(database, DialogKey(guild, user), age)
+        async with database.write() as session:
+            for guild, days in ((100, 60), (101, 10)):
+                await queries.set_guild_settings(
+                    session,
+                    key=DialogKey(guild, 1),
+                    settings=GuildSettings(retention_days=days),
+                    actor_id=1,
+                    now=NOW,
+                )
+            for guild, user, days in ((100, 2, 5), (101, 4, 90), (0, 6, 5)):
+                await queries.set_member_settings(
+                    session, key=DialogKey(guild, user), settings=MemberSettings(retention_days=days), now=NOW
+                )
+        await clean(database, limits=LIMITS, now=NOW)
+        assert set(await states(database)) == {1, 5}
+
+    async def test_old_pairs_of_a_dialog_that_never_rests(self, database: Database) -> None:
+        key = DialogKey(100, 1)
+        for days in (40, 35, 20, 1):
+            await talk(database, key, NOW - days * DAY, text=f"{days} days ago")
+        report = await clean(database, limits=LIMITS, now=NOW)
+        assert report.purged_old_turns == 2
+        async with database.read() as session:
+            pairs = await queries.history(session, key=key, limit=10)
+        assert [pair.user for pair in pairs] == ["20 days ago", "1 days ago"]
+
+    async def test_small_batches_and_short_locks(self, database: Database) -> None:
+        key = DialogKey(100, 1)
+        async with database.write() as session:
+            for _ in range(450):
+                begun = await queries.begin_turn(session, key=key, text="x" * 500, limit=0, now=NOW - 40 * DAY)
+                done = TurnResult("y" * 500, 3, 2, "stop", 1, 2)
+                await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=done, now=NOW - 40 * DAY)
+            await queries.end_dialog(session, key=key, now=NOW - 40 * DAY)
+        report = await clean(database, limits=LIMITS, now=NOW, batch=100)
+        assert report.purged_dialogs_and_turns == 451
+        assert (await counts(database))["turns"] == 0
+        assert report.longest_lock_ms < 500  # 100 on a machine that does nothing else; see docs/database-performance.md
+
+    async def test_the_file_shrinks_and_the_text_is_gone(self, sqlite_url: str) -> None:
+        database, path = Database(sqlite_url), Path(sqlite_url.removeprefix("sqlite:///"))
+        for user in range(30):
+            await talk(database, DialogKey(100, user), NOW - 40 * DAY, text="secret-of-the-ancients " * 800)
+            async with database.write() as session:
+                await queries.end_dialog(session, key=DialogKey(100, user), now=NOW - 40 * DAY)
+        await database.truncate_wal()
+        before = (await asyncio.to_thread(path.stat)).st_size
+        report = await clean(database, limits=LIMITS, now=NOW)
+        assert report.released_pages > 0
+        assert (await asyncio.to_thread(path.stat)).st_size < before / 2
+        assert (await asyncio.to_thread(path.with_name(path.name + "-wal").stat)).st_size == 0
+        assert b"secret-of-the-ancients" not in await asyncio.to_thread(path.read_bytes)
+        await database.close()
+
+    async def test_users_of_whom_nothing_is_left_go_too(self, database: Database) -> None:
+        await self.ended(database, DialogKey(100, 1), 31)
+        async with database.write() as session:
+            await queries.set_persona(
+                session, key=DialogKey(100, 2), level="member", name="N", prompt="P", author_id=2, now=NOW
+            )
+        assert (await clean(database, limits=LIMITS, now=NOW + 500 * DAY)).forgotten_users == 1
+        async with database.read() as session:
+            assert (await inspection.totals(session))["users"] == 1
+
+
+class TestGuilds:
+    async def test_fault_35_purged_after_the_grace_period(self, database: Database) -> None:
+        for guild in (100, 101):
+            key = DialogKey(guild, 1)
+            await talk(database, key, NOW)
+            async with database.write() as session:
+                await queries.set_persona(session, key=key, level="guild", name="N", prompt="P", author_id=1, now=NOW)
+                await queries.set_guild_settings(
+                    session, key=key, settings=GuildSettings(channels=frozenset({5})), actor_id=1, now=NOW
+                )
+        async with database.write() as session:
+            assert await queries.guild_removed(session, guild_id=100, now=NOW) == 1
+        before = await counts(database)
+        await clean(database, limits=LIMITS, now=NOW + 6 * DAY)
+        assert await counts(database) == before
+        report = await clean(database, limits=LIMITS, now=NOW + 7 * DAY + timedelta(seconds=1))
+        assert report.purged_guilds == 1
+        after = await counts(database)
+        halved = ("guilds", "dialogs", "turns", "personas", "persona_versions", "guild_settings", "guild_channels",
+                  "daily_usage", "audit_log")  # fmt: skip
+        assert {name: after[name] for name in halved} == {name: before[name] // 2 for name in halved}
+        assert after["users"] == 1
+
+    async def test_fault_35_a_return_restores_everything_but_the_open_dialog(self, database: Database) -> None:
+        key = DialogKey(100, 1)
+        await talk(database, key, NOW)
+        async with database.write() as session:
+            await queries.set_persona(session, key=key, level="guild", name="N", prompt="P", author_id=1, now=NOW)
+            await queries.guild_removed(session, guild_id=100, now=NOW)
+        async with database.write() as session:
+            assert await queries.guild_joined(session, guild_id=100, now=NOW + 3 * DAY)
+        assert (await clean(database, limits=LIMITS, now=NOW + 20 * DAY)).purged_guilds == 0
+        async with database.read() as session:
+            found = await queries.effective_persona(session, key=key)
+        assert found is not None
+        assert found.prompt == "P"
+
+    async def test_fault_35_removals_during_an_absence_are_found_outages_are_not_removals(
+        self, database: Database
+    ) -> None:
+        async with database.write() as session:
+            for guild in (100, 101):
+                await queries.guild_joined(session, guild_id=guild, now=NOW)
+        await talk(database, DialogKey(999, 1), NOW)  # a guild of the terminal, which the gateway never named
+        async with database.write() as session:
+            # READY lists unavailable guilds as well, so 101 is present although it is down.
+            assert await queries.reconcile_guilds(session, present={101}, now=NOW) == (100,)
+            assert await queries.reconcile_guilds(session, present={100, 101}, now=NOW) == ()
+        assert (await clean(database, limits=LIMITS, now=NOW + 30 * DAY)).purged_guilds == 0
+
+
+class TestDryRun:
+    async def test_it_counts_what_the_run_does_and_changes_nothing(self, database: Database) -> None:
+        await talk(database, DialogKey(100, 1), NOW - 8 * DAY)
+        await talk(database, DialogKey(100, 2), NOW - 40 * DAY)
+        async with database.write() as session:
+            await queries.end_dialog(session, key=DialogKey(100, 2), now=NOW - 35 * DAY)
+        before = await counts(database)
+        expected = await preview(database, limits=LIMITS, now=NOW)
+        assert await counts(database) == before
+        done = await clean(database, limits=LIMITS, now=NOW)
+        assert (expected.ended_dialogs, expected.purged_dialogs_and_turns) == (1, 2)
+        assert (done.ended_dialogs, done.purged_dialogs_and_turns) == (1, 2)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.wall = NOW
+        self.steady = 1000.0
+
+    def pass_time(self, by: timedelta) -> None:
+        self.wall += by
+        self.steady += by.total_seconds()
+
+    def jobs(self, database: Database, settings: Settings) -> RetentionJobs:
+        return RetentionJobs(
+            database=database, settings=settings, wall=lambda: self.wall, monotonic=lambda: self.steady
+        )
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return load_settings(env_file=None)
+
+
+class TestClock:
+    @pytest.mark.parametrize("jump", [DAY * 30, -timedelta(hours=1)], ids=["a month on", "an hour back"])
+    async def test_fault_39_a_jump_skips_the_run(self, database: Database, settings: Settings, jump: timedelta) -> None:
+        clock = Clock()
+        jobs = clock.jobs(database, settings)
+        await talk(database, DialogKey(100, 1), NOW)
+        clock.pass_time(timedelta(hours=1))
+        assert isinstance(await jobs.run_once(), CleanupReport)
+        clock.pass_time(timedelta(hours=1))
+        clock.wall += jump
+        assert await jobs.run_once() is None
+        clock.wall -= jump
+        assert await jobs.run_once() is None  # the way back is a jump as well
+        clock.pass_time(timedelta(hours=1))
+        assert isinstance(await jobs.run_once(), CleanupReport)
+        assert await states(database) == {1: "open"}
+
+    async def test_fault_39_too_many_at_once_waits_for_a_second_opinion(
+        self, database: Database, settings: Settings
+    ) -> None:
+        clock = Clock()
+        for user in range(12):
+            await talk(database, DialogKey(100, user), NOW - 8 * DAY)
+        jobs = clock.jobs(database, settings)
+        assert await jobs.run_once() is None
+        assert set((await states(database)).values()) == {"open"}
+        clock.pass_time(timedelta(hours=1))
+        report = await jobs.run_once()
+        assert report is not None
+        assert report.ended_dialogs == 12
+
+    async def test_a_database_that_is_away_puts_the_run_off(self, settings: Settings) -> None:
+        nowhere = Database("sqlite:////nonexistent/folder/x.db")
+        assert await Clock().jobs(nowhere, settings).run_once() is None
+        await nowhere.close()
+
+    async def test_the_scheduler_runs_at_once(self, database: Database, settings: Settings) -> None:
+        await talk(database, DialogKey(100, 1), NOW - 400 * DAY)
+        jobs = RetentionJobs(database=database, settings=settings)
+        jobs.start()
+        for _ in range(400):
+            if await states(database) == {1: "idle"}:
+                break
+            await asyncio.sleep(0.05)
+        await jobs.close()
+        assert await states(database) == {1: "idle"}
+
+    def test_limits_come_from_the_settings(self) -> None:
+        limits = limits_of(load_settings(env_file=None, session_ttl="36h", retention_days=5))
+        assert (limits.session_ttl, limits.retention) == (timedelta(hours=36), 5 * DAY)

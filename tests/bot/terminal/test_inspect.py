@@ -1,0 +1,187 @@
+"""`guildllama db ...` and `guildllama cleanup` as an operator types them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from bot.terminal.db_commands import cleanup_command, db_app
+from models import queries
+from models.database import Database
+from models.types import DialogKey, TurnResult
+
+NOW = datetime.now(UTC)
+
+app = typer.Typer()
+app.add_typer(db_app, name="db")
+app.command("cleanup")(cleanup_command)
+
+
+@pytest.fixture
+def filled_url(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Two dialogs of one member in two guilds; the second is old, and one of its turns failed."""
+
+    async def fill() -> None:
+        database = Database(database_url)
+        for guild, at in ((100, NOW), (200, NOW - timedelta(days=20))):
+            key = DialogKey(guild, 7)
+            async with database.write() as session:
+                for number in range(2):
+                    begun = await queries.begin_turn(session, key=key, text=f"[red]hi[/red] {number}", limit=9, now=at)
+                    done = TurnResult("# not a heading\nline two", 10, 5, "stop", 1, 2)
+                    await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=done, now=at)
+                broken = await queries.begin_turn(session, key=key, text="fails \x1b[2J", limit=9, now=at)
+                await queries.fail_turn(
+                    session, key=key, turn_id=broken.turn_id, status="failed", error_id="e-77", now=at
+                )
+        await database.close()
+
+    asyncio.run(fill())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GUILDLLAMA_DATABASE_URL", database_url)
+    return database_url
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def run_json(*arguments: str) -> object:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.usefixtures("filled_url")
+class TestLooking:
+    def test_stats(self) -> None:
+        totals = run_json("db", "stats")
+        assert isinstance(totals, dict)
+        assert (totals["guilds"], totals["users"], totals["dialogs"], totals["turns"]) == (2, 1, 2, 6)
+        assert (totals["done_turns"], totals["failed_turns"], totals["prompt_tokens"]) == (4, 2, 40)
+        assert "done turns" in run("db", "stats").stdout
+
+    def test_guilds(self) -> None:
+        lines = run_json("db", "guilds")
+        assert isinstance(lines, list)
+        assert [(line["guild_id"], line["members"], line["turns"]) for line in lines] == [(100, 1, 3), (200, 1, 3)]
+        assert "200" in run("db", "guilds").stdout
+
+    def test_dialogs(self) -> None:
+        lines = run_json("db", "dialogs")
+        assert isinstance(lines, list)
+        assert [line["guild_id"] for line in lines] == [100, 200]  # the last active first
+        assert [line["turns"] for line in lines] == [3, 3]
+        assert run_json("db", "dialogs", "--guild", "200") == [lines[1]]
+        assert run_json("db", "dialogs", "--user", "8") == []
+        assert "open" in run("db", "dialogs", "--user", "7").stdout
+
+    def test_show_prints_text_as_it_is(self) -> None:
+        shown = run("db", "show", "1")
+        assert "[red]hi[/red] 0" in shown.stdout
+        assert "fails ␛[2J" in shown.stdout  # seen by the operator, without effect on the terminal
+        data = run_json("db", "show", "1")
+        assert isinstance(data, dict)
+        assert [turn["status"] for turn in data["turns"]] == ["done", "done", "failed"]
+        assert data["turns"][2]["error_id"] == "e-77"
+
+    def test_export(self, tmp_path: Path) -> None:
+        markdown = run("db", "export", "1").stdout
+        assert "> # not a heading\n> line two" in markdown
+        assert "*No reply: failed.*" in markdown
+        assert json.loads(run("db", "export", "1", "--format", "json").stdout)["dialog"]["dialog_id"] == 1
+        assert run("db", "export", "1", "-o", str(tmp_path / "d.md")).exit_code == 0
+        assert (tmp_path / "d.md").read_text() == markdown
+
+    def test_a_dialog_that_is_not_there(self) -> None:
+        result = run("db", "show", "99")
+        assert result.exit_code == 1
+        assert "no dialog 99" in result.stderr
+
+    def test_check(self) -> None:
+        assert run_json("db", "check") == {
+            "ok": True, "revision": "0002", "integrity": [], "orphans": {}, "stuck_turns": [],
+        }  # fmt: skip
+        assert "Sound" in run("db", "check").stdout
+
+
+class TestChecking:
+    def test_stuck_turns_are_named(self, filled_url: str) -> None:
+        async def crash() -> int:
+            database = Database(filled_url)
+            async with database.write() as session:
+                begun = await queries.begin_turn(session, key=DialogKey(1, 1), text="hi", limit=9, now=NOW)
+            await database.close()
+            return begun.turn_id
+
+        turn_id = asyncio.run(crash())
+        result = run("db", "check", "--json")
+        assert result.exit_code == 1
+        assert json.loads(result.stdout)["stuck_turns"] == [turn_id]
+        assert run("cleanup").exit_code == 0
+        assert run("db", "check").exit_code == 0
+
+
+class TestCleanup:
+    @pytest.mark.usefixtures("filled_url")
+    def test_dry_run_then_run(self) -> None:
+        expected = run_json("cleanup", "--dry-run")
+        assert isinstance(expected, dict)
+        assert (expected["dry_run"], expected["ended_dialogs"]) == (True, 1)
+        assert run_json("cleanup", "--dry-run") == expected
+        done = run_json("cleanup")
+        assert isinstance(done, dict)
+        assert (done["dry_run"], done["ended_dialogs"]) == (False, 1)
+        again = run_json("cleanup")
+        assert isinstance(again, dict)
+        assert again["ended_dialogs"] == 0
+        assert "ended dialogs" in run("cleanup", "--dry-run").stdout
+
+
+class TestRefusals:
+    """One line on stderr, exit code 78, no traceback, nothing created."""
+
+    def assert_refused(self, *arguments: str) -> str:
+        result = run(*arguments)
+        assert result.exit_code == 78, result.output
+        assert result.stdout == ""
+        assert result.stderr.count("\n") == 1
+        assert "GUILDLLAMA_" in result.stderr
+        return result.stderr
+
+    @pytest.fixture(autouse=True)
+    def in_an_empty_folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.chdir(tmp_path)
+
+    def test_fault_44_no_database_yet(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("GUILDLLAMA_DATABASE_URL", f"sqlite:///{tmp_path}/none.db")
+        for command in (["db", "stats"], ["db", "check"], ["cleanup"], ["db", "backup", "b.db"]):
+            assert "guildllama db upgrade" in self.assert_refused(*command)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_fault_44_a_server_that_is_away_or_refuses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GUILDLLAMA_DATABASE_URL", "postgresql://me:hunter2@127.0.0.1:1/x")
+        assert "hunter2" not in self.assert_refused("db", "stats")
+        assert "hunter2" not in self.assert_refused("db", "upgrade")
+
+    def test_fault_15_damaged(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        (tmp_path / "x.db").write_bytes(b"no database at all, whatever its name says" * 100)
+        monkeypatch.setenv("GUILDLLAMA_DATABASE_URL", f"sqlite:///{tmp_path}/x.db")
+        for command in ("stats", "check", "upgrade"):
+            assert "not a database" in self.assert_refused("db", command)
+
+    def test_a_url_that_cannot_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GUILDLLAMA_DATABASE_URL", "mysql://x/y")
+        self.assert_refused("db", "stats")
+
+    def test_upgrade_creates_what_is_missing(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("GUILDLLAMA_DATABASE_URL", f"sqlite:///{tmp_path}/deep/down/x.db")
+        for _ in range(2):
+            assert "is at revision 0002" in run("db", "upgrade").stdout
+        assert run("db", "check").exit_code == 0

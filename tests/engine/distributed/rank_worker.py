@@ -1,0 +1,131 @@
+"""One rank of a test, as a process: `python -m tests.engine.distributed.rank_worker JOB '{"model": …}'`."""
+
+import dataclasses
+import itertools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engine.checkpoint import open_checkpoint
+from engine.config import EngineConfig, resolve
+from engine.core.engine_core import Engine, follow
+from engine.core.step_loop import Loop, obey
+from engine.core.worker import boot
+from engine.distributed.communicator import connect
+from engine.errors import ConfigError, EngineError
+from engine.layers.paged_attention import DenseAttend
+from engine.model.transformer import Transformer
+from engine.runner.torch_runner import TorchRunner, TorchTicket
+from engine.scheduler.request import Request, SamplingParams, State
+from engine.scheduler.scheduler import Scheduler
+from engine.scheduler.step_plan import Plan
+
+
+@torch.inference_mode()
+def all_logits(model: Transformer, ids: list[int]) -> torch.Tensor:
+    """The logits of every position, [len(ids), vocab]."""
+    return model.logits(model(torch.tensor(ids), torch.arange(len(ids)), DenseAttend(len(ids), torch.device("cpu"))))
+
+
+def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: list[int], out: str) -> None:
+    """All logits of the prompts, then their greedy replies through scheduler, plans and runners."""
+    ranks = connect(config)
+    booted = boot(config, open_checkpoint(model), ranks)
+    logits = [all_logits(booted.model, prompt).numpy() for prompt in prompts]
+    if config.rank:
+        np.savez(f"{out}.{config.rank}.npz", *logits)
+        return obey(booted.runner, ranks)
+    scheduler = Scheduler(rows=4, pages=booted.runner.kv_pages, chunk=32, max_context=config.max_context)
+    loop = Loop(config, scheduler, booted.runner, ranks)
+    requests = [
+        Request(n, list(prompt), SamplingParams(temperature=0.0, max_tokens=length))
+        for n, (prompt, length) in enumerate(zip(prompts, lengths, strict=True))
+    ]
+    for request in requests:
+        scheduler.add(request)
+    while any(request.state is not State.FINISHED for request in requests):
+        loop.turn()
+    loop.close()
+    np.savez(f"{out}.0.npz", *logits)
+    return Path(f"{out}.json").write_text(json.dumps([request.output for request in requests])) and None
+
+
+def serve(
+    config: EngineConfig, model: str, silence: float = 0.0, length: int = 8, rounds: int = 1, break_rank: int = -1,
+    stuck_rank: int = -1,
+) -> None:  # fmt: skip
+    """Rank 0 says what it samples, a line for each step, after `silence` seconds; and how it ended."""
+    checkpoint = open_checkpoint(model)
+    if config.rank == break_rank:
+        break_after(20)
+    if config.rank == stuck_rank:
+        get_stuck_after(20)
+    if config.rank:
+        return follow(config, checkpoint)
+    engine = Engine.start(config, checkpoint)
+    say("ready")
+    time.sleep(silence)
+    for _ in range(rounds):
+        try:
+            generation = engine.submit([1, 2, 3], SamplingParams(temperature=0.0, max_tokens=length, ignore_eos=True))
+            while generation.finish_reason is None:
+                say(f"tokens {len(generation.tokens)}")
+                time.sleep(0.05)
+            say(f"reply {generation.result()}")
+        except EngineError as error:
+            say(f"failed {error}")
+            time.sleep(60)
+    engine.close()
+    say(f"closed {engine.failure}")
+
+
+def break_after(steps: int) -> None:
+    """The memory of this rank's device is exhausted in a later step."""
+    launch, count = TorchRunner.launch, itertools.count()
+
+    def failing(self: TorchRunner, plan: Plan) -> TorchTicket:
+        if next(count) >= steps:
+            raise torch.OutOfMemoryError("no memory left")
+        return launch(self, plan)
+
+    TorchRunner.launch = failing  # type: ignore[method-assign]
+
+
+def get_stuck_after(steps: int) -> None:
+    """A later step of this rank never ends, like one whose peer left a collective on the GPU."""
+    collect, count = TorchRunner.collect, itertools.count()
+
+    def waiting(self: TorchRunner, ticket: TorchTicket) -> dict[int, int]:
+        if next(count) >= steps:
+            say("stuck")
+            time.sleep(600)
+        return collect(self, ticket)
+
+    TorchRunner.collect = waiting  # type: ignore[method-assign]
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    job, arguments = sys.argv[1], json.loads(sys.argv[2])
+    changes = arguments.pop("config", {})
+    try:
+        spec = open_checkpoint(arguments["model"]).spec
+        device = arguments.pop("device", "cpu")
+        config = dataclasses.replace(resolve(spec, device=device, max_context=256), **changes)
+        {"parity": parity, "serve": serve}[job](config, **arguments)
+    except ConfigError as error:
+        say(str(error))
+        os._exit(78)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Ranks that die, hang, or have nothing to do for a long while."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.checkpoint import open_checkpoint
+from engine.config import EngineConfig, resolve
+from engine.distributed import communicator
+from engine.errors import ConfigError
+from engine.scheduler.step_plan import NOP, STOP, Order
+from tests.engine.distributed.world import World
+from tests.engine.tiny import write_checkpoint
+
+LONG = 200  # ids of a reply that is still running when something happens to a rank
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_checkpoint(tmp_path_factory.mktemp("model"), heads=4, kv_heads=2))
+
+
+@pytest.mark.parametrize("heartbeat", [0.5, 0.0])
+def test_fault_24_an_idle_night_needs_the_heartbeat(model: str, heartbeat: float) -> None:
+    """Three timeouts of silence: answered with the heartbeat, and only with it."""
+    timing = {"heartbeat": heartbeat, "group_timeout": 2.0, "step_timeout": 4.0}
+    with World(2, "serve", model=model, silence=6.5, config=timing) as world:
+        world.wait_for("ready")
+        if heartbeat:
+            world.wait_for("reply")
+            assert world.codes() == [0, 0], world.said
+            assert "closed None" in world.said[0]
+        else:
+            assert world.codes(30) == [1, 1]
+            assert not any("reply" in line for line in world.said[0])
+
+
+def test_a_killed_follower_fails_the_reply_and_ends_the_group(model: str) -> None:
+    with World(2, "serve", model=model, length=LONG) as world:
+        world.wait_for("tokens 3")
+        world.signal(1, signal.SIGKILL)
+        killed = time.monotonic()
+        assert "The engine failed while it was writing this reply." in world.wait_for("failed", 10)
+        assert world.code(0, 10 - (time.monotonic() - killed)) == 1
+
+
+def test_fault_25_a_hung_follower_is_noticed_and_taken_along(model: str) -> None:
+    with World(2, "serve", model=model, length=LONG, config={"step_timeout": 3.0}) as world:
+        world.wait_for("tokens 3")
+        world.signal(1, signal.SIGSTOP)
+        world.wait_for("failed", 10)
+        assert world.codes(10) == [1, -signal.SIGKILL]
+
+
+def test_an_idle_group_notices_a_hung_follower(model: str) -> None:
+    timing = {"heartbeat": 0.5, "step_timeout": 2.0}
+    with World(2, "serve", model=model, silence=30.0, config=timing) as world:
+        world.wait_for("ready")
+        world.signal(1, signal.SIGSTOP)
+        assert world.codes(10) == [1, -signal.SIGKILL]
+
+
+def test_a_follower_ends_when_rank_0_is_killed(model: str) -> None:
+    with World(2, "serve", model=model, length=LONG) as world:
+        world.wait_for("tokens 3")
+        world.signal(0, signal.SIGKILL)
+        assert world.code(1, 10) == 1
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_end_of_a_rank_is_noticed_by_one_that_waits_for_its_device(model: str, victim: int) -> None:
+    """Long before a step may be called hung."""
+    with World(2, "serve", model=model, length=LONG, stuck_rank=1 - victim, config={"step_timeout": 60.0}) as world:
+        deadline = time.monotonic() + 60
+        while "stuck" not in world.said[1 - victim]:
+            assert time.monotonic() < deadline, world.said
+            time.sleep(0.05)
+        world.signal(victim, signal.SIGKILL)
+        if victim == 1:
+            world.wait_for("failed", 2)
+        assert world.code(1 - victim, 5) == 1
+    assert any(f"rank {victim} has ended" in line for line in world.said[1 - victim])
+
+
+def test_followers_leave_signals_to_rank_0(model: str) -> None:
+    with World(2, "serve", model=model, length=LONG) as world:
+        world.wait_for("tokens 3")
+        world.signal(1, signal.SIGTERM)
+        world.signal(1, signal.SIGINT)
+        world.wait_for("reply")
+        assert world.codes() == [0, 0], world.said
+
+
+def test_a_mistake_that_one_rank_alone_can_see_stops_all(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path)
+    state = torch.load(folder / "consolidated.00.pth", weights_only=True)
+    state["output.weight"][-1, 3] = float("nan")  # in the rows of the last rank
+    torch.save(state, folder / "consolidated.00.pth")
+    with World(2, "serve", model=str(folder)) as world:
+        assert world.codes() == [78, 78], world.said
+    assert "another rank could not" in world.said[0][-1]
+    assert "NaN or infinity in output.weight" in world.said[1][-1]
+
+
+def test_fault_26_a_failing_step_of_one_rank_ends_all(model: str) -> None:
+    with World(2, "serve", model=model, length=LONG, config={"max_batch": 1}, break_rank=1) as world:
+        world.wait_for("failed", 30)
+        assert world.codes(15) == [1, 1]
+    assert any("OutOfMemoryError" in line for line in world.said[1])
+
+
+def test_no_object_is_pickled_on_any_wire() -> None:
+    source = "".join(file.read_text() for file in Path(communicator.__file__).parent.glob("**/*.py"))
+    assert "dist.broadcast(" in source
+    for name in ("object_list", "gather_object", "dist.rpc", "multiprocessing"):
+        assert name not in source
+
+
+def test_one_rank_has_no_process_group(tmp_path: Path) -> None:
+    config = EngineConfig(torch.device("cpu"), torch.float32, max_batch=1, max_context=16, chunk=16)
+    solo = communicator.connect(config)
+    solo.send(Order(NOP))
+    assert (solo.least(3), solo.gather(5)) == (3, (5,))
+    assert not torch.distributed.is_initialized()
+    solo.send(Order(STOP))
+    solo.close()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_rank_sees_that_there_are_too_few_gpus(model: str, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    spec = open_checkpoint(model).spec
+    with pytest.raises(ConfigError, match="--nproc-per-node: expected at most 1, one rank for each GPU; found 2"):
+        resolve(spec)
+    assert resolve(spec, share_gpu=True).device == torch.device("cuda", 0)
+    assert resolve(spec, device="cpu").world_size == 2

@@ -1,0 +1,60 @@
+"""Narrow weights and caches before anything runs: what is refused, and what memory they are said to take."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from engine import config as engine_config
+from engine.bench.random_model import RandomCheckpoint, spec
+from engine.config import resolve
+from engine.errors import ConfigError
+from engine.model.loader import load_model
+from engine.model.quantization import pack_block
+from engine.runner.memory import kv_bytes_per_page
+from engine.server.inspect_checkpoint import narrow_bytes
+
+TINY = spec("tiny", context=128, vocab=100)
+
+
+@pytest.mark.parametrize("wish", ["int8", "fp8"])
+def test_a_cpu_keeps_keys_and_values_as_they_are(wish: str) -> None:
+    with pytest.raises(ConfigError, match=f"--kv-dtype: expected auto on a CPU; found {wish}"):
+        resolve(TINY, device="cpu", kv_dtype=wish)
+
+
+def test_fp8_needs_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_config, "_device", lambda *_: torch.device("cuda", 0))
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (8, 6))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "GeForce RTX 3060")
+    with pytest.raises(ConfigError, match=r"--kv-dtype: expected auto or int8: the GeForce .* found fp8"):
+        resolve(TINY, kv_dtype="fp8")
+    assert resolve(TINY, kv_dtype="int8").kv_dtype == "int8"
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (8, 9))
+    assert resolve(TINY, kv_dtype="fp8", quantize="int4").quantize == "int4"
+    with pytest.raises(ConfigError, match="one of auto, fp8, int8"):
+        resolve(TINY, kv_dtype="int4")
+
+
+def test_pages_count_their_scales() -> None:
+    config = replace(resolve(TINY, device="cpu"), dtype=torch.bfloat16)
+    vectors = 2 * 2 * 16 * 4  # keys and values, layers, tokens, heads
+    assert kv_bytes_per_page(TINY, config) == vectors * 16 * 2
+    assert kv_bytes_per_page(TINY, replace(config, kv_dtype="fp8")) == vectors * 16
+    assert kv_bytes_per_page(TINY, replace(config, kv_dtype="int8")) == vectors * (16 + 2)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_what_packed_weights_take(bits: int) -> None:
+    config = replace(resolve(TINY, device="cpu"), dtype=torch.bfloat16)
+    model = load_model(config, RandomCheckpoint(TINY), partial(pack_block, bits=bits))
+    held = [*model.parameters(), *(buffer for block in model.blocks for buffer in block.buffers())]
+    assert sum(each.numel() * each.element_size() for each in held) == narrow_bytes(TINY, 1, torch.bfloat16, bits)
+
+
+def test_which_cards_hold_which_model() -> None:
+    """13B in 4 bits leaves half a card of 16 GB to keys and values; 7B half a card of 8."""
+    assert narrow_bytes(spec("13b"), 1, torch.bfloat16, 4) < 8 << 30
+    assert narrow_bytes(spec("7b"), 1, torch.bfloat16, 4) < 4 << 30
+    assert narrow_bytes(spec("7b"), 2, torch.bfloat16, 4) < 2.2 * (1 << 30)

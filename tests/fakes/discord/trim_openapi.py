@@ -1,0 +1,87 @@
+"""Cuts Discord's OpenAPI file down to the requests that the bot may make.
+
+    python tests/fakes/discord/trim_openapi.py openapi.json tests/fakes/discord/data/openapi.json
+
+Keeps the request bodies of the paths below and every schema they reach; answers and all else are dropped. The source is
+https://github.com/discord/discord-api-spec (MIT).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+USED = {
+    "/applications/{application_id}/commands": ("get", "put"),
+    "/applications/@me": ("get",),
+    "/channels/{channel_id}/messages": ("post",),
+    "/channels/{channel_id}/messages/{message_id}": ("patch", "delete"),
+    "/gateway": ("get",),
+    "/gateway/bot": ("get",),
+    "/interactions/{interaction_id}/{interaction_token}/callback": ("post",),
+    "/oauth2/applications/@me": ("get",),
+    "/users/@me": ("get",),
+    "/users/@me/channels": ("post",),
+    "/webhooks/{webhook_id}/{webhook_token}": ("post",),
+    "/webhooks/{webhook_id}/{webhook_token}/messages/@original": ("get", "patch", "delete"),
+    "/webhooks/{webhook_id}/{webhook_token}/messages/{message_id}": ("get", "patch", "delete"),
+}
+PREFIX = "#/components/schemas/"
+DOCUMENTATION = {"description", "title", "x-discord-union", "format"}
+
+Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
+
+
+def references(node: Json) -> Iterator[str]:
+    if isinstance(node, dict):
+        target = node.get("$ref")
+        if isinstance(target, str) and target.startswith(PREFIX):
+            yield target.removeprefix(PREFIX)
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def without_documentation(node: Json, *, names: bool = False) -> Json:
+    """Drop the prose; the keys of `properties` are names of fields and stay, whatever they are called."""
+    if isinstance(node, dict):
+        kept = {key: value for key, value in node.items() if names or key not in DOCUMENTATION}
+        return {
+            key: without_documentation(value, names=key == "properties" and not names) for key, value in kept.items()
+        }
+    return [without_documentation(value) for value in node] if isinstance(node, list) else node
+
+
+def trim(spec: dict[str, Json]) -> dict[str, Json]:
+    paths: dict[str, Json] = {}
+    for path, methods in USED.items():
+        operations = spec["paths"][path]  # type: ignore[index,call-overload]
+        paths[path] = {method: _request(operations[method]) for method in methods}
+    schemas = spec["components"]["schemas"]  # type: ignore[index,call-overload]
+    wanted, queue = set(), list(references(paths))
+    while queue:
+        name = queue.pop()
+        if name not in wanted:
+            wanted.add(name)
+            queue.extend(references(schemas[name]))
+    kept = {name: without_documentation(schemas[name]) for name in sorted(wanted)}
+    return {"openapi": spec["openapi"], "info": spec["info"], "paths": paths, "components": {"schemas": kept}}
+
+
+def _request(operation: Json) -> Json:
+    assert isinstance(operation, dict)
+    body = operation.get("requestBody")
+    kept: dict[str, Json] = {"operationId": operation["operationId"]}
+    if isinstance(body, dict):
+        schema = body["content"]["application/json"]["schema"]  # type: ignore[index,call-overload]
+        kept["schema"] = without_documentation(schema)
+    return kept
+
+
+if __name__ == "__main__":
+    source, target = map(Path, sys.argv[1:])
+    target.write_text(json.dumps(trim(json.loads(source.read_text())), indent=1, sort_keys=True) + "\n")
