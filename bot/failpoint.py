@@ -13,7 +13,7 @@ from collections import Counter
 _passes: Counter[str] = Counter()
 
 
-def crash_point(name: str) -> None:
+def failpoint(name: str) -> None:
     """Kill this process with SIGKILL if GUILDLLAMA_CRASH_AT names this point."""
     wanted = os.environ.get("GUILDLLAMA_CRASH_AT")
     if not wanted:

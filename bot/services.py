@@ -65,7 +65,7 @@ def open_database(settings: Settings) -> Database:
         return Database(settings.database_url, encryption_keys=encryption_keys(settings))
 
 
-def foreign_engine(settings: Settings, url: str) -> EngineClient:
+def external_engine(settings: Settings, url: str) -> EngineClient:
     key = settings.engine_api_key
     return EngineClient(url, None if key is None else key.get_secret_value(), model=settings.model_name)
 
@@ -81,7 +81,7 @@ async def open_services(settings: Settings, *, start_engine: bool = True) -> Asy
         process: EngineProcess | None = None
         if settings.engine_url is not None or not start_engine:
             engine = await stack.enter_async_context(
-                foreign_engine(settings, settings.engine_url or "http://127.0.0.1:9/v1")
+                external_engine(settings, settings.engine_url or "http://127.0.0.1:9/v1")
             )
         else:
             process = await stack.enter_async_context(EngineProcess(settings))

@@ -10,7 +10,7 @@ from models import errors as stored
 
 
 @contextmanager
-def shown_errors() -> Iterator[None]:
+def translate_database_errors() -> Iterator[None]:
     """Let what goes wrong in the database leave this block as a BotError."""
     try:
         yield

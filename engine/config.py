@@ -12,9 +12,9 @@ import torch
 
 from engine.checkpoint import ModelSpec
 from engine.errors import ConfigError
-from engine.layers.cpu_linear import fast_bytes, fast_nibbles
+from engine.layers.cpu_linear import has_fast_int4, has_fast_int8
 
-PAGE: Final = 16
+PAGE_SIZE: Final = 16
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZE: Final = ("auto", "none", "int8", "int4")
 KV_DTYPES: Final = ("auto", "fp8", "int8")
@@ -24,23 +24,25 @@ KV_DTYPES: Final = ("auto", "fp8", "int8")
 class EngineConfig:
     device: torch.device
     dtype: torch.dtype
-    max_batch: int  # rows of the persistent batch
+    max_num_seqs: int  # rows of the persistent batch
     max_context: int  # tokens of a request, prompt and reply together
-    chunk: int  # prompt tokens that may join one step
-    burst: int = 0  # prompt tokens of a step when nobody decodes, or now and then; 0: never more than `chunk`
-    page: int = PAGE
-    kv_pages: int | None = None  # None: as many as memory allows
+    max_prefill_tokens: int  # prompt tokens that may join one step
+    burst_prefill_tokens: int = (
+        0  # prompt tokens of a step when nobody decodes, or now and then; 0: never more than `chunk`
+    )
+    page_size: int = PAGE_SIZE
+    num_kv_pages: int | None = None  # None: as many as memory allows
     quantize: str = "none"
     kv_dtype: str = "auto"  # auto: as `dtype`
     max_waiting: int = 256  # requests that may wait beyond those that run
     world_size: int = 1
     rank: int = 0
     local_rank: int = 0
-    threads: int = 1  # CPU threads of this rank
+    num_threads: int = 1  # CPU threads of this rank
     native: bool = False  # packed weights are computed by our own compiled code, where it can be had
     seed: int | None = None  # of requests that bring none; None: fresh randomness
     overlap: bool = False  # launch step n + 1 before the ids of step n are read
-    graphs: bool = True  # CUDA graphs, where the runner has them
+    cuda_graphs: bool = True  # CUDA graphs, where the runner has them
     share_gpu: bool = False  # ranks may share a GPU, over gloo: a correctness check, never fast
     heartbeat: float = 2.0  # seconds between signs of life from rank 0; 0: none
     group_timeout: float = 60.0  # seconds of silence after which a rank gives the others up
@@ -48,8 +50,8 @@ class EngineConfig:
     exit_on_failure: bool = True  # a failed step ends the process, so that the launcher starts a fresh group
 
     @property
-    def pages_per_row(self) -> int:
-        return -(-self.max_context // self.page)
+    def max_pages_per_seq(self) -> int:
+        return -(-self.max_context // self.page_size)
 
 
 def resolve(
@@ -57,10 +59,10 @@ def resolve(
     *,
     device: str = "auto",
     dtype: str = "auto",
-    max_batch: int | None = None,
+    max_num_seqs: int | None = None,
     max_context: int | None = None,
-    chunk: int | None = None,
-    kv_pages: int | None = None,
+    max_prefill_tokens: int | None = None,
+    num_kv_pages: int | None = None,
     quantize: str = "auto",
     kv_dtype: str = "auto",
     max_waiting: int = 256,
@@ -75,24 +77,24 @@ def resolve(
     _check_kv_dtype(kv_dtype, chosen)
     if max_context is not None and not 1 < max_context <= spec.max_context:
         raise ConfigError("--max-seq-len", expected=f"2 to {spec.max_context} (the model's)", found=str(max_context))
-    rows = _at_least_one("--max-batch", max_batch, 32 if on_gpu else 8)
+    rows = _at_least_one("--max-batch", max_num_seqs, 32 if on_gpu else 8)
     # On a GPU a step costs by the round total of its tokens.
     usual = max(64, 512 - rows) if on_gpu else 64
     return EngineConfig(
         device=chosen,
         dtype=_dtype(dtype, spec, on_gpu),
-        max_batch=rows,
+        max_num_seqs=rows,
         max_context=max_context or spec.max_context,
-        chunk=_at_least_one("--chunk", chunk, usual),
-        burst=1024 - rows if on_gpu and chunk is None and rows <= 512 else 0,
-        kv_pages=kv_pages,
+        max_prefill_tokens=_at_least_one("--chunk", max_prefill_tokens, usual),
+        burst_prefill_tokens=1024 - rows if on_gpu and max_prefill_tokens is None and rows <= 512 else 0,
+        num_kv_pages=num_kv_pages,
         quantize=_quantize(quantize, spec, on_gpu, dtype),
         kv_dtype=kv_dtype,
         max_waiting=max_waiting,
         world_size=world_size,
         rank=rank,
         local_rank=local_rank,
-        threads=_threads(1 if on_gpu else world_size),
+        num_threads=_threads(1 if on_gpu else world_size),
         native=not on_gpu and bool(_env_int("GUILDLLAMA_NATIVE", 1)),
         seed=seed,
         overlap=on_gpu,
@@ -131,9 +133,9 @@ def _quantize(wish: str, spec: ModelSpec, on_gpu: bool, dtype: str) -> str:
         return wish
     if spec.quantization is None or on_gpu or dtype != "auto":
         return "none"
-    if spec.quantization.startswith("Q4") and fast_nibbles():  # most of its matrices
+    if spec.quantization.startswith("Q4") and has_fast_int4():  # most of its matrices
         return "int4"
-    return "int8" if fast_bytes() else "none"
+    return "int8" if has_fast_int8() else "none"
 
 
 def _check_kv_dtype(wish: str, device: torch.device) -> None:

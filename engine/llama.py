@@ -19,7 +19,7 @@ from engine.chat_format import ChatFormat, chat_format, special_tags_in
 from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.errors import ConfigError, EngineError, InvalidDialog, PromptTooLong
-from engine.offline import Lockstep
+from engine.offline import OfflineEngine
 from engine.scheduler.request import SamplingParams
 from engine.tokenizers.base import Tokenizer as AnyTokenizer
 
@@ -89,7 +89,7 @@ class Llama:
     """A loaded model. Make one with `Llama.build`."""
 
     def __init__(
-        self, engine: Lockstep, config: EngineConfig, tokenizer: AnyTokenizer, chat: ChatFormat, seed: int
+        self, engine: OfflineEngine, config: EngineConfig, tokenizer: AnyTokenizer, chat: ChatFormat, seed: int
     ) -> None:
         self.tokenizer = Tokenizer(tokenizer)
         self._engine, self._config, self._chat = engine, config, chat
@@ -109,14 +109,14 @@ class Llama:
         """Load a checkpoint on the ranks that torchrun started, or on one. ConfigError if it cannot be."""
         started = time.monotonic()
         checkpoint = open_checkpoint(ckpt_dir, tokenizer=Path(tokenizer_path))
-        config = resolve(checkpoint.spec, max_batch=max_batch_size, max_context=max_seq_len)
+        config = resolve(checkpoint.spec, max_num_seqs=max_batch_size, max_context=max_seq_len)
         if model_parallel_size not in (None, config.world_size):
             found = f"{config.world_size} ranks; start it with torchrun --nproc_per_node {model_parallel_size}"
             raise ConfigError("model_parallel_size", expected=f"{model_parallel_size} ranks", found=found)
         tokenizer = checkpoint.tokenizer()
         chat = chat_format(checkpoint.spec, tokenizer)
-        config = replace(config, kv_pages=config.max_batch * config.pages_per_row, group_timeout=PATIENCE)
-        engine = Lockstep.load(config, checkpoint)
+        config = replace(config, num_kv_pages=config.max_num_seqs * config.max_pages_per_seq, group_timeout=PATIENCE)
+        engine = OfflineEngine.load(config, checkpoint)
         if config.rank > 0:
             # As in the reference, whose scripts print on every rank and mean it once.
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the program
@@ -203,8 +203,8 @@ class Llama:
 
     def _check(self, prompts: list[list[int]], max_gen_len: int) -> None:
         """Refuse what the reference would refuse, or answer with nothing, before anything is computed."""
-        if len(prompts) > self._config.max_batch:
-            raise TooManyPrompts(self._config.max_batch, len(prompts))
+        if len(prompts) > self._config.max_num_seqs:
+            raise TooManyPrompts(self._config.max_num_seqs, len(prompts))
         for prompt in prompts:
             if not prompt:
                 raise InvalidDialog("a prompt needs at least one token")

@@ -11,67 +11,67 @@ from torch import Tensor
 
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
-from engine.core.worker import Booted, boot
-from engine.distributed.communicator import Ranks, connect
+from engine.core.worker import Worker, start_worker
+from engine.distributed.communicator import Communicator, connect
 from engine.errors import EngineError
-from engine.layers.paged_attention import DenseAttend
-from engine.scheduler.request import Request, SamplingParams, State
+from engine.layers.paged_attention import DenseAttention
+from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
 
-SCORE_ROWS = 256  # positions whose logits are in memory at a time
+SCORE_CHUNK = 256  # positions whose logits are in memory at a time
 
 
-class Lockstep:
+class OfflineEngine:
     """A model and its KV cache, which is kept between calls: a prefix that was computed once is reused."""
 
-    def __init__(self, config: EngineConfig, ranks: Ranks, booted: Booted) -> None:
-        self._config, self._ranks = config, ranks
-        self._model, self._runner = booted.model, booted.runner
+    def __init__(self, config: EngineConfig, communicator: Communicator, worker: Worker) -> None:
+        self._config, self._communicator = config, communicator
+        self._model, self._runner = worker.model, worker.runner
         self._scheduler = Scheduler(
-            rows=config.max_batch,
-            pages=booted.runner.kv_pages,
-            chunk=config.chunk,
+            max_num_seqs=config.max_num_seqs,
+            num_pages=worker.runner.num_kv_pages,
+            max_prefill_tokens=config.max_prefill_tokens,
             max_context=config.max_context,
-            page=config.page,
+            page_size=config.page_size,
         )
         self._requests = 0
 
     @classmethod
-    def load(cls, config: EngineConfig, checkpoint: Checkpoint) -> "Lockstep":
+    def load(cls, config: EngineConfig, checkpoint: Checkpoint) -> "OfflineEngine":
         """Meet the other ranks and load. Blocks until every rank does the same."""
         ranks = connect(config)
-        return cls(config, ranks, boot(config, checkpoint, ranks))
+        return cls(config, ranks, start_worker(config, checkpoint, ranks))
 
     def generate(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]
     ) -> list[list[int]]:
         """The ids that follow each prompt, without the stop token."""
         requests = [
-            Request(self._requests + number, list(prompt), params, seed, client="", tenant="", limit=0)
+            Request(self._requests + number, list(prompt), params, seed, client="", tenant="", max_total_tokens=0)
             for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         ]
         self._requests += len(requests)
         try:
             for request in requests:
-                self._scheduler.add(request)
-            while any(request.state is not State.FINISHED for request in requests):
+                self._scheduler.add_request(request)
+            while any(request.status is not RequestStatus.FINISHED for request in requests):
                 self._step()
         finally:
             for request in requests:
-                self._scheduler.cancel(request)
+                self._scheduler.cancel_request(request)
         if any(request.finish_reason == "error" for request in requests):
             raise EngineError("the model computed something that is not a number")
-        return [request.output for request in requests]
+        return [request.output_token_ids for request in requests]
 
     @torch.inference_mode()
     def score(self, ids: Sequence[int]) -> list[float]:
         """The log-probability of each token after those before it; 0 for the first, which follows nothing."""
         tokens = torch.tensor(ids, device=self._config.device)
         positions = torch.arange(len(ids), device=self._config.device)
-        hidden: Tensor = self._model(tokens, positions, DenseAttend(len(ids), self._config.device))
+        hidden: Tensor = self._model(tokens, positions, DenseAttention(len(ids), self._config.device))
         scores = [0.0]
-        for start in range(0, len(ids) - 1, SCORE_ROWS):
-            end = min(start + SCORE_ROWS, len(ids) - 1)
+        for start in range(0, len(ids) - 1, SCORE_CHUNK):
+            end = min(start + SCORE_CHUNK, len(ids) - 1)
             logits = self._model.logits(hidden[start:end])
             chosen = logits.gather(1, tokens[start + 1 : end + 1].unsqueeze(1)).squeeze(1)
             scores += (chosen - logits.logsumexp(dim=-1)).tolist()
@@ -79,10 +79,10 @@ class Lockstep:
 
     def close(self) -> None:
         self._runner.close()
-        self._ranks.close()
+        self._communicator.close()
 
     def _step(self) -> None:
-        step = self._scheduler.plan()
+        step = self._scheduler.schedule()
         if step is None:
             raise RuntimeError("requests are left that no step can serve")
-        self._scheduler.accept(step, self._runner.collect(self._runner.launch(step.plan)))
+        self._scheduler.update_from_output(step, self._runner.wait(self._runner.execute_async(step.plan)))

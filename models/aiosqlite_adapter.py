@@ -41,10 +41,10 @@ async def uninterrupted(work: Awaitable[T]) -> T:
     return inner.result()
 
 
-class PatientCursor:
+class UninterruptedCursor:
     """What SQLAlchemy's adapter needs of an async cursor. Its rows are all there once `execute` returns."""
 
-    def __init__(self, connection: PatientConnection) -> None:
+    def __init__(self, connection: UninterruptedConnection) -> None:
         self._connection = connection
         self._rows: list[Any] = []
         self.description: Any = None
@@ -52,17 +52,17 @@ class PatientCursor:
         self.lastrowid: int | None = None
         self.arraysize = 1
 
-    async def __aenter__(self) -> PatientCursor:
+    async def __aenter__(self) -> UninterruptedCursor:
         return self
 
-    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> PatientCursor:
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> UninterruptedCursor:
         if self._connection.brief:
             self._run(sqlite3.Cursor.execute, sql, parameters)
             return self
         await self._connection.visit(partial(self._run, sqlite3.Cursor.execute, sql, parameters))
         return self
 
-    async def executemany(self, sql: str, parameters: Iterable[Sequence[Any]]) -> PatientCursor:
+    async def executemany(self, sql: str, parameters: Iterable[Sequence[Any]]) -> UninterruptedCursor:
         await self._connection.visit(partial(self._run, sqlite3.Cursor.executemany, sql, parameters))
         return self
 
@@ -82,7 +82,7 @@ class PatientCursor:
             self.lastrowid = cursor.lastrowid
 
 
-class PatientConnection(aiosqlite.Connection):
+class UninterruptedConnection(aiosqlite.Connection):
     """A connection whose statements are never abandoned."""
 
     stopped: asyncio.Future[Any] | None = None
@@ -109,8 +109,8 @@ class PatientConnection(aiosqlite.Connection):
     async def _execute(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return await self.visit(partial(fn, *args, **kwargs))
 
-    def cursor(self) -> PatientCursor:  # type: ignore[override]  # SQLAlchemy needs no more of it
-        return PatientCursor(self)
+    def cursor(self) -> UninterruptedCursor:  # type: ignore[override]  # SQLAlchemy needs no more of it
+        return UninterruptedCursor(self)
 
     async def rollback(self) -> None:
         if self.sync.in_transaction:
@@ -123,10 +123,10 @@ class PatientConnection(aiosqlite.Connection):
         await super().close()
 
 
-async def connect(path: str, **options: Any) -> PatientConnection:
+async def connect(path: str, **options: Any) -> UninterruptedConnection:
     """What aiosqlite.connect does, with a patient connection, and a thread that keeps no process alive."""
     options["check_same_thread"] = False  # only `in_transaction` is read from another thread
-    connection = PatientConnection(lambda: sqlite3.connect(path, **options), 64)
+    connection = UninterruptedConnection(lambda: sqlite3.connect(path, **options), 64)
     connection._thread.daemon = True
     opening: asyncio.Future[aiosqlite.Connection] = asyncio.ensure_future(connection)
     try:

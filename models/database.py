@@ -21,7 +21,7 @@ from models.aiosqlite_adapter import uninterrupted
 from models.driver_errors import is_transient, is_unavailable, unavailable
 from models.encryption import TextCodec
 from models.engines import POSTGRES_POOL, READERS, postgres_async_engine, sqlite_async_engine
-from models.process_owner import close_owner, new_owner
+from models.process_owner import register_owner, release_owner
 from models.urls import async_url
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Database:
     ) -> None:
         self.url = url
         self.codec = TextCodec(encryption_keys)
-        self.owner = new_owner()
+        self.owner = register_owner()
         parsed = async_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         if self.is_sqlite:
@@ -127,7 +127,7 @@ class Database:
                         await everybody_out.enter_async_context(turn)
         for engine in self.engines:
             await engine.dispose()
-        close_owner(self.owner)
+        release_owner(self.owner)
 
     @asynccontextmanager
     async def _writing(self, *, attempt: int, patience: int, brief: bool = False) -> AsyncIterator[AsyncSession]:

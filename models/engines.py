@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from models.aiosqlite_adapter import PatientConnection, connect
+from models.aiosqlite_adapter import UninterruptedConnection, connect
 
 READERS = 4
 # Few: a chat holds one for milliseconds, and more of them would only take the event loop from each other.
@@ -91,8 +91,8 @@ def _sqlite_hooks(engine: Engine, *, writer: bool, busy_timeout: float, foreign_
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         driver = connection.connection.driver_connection
-        if isinstance(driver, PatientConnection):
+        if isinstance(driver, UninterruptedConnection):
             driver.brief = False
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
-        if isinstance(driver, PatientConnection):
+        if isinstance(driver, UninterruptedConnection):
             driver.brief = bool(connection.get_execution_options().get("brief"))

@@ -15,18 +15,18 @@ from pathlib import Path
 _open: set[str] = set()
 
 
-def new_owner() -> str:
+def register_owner() -> str:
     """A name for one opened Database of this process, alive until `close_owner`."""
     name = f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}/{secrets.token_hex(4)}"
     _open.add(name)
     return name
 
 
-def close_owner(name: str) -> None:
+def release_owner(name: str) -> None:
     _open.discard(name)
 
 
-def is_dead(name: str | None) -> bool:
+def owner_is_dead(name: str | None) -> bool:
     """True only when it is certain; None and other hosts are not."""
     if name is None:
         return False

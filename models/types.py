@@ -63,7 +63,7 @@ class DialogSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class BegunTurn:
+class PendingTurnRow:
     """What T1 returns: the pending turn and the immutable snapshot that its prompt is built from.
 
     `turn_id` is 0 for a member who opted out: nothing of the turn is stored, and finishing it remembers nothing.
@@ -89,7 +89,7 @@ class TurnResult:
 
 
 @dataclass(frozen=True, slots=True)
-class BegunRegeneration:
+class RegenerationRow:
     """What regenerating starts from: the finished turn, its text, and the history before it."""
 
     turn_id: int

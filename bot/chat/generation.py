@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bot.chat.prompt import Message, build_dialog, clean_piece, fit, token_bound
+from bot.chat.prompt import Message, build_messages, clean_piece, max_token_count, trim_to_tokens
 from bot.engine_client.client import Delta, EngineClient, Finished
 from bot.engine_client.errors import ContextExceeded
 from bot.errors import EngineTimeout, PromptTooLong, ShuttingDown
@@ -23,11 +23,11 @@ OnDelta = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class GenerationRequest:
     """All that a reply depends on."""
 
     persona: str
-    pairs: Sequence[Pair]
+    history: Sequence[Pair]
     text: str
     user: str
     cache_salt: str
@@ -59,10 +59,10 @@ class Interruption:
         return self._scope
 
     @property
-    def ended(self) -> bool:
+    def expired(self) -> bool:
         return self._scope is not None and self._scope.expired()
 
-    def alive(self) -> None:
+    def heard(self) -> None:
         """Something came: the silence begins anew."""
         if self._scope is not None and self.reason is None:
             self._scope.reschedule(asyncio.get_running_loop().time() + self.silence)
@@ -100,14 +100,14 @@ class Generator:
         self._engine = engine
         self._settings = settings
 
-    async def reply(self, job: Job, on_delta: OnDelta, interruption: Interruption) -> Generated:
+    async def reply(self, job: GenerationRequest, on_delta: OnDelta, interruption: Interruption) -> Generated:
         """Generate, handing on each piece. Raises PromptTooLong, Busy, EngineUnavailable or ShuttingDown."""
         draft = _Draft(time.monotonic())
         try:
             async with interruption.scope():
                 await self._stream(job, draft, on_delta, interruption)
         except TimeoutError:
-            if not interruption.ended:
+            if not interruption.expired:
                 raise
             if interruption.reason is None:
                 self._engine.on_timeout()
@@ -126,9 +126,11 @@ class Generator:
             total_ms=round((now - draft.started) * 1000),
         )
 
-    async def _stream(self, job: Job, draft: _Draft, on_delta: OnDelta, interruption: Interruption) -> None:
+    async def _stream(
+        self, job: GenerationRequest, draft: _Draft, on_delta: OnDelta, interruption: Interruption
+    ) -> None:
         draft.messages, draft.tokens, max_tokens = await self._prompt(job)
-        pairs = job.pairs[len(job.pairs) - _pairs_in(draft.messages) :]
+        pairs = job.history[len(job.history) - _pairs_in(draft.messages) :]
         while True:
             try:
                 return await self._receive(job, max_tokens, draft, on_delta, interruption)
@@ -142,10 +144,10 @@ class Generator:
                     max_tokens = exceeded.limit - exceeded.got  # the prompt fits, only not with a reply that long
                 else:
                     raise PromptTooLong(exceeded.limit, exceeded.got) from exceeded
-                draft.messages = build_dialog(job.persona, pairs, job.text)
+                draft.messages = build_messages(job.persona, pairs, job.text)
 
     async def _receive(
-        self, job: Job, max_tokens: int, draft: _Draft, on_delta: OnDelta, interruption: Interruption
+        self, job: GenerationRequest, max_tokens: int, draft: _Draft, on_delta: OnDelta, interruption: Interruption
     ) -> None:
         events = self._engine.stream(
             draft.messages,
@@ -160,9 +162,9 @@ class Generator:
                 if isinstance(event, Finished):
                     draft.end = event
                     return
-                interruption.alive()
+                interruption.heard()
                 await self._hand_on(event, draft, on_delta)
-                interruption.alive()
+                interruption.heard()
 
     async def _hand_on(self, delta: Delta, draft: _Draft, on_delta: OnDelta) -> None:
         piece = clean_piece(delta.text)
@@ -171,23 +173,23 @@ class Generator:
             draft.pieces.append(piece)
             await on_delta(piece)
 
-    async def _prompt(self, job: Job) -> tuple[list[Message], int, int]:
+    async def _prompt(self, job: GenerationRequest) -> tuple[list[Message], int, int]:
         """The messages that fit, what they take (0 where nobody counted), and how long the reply may be."""
         wanted = job.max_reply_tokens
-        messages = build_dialog(job.persona, job.pairs, job.text)
+        messages = build_messages(job.persona, job.history, job.text)
         if self._engine.limit is None:
             await self._engine.model()  # its listing may name the context
         if (known := self._engine.limit) is not None:
             limit = self._capped(known)
-            if token_bound(messages) + reserve(wanted, limit) <= limit:
-                return messages, 0, min(wanted, limit - token_bound(messages))
+            if max_token_count(messages) + reserve(wanted, limit) <= limit:
+                return messages, 0, min(wanted, limit - max_token_count(messages))
         counted = await self._engine.count(messages)
         if counted is None:
             return messages, 0, wanted
         limit = self._capped(counted.limit)
         room = limit - reserve(wanted, limit)
-        messages, tokens = await fit(
-            job.persona, job.pairs, job.text, room=room, tokens=counted.count, count=self._count
+        messages, tokens = await trim_to_tokens(
+            job.persona, job.history, job.text, room=room, tokens=counted.count, count=self._count
         )
         if tokens > room:
             raise PromptTooLong(room, tokens)
@@ -195,7 +197,7 @@ class Generator:
 
     async def _count(self, messages: Sequence[Message]) -> int:
         counted = await self._engine.count(messages)
-        return token_bound(messages) if counted is None else counted.count
+        return max_token_count(messages) if counted is None else counted.count
 
     def _capped(self, limit: int) -> int:
         return min(limit, self._settings.max_seq_len or limit)

@@ -46,7 +46,7 @@ def clean_piece(text: str) -> str:
     return _UNSTORABLE.sub("", text)
 
 
-def build_dialog(persona: str, history: Sequence[Pair], text: str) -> list[Message]:
+def build_messages(persona: str, history: Sequence[Pair], text: str) -> list[Message]:
     """System prompt, then the pairs oldest first, then the new message."""
     messages: list[Message] = [Message(role="system", content=persona)] if persona else []
     for pair in history:
@@ -56,12 +56,12 @@ def build_dialog(persona: str, history: Sequence[Pair], text: str) -> list[Messa
     return messages
 
 
-def token_bound(messages: Sequence[Message]) -> int:
+def max_token_count(messages: Sequence[Message]) -> int:
     """A number of tokens that no tokenizer exceeds: none makes more than one token of a byte."""
     return _TEMPLATE_TOKENS + sum(len(message["content"].encode()) + _TEMPLATE_TOKENS for message in messages)
 
 
-def window(history: Sequence[Pair], limit: int, step: int, first_kept: int | None) -> Sequence[Pair]:
+def select_pairs(history: Sequence[Pair], limit: int, step: int, first_kept: int | None) -> Sequence[Pair]:
     """The pairs that the prompt holds: at most the last `limit`.
 
     With step 1 that is all there is to it, and the oldest pair changes with every turn. With a larger step, passing
@@ -80,7 +80,7 @@ def window(history: Sequence[Pair], limit: int, step: int, first_kept: int | Non
     return recent[min(step, limit) - 1 :] if len(recent) == limit else recent
 
 
-async def fit(
+async def trim_to_tokens(
     persona: str, pairs: Sequence[Pair], text: str, *, room: int, tokens: int, count: Count
 ) -> tuple[list[Message], int]:
     """Drop whole pairs, oldest first, until the prompt takes at most `room` tokens; also returns how many it takes.
@@ -89,7 +89,7 @@ async def fit(
     the new message always stay; if they do not fit by themselves the returned number is over `room`, and the caller
     says so.
     """
-    best = build_dialog(persona, pairs, text), tokens
+    best = build_messages(persona, pairs, text), tokens
     if tokens <= room or not pairs:
         return best
     sizes = [len(pair.user) + len(pair.reply) + 2 * _TEMPLATE_CHARS for pair in pairs]
@@ -102,7 +102,7 @@ async def fit(
         drop = (too_few + enough) // 2
         if attempt < _GUESSES:
             drop = min(max(_drop_for(left - room, sizes, too_few, weight), too_few + 1), enough - 1)
-        messages = build_dialog(persona, pairs[drop:], text)
+        messages = build_messages(persona, pairs[drop:], text)
         tokens = await count(messages)
         weight = max(left - tokens, 1) / sum(sizes[too_few:drop])
         if tokens <= room:

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from bot.chat.admission import Admission
-from bot.chat.generation import Generator, Interruption, Job, OnDelta
+from bot.chat.generation import GenerationRequest, Generator, Interruption, OnDelta
 from bot.chat.keyed_locks import KeyedLocks
-from bot.chat.prompt import clean_text, has_nul, window
-from bot.chat.turn_log import Begun, ChatRequest, TurnLog
+from bot.chat.prompt import clean_text, has_nul, select_pairs
+from bot.chat.turn_log import ChatRequest, PendingTurn, TurnLog
 from bot.engine_client.client import EngineClient
-from bot.engine_client.pseudonyms import OpaqueIds
+from bot.engine_client.pseudonyms import Pseudonyms
 from bot.errors import EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
-from bot.failpoint import crash_point
+from bot.failpoint import failpoint
 from bot.settings import Settings
-from bot.storage import shown_errors
+from bot.storage import translate_database_errors
 from models import queries
 from models.database import Database
 from models.types import DialogKey, Pair
@@ -64,7 +64,7 @@ class ChatService:
         self._settings = settings
         self._turns = TurnLog(database, settings)
         self._generator = Generator(engine, settings)
-        self._ids = OpaqueIds(settings)
+        self._ids = Pseudonyms(settings)
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
         self._admission = Admission(settings.max_waiting)
         self._running: dict[DialogKey, Interruption] = {}
@@ -107,19 +107,19 @@ class ChatService:
 
     async def reset(self, key: DialogKey) -> int:
         """End the dialog and say how many pairs it held. A running reply is shown when it comes, and forgotten."""
-        with shown_errors():
+        with translate_database_errors():
             return await self._database.run(lambda session: queries.end_dialog(session, key=key, now=_now()))
 
     async def undo_reset(self, key: DialogKey) -> bool:
         """Take the last reset back. False if it is too long ago, or something was said since."""
-        with shown_errors():
+        with translate_database_errors():
             return await self._database.run(
                 lambda session: queries.reopen_dialog(session, key=key, within=UNDO_WITHIN, now=_now())
             )
 
     async def forget(self, key: DialogKey, count: int) -> int:
         """Delete the last pairs of the open dialog, and say how many there were."""
-        with shown_errors():
+        with translate_database_errors():
             return await self._database.run(lambda session: queries.forget_last(session, key=key, count=count))
 
     async def stop(self, key: DialogKey) -> bool:
@@ -129,7 +129,7 @@ class ChatService:
 
     async def history(self, key: DialogKey, limit: int) -> tuple[Pair, ...]:
         """The last pairs of the open dialog, oldest first."""
-        with shown_errors():
+        with translate_database_errors():
             async with self._database.read() as session:
                 return await queries.history(session, key=key, limit=limit)
 
@@ -168,7 +168,7 @@ class ChatService:
         self, request: ChatRequest, text: str | None, on_delta: OnDelta, interruption: Interruption
     ) -> ChatReply:
         begun = await self._turns.begin(request, text)
-        crash_point("after_begin_turn")
+        failpoint("after_begin_turn")
         try:
             generated = await self._generator.reply(self._job(begun), on_delta, interruption)
         except BaseException as error:
@@ -186,17 +186,19 @@ class ChatService:
             pairs_in_prompt=generated.pairs_in_prompt,
         )
 
-    def _job(self, begun: Begun) -> Job:
+    def _job(self, begun: PendingTurn) -> GenerationRequest:
         chosen = begun.settings
         limit = _at_most(self._settings.max_chat_logs, chosen.max_chat_logs)
-        pairs = window(begun.history, limit, self._settings.trim_step, self._first_kept.pop(begun.dialog_id, None))
+        pairs = select_pairs(
+            begun.history, limit, self._settings.trim_step, self._first_kept.pop(begun.dialog_id, None)
+        )
         if pairs:
             self._first_kept[begun.dialog_id] = pairs[0].turn_id
             if len(self._first_kept) > _REMEMBERED_DIALOGS:
                 self._first_kept.popitem(last=False)
-        return Job(
+        return GenerationRequest(
             persona=self._settings.persona if begun.persona is None else begun.persona.prompt,
-            pairs=pairs,
+            history=pairs,
             text=begun.text,
             user=self._ids.user(begun.key),
             cache_salt=self._ids.cache_salt(begun.key),

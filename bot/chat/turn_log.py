@@ -18,9 +18,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from bot.chat.generation import Generated
 from bot.errors import BotError, DatabaseUnavailable, NothingToRegenerate, ShuttingDown
-from bot.failpoint import crash_point
+from bot.failpoint import failpoint
 from bot.settings import Settings
-from bot.storage import shown_errors
+from bot.storage import translate_database_errors
 from models import errors as stored
 from models import queries
 from models.database import Database
@@ -44,7 +44,7 @@ class ChatRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class PendingTurn:
     """A turn that waits for a reply: everything that its prompt is built from."""
 
     key: DialogKey
@@ -54,7 +54,7 @@ class Begun:
     persona: PersonaText | None
     history: tuple[Pair, ...]
     settings: DialogSettings
-    again: bool = False
+    is_regeneration: bool = False
     """It has a reply already, which stays as it is unless another one is stored."""
 
 
@@ -63,7 +63,7 @@ class TurnLog:
         self._database = database
         self._settings = settings
 
-    async def begin(self, request: ChatRequest, text: str | None) -> Begun:
+    async def begin(self, request: ChatRequest, text: str | None) -> PendingTurn:
         """T1 of a new turn, or without a text of another reply to the last one."""
         opening = asyncio.ensure_future(self._regenerate(request) if text is None else self._open(request, text))
         try:
@@ -74,9 +74,9 @@ class TurnLog:
                 await self.give_up(opening.result(), error)
             raise
 
-    async def _open(self, request: ChatRequest, text: str) -> Begun:
+    async def _open(self, request: ChatRequest, text: str) -> PendingTurn:
         now = _now()  # once: a second attempt recognises its own row by it
-        with shown_errors():
+        with translate_database_errors():
             begun = await self._database.run(
                 lambda session: queries.begin_turn(
                     session,
@@ -91,11 +91,13 @@ class TurnLog:
                 ),
                 brief=True,
             )
-        return Begun(request.key, begun.turn_id, begun.dialog_id, text, begun.persona, begun.history, begun.settings)
+        return PendingTurn(
+            request.key, begun.turn_id, begun.dialog_id, text, begun.persona, begun.history, begun.settings
+        )
 
-    async def _regenerate(self, request: ChatRequest) -> Begun:
+    async def _regenerate(self, request: ChatRequest) -> PendingTurn:
         now = _now()
-        with shown_errors():
+        with translate_database_errors():
             begun = await self._database.run(
                 lambda session: queries.begin_regeneration(
                     session,
@@ -111,7 +113,7 @@ class TurnLog:
             )
         if begun is None:
             raise NothingToRegenerate()
-        return Begun(
+        return PendingTurn(
             request.key,
             begun.turn_id,
             begun.dialog_id,
@@ -119,14 +121,14 @@ class TurnLog:
             begun.persona,
             begun.history,
             begun.settings,
-            again=True,
+            is_regeneration=True,
         )
 
-    async def save(self, begun: Begun, generated: Generated) -> tuple[bool, bool]:
+    async def save(self, begun: PendingTurn, generated: Generated) -> tuple[bool, bool]:
         """T2: (saved, remembered). A reply that cannot be saved is still a reply."""
         return await _to_the_end(self._save(begun, generated))
 
-    async def give_up(self, begun: Begun, error: BaseException) -> None:
+    async def give_up(self, begun: PendingTurn, error: BaseException) -> None:
         """Close the turn of a reply that did not come. What went wrong matters more than whether this works."""
         cut_off = isinstance(error, asyncio.CancelledError | ShuttingDown | KeyboardInterrupt)
         error_id = error.error_id if isinstance(error, BotError) else uuid4().hex[:8]
@@ -136,7 +138,7 @@ class TurnLog:
             )
         await _to_the_end(self._fail(begun, cut_off, error_id))
 
-    async def _save(self, begun: Begun, generated: Generated) -> tuple[bool, bool]:
+    async def _save(self, begun: PendingTurn, generated: Generated) -> tuple[bool, bool]:
         if not generated.text.strip():
             await self._fail(begun, generated.finish_reason == "stopped", "empty")
             return True, False
@@ -148,11 +150,11 @@ class TurnLog:
             first_token_ms=generated.first_token_ms,
             total_ms=generated.total_ms,
         )
-        finish = queries.finish_regeneration if begun.again else queries.finish_turn
+        finish = queries.finish_regeneration if begun.is_regeneration else queries.finish_turn
         now = _now()  # once: the second of two attempts that both came through changes nothing
-        crash_point("before_finish")
+        failpoint("before_finish")
         try:
-            with shown_errors():
+            with translate_database_errors():
                 async for attempt in _patiently():
                     with attempt:
                         remembered = await self._database.run(
@@ -164,16 +166,16 @@ class TurnLog:
         except DatabaseUnavailable as error:
             log.error("the reply could not be saved", turn=begun.turn_id, reason=error.reason)
             return False, False
-        crash_point("after_finish")
-        if begun.again and not remembered:  # reset meanwhile: nobody waits for this message any more
+        failpoint("after_finish")
+        if begun.is_regeneration and not remembered:  # reset meanwhile: nobody waits for this message any more
             await self._fail(begun, False, "reset")
         return True, remembered
 
-    async def _fail(self, begun: Begun, cut_off: bool, error_id: str) -> None:
+    async def _fail(self, begun: PendingTurn, cut_off: bool, error_id: str) -> None:
         key, turn_id = begun.key, begun.turn_id
         try:
-            with shown_errors():
-                if begun.again:
+            with translate_database_errors():
+                if begun.is_regeneration:
                     await self._database.run(
                         lambda session: queries.drop_reply_token(session, key=key, turn_id=turn_id)
                     )

@@ -8,11 +8,11 @@ from discord import app_commands
 from discord.ui import Button, View
 
 from bot.chat.service import ChatReply, ChatRequest
-from bot.discord_app.context import ANYWHERE, INSTALLED, Interaction, Parts, key_of, roles_of
-from bot.discord_app.delivery import NO_MENTIONS, InteractionSurface, acknowledge
+from bot.discord_app.context import ANYWHERE, INSTALLED, CommandContext, Interaction, key_of, roles_of
+from bot.discord_app.delivery import NO_MENTIONS, InteractionSink, acknowledge
 from bot.discord_app.permissions import Action, authorise
-from bot.discord_app.streamed_reply import ReplyGone, StreamedReply
-from bot.failpoint import crash_point
+from bot.discord_app.streamed_reply import ReplyDeleted, StreamedReply
+from bot.failpoint import failpoint
 from models.types import DIRECT_MESSAGES, GuildSettings
 
 log = structlog.get_logger(__name__)
@@ -20,12 +20,12 @@ log = structlog.get_logger(__name__)
 NOT_SAVED = "-# I could not save this answer, so I will not remember it."
 
 
-def chat_command(parts: Parts) -> app_commands.Command[app_commands.Group, ..., None]:
+def chat_command(parts: CommandContext) -> app_commands.Command[app_commands.Group, ..., None]:
     @app_commands.command(name="chat", description="Talk to me. I remember what we said before.")
     @app_commands.describe(message="What you want to say", private="Only you see the answer (default: everyone does)")
     async def chat(interaction: Interaction, message: str, private: bool = False) -> None:
         if await acknowledge(interaction, private=private):
-            crash_point("after_acknowledge")
+            failpoint("after_acknowledge")
             await _reply(parts, interaction, message, private=private)
 
     chat.allowed_contexts = ANYWHERE
@@ -33,7 +33,7 @@ def chat_command(parts: Parts) -> app_commands.Command[app_commands.Group, ..., 
     return chat
 
 
-def regenerate_command(parts: Parts) -> app_commands.Command[app_commands.Group, ..., None]:
+def regenerate_command(parts: CommandContext) -> app_commands.Command[app_commands.Group, ..., None]:
     @app_commands.command(name="regenerate", description="Get another answer to the last thing you said to me.")
     @app_commands.describe(private="Only you see the answer (default: everyone does)")
     async def regenerate(interaction: Interaction, private: bool = False) -> None:
@@ -45,7 +45,7 @@ def regenerate_command(parts: Parts) -> app_commands.Command[app_commands.Group,
     return regenerate
 
 
-async def _reply(parts: Parts, interaction: Interaction, message: str | None, *, private: bool) -> None:
+async def _reply(parts: CommandContext, interaction: Interaction, message: str | None, *, private: bool) -> None:
     """Answer a message, or without one the last message of this conversation anew."""
     chosen = await parts.guilds.get(interaction.guild_id or DIRECT_MESSAGES)
     # See `_gate`: the guild's rules may not have been in memory.
@@ -58,16 +58,16 @@ async def _reply(parts: Parts, interaction: Interaction, message: str | None, *,
         application_id=interaction.application_id,
         role_turns=_role_turns(interaction, chosen),
     )
-    surface = InteractionSurface(interaction, private=private, live_view=lambda: stop_view(interaction))
-    reply = StreamedReply(surface, parts.pace)
-    parts.running[interaction.id] = request.key
+    surface = InteractionSink(interaction, private=private, live_view=lambda: stop_view(interaction))
+    reply = StreamedReply(surface, parts.edit_rate)
+    parts.running_replies[interaction.id] = request.key
     try:
         answering = parts.chat.regenerate if message is None else parts.chat.chat
         result = await answering(request, reply.push)
-        parts.running.pop(interaction.id)
+        parts.running_replies.pop(interaction.id)
         await reply.finish(_text(result))
-        crash_point("after_final_edit")
-    except ReplyGone as gone:
+        failpoint("after_final_edit")
+    except ReplyDeleted as gone:
         await reply.cancel()
         log.info("no final text", interaction=interaction.id, reason=gone.reason)
     except BaseException:
@@ -75,7 +75,7 @@ async def _reply(parts: Parts, interaction: Interaction, message: str | None, *,
         await surface.clear()
         raise
     finally:
-        parts.running.pop(interaction.id, None)
+        parts.running_replies.pop(interaction.id, None)
 
 
 def _role_turns(interaction: Interaction, chosen: GuildSettings) -> int | None:
@@ -101,7 +101,7 @@ def stop_view(interaction: Interaction) -> View:
     return view
 
 
-async def stop(parts: Parts, interaction: Interaction, argument: str) -> None:
+async def stop(parts: CommandContext, interaction: Interaction, argument: str) -> None:
     """Serve the Stop button: end the reply, which keeps what it says so far."""
     asker, _, asked = argument.partition(":")
     if asker != str(interaction.user.id):
@@ -109,7 +109,7 @@ async def stop(parts: Parts, interaction: Interaction, argument: str) -> None:
             "Only the person who asked can stop this answer.", ephemeral=True, allowed_mentions=NO_MENTIONS
         )
         return
-    key = parts.running.get(int(asked))
+    key = parts.running_replies.get(int(asked))
     if key is None:
         # Finished meanwhile, or written by a process that is gone: take the button away.
         await interaction.response.edit_message(view=None)

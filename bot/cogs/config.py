@@ -11,7 +11,7 @@ from discord import Permissions, app_commands
 from discord.app_commands import AppCommandChannel, AppCommandThread, Range, Transform
 
 from bot.cogs.config_text import CHANGED_SCOPE, settings_text
-from bot.discord_app.context import IN_GUILDS, INSTALLED, Interaction, Parts, answer
+from bot.discord_app.context import IN_GUILDS, INSTALLED, CommandContext, Interaction, answer
 from bot.discord_app.delivery import acknowledge
 from bot.errors import BotError
 from bot.guilds.settings_cache import Change
@@ -64,7 +64,7 @@ _RESET: Mapping[Setting, Change] = {
 }
 
 
-def config_commands(parts: Parts) -> app_commands.Group:
+def config_commands(parts: CommandContext) -> app_commands.Group:
     """/config, hidden from those without Manage Server unless the guild decides otherwise; see also `_gate`."""
     group = ConfigCommands(parts)
     group.add_command(ChannelCommands(parts))
@@ -77,7 +77,7 @@ def config_commands(parts: Parts) -> app_commands.Group:
 
 
 class ConfigCommands(app_commands.Group):
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: CommandContext) -> None:
         super().__init__(name="config", description="What this guild decides (for members with Manage Server)")
         self._parts = parts
 
@@ -134,7 +134,7 @@ class ConfigCommands(app_commands.Group):
 class ChannelCommands(app_commands.Group):
     """The channels that the bot answers in."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: CommandContext) -> None:
         super().__init__(name="channels", description="In which channels I answer; with none listed, in all")
         self._parts = parts
 
@@ -159,7 +159,7 @@ class ChannelCommands(app_commands.Group):
 class RoleCommands(app_commands.Group):
     """The roles that may chat, and what each may have in a day."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: CommandContext) -> None:
         super().__init__(name="roles", description="Who may talk to me; with no role listed, everybody")
         self._parts = parts
 
@@ -197,7 +197,7 @@ class RoleCommands(app_commands.Group):
         await _change(self._parts, interaction, changed)
 
 
-async def _change(parts: Parts, interaction: Interaction, change: Change, note: str = "") -> None:
+async def _change(parts: CommandContext, interaction: Interaction, change: Change, note: str = "") -> None:
     if not await acknowledge(interaction, private=True):
         return
     after = await parts.guilds.change(interaction.guild_id or 0, change, actor_id=interaction.user.id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from discord import app_commands
 
 from bot.chat.service import UNDO_WITHIN
-from bot.discord_app.context import ANYWHERE, INSTALLED, Interaction, Parts, answer, conversation
+from bot.discord_app.context import ANYWHERE, INSTALLED, CommandContext, Interaction, answer, conversation
 from bot.discord_app.delivery import acknowledge
 
 _MINUTES = round(UNDO_WITHIN.total_seconds() / 60)
@@ -16,7 +16,7 @@ _UNDONE = "Our conversation goes on where it was before the reset."
 _NOT_UNDONE = f"There is no reset of the last {_MINUTES} minutes to take back here, or we have talked since."
 
 
-def reset_command(parts: Parts) -> app_commands.Command[app_commands.Group, ..., None]:
+def reset_command(parts: CommandContext) -> app_commands.Command[app_commands.Group, ..., None]:
     @app_commands.command(name="reset", description="Start a new conversation. I forget what we said; personas stay.")
     async def reset(interaction: Interaction) -> None:
         if not await acknowledge(interaction, private=True):
@@ -30,7 +30,7 @@ def reset_command(parts: Parts) -> app_commands.Command[app_commands.Group, ...,
 
 
 class HistoryCommands(app_commands.Group):
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: CommandContext) -> None:
         super().__init__(name="history", description="What we said to each other here")
         self._parts = parts
         self.allowed_contexts = ANYWHERE

@@ -9,7 +9,7 @@ from discord import Permissions, app_commands
 from discord.utils import escape_markdown
 
 from bot.cogs.persona_modal import fields, persona_modal
-from bot.discord_app.context import ANYWHERE, IN_GUILDS, INSTALLED, Interaction, Parts, answer, key_of
+from bot.discord_app.context import ANYWHERE, IN_GUILDS, INSTALLED, CommandContext, Interaction, answer, key_of
 from bot.discord_app.delivery import acknowledge
 from bot.errors import BotError, DatabaseUnavailable
 from models.types import PersonaText, PersonaVersionInfo
@@ -33,7 +33,7 @@ _SHOWN = {"guild": "In this guild I am {name}:", "member": "For you I am {name} 
 class PersonaCommands(app_commands.Group):
     """set, show and clear at one level, and its versions."""
 
-    def __init__(self, parts: Parts, level: Level, description: str) -> None:
+    def __init__(self, parts: CommandContext, level: Level, description: str) -> None:
         super().__init__(name="persona", description=description)
         self._parts = parts
         self._level = level
@@ -89,7 +89,7 @@ class PersonaCommands(app_commands.Group):
         await answer(self._parts, interaction, f"{_SET[self._level].format(name=_name(found))} {_KEPT}")
 
 
-def guild_persona(parts: Parts) -> app_commands.Group:
+def guild_persona(parts: CommandContext) -> app_commands.Group:
     """/persona, hidden from those without Manage Server unless the guild decides otherwise; see also `_gate`."""
     group = PersonaCommands(parts, "guild", "Who I am in this guild (for members with Manage Server)")
     group.default_permissions = Permissions(manage_guild=True)
@@ -99,7 +99,7 @@ def guild_persona(parts: Parts) -> app_commands.Group:
     return group
 
 
-def own_persona(parts: Parts) -> app_commands.Group:
+def own_persona(parts: CommandContext) -> app_commands.Group:
     """/me persona."""
     me = app_commands.Group(name="me", description="What concerns only you")
     me.add_command(PersonaCommands(parts, "member", "Who I am for you, here"))
@@ -108,19 +108,19 @@ def own_persona(parts: Parts) -> app_commands.Group:
     return me
 
 
-async def submitted(parts: Parts, interaction: Interaction, level: Level) -> None:
+async def submitted(parts: CommandContext, interaction: Interaction, level: Level) -> None:
     """Serve the form."""
     if await acknowledge(interaction, private=True):
         given = fields(interaction)
         await _set(parts, interaction, level, given.get("prompt", ""), given.get("name", ""))
 
 
-async def _set(parts: Parts, interaction: Interaction, level: Level, prompt: str, name: str) -> None:
+async def _set(parts: CommandContext, interaction: Interaction, level: Level, prompt: str, name: str) -> None:
     persona = await parts.personas.set(key_of(interaction), level, prompt, name=name, author_id=interaction.user.id)
     await answer(parts, interaction, f"{_SET[level].format(name=_name(persona))} {_KEPT}")
 
 
-async def _current(parts: Parts, interaction: Interaction, level: Level) -> PersonaText | None:
+async def _current(parts: CommandContext, interaction: Interaction, level: Level) -> PersonaText | None:
     """What the form begins with. A slow database costs the convenience, not the form."""
     try:
         async with asyncio.timeout(_PREFILL_PATIENCE):

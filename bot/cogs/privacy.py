@@ -8,10 +8,10 @@ import discord
 from discord import app_commands
 from discord.ui import Button, View
 
-from bot.discord_app.context import ANYWHERE, INSTALLED, Interaction, Parts, answer
+from bot.discord_app.context import ANYWHERE, INSTALLED, CommandContext, Interaction, answer
 from bot.discord_app.delivery import NO_MENTIONS, acknowledge
 from bot.errors import BotError
-from bot.storage import shown_errors
+from bot.storage import translate_database_errors
 
 _NOTHING = "I have stored nothing about you."
 _ASK = """\
@@ -25,7 +25,7 @@ _OPTED = {
 
 
 class PrivacyCommands(app_commands.Group):
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: CommandContext) -> None:
         super().__init__(name="privacy", description="What I have stored about you, and what becomes of it")
         self._parts = parts
         self.allowed_contexts = ANYWHERE
@@ -35,7 +35,7 @@ class PrivacyCommands(app_commands.Group):
     async def show(self, interaction: Interaction) -> None:
         if not await acknowledge(interaction, private=True):
             return
-        with shown_errors():
+        with translate_database_errors():
             held = await self._parts.privacy.show(interaction.user.id)
         settings = self._parts.settings
         lines = [f"- {name.replace('_', ' ')}: {count:,}" for name, count in held.counts.items() if count]
@@ -52,7 +52,7 @@ class PrivacyCommands(app_commands.Group):
     async def export(self, interaction: Interaction) -> None:
         if not await acknowledge(interaction, private=True):
             return
-        with shown_errors():
+        with translate_database_errors():
             copy = await self._parts.privacy.export(interaction.user.id)
         if len(copy) > interaction.filesize_limit:
             raise BotError("There is too much for one file on Discord. Please ask the owner of this bot for your copy.")
@@ -84,17 +84,17 @@ class PrivacyCommands(app_commands.Group):
         if not await acknowledge(interaction, private=True):
             return
         privacy = self._parts.privacy
-        with shown_errors():
+        with translate_database_errors():
             await (privacy.opt_out if out else privacy.opt_in)(interaction.user.id)
         await answer(self._parts, interaction, _OPTED[out])
 
 
-async def confirmed(parts: Parts, interaction: Interaction, argument: str) -> None:
+async def confirmed(parts: CommandContext, interaction: Interaction, argument: str) -> None:
     """Serve the button: delete, and hand out the receipt."""
     if argument != str(interaction.user.id):
         raise BotError("Only the person whose data it is can delete it.")
     await interaction.response.defer()
-    with shown_errors():
+    with translate_database_errors():
         receipt = await parts.privacy.delete(interaction.user.id)
     gone = [f"- {name.replace('_', ' ')}: {count:,}" for name, count in receipt.counts.items() if count]
     text = "\n".join(["Deleted:", *gone, f"Receipt `{receipt.receipt_id}`"]) if gone else _NOTHING

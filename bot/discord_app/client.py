@@ -28,14 +28,14 @@ from bot.cogs.history import HistoryCommands, reset_command
 from bot.cogs.persona import guild_persona, own_persona
 from bot.cogs.privacy import PrivacyCommands
 from bot.discord_app.command_sync import sync_commands
-from bot.discord_app.context import Handler, Interaction, Parts
-from bot.discord_app.delivery import FAILURES, describe, tell
-from bot.discord_app.guild_events import Upkeep
-from bot.discord_app.permissions import Action, Gate
+from bot.discord_app.context import CommandContext, Handler, Interaction
+from bot.discord_app.delivery import FAILURES, describe, send_error
+from bot.discord_app.guild_events import GuildEvents
+from bot.discord_app.permissions import Action, PermissionGate
 from bot.errors import BotError, ConfigError, Duplicate
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
-from bot.guilds.settings_cache import GuildConfig
+from bot.guilds.settings_cache import GuildSettingsCache
 from bot.settings import Settings
 from models.database import Database
 
@@ -73,9 +73,9 @@ async def run_discord(services: Services, settings: Settings) -> None:
     if settings.discord_token is None or not settings.discord_token.get_secret_value().strip():
         raise ConfigError(_TOKEN, "is not set", _NEW_TOKEN)
     _point_at(settings)
-    privacy, guilds = PrivacyService(services.database), GuildConfig(services.database, settings)
-    parts = Parts(services.chat, services.personas, privacy, guilds, settings)
-    client = GuildLlama(parts, Upkeep(services.database))
+    privacy, guilds = PrivacyService(services.database), GuildSettingsCache(services.database, settings)
+    parts = CommandContext(services.chat, services.personas, privacy, guilds, settings)
+    client = GuildLlama(parts, GuildEvents(services.database))
     # A task of its own, since the gateway must be read until the very end.
     serving = asyncio.create_task(client.serve(settings.discord_token.get_secret_value()), name="discord")
     try:
@@ -111,7 +111,7 @@ class Tree(app_commands.CommandTree["GuildLlama"]):
 
 
 class GuildLlama(discord.Client):
-    def __init__(self, parts: Parts, upkeep: Upkeep) -> None:
+    def __init__(self, parts: CommandContext, upkeep: GuildEvents) -> None:
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # we do not speak
         super().__init__(
             intents=discord.Intents(guilds=True),
@@ -122,7 +122,7 @@ class GuildLlama(discord.Client):
         )
         parsers = self._connection.parsers
         parsers.update({event: _survived(event, parse) for event, parse in parsers.items() if event != "READY"})
-        self.gate = Gate(parts.guilds)
+        self.gate = PermissionGate(parts.guilds)
         self._upkeep = upkeep
         self.tree = Tree(self)
         for command in (
@@ -177,7 +177,7 @@ class GuildLlama(discord.Client):
     async def setup_hook(self) -> None:
         syncing = asyncio.create_task(self._sync(), name="sync-commands")
         self._keep(syncing)
-        self._apologising = asyncio.create_task(self._upkeep.apologise(self), name="cut-off-replies")
+        self._apologising = asyncio.create_task(self._upkeep.edit_interrupted_replies(self), name="cut-off-replies")
         await asyncio.wait((syncing,), timeout=_SYNC_PATIENCE)  # a slow one goes on while people talk already
 
     async def close(self) -> None:
@@ -187,11 +187,11 @@ class GuildLlama(discord.Client):
 
     async def on_ready(self) -> None:
         log.info("on Discord", guilds=len(self.guilds))
-        await self._upkeep.present({guild.id for guild in self.guilds})
+        await self._upkeep.guilds_present({guild.id for guild in self.guilds})
 
     async def on_guild_join(self, guild: discord.Guild) -> None:
         self._left.discard(guild.id)
-        await self._upkeep.joined(guild.id)
+        await self._upkeep.guild_joined(guild.id)
 
     async def on_guild_available(self, guild: discord.Guild) -> None:
         if guild.id in self._left:  # it came back, though Discord speaks of an outage
@@ -199,7 +199,7 @@ class GuildLlama(discord.Client):
 
     async def on_guild_remove(self, guild: discord.Guild) -> None:
         self._left.add(guild.id)
-        await self._upkeep.removed(guild.id)
+        await self._upkeep.guild_removed(guild.id)
 
     async def _sync(self) -> None:
         try:
@@ -262,7 +262,7 @@ class GuildLlama(discord.Client):
             log.warning("Discord did not take our answer", error=describe(error), **about)
         else:
             log.error("a request failed", exc_info=error, **about)
-        await tell(interaction, f"{shown.user_message} (error {shown.error_id})")
+        await send_error(interaction, f"{shown.user_message} (error {shown.error_id})")
 
     async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:
         log.exception("an event handler failed", handler=event_method)

@@ -9,11 +9,11 @@ import discord
 from discord import app_commands
 
 from bot.chat.service import ChatService
-from bot.discord_app.delivery import InteractionSurface
-from bot.discord_app.streamed_reply import Pace, StreamedReply
+from bot.discord_app.delivery import InteractionSink
+from bot.discord_app.streamed_reply import EditRate, StreamedReply
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
-from bot.guilds.settings_cache import GuildConfig
+from bot.guilds.settings_cache import GuildSettingsCache
 from bot.settings import Settings
 from models.types import DIRECT_MESSAGES, DialogKey, DialogScope
 
@@ -28,14 +28,14 @@ Handler = Callable[[Interaction, str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class CommandContext:
     chat: ChatService
     personas: PersonaService
     privacy: PrivacyService
-    guilds: GuildConfig
+    guilds: GuildSettingsCache
     settings: Settings
-    pace: Pace = field(default_factory=Pace)
-    running: dict[int, DialogKey] = field(default_factory=dict)
+    edit_rate: EditRate = field(default_factory=EditRate)
+    running_replies: dict[int, DialogKey] = field(default_factory=dict)
     """The replies being written, by the interaction that asked."""
 
 
@@ -51,7 +51,7 @@ def key_of(interaction: Interaction, scope: DialogScope = "user") -> DialogKey:
     return DialogKey(guild_id, interaction.user.id, 0 if guild_id == DIRECT_MESSAGES else by_scope[scope])
 
 
-async def conversation(parts: Parts, interaction: Interaction) -> DialogKey:
+async def conversation(parts: CommandContext, interaction: Interaction) -> DialogKey:
     """The conversation that is meant where this was asked. May read the database: acknowledge first."""
     chosen = await parts.guilds.get(interaction.guild_id or DIRECT_MESSAGES)
     return key_of(interaction, chosen.dialog_scope)
@@ -73,6 +73,6 @@ def roles_of(interaction: Interaction) -> frozenset[int]:
     return frozenset({*interaction.user._roles, interaction.user.guild.id})
 
 
-async def answer(parts: Parts, interaction: Interaction, text: str) -> None:
+async def answer(parts: CommandContext, interaction: Interaction, text: str) -> None:
     """Answer an interaction that was acknowledged privately, in as many messages as it takes."""
-    await StreamedReply(InteractionSurface(interaction, private=True), parts.pace).finish(text)
+    await StreamedReply(InteractionSink(interaction, private=True), parts.edit_rate).finish(text)

@@ -15,8 +15,8 @@ import discord
 import structlog
 from discord.ui import View
 
-from bot.discord_app.message_split import LIMIT, units
-from bot.discord_app.streamed_reply import SurfaceGone, SurfaceLost
+from bot.discord_app.message_split import LIMIT, utf16_length
+from bot.discord_app.streamed_reply import MessageDeleted, SinkUnreachable
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ async def acknowledge(interaction: discord.Interaction, *, private: bool) -> boo
     return True
 
 
-async def tell(interaction: discord.Interaction, text: str) -> None:
+async def send_error(interaction: discord.Interaction, text: str) -> None:
     """Say something to this one person. What stands publicly as the answer so far, such as "thinking…", goes away."""
     try:
         if not interaction.response.is_done():
@@ -72,7 +72,7 @@ def describe(error: BaseException) -> str:
     return type(error).__name__
 
 
-class InteractionSurface:
+class InteractionSink:
     """The messages that answer one interaction."""
 
     def __init__(self, interaction: discord.Interaction, *, private: bool, live_view: Callable[[], View] | None = None):
@@ -82,7 +82,7 @@ class InteractionSurface:
         self._followups: dict[int, discord.WebhookMessage] = {}
 
     async def show(self, index: int, text: str, *, live: bool, file: str | None = None) -> None:
-        with _surface_errors():
+        with _translated_errors():
             if index == 0:
                 view = self._live_view() if live and self._live_view else None
                 await self._interaction.edit_original_response(
@@ -100,7 +100,7 @@ class InteractionSurface:
                     wait=True,
                 )
 
-    async def drop(self, index: int) -> None:
+    async def delete(self, index: int) -> None:
         message = self._followups.pop(index, None)
         if message is not None:
             with contextlib.suppress(discord.HTTPException):
@@ -109,9 +109,9 @@ class InteractionSurface:
     async def clear(self) -> None:
         """Take back the follow-ups of a reply that failed."""
         for index in list(self._followups):
-            await self.drop(index)
+            await self.delete(index)
 
-    async def elsewhere(self, messages: Sequence[str], file: str | None) -> None:
+    async def send_fallback(self, messages: Sequence[str], file: str | None) -> None:
         """As plain messages where the question was asked; a private reply only to the person alone."""
         interaction = self._interaction
         target: discord.abc.Messageable | None
@@ -126,7 +126,7 @@ class InteractionSurface:
             log.warning("a finished reply could not be delivered: no permission to send", interaction=interaction.id)
             return
         lead = f"{interaction.user.mention} " if interaction.guild_id is not None and not self._private else ""
-        if lead and units(lead + messages[0]) > LIMIT:
+        if lead and utf16_length(lead + messages[0]) > LIMIT:
             messages, lead = (lead, *messages), ""
         try:
             for position, text in enumerate(messages):
@@ -153,13 +153,13 @@ def _files(text: str | None) -> list[discord.File]:
 
 
 @contextlib.contextmanager
-def _surface_errors() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     """Discord's refusals in the terms of `streamed_reply`; what may pass by itself goes through unchanged."""
     try:
         yield
     except discord.HTTPException as error:
         if error.status == 404 and error.code == UNKNOWN_MESSAGE:
-            raise SurfaceGone(describe(error)) from None
+            raise MessageDeleted(describe(error)) from None
         if error.status in (400, 401, 403, 404):
-            raise SurfaceLost(describe(error)) from None
+            raise SinkUnreachable(describe(error)) from None
         raise

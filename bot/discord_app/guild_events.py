@@ -18,7 +18,7 @@ from discord.http import Route
 
 from bot.discord_app.delivery import FAILURES, describe
 from bot.errors import BotError
-from bot.storage import shown_errors
+from bot.storage import translate_database_errors
 from models.database import Database
 from models.queries.guilds import guild_joined, guild_removed, reconcile_guilds
 from models.queries.recovery import cut_off_replies, forget_reply_token
@@ -31,24 +31,24 @@ _LOOKS = (0.0, 5.0, 20.0)  # a process that dies beside us, or a database that i
 T = TypeVar("T")
 
 
-class Upkeep:
+class GuildEvents:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def removed(self, guild_id: int) -> None:
+    async def guild_removed(self, guild_id: int) -> None:
         """A guild threw the bot out. An outage is not a removal: discord.py keeps the two apart."""
         ended = await self._quietly("removed", lambda now: self._database.run(
             lambda session: guild_removed(session, guild_id=guild_id, now=now)
         ))  # fmt: skip
         log.info("the bot was removed from a guild", guild=guild_id, dialogs_ended=ended)
 
-    async def joined(self, guild_id: int) -> None:
+    async def guild_joined(self, guild_id: int) -> None:
         back = await self._quietly("joined", lambda now: self._database.run(
             lambda session: guild_joined(session, guild_id=guild_id, now=now)
         ))  # fmt: skip
         log.info("the bot is in a guild", guild=guild_id, purge_cancelled=bool(back))
 
-    async def present(self, guild_ids: Collection[int]) -> None:
+    async def guilds_present(self, guild_ids: Collection[int]) -> None:
         """All guilds that the bot is in, as READY lists them."""
         gone = await self._quietly("present", lambda now: self._database.run(
             lambda session: reconcile_guilds(session, present=guild_ids, now=now)
@@ -56,7 +56,7 @@ class Upkeep:
         if gone:
             log.info("the bot was removed from guilds while it was away", guilds=gone)
 
-    async def apologise(self, client: discord.Client) -> None:
+    async def edit_interrupted_replies(self, client: discord.Client) -> None:
         """Edit the waiting messages of replies that a crash cut off."""
         for seconds in _LOOKS:
             await asyncio.sleep(seconds)
@@ -73,7 +73,7 @@ class Upkeep:
 
     async def _quietly(self, what: str, work: Callable[[datetime], Awaitable[T]]) -> T | None:
         try:
-            with shown_errors():
+            with translate_database_errors():
                 return await work(datetime.now(UTC))
         except BotError as error:
             log.error("the dialog log could not be told", what=what, reason=error.reason)

@@ -44,12 +44,12 @@ class Chunk:
         return self.opening + self.body + self.closing
 
 
-def units(text: str) -> int:
+def utf16_length(text: str) -> int:
     """The length of a text in UTF-16 code units."""
     return len(text) + sum(character > "\uffff" for character in text)
 
 
-def split(text: str, limit: int = LIMIT) -> tuple[Chunk, ...]:
+def split_message(text: str, limit: int = LIMIT) -> tuple[Chunk, ...]:
     """Cut `text` into chunks of at most `limit` units, at a paragraph, a line or a space where there is one."""
     if limit < 8 * _LONGEST_MARKER:
         raise ValueError(f"a limit of {limit} leaves no room for code fences")
@@ -64,18 +64,18 @@ def split(text: str, limit: int = LIMIT) -> tuple[Chunk, ...]:
 
 def _take(text: str, start: int, fence: Fence | None, limit: int) -> tuple[Chunk, Fence | None]:
     opening = fence.opening if fence else ""
-    room = limit - units(opening)
+    room = limit - utf16_length(opening)
     last = end = _furthest(text, start, room)
     for end in _cuts(text, start, last):
         after = _state_at(text, start, end, fence)
         if after is _UNSAFE or (after and end < len(text) and _leaves_empty_block(text, start, end)):
             continue
         chunk = Chunk(opening, text[start:end], _closing(text[start:end], after))
-        if units(chunk.text) <= limit:
+        if utf16_length(chunk.text) <= limit:
             return chunk, after
     # No clean cut anywhere (a wall of fence characters): cut where it still fits and go on.
     end = last
-    while end > start + 1 and units(text[start:end]) + _LONGEST_MARKER + 1 > room:
+    while end > start + 1 and utf16_length(text[start:end]) + _LONGEST_MARKER + 1 > room:
         end -= 1
     after = _scan(text[start:end], fence)
     return Chunk(opening, text[start:end], _closing(text[start:end], after)), after
@@ -84,8 +84,8 @@ def _take(text: str, start: int, fence: Fence | None, limit: int) -> tuple[Chunk
 def _furthest(text: str, start: int, room: int) -> int:
     """The largest end for which text[start:end] has at most `room` units."""
     end = min(len(text), start + room)
-    while units(text[start:end]) > room:
-        end -= max(1, (units(text[start:end]) - room) // 2)
+    while utf16_length(text[start:end]) > room:
+        end -= max(1, (utf16_length(text[start:end]) - room) // 2)
     return end
 
 
@@ -169,7 +169,7 @@ def _step(fence: Fence | None, line: str) -> Fence | None:
     if marker[0] == "`" and "`" in info:
         return None  # inline code, not a fence
     words = info.split()
-    language = words[0] if words and units(words[0]) <= _LONGEST_INFO else ""
+    language = words[0] if words and utf16_length(words[0]) <= _LONGEST_INFO else ""
     return Fence(marker, language)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection
 
 from bot.discord_app.context import Interaction, place_of, roles_of
 from bot.errors import BotError, ShuttingDown
-from bot.guilds.settings_cache import GuildConfig
+from bot.guilds.settings_cache import GuildSettingsCache
 from models.types import DIRECT_MESSAGES, GuildSettings
 
 _SEEN = 10_000
@@ -79,10 +79,10 @@ def _listed(pattern: str, ids: Collection[int]) -> str:
     return " or ".join(named) + (f" ({more} more)" if more else "")
 
 
-class Gate:
+class PermissionGate:
     """Lets each interaction in once, while the bot is open, if the person may do it."""
 
-    def __init__(self, guilds: GuildConfig) -> None:
+    def __init__(self, guilds: GuildSettingsCache) -> None:
         self.closed = False
         self._guilds = guilds
         self._seen: OrderedDict[int, None] = OrderedDict()

@@ -14,7 +14,7 @@ from bot.settings import Settings
 from models.types import DIRECT_MESSAGES, DialogKey
 
 
-class OpaqueIds:
+class Pseudonyms:
     def __init__(self, settings: Settings) -> None:
         # The token is the one secret that every installation has; the terminal needs none and has one user.
         token = settings.discord_token

@@ -12,7 +12,7 @@ from bot.chat.prompt import Message, clean_text, has_nul
 from bot.engine_client.client import EngineClient
 from bot.errors import EmptyText, EngineUnavailable, NulCharacters, PersonaTooLong, TooLong
 from bot.settings import Settings
-from bot.storage import shown_errors
+from bot.storage import translate_database_errors
 from models import queries
 from models.database import Database
 from models.types import DialogKey, PersonaText, PersonaVersionInfo, StoredLevel
@@ -28,14 +28,14 @@ class PersonaService:
 
     async def show(self, key: DialogKey) -> PersonaText:
         """The persona in force: the member's own, else the channel's, else the guild's, else the default."""
-        with shown_errors():
+        with translate_database_errors():
             async with self._database.read() as session:
                 found = await queries.effective_persona(session, key=key)
         return found or PersonaText(level="default", name="", prompt=self._settings.persona, version=0)
 
     async def get(self, key: DialogKey, level: StoredLevel) -> PersonaText | None:
         """The persona set at exactly this level, if any."""
-        with shown_errors():
+        with translate_database_errors():
             async with self._database.read() as session:
                 return await queries.get_persona(session, key=key, level=level)
 
@@ -50,7 +50,7 @@ class PersonaService:
             raise TooLong("name", MAX_NAME_CHARS, len(name))
         await self._check(prompt)
         now = datetime.now(UTC)
-        with shown_errors():
+        with translate_database_errors():
             return await self._database.run(
                 lambda session: queries.set_persona(
                     session, key=key, level=level, name=name, prompt=prompt, author_id=author_id, now=now
@@ -59,18 +59,18 @@ class PersonaService:
 
     async def clear(self, key: DialogKey, level: StoredLevel) -> bool:
         """Take the persona of this level out of force. False if none was set."""
-        with shown_errors():
+        with translate_database_errors():
             return await self._database.run(lambda session: queries.clear_persona(session, key=key, level=level))
 
     async def versions(self, key: DialogKey, level: StoredLevel) -> tuple[PersonaVersionInfo, ...]:
         """What the persona of this level has been, newest first."""
-        with shown_errors():
+        with translate_database_errors():
             async with self._database.read() as session:
                 return await queries.persona_versions(session, key=key, level=level)
 
     async def rollback(self, key: DialogKey, level: StoredLevel, version: int) -> PersonaText | None:
         """Put an earlier version back in force, also after a clear. None if it is not kept."""
-        with shown_errors():
+        with translate_database_errors():
             return await self._database.run(
                 lambda session: queries.rollback_persona(session, key=key, level=level, version=version)
             )

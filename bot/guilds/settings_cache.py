@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from bot.chat.keyed_locks import KeyedLocks
 from bot.errors import AboveLimit, BotError
 from bot.settings import Settings
-from bot.storage import shown_errors
+from bot.storage import translate_database_errors
 from models import queries
 from models.database import Database
 from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings
@@ -31,7 +31,7 @@ _LIMITED = ("max_chat_logs", "max_reply_tokens", "retention_days")
 Change = Callable[[GuildSettings], GuildSettings]
 
 
-class GuildConfig:
+class GuildSettingsCache:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
@@ -63,7 +63,7 @@ class GuildConfig:
     async def read(self, guild_id: int) -> GuildSettings:
         """What this guild chose, from the database."""
         changes = self._changes
-        with shown_errors():
+        with translate_database_errors():
             async with self._database.read() as session:
                 found = await queries.guild_settings(session, key=DialogKey(guild_id, 0))
         if changes == self._changes:  # else it may be what a change has replaced meanwhile
@@ -81,7 +81,7 @@ class GuildConfig:
         now = datetime.now(UTC)
         async with self._changing.hold(guild_id):  # so that the last one stored is the last one remembered
             try:
-                with shown_errors():
+                with translate_database_errors():
                     after = await self._database.run(
                         lambda session: queries.change_guild_settings(
                             session, key=DialogKey(guild_id, actor_id), change=checked, actor_id=actor_id, now=now

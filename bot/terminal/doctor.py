@@ -9,7 +9,7 @@ import sys
 import typer
 
 from bot.errors import BotError, ConfigError
-from bot.services import foreign_engine
+from bot.services import external_engine
 from bot.settings import Settings, load_settings, unknown_variables
 from models import errors as stored
 from models.migrate import check_revision, head_revision
@@ -98,7 +98,7 @@ def _own_engine(settings: Settings, report: _Report) -> None:
 
 
 async def _foreign_engine(settings: Settings, url: str, report: _Report) -> None:
-    async with foreign_engine(settings, url) as engine:
+    async with external_engine(settings, url) as engine:
         try:
             name = await engine.model()
             ready = await engine.ready()

@@ -22,8 +22,8 @@ from engine.bench.local import Local, TimedEngine
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.core.engine_core import follow
-from engine.core.worker import settle
+from engine.core.engine_core import run_worker
+from engine.core.worker import freeze_gc
 
 WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6", "W6b", "cpu")
 HUMAN = Sampling(0.6, 0.9)
@@ -39,12 +39,12 @@ def main(arguments: Sequence[str]) -> int:
         return over_http(options)
     checkpoint, config = setup(options)
     if config.rank:
-        follow(config, checkpoint)
+        run_worker(config, checkpoint)
         return 0
     engine = TimedEngine.start(config, checkpoint)
     if not isinstance(engine, TimedEngine):
         raise TypeError
-    settle()  # as the server does
+    freeze_gc()  # as the server does
     try:
         for name in options.workloads or WORKLOADS[:-1]:
             for number in range(options.runs):
@@ -63,9 +63,9 @@ def setup(options: argparse.Namespace) -> tuple[Checkpoint, EngineConfig]:
     else:
         checkpoint = open_checkpoint(options.model)
     config = resolve(
-        checkpoint.spec, device=options.device, dtype=options.dtype, max_batch=options.max_batch,
+        checkpoint.spec, device=options.device, dtype=options.dtype, max_num_seqs=options.max_batch,
         max_context=min(checkpoint.spec.max_context, 4096), share_gpu=options.share_gpu, quantize=options.quantize,
-        kv_dtype=options.kv_dtype, chunk=options.chunk,
+        kv_dtype=options.kv_dtype, max_prefill_tokens=options.chunk,
     )  # fmt: skip
     return checkpoint, replace(config, max_waiting=4096, seed=1)
 
@@ -138,7 +138,7 @@ def facts(config: EngineConfig, options: argparse.Namespace) -> dict[str, object
         "kv_dtype": config.kv_dtype,
         "world_size": config.world_size,
         "memory_gib": round(torch.cuda.memory_reserved(config.device) / 2**30, 1) if gpu else None,
-        "max_batch": config.max_batch,
+        "max_batch": config.max_num_seqs,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": today(),

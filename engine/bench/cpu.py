@@ -19,8 +19,8 @@ from engine.bench.local import Local, TimedEngine
 from engine.bench.loss import compare, read_texts
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.core.worker import load_packed
-from engine.layers.paged_attention import DenseAttend
+from engine.core.worker import load_weights
+from engine.layers.paged_attention import DenseAttention
 from engine.runner.cpu.build import library
 
 WIDTHS = ("none", "int8", "int4")
@@ -43,7 +43,7 @@ def lines() -> Iterator[dict[str, object]]:
             "quantize": quantize,
             "auto": quantize == usual.quantize,
             "native": quantize != "none" and config.native and library() is not None,
-            "threads": config.threads,
+            "threads": config.num_threads,
             **_machine(),
         }
         for line in _speeds(config, checkpoint):
@@ -95,8 +95,8 @@ def _speeds(config: EngineConfig, checkpoint: Checkpoint) -> Iterator[dict[str, 
 
 def _log_probabilities(checkpoint: Checkpoint, quantize: str, ids: list[int]) -> Tensor:
     config = _config(checkpoint, quantize)
-    model = load_packed(config, checkpoint)
-    hidden = model(torch.tensor(ids), torch.arange(len(ids)), DenseAttend(len(ids), config.device))
+    model = load_weights(config, checkpoint)
+    hidden = model(torch.tensor(ids), torch.arange(len(ids)), DenseAttention(len(ids), config.device))
     return model.logits(hidden).double().log_softmax(-1)
 
 

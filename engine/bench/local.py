@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Sequence
 
 from engine.bench.drive import Sampling
 from engine.config import EngineConfig
-from engine.core.engine_core import Engine, SamplingParams
-from engine.core.step_loop import Turn
+from engine.core.engine_core import EngineCore, SamplingParams
+from engine.core.step_loop import StepResult
 from engine.scheduler.request import Request
 from engine.scheduler.scheduler import Scheduler
 
 
-class TimedEngine(Engine):
+class TimedEngine(EngineCore):
     """Notes how long after its admission a request's first token came."""
 
     def __init__(self, config: EngineConfig, vocab_size: int) -> None:
@@ -24,23 +24,23 @@ class TimedEngine(Engine):
         self.admitted: dict[Request, float] = {}
         self.after_admission: list[float] = []
 
-    def _tell(self, turn: Turn) -> None:
+    def _tell(self, turn: StepResult) -> None:
         now = time.perf_counter()
-        if turn.launched is not None:
-            for request in turn.launched.entered:
+        if turn.scheduled is not None:
+            for request in turn.scheduled.new_requests:
                 self.admitted[request] = self.began
         for output in turn.outputs:
-            if output.ids and output.request in self.admitted:
+            if output.token_ids and output.request in self.admitted:
                 self.after_admission.append(now - self.admitted.pop(output.request))
-        super()._tell(turn)
+        super()._publish(turn)
 
     def _take(self, scheduler: Scheduler, patience: float | None) -> None:
-        super()._take(scheduler, patience)
+        super()._drain_inbox(scheduler, patience)
         self.began = time.perf_counter()  # the step that is planned next
 
 
 class Local:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: EngineCore) -> None:
         self._engine = engine
 
     async def stream(

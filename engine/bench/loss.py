@@ -20,13 +20,13 @@ from torch import Tensor
 
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.kernels.reference import kept
-from engine.layers.paged_attention import DenseAttend
+from engine.kernels.reference import stored_values
+from engine.layers.paged_attention import DenseAttention
 from engine.model.loader import load_model
-from engine.model.quantization import Packed, pack_block, unfold
+from engine.model.quantization import QuantizedWeight, dequantize, quantize_block
 from engine.model.transformer import Block, Transformer
 from engine.runner.memory import kv_storage
-from engine.scheduler.step_plan import Chunk, Plan, RowSetup
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
 PROMPT = 160  # tokens of the step before the single ones: enough for the products of many tokens
 WAYS = {
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     checkpoint = open_checkpoint(options.model)
     tokens = min(options.tokens, checkpoint.spec.max_context)
-    config = resolve(checkpoint.spec, device=options.device, quantize="none", max_context=tokens, max_batch=1)
+    config = resolve(checkpoint.spec, device=options.device, quantize="none", max_context=tokens, max_num_seqs=1)
     texts = read_texts(checkpoint, tokens, options.text)
     for line in lines(
         config, checkpoint, texts, options.ways or list(WAYS), options.plain or config.device.type != "cuda"
@@ -86,7 +86,7 @@ def packed_model(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
     if config.quantize == "int4-shuffled":
         return load_model(config, checkpoint, round_shuffled)
     bits = {"int8": 8, "int4": 4}.get(config.quantize)
-    return load_model(config, checkpoint, partial(pack_block, bits=bits) if bits else None)
+    return load_model(config, checkpoint, partial(quantize_block, bits=bits) if bits else None)
 
 
 def round_shuffled(block: Block) -> None:
@@ -95,10 +95,10 @@ def round_shuffled(block: Block) -> None:
     for layer in (block.wqkv, block.wo, block.w13, block.w2):
         order = torch.randperm(layer.weight.shape[1], generator=torch.Generator().manual_seed(1))
         order = order.to(layer.weight.device)
-        layer.weight[:, order] = unfold(Packed(layer.weight[:, order], 4)).to(layer.weight.dtype)
+        layer.weight[:, order] = dequantize(QuantizedWeight(layer.weight[:, order], 4)).to(layer.weight.dtype)
 
 
-class KeptAttend(DenseAttend):
+class KeptAttend(DenseAttention):
     """Reads of each key and value what a cache of the given type would give back."""
 
     def __init__(self, length: int, device: torch.device, storage: torch.dtype) -> None:
@@ -106,7 +106,7 @@ class KeptAttend(DenseAttend):
         self._storage = storage
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return super().__call__(layer, q, kept(k, self._storage), kept(v, self._storage))
+        return super().__call__(layer, q, stored_values(k, self._storage), stored_values(v, self._storage))
 
 
 @torch.inference_mode()
@@ -130,26 +130,26 @@ def through_kernels(
     class Told(CudaRunner):
         """Feeds its only row what it is told instead of what it has sampled."""
 
-        def after(self, plan: Plan, token: int | None) -> Tensor:
+        def after(self, plan: StepPlan, token: int | None) -> Tensor:
             if token is not None:
-                self._rows.last_tokens[0] = token
+                self._batch_state.last_tokens[0] = token
             self._wait()
-            self.collect(self.launch(plan))
+            self.wait(self.execute_async(plan))
             self._wait()
-            return self._step.logits[0].double().log_softmax(-1)
+            return self._forward.logits[0].double().log_softmax(-1)
 
         def _wait(self) -> None:
             if self._gpu:
                 torch.cuda.synchronize(self._device)
 
     runner = Told(config, model)
-    runner.start(config.pages_per_row)
-    grants = tuple((0, index, index) for index in range(config.pages_per_row))
+    runner.start(config.max_pages_per_seq)
+    grants = tuple((0, index, index) for index in range(config.max_pages_per_seq))
     found = []
     for ids in texts:
-        start = Plan(0, (RowSetup(0, 0.0, 1.0, 1),), grants, (Chunk(0, 0, tuple(ids[:prompt]), True),))
+        start = StepPlan(0, (NewSequence(0, 0.0, 1.0, 1),), grants, (PrefillChunk(0, 0, tuple(ids[:prompt]), True),))
         rows = [runner.after(start, None)]
-        rows += [runner.after(Plan(1, decode=(0,)), token) for token in ids[prompt:]]
+        rows += [runner.after(StepPlan(1, decode_rows=(0,)), token) for token in ids[prompt:]]
         found.append(torch.stack(rows))
     runner.close()
     return found

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from engine.kernels.dequantize import unfold
-from engine.kernels.gemm_configs import narrow_cut, narrow_gemv_cut, token_block
-from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Tiling, matmul
+from engine.kernels.dequantize import dequantize
+from engine.kernels.gemm_configs import quantized_gemm_config, quantized_gemv_config, token_block
+from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, GemmConfig, Scratch, matmul
 from engine.kernels.pdl import supported
-from engine.kernels.quantized_gemv import narrow_gemv
-from engine.model.quantization import Packed, lines_of
+from engine.kernels.quantized_gemv import quantized_gemv
+from engine.model.quantization import QuantizedWeight, num_lines
 
-Run = Callable[[Packed], object]
+Run = Callable[[QuantizedWeight], object]
 SHAPES = {
     "wqkv": (12288, 4096, PLAIN),
     "wo": (4096, 4096, RESIDUAL),
@@ -51,10 +51,10 @@ def measure(
     device: torch.device, bits: int, rows: int, k: int, kind: int, tokens: Sequence[int], layers: int
 ) -> Iterator[dict[str, object]]:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    weights = [Packed(torch.randn(rows, k, device=device, dtype=dtype) * 0.02, bits) for _ in range(layers)]
+    weights = [QuantizedWeight(torch.randn(rows, k, device=device, dtype=dtype) * 0.02, bits) for _ in range(layers)]
     whole = torch.empty(rows, k, dtype=dtype, device=device)
     pdl = supported(device)
-    yield {"tokens": 0, "kernel": "unfold", **timed(weights, lambda weight: unfold(weight, whole, pdl=pdl))}
+    yield {"tokens": 0, "kernel": "unfold", **timed(weights, lambda weight: dequantize(weight, whole, pdl=pdl))}
     for count in tokens:
         bm = token_block(count)
         x = torch.randn(bm, k, dtype=dtype, device=device)
@@ -74,11 +74,11 @@ def measure(
 
 def gemvs(x: Tensor, out: Tensor, kind: int, pdl: bool) -> Iterator[tuple[dict[str, object], Run]]:
     for rows, block, warps in dict.fromkeys(
-        [narrow_gemv_cut(kind), *itertools.product((1, 2, 4, 8), (32, 64), (2, 4, 8))]
+        [quantized_gemv_config(kind), *itertools.product((1, 2, 4, 8), (32, 64), (2, 4, 8))]
     ):
 
-        def run(weight: Packed, rows: int = rows, block: int = block, warps: int = warps) -> None:
-            narrow_gemv(
+        def run(weight: QuantizedWeight, rows: int = rows, block: int = block, warps: int = warps) -> None:
+            quantized_gemv(
                 x[:1], weight, out[:1], gain=None if kind == RESIDUAL else x[1], eps=1e-5, silu=kind == SILU,
                 residual=kind == RESIDUAL, pdl=pdl, rows=rows, block=block, warps=warps,
             )  # fmt: skip
@@ -91,15 +91,15 @@ def products(
 ) -> Iterator[tuple[dict[str, object], Run]]:
     bm, scratch = x.shape[0], Scratch.allocate(x.device)
     squares, scaled = torch.zeros(rows // 16, bm, device=x.device), torch.empty_like(out)
-    ours = narrow_cut(rows, k, kind, bm, bits, SHARED)
+    ours = quantized_gemm_config(rows, k, kind, bm, bits, SHARED)
     others = (
-        Tiling(bn, bk, split, stages, warps)
+        GemmConfig(bn, bk, split, stages, warps)
         for bn, bk, split, stages, warps in itertools.product((64, 128), (32, 64), (1, 2, 4), (4,), (4, 8))
-        if lines_of(k, bits) % (bk // 32) == 0
+        if num_lines(k, bits) % (bk // 32) == 0
     )
     for tiling in dict.fromkeys([ours, *others]):
 
-        def run(weight: Packed, tiling: Tiling = tiling) -> None:
+        def run(weight: QuantizedWeight, tiling: GemmConfig = tiling) -> None:
             matmul(
                 x, weight, out, tiling, scratch, bm=bm, kind=kind, gain=x[0], scaled=scaled, squares_out=squares,
                 pdl=pdl,
@@ -108,7 +108,7 @@ def products(
         yield {name: getattr(tiling, name) for name in ("bn", "bk", "split", "stages", "warps")}, run
 
 
-def timed(weights: Sequence[Packed], run: Run) -> dict[str, object]:
+def timed(weights: Sequence[QuantizedWeight], run: Run) -> dict[str, object]:
     """Microseconds a matrix, and at what rate it was read."""
     for weight in weights[:2]:
         run(weight)

@@ -17,11 +17,11 @@ import torch
 from engine.bench.__main__ import emit, today
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
 from engine.config import EngineConfig, resolve
-from engine.core.worker import load_packed
+from engine.core.worker import load_weights
 from engine.distributed.communicator import connect
-from engine.runner.cuda.collectives import Sums
+from engine.runner.cuda.collectives import Collectives
 from engine.runner.cuda.cuda_runner import CudaRunner
-from engine.scheduler.step_plan import Chunk, Plan, RowSetup
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
 STEPS, TIMES = 40, 3
 PAGES = 100  # of each row
@@ -39,18 +39,18 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     checkpoint = RandomCheckpoint(spec(options.model))
     config = resolve(
-        checkpoint.spec, device="cuda", max_batch=max(options.rows), quantize=options.quantize,
+        checkpoint.spec, device="cuda", max_num_seqs=max(options.rows), quantize=options.quantize,
         kv_dtype=options.kv_dtype,
     )  # fmt: skip
     ranks = connect(config)
     torch.cuda.set_device(config.device)
-    model = load_packed(config, checkpoint)
+    model = load_weights(config, checkpoint)
     for summed in (True, False) if options.share else (True,):
         if not summed:
-            for name in ("join", "join_one", "collect", "spread"):
-                setattr(Sums, name, lambda *_, **__: None)
+            for name in ("all_reduce", "all_reduce_row", "gather_logits", "broadcast_ids"):
+                setattr(Collectives, name, lambda *_, **__: None)
         runner = CudaRunner(config, model)
-        runner.start(PAGES * config.max_batch)
+        runner.start(PAGES * config.max_num_seqs)
         for line in measure(config, runner, options.rows, options.contexts, options.prompts):
             if config.rank == 0:
                 facts = {
@@ -69,19 +69,23 @@ def main(arguments: Sequence[str]) -> int:
 def measure(
     config: EngineConfig, runner: CudaRunner, rows: Sequence[int], contexts: Sequence[int], prompts: Sequence[int]
 ) -> Iterator[dict[str, object]]:
-    setups = tuple(RowSetup(row, 0.0, 1.0, 1) for row in range(config.max_batch))
-    grants = tuple((row, index, row * PAGES + index) for row in range(config.max_batch) for index in range(PAGES))
-    runner.collect(runner.launch(Plan(0, setups, grants)))
+    setups = tuple(NewSequence(row, 0.0, 1.0, 1) for row in range(config.max_num_seqs))
+    grants = tuple((row, index, row * PAGES + index) for row in range(config.max_num_seqs) for index in range(PAGES))
+    runner.wait(runner.execute_async(StepPlan(0, setups, grants)))
     for context in contexts:
-        for row in range(config.max_batch):
+        for row in range(config.max_num_seqs):
             fill(runner, row, context)
         for count in rows:
-            steps = [Plan(0, decode=tuple(range(count)))] * STEPS
+            steps = [StepPlan(0, decode_rows=tuple(range(count)))] * STEPS
             spent = []
             for _ in range(TIMES):
                 spent.append(timed(runner, steps))
                 for row in range(count):  # back to where the context was
-                    runner.collect(runner.launch(Plan(0, chunks=(Chunk(row, context - 1, random_ids(1, row), True),))))
+                    runner.wait(
+                        runner.execute_async(
+                            StepPlan(0, chunks=(PrefillChunk(row, context - 1, random_ids(1, row), True),))
+                        )
+                    )
             ms = sorted(spent)[TIMES // 2]
             yield {
                 "workload": "decode step", "rows": count, "context": context + STEPS // 2, "ms": round(ms, 3),
@@ -96,14 +100,14 @@ def measure(
 def fill(runner: CudaRunner, row: int, context: int) -> None:
     for start in range(0, context, 512):
         ids = random_ids(min(512, context - start), row + start)
-        runner.collect(runner.launch(Plan(0, chunks=(Chunk(row, start, ids, start + 512 >= context),))))
+        runner.wait(runner.execute_async(StepPlan(0, chunks=(PrefillChunk(row, start, ids, start + 512 >= context),))))
 
 
-def prompt_plan(tokens: int, seed: int) -> Plan:
+def prompt_plan(tokens: int, seed: int) -> StepPlan:
     """Prompts of at most 512 tokens, all new."""
     lengths = [512] * (tokens // 512) + ([tokens % 512] if tokens % 512 else [])
-    chunks = tuple(Chunk(row, 0, random_ids(length, seed + row), True) for row, length in enumerate(lengths))
-    return Plan(0, chunks=chunks)
+    chunks = tuple(PrefillChunk(row, 0, random_ids(length, seed + row), True) for row, length in enumerate(lengths))
+    return StepPlan(0, chunks=chunks)
 
 
 def random_ids(count: int, seed: int) -> tuple[int, ...]:
@@ -111,16 +115,16 @@ def random_ids(count: int, seed: int) -> tuple[int, ...]:
     return tuple(torch.randint(3, 32000, (count,), generator=generator).tolist())
 
 
-def timed(runner: CudaRunner, plans: Sequence[Plan]) -> float:
+def timed(runner: CudaRunner, plans: Sequence[StepPlan]) -> float:
     """Milliseconds a step, one step ahead as the engine runs them."""
     torch.cuda.synchronize()
     began = time.perf_counter()
-    ahead = runner.launch(plans[0])
+    ahead = runner.execute_async(plans[0])
     for plan in plans[1:]:
-        ticket = runner.launch(plan)
-        runner.collect(ahead)
+        ticket = runner.execute_async(plan)
+        runner.wait(ahead)
         ahead = ticket
-    runner.collect(ahead)
+    runner.wait(ahead)
     torch.cuda.synchronize()
     return 1000 * (time.perf_counter() - began) / len(plans)
 

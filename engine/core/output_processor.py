@@ -13,60 +13,60 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from engine.config import EngineConfig
-from engine.core.request_stream import EngineDead, Generation, Update
+from engine.core.request_stream import EngineDead, RequestOutput, RequestStream
 from engine.errors import Busy
 from engine.scheduler.request import FinishReason, Request
 
-LEAST_WAIT, MOST_WAIT = 1.0, 60.0  # seconds that a refused client is told to wait
+MIN_RETRY_AFTER, MAX_RETRY_AFTER = 1.0, 60.0  # seconds that a refused client is told to wait
 
 
 @dataclass(slots=True, eq=False)
-class Reply:
+class RequestState:
     """One request and whoever waits for it; times are of time.monotonic()."""
 
     request: Request
-    generation: Generation
-    submitted: float
-    first_id: float | None = None
+    stream: RequestStream
+    submitted_at: float
+    first_token_at: float | None = None
 
 
-class Desk:
+class OutputProcessor:
     def __init__(self, config: EngineConfig) -> None:
-        self._rows, self._limit = config.max_batch, config.max_batch + config.max_waiting
+        self._rows, self._limit = config.max_num_seqs, config.max_num_seqs + config.max_waiting
         self._lock = threading.Lock()
-        self._replies: dict[Request, Reply] = {}
+        self._requests: dict[Request, RequestState] = {}
         self._tenants: Counter[str] = Counter()
         self._closed: str | None = None
         self._mean_seconds = 1.0  # of a reply, lately
 
     def __len__(self) -> int:
-        return len(self._replies)
+        return len(self._requests)
 
-    def __getitem__(self, request: Request) -> Reply:
-        return self._replies[request]
+    def __getitem__(self, request: Request) -> RequestState:
+        return self._requests[request]
 
-    def open(self, request: Request, generation: Generation) -> Reply:
+    def add_request(self, request: Request, generation: RequestStream) -> RequestState:
         """Raises Busy or EngineDead. A tenant that has nothing here yet still gets in when others have filled it."""
         with self._lock:
             if self._closed is not None:
                 raise EngineDead(self._closed)
             newcomer = not self._tenants[request.tenant]
-            if len(self._replies) >= (2 * self._limit if newcomer else self._limit):
+            if len(self._requests) >= (2 * self._limit if newcomer else self._limit):
                 waves = (self._limit - self._rows) / self._rows
-                raise Busy(min(MOST_WAIT, max(LEAST_WAIT, waves * self._mean_seconds)))
-            reply = self._replies[request] = Reply(request, generation, time.monotonic())
+                raise Busy(min(MAX_RETRY_AFTER, max(MIN_RETRY_AFTER, waves * self._mean_seconds)))
+            reply = self._requests[request] = RequestState(request, generation, time.monotonic())
             self._tenants[request.tenant] += 1
         return reply
 
-    def deliver(self, updates: Iterable[tuple[Reply, Update]]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Generation, Update]]] = {}
+    def publish(self, updates: Iterable[tuple[RequestState, RequestOutput]]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[RequestStream, RequestOutput]]] = {}
         for reply, update in updates:
             if update.finish_reason is not None:
-                self._forget(reply)
-            if reply.generation.loop is None:
-                reply.generation.deliver(update)
+                self._remove(reply)
+            if reply.stream.loop is None:
+                reply.stream.deliver(update)
             else:
-                by_loop.setdefault(reply.generation.loop, []).append((reply.generation, update))
+                by_loop.setdefault(reply.stream.loop, []).append((reply.stream, update))
         for loop, batch in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(_hand_over, batch)
@@ -76,20 +76,20 @@ class Desk:
         with self._lock:
             self._closed = self._closed or why
 
-    def end_all(self, reason: FinishReason, error: str | None = None) -> None:
+    def finish_all(self, reason: FinishReason, error: str | None = None) -> None:
         with self._lock:
-            left = list(self._replies.values())
-        self.deliver([(reply, Update((), reply.request.usage, reason, error)) for reply in left])
+            left = list(self._requests.values())
+        self.publish([(reply, RequestOutput((), reply.request.usage, reason, error)) for reply in left])
 
-    def _forget(self, reply: Reply) -> None:
+    def _remove(self, reply: RequestState) -> None:
         with self._lock:
-            if self._replies.pop(reply.request, None) is None:
+            if self._requests.pop(reply.request, None) is None:
                 return
             self._tenants -= Counter([reply.request.tenant])  # drops what is zero
-            if reply.first_id is not None:
-                self._mean_seconds += 0.1 * (time.monotonic() - reply.first_id - self._mean_seconds)
+            if reply.first_token_at is not None:
+                self._mean_seconds += 0.1 * (time.monotonic() - reply.first_token_at - self._mean_seconds)
 
 
-def _hand_over(batch: list[tuple[Generation, Update]]) -> None:
+def _hand_over(batch: list[tuple[RequestStream, RequestOutput]]) -> None:
     for generation, update in batch:
         generation.deliver(update)

@@ -11,89 +11,91 @@ from dataclasses import dataclass
 
 from engine.config import EngineConfig
 from engine.core.stats import STEP_BOUNDS, Histogram
-from engine.distributed.communicator import Ranks
+from engine.distributed.communicator import Communicator
 from engine.runner.base import AnyRunner
-from engine.scheduler.output import Output, Step
+from engine.scheduler.output import ScheduledStep, TokenOutput
 from engine.scheduler.scheduler import Scheduler
-from engine.scheduler.step_plan import NOP, STEP, STOP, Order
+from engine.scheduler.step_plan import NOP, STEP, STOP, RankCommand
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class StepResult:
     """What one pass brought: the step that was launched, and what an earlier or this one sampled."""
 
-    launched: Step | None
-    outputs: list[Output]
+    scheduled: ScheduledStep | None
+    outputs: list[TokenOutput]
     idle: bool
 
 
-class Loop:
-    def __init__(self, config: EngineConfig, scheduler: Scheduler, runner: AnyRunner, ranks: Ranks) -> None:
-        self._config, self._scheduler, self._runner, self._ranks = config, scheduler, runner, ranks
-        self._flying: tuple[Step, object] | None = None
-        self._next_beat = 0.0
+class StepLoop:
+    def __init__(
+        self, config: EngineConfig, scheduler: Scheduler, runner: AnyRunner, communicator: Communicator
+    ) -> None:
+        self._config, self._scheduler, self._runner, self._communicator = config, scheduler, runner, communicator
+        self._in_flight: tuple[ScheduledStep, object] | None = None
+        self._next_heartbeat = 0.0
         self.step_time = Histogram(STEP_BOUNDS)
         self.rank_memory: tuple[int, ...] = (0,)
 
-    def turn(self) -> Turn:
+    def step(self) -> StepResult:
         """One pass. Raises whatever a rank's failure raises."""
-        self._beat()
+        self._heartbeat()
         began = time.perf_counter()
-        step = self._scheduler.plan()
-        launched: tuple[Step, object] | None = None
+        step = self._scheduler.schedule()
+        launched: tuple[ScheduledStep, object] | None = None
         if step is not None:
-            self._ranks.send(Order(STEP, step.plan))
-            launched = (step, self._runner.launch(step.plan))
+            self._communicator.broadcast_command(RankCommand(STEP, step.plan))
+            launched = (step, self._runner.execute_async(step.plan))
         landing = launched
         if self._config.overlap:
-            landing, self._flying = self._flying, launched
+            landing, self._in_flight = self._in_flight, launched
         if landing is None:
-            if step is None and (self._scheduler.running or self._scheduler.waiting):
+            if step is None and (self._scheduler.num_running or self._scheduler.num_waiting):
                 raise RuntimeError("requests are left that no step can serve")
-            return Turn(step, [], idle=step is None)
-        outputs = self._scheduler.accept(landing[0], self._runner.collect(landing[1]))
+            return StepResult(step, [], idle=step is None)
+        outputs = self._scheduler.update_from_output(landing[0], self._runner.wait(landing[1]))
         self.step_time.observe(time.perf_counter() - began)
-        return Turn(step, outputs, idle=False)
+        return StepResult(step, outputs, idle=False)
 
-    def until_beat(self) -> float | None:
+    def seconds_until_heartbeat(self) -> float | None:
         """Seconds that the thread may sleep; None: for as long as nothing happens."""
         if self._config.world_size == 1 or not self._config.heartbeat:
             return None
-        return max(0.0, self._next_beat - time.monotonic())
+        return max(0.0, self._next_heartbeat - time.monotonic())
 
     def close(self) -> None:
         """Read what is in flight, send the other ranks away, release the device."""
-        if self._flying is not None:
-            self._runner.collect(self._flying[1])
-        self._ranks.send(Order(STOP))
+        if self._in_flight is not None:
+            self._runner.wait(self._in_flight[1])
+        self._communicator.broadcast_command(RankCommand(STOP))
         self._runner.close()
-        self._ranks.close()
+        self._communicator.close()
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         """A sign of life, also under load: the others answer it at once, with the memory that they hold."""
         now = time.monotonic()
-        if now < self._next_beat or (not self._config.heartbeat and self._config.world_size > 1):
+        if now < self._next_heartbeat or (not self._config.heartbeat and self._config.world_size > 1):
             return
-        self._next_beat = now + (self._config.heartbeat or MEMORY_LOOK)
-        self._ranks.send(Order(NOP))
-        self.rank_memory = self._ranks.gather(self._runner.memory())
+        self._next_heartbeat = now + (self._config.heartbeat or MEMORY_INTERVAL)
+        self._communicator.broadcast_command(RankCommand(NOP))
+        self.rank_memory = self._communicator.all_gather(self._runner.allocated_bytes())
 
 
-def obey(runner: AnyRunner, ranks: Ranks) -> None:
+def worker_loop(runner: AnyRunner, communicator: Communicator) -> None:
     """Every other rank: do what rank 0 says until it says STOP, one step behind with reading, as rank 0 is."""
     flying: object | None = None
-    while (order := ranks.receive()).op != STOP:
+    while (order := communicator.receive_command()).op != STOP:
         if order.plan is None:
-            ranks.gather(runner.memory())
+            communicator.all_gather(runner.allocated_bytes())
             continue
-        launched = runner.launch(order.plan)
+        launched = runner.execute_async(order.plan)
         if flying is not None:
-            runner.collect(flying)
+            runner.wait(flying)
         flying = launched
     if flying is not None:
-        runner.collect(flying)
+        runner.wait(flying)
     runner.close()
-    ranks.close()
+    communicator.close()
 
 
-MEMORY_LOOK = 5.0  # seconds between looks at a single rank's memory
+MEMORY_INTERVAL = 5.0  # seconds between looks at a single rank's memory

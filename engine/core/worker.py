@@ -12,14 +12,14 @@ import torch
 
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
-from engine.distributed.communicator import Ranks
+from engine.distributed.communicator import Communicator
 from engine.errors import ConfigError
 from engine.model.loader import load_model
-from engine.model.quantization import pack_block
+from engine.model.quantization import quantize_block
 from engine.model.transformer import Transformer
 from engine.runner.base import AnyRunner, make_runner, warm_up
 from engine.runner.cpu.build import library
-from engine.runner.cpu.quantize import CpuPacker
+from engine.runner.cpu.quantize import CpuQuantizer
 
 
 class OtherRankFailed(ConfigError):
@@ -30,51 +30,51 @@ class OtherRankFailed(ConfigError):
 
 
 @dataclass(frozen=True, slots=True)
-class Booted:
+class Worker:
     model: Transformer
     runner: AnyRunner
     slowest_step: float  # seconds that the longest possible step took
 
 
-def boot(config: EngineConfig, checkpoint: Checkpoint, ranks: Ranks) -> Booted:
+def start_worker(config: EngineConfig, checkpoint: Checkpoint, communicator: Communicator) -> Worker:
     """Load and warm up, in lockstep with the other ranks. ConfigError on all of them if one cannot."""
 
     def agree(value: int) -> int:
-        least = ranks.least(value)
+        least = communicator.all_reduce_min(value)
         if least <= 0:
             raise OtherRankFailed
         return least
 
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.num_threads)
     if config.device.type == "cuda":
         torch.cuda.set_device(config.device)
     try:
-        model = load_packed(config, checkpoint)
+        model = load_weights(config, checkpoint)
         agree(1)
         runner = make_runner(config, model, agree)
         agree(1)
     except OtherRankFailed:
         raise
     except ConfigError:
-        ranks.least(0)
+        communicator.all_reduce_min(0)
         raise
-    return Booted(model, runner, warm_up(runner, config))
+    return Worker(model, runner, warm_up(runner, config))
 
 
-def settle() -> None:
+def freeze_gc() -> None:
     """The model's objects are here to stay: no later collection has to walk them, which takes 0.1 to 0.2 s each time.
     For processes that are ours alone."""
     gc.collect()
     gc.freeze()
 
 
-def load_packed(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
+def load_weights(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
     """The model, its matrices packed as the device wants them."""
     if config.quantize == "none":
         return load_model(config, checkpoint)
     if config.device.type == "cpu":
-        packer = CpuPacker(config.quantize, library() if config.native else None)
+        packer = CpuQuantizer(config.quantize, library() if config.native else None)
         model = load_model(config, checkpoint, packer.block)
         packer.output(model)
         return model
-    return load_model(config, checkpoint, partial(pack_block, bits=4 if config.quantize == "int4" else 8))
+    return load_model(config, checkpoint, partial(quantize_block, bits=4 if config.quantize == "int4" else 8))

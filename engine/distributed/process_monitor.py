@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 
-def watch(pids: Sequence[int], ended: Callable[[int], None]) -> None:
+def watch_processes(pids: Sequence[int], ended: Callable[[int], None]) -> None:
     """Calls `ended` once, from a thread of its own, with the first of these process ids that is no more."""
     if not hasattr(os, "pidfd_open"):
         return

@@ -111,11 +111,11 @@ def gather_columns(x: Tensor, columns: int) -> Tensor:
 class ColumnLinear(ColumnParallelLinear):  # type: ignore[misc]  # fairscale is untyped
     """y = x W^T with this rank's rows of W; the result stays split. Holds fused matrices too (q, k, v; gate, up).
 
-    `packed`, when set, replaces the product by one over quantized weights; `weight` may then be deleted.
+    `quantized`, when set, replaces the product by one over quantized weights; `weight` may then be deleted.
     """
 
     weight: nn.Parameter
-    packed: nn.Module | None
+    quantized: nn.Module | None
 
     def __init__(self, in_features: int, local_features: int, *, world_size: int, dtype: torch.dtype) -> None:
         nn.Module.__init__(self)
@@ -123,17 +123,17 @@ class ColumnLinear(ColumnParallelLinear):  # type: ignore[misc]  # fairscale is 
         self.output_size_per_partition = local_features
         self.gather_output = False
         self.weight = _parameter(local_features, in_features, dtype)
-        self.packed = None
+        self.quantized = None
 
     def forward(self, x: Tensor) -> Tensor:
         return _product(self, x)
 
 
 class RowLinear(RowParallelLinear):  # type: ignore[misc]  # fairscale is untyped
-    """y = sum over ranks of x_local W_local^T, with this rank's columns of W. `packed` as in ColumnLinear."""
+    """y = sum over ranks of x_local W_local^T, with this rank's columns of W. `quantized` as in ColumnLinear."""
 
     weight: nn.Parameter
-    packed: nn.Module | None
+    quantized: nn.Module | None
 
     def __init__(self, local_features: int, out_features: int, *, world_size: int, dtype: torch.dtype) -> None:
         nn.Module.__init__(self)
@@ -141,7 +141,7 @@ class RowLinear(RowParallelLinear):  # type: ignore[misc]  # fairscale is untype
         self.input_size_per_partition = local_features
         self.input_is_parallel = True
         self.weight = _parameter(out_features, local_features, dtype)
-        self.packed = None
+        self.quantized = None
 
     def forward(self, x: Tensor) -> Tensor:
         return all_reduce(_product(self, x))
@@ -188,7 +188,7 @@ def _parameter(rows: int, columns: int, dtype: torch.dtype) -> nn.Parameter:
 
 
 def _product(layer: ColumnLinear | RowLinear, x: Tensor) -> Tensor:
-    if layer.packed is not None:
-        result: Tensor = layer.packed(x)
+    if layer.quantized is not None:
+        result: Tensor = layer.quantized(x)
         return result
     return F.linear(x, layer.weight)

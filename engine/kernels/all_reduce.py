@@ -17,12 +17,12 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.distributed.symmetric_memory import Exchange
-from engine.kernels.pdl import release, wait
+from engine.distributed.symmetric_memory import SymmetricMemory
+from engine.kernels.pdl import grid_wait, launch_dependents
 
 
 @triton.jit
-def tell(flags, epoch, site, RANK: tl.constexpr, WORLD: tl.constexpr):
+def put_signal(flags, epoch, site, RANK: tl.constexpr, WORLD: tl.constexpr):
     """To all others: this rank has got to the site, and everything it wrote before can be read."""
     now = tl.load(epoch) + site
     for other in tl.static_range(WORLD):
@@ -31,7 +31,7 @@ def tell(flags, epoch, site, RANK: tl.constexpr, WORLD: tl.constexpr):
 
 
 @triton.jit
-def hear(flags, epoch, site, other: tl.constexpr, RANK: tl.constexpr):
+def wait_signal(flags, epoch, site, other: tl.constexpr, RANK: tl.constexpr):
     """Wait until that rank has got to the site. The difference is right across the counter's overflow."""
     now = tl.load(epoch) + site
     seen = tl.atomic_add(flags[RANK] + other, 0, sem="acquire", scope="sys")
@@ -40,7 +40,7 @@ def hear(flags, epoch, site, other: tl.constexpr, RANK: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["site"])
-def join_kernel(
+def all_reduce_kernel(
     deltas, flags, epoch, h, gain, out, squares, site, eps,
     DIM: tl.constexpr, BLOCK: tl.constexpr, SCALED: tl.constexpr, NORM: tl.constexpr, RANK: tl.constexpr,
     WORLD: tl.constexpr, PDL: tl.constexpr,
@@ -50,14 +50,14 @@ def join_kernel(
     d = tl.arange(0, BLOCK)
     ok = d < DIM
     g = tl.load(gain + d, mask=ok, other=0.0).to(tl.float32)
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     if tl.program_id(0) == 0:
-        tell(flags, epoch, site, RANK, WORLD)
+        put_signal(flags, epoch, site, RANK, WORLD)
     value = tl.load(h + i * DIM + d, mask=ok, other=0.0).to(tl.float32)
     for other in tl.static_range(WORLD):
         if other != RANK:
-            hear(flags, epoch, site, other, RANK)
+            wait_signal(flags, epoch, site, other, RANK)
     for other in tl.static_range(WORLD):
         value += tl.load(deltas[other] + i * DIM + d, mask=ok, other=0.0, cache_modifier=".cg").to(tl.float32)
     kept = value.to(h.dtype.element_ty)
@@ -79,15 +79,15 @@ def packet(value, now):
 
 
 @triton.jit(do_not_specialize=["site"])
-def join_one_kernel(
+def all_reduce_row_kernel(
     own, boxes, epoch, h, site,
     DIM: tl.constexpr, BLOCK: tl.constexpr, RANK: tl.constexpr, WORLD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One row: h += this rank's share and those that the others have put into this rank's boxes."""
     d = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     ok = d < DIM
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     now = tl.load(epoch) + site
     value = tl.load(h + d, mask=ok, other=0.0).to(tl.float32)
     for other in tl.static_range(WORLD):
@@ -103,46 +103,46 @@ def join_one_kernel(
 
 
 @triton.jit(do_not_specialize=["site"])
-def collect_kernel(
+def gather_logits_kernel(
     parts, flags, epoch, out, site,
     WIDTH: tl.constexpr, TOTAL: tl.constexpr, BLOCK: tl.constexpr, RANK: tl.constexpr, WORLD: tl.constexpr,
     LEADS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Rank 0: out [R, TOTAL] = all ranks' columns side by side, WIDTH of each but the last. The others say: there."""
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     if LEADS:
         row = tl.program_id(0).to(tl.int64)
         c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         for other in tl.static_range(WORLD):
             if other != RANK:
-                hear(flags, epoch, site, other, RANK)
+                wait_signal(flags, epoch, site, other, RANK)
             columns = tl.minimum(WIDTH, TOTAL - other * WIDTH)
             ok = c < columns
             value = tl.load(parts[other] + row * columns + c, mask=ok, other=0.0, cache_modifier=".cg")
             tl.store(out + row * TOTAL + other * WIDTH + c, value, mask=ok)
     else:
-        tell(flags, epoch, site, RANK, WORLD)
+        put_signal(flags, epoch, site, RANK, WORLD)
 
 
 @triton.jit(do_not_specialize=["site"])
-def spread_kernel(
+def broadcast_ids_kernel(
     parts, flags, epoch, out, site, n,
     BLOCK: tl.constexpr, RANK: tl.constexpr, WORLD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Rank 0's n ids on every rank."""
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     if RANK == 0:
-        tell(flags, epoch, site, RANK, WORLD)
+        put_signal(flags, epoch, site, RANK, WORLD)
     else:
-        hear(flags, epoch, site, 0, RANK)
+        wait_signal(flags, epoch, site, 0, RANK)
     i = tl.arange(0, BLOCK)
     tl.store(out + i, tl.load(parts[0] + i, mask=i < n, other=0, cache_modifier=".cg"), mask=i < n)
 
 
-def join(
-    exchange: Exchange,
+def all_reduce(
+    exchange: SymmetricMemory,
     deltas: tuple[torch.Tensor, ...],
     h: torch.Tensor,
     gain: torch.Tensor,
@@ -157,16 +157,16 @@ def join(
     """h [tokens, dim] += all deltas. out = norm(h) · gain, or with `squares` h · gain and its sums of squares."""
     dim = h.shape[-1]
     block = triton.next_power_of_2(dim)
-    join_kernel[(tokens,)](
+    all_reduce_kernel[(tokens,)](
         deltas, exchange.flags, exchange.epoch, h, gain, out if out is not None else h,
         squares if squares is not None else h, site, eps,
         DIM=dim, BLOCK=block, SCALED=squares is not None, NORM=out is not None and squares is None,
-        RANK=exchange.rank, WORLD=exchange.world, PDL=pdl, num_warps=max(1, min(8, block // 256)), launch_pdl=pdl,
+        RANK=exchange.rank, WORLD=exchange.world_size, PDL=pdl, num_warps=max(1, min(8, block // 256)), launch_pdl=pdl,
     )  # fmt: skip
 
 
-def join_one(
-    exchange: Exchange,
+def all_reduce_row(
+    exchange: SymmetricMemory,
     own: torch.Tensor,
     boxes: tuple[torch.Tensor, ...],
     h: torch.Tensor,
@@ -177,32 +177,38 @@ def join_one(
     """h [1, dim] += own [dim] and what the others have put into boxes[this rank] [world, dim]."""
     dim = h.shape[-1]
     block = min(512, triton.next_power_of_2(dim))
-    join_one_kernel[(triton.cdiv(dim, block),)](
+    all_reduce_row_kernel[(triton.cdiv(dim, block),)](
         own, boxes, exchange.epoch, h, site,
-        DIM=dim, BLOCK=block, RANK=exchange.rank, WORLD=exchange.world, PDL=pdl, num_warps=4, launch_pdl=pdl,
+        DIM=dim, BLOCK=block, RANK=exchange.rank, WORLD=exchange.world_size, PDL=pdl, num_warps=4, launch_pdl=pdl,
     )  # fmt: skip
 
 
-def collect(
-    exchange: Exchange, parts: tuple[torch.Tensor, ...], out: torch.Tensor, rows: int, width: int, site: int,
+def gather_logits(
+    exchange: SymmetricMemory, parts: tuple[torch.Tensor, ...], out: torch.Tensor, rows: int, width: int, site: int,
     *, pdl: bool = False,
 ) -> None:  # fmt: skip
     """On rank 0, out [rows, total] from all ranks' parts [rows, width or what is left]; elsewhere, nothing."""
     leads, total = exchange.rank == 0, out.shape[-1]
     block = min(2048, triton.next_power_of_2(width))
-    collect_kernel[(rows, triton.cdiv(width, block)) if leads else (1, 1)](
+    gather_logits_kernel[(rows, triton.cdiv(width, block)) if leads else (1, 1)](
         parts, exchange.flags, exchange.epoch, out, site,
-        WIDTH=width, TOTAL=total, BLOCK=block, RANK=exchange.rank, WORLD=exchange.world, LEADS=leads, PDL=pdl,
+        WIDTH=width, TOTAL=total, BLOCK=block, RANK=exchange.rank, WORLD=exchange.world_size, LEADS=leads, PDL=pdl,
         num_warps=4, launch_pdl=pdl,
     )  # fmt: skip
 
 
-def spread(
-    exchange: Exchange, parts: tuple[torch.Tensor, ...], out: torch.Tensor, count: int, site: int, *, pdl: bool = False
+def broadcast_ids(
+    exchange: SymmetricMemory,
+    parts: tuple[torch.Tensor, ...],
+    out: torch.Tensor,
+    count: int,
+    site: int,
+    *,
+    pdl: bool = False,
 ) -> None:
     """out[:count] = rank 0's part, on every rank."""
-    spread_kernel[(1,)](
+    broadcast_ids_kernel[(1,)](
         parts, exchange.flags, exchange.epoch, out, site, count,
-        BLOCK=triton.next_power_of_2(count), RANK=exchange.rank, WORLD=exchange.world, PDL=pdl,
+        BLOCK=triton.next_power_of_2(count), RANK=exchange.rank, WORLD=exchange.world_size, PDL=pdl,
         num_warps=1, launch_pdl=pdl,
     )  # fmt: skip

@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 
 from engine.kernels.decode_attention import LOG2E, rotate
-from engine.kernels.kv_quantization import narrowed, scales_at, upper_half
-from engine.kernels.pdl import release, wait
+from engine.kernels.kv_quantization import bf16_bits, load_kv_scales, quantize_vectors
+from engine.kernels.pdl import grid_wait, launch_dependents
 
 
 @triton.jit
@@ -24,8 +24,8 @@ def rotate_and_store_kernel(
 ):  # fmt: skip
     """One token per program: rotate its queries in place, its keys into the cache, copy its values there."""
     token = tl.program_id(0)
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     row = tl.load(token_rows + token)
     if row >= 0:
         pos = tl.load(token_positions + token)
@@ -49,10 +49,10 @@ def rotate_and_store_kernel(
             tl.store(at, turned, mask=ok & (head < HQ)[:, None])
             to = home + (head - HQ)[:, None] * head_stride + d[None, :]
             if SCALED:
-                codes, scale = narrowed(turned.to(tl.float32), 1)
+                codes, scale = quantize_vectors(turned.to(tl.float32), 1)
                 kept = codes.to(k_cache.dtype.element_ty)
                 key = (head >= HQ) & (head < HQ + HKV)
-                tl.store(scales + 2 * (scale_home + (head - HQ) * PAGE), upper_half(scale).to(tl.int16), mask=key)
+                tl.store(scales + 2 * (scale_home + (head - HQ) * PAGE), bf16_bits(scale).to(tl.int16), mask=key)
             else:
                 kept = turned.to(k_cache.dtype.element_ty)
             tl.store(k_cache + to, kept, mask=ok & (head >= HQ)[:, None])
@@ -61,8 +61,8 @@ def rotate_and_store_kernel(
             ok = (head < HKV)[:, None]
             v = tl.load(base + (HQ + HKV + head)[:, None] * D + d[None, :], mask=ok, other=0.0)
             if SCALED:
-                v, scale = narrowed(v.to(tl.float32), 1)
-                half = upper_half(scale).to(tl.int16)
+                v, scale = quantize_vectors(v.to(tl.float32), 1)
+                half = bf16_bits(scale).to(tl.int16)
                 tl.store(scales + 2 * (scale_home + head * PAGE) + 1, half, mask=head < HKV)
             to_v = home + head[:, None] * head_stride + d[None, :]
             tl.store(v_cache + to_v, v.to(v_cache.dtype.element_ty), mask=ok)
@@ -78,8 +78,8 @@ def chunk_attention_kernel(
     """blocks [n, 4]: row (−1: none), first token, tokens, the first token's position."""
     head = tl.program_id(0)
     block = tl.program_id(1)
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     row = tl.load(blocks + block * 4)
     if row >= 0:
         first = tl.load(blocks + block * 4 + 1)
@@ -106,7 +106,7 @@ def chunk_attention_kernel(
             vt = tl.load(v_cache + home[:, None] + d[None, :])
             score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * scale
             if SCALED:
-                ks, vs = scales_at(scales, pages, at, kv_head, at < end, HKV, PAGE)
+                ks, vs = load_kv_scales(scales, pages, at, kv_head, at < end, HKV, PAGE)
                 score = score * ks[None, :]
             m_new = tl.maximum(m, tl.max(score, 1))
             alpha = tl.exp2(m - m_new)
@@ -125,7 +125,7 @@ def chunk_attention_kernel(
             vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
             score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * scale
             if SCALED:
-                ks, vs = scales_at(scales, pages, at, kv_head, ok, HKV, PAGE)
+                ks, vs = load_kv_scales(scales, pages, at, kv_head, ok, HKV, PAGE)
                 score = score * ks[None, :]
             score = tl.where(at[None, :] <= (start + i)[:, None], score, -1.0e30)
             m_new = tl.maximum(m, tl.max(score, 1))

@@ -12,9 +12,9 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.kv_quantization import narrowed, scales_at, upper_half
-from engine.kernels.pdl import release, wait
-from engine.kernels.split_kv import HEAD, ITEM, MOST_PARTS, Cut
+from engine.kernels.kv_quantization import bf16_bits, load_kv_scales, quantize_vectors
+from engine.kernels.pdl import grid_wait, launch_dependents
+from engine.kernels.split_kv import HEAD, ITEM, MAX_SPLITS, SplitConfig
 
 
 @triton.jit
@@ -24,7 +24,7 @@ def rotate(even, odd, cos, sin):
 
 
 @triton.jit
-def fold(kt, vt, ks, vs, ok, q1, m, den, acc, SCALED: tl.constexpr):
+def online_softmax_update(kt, vt, ks, vs, ok, q1, m, den, acc, SCALED: tl.constexpr):
     """One tile into the running softmax of a single query: every token lane has its own maximum, sum and output."""
     kt = kt.to(tl.float32)
     score = tl.sum(kt * q1, 1)
@@ -41,7 +41,7 @@ def fold(kt, vt, ks, vs, ok, q1, m, den, acc, SCALED: tl.constexpr):
 
 
 @triton.jit
-def merged(part_out, part_stat, head, used, D: tl.constexpr, SPLITS: tl.constexpr):
+def combine_splits(part_out, part_stat, head, used, D: tl.constexpr, SPLITS: tl.constexpr):
     """A head's parts put together, in fixed order: output [D] and mass, both to the same base; the parts' factors."""
     d = tl.arange(0, D)
     parts = tl.arange(0, SPLITS)
@@ -84,8 +84,8 @@ def decode_attention_kernel(
     high = tl.minimum(low + per, tl.cdiv(pos, BT))
     c = tl.load(cos + pos * (D // 2) + pair)
     s = tl.load(sin + pos * (D // 2) + pair)
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     new = qkv + slot.to(tl.int64) * ((G + 2) * H * D)
     g = tl.arange(0, GP)
     q_heads = new + (head * G + g)[:, None] * D
@@ -101,8 +101,8 @@ def decode_attention_kernel(
     k = tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty)
     v = tl.load(new + (G * H + H + head) * D + d)
     if SCALED:
-        k_codes, k_own = narrowed(k.to(tl.float32), 0)
-        v_codes, v_own = narrowed(v.to(tl.float32), 0)
+        k_codes, k_own = quantize_vectors(k.to(tl.float32), 0)
+        v_codes, v_own = quantize_vectors(v.to(tl.float32), 0)
         kept_k = k_codes.to(k_cache.dtype.element_ty)
         kept_v = v_codes.to(v_cache.dtype.element_ty)
         k = k_codes * k_own
@@ -118,7 +118,7 @@ def decode_attention_kernel(
         tl.store(k_cache + new_home, kept_k)
         tl.store(v_cache + new_home, kept_v)
         if SCALED:
-            both = (upper_half(k_own) & 0xFFFF) | (upper_half(v_own) << 16)
+            both = (bf16_bits(k_own) & 0xFFFF) | (bf16_bits(v_own) << 16)
             tl.store(scales + (page * H + head) * PAGE + pos % PAGE, both)
     qf = q.to(tl.float32)
     mine = split == 0  # the new token itself belongs to the first part
@@ -139,8 +139,8 @@ def decode_attention_kernel(
             ks = ok  # nothing, unless there are scales
             vs = ok
             if SCALED:
-                ks, vs = scales_at(scales, pages, at, head, ok, H, PAGE)
-            m, den, acc = fold(kt, vt, ks, vs, ok, q1, m, den, acc, SCALED)
+                ks, vs = load_kv_scales(scales, pages, at, head, ok, H, PAGE)
+            m, den, acc = online_softmax_update(kt, vt, ks, vs, ok, q1, m, den, acc, SCALED)
         top = tl.maximum(tl.max(m, 0), tl.max(own, 0))
         weight = tl.exp2(m - top)
         p_own = tl.where(mine, tl.exp2(own - top), 0.0)  # [GP] with GP == 1
@@ -160,7 +160,7 @@ def decode_attention_kernel(
             vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
             score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * scale
             if SCALED:
-                ks, vs = scales_at(scales, pages, at, head, ok, H, PAGE)
+                ks, vs = load_kv_scales(scales, pages, at, head, ok, H, PAGE)
                 score = score * ks[None, :]
             score = tl.where(ok[None, :], score, -1.0e30)
             m_new = tl.maximum(m_all, tl.max(score, 1))
@@ -188,7 +188,7 @@ def decode_attention_kernel(
         if arrived == used - 1:
             tl.store(counters + slot * H + head, 0)
             if GP == 1:
-                y, mass, _ = merged(part_out, part_stat, slot * (H * G) + head, used, D, SPLITS)
+                y, mass, _ = combine_splits(part_out, part_stat, slot * (H * G) + head, used, D, SPLITS)
                 y = y / mass
                 tl.store(out + (slot * (H * G) + head) * D + d, y.to(out.dtype.element_ty))
             else:
@@ -230,7 +230,7 @@ def decode_attention(
     counters: torch.Tensor,
     *,
     heads: int,
-    cut: Cut,
+    config: SplitConfig,
     scales: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> None:
@@ -243,12 +243,12 @@ def decode_attention(
     """
     _, page, kv_heads, dim = k_cache.shape
     group = heads // kv_heads
-    decode_attention_kernel[(kv_heads, cut.most(slot_rows.shape[0]))](
+    decode_attention_kernel[(kv_heads, config.max_work_items(slot_rows.shape[0]))](
         qkv, k_cache, v_cache, work, slot_rows, positions, tables, cos, sin, out, part_out, part_stat, counters,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
         scales if scales is not None else out, dim**-0.5 * LOG2E, 1.0,
-        H=kv_heads, G=group, GP=cut.lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim,
-        PAGE=page, BT=cut.tile, SPLITS=MOST_PARTS, STAGES=cut.stages, HEAD=HEAD, ITEM=ITEM,
+        H=kv_heads, G=group, GP=config.lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim,
+        PAGE=page, BT=config.tile_tokens, SPLITS=MAX_SPLITS, STAGES=config.stages, HEAD=HEAD, ITEM=ITEM,
         SCALED=scales is not None, PDL=pdl,
-        num_warps=cut.warps, launch_pdl=pdl,
+        num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip

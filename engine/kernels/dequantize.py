@@ -9,12 +9,12 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.pdl import release, wait
-from engine.model.quantization import Packed
+from engine.kernels.pdl import grid_wait, launch_dependents
+from engine.model.quantization import QuantizedWeight
 
 
 @triton.jit
-def part_of(words, PART: tl.constexpr, BITS: tl.constexpr):
+def unpack_part(words, PART: tl.constexpr, BITS: tl.constexpr):
     """One part of some words as floats: byte − 128, or 128 + nibble.
 
     Bits put into a float's mantissa, below the exponent that makes its last one count 1, are that number: nothing is
@@ -29,19 +29,19 @@ def part_of(words, PART: tl.constexpr, BITS: tl.constexpr):
 
 
 @triton.jit
-def factor_of(groups, PART: tl.constexpr):
+def group_scale(groups, PART: tl.constexpr):
     """The factor of a part's group, from the word that holds two of them."""
     return ((groups >> (16 * (PART % 2))) & 0xFF).to(tl.float32)
 
 
 @triton.jit
-def offset_of(groups, PART: tl.constexpr):
+def group_offset(groups, PART: tl.constexpr):
     """What is added to factor · part_of: the group's middle stands for nibble 8, which reads as 136."""
-    return ((groups << (16 - 16 * (PART % 2))) >> 24).to(tl.float32) * 16.0 - 136.0 * factor_of(groups, PART)
+    return ((groups << (16 - 16 * (PART % 2))) >> 24).to(tl.float32) * 16.0 - 136.0 * group_scale(groups, PART)
 
 
 @triton.jit
-def unfold_kernel(
+def dequantize_kernel(
     words, scales, groups, out, n_rows,
     K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     PDL: tl.constexpr,
@@ -55,25 +55,27 @@ def unfold_kernel(
     word = tl.load(words + at[:, :, None] * 32 + j[None, None, :], mask=live[:, :, None], other=0)
     scale = tl.load(scales + row, mask=row < n_rows, other=0.0)[:, None, None]
     # The product before may still be reading the scratch.
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     for part in tl.static_range(PARTS):
-        value = part_of(word, part, BITS)
+        value = unpack_part(word, part, BITS)
         if BITS == 4:
             pair = tl.load(groups + at * 2 + part // 2, mask=live, other=0)
-            value = value * factor_of(pair, part)[:, :, None] + offset_of(pair, part)[:, :, None]
+            value = value * group_scale(pair, part)[:, :, None] + group_offset(pair, part)[:, :, None]
         column = (line * PARTS + part)[:, None] * 32 + j[None, :]
         to = out + row.to(tl.int64)[:, None, None] * K + column[None, :, :]
         value = (value * scale).to(out.dtype.element_ty)
         tl.store(to, value, mask=live[:, :, None] & (column < K)[None, :, :])
 
 
-def unfold(weight: Packed, out: torch.Tensor, *, pdl: bool = False, rows: int = 1, block: int = 32) -> None:
+def dequantize(
+    weight: QuantizedWeight, out: torch.Tensor, *, pdl: bool = False, rows: int = 1, block: int = 32
+) -> None:
     """out [rows, K] = the matrix that `weight` stands for."""
     n, k = out.shape
     lines = weight.words.shape[1] // 32
     block = min(block, triton.next_power_of_2(lines))
-    unfold_kernel[(triton.cdiv(n, rows), triton.cdiv(lines, block))](
+    dequantize_kernel[(triton.cdiv(n, rows), triton.cdiv(lines, block))](
         weight.words, weight.scales, weight.groups, out, n, K=k, LINES=lines, BITS=weight.bits, ROWS=rows, BLOCK=block,
         PDL=pdl, num_warps=4, launch_pdl=pdl,
     )  # fmt: skip

@@ -15,14 +15,14 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.decode_attention import LOG2E, fold, merged, rotate
+from engine.kernels.decode_attention import LOG2E, combine_splits, online_softmax_update, rotate
 from engine.kernels.gemv import row_products
-from engine.kernels.pdl import release, wait
-from engine.kernels.split_kv import Cut
+from engine.kernels.pdl import grid_wait, launch_dependents
+from engine.kernels.split_kv import SplitConfig
 
 
 @triton.jit
-def one_row_kernel(
+def fused_decode_value_proj_kernel(
     qkv, h, gain, weight, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, share,
     part_out, part_stat, part_own, counters, page_stride, token_stride, head_stride, scale, eps,
     K: tl.constexpr, BLOCK: tl.constexpr, HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
@@ -42,7 +42,7 @@ def one_row_kernel(
         first, second, _, _ = row_products(
             h, gain, h, h, w, w + K, h, h, eps, K, BLOCK, True, True, False, False, 1, 1, False
         )
-        release(PDL)
+        launch_dependents(PDL)
         value = qkv + (HQ + HKV) * D + n
         tl.store(value, first.to(qkv.dtype.element_ty))
         tl.store(value + 1, second.to(qkv.dtype.element_ty))
@@ -66,8 +66,8 @@ def one_row_kernel(
             t = tl.arange(0, BT)
             c = tl.load(cos + pos * (D // 2) + pair)
             s = tl.load(sin + pos * (D // 2) + pair)
-            wait(PDL)
-            release(PDL)
+            grid_wait(PDL)
+            launch_dependents(PDL)
             q_even, q_odd = rotate(
                 tl.load(qkv + head * D + 2 * pair).to(tl.float32),
                 tl.load(qkv + head * D + 2 * pair + 1).to(tl.float32), c, s,
@@ -95,7 +95,7 @@ def one_row_kernel(
                 home = pages * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
                 kt = tl.load(k_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
                 vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
-                m, den, acc = fold(kt, vt, ok, ok, ok, scaled, m, den, acc, False)
+                m, den, acc = online_softmax_update(kt, vt, ok, ok, ok, scaled, m, den, acc, False)
             top = tl.maximum(tl.max(m, 0), own)
             weights = tl.exp2(m - top)
             p_own = tl.where(mine, tl.exp2(own - top), 0.0)
@@ -115,14 +115,14 @@ def one_row_kernel(
                 arrived = tl.atomic_add(counters + head, 1, sem="acq_rel")
                 if arrived == used - 1:
                     tl.store(counters + head, 0)
-                    y, mass, factor = merged(part_out, part_stat, head, used, D, SPLITS)
+                    y, mass, factor = combine_splits(part_out, part_stat, head, used, D, SPLITS)
                     own_mass = tl.load(part_own + head, cache_modifier=".cg")
                     own_mass = own_mass * tl.sum(tl.where(tl.arange(0, SPLITS) == 0, factor, 0.0), 0)
                     tl.store(out + head * D + d, (y / mass).to(out.dtype.element_ty))
                     tl.store(share + head, own_mass / mass)
 
 
-def one_row(
+def fused_decode_value_proj(
     qkv: torch.Tensor,
     h: torch.Tensor,
     gain: torch.Tensor,
@@ -143,7 +143,7 @@ def one_row(
     *,
     heads: int,
     eps: float,
-    cut: Cut,
+    config: SplitConfig,
     block: int,
     pdl: bool = False,
 ) -> None:
@@ -153,11 +153,11 @@ def one_row(
     """
     _, page, kv_heads, dim = k_cache.shape
     k = weight.shape[1]
-    one_row_kernel[(heads * cut.target + kv_heads * dim // 2,)](
+    fused_decode_value_proj_kernel[(heads * config.target_splits + kv_heads * dim // 2,)](
         qkv, h, gain, weight, k_cache, v_cache, slot_rows, positions, tables, cos,
         sin, out, share, part_out, part_stat, part_own, counters, k_cache.stride(0), k_cache.stride(1),
         k_cache.stride(2), dim**-0.5 * LOG2E, eps,
         K=k, BLOCK=min(block, triton.next_power_of_2(k)), HQ=heads, HKV=kv_heads, D=dim, PAGE=page,
-        TABLE=tables.stride(0), BT=cut.tile, SPLITS=cut.target, STAGES=cut.stages, LEAST=cut.least,
-        PDL=pdl, num_warps=cut.warps, launch_pdl=pdl,
+        TABLE=tables.stride(0), BT=config.tile_tokens, SPLITS=config.target_splits, STAGES=config.stages,
+        LEAST=config.min_tiles, PDL=pdl, num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from engine.kernels.all_reduce import packet
-from engine.kernels.pdl import release, wait
+from engine.kernels.pdl import grid_wait, launch_dependents
 
 
 @triton.jit
@@ -33,8 +33,8 @@ def row_products(
     if PAIR:
         u0 = tl.load(up + cols, mask=cols < K, other=0.0, eviction_policy="evict_first")
         u1 = tl.load(up + BLOCK + cols, mask=BLOCK + cols < K, other=0.0, eviction_policy="evict_first")
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     old = 0.0
     old_up = 0.0
     if RESIDUAL:  # asked for now, not when the product is done
@@ -119,7 +119,7 @@ class Push:
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class DeferredValue:
     """An input in two parts: x[i] + share[i's head] * own[i's key/value head]; see `one_row.py`."""
 
     share: torch.Tensor
@@ -140,8 +140,8 @@ def gemv(
     pdl: bool = False,
     block: int | None = None,
     warps: int | None = None,
-    two: bool = False,
-    joined: Joined | None = None,
+    two_rows: bool = False,
+    deferred: DeferredValue | None = None,
     push: Push | None = None,
 ) -> None:
     """out[1, N] = weight · norm(x[1, K]); `silu`: weight holds the gate's rows, then the up rows; `residual`: out += …
@@ -152,12 +152,13 @@ def gemv(
     rows, k = weight.shape
     n = rows // 2 if silu else rows
     block = block or min(2048, triton.next_power_of_2(k))
-    two = two and not silu and n % 2 == 0
-    gemv_kernel[(n // 2 if two else n,)](
-        x, gain if gain is not None else x, weight, out, joined.share if joined else x, joined.own if joined else x,
+    two_rows = two_rows and not silu and n % 2 == 0
+    gemv_kernel[(n // 2 if two_rows else n,)](
+        x, gain if gain is not None else x, weight, out,
+        deferred.share if deferred else x, deferred.own if deferred else x,
         push.boxes if push else (x,), push.epoch if push else x, push.site if push else 0, n, eps,
-        K=k, BLOCK=block, NORM=gain is not None, SILU=silu, RESIDUAL=residual, TWO=two,
-        JOIN=joined is not None, G=joined.group if joined else 1, D=joined.head_dim if joined else 1,
+        K=k, BLOCK=block, NORM=gain is not None, SILU=silu, RESIDUAL=residual, TWO=two_rows,
+        JOIN=deferred is not None, G=deferred.group if deferred else 1, D=deferred.head_dim if deferred else 1,
         RANK=push.rank if push else 0, WORLD=len(push.boxes) if push else 1, PDL=pdl,
         num_warps=warps or max(1, min(8, block // 256)), launch_pdl=pdl,
     )  # fmt: skip

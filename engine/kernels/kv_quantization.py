@@ -13,7 +13,7 @@ import triton.language as tl
 
 
 @triton.jit
-def narrowed(x, AXIS: tl.constexpr):
+def quantize_vectors(x, AXIS: tl.constexpr):
     """(whole numbers −127 … 127, scales) of vectors along AXIS, the last one."""
     bits = (tl.maximum(tl.max(tl.abs(x), AXIS), 1.0e-20) / 127.0).to(tl.int32, bitcast=True)
     scale = ((bits + 0x8000) & -65536).to(tl.float32, bitcast=True)
@@ -22,13 +22,13 @@ def narrowed(x, AXIS: tl.constexpr):
 
 
 @triton.jit
-def upper_half(scale):
+def bf16_bits(scale):
     """A scale as it is stored."""
     return scale.to(tl.int32, bitcast=True) >> 16
 
 
 @triton.jit
-def scales_at(scales, pages, at, head, ok, H: tl.constexpr, PAGE: tl.constexpr):
+def load_kv_scales(scales, pages, at, head, ok, H: tl.constexpr, PAGE: tl.constexpr):
     """The keys' and values' scales at some positions, whose pages are given, for one head."""
     both = tl.load(scales + (pages * H + head) * PAGE + at % PAGE, mask=ok, other=0)
     return (both << 16).to(tl.float32, bitcast=True), (both & -65536).to(tl.float32, bitcast=True)

@@ -17,9 +17,9 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from engine.kernels.dequantize import factor_of, offset_of, part_of
-from engine.kernels.pdl import release, wait
-from engine.model.quantization import Packed
+from engine.kernels.dequantize import group_offset, group_scale, unpack_part
+from engine.kernels.pdl import grid_wait, launch_dependents
+from engine.model.quantization import QuantizedWeight
 
 PLAIN, SILU, RESIDUAL = 0, 1, 2
 
@@ -34,7 +34,7 @@ def rms_factors(squares, n_parts, dim, eps, BM: tl.constexpr, PARTS: tl.constexp
 
 
 @triton.jit
-def narrow_words(words, groups, rows, line, LINES: tl.constexpr, BITS: tl.constexpr):
+def load_quantized_line(words, groups, rows, line, LINES: tl.constexpr, BITS: tl.constexpr):
     """One line of packed rows, and the words of its four groups."""
     at = rows * LINES + line
     word = tl.load(words + at[:, None] * 32 + tl.arange(0, 32)[None, :], eviction_policy="evict_first")
@@ -47,34 +47,34 @@ def narrow_words(words, groups, rows, line, LINES: tl.constexpr, BITS: tl.conste
 
 
 @triton.jit
-def narrow_part(word, first, second, PART: tl.constexpr, BITS: tl.constexpr):
-    value = part_of(word, PART, BITS)
+def dequantize_part(word, first, second, PART: tl.constexpr, BITS: tl.constexpr):
+    value = unpack_part(word, PART, BITS)
     if BITS == 4:
         pair = first if PART < 2 else second
-        value = value * factor_of(pair, PART)[:, None] + offset_of(pair, PART)[:, None]
+        value = value * group_scale(pair, PART)[:, None] + group_offset(pair, PART)[:, None]
     return value
 
 
 @triton.jit
-def narrow_dots(
+def quantized_dot(
     acc, acc_up, x, words, groups, rows, up, tokens, line,
     K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr, GATE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The sums with one line's products added, part by part: 128 columns of 4 bits or 64 of 8."""
     PARTS: tl.constexpr = 16 // BITS
-    word, first, second = narrow_words(words, groups, rows, line, LINES, BITS)
+    word, first, second = load_quantized_line(words, groups, rows, line, LINES, BITS)
     if GATE:
-        word_up, first_up, second_up = narrow_words(words, groups, up, line, LINES, BITS)
+        word_up, first_up, second_up = load_quantized_line(words, groups, up, line, LINES, BITS)
     for part in tl.static_range(PARTS):
         k = (line * PARTS + part) * 32 + tl.arange(0, 32)
         if K % (32 * PARTS) == 0:
             xt = tl.load(x + k[:, None] + tokens[None, :] * K)
         else:
             xt = tl.load(x + k[:, None] + tokens[None, :] * K, mask=(k < K)[:, None], other=0.0)
-        wt = narrow_part(word, first, second, part, BITS).to(xt.dtype)
+        wt = dequantize_part(word, first, second, part, BITS).to(xt.dtype)
         acc = tl.dot(wt, xt, acc, input_precision=PRECISION)
         if GATE:
-            ut = narrow_part(word_up, first_up, second_up, part, BITS).to(xt.dtype)
+            ut = dequantize_part(word_up, first_up, second_up, part, BITS).to(xt.dtype)
             acc_up = tl.dot(ut, xt, acc_up, input_precision=PRECISION)
     return acc, acc_up
 
@@ -107,8 +107,8 @@ def matmul_kernel(
         w_first = tl.load(w[:, None] + ks[None, :], mask=first_ok, other=0.0, eviction_policy="evict_first")
         if KIND == 1:
             u_first = tl.load(up[:, None] + ks[None, :], mask=first_ok, other=0.0, eviction_policy="evict_first")
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     at = tokens[None, :].to(tl.int64) * N + rows[:, None]
     # What the ending needs is asked for now, not when the product is done and nothing else is left to hide the wait.
     if NORM:
@@ -123,7 +123,7 @@ def matmul_kernel(
         tl.static_assert(LINES % units == 0)
         for step in tl.range(0, tl.minimum(steps - split * per, per), num_stages=STAGES):
             for unit in tl.static_range(units):
-                acc, acc_up = narrow_dots(
+                acc, acc_up = quantized_dot(
                     acc, acc_up, x, weight, groups, w, up, tokens, (split * per + step) * units + unit,
                     K, LINES, BITS, KIND == 1, PRECISION,
                 )  # fmt: skip
@@ -196,7 +196,7 @@ def matmul_kernel(
 
 
 @dataclass(frozen=True, slots=True)
-class Tiling:
+class GemmConfig:
     """How one product is cut: tile of weight rows, tile of K (of packed weights: in words), parts of K, pipeline depth,
     warps; `bulk`: the weights come by bulk tensor copies (Hopper); `early`: the first tile of them comes before the
     input exists (not packed ones)."""
@@ -235,9 +235,9 @@ class Squares:
 
 def matmul(
     x: torch.Tensor,
-    weight: torch.Tensor | Packed,
+    weight: torch.Tensor | QuantizedWeight,
     out: torch.Tensor,
-    tiling: Tiling,
+    config: GemmConfig,
     scratch: Scratch,
     *,
     bm: int,
@@ -251,21 +251,21 @@ def matmul(
 ) -> int:
     """out[BM, N] = x[BM, K] · weightᵀ with the given ending; returns the number of partial sums of squares written."""
     rows, k = weight.shape
-    packed = weight if isinstance(weight, Packed) else None
-    plain = weight.words if isinstance(weight, Packed) else weight
+    packed = weight if isinstance(weight, QuantizedWeight) else None
+    plain = weight.words if isinstance(weight, QuantizedWeight) else weight
     n = rows // 2 if kind == SILU else rows
-    tiles = -(-n // tiling.bn)
-    matmul_kernel[(tiling.split, tiles)](
-        x, TensorDescriptor.from_tensor(plain, [tiling.bn, tiling.bk]) if tiling.bulk else plain,
+    tiles = -(-n // config.bn)
+    matmul_kernel[(config.split, tiles)](
+        x, TensorDescriptor.from_tensor(plain, [config.bn, config.bk]) if config.bulk else plain,
         packed.scales if packed is not None else x, packed.groups if packed is not None else x, out,
         scratch.parts, scratch.counters,
         norm.sums if norm is not None else scratch.parts, norm.parts if norm is not None else 0,
         gain if gain is not None else x, scaled if scaled is not None else out,
         squares_out if squares_out is not None else scratch.parts, n, eps,
-        K=k, BM=bm, BN=tiling.bn, BK=tiling.bk, SPLIT=tiling.split, STAGES=tiling.stages, KIND=kind,
+        K=k, BM=bm, BN=config.bn, BK=config.bk, SPLIT=config.split, STAGES=config.stages, KIND=kind,
         NORM=norm is not None, BITS=packed.bits if packed is not None else 16,
         SQUARE_PARTS=triton.next_power_of_2(max(1, norm.parts)) if norm is not None else 1,
-        BULK=tiling.bulk, EARLY=tiling.early, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
-        num_warps=tiling.warps, launch_pdl=pdl,
+        BULK=config.bulk, EARLY=config.early, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
+        num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip
     return tiles

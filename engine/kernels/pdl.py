@@ -18,14 +18,14 @@ import triton.language as tl
 
 
 @triton.jit
-def wait(PDL: tl.constexpr):
+def grid_wait(PDL: tl.constexpr):
     """Everything the preceding kernels wrote is visible after this."""
     if PDL:
         tl.extra.cuda.gdc_wait()
 
 
 @triton.jit
-def release(PDL: tl.constexpr):
+def launch_dependents(PDL: tl.constexpr):
     """The next kernel may begin to start: its programs fill the places that ours leave free."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.pdl import release, wait
+from engine.kernels.pdl import grid_wait, launch_dependents
 
 
 @triton.jit
@@ -19,8 +19,8 @@ def apply_kernel(
     control: [0] setups, [1] grants; setups as (row, temperature bits, top-p bits, seed low, seed high) from SETUPS_AT;
     grants as (row, index, page) from GRANTS_AT.
     """
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     program = tl.program_id(0)
     at = program * BLOCK + tl.arange(0, BLOCK)
     ok = at < tl.load(control + 1)
@@ -49,8 +49,8 @@ def embed_kernel(
 ):  # fmt: skip
     """A token per program: slots feed their row's last token, the tokens behind them come from the chunks."""
     i = tl.program_id(0)
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     token = tl.zeros([], tl.int32)
     if i < n_slots:
         row = tl.load(slot_rows + i)
@@ -80,8 +80,8 @@ def norm_kernel(
     d = tl.arange(0, BLOCK)
     ok = d < DIM
     g = tl.load(gain + d, mask=ok, other=0.0).to(tl.float32)
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     source = i
     if GATHER:
         source = tl.maximum(tl.load(sources + i), 0).to(tl.int64)
@@ -103,8 +103,8 @@ def gather_kernel(
     """h_out[i] = h[sources[i]], x_out[i] = x[sources[i]]."""
     i = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     source = tl.load(sources + i).to(tl.int64)
     tl.store(h_out + i * DIM + d, tl.load(h + source * DIM + d, mask=d < DIM, other=0.0), mask=d < DIM)
     tl.store(x_out + i * WIDTH + d, tl.load(x + source * WIDTH + d, mask=d < WIDTH, other=0.0), mask=d < WIDTH)
@@ -117,8 +117,8 @@ def silu_mul_kernel(x, out, F: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.conste
     i = tl.program_id(1).to(tl.int64)
     f = block * BLOCK + tl.arange(0, BLOCK)
     ok = f < F
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     gate = tl.load(x + i * (2 * F) + f, mask=ok, other=0.0).to(tl.float32)
     up = tl.load(x + i * (2 * F) + F + f, mask=ok, other=0.0).to(tl.float32)
     tl.store(out + i * F + f, (gate / (1.0 + tl.exp(-gate)) * up).to(out.dtype.element_ty), mask=ok)
@@ -130,8 +130,8 @@ def advance_kernel(
     PDL: tl.constexpr,
 ):  # fmt: skip
     """The sampled ids become the rows' next tokens (0 for a row without a valid one) and the positions move on."""
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     i = tl.arange(0, BLOCK)
     row = tl.load(sample_rows + i, mask=i < N, other=-1)
     ok = row >= 0

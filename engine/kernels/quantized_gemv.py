@@ -14,9 +14,9 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.dequantize import factor_of, offset_of, part_of
-from engine.kernels.pdl import release, wait
-from engine.model.quantization import Packed
+from engine.kernels.dequantize import group_offset, group_scale, unpack_part
+from engine.kernels.pdl import grid_wait, launch_dependents
+from engine.model.quantization import QuantizedWeight
 
 
 @triton.jit
@@ -37,15 +37,15 @@ def groups_of(groups, row, step, HALF: tl.constexpr, LINES: tl.constexpr, BLOCK:
 @triton.jit
 def part_sum(weight, value, value_sum, first, second, PART: tl.constexpr, BITS: tl.constexpr):
     """Each thread's share of a row's product with one part of the input."""
-    product = tl.sum(part_of(weight, PART, BITS) * value, 1)
+    product = tl.sum(unpack_part(weight, PART, BITS) * value, 1)
     if BITS == 4:
         pair = first if PART < 2 else second
-        product = product * factor_of(pair, PART) + value_sum * offset_of(pair, PART)
+        product = product * group_scale(pair, PART) + value_sum * group_offset(pair, PART)
     return product
 
 
 @triton.jit
-def narrow_gemv_kernel(
+def quantized_gemv_kernel(
     x, gain, words, scales, groups, out, n_rows, eps,
     K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     NORM: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr, PDL: tl.constexpr,
@@ -70,8 +70,8 @@ def narrow_gemv_kernel(
             ahead = ahead + (words_of(words, row, step, LINES, BLOCK),)
         if BITS == 4:
             pairs = pairs + (groups_of(groups, row, 0, 0, LINES, BLOCK), groups_of(groups, row, 0, 1, LINES, BLOCK))
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     before = ()
     for r in tl.static_range(ROWS if RESIDUAL else 0):
         before = before + (tl.load(out + place + r, mask=place + r < n_rows, other=0.0).to(tl.float32),)
@@ -116,9 +116,9 @@ def narrow_gemv_kernel(
         tl.store(out + place + r, total.to(out.dtype.element_ty), mask=place + r < n_rows)
 
 
-def narrow_gemv(
+def quantized_gemv(
     x: torch.Tensor,
-    weight: Packed,
+    weight: QuantizedWeight,
     out: torch.Tensor,
     *,
     gain: torch.Tensor | None = None,
@@ -134,7 +134,7 @@ def narrow_gemv(
     many gate and up rows) and `block` lines at a time."""
     rows_in, k = weight.shape
     n, lines = rows_in // 2 if silu else rows_in, weight.words.shape[1] // 32
-    narrow_gemv_kernel[(triton.cdiv(n, rows),)](
+    quantized_gemv_kernel[(triton.cdiv(n, rows),)](
         x, gain if gain is not None else x, weight.words, weight.scales, weight.groups, out, n, eps,
         K=k, LINES=lines, BITS=weight.bits, ROWS=rows, BLOCK=min(block, triton.next_power_of_2(lines)),
         NORM=gain is not None, SILU=silu, RESIDUAL=residual, PDL=pdl, num_warps=warps, launch_pdl=pdl,

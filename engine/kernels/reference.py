@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.model.quantization import Packed, unfold
+from engine.model.quantization import QuantizedWeight, dequantize
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
@@ -21,7 +21,7 @@ def silu_mul(x: Tensor) -> Tensor:
 
 def linear(
     x: Tensor,
-    weight: Tensor | Packed,
+    weight: Tensor | QuantizedWeight,
     *,
     gain: Tensor | None = None,
     eps: float = 0.0,
@@ -29,7 +29,7 @@ def linear(
     residual: Tensor | None = None,
 ) -> Tensor:
     """Norm, product, gate and residual in 32 bits; packed weights unfolded (`engine.model.quantization.unfold`)."""
-    wide = unfold(weight) if isinstance(weight, Packed) else weight.float()
+    wide = dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.float()
     y = F.linear(x.float() if gain is None else rms_norm(x.float(), gain, eps), wide)
     if silu:
         y = silu_mul(y)
@@ -55,7 +55,7 @@ def store(cache: Tensor, table: Tensor, start: int, values: Tensor) -> None:
     cache[table.long()[at // page], at % page] = values.to(cache.dtype)
 
 
-def kept(x: Tensor, storage: torch.dtype) -> Tensor:
+def stored_values(x: Tensor, storage: torch.dtype) -> Tensor:
     """What is read of keys or values [tokens, kv heads, D] that are kept in this type: int8 has a scale a vector."""
     if storage != torch.int8:
         return x.to(storage).to(x.dtype)
@@ -94,6 +94,6 @@ def attention(
     q, k, v = torch.split(qkv.view(tokens, -1, dim), [heads, kv, kv], 1)
     here = slice(start, start + tokens)
     for cache, new in ((k_cache, rotate(k, cos[here], sin[here])), (v_cache, v)):
-        store(cache, table, start, new if storage is None else kept(new, storage))
+        store(cache, table, start, new if storage is None else stored_values(new, storage))
     keys, values = (paged(cache, table, start + tokens) for cache in (k_cache, v_cache))
     return attend(rotate(q, cos[here], sin[here]), keys, values, start).flatten(1)

@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.pdl import release, wait
+from engine.kernels.pdl import grid_wait, launch_dependents
 
 
 @triton.jit
@@ -43,8 +43,8 @@ def sample_kernel(
     V: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0)
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     row = tl.load(sample_rows + i)
     if row >= 0:
         x = logits + i.to(tl.int64) * row_stride

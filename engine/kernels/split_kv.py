@@ -12,15 +12,15 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.pdl import release, wait
+from engine.kernels.pdl import grid_wait, launch_dependents
 
-MOST_PARTS = 16  # of one context
+MAX_SPLITS = 16  # of one context
 # Ints of the work list: how many parts there are; a part's slot, its number, its tiles, how many parts the slot has.
 HEAD, ITEM = 4, 4
 
 
 @triton.jit
-def share_out_kernel(
+def split_kv_kernel(
     slot_rows, positions, work, slots, target,
     BT: tl.constexpr, LEAST: tl.constexpr, MOST: tl.constexpr, HEAD: tl.constexpr, ITEM: tl.constexpr,
     BLOCK: tl.constexpr, PDL: tl.constexpr,
@@ -29,8 +29,8 @@ def share_out_kernel(
 
     Parts no longer than the mean context would do; where lengths differ much, shorter ones even out better.
     """
-    wait(PDL)
-    release(PDL)
+    grid_wait(PDL)
+    launch_dependents(PDL)
     slot = tl.arange(0, BLOCK)
     row = tl.load(slot_rows + slot, mask=slot < slots, other=-1)
     live = row >= 0
@@ -55,21 +55,21 @@ def share_out_kernel(
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class SplitConfig:
     """How a step's contexts are shared out: about `target` parts of all of them together, half as many again where
     their lengths differ much, and how many tiles a part has at least; the tile's tokens; how many lanes the queries
     fill (1: no matrix product)."""
 
-    target: int
-    tile: int = 32
+    target_splits: int
+    tile_tokens: int = 32
     warps: int = 4
     stages: int = 2
     lanes: int | None = None
-    least: int = 1
+    min_tiles: int = 1
 
-    def most(self, slots: int) -> int:
+    def max_work_items(self, slots: int) -> int:
         """Parts that so many slots may have: each one's last may be short."""
-        return slots + self.target * 3 // 2
+        return slots + self.target_splits * 3 // 2
 
 
 def work_list(parts: int, device: torch.device) -> torch.Tensor:
@@ -77,12 +77,13 @@ def work_list(parts: int, device: torch.device) -> torch.Tensor:
     return torch.zeros(HEAD + ITEM * parts, dtype=torch.int32, device=device)
 
 
-def share_out(
-    slot_rows: torch.Tensor, positions: torch.Tensor, work: torch.Tensor, *, cut: Cut, pdl: bool = False
+def split_kv(
+    slot_rows: torch.Tensor, positions: torch.Tensor, work: torch.Tensor, *, config: SplitConfig, pdl: bool = False
 ) -> None:
     """The parts that `decode_attention` takes, by where the slots' rows are now."""
     slots = slot_rows.shape[0]
-    share_out_kernel[(1,)](
-        slot_rows, positions, work, slots, cut.target, BT=cut.tile, LEAST=cut.least, MOST=MOST_PARTS, HEAD=HEAD,
-        ITEM=ITEM, BLOCK=triton.next_power_of_2(slots), PDL=pdl, num_warps=1, launch_pdl=pdl,
+    split_kv_kernel[(1,)](
+        slot_rows, positions, work, slots, config.target_splits, BT=config.tile_tokens, LEAST=config.min_tiles,
+        MOST=MAX_SPLITS, HEAD=HEAD, ITEM=ITEM, BLOCK=triton.next_power_of_2(slots), PDL=pdl,
+        num_warps=1, launch_pdl=pdl,
     )  # fmt: skip

@@ -38,24 +38,24 @@ def byte_range() -> tuple[int, int] | None:
     return None
 
 
-def fast_bytes() -> bool:
+def has_fast_int8() -> bool:
     """Whether 8-bit products are quicker than 32-bit ones here: without VNNI a single token is not."""
     return byte_range() == _FULL
 
 
 @cache
-def fast_nibbles() -> bool:
+def has_fast_int4() -> bool:
     """Whether this torch has products with 4-bit weights for this machine's vector instructions."""
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return False  # elsewhere they are slower than whole weights, or not there
     try:
-        Packed4(torch.ones(64, 64))(torch.ones(1, 64))
+        Int4Linear(torch.ones(64, 64))(torch.ones(1, 64))
     except (AttributeError, RuntimeError):
         return False
     return True
 
 
-class Packed8(nn.Module):
+class Int8Linear(nn.Module):
     """y = x · Wᵀ with W in 8 bits, a scale for each of its rows, and x in 16 (or 14) bits, a scale for each token.
 
     x has two digits of a byte each, which go through the product as two rows: 8 bits are too few for the outliers in a
@@ -95,7 +95,7 @@ class Packed8(nn.Module):
         return torch.add(low, high, alpha=self._base).mul_(peak).to(x.dtype)
 
 
-class Packed4(nn.Module):
+class Int4Linear(nn.Module):
     """y = x · Wᵀ with W in 4 bits, a scale and a middle for each group of columns; x, y and the scales in bfloat16."""
 
     def __init__(self, weight: Tensor, out: torch.dtype = torch.bfloat16) -> None:

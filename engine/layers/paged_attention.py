@@ -35,7 +35,7 @@ class PagedKV:
         self.v = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
 
 
-class PagedAttend:
+class PagedAttention:
     """One step's attention. Writes all of the step's keys and values of a layer, then attends segment by segment."""
 
     def __init__(self, kv: PagedKV, segments: Sequence[Segment], device: torch.device) -> None:
@@ -66,7 +66,7 @@ class PagedAttend:
         return out.flatten(1)
 
 
-class DenseAttend:
+class DenseAttention:
     """Causal attention of one sequence over itself, nothing kept: all logits of a text at once."""
 
     def __init__(self, length: int, device: torch.device) -> None:

@@ -23,7 +23,7 @@ from engine.distributed.tensor_parallel import (
 )
 
 
-class Attend(Protocol):
+class Attention(Protocol):
     """Stores k and v of the step's tokens for `layer`, then attends. q: [T, heads, D]; k, v: [T, kv heads, D], with
     rotary positions applied; all heads local to this rank. Returns [T, heads * D]."""
 
@@ -31,19 +31,19 @@ class Attend(Protocol):
 
 
 class RMSNorm(nn.Module):
-    """`packed`, when set, computes the same in a way that suits the device."""
+    """`replacement`, when set, computes the same in a way that suits the device."""
 
-    packed: nn.Module | None
+    replacement: nn.Module | None
 
     def __init__(self, dim: int, eps: float, dtype: torch.dtype) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.empty(dim, dtype=dtype, device="meta"), requires_grad=False)
-        self.packed = None
+        self.replacement = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.packed is not None:
-            result: Tensor = self.packed(x)
+        if self.replacement is not None:
+            result: Tensor = self.replacement(x)
             return result
         if x.dtype == torch.float32:
             return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
@@ -67,7 +67,7 @@ class Block(nn.Module):
         self.w13 = ColumnLinear(spec.dim, 2 * self.ffn, world_size=world_size, dtype=dtype)
         self.w2 = RowLinear(self.ffn, spec.dim, world_size=world_size, dtype=dtype)
 
-    def forward(self, x: Tensor, rope: Tensor, layer: int, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, rope: Tensor, layer: int, attend: Attention) -> Tensor:
         qkv = self.wqkv(self.attention_norm(x)).view(len(x), -1, self.head_dim)
         turned = rotate(qkv[:, : self.heads + self.kv_heads], rope)
         q, k = turned[:, : self.heads], turned[:, self.heads :]
@@ -104,7 +104,7 @@ class Transformer(nn.Module):
     def kv_heads(self) -> int:
         return kv_heads(self.spec, self.world_size)
 
-    def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, attend: Attention) -> Tensor:
         """Token ids and positions, both [T] -> hidden states after the last norm, [T, dim]."""
         x = self.tok_embeddings(tokens)
         rope = self.rope[positions].unsqueeze(1)

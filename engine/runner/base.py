@@ -11,16 +11,16 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from engine.config import EngineConfig
 from engine.model.transformer import Transformer
 from engine.runner.cpu.build import library
-from engine.runner.cpu.forward import NativeStep
+from engine.runner.cpu.forward import NativeForward
 from engine.runner.cpu.native_runner import NativeRunner
 from engine.runner.memory import available_bytes, fit_pages, kv_bytes_per_page
 from engine.runner.torch_runner import TorchRunner
-from engine.scheduler.step_plan import Chunk, Plan, RowSetup
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
-Ticket = TypeVar("Ticket")  # a launched step whose ids may not be there yet; what is inside is the runner's own
+StepHandle = TypeVar("StepHandle")  # a launched step whose ids may not be there yet; what is inside is the runner's own
 
 
-class Runner(Protocol[Ticket]):
+class Runner(Protocol[StepHandle]):
     """What the core asks of a runner. One thread calls it, in this order: launch n, (launch n + 1,) collect n, …
 
     launch: starts the step; must not wait for the device. The next plan may name the rows of this one in `decode`, as
@@ -29,13 +29,13 @@ class Runner(Protocol[Ticket]):
       row's logits held a NaN or no finite number; the runner itself must feed a harmless id (0) until it is freed.
     """
 
-    kv_pages: int  # ids 0 … kv_pages - 1 may be granted
+    num_kv_pages: int  # ids 0 … kv_pages - 1 may be granted
 
-    def launch(self, plan: Plan) -> Ticket: ...
+    def execute_async(self, plan: StepPlan) -> StepHandle: ...
 
-    def collect(self, ticket: Ticket) -> dict[int, int]: ...
+    def wait(self, ticket: StepHandle) -> dict[int, int]: ...
 
-    def memory(self) -> int:
+    def allocated_bytes(self) -> int:
         """Bytes that this rank holds on its device."""
         ...
 
@@ -57,7 +57,7 @@ def make_runner(config: EngineConfig, model: Transformer, agree: Callable[[int],
         runner.start(agree(fit_pages(config, page_bytes, available_bytes(config.device))))
         return runner
     pages = agree(fit_pages(config, page_bytes, available_bytes(config.device)))
-    if config.native and NativeStep.fits(model, config) and (code := library()) is not None:
+    if config.native and NativeForward.fits(model, config) and (code := library()) is not None:
         return NativeRunner(code, config, model, pages)
     return TorchRunner(config, model, pages)
 
@@ -68,12 +68,12 @@ def warm_up(runner: AnyRunner, config: EngineConfig) -> float:
     Every rank calls it before the first plan of rank 0. Returns the seconds that it took; no row is in use afterwards.
     """
     started = time.perf_counter()
-    length = min(config.chunk, config.max_context - 1)
+    length = min(config.max_prefill_tokens, config.max_context - 1)
     start = config.max_context - 1 - length
-    setup = RowSetup(0, 1.0, 0.5, 1)
-    grants = tuple((0, index, index) for index in range(config.pages_per_row))
-    chunk = Chunk(0, start, (0,) * length, True)
-    runner.collect(runner.launch(Plan(0, (setup,), grants, (chunk,))))
-    runner.collect(runner.launch(Plan(1, decode=(0,))))
-    runner.collect(runner.launch(Plan(2, freed=(0,))))
+    setup = NewSequence(0, 1.0, 0.5, 1)
+    grants = tuple((0, index, index) for index in range(config.max_pages_per_seq))
+    chunk = PrefillChunk(0, start, (0,) * length, True)
+    runner.wait(runner.execute_async(StepPlan(0, (setup,), grants, (chunk,))))
+    runner.wait(runner.execute_async(StepPlan(1, decode_rows=(0,))))
+    runner.wait(runner.execute_async(StepPlan(2, freed_rows=(0,))))
     return time.perf_counter() - started

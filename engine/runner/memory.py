@@ -24,7 +24,7 @@ def kv_storage(config: EngineConfig) -> torch.dtype:
 
 def kv_bytes_per_page(spec: ModelSpec, config: EngineConfig) -> int:
     """Bytes that one page takes on one rank, all layers, keys and values."""
-    return config.page * kv_bytes_per_token(spec, config.world_size, kv_storage(config))
+    return config.page_size * kv_bytes_per_token(spec, config.world_size, kv_storage(config))
 
 
 def kv_bytes_per_token(spec: ModelSpec, world_size: int, storage: torch.dtype) -> int:
@@ -44,7 +44,7 @@ def available_bytes(device: torch.device) -> int:
     return min(free, limit - used) if limit is not None and used is not None else free
 
 
-def held_bytes(device: torch.device) -> int:
+def allocated_bytes(device: torch.device) -> int:
     """What this rank holds on the device."""
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device)
@@ -54,10 +54,12 @@ def held_bytes(device: torch.device) -> int:
 
 def fit_pages(config: EngineConfig, page_bytes: int, available: int) -> int:
     """KV pages for this rank: what was asked for, or what fits and can be of use. ConfigError when it is too little."""
-    useful = (config.max_batch * 2 + 2) * config.pages_per_row  # beyond that the prefix cache could not grow any more
-    least = config.pages_per_row
-    if config.kv_pages is not None:
-        pages = config.kv_pages
+    useful = (
+        config.max_num_seqs * 2 + 2
+    ) * config.max_pages_per_seq  # beyond that the prefix cache could not grow any more
+    least = config.max_pages_per_seq
+    if config.num_kv_pages is not None:
+        pages = config.num_kv_pages
         if pages * page_bytes > available:
             raise ConfigError(
                 "--kv-memory", expected=f"at most {_gib(available)}, what is free", found=_gib(pages * page_bytes)
@@ -67,14 +69,14 @@ def fit_pages(config: EngineConfig, page_bytes: int, available: int) -> int:
     else:
         share = min(int(available * CPU_SHARE), CPU_MOST) // (page_bytes * config.world_size)
         pages = min(max(share, CPU_CONTEXTS * least), available // (page_bytes * config.world_size), useful)
-    if pages < least and config.kv_pages is not None:
+    if pages < least and config.num_kv_pages is not None:
         raise ConfigError(
             "--kv-memory",
             expected=f"room for at least {config.max_context} tokens, the longest request (--max-seq-len)",
-            found=f"room for {pages * config.page}",
+            found=f"room for {pages * config.page_size}",
         )
     if pages < least:
-        fits = max(0, pages) * config.page
+        fits = max(0, pages) * config.page_size
         raise ConfigError(
             "--max-seq-len",
             expected=f"at most {fits}, as many tokens as the free memory caches",

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from engine.scheduler.kv_cache_manager import Hold
+from engine.scheduler.kv_cache_manager import PageTable
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -19,7 +19,7 @@ class SamplingParams:
     temperature: float = 0.6
     top_p: float = 0.9
     max_tokens: int | None = 512
-    stop_ids: frozenset[int] = frozenset()
+    stop_token_ids: frozenset[int] = frozenset()
     seed: int | None = None
     ignore_eos: bool = False
 
@@ -33,7 +33,7 @@ class Usage:
     cached_tokens: int
 
 
-class State(Enum):
+class RequestStatus(Enum):
     WAITING = "waiting"
     PREFILL = "prefill"
     DECODE = "decode"
@@ -45,38 +45,42 @@ class Request:
     """One request from submission to its end. `tokens` holds the prompt and every output token that is known."""
 
     id: int
-    tokens: list[int]
+    token_ids: list[int]
     params: SamplingParams
     seed: int = 0
     client: str = ""
     tenant: str = ""
-    limit: int = 0  # tokens, prompt included, at which it ends with "length"
-    prompt: int = field(init=False)  # length of the prompt
-    state: State = State.WAITING
+    max_total_tokens: int = 0  # tokens, prompt included, at which it ends with "length"
+    num_prompt_tokens: int = field(init=False)  # length of the prompt
+    status: RequestStatus = RequestStatus.WAITING
     finish_reason: FinishReason | None = None
     row: int = -1
-    hold: Hold = field(init=False)
-    granted: int = 0  # pages of `hold` that the runners know of
-    fed: int = 0  # tokens whose keys and values are in the pages once the planned steps have run
-    pending: int = 0  # sampled tokens whose ids have not come back yet
-    computed: int = 0  # prompt tokens that steps of this request computed before its first output token
-    admitted: int = -1  # a serial number: among its equals, whoever came last is preempted first
+    page_table: PageTable = field(init=False)
+    num_sent_pages: int = 0  # pages of `hold` that the runners know of
+    num_computed_tokens: int = 0  # tokens whose keys and values are in the pages once the planned steps have run
+    num_in_flight_tokens: int = 0  # sampled tokens whose ids have not come back yet
+    num_prefilled_tokens: int = 0  # prompt tokens that steps of this request computed before its first output token
+    admission_index: int = -1  # a serial number: among its equals, whoever came last is preempted first
 
     def __post_init__(self) -> None:
-        self.prompt = len(self.tokens)
-        self.hold = Hold(self.tenant)
+        self.num_prompt_tokens = len(self.token_ids)
+        self.page_table = PageTable(self.tenant)
 
     @property
-    def length(self) -> int:
+    def num_scheduled_tokens(self) -> int:
         """Tokens of the sequence once the planned steps have run."""
-        return len(self.tokens) + self.pending
+        return len(self.token_ids) + self.num_in_flight_tokens
 
     @property
-    def output(self) -> list[int]:
-        return self.tokens[self.prompt :]
+    def output_token_ids(self) -> list[int]:
+        return self.token_ids[self.num_prompt_tokens :]
 
     @property
     def usage(self) -> Usage:
-        output = len(self.tokens) - self.prompt
-        cached = max(0, self.prompt - self.computed) if self.state in (State.DECODE, State.FINISHED) or output else 0
-        return Usage(self.prompt, output, cached)
+        output = len(self.token_ids) - self.num_prompt_tokens
+        cached = (
+            max(0, self.num_prompt_tokens - self.num_prefilled_tokens)
+            if self.status in (RequestStatus.DECODE, RequestStatus.FINISHED) or output
+            else 0
+        )
+        return Usage(self.num_prompt_tokens, output, cached)

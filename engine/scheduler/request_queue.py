@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from engine.scheduler.request import Request
 
 
-class Queues:
+class RequestQueue:
     def __init__(self) -> None:
         self._queues: dict[str, dict[str, deque[Request]]] = {}
         self._count = 0
@@ -18,12 +18,12 @@ class Queues:
     def tenants(self) -> list[str]:
         return list(self._queues)
 
-    def heads(self, tenant: str) -> Iterator[Request]:
+    def next_requests(self, tenant: str) -> Iterator[Request]:
         """The next request of each client of a tenant."""
         for queue in self._queues[tenant].values():
             yield queue[0]
 
-    def put(self, request: Request, *, first: bool) -> None:
+    def push(self, request: Request, *, first: bool) -> None:
         queue = self._queues.setdefault(request.tenant, {}).setdefault(request.client, deque())
         if first:
             queue.appendleft(request)

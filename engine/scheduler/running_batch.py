@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator
 from engine.scheduler.request import Request
 
 
-class Occupancy:
+class RunningBatch:
     """Rows by request, in the order of admission; how many each tenant and each client hold."""
 
-    def __init__(self, rows: int) -> None:
-        self._free = list(range(rows))
+    def __init__(self, max_num_seqs: int) -> None:
+        self._free = list(range(max_num_seqs))
         self._running: dict[Request, None] = {}
         self._tenants: Counter[str] = Counter()
         self._clients: Counter[tuple[str, str]] = Counter()
@@ -24,31 +24,31 @@ class Occupancy:
         return iter(self._running)
 
     @property
-    def vacant(self) -> bool:
+    def has_free_row(self) -> bool:
         return bool(self._free)
 
-    def of_tenant(self, tenant: str) -> int:
+    def rows_of_tenant(self, tenant: str) -> int:
         return self._tenants[tenant]
 
-    def of_client(self, tenant: str, client: str) -> int:
+    def rows_of_client(self, tenant: str, client: str) -> int:
         return self._clients[tenant, client]
 
-    def enter(self, request: Request) -> None:
+    def add(self, request: Request) -> None:
         request.row = heapq.heappop(self._free)
-        request.admitted = self._admissions
+        request.admission_index = self._admissions
         self._admissions += 1
         self._running[request] = None
         self._tenants[request.tenant] += 1
         self._clients[request.tenant, request.client] += 1
 
-    def leave(self, request: Request) -> None:
+    def remove(self, request: Request) -> None:
         del self._running[request]
         self._tenants -= Counter([request.tenant])  # drops what is zero
         self._clients -= Counter([(request.tenant, request.client)])
         heapq.heappush(self._free, request.row)
         request.row = -1
 
-    def could_enter(self, tenants: list[str]) -> list[str]:
+    def admissible_tenants(self, tenants: list[str]) -> list[str]:
         """Those of the tenants of whom somebody could get a row now, a free one or another's."""
         if self._free:
             return tenants
@@ -56,26 +56,26 @@ class Occupancy:
         several = any(count > 1 for count in self._tenants.values())
         return [tenant for tenant in tenants if tenant in crowded or (several and not self._tenants[tenant])]
 
-    def in_favour_of(self, request: Request, stay: Collection[Request]) -> Request | None:
+    def victim_for_row(self, request: Request, protected: Collection[Request]) -> Request | None:
         """Whom to preempt so that `request` gets a row: only if its tenant, or its client in it, holds none."""
         if not self._tenants[request.tenant]:
-            return self._latest(r for r in self._running if r not in stay and self._tenants[r.tenant] > 1)
+            return self._latest(r for r in self._running if r not in protected and self._tenants[r.tenant] > 1)
         if self._clients[request.tenant, request.client]:
             return None
         return self._latest(
             r
             for r in self._running
-            if r not in stay and r.tenant == request.tenant and self._clients[r.tenant, r.client] > 1
+            if r not in protected and r.tenant == request.tenant and self._clients[r.tenant, r.client] > 1
         )
 
-    def victim(self, stay: Collection[Request]) -> Request | None:
+    def victim_for_page(self, protected: Collection[Request]) -> Request | None:
         """Whom to preempt for a page. The oldest of all only when it runs alone, so something always gets finished."""
-        return self._latest(r for r in self._running if r not in stay)
+        return self._latest(r for r in self._running if r not in protected)
 
     def _latest(self, candidates: Iterator[Request]) -> Request | None:
         """The latest request of the client with most rows in the tenant with most rows."""
         return max(
             candidates,
-            key=lambda r: (self._tenants[r.tenant], self._clients[r.tenant, r.client], r.admitted),
+            key=lambda r: (self._tenants[r.tenant], self._clients[r.tenant, r.client], r.admission_index),
             default=None,
         )

@@ -26,7 +26,7 @@ _CHUNK: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class RowSetup:
+class NewSequence:
     """A request enters a row of the persistent batch. Both floats are exact in 32 bits; the seed has 64."""
 
     row: int
@@ -36,17 +36,17 @@ class RowSetup:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class PrefillChunk:
     """Prefill of positions [start, start + len(tokens)). `last`: sample the next token from the final position."""
 
     row: int
     start: int
-    tokens: tuple[int, ...]
-    last: bool
+    token_ids: tuple[int, ...]
+    is_last: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StepPlan:
     """One step. A grant is (row, index in the row's page table, page id).
 
     A row in `decode` feeds the token that it sampled last, which stays on the device, at the position that follows
@@ -54,24 +54,24 @@ class Plan:
     """
 
     step: int
-    setups: tuple[RowSetup, ...] = ()
-    grants: tuple[tuple[int, int, int], ...] = ()
-    chunks: tuple[Chunk, ...] = ()
-    decode: tuple[int, ...] = ()
-    freed: tuple[int, ...] = ()
+    new_sequences: tuple[NewSequence, ...] = ()
+    page_grants: tuple[tuple[int, int, int], ...] = ()
+    chunks: tuple[PrefillChunk, ...] = ()
+    decode_rows: tuple[int, ...] = ()
+    freed_rows: tuple[int, ...] = ()
 
     @property
-    def sampled(self) -> tuple[int, ...]:
+    def sampled_rows(self) -> tuple[int, ...]:
         """The rows that get a new token, in the order of the sampled ids: finished prompts, then decode."""
-        return (*(chunk.row for chunk in self.chunks if chunk.last), *self.decode)
+        return (*(chunk.row for chunk in self.chunks if chunk.is_last), *self.decode_rows)
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RankCommand:
     """What travels: an op, and the plan when the op is STEP."""
 
     op: int
-    plan: Plan | None = None
+    plan: StepPlan | None = None
 
 
 def float32(value: float) -> float:
@@ -80,35 +80,41 @@ def float32(value: float) -> float:
     return result
 
 
-def encode(order: Order) -> torch.Tensor:
+def encode_command(order: RankCommand) -> torch.Tensor:
     """One int32 tensor, whose second element is its own length."""
     plan = order.plan
     if plan is None:
         return torch.tensor([order.op, HEADER, 0, 0, 0, 0, 0, 0], dtype=torch.int32)
-    sizes = (len(plan.setups), len(plan.grants), len(plan.chunks), len(plan.decode), len(plan.freed))
+    sizes = (
+        len(plan.new_sequences),
+        len(plan.page_grants),
+        len(plan.chunks),
+        len(plan.decode_rows),
+        len(plan.freed_rows),
+    )
     out = [order.op, 0, _signed(plan.step & 0xFFFFFFFF), *sizes]
-    for setup in plan.setups:
+    for setup in plan.new_sequences:
         low, high = _signed(setup.seed & 0xFFFFFFFF), _signed(setup.seed >> 32 & 0xFFFFFFFF)
         out += (setup.row, _bits(setup.temperature), _bits(setup.top_p), low, high)
-    for grant in plan.grants:
+    for grant in plan.page_grants:
         out += grant
     for chunk in plan.chunks:
-        out += (chunk.row, chunk.start, int(chunk.last), len(chunk.tokens))
-    out += plan.decode
-    out += plan.freed
+        out += (chunk.row, chunk.start, int(chunk.is_last), len(chunk.token_ids))
+    out += plan.decode_rows
+    out += plan.freed_rows
     for chunk in plan.chunks:
-        out += chunk.tokens
+        out += chunk.token_ids
     out[1] = len(out)
     return torch.tensor(out, dtype=torch.int32)
 
 
-def decode(tensor: torch.Tensor) -> Order:
+def decode_command(tensor: torch.Tensor) -> RankCommand:
     """The inverse of `encode`. A tensor that no `encode` made is a ValueError: ranks that disagree must not go on."""
     data: list[int] = tensor.tolist()
     if len(data) < HEADER or data[1] != len(data) or data[0] not in (NOP, STEP, STOP):
         raise ValueError(f"not a plan: {len(data)} ints that begin with {data[:HEADER]}")
     if data[0] != STEP:
-        return Order(data[0])
+        return RankCommand(data[0])
     setups_n, grants_n, chunks_n, decode_n, freed_n = data[3:HEADER]
     at = HEADER
     setups, at = _table(data, at, setups_n, _SETUP)
@@ -118,22 +124,22 @@ def decode(tensor: torch.Tensor) -> Order:
     freed, at = tuple(data[at : at + freed_n]), at + freed_n
     chunks = []
     for row, start, last, length in heads:
-        chunks.append(Chunk(row, start, tuple(data[at : at + length]), bool(last)))
+        chunks.append(PrefillChunk(row, start, tuple(data[at : at + length]), bool(last)))
         at += length
     if at != len(data):
         raise ValueError(f"a plan of {len(data)} ints whose parts take {at}")
-    plan = Plan(
+    plan = StepPlan(
         step=data[2] & 0xFFFFFFFF,
-        setups=tuple(
-            RowSetup(row, _float(temperature), _float(top_p), (low & 0xFFFFFFFF) | (high & 0xFFFFFFFF) << 32)
+        new_sequences=tuple(
+            NewSequence(row, _float(temperature), _float(top_p), (low & 0xFFFFFFFF) | (high & 0xFFFFFFFF) << 32)
             for row, temperature, top_p, low, high in setups
         ),
-        grants=tuple((row, index, page) for row, index, page in grants),
+        page_grants=tuple((row, index, page) for row, index, page in grants),
         chunks=tuple(chunks),
-        decode=rows,
-        freed=freed,
+        decode_rows=rows,
+        freed_rows=freed,
     )
-    return Order(STEP, plan)
+    return RankCommand(STEP, plan)
 
 
 def _table(data: Sequence[int], at: int, rows: int, width: int) -> tuple[list[Sequence[int]], int]:

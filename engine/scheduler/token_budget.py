@@ -7,27 +7,31 @@ ordinary step's at the 95th percentile. Counts steps; knows no clock, no queue, 
 
 from typing import Final
 
-RARELY: Final = 25
-SAVED: Final = 16.0
+STEPS_PER_BURST: Final = 25
+MAX_SAVED_BURSTS: Final = 16.0
 
 
-class Pace:
-    def __init__(self, chunk: int, burst: int, rows: int) -> None:
+class TokenBudget:
+    def __init__(self, max_prefill_tokens: int, burst_prefill_tokens: int, max_num_seqs: int) -> None:
         """`burst` 0: every step may take `chunk` tokens. `rows` is what decoding may add to a step's tokens."""
-        self._chunk, self._burst, self._rows = chunk, burst, rows
-        self._saved = SAVED
+        self._max_prefill_tokens, self._burst_prefill_tokens, self._max_num_seqs = (
+            max_prefill_tokens,
+            burst_prefill_tokens,
+            max_num_seqs,
+        )
+        self._saved_bursts = MAX_SAVED_BURSTS
 
-    def budget(self, decoding: int) -> int:
+    def prefill_tokens(self, num_decoding: int) -> int:
         """Prompt tokens for a step in which so many rows decode."""
-        if not self._burst:
-            return self._chunk
-        if not decoding:
-            self._saved = SAVED
-            return self._burst + self._rows
-        return self._burst if self._saved >= 1 else self._chunk
+        if not self._burst_prefill_tokens:
+            return self._max_prefill_tokens
+        if not num_decoding:
+            self._saved_bursts = MAX_SAVED_BURSTS
+            return self._burst_prefill_tokens + self._max_num_seqs
+        return self._burst_prefill_tokens if self._saved_bursts >= 1 else self._max_prefill_tokens
 
-    def spent(self, decoding: int, tokens: int) -> None:
+    def record_step(self, num_decoding: int, num_prefill_tokens: int) -> None:
         """A step with so many rows and prompt tokens has been planned."""
-        if self._burst and decoding:
-            used = 1.0 if tokens > self._chunk else 0.0
-            self._saved = min(SAVED, self._saved - used + 1 / RARELY)
+        if self._burst_prefill_tokens and num_decoding:
+            used = 1.0 if num_prefill_tokens > self._max_prefill_tokens else 0.0
+            self._saved_bursts = min(MAX_SAVED_BURSTS, self._saved_bursts - used + 1 / STEPS_PER_BURST)

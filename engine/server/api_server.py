@@ -22,13 +22,13 @@ from engine.errors import ConfigError
 from engine.server.app import build_app
 from engine.server.args import BAD_CONFIG, ServeOptions
 from engine.server.metrics import Metrics
-from engine.server.serving import Loaded, Service
+from engine.server.serving import LoadedModel, ServingService
 from engine.server.sockets import listener
 
 GRACE = 3.0  # seconds that running replies get after SIGTERM
 LEAVE = 1.0  # seconds for the last bytes, and again for the other ranks
 WATCH = 0.2  # seconds between looks at the engine
-STALL = 180.0  # seconds without a step, while there are requests, after which the engine is taken for dead
+STALL_TIMEOUT = 180.0  # seconds without a step, while there are requests, after which the engine is taken for dead
 PROGRESS = 5.0  # seconds between signs of life while loading
 IDLE_CONNECTION = 75  # seconds that a client may keep an idle connection for its next request
 
@@ -48,11 +48,11 @@ class _Server(uvicorn.Server):
         yield  # signals are the host's business
 
 
-class Host:
-    def __init__(self, options: ServeOptions, load: Callable[[], Loaded]) -> None:
+class ApiServer:
+    def __init__(self, options: ServeOptions, load: Callable[[], LoadedModel]) -> None:
         self._options = options
         self._load = load
-        self._loaded: Loaded | None = None
+        self._loaded: LoadedModel | None = None
 
     async def run(self) -> int:
         """Serve until told to stop; the exit code."""
@@ -61,7 +61,7 @@ class Host:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         with listener(self._options.host, self._options.port, self._options.uds) as opened:
             metrics = Metrics(self._stats)
-            service = Service(self._options.name, metrics, max_reply_tokens=self._options.max_reply_tokens)
+            service = ServingService(self._options.name, metrics, max_reply_tokens=self._options.max_reply_tokens)
             app = build_app(
                 service,
                 metrics,
@@ -91,7 +91,7 @@ class Host:
             await self._close_engine()
         return code
 
-    async def _until_the_end(self, service: Service, stop: asyncio.Event, serving: "asyncio.Task[None]") -> int:
+    async def _until_the_end(self, service: ServingService, stop: asyncio.Event, serving: "asyncio.Task[None]") -> int:
         stopping = asyncio.create_task(stop.wait())
         loading = asyncio.create_task(self._loading())
         await asyncio.wait({stopping, loading, serving}, return_when=asyncio.FIRST_COMPLETED)
@@ -121,7 +121,7 @@ class Host:
             await asyncio.wait({stopping}, timeout=WATCH)
         return 0
 
-    async def _loading(self) -> Loaded:
+    async def _loading(self) -> LoadedModel:
         started = time.monotonic()
         loading = _in_thread(self._load)
         while not loading.done():
@@ -129,9 +129,9 @@ class Host:
             if not loading.done():
                 say(f"still loading {self._options.model} ({time.monotonic() - started:.0f} s)")
         loaded = loading.result()
-        from engine.core.worker import settle  # needs torch, and the socket should not wait for that
+        from engine.core.worker import freeze_gc  # needs torch, and the socket should not wait for that
 
-        settle()
+        freeze_gc()
         say(f"{self._options.name} is ready after {time.monotonic() - started:.1f} s")
         return loaded
 
@@ -154,7 +154,7 @@ class Progress:
     def stall(self, stats: EngineStats, now: float) -> str | None:
         if stats.steps != self._steps or not stats.running + stats.waiting:
             self._steps, self._since = stats.steps, now
-        return f"no step for {STALL:.0f} s" if now - self._since > STALL else None
+        return f"no step for {STALL_TIMEOUT:.0f} s" if now - self._since > STALL_TIMEOUT else None
 
 
 def _in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":

@@ -20,30 +20,30 @@ from starlette.types import Receive, Scope, Send
 from engine.server.fields import JsonObject, RequestError, parse_object
 from engine.server.metrics import Metrics
 from engine.server.protocol import parse_chat, parse_completion, parse_detokenize, parse_tokenize
-from engine.server.responses import ChatShape, Shape, TextShape, encode, event
-from engine.server.serving import Service
-from engine.server.streaming import Reply
+from engine.server.responses import ChatResponseFormat, CompletionResponseFormat, ResponseFormat, encode, event
+from engine.server.serving import ServingService
+from engine.server.streaming import ResponseStream
 
 OPEN_PATHS = ("/health", "/metrics")  # for probes and scrapers; neither shows a word of a dialog
 CLIENT_GONE = 499
 
 
 def build_app(
-    service: Service, metrics: Metrics, *, api_key: str | None, max_body: int, stream_interval: float = 0.0
+    service: ServingService, metrics: Metrics, *, api_key: str | None, max_body: int, stream_interval: float = 0.0
 ) -> Starlette:
     """`stream_interval`: seconds for which the text of a stream is gathered after each event; 0 sends every token."""
 
-    async def answer(request: Request, reply: Reply, shape: Shape, *, stream: bool) -> Response:
+    async def answer(request: Request, reply: ResponseStream, shape: ResponseFormat, *, stream: bool) -> Response:
         return EventStream(reply, shape, stream_interval) if stream else await _whole(request, reply, shape)
 
     async def chat(request: Request) -> Response:
         wanted = parse_chat(await _body(request, max_body))
-        shape = ChatShape(service.name, include_usage=wanted.options.include_usage)
+        shape = ChatResponseFormat(service.name, include_usage=wanted.options.include_usage)
         return await answer(request, await service.chat(wanted), shape, stream=wanted.options.stream)
 
     async def complete(request: Request) -> Response:
         wanted = parse_completion(await _body(request, max_body))
-        shape = TextShape(service.name, include_usage=wanted.options.include_usage)
+        shape = CompletionResponseFormat(service.name, include_usage=wanted.options.include_usage)
         return await answer(request, await service.complete(wanted), shape, stream=wanted.options.stream)
 
     async def tokenize(request: Request) -> Response:
@@ -133,7 +133,7 @@ async def _body(request: Request, limit: int) -> JsonObject:
     return parse_object(bytes(body))
 
 
-async def _whole(request: Request, reply: Reply, shape: Shape) -> Response:
+async def _whole(request: Request, reply: ResponseStream, shape: ResponseFormat) -> Response:
     async with _cancelled_when_gone(reply, request.receive):
         text = "".join([piece async for piece in reply])
     if reply.finish_reason is None:
@@ -146,7 +146,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, reply: Reply, shape: Shape, interval: float) -> None:
+    def __init__(self, reply: ResponseStream, shape: ResponseFormat, interval: float) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._reply = reply
@@ -176,7 +176,7 @@ class EventStream(Response):
 
 
 @contextlib.asynccontextmanager
-async def _cancelled_when_gone(reply: Reply, receive: Receive) -> AsyncIterator[None]:
+async def _cancelled_when_gone(reply: ResponseStream, receive: Receive) -> AsyncIterator[None]:
     """Cancels the reply as soon as the client hangs up, and in any case when the block is left."""
 
     async def watch() -> None:

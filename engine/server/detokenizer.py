@@ -17,7 +17,7 @@ class Decoder(Protocol):
     def finish(self) -> str: ...
 
 
-class ReplyText:
+class IncrementalDetokenizer:
     """Feed it ids with `push`; it returns what may be shown. `stopped` tells that a stop string ended the reply."""
 
     def __init__(self, decoder: Decoder, stops: Sequence[str] = ()) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
 from engine.distributed.tensor_parallel import check_divisible, ffn_width, kv_heads
-from engine.model.quantization import packed_bytes
+from engine.model.quantization import quantized_bytes
 from engine.runner.memory import kv_bytes_per_token
 
 _RESERVE = 1 << 30  # memory of a GPU that neither weights nor the KV cache may use: kernels, activations, graphs
@@ -106,7 +106,7 @@ def narrow_bytes(spec: ModelSpec, world_size: int, dtype: torch.dtype, bits: int
     heads, ffn = spec.n_heads // world_size, ffn_width(spec, world_size)
     qkv, mixed = (heads + 2 * kv_heads(spec, world_size)) * spec.head_dim, heads * spec.head_dim
     shapes = ((qkv, spec.dim), (spec.dim, mixed), (2 * ffn, spec.dim), (spec.dim, ffn))
-    layer = sum(packed_bytes(rows, columns, bits) for rows, columns in shapes) + 2 * spec.dim * dtype.itemsize
+    layer = sum(quantized_bytes(rows, columns, bits) for rows, columns in shapes) + 2 * spec.dim * dtype.itemsize
     output = 0 if spec.tied_embeddings else -(-spec.vocab_size // world_size)
     return spec.n_layers * layer + (spec.vocab_size + output + 1) * spec.dim * dtype.itemsize
 

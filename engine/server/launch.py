@@ -17,9 +17,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.errors import ConfigError, EngineError
-from engine.server.api_server import Host, say
+from engine.server.api_server import ApiServer, say
 from engine.server.args import BAD_CONFIG, InspectOptions, ServeOptions, UsageError, parse
-from engine.server.serving import Loaded
+from engine.server.serving import LoadedModel
 
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint, ModelSpec
@@ -52,21 +52,21 @@ def _serve(options: ServeOptions) -> int:
     import asyncio
 
     try:
-        return asyncio.run(Host(options, lambda: load(options)).run())
+        return asyncio.run(ApiServer(options, lambda: load(options)).run())
     except ConfigError as error:
         return _give_up(str(error))
 
 
 def _follow(options: ServeOptions) -> int:
     try:
-        from engine.core.engine_core import follow
+        from engine.core.engine_core import run_worker
 
         config, checkpoint = prepare(options)
     except ConfigError as error:
         time.sleep(RANK_0_SPEAKS)
         return _give_up(f"[rank {_rank()}] {error}")
     try:
-        follow(config, checkpoint)
+        run_worker(config, checkpoint)
     except ConfigError as error:
         return _give_up(f"[rank {_rank()}] {error}")
     except EngineError as error:
@@ -85,9 +85,9 @@ def prepare(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
         checkpoint.spec,
         device=options.device,
         dtype=options.dtype,
-        max_batch=options.max_batch,
+        max_num_seqs=options.max_batch,
         max_context=options.max_seq_len,
-        chunk=options.chunk,
+        max_prefill_tokens=options.chunk,
         quantize=options.quantize,
         kv_dtype=options.kv_dtype,
         max_waiting=options.max_waiting,
@@ -95,7 +95,7 @@ def prepare(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
         share_gpu=options.share_gpu,
     )
     if options.kv_memory is not None:
-        config = replace(config, kv_pages=_kv_pages(options.kv_memory, checkpoint.spec, config))
+        config = replace(config, num_kv_pages=_kv_pages(options.kv_memory, checkpoint.spec, config))
     return config, checkpoint
 
 
@@ -108,28 +108,28 @@ def _kv_pages(wish: str, spec: "ModelSpec", config: "EngineConfig") -> int:
         raise ConfigError("--kv-memory", expected="a size such as 8GiB or 512MiB, or a number of tokens", found=wish)
     number, unit = float(given[1]), given[2]
     if unit is None:
-        return -(-int(number) // config.page)
+        return -(-int(number) // config.page_size)
     return int(number * (1 << (30 if unit == "GiB" else 20)) / kv_bytes_per_page(spec, config))
 
 
-def load(options: ServeOptions) -> Loaded:
+def load(options: ServeOptions) -> LoadedModel:
     """The engine with its model in memory, after it has really computed a token."""
     from engine.chat_format import chat_format
-    from engine.core.engine_core import Engine, GenerationFailed, SamplingParams
+    from engine.core.engine_core import EngineCore, RequestFailed, SamplingParams
 
     config, checkpoint = prepare(options)
     tokenizer = checkpoint.tokenizer()
     chat = chat_format(checkpoint.spec, tokenizer)
     ranks = f"{config.world_size} ranks" if config.world_size > 1 else "1 rank"
     say(f"loading {options.model} on {config.device.type}, {ranks}, {str(config.dtype).removeprefix('torch.')}")
-    engine = Engine.start(config, checkpoint)
+    engine = EngineCore.start(config, checkpoint)
     probe = engine.submit([tokenizer.bos_id or 0], SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True))
     try:
         probe.result(PROBE_TIMEOUT)
-    except GenerationFailed as error:
+    except RequestFailed as error:
         engine.close()
         raise ConfigError(options.model, expected="weights that compute a token", found=str(error)) from error
-    return Loaded(engine, tokenizer, chat, config.max_context)
+    return LoadedModel(engine, tokenizer, chat, config.max_context)
 
 
 def _inspect(options: InspectOptions) -> int:

@@ -38,7 +38,7 @@ def event(body: object) -> bytes:
     return b"data: " + encode(body) + b"\n\n"
 
 
-class Shape:
+class ResponseFormat:
     """One reply's envelope; `ChatShape` and `TextShape` say what is inside a choice."""
 
     whole_object = ""
@@ -86,7 +86,7 @@ class Shape:
         raise NotImplementedError
 
 
-class ChatShape(Shape):
+class ChatResponseFormat(ResponseFormat):
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
     prefix = "chatcmpl-"
@@ -105,7 +105,7 @@ class ChatShape(Shape):
         return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
 
 
-class TextShape(Shape):
+class CompletionResponseFormat(ResponseFormat):
     whole_object = "text_completion"
     chunk_object = "text_completion"
     prefix = "cmpl-"

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Literal
 from engine.core.request_stream import EngineDead
 from engine.errors import Busy, EngineError, InvalidDialog, PromptTooLong
 from engine.scheduler.request import SamplingParams
-from engine.server.detokenizer import ReplyText
+from engine.server.detokenizer import IncrementalDetokenizer
 from engine.server.fields import RequestError
 from engine.server.metrics import Metrics
 from engine.server.protocol import ChatRequest, CompletionRequest, Message, Options, TokenizeRequest
-from engine.server.streaming import Reply
+from engine.server.streaming import ResponseStream
 from engine.tokenizers.base import StreamDecoder
 
 if TYPE_CHECKING:
     from engine.chat_format import ChatFormat
-    from engine.core.engine_core import Engine
+    from engine.core.engine_core import EngineCore
     from engine.tokenizers.base import Tokenizer
 
 State = Literal["loading", "ready", "stopping", "failed"]
@@ -31,28 +31,28 @@ INLINE_CHARS = 4096  # a longer text is encoded off the event loop, so that nobo
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedModel:
     """A model that answers."""
 
-    engine: "Engine"
+    engine: "EngineCore"
     tokenizer: "Tokenizer"
     chat: "ChatFormat"
     max_context: int
 
 
-class Service:
+class ServingService:
     def __init__(self, name: str, metrics: Metrics, *, max_reply_tokens: int | None = None) -> None:
         self.name = name
         self.state: State = "loading"
         self.detail = "The model is being loaded."
         self._metrics = metrics
         self._max_reply_tokens = max_reply_tokens
-        self._loaded: Loaded | None = None
+        self._loaded: LoadedModel | None = None
         self._created = int(time.time())
-        self._replies: set[Reply] = set()
+        self._replies: set[ResponseStream] = set()
         self._idle = asyncio.Event()
 
-    def ready(self, loaded: Loaded) -> None:
+    def ready(self, loaded: LoadedModel) -> None:
         if self.state == "loading":
             self._loaded, self.state, self.detail = loaded, "ready", "The model answers."
 
@@ -90,12 +90,12 @@ class Service:
             card["max_model_len"] = self._loaded.max_context
         return card
 
-    async def chat(self, request: ChatRequest) -> Reply:
+    async def chat(self, request: ChatRequest) -> ResponseStream:
         loaded = self._model()
         prompt = await self._dialog_ids(loaded, request.messages)
         return self._submit(loaded, prompt, loaded.chat.stop_ids, request.options, "messages")
 
-    async def complete(self, request: CompletionRequest) -> Reply:
+    async def complete(self, request: CompletionRequest) -> ResponseStream:
         loaded = self._model()
         if isinstance(request.prompt, str):
             prompt = await self._text_ids(loaded, request.prompt, add_bos=True)
@@ -121,14 +121,14 @@ class Service:
         ids = _known_ids(loaded, tokens, "tokens")
         return {"prompt": await asyncio.to_thread(loaded.tokenizer.decode, ids)}
 
-    def _model(self) -> Loaded:
+    def _model(self) -> LoadedModel:
         if self.state == "ready" and self._loaded is not None:
             return self._loaded
         error = RequestError(self.detail, status=503, kind="server_error", code=f"engine_{self.state}")
         error.retry_after = 5 if self.state == "loading" else None
         raise error
 
-    async def _dialog_ids(self, loaded: Loaded, messages: tuple[Message, ...]) -> list[int]:
+    async def _dialog_ids(self, loaded: LoadedModel, messages: tuple[Message, ...]) -> list[int]:
         try:
             if sum(len(message["content"]) for message in messages) > INLINE_CHARS:
                 return await asyncio.to_thread(loaded.chat.encode, messages)
@@ -137,15 +137,15 @@ class Service:
             param = "messages" if error.index is None else f"messages[{error.index}]"
             raise RequestError(f"{error}.", param=param, code="invalid_dialog") from error
 
-    async def _text_ids(self, loaded: Loaded, text: str, *, add_bos: bool) -> list[int]:
+    async def _text_ids(self, loaded: LoadedModel, text: str, *, add_bos: bool) -> list[int]:
         long = len(text) > INLINE_CHARS
         ids = await asyncio.to_thread(loaded.tokenizer.encode, text) if long else loaded.tokenizer.encode(text)
         bos = loaded.tokenizer.bos_id
         return [bos, *ids] if add_bos and bos is not None else ids
 
     def _submit(
-        self, loaded: Loaded, prompt: list[int], stop_ids: frozenset[int], options: Options, param: str
-    ) -> Reply:
+        self, loaded: LoadedModel, prompt: list[int], stop_ids: frozenset[int], options: Options, param: str
+    ) -> ResponseStream:
         room = loaded.max_context - len(prompt)
         if room < 1:
             raise _too_long(loaded.max_context, len(prompt), param)
@@ -154,7 +154,7 @@ class Service:
             temperature=options.temperature,
             top_p=options.top_p,
             max_tokens=min(wish for wish in wishes if wish is not None),
-            stop_ids=stop_ids,
+            stop_token_ids=stop_ids,
             seed=options.seed,
             ignore_eos=options.ignore_eos,
         )
@@ -171,18 +171,18 @@ class Service:
             raise RequestError(str(error), status=503, kind="server_error", code="engine_unavailable") from error
         except EngineError as error:
             raise RequestError(f"{error}.", param=param, code="invalid_value") from error
-        text = ReplyText(StreamDecoder(loaded.tokenizer), options.stop)
-        reply = Reply(generation, text, self._metrics, self._forget)
+        text = IncrementalDetokenizer(StreamDecoder(loaded.tokenizer), options.stop)
+        reply = ResponseStream(generation, text, self._metrics, self._forget)
         self._replies.add(reply)
         return reply
 
-    def _forget(self, reply: Reply) -> None:
+    def _forget(self, reply: ResponseStream) -> None:
         self._replies.discard(reply)
         if not self._replies:
             self._idle.set()
 
 
-def _known_ids(loaded: Loaded, ids: tuple[int, ...], param: str) -> tuple[int, ...]:
+def _known_ids(loaded: LoadedModel, ids: tuple[int, ...], param: str) -> tuple[int, ...]:
     size = loaded.tokenizer.vocab_size
     if any(token >= size for token in ids):
         message = f"'{param}' holds an id that the vocabulary of {size} tokens lacks."

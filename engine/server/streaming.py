@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from engine.core.request_stream import Generation, Update
+from engine.core.request_stream import RequestOutput, RequestStream
 from engine.errors import EngineError
-from engine.server.detokenizer import ReplyText
+from engine.server.detokenizer import IncrementalDetokenizer
 from engine.server.fields import RequestError
 from engine.server.responses import FinishReason, Usage
 
@@ -24,7 +24,7 @@ class Observer(Protocol):
     def ended(self, outcome: Outcome, usage: Usage, seconds: float) -> None: ...
 
 
-class Reply:
+class ResponseStream:
     """`async for piece in reply` yields text; then `finish_reason` and `usage` are final.
 
     `finish_reason` None at the end means that the client went away. A reply that the engine cannot finish raises
@@ -32,7 +32,11 @@ class Reply:
     """
 
     def __init__(
-        self, generation: Generation, text: ReplyText, observer: Observer, forget: Callable[["Reply"], None]
+        self,
+        generation: RequestStream,
+        text: IncrementalDetokenizer,
+        observer: Observer,
+        forget: Callable[["ResponseStream"], None],
     ) -> None:
         self._generation = generation
         self._text = text
@@ -61,13 +65,13 @@ class Reply:
         if not self._ended:
             self._generation.cancel()
             # The engine may be past answering: the end is ours to tell.
-            self._generation.deliver(Update((), self._generation.usage, "error", message))
+            self._generation.deliver(RequestOutput((), self._generation.usage, "error", message))
 
     async def gather(self, seconds: float) -> None:
         """Lets text gather for so long, or until there is no more to come."""
-        await self._generation.gather(seconds)
+        await self._generation.wait_for_more(seconds)
 
-    def __aiter__(self) -> "Reply":
+    def __aiter__(self) -> "ResponseStream":
         return self
 
     async def __anext__(self) -> str:

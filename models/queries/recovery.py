@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.process_owner import is_dead
+from models.process_owner import owner_is_dead
 from models.queries.scope import across_tenants
 from models.tables import Turn
 from models.types import CutOffReply
@@ -21,7 +21,7 @@ TOKEN_LIFE = timedelta(minutes=15)
 async def dead_turns(session: AsyncSession, *, now: datetime) -> tuple[int, ...]:
     """Pending turns that nobody is working on: their process is gone, or they are older than any reply takes."""
     rows = await session.execute(select(Turn.id, Turn.owner, Turn.created_at).where(Turn.status == "pending"))
-    return tuple(row.id for row in rows if is_dead(row.owner) or now - row.created_at > LONGEST_TURN)
+    return tuple(row.id for row in rows if owner_is_dead(row.owner) or now - row.created_at > LONGEST_TURN)
 
 
 @across_tenants("a crash cuts off the turns of every tenant")
@@ -50,7 +50,7 @@ async def cut_off_replies(session: AsyncSession, *, now: datetime) -> tuple[CutO
     return tuple(
         CutOffReply(row.id, row.application_id, row.reply_token, row.created_at)
         for row in sorted(rows, key=lambda row: row.id)
-        if row.status == "interrupted" or is_dead(row.owner)
+        if row.status == "interrupted" or owner_is_dead(row.owner)
     )
 
 

@@ -16,7 +16,7 @@ from models.queries.common import attempt, codec, ensure_guild, ensure_user, ins
 from models.queries.personas import effective_persona
 from models.queries.policy import add_anonymous_usage, add_usage, enforce, policy
 from models.tables import Dialog, ProcessedInteraction, Turn
-from models.types import BegunTurn, DialogKey, Pair, TurnResult
+from models.types import DialogKey, Pair, PendingTurnRow, TurnResult
 
 
 async def begin_turn(
@@ -30,7 +30,7 @@ async def begin_turn(
     application_id: int | None = None,
     role_turns: int | None = None,
     now: datetime,
-) -> BegunTurn:
+) -> PendingTurnRow:
     """T1: opens the dialog if none is open, stores the pending turn, returns the snapshot to build the prompt from.
 
     `limit` is the operator's number of pairs, which the guild's and the member's settings may change. Refuses an
@@ -43,7 +43,7 @@ async def begin_turn(
     enforce(found, role_turns=role_turns, now=now)
     persona = await effective_persona(session, key=key)
     if found.settings.opted_out:
-        return BegunTurn(turn_id=0, dialog_id=0, persona=persona, history=(), settings=found.settings)
+        return PendingTurnRow(turn_id=0, dialog_id=0, persona=persona, history=(), settings=found.settings)
     dialog_id = await _open_dialog(session, key, now)
     pairs = await pairs_before(session, dialog_id, None, found.settings.max_chat_logs or 0)
     turn_id = await session.scalar(
@@ -63,7 +63,7 @@ async def begin_turn(
     )
     if turn_id is None:  # only an interaction id can be in the way
         turn_id = await _own_earlier_attempt(session, dialog_id, interaction_id, now)
-    return BegunTurn(turn_id, dialog_id, persona, pairs, found.settings)
+    return PendingTurnRow(turn_id, dialog_id, persona, pairs, found.settings)
 
 
 async def finish_turn(

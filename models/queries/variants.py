@@ -12,7 +12,7 @@ from models.queries.personas import effective_persona
 from models.queries.policy import add_usage, enforce, policy
 from models.queries.turns import pairs_before, take_up
 from models.tables import Dialog, ReplyVariant, Turn
-from models.types import BegunRegeneration, DialogKey, TurnResult, Variant
+from models.types import DialogKey, RegenerationRow, TurnResult, Variant
 
 
 async def begin_regeneration(
@@ -26,7 +26,7 @@ async def begin_regeneration(
     application_id: int | None = None,
     role_turns: int | None = None,
     now: datetime,
-) -> BegunRegeneration | None:
+) -> RegenerationRow | None:
     """T1 of another reply to a finished turn of the open dialog (the last one by default). None if there is none.
 
     The turn stays done with the reply it has, so a crash costs nothing but the new reply.
@@ -49,7 +49,7 @@ async def begin_regeneration(
     history = await pairs_before(session, turn.dialog_id, turn.id, found.settings.max_chat_logs or 0)
     persona = await effective_persona(session, key=key)
     text = codec(session).open(turn.user_text)
-    return BegunRegeneration(turn.id, turn.dialog_id, text, persona, history, found.settings)
+    return RegenerationRow(turn.id, turn.dialog_id, text, persona, history, found.settings)
 
 
 async def finish_regeneration(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 VOCAB = 512
 
 

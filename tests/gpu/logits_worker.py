@@ -12,11 +12,11 @@ import torch
 
 from engine.checkpoint import open_checkpoint
 from engine.config import resolve
-from engine.core.worker import load_packed
+from engine.core.worker import load_weights
 from engine.distributed.communicator import connect
 from engine.runner.base import AnyRunner, make_runner
 from engine.runner.torch_runner import TorchRunner
-from engine.scheduler.step_plan import Chunk, Plan, RowSetup
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
 LENGTHS = (1, 9, 70, 300)
 FED = 5  # what every row decodes next, as the ids that two runs sample may differ
@@ -24,27 +24,29 @@ FED = 5  # what every row decodes next, as the ids that two runs sample may diff
 
 def main(model: str, device: str, dtype: str, out: str) -> None:
     checkpoint = open_checkpoint(model)
-    config = resolve(checkpoint.spec, device=device, dtype=dtype, max_batch=4, max_context=512, chunk=512)
-    pages = 4 * config.pages_per_row
-    config = replace(config, graphs=False, overlap=False, kv_pages=pages)
+    config = resolve(
+        checkpoint.spec, device=device, dtype=dtype, max_num_seqs=4, max_context=512, max_prefill_tokens=512
+    )
+    pages = 4 * config.max_pages_per_seq
+    config = replace(config, cuda_graphs=False, overlap=False, num_kv_pages=pages)
     plain = device == "cpu" or dtype == "float32"
     if device == "cuda":
         torch.cuda.set_device(config.device)
     ranks = connect(config)
-    loaded = load_packed(config, checkpoint)
+    loaded = load_weights(config, checkpoint)
     runner: AnyRunner = TorchRunner(config, loaded, pages) if plain else make_runner(config, loaded)
     seen = spy(plain)
     for row, length in enumerate(LENGTHS):
         ids = tuple(3 + (7919 * (row + 1) * (at + 1)) % (checkpoint.spec.vocab_size - 3) for at in range(length))
-        count = -(-(length + 1) // config.page)
-        grants = tuple((row, index, row * config.pages_per_row + index) for index in range(count))
-        setups = (RowSetup(row, 0.0, 1.0, 1),)
-        runner.collect(runner.launch(Plan(row, setups, grants, (Chunk(row, 0, ids, True),))))
+        count = -(-(length + 1) // config.page_size)
+        grants = tuple((row, index, row * config.max_pages_per_seq + index) for index in range(count))
+        setups = (NewSequence(row, 0.0, 1.0, 1),)
+        runner.wait(runner.execute_async(StepPlan(row, setups, grants, (PrefillChunk(row, 0, ids, True),))))
     last = runner._last if plain else runner._rows.last_tokens
     last[: len(LENGTHS)] = FED
     if device == "cuda":
         torch.cuda.synchronize()  # the runner has a stream of its own
-    runner.collect(runner.launch(Plan(len(LENGTHS), decode=tuple(range(len(LENGTHS))))))
+    runner.wait(runner.execute_async(StepPlan(len(LENGTHS), decode_rows=tuple(range(len(LENGTHS))))))
     if config.rank == 0:
         np.savez(out, *[logits.numpy() for logits in seen])
     runner.close()

@@ -25,7 +25,7 @@ LAYERS = 8  # of 70B's 80
 DEVICE = ("--device", machine.DEVICE)
 NIGHT = {
     "silence": 12.5,
-    "config": {"heartbeat": 1.0, "group_timeout": 4.0, "step_timeout": 6.0, "max_batch": 4, "kv_pages": 256},
+    "config": {"heartbeat": 1.0, "group_timeout": 4.0, "step_timeout": 6.0, "max_num_seqs": 4, "num_kv_pages": 256},
 }
 ROOM = ("--max-seq-len", "2048", "--max-batch", "8", "--kv-memory", "32768")
 

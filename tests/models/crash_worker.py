@@ -12,7 +12,7 @@ import random
 import sys
 from datetime import UTC, datetime
 
-from bot.failpoint import crash_point
+from bot.failpoint import failpoint
 from models import queries
 from models.database import Database
 from models.types import DialogKey, TurnResult
@@ -38,15 +38,15 @@ async def chat(database: Database, acks: int, rng: random.Random, key: DialogKey
                 application_id=1,
                 now=datetime.now(UTC),
             )
-        crash_point("after_begin_turn")
+        failpoint("after_begin_turn")
         await asyncio.sleep(rng.random() * 0.01)
-        crash_point("before_finish")
+        failpoint("before_finish")
         done = TurnResult(reply, 10, 5, "stop", 1, 2)
         async with database.write() as session:
             remembered = await queries.finish_turn(
                 session, key=key, turn_id=begun.turn_id, result=done, now=datetime.now(UTC)
             )
-        crash_point("after_finish")
+        failpoint("after_finish")
         if remembered:
             os.write(acks, f"{interaction}\n".encode())
         if rng.random() < 0.05:

@@ -25,7 +25,7 @@ from models.database import Database
 from models.errors import DuplicateInteraction
 from models.queries import inspection
 from models.queries.scope import MARKER
-from models.types import BegunTurn, DialogKey, StoredLevel, TurnResult
+from models.types import DialogKey, PendingTurnRow, StoredLevel, TurnResult
 from tests.postgres import Postgres
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -107,7 +107,7 @@ class Tenants(RuleBasedStateMachine):
         self.database = Database(url)
         self.now = START
         self.pairs: dict[DialogKey, list[tuple[str, str]]] = {}
-        self.running: list[tuple[DialogKey, BegunTurn, str]] = []
+        self.running: list[tuple[DialogKey, PendingTurnRow, str]] = []
         self.personas: dict[tuple[int, StoredLevel, int], str] = {}
         self.interactions: set[int] = set()
         self.opted_out: set[int] = set()

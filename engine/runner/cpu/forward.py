@@ -14,7 +14,7 @@ from engine.config import EngineConfig
 from engine.distributed.tensor_parallel import ColumnLinear, RowLinear
 from engine.layers.paged_attention import PagedKV, Segment
 from engine.model.transformer import Transformer
-from engine.runner.cpu.linear import Matrix, NativeProduct
+from engine.runner.cpu.linear import Matrix, NativeLinear
 
 _KEYS = 16  # positions that a register may hold: a page has whole registers
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
@@ -43,7 +43,7 @@ class _Batch(ctypes.Structure):
     )
 
 
-class NativeStep:
+class NativeForward:
     def __init__(self, library: ctypes.CDLL, model: Transformer, kv: PagedKV, threads: int) -> None:
         spec, block = model.spec, model.blocks[0]
         self._library, self._threads = library, _INT(threads)
@@ -67,11 +67,11 @@ class NativeStep:
     @staticmethod
     def fits(model: Transformer, config: EngineConfig) -> bool:
         """All products are ours, everything else is in 32 bits, and no other rank has a share."""
-        products = [layer.packed for block in model.blocks for layer in (block.wqkv, block.wo, block.w13, block.w2)]
-        return all(isinstance(product, NativeProduct) for product in (*products, model.output.packed)) and (
+        products = [layer.quantized for block in model.blocks for layer in (block.wqkv, block.wo, block.w13, block.w2)]
+        return all(isinstance(product, NativeLinear) for product in (*products, model.output.quantized)) and (
             config.world_size,
             config.dtype,
-            config.page % _KEYS,
+            config.page_size % _KEYS,
         ) == (1, torch.float32, 0)
 
     def logits(self, tokens: Tensor, segments: Sequence[Segment], last: Sequence[int]) -> Tensor:
@@ -93,6 +93,6 @@ class NativeStep:
 
 
 def _matrix(layer: ColumnLinear | RowLinear) -> Matrix:
-    if not isinstance(layer.packed, NativeProduct):
+    if not isinstance(layer.quantized, NativeLinear):
         raise TypeError("a layer has other products than ours")
-    return layer.packed.matrix
+    return layer.quantized.matrix

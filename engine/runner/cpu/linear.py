@@ -28,7 +28,7 @@ class Matrix(ctypes.Structure):
     )
 
 
-class NativeProduct(nn.Module):
+class NativeLinear(nn.Module):
     """y = x · Wᵀ in 32 bits. Each token's result is the same to the bit whatever tokens are beside it."""
 
     def __init__(self, library: ctypes.CDLL, weight: Tensor, bits: int) -> None:

@@ -8,14 +8,14 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.layers.paged_attention import Segment
 from engine.model.transformer import Transformer
-from engine.runner.cpu.forward import NativeStep
+from engine.runner.cpu.forward import NativeForward
 from engine.runner.torch_runner import TorchRunner
 
 
 class NativeRunner(TorchRunner):
-    def __init__(self, library: ctypes.CDLL, config: EngineConfig, model: Transformer, pages: int) -> None:
-        super().__init__(config, model, pages)
-        self._step: NativeStep | None = NativeStep(library, model, self._kv, config.threads)
+    def __init__(self, library: ctypes.CDLL, config: EngineConfig, model: Transformer, num_kv_pages: int) -> None:
+        super().__init__(config, model, num_kv_pages)
+        self._step: NativeForward | None = NativeForward(library, model, self._kv, config.num_threads)
 
     def _logits(
         self, tokens: Tensor, positions: Tensor, segments: Sequence[Segment], last: Sequence[int]

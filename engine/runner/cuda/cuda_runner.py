@@ -18,60 +18,71 @@ from engine.config import EngineConfig
 from engine.distributed import symmetric_memory
 from engine.kernels import pointwise
 from engine.model.transformer import Transformer
-from engine.runner.cuda.collectives import Meet
-from engine.runner.cuda.forward import Step
-from engine.runner.cuda.input_batch import Rows, Size
-from engine.runner.cuda.input_buffers import GRANTS, Control, sizes
-from engine.runner.memory import held_bytes, kv_storage
-from engine.scheduler.step_plan import Plan
+from engine.runner.cuda.collectives import ArenaFactory
+from engine.runner.cuda.forward import CudaForward
+from engine.runner.cuda.input_batch import BatchShape, BatchState
+from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, InputBuffers, batch_shapes
+from engine.runner.memory import allocated_bytes, kv_storage
+from engine.scheduler.step_plan import StepPlan
 
-RING = 4  # host buffers in use at once: more than steps in flight
+NUM_HOST_BUFFERS = 4  # host buffers in use at once: more than steps in flight
 
 
 @dataclass(frozen=True, slots=True)
-class CudaTicket:
+class CudaStepHandle:
     rows: tuple[int, ...]
     ids: Tensor
     ready: torch.cuda.Event | None
 
 
 class CudaRunner:
-    def __init__(self, config: EngineConfig, model: Transformer, meet: Meet | None = None) -> None:
+    def __init__(self, config: EngineConfig, model: Transformer, create_arena: ArenaFactory | None = None) -> None:
         """Allocates all but the KV pages; call `start` with their number before anything else.
 
         `meet`: how ranks come by memory that they share, if not as GPUs do.
         """
-        self.kv_pages = 0
+        self.num_kv_pages = 0
         self._config, self._model, self._device = config, model, config.device
         self._gpu = config.device.type == "cuda"
-        self._sizes = sizes(config)
-        meet = meet or partial(symmetric_memory.meet, device=config.device, rank=config.rank)
-        self._control = Control(config.max_batch, self._sizes, gpu=self._gpu)
-        self._step = Step(config, model, max(size.total for size in self._sizes), config.max_batch, meet)
-        self._rows = Rows.allocate(config.max_batch + 1, config.pages_per_row, config.device)
-        self._block = torch.zeros(self._control.size, dtype=torch.int32, device=config.device)
-        self._host = [torch.zeros(self._control.size, dtype=torch.int32, pin_memory=self._gpu) for _ in range(RING)]
-        self._ids = [torch.zeros(config.max_batch, dtype=torch.int32, pin_memory=self._gpu) for _ in range(RING)]
-        self._done: list[torch.cuda.Event | None] = [None] * RING
-        self._graphs: dict[Size, torch.cuda.CUDAGraph] = {}
+        self._shapes = batch_shapes(config)
+        create_arena = create_arena or partial(symmetric_memory.create_arena, device=config.device, rank=config.rank)
+        self._input_buffers = InputBuffers(config.max_num_seqs, self._shapes, gpu=self._gpu)
+        self._forward = CudaForward(
+            config, model, max(size.num_tokens for size in self._shapes), config.max_num_seqs, create_arena
+        )
+        self._batch_state = BatchState.allocate(config.max_num_seqs + 1, config.max_pages_per_seq, config.device)
+        self._device_buffer = torch.zeros(self._input_buffers.size, dtype=torch.int32, device=config.device)
+        self._host_buffers = [
+            torch.zeros(self._input_buffers.size, dtype=torch.int32, pin_memory=self._gpu)
+            for _ in range(NUM_HOST_BUFFERS)
+        ]
+        self._host_ids = [
+            torch.zeros(config.max_num_seqs, dtype=torch.int32, pin_memory=self._gpu) for _ in range(NUM_HOST_BUFFERS)
+        ]
+        self._copies_done: list[torch.cuda.Event | None] = [None] * NUM_HOST_BUFFERS
+        self._graphs: dict[BatchShape, torch.cuda.CUDAGraph] = {}
         self._stream = torch.cuda.Stream(config.device) if self._gpu else None  # type: ignore[no-untyped-call]  # torch's
-        self._turn = self._ids_turn = 0
-        self._sent: tuple[Size, tuple[int, ...]] | None = None  # what the device's control block holds, if that is all
+        self._ring_index = self._ids_ring_index = 0
+        self._last_inputs: tuple[BatchShape, tuple[int, ...]] | None = (
+            None  # what the device's control block holds, if that is all
+        )
 
-    def start(self, pages: int) -> None:
+    def start(self, num_kv_pages: int) -> None:
         """Take the KV pages, run and record every size of step."""
-        self.kv_pages = pages
+        self.num_kv_pages = num_kv_pages
         config, spec = self._config, self._model.spec
-        shape = (pages, config.page, self._model.kv_heads, spec.head_dim)
-        self._step.attention.take_pages(shape, kv_storage(config))
+        shape = (num_kv_pages, config.page_size, self._model.kv_heads, spec.head_dim)
+        self._forward.attention.allocate_pages(shape, kv_storage(config))
         if not self._gpu or self._stream is None:
             return
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             pool = None
-            for size in sorted(self._sizes, key=lambda size: -size.total):
-                self._block.copy_(self._control.fill(torch.zeros_like(self._host[0]), Plan(0), size))
+            for size in sorted(self._shapes, key=lambda size: -size.num_tokens):
+                self._device_buffer.copy_(
+                    self._input_buffers.fill(torch.zeros_like(self._host_buffers[0]), StepPlan(0), size)
+                )
                 self._run(size)
-                if not config.graphs or config.share_gpu:
+                if not config.cuda_graphs or config.share_gpu:
                     continue
                 self._stream.synchronize()
                 graph = torch.cuda.CUDAGraph()
@@ -82,93 +93,93 @@ class CudaRunner:
             self._stream.synchronize()
 
     @torch.inference_mode()
-    def launch(self, plan: Plan) -> CudaTicket:
+    def execute_async(self, plan: StepPlan) -> CudaStepHandle:
         if self._stream is None:
-            return self._launch(plan)
+            return self._execute(plan)
         with torch.cuda.stream(self._stream):
-            return self._launch(plan)
+            return self._execute(plan)
 
-    def _launch(self, plan: Plan) -> CudaTicket:
-        grants = plan.grants
-        while len(grants) > GRANTS:
-            self._send(Plan(plan.step, grants=grants[:GRANTS]), self._sizes[0])
-            self._apply()
-            grants = grants[GRANTS:]
-        plan = replace(plan, grants=grants)
-        size = self._size(plan)
-        steady = not (plan.setups or plan.grants or plan.chunks)
+    def _execute(self, plan: StepPlan) -> CudaStepHandle:
+        grants = plan.page_grants
+        while len(grants) > MAX_PAGE_GRANTS:
+            self._copy_inputs(StepPlan(plan.step, page_grants=grants[:MAX_PAGE_GRANTS]), self._shapes[0])
+            self._apply_updates()
+            grants = grants[MAX_PAGE_GRANTS:]
+        plan = replace(plan, page_grants=grants)
+        size = self._batch_shape(plan)
+        steady = not (plan.new_sequences or plan.page_grants or plan.chunks)
         if size is None:
             if not steady:
-                self._send(plan, self._sizes[0])
-                self._apply()
-            return CudaTicket((), self._ids[0], None)
-        if not steady or self._sent != (size, plan.decode):
-            self._send(plan, size)
-            self._sent = (size, plan.decode) if not plan.chunks else None
+                self._copy_inputs(plan, self._shapes[0])
+                self._apply_updates()
+            return CudaStepHandle((), self._host_ids[0], None)
+        if not steady or self._last_inputs != (size, plan.decode_rows):
+            self._copy_inputs(plan, size)
+            self._last_inputs = (size, plan.decode_rows) if not plan.chunks else None
         if size in self._graphs:
             self._graphs[size].replay()
         else:
             self._run(size)
-        return self._ticket(plan.sampled)
+        return self._handle(plan.sampled_rows)
 
-    def collect(self, ticket: CudaTicket) -> dict[int, int]:
+    def wait(self, ticket: CudaStepHandle) -> dict[int, int]:
         if ticket.ready is not None:
             ticket.ready.synchronize()
         return dict(zip(ticket.rows, ticket.ids[: len(ticket.rows)].tolist(), strict=True))
 
-    def memory(self) -> int:
-        return held_bytes(self._device)
+    def allocated_bytes(self) -> int:
+        return allocated_bytes(self._device)
 
     def close(self) -> None:
         if self._stream is not None:
             self._stream.synchronize()
         self._graphs.clear()
-        self._step.attention.drop_pages()
+        self._forward.attention.free_pages()
 
-    def _size(self, plan: Plan) -> Size | None:
+    def _batch_shape(self, plan: StepPlan) -> BatchShape | None:
         """The smallest recorded step that holds the plan."""
-        slots, tokens = len(plan.decode), sum(len(chunk.tokens) for chunk in plan.chunks)
+        slots, tokens = len(plan.decode_rows), sum(len(chunk.token_ids) for chunk in plan.chunks)
         if not slots and not tokens:
             return None
-        fitting = [size for size in self._sizes if size.slots >= slots and size.tokens >= tokens]
+        fitting = [size for size in self._shapes if size.num_slots >= slots and size.num_prefill_tokens >= tokens]
         if not fitting:
             raise ValueError(f"a step of {slots} rows and {tokens} prompt tokens is larger than any recorded")
-        return min(fitting, key=lambda size: (size.total, size.slots))
+        return min(fitting, key=lambda size: (size.num_tokens, size.num_slots))
 
-    def _run(self, size: Size) -> None:
-        self._apply()
-        self._step.run(size, self._control.inputs(self._block, size), self._rows)
+    def _run(self, size: BatchShape) -> None:
+        self._apply_updates()
+        self._forward.run(size, self._input_buffers.inputs(self._device_buffer, size), self._batch_state)
 
-    def _apply(self) -> None:
-        rows, at = self._rows, self._control.at
+    def _apply_updates(self) -> None:
+        rows, at = self._batch_state, self._input_buffers.offsets
         pointwise.apply(
-            self._block, rows.temperatures, rows.top_ps, rows.seeds, rows.tables, setups_at=at["setups"],
-            grants_at=at["grants"], setups=self._config.max_batch, grants=GRANTS, pdl=self._step.pdl,
+            self._device_buffer, rows.temperatures, rows.top_ps, rows.seeds, rows.page_tables, setups_at=at["setups"],
+            grants_at=at["grants"], setups=self._config.max_num_seqs, grants=MAX_PAGE_GRANTS, pdl=self._forward.pdl,
         )  # fmt: skip
 
-    def _send(self, plan: Plan, size: Size) -> None:
+    def _copy_inputs(self, plan: StepPlan, size: BatchShape) -> None:
         """The plan into the device's control block, through the next host buffer of the ring."""
-        self._sent = None
-        self._turn = (self._turn + 1) % RING
-        done = self._done[self._turn]
+        self._last_inputs = None
+        self._ring_index = (self._ring_index + 1) % NUM_HOST_BUFFERS
+        done = self._copies_done[self._ring_index]
         if done is not None:
             done.synchronize()
-        host = self._control.fill(self._host[self._turn], plan, size)
-        used = self._control.size if size.tokens else self._control.steady
-        self._block[:used].copy_(host[:used], non_blocking=True)
+        host = self._input_buffers.fill(self._host_buffers[self._ring_index], plan, size)
+        used = self._input_buffers.size if size.num_prefill_tokens else self._input_buffers.steady
+        self._device_buffer[:used].copy_(host[:used], non_blocking=True)
         if self._gpu:
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
             event.record()
-            self._done[self._turn] = event
+            self._copies_done[self._ring_index] = event
 
-    def _ticket(self, rows: tuple[int, ...]) -> CudaTicket:
+    def _handle(self, rows: tuple[int, ...]) -> CudaStepHandle:
         if not rows:
-            return CudaTicket((), self._ids[0], None)
-        self._ids_turn = (self._ids_turn + 1) % RING
-        host = self._ids[self._ids_turn] if self._gpu else torch.empty_like(self._ids[0])
-        host[: len(rows)].copy_(self._step.ids[: len(rows)], non_blocking=True)
+            return CudaStepHandle((), self._host_ids[0], None)
+        self._ids_ring_index = (self._ids_ring_index + 1) % NUM_HOST_BUFFERS
+        host = self._host_ids[self._ids_ring_index] if self._gpu else torch.empty_like(self._host_ids[0])
+        host[: len(rows)].copy_(self._forward.ids[: len(rows)], non_blocking=True)
         if not self._gpu:
-            return CudaTicket(rows, host, None)
+            return CudaStepHandle(rows, host, None)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
         event.record()
-        return CudaTicket(rows, host, event)
+        return CudaStepHandle(rows, host, event)

@@ -9,19 +9,19 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class BatchShape:
     """A step's shape: slots that decode, and prompt tokens."""
 
-    slots: int
-    tokens: int
+    num_slots: int
+    num_prefill_tokens: int
 
     @property
-    def total(self) -> int:
-        return self.slots + self.tokens
+    def num_tokens(self) -> int:
+        return self.num_slots + self.num_prefill_tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class StepInputs:
     """What the host writes before a step, views of one buffer. -1 names no row."""
 
     slot_rows: Tensor
@@ -35,7 +35,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class BatchState:
     """The persistent batch, on the device; one row more than there are requests, for nobody."""
 
     last_tokens: Tensor
@@ -43,14 +43,14 @@ class Rows:
     temperatures: Tensor
     top_ps: Tensor
     seeds: Tensor
-    tables: Tensor
+    page_tables: Tensor
 
     @staticmethod
-    def allocate(rows: int, pages: int, device: torch.device) -> Rows:
+    def allocate(rows: int, pages: int, device: torch.device) -> BatchState:
         def ints(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int32, device=device)
 
-        return Rows(
+        return BatchState(
             ints(rows), ints(rows), torch.zeros(rows, device=device), torch.ones(rows, device=device), ints(rows, 2),
             ints(rows, -(-pages // 4) * 4),
         )  # fmt: skip

@@ -9,39 +9,39 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import EngineConfig
-from engine.kernels.dequantize import unfold
+from engine.kernels.dequantize import dequantize
 from engine.kernels.gemm_configs import (
     FUSED_TOKENS,
-    fitted,
-    gemv_cut,
-    narrow_cut,
-    narrow_gemv_cut,
-    small_cut,
+    fit_shared_memory,
+    gemm_config,
+    gemv_config,
+    quantized_gemm_config,
+    quantized_gemv_config,
     token_block,
 )
-from engine.kernels.gemv import Joined, Push, gemv
+from engine.kernels.gemv import DeferredValue, Push, gemv
 from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Squares, matmul
 from engine.kernels.pdl import supported
-from engine.kernels.quantized_gemv import narrow_gemv
-from engine.model.quantization import Packed
+from engine.kernels.quantized_gemv import quantized_gemv
+from engine.model.quantization import QuantizedWeight
 
 H100_SHARED = 232448  # bytes of shared memory that one program may have
 SMALLEST_SHARED = 99 << 10
 
 
-class Products:
+class Linear:
     """`largest`: weights of the largest matrix that may be packed (0: none is)."""
 
     def __init__(self, config: EngineConfig, eps: float, largest: int) -> None:
-        self._eps, self._alone, self._pdl = eps, config.world_size == 1, supported(config.device)
+        self._eps, self._single_rank, self._pdl = eps, config.world_size == 1, supported(config.device)
         self._shared = H100_SHARED
         if config.device.type == "cuda":
             properties = torch.cuda.get_device_properties(config.device)
             self._shared = getattr(properties, "shared_memory_per_block_optin", SMALLEST_SHARED)
         self._scratch = Scratch.allocate(config.device, 1 << 23)
-        self._whole = torch.zeros(largest, dtype=config.dtype, device=config.device)
+        self._dequantize_buffer = torch.zeros(largest, dtype=config.dtype, device=config.device)
 
-    def one(
+    def gemv(
         self,
         x: Tensor,
         layer: nn.Module,
@@ -49,27 +49,27 @@ class Products:
         *,
         gain: Tensor | None = None,
         kind: int = PLAIN,
-        joined: Joined | None = None,
+        deferred: DeferredValue | None = None,
         rows: int | None = None,
         push: Push | None = None,
     ) -> None:
         """One token. `rows`: only the first so many of the matrix; like `joined` and `push`, not of a packed one."""
         weight = weight_of(layer)
-        if isinstance(weight, Packed):
-            height, block, warps = narrow_gemv_cut(kind)
-            narrow_gemv(
+        if isinstance(weight, QuantizedWeight):
+            height, block, warps = quantized_gemv_config(kind)
+            quantized_gemv(
                 x[:1], weight, out[:1], gain=gain, eps=self._eps, silu=kind == SILU, residual=kind == RESIDUAL,
                 pdl=self._pdl, rows=height, block=block, warps=warps,
             )  # fmt: skip
             return
         weight = weight[:rows]
-        block, warps = gemv_cut(weight.shape[1], kind)
+        block, warps = gemv_config(weight.shape[1], kind)
         gemv(
             x[:1], weight, out[:1], gain=gain, eps=self._eps, silu=kind == SILU, residual=kind == RESIDUAL,
-            pdl=self._pdl, block=block, warps=warps, two=True, joined=joined, push=push,
+            pdl=self._pdl, block=block, warps=warps, two_rows=True, deferred=deferred, push=push,
         )  # fmt: skip
 
-    def few(
+    def small_gemm(
         self,
         x: Tensor,
         layer: nn.Module,
@@ -87,43 +87,45 @@ class Products:
         weight = weight_of(layer)
         kind = RESIDUAL if into is not None else kind
         rows, k = weight.shape
-        if isinstance(weight, Packed):
-            tiling = narrow_cut(rows, k, kind, bm, weight.bits, self._shared)
+        if isinstance(weight, QuantizedWeight):
+            tiling = quantized_gemm_config(rows, k, kind, bm, weight.bits, self._shared)
         else:
             item = weight.element_size()
-            tiling = fitted(small_cut(rows, k, kind, bm, item, bulk=self._pdl), kind, bm, item, self._shared)
+            tiling = fit_shared_memory(
+                gemm_config(rows, k, kind, bm, item, bulk=self._pdl), kind, bm, item, self._shared
+            )
         return matmul(
             x, weight, out, tiling, self._scratch, bm=bm, kind=kind, norm=norm, eps=self._eps, gain=gain,
             scaled=scaled, squares_out=None if into is None else into.sums, pdl=self._pdl,
         )  # fmt: skip
 
-    def any(self, x: Tensor, layer: nn.Module, out: Tensor) -> None:
+    def gemm(self, x: Tensor, layer: nn.Module, out: Tensor) -> None:
         """However many there are: out = product."""
         tokens = x.shape[0]
         if tokens == 1:
-            self.one(x, layer, out)
-        elif tokens <= FUSED_TOKENS // 2 and not self._alone:
-            self.few(_padded(x), layer, _padded(out), token_block(tokens))
+            self.gemv(x, layer, out)
+        elif tokens <= FUSED_TOKENS // 2 and not self._single_rank:
+            self.small_gemm(_padded(x), layer, _padded(out), token_block(tokens))
         else:
-            torch.mm(x, self._unfolded(layer).T, out=out)
+            torch.mm(x, self._dequantized(layer).T, out=out)
 
-    def add(self, x: Tensor, layer: nn.Module, h: Tensor) -> None:
+    def gemm_add(self, x: Tensor, layer: nn.Module, h: Tensor) -> None:
         """Many: h += product."""
-        h.addmm_(x, self._unfolded(layer).T)
+        h.addmm_(x, self._dequantized(layer).T)
 
-    def _unfolded(self, layer: nn.Module) -> Tensor:
+    def _dequantized(self, layer: nn.Module) -> Tensor:
         """The matrix as the library can multiply by it."""
         weight = weight_of(layer)
-        if not isinstance(weight, Packed):
+        if not isinstance(weight, QuantizedWeight):
             return weight
-        whole = self._whole[: weight.shape.numel()].view(weight.shape)
-        unfold(weight, whole, pdl=self._pdl)
+        whole = self._dequantize_buffer[: weight.shape.numel()].view(weight.shape)
+        dequantize(weight, whole, pdl=self._pdl)
         return whole
 
 
-def weight_of(layer: nn.Module) -> Tensor | Packed:
-    packed = getattr(layer, "packed", None)
-    if isinstance(packed, Packed):
+def weight_of(layer: nn.Module) -> Tensor | QuantizedWeight:
+    packed = getattr(layer, "quantized", None)
+    if isinstance(packed, QuantizedWeight):
         return packed
     weight = layer.weight
     if not isinstance(weight, Tensor):

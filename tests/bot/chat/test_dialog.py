@@ -8,7 +8,15 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.chat.prompt import Message, build_dialog, clean_piece, clean_text, fit, token_bound, window
+from bot.chat.prompt import (
+    Message,
+    build_messages,
+    clean_piece,
+    clean_text,
+    max_token_count,
+    select_pairs,
+    trim_to_tokens,
+)
 from models.types import Pair
 
 texts = st.text(max_size=60)
@@ -33,7 +41,7 @@ def test_clean_text_is_what_both_databases_hold(text: str):
 
 @given(texts, pair_lists, texts)
 def test_roles_alternate_and_every_pair_is_whole(persona: str, pairs: list[Pair], text: str):
-    messages = build_dialog(persona, pairs, text)
+    messages = build_messages(persona, pairs, text)
     assert [message["role"] for message in messages] == (
         ["system"] * bool(persona) + ["user", "assistant"] * len(pairs) + ["user"]
     )
@@ -47,7 +55,7 @@ def test_a_window_never_holds_more_than_the_limit_and_begins_alike_for_a_step(li
     begins: list[int] = []
     for done in range(total + 1):
         history = [Pair(7 * number, "u", "r") for number in range(max(0, done - limit), done)]
-        kept = window(history, limit, step, first_kept)
+        kept = select_pairs(history, limit, step, first_kept)
         assert len(kept) <= limit
         assert list(kept) == history[len(history) - len(kept) :]
         assert len(kept) >= min(done, limit - min(step, limit) + 1 if limit else 0)
@@ -61,8 +69,8 @@ def test_a_window_never_holds_more_than_the_limit_and_begins_alike_for_a_step(li
 
 def test_a_window_without_a_memory_is_the_whole_fetch():
     history = [Pair(number, "u", "r") for number in range(10)]
-    assert list(window(history, 10, 5, None)) == history
-    assert list(window(history, 4, 1, 2)) == history[-4:]
+    assert list(select_pairs(history, 10, 5, None)) == history
+    assert list(select_pairs(history, 4, 1, 2)) == history[-4:]
 
 
 @given(texts, pair_lists, texts, st.integers(0, 1500))
@@ -74,10 +82,10 @@ async def test_fitting_drops_the_fewest_oldest_pairs(persona: str, pairs: list[P
         counts += 1
         return tokens_of(messages)
 
-    whole = tokens_of(build_dialog(persona, pairs, text))
-    messages, tokens = await fit(persona, pairs, text, room=room, tokens=whole, count=count)
+    whole = tokens_of(build_messages(persona, pairs, text))
+    messages, tokens = await trim_to_tokens(persona, pairs, text, room=room, tokens=whole, count=count)
 
-    candidates = [build_dialog(persona, pairs[dropped:], text) for dropped in range(len(pairs) + 1)]
+    candidates = [build_messages(persona, pairs[dropped:], text) for dropped in range(len(pairs) + 1)]
     fitting = [candidate for candidate in candidates if tokens_of(candidate) <= room]
     assert messages == (fitting[0] if fitting else candidates[-1])
     assert tokens == tokens_of(messages)
@@ -86,7 +94,7 @@ async def test_fitting_drops_the_fewest_oldest_pairs(persona: str, pairs: list[P
 
 async def test_fitting_long_dialogs_takes_few_counts():
     pairs = [Pair(number, "what is " * (number % 7 + 1), "it is so " * (number % 11 + 1)) for number in range(500)]
-    whole = tokens_of(build_dialog("persona " * 50, pairs, "hello"))
+    whole = tokens_of(build_messages("persona " * 50, pairs, "hello"))
     for room in range(300, whole, 997):
         counts = 0
 
@@ -95,11 +103,11 @@ async def test_fitting_long_dialogs_takes_few_counts():
             counts += 1
             return tokens_of(messages)
 
-        await fit("persona " * 50, pairs, "hello", room=room, tokens=whole, count=count)
+        await trim_to_tokens("persona " * 50, pairs, "hello", room=room, tokens=whole, count=count)
         assert counts <= 6
 
 
 @given(texts, pair_lists, texts)
 def test_the_bound_is_above_one_token_a_byte(persona: str, pairs: list[Pair], text: str):
-    messages = build_dialog(persona, pairs, text)
-    assert token_bound(messages) > sum(len(message["content"].encode()) for message in messages)
+    messages = build_messages(persona, pairs, text)
+    assert max_token_count(messages) > sum(len(message["content"].encode()) for message in messages)

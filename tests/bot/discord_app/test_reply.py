@@ -11,13 +11,13 @@ import pytest
 from bot.discord_app.streamed_reply import (
     MAX_MESSAGES,
     NOTHING,
-    Pace,
-    ReplyGone,
+    EditRate,
+    MessageDeleted,
+    ReplyDeleted,
+    SinkUnreachable,
     StreamedReply,
-    SurfaceGone,
-    SurfaceLost,
-    finished,
-    growing,
+    final_messages,
+    partial_messages,
 )
 
 
@@ -49,16 +49,16 @@ class Wall:
         if file is not None:
             self.files.append(file)
 
-    async def drop(self, index: int) -> None:
+    async def delete(self, index: int) -> None:
         del self.messages[index]
 
-    async def elsewhere(self, messages: Sequence[str], file: str | None) -> None:
+    async def send_fallback(self, messages: Sequence[str], file: str | None) -> None:
         self.posted.extend(messages)
 
 
 async def test_an_edit_that_takes_long_queues_nothing() -> None:
     wall = Wall(seconds=0.5)
-    reply = StreamedReply(wall, Pace())
+    reply = StreamedReply(wall, EditRate())
     for number in range(30):
         await reply.push(f"{number} ")
         await asyncio.sleep(0.05)
@@ -70,7 +70,7 @@ async def test_an_edit_that_takes_long_queues_nothing() -> None:
 
 async def test_the_end_never_overtakes_an_edit_that_is_under_way() -> None:
     wall = Wall(seconds=0.3)
-    reply = StreamedReply(wall, Pace())
+    reply = StreamedReply(wall, EditRate())
     await reply.push("growing")
     await asyncio.sleep(0.5)  # the first edit is on its way
     await reply.finish("grown")
@@ -79,8 +79,8 @@ async def test_the_end_never_overtakes_an_edit_that_is_under_way() -> None:
 
 
 async def test_the_end_waits_for_its_own_message_alone() -> None:
-    wall, pace = Wall(), Pace()
-    pace.running = 400  # a growing text would wait 10 s
+    wall, pace = Wall(), EditRate()
+    pace.num_running = 400  # a growing text would wait 10 s
     reply = StreamedReply(wall, pace)
     await reply.push("growing")
     await asyncio.sleep(0.5)
@@ -92,7 +92,7 @@ async def test_the_end_waits_for_its_own_message_alone() -> None:
 
 async def test_a_final_text_is_tried_again_and_a_live_one_is_let_go() -> None:
     wall = Wall(trouble=lambda call: OSError("reset") if call in (1, 2) else None)
-    reply = StreamedReply(wall, Pace())
+    reply = StreamedReply(wall, EditRate())
     await reply.push("growing")
     await asyncio.sleep(0.6)
     await reply.finish("grown")
@@ -100,21 +100,21 @@ async def test_a_final_text_is_tried_again_and_a_live_one_is_let_go() -> None:
 
 
 async def test_a_deleted_message_ends_the_reply_at_the_next_word() -> None:
-    wall = Wall(trouble=lambda call: SurfaceGone())
-    reply = StreamedReply(wall, Pace())
+    wall = Wall(trouble=lambda call: MessageDeleted())
+    reply = StreamedReply(wall, EditRate())
     await reply.push("growing")
     await asyncio.sleep(0.6)
-    with pytest.raises(ReplyGone):
+    with pytest.raises(ReplyDeleted):
         await reply.push("more")
-    with pytest.raises(ReplyGone):
+    with pytest.raises(ReplyDeleted):
         await reply.finish("grown")
     assert wall.posted == []
 
 
 @pytest.mark.parametrize("live", [True, False])
 async def test_a_surface_out_of_reach_gets_the_reply_elsewhere(live: bool) -> None:
-    wall = Wall(trouble=lambda call: SurfaceLost())
-    reply = StreamedReply(wall, Pace())
+    wall = Wall(trouble=lambda call: SinkUnreachable())
+    reply = StreamedReply(wall, EditRate())
     if live:
         await reply.push("growing")
         await asyncio.sleep(0.6)
@@ -125,30 +125,30 @@ async def test_a_surface_out_of_reach_gets_the_reply_elsewhere(live: bool) -> No
 
 
 async def test_many_replies_share_a_budget_of_edits() -> None:
-    pace = Pace()
-    assert pace.spacing == 1.0
-    pace.running = 400
-    assert pace.spacing == 10.0
+    pace = EditRate()
+    assert pace.interval == 1.0
+    pace.num_running = 400
+    assert pace.interval == 10.0
 
 
 async def test_a_cancelled_reply_leaves_no_task() -> None:
-    pace, wall = Pace(), Wall()
+    pace, wall = EditRate(), Wall()
     reply = StreamedReply(wall, pace)
     await reply.push("growing")
-    assert pace.running == 1
+    assert pace.num_running == 1
     await reply.cancel()
     await reply.cancel()
-    assert pace.running == 0
+    assert pace.num_running == 0
     assert [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "reply-edits"] == []
 
 
 def test_what_a_finished_reply_takes() -> None:
-    assert finished("") == finished(" \n ") == ((NOTHING,), None)
-    assert finished("Hello") == (("Hello",), None)
+    assert final_messages("") == final_messages(" \n ") == ((NOTHING,), None)
+    assert final_messages("Hello") == (("Hello",), None)
     long = "x" * 2000 * MAX_MESSAGES
-    assert len(finished(long)[0]) == MAX_MESSAGES
-    assert finished(long)[1] is None
-    messages, file = finished(long + "y")
+    assert len(final_messages(long)[0]) == MAX_MESSAGES
+    assert final_messages(long)[1] is None
+    messages, file = final_messages(long + "y")
     assert len(messages) == MAX_MESSAGES
     assert file == long + "y"
-    assert len(growing(long + "y")) == MAX_MESSAGES - 1
+    assert len(partial_messages(long + "y")) == MAX_MESSAGES - 1

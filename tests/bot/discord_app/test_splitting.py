@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bot.discord_app.message_split import LIMIT, split, units
+from bot.discord_app.message_split import LIMIT, split_message, utf16_length
 
 # Pieces that make trouble next to each other: fences of both kinds and several lengths, closers with trailing text,
 # long info strings, indentation, emoji of several code points, very long words.
@@ -44,25 +44,25 @@ def open_fence(text: str) -> str:
 @example("```\n" + "a" * 1993 + "```" + "b" * 100)
 @example("``` " + "i" * 5000 + "\ncode\n```")
 def test_every_chunk_fits_and_closes_what_it_opens(text: str) -> None:
-    chunks = split(text)
+    chunks = split_message(text)
     assert "".join(chunk.body for chunk in chunks) == text
     for chunk in chunks:
-        assert 0 < units(chunk.text) <= LIMIT
+        assert 0 < utf16_length(chunk.text) <= LIMIT
         assert open_fence(chunk.text) == ""
 
 
 @given(st.text(alphabet="`~ \n a", max_size=6000))
 @settings(max_examples=200, deadline=None)
 def test_walls_of_fence_characters_still_fit(text: str) -> None:
-    chunks = split(text)
+    chunks = split_message(text)
     assert "".join(chunk.body for chunk in chunks) == text
-    assert all(0 < units(chunk.text) <= LIMIT for chunk in chunks)
+    assert all(0 < utf16_length(chunk.text) <= LIMIT for chunk in chunks)
 
 
 @given(st.integers(1, 60), st.sampled_from(["python", "c++", "", "objective-c"]))
 def test_code_is_reopened_in_its_language(lines: int, language: str) -> None:
     code = "print('hello, world')\n" * (lines + 100)
-    chunks = split(f"Look:\n\n```{language}\n{code}```\nDone.")
+    chunks = split_message(f"Look:\n\n```{language}\n{code}```\nDone.")
     assert len(chunks) > 1
     assert all(chunk.opening == f"```{language}\n" for chunk in chunks[1:] if chunk.opening)
     assert not any(f"```{language}\n```" in chunk.text for chunk in chunks)  # no empty block on either side of a cut
@@ -72,20 +72,20 @@ def test_code_is_reopened_in_its_language(lines: int, language: str) -> None:
 
 def test_prefers_paragraphs_then_lines_then_spaces() -> None:
     paragraph = "word " * 200 + "\n\n"
-    assert split(paragraph * 3)[0].body == paragraph
+    assert split_message(paragraph * 3)[0].body == paragraph
     line = "word " * 150 + "\n"
-    assert split(line * 4)[0].body == line * 2
-    assert split("word " * 1000)[0].body.endswith(" ")
-    assert [len(chunk.body) for chunk in split("x" * 4001)] == [2000, 2000, 1]
+    assert split_message(line * 4)[0].body == line * 2
+    assert split_message("word " * 1000)[0].body.endswith(" ")
+    assert [len(chunk.body) for chunk in split_message("x" * 4001)] == [2000, 2000, 1]
 
 
 def test_a_family_of_emoji_stays_together() -> None:
     family = "👩‍👩‍👧‍👦"
     text = "a" * (LIMIT - 4) + family
-    assert split(text)[1].body == family
+    assert split_message(text)[1].body == family
 
 
 def test_nothing_and_too_small_a_limit() -> None:
-    assert split("") == ()
+    assert split_message("") == ()
     with pytest.raises(ValueError, match="leaves no room"):
-        split("x", limit=50)
+        split_message("x", limit=50)

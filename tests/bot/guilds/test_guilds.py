@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from bot.errors import AboveLimit, BotError, Busy, QuotaUsedUp
 from bot.guilds import settings_cache
-from bot.guilds.settings_cache import MAX_LISTED, GuildConfig
+from bot.guilds.settings_cache import MAX_LISTED, GuildSettingsCache
 from bot.settings import Settings
 from models import queries
 from models.database import Database
@@ -23,8 +23,8 @@ from tests.fakes.engine import FakeEngine
 GUILD, BOSS = ANN.guild_id, 7
 
 
-def config(database: Database, **settings: object) -> GuildConfig:
-    return GuildConfig(database, Settings(_env_file=None, **settings))
+def config(database: Database, **settings: object) -> GuildSettingsCache:
+    return GuildSettingsCache(database, Settings(_env_file=None, **settings))
 
 
 async def store(database: Database, settings: GuildSettings) -> None:

@@ -18,7 +18,9 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
 
 
 def test_kernels_and_plain_torch(checkpoint: Checkpoint) -> None:
-    config = resolve(checkpoint.spec, device="cpu", quantize="none", max_context=32, max_batch=1, chunk=32)
+    config = resolve(
+        checkpoint.spec, device="cpu", quantize="none", max_context=32, max_num_seqs=1, max_prefill_tokens=32
+    )
     config = replace(config, quantize="int4", kv_dtype="int8")
     texts = [list(range(20, 39))]
     model = loss.packed_model(config, checkpoint)
@@ -30,7 +32,7 @@ def test_kernels_and_plain_torch(checkpoint: Checkpoint) -> None:
 
 
 def test_lines(checkpoint: Checkpoint) -> None:
-    config = resolve(checkpoint.spec, device="cpu", quantize="none", max_context=64, max_batch=1)
+    config = resolve(checkpoint.spec, device="cpu", quantize="none", max_context=64, max_num_seqs=1)
     texts = loss.read_texts(checkpoint, 40)
     found = list(
         loss.lines(config, checkpoint, texts, ["int8", "int4", "int4-shuffled", "kv-int8", "kv-fp8"], plain=True)

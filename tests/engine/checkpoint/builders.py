@@ -283,7 +283,9 @@ def read_all(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> dict
 
 def logits(checkpoint: Checkpoint, ids: Sequence[int]) -> Tensor:
     """Every position's logits from our model in float32, with attention in one piece."""
-    config = EngineConfig(torch.device("cpu"), torch.float32, max_batch=1, max_context=len(ids), chunk=len(ids))
+    config = EngineConfig(
+        torch.device("cpu"), torch.float32, max_num_seqs=1, max_context=len(ids), max_prefill_tokens=len(ids)
+    )
     model = load_model(config, checkpoint)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.core.engine_core import Engine, EngineDead, Generation, GenerationFailed, SamplingParams
+from engine.core.engine_core import EngineCore, EngineDead, RequestFailed, RequestStream, SamplingParams
 from engine.errors import Busy, ConfigError, EngineError, PromptTooLong
 from engine.layers.sampler import sample
 from engine.model.loader import load_model
 from engine.runner.memory import fit_pages
-from engine.runner.torch_runner import TorchRunner, TorchTicket
-from engine.scheduler.step_plan import Plan
+from engine.runner.torch_runner import TorchRunner, TorchStepHandle
+from engine.scheduler.step_plan import StepPlan
 from tests.engine.distributed.rank_worker import all_logits
 from tests.engine.tiny import VOCAB, write_checkpoint
 
@@ -35,13 +35,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def configure(checkpoint: Checkpoint, **changes: object) -> EngineConfig:
-    config = resolve(checkpoint.spec, device="cpu", max_context=CONTEXT, max_batch=4, chunk=16, seed=1)
+    config = resolve(checkpoint.spec, device="cpu", max_context=CONTEXT, max_num_seqs=4, max_prefill_tokens=16, seed=1)
     return dataclasses.replace(config, **changes)
 
 
 @pytest.fixture(scope="module")
-def engine(checkpoint: Checkpoint) -> Iterator[Engine]:
-    engine = Engine.start(configure(checkpoint), checkpoint)
+def engine(checkpoint: Checkpoint) -> Iterator[EngineCore]:
+    engine = EngineCore.start(configure(checkpoint), checkpoint)
     yield engine
     engine.close()
     assert engine.failure is None
@@ -67,18 +67,18 @@ def prompt(seed: int, length: int = 20) -> list[int]:
     return [Random(seed).randrange(3, VOCAB) for _ in range(length)]
 
 
-def settle(engine: Engine) -> None:
+def settle(engine: EngineCore) -> None:
     end = time.monotonic() + 10
     while engine.stats().running or engine.stats().waiting:
         assert time.monotonic() < end
         time.sleep(0.01)
 
 
-async def read(generation: Generation) -> list[int]:
+async def read(generation: RequestStream) -> list[int]:
     return [token async for ids in generation for token in ids]
 
 
-async def test_many_at_once_get_what_each_gets_alone(engine: Engine, alone: Alone) -> None:
+async def test_many_at_once_get_what_each_gets_alone(engine: EngineCore, alone: Alone) -> None:
     prompts = [prompt(n, 5 + 7 * n % 60) for n in range(12)]
     together = await asyncio.gather(*(read(engine.submit(p, GREEDY, client=str(n))) for n, p in enumerate(prompts)))
     for one, ids in zip(prompts, together, strict=True):
@@ -86,15 +86,15 @@ async def test_many_at_once_get_what_each_gets_alone(engine: Engine, alone: Alon
 
 
 async def test_ids_arrive_as_they_are_made_and_the_end_says_why(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: EngineCore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collect = TorchRunner.collect
+    collect = TorchRunner.wait
 
-    def slow(runner: TorchRunner, ticket: TorchTicket) -> dict[int, int]:
+    def slow(runner: TorchRunner, ticket: TorchStepHandle) -> dict[int, int]:
         time.sleep(0.02)  # as long as a real step takes
         return collect(runner, ticket)
 
-    monkeypatch.setattr(TorchRunner, "collect", slow)
+    monkeypatch.setattr(TorchRunner, "wait", slow)
     generation = engine.submit(prompt(1), GREEDY)
     batches = [ids async for ids in generation]
     assert len(batches) > 1
@@ -103,7 +103,7 @@ async def test_ids_arrive_as_they_are_made_and_the_end_says_why(
     assert (generation.usage.prompt_tokens, generation.usage.completion_tokens) == (20, 10)
 
 
-async def test_the_second_time_the_prefix_is_cached(engine: Engine) -> None:
+async def test_the_second_time_the_prefix_is_cached(engine: EngineCore) -> None:
     text = prompt(2, 50)
     await read(engine.submit(text, GREEDY, tenant="first"))
     again, other = engine.submit(text, GREEDY, tenant="first"), engine.submit(text, GREEDY, tenant="second")
@@ -111,9 +111,9 @@ async def test_the_second_time_the_prefix_is_cached(engine: Engine) -> None:
     assert (again.usage.cached_tokens, other.usage.cached_tokens) == (48, 0)
 
 
-def test_fault_28_sampling_depends_on_the_seed_and_on_nothing_else(engine: Engine, checkpoint: Checkpoint) -> None:
+def test_fault_28_sampling_depends_on_the_seed_and_on_nothing_else(engine: EngineCore, checkpoint: Checkpoint) -> None:
     params = SamplingParams(temperature=1.0, top_p=0.95, max_tokens=30, seed=7)
-    fresh = Engine.start(configure(checkpoint, seed=99), checkpoint)
+    fresh = EngineCore.start(configure(checkpoint, seed=99), checkpoint)
     expected = fresh.submit(prompt(3), params).result(30)
     fresh.close()
     crowd = [engine.submit(prompt(50 + n), dataclasses.replace(params, seed=n)) for n in range(6)]
@@ -124,26 +124,26 @@ def test_fault_28_sampling_depends_on_the_seed_and_on_nothing_else(engine: Engin
         generation.result(30)
 
 
-async def test_cancel_ends_a_reply_at_once(engine: Engine) -> None:
+async def test_cancel_ends_a_reply_at_once(engine: EngineCore) -> None:
     generation = engine.submit(prompt(4, 4), SamplingParams(temperature=0.0, max_tokens=None))
     async for _ in generation:
         generation.cancel()
     assert generation.finish_reason == "cancelled"
     generation.cancel()
-    assert len(generation.tokens) < CONTEXT - 4
+    assert len(generation.token_ids) < CONTEXT - 4
     settle(engine)
 
 
-def test_a_reply_stops_at_a_stop_token_unless_told_not_to(engine: Engine) -> None:
+def test_a_reply_stops_at_a_stop_token_unless_told_not_to(engine: EngineCore) -> None:
     whole = engine.submit(prompt(5), GREEDY).result(30)
-    params = dataclasses.replace(GREEDY, stop_ids=frozenset({whole[4]}))
+    params = dataclasses.replace(GREEDY, stop_token_ids=frozenset({whole[4]}))
     stopped = engine.submit(prompt(5), params)
     assert stopped.result(30) == whole[: whole.index(whole[4])]
     assert stopped.finish_reason == "stop"
     assert engine.submit(prompt(5), dataclasses.replace(params, ignore_eos=True)).result(30) == whole
 
 
-def test_prompts_that_cannot_work_are_refused_with_numbers(engine: Engine) -> None:
+def test_prompts_that_cannot_work_are_refused_with_numbers(engine: EngineCore) -> None:
     with pytest.raises(PromptTooLong) as caught:
         engine.submit([3] * CONTEXT, GREEDY)
     assert (caught.value.limit, caught.value.got) == (CONTEXT - 1, CONTEXT)
@@ -160,7 +160,7 @@ def test_prompts_that_cannot_work_are_refused_with_numbers(engine: Engine) -> No
             engine.submit(bad, params)
 
 
-async def test_a_slow_reader_delays_nobody(engine: Engine) -> None:
+async def test_a_slow_reader_delays_nobody(engine: EngineCore) -> None:
     slow = engine.submit(prompt(6), SamplingParams(temperature=0.0, max_tokens=40))
     for n in range(5):
         assert len(await read(engine.submit(prompt(60 + n), GREEDY))) == 10
@@ -169,7 +169,7 @@ async def test_a_slow_reader_delays_nobody(engine: Engine) -> None:
 
 
 def test_the_queue_is_bounded_but_open_to_those_who_have_nothing_in_it(checkpoint: Checkpoint) -> None:
-    engine = Engine.start(configure(checkpoint, max_waiting=6), checkpoint)
+    engine = EngineCore.start(configure(checkpoint, max_waiting=6), checkpoint)
     blocked = threading.Event()
     with block_steps(blocked):
         params = SamplingParams(temperature=0.0, max_tokens=4)
@@ -188,12 +188,12 @@ def test_the_queue_is_bounded_but_open_to_those_who_have_nothing_in_it(checkpoin
 
 
 def test_a_failed_step_fails_every_reply_and_the_engine(checkpoint: Checkpoint) -> None:
-    engine = Engine.start(configure(checkpoint), checkpoint)
+    engine = EngineCore.start(configure(checkpoint), checkpoint)
     running = [engine.submit(prompt(n), SamplingParams(max_tokens=60)) for n in range(6)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TorchRunner, "launch", _no_memory)
+        patch.setattr(TorchRunner, "execute_async", _no_memory)
         for generation in running:
-            with pytest.raises(GenerationFailed, match="The engine failed"):
+            with pytest.raises(RequestFailed, match="The engine failed"):
                 generation.result(30)
             assert generation.finish_reason == "error"
     assert engine.failure == "OutOfMemoryError: no memory left"
@@ -203,7 +203,7 @@ def test_a_failed_step_fails_every_reply_and_the_engine(checkpoint: Checkpoint) 
 
 
 async def test_closing_ends_what_runs(checkpoint: Checkpoint) -> None:
-    engine = Engine.start(configure(checkpoint), checkpoint)
+    engine = EngineCore.start(configure(checkpoint), checkpoint)
     running = [engine.submit(prompt(n, 4), SamplingParams(temperature=0.0, max_tokens=90)) for n in range(6)]
     await asyncio.to_thread(engine.close)
     for generation in running:
@@ -214,10 +214,10 @@ async def test_closing_ends_what_runs(checkpoint: Checkpoint) -> None:
 
 
 def test_numbers_that_are_none_fail_the_reply_that_has_them(checkpoint: Checkpoint) -> None:
-    engine = Engine.start(configure(checkpoint), checkpoint)
+    engine = EngineCore.start(configure(checkpoint), checkpoint)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("engine.runner.torch_runner.greedy", lambda logits: torch.full((len(logits),), -1))
-        with pytest.raises(GenerationFailed, match="not a number"):
+        with pytest.raises(RequestFailed, match="not a number"):
             engine.submit(prompt(1), GREEDY).result(30)
     assert len(engine.submit(prompt(1), GREEDY).result(30)) == 10
     engine.close()
@@ -225,13 +225,13 @@ def test_numbers_that_are_none_fail_the_reply_that_has_them(checkpoint: Checkpoi
 
 def test_too_little_memory_says_what_fits(checkpoint: Checkpoint) -> None:
     with pytest.raises(ConfigError, match=r"--kv-memory: expected room for at least 96 tokens.*; found room for 64"):
-        Engine.start(configure(checkpoint, kv_pages=4), checkpoint)
+        EngineCore.start(configure(checkpoint, num_kv_pages=4), checkpoint)
     with pytest.raises(ConfigError, match="--max-seq-len: expected at most 64, as many tokens as the free memory"):
         fit_pages(configure(checkpoint), page_bytes=100, available=499)
 
 
 def test_the_figures_add_up(checkpoint: Checkpoint) -> None:
-    engine = Engine.start(configure(checkpoint), checkpoint)
+    engine = EngineCore.start(configure(checkpoint), checkpoint)
     for n in range(3):
         engine.submit([*prompt(1, 40), n], GREEDY).result(30)
     settle(engine)
@@ -261,9 +261,9 @@ events = st.lists(
 
 
 @pytest.fixture(scope="module")
-def small(checkpoint: Checkpoint) -> Iterator[Engine]:
+def small(checkpoint: Checkpoint) -> Iterator[EngineCore]:
     """Little memory, so that requests are preempted and pages given up."""
-    engine = Engine.start(configure(checkpoint, kv_pages=10), checkpoint)
+    engine = EngineCore.start(configure(checkpoint, num_kv_pages=10), checkpoint)
     yield engine
     engine.close()
 
@@ -271,7 +271,7 @@ def small(checkpoint: Checkpoint) -> Iterator[Engine]:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events)
 def test_any_interleaving_gives_the_replies_of_the_requests_alone(
-    small: Engine, alone: Alone, events: list[tuple[int, int, int, int, str]]
+    small: EngineCore, alone: Alone, events: list[tuple[int, int, int, int, str]]
 ) -> None:
     started = []
     for n, (persona, trim, length, wanted, fate) in enumerate(events):
@@ -292,7 +292,7 @@ def test_any_interleaving_gives_the_replies_of_the_requests_alone(
     settle(small)
 
 
-def test_little_memory_meant_preemption(small: Engine) -> None:
+def test_little_memory_meant_preemption(small: EngineCore) -> None:
     running = [small.submit(prompt(n, 30), SamplingParams(temperature=0.0, max_tokens=60)) for n in range(6)]
     for generation in running:
         generation.result(60)
@@ -306,17 +306,17 @@ class block_steps:
         self._release, self._patch = release, pytest.MonkeyPatch()
 
     def __enter__(self) -> None:
-        collect = TorchRunner.collect
+        collect = TorchRunner.wait
 
-        def slow(runner: TorchRunner, ticket: TorchTicket) -> dict[int, int]:
+        def slow(runner: TorchRunner, ticket: TorchStepHandle) -> dict[int, int]:
             self._release.wait(30)
             return collect(runner, ticket)
 
-        self._patch.setattr(TorchRunner, "collect", slow)
+        self._patch.setattr(TorchRunner, "wait", slow)
 
     def __exit__(self, *_: object) -> None:
         self._patch.undo()
 
 
-def _no_memory(runner: TorchRunner, plan: Plan) -> TorchTicket:
+def _no_memory(runner: TorchRunner, plan: StepPlan) -> TorchStepHandle:
     raise torch.OutOfMemoryError("no memory left")

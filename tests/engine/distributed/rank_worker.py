@@ -13,46 +13,48 @@ import torch
 
 from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.core.engine_core import Engine, follow
-from engine.core.step_loop import Loop, obey
-from engine.core.worker import boot
+from engine.core.engine_core import EngineCore, run_worker
+from engine.core.step_loop import StepLoop, worker_loop
+from engine.core.worker import start_worker
 from engine.distributed.communicator import connect
 from engine.errors import ConfigError, EngineError
-from engine.layers.paged_attention import DenseAttend
+from engine.layers.paged_attention import DenseAttention
 from engine.model.transformer import Transformer
-from engine.runner.torch_runner import TorchRunner, TorchTicket
-from engine.scheduler.request import Request, SamplingParams, State
+from engine.runner.torch_runner import TorchRunner, TorchStepHandle
+from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
-from engine.scheduler.step_plan import Plan
+from engine.scheduler.step_plan import StepPlan
 
 
 @torch.inference_mode()
 def all_logits(model: Transformer, ids: list[int]) -> torch.Tensor:
     """The logits of every position, [len(ids), vocab]."""
-    return model.logits(model(torch.tensor(ids), torch.arange(len(ids)), DenseAttend(len(ids), torch.device("cpu"))))
+    return model.logits(model(torch.tensor(ids), torch.arange(len(ids)), DenseAttention(len(ids), torch.device("cpu"))))
 
 
 def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: list[int], out: str) -> None:
     """All logits of the prompts, then their greedy replies through scheduler, plans and runners."""
     ranks = connect(config)
-    booted = boot(config, open_checkpoint(model), ranks)
+    booted = start_worker(config, open_checkpoint(model), ranks)
     logits = [all_logits(booted.model, prompt).numpy() for prompt in prompts]
     if config.rank:
         np.savez(f"{out}.{config.rank}.npz", *logits)
-        return obey(booted.runner, ranks)
-    scheduler = Scheduler(rows=4, pages=booted.runner.kv_pages, chunk=32, max_context=config.max_context)
-    loop = Loop(config, scheduler, booted.runner, ranks)
+        return worker_loop(booted.runner, ranks)
+    scheduler = Scheduler(
+        max_num_seqs=4, num_pages=booted.runner.num_kv_pages, max_prefill_tokens=32, max_context=config.max_context
+    )
+    loop = StepLoop(config, scheduler, booted.runner, ranks)
     requests = [
         Request(n, list(prompt), SamplingParams(temperature=0.0, max_tokens=length))
         for n, (prompt, length) in enumerate(zip(prompts, lengths, strict=True))
     ]
     for request in requests:
-        scheduler.add(request)
-    while any(request.state is not State.FINISHED for request in requests):
-        loop.turn()
+        scheduler.add_request(request)
+    while any(request.status is not RequestStatus.FINISHED for request in requests):
+        loop.step()
     loop.close()
     np.savez(f"{out}.0.npz", *logits)
-    return Path(f"{out}.json").write_text(json.dumps([request.output for request in requests])) and None
+    return Path(f"{out}.json").write_text(json.dumps([request.output_token_ids for request in requests])) and None
 
 
 def serve(
@@ -66,15 +68,15 @@ def serve(
     if config.rank == stuck_rank:
         get_stuck_after(20)
     if config.rank:
-        return follow(config, checkpoint)
-    engine = Engine.start(config, checkpoint)
+        return run_worker(config, checkpoint)
+    engine = EngineCore.start(config, checkpoint)
     say("ready")
     time.sleep(silence)
     for _ in range(rounds):
         try:
             generation = engine.submit([1, 2, 3], SamplingParams(temperature=0.0, max_tokens=length, ignore_eos=True))
             while generation.finish_reason is None:
-                say(f"tokens {len(generation.tokens)}")
+                say(f"tokens {len(generation.token_ids)}")
                 time.sleep(0.05)
             say(f"reply {generation.result()}")
         except EngineError as error:
@@ -86,27 +88,27 @@ def serve(
 
 def break_after(steps: int) -> None:
     """The memory of this rank's device is exhausted in a later step."""
-    launch, count = TorchRunner.launch, itertools.count()
+    launch, count = TorchRunner.execute_async, itertools.count()
 
-    def failing(self: TorchRunner, plan: Plan) -> TorchTicket:
+    def failing(self: TorchRunner, plan: StepPlan) -> TorchStepHandle:
         if next(count) >= steps:
             raise torch.OutOfMemoryError("no memory left")
         return launch(self, plan)
 
-    TorchRunner.launch = failing  # type: ignore[method-assign]
+    TorchRunner.execute_async = failing  # type: ignore[method-assign]
 
 
 def get_stuck_after(steps: int) -> None:
     """A later step of this rank never ends, like one whose peer left a collective on the GPU."""
-    collect, count = TorchRunner.collect, itertools.count()
+    collect, count = TorchRunner.wait, itertools.count()
 
-    def waiting(self: TorchRunner, ticket: TorchTicket) -> dict[int, int]:
+    def waiting(self: TorchRunner, ticket: TorchStepHandle) -> dict[int, int]:
         if next(count) >= steps:
             say("stuck")
             time.sleep(600)
         return collect(self, ticket)
 
-    TorchRunner.collect = waiting  # type: ignore[method-assign]
+    TorchRunner.wait = waiting  # type: ignore[method-assign]
 
 
 def say(line: str) -> None:

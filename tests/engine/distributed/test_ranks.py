@@ -11,7 +11,7 @@ from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.distributed import communicator
 from engine.errors import ConfigError
-from engine.scheduler.step_plan import NOP, STOP, Order
+from engine.scheduler.step_plan import NOP, STOP, RankCommand
 from tests.engine.distributed.world import World
 from tests.engine.tiny import write_checkpoint
 
@@ -106,7 +106,7 @@ def test_a_mistake_that_one_rank_alone_can_see_stops_all(tmp_path: Path) -> None
 
 
 def test_fault_26_a_failing_step_of_one_rank_ends_all(model: str) -> None:
-    with World(2, "serve", model=model, length=LONG, config={"max_batch": 1}, break_rank=1) as world:
+    with World(2, "serve", model=model, length=LONG, config={"max_num_seqs": 1}, break_rank=1) as world:
         world.wait_for("failed", 30)
         assert world.codes(15) == [1, 1]
     assert any("OutOfMemoryError" in line for line in world.said[1])
@@ -120,12 +120,12 @@ def test_no_object_is_pickled_on_any_wire() -> None:
 
 
 def test_one_rank_has_no_process_group(tmp_path: Path) -> None:
-    config = EngineConfig(torch.device("cpu"), torch.float32, max_batch=1, max_context=16, chunk=16)
+    config = EngineConfig(torch.device("cpu"), torch.float32, max_num_seqs=1, max_context=16, max_prefill_tokens=16)
     solo = communicator.connect(config)
-    solo.send(Order(NOP))
-    assert (solo.least(3), solo.gather(5)) == (3, (5,))
+    solo.broadcast_command(RankCommand(NOP))
+    assert (solo.all_reduce_min(3), solo.all_gather(5)) == (3, (5,))
     assert not torch.distributed.is_initialized()
-    solo.send(Order(STOP))
+    solo.broadcast_command(RankCommand(STOP))
     solo.close()
 
 

@@ -7,7 +7,7 @@ from engine.kernels import reference
 from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.decode_attention import decode_attention
 from engine.kernels.pdl import supported
-from engine.kernels.split_kv import HEAD, ITEM, MOST_PARTS, Cut, share_out, work_list
+from engine.kernels.split_kv import HEAD, ITEM, MAX_SPLITS, SplitConfig, split_kv, work_list
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PDL = supported(DEVICE)
@@ -33,7 +33,7 @@ class Cache:
         shape = (PAGES, PAGE, kv_heads, DIM)
         self.k, self.v = (torch.randn(shape, generator=generator).to(DEVICE, DTYPE) for _ in range(2))
         if storage is not None:
-            self.k, self.v = (reference.kept(cache, storage) for cache in (self.k, self.v))
+            self.k, self.v = (reference.stored_values(cache, storage) for cache in (self.k, self.v))
         order = torch.randperm(PAGES, generator=generator)[: ROWS * 8].view(ROWS, 8)
         self.tables = order.to(torch.int32).to(DEVICE)
         angle = torch.outer(torch.arange(CONTEXT), 100.0 ** -torch.linspace(0, 1, DIM // 2))
@@ -77,13 +77,13 @@ def test_decode(
     out = torch.full((4, heads * DIM), torch.nan, dtype=DTYPE, device=DEVICE)
     counters = torch.zeros(4 * kv_heads, dtype=torch.int32, device=DEVICE)
     slot_rows = torch.tensor(rows, dtype=torch.int32, device=DEVICE)
-    cut = Cut(target, tile=16, least=least, lanes=lanes)
-    work, parts = work_list(cut.most(4), DEVICE), 4 * heads * MOST_PARTS
-    share_out(slot_rows, positions, work, cut=cut, pdl=PDL)
+    cut = SplitConfig(target, tile_tokens=16, min_tiles=least, lanes=lanes)
+    work, parts = work_list(cut.max_work_items(4), DEVICE), 4 * heads * MAX_SPLITS
+    split_kv(slot_rows, positions, work, config=cut, pdl=PDL)
     decode_attention(
         new, k, v, work, slot_rows, positions, ours.tables, ours.cos, ours.sin, out,
         torch.empty(parts * DIM, device=DEVICE), torch.empty(parts * 2, device=DEVICE), counters, heads=heads,
-        cut=cut, scales=scales, pdl=PDL,
+        config=cut, scales=scales, pdl=PDL,
     )  # fmt: skip
     for slot, row in enumerate(rows):
         if row >= 0:
@@ -113,9 +113,9 @@ def test_contexts_are_shared_out(lengths: list[int | None], target: int, parts: 
     """Each slot's parts cover its context once, without gaps; no part is longer than a fair share."""
     rows = torch.tensor([-1 if length is None else 3 - slot for slot, length in enumerate(lengths)], dtype=torch.int32)
     positions = torch.tensor([length or 0 for length in reversed(lengths)], dtype=torch.int32)
-    cut = Cut(target, tile=16)
-    work = work_list(cut.most(4), DEVICE).fill_(-9)
-    share_out(rows.to(DEVICE), positions.to(DEVICE), work, cut=cut, pdl=PDL)
+    cut = SplitConfig(target, tile_tokens=16)
+    work = work_list(cut.max_work_items(4), DEVICE).fill_(-9)
+    split_kv(rows.to(DEVICE), positions.to(DEVICE), work, config=cut, pdl=PDL)
     count, items = int(work[0]), work[HEAD:].view(-1, ITEM).tolist()
     assert count == sum(parts)
     assert items[count:] == [[-9] * 4] * (len(items) - count)

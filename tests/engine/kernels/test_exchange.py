@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.distributed.symmetric_memory import Exchange, room
+from engine.distributed.symmetric_memory import SymmetricMemory, aligned_size
 from engine.kernels import all_reduce as kernels
 from engine.kernels import reference
 from engine.kernels.gemv import Push, gemv
@@ -14,12 +14,12 @@ PDL = supported(DEVICE)
 DIM, WORLD, TOKENS = 48, 3, 5
 
 
-def ranks() -> list[Exchange]:
+def ranks() -> list[SymmetricMemory]:
     arenas = [torch.zeros(1 << 16, dtype=torch.uint8, device=DEVICE) for _ in range(WORLD)]
-    return [Exchange(rank, arenas) for rank in range(WORLD)]
+    return [SymmetricMemory(rank, arenas) for rank in range(WORLD)]
 
 
-def told(exchanges: list[Exchange], rank: int, epoch: int) -> None:
+def told(exchanges: list[SymmetricMemory], rank: int, epoch: int) -> None:
     """As if all others had said to this rank that they have got there."""
     exchanges[0].flags[rank].fill_(epoch)
     exchanges[rank].flags[rank][rank] = 0
@@ -27,20 +27,20 @@ def told(exchanges: list[Exchange], rank: int, epoch: int) -> None:
 
 def test_parts_do_not_overlap_and_are_everybodys() -> None:
     one, two, _ = ranks()
-    first, second = one.take((3, 5), torch.float32), one.take((7,), torch.int32)
-    theirs = two.take((3, 5), torch.float32)
+    first, second = one.allocate((3, 5), torch.float32), one.allocate((7,), torch.int32)
+    theirs = two.allocate((3, 5), torch.float32)
     first[1].fill_(2.0)
     second[1].fill_(9)
     assert theirs[1].eq(2.0).all()
     assert first[1].eq(2.0).all()
-    assert room(1) == room(256) == 256
+    assert aligned_size(1) == aligned_size(256) == 256
 
 
 @pytest.mark.parametrize("epoch", [0, 2**31 - 3])
 @pytest.mark.parametrize("ending", ["sum", "norm", "squares"])
 def test_all_ranks_sum_to_the_same_bits(ending: str, epoch: int) -> None:
     exchanges = ranks()
-    parts = [exchange.take((TOKENS, DIM), DTYPE) for exchange in exchanges]
+    parts = [exchange.allocate((TOKENS, DIM), DTYPE) for exchange in exchanges]
     for rank in range(WORLD):
         parts[0][rank].copy_(random(TOKENS, DIM, seed=rank))
     before, gain = random(TOKENS, DIM, seed=9), random(DIM, seed=5)
@@ -52,7 +52,7 @@ def test_all_ranks_sum_to_the_same_bits(ending: str, epoch: int) -> None:
         told(exchanges, rank, now)
         h, out = before.clone(), torch.full_like(before, torch.nan)
         squares = torch.full((TOKENS,), torch.nan, device=DEVICE)
-        kernels.join(
+        kernels.all_reduce(
             exchange, parts[rank], h, gain, TOKENS, site, out=None if ending == "sum" else out,
             squares=squares if ending == "squares" else None, eps=EPS, pdl=PDL,
         )  # fmt: skip
@@ -71,18 +71,18 @@ def test_all_ranks_sum_to_the_same_bits(ending: str, epoch: int) -> None:
 
 def test_one_row_is_pushed_and_summed() -> None:
     exchanges = ranks()
-    boxes = [exchange.take((WORLD, DIM), torch.int64) for exchange in exchanges]
+    boxes = [exchange.allocate((WORLD, DIM), torch.int64) for exchange in exchanges]
     before, site = random(1, DIM, seed=9), 7
     own = [torch.full((1, DIM), torch.nan, device=DEVICE) for _ in range(WORLD)]
     inputs = [(random(1, 64, seed=rank), weights(DIM, 64)) for rank in range(WORLD)]
     for rank, (x, w) in enumerate(inputs):
         push = Push(boxes[rank], exchanges[rank].epoch, site, rank)
-        gemv(x, w, own[rank], push=push, pdl=PDL, block=64, two=rank == 1)
+        gemv(x, w, own[rank], push=push, pdl=PDL, block=64, two_rows=rank == 1)
     expected = before.float() + sum(reference.linear(x, w) for x, w in inputs)
     found = []
     for rank, exchange in enumerate(exchanges):
         h = before.clone()
-        kernels.join_one(exchange, own[rank], boxes[rank], h, site, pdl=PDL)
+        kernels.all_reduce_row(exchange, own[rank], boxes[rank], h, site, pdl=PDL)
         torch.testing.assert_close(h.float(), expected, **CLOSE)
         found.append(h)
     assert all(torch.equal(h, found[0]) for h in found)
@@ -91,8 +91,8 @@ def test_one_row_is_pushed_and_summed() -> None:
 def test_columns_are_collected_and_ids_spread() -> None:
     exchanges = ranks()
     total, width, rows = 10, 4, 3  # the last rank has two columns
-    logits = [exchange.take((rows * width,), torch.float32) for exchange in exchanges]
-    ids = [exchange.take((rows,), torch.int32) for exchange in exchanges]
+    logits = [exchange.allocate((rows * width,), torch.float32) for exchange in exchanges]
+    ids = [exchange.allocate((rows,), torch.int32) for exchange in exchanges]
     whole = random(rows, total, dtype=torch.float32)
     for rank in range(WORLD):
         part = whole[:, rank * width : (rank + 1) * width]
@@ -100,9 +100,9 @@ def test_columns_are_collected_and_ids_spread() -> None:
     ids[0][0].copy_(torch.tensor([7, 0, 31999]))
     out = torch.full((rows, total), torch.nan, device=DEVICE)
     for rank in (1, 2, 0):  # rank 0 waits for the others
-        kernels.collect(exchanges[rank], logits[rank], out, rows, width, 1, pdl=PDL)
+        kernels.gather_logits(exchanges[rank], logits[rank], out, rows, width, 1, pdl=PDL)
     torch.testing.assert_close(out, whole)
     for rank, exchange in enumerate(exchanges):
         found = torch.full((rows,), -1, dtype=torch.int32, device=DEVICE)
-        kernels.spread(exchange, ids[rank], found, rows, 2, pdl=PDL)
+        kernels.broadcast_ids(exchange, ids[rank], found, rows, 2, pdl=PDL)
         assert found.tolist() == [7, 0, 31999]

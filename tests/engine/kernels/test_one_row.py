@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from engine.kernels import reference
-from engine.kernels.fused_decode import one_row
-from engine.kernels.gemv import Joined, gemv
-from engine.kernels.split_kv import Cut
+from engine.kernels.fused_decode import fused_decode_value_proj
+from engine.kernels.gemv import DeferredValue, gemv
+from engine.kernels.split_kv import SplitConfig
 from tests.engine.kernels.test_attention import CLOSE, DEVICE, DIM, DTYPE, PDL, Cache
 from tests.engine.kernels.test_products import EPS, random, weights
 
@@ -34,19 +34,19 @@ def test_attended_and_value_join_in_the_next_product(
     share, part_own = (torch.full((heads,), torch.nan, device=DEVICE) for _ in range(2))
     counters = torch.zeros(heads, dtype=torch.int32, device=DEVICE)
     positions = torch.full((4,), position, dtype=torch.int32, device=DEVICE)
-    one_row(
+    fused_decode_value_proj(
         qkv, h, gain, wqkv[cached:], ours.k, ours.v, torch.tensor([row], dtype=torch.int32, device=DEVICE), positions,
         ours.tables, ours.cos, ours.sin, out, share, torch.empty(heads * splits * DIM, device=DEVICE),
         torch.empty(heads * splits * 2, device=DEVICE), part_own, counters, heads=heads, eps=EPS,
-        cut=Cut(splits, tile=16, least=least), block=128, pdl=PDL,
+        config=SplitConfig(splits, tile_tokens=16, min_tiles=least), block=128, pdl=PDL,
     )  # fmt: skip
     torch.testing.assert_close(qkv, whole, **CLOSE)
     torch.testing.assert_close(ours.k, theirs.k, **CLOSE)
     torch.testing.assert_close(ours.v, theirs.v, **CLOSE)
     assert not counters.any()
     wo, summed = weights(10, heads * DIM), torch.empty(1, 10, dtype=torch.float32, device=DEVICE)
-    joined = Joined(share, qkv[:, cached:], heads // kv_heads, DIM)
-    gemv(out, wo, summed, joined=joined, pdl=PDL, block=64, two=True)
+    joined = DeferredValue(share, qkv[:, cached:], heads // kv_heads, DIM)
+    gemv(out, wo, summed, deferred=joined, pdl=PDL, block=64, two_rows=True)
     torch.testing.assert_close(summed, reference.linear(expected, wo), **CLOSE)
 
 
@@ -56,11 +56,12 @@ def test_a_slot_without_a_row_writes_to_no_page() -> None:
     qkv = random(1, 6 * DIM)
     nobody = torch.tensor([-1], dtype=torch.int32, device=DEVICE)
     empty = [torch.empty(2 * 2 * DIM, device=DEVICE) for _ in range(2)]
-    one_row(
+    fused_decode_value_proj(
         qkv, h, gain, wqkv[4 * DIM :], ours.k, ours.v, nobody, torch.full((4,), 20, dtype=torch.int32, device=DEVICE),
         ours.tables, ours.cos, ours.sin, torch.empty(1, 2 * DIM, dtype=DTYPE, device=DEVICE),
         torch.empty(2, device=DEVICE), *empty, torch.empty(2, device=DEVICE),
-        torch.zeros(2, dtype=torch.int32, device=DEVICE), heads=2, eps=EPS, cut=Cut(2, tile=16), block=128, pdl=PDL,
+        torch.zeros(2, dtype=torch.int32, device=DEVICE), heads=2, eps=EPS,
+        config=SplitConfig(2, tile_tokens=16), block=128, pdl=PDL,
     )  # fmt: skip
     torch.testing.assert_close(ours.k, theirs.k)
     torch.testing.assert_close(ours.v, theirs.v)

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from engine.kernels import reference
-from engine.kernels.dequantize import unfold
-from engine.kernels.gemm_configs import fitted, narrow_cut, small_cut
+from engine.kernels.dequantize import dequantize
+from engine.kernels.gemm_configs import fit_shared_memory, gemm_config, quantized_gemm_config
 from engine.kernels.gemv import gemv
-from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Squares, Tiling, matmul
+from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, GemmConfig, Scratch, Squares, matmul
 from engine.kernels.pdl import supported
-from engine.kernels.quantized_gemv import narrow_gemv
+from engine.kernels.quantized_gemv import quantized_gemv
 from engine.model import quantization
-from engine.model.quantization import Packed
+from engine.model.quantization import QuantizedWeight
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PDL = supported(DEVICE)
@@ -41,7 +41,7 @@ def test_one_token(k: int, norm: int, silu: int, residual: int, two: bool) -> No
     )
     gemv(
         x, w, out, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=bool(residual), pdl=PDL, block=128,
-        two=two,
+        two_rows=two,
     )  # fmt: skip
     torch.testing.assert_close(out.float(), expected, **CLOSE)
 
@@ -55,12 +55,12 @@ NARROW_K = [64, 100, 300, 576, 1536]  # with 4 bits a line has 128 columns, with
 def test_one_token_with_packed_weights(k: int, bits: int, norm: int, silu: int, residual: int) -> None:
     n = 6  # two programs, the second one not full
     x, gain = random(1, k), random(k, seed=5)
-    w = Packed(weights(2 * n if silu else n, k), bits)
+    w = QuantizedWeight(weights(2 * n if silu else n, k), bits)
     out = random(1, n, dtype=torch.float32, seed=9)
     expected = reference.linear(
         x, w, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=out.clone() if residual else None
     )
-    narrow_gemv(
+    quantized_gemv(
         x, w, out, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=bool(residual), pdl=PDL, block=2
     )
     torch.testing.assert_close(out, expected, **CLOSE)
@@ -69,10 +69,10 @@ def test_one_token_with_packed_weights(k: int, bits: int, norm: int, silu: int, 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("k", NARROW_K)
 def test_a_packed_matrix_unfolds(k: int, bits: int) -> None:
-    w = Packed(weights(21, k), bits)
+    w = QuantizedWeight(weights(21, k), bits)
     out = torch.full((21, k), torch.nan, dtype=DTYPE, device=DEVICE)
-    unfold(w, out, pdl=PDL, block=2)
-    torch.testing.assert_close(out.float(), quantization.unfold(w), **CLOSE)
+    dequantize(w, out, pdl=PDL, block=2)
+    torch.testing.assert_close(out.float(), quantization.dequantize(w), **CLOSE)
 
 
 @pytest.mark.parametrize("early", [False, True])
@@ -89,7 +89,7 @@ def test_few_tokens(kind: int, k: int, split: int, early: bool) -> None:
     halves = x.float().square().unflatten(1, (2, -1)).sum(-1).T.contiguous()
     scratch = Scratch.allocate(DEVICE, 1 << 16, 64)
     parts = matmul(
-        x, w, out, Tiling(bn=16, bk=32, split=split, stages=2, warps=4, early=early), scratch,
+        x, w, out, GemmConfig(bn=16, bk=32, split=split, stages=2, warps=4, early=early), scratch,
         bm=bm, kind=kind, norm=Squares(halves, 2), eps=EPS, gain=gain, scaled=scaled, squares_out=squares_out, pdl=PDL,
     )  # fmt: skip
     ones = torch.ones(k, device=DEVICE)
@@ -108,17 +108,17 @@ def test_few_tokens(kind: int, k: int, split: int, early: bool) -> None:
 def test_few_tokens_with_packed_weights(kind: int, k: int, bits: int) -> None:
     """Ragged tiles, parts of unequal length, one or two lines a step."""
     bm, n = 16, 40
-    x, w, gain = random(bm, k), Packed(weights(2 * n if kind == SILU else n, k), bits), random(n, seed=5)
+    x, w, gain = random(bm, k), QuantizedWeight(weights(2 * n if kind == SILU else n, k), bits), random(n, seed=5)
     before, scaled = random(bm, n, dtype=torch.float32, seed=9), torch.empty(bm, n, dtype=DTYPE, device=DEVICE)
     squares_out = torch.full((4, bm), torch.nan, device=DEVICE)
     expected = reference.linear(x, w, silu=kind == SILU, residual=before if kind == RESIDUAL else None)
     scratch = Scratch.allocate(DEVICE, 1 << 16, 64)
     for split, bk in ((1, 32), (3, 32), (2, 64)):
-        if bk == 64 and quantization.lines_of(k, bits) % 2:
+        if bk == 64 and quantization.num_lines(k, bits) % 2:
             continue
         out = before.clone()
         matmul(
-            x, w, out, Tiling(16, bk, split, 2, 4), scratch, bm=bm, kind=kind, gain=gain, scaled=scaled,
+            x, w, out, GemmConfig(16, bk, split, 2, 4), scratch, bm=bm, kind=kind, gain=gain, scaled=scaled,
             squares_out=squares_out, pdl=PDL,
         )  # fmt: skip
         torch.testing.assert_close(out, expected, **CLOSE)
@@ -130,8 +130,8 @@ def test_few_tokens_with_packed_weights(kind: int, k: int, bits: int) -> None:
 @pytest.mark.parametrize("bits", [8, 4])
 def test_a_pipeline_of_packed_weights_fits(bits: int, bm: int, shared: int) -> None:
     for rows, k, kind in ((12288, 4096, PLAIN), (22016, 4096, SILU), (4096, 11008, RESIDUAL), (960, 576, PLAIN)):
-        tiling = narrow_cut(rows, k, kind, bm, bits, shared)
-        assert quantization.lines_of(k, bits) % (tiling.bk // 32) == 0
+        tiling = quantized_gemm_config(rows, k, kind, bm, bits, shared)
+        assert quantization.num_lines(k, bits) % (tiling.bk // 32) == 0
         tokens = tiling.bk // 32 * 512 // bits * bm * 2
         assert tiling.stages * (tokens + tiling.bk * 2 * tiling.bn * (2 if kind == SILU else 1)) <= shared
 
@@ -142,14 +142,14 @@ def test_what_packing_loses(k: int) -> None:
     normal = random(32, k, dtype=torch.float32)
     for w, most in ((normal, 0.08), (normal * normal.abs(), 0.12)):
         for bits, limit in ((8, 0.03), (4, most)):
-            packed = Packed(w, bits)
-            assert (quantization.unfold(packed) - w).norm() < limit * w.norm()
+            packed = QuantizedWeight(w, bits)
+            assert (quantization.dequantize(packed) - w).norm() < limit * w.norm()
             held = sum(buffer.numel() * buffer.element_size() for buffer in packed.buffers())
-            assert held == quantization.packed_bytes(32, k, bits)
+            assert held == quantization.quantized_bytes(32, k, bits)
     flat = torch.zeros(4, k, device=DEVICE)
     flat[1] = 3.0
     for bits in (8, 4):
-        torch.testing.assert_close(quantization.unfold(Packed(flat, bits)), flat, rtol=4e-3, atol=0)
+        torch.testing.assert_close(quantization.dequantize(QuantizedWeight(flat, bits)), flat, rtol=4e-3, atol=0)
 
 
 @pytest.mark.parametrize("shared", [99 << 10, 163 << 10, 227 << 10])
@@ -157,10 +157,10 @@ def test_what_packing_loses(k: int) -> None:
 def test_a_pipeline_fits_every_card(bm: int, shared: int) -> None:
     for rows, k, kind in ((12288, 4096, PLAIN), (4096, 4096, RESIDUAL), (22016, 4096, SILU), (4096, 11008, RESIDUAL)):
         for item in (1, 2):
-            tiling = fitted(small_cut(rows, k, kind, bm, item, bulk=True), kind, bm, item, shared)
+            tiling = fit_shared_memory(gemm_config(rows, k, kind, bm, item, bulk=True), kind, bm, item, shared)
             height = tiling.bn * (2 if kind == SILU else 1)
             assert tiling.stages >= 2
             assert tiling.stages * tiling.bk * (height * item + bm * 2) <= shared
-    largest = small_cut(22016, 4096, SILU, 32)
-    assert fitted(largest, SILU, 32, 2, 227 << 10) == largest
-    assert fitted(largest, SILU, 32, 2, 99 << 10) != largest
+    largest = gemm_config(22016, 4096, SILU, 32)
+    assert fit_shared_memory(largest, SILU, 32, 2, 227 << 10) == largest
+    assert fit_shared_memory(largest, SILU, 32, 2, 99 << 10) != largest

@@ -13,9 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from engine.checkpoint import RopeScaling, open_checkpoint
 from engine.config import resolve
-from engine.core.worker import boot
-from engine.distributed.communicator import Solo
-from engine.layers.paged_attention import PagedAttend, PagedKV, Segment
+from engine.core.worker import start_worker
+from engine.distributed.communicator import SingleRank
+from engine.layers.paged_attention import PagedAttention, PagedKV, Segment
 from engine.model.loader import load_model
 from engine.model.transformer import rope_table
 from tests.engine.distributed.rank_worker import all_logits
@@ -88,7 +88,9 @@ def test_smollm2s_logits_are_those_of_an_independent_reader() -> None:
     """Recorded once from transformers, which reads the same GGUF file by other code."""
     golden = json.loads((Path(__file__).parent / "smollm2_logits.json").read_text())
     checkpoint = open_checkpoint("smollm2")
-    model = boot(resolve(checkpoint.spec, device="cpu", max_context=128, quantize="none"), checkpoint, Solo()).model
+    model = start_worker(
+        resolve(checkpoint.spec, device="cpu", max_context=128, quantize="none"), checkpoint, SingleRank()
+    ).model
     logits = all_logits(model, golden["ids"])
     for position, expected in golden["logits"].items():
         got = logits[int(position)]
@@ -122,7 +124,7 @@ def test_paged_attention_is_the_plain_formula(data: st.DataObject) -> None:
     total = sum(segment.length for segment in segments)
     q = torch.randn(total, heads, dim, generator=generator)
     k, v = torch.randn(2, total, kv_heads, dim, generator=generator)
-    got = PagedAttend(kv, segments, CPU)(0, q, k, v).view(total, heads, dim)
+    got = PagedAttention(kv, segments, CPU)(0, q, k, v).view(total, heads, dim)
     at = 0
     for segment, past in zip(segments, history, strict=True):
         new = slice(at, at + segment.length)

@@ -11,7 +11,7 @@ from engine.bench.random_model import RandomCheckpoint, spec
 from engine.config import resolve
 from engine.errors import ConfigError
 from engine.model.loader import load_model
-from engine.model.quantization import pack_block
+from engine.model.quantization import quantize_block
 from engine.runner.memory import kv_bytes_per_page
 from engine.server.inspect_checkpoint import narrow_bytes
 
@@ -48,7 +48,7 @@ def test_pages_count_their_scales() -> None:
 @pytest.mark.parametrize("bits", [8, 4])
 def test_what_packed_weights_take(bits: int) -> None:
     config = replace(resolve(TINY, device="cpu"), dtype=torch.bfloat16)
-    model = load_model(config, RandomCheckpoint(TINY), partial(pack_block, bits=bits))
+    model = load_model(config, RandomCheckpoint(TINY), partial(quantize_block, bits=bits))
     held = [*model.parameters(), *(buffer for block in model.blocks for buffer in block.buffers())]
     assert sum(each.numel() * each.element_size() for each in held) == narrow_bytes(TINY, 1, torch.bfloat16, bits)
 

@@ -9,9 +9,9 @@ import pytest
 
 from engine.checkpoint import open_checkpoint
 from engine.config import resolve
-from engine.core.engine_core import Engine, SamplingParams
-from engine.core.worker import boot
-from engine.distributed.communicator import Solo
+from engine.core.engine_core import EngineCore, SamplingParams
+from engine.core.worker import start_worker
+from engine.distributed.communicator import SingleRank
 from tests.engine.distributed.rank_worker import all_logits
 from tests.engine.distributed.world import World
 from tests.engine.tiny import GOLDEN, write_checkpoint
@@ -46,9 +46,9 @@ def test_one_rank_equals_the_reference(name: str) -> None:
     golden = Golden.read(name)
     checkpoint = open_checkpoint(golden.folder)
     config = resolve(checkpoint.spec, device="cpu", max_context=256)
-    model = boot(config, checkpoint, Solo()).model
+    model = start_worker(config, checkpoint, SingleRank()).model
     close([all_logits(model, prompt).numpy() for prompt in golden.prompts], golden.logits, 1e-3)
-    engine = Engine.start(config, checkpoint)
+    engine = EngineCore.start(config, checkpoint)
     running = [
         engine.submit(prompt, SamplingParams(temperature=0.0, max_tokens=len(reply)))
         for prompt, reply in zip(golden.prompts, golden.replies, strict=True)
@@ -87,10 +87,10 @@ def test_what_does_not_come_out_even_changes_nothing(case: str, tmp_path: Path) 
     folder = write_checkpoint(tmp_path / "model", **shape)
     checkpoint = open_checkpoint(folder)
     config = resolve(checkpoint.spec, device="cpu", max_context=256)
-    model = boot(config, checkpoint, Solo()).model
+    model = start_worker(config, checkpoint, SingleRank()).model
     prompts = [[1, 5, 9, 200, 511, 3], list(range(40, 90))]
     expected = [all_logits(model, prompt).numpy() for prompt in prompts]
-    engine = Engine.start(config, checkpoint)
+    engine = EngineCore.start(config, checkpoint)
     params = SamplingParams(temperature=0.0, max_tokens=12)
     replies = [engine.submit(prompt, params).result(60) for prompt in prompts]
     engine.close()

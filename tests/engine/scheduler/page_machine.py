@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 
 from engine.layers.sampler import signed64
-from engine.scheduler.step_plan import Chunk, Plan
+from engine.scheduler.step_plan import PrefillChunk, StepPlan
 
 VOCAB = 7  # few, so that prompts and replies share pages often
 
@@ -39,30 +39,33 @@ class PageMachine:
         self._last = [0] * rows
         self._seeds = [0] * rows
 
-    def launch(self, plan: Plan) -> dict[int, int]:
-        for row in plan.freed:
+    def launch(self, plan: StepPlan) -> dict[int, int]:
+        for row in plan.freed_rows:
             self._tables[row] = None
-        for setup in plan.setups:
+        for setup in plan.new_sequences:
             if self._tables[setup.row] is not None:
                 raise AssertionError(f"row {setup.row} is taken")
             self._tables[setup.row], self._fed[setup.row], self._seeds[setup.row] = [], 0, setup.seed
-        for row, index, page in plan.grants:
+        for row, index, page in plan.page_grants:
             table = self._table(row)
             if index != len(table):
                 raise AssertionError(f"grant {index} for a table of {len(table)}")
             table.append(page)
-        work = [*plan.chunks, *(Chunk(row, self._fed[row], (self._last[row],), True) for row in plan.decode)]
+        work = [
+            *plan.chunks,
+            *(PrefillChunk(row, self._fed[row], (self._last[row],), True) for row in plan.decode_rows),
+        ]
         rows = [chunk.row for chunk in work]
         if len(rows) != len(set(rows)) or not rows:
             raise AssertionError(f"rows {rows}")
         for chunk in work:  # all writes come before any read
             table = self._table(chunk.row)
-            for position, token in enumerate(chunk.tokens, chunk.start):
+            for position, token in enumerate(chunk.token_ids, chunk.start):
                 self._memory[table[position // self.page]][position % self.page] = token
-            self._fed[chunk.row] = chunk.start + len(chunk.tokens)
+            self._fed[chunk.row] = chunk.start + len(chunk.token_ids)
         ids = {}
         for chunk in work:
-            if chunk.last:
+            if chunk.is_last:
                 token = next_token(self._read(chunk.row), signed64(self._seeds[chunk.row]))
                 ids[chunk.row] = self._last[chunk.row] = token
         return ids

@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine.scheduler.output import Output, Step
-from engine.scheduler.request import Request, SamplingParams, State
+from engine.scheduler.output import ScheduledStep, TokenOutput
+from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
 from tests.engine.scheduler.page_machine import PageMachine, alone
 
@@ -14,34 +14,34 @@ class Bench:
     """A scheduler with the page machine, and what each step planned."""
 
     def __init__(self, *, rows: int = 4, pages: int = 256, chunk: int = 16, context: int = 256) -> None:
-        self.scheduler = Scheduler(rows=rows, pages=pages, chunk=chunk, max_context=context)
+        self.scheduler = Scheduler(max_num_seqs=rows, num_pages=pages, max_prefill_tokens=chunk, max_context=context)
         self.machine = PageMachine(rows, pages, 16)
-        self.steps: list[Step] = []
+        self.steps: list[ScheduledStep] = []
         self._ids = 0
 
     def add(self, prompt: list[int], params: SamplingParams = GREEDY, client: str = "c", tenant: str = "t") -> Request:
         request = Request(self._ids, prompt, params, 0, client, tenant)
         self._ids += 1
-        self.scheduler.add(request)
+        self.scheduler.add_request(request)
         return request
 
-    def turn(self) -> list[Output]:
-        step = self.scheduler.plan()
+    def turn(self) -> list[TokenOutput]:
+        step = self.scheduler.schedule()
         assert step is not None
         self.steps.append(step)
-        return self.scheduler.accept(step, self.machine.launch(step.plan))
+        return self.scheduler.update_from_output(step, self.machine.launch(step.plan))
 
     def until_first_id(self, request: Request) -> int:
         """Steps until the request has its first id."""
         for count in range(1, 1000):
             self.turn()
-            if request.output:
+            if request.output_token_ids:
                 return count
         raise AssertionError("never")
 
     def drain(self) -> int:
         count = 0
-        while self.scheduler.running or self.scheduler.waiting:
+        while self.scheduler.num_running or self.scheduler.num_waiting:
             self.turn()
             count += 1
         self.scheduler.cache.check()
@@ -73,10 +73,10 @@ def test_tenants_get_equal_shares_of_prefill() -> None:
     for n in range(12):
         bench.add([n % 7] * 240, client=str(n), tenant="many")
     few = [bench.add([n % 7] * 240, client=str(n), tenant="few") for n in range(3)]
-    while any(request.state is not State.FINISHED for request in few):
+    while any(request.status is not RequestStatus.FINISHED for request in few):
         bench.turn()
-    computed = sum(request.computed for request in few)
-    assert bench.scheduler.totals.computed_tokens - computed <= 1.3 * computed
+    computed = sum(request.num_prefilled_tokens for request in few)
+    assert bench.scheduler.totals.num_prefilled_tokens - computed <= 1.3 * computed
 
 
 def test_a_newcomer_gains_nothing_from_having_been_away() -> None:
@@ -86,7 +86,7 @@ def test_a_newcomer_gains_nothing_from_having_been_away() -> None:
     for _ in range(20):
         bench.turn()
     newcomers = [bench.add([2] * 64, tenant="new", client="b") for _ in range(6)]
-    while not all(r.state is State.FINISHED for r in newcomers[:3]):
+    while not all(r.status is RequestStatus.FINISHED for r in newcomers[:3]):
         bench.turn()
     assert bench.scheduler.totals.finished["length"] >= 5  # the old tenant was served meanwhile
 
@@ -111,7 +111,7 @@ def test_members_who_take_turns_share_the_rows_evenly_and_no_reply_stops_midway(
         for output in bench.turn():
             if output.finish_reason:
                 who = talking.pop(output.request)
-                said[who] += output.request.output
+                said[who] += output.request.output_token_ids
                 left[who] -= 1
                 if left[who]:
                     speak(*who)
@@ -127,10 +127,10 @@ def test_who_waits_for_a_persona_lends_its_turn_to_whoever_computes_it() -> None
     requests = [bench.add([*persona, n], client=str(n)) for n in range(4)]
     bench.turn()
     bench.turn()
-    assert requests[0].fed == 64
-    assert [request.state for request in requests].count(State.PREFILL) == 2  # one waits in a row, and no more
+    assert requests[0].num_computed_tokens == 64
+    assert [request.status for request in requests].count(RequestStatus.PREFILL) == 2  # one waits in a row, and no more
     bench.drain()
-    assert bench.scheduler.totals.computed_tokens == 96 + 4
+    assert bench.scheduler.totals.num_prefilled_tokens == 96 + 4
 
 
 @pytest.mark.parametrize("level", ["tenant", "client"])
@@ -148,9 +148,9 @@ def test_newcomers_without_end_do_not_starve_a_long_prompt(level: str) -> None:
     for number in range(10, 200):
         newcomer(number)
         bench.turn()
-        if patient.output:
+        if patient.output_token_ids:
             break
-    assert patient.output
+    assert patient.output_token_ids
 
 
 def test_a_reply_that_lost_its_row_goes_on_before_others_of_its_tenant_begin() -> None:
@@ -161,12 +161,14 @@ def test_a_reply_that_lost_its_row_goes_on_before_others_of_its_tenant_begin() -
         bench.turn()
     other = bench.add([1] * 10, SamplingParams(temperature=0.0, max_tokens=1), tenant="other")
     bench.turn()
-    assert other.state is State.FINISHED
-    (stopped,) = (request for request in talking if request.state is State.WAITING and request.output)
-    said = len(stopped.output)
+    assert other.status is RequestStatus.FINISHED
+    (stopped,) = (
+        request for request in talking if request.status is RequestStatus.WAITING and request.output_token_ids
+    )
+    said = len(stopped.output_token_ids)
     bench.turn()
     bench.turn()
-    assert len(stopped.output) > said
+    assert len(stopped.output_token_ids) > said
 
 
 def test_a_lent_turn_ends_where_what_both_want_ends() -> None:
@@ -176,9 +178,9 @@ def test_a_lent_turn_ends_where_what_both_want_ends() -> None:
     bench.turn()
     quiet = bench.add([*persona, 5], client="quiet")
     bench.turn()
-    assert loud.fed == 64
+    assert loud.num_computed_tokens == 64
     bench.turn()
-    assert quiet.output
+    assert quiet.output_token_ids
 
 
 def test_decoding_goes_on_in_every_step_of_a_long_prefill() -> None:
@@ -187,17 +189,17 @@ def test_decoding_goes_on_in_every_step_of_a_long_prefill() -> None:
     bench.until_first_id(talking)
     bench.add([2] * 240)
     for _ in range(15):
-        before = len(talking.output)
+        before = len(talking.output_token_ids)
         bench.turn()
-        assert len(talking.output) == before + 1
-        assert sum(len(chunk.tokens) for chunk in bench.steps[-1].plan.chunks) == 16
+        assert len(talking.output_token_ids) == before + 1
+        assert sum(len(chunk.token_ids) for chunk in bench.steps[-1].plan.chunks) == 16
 
 
 def test_a_chunk_is_shared_by_several_short_prompts() -> None:
     bench = Bench(rows=4, chunk=16)
     requests = [bench.add([n] * 5, client=str(n)) for n in range(3)]
     bench.turn()
-    assert all(request.output for request in requests)
+    assert all(request.output_token_ids for request in requests)
 
 
 def test_a_persona_that_many_bring_at_once_is_computed_once() -> None:
@@ -205,7 +207,7 @@ def test_a_persona_that_many_bring_at_once_is_computed_once() -> None:
     persona = [3] * 96
     requests = [bench.add([*persona, n % 7, n // 7], client=str(n)) for n in range(16)]
     bench.drain()
-    assert bench.scheduler.totals.computed_tokens == 96 + 16 * 2
+    assert bench.scheduler.totals.num_prefilled_tokens == 96 + 16 * 2
     assert sum(request.usage.cached_tokens for request in requests) == 15 * 96
 
 
@@ -214,7 +216,7 @@ def test_a_persona_is_not_shared_across_tenants() -> None:
     for n in range(4):
         bench.add([*[3] * 96, n], tenant=str(n))
     bench.drain()
-    assert bench.scheduler.totals.computed_tokens == 4 * 97
+    assert bench.scheduler.totals.num_prefilled_tokens == 4 * 97
 
 
 def test_the_shared_prefill_goes_on_when_its_request_is_cancelled() -> None:
@@ -222,17 +224,17 @@ def test_the_shared_prefill_goes_on_when_its_request_is_cancelled() -> None:
     first, second = bench.add([3] * 100, client="a"), bench.add([3] * 100, client="b")
     for _ in range(3):
         bench.turn()
-    bench.scheduler.cancel(first)
+    bench.scheduler.cancel_request(first)
     bench.drain()
-    assert second.output == alone([3] * 100, 8)
-    assert bench.scheduler.totals.computed_tokens <= 100 + 16
+    assert second.output_token_ids == alone([3] * 100, 8)
+    assert bench.scheduler.totals.num_prefilled_tokens <= 100 + 16
 
 
 def test_the_next_turn_of_a_dialog_finds_the_reply_in_the_cache() -> None:
     bench = Bench()
     first = bench.add([3] * 40, SamplingParams(temperature=0.0, max_tokens=40))
     bench.drain()
-    second = bench.add([*first.tokens, 1, 2, 3])
+    second = bench.add([*first.token_ids, 1, 2, 3])
     bench.drain()
     assert second.usage.cached_tokens == 64  # the last token of the reply was never fed: 79 tokens, 4 full pages
 
@@ -243,7 +245,7 @@ def test_under_memory_pressure_requests_are_preempted_and_none_is_lost() -> None
     bench.drain()
     assert bench.scheduler.totals.preemptions > 0
     for n, request in enumerate(requests):
-        assert request.output == alone([n] * 60, 100)
+        assert request.output_token_ids == alone([n] * 60, 100)
 
 
 def test_cancel_frees_the_row_in_the_next_step() -> None:
@@ -251,9 +253,9 @@ def test_cancel_frees_the_row_in_the_next_step() -> None:
     first = bench.add([1] * 8, SamplingParams(temperature=0.0, max_tokens=200))
     second = bench.add([2] * 8)
     bench.turn()
-    bench.scheduler.cancel(first)
+    bench.scheduler.cancel_request(first)
     bench.turn()
-    assert second.output
+    assert second.output_token_ids
     assert first.finish_reason == "cancelled"
 
 
@@ -262,50 +264,50 @@ def test_a_waiting_request_can_be_cancelled() -> None:
     bench.add([1] * 8)
     second = bench.add([2] * 8)
     bench.turn()
-    bench.scheduler.cancel(second)
-    assert bench.scheduler.waiting == 0
+    bench.scheduler.cancel_request(second)
+    assert bench.scheduler.num_waiting == 0
     bench.drain()
-    assert second.output == []
+    assert second.output_token_ids == []
 
 
 def test_the_context_ends_a_reply() -> None:
     bench = Bench(context=32)
     request = bench.add([1] * 30, SamplingParams(temperature=0.0, max_tokens=None))
     bench.drain()
-    assert (len(request.output), request.finish_reason) == (2, "length")
+    assert (len(request.output_token_ids), request.finish_reason) == (2, "length")
 
 
 @pytest.mark.parametrize("ignore_eos", [False, True])
 def test_a_stop_token_ends_a_reply_and_is_no_part_of_it(ignore_eos: bool) -> None:
     whole = alone([1] * 8, 30)
     stop = whole[10]
-    params = SamplingParams(temperature=0.0, max_tokens=30, stop_ids=frozenset({stop}), ignore_eos=ignore_eos)
+    params = SamplingParams(temperature=0.0, max_tokens=30, stop_token_ids=frozenset({stop}), ignore_eos=ignore_eos)
     bench = Bench()
     request = bench.add([1] * 8, params)
     bench.drain()
-    assert request.output == (whole if ignore_eos else whole[: whole.index(stop)])
+    assert request.output_token_ids == (whole if ignore_eos else whole[: whole.index(stop)])
     assert request.finish_reason == ("length" if ignore_eos else "stop")
 
 
 def test_numbers_that_went_wrong_fail_their_request_alone() -> None:
     bench = Bench()
     bad, good = bench.add([1] * 40, client="a"), bench.add([2] * 40, client="b")
-    while not bad.output:
+    while not bad.output_token_ids:
         bench.turn()
-    step = bench.scheduler.plan()
+    step = bench.scheduler.schedule()
     assert step is not None
     ids = bench.machine.launch(step.plan)
-    bench.scheduler.accept(step, ids | {bad.row: -1})
+    bench.scheduler.update_from_output(step, ids | {bad.row: -1})
     assert bad.finish_reason == "error"
     bench.drain()
-    assert good.output == alone([2] * 40, 8)
+    assert good.output_token_ids == alone([2] * 40, 8)
     again = bench.add([1] * 40)
     bench.drain()
     assert again.usage.cached_tokens == 0
 
 
 def test_the_same_calls_give_the_same_plans() -> None:
-    def plans() -> list[Step]:
+    def plans() -> list[ScheduledStep]:
         bench = Bench(rows=3, pages=24, chunk=16)
         for n in range(12):
             bench.add([n % 5] * (20 + 13 * n % 90), client=str(n % 4), tenant=str(n % 2))

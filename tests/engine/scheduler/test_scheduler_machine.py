@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engine.scheduler.output import Step
-from engine.scheduler.request import Request, SamplingParams, State
+from engine.scheduler.output import ScheduledStep
+from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
 from tests.engine.scheduler.page_machine import VOCAB, PageMachine, alone
 
@@ -28,9 +28,16 @@ class Engine(RuleBasedStateMachine):
     def start(self, rows: int, spare: int, chunk: int, late: bool, ahead: int) -> None:
         pages = CONTEXT // PAGE + spare
         self.rows, self.chunk, self.late = rows, chunk, late
-        self.scheduler = Scheduler(rows=rows, pages=pages, chunk=chunk, max_context=CONTEXT, page=PAGE, lookahead=ahead)
+        self.scheduler = Scheduler(
+            max_num_seqs=rows,
+            num_pages=pages,
+            max_prefill_tokens=chunk,
+            max_context=CONTEXT,
+            page_size=PAGE,
+            page_lookahead=ahead,
+        )
         self.machine = PageMachine(rows, pages, PAGE)
-        self.flying: deque[tuple[Step, dict[int, int]]] = deque()
+        self.flying: deque[tuple[ScheduledStep, dict[int, int]]] = deque()
         self.requests: list[Request] = []
         self.heard: dict[Request, list[int]] = {}
         self.dialogs: dict[str, list[int]] = {}
@@ -59,9 +66,9 @@ class Engine(RuleBasedStateMachine):
         before = self.dialogs.get(tenant, persona) if continues else persona
         prompt = (before + prompt)[: CONTEXT - 2]
         stop = frozenset({0}) if stops else frozenset()
-        params = SamplingParams(temperature=0.0, max_tokens=length, stop_ids=stop)
+        params = SamplingParams(temperature=0.0, max_tokens=length, stop_token_ids=stop)
         request = Request(len(self.requests), prompt, params, seed, client, tenant)
-        self.scheduler.add(request)
+        self.scheduler.add_request(request)
         self.requests.append(request)
         self.heard[request] = []
 
@@ -69,8 +76,8 @@ class Engine(RuleBasedStateMachine):
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         request = data.draw(st.sampled_from(self.requests[-6:]))
-        self.scheduler.cancel(request)
-        assert request.state is State.FINISHED
+        self.scheduler.cancel_request(request)
+        assert request.status is RequestStatus.FINISHED
 
     @rule(steps=st.integers(1, 12))
     def run(self, steps: int) -> None:
@@ -83,42 +90,42 @@ class Engine(RuleBasedStateMachine):
         for _ in range(3000):
             if not self._turn():
                 break
-        assert all(request.state is State.FINISHED for request in self.requests)
+        assert all(request.status is RequestStatus.FINISHED for request in self.requests)
         self.scheduler.cache.check()
-        assert self.scheduler.cache.held == 0
-        assert self.scheduler.cache.available == self.scheduler.cache.pages
+        assert self.scheduler.cache.num_held_pages == 0
+        assert self.scheduler.cache.num_available_pages == self.scheduler.cache.num_pages
 
     @invariant()
     def pages_are_where_they_should_be(self) -> None:
         if hasattr(self, "scheduler"):
             cache = self.scheduler.cache
-            assert cache.held + cache.available == cache.pages
-            assert self.scheduler.running <= self.rows
+            assert cache.num_held_pages + cache.num_available_pages == cache.num_pages
+            assert self.scheduler.num_running <= self.rows
 
     def _turn(self) -> bool:
-        step = self.scheduler.plan()
+        step = self.scheduler.schedule()
         if step is not None:
-            assert sum(len(chunk.tokens) for chunk in step.plan.chunks) <= self.chunk
+            assert sum(len(chunk.token_ids) for chunk in step.plan.chunks) <= self.chunk
             self.flying.append((step, self.machine.launch(step.plan)))
         if self.flying and (not self.late or step is None or len(self.flying) > 1):
-            for output in self.scheduler.accept(*self.flying.popleft()):
-                self._hear(output.request, output.ids)
+            for output in self.scheduler.update_from_output(*self.flying.popleft()):
+                self._hear(output.request, output.token_ids)
             return True
         return step is not None
 
     def _hear(self, request: Request, ids: tuple[int, ...]) -> None:
         self.heard[request] += ids
-        stop = request.params.stop_ids
-        length = request.limit - request.prompt
-        expected = alone(request.tokens[: request.prompt], length, stop, request.seed)
+        stop = request.params.stop_token_ids
+        length = request.max_total_tokens - request.num_prompt_tokens
+        expected = alone(request.token_ids[: request.num_prompt_tokens], length, stop, request.seed)
         heard = self.heard[request]
         assert heard == expected[: len(heard)]
         if request.finish_reason in ("stop", "length"):
             assert heard == expected
             assert (request.finish_reason == "length") == (len(heard) == length)
-            self.dialogs[request.tenant] = request.tokens
-        assert request.output == heard
-        assert 0 <= request.usage.cached_tokens < request.prompt
+            self.dialogs[request.tenant] = request.token_ids
+        assert request.output_token_ids == heard
+        assert 0 <= request.usage.cached_tokens < request.num_prompt_tokens
 
 
 Engine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)

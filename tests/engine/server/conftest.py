@@ -13,10 +13,10 @@ import pytest
 import torch
 import uvicorn
 
-from engine.core.engine_core import Engine
+from engine.core.engine_core import EngineCore
 from engine.server.app import build_app
 from engine.server.metrics import Metrics
-from engine.server.serving import Loaded, Service
+from engine.server.serving import LoadedModel, ServingService
 from engine.server.sockets import listener
 from tests.engine.server.fakes import CONTEXT, ByteTokenizer, PlainFormat, ScriptedEngine
 from tests.engine.server.reference_package import package
@@ -36,20 +36,20 @@ class _QuietServer(uvicorn.Server):
 @dataclass(slots=True)
 class Served:
     engine: ScriptedEngine
-    service: Service
+    service: ServingService
     client: openai.AsyncOpenAI
     http: httpx.AsyncClient
     port: int
 
     def load(self) -> None:
-        loaded = Loaded(cast("Engine", self.engine), ByteTokenizer(), PlainFormat(), CONTEXT)
+        loaded = LoadedModel(cast("EngineCore", self.engine), ByteTokenizer(), PlainFormat(), CONTEXT)
         self.service.ready(loaded)
 
 
 @contextlib.asynccontextmanager
 async def serve(api_key: str | None = None, stream_interval: float = 0.0) -> AsyncIterator[Served]:
     engine, metrics = ScriptedEngine(), Metrics(lambda: None)
-    service = Service("tiny", metrics)
+    service = ServingService("tiny", metrics)
     app = build_app(service, metrics, api_key=api_key, max_body=100_000, stream_interval=stream_interval)
     config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1)
     server = _QuietServer(config)

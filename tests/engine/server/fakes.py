@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engine.chat_format import Message
-from engine.core.request_stream import EngineDead, Generation, Update
+from engine.core.request_stream import EngineDead, RequestOutput, RequestStream
 from engine.errors import Busy
 from engine.scheduler.request import FinishReason, SamplingParams, Usage
 from engine.tokenizers.base import DecodeRules, decode_all
@@ -49,13 +49,13 @@ class Submitted:
     params: SamplingParams
     client: str
     tenant: str
-    generation: Generation
+    generation: RequestStream
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     made: int = 0
 
     def make(self, ids: Sequence[int], finish_reason: FinishReason | None = None, error: str | None = None) -> None:
         self.made += len(ids)
-        self.generation.deliver(Update(tuple(ids), Usage(len(self.prompt), self.made, 3), finish_reason, error))
+        self.generation.deliver(RequestOutput(tuple(ids), Usage(len(self.prompt), self.made, 3), finish_reason, error))
 
 
 class ScriptedEngine:
@@ -68,7 +68,7 @@ class ScriptedEngine:
         self.full = False
         self._arrived = asyncio.Event()
 
-    def submit(self, prompt_ids: Sequence[int], params: SamplingParams, *, client: str, tenant: str) -> Generation:
+    def submit(self, prompt_ids: Sequence[int], params: SamplingParams, *, client: str, tenant: str) -> RequestStream:
         if self.failure is not None:
             raise EngineDead(self.failure)
         if self.full:
@@ -79,7 +79,7 @@ class ScriptedEngine:
             request.make([], "cancelled")
 
         loop = asyncio.get_running_loop()
-        generation = Generation(len(prompt_ids), cancel, loop)
+        generation = RequestStream(len(prompt_ids), cancel, loop)
         request = Submitted(tuple(prompt_ids), params, client, tenant, generation)
         self.submitted.append(request)
         self._arrived.set()

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.core.stats import STEP_BOUNDS, EngineStats, Histogram
-from engine.server.api_server import STALL, Progress
+from engine.server.api_server import STALL_TIMEOUT, Progress
 from engine.server.args import InspectOptions, ServeOptions, UsageError, parse
 
 
@@ -30,11 +30,11 @@ def stats(*, steps: int, running: int = 0, waiting: int = 0) -> EngineStats:
 
 def test_an_engine_that_does_nothing_is_dead_only_if_it_has_something_to_do() -> None:
     progress = Progress(0.0)
-    assert progress.stall(stats(steps=5), STALL * 3) is None
-    assert progress.stall(stats(steps=5, running=1), STALL * 4) is None
-    assert progress.stall(stats(steps=6, running=1), STALL * 5) is None
-    assert progress.stall(stats(steps=6, running=1), STALL * 5 + STALL / 2) is None
-    assert progress.stall(stats(steps=6, waiting=1), STALL * 6 + 1) == f"no step for {STALL:.0f} s"
+    assert progress.stall(stats(steps=5), STALL_TIMEOUT * 3) is None
+    assert progress.stall(stats(steps=5, running=1), STALL_TIMEOUT * 4) is None
+    assert progress.stall(stats(steps=6, running=1), STALL_TIMEOUT * 5) is None
+    assert progress.stall(stats(steps=6, running=1), STALL_TIMEOUT * 5 + STALL_TIMEOUT / 2) is None
+    assert progress.stall(stats(steps=6, waiting=1), STALL_TIMEOUT * 6 + 1) == f"no step for {STALL_TIMEOUT:.0f} s"
 
 
 def test_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:

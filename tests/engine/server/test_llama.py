@@ -158,7 +158,7 @@ def test_wrong_world_sizes() -> None:
 def test_a_script_for_the_reference_on_two_ranks(name: str, tmp_path: Path) -> None:
     """The same results on both ranks, and the same as on one; nothing left running."""
     model = GOLDEN / name
-    script = str(ROOT / "tests" / "engine" / "serve" / "reference_script.py")
+    script = str(ROOT / "tests" / "engine" / "server" / "reference_script.py")
     arguments = [str(model), str(model / "tokenizer.model"), str(model / "golden.json")]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

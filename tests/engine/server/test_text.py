@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.server.detokenizer import ReplyText
+from engine.server.detokenizer import IncrementalDetokenizer
 
 
 class Pieces:
@@ -30,8 +30,8 @@ class Pieces:
         return self._pending.decode(errors="replace")
 
 
-def run(pieces: Sequence[bytes], stops: Sequence[str]) -> tuple[list[str], ReplyText]:
-    text = ReplyText(Pieces(pieces), stops)
+def run(pieces: Sequence[bytes], stops: Sequence[str]) -> tuple[list[str], IncrementalDetokenizer]:
+    text = IncrementalDetokenizer(Pieces(pieces), stops)
     shown = [text.push([token]) for token in range(len(pieces))]
     return [*shown, text.finish()], text
 

@@ -10,7 +10,7 @@ import pytest
 
 from engine.checkpoint import open_checkpoint
 from engine.config import resolve
-from engine.core.engine_core import Engine, SamplingParams
+from engine.core.engine_core import EngineCore, SamplingParams
 from engine.runner.cpu import build
 from tests.engine.tiny import write_checkpoint
 
@@ -94,7 +94,7 @@ def test_an_engine_without_it_answers(tmp_path: Path, empty: Path, monkeypatch: 
     monkeypatch.setenv("CXX", "/nowhere/c++")
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model", dim=64, heads=4, kv_heads=2, multiple_of=64))
     config = resolve(checkpoint.spec, device="cpu", max_context=128, quantize="int8")
-    engine = Engine.start(config, checkpoint)
+    engine = EngineCore.start(config, checkpoint)
     reply = engine.submit([1, 5, 9], SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)).result(60)
     engine.close()
     assert len(reply) == 4

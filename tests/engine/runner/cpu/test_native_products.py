@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.runner.cpu.linear import GROUP, NativeProduct
+from engine.runner.cpu.linear import GROUP, NativeLinear
 from tests.engine.runner.cpu.native_code import code
 from tests.engine.runner.cpu.test_products import tokens, weights
 
 FORK = """
 import os, signal, sys, torch
 from engine.runner.cpu.build import library
-from engine.runner.cpu.linear import NativeProduct
+from engine.runner.cpu.linear import NativeLinear
 torch.set_num_threads(2)
-product, x = NativeProduct(library(), torch.ones(64, 64), 8), torch.ones(3, 64)
+product, x = NativeLinear(library(), torch.ones(64, 64), 8), torch.ones(3, 64)
 before = product(x)
 child = os.fork()
 signal.alarm(30)
@@ -46,7 +46,7 @@ def test_weights_are_within_their_rounding(shape: tuple[int, int], bits: int) ->
     step = (padded.amax(2) - padded.amin(2)) / 15 * 0.7 if bits == 4 else padded.abs().amax(2) / 254
     step = (step + padded.abs().amax(2) / 2000).double()
     loads = grouped(x.double().abs()).sum(2).unsqueeze(1)
-    error = (NativeProduct(code(), weight, bits)(x).double() - x.double() @ weight.double().T).abs()
+    error = (NativeLinear(code(), weight, bits)(x).double() - x.double() @ weight.double().T).abs()
     assert bool((error <= (loads * step).sum(2) + of_tokens(weight, x)).all())
 
 
@@ -62,7 +62,7 @@ def test_the_grid_of_a_file_is_kept(bits: int, size: float) -> None:
     least = torch.randn(96, 4, 1, generator=generator).half().float() if bits == 4 else -127 * scale
     weight, x = ((whole * scale + least) * 2.0 ** round(torch.tensor(size).log2().item())).view(96, -1), tokens(9, 128)
     expected = x.double() @ weight.double().T
-    got = NativeProduct(code(), weight, bits)(x)
+    got = NativeLinear(code(), weight, bits)(x)
     bound = of_tokens(weight, x) + x.double().abs() @ weight.double().abs().T * 1e-6
     assert bool(((got.double() - expected).abs() <= bound).all())
 
@@ -70,7 +70,7 @@ def test_the_grid_of_a_file_is_kept(bits: int, size: float) -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_token_depends_neither_on_neighbours_nor_on_threads(shape: tuple[int, int], bits: int) -> None:
-    product, x = NativeProduct(code(), weights(shape), bits), tokens(100, shape[1])
+    product, x = NativeLinear(code(), weights(shape), bits), tokens(100, shape[1])
     whole, usual = product(x), torch.get_num_threads()
     for count in range(1, 100):
         first = count % 7
@@ -90,7 +90,7 @@ def test_zeros_stay_zeros_and_what_is_not_a_number_stays_none(bits: int, wrong: 
     x[1, 5], x[2, 6] = wrong, 1.0
     weight = torch.ones(64, 64)
     weight[3] = 0
-    y = NativeProduct(code(), weight, bits)(x)
+    y = NativeLinear(code(), weight, bits)(x)
     assert torch.equal(y[0], torch.zeros(64))
     assert bool(y[1].isnan().all())
     assert y[2, 3] == 0
@@ -98,7 +98,7 @@ def test_zeros_stay_zeros_and_what_is_not_a_number_stays_none(bits: int, wrong: 
 
 
 def test_other_floats_come_out_as_they_went_in() -> None:
-    product, x = NativeProduct(code(), weights((64, 64)), 8), tokens(3, 64)
+    product, x = NativeLinear(code(), weights((64, 64)), 8), tokens(3, 64)
     whole: Tensor = product(x.bfloat16().float())
     assert torch.equal(product(x.bfloat16()), whole.bfloat16())
     assert torch.equal(product(x.t().contiguous().t()), product(x))

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.core.worker import load_packed
-from engine.layers.paged_attention import DenseAttend, PagedKV, Segment
+from engine.core.worker import load_weights
+from engine.layers.paged_attention import DenseAttention, PagedKV, Segment
 from engine.model.transformer import Transformer
 from engine.runner.base import make_runner, warm_up
-from engine.runner.cpu.forward import NativeStep
+from engine.runner.cpu.forward import NativeForward
 from engine.runner.cpu.native_runner import NativeRunner
 from engine.runner.torch_runner import TorchRunner
 from tests.engine.runner.cpu.native_code import code
@@ -35,7 +35,7 @@ def load(folder: Path, shape: str, quantize: str = "int8") -> tuple[EngineConfig
     dim, heads, kv_heads = SHAPES[shape]
     checkpoint = open_checkpoint(write_checkpoint(folder, dim=dim, heads=heads, kv_heads=kv_heads, multiple_of=4))
     config = replace(resolve(checkpoint.spec, device="cpu", max_context=512, quantize=quantize), native=True)
-    return config, load_packed(config, checkpoint)
+    return config, load_weights(config, checkpoint)
 
 
 class Run:
@@ -44,11 +44,11 @@ class Run:
     def __init__(self, config: EngineConfig, model: Transformer, threads: int = 1) -> None:
         spec = model.spec
         kv = PagedKV(
-            spec.n_layers, PAGES, config.page, model.kv_heads, spec.head_dim, torch.float32, torch.device("cpu")
+            spec.n_layers, PAGES, config.page_size, model.kv_heads, spec.head_dim, torch.float32, torch.device("cpu")
         )
         for stored in (*kv.k, *kv.v):
             stored.fill_(torch.nan)
-        self._step = NativeStep(code(), model, kv, threads)
+        self._step = NativeForward(code(), model, kv, threads)
 
     def __call__(self, ids: list[int], *segments: Segment) -> Tensor:
         """The logits of all tokens."""
@@ -68,7 +68,7 @@ def test_it_is_what_plain_torch_computes(tmp_path: Path, shape: str, quantize: s
     ids = [int(number) for number in torch.randint(3, 500, (70,), generator=torch.Generator().manual_seed(1))]
     got = Run(config, model)(ids, Segment(pages(0), 0, len(ids)))
     with torch.inference_mode():
-        hidden = model(torch.tensor(ids), torch.arange(len(ids)), DenseAttend(len(ids), config.device))
+        hidden = model(torch.tensor(ids), torch.arange(len(ids)), DenseAttention(len(ids), config.device))
         expected = model.logits(hidden)
     # The last bits of an activation may tip over into the next of its 16 bits.
     assert float((got - expected).abs().max()) < 2e-3 * float(expected.std())
@@ -104,18 +104,18 @@ def test_what_is_not_a_number_is_seen(tmp_path: Path) -> None:
 
 def test_who_gets_it(tmp_path: Path) -> None:
     config, model = load(tmp_path / "model", "grouped")
-    config = replace(config, kv_pages=128)
+    config = replace(config, num_kv_pages=128)
     assert isinstance(make_runner(config, model), NativeRunner)
-    for other in (replace(config, native=False), replace(config, world_size=3), replace(config, page=8)):
+    for other in (replace(config, native=False), replace(config, world_size=3), replace(config, page_size=8)):
         assert type(make_runner(other, model)) is TorchRunner
-    model.output.packed = None
+    model.output.quantized = None
     assert type(make_runner(config, model)) is TorchRunner
 
 
 def test_a_closed_runner_does_nothing(tmp_path: Path) -> None:
     """Its pages are gone, and the code would write to where they were."""
     config, model = load(tmp_path / "model", "grouped")
-    config = replace(config, kv_pages=128)
+    config = replace(config, num_kv_pages=128)
     runner = make_runner(config, model)
     runner.close()
     runner.close()

@@ -10,7 +10,7 @@ import torch
 
 from engine.layers.paged_attention import PagedKV, Segment
 from engine.runner.cpu.build import FLAGS, SOURCES
-from engine.runner.cpu.forward import NativeStep
+from engine.runner.cpu.forward import NativeForward
 from tests.engine.runner.cpu.native_code import code
 from tests.engine.runner.cpu.test_native_step import load
 
@@ -34,11 +34,11 @@ def test_nothing_is_undefined(
     tmp_path: Path, checked: ctypes.CDLL, capfd: pytest.CaptureFixture[str], shape: str, quantize: str
 ) -> None:
     config, model = load(tmp_path / "model", shape, quantize)
-    spec, page = model.spec, config.page
+    spec, page = model.spec, config.page_size
     for token, wrong in enumerate((torch.nan, torch.inf, -torch.inf, 1e37, 0.0, 1e-38), 10):
         model.tok_embeddings.weight.data[token, ::3] = wrong
     kv = PagedKV(spec.n_layers, 40, page, model.kv_heads, spec.head_dim, torch.float32, torch.device("cpu"))
-    step = NativeStep(checked, model, kv, 2)
+    step = NativeForward(checked, model, kv, 2)
     ids = torch.arange(page + 9)
     rows = [Segment((row, 39 - row), at, length) for row, (at, length) in enumerate(((0, page + 1), (0, 0), (0, 8)))]
     capfd.readouterr()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.layers.cpu_linear import GROUP, Norm, Packed4, Packed8, byte_range
+from engine.layers.cpu_linear import GROUP, Int4Linear, Int8Linear, Norm, byte_range
 
 SHAPES = [(960, 576), (576, 1536), (64, 32), (192, 4096)]
 ODD = (37, 53)  # neither whole groups nor whole blocks
@@ -34,7 +34,7 @@ def test_eight_bits_are_within_their_rounding(shape: tuple[int, int]) -> None:
     # Half a step of each weight, and of each activation in 14 bits, the fewer of the two widths.
     by_weights = x.double().abs().sum(1, keepdim=True) * (weight.abs().amax(1) / 127 / 2).double()
     by_tokens = x.abs().amax(1, keepdim=True).double() / 8127 * weight.double().abs().sum(1) * 0.51
-    error = (Packed8(weight)(x).double() - x.double() @ weight.double().T).abs()
+    error = (Int8Linear(weight)(x).double() - x.double() @ weight.double().T).abs()
     assert bool((error <= by_weights * 1.01 + by_tokens).all())
 
 
@@ -46,10 +46,10 @@ def test_four_bits_are_within_their_rounding(shape: tuple[int, int]) -> None:
     step = (groups.amax(2) - groups.amin(2)) / 15 / 2 + groups.abs().amax(2) / 64
     expected = x.double() @ weight.double().T
     bound = (x.abs().view(9, 1, -1, GROUP).sum(3) * step).sum(2) + (x.abs() @ weight.abs().T) / 128
-    assert bool(((Packed4(weight, torch.float32)(x).double() - expected).abs() <= bound).all())
+    assert bool(((Int4Linear(weight, torch.float32)(x).double() - expected).abs() <= bound).all())
 
 
-@pytest.mark.parametrize("kind", [Packed8, Packed4])
+@pytest.mark.parametrize("kind", [Int8Linear, Int4Linear])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_token_does_not_depend_on_its_neighbours(kind: type[nn.Module], shape: tuple[int, int]) -> None:
     product, x = kind(weights(shape)), tokens(100, shape[1])
@@ -64,7 +64,7 @@ def test_zeros_stay_zeros_and_what_is_not_a_number_stays_none() -> None:
     x[1, 5], x[2, 6] = torch.nan, 1.0
     weight = torch.ones(64, 64)
     weight[3] = 0
-    y = Packed8(weight)(x)
+    y = Int8Linear(weight)(x)
     assert torch.equal(y[0], torch.zeros(64))
     assert bool(y[1].isnan().all())
     assert y[2, 3] == 0

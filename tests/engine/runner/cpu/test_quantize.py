@@ -10,14 +10,14 @@ import torch
 from engine import config as engine_config
 from engine.checkpoint import open_checkpoint
 from engine.config import resolve
-from engine.core.engine_core import Engine, SamplingParams
-from engine.core.worker import boot
-from engine.distributed.communicator import Solo
+from engine.core.engine_core import EngineCore, SamplingParams
+from engine.core.worker import start_worker
+from engine.distributed.communicator import SingleRank
 from engine.errors import ConfigError
-from engine.layers.cpu_linear import Packed4, Packed8
+from engine.layers.cpu_linear import Int4Linear, Int8Linear
 from engine.runner.cpu import quantize as cpu_quantize
 from engine.runner.cpu.build import library
-from engine.runner.cpu.linear import NativeProduct
+from engine.runner.cpu.linear import NativeLinear
 from tests.engine.checkpoint.builders import write_gguf
 from tests.engine.distributed.rank_worker import all_logits
 from tests.engine.runner.cpu.native_code import code
@@ -29,8 +29,8 @@ PROMPTS = [[1, *range(20 + 7 * number, 50 + 11 * number)] for number in range(5)
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor with all instructions, as far as the choice goes."""
-    monkeypatch.setattr(engine_config, "fast_bytes", lambda: True)
-    monkeypatch.setattr(engine_config, "fast_nibbles", lambda: True)
+    monkeypatch.setattr(engine_config, "has_fast_int8", lambda: True)
+    monkeypatch.setattr(engine_config, "has_fast_int4", lambda: True)
 
 
 @pytest.mark.usefixtures("fast")
@@ -56,8 +56,8 @@ def test_auto_keeps_about_the_bits_of_the_file(
     assert resolve(spec, device="cpu").quantize == expected
     assert resolve(spec, device="cpu", dtype="float32").quantize == "none"
     assert resolve(spec, device="cpu", quantize="none").quantize == "none"
-    monkeypatch.setattr(engine_config, "fast_bytes", lambda: False)
-    monkeypatch.setattr(engine_config, "fast_nibbles", lambda: False)
+    monkeypatch.setattr(engine_config, "has_fast_int8", lambda: False)
+    monkeypatch.setattr(engine_config, "has_fast_int4", lambda: False)
     assert resolve(spec, device="cpu").quantize == "none"
 
 
@@ -68,19 +68,21 @@ def test_replies_are_those_of_the_request_alone(tmp_path: Path, quantize: str, n
         code()
     folder = write_checkpoint(tmp_path / "model", dim=64, heads=4, kv_heads=2, multiple_of=64)
     checkpoint = open_checkpoint(folder)
-    config = resolve(checkpoint.spec, device="cpu", max_context=256, max_batch=4, chunk=16, quantize=quantize)
+    config = resolve(
+        checkpoint.spec, device="cpu", max_context=256, max_num_seqs=4, max_prefill_tokens=16, quantize=quantize
+    )
     config = replace(config, native=native)
 
-    def replies(prompts: list[list[int]], engine: Engine) -> list[list[int]]:
+    def replies(prompts: list[list[int]], engine: EngineCore) -> list[list[int]]:
         params = SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True)
         return [running.result(60) for running in [engine.submit(prompt, params) for prompt in prompts]]
 
     alone = []
     for prompt in PROMPTS:
-        engine = Engine.start(config, checkpoint)
+        engine = EngineCore.start(config, checkpoint)
         alone += replies([prompt], engine)
         engine.close()
-    engine = Engine.start(config, checkpoint)
+    engine = EngineCore.start(config, checkpoint)
     assert replies(PROMPTS, engine) == alone
     assert replies(PROMPTS[::-1], engine) == alone[::-1]  # and with pages that were there
     engine.close()
@@ -88,24 +90,29 @@ def test_replies_are_those_of_the_request_alone(tmp_path: Path, quantize: str, n
 
 @pytest.mark.parametrize(
     ("quantize", "kind", "tolerance"),
-    [("int8", Packed8, 0.05), ("int4", Packed4, 0.25), ("int8", NativeProduct, 0.05), ("int4", NativeProduct, 0.25)],
+    [
+        ("int8", Int8Linear, 0.05),
+        ("int4", Int4Linear, 0.25),
+        ("int8", NativeLinear, 0.05),
+        ("int4", NativeLinear, 0.25),
+    ],
 )
 def test_layers_are_packed_and_the_logits_near(
     tmp_path: Path, quantize: str, kind: type[torch.nn.Module], tolerance: float
 ) -> None:
-    native = kind is NativeProduct
+    native = kind is NativeLinear
     if native:
         code()
     folder = write_checkpoint(tmp_path / "model", dim=64, heads=4, kv_heads=2, multiple_of=64, spread=0.08)
     checkpoint = open_checkpoint(folder)
     config = resolve(checkpoint.spec, device="cpu", max_context=256)
-    whole = all_logits(boot(config, checkpoint, Solo()).model, PROMPTS[0])
-    model = boot(replace(config, quantize=quantize, native=native), checkpoint, Solo()).model
+    whole = all_logits(start_worker(config, checkpoint, SingleRank()).model, PROMPTS[0])
+    model = start_worker(replace(config, quantize=quantize, native=native), checkpoint, SingleRank()).model
     for block in model.blocks:
         for linear in (block.wqkv, block.wo, block.w13, block.w2):
-            assert isinstance(linear.packed, kind)
+            assert isinstance(linear.quantized, kind)
             assert "weight" not in dict(linear.named_parameters())
-    assert isinstance(model.output.packed, NativeProduct if native else Packed8)
+    assert isinstance(model.output.quantized, NativeLinear if native else Int8Linear)
     assert float((all_logits(model, PROMPTS[0]) - whole).std()) < tolerance * float(whole.std())
 
 
@@ -113,7 +120,7 @@ def test_the_embedded_model_keeps_its_rows_and_its_sense() -> None:
     checkpoint = open_checkpoint("smollm2")
     config = resolve(checkpoint.spec, device="cpu", max_context=128, quantize="none")
     ids = checkpoint.tokenizer().encode("The capital of France is Paris, and the capital of Italy is")
-    whole = all_logits(boot(config, checkpoint, Solo()).model, ids).double().log_softmax(-1)
+    whole = all_logits(start_worker(config, checkpoint, SingleRank()).model, ids).double().log_softmax(-1)
     # Our code keeps the very numbers of a file in Q4_1 and Q8_0; without a compiler it is torch here as well.
     for quantize, native, most in (
         ("int8", False, 0.03),
@@ -121,7 +128,7 @@ def test_the_embedded_model_keeps_its_rows_and_its_sense() -> None:
         ("int8", True, 0.03),
         ("int4", True, 1e-4 if library() else 0.03),
     ):
-        model = boot(replace(config, quantize=quantize, native=native), checkpoint, Solo()).model
+        model = start_worker(replace(config, quantize=quantize, native=native), checkpoint, SingleRank()).model
         packed = all_logits(model, ids).double().log_softmax(-1)
         assert float((whole.exp() * (whole - packed)).sum(-1).mean()) < most
         assert checkpoint.tokenizer().decode([int(packed[-1].argmax())]) == " Rome"
@@ -134,4 +141,4 @@ def test_a_processor_without_these_products_says_so(monkeypatch: pytest.MonkeyPa
     config = replace(config, native=False)
     monkeypatch.setattr(cpu_quantize, "byte_range", lambda: None)
     with pytest.raises(ConfigError, match="--quantize: expected none, on this processor"):
-        boot(config, checkpoint, Solo())
+        start_worker(config, checkpoint, SingleRank())

@@ -16,9 +16,9 @@ from engine.bench.random_model import RandomCheckpoint
 from engine.checkpoint import ModelSpec, tensor_shapes
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
-from engine.distributed.symmetric_memory import Exchange
+from engine.distributed.symmetric_memory import SymmetricMemory
 from engine.model.loader import load_model
-from engine.model.quantization import pack_block
+from engine.model.quantization import quantize_block
 from engine.runner.torch_runner import TorchRunner
 from tests.engine.runner.cuda.test_cuda_runner import CONTEXT, PAGES, plans
 
@@ -45,7 +45,7 @@ def work(rank: int, world: int, folder: str, shared: bool, fused: int, answers: 
     tensor_parallel.start_groups(world, nccl=False)
     made = 0
 
-    def meet(size: int) -> Exchange | None:
+    def meet(size: int) -> SymmetricMemory | None:
         nonlocal made
         if not shared:
             return None
@@ -53,7 +53,7 @@ def work(rank: int, world: int, folder: str, shared: bool, fused: int, answers: 
         files = [f"{folder}/arena{number}" for number in range(world)]
         arenas = [torch.from_file(name, shared=True, size=ARENA, dtype=torch.uint8) for name in files]
         made += 1
-        return Exchange(rank, [arena[(made - 1) * ARENA // 2 :][: ARENA // 2] for arena in arenas])
+        return SymmetricMemory(rank, [arena[(made - 1) * ARENA // 2 :][: ARENA // 2] for arena in arenas])
 
     answers.put(ids(rank, world, meet, fused))
     answers.put(ids(rank, world, meet, fused, bits=4))
@@ -63,7 +63,7 @@ def work(rank: int, world: int, folder: str, shared: bool, fused: int, answers: 
 def ids(
     rank: int,
     world: int,
-    meet: Callable[[int], Exchange | None] | None = None,
+    meet: Callable[[int], SymmetricMemory | None] | None = None,
     fused: int = 128,
     bits: int = 0,
     plain: bool = False,
@@ -78,14 +78,14 @@ def ids(
         tied_embeddings=False, dtype=torch.float32, shards=1,
     )  # fmt: skip
     config = EngineConfig(
-        device=torch.device("cpu"), dtype=torch.float32, max_batch=4, max_context=CONTEXT, chunk=40,
+        device=torch.device("cpu"), dtype=torch.float32, max_num_seqs=4, max_context=CONTEXT, max_prefill_tokens=40,
         world_size=world, rank=rank,
     )  # fmt: skip
-    model = load_model(config, Whole(spec), partial(pack_block, bits=bits) if bits else None)
+    model = load_model(config, Whole(spec), partial(quantize_block, bits=bits) if bits else None)
     runner: CudaRunner | TorchRunner = TorchRunner(config, model, PAGES) if plain else CudaRunner(config, model, meet)
     if isinstance(runner, CudaRunner):
         runner.start(PAGES)
-    return [runner.collect(runner.launch(plan)) for plan in plans()[:STEPS]]
+    return [runner.wait(runner.execute_async(plan)) for plan in plans()[:STEPS]]
 
 
 @pytest.mark.parametrize(("world", "shared", "fused"), [(2, False, 128), (2, True, 128), (4, True, 8)])
