@@ -51,7 +51,7 @@ format: dev  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: dev  ## the whole suite
+test: dev  ## all tests except the long ones and those for GPUs
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-long: dev  ## crash loops, state machines and kill rounds at full length
@@ -60,7 +60,7 @@ test-long: dev  ## crash loops, state machines and kill rounds at full length
 test-gpu: dev  ## on a machine with GPUs: published shapes, several cards, killed ranks
 	$(BIN)/python -m pytest tests/gpu -m gpu -s
 
-coverage: dev  ## the whole suite with the lines it reaches: a table here, pages in htmlcov/
+coverage: dev  ## make test with the lines it reaches: a table here, pages in htmlcov/
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
 	$(BIN)/python -m coverage combine --quiet
