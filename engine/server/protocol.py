@@ -106,7 +106,7 @@ class GenerationRequest(JsonObject):
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     stop: Annotated[list[StopString], Field(max_length=16, fail_fast=True), StringAsList] = Field([])
-    seed: Integer | None = Field(None, ge=-(1 << 63), lt=1 << 63)
+    seed: Integer | None = Field(None, ge=-(1 << 63), le=(1 << 63) - 1)
     ignore_eos: bool = False
     stream: bool = False
     user: Label = ""
@@ -114,7 +114,7 @@ class GenerationRequest(JsonObject):
 
     @property
     def token_limit(self) -> int | None:
-        """The most tokens that the reply may have, by the newer name of the field or the older; None: not given."""
+        """The maximum number of completion tokens, by the newer or the older name of the field; None: not given."""
         return self.max_completion_tokens or self.max_tokens
 
 

@@ -50,7 +50,8 @@ def test_what_packed_weights_take(bits: int) -> None:
     config = replace(resolve(TINY, device="cpu"), dtype=torch.bfloat16)
     model = load_model(config, RandomCheckpoint(TINY), partial(quantize_block, bits=bits))
     held = [*model.parameters(), *(buffer for block in model.blocks for buffer in block.buffers())]
-    assert sum(each.numel() * each.element_size() for each in held) == quantized_weight_bytes(TINY, 1, torch.bfloat16, bits)
+    expected = quantized_weight_bytes(TINY, 1, torch.bfloat16, bits)
+    assert sum(each.numel() * each.element_size() for each in held) == expected
 
 
 def test_which_cards_hold_which_model() -> None:
