@@ -25,7 +25,7 @@ from engine.server.responses import ChatResponseFormat, CompletionResponseFormat
 from engine.server.serving import ServingService
 from engine.server.streaming import ResponseStream
 
-CLIENT_CLOSED_REQUEST = 499  # nginx's status; nobody reads it
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for this; the client has disconnected and never sees it
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -63,31 +63,31 @@ class _Parser(argparse.ArgumentParser):
 def parse(arguments: Sequence[str]) -> ServeOptions | InspectOptions:
     """Raises UsageError; SystemExit for --help."""
     if arguments and arguments[0] == "inspect":
-        given = _inspect_parser().parse_args(arguments[1:])
-        return InspectOptions(path=given.path, world_size=given.world_size, json=given.json)
-    given = _serve_parser().parse_args(arguments)
+        flags = _inspect_parser().parse_args(arguments[1:])
+        return InspectOptions(path=flags.path, world_size=flags.world_size, json=flags.json)
+    flags = _serve_parser().parse_args(arguments)
     return ServeOptions(
-        model=given.model,
-        name=given.served_model_name or _default_name(given.model),
-        host=given.host,
-        port=given.port,
-        uds=given.uds,
-        api_key=_api_key(given.api_key_env),
-        max_body=given.max_body_mib,
-        max_reply_tokens=given.max_reply_tokens,
-        stream_interval=given.stream_interval,
-        exit_with_parent=given.exit_with_parent,
-        share_gpu=given.share_gpu,
-        max_seq_len=given.max_seq_len,
-        max_batch=given.max_batch,
-        chunk=given.chunk,
-        max_waiting=given.max_waiting,
-        device=given.device,
-        dtype=given.dtype,
-        quantize=given.quantize,
-        kv_dtype=given.kv_dtype,
-        kv_memory=given.kv_memory,
-        seed=given.seed,
+        model=flags.model,
+        name=flags.served_model_name or _default_name(flags.model),
+        host=flags.host,
+        port=flags.port,
+        uds=flags.uds,
+        api_key=_api_key(flags.api_key_env),
+        max_body=flags.max_body_mib,
+        max_reply_tokens=flags.max_reply_tokens,
+        stream_interval=flags.stream_interval,
+        exit_with_parent=flags.exit_with_parent,
+        share_gpu=flags.share_gpu,
+        max_seq_len=flags.max_seq_len,
+        max_batch=flags.max_batch,
+        chunk=flags.chunk,
+        max_waiting=flags.max_waiting,
+        device=flags.device,
+        dtype=flags.dtype,
+        quantize=flags.quantize,
+        kv_dtype=flags.kv_dtype,
+        kv_memory=flags.kv_memory,
+        seed=flags.seed,
     )
 
 

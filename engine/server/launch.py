@@ -105,10 +105,10 @@ def _num_kv_pages(size: str, spec: "ModelSpec", config: "EngineConfig") -> int:
     """The pages in `8GiB` of KV cache on each rank, or for a plain number of tokens."""
     from engine.runner.memory import kv_bytes_per_page
 
-    given = re.fullmatch(r"(\d+(?:\.\d+)?)(GiB|MiB)?", size)
-    if given is None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(GiB|MiB)?", size)
+    if match is None:
         raise ConfigError("--kv-memory", expected="a size such as 8GiB or 512MiB, or a number of tokens", found=size)
-    number, unit = float(given[1]), given[2]
+    number, unit = float(match[1]), match[2]
     if unit is None:
         return -(-int(number) // config.page_size)
     return int(number * (1 << (30 if unit == "GiB" else 20)) / kv_bytes_per_page(spec, config))
@@ -152,9 +152,9 @@ def _config_exit(problem: str) -> int:
 def _raise_open_file_limit() -> None:
     """Every connection holds a file descriptor, and the usual limit is 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _rank() -> int:

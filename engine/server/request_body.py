@@ -58,7 +58,10 @@ def validate(model: type[ModelT], value: dict[str, object]) -> ModelT:
 
 
 def _request_error(problem: ErrorDetails) -> RequestError:
-    """The message names the whole path (`stop[1]`); `param` does so inside `messages`, and is one name elsewhere."""
+    """Pydantic's error as an error body.
+
+    The message names the full path (`stop[1]`). `param` is that path inside `messages`, and the field's name elsewhere.
+    """
     path = name = ""
     for step in problem["loc"]:
         if isinstance(step, int):
