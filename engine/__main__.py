@@ -1,4 +1,4 @@
-"""Entry of every rank: `python -m engine …`, alone or under torchrun."""
+"""Entry point of every rank: `python -m engine …`, alone or under torchrun."""
 
 import sys
 

@@ -1,9 +1,8 @@
-"""A dialog as token ids, in the way that each family of models was taught.
+"""Encodes a dialog as token ids, in the prompt format that each family of models was trained with.
 
-Control tokens are placed by id, between texts that are encoded on their own, so nothing that a person writes can
-become one. Llama 2 and the first Mistrals mark turns in plain text ([INST], <<SYS>>): there, marks inside a message
-are broken up by spaces, which leaves them readable and takes their meaning. `special_tags_in` finds them for callers
-that would rather refuse.
+Control tokens are inserted by id between texts that are encoded separately, so no text of a user can become one.
+Llama 2 and the first Mistral models mark turns with tags in plain text ([INST], <<SYS>>): spaces are put into such a
+tag inside a message, so that it stays readable and loses its meaning. `special_tags_in` is for callers that refuse it.
 """
 
 import re
@@ -18,51 +17,56 @@ _TAGS = re.compile(r"\[/?INST\]|<</?SYS>>")
 
 
 class Message(TypedDict):
+    """One message of a dialog."""
+
     role: Literal["system", "user", "assistant"]
     content: str
 
 
 class Pair(NamedTuple):
-    """A user's text and the reply to it; None where the reply is to be generated."""
+    """A user message and the reply to it; `reply` None: the one to generate."""
 
     user: str
     reply: str | None
 
 
 class ChatFormat(Protocol):
+    """The prompt format of one family of models."""
+
     @property
-    def stop_ids(self) -> frozenset[int]: ...
+    def stop_ids(self) -> frozenset[int]:
+        """The tokens that end a reply."""
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt that asks for the reply to the last message. InvalidDialog if no prompt can be made of it."""
+        """The prompt for the reply to the last message. Raises InvalidDialog."""
 
 
 def special_tags_in(messages: Sequence[Message]) -> tuple[str, ...]:
-    """The Llama 2 marks that the messages contain, in the order found."""
+    """The Llama 2 tags in the messages, in the order found."""
     return tuple(tag for message in messages for tag in _TAGS.findall(message["content"]))
 
 
 def without_tags(text: str) -> str:
-    """The text with each Llama 2 mark broken up by spaces: `[INST]` becomes `[ INST ]`."""
+    """The text with spaces inside each Llama 2 tag: `[INST]` becomes `[ INST ]`."""
     return _TAGS.sub(lambda tag: re.sub(r"^(\[|<<)(.*?)(\]|>>)$", r"\1 \2 \3", tag[0]), text)
 
 
 def chat_format(spec: ModelSpec, tokenizer: Tokenizer) -> ChatFormat:
-    """The format of a model's family. ConfigError if its vocabulary lacks a control token that the family needs."""
-    make: dict[str, Callable[[ModelSpec, Tokenizer], ChatFormat]] = {
+    """The format of a model's family. Raises ConfigError if the vocabulary lacks a control token of that format."""
+    formats: dict[str, Callable[[ModelSpec, Tokenizer], ChatFormat]] = {
         "llama2": Llama2Format,
         "llama3": Llama3Format,
         "chatml": ChatMLFormat,
         "mistral": MistralFormat,
     }
     try:
-        return make[spec.chat](spec, tokenizer)
+        return formats[spec.chat](spec, tokenizer)
     except KeyError as error:
         raise ConfigError("tokenizer", expected=f"the control token {error}", found="none of that name") from error
 
 
-def read_dialog(messages: Sequence[Message]) -> tuple[str | None, list[Pair]]:
-    """The system text and the pairs of a well-formed dialog; the last pair waits for its reply."""
+def split_dialog(messages: Sequence[Message]) -> tuple[str | None, list[Pair]]:
+    """The system prompt and the pairs; the last pair has no reply yet. Raises InvalidDialog."""
     for index, message in enumerate(messages):
         _check_message(message, index)
     turns = list(messages)
@@ -71,9 +75,9 @@ def read_dialog(messages: Sequence[Message]) -> tuple[str | None, list[Pair]]:
     if not turns:
         raise InvalidDialog("a dialog needs a message from the user")
     for n, message in enumerate(turns):
-        wanted = "user" if n % 2 == 0 else "assistant"
-        if message["role"] != wanted:
-            raise InvalidDialog(f"expected the role {wanted!r}, found {message['role']!r}", index=offset + n)
+        expected = "user" if n % 2 == 0 else "assistant"
+        if message["role"] != expected:
+            raise InvalidDialog(f"expected the role {expected!r}, found {message['role']!r}", index=offset + n)
     if len(turns) % 2 == 0:
         raise InvalidDialog("the last message must be from the user", index=len(messages) - 1)
     texts: list[str | None] = [*(message["content"] for message in turns), None]
@@ -81,7 +85,7 @@ def read_dialog(messages: Sequence[Message]) -> tuple[str | None, list[Pair]]:
 
 
 def _check_message(message: Message, index: int) -> None:
-    role: object = message.get("role")  # types are a promise that JSON does not keep
+    role: object = message.get("role")  # a script may pass anything
     content: object = message.get("content")
     if role not in ("system", "user", "assistant"):
         raise InvalidDialog(f"the role must be system, user or assistant, not {role!r}", index=index)
@@ -94,17 +98,18 @@ def _check_message(message: Message, index: int) -> None:
 
 
 class Llama2Format:
-    """`<s>[INST] <<SYS>>…<</SYS>> user [/INST] reply </s><s>[INST] user [/INST]`, exactly as Meta's own code has it.
+    """`<s>[INST] <<SYS>>…<</SYS>> user [/INST] reply </s><s>[INST] user [/INST]`, as in Meta's llama/generation.py.
 
-    Each pair is encoded on its own, with a space before the end-of-text token that the model itself never wrote.
+    Each pair is encoded separately; the space before the end-of-text token is Meta's too.
     """
 
     def __init__(self, spec: ModelSpec, tokenizer: Tokenizer) -> None:
         self._tokenizer, self.stop_ids = tokenizer, tokenizer.stop_ids
-        self._bos, self._eos = _bos(tokenizer), tokenizer.eos_id
+        self._bos, self._eos = _required_bos(tokenizer), tokenizer.eos_id
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        system, pairs = read_dialog(messages)
+        """See ChatFormat."""
+        system, pairs = split_dialog(messages)
         ids: list[int] = []
         for n, (user, reply) in enumerate(pairs):
             user = without_tags(user)
@@ -120,22 +125,23 @@ class Llama2Format:
 
 
 class MistralFormat:
-    """`<s>[INST] user [/INST] reply</s>[INST] user [/INST]`; the system text opens the first user message.
+    """`<s>[INST] user [/INST] reply</s>[INST] user [/INST]`; the system prompt precedes the first user message.
 
-    Newer vocabularies have `[INST]` as a control token, older ones write it in plain text.
+    `[INST]` is a control token in newer vocabularies, plain text with older ones.
     """
 
     def __init__(self, spec: ModelSpec, tokenizer: Tokenizer) -> None:
         self._tokenizer, self.stop_ids = tokenizer, tokenizer.stop_ids
-        self._bos, self._eos = _bos(tokenizer), tokenizer.eos_id
-        self._marks: tuple[int, int] | None
+        self._bos, self._eos = _required_bos(tokenizer), tokenizer.eos_id
+        self._inst_ids: tuple[int, int] | None
         try:
-            self._marks = tokenizer.control("[INST]"), tokenizer.control("[/INST]")
+            self._inst_ids = tokenizer.control("[INST]"), tokenizer.control("[/INST]")
         except KeyError:
-            self._marks = None
+            self._inst_ids = None
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        system, pairs = read_dialog(messages)
+        """See ChatFormat."""
+        system, pairs = split_dialog(messages)
         ids = [self._bos]
         for n, (user, reply) in enumerate(pairs):
             if n == 0 and system is not None:
@@ -147,13 +153,13 @@ class MistralFormat:
 
     def _instruction(self, user: str) -> list[int]:
         text = without_tags(user)
-        if self._marks is None:
+        if self._inst_ids is None:
             return self._tokenizer.encode(f"[INST] {text} [/INST]")
-        return [self._marks[0], *self._tokenizer.encode(text), self._marks[1]]
+        return [self._inst_ids[0], *self._tokenizer.encode(text), self._inst_ids[1]]
 
 
 class ChatMLFormat:
-    """`<|im_start|>role\\n…<|im_end|>\\n`, opened by the model's default system text where the dialog has none."""
+    """`<|im_start|>role\\n…<|im_end|>\\n`, with the model's default system prompt if the dialog has none."""
 
     def __init__(self, spec: ModelSpec, tokenizer: Tokenizer) -> None:
         self._tokenizer, self._default_system = tokenizer, spec.default_system
@@ -161,7 +167,8 @@ class ChatMLFormat:
         self.stop_ids = tokenizer.stop_ids | {self._end}
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        system, _ = read_dialog(messages)
+        """See ChatFormat."""
+        system, _ = split_dialog(messages)
         ids: list[int] = []
         if system is None and self._default_system is not None:
             ids += self._message("system", self._default_system)
@@ -184,7 +191,8 @@ class Llama3Format:
         self.stop_ids = tokenizer.stop_ids | {self._end_of_turn}
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        read_dialog(messages)
+        """See ChatFormat."""
+        split_dialog(messages)  # raises InvalidDialog
         ids = [self._begin]
         for message in messages:
             ids += [*self._open(message["role"]), *self._text(message["content"].strip()), self._end_of_turn]
@@ -194,11 +202,11 @@ class Llama3Format:
         return [self._header[0], *self._tokenizer.encode(role), self._header[1]]
 
     def _text(self, content: str) -> list[int]:
-        """Header and text are encoded apart by the reference: the blank line never merges with what follows it."""
+        """Encoded in two parts, as in Meta's llama3: the blank line never merges with the text into one token."""
         return [*self._tokenizer.encode("\n\n"), *(self._tokenizer.encode(content) if content else [])]
 
 
-def _bos(tokenizer: Tokenizer) -> int:
+def _required_bos(tokenizer: Tokenizer) -> int:
     if tokenizer.bos_id is None:
         raise KeyError("beginning of text")
     return tokenizer.bos_id

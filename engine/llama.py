@@ -1,8 +1,8 @@
 """Meta's `llama` API on this engine: `from engine.llama import Llama, Dialog` in place of `from llama import …`.
 
-Started by python or by torchrun, on CPU or GPU, with any number of ranks that divides the model's heads; every rank
-makes the same calls, as scripts for the reference do, and gets the same results. docs/reference-api.md lists each
-deliberate difference.
+Runs under python or torchrun, on CPU or GPU, with any number of ranks that divides the model's heads. Every rank makes
+the same calls, as in scripts for Meta's package, and gets the same results. docs/reference-api.md lists the
+differences.
 """
 
 import os
@@ -23,23 +23,29 @@ from engine.offline import OfflineEngine
 from engine.scheduler.request import SamplingParams
 from engine.tokenizers.base import Tokenizer as AnyTokenizer
 
-PATIENCE = 1800.0  # seconds that a rank waits for the others: between two calls a script may do anything
+GROUP_TIMEOUT = 1800.0  # seconds that a rank waits for the others: between two calls a script may do anything
 
 Role = Literal["system", "user", "assistant"]
 
 
 class Message(TypedDict):
+    """One message of a dialog."""
+
     role: Role
     content: str
 
 
 class CompletionPrediction(TypedDict, total=False):
+    """A result of `text_completion`."""
+
     generation: str
     tokens: list[str]  # only with logprobs
     logprobs: list[float]  # only with logprobs
 
 
 class ChatPrediction(TypedDict, total=False):
+    """A result of `chat_completion`."""
+
     generation: Message
     tokens: list[str]  # only with logprobs
     logprobs: list[float]  # only with logprobs
@@ -52,22 +58,25 @@ class TooManyPrompts(EngineError):
     """More prompts in one call than `max_batch_size`."""
 
     def __init__(self, limit: int, got: int) -> None:
+        """Both count prompts."""
         super().__init__(f"one call got {got} prompts; max_batch_size is {limit}")
         self.limit, self.got = limit, got
 
 
 class SpecialTags(InvalidDialog):
-    """A message holds a mark that means something to the model; `tags` are those found."""
+    """A message contains Llama 2's special tags, such as [INST]."""
 
     def __init__(self, dialog: int, tags: Sequence[str]) -> None:
+        """`dialog`: its index in the call; `tags`: those found."""
         super().__init__(f"dialogs[{dialog}]: special tags are not allowed as part of the prompt: {', '.join(tags)}")
         self.dialog, self.tags = dialog, tuple(tags)
 
 
 class Tokenizer:
-    """The tokenizer as Meta's scripts use it."""
+    """The tokenizer with the interface of Meta's."""
 
     def __init__(self, inner: AnyTokenizer) -> None:
+        """An id that the vocabulary lacks is -1."""
         self._inner = inner
         self.n_words = inner.vocab_size
         self.bos_id = -1 if inner.bos_id is None else inner.bos_id
@@ -75,6 +84,7 @@ class Tokenizer:
         self.pad_id = -1
 
     def encode(self, s: str, bos: bool, eos: bool) -> list[int]:
+        """The ids of `s`, with the beginning-of-text or end-of-text id if asked for."""
         return [
             *([self.bos_id] if bos and self.bos_id >= 0 else []),
             *self._inner.encode(s),
@@ -82,6 +92,7 @@ class Tokenizer:
         ]
 
     def decode(self, t: Sequence[int] | int) -> str:
+        """The text of several ids or of one."""
         return self._inner.decode([t] if isinstance(t, int) else t)
 
 
@@ -91,11 +102,12 @@ class Llama:
     def __init__(
         self, engine: OfflineEngine, config: EngineConfig, tokenizer: AnyTokenizer, chat: ChatFormat, seed: int
     ) -> None:
+        """Use `build`, which makes the arguments."""
         self.tokenizer = Tokenizer(tokenizer)
         self._engine, self._config, self._chat = engine, config, chat
         self._stop_ids = tokenizer.stop_ids
-        self._seeds = random.Random(seed)  # noqa: S311 - the same on every rank, and no secret
-        self._close = weakref.finalize(self, engine.close)  # at the latest when the program ends
+        self._seeds = random.Random(seed)  # noqa: S311 - equal on every rank, no secrets
+        self._close = weakref.finalize(self, engine.close)  # also runs when the program ends
 
     @staticmethod
     def build(
@@ -106,7 +118,7 @@ class Llama:
         model_parallel_size: int | None = None,
         seed: int = 1,
     ) -> "Llama":
-        """Load a checkpoint on the ranks that torchrun started, or on one. ConfigError if it cannot be."""
+        """Load a checkpoint on the ranks that torchrun started, or on one. Raises ConfigError."""
         started = time.monotonic()
         checkpoint = open_checkpoint(ckpt_dir, tokenizer=Path(tokenizer_path))
         config = resolve(checkpoint.spec, max_num_seqs=max_batch_size, max_context=max_seq_len)
@@ -115,10 +127,12 @@ class Llama:
             raise ConfigError("model_parallel_size", expected=f"{model_parallel_size} ranks", found=found)
         tokenizer = checkpoint.tokenizer()
         chat = chat_format(checkpoint.spec, tokenizer)
-        config = replace(config, num_kv_pages=config.max_num_seqs * config.max_pages_per_seq, group_timeout=PATIENCE)
+        config = replace(
+            config, num_kv_pages=config.max_num_seqs * config.max_pages_per_seq, group_timeout=GROUP_TIMEOUT
+        )
         engine = OfflineEngine.load(config, checkpoint)
         if config.rank > 0:
-            # As in the reference, whose scripts print on every rank and mean it once.
+            # As in Meta's package: its scripts print on every rank, and the output should appear once.
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the program
         else:
             sys.stderr.write(f"Loaded in {time.monotonic() - started:.2f} seconds\n")
@@ -133,17 +147,20 @@ class Llama:
         logprobs: bool = False,
         echo: bool = False,
     ) -> tuple[list[list[int]], list[list[float]] | None]:
-        """The ids that follow each prompt (with `echo`: the prompt's own before them), up to the end-of-text token."""
+        """The generated ids of each prompt, up to the end-of-text token, and their log-probabilities.
+
+        With `echo` the prompt's ids come first. Raises TooManyPrompts, PromptTooLong, InvalidDialog or EngineError.
+        """
         self._check(prompt_tokens, max_gen_len)
         params = SamplingParams(temperature, top_p, max_gen_len, self._stop_ids | self._chat.stop_ids)
         seeds = [self._seeds.getrandbits(64) for _ in prompt_tokens]
         replies = self._engine.generate(prompt_tokens, params, seeds) if max_gen_len else [[] for _ in prompt_tokens]
         starts = [0 if echo else len(prompt) for prompt in prompt_tokens]
-        whole = [[*prompt, *reply] for prompt, reply in zip(prompt_tokens, replies, strict=True)]
-        tokens = [ids[start:] for ids, start in zip(whole, starts, strict=True)]
+        sequences = [[*prompt, *reply] for prompt, reply in zip(prompt_tokens, replies, strict=True)]
+        tokens = [ids[start:] for ids, start in zip(sequences, starts, strict=True)]
         if not logprobs:
             return tokens, None
-        return tokens, [self._engine.score(ids)[start:] for ids, start in zip(whole, starts, strict=True)]
+        return tokens, [self._engine.score(ids)[start:] for ids, start in zip(sequences, starts, strict=True)]
 
     def text_completion(
         self,
@@ -154,13 +171,13 @@ class Llama:
         logprobs: bool = False,
         echo: bool = False,
     ) -> list[CompletionPrediction]:
-        """What follows each text."""
+        """The continuation of each prompt; raises what `generate` does."""
         ids = [self.tokenizer.encode(prompt, bos=True, eos=False) for prompt in prompts]
         tokens, scores = self.generate(ids, self._reply_limit(max_gen_len), temperature, top_p, logprobs, echo)
         predictions: list[CompletionPrediction] = [{"generation": self.tokenizer.decode(t)} for t in tokens]
         if scores is not None:
             for prediction, reply, score in zip(predictions, tokens, scores, strict=True):
-                prediction.update({"tokens": self._each(reply), "logprobs": score})
+                prediction.update({"tokens": self._decode_each(reply), "logprobs": score})
         return predictions
 
     def chat_completion(
@@ -171,28 +188,31 @@ class Llama:
         max_gen_len: int | None = None,
         logprobs: bool = False,
     ) -> list[ChatPrediction]:
-        """The assistant's reply to each dialog. Nothing is generated unless every dialog can be answered."""
-        ids = [self._prompt(number, dialog) for number, dialog in enumerate(dialogs)]
+        """The assistant's reply to each dialog; raises what `generate` does, and SpecialTags.
+
+        Nothing is generated unless every dialog is valid.
+        """
+        ids = [self._encode_dialog(number, dialog) for number, dialog in enumerate(dialogs)]
         tokens, scores = self.generate(ids, self._reply_limit(max_gen_len), temperature, top_p, logprobs)
         predictions: list[ChatPrediction] = [
             {"generation": {"role": "assistant", "content": self.tokenizer.decode(t)}} for t in tokens
         ]
         if scores is not None:
             for prediction, reply, score in zip(predictions, tokens, scores, strict=True):
-                prediction.update({"tokens": self._each(reply), "logprobs": score})
+                prediction.update({"tokens": self._decode_each(reply), "logprobs": score})
         return predictions
 
-    def _each(self, tokens: list[int]) -> list[str]:
+    def _decode_each(self, tokens: list[int]) -> list[str]:
         return [self.tokenizer.decode(token) for token in tokens]
 
     def close(self) -> None:
-        """Give the memory and the process group back. Leaving the program does it too."""
+        """Free the memory and leave the process group. The end of the program does it too."""
         self._close()
 
     def _reply_limit(self, max_gen_len: int | None) -> int:
         return self._config.max_context - 1 if max_gen_len is None else max_gen_len
 
-    def _prompt(self, number: int, dialog: Dialog) -> list[int]:
+    def _encode_dialog(self, number: int, dialog: Dialog) -> list[int]:
         try:
             ids = self._chat.encode(dialog)
         except InvalidDialog as error:
@@ -202,7 +222,7 @@ class Llama:
         return ids
 
     def _check(self, prompts: list[list[int]], max_gen_len: int) -> None:
-        """Refuse what the reference would refuse, or answer with nothing, before anything is computed."""
+        """Raise for what Meta's package refuses, or answers with nothing, before anything is computed."""
         if len(prompts) > self._config.max_num_seqs:
             raise TooManyPrompts(self._config.max_num_seqs, len(prompts))
         for prompt in prompts:

@@ -1,7 +1,7 @@
-"""Batches for programs in which every rank makes the same calls: no server, no thread, no broadcast of plans.
+"""Batch generation for programs in which every rank makes the same calls: no server, no thread, no broadcast of plans.
 
-Scheduling is deterministic, so ranks that were given the same prompts plan the same steps; what a step samples is rank
-0's on all of them. It knows token ids only.
+Scheduling is deterministic, so ranks that get the same prompts plan the same steps; the sampled tokens are rank 0's on
+every rank. Knows token ids, no text.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,14 @@ from engine.layers.paged_attention import DenseAttention
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
 
-SCORE_CHUNK = 256  # positions whose logits are in memory at a time
+SCORE_CHUNK = 256  # positions whose logits are in memory at once
 
 
 class OfflineEngine:
-    """A model and its KV cache, which is kept between calls: a prefix that was computed once is reused."""
+    """A model and its KV cache. The cache is kept between calls, so that prompts reuse the prefixes of earlier ones."""
 
     def __init__(self, config: EngineConfig, communicator: Communicator, worker: Worker) -> None:
+        """Use `load`, which makes the arguments."""
         self._config, self._communicator = config, communicator
         self._model, self._runner = worker.model, worker.runner
         self._scheduler = Scheduler(
@@ -34,23 +35,23 @@ class OfflineEngine:
             max_context=config.max_context,
             page_size=config.page_size,
         )
-        self._requests = 0
+        self._next_id = 0
 
     @classmethod
     def load(cls, config: EngineConfig, checkpoint: Checkpoint) -> "OfflineEngine":
-        """Meet the other ranks and load. Blocks until every rank does the same."""
-        ranks = connect(config)
-        return cls(config, ranks, start_worker(config, checkpoint, ranks))
+        """Connect the ranks and load the model. Blocks until every rank has called it; raises ConfigError."""
+        communicator = connect(config)
+        return cls(config, communicator, start_worker(config, checkpoint, communicator))
 
     def generate(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]
     ) -> list[list[int]]:
-        """The ids that follow each prompt, without the stop token."""
+        """The generated ids of each prompt, without the stop token. Raises EngineError if a logit is not a number."""
         requests = [
-            Request(self._requests + number, list(prompt), params, seed, client="", tenant="", max_total_tokens=0)
+            Request(self._next_id + number, list(prompt), params, seed, client="", tenant="", max_total_tokens=0)
             for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         ]
-        self._requests += len(requests)
+        self._next_id += len(requests)
         try:
             for request in requests:
                 self._scheduler.add_request(request)
@@ -65,24 +66,25 @@ class OfflineEngine:
 
     @torch.inference_mode()
     def score(self, ids: Sequence[int]) -> list[float]:
-        """The log-probability of each token after those before it; 0 for the first, which follows nothing."""
-        tokens = torch.tensor(ids, device=self._config.device)
+        """The log-probability of each token given those before it; 0 for the first."""
+        token_ids = torch.tensor(ids, device=self._config.device)
         positions = torch.arange(len(ids), device=self._config.device)
-        hidden: Tensor = self._model(tokens, positions, DenseAttention(len(ids), self._config.device))
+        hidden: Tensor = self._model(token_ids, positions, DenseAttention(len(ids), self._config.device))
         scores = [0.0]
         for start in range(0, len(ids) - 1, SCORE_CHUNK):
             end = min(start + SCORE_CHUNK, len(ids) - 1)
             logits = self._model.logits(hidden[start:end])
-            chosen = logits.gather(1, tokens[start + 1 : end + 1].unsqueeze(1)).squeeze(1)
+            chosen = logits.gather(1, token_ids[start + 1 : end + 1].unsqueeze(1)).squeeze(1)
             scores += (chosen - logits.logsumexp(dim=-1)).tolist()
         return scores
 
     def close(self) -> None:
+        """Free the memory and leave the process group."""
         self._runner.close()
         self._communicator.close()
 
     def _step(self) -> None:
         step = self._scheduler.schedule()
         if step is None:
-            raise RuntimeError("requests are left that no step can serve")
+            raise RuntimeError("unfinished requests, but nothing to schedule")
         self._scheduler.update_from_output(step, self._runner.wait(self._runner.execute_async(step.plan)))

@@ -1,1 +1,1 @@
-"""The engine over HTTP: OpenAI's protocol in, requests to the core out. It knows no torch."""
+"""The OpenAI-compatible HTTP server and the command line of the engine."""

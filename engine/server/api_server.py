@@ -1,7 +1,7 @@
-"""The life of rank 0: listen first, load beside it, serve, and leave in order when told to or when the engine fails.
+"""The life of rank 0: listen, load the model, serve, shut down on a signal or when the engine fails.
 
-Owns the event loop, the signals and the exit code. The server answers /health from the first moment; the model is
-loaded in a thread meanwhile. uvicorn brings HTTP, but neither its signal handling nor its logging.
+Owns the event loop, the signal handlers and the exit code. /health answers from the first moment; the model is loaded
+on another thread meanwhile. uvicorn provides HTTP, without its signal handling and its logging.
 """
 
 import asyncio
@@ -20,24 +20,24 @@ import uvicorn
 from engine.core.stats import EngineStats
 from engine.errors import ConfigError
 from engine.server.app import build_app
-from engine.server.args import BAD_CONFIG, ServeOptions
+from engine.server.args import EXIT_CONFIG, ServeOptions
 from engine.server.metrics import Metrics
 from engine.server.serving import LoadedModel, ServingService
-from engine.server.sockets import listener
+from engine.server.sockets import open_listener
 
-GRACE = 3.0  # seconds that running replies get after SIGTERM
-LEAVE = 1.0  # seconds for the last bytes, and again for the other ranks
-WATCH = 0.2  # seconds between looks at the engine
-STALL_TIMEOUT = 180.0  # seconds without a step, while there are requests, after which the engine is taken for dead
-PROGRESS = 5.0  # seconds between signs of life while loading
-IDLE_CONNECTION = 75  # seconds that a client may keep an idle connection for its next request
-
+# In seconds.
+SHUTDOWN_GRACE = 3.0  # given to running responses after SIGTERM
+CLOSE_TIMEOUT = 1.0  # for the last bytes to the clients, and again for the engine to stop the other ranks
+POLL_INTERVAL = 0.2  # between checks of the engine
+STALL_TIMEOUT = 180.0  # with requests but without a step, after which the engine counts as failed
+LOADING_LOG_INTERVAL = 5.0
+KEEP_ALIVE_TIMEOUT = 75  # for which an idle connection is kept open
 
 T = TypeVar("T")
 
 
-def say(line: str) -> None:
-    """One line for whoever started this process."""
+def log(line: str) -> None:
+    """Write one line to stderr, for the process that started this one."""
     sys.stderr.write(f"engine: {line}\n")
     sys.stderr.flush()
 
@@ -45,21 +45,24 @@ def say(line: str) -> None:
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # signals are the host's business
+        yield  # ApiServer handles the signals
 
 
 class ApiServer:
+    """One run of the HTTP server over the engine that `load` returns."""
+
     def __init__(self, options: ServeOptions, load: Callable[[], LoadedModel]) -> None:
+        """`load` runs on a thread of its own; it may raise ConfigError."""
         self._options = options
         self._load = load
         self._loaded: LoadedModel | None = None
 
     async def run(self) -> int:
-        """Serve until told to stop; the exit code."""
+        """Serve until a signal or a failure. Returns the exit code; raises ConfigError if it cannot listen."""
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        with listener(self._options.host, self._options.port, self._options.uds) as opened:
+        with open_listener(self._options.host, self._options.port, self._options.uds) as listener:
             metrics = Metrics(self._stats)
             service = ServingService(self._options.name, metrics, max_reply_tokens=self._options.max_reply_tokens)
             app = build_app(
@@ -76,24 +79,25 @@ class ApiServer:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=IDLE_CONNECTION,
-                timeout_graceful_shutdown=int(GRACE + LEAVE),
+                timeout_keep_alive=KEEP_ALIVE_TIMEOUT,
+                timeout_graceful_shutdown=int(SHUTDOWN_GRACE + CLOSE_TIMEOUT),
             )
             server = _Server(config)
-            serving = asyncio.create_task(server.serve([opened.socket]))
-            sys.stdout.write(f"engine: listening on {opened.place}\n")
+            serving = asyncio.create_task(server.serve([listener.socket]))
+            sys.stdout.write(f"engine: listening on {listener.address}\n")
             sys.stdout.flush()
-            code = await self._until_the_end(service, stop, serving)
+            code = await self._load_and_watch(service, stop, serving)
             server.should_exit = True
-            await service.stop(GRACE if code == 0 else 0.0)
+            await service.stop(SHUTDOWN_GRACE if code == 0 else 0.0)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(serving), LEAVE)
+                await asyncio.wait_for(asyncio.shield(serving), CLOSE_TIMEOUT)
             await self._close_engine()
         return code
 
-    async def _until_the_end(self, service: ServingService, stop: asyncio.Event, serving: "asyncio.Task[None]") -> int:
+    async def _load_and_watch(self, service: ServingService, stop: asyncio.Event, serving: "asyncio.Task[None]") -> int:
+        """Load the model, then watch the engine until it fails or a signal comes. Returns the exit code."""
         stopping = asyncio.create_task(stop.wait())
-        loading = asyncio.create_task(self._loading())
+        loading = asyncio.create_task(self._load_model())
         await asyncio.wait({stopping, loading, serving}, return_when=asyncio.FIRST_COMPLETED)
         if stopping.done() or serving.done():
             loading.cancel()
@@ -101,64 +105,66 @@ class ApiServer:
         try:
             loaded = self._loaded = loading.result()
         except ConfigError as error:
-            service.fail(str(error))
-            say(str(error))
-            return BAD_CONFIG
+            service.set_failed(str(error))
+            log(str(error))
+            return EXIT_CONFIG
         except Exception:
-            service.fail("The model could not be loaded.")
+            service.set_failed("The model could not be loaded.")
             traceback.print_exc()
             return 1
-        service.ready(loaded)
-        progress = Progress(time.monotonic())
+        service.set_ready(loaded)
+        stall_detector = StallDetector(time.monotonic())
         while not stop.is_set():
-            failure = loaded.engine.failure or progress.stall(loaded.engine.stats(), time.monotonic())
+            failure = loaded.engine.failure or stall_detector.check(loaded.engine.stats(), time.monotonic())
             if failure is not None:
-                service.fail(failure)
-                say(f"failed: {failure}")
+                service.set_failed(failure)
+                log(f"failed: {failure}")
                 return 1
             if serving.done():
                 return 1
-            await asyncio.wait({stopping}, timeout=WATCH)
+            await asyncio.wait({stopping}, timeout=POLL_INTERVAL)
         return 0
 
-    async def _loading(self) -> LoadedModel:
+    async def _load_model(self) -> LoadedModel:
         started = time.monotonic()
-        loading = _in_thread(self._load)
+        loading = _run_in_thread(self._load)
         while not loading.done():
-            await asyncio.wait({loading}, timeout=PROGRESS)
+            await asyncio.wait({loading}, timeout=LOADING_LOG_INTERVAL)
             if not loading.done():
-                say(f"still loading {self._options.model} ({time.monotonic() - started:.0f} s)")
+                log(f"still loading {self._options.model} ({time.monotonic() - started:.0f} s)")
         loaded = loading.result()
-        from engine.core.worker import freeze_gc  # needs torch, and the socket should not wait for that
+        from engine.core.worker import freeze_gc  # imports torch, which would delay listening
 
         freeze_gc()
-        say(f"{self._options.name} is ready after {time.monotonic() - started:.1f} s")
+        log(f"{self._options.name} is ready after {time.monotonic() - started:.1f} s")
         return loaded
 
     async def _close_engine(self) -> None:
-        """Sends the other ranks away; an engine that does not even do that is left behind."""
+        """Stop the engine and the other ranks; an engine that does not react is left to the end of the process."""
         if self._loaded is not None:
-            await asyncio.wait({_in_thread(self._loaded.engine.close)}, timeout=LEAVE)
+            await asyncio.wait({_run_in_thread(self._loaded.engine.close)}, timeout=CLOSE_TIMEOUT)
 
     def _stats(self) -> EngineStats | None:
         return self._loaded.engine.stats() if self._loaded is not None else None
 
 
-class Progress:
-    """Notices an engine that has something to do and does nothing; the engine itself watches for shorter hangs."""
+class StallDetector:
+    """Notices an engine that has requests and makes no step. The engine's own watchdog catches shorter hangs."""
 
     def __init__(self, now: float) -> None:
+        """`now`: time.monotonic()."""
         self._steps = -1
-        self._since = now
+        self._last_progress = now
 
-    def stall(self, stats: EngineStats, now: float) -> str | None:
+    def check(self, stats: EngineStats, now: float) -> str | None:
+        """The failure, or None."""
         if stats.steps != self._steps or not stats.running + stats.waiting:
-            self._steps, self._since = stats.steps, now
-        return f"no step for {STALL_TIMEOUT:.0f} s" if now - self._since > STALL_TIMEOUT else None
+            self._steps, self._last_progress = stats.steps, now
+        return f"no step for {STALL_TIMEOUT:.0f} s" if now - self._last_progress > STALL_TIMEOUT else None
 
 
-def _in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
-    """The result of `work`, done in a thread that nobody has to wait for when the process leaves early."""
+def _run_in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
+    """The result of `work`, done on a daemon thread: unlike asyncio.to_thread's, it does not delay the exit."""
     result: concurrent.futures.Future[T] = concurrent.futures.Future()
 
     def run() -> None:

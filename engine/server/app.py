@@ -1,8 +1,8 @@
-"""The HTTP face of the engine: routes, bodies in and out, event streams, and noticing that a client has gone.
+"""The HTTP application: routes, request bodies in, response bodies and event streams out, cancel on disconnect.
 
-Knows OpenAI's endpoints (and vLLM's /tokenize and /detokenize); asks `Service` for everything else. One ASGI app, no
-globals. A stream waits for its own client only: what a slow reader does not take stays as token ids, at most as many as
-it asked for.
+Knows OpenAI's endpoints, and vLLM's /tokenize and /detokenize; asks `ServingService` for everything else. One ASGI app
+without globals. Each stream waits for its own client only: what a slow client has not read yet stays in memory as token
+ids, at most `max_tokens` of them.
 """
 
 import asyncio
@@ -17,57 +17,66 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from engine.server.fields import JsonObject, RequestError, parse_object
+from engine.server.errors import RequestError
 from engine.server.metrics import Metrics
-from engine.server.protocol import parse_chat, parse_completion, parse_detokenize, parse_tokenize
+from engine.server.protocol import ChatRequest, CompletionRequest, DetokenizeRequest, validate_tokenize
+from engine.server.request_body import parse_json, validate
 from engine.server.responses import ChatResponseFormat, CompletionResponseFormat, ResponseFormat, encode, event
 from engine.server.serving import ServingService
 from engine.server.streaming import ResponseStream
 
-OPEN_PATHS = ("/health", "/metrics")  # for probes and scrapers; neither shows a word of a dialog
-CLIENT_GONE = 499
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for this; the client has disconnected and never sees it
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 def build_app(
     service: ServingService, metrics: Metrics, *, api_key: str | None, max_body: int, stream_interval: float = 0.0
 ) -> Starlette:
-    """`stream_interval`: seconds for which the text of a stream is gathered after each event; 0 sends every token."""
+    """`max_body` in bytes; `stream_interval`: seconds for which a stream gathers tokens after each event, 0: none."""
 
-    async def answer(request: Request, reply: ResponseStream, shape: ResponseFormat, *, stream: bool) -> Response:
-        return EventStream(reply, shape, stream_interval) if stream else await _whole(request, reply, shape)
+    async def read_json(request: Request) -> dict[str, object]:
+        return parse_json(await _read_body(request, max_body))
+
+    async def respond(
+        request: Request, stream: ResponseStream, response_format: ResponseFormat, streamed: bool
+    ) -> Response:
+        if streamed:
+            return EventStream(stream, response_format, stream_interval)
+        return await _complete_response(request, stream, response_format)
 
     async def chat(request: Request) -> Response:
-        wanted = parse_chat(await _body(request, max_body))
-        shape = ChatResponseFormat(service.name, include_usage=wanted.options.include_usage)
-        return await answer(request, await service.chat(wanted), shape, stream=wanted.options.stream)
+        asked = validate(ChatRequest, await read_json(request))
+        response_format = ChatResponseFormat(service.name, include_usage=asked.stream_options.include_usage)
+        return await respond(request, await service.chat(asked), response_format, asked.stream)
 
     async def complete(request: Request) -> Response:
-        wanted = parse_completion(await _body(request, max_body))
-        shape = CompletionResponseFormat(service.name, include_usage=wanted.options.include_usage)
-        return await answer(request, await service.complete(wanted), shape, stream=wanted.options.stream)
+        asked = validate(CompletionRequest, await read_json(request))
+        response_format = CompletionResponseFormat(service.name, include_usage=asked.stream_options.include_usage)
+        return await respond(request, await service.complete(asked), response_format, asked.stream)
 
     async def tokenize(request: Request) -> Response:
-        return _json(await service.tokenize(parse_tokenize(await _body(request, max_body))))
+        return _json_response(await service.tokenize(validate_tokenize(await read_json(request))))
 
     async def detokenize(request: Request) -> Response:
-        return _json(await service.detokenize(parse_detokenize(await _body(request, max_body))))
+        return _json_response(await service.detokenize(validate(DetokenizeRequest, await read_json(request)).tokens))
 
     async def models(_request: Request) -> Response:
-        return _json({"object": "list", "data": [service.card()]})
+        return _json_response({"object": "list", "data": [service.model_card()]})
 
     async def model(request: Request) -> Response:
         if request.path_params["name"] != service.name:
             raise RequestError("There is no such model here.", param="model", code="model_not_found", status=404)
-        return _json(service.card())
+        return _json_response(service.model_card())
 
     async def health(_request: Request) -> Response:
         status, body = service.health()
-        return _json(body, status)
+        return _json_response(body, status)
 
     async def scrape(_request: Request) -> Response:
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    def guarded(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def authorized(handler: Handler) -> Handler:
         async def checked(request: Request) -> Response:
             if api_key is not None and not _has_key(request, api_key):
                 message = "A valid API key is needed: Authorization: Bearer …"
@@ -76,41 +85,42 @@ def build_app(
 
         return checked
 
-    async def refuse(_request: Request, error: Exception) -> Response:
+    async def on_request_error(_request: Request, error: Exception) -> Response:
         if not isinstance(error, RequestError):
             raise error
-        metrics.refused(error.status)
-        response = _json(error.body(), error.status)
+        metrics.request_refused(error.status)
+        response = _json_response(error.body(), error.status)
         if error.retry_after is not None:
             response.headers["retry-after"] = str(error.retry_after)
         if error.status == 401:
             response.headers["www-authenticate"] = "Bearer"
         return response
 
-    async def not_here(_request: Request, error: Exception) -> Response:
+    async def on_http_error(_request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
         body = RequestError(f"{error.detail}.", status=error.status_code, code="not_found").body()
         return Response(encode(body), error.status_code, media_type="application/json", headers=error.headers)
 
-    async def gone(_request: Request, _error: Exception) -> Response:
-        return Response(status_code=CLIENT_GONE)
+    async def on_disconnect(_request: Request, _error: Exception) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
 
+    # Probes and scrapers bring no key: /health and /metrics show nothing of a dialog.
     routes = [
-        Route("/v1/chat/completions", guarded(chat), methods=["POST"]),
-        Route("/v1/completions", guarded(complete), methods=["POST"]),
-        Route("/v1/models", guarded(models), methods=["GET"]),
-        Route("/v1/models/{name:path}", guarded(model), methods=["GET"]),
-        Route("/tokenize", guarded(tokenize), methods=["POST"]),
-        Route("/detokenize", guarded(detokenize), methods=["POST"]),
+        Route("/v1/chat/completions", authorized(chat), methods=["POST"]),
+        Route("/v1/completions", authorized(complete), methods=["POST"]),
+        Route("/v1/models", authorized(models), methods=["GET"]),
+        Route("/v1/models/{name:path}", authorized(model), methods=["GET"]),
+        Route("/tokenize", authorized(tokenize), methods=["POST"]),
+        Route("/detokenize", authorized(detokenize), methods=["POST"]),
         Route("/health", health, methods=["GET"]),
         Route("/metrics", scrape, methods=["GET"]),
     ]
-    handlers = {RequestError: refuse, HTTPException: not_here, ClientDisconnect: gone}
+    handlers = {RequestError: on_request_error, HTTPException: on_http_error, ClientDisconnect: on_disconnect}
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
-def _json(body: object, status: int = 200) -> Response:
+def _json_response(body: object, status: int = 200) -> Response:
     return Response(encode(body), status, media_type="application/json")
 
 
@@ -119,8 +129,8 @@ def _has_key(request: Request, api_key: str) -> bool:
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), api_key.encode())
 
 
-async def _body(request: Request, limit: int) -> JsonObject:
-    """The request's JSON object, never more of it in memory than `limit` bytes."""
+async def _read_body(request: Request, limit: int) -> bytes:
+    """The body. Raises RequestError (413) before more than `limit` bytes of it are in memory."""
     too_large = RequestError(f"The body may have at most {limit} bytes.", code="body_too_large", status=413)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
@@ -130,65 +140,67 @@ async def _body(request: Request, limit: int) -> JsonObject:
         body += piece
         if len(body) > limit:
             raise too_large
-    return parse_object(bytes(body))
+    return bytes(body)
 
 
-async def _whole(request: Request, reply: ResponseStream, shape: ResponseFormat) -> Response:
-    async with _cancelled_when_gone(reply, request.receive):
-        text = "".join([piece async for piece in reply])
-    if reply.finish_reason is None:
-        return Response(status_code=CLIENT_GONE)
-    return Response(shape.whole(text, reply.finish_reason, reply.usage), media_type="application/json")
+async def _complete_response(request: Request, stream: ResponseStream, response_format: ResponseFormat) -> Response:
+    async with _cancel_on_disconnect(stream, request.receive):
+        text = "".join([piece async for piece in stream])
+    if stream.finish_reason is None:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return Response(response_format.complete(text, stream.finish_reason, stream.usage), media_type="application/json")
 
 
 class EventStream(Response):
-    """Server-sent events of one reply. An error in the middle is an event of its own: no part passes for a whole."""
+    """Server-sent events of one response. An error is an event of its own, and then there is no `[DONE]`."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, reply: ResponseStream, shape: ResponseFormat, interval: float) -> None:
+    def __init__(self, stream: ResponseStream, response_format: ResponseFormat, interval: float) -> None:
+        """`interval`: seconds for which tokens are gathered after each event."""
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
-        self._reply = reply
-        self._shape = shape
+        self._stream = stream
+        self._format = response_format
         self._interval = interval
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with _cancelled_when_gone(self._reply, receive):
+        """Send the events; the ASGI interface of a response."""
+        async with _cancel_on_disconnect(self._stream, receive):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for part in self._parts():
-                await send({"type": "http.response.body", "body": part, "more_body": True})
+            async for chunk in self._chunks():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _parts(self) -> AsyncIterator[bytes]:
-        if opening := self._shape.opening():
-            yield opening
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        if first := self._format.first_chunk():
+            yield first
         try:
-            async for piece in self._reply:
-                yield self._shape.delta(piece)
+            async for text in self._stream:
+                yield self._format.delta(text)
                 if self._interval:
-                    await self._reply.gather(self._interval)
+                    await self._stream.wait_for_more(self._interval)
         except RequestError as error:
             yield event(error.body())
             return
-        if self._reply.finish_reason is not None:
-            yield self._shape.closing(self._reply.finish_reason, self._reply.usage)
+        if self._stream.finish_reason is not None:
+            yield self._format.last_chunks(self._stream.finish_reason, self._stream.usage)
 
 
 @contextlib.asynccontextmanager
-async def _cancelled_when_gone(reply: ResponseStream, receive: Receive) -> AsyncIterator[None]:
-    """Cancels the reply as soon as the client hangs up, and in any case when the block is left."""
+async def _cancel_on_disconnect(stream: ResponseStream, receive: Receive) -> AsyncIterator[None]:
+    """Cancels the request as soon as the client disconnects, and in any case at the end of the block."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        reply.cancel()
+        stream.cancel()
 
     watcher = asyncio.create_task(watch())
     try:
         yield
     finally:
-        reply.cancel()
+        stream.cancel()
         watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watcher

@@ -1,6 +1,6 @@
-"""The command line of the engine: `python -m engine --model …` serves, `python -m engine inspect …` looks.
+"""The command line of the engine: `python -m engine --model …` serves, `python -m engine inspect …` describes.
 
-Parses and nothing else: torch is not imported here, so that a wrong flag is answered at once.
+Only parses. Does not import torch, so that a wrong flag is reported at once.
 """
 
 import argparse
@@ -12,15 +12,17 @@ from typing import NoReturn
 
 MIB = 1 << 20
 DEFAULT_MODEL = "smollm2"
-BAD_CONFIG = 78  # EX_CONFIG
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 
 
 class UsageError(Exception):
-    """A command line that cannot be obeyed; its text is one line."""
+    """A wrong command line; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
+    """The flags of `python -m engine`. `max_body` is in bytes, `stream_interval` in seconds."""
+
     model: str
     name: str
     host: str
@@ -46,6 +48,8 @@ class ServeOptions:
 
 @dataclass(frozen=True, slots=True)
 class InspectOptions:
+    """The flags of `python -m engine inspect`."""
+
     path: str
     world_size: int
     json: bool
@@ -57,32 +61,33 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str]) -> ServeOptions | InspectOptions:
+    """Raises UsageError; SystemExit for --help."""
     if arguments and arguments[0] == "inspect":
-        given = _inspect_parser().parse_args(arguments[1:])
-        return InspectOptions(path=given.path, world_size=given.world_size, json=given.json)
-    given = _serve_parser().parse_args(arguments)
+        flags = _inspect_parser().parse_args(arguments[1:])
+        return InspectOptions(path=flags.path, world_size=flags.world_size, json=flags.json)
+    flags = _serve_parser().parse_args(arguments)
     return ServeOptions(
-        model=given.model,
-        name=given.served_model_name or _name_of(given.model),
-        host=given.host,
-        port=given.port,
-        uds=given.uds,
-        api_key=_api_key(given.api_key_env),
-        max_body=given.max_body_mib,
-        max_reply_tokens=given.max_reply_tokens,
-        stream_interval=given.stream_interval,
-        exit_with_parent=given.exit_with_parent,
-        share_gpu=given.share_gpu,
-        max_seq_len=given.max_seq_len,
-        max_batch=given.max_batch,
-        chunk=given.chunk,
-        max_waiting=given.max_waiting,
-        device=given.device,
-        dtype=given.dtype,
-        quantize=given.quantize,
-        kv_dtype=given.kv_dtype,
-        kv_memory=given.kv_memory,
-        seed=given.seed,
+        model=flags.model,
+        name=flags.served_model_name or _default_name(flags.model),
+        host=flags.host,
+        port=flags.port,
+        uds=flags.uds,
+        api_key=_api_key(flags.api_key_env),
+        max_body=flags.max_body_mib,
+        max_reply_tokens=flags.max_reply_tokens,
+        stream_interval=flags.stream_interval,
+        exit_with_parent=flags.exit_with_parent,
+        share_gpu=flags.share_gpu,
+        max_seq_len=flags.max_seq_len,
+        max_batch=flags.max_batch,
+        chunk=flags.chunk,
+        max_waiting=flags.max_waiting,
+        device=flags.device,
+        dtype=flags.dtype,
+        quantize=flags.quantize,
+        kv_dtype=flags.kv_dtype,
+        kv_memory=flags.kv_memory,
+        seed=flags.seed,
     )
 
 
@@ -90,54 +95,56 @@ def _serve_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m engine",
         description="Serves a Llama model over OpenAI's HTTP protocol. For several GPUs start it with torchrun.",
-        epilog="python -m engine inspect PATH tells what a checkpoint is and what it needs.",
+        epilog="python -m engine inspect PATH describes a checkpoint and the memory it needs.",
         allow_abbrev=False,
     )
-    model = parser.add_argument_group("the model")
+    model = parser.add_argument_group("model")
     model.add_argument("--model", default=DEFAULT_MODEL, metavar="PATH", help="directory, .gguf file, or smollm2")
     model.add_argument(
-        "--served-model-name", metavar="NAME", help="the name that clients see (default: the path's end)"
+        "--served-model-name", metavar="NAME", help="the name that clients see (default: the name of the path)"
     )
     model.add_argument("--max-seq-len", type=_at_least(2), metavar="N", help="context in tokens (default: the model's)")
     model.add_argument("--device", default="auto", help="auto, cpu or cuda")
     model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     model.add_argument("--quantize", default="auto", help="weights: auto, none, int8 or int4")
     model.add_argument("--kv-dtype", default="auto", help="KV cache: auto, fp8 or int8")
-    model.add_argument("--kv-memory", metavar="SIZE", help="KV cache: 8GiB, or a number of tokens (default: what fits)")
-    load = parser.add_argument_group("the load")
-    load.add_argument("--max-batch", type=_at_least(1), metavar="N", help="requests that run at a time")
-    load.add_argument("--max-waiting", type=_at_least(0), default=256, metavar="N", help="requests that may wait (256)")
-    load.add_argument("--chunk", type=_at_least(1), metavar="N", help="prompt tokens that may join one step")
-    load.add_argument(
-        "--max-reply-tokens", type=_at_least(1), metavar="N", help="no reply is longer (default: the context)"
+    model.add_argument(
+        "--kv-memory", metavar="SIZE", help="KV cache: 8GiB, or a number of tokens (default: all that fits)"
     )
-    load.add_argument("--max-body-mib", type=_mebibytes, default=8 * MIB, metavar="N", help="largest request body (8)")
-    load.add_argument(
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-batch", type=_at_least(1), metavar="N", help="requests that run at a time")
+    limits.add_argument("--max-waiting", type=_at_least(0), default=256, metavar="N", help="queued requests (256)")
+    limits.add_argument("--chunk", type=_at_least(1), metavar="N", help="prompt tokens per step")
+    limits.add_argument(
+        "--max-reply-tokens", type=_at_least(1), metavar="N", help="longest reply (default: what the context leaves)"
+    )
+    limits.add_argument(
+        "--max-body-mib", type=_mebibytes, default=8 * MIB, metavar="N", help="largest request body (8)"
+    )
+    limits.add_argument(
         "--stream-interval", type=_seconds, default=0.0, metavar="S",
-        help="gather a stream's tokens for so many seconds before the next event (0: each token is an event)",
+        help="after each event of a stream gather tokens for S seconds (0: an event per token)",
     )  # fmt: skip
-    load.add_argument("--seed", type=int, metavar="N", help="for requests that bring none (default: random)")
-    place = parser.add_argument_group("where it listens")
-    place.add_argument("--host", default="127.0.0.1", help="address (127.0.0.1)")
-    place.add_argument("--port", type=_port, default=8000, help="port (8000); 0 chooses a free one and prints it")
-    place.add_argument("--uds", type=Path, metavar="PATH", help="a Unix socket instead, for this user only")
-    place.add_argument(
+    limits.add_argument("--seed", type=int, metavar="N", help="for requests without a seed (default: random)")
+    network = parser.add_argument_group("network and process")
+    network.add_argument("--host", default="127.0.0.1", help="address (127.0.0.1)")
+    network.add_argument("--port", type=_port, default=8000, help="port (8000); 0 chooses a free one and prints it")
+    network.add_argument("--uds", type=Path, metavar="PATH", help="a Unix socket instead, for this user only")
+    network.add_argument(
         "--api-key-env", metavar="NAME", help="environment variable that holds the key clients must send"
     )
-    place.add_argument(
-        "--exit-with-parent", action="store_true", help="end when the process that started this one ends"
-    )
-    place.add_argument(
-        "--share-gpu", action="store_true", help="let ranks share a GPU: a check of correctness, never fast"
+    network.add_argument("--exit-with-parent", action="store_true", help="exit when the parent process ends")
+    network.add_argument(
+        "--share-gpu", action="store_true", help="let ranks share a GPU: for tests of correctness, slow"
     )
     return parser
 
 
 def _inspect_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m engine inspect", description="Tells what a checkpoint is, without loading it.")
+    parser = _Parser(prog="python -m engine inspect", description="Describes a checkpoint without loading its weights.")
     parser.add_argument("path", metavar="PATH", help="directory, .gguf file, or smollm2")
-    parser.add_argument("--world-size", type=_at_least(1), default=1, metavar="N", help="ranks to share it (1)")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--world-size", type=_at_least(1), default=1, metavar="N", help="number of ranks (1)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of a table")
     return parser
 
 
@@ -181,14 +188,14 @@ def _mebibytes(text: str) -> int:
     return max(1, int(size * MIB))
 
 
-def _name_of(model: str) -> str:
-    """What clients call the model when nobody said: the directory's or file's own name."""
+def _default_name(model: str) -> str:
+    """The name of the directory or file, without .gguf."""
     path = Path(model)
     return (path.stem if path.suffix == ".gguf" else path.resolve().name) or DEFAULT_MODEL
 
 
 def _api_key(variable: str | None) -> str | None:
-    """From the environment, since a command line is seen by every user of the machine."""
+    """Read from the environment, because every user of the machine can see the command line."""
     if variable is None:
         return None
     key = os.environ.get(variable, "").strip()

@@ -1,8 +1,7 @@
-"""Turns the token ids of one reply into text that may be sent: whole characters, and nothing of a stop string.
+"""Turns the token ids of one response into text that may be sent: complete characters, and nothing of a stop string.
 
-Runs on the server's side, once per request, never on the torch thread. A stop string may begin in the middle of a
-token and end in the middle of another, so the longest tail that could still become one is held back until the next
-tokens decide.
+Runs on the event loop, never on the step loop's thread. A stop string may begin inside one token and end inside
+another, so the longest suffix that could still become one is held back until later tokens decide.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,67 +9,71 @@ from typing import Protocol
 
 
 class Decoder(Protocol):
-    """What is needed of the tokenizer's stream decoder: text of whole characters only."""
+    """The tokenizer's stream decoder: returns text of complete characters only."""
 
-    def push(self, token: int, /) -> str: ...
+    def push(self, token: int, /) -> str:
+        """The text that `token` completes."""
 
-    def finish(self) -> str: ...
+    def finish(self) -> str:
+        """The text of the bytes that no later token will complete."""
 
 
 class IncrementalDetokenizer:
-    """Feed it ids with `push`; it returns what may be shown. `stopped` tells that a stop string ended the reply."""
+    """`push` takes ids and returns the text that may be sent. `stopped`: a stop string has ended the response."""
 
-    def __init__(self, decoder: Decoder, stops: Sequence[str] = ()) -> None:
+    def __init__(self, decoder: Decoder, stop_strings: Sequence[str] = ()) -> None:
         self._decoder = decoder
-        self._stops = tuple(stops)
-        self._held = ""
+        self._stop_strings = tuple(stop_strings)
+        self._held_back = ""
         self.stopped = False
-        self.tokens = 0
-        """Tokens that were taken, including those that made up the stop string, and none after it."""
+        self.num_tokens = 0
+        """Tokens taken so far: those that made up the stop string count, those after it do not."""
 
     def push(self, ids: Iterable[int]) -> str:
-        if not self._stops:
-            shown = []
+        """The text that may be sent now; ids after a stop string are ignored."""
+        if not self._stop_strings:
+            pieces = []
             for token in ids:
-                self.tokens += 1
-                shown.append(self._decoder.push(token))
-            return "".join(shown)
-        out = ""
+                self.num_tokens += 1
+                pieces.append(self._decoder.push(token))
+            return "".join(pieces)
+        text = ""
         for token in ids:
             if self.stopped:
                 break
-            self.tokens += 1
-            out += self._sift(self._decoder.push(token))
-        return out
+            self.num_tokens += 1
+            text += self._cut_at_stop(self._decoder.push(token))
+        return text
 
     def finish(self) -> str:
-        """The rest, once no more tokens come: what was held back turned out to be ordinary text."""
+        """The remaining text, once there are no more tokens: what was held back is ordinary text now."""
         if self.stopped:
             return ""
-        out = self._sift(self._decoder.finish())
+        text = self._cut_at_stop(self._decoder.finish())
         if not self.stopped:
-            out, self._held = out + self._held, ""
-        return out
+            text, self._held_back = text + self._held_back, ""
+        return text
 
-    def _sift(self, fresh: str) -> str:
-        if not self._stops:
-            return fresh
-        if not fresh:
+    def _cut_at_stop(self, new_text: str) -> str:
+        if not self._stop_strings:
+            return new_text
+        if not new_text:
             return ""
-        text = self._held + fresh
-        # The stop string that is complete first ends the reply, so that the cut does not depend on how tokens fall.
-        found = min(((at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
-        if found is not None:
+        text = self._held_back + new_text
+        # The stop string that is complete first wins, so that the cut does not depend on where tokens end.
+        matches = ((start + len(stop), start) for stop in self._stop_strings if (start := text.find(stop)) >= 0)
+        first = min(matches, default=None)
+        if first is not None:
             self.stopped = True
-            self._held = ""
-            return text[: found[1]]
-        keep = max(_overlap(text, stop) for stop in self._stops)
-        self._held = text[len(text) - keep :]
+            self._held_back = ""
+            return text[: first[1]]
+        keep = max(_partial_match(text, stop) for stop in self._stop_strings)
+        self._held_back = text[len(text) - keep :]
         return text[: len(text) - keep]
 
 
-def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that is a beginning of `stop`."""
+def _partial_match(text: str, stop: str) -> int:
+    """The length of the longest suffix of `text` that is a proper prefix of `stop`."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:length]):
             return length

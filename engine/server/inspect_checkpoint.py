@@ -1,4 +1,4 @@
-"""What a checkpoint is and what it needs, before any weight is read: behind `python -m engine inspect PATH`."""
+"""`python -m engine inspect PATH`: what a checkpoint is and how much memory it needs. Reads no weights."""
 
 import json
 import math
@@ -12,11 +12,13 @@ from engine.distributed.tensor_parallel import check_divisible, ffn_width, kv_he
 from engine.model.quantization import quantized_bytes
 from engine.runner.memory import kv_bytes_per_token
 
-_RESERVE = 1 << 30  # memory of a GPU that neither weights nor the KV cache may use: kernels, activations, graphs
+_RESERVED_GPU_BYTES = 1 << 30  # for kernels, activations and CUDA graphs
 
 
 @dataclass(frozen=True, slots=True)
-class GpuRoom:
+class GpuCapacity:
+    """A GPU of this machine; `cached_tokens` fit into its KV cache beside the weights of one rank."""
+
     name: str
     free_bytes: int
     cached_tokens: int
@@ -24,6 +26,8 @@ class GpuRoom:
 
 @dataclass(frozen=True, slots=True)
 class Report:
+    """The fields of the JSON output."""
+
     path: str
     format: str
     chat: str
@@ -42,20 +46,21 @@ class Report:
     int8_bytes_per_rank: int  # weights with --quantize int8 or int4 on a GPU, keys and values with --kv-dtype int8
     int4_bytes_per_rank: int
     kv_int8_bytes_per_token_per_rank: int
-    gpus: tuple[GpuRoom, ...]
+    gpus: tuple[GpuCapacity, ...]
 
 
 def report(path: str | Path, *, world_size: int = 1, as_json: bool = False) -> str:
-    """Lines for people, or JSON. ConfigError for a path or a world size that cannot work."""
+    """A table, or JSON. Raises ConfigError for a path or a world size that cannot work."""
     checkpoint = open_checkpoint(path)
     try:
-        made = make_report(checkpoint, world_size)
+        result = make_report(checkpoint, world_size)
     finally:
         checkpoint.close()
-    return (json.dumps(asdict(made), indent=2) if as_json else render(made)) + "\n"
+    return (json.dumps(asdict(result), indent=2) if as_json else render(result)) + "\n"
 
 
 def make_report(checkpoint: Checkpoint, world_size: int) -> Report:
+    """Raises ConfigError for a world size that does not divide the heads."""
     spec = checkpoint.spec
     check_divisible(spec, world_size)
     dtype = compute_dtype(spec)
@@ -67,7 +72,7 @@ def make_report(checkpoint: Checkpoint, world_size: int) -> Report:
         format=spec.format,
         chat=spec.chat,
         parameters=sum(math.prod(shape) for shape in shapes.values()),
-        stored_as=spec.quantization or _name(spec.dtype),
+        stored_as=spec.quantization or _dtype_name(spec.dtype),
         shards=spec.shards,
         layers=spec.n_layers,
         heads=spec.n_heads,
@@ -75,43 +80,44 @@ def make_report(checkpoint: Checkpoint, world_size: int) -> Report:
         vocabulary=spec.vocab_size,
         context=spec.max_context,
         world_size=world_size,
-        compute_dtype=_name(dtype),
+        compute_dtype=_dtype_name(dtype),
         weight_bytes_per_rank=weights,
         kv_bytes_per_token_per_rank=kv,
-        int8_bytes_per_rank=narrow_bytes(spec, world_size, dtype, 8),
-        int4_bytes_per_rank=narrow_bytes(spec, world_size, dtype, 4),
+        int8_bytes_per_rank=quantized_weight_bytes(spec, world_size, dtype, 8),
+        int4_bytes_per_rank=quantized_weight_bytes(spec, world_size, dtype, 4),
         kv_int8_bytes_per_token_per_rank=kv_bytes_per_token(spec, world_size, torch.int8),
-        gpus=tuple(_rooms(weights, kv)),
+        gpus=tuple(_gpu_capacities(weights, kv)),
     )
 
 
 def compute_dtype(spec: ModelSpec) -> torch.dtype:
-    """Sixteen bits as stored; where more is stored, float32 on a CPU and bfloat16 on a GPU."""
+    """A 16-bit dtype as stored; a wider one becomes float32 on a CPU and bfloat16 on a GPU."""
     if spec.dtype in (torch.bfloat16, torch.float16):
         return spec.dtype
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
 def weight_bytes(spec: ModelSpec, world_size: int, dtype: torch.dtype) -> int:
-    """Embeddings and norms are on every rank; the matrices are divided, the output one row more or less."""
+    """Bytes on the largest rank: every rank holds the embeddings and norms, and its shard of the other matrices."""
     total = 0
     for name, shape in tensor_shapes(spec).items():
-        whole = name == "tok_embeddings.weight" or len(shape) == 1
-        total += math.prod(shape[1:]) * (shape[0] if whole else -(-shape[0] // world_size))
+        replicated = name == "tok_embeddings.weight" or len(shape) == 1
+        total += math.prod(shape[1:]) * (shape[0] if replicated else -(-shape[0] // world_size))
     return total * dtype.itemsize
 
 
-def narrow_bytes(spec: ModelSpec, world_size: int, dtype: torch.dtype, bits: int) -> int:
-    """Weights of a rank when a GPU packs its layers' matrices; embeddings, norms and output stay as they are."""
+def quantized_weight_bytes(spec: ModelSpec, world_size: int, dtype: torch.dtype, bits: int) -> int:
+    """Bytes of a rank on a GPU whose layers' matrices have `bits` bits; embeddings, norms and output keep `dtype`."""
     heads, ffn = spec.n_heads // world_size, ffn_width(spec, world_size)
-    qkv, mixed = (heads + 2 * kv_heads(spec, world_size)) * spec.head_dim, heads * spec.head_dim
-    shapes = ((qkv, spec.dim), (spec.dim, mixed), (2 * ffn, spec.dim), (spec.dim, ffn))
+    qkv, attended = (heads + 2 * kv_heads(spec, world_size)) * spec.head_dim, heads * spec.head_dim
+    shapes = ((qkv, spec.dim), (spec.dim, attended), (2 * ffn, spec.dim), (spec.dim, ffn))
     layer = sum(quantized_bytes(rows, columns, bits) for rows, columns in shapes) + 2 * spec.dim * dtype.itemsize
     output = 0 if spec.tied_embeddings else -(-spec.vocab_size // world_size)
     return spec.n_layers * layer + (spec.vocab_size + output + 1) * spec.dim * dtype.itemsize
 
 
 def render(report: Report) -> str:
+    """The table."""
     ranks = _count(report.world_size, "rank")
     lines = [
         ("checkpoint", report.path),
@@ -123,29 +129,29 @@ def render(report: Report) -> str:
         ("weights", f"{_size(report.weight_bytes_per_rank)} on each of {ranks}, {report.compute_dtype}"),
         ("KV cache", f"{_size(report.kv_bytes_per_token_per_rank)} per token and rank"),
         (
-            "narrow",
+            "quantized",
             f"on a GPU, weights in int8 {_size(report.int8_bytes_per_rank)}, in int4 "
             f"{_size(report.int4_bytes_per_rank)}; KV in int8 {_size(report.kv_int8_bytes_per_token_per_rank)}",
         ),
     ]
     for n, gpu in enumerate(report.gpus):
-        room = f"{gpu.cached_tokens:,} cached tokens fit" if gpu.cached_tokens else "too small for the weights"
-        lines.append((f"GPU {n}", f"{gpu.name}, {_size(gpu.free_bytes)} free: {room}"))
+        fits = f"{gpu.cached_tokens:,} cached tokens fit" if gpu.cached_tokens else "too small for the weights"
+        lines.append((f"GPU {n}", f"{gpu.name}, {_size(gpu.free_bytes)} free: {fits}"))
     if not report.gpus:
         lines.append(("GPU", "none"))
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
 
 
-def _rooms(weights: int, kv: int) -> list[GpuRoom]:
-    rooms = []
+def _gpu_capacities(weight_bytes: int, kv_bytes_per_token: int) -> list[GpuCapacity]:
+    capacities = []
     for n in range(torch.cuda.device_count()):
         free, _total = torch.cuda.mem_get_info(n)
-        tokens = max(0, free - weights - _RESERVE) // kv
-        rooms.append(GpuRoom(torch.cuda.get_device_name(n), free, tokens))
-    return rooms
+        tokens = max(0, free - weight_bytes - _RESERVED_GPU_BYTES) // kv_bytes_per_token
+        capacities.append(GpuCapacity(torch.cuda.get_device_name(n), free, tokens))
+    return capacities
 
 
-def _name(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 

@@ -1,7 +1,8 @@
-"""From a command line to a running rank: rank 0 hosts the server, the others follow, and every end has an exit code.
+"""From a command line to a running rank: rank 0 runs the server, the other ranks run workers.
 
-0: told to stop; 78: a model or setting that cannot work (one line says which); 1: everything else, so that a launcher
-starts a fresh group. torch is imported only once there is something to load: the server listens before that.
+Exit codes: 0 after a stop signal; 78 for a model or setting that cannot work, with one line that names it; 1 for
+everything else, so that a launcher restarts the process group. torch is imported only when the model is loaded, because
+the server listens before that.
 """
 
 import os
@@ -17,66 +18,67 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.errors import ConfigError, EngineError
-from engine.server.api_server import ApiServer, say
-from engine.server.args import BAD_CONFIG, InspectOptions, ServeOptions, UsageError, parse
+from engine.server.api_server import ApiServer, log
+from engine.server.args import EXIT_CONFIG, InspectOptions, ServeOptions, UsageError, parse
 from engine.server.serving import LoadedModel
 
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint, ModelSpec
     from engine.config import EngineConfig
 
-SWITCH_INTERVAL = 0.0005  # seconds: the torch thread never waits long for the event loop's turn to end
-RANK_0_SPEAKS = 3.0  # seconds that other ranks leave to rank 0 to name a mistake that all of them see
-PARENT_WATCH = 1.0
-PARENT_GRACE = 8.0
-PROBE_TIMEOUT = 600.0
-CONNECTIONS = 65536
+MAX_OPEN_FILES = 65536
+# In seconds.
+SWITCH_INTERVAL = 0.0005  # Python's: how long the step loop's thread may wait for the GIL while the event loop runs
+RANK_0_ERROR_DELAY = 3.0  # before another rank reports a ConfigError: all ranks find it, and rank 0 should be first
+PARENT_POLL_INTERVAL = 1.0
+PARENT_GRACE = 8.0  # for an orderly shutdown once the launcher is gone
+PROBE_TIMEOUT = 600.0  # for the first token
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one rank to its end."""
+    """Run one rank, or `inspect`. Returns the exit code."""
     try:
         options = parse(arguments)
     except UsageError as error:
-        return _give_up(str(error))
+        return _config_exit(str(error))
     if isinstance(options, InspectOptions):
         return _inspect(options)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    _allow_many_connections()
+    _raise_open_file_limit()
     if options.exit_with_parent or "TORCHELASTIC_RUN_ID" in os.environ:
-        _end_with_parent(graceful=_rank() == 0)
-    return _serve(options) if _rank() == 0 else _follow(options)
+        _exit_with_parent(graceful=_rank() == 0)
+    return _run_server(options) if _rank() == 0 else _run_worker(options)
 
 
-def _serve(options: ServeOptions) -> int:
+def _run_server(options: ServeOptions) -> int:
     import asyncio
 
     try:
-        return asyncio.run(ApiServer(options, lambda: load(options)).run())
+        return asyncio.run(ApiServer(options, lambda: load_model(options)).run())
     except ConfigError as error:
-        return _give_up(str(error))
+        return _config_exit(str(error))
 
 
-def _follow(options: ServeOptions) -> int:
+def _run_worker(options: ServeOptions) -> int:
     try:
         from engine.core.engine_core import run_worker
 
-        config, checkpoint = prepare(options)
+        config, checkpoint = resolve_config(options)
     except ConfigError as error:
-        time.sleep(RANK_0_SPEAKS)
-        return _give_up(f"[rank {_rank()}] {error}")
+        time.sleep(RANK_0_ERROR_DELAY)
+        return _config_exit(f"[rank {_rank()}] {error}")
     try:
         run_worker(config, checkpoint)
     except ConfigError as error:
-        return _give_up(f"[rank {_rank()}] {error}")
+        return _config_exit(f"[rank {_rank()}] {error}")
     except EngineError as error:
-        say(f"[rank {_rank()}] {error}")
+        log(f"[rank {_rank()}] {error}")
         return 1
     return 0
 
 
-def prepare(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
-    """What every rank can check alone, before any of them waits for another. Reads no weights."""
+def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
+    """The checks that a rank can make alone, before any rank waits for another. Reads no weights; ConfigError."""
     from engine.checkpoint import open_checkpoint
     from engine.config import resolve
 
@@ -95,33 +97,33 @@ def prepare(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
         share_gpu=options.share_gpu,
     )
     if options.kv_memory is not None:
-        config = replace(config, num_kv_pages=_kv_pages(options.kv_memory, checkpoint.spec, config))
+        config = replace(config, num_kv_pages=_num_kv_pages(options.kv_memory, checkpoint.spec, config))
     return config, checkpoint
 
 
-def _kv_pages(wish: str, spec: "ModelSpec", config: "EngineConfig") -> int:
-    """`8GiB` of KV cache on each rank, or a plain number of tokens, as pages."""
+def _num_kv_pages(size: str, spec: "ModelSpec", config: "EngineConfig") -> int:
+    """The pages in `8GiB` of KV cache on each rank, or for a plain number of tokens."""
     from engine.runner.memory import kv_bytes_per_page
 
-    given = re.fullmatch(r"(\d+(?:\.\d+)?)(GiB|MiB)?", wish)
-    if given is None:
-        raise ConfigError("--kv-memory", expected="a size such as 8GiB or 512MiB, or a number of tokens", found=wish)
-    number, unit = float(given[1]), given[2]
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(GiB|MiB)?", size)
+    if match is None:
+        raise ConfigError("--kv-memory", expected="a size such as 8GiB or 512MiB, or a number of tokens", found=size)
+    number, unit = float(match[1]), match[2]
     if unit is None:
         return -(-int(number) // config.page_size)
     return int(number * (1 << (30 if unit == "GiB" else 20)) / kv_bytes_per_page(spec, config))
 
 
-def load(options: ServeOptions) -> LoadedModel:
-    """The engine with its model in memory, after it has really computed a token."""
+def load_model(options: ServeOptions) -> LoadedModel:
+    """Start the engine and generate one token, to prove that it works. Blocks; raises ConfigError."""
     from engine.chat_format import chat_format
     from engine.core.engine_core import EngineCore, RequestFailed, SamplingParams
 
-    config, checkpoint = prepare(options)
+    config, checkpoint = resolve_config(options)
     tokenizer = checkpoint.tokenizer()
     chat = chat_format(checkpoint.spec, tokenizer)
     ranks = f"{config.world_size} ranks" if config.world_size > 1 else "1 rank"
-    say(f"loading {options.model} on {config.device.type}, {ranks}, {str(config.dtype).removeprefix('torch.')}")
+    log(f"loading {options.model} on {config.device.type}, {ranks}, {str(config.dtype).removeprefix('torch.')}")
     engine = EngineCore.start(config, checkpoint)
     probe = engine.submit([tokenizer.bos_id or 0], SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True))
     try:
@@ -138,21 +140,21 @@ def _inspect(options: InspectOptions) -> int:
     try:
         sys.stdout.write(inspect_checkpoint.report(options.path, world_size=options.world_size, as_json=options.json))
     except EngineError as error:
-        return _give_up(str(error))
+        return _config_exit(str(error))
     return 0
 
 
-def _give_up(problem: str) -> int:
-    say(problem)
-    return BAD_CONFIG
+def _config_exit(problem: str) -> int:
+    log(problem)
+    return EXIT_CONFIG
 
 
-def _allow_many_connections() -> None:
-    """Every waiting client holds a file descriptor, and the usual limit is 1024."""
+def _raise_open_file_limit() -> None:
+    """Every connection holds a file descriptor, and the usual limit is 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS if hard == resource.RLIM_INFINITY else min(CONNECTIONS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _rank() -> int:
@@ -160,14 +162,14 @@ def _rank() -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _end_with_parent(*, graceful: bool) -> None:
-    """A launcher that is killed cannot take its children along: each looks after itself."""
+def _exit_with_parent(*, graceful: bool) -> None:
+    """Watch the parent process on a thread: a launcher that is killed with SIGKILL cannot stop its children."""
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(PARENT_WATCH)
-        say("the launcher is gone: leaving")
+            time.sleep(PARENT_POLL_INTERVAL)
+        log("the launcher is gone: shutting down")
         if graceful:
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(PARENT_GRACE)
@@ -177,7 +179,7 @@ def _end_with_parent(*, graceful: bool) -> None:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Runs a rank and ends the process, whatever threads and process groups are still busy."""
+    """Run `main` and end the process at once, whatever its threads and process groups are doing."""
     code = 1
     try:
         code = main(arguments)

@@ -1,6 +1,6 @@
-"""What /metrics shows (Prometheus): requests by outcome, tokens, times; and what the engine says of itself when asked.
+"""/metrics (Prometheus): requests by outcome, tokens, latencies, and the engine's own statistics.
 
-Knows names and buckets, not how anything is measured. Nothing of a dialog, and no label that a client could fill.
+Knows names and buckets, not how anything is measured. Shows nothing of a dialog, and no label that a client controls.
 """
 
 import os
@@ -20,92 +20,102 @@ REPLY_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Metrics:
-    """One registry of this server's own: nothing global, so that tests and processes may have several."""
+    """The server's metrics, in a registry of their own so that a process may have several servers."""
 
-    def __init__(self, read: Callable[[], EngineStats | None]) -> None:
+    def __init__(self, read_stats: Callable[[], EngineStats | None]) -> None:
+        """`read_stats` is called at each scrape; None: the engine has not started."""
         self._registry = prometheus.CollectorRegistry()
         self._requests = prometheus.Counter(
-            f"{PREFIX}_requests", "Requests by how they ended", ["outcome"], registry=self._registry
+            f"{PREFIX}_requests", "Requests by outcome", ["outcome"], registry=self._registry
         )
         for outcome in ("stop", "length", "cancelled", "error", "refused", "busy"):
             self._requests.labels(outcome)
-        self._prompt = prometheus.Counter(
-            f"{PREFIX}_prompt_tokens", "Prompt tokens of ended requests", registry=self._registry
+        self._prompt_tokens = prometheus.Counter(
+            f"{PREFIX}_prompt_tokens", "Prompt tokens of finished requests", registry=self._registry
         )
-        self._reply = prometheus.Counter(f"{PREFIX}_reply_tokens", "Tokens of ended replies", registry=self._registry)
-        self._first = prometheus.Histogram(
+        self._reply_tokens = prometheus.Counter(
+            f"{PREFIX}_reply_tokens", "Completion tokens of finished requests", registry=self._registry
+        )
+        self._first_token_seconds = prometheus.Histogram(
             f"{PREFIX}_first_token_seconds",
-            "From admission to the first token",
+            "Time from submission to the first token",
             buckets=FIRST_TOKEN_BUCKETS,
             registry=self._registry,
         )
-        self._whole = prometheus.Histogram(
-            f"{PREFIX}_reply_seconds", "From admission to the end", buckets=REPLY_BUCKETS, registry=self._registry
+        self._reply_seconds = prometheus.Histogram(
+            f"{PREFIX}_reply_seconds",
+            "Time from submission to the end of the response",
+            buckets=REPLY_BUCKETS,
+            registry=self._registry,
         )
-        self._registry.register(_EngineFigures(read))
+        self._registry.register(_EngineCollector(read_stats))
 
     def first_token(self, seconds: float) -> None:
-        self._first.observe(seconds)
+        """A response has its first token, `seconds` after its request was submitted."""
+        self._first_token_seconds.observe(seconds)
 
-    def ended(self, outcome: str, usage: Usage, seconds: float) -> None:
+    def response_ended(self, outcome: str, usage: Usage, seconds: float) -> None:
+        """A response has ended, `seconds` after its request was submitted."""
         self._requests.labels(outcome).inc()
-        self._prompt.inc(usage.prompt_tokens)
-        self._reply.inc(usage.completion_tokens)
-        self._whole.observe(seconds)
+        self._prompt_tokens.inc(usage.prompt_tokens)
+        self._reply_tokens.inc(usage.completion_tokens)
+        self._reply_seconds.observe(seconds)
 
-    def refused(self, status: int) -> None:
+    def request_refused(self, status: int) -> None:
+        """A request was answered with an error body and this HTTP status."""
         self._requests.labels({429: "busy", 503: "error"}.get(status, "refused")).inc()
 
     def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
         return prometheus.generate_latest(self._registry)
 
 
-class _EngineFigures(Collector):
-    """Asks the engine when somebody scrapes; between scrapes it costs nothing."""
+class _EngineCollector(Collector):
+    """Reads the engine's statistics at each scrape; costs nothing between scrapes."""
 
-    def __init__(self, read: Callable[[], EngineStats | None]) -> None:
-        self._read = read
+    def __init__(self, read_stats: Callable[[], EngineStats | None]) -> None:
+        self._read_stats = read_stats
 
     def describe(self) -> Iterable[Metric]:
-        return ()  # keeps the registry from collecting while it is being built
+        return ()  # keeps `register` from calling `collect`
 
     def collect(self) -> Iterable[Metric]:
-        stats = self._read()
+        stats = self._read_stats()
         restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        yield GaugeMetricFamily(f"{PREFIX}_up", "1 while the model answers", value=0 if stats is None else 1)
+        yield GaugeMetricFamily(f"{PREFIX}_up", "1 once the model is loaded", value=0 if stats is None else 1)
         yield CounterMetricFamily(
             f"{PREFIX}_restarts",
-            "Restarts of the group by its launcher",
+            "Restarts of the process group by its launcher",
             value=int(restarts) if restarts.isdecimal() else 0,
         )
         if stats is not None:
             yield from _gauges(stats)
             yield from _counters(stats)
-            yield _histogram("step_seconds", "Time of one step of the running batch", stats.step_time)
-            yield _histogram("queue_seconds", "From submission to the first step", stats.queue_time)
+            yield _histogram("step_seconds", "Time of one step", stats.step_time)
+            yield _histogram("queue_seconds", "Time from submission to the first step", stats.queue_time)
 
 
 def _gauges(stats: EngineStats) -> Iterable[Metric]:
     for name, text, value in (
-        ("running", "Requests that are being computed", stats.running),
+        ("running", "Requests in the running batch", stats.running),
         ("waiting", "Requests in the queue", stats.waiting),
-        ("kv_used_tokens", "Tokens that the KV cache holds for requests", stats.kv_tokens_used),
-        ("kv_cached_tokens", "Tokens that the KV cache keeps for later prompts only", stats.kv_tokens_cached),
-        ("kv_total_tokens", "Tokens that the KV cache can hold", stats.kv_tokens_total),
+        ("kv_used_tokens", "KV cache used by requests, in tokens", stats.kv_tokens_used),
+        ("kv_cached_tokens", "KV cache that only holds prefixes for later requests, in tokens", stats.kv_tokens_cached),
+        ("kv_total_tokens", "Size of the KV cache, in tokens", stats.kv_tokens_total),
     ):
         yield GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
-    memory = GaugeMetricFamily(f"{PREFIX}_rank_memory_bytes", "Memory of each rank on its device", labels=["rank"])
-    for rank, held in enumerate(stats.rank_memory):
-        memory.add_metric([str(rank)], held)
+    memory = GaugeMetricFamily(f"{PREFIX}_rank_memory_bytes", "Device memory used by each rank", labels=["rank"])
+    for rank, used in enumerate(stats.rank_memory):
+        memory.add_metric([str(rank)], used)
     yield memory
 
 
 def _counters(stats: EngineStats) -> Iterable[Metric]:
     for name, text, value in (
-        ("prefill_tokens", "Prompt tokens that were computed", stats.prompt_tokens_computed),
-        ("prefix_hit_tokens", "Prompt tokens that came from the prefix cache", stats.prompt_tokens_cached),
-        ("generated_tokens", "Tokens sampled; its rate is tokens per second", stats.tokens_generated),
-        ("preemptions", "Requests put back into the queue for want of memory", stats.preemptions),
+        ("prefill_tokens", "Prompt tokens computed", stats.prompt_tokens_computed),
+        ("prefix_hit_tokens", "Prompt tokens found in the prefix cache", stats.prompt_tokens_cached),
+        ("generated_tokens", "Tokens sampled; the rate is tokens per second", stats.tokens_generated),
+        ("preemptions", "Requests preempted because the KV cache was full", stats.preemptions),
         ("steps", "Steps of the running batch", stats.steps),
     ):
         yield CounterMetricFamily(f"{PREFIX}_{name}", text, value=value)

@@ -1,8 +1,8 @@
-"""The bodies of answers, exactly as OpenAI's clients expect them: whole objects, and the chunks of a stream.
+"""Response bodies as OpenAI's clients expect them: complete objects, and the chunks of a stream.
 
-Knows nothing of how text comes about. A chunk of text is the hot path of the server (one per token and client), so
-everything in it but the text is encoded once per reply. The JSON is ASCII: a line separator of Unicode must not look
-like the end of a line to a client that splits by them.
+Knows nothing of how text is generated. `ResponseFormat.delta` is the hot path of the server (one call per token and
+client), so everything in a chunk but its text is encoded once per response. The JSON is ASCII, because some clients
+split a stream at Unicode's line separators too.
 """
 
 import json
@@ -17,11 +17,14 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """The token counts of one response; `cached_tokens` are the prompt tokens that a cached prefix covered."""
+
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
 
     def body(self) -> dict[str, object]:
+        """The `usage` object of a response."""
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -31,47 +34,53 @@ class Usage:
 
 
 def encode(body: object) -> bytes:
+    """ASCII JSON without spaces."""
     return json.dumps(body, separators=(",", ":")).encode()
 
 
 def event(body: object) -> bytes:
+    """A server-sent event."""
     return b"data: " + encode(body) + b"\n\n"
 
 
 class ResponseFormat:
-    """One reply's envelope; `ChatShape` and `TextShape` say what is inside a choice."""
+    """The fields around the text of one response. A subclass gives the object names and the contents of a choice."""
 
-    whole_object = ""
+    complete_object = ""
     chunk_object = ""
-    prefix = ""
+    id_prefix = ""
 
     def __init__(self, model: str, *, include_usage: bool) -> None:
         self._model = model
-        self._id = self.prefix + secrets.token_hex(12)
+        self._id = self.id_prefix + secrets.token_hex(12)
         self._created = int(time.time())
         self._include_usage = include_usage
-        # A chunk with a marker in the text's place, cut in two at the marker.
-        marked = event(self._chunk(self._choice("\x00", None)))
-        self._before, self._after = marked.split(encode("\x00"))
+        # A chunk with a placeholder for its text, split at the placeholder.
+        template = event(self._chunk(self._choice("\x00", None)))
+        self._before, self._after = template.split(encode("\x00"))
 
-    def opening(self) -> bytes:
+    def first_chunk(self) -> bytes:
+        """The event before the first token; empty: none."""
         return b""
 
     def delta(self, text: str) -> bytes:
+        """The event that adds `text`."""
         return self._before + encode(text) + self._after
 
-    def closing(self, finish_reason: FinishReason, usage: Usage) -> bytes:
+    def last_chunks(self, finish_reason: FinishReason, usage: Usage) -> bytes:
+        """The events after the last token: the finish reason, the usage if the client asked for it, and `[DONE]`."""
         last = event(self._chunk(self._choice("", finish_reason)))
         if self._include_usage:
             last += event({**self._envelope(self.chunk_object), "choices": [], "usage": usage.body()})
         return last + DONE
 
-    def whole(self, text: str, finish_reason: FinishReason, usage: Usage) -> bytes:
-        choice = self._whole_choice(text, finish_reason)
-        return encode({**self._envelope(self.whole_object), "choices": [choice], "usage": usage.body()})
+    def complete(self, text: str, finish_reason: FinishReason, usage: Usage) -> bytes:
+        """The body of a response that is not streamed."""
+        choice = self._complete_choice(text, finish_reason)
+        return encode({**self._envelope(self.complete_object), "choices": [choice], "usage": usage.body()})
 
-    def _envelope(self, kind: str) -> dict[str, object]:
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
+    def _envelope(self, object_name: str) -> dict[str, object]:
+        return {"id": self._id, "object": object_name, "created": self._created, "model": self._model}
 
     def _chunk(self, choice: dict[str, object]) -> dict[str, object]:
         chunk: dict[str, object] = {**self._envelope(self.chunk_object), "choices": [choice]}
@@ -82,36 +91,41 @@ class ResponseFormat:
     def _choice(self, text: str, finish_reason: FinishReason | None) -> dict[str, object]:
         raise NotImplementedError
 
-    def _whole_choice(self, text: str, finish_reason: FinishReason) -> dict[str, object]:
+    def _complete_choice(self, text: str, finish_reason: FinishReason) -> dict[str, object]:
         raise NotImplementedError
 
 
 class ChatResponseFormat(ResponseFormat):
-    whole_object = "chat.completion"
-    chunk_object = "chat.completion.chunk"
-    prefix = "chatcmpl-"
+    """/v1/chat/completions."""
 
-    def opening(self) -> bytes:
-        return event(self._chunk(self._of({"role": "assistant", "content": ""}, None)))
+    complete_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+    id_prefix = "chatcmpl-"
+
+    def first_chunk(self) -> bytes:
+        """The event that names the role."""
+        return event(self._chunk(self._delta_choice({"role": "assistant", "content": ""}, None)))
 
     def _choice(self, text: str, finish_reason: FinishReason | None) -> dict[str, object]:
-        return self._of({"content": text} if finish_reason is None else {}, finish_reason)
+        return self._delta_choice({"content": text} if finish_reason is None else {}, finish_reason)
 
-    def _of(self, delta: dict[str, object], finish_reason: FinishReason | None) -> dict[str, object]:
+    def _delta_choice(self, delta: dict[str, object], finish_reason: FinishReason | None) -> dict[str, object]:
         return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
 
-    def _whole_choice(self, text: str, finish_reason: FinishReason) -> dict[str, object]:
+    def _complete_choice(self, text: str, finish_reason: FinishReason) -> dict[str, object]:
         message = {"role": "assistant", "content": text, "refusal": None}
         return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
 
 
 class CompletionResponseFormat(ResponseFormat):
-    whole_object = "text_completion"
+    """/v1/completions."""
+
+    complete_object = "text_completion"
     chunk_object = "text_completion"
-    prefix = "cmpl-"
+    id_prefix = "cmpl-"
 
     def _choice(self, text: str, finish_reason: FinishReason | None) -> dict[str, object]:
         return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
 
-    def _whole_choice(self, text: str, finish_reason: FinishReason) -> dict[str, object]:
+    def _complete_choice(self, text: str, finish_reason: FinishReason) -> dict[str, object]:
         return self._choice(text, finish_reason)

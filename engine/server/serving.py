@@ -1,13 +1,16 @@
-"""What the engine does for a request, between HTTP and the torch thread: readiness, prompts, limits, and replies.
+"""What the server does with a valid request: readiness, prompt to token ids, limits, submission, the response stream.
 
-Knows the loaded engine, its tokenizer and its chat format; knows neither HTTP nor torch. Before the model is loaded,
-and after it has failed, every request is answered with the reason.
+Runs on the event loop. Knows the loaded engine, its tokenizer and its chat format; knows neither HTTP nor torch. The
+model runs on another thread, the step loop's: `EngineCore.submit` puts a request into that thread's inbox and returns a
+`RequestStream`, and the step loop hands token ids back through that stream (see streaming.py). Nothing here blocks.
+Before the model is loaded, and after it has failed, every request is refused with the reason.
 """
 
 import asyncio
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,24 +18,30 @@ from engine.core.request_stream import EngineDead
 from engine.errors import Busy, EngineError, InvalidDialog, PromptTooLong
 from engine.scheduler.request import SamplingParams
 from engine.server.detokenizer import IncrementalDetokenizer
-from engine.server.fields import RequestError
+from engine.server.errors import RequestError, engine_unavailable
 from engine.server.metrics import Metrics
-from engine.server.protocol import ChatRequest, CompletionRequest, Message, Options, TokenizeRequest
+from engine.server.protocol import (
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+    TokenizeChatRequest,
+    TokenizeTextRequest,
+)
 from engine.server.streaming import ResponseStream
 from engine.tokenizers.base import StreamDecoder
 
 if TYPE_CHECKING:
-    from engine.chat_format import ChatFormat
+    from engine.chat_format import ChatFormat, Message
     from engine.core.engine_core import EngineCore
     from engine.tokenizers.base import Tokenizer
 
 State = Literal["loading", "ready", "stopping", "failed"]
-INLINE_CHARS = 4096  # a longer text is encoded off the event loop, so that nobody's stream waits for it
+MAX_INLINE_CHARS = 4096  # a longer text is tokenized on another thread, so that the streams do not wait for it
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that answers."""
+    """A started engine, and what turns text into its token ids and back."""
 
     engine: "EngineCore"
     tokenizer: "Tokenizer"
@@ -41,7 +50,10 @@ class LoadedModel:
 
 
 class ServingService:
+    """The state of the server and the responses that are running."""
+
     def __init__(self, name: str, metrics: Metrics, *, max_reply_tokens: int | None = None) -> None:
+        """`name`: of the model, for clients; `max_reply_tokens`: upper bound for every response."""
         self.name = name
         self.state: State = "loading"
         self.detail = "The model is being loaded."
@@ -49,35 +61,38 @@ class ServingService:
         self._max_reply_tokens = max_reply_tokens
         self._loaded: LoadedModel | None = None
         self._created = int(time.time())
-        self._replies: set[ResponseStream] = set()
-        self._idle = asyncio.Event()
+        self._streams: set[ResponseStream] = set()
+        self._all_ended = asyncio.Event()
 
-    def ready(self, loaded: LoadedModel) -> None:
+    def set_ready(self, loaded: LoadedModel) -> None:
+        """Accept requests from now on, unless the server is already shutting down."""
         if self.state == "loading":
             self._loaded, self.state, self.detail = loaded, "ready", "The model answers."
 
-    def fail(self, reason: str) -> None:
+    def set_failed(self, reason: str) -> None:
+        """Refuse all requests with `reason` from now on."""
         self.state, self.detail = "failed", reason
 
     async def stop(self, grace: float) -> None:
-        """Refuse what is new, let what runs finish within `grace` seconds, then end the rest with an error."""
+        """Refuse new requests, give running ones `grace` seconds to finish, then end the rest with an error."""
         self.state, self.detail = "stopping", "The engine is shutting down."
-        if self._replies:
-            self._idle.clear()
+        if self._streams:
+            self._all_ended.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), grace)
-        for reply in tuple(self._replies):
-            reply.abort(self.detail)
+                await asyncio.wait_for(self._all_ended.wait(), grace)
+        for stream in tuple(self._streams):
+            stream.abort(self.detail)
 
     def health(self) -> tuple[int, dict[str, object]]:
+        """HTTP status and body of /health."""
         failure = self._loaded.engine.failure if self._loaded and self.state == "ready" else None
         if failure is not None:
-            self.fail(failure)
+            self.set_failed(failure)
         status = 200 if self.state == "ready" else 503
         return status, {"status": "ok" if status == 200 else self.state, "detail": self.detail, "model": self.name}
 
-    def card(self) -> dict[str, object]:
-        """The model as /v1/models lists it; max_model_len as vLLM has it."""
+    def model_card(self) -> dict[str, object]:
+        """The model as /v1/models lists it, with vLLM's `max_model_len`."""
         card: dict[str, object] = {
             "id": self.name,
             "object": "model",
@@ -91,98 +106,119 @@ class ServingService:
         return card
 
     async def chat(self, request: ChatRequest) -> ResponseStream:
-        loaded = self._model()
-        prompt = await self._dialog_ids(loaded, request.messages)
-        return self._submit(loaded, prompt, loaded.chat.stop_ids, request.options, "messages")
+        """Submit a dialog. Raises RequestError."""
+        loaded = self._require_model()
+        prompt_ids = await _encode_dialog(loaded, request.dialog())
+        return self._submit(loaded, prompt_ids, loaded.chat.stop_ids, request, "messages")
 
     async def complete(self, request: CompletionRequest) -> ResponseStream:
-        loaded = self._model()
+        """Submit a prompt of text or token ids. Raises RequestError."""
+        loaded = self._require_model()
         if isinstance(request.prompt, str):
-            prompt = await self._text_ids(loaded, request.prompt, add_bos=True)
+            prompt_ids = await _encode_text(loaded, request.prompt, add_bos=True)
         else:
-            prompt = list(_known_ids(loaded, request.prompt, "prompt"))
-        if not prompt:
+            prompt_ids = _check_vocabulary(loaded, request.prompt, "prompt")
+        if not prompt_ids:
             raise RequestError("'prompt' must not be empty.", param="prompt", code="invalid_value")
-        return self._submit(loaded, prompt, loaded.tokenizer.stop_ids, request.options, "prompt")
+        return self._submit(loaded, prompt_ids, loaded.tokenizer.stop_ids, request, "prompt")
 
-    async def tokenize(self, request: TokenizeRequest) -> dict[str, object]:
-        loaded = self._model()
-        if request.messages is None:
-            ids = await self._text_ids(loaded, request.prompt, add_bos=request.add_special_tokens)
+    async def tokenize(self, request: TokenizeChatRequest | TokenizeTextRequest) -> dict[str, object]:
+        """The body of /tokenize. Raises RequestError."""
+        loaded = self._require_model()
+        if isinstance(request, TokenizeTextRequest):
+            ids = await _encode_text(loaded, request.prompt, add_bos=request.add_special_tokens)
         elif request.add_generation_prompt:
-            ids = await self._dialog_ids(loaded, request.messages)
+            ids = await _encode_dialog(loaded, request.dialog())
         else:
             message = "'add_generation_prompt' must be true: only whole prompts are counted."
             raise RequestError(message, param="add_generation_prompt", code="unsupported_parameter")
         return {"count": len(ids), "max_model_len": loaded.max_context, "tokens": ids, "token_strs": None}
 
-    async def detokenize(self, tokens: tuple[int, ...]) -> dict[str, object]:
-        loaded = self._model()
-        ids = _known_ids(loaded, tokens, "tokens")
+    async def detokenize(self, tokens: list[int]) -> dict[str, object]:
+        """The body of /detokenize. Raises RequestError."""
+        loaded = self._require_model()
+        ids = _check_vocabulary(loaded, tokens, "tokens")
         return {"prompt": await asyncio.to_thread(loaded.tokenizer.decode, ids)}
 
-    def _model(self) -> LoadedModel:
+    def _require_model(self) -> LoadedModel:
         if self.state == "ready" and self._loaded is not None:
             return self._loaded
-        error = RequestError(self.detail, status=503, kind="server_error", code=f"engine_{self.state}")
-        error.retry_after = 5 if self.state == "loading" else None
-        raise error
-
-    async def _dialog_ids(self, loaded: LoadedModel, messages: tuple[Message, ...]) -> list[int]:
-        try:
-            if sum(len(message["content"]) for message in messages) > INLINE_CHARS:
-                return await asyncio.to_thread(loaded.chat.encode, messages)
-            return loaded.chat.encode(messages)
-        except InvalidDialog as error:
-            param = "messages" if error.index is None else f"messages[{error.index}]"
-            raise RequestError(f"{error}.", param=param, code="invalid_dialog") from error
-
-    async def _text_ids(self, loaded: LoadedModel, text: str, *, add_bos: bool) -> list[int]:
-        long = len(text) > INLINE_CHARS
-        ids = await asyncio.to_thread(loaded.tokenizer.encode, text) if long else loaded.tokenizer.encode(text)
-        bos = loaded.tokenizer.bos_id
-        return [bos, *ids] if add_bos and bos is not None else ids
+        raise RequestError(
+            self.detail,
+            status=503,
+            error_type="server_error",
+            code=f"engine_{self.state}",
+            retry_after=5 if self.state == "loading" else None,
+        )
 
     def _submit(
-        self, loaded: LoadedModel, prompt: list[int], stop_ids: frozenset[int], options: Options, param: str
+        self,
+        loaded: LoadedModel,
+        prompt_ids: list[int],
+        stop_token_ids: frozenset[int],
+        request: GenerationRequest,
+        param: str,
     ) -> ResponseStream:
-        room = loaded.max_context - len(prompt)
+        """Hand the request to the step loop's thread. `param`: the field that errors of the prompt name."""
+        room = loaded.max_context - len(prompt_ids)
         if room < 1:
-            raise _too_long(loaded.max_context, len(prompt), param)
-        wishes = (options.max_tokens, self._max_reply_tokens, room)
+            raise _context_length_exceeded(loaded.max_context, len(prompt_ids), param)
+        limits = (request.token_limit, self._max_reply_tokens, room)
         params = SamplingParams(
-            temperature=options.temperature,
-            top_p=options.top_p,
-            max_tokens=min(wish for wish in wishes if wish is not None),
-            stop_token_ids=stop_ids,
-            seed=options.seed,
-            ignore_eos=options.ignore_eos,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_tokens=min(limit for limit in limits if limit is not None),
+            stop_token_ids=stop_token_ids,
+            seed=request.seed,
+            ignore_eos=request.ignore_eos,
         )
         try:
-            generation = loaded.engine.submit(prompt, params, client=options.client, tenant=options.tenant)
+            tokens = loaded.engine.submit(prompt_ids, params, client=request.user, tenant=request.cache_salt)
         except PromptTooLong as error:
-            raise _too_long(error.limit, error.got, param) from error
+            raise _context_length_exceeded(error.limit, error.got, param) from error
         except Busy as error:
-            wait = max(1, math.ceil(error.retry_after))
             raise RequestError(
-                f"{error}.", status=429, kind="rate_limit_error", code="rate_limit_exceeded", retry_after=wait
+                f"{error}.",
+                status=429,
+                error_type="rate_limit_error",
+                code="rate_limit_exceeded",
+                retry_after=max(1, math.ceil(error.retry_after)),
             ) from error
         except EngineDead as error:
-            raise RequestError(str(error), status=503, kind="server_error", code="engine_unavailable") from error
+            raise engine_unavailable(str(error)) from error
         except EngineError as error:
             raise RequestError(f"{error}.", param=param, code="invalid_value") from error
-        text = IncrementalDetokenizer(StreamDecoder(loaded.tokenizer), options.stop)
-        reply = ResponseStream(generation, text, self._metrics, self._forget)
-        self._replies.add(reply)
-        return reply
+        detokenizer = IncrementalDetokenizer(StreamDecoder(loaded.tokenizer), request.stop)
+        stream = ResponseStream(tokens, detokenizer, self._metrics, self._on_stream_end)
+        self._streams.add(stream)
+        return stream
 
-    def _forget(self, reply: ResponseStream) -> None:
-        self._replies.discard(reply)
-        if not self._replies:
-            self._idle.set()
+    def _on_stream_end(self, stream: ResponseStream) -> None:
+        self._streams.discard(stream)
+        if not self._streams:
+            self._all_ended.set()
 
 
-def _known_ids(loaded: LoadedModel, ids: tuple[int, ...], param: str) -> tuple[int, ...]:
+async def _encode_dialog(loaded: LoadedModel, messages: "Sequence[Message]") -> list[int]:
+    try:
+        if sum(len(message["content"]) for message in messages) > MAX_INLINE_CHARS:
+            return await asyncio.to_thread(loaded.chat.encode, messages)
+        return loaded.chat.encode(messages)
+    except InvalidDialog as error:
+        param = "messages" if error.index is None else f"messages[{error.index}]"
+        raise RequestError(f"{error}.", param=param, code="invalid_dialog") from error
+
+
+async def _encode_text(loaded: LoadedModel, text: str, *, add_bos: bool) -> list[int]:
+    if len(text) > MAX_INLINE_CHARS:
+        ids = await asyncio.to_thread(loaded.tokenizer.encode, text)
+    else:
+        ids = loaded.tokenizer.encode(text)
+    bos = loaded.tokenizer.bos_id
+    return [bos, *ids] if add_bos and bos is not None else ids
+
+
+def _check_vocabulary(loaded: LoadedModel, ids: list[int], param: str) -> list[int]:
     size = loaded.tokenizer.vocab_size
     if any(token >= size for token in ids):
         message = f"'{param}' holds an id that the vocabulary of {size} tokens lacks."
@@ -190,7 +226,7 @@ def _known_ids(loaded: LoadedModel, ids: tuple[int, ...], param: str) -> tuple[i
     return ids
 
 
-def _too_long(limit: int, got: int, param: str) -> RequestError:
+def _context_length_exceeded(limit: int, got: int, param: str) -> RequestError:
     return RequestError(
         f"This model's maximum context length is {limit} tokens. However, your {param} resulted in {got} tokens, "
         f"which leaves no room for a reply. Please reduce the length of the {param}.",

@@ -1,7 +1,7 @@
-"""Where the server listens: a loopback port, or a Unix socket that only this user can open.
+"""The listening socket of the server: a TCP port, or a Unix socket that only this user can open.
 
-Binds and cleans up; knows nothing of what is served. A socket file that a killed engine left behind is replaced, one
-that somebody still listens on is not.
+Binds and cleans up; knows nothing of what is served. The socket file of a killed engine is replaced; one that another
+process still listens on is an error.
 """
 
 import contextlib
@@ -15,75 +15,76 @@ from pathlib import Path
 
 from engine.errors import ConfigError
 
-BIND_PATIENCE = 3.0  # seconds: a group that restarts may find its old port not quite free
-STALLED_CLIENT_MS = 120_000
+BIND_TIMEOUT = 3.0  # seconds: a restarted engine may find its old port still in use for a moment
+SEND_TIMEOUT_MS = 120_000  # a client that acknowledges nothing for this long is disconnected
 BACKLOG = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
+    """A listening socket; `address` is http://127.0.0.1:8000 or unix:/run/engine.sock."""
+
     socket: socket.socket
-    place: str
-    """As people read it: http://127.0.0.1:8000 or unix:/run/engine.sock."""
+    address: str
 
 
 @contextlib.contextmanager
-def listener(host: str, port: int, uds: Path | None) -> Iterator[Listener]:
-    """An open, listening socket; its file is removed at the end."""
+def open_listener(host: str, port: int, uds: Path | None) -> Iterator[Listener]:
+    """Listen on `uds`, or on `host` and `port` if it is None; remove the socket file at exit. Raises ConfigError."""
     if uds is None:
-        yield _tcp(host, port)
+        yield _listen_tcp(host, port)
         return
     path = uds.absolute()
-    opened = _unix(path)
-    ours = path.stat().st_ino
+    listener = _listen_unix(path)
+    inode = path.stat().st_ino
     try:
-        yield opened
+        yield listener
     finally:
         with contextlib.suppress(OSError):
-            if path.stat().st_ino == ours:  # not the socket of whoever came after us
+            if path.stat().st_ino == inode:  # a successor may have put its own socket there
                 path.unlink()
 
 
-def _tcp(host: str, port: int) -> Listener:
+def _listen_tcp(host: str, port: int) -> Listener:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    deadline = time.monotonic() + BIND_PATIENCE
+    deadline = time.monotonic() + BIND_TIMEOUT
     while True:
-        opened = socket.socket(family, socket.SOCK_STREAM)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # inherited by every connection: a client that takes nothing is dropped
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_CLIENT_MS)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; every accepted connection inherits it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT_MS)
         try:
-            opened.bind((host, port))
-            opened.listen(BACKLOG)
+            sock.bind((host, port))
+            sock.listen(BACKLOG)
         except (OSError, UnicodeError) as error:
-            opened.close()
+            sock.close()
             if getattr(error, "errno", None) == errno.EADDRINUSE and time.monotonic() < deadline:
                 time.sleep(0.1)
                 continue
             where = f"--host {host} --port {port}"
             raise ConfigError(where, expected="an address to listen on", found=_reason(error)) from error
         shown = f"[{host}]" if family == socket.AF_INET6 else host
-        return Listener(opened, f"http://{shown}:{opened.getsockname()[1]}")
+        return Listener(sock, f"http://{shown}:{sock.getsockname()[1]}")
 
 
-def _unix(path: Path) -> Listener:
-    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _listen_unix(path: Path) -> Listener:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_stale(path)
-        before = os.umask(0o177)  # no moment at which others could connect
+        umask = os.umask(0o177)  # from the start, so that no other user can connect even for a moment
         try:
-            opened.bind(str(path))
+            sock.bind(str(path))
         finally:
-            os.umask(before)
-        opened.listen(BACKLOG)
+            os.umask(umask)
+        sock.listen(BACKLOG)
     except OSError as error:
-        opened.close()
+        sock.close()
         raise ConfigError(f"--uds {path}", expected="a path to listen on", found=_reason(error)) from error
     except ConfigError:
-        opened.close()
+        sock.close()
         raise
-    return Listener(opened, f"unix:{path}")
+    return Listener(sock, f"unix:{path}")
 
 
 def _remove_stale(path: Path) -> None:

@@ -1,6 +1,8 @@
-"""One reply on its way to a client: token ids become text, stop strings are cut, the end gets its name and its usage.
+"""One response on its way to a client: token ids become text, stop strings are cut off, the end gets its reason.
 
-Joins a `Generation` (ids, from the torch thread) with a `ReplyText` (characters). Lives on the event loop.
+Lives on the event loop. Wraps a `RequestStream`, which is where results cross threads: the step loop's thread hands
+each step's token ids to the event loop (`call_soon_threadsafe`), whose thread appends them to the `RequestStream`.
+Turns them into text with an `IncrementalDetokenizer`. Knows nothing of HTTP.
 """
 
 import time
@@ -10,66 +12,71 @@ from typing import Protocol
 from engine.core.request_stream import RequestOutput, RequestStream
 from engine.errors import EngineError
 from engine.server.detokenizer import IncrementalDetokenizer
-from engine.server.fields import RequestError
+from engine.server.errors import engine_unavailable
 from engine.server.responses import FinishReason, Usage
 
 Outcome = str  # "stop", "length", "cancelled", "error"
 
 
-class Observer(Protocol):
-    """Who counts: told of the first token and of the end, once each."""
+class ResponseObserver(Protocol):
+    """Counts responses: each method is called at most once per response."""
 
-    def first_token(self, seconds: float) -> None: ...
+    def first_token(self, seconds: float) -> None:
+        """`seconds`: since the request was submitted."""
 
-    def ended(self, outcome: Outcome, usage: Usage, seconds: float) -> None: ...
+    def response_ended(self, outcome: Outcome, usage: Usage, seconds: float) -> None:
+        """`seconds`: since the request was submitted."""
 
 
 class ResponseStream:
-    """`async for piece in reply` yields text; then `finish_reason` and `usage` are final.
+    """`async for text in stream` yields text; at its end `finish_reason` and `usage` are final.
 
-    `finish_reason` None at the end means that the client went away. A reply that the engine cannot finish raises
-    RequestError (a 503) after the text that it did make.
+    `finish_reason` None at the end means that the client disconnected. A response that the engine cannot finish raises
+    RequestError (503) after the text that was generated.
     """
 
     def __init__(
         self,
-        generation: RequestStream,
-        text: IncrementalDetokenizer,
-        observer: Observer,
-        forget: Callable[["ResponseStream"], None],
+        tokens: RequestStream,
+        detokenizer: IncrementalDetokenizer,
+        observer: ResponseObserver,
+        on_end: Callable[["ResponseStream"], None],
     ) -> None:
-        self._generation = generation
-        self._text = text
+        """`on_end` is called once, whatever the outcome."""
+        self._tokens = tokens
+        self._detokenizer = detokenizer
         self._observer = observer
-        self._forget = forget
-        self._started = time.monotonic()
-        self._any = False
+        self._on_end = on_end
+        self._submitted_at = time.monotonic()
+        self._has_tokens = False
         self._ended = False
         self.finish_reason: FinishReason | None = None
 
     @property
     def usage(self) -> Usage:
-        told = self._generation.usage
-        # After a stop string the engine may have been a token or two ahead: those were never part of the reply.
-        made = self._text.tokens if self._text.stopped else told.completion_tokens
-        return Usage(told.prompt_tokens, made, told.cached_tokens)
+        """Tokens so far."""
+        usage = self._tokens.usage
+        completion_tokens = usage.completion_tokens
+        if self._detokenizer.stopped:  # the engine may have generated more before it saw the cancel
+            completion_tokens = self._detokenizer.num_tokens
+        return Usage(usage.prompt_tokens, completion_tokens, usage.cached_tokens)
 
     def cancel(self) -> None:
-        """The client has gone. Harmless after the end."""
+        """The client has disconnected. No effect after the end."""
         if not self._ended:
-            self._generation.cancel()
+            self._tokens.cancel()
             self._end("cancelled")
 
     def abort(self, message: str) -> None:
-        """The engine has to leave: the client is told so, as an error."""
+        """The server is shutting down: end the response with `message` as an error. No effect after the end."""
         if not self._ended:
-            self._generation.cancel()
-            # The engine may be past answering: the end is ours to tell.
-            self._generation.deliver(RequestOutput((), self._generation.usage, "error", message))
+            self._tokens.cancel()
+            # The step loop may be stuck and never confirm the cancel.
+            self._tokens.deliver(RequestOutput((), self._tokens.usage, "error", message))
 
-    async def gather(self, seconds: float) -> None:
-        """Lets text gather for so long, or until there is no more to come."""
-        await self._generation.wait_for_more(seconds)
+    async def wait_for_more(self, seconds: float) -> None:
+        """Let tokens gather for `seconds`, or until the response has ended."""
+        await self._tokens.wait_for_more(seconds)
 
     def __aiter__(self) -> "ResponseStream":
         return self
@@ -77,48 +84,44 @@ class ResponseStream:
     async def __anext__(self) -> str:
         while not self._ended:
             try:
-                ids = await anext(self._generation)
+                ids = await anext(self._tokens)
             except StopAsyncIteration:
-                rest = self._text.finish()
-                self._close()
+                rest = self._detokenizer.finish()
+                self._finish()
                 if rest:
                     return rest
                 break
             except EngineError as error:
                 self._end("error")
-                raise _unavailable(str(error)) from error
-            if not self._any:
-                self._any = True
-                self._observer.first_token(time.monotonic() - self._started)
-            piece = self._text.push(ids)
-            if self._text.stopped:
-                self._generation.cancel()
+                raise engine_unavailable(str(error)) from error
+            if not self._has_tokens:
+                self._has_tokens = True
+                self._observer.first_token(time.monotonic() - self._submitted_at)
+            text = self._detokenizer.push(ids)
+            if self._detokenizer.stopped:
+                self._tokens.cancel()
                 self.finish_reason = "stop"
                 self._end("stop")
-            if piece:
-                return piece
+            if text:
+                return text
         raise StopAsyncIteration
 
-    def _close(self) -> None:
-        """The engine makes no more tokens: why?"""
-        if self._ended:  # the client had gone
+    def _finish(self) -> None:
+        """The engine will generate no more tokens: set the finish reason, or raise RequestError."""
+        if self._ended:  # the client has disconnected
             return
-        reason = self._generation.finish_reason
-        if self._text.stopped:
+        reason = self._tokens.finish_reason
+        if self._detokenizer.stopped:
             reason = "stop"
         if reason == "stop" or reason == "length":
             self.finish_reason = reason
             self._end(reason)
             return
         self._end("cancelled")
-        raise _unavailable("The engine is shutting down.")
+        raise engine_unavailable("The engine is shutting down.")
 
     def _end(self, outcome: Outcome) -> None:
         if not self._ended:
             self._ended = True
-            self._forget(self)
-            self._observer.ended(outcome, self.usage, time.monotonic() - self._started)
-
-
-def _unavailable(message: str) -> RequestError:
-    return RequestError(message, status=503, kind="server_error", code="engine_unavailable")
+            self._on_end(self)
+            self._observer.response_ended(outcome, self.usage, time.monotonic() - self._submitted_at)

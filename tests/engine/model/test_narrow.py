@@ -13,7 +13,7 @@ from engine.errors import ConfigError
 from engine.model.loader import load_model
 from engine.model.quantization import quantize_block
 from engine.runner.memory import kv_bytes_per_page
-from engine.server.inspect_checkpoint import narrow_bytes
+from engine.server.inspect_checkpoint import quantized_weight_bytes
 
 TINY = spec("tiny", context=128, vocab=100)
 
@@ -50,11 +50,12 @@ def test_what_packed_weights_take(bits: int) -> None:
     config = replace(resolve(TINY, device="cpu"), dtype=torch.bfloat16)
     model = load_model(config, RandomCheckpoint(TINY), partial(quantize_block, bits=bits))
     held = [*model.parameters(), *(buffer for block in model.blocks for buffer in block.buffers())]
-    assert sum(each.numel() * each.element_size() for each in held) == narrow_bytes(TINY, 1, torch.bfloat16, bits)
+    expected = quantized_weight_bytes(TINY, 1, torch.bfloat16, bits)
+    assert sum(each.numel() * each.element_size() for each in held) == expected
 
 
 def test_which_cards_hold_which_model() -> None:
     """13B in 4 bits leaves half a card of 16 GB to keys and values; 7B half a card of 8."""
-    assert narrow_bytes(spec("13b"), 1, torch.bfloat16, 4) < 8 << 30
-    assert narrow_bytes(spec("7b"), 1, torch.bfloat16, 4) < 4 << 30
-    assert narrow_bytes(spec("7b"), 2, torch.bfloat16, 4) < 2.2 * (1 << 30)
+    assert quantized_weight_bytes(spec("13b"), 1, torch.bfloat16, 4) < 8 << 30
+    assert quantized_weight_bytes(spec("7b"), 1, torch.bfloat16, 4) < 4 << 30
+    assert quantized_weight_bytes(spec("7b"), 2, torch.bfloat16, 4) < 2.2 * (1 << 30)

@@ -1,4 +1,4 @@
-"""A server on a real socket in the test's own event loop, over an engine that follows a script."""
+"""Fixtures: a server on a real socket, in the test's own event loop, over a scripted engine."""
 
 import asyncio
 import contextlib
@@ -17,13 +17,13 @@ from engine.core.engine_core import EngineCore
 from engine.server.app import build_app
 from engine.server.metrics import Metrics
 from engine.server.serving import LoadedModel, ServingService
-from engine.server.sockets import listener
-from tests.engine.server.fakes import CONTEXT, ByteTokenizer, PlainFormat, ScriptedEngine
+from engine.server.sockets import open_listener
 from tests.engine.server.reference_package import package
+from tests.engine.server.scripted_engine import MAX_CONTEXT, ByteTokenizer, PlainFormat, ScriptedEngine
 
-KEY = "key-of-the-test"
+API_KEY = "key-of-the-test"
 
-# The comparison with Meta's own package is there for machines that have it, with the GPU that it needs.
+# The comparison with Meta's package runs only where that package and a GPU are available.
 collect_ignore = [] if package() is not None and torch.cuda.is_available() else ["test_reference.py"]
 
 
@@ -35,6 +35,8 @@ class _QuietServer(uvicorn.Server):
 
 @dataclass(slots=True)
 class Served:
+    """A running server, its engine, and clients for it."""
+
     engine: ScriptedEngine
     service: ServingService
     client: openai.AsyncOpenAI
@@ -42,8 +44,8 @@ class Served:
     port: int
 
     def load(self) -> None:
-        loaded = LoadedModel(cast("EngineCore", self.engine), ByteTokenizer(), PlainFormat(), CONTEXT)
-        self.service.ready(loaded)
+        loaded = LoadedModel(cast("EngineCore", self.engine), ByteTokenizer(), PlainFormat(), MAX_CONTEXT)
+        self.service.set_ready(loaded)
 
 
 @contextlib.asynccontextmanager
@@ -53,22 +55,22 @@ async def serve(api_key: str | None = None, stream_interval: float = 0.0) -> Asy
     app = build_app(service, metrics, api_key=api_key, max_body=100_000, stream_interval=stream_interval)
     config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1)
     server = _QuietServer(config)
-    with listener("127.0.0.1", 0, None) as opened:
-        base = opened.place
-        opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)  # a slow reader is noticed early
-        serving = asyncio.create_task(server.serve([opened.socket]))
+    with open_listener("127.0.0.1", 0, None) as listener:
+        base = listener.address
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)  # so that a slow reader blocks it early
+        serving = asyncio.create_task(server.serve([listener.socket]))
         async with (
-            openai.AsyncOpenAI(base_url=f"{base}/v1", api_key=KEY, max_retries=0, timeout=10) as client,
+            openai.AsyncOpenAI(base_url=f"{base}/v1", api_key=API_KEY, max_retries=0, timeout=10) as client,
             httpx.AsyncClient(base_url=base, timeout=10) as http,
         ):
-            yield Served(engine, service, client, http, opened.socket.getsockname()[1])
+            yield Served(engine, service, client, http, listener.socket.getsockname()[1])
         server.should_exit = True
         await serving
 
 
 @pytest.fixture
 async def loading() -> AsyncIterator[Served]:
-    """A server whose model is not there yet."""
+    """A server whose model is not loaded yet."""
     async with serve() as served:
         yield served
 
@@ -80,16 +82,16 @@ async def served(loading: Served) -> Served:
 
 
 @pytest.fixture
-async def unhurried() -> AsyncIterator[Served]:
-    """A server that gathers the tokens of 0.2 s into an event."""
+async def with_interval() -> AsyncIterator[Served]:
+    """A server that gathers the tokens of 0.2 s into one event."""
     async with serve(stream_interval=0.2) as served:
         served.load()
         yield served
 
 
 @pytest.fixture
-async def locked() -> AsyncIterator[Served]:
-    """A server that wants KEY."""
-    async with serve(KEY) as served:
+async def with_key() -> AsyncIterator[Served]:
+    """A server that requires API_KEY."""
+    async with serve(API_KEY) as served:
         served.load()
         yield served

@@ -1,4 +1,4 @@
-"""The engine as its users start it: a process of its own, alone or under torchrun, on a real socket."""
+"""Starts the engine as its users do: a process of its own, alone or under torchrun, on a real socket."""
 
 import contextlib
 import json
@@ -15,11 +15,11 @@ import httpx
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden"
-START = 90.0  # seconds that a start may take on a busy machine
+START_TIMEOUT = 90.0  # seconds; generous, for a busy machine
 
 
 class EngineProcess:
-    """`url` once it listens; `stderr` so far; gone with everything that it started when the block is left."""
+    """A running engine; leaving the `with` block kills it and its children."""
 
     def __init__(
         self,
@@ -50,16 +50,17 @@ class EngineProcess:
 
     @property
     def output(self) -> str:
+        """Its stdout and stderr so far."""
         return self._log.read_text(errors="replace")
 
     @property
     def url(self) -> str:
-        """Where it listens; the last place, if it was started again."""
-        return _wait(lambda: (re.findall(r"listening on (\S+)", self.output) or [""])[-1], self, "listening")
+        """Where it listens, once it does; the newest address if it was restarted."""
+        return _wait_for(lambda: (re.findall(r"listening on (\S+)", self.output) or [""])[-1], self, "listening")
 
     def ready(self, times: int = 1) -> "EngineProcess":
-        """Returns once the model has been loaded that often."""
-        _wait(lambda: "yes" if self.output.count(" is ready after ") >= times else "", self, "ready")
+        """Waits until the model has been loaded `times` times."""
+        _wait_for(lambda: "yes" if self.output.count(" is ready after ") >= times else "", self, "ready")
         return self
 
     def rank(self, number: int) -> int:
@@ -71,7 +72,7 @@ class EngineProcess:
         raise LookupError(f"no rank {number}")
 
     def terminate(self) -> float:
-        """SIGTERM; the seconds until it is gone."""
+        """Sends SIGTERM; returns the seconds until it has exited."""
         started = time.monotonic()
         self.process.terminate()
         self.process.wait(20)
@@ -81,8 +82,7 @@ class EngineProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        family = [self.process.pid, *children(self.process.pid)]
-        for pid in family:
+        for pid in [self.process.pid, *children(self.process.pid)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
@@ -90,6 +90,7 @@ class EngineProcess:
 
 
 def children(pid: int) -> list[int]:
+    """The process ids of its direct children."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -99,35 +100,39 @@ def children(pid: int) -> list[int]:
 
 
 def alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-def gone(pid: int, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until_exited(pid: int, timeout: float = 10.0) -> None:
+    """Fails after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     while alive(pid):
-        assert time.monotonic() < deadline, f"process {pid} outlives its launcher"
+        assert time.monotonic() < deadline, f"process {pid} is still running"
         time.sleep(0.05)
 
 
 def golden(name: str) -> Iterator[tuple[list[dict[str, str]], str]]:
-    """Dialogs and what the reference replied to each, greedily, in 24 tokens."""
+    """Dialogs, each with the reference's greedy reply of 24 tokens."""
     for entry in json.loads((GOLDEN / name / "golden.json").read_text())["dialogs"]:
         yield entry["dialog"], entry["greedy_text"]
 
 
 def ask(http: httpx.Client, messages: Sequence[object], **fields: object) -> httpx.Response:
+    """A greedy chat request."""
     return http.post("/v1/chat/completions", json={"messages": messages, "temperature": 0, **fields})
 
 
-def _wait(look: Callable[[], str], engine: EngineProcess, what: str) -> str:
-    deadline = time.monotonic() + START
+def _wait_for(look: Callable[[], str], engine: EngineProcess, state: str) -> str:
+    """The first non-empty result of `look`."""
+    deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if found := look():
             return found
         if engine.process.poll() is not None:
             break
         time.sleep(0.05)
-    raise AssertionError(f"the engine is not {what}:\n{engine.output}")
+    raise AssertionError(f"the engine is not {state}:\n{engine.output}")

@@ -1,7 +1,7 @@
-"""Meta's own `llama` package behind the same calls as `engine.llama`, for comparison.
+"""Meta's `llama` package behind the calls of `engine.llama`, for comparison.
 
 Optional: `pip install -e '.[reference]'`. It needs a CUDA GPU per rank and as many ranks as the checkpoint has shards.
-PyPI's package of that name is another program, so the import alone proves nothing. No line of Meta's code is here.
+PyPI's package of that name is an unrelated program, so a successful import proves nothing.
 """
 
 import importlib
@@ -12,16 +12,16 @@ from engine.llama import ChatPrediction, CompletionPrediction, Dialog
 
 
 def package() -> ModuleType | None:
-    """Meta's package, if that is what `llama` is here."""
+    """Meta's package; None if `llama` is missing or the unrelated program."""
     try:
         module = importlib.import_module("llama")
-    except Exception:  # the other program of that name does not even import on this Python
+    except Exception:  # the unrelated program fails to import on this Python
         return None
     return module if hasattr(module, "Llama") else None
 
 
 class Reference:
-    """`Llama` as Meta wrote it."""
+    """Meta's `Llama`."""
 
     def __init__(
         self,

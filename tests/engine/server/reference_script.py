@@ -1,8 +1,8 @@
-"""A script as people write them for Meta's package, with the one line changed; run by torchrun.
+"""A script for Meta's package with only the import changed; run by torchrun.
 
     reference_script.py CKPT_DIR TOKENIZER GOLDEN_JSON OUT_DIR
 
-Writes what each rank got to OUT_DIR/rankN.json.
+Each rank writes its results to OUT_DIR/rankN.json.
 """
 
 import json

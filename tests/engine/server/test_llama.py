@@ -1,4 +1,4 @@
-"""Meta's API on this engine: the golden replies, log-probabilities, echo, and refusals before anything is computed."""
+"""Meta's API on this engine: golden replies, log-probabilities, echo, and errors before anything is computed."""
 
 import json
 import os
@@ -30,19 +30,19 @@ def llama() -> Iterator[Llama]:
     built.close()
 
 
-def test_greedy_chat_is_the_reference_s(llama: Llama) -> None:
+def test_greedy_chat_matches_the_reference(llama: Llama) -> None:
     for _ in range(2):  # the second time from cached prefixes
         replies = llama.chat_completion(DIALOGS, temperature=0, max_gen_len=24)
         assert [reply["generation"]["content"] for reply in replies] == [e["greedy_text"] for e in EXPECTED["dialogs"]]
         assert all(reply["generation"]["role"] == "assistant" and "tokens" not in reply for reply in replies)
 
 
-def test_greedy_text_is_the_reference_s(llama: Llama) -> None:
+def test_greedy_text_matches_the_reference(llama: Llama) -> None:
     (prediction,) = llama.text_completion([EXPECTED["text_prompt"]], temperature=0, max_gen_len=24)
     assert prediction["generation"].startswith(EXPECTED["text_greedy"])
 
 
-def test_generate_gives_ids(llama: Llama) -> None:
+def test_generate_returns_ids(llama: Llama) -> None:
     prompts = [entry["prompt_tokens"] for entry in EXPECTED["dialogs"]]
     tokens, logprobs = llama.generate(prompts, 24, temperature=0)
     assert tokens == [entry["greedy_tokens"] for entry in EXPECTED["dialogs"]]
@@ -51,7 +51,7 @@ def test_generate_gives_ids(llama: Llama) -> None:
     assert llama.generate([], 5) == ([], None)
 
 
-def test_logprobs_are_those_of_the_golden_logits(llama: Llama) -> None:
+def test_logprobs_match_the_golden_logits(llama: Llama) -> None:
     prompts = [entry["prompt_tokens"] for entry in EXPECTED["dialogs"]]
     tokens, logprobs = llama.generate(prompts, 4, temperature=0, logprobs=True, echo=True)
     assert logprobs is not None
@@ -60,11 +60,11 @@ def test_logprobs_are_those_of_the_golden_logits(llama: Llama) -> None:
             logits = golden[f"dialog{number}"].astype(np.float64)
             norm = np.log(np.exp(logits).sum(1))
             following = [*prompt[1:], EXPECTED["dialogs"][number]["greedy_tokens"][0]]
-            wanted = [logits[at, token] - norm[at] for at, token in enumerate(following)]
+            expected = [logits[at, token] - norm[at] for at, token in enumerate(following)]
             assert tokens[number][: len(prompt)] == prompt
             assert len(tokens[number]) == len(logprobs[number]) == len(prompt) + 4
             assert logprobs[number][0] == 0.0
-            assert np.allclose(logprobs[number][1 : len(prompt) + 1], wanted, atol=1e-3)
+            assert np.allclose(logprobs[number][1 : len(prompt) + 1], expected, atol=1e-3)
 
 
 def test_logprobs_come_with_the_text_of_each_token(llama: Llama) -> None:
@@ -79,7 +79,7 @@ def test_logprobs_come_with_the_text_of_each_token(llama: Llama) -> None:
     assert prediction["generation"].startswith("Hi")
 
 
-def test_sampling_depends_on_the_seed_alone() -> None:
+def test_sampling_depends_only_on_the_seed() -> None:
     def sampled(seed: int, batch: int) -> list[str]:
         llama = Llama.build(str(TINY), TOKENIZER, max_seq_len=160, max_batch_size=batch, seed=seed)
         replies = llama.chat_completion(DIALOGS, temperature=1.0, top_p=0.9, max_gen_len=8)
@@ -90,14 +90,14 @@ def test_sampling_depends_on_the_seed_alone() -> None:
     assert sampled(1, 4) != sampled(2, 4)
 
 
-def test_replies_end_with_the_context(llama: Llama) -> None:
+def test_a_reply_ends_when_the_context_is_full(llama: Llama) -> None:
     (reply,) = llama.generate([EXPECTED["dialogs"][0]["prompt_tokens"]], 10_000, temperature=0)[0]
     assert len(reply) <= 160 - 21
     (unbounded,) = llama.chat_completion([HELLO], temperature=0)
     assert unbounded["generation"]["content"] == llama.tokenizer.decode(reply)
 
 
-def test_special_tags_are_refused_before_anything_is_computed(llama: Llama) -> None:
+def test_special_tags_are_an_error_before_anything_is_computed(llama: Llama) -> None:
     for text in ("[INST] x", "x [/INST]", "<<SYS>>", "a <</SYS>>"):
         for dialog in ([{"role": "user", "content": text}], [{"role": "system", "content": text}, HELLO[0]]):
             with pytest.raises(SpecialTags, match=r"dialogs\[1\]: special tags are not allowed") as caught:
@@ -116,12 +116,12 @@ def test_special_tags_are_refused_before_anything_is_computed(llama: Llama) -> N
         [{"role": "boss", "content": "x"}],
     ],
 )
-def test_a_dialog_that_cannot_be_answered(llama: Llama, dialog: Dialog) -> None:
+def test_an_invalid_dialog(llama: Llama, dialog: Dialog) -> None:
     with pytest.raises(InvalidDialog, match=r"dialogs\[0\]"):
         llama.chat_completion([dialog])
 
 
-def test_limits_have_numbers(llama: Llama) -> None:
+def test_errors_name_the_limits(llama: Llama) -> None:
     with pytest.raises(PromptTooLong) as caught:
         llama.text_completion(["x " * 500])
     assert (caught.value.limit, caught.value.got > 500) == (159, True)
@@ -136,7 +136,7 @@ def test_limits_have_numbers(llama: Llama) -> None:
         llama.generate([[100_000]], 1)
 
 
-def test_a_tokenizer_elsewhere(tmp_path: Path) -> None:
+def test_a_tokenizer_in_another_directory(tmp_path: Path) -> None:
     for name in ("params.json", "consolidated.00.pth"):
         shutil.copy(TINY / name, tmp_path / name)
     llama = Llama.build(str(tmp_path), TOKENIZER, max_seq_len=64, max_batch_size=1)
@@ -156,7 +156,7 @@ def test_wrong_world_sizes() -> None:
 
 @pytest.mark.parametrize("name", ["llama2-tiny", "llama2-tiny-mp2"])
 def test_a_script_for_the_reference_on_two_ranks(name: str, tmp_path: Path) -> None:
-    """The same results on both ranks, and the same as on one; nothing left running."""
+    """Both ranks get the same results, equal to those of one rank, and the processes exit."""
     model = GOLDEN / name
     script = str(ROOT / "tests" / "engine" / "server" / "reference_script.py")
     arguments = [str(model), str(model / "tokenizer.model"), str(model / "golden.json")]

@@ -1,4 +1,4 @@
-"""`python -m engine` as a process: golden replies over HTTP, sockets, ends and exit codes."""
+"""`python -m engine` as a process: golden replies over HTTP, sockets, shutdown and exit codes."""
 
 import asyncio
 import shutil
@@ -13,7 +13,7 @@ import openai
 import pytest
 import torch
 
-from tests.engine.server.process import GOLDEN, EngineProcess, ask, children, golden, gone
+from tests.engine.server.process import GOLDEN, EngineProcess, ask, children, golden, wait_until_exited
 
 TINY = str(GOLDEN / "llama2-tiny")
 HELLO = [{"role": "user", "content": "Hello?"}]
@@ -32,7 +32,7 @@ def http(tiny: EngineProcess) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_greedy_replies_are_the_reference_s(http: httpx.Client) -> None:
+def test_greedy_replies_match_the_reference(http: httpx.Client) -> None:
     for dialog, reply in golden("llama2-tiny"):
         body = ask(http, dialog, max_tokens=24).json()
         assert body["choices"][0]["message"]["content"] == reply
@@ -64,7 +64,7 @@ def test_the_openai_client_streams_the_same_text(tiny: EngineProcess) -> None:
             assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == reply
 
 
-def test_seeds_repeat_a_reply_and_others_do_not(http: httpx.Client) -> None:
+def test_the_seed_determines_a_sampled_reply(http: httpx.Client) -> None:
     def sampled(seed: int) -> str:
         body = ask(http, HELLO, temperature=1.0, seed=seed, max_tokens=12).json()
         text: str = body["choices"][0]["message"]["content"]
@@ -74,7 +74,7 @@ def test_seeds_repeat_a_reply_and_others_do_not(http: httpx.Client) -> None:
     assert len({sampled(seed) for seed in range(4)}) > 1
 
 
-def test_tokenize_counts_what_chat_will_use(http: httpx.Client) -> None:
+def test_tokenize_counts_the_prompt_tokens_of_chat(http: httpx.Client) -> None:
     for dialog, _ in golden("llama2-tiny"):
         counted = http.post("/tokenize", json={"messages": dialog}).json()
         used = ask(http, dialog, max_tokens=1).json()["usage"]["prompt_tokens"]
@@ -92,13 +92,13 @@ def test_a_prompt_beyond_the_context(http: httpx.Client) -> None:
     assert "4096" in error["message"]
 
 
-def test_a_hang_up_frees_the_engine(tiny: EngineProcess, http: httpx.Client) -> None:
+def test_a_disconnect_cancels_the_request(tiny: EngineProcess, http: httpx.Client) -> None:
     def running() -> float:
         lines = http.get("/metrics").text.splitlines()
         return float(next(line for line in lines if line.startswith("guildllama_engine_running ")).split()[1])
 
     def becomes(count: float) -> bool:
-        """Within a second, give or take: the reply itself would take several."""
+        """Within about a second; the reply itself would take several."""
         pause = threading.Event()
         return any(running() == count or pause.wait(0.02) for _ in range(50))
 
@@ -111,21 +111,21 @@ def test_a_hang_up_frees_the_engine(tiny: EngineProcess, http: httpx.Client) -> 
     assert becomes(0)
 
 
-async def test_replies_are_the_same_in_company(tiny: EngineProcess) -> None:
+async def test_replies_are_the_same_in_a_batch(tiny: EngineProcess) -> None:
     async with openai.AsyncOpenAI(base_url=f"{tiny.url}/v1", api_key="none", max_retries=0) as client:
 
         async def one(dialog: list[dict[str, str]], reply: str) -> bool:
-            whole = await client.chat.completions.create(model="any", messages=dialog, temperature=0, max_tokens=24)
-            return whole.choices[0].message.content == reply
+            response = await client.chat.completions.create(model="any", messages=dialog, temperature=0, max_tokens=24)
+            return response.choices[0].message.content == reply
 
         asked = [one(dialog, reply) for _ in range(4) for dialog, reply in golden("llama2-tiny")]
         assert all(await asyncio.gather(*asked))
 
 
 def test_sigterm_in_the_middle_of_a_stream(tmp_path: Path) -> None:
-    """The reply has no end within the grace: its client is told, and the process is gone in time."""
+    """The reply does not finish within the grace: its client gets an error, and the process exits in time."""
     with EngineProcess("--model", TINY, "--port", "0", log=tmp_path / "log") as engine:
-        # The server answers from its first moment, before there is a model.
+        # The server answers before the model is loaded.
         with httpx.Client(base_url=engine.url) as http:
             early = http.get("/health")
         engine.ready()
@@ -167,7 +167,7 @@ def test_sigterm_while_loading(tmp_path: Path) -> None:
 
 
 def bad_start(tmp_path: Path, *flags: str) -> str:
-    """The one line with which it refuses to start."""
+    """Expects exit code 78 and one line of output; returns the line."""
     with EngineProcess(*flags, log=tmp_path / "log") as engine:
         assert engine.process.wait(60) == 78
         lines = [line for line in engine.output.splitlines() if "listening on" not in line and "loading" not in line]
@@ -184,7 +184,7 @@ def test_wrong_settings_are_one_line_and_78(tmp_path: Path) -> None:
     assert "--whatever" in bad_start(tmp_path, "--whatever")
 
 
-def test_a_place_that_is_taken(tmp_path: Path) -> None:
+def test_an_address_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "in use" in bad_start(tmp_path, "--model", TINY, "--port", str(taken.getsockname()[1]))
     with socket.socket(socket.AF_UNIX) as taken:
@@ -197,7 +197,7 @@ def test_a_place_that_is_taken(tmp_path: Path) -> None:
     assert "no socket" in bad_start(tmp_path, "--model", TINY, "--uds", str(plain))
 
 
-def test_a_socket_that_a_killed_engine_left_is_replaced(tmp_path: Path) -> None:
+def test_the_socket_file_of_a_killed_engine_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
@@ -209,16 +209,16 @@ def test_a_socket_that_a_killed_engine_left_is_replaced(tmp_path: Path) -> None:
             assert http.get("/health").status_code == 200
 
 
-def test_it_ends_with_its_parent_when_asked(tmp_path: Path) -> None:
+def test_exit_with_parent(tmp_path: Path) -> None:
     flags = ("--model", TINY, "--port", "0", "--exit-with-parent")
     with EngineProcess(*flags, shell=True, log=tmp_path / "log") as engine:
         engine.ready()
         (child,) = children(engine.process.pid)
         engine.process.kill()
-        gone(child)
+        wait_until_exited(child)
 
 
-def test_weights_that_are_not_numbers(tmp_path: Path) -> None:
+def test_weights_that_compute_nan(tmp_path: Path) -> None:
     model = tmp_path / "nan"
     shutil.copytree(TINY, model)
     weights = torch.load(model / "consolidated.00.pth", weights_only=True)

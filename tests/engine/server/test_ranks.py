@@ -1,4 +1,4 @@
-"""Two ranks under torchrun: the same replies, and what happens when one of them, or their launcher, is killed."""
+"""Two ranks under torchrun: the same replies, and what happens when a rank or the launcher is killed."""
 
 import contextlib
 import os
@@ -13,11 +13,11 @@ import httpx
 import openai
 import pytest
 
-from tests.engine.server.process import GOLDEN, EngineProcess, ask, children, golden, gone
+from tests.engine.server.process import GOLDEN, EngineProcess, ask, children, golden, wait_until_exited
 
 MODEL = str(GOLDEN / "llama2-tiny-mp2")
 HELLO = [{"role": "user", "content": "Hello?"}]
-ERROR_WITHIN = 10.0  # seconds until the client of a broken group knows
+ERROR_TIMEOUT = 10.0  # seconds from the failure of a rank to the client's error
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 
 
 @pytest.mark.parametrize("name", ["llama2-tiny-mp2"])
-def test_greedy_replies_are_the_reference_s(pair: EngineProcess, name: str) -> None:
+def test_greedy_replies_match_the_reference(pair: EngineProcess, name: str) -> None:
     with httpx.Client(base_url=pair.url, timeout=60) as http:
         for dialog, reply in golden(name):
             assert ask(http, dialog, max_tokens=24).json()["choices"][0]["message"]["content"] == reply
@@ -47,11 +47,11 @@ def test_one_shard_on_two_ranks_and_sigterm(tmp_path: Path) -> None:
                 assert ask(http, dialog, max_tokens=24).json()["choices"][0]["message"]["content"] == reply
         assert engine.terminate() < 5
         for pid in ranks:
-            gone(pid, 1)
+            wait_until_exited(pid, 1)
 
 
 def kill_rounds(tmp_path: Path, rounds: int) -> None:
-    """kill -9 of rank 1 in the middle of a stream, again and again: an error, then the group is back where it was."""
+    """Each round kills rank 1 in the middle of a stream: the client gets an error, and the group restarts."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     flags = ("--model", MODEL, "--port", str(port))
@@ -62,19 +62,19 @@ def kill_rounds(tmp_path: Path, rounds: int) -> None:
             for number in range(rounds):
                 engine.ready(number + 1)
                 seconds = kill_in_a_stream(client, engine)
-                assert seconds < ERROR_WITHIN
+                assert seconds < ERROR_TIMEOUT
             engine.ready(rounds + 1)
             for dialog, reply in golden("llama2-tiny-mp2"):
                 assert ask(http, dialog, max_tokens=24).json()["choices"][0]["message"]["content"] == reply
             assert f"guildllama_engine_restarts_total {rounds}.0" in http.get("/metrics").text
-        family = children(engine.process.pid)
+        ranks = children(engine.process.pid)
         engine.terminate()
-        for pid in family:
-            gone(pid, 1)
+        for pid in ranks:
+            wait_until_exited(pid, 1)
 
 
 def kill_in_a_stream(client: openai.OpenAI, engine: EngineProcess) -> float:
-    """The seconds from the kill to the client's error."""
+    """Returns the seconds from the kill to the client's error."""
     victim = engine.rank(1)
     killed = 0.0
     stream = client.chat.completions.create(
@@ -104,7 +104,7 @@ def test_fault_23_twenty_killed_ranks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("victim", "number"), [(1, signal.SIGSTOP), (0, signal.SIGKILL)])
 def test_a_rank_that_hangs_and_rank_0_that_dies(victim: int, number: signal.Signals, tmp_path: Path) -> None:
-    """On a Unix socket: what the dead engine left there is replaced."""
+    """On a Unix socket, whose file the restarted engine replaces."""
     path = tmp_path / "socket"
     with EngineProcess("--model", MODEL, "--uds", str(path), ranks=2, restarts=1, log=tmp_path / "log") as engine:
         transport = httpx.HTTPTransport(uds=str(path))
@@ -120,7 +120,7 @@ def test_a_rank_that_hangs_and_rank_0_that_dies(victim: int, number: signal.Sign
                         if not started and text.count("content") > 5:
                             os.kill(engine.rank(victim), number)
                             started = time.monotonic()
-            assert time.monotonic() - started < ERROR_WITHIN
+            assert time.monotonic() - started < ERROR_TIMEOUT
             assert "[DONE]" not in text
             assert ('"error"' in text) == (victim != 0)
             engine.ready(2)
@@ -128,13 +128,13 @@ def test_a_rank_that_hangs_and_rank_0_that_dies(victim: int, number: signal.Sign
             assert ask(http, dialog, max_tokens=24).json()["choices"][0]["message"]["content"] == reply
 
 
-def test_ranks_do_not_outlive_their_launcher(tmp_path: Path) -> None:
+def test_ranks_exit_with_their_launcher(tmp_path: Path) -> None:
     with EngineProcess("--model", MODEL, "--port", "0", ranks=2, log=tmp_path / "log") as engine:
         engine.ready()
         ranks = [engine.rank(0), engine.rank(1)]
         engine.process.kill()
         for pid in ranks:
-            gone(pid)
+            wait_until_exited(pid)
 
 
 def test_a_config_error_ends_all_ranks(tmp_path: Path) -> None:
@@ -145,13 +145,13 @@ def test_a_config_error_ends_all_ranks(tmp_path: Path) -> None:
         assert "exitcode: 78" in "".join(engine.output.replace(" ", "")).replace("exitcode:", "exitcode: ")
 
 
-def test_heads_that_three_ranks_cannot_share(tmp_path: Path) -> None:
+def test_a_world_size_that_does_not_divide_the_heads(tmp_path: Path) -> None:
     with EngineProcess("--model", MODEL, "--port", "0", ranks=3, log=tmp_path / "log") as engine:
         assert engine.process.wait(90) != 0
         assert "engine: --nproc-per-node: expected one of 1, 2, 4" in engine.output
 
 
-def test_requests_in_company_on_two_ranks(pair: EngineProcess) -> None:
+def test_a_batch_of_requests_on_two_ranks(pair: EngineProcess) -> None:
     dialogs = list(golden("llama2-tiny-mp2")) * 2
     found: dict[int, str] = {}
 

@@ -1,4 +1,4 @@
-"""Meta's own package against this engine, on the same weights. Collected only where that package is installed."""
+"""Meta's package against this engine, on the same weights. Collected only where that package is installed."""
 
 import json
 import os
@@ -16,16 +16,16 @@ from tests.engine.server.reference_package import Reference
 from engine.llama import Llama
 model, kind, out = sys.argv[1:]
 build = Reference if kind == "reference" else Llama.build
-made = build(model, model + "/tokenizer.model", 256, 4)
+llama = build(model, model + "/tokenizer.model", 256, 4)
 golden = json.load(open(model + "/golden.json"))
 dialogs = [entry["dialog"] for entry in golden["dialogs"]]
-json.dump(made.chat_completion(dialogs, temperature=0, max_gen_len=8), open(out, "w"))
+json.dump(llama.chat_completion(dialogs, temperature=0, max_gen_len=8), open(out, "w"))
 """
 
 
 @pytest.mark.timeout(600)
-def test_replies_are_meta_s(tmp_path: Path) -> None:
-    """float16 against the checkpoint's bfloat16: the first words agree, later ones may part at a near tie."""
+def test_replies_match_meta_s(tmp_path: Path) -> None:
+    """float16 against the checkpoint's bfloat16: the first words agree, later ones may differ at a near tie."""
     script = tmp_path / "both.py"
     script.write_text(SCRIPT)
     replies = []

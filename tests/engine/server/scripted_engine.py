@@ -1,4 +1,4 @@
-"""An engine with a script instead of a model, and a tokenizer whose tokens are bytes: for tests of the HTTP layer."""
+"""An engine that replays scripted replies, and a tokenizer whose tokens are bytes: for tests of the HTTP layer."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,15 +10,17 @@ from engine.errors import Busy
 from engine.scheduler.request import FinishReason, SamplingParams, Usage
 from engine.tokenizers.base import DecodeRules, decode_all
 
-CONTEXT = 400
-STOP = 256
+MAX_CONTEXT = 400
+EOS = 256
 
 
 class ByteTokenizer:
+    """Token id = byte; 256 ends the text."""
+
     vocab_size = 257
     bos_id = None
-    eos_id = STOP
-    stop_ids = frozenset({STOP})
+    eos_id = EOS
+    stop_ids = frozenset({EOS})
     rules = DecodeRules("sequence")
 
     def encode(self, text: str) -> list[int]:
@@ -28,14 +30,16 @@ class ByteTokenizer:
         return decode_all(self, ids)
 
     def piece(self, token_id: int) -> bytes | str:
-        return bytes([token_id]) if token_id < STOP else ""
+        return bytes([token_id]) if token_id < EOS else ""
 
     def control(self, name: str) -> int:
         raise KeyError(name)
 
 
 class PlainFormat:
-    stop_ids = frozenset({STOP})
+    """`role: content` lines."""
+
+    stop_ids = frozenset({EOS})
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         return list("".join(f"{message['role']}: {message['content']}\n" for message in messages).encode())
@@ -43,61 +47,63 @@ class PlainFormat:
 
 @dataclass(slots=True)
 class Submitted:
-    """One request as the engine saw it; the test plays the torch thread."""
+    """One request as the engine received it; the test plays the step loop."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
     client: str
     tenant: str
-    generation: RequestStream
+    stream: RequestStream
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-    made: int = 0
+    num_output_tokens: int = 0
 
-    def make(self, ids: Sequence[int], finish_reason: FinishReason | None = None, error: str | None = None) -> None:
-        self.made += len(ids)
-        self.generation.deliver(RequestOutput(tuple(ids), Usage(len(self.prompt), self.made, 3), finish_reason, error))
+    def deliver(self, ids: Sequence[int], finish_reason: FinishReason | None = None, error: str | None = None) -> None:
+        """What one step brings."""
+        self.num_output_tokens += len(ids)
+        usage = Usage(len(self.prompt), self.num_output_tokens, 3)
+        self.stream.deliver(RequestOutput(tuple(ids), usage, finish_reason, error))
 
 
 class ScriptedEngine:
-    """`replies` are played to the end at once, in order; without one the test drives the request by hand."""
+    """Each request gets the next of `replies`, complete; when none is left the test calls `Submitted.deliver`."""
 
     def __init__(self) -> None:
         self.replies: list[bytes] = []
         self.submitted: list[Submitted] = []
         self.failure: str | None = None
-        self.full = False
+        self.busy = False
         self._arrived = asyncio.Event()
 
     def submit(self, prompt_ids: Sequence[int], params: SamplingParams, *, client: str, tenant: str) -> RequestStream:
         if self.failure is not None:
             raise EngineDead(self.failure)
-        if self.full:
+        if self.busy:
             raise Busy(2.4)
 
         def cancel() -> None:
             request.cancelled.set()
-            request.make([], "cancelled")
+            request.deliver([], "cancelled")
 
         loop = asyncio.get_running_loop()
-        generation = RequestStream(len(prompt_ids), cancel, loop)
-        request = Submitted(tuple(prompt_ids), params, client, tenant, generation)
+        stream = RequestStream(len(prompt_ids), cancel, loop)
+        request = Submitted(tuple(prompt_ids), params, client, tenant, stream)
         self.submitted.append(request)
         self._arrived.set()
         if self.replies:
             ids = list(self.replies.pop(0))
-            cut = ids[: params.max_tokens]
-            loop.call_soon(request.make, cut, "stop" if len(cut) == len(ids) else "length")
-        return generation
+            sent = ids[: params.max_tokens]
+            loop.call_soon(request.deliver, sent, "stop" if len(sent) == len(ids) else "length")
+        return stream
 
-    async def next(self) -> Submitted:
-        """The latest request, once there is one that no earlier call has returned."""
+    async def next_request(self) -> Submitted:
+        """Waits for a request that no earlier call has returned."""
         await asyncio.wait_for(self._arrived.wait(), 5)
         self._arrived.clear()
         return self.submitted[-1]
 
-    async def count(self, wanted: int) -> None:
-        """Waits until that many requests have come."""
-        while len(self.submitted) < wanted:
+    async def wait_for_requests(self, count: int) -> None:
+        """Waits until `count` requests have been submitted."""
+        while len(self.submitted) < count:
             self._arrived.clear()
             await asyncio.wait_for(self._arrived.wait(), 5)
 

@@ -1,9 +1,9 @@
-"""The parts of a rank's life that need no process: stalls, the command line."""
+"""Stall detection and the command line, without a process."""
 
 import pytest
 
 from engine.core.stats import STEP_BOUNDS, EngineStats, Histogram
-from engine.server.api_server import STALL_TIMEOUT, Progress
+from engine.server.api_server import STALL_TIMEOUT, StallDetector
 from engine.server.args import InspectOptions, ServeOptions, UsageError, parse
 
 
@@ -28,13 +28,13 @@ def stats(*, steps: int, running: int = 0, waiting: int = 0) -> EngineStats:
     )
 
 
-def test_an_engine_that_does_nothing_is_dead_only_if_it_has_something_to_do() -> None:
-    progress = Progress(0.0)
-    assert progress.stall(stats(steps=5), STALL_TIMEOUT * 3) is None
-    assert progress.stall(stats(steps=5, running=1), STALL_TIMEOUT * 4) is None
-    assert progress.stall(stats(steps=6, running=1), STALL_TIMEOUT * 5) is None
-    assert progress.stall(stats(steps=6, running=1), STALL_TIMEOUT * 5 + STALL_TIMEOUT / 2) is None
-    assert progress.stall(stats(steps=6, waiting=1), STALL_TIMEOUT * 6 + 1) == f"no step for {STALL_TIMEOUT:.0f} s"
+def test_an_engine_without_steps_has_failed_only_if_it_has_requests() -> None:
+    detector = StallDetector(0.0)
+    assert detector.check(stats(steps=5), STALL_TIMEOUT * 3) is None
+    assert detector.check(stats(steps=5, running=1), STALL_TIMEOUT * 4) is None
+    assert detector.check(stats(steps=6, running=1), STALL_TIMEOUT * 5) is None
+    assert detector.check(stats(steps=6, running=1), STALL_TIMEOUT * 5 + STALL_TIMEOUT / 2) is None
+    assert detector.check(stats(steps=6, waiting=1), STALL_TIMEOUT * 6 + 1) == f"no step for {STALL_TIMEOUT:.0f} s"
 
 
 def test_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +59,6 @@ def test_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
         ["inspect"],
     ],
 )
-def test_a_command_line_that_cannot_be_obeyed(arguments: list[str]) -> None:
+def test_a_wrong_command_line(arguments: list[str]) -> None:
     with pytest.raises(UsageError):
         parse(arguments)

@@ -1,0 +1,33 @@
+"""The one exception that the HTTP layer answers with an error body, in the shape of OpenAI's API."""
+
+
+class RequestError(Exception):
+    """A request that gets an error body instead of a result: the HTTP status, and the four fields of the body."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        status: int = 400,
+        error_type: str = "invalid_request_error",
+        retry_after: int | None = None,
+    ) -> None:
+        """`retry_after`: seconds, sent as the header of that name."""
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+        self.status = status
+        self.error_type = error_type
+        self.retry_after = retry_after
+
+    def body(self) -> dict[str, object]:
+        """The JSON object of the answer."""
+        return {"error": {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}}
+
+
+def engine_unavailable(message: str) -> RequestError:
+    """503: the engine has failed or is shutting down."""
+    return RequestError(message, status=503, error_type="server_error", code="engine_unavailable")

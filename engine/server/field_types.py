@@ -1,0 +1,97 @@
+"""The types of the request fields: bounds, lenient forms that many clients send, and values that are refused.
+
+Knows what a value may be, not which field has it.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, LiteralString
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
+
+from engine.server.request_body import TAG
+
+TEXT, LIST = f"{TAG}text", f"{TAG}list"  # the tags of a field that is either a string or a list
+_NOT_SUPPORTED: Final = "is not supported by this engine"
+
+
+def _only(accepts: Callable[[Any], bool], reason: LiteralString = _NOT_SUPPORTED) -> AfterValidator:
+    """Refuses the field, for `reason`, unless `accepts` returns true for its value."""
+
+    def check(value: object) -> object:
+        if not accepts(value):
+            raise PydanticCustomError("unsupported_parameter", reason)
+        return value
+
+    return AfterValidator(check)
+
+
+def _as_role(value: object) -> object:
+    if value in ("tool", "function"):
+        raise PydanticCustomError("unsupported_parameter", _NOT_SUPPORTED)
+    return "system" if value == "developer" else value
+
+
+def _as_integer(value: object) -> object:
+    """5.0 is 5: some JSON writers have no integers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _as_single_prompt(value: object) -> object:
+    """A batch of one prompt is that prompt."""
+    while isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
+        value = value[0]
+    if isinstance(value, list) and any(isinstance(entry, str | list) for entry in value):
+        raise PydanticCustomError("unsupported_parameter", "must be a single prompt: send one request for each")
+    return value
+
+
+def _encodable(value: object) -> object:
+    """Half of a surrogate pair is valid JSON, and no tokenizer could encode it."""
+    try:
+        if isinstance(value, str):
+            value.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("invalid_value", "holds half of a surrogate pair") from None
+    return value
+
+
+def _only_token_ids(value: object, validate_list: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return validate_list(value)
+    except ValidationError:
+        raise PydanticCustomError("invalid_type", "must be a list of token ids") from None
+
+
+# Values that the server uses.
+Text = Annotated[str, BeforeValidator(_encodable)]
+Label = Annotated[str, Field(max_length=512), BeforeValidator(_encodable)]
+StopString = Annotated[str, Field(min_length=1, max_length=1024), BeforeValidator(_encodable)]
+Role = Annotated[Literal["system", "user", "assistant"], BeforeValidator(_as_role)]
+Integer = Annotated[int, BeforeValidator(_as_integer)]
+Count = Annotated[Integer, Field(ge=1, le=1 << 31)]
+TokenIds = Annotated[
+    list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(fail_fast=True), WrapValidator(_only_token_ids)
+]
+TextOrList = Discriminator(lambda value: LIST if isinstance(value, list) else TEXT)
+SinglePrompt = BeforeValidator(_as_single_prompt)
+StringAsList = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+
+# Values that are accepted only where they change nothing, and are not used.
+Refused = Annotated[object, _only(operator.not_)]
+Penalty = Annotated[float, Field(ge=-2, le=2), _only(operator.not_)]
+One = Annotated[Count, _only(lambda count: count == 1, "must be 1: this engine gives one choice per request")]
+TextFormat = Annotated[dict[Any, Any], _only(lambda value: value.get("type") == "text")]
+TextModality = Annotated[list[Any], _only(lambda values: all(value == "text" for value in values))]
+PartType = Annotated[
+    object, _only(lambda value: value in ("text", "input_text"), "is not supported: the only type of a part is 'text'")
+]
