@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from bot.discord_app.message_split import LIMIT
+from bot.discord_app.message_split import MESSAGE_LIMIT
 from tests.discord.harness import World
 from tests.fakes.discord.server import Interaction
 
@@ -50,7 +50,7 @@ async def test_fault_42_a_long_reply_is_split_with_its_code_whole(here: World) -
     await here.discord.until(lambda: asked.texts() and asked.texts()[-1].endswith("That is all."))
     texts = asked.texts()
     assert len(texts) == 2
-    assert all(len(text) <= LIMIT and text.count("```") == 2 for text in texts)
+    assert all(len(text) <= MESSAGE_LIMIT and text.count("```") == 2 for text in texts)
     assert texts[0].endswith("\n```")
     assert texts[1].startswith("```python\n")
     assert "".join(texts).replace("``````python\n", "") == text

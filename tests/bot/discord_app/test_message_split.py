@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bot.discord_app.message_split import LIMIT, split_message, utf16_length
+from bot.discord_app.code_fences import utf16_length
+from bot.discord_app.message_split import MESSAGE_LIMIT, split_message
 
 # Pieces that make trouble next to each other: fences of both kinds and several lengths, closers with trailing text,
 # long info strings, indentation, emoji of several code points, very long words.
@@ -47,7 +48,7 @@ def test_every_chunk_fits_and_closes_what_it_opens(text: str) -> None:
     chunks = split_message(text)
     assert "".join(chunk.body for chunk in chunks) == text
     for chunk in chunks:
-        assert 0 < utf16_length(chunk.text) <= LIMIT
+        assert 0 < utf16_length(chunk.text) <= MESSAGE_LIMIT
         assert open_fence(chunk.text) == ""
 
 
@@ -56,7 +57,7 @@ def test_every_chunk_fits_and_closes_what_it_opens(text: str) -> None:
 def test_walls_of_fence_characters_still_fit(text: str) -> None:
     chunks = split_message(text)
     assert "".join(chunk.body for chunk in chunks) == text
-    assert all(0 < utf16_length(chunk.text) <= LIMIT for chunk in chunks)
+    assert all(0 < utf16_length(chunk.text) <= MESSAGE_LIMIT for chunk in chunks)
 
 
 @given(st.integers(1, 60), st.sampled_from(["python", "c++", "", "objective-c"]))
@@ -81,7 +82,7 @@ def test_prefers_paragraphs_then_lines_then_spaces() -> None:
 
 def test_a_family_of_emoji_stays_together() -> None:
     family = "👩‍👩‍👧‍👦"
-    text = "a" * (LIMIT - 4) + family
+    text = "a" * (MESSAGE_LIMIT - 4) + family
     assert split_message(text)[1].body == family
 
 

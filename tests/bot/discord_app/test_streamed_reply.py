@@ -10,7 +10,7 @@ import pytest
 
 from bot.discord_app.streamed_reply import (
     MAX_MESSAGES,
-    NOTHING,
+    NO_ANSWER,
     EditRate,
     MessageDeleted,
     ReplyDeleted,
@@ -143,7 +143,7 @@ async def test_a_cancelled_reply_leaves_no_task() -> None:
 
 
 def test_what_a_finished_reply_takes() -> None:
-    assert final_messages("") == final_messages(" \n ") == ((NOTHING,), None)
+    assert final_messages("") == final_messages(" \n ") == ((NO_ANSWER,), None)
     assert final_messages("Hello") == (("Hello",), None)
     long = "x" * 2000 * MAX_MESSAGES
     assert len(final_messages(long)[0]) == MAX_MESSAGES
