@@ -96,7 +96,7 @@ async def open_services(settings: Settings, *, start_engine: bool = True) -> Asy
 
 async def serve(settings: Settings) -> None:
     """Be the Discord bot until SIGTERM or Ctrl-C."""
-    from bot.discord_app.client import run_discord
+    from bot.discord_app.run import run_discord
     from bot.guilds.retention import RetentionJobs
 
     with stopped_by_signals(signal.SIGTERM, signal.SIGINT):

@@ -1,1 +1,1 @@
-"""One cog per feature: thin edges between discord.py and the use cases."""
+"""One cog per feature: thin edges between discord.py and the services that do the work."""

@@ -1,11 +1,11 @@
-"""How a guild's settings read. Pure: from values to sentences in Discord's Markdown."""
+"""A guild's settings as text in Discord's Markdown. Pure functions."""
 
 from __future__ import annotations
 
 from bot.settings import Settings
 from models.types import GuildSettings
 
-CHANGED_SCOPE = "Conversations of the scope before are kept: going back to it finds them again."
+SCOPE_CHANGED = "Conversations of the scope before are kept: going back to it finds them again."
 _SCOPES = {
     "user": "one conversation a member in the whole guild",
     "channel": "one conversation a member in each channel, its threads included",
@@ -13,18 +13,19 @@ _SCOPES = {
 }
 
 
-def settings_text(chosen: GuildSettings, settings: Settings) -> str:
-    allowed = [role.role_id for role in chosen.roles if role.allowed]
-    quotas = [f"<@&{role.role_id}> {role.daily_turns:,}" for role in chosen.roles if role.daily_turns is not None]
+def settings_text(guild: GuildSettings, settings: Settings) -> str:
+    """A list of all settings: the guild's choice, or the operator's default from `settings`."""
+    allowed = [role.role_id for role in guild.roles if role.allowed]
+    quotas = [f"<@&{role.role_id}> {role.daily_turns:,}" for role in guild.roles if role.daily_turns is not None]
     lines = [
-        f"`max_chat_logs` {_value(chosen.max_chat_logs, settings.max_chat_logs)}: exchanges that I keep in mind",
-        f"`max_reply_tokens` {_value(chosen.max_reply_tokens, settings.max_reply_tokens)}: tokens of my longest answer",
-        f"`retention_days` {_value(chosen.retention_days, settings.retention_days, capped=False)}: "
+        f"`max_chat_logs` {_value(guild.max_chat_logs, settings.max_chat_logs)}: exchanges that I keep in mind",
+        f"`max_reply_tokens` {_value(guild.max_reply_tokens, settings.max_reply_tokens)}: tokens of my longest answer",
+        f"`retention_days` {_value(guild.retention_days, settings.retention_days, capped=False)}: "
         "days that a conversation is kept after its end",
-        f"`scope` **{chosen.dialog_scope}**: {_SCOPES[chosen.dialog_scope]}",
-        f"`daily_messages` {_quota(chosen.daily_turns)}",
-        f"`daily_tokens` {_quota(chosen.daily_tokens)}",
-        f"`channels` {_list('<#{}>', sorted(chosen.channels)) or '**all**'}",
+        f"`scope` **{guild.dialog_scope}**: {_SCOPES[guild.dialog_scope]}",
+        f"`daily_messages` {_quota(guild.daily_turns)}",
+        f"`daily_tokens` {_quota(guild.daily_tokens)}",
+        f"`channels` {_list('<#{}>', sorted(guild.channels)) or '**all**'}",
         f"`roles` {_list('<@&{}>', allowed) or '**everybody**'}",
     ]
     if quotas:

@@ -1,20 +1,21 @@
-"""/help: what one can say to the bot."""
+"""/help: what members can ask of the bot."""
 
 from __future__ import annotations
 
 from discord import app_commands
+from discord.ext import commands
 
-from bot.discord_app.context import ANYWHERE, INSTALLED, Interaction
+from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import NO_MENTIONS
 
-_EVERYBODY = """\
+_FOR_EVERYBODY = """\
 **/chat** `message` – talk to me; with `private: True` only you see the answer
 **/regenerate** – another answer to your last message, in place of the one before
 **/reset** – start a new conversation; personas stay
 **/history** `show` · `forget` · `undo` – the last of our conversation, for you alone; `undo` takes a reset back
 **/me persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am for you, here
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
-_MANAGERS = """\
+_FOR_MANAGERS = """\
 **/persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am in this guild
 **/config** `show` · `set` · `reset` · `channels` · `roles` – what this guild decides, and where I answer whom"""
 _MEMORY = """\
@@ -22,13 +23,12 @@ Every member has a conversation of their own with me in each guild (in each chan
 another one in direct messages. Nobody else sees it, and I take nothing from one to the other."""
 
 
-def help_command() -> app_commands.Command[app_commands.Group, ..., None]:
+class Help(commands.Cog):
+    """Lists the commands that this member may use here."""
+
     @app_commands.command(name="help", description="What you can ask me to do.")
-    async def help_(interaction: Interaction) -> None:
-        lines = [_EVERYBODY, _MANAGERS] if interaction.permissions.manage_guild else [_EVERYBODY]
+    async def help_command(self, interaction: Interaction) -> None:
+        """/help."""
+        lines = [_FOR_EVERYBODY, _FOR_MANAGERS] if interaction.permissions.manage_guild else [_FOR_EVERYBODY]
         text = "\n".join(lines) + f"\n\n{_MEMORY}"
         await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
-
-    help_.allowed_contexts = ANYWHERE
-    help_.allowed_installs = INSTALLED
-    return help_

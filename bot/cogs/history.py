@@ -1,4 +1,4 @@
-"""/reset and /history: a member's own conversation ends, comes back, is shown or partly forgotten.
+"""/reset and /history: end, restore, show or partly forget a member's own dialog.
 
 A reply that is being written meanwhile is still shown.
 """
@@ -8,69 +8,66 @@ from __future__ import annotations
 from discord import app_commands
 
 from bot.chat.service import UNDO_WITHIN
-from bot.discord_app.context import ANYWHERE, INSTALLED, CommandContext, Interaction, answer, conversation
-from bot.discord_app.delivery import acknowledge
+from bot.discord_app.context import Interaction
+from bot.discord_app.delivery import defer
+from bot.discord_app.feature_cog import FeatureCog
 
 _MINUTES = round(UNDO_WITHIN.total_seconds() / 60)
 _UNDONE = "Our conversation goes on where it was before the reset."
 _NOT_UNDONE = f"There is no reset of the last {_MINUTES} minutes to take back here, or we have talked since."
 
 
-def reset_command(parts: CommandContext) -> app_commands.Command[app_commands.Group, ..., None]:
+class History(FeatureCog):
+    """The commands for a member's own dialog."""
+
     @app_commands.command(name="reset", description="Start a new conversation. I forget what we said; personas stay.")
-    async def reset(interaction: Interaction) -> None:
-        if not await acknowledge(interaction, private=True):
+    async def reset(self, interaction: Interaction) -> None:
+        """/reset."""
+        if not await defer(interaction, ephemeral=True):
             return
-        pairs = await parts.chat.reset(await conversation(parts, interaction))
-        await answer(parts, interaction, _said(pairs))
+        pairs = await self.context.chat.reset(await self.context.current_dialog_key(interaction))
+        await self.context.respond(interaction, _reset_text(pairs))
 
-    reset.allowed_contexts = ANYWHERE
-    reset.allowed_installs = INSTALLED
-    return reset
+    history = app_commands.Group(name="history", description="What we said to each other here")
 
-
-class HistoryCommands(app_commands.Group):
-    def __init__(self, parts: CommandContext) -> None:
-        super().__init__(name="history", description="What we said to each other here")
-        self._parts = parts
-        self.allowed_contexts = ANYWHERE
-        self.allowed_installs = INSTALLED
-
-    @app_commands.command(name="show", description="Show the last of our conversation, to you alone.")
+    @history.command(name="show", description="Show the last of our conversation, to you alone.")
     @app_commands.describe(count="How many exchanges (default: as many as I keep in mind)")
     async def show(self, interaction: Interaction, count: app_commands.Range[int, 1, 100] | None = None) -> None:
-        if not await acknowledge(interaction, private=True):
+        """/history show."""
+        if not await defer(interaction, ephemeral=True):
             return
-        key = await conversation(self._parts, interaction)
-        pairs = await self._parts.chat.history(key, count or self._parts.settings.max_chat_logs)
+        key = await self.context.current_dialog_key(interaction)
+        pairs = await self.context.chat.history(key, count or self.context.settings.max_chat_logs)
         text = "\n\n".join(f"**You:** {pair.user}\n**Me:** {pair.reply}" for pair in pairs)
-        await answer(self._parts, interaction, text or "Our conversation has not begun yet.")
+        await self.context.respond(interaction, text or "Our conversation has not begun yet.")
 
-    @app_commands.command(name="forget", description="Forget the last of our conversation, for good.")
+    @history.command(name="forget", description="Forget the last of our conversation, for good.")
     @app_commands.describe(count="How many exchanges (default: 1)")
     async def forget(self, interaction: Interaction, count: app_commands.Range[int, 1, 100] = 1) -> None:
-        if not await acknowledge(interaction, private=True):
+        """/history forget."""
+        if not await defer(interaction, ephemeral=True):
             return
-        gone = await self._parts.chat.forget(await conversation(self._parts, interaction), count)
-        said = f"I have forgotten {_last(gone)}." if gone else "There was nothing to forget."
-        await answer(self._parts, interaction, said)
+        forgotten = await self.context.chat.forget(await self.context.current_dialog_key(interaction), count)
+        text = f"I have forgotten {_exchanges(forgotten)}." if forgotten else "There was nothing to forget."
+        await self.context.respond(interaction, text)
 
-    @app_commands.command(name="undo", description="Take back your /reset, if we have not talked since.")
+    @history.command(name="undo", description="Take back your /reset, if we have not talked since.")
     async def undo(self, interaction: Interaction) -> None:
-        if not await acknowledge(interaction, private=True):
+        """/history undo."""
+        if not await defer(interaction, ephemeral=True):
             return
-        back = await self._parts.chat.undo_reset(await conversation(self._parts, interaction))
-        await answer(self._parts, interaction, _UNDONE if back else _NOT_UNDONE)
+        undone = await self.context.chat.undo_reset(await self.context.current_dialog_key(interaction))
+        await self.context.respond(interaction, _UNDONE if undone else _NOT_UNDONE)
 
 
-def _said(pairs: int) -> str:
+def _reset_text(pairs: int) -> str:
     if pairs == 0:
         return "We start a new conversation. There was nothing to forget; personas stay as they are."
     return (
-        f"We start a new conversation: I no longer think of {_last(pairs)}. Personas stay as they are. "
+        f"We start a new conversation: I no longer think of {_exchanges(pairs)}. Personas stay as they are. "
         f"`/history undo` brings it back within {_MINUTES} minutes."
     )
 
 
-def _last(pairs: int) -> str:
+def _exchanges(pairs: int) -> str:
     return "our last exchange" if pairs == 1 else f"our last {pairs} exchanges"

@@ -1,6 +1,6 @@
-"""The form in which a persona is written, and reading back what somebody wrote into it.
+"""The modal in which a persona is written, and the values of a submitted one.
 
-The form's custom id says what it is for, so that what was typed is not lost if the bot was restarted meanwhile.
+Its custom id says what it is for, so that a submitted text is not lost if the bot restarted in the meantime.
 """
 
 from __future__ import annotations
@@ -13,41 +13,48 @@ from discord.ui import Label, Modal, TextInput
 from bot.discord_app.context import Interaction
 from models.types import PersonaText
 
-_LONGEST_FIELD = 4000  # Discord's limit for one field
+_MAX_FIELD_CHARS = 4000  # Discord's limit for a text input
+_MAX_NAME_CHARS = 80
 
 
-def persona_modal(custom_id: str, title: str, current: PersonaText | None, *, longest: int, name: str = "") -> Modal:
-    limit = min(longest, _LONGEST_FIELD)
-    given = current.prompt if current and len(current.prompt) <= limit else None
+def persona_modal(custom_id: str, title: str, current: PersonaText | None, *, max_chars: int, name: str = "") -> Modal:
+    """A modal with the current persona filled in. A prompt longer than a field can hold is left out.
+
+    `name`, if given, replaces the current name.
+    """
+    max_length = min(max_chars, _MAX_FIELD_CHARS)
     prompt: TextInput[Modal] = TextInput(
         custom_id="prompt",
         style=discord.TextStyle.paragraph,
         placeholder="You are …",
-        default=given,
-        max_length=limit,
+        default=current.prompt if current and len(current.prompt) <= max_length else None,
+        max_length=max_length,
     )
-    named: TextInput[Modal] = TextInput(
-        custom_id="name", required=False, default=name or (current.name if current else "") or None, max_length=80
+    name_input: TextInput[Modal] = TextInput(
+        custom_id="name",
+        required=False,
+        default=name or (current.name if current else "") or None,
+        max_length=_MAX_NAME_CHARS,
     )
     modal = Modal(title=title, custom_id=custom_id, timeout=None)
     modal.add_item(Label(text="Who am I?", description="What I am told before every conversation", component=prompt))
-    modal.add_item(Label(text="Name", component=named))
-    modal.stop()  # discord.py need not keep it: `bot.discord_app.client` serves every form by its custom id
+    modal.add_item(Label(text="Name", component=name_input))
+    modal.stop()  # discord.py need not remember it: the bot serves modals by their custom ids
     return modal
 
 
-def fields(interaction: Interaction) -> dict[str, str]:
-    """What stands in the fields of a submitted form, by custom id, in whichever layout Discord sends them."""
+def submitted_fields(interaction: Interaction) -> dict[str, str]:
+    """The values of a submitted modal by the custom ids of its fields, in whichever layout Discord sends them."""
     return dict(_fields(interaction.data))
 
 
 def _fields(node: object) -> Iterator[tuple[str, str]]:
     if isinstance(node, Mapping):
-        name, value = node.get("custom_id"), node.get("value")
-        if isinstance(name, str) and isinstance(value, str):
-            yield name, value
-        for inner in node.values():
-            yield from _fields(inner)
+        custom_id, value = node.get("custom_id"), node.get("value")
+        if isinstance(custom_id, str) and isinstance(value, str):
+            yield custom_id, value
+        for child in node.values():
+            yield from _fields(child)
     elif isinstance(node, list):
-        for inner in node:
-            yield from _fields(inner)
+        for child in node:
+            yield from _fields(child)

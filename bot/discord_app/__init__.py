@@ -1,1 +1,1 @@
-"""The discord.py application: client, permissions, delivery of replies, command registration."""
+"""The bot on Discord: connection, permissions, delivery of replies, registration of commands."""

@@ -1,6 +1,6 @@
-"""Tells Discord about our commands, but only when it knows other ones: each change costs every client its cache.
+"""Registers the commands with Discord, but only when they differ: each change invalidates every client's cache.
 
-Discord itself is asked what it knows, so no file of ours can be wrong about it. Knows the JSON of commands.
+The comparison is with what Discord itself lists, so no local file can be out of date. Knows the JSON of commands.
 """
 
 from __future__ import annotations
@@ -11,47 +11,60 @@ import discord
 import structlog
 from discord import app_commands
 
+from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
+
 log = structlog.get_logger(__name__)
 
 Json = Mapping[str, object]
 
-_OUTDATED = frozenset({"dm_permission"})  # `contexts` says it all, and Discord makes of this one what it likes
+_DEPRECATED = frozenset({"dm_permission"})  # `contexts` replaces it, and Discord derives its value
 
 
 async def sync_commands(client: discord.Client, tree: app_commands.CommandTree[discord.Client]) -> None:
-    ours = [command.to_dict(tree) for command in tree.get_commands()]
+    """Compare and, where needed, register. Call after login. Discord's errors are logged: the next start repeats it."""
+    try:
+        await _sync(client, tree)
+    except (*DISCORD_ERRORS, app_commands.CommandSyncFailure) as error:
+        log.error("commands could not be registered; the next start tries again", error=describe_error(error))
+
+
+async def _sync(client: discord.Client, tree: app_commands.CommandTree[discord.Client]) -> None:
+    commands = [command.to_dict(tree) for command in tree.get_commands()]
     if client.application_id is None:
         raise RuntimeError("commands are synced after the login")
     try:
-        theirs = await client.http.get_global_commands(client.application_id)
+        registered = await client.http.get_global_commands(client.application_id)
     except discord.HTTPException as error:
         log.warning("could not ask Discord which commands it knows", status=error.status, code=error.code)
-        theirs = []
-    if same_commands(ours, theirs):
-        log.info("commands are up to date", commands=len(ours))
+        registered = []
+    if same_commands(commands, registered):
+        log.info("commands are up to date", commands=len(commands))
         return
     await tree.sync()
-    log.info("commands were registered", commands=len(ours))
+    log.info("commands were registered", commands=len(commands))
 
 
-def same_commands(ours: Sequence[Json], theirs: Sequence[Json]) -> bool:
-    """Whether Discord knows exactly these commands, whatever ids and defaults it adds."""
-    known = {(command.get("name"), command.get("type", 1)): command for command in theirs}
-    return len(known) == len(ours) and all(
-        _contains(known.get((command.get("name"), command.get("type", 1)), {}), command) for command in ours
+def same_commands(commands: Sequence[Json], registered: Sequence[Json]) -> bool:
+    """Whether exactly these commands are registered, ignoring the ids and defaults that Discord adds."""
+    by_name = {(command.get("name"), command.get("type", 1)): command for command in registered}
+    return len(by_name) == len(commands) and all(
+        _contains(by_name.get((command.get("name"), command.get("type", 1)), {}), command) for command in commands
     )
 
 
-def _contains(theirs: object, ours: object) -> bool:
-    if isinstance(ours, Mapping):
-        asked = {key: value for key, value in ours.items() if key not in _OUTDATED}
-        return isinstance(theirs, Mapping) and all(_contains(theirs.get(key), value) for key, value in asked.items())
-    if isinstance(ours, list | tuple):
-        return (not ours and not theirs) or (
-            isinstance(theirs, list | tuple)
-            and len(theirs) == len(ours)
-            and all(_contains(their, our) for their, our in zip(theirs, ours, strict=True))
+def _contains(registered: object, wanted: object) -> bool:
+    """Whether the registered JSON says everything that the wanted JSON says."""
+    if isinstance(wanted, Mapping):
+        fields = {key: value for key, value in wanted.items() if key not in _DEPRECATED}
+        return isinstance(registered, Mapping) and all(
+            _contains(registered.get(key), value) for key, value in fields.items()
         )
-    if not ours and not theirs:
-        return True  # False, None, empty and left out are one and the same
-    return str(ours) == str(theirs)  # permissions are a number in a request and a string in an answer
+    if isinstance(wanted, list | tuple):
+        return (not wanted and not registered) or (
+            isinstance(registered, list | tuple)
+            and len(registered) == len(wanted)
+            and all(_contains(theirs, ours) for theirs, ours in zip(registered, wanted, strict=True))
+        )
+    if not wanted and not registered:
+        return True  # False, None, empty and left out mean the same
+    return str(wanted) == str(registered)  # permissions are a number in a request and a string in a response

@@ -1,6 +1,6 @@
-"""How a reply reaches Discord: the answer to an interaction, its follow-ups, and the channel when those are dead.
+"""How text reaches Discord: the response to an interaction, its follow-ups, and the channel once its token is dead.
 
-Knows discord.py's objects and Discord's error numbers. Knows nothing of what a reply says, or when it is edited.
+Knows discord.py's objects and Discord's error codes. Knows nothing of what a reply says or when it is edited.
 """
 
 from __future__ import annotations
@@ -15,74 +15,81 @@ import discord
 import structlog
 from discord.ui import View
 
-from bot.discord_app.message_split import LIMIT, utf16_length
+from bot.discord_app.code_fences import utf16_length
+from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.streamed_reply import MessageDeleted, SinkUnreachable
 
 log = structlog.get_logger(__name__)
 
 NO_MENTIONS = discord.AllowedMentions.none()
-FILE_NAME = "answer.md"
-UNKNOWN_MESSAGE = 10008
-_PRIVATE = "private"  # how an interaction was acknowledged, in its extras
-_ACK_PATIENCE = 10.0  # an acknowledgement that takes longer than Discord's 3 s has failed; this one bounds a dead line
+DISCORD_ERRORS = (discord.HTTPException, aiohttp.ClientError, OSError)
+"""What a request to Discord may raise; OSError includes TimeoutError."""
+_FILE_NAME = "answer.md"
+_UNKNOWN_MESSAGE = 10008
+_EPHEMERAL = "ephemeral"  # key in Interaction.extras: how the interaction was deferred
+_DEFER_TIMEOUT = 10.0  # seconds; Discord itself allows 3, this bounds a connection that hangs
 
-FAILURES = (discord.HTTPException, aiohttp.ClientError, OSError)  # OSError includes TimeoutError
 
+async def defer(interaction: discord.Interaction, *, ephemeral: bool) -> bool:
+    """Defer, as the first await of every slow command.
 
-async def acknowledge(interaction: discord.Interaction, *, private: bool) -> bool:
-    """Defer, as the first await of a slow command. False: it was too late, or another process was first; do nothing."""
+    Returns False when it was too late or another process was faster: the caller must then do nothing.
+    """
     try:
-        async with asyncio.timeout(_ACK_PATIENCE):
-            await interaction.response.defer(ephemeral=private, thinking=True)
+        async with asyncio.timeout(_DEFER_TIMEOUT):
+            await interaction.response.defer(ephemeral=ephemeral, thinking=True)
     except (KeyError, TypeError):
         if not interaction.response.is_done():
             raise
-        # Accepted, with an answer that discord.py cannot read; there is nothing in it that we need.
-    except FAILURES as error:
-        log.warning("an interaction could not be acknowledged", interaction=interaction.id, error=describe(error))
+        # Discord accepted it; discord.py could not parse the response body, which we do not need.
+    except DISCORD_ERRORS as error:
+        log.warning("an interaction could not be deferred", interaction=interaction.id, error=describe_error(error))
         return False
-    interaction.extras[_PRIVATE] = private
+    interaction.extras[_EPHEMERAL] = ephemeral
     return True
 
 
 async def send_error(interaction: discord.Interaction, text: str) -> None:
-    """Say something to this one person. What stands publicly as the answer so far, such as "thinking…", goes away."""
+    """Show an error to this member only, and delete a public response that is still pending ("thinking…")."""
     try:
         if not interaction.response.is_done():
             await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
             return
-        if interaction.extras.get(_PRIVATE):
+        if interaction.extras.get(_EPHEMERAL):
             await interaction.edit_original_response(
                 content=text, view=None, attachments=[], allowed_mentions=NO_MENTIONS
             )
             return
         if interaction.response.type is discord.InteractionResponseType.deferred_channel_message:
-            # An acknowledgement fixes who sees the answer: a private sentence needs a message of its own.
-            with contextlib.suppress(*FAILURES):
+            # A public defer makes the response public: an ephemeral text needs a follow-up of its own.
+            with contextlib.suppress(*DISCORD_ERRORS):
                 await interaction.delete_original_response()
         await interaction.followup.send(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
-    except FAILURES as error:
-        log.warning("somebody could not be told", interaction=interaction.id, text=text, error=describe(error))
+    except DISCORD_ERRORS as error:
+        log.warning("an error could not be shown", interaction=interaction.id, text=text, error=describe_error(error))
 
 
-def describe(error: BaseException) -> str:
-    """An error without what it may quote: Discord's URLs contain tokens."""
+def describe_error(error: BaseException) -> str:
+    """An error for the log without its message, which may quote a URL that contains a token."""
     if isinstance(error, discord.HTTPException):
         return f"{error.status} {error.code} {type(error).__name__}"
     return type(error).__name__
 
 
 class InteractionSink:
-    """The messages that answer one interaction."""
+    """A `MessageSink`: the response to one deferred interaction (message 0) and its follow-ups (1, 2, …)."""
 
-    def __init__(self, interaction: discord.Interaction, *, private: bool, live_view: Callable[[], View] | None = None):
+    def __init__(
+        self, interaction: discord.Interaction, *, ephemeral: bool, live_view: Callable[[], View] | None = None
+    ) -> None:
         self._interaction = interaction
-        self._private = private
-        self._live_view = live_view
+        self._ephemeral = ephemeral
+        self._live_view = live_view  # makes the buttons of message 0 while the reply is growing
         self._followups: dict[int, discord.WebhookMessage] = {}
 
     async def show(self, index: int, text: str, *, live: bool, file: str | None = None) -> None:
-        with _translated_errors():
+        """Edit the response or a follow-up, or send the follow-up if it does not exist yet."""
+        with _sink_errors():
             if index == 0:
                 view = self._live_view() if live and self._live_view else None
                 await self._interaction.edit_original_response(
@@ -94,72 +101,76 @@ class InteractionSink:
                 self._followups[index] = await self._interaction.followup.send(
                     text,
                     files=_files(file),
-                    ephemeral=self._private,
+                    ephemeral=self._ephemeral,
                     allowed_mentions=NO_MENTIONS,
                     suppress_embeds=True,
                     wait=True,
                 )
 
     async def delete(self, index: int) -> None:
+        """Delete a follow-up, if it was sent."""
         message = self._followups.pop(index, None)
         if message is not None:
             with contextlib.suppress(discord.HTTPException):
                 await message.delete()
 
     async def clear(self) -> None:
-        """Take back the follow-ups of a reply that failed."""
+        """Delete the follow-ups of a reply that failed."""
         for index in list(self._followups):
             await self.delete(index)
 
     async def send_fallback(self, messages: Sequence[str], file: str | None) -> None:
-        """As plain messages where the question was asked; a private reply only to the person alone."""
+        """Send plain messages to the channel, or to the member alone if the reply was ephemeral."""
         interaction = self._interaction
         target: discord.abc.Messageable | None
-        here = interaction.channel if isinstance(interaction.channel, discord.abc.Messageable) else None
+        channel = interaction.channel if isinstance(interaction.channel, discord.abc.Messageable) else None
         if interaction.guild_id is None:
-            target = here or interaction.user
-        elif self._private:
+            target = channel or interaction.user
+        elif self._ephemeral:
             target = interaction.user
         else:
-            target = here if _may_send(interaction) else None
+            target = channel if _may_send(interaction) else None
         if target is None:
             log.warning("a finished reply could not be delivered: no permission to send", interaction=interaction.id)
             return
-        lead = f"{interaction.user.mention} " if interaction.guild_id is not None and not self._private else ""
-        if lead and utf16_length(lead + messages[0]) > LIMIT:
-            messages, lead = (lead, *messages), ""
+        mention = f"{interaction.user.mention} " if interaction.guild_id is not None and not self._ephemeral else ""
+        if mention and utf16_length(mention + messages[0]) > MESSAGE_LIMIT:
+            messages, mention = (mention, *messages), ""
         try:
             for position, text in enumerate(messages):
                 await target.send(
-                    (lead if position == 0 else "") + text,
+                    (mention if position == 0 else "") + text,
                     files=_files(file) if position == len(messages) - 1 else [],
                     allowed_mentions=NO_MENTIONS,
                     suppress_embeds=True,
                 )
-        except FAILURES as error:
-            log.warning("a finished reply could not be delivered", interaction=interaction.id, error=describe(error))
+        except DISCORD_ERRORS as error:
+            log.warning(
+                "a finished reply could not be delivered", interaction=interaction.id, error=describe_error(error)
+            )
 
 
 def _may_send(interaction: discord.Interaction) -> bool:
+    """Whether the bot may post in the channel of this interaction, as far as Discord says."""
     allowed = interaction.app_permissions
     if not allowed.value:
-        return True  # not told: trying does no harm
+        return True  # Discord did not say: try
     thread = isinstance(interaction.channel, discord.Thread)
     return allowed.view_channel and (allowed.send_messages_in_threads if thread else allowed.send_messages)
 
 
 def _files(text: str | None) -> list[discord.File]:
-    return [] if text is None else [discord.File(io.BytesIO(text.encode()), FILE_NAME)]
+    return [] if text is None else [discord.File(io.BytesIO(text.encode()), _FILE_NAME)]
 
 
 @contextlib.contextmanager
-def _translated_errors() -> Iterator[None]:
-    """Discord's refusals in the terms of `streamed_reply`; what may pass by itself goes through unchanged."""
+def _sink_errors() -> Iterator[None]:
+    """Translate Discord's permanent refusals into the errors of `MessageSink`; others pass, and may be retried."""
     try:
         yield
     except discord.HTTPException as error:
-        if error.status == 404 and error.code == UNKNOWN_MESSAGE:
-            raise MessageDeleted(describe(error)) from None
+        if error.status == 404 and error.code == _UNKNOWN_MESSAGE:
+            raise MessageDeleted(describe_error(error)) from None
         if error.status in (400, 401, 403, 404):
-            raise SinkUnreachable(describe(error)) from None
+            raise SinkUnreachable(describe_error(error)) from None
         raise

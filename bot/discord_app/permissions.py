@@ -1,9 +1,9 @@
-"""Who may do what: the one authorisation function, and the one door that every interaction passes.
+"""Who may do what: the one authorisation function, and the gate that every interaction passes.
 
-Commands, buttons and modals all come through here, before anything is acknowledged, so that a refusal is private.
-Nothing here waits: an acknowledgement has three seconds, and no database promises that. A guild's own rules are
-enforced here as far as they are in memory, which they are while the guild is talked in; when they are not, the command
-asks `authorise` again after it has acknowledged and read them, and the refusal takes the waiting message back.
+Commands, buttons and modals are all checked here before they are deferred, so that a refusal is ephemeral. The gate
+never waits: an interaction must be deferred within 3 s, and the database may be slower. It therefore applies a guild's
+own rules only if they are cached, as they are while members use the bot there. If they are not, the command calls
+`authorise` again once it has deferred and read them; a refusal then deletes the pending response.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ import enum
 from collections import OrderedDict
 from collections.abc import Collection
 
-from bot.discord_app.context import Interaction, place_of, roles_of
+import discord
+from discord import app_commands
+
+from bot.discord_app.context import Interaction, channel_ids, role_ids
 from bot.errors import BotError, ShuttingDown
 from bot.guilds.settings_cache import GuildSettingsCache
 from models.types import DIRECT_MESSAGES, GuildSettings
 
-_SEEN = 10_000
+IN_GUILDS = app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False)
+MANAGE_GUILD = discord.Permissions(manage_guild=True)
+_MAX_SEEN = 10_000  # interaction ids kept to recognise repeats
 
 
 class Action(enum.Enum):
-    """What somebody wants to do, however they say it. The value is the first word of the command or custom id."""
+    """What a member wants to do. The value is the first word of the command or of the custom id."""
 
     CHAT = "chat"
     REGENERATE = "regenerate"
@@ -35,68 +40,69 @@ class Action(enum.Enum):
     HELP = "help"
 
 
-_IN_GUILDS_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
-_FOR_MANAGERS = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
-_AS_THE_GUILD_ALLOWS = frozenset({Action.CHAT, Action.REGENERATE})  # one's own data is in one's own hands everywhere
-_NAMED = 10  # channels or roles in a refusal
+_GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
+_MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
+_BY_GUILD_RULES = frozenset({Action.CHAT, Action.REGENERATE})  # members reach their own data everywhere
+_MAX_NAMED = 10  # channels or roles named in a refusal
 
 
 class NotAllowed(BotError):
-    """Refused for who is asking, or where."""
+    """Refused because of who asks, or where."""
 
 
-def authorise(interaction: Interaction, action: Action, chosen: GuildSettings | None) -> None:
-    """Raise NotAllowed unless this person may do this here. `chosen`: the guild's rules, None if not known yet.
+def authorise(interaction: Interaction, action: Action, guild_settings: GuildSettings | None) -> None:
+    """Raise NotAllowed unless this member may do this here. `guild_settings`: None if they are not known yet.
 
-    Discord hides what one may not use, but an admin may override that and a modified client ignores it. The
-    permissions are those of this interaction's own guild: none carries over to another one or to direct messages.
+    Discord hides commands that a member may not use, but an admin may override that and a modified client ignores it.
+    Permissions are those in the guild of this interaction: none carries over to another guild or to direct messages.
     """
-    if action in _IN_GUILDS_ONLY and interaction.guild_id is None:
+    if action in _GUILD_ONLY and interaction.guild_id is None:
         raise NotAllowed("This works in a guild only, not in direct messages.")
-    allowed = interaction.permissions
-    if action in _FOR_MANAGERS and not (allowed.manage_guild or allowed.administrator):
+    permissions = interaction.permissions
+    if action in _MANAGERS_ONLY and not (permissions.manage_guild or permissions.administrator):
         raise NotAllowed("Only members with the Manage Server permission may do this.")
-    if action in _AS_THE_GUILD_ALLOWS and chosen is not None:
-        _check_place(interaction, chosen)
-        _check_roles(interaction, chosen)
+    if action in _BY_GUILD_RULES and guild_settings is not None:
+        _check_channel(interaction, guild_settings)
+        _check_roles(interaction, guild_settings)
 
 
-def _check_place(interaction: Interaction, chosen: GuildSettings) -> None:
-    """A thread is allowed with its channel, or by itself."""
-    if chosen.channels and not chosen.channels & set(place_of(interaction)):
-        raise NotAllowed(f"I do not chat in this channel. Ask me in {_listed('<#{}>', chosen.channels)}.")
+def _check_channel(interaction: Interaction, guild_settings: GuildSettings) -> None:
+    """A thread is allowed if it or its channel is listed."""
+    if guild_settings.channels and not guild_settings.channels & set(channel_ids(interaction)):
+        raise NotAllowed(f"I do not chat in this channel. Ask me in {_mentions('<#{}>', guild_settings.channels)}.")
 
 
-def _check_roles(interaction: Interaction, chosen: GuildSettings) -> None:
-    allowed = {role.role_id for role in chosen.roles if role.allowed}
-    if allowed and not allowed & roles_of(interaction):
-        raise NotAllowed(f"Here I chat only with members who have the role {_listed('<@&{}>', allowed)}.")
+def _check_roles(interaction: Interaction, guild_settings: GuildSettings) -> None:
+    allowed = {role.role_id for role in guild_settings.roles if role.allowed}
+    if allowed and not allowed & role_ids(interaction):
+        raise NotAllowed(f"Here I chat only with members who have the role {_mentions('<@&{}>', allowed)}.")
 
 
-def _listed(pattern: str, ids: Collection[int]) -> str:
-    named = [pattern.format(each) for each in sorted(ids)[:_NAMED]]
+def _mentions(pattern: str, ids: Collection[int]) -> str:
+    named = [pattern.format(each) for each in sorted(ids)[:_MAX_NAMED]]
     more = len(ids) - len(named)
     return " or ".join(named) + (f" ({more} more)" if more else "")
 
 
 class PermissionGate:
-    """Lets each interaction in once, while the bot is open, if the person may do it."""
+    """Admits each interaction once, if the member may do it and the bot is not shutting down."""
 
-    def __init__(self, guilds: GuildSettingsCache) -> None:
+    def __init__(self, guild_settings: GuildSettingsCache) -> None:
         self.closed = False
-        self._guilds = guilds
+        self._guild_settings = guild_settings
         self._seen: OrderedDict[int, None] = OrderedDict()
 
     def is_repeat(self, interaction: Interaction) -> bool:
-        """Whether this interaction came before: a RESUME may replay what was served already."""
+        """Whether this interaction was seen before: a RESUME may replay one that was served."""
         if interaction.id in self._seen:
             return True
         self._seen[interaction.id] = None
-        if len(self._seen) > _SEEN:
+        if len(self._seen) > _MAX_SEEN:
             self._seen.popitem(last=False)
         return False
 
     def check(self, interaction: Interaction, action: Action) -> None:
+        """Raise ShuttingDown once the gate is closed, and NotAllowed where `authorise` refuses."""
         if self.closed:
             raise ShuttingDown()
-        authorise(interaction, action, self._guilds.known(interaction.guild_id or DIRECT_MESSAGES))
+        authorise(interaction, action, self._guild_settings.known(interaction.guild_id or DIRECT_MESSAGES))

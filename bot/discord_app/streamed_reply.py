@@ -1,7 +1,7 @@
-"""One reply as it is being written: few edits while it grows, the exact text when it is finished.
+"""Shows one reply while it is generated: few edits while it grows, the exact text once it is finished.
 
-Knows pace, splitting and retries. Knows nothing of Discord's API: a `Surface` shows the messages, and tells by its
-errors whether they are gone (deleted: nobody wants the reply any more) or out of reach (deliver it another way).
+Knows edit pacing, splitting and retries. Knows nothing of Discord's API: a `MessageSink` shows the messages, and its
+errors say whether they were deleted (end the generation) or cannot be reached (deliver the reply another way).
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from bot.errors import BotError
 log = structlog.get_logger(__name__)
 
 MAX_MESSAGES = 5
-"""More messages than this would flood a channel, and is all that some interactions allow: the rest becomes a file."""
+"""More would flood a channel, and Discord allows some interactions only 5 follow-ups. The rest goes to a file."""
 MAX_EDITS_PER_SECOND = 40.0
 """For all replies of this process together."""
-NOTHING = "(no answer)"
-THE_REST = "… The rest is in the attached file, which holds the whole answer."
-_FIRST_EDIT = 0.4  # a reply that is finished by then takes a single edit
-_SPACING = 1.0
-_RETRIES = 5
+NO_ANSWER = "(no answer)"
+REST_IN_FILE = "… The rest is in the attached file, which holds the whole answer."
+_FIRST_EDIT_DELAY = 0.4  # seconds; a reply that is finished by then takes a single edit
+_EDIT_INTERVAL = 1.0  # seconds between two edits of one message
+_MAX_ATTEMPTS = 5
 
 
 class MessageDeleted(Exception):
-    """The message was deleted while it was being written."""
+    """The message was deleted while the reply was being written."""
 
 
 class SinkUnreachable(Exception):
-    """The messages cannot be reached any more, though nobody deleted them."""
+    """The messages can no longer be edited, although they were not deleted (for example, the token expired)."""
 
 
 class ReplyDeleted(BotError):
@@ -46,56 +46,60 @@ class ReplyDeleted(BotError):
 
 
 class MessageSink(Protocol):
-    """Where a reply is shown: message 0 exists already, the others are made by their first `show`."""
+    """Where a reply is shown: message 0 exists already, `show` creates each later one on first use."""
 
     async def show(self, index: int, text: str, *, live: bool, file: str | None = None) -> None:
-        """Put the text into a message. `live`: it is still growing. `file`: attach this text to it."""
+        """Put `text` into a message. `live`: the reply is still growing. `file`: attach this text as a file.
+
+        Raises MessageDeleted or SinkUnreachable where a retry cannot help, and other errors where it may.
+        """
 
     async def delete(self, index: int) -> None:
-        """Take back a message that the finished reply does not need."""
+        """Delete a message that the finished reply does not need."""
 
     async def send_fallback(self, messages: Sequence[str], file: str | None) -> None:
-        """Deliver a finished reply although its messages are out of reach."""
+        """Deliver a finished reply some other way, once its messages cannot be edited."""
 
 
 class EditRate:
-    """How long to wait between two edits of one message, so that all the replies together stay within a budget."""
+    """Keeps the edits of all running replies together below MAX_EDITS_PER_SECOND."""
 
     def __init__(self) -> None:
         self.num_running = 0
 
     @property
     def interval(self) -> float:
-        return max(_SPACING, self.num_running / MAX_EDITS_PER_SECOND)
+        """Seconds to leave between two edits of one message."""
+        return max(_EDIT_INTERVAL, self.num_running / MAX_EDITS_PER_SECOND)
 
 
 class StreamedReply:
-    """Shows a reply while it is generated. Newest wins: a slow edit delays the next one and queues nothing."""
+    """Shows a reply while it is generated. Edits do not queue up: each sends the newest text at its time."""
 
     def __init__(self, sink: MessageSink, edit_rate: EditRate) -> None:
         self._sink = sink
         self._edit_rate = edit_rate
         self._text = ""
         self._shown: dict[int, str] = {}
-        self._edited: dict[int, float] = {}
-        self._grown = asyncio.Event()
+        self._edited_at: dict[int, float] = {}
+        self._has_new_text = asyncio.Event()
         self._deleted = False
         self._unreachable = False
         self._worker: asyncio.Task[None] | None = None
         self._editing = asyncio.Lock()
 
     async def push(self, delta: str) -> None:
-        """More of the reply. Never waits for Discord; raises ReplyGone once the message was deleted."""
+        """Append text to the reply. Never waits for Discord; raises ReplyDeleted once the message was deleted."""
         if self._deleted:
             raise ReplyDeleted()
         self._text += delta
-        self._grown.set()
+        self._has_new_text.set()
         if self._worker is None:
             self._edit_rate.num_running += 1
-            self._worker = asyncio.create_task(self._stream(), name="reply-edits")
+            self._worker = asyncio.create_task(self._edit_loop(), name="reply-edits")
 
     async def finish(self, text: str) -> None:
-        """Show the finished reply, exactly, whatever it takes. Raises ReplyGone if its message was deleted."""
+        """Show exactly this text, by the fallback if need be. Raises ReplyDeleted if the message was deleted."""
         await self._stop()
         if self._deleted:
             raise ReplyDeleted()
@@ -111,14 +115,14 @@ class StreamedReply:
             await self._sink.delete(index)
 
     async def cancel(self) -> None:
-        """Stop editing; what stands there stays."""
+        """Stop editing and leave the messages as they are."""
         await self._stop()
 
-    async def _stream(self) -> None:
-        await asyncio.sleep(_FIRST_EDIT)
+    async def _edit_loop(self) -> None:
+        await asyncio.sleep(_FIRST_EDIT_DELAY)
         while True:
-            await self._grown.wait()
-            self._grown.clear()
+            await self._has_new_text.wait()
+            self._has_new_text.clear()
             for index, text in enumerate(partial_messages(self._text)):
                 if self._shown.get(index) == text:
                     continue
@@ -132,12 +136,12 @@ class StreamedReply:
                     return
                 except Exception:
                     log.debug("an edit was dropped; a newer one follows", exc_info=True)
-                    self._grown.set()
+                    self._has_new_text.set()
                     break
 
     async def _deliver(self, index: int, text: str, file: str | None) -> None:
-        """The final state of one message: not given up before the surface is."""
-        for attempt in range(_RETRIES):
+        """Show the final state of one message, with retries; set `_unreachable` if none succeeds."""
+        for attempt in range(_MAX_ATTEMPTS):
             try:
                 await self._show(index, text, live=False, file=file)
                 return
@@ -151,21 +155,20 @@ class StreamedReply:
         self._unreachable = True
 
     async def _show(self, index: int, text: str, *, live: bool, file: str | None = None) -> None:
-        spacing = (
-            self._edit_rate.interval if live else _SPACING
-        )  # the end is awaited, however many others are being written
-        wait = self._edited.get(index, 0.0) + spacing - time.monotonic()
+        # The shared budget slows down live edits only: a member waits for the final one.
+        interval = self._edit_rate.interval if live else _EDIT_INTERVAL
+        wait = self._edited_at.get(index, 0.0) + interval - time.monotonic()
         if wait > 0:
             await asyncio.sleep(wait)
         async with self._editing:
             try:
                 await self._sink.show(index, text, live=live, file=file)
             finally:
-                self._edited[index] = time.monotonic()
+                self._edited_at[index] = time.monotonic()
         self._shown[index] = text
 
     async def _stop(self) -> None:
-        """End the worker between two edits, never within one: an edit that overtakes the final one would undo it."""
+        """Cancel the worker between two edits, never within one: Discord might apply that edit after the final one."""
         worker, self._worker = self._worker, None
         if worker is None:
             return
@@ -177,20 +180,20 @@ class StreamedReply:
 
 
 def partial_messages(text: str) -> tuple[str, ...]:
-    """The messages to show of a reply that is not finished: the last place is kept for what may still come."""
+    """The messages of an unfinished reply, one fewer than MAX_MESSAGES at most: the last is kept for REST_IN_FILE."""
     return _visible_messages(text)[: MAX_MESSAGES - 1]
 
 
 def final_messages(text: str) -> tuple[tuple[str, ...], str | None]:
-    """The messages of a finished reply, and the whole of it as a file when it takes too many."""
+    """The messages of a finished reply, and the whole text as a file if it takes more than MAX_MESSAGES."""
     messages = _visible_messages(text)
     if not messages:
-        return (NOTHING,), None
+        return (NO_ANSWER,), None
     if len(messages) <= MAX_MESSAGES:
         return messages, None
-    return (*messages[: MAX_MESSAGES - 1], THE_REST), text
+    return (*messages[: MAX_MESSAGES - 1], REST_IN_FILE), text
 
 
 def _visible_messages(text: str) -> tuple[str, ...]:
-    """Discord refuses a message without anything to see."""
+    """The chunks of `text` without blank ones, which Discord refuses."""
     return tuple(chunk.text for chunk in split_message(text) if chunk.text.strip())

@@ -152,7 +152,7 @@ def summary(run: Run, makespan: float, file: Path) -> dict[str, object]:
         "reply_p95_ms": _quantile([1000 * (asked.done - asked.sent) for asked, _ in found], 0.95),
         "edits": sum(edits),
         "edits_a_reply": round(statistics.mean(edits), 1),
-        "rate_limited": run.discord.rest.too_many,
+        "rate_limited": run.discord.rest.num_rate_limited,
     }
 
 

@@ -1,4 +1,4 @@
-"""Worlds to test the bot in: one that a module's tests share, and fresh ones for tests that break things."""
+"""The bot and its surroundings, started once for the tests of a module. Tests that break things start their own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def shared_world(sqlite_template: Path, tmp_path_factory: pytest.TempPathF
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def here(shared_world: World) -> AsyncIterator[World]:
-    """The module's world, without what the test before planned. Each test brings its own guild and people."""
+    """The shared world, without the faults and replies that the previous test planned. Each test makes a guild."""
     shared_world.discord.rest.faults.clear()
     shared_world.engine._scripts.clear()
     yield shared_world

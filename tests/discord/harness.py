@@ -1,6 +1,6 @@
-"""The bot as its own process, between a fake Discord and a fake engine.
+"""Runs the bot as its own process between a fake Discord and a fake engine.
 
-Knows how `guildllama run` is started, watched and ended. What is asked and expected stands in the tests.
+Knows how `guildllama run` is started, observed and stopped. What is asked and expected is in the tests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMMAND = (sys.executable, "-m", "bot", "run")
 
 
 class BotProcess:
-    """One run of the bot. Its log goes to a file, which `log()` reads."""
+    """One run of the bot. Its output goes to a file, which `log()` reads."""
 
     def __init__(self, environment: dict[str, str], folder: Path, *, command: tuple[str, ...] = COMMAND) -> None:
         self.environment = environment
@@ -34,13 +34,15 @@ class BotProcess:
         self.log_file = folder / f"bot-{time.monotonic_ns()}.log"
 
     async def start(self) -> None:
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("GUILDLLAMA_", "PYTEST_"))}
-        path = os.pathsep.join(filter(None, (str(ROOT), own.get("PYTHONPATH"))))
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("GUILDLLAMA_", "PYTEST_"))
+        }
+        path = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))
         with self.log_file.open("wb") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *self.command,
                 cwd=self.folder,
-                env={**own, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "", **self.environment},
+                env={**inherited, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "", **self.environment},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -76,7 +78,7 @@ class BotProcess:
 
 @dataclass
 class World:
-    """Discord, an engine, a database, and the bot between them."""
+    """The surroundings of the bot (Discord, an engine, a database) and its runs so far; `bot` is the latest."""
 
     discord: FakeDiscord
     engine: FakeEngine
@@ -112,19 +114,20 @@ class World:
         return bot
 
     async def member(self, name: str = "ann", *, manager: bool = False) -> tuple[Guild, User]:
-        """A new guild that the bot is in, and somebody in it: what one test does, no other one sees."""
+        """A new guild that the bot is in and a member of it, so that tests do not see each other's data."""
         user = self.discord.user(name)
         guild = self.discord.guild(f"{name}'s guild", managers=(user,) if manager else ())
         await self.discord.join(guild)
         return guild, user
 
     async def ask(self, guild: Place, user: User, text: str, **options: Any) -> Interaction:
-        """/chat, and wait for the whole answer."""
+        """Use /chat and wait for the complete reply."""
         asked = await self.discord.chat(guild, user, text, **options)
         await self.discord.done(asked)
         return asked
 
     async def use(self, guild: Place, user: User, command: str, /, **options: Any) -> Interaction:
+        """Use a command and wait for the complete response."""
         used = await self.discord.command(guild, user, command, **options)
         await self.discord.done(used)
         return used
@@ -139,7 +142,7 @@ async def world(
     before: Callable[[FakeDiscord], object] = lambda discord: None,
     **settings: str,
 ) -> AsyncIterator[World]:
-    """A world with a bot in it. At the end nobody is left running, and Discord was never asked for nonsense."""
+    """A world with a running bot. At the end no process is left, and no request broke Discord's rules."""
     async with FakeDiscord() as discord, FakeEngine() as engine:
         here = World(discord, engine, database_url, folder, settings)
         before(discord)

@@ -1,4 +1,4 @@
-"""The commands as people use them, in guilds and in direct messages: what they say, to whom, and who may use them."""
+"""Each command in guilds and in direct messages: what it says, to whom, and who may use it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ async def test_chat_answers_in_public_and_remembers(here: World) -> None:
     assert [message["content"] for message in prompt[1:]] == ["Hi", "Hello Ann.", "And now?"]
 
 
-async def test_a_private_chat_is_seen_by_the_asker_only(here: World) -> None:
+async def test_a_private_chat_is_ephemeral(here: World) -> None:
     guild, ann = await here.member()
     asked = await here.ask(guild, ann, "Psst", private=True)
     assert asked.reply() == "You said: Psst"
     assert asked.messages()[0].ephemeral
 
 
-async def test_direct_messages_are_a_conversation_of_their_own(here: World) -> None:
+async def test_direct_messages_are_a_separate_dialog(here: World) -> None:
     guild, ann = await here.member()
     await here.ask(guild, ann, "A secret of the guild")
     asked = await here.ask(ann, ann, "Hello from home")
@@ -38,7 +38,7 @@ async def test_direct_messages_are_a_conversation_of_their_own(here: World) -> N
     assert "secret" not in str(here.engine.requests[-1].messages)
 
 
-async def test_two_people_in_one_guild_do_not_share_a_conversation(here: World) -> None:
+async def test_two_members_of_one_guild_do_not_share_a_dialog(here: World) -> None:
     guild, ann = await here.member()
     bob = here.discord.user("bob")
     await here.ask(guild, ann, "My cat is called Turing")
@@ -46,7 +46,7 @@ async def test_two_people_in_one_guild_do_not_share_a_conversation(here: World) 
     assert "Turing" not in str(here.engine.requests[-1].messages)
 
 
-async def test_commands_are_registered_with_their_places_and_permissions(here: World) -> None:
+async def test_commands_are_registered_with_their_contexts_and_permissions(here: World) -> None:
     commands = {command["name"]: command for command in here.discord.rest.commands}
     assert set(commands) == {"chat", "regenerate", "reset", "history", "persona", "me", "config", "privacy", "help"}
     for name in ("persona", "config"):
@@ -56,7 +56,7 @@ async def test_commands_are_registered_with_their_places_and_permissions(here: W
         assert commands[name]["contexts"] == [0, 1]
         assert commands[name]["default_member_permissions"] is None
     assert {option["name"] for option in commands["chat"]["options"]} == {"message", "private"}
-    assert here.discord.gateway.connected[0].intents == 1  # guilds, and no privileged one
+    assert here.discord.gateway.connected[0].intents == 1  # guilds only
 
 
 async def test_a_guilds_persona_is_told_to_the_model_and_survives_reset(here: World) -> None:
@@ -78,7 +78,7 @@ async def test_a_guilds_persona_is_told_to_the_model_and_survives_reset(here: Wo
     assert here.engine.requests[-1].messages[0]["content"] != "You are a pirate."
 
 
-async def test_ones_own_persona_comes_first_and_stays_ones_own(here: World) -> None:
+async def test_a_members_persona_precedes_the_guilds_and_is_theirs_alone(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
     ann = here.discord.user("ann")
     await here.use(guild, boss, "persona set", prompt="You are a pirate.")
@@ -97,7 +97,7 @@ async def test_ones_own_persona_comes_first_and_stays_ones_own(here: World) -> N
 
 
 @pytest.mark.parametrize("command", ["persona set", "me persona set"])
-async def test_without_a_prompt_a_form_opens(here: World, command: str) -> None:
+async def test_without_a_prompt_a_modal_opens(here: World, command: str) -> None:
     guild, boss = await here.member("boss", manager=True)
     opened = await here.use(guild, boss, command)
     assert opened.modal is not None
@@ -107,7 +107,7 @@ async def test_without_a_prompt_a_form_opens(here: World, command: str) -> None:
     await here.ask(guild, boss, "Who are you?")
     assert here.engine.requests[-1].messages[0]["content"] == "You are a gardener.\nYou love roses."
     again = await here.use(guild, boss, command)
-    assert "You love roses." in str(again.modal)  # the form begins with what was set
+    assert "You love roses." in str(again.modal)  # the modal starts with the current persona
 
 
 @pytest.mark.parametrize("command", ["persona set", "persona show", "persona clear"])
@@ -121,19 +121,19 @@ async def test_fault_33_a_guilds_persona_is_refused_to_members_and_in_direct_mes
     options = {"prompt": "You are evil."} if command.endswith("set") else {}
     refused = await here.use(guild, ann, command, **options)
     assert "Manage Server" in refused.reply()
-    assert refused.acknowledged == 4
+    assert refused.callback_type == 4
     assert refused.messages()[0].ephemeral
     registered = next(each for each in here.discord.rest.commands if each["name"] == "persona")
-    at_home = await here.discord.force_command(here.discord.dm(boss), None, boss, registered["id"], command, **options)
-    await here.discord.done(at_home)
-    assert "not in direct messages" in at_home.reply()
+    in_dm = await here.discord.force_command(here.discord.dm(boss), None, boss, registered["id"], command, **options)
+    await here.discord.done(in_dm)
+    assert "not in direct messages" in in_dm.reply()
     guild.managers.discard(boss.id)  # the permission was taken away
     assert "Manage Server" in (await here.use(guild, boss, command, **options)).reply()
     await here.ask(guild, ann, "Who are you?")
     assert here.engine.requests[-1].messages[0]["content"] == "You are a pirate."
 
 
-async def test_a_submitted_form_is_checked_like_a_command(here: World) -> None:
+async def test_a_submitted_modal_is_checked_like_a_command(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
     opened = await here.use(guild, boss, "persona set")
     guild.managers.clear()
@@ -167,7 +167,7 @@ async def test_fault_09_reset_during_a_reply_shows_it_and_forgets_it(here: World
     assert [message["content"] for message in here.engine.requests[-1].messages[1:]] == ["Again"]
 
 
-async def test_history_shows_ones_own_conversation_to_oneself(here: World) -> None:
+async def test_history_shows_only_the_members_own_dialog(here: World) -> None:
     guild, ann = await here.member()
     bob = here.discord.user("bob")
     assert "not begun" in (await here.use(guild, ann, "history show")).reply()
@@ -182,7 +182,7 @@ async def test_history_shows_ones_own_conversation_to_oneself(here: World) -> No
     assert "not begun" in (await here.use(guild, ann, "history show")).reply()
 
 
-async def test_help_shows_what_this_person_may_use(here: World) -> None:
+async def test_help_lists_what_the_member_may_use(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
     assert "/persona" in (await here.use(guild, boss, "help")).reply()
     ann = here.discord.user("ann")
@@ -195,19 +195,19 @@ async def test_help_shows_what_this_person_may_use(here: World) -> None:
 @pytest.mark.parametrize(
     ("text", "said"), [("   ", "empty"), ("a\x00b", "NUL"), ("x" * 4001, "the limit is 4,000")], ids=str.__len__
 )
-async def test_fault_41_a_message_that_cannot_be_is_refused_with_an_error_id(here: World, text: str, said: str) -> None:
+async def test_fault_41_an_invalid_message_is_refused_with_an_error_id(here: World, text: str, said: str) -> None:
     guild, ann = await here.member()
     asked_before = len(here.engine.requests)
     refused = await here.ask(guild, ann, text)
     assert said in refused.reply()
     assert "(error " in refused.reply()
     assert refused.original
-    assert refused.original.deleted  # the public "thinking…" went away
+    assert refused.original.deleted  # the public "thinking…"
     assert [message.ephemeral for message in refused.messages()] == [True]
     assert len(here.engine.requests) == asked_before
 
 
-async def test_fault_30_a_persona_over_the_limit_is_refused_at_both_entrances(here: World) -> None:
+async def test_fault_30_a_persona_over_the_limit_is_refused_as_option_and_as_modal(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
     refused = await here.use(guild, boss, "persona set", prompt="x" * 6000)
     assert "the limit is 4,000" in refused.reply()
@@ -218,7 +218,7 @@ async def test_fault_30_a_persona_over_the_limit_is_refused_at_both_entrances(he
     assert "no persona" in (await here.use(guild, boss, "persona show")).reply()
 
 
-async def test_an_unknown_button_is_answered_politely(here: World) -> None:
+async def test_an_unknown_button_gets_an_error_message(here: World) -> None:
     guild, ann = await here.member()
     here.engine.hang("Wait…")
     asked = await here.discord.chat(guild, ann, "Hi")
@@ -231,7 +231,7 @@ async def test_an_unknown_button_is_answered_politely(here: World) -> None:
     await here.discord.done(asked)
 
 
-async def test_privacy_shows_exports_and_deletes_ones_own(here: World) -> None:
+async def test_privacy_shows_exports_and_deletes_the_members_own_data(here: World) -> None:
     guild, ann = await here.member()
     bob = here.discord.user("bob")
     await here.ask(guild, ann, "My cat is called Turing")
@@ -257,7 +257,7 @@ async def test_privacy_shows_exports_and_deletes_ones_own(here: World) -> None:
         assert used.messages()[0].ephemeral
 
 
-async def test_nobody_deletes_for_somebody_else(here: World) -> None:
+async def test_only_the_member_can_confirm_their_deletion(here: World) -> None:
     guild, ann = await here.member()
     await here.ask(guild, ann, "Remember me")
     asked = await here.discord.command(guild, ann, "privacy delete")
@@ -270,7 +270,7 @@ async def test_nobody_deletes_for_somebody_else(here: World) -> None:
     assert "Remember me" in str(here.engine.requests[-1].messages)
 
 
-async def test_who_opted_out_is_answered_and_not_remembered(here: World) -> None:
+async def test_a_member_who_opted_out_is_answered_and_not_remembered(here: World) -> None:
     guild, ann = await here.member()
     await here.use(guild, ann, "privacy optout")
     assert (await here.ask(guild, ann, "Off the record")).reply() == "You said: Off the record"

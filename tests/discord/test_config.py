@@ -1,4 +1,4 @@
-"""What a guild decides with /config, and that it holds: over the wire, as members meet it."""
+"""/config: what a guild sets applies to its members."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def prompt(here: World) -> list[str]:
-    """What the model was told last, without the persona."""
+    """The messages of the last request to the model, without the persona."""
     return [message["content"] for message in here.engine.requests[-1].messages[1:]]
 
 
 def refused(asked: Interaction, because: str) -> bool:
-    """Refused at once, in private: nobody else saw as much as a waiting message."""
+    """Refused at once by an ephemeral response: no public "thinking…" was ever shown."""
     [message] = asked.messages()
-    return because in message.content and message.ephemeral and asked.acknowledged == 4
+    return because in message.content and message.ephemeral and asked.callback_type == 4
 
 
 async def audited(here: World, guild: Guild) -> tuple[AuditRecord, ...]:
@@ -34,7 +34,7 @@ async def audited(here: World, guild: Guild) -> tuple[AuditRecord, ...]:
     return found
 
 
-async def test_what_is_chosen_applies_is_shown_and_audited_and_can_be_taken_back(here: World) -> None:
+async def test_a_setting_applies_is_shown_is_audited_and_can_be_reset(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
     shown = await here.use(guild, boss, "config show")
     assert "`max_chat_logs` **10** (the default)" in shown.reply()
@@ -53,22 +53,20 @@ async def test_what_is_chosen_applies_is_shown_and_audited_and_can_be_taken_back
     assert here.engine.requests[-1].body["max_tokens"] == 7
     everything = await here.use(guild, boss, "config reset", setting="everything")
     assert "`max_reply_tokens` **512** (the default)" in everything.reply()
-    acts = await audited(here, guild)
-    assert [json.loads(act.details) for act in acts] == [
+    records = await audited(here, guild)
+    assert [json.loads(record.details) for record in records] == [
         {"max_reply_tokens": "None"},
         {"max_chat_logs": "None"},
         {"max_chat_logs": "1", "max_reply_tokens": "7"},
     ]
-    assert {act.actor_id for act in acts} == {boss.id}
+    assert {record.actor_id for record in records} == {boss.id}
 
 
 @pytest.mark.parametrize(
     ("option", "value", "limit"),
     [("max_chat_logs", 11, "10"), ("max_reply_tokens", 513, "512"), ("retention_days", 31, "30")],
 )
-async def test_more_than_the_operator_allows_is_refused_by_name(
-    here: World, option: str, value: int, limit: str
-) -> None:
+async def test_a_value_above_the_operators_limit_is_refused(here: World, option: str, value: int, limit: str) -> None:
     guild, boss = await here.member("boss", manager=True)
     said = await here.use(guild, boss, "config set", daily_messages=3, **{option: value})
     assert f"`{option}` can be {limit} at most" in said.reply()
@@ -77,25 +75,25 @@ async def test_more_than_the_operator_allows_is_refused_by_name(
     assert await audited(here, guild) == ()
 
 
-async def test_nothing_chosen_is_refused(here: World) -> None:
+async def test_config_set_without_a_setting_is_refused(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
     assert "at least one setting" in (await here.use(guild, boss, "config set")).reply()
 
 
 @pytest.mark.parametrize("command", ["config show", "config set", "config reset", "config channels clear"])
-async def test_members_may_not_decide_whatever_their_client_sends(here: World, command: str) -> None:
+async def test_config_is_refused_to_members_even_from_a_modified_client(here: World, command: str) -> None:
     guild, ann = await here.member()
     options: dict[str, str | int] = {"config set": {"max_chat_logs": 0}, "config reset": {"setting": "roles"}}.get(
         command, {}
     )
     assert refused(await here.use(guild, ann, command, **options), "Manage Server")
     registered = next(each for each in here.discord.rest.commands if each["name"] == "config")
-    at_home = await here.discord.force_command(here.discord.dm(ann), None, ann, registered["id"], command, **options)
-    await here.discord.done(at_home)
-    assert refused(at_home, "not in direct messages")
+    in_dm = await here.discord.force_command(here.discord.dm(ann), None, ann, registered["id"], command, **options)
+    await here.discord.done(in_dm)
+    assert refused(in_dm, "not in direct messages")
 
 
-async def test_only_listed_channels_and_their_threads_are_answered_in(here: World) -> None:
+async def test_the_bot_answers_only_in_listed_channels_and_their_threads(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
     ann = here.discord.user("ann")
     bots = here.discord.channel(guild, "bots")
@@ -111,7 +109,7 @@ async def test_only_listed_channels_and_their_threads_are_answered_in(here: Worl
     assert len(here.engine.requests) == asked_before
     assert (await here.ask(bots, ann, "Hi")).reply() == "You said: Hi"
     assert (await here.ask(thread, ann, "Hi again")).reply() == "You said: Hi again"
-    # One's own data stays in one's own hands everywhere.
+    # Members reach their own data everywhere.
     assert "Hi again" in (await here.use(guild, ann, "history show")).reply()
     assert (await here.ask(ann, ann, "At home")).reply() == "You said: At home"
     await here.use(guild, boss, "config channels add", channel=elsewhere)  # a thread by itself
@@ -122,7 +120,7 @@ async def test_only_listed_channels_and_their_threads_are_answered_in(here: Worl
     assert (await here.ask(guild, ann, "Everywhere")).reply() == "You said: Everywhere"
 
 
-async def test_only_listed_roles_are_answered_in_their_own_guild(here: World) -> None:
+async def test_the_bot_answers_only_listed_roles_in_that_guild(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
     ann, bob = here.discord.user("ann"), here.discord.user("bob")
     friends = here.discord.role(guild, "friends", ann)
@@ -133,19 +131,19 @@ async def test_only_listed_roles_are_answered_in_their_own_guild(here: World) ->
     friends.members.discard(ann.id)  # the role was taken away
     assert refused(await here.ask(guild, ann, "Hi"), f"<@&{friends.id}>")
     other, _ = await here.member("other")
-    assert (await here.ask(other, bob, "Hi")).reply() == "You said: Hi"  # the rule is this guild's alone
+    assert (await here.ask(other, bob, "Hi")).reply() == "You said: Hi"  # the rule applies to the first guild only
     await here.use(guild, boss, "config roles remove", role=friends)
     assert (await here.ask(guild, bob, "Hi")).reply() == "You said: Hi"
 
 
-async def test_a_day_that_is_used_up_is_refused_with_the_hour_it_starts_again(here: World) -> None:
+async def test_a_used_up_daily_quota_is_refused_with_its_reset_time(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
     ann, bob = here.discord.user("ann"), here.discord.user("bob")
     helpers = here.discord.role(guild, "helpers", bob)
     await here.use(guild, boss, "config set", daily_messages=1)
     said = await here.use(guild, boss, "config roles quota", role=helpers, daily_messages=2)
     assert f"<@&{helpers.id}> 2" in said.reply()
-    assert "`roles` **everybody**" in said.reply()  # a quota is no permission
+    assert "`roles` **everybody**" in said.reply()  # a quota does not restrict who may chat
     await here.ask(guild, ann, "One")
     asked = await here.ask(guild, ann, "Two")
     assert "1 message a day" in asked.reply()
@@ -161,7 +159,7 @@ async def test_a_day_that_is_used_up_is_refused_with_the_hour_it_starts_again(he
     assert (await here.ask(guild, ann, "Three")).reply() == "You said: Three"
 
 
-async def test_the_scope_says_what_one_conversation_covers_and_loses_nothing(here: World) -> None:
+async def test_the_scope_decides_which_messages_share_a_dialog(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
     ann = here.discord.user("ann")
     games = here.discord.channel(guild, "games")
@@ -194,8 +192,8 @@ async def test_the_scope_says_what_one_conversation_covers_and_loses_nothing(her
     assert prompt(here)[0] == "general, user scope"
 
 
-async def test_rules_hold_after_a_restart_before_anything_is_in_memory(here: World) -> None:
-    """The first one who asks: the rules are read after the acknowledgement, and the waiting message goes away."""
+async def test_guild_rules_hold_after_a_restart_before_they_are_cached(here: World) -> None:
+    """For the first message the rules are read after the defer, and the pending response is deleted."""
     guild, boss = await here.member("boss", manager=True)
     bots = here.discord.channel(guild, "bots")
     await here.use(guild, boss, "config channels add", channel=bots)
@@ -211,7 +209,7 @@ async def test_rules_hold_after_a_restart_before_anything_is_in_memory(here: Wor
     assert len(here.engine.requests) == asked_before
 
 
-async def test_a_persona_has_versions_to_go_back_to(here: World) -> None:
+async def test_a_persona_can_be_rolled_back(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
     assert "no persona" in (await here.use(guild, boss, "persona versions")).reply()
     await here.use(guild, boss, "persona set", prompt="You are a pirate.", name="Jack")
@@ -230,7 +228,7 @@ async def test_a_persona_has_versions_to_go_back_to(here: World) -> None:
     assert "no version 1" in (await here.use(guild, ann, "me persona rollback", version=1)).reply()
 
 
-async def test_a_reset_can_be_taken_back_until_we_talk_again(here: World) -> None:
+async def test_a_reset_can_be_undone_until_the_next_message(here: World) -> None:
     guild, ann = await here.member()
     assert "no reset" in (await here.use(guild, ann, "history undo")).reply()
     await here.ask(guild, ann, "One")
@@ -257,14 +255,14 @@ async def test_the_last_exchanges_can_be_forgotten(here: World) -> None:
     assert prompt(here) == ["Four"]
 
 
-async def test_another_answer_takes_the_place_of_the_last_one(here: World) -> None:
+async def test_a_regenerated_reply_replaces_the_last_one(here: World) -> None:
     guild, ann = await here.member()
     bob = here.discord.user("bob")
     assert "no answer" in (await here.use(guild, ann, "regenerate")).reply()
     await here.ask(guild, ann, "One")
     here.engine.reply("A bad answer")
     first = await here.ask(guild, ann, "Two")
-    assert "no answer" in (await here.use(guild, bob, "regenerate")).reply()  # of his own
+    assert "no answer" in (await here.use(guild, bob, "regenerate")).reply()  # of their own
     here.engine.reply("A better answer")
     again = await here.use(guild, ann, "regenerate")
     assert (first.reply(), again.reply()) == ("A bad answer", "A better answer")
@@ -277,7 +275,7 @@ async def test_another_answer_takes_the_place_of_the_last_one(here: World) -> No
     assert prompt(here) == ["One", "You said: One", "Two", "You said: Two", "Three"]
 
 
-async def test_another_answer_can_be_stopped(here: World) -> None:
+async def test_a_regenerated_reply_can_be_stopped(here: World) -> None:
     guild, ann = await here.member()
     await here.ask(guild, ann, "One")
     here.engine.hang("So far", " so good")

@@ -1,7 +1,7 @@
-"""The bot killed as by a power cut, at named points and at any moment, on both databases.
+"""The bot killed as by a power cut, at named points and at random moments, on both databases.
 
-What must hold: a reply that Discord was given in full is in the database; nothing is ever half there or there twice;
-the next start says on Discord which answers will not come.
+A reply that Discord has in full must be in the database; no turn may be stored in part or twice; the next start must
+edit the messages of interrupted replies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.discord.harness import World, world
 from tests.fakes.discord.server import Interaction
 from tests.fakes.engine import Script
 
-CUT_OFF = "I was restarted while I was writing this answer. Please ask again."
+INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ async def stored(url: str) -> dict[int, list[Turn]]:
     ("point", "status", "shown"),
     [
         ("after_acknowledge", None, ""),
-        ("after_begin_turn", "interrupted", CUT_OFF),
-        ("before_finish", "interrupted", CUT_OFF),
+        ("after_begin_turn", "interrupted", INTERRUPTED),
+        ("before_finish", "interrupted", INTERRUPTED),
         ("after_finish", "done", ""),
         ("after_final_edit", "done", "You said: Are you there?"),
     ],
@@ -98,16 +98,16 @@ async def kill_again_and_again(database_url: str, folder: Path, *, kills: int, s
         people = [await here.member(f"member{number}") for number in range(6)]
         asked: list[Interaction] = []
         for kill in range(kills):
-            talking = asyncio.create_task(talk(here, people, asked, f"round {kill}"))
+            asking = asyncio.create_task(keep_asking(here, people, asked, f"round {kill}"))
             await asyncio.sleep(chance.uniform(0.05, 1.8))
             await here.bot.kill()
-            talking.cancel()
-            await asyncio.gather(talking, return_exceptions=True)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
             await here.start_bot()
         await asyncio.gather(*(here.ask(guild, user, "The end") for guild, user in people))
         turns = await stored(database_url)
-        cut_off = [each for each in asked if [turn.status for turn in turns.get(each.id, [])] == ["interrupted"]]
-        await here.discord.until(lambda: all(each.reply() == CUT_OFF for each in cut_off), timeout=40)
+        interrupted = [each for each in asked if [turn.status for turn in turns.get(each.id, [])] == ["interrupted"]]
+        await here.discord.until(lambda: all(each.reply() == INTERRUPTED for each in interrupted), timeout=40)
         assert await here.bot.stop() == 0
     assert check(asked, await stored(database_url)) >= kills, "the bot hardly came to answer"
     if database_url.startswith("sqlite"):
@@ -117,8 +117,8 @@ async def kill_again_and_again(database_url: str, folder: Path, *, kills: int, s
         database.close()
 
 
-async def talk(here: World, people: list[tuple[object, object]], asked: list[Interaction], label: str) -> None:
-    """Everybody asks, and asks again, until the bot is gone."""
+async def keep_asking(here: World, people: list[tuple[object, object]], asked: list[Interaction], label: str) -> None:
+    """All users ask again and again, until cancelled."""
     for number in itertools.count():
         for guild, user in people:
             asked.append(await here.discord.chat(guild, user, f"{label}, question {number}"))  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ async def talk(here: World, people: list[tuple[object, object]], asked: list[Int
 
 
 def check(asked: list[Interaction], turns: dict[int, list[Turn]]) -> int:
-    """Whether the database and what people saw agree; how many were answered in full."""
+    """Assert that the database and Discord agree; return how many interactions were answered in full."""
     answered = 0
     for each in asked:
         question = each.data["options"][0]["value"]
@@ -136,11 +136,11 @@ def check(asked: list[Interaction], turns: dict[int, list[Turn]]) -> int:
             assert turn.user == question
             assert (turn.reply is not None) == (turn.status == "done"), "half a pair"
             assert turn.status in ("done", "interrupted", "failed")
-            assert turn.reply_token is None or turn.status == "interrupted"  # an apology may still be on its way
-        whole = f"You said: {question}"
-        shown = [message for message in each.messages() if message.content == whole and not message.buttons()]
+            assert turn.reply_token is None or turn.status == "interrupted"  # its message is still to be edited
+        full = f"You said: {question}"
+        shown = [message for message in each.messages() if message.content == full and not message.buttons()]
         assert len(shown) <= 1
         if shown:
             answered += 1
-            assert [(turn.status, turn.reply) for turn in rows] == [("done", whole)], "shown, and not in the database"
+            assert [(turn.status, turn.reply) for turn in rows] == [("done", full)], "shown, and not in the database"
     return answered

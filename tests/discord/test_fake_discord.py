@@ -1,4 +1,4 @@
-"""The fake Discord itself: it must be as strict as the real one, or passing against it proves nothing."""
+"""The fake Discord itself: it must be as strict as the real one, or tests against it prove nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLAIN = {"content": "Hello", "allowed_mentions": {"parse": []}}
 
 @dataclass
 class Client:
-    """A careless client: sends what it is told, and says what came back."""
+    """A client that checks nothing: sends what it is told and returns the response."""
 
     discord: FakeDiscord
     http: aiohttp.ClientSession
@@ -32,10 +32,10 @@ class Client:
             raw = await response.read()
             return response.status, json.loads(raw) if raw else None
 
-    async def acknowledge(self, interaction: Interaction, body: Any) -> tuple[int, Any]:
+    async def callback(self, interaction: Interaction, body: Any) -> tuple[int, Any]:
         return await self.send("POST", f"/interactions/{interaction.id}/{interaction.token}/callback", body)
 
-    async def answer(self, method: str, interaction: Interaction, body: Any = None) -> tuple[int, Any]:
+    async def webhook(self, method: str, interaction: Interaction, body: Any = None) -> tuple[int, Any]:
         base = f"/webhooks/{self.discord.bot.id}/{interaction.token}"
         return await self.send(method, base if method == "POST" else f"{base}/messages/@original", body)
 
@@ -46,60 +46,60 @@ async def client() -> AsyncIterator[Client]:
         yield Client(discord, http, discord.guild("Alpha"), discord.user("ann"))
 
 
-async def test_an_acknowledgement_comes_once_and_within_three_seconds(client: Client) -> None:
+async def test_an_interaction_has_one_callback_within_three_seconds(client: Client) -> None:
     first, second = await client.interaction(), await client.interaction()
-    assert (await client.acknowledge(first, {"type": 5}))[0] == 204
-    status, body = await client.acknowledge(first, {"type": 4, "data": PLAIN})
+    assert (await client.callback(first, {"type": 5}))[0] == 204
+    status, body = await client.callback(first, {"type": 4, "data": PLAIN})
     assert (status, body["code"]) == (400, 40060)
     client.discord.advance(3.1)
-    status, body = await client.acknowledge(second, {"type": 5})
+    status, body = await client.callback(second, {"type": 5})
     assert (status, body["code"]) == (404, 10062)
     second.token = "another"
-    assert (await client.acknowledge(second, {"type": 5}))[1]["code"] == 10062
+    assert (await client.callback(second, {"type": 5}))[1]["code"] == 10062
 
 
 async def test_a_token_lives_for_fifteen_minutes(client: Client) -> None:
     asked = await client.interaction()
-    assert (await client.answer("PATCH", asked, PLAIN))[1]["code"] == 10015  # nothing was acknowledged yet
-    await client.acknowledge(asked, {"type": 5})
+    assert (await client.webhook("PATCH", asked, PLAIN))[1]["code"] == 10015  # there is no callback yet
+    await client.callback(asked, {"type": 5})
     client.discord.advance(899)
-    assert (await client.answer("PATCH", asked, PLAIN))[0] == 200
+    assert (await client.webhook("PATCH", asked, PLAIN))[0] == 200
     client.discord.advance(2)
-    status, body = await client.answer("PATCH", asked, PLAIN)
+    status, body = await client.webhook("PATCH", asked, PLAIN)
     assert (status, body["code"]) == (401, 50027)
 
 
-async def test_an_acknowledgement_fixes_who_sees_the_answer(client: Client) -> None:
+async def test_a_defer_fixes_whether_the_response_is_ephemeral(client: Client) -> None:
     asked = await client.interaction()
-    await client.acknowledge(asked, {"type": 5})
-    await client.answer("POST", asked, {**PLAIN, "flags": 64})  # fills the public message
+    await client.callback(asked, {"type": 5})
+    await client.webhook("POST", asked, {**PLAIN, "flags": 64})  # replaces the public "thinking…"
     assert [message.ephemeral for message in asked.messages()] == [False]
-    await client.answer("POST", asked, {**PLAIN, "flags": 64})
+    await client.webhook("POST", asked, {**PLAIN, "flags": 64})
     assert [message.ephemeral for message in asked.messages()] == [False, True]
-    await client.answer("DELETE", asked)
+    await client.webhook("DELETE", asked)
     assert [message.ephemeral for message in asked.messages()] == [True]
-    assert (await client.answer("PATCH", asked, PLAIN))[1]["code"] == 10008
+    assert (await client.webhook("PATCH", asked, PLAIN))[1]["code"] == 10008
 
 
 @pytest.mark.parametrize("content", ["x" * 2001, "   ", ""])
 async def test_a_message_has_between_one_and_2000_characters(client: Client, content: str) -> None:
     asked = await client.interaction()
-    await client.acknowledge(asked, {"type": 5})
-    status, body = await client.answer("PATCH", asked, {**PLAIN, "content": content})
+    await client.callback(asked, {"type": 5})
+    status, body = await client.webhook("PATCH", asked, {**PLAIN, "content": content})
     assert (status, body["code"]) == (400, 50035 if content.startswith("x") else 50006)
-    assert (await client.answer("PATCH", asked, {**PLAIN, "content": "x" * 2000}))[0] == 200
+    assert (await client.webhook("PATCH", asked, {**PLAIN, "content": "x" * 2000}))[0] == 200
 
 
-async def test_bodies_are_checked_and_breaches_kept(client: Client) -> None:
+async def test_request_bodies_are_checked_and_violations_kept(client: Client) -> None:
     asked = await client.interaction()
-    assert (await client.acknowledge(asked, {"type": 5, "data": {"flags": "64"}}))[1]["code"] == 50035
-    await client.acknowledge(asked, {"type": 5})
-    await client.answer("PATCH", asked, {"content": "@everyone"})
-    assert len(client.discord.violations) == 2  # a flag that is no number; mentions that nobody forbade
+    assert (await client.callback(asked, {"type": 5, "data": {"flags": "64"}}))[1]["code"] == 50035
+    await client.callback(asked, {"type": 5})
+    await client.webhook("PATCH", asked, {"content": "@everyone"})
+    assert len(client.discord.violations) == 2  # flags that are no number; allowed_mentions left out
     assert (await client.send("POST", "/no/such/path"))[0] == 404
 
 
-async def test_who_is_not_the_bot_gets_in_nowhere(client: Client) -> None:
+async def test_a_request_without_the_bots_token_is_refused(client: Client) -> None:
     channel = f"/channels/{client.guild.channel.id}/messages"
     assert (await client.send("POST", channel, PLAIN))[0] == 401
     mine = {"Authorization": f"Bot {client.discord.token}", "User-Agent": "DiscordBot (test, 1)"}
@@ -108,9 +108,9 @@ async def test_who_is_not_the_bot_gets_in_nowhere(client: Client) -> None:
     assert (await client.send("POST", channel, PLAIN, **mine))[1]["code"] == 50013
 
 
-async def test_too_many_edits_meet_a_429_as_discord_sends_it(client: Client) -> None:
+async def test_too_many_edits_get_a_429_as_discord_sends_it(client: Client) -> None:
     asked = await client.interaction()
-    await client.acknowledge(asked, {"type": 5})
+    await client.callback(asked, {"type": 5})
     url = f"{client.discord.url}/webhooks/{client.discord.bot.id}/{asked.token}/messages/@original"
     statuses = []
     for _ in range(6):
@@ -123,7 +123,7 @@ async def test_too_many_edits_meet_a_429_as_discord_sends_it(client: Client) -> 
     assert headers["X-RateLimit-Remaining"] == "0"
 
 
-async def test_the_gateway_wants_a_token_and_heartbeats(client: Client) -> None:
+async def test_the_gateway_requires_a_token_and_heartbeats(client: Client) -> None:
     gateway = client.discord.gateway
     gateway.heartbeat_interval = 0.1
     url = f"{gateway.url}?v=10&encoding=json"
@@ -141,7 +141,7 @@ async def test_the_gateway_wants_a_token_and_heartbeats(client: Client) -> None:
         assert (await socket.receive_json())["t"] == "GUILD_CREATE"
         await socket.receive(timeout=2)
         assert socket.close_code == 4009
-    assert gateway.zombies == 1
+    assert gateway.num_zombies == 1
 
 
 async def test_a_resume_replays_what_was_missed(client: Client) -> None:

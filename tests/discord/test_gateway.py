@@ -1,4 +1,4 @@
-"""The gateway at its worst: replays, dropped connections, late acknowledgements, guilds that come and go."""
+"""Faults of the gateway and of callbacks: replays, dropped connections, late defers, guilds that come and go."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ async def test_fault_08_a_replayed_interaction_is_answered_once(here: World) -> 
     guild, ann = await here.member()
     gateway = here.discord.gateway
     asked = await here.ask(guild, ann, "Once")
-    acknowledgements = len(here.discord.sent("POST", "/callback"))
+    callbacks = len(here.discord.sent("POST", "/callback"))
     requests = len(here.engine.requests)
     await here.discord.repeat(asked)
-    gateway.replay_extra = 5
+    gateway.num_replayed_again = 5
     session = gateway.connected[0]
     await gateway.close(4000)
-    await here.discord.until(lambda: session.resumes == 1, timeout=15)
+    await here.discord.until(lambda: session.num_resumes == 1, timeout=15)
     again = await here.ask(guild, ann, "Twice")
-    gateway.replay_extra = 0
+    gateway.num_replayed_again = 0
     assert again.reply() == "You said: Twice"
     assert turns(here, asked) == [("done", "You said: Once")]
-    assert len(here.discord.sent("POST", "/callback")) == acknowledgements + 1
+    assert len(here.discord.sent("POST", "/callback")) == callbacks + 1
     assert len(here.engine.requests) == requests + 1
 
 
@@ -49,11 +49,11 @@ async def test_fault_22_an_interaction_of_the_outage_is_answered_after_the_resum
     running = await here.discord.chat(guild, ann, "Before")
     await here.discord.until(lambda: running.reply() == "Meanwhile")
     session = here.discord.gateway.connected[0]
-    resumes = session.resumes
+    resumes = session.num_resumes
     await here.discord.gateway.close(4000)
     bob = here.discord.user("bob")
     asked = await here.discord.chat(guild, bob, "During")
-    await here.discord.until(lambda: session.resumes > resumes, timeout=15)
+    await here.discord.until(lambda: session.num_resumes > resumes, timeout=15)
     await here.discord.done(asked)
     assert asked.reply() == "You said: During"
     here.engine.release()
@@ -61,29 +61,27 @@ async def test_fault_22_an_interaction_of_the_outage_is_answered_after_the_resum
     assert running.reply() == "Meanwhile"
 
 
-async def test_an_event_that_nobody_can_read_costs_nothing_else(here: World) -> None:
+async def test_an_unreadable_event_is_skipped(here: World) -> None:
     guild, ann = await here.member()
-    identifies = here.discord.gateway.identifies
+    identifies = here.discord.gateway.num_identifies
     await here.discord.gateway.dispatch("INTERACTION_CREATE", {"id": "1", "type": 2, "token": "t"})
     await here.discord.gateway.dispatch("GUILD_CREATE", {"id": "none"})
     assert (await here.ask(guild, ann, "Hello")).reply() == "You said: Hello"
-    assert here.discord.gateway.identifies == identifies
+    assert here.discord.gateway.num_identifies == identifies
     assert here.bot.log().count("could not be read") == 2
 
 
-async def test_a_session_that_cannot_be_resumed_begins_anew(here: World) -> None:
+async def test_a_session_that_cannot_be_resumed_is_identified_again(here: World) -> None:
     guild, ann = await here.member()
-    identifies = here.discord.gateway.identifies
+    identifies = here.discord.gateway.num_identifies
     await here.discord.gateway.close(4000, forget=True)
-    await here.discord.until(lambda: here.discord.gateway.identifies > identifies, timeout=20)
+    await here.discord.until(lambda: here.discord.gateway.num_identifies > identifies, timeout=20)
     assert (await here.ask(guild, ann, "Hello again")).reply() == "You said: Hello again"
     assert len(here.discord.sent("PUT", "/commands")) == 1  # registered once, never again
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, 10062), (400, 40060), (403, 50013)])
-async def test_fault_19_an_interaction_that_cannot_be_acknowledged_is_dropped(
-    here: World, status: int, code: int
-) -> None:
+async def test_fault_19_an_interaction_that_cannot_be_deferred_is_dropped(here: World, status: int, code: int) -> None:
     guild, ann = await here.member()
     requests = len(here.engine.requests)
     here.discord.fail("POST", "/callback", status=status, code=code)
@@ -94,7 +92,7 @@ async def test_fault_19_an_interaction_that_cannot_be_acknowledged_is_dropped(
     assert len(here.engine.requests) == requests + 1
 
 
-async def test_fault_19_a_late_acknowledgement_ends_before_anything_is_stored(here: World) -> None:
+async def test_fault_19_a_late_defer_stores_nothing(here: World) -> None:
     guild, ann = await here.member()
     here.discord.fail("POST", "/callback", delay=3.2)
     asked = await here.discord.chat(guild, ann, "Late")
@@ -103,8 +101,8 @@ async def test_fault_19_a_late_acknowledgement_ends_before_anything_is_stored(he
     assert turns(here, asked) == []
 
 
-@pytest.mark.parametrize("lost", ["request", "answer"])
-async def test_fault_07_a_lost_acknowledgement_is_not_built_upon(here: World, lost: str) -> None:
+@pytest.mark.parametrize("lost", ["request", "response"])
+async def test_fault_07_after_a_lost_defer_nothing_is_stored(here: World, lost: str) -> None:
     guild, ann = await here.member()
     requests = len(here.engine.requests)
     here.discord.fail("POST", "/callback", lose=lost)
@@ -115,7 +113,7 @@ async def test_fault_07_a_lost_acknowledgement_is_not_built_upon(here: World, lo
     assert len(here.engine.requests) == requests + 1
 
 
-async def test_fault_35_a_guild_that_throws_the_bot_out_is_marked_and_an_outage_is_not(here: World) -> None:
+async def test_fault_35_a_removal_is_recorded_and_an_outage_is_not(here: World) -> None:
     guild, ann = await here.member()
     other, bob = await here.member("bob")
     await here.ask(guild, ann, "Hello")

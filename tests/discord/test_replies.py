@@ -1,4 +1,4 @@
-"""How replies are shown: as they grow, when they are long, when Discord is slow, and when their message is gone."""
+"""How replies are shown: while they grow, when they are long, when Discord is slow, when their message is deleted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from bot.discord_app.message_split import LIMIT
+from bot.discord_app.message_split import MESSAGE_LIMIT
 from tests.discord.harness import World
 from tests.fakes.discord.server import Interaction
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def gaps(asked: Interaction) -> list[float]:
-    """Seconds between the edits of each message of an answer."""
+    """Seconds between the edits of each message of a response."""
     return [
         later - earlier
         for message in asked.messages()
@@ -41,7 +41,7 @@ async def test_a_quick_reply_takes_a_single_edit(here: World) -> None:
     assert [text for _, text in asked.messages()[0].edits] == ["Quick as a flash."]
 
 
-async def test_fault_42_a_long_reply_is_split_with_its_code_whole(here: World) -> None:
+async def test_fault_42_a_long_reply_is_split_with_its_code_blocks_closed(here: World) -> None:
     guild, ann = await here.member()
     code = "".join(f"print({number})\n" for number in range(250))
     text = f"Here you are:\n\n```python\n{code}```\nThat is all."
@@ -50,7 +50,7 @@ async def test_fault_42_a_long_reply_is_split_with_its_code_whole(here: World) -
     await here.discord.until(lambda: asked.texts() and asked.texts()[-1].endswith("That is all."))
     texts = asked.texts()
     assert len(texts) == 2
-    assert all(len(text) <= LIMIT and text.count("```") == 2 for text in texts)
+    assert all(len(text) <= MESSAGE_LIMIT and text.count("```") == 2 for text in texts)
     assert texts[0].endswith("\n```")
     assert texts[1].startswith("```python\n")
     assert "".join(texts).replace("``````python\n", "") == text
@@ -58,7 +58,7 @@ async def test_fault_42_a_long_reply_is_split_with_its_code_whole(here: World) -
 
 
 @pytest.mark.parametrize("private", [True, False])
-async def test_a_flood_ends_in_a_file(here: World, private: bool) -> None:
+async def test_a_very_long_reply_ends_in_a_file(here: World, private: bool) -> None:
     guild, ann = await here.member()
     text = "\n".join(f"Line {number} of a very long answer." for number in range(900))
     here.engine.reply(text)
@@ -72,7 +72,7 @@ async def test_a_flood_ends_in_a_file(here: World, private: bool) -> None:
 
 
 @pytest.mark.parametrize("said", ["", "   \n "])
-async def test_a_model_that_says_nothing(here: World, said: str) -> None:
+async def test_an_empty_reply_is_shown_as_no_answer(here: World, said: str) -> None:
     guild, ann = await here.member()
     here.engine.reply(said)
     assert (await here.ask(guild, ann, "Say nothing")).reply() == "(no answer)"
@@ -80,7 +80,7 @@ async def test_a_model_that_says_nothing(here: World, said: str) -> None:
     assert [message["content"] for message in here.engine.requests[-1].messages[1:]] == ["And now?"]
 
 
-async def test_fault_32_nobody_is_mentioned_by_what_the_model_says(here: World) -> None:
+async def test_fault_32_a_reply_mentions_no_one(here: World) -> None:
     guild, ann = await here.member()
     here.engine.reply("@everyone <@1> <@&2> @here " * 200)
     asked = await here.ask(guild, ann, "@everyone")
@@ -96,18 +96,20 @@ async def test_fault_18_edits_that_meet_429_are_coalesced_and_the_last_text_is_e
     assert asked.reply() == " ".join(str(number) for number in range(40))
     patches = [request for request in here.discord.sent("PATCH") if asked.token in request.path]
     assert [request.status for request in patches[:3]] == [429] * 3
-    assert len({request.body["content"] for request in patches[:4]}) == 1  # one edit waits, and none behind it
+    assert (
+        len({request.body["content"] for request in patches[:4]}) == 1
+    )  # one edit waits, and no others queue behind it
     assert len(patches) <= 6
 
 
 async def test_the_rate_limit_of_follow_ups_is_kept(here: World) -> None:
     guild, ann = await here.member()
-    before = here.discord.rest.too_many
+    before = here.discord.rest.num_rate_limited
     here.engine.reply(*(f"{number:0>7} " for number in range(1200)), pace=0.003)
     asked = await here.discord.chat(guild, ann, "Count")
     await here.discord.until(lambda: asked.texts() and asked.texts()[-1].endswith("0001199"), timeout=40)
     assert [word for text in asked.texts() for word in text.split()] == [f"{number:0>7}" for number in range(1200)]
-    assert here.discord.rest.too_many - before <= 2
+    assert here.discord.rest.num_rate_limited - before <= 2
 
 
 async def test_fault_18_a_reply_is_stored_while_discord_makes_it_wait(here: World) -> None:
@@ -123,13 +125,13 @@ async def test_fault_18_a_reply_is_stored_while_discord_makes_it_wait(here: Worl
     assert asked.reply() == "Patience."
 
 
-async def test_fault_18_a_final_text_outlasts_the_patience_of_discord_py(here: World) -> None:
+async def test_fault_18_a_final_text_outlasts_the_retries_of_discord_py(here: World) -> None:
     guild, ann = await here.member()
     here.discord.fail("PATCH", "@original", times=7, retry_after=0.05)
     assert (await here.ask(guild, ann, "Are you there?")).reply() == "You said: Are you there?"
 
 
-async def test_fault_22_a_final_edit_survives_a_discord_that_stumbles(here: World) -> None:
+async def test_fault_22_a_final_edit_survives_server_errors(here: World) -> None:
     guild, ann = await here.member()
     here.discord.fail("PATCH", "@original", status=500)
     here.discord.fail("PATCH", "@original", status=502)
@@ -143,7 +145,7 @@ async def test_a_final_edit_survives_a_lost_connection(here: World) -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 50027), (404, 10015)])
-async def test_fault_20_a_reply_whose_token_died_is_posted_in_the_channel(here: World, status: int, code: int) -> None:
+async def test_fault_20_a_reply_with_a_dead_token_is_posted_in_the_channel(here: World, status: int, code: int) -> None:
     guild, ann = await here.member()
     here.discord.fail("PATCH", "@original", times=99, status=status, code=code)
     here.engine.reply("It took me a while, @everyone.")
@@ -168,7 +170,7 @@ async def test_fault_20_after_fifteen_minutes_the_channel_gets_the_rest(here: Wo
     assert here.discord.posts(guild)[0].content == f"<@{ann.id}> Thinking"
 
 
-async def test_a_private_reply_whose_token_died_goes_to_the_person_alone(here: World) -> None:
+async def test_an_ephemeral_reply_with_a_dead_token_goes_to_direct_messages(here: World) -> None:
     guild, ann = await here.member()
     here.discord.dm(ann)
     here.discord.fail("PATCH", "@original", times=99, status=401, code=50027)
@@ -178,7 +180,7 @@ async def test_a_private_reply_whose_token_died_goes_to_the_person_alone(here: W
     assert here.discord.posts(guild) == []
 
 
-async def test_in_direct_messages_a_reply_whose_token_died_stays_there(here: World) -> None:
+async def test_in_direct_messages_a_reply_with_a_dead_token_stays_there(here: World) -> None:
     ann = here.discord.user("ann")
     here.discord.fail("PATCH", "@original", times=99, status=401, code=50027)
     await here.discord.chat(ann, ann, "Hello")
@@ -186,7 +188,7 @@ async def test_in_direct_messages_a_reply_whose_token_died_stays_there(here: Wor
     assert here.discord.posts(ann)[0].content == "You said: Hello"
 
 
-async def test_where_the_bot_may_not_post_it_does_not_try(here: World) -> None:
+async def test_no_fallback_without_permission_to_send(here: World) -> None:
     guild, ann = await here.member()
     guild.channel.bot_may_send = False
     here.discord.fail("PATCH", "@original", times=99, status=401, code=50027)
@@ -209,7 +211,7 @@ async def test_fault_21_a_deleted_message_ends_the_generation(here: World) -> No
     assert "Talk for long" not in str(here.engine.requests[-1].messages)
 
 
-async def test_the_asker_may_stop_a_reply_and_nobody_else(here: World) -> None:
+async def test_only_the_member_who_asked_can_stop_a_reply(here: World) -> None:
     guild, ann = await here.member()
     bob = here.discord.user("bob")
     here.engine.hang("I was about to ", "say")
@@ -227,7 +229,7 @@ async def test_the_asker_may_stop_a_reply_and_nobody_else(here: World) -> None:
     assert "I was about to say" in str(here.engine.requests[-1].messages)
 
 
-async def test_a_stop_button_that_came_too_late_goes_away(here: World) -> None:
+async def test_a_stop_button_clicked_too_late_is_removed(here: World) -> None:
     guild, ann = await here.member()
     here.engine.hang("So")
     asked = await here.discord.chat(guild, ann, "Talk")
@@ -236,7 +238,7 @@ async def test_a_stop_button_that_came_too_late_goes_away(here: World) -> None:
     buttons = message.components
     here.engine.release()
     await here.discord.done(asked)
-    message.components = buttons  # as a client shows it that has not heard of the last edit yet
+    message.components = buttons  # as a client shows it that has not received the last edit yet
     clicked = await here.discord.click(message, ann)
     await here.discord.until(lambda: clicked.followups)
     assert "not writing" in clicked.followups[0].content
@@ -244,7 +246,7 @@ async def test_a_stop_button_that_came_too_late_goes_away(here: World) -> None:
     assert asked.reply() == "So"
 
 
-async def test_an_engine_that_dies_during_a_reply_leaves_one_private_sentence(here: World) -> None:
+async def test_an_engine_crash_during_a_reply_leaves_one_ephemeral_error(here: World) -> None:
     guild, ann = await here.member()
     here.engine.drop("Half of ", "a ")
     asked = await here.ask(guild, ann, "Say it all")
@@ -256,14 +258,14 @@ async def test_an_engine_that_dies_during_a_reply_leaves_one_private_sentence(he
     assert "Say it all" not in str(here.engine.requests[-1].messages)
 
 
-async def test_fault_05_two_questions_of_one_person_are_answered_in_order(here: World) -> None:
+async def test_fault_05_two_messages_of_one_member_are_answered_in_order(here: World) -> None:
     guild, ann = await here.member()
     here.engine.hang("First")
     first = await here.discord.chat(guild, ann, "One")
     await here.discord.until(lambda: "First" in first.reply())
     second = await here.discord.chat(guild, ann, "Two")
     bob = here.discord.user("bob")
-    assert (await here.ask(guild, bob, "Me too")).reply() == "You said: Me too"  # nobody else waits
+    assert (await here.ask(guild, bob, "Me too")).reply() == "You said: Me too"  # other members do not wait
     assert not second.done()
     here.engine.release()
     await here.discord.done(first, second)

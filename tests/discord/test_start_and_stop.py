@@ -1,4 +1,4 @@
-"""How the bot starts, with what it refuses to start, and how it ends."""
+"""How the bot starts, what it refuses to start with, and how it stops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def fresh(sqlite_url: str, tmp_path: Path) -> AsyncIterator[World]:
 
 
 def only_line(bot: BotProcess) -> str:
-    """What a start that failed has to say: one line for a person, and no traceback."""
+    """The one line, without a traceback, that a failed start prints."""
     log = bot.log()
     assert "Traceback" not in log
     lines = [line for line in log.splitlines() if line.startswith("guildllama: ")]
@@ -39,7 +39,7 @@ async def test_fault_44_a_bad_token_ends_in_one_line_and_78(sqlite_url: str, tmp
 
 
 @pytest.mark.parametrize("code", [4004, 4014])
-async def test_fault_44_a_gateway_that_refuses_ends_in_one_line_and_78(
+async def test_fault_44_a_refusal_by_the_gateway_ends_in_one_line_and_78(
     sqlite_url: str, tmp_path: Path, code: int
 ) -> None:
     def refuse(discord: FakeDiscord) -> None:
@@ -53,18 +53,18 @@ async def test_fault_44_a_gateway_that_refuses_ends_in_one_line_and_78(
         assert "GUILDLLAMA_DISCORD_TOKEN" in only_line(here.bot)
 
 
-async def test_discord_being_away_is_waited_for(sqlite_url: str, tmp_path: Path) -> None:
-    def stumble(discord: FakeDiscord) -> None:
+async def test_the_bot_waits_for_discord_to_come_back(sqlite_url: str, tmp_path: Path) -> None:
+    def fail_at_first(discord: FakeDiscord) -> None:
         discord.fail("GET", "/users/@me", status=503)
         discord.fail("GET", "/users/@me", lose="request")
 
-    async with world(sqlite_url, tmp_path, before=stumble) as here:
+    async with world(sqlite_url, tmp_path, before=fail_at_first) as here:
         assert await here.bot.stop() == 0
         assert "Traceback" not in here.bot.log()
         assert "Unclosed" not in here.bot.log()
 
 
-async def test_a_stop_before_anything_works_is_a_clean_end(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_stop_during_login_is_clean(sqlite_url: str, tmp_path: Path) -> None:
     def away(discord: FakeDiscord) -> None:
         discord.fail("GET", "/users/@me", status=503, times=99)
 
@@ -74,7 +74,7 @@ async def test_a_stop_before_anything_works_is_a_clean_end(sqlite_url: str, tmp_
         assert "Traceback" not in here.bot.log()
 
 
-async def test_fault_44_without_an_engine_the_bot_says_so_and_answers_once_there_is_one(
+async def test_fault_44_without_an_engine_the_bot_says_so_and_answers_once_it_runs(
     sqlite_url: str, tmp_path: Path
 ) -> None:
     async with world(sqlite_url, tmp_path, ready=False) as here:
@@ -92,7 +92,7 @@ async def test_fault_44_without_an_engine_the_bot_says_so_and_answers_once_there
             await asyncio.sleep(0.5)
         assert asked.reply() == "You said: And now?"
         assert not asked.messages()[0].ephemeral
-        assert len(here.engine.requests[-1].messages) == 2  # what was refused is no part of the conversation
+        assert len(here.engine.requests[-1].messages) == 2  # a refused message is not remembered
 
 
 async def test_commands_are_registered_only_when_they_differ(fresh: World) -> None:
@@ -110,7 +110,9 @@ async def test_commands_are_registered_only_when_they_differ(fresh: World) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_fault_04_a_running_reply_may_end_and_new_ones_are_refused(fresh: World, number: signal.Signals) -> None:
+async def test_fault_04_a_running_reply_may_finish_and_new_ones_are_refused(
+    fresh: World, number: signal.Signals
+) -> None:
     guild, ann = await fresh.member()
     bob = fresh.discord.user("bob")
     fresh.engine.hang("Let me ", "finish")
@@ -127,8 +129,8 @@ async def test_fault_04_a_running_reply_may_end_and_new_ones_are_refused(fresh: 
     assert await fresh.bot.wait() == 0
     assert fresh.discord.token not in fresh.bot.log()  # the log is at DEBUG here
     assert running.token not in fresh.bot.log()
-    for sign in ("Traceback", "was destroyed", "Unclosed", "never awaited"):
-        assert sign not in fresh.bot.log()
+    for text in ("Traceback", "was destroyed", "Unclosed", "never awaited"):
+        assert text not in fresh.bot.log()
 
 
 async def test_fault_04_a_reply_that_takes_too_long_is_cut_off_and_says_so(fresh: World) -> None:
@@ -145,7 +147,7 @@ async def test_fault_04_a_reply_that_takes_too_long_is_cut_off_and_says_so(fresh
     assert "Go on" not in str(fresh.engine.requests[-1].messages)
 
 
-async def test_fault_45_no_token_is_in_the_log_at_its_most_talkative(fresh: World) -> None:
+async def test_fault_45_no_token_is_in_the_debug_log(fresh: World) -> None:
     guild, ann = await fresh.member()
     fresh.discord.fail("PATCH", "@original", retry_after=0.2)
     asked = await fresh.ask(guild, ann, "A secret message")
@@ -167,8 +169,8 @@ async def test_a_heartbeat_goes_on_while_replies_are_written(sqlite_url: str, tm
             here.engine.reply(*(f"word{number} " for number in range(300)), pace=0.008)
         asked = [await here.discord.chat(guild, user, "Talk") for guild, user in people]
         await here.discord.until(lambda: all(each.texts() and "word299" in each.texts()[-1] for each in asked))
-        assert here.discord.gateway.zombies == 0
-        assert here.discord.gateway.connected[0].heartbeats >= 4
+        assert here.discord.gateway.num_zombies == 0
+        assert here.discord.gateway.connected[0].num_heartbeats >= 4
 
 
 async def test_fault_07_two_bots_with_one_token_answer_each_interaction_once(fresh: World) -> None:
@@ -182,14 +184,14 @@ async def test_fault_07_two_bots_with_one_token_answer_each_interaction_once(fre
     assert len(fresh.engine.requests) == len(people)
 
 
-async def test_buttons_and_forms_of_an_earlier_run_still_work(fresh: World) -> None:
+async def test_buttons_and_modals_of_an_earlier_run_still_work(fresh: World) -> None:
     guild, boss = await fresh.member("boss", manager=True)
     opened = await fresh.use(guild, boss, "persona set")
     fresh.engine.hang("So")
     asked = await fresh.discord.chat(guild, boss, "Talk")
     await fresh.discord.until(lambda: asked.messages() and asked.messages()[0].buttons())
     await fresh.bot.kill()
-    fresh.discord.fail("PATCH", asked.token, status=503)  # the apology does not come through at once
+    fresh.discord.fail("PATCH", asked.token, status=503)  # the first attempt to edit the interrupted reply fails
     await fresh.start_bot()
     await fresh.discord.until(lambda: fresh.discord.sent("PATCH", asked.token, ok=False))
     sent = await fresh.discord.submit(opened, prompt="You are a gardener.", name="Rose")
@@ -202,7 +204,7 @@ async def test_buttons_and_forms_of_an_earlier_run_still_work(fresh: World) -> N
     await fresh.discord.until(lambda: "I was restarted" in asked.reply())
 
 
-async def test_a_database_that_is_not_ours_is_refused(tmp_path: Path, sqlite_template: Path) -> None:
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path, sqlite_template: Path) -> None:
     damaged = tmp_path / "damaged.db"
     shutil.copy(sqlite_template, damaged)
     damaged.write_bytes(b"not a database" * 1000)
@@ -211,7 +213,7 @@ async def test_a_database_that_is_not_ours_is_refused(tmp_path: Path, sqlite_tem
         assert "GUILDLLAMA_DATABASE_URL" in only_line(here.bot)
 
 
-async def test_fault_06_who_does_not_fit_into_the_queue_is_told_so_at_once(sqlite_url: str, tmp_path: Path) -> None:
+async def test_fault_06_a_full_queue_refuses_at_once(sqlite_url: str, tmp_path: Path) -> None:
     async with world(sqlite_url, tmp_path, MAX_WAITING="3") as here:
         here.engine.default = lambda request: Script(deltas=(f"You said: {request.last}",), pace=3.0)
         guild, _ = await here.member()

@@ -137,7 +137,7 @@ async def test_two_guilds_at_the_same_time_and_an_engine_that_dies(here: World) 
     assert turns(here, ann)[-1][:2] == ("Are you back?", again.reply())
     assert [text for text, *_ in turns(here, ann)][-2] == "What is my secret word?"
     assert set(engine_processes(here.bot)).isdisjoint(before)
-    assert here.discord.gateway.identifies == 1
+    assert here.discord.gateway.num_identifies == 1
     engines = engine_processes(here.bot)
     assert await here.bot.stop() == 0
     assert engines

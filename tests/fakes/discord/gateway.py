@@ -1,11 +1,12 @@
 """The gateway of the fake Discord: HELLO, IDENTIFY, READY, heartbeats, RESUME with replay, invalid sessions.
 
-Knows the gateway's opcodes and close codes. Knows nothing of REST; what READY and GUILD_CREATE hold comes from outside.
+Knows the gateway's opcodes and close codes. Knows nothing of REST; the data of READY and GUILD_CREATE are passed in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import json
 import secrets
 import time
@@ -17,33 +18,47 @@ from aiohttp import WSMsgType, web
 
 Json = dict[str, Any]
 
-DISPATCH, HEARTBEAT, IDENTIFY, PRESENCE, RESUME, RECONNECT, INVALID, HELLO, ACK = 0, 1, 2, 3, 6, 7, 9, 10, 11
-PRIVILEGED = 1 << 1 | 1 << 8 | 1 << 15
+PRIVILEGED_INTENTS = 1 << 1 | 1 << 8 | 1 << 15
 KNOWN_INTENTS = (1 << 26) - 1
+
+
+class Op(enum.IntEnum):
+    """The gateway's opcodes."""
+
+    DISPATCH = 0
+    HEARTBEAT = 1
+    IDENTIFY = 2
+    PRESENCE = 3
+    RESUME = 6
+    INVALID_SESSION = 9
+    HELLO = 10
+    HEARTBEAT_ACK = 11
 
 
 @dataclass(slots=True)
 class Session:
-    """What Discord keeps of one IDENTIFY until the client says goodbye: all that it sent, for a RESUME."""
+    """One IDENTIFY and all events sent since, for a RESUME. It ends when the client closes with 1000 or 1001."""
 
     id: str
     intents: int
     socket: web.WebSocketResponse | None = None
-    log: list[Json] = field(default_factory=list)
-    heartbeats: int = 0
-    resumes: int = 0
+    sent: list[Json] = field(default_factory=list)
+    num_heartbeats: int = 0
+    num_resumes: int = 0
 
     async def dispatch(self, event: str, data: Json) -> None:
-        self.log.append({"op": DISPATCH, "t": event, "s": len(self.log) + 1, "d": data})
-        await self.send(self.log[-1])
+        """Send an event with the next sequence number; without a connection, it waits for a RESUME."""
+        self.sent.append({"op": Op.DISPATCH, "t": event, "s": len(self.sent) + 1, "d": data})
+        await self.send(self.sent[-1])
 
     async def send(self, payload: Json) -> None:
+        """Send a payload, if the session is connected."""
         if self.socket is not None and not self.socket.closed:
             await self.socket.send_str(json.dumps(payload))
 
 
 class Gateway:
-    """Every session of every process that logged in with the token."""
+    """All sessions of all processes that logged in with the token."""
 
     def __init__(self, *, token: str, ready: Callable[[], Json], guilds: Callable[[], Iterable[Json]]) -> None:
         self.token = token
@@ -52,22 +67,24 @@ class Gateway:
         self.url = ""
         self.sessions: dict[str, Session] = {}
         self.heartbeat_interval = 41.25
-        self.allowed_intents = KNOWN_INTENTS & ~PRIVILEGED
-        self.identifies = 0
-        self.zombies = 0  # connections closed because the client had stopped sending heartbeats
-        self.replay_extra = 0  # events sent once more on RESUME although the client had seen them
+        self.allowed_intents = KNOWN_INTENTS & ~PRIVILEGED_INTENTS
+        self.num_identifies = 0
+        self.num_zombies = 0  # connections closed because the client had stopped sending heartbeats
+        self.num_replayed_again = 0  # events that a RESUME replays although the client had received them
         self.changed = asyncio.Event()
 
     @property
     def connected(self) -> list[Session]:
+        """The sessions that have a connection now."""
         return [session for session in self.sessions.values() if session.socket is not None]
 
     async def dispatch(self, event: str, data: Json) -> None:
+        """Send an event to every session."""
         for session in list(self.sessions.values()):
             await session.dispatch(event, data)
 
     async def close(self, code: int, *, forget: bool = False) -> None:
-        """Close every connection; with `forget`, a RESUME will be answered by an invalid session."""
+        """Close every connection. `forget`: a RESUME then gets INVALID_SESSION."""
         for session in self.connected:
             socket, session.socket = session.socket, None
             if forget:
@@ -75,49 +92,46 @@ class Gateway:
             assert socket is not None
             await socket.close(code=code)
 
-    async def send_all(self, payload: Json) -> None:
-        for session in self.connected:
-            await session.send(payload)
-
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
+        """Serve one connection."""
         socket = web.WebSocketResponse(max_msg_size=4096)
         await socket.prepare(request)
         if request.query.get("v") != "10" or request.query.get("encoding") != "json":
             await socket.close(code=4012)
             return socket
         await socket.send_str(
-            json.dumps({"op": HELLO, "d": {"heartbeat_interval": int(self.heartbeat_interval * 1000)}})
+            json.dumps({"op": Op.HELLO, "d": {"heartbeat_interval": int(self.heartbeat_interval * 1000)}})
         )
         session: Session | None = None
-        last_beat = time.monotonic()
+        last_heartbeat = time.monotonic()
         try:
             while True:
-                allowed = last_beat + self.heartbeat_interval * 2 - time.monotonic()
+                remaining = last_heartbeat + self.heartbeat_interval * 2 - time.monotonic()
                 try:
-                    message = await socket.receive(timeout=max(0.01, allowed))
+                    message = await socket.receive(timeout=max(0.01, remaining))
                 except TimeoutError:
-                    self.zombies += 1
+                    self.num_zombies += 1
                     await socket.close(code=4009)
                     break
                 if message.type is not WSMsgType.TEXT:
                     break
                 payload = json.loads(message.data)
                 match payload["op"]:
-                    case 1:
-                        last_beat = time.monotonic()
+                    case Op.HEARTBEAT:
+                        last_heartbeat = time.monotonic()
                         if session:
-                            session.heartbeats += 1
-                        await socket.send_str(json.dumps({"op": ACK}))
-                    case 2:
+                            session.num_heartbeats += 1
+                        await socket.send_str(json.dumps({"op": Op.HEARTBEAT_ACK}))
+                    case Op.IDENTIFY:
                         if session is not None:
                             await socket.close(code=4005)
                             break
                         session = await self._identify(socket, payload["d"])
                         if session is None:
                             break
-                    case 6:
+                    case Op.RESUME:
                         session = await self._resume(socket, payload["d"]) or session
-                    case 3:
+                    case Op.PRESENCE:
                         pass
                     case _:
                         await socket.close(code=4001)
@@ -125,22 +139,22 @@ class Gateway:
         finally:
             if session is not None and session.socket is socket:
                 session.socket = None
-                if socket.close_code in (1000, 1001):  # a goodbye: there is nothing to resume
+                if socket.close_code in (1000, 1001):  # the client ended its session
                     self.sessions.pop(session.id, None)
-            self._touch()
+            self._notify()
         return socket
 
     async def _identify(self, socket: web.WebSocketResponse, data: Json) -> Session | None:
-        self.identifies += 1
-        problem = 0
+        self.num_identifies += 1
+        close_code = 0
         if data.get("token") != self.token:
-            problem = 4004
+            close_code = 4004
         elif not isinstance(data.get("intents"), int) or data["intents"] & ~KNOWN_INTENTS or "properties" not in data:
-            problem = 4013
+            close_code = 4013
         elif data["intents"] & ~self.allowed_intents:
-            problem = 4014
-        if problem:
-            await socket.close(code=problem)
+            close_code = 4014
+        if close_code:
+            await socket.close(code=close_code)
             return None
         session = Session(secrets.token_hex(16), data["intents"], socket)
         self.sessions[session.id] = session
@@ -149,22 +163,22 @@ class Gateway:
         )
         for guild in self.guilds():
             await session.dispatch("GUILD_CREATE", guild)
-        self._touch()
+        self._notify()
         return session
 
     async def _resume(self, socket: web.WebSocketResponse, data: Json) -> Session | None:
         session = self.sessions.get(data.get("session_id", ""))
-        if data.get("token") != self.token or session is None or (data.get("seq") or 0) > len(session.log):
-            await socket.send_str(json.dumps({"op": INVALID, "d": False}))
+        if data.get("token") != self.token or session is None or (data.get("seq") or 0) > len(session.sent):
+            await socket.send_str(json.dumps({"op": Op.INVALID_SESSION, "d": False}))
             return None
         session.socket = socket
-        session.resumes += 1
-        for payload in session.log[max(0, data["seq"] - self.replay_extra) :]:
+        session.num_resumes += 1
+        for payload in session.sent[max(0, data["seq"] - self.num_replayed_again) :]:
             await session.send(payload)
         await session.dispatch("RESUMED", {"_trace": []})
-        self._touch()
+        self._notify()
         return session
 
-    def _touch(self) -> None:
+    def _notify(self) -> None:
         event, self.changed = self.changed, asyncio.Event()
         event.set()

@@ -1,7 +1,7 @@
-"""The REST half of the fake Discord: what becomes of any request, and the state that the handlers work on.
+"""The REST API of the fake Discord: its state, and the rules that hold for every path.
 
-Keeps the rules that hold for every path: authorisation, rate limits, request bodies as the OpenAPI file describes them,
-a token that lives for 15 minutes, planned faults. What each path does stands in `tests.fakes.discord.routes`.
+These are authorisation, rate limits, request bodies by the OpenAPI file, interaction tokens that expire after 15
+minutes, and planned faults. What each path does is in `tests.fakes.discord.routes`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.fakes.discord.rules import Bucket, Fault, Refused, Request, breaches, operation_of, too_many
+from tests.fakes.discord.rules import (
+    ApiError,
+    Bucket,
+    Fault,
+    Request,
+    path_template,
+    rate_limit_response,
+    schema_violations,
+)
 from tests.fakes.discord.state import (
     LOADING,
     Attachment,
@@ -27,12 +35,12 @@ from tests.fakes.discord.state import (
     User,
 )
 
-TOKEN_SECONDS = 900.0
+TOKEN_LIFETIME = 900.0
 Handler = Callable[["Rest", web.Request, Json], Awaitable[web.StreamResponse]]
 
 
-def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """JSON with exactly the content type that Discord sends: discord.py takes no other one for JSON."""
+def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON response with exactly Discord's content type: discord.py parses no other as JSON."""
     headers = {"Via": "1.1 google", **(headers or {})}
     if body is None:
         return web.Response(status=status, headers=headers)
@@ -40,14 +48,14 @@ def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 
 class Rest:
-    """The state that REST works on, and the handlers."""
+    """The state that requests change, and the way of each request through the rules to its handler."""
 
     def __init__(self, token: str, bot: User, routes: dict[tuple[str, str], Handler]) -> None:
         self.token = token
         self.routes = routes
         self.bot = bot
         self.gateway_url = ""
-        self.offset = 0.0
+        self.clock_offset = 0.0
         self.guilds: dict[int, Guild] = {}
         self.channels: dict[int, Channel] = {}
         self.interactions: dict[int, Interaction] = {}
@@ -58,99 +66,102 @@ class Rest:
         self.faults: list[Fault] = []
         self.limits = {"webhook": (5, 2.0), "channel": (5, 5.0), "other": (50, 1.0)}
         self.buckets: dict[str, Bucket] = {}
-        self.too_many = 0
+        self.num_rate_limited = 0
         self.changed = asyncio.Event()
 
     def now(self) -> float:
-        return time.time() + self.offset
+        """Seconds since the epoch, as moved by `FakeDiscord.advance`."""
+        return time.time() + self.clock_offset
 
-    def touch(self) -> None:
+    def notify(self) -> None:
+        """Wake those who wait for `changed`."""
         event, self.changed = self.changed, asyncio.Event()
         event.set()
 
     # ── one request ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Serve one request and record it in `requests`."""
         path = request.path.removeprefix("/api/v10")
-        template = operation_of(request.method, path)
+        template = path_template(request.method, path)
         if template is None:
             self.violations.append(f"{request.method} {path}: no such path")
-            return answer({"message": "404: Not Found", "code": 0}, 404)
+            return json_response({"message": "404: Not Found", "code": 0}, 404)
         body, files = await _read(request)
         entry = Request(self.now(), request.method, path, template, dict(request.query), body, list(files))
         self.requests.append(entry)
-        fault = next((fault for fault in self.faults if fault.meets(request.method, path)), None)
-        response = await self._answer(request, entry, files, fault)
+        fault = next((fault for fault in self.faults if fault.matches(request.method, path)), None)
+        response = await self._respond(request, entry, files, fault)
         entry.status = response.status
         if response.status >= 400 and isinstance(response, web.Response) and response.body:
             entry.code = json.loads(bytes(response.body)).get("code", 0)  # type: ignore[arg-type]
-        self.touch()
-        if fault and fault.lose == "answer" and request.transport:
+        self.notify()
+        if fault and fault.lose == "response" and request.transport:
             request.transport.abort()
         return response
 
-    async def _answer(
+    async def _respond(
         self, request: web.Request, entry: Request, files: dict[str, Attachment], fault: Fault | None
     ) -> web.StreamResponse:
         if fault:
             await asyncio.sleep(fault.delay)
             if fault.lose == "request" and request.transport:
                 request.transport.abort()
-                return answer(None, 599)
+                return json_response(None, 599)
             if fault.retry_after is not None:
-                return self._limited(fault.retry_after, {})
+                return self._rate_limited(fault.retry_after, {})
             if fault.status:
-                return answer(Refused(fault.status, fault.code).body, fault.status)
+                return json_response(ApiError(fault.status, fault.code).body, fault.status)
         bucket = self._bucket(entry)
         wait = bucket.take() if bucket else 0.0
         headers = bucket.headers() if bucket else {}
         if wait > 0:
-            return self._limited(wait, headers)
+            return self._rate_limited(wait, headers)
         try:
-            self._check(request, entry)
+            self._check_request(request, entry)
             found = re.fullmatch(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", entry.template), entry.path)
             assert found
             handler = self.routes[entry.method, entry.template]
             response = await handler(self, request, {**found.groupdict(), "body": entry.body, "files": files})
             response.headers.update(headers)
             return response
-        except Refused as refusal:
-            return answer(refusal.body, refusal.status, headers)
+        except ApiError as error:
+            return json_response(error.body, error.status, headers)
 
-    def _limited(self, wait: float, headers: dict[str, str]) -> web.Response:
-        self.too_many += 1
-        body, more = too_many(wait)
-        return answer(body, 429, {**headers, **more})
+    def _rate_limited(self, wait: float, headers: dict[str, str]) -> web.Response:
+        self.num_rate_limited += 1
+        body, more = rate_limit_response(wait)
+        return json_response(body, 429, {**headers, **more})
 
     def _bucket(self, entry: Request) -> Bucket | None:
         if entry.path.endswith("/callback"):
-            return None  # acknowledgements have no limit worth speaking of
+            return None  # callbacks are not rate-limited
         kind = entry.path.split("/")[1].removesuffix("s")
         limit, per = self.limits.get(kind, self.limits["other"])
         key = "/".join(entry.path.split("/")[:4]) if kind in self.limits else f"{entry.method} {entry.template}"
         return self.buckets.setdefault(key, Bucket(f"{kind}-{entry.method}", limit, per))
 
-    def _check(self, request: web.Request, entry: Request) -> None:
+    def _check_request(self, request: web.Request, entry: Request) -> None:
         if not entry.path.startswith(("/webhooks/", "/interactions/")):
             if request.headers.get("Authorization") != f"Bot {self.token}":
-                raise Refused(401, 0)
+                raise ApiError(401, 0)
             if "DiscordBot" not in request.headers.get("User-Agent", ""):
-                raise Refused(400, 0)
-        if entry.body is not None and (found := list(breaches(entry.method, entry.template, entry.body))):
+                raise ApiError(400, 0)
+        if entry.body is not None and (found := list(schema_violations(entry.method, entry.template, entry.body))):
             self.violations.extend(found)
-            raise Refused(400, 50035, errors={"_errors": [{"code": "INVALID", "message": found[0]}]})
+            raise ApiError(400, 50035, errors={"_errors": [{"code": "INVALID", "message": found[0]}]})
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def write(self, message: Message, body: Json, files: dict[str, Attachment]) -> Message:
-        """Put what a request says into a message, new or old."""
+    def update_message(self, message: Message, body: Json, files: dict[str, Attachment]) -> Message:
+        """Apply a request body to a message. Raises ApiError for duplicate custom ids and for an empty message."""
         if "content" in body:
             message.content = (body["content"] or "").strip()
         if "components" in body:
             message.components = body["components"] or []
             ids = [button["custom_id"] for button in message.buttons() if "custom_id" in button]
             if len(set(ids)) != len(ids):
-                raise Refused(400, 50035)
+                raise ApiError(400, 50035)
         if "attachments" in body or files:
             kept = {str(index): old for index, old in enumerate(message.attachments)}
             named = [
@@ -160,41 +171,44 @@ class Rest:
         message.flags &= ~LOADING
         message.allowed_mentions = body.get("allowed_mentions")
         if not message.content and not message.attachments and not message.components:
-            raise Refused(400, 50006)
+            raise ApiError(400, 50006)
         message.edits.append((self.now(), message.content))
         self.messages[message.id] = message
         return message
 
-    def create(
+    def create_message(
         self, channel: Channel, body: Json, files: dict[str, Attachment], *, flags: int | None = None
     ) -> Message:
         message = Message(channel, self.bot, flags=body.get("flags") or 0 if flags is None else flags)
-        return self.write(message, body, files)
+        return self.update_message(message, body, files)
 
     # ── interactions ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def by_token(self, token: str) -> Interaction:
+    def interaction_by_token(self, token: str) -> Interaction:
+        """The interaction whose responses this token may change. Raises ApiError if it has none yet or is too old."""
         found = next((each for each in self.interactions.values() if each.token == token), None)
         if found is None:
-            raise Refused(404, 10015)
-        if self.now() - found.created > TOKEN_SECONDS:
-            raise Refused(401, 50027)
-        if found.acknowledged is None:
-            raise Refused(404, 10015)
+            raise ApiError(404, 10015)
+        if self.now() - found.created_at > TOKEN_LIFETIME:
+            raise ApiError(401, 50027)
+        if found.callback_type is None:
+            raise ApiError(404, 10015)
         return found
 
-    def message_of(self, interaction: Interaction, message_id: str) -> Message:
+    def find_message(self, interaction: Interaction, message_id: str) -> Message:
+        """A response of this interaction by id, or "@original". Raises ApiError if there is none or it was deleted."""
         if message_id == "@original":
             message = interaction.original
         else:
-            mine = [*interaction.followups, interaction.original]
-            message = next((each for each in mine if each and str(each.id) == message_id), None)
+            responses = [*interaction.followups, interaction.original]
+            message = next((each for each in responses if each and str(each.id) == message_id), None)
         if message is None or message.deleted:
-            raise Refused(404, 10008)
+            raise ApiError(404, 10008)
         return message
 
 
 async def _read(request: web.Request) -> tuple[Any, dict[str, Attachment]]:
+    """The JSON body and the files of a request, multipart or not."""
     files: dict[str, Attachment] = {}
     if request.content_type == "multipart/form-data":
         body = None

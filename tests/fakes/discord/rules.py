@@ -1,4 +1,4 @@
-"""Discord's rules that are the same for every request: the OpenAPI file, error bodies, rate limits, planned faults.
+"""Discord's rules for every request: the OpenAPI file, error bodies, rate limits; and the faults that tests plan.
 
 Knows HTTP status codes and Discord's error numbers. Knows nothing of guilds, interactions or the gateway.
 """
@@ -20,11 +20,11 @@ from jsonschema import Draft202012Validator
 Json = dict[str, Any]
 
 SPEC = json.loads((Path(__file__).parent / "data" / "openapi.json").read_text())
-# Discord takes ids as numbers as well, and discord.py sends them so; the file knows only strings.
+# Discord also accepts ids as numbers, as discord.py sends them; the file allows only strings.
 _ID = SPEC["components"]["schemas"]["SnowflakeType"]
 SPEC["components"]["schemas"]["SnowflakeType"] = {"anyOf": [dict(_ID), {"type": "integer", "minimum": 0}]}
 
-MESSAGES = {
+ERROR_MESSAGES = {
     0: "401: Unauthorized",
     10003: "Unknown Channel",
     10008: "Unknown Message",
@@ -40,38 +40,39 @@ MESSAGES = {
 }
 
 
-class Refused(Exception):
-    """An answer of Discord's that is not a success."""
+class ApiError(Exception):
+    """A refusal: an HTTP status and one of Discord's JSON error codes."""
 
     def __init__(self, status: int, code: int, **extra: Any) -> None:
         super().__init__(f"{status} {code}")
         self.status = status
-        self.body: Json = {"message": MESSAGES.get(code, "Error"), "code": code, **extra}
+        self.body: Json = {"message": ERROR_MESSAGES.get(code, "Error"), "code": code, **extra}
 
 
-PATHS = [
+PATH_PATTERNS = [
     (str(template), re.compile(re.sub(r"\\{[^}]+\\}", "[^/]+", re.escape(template))))
     for template in sorted(SPEC["paths"], key=lambda template: template.count("{"))
 ]
 
 
-def operation_of(method: str, path: str) -> str | None:
-    """The template of the path in the OpenAPI file, the literal one first; None when Discord has no such path."""
-    for template, pattern in PATHS:
+def path_template(method: str, path: str) -> str | None:
+    """The path's template in the OpenAPI file, a literal one first; None if Discord has no such path."""
+    for template, pattern in PATH_PATTERNS:
         if pattern.fullmatch(path) and method.lower() in SPEC["paths"][template]:
             return template
     return None
 
 
 @functools.cache
-def validator_of(method: str, template: str) -> Draft202012Validator | None:
+def body_validator(method: str, template: str) -> Draft202012Validator | None:
+    """The validator of the request body of an operation, if it has one."""
     schema = SPEC["paths"][template][method.lower()].get("schema")
     return None if schema is None else Draft202012Validator({**schema, "components": SPEC["components"]})
 
 
-def breaches(method: str, template: str, body: Any) -> Iterator[str]:
-    """What in the request body goes against Discord's own description of it."""
-    validator = validator_of(method, template)
+def schema_violations(method: str, template: str, body: Any) -> Iterator[str]:
+    """Where a request body does not match its schema in the OpenAPI file."""
+    validator = body_validator(method, template)
     if validator is None:
         return
     for error in validator.iter_errors(body):
@@ -89,7 +90,7 @@ class Bucket:
     times: deque[float] = field(default_factory=deque)
 
     def take(self) -> float:
-        """Seconds to wait; 0 when the request was let through and counted."""
+        """Count a request and return 0, or return the seconds to wait if the limit is reached."""
         now = time.monotonic()
         while self.times and self.times[0] <= now - self.per:
             self.times.popleft()
@@ -99,6 +100,7 @@ class Bucket:
         return 0.0
 
     def headers(self) -> dict[str, str]:
+        """The rate limit headers of a response."""
         reset_after = max(0.0, self.times[0] + self.per - time.monotonic()) if self.times else self.per
         return {
             "X-RateLimit-Limit": str(self.limit),
@@ -109,15 +111,15 @@ class Bucket:
         }
 
 
-def too_many(retry_after: float, *, scope: str = "user") -> tuple[Json, dict[str, str]]:
-    """The body and the headers of a 429; without `Via`, discord.py takes it for a ban by Cloudflare."""
+def rate_limit_response(retry_after: float, *, scope: str = "user") -> tuple[Json, dict[str, str]]:
+    """The body and headers of a 429. Without `Via`, which `json_response` adds, discord.py assumes a Cloudflare ban."""
     body = {"message": "You are being rate limited.", "retry_after": round(retry_after, 3), "global": scope == "global"}
     return body, {"Retry-After": f"{retry_after:.3f}", "X-RateLimit-Scope": scope}
 
 
 @dataclass(slots=True)
 class Fault:
-    """A planned misfortune for the next requests that match."""
+    """A planned fault for the next `times` matching requests, after `skip` of them."""
 
     method: str
     path: re.Pattern[str]
@@ -127,9 +129,10 @@ class Fault:
     code: int = 0
     retry_after: float | None = None
     delay: float = 0.0
-    lose: str = ""  # "request": the connection breaks before Discord acts; "answer": after it acted
+    lose: str = ""  # the connection breaks: "request" before Discord acts on it, "response" afterwards
 
-    def meets(self, method: str, path: str) -> bool:
+    def matches(self, method: str, path: str) -> bool:
+        """Whether this request is to fail; counts it."""
         if self.times <= 0 or method != self.method or not self.path.search(path):
             return False
         if self.skip > 0:
@@ -141,9 +144,9 @@ class Fault:
 
 @dataclass(slots=True)
 class Request:
-    """One line of the transcript."""
+    """One recorded request, with the status and error code of its response."""
 
-    at: float
+    received_at: float
     method: str
     path: str
     template: str
@@ -153,12 +156,13 @@ class Request:
     status: int = 0
     code: int = 0
 
-    def content(self) -> str | None:
-        """The text that this request would show to somebody, if it shows any."""
+    def shown_text(self) -> str | None:
+        """The content of the message in this request, if it has one."""
         body = self.body.get("data") if isinstance(self.body, dict) and "data" in self.body else self.body
         text = body.get("content") if isinstance(body, dict) else None
         return text if isinstance(text, str) else None
 
-    def mentions(self) -> Any:
+    def allowed_mentions(self) -> Any:
+        """The allowed mentions of that message; None if the request leaves them out."""
         body = self.body.get("data") if isinstance(self.body, dict) and "data" in self.body else self.body
         return body.get("allowed_mentions") if isinstance(body, dict) else None

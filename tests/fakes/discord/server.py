@@ -1,4 +1,4 @@
-"""A Discord for tests: gateway and REST on loopback, as strict as the real one where strictness matters.
+"""A fake Discord for tests: gateway and REST API on loopback, as strict as the real one in what the bot depends on.
 
     async with FakeDiscord() as discord:
         guild, ann = discord.guild("Alpha"), discord.user("ann")
@@ -8,8 +8,8 @@
         await discord.done(asked)
         assert asked.reply() == "…"
 
-Time is real, plus `advance()`. Everything that the bot sent stands in `requests`; what went against Discord's own
-description of its API stands in `violations`.
+Time is real, plus `advance()`. `sent()` finds the requests of the bot; `violations` lists what a well-behaved bot never
+sends, such as a body that Discord's OpenAPI file does not allow.
 """
 
 from __future__ import annotations
@@ -35,12 +35,8 @@ Place = Guild | Channel | User
 Option = str | int | bool | Channel | Role
 
 
-def _is_thing(value: object) -> bool:
-    return isinstance(value, Channel | Role)
-
-
 class FakeDiscord:
-    """The whole of Discord as one bot sees it."""
+    """Discord as one bot sees it: start it with `async with`."""
 
     def __init__(self) -> None:
         self.token = f"{secrets.token_hex(12)}.{secrets.token_hex(3)}.{secrets.token_hex(19)}"
@@ -70,15 +66,17 @@ class FakeDiscord:
         await self._runner.cleanup()
 
     def environment(self) -> dict[str, str]:
+        """The settings with which a bot connects to this Discord."""
         return {
             "GUILDLLAMA_DISCORD_TOKEN": self.token,
             "GUILDLLAMA_DISCORD_API_BASE": self.url,
             "GUILDLLAMA_DISCORD_GATEWAY_URL": self.gateway.url,
         }
 
-    # ── the world ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── guilds, users, channels ──────────────────────────────────────────────────────────────────────────────────────
 
     def user(self, name: str) -> User:
+        """A new user. Users are members of every guild."""
         return User(name)
 
     def guild(self, name: str, *, managers: tuple[User, ...] = ()) -> Guild:
@@ -90,7 +88,7 @@ class FakeDiscord:
         return guild
 
     def channel(self, guild: Guild, name: str, *, parent: Channel | None = None) -> Channel:
-        """One more channel, which the bot hears of when it meets the guild anew; with a parent, a thread in that."""
+        """Another channel, or a thread if it has a parent. The bot learns of a channel with the next GUILD_CREATE."""
         channel = Channel(name, guild, parent=parent)
         if parent is None:
             guild.channels.append(channel)
@@ -98,11 +96,12 @@ class FakeDiscord:
         return channel
 
     def role(self, guild: Guild, name: str, *members: User) -> Role:
-        """A role that the bot does not know of from the gateway: what counts is in each interaction."""
+        """A new role. The gateway does not report it: interactions list the roles of their member."""
         guild.roles.append(Role(name, {member.id for member in members}))
         return guild.roles[-1]
 
     def dm(self, user: User) -> Channel:
+        """The channel of direct messages between the bot and this user."""
         for channel in self.rest.channels.values():
             if channel.recipient is user:
                 return channel
@@ -111,36 +110,38 @@ class FakeDiscord:
         return channel
 
     async def join(self, guild: Guild) -> None:
-        invited = not guild.unavailable
+        """The guild adds the bot, or comes back from an outage."""
+        added = not guild.unavailable
         guild.joined, guild.unavailable = True, False
         data = guild.json(self.bot)
-        if invited:
-            del data["unavailable"]  # which only a guild has that comes back from an outage, or after READY
+        if added:
+            del data["unavailable"]  # sent only after an outage and after READY
         await self.gateway.dispatch("GUILD_CREATE", data)
 
     async def remove(self, guild: Guild) -> None:
-        """The guild throws the bot out."""
+        """The guild removes the bot."""
         guild.joined = False
         await self.gateway.dispatch("GUILD_DELETE", {"id": str(guild.id)})
 
     async def outage(self, guild: Guild) -> None:
-        """Discord loses the guild for a while; it is no removal."""
+        """The guild becomes unavailable for a while, which is not a removal."""
         guild.unavailable = True
         await self.gateway.dispatch("GUILD_DELETE", {"id": str(guild.id), "unavailable": True})
 
     def advance(self, seconds: float) -> None:
-        self.rest.offset += seconds
+        """Move the clock of interactions forward."""
+        self.rest.clock_offset += seconds
 
-    def fail(self, method: str, path: str, *, times: int = 1, **misfortune: Any) -> Fault:
-        """Plan a misfortune for the next `times` requests whose path matches; see `Fault` for what may happen."""
-        fault = Fault(method, re.compile(path), times, **misfortune)
+    def fail(self, method: str, path: str, *, times: int = 1, **effect: Any) -> Fault:
+        """Make the next `times` requests whose path matches fail; the fields of `Fault` say how."""
+        fault = Fault(method, re.compile(path), times, **effect)
         self.rest.faults.append(fault)
         return fault
 
-    # ── what people do ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── what users do ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def command(self, where: Place, user: User, name: str, /, **options: Option) -> Interaction:
-        """Use a slash command, `"persona set"` for a sub-command, in a channel, a guild's first one, or a DM."""
+        """Use a slash command, such as "persona set", in a channel, a guild's first channel or direct messages."""
         channel = self.dm(where) if isinstance(where, User) else where.channel if isinstance(where, Guild) else where
         guild = channel.guild
         first = name.split()[0]
@@ -153,31 +154,36 @@ class FakeDiscord:
     async def force_command(
         self, channel: Channel, guild: Guild | None, user: User, command_id: str, name: str, /, **options: Any
     ) -> Interaction:
-        """The same without Discord's own checks, as a modified client or an overridden permission would do it."""
+        """Use a command without Discord's own checks, as a modified client or an overridden permission allows."""
         first, *rest = name.split()
         given: list[Json] = [
-            {"name": key, "type": OPTION_TYPES[type(value)], "value": str(value.id) if _is_thing(value) else value}
+            {
+                "name": key,
+                "type": OPTION_TYPES[type(value)],
+                "value": str(value.id) if isinstance(value, Channel | Role) else value,
+            }
             for key, value in options.items()
         ]
         for position, part in enumerate(reversed(rest)):
             given = [{"name": part, "type": 1 if position == 0 else 2, "options": given}]
         data: Json = {"id": command_id, "name": first, "type": 1, "options": given}
         for kind, key in ((Channel, "channels"), (Role, "roles")):
-            if things := {str(value.id): value.json() for value in options.values() if isinstance(value, kind)}:
-                data.setdefault("resolved", {})[key] = things
-        return await self._interact(2, user, guild, channel, data)
+            if resolved := {str(value.id): value.json() for value in options.values() if isinstance(value, kind)}:
+                data.setdefault("resolved", {})[key] = resolved
+        return await self._create_interaction(2, user, guild, channel, data)
 
     async def chat(self, where: Place, user: User, message: str, **options: str | bool) -> Interaction:
+        """Use /chat."""
         return await self.command(where, user, "chat", message=message, **options)
 
     async def click(self, message: Message, user: User, *, label: str = "") -> Interaction:
-        """Press a button of a message; the first one, or the one with this in its label."""
+        """Click a button of a message: the first one whose label contains `label`."""
         button = next(button for button in message.buttons() if label in (button.get("label") or ""))
         data = {"custom_id": button["custom_id"], "component_type": 2, "id": 2}
-        return await self._interact(3, user, message.channel.guild, message.channel, data, message=message)
+        return await self._create_interaction(3, user, message.channel.guild, message.channel, data, message=message)
 
     async def submit(self, interaction: Interaction, **values: str) -> Interaction:
-        """Fill in the modal that an interaction opened, by the custom ids of its fields, and send it off."""
+        """Fill in the modal that an interaction opened, by the custom ids of its fields, and submit it."""
         assert interaction.modal, "no modal is open"
         rows = interaction.modal["components"]
         sent = []
@@ -191,9 +197,9 @@ class FakeDiscord:
                 else {"type": 18, "id": 2, "component": inner[0]}
             )
         data = {"custom_id": interaction.modal["custom_id"], "components": sent}
-        return await self._interact(5, interaction.user, interaction.guild, interaction.channel, data)
+        return await self._create_interaction(5, interaction.user, interaction.guild, interaction.channel, data)
 
-    async def _interact(
+    async def _create_interaction(
         self,
         kind: int,
         user: User,
@@ -213,44 +219,46 @@ class FakeDiscord:
         """Send the same INTERACTION_CREATE once more, with a new sequence number."""
         await self.gateway.dispatch("INTERACTION_CREATE", interaction.json(self.bot.id))
 
-    # ── waiting and looking ──────────────────────────────────────────────────────────────────────────────────────
+    # ── waiting and inspecting ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def until(self, true: Callable[[], object], timeout: float = 20.0, what: str = "") -> None:
-        """Wait until something holds of this world; looks again after every request and every gateway event."""
+    async def until(self, condition: Callable[[], object], timeout: float = 20.0) -> None:
+        """Wait until a condition holds. It is checked after each request and gateway event, and every 50 ms."""
         async with asyncio.timeout(timeout):
-            while not true():
+            while not condition():
                 waits = [asyncio.ensure_future(each.changed.wait()) for each in (self.rest, self.gateway)]
                 await asyncio.wait(waits, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
                 for wait in waits:
                     wait.cancel()
 
     async def until_ready(self, bots: int = 1, timeout: float = 30.0) -> None:
+        """Wait until `bots` bot processes are on the gateway and commands are registered."""
         await self.until(lambda: len(self.gateway.connected) >= bots and self.rest.commands, timeout)
 
     async def done(self, *interactions: Interaction, timeout: float = 20.0) -> None:
+        """Wait until these interactions have their complete response."""
         await self.until(lambda: all(each.done() for each in interactions), timeout)
 
     def sent(self, method: str, path: str = "", *, ok: bool | None = None) -> list[Request]:
-        """The requests with this method and this in their path; only the accepted or only the refused ones."""
+        """The bot's requests with this method whose path contains `path`. `ok`: only successful or only failed ones."""
         found = [each for each in self.rest.requests if each.method == method and path in each.path]
         return [each for each in found if ok is None or (each.status < 400) is ok]
 
     @property
     def violations(self) -> list[str]:
-        """What no request of a well-behaved bot does, whatever happens to it."""
-        leaks = [
-            f"{each.method} {each.template} may mention: {each.mentions()}"
+        """Requests that break Discord's API description, and texts that could mention somebody."""
+        mentions = [
+            f"{each.method} {each.template} may mention: {each.allowed_mentions()}"
             for each in self.rest.requests
-            if each.content() and (each.mentions() is None or each.mentions() != {"parse": []})
+            if each.shown_text() and (each.allowed_mentions() is None or each.allowed_mentions() != {"parse": []})
         ]
-        return self.rest.violations + leaks
+        return self.rest.violations + mentions
 
     def posts(self, guild_or_user: Guild | User) -> list[Message]:
-        """Plain messages in a channel, which belong to no interaction."""
+        """The messages of the bot in a channel that are no response to an interaction."""
         channel = guild_or_user.channel if isinstance(guild_or_user, Guild) else self.dm(guild_or_user)
-        answers = {message.id for each in self.rest.interactions.values() for message in each.messages()}
+        responses = {message.id for each in self.rest.interactions.values() for message in each.messages()}
         return [message for message in self.rest.messages.values() if message.channel is channel
-                and message.id not in answers and not message.deleted]  # fmt: skip
+                and message.id not in responses and not message.deleted]  # fmt: skip
 
     def _ready(self) -> Json:
         joined = [guild for guild in self.rest.guilds.values() if guild.joined]

@@ -1,6 +1,6 @@
-"""What the fake Discord remembers: people, guilds, channels, messages, and the JSON that Discord shows of them.
+"""The objects of the fake Discord and their JSON: users, guilds, channels, roles, messages, interactions.
 
-Knows the shape of Discord's objects. Knows nothing of HTTP, of the gateway or of the rules about who may do what.
+Knows the shape of Discord's objects. Knows nothing of HTTP, of the gateway or of permissions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def snowflake() -> int:
     return (int(time.time() * 1000) - EPOCH) << 22 | next(_counter) & 0x3FFFFF
 
 
-def stamp(at: float) -> str:
+def iso_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat()
 
 
@@ -62,7 +62,7 @@ class Channel:
                 "parent_id": str(self.parent.id), "message_count": 1, "member_count": 1, "total_message_sent": 1,
                 "rate_limit_per_user": 0, "flags": 0, "last_message_id": None, "permissions": str(EVERYONE),
                 "thread_metadata": {"archived": False, "auto_archive_duration": 1440, "locked": False,
-                                    "archive_timestamp": stamp(0), "create_timestamp": stamp(0)},
+                                    "archive_timestamp": iso_time(0), "create_timestamp": iso_time(0)},
             }  # fmt: skip
         return {
             "id": str(self.id), "type": 0, "name": self.name, "guild_id": str(self.guild.id), "position": 0,
@@ -88,7 +88,7 @@ class Role:
 class Guild:
     name: str
     id: int = field(default_factory=snowflake)
-    channels: list[Channel] = field(default_factory=list)  # without threads, which nobody tells the bot of
+    channels: list[Channel] = field(default_factory=list)  # without threads, which the gateway does not report
     managers: set[int] = field(default_factory=set)
     roles: list[Role] = field(default_factory=list)
     joined: bool = True
@@ -107,7 +107,7 @@ class Guild:
             "features": [], "mfa_level": 0, "system_channel_id": None, "system_channel_flags": 0, "premium_tier": 0,
             "preferred_locale": "en-US", "nsfw_level": 0, "stickers": [], "premium_progress_bar_enabled": False,
             "rules_channel_id": None, "vanity_url_code": None, "description": None, "banner": None,
-            "public_updates_channel_id": None, "joined_at": stamp(0), "large": False, "unavailable": False,
+            "public_updates_channel_id": None, "joined_at": iso_time(0), "large": False, "unavailable": False,
             "member_count": 2, "voice_states": [], "members": [self.member(bot)], "presences": [], "threads": [],
             "channels": [channel.json() for channel in self.channels], "stage_instances": [],
             "guild_scheduled_events": [], "soundboard_sounds": [],
@@ -115,7 +115,7 @@ class Guild:
 
     def member(self, user: User, permissions: int | None = None) -> Json:
         member: Json = {
-            "user": user.json(), "nick": None, "avatar": None, "joined_at": stamp(0), "deaf": False,
+            "user": user.json(), "nick": None, "avatar": None, "joined_at": iso_time(0), "deaf": False,
             "roles": [str(role.id) for role in self.roles if user.id in role.members],
             "mute": False, "pending": False, "premium_since": None, "communication_disabled_until": None, "flags": 0,
         }  # fmt: skip
@@ -130,7 +130,7 @@ class Attachment:
 
 @dataclass(slots=True)
 class Message:
-    """One message, with everything that ever stood in it."""
+    """One message, with all its former contents."""
 
     channel: Channel
     author: User
@@ -158,7 +158,7 @@ class Message:
         created = self.edits[0][0] if self.edits else 0.0
         return {
             "id": str(self.id), "channel_id": str(self.channel.id), "author": self.author.json(),
-            "content": self.content, "timestamp": stamp(created), "edited_timestamp": None, "tts": False,
+            "content": self.content, "timestamp": iso_time(created), "edited_timestamp": None, "tts": False,
             "mention_everyone": False, "mentions": [], "mention_roles": [], "embeds": [], "pinned": False, "type": 0,
             "flags": self.flags, "components": self.components, "webhook_id": str(self.author.id),
             "application_id": str(self.author.id),
@@ -172,25 +172,24 @@ class Message:
 
 @dataclass(slots=True)
 class Interaction:
-    """One interaction from its INTERACTION_CREATE on: what was asked, how it was acknowledged, what was answered."""
+    """One interaction: what was asked, the type of its first response, and the messages of the response."""
 
     type: int
     user: User
     guild: Guild | None
     channel: Channel
     data: Json
-    created: float
+    created_at: float
     token: str
-    message: Message | None = None  # the one whose component was used
-    acknowledged: int | None = None  # the type of the callback
-    acknowledged_at: float | None = None
+    message: Message | None = None  # the one whose button was clicked
+    callback_type: int | None = None  # of the first response; see `routes.CALLBACK_TYPES`
     original: Message | None = None
     followups: list[Message] = field(default_factory=list)
     modal: Json | None = None
     id: int = field(default_factory=snowflake)
 
     def messages(self) -> list[Message]:
-        """What the user can see of the answer now, in order."""
+        """The response and follow-ups that the user can see now, in order."""
         own = [self.original] if self.original and self.message is None else []
         return [message for message in own + self.followups if not message.deleted]
 
@@ -201,8 +200,8 @@ class Interaction:
         return self.texts()[0] if self.messages() else ""
 
     def done(self) -> bool:
-        """Whether the bot is through with it: answered in full, no "thinking…", no button of a running reply left."""
-        if self.modal is not None or self.acknowledged in (6, 7, 8):
+        """Whether the response is complete: no "thinking…" and no button of a running reply is left."""
+        if self.modal is not None or self.callback_type in (6, 7, 8):
             return True
         shown = self.messages()
         return bool(shown) and not any(message.loading or message.buttons() for message in shown)

@@ -1,9 +1,9 @@
-"""Cuts Discord's OpenAPI file down to the requests that the bot may make.
+"""Reduces Discord's OpenAPI file to the requests that the bot may send.
 
     python tests/fakes/discord/trim_openapi.py openapi.json tests/fakes/discord/data/openapi.json
 
-Keeps the request bodies of the paths below and every schema they reach; answers and all else are dropped. The source is
-https://github.com/discord/discord-api-spec (MIT).
+Keeps the request bodies of the paths below and every schema they refer to; drops responses and descriptions. The source
+is https://github.com/discord/discord-api-spec (MIT).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-USED = {
+USED_OPERATIONS = {
     "/applications/{application_id}/commands": ("get", "put"),
     "/applications/@me": ("get",),
     "/channels/{channel_id}/messages": ("post",),
@@ -35,6 +35,7 @@ Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
 
 def references(node: Json) -> Iterator[str]:
+    """The names of the schemas that a node refers to directly."""
     if isinstance(node, dict):
         target = node.get("$ref")
         if isinstance(target, str) and target.startswith(PREFIX):
@@ -47,7 +48,7 @@ def references(node: Json) -> Iterator[str]:
 
 
 def without_documentation(node: Json, *, names: bool = False) -> Json:
-    """Drop the prose; the keys of `properties` are names of fields and stay, whatever they are called."""
+    """Drop titles and descriptions. `names`: the keys of this node are field names, which stay whatever they are."""
     if isinstance(node, dict):
         kept = {key: value for key, value in node.items() if names or key not in DOCUMENTATION}
         return {
@@ -57,8 +58,9 @@ def without_documentation(node: Json, *, names: bool = False) -> Json:
 
 
 def trim(spec: dict[str, Json]) -> dict[str, Json]:
+    """The reduced file."""
     paths: dict[str, Json] = {}
-    for path, methods in USED.items():
+    for path, methods in USED_OPERATIONS.items():
         operations = spec["paths"][path]  # type: ignore[index,call-overload]
         paths[path] = {method: _request(operations[method]) for method in methods}
     schemas = spec["components"]["schemas"]  # type: ignore[index,call-overload]

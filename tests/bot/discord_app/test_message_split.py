@@ -1,4 +1,4 @@
-"""Splitting a reply: nothing lost, nothing over the limit, no code block left open."""
+"""Splitting a reply: no text is lost, no chunk is over the limit, no code block is left open."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bot.discord_app.message_split import LIMIT, split_message, utf16_length
+from bot.discord_app.code_fences import utf16_length
+from bot.discord_app.message_split import MESSAGE_LIMIT, split_message
 
-# Pieces that make trouble next to each other: fences of both kinds and several lengths, closers with trailing text,
-# long info strings, indentation, emoji of several code points, very long words.
+# Pieces that are hard to split next to each other: fences of both kinds and several lengths, closers with trailing
+# text, long info strings, indentation, emoji of several code points, very long words.
 FENCES = ("```", "````", "~~~", "~~~~~", "`", "``", "```py", "~~~ rust", "   ```", "    ```", "``` x", "``` a`b")
 SMALL = ("\n", "\n\n", " ", "  ", "> quote", "- item", "x", "word ", "é", "e\u0301", "漢字", "\t", "\r", "#", "|a|\n")
 EMOJI = ("👩‍👩‍👧‍👦", "🇫🇷", "😀" * 300)
@@ -21,7 +22,7 @@ TEXTS = st.lists(PIECES, max_size=40).map("".join) | st.text(max_size=3000)
 
 
 def open_fence(text: str) -> str:
-    """An independent reading of CommonMark: the marker of the code block left open at the end of `text`, or ''."""
+    """The marker of the code block left open at the end of `text`, or '', by a second implementation of CommonMark."""
     marker = ""
     for line in text.split("\n"):
         found = re.match(r"^ {0,3}(`{3,}|~{3,})(.*)$", line, re.DOTALL)
@@ -47,7 +48,7 @@ def test_every_chunk_fits_and_closes_what_it_opens(text: str) -> None:
     chunks = split_message(text)
     assert "".join(chunk.body for chunk in chunks) == text
     for chunk in chunks:
-        assert 0 < utf16_length(chunk.text) <= LIMIT
+        assert 0 < utf16_length(chunk.text) <= MESSAGE_LIMIT
         assert open_fence(chunk.text) == ""
 
 
@@ -56,7 +57,7 @@ def test_every_chunk_fits_and_closes_what_it_opens(text: str) -> None:
 def test_walls_of_fence_characters_still_fit(text: str) -> None:
     chunks = split_message(text)
     assert "".join(chunk.body for chunk in chunks) == text
-    assert all(0 < utf16_length(chunk.text) <= LIMIT for chunk in chunks)
+    assert all(0 < utf16_length(chunk.text) <= MESSAGE_LIMIT for chunk in chunks)
 
 
 @given(st.integers(1, 60), st.sampled_from(["python", "c++", "", "objective-c"]))
@@ -79,13 +80,13 @@ def test_prefers_paragraphs_then_lines_then_spaces() -> None:
     assert [len(chunk.body) for chunk in split_message("x" * 4001)] == [2000, 2000, 1]
 
 
-def test_a_family_of_emoji_stays_together() -> None:
+def test_joined_emoji_are_not_split() -> None:
     family = "👩‍👩‍👧‍👦"
-    text = "a" * (LIMIT - 4) + family
+    text = "a" * (MESSAGE_LIMIT - 4) + family
     assert split_message(text)[1].body == family
 
 
-def test_nothing_and_too_small_a_limit() -> None:
+def test_an_empty_text_and_a_limit_that_is_too_small() -> None:
     assert split_message("") == ()
     with pytest.raises(ValueError, match="leaves no room"):
         split_message("x", limit=50)

@@ -1,0 +1,65 @@
+"""The changes that /config makes, as pure functions from a guild's settings to its new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+from bot.guilds.settings_cache import Change
+from models.types import GuildSettings, RolePolicy
+
+Setting = Literal[
+    "everything",
+    "max_chat_logs",
+    "max_reply_tokens",
+    "retention_days",
+    "scope",
+    "daily_messages",
+    "daily_tokens",
+    "channels",
+    "roles",
+]
+RESETS: Mapping[Setting, Change] = {
+    "everything": lambda old: GuildSettings(),
+    "max_chat_logs": lambda old: replace(old, max_chat_logs=None),
+    "max_reply_tokens": lambda old: replace(old, max_reply_tokens=None),
+    "retention_days": lambda old: replace(old, retention_days=None),
+    "scope": lambda old: replace(old, dialog_scope="user"),
+    "daily_messages": lambda old: replace(old, daily_turns=None),
+    "daily_tokens": lambda old: replace(old, daily_tokens=None),
+    "channels": lambda old: replace(old, channels=frozenset()),
+    "roles": lambda old: replace(old, roles=()),
+}
+
+
+def add_channel(channel_id: int) -> Change:
+    """Put a channel or thread on the list of those that the bot answers in."""
+    return lambda old: replace(old, channels=old.channels | {channel_id})
+
+
+def remove_channel(channel_id: int) -> Change:
+    """Take a channel or thread off that list."""
+    return lambda old: replace(old, channels=old.channels - {channel_id})
+
+
+def change_role(role_id: int, change: Callable[[RolePolicy], RolePolicy]) -> Change:
+    """Change the policy of one role."""
+
+    def changed(old: GuildSettings) -> GuildSettings:
+        roles = {role.role_id: role for role in old.roles}
+        roles[role_id] = change(roles.get(role_id, RolePolicy(role_id)))
+        return _with_roles(old, roles.values())
+
+    return changed
+
+
+def clear_roles(old: GuildSettings) -> GuildSettings:
+    """Take all roles off the list of those that may chat; their quotas stay."""
+    return _with_roles(old, (replace(role, allowed=False) for role in old.roles))
+
+
+def _with_roles(old: GuildSettings, roles: Iterable[RolePolicy]) -> GuildSettings:
+    """Sorted as the database returns them, and without roles that have neither permission nor quota."""
+    kept = (role for role in roles if role.allowed or role.daily_turns is not None)
+    return replace(old, roles=tuple(sorted(kept, key=lambda role: role.role_id)))

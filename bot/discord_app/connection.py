@@ -1,0 +1,95 @@
+"""Logs in and stays on the gateway: retries while Discord is away, gives up when it refuses the token.
+
+Knows discord.py's connection and Discord's close codes. Knows no event and no command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import discord
+import structlog
+import yarl
+from discord.gateway import DiscordWebSocket
+from discord.http import Route
+
+from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
+from bot.errors import ConfigError
+from bot.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_LOGIN_DELAYS = (1, 2, 5, 10, 30)  # seconds before each retry of the login; 60 from then on
+_GATEWAY_DELAY = 5  # seconds before the gateway connection is tried again
+_TOKEN = "GUILDLLAMA_DISCORD_TOKEN"  # noqa: S105 - the name of the setting
+_NEW_TOKEN = "Copy it anew from the Bot page of your application at https://discord.com/developers/applications."  # noqa: S105
+_PRIVILEGED_INTENTS = 4014
+_REFUSALS = {
+    4004: "was refused by Discord's gateway",
+    4011: "belongs to a bot in too many guilds for one connection",
+    _PRIVILEGED_INTENTS: "belongs to an application that may not even see its guilds",
+}
+
+
+def bot_token(settings: Settings) -> str:
+    """The token to log in with. Raises ConfigError if it is not set."""
+    token = "" if settings.discord_token is None else settings.discord_token.get_secret_value()
+    if not token.strip():
+        raise ConfigError(_TOKEN, "is not set", _NEW_TOKEN)
+    return token
+
+
+def set_endpoints(settings: Settings) -> None:
+    """Use another Discord than the real one, for tests and proxies. Applies to the whole process."""
+    if settings.discord_api_base is not None:
+        Route.BASE = settings.discord_api_base.rstrip("/")
+    if settings.discord_gateway_url is not None:
+        DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(settings.discord_gateway_url)
+
+
+async def stay_connected(client: discord.Client, token: str) -> None:
+    """Log in and stay on the gateway until `client.close`. Raises ConfigError if Discord refuses the token."""
+    await _log_in(client, token)
+    while not client.is_closed():
+        try:
+            await client.connect()
+        except (discord.PrivilegedIntentsRequired, discord.ConnectionClosed) as refused:
+            code = refused.code if isinstance(refused, discord.ConnectionClosed) else _PRIVILEGED_INTENTS
+            problem = _REFUSALS.get(code, f"cannot be used: Discord's gateway closed with code {code}")
+            raise ConfigError(_TOKEN, problem, _NEW_TOKEN) from None
+        except Exception:
+            log.exception("the gateway connection failed; trying again")
+            await asyncio.sleep(_GATEWAY_DELAY)
+
+
+async def _log_in(client: discord.Client, token: str) -> None:
+    """Log in, and retry for as long as Discord cannot be reached."""
+    for seconds in itertools.chain(_LOGIN_DELAYS, itertools.repeat(60)):
+        try:
+            return await client.login(token)
+        except discord.LoginFailure:
+            raise ConfigError(_TOKEN, "was refused by Discord", _NEW_TOKEN) from None
+        except DISCORD_ERRORS as error:
+            log.warning("Discord cannot be reached", error=describe_error(error), next_try_in_s=seconds)
+            await client.http.close()
+            client.http.connector = discord.utils.MISSING  # closed with the session; the next login makes another
+            await asyncio.sleep(seconds)
+
+
+def skip_unreadable_events(client: discord.Client) -> None:
+    """Log events that discord.py cannot parse and go on: by default one of them ends the gateway session."""
+    parsers = client._connection.parsers
+    parsers.update({event: _logged(event, parse) for event, parse in parsers.items() if event != "READY"})
+
+
+def _logged(event: str, parse: Callable[[Any], None]) -> Callable[[Any], None]:
+    def parse_or_log(data: Any) -> None:
+        try:
+            parse(data)
+        except Exception:
+            log.exception("a gateway event could not be read and was skipped", gateway_event=event)
+
+    return parse_or_log

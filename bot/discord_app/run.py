@@ -1,0 +1,69 @@
+"""Runs the bot on Discord, from its services and settings to an orderly stop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import structlog
+
+from bot.chat.service import ChatService
+from bot.discord_app.client import GuildLlama
+from bot.discord_app.connection import bot_token, set_endpoints, stay_connected
+from bot.discord_app.context import CommandContext
+from bot.guilds.personas import PersonaService
+from bot.guilds.privacy import PrivacyService
+from bot.guilds.settings_cache import GuildSettingsCache
+from bot.settings import Settings
+from models.database import Database
+
+log = structlog.get_logger(__name__)
+
+_DELIVERY_TIMEOUT = 10.0  # seconds for the last edits, once no reply is being generated
+
+
+class Services(Protocol):
+    """What Discord's front end needs of the rest of the bot."""
+
+    @property
+    def chat(self) -> ChatService:
+        """Conversations."""
+
+    @property
+    def personas(self) -> PersonaService:
+        """Personas of guilds and members."""
+
+    @property
+    def database(self) -> Database:
+        """The database of both."""
+
+
+async def run_discord(services: Services, settings: Settings) -> None:
+    """Be on Discord until cancelled; then refuse new interactions, let running replies finish for a while, and leave.
+
+    Raises ConfigError if the token is missing or refused.
+    """
+    token = bot_token(settings)
+    set_endpoints(settings)
+    context = CommandContext(
+        chat=services.chat,
+        personas=services.personas,
+        privacy=PrivacyService(services.database),
+        guild_settings=GuildSettingsCache(services.database, settings),
+        settings=settings,
+    )
+    bot = GuildLlama(context, services.database)
+    # A task of its own: it must read the gateway until the very end, also while this one is being cancelled.
+    connection = asyncio.create_task(stay_connected(bot, token), name="discord")
+    try:
+        await asyncio.shield(connection)
+    except asyncio.CancelledError:
+        log.info("stopping", grace_s=settings.shutdown_grace)
+        bot.gate.closed = True
+        await services.chat.close(settings.shutdown_grace)
+        await bot.finish_tasks(_DELIVERY_TIMEOUT)
+        raise
+    finally:
+        await bot.close()
+        connection.cancel()
+        await asyncio.gather(connection, return_exceptions=True)
