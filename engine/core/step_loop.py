@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from engine.config import EngineConfig
 from engine.core.stats import STEP_BOUNDS, Histogram
 from engine.distributed.communicator import Communicator
+from engine.distributed.wire import NOP, STEP, STOP, RankCommand
 from engine.runner.base import AnyRunner
 from engine.scheduler.output import ScheduledStep, TokenOutput
 from engine.scheduler.scheduler import Scheduler
-from engine.scheduler.step_plan import NOP, STEP, STOP, RankCommand
 
 
 @dataclass(frozen=True, slots=True)

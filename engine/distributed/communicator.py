@@ -21,7 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from engine.config import EngineConfig
 from engine.distributed import process_monitor, tensor_parallel
-from engine.scheduler.step_plan import STOP, RankCommand, decode_command, encode_command
+from engine.distributed.wire import STOP, RankCommand, decode_command, encode_command
 
 FRAME = 1024  # ints in the first broadcast of an order; few are longer
 LOAD_TIMEOUT = 3600.0  # seconds that ranks wait for one that is still loading; one that dies is noticed at once

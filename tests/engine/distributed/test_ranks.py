@@ -10,8 +10,8 @@ import torch
 from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.distributed import communicator
+from engine.distributed.wire import NOP, STOP, RankCommand
 from engine.errors import ConfigError
-from engine.scheduler.step_plan import NOP, STOP, RankCommand
 from tests.engine.distributed.world import World
 from tests.engine.tiny import write_checkpoint
 
