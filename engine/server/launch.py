@@ -59,7 +59,7 @@ def _serve(options: ServeOptions) -> int:
 
 def _follow(options: ServeOptions) -> int:
     try:
-        from engine.core.engine_core import run_worker
+        from engine.core.follower import run_worker
 
         config, checkpoint = prepare(options)
     except ConfigError as error:
