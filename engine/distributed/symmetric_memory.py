@@ -34,7 +34,7 @@ class SymmetricMemory:
     def __init__(self, rank: int, arenas: Sequence[Tensor], owner: object = None) -> None:
         self.rank, self.world_size = rank, len(arenas)
         self._arenas, self._offset, self._owner = arenas, 0, owner
-        # flags[r] [world_size] lies in rank r's arena. flags[r][s]: the last collective that rank s has signalled to it.
+        # flags[r] [world_size] lies in rank r's arena; its element s is the last collective that rank s signalled to r.
         self.flags = self.allocate((self.world_size,), torch.int32)
         # [1]: the number of collectives in all steps before this one, to which a kernel adds its own number.
         self.epoch = torch.zeros(1, dtype=torch.int32, device=arenas[rank].device)

@@ -143,6 +143,6 @@ def test_the_check_notices_a_lost_page() -> None:
     hold = cache.allocate("a", [1] * 9)
     assert hold is not None
     cache.free(hold, [1] * 9)
-    cache._free.pop()
+    cache._free_pages.pop()
     with pytest.raises(AssertionError):
         cache.check()
