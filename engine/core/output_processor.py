@@ -88,7 +88,7 @@ class OutputProcessor:
             self._closed_because = self._closed_because or reason
 
     def finish_all(self, reason: FinishReason, error: str | None = None) -> None:
-        """End every unfinished request as its caller sees it. The scheduler is not told."""
+        """End every unfinished request as its caller sees it. Does not tell the scheduler."""
         with self._lock:
             unfinished = list(self._requests.values())
         self.publish([(state, RequestOutput((), state.request.usage, reason, error)) for state in unfinished])

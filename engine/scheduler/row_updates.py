@@ -32,7 +32,7 @@ class RowUpdates:
         request.num_sent_pages = 0
 
     def leave(self, row: int) -> None:
-        """The row is free again. If the runners have not been told of its sequence, they never will."""
+        """The row is free again. A sequence that no plan has named yet is dropped."""
         self._new_sequences = [sequence for sequence in self._new_sequences if sequence.row != row]
         self._freed_rows.append(row)
 

@@ -19,8 +19,8 @@ requests, and may be that row's own.
 A preempted request keeps its output and returns to the front of its client's queue. Its full pages stay in the prefix
 trie, so little has to be computed again.
 
-Donation: a request blocked on a page that another request is computing donates its turn to that request, for at most
-the tokens that both share. Only the tenant is charged for them, since several clients wait for that prefix.
+Donation: a request blocked on a page that another request is computing donates its prefill budget to that request, up
+to the end of the pages that both share. Only the tenant is charged for it, since several clients wait for that prefix.
 
 The same calls in the same order give the same plans. No torch, no clock.
 """

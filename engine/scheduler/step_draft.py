@@ -17,16 +17,14 @@ class BudgetDonation:
 
 @dataclass(slots=True)
 class StepDraft:
-    """Sets and lists of requests, in the order in which they joined the step."""
+    """The requests of a step by what they do in it. Decode requests and chunks are in the order of the plan."""
 
     decode_requests: dict[Request, None] = field(default_factory=dict)
     chunks: list[tuple[Request, PrefillChunk]] = field(default_factory=list)
     new_requests: list[Request] = field(default_factory=list)  # admitted for the first time
     prefilling: set[Request] = field(default_factory=set)  # have a chunk, so they must not be preempted in this step
     skipped: set[Request] = field(default_factory=set)  # get no (further) chunk in this step
-    blocked: set[Request] = field(
-        default_factory=set
-    )  # skipped only until a page that another request computes is done
+    blocked: set[Request] = field(default_factory=set)  # skipped, but only until another request computes something
     demand: PredictedDemand | None = None  # computed when first needed
     preempted: bool = False  # some request lost its row
     out_of_room: bool = False  # some request was refused: from now on admit only clients that hold no row
