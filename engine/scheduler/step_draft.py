@@ -24,7 +24,7 @@ class StepDraft:
     new_requests: list[Request] = field(default_factory=list)  # admitted for the first time
     prefilling: set[Request] = field(default_factory=set)  # have a chunk, so they must not be preempted in this step
     skipped: set[Request] = field(default_factory=set)  # get no (further) chunk in this step
-    blocked: set[Request] = field(default_factory=set)  # skipped, but only until another request computes something
+    blocked: set[Request] = field(default_factory=set)  # skipped until another request computes something
     demand: PredictedDemand | None = None  # computed when first needed
     preempted: bool = False  # some request lost its row
     out_of_room: bool = False  # some request was refused: from now on admit only clients that hold no row
