@@ -1,7 +1,7 @@
-"""What an engine is built with: one frozen object, the same on every rank but for the rank itself.
+"""The engine's configuration: one frozen object, equal on all ranks except for the fields that name the rank.
 
-`resolve` turns a user's wishes (many of them "auto") and a model's facts into concrete values. It reads the machine
-and the launcher's environment, and changes nothing on either.
+`resolve` turns the user's options, many of them "auto", and the model's spec into concrete values. It looks at the
+machine and reads the launcher's environment variables, and changes neither.
 """
 
 import os
@@ -22,35 +22,36 @@ KV_DTYPES: Final = ("auto", "fp8", "int8")
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
+    """Concrete values, none of them "auto" except `kv_dtype`. Times are in seconds."""
+
     device: torch.device
     dtype: torch.dtype
     max_num_seqs: int  # rows of the persistent batch
     max_context: int  # tokens of a request, prompt and reply together
-    max_prefill_tokens: int  # prompt tokens that may join one step
-    burst_prefill_tokens: int = (
-        0  # prompt tokens of a step when nobody decodes, or now and then; 0: never more than `chunk`
-    )
+    max_prefill_tokens: int  # prompt tokens of an ordinary step
+    burst_prefill_tokens: int = 0  # of a step without decoding rows, or of a rare one; 0: `max_prefill_tokens`
     page_size: int = PAGE_SIZE
-    num_kv_pages: int | None = None  # None: as many as memory allows
+    num_kv_pages: int | None = None  # None: as many as fit into free memory
     quantize: str = "none"
-    kv_dtype: str = "auto"  # auto: as `dtype`
-    max_waiting: int = 256  # requests that may wait beyond those that run
+    kv_dtype: str = "auto"  # auto: the same as `dtype`
+    max_waiting: int = 256  # requests that may wait, besides those that run
     world_size: int = 1
     rank: int = 0
     local_rank: int = 0
     num_threads: int = 1  # CPU threads of this rank
-    native: bool = False  # packed weights are computed by our own compiled code, where it can be had
-    seed: int | None = None  # of requests that bring none; None: fresh randomness
-    overlap: bool = False  # launch step n + 1 before the ids of step n are read
-    cuda_graphs: bool = True  # CUDA graphs, where the runner has them
-    share_gpu: bool = False  # ranks may share a GPU, over gloo: a correctness check, never fast
-    heartbeat: float = 2.0  # seconds between signs of life from rank 0; 0: none
-    group_timeout: float = 60.0  # seconds of silence after which a rank gives the others up
-    step_timeout: float = 7.0  # a step that takes longer (and longer than 5 warm-up steps) means a hung rank
-    exit_on_failure: bool = True  # a failed step ends the process, so that the launcher starts a fresh group
+    native: bool = False  # CPU: use our compiled code for quantized weights, if it can be built
+    seed: int | None = None  # of the generator of seeds for requests without one; None: not reproducible
+    overlap: bool = False  # launch step n + 1 before reading the ids of step n
+    cuda_graphs: bool = True  # for runners that can use them
+    share_gpu: bool = False  # let ranks share a GPU and use gloo: slow, for correctness checks only
+    heartbeat: float = 2.0  # seconds between the heartbeats that rank 0 sends; 0: none
+    group_timeout: float = 60.0  # seconds that a rank waits in a collective for the others
+    step_timeout: float = 7.0  # seconds; a longer step means a hung rank, if it also exceeds 5 slowest warm-up steps
+    exit_on_failure: bool = True  # end the process after a failed step, so that the launcher starts a fresh group
 
     @property
     def max_pages_per_seq(self) -> int:
+        """Pages of a sequence of `max_context` tokens."""
         return -(-self.max_context // self.page_size)
 
 
@@ -69,23 +70,26 @@ def resolve(
     seed: int | None = None,
     share_gpu: bool = False,
 ) -> EngineConfig:
-    """Concrete values for this machine, this model and this rank; the rank comes from torchrun's environment."""
+    """Concrete values for this machine, this model and this rank, which torchrun's environment variables name.
+
+    Raises ConfigError, naming the command-line flag or environment variable, for a value that cannot work.
+    """
     world_size, rank = _env_int("WORLD_SIZE", 1), _env_int("RANK", 0)
     local_rank = _env_int("LOCAL_RANK", rank)
-    chosen = _device(device, local_rank, share_gpu)
-    on_gpu = chosen.type == "cuda"
-    _check_kv_dtype(kv_dtype, chosen)
+    torch_device = _device(device, local_rank, share_gpu)
+    on_gpu = torch_device.type == "cuda"
+    _check_kv_dtype(kv_dtype, torch_device)
     if max_context is not None and not 1 < max_context <= spec.max_context:
         raise ConfigError("--max-seq-len", expected=f"2 to {spec.max_context} (the model's)", found=str(max_context))
     rows = _at_least_one("--max-batch", max_num_seqs, 32 if on_gpu else 8)
-    # On a GPU a step costs by the round total of its tokens.
-    usual = max(64, 512 - rows) if on_gpu else 64
+    # On a GPU the time of a step depends on all its tokens, decoding rows included: keep the total a round number.
+    default_prefill = max(64, 512 - rows) if on_gpu else 64
     return EngineConfig(
-        device=chosen,
+        device=torch_device,
         dtype=_dtype(dtype, spec, on_gpu),
         max_num_seqs=rows,
         max_context=max_context or spec.max_context,
-        max_prefill_tokens=_at_least_one("--chunk", max_prefill_tokens, usual),
+        max_prefill_tokens=_at_least_one("--chunk", max_prefill_tokens, default_prefill),
         burst_prefill_tokens=1024 - rows if on_gpu and max_prefill_tokens is None and rows <= 512 else 0,
         num_kv_pages=num_kv_pages,
         quantize=_quantize(quantize, spec, on_gpu, dtype),
@@ -102,53 +106,53 @@ def resolve(
     )
 
 
-def _device(wish: str, local_rank: int, share_gpu: bool) -> torch.device:
-    if wish not in ("auto", "cpu", "cuda"):
-        raise ConfigError("--device", expected="auto, cpu or cuda", found=wish)
-    gpus = torch.cuda.device_count() if wish != "cpu" else 0
+def _device(choice: str, local_rank: int, share_gpu: bool) -> torch.device:
+    if choice not in ("auto", "cpu", "cuda"):
+        raise ConfigError("--device", expected="auto, cpu or cuda", found=choice)
+    gpus = torch.cuda.device_count() if choice != "cpu" else 0
     if gpus == 0:
-        if wish == "cuda":
+        if choice == "cuda":
             raise ConfigError("--device", expected="a CUDA GPU", found="none that PyTorch can use")
         return torch.device("cpu")
-    ranks = max(local_rank + 1, _env_int("LOCAL_WORLD_SIZE", 1))  # every rank sees what is wrong, rank 0 too
+    ranks = max(local_rank + 1, _env_int("LOCAL_WORLD_SIZE", 1))  # so that every rank refuses, not just the last ones
     if ranks > gpus and not share_gpu:
         raise ConfigError("--nproc-per-node", expected=f"at most {gpus}, one rank for each GPU", found=str(ranks))
     return torch.device("cuda", local_rank % gpus)
 
 
-def _dtype(wish: str, spec: ModelSpec, on_gpu: bool) -> torch.dtype:
-    if wish == "auto":
-        # On a CPU, 32-bit products are the fast ones; on a GPU a 32-bit checkpoint is better served at half the bytes.
+def _dtype(choice: str, spec: ModelSpec, on_gpu: bool) -> torch.dtype:
+    if choice == "auto":
+        # On a CPU float32 is the fastest; on a GPU a float32 checkpoint is served in bfloat16, at half the bytes.
         if not on_gpu:
             return torch.float32
         return spec.dtype if spec.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
-    if wish not in DTYPES:
-        raise ConfigError("--dtype", expected=f"auto, {', '.join(DTYPES)}", found=wish)
-    return DTYPES[wish]
+    if choice not in DTYPES:
+        raise ConfigError("--dtype", expected=f"auto, {', '.join(DTYPES)}", found=choice)
+    return DTYPES[choice]
 
 
-def _quantize(wish: str, spec: ModelSpec, on_gpu: bool, dtype: str) -> str:
-    """auto: float weights are computed as they are; a CPU keeps about as many bits as the file has."""
-    if _one_of("--quantize", wish, QUANTIZE) != "auto":
-        return wish
+def _quantize(choice: str, spec: ModelSpec, on_gpu: bool, dtype: str) -> str:
+    """auto: none, except that a CPU serves a quantized checkpoint with about the bits per weight of the file."""
+    if _one_of("--quantize", choice, QUANTIZE) != "auto":
+        return choice
     if spec.quantization is None or on_gpu or dtype != "auto":
         return "none"
-    if spec.quantization.startswith("Q4") and has_fast_int4():  # most of its matrices
+    if spec.quantization.startswith("Q4") and has_fast_int4():
         return "int4"
     return "int8" if has_fast_int8() else "none"
 
 
-def _check_kv_dtype(wish: str, device: torch.device) -> None:
-    _one_of("--kv-dtype", wish, KV_DTYPES)
-    if wish != "auto" and device.type != "cuda":
-        raise ConfigError("--kv-dtype", expected="auto on a CPU", found=wish)
-    if wish == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
+def _check_kv_dtype(choice: str, device: torch.device) -> None:
+    _one_of("--kv-dtype", choice, KV_DTYPES)
+    if choice != "auto" and device.type != "cuda":
+        raise ConfigError("--kv-dtype", expected="auto on a CPU", found=choice)
+    if choice == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
         name = torch.cuda.get_device_name(device)
-        raise ConfigError("--kv-dtype", expected=f"auto or int8: the {name} has no arithmetic for fp8", found=wish)
+        raise ConfigError("--kv-dtype", expected=f"auto or int8: the {name} has no arithmetic for fp8", found=choice)
 
 
 def _threads(ranks: int) -> int:
-    """One core is left to the server and the bot; the ranks of this machine share the others."""
+    """One core is left to the server and the bot; the `ranks` of this machine share the others."""
     for name in ("GUILDLLAMA_THREADS", "OMP_NUM_THREADS"):
         if os.environ.get(name):
             return max(1, _env_int(name, 1))

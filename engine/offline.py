@@ -5,18 +5,18 @@ every rank. Knows token ids, no text.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
-from engine.core.worker import Worker, start_worker
+from engine.core.worker import Worker, scheduler_from_config, start_worker
 from engine.distributed.communicator import Communicator, connect
 from engine.errors import EngineError
 from engine.layers.paged_attention import DenseAttention
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
-from engine.scheduler.scheduler import Scheduler
 
 SCORE_CHUNK = 256  # positions whose logits are in memory at once
 
@@ -28,13 +28,8 @@ class OfflineEngine:
         """Use `load`, which makes the arguments."""
         self._config, self._communicator = config, communicator
         self._model, self._runner = worker.model, worker.runner
-        self._scheduler = Scheduler(
-            max_num_seqs=config.max_num_seqs,
-            num_pages=worker.runner.num_kv_pages,
-            max_prefill_tokens=config.max_prefill_tokens,
-            max_context=config.max_context,
-            page_size=config.page_size,
-        )
+        steady = replace(config, burst_prefill_tokens=0)  # every step takes at most `max_prefill_tokens`
+        self._scheduler = scheduler_from_config(steady, worker.runner.num_kv_pages)
         self._next_id = 0
 
     @classmethod

@@ -22,7 +22,7 @@ from engine.bench.local import Local, TimedEngine
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.core.engine_core import run_worker
+from engine.core.follower import run_worker
 from engine.core.worker import freeze_gc
 
 WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6", "W6b", "cpu")

@@ -1,1 +1,1 @@
-"""The engine itself: the thread that owns torch, the step loop, and the streams that requests read from."""
+"""The engine itself: rank 0's engine thread and step loop, the streams that callers read, and the other ranks' loop."""

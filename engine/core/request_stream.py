@@ -1,7 +1,7 @@
-"""A reply in the making, as whoever submitted the request sees it: token ids as they come, then how it ended.
+"""A reply while it is generated, as its caller sees it: token ids as they arrive, then the reason why it ended.
 
-It knows asyncio and threads, and neither torch nor the scheduler. Ids that nobody has read yet wait here; there are at
-most `max_tokens` of them, and nobody else waits for a slow reader.
+It knows asyncio and threads, but neither torch nor the scheduler. Ids that the caller has not read stay here, at most
+`max_tokens` of them, so a slow reader delays no other request.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from engine.scheduler.request import FinishReason, Usage
 
 
 class EngineDead(EngineError):
-    """The engine has failed or was closed; nothing can be submitted any more."""
+    """The engine has failed or was closed, and accepts no more requests."""
 
 
 class RequestFailed(EngineError):
@@ -24,7 +24,7 @@ class RequestFailed(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class RequestOutput:
-    """What one step brought for one reply."""
+    """What one step produced for one request. `finish_reason` is set in the last one."""
 
     token_ids: tuple[int, ...]
     usage: Usage
@@ -33,37 +33,39 @@ class RequestOutput:
 
 
 class RequestStream:
-    """`async for ids in generation` yields lists of new token ids (stop tokens are not among them).
+    """`async for ids in stream` yields lists of new token ids, without the stop token.
 
-    At its end `finish_reason` and `usage` are set. A reply that cannot be finished raises GenerationFailed after the
-    ids that it did make. Without a running event loop use `result`, which blocks.
+    At the end `finish_reason` and `usage` are set. A reply that cannot be finished raises RequestFailed after the ids
+    that were generated. Where no event loop runs, use `result`, which blocks.
     """
 
-    def __init__(self, prompt_tokens: int, cancel: Callable[[], None], loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(
+        self, num_prompt_tokens: int, cancel: Callable[[], None], loop: asyncio.AbstractEventLoop | None
+    ) -> None:
         self.loop = loop
         self.token_ids: list[int] = []
-        self.usage = Usage(prompt_tokens, 0, 0)
+        self.usage = Usage(num_prompt_tokens, 0, 0)
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
         self._cancel = cancel
-        self._unread = 0
+        self._num_read = 0
         self._new_output = asyncio.Event()
         self._finished = asyncio.Event()
         self._done = threading.Event()
 
     def cancel(self) -> None:
-        """Stop as soon as the running step is over. Harmless when it has ended already, and from any thread."""
+        """End the reply after the running step. May be called from any thread, and after the reply has ended."""
         if not self._done.is_set():
             self._cancel()
 
-    def deliver(self, update: RequestOutput) -> None:
-        """Called on the event loop's thread, or on the engine's when there is no loop."""
+    def deliver(self, output: RequestOutput) -> None:
+        """Append an output. Called on the event loop's thread, or on the engine thread if there is no loop."""
         if self._done.is_set():
             return
-        self.token_ids += update.token_ids
-        self.usage = update.usage
-        if update.finish_reason is not None:
-            self.error, self.finish_reason = update.error, update.finish_reason
+        self.token_ids += output.token_ids
+        self.usage = output.usage
+        if output.finish_reason is not None:
+            self.error, self.finish_reason = output.error, output.finish_reason
             self._done.set()
         if self.loop is not None:
             self._new_output.set()
@@ -71,14 +73,17 @@ class RequestStream:
                 self._finished.set()
 
     async def wait_for_more(self, seconds: float) -> None:
-        """Lets ids gather for so long, or until the reply has ended."""
+        """Let ids accumulate for `seconds`, or until the reply ends."""
         if self.finish_reason is None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._finished.wait()
 
     def result(self, timeout: float | None = None) -> list[int]:
-        """All ids of the reply, waiting for its end. Not for the event loop's thread."""
+        """All ids of the reply, once it has ended. Blocks, so not for an event loop's thread.
+
+        Raises TimeoutError after `timeout` seconds, and RequestFailed.
+        """
         if not self._done.wait(timeout):
             raise TimeoutError("the reply is not finished")
         if self.error is not None:
@@ -89,12 +94,12 @@ class RequestStream:
         return self
 
     async def __anext__(self) -> list[int]:
-        while self._unread == len(self.token_ids) and self.finish_reason is None:
+        while self._num_read == len(self.token_ids) and self.finish_reason is None:
             self._new_output.clear()
             await self._new_output.wait()
-        new = self.token_ids[self._unread :]
+        new = self.token_ids[self._num_read :]
         if new:
-            self._unread = len(self.token_ids)
+            self._num_read = len(self.token_ids)
             return new
         if self.error is not None:
             raise RequestFailed(self.error)

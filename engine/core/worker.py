@@ -1,7 +1,7 @@
-"""What every rank does before the first order: threads, device, weights, pages, the longest step once.
+"""What every rank does before the first step: set up threads and device, load weights, allocate pages, warm up.
 
-Ranks either all get through or all stop: the one that finds a mistake says what it is, and the others say that there
-was one. It knows the order of these things, and nothing of serving.
+Either all ranks start or all stop: a rank that finds a mistake reports it, and the others report that one rank failed.
+It knows the order of these steps. It does not know requests or commands.
 """
 
 import gc
@@ -20,30 +20,34 @@ from engine.model.transformer import Transformer
 from engine.runner.base import AnyRunner, make_runner, warm_up
 from engine.runner.cpu.build import library
 from engine.runner.cpu.quantize import CpuQuantizer
+from engine.scheduler.scheduler import Scheduler
 
 
 class OtherRankFailed(ConfigError):
-    """This rank could have started; the one that could not has said why."""
+    """This rank could have started, but another one could not. That one reports the reason."""
 
     def __init__(self) -> None:
-        super().__init__("the model", expected="every rank to load its share", found="another rank could not")
+        super().__init__("the model", expected="every rank to load its shard", found="another rank could not")
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
+    """A rank that is ready for its first step."""
+
     model: Transformer
     runner: AnyRunner
-    slowest_step: float  # seconds that the longest possible step took
+    slowest_step: float  # seconds that the longest possible step took at warm-up
 
 
 def start_worker(config: EngineConfig, checkpoint: Checkpoint, communicator: Communicator) -> Worker:
-    """Load and warm up, in lockstep with the other ranks. ConfigError on all of them if one cannot."""
+    """Load and warm up together with the other ranks. Raises ConfigError on all ranks if one of them cannot start."""
 
     def agree(value: int) -> int:
-        least = communicator.all_reduce_min(value)
-        if least <= 0:
+        """The minimum of all ranks' values; 0 from any rank stops them all."""
+        smallest = communicator.all_reduce_min(value)
+        if smallest <= 0:
             raise OtherRankFailed
-        return least
+        return smallest
 
     torch.set_num_threads(config.num_threads)
     if config.device.type == "cuda":
@@ -61,20 +65,34 @@ def start_worker(config: EngineConfig, checkpoint: Checkpoint, communicator: Com
     return Worker(model, runner, warm_up(runner, config))
 
 
+def scheduler_from_config(config: EngineConfig, num_pages: int) -> Scheduler:
+    """The scheduler that goes with a config and with the number of pages that the runner allocated."""
+    return Scheduler(
+        max_num_seqs=config.max_num_seqs,
+        num_pages=num_pages,
+        max_prefill_tokens=config.max_prefill_tokens,
+        burst_prefill_tokens=config.burst_prefill_tokens,
+        max_context=config.max_context,
+        page_size=config.page_size,
+    )
+
+
 def freeze_gc() -> None:
-    """The model's objects are here to stay: no later collection has to walk them, which takes 0.1 to 0.2 s each time.
-    For processes that are ours alone."""
+    """Exclude the objects that exist now from garbage collection: walking them takes 0.1 to 0.2 s each time.
+
+    Only for a process of the engine's own, since it affects the whole process.
+    """
     gc.collect()
     gc.freeze()
 
 
 def load_weights(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
-    """The model, its matrices packed as the device wants them."""
+    """This rank's shard of the model, quantized as `config.quantize` says in the layout of the device."""
     if config.quantize == "none":
         return load_model(config, checkpoint)
     if config.device.type == "cpu":
-        packer = CpuQuantizer(config.quantize, library() if config.native else None)
-        model = load_model(config, checkpoint, packer.block)
-        packer.output(model)
+        quantizer = CpuQuantizer(config.quantize, library() if config.native else None)
+        model = load_model(config, checkpoint, quantizer.block)
+        quantizer.output(model)
         return model
     return load_model(config, checkpoint, partial(quantize_block, bits=4 if config.quantize == "int4" else 8))

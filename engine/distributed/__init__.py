@@ -1,1 +1,1 @@
-"""Ranks: process groups, the commands that rank 0 sends, tensor-parallel layers, memory shared between GPUs."""
+"""Several ranks: process groups, rank 0's commands, tensor-parallel layers, symmetric memory between GPUs."""

@@ -1,10 +1,11 @@
-"""Memory that every rank of this machine can read and write: how GPUs sum up without a library call in between.
+"""Symmetric memory: an arena on every GPU that all ranks of this machine map, for all-reduce kernels without NCCL.
 
-Each rank owns one arena; all ranks know the arenas of all, in rank order, cut into the same parts. Which rank has got
-how far stands in flags: a counter that only grows, one for each pair. The kernels that use all this are in
-`kernels/exchange.py`. Where GPUs cannot reach each other's memory there is no exchange, and NCCL or gloo sums instead.
+Each rank allocates one arena and has every rank's arena mapped, in rank order. The arenas are divided alike, so a
+buffer has the same offset in each. Ranks signal their progress through flags in the arenas; `kernels/all_reduce.py`
+holds the kernels and defines the signals. Where GPUs cannot access each other's memory there is no arena, and NCCL or
+gloo does the collectives.
 
-It knows memory and ranks, and neither layers nor steps.
+It knows memory and ranks, but neither layers nor steps.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 import torch.distributed as dist
@@ -20,69 +22,73 @@ from torch import Tensor
 
 from engine.distributed import tensor_parallel
 
-_ALIGN = 256
+_ALIGN: Final = 256  # bytes
 
 
 class SymmetricMemory:
-    """`arenas`: uint8, zeroed, equally long, of all ranks; `keep` is held as long as they are used."""
+    """The arenas of all ranks as seen by one rank, and an allocator over them.
+
+    `arenas`: uint8, zeroed, of equal length, in rank order. `owner` is kept alive as long as the arenas are used.
+    """
 
     def __init__(self, rank: int, arenas: Sequence[Tensor], owner: object = None) -> None:
         self.rank, self.world_size = rank, len(arenas)
-        self._arenas, self._at, self._owner = arenas, 0, owner
-        self.flags = self.allocate(
-            (self.world_size,), torch.int32
-        )  # flags[r][s]: how far rank s has got, as rank r was told
-        self.epoch = torch.zeros(1, dtype=torch.int32, device=arenas[rank].device)  # sites passed in all steps so far
+        self._arenas, self._offset, self._owner = arenas, 0, owner
+        # flags[r] [world_size] lies in rank r's arena; its element s is the last collective that rank s signalled to r.
+        self.flags = self.allocate((self.world_size,), torch.int32)
+        # [1]: the number of collectives in all steps before this one, to which a kernel adds its own number.
+        self.epoch = torch.zeros(1, dtype=torch.int32, device=arenas[rank].device)
 
     def allocate(self, shape: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """The next part of every rank's arena, in rank order."""
+        """The next free buffer of this shape in every rank's arena, in rank order. All ranks must make equal calls."""
         size = math.prod(shape) * dtype.itemsize
-        start, self._at = self._at, self._at + aligned_size(size)
+        start, self._offset = self._offset, self._offset + aligned_size(size)
         return tuple(arena[start : start + size].view(dtype).view(*shape) for arena in self._arenas)
 
 
 def aligned_size(size: int) -> int:
-    """Bytes that a part of so many takes in an arena."""
+    """Bytes of an arena that a buffer of `size` bytes takes."""
     return -(-size // _ALIGN) * _ALIGN
 
 
 def create_arena(size: int, device: torch.device, rank: int) -> SymmetricMemory | None:
-    """Called by all ranks at once: an exchange with `size` bytes for parts, or None on all of them."""
-    ranks = tensor_parallel.group()
-    if ranks is None or device.type != "cuda" or dist.get_backend(ranks) != "nccl":
+    """Symmetric memory with `size` bytes for buffers, or None on all ranks. All ranks must call it together."""
+    group = tensor_parallel.group()
+    if group is None or device.type != "cuda" or dist.get_backend(group) != "nccl":
         return None
-    if not _all_ranks_agree(_can_access_peers(device, dist.get_world_size(ranks)), device):
+    world_size = dist.get_world_size(group)
+    if not _all_ranks_agree(_can_access_peers(device, world_size), device):
         return None
-    found = _symmetric(size + aligned_size(4 * dist.get_world_size(ranks)), device, rank, ranks)
-    agreed = _all_ranks_agree(found is not None, device)
-    torch.cuda.synchronize(device)  # every arena is zeroed before anyone writes to it
-    return found if agreed else None
+    memory = _rendezvous(size + aligned_size(4 * world_size), device, rank, group)
+    agreed = _all_ranks_agree(memory is not None, device)
+    torch.cuda.synchronize(device)  # every arena is zeroed before a peer writes to it
+    return memory if agreed else None
 
 
-def _all_ranks_agree(mine: bool, device: torch.device) -> bool:
-    """Whether it holds on all ranks."""
-    others = tensor_parallel.all_reduce(torch.tensor([0 if mine else 1], device=device))
-    return int(others) == 0
+def _all_ranks_agree(condition: bool, device: torch.device) -> bool:
+    """Whether `condition` holds on all ranks."""
+    num_against = tensor_parallel.all_reduce(torch.tensor([0 if condition else 1], device=device))
+    return int(num_against) == 0
 
 
-def _can_access_peers(device: torch.device, world: int) -> bool:
-    """Whether this rank's GPU can reach all others; not if somebody wants to compare with NCCL."""
-    if os.environ.get("GUILDLLAMA_EXCHANGE", "1") == "0" or torch.cuda.device_count() < world:
+def _can_access_peers(device: torch.device, world_size: int) -> bool:
+    """Whether this GPU can access all other ranks' GPUs. GUILDLLAMA_EXCHANGE=0 says no, to compare with NCCL."""
+    if os.environ.get("GUILDLLAMA_EXCHANGE", "1") == "0" or torch.cuda.device_count() < world_size:
         return False
-    others = [other for other in range(world) if other != device.index]
-    return all(torch.cuda.can_device_access_peer(device, other) for other in others)
+    peers = [peer for peer in range(world_size) if peer != device.index]
+    return all(torch.cuda.can_device_access_peer(device, peer) for peer in peers)
 
 
-def _symmetric(size: int, device: torch.device, rank: int, ranks: dist.ProcessGroup) -> SymmetricMemory | None:
-    """PyTorch's symmetric memory; plain loads and stores over NVLink or PCIe, no multicast."""
+def _rendezvous(size: int, device: torch.device, rank: int, group: dist.ProcessGroup) -> SymmetricMemory | None:
+    """Arenas of PyTorch's symmetric memory: plain loads and stores over NVLink or PCIe, no multicast."""
     try:
         import torch.distributed._symmetric_memory as symmetric
 
         arena = symmetric.empty(size, dtype=torch.uint8, device=device)
         arena.zero_()
-        handle = symmetric.rendezvous(arena, ranks)
-        arenas = [handle.get_buffer(other, (size,), torch.uint8) for other in range(dist.get_world_size(ranks))]
+        handle = symmetric.rendezvous(arena, group)
+        arenas = [handle.get_buffer(peer, (size,), torch.uint8) for peer in range(dist.get_world_size(group))]
     except (ImportError, RuntimeError, AttributeError) as error:
-        sys.stderr.write(f"engine: rank {rank}: no memory shared between GPUs ({error}); NCCL sums instead\n")
+        sys.stderr.write(f"engine: rank {rank}: no symmetric memory between GPUs ({error}); using NCCL\n")
         return None
     return SymmetricMemory(rank, arenas, (arena, handle))

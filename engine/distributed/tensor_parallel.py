@@ -1,15 +1,16 @@
-"""Tensor parallelism: the one file that touches fairscale.
+"""Tensor parallelism: the one file that imports fairscale.
 
-fairscale gives the model-parallel group and the parameter containers (`ColumnParallelLinear` splits its output,
-`RowParallelLinear` its input). Their forwards and their allocation are ours: plain `F.linear` and one all-reduce, which
-trace and capture whole; parameters without storage, filled slice by slice, so that a rank never holds more than its
-share. With one rank there is no process group at all, and the same layers simply do not communicate.
+fairscale provides the model-parallel group and the layer classes (`ColumnParallelLinear` splits its output,
+`RowParallelLinear` its input). Forward and allocation are overridden. The forward is a plain `F.linear` and at most one
+collective. Parameters start on the meta device and are loaded slice by slice, so that a rank never holds more than its
+shard. With a single rank there is no process group, and the same layers do not communicate.
 
-It knows layers and groups. What is split how, and where the numbers come from, is the model's business.
+It knows layers and groups. It does not know which weights a model has or how a checkpoint stores them.
 """
 
 import contextlib
 import io
+from typing import Final
 
 import torch
 import torch.distributed as dist
@@ -21,24 +22,25 @@ from torch import Tensor, nn
 from engine.checkpoint import ModelSpec
 from engine.errors import ConfigError
 
-_ALIGN = 16  # columns; what a GPU's matrix products like
+_ALIGN: Final = 16  # columns; keeps the rows of a GPU's matrix multiplications aligned
 
 
 def check_divisible(spec: ModelSpec, world_size: int) -> None:
-    """The ranks must divide the query heads. All else is padded or repeated where it does not come out even."""
+    """Raises ConfigError unless the world size divides the query heads. Everything else can be padded or repeated."""
     if spec.n_heads % world_size:
-        works = [n for n in range(1, spec.n_heads + 1) if spec.n_heads % n == 0]
+        valid = [n for n in range(1, spec.n_heads + 1) if spec.n_heads % n == 0]
         raise ConfigError(
             "--nproc-per-node",
-            expected=f"one of {', '.join(map(str, works))} (the model has {spec.n_heads} heads)",
+            expected=f"one of {', '.join(map(str, valid))} (the model has {spec.n_heads} heads)",
             found=str(world_size),
         )
 
 
 def kv_heads(spec: ModelSpec, world_size: int) -> int:
-    """Key/value heads on each rank; with more ranks than heads, each head is on several.
+    """Key/value heads on each rank. If there are more ranks than heads, several ranks hold the same head.
 
-    Where a rank's query heads would look at parts of two groups, each query head has a key/value head of its own.
+    If the query heads of a rank would belong to parts of two groups, every query head gets its own copy of its
+    key/value head.
     """
     if spec.n_kv_heads % world_size == 0:
         return spec.n_kv_heads // world_size
@@ -46,72 +48,74 @@ def kv_heads(spec: ModelSpec, world_size: int) -> int:
 
 
 def kv_sources(spec: ModelSpec, rank: int, world_size: int) -> list[int]:
-    """Which of the model's key/value heads the heads of a rank are."""
-    count, group = kv_heads(spec, world_size), spec.n_heads // spec.n_kv_heads
+    """For each key/value head of a rank, the model's head that it is a copy of."""
+    count, group_size = kv_heads(spec, world_size), spec.n_heads // spec.n_kv_heads
     queries = spec.n_heads // world_size
-    return [(rank * queries + head * queries // count) // group for head in range(count)]
+    return [(rank * queries + head * queries // count) // group_size for head in range(count)]
 
 
 def ffn_width(spec: ModelSpec, world_size: int) -> int:
-    """Columns of the feed-forward layer on each rank. Where they do not come out even, the last ranks hold zeros."""
+    """Columns of the feed-forward layer on each rank: padded with zeros if the world size does not divide them."""
     if spec.ffn_dim % world_size == 0:
         return spec.ffn_dim // world_size
-    share = -(-spec.ffn_dim // world_size)
-    return _ALIGN * -(-share // _ALIGN)
+    width = -(-spec.ffn_dim // world_size)
+    return _ALIGN * -(-width // _ALIGN)
 
 
 def start_groups(world_size: int, *, nccl: bool) -> None:
-    """Build the model-parallel group of all ranks. The default process group exists already."""
-    with contextlib.redirect_stdout(io.StringIO()):  # fairscale announces itself on stdout
+    """Create the model-parallel group of all ranks. The default process group must exist."""
+    with contextlib.redirect_stdout(io.StringIO()):  # fairscale prints a banner
         groups.initialize_model_parallel(world_size, model_parallel_backend="nccl" if nccl else "gloo")
 
 
 def stop_groups() -> None:
+    """Destroy the model-parallel group, if there is one."""
     if groups.model_parallel_is_initialized():
         groups.destroy_model_parallel()
 
 
 def group() -> dist.ProcessGroup | None:
-    """The model-parallel group, or None with one rank."""
+    """The model-parallel group, or None with a single rank."""
     if not groups.model_parallel_is_initialized():
         return None
-    found: dist.ProcessGroup = groups.get_model_parallel_group()
-    return found
+    model_parallel: dist.ProcessGroup = groups.get_model_parallel_group()
+    return model_parallel
 
 
 def all_reduce(x: Tensor) -> Tensor:
-    """The sum over the ranks, in place."""
-    ranks = group()
-    if ranks is not None:
-        dist.all_reduce(x, group=ranks)
+    """Sum `x` over the ranks, in place."""
+    process_group = group()
+    if process_group is not None:
+        dist.all_reduce(x, group=process_group)
     return x
 
 
 def broadcast(x: Tensor) -> Tensor:
-    """Rank 0's values on every rank, in place."""
-    ranks = group()
-    if ranks is not None:
-        dist.broadcast(x, src=0, group=ranks)
+    """Overwrite `x` with rank 0's values, in place."""
+    process_group = group()
+    if process_group is not None:
+        dist.broadcast(x, src=0, group=process_group)
     return x
 
 
 def gather_columns(x: Tensor, columns: int) -> Tensor:
-    """[R, n] of every rank -> [R, columns], side by side in rank order, on every rank."""
-    ranks = group()
-    if ranks is None:
+    """Concatenate x [R, n] of all ranks in rank order and keep the first `columns`: [R, columns] on every rank."""
+    process_group = group()
+    if process_group is None:
         return x
     local = x.contiguous()
-    if local.is_cuda and dist.get_backend(ranks) == "gloo":
+    if local.is_cuda and dist.get_backend(process_group) == "gloo":
         local = local.cpu()  # gloo gathers on the host only
-    parts = [torch.empty_like(local) for _ in range(dist.get_world_size(ranks))]
-    dist.all_gather(parts, local, group=ranks)
-    return torch.cat(parts, dim=1)[:, :columns].to(x.device)
+    shards = [torch.empty_like(local) for _ in range(dist.get_world_size(process_group))]
+    dist.all_gather(shards, local, group=process_group)
+    return torch.cat(shards, dim=1)[:, :columns].to(x.device)
 
 
 class ColumnLinear(ColumnParallelLinear):  # type: ignore[misc]  # fairscale is untyped
-    """y = x W^T with this rank's rows of W; the result stays split. Holds fused matrices too (q, k, v; gate, up).
+    """y_local = x W_local^T with this rank's rows of W. The output stays split over the ranks.
 
-    `quantized`, when set, replaces the product by one over quantized weights; `weight` may then be deleted.
+    W may be a concatenation (q, k and v; gate and up). `quantized`, if set, computes the product from quantized
+    weights, and `weight` may then be deleted.
     """
 
     weight: nn.Parameter
@@ -126,11 +130,12 @@ class ColumnLinear(ColumnParallelLinear):  # type: ignore[misc]  # fairscale is 
         self.quantized = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """[R, in_features] -> [R, local_features]."""
         return _product(self, x)
 
 
 class RowLinear(RowParallelLinear):  # type: ignore[misc]  # fairscale is untyped
-    """y = sum over ranks of x_local W_local^T, with this rank's columns of W. `quantized` as in ColumnLinear."""
+    """y = sum over ranks of x_local W_local^T with this rank's columns of W. `quantized` as in ColumnLinear."""
 
     weight: nn.Parameter
     quantized: nn.Module | None
@@ -144,11 +149,12 @@ class RowLinear(RowParallelLinear):  # type: ignore[misc]  # fairscale is untype
         self.quantized = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """[R, local_features] -> [R, out_features], the same on every rank."""
         return all_reduce(_product(self, x))
 
 
 class Embedding(ParallelEmbedding):  # type: ignore[misc]  # fairscale is untyped
-    """The whole table on every rank: one collective less a step, for 2 % of the weights."""
+    """The full embedding table on every rank: 2 % of the weights, and one collective less in each step."""
 
     weight: nn.Parameter
 
@@ -159,23 +165,25 @@ class Embedding(ParallelEmbedding):  # type: ignore[misc]  # fairscale is untype
         self.weight = _parameter(num_embeddings, embedding_dim, dtype)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """[R] -> [R, embedding_dim]."""
         return F.embedding(ids, self.weight)
 
 
 class OutputLinear(ColumnLinear):
-    """The vocabulary's logits: this rank computes rows [start, start + local) of W, then all are gathered.
+    """Logits of the vocabulary: this rank computes at most `width` of them, from `start` on; then they are gathered.
 
-    A vocabulary that the ranks do not divide is padded to `width` logits a rank; the padding is cut after gathering.
+    If the world size does not divide the vocabulary, the last ranks compute fewer than `width`. They are padded for the
+    gather, and the padding is cut off afterwards.
     """
 
     def __init__(self, in_features: int, vocab: int, *, rank: int, world_size: int, dtype: torch.dtype) -> None:
-        self_width = -(-vocab // world_size)
-        start = min(rank * self_width, vocab)
-        super().__init__(in_features, min(self_width, vocab - start), world_size=world_size, dtype=dtype)
-        self.width, self.start, self.vocab = self_width, start, vocab
+        width = -(-vocab // world_size)
+        start = min(rank * width, vocab)
+        super().__init__(in_features, min(width, vocab - start), world_size=world_size, dtype=dtype)
+        self.width, self.start, self.vocab = width, start, vocab
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits in 32 bits, [R, vocab], on every rank."""
+        """[R, in_features] -> float32 logits [R, vocab] on every rank."""
         local = _product(self, x).float()
         if local.shape[1] < self.width:
             local = F.pad(local, (0, self.width - local.shape[1]))
@@ -183,7 +191,7 @@ class OutputLinear(ColumnLinear):
 
 
 def _parameter(rows: int, columns: int, dtype: torch.dtype) -> nn.Parameter:
-    """A parameter with a shape and no storage: the loader gives it one, on its device."""
+    """A parameter on the meta device: the loader replaces it by one with storage."""
     return nn.Parameter(torch.empty(rows, columns, dtype=dtype, device="meta"), requires_grad=False)
 
 

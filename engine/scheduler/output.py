@@ -1,4 +1,4 @@
-"""What planning brings: a step, what its ids mean for the requests, and the counts of all that. No rules."""
+"""What the scheduler returns: a step, what its sampled ids mean for the requests, and running totals. Data only."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,16 +9,19 @@ from engine.scheduler.step_plan import StepPlan
 
 @dataclass(frozen=True, slots=True)
 class ScheduledStep:
-    """A plan and whose tokens it samples: a row may belong to another request by the time the ids are back."""
+    """A plan, and the request that each sampled row belongs to.
+
+    The requests are kept here because a row may belong to another request by the time its id is read.
+    """
 
     plan: StepPlan
-    sampled: tuple[tuple[int, Request], ...]
-    new_requests: tuple[Request, ...] = ()  # had never run before
+    sampled: tuple[tuple[int, Request], ...]  # (row, request) in the order of `plan.sampled_rows`
+    new_requests: tuple[Request, ...] = ()  # admitted for the first time
 
 
 @dataclass(frozen=True, slots=True)
 class TokenOutput:
-    """What a step brought for a request: `ids` without the stop token, and how it ended if it did."""
+    """What a step produced for one request: its new ids without the stop token, and why it ended, if it did."""
 
     request: Request
     token_ids: tuple[int, ...]
@@ -29,10 +32,10 @@ class TokenOutput:
 class SchedulerTotals:
     """Counts since the start, for the metrics."""
 
-    prompt_tokens: int = 0
+    prompt_tokens: int = 0  # of requests that arrived
     num_prefilled_tokens: int = 0
-    cached_tokens: int = 0
+    cached_tokens: int = 0  # prompt tokens that were not computed for their request
     output_tokens: int = 0
-    finished: Counter[str] = field(default_factory=Counter)
+    finished: Counter[str] = field(default_factory=Counter)  # by finish reason
     preemptions: int = 0
     steps: int = 0

@@ -1,32 +1,29 @@
-"""A request as the scheduler sees it: token ids and limits. No text, no torch, no asyncio."""
+"""A request as the scheduler sees it: token ids, limits and progress. No text, no torch, no asyncio."""
 
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from engine.scheduler.kv_cache_manager import PageTable
+from engine.scheduler.page_table import PageTable
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How one request samples and when it ends. temperature <= 0 is greedy; `seed` None lets the engine choose one.
+    """How a request samples, and when it ends."""
 
-    `max_tokens` None means up to the end of the context. A token in `stop_ids` ends the reply and is not part of it.
-    """
-
-    temperature: float = 0.6
+    temperature: float = 0.6  # <= 0: greedy
     top_p: float = 0.9
-    max_tokens: int | None = 512
-    stop_token_ids: frozenset[int] = frozenset()
-    seed: int | None = None
-    ignore_eos: bool = False
+    max_tokens: int | None = 512  # of output; None: up to the end of the context
+    stop_token_ids: frozenset[int] = frozenset()  # each ends the reply and is not part of it
+    seed: int | None = None  # None: the engine chooses one
+    ignore_eos: bool = False  # ignore `stop_token_ids`
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """`cached_tokens` of the prompt were there already: an earlier or a concurrent request had computed them."""
+    """Tokens of a request. `cached_tokens` of the prompt were computed for an earlier or a concurrent request."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -34,6 +31,8 @@ class Usage:
 
 
 class RequestStatus(Enum):
+    """WAITING has no row, PREFILL and DECODE have one; a preempted request is WAITING again."""
+
     WAITING = "waiting"
     PREFILL = "prefill"
     DECODE = "decode"
@@ -42,25 +41,25 @@ class RequestStatus(Enum):
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One request from submission to its end. `tokens` holds the prompt and every output token that is known."""
+    """One request from submission to its end."""
 
     id: int
-    token_ids: list[int]
+    token_ids: list[int]  # the prompt, then every output token whose id has been read
     params: SamplingParams
     seed: int = 0
     client: str = ""
     tenant: str = ""
-    max_total_tokens: int = 0  # tokens, prompt included, at which it ends with "length"
-    num_prompt_tokens: int = field(init=False)  # length of the prompt
+    max_total_tokens: int = 0  # prompt and output tokens at which it ends with "length"
+    num_prompt_tokens: int = field(init=False)
     status: RequestStatus = RequestStatus.WAITING
     finish_reason: FinishReason | None = None
-    row: int = -1
+    row: int = -1  # its place in the persistent batch; -1: none
     page_table: PageTable = field(init=False)
-    num_sent_pages: int = 0  # pages of `hold` that the runners know of
-    num_computed_tokens: int = 0  # tokens whose keys and values are in the pages once the planned steps have run
-    num_in_flight_tokens: int = 0  # sampled tokens whose ids have not come back yet
-    num_prefilled_tokens: int = 0  # prompt tokens that steps of this request computed before its first output token
-    admission_index: int = -1  # a serial number: among its equals, whoever came last is preempted first
+    num_sent_pages: int = 0  # pages of the table that plans have granted to the runners
+    num_computed_tokens: int = 0  # tokens whose keys and values are in the pages once the scheduled steps have run
+    num_in_flight_tokens: int = 0  # tokens that scheduled steps sample and whose ids have not been read
+    num_prefilled_tokens: int = 0  # prompt tokens that were computed for this request before its first output token
+    admission_index: int = -1  # serial number of its last admission; -1: never admitted
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
@@ -68,15 +67,17 @@ class Request:
 
     @property
     def num_scheduled_tokens(self) -> int:
-        """Tokens of the sequence once the planned steps have run."""
+        """Length of the sequence once the scheduled steps have run."""
         return len(self.token_ids) + self.num_in_flight_tokens
 
     @property
     def output_token_ids(self) -> list[int]:
+        """The reply so far."""
         return self.token_ids[self.num_prompt_tokens :]
 
     @property
     def usage(self) -> Usage:
+        """Tokens so far. Cached tokens are known once the prefill is complete."""
         output = len(self.token_ids) - self.num_prompt_tokens
         cached = (
             max(0, self.num_prompt_tokens - self.num_prefilled_tokens)

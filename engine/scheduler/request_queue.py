@@ -1,4 +1,8 @@
-"""Requests that wait, by tenant and client: each client's own in the order of arrival, preempted ones first."""
+"""The requests that wait for a row, in one queue for each client of each tenant.
+
+New requests go to the back of their client's queue. A preempted request returns to the front, so it runs again before
+its client's newer requests. Which client is next is decided by `Fairness`, not here.
+"""
 
 from collections import deque
 from collections.abc import Iterator
@@ -7,6 +11,8 @@ from engine.scheduler.request import Request
 
 
 class RequestQueue:
+    """Tenant -> client -> deque. Empty queues are removed, so `tenants` lists those with waiting requests."""
+
     def __init__(self) -> None:
         self._queues: dict[str, dict[str, deque[Request]]] = {}
         self._count = 0
@@ -16,14 +22,16 @@ class RequestQueue:
 
     @property
     def tenants(self) -> list[str]:
+        """Tenants with at least one waiting request."""
         return list(self._queues)
 
     def next_requests(self, tenant: str) -> Iterator[Request]:
-        """The next request of each client of a tenant."""
+        """The first request of each client of a tenant."""
         for queue in self._queues[tenant].values():
             yield queue[0]
 
     def push(self, request: Request, *, first: bool) -> None:
+        """Add a request to its client's queue, at the front if `first`."""
         queue = self._queues.setdefault(request.tenant, {}).setdefault(request.client, deque())
         if first:
             queue.appendleft(request)
@@ -32,6 +40,7 @@ class RequestQueue:
         self._count += 1
 
     def remove(self, request: Request) -> None:
+        """Remove a request from wherever it is in its queue. Raises KeyError or ValueError if it does not wait."""
         queues = self._queues[request.tenant]
         queue = queues[request.client]
         queue.remove(request)

@@ -1,4 +1,7 @@
-"""Who holds the rows of the batch, and who has to go when a row or a page is needed. It knows rows and no queues."""
+"""Which requests hold the rows of the persistent batch, and which of them to preempt when rows or pages run out.
+
+It knows rows and who holds them. It does not know the queues or the pages.
+"""
 
 import heapq
 from collections import Counter
@@ -8,14 +11,17 @@ from engine.scheduler.request import Request
 
 
 class RunningBatch:
-    """Rows by request, in the order of admission; how many each tenant and each client hold."""
+    """The running requests in the order of their admission, and how many rows each tenant and each client hold.
+
+    The order of preemption: the tenant with the most rows, its client with the most rows, the request admitted last.
+    """
 
     def __init__(self, max_num_seqs: int) -> None:
-        self._free = list(range(max_num_seqs))
+        self._free_rows = list(range(max_num_seqs))  # a heap
         self._running: dict[Request, None] = {}
         self._tenants: Counter[str] = Counter()
         self._clients: Counter[tuple[str, str]] = Counter()
-        self._admissions = 0
+        self._num_admissions = 0
 
     def __len__(self) -> int:
         return len(self._running)
@@ -25,57 +31,74 @@ class RunningBatch:
 
     @property
     def has_free_row(self) -> bool:
-        return bool(self._free)
+        """Whether a request could be added without a preemption."""
+        return bool(self._free_rows)
 
     def rows_of_tenant(self, tenant: str) -> int:
+        """How many rows a tenant holds."""
         return self._tenants[tenant]
 
     def rows_of_client(self, tenant: str, client: str) -> int:
+        """How many rows a client holds."""
         return self._clients[tenant, client]
 
     def add(self, request: Request) -> None:
-        request.row = heapq.heappop(self._free)
-        request.admission_index = self._admissions
-        self._admissions += 1
+        """Give the request the lowest free row. There must be one."""
+        request.row = heapq.heappop(self._free_rows)
+        request.admission_index = self._num_admissions
+        self._num_admissions += 1
         self._running[request] = None
         self._tenants[request.tenant] += 1
         self._clients[request.tenant, request.client] += 1
 
     def remove(self, request: Request) -> None:
+        """Free the request's row."""
         del self._running[request]
-        self._tenants -= Counter([request.tenant])  # drops what is zero
+        self._tenants -= Counter([request.tenant])  # also drops zero counts
         self._clients -= Counter([(request.tenant, request.client)])
-        heapq.heappush(self._free, request.row)
+        heapq.heappush(self._free_rows, request.row)
         request.row = -1
 
     def admissible_tenants(self, tenants: list[str]) -> list[str]:
-        """Those of the tenants of whom somebody could get a row now, a free one or another's."""
-        if self._free:
+        """Those of `tenants` with a client that could get a row now: a free one, or another request's by preemption."""
+        if self._free_rows:
             return tenants
-        crowded = {tenant for (tenant, _), count in self._clients.items() if count > 1}
-        several = any(count > 1 for count in self._tenants.values())
-        return [tenant for tenant in tenants if tenant in crowded or (several and not self._tenants[tenant])]
+        with_crowding_client = {tenant for (tenant, _), count in self._clients.items() if count > 1}
+        any_with_several_rows = any(count > 1 for count in self._tenants.values())
+        return [
+            tenant
+            for tenant in tenants
+            if tenant in with_crowding_client or (any_with_several_rows and not self._tenants[tenant])
+        ]
 
     def victim_for_row(self, request: Request, protected: Collection[Request]) -> Request | None:
-        """Whom to preempt so that `request` gets a row: only if its tenant, or its client in it, holds none."""
+        """The request to preempt so that `request` can be admitted, or None. Never one of `protected`.
+
+        If its tenant holds no row, a request of a tenant that holds several. If its tenant holds rows but its client
+        holds none, a request of a client of the same tenant that holds several. Otherwise None.
+        """
         if not self._tenants[request.tenant]:
-            return self._latest(r for r in self._running if r not in protected and self._tenants[r.tenant] > 1)
-        if self._clients[request.tenant, request.client]:
+            victims = (r for r in self._running if r not in protected and self._tenants[r.tenant] > 1)
+        elif self._clients[request.tenant, request.client]:
             return None
-        return self._latest(
-            r
-            for r in self._running
-            if r not in protected and r.tenant == request.tenant and self._clients[r.tenant, r.client] > 1
-        )
+        else:
+            victims = (
+                r
+                for r in self._running
+                if r not in protected and r.tenant == request.tenant and self._clients[r.tenant, r.client] > 1
+            )
+        return max(victims, key=self._preemption_order, default=None)
 
-    def victim_for_page(self, protected: Collection[Request]) -> Request | None:
-        """Whom to preempt for a page. The oldest of all only when it runs alone, so something always gets finished."""
-        return self._latest(r for r in self._running if r not in protected)
+    def victim_for_page(self) -> Request:
+        """The request to preempt when a running one needs a page. There must be a running request.
 
-    def _latest(self, candidates: Iterator[Request]) -> Request | None:
-        """The latest request of the client with most rows in the tenant with most rows."""
-        return max(
-            candidates,
-            key=lambda r: (self._tenants[r.tenant], self._clients[r.tenant, r.client], r.admission_index),
-            default=None,
+        The request that was admitted first is only chosen when it runs alone, so some request always finishes.
+        """
+        return max(self._running, key=self._preemption_order)
+
+    def _preemption_order(self, request: Request) -> tuple[int, int, int]:
+        return (
+            self._tenants[request.tenant],
+            self._clients[request.tenant, request.client],
+            request.admission_index,
         )

@@ -1,55 +1,48 @@
-"""Who runs, and what each step does: queues, fairness, chunked prefill, admission, preemption. No torch, no clock.
+"""Plans every step: which rows decode, which prompts are prefilled, who is admitted and who is preempted.
 
-A step decodes every row that can, and adds up to `chunk` prompt tokens, of one request or several. The order among
-prompts is fair at two levels, tenants first and then the clients of a tenant. A request that finds no row or no pages
-waits, unless its tenant (or, within the tenant, its client) holds no row at all while another holds several: then the
-latest request of whoever holds most is preempted. A preempted request keeps its output and returns to the front of its
-client's queue; its full pages stay in the trie, so that little has to be computed again. A request whose next page
-another one computes lends it its turn.
+A step decodes one token in every running row whose prefill is complete, and spends a budget of prompt tokens
+(`TokenBudget`) on chunks of one prompt or several. `Fairness` orders the prompts, those of running and of waiting
+requests alike.
 
-The same calls in the same order give the same plans.
+Admission: a waiting request gets a row and pages for all its tokens when it is next. If rows or pages are short, one
+running request after the other is preempted for it, but only in two cases, and otherwise it is refused:
+
+- Its tenant holds no row. The victim belongs to the tenant with the most rows, which must hold several.
+- Its tenant holds rows, but its client none. The victim belongs to a client of the same tenant that holds several.
+
+Among those, the victim is the last admitted request of the client with the most rows. A request with a chunk in the
+same step is never a victim.
+
+Decode: if a row needs another page and none is available, the victim is chosen in the same order among all running
+requests, and may be that row's own.
+
+A preempted request keeps its output and returns to the front of its client's queue. Its full pages stay in the prefix
+trie, so little has to be computed again.
+
+Donation: a request blocked on a page that another request is computing donates its prefill budget to that request, up
+to the end of the pages that both share. Only the tenant is charged for it, since several clients wait for that prefix.
+
+The same calls in the same order give the same plans. No torch, no clock.
 """
 
-from dataclasses import dataclass, field
 from itertools import takewhile
 
 from engine.scheduler.fairness import DECODE_WEIGHT, Fairness, PredictedDemand
-from engine.scheduler.kv_cache_manager import KVCacheManager, PageTable
+from engine.scheduler.kv_cache_manager import KVCacheManager
 from engine.scheduler.output import ScheduledStep, SchedulerTotals, TokenOutput
+from engine.scheduler.page_table import PageTable
 from engine.scheduler.request import FinishReason, Request, RequestStatus
 from engine.scheduler.request_queue import RequestQueue
+from engine.scheduler.row_updates import RowUpdates
 from engine.scheduler.running_batch import RunningBatch
-from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan, float32
+from engine.scheduler.step_draft import BudgetDonation, StepDraft
+from engine.scheduler.step_plan import PrefillChunk, StepPlan
 from engine.scheduler.token_budget import TokenBudget
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetDonation:
-    """A turn for whoever computes what another waits for, for as many tokens as both have in common."""
-
-    receiver: Request
-    max_tokens: int
-
-
-@dataclass(slots=True)
-class _StepDraft:
-    """The step being planned."""
-
-    decode_requests: dict[Request, None] = field(default_factory=dict)
-    chunks: list[tuple[Request, PrefillChunk]] = field(default_factory=list)
-    new_requests: list[Request] = field(default_factory=list)
-    prefilling: set[Request] = field(default_factory=set)  # has a chunk in this step, so it must stay in its row
-    skipped: set[Request] = field(default_factory=set)  # cannot go on in this step
-    stalled: set[Request] = field(default_factory=set)  # waits for a page that another request may compute in it
-    demand: PredictedDemand | None = (
-        None  # what replies that run or begin in this step will still take, once anybody asks
-    )
-    preempted: bool = False
-    out_of_room: bool = False  # someone found no room, so only those may still enter who hold no row at all
-    admission_closed: bool = False  # nobody may enter
-
-
 class Scheduler:
+    """All waiting and running requests, the rows and the pages."""
+
     def __init__(
         self,
         *,
@@ -61,42 +54,47 @@ class Scheduler:
         page_lookahead: int = 4,
         burst_prefill_tokens: int = 0,
     ) -> None:
+        """`page_lookahead`: pages that a decoding row gets at a time while many are available.
+
+        Raises ValueError if the pages cannot hold one request of `max_context` tokens.
+        """
         if num_pages * page_size < max_context:
             raise ValueError(f"{num_pages} pages of {page_size} tokens cannot hold one context of {max_context}")
         self.cache = KVCacheManager(num_pages, page_size)
         self.totals = SchedulerTotals()
         self._token_budget = TokenBudget(max_prefill_tokens, burst_prefill_tokens, max_num_seqs)
-        self._max_context, self._lookahead = max_context, page_lookahead
-        self._freed_rows: list[int] = []  # rows that the runners have not been told about, and setups
-        self._new_sequences: list[NewSequence] = []
+        self._max_context, self._page_lookahead = max_context, page_lookahead
+        self._row_updates = RowUpdates()
         self._batch, self._queue = RunningBatch(max_num_seqs), RequestQueue()
         self._fairness = Fairness(tie_margin=max_prefill_tokens - 1, max_lag=4 * max_prefill_tokens)
 
     @property
     def num_waiting(self) -> int:
+        """Requests without a row."""
         return len(self._queue)
 
     @property
     def num_running(self) -> int:
+        """Requests that hold a row."""
         return len(self._batch)
 
     def add_request(self, request: Request) -> None:
         """Queue a request. The caller bounds how many there are."""
-        most = request.num_prompt_tokens + (request.params.max_tokens or self._max_context)
-        request.max_total_tokens = min(most, self._max_context)
+        limit = request.num_prompt_tokens + (request.params.max_tokens or self._max_context)
+        request.max_total_tokens = min(limit, self._max_context)
         self._fairness.add_request(request)
         self._queue.push(request, first=False)
         self.totals.prompt_tokens += request.num_prompt_tokens
 
     def cancel_request(self, request: Request) -> None:
-        """End a request now; an id that a running step samples for it is dropped."""
+        """End a request now. An id that a step in flight samples for it is dropped."""
         if request.status is not RequestStatus.FINISHED:
             self._finish(request, "cancelled")
 
     def schedule(self) -> ScheduledStep | None:
-        """The next step, or None when nothing can be done before ids come back or requests arrive."""
+        """The next step, or None if nothing can run before ids are read or requests arrive."""
         while True:
-            draft = _StepDraft()
+            draft = StepDraft()
             for request in list(self._batch):
                 if request.status is RequestStatus.DECODE and request.num_scheduled_tokens < request.max_total_tokens:
                     self._schedule_decode(draft, request)
@@ -107,127 +105,126 @@ class Scheduler:
                 return None
 
     def update_from_output(self, step: ScheduledStep, ids: dict[int, int]) -> list[TokenOutput]:
-        """The ids that a step sampled, row by row. An id below 0 means numbers that went wrong."""
+        """Apply the ids that a step sampled: row -> id. An id below 0 means that the row's logits went wrong."""
         outputs = []
         for row, request in step.sampled:
             if request.status is RequestStatus.FINISHED:
                 continue
-            token = ids[row]
+            token_id = ids[row]
             request.num_in_flight_tokens -= 1
-            if token < 0:
+            if token_id < 0:
                 self._finish(request, "error")
                 outputs.append(TokenOutput(request, (), "error"))
-            elif token in request.params.stop_token_ids and not request.params.ignore_eos:
+            elif token_id in request.params.stop_token_ids and not request.params.ignore_eos:
                 self._finish(request, "stop")
                 outputs.append(TokenOutput(request, (), "stop"))
             else:
-                request.token_ids.append(token)
+                request.token_ids.append(token_id)
                 self.totals.output_tokens += 1
                 if len(request.token_ids) >= request.max_total_tokens:
                     self._finish(request, "length")
-                outputs.append(TokenOutput(request, (token,), request.finish_reason))
+                outputs.append(TokenOutput(request, (token_id,), request.finish_reason))
         return outputs
 
-    def _schedule_decode(self, draft: _StepDraft, request: Request) -> None:
-        """Let the row decode, with a page for the token that it feeds; under pressure someone has to go."""
-        page = self.cache.page_size
-        while request.num_computed_tokens >= len(request.page_table.page_ids) * page:
-            ahead = -(-(request.max_total_tokens - 1) // page) - len(request.page_table.page_ids)
-            roomy = self.cache.num_available_pages >= 2 * self._lookahead * len(self._batch)
-            if self.cache.append_pages(request.page_table, max(1, min(ahead, self._lookahead if roomy else 1))):
+    def _schedule_decode(self, draft: StepDraft, request: Request) -> None:
+        """Let the row decode, with a page for the token that it computes; preempt requests until there is one."""
+        page_size = self.cache.page_size
+        while request.num_computed_tokens >= len(request.page_table.page_ids) * page_size:
+            num_needed_later = -(-(request.max_total_tokens - 1) // page_size) - len(request.page_table.page_ids)
+            has_room = self.cache.num_available_pages >= 2 * self._page_lookahead * len(self._batch)
+            num_pages = max(1, min(num_needed_later, self._page_lookahead if has_room else 1))
+            if self.cache.append_pages(request.page_table, num_pages):
                 continue
-            victim = self._batch.victim_for_page(draft.prefilling)
-            if victim is None or victim is request:
-                self._preempt(draft, request)
-                return
+            victim = self._batch.victim_for_page()
             self._preempt(draft, victim)
-        if request.status is RequestStatus.DECODE:
-            draft.decode_requests[request] = None
+            if victim is request:
+                return
+        draft.decode_requests[request] = None
 
-    def _schedule_prefill(self, draft: _StepDraft) -> None:
-        granted = budget = self._token_budget.prefill_tokens(len(draft.decode_requests))
-        offer: BudgetDonation | None = None  # by the last request, which could not use its turn
-        while budget > 0:
-            loan, offer = offer, None
-            request = loan.receiver if loan is not None else self._next_prefill(draft)
+    def _schedule_prefill(self, draft: StepDraft) -> None:
+        """Spend the budget of prompt tokens, one request at a time."""
+        budget = remaining = self._token_budget.prefill_tokens(len(draft.decode_requests))
+        next_donation: BudgetDonation | None = None  # from the request before, which was blocked
+        while remaining > 0:
+            donation, next_donation = next_donation, None
+            request = donation.receiver if donation is not None else self._next_prefill(draft)
             if request is None:
                 break
             if request.status is RequestStatus.WAITING and not self._try_admit(draft, request):
                 draft.skipped.add(request)
                 draft.out_of_room = True
-                draft.admission_closed = (
-                    self._batch.has_free_row
-                )  # it is pages that are short: let them gather for this one
+                # With a free row it is pages that are short: no other request may take those that become available.
+                draft.admission_closed = self._batch.has_free_row
                 continue
             end = len(request.token_ids)
-            most = min(budget, loan.max_tokens) if loan is not None else budget
+            max_tokens = min(remaining, donation.max_tokens) if donation is not None else remaining
             request.num_computed_tokens, count = self.cache.next_uncomputed_span(
-                request.page_table, request.num_computed_tokens, end, most
+                request.page_table, request.num_computed_tokens, end, max_tokens
             )
             draft.skipped.add(request)
             if count == 0:
-                draft.stalled.add(request)
-                offer = self._donate_budget(draft, request)
+                draft.blocked.add(request)
+                next_donation = self._donate_budget(draft, request)
                 continue
-            draft.skipped -= draft.stalled
-            draft.stalled.clear()
+            draft.skipped -= draft.blocked
+            draft.blocked.clear()
             start, stop = request.num_computed_tokens, request.num_computed_tokens + count
-            draft.chunks.append(
-                (request, PrefillChunk(request.row, start, tuple(request.token_ids[start:stop]), stop == end))
-            )
+            chunk = PrefillChunk(request.row, start, tuple(request.token_ids[start:stop]), stop == end)
+            draft.chunks.append((request, chunk))
             draft.prefilling.add(request)
             self.cache.mark_computed(request.page_table, start, stop)
             request.num_computed_tokens = stop
-            budget -= count
+            remaining -= count
             if len(request.token_ids) == request.num_prompt_tokens:
                 request.num_prefilled_tokens += count
             self.totals.num_prefilled_tokens += count
-            self._fairness.charge(request, count, shared=loan is not None)
+            self._fairness.charge(request, count, shared=donation is not None)
             if stop == end:
-                self._demand(draft).add(request)
-        self._token_budget.record_step(len(draft.decode_requests), granted - budget)
+                self._predicted_demand(draft).add(request)
+        self._token_budget.record_step(len(draft.decode_requests), budget - remaining)
 
-    def _next_prefill(self, draft: _StepDraft) -> Request | None:
-        """The prompt that is next by fairness: one that runs already or the head of a queue that may still enter."""
-        heads: dict[str, dict[str, Request]] = {}
+    def _next_prefill(self, draft: StepDraft) -> Request | None:
+        """The next request by fairness among running ones in prefill and first ones of queues that may be admitted."""
+        candidates: dict[str, dict[str, Request]] = {}
         for request in self._batch:
             if request.status is RequestStatus.PREFILL and request not in draft.skipped:
-                heads.setdefault(request.tenant, {}).setdefault(request.client, request)
+                candidates.setdefault(request.tenant, {}).setdefault(request.client, request)
         for tenant in [] if draft.admission_closed else self._batch.admissible_tenants(self._queue.tenants):
-            for head in self._queue.next_requests(tenant):
-                shut = draft.out_of_room and self._batch.rows_of_client(tenant, head.client)
-                if head not in draft.skipped and not head.num_in_flight_tokens and not shut:
-                    heads.setdefault(tenant, {}).setdefault(head.client, head)
-        if not heads:
+            for request in self._queue.next_requests(tenant):
+                is_refused = draft.out_of_room and self._batch.rows_of_client(tenant, request.client)
+                if request not in draft.skipped and not request.num_in_flight_tokens and not is_refused:
+                    candidates.setdefault(tenant, {}).setdefault(request.client, request)
+        if not candidates:
             return None
-        return self._fairness.next_request(heads, self._batch, self._demand(draft))
+        return self._fairness.next_request(candidates, self._batch, self._predicted_demand(draft))
 
-    def _demand(self, draft: _StepDraft) -> PredictedDemand:
+    def _predicted_demand(self, draft: StepDraft) -> PredictedDemand:
         if draft.demand is None:
             draft.demand = self._fairness.predict_demand(self._batch)
         return draft.demand
 
-    def _donate_budget(self, draft: _StepDraft, waiting: Request) -> BudgetDonation | None:
-        """The turn of a request whose next page another one computes, if that one can still go on in this step."""
-        nodes, page = waiting.page_table.prefix_nodes, self.cache.page_size
-        owner = nodes[waiting.num_computed_tokens // page].owner
+    def _donate_budget(self, draft: StepDraft, blocked: Request) -> BudgetDonation | None:
+        """A donation to the owner of the page that `blocked` waits for, if the owner can still prefill in this step."""
+        nodes, page_size = blocked.page_table.prefix_nodes, self.cache.page_size
+        owner = nodes[blocked.num_computed_tokens // page_size].owner
         for request in self._batch:
             if request.page_table is owner and request not in draft.skipped:
                 pairs = zip(nodes, request.page_table.prefix_nodes, strict=False)
-                alike = sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
-                return BudgetDonation(request, alike * page - request.num_computed_tokens)
+                num_shared = sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
+                return BudgetDonation(request, num_shared * page_size - request.num_computed_tokens)
         return None
 
-    def _try_admit(self, draft: _StepDraft, request: Request) -> bool:
-        """Give a waiting request a row and pages, if need be by preempting one of those who hold several."""
+    def _try_admit(self, draft: StepDraft, request: Request) -> bool:
+        """Give a waiting request a row and pages, preempting others if its tenant or client may do that."""
         while True:
-            hold: PageTable | None = None
+            table: PageTable | None = None
             if self._batch.has_free_row:
-                spare = sum(other.status is RequestStatus.DECODE for other in self._batch)
-                hold = self.cache.allocate(request.tenant, request.token_ids, spare)
-            if hold is not None:
+                # Each decoding row may need another page soon.
+                num_spare_pages = sum(other.status is RequestStatus.DECODE for other in self._batch)
+                table = self.cache.allocate(request.tenant, request.token_ids, num_spare_pages)
+            if table is not None:
                 break
-            victim = self._batch.victim_for_row(request, draft.prefilling)
+            victim = self._batch.victim_for_row(request, protected=draft.prefilling)
             if victim is None:
                 return False
             self._preempt(draft, victim)
@@ -235,19 +232,11 @@ class Scheduler:
             draft.new_requests.append(request)
         self._queue.remove(request)
         self._batch.add(request)
-        request.page_table, request.num_computed_tokens, request.num_sent_pages, request.status = (
-            hold,
-            0,
-            0,
-            RequestStatus.PREFILL,
-        )
-        params = request.params
-        self._new_sequences.append(
-            NewSequence(request.row, float32(params.temperature), float32(params.top_p), request.seed)
-        )
+        request.page_table, request.num_computed_tokens, request.status = table, 0, RequestStatus.PREFILL
+        self._row_updates.enter(request)
         return True
 
-    def _preempt(self, draft: _StepDraft, request: Request) -> None:
+    def _preempt(self, draft: StepDraft, request: Request) -> None:
         draft.decode_requests.pop(request, None)
         draft.skipped.add(request)
         draft.preempted = True
@@ -256,7 +245,8 @@ class Scheduler:
         self._queue.push(request, first=True)
         self.totals.preemptions += 1
 
-    def _commit(self, draft: _StepDraft) -> ScheduledStep:
+    def _commit(self, draft: StepDraft) -> ScheduledStep:
+        """Make the plan, and move its requests to the state that they have once the step has run."""
         sampled = []
         for request, chunk in draft.chunks:
             if chunk.is_last:
@@ -270,40 +260,34 @@ class Scheduler:
             request.num_in_flight_tokens += 1
             sampled.append((request.row, request))
             self._fairness.charge(request, DECODE_WEIGHT)
-        grants = []
-        for request in self._batch:
-            pages = request.page_table.page_ids
-            grants += [(request.row, index, pages[index]) for index in range(request.num_sent_pages, len(pages))]
-            request.num_sent_pages = len(pages)
+        changes = self._row_updates.take(self._batch)
         plan = StepPlan(
             step=self.totals.steps,
-            new_sequences=tuple(self._new_sequences),
-            page_grants=tuple(grants),
+            new_sequences=changes.new_sequences,
+            page_grants=changes.page_grants,
             chunks=tuple(chunk for _, chunk in draft.chunks),
             decode_rows=tuple(request.row for request in draft.decode_requests),
-            freed_rows=tuple(self._freed_rows),
+            freed_rows=changes.freed_rows,
         )
         self.totals.steps += 1
-        self._freed_rows, self._new_sequences = [], []
         return ScheduledStep(plan, tuple(sampled), tuple(draft.new_requests))
 
     def _finish(self, request: Request, reason: FinishReason) -> None:
         if request.status is RequestStatus.WAITING:
             self._queue.remove(request)
         else:
-            self._release_row(request, poisoned=reason == "error")
+            self._release_row(request, invalidate=reason == "error")
         request.status, request.finish_reason = RequestStatus.FINISHED, reason
         self.totals.finished[reason] += 1
         self._fairness.remove_request(request)
         if reason in ("stop", "length"):
             self._fairness.record_reply_length(len(request.token_ids) - request.num_prompt_tokens)
 
-    def _release_row(self, request: Request, *, poisoned: bool = False) -> None:
-        """Free the row and the pages. What is known and fed stays in the trie."""
-        if poisoned:
+    def _release_row(self, request: Request, *, invalidate: bool = False) -> None:
+        """Free the row and the pages. What they hold stays in the prefix trie, unless `invalidate`."""
+        if invalidate:
             self.cache.invalidate(request.page_table)
         else:
             self.cache.free(request.page_table, request.token_ids[: request.num_computed_tokens])
-        self._new_sequences = [setup for setup in self._new_sequences if setup.row != request.row]
-        self._freed_rows.append(request.row)
+        self._row_updates.leave(request.row)
         self._batch.remove(request)

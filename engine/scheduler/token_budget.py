@@ -1,8 +1,10 @@
-"""How many prompt tokens may join a step: a few where others are waiting for their next token, many where nobody is.
+"""How many prompt tokens a step may prefill: few while rows decode, many while none does.
 
-A step of `burst` tokens reads prompts at the lowest cost but takes several times as long as one of `chunk`. While rows
-decode, at most one step in `RARELY` may be such a one (some can be saved up), so that the time between two tokens is an
-ordinary step's at the 95th percentile. Counts steps; knows no clock, no queue, no request.
+A step with a burst of prompt tokens computes them at the lowest cost, but takes several times as long as an ordinary
+step. While rows decode, only one step in STEPS_PER_BURST may be a burst, so that the 95th percentile of the time
+between two tokens stays that of an ordinary step. Unused bursts are saved, up to MAX_SAVED_BURSTS.
+
+It counts steps. It knows neither time nor requests.
 """
 
 from typing import Final
@@ -12,17 +14,17 @@ MAX_SAVED_BURSTS: Final = 16.0
 
 
 class TokenBudget:
+    """The budget of each step, by the number of rows that decode in it."""
+
     def __init__(self, max_prefill_tokens: int, burst_prefill_tokens: int, max_num_seqs: int) -> None:
-        """`burst` 0: every step may take `chunk` tokens. `rows` is what decoding may add to a step's tokens."""
-        self._max_prefill_tokens, self._burst_prefill_tokens, self._max_num_seqs = (
-            max_prefill_tokens,
-            burst_prefill_tokens,
-            max_num_seqs,
-        )
+        """With `burst_prefill_tokens` 0 there are no bursts: the budget of every step is `max_prefill_tokens`."""
+        self._max_prefill_tokens = max_prefill_tokens
+        self._burst_prefill_tokens = burst_prefill_tokens
+        self._max_num_seqs = max_num_seqs
         self._saved_bursts = MAX_SAVED_BURSTS
 
     def prefill_tokens(self, num_decoding: int) -> int:
-        """Prompt tokens for a step in which so many rows decode."""
+        """The budget of a step in which `num_decoding` rows decode. Without any, prompts get the rows' tokens too."""
         if not self._burst_prefill_tokens:
             return self._max_prefill_tokens
         if not num_decoding:
@@ -31,7 +33,7 @@ class TokenBudget:
         return self._burst_prefill_tokens if self._saved_bursts >= 1 else self._max_prefill_tokens
 
     def record_step(self, num_decoding: int, num_prefill_tokens: int) -> None:
-        """A step with so many rows and prompt tokens has been planned."""
+        """A step with this many decoding rows and prompt tokens has been scheduled."""
         if self._burst_prefill_tokens and num_decoding:
             used = 1.0 if num_prefill_tokens > self._max_prefill_tokens else 0.0
             self._saved_bursts = min(MAX_SAVED_BURSTS, self._saved_bursts - used + 1 / STEPS_PER_BURST)

@@ -61,7 +61,7 @@ def _run_server(options: ServeOptions) -> int:
 
 def _run_worker(options: ServeOptions) -> int:
     try:
-        from engine.core.engine_core import run_worker
+        from engine.core.follower import run_worker
 
         config, checkpoint = resolve_config(options)
     except ConfigError as error:

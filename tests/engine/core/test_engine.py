@@ -1,4 +1,4 @@
-"""The engine as its callers know it: on an event loop or without one, alone or among many, to every kind of end."""
+"""The engine as its callers use it: with an event loop or without, one request or many, and every way to end."""
 
 import asyncio
 import dataclasses
@@ -24,9 +24,9 @@ from engine.scheduler.step_plan import StepPlan
 from tests.engine.distributed.rank_worker import all_logits
 from tests.engine.tiny import VOCAB, write_checkpoint
 
-CONTEXT = 96
+MAX_CONTEXT = 96
 GREEDY = SamplingParams(temperature=0.0, max_tokens=10)
-Alone = Callable[[list[int], SamplingParams], list[int]]
+ReferenceReply = Callable[[list[int], SamplingParams], list[int]]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def configure(checkpoint: Checkpoint, **changes: object) -> EngineConfig:
-    config = resolve(checkpoint.spec, device="cpu", max_context=CONTEXT, max_num_seqs=4, max_prefill_tokens=16, seed=1)
+    config = resolve(
+        checkpoint.spec, device="cpu", max_context=MAX_CONTEXT, max_num_seqs=4, max_prefill_tokens=16, seed=1
+    )
     return dataclasses.replace(config, **changes)
 
 
@@ -48,16 +50,16 @@ def engine(checkpoint: Checkpoint) -> Iterator[EngineCore]:
 
 
 @pytest.fixture(scope="module")
-def alone(checkpoint: Checkpoint) -> Alone:
-    """The reply to a prompt by nothing but the model: no pages, no batch, no cache."""
+def reference_reply(checkpoint: Checkpoint) -> ReferenceReply:
+    """The reply to a prompt, computed by nothing but the model: no pages, no batch, no cache."""
     model = load_model(configure(checkpoint), checkpoint)
 
     def reply(ids: list[int], params: SamplingParams) -> list[int]:
         tokens = list(ids)
-        heat, top_p = torch.tensor([params.temperature]), torch.tensor([params.top_p])
-        while len(tokens) < min(len(ids) + (params.max_tokens or CONTEXT), CONTEXT):
+        temperature, top_p = torch.tensor([params.temperature]), torch.tensor([params.top_p])
+        while len(tokens) < min(len(ids) + (params.max_tokens or MAX_CONTEXT), MAX_CONTEXT):
             logits, position = all_logits(model, tokens)[-1:], torch.tensor([len(tokens)])
-            tokens.append(int(sample(logits, heat, top_p, torch.tensor([params.seed or 0]), position)))
+            tokens.append(int(sample(logits, temperature, top_p, torch.tensor([params.seed or 0]), position)))
         return tokens[len(ids) :]
 
     return reply
@@ -67,43 +69,45 @@ def prompt(seed: int, length: int = 20) -> list[int]:
     return [Random(seed).randrange(3, VOCAB) for _ in range(length)]
 
 
-def settle(engine: EngineCore) -> None:
-    end = time.monotonic() + 10
+def wait_until_idle(engine: EngineCore) -> None:
+    deadline = time.monotonic() + 10
     while engine.stats().running or engine.stats().waiting:
-        assert time.monotonic() < end
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-async def read(generation: RequestStream) -> list[int]:
-    return [token async for ids in generation for token in ids]
+async def read(stream: RequestStream) -> list[int]:
+    return [token async for ids in stream for token in ids]
 
 
-async def test_many_at_once_get_what_each_gets_alone(engine: EngineCore, alone: Alone) -> None:
+async def test_concurrent_requests_get_the_same_replies_as_single_ones(
+    engine: EngineCore, reference_reply: ReferenceReply
+) -> None:
     prompts = [prompt(n, 5 + 7 * n % 60) for n in range(12)]
-    together = await asyncio.gather(*(read(engine.submit(p, GREEDY, client=str(n))) for n, p in enumerate(prompts)))
-    for one, ids in zip(prompts, together, strict=True):
-        assert alone(one, GREEDY) == ids
+    replies = await asyncio.gather(*(read(engine.submit(p, GREEDY, client=str(n))) for n, p in enumerate(prompts)))
+    for prompt_ids, reply in zip(prompts, replies, strict=True):
+        assert reference_reply(prompt_ids, GREEDY) == reply
 
 
-async def test_ids_arrive_as_they_are_made_and_the_end_says_why(
+async def test_ids_arrive_while_they_are_generated_and_the_end_has_a_reason(
     engine: EngineCore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collect = TorchRunner.wait
+    wait = TorchRunner.wait
 
-    def slow(runner: TorchRunner, ticket: TorchStepHandle) -> dict[int, int]:
+    def slow_wait(runner: TorchRunner, handle: TorchStepHandle) -> dict[int, int]:
         time.sleep(0.02)  # as long as a real step takes
-        return collect(runner, ticket)
+        return wait(runner, handle)
 
-    monkeypatch.setattr(TorchRunner, "wait", slow)
-    generation = engine.submit(prompt(1), GREEDY)
-    batches = [ids async for ids in generation]
+    monkeypatch.setattr(TorchRunner, "wait", slow_wait)
+    stream = engine.submit(prompt(1), GREEDY)
+    batches = [ids async for ids in stream]
     assert len(batches) > 1
     assert sum(map(len, batches)) == 10
-    assert generation.finish_reason == "length"
-    assert (generation.usage.prompt_tokens, generation.usage.completion_tokens) == (20, 10)
+    assert stream.finish_reason == "length"
+    assert (stream.usage.prompt_tokens, stream.usage.completion_tokens) == (20, 10)
 
 
-async def test_the_second_time_the_prefix_is_cached(engine: EngineCore) -> None:
+async def test_a_repeated_prompt_hits_the_prefix_cache_of_its_tenant(engine: EngineCore) -> None:
     text = prompt(2, 50)
     await read(engine.submit(text, GREEDY, tenant="first"))
     again, other = engine.submit(text, GREEDY, tenant="first"), engine.submit(text, GREEDY, tenant="second")
@@ -120,34 +124,34 @@ def test_fault_28_sampling_depends_on_the_seed_and_on_nothing_else(engine: Engin
     assert engine.submit(prompt(3), params, tenant="x").result(30) == expected
     assert engine.submit(prompt(3), dataclasses.replace(params, seed=8)).result(30) != expected
     assert engine.submit(prompt(3), dataclasses.replace(params, seed=None)).result(30) != expected
-    for generation in crowd:
-        generation.result(30)
+    for stream in crowd:
+        stream.result(30)
 
 
 async def test_cancel_ends_a_reply_at_once(engine: EngineCore) -> None:
-    generation = engine.submit(prompt(4, 4), SamplingParams(temperature=0.0, max_tokens=None))
-    async for _ in generation:
-        generation.cancel()
-    assert generation.finish_reason == "cancelled"
-    generation.cancel()
-    assert len(generation.token_ids) < CONTEXT - 4
-    settle(engine)
+    stream = engine.submit(prompt(4, 4), SamplingParams(temperature=0.0, max_tokens=None))
+    async for _ in stream:
+        stream.cancel()
+    assert stream.finish_reason == "cancelled"
+    stream.cancel()
+    assert len(stream.token_ids) < MAX_CONTEXT - 4
+    wait_until_idle(engine)
 
 
-def test_a_reply_stops_at_a_stop_token_unless_told_not_to(engine: EngineCore) -> None:
-    whole = engine.submit(prompt(5), GREEDY).result(30)
-    params = dataclasses.replace(GREEDY, stop_token_ids=frozenset({whole[4]}))
+def test_a_reply_ends_at_a_stop_token_unless_told_to_ignore_it(engine: EngineCore) -> None:
+    full = engine.submit(prompt(5), GREEDY).result(30)
+    params = dataclasses.replace(GREEDY, stop_token_ids=frozenset({full[4]}))
     stopped = engine.submit(prompt(5), params)
-    assert stopped.result(30) == whole[: whole.index(whole[4])]
+    assert stopped.result(30) == full[: full.index(full[4])]
     assert stopped.finish_reason == "stop"
-    assert engine.submit(prompt(5), dataclasses.replace(params, ignore_eos=True)).result(30) == whole
+    assert engine.submit(prompt(5), dataclasses.replace(params, ignore_eos=True)).result(30) == full
 
 
-def test_prompts_that_cannot_work_are_refused_with_numbers(engine: EngineCore) -> None:
+def test_invalid_requests_are_refused_with_the_limits(engine: EngineCore) -> None:
     with pytest.raises(PromptTooLong) as caught:
-        engine.submit([3] * CONTEXT, GREEDY)
-    assert (caught.value.limit, caught.value.got) == (CONTEXT - 1, CONTEXT)
-    assert len(engine.submit([3] * (CONTEXT - 1), GREEDY).result(30)) == 1
+        engine.submit([3] * MAX_CONTEXT, GREEDY)
+    assert (caught.value.limit, caught.value.got) == (MAX_CONTEXT - 1, MAX_CONTEXT)
+    assert len(engine.submit([3] * (MAX_CONTEXT - 1), GREEDY).result(30)) == 1
     for bad, params in (
         ([], GREEDY),
         ([VOCAB], GREEDY),
@@ -160,7 +164,7 @@ def test_prompts_that_cannot_work_are_refused_with_numbers(engine: EngineCore) -
             engine.submit(bad, params)
 
 
-async def test_a_slow_reader_delays_nobody(engine: EngineCore) -> None:
+async def test_a_slow_reader_delays_no_other_request(engine: EngineCore) -> None:
     slow = engine.submit(prompt(6), SamplingParams(temperature=0.0, max_tokens=40))
     for n in range(5):
         assert len(await read(engine.submit(prompt(60 + n), GREEDY))) == 10
@@ -168,7 +172,7 @@ async def test_a_slow_reader_delays_nobody(engine: EngineCore) -> None:
     assert len(await read(slow)) == 40
 
 
-def test_the_queue_is_bounded_but_open_to_those_who_have_nothing_in_it(checkpoint: Checkpoint) -> None:
+def test_the_queue_is_bounded_but_accepts_a_tenant_without_requests(checkpoint: Checkpoint) -> None:
     engine = EngineCore.start(configure(checkpoint, max_waiting=6), checkpoint)
     blocked = threading.Event()
     with block_steps(blocked):
@@ -181,8 +185,8 @@ def test_the_queue_is_bounded_but_open_to_those_who_have_nothing_in_it(checkpoin
         with pytest.raises(Busy):
             engine.submit(prompt(101), params, tenant="quiet")
         blocked.set()
-        for generation in (*accepted, quiet):
-            assert len(generation.result(30)) == 4
+        for stream in (*accepted, quiet):
+            assert len(stream.result(30)) == 4
     engine.submit(prompt(102), params, tenant="loud").result(30)
     engine.close()
 
@@ -192,10 +196,10 @@ def test_a_failed_step_fails_every_reply_and_the_engine(checkpoint: Checkpoint) 
     running = [engine.submit(prompt(n), SamplingParams(max_tokens=60)) for n in range(6)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TorchRunner, "execute_async", _no_memory)
-        for generation in running:
+        for stream in running:
             with pytest.raises(RequestFailed, match="The engine failed"):
-                generation.result(30)
-            assert generation.finish_reason == "error"
+                stream.result(30)
+            assert stream.finish_reason == "error"
     assert engine.failure == "OutOfMemoryError: no memory left"
     with pytest.raises(EngineDead):
         engine.submit([3], GREEDY)
@@ -206,14 +210,14 @@ async def test_closing_ends_what_runs(checkpoint: Checkpoint) -> None:
     engine = EngineCore.start(configure(checkpoint), checkpoint)
     running = [engine.submit(prompt(n, 4), SamplingParams(temperature=0.0, max_tokens=90)) for n in range(6)]
     await asyncio.to_thread(engine.close)
-    for generation in running:
-        await read(generation)
-        assert generation.finish_reason == "cancelled"
+    for stream in running:
+        await read(stream)
+        assert stream.finish_reason == "cancelled"
     with pytest.raises(EngineDead):
         engine.submit([3], GREEDY)
 
 
-def test_numbers_that_are_none_fail_the_reply_that_has_them(checkpoint: Checkpoint) -> None:
+def test_invalid_logits_fail_only_their_own_reply(checkpoint: Checkpoint) -> None:
     engine = EngineCore.start(configure(checkpoint), checkpoint)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("engine.runner.torch_runner.greedy", lambda logits: torch.full((len(logits),), -1))
@@ -223,18 +227,18 @@ def test_numbers_that_are_none_fail_the_reply_that_has_them(checkpoint: Checkpoi
     engine.close()
 
 
-def test_too_little_memory_says_what_fits(checkpoint: Checkpoint) -> None:
+def test_an_error_about_too_little_memory_names_what_fits(checkpoint: Checkpoint) -> None:
     with pytest.raises(ConfigError, match=r"--kv-memory: expected room for at least 96 tokens.*; found room for 64"):
         EngineCore.start(configure(checkpoint, num_kv_pages=4), checkpoint)
     with pytest.raises(ConfigError, match="--max-seq-len: expected at most 64, as many tokens as the free memory"):
         fit_pages(configure(checkpoint), page_bytes=100, available=499)
 
 
-def test_the_figures_add_up(checkpoint: Checkpoint) -> None:
+def test_the_stats_add_up(checkpoint: Checkpoint) -> None:
     engine = EngineCore.start(configure(checkpoint), checkpoint)
     for n in range(3):
         engine.submit([*prompt(1, 40), n], GREEDY).result(30)
-    settle(engine)
+    wait_until_idle(engine)
     stats = engine.stats()
     assert stats.prompt_tokens == 123 == stats.prompt_tokens_computed + stats.prompt_tokens_cached
     assert stats.prompt_tokens_cached == 64
@@ -249,10 +253,10 @@ def test_the_figures_add_up(checkpoint: Checkpoint) -> None:
 
 events = st.lists(
     st.tuples(
-        st.integers(0, 5),  # whose persona
-        st.integers(0, 3),  # of which dialog: later turns are trimmed and begin elsewhere
+        st.integers(0, 5),  # persona
+        st.integers(0, 3),  # how much of the dialog's start was trimmed
         st.integers(1, 30),  # length of the message
-        st.integers(1, 25),  # ids wanted
+        st.integers(1, 25),  # max_tokens
         st.sampled_from(["read", "read", "cancel", "leave"]),
     ),
     min_size=3,
@@ -262,7 +266,7 @@ events = st.lists(
 
 @pytest.fixture(scope="module")
 def small(checkpoint: Checkpoint) -> Iterator[EngineCore]:
-    """Little memory, so that requests are preempted and pages given up."""
+    """Few pages, so that requests are preempted and pages evicted."""
     engine = EngineCore.start(configure(checkpoint, num_kv_pages=10), checkpoint)
     yield engine
     engine.close()
@@ -270,49 +274,49 @@ def small(checkpoint: Checkpoint) -> Iterator[EngineCore]:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events)
-def test_any_interleaving_gives_the_replies_of_the_requests_alone(
-    small: EngineCore, alone: Alone, events: list[tuple[int, int, int, int, str]]
+def test_any_interleaving_gives_the_replies_of_single_requests(
+    small: EngineCore, reference_reply: ReferenceReply, events: list[tuple[int, int, int, int, str]]
 ) -> None:
     started = []
-    for n, (persona, trim, length, wanted, fate) in enumerate(events):
-        ids = [*prompt(persona % 2, 20), *prompt(1000 + trim, 40)[10 * trim :], *prompt(n, length)][: CONTEXT - 2]
-        params = SamplingParams(temperature=0.7 * (n % 2), max_tokens=wanted, seed=n)
-        generation = small.submit(ids, params, client=str(n % 3), tenant=str(persona % 3))
-        if fate == "leave":
-            generation.cancel()
-        started.append((ids, params, generation, fate))
-        if fate == "cancel":
+    for n, (persona, trim, length, max_tokens, action) in enumerate(events):
+        ids = [*prompt(persona % 2, 20), *prompt(1000 + trim, 40)[10 * trim :], *prompt(n, length)][: MAX_CONTEXT - 2]
+        params = SamplingParams(temperature=0.7 * (n % 2), max_tokens=max_tokens, seed=n)
+        stream = small.submit(ids, params, client=str(n % 3), tenant=str(persona % 3))
+        if action == "leave":
+            stream.cancel()
+        started.append((ids, params, stream, action))
+        if action == "cancel":
             time.sleep(0.002)
-            generation.cancel()
-    for ids, params, generation, fate in started:
-        got = generation.result(60)
-        expected = alone(ids, params)
+            stream.cancel()
+    for ids, params, stream, action in started:
+        got = stream.result(60)
+        expected = reference_reply(ids, params)
         assert got == expected[: len(got)]
-        assert fate != "read" or got == expected
-    settle(small)
+        assert action != "read" or got == expected
+    wait_until_idle(small)
 
 
-def test_little_memory_meant_preemption(small: EngineCore) -> None:
+def test_few_pages_cause_preemptions(small: EngineCore) -> None:
     running = [small.submit(prompt(n, 30), SamplingParams(temperature=0.0, max_tokens=60)) for n in range(6)]
-    for generation in running:
-        generation.result(60)
+    for stream in running:
+        stream.result(60)
     assert small.stats().preemptions > 0
 
 
 class block_steps:
-    """No step ends before `release` is set."""
+    """A context in which no step ends before `release` is set."""
 
     def __init__(self, release: threading.Event) -> None:
         self._release, self._patch = release, pytest.MonkeyPatch()
 
     def __enter__(self) -> None:
-        collect = TorchRunner.wait
+        wait = TorchRunner.wait
 
-        def slow(runner: TorchRunner, ticket: TorchStepHandle) -> dict[int, int]:
+        def blocked_wait(runner: TorchRunner, handle: TorchStepHandle) -> dict[int, int]:
             self._release.wait(30)
-            return collect(runner, ticket)
+            return wait(runner, handle)
 
-        self._patch.setattr(TorchRunner, "wait", slow)
+        self._patch.setattr(TorchRunner, "wait", blocked_wait)
 
     def __exit__(self, *_: object) -> None:
         self._patch.undo()

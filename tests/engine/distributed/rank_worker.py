@@ -13,16 +13,16 @@ import torch
 
 from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.core.engine_core import EngineCore, run_worker
-from engine.core.step_loop import StepLoop, worker_loop
-from engine.core.worker import start_worker
+from engine.core.engine_core import EngineCore
+from engine.core.follower import run_worker, worker_loop
+from engine.core.step_loop import StepLoop
+from engine.core.worker import scheduler_from_config, start_worker
 from engine.distributed.communicator import connect
 from engine.errors import ConfigError, EngineError
 from engine.layers.paged_attention import DenseAttention
 from engine.model.transformer import Transformer
 from engine.runner.torch_runner import TorchRunner, TorchStepHandle
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
-from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import StepPlan
 
 
@@ -34,16 +34,15 @@ def all_logits(model: Transformer, ids: list[int]) -> torch.Tensor:
 
 def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: list[int], out: str) -> None:
     """All logits of the prompts, then their greedy replies through scheduler, plans and runners."""
-    ranks = connect(config)
-    booted = start_worker(config, open_checkpoint(model), ranks)
-    logits = [all_logits(booted.model, prompt).numpy() for prompt in prompts]
+    communicator = connect(config)
+    worker = start_worker(config, open_checkpoint(model), communicator)
+    logits = [all_logits(worker.model, prompt).numpy() for prompt in prompts]
     if config.rank:
         np.savez(f"{out}.{config.rank}.npz", *logits)
-        return worker_loop(booted.runner, ranks)
-    scheduler = Scheduler(
-        max_num_seqs=4, num_pages=booted.runner.num_kv_pages, max_prefill_tokens=32, max_context=config.max_context
-    )
-    loop = StepLoop(config, scheduler, booted.runner, ranks)
+        return worker_loop(worker.runner, communicator)
+    small = dataclasses.replace(config, max_num_seqs=4, max_prefill_tokens=32, burst_prefill_tokens=0)
+    scheduler = scheduler_from_config(small, worker.runner.num_kv_pages)
+    step_loop = StepLoop(config, scheduler, worker.runner, communicator)
     requests = [
         Request(n, list(prompt), SamplingParams(temperature=0.0, max_tokens=length))
         for n, (prompt, length) in enumerate(zip(prompts, lengths, strict=True))
@@ -51,8 +50,8 @@ def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: 
     for request in requests:
         scheduler.add_request(request)
     while any(request.status is not RequestStatus.FINISHED for request in requests):
-        loop.step()
-    loop.close()
+        step_loop.step()
+    step_loop.close()
     np.savez(f"{out}.0.npz", *logits)
     return Path(f"{out}.json").write_text(json.dumps([request.output_token_ids for request in requests])) and None
 
@@ -61,7 +60,7 @@ def serve(
     config: EngineConfig, model: str, silence: float = 0.0, length: int = 8, rounds: int = 1, break_rank: int = -1,
     stuck_rank: int = -1,
 ) -> None:  # fmt: skip
-    """Rank 0 says what it samples, a line for each step, after `silence` seconds; and how it ended."""
+    """Rank 0 is idle for `silence` seconds, then prints its progress, its replies and how it ended."""
     checkpoint = open_checkpoint(model)
     if config.rank == break_rank:
         break_after(20)
@@ -74,11 +73,11 @@ def serve(
     time.sleep(silence)
     for _ in range(rounds):
         try:
-            generation = engine.submit([1, 2, 3], SamplingParams(temperature=0.0, max_tokens=length, ignore_eos=True))
-            while generation.finish_reason is None:
-                say(f"tokens {len(generation.token_ids)}")
+            stream = engine.submit([1, 2, 3], SamplingParams(temperature=0.0, max_tokens=length, ignore_eos=True))
+            while stream.finish_reason is None:
+                say(f"tokens {len(stream.token_ids)}")
                 time.sleep(0.05)
-            say(f"reply {generation.result()}")
+            say(f"reply {stream.result()}")
         except EngineError as error:
             say(f"failed {error}")
             time.sleep(60)
@@ -87,26 +86,26 @@ def serve(
 
 
 def break_after(steps: int) -> None:
-    """The memory of this rank's device is exhausted in a later step."""
-    launch, count = TorchRunner.execute_async, itertools.count()
+    """This rank runs out of device memory in a later step."""
+    execute_async, count = TorchRunner.execute_async, itertools.count()
 
     def failing(self: TorchRunner, plan: StepPlan) -> TorchStepHandle:
         if next(count) >= steps:
             raise torch.OutOfMemoryError("no memory left")
-        return launch(self, plan)
+        return execute_async(self, plan)
 
     TorchRunner.execute_async = failing  # type: ignore[method-assign]
 
 
 def get_stuck_after(steps: int) -> None:
     """A later step of this rank never ends, like one whose peer left a collective on the GPU."""
-    collect, count = TorchRunner.wait, itertools.count()
+    wait, count = TorchRunner.wait, itertools.count()
 
-    def waiting(self: TorchRunner, ticket: TorchStepHandle) -> dict[int, int]:
+    def waiting(self: TorchRunner, handle: TorchStepHandle) -> dict[int, int]:
         if next(count) >= steps:
             say("stuck")
             time.sleep(600)
-        return collect(self, ticket)
+        return wait(self, handle)
 
     TorchRunner.wait = waiting  # type: ignore[method-assign]
 

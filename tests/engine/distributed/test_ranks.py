@@ -1,4 +1,4 @@
-"""Ranks that die, hang, or have nothing to do for a long while."""
+"""Ranks that die, hang, or are idle for a long time."""
 
 import signal
 import time
@@ -10,12 +10,12 @@ import torch
 from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.distributed import communicator
+from engine.distributed.wire import NOP, STOP, RankCommand
 from engine.errors import ConfigError
-from engine.scheduler.step_plan import NOP, STOP, RankCommand
 from tests.engine.distributed.world import World
 from tests.engine.tiny import write_checkpoint
 
-LONG = 200  # ids of a reply that is still running when something happens to a rank
+LONG = 200  # output tokens: the reply is still running when something happens to a rank
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("heartbeat", [0.5, 0.0])
 def test_fault_24_an_idle_night_needs_the_heartbeat(model: str, heartbeat: float) -> None:
-    """Three timeouts of silence: answered with the heartbeat, and only with it."""
+    """After three timeouts of silence a request is answered if there is a heartbeat, and only then."""
     timing = {"heartbeat": heartbeat, "group_timeout": 2.0, "step_timeout": 4.0}
     with World(2, "serve", model=model, silence=6.5, config=timing) as world:
         world.wait_for("ready")
@@ -38,7 +38,7 @@ def test_fault_24_an_idle_night_needs_the_heartbeat(model: str, heartbeat: float
             assert not any("reply" in line for line in world.said[0])
 
 
-def test_a_killed_follower_fails_the_reply_and_ends_the_group(model: str) -> None:
+def test_a_killed_rank_fails_the_reply_and_ends_the_group(model: str) -> None:
     with World(2, "serve", model=model, length=LONG) as world:
         world.wait_for("tokens 3")
         world.signal(1, signal.SIGKILL)
@@ -47,7 +47,7 @@ def test_a_killed_follower_fails_the_reply_and_ends_the_group(model: str) -> Non
         assert world.code(0, 10 - (time.monotonic() - killed)) == 1
 
 
-def test_fault_25_a_hung_follower_is_noticed_and_taken_along(model: str) -> None:
+def test_fault_25_a_hung_rank_is_noticed_and_killed(model: str) -> None:
     with World(2, "serve", model=model, length=LONG, config={"step_timeout": 3.0}) as world:
         world.wait_for("tokens 3")
         world.signal(1, signal.SIGSTOP)
@@ -55,7 +55,7 @@ def test_fault_25_a_hung_follower_is_noticed_and_taken_along(model: str) -> None
         assert world.codes(10) == [1, -signal.SIGKILL]
 
 
-def test_an_idle_group_notices_a_hung_follower(model: str) -> None:
+def test_an_idle_group_notices_a_hung_rank(model: str) -> None:
     timing = {"heartbeat": 0.5, "step_timeout": 2.0}
     with World(2, "serve", model=model, silence=30.0, config=timing) as world:
         world.wait_for("ready")
@@ -63,7 +63,7 @@ def test_an_idle_group_notices_a_hung_follower(model: str) -> None:
         assert world.codes(10) == [1, -signal.SIGKILL]
 
 
-def test_a_follower_ends_when_rank_0_is_killed(model: str) -> None:
+def test_the_other_rank_ends_when_rank_0_is_killed(model: str) -> None:
     with World(2, "serve", model=model, length=LONG) as world:
         world.wait_for("tokens 3")
         world.signal(0, signal.SIGKILL)
@@ -71,8 +71,8 @@ def test_a_follower_ends_when_rank_0_is_killed(model: str) -> None:
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_the_end_of_a_rank_is_noticed_by_one_that_waits_for_its_device(model: str, victim: int) -> None:
-    """Long before a step may be called hung."""
+def test_a_rank_that_waits_for_its_device_notices_that_another_one_has_ended(model: str, victim: int) -> None:
+    """Long before the step counts as hung."""
     with World(2, "serve", model=model, length=LONG, stuck_rank=1 - victim, config={"step_timeout": 60.0}) as world:
         deadline = time.monotonic() + 60
         while "stuck" not in world.said[1 - victim]:
@@ -85,7 +85,7 @@ def test_the_end_of_a_rank_is_noticed_by_one_that_waits_for_its_device(model: st
     assert any(f"rank {victim} has ended" in line for line in world.said[1 - victim])
 
 
-def test_followers_leave_signals_to_rank_0(model: str) -> None:
+def test_ranks_above_0_ignore_stop_signals(model: str) -> None:
     with World(2, "serve", model=model, length=LONG) as world:
         world.wait_for("tokens 3")
         world.signal(1, signal.SIGTERM)
@@ -94,7 +94,7 @@ def test_followers_leave_signals_to_rank_0(model: str) -> None:
         assert world.codes() == [0, 0], world.said
 
 
-def test_a_mistake_that_one_rank_alone_can_see_stops_all(tmp_path: Path) -> None:
+def test_a_mistake_that_only_one_rank_can_see_stops_all(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path)
     state = torch.load(folder / "consolidated.00.pth", weights_only=True)
     state["output.weight"][-1, 3] = float("nan")  # in the rows of the last rank
@@ -121,12 +121,12 @@ def test_no_object_is_pickled_on_any_wire() -> None:
 
 def test_one_rank_has_no_process_group(tmp_path: Path) -> None:
     config = EngineConfig(torch.device("cpu"), torch.float32, max_num_seqs=1, max_context=16, max_prefill_tokens=16)
-    solo = communicator.connect(config)
-    solo.broadcast_command(RankCommand(NOP))
-    assert (solo.all_reduce_min(3), solo.all_gather(5)) == (3, (5,))
+    single = communicator.connect(config)
+    single.broadcast_command(RankCommand(NOP))
+    assert (single.all_reduce_min(3), single.all_gather(5)) == (3, (5,))
     assert not torch.distributed.is_initialized()
-    solo.broadcast_command(RankCommand(STOP))
-    solo.close()
+    single.broadcast_command(RankCommand(STOP))
+    single.close()
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -1,4 +1,4 @@
-"""Several ranks as processes of this machine, without a launcher: what they say, how they end, and no leftovers."""
+"""Several ranks as processes of this machine, without a launcher: their output and their exit codes."""
 
 import json
 import os
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class World:
-    """`with World(2, "serve", model=…) as world:` starts the ranks; whatever is left of them at the end is killed."""
+    """`with World(2, "serve", model=…) as world:` starts the ranks, and kills those left at the end."""
 
     def __init__(self, size: int, job: str, **arguments: object) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -38,19 +38,19 @@ class World:
             for rank in range(size)
         ]
         self._lines: queue.Queue[str] = queue.Queue()
-        self.said: list[list[str]] = [[] for _ in range(size)]
+        self.said: list[list[str]] = [[] for _ in range(size)]  # the lines that each rank has printed
         self._readers = [threading.Thread(target=self._read, args=(rank,), daemon=True) for rank in range(size)]
         for reader in self._readers:
             reader.start()
 
     def wait_for(self, start: str, timeout: float = 60.0) -> str:
-        """The next line of rank 0 that starts so."""
-        end = time.monotonic() + timeout
+        """The next line of rank 0 that starts with `start`."""
+        deadline = time.monotonic() + timeout
         while True:
             try:
-                line = self._lines.get(timeout=max(0.01, end - time.monotonic()))
+                line = self._lines.get(timeout=max(0.01, deadline - time.monotonic()))
             except queue.Empty:
-                raise AssertionError(f"rank 0 never said {start!r}; {self.said}") from None
+                raise AssertionError(f"rank 0 never printed {start!r}; {self.said}") from None
             if line.startswith(start):
                 return line
 
@@ -58,9 +58,9 @@ class World:
         self._ranks[rank].send_signal(number)
 
     def codes(self, timeout: float = 60.0) -> list[int]:
-        """The exit codes, once all have ended."""
-        end = time.monotonic() + timeout
-        codes = [rank.wait(max(0.01, end - time.monotonic())) for rank in self._ranks]
+        """Wait until all ranks have ended; their exit codes."""
+        deadline = time.monotonic() + timeout
+        codes = [rank.wait(max(0.01, deadline - time.monotonic())) for rank in self._ranks]
         for reader in self._readers:
             reader.join(10)
         return codes

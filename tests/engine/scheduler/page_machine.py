@@ -1,6 +1,7 @@
-"""A runner without a model, whose pages remember what was written: the next token is a hash of what a row really reads.
+"""A runner without a model. Its pages remember the tokens written to them, and the next token is a hash of what a row
+reads.
 
-A page that is shared wrongly, granted too early, or overwritten while somebody still reads it changes somebody's reply.
+A page that is shared wrongly, granted too early, or overwritten while another row reads it therefore changes a reply.
 """
 
 import hashlib
@@ -9,81 +10,80 @@ from collections.abc import Sequence
 from engine.layers.sampler import signed64
 from engine.scheduler.step_plan import PrefillChunk, StepPlan
 
-VOCAB = 7  # few, so that prompts and replies share pages often
+VOCAB = 7  # small, so that prompts and replies often share pages
 
 
-def next_token(tokens: Sequence[int], seed: int = 0) -> int:
-    """What the machine says after `tokens`, all by itself."""
-    return hashlib.sha256(repr((list(tokens), seed)).encode()).digest()[0] % VOCAB
+def next_token(token_ids: Sequence[int], seed: int = 0) -> int:
+    """The token that follows `token_ids`."""
+    return hashlib.sha256(repr((list(token_ids), seed)).encode()).digest()[0] % VOCAB
 
 
-def alone(prompt: Sequence[int], length: int, stop: frozenset[int] = frozenset(), seed: int = 0) -> list[int]:
-    """The whole reply to a prompt in an empty machine."""
-    tokens = list(prompt)
-    while len(tokens) - len(prompt) < length:
-        token = next_token(tokens, seed)
+def expected_reply(prompt: Sequence[int], length: int, stop: frozenset[int] = frozenset(), seed: int = 0) -> list[int]:
+    """The reply to a prompt that has the machine to itself."""
+    token_ids = list(prompt)
+    while len(token_ids) - len(prompt) < length:
+        token = next_token(token_ids, seed)
         if token in stop:
             break
-        tokens.append(token)
-    return tokens[len(prompt) :]
+        token_ids.append(token)
+    return token_ids[len(prompt) :]
 
 
 class PageMachine:
-    """Obeys plans as a runner must. `collect` may come one step late."""
+    """Executes plans as a runner must, and raises AssertionError for a plan that no runner could execute."""
 
-    def __init__(self, rows: int, pages: int, page: int) -> None:
-        self.page = page
-        self._memory: list[list[int | None]] = [[None] * page for _ in range(pages)]
-        self._tables: list[list[int] | None] = [None] * rows
-        self._fed = [0] * rows
-        self._last = [0] * rows
-        self._seeds = [0] * rows
+    def __init__(self, max_num_seqs: int, num_pages: int, page_size: int) -> None:
+        self._page_size = page_size
+        self._pages: list[list[int | None]] = [[None] * page_size for _ in range(num_pages)]
+        self._page_tables: list[list[int] | None] = [None] * max_num_seqs
+        self._num_computed = [0] * max_num_seqs
+        self._last_ids = [0] * max_num_seqs
+        self._seeds = [0] * max_num_seqs
 
-    def launch(self, plan: StepPlan) -> dict[int, int]:
+    def execute(self, plan: StepPlan) -> dict[int, int]:
+        """Row -> sampled id."""
         for row in plan.freed_rows:
-            self._tables[row] = None
-        for setup in plan.new_sequences:
-            if self._tables[setup.row] is not None:
-                raise AssertionError(f"row {setup.row} is taken")
-            self._tables[setup.row], self._fed[setup.row], self._seeds[setup.row] = [], 0, setup.seed
-        for row, index, page in plan.page_grants:
+            self._page_tables[row] = None
+        for sequence in plan.new_sequences:
+            if self._page_tables[sequence.row] is not None:
+                raise AssertionError(f"row {sequence.row} is taken")
+            self._page_tables[sequence.row] = []
+            self._num_computed[sequence.row], self._seeds[sequence.row] = 0, sequence.seed
+        for row, index, page_id in plan.page_grants:
             table = self._table(row)
             if index != len(table):
                 raise AssertionError(f"grant {index} for a table of {len(table)}")
-            table.append(page)
-        work = [
+            table.append(page_id)
+        chunks = [
             *plan.chunks,
-            *(PrefillChunk(row, self._fed[row], (self._last[row],), True) for row in plan.decode_rows),
+            *(PrefillChunk(row, self._num_computed[row], (self._last_ids[row],), True) for row in plan.decode_rows),
         ]
-        rows = [chunk.row for chunk in work]
+        rows = [chunk.row for chunk in chunks]
         if len(rows) != len(set(rows)) or not rows:
             raise AssertionError(f"rows {rows}")
-        for chunk in work:  # all writes come before any read
+        for chunk in chunks:  # all writes come before any read
             table = self._table(chunk.row)
             for position, token in enumerate(chunk.token_ids, chunk.start):
-                self._memory[table[position // self.page]][position % self.page] = token
-            self._fed[chunk.row] = chunk.start + len(chunk.token_ids)
+                self._pages[table[position // self._page_size]][position % self._page_size] = token
+            self._num_computed[chunk.row] = chunk.start + len(chunk.token_ids)
         ids = {}
-        for chunk in work:
+        for chunk in chunks:
             if chunk.is_last:
                 token = next_token(self._read(chunk.row), signed64(self._seeds[chunk.row]))
-                ids[chunk.row] = self._last[chunk.row] = token
-        return ids
-
-    def collect(self, ids: dict[int, int]) -> dict[int, int]:
+                ids[chunk.row] = self._last_ids[chunk.row] = token
         return ids
 
     def _table(self, row: int) -> list[int]:
-        table = self._tables[row]
+        table = self._page_tables[row]
         if table is None:
-            raise AssertionError(f"row {row} was never set up")
+            raise AssertionError(f"row {row} holds no sequence")
         return table
 
     def _read(self, row: int) -> list[int]:
-        table, out = self._table(row), []
-        for position in range(self._fed[row]):
-            token = self._memory[table[position // self.page]][position % self.page]
+        table, token_ids = self._table(row), []
+        for position in range(self._num_computed[row]):
+            token = self._pages[table[position // self._page_size]][position % self._page_size]
             if token is None:
-                raise AssertionError(f"row {row} reads position {position}, which nobody wrote")
-            out.append(token)
-        return out
+                raise AssertionError(f"row {row} reads position {position}, which was never written")
+            token_ids.append(token)
+        return token_ids

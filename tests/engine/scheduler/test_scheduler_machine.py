@@ -1,4 +1,4 @@
-"""Whatever is submitted, cancelled, preempted and shared: every reply is that of the request alone."""
+"""However requests are submitted, cancelled, preempted and shared: every reply is that of the request alone."""
 
 from collections import deque
 
@@ -9,37 +9,39 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from engine.scheduler.output import ScheduledStep
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
-from tests.engine.scheduler.page_machine import VOCAB, PageMachine, alone
+from tests.engine.scheduler.page_machine import VOCAB, PageMachine, expected_reply
 
-PAGE, CONTEXT = 4, 40
+PAGE_SIZE, MAX_CONTEXT = 4, 40
 PERSONAS: list[list[int]] = [[], [1] * 18, [1] * 8 + [2] * 14]
 
 
-class Engine(RuleBasedStateMachine):
-    """The scheduler and the page machine, with ids read at once or one step late, as the overlap does."""
+class SchedulerMachine(RuleBasedStateMachine):
+    """The scheduler and the page machine. With `overlap`, ids are read one step late."""
 
     @initialize(
-        rows=st.integers(1, 4),
-        spare=st.integers(0, 12),
-        chunk=st.integers(1, 12),
-        late=st.booleans(),
-        ahead=st.integers(1, 3),
+        max_num_seqs=st.integers(1, 4),
+        num_extra_pages=st.integers(0, 12),
+        max_prefill_tokens=st.integers(1, 12),
+        overlap=st.booleans(),
+        page_lookahead=st.integers(1, 3),
     )
-    def start(self, rows: int, spare: int, chunk: int, late: bool, ahead: int) -> None:
-        pages = CONTEXT // PAGE + spare
-        self.rows, self.chunk, self.late = rows, chunk, late
+    def start(
+        self, max_num_seqs: int, num_extra_pages: int, max_prefill_tokens: int, overlap: bool, page_lookahead: int
+    ) -> None:
+        num_pages = MAX_CONTEXT // PAGE_SIZE + num_extra_pages
+        self.max_num_seqs, self.max_prefill_tokens, self.overlap = max_num_seqs, max_prefill_tokens, overlap
         self.scheduler = Scheduler(
-            max_num_seqs=rows,
-            num_pages=pages,
-            max_prefill_tokens=chunk,
-            max_context=CONTEXT,
-            page_size=PAGE,
-            page_lookahead=ahead,
+            max_num_seqs=max_num_seqs,
+            num_pages=num_pages,
+            max_prefill_tokens=max_prefill_tokens,
+            max_context=MAX_CONTEXT,
+            page_size=PAGE_SIZE,
+            page_lookahead=page_lookahead,
         )
-        self.machine = PageMachine(rows, pages, PAGE)
-        self.flying: deque[tuple[ScheduledStep, dict[int, int]]] = deque()
+        self.machine = PageMachine(max_num_seqs, num_pages, PAGE_SIZE)
+        self.in_flight: deque[tuple[ScheduledStep, dict[int, int]]] = deque()
         self.requests: list[Request] = []
-        self.heard: dict[Request, list[int]] = {}
+        self.received: dict[Request, list[int]] = {}
         self.dialogs: dict[str, list[int]] = {}
 
     @rule(
@@ -64,13 +66,13 @@ class Engine(RuleBasedStateMachine):
         seed: int,
     ) -> None:
         before = self.dialogs.get(tenant, persona) if continues else persona
-        prompt = (before + prompt)[: CONTEXT - 2]
+        prompt = (before + prompt)[: MAX_CONTEXT - 2]
         stop = frozenset({0}) if stops else frozenset()
         params = SamplingParams(temperature=0.0, max_tokens=length, stop_token_ids=stop)
         request = Request(len(self.requests), prompt, params, seed, client, tenant)
         self.scheduler.add_request(request)
         self.requests.append(request)
-        self.heard[request] = []
+        self.received[request] = []
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
@@ -82,13 +84,13 @@ class Engine(RuleBasedStateMachine):
     @rule(steps=st.integers(1, 12))
     def run(self, steps: int) -> None:
         for _ in range(steps):
-            self._turn()
+            self._step()
 
     @rule()
     def finish(self) -> None:
-        """Everything ends, and then nothing is held."""
+        """All requests end, and then no page is held."""
         for _ in range(3000):
-            if not self._turn():
+            if not self._step():
                 break
         assert all(request.status is RequestStatus.FINISHED for request in self.requests)
         self.scheduler.cache.check()
@@ -100,33 +102,33 @@ class Engine(RuleBasedStateMachine):
         if hasattr(self, "scheduler"):
             cache = self.scheduler.cache
             assert cache.num_held_pages + cache.num_available_pages == cache.num_pages
-            assert self.scheduler.num_running <= self.rows
+            assert self.scheduler.num_running <= self.max_num_seqs
 
-    def _turn(self) -> bool:
+    def _step(self) -> bool:
         step = self.scheduler.schedule()
         if step is not None:
-            assert sum(len(chunk.token_ids) for chunk in step.plan.chunks) <= self.chunk
-            self.flying.append((step, self.machine.launch(step.plan)))
-        if self.flying and (not self.late or step is None or len(self.flying) > 1):
-            for output in self.scheduler.update_from_output(*self.flying.popleft()):
-                self._hear(output.request, output.token_ids)
+            assert sum(len(chunk.token_ids) for chunk in step.plan.chunks) <= self.max_prefill_tokens
+            self.in_flight.append((step, self.machine.execute(step.plan)))
+        if self.in_flight and (not self.overlap or step is None or len(self.in_flight) > 1):
+            for output in self.scheduler.update_from_output(*self.in_flight.popleft()):
+                self._receive(output.request, output.token_ids)
             return True
         return step is not None
 
-    def _hear(self, request: Request, ids: tuple[int, ...]) -> None:
-        self.heard[request] += ids
+    def _receive(self, request: Request, ids: tuple[int, ...]) -> None:
+        self.received[request] += ids
         stop = request.params.stop_token_ids
         length = request.max_total_tokens - request.num_prompt_tokens
-        expected = alone(request.token_ids[: request.num_prompt_tokens], length, stop, request.seed)
-        heard = self.heard[request]
-        assert heard == expected[: len(heard)]
+        expected = expected_reply(request.token_ids[: request.num_prompt_tokens], length, stop, request.seed)
+        received = self.received[request]
+        assert received == expected[: len(received)]
         if request.finish_reason in ("stop", "length"):
-            assert heard == expected
-            assert (request.finish_reason == "length") == (len(heard) == length)
+            assert received == expected
+            assert (request.finish_reason == "length") == (len(received) == length)
             self.dialogs[request.tenant] = request.token_ids
-        assert request.output_token_ids == heard
+        assert request.output_token_ids == received
         assert 0 <= request.usage.cached_tokens < request.num_prompt_tokens
 
 
-Engine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
-TestEngine = Engine.TestCase
+SchedulerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestScheduler = SchedulerMachine.TestCase

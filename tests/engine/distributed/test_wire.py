@@ -1,46 +1,36 @@
-"""A plan is the same on every rank: what one encodes, the others decode, and nothing else passes."""
+"""Every rank decodes the command that rank 0 encoded, and refuses any other tensor."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.scheduler.step_plan import (
-    NOP,
-    STEP,
-    STOP,
-    NewSequence,
-    PrefillChunk,
-    RankCommand,
-    StepPlan,
-    decode_command,
-    encode_command,
-    float32,
-)
+from engine.distributed.wire import NOP, STEP, STOP, RankCommand, decode_command, encode_command
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan, float32
 
-small = st.integers(0, 2**31 - 1)
-setups = st.builds(
+int31 = st.integers(0, 2**31 - 1)
+new_sequences = st.builds(
     NewSequence,
-    row=small,
+    row=int31,
     temperature=st.floats(-10, 10, width=32),
     top_p=st.floats(0, 1, width=32),
     seed=st.integers(0, 2**64 - 1),
 )
 chunks = st.builds(
     PrefillChunk,
-    row=small,
-    start=small,
-    token_ids=st.lists(small, min_size=1, max_size=9).map(tuple),
+    row=int31,
+    start=int31,
+    token_ids=st.lists(int31, min_size=1, max_size=9).map(tuple),
     is_last=st.booleans(),
 )
 plans = st.builds(
     StepPlan,
     step=st.integers(0, 2**32 - 1),
-    new_sequences=st.lists(setups, max_size=4).map(tuple),
-    page_grants=st.lists(st.tuples(small, small, small), max_size=5).map(tuple),
+    new_sequences=st.lists(new_sequences, max_size=4).map(tuple),
+    page_grants=st.lists(st.tuples(int31, int31, int31), max_size=5).map(tuple),
     chunks=st.lists(chunks, max_size=4).map(tuple),
-    decode_rows=st.lists(small, max_size=5).map(tuple),
-    freed_rows=st.lists(small, max_size=5).map(tuple),
+    decode_rows=st.lists(int31, max_size=5).map(tuple),
+    freed_rows=st.lists(int31, max_size=5).map(tuple),
 )
 
 
@@ -53,18 +43,18 @@ def test_a_plan_survives_the_wire(plan: StepPlan) -> None:
 
 
 @pytest.mark.parametrize("op", [NOP, STOP])
-def test_orders_without_a_plan(op: int) -> None:
+def test_a_command_without_a_plan_survives_the_wire(op: int) -> None:
     assert decode_command(encode_command(RankCommand(op))) == RankCommand(op)
 
 
 @given(plans, st.data())
-def test_a_cut_plan_is_refused(plan: StepPlan, data: st.DataObject) -> None:
+def test_a_truncated_command_is_refused(plan: StepPlan, data: st.DataObject) -> None:
     tensor = encode_command(RankCommand(STEP, plan))
     with pytest.raises(ValueError):
         decode_command(tensor[: data.draw(st.integers(0, len(tensor) - 1))])
 
 
-def test_a_plan_whose_sizes_lie_is_refused() -> None:
+def test_a_command_with_a_wrong_count_is_refused() -> None:
     tensor = encode_command(RankCommand(STEP, StepPlan(1, decode_rows=(1, 2))))
     tensor[6] = 1
     with pytest.raises(ValueError):
@@ -73,10 +63,10 @@ def test_a_plan_whose_sizes_lie_is_refused() -> None:
 
 @given(st.floats(-1e30, 1e30))
 def test_float32_is_what_the_wire_holds(value: float) -> None:
-    setup = NewSequence(0, float32(value), 0.0, 0)
-    sent = decode_command(encode_command(RankCommand(STEP, StepPlan(0, (setup,))))).plan
+    sequence = NewSequence(0, float32(value), 0.0, 0)
+    sent = decode_command(encode_command(RankCommand(STEP, StepPlan(0, (sequence,))))).plan
     assert sent is not None
-    assert sent.new_sequences == (setup,)
+    assert sent.new_sequences == (sequence,)
 
 
 def test_sampled_rows_are_finished_prompts_then_decode_rows() -> None:

@@ -1,0 +1,62 @@
+"""What every rank above 0 does: load its shard, then execute rank 0's commands until STOP.
+
+It knows commands, the runner and how the process ends. It knows neither requests nor scheduling.
+"""
+
+import os
+import sys
+import traceback
+
+from engine.checkpoint import Checkpoint
+from engine.config import EngineConfig
+from engine.core.worker import freeze_gc, start_worker
+from engine.distributed.communicator import Communicator, connect, ignore_stop_signals
+from engine.distributed.wire import STOP
+from engine.runner.base import AnyRunner
+
+
+def run_worker(config: EngineConfig, checkpoint: Checkpoint) -> None:
+    """The life of a rank above 0. Returns after STOP; ignores SIGTERM and SIGINT from the first command on.
+
+    Raises ConfigError while it starts. After that any failure ends the process with exit code 1 at once, so that the
+    other ranks notice.
+    """
+    communicator = connect(config)
+    worker = start_worker(config, checkpoint, communicator)
+    freeze_gc()
+    ignore_stop_signals()
+    communicator.watch_peers(_on_rank_0_lost)
+    try:
+        worker_loop(worker.runner, communicator)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def worker_loop(runner: AnyRunner, communicator: Communicator) -> None:
+    """Execute commands until STOP. As on rank 0 with `overlap`, step n + 1 is launched before step n is waited for."""
+    in_flight: object | None = None
+    while (command := communicator.receive_command()).op != STOP:
+        if command.plan is None:  # NOP, the heartbeat
+            communicator.all_gather(runner.allocated_bytes())
+            continue
+        launched = runner.execute_async(command.plan)
+        if in_flight is not None:
+            runner.wait(in_flight)
+        in_flight = launched
+    if in_flight is not None:
+        runner.wait(in_flight)
+    runner.close()
+    communicator.close()
+
+
+def _on_rank_0_lost(rank: int, stopped: bool) -> None:
+    """End the process, whatever its main thread is waiting for: nothing can be done without rank 0.
+
+    Called from the process monitor's thread. `stopped`: rank 0 had sent STOP before it ended.
+    """
+    if not stopped:
+        sys.stderr.write(f"engine: rank {rank} has ended\n")
+        sys.stderr.flush()
+    os._exit(0 if stopped else 1)

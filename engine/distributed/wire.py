@@ -1,0 +1,128 @@
+"""The wire format of the commands that rank 0 broadcasts: one int32 tensor for each command.
+
+    header       op, total length, step, then the number of entries in each of the five sections below
+    sequences    row, temperature, top_p, low and high half of the seed (floats and halves as 32-bit patterns)
+    page grants  row, index in the row's page table, page id
+    chunks       row, start, is_last, number of tokens
+    decode rows
+    freed rows
+    token ids    of all chunks, one after the other
+
+It knows the layout of a command. It does not know how the tensor travels or what the ranks do with it.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
+
+NOP: Final = 0  # heartbeat: every rank answers with its allocated memory
+STEP: Final = 1  # execute the plan
+STOP: Final = 2  # leave
+
+HEADER_LENGTH: Final = 8
+_SEQUENCE_WIDTH: Final = 5
+_GRANT_WIDTH: Final = 3
+_CHUNK_WIDTH: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RankCommand:
+    """One command of rank 0. `plan` is set if and only if `op` is STEP."""
+
+    op: int
+    plan: StepPlan | None = None
+
+
+def encode_command(command: RankCommand) -> torch.Tensor:
+    """One int32 tensor, whose second element is its own length."""
+    plan = command.plan
+    if plan is None:
+        return torch.tensor([command.op, HEADER_LENGTH, 0, 0, 0, 0, 0, 0], dtype=torch.int32)
+    counts = (
+        len(plan.new_sequences),
+        len(plan.page_grants),
+        len(plan.chunks),
+        len(plan.decode_rows),
+        len(plan.freed_rows),
+    )
+    out = [command.op, 0, _to_signed(plan.step & 0xFFFFFFFF), *counts]
+    for sequence in plan.new_sequences:
+        low, high = _to_signed(sequence.seed & 0xFFFFFFFF), _to_signed(sequence.seed >> 32 & 0xFFFFFFFF)
+        out += (sequence.row, _float_to_bits(sequence.temperature), _float_to_bits(sequence.top_p), low, high)
+    for grant in plan.page_grants:
+        out += grant
+    for chunk in plan.chunks:
+        out += (chunk.row, chunk.start, int(chunk.is_last), len(chunk.token_ids))
+    out += plan.decode_rows
+    out += plan.freed_rows
+    for chunk in plan.chunks:
+        out += chunk.token_ids
+    out[1] = len(out)
+    return torch.tensor(out, dtype=torch.int32)
+
+
+def decode_command(tensor: torch.Tensor) -> RankCommand:
+    """The inverse of `encode_command`.
+
+    Raises ValueError for any other tensor: ranks that disagree about a command must not continue.
+    """
+    data: list[int] = tensor.tolist()
+    if len(data) < HEADER_LENGTH or data[1] != len(data) or data[0] not in (NOP, STEP, STOP):
+        raise ValueError(f"not an encoded command: {len(data)} ints that start with {data[:HEADER_LENGTH]}")
+    if data[0] != STEP:
+        return RankCommand(data[0])
+    num_sequences, num_grants, num_chunks, num_decode, num_freed = data[3:HEADER_LENGTH]
+    sequences, at = _read_section(data, HEADER_LENGTH, num_sequences, _SEQUENCE_WIDTH)
+    grants, at = _read_section(data, at, num_grants, _GRANT_WIDTH)
+    chunk_heads, at = _read_section(data, at, num_chunks, _CHUNK_WIDTH)
+    decode_rows, at = tuple(data[at : at + num_decode]), at + num_decode
+    freed_rows, at = tuple(data[at : at + num_freed]), at + num_freed
+    chunks = []
+    for row, start, is_last, length in chunk_heads:
+        chunks.append(PrefillChunk(row, start, tuple(data[at : at + length]), bool(is_last)))
+        at += length
+    if at != len(data):
+        raise ValueError(f"an encoded command of {len(data)} ints whose sections add up to {at}")
+    plan = StepPlan(
+        step=data[2] & 0xFFFFFFFF,
+        new_sequences=tuple(
+            NewSequence(
+                row,
+                _bits_to_float(temperature),
+                _bits_to_float(top_p),
+                (low & 0xFFFFFFFF) | (high & 0xFFFFFFFF) << 32,
+            )
+            for row, temperature, top_p, low, high in sequences
+        ),
+        page_grants=tuple((row, index, page_id) for row, index, page_id in grants),
+        chunks=tuple(chunks),
+        decode_rows=decode_rows,
+        freed_rows=freed_rows,
+    )
+    return RankCommand(STEP, plan)
+
+
+def _read_section(data: Sequence[int], start: int, count: int, width: int) -> tuple[list[Sequence[int]], int]:
+    """`count` entries of `width` ints, and where the next section starts."""
+    end = start + count * width
+    return [data[at : at + width] for at in range(start, end, width)], end
+
+
+def _to_signed(bits: int) -> int:
+    """An unsigned 32-bit pattern as the int32 with the same bits."""
+    return bits - (1 << 32) if bits >= 1 << 31 else bits
+
+
+def _float_to_bits(value: float) -> int:
+    bits: int = struct.unpack("<i", struct.pack("<f", value))[0]
+    return bits
+
+
+def _bits_to_float(bits: int) -> float:
+    value: float = struct.unpack("<f", struct.pack("<i", bits))[0]
+    return value

@@ -1,0 +1,149 @@
+"""Pages are shared by exact prefix within a tenant, computed once, and evicted least recently used first."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.scheduler.kv_cache_manager import KVCacheManager, PageTable
+
+PAGE_SIZE = 4
+
+
+def prefill(cache: KVCacheManager, table: PageTable, tokens: list[int]) -> int:
+    """Compute what is not cached; returns how many tokens that were."""
+    position = num_computed = 0
+    while position < len(tokens):
+        position, count = cache.next_uncomputed_span(table, position, len(tokens), 3)
+        assert count > 0
+        cache.mark_computed(table, position, position + count)
+        position, num_computed = position + count, num_computed + count
+    return num_computed
+
+
+def serve(cache: KVCacheManager, tenant: str, tokens: list[int]) -> int:
+    """One request from start to end; returns how many of its tokens were computed."""
+    table = cache.allocate(tenant, tokens)
+    assert table is not None
+    num_computed = prefill(cache, table, tokens)
+    cache.free(table, tokens)
+    cache.check()
+    return num_computed
+
+
+def test_full_pages_are_reused_but_the_last_token_is_computed() -> None:
+    cache = KVCacheManager(16, PAGE_SIZE)
+    assert serve(cache, "a", list(range(12))) == 12
+    assert serve(cache, "a", list(range(12))) == 4  # its logits are needed, so its page is computed again
+    assert serve(cache, "a", list(range(13))) == 1
+    assert serve(cache, "a", [*range(8), 99, 10, 11, 12]) == 4
+
+
+def test_fault_28_tenants_share_nothing() -> None:
+    cache = KVCacheManager(16, PAGE_SIZE)
+    serve(cache, "a", list(range(12)))
+    assert serve(cache, "b", list(range(12))) == 12
+
+
+def test_a_page_with_equal_tokens_after_another_prefix_is_not_shared() -> None:
+    cache = KVCacheManager(16, PAGE_SIZE)
+    serve(cache, "a", [1, 1, 1, 1, 2, 2, 2, 2, 3])
+    assert serve(cache, "a", [7, 7, 7, 7, 2, 2, 2, 2, 3]) == 9
+
+
+def test_a_concurrent_request_waits_for_pages_that_another_one_computes() -> None:
+    cache, tokens = KVCacheManager(16, PAGE_SIZE), list(range(10))
+    first, second = cache.allocate("a", tokens), cache.allocate("a", tokens)
+    assert first is not None
+    assert second is not None
+    assert first.page_ids[:2] == second.page_ids[:2]
+    assert cache.next_uncomputed_span(first, 0, 10, 100) == (0, 10)
+    assert cache.next_uncomputed_span(second, 0, 10, 100) == (0, 0)
+    cache.mark_computed(first, 0, 5)
+    assert cache.next_uncomputed_span(second, 0, 10, 100) == (4, 0)
+    cache.mark_computed(first, 5, 10)
+    assert cache.next_uncomputed_span(second, 4, 10, 100) == (8, 2)
+    cache.free(first, tokens)
+    cache.free(second, tokens)
+    cache.check()
+
+
+def test_the_next_request_takes_over_the_pages_of_an_owner_that_leaves() -> None:
+    cache, tokens = KVCacheManager(16, PAGE_SIZE), list(range(10))
+    first, second, third = (cache.allocate("a", tokens) for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    cache.next_uncomputed_span(first, 0, 10, 5)
+    cache.mark_computed(first, 0, 5)
+    cache.free(first, tokens[:5])
+    assert cache.next_uncomputed_span(second, 0, 10, 100) == (4, 6)
+    assert cache.next_uncomputed_span(third, 0, 10, 100) == (4, 0)
+    cache.free(third, [])
+    cache.mark_computed(second, 4, 10)
+    cache.free(second, tokens)
+    cache.check()
+    assert cache.num_available_pages == cache.num_pages
+
+
+def test_the_least_recently_used_leaf_is_evicted_first() -> None:
+    cache = KVCacheManager(6, PAGE_SIZE)
+    serve(cache, "a", [1] * 8)
+    serve(cache, "a", [2] * 8)
+    serve(cache, "a", [1] * 9)  # used again; its third page is not full
+    serve(cache, "b", [3] * 12)  # needs three of the six pages
+    assert cache.num_evicted_pages == 1
+    assert serve(cache, "a", [2] * 8 + [9]) == 5  # its second page was evicted; now two pages of others are
+    assert serve(cache, "b", [3] * 12 + [9]) == 1  # but not those that were used last
+
+
+def test_allocation_leaves_the_spare_pages() -> None:
+    cache = KVCacheManager(4, PAGE_SIZE)
+    assert cache.allocate("a", [1] * 13, num_spare_pages=1) is None
+    table = cache.allocate("a", [1] * 12, num_spare_pages=1)
+    assert table is not None
+    assert not cache.append_pages(table, 2)
+    assert cache.append_pages(table, 1)
+    assert cache.allocate("a", [1] * 4) is None
+    cache.check()
+
+
+def test_invalidated_pages_are_not_reused() -> None:
+    cache, tokens = KVCacheManager(16, PAGE_SIZE), list(range(10))
+    serve(cache, "a", tokens)
+    table, other = cache.allocate("a", tokens), cache.allocate("a", [*range(4), 9])
+    assert table is not None
+    assert other is not None
+    cache.invalidate(table)
+    cache.free(other, [*range(4), 9])
+    cache.check()
+    assert cache.num_cached_pages == 0
+    assert serve(cache, "a", tokens) == 10
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.sampled_from([[1] * 9, [2] * 6]), st.lists(st.integers(1, 2), max_size=9))
+    )
+)
+def test_prefix_hits_equal_those_of_a_set(prompts: list[tuple[str, list[int], list[int]]]) -> None:
+    """In a pool that never evicts, the hits are exactly the full pages of the tenant's earlier prompts."""
+    cache = KVCacheManager(1000, PAGE_SIZE)
+    seen: set[tuple[str, tuple[int, ...]]] = set()
+    for tenant, persona, text in prompts:
+        tokens = persona + text
+        hit = 0
+        while (hit + 1) * PAGE_SIZE < len(tokens) and (tenant, tuple(tokens[: (hit + 1) * PAGE_SIZE])) in seen:
+            hit += 1
+        assert serve(cache, tenant, tokens) == len(tokens) - hit * PAGE_SIZE
+        seen |= {(tenant, tuple(tokens[: n * PAGE_SIZE])) for n in range(1, len(tokens) // PAGE_SIZE + 1)}
+
+
+def test_check_notices_a_lost_page() -> None:
+    cache = KVCacheManager(4, PAGE_SIZE)
+    table = cache.allocate("a", [1] * 9)
+    assert table is not None
+    cache.free(table, [1] * 9)
+    cache._free_pages.pop()
+    with pytest.raises(AssertionError):
+        cache.check()
