@@ -16,9 +16,9 @@ from dataclasses import replace
 import torch
 
 from engine.bench import cpu, trace
-from engine.bench.drive import Client, Record, Sampling, at_once, closed_loop, quantile
-from engine.bench.http import Http
-from engine.bench.local import Local, TimedEngine
+from engine.bench.drive import Client, RunRecord, Sampling, closed_loop, quantile, send_all
+from engine.bench.http import HttpClient
+from engine.bench.local import LocalClient, TimedEngine
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
@@ -26,7 +26,7 @@ from engine.core.engine_core import run_worker
 from engine.core.worker import freeze_gc
 
 WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6", "W6b", "cpu")
-HUMAN = Sampling(0.6, 0.9)
+CHAT_SAMPLING = Sampling(0.6, 0.9)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
             for number in range(options.runs):
                 line = asyncio.run(run(engine, name, options.scale, f"{number}"))
                 if number or options.runs == 1:
-                    emit({"engine": "guildllama", "workload": name, **line, **facts(config, options)})
+                    emit({"engine": "guildllama", "workload": name, **line, **environment(config, options)})
     finally:
         engine.close()
     return 0
@@ -75,7 +75,7 @@ def over_http(options: argparse.Namespace) -> int:
     host, port, model = options.http.split(":")
     for name in options.workloads:
         for number in range(options.runs):
-            client = Tagged(Http(host, int(port), model), f"h{number}")
+            client = TaggedClient(HttpClient(host, int(port), model), f"h{number}")
             line = asyncio.run(drive(client, name, options.scale)).summary()
             if number or options.runs == 1:
                 emit({"engine": "guildllama over HTTP", "workload": name, **line, "model": model, "date": today()})
@@ -84,38 +84,38 @@ def over_http(options: argparse.Namespace) -> int:
 
 async def run(engine: TimedEngine, name: str, scale: float, tag: str) -> dict[str, object]:
     """One run: its summary, and how many prompt tokens went through the model."""
-    engine.watch()
+    engine.reset_measurement()
     before = engine.stats()
-    client = Tagged(Local(engine), tag)
+    client = TaggedClient(LocalClient(engine), tag)
     record = await drive(client, name, scale)
     after = engine.stats()
     return {
         **record.summary(),
-        "prompt_tokens": after.prompt_tokens - before.prompt_tokens or sum(sent.prompt for sent in record.sent),
+        "prompt_tokens": after.prompt_tokens - before.prompt_tokens or sum(sent.num_prompt_tokens for sent in record.requests),
         "prompt_tokens_computed": after.prompt_tokens_computed - before.prompt_tokens_computed,
         "steps": after.steps - before.steps,
-        "ttft_admitted_p50_ms": round(1000 * quantile(sorted(engine.after_admission), 0.5), 1),
-        "ttft_admitted_p95_ms": round(1000 * quantile(sorted(engine.after_admission), 0.95), 1),
+        "ttft_admitted_p50_ms": round(1000 * quantile(sorted(engine.ttft_after_admission), 0.5), 1),
+        "ttft_admitted_p95_ms": round(1000 * quantile(sorted(engine.ttft_after_admission), 0.95), 1),
     }
 
 
-async def drive(client: Client, name: str, scale: float) -> Record:
+async def drive(client: Client, name: str, scale: float) -> RunRecord:
     greedy = Sampling()
     if name in ("W1", "W1s"):
-        return await at_once(client, trace.w1(scale=scale), greedy if name == "W1" else HUMAN)
+        return await send_all(client, trace.w1(scale=scale), greedy if name == "W1" else CHAT_SAMPLING)
     if name == "W2":
-        return await at_once(client, trace.w2(scale=scale), greedy)
+        return await send_all(client, trace.w2(scale=scale), greedy)
     if name == "W4":
-        return await at_once(client, trace.w4(scale=scale), greedy)
+        return await send_all(client, trace.w4(scale=scale), greedy)
     if name == "W3":
         return await closed_loop(client, trace.chat(scale), greedy)
     if name in ("W6", "W6b"):
-        return await closed_loop(client, trace.Canned(58 if name == "W6b" else 0), greedy)
+        return await closed_loop(client, trace.CannedChat(58 if name == "W6b" else 0), greedy)
     turns = max(3, int(30 * scale))
-    return await closed_loop(client, trace.Rolling(turns=turns, trim_step=5 if name == "W5t" else 1), greedy)
+    return await closed_loop(client, trace.RollingChat(turns=turns, trim_step=5 if name == "W5t" else 1), greedy)
 
 
-class Tagged:
+class TaggedClient:
     """Keeps the runs' caches apart."""
 
     def __init__(self, inner: Client, tag: str) -> None:
@@ -127,7 +127,7 @@ class Tagged:
         return self._inner.stream(prompt, output, sampling, client=client, tenant=f"{tenant}/{self._tag}")
 
 
-def facts(config: EngineConfig, options: argparse.Namespace) -> dict[str, object]:
+def environment(config: EngineConfig, options: argparse.Namespace) -> dict[str, object]:
     gpu = config.device.type == "cuda"
     return {
         "model": options.model,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from engine.bench import trace
-from engine.bench.drive import Sampling, at_once
-from engine.bench.local import Local, TimedEngine
+from engine.bench.drive import Sampling, send_all
+from engine.bench.local import LocalClient, TimedEngine
 from engine.bench.loss import compare, read_texts
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
@@ -63,15 +63,15 @@ def _speeds(config: EngineConfig, checkpoint: Checkpoint) -> Iterator[dict[str, 
             rates, firsts = [], []
             for run in range(RUNS):
                 asks = [
-                    trace.Ask([(number * 977 + run * 131 + at * 7) % 40000 + 1000 for at in range(PROMPT)], OUTPUT)
+                    trace.PromptRequest([(number * 977 + run * 131 + at * 7) % 40000 + 1000 for at in range(PROMPT)], OUTPUT)
                     for number in range(users)
                 ]
-                record = asyncio.run(at_once(Local(engine), asks, Sampling()))
-                start = max(sent.times[0] for sent in record.sent)  # all are past their prompts
-                end = max(sent.times[-1] for sent in record.sent)
-                later = sum(time > start for sent in record.sent for time in sent.times)
+                record = asyncio.run(send_all(LocalClient(engine), asks, Sampling()))
+                start = max(sent.token_times[0] for sent in record.requests)  # all are past their prompts
+                end = max(sent.token_times[-1] for sent in record.requests)
+                later = sum(time > start for sent in record.requests for time in sent.token_times)
                 rates.append(later / (end - start))
-                firsts.append(end - record.start)
+                firsts.append(end - record.started_at)
             yield {
                 "workload": f"cpu-{users}",
                 "output_tok_s": round(statistics.median(rates), 1),
@@ -81,9 +81,9 @@ def _speeds(config: EngineConfig, checkpoint: Checkpoint) -> Iterator[dict[str, 
             }
         times = []
         for run in range(RUNS):
-            ask = trace.Ask([(run * 131 + at * 13) % 40000 + 1000 for at in range(LONG_PROMPT)], 1)
-            record = asyncio.run(at_once(Local(engine), [ask], Sampling()))
-            times.append(record.sent[0].times[0] - record.start)
+            ask = trace.PromptRequest([(run * 131 + at * 13) % 40000 + 1000 for at in range(LONG_PROMPT)], 1)
+            record = asyncio.run(send_all(LocalClient(engine), [ask], Sampling()))
+            times.append(record.requests[0].token_times[0] - record.started_at)
         yield {
             "workload": "cpu-prompt",
             "prompt_tok_s": round(LONG_PROMPT / statistics.median(times), 1),

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engine.bench.trace import Ask, Chat
+from engine.bench.trace import ChatWorkload, PromptRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +29,27 @@ class Client(Protocol):
 
 
 @dataclass(slots=True)
-class Sent:
-    at: float
-    prompt: int
-    times: list[float] = field(default_factory=list)
+class RequestTiming:
+    sent_at: float
+    num_prompt_tokens: int
+    token_times: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class Record:
+class RunRecord:
     """All requests of one run."""
 
-    start: float
-    sent: list[Sent] = field(default_factory=list)
+    started_at: float
+    requests: list[RequestTiming] = field(default_factory=list)
 
     def summary(self) -> dict[str, float]:
-        times = [request.times for request in self.sent]
-        makespan = max(t[-1] for t in times) - self.start
-        outputs = sum(len(request.ids) for request in self.sent)
-        first = sorted(request.times[0] - request.at for request in self.sent)
-        gaps = sorted(gap for request in self.sent for gap in request.gaps)
+        times = [request.token_times for request in self.requests]
+        makespan = max(t[-1] for t in times) - self.started_at
+        outputs = sum(len(request.token_ids) for request in self.requests)
+        first = sorted(request.token_times[0] - request.sent_at for request in self.requests)
+        gaps = sorted(gap for request in self.requests for gap in request.gaps)
         return {
             "makespan_s": round(makespan, 4),
             "output_tokens": outputs,
@@ -66,41 +66,41 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-async def once(
-    client: Client, record: Record, prompt: list[int], output: int, sampling: Sampling, name: str, tenant: str
+async def send_request(
+    client: Client, record: RunRecord, prompt: list[int], output: int, sampling: Sampling, name: str, tenant: str
 ) -> list[int]:
-    sent = Sent(time.perf_counter(), len(prompt))
-    record.sent.append(sent)
+    sent = RequestTiming(time.perf_counter(), len(prompt))
+    record.requests.append(sent)
     async for ids in client.stream(prompt, output, sampling, client=name, tenant=tenant):
         now = time.perf_counter()
-        if sent.times:
-            sent.gaps += [(now - sent.times[-1]) / len(ids)] * len(ids)
-        sent.times += [now] * len(ids)
-        sent.ids += ids
-    if len(sent.ids) != output:
-        raise RuntimeError(f"{len(sent.ids)} tokens came where {output} were asked for")
-    return sent.ids
+        if sent.token_times:
+            sent.gaps += [(now - sent.token_times[-1]) / len(ids)] * len(ids)
+        sent.token_times += [now] * len(ids)
+        sent.token_ids += ids
+    if len(sent.token_ids) != output:
+        raise RuntimeError(f"{len(sent.token_ids)} tokens came where {output} were asked for")
+    return sent.token_ids
 
 
-async def at_once(client: Client, asks: Sequence[Ask], sampling: Sampling) -> Record:
+async def send_all(client: Client, asks: Sequence[PromptRequest], sampling: Sampling) -> RunRecord:
     """W1, W2, W4: everything is sent at the start."""
-    record = Record(time.perf_counter())
+    record = RunRecord(time.perf_counter())
     work = (
-        once(client, record, ask.prompt, ask.output, sampling, f"u{number}", f"g{number % 4}")
+        send_request(client, record, ask.prompt, ask.output_len, sampling, f"u{number}", f"g{number % 4}")
         for number, ask in enumerate(asks)
     )
     await asyncio.gather(*work)
     return record
 
 
-async def closed_loop(client: Client, trace: Chat, sampling: Sampling) -> Record:
+async def closed_loop(client: Client, trace: ChatWorkload, sampling: Sampling) -> RunRecord:
     """W3, W5: each member sends the next message when the reply is complete. Members of a guild share its persona."""
-    record = Record(time.perf_counter())
+    record = RunRecord(time.perf_counter())
 
     async def member(user: int) -> None:
         more = True
         while more:
-            reply = await once(
+            reply = await send_request(
                 client, record, trace.prompt(user), trace.reply_length, sampling, f"u{user}",
                 f"g{trace.persona_of[user]}",
             )  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from engine.bench.drive import Sampling
 
 
-class Http:
+class HttpClient:
     def __init__(self, host: str, port: int, model: str) -> None:
         self._host, self._port, self._model = host, port, model
 

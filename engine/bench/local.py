@@ -16,30 +16,30 @@ class TimedEngine(EngineCore):
 
     def __init__(self, config: EngineConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
-        self.began = 0.0
-        self.watch()
+        self.step_started_at = 0.0
+        self.reset_measurement()
 
-    def watch(self) -> None:
+    def reset_measurement(self) -> None:
         """Begin a new measurement."""
-        self.admitted: dict[Request, float] = {}
-        self.after_admission: list[float] = []
+        self.admitted_at: dict[Request, float] = {}
+        self.ttft_after_admission: list[float] = []
 
     def _tell(self, turn: StepResult) -> None:
         now = time.perf_counter()
         if turn.scheduled is not None:
             for request in turn.scheduled.new_requests:
-                self.admitted[request] = self.began
+                self.admitted_at[request] = self.step_started_at
         for output in turn.outputs:
-            if output.token_ids and output.request in self.admitted:
-                self.after_admission.append(now - self.admitted.pop(output.request))
+            if output.token_ids and output.request in self.admitted_at:
+                self.ttft_after_admission.append(now - self.admitted_at.pop(output.request))
         super()._publish(turn)
 
     def _take(self, scheduler: Scheduler, patience: float | None) -> None:
         super()._drain_inbox(scheduler, patience)
-        self.began = time.perf_counter()  # the step that is planned next
+        self.step_started_at = time.perf_counter()  # the step that is planned next
 
 
-class Local:
+class LocalClient:
     def __init__(self, engine: EngineCore) -> None:
         self._engine = engine
 

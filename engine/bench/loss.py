@@ -29,7 +29,7 @@ from engine.runner.memory import kv_storage
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
 PROMPT = 160  # tokens of the step before the single ones: enough for the products of many tokens
-WAYS = {
+VARIANTS = {
     "int8": ("int8", "auto"),
     "int4": ("int4", "auto"),
     "int4-shuffled": ("int4-shuffled", "auto"),
@@ -42,7 +42,7 @@ DOCUMENTS = ("CONTRIBUTING.md", "LICENSE", "docs/http-api.md")
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m engine.bench.loss", description=__doc__.splitlines()[0])
-    parser.add_argument("ways", nargs="*", metavar="|".join(WAYS))
+    parser.add_argument("ways", nargs="*", metavar="|".join(VARIANTS))
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--text", type=Path, action="append", help="instead of this project's own documents")
     parser.add_argument("--tokens", type=int, default=512, help="of each text")
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     config = resolve(checkpoint.spec, device=options.device, quantize="none", max_context=tokens, max_num_seqs=1)
     texts = read_texts(checkpoint, tokens, options.text)
     for line in lines(
-        config, checkpoint, texts, options.ways or list(WAYS), options.plain or config.device.type != "cuda"
+        config, checkpoint, texts, options.ways or list(VARIANTS), options.plain or config.device.type != "cuda"
     ):
         sys.stdout.write(json.dumps({"model": options.model, **line}) + "\n")
         sys.stdout.flush()
@@ -64,12 +64,12 @@ def main(arguments: Sequence[str]) -> int:
 def lines(
     config: EngineConfig, checkpoint: Checkpoint, texts: list[list[int]], ways: Sequence[str], plain: bool
 ) -> Iterator[dict[str, object]]:
-    through = in_plain_torch if plain else through_kernels
-    whole = through(config, packed_model(config, checkpoint), texts)
+    through = logits_in_torch if plain else logits_through_kernels
+    whole = through(config, quantized_model(config, checkpoint), texts)
     for way in ways:
-        quantize, kv_dtype = WAYS[way]
+        quantize, kv_dtype = VARIANTS[way]
         chosen = replace(config, quantize=quantize, kv_dtype=kv_dtype)
-        narrow = through(chosen, packed_model(chosen, checkpoint), texts)
+        narrow = through(chosen, quantized_model(chosen, checkpoint), texts)
         yield {
             "quantize": quantize,
             "kv_dtype": kv_dtype,
@@ -81,15 +81,15 @@ def lines(
         }
 
 
-def packed_model(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
+def quantized_model(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
     """With the weights as a GPU packs them, on any device."""
     if config.quantize == "int4-shuffled":
-        return load_model(config, checkpoint, round_shuffled)
+        return load_model(config, checkpoint, quantize_shuffled)
     bits = {"int8": 8, "int4": 4}.get(config.quantize)
     return load_model(config, checkpoint, partial(quantize_block, bits=bits) if bits else None)
 
 
-def round_shuffled(block: Block) -> None:
+def quantize_shuffled(block: Block) -> None:
     """Round to 4 bits with the columns in random order. A file that holds groups of 4 bits itself is packed almost
     without loss, as its groups become ours; this says what other weights lose."""
     for layer in (block.wqkv, block.wo, block.w13, block.w2):
@@ -98,7 +98,7 @@ def round_shuffled(block: Block) -> None:
         layer.weight[:, order] = dequantize(QuantizedWeight(layer.weight[:, order], 4)).to(layer.weight.dtype)
 
 
-class KeptAttend(DenseAttention):
+class QuantizedKVAttention(DenseAttention):
     """Reads of each key and value what a cache of the given type would give back."""
 
     def __init__(self, length: int, device: torch.device, storage: torch.dtype) -> None:
@@ -110,18 +110,18 @@ class KeptAttend(DenseAttention):
 
 
 @torch.inference_mode()
-def in_plain_torch(config: EngineConfig, model: Transformer, texts: list[list[int]]) -> list[Tensor]:
+def logits_in_torch(config: EngineConfig, model: Transformer, texts: list[list[int]]) -> list[Tensor]:
     """Log probabilities of what follows each token: [tokens, vocabulary] for each text."""
     found = []
     for ids in texts:
-        attend = KeptAttend(len(ids), config.device, kv_storage(config))
+        attend = QuantizedKVAttention(len(ids), config.device, kv_storage(config))
         hidden = model(torch.tensor(ids, device=config.device), torch.arange(len(ids), device=config.device), attend)
         found.append(model.logits(hidden).double().log_softmax(-1))
     return found
 
 
 @torch.inference_mode()
-def through_kernels(
+def logits_through_kernels(
     config: EngineConfig, model: Transformer, texts: list[list[int]], prompt: int = PROMPT
 ) -> list[Tensor]:
     """The same from the prompt's last token on."""

@@ -23,16 +23,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.checkpoint.meta import CUT
-from engine.checkpoint.pickled import locate, read_shard
+from engine.checkpoint.meta import SPLIT_DIM
+from engine.checkpoint.pickled import locate_tensors, read_shard
 from engine.checkpoint.reading import Extent
 from engine.tokenizers.sentencepiece_model import model_bytes
 
-Halves = npt.NDArray[np.uint16]  # bfloat16, which numpy does not know, by its bits
+Bfloat16Bits = npt.NDArray[np.uint16]  # bfloat16, which numpy does not know, by its bits
 
-_BLOCK, _SMALL_BLOCK = (1 << 25) - 39, (1 << 20) - 3  # prime, so that no matrix repeats itself row by row
-_STEP = 1 << 23  # numbers written at a time
-_WRITERS = 4
+_POOL_SIZE, _SMALL_POOL_SIZE = (1 << 25) - 39, (1 << 20) - 3  # prime, so that no matrix repeats itself row by row
+_WRITE_WEIGHTS = 1 << 23  # numbers written at a time
+_NUM_WRITERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +79,9 @@ def make_checkpoint(out: Path, shape: Shape, *, seed: int = 1, tokenizer: Path |
     if shape.ffn_dim_multiplier is not None:
         params["ffn_dim_multiplier"] = shape.ffn_dim_multiplier
     (out / "params.json").write_text(json.dumps(params))
-    model = tokenizer.read_bytes() if tokenizer else made_up_vocabulary(shape.vocab_size)
+    model = tokenizer.read_bytes() if tokenizer else synthetic_vocabulary(shape.vocab_size)
     (out / "tokenizer.model").write_bytes(model)
-    block = _random_block(seed, _BLOCK if shape.dim > 1024 else _SMALL_BLOCK)
+    block = _random_pool(seed, _POOL_SIZE if shape.dim > 1024 else _SMALL_POOL_SIZE)
     for shard in range(shape.shards):
         _write_shard(out / f"consolidated.{shard:02}.pth", shape, shard, block)
 
@@ -104,37 +104,37 @@ def _matrices(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "output.weight", (shape.vocab_size, shape.dim)
 
 
-def _cut(name: str) -> int | None:
-    return 1 if name == "tok_embeddings.weight" else CUT.get(name.split(".")[-2])  # as Llama 2's files have it
+def _split_dim(name: str) -> int | None:
+    return 1 if name == "tok_embeddings.weight" else SPLIT_DIM.get(name.split(".")[-2])  # as Llama 2's files have it
 
 
-def _random_block(seed: int, size: int) -> Halves:
+def _random_pool(seed: int, size: int) -> Bfloat16Bits:
     normal = np.random.default_rng(seed).standard_normal(size, dtype=np.float32) * np.float32(0.02)
-    bits: Halves = torch.from_numpy(normal).bfloat16().view(torch.int16).numpy().view(np.uint16)
+    bits: Bfloat16Bits = torch.from_numpy(normal).bfloat16().view(torch.int16).numpy().view(np.uint16)
     return bits
 
 
-def _write_shard(file: Path, shape: Shape, shard: int, block: Halves) -> None:
+def _write_shard(file: Path, shape: Shape, shard: int, block: Bfloat16Bits) -> None:
     """torch writes the archive around empty storages; the numbers are then written into their places."""
     tensors: dict[str, torch.Tensor] = {}
     full = dict(_matrices(shape))
     for name, dims in full.items():
-        cut = _cut(name)
+        cut = _split_dim(name)
         local = [size // shape.shards if d == cut else size for d, size in enumerate(dims)]
         if cut is not None and dims[cut] % shape.shards:
             raise SystemExit(f"{name} {dims} does not split into {shape.shards} shards")
         tensors[name] = torch.empty(local, dtype=torch.bfloat16)  # never touched, so never resident
     with torch.serialization.skip_data():
         torch.save(tensors, file)
-    places = locate(file, read_shard(file))
+    places = locate_tensors(file, read_shard(file))
     del tensors
     descriptor = os.open(file, os.O_WRONLY)
     try:
-        with ThreadPoolExecutor(_WRITERS) as writers:
+        with ThreadPoolExecutor(_NUM_WRITERS) as writers:
             jobs = [
                 writers.submit(piece)
                 for name, dims in full.items()
-                for piece in _pieces(descriptor, places[name].data, name, dims, shard, shape.shards, block)
+                for piece in _write_jobs(descriptor, places[name].source, name, dims, shard, shape.shards, block)
             ]
             for job in jobs:
                 job.result()
@@ -142,23 +142,23 @@ def _write_shard(file: Path, shape: Shape, shard: int, block: Halves) -> None:
         os.close(descriptor)
 
 
-def _pieces(
+def _write_jobs(
     descriptor: int,
     place: Extent | torch.Tensor,
     name: str,
     dims: tuple[int, ...],
     shard: int,
     shards: int,
-    block: Halves,
+    block: Bfloat16Bits,
 ) -> Iterator[Callable[[], None]]:
     if not isinstance(place, Extent):
         raise TypeError(f"{name} has no place in the file")
     cols = dims[1] if len(dims) == 2 else 1
-    cut = _cut(name)
+    cut = _split_dim(name)
     top = shard * place.rows if cut == 0 else 0
     left = shard * place.cols if cut == 1 else 0
     start = zlib.crc32(name.encode())
-    step = max(1, _STEP // cols)
+    step = max(1, _WRITE_WEIGHTS // cols)
 
     def write(first: int, count: int) -> None:
         begin, wanted = (start + (top + first) * cols) % len(block), count * cols
@@ -180,7 +180,7 @@ def _pieces(
         yield partial(write, first, count)
 
 
-def made_up_vocabulary(size: int) -> bytes:
+def synthetic_vocabulary(size: int) -> bytes:
     """A SentencePiece model in Llama 2's manner without training: bytes, letters and combinations of these."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     types = [2, 3, 3, *[6] * 256]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 GROUP = 32  # columns that share a scale and a middle in 4-bit weights, as in GGUF's own 4-bit blocks
-_BLOCK = 4096  # rows converted at a time, which bounds what packing needs beside the two matrices
-_FULL = (128, 127)  # activations as unsigned bytes: the byte that means 0, and how far values reach around it
-_SAFE = (64, 63)
+_CHUNK_ROWS = 4096  # rows converted at a time, which bounds what packing needs beside the two matrices
+_EIGHT_BITS = (128, 127)  # activations as unsigned bytes: the byte that means 0, and how far values reach around it
+_SEVEN_BITS = (64, 63)
 
 
 @cache
@@ -24,13 +24,13 @@ def byte_range() -> tuple[int, int] | None:
 
     Instructions before VNNI add pairs of products in 16 bits and clip them, silently. Seven bits always fit.
     """
-    for zero, reach in (_FULL, _SAFE):
+    for zero, reach in (_EIGHT_BITS, _SEVEN_BITS):
         x = torch.full((2, 256), zero + reach, dtype=torch.uint8)
         x[1] = zero - reach
         rows = torch.full((64, 256), 127, dtype=torch.int8)
         rows[1::2] = -127
         try:
-            got = _product(x, zero, _prepack(rows), torch.ones(64), torch.zeros(64, dtype=torch.int64))
+            got = _int8_product(x, zero, _prepack(rows), torch.ones(64), torch.zeros(64, dtype=torch.int64))
         except (AttributeError, RuntimeError):  # not in this build; not on this machine
             return None
         if torch.equal(got, (x.float() - zero) @ rows.float().T):
@@ -40,7 +40,7 @@ def byte_range() -> tuple[int, int] | None:
 
 def has_fast_int8() -> bool:
     """Whether 8-bit products are quicker than 32-bit ones here: without VNNI a single token is not."""
-    return byte_range() == _FULL
+    return byte_range() == _EIGHT_BITS
 
 
 @cache
@@ -70,8 +70,8 @@ class Int8Linear(nn.Module):
         self._zero, reach = found
         scale = weight.abs().amax(dim=1).float().clamp_min(1e-30) / 127
         rows = torch.empty(weight.shape, dtype=torch.int8)
-        for at in range(0, len(weight), _BLOCK):
-            part = slice(at, at + _BLOCK)
+        for at in range(0, len(weight), _CHUNK_ROWS):
+            part = slice(at, at + _CHUNK_ROWS)
             rows[part] = (weight[part].float() / scale[part, None]).round_()
         base = 2 * self._zero  # of the two digits; both have the same zero
         self._reach = float(reach * (base + 1))
@@ -91,21 +91,21 @@ class Int8Linear(nn.Module):
         else:
             digits = ((whole >> self._shifts) & (self._base - 1)).to(torch.uint8)
         data = digits.reshape(-1, x.shape[-1])
-        low, high = _product(data, self._zero, self._packed, self._scale, self._zeros).view(2, len(x), -1)
+        low, high = _int8_product(data, self._zero, self._packed, self._scale, self._zeros).view(2, len(x), -1)
         return torch.add(low, high, alpha=self._base).mul_(peak).to(x.dtype)
 
 
 class Int4Linear(nn.Module):
     """y = x · Wᵀ with W in 4 bits, a scale and a middle for each group of columns; x, y and the scales in bfloat16."""
 
-    def __init__(self, weight: Tensor, out: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, weight: Tensor, out_dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
-        self._out = out
+        self._out = out_dtype
         rows, columns = weight.shape
         nibbles = torch.empty(rows, columns, dtype=torch.int32)
         scales = torch.empty(columns // GROUP, rows, 2, dtype=torch.bfloat16)
-        for at in range(0, rows, _BLOCK):
-            part = slice(at, at + _BLOCK)
+        for at in range(0, rows, _CHUNK_ROWS):
+            part = slice(at, at + _CHUNK_ROWS)
             groups = weight[part].float().view(-1, columns // GROUP, GROUP)
             least, most = groups.aminmax(dim=-1, keepdim=True)
             # The kernel's numbers have few bits: the nibbles suit the rounded scale, the middle makes up for its error.
@@ -144,7 +144,7 @@ def _prepack(rows: Tensor) -> Tensor:
     return packed
 
 
-def _product(x: Tensor, zero: int, packed: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
+def _int8_product(x: Tensor, zero: int, packed: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
     """(x - zero) · Wᵀ · scale in float32: bytes in, exact sums, one scale for each column of the result."""
     result: Tensor = torch.ops.onednn.qlinear_pointwise(
         x, 1.0, zero, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""

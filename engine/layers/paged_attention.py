@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_PIECES = 6  # more pieces than this are cheaper to copy together first
+_MAX_SLICES = 6  # more pieces than this are cheaper to copy together first
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
     """`length` tokens of the flat batch, at positions [start, start + length) of a row with these pages."""
 
-    pages: Sequence[int]
+    page_ids: Sequence[int]
     start: int
     length: int
 
@@ -27,12 +27,12 @@ class PagedKV:
     """The storage of all layers, not initialised: on a CPU the machine hands it out as it is first written."""
 
     def __init__(
-        self, layers: int, pages: int, page: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+        self, num_layers: int, num_pages: int, page_size: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        shape = (pages, page, heads, head_dim)
-        self.page = page
-        self.k = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.v = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
+        shape = (num_pages, page_size, num_kv_heads, head_dim)
+        self.page_size = page_size
+        self.k = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        self.v = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
 
 
 class PagedAttention:
@@ -40,15 +40,15 @@ class PagedAttention:
 
     def __init__(self, kv: PagedKV, segments: Sequence[Segment], device: torch.device) -> None:
         self._kv, self._segments = kv, segments
-        page = kv.page
+        page = kv.page_size
         slots = [
-            segment.pages[position // page] * page + position % page
+            segment.page_ids[position // page] * page + position % page
             for segment in segments
             for position in range(segment.start, segment.start + segment.length)
         ]
         self._slots = torch.tensor(slots, device=device)
-        self._past = [_Past(segment, page, device) for segment in segments]
-        self._masks = [_mask(segment, device) for segment in segments]
+        self._past = [_KeyRange(segment, page, device) for segment in segments]
+        self._masks = [_causal_mask(segment, device) for segment in segments]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = self._kv.k[layer].flatten(0, 1), self._kv.v[layer].flatten(0, 1)
@@ -59,9 +59,9 @@ class PagedAttention:
         for segment, past, mask in zip(self._segments, self._past, self._masks, strict=True):
             end = at + segment.length
             if mask is None:
-                out[at] = attend_one(scaled[at], past.parts(keys), past.parts(values))
+                out[at] = attend_single_query(scaled[at], past.slices(keys), past.slices(values))
             else:
-                out[at:end] = attend(q[at:end], past.whole(keys), past.whole(values), mask)
+                out[at:end] = attend(q[at:end], past.gather(keys), past.gather(values), mask)
             at = end
         return out.flatten(1)
 
@@ -70,7 +70,7 @@ class DenseAttention:
     """Causal attention of one sequence over itself, nothing kept: all logits of a text at once."""
 
     def __init__(self, length: int, device: torch.device) -> None:
-        self._mask = _mask(Segment((), 0, length), device)
+        self._mask = _causal_mask(Segment((), 0, length), device)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attend(q, k, v, self._mask).flatten(1)
@@ -92,7 +92,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return out.view(kv_heads, share, n, dim).permute(2, 0, 1, 3).reshape(n, heads, dim)
 
 
-def attend_one(q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
+def attend_single_query(q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
     """One query, scaled already, over keys and values in several pieces, read where they lie: q [heads, D] -> same."""
     kv_heads, dim = keys[0].shape[1:]
     queries = q.view(kv_heads, -1, dim)
@@ -108,7 +108,7 @@ def attend_one(q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> T
     return out.view(-1, dim)
 
 
-class _Past:
+class _KeyRange:
     """Where a row's keys lie. Pages that lie side by side make one piece, which is read without a copy."""
 
     def __init__(self, segment: Segment, page: int, device: torch.device) -> None:
@@ -116,25 +116,25 @@ class _Past:
         self._slots: Tensor | None = None
         end = segment.start + segment.length
         for index in range(-(-end // page)):
-            first = segment.pages[index] * page
+            first = segment.page_ids[index] * page
             last = first + min(page, end - index * page)
             if self._slices and self._slices[-1].stop == first:
                 first = self._slices.pop().start
             self._slices.append(slice(first, last))
-        if len(self._slices) > (_PIECES if segment.length == 1 else 1):
+        if len(self._slices) > (_MAX_SLICES if segment.length == 1 else 1):
             slots = [torch.arange(piece.start, piece.stop, device=device) for piece in self._slices]
             self._slots = torch.cat(slots)
 
-    def whole(self, stored: Tensor) -> Tensor:
+    def gather(self, stored: Tensor) -> Tensor:
         return stored[self._slices[0]] if self._slots is None else stored.index_select(0, self._slots)
 
-    def parts(self, stored: Tensor) -> list[Tensor]:
+    def slices(self, stored: Tensor) -> list[Tensor]:
         if self._slots is not None:
             return [stored.index_select(0, self._slots)]
         return [stored[piece] for piece in self._slices]
 
 
-def _mask(segment: Segment, device: torch.device) -> Tensor | None:
+def _causal_mask(segment: Segment, device: torch.device) -> Tensor | None:
     if segment.length == 1:
         return None
     new = torch.arange(segment.start, segment.start + segment.length, device=device)

@@ -15,7 +15,7 @@ from torch import Tensor
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
-_CANDIDATES = (64, 512)  # top-p rarely keeps more; when it does, everything is sorted
+_CANDIDATE_COUNTS = (64, 512)  # top-p rarely keeps more; when it does, everything is sorted
 
 
 def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, seed: Tensor, position: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def _candidates(probabilities: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor] |
     if bool((top_p >= 1).any()):
         return None
     limit = top_p.unsqueeze(1)
-    for count in _CANDIDATES:
+    for count in _CANDIDATE_COUNTS:
         order = probabilities.topk(min(count, probabilities.shape[1]), dim=-1)
         ranked, ids = _stable(order.values, order.indices)
         before = ranked.cumsum(dim=-1) - ranked

@@ -15,7 +15,7 @@ from engine.model.transformer import Block, Transformer, rope_table
 
 
 def load_model(
-    config: EngineConfig, checkpoint: Checkpoint, finish_block: Callable[[Block], None] | None = None
+    config: EngineConfig, checkpoint: Checkpoint, on_block_loaded: Callable[[Block], None] | None = None
 ) -> Transformer:
     """`finish_block` may replace a layer's weights by packed ones as soon as they are there."""
     spec, device = checkpoint.spec, config.device
@@ -27,8 +27,8 @@ def load_model(
     for number, block in enumerate(model.blocks):
         block.to_empty(device=device)
         _fill_block(block, f"layers.{number}", checkpoint, config)
-        if finish_block is not None:
-            finish_block(block)
+        if on_block_loaded is not None:
+            on_block_loaded(block)
     model.rope = rope_table(spec, config.max_context, device)
     return model.eval()
 
@@ -45,8 +45,8 @@ def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: Engin
         down.zero_()
     parts = (
         ("attention.wq", qkv[:q], 0, rank * q),
-        *_kv_parts("attention.wk", qkv[q : q + kv], block.head_dim, config, spec),
-        *_kv_parts("attention.wv", qkv[q + kv :], block.head_dim, config, spec),
+        *_kv_slices("attention.wk", qkv[q : q + kv], block.head_dim, config, spec),
+        *_kv_slices("attention.wv", qkv[q + kv :], block.head_dim, config, spec),
         ("attention.wo", block.wo.weight, 1, rank * q),
         ("feed_forward.w1", gate_up[:real], 0, start),
         ("feed_forward.w3", gate_up[ffn : ffn + real], 0, start),
@@ -59,7 +59,7 @@ def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: Engin
     checkpoint.copy_into(f"{prefix}.ffn_norm.weight", block.ffn_norm.weight)
 
 
-def _kv_parts(
+def _kv_slices(
     name: str, out: Tensor, head: int, config: EngineConfig, spec: ModelSpec
 ) -> Iterator[tuple[str, Tensor, int, int]]:
     """Neighbouring heads in one piece; where query heads do not come in whole groups, head by head."""

@@ -17,7 +17,7 @@ from engine.tokenizers.base import DecodeRules, decode_all
 from engine.tokenizers.ordinary import encode_ordinary
 
 # Llama 3's way of cutting text before merging, a constant of its vocabulary.
-LLAMA3_WORDS = (
+LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -63,39 +63,39 @@ def byte_level(
     tokens: Sequence[str],
     merges: Sequence[tuple[str, str]],
     controls: Mapping[str, int],
-    words: str,
+    pre_tokenizer: str,
     *,
     bos_id: int | None,
     eos_id: int,
     stop_ids: frozenset[int],
-    where: str | Path,
+    source: str | Path,
 ) -> BpeTokenizer:
     """A byte-level tokenizer from bare tables; `words` names how text is cut before merging (GGUF's names)."""
     reserved = set(controls.values())
     vocabulary = {token: i for i, token in enumerate(tokens) if i not in reserved}
-    cut, whole_words = _pre_tokenizer(words, where)
+    cut, whole_words = _pre_tokenizer(pre_tokenizer, source)
     try:
         library = Library(BPE(vocabulary, list(merges), ignore_merges=whole_words))
     except Exception as error:  # the library raises bare Exceptions
-        raise ConfigError(where, expected="merges made of its own tokens", found=str(error)) from error
+        raise ConfigError(source, expected="merges made of its own tokens", found=str(error)) from error
     library.pre_tokenizer = cut
     alphabet = byte_alphabet()
-    pieces = [b"" if i in reserved else bytes_of(token, alphabet) for i, token in enumerate(tokens)]
+    pieces = [b"" if i in reserved else token_bytes(token, alphabet) for i, token in enumerate(tokens)]
     return BpeTokenizer(
         library, pieces, controls, DecodeRules("sequence"), bos_id=bos_id, eos_id=eos_id, stop_ids=stop_ids
     )
 
 
-def _pre_tokenizer(words: str, where: str | Path) -> tuple[PreTokenizer, bool]:
+def _pre_tokenizer(name: str, source: str | Path) -> tuple[PreTokenizer, bool]:
     """The cut of that name, and whether a word that is itself a token skips the merges."""
-    if words in {"gpt-2", "gpt2"}:
+    if name in {"gpt-2", "gpt2"}:
         return ByteLevel(add_prefix_space=False), False
-    if words in {"smollm", "starcoder", "refact", "command-r"}:
+    if name in {"smollm", "starcoder", "refact", "command-r"}:
         return pre_tokenizers.Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]), False
-    if words in {"llama-bpe", "llama3", "llama-v3"}:
-        cut = Split(Regex(LLAMA3_WORDS), "isolated")
+    if name in {"llama-bpe", "llama3", "llama-v3"}:
+        cut = Split(Regex(LLAMA3_PATTERN), "isolated")
         return pre_tokenizers.Sequence([cut, ByteLevel(add_prefix_space=False, use_regex=False)]), True
-    raise ConfigError(where, expected="pre-tokenizer gpt-2, smollm or llama-bpe", found=words)
+    raise ConfigError(source, expected="pre-tokenizer gpt-2, smollm or llama-bpe", found=name)
 
 
 def byte_alphabet() -> dict[str, int]:
@@ -108,7 +108,7 @@ def byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
 
 
-def bytes_of(token: str, alphabet: Mapping[str, int]) -> bytes:
+def token_bytes(token: str, alphabet: Mapping[str, int]) -> bytes:
     try:
         return bytes(alphabet[character] for character in token)
     except KeyError:  # a token outside the alphabet is plain text

@@ -18,23 +18,23 @@ _WORD_START = "\u2581"  # SentencePiece's mark for the space before a word
 
 
 class SentencePieceTokenizer:
-    def __init__(self, model: bytes, *, where: str | Path, stop_ids: frozenset[int] = frozenset()) -> None:
+    def __init__(self, model: bytes, *, source: str | Path, stop_ids: frozenset[int] = frozenset()) -> None:
         self._model = sentencepiece.SentencePieceProcessor()
         try:
             self._model.LoadFromSerializedProto(model)
         except (RuntimeError, UnicodeDecodeError) as error:  # its own messages may quote bytes of the file
-            raise ConfigError(where, expected="a SentencePiece model", found=f"{len(model)} other bytes") from error
+            raise ConfigError(source, expected="a SentencePiece model", found=f"{len(model)} other bytes") from error
         self.vocab_size: int = self._model.vocab_size()
         bos, eos = int(self._model.bos_id()), int(self._model.eos_id())
         if eos < 0:
-            raise ConfigError(where, expected="an end-of-text piece", found="none in the vocabulary")
+            raise ConfigError(source, expected="an end-of-text piece", found="none in the vocabulary")
         self.bos_id: int | None = bos if bos >= 0 else None
         self.eos_id: int = eos
         self.stop_ids = stop_ids | {eos}
         try:
             names: list[str] = [self._model.id_to_piece(i) for i in range(self.vocab_size)]
         except UnicodeDecodeError as error:
-            raise ConfigError(where, expected="pieces in UTF-8", found=f"{error.object!r}") from error
+            raise ConfigError(source, expected="pieces in UTF-8", found=f"{error.object!r}") from error
         self._controls = {
             name: i
             for i, name in enumerate(names)

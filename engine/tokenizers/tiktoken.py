@@ -9,7 +9,7 @@ import tiktoken
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules, decode_all
-from engine.tokenizers.bpe import LLAMA3_WORDS
+from engine.tokenizers.bpe import LLAMA3_PATTERN
 from engine.tokenizers.ordinary import valid_unicode
 
 # The control tokens with a use, by their place after the ordinary tokens. 4, 8 and 10 came with Llama 3.1.
@@ -24,7 +24,7 @@ _CONTROLS = {
     "<|python_tag|>": 10,
 }
 _RESERVED = 256
-_LONGEST = 50_000  # the library's regular expressions overflow on texts of a million characters
+_MAX_CHARACTERS = 50_000  # the library's regular expressions overflow on texts of a million characters
 
 
 def looks_like_tiktoken(content: bytes) -> bool:
@@ -39,13 +39,13 @@ def looks_like_tiktoken(content: bytes) -> bool:
 
 
 class TiktokenTokenizer:
-    def __init__(self, content: bytes, *, where: Path) -> None:
-        ranks = _read_ranks(content, where)
+    def __init__(self, content: bytes, *, source: Path) -> None:
+        ranks = _read_ranks(content, source)
         self._ordinary = len(ranks)
         self.vocab_size = self._ordinary + _RESERVED
         self._controls = {name: self._ordinary + place for name, place in _CONTROLS.items()}
         self._encoding = tiktoken.Encoding(
-            "llama3", pat_str=LLAMA3_WORDS, mergeable_ranks=ranks, special_tokens=self._controls
+            "llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens=self._controls
         )
         self._pieces = sorted(ranks, key=ranks.__getitem__)
         self.rules = DecodeRules("sequence")
@@ -55,7 +55,7 @@ class TiktokenTokenizer:
 
     def encode(self, text: str) -> list[int]:
         text = valid_unicode(text)
-        parts = (text[n : n + _LONGEST] for n in range(0, len(text), _LONGEST))
+        parts = (text[n : n + _MAX_CHARACTERS] for n in range(0, len(text), _MAX_CHARACTERS))
         return [i for part in parts for i in self._encoding.encode_ordinary(part)]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -68,7 +68,7 @@ class TiktokenTokenizer:
         return self._controls[name]
 
 
-def _read_ranks(content: bytes, where: Path) -> dict[bytes, int]:
+def _read_ranks(content: bytes, source: Path) -> dict[bytes, int]:
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(content.splitlines(), 1):
         if not line:
@@ -78,10 +78,10 @@ def _read_ranks(content: bytes, where: Path) -> dict[bytes, int]:
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except ValueError as error:
             raise ConfigError(
-                where, expected="a base64 token and its rank on each line", found=f"line {number}"
+                source, expected="a base64 token and its rank on each line", found=f"line {number}"
             ) from error
     if set(ranks.values()) != set(range(len(ranks))) or not all(bytes([n]) in ranks for n in range(256)):
         raise ConfigError(
-            where, expected="ranks from 0 on and a token for each byte", found=f"{len(ranks)} other lines"
+            source, expected="ranks from 0 on and a token for each byte", found=f"{len(ranks)} other lines"
         )
     return ranks

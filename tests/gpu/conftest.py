@@ -16,8 +16,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in item.path.parents:
             needed = 2 if item.path.stem == "test_two_gpus" else 1
             item.add_marker(pytest.mark.gpu)
-            if machine.gpus() < needed:
-                item.add_marker(pytest.mark.skip(reason=f"needs {needed} GPUs, and {machine.gpus()} are here"))
+            if machine.num_gpus() < needed:
+                item.add_marker(pytest.mark.skip(reason=f"needs {needed} GPUs, and {machine.num_gpus()} are here"))
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ class Load:
         for client in self.clients:
             client.join(60 if kind is None else 0)
 
-    def told_after(self, began: float, within: float) -> list[float]:
+    def failed_after(self, began: float, within: float) -> list[float]:
         """Seconds from `began` until each client knew."""
         for client in self.clients:
             client.join(max(0.0, began + within - time.monotonic()))

@@ -18,8 +18,8 @@ from engine.runner.base import AnyRunner, make_runner
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
-LENGTHS = (1, 9, 70, 300)
-FED = 5  # what every row decodes next, as the ids that two runs sample may differ
+PROMPT_LENGTHS = (1, 9, 70, 300)
+DECODE_TOKEN = 5  # what every row decodes next, as the ids that two runs sample may differ
 
 
 def main(model: str, device: str, dtype: str, out: str) -> None:
@@ -35,25 +35,25 @@ def main(model: str, device: str, dtype: str, out: str) -> None:
     ranks = connect(config)
     loaded = load_weights(config, checkpoint)
     runner: AnyRunner = TorchRunner(config, loaded, pages) if plain else make_runner(config, loaded)
-    seen = spy(plain)
-    for row, length in enumerate(LENGTHS):
+    seen = record_logits(plain)
+    for row, length in enumerate(PROMPT_LENGTHS):
         ids = tuple(3 + (7919 * (row + 1) * (at + 1)) % (checkpoint.spec.vocab_size - 3) for at in range(length))
         count = -(-(length + 1) // config.page_size)
         grants = tuple((row, index, row * config.max_pages_per_seq + index) for index in range(count))
         setups = (NewSequence(row, 0.0, 1.0, 1),)
         runner.wait(runner.execute_async(StepPlan(row, setups, grants, (PrefillChunk(row, 0, ids, True),))))
     last = runner._last if plain else runner._rows.last_tokens
-    last[: len(LENGTHS)] = FED
+    last[: len(PROMPT_LENGTHS)] = DECODE_TOKEN
     if device == "cuda":
         torch.cuda.synchronize()  # the runner has a stream of its own
-    runner.wait(runner.execute_async(StepPlan(len(LENGTHS), decode_rows=tuple(range(len(LENGTHS))))))
+    runner.wait(runner.execute_async(StepPlan(len(PROMPT_LENGTHS), decode_rows=tuple(range(len(PROMPT_LENGTHS))))))
     if config.rank == 0:
         np.savez(out, *[logits.numpy() for logits in seen])
     runner.close()
     ranks.close()
 
 
-def spy(plain: bool) -> list[torch.Tensor]:
+def record_logits(plain: bool) -> list[torch.Tensor]:
     """All logits that a step samples from, from now on."""
     seen: list[torch.Tensor] = []
     if not plain:

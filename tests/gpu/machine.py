@@ -18,11 +18,11 @@ from tests.engine.server.process import ROOT
 
 REHEARSAL = os.environ.get("GUILDLLAMA_REHEARSAL") == "1"
 DEVICE = "cpu" if REHEARSAL else "cuda"
-STEADY = 0.5  # seconds between looks at memory that is being given back
+MEMORY_POLL_INTERVAL = 0.5  # seconds between looks at memory that is being given back
 
 
 @functools.cache
-def gpus() -> int:
+def num_gpus() -> int:
     """How many ranks may have a GPU to themselves."""
     return 2 if REHEARSAL else len(_smi("name"))
 
@@ -33,7 +33,7 @@ def name() -> str:
 
 def gpu_memory() -> list[int]:
     """MiB in use on each GPU, whoever uses them."""
-    return [0] * gpus() if REHEARSAL else [int(line) for line in _smi("memory.used")]
+    return [0] * num_gpus() if REHEARSAL else [int(line) for line in _smi("memory.used")]
 
 
 def memory_returns_to(before: list[int], seconds: float) -> list[int]:
@@ -43,7 +43,7 @@ def memory_returns_to(before: list[int], seconds: float) -> list[int]:
         now = gpu_memory()
         if all(used <= then + 16 for used, then in zip(now, before, strict=True)) or time.monotonic() > deadline:
             return now
-        time.sleep(STEADY)
+        time.sleep(MEMORY_POLL_INTERVAL)
 
 
 def peak_host_bytes(pid: int) -> int:
@@ -51,13 +51,13 @@ def peak_host_bytes(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def tell(what: str, **figures: object) -> None:
+def report(what: str, **figures: object) -> None:
     """One line for whoever reads the run."""
     sys.stdout.write(json.dumps({"test": what, "device": name(), **figures}) + "\n")
     sys.stdout.flush()
 
 
-def run(*command: str, timeout: float = 240.0) -> str:
+def run_module(*command: str, timeout: float = 240.0) -> str:
     """What a module of ours says on its standard output."""
     ended = subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
@@ -67,7 +67,7 @@ def run(*command: str, timeout: float = 240.0) -> str:
 
 
 @dataclass(slots=True)
-class Written:
+class WrittenCheckpoint:
     """A checkpoint in Meta's layout, being written or there. `folder` waits for it."""
 
     process: subprocess.Popen[bytes]
@@ -92,7 +92,7 @@ class Written:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def write(folder: Path, shape: str, *, layers: int | None = None) -> Written:
+def write_checkpoint(folder: Path, shape: str, *, layers: int | None = None) -> WrittenCheckpoint:
     """Begin to write a published shape; in a rehearsal a tiny one, in as many shards."""
     command = [sys.executable, "-m", "engine.bench.make_checkpoint", str(folder), "--shape", shape]
     if REHEARSAL and shape != "small":
@@ -100,7 +100,7 @@ def write(folder: Path, shape: str, *, layers: int | None = None) -> Written:
         command[-1:] = ["tiny", "--kv-heads", kv_heads, "--shards", shards]
     elif layers:
         command += ["--layers", str(layers)]
-    return Written(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL), folder, time.monotonic())
+    return WrittenCheckpoint(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL), folder, time.monotonic())
 
 
 def _smi(field: str) -> list[str]:

@@ -17,25 +17,25 @@ SHARDS = {"7b": 1, "13b": 2}
 
 
 @pytest.fixture(scope="module")
-def checkpoints(disk: Path) -> Iterator[dict[str, machine.Written]]:
+def checkpoints(disk: Path) -> Iterator[dict[str, machine.WrittenCheckpoint]]:
     """7B at once, and 13B while 7B answers."""
-    written = {"7b": machine.write(disk / "7b", "7b")}
+    written = {"7b": machine.write_checkpoint(disk / "7b", "7b")}
     yield written
     for each in written.values():
         each.delete()
 
 
 @pytest.mark.parametrize("shape", ["7b", "13b"])
-def test_a_published_shape(shape: str, checkpoints: dict[str, machine.Written], disk: Path, tmp_path: Path) -> None:
+def test_a_published_shape(shape: str, checkpoints: dict[str, machine.WrittenCheckpoint], disk: Path, tmp_path: Path) -> None:
     if shape not in checkpoints:
-        checkpoints[shape] = machine.write(disk / shape, shape)
+        checkpoints[shape] = machine.write_checkpoint(disk / shape, shape)
     written = checkpoints[shape]
     folder, before = written.folder, machine.gpu_memory()[0]
-    said = json.loads(machine.run("engine", "inspect", str(folder), "--json"))
+    said = json.loads(machine.run_module("engine", "inspect", str(folder), "--json"))
     assert (said["format"], said["shards"]) == ("meta", SHARDS[shape])
-    load = json.loads(machine.run("engine.bench.load_speed", str(folder), "--device", machine.DEVICE, "--once"))
+    load = json.loads(machine.run_module("engine.bench.load_speed", str(folder), "--device", machine.DEVICE, "--once"))
     if shape == "7b":
-        checkpoints["13b"] = machine.write(disk / "13b", "13b")
+        checkpoints["13b"] = machine.write_checkpoint(disk / "13b", "13b")
     flags = ("--model", str(folder), "--port", "0", "--device", machine.DEVICE)
     with EngineProcess(*flags, log=tmp_path / "log") as engine:
         began = time.monotonic()
@@ -51,7 +51,7 @@ def test_a_published_shape(shape: str, checkpoints: dict[str, machine.Written], 
                 assert body["usage"]["completion_tokens"] == 40
         used, host = machine.gpu_memory()[0] - before, machine.peak_host_bytes(engine.process.pid)
         assert engine.terminate() < 5
-    machine.tell(
+    machine.report(
         f"{shape} on one GPU",
         parameters=said["parameters"],
         written_gb=round(written.gigabytes, 2),
@@ -69,7 +69,7 @@ def test_a_published_shape(shape: str, checkpoints: dict[str, machine.Written], 
 
 def test_two_ranks_on_one_gpu(disk: Path, tmp_path: Path) -> None:
     """Over gloo: the ids of one rank. Both servers run at the same time, so each keeps its cache small."""
-    small = machine.write(disk / "small", "small")
+    small = machine.write_checkpoint(disk / "small", "small")
     flags = ("--model", str(small.folder), "--port", "0", "--device", machine.DEVICE, "--dtype", "float32")
     room = ("--max-seq-len", "1024", "--kv-memory", "8192", "--max-batch", "8", "--share-gpu")
     with (
@@ -78,5 +78,5 @@ def test_two_ranks_on_one_gpu(disk: Path, tmp_path: Path) -> None:
     ):
         alone = greedy_replies(one.ready().url)
         assert greedy_replies(two.ready().url) == alone
-    machine.tell("two ranks share a GPU over gloo", dialogs=len(alone), equal=True)
+    machine.report("two ranks share a GPU over gloo", dialogs=len(alone), equal=True)
     small.delete()

@@ -19,7 +19,7 @@ from tests.gpu import machine
 from tests.gpu.load import Load
 from tests.gpu.replies import greedy_replies
 
-WORLDS = [size for size in (1, 2, 4, 8) if size <= machine.gpus()]
+WORLDS = [size for size in (1, 2, 4, 8) if size <= machine.num_gpus()]
 ROUNDS, CLIENTS = 5, 8
 LAYERS = 8  # of 70B's 80
 DEVICE = ("--device", machine.DEVICE)
@@ -31,11 +31,11 @@ ROOM = ("--max-seq-len", "2048", "--max-batch", "8", "--kv-memory", "32768")
 
 
 @pytest.fixture(scope="module")
-def checkpoints(disk: Path) -> Iterator[dict[str, machine.Written]]:
+def checkpoints(disk: Path) -> Iterator[dict[str, machine.WrittenCheckpoint]]:
     """The big ones are written while the small one is in use."""
-    written = {"small": machine.write(disk / "small", "small")}
+    written = {"small": machine.write_checkpoint(disk / "small", "small")}
     assert written["small"].folder
-    written |= {"7b": machine.write(disk / "7b", "7b"), "70b": machine.write(disk / "70b", "70b", layers=LAYERS)}
+    written |= {"7b": machine.write_checkpoint(disk / "7b", "7b"), "70b": machine.write_checkpoint(disk / "70b", "70b", layers=LAYERS)}
     yield written
     for each in written.values():
         each.delete()
@@ -48,7 +48,7 @@ def memory_before() -> list[int]:
 
 @pytest.fixture(scope="module")
 def pair(
-    memory_before: list[int], checkpoints: dict[str, machine.Written], tmp_path_factory: pytest.TempPathFactory
+    memory_before: list[int], checkpoints: dict[str, machine.WrittenCheckpoint], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EngineProcess]:
     """Two ranks in fp32, which a launcher starts again when one of them dies."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -65,14 +65,14 @@ def expected(pair: EngineProcess) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def night(checkpoints: dict[str, machine.Written]) -> Iterator[World]:
+def night(checkpoints: dict[str, machine.WrittenCheckpoint]) -> Iterator[World]:
     """A group with nothing to do for three timeouts, while other tests are busy."""
     with World(2, "serve", model=str(checkpoints["small"].folder), device=machine.DEVICE, **NIGHT) as world:
         yield world
 
 
 def test_equal_replies_on_any_number_of_gpus(
-    pair: EngineProcess, checkpoints: dict[str, machine.Written], tmp_path: Path
+    pair: EngineProcess, checkpoints: dict[str, machine.WrittenCheckpoint], tmp_path: Path
 ) -> None:
     """All at once: the caches are small enough."""
     flags = ("--model", str(checkpoints["small"].folder), "--port", "0", "--dtype", "float32", *DEVICE, *ROOM)
@@ -85,7 +85,7 @@ def test_equal_replies_on_any_number_of_gpus(
         replies = greedy_replies(pair.ready().url)
         for other in others:
             assert greedy_replies(other.ready().url) == replies
-    machine.tell("greedy replies, fp32", world_sizes=WORLDS, dialogs=len(replies), equal=True)
+    machine.report("greedy replies, fp32", world_sizes=WORLDS, dialogs=len(replies), equal=True)
 
 
 def test_killed_ranks_under_load(night: World, pair: EngineProcess, expected: list[str]) -> None:
@@ -95,13 +95,13 @@ def test_killed_ranks_under_load(night: World, pair: EngineProcess, expected: li
         with Load(pair.url, CLIENTS) as load:
             began = time.monotonic()
             os.kill(pair.rank(1 - number % 2), signal.SIGKILL)
-            told.append(max(load.told_after(began, 10.0)))
+            told.append(max(load.failed_after(began, 10.0)))
         pair.ready(number + 2)
         back.append(time.monotonic() - began)
         assert greedy_replies(pair.url) == expected
     with httpx.Client(base_url=pair.url, timeout=10) as http:
         assert f"guildllama_engine_restarts_total {ROUNDS}.0" in http.get("/metrics").text
-    machine.tell(
+    machine.report(
         "kill -9 of rank 1 and rank 0 in turn",
         clients=CLIENTS,
         last_client_told_s=[round(seconds, 2) for seconds in told],
@@ -115,7 +115,7 @@ def test_an_idle_night(night: World) -> None:
     night.wait_for("reply", 60)
     assert night.codes(20) == [0, 0], night.said
     assert "closed None" in night.said[0]
-    machine.tell("an idle night", silence_s=NIGHT["silence"], group_timeout_s=4.0, answered=True)
+    machine.report("an idle night", silence_s=NIGHT["silence"], group_timeout_s=4.0, answered=True)
 
 
 def test_sigterm_leaves_nothing_behind(pair: EngineProcess, memory_before: list[int]) -> None:
@@ -124,17 +124,17 @@ def test_sigterm_leaves_nothing_behind(pair: EngineProcess, memory_before: list[
     with Load(pair.url, CLIENTS) as load:
         began = time.monotonic()
         seconds = pair.terminate()
-        load.told_after(began, 10.0)
+        load.failed_after(began, 10.0)
     assert not any(alive(pid) for pid in family)
     after = machine.memory_returns_to(memory_before, 5.0)
-    machine.tell(
+    machine.report(
         "SIGTERM under load", gone_s=round(seconds, 2), gpu_mib={"before": memory_before, "at": during, "after": after}
     )
     assert seconds < 5
     assert all(now <= before + 16 for now, before in zip(after, memory_before, strict=True))
 
 
-def test_logits_of_7b(checkpoints: dict[str, machine.Written], tmp_path: Path) -> None:
+def test_logits_of_7b(checkpoints: dict[str, machine.WrittenCheckpoint], tmp_path: Path) -> None:
     """Whole prompts and decoded tokens on all layers: the same in fp32; in bf16 as far from that on any number of GPUs.
 
     Random weights make the most of bf16's rounding: between two orders of summation there is as much as between
@@ -147,7 +147,7 @@ def test_logits_of_7b(checkpoints: dict[str, machine.Written], tmp_path: Path) -
         out = tmp_path / f"{size}-{dtype}.npz"
         worker = ("tests.gpu.logits_worker", model, machine.DEVICE, dtype, str(out))
         rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1")
-        machine.run("torch.distributed.run", "--nproc-per-node", str(size), *rendezvous, "-m", *worker)
+        machine.run_module("torch.distributed.run", "--nproc-per-node", str(size), *rendezvous, "-m", *worker)
         with np.load(out) as steps:
             return [steps[name] for name in steps.files]
 
@@ -159,7 +159,7 @@ def test_logits_of_7b(checkpoints: dict[str, machine.Written], tmp_path: Path) -
     for size in WORLDS[1:]:
         wide = apart(truth, found[size, "float32"])
         one, several = apart(truth, narrow), apart(truth, found[size, "bfloat16"])
-        machine.tell(
+        machine.report(
             "logits of 7B's shape", world_size=size, fp32=f"{max(wide):.1e}", bf16_one_gpu_from_fp32=rounded(one),
             bf16_from_fp32=rounded(several), bf16_from_one_gpu=rounded(apart(narrow, found[size, "bfloat16"])),
         )  # fmt: skip
@@ -177,7 +177,7 @@ def rounded(shares: list[float]) -> list[float]:
     return [float(f"{share:.2g}") for share in shares]
 
 
-def test_70b_answers(checkpoints: dict[str, machine.Written], tmp_path: Path) -> None:
+def test_70b_answers(checkpoints: dict[str, machine.WrittenCheckpoint], tmp_path: Path) -> None:
     """Eight shards with grouped queries on two ranks; not all of its layers."""
     written = checkpoints["70b"]
     began = time.monotonic()
@@ -191,7 +191,7 @@ def test_70b_answers(checkpoints: dict[str, machine.Written], tmp_path: Path) ->
         assert body["usage"]["completion_tokens"] == 40
         hosts = [round(machine.peak_host_bytes(engine.rank(rank)) / 2**30, 2) for rank in (0, 1)]
         gpu = machine.gpu_memory()
-    machine.tell(
+    machine.report(
         "70B's shape on two ranks", layers=LAYERS, gb=round(written.gigabytes, 1), ready_s=round(ready, 1),
         chat_40_tokens_s=round(took, 2), host_gib=hosts, gpu_mib=gpu,
     )  # fmt: skip

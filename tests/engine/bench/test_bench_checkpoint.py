@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.bench.make_checkpoint import SHAPES, made_up_vocabulary, main, make_checkpoint
+from engine.bench.make_checkpoint import SHAPES, main, make_checkpoint, synthetic_vocabulary
 from engine.checkpoint import open_checkpoint
 from engine.errors import ConfigError
 from engine.server import inspect_checkpoint
@@ -52,7 +52,7 @@ def test_published_shapes(name: str, ffn: int, parameters: int) -> None:
 
 
 def test_made_up_vocabulary_spells_everything() -> None:
-    tokenizer = SentencePieceTokenizer(made_up_vocabulary(32000), where="here")
+    tokenizer = SentencePieceTokenizer(synthetic_vocabulary(32000), source="here")
     assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id) == (32000, 1, 2)
     for text in ("Hello, who are you?\n", "안녕 🐱", "the theme of these"):
         ids = tokenizer.encode(text)

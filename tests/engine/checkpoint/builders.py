@@ -22,7 +22,7 @@ from engine.model.loader import load_model
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 TOKENIZER = GOLDEN / "llama2-tiny" / "tokenizer.model"
-CUTS = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 1, "tok_embeddings": 1}
+SPLIT_DIMS = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 1, "tok_embeddings": 1}
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def weights(tiny: Tiny, seed: int = 1, dtype: torch.dtype = torch.bfloat16) -> d
 # Meta
 
 
-def shard(whole: Mapping[str, Tensor], rank: int, shards: int, cuts: Mapping[str, int] = CUTS) -> dict[str, Tensor]:
+def shard(tensors: Mapping[str, Tensor], rank: int, shards: int, split_dims: Mapping[str, int] = SPLIT_DIMS) -> dict[str, Tensor]:
     parts = {}
-    for name, tensor in whole.items():
-        cut = cuts.get(name.split(".")[-2])
+    for name, tensor in tensors.items():
+        cut = split_dims.get(name.split(".")[-2])
         parts[name] = (tensor if cut is None else tensor.chunk(shards, cut)[rank]).clone()
     return parts
 
@@ -93,19 +93,19 @@ def write_meta(
     path: Path,
     tiny: Tiny | None = None,
     *,
-    whole: Mapping[str, Tensor] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
     shards: int = 1,
     settings: Mapping[str, object] | None = None,
     tokenizer: bytes | None = None,
-    cuts: Mapping[str, int] = CUTS,
+    split_dims: Mapping[str, int] = SPLIT_DIMS,
 ) -> Path:
     tiny = tiny or Tiny()
     path.mkdir(parents=True, exist_ok=True)
     (path / "params.json").write_text(json.dumps(params(tiny) | dict(settings or {})))
     (path / "tokenizer.model").write_bytes(TOKENIZER.read_bytes() if tokenizer is None else tokenizer)
-    whole = whole or weights(tiny)
+    tensors = tensors or weights(tiny)
     for rank in range(shards):
-        part = shard(whole, rank, shards, cuts) | {"rope.freqs": torch.zeros(tiny.head_dim // 2)}
+        part = shard(tensors, rank, shards, split_dims) | {"rope.freqs": torch.zeros(tiny.head_dim // 2)}
         torch.save(part, path / f"consolidated.{rank:02}.pth")
     return path
 
@@ -131,15 +131,15 @@ _HF_LAYER = {
 }
 
 
-def hf_tensors(whole: Mapping[str, Tensor], tiny: Tiny) -> dict[str, Tensor]:
+def hf_tensors(tensors: Mapping[str, Tensor], tiny: Tiny) -> dict[str, Tensor]:
     named = {
-        "model.embed_tokens.weight": whole["tok_embeddings.weight"],
-        "model.norm.weight": whole["norm.weight"],
-        "lm_head.weight": whole["output.weight"],
+        "model.embed_tokens.weight": tensors["tok_embeddings.weight"],
+        "model.norm.weight": tensors["norm.weight"],
+        "lm_head.weight": tensors["output.weight"],
     }
     for n in range(tiny.n_layers):
         for meta, hf in _HF_LAYER.items():
-            tensor = whole[f"layers.{n}.{meta}.weight"]
+            tensor = tensors[f"layers.{n}.{meta}.weight"]
             if meta in ("attention.wq", "attention.wk"):  # interleaved pairs to halves
                 tensor = tensor.view(-1, tiny.head_dim // 2, 2, tiny.dim).transpose(1, 2).reshape(tensor.shape)
             named[f"model.layers.{n}.{hf}.weight"] = tensor.contiguous()
@@ -168,7 +168,7 @@ def write_huggingface(
     path: Path,
     tiny: Tiny | None = None,
     *,
-    whole: Mapping[str, Tensor] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
     files: int = 1,
     config: Mapping[str, object] | None = None,
 ) -> Path:
@@ -177,7 +177,7 @@ def write_huggingface(
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps(hf_config(tiny) | dict(config or {})))
     (path / "tokenizer.model").write_bytes(TOKENIZER.read_bytes())
-    tensors = hf_tensors(whole or weights(tiny), tiny)
+    tensors = hf_tensors(tensors or weights(tiny), tiny)
     if files == 1:
         save_file(tensors, path / "model.safetensors")
         return path
@@ -245,7 +245,7 @@ def write_gguf(
     path: Path,
     tiny: Tiny | None = None,
     *,
-    whole: Mapping[str, Tensor] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
     kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
     architecture: str = "llama",
     pre: str = "gpt-2",
@@ -253,7 +253,7 @@ def write_gguf(
     tiny = tiny or Tiny()
     writer = gguf_writer(path, tiny, architecture)
     add_byte_vocabulary(writer, tiny.vocab_size, pre)
-    for name, tensor in (whole or weights(tiny)).items():
+    for name, tensor in (tensors or weights(tiny)).items():
         values = tensor.float().numpy()
         if values.ndim == 1 or kind is gguf.GGMLQuantizationType.F32:
             writer.add_tensor(gguf_name(name), values)

@@ -135,7 +135,7 @@ def test_a_single_weight_that_is_no_number(tmp_path: Path, name: str, value: flo
     tiny = Tiny()
     whole = weights(tiny)
     whole[name].view(-1)[-1] = value
-    checkpoint = open_checkpoint(write_meta(tmp_path, tiny, whole=whole, shards=3))
+    checkpoint = open_checkpoint(write_meta(tmp_path, tiny, tensors=whole, shards=3))
     file = "00" if name == "norm.weight" else "02"
     problem = rf"consolidated\.{file}\.pth: expected finite weights; found NaN or infinity in {name}"
     for dtype in (torch.bfloat16, torch.float32):

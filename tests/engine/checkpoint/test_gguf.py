@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.checkpoint import RopeScaling, open_checkpoint
-from engine.checkpoint.encoding import GGML
+from engine.checkpoint.gguf.blocks import GGML_TYPES
 from engine.checkpoint.gguf.checkpoint import default_model
 from engine.checkpoint.reading import Extent, FileReader
 from engine.checkpoint.rope import scaling_factors
@@ -51,7 +51,7 @@ def random_blocks(kind: Kind, rows: int, cols: int, seed: int = 1) -> np.ndarray
 
 @pytest.mark.parametrize("name", HALVES)
 def test_blocks_decode_to_the_last_bit(tmp_path: Path, name: str) -> None:
-    kind, encoding = Kind[name], GGML[Kind[name].value]
+    kind, encoding = Kind[name], GGML_TYPES[Kind[name].value]
     rows, cols = 70, 1024
     raw = random_blocks(kind, rows, cols)
     want = torch.from_numpy(gguf.quants.dequantize(raw, kind).copy())
@@ -71,7 +71,7 @@ def test_a_whole_file_of_each_type(tmp_path: Path, name: str) -> None:
     kind = Kind[name]
     tiny = Tiny(dim=96, ffn_dim=256)
     whole = weights(tiny, dtype=torch.float32)
-    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", tiny, whole=whole, kind=kind))
+    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", tiny, tensors=whole, kind=kind))
     spec = checkpoint.spec
     assert spec.dtype == {"F16": torch.float16, "BF16": torch.bfloat16}.get(name, torch.float32)
     assert spec.quantization == (name if name.startswith("Q") else None)
@@ -187,7 +187,7 @@ def test_our_factors_are_transformers() -> None:
 def test_tied_embeddings_and_directories(tmp_path: Path) -> None:
     whole = weights(Tiny())
     del whole["output.weight"]
-    write_gguf(tmp_path / "tied.gguf", whole=whole)
+    write_gguf(tmp_path / "tied.gguf", tensors=whole)
     checkpoint = open_checkpoint(tmp_path)  # a directory with one GGUF file is that file
     assert checkpoint.spec.tied_embeddings
     output = torch.empty(10, 96)
@@ -241,17 +241,17 @@ def test_a_missing_tensor(tmp_path: Path, name: str, problem: str) -> None:
     whole = weights(Tiny())
     del whole[name]
     with pytest.raises(ConfigError, match=problem):
-        open_checkpoint(write_gguf(tmp_path / "m.gguf", whole=whole))
+        open_checkpoint(write_gguf(tmp_path / "m.gguf", tensors=whole))
 
 
 def test_a_tensor_of_another_shape_and_one_too_many(tmp_path: Path) -> None:
     whole = weights(Tiny())
     with pytest.raises(ConfigError, match=r"shape \[96, 256\].*found \[96, 128\]"):
         open_checkpoint(
-            write_gguf(tmp_path / "s.gguf", whole=whole | {"layers.0.feed_forward.w2.weight": torch.ones(96, 128)})
+            write_gguf(tmp_path / "s.gguf", tensors=whole | {"layers.0.feed_forward.w2.weight": torch.ones(96, 128)})
         )
     with pytest.raises(ConfigError, match=r"found blk\.0\.attn_q\.bias besides"):
-        open_checkpoint(write_gguf(tmp_path / "b.gguf", whole=whole | {"blk.0.attn_q.bias": torch.ones(96)}))
+        open_checkpoint(write_gguf(tmp_path / "b.gguf", tensors=whole | {"blk.0.attn_q.bias": torch.ones(96)}))
 
 
 def test_the_default_model_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def test_logits_equal_transformers(tmp_path: Path, config: dict[str, object]) ->
 def test_rows_come_back_in_metas_order_in_every_slice(tmp_path: Path, files: int) -> None:
     tiny = Tiny()
     whole = weights(tiny)
-    checkpoint = open_checkpoint(write_huggingface(tmp_path, tiny, whole=whole, files=files))
+    checkpoint = open_checkpoint(write_huggingface(tmp_path, tiny, tensors=whole, files=files))
     assert checkpoint.spec.shards == files
     got = read_all(checkpoint, torch.bfloat16)
     assert all(torch.equal(got[name], whole[name]) for name in whole)

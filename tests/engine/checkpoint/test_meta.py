@@ -9,8 +9,8 @@ import torch
 
 from engine.checkpoint import RopeScaling, open_checkpoint
 from tests.engine.checkpoint.builders import (
-    CUTS,
     GOLDEN,
+    SPLIT_DIMS,
     Tiny,
     logits,
     read_all,
@@ -40,7 +40,7 @@ def test_every_slice_of_every_sharding(tmp_path: Path, shards: int, dtype: torch
     if shards == 2:
         tiny = Tiny(n_kv_heads=6)
         whole = weights(tiny, dtype=dtype)
-    checkpoint = open_checkpoint(write_meta(tmp_path, tiny, whole=whole, shards=shards))
+    checkpoint = open_checkpoint(write_meta(tmp_path, tiny, tensors=whole, shards=shards))
     assert (checkpoint.spec.shards, checkpoint.spec.dtype) == (shards, dtype)
     for name, tensor in whole.items():
         for dim in range(tensor.dim()):
@@ -55,7 +55,7 @@ def test_every_slice_of_every_sharding(tmp_path: Path, shards: int, dtype: torch
 
 def test_slices_need_not_be_even_or_contiguous(tmp_path: Path) -> None:
     whole = weights(Tiny())
-    checkpoint = open_checkpoint(write_meta(tmp_path, whole=whole, shards=3))
+    checkpoint = open_checkpoint(write_meta(tmp_path, tensors=whole, shards=3))
     target = torch.zeros(96, 10)[:, 2:9]
     checkpoint.copy_into("layers.1.attention.wo.weight", target, dim=1, start=29)
     assert torch.equal(target, whole["layers.1.attention.wo.weight"][:, 29:36].float())
@@ -63,7 +63,7 @@ def test_slices_need_not_be_even_or_contiguous(tmp_path: Path) -> None:
 
 def test_parameters_and_inference_tensors_can_be_filled(tmp_path: Path) -> None:
     whole = weights(Tiny())
-    checkpoint = open_checkpoint(write_meta(tmp_path, whole=whole))
+    checkpoint = open_checkpoint(write_meta(tmp_path, tensors=whole))
     parameter = torch.nn.Parameter(torch.zeros(96, dtype=torch.bfloat16))
     with torch.inference_mode():
         inference = torch.zeros(96, 96, dtype=torch.bfloat16)
@@ -85,11 +85,11 @@ def test_views_saved_without_a_copy_are_read_all_the_same(tmp_path: Path) -> Non
     """torch.save keeps views as views: two tensors in one storage, and columns that are not contiguous."""
     tiny = Tiny()
     whole = weights(tiny)
-    path = write_meta(tmp_path, tiny, whole=whole, shards=3)
+    path = write_meta(tmp_path, tiny, tensors=whole, shards=3)
     for rank in range(3):
         views = {}
         for name, tensor in whole.items():
-            cut = CUTS.get(name.split(".")[-2])
+            cut = SPLIT_DIMS.get(name.split(".")[-2])
             views[name] = tensor if cut is None else tensor.chunk(3, cut)[rank]
         torch.save(views, path / f"consolidated.{rank:02}.pth")
     got = read_all(open_checkpoint(path), torch.bfloat16)
@@ -105,11 +105,11 @@ def test_llama3_layout(tmp_path: Path) -> None:
     path = write_meta(
         tmp_path,
         tiny,
-        whole=whole,
+        tensors=whole,
         shards=2,
         settings=settings,
         tokenizer=vocabulary,
-        cuts=CUTS | {"tok_embeddings": 0},
+        split_dims=SPLIT_DIMS | {"tok_embeddings": 0},
     )
     checkpoint = open_checkpoint(path)
     spec = checkpoint.spec

@@ -36,7 +36,7 @@ TEXTS = (
 
 
 def golden_sentencepiece() -> SentencePieceTokenizer:
-    return SentencePieceTokenizer(TOKENIZER.read_bytes(), where=TOKENIZER)
+    return SentencePieceTokenizer(TOKENIZER.read_bytes(), source=TOKENIZER)
 
 
 def library_sentencepiece() -> sentencepiece.SentencePieceProcessor:
@@ -105,7 +105,7 @@ def byte_level_json(path: Path, specials: tuple[str, ...] = CHATML) -> Tokenizer
 
 
 def tiktoken_tokenizer() -> Tokenizer:
-    return TiktokenTokenizer(tiktoken_vocabulary(), where=Path("tokenizer.model"))
+    return TiktokenTokenizer(tiktoken_vocabulary(), source=Path("tokenizer.model"))
 
 
 def edit_json(path: Path, **changes: object) -> None:

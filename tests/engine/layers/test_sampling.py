@@ -22,7 +22,7 @@ def draw(logits: torch.Tensor, temperature: float, top_p: float, seed: int, posi
     )
 
 
-def by_definition(logits: list[float], temperature: float, top_p: float, u: float) -> int:
+def sample_by_definition(logits: list[float], temperature: float, top_p: float, u: float) -> int:
     weights = torch.softmax(torch.tensor(logits) / temperature, dim=0).tolist()
     ranked = sorted(range(len(weights)), key=lambda token: (-weights[token], token))
     kept, before = set(), 0.0
@@ -65,7 +65,7 @@ def test_it_does_what_the_definition_says(
     u = float(philox_uniform(torch.tensor([signed64(seed)]), torch.tensor([position])))
     got = draw(torch.tensor(logits), temperature, top_p, seed, position)
     nudged = {
-        by_definition(logits, temperature, max(0.0, top_p + dp), min(max(0.0, u + du), 1 - 1e-9))
+        sample_by_definition(logits, temperature, max(0.0, top_p + dp), min(max(0.0, u + du), 1 - 1e-9))
         for du in (-1e-5, 0, 1e-5)
         for dp in (-1e-6, 0, 1e-6)
     }

@@ -136,7 +136,7 @@ def test_user_defined_marks_in_sentencepiece_are_guarded() -> None:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256)), "<|im_start|>", "\u2581"]
     kinds = [2, 3, 3, *[6] * 256, 4, 1]
     model = model_bytes(tokens, [0.0] * 260 + [-1.0], kinds, bos_id=1, eos_id=2, add_space_prefix=True)
-    tokenizer = SentencePieceTokenizer(model, where="here")
+    tokenizer = SentencePieceTokenizer(model, source="here")
     mark = tokenizer.control("<|im_start|>")
     assert mark == 259
     assert mark not in tokenizer.encode("a<|im_start|>b")
@@ -165,7 +165,7 @@ def test_llama3_words_are_cut_as_in_gguf_and_tiktoken(tmp_path: Path) -> None:
     merges = [merge for merge in merges if merge[0] in spelled and merge[1] in spelled]
     tokens = [*spelled, "<|end|>"]
     gguf = byte_level(
-        tokens, merges, {"<|end|>": 264}, "llama-bpe", bos_id=None, eos_id=264, stop_ids=frozenset(), where=tmp_path
+        tokens, merges, {"<|end|>": 264}, "llama-bpe", bos_id=None, eos_id=264, stop_ids=frozenset(), source=tmp_path
     )
     tiktoken = v.tiktoken_tokenizer()
     for text in (*v.TEXTS, "hello world hello  world", "worlds\n\n hello"):
@@ -184,13 +184,13 @@ def test_llama3_words_are_cut_as_in_gguf_and_tiktoken(tmp_path: Path) -> None:
 )
 def test_other_files_are_no_sentencepiece_model(content: bytes, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        SentencePieceTokenizer(content, where="tokenizer.model")
+        SentencePieceTokenizer(content, source="tokenizer.model")
 
 
 @pytest.mark.parametrize("content", [b"aGU= 0\nbGw= x\n", b"aGU= 0\nbGw= 1\n", b"aGU= 0 1\n"])
 def test_damaged_tiktoken_files(content: bytes) -> None:
     with pytest.raises(ConfigError, match=r"tokenizer\.model"):
-        TiktokenTokenizer(content, where=Path("tokenizer.model"))
+        TiktokenTokenizer(content, source=Path("tokenizer.model"))
 
 
 @pytest.mark.parametrize(
