@@ -1,4 +1,7 @@
-"""Llama 3's vocabulary as Meta ships it: a base64 token and its rank on each line; 256 control tokens follow them."""
+"""Llama 3's vocabulary as Meta ships it: a base64 token and its rank on each line.
+
+256 control tokens follow the ordinary ones; they are not in the file.
+"""
 
 import base64
 import binascii
@@ -12,7 +15,7 @@ from engine.tokenizers.base import DecodeRules, decode_all
 from engine.tokenizers.bpe import LLAMA3_PATTERN
 from engine.tokenizers.ordinary import valid_unicode
 
-# The control tokens with a use, by their place after the ordinary tokens. 4, 8 and 10 came with Llama 3.1.
+# The control tokens that are used, by offset from the first of the 256. 4, 8 and 10 are new in Llama 3.1.
 _CONTROLS = {
     "<|begin_of_text|>": 0,
     "<|end_of_text|>": 1,
@@ -24,7 +27,7 @@ _CONTROLS = {
     "<|python_tag|>": 10,
 }
 _RESERVED = 256
-_MAX_CHARACTERS = 50_000  # the library's regular expressions overflow on texts of a million characters
+_MAX_CHARACTERS = 50_000  # the library's regular expressions overflow on a million characters
 
 
 def looks_like_tiktoken(content: bytes) -> bool:
@@ -39,6 +42,8 @@ def looks_like_tiktoken(content: bytes) -> bool:
 
 
 class TiktokenTokenizer:
+    """A `Tokenizer` over the content of a tiktoken file; ConfigError names `source` if it is damaged."""
+
     def __init__(self, content: bytes, *, source: Path) -> None:
         ranks = _read_ranks(content, source)
         self._ordinary = len(ranks)
@@ -54,17 +59,21 @@ class TiktokenTokenizer:
         self.stop_ids = frozenset(self._controls[name] for name in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"))
 
     def encode(self, text: str) -> list[int]:
+        """See `Tokenizer.encode`."""
         text = valid_unicode(text)
         parts = (text[n : n + _MAX_CHARACTERS] for n in range(0, len(text), _MAX_CHARACTERS))
         return [i for part in parts for i in self._encoding.encode_ordinary(part)]
 
     def decode(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer.decode`."""
         return decode_all(self, ids)
 
     def piece(self, token_id: int) -> bytes | str:
+        """See `Tokenizer.piece`."""
         return self._pieces[token_id] if 0 <= token_id < self._ordinary else b""
 
     def control(self, name: str) -> int:
+        """See `Tokenizer.control`."""
         return self._controls[name]
 
 

@@ -24,8 +24,8 @@ def test_kernels_and_plain_torch(checkpoint: Checkpoint) -> None:
     config = replace(config, quantize="int4", kv_dtype="int8")
     texts = [list(range(20, 39))]
     model = loss.quantized_model(config, checkpoint)
-    plain = loss.logits_in_torch(config, model, texts)
-    kernels = loss.logits_through_kernels(config, model, texts, prompt=17)
+    plain = loss.log_probabilities_in_torch(config, model, texts)
+    kernels = loss.log_probabilities_through_kernels(config, model, texts, prompt_len=17)
     for ids, ours, theirs in zip(texts, kernels, plain, strict=True):
         assert len(ours) == len(ids) - 16
         torch.testing.assert_close(ours, theirs[-len(ours) :], rtol=1e-3, atol=2e-3)
