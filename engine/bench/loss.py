@@ -111,6 +111,7 @@ class QuantizedKVAttention(DenseAttention):
         self._storage = storage
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `transformer.Attention`."""
         return super().__call__(layer, q, stored_values(k, self._storage), stored_values(v, self._storage))
 
 
@@ -136,6 +137,7 @@ def log_probabilities_through_kernels(
         """Decodes a given token instead of the sampled one, in its only row."""
 
         def step(self, plan: StepPlan, token: int | None) -> Tensor:
+            """Log probabilities of the next token after the plan, [vocab_size]."""
             if token is not None:
                 self._batch_state.last_tokens[0] = token
             self._synchronize()

@@ -122,7 +122,7 @@ class CannedChat(ChatWorkload):
 
 
 class RollingChat(ChatWorkload):
-    """W5: as W3 with 30 turns and at most `max_pairs` turns of history. Above that, the `trim_step` oldest are dropped."""
+    """W5: as W3 with 30 turns and at most `max_pairs` turns of history. Beyond it, `trim_step` are dropped."""
 
     def __init__(self, users: int = 32, turns: int = 30, max_pairs: int = 10, trim_step: int = 1, **sizes: int) -> None:
         super().__init__(users=users, turns=turns, **sizes)
