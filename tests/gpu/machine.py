@@ -1,6 +1,6 @@
-"""The machine under test: its GPUs, its memory, and checkpoints in published shapes on its disk.
+"""The machine under test: its GPUs and memory, and checkpoints of published shapes on its disk.
 
-With `GUILDLLAMA_REHEARSAL=1` the same tests run with small models and two ranks on the CPU, to try the tests alone.
+With `GUILDLLAMA_REHEARSAL=1` the tests run with tiny models and two ranks on a CPU, which tries out the tests only.
 """
 
 import functools
@@ -18,12 +18,12 @@ from tests.engine.server.process import ROOT
 
 REHEARSAL = os.environ.get("GUILDLLAMA_REHEARSAL") == "1"
 DEVICE = "cpu" if REHEARSAL else "cuda"
-MEMORY_POLL_INTERVAL = 0.5  # seconds between looks at memory that is being given back
+MEMORY_POLL_INTERVAL = 0.5  # seconds between readings of memory that is being freed
 
 
 @functools.cache
 def num_gpus() -> int:
-    """How many ranks may have a GPU to themselves."""
+    """How many ranks can have a GPU of their own."""
     return 2 if REHEARSAL else len(_smi("name"))
 
 
@@ -32,12 +32,12 @@ def name() -> str:
 
 
 def gpu_memory() -> list[int]:
-    """MiB in use on each GPU, whoever uses them."""
+    """MiB in use on each GPU, by any process."""
     return [0] * num_gpus() if REHEARSAL else [int(line) for line in _smi("memory.used")]
 
 
 def memory_returns_to(before: list[int], seconds: float) -> list[int]:
-    """The memory in use once it is what it was (within 16 MiB), or after so many seconds."""
+    """The memory in use once it is at most 16 MiB above `before`, or after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         now = gpu_memory()
@@ -52,34 +52,39 @@ def peak_host_bytes(pid: int) -> int:
 
 
 def report(what: str, **figures: object) -> None:
-    """One line for whoever reads the run."""
+    """Print one JSON line of measurements."""
     sys.stdout.write(json.dumps({"test": what, "device": name(), **figures}) + "\n")
     sys.stdout.flush()
 
 
-def run_module(*command: str, timeout: float = 240.0) -> str:
-    """What a module of ours says on its standard output."""
+def run_module(*command: str) -> str:
+    """Run `python -m command`; returns its standard output."""
+    return run_python("-m", *command)
+
+
+def run_python(*arguments: str, timeout: float = 240.0) -> str:
+    """Run Python at the repository's root; returns its standard output."""
     ended = subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
     )
-    assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
+    assert ended.returncode == 0, f"{arguments}: {ended.stdout}{ended.stderr}"
     return ended.stdout
 
 
 @dataclass(slots=True)
 class WrittenCheckpoint:
-    """A checkpoint in Meta's layout, being written or there. `folder` waits for it."""
+    """A checkpoint in Meta's layout that another process writes. `folder` waits until it is complete."""
 
     process: subprocess.Popen[bytes]
     _folder: Path
-    began: float
+    started_at: float
     seconds: float = 0.0
 
     @property
     def folder(self) -> Path:
         if not self.seconds:
             assert self.process.wait(240) == 0, f"{self._folder} could not be written"
-            self.seconds = time.monotonic() - self.began
+            self.seconds = time.monotonic() - self.started_at
         return self._folder
 
     @property
@@ -93,7 +98,7 @@ class WrittenCheckpoint:
 
 
 def write_checkpoint(folder: Path, shape: str, *, layers: int | None = None) -> WrittenCheckpoint:
-    """Begin to write a published shape; in a rehearsal a tiny one, in as many shards."""
+    """Start writing a published shape; in a rehearsal a tiny one with the same number of shards, up to two."""
     command = [sys.executable, "-m", "engine.bench.make_checkpoint", str(folder), "--shape", shape]
     if REHEARSAL and shape != "small":
         kv_heads, shards = {"7b": ("4", "1"), "13b": ("4", "2"), "70b": ("2", "2")}[shape]

@@ -1,4 +1,4 @@
-"""What measures the loss of narrow weights and caches says the same through the kernels and in plain torch."""
+"""The measured loss of quantized weights and KV caches is equal through the kernels and in plain torch."""
 
 from dataclasses import replace
 from pathlib import Path

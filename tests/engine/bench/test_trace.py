@@ -1,4 +1,4 @@
-"""The workloads are the published ones, request by request."""
+"""The workloads are those of docs/performance.md, by their digests."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from engine.bench import trace
 
 
 def test_digests() -> None:
-    found = [trace.requests_digest(asks) for asks in (trace.w1(), trace.w2(), trace.w4())]
+    found = [trace.requests_digest(workload) for workload in (trace.w1(), trace.w2(), trace.w4())]
     assert found == ["e05ab776ac5f6397", "f07104c161b2896f", "0833d260b9bca8b1"]
     assert trace.chat_digest(trace.chat()) == "f9e7265e9fc2e6d4"
 
@@ -33,7 +33,7 @@ def test_the_window_rolls(step: int, kept: list[int]) -> None:
     assert max(pairs) == 10
 
 
-def test_replies_drawn_beforehand() -> None:
+def test_generated_history() -> None:
     plain, longer = trace.CannedChat(users=4), trace.CannedChat(58, users=4)
     for chat in (plain, longer):
         assert chat.reply(1, [9] * 100)
