@@ -1,1 +1,1 @@
-"""The workloads behind docs/performance.md."""
+"""Serving benchmarks: the workloads, clients and measurements behind docs/performance.md."""

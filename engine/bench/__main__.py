@@ -1,13 +1,11 @@
-"""`python -m engine.bench W1 W2 …`: one JSON line a run, on standard output.
+"""`python -m engine.bench W1 W2 …`: run workloads and print one JSON line for each run.
 
-By default a random model of Llama 2 7B's shape on the GPU. The first run of each workload is a warm-up and not shown
-unless `--runs 1`. Prompts of a run are never in the cache of the one before: each run has its own tenants.
+The default model is a random one of Llama 2 7B's shape, on the GPU. The first run of each workload is a warm-up and not
+printed, unless `--runs 1`. Each run has its own tenants, so no run has prefix hits in the cache of an earlier one.
 """
 
 import argparse
 import asyncio
-import datetime
-import json
 import platform
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -16,20 +14,22 @@ from dataclasses import replace
 import torch
 
 from engine.bench import cpu, trace
-from engine.bench.drive import Client, Record, Sampling, at_once, closed_loop, quantile
-from engine.bench.http import Http
-from engine.bench.local import Local, TimedEngine
+from engine.bench.drive import Client, RunRecord, Sampling, closed_loop, quantile, send_all
+from engine.bench.http import HttpClient
+from engine.bench.local import LocalClient, TimedEngine
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
+from engine.bench.report import emit, today
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.core.follower import run_worker
 from engine.core.worker import freeze_gc
 
 WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6", "W6b", "cpu")
-HUMAN = Sampling(0.6, 0.9)
+CHAT_SAMPLING = Sampling(0.6, 0.9)
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     if options.workloads == ["cpu"]:
         for line in cpu.lines():
@@ -50,13 +50,14 @@ def main(arguments: Sequence[str]) -> int:
             for number in range(options.runs):
                 line = asyncio.run(run(engine, name, options.scale, f"{number}"))
                 if number or options.runs == 1:
-                    emit({"engine": "guildllama", "workload": name, **line, **facts(config, options)})
+                    emit({"engine": "guildllama", "workload": name, **line, **environment(config, options)})
     finally:
         engine.close()
     return 0
 
 
 def setup(options: argparse.Namespace) -> tuple[Checkpoint, EngineConfig]:
+    """The checkpoint and the configuration that the options ask for."""
     checkpoint: Checkpoint
     if options.model in SHAPES:
         checkpoint = RandomCheckpoint(spec(options.model, options.layers))
@@ -71,11 +72,11 @@ def setup(options: argparse.Namespace) -> tuple[Checkpoint, EngineConfig]:
 
 
 def over_http(options: argparse.Namespace) -> int:
-    """The same requests through a server that is already running."""
+    """Send the same requests to a running server; returns the exit code."""
     host, port, model = options.http.split(":")
     for name in options.workloads:
         for number in range(options.runs):
-            client = Tagged(Http(host, int(port), model), f"h{number}")
+            client = TaggedClient(HttpClient(host, int(port), model), f"h{number}")
             line = asyncio.run(drive(client, name, options.scale)).summary()
             if number or options.runs == 1:
                 emit({"engine": "guildllama over HTTP", "workload": name, **line, "model": model, "date": today()})
@@ -83,51 +84,55 @@ def over_http(options: argparse.Namespace) -> int:
 
 
 async def run(engine: TimedEngine, name: str, scale: float, tag: str) -> dict[str, object]:
-    """One run: its summary, and how many prompt tokens went through the model."""
-    engine.watch()
+    """One run: its summary, and the prompt tokens that no prefix hit saved. `tag` separates its cache."""
+    engine.reset_measurement()
     before = engine.stats()
-    client = Tagged(Local(engine), tag)
+    client = TaggedClient(LocalClient(engine), tag)
     record = await drive(client, name, scale)
     after = engine.stats()
     return {
         **record.summary(),
-        "prompt_tokens": after.prompt_tokens - before.prompt_tokens or sum(sent.prompt for sent in record.sent),
+        "prompt_tokens": after.prompt_tokens - before.prompt_tokens
+        or sum(request.num_prompt_tokens for request in record.requests),
         "prompt_tokens_computed": after.prompt_tokens_computed - before.prompt_tokens_computed,
         "steps": after.steps - before.steps,
-        "ttft_admitted_p50_ms": round(1000 * quantile(sorted(engine.after_admission), 0.5), 1),
-        "ttft_admitted_p95_ms": round(1000 * quantile(sorted(engine.after_admission), 0.95), 1),
+        "ttft_admitted_p50_ms": round(1000 * quantile(sorted(engine.ttft_after_admission), 0.5), 1),
+        "ttft_admitted_p95_ms": round(1000 * quantile(sorted(engine.ttft_after_admission), 0.95), 1),
     }
 
 
-async def drive(client: Client, name: str, scale: float) -> Record:
+async def drive(client: Client, name: str, scale: float) -> RunRecord:
+    """Send the workload of that name."""
     greedy = Sampling()
     if name in ("W1", "W1s"):
-        return await at_once(client, trace.w1(scale=scale), greedy if name == "W1" else HUMAN)
+        return await send_all(client, trace.w1(scale=scale), greedy if name == "W1" else CHAT_SAMPLING)
     if name == "W2":
-        return await at_once(client, trace.w2(scale=scale), greedy)
+        return await send_all(client, trace.w2(scale=scale), greedy)
     if name == "W4":
-        return await at_once(client, trace.w4(scale=scale), greedy)
+        return await send_all(client, trace.w4(scale=scale), greedy)
     if name == "W3":
         return await closed_loop(client, trace.chat(scale), greedy)
     if name in ("W6", "W6b"):
-        return await closed_loop(client, trace.Canned(58 if name == "W6b" else 0), greedy)
+        return await closed_loop(client, trace.CannedChat(58 if name == "W6b" else 0), greedy)
     turns = max(3, int(30 * scale))
-    return await closed_loop(client, trace.Rolling(turns=turns, trim_step=5 if name == "W5t" else 1), greedy)
+    return await closed_loop(client, trace.RollingChat(turns=turns, trim_step=5 if name == "W5t" else 1), greedy)
 
 
-class Tagged:
-    """Keeps the runs' caches apart."""
+class TaggedClient:
+    """Adds a tag to the tenants of each request, so that runs share no cached prefix."""
 
     def __init__(self, inner: Client, tag: str) -> None:
         self._inner, self._tag = inner, tag
 
     def stream(
-        self, prompt: list[int], output: int, sampling: Sampling, *, client: str, tenant: str
+        self, prompt: list[int], output_len: int, sampling: Sampling, *, client: str, tenant: str
     ) -> AsyncIterator[Sequence[int]]:
-        return self._inner.stream(prompt, output, sampling, client=client, tenant=f"{tenant}/{self._tag}")
+        """See `drive.Client`."""
+        return self._inner.stream(prompt, output_len, sampling, client=client, tenant=f"{tenant}/{self._tag}")
 
 
-def facts(config: EngineConfig, options: argparse.Namespace) -> dict[str, object]:
+def environment(config: EngineConfig, options: argparse.Namespace) -> dict[str, object]:
+    """What the run was measured on, for its JSON line."""
     gpu = config.device.type == "cuda"
     return {
         "model": options.model,
@@ -145,21 +150,14 @@ def facts(config: EngineConfig, options: argparse.Namespace) -> dict[str, object
     }
 
 
-def today() -> str:
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
-
-
-def emit(line: dict[str, object]) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m engine.bench", description=__doc__.splitlines()[0])
     parser.add_argument("workloads", nargs="*", metavar="|".join(WORKLOADS))
-    parser.add_argument("--http", metavar="HOST:PORT:MODEL", help="a running server instead of an engine in here")
+    parser.add_argument(
+        "--http", metavar="HOST:PORT:MODEL", help="a running server instead of an engine in this process"
+    )
     parser.add_argument("--model", default="7b", help=f"a checkpoint, or a random one: {', '.join(SHAPES)}")
-    parser.add_argument("--layers", type=int, help="of a random model, fewer than its shape has")
+    parser.add_argument("--layers", type=int, help="layers of a random model (default: as its shape has)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--quantize", default="none")

@@ -1,7 +1,7 @@
-"""`python -m engine.bench cpu`: the embedded model on this machine's cores, at each width of weights.
+"""`python -m engine.bench cpu`: the embedded model on this machine's CPU, with float32, int8 and int4 weights.
 
-Decode speed of one user and of eight, the time of a long prompt, and what the narrower weights lose against 32 bits.
-Each speed is the median of several runs: other programs on the machine show in the spread.
+Measures decode speed with one user and with eight, prefill speed, and the loss of quantized weights against float32.
+Each speed is the median of several runs; their range shows the influence of other programs on the machine.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from engine.bench import trace
-from engine.bench.drive import Sampling, at_once
-from engine.bench.local import Local, TimedEngine
+from engine.bench.drive import Sampling, send_all
+from engine.bench.local import LocalClient, TimedEngine
 from engine.bench.loss import compare, read_texts
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
@@ -23,25 +23,25 @@ from engine.core.worker import load_weights
 from engine.layers.paged_attention import DenseAttention
 from engine.runner.cpu.build import library
 
-WIDTHS = ("none", "int8", "int4")
+QUANTIZE = ("none", "int8", "int4")
 RUNS = 5
-PROMPT, OUTPUT = 64, 64
-LONG_PROMPT = 512
+PROMPT_LEN, OUTPUT_LEN = 64, 64
+LONG_PROMPT_LEN = 512
 LOSS_TOKENS = 512
 
 
 def lines() -> Iterator[dict[str, object]]:
-    """One measurement a line; `auto` says whether these weights are what this machine gets when nobody chooses."""
+    """The measurements; "auto" says whether `--quantize auto` chooses these weights on this machine."""
     checkpoint = open_checkpoint("smollm2")
     texts = read_texts(checkpoint, LOSS_TOKENS)
     with torch.inference_mode():
-        whole = [_log_probabilities(checkpoint, "none", ids) for ids in texts]
-    usual = _config(checkpoint, "auto")
-    for quantize in WIDTHS:
+        reference = [_log_probabilities(checkpoint, "none", ids) for ids in texts]
+    default = _config(checkpoint, "auto")
+    for quantize in QUANTIZE:
         config = _config(checkpoint, quantize)
         facts = {
             "quantize": quantize,
-            "auto": quantize == usual.quantize,
+            "auto": quantize == default.quantize,
             "native": quantize != "none" and config.native and library() is not None,
             "threads": config.num_threads,
             **_machine(),
@@ -50,8 +50,8 @@ def lines() -> Iterator[dict[str, object]]:
             yield {"engine": "guildllama", **line, **facts}
         if quantize != "none":
             with torch.inference_mode():
-                packed = [_log_probabilities(checkpoint, quantize, ids) for ids in texts]
-            yield {"engine": "guildllama", "workload": "cpu-loss", **compare(whole, packed, texts), **facts}
+                quantized = [_log_probabilities(checkpoint, quantize, ids) for ids in texts]
+            yield {"engine": "guildllama", "workload": "cpu-loss", **compare(reference, quantized, texts), **facts}
 
 
 def _speeds(config: EngineConfig, checkpoint: Checkpoint) -> Iterator[dict[str, object]]:
@@ -60,37 +60,38 @@ def _speeds(config: EngineConfig, checkpoint: Checkpoint) -> Iterator[dict[str, 
         raise TypeError
     try:
         for users in (1, 8):
-            rates, firsts = [], []
+            rates, makespans = [], []
             for run in range(RUNS):
-                asks = [
-                    trace.Ask([(number * 977 + run * 131 + at * 7) % 40000 + 1000 for at in range(PROMPT)], OUTPUT)
-                    for number in range(users)
-                ]
-                record = asyncio.run(at_once(Local(engine), asks, Sampling()))
-                start = max(sent.times[0] for sent in record.sent)  # all are past their prompts
-                end = max(sent.times[-1] for sent in record.sent)
-                later = sum(time > start for sent in record.sent for time in sent.times)
-                rates.append(later / (end - start))
-                firsts.append(end - record.start)
+                requests = [trace.PromptRequest(_prompt(user, run), OUTPUT_LEN) for user in range(users)]
+                record = asyncio.run(send_all(LocalClient(engine), requests, Sampling()))
+                start = max(request.token_times[0] for request in record.requests)  # every prompt is prefilled
+                end = max(request.token_times[-1] for request in record.requests)
+                decoded = sum(time > start for request in record.requests for time in request.token_times)
+                rates.append(decoded / (end - start))
+                makespans.append(end - record.started_at)
             yield {
                 "workload": f"cpu-{users}",
                 "output_tok_s": round(statistics.median(rates), 1),
                 "least": round(min(rates), 1),
                 "most": round(max(rates), 1),
-                "makespan_s": round(statistics.median(firsts), 3),
+                "makespan_s": round(statistics.median(makespans), 3),
             }
         times = []
         for run in range(RUNS):
-            ask = trace.Ask([(run * 131 + at * 13) % 40000 + 1000 for at in range(LONG_PROMPT)], 1)
-            record = asyncio.run(at_once(Local(engine), [ask], Sampling()))
-            times.append(record.sent[0].times[0] - record.start)
+            prompt = [(run * 131 + i * 13) % 40000 + 1000 for i in range(LONG_PROMPT_LEN)]
+            record = asyncio.run(send_all(LocalClient(engine), [trace.PromptRequest(prompt, 1)], Sampling()))
+            times.append(record.requests[0].token_times[0] - record.started_at)
         yield {
             "workload": "cpu-prompt",
-            "prompt_tok_s": round(LONG_PROMPT / statistics.median(times), 1),
+            "prompt_tok_s": round(LONG_PROMPT_LEN / statistics.median(times), 1),
             "makespan_s": round(statistics.median(times), 3),
         }
     finally:
         engine.close()
+
+
+def _prompt(user: int, run: int) -> list[int]:
+    return [(user * 977 + run * 131 + i * 7) % 40000 + 1000 for i in range(PROMPT_LEN)]
 
 
 def _log_probabilities(checkpoint: Checkpoint, quantize: str, ids: list[int]) -> Tensor:

@@ -1,115 +1,120 @@
-"""Sends a workload's requests to an engine and notes when each token came. Knows clients, not engines.
+"""Sends a workload's requests to a client and records when each token arrives. Knows clients, not engines.
 
-output tok/s: all output tokens / (last token - start). TTFT: first token - sent, waiting included. Gap: time between
-two deliveries of one request, split evenly over the tokens that came together.
+Output tok/s: all output tokens / makespan. Makespan: last token - start. TTFT: first token - sent, queueing included.
+Inter-token gap: time between two deliveries of one request, divided by the tokens of the later one.
 """
 
 import asyncio
-import statistics
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engine.bench.trace import Ask, Chat
+from engine.bench.trace import ChatWorkload, PromptRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
+    """Sampling parameters of a run; greedy by default."""
+
     temperature: float = 0.0
     top_p: float = 1.0
 
 
 class Client(Protocol):
+    """A way to reach an engine."""
+
     def stream(
-        self, prompt: list[int], output: int, sampling: Sampling, *, client: str, tenant: str
+        self, prompt: list[int], output_len: int, sampling: Sampling, *, client: str, tenant: str
     ) -> AsyncIterator[Sequence[int]]:
-        """Exactly `output` token ids, as they come."""
+        """Exactly `output_len` token ids, as they arrive; EOS is ignored."""
         ...
 
 
 @dataclass(slots=True)
-class Sent:
-    at: float
-    prompt: int
-    times: list[float] = field(default_factory=list)
+class RequestTiming:
+    """One request: `token_times` has the arrival of each token, `gaps` the time before each but the first.
+
+    All times are `time.perf_counter` seconds.
+    """
+
+    sent_at: float
+    num_prompt_tokens: int
+    token_times: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class Record:
+class RunRecord:
     """All requests of one run."""
 
-    start: float
-    sent: list[Sent] = field(default_factory=list)
+    started_at: float
+    requests: list[RequestTiming] = field(default_factory=list)
 
     def summary(self) -> dict[str, float]:
-        times = [request.times for request in self.sent]
-        makespan = max(t[-1] for t in times) - self.start
-        outputs = sum(len(request.ids) for request in self.sent)
-        first = sorted(request.times[0] - request.at for request in self.sent)
-        gaps = sorted(gap for request in self.sent for gap in request.gaps)
+        """The run's measurements, under the names that docs/bench/*.jsonl use."""
+        makespan = max(request.token_times[-1] for request in self.requests) - self.started_at
+        outputs = sum(len(request.token_ids) for request in self.requests)
+        ttft = sorted(request.token_times[0] - request.sent_at for request in self.requests)
+        gaps = sorted(gap for request in self.requests for gap in request.gaps)
         return {
             "makespan_s": round(makespan, 4),
             "output_tokens": outputs,
             "output_tok_s": round(outputs / makespan, 1),
-            "ttft_p50_ms": round(1000 * quantile(first, 0.5), 1),
-            "ttft_p95_ms": round(1000 * quantile(first, 0.95), 1),
+            "ttft_p50_ms": round(1000 * quantile(ttft, 0.5), 1),
+            "ttft_p95_ms": round(1000 * quantile(ttft, 0.95), 1),
             "gap_p50_ms": round(1000 * quantile(gaps, 0.5), 2),
             "gap_p95_ms": round(1000 * quantile(gaps, 0.95), 2),
             "gap_max_ms": round(1000 * gaps[-1], 1) if gaps else 0.0,
         }
 
 
-def quantile(ordered: Sequence[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+def quantile(ordered: Sequence[float], q: float) -> float:
+    """The q-quantile (0 … 1) of sorted values; 0 if there are none."""
+    return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else 0.0
 
 
-async def once(
-    client: Client, record: Record, prompt: list[int], output: int, sampling: Sampling, name: str, tenant: str
+async def send_request(
+    client: Client, record: RunRecord, prompt: list[int], output_len: int, sampling: Sampling, name: str, tenant: str
 ) -> list[int]:
-    sent = Sent(time.perf_counter(), len(prompt))
-    record.sent.append(sent)
-    async for ids in client.stream(prompt, output, sampling, client=name, tenant=tenant):
+    """Send one request, add its timing to the record, and return its token ids; `name` is the client's id."""
+    timing = RequestTiming(time.perf_counter(), len(prompt))
+    record.requests.append(timing)
+    async for ids in client.stream(prompt, output_len, sampling, client=name, tenant=tenant):
         now = time.perf_counter()
-        if sent.times:
-            sent.gaps += [(now - sent.times[-1]) / len(ids)] * len(ids)
-        sent.times += [now] * len(ids)
-        sent.ids += ids
-    if len(sent.ids) != output:
-        raise RuntimeError(f"{len(sent.ids)} tokens came where {output} were asked for")
-    return sent.ids
+        if timing.token_times:
+            timing.gaps += [(now - timing.token_times[-1]) / len(ids)] * len(ids)
+        timing.token_times += [now] * len(ids)
+        timing.token_ids += ids
+    if len(timing.token_ids) != output_len:
+        raise RuntimeError(f"{len(timing.token_ids)} tokens came where {output_len} were asked for")
+    return timing.token_ids
 
 
-async def at_once(client: Client, asks: Sequence[Ask], sampling: Sampling) -> Record:
-    """W1, W2, W4: everything is sent at the start."""
-    record = Record(time.perf_counter())
+async def send_all(client: Client, requests: Sequence[PromptRequest], sampling: Sampling) -> RunRecord:
+    """W1, W2, W4: send all requests at the start, each as another client, in four tenants."""
+    record = RunRecord(time.perf_counter())
     work = (
-        once(client, record, ask.prompt, ask.output, sampling, f"u{number}", f"g{number % 4}")
-        for number, ask in enumerate(asks)
+        send_request(client, record, request.prompt, request.output_len, sampling, f"u{number}", f"g{number % 4}")
+        for number, request in enumerate(requests)
     )
     await asyncio.gather(*work)
     return record
 
 
-async def closed_loop(client: Client, trace: Chat, sampling: Sampling) -> Record:
-    """W3, W5: each member sends the next message when the reply is complete. Members of a guild share its persona."""
-    record = Record(time.perf_counter())
+async def closed_loop(client: Client, workload: ChatWorkload, sampling: Sampling) -> RunRecord:
+    """W3, W5, W6: each user sends the next message when the reply is complete. A persona's users are one tenant."""
+    record = RunRecord(time.perf_counter())
 
-    async def member(user: int) -> None:
+    async def chat(user: int) -> None:
         more = True
         while more:
-            reply = await once(
-                client, record, trace.prompt(user), trace.reply_length, sampling, f"u{user}",
-                f"g{trace.persona_of[user]}",
+            reply = await send_request(
+                client, record, workload.prompt(user), workload.reply_length, sampling, f"u{user}",
+                f"g{workload.persona_of[user]}",
             )  # fmt: skip
-            more = trace.reply(user, reply)
+            more = workload.reply(user, reply)
 
-    await asyncio.gather(*(member(user) for user in range(trace.users)))
+    await asyncio.gather(*(chat(user) for user in range(workload.users)))
     return record
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and range of repeated runs."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}

@@ -1,7 +1,7 @@
-"""A bench client that speaks to the engine's HTTP server: a socket a request, server-sent events read as they come.
+"""A benchmark client for the engine's HTTP server, with one connection for each request.
 
-Asks for completions of token ids. The server answers with text, so ids are stand-ins; their number is what the final
-usage says, spread over the events.
+It sends token ids to /v1/completions and reads server-sent events. The server answers with text, so the ids yielded
+are all 0; their number is checked against the usage of the last event.
 """
 
 import asyncio
@@ -11,16 +11,19 @@ from collections.abc import AsyncIterator, Sequence
 from engine.bench.drive import Sampling
 
 
-class Http:
+class HttpClient:
+    """A benchmark client for a running server; `model` is the name that it serves."""
+
     def __init__(self, host: str, port: int, model: str) -> None:
         self._host, self._port, self._model = host, port, model
 
     async def stream(
-        self, prompt: list[int], output: int, sampling: Sampling, *, client: str, tenant: str
+        self, prompt: list[int], output_len: int, sampling: Sampling, *, client: str, tenant: str
     ) -> AsyncIterator[Sequence[int]]:
+        """See `drive.Client`."""
         body = json.dumps(
             {
-                "model": self._model, "prompt": prompt, "max_tokens": output, "temperature": sampling.temperature,
+                "model": self._model, "prompt": prompt, "max_tokens": output_len, "temperature": sampling.temperature,
                 "top_p": sampling.top_p, "ignore_eos": True, "stream": True, "user": client, "cache_salt": tenant,
                 "stream_options": {"include_usage": True},
             }
@@ -37,13 +40,13 @@ class Http:
                 usage = event.get("usage")
                 if isinstance(usage, dict):
                     total = int(usage["completion_tokens"])
-                    if total != output:
-                        raise RuntimeError(f"{total} tokens came where {output} were asked for")
+                    if total != output_len:
+                        raise RuntimeError(f"{total} tokens came where {output_len} were asked for")
                     continue
-                if seen < output - 1:  # the last one is kept for the end, as text may be held back until then
+                if seen < output_len - 1:  # the last token counts at the end of the stream, which may hold back text
                     seen += 1
                     yield [0]
-            yield [0] * (output - seen)
+            yield [0] * (output_len - seen)
         finally:
             writer.close()
 

@@ -1,4 +1,4 @@
-"""The engine in this process as a bench client, with the moments at which requests are admitted."""
+"""A benchmark client for an engine in this process, which also measures TTFT from a request's admission on."""
 
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -12,42 +12,45 @@ from engine.scheduler.scheduler import Scheduler
 
 
 class TimedEngine(EngineCore):
-    """Notes how long after its admission a request's first token came."""
+    """An engine that records, for each request, the time from the start of its first step to its first token."""
 
     def __init__(self, config: EngineConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
-        self.began = 0.0
-        self.watch()
+        self.step_started_at = 0.0
+        self.reset_measurement()
 
-    def watch(self) -> None:
-        """Begin a new measurement."""
-        self.admitted: dict[Request, float] = {}
-        self.after_admission: list[float] = []
+    def reset_measurement(self) -> None:
+        """Forget what was recorded."""
+        self.admitted_at: dict[Request, float] = {}
+        self.ttft_after_admission: list[float] = []
 
-    def _tell(self, turn: StepResult) -> None:
+    def _publish(self, turn: StepResult) -> None:
         now = time.perf_counter()
         if turn.scheduled is not None:
             for request in turn.scheduled.new_requests:
-                self.admitted[request] = self.began
+                self.admitted_at[request] = self.step_started_at
         for output in turn.outputs:
-            if output.token_ids and output.request in self.admitted:
-                self.after_admission.append(now - self.admitted.pop(output.request))
+            if output.token_ids and output.request in self.admitted_at:
+                self.ttft_after_admission.append(now - self.admitted_at.pop(output.request))
         super()._publish(turn)
 
-    def _take(self, scheduler: Scheduler, patience: float | None) -> None:
-        super()._drain_inbox(scheduler, patience)
-        self.began = time.perf_counter()  # the step that is planned next
+    def _drain_inbox(self, scheduler: Scheduler, timeout: float | None) -> None:
+        super()._drain_inbox(scheduler, timeout)
+        self.step_started_at = time.perf_counter()  # the next step begins now
 
 
-class Local:
+class LocalClient:
+    """A benchmark client for an engine in this process."""
+
     def __init__(self, engine: EngineCore) -> None:
         self._engine = engine
 
     async def stream(
-        self, prompt: list[int], output: int, sampling: Sampling, *, client: str, tenant: str
+        self, prompt: list[int], output_len: int, sampling: Sampling, *, client: str, tenant: str
     ) -> AsyncIterator[Sequence[int]]:
+        """See `drive.Client`."""
         params = SamplingParams(
-            temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=output, ignore_eos=True
+            temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=output_len, ignore_eos=True
         )
         async for ids in self._engine.submit(prompt, params, client=client, tenant=tenant):
             yield ids

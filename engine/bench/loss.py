@@ -1,14 +1,13 @@
-"""What narrow weights and caches of a GPU cost in accuracy: a text's next-token distributions against the whole ones.
+"""Measures the loss of quantized weights and KV caches on a GPU against unquantized ones, on real text.
 
     python -m engine.bench.loss [int8 int4 kv-int8 …] [--model smollm2] [--tokens 512] [--text FILE …]
 
-One JSON line for each: mean and 99th percentile of the KL divergence (nats), agreement of the likeliest token,
-perplexity of both. On a GPU the text goes through the real kernels: a prompt in one step, then token by token as in a
-reply, each time fed the text's own next token. On a CPU, or with --plain, the same numbers are computed in plain torch.
+Prints one JSON line for each variant: mean and 99th percentile of the KL divergence of the next-token distributions
+(nats), agreement of the most likely token, and both perplexities. On a GPU the text goes through the kernels: a prompt
+in one step, then one token at a time with teacher forcing. On a CPU, or with --plain, it goes through plain torch.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from engine.bench.report import emit
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.kernels.reference import stored_values
@@ -28,8 +28,9 @@ from engine.model.transformer import Block, Transformer
 from engine.runner.memory import kv_storage
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
-PROMPT = 160  # tokens of the step before the single ones: enough for the products of many tokens
-WAYS = {
+PROMPT_LEN = 160  # tokens of the first step: enough for the kernels for many tokens
+# By name: (quantize, kv_dtype).
+VARIANTS = {
     "int8": ("int8", "auto"),
     "int4": ("int4", "auto"),
     "int4-shuffled": ("int4-shuffled", "auto"),
@@ -41,8 +42,9 @@ DOCUMENTS = ("CONTRIBUTING.md", "LICENSE", "docs/http-api.md")
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m engine.bench.loss", description=__doc__.splitlines()[0])
-    parser.add_argument("ways", nargs="*", metavar="|".join(WAYS))
+    parser.add_argument("variants", nargs="*", metavar="|".join(VARIANTS))
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--text", type=Path, action="append", help="instead of this project's own documents")
     parser.add_argument("--tokens", type=int, default=512, help="of each text")
@@ -54,22 +56,22 @@ def main(arguments: Sequence[str]) -> int:
     config = resolve(checkpoint.spec, device=options.device, quantize="none", max_context=tokens, max_num_seqs=1)
     texts = read_texts(checkpoint, tokens, options.text)
     for line in lines(
-        config, checkpoint, texts, options.ways or list(WAYS), options.plain or config.device.type != "cuda"
+        config, checkpoint, texts, options.variants or list(VARIANTS), options.plain or config.device.type != "cuda"
     ):
-        sys.stdout.write(json.dumps({"model": options.model, **line}) + "\n")
-        sys.stdout.flush()
+        emit({"model": options.model, **line})
     return 0
 
 
 def lines(
-    config: EngineConfig, checkpoint: Checkpoint, texts: list[list[int]], ways: Sequence[str], plain: bool
+    config: EngineConfig, checkpoint: Checkpoint, texts: list[list[int]], variants: Sequence[str], plain: bool
 ) -> Iterator[dict[str, object]]:
-    through = in_plain_torch if plain else through_kernels
-    whole = through(config, packed_model(config, checkpoint), texts)
-    for way in ways:
-        quantize, kv_dtype = WAYS[way]
+    """One line for each variant; `config` is the unquantized one. `plain`: plain torch instead of the kernels."""
+    compute = log_probabilities_in_torch if plain else log_probabilities_through_kernels
+    reference = compute(config, quantized_model(config, checkpoint), texts)
+    for variant in variants:
+        quantize, kv_dtype = VARIANTS[variant]
         chosen = replace(config, quantize=quantize, kv_dtype=kv_dtype)
-        narrow = through(chosen, packed_model(chosen, checkpoint), texts)
+        quantized = compute(chosen, quantized_model(chosen, checkpoint), texts)
         yield {
             "quantize": quantize,
             "kv_dtype": kv_dtype,
@@ -77,112 +79,117 @@ def lines(
             "through": "plain torch" if plain else "kernels",
             "device": torch.cuda.get_device_name(config.device) if config.device.type == "cuda" else "cpu",
             "dtype": str(config.dtype).removeprefix("torch."),
-            **compare(whole, narrow, [ids[-len(each) :] for ids, each in zip(texts, whole, strict=True)]),
+            **compare(reference, quantized, [ids[-len(each) :] for ids, each in zip(texts, reference, strict=True)]),
         }
 
 
-def packed_model(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
-    """With the weights as a GPU packs them, on any device."""
+def quantized_model(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
+    """The model with its weights quantized as on a GPU, on any device."""
     if config.quantize == "int4-shuffled":
-        return load_model(config, checkpoint, round_shuffled)
+        return load_model(config, checkpoint, quantize_shuffled)
     bits = {"int8": 8, "int4": 4}.get(config.quantize)
     return load_model(config, checkpoint, partial(quantize_block, bits=bits) if bits else None)
 
 
-def round_shuffled(block: Block) -> None:
-    """Round to 4 bits with the columns in random order. A file that holds groups of 4 bits itself is packed almost
-    without loss, as its groups become ours; this says what other weights lose."""
+def quantize_shuffled(block: Block) -> None:
+    """Round a block's weights to int4 with the columns in random order.
+
+    A checkpoint that is stored in 4-bit groups of columns is quantized almost without loss, as its groups are ours too.
+    Shuffled columns show the loss of other weights.
+    """
     for layer in (block.wqkv, block.wo, block.w13, block.w2):
         order = torch.randperm(layer.weight.shape[1], generator=torch.Generator().manual_seed(1))
         order = order.to(layer.weight.device)
         layer.weight[:, order] = dequantize(QuantizedWeight(layer.weight[:, order], 4)).to(layer.weight.dtype)
 
 
-class KeptAttend(DenseAttention):
-    """Reads of each key and value what a cache of the given type would give back."""
+class QuantizedKVAttention(DenseAttention):
+    """Dense attention over keys and values rounded as a KV cache of dtype `storage` rounds them."""
 
     def __init__(self, length: int, device: torch.device, storage: torch.dtype) -> None:
         super().__init__(length, device)
         self._storage = storage
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `transformer.Attention`."""
         return super().__call__(layer, q, stored_values(k, self._storage), stored_values(v, self._storage))
 
 
 @torch.inference_mode()
-def in_plain_torch(config: EngineConfig, model: Transformer, texts: list[list[int]]) -> list[Tensor]:
-    """Log probabilities of what follows each token: [tokens, vocabulary] for each text."""
-    found = []
+def log_probabilities_in_torch(config: EngineConfig, model: Transformer, texts: list[list[int]]) -> list[Tensor]:
+    """Log probabilities of the next token after each token: float64 [tokens, vocab_size] for each text."""
+    results = []
     for ids in texts:
-        attend = KeptAttend(len(ids), config.device, kv_storage(config))
+        attend = QuantizedKVAttention(len(ids), config.device, kv_storage(config))
         hidden = model(torch.tensor(ids, device=config.device), torch.arange(len(ids), device=config.device), attend)
-        found.append(model.logits(hidden).double().log_softmax(-1))
-    return found
+        results.append(model.logits(hidden).double().log_softmax(-1))
+    return results
 
 
 @torch.inference_mode()
-def through_kernels(
-    config: EngineConfig, model: Transformer, texts: list[list[int]], prompt: int = PROMPT
+def log_probabilities_through_kernels(
+    config: EngineConfig, model: Transformer, texts: list[list[int]], prompt_len: int = PROMPT_LEN
 ) -> list[Tensor]:
-    """The same from the prompt's last token on."""
+    """The same, from the prompt's last token on."""
     from engine.runner.cuda.cuda_runner import CudaRunner  # needs Triton
 
-    class Told(CudaRunner):
-        """Feeds its only row what it is told instead of what it has sampled."""
+    class TeacherForcedRunner(CudaRunner):
+        """Decodes a given token instead of the sampled one, in its only row."""
 
-        def after(self, plan: StepPlan, token: int | None) -> Tensor:
+        def step(self, plan: StepPlan, token: int | None) -> Tensor:
+            """Log probabilities of the next token after the plan, [vocab_size]."""
             if token is not None:
                 self._batch_state.last_tokens[0] = token
-            self._wait()
+            self._synchronize()
             self.wait(self.execute_async(plan))
-            self._wait()
+            self._synchronize()
             return self._forward.logits[0].double().log_softmax(-1)
 
-        def _wait(self) -> None:
+        def _synchronize(self) -> None:
             if self._gpu:
                 torch.cuda.synchronize(self._device)
 
-    runner = Told(config, model)
+    runner = TeacherForcedRunner(config, model)
     runner.start(config.max_pages_per_seq)
-    grants = tuple((0, index, index) for index in range(config.max_pages_per_seq))
-    found = []
+    pages = tuple((0, index, index) for index in range(config.max_pages_per_seq))
+    results = []
     for ids in texts:
-        start = StepPlan(0, (NewSequence(0, 0.0, 1.0, 1),), grants, (PrefillChunk(0, 0, tuple(ids[:prompt]), True),))
-        rows = [runner.after(start, None)]
-        rows += [runner.after(StepPlan(1, decode_rows=(0,)), token) for token in ids[prompt:]]
-        found.append(torch.stack(rows))
+        chunk = PrefillChunk(0, 0, tuple(ids[:prompt_len]), True)
+        steps = [runner.step(StepPlan(0, (NewSequence(0, 0.0, 1.0, 1),), pages, (chunk,)), None)]
+        steps += [runner.step(StepPlan(1, decode_rows=(0,)), token) for token in ids[prompt_len:]]
+        results.append(torch.stack(steps))
     runner.close()
-    return found
+    return results
 
 
-def compare(whole: list[Tensor], narrow: list[Tensor], texts: list[list[int]]) -> dict[str, object]:
-    """Of log probabilities behind each token of some texts."""
-    divergence = torch.cat([(a.exp() * (a - b)).sum(-1) for a, b in zip(whole, narrow, strict=True)])
-    same = torch.cat([a.argmax(-1) == b.argmax(-1) for a, b in zip(whole, narrow, strict=True)])
+def compare(reference: list[Tensor], quantized: list[Tensor], texts: list[list[int]]) -> dict[str, object]:
+    """Divergence and perplexity of two models' log probabilities [tokens, vocab_size] after the texts' tokens."""
+    divergence = torch.cat([(a.exp() * (a - b)).sum(-1) for a, b in zip(reference, quantized, strict=True)])
+    same = torch.cat([a.argmax(-1) == b.argmax(-1) for a, b in zip(reference, quantized, strict=True)])
     return {
         "tokens": len(divergence),
         "kl": round(divergence.mean().item(), 5),
         "kl_p99": round(divergence.quantile(0.99).item(), 4),
         "top1": round(same.double().mean().item(), 4),
-        "perplexity_none": round(_perplexity(whole, texts), 3),
-        "perplexity": round(_perplexity(narrow, texts), 3),
+        "perplexity_none": round(_perplexity(reference, texts), 3),
+        "perplexity": round(_perplexity(quantized, texts), 3),
     }
 
 
-def _perplexity(found: list[Tensor], texts: list[list[int]]) -> float:
+def _perplexity(log_probabilities: list[Tensor], texts: list[list[int]]) -> float:
     losses = []
-    for each, ids in zip(found, texts, strict=True):
+    for each, ids in zip(log_probabilities, texts, strict=True):
         following = torch.tensor(ids[1:], device=each.device).unsqueeze(1)
         losses.append(-each[:-1].gather(1, following))
     return torch.cat(losses).mean().exp().item()
 
 
 def read_texts(checkpoint: Checkpoint, tokens: int, files: Sequence[Path] | None = None) -> list[list[int]]:
-    """Real text that every checkout has: this project's own."""
+    """The first `tokens` ids of each file; by default of this project's own documents."""
     root = Path(__file__).resolve().parent.parent.parent
-    found = files or [path for name in DOCUMENTS if (path := root / name).exists()] or [Path(__file__)]
+    paths = files or [path for name in DOCUMENTS if (path := root / name).exists()] or [Path(__file__)]
     tokenizer = checkpoint.tokenizer()
-    return [tokenizer.encode(path.read_text(encoding="utf-8"))[:tokens] for path in found]
+    return [tokenizer.encode(path.read_text(encoding="utf-8"))[:tokens] for path in paths]
 
 
 if __name__ == "__main__":

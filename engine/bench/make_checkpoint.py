@@ -1,10 +1,9 @@
-"""Random checkpoints in Meta's format and in the published shapes, for tests and measurements without the real files.
+"""Writes random checkpoints in Meta's format and published shapes, for tests and benchmarks without the real files.
 
     python -m engine.bench.make_checkpoint OUT --shape 7b|13b|70b|small|tiny [--shards N] [--layers N] [--seed S]
 
-Values depend on seed, tensor and position alone: the same model comes out whatever the number of shards. They are
-taken from one block of normal numbers, each tensor from another place in it, so writing is as fast as the disk.
-Needs torch, numpy and sentencepiece only.
+Values depend on seed, tensor and position only, so any number of shards gives the same model. They come from one pool
+of normal numbers, which each tensor reads from another offset on, so writing is as fast as the disk.
 """
 
 import argparse
@@ -23,20 +22,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.checkpoint.meta import CUT
-from engine.checkpoint.pickled import locate, read_shard
+from engine.checkpoint.meta import SPLIT_DIM
+from engine.checkpoint.pickled import locate_tensors, read_shard
 from engine.checkpoint.reading import Extent
 from engine.tokenizers.sentencepiece_model import model_bytes
 
-Halves = npt.NDArray[np.uint16]  # bfloat16, which numpy does not know, by its bits
+Bfloat16Bits = npt.NDArray[np.uint16]  # numpy has no bfloat16
 
-_BLOCK, _SMALL_BLOCK = (1 << 25) - 39, (1 << 20) - 3  # prime, so that no matrix repeats itself row by row
-_STEP = 1 << 23  # numbers written at a time
-_WRITERS = 4
+_POOL_SIZE, _SMALL_POOL_SIZE = (1 << 25) - 39, (1 << 20) - 3  # prime, so that rows of a matrix are not equal
+_WRITE_WEIGHTS = 1 << 23  # weights written at a time
+_NUM_WRITERS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
+    """What params.json says of a model, and its number of .pth files."""
+
     dim: int
     n_layers: int
     n_heads: int
@@ -48,6 +49,7 @@ class Shape:
 
     @property
     def ffn_dim(self) -> int:
+        """Meta's formula, as in `engine.checkpoint.meta`."""
         hidden = int(2 * (4 * self.dim) / 3)
         if self.ffn_dim_multiplier is not None:
             hidden = int(self.ffn_dim_multiplier * hidden)
@@ -58,13 +60,13 @@ SHAPES = {
     "7b": Shape(4096, 32, 32, 32, 256, 32000, 1),
     "13b": Shape(5120, 40, 40, 40, 256, 32000, 2),
     "70b": Shape(8192, 80, 64, 8, 4096, 32000, 8, 1.3),
-    "small": Shape(512, 4, 8, 4, 64, 4096, 2),  # for one to eight ranks
+    "small": Shape(512, 4, 8, 4, 64, 4096, 2),  # divisible among up to eight ranks
     "tiny": Shape(64, 2, 4, 4, 16, 512, 1),
 }
 
 
 def make_checkpoint(out: Path, shape: Shape, *, seed: int = 1, tokenizer: Path | None = None) -> None:
-    """Write params.json, the shards and tokenizer.model into `out`."""
+    """Write params.json, the shards and tokenizer.model (a copy of `tokenizer`, or a synthetic one) into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     params: dict[str, int | float] = {
         "dim": shape.dim,
@@ -79,11 +81,11 @@ def make_checkpoint(out: Path, shape: Shape, *, seed: int = 1, tokenizer: Path |
     if shape.ffn_dim_multiplier is not None:
         params["ffn_dim_multiplier"] = shape.ffn_dim_multiplier
     (out / "params.json").write_text(json.dumps(params))
-    model = tokenizer.read_bytes() if tokenizer else made_up_vocabulary(shape.vocab_size)
+    model = tokenizer.read_bytes() if tokenizer else synthetic_vocabulary(shape.vocab_size)
     (out / "tokenizer.model").write_bytes(model)
-    block = _random_block(seed, _BLOCK if shape.dim > 1024 else _SMALL_BLOCK)
+    pool = _random_pool(seed, _POOL_SIZE if shape.dim > 1024 else _SMALL_POOL_SIZE)
     for shard in range(shape.shards):
-        _write_shard(out / f"consolidated.{shard:02}.pth", shape, shard, block)
+        _write_shard(out / f"consolidated.{shard:02}.pth", shape, shard, pool)
 
 
 def _matrices(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -104,37 +106,37 @@ def _matrices(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "output.weight", (shape.vocab_size, shape.dim)
 
 
-def _cut(name: str) -> int | None:
-    return 1 if name == "tok_embeddings.weight" else CUT.get(name.split(".")[-2])  # as Llama 2's files have it
+def _split_dim(name: str) -> int | None:
+    return 1 if name == "tok_embeddings.weight" else SPLIT_DIM.get(name.split(".")[-2])  # as Llama 2's files have it
 
 
-def _random_block(seed: int, size: int) -> Halves:
+def _random_pool(seed: int, size: int) -> Bfloat16Bits:
     normal = np.random.default_rng(seed).standard_normal(size, dtype=np.float32) * np.float32(0.02)
-    bits: Halves = torch.from_numpy(normal).bfloat16().view(torch.int16).numpy().view(np.uint16)
+    bits: Bfloat16Bits = torch.from_numpy(normal).bfloat16().view(torch.int16).numpy().view(np.uint16)
     return bits
 
 
-def _write_shard(file: Path, shape: Shape, shard: int, block: Halves) -> None:
-    """torch writes the archive around empty storages; the numbers are then written into their places."""
+def _write_shard(file: Path, shape: Shape, shard: int, pool: Bfloat16Bits) -> None:
+    """Let torch write the archive without the storages' data, then write the data at their offsets."""
     tensors: dict[str, torch.Tensor] = {}
     full = dict(_matrices(shape))
     for name, dims in full.items():
-        cut = _cut(name)
-        local = [size // shape.shards if d == cut else size for d, size in enumerate(dims)]
-        if cut is not None and dims[cut] % shape.shards:
+        split_dim = _split_dim(name)
+        local = [size // shape.shards if d == split_dim else size for d, size in enumerate(dims)]
+        if split_dim is not None and dims[split_dim] % shape.shards:
             raise SystemExit(f"{name} {dims} does not split into {shape.shards} shards")
-        tensors[name] = torch.empty(local, dtype=torch.bfloat16)  # never touched, so never resident
+        tensors[name] = torch.empty(local, dtype=torch.bfloat16)  # not written to, so not resident
     with torch.serialization.skip_data():
         torch.save(tensors, file)
-    places = locate(file, read_shard(file))
+    parts = locate_tensors(file, read_shard(file))
     del tensors
     descriptor = os.open(file, os.O_WRONLY)
     try:
-        with ThreadPoolExecutor(_WRITERS) as writers:
+        with ThreadPoolExecutor(_NUM_WRITERS) as writers:
             jobs = [
                 writers.submit(piece)
                 for name, dims in full.items()
-                for piece in _pieces(descriptor, places[name].data, name, dims, shard, shape.shards, block)
+                for piece in _write_jobs(descriptor, parts[name].source, name, dims, shard, shape.shards, pool)
             ]
             for job in jobs:
                 job.result()
@@ -142,46 +144,46 @@ def _write_shard(file: Path, shape: Shape, shard: int, block: Halves) -> None:
         os.close(descriptor)
 
 
-def _pieces(
+def _write_jobs(
     descriptor: int,
-    place: Extent | torch.Tensor,
+    extent: Extent | torch.Tensor,
     name: str,
     dims: tuple[int, ...],
     shard: int,
     shards: int,
-    block: Halves,
+    pool: Bfloat16Bits,
 ) -> Iterator[Callable[[], None]]:
-    if not isinstance(place, Extent):
+    if not isinstance(extent, Extent):
         raise TypeError(f"{name} has no place in the file")
     cols = dims[1] if len(dims) == 2 else 1
-    cut = _cut(name)
-    top = shard * place.rows if cut == 0 else 0
-    left = shard * place.cols if cut == 1 else 0
+    split_dim = _split_dim(name)
+    top = shard * extent.rows if split_dim == 0 else 0
+    left = shard * extent.cols if split_dim == 1 else 0
     start = zlib.crc32(name.encode())
-    step = max(1, _STEP // cols)
+    step = max(1, _WRITE_WEIGHTS // cols)
 
     def write(first: int, count: int) -> None:
-        begin, wanted = (start + (top + first) * cols) % len(block), count * cols
-        values = block[begin : begin + wanted]
-        while len(values) < wanted:  # over the end of the block and on at its beginning
-            values = np.concatenate([values, block[: wanted - len(values)]])
-        values = values.reshape(count, cols)[:, left : left + place.cols]
-        if len(dims) == 1:  # a norm's weights: one, and a little
+        begin, needed = (start + (top + first) * cols) % len(pool), count * cols
+        values = pool[begin : begin + needed]
+        while len(values) < needed:  # the pool is a ring
+            values = np.concatenate([values, pool[: needed - len(values)]])
+        values = values.reshape(count, cols)[:, left : left + extent.cols]
+        if len(dims) == 1:  # a norm's weights are near 1
             around_one = torch.from_numpy(values.view(np.int16).copy()).view(torch.bfloat16) + 1
             values = around_one.view(torch.int16).numpy().view(np.uint16)
         data = np.ascontiguousarray(values).data.cast("B")
-        offset = place.offset + first * place.row_bytes
+        offset = extent.offset + first * extent.row_bytes
         while data:
             written = os.pwrite(descriptor, data, offset)
             data, offset = data[written:], offset + written
 
-    for first in range(0, place.rows, step):
-        count = min(step, place.rows - first)
+    for first in range(0, extent.rows, step):
+        count = min(step, extent.rows - first)
         yield partial(write, first, count)
 
 
-def made_up_vocabulary(size: int) -> bytes:
-    """A SentencePiece model in Llama 2's manner without training: bytes, letters and combinations of these."""
+def synthetic_vocabulary(size: int) -> bytes:
+    """A SentencePiece model like Llama 2's without training: bytes, letters and combinations of letters."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     types = [2, 3, 3, *[6] * 256]
     letters = "etaoinshrdlucmfwypvbgkjqxz"
@@ -196,6 +198,7 @@ def made_up_vocabulary(size: int) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m engine.bench.make_checkpoint")
     parser.add_argument("out", type=Path)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="7b")

@@ -1,6 +1,6 @@
-"""A checkpoint that exists only on the device: a published shape filled with random numbers, for measuring speed.
+"""A checkpoint without files: a published shape filled with random numbers on the device, for measuring speed.
 
-It has no tokenizer; benches speak token ids. Values are normal(0, 0.02), as the peers' measurements used them.
+It has no tokenizer, as benchmarks send token ids. Weights are normal(0, 0.02), as in the measurements of other engines.
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from engine.checkpoint import ModelSpec
 from engine.tokenizers.base import Tokenizer
 
+# dim, layers, heads, key/value heads, feed-forward width
 SHAPES = {
     "7b": (4096, 32, 32, 32, 11008),
     "13b": (5120, 40, 40, 40, 13824),
@@ -20,6 +21,7 @@ SHAPES = {
 
 
 def spec(shape: str, layers: int | None = None, context: int = 4096, vocab: int = 32000) -> ModelSpec:
+    """The spec of a shape, with fewer layers if `layers` is given."""
     dim, n_layers, heads, kv_heads, ffn = SHAPES[shape]
     return ModelSpec(
         format="meta", chat="llama2", dim=dim, n_layers=layers or n_layers, n_heads=heads, n_kv_heads=kv_heads,
@@ -29,7 +31,7 @@ def spec(shape: str, layers: int | None = None, context: int = 4096, vocab: int 
 
 
 class RandomCheckpoint:
-    """What `engine.checkpoint.Checkpoint` asks of one. Equal on every world size only in distribution."""
+    """Implements `engine.checkpoint.Checkpoint`. Other world sizes get other values of the same distribution."""
 
     path = Path("random")
 
@@ -38,9 +40,11 @@ class RandomCheckpoint:
         self._seed = seed
 
     def tokenizer(self) -> Tokenizer:
+        """Not implemented."""
         raise NotImplementedError("a random model has no vocabulary")
 
     def copy_into(self, name: str, out: torch.Tensor, *, dim: int | None = None, start: int = 0) -> None:
+        """Fill `out` with numbers that depend on seed, name, start and device."""
         if name.endswith("norm.weight"):
             out.fill_(1.0)
             return
@@ -49,4 +53,5 @@ class RandomCheckpoint:
         out.normal_(0, 0.02, generator=generator)
 
     def close(self) -> None:
+        """Nothing to close."""
         return

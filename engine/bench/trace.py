@@ -1,15 +1,16 @@
-"""The workloads, made from a seed alone, so that every engine runs the very same requests. Needs no torch.
+"""The workloads, generated from a seed, so that every engine serves the same requests. Needs no torch.
 
-`python -m engine.bench.trace` prints each workload's size and digest; a digest names the exact requests. Token ids are
-drawn from 3 to vocab - 1: the first three are unk, bos and eos in Llama 2's vocabulary.
+`python -m engine.bench.trace` prints each workload's size and digest; a digest identifies the exact requests. Token
+ids are uniform in 3 … vocab - 1, as 0 to 2 are unk, bos and eos in Llama 2's vocabulary.
 
 W1  one request, prompt 512, output 256
 W2  32 requests at once, prompt 512, output 128
-W3  closed-loop chat: 64 members with 4 personas of 256 tokens (16 members each), 6 turns; a message has 40 tokens, a
-    reply exactly 100; a turn's prompt is the persona, everything said so far and the new message; the next message
-    comes the moment a reply is complete; all begin at once; at most 32 in the batch
+W3  closed-loop chat: 64 users, 4 personas of 256 tokens (16 users each), 6 turns of a message of 40 tokens and a reply
+    of 100. A prompt is the persona, the history and the new message. The next message is sent when the reply is
+    complete; all users start at once; at most 32 rows
 W4  32 requests at once, prompts log-uniform in 32 … 1500, outputs uniform in 16 … 256
-W5  rolling window: 32 members, 30 turns each with W3's sizes and no more than 10 pairs in a prompt; see `Rolling`
+W5  rolling window: 32 users, 30 turns with W3's sizes and at most 10 turns of history in a prompt; see `RollingChat`
+W6  W3 with a history that is generated beforehand, for clients that receive text; see `CannedChat`
 """
 
 import hashlib
@@ -27,39 +28,42 @@ MAX_BATCH: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One request: its prompt, and the exact length of its reply."""
+class PromptRequest:
+    """A request: its prompt, and the exact number of tokens to generate."""
 
     prompt: list[int]
-    output: int
+    output_len: int
 
 
 def _tokens(rng: random.Random, count: int, vocab: int) -> list[int]:
     return [rng.randrange(FIRST_ID, vocab) for _ in range(count)]
 
 
-def w1(vocab: int = VOCAB, scale: float = 1.0) -> list[Ask]:
+def w1(vocab: int = VOCAB, scale: float = 1.0) -> list[PromptRequest]:
+    """W1; `scale` < 1 shortens prompts and outputs."""
     rng = random.Random(f"{SEED}-w1")
-    return [Ask(_tokens(rng, max(8, int(512 * scale)), vocab), max(4, int(256 * scale)))]
+    return [PromptRequest(_tokens(rng, max(8, int(512 * scale)), vocab), max(4, int(256 * scale)))]
 
 
-def w2(vocab: int = VOCAB, scale: float = 1.0) -> list[Ask]:
+def w2(vocab: int = VOCAB, scale: float = 1.0) -> list[PromptRequest]:
+    """W2; `scale` < 1 shortens prompts and outputs."""
     rng = random.Random(f"{SEED}-w2")
-    return [Ask(_tokens(rng, max(8, int(512 * scale)), vocab), max(4, int(128 * scale))) for _ in range(32)]
+    return [PromptRequest(_tokens(rng, max(8, int(512 * scale)), vocab), max(4, int(128 * scale))) for _ in range(32)]
 
 
-def w4(vocab: int = VOCAB, scale: float = 1.0) -> list[Ask]:
+def w4(vocab: int = VOCAB, scale: float = 1.0) -> list[PromptRequest]:
+    """W4; `scale` < 1 shortens prompts and outputs."""
     rng = random.Random(f"{SEED}-w4")
-    asks = []
+    requests = []
     for _ in range(32):
         prompt = round(math.exp(rng.uniform(math.log(32), math.log(1500))))
         output = rng.randint(16, 256)
-        asks.append(Ask(_tokens(rng, max(4, int(prompt * scale)), vocab), max(3, int(output * scale))))
-    return asks
+        requests.append(PromptRequest(_tokens(rng, max(4, int(prompt * scale)), vocab), max(3, int(output * scale))))
+    return requests
 
 
-class Chat:
-    """W3. `prompt(user)` is the prompt of a member's current turn; `reply` ends it and says whether more follow."""
+class ChatWorkload:
+    """W3: the state of every user's chat. `system`, `message` and `reply` are lengths in tokens."""
 
     def __init__(
         self,
@@ -76,95 +80,108 @@ class Chat:
         self.personas = [_tokens(rng, system, vocab) for _ in range(personas)]
         self.messages = [[_tokens(rng, message, vocab) for _ in range(turns)] for _ in range(users)]
         self.persona_of = [user % personas for user in range(users)]
-        self.said: list[list[list[int]]] = [[] for _ in range(users)]  # pairs, oldest first
+        self.history: list[list[list[int]]] = [[] for _ in range(users)]  # message + reply of each turn
         self.turn = [0] * users
 
     def prompt(self, user: int) -> list[int]:
-        pairs = [token for pair in self.remembered(user) for token in pair]
-        return [*self.personas[self.persona_of[user]], *pairs, *self.messages[user][self.turn[user]]]
+        """The prompt of the user's current turn."""
+        history = [token for turn in self.history_in_prompt(user) for token in turn]
+        return [*self.personas[self.persona_of[user]], *history, *self.messages[user][self.turn[user]]]
 
-    def remembered(self, user: int) -> list[list[int]]:
-        return self.said[user]
+    def history_in_prompt(self, user: int) -> list[list[int]]:
+        """The turns that the user's next prompt contains, oldest first."""
+        return self.history[user]
 
     def reply(self, user: int, tokens: list[int]) -> bool:
+        """End the user's turn with this reply; whether another turn follows. ValueError on a wrong length."""
         if len(tokens) != self.reply_length:
             raise ValueError(f"a reply of {len(tokens)} tokens where {self.reply_length} were wanted")
-        self.said[user].append([*self.messages[user][self.turn[user]], *tokens])
+        self.history[user].append([*self.messages[user][self.turn[user]], *tokens])
         self.turn[user] += 1
         return self.turn[user] < self.turns
 
 
-class Canned(Chat):
-    """W6: as W3, but the history holds replies drawn beforehand, for clients that get text and not token ids.
+class CannedChat(ChatWorkload):
+    """W6: as W3, but the history holds generated replies instead of the received ones, for clients that receive text.
 
-    Text of random tokens takes more of them when it comes back in a prompt, and so do the marks of a chat format:
-    `more` for each pair. With 58, W6b, prompts are as long as the bot's with a checkpoint of random weights.
+    `extra_tokens` is added to each turn. Text of random tokens takes more tokens when it is encoded again, and a chat
+    format adds control tokens: with 58 (W6b), prompts are as long as the bot's with a checkpoint of random weights.
     """
 
-    def __init__(self, more: int = 0, **sizes: int) -> None:
+    def __init__(self, extra_tokens: int = 0, **sizes: int) -> None:
         super().__init__(**sizes)
-        self.more = more
+        self.extra_tokens = extra_tokens
 
     def reply(self, user: int, tokens: list[int]) -> bool:
+        """As W3, with the tokens in the history replaced."""
         turn, length = self.turn[user], self.reply_length
         more = super().reply(user, tokens)
-        drawn = _tokens(random.Random(f"{SEED}-w6-{user}-{turn}"), length + self.more, VOCAB)
-        self.said[user][-1] = [*self.messages[user][turn], *drawn]
+        generated = _tokens(random.Random(f"{SEED}-w6-{user}-{turn}"), length + self.extra_tokens, VOCAB)
+        self.history[user][-1] = [*self.messages[user][turn], *generated]
         return more
 
 
-class Rolling(Chat):
-    """W5: as W3 with 30 turns and at most `limit` pairs in a prompt. Past the limit, `trim_step` pairs go at once."""
+class RollingChat(ChatWorkload):
+    """W5: as W3 with 30 turns and at most `max_pairs` turns of history. Beyond it, `trim_step` are dropped."""
 
-    def __init__(self, users: int = 32, turns: int = 30, limit: int = 10, trim_step: int = 1, **sizes: int) -> None:
+    def __init__(self, users: int = 32, turns: int = 30, max_pairs: int = 10, trim_step: int = 1, **sizes: int) -> None:
         super().__init__(users=users, turns=turns, **sizes)
-        self.limit, self.trim_step = limit, trim_step
+        self.max_pairs, self.trim_step = max_pairs, trim_step
         self.dropped = [0] * users
 
-    def remembered(self, user: int) -> list[list[int]]:
-        return self.said[user][self.dropped[user] :]
+    def history_in_prompt(self, user: int) -> list[list[int]]:
+        """The turns that are not dropped yet, oldest first."""
+        return self.history[user][self.dropped[user] :]
 
     def reply(self, user: int, tokens: list[int]) -> bool:
+        """As W3; drops old turns above the limit."""
         more = super().reply(user, tokens)
-        while len(self.said[user]) - self.dropped[user] > self.limit:
+        while len(self.history[user]) - self.dropped[user] > self.max_pairs:
             self.dropped[user] += self.trim_step
         return more
 
 
-def chat(scale: float = 1.0, vocab: int = VOCAB) -> Chat:
+def chat(scale: float = 1.0, vocab: int = VOCAB) -> ChatWorkload:
+    """W3; `scale` < 1 makes it smaller: 40 users, 2 turns and shorter texts."""
     if scale == 1.0:
-        return Chat(vocab=vocab)
+        return ChatWorkload(vocab=vocab)
     sizes = (max(low, int(full * scale)) for low, full in ((8, 256), (4, 40), (4, 100)))
     system, message, reply = sizes
-    return Chat(users=40, turns=2, system=system, message=message, reply=reply, vocab=vocab)
+    return ChatWorkload(users=40, turns=2, system=system, message=message, reply=reply, vocab=vocab)
 
 
-def digest(what: object) -> str:
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+def digest(value: object) -> str:
+    """The first 16 hex digits of the SHA-256 of a value as JSON."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def digest_of(asks: list[Ask]) -> str:
-    return digest([(ask.prompt, ask.output) for ask in asks])
+def requests_digest(requests: list[PromptRequest]) -> str:
+    """Digest of W1, W2 or W4."""
+    return digest([(request.prompt, request.output_len) for request in requests])
 
 
-def digest_of_chat(trace: Chat) -> str:
-    return digest([trace.personas, trace.messages, trace.persona_of])
+def chat_digest(workload: ChatWorkload) -> str:
+    """Digest of W3: what the users send."""
+    return digest([workload.personas, workload.messages, workload.persona_of])
 
 
 def describe() -> str:
+    """Size and digest of each workload, one a line."""
     lines = []
-    for name, asks in (("W1", w1()), ("W2", w2()), ("W4", w4())):
-        prompts, outputs = [len(ask.prompt) for ask in asks], [ask.output for ask in asks]
+    for name, sent in (("W1", w1()), ("W2", w2()), ("W4", w4())):
+        prompts, outputs = [len(request.prompt) for request in sent], [request.output_len for request in sent]
         lines.append(
-            f"{name}: {len(asks)} requests, prompt {min(prompts)}..{max(prompts)} (sum {sum(prompts)}), "
-            f"output {min(outputs)}..{max(outputs)} (sum {sum(outputs)}), digest {digest_of(asks)}"
+            f"{name}: {len(sent)} requests, prompt {min(prompts)}..{max(prompts)} (sum {sum(prompts)}), "
+            f"output {min(outputs)}..{max(outputs)} (sum {sum(outputs)}), digest {requests_digest(sent)}"
         )
-    trace = chat()
-    prompt_tokens = sum(len(trace.personas[0]) + 40 * (k + 1) + 100 * k for k in range(trace.turns)) * trace.users
-    requests = trace.users * trace.turns
+    workload = chat()
+    prompt_tokens = (
+        sum(len(workload.personas[0]) + 40 * (k + 1) + 100 * k for k in range(workload.turns)) * workload.users
+    )
+    requests = workload.users * workload.turns
     lines.append(
-        f"W3: {trace.users} users x {trace.turns} turns = {requests} requests, {prompt_tokens} prompt tokens, "
-        f"{requests * trace.reply_length} output tokens, digest {digest_of_chat(trace)}"
+        f"W3: {workload.users} users x {workload.turns} turns = {requests} requests, {prompt_tokens} prompt tokens, "
+        f"{requests * workload.reply_length} output tokens, digest {chat_digest(workload)}"
     )
     return "\n".join(lines)
 

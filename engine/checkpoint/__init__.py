@@ -1,7 +1,7 @@
-"""Model files: one way to open them, whatever their format, and one way to read any slice of any tensor.
+"""Opens checkpoints in Meta's, Hugging Face's or GGUF format and reads any slice of any tensor.
 
-`open_checkpoint` recognises a format by what lies at the path, checks everything that can be checked without reading
-weights, and answers with a `Checkpoint`. Knows nothing of ranks or devices: callers say which slice goes where.
+`open_checkpoint` detects the format from the files at the path, validates everything that does not need the weights
+and returns a `Checkpoint`. It knows nothing of ranks or devices: the caller names the slice and the destination.
 """
 
 from pathlib import Path
@@ -10,18 +10,19 @@ from engine.checkpoint.gguf.checkpoint import default_model, open_gguf
 from engine.checkpoint.gguf.container import is_gguf
 from engine.checkpoint.huggingface.checkpoint import open_huggingface
 from engine.checkpoint.meta import open_meta
-from engine.checkpoint.spec import Chat, Checkpoint, ModelSpec, RopeScaling, tensor_shapes
+from engine.checkpoint.spec import ChatFamily, Checkpoint, ModelSpec, RopeScaling, tensor_shapes
 from engine.errors import ConfigError
 
-__all__ = ["Chat", "Checkpoint", "ModelSpec", "RopeScaling", "open_checkpoint", "tensor_shapes"]
+__all__ = ["ChatFamily", "Checkpoint", "ModelSpec", "RopeScaling", "open_checkpoint", "tensor_shapes"]
 
 DEFAULT_MODEL = "smollm2"
 
 
 def open_checkpoint(path: str | Path, *, tokenizer: Path | None = None) -> Checkpoint:
-    """Open and validate; `smollm2` names the embedded default. ConfigError says what is wrong with a path.
+    """Open and validate the checkpoint at `path`; the name `smollm2` stands for the embedded default model.
 
-    `tokenizer`: where the vocabulary of a checkpoint in Meta's layout lies, if not in its directory or beside it.
+    `tokenizer` is the path of `tokenizer.model` for a checkpoint in Meta's layout that has none in its directory or
+    the parent directory. ConfigError says what is wrong.
     """
     if str(path) == DEFAULT_MODEL:
         return open_gguf(default_model())
@@ -40,7 +41,7 @@ def open_checkpoint(path: str | Path, *, tokenizer: Path | None = None) -> Check
 
 def _open_directory(path: Path, tokenizer: Path | None) -> Checkpoint:
     has_params, has_config = (path / "params.json").exists(), (path / "config.json").exists()
-    # Some publishers put a params.json of their own beside Hugging Face's files: the weights decide.
+    # Some publishers add a params.json of their own to Hugging Face's files, so look for Meta's weights too.
     if has_params and (not has_config or any(path.glob("consolidated.*.pth"))):
         return open_meta(path, tokenizer)
     if has_config:

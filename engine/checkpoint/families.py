@@ -1,34 +1,42 @@
-"""Which chat format a model was taught, as its chat template or its vocabulary tells."""
+"""Which chat format a model was trained on, derived from its chat template or its vocabulary."""
 
 import re
 from collections.abc import Collection
 from pathlib import Path
 
-from engine.checkpoint.spec import Chat
+from engine.checkpoint.spec import ChatFamily
 from engine.errors import ConfigError
 
 
-def chat_family(where: Path, template: str | None, tokens: Collection[str], model_type: str | None = None) -> Chat:
-    """`tokens` holds at least the control tokens. Without template and marks, Llama 2's plain-text format serves."""
+def chat_family(
+    source: Path, template: str | None, vocabulary: Collection[str], model_type: str | None = None
+) -> ChatFamily:
+    """The family of `template` if there is one, else the family whose control tokens are in `vocabulary`.
+
+    `vocabulary` holds at least the control tokens. Llama 2's format is plain text, so it is the default. ConfigError
+    names `source` if the template is of another family.
+    """
     if template:
-        # A template names the control tokens it writes; it is read for them, never run.
+        # The template is only searched for the control tokens that it writes. It is never executed.
         if "<|im_start|>" in template:
             return "chatml"
         if "<|start_header_id|>" in template:
             return "llama3"
         if "[INST]" in template:
             return "llama2" if "<<SYS>>" in template else "mistral"
-        raise ConfigError(where, expected="a chat template of Llama 2, Llama 3, ChatML or Mistral", found="another one")
-    if "<|im_start|>" in tokens and "<|im_end|>" in tokens:
+        raise ConfigError(
+            source, expected="a chat template of Llama 2, Llama 3, ChatML or Mistral", found="another one"
+        )
+    if "<|im_start|>" in vocabulary and "<|im_end|>" in vocabulary:
         return "chatml"
-    if "<|start_header_id|>" in tokens:
+    if "<|start_header_id|>" in vocabulary:
         return "llama3"
-    if "[INST]" in tokens or model_type == "mistral":
+    if "[INST]" in vocabulary or model_type == "mistral":
         return "mistral"
     return "llama2"
 
 
 def default_system(template: str | None) -> str | None:
-    """The system text that a ChatML template inserts when a dialog has none."""
+    """The system message that a ChatML template inserts when a dialog has none."""
     match = re.search(r"<\|im_start\|>system\\?n?\s?(?P<text>[^'\"<{]+?)<\|im_end\|>", template or "")
     return match["text"] if match else None

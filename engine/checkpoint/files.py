@@ -1,4 +1,4 @@
-"""Small files of a checkpoint, read with errors that name the file, what was expected and what was found."""
+"""Reads a checkpoint's small files. Every error names the file, what was expected and what was found."""
 
 import json
 import math
@@ -11,6 +11,7 @@ Json = Mapping[str, object]
 
 
 def read_bytes(path: Path) -> bytes:
+    """The file's content; ConfigError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -18,10 +19,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> Json:
+    """The JSON object in a file; ConfigError if it holds anything else."""
     content = read_bytes(path)
     try:
         value = json.loads(content)
-    except ValueError as error:  # not UTF-8, not JSON, or cut short
+    except ValueError as error:  # not UTF-8, not JSON, or truncated
         raise ConfigError(
             path, expected="a JSON object", found=f"{len(content)} bytes that are none: {error}"
         ) from error
@@ -30,54 +32,75 @@ def read_json(path: Path) -> Json:
     return value
 
 
-class Settings:
-    """Typed access to a file's settings; a missing or impossible value is a ConfigError."""
+class ConfigReader:
+    """Typed access to the values of a configuration file; a missing or impossible value is a ConfigError.
 
-    def __init__(self, where: Path, values: Json) -> None:
-        self.where, self.values = where, values
+    JSON's null counts as missing. A method without a default makes its key mandatory.
+    """
+
+    def __init__(self, source: Path, values: Json) -> None:
+        self.source, self.values = source, values
 
     def has(self, key: str) -> bool:
+        """Whether the key is there and not null."""
         return self.values.get(key) is not None
 
-    def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+    def integer(self, key: str, default: int | None = None, *, minimum: int = 1) -> int:
+        """An integer >= `minimum`."""
         value = self.values.get(key, default)
         value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self.wrong(key, f"a whole number, at least {least}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise self.invalid(key, f"a whole number, at least {minimum}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
+        """A finite number > 0."""
         value = self.values.get(key, default)
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise self.wrong(key, "a positive number")
+            raise self.invalid(key, "a positive number")
         return float(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
+        """A boolean; null is false."""
         value = self.values.get(key, default)
         if value is not None and not isinstance(value, bool):
-            raise self.wrong(key, "true or false")
+            raise self.invalid(key, "true or false")
         return bool(value)
 
     def text(self, key: str) -> str | None:
+        """A string, or None."""
         value = self.values.get(key)
         if value is not None and not isinstance(value, str):
-            raise self.wrong(key, "a text")
+            raise self.invalid(key, "a text")
         return value
 
-    def section(self, key: str) -> "Settings | None":
+    def section(self, key: str) -> "ConfigReader | None":
+        """A nested object, or None."""
         value = self.values.get(key)
         if value is not None and not isinstance(value, dict):
-            raise self.wrong(key, "an object")
-        return None if value is None else Settings(self.where, value)
+            raise self.invalid(key, "an object")
+        return None if value is None else ConfigReader(self.source, value)
 
-    def wrong(self, key: str, expected: str) -> ConfigError:
+    def invalid(self, key: str, expected: str) -> ConfigError:
+        """The error for a key whose value is not what was expected."""
         found = f"{key} = {self.values[key]!r:.80}" if key in self.values else f"no {key}"
-        return ConfigError(self.where, expected=f"{key} to be {expected}", found=found)
+        return ConfigError(self.source, expected=f"{key} to be {expected}", found=found)
 
 
-def check_heads(where: Path, dim: int, n_heads: int, n_kv_heads: int, head_dim: int) -> None:
+def check_heads(source: Path, dim: int, n_heads: int, n_kv_heads: int, head_dim: int) -> None:
+    """ConfigError unless grouped-query attention and RoPE are possible with these sizes."""
     if n_heads % n_kv_heads:
-        raise ConfigError(where, expected="heads divisible by key/value heads", found=f"{n_heads} and {n_kv_heads}")
+        raise ConfigError(source, expected="heads divisible by key/value heads", found=f"{n_heads} and {n_kv_heads}")
     if head_dim % 2:
-        raise ConfigError(where, expected="an even head size", found=f"{head_dim} (dim {dim}, {n_heads} heads)")
+        raise ConfigError(source, expected="an even head size", found=f"{head_dim} (dim {dim}, {n_heads} heads)")
+
+
+def check_vocab_size(source: Path, *, embeddings: int, tokenizer: int, padded: bool = False) -> None:
+    """ConfigError unless the tokenizer has one token for each row of the embedding matrix.
+
+    `padded`: the matrix may have more rows than the tokenizer has tokens, but fewer than twice as many.
+    """
+    if not (embeddings // 2 < tokenizer <= embeddings if padded else tokenizer == embeddings):
+        expected = f"a vocabulary of {embeddings}, as the weights have"
+        raise ConfigError(source, expected=expected, found=f"one of {tokenizer}")

@@ -1,8 +1,8 @@
-"""One `.pth` file: parsed by torch without running anything in it, then only remembered as places in the file.
+"""Finds where the tensors of a `.pth` file are stored, without executing anything in it.
 
-`torch.load(mmap=True, weights_only=True)` decides what the tensors are. Reading them through its mapping would fault
-in one small page after another and keep them resident, so the tensors are traced back to the offsets of the zip
-entries they lie in. Where that cannot be done with certainty, the mapped tensor itself is the place.
+`torch.load(mmap=True, weights_only=True)` parses the file. Reading the weights through its mapping would fault in one
+small memory page after another and keep them resident. So each tensor is traced to the offset of its zip entry, and
+`reading` reads it from there. Where that is not certain, the mapped tensor itself is used.
 """
 
 import pickle
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from engine.checkpoint.encoding import PLAIN
 from engine.checkpoint.reading import Extent
-from engine.checkpoint.store import Part
+from engine.checkpoint.store import TensorPart
 from engine.errors import ConfigError
 
-_LOCAL_HEADER = 30  # bytes before the name in a zip entry's own header
+_LOCAL_HEADER = 30  # bytes of a zip entry's local header before its file name
 
 
 def read_shard(file: Path) -> Mapping[str, Tensor]:
+    """The file's tensors by name, memory-mapped. ConfigError if it holds anything else, damaged or dangerous."""
     try:
         with file.open("rb") as raw:
             raw.read(1)
@@ -33,7 +34,7 @@ def read_shard(file: Path) -> Mapping[str, Tensor]:
         raise ConfigError(
             file, expected="tensors and nothing else", found="a pickle of other objects, which was not run"
         ) from error
-    except Exception as error:  # a damaged pickle can fail in any of its instructions, in any way
+    except Exception as error:  # a damaged pickle can raise any exception
         size = file.stat().st_size
         raise ConfigError(
             file, expected="a complete torch file", found=f"{size} bytes that are none ({error!s:.80})"
@@ -45,43 +46,44 @@ def read_shard(file: Path) -> Mapping[str, Tensor]:
     return content
 
 
-def locate(file: Path, shard: Mapping[str, Tensor]) -> dict[str, Part]:
+def locate_tensors(file: Path, shard: Mapping[str, Tensor]) -> dict[str, TensorPart]:
+    """Each matrix and vector of the shard as an extent of its file, or as the mapped tensor where none is known."""
     offsets = _storage_offsets(file, shard)
-    places: dict[str, Part] = {}
+    parts: dict[str, TensorPart] = {}
     for name, tensor in shard.items():
         matrix = tensor.unsqueeze(-1) if tensor.dim() == 1 else tensor
         if matrix.dim() != 2:
-            continue  # no tensor of a Llama; the caller has refused it by its shape
+            continue  # the caller has already refused a tensor of this shape
         storage = tensor.untyped_storage().data_ptr()
         if storage in offsets and matrix.is_contiguous() and tensor.dtype in PLAIN:
-            begin = offsets[storage] + int(tensor.storage_offset()) * tensor.element_size()
-            places[name] = Part(Extent(file, begin, matrix.shape[0], matrix.shape[1], PLAIN[tensor.dtype]))
+            offset = offsets[storage] + int(tensor.storage_offset()) * tensor.element_size()
+            parts[name] = TensorPart(Extent(file, offset, matrix.shape[0], matrix.shape[1], PLAIN[tensor.dtype]))
         else:
-            places[name] = Part(matrix)
-    return places
+            parts[name] = TensorPart(matrix)
+    return parts
 
 
 def _storage_offsets(file: Path, shard: Mapping[str, Tensor]) -> dict[int, int]:
-    """File offset of each storage, by its address; empty if files and addresses do not match one to one.
+    """File offset of each storage by its address; empty unless storages and zip entries match one to one.
 
-    All storages of a file lie in one mapping, so their addresses and the offsets of the zip entries differ by one
-    constant. That it holds for every one of them, sizes included, is the proof that the match is right.
+    All storages of a file are in one mapping, so their addresses and the offsets of the zip entries differ by one
+    constant. The match is accepted only if this holds for all of them and their sizes are equal.
     """
     sizes = {s.data_ptr(): s.nbytes() for s in (tensor.untyped_storage() for tensor in shard.values())}
     try:
-        entries = _entries(file)
-    except (zipfile.BadZipFile, NotImplementedError):  # torch is more lenient than Python
+        entries = _storage_entries(file)
+    except (zipfile.BadZipFile, NotImplementedError):  # torch accepts archives that Python's zipfile does not
         return {}
     if not sizes or len(entries) != len(sizes):
         return {}
     match = dict(zip(sorted(sizes), sorted(entries), strict=True))
     shift = min(sizes) - min(entries)
-    right = all(address - offset == shift and sizes[address] == entries[offset] for address, offset in match.items())
-    return match if right else {}
+    valid = all(address - offset == shift and sizes[address] == entries[offset] for address, offset in match.items())
+    return match if valid else {}
 
 
-def _entries(file: Path) -> dict[int, int]:
-    """Offset and size of each storage in the archive."""
+def _storage_entries(file: Path) -> dict[int, int]:
+    """Size of each storage in the archive, by its offset in the file."""
     entries: dict[int, int] = {}
     with zipfile.ZipFile(file) as archive, file.open("rb") as raw:
         for info in archive.infolist():

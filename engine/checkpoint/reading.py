@@ -1,8 +1,9 @@
-"""Bytes of weight files into tensors: several readers at once, no byte twice, nothing left in memory.
+"""Reads matrices from weight files into tensors with several threads, decoding their encoding on the way.
 
-Whole rows are read at their place in the file, straight into the destination where it can take them as they are, else
-through a staging buffer of each reader (pinned, if the destination is a GPU). Column slices are copied out of a
-mapping that lives for one piece only. Nothing is mapped for longer, so a load costs the parameters and little else.
+Complete rows are read with `preadv`: directly into a CPU destination of the same dtype, else through one staging
+buffer for each thread (pinned if the destination is a GPU). Column slices are copied from a memory mapping that is
+closed after each read. So a load needs the memory of the parameters and little more. It knows files and encodings, and
+nothing of tensors' names or models.
 """
 
 import math
@@ -20,15 +21,15 @@ from torch import Tensor
 from engine.checkpoint.encoding import Bytes, Encoding
 from engine.errors import ConfigError
 
-_PIECE = 4 << 20  # bytes that one reader takes at a time
-_READERS = 8  # enough requests in flight to keep a disk array busy
-_ADVICE = 1 << 20  # bytes that the system can be asked to read ahead at a time; Linux cuts longer requests short
-_ADVISERS = 2
+_READ_BYTES = 4 << 20  # bytes read by a thread at a time
+_NUM_READERS = 8  # concurrent reads that keep a disk array busy
+_READAHEAD_BYTES = 1 << 20  # bytes in a readahead request; Linux truncates longer ones
+_NUM_READAHEAD_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A matrix (or vector, as a matrix of one column) stored row by row at a place in a file."""
+    """A row-major matrix in a file, `offset` bytes from its start; a vector is a matrix of one column."""
 
     path: Path
     offset: int
@@ -38,105 +39,111 @@ class Extent:
 
     @property
     def row_bytes(self) -> int:
-        return self.cols // self.encoding.block * self.encoding.size
+        """Bytes of one row."""
+        return self.cols // self.encoding.block_size * self.encoding.block_bytes
 
     @property
     def end(self) -> int:
+        """Offset of the byte after the last one."""
         return self.offset + self.rows * self.row_bytes
 
 
 class FileReader:
-    """Open files, threads and staging buffers of one load."""
+    """The open files, threads and staging buffers of one checkpoint."""
 
     def __init__(self) -> None:
-        self._files: dict[Path, int] = {}
-        self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="weights")
-        self._advisers = ThreadPoolExecutor(_ADVISERS, thread_name_prefix="readahead")
-        self._mine = local()
+        self._descriptors: dict[Path, int] = {}
+        self._readers = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="weights")
+        self._readahead = ThreadPoolExecutor(_NUM_READAHEAD_THREADS, thread_name_prefix="readahead")
+        self._thread_local = local()
 
     def close(self) -> None:
-        self._advisers.shutdown(cancel_futures=True)
-        self._threads.shutdown()
-        for file in self._files.values():
+        """Stop the threads and close the files; pending readahead is dropped."""
+        self._readahead.shutdown(cancel_futures=True)
+        self._readers.shutdown()
+        for file in self._descriptors.values():
             os.close(file)
-        self._files.clear()
+        self._descriptors.clear()
 
     def copy(self, extent: Extent, out: Tensor, *, row: int = 0, col: int = 0) -> None:
-        """Fill the matrix `out` with the part of the extent that begins at (row, col)."""
+        """Fill the matrix `out` with the rectangle of the extent at (row, col). ConfigError if it cannot be read."""
         rows, cols = out.shape
-        # A quantised block is decoded whole, so the columns read are those of the blocks touched.
-        block = extent.encoding.block
+        # A quantized block can only be decoded whole, so read every block that the columns overlap.
+        block = extent.encoding.block_size
         first, last = col // block, math.ceil((col + cols) / block)
-        width = (last - first) * extent.encoding.size
-        step = max(1, _PIECE // width)
-        file = self._file(extent.path)
+        width = (last - first) * extent.encoding.block_bytes
+        step = max(1, _READ_BYTES // width)
+        descriptor = self._descriptor(extent.path)
         out = out.detach()
         cuda_stream = torch.cuda.current_stream(out.device) if out.is_cuda else None
 
-        def one(start: int) -> None:
+        def read(start: int) -> None:
             count = min(step, rows - start)
             target = out[start : start + count]
-            begin = extent.offset + (row + start) * extent.row_bytes + first * extent.encoding.size
+            offset = extent.offset + (row + start) * extent.row_bytes + first * extent.encoding.block_bytes
             with torch.inference_mode(), torch.cuda.stream(cuda_stream):
                 if width == extent.row_bytes:
-                    self._whole_rows(file, extent, begin, count * width, target, col - first * block)
+                    self._read_rows(descriptor, extent, offset, count * width, target, col - first * block)
                 else:
-                    raw = _strided(file, begin, count, width, extent.row_bytes)
-                    _store(_decode(raw, extent.encoding, count), target, col - first * block)
+                    raw = _read_strided(descriptor, offset, count, width, extent.row_bytes)
+                    _copy_columns(_decode(raw, extent.encoding, count), target, col - first * block)
 
-        # `list` waits for all pieces and raises the first failure.
-        list(self._threads.map(one, range(0, rows, step)))
+        # `list` waits for all reads and raises the first error.
+        list(self._readers.map(read, range(0, rows, step)))
 
     def prefetch(self, extent: Extent, row: int, rows: int) -> None:
-        """Have the system read these rows into its cache, in the background."""
-        file, begin = self._file(extent.path), extent.offset + row * extent.row_bytes
+        """Ask the kernel to read these rows into the page cache, without waiting. Does nothing where it cannot."""
+        descriptor, begin = self._descriptor(extent.path), extent.offset + row * extent.row_bytes
         end = begin + rows * extent.row_bytes
 
         def advise(at: int) -> None:
-            os.posix_fadvise(file, at, min(_ADVICE, end - at), os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(descriptor, at, min(_READAHEAD_BYTES, end - at), os.POSIX_FADV_WILLNEED)
 
         if hasattr(os, "posix_fadvise"):
-            for at in range(begin, end, _ADVICE):
-                self._advisers.submit(advise, at)
+            for at in range(begin, end, _READAHEAD_BYTES):
+                self._readahead.submit(advise, at)
 
-    def _whole_rows(self, file: int, extent: Extent, begin: int, size: int, target: Tensor, skip: int) -> None:
-        plain = extent.encoding.decode is None and target.dtype == extent.encoding.dtype and target.is_contiguous()
-        if plain and target.device.type == "cpu":
-            _read(file, begin, _bytes_of(target), extent.path)
+    def _read_rows(
+        self, descriptor: int, extent: Extent, offset: int, num_bytes: int, target: Tensor, first_col: int
+    ) -> None:
+        as_stored = extent.encoding.decode is None and target.dtype == extent.encoding.dtype and target.is_contiguous()
+        if as_stored and target.device.type == "cpu":
+            _read_into(_bytes_of(target), descriptor, offset, extent.path)
             return
-        stage, used = self._stage(size, pinned=target.is_cuda)
-        if used is not None:
-            used.synchronize()  # the copy that left this buffer last must be through before it is filled again
-        _read(file, begin, stage.numpy(), extent.path)
+        stage, last_copy = self._staging_buffer(num_bytes, pinned=target.is_cuda)
+        if last_copy is not None:
+            last_copy.synchronize()  # the GPU may still be copying from this buffer
+        _read_into(stage.numpy(), descriptor, offset, extent.path)
         if extent.encoding.decode is None:
-            _store(stage.view(extent.encoding.dtype).view(target.shape[0], -1), target, skip)
+            _copy_columns(stage.view(extent.encoding.dtype).view(target.shape[0], -1), target, first_col)
         else:
-            _store(_decode(stage.numpy(), extent.encoding, target.shape[0]), target, skip)
+            _copy_columns(_decode(stage.numpy(), extent.encoding, target.shape[0]), target, first_col)
         if target.is_cuda:
-            self._mine.used = torch.cuda.current_stream(target.device).record_event()
+            self._thread_local.last_copy = torch.cuda.current_stream(target.device).record_event()
 
-    def _stage(self, size: int, *, pinned: bool) -> tuple[Tensor, torch.cuda.Event | None]:
-        """This thread's buffer, and the event after which it may be written."""
-        buffer: Tensor | None = getattr(self._mine, "buffer", None)
+    def _staging_buffer(self, size: int, *, pinned: bool) -> tuple[Tensor, torch.cuda.Event | None]:
+        """This thread's buffer, and the event after which it may be overwritten."""
+        buffer: Tensor | None = getattr(self._thread_local, "buffer", None)
         if buffer is None or buffer.numel() < size or buffer.is_pinned() < pinned:
-            buffer = self._mine.buffer = torch.empty(max(size, 1 << 20), dtype=torch.uint8, pin_memory=pinned)
-            self._mine.used = None
-        return buffer[:size], getattr(self._mine, "used", None)
+            buffer = self._thread_local.buffer = torch.empty(max(size, 1 << 20), dtype=torch.uint8, pin_memory=pinned)
+            self._thread_local.last_copy = None
+        return buffer[:size], getattr(self._thread_local, "last_copy", None)
 
-    def _file(self, path: Path) -> int:
-        if path not in self._files:
+    def _descriptor(self, path: Path) -> int:
+        if path not in self._descriptors:
             try:
-                self._files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
                 raise ConfigError(path, expected="a readable file", found=str(error.strerror)) from error
-        return self._files[path]
+        return self._descriptors[path]
 
 
-def _read(file: int, offset: int, into: Bytes, path: Path) -> None:
-    view = into.data
+def _read_into(buffer: Bytes, descriptor: int, offset: int, path: Path) -> None:
+    """Fill `buffer` from the file; ConfigError at its end or on an I/O error."""
+    view = buffer.data
     while view:
         try:
-            got = os.preadv(file, [view], offset)
+            got = os.preadv(descriptor, [view], offset)
         except OSError as error:
             raise ConfigError(path, expected="a readable file", found=str(error.strerror)) from error
         if got == 0:
@@ -144,26 +151,26 @@ def _read(file: int, offset: int, into: Bytes, path: Path) -> None:
         view, offset = view[got:], offset + got
 
 
-def _strided(file: int, begin: int, count: int, width: int, stride: int) -> Bytes:
-    """The first `width` bytes of each of `count` rows that lie `stride` bytes apart."""
-    start = begin - begin % mmap.ALLOCATIONGRANULARITY
-    length = begin + (count - 1) * stride + width - start
-    with mmap.mmap(file, length, offset=start, access=mmap.ACCESS_READ) as mapping:
+def _read_strided(descriptor: int, offset: int, count: int, width: int, stride: int) -> Bytes:
+    """[count, width] bytes: the first `width` bytes of each row, where rows are `stride` bytes apart."""
+    start = offset - offset % mmap.ALLOCATIONGRANULARITY
+    length = offset + (count - 1) * stride + width - start
+    with mmap.mmap(descriptor, length, offset=start, access=mmap.ACCESS_READ) as mapping:
         mapping.madvise(mmap.MADV_WILLNEED)
-        rows = np.ndarray((count, width), np.uint8, mapping, begin - start, (stride, 1))
+        rows = np.ndarray((count, width), np.uint8, mapping, offset - start, (stride, 1))
         copy = rows.copy()
-        del rows  # the mapping cannot be closed while an array looks into it
+        del rows  # the mapping cannot be closed while an array refers to it
     return copy
 
 
 def _decode(raw: Bytes, encoding: Encoding, rows: int) -> Tensor:
     if encoding.decode is None:
         return torch.from_numpy(raw).view(-1).view(encoding.dtype).view(rows, -1)
-    return torch.from_numpy(encoding.decode(raw.reshape(-1, encoding.size))).view(rows, -1)
+    return torch.from_numpy(encoding.decode(raw.reshape(-1, encoding.block_bytes))).view(rows, -1)
 
 
-def _store(weights: Tensor, target: Tensor, skip: int) -> None:
-    target.copy_(weights[:, skip : skip + target.shape[1]], non_blocking=True)
+def _copy_columns(weights: Tensor, target: Tensor, first_col: int) -> None:
+    target.copy_(weights[:, first_col : first_col + target.shape[1]], non_blocking=True)
 
 
 def _bytes_of(tensor: Tensor) -> Bytes:

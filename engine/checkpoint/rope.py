@@ -1,4 +1,4 @@
-"""Llama 3.1's scaled RoPE, told from the table of factors that GGUF files carry instead of its settings."""
+"""Derives Llama 3.1's RoPE scaling settings from the table of factors that GGUF files carry instead of them."""
 
 import math
 from pathlib import Path
@@ -11,18 +11,24 @@ from engine.errors import ConfigError
 
 
 def scaling_factors(scaling: RopeScaling, head_dim: int, theta: float) -> Tensor:
-    """What each frequency is divided by: 1 for the high ones, `factor` for the low ones, a blend between."""
+    """The divisor of each RoPE frequency, [head_dim / 2]: 1 for high ones, `factor` for low ones, smoothed between.
+
+    The formula is Meta's `apply_scaling` in llama-models; llama.cpp's converter writes its result.
+    """
     frequency = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     wavelength = 2 * math.pi / frequency
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    share = (scaling.original_context / wavelength - low) / (high - low)
-    blend = 1 / ((1 - share) / scaling.factor + share)
+    smooth = (scaling.original_context / wavelength - low) / (high - low)
+    blend = 1 / ((1 - smooth) / scaling.factor + smooth)
     factors = torch.where(wavelength > scaling.original_context / low, scaling.factor, blend)
     return torch.where(wavelength < scaling.original_context / high, 1.0, factors).float()
 
 
-def scaling_from_factors(where: Path, factors: Tensor, head_dim: int, theta: float) -> RopeScaling | None:
-    """The settings that give this table; every published one keeps Llama 3.1's bounds and chooses the factor."""
+def scaling_from_factors(source: Path, factors: Tensor, head_dim: int, theta: float) -> RopeScaling | None:
+    """The settings that produce this table, None if it does not scale; ConfigError if it is not Llama 3.1's.
+
+    Published models differ in `factor` only, so the other settings are Llama 3.1's.
+    """
     if bool((factors == 1).all()):
         return None
     guess = RopeScaling(
@@ -30,5 +36,5 @@ def scaling_from_factors(where: Path, factors: Tensor, head_dim: int, theta: flo
     )
     expected = scaling_factors(guess, head_dim, theta)
     if factors.shape != expected.shape or not torch.allclose(factors, expected, rtol=1e-3):
-        raise ConfigError(where, expected="rope_freqs of Llama 3.1's scaling", found="another table")
+        raise ConfigError(source, expected="rope_freqs of Llama 3.1's scaling", found="another table")
     return guess

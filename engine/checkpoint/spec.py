@@ -1,6 +1,6 @@
-"""What a checkpoint is once its file format no longer matters: shapes, names and the promise of `copy_into`.
+"""What every checkpoint provides, independent of its file format: model shape, tensor names, `copy_into`.
 
-Tensors carry Meta's names and Meta's row order (interleaved RoPE), whatever the file says.
+Tensors have Meta's names and Meta's row order (interleaved RoPE), whatever the files use.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from engine.tokenizers.base import Tokenizer
 
-Format = Literal["meta", "huggingface", "gguf"]
-Chat = Literal["llama2", "llama3", "chatml", "mistral"]
+CheckpointFormat = Literal["meta", "huggingface", "gguf"]
+ChatFamily = Literal["llama2", "llama3", "chatml", "mistral"]
 
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
-    """Llama 3.1's stretching of the low RoPE frequencies."""
+    """Llama 3.1's scaling of the low RoPE frequencies."""
 
     factor: float
     low_freq_factor: float
@@ -28,15 +28,15 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """The shape of a Llama and how to talk to it.
+    """The shape of a Llama, and its chat format.
 
-    `dtype` is what the weights are stored in (float32 where they are stored in quantised blocks, since that is what
-    they decode to); `quantization` names those blocks. `default_system` is the system message that the model's own
-    chat template inserts when the dialog has none.
+    `dtype` is the dtype of the stored weights; float32 if they are stored in quantized blocks, which decode to it.
+    `quantization` names the block types, the most frequent first ("Q4_1+Q8_0"). `shards` is the number of weight
+    files. `default_system` is the system message that the model's chat template inserts when a dialog has none.
     """
 
-    format: Format
-    chat: Chat
+    format: CheckpointFormat
+    chat: ChatFamily
     dim: int
     n_layers: int
     n_heads: int
@@ -56,24 +56,35 @@ class ModelSpec:
 
 
 class Checkpoint(Protocol):
-    """An opened and validated checkpoint; no weight has been read yet."""
+    """An opened and validated checkpoint. No weight has been read yet."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """The directory or file that was opened."""
+        ...
 
     @property
-    def spec(self) -> ModelSpec: ...
+    def spec(self) -> ModelSpec:
+        """The model's shape and chat format."""
+        ...
 
-    def tokenizer(self) -> Tokenizer: ...
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, built on the first call."""
+        ...
 
     def copy_into(self, name: str, out: Tensor, *, dim: int | None = None, start: int = 0) -> None:
-        """Fill `out` with tensor `name`, or with its slice [start : start + out.shape[dim]) along `dim`."""
+        """Fill `out` with tensor `name`, or with its slice [start, start + out.shape[dim]) along `dim`.
 
-    def close(self) -> None: ...
+        `out` may be on any device, of any float dtype and non-contiguous. ValueError if the slice is out of range;
+        ConfigError if the file cannot be read or holds NaN or infinity there.
+        """
+
+    def close(self) -> None:
+        """Close the files and stop the reader threads."""
 
 
 def tensor_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Every tensor that a checkpoint of this shape must hold, and nothing else."""
+    """Name and shape of every tensor that a checkpoint of this shape must hold; it may hold no others."""
     q, kv = spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim
     layer: dict[str, tuple[int, ...]] = {
         "attention.wq.weight": (q, spec.dim),

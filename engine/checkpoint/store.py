@@ -1,7 +1,7 @@
-"""A checkpoint as a table of named tensors, each made of rectangles that lie in files.
+"""`copy_into` for all formats, over a table of named tensors whose parts are stored in files.
 
-The formats differ only in how they fill the table. Here one place answers `copy_into` for all of them: which
-rectangles a slice meets, rows in another RoPE order, and that no weight is NaN or infinite.
+Each format fills the table. This module finds the parts that a slice overlaps, converts the RoPE row order and checks
+that every weight is finite. It does not know how bytes are read (`reading`) or which format they came from.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,38 +17,44 @@ from engine.checkpoint.spec import ModelSpec, tensor_shapes
 from engine.errors import ConfigError
 from engine.tokenizers.base import Tokenizer
 
-_GROUP = 16 << 20  # weights reordered at a time
+_INTERLEAVE_CHUNK = 16 << 20  # weights reordered at a time, which bounds the memory beside the destination
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A rectangle of a tensor whose corner is at (row, col); `data` is its place in a file, or a mapped tensor."""
+class TensorPart:
+    """A rectangle of a tensor with its top left corner at (row, col), stored in a file or held as a mapped tensor."""
 
-    data: Extent | Tensor
+    source: Extent | Tensor
     row: int = 0
     col: int = 0
 
     @property
     def shape(self) -> tuple[int, int]:
-        if isinstance(self.data, Extent):
-            return self.data.rows, self.data.cols
-        return self.data.shape[0], self.data.shape[1]
+        """Rows and columns of the rectangle."""
+        if isinstance(self.source, Extent):
+            return self.source.rows, self.source.cols
+        return self.source.shape[0], self.source.shape[1]
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """`halves` is the head size where the rows of each head come as two halves, not as interleaved pairs."""
+class StoredTensor:
+    """The parts that make up one tensor; a vector is a matrix of one column.
 
-    parts: tuple[Part, ...]
-    where: Path
-    halves: int | None = None
+    `path` is the file or directory that errors name. `rotate_half_head_dim` is the head size if the rows of each head
+    are in Hugging Face's order (first half, second half, for RoPE by `rotate_half`); None if they are in Meta's
+    (interleaved pairs).
+    """
+
+    parts: tuple[TensorPart, ...]
+    path: Path
+    rotate_half_head_dim: int | None = None
 
 
 class StoredCheckpoint:
-    """Implements `Checkpoint` over a table of stored tensors."""
+    """Implements `Checkpoint` over a table of stored tensors, one for each name in `tensor_shapes(spec)`."""
 
     def __init__(
-        self, path: Path, spec: ModelSpec, tensors: Mapping[str, Stored], make_tokenizer: Callable[[], Tokenizer]
+        self, path: Path, spec: ModelSpec, tensors: Mapping[str, StoredTensor], make_tokenizer: Callable[[], Tokenizer]
     ) -> None:
         self.path, self.spec = path, spec
         self._tensors = tensors
@@ -61,48 +67,52 @@ class StoredCheckpoint:
         return self._make_tokenizer()
 
     def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, built on the first call."""
         return self._tokenizer
 
     def close(self) -> None:
+        """Close the files and stop the reader threads."""
         self._reader.close()
 
     def copy_into(self, name: str, out: Tensor, *, dim: int | None = None, start: int = 0) -> None:
+        """See `Checkpoint.copy_into`. For tied embeddings, `output.weight` reads the embedding matrix."""
         if name == "output.weight" and self.spec.tied_embeddings:
             name = "tok_embeddings.weight"
         stored, shape = self._tensors[name], self._shapes[name]
-        wanted = list(shape)
+        slice_shape = list(shape)
         if dim is not None:
-            wanted[dim] = out.shape[dim]
-        if list(out.shape) != wanted or (dim is not None and not 0 <= start <= shape[dim] - out.shape[dim]):
+            slice_shape[dim] = out.shape[dim]
+        if list(out.shape) != slice_shape or (dim is not None and not 0 <= start <= shape[dim] - out.shape[dim]):
             raise ValueError(f"{name} is {shape}: no slice {tuple(out.shape)} at {start} along {dim}")
         matrix = out.detach().unsqueeze(-1) if out.dim() == 1 else out.detach()
         row, col = (0, start) if dim == 1 else (start, 0)
-        self._expect_next_layer(name, row, matrix.shape[0])
-        if stored.halves is not None:
-            self._copy_interleaved(stored, stored.halves, matrix, row, col)
+        self._prefetch_next_layer(name, row, matrix.shape[0])
+        if stored.rotate_half_head_dim is not None:
+            self._copy_interleaved(stored, stored.rotate_half_head_dim, matrix, row, col)
         else:
             self._copy(stored, matrix, row, col)
-        if not _finite(matrix):
-            where = self._not_finite(stored, matrix, row, col)
-            raise ConfigError(where, expected="finite weights", found=f"NaN or infinity in {name}")
+        if not _all_finite(matrix):
+            file = self._find_bad_file(stored, matrix, row, col)
+            raise ConfigError(file, expected="finite weights", found=f"NaN or infinity in {name}")
 
-    def _expect_next_layer(self, name: str, row: int, rows: int) -> None:
-        """The next layer's tensor of this name will be cut in the same way; the disk need not wait until it is asked.
+    def _prefetch_next_layer(self, name: str, row: int, rows: int) -> None:
+        """Start reading the same rows of the next layer's tensor into the page cache.
 
-        Without this the disk would idle whenever a tensor is nearly read, checked, or copied to the device.
+        Layers are loaded in order and split alike. Without this the disk would idle at the end of each tensor, and
+        while weights are checked and copied to the device.
         """
         match name.split(".", 2):
             case ["layers", layer, kind]:
-                following = self._tensors.get(f"layers.{int(layer) + 1}.{kind}")
+                next_tensor = self._tensors.get(f"layers.{int(layer) + 1}.{kind}")
             case _:
-                following = None
-        for part in following.parts if following else ():
+                next_tensor = None
+        for part in next_tensor.parts if next_tensor else ():
             top, bottom = max(row, part.row), min(row + rows, part.row + part.shape[0])
-            if isinstance(part.data, Extent) and top < bottom:
-                self._reader.prefetch(part.data, top - part.row, bottom - top)
+            if isinstance(part.source, Extent) and top < bottom:
+                self._reader.prefetch(part.source, top - part.row, bottom - top)
 
-    def _copy(self, stored: Stored, out: Tensor, row: int, col: int) -> None:
-        """Fill `out`, whose corner is at (row, col) of the tensor, from every part that it meets."""
+    def _copy(self, stored: StoredTensor, out: Tensor, row: int, col: int) -> None:
+        """Fill `out`, the rectangle at (row, col) of the tensor, from every part that overlaps it."""
         for part in stored.parts:
             top, left = max(row, part.row), max(col, part.col)
             bottom = min(row + out.shape[0], part.row + part.shape[0])
@@ -110,14 +120,14 @@ class StoredCheckpoint:
             if top >= bottom or left >= right:
                 continue
             target = out[top - row : bottom - row, left - col : right - col]
-            if isinstance(part.data, Extent):
-                self._reader.copy(part.data, target, row=top - part.row, col=left - part.col)
+            if isinstance(part.source, Extent):
+                self._reader.copy(part.source, target, row=top - part.row, col=left - part.col)
             else:
                 rows, cols = slice(top - part.row, bottom - part.row), slice(left - part.col, right - part.col)
-                target.copy_(part.data[rows, cols])
+                target.copy_(part.source[rows, cols])
 
-    def _not_finite(self, stored: Stored, filled: Tensor, row: int, col: int) -> Path:
-        """The file that the trouble is in."""
+    def _find_bad_file(self, stored: StoredTensor, filled: Tensor, row: int, col: int) -> Path:
+        """The file whose part of `filled`, the rectangle at (row, col), is not finite."""
         for part in stored.parts:
             top, left, bottom, right = (
                 max(0, edge)
@@ -126,23 +136,37 @@ class StoredCheckpoint:
                 )
             )  # fmt: skip
             piece = filled[top:bottom, left:right]
-            if isinstance(part.data, Extent) and piece.numel() and not _finite(piece):
-                return part.data.path
-        return stored.where
+            if isinstance(part.source, Extent) and piece.numel() and not _all_finite(piece):
+                return part.source.path
+        return stored.path
 
-    def _copy_interleaved(self, stored: Stored, head: int, out: Tensor, row: int, col: int) -> None:
-        """Rows i and i + head/2 of each head become rows 2i and 2i + 1; a few heads at a time are held beside `out`."""
+    def _copy_interleaved(self, stored: StoredTensor, head_dim: int, out: Tensor, row: int, col: int) -> None:
+        """As `_copy`, but rows i and i + head_dim / 2 of each head become 2i and 2i + 1; done in groups of heads."""
         end, cols = row + out.shape[0], out.shape[1]
-        group = head * max(1, _GROUP // (head * cols))
-        for first in range(row - row % head, end, group):
-            last = min(first + group, end + -end % head)
+        group = head_dim * max(1, _INTERLEAVE_CHUNK // (head_dim * cols))
+        for first in range(row - row % head_dim, end, group):
+            last = min(first + group, end + -end % head_dim)
             halves = torch.empty(last - first, cols, dtype=out.dtype, device=out.device)
             self._copy(stored, halves, first, col)
-            pairs = halves.view(-1, 2, head // 2, cols).transpose(1, 2).reshape(-1, cols)
+            pairs = halves.view(-1, 2, head_dim // 2, cols).transpose(1, 2).reshape(-1, cols)
             top, bottom = max(first, row), min(last, end)
             out[top - row : bottom - row].copy_(pairs[top - first : bottom - first])
 
 
-def _finite(matrix: Tensor) -> bool:
-    """Minimum and maximum carry NaN and infinity along: one pass over every weight where it now is, and no copy."""
+def check_tensor_names(source: Path, spec: ModelSpec, names: Mapping[str, str]) -> None:
+    """ConfigError naming `source` if a tensor of the model is missing, or there is one that the model does not have.
+
+    `names` maps the name of each tensor found, in Meta's form where it has one, to its name in the file.
+    """
+    expected = tensor_shapes(spec).keys()
+    for name in sorted(expected - names.keys()):
+        raise ConfigError(source, expected=f"the tensor {name}", found="none of that name")
+    for name in sorted(names.keys() - expected):
+        raise ConfigError(
+            source, expected=f"the tensors of a {spec.n_layers}-layer Llama", found=f"{names[name]} besides"
+        )
+
+
+def _all_finite(matrix: Tensor) -> bool:
+    """Minimum and maximum propagate NaN and infinity: one pass over the weights on their device, and no copy."""
     return bool(torch.isfinite(torch.stack(torch.aminmax(matrix))).all().item())

@@ -1,1 +1,1 @@
-"""Attention, sampling and matrix products in plain torch: what the CPU runs and what the kernels are tested against."""
+"""Attention, sampling and matrix products in plain torch: what the CPU runs, and the reference for the kernels."""

@@ -1,10 +1,10 @@
-"""Products of float tokens with 8-bit or 4-bit weights on a CPU, through the kernels that torch brings.
+"""Linear layers with int8 or int4 weights on a CPU, through torch's own kernels.
 
-Every result depends on its own token alone, to the bit: a reply must not change with the requests beside it. That
-rules out the kernels that choose one scale for a whole batch of activations. Here each token has its own scale, and
-the 8-bit products are summed exactly, in whole numbers.
+A token's result must be bitwise independent of the batch, as a reply must not change with the requests beside it. So
+kernels that choose one activation scale for the whole batch are ruled out: here each token has its own scale, and the
+int8 products are summed exactly, in integers.
 
-It knows tensors and this machine's instructions, and nothing of models.
+It knows tensors and this machine's instruction set, and nothing of models.
 """
 
 from functools import cache
@@ -12,42 +12,44 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-GROUP = 32  # columns that share a scale and a middle in 4-bit weights, as in GGUF's own 4-bit blocks
-_BLOCK = 4096  # rows converted at a time, which bounds what packing needs beside the two matrices
-_FULL = (128, 127)  # activations as unsigned bytes: the byte that means 0, and how far values reach around it
-_SAFE = (64, 63)
+GROUP = 32  # columns that share a scale and a zero point in int4 weights, as in GGML's 4-bit blocks
+_CHUNK_ROWS = 4096  # rows quantized at a time, which bounds the memory beside the two matrices
+# Activations as unsigned bytes: (zero point, largest distance from it).
+_EIGHT_BITS = (128, 127)
+_SEVEN_BITS = (64, 63)
 
 
 @cache
 def byte_range() -> tuple[int, int] | None:
-    """How activations fit into bytes on this machine; None: this torch has no 8-bit products for it.
+    """(zero point, largest distance) of activation bytes on this machine; None if torch has no int8 products for it.
 
-    Instructions before VNNI add pairs of products in 16 bits and clip them, silently. Seven bits always fit.
+    Instructions older than VNNI add pairs of products in 16 bits with saturation, which gives wrong sums for 8-bit
+    activations; 7 bits always fit. So this multiplies extreme values and compares the sums.
     """
-    for zero, reach in (_FULL, _SAFE):
-        x = torch.full((2, 256), zero + reach, dtype=torch.uint8)
-        x[1] = zero - reach
+    for zero_point, max_distance in (_EIGHT_BITS, _SEVEN_BITS):
+        x = torch.full((2, 256), zero_point + max_distance, dtype=torch.uint8)
+        x[1] = zero_point - max_distance
         rows = torch.full((64, 256), 127, dtype=torch.int8)
         rows[1::2] = -127
         try:
-            got = _product(x, zero, _prepack(rows), torch.ones(64), torch.zeros(64, dtype=torch.int64))
+            got = _int8_product(x, zero_point, _prepack(rows), torch.ones(64), torch.zeros(64, dtype=torch.int64))
         except (AttributeError, RuntimeError):  # not in this build; not on this machine
             return None
-        if torch.equal(got, (x.float() - zero) @ rows.float().T):
-            return zero, reach
+        if torch.equal(got, (x.float() - zero_point) @ rows.float().T):
+            return zero_point, max_distance
     return None
 
 
 def has_fast_int8() -> bool:
-    """Whether 8-bit products are quicker than 32-bit ones here: without VNNI a single token is not."""
-    return byte_range() == _FULL
+    """Whether int8 products are faster than float32 ones on this machine; for one token that takes VNNI."""
+    return byte_range() == _EIGHT_BITS
 
 
 @cache
 def has_fast_int4() -> bool:
-    """Whether this torch has products with 4-bit weights for this machine's vector instructions."""
+    """Whether torch has int4 products for this machine's vector instructions."""
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-        return False  # elsewhere they are slower than whole weights, or not there
+        return False  # elsewhere they are slower than float32, or missing
     try:
         Int4Linear(torch.ones(64, 64))(torch.ones(1, 64))
     except (AttributeError, RuntimeError):
@@ -56,10 +58,13 @@ def has_fast_int4() -> bool:
 
 
 class Int8Linear(nn.Module):
-    """y = x · Wᵀ with W in 8 bits, a scale for each of its rows, and x in 16 (or 14) bits, a scale for each token.
+    """y = x W^T with W in int8, one scale for each output row, and x in 16 (or 14) bits, one scale for each token.
 
-    x has two digits of a byte each, which go through the product as two rows: 8 bits are too few for the outliers in a
-    Llama's activations, and twice the rows cost little, as the time goes into reading W.
+    8 bits are too few for the outliers in a Llama's activations. So x is split into two digits of one byte each, which
+    are two rows of the same int8 product. That costs little, as the time goes into reading W.
+
+    Formula: x = peak / r * (base * high + low), with high and low the digits minus their zero point,
+    peak = max |x| of the token, and r = max_distance * (base + 1) the largest number that two digits hold.
     """
 
     def __init__(self, weight: Tensor) -> None:
@@ -67,67 +72,76 @@ class Int8Linear(nn.Module):
         found = byte_range()
         if found is None:
             raise ValueError("this machine has no 8-bit products")
-        self._zero, reach = found
+        self._zero_point, max_distance = found
         scale = weight.abs().amax(dim=1).float().clamp_min(1e-30) / 127
         rows = torch.empty(weight.shape, dtype=torch.int8)
-        for at in range(0, len(weight), _BLOCK):
-            part = slice(at, at + _BLOCK)
-            rows[part] = (weight[part].float() / scale[part, None]).round_()
-        base = 2 * self._zero  # of the two digits; both have the same zero
-        self._reach = float(reach * (base + 1))
-        self._packed, self._scale = _prepack(rows), scale / self._reach
-        self._zeros = torch.zeros(len(weight), dtype=torch.int64)
-        self._middle = torch.tensor(self._zero * (base + 1) + 0.5)
+        for start in range(0, len(weight), _CHUNK_ROWS):
+            chunk = slice(start, start + _CHUNK_ROWS)
+            rows[chunk] = (weight[chunk].float() / scale[chunk, None]).round_()
+        base = 2 * self._zero_point  # of the two digits
+        self._max_value = float(max_distance * (base + 1))
+        self._packed, self._scale = _prepack(rows), scale / self._max_value
+        self._weight_zero_points = torch.zeros(len(weight), dtype=torch.int64)
+        self._offset = torch.tensor(self._zero_point * (base + 1) + 0.5)  # both zero points, and a half for rounding
         self._base, self._shifts = base, torch.tensor([[[0]], [[base.bit_length() - 1]]], dtype=torch.int32)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        # A token of zeros divides 0 by 0; whatever bytes that gives are multiplied by its peak, 0, in the end. What is
-        # not a number stays none, as it is in the peak.
-        peak = wide.abs().amax(dim=-1, keepdim=True)
-        whole = torch.add(self._middle, wide / peak, alpha=self._reach).to(torch.int32)  # cutting off rounds here
-        if self._base == 256:  # the digits are the bytes that lie there
-            digits = whole.view(torch.uint8).view(*x.shape, 4)[..., :2].permute(2, 0, 1)
+        """x [T, columns] -> [T, rows] in x's dtype."""
+        x32 = x.float()
+        # For a token of zeros this is 0 / 0. Whatever bytes that gives are multiplied by the peak, 0, at the end. A
+        # token with NaN has a NaN peak, so its result is NaN.
+        peak = x32.abs().amax(dim=-1, keepdim=True)
+        shifted = torch.add(self._offset, x32 / peak, alpha=self._max_value).to(torch.int32)  # truncation rounds here
+        if self._base == 256:  # the digits are the two low bytes in memory
+            digits = shifted.view(torch.uint8).view(*x.shape, 4)[..., :2].permute(2, 0, 1)
         else:
-            digits = ((whole >> self._shifts) & (self._base - 1)).to(torch.uint8)
+            digits = ((shifted >> self._shifts) & (self._base - 1)).to(torch.uint8)
         data = digits.reshape(-1, x.shape[-1])
-        low, high = _product(data, self._zero, self._packed, self._scale, self._zeros).view(2, len(x), -1)
+        products = _int8_product(data, self._zero_point, self._packed, self._scale, self._weight_zero_points)
+        low, high = products.view(2, len(x), -1)
         return torch.add(low, high, alpha=self._base).mul_(peak).to(x.dtype)
 
 
 class Int4Linear(nn.Module):
-    """y = x · Wᵀ with W in 4 bits, a scale and a middle for each group of columns; x, y and the scales in bfloat16."""
+    """y = x W^T with W in int4, one scale and zero point for each group of columns; x and the product are bfloat16.
 
-    def __init__(self, weight: Tensor, out: torch.dtype = torch.bfloat16) -> None:
+    w = scale * (nibble - 8) + zero_point, both bfloat16. `out_dtype` is the dtype of the result.
+    """
+
+    def __init__(self, weight: Tensor, out_dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
-        self._out = out
+        self._out_dtype = out_dtype
         rows, columns = weight.shape
         nibbles = torch.empty(rows, columns, dtype=torch.int32)
         scales = torch.empty(columns // GROUP, rows, 2, dtype=torch.bfloat16)
-        for at in range(0, rows, _BLOCK):
-            part = slice(at, at + _BLOCK)
-            groups = weight[part].float().view(-1, columns // GROUP, GROUP)
-            least, most = groups.aminmax(dim=-1, keepdim=True)
-            # The kernel's numbers have few bits: the nibbles suit the rounded scale, the middle makes up for its error.
-            scale = ((most - least) / 15).clamp_min(1e-30)
-            chosen = ((groups - least) / scale).round_().clamp_(0, 15)
+        for start in range(0, rows, _CHUNK_ROWS):
+            chunk = slice(start, start + _CHUNK_ROWS)
+            groups = weight[chunk].float().view(-1, columns // GROUP, GROUP)
+            low, high = groups.aminmax(dim=-1, keepdim=True)
+            scale = ((high - low) / 15).clamp_min(1e-30)
+            codes = ((groups - low) / scale).round_().clamp_(0, 15)
             scale = scale.bfloat16().float()
-            middle = (groups - (chosen - 8) * scale).mean(dim=-1, keepdim=True)
-            nibbles[part] = chosen.view(-1, columns).int()
-            scales[:, part] = torch.cat((scale, middle), dim=-1).transpose(0, 1)
+            # The mean error of the group, that of the scale's rounding included.
+            zero_point = (groups - (codes - 8) * scale).mean(dim=-1, keepdim=True)
+            nibbles[chunk] = codes.view(-1, columns).int()
+            scales[:, chunk] = torch.cat((scale, zero_point), dim=-1).transpose(0, 1)
         self._packed, self._scales = torch._convert_weight_to_int4pack_for_cpu(nibbles, 1), scales
 
     @staticmethod
     def fits(weight: Tensor) -> bool:
-        """The kernel wants whole groups and whole blocks of rows."""
+        """Whether the kernel supports the shape: rows a multiple of 64, columns a multiple of the group size."""
         return weight.shape[0] % 64 == 0 and weight.shape[1] % GROUP == 0
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch._weight_int4pack_mm_for_cpu(x.bfloat16(), self._packed, GROUP, self._scales).to(self._out)
+        """x [T, columns] -> [T, rows] in `out_dtype`."""
+        return torch._weight_int4pack_mm_for_cpu(x.bfloat16(), self._packed, GROUP, self._scales).to(self._out_dtype)
 
 
 class Norm(nn.Module):
-    """RMS norm in four operations: each costs more than its arithmetic when weights stream through the caches."""
+    """RMSNorm as few torch operations, as each one's overhead exceeds its arithmetic.
+
+    With n = dim: x * weight / sqrt(sum(x^2) / n + eps) = x / hypot(|x|, sqrt(eps * n)) * (weight * sqrt(n)).
+    """
 
     def __init__(self, weight: Tensor, eps: float) -> None:
         super().__init__()
@@ -135,18 +149,20 @@ class Norm(nn.Module):
         self._weight, self._floor = weight.float() * root, torch.tensor(eps**0.5 * root)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [T, dim] -> [T, dim] in float32."""
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         return (x / torch.hypot(length, self._floor)).mul_(self._weight)
 
 
 def _prepack(rows: Tensor) -> Tensor:
+    """int8 [rows, columns] in oneDNN's own layout."""
     packed: Tensor = torch.ops.onednn.qlinear_prepack(rows, None)
     return packed
 
 
-def _product(x: Tensor, zero: int, packed: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
-    """(x - zero) · Wᵀ · scale in float32: bytes in, exact sums, one scale for each column of the result."""
+def _int8_product(x: Tensor, zero_point: int, packed: Tensor, scale: Tensor, weight_zero_points: Tensor) -> Tensor:
+    """(x - zero_point) W^T * scale: uint8 x, exact int32 sums, one float32 scale for each column of the result."""
     result: Tensor = torch.ops.onednn.qlinear_pointwise(
-        x, 1.0, zero, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        x, 1.0, zero_point, packed, scale, weight_zero_points, None, 1.0, 0, torch.float32, "none", [], ""
     )
     return result

@@ -1,7 +1,7 @@
-"""Attention over paged keys and values in plain torch: what the CPU runs, and what every kernel is compared with.
+"""Attention over a paged KV cache in plain torch: what the CPU runs, and the reference for the kernels.
 
-Per layer, keys and values are [pages, PAGE, kv heads, head_dim]. A step's tokens come as segments, one a row: `length`
-new positions behind `start` old ones. It knows pages and positions, and neither rows nor requests.
+It knows pages and positions, and neither rows nor requests. Shapes: T tokens of the step, n tokens of one segment, L
+keys that they may see, D the head size. A slot is an index into a layer's cache seen as [num_pages * page_size, ...].
 """
 
 from collections.abc import Sequence
@@ -11,130 +11,154 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_PIECES = 6  # more pieces than this are cheaper to copy together first
+_MAX_SLICES = 6  # beyond this, one gather is cheaper than a product for each slice
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """`length` tokens of the flat batch, at positions [start, start + length) of a row with these pages."""
+    """One sequence's part of the step: `length` consecutive tokens of the flat batch, the first at position `start`.
 
-    pages: Sequence[int]
+    `page_ids` are the sequence's pages, in order. Its `start` earlier tokens are in them already.
+    """
+
+    page_ids: Sequence[int]
     start: int
     length: int
 
 
 class PagedKV:
-    """The storage of all layers, not initialised: on a CPU the machine hands it out as it is first written."""
+    """Keys and values of all layers, `k[layer]` and `v[layer]`: [num_pages, page_size, num_kv_heads, D].
+
+    Uninitialized, so on a CPU the operating system commits memory only as it is written.
+    """
 
     def __init__(
-        self, layers: int, pages: int, page: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+        self,
+        num_layers: int,
+        num_pages: int,
+        page_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
-        shape = (pages, page, heads, head_dim)
-        self.page = page
-        self.k = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.v = [torch.empty(shape, dtype=dtype, device=device) for _ in range(layers)]
+        shape = (num_pages, page_size, num_kv_heads, head_dim)
+        self.page_size = page_size
+        self.k = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        self.v = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
 
 
 class PagedAttention:
-    """One step's attention. Writes all of the step's keys and values of a layer, then attends segment by segment."""
+    """Attention of one step over all its segments; implements `transformer.Attention`.
+
+    A layer's new keys and values are all written before the first segment attends.
+    """
 
     def __init__(self, kv: PagedKV, segments: Sequence[Segment], device: torch.device) -> None:
         self._kv, self._segments = kv, segments
-        page = kv.page
+        size = kv.page_size
         slots = [
-            segment.pages[position // page] * page + position % page
+            segment.page_ids[position // size] * size + position % size
             for segment in segments
             for position in range(segment.start, segment.start + segment.length)
         ]
         self._slots = torch.tensor(slots, device=device)
-        self._past = [_Past(segment, page, device) for segment in segments]
-        self._masks = [_mask(segment, device) for segment in segments]
+        self._ranges = [_KeyRange(segment, size, device) for segment in segments]
+        self._masks = [_causal_mask(segment, device) for segment in segments]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `transformer.Attention`."""
         keys, values = self._kv.k[layer].flatten(0, 1), self._kv.v[layer].flatten(0, 1)
         keys.index_copy_(0, self._slots, k.to(keys.dtype))
         values.index_copy_(0, self._slots, v.to(values.dtype))
         out, scaled = torch.empty_like(q), q * q.shape[-1] ** -0.5
-        at = 0
-        for segment, past, mask in zip(self._segments, self._past, self._masks, strict=True):
-            end = at + segment.length
+        begin = 0
+        for segment, key_range, mask in zip(self._segments, self._ranges, self._masks, strict=True):
+            end = begin + segment.length
             if mask is None:
-                out[at] = attend_one(scaled[at], past.parts(keys), past.parts(values))
+                out[begin] = attend_single_query(scaled[begin], key_range.slices(keys), key_range.slices(values))
             else:
-                out[at:end] = attend(q[at:end], past.whole(keys), past.whole(values), mask)
-            at = end
+                out[begin:end] = attend(q[begin:end], key_range.gather(keys), key_range.gather(values), mask)
+            begin = end
         return out.flatten(1)
 
 
 class DenseAttention:
-    """Causal attention of one sequence over itself, nothing kept: all logits of a text at once."""
+    """Causal attention of one sequence of `length` tokens over itself, without a KV cache."""
 
     def __init__(self, length: int, device: torch.device) -> None:
-        self._mask = _mask(Segment((), 0, length), device)
+        self._mask = _causal_mask(Segment((), 0, length), device)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `transformer.Attention`."""
         return attend(q, k, v, self._mask).flatten(1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """q [n, heads, D], k and v [L, kv heads, D], mask [n, L] (True: may see) -> [n, heads, D].
+    """q [n, heads, D], k and v [L, kv_heads, D], bool mask [n, L] (True: attend) -> [n, heads, D].
 
-    The heads that share a key head are laid out as further queries of it, so that nothing is repeated in memory.
+    Query heads that share a key/value head become further queries of it, so keys and values are not repeated.
     """
     n, heads, dim = q.shape
     kv_heads = k.shape[1]
-    share = heads // kv_heads
-    queries = q.view(n, kv_heads, share, dim).permute(1, 2, 0, 3).reshape(1, kv_heads, share * n, dim)
-    wide = None if mask is None else mask.repeat(share, 1)
+    group = heads // kv_heads
+    queries = q.view(n, kv_heads, group, dim).permute(1, 2, 0, 3).reshape(1, kv_heads, group * n, dim)
+    repeated_mask = None if mask is None else mask.repeat(group, 1)
     out = F.scaled_dot_product_attention(
-        queries, k.transpose(0, 1).unsqueeze(0), v.transpose(0, 1).unsqueeze(0), attn_mask=wide
+        queries, k.transpose(0, 1).unsqueeze(0), v.transpose(0, 1).unsqueeze(0), attn_mask=repeated_mask
     )
-    return out.view(kv_heads, share, n, dim).permute(2, 0, 1, 3).reshape(n, heads, dim)
+    return out.view(kv_heads, group, n, dim).permute(2, 0, 1, 3).reshape(n, heads, dim)
 
 
-def attend_one(q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
-    """One query, scaled already, over keys and values in several pieces, read where they lie: q [heads, D] -> same."""
+def attend_single_query(q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
+    """A decode token's attention: q [heads, D], already scaled, -> [heads, D].
+
+    `keys` and `values` are slices [*, kv_heads, D] of the sequence in order, which are not copied together.
+    """
     kv_heads, dim = keys[0].shape[1:]
     queries = q.view(kv_heads, -1, dim)
     if len(keys) == 1:
         weights = torch.softmax(torch.bmm(queries, keys[0].permute(1, 2, 0)), dim=-1, dtype=torch.float32)
         return torch.bmm(weights.to(q.dtype), values[0].transpose(0, 1)).view(-1, dim)
-    scores = [torch.bmm(queries, piece.permute(1, 2, 0)) for piece in keys]
+    scores = [torch.bmm(queries, k.permute(1, 2, 0)) for k in keys]
     weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1, dtype=torch.float32).to(q.dtype)
-    parts = weights.split_with_sizes([len(piece) for piece in values], dim=-1)
-    out = torch.bmm(parts[0], values[0].transpose(0, 1))
-    for part, piece in zip(parts[1:], values[1:], strict=True):
-        out = torch.baddbmm(out, part, piece.transpose(0, 1))
+    split_weights = weights.split_with_sizes([len(v) for v in values], dim=-1)
+    out = torch.bmm(split_weights[0], values[0].transpose(0, 1))
+    for w, v in zip(split_weights[1:], values[1:], strict=True):
+        out = torch.baddbmm(out, w, v.transpose(0, 1))
     return out.view(-1, dim)
 
 
-class _Past:
-    """Where a row's keys lie. Pages that lie side by side make one piece, which is read without a copy."""
+class _KeyRange:
+    """The slots of a segment's keys. Adjacent pages form one slice, which is read without a copy."""
 
-    def __init__(self, segment: Segment, page: int, device: torch.device) -> None:
+    def __init__(self, segment: Segment, page_size: int, device: torch.device) -> None:
         self._slices: list[slice] = []
         self._slots: Tensor | None = None
         end = segment.start + segment.length
-        for index in range(-(-end // page)):
-            first = segment.pages[index] * page
-            last = first + min(page, end - index * page)
+        for index in range(-(-end // page_size)):
+            first = segment.page_ids[index] * page_size
+            last = first + min(page_size, end - index * page_size)
             if self._slices and self._slices[-1].stop == first:
                 first = self._slices.pop().start
             self._slices.append(slice(first, last))
-        if len(self._slices) > (_PIECES if segment.length == 1 else 1):
-            slots = [torch.arange(piece.start, piece.stop, device=device) for piece in self._slices]
+        if len(self._slices) > (_MAX_SLICES if segment.length == 1 else 1):
+            slots = [torch.arange(each.start, each.stop, device=device) for each in self._slices]
             self._slots = torch.cat(slots)
 
-    def whole(self, stored: Tensor) -> Tensor:
-        return stored[self._slices[0]] if self._slots is None else stored.index_select(0, self._slots)
+    def gather(self, cache: Tensor) -> Tensor:
+        """All keys (or values) in one tensor: cache [slots, kv_heads, D] -> [L, kv_heads, D]."""
+        return cache[self._slices[0]] if self._slots is None else cache.index_select(0, self._slots)
 
-    def parts(self, stored: Tensor) -> list[Tensor]:
+    def slices(self, cache: Tensor) -> list[Tensor]:
+        """The same as a few tensors, views of the cache where there are few slices."""
         if self._slots is not None:
-            return [stored.index_select(0, self._slots)]
-        return [stored[piece] for piece in self._slices]
+            return [cache.index_select(0, self._slots)]
+        return [cache[each] for each in self._slices]
 
 
-def _mask(segment: Segment, device: torch.device) -> Tensor | None:
+def _causal_mask(segment: Segment, device: torch.device) -> Tensor | None:
+    """[n, L], True where a token may attend; None for one token, which attends to everything."""
     if segment.length == 1:
         return None
     new = torch.arange(segment.start, segment.start + segment.length, device=device)

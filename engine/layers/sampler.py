@@ -1,12 +1,14 @@
-"""From logits to token ids: greedy, or temperature and top-p with a random number of the request's own.
+"""Samples token ids from logits: greedy, or with temperature and top-p and a random stream for each request.
 
 The random number of a token is a pure function of the request's seed and the token's position (Philox-4x32-10, a
-counter-based generator), so a request gets the same ids whoever its neighbours are and however often it is preempted.
+counter-based generator). So a request gets the same ids whatever else is in the batch, and after preemption.
 
-The definition, which every kernel must follow:
-  p = softmax(logits / temperature); rank tokens by p, ties by the lower id; keep a token while the sum of those ranked
-  before it is <= top_p (top_p >= 1 keeps all); u = philox(seed, position) in [0, 1); then, in the order of token ids,
-  the first kept token at which the running sum of kept p exceeds u * (sum of kept p).
+The definition, which every kernel must implement:
+  1. p = softmax(logits / temperature)
+  2. Rank tokens by p, ties by the lower id. Keep those for which the sum of p ranked before them is <= top_p
+     (all, if top_p >= 1).
+  3. u = philox(seed, position) in [0, 1). Take the first kept token, in the order of ids, at which the cumulative sum
+     of kept p exceeds u * (sum of all kept p).
 """
 
 import torch
@@ -15,48 +17,51 @@ from torch import Tensor
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
-_CANDIDATES = (64, 512)  # top-p rarely keeps more; when it does, everything is sorted
+_CANDIDATE_COUNTS = (64, 512)  # top-p rarely keeps more tokens; if it does, the vocabulary is sorted
 
 
 def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, seed: Tensor, position: Tensor) -> Tensor:
-    """logits [R, V] in 32 bits, everything else [R] -> ids [R]; -1 where the logits are not all numbers.
+    """Sample one token for each row: float32 logits [R, V], all else [R] -> int64 ids [R].
 
-    temperature and top_p are float32, seed and position int64 (the seed's 64 bits). temperature <= 0 is greedy.
-    `position` is that of the token being sampled: the number of tokens before it.
+    temperature and top_p are float32; temperature <= 0 is greedy. seed (see `signed64`) and position are int64;
+    position counts the tokens before the sampled one. The id is -1 where the highest logit is NaN or infinite.
     """
     best = greedy(logits)
-    heat = torch.where(temperature > 0, temperature, 1.0).unsqueeze(1)
-    probabilities = torch.softmax(logits / heat, dim=-1)
-    # Reading a value from a GPU would wait for it, so there everything is sorted.
-    few = None if logits.is_cuda else _candidates(probabilities, torch.where(temperature > 0, top_p, 0.0))
-    kept = _nucleus(probabilities, top_p) if few is None else few[0]
-    running = kept.double().cumsum(dim=-1)
-    target = philox_uniform(seed, position).double() * running[:, -1]
-    drawn = torch.searchsorted(running, target.unsqueeze(1), right=True)
-    if few is not None:
-        drawn = few[1].gather(1, drawn)
-    return torch.where((temperature > 0) & (best >= 0), drawn.squeeze(1), best)
+    divisor = torch.where(temperature > 0, temperature, 1.0).unsqueeze(1)
+    probabilities = torch.softmax(logits / divisor, dim=-1)
+    # The search for candidates reads values on the host. That would synchronize with a GPU, so sort everything there.
+    candidates = None if logits.is_cuda else _candidates(probabilities, torch.where(temperature > 0, top_p, 0.0))
+    kept = _nucleus(probabilities, top_p) if candidates is None else candidates[0]
+    cumulative = kept.double().cumsum(dim=-1)
+    target = philox_uniform(seed, position).double() * cumulative[:, -1]
+    sampled = torch.searchsorted(cumulative, target.unsqueeze(1), right=True)
+    if candidates is not None:
+        sampled = candidates[1].gather(1, sampled)
+    return torch.where((temperature > 0) & (best >= 0), sampled.squeeze(1), best)
 
 
 def greedy(logits: Tensor) -> Tensor:
-    """The likeliest id of each row; -1 where the logits are not all numbers."""
-    top = logits.max(dim=-1)  # passes a NaN on
+    """The most likely id of each row, [R]; -1 where the highest logit is NaN or infinite."""
+    top = logits.max(dim=-1)  # propagates NaN
     return torch.where(torch.isfinite(top.values), top.indices, -1)
 
 
 def signed64(seed: int) -> int:
-    """The seed's 64 bits as torch's signed integer holds them."""
+    """An unsigned 64-bit seed as the int64 with the same bits, since torch has no uint64 arithmetic."""
     seed &= (1 << 64) - 1
     return seed - (1 << 64) if seed >> 63 else seed
 
 
 def philox_uniform(seed: Tensor, counter: Tensor) -> Tensor:
-    """float32 in [0, 1), 24 bits: the first word of Philox-4x32-10 with key = seed, counter = (counter, 0, 0, 0)."""
+    """float32 in [0, 1) with 24 random bits, for int64 seed and counter of equal shape.
+
+    The first word of Philox-4x32-10 (Salmon et al. 2011, Random123) with key = seed, counter = (counter, 0, 0, 0).
+    """
     key0, key1 = seed & _MASK, (seed >> 32) & _MASK
     c0 = counter & _MASK
     c1 = c2 = c3 = torch.zeros_like(c0)
     for _ in range(10):
-        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]  # wraps at 64 bits, which keeps them all
+        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]  # overflow wraps and keeps all 64 bits
         high0, low0 = (product0 >> 32) & _MASK, product0 & _MASK
         high1, low1 = (product1 >> 32) & _MASK, product1 & _MASK
         c0, c1, c2, c3 = high1 ^ c1 ^ key0, low1, high0 ^ c3 ^ key1, low0
@@ -65,38 +70,40 @@ def philox_uniform(seed: Tensor, counter: Tensor) -> Tensor:
 
 
 def _nucleus(probabilities: Tensor, top_p: Tensor) -> Tensor:
-    """The probabilities with what top-p drops set to 0."""
-    limit, everything = top_p.unsqueeze(1), top_p >= 1
-    if not probabilities.is_cuda and bool(everything.all()):
+    """[R, V] with the probabilities that top-p drops set to 0."""
+    limit, keep_all = top_p.unsqueeze(1), top_p >= 1
+    if not probabilities.is_cuda and bool(keep_all.all()):
         return probabilities
     ranked, ids = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ranked.cumsum(dim=-1) - ranked
     kept = torch.zeros_like(probabilities)
-    kept.scatter_(1, ids, torch.where((before <= limit) | everything.unsqueeze(1), ranked, 0.0))
+    kept.scatter_(1, ids, torch.where((before <= limit) | keep_all.unsqueeze(1), ranked, 0.0))
     return kept
 
 
 def _candidates(probabilities: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor] | None:
-    """What `_nucleus` keeps, without the zeros: the kept of each row's likeliest tokens and their ids, in the order of
-    ids. None when some row keeps more than a few."""
+    """`_nucleus` restricted to the most likely tokens: (probabilities, ids), both [R, k], in the order of ids.
+
+    None if some row keeps more tokens than the largest candidate count.
+    """
     if bool((top_p >= 1).any()):
         return None
     limit = top_p.unsqueeze(1)
-    for count in _CANDIDATES:
+    for count in _CANDIDATE_COUNTS:
         order = probabilities.topk(min(count, probabilities.shape[1]), dim=-1)
         ranked, ids = _stable(order.values, order.indices)
         before = ranked.cumsum(dim=-1) - ranked
         kept = torch.where(before <= limit, ranked, 0.0)
-        # Enough when the last candidate is dropped, and no token outside ties with one that is kept.
-        least = torch.where(before <= limit, ranked, 2.0).amin(dim=-1)
-        if bool(((before[:, -1] > top_p) & (ranked[:, -1] < least)).all()):
-            by_id, at = ids.sort(dim=-1)
-            return kept.gather(1, at), by_id
+        # Sufficient if the last candidate is dropped, and no token outside can tie with one that is kept.
+        lowest_kept = torch.where(before <= limit, ranked, 2.0).amin(dim=-1)
+        if bool(((before[:, -1] > top_p) & (ranked[:, -1] < lowest_kept)).all()):
+            sorted_ids, order_by_id = ids.sort(dim=-1)
+            return kept.gather(1, order_by_id), sorted_ids
     return None
 
 
 def _stable(values: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Candidates by value, highest first, ties by the lower id: topk promises no order among equals."""
-    by_id, at = ids.sort(dim=-1)
-    ranked, order = values.gather(1, at).sort(dim=-1, descending=True, stable=True)
-    return ranked, by_id.gather(1, order)
+    """Candidates by value, highest first, ties by the lower id; topk does not define the order of ties."""
+    sorted_ids, order_by_id = ids.sort(dim=-1)
+    ranked, order = values.gather(1, order_by_id).sort(dim=-1, descending=True, stable=True)
+    return ranked, sorted_ids.gather(1, order)

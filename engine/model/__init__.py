@@ -1,1 +1,1 @@
-"""The transformer, its weights and their quantization."""
+"""The Llama transformer, the loader of its weights, and their quantization on GPUs."""

@@ -1,7 +1,7 @@
-"""Fills this rank's share of a model from a checkpoint, one layer after the other, straight onto the device.
+"""Loads this rank's shard of a model from a checkpoint, layer by layer, directly onto the device.
 
-It knows which slices of which tensors make up the fused parameters of a rank. A parameter gets its storage just before
-it is filled, so with quantized weights only one layer at a time is ever held in full.
+It knows which slices of which tensors make up a rank's fused parameters, and nothing of files. A parameter is allocated
+just before it is filled, so with quantized weights only one layer at a time is in memory unquantized.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,9 +15,12 @@ from engine.model.transformer import Block, Transformer, rope_table
 
 
 def load_model(
-    config: EngineConfig, checkpoint: Checkpoint, finish_block: Callable[[Block], None] | None = None
+    config: EngineConfig, checkpoint: Checkpoint, on_block_loaded: Callable[[Block], None] | None = None
 ) -> Transformer:
-    """`finish_block` may replace a layer's weights by packed ones as soon as they are there."""
+    """The model of `config.rank`, filled. `on_block_loaded` may quantize each block as soon as it is filled.
+
+    ConfigError if the checkpoint cannot be read or has weights that are not finite.
+    """
     spec, device = checkpoint.spec, config.device
     model = Transformer(spec, rank=config.rank, world_size=config.world_size, dtype=config.dtype)
     for module, name in ((model.tok_embeddings, "tok_embeddings.weight"), (model.norm, "norm.weight")):
@@ -27,8 +30,8 @@ def load_model(
     for number, block in enumerate(model.blocks):
         block.to_empty(device=device)
         _fill_block(block, f"layers.{number}", checkpoint, config)
-        if finish_block is not None:
-            finish_block(block)
+        if on_block_loaded is not None:
+            on_block_loaded(block)
     model.rope = rope_table(spec, config.max_context, device)
     return model.eval()
 
@@ -37,44 +40,44 @@ def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: Engin
     spec, rank = checkpoint.spec, config.rank
     q, kv, ffn = block.heads * block.head_dim, block.kv_heads * block.head_dim, block.ffn
     qkv, gate_up, down = block.wqkv.weight, block.w13.weight, block.w2.weight
-    # Columns of this rank that the model has. Padding, where there is any, is zeros: it adds nothing to the sum.
+    # The feed-forward columns of this rank. Zeros pad them to equal width on all ranks; they add nothing to the sum.
     start = min(rank * ffn, spec.ffn_dim)
-    real = min(ffn, spec.ffn_dim - start)
-    if real < ffn:
+    unpadded = min(ffn, spec.ffn_dim - start)
+    if unpadded < ffn:
         gate_up.zero_()
         down.zero_()
-    parts = (
+    slices = (
         ("attention.wq", qkv[:q], 0, rank * q),
-        *_kv_parts("attention.wk", qkv[q : q + kv], block.head_dim, config, spec),
-        *_kv_parts("attention.wv", qkv[q + kv :], block.head_dim, config, spec),
+        *_kv_slices("attention.wk", qkv[q : q + kv], block.head_dim, config, spec),
+        *_kv_slices("attention.wv", qkv[q + kv :], block.head_dim, config, spec),
         ("attention.wo", block.wo.weight, 1, rank * q),
-        ("feed_forward.w1", gate_up[:real], 0, start),
-        ("feed_forward.w3", gate_up[ffn : ffn + real], 0, start),
-        ("feed_forward.w2", down[:, :real], 1, start),
+        ("feed_forward.w1", gate_up[:unpadded], 0, start),
+        ("feed_forward.w3", gate_up[ffn : ffn + unpadded], 0, start),
+        ("feed_forward.w2", down[:, :unpadded], 1, start),
     )
-    for name, out, dim, first in parts:
+    for name, out, dim, offset in slices:
         if out.numel():
-            checkpoint.copy_into(f"{prefix}.{name}.weight", out, dim=dim, start=first)
+            checkpoint.copy_into(f"{prefix}.{name}.weight", out, dim=dim, start=offset)
     checkpoint.copy_into(f"{prefix}.attention_norm.weight", block.attention_norm.weight)
     checkpoint.copy_into(f"{prefix}.ffn_norm.weight", block.ffn_norm.weight)
 
 
-def _kv_parts(
-    name: str, out: Tensor, head: int, config: EngineConfig, spec: ModelSpec
+def _kv_slices(
+    name: str, out: Tensor, head_dim: int, config: EngineConfig, spec: ModelSpec
 ) -> Iterator[tuple[str, Tensor, int, int]]:
-    """Neighbouring heads in one piece; where query heads do not come in whole groups, head by head."""
+    """(name, destination, dim, start) of this rank's key or value heads: one slice if adjacent, else one a head."""
     sources = kv_sources(spec, config.rank, config.world_size)
     if sources == list(range(sources[0], sources[0] + len(sources))):
-        yield name, out, 0, sources[0] * head
+        yield name, out, 0, sources[0] * head_dim
         return
-    for number, source in enumerate(sources):
-        yield name, out[number * head : (number + 1) * head], 0, source * head
+    for local, source in enumerate(sources):
+        yield name, out[local * head_dim : (local + 1) * head_dim], 0, source * head_dim
 
 
 def _fill_output(model: Transformer, checkpoint: Checkpoint, config: EngineConfig) -> None:
     output, rows = model.output, model.output.output_size_per_partition
     if checkpoint.spec.tied_embeddings:
-        # The very rows of the embedding that this rank computes: shared storage, not a copy.
+        # A view of the embedding's rows that this rank computes: storage is shared.
         shared = model.tok_embeddings.weight[output.start : output.start + rows]
         output.weight = nn.Parameter(shared, requires_grad=False)
         return

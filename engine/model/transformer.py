@@ -1,7 +1,9 @@
 """The Llama transformer over one flat batch of tokens.
 
-It knows layers, rotary positions and this rank's share of each. It does not know rows, pages or requests: attention is
-a callable that gets the layer's queries, keys and values and returns what was attended to.
+It knows layers, RoPE and this rank's shard of each weight. It does not know rows, pages or requests: attention is a
+callable that takes a layer's queries, keys and values, and owns the KV cache.
+
+Shapes: T tokens of the batch, D the head size; numbers of heads are those of this rank.
 """
 
 import math
@@ -24,14 +26,18 @@ from engine.distributed.tensor_parallel import (
 
 
 class Attention(Protocol):
-    """Stores k and v of the step's tokens for `layer`, then attends. q: [T, heads, D]; k, v: [T, kv heads, D], with
-    rotary positions applied; all heads local to this rank. Returns [T, heads * D]."""
+    """Causal attention of one layer, with whatever KV cache it needs."""
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Store k and v of the step's tokens, then attend.
+
+        q [T, heads, D] and k [T, kv_heads, D] have RoPE applied; v [T, kv_heads, D]. Returns [T, heads * D].
+        """
+        ...
 
 
 class RMSNorm(nn.Module):
-    """`replacement`, when set, computes the same in a way that suits the device."""
+    """x * weight / sqrt(mean(x^2) + eps). `replacement`, if set, is a faster implementation for the device."""
 
     replacement: nn.Module | None
 
@@ -42,18 +48,22 @@ class RMSNorm(nn.Module):
         self.replacement = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [T, dim] -> [T, dim], in x's dtype; the sum is in float32."""
         if self.replacement is not None:
             result: Tensor = self.replacement(x)
             return result
         if x.dtype == torch.float32:
             return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
-        wide = x.float()  # 16 bits are too few for the sum of squares
-        scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        x32 = x.float()  # 16 bits are too few for the sum of squares
+        scaled = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
         return scaled.to(x.dtype) * self.weight
 
 
 class Block(nn.Module):
-    """One layer. wqkv's rows: this rank's query heads, then its key heads, then its value heads; w13's: gate, up."""
+    """One transformer layer: attention and SwiGLU feed-forward, both with pre-norm and residual.
+
+    Fused weights of this rank: wqkv's rows are its query heads, key heads, value heads; w13's are w1 (gate), w3 (up).
+    """
 
     def __init__(self, spec: ModelSpec, world_size: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -68,9 +78,10 @@ class Block(nn.Module):
         self.w2 = RowLinear(self.ffn, spec.dim, world_size=world_size, dtype=dtype)
 
     def forward(self, x: Tensor, rope: Tensor, layer: int, attend: Attention) -> Tensor:
+        """x [T, dim], rope [T, 1, D / 2] complex -> [T, dim]; `layer` is passed on to `attend`."""
         qkv = self.wqkv(self.attention_norm(x)).view(len(x), -1, self.head_dim)
-        turned = rotate(qkv[:, : self.heads + self.kv_heads], rope)
-        q, k = turned[:, : self.heads], turned[:, self.heads :]
+        rotated = rotate(qkv[:, : self.heads + self.kv_heads], rope)
+        q, k = rotated[:, : self.heads], rotated[:, self.heads :]
         x = x + self.wo(attend(layer, q, k, qkv[:, self.heads + self.kv_heads :]))
         gate, up = self.w13(self.ffn_norm(x)).chunk(2, dim=-1)
         result: Tensor = x + self.w2(F.silu(gate).mul_(up))
@@ -78,9 +89,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """This rank's share of the model. Built without storage; `load.load_model` fills it.
+    """This rank's shard of the model. Its parameters have no storage until `loader.load_model` fills them.
 
-    `rope` is the table of rotary angles as complex numbers, [max_context, head_dim / 2], 64 bits each.
+    `rope` is the RoPE table, complex64 [max_context, head_dim / 2] (see `rope_table`).
     """
 
     rope: Tensor
@@ -97,16 +108,17 @@ class Transformer(nn.Module):
 
     @property
     def blocks(self) -> list[Block]:
-        """The layers, as what they are."""
+        """`layers`, typed."""
         return cast("list[Block]", list(self.layers))
 
     @property
     def kv_heads(self) -> int:
+        """Key/value heads of this rank."""
         return kv_heads(self.spec, self.world_size)
 
-    def forward(self, tokens: Tensor, positions: Tensor, attend: Attention) -> Tensor:
-        """Token ids and positions, both [T] -> hidden states after the last norm, [T, dim]."""
-        x = self.tok_embeddings(tokens)
+    def forward(self, token_ids: Tensor, positions: Tensor, attend: Attention) -> Tensor:
+        """Token ids and positions, both int64 [T] -> hidden states after the final norm, [T, dim]."""
+        x = self.tok_embeddings(token_ids)
         rope = self.rope[positions].unsqueeze(1)
         for layer, block in enumerate(self.blocks):
             x = block(x, rope, layer, attend)
@@ -114,26 +126,28 @@ class Transformer(nn.Module):
         return result
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[R, dim] -> [R, vocab] in 32 bits, whole on every rank. Give it only the positions that sample."""
+        """[R, dim] -> float32 [R, vocab_size], gathered on every rank. Pass only the positions that sample."""
         result: Tensor = self.output(hidden)
         return result
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotary positions on neighbouring pairs (Meta's layout), in place where 32 bits allow it. x: [T, heads, D], its
-    last two dimensions without gaps; rope: [T, 1, D / 2] complex."""
+    """Apply RoPE to interleaved pairs (Meta's layout): x [T, heads, D] -> same shape and dtype.
+
+    x must be contiguous in its last two dimensions; a float32 x is modified in place. rope: complex [T, 1, D / 2].
+    """
     pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs.mul_(rope)).flatten(-2).to(x.dtype)
 
 
 def rope_table(spec: ModelSpec, length: int, device: torch.device) -> Tensor:
-    """exp(i * position * frequency), [length, head_dim / 2], with Llama 3's stretching of the long wavelengths."""
+    """exp(i * position * frequency), complex64 [length, head_dim / 2], with Llama 3.1's scaling if the spec has it."""
     half = torch.arange(0, spec.head_dim, 2, dtype=torch.float32, device=device) / spec.head_dim
     frequency = 1.0 / (spec.rope_theta**half)
     if (scaling := spec.rope_scaling) is not None:
-        turns = scaling.original_context * frequency / (2 * math.pi)  # within the context that the model was trained on
+        rotations = scaling.original_context * frequency / (2 * math.pi)  # within the original context
         span = scaling.high_freq_factor - scaling.low_freq_factor
-        keep = ((turns - scaling.low_freq_factor) / span).clamp(0, 1)
-        frequency = frequency * (keep + (1 - keep) / scaling.factor)
+        smooth = ((rotations - scaling.low_freq_factor) / span).clamp(0, 1)
+        frequency = frequency * (smooth + (1 - smooth) / scaling.factor)
     angle = torch.outer(torch.arange(length, dtype=torch.float32, device=device), frequency)
     return torch.polar(torch.ones_like(angle), angle)

@@ -1,8 +1,8 @@
-"""Text and token ids: the interface that the rest of the engine sees, and text from ids one id at a time.
+"""The tokenizer interface, and incremental decoding.
 
-A tokenizer encodes ordinary text only: no text can become a control token. Control tokens are asked for by name and
-placed by the chat format. Decoding is defined here, once, for a whole reply and for a stream alike: every id stands
-for a piece, either bytes (which may be part of a character) or text; control tokens stand for nothing.
+`encode` never produces a control token, whatever the text. The chat format gets control tokens by name and places
+them. Decoding is defined here once, for complete replies and for streams: each id stands for a piece, either bytes
+(possibly part of a character) or text. Control tokens decode to nothing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,11 +12,11 @@ from typing import Literal, Protocol
 
 @dataclass(frozen=True, slots=True)
 class DecodeRules:
-    """How pieces become text, where the families differ.
+    """How pieces become text, where tokenizer families differ.
 
-    `replace`: a broken UTF-8 sequence becomes one U+FFFD ("sequence": byte-level BPE) or one for each of its bytes
-    ("byte": SentencePiece). `leading_space`: SentencePiece puts a space before the first word and takes it off again
-    ("once"); with whitespace removal it goes on taking until there is text ("all").
+    `replace`: an invalid UTF-8 sequence becomes one U+FFFD ("sequence", byte-level BPE) or one for each of its bytes
+    ("byte", SentencePiece). `leading_space`: SentencePiece adds a space before the first word when encoding, and
+    decoding removes one leading space ("once"), or all of them if the model removes extra whitespace ("all").
     """
 
     replace: Literal["sequence", "byte"]
@@ -24,30 +24,44 @@ class DecodeRules:
 
 
 class Tokenizer(Protocol):
-    @property
-    def vocab_size(self) -> int: ...
+    """What the engine needs of a vocabulary."""
 
     @property
-    def bos_id(self) -> int | None: ...
+    def vocab_size(self) -> int:
+        """Number of ids, control tokens included."""
+        ...
 
     @property
-    def eos_id(self) -> int: ...
+    def bos_id(self) -> int | None:
+        """The beginning-of-text token, if the vocabulary has one."""
+        ...
 
     @property
-    def stop_ids(self) -> frozenset[int]: ...
+    def eos_id(self) -> int:
+        """The end-of-text token."""
+        ...
 
     @property
-    def rules(self) -> DecodeRules: ...
+    def stop_ids(self) -> frozenset[int]:
+        """Every token that ends a reply; `eos_id` is one of them."""
+        ...
+
+    @property
+    def rules(self) -> DecodeRules:
+        """How this family's pieces become text."""
+        ...
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ordinary text; what looks like a control token is ordinary text too."""
+        """Token ids of the text. A control token's name in the text is encoded as ordinary text."""
 
-    def decode(self, ids: Sequence[int]) -> str: ...
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids, without control tokens."""
+        ...
 
     def piece(self, token_id: int) -> bytes | str:
-        """What an id stands for; empty for control tokens and for ids that the vocabulary lacks.
+        """What one id decodes to; empty for control tokens and for ids outside the vocabulary.
 
-        Bytes join with the bytes around them; text, even empty text, ends a character begun in bytes.
+        Consecutive bytes are joined before they are decoded. A str, even an empty one, ends an incomplete character.
         """
 
     def control(self, name: str) -> int:
@@ -55,15 +69,16 @@ class Tokenizer(Protocol):
 
 
 class StreamDecoder:
-    """Text of a growing reply. What was pushed, joined, equals `decode` of all ids at once."""
+    """Decodes a reply id by id. The texts returned, joined, equal `decode` of all ids."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._rules = tokenizer.rules
-        self._pending = b""  # the beginning of a character whose other bytes have not come yet
+        self._pending = b""  # the first bytes of an incomplete character
         self._at_start = self._rules.leading_space != "keep"
 
     def push(self, token_id: int) -> str:
+        """The text that this id completes, which may be empty."""
         piece = self._tokenizer.piece(token_id)
         if isinstance(piece, bytes):
             text, self._pending = _decode_utf8(self._pending + piece, self._rules.replace, final=False)
@@ -80,25 +95,26 @@ class StreamDecoder:
         return text
 
     def finish(self) -> str:
-        """What was held back and will now never be completed."""
+        """The incomplete character at the end, as U+FFFD; empty if there is none."""
         text, self._pending = _decode_utf8(self._pending, self._rules.replace, final=True)
         return text
 
 
 def decode_all(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
+    """Text of the ids: `Tokenizer.decode` for any tokenizer that has `piece` and `rules`."""
     decoder = StreamDecoder(tokenizer)
     return "".join([*map(decoder.push, ids), decoder.finish()])
 
 
 def _decode_utf8(data: bytes, replace: Literal["sequence", "byte"], *, final: bool) -> tuple[str, bytes]:
-    """Text, and the bytes at the end that may yet become a character."""
+    """The text, and the bytes at the end that may be the start of a character (none if `final`)."""
     text = ""
     while data:
         try:
             return text + data.decode(), b""
         except UnicodeDecodeError as error:
             text += data[: error.start].decode()
-            # Only the end of the data can be incomplete; every other error is final.
+            # Only the end of the data can be incomplete; every other error is permanent.
             if error.reason == "unexpected end of data" and not final:
                 return text, data[error.start :]
             text += "\ufffd" * (error.end - error.start if replace == "byte" else 1)

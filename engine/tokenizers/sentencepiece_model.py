@@ -1,7 +1,7 @@
-"""A SentencePiece model file written from bare tables, as GGUF files keep them.
+"""Serializes a SentencePiece model from bare tables, such as GGUF files have.
 
-The file is a protocol-buffer message of which only a dozen fields matter here, so it is written by hand instead of
-through a generated class. Numbers of fields and types are those of sentencepiece_model.proto.
+The model is a protocol-buffer message of which a dozen fields matter here, so it is encoded by hand. The numbers of
+fields and types are those of sentencepiece_model.proto.
 """
 
 import struct
@@ -20,6 +20,7 @@ def model_bytes(
     eos_id: int,
     add_space_prefix: bool,
 ) -> bytes:
+    """A serialized ModelProto of type BPE; `types` are SentencePiece's piece types, one for each token."""
     pieces = []
     for i, (token, score, kind) in enumerate(zip(tokens, scores, types, strict=True)):
         kind = _CONTROL if i in (bos_id, eos_id) else kind

@@ -1,4 +1,7 @@
-"""Llama 3's vocabulary as Meta ships it: a base64 token and its rank on each line; 256 control tokens follow them."""
+"""Llama 3's vocabulary as Meta ships it: a base64 token and its rank on each line.
+
+256 control tokens follow the ordinary ones; they are not in the file.
+"""
 
 import base64
 import binascii
@@ -9,10 +12,10 @@ import tiktoken
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules, decode_all
-from engine.tokenizers.bpe import LLAMA3_WORDS
+from engine.tokenizers.bpe import LLAMA3_PATTERN
 from engine.tokenizers.ordinary import valid_unicode
 
-# The control tokens with a use, by their place after the ordinary tokens. 4, 8 and 10 came with Llama 3.1.
+# The control tokens that are used, by offset from the first of the 256. 4, 8 and 10 are new in Llama 3.1.
 _CONTROLS = {
     "<|begin_of_text|>": 0,
     "<|end_of_text|>": 1,
@@ -24,7 +27,7 @@ _CONTROLS = {
     "<|python_tag|>": 10,
 }
 _RESERVED = 256
-_LONGEST = 50_000  # the library's regular expressions overflow on texts of a million characters
+_MAX_CHARACTERS = 50_000  # the library's regular expressions overflow on a million characters
 
 
 def looks_like_tiktoken(content: bytes) -> bool:
@@ -39,13 +42,15 @@ def looks_like_tiktoken(content: bytes) -> bool:
 
 
 class TiktokenTokenizer:
-    def __init__(self, content: bytes, *, where: Path) -> None:
-        ranks = _read_ranks(content, where)
+    """A `Tokenizer` over the content of a tiktoken file; ConfigError names `source` if it is damaged."""
+
+    def __init__(self, content: bytes, *, source: Path) -> None:
+        ranks = _read_ranks(content, source)
         self._ordinary = len(ranks)
         self.vocab_size = self._ordinary + _RESERVED
         self._controls = {name: self._ordinary + place for name, place in _CONTROLS.items()}
         self._encoding = tiktoken.Encoding(
-            "llama3", pat_str=LLAMA3_WORDS, mergeable_ranks=ranks, special_tokens=self._controls
+            "llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens=self._controls
         )
         self._pieces = sorted(ranks, key=ranks.__getitem__)
         self.rules = DecodeRules("sequence")
@@ -54,21 +59,25 @@ class TiktokenTokenizer:
         self.stop_ids = frozenset(self._controls[name] for name in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"))
 
     def encode(self, text: str) -> list[int]:
+        """See `Tokenizer.encode`."""
         text = valid_unicode(text)
-        parts = (text[n : n + _LONGEST] for n in range(0, len(text), _LONGEST))
+        parts = (text[n : n + _MAX_CHARACTERS] for n in range(0, len(text), _MAX_CHARACTERS))
         return [i for part in parts for i in self._encoding.encode_ordinary(part)]
 
     def decode(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer.decode`."""
         return decode_all(self, ids)
 
     def piece(self, token_id: int) -> bytes | str:
+        """See `Tokenizer.piece`."""
         return self._pieces[token_id] if 0 <= token_id < self._ordinary else b""
 
     def control(self, name: str) -> int:
+        """See `Tokenizer.control`."""
         return self._controls[name]
 
 
-def _read_ranks(content: bytes, where: Path) -> dict[bytes, int]:
+def _read_ranks(content: bytes, source: Path) -> dict[bytes, int]:
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(content.splitlines(), 1):
         if not line:
@@ -78,10 +87,10 @@ def _read_ranks(content: bytes, where: Path) -> dict[bytes, int]:
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except ValueError as error:
             raise ConfigError(
-                where, expected="a base64 token and its rank on each line", found=f"line {number}"
+                source, expected="a base64 token and its rank on each line", found=f"line {number}"
             ) from error
     if set(ranks.values()) != set(range(len(ranks))) or not all(bytes([n]) in ranks for n in range(256)):
         raise ConfigError(
-            where, expected="ranks from 0 on and a token for each byte", found=f"{len(ranks)} other lines"
+            source, expected="ranks from 0 on and a token for each byte", found=f"{len(ranks)} other lines"
         )
     return ranks

@@ -8,29 +8,30 @@ from tokenizers import Tokenizer as Library
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules
-from engine.tokenizers.bpe import BpeTokenizer, byte_alphabet, bytes_of
+from engine.tokenizers.bpe import BpeTokenizer, byte_alphabet, token_bytes
 from engine.tokenizers.ordinary import looks_like_control
 
 _WORD_START = "\u2581"
-_LARGEST = 1 << 24  # no vocabulary comes near it; the table of pieces is as long as the largest id
+_MAX_TOKEN_ID = 1 << 24  # far above any real vocabulary; bounds the memory that a damaged file can ask for
 
 
 def from_tokenizer_json(path: Path, *, bos: str | None, eos: str | None, stop_ids: frozenset[int]) -> BpeTokenizer:
+    """The tokenizer in a file; `bos` and `eos` are the texts of these tokens. ConfigError if damaged or not BPE."""
     content, library = _load(path)
     vocabulary: dict[str, int] = content["model"]["vocab"]
     pieces: list[bytes | str] = [b""] * (1 + max([*vocabulary.values(), *(t["id"] for t in content["added_tokens"])]))
     alphabet, rules = byte_alphabet(), _rules(path, content)
     for token, i in vocabulary.items():
-        pieces[i] = bytes_of(token, alphabet) if rules.replace == "sequence" else _fallback_piece(token)
+        pieces[i] = token_bytes(token, alphabet) if rules.replace == "sequence" else _fallback_piece(token)
     controls: dict[str, int] = {}
     for token in content["added_tokens"]:
         name, i = token["content"], token["id"]
         if token["special"] or name in (bos, eos) or looks_like_control(name):
             controls[name] = i
-        pieces[i] = name.encode()  # an added token that is no control token is a text like others
-    for mark in (bos, eos):
-        if mark is not None and mark in vocabulary:
-            controls.setdefault(mark, vocabulary[mark])
+        pieces[i] = name.encode()  # unless it is a control token (below), an added token is ordinary text
+    for special in (bos, eos):
+        if special is not None and special in vocabulary:
+            controls.setdefault(special, vocabulary[special])
     for i in controls.values():
         pieces[i] = b""
     if eos is None:
@@ -42,7 +43,7 @@ def from_tokenizer_json(path: Path, *, bos: str | None, eos: str | None, stop_id
 
 
 def _load(path: Path) -> tuple[dict[str, Any], Library]:
-    """The file's content, and the library's tokenizer without its added tokens."""
+    """The file's content with its added tokens normalized, and the library's tokenizer without them."""
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         content["added_tokens"] = [
@@ -52,10 +53,10 @@ def _load(path: Path) -> tuple[dict[str, Any], Library]:
         if content["model"].get("type", "BPE") != "BPE":
             raise ValueError(f"a model of type {content['model']['type']}")
         ids = [*content["model"]["vocab"].values(), *(token["id"] for token in content["added_tokens"])]
-        if not ids or min(ids) < 0 or max(ids) > _LARGEST:
-            raise ValueError(f"token ids that are not from 0 to {_LARGEST}")
+        if not ids or min(ids) < 0 or max(ids) > _MAX_TOKEN_ID:
+            raise ValueError(f"token ids that are not from 0 to {_MAX_TOKEN_ID}")
         library = Library.from_str(json.dumps(content | {"added_tokens": [], "post_processor": None}))
-    except Exception as error:  # the library raises bare Exceptions for content that it does not know
+    except Exception as error:  # the library raises bare Exceptions
         raise ConfigError(path, expected="a BPE tokenizer.json", found=f"{type(error).__name__}: {error}") from error
     return content, library
 

@@ -1,4 +1,4 @@
-"""Tests for a machine with GPUs: `make test-gpu`. Elsewhere they are skipped, and `make test` never asks for them."""
+"""Tests for a machine with GPUs, run by `make test-gpu`. Without GPUs they are skipped."""
 
 import shutil
 import tempfile
@@ -16,13 +16,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in item.path.parents:
             needed = 2 if item.path.stem == "test_two_gpus" else 1
             item.add_marker(pytest.mark.gpu)
-            if machine.gpus() < needed:
-                item.add_marker(pytest.mark.skip(reason=f"needs {needed} GPUs, and {machine.gpus()} are here"))
+            if machine.num_gpus() < needed:
+                item.add_marker(pytest.mark.skip(reason=f"needs {needed} GPUs, and {machine.num_gpus()} are here"))
 
 
 @pytest.fixture(scope="module")
 def disk() -> Iterator[Path]:
-    """A folder on the disk of TMPDIR; what lies in it at the end is deleted."""
+    """A folder on the disk of TMPDIR, deleted at the end."""
     folder = Path(tempfile.mkdtemp(prefix="guildllama-gpu-"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Clients that keep an engine busy until it fails them."""
+"""Clients that keep an engine under load until it fails, and record when they noticed."""
 
 import threading
 import time
@@ -10,21 +10,21 @@ BODY = {"messages": [{"role": "user", "content": "Go on."}], "stream": True, "ig
 
 
 class Client(threading.Thread):
-    """Asks for one long reply after the other; `failed` is the moment it learns that one will not be finished."""
+    """Requests one long reply after the other. `failed_at` is the monotonic time at which one ended with an error."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
         self._url = url
-        self.events, self.failed, self.error = 0, 0.0, ""
+        self.events, self.failed_at, self.error = 0, 0.0, ""
 
     def run(self) -> None:
-        while not self.failed:
+        while not self.failed_at:
             try:
                 self._reply()
             except httpx.HTTPError as error:
                 self.error = type(error).__name__
             if self.error:
-                self.failed = time.monotonic()
+                self.failed_at = time.monotonic()
 
     def _reply(self) -> None:
         with (
@@ -42,7 +42,7 @@ class Client(threading.Thread):
 
 
 class Load:
-    """So many clients, each in the middle of a reply once the block is entered."""
+    """Some clients, each in the middle of a reply when the `with` block is entered."""
 
     def __init__(self, url: str, clients: int) -> None:
         self.clients = [Client(url) for _ in range(clients)]
@@ -60,9 +60,9 @@ class Load:
         for client in self.clients:
             client.join(60 if kind is None else 0)
 
-    def told_after(self, began: float, within: float) -> list[float]:
-        """Seconds from `began` until each client knew."""
+    def failed_after(self, start: float, timeout: float) -> list[float]:
+        """Seconds from `start` until each client saw an error, which must be within the timeout."""
         for client in self.clients:
-            client.join(max(0.0, began + within - time.monotonic()))
-        assert all(client.failed for client in self.clients), [client.error for client in self.clients]
-        return [client.failed - began for client in self.clients]
+            client.join(max(0.0, start + timeout - time.monotonic()))
+        assert all(client.failed_at for client in self.clients), [client.error for client in self.clients]
+        return [client.failed_at - start for client in self.clients]

@@ -1,6 +1,6 @@
-"""The machine under test: its GPUs, its memory, and checkpoints in published shapes on its disk.
+"""The machine under test: its GPUs and memory, and checkpoints of published shapes on its disk.
 
-With `GUILDLLAMA_REHEARSAL=1` the same tests run with small models and two ranks on the CPU, to try the tests alone.
+With `GUILDLLAMA_REHEARSAL=1` the tests run with tiny models and two ranks on a CPU, which tries out the tests only.
 """
 
 import functools
@@ -18,12 +18,12 @@ from tests.engine.server.process import ROOT
 
 REHEARSAL = os.environ.get("GUILDLLAMA_REHEARSAL") == "1"
 DEVICE = "cpu" if REHEARSAL else "cuda"
-STEADY = 0.5  # seconds between looks at memory that is being given back
+MEMORY_POLL_INTERVAL = 0.5  # seconds between readings of memory that is being freed
 
 
 @functools.cache
-def gpus() -> int:
-    """How many ranks may have a GPU to themselves."""
+def num_gpus() -> int:
+    """How many ranks can have a GPU of their own."""
     return 2 if REHEARSAL else len(_smi("name"))
 
 
@@ -32,18 +32,18 @@ def name() -> str:
 
 
 def gpu_memory() -> list[int]:
-    """MiB in use on each GPU, whoever uses them."""
-    return [0] * gpus() if REHEARSAL else [int(line) for line in _smi("memory.used")]
+    """MiB in use on each GPU, by any process."""
+    return [0] * num_gpus() if REHEARSAL else [int(line) for line in _smi("memory.used")]
 
 
 def memory_returns_to(before: list[int], seconds: float) -> list[int]:
-    """The memory in use once it is what it was (within 16 MiB), or after so many seconds."""
+    """The memory in use once it is at most 16 MiB above `before`, or after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         now = gpu_memory()
         if all(used <= then + 16 for used, then in zip(now, before, strict=True)) or time.monotonic() > deadline:
             return now
-        time.sleep(STEADY)
+        time.sleep(MEMORY_POLL_INTERVAL)
 
 
 def peak_host_bytes(pid: int) -> int:
@@ -51,35 +51,40 @@ def peak_host_bytes(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def tell(what: str, **figures: object) -> None:
-    """One line for whoever reads the run."""
+def report(what: str, **figures: object) -> None:
+    """Print one JSON line of measurements."""
     sys.stdout.write(json.dumps({"test": what, "device": name(), **figures}) + "\n")
     sys.stdout.flush()
 
 
-def run(*command: str, timeout: float = 240.0) -> str:
-    """What a module of ours says on its standard output."""
+def run_module(*command: str) -> str:
+    """Run `python -m command`; returns its standard output."""
+    return run_python("-m", *command)
+
+
+def run_python(*arguments: str, timeout: float = 240.0) -> str:
+    """Run Python at the repository's root; returns its standard output."""
     ended = subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
     )
-    assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
+    assert ended.returncode == 0, f"{arguments}: {ended.stdout}{ended.stderr}"
     return ended.stdout
 
 
 @dataclass(slots=True)
-class Written:
-    """A checkpoint in Meta's layout, being written or there. `folder` waits for it."""
+class WrittenCheckpoint:
+    """A checkpoint in Meta's layout that another process writes. `folder` waits until it is complete."""
 
     process: subprocess.Popen[bytes]
     _folder: Path
-    began: float
+    started_at: float
     seconds: float = 0.0
 
     @property
     def folder(self) -> Path:
         if not self.seconds:
             assert self.process.wait(240) == 0, f"{self._folder} could not be written"
-            self.seconds = time.monotonic() - self.began
+            self.seconds = time.monotonic() - self.started_at
         return self._folder
 
     @property
@@ -92,15 +97,15 @@ class Written:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def write(folder: Path, shape: str, *, layers: int | None = None) -> Written:
-    """Begin to write a published shape; in a rehearsal a tiny one, in as many shards."""
+def write_checkpoint(folder: Path, shape: str, *, layers: int | None = None) -> WrittenCheckpoint:
+    """Start writing a published shape; in a rehearsal a tiny one with the same number of shards, up to two."""
     command = [sys.executable, "-m", "engine.bench.make_checkpoint", str(folder), "--shape", shape]
     if REHEARSAL and shape != "small":
         kv_heads, shards = {"7b": ("4", "1"), "13b": ("4", "2"), "70b": ("2", "2")}[shape]
         command[-1:] = ["tiny", "--kv-heads", kv_heads, "--shards", shards]
     elif layers:
         command += ["--layers", str(layers)]
-    return Written(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL), folder, time.monotonic())
+    return WrittenCheckpoint(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL), folder, time.monotonic())
 
 
 def _smi(field: str) -> list[str]:

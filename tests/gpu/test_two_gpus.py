@@ -1,4 +1,4 @@
-"""Ranks on GPUs of their own: the same replies on any number, ranks that are killed, an idle night, an orderly end."""
+"""Ranks on GPUs of their own: equal replies on any number of GPUs, killed ranks, a long idle time, SIGTERM."""
 
 import os
 import signal
@@ -19,23 +19,26 @@ from tests.gpu import machine
 from tests.gpu.load import Load
 from tests.gpu.replies import greedy_replies
 
-WORLDS = [size for size in (1, 2, 4, 8) if size <= machine.gpus()]
+WORLDS = [size for size in (1, 2, 4, 8) if size <= machine.num_gpus()]
 ROUNDS, CLIENTS = 5, 8
 LAYERS = 8  # of 70B's 80
 DEVICE = ("--device", machine.DEVICE)
-NIGHT = {
+IDLE = {
     "silence": 12.5,
     "config": {"heartbeat": 1.0, "group_timeout": 4.0, "step_timeout": 6.0, "max_num_seqs": 4, "num_kv_pages": 256},
 }
-ROOM = ("--max-seq-len", "2048", "--max-batch", "8", "--kv-memory", "32768")
+LIMITS = ("--max-seq-len", "2048", "--max-batch", "8", "--kv-memory", "32768")
 
 
 @pytest.fixture(scope="module")
-def checkpoints(disk: Path) -> Iterator[dict[str, machine.Written]]:
-    """The big ones are written while the small one is in use."""
-    written = {"small": machine.write(disk / "small", "small")}
+def checkpoints(disk: Path) -> Iterator[dict[str, machine.WrittenCheckpoint]]:
+    """The large ones are written while tests use the small one."""
+    written = {"small": machine.write_checkpoint(disk / "small", "small")}
     assert written["small"].folder
-    written |= {"7b": machine.write(disk / "7b", "7b"), "70b": machine.write(disk / "70b", "70b", layers=LAYERS)}
+    written |= {
+        "7b": machine.write_checkpoint(disk / "7b", "7b"),
+        "70b": machine.write_checkpoint(disk / "70b", "70b", layers=LAYERS),
+    }
     yield written
     for each in written.values():
         each.delete()
@@ -48,12 +51,14 @@ def memory_before() -> list[int]:
 
 @pytest.fixture(scope="module")
 def pair(
-    memory_before: list[int], checkpoints: dict[str, machine.Written], tmp_path_factory: pytest.TempPathFactory
+    memory_before: list[int],
+    checkpoints: dict[str, machine.WrittenCheckpoint],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[EngineProcess]:
-    """Two ranks in fp32, which a launcher starts again when one of them dies."""
+    """Two ranks in fp32, restarted by torchrun when one of them dies."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    flags = ("--model", str(checkpoints["small"].folder), "--port", port, "--dtype", "float32", *DEVICE, *ROOM)
+    flags = ("--model", str(checkpoints["small"].folder), "--port", port, "--dtype", "float32", *DEVICE, *LIMITS)
     log = tmp_path_factory.mktemp("pair") / "log"
     with EngineProcess(*flags, ranks=2, restarts=ROUNDS, log=log) as engine:
         yield engine
@@ -65,17 +70,17 @@ def expected(pair: EngineProcess) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def night(checkpoints: dict[str, machine.Written]) -> Iterator[World]:
-    """A group with nothing to do for three timeouts, while other tests are busy."""
-    with World(2, "serve", model=str(checkpoints["small"].folder), device=machine.DEVICE, **NIGHT) as world:
+def idle_world(checkpoints: dict[str, machine.WrittenCheckpoint]) -> Iterator[World]:
+    """A group without requests for three group timeouts, while other tests run."""
+    with World(2, "serve", model=str(checkpoints["small"].folder), device=machine.DEVICE, **IDLE) as world:
         yield world
 
 
 def test_equal_replies_on_any_number_of_gpus(
-    pair: EngineProcess, checkpoints: dict[str, machine.Written], tmp_path: Path
+    pair: EngineProcess, checkpoints: dict[str, machine.WrittenCheckpoint], tmp_path: Path
 ) -> None:
-    """All at once: the caches are small enough."""
-    flags = ("--model", str(checkpoints["small"].folder), "--port", "0", "--dtype", "float32", *DEVICE, *ROOM)
+    """All engines run at the same time, as their KV caches are small."""
+    flags = ("--model", str(checkpoints["small"].folder), "--port", "0", "--dtype", "float32", *DEVICE, *LIMITS)
     with ExitStack() as stack:
         others = [
             stack.enter_context(EngineProcess(*flags, ranks=0 if size == 1 else size, log=tmp_path / str(size)))
@@ -85,60 +90,60 @@ def test_equal_replies_on_any_number_of_gpus(
         replies = greedy_replies(pair.ready().url)
         for other in others:
             assert greedy_replies(other.ready().url) == replies
-    machine.tell("greedy replies, fp32", world_sizes=WORLDS, dialogs=len(replies), equal=True)
+    machine.report("greedy replies, fp32", world_sizes=WORLDS, dialogs=len(replies), equal=True)
 
 
-def test_killed_ranks_under_load(night: World, pair: EngineProcess, expected: list[str]) -> None:
-    told, back = [], []
+def test_killed_ranks_under_load(idle_world: World, pair: EngineProcess, expected: list[str]) -> None:
+    failed, restarted = [], []
     for number in range(ROUNDS):
         pair.ready(number + 1)
         with Load(pair.url, CLIENTS) as load:
-            began = time.monotonic()
+            start = time.monotonic()
             os.kill(pair.rank(1 - number % 2), signal.SIGKILL)
-            told.append(max(load.told_after(began, 10.0)))
+            failed.append(max(load.failed_after(start, 10.0)))
         pair.ready(number + 2)
-        back.append(time.monotonic() - began)
+        restarted.append(time.monotonic() - start)
         assert greedy_replies(pair.url) == expected
     with httpx.Client(base_url=pair.url, timeout=10) as http:
         assert f"guildllama_engine_restarts_total {ROUNDS}.0" in http.get("/metrics").text
-    machine.tell(
+    machine.report(
         "kill -9 of rank 1 and rank 0 in turn",
         clients=CLIENTS,
-        last_client_told_s=[round(seconds, 2) for seconds in told],
-        group_back_s=[round(seconds, 1) for seconds in back],
+        last_client_told_s=[round(seconds, 2) for seconds in failed],
+        group_back_s=[round(seconds, 1) for seconds in restarted],
     )
 
 
-def test_an_idle_night(night: World) -> None:
-    """Three timeouts of silence, then an answer."""
-    night.wait_for("ready", 90)
-    night.wait_for("reply", 60)
-    assert night.codes(20) == [0, 0], night.said
-    assert "closed None" in night.said[0]
-    machine.tell("an idle night", silence_s=NIGHT["silence"], group_timeout_s=4.0, answered=True)
+def test_an_idle_group(idle_world: World) -> None:
+    """No request for three group timeouts, then a reply."""
+    idle_world.wait_for("ready", 90)
+    idle_world.wait_for("reply", 60)
+    assert idle_world.codes(20) == [0, 0], idle_world.said
+    assert "closed None" in idle_world.said[0]
+    machine.report("an idle night", silence_s=IDLE["silence"], group_timeout_s=4.0, answered=True)
 
 
 def test_sigterm_leaves_nothing_behind(pair: EngineProcess, memory_before: list[int]) -> None:
     pair.ready()
-    family, during = [pair.process.pid, *children(pair.process.pid)], machine.gpu_memory()
+    pids, during = [pair.process.pid, *children(pair.process.pid)], machine.gpu_memory()
     with Load(pair.url, CLIENTS) as load:
-        began = time.monotonic()
+        start = time.monotonic()
         seconds = pair.terminate()
-        load.told_after(began, 10.0)
-    assert not any(alive(pid) for pid in family)
+        load.failed_after(start, 10.0)
+    assert not any(alive(pid) for pid in pids)
     after = machine.memory_returns_to(memory_before, 5.0)
-    machine.tell(
+    machine.report(
         "SIGTERM under load", gone_s=round(seconds, 2), gpu_mib={"before": memory_before, "at": during, "after": after}
     )
     assert seconds < 5
     assert all(now <= before + 16 for now, before in zip(after, memory_before, strict=True))
 
 
-def test_logits_of_7b(checkpoints: dict[str, machine.Written], tmp_path: Path) -> None:
-    """Whole prompts and decoded tokens on all layers: the same in fp32; in bf16 as far from that on any number of GPUs.
+def test_logits_of_7b(checkpoints: dict[str, machine.WrittenCheckpoint], tmp_path: Path) -> None:
+    """Prefill and decode through all layers: equal in fp32; in bf16 equally far from fp32 on any number of GPUs.
 
-    Random weights make the most of bf16's rounding: between two orders of summation there is as much as between
-    either and fp32, a few per cent after 32 layers.
+    Random weights amplify bf16's rounding: two orders of summation differ as much from each other as from fp32, by a
+    few per cent after 32 layers.
     """
     model = str(checkpoints["7b"].folder)
 
@@ -147,51 +152,53 @@ def test_logits_of_7b(checkpoints: dict[str, machine.Written], tmp_path: Path) -
         out = tmp_path / f"{size}-{dtype}.npz"
         worker = ("tests.gpu.logits_worker", model, machine.DEVICE, dtype, str(out))
         rendezvous = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1")
-        machine.run("torch.distributed.run", "--nproc-per-node", str(size), *rendezvous, "-m", *worker)
+        machine.run_module("torch.distributed.run", "--nproc-per-node", str(size), *rendezvous, "-m", *worker)
         with np.load(out) as steps:
             return [steps[name] for name in steps.files]
 
     jobs = [(size, dtype) for dtype in ("float32", "bfloat16") for size in WORLDS]
     with ThreadPoolExecutor(len(jobs)) as threads:
         found = dict(zip(jobs, threads.map(compute, jobs), strict=True))
-    truth, narrow = found[1, "float32"], found[1, "bfloat16"]
-    assert [len(step) for step in truth] == [1, 1, 1, 1, 4]
+    reference, one_gpu = found[1, "float32"], found[1, "bfloat16"]
+    assert [len(step) for step in reference] == [1, 1, 1, 1, 4]
     for size in WORLDS[1:]:
-        wide = apart(truth, found[size, "float32"])
-        one, several = apart(truth, narrow), apart(truth, found[size, "bfloat16"])
-        machine.tell(
-            "logits of 7B's shape", world_size=size, fp32=f"{max(wide):.1e}", bf16_one_gpu_from_fp32=rounded(one),
-            bf16_from_fp32=rounded(several), bf16_from_one_gpu=rounded(apart(narrow, found[size, "bfloat16"])),
+        float32 = relative_errors(reference, found[size, "float32"])
+        one = relative_errors(reference, one_gpu)
+        several = relative_errors(reference, found[size, "bfloat16"])
+        between = relative_errors(one_gpu, found[size, "bfloat16"])
+        machine.report(
+            "logits of 7B's shape", world_size=size, fp32=f"{max(float32):.1e}", bf16_one_gpu_from_fp32=rounded(one),
+            bf16_from_fp32=rounded(several), bf16_from_one_gpu=rounded(between),
         )  # fmt: skip
-        assert max(wide) < 1e-3
+        assert max(float32) < 1e-3
         assert sum(several) < 1.3 * sum(one)
     checkpoints["7b"].delete()
 
 
-def apart(expected: list[np.ndarray], found: list[np.ndarray]) -> list[float]:
-    """Of each step, the length of the difference by the length of the logits."""
+def relative_errors(expected: list[np.ndarray], found: list[np.ndarray]) -> list[float]:
+    """|expected - found| / |expected| of each step's logits."""
     return [float(np.linalg.norm(a - b) / np.linalg.norm(a)) for a, b in zip(expected, found, strict=True)]
 
 
-def rounded(shares: list[float]) -> list[float]:
-    return [float(f"{share:.2g}") for share in shares]
+def rounded(values: list[float]) -> list[float]:
+    return [float(f"{value:.2g}") for value in values]
 
 
-def test_70b_answers(checkpoints: dict[str, machine.Written], tmp_path: Path) -> None:
-    """Eight shards with grouped queries on two ranks; not all of its layers."""
+def test_70b_answers(checkpoints: dict[str, machine.WrittenCheckpoint], tmp_path: Path) -> None:
+    """Grouped-query attention and eight shards on two ranks; only some of the layers."""
     written = checkpoints["70b"]
-    began = time.monotonic()
+    start = time.monotonic()
     with EngineProcess("--model", str(written.folder), "--port", "0", *DEVICE, ranks=2, log=tmp_path / "log") as engine:
         engine.ready()
-        ready = time.monotonic() - began
+        ready = time.monotonic() - start
         with httpx.Client(base_url=engine.url, timeout=60) as http:
-            began = time.monotonic()
+            start = time.monotonic()
             body = ask(http, [{"role": "user", "content": "Hello?"}], max_tokens=40, ignore_eos=True).json()
-            took = time.monotonic() - began
+            seconds = time.monotonic() - start
         assert body["usage"]["completion_tokens"] == 40
         hosts = [round(machine.peak_host_bytes(engine.rank(rank)) / 2**30, 2) for rank in (0, 1)]
         gpu = machine.gpu_memory()
-    machine.tell(
+    machine.report(
         "70B's shape on two ranks", layers=LAYERS, gb=round(written.gigabytes, 1), ready_s=round(ready, 1),
-        chat_40_tokens_s=round(took, 2), host_gib=hosts, gpu_mib=gpu,
+        chat_40_tokens_s=round(seconds, 2), host_gib=hosts, gpu_mib=gpu,
     )  # fmt: skip

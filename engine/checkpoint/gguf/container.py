@@ -1,4 +1,7 @@
-"""The container of a GGUF file: its settings, and where each tensor lies. Knows nothing of Llamas."""
+"""Parses a GGUF file: its metadata, and the extent of each tensor. It knows nothing of Llamas.
+
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
 
 import math
 import mmap
@@ -7,29 +10,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.checkpoint.encoding import GGML
+from engine.checkpoint.gguf.blocks import GGML_TYPES
 from engine.checkpoint.reading import Extent
 from engine.errors import ConfigError
 
 Value = int | float | bool | str | list[int] | list[float] | list[bool] | list[str]
 
-# GGUF's numbers for the types of values.
+# `gguf_metadata_value_type` as `struct` codes.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
-_ALIGNMENT = 32
+_DEFAULT_ALIGNMENT = 32
 
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
+    """The parsed header. `shapes` has torch's order of dimensions (rows, columns), the reverse of the file's."""
+
     path: Path
-    values: Mapping[str, Value]
+    metadata: Mapping[str, Value]
     tensors: Mapping[str, Extent]
-    dims: Mapping[str, tuple[int, ...]]  # as torch counts them: rows before columns
+    shapes: Mapping[str, tuple[int, ...]]
 
 
 def is_gguf(path: Path) -> bool:
+    """Whether the file begins with GGUF's magic number; ConfigError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(4) == _MAGIC
@@ -38,6 +44,7 @@ def is_gguf(path: Path) -> bool:
 
 
 def read_gguf(path: Path) -> GgufFile:
+    """Parse the header; ConfigError if it is damaged, or a tensor reaches beyond the end of the file."""
     size = path.stat().st_size
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
@@ -49,6 +56,8 @@ def read_gguf(path: Path) -> GgufFile:
 
 
 class _Cursor:
+    """Reads values one after the other; struct.error or IndexError at the end of the data."""
+
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.at = data, 0
 
@@ -106,7 +115,7 @@ def _read(path: Path, data: mmap.mmap, size: int) -> GgufFile:
         name = cursor.text()
         dims = tuple(cursor.take("Q") for _ in range(cursor.take("I")))
         entries[name] = dims[::-1], cursor.take("I"), cursor.take("Q")
-    alignment = values.get("general.alignment", _ALIGNMENT)
+    alignment = values.get("general.alignment", _DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or alignment <= 0:
         raise ConfigError(path, expected="a positive general.alignment", found=f"{alignment!r}")
     start = cursor.at + -cursor.at % alignment
@@ -115,14 +124,16 @@ def _read(path: Path, data: mmap.mmap, size: int) -> GgufFile:
 
 
 def _extent(path: Path, size: int, name: str, dims: tuple[int, ...], kind: int, offset: int) -> Extent:
-    if kind not in GGML:
-        known = ", ".join(encoding.name for encoding in GGML.values())
+    if kind not in GGML_TYPES:
+        known = ", ".join(encoding.name for encoding in GGML_TYPES.values())
         raise ConfigError(path, expected=f"{name} in one of {known}", found=f"GGML type {kind}")
-    encoding = GGML[kind]
-    if not dims or math.prod(dims) == 0 or dims[-1] % encoding.block:
-        raise ConfigError(path, expected=f"rows of {name} in blocks of {encoding.block}", found=f"shape {list(dims)}")
-    # A vector is kept as a column, except where its blocks need it to be a row; no Llama has such vectors.
-    rows, cols = (dims[0], 1) if len(dims) == 1 and encoding.block == 1 else (math.prod(dims[:-1]), dims[-1])
+    encoding = GGML_TYPES[kind]
+    if not dims or math.prod(dims) == 0 or dims[-1] % encoding.block_size:
+        raise ConfigError(
+            path, expected=f"rows of {name} in blocks of {encoding.block_size}", found=f"shape {list(dims)}"
+        )
+    # A vector is stored as a column, except a quantized one, whose blocks need a row; no Llama has one.
+    rows, cols = (dims[0], 1) if len(dims) == 1 and encoding.block_size == 1 else (math.prod(dims[:-1]), dims[-1])
     extent = Extent(path, offset, rows, cols, encoding)
     if extent.end > size:
         raise ConfigError(path, expected=f"{extent.end} bytes ({name} ends there)", found=f"{size} bytes")

@@ -1,7 +1,7 @@
-"""Hugging Face directories: `config.json`, safetensors in one file or several, `tokenizer.json`.
+"""Opens Hugging Face directories: `config.json`, safetensors in one or several files, `tokenizer.json`.
 
-Their query and key rows come as two halves of each head (for a RoPE that turns dimension i with i + head/2); they are
-interleaved again while they are read. What Llama has not (sliding windows, biases, experts) is refused, not ignored.
+Their query and key rows are ordered for `rotate_half`, which pairs dimension i of a head with i + head_dim / 2; they
+are interleaved again while they are read. What a Llama does not have (sliding windows, biases) is refused, not ignored.
 """
 
 import json
@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 
 from engine.checkpoint.encoding import BF16, F16, F32, Encoding
 from engine.checkpoint.families import chat_family, default_system
-from engine.checkpoint.files import Settings, check_heads, read_json
-from engine.checkpoint.huggingface.tokenizer import Vocabulary
+from engine.checkpoint.files import ConfigReader, check_heads, check_vocab_size, read_json
+from engine.checkpoint.huggingface.tokenizer import TokenizerFiles
 from engine.checkpoint.reading import Extent
 from engine.checkpoint.spec import ModelSpec, RopeScaling, tensor_shapes
-from engine.checkpoint.store import Part, Stored, StoredCheckpoint
+from engine.checkpoint.store import StoredCheckpoint, StoredTensor, TensorPart, check_tensor_names
 from engine.errors import ConfigError
 
 _ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
@@ -43,56 +43,55 @@ _LAYER_PREFIX = "model.layers."
 
 
 def open_huggingface(path: Path) -> StoredCheckpoint:
-    config = Settings(path / "config.json", read_json(path / "config.json"))
+    """Open the directory; ConfigError if it is damaged, or not a Llama or a Mistral with full attention."""
+    config = ConfigReader(path / "config.json", read_json(path / "config.json"))
     _refuse_other_models(config)
     tensors = _locate(path)
-    vocabulary = Vocabulary(path, config)
-    spec = _spec(config, tensors, vocabulary)
-    stored = _stored(path, tensors, spec)
-    checkpoint = StoredCheckpoint(path, spec, stored, vocabulary.tokenizer)
-    pieces = checkpoint.tokenizer().vocab_size
-    # Embeddings may be padded beyond the vocabulary, by less than half of it.
-    if not spec.vocab_size // 2 < pieces <= spec.vocab_size:
-        raise ConfigError(
-            path, expected=f"a vocabulary of {spec.vocab_size}, as the weights have", found=f"one of {pieces}"
-        )
+    tokenizer_files = TokenizerFiles(path, config)
+    spec = _spec(config, tensors, tokenizer_files)
+    stored = _stored_tensors(path, tensors, spec)
+    checkpoint = StoredCheckpoint(path, spec, stored, tokenizer_files.tokenizer)
+    tokens = checkpoint.tokenizer().vocab_size
+    check_vocab_size(path, embeddings=spec.vocab_size, tokenizer=tokens, padded=True)
     return checkpoint
 
 
-def _refuse_other_models(config: Settings) -> None:
-    where, architectures = config.where, config.values.get("architectures")
+def _refuse_other_models(config: ConfigReader) -> None:
+    source, architectures = config.source, config.values.get("architectures")
     if not isinstance(architectures, list) or not any(name in _ARCHITECTURES for name in architectures):
-        raise ConfigError(where, expected=f"architecture {' or '.join(_ARCHITECTURES)}", found=f"{architectures}")
+        raise ConfigError(source, expected=f"architecture {' or '.join(_ARCHITECTURES)}", found=f"{architectures}")
     window = config.values.get("sliding_window")
     if (
         window is not None
         and window is not False
         and config.integer("sliding_window") < config.integer("max_position_embeddings")
     ):
-        raise ConfigError(where, expected="full attention", found=f"a sliding window of {window}")
+        raise ConfigError(source, expected="full attention", found=f"a sliding window of {window}")
     for key in ("attention_bias", "mlp_bias"):
         if config.flag(key):
-            raise ConfigError(where, expected="linear layers without bias", found=f"{key} = true")
+            raise ConfigError(source, expected="linear layers without bias", found=f"{key} = true")
     if config.text("hidden_act") not in (None, "silu"):
-        raise ConfigError(where, expected="the activation silu", found=f"{config.text('hidden_act')}")
+        raise ConfigError(source, expected="the activation silu", found=f"{config.text('hidden_act')}")
     if config.has("quantization_config"):
-        raise ConfigError(where, expected="weights in float32, float16 or bfloat16", found="a quantization_config")
+        raise ConfigError(source, expected="weights in float32, float16 or bfloat16", found="a quantization_config")
     for section in (config, config.section("rope_parameters")):
         if section and section.number("partial_rotary_factor", 1.0) != 1.0:
-            raise ConfigError(where, expected="RoPE over whole heads", found="a partial_rotary_factor")
+            raise ConfigError(source, expected="RoPE over whole heads", found="a partial_rotary_factor")
 
 
-def _spec(config: Settings, tensors: Mapping[str, Extent], vocabulary: Vocabulary) -> ModelSpec:
+def _spec(config: ConfigReader, tensors: Mapping[str, Extent], tokenizer_files: TokenizerFiles) -> ModelSpec:
     dim, n_heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     n_kv_heads = config.integer("num_key_value_heads", n_heads)
     head_dim = config.integer("head_dim", dim // n_heads)
-    check_heads(config.where, dim, n_heads, n_kv_heads, head_dim)
+    check_heads(config.source, dim, n_heads, n_kv_heads, head_dim)
     tied = config.flag("tie_word_embeddings")
     embeddings = tensors.get("tok_embeddings.weight")
     files = {extent.path for extent in tensors.values()}
     return ModelSpec(
         format="huggingface",
-        chat=chat_family(config.where, vocabulary.template, vocabulary.control_names(), config.text("model_type")),
+        chat=chat_family(
+            config.source, tokenizer_files.template, tokenizer_files.added_token_names(), config.text("model_type")
+        ),
         dim=dim,
         n_layers=config.integer("num_hidden_layers"),
         n_heads=n_heads,
@@ -107,18 +106,18 @@ def _spec(config: Settings, tensors: Mapping[str, Extent], vocabulary: Vocabular
         tied_embeddings=tied,
         dtype=embeddings.encoding.dtype if embeddings else torch.float32,
         shards=len(files),
-        default_system=default_system(vocabulary.template),
+        default_system=default_system(tokenizer_files.template),
     )
 
 
-def _rope_theta(config: Settings) -> float:
-    rope = config.section("rope_parameters")  # where newer files keep it
+def _rope_theta(config: ConfigReader) -> float:
+    rope = config.section("rope_parameters")  # transformers 5 moved it there
     return (
         rope.number("rope_theta", 10000.0) if rope and rope.has("rope_theta") else config.number("rope_theta", 10000.0)
     )
 
 
-def _rope_scaling(config: Settings) -> RopeScaling | None:
+def _rope_scaling(config: ConfigReader) -> RopeScaling | None:
     rope = config.section("rope_parameters") or config.section("rope_scaling")
     if rope is None:
         return None
@@ -126,7 +125,7 @@ def _rope_scaling(config: Settings) -> RopeScaling | None:
     if kind == "default":
         return None
     if kind != "llama3":
-        raise ConfigError(config.where, expected="RoPE unscaled or scaled as Llama 3.1's", found=f"scaling {kind}")
+        raise ConfigError(config.source, expected="RoPE unscaled or scaled as Llama 3.1's", found=f"scaling {kind}")
     return RopeScaling(
         factor=rope.number("factor"),
         low_freq_factor=rope.number("low_freq_factor"),
@@ -136,21 +135,21 @@ def _rope_scaling(config: Settings) -> RopeScaling | None:
 
 
 def _locate(path: Path) -> dict[str, Extent]:
-    """Every tensor of the directory, under Meta's name where it has one."""
+    """The extent of every tensor in the directory, by Meta's name where it has one."""
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        weight_map = Settings(index, read_json(index)).section("weight_map")
+        weight_map = ConfigReader(index, read_json(index)).section("weight_map")
         if weight_map is None:
             raise ConfigError(index, expected="a weight_map", found="none")
         listed = {str(name): str(file) for name, file in weight_map.values.items()}
         for file in sorted(set(listed.values())):
             if "/" in file or not (path / file).is_file():
                 raise ConfigError(index, expected=f"the file {file} beside it", found="none")
-        places = {file: _extents(path / file) for file in set(listed.values())}
+        extents = {file: _extents(path / file) for file in set(listed.values())}
         for name, file in listed.items():
-            if name not in places[file]:
+            if name not in extents[file]:
                 raise ConfigError(path / file, expected=f"the tensor {name}", found="none of that name")
-        found = {name: places[file][name] for name, file in listed.items()}
+        found = {name: extents[file][name] for name, file in listed.items()}
     elif (path / "model.safetensors").is_file():
         found = _extents(path / "model.safetensors")
     else:
@@ -159,7 +158,7 @@ def _locate(path: Path) -> dict[str, Extent]:
 
 
 def _extents(file: Path) -> dict[str, Extent]:
-    """The library checks the header (sizes, overlaps, gaps, end of file); the offsets stand in it as JSON."""
+    """The extents in one file. The library validates the header (sizes, overlaps, gaps), which is then read as JSON."""
     try:
         with safe_open(file, framework="numpy"):
             pass
@@ -180,22 +179,19 @@ def _extents(file: Path) -> dict[str, Extent]:
     return extents
 
 
-def _stored(path: Path, tensors: Mapping[str, Extent], spec: ModelSpec) -> dict[str, Stored]:
+def _stored_tensors(path: Path, tensors: Mapping[str, Extent], spec: ModelSpec) -> dict[str, StoredTensor]:
     shapes = tensor_shapes(spec)
     names = tensors.keys() - ({"output.weight"} if spec.tied_embeddings else set())
-    for name in sorted(shapes.keys() - names):
-        raise ConfigError(path, expected=f"the tensor {name}", found="none of that name")
-    for name in sorted(names - shapes.keys()):
-        raise ConfigError(path, expected=f"the tensors of a {spec.n_layers}-layer Llama", found=f"{name} besides")
-    stored: dict[str, Stored] = {}
+    check_tensor_names(path, spec, {name: name for name in names})
+    stored: dict[str, StoredTensor] = {}
     for name, shape in shapes.items():
         extent = tensors[name]
         if (extent.rows, extent.cols) != (*shape, 1)[:2]:
             raise ConfigError(
                 extent.path, expected=f"{name} of shape {list(shape)}", found=f"{[extent.rows, extent.cols]}"
             )
-        halves = spec.head_dim if name.endswith(("attention.wq.weight", "attention.wk.weight")) else None
-        stored[name] = Stored((Part(extent),), extent.path, halves)
+        rotated = name.endswith(("attention.wq.weight", "attention.wk.weight"))
+        stored[name] = StoredTensor((TensorPart(extent),), extent.path, spec.head_dim if rotated else None)
     return stored
 
 

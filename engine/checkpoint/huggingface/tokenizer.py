@@ -1,22 +1,22 @@
-"""The tokenizer of a Hugging Face directory and what the files beside it say of its special tokens."""
+"""Builds the tokenizer of a Hugging Face directory; several JSON files say which tokens are special."""
 
 from pathlib import Path
 
-from engine.checkpoint.files import Json, Settings, read_bytes, read_json
+from engine.checkpoint.files import ConfigReader, Json, read_bytes, read_json
 from engine.errors import ConfigError
 from engine.tokenizers.base import Tokenizer
 from engine.tokenizers.sentencepiece import SentencePieceTokenizer
 from engine.tokenizers.tokenizer_json import from_tokenizer_json
 
 
-class Vocabulary:
-    """Tokenizer files of a directory; read once, for the spec and for the tokenizer."""
+class TokenizerFiles:
+    """The directory's tokenizer files, for the model's spec and for its tokenizer. `config` is config.json."""
 
-    def __init__(self, path: Path, config: Settings) -> None:
+    def __init__(self, path: Path, config: ConfigReader) -> None:
         self._path, self._config = path, config
         tokenizer_config = path / "tokenizer_config.json"
         values: Json = read_json(tokenizer_config) if tokenizer_config.is_file() else {}
-        self._settings = Settings(tokenizer_config, values)
+        self._settings = ConfigReader(tokenizer_config, values)
         self.template = self._read_template()
 
     def _read_template(self) -> str | None:
@@ -24,12 +24,13 @@ class Vocabulary:
         if jinja.is_file():
             return read_bytes(jinja).decode("utf-8", "replace")
         value = self._settings.values.get("chat_template")
-        if isinstance(value, list):  # several, by name
+        if isinstance(value, list):  # several named templates
             named = {str(t.get("name")): t.get("template") for t in value if isinstance(t, dict)}
             value = named.get("default")
         return value if isinstance(value, str) else None
 
-    def control_names(self) -> set[str]:
+    def added_token_names(self) -> set[str]:
+        """The texts of the added tokens, control tokens among them."""
         path = self._path / "tokenizer.json"
         if not path.is_file():
             return {"<s>", "</s>"}
@@ -37,16 +38,19 @@ class Vocabulary:
         return {str(t.get("content")) for t in added if isinstance(t, dict)} if isinstance(added, list) else set()
 
     def tokenizer(self) -> Tokenizer:
+        """From tokenizer.json, else from tokenizer.model; ConfigError if neither is usable."""
         path = self._path / "tokenizer.json"
         if path.is_file():
-            return from_tokenizer_json(path, bos=self._name("bos"), eos=self._name("eos"), stop_ids=self._stop_ids())
+            return from_tokenizer_json(
+                path, bos=self._special_token("bos"), eos=self._special_token("eos"), stop_ids=self._stop_ids()
+            )
         model = self._path / "tokenizer.model"
         if model.is_file():
-            return SentencePieceTokenizer(read_bytes(model), where=model, stop_ids=self._stop_ids())
+            return SentencePieceTokenizer(read_bytes(model), source=model, stop_ids=self._stop_ids())
         raise ConfigError(self._path, expected="tokenizer.json in it", found="neither that nor tokenizer.model")
 
-    def _name(self, kind: str) -> str | None:
-        """A special token by its role: tokenizer_config.json has its text, config.json its id."""
+    def _special_token(self, kind: str) -> str | None:
+        """The text of the "bos" or "eos" token: in tokenizer_config.json by text, in config.json by id."""
         value = self._settings.values.get(f"{kind}_token")
         if isinstance(value, dict):
             value = value.get("content")
@@ -60,7 +64,7 @@ class Vocabulary:
         return name if isinstance(name, str) else None
 
     def _stop_ids(self) -> frozenset[int]:
-        """Every end-of-text id that config.json or generation_config.json names."""
+        """Every end-of-text id in config.json and generation_config.json."""
         generation = self._path / "generation_config.json"
         ids: set[int] = set()
         for values in (self._config.values, read_json(generation) if generation.is_file() else {}):

@@ -59,7 +59,7 @@ class NativeForward:
             )
         )  # fmt: skip
         self._model = _Model(
-            spec.dim, block.heads, block.kv_heads, block.head_dim, block.ffn, kv.page, spec.n_layers,
+            spec.dim, block.heads, block.kv_heads, block.head_dim, block.ffn, kv.page_size, spec.n_layers,
             spec.norm_eps, model.rope.data_ptr(), model.norm.weight.data_ptr(), ctypes.addressof(self._layers),
             _matrix(model.output),
         )  # fmt: skip
@@ -82,7 +82,7 @@ class NativeForward:
         rows: list[tuple[int, int, int]] = []
         for segment in segments:
             rows.append((segment.start, segment.length, len(table)))
-            table += segment.pages[: -(-(segment.start + segment.length) // self._kv.page)]
+            table += segment.page_ids[: -(-(segment.start + segment.length) // self._kv.page_size)]
         pages, rows_, last_ = (np.array(values, dtype=np.int32) for values in (table, rows, last))
         batch = _Batch(
             len(tokens), len(segments), len(last),

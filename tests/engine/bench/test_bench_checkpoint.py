@@ -1,4 +1,4 @@
-"""Made-up checkpoints: published shapes, one model in any number of shards, and what inspection says of them."""
+"""Random checkpoints: published shapes, equal weights in any number of shards, and their inspection report."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.bench.make_checkpoint import SHAPES, made_up_vocabulary, main, make_checkpoint
+from engine.bench.make_checkpoint import SHAPES, main, make_checkpoint, synthetic_vocabulary
 from engine.checkpoint import open_checkpoint
 from engine.errors import ConfigError
 from engine.server import inspect_checkpoint
@@ -25,8 +25,8 @@ def test_shards_make_no_difference(tmp_path: Path) -> None:
         models.append(read_all(open_checkpoint(tmp_path / str(shards))))
     for name, tensor in models[0].items():
         assert all(torch.equal(tensor, other[name]) for other in models[1:]), name
-        middle = 1.0 if tensor.dim() == 1 else 0.0
-        assert abs(tensor.mean().item() - middle) < 0.02
+        mean = 1.0 if tensor.dim() == 1 else 0.0
+        assert abs(tensor.mean().item() - mean) < 0.02
         assert 0.01 < tensor.std().item() < 0.03
     other = tmp_path / "other"
     make_checkpoint(other, shape, seed=4)
@@ -51,8 +51,8 @@ def test_published_shapes(name: str, ffn: int, parameters: int) -> None:
     assert shape.n_layers * layer + 2 * shape.vocab_size * shape.dim + shape.dim == parameters
 
 
-def test_made_up_vocabulary_spells_everything() -> None:
-    tokenizer = SentencePieceTokenizer(made_up_vocabulary(32000), where="here")
+def test_synthetic_vocabulary_encodes_any_text() -> None:
+    tokenizer = SentencePieceTokenizer(synthetic_vocabulary(32000), source="here")
     assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id) == (32000, 1, 2)
     for text in ("Hello, who are you?\n", "안녕 🐱", "the theme of these"):
         ids = tokenizer.encode(text)
@@ -62,15 +62,15 @@ def test_made_up_vocabulary_spells_everything() -> None:
 
 def test_inspection_counts(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, replace(SHAPES["tiny"], shards=2))
-    made = json.loads(inspect_checkpoint.report(tmp_path, as_json=True))
-    assert (made["shards"], made["layers"], made["context"], made["stored_as"]) == (2, 2, 4096, "bfloat16")
-    assert made["parameters"] == 166208
-    assert made["weight_bytes_per_rank"] == 2 * made["parameters"]
-    assert made["kv_bytes_per_token_per_rank"] == 2 * 2 * 64 * 2
-    halved = json.loads(inspect_checkpoint.report(tmp_path, world_size=2, as_json=True))
-    whole = 512 * 64 + 5 * 64  # embeddings and norms are on both
-    assert halved["weight_bytes_per_rank"] == 2 * (whole + (made["parameters"] - whole) // 2)
-    assert halved["kv_bytes_per_token_per_rank"] == made["kv_bytes_per_token_per_rank"] // 2
+    report = json.loads(inspect_checkpoint.report(tmp_path, as_json=True))
+    assert (report["shards"], report["layers"], report["context"], report["stored_as"]) == (2, 2, 4096, "bfloat16")
+    assert report["parameters"] == 166208
+    assert report["weight_bytes_per_rank"] == 2 * report["parameters"]
+    assert report["kv_bytes_per_token_per_rank"] == 2 * 2 * 64 * 2
+    half = json.loads(inspect_checkpoint.report(tmp_path, world_size=2, as_json=True))
+    replicated = 512 * 64 + 5 * 64  # embeddings and norms
+    assert half["weight_bytes_per_rank"] == 2 * (replicated + (report["parameters"] - replicated) // 2)
+    assert half["kv_bytes_per_token_per_rank"] == report["kv_bytes_per_token_per_rank"] // 2
     text = inspect_checkpoint.report(tmp_path)
     assert "166,208" in text
     assert "4,096 tokens" in text

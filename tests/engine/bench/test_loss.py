@@ -1,4 +1,4 @@
-"""What measures the loss of narrow weights and caches says the same through the kernels and in plain torch."""
+"""The measured loss of quantized weights and KV caches is equal through the kernels and in plain torch."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +23,9 @@ def test_kernels_and_plain_torch(checkpoint: Checkpoint) -> None:
     )
     config = replace(config, quantize="int4", kv_dtype="int8")
     texts = [list(range(20, 39))]
-    model = loss.packed_model(config, checkpoint)
-    plain = loss.in_plain_torch(config, model, texts)
-    kernels = loss.through_kernels(config, model, texts, prompt=17)
+    model = loss.quantized_model(config, checkpoint)
+    plain = loss.log_probabilities_in_torch(config, model, texts)
+    kernels = loss.log_probabilities_through_kernels(config, model, texts, prompt_len=17)
     for ids, ours, theirs in zip(texts, kernels, plain, strict=True):
         assert len(ours) == len(ids) - 16
         torch.testing.assert_close(ours, theirs[-len(ours) :], rtol=1e-3, atol=2e-3)
@@ -37,7 +37,7 @@ def test_lines(checkpoint: Checkpoint) -> None:
     found = list(
         loss.lines(config, checkpoint, texts, ["int8", "int4", "int4-shuffled", "kv-int8", "kv-fp8"], plain=True)
     )
-    assert [(line["quantize"], line["kv_dtype"]) for line in found] == list(loss.WAYS.values())[:5]
+    assert [(line["quantize"], line["kv_dtype"]) for line in found] == list(loss.VARIANTS.values())[:5]
     eight, four, shuffled, kv8, fp8 = (float(str(line["kl"])) for line in found)
     assert 0 <= eight < min(four, shuffled)
     assert max(four, shuffled) < 0.2

@@ -1,4 +1,4 @@
-"""The workloads are the published ones, request by request."""
+"""The workloads are those of docs/performance.md, by their digests."""
 
 import pytest
 
@@ -6,9 +6,9 @@ from engine.bench import trace
 
 
 def test_digests() -> None:
-    found = [trace.digest_of(asks) for asks in (trace.w1(), trace.w2(), trace.w4())]
+    found = [trace.requests_digest(workload) for workload in (trace.w1(), trace.w2(), trace.w4())]
     assert found == ["e05ab776ac5f6397", "f07104c161b2896f", "0833d260b9bca8b1"]
-    assert trace.digest_of_chat(trace.chat()) == "f9e7265e9fc2e6d4"
+    assert trace.chat_digest(trace.chat()) == "f9e7265e9fc2e6d4"
 
 
 def test_a_turn_of_the_chat() -> None:
@@ -23,7 +23,7 @@ def test_a_turn_of_the_chat() -> None:
 
 @pytest.mark.parametrize(("step", "kept"), [(1, [10] * 5), (5, [6, 7, 8, 9, 10])])
 def test_the_window_rolls(step: int, kept: list[int]) -> None:
-    rolling = trace.Rolling(users=1, turns=40, trim_step=step)
+    rolling = trace.RollingChat(users=1, turns=40, trim_step=step)
     pairs = []
     for _ in range(25):
         pairs.append((len(rolling.prompt(0)) - 256 - 40) // 140)
@@ -33,8 +33,8 @@ def test_the_window_rolls(step: int, kept: list[int]) -> None:
     assert max(pairs) == 10
 
 
-def test_replies_drawn_beforehand() -> None:
-    plain, longer = trace.Canned(users=4), trace.Canned(58, users=4)
+def test_generated_history() -> None:
+    plain, longer = trace.CannedChat(users=4), trace.CannedChat(58, users=4)
     for chat in (plain, longer):
         assert chat.reply(1, [9] * 100)
         with pytest.raises(ValueError, match="100"):

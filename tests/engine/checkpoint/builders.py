@@ -1,7 +1,6 @@
-"""Small checkpoints of every format, built from one set of random weights, so that formats can be compared.
+"""Writes small checkpoints of every format from the same random weights, so that formats can be compared.
 
-Weights are kept under Meta's names, whole, in Meta's row order; each writer cuts, renames and reorders them as its
-format wants.
+The weights have Meta's names and row order, unsplit. Each writer splits, renames and reorders them for its format.
 """
 
 import base64
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,12 +20,12 @@ from engine.model.loader import load_model
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 TOKENIZER = GOLDEN / "llama2-tiny" / "tokenizer.model"
-CUTS = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 1, "tok_embeddings": 1}
+SPLIT_DIMS = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 1, "tok_embeddings": 1}
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """The shape of a small Llama; six heads on three pairs of key/value heads unless told otherwise."""
+    """The shape of a small Llama; by default six query heads on three key/value heads."""
 
     dim: int = 96
     n_layers: int = 2
@@ -42,6 +40,7 @@ class Tiny:
 
 
 def weights(tiny: Tiny, seed: int = 1, dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
+    """Random weights of this shape, by Meta's names."""
     generator = torch.Generator().manual_seed(seed)
     kv = tiny.n_kv_heads * tiny.head_dim
     shapes: dict[str, tuple[int, ...]] = {"tok_embeddings.weight": (tiny.vocab_size, tiny.dim)}
@@ -69,11 +68,13 @@ def weights(tiny: Tiny, seed: int = 1, dtype: torch.dtype = torch.bfloat16) -> d
 # Meta
 
 
-def shard(whole: Mapping[str, Tensor], rank: int, shards: int, cuts: Mapping[str, int] = CUTS) -> dict[str, Tensor]:
+def shard(
+    tensors: Mapping[str, Tensor], rank: int, shards: int, split_dims: Mapping[str, int] = SPLIT_DIMS
+) -> dict[str, Tensor]:
     parts = {}
-    for name, tensor in whole.items():
-        cut = cuts.get(name.split(".")[-2])
-        parts[name] = (tensor if cut is None else tensor.chunk(shards, cut)[rank]).clone()
+    for name, tensor in tensors.items():
+        dim = split_dims.get(name.split(".")[-2])
+        parts[name] = (tensor if dim is None else tensor.chunk(shards, dim)[rank]).clone()
     return parts
 
 
@@ -93,25 +94,25 @@ def write_meta(
     path: Path,
     tiny: Tiny | None = None,
     *,
-    whole: Mapping[str, Tensor] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
     shards: int = 1,
     settings: Mapping[str, object] | None = None,
     tokenizer: bytes | None = None,
-    cuts: Mapping[str, int] = CUTS,
+    split_dims: Mapping[str, int] = SPLIT_DIMS,
 ) -> Path:
     tiny = tiny or Tiny()
     path.mkdir(parents=True, exist_ok=True)
     (path / "params.json").write_text(json.dumps(params(tiny) | dict(settings or {})))
     (path / "tokenizer.model").write_bytes(TOKENIZER.read_bytes() if tokenizer is None else tokenizer)
-    whole = whole or weights(tiny)
+    tensors = tensors or weights(tiny)
     for rank in range(shards):
-        part = shard(whole, rank, shards, cuts) | {"rope.freqs": torch.zeros(tiny.head_dim // 2)}
+        part = shard(tensors, rank, shards, split_dims) | {"rope.freqs": torch.zeros(tiny.head_dim // 2)}
         torch.save(part, path / f"consolidated.{rank:02}.pth")
     return path
 
 
 def tiktoken_vocabulary(words: Sequence[str] = ("he", "ll", "hell", "hello", " w", "or", " wor", " world")) -> bytes:
-    """Llama 3's file format: all bytes, then a few merges."""
+    """A tiktoken file: all bytes, then a few longer tokens."""
     tokens = [bytes([n]) for n in range(256)] + [word.encode() for word in words]
     return b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens))
 
@@ -131,16 +132,16 @@ _HF_LAYER = {
 }
 
 
-def hf_tensors(whole: Mapping[str, Tensor], tiny: Tiny) -> dict[str, Tensor]:
+def hf_tensors(tensors: Mapping[str, Tensor], tiny: Tiny) -> dict[str, Tensor]:
     named = {
-        "model.embed_tokens.weight": whole["tok_embeddings.weight"],
-        "model.norm.weight": whole["norm.weight"],
-        "lm_head.weight": whole["output.weight"],
+        "model.embed_tokens.weight": tensors["tok_embeddings.weight"],
+        "model.norm.weight": tensors["norm.weight"],
+        "lm_head.weight": tensors["output.weight"],
     }
     for n in range(tiny.n_layers):
         for meta, hf in _HF_LAYER.items():
-            tensor = whole[f"layers.{n}.{meta}.weight"]
-            if meta in ("attention.wq", "attention.wk"):  # interleaved pairs to halves
+            tensor = tensors[f"layers.{n}.{meta}.weight"]
+            if meta in ("attention.wq", "attention.wk"):  # interleaved pairs to rotate_half order
                 tensor = tensor.view(-1, tiny.head_dim // 2, 2, tiny.dim).transpose(1, 2).reshape(tensor.shape)
             named[f"model.layers.{n}.{hf}.weight"] = tensor.contiguous()
     return named
@@ -168,24 +169,24 @@ def write_huggingface(
     path: Path,
     tiny: Tiny | None = None,
     *,
-    whole: Mapping[str, Tensor] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
     files: int = 1,
     config: Mapping[str, object] | None = None,
 ) -> Path:
-    """With the golden SentencePiece vocabulary, and as many safetensors files as told."""
+    """With the golden SentencePiece vocabulary, in `files` safetensors files."""
     tiny = tiny or Tiny()
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps(hf_config(tiny) | dict(config or {})))
     (path / "tokenizer.model").write_bytes(TOKENIZER.read_bytes())
-    tensors = hf_tensors(whole or weights(tiny), tiny)
+    tensors = hf_tensors(tensors or weights(tiny), tiny)
     if files == 1:
         save_file(tensors, path / "model.safetensors")
         return path
     names = [f"model-{n + 1:05}-of-{files:05}.safetensors" for n in range(files)]
-    where = {tensor: names[n % files] for n, tensor in enumerate(tensors)}
+    file_of = {tensor: names[n % files] for n, tensor in enumerate(tensors)}
     for name in names:
-        save_file({tensor: tensors[tensor] for tensor in tensors if where[tensor] == name}, path / name)
-    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+        save_file({tensor: tensors[tensor] for tensor in tensors if file_of[tensor] == name}, path / name)
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": file_of}))
     return path
 
 
@@ -212,7 +213,7 @@ def gguf_name(name: str) -> str:
 
 
 def gguf_writer(path: Path, tiny: Tiny, architecture: str = "llama") -> gguf.GGUFWriter:
-    """A writer with every setting of a Llama and a byte-level vocabulary of bytes and two control tokens."""
+    """A writer with the metadata of a Llama, without a vocabulary."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(tiny.n_layers)
     writer.add_context_length(2048)
@@ -245,7 +246,7 @@ def write_gguf(
     path: Path,
     tiny: Tiny | None = None,
     *,
-    whole: Mapping[str, Tensor] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
     kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
     architecture: str = "llama",
     pre: str = "gpt-2",
@@ -253,7 +254,7 @@ def write_gguf(
     tiny = tiny or Tiny()
     writer = gguf_writer(path, tiny, architecture)
     add_byte_vocabulary(writer, tiny.vocab_size, pre)
-    for name, tensor in (whole or weights(tiny)).items():
+    for name, tensor in (tensors or weights(tiny)).items():
         values = tensor.float().numpy()
         if values.ndim == 1 or kind is gguf.GGMLQuantizationType.F32:
             writer.add_tensor(gguf_name(name), values)
@@ -282,7 +283,7 @@ def read_all(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> dict
 
 
 def logits(checkpoint: Checkpoint, ids: Sequence[int]) -> Tensor:
-    """Every position's logits from our model in float32, with attention in one piece."""
+    """Logits of every position, from our model in float32 with dense attention."""
     config = EngineConfig(
         torch.device("cpu"), torch.float32, max_num_seqs=1, max_context=len(ids), max_prefill_tokens=len(ids)
     )
@@ -296,7 +297,3 @@ def logits(checkpoint: Checkpoint, ids: Sequence[int]) -> Tensor:
 
     with torch.inference_mode():
         return model.logits(model(torch.tensor(ids), torch.arange(len(ids)), attend))
-
-
-def as_numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.float().numpy()

@@ -1,4 +1,4 @@
-"""Damaged and mismatched Meta checkpoints: one line with file, expected and found, and nothing in them is ever run."""
+"""Damaged and mismatched checkpoints: a one-line error with file, expected and found; nothing in them is executed."""
 
 import json
 import os
@@ -99,14 +99,14 @@ def test_fault_37_truncated_shard(tmp_path: Path, keep: float) -> None:
 def test_other_content_in_a_shard(tmp_path: Path) -> None:
     path = write_meta(tmp_path)
     file = path / "consolidated.00.pth"
-    whole = weights(Tiny())
+    tensors = weights(Tiny())
     torch.save([1, 2], file)
     refuse(path, "dictionary of named tensors; found list")
-    torch.save(whole | {"layers.0.attention.wq.bias": torch.zeros(96)}, file)
+    torch.save(tensors | {"layers.0.attention.wq.bias": torch.zeros(96)}, file)
     refuse(path, r"wq\.bias besides")
-    torch.save(whole | {"norm.weight": torch.zeros(97)}, file)
+    torch.save(tensors | {"norm.weight": torch.zeros(97)}, file)
     refuse(path, r"norm\.weight of shape \[96\]; found \[97\]")
-    torch.save(whole | {"norm.weight": torch.zeros(96, dtype=torch.int32)}, file)
+    torch.save(tensors | {"norm.weight": torch.zeros(96, dtype=torch.int32)}, file)
     refuse(path, r"norm\.weight in float32, float16 or bfloat16; found torch\.int32")
     file.write_bytes(b"PK" + bytes(1000))
     refuse(path, "complete torch file")
@@ -131,17 +131,17 @@ def test_vocabularies_that_do_not_fit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("name", ["layers.1.feed_forward.w2.weight", "norm.weight"])
-def test_a_single_weight_that_is_no_number(tmp_path: Path, name: str, value: float) -> None:
+def test_a_single_weight_that_is_not_finite(tmp_path: Path, name: str, value: float) -> None:
     tiny = Tiny()
-    whole = weights(tiny)
-    whole[name].view(-1)[-1] = value
-    checkpoint = open_checkpoint(write_meta(tmp_path, tiny, whole=whole, shards=3))
+    tensors = weights(tiny)
+    tensors[name].view(-1)[-1] = value
+    checkpoint = open_checkpoint(write_meta(tmp_path, tiny, tensors=tensors, shards=3))
     file = "00" if name == "norm.weight" else "02"
     problem = rf"consolidated\.{file}\.pth: expected finite weights; found NaN or infinity in {name}"
     for dtype in (torch.bfloat16, torch.float32):
         with pytest.raises(ConfigError, match=problem):
-            checkpoint.copy_into(name, torch.empty(whole[name].shape, dtype=dtype))
-    if name != "norm.weight":  # a slice that leaves the first shards out
+            checkpoint.copy_into(name, torch.empty(tensors[name].shape, dtype=dtype))
+    if name != "norm.weight":  # a slice without the first shards
         part = torch.empty(96, 100)
         with pytest.raises(ConfigError, match=problem):
             checkpoint.copy_into(name, part, dim=1, start=156)
@@ -168,7 +168,7 @@ def test_fault_38_a_pickle_payload_does_not_run(tmp_path: Path, form: str) -> No
         file.write_bytes(pickle.dumps(content["payload"]))
         refuse(path, r"consolidated\.00\.pth")
     assert not sentinel.exists()
-    if form == "archive":  # the payload is a real one
+    if form == "archive":  # the payload does run where it may
         torch.load(file, weights_only=False)
         assert sentinel.exists()
 
@@ -209,8 +209,8 @@ def _file(path: Path, content: bytes) -> Path:
 @pytest.mark.parametrize(
     "name", ["consolidated.00.pth", "tokenizer.model", "params.json", "model.safetensors", "config.json", "m.gguf"]
 )
-def test_flipped_bytes_are_noticed_or_harmless(tmp_path: Path, name: str) -> None:
-    """Opening a damaged file succeeds or ends in one line, whatever bytes are wrong."""
+def test_flipped_bytes_are_reported_or_harmless(tmp_path: Path, name: str) -> None:
+    """Opening a damaged file succeeds or raises ConfigError with one line, whichever bytes are wrong."""
     if name == "m.gguf":
         path = file = write_gguf(tmp_path / name)
     else:
@@ -218,7 +218,7 @@ def test_flipped_bytes_are_noticed_or_harmless(tmp_path: Path, name: str) -> Non
         path = write(tmp_path)
         file = path / name
     content, chance = file.read_bytes(), random.Random(name)
-    complaints: list[str] = []
+    errors: list[str] = []
     for _ in range(60):
         damaged = bytearray(content)
         for _ in range(chance.choice([1, 1, 3])):
@@ -228,13 +228,13 @@ def test_flipped_bytes_are_noticed_or_harmless(tmp_path: Path, name: str) -> Non
         try:
             open_checkpoint(path).close()
         except ConfigError as error:
-            complaints.append(str(error))
-    assert complaints
-    assert not any("\n" in complaint for complaint in complaints)
+            errors.append(str(error))
+    assert errors
+    assert not any("\n" in error for error in errors)
 
 
 def test_load_keeps_no_second_copy(tmp_path: Path) -> None:
-    """Peak memory while loading stays under 1.25 x the weights, beyond what the process needs anyway."""
+    """Loading raises peak memory by less than 1.25 x the bytes of the weights."""
     from engine.bench.make_checkpoint import SHAPES, make_checkpoint
 
     shape = SHAPES["tiny"]

@@ -1,4 +1,4 @@
-"""GGUF files: every block type equal to the last bit to the `gguf` package, settings, scaling tables, damage."""
+"""GGUF files: every block type bitwise equal to the `gguf` package, metadata, RoPE tables, damaged files."""
 
 import struct
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.checkpoint import RopeScaling, open_checkpoint
-from engine.checkpoint.encoding import GGML
+from engine.checkpoint.gguf.blocks import GGML_TYPES
 from engine.checkpoint.gguf.checkpoint import default_model
 from engine.checkpoint.reading import Extent, FileReader
 from engine.checkpoint.rope import scaling_factors
@@ -28,30 +28,31 @@ from tests.engine.checkpoint.builders import (
 )
 
 Kind = gguf.GGMLQuantizationType
-HALVES = {
+# Offsets of the float16 numbers in each type's blocks.
+FLOAT16_OFFSETS = {
     "Q8_0": (0,),
     "Q4_0": (0,),
     "Q4_1": (0, 2),
     "Q4_K": (0, 2),
     "Q5_K": (0, 2),
     "Q6_K": (208,),
-}  # where float16 lie
+}
 
 
 def random_blocks(kind: Kind, rows: int, cols: int, seed: int = 1) -> np.ndarray:
-    """Any bytes make a block, if only its scales are numbers."""
+    """Random bytes, which are valid blocks if their float16 scales are finite."""
     generator = np.random.default_rng(seed)
     block, size = gguf.GGML_QUANT_SIZES[kind]
     raw = generator.integers(0, 256, (rows, cols // block, size), dtype=np.uint8)
-    for at in HALVES[kind.name]:
+    for offset in FLOAT16_OFFSETS[kind.name]:
         scales = generator.normal(size=raw.shape[:2]).astype("<f2")
-        raw[:, :, at : at + 2] = scales[..., None].view(np.uint8)
+        raw[:, :, offset : offset + 2] = scales[..., None].view(np.uint8)
     return raw.reshape(rows, -1)
 
 
-@pytest.mark.parametrize("name", HALVES)
-def test_blocks_decode_to_the_last_bit(tmp_path: Path, name: str) -> None:
-    kind, encoding = Kind[name], GGML[Kind[name].value]
+@pytest.mark.parametrize("name", FLOAT16_OFFSETS)
+def test_blocks_decode_bitwise_equal(tmp_path: Path, name: str) -> None:
+    kind, encoding = Kind[name], GGML_TYPES[Kind[name].value]
     rows, cols = 70, 1024
     raw = random_blocks(kind, rows, cols)
     want = torch.from_numpy(gguf.quants.dequantize(raw, kind).copy())
@@ -70,8 +71,8 @@ def test_blocks_decode_to_the_last_bit(tmp_path: Path, name: str) -> None:
 def test_a_whole_file_of_each_type(tmp_path: Path, name: str) -> None:
     kind = Kind[name]
     tiny = Tiny(dim=96, ffn_dim=256)
-    whole = weights(tiny, dtype=torch.float32)
-    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", tiny, whole=whole, kind=kind))
+    tensors = weights(tiny, dtype=torch.float32)
+    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", tiny, tensors=tensors, kind=kind))
     spec = checkpoint.spec
     assert spec.dtype == {"F16": torch.float16, "BF16": torch.bfloat16}.get(name, torch.float32)
     assert spec.quantization == (name if name.startswith("Q") else None)
@@ -83,14 +84,14 @@ def test_a_whole_file_of_each_type(tmp_path: Path, name: str) -> None:
         False,
     )
     got = read_all(checkpoint)
-    for weight, tensor in whole.items():
-        packed = gguf.quants.dequantize(gguf.quants.quantize(tensor.numpy(), kind), kind)
-        want = torch.from_numpy(packed.copy()) if tensor.dim() == 2 else tensor
+    for weight, tensor in tensors.items():
+        dequantized = gguf.quants.dequantize(gguf.quants.quantize(tensor.numpy(), kind), kind)
+        want = torch.from_numpy(dequantized.copy()) if tensor.dim() == 2 else tensor
         assert torch.equal(got[weight], want), weight
 
 
 def test_k_blocks_in_a_model(tmp_path: Path) -> None:
-    """Rows of whole 256-weight blocks, and a slice of columns that begins inside one."""
+    """Rows of complete 256-weight blocks, and a slice of columns that begins inside one."""
     tiny = Tiny(dim=256, n_heads=4, n_kv_heads=2, ffn_dim=512)
     writer = gguf_writer(tmp_path / "k.gguf", tiny)
     add_byte_vocabulary(writer, tiny.vocab_size)
@@ -113,14 +114,13 @@ def test_k_blocks_in_a_model(tmp_path: Path) -> None:
 
 
 def test_default_model_tensors_equal_the_package() -> None:
-    oracle = gguf.GGUFReader(default_model())
-    packed = {tensor.name: tensor for tensor in oracle.tensors}
+    oracle = {tensor.name: tensor for tensor in gguf.GGUFReader(default_model()).tensors}
     checkpoint = open_checkpoint("smollm2")
     names = ["tok_embeddings.weight", "norm.weight"]
     for kind in ("attention.wq", "attention.wk", "attention.wo", "feed_forward.w1", "feed_forward.w2", "ffn_norm"):
         names += [f"layers.{n}.{kind}.weight" for n in (0, 17, 29)]
     for name in names:
-        tensor = packed[gguf_name(name)]
+        tensor = oracle[gguf_name(name)]
         want = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy())
         got = torch.empty(want.shape)
         checkpoint.copy_into(name, got)
@@ -128,7 +128,7 @@ def test_default_model_tensors_equal_the_package() -> None:
 
 
 def test_default_model_logits_equal_transformers() -> None:
-    """The recorded numbers come from transformers' own reading of the same file."""
+    """The recorded logits come from transformers, which has its own reader for GGUF files."""
     import json
 
     recorded = np.load(GOLDEN / "smollm2" / "logits.npz")
@@ -140,30 +140,25 @@ def test_default_model_logits_equal_transformers() -> None:
         assert np.abs(got[-1, recorded[f"top_ids_{n}"]] - recorded[f"top_{n}"]).max() < 1e-3
 
 
-def test_scaling_is_told_from_its_table(tmp_path: Path) -> None:
+def test_rope_scaling_is_derived_from_its_table(tmp_path: Path) -> None:
     tiny = Tiny(dim=256, n_heads=2, n_kv_heads=2)
     scaling = RopeScaling(32.0, 1.0, 4.0, 8192)
     for factors, want in ((scaling_factors(scaling, 128, 500000.0), scaling), (torch.ones(64), None)):
-        writer = gguf_writer(tmp_path / "r.gguf", tiny)
-        writer.add_rope_freq_base(500000.0)
-        add_byte_vocabulary(writer, tiny.vocab_size)
-        writer.add_tensor("rope_freqs.weight", factors.numpy())
-        for name, tensor in weights(tiny).items():
-            writer.add_tensor(gguf_name(name), tensor.float().numpy())
-        finish_gguf(writer)
+        write_with_rope_freqs(tmp_path / "r.gguf", tiny, factors)
         assert open_checkpoint(tmp_path / "r.gguf").spec.rope_scaling == want
+    write_with_rope_freqs(tmp_path / "x.gguf", tiny, torch.linspace(1, 7, 64))
     with pytest.raises(ConfigError, match="another table"):
-        write_with_table(tmp_path / "x.gguf", tiny, torch.linspace(1, 7, 64))
+        open_checkpoint(tmp_path / "x.gguf")
 
 
-def write_with_table(path: Path, tiny: Tiny, factors: torch.Tensor) -> None:
+def write_with_rope_freqs(path: Path, tiny: Tiny, factors: torch.Tensor) -> None:
     writer = gguf_writer(path, tiny)
+    writer.add_rope_freq_base(500000.0)
     add_byte_vocabulary(writer, tiny.vocab_size)
     writer.add_tensor("rope_freqs.weight", factors.numpy())
     for name, tensor in weights(tiny).items():
         writer.add_tensor(gguf_name(name), tensor.float().numpy())
     finish_gguf(writer)
-    open_checkpoint(path)
 
 
 def test_our_factors_are_transformers() -> None:
@@ -185,14 +180,14 @@ def test_our_factors_are_transformers() -> None:
 
 
 def test_tied_embeddings_and_directories(tmp_path: Path) -> None:
-    whole = weights(Tiny())
-    del whole["output.weight"]
-    write_gguf(tmp_path / "tied.gguf", whole=whole)
+    tensors = weights(Tiny())
+    del tensors["output.weight"]
+    write_gguf(tmp_path / "tied.gguf", tensors=tensors)
     checkpoint = open_checkpoint(tmp_path)  # a directory with one GGUF file is that file
     assert checkpoint.spec.tied_embeddings
     output = torch.empty(10, 96)
     checkpoint.copy_into("output.weight", output, dim=0, start=100)
-    assert torch.equal(output, whole["tok_embeddings.weight"][100:110].float())
+    assert torch.equal(output, tensors["tok_embeddings.weight"][100:110].float())
 
 
 def test_truncated_at_any_place(tmp_path: Path) -> None:
@@ -215,7 +210,7 @@ def test_other_versions(tmp_path: Path, version: int, problem: str) -> None:
         open_checkpoint(path)
 
 
-def test_other_architectures_types_and_words(tmp_path: Path) -> None:
+def test_other_architectures_block_types_and_pre_tokenizers(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="architecture llama; found qwen2"):
         open_checkpoint(write_gguf(tmp_path / "q.gguf", architecture="qwen2"))
     with pytest.raises(ConfigError, match=r"pre-tokenizer.*found tekken"):
@@ -238,20 +233,20 @@ def test_other_architectures_types_and_words(tmp_path: Path) -> None:
     ],
 )
 def test_a_missing_tensor(tmp_path: Path, name: str, problem: str) -> None:
-    whole = weights(Tiny())
-    del whole[name]
+    tensors = weights(Tiny())
+    del tensors[name]
     with pytest.raises(ConfigError, match=problem):
-        open_checkpoint(write_gguf(tmp_path / "m.gguf", whole=whole))
+        open_checkpoint(write_gguf(tmp_path / "m.gguf", tensors=tensors))
 
 
 def test_a_tensor_of_another_shape_and_one_too_many(tmp_path: Path) -> None:
-    whole = weights(Tiny())
+    tensors = weights(Tiny())
     with pytest.raises(ConfigError, match=r"shape \[96, 256\].*found \[96, 128\]"):
         open_checkpoint(
-            write_gguf(tmp_path / "s.gguf", whole=whole | {"layers.0.feed_forward.w2.weight": torch.ones(96, 128)})
+            write_gguf(tmp_path / "s.gguf", tensors=tensors | {"layers.0.feed_forward.w2.weight": torch.ones(96, 128)})
         )
     with pytest.raises(ConfigError, match=r"found blk\.0\.attn_q\.bias besides"):
-        open_checkpoint(write_gguf(tmp_path / "b.gguf", whole=whole | {"blk.0.attn_q.bias": torch.ones(96)}))
+        open_checkpoint(write_gguf(tmp_path / "b.gguf", tensors=tensors | {"blk.0.attn_q.bias": torch.ones(96)}))
 
 
 def test_the_default_model_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +258,7 @@ def test_the_default_model_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
         open_checkpoint("smollm2")
 
 
-def test_the_carrying_package_is_never_imported() -> None:
+def test_the_package_of_the_default_model_is_never_imported() -> None:
     import sys
 
     open_checkpoint("smollm2").close()

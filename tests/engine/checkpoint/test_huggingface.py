@@ -1,4 +1,4 @@
-"""Hugging Face directories, with transformers as the oracle for what the numbers mean."""
+"""Hugging Face directories, with transformers as the reference."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ IDS = [1, 5, 300, 17, 42, 511, 9, 9, 256, 77, 3, 128]
 
 @pytest.mark.parametrize("config", [{}, {"rope_scaling": LLAMA31, "rope_theta": 500000.0}], ids=["llama2", "llama31"])
 def test_logits_equal_transformers(tmp_path: Path, config: dict[str, object]) -> None:
-    """Grouped-query attention, halves of heads reordered, scaled RoPE; float32 on both sides."""
+    """Grouped-query attention, rotate_half rows reordered, scaled RoPE; float32 on both sides."""
     from transformers import LlamaForCausalLM
 
     path = write_huggingface(tmp_path, config=config)
@@ -39,16 +39,16 @@ def test_logits_equal_transformers(tmp_path: Path, config: dict[str, object]) ->
 
 
 @pytest.mark.parametrize("files", [1, 3])
-def test_rows_come_back_in_metas_order_in_every_slice(tmp_path: Path, files: int) -> None:
+def test_every_slice_has_metas_row_order(tmp_path: Path, files: int) -> None:
     tiny = Tiny()
-    whole = weights(tiny)
-    checkpoint = open_checkpoint(write_huggingface(tmp_path, tiny, whole=whole, files=files))
+    tensors = weights(tiny)
+    checkpoint = open_checkpoint(write_huggingface(tmp_path, tiny, tensors=tensors, files=files))
     assert checkpoint.spec.shards == files
     got = read_all(checkpoint, torch.bfloat16)
-    assert all(torch.equal(got[name], whole[name]) for name in whole)
+    assert all(torch.equal(got[name], tensors[name]) for name in tensors)
     for name in ("layers.1.attention.wq.weight", "layers.1.attention.wk.weight", "layers.0.attention.wo.weight"):
         for dim, start, size in ((0, 16, 16), (0, 5, 30), (1, 32, 32), (1, 7, 11)):
-            want = whole[name].narrow(dim, start, size)
+            want = tensors[name].narrow(dim, start, size)
             part = torch.empty_like(want, memory_format=torch.contiguous_format)
             checkpoint.copy_into(name, part, dim=dim, start=start)
             assert torch.equal(part, want), (name, dim, start)
@@ -77,7 +77,7 @@ def test_newer_config_keys(tmp_path: Path) -> None:
 
 
 def test_chatml_directory(tmp_path: Path) -> None:
-    """SmolLM2's way: tokenizer.json, template with a default system text, end tokens in three files."""
+    """As SmolLM2: tokenizer.json, a template with a default system message, end-of-text tokens in three files."""
     path = write_huggingface(tmp_path, config={"bos_token_id": 1, "eos_token_id": [2]})
     (path / "tokenizer.model").unlink()
     v.train_byte_level(path / "tokenizer.json", size=500)

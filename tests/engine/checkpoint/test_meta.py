@@ -1,4 +1,4 @@
-"""Meta's checkpoints: any number of shards read as any slice, both layouts of the embedding, both vocabularies."""
+"""Meta's checkpoints: any slice of any number of shards, both splits of the embedding, both vocabularies."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ import torch
 
 from engine.checkpoint import RopeScaling, open_checkpoint
 from tests.engine.checkpoint.builders import (
-    CUTS,
     GOLDEN,
+    SPLIT_DIMS,
     Tiny,
     logits,
     read_all,
@@ -36,13 +36,13 @@ def test_logits_equal_the_reference(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_every_slice_of_every_sharding(tmp_path: Path, shards: int, dtype: torch.dtype) -> None:
     tiny = Tiny()
-    whole = weights(tiny, dtype=dtype)
+    tensors = weights(tiny, dtype=dtype)
     if shards == 2:
         tiny = Tiny(n_kv_heads=6)
-        whole = weights(tiny, dtype=dtype)
-    checkpoint = open_checkpoint(write_meta(tmp_path, tiny, whole=whole, shards=shards))
+        tensors = weights(tiny, dtype=dtype)
+    checkpoint = open_checkpoint(write_meta(tmp_path, tiny, tensors=tensors, shards=shards))
     assert (checkpoint.spec.shards, checkpoint.spec.dtype) == (shards, dtype)
-    for name, tensor in whole.items():
+    for name, tensor in tensors.items():
         for dim in range(tensor.dim()):
             for parts in (1, 2, 3, 4):
                 size = tensor.shape[dim] // parts
@@ -54,23 +54,23 @@ def test_every_slice_of_every_sharding(tmp_path: Path, shards: int, dtype: torch
 
 
 def test_slices_need_not_be_even_or_contiguous(tmp_path: Path) -> None:
-    whole = weights(Tiny())
-    checkpoint = open_checkpoint(write_meta(tmp_path, whole=whole, shards=3))
+    tensors = weights(Tiny())
+    checkpoint = open_checkpoint(write_meta(tmp_path, tensors=tensors, shards=3))
     target = torch.zeros(96, 10)[:, 2:9]
     checkpoint.copy_into("layers.1.attention.wo.weight", target, dim=1, start=29)
-    assert torch.equal(target, whole["layers.1.attention.wo.weight"][:, 29:36].float())
+    assert torch.equal(target, tensors["layers.1.attention.wo.weight"][:, 29:36].float())
 
 
 def test_parameters_and_inference_tensors_can_be_filled(tmp_path: Path) -> None:
-    whole = weights(Tiny())
-    checkpoint = open_checkpoint(write_meta(tmp_path, whole=whole))
+    tensors = weights(Tiny())
+    checkpoint = open_checkpoint(write_meta(tmp_path, tensors=tensors))
     parameter = torch.nn.Parameter(torch.zeros(96, dtype=torch.bfloat16))
     with torch.inference_mode():
         inference = torch.zeros(96, 96, dtype=torch.bfloat16)
     checkpoint.copy_into("norm.weight", parameter)
     checkpoint.copy_into("layers.0.attention.wo.weight", inference)
-    assert torch.equal(parameter.detach(), whole["norm.weight"])
-    assert torch.equal(inference.clone(), whole["layers.0.attention.wo.weight"])
+    assert torch.equal(parameter.detach(), tensors["norm.weight"])
+    assert torch.equal(inference.clone(), tensors["layers.0.attention.wo.weight"])
 
 
 def test_a_slice_outside_the_tensor_is_refused(tmp_path: Path) -> None:
@@ -81,42 +81,42 @@ def test_a_slice_outside_the_tensor_is_refused(tmp_path: Path) -> None:
         checkpoint.copy_into("norm.weight", torch.zeros(95))
 
 
-def test_views_saved_without_a_copy_are_read_all_the_same(tmp_path: Path) -> None:
-    """torch.save keeps views as views: two tensors in one storage, and columns that are not contiguous."""
+def test_tensors_that_share_storage(tmp_path: Path) -> None:
+    """torch.save stores views as views: several tensors in one storage, and non-contiguous columns."""
     tiny = Tiny()
-    whole = weights(tiny)
-    path = write_meta(tmp_path, tiny, whole=whole, shards=3)
+    tensors = weights(tiny)
+    path = write_meta(tmp_path, tiny, tensors=tensors, shards=3)
     for rank in range(3):
         views = {}
-        for name, tensor in whole.items():
-            cut = CUTS.get(name.split(".")[-2])
-            views[name] = tensor if cut is None else tensor.chunk(3, cut)[rank]
+        for name, tensor in tensors.items():
+            dim = SPLIT_DIMS.get(name.split(".")[-2])
+            views[name] = tensor if dim is None else tensor.chunk(3, dim)[rank]
         torch.save(views, path / f"consolidated.{rank:02}.pth")
     got = read_all(open_checkpoint(path), torch.bfloat16)
-    assert all(torch.equal(got[name], whole[name]) for name in whole)
+    assert all(torch.equal(got[name], tensors[name]) for name in tensors)
 
 
 def test_llama3_layout(tmp_path: Path) -> None:
-    """Embeddings cut by rows, a tiktoken vocabulary, scaled RoPE."""
+    """Embeddings split by rows, a tiktoken vocabulary, scaled RoPE."""
     vocabulary = tiktoken_vocabulary()
     tiny = Tiny(vocab_size=256 + 8 + 256, n_kv_heads=2, n_heads=6)
-    whole = weights(tiny)
+    tensors = weights(tiny)
     settings = {"rope_theta": 500000.0, "use_scaled_rope": True, "vocab_size": tiny.vocab_size}
     path = write_meta(
         tmp_path,
         tiny,
-        whole=whole,
+        tensors=tensors,
         shards=2,
         settings=settings,
         tokenizer=vocabulary,
-        cuts=CUTS | {"tok_embeddings": 0},
+        split_dims=SPLIT_DIMS | {"tok_embeddings": 0},
     )
     checkpoint = open_checkpoint(path)
     spec = checkpoint.spec
     assert (spec.chat, spec.rope_theta, spec.max_context) == ("llama3", 500000.0, 131072)
     assert spec.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 8192)
     got = read_all(checkpoint, torch.bfloat16)
-    assert all(torch.equal(got[name], whole[name]) for name in whole)
+    assert all(torch.equal(got[name], tensors[name]) for name in tensors)
 
 
 def test_tokenizer_beside_the_checkpoint(tmp_path: Path) -> None:

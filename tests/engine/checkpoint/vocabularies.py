@@ -1,4 +1,4 @@
-"""Vocabularies of every kind for tests, the SentencePiece ones all made from the golden checkpoint's."""
+"""Vocabularies of every kind. The SentencePiece ones are all made from the golden checkpoint's."""
 
 import json
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ TEXTS = (
 
 
 def golden_sentencepiece() -> SentencePieceTokenizer:
-    return SentencePieceTokenizer(TOKENIZER.read_bytes(), where=TOKENIZER)
+    return SentencePieceTokenizer(TOKENIZER.read_bytes(), source=TOKENIZER)
 
 
 def library_sentencepiece() -> sentencepiece.SentencePieceProcessor:
@@ -65,7 +65,7 @@ def gguf_sentencepiece(path: Path) -> Tokenizer:
 
 
 def byte_fallback_json(path: Path) -> Tokenizer:
-    """The golden vocabulary as Hugging Face writes Llama 2's: merges from all ways to split a piece."""
+    """The golden vocabulary in Hugging Face's form of Llama 2's, with merges for all ways to split a piece."""
     tokens, _, kinds = sentencepiece_tables()
     ids = {token: i for i, token in enumerate(tokens)}
     merges = []
@@ -83,7 +83,7 @@ def byte_fallback_json(path: Path) -> Tokenizer:
 
 
 def train_byte_level(path: Path, specials: tuple[str, ...] = CHATML, size: int = 400) -> Library:
-    """A `tokenizer.json` in SmolLM2's manner, with its special tokens in the vocabulary too."""
+    """A `tokenizer.json` like SmolLM2's, whose special tokens are in the vocabulary too."""
     library = Library(BPE())
     library.pre_tokenizer = pre_tokenizers.Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
     library.decoder = decoders.ByteLevel()
@@ -105,7 +105,7 @@ def byte_level_json(path: Path, specials: tuple[str, ...] = CHATML) -> Tokenizer
 
 
 def tiktoken_tokenizer() -> Tokenizer:
-    return TiktokenTokenizer(tiktoken_vocabulary(), where=Path("tokenizer.model"))
+    return TiktokenTokenizer(tiktoken_vocabulary(), source=Path("tokenizer.model"))
 
 
 def edit_json(path: Path, **changes: object) -> None:

@@ -1,4 +1,4 @@
-"""Sampling by its definition, written out token by token; and randomness that neighbours cannot touch."""
+"""Sampling against its definition written out token by token, and independence of a row from its batch."""
 
 import math
 
@@ -22,7 +22,7 @@ def draw(logits: torch.Tensor, temperature: float, top_p: float, seed: int, posi
     )
 
 
-def by_definition(logits: list[float], temperature: float, top_p: float, u: float) -> int:
+def sample_by_definition(logits: list[float], temperature: float, top_p: float, u: float) -> int:
     weights = torch.softmax(torch.tensor(logits) / temperature, dim=0).tolist()
     ranked = sorted(range(len(weights)), key=lambda token: (-weights[token], token))
     kept, before = set(), 0.0
@@ -39,7 +39,7 @@ def by_definition(logits: list[float], temperature: float, top_p: float, u: floa
 
 
 def test_philox_gives_the_published_numbers() -> None:
-    """Random123's known answers for philox4x32-10: all zeros, and all ones in counter and key would be 408f276d."""
+    """Random123's known answer for philox4x32-10 with counter and key of zeros."""
     assert philox_uniform(torch.tensor([0]), torch.tensor([0])).item() == (0x6627E8D5 >> 8) * 2.0**-24
 
 
@@ -65,16 +65,16 @@ def test_it_does_what_the_definition_says(
     u = float(philox_uniform(torch.tensor([signed64(seed)]), torch.tensor([position])))
     got = draw(torch.tensor(logits), temperature, top_p, seed, position)
     nudged = {
-        by_definition(logits, temperature, max(0.0, top_p + dp), min(max(0.0, u + du), 1 - 1e-9))
+        sample_by_definition(logits, temperature, max(0.0, top_p + dp), min(max(0.0, u + du), 1 - 1e-9))
         for du in (-1e-5, 0, 1e-5)
         for dp in (-1e-6, 0, 1e-6)
     }
-    assert got in nudged  # one answer, but where rounding decides
+    assert got in nudged  # more than one answer only where rounding decides
 
 
 @pytest.mark.parametrize("spread", [0.001, 3.0])
 def test_few_candidates_and_a_full_sort_agree(spread: float) -> None:
-    """A flat distribution keeps more tokens than the short cut looks at; a peaked one fewer."""
+    """A flat distribution keeps more tokens than the candidates; a peaked one fewer."""
     logits = torch.randn(1, 3000, generator=torch.Generator().manual_seed(1)) * spread
     weights = torch.softmax(logits[0], dim=0)
     ranked, ids = weights.sort(descending=True, stable=True)
@@ -104,7 +104,7 @@ def test_frequencies_are_the_probabilities() -> None:
     assert float(((ids.bincount(minlength=4) - expected) ** 2 / expected).sum()) < 16
 
 
-def test_a_row_never_depends_on_its_neighbours() -> None:
+def test_a_row_does_not_depend_on_other_rows() -> None:
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(8, 600, generator=generator) * 2
     temperature, top_p = (
@@ -118,7 +118,7 @@ def test_a_row_never_depends_on_its_neighbours() -> None:
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, "all -inf"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_logits_that_are_no_numbers_are_reported_for_their_row_alone(wrong: float | str, temperature: float) -> None:
+def test_logits_that_are_not_finite_affect_only_their_row(wrong: float | str, temperature: float) -> None:
     logits = torch.zeros(3, 300)
     logits[:, 7] = 5.0
     if isinstance(wrong, str):

@@ -1,4 +1,4 @@
-"""The transformer against independent implementations, and paged attention against the plain formula."""
+"""The transformer against independent implementations, and paged attention against its formula."""
 
 import json
 import math
@@ -24,14 +24,14 @@ from tests.engine.tiny import write_checkpoint
 CPU = torch.device("cpu")
 
 
-def halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows from Meta's neighbouring pairs to Hugging Face's two halves."""
+def rotate_half_rows(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """Rows from Meta's order (interleaved pairs) to Hugging Face's (two halves of each head)."""
     rows, columns = weight.shape
     return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
 
 
 def test_the_logits_are_those_of_hugging_faces_llama(tmp_path: Path) -> None:
-    """Grouped queries and Llama 3's stretched positions."""
+    """With grouped-query attention and Llama 3.1's scaled RoPE."""
     checkpoint = open_checkpoint(write_checkpoint(tmp_path, dim=96, heads=6, kv_heads=2))
     scaling = RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=64)
     spec = replace(checkpoint.spec, rope_scaling=scaling, rope_theta=500.0)
@@ -66,8 +66,8 @@ def test_the_logits_are_those_of_hugging_faces_llama(tmp_path: Path) -> None:
         wq, wk, wv = block.wqkv.weight.split((q, kv, kv))
         gate, up = block.w13.weight.chunk(2)
         for name, weight in {
-            "self_attn.q_proj": halves(wq, 6),
-            "self_attn.k_proj": halves(wk, 2),
+            "self_attn.q_proj": rotate_half_rows(wq, 6),
+            "self_attn.k_proj": rotate_half_rows(wk, 2),
             "self_attn.v_proj": wv,
             "self_attn.o_proj": block.wo.weight,
             "mlp.gate_proj": gate,
@@ -85,7 +85,7 @@ def test_the_logits_are_those_of_hugging_faces_llama(tmp_path: Path) -> None:
 
 
 def test_smollm2s_logits_are_those_of_an_independent_reader() -> None:
-    """Recorded once from transformers, which reads the same GGUF file by other code."""
+    """Recorded from transformers, which has its own reader for GGUF files."""
     golden = json.loads((Path(__file__).parent / "smollm2_logits.json").read_text())
     checkpoint = open_checkpoint("smollm2")
     model = start_worker(
@@ -104,11 +104,11 @@ def test_smollm2s_logits_are_those_of_an_independent_reader() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_paged_attention_is_the_plain_formula(data: st.DataObject) -> None:
-    """Segments of any length behind any past, pages in any order, grouped heads, one page read by several rows."""
-    page, kv_heads, share, dim = 4, 2, data.draw(st.sampled_from([1, 3])), 8
-    heads, generator = kv_heads * share, torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
-    kv = PagedKV(1, 24, page, kv_heads, dim, torch.float32, CPU)
-    kv.k[0].fill_(math.nan)  # what nobody wrote must not be read
+    """Segments of any length after any number of earlier tokens, pages in any order, grouped heads."""
+    page_size, kv_heads, group, dim = 4, 2, data.draw(st.sampled_from([1, 3])), 8
+    heads, generator = kv_heads * group, torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    kv = PagedKV(1, 24, page_size, kv_heads, dim, torch.float32, CPU)
+    kv.k[0].fill_(math.nan)  # unwritten slots must not be read
     kv.v[0].fill_(math.nan)
     order = data.draw(st.permutations(range(24)))
     segments, history = [], []
@@ -117,8 +117,8 @@ def test_paged_attention_is_the_plain_formula(data: st.DataObject) -> None:
         pages = order[n * 7 : n * 7 + 7]
         past = torch.randn(2, start, kv_heads, dim, generator=generator)
         for position in range(start):
-            kv.k[0][pages[position // page], position % page] = past[0, position]
-            kv.v[0][pages[position // page], position % page] = past[1, position]
+            kv.k[0][pages[position // page_size], position % page_size] = past[0, position]
+            kv.v[0][pages[position // page_size], position % page_size] = past[1, position]
         segments.append(Segment(pages, start, length))
         history.append(past)
     total = sum(segment.length for segment in segments)
@@ -128,8 +128,8 @@ def test_paged_attention_is_the_plain_formula(data: st.DataObject) -> None:
     at = 0
     for segment, past in zip(segments, history, strict=True):
         new = slice(at, at + segment.length)
-        keys = torch.cat((past[0], k[new])).repeat_interleave(share, dim=1)
-        values = torch.cat((past[1], v[new])).repeat_interleave(share, dim=1)
+        keys = torch.cat((past[0], k[new])).repeat_interleave(group, dim=1)
+        values = torch.cat((past[1], v[new])).repeat_interleave(group, dim=1)
         for i in range(segment.length):
             seen = segment.start + i + 1
             scores = torch.einsum("hd,lhd->hl", q[at + i], keys[:seen]) / math.sqrt(dim)

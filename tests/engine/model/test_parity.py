@@ -1,4 +1,4 @@
-"""Equal to Meta's reference, on one rank and on several; and the same on any number of ranks."""
+"""Logits and greedy replies equal Meta's reference implementation, on one rank and on several."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ class Golden:
         return cls(GOLDEN / name, prompts, replies, logits)
 
 
-def close(got: list[np.ndarray], expected: list[np.ndarray], tolerance: float) -> None:
+def assert_close(got: list[np.ndarray], expected: list[np.ndarray], tolerance: float) -> None:
     for one, other in zip(got, expected, strict=True):
         assert one.shape == other.shape
         assert np.abs(one - other).max() < tolerance
@@ -47,7 +47,7 @@ def test_one_rank_equals_the_reference(name: str) -> None:
     checkpoint = open_checkpoint(golden.folder)
     config = resolve(checkpoint.spec, device="cpu", max_context=256)
     model = start_worker(config, checkpoint, SingleRank()).model
-    close([all_logits(model, prompt).numpy() for prompt in golden.prompts], golden.logits, 1e-3)
+    assert_close([all_logits(model, prompt).numpy() for prompt in golden.prompts], golden.logits, 1e-3)
     engine = EngineCore.start(config, checkpoint)
     running = [
         engine.submit(prompt, SamplingParams(temperature=0.0, max_tokens=len(reply)))
@@ -67,22 +67,25 @@ def test_several_ranks_equal_the_reference(name: str, ranks: int, tmp_path: Path
         assert world.codes() == [0] * ranks, world.said
     for rank in range(ranks):
         with np.load(f"{out}.{rank}.npz") as arrays:
-            close(list(arrays.values()), golden.logits, 1e-3)
+            assert_close(list(arrays.values()), golden.logits, 1e-3)
     assert json.loads(Path(f"{out}.json").read_text()) == golden.replies
 
 
 UNEVEN = {
-    "a vocabulary that three ranks do not divide": (3, {"heads": 12, "kv_heads": 6}),
-    "nor the feed-forward width of 128": (3, {"heads": 6, "kv_heads": 3, "multiple_of": 16}),
-    "nor one of 66, which leaves nothing for the last": (4, {"dim": 24, "heads": 4, "kv_heads": 4, "multiple_of": 66}),
-    "two ranks to each key/value head": (4, {"heads": 12, "kv_heads": 2}),
-    "a rank with one and a half key/value heads": (2, {"heads": 6, "kv_heads": 3}),
-    "and with two thirds of one": (6, {"heads": 12, "kv_heads": 4}),
+    "a vocabulary not divisible by three ranks": (3, {"heads": 12, "kv_heads": 6}),
+    "a feed-forward width of 128 not divisible by three ranks": (3, {"heads": 6, "kv_heads": 3, "multiple_of": 16}),
+    "a feed-forward width of 66, of which the last rank has nothing": (
+        4,
+        {"dim": 24, "heads": 4, "kv_heads": 4, "multiple_of": 66},
+    ),
+    "two ranks for each key/value head": (4, {"heads": 12, "kv_heads": 2}),
+    "one and a half key/value heads for each rank": (2, {"heads": 6, "kv_heads": 3}),
+    "two thirds of a key/value head for each rank": (6, {"heads": 12, "kv_heads": 4}),
 }
 
 
 @pytest.mark.parametrize("case", UNEVEN)
-def test_what_does_not_come_out_even_changes_nothing(case: str, tmp_path: Path) -> None:
+def test_uneven_splits_equal_one_rank(case: str, tmp_path: Path) -> None:
     ranks, shape = UNEVEN[case]
     folder = write_checkpoint(tmp_path / "model", **shape)
     checkpoint = open_checkpoint(folder)
@@ -99,11 +102,11 @@ def test_what_does_not_come_out_even_changes_nothing(case: str, tmp_path: Path) 
         assert world.codes() == [0] * ranks, world.said
     for rank in range(ranks):
         with np.load(f"{out}.{rank}.npz") as arrays:
-            close(list(arrays.values()), expected, 1e-4)
+            assert_close(list(arrays.values()), expected, 1e-4)
     assert json.loads(Path(f"{out}.json").read_text()) == replies
 
 
-def test_a_world_that_does_not_divide_the_heads_is_refused_on_every_rank(tmp_path: Path) -> None:
+def test_a_world_size_that_does_not_divide_the_heads_is_refused_on_every_rank(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model", heads=6, kv_heads=3)
     with World(4, "serve", model=str(folder)) as world:
         assert world.codes() == [78] * 4

@@ -1,4 +1,4 @@
-"""Prompts of each family against Meta's reference, transformers' rendering of the model's own template, or by hand."""
+"""Prompts of each family against Meta's reference, transformers' rendering of the chat template, or written by hand."""
 
 import json
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ def spec() -> ModelSpec:
 
 def spelled(tokenizer: Tokenizer, prompt: Sequence[int], names: Sequence[str]) -> str:
     """The prompt as text with its control tokens by name."""
-    marks = {tokenizer.control(name): name for name in names}
-    return "".join(marks.get(i) or tokenizer.decode([i]) for i in prompt)
+    controls = {tokenizer.control(name): name for name in names}
+    return "".join(controls.get(i) or tokenizer.decode([i]) for i in prompt)
 
 
 @pytest.mark.parametrize("name", ["llama2-tiny", "llama2-tiny-mp2", "smollm2"])
@@ -47,7 +47,7 @@ def test_prompts_equal_the_recorded_ones(name: str) -> None:
         assert text == entry["greedy_text"].removesuffix("<|im_end|>")
 
 
-def test_llama2_folds_the_system_text_and_strips(spec: ModelSpec) -> None:
+def test_llama2_puts_the_system_message_into_the_first_turn_and_strips(spec: ModelSpec) -> None:
     tokenizer = v.golden_sentencepiece()
     prompt = chat_format(spec, tokenizer).encode(
         dialog((SYSTEM, " be brief "), (USER, " hi "), (ASSISTANT, " yo "), (USER, "and? "))
@@ -88,7 +88,7 @@ def test_chatml_by_hand(spec: ModelSpec, tmp_path: Path) -> None:
     assert spelled(tokenizer, with_default, ("<|im_start|>", "<|im_end|>")) == (
         "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nhi<|im_end|><|im_end|>\n<|im_start|>assistant\n"
     )
-    assert with_default.count(tokenizer.control("<|im_end|>")) == 2  # the user's own stayed text
+    assert with_default.count(tokenizer.control("<|im_end|>")) == 2  # the one in the user's message is text
     own = form.encode(dialog((SYSTEM, ""), (USER, "hi"), (ASSISTANT, ""), (USER, "2")))
     assert spelled(tokenizer, own, ("<|im_start|>", "<|im_end|>")) == (
         "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n"
@@ -155,7 +155,7 @@ def test_impossible_dialogs(
 
 @pytest.mark.parametrize("family", ["llama2", "mistral", "chatml", "llama3"])
 def test_a_longer_dialog_begins_with_the_shorter_prompt(spec: ModelSpec, tmp_path: Path, family: str) -> None:
-    """What the prefix cache lives on: the prompt of a turn is the beginning of the next turn's."""
+    """Prefix hits depend on it: a turn's prompt is a prefix of the next turn's."""
     form = family_format(spec, family, tmp_path)
     first = dialog((SYSTEM, "be brief"), (USER, "hello"))
     second = [*first, *dialog((ASSISTANT, "hi there"), (USER, "more"))]
@@ -191,7 +191,9 @@ def test_a_vocabulary_without_the_familys_tokens(spec: ModelSpec) -> None:
         (None, ("<s>", "</s>"), "llama2"),
     ],
 )
-def test_families_are_told_by_template_or_vocabulary(template: str | None, tokens: Sequence[str], family: str) -> None:
+def test_families_are_derived_from_template_or_vocabulary(
+    template: str | None, tokens: Sequence[str], family: str
+) -> None:
     assert chat_family(Path("x"), template, tokens) == family
 
 

@@ -1,4 +1,4 @@
-"""Every vocabulary against the library that owns its format, and text that looks like control tokens."""
+"""Every vocabulary against its format's own library, and text that looks like control tokens."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return MAKERS[request.param](tmp_path_factory.mktemp("vocabulary"))
 
 
-# Bytes that SmolLM2's vocabulary has no token for; nothing can be done about texts with them.
+# Bytes without a token in SmolLM2's vocabulary, which cannot encode text with them.
 SMOLLM2_LACKS = {0x04, 0x06, 0x13, 0x14, 0x16, 0x1D, 0xF1, 0xF2}
 
 
@@ -43,7 +43,7 @@ def stream(tokenizer: Tokenizer, ids: list[int]) -> str:
 
 
 @pytest.mark.parametrize("text", v.TEXTS)
-def test_text_survives(tokenizer: Tokenizer, text: str) -> None:
+def test_encode_and_decode_round_trip(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert stream(tokenizer, ids) == text
@@ -51,15 +51,15 @@ def test_text_survives(tokenizer: Tokenizer, text: str) -> None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_stream_joined_is_the_whole_decoded(tokenizer: Tokenizer, data: st.DataObject) -> None:
-    """Any ids, so also broken characters, control tokens in the middle and ids beyond the vocabulary."""
+def test_streamed_text_equals_decode(tokenizer: Tokenizer, data: st.DataObject) -> None:
+    """Any ids: incomplete characters, control tokens between others, ids outside the vocabulary."""
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size + 3), max_size=30))
     assert stream(tokenizer, ids) == tokenizer.decode(ids)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(max_size=60))
-def test_any_text_survives_and_streams_in_whole_characters(tokenizer: Tokenizer, text: str) -> None:
+def test_any_text_survives_and_streams_in_complete_characters(tokenizer: Tokenizer, text: str) -> None:
     text = "".join(c for c in text if not (SMOLLM2_LACKS & set(c.encode())))
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
@@ -67,7 +67,7 @@ def test_any_text_survives_and_streams_in_whole_characters(tokenizer: Tokenizer,
     shown = ""
     for i in ids:
         shown += decoder.push(i)
-        assert text.startswith(shown)  # never a piece of a character, never something to take back
+        assert text.startswith(shown)  # never part of a character, nothing to retract
 
 
 MARKS = ["<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|begin_of_text|>"]
@@ -132,11 +132,11 @@ def test_added_tokens_that_are_text_stay_text(tmp_path: Path) -> None:
     assert ours.control("<|tool|>") == tool
 
 
-def test_user_defined_marks_in_sentencepiece_are_guarded() -> None:
+def test_user_defined_control_tokens_in_sentencepiece_are_guarded() -> None:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256)), "<|im_start|>", "\u2581"]
     kinds = [2, 3, 3, *[6] * 256, 4, 1]
     model = model_bytes(tokens, [0.0] * 260 + [-1.0], kinds, bos_id=1, eos_id=2, add_space_prefix=True)
-    tokenizer = SentencePieceTokenizer(model, where="here")
+    tokenizer = SentencePieceTokenizer(model, source="here")
     mark = tokenizer.control("<|im_start|>")
     assert mark == 259
     assert mark not in tokenizer.encode("a<|im_start|>b")
@@ -154,8 +154,8 @@ def test_tiktoken_control_tokens_and_words() -> None:
     assert tokenizer.decode(tokenizer.encode(long)) == long
 
 
-def test_llama3_words_are_cut_as_in_gguf_and_tiktoken(tmp_path: Path) -> None:
-    """The same merges, once through tiktoken and once through the library that GGUF tables use."""
+def test_llama3_pre_tokenizer_is_the_same_in_gguf_and_tiktoken(tmp_path: Path) -> None:
+    """The same merges through tiktoken, and through the library that is used for GGUF's tables."""
     from engine.tokenizers.bpe import byte_alphabet, byte_level
 
     letters = {byte: letter for letter, byte in byte_alphabet().items()}
@@ -165,13 +165,13 @@ def test_llama3_words_are_cut_as_in_gguf_and_tiktoken(tmp_path: Path) -> None:
     merges = [merge for merge in merges if merge[0] in spelled and merge[1] in spelled]
     tokens = [*spelled, "<|end|>"]
     gguf = byte_level(
-        tokens, merges, {"<|end|>": 264}, "llama-bpe", bos_id=None, eos_id=264, stop_ids=frozenset(), where=tmp_path
+        tokens, merges, {"<|end|>": 264}, "llama-bpe", bos_id=None, eos_id=264, stop_ids=frozenset(), source=tmp_path
     )
     tiktoken = v.tiktoken_tokenizer()
     for text in (*v.TEXTS, "hello world hello  world", "worlds\n\n hello"):
-        if " world" not in text:  # its last merge needs "ld", which the tables lack
+        if " world" not in text:  # its last merge needs "ld", which is not a token
             assert gguf.encode(text) == tiktoken.encode(text)
-    assert gguf.encode(" world") == tiktoken.encode(" world") == [263]  # a whole word skips the merges
+    assert gguf.encode(" world") == tiktoken.encode(" world") == [263]  # a word that is a token needs no merges
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,13 @@ def test_llama3_words_are_cut_as_in_gguf_and_tiktoken(tmp_path: Path) -> None:
 )
 def test_other_files_are_no_sentencepiece_model(content: bytes, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        SentencePieceTokenizer(content, where="tokenizer.model")
+        SentencePieceTokenizer(content, source="tokenizer.model")
 
 
 @pytest.mark.parametrize("content", [b"aGU= 0\nbGw= x\n", b"aGU= 0\nbGw= 1\n", b"aGU= 0 1\n"])
 def test_damaged_tiktoken_files(content: bytes) -> None:
     with pytest.raises(ConfigError, match=r"tokenizer\.model"):
-        TiktokenTokenizer(content, where=Path("tokenizer.model"))
+        TiktokenTokenizer(content, source=Path("tokenizer.model"))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_damaged_tokenizer_json(tmp_path: Path, change: dict[str, object]) -> No
         from_tokenizer_json(path, bos=None, eos="<|im_end|>", stop_ids=frozenset())
 
 
-def test_smollm2_cuts_numbers_into_digits_and_stops_at_two_tokens() -> None:
+def test_smollm2_splits_numbers_into_digits_and_has_two_stop_tokens() -> None:
     tokenizer = open_checkpoint("smollm2").tokenizer()
     assert tokenizer.encode("Hello 123") == [19556, 216, 33, 34, 35]
     assert tokenizer.stop_ids == {0, 2}

@@ -1,4 +1,4 @@
-"""Narrow weights and caches before anything runs: what is refused, and what memory they are said to take."""
+"""Quantized weights and KV caches before a model runs: which settings are refused, and how much memory they take."""
 
 from dataclasses import replace
 from functools import partial
@@ -18,13 +18,13 @@ from engine.server.inspect_checkpoint import quantized_weight_bytes
 TINY = spec("tiny", context=128, vocab=100)
 
 
-@pytest.mark.parametrize("wish", ["int8", "fp8"])
-def test_a_cpu_keeps_keys_and_values_as_they_are(wish: str) -> None:
-    with pytest.raises(ConfigError, match=f"--kv-dtype: expected auto on a CPU; found {wish}"):
-        resolve(TINY, device="cpu", kv_dtype=wish)
+@pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
+def test_a_cpu_does_not_quantize_the_kv_cache(kv_dtype: str) -> None:
+    with pytest.raises(ConfigError, match=f"--kv-dtype: expected auto on a CPU; found {kv_dtype}"):
+        resolve(TINY, device="cpu", kv_dtype=kv_dtype)
 
 
-def test_fp8_needs_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp8_needs_a_gpu_with_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_config, "_device", lambda *_: torch.device("cuda", 0))
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (8, 6))
     monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "GeForce RTX 3060")
@@ -37,7 +37,7 @@ def test_fp8_needs_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve(TINY, kv_dtype="int4")
 
 
-def test_pages_count_their_scales() -> None:
+def test_bytes_of_a_page_include_its_scales() -> None:
     config = replace(resolve(TINY, device="cpu"), dtype=torch.bfloat16)
     vectors = 2 * 2 * 16 * 4  # keys and values, layers, tokens, heads
     assert kv_bytes_per_page(TINY, config) == vectors * 16 * 2
@@ -46,7 +46,7 @@ def test_pages_count_their_scales() -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_what_packed_weights_take(bits: int) -> None:
+def test_bytes_of_quantized_weights(bits: int) -> None:
     config = replace(resolve(TINY, device="cpu"), dtype=torch.bfloat16)
     model = load_model(config, RandomCheckpoint(TINY), partial(quantize_block, bits=bits))
     held = [*model.parameters(), *(buffer for block in model.blocks for buffer in block.buffers())]
@@ -54,8 +54,8 @@ def test_what_packed_weights_take(bits: int) -> None:
     assert sum(each.numel() * each.element_size() for each in held) == expected
 
 
-def test_which_cards_hold_which_model() -> None:
-    """13B in 4 bits leaves half a card of 16 GB to keys and values; 7B half a card of 8."""
+def test_models_fit_into_half_of_common_gpus() -> None:
+    """In int4, 13B takes half a GPU of 16 GB, and 7B half a GPU of 8 GB."""
     assert quantized_weight_bytes(spec("13b"), 1, torch.bfloat16, 4) < 8 << 30
     assert quantized_weight_bytes(spec("7b"), 1, torch.bfloat16, 4) < 4 << 30
     assert quantized_weight_bytes(spec("7b"), 2, torch.bfloat16, 4) < 2.2 * (1 << 30)

@@ -1,9 +1,10 @@
-"""How fast a product with packed weights is, by tiling: one JSON line for each, the quickest last.
+"""Times matrix products with quantized weights for many tilings; prints one JSON line for each.
 
-    python -m engine.bench.narrow [--bits 4] [--tokens 1 32] [--layers 8]
+    python docs/bench/scripts/quantized_sweep.py [--bits 4] [--tokens 1 32] [--layers 8]
 
-The matrices of a 7B, as many layers of them as do not fit into the L2 cache, one behind the other in a CUDA graph. The
-first line of a product is the tiling that the engine takes; `unfold` is what a prompt step pays for the matrix.
+It measures the matrices of a 7B, for more layers than the L2 cache holds, in a CUDA graph. The first line of a product
+is the tiling that the engine uses; the others follow, fastest last. Kernel "dequantize" is what a prefill step pays for
+the matrix in addition.
 """
 
 import argparse
@@ -30,11 +31,12 @@ SHAPES = {
     "w13": (22016, 4096, SILU),
     "w2": (4096, 11008, RESIDUAL),
 }
-SHARED = 232448
+SHARED_MEMORY = 232448  # bytes of a block on an H100
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m engine.bench.narrow", description=__doc__.splitlines()[0])
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="quantized_sweep.py", description=__doc__.splitlines()[0])
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--layers", type=int, default=8)
@@ -50,29 +52,31 @@ def main(arguments: Sequence[str]) -> int:
 def measure(
     device: torch.device, bits: int, rows: int, k: int, kind: int, tokens: Sequence[int], layers: int
 ) -> Iterator[dict[str, object]]:
+    """Lines of one matrix [rows, k]."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     weights = [QuantizedWeight(torch.randn(rows, k, device=device, dtype=dtype) * 0.02, bits) for _ in range(layers)]
-    whole = torch.empty(rows, k, dtype=dtype, device=device)
+    scratch = torch.empty(rows, k, dtype=dtype, device=device)
     pdl = supported(device)
-    yield {"tokens": 0, "kernel": "unfold", **timed(weights, lambda weight: dequantize(weight, whole, pdl=pdl))}
+    yield {"tokens": 0, "kernel": "dequantize", **timed(weights, lambda weight: dequantize(weight, scratch, pdl=pdl))}
     for count in tokens:
         bm = token_block(count)
         x = torch.randn(bm, k, dtype=dtype, device=device)
         out = torch.zeros(bm, rows // 2 if kind == SILU else rows, dtype=dtype, device=device)
-        ways = gemvs(x, out, kind, pdl) if count == 1 else products(x, out, rows, k, kind, bits, pdl)
-        found: list[dict[str, object]] = []
-        for cut, run in ways:
+        tilings = gemvs(x, out, kind, pdl) if count == 1 else matmuls(x, out, rows, k, kind, bits, pdl)
+        lines: list[dict[str, object]] = []
+        for tiling, run in tilings:
             try:
-                found.append(
-                    {"tokens": count, "kernel": "gemv" if count == 1 else "matmul", **cut, **timed(weights, run)}
+                lines.append(
+                    {"tokens": count, "kernel": "gemv" if count == 1 else "matmul", **tiling, **timed(weights, run)}
                 )
-            except Exception as error:  # a tiling that does not fit is an answer too
-                found.append({"tokens": count, **cut, "us": 1e9, "error": type(error).__name__})
-        yield found[0]
-        yield from sorted(found[1:], key=lambda line: -float(str(line["us"])))
+            except Exception as error:  # some tilings need more shared memory or registers than there are
+                lines.append({"tokens": count, **tiling, "us": 1e9, "error": type(error).__name__})
+        yield lines[0]
+        yield from sorted(lines[1:], key=lambda line: -float(str(line["us"])))
 
 
 def gemvs(x: Tensor, out: Tensor, kind: int, pdl: bool) -> Iterator[tuple[dict[str, object], Run]]:
+    """Tilings of the kernel for one token, the engine's first."""
     for rows, block, warps in dict.fromkeys(
         [quantized_gemv_config(kind), *itertools.product((1, 2, 4, 8), (32, 64), (2, 4, 8))]
     ):
@@ -86,12 +90,13 @@ def gemvs(x: Tensor, out: Tensor, kind: int, pdl: bool) -> Iterator[tuple[dict[s
         yield {"rows": rows, "block": block, "warps": warps}, run
 
 
-def products(
+def matmuls(
     x: Tensor, out: Tensor, rows: int, k: int, kind: int, bits: int, pdl: bool
 ) -> Iterator[tuple[dict[str, object], Run]]:
+    """Tilings of the kernel for a few tokens, the engine's first."""
     bm, scratch = x.shape[0], Scratch.allocate(x.device)
     squares, scaled = torch.zeros(rows // 16, bm, device=x.device), torch.empty_like(out)
-    ours = quantized_gemm_config(rows, k, kind, bm, bits, SHARED)
+    ours = quantized_gemm_config(rows, k, kind, bm, bits, SHARED_MEMORY)
     others = (
         GemmConfig(bn, bk, split, stages, warps)
         for bn, bk, split, stages, warps in itertools.product((64, 128), (32, 64), (1, 2, 4), (4,), (4, 8))
@@ -109,7 +114,7 @@ def products(
 
 
 def timed(weights: Sequence[QuantizedWeight], run: Run) -> dict[str, object]:
-    """Microseconds a matrix, and at what rate it was read."""
+    """Microseconds for one matrix, and the rate at which it was read."""
     for weight in weights[:2]:
         run(weight)
     size = sum(buffer.numel() * buffer.element_size() for buffer in weights[0].buffers())

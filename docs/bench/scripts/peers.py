@@ -1,13 +1,13 @@
-"""The peers that a GPU machine has anyway, on the same requests: Hugging Face's `generate` with a static cache and
-compiled decoding, and its continuous batching (paged sdpa, as flash-attn is not there: a handicap).
+"""Runs the engine's workloads on Hugging Face transformers, for comparison; prints one JSON line for each run.
 
-    python -m engine.bench.peers W1 W2 --peer static|batching|both
+    python docs/bench/scripts/peers.py W1 W2 --peer static|batching|both
 
-One JSON line a run. Greedy; random weights of the 7B shape; compilation and warm-up are not timed.
+"static" is `generate` with a static cache and compiled decoding; "batching" is its continuous batching, with paged sdpa
+instead of flash-attn, which is a handicap. Greedy; random weights of the 7B shape; compilation and warm-up are not
+timed.
 """
 
 import argparse
-import datetime
 import sys
 import time
 from collections.abc import Sequence
@@ -18,11 +18,12 @@ import transformers
 from transformers import ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from engine.bench import trace
-from engine.bench.__main__ import emit
 from engine.bench.random_model import SHAPES
+from engine.bench.report import emit, today
 
 
 def build(layers: int | None, attention: str) -> Any:
+    """A random model of the 7B shape."""
     dim, count, heads, kv_heads, ffn = SHAPES["7b"]
     config = LlamaConfig(
         hidden_size=dim, intermediate_size=ffn, num_hidden_layers=layers or count, num_attention_heads=heads,
@@ -40,50 +41,60 @@ def build(layers: int | None, attention: str) -> Any:
 
 
 def generation_config(**settings: object) -> Any:
-    make: Any = GenerationConfig  # untyped
+    """An untyped GenerationConfig."""
+    make: Any = GenerationConfig
     return make(**settings)
 
 
 def static(model: Any, name: str) -> dict[str, float]:
-    """Equal prompts only: a static batch cannot serve ragged or chat traffic."""
-    asks = trace.w1() if name == "W1" else trace.w2()
-    ids = torch.tensor([ask.prompt for ask in asks], device="cuda")
+    """W1 or W2: a static batch needs prompts of equal length, all at once."""
+    requests = trace.w1() if name == "W1" else trace.w2()
+    ids = torch.tensor([request.prompt for request in requests], device="cuda")
     settings: Any = generation_config(
-        max_new_tokens=asks[0].output, do_sample=False, eos_token_id=None, pad_token_id=0, cache_implementation="static"
-    )
-    spent = []
+        max_new_tokens=requests[0].output_len, do_sample=False, eos_token_id=None, pad_token_id=0,
+        cache_implementation="static",
+    )  # fmt: skip
+    seconds = []
     for _ in range(4):
         torch.cuda.synchronize()
-        began = time.perf_counter()
+        start = time.perf_counter()
         model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
         torch.cuda.synchronize()
-        spent.append(time.perf_counter() - began)
-    best = sorted(spent[2:])[0]
-    return {"makespan_s": round(best, 4), "output_tok_s": round(sum(ask.output for ask in asks) / best, 1)}
+        seconds.append(time.perf_counter() - start)
+    best = sorted(seconds[2:])[0]
+    return {
+        "makespan_s": round(best, 4),
+        "output_tok_s": round(sum(request.output_len for request in requests) / best, 1),
+    }
 
 
 def batching(model: Any, name: str) -> dict[str, float]:
-    asks = {"W1": trace.w1, "W2": trace.w2, "W4": trace.w4}[name]()
+    """W1, W2 or W4."""
+    requests = {"W1": trace.w1, "W2": trace.w2, "W4": trace.w4}[name]()
     settings: Any = generation_config(max_new_tokens=256, do_sample=False, eos_token_id=None, pad_token_id=0)
-    spent = 0.0
+    seconds = 0.0
     for _ in range(2 if name == "W1" else 1):
         with model.continuous_batching_context_manager(
             generation_config=settings, continuous_batching_config=ContinuousBatchingConfig()
         ) as manager:
             torch.cuda.synchronize()
-            began = time.perf_counter()
-            for ask in asks:
-                manager.add_request(ask.prompt, max_new_tokens=ask.output)
-            left = len(asks)
+            start = time.perf_counter()
+            for request in requests:
+                manager.add_request(request.prompt, max_new_tokens=request.output_len)
+            left = len(requests)
             while left:
                 done = manager.get_result(timeout=120)
                 left -= done is not None and done.is_finished()
-            spent = time.perf_counter() - began
-    return {"makespan_s": round(spent, 4), "output_tok_s": round(sum(ask.output for ask in asks) / spent, 1)}
+            seconds = time.perf_counter() - start
+    return {
+        "makespan_s": round(seconds, 4),
+        "output_tok_s": round(sum(request.output_len for request in requests) / seconds, 1),
+    }
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m engine.bench.peers")
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="peers.py")
     parser.add_argument("workloads", nargs="+")
     parser.add_argument("--peer", choices=["static", "batching", "both"], default="both")
     parser.add_argument("--layers", type=int)
@@ -100,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
                     "engine": f"hf-{peer}", "workload": name, **run(model, name), "model": "7b",
                     "layers": options.layers, "device": torch.cuda.get_device_name(), "dtype": "bfloat16",
                     "world_size": 1, "torch": torch.__version__, "transformers": transformers.__version__,
-                    "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+                    "date": today(),
                 }
             )  # fmt: skip
         del model

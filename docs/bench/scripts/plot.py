@@ -1,4 +1,4 @@
-"""Draws docs/bench/*.jsonl as SVG, with nothing but the standard library: `python -m engine.bench.plot docs/bench`."""
+"""Draws docs/bench/*.jsonl as SVG with the standard library: `python docs/bench/scripts/plot.py [docs/bench]`."""
 
 import json
 import sys
@@ -12,16 +12,18 @@ COLOURS = ("#3366cc", "#666666", "#dc6b2f", "#999999", "#2a9d5c", "#8a4fbf", "#c
 
 
 def read(path: Path) -> list[dict[str, object]]:
+    """The JSON lines of a file."""
     return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
-def lines(title: str, across: str, upwards: str, series: dict[str, list[Point]]) -> str:
+def lines(title: str, x_label: str, y_label: str, series: dict[str, list[Point]]) -> str:
+    """A line chart from 0 to the largest values, with a legend."""
     points = [point for values in series.values() for point in values]
-    right, high = max(x for x, _ in points), max(y for _, y in points) * 1.05
+    max_x, max_y = max(x for x, _ in points), max(y for _, y in points) * 1.05
 
     def at(point: Point) -> str:
-        x = LEFT + point[0] / right * (WIDTH - LEFT - RIGHT)
-        y = HEIGHT - BOTTOM - point[1] / high * (HEIGHT - TOP - BOTTOM)
+        x = LEFT + point[0] / max_x * (WIDTH - LEFT - RIGHT)
+        y = HEIGHT - BOTTOM - point[1] / max_y * (HEIGHT - TOP - BOTTOM)
         return f"{x:.1f},{y:.1f}"
 
     parts = [
@@ -29,11 +31,11 @@ def lines(title: str, across: str, upwards: str, series: dict[str, list[Point]])
         ' font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{LEFT}" y="22" font-size="15">{escape(title)}</text>',
-        f'<text x="{LEFT}" y="{HEIGHT - 12}">{escape(across)}</text>',
-        f'<text x="12" y="{HEIGHT - BOTTOM}" transform="rotate(-90 12 {HEIGHT - BOTTOM})">{escape(upwards)}</text>',
+        f'<text x="{LEFT}" y="{HEIGHT - 12}">{escape(x_label)}</text>',
+        f'<text x="12" y="{HEIGHT - BOTTOM}" transform="rotate(-90 12 {HEIGHT - BOTTOM})">{escape(y_label)}</text>',
     ]
-    for share in range(5):
-        x, y = right * share / 4, high * share / 4
+    for tick in range(5):
+        x, y = max_x * tick / 4, max_y * tick / 4
         px, py = at((x, 0)).split(",")[0], at((0, y)).split(",")[1]
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py}" y2="{py}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{py}" text-anchor="end" dy="4">{y:.4g}</text>')
@@ -52,7 +54,7 @@ def lines(title: str, across: str, upwards: str, series: dict[str, list[Point]])
 
 
 def bars(title: str, rows: dict[str, dict[str, float]]) -> str:
-    """Each row's parts beside each other, as shares of its whole."""
+    """Stacked horizontal bars of equal width, one for each row, with its total in its label."""
     names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
     height = TOP + 60 * len(rows) + 20 + 18 * len(names)
     parts_of = [
@@ -62,10 +64,10 @@ def bars(title: str, rows: dict[str, dict[str, float]]) -> str:
         f'<text x="20" y="22" font-size="15">{escape(title)}</text>',
     ]
     for number, (row, parts) in enumerate(rows.items()):
-        y, x, whole = TOP + 60 * number, 20.0, sum(parts.values())
-        parts_of.append(f'<text x="20" y="{y + 12}">{escape(row)}: {whole:.2f} ms</text>')
+        y, x, total = TOP + 60 * number, 20.0, sum(parts.values())
+        parts_of.append(f'<text x="20" y="{y + 12}">{escape(row)}: {total:.2f} ms</text>')
         for name, value in parts.items():
-            width = value / whole * (WIDTH - 40)
+            width = value / total * (WIDTH - 40)
             colour = COLOURS[names.index(name) % len(COLOURS)]
             parts_of.append(f'<rect x="{x:.1f}" y="{y + 18}" width="{width:.1f}" height="22" fill="{colour}"/>')
             x += width
@@ -77,9 +79,10 @@ def bars(title: str, rows: dict[str, dict[str, float]]) -> str:
 
 
 def draw(folder: Path) -> None:
+    """Write batch.svg, parts.svg and turns.svg from the measurements in the folder."""
     steps = [line for line in read(folder / "h100-steps.jsonl") if line["workload"] == "decode step"]
     newest = max(str(line["date"]) for line in steps)
-    latest = {}  # of each number of rows and about each context
+    latest = {}  # (context rounded to hundreds, rows) -> tokens a second
     for line in steps:
         if line["date"] == newest:
             latest[round(int(str(line["context"])), -2), int(str(line["rows"]))] = float(str(line["output_tok_s"]))
@@ -100,6 +103,7 @@ def draw(folder: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit code."""
     draw(Path(arguments[0] if arguments else "docs/bench"))
     return 0
 

@@ -1,9 +1,9 @@
-"""How fast a checkpoint becomes tensors on a device, beside how fast the disk gives its bytes.
+"""Measures how fast a checkpoint is loaded onto a device, and how fast the disk delivers its bytes.
 
-    python -m engine.bench.load_speed DIR [--device cuda] [--world-size N] [--once]
+    python docs/bench/scripts/load_speed.py DIR [--device cuda] [--world-size N] [--once]
 
-Each measurement starts with the files dropped from the page cache; rank 0's slices are read, cut as the model cuts
-them, into memory allocated beforehand. The line at the end is JSON.
+Files are dropped from the page cache before each cold measurement. Rank 0's slices are read into memory allocated
+beforehand, split as the model splits them. Prints one JSON line.
 """
 
 import argparse
@@ -20,11 +20,12 @@ import torch
 
 from engine.checkpoint import Checkpoint, open_checkpoint, tensor_shapes
 
-_PIECE = 8 << 20
-_SAMPLE = 4 << 30  # bytes of a file that are enough to know its disk
+_READ_BYTES = 8 << 20
+_SAMPLE_BYTES = 4 << 30  # enough to measure a disk with --once
 
 
 def evict(files: Sequence[Path]) -> None:
+    """Drop the files from the page cache."""
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
         os.fsync(descriptor)  # only clean pages can be dropped
@@ -32,52 +33,53 @@ def evict(files: Sequence[Path]) -> None:
         os.close(descriptor)
 
 
-def disk_speed(files: Sequence[Path], readers: int, most: int | None = None) -> float:
-    """Bytes a second, read and thrown away; of each file its first `most` bytes."""
+def disk_speed(files: Sequence[Path], readers: int, max_bytes: int | None = None) -> float:
+    """Bytes a second of reading the first `max_bytes` of each file with some threads."""
     evict(files)
-    buffers = [bytearray(_PIECE) for _ in range(readers)]
-    sizes = [min(file.stat().st_size, most or sys.maxsize) for file in files]
-    began = time.perf_counter()
+    buffers = [bytearray(_READ_BYTES) for _ in range(readers)]
+    sizes = [min(file.stat().st_size, max_bytes or sys.maxsize) for file in files]
+    start = time.perf_counter()
     for file, size in zip(files, sizes, strict=True):
         descriptor = os.open(file, os.O_RDONLY)
 
         def read(reader: int, size: int = size, descriptor: int = descriptor) -> None:
-            for offset in range(reader * _PIECE, size, readers * _PIECE):
+            for offset in range(reader * _READ_BYTES, size, readers * _READ_BYTES):
                 os.preadv(descriptor, [buffers[reader]], offset)
 
         with ThreadPoolExecutor(readers) as threads:
             list(threads.map(read, range(readers)))
         os.close(descriptor)
-    return sum(sizes) / (time.perf_counter() - began)
+    return sum(sizes) / (time.perf_counter() - start)
 
 
 def load(checkpoint: Checkpoint, device: str, dtype: torch.dtype, world_size: int) -> tuple[int, float]:
-    """Bytes of rank 0's part and the seconds it took to load them."""
-    row_cut = ("wo.weight", "w2.weight")
-    whole = ("norm.weight", "tok_embeddings.weight")
+    """Bytes of rank 0's shard, and the seconds that loading took."""
+    split_columns = ("wo.weight", "w2.weight")
+    replicated = ("norm.weight", "tok_embeddings.weight")
     jobs = []
     for name, shape in tensor_shapes(checkpoint.spec).items():
-        dim = None if name.endswith(whole) or world_size == 1 else 1 if name.endswith(row_cut) else 0
+        dim = None if name.endswith(replicated) or world_size == 1 else 1 if name.endswith(split_columns) else 0
         local = [size // world_size if d == dim else size for d, size in enumerate(shape)]
         jobs.append((name, torch.zeros(local, dtype=dtype, device=device), dim))
-    began = time.perf_counter()
+    start = time.perf_counter()
     for name, out, dim in jobs:
         checkpoint.copy_into(name, out, dim=dim)
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-    return sum(out.nbytes for _, out, _ in jobs), time.perf_counter() - began
+    return sum(out.nbytes for _, out, _ in jobs), time.perf_counter() - start
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m engine.bench.load_speed")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="load_speed.py")
     parser.add_argument("path", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--world-size", type=int, default=1)
-    parser.add_argument("--once", action="store_true", help="eight readers on a part of the disk, and one cold load")
+    parser.add_argument("--once", action="store_true", help="eight readers on a sample of the files, and one cold load")
     given = parser.parse_args(arguments)
     files = sorted(file for file in given.path.iterdir() if file.suffix in {".pth", ".safetensors", ".gguf"})
-    readers, most = ((8,), _SAMPLE // len(files)) if given.once else ((1, 4, 8, 16), None)
-    figures = {f"disk_{count}_gb_s": disk_speed(files, count, most) / 1e9 for count in readers}
+    readers, max_bytes = ((8,), _SAMPLE_BYTES // len(files)) if given.once else ((1, 4, 8, 16), None)
+    figures = {f"disk_{count}_gb_s": disk_speed(files, count, max_bytes) / 1e9 for count in readers}
     checkpoint = open_checkpoint(given.path)
     dtype = checkpoint.spec.dtype
     for name, cold in (("cold", True), ("warm", False))[: 1 if given.once else 2]:
