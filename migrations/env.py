@@ -1,6 +1,7 @@
-"""Runs revisions on the connection it is given (models.migrate), or on GUILDLLAMA_DATABASE_URL for the alembic command.
+"""Alembic's environment: runs revisions on the connection that models/migrate.py passes in.
 
-The transaction belongs to whoever opened the connection, and holds every revision of one run.
+Without one (the `alembic` command) it connects to GUILDLLAMA_DATABASE_URL. The transaction that the connection is in
+holds every revision of the run.
 """
 
 import os
@@ -14,6 +15,7 @@ from models.urls import sync_url
 
 
 def run(connection: Connection) -> None:
+    """Configure Alembic for this connection and run the revisions."""
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
@@ -27,6 +29,7 @@ def run(connection: Connection) -> None:
 
 
 def main() -> None:
+    """Run on the given connection, or on one to the configured URL."""
     if context.is_offline_mode():
         raise SystemExit("offline SQL is not supported: revisions move data; run `guildllama db upgrade`")
     given = context.config.attributes.get("connection")

@@ -1,1 +1,1 @@
-"""SQLAlchemy tables and every query. Knows nothing of Discord, of HTTP or of torch."""
+"""SQLAlchemy tables, every query, and database maintenance. Knows nothing of Discord, HTTP or torch."""

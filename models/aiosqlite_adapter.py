@@ -1,12 +1,13 @@
-"""aiosqlite with two habits changed, for SQLAlchemy alone.
+"""An aiosqlite connection that survives task cancellation and crosses threads less often. For SQLAlchemy only.
 
-Patience: aiosqlite runs each statement in a thread, and cancelling the task that waits for it stops nothing there. The
-connection would be given up in the middle of a transaction, holding the write lock. So a cancellation waits for the
-statement, a matter of milliseconds, and the transaction is rolled back as after any other exception.
+Cancellation: aiosqlite runs each statement in a thread of its own, and cancelling the task that awaits a statement does
+not stop it there. The connection would go back to the pool in the middle of a transaction, holding the write lock.
+Here a cancelled task waits until its statement has ended (milliseconds); then the transaction rolls back as after any
+other exception.
 
-Haste: a statement is executed, read out and closed in one visit to the thread instead of four, since the visits cost
-more than the queries. Nothing is left open that could keep a lock alive. In a brief transaction, once it has its lock,
-statements do not visit the thread at all; its begin and its commit, which may wait for others and for the disk, do.
+Speed: a round trip to the driver's thread costs more than a small query. Each statement is executed, fetched and closed
+in one round trip instead of four. A `brief` transaction (see `Database.run`) goes further: once it holds the write
+lock, its statements run in the event loop's thread. BEGIN and COMMIT, which wait for locks and for the disk, never do.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import aiosqlite
 T = TypeVar("T")
 
 
-async def uninterrupted(work: Awaitable[T]) -> T:
-    """Awaits to the end whatever happens to this task; a cancellation is raised afterwards."""
+async def run_to_completion(work: Awaitable[T]) -> T:
+    """Await `work` to its end even if this task is cancelled meanwhile; the cancellation is raised afterwards."""
     inner = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not inner.done():
@@ -32,19 +33,19 @@ async def uninterrupted(work: Awaitable[T]) -> T:
             await asyncio.shield(inner)
         except asyncio.CancelledError as error:
             cancelled = error
-        except Exception:  # noqa: S112 the result is looked at below
+        except Exception:  # noqa: S112 the result is read below
             continue
     if cancelled is not None:
         if not inner.cancelled():
-            inner.exception()  # looked at, so that nobody warns of it
+            inner.exception()  # marks the exception as retrieved: asyncio logs those that are not
         raise cancelled
     return inner.result()
 
 
-class UninterruptedCursor:
-    """What SQLAlchemy's adapter needs of an async cursor. Its rows are all there once `execute` returns."""
+class BufferedCursor:
+    """The part of an async cursor that SQLAlchemy uses. `execute` fetches every row and closes the driver's cursor."""
 
-    def __init__(self, connection: UninterruptedConnection) -> None:
+    def __init__(self, connection: CancelSafeConnection) -> None:
         self._connection = connection
         self._rows: list[Any] = []
         self.description: Any = None
@@ -52,92 +53,100 @@ class UninterruptedCursor:
         self.lastrowid: int | None = None
         self.arraysize = 1
 
-    async def __aenter__(self) -> UninterruptedCursor:
+    async def __aenter__(self) -> BufferedCursor:
         return self
 
-    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> UninterruptedCursor:
-        if self._connection.brief:
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> BufferedCursor:
+        """Run one statement, in the event loop's thread if the connection is `inline`."""
+        if self._connection.inline:
             self._run(sqlite3.Cursor.execute, sql, parameters)
             return self
-        await self._connection.visit(partial(self._run, sqlite3.Cursor.execute, sql, parameters))
+        await self._connection.run_in_thread(partial(self._run, sqlite3.Cursor.execute, sql, parameters))
         return self
 
-    async def executemany(self, sql: str, parameters: Iterable[Sequence[Any]]) -> UninterruptedCursor:
-        await self._connection.visit(partial(self._run, sqlite3.Cursor.executemany, sql, parameters))
+    async def executemany(self, sql: str, parameters: Iterable[Sequence[Any]]) -> BufferedCursor:
+        """Run one statement for many rows, always in the driver's thread."""
+        await self._connection.run_in_thread(partial(self._run, sqlite3.Cursor.executemany, sql, parameters))
         return self
 
     async def fetchall(self) -> list[Any]:
+        """Return the rows of the last statement, once."""
         rows, self._rows = self._rows, []
         return rows
 
     async def close(self) -> None:
+        """Drop the rows that were not fetched."""
         self._rows = []
 
-    def _run(self, act: Callable[..., sqlite3.Cursor], sql: str, parameters: Iterable[Any]) -> None:
-        with contextlib.closing(self._connection.sync.cursor()) as cursor:
-            act(cursor, sql, parameters)
+    def _run(self, execute: Callable[..., sqlite3.Cursor], sql: str, parameters: Iterable[Any]) -> None:
+        with contextlib.closing(self._connection.raw.cursor()) as cursor:
+            execute(cursor, sql, parameters)
             self.description = cursor.description
             self._rows = cursor.fetchall()
             self.rowcount = cursor.rowcount
             self.lastrowid = cursor.lastrowid
 
 
-class UninterruptedConnection(aiosqlite.Connection):
-    """A connection whose statements are never abandoned."""
+class CancelSafeConnection(aiosqlite.Connection):
+    """A connection whose statements run to completion even when the task that awaits them is cancelled."""
 
     stopped: asyncio.Future[Any] | None = None
-    """Done when the thread has taken its last order, once it was told to stop."""
-    brief = False
-    """The running transaction has its lock and only statements of microseconds."""
+    """After `stop`: done when the thread has run its last job."""
+    inline = False
+    """Whether statements run in the event loop's thread: set for a brief transaction that holds its lock."""
 
     def stop(self) -> asyncio.Future[Any] | None:
+        """Tell the thread to end, and keep the future that says when it has."""
         self.stopped = super().stop()
         return self.stopped
 
     @property
-    def sync(self) -> sqlite3.Connection:
+    def raw(self) -> sqlite3.Connection:
+        """The standard library's connection."""
         return self._conn
 
-    async def visit(self, act: Callable[[], T]) -> T:
-        """Runs something in the connection's thread, to its end."""
+    async def run_in_thread(self, function: Callable[[], T]) -> T:
+        """Run `function` in the connection's thread, to its end. Raises ValueError if the connection is closed."""
         if not self._running or self._connection is None:
             raise ValueError("Connection closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._tx.put_nowait((future, act))
-        return await uninterrupted(future)
+        self._tx.put_nowait((future, function))
+        return await run_to_completion(future)
 
     async def _execute(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return await self.visit(partial(fn, *args, **kwargs))
+        return await self.run_in_thread(partial(fn, *args, **kwargs))
 
-    def cursor(self) -> UninterruptedCursor:  # type: ignore[override]  # SQLAlchemy needs no more of it
-        return UninterruptedCursor(self)
+    def cursor(self) -> BufferedCursor:  # type: ignore[override]  # SQLAlchemy uses no more than this
+        """Return a new cursor; opening it needs no round trip to the thread."""
+        return BufferedCursor(self)
 
     async def rollback(self) -> None:
-        if self.sync.in_transaction:
+        """Roll back if a transaction is open; skip the round trip to the thread if not."""
+        if self.raw.in_transaction:
             await super().rollback()
 
     async def close(self) -> None:
-        # A transaction must not outlive its connection, whoever still holds a reference to it.
+        """Roll back and close. Other references to the connection cannot keep the transaction open."""
         with contextlib.suppress(sqlite3.Error, ValueError):
             await self.rollback()
         await super().close()
 
 
-async def connect(path: str, **options: Any) -> UninterruptedConnection:
-    """What aiosqlite.connect does, with a patient connection, and a thread that keeps no process alive."""
-    options["check_same_thread"] = False  # only `in_transaction` is read from another thread
-    connection = UninterruptedConnection(lambda: sqlite3.connect(path, **options), 64)
+async def connect(path: str, **options: Any) -> CancelSafeConnection:
+    """Open a connection as `aiosqlite.connect` does. Its thread is a daemon, so it never keeps the process alive."""
+    options["check_same_thread"] = False  # `in_transaction` and inline statements run outside the driver's thread
+    connection = CancelSafeConnection(lambda: sqlite3.connect(path, **options), 64)
     connection._thread.daemon = True
     opening: asyncio.Future[aiosqlite.Connection] = asyncio.ensure_future(connection)
     try:
-        await uninterrupted(opening)
+        await run_to_completion(opening)
     except asyncio.CancelledError:
         if opening.done() and not opening.cancelled() and opening.exception() is None:
             await connection.close()
         raise
     except sqlite3.Error:
-        # aiosqlite tells the thread to stop and does not wait; the thread would answer a loop that may be gone.
+        # aiosqlite tells the thread to stop but does not wait for it; it would then report to a loop that may be closed
         if connection.stopped is not None:
-            await uninterrupted(connection.stopped)
+            await run_to_completion(connection.stopped)
         raise
     return connection

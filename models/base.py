@@ -18,12 +18,13 @@ NAMING = {
 
 
 class UTCDateTime(types.TypeDecorator[datetime]):
-    """Aware UTC in Python; timestamptz on Postgres, ISO text in UTC on SQLite. A naive time is a bug and refused."""
+    """Aware UTC in Python; timestamptz on Postgres, ISO text in UTC on SQLite. Refuses naive datetimes (ValueError)."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert to UTC on the way in; SQLite stores it without the offset."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -32,15 +33,18 @@ class UTCDateTime(types.TypeDecorator[datetime]):
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an aware datetime in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 Snowflake = BigInteger
-# SQLite only numbers rows by itself in a column declared INTEGER.
+# SQLite assigns row ids by itself only in a column declared INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Base(DeclarativeBase):
+    """Declarative base of every table."""
+
     metadata = MetaData(naming_convention=NAMING)

@@ -1,7 +1,7 @@
-"""Opens transactions. The one place where sessions begin, commit, roll back and are tried again.
+"""Opens transactions: the one place where sessions begin, commit, roll back and are retried.
 
-On SQLite a single connection writes, so inside the process nobody ever meets a lock, and four others read. On Postgres
-all share one pool. Knows no tables: what happens in a transaction is the caller's business.
+SQLite has one connection for writing, so tasks of this process never wait for each other's file lock, and a pool of
+four for reading. Postgres has one pool for both. Knows no tables: what a transaction does is up to the caller.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import aiosqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from models.aiosqlite_adapter import uninterrupted
-from models.driver_errors import is_transient, is_unavailable, unavailable
+from models.aiosqlite_adapter import run_to_completion
+from models.driver_errors import is_transient, is_unavailable, to_unavailable
 from models.encryption import TextCodec
 from models.engines import POSTGRES_POOL, READERS, postgres_async_engine, sqlite_async_engine
 from models.process_owner import register_owner, release_owner
@@ -26,15 +26,18 @@ from models.urls import async_url
 
 T = TypeVar("T")
 
-ATTEMPTS = 4  # the first and three more
-# Enough to sit out a restart of Postgres: about 0.2, 0.8 and 3.2 seconds.
-BACKOFF_BASE = 0.2
+MAX_ATTEMPTS = 4
+# Pauses of about 0.2, 0.8 and 3.2 seconds between attempts: together they outlast a restart of Postgres.
+BACKOFF_BASE = 0.2  # seconds
 BACKOFF_FACTOR = 4.0
-CLOSING_PATIENCE = 5.0
+CLOSE_TIMEOUT = 5.0  # seconds that `close` waits for running transactions
 
 
 class Database:
-    """A database by URL. Connects on first use; belongs to the event loop it is used in."""
+    """A database, opened by URL. Connects on first use; belongs to the event loop it is used in.
+
+    `busy_timeout`: seconds that SQLite waits for another process's lock.
+    """
 
     def __init__(
         self, url: str, *, echo: bool = False, encryption_keys: Sequence[str] = (), busy_timeout: float = 3.0
@@ -50,123 +53,133 @@ class Database:
             self._read_options: dict[str, object] = {}
         else:
             self._writer = self._reader = postgres_async_engine(parsed, echo=echo)
-            # One snapshot for the whole transaction, as WAL gives on SQLite.
+            # All reads of a transaction see one snapshot, as in SQLite's WAL mode.
             self._read_options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        # Who waits, waits here: in order, without the pool's time limit, and before anything is built for it.
-        self._write_turn = asyncio.Semaphore(1 if self.is_sqlite else POSTGRES_POOL)
-        self._read_turn = asyncio.Semaphore(READERS) if self.is_sqlite else self._write_turn
-        self._places = (
-            ((self._write_turn, 1), (self._read_turn, READERS))
+        # Tasks queue here rather than in the pool: first come first served, without the pool's timeout, and before a
+        # session is created.
+        self._write_slots = asyncio.Semaphore(1 if self.is_sqlite else POSTGRES_POOL)
+        self._read_slots = asyncio.Semaphore(READERS) if self.is_sqlite else self._write_slots
+        self._slot_counts = (
+            ((self._write_slots, 1), (self._read_slots, READERS))
             if self.is_sqlite
-            else ((self._write_turn, POSTGRES_POOL),)
+            else ((self._write_slots, POSTGRES_POOL),)
         )
 
     @property
     def engines(self) -> tuple[AsyncEngine, ...]:
-        """The engines behind the sessions, for tests and metrics that watch the pools."""
+        """The SQLAlchemy engines (the writer's, then the readers' on SQLite), for tests that watch the pools."""
         return (self._writer,) if self._writer is self._reader else (self._writer, self._reader)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
-        """A read-only transaction over one snapshot."""
-        with _translating():
-            async with self._read_turn, self._begun(self._reader, self._read_options) as session:
+        """Open a read-only transaction; all its statements see one snapshot."""
+        with _translate_errors():
+            async with self._read_slots, self._transaction(self._reader, self._read_options) as session:
                 yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
-        """A transaction that commits when its block ends and rolls back on any exception.
+        """Open a transaction that commits when the block ends and rolls back on any exception.
 
-        Only its beginning is tried again; use `run` for work that may be repeated as a whole.
+        Only connecting and BEGIN are retried; use `run` for work that may be repeated as a whole. Raises
+        DatabaseUnavailable.
         """
-        with _translating():
-            async with self._writing(attempt=1, patience=ATTEMPTS) as session:
+        with _translate_errors():
+            async with self._write_transaction(attempt=1, max_attempts=MAX_ATTEMPTS) as session:
                 yield session
 
     async def run(self, work: Callable[[AsyncSession], Awaitable[T]], *, brief: bool = False) -> T:
-        """The whole write transaction, tried again when it was lost, locked out or could not be serialised.
+        """Run `work` in a write transaction; retry the whole of it after a lost connection, a lock or a conflict.
 
-        `brief`: a few small statements by key. On SQLite they run in the caller's own thread, which is many times
-        faster than to ask another one for each, and lets everybody behind them in.
+        `brief` is for a few small statements by primary key or unique index. On SQLite they then run in the event
+        loop's thread: without a thread switch per statement the transaction, and the queue behind it, is several times
+        faster. Raises DatabaseUnavailable.
         """
-        with _translating():
-            for attempt in range(1, ATTEMPTS + 1):
+        with _translate_errors():
+            for attempt in range(1, MAX_ATTEMPTS + 1):
                 try:
-                    async with self._writing(attempt=attempt, patience=1, brief=brief) as session:
+                    async with self._write_transaction(attempt=attempt, max_attempts=1, brief=brief) as session:
                         return await work(session)
                 except SQLAlchemyError as error:
-                    if not is_transient(error) or attempt == ATTEMPTS:
+                    if not is_transient(error) or attempt == MAX_ATTEMPTS:
                         raise
-                await _pause(attempt)
+                await _back_off(attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def truncate_wal(self) -> None:
-        """Moves the write-ahead log into the file and empties it, as far as readers allow. Postgres has none."""
+        """Checkpoint SQLite's write-ahead log and truncate it, as far as open readers allow. No-op on Postgres."""
         await self._maintain("PRAGMA wal_checkpoint(TRUNCATE)")
 
     async def vacuum_pages(self, pages: int) -> None:
-        """Gives at most so many free pages of a SQLite file back to the file system."""
+        """Return up to `pages` free pages of a SQLite file to the file system. No-op on Postgres."""
         await self._maintain(f"PRAGMA incremental_vacuum({pages})")
 
     async def _maintain(self, pragma: str) -> None:
-        """Runs a pragma to its end below SQLAlchemy, which would wrap it in a transaction and not read it out."""
+        """Run a pragma on the driver's connection: SQLAlchemy would put it in a transaction and not fetch its rows."""
         if not self.is_sqlite:
             return
-        with _translating():
-            async with self._write_turn, self._writer.connect() as connection:
+        with _translate_errors():
+            async with self._write_slots, self._writer.connect() as connection:
                 driver = (await connection.get_raw_connection()).driver_connection
                 if isinstance(driver, aiosqlite.Connection):
                     await driver.execute_fetchall(pragma)
 
     async def close(self) -> None:
-        """Lets transactions that are running end, for a moment, and closes every connection."""
+        """Wait up to CLOSE_TIMEOUT for running transactions, then close every connection."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSING_PATIENCE), contextlib.AsyncExitStack() as everybody_out:
-                for turn, places in self._places:
-                    for _ in range(places):
-                        await everybody_out.enter_async_context(turn)
+            async with asyncio.timeout(CLOSE_TIMEOUT), contextlib.AsyncExitStack() as all_slots:
+                for slots, count in self._slot_counts:
+                    for _ in range(count):
+                        await all_slots.enter_async_context(slots)
         for engine in self.engines:
             await engine.dispose()
         release_owner(self.owner)
 
     @asynccontextmanager
-    async def _writing(self, *, attempt: int, patience: int, brief: bool = False) -> AsyncIterator[AsyncSession]:
+    async def _write_transaction(
+        self, *, attempt: int, max_attempts: int, brief: bool = False
+    ) -> AsyncIterator[AsyncSession]:
         options: dict[str, object] = {"brief": True} if brief and self.is_sqlite else {}
-        begun = self._begun(self._writer, options, attempt=attempt, patience=patience)
-        async with self._write_turn, begun as session:
+        transaction = self._transaction(self._writer, options, attempt=attempt, max_attempts=max_attempts)
+        async with self._write_slots, transaction as session:
             yield session
 
     @asynccontextmanager
-    async def _begun(
-        self, engine: AsyncEngine, options: dict[str, object], *, attempt: int = 1, patience: int = ATTEMPTS
+    async def _transaction(
+        self, engine: AsyncEngine, options: dict[str, object], *, attempt: int = 1, max_attempts: int = MAX_ATTEMPTS
     ) -> AsyncIterator[AsyncSession]:
+        """Connect and BEGIN (up to `max_attempts` times), yield the session, commit.
+
+        `attempt` counts the runs of the whole transaction; queries read it from `session.info`.
+        """
         info = {"codec": self.codec, "owner": self.owner, "attempt": attempt}
         async with AsyncSession(engine, expire_on_commit=False, autoflush=False, info=info) as session:
-            for trial in range(1, patience + 1):
+            for connect_attempt in range(1, max_attempts + 1):
                 try:
                     connecting = session.connection(execution_options=options)
-                    # A connection that is given up half made would be lost; on SQLite it takes a moment only.
-                    await (uninterrupted(connecting) if self.is_sqlite else connecting)
+                    # Cancelled half-way, a SQLite connection would leak from the pool; opening one takes little time.
+                    await (run_to_completion(connecting) if self.is_sqlite else connecting)
                     break
                 except SQLAlchemyError as error:
-                    if not is_transient(error) or trial == patience:
+                    if not is_transient(error) or connect_attempt == max_attempts:
                         raise
                     await session.rollback()
-                await _pause(trial)
+                await _back_off(connect_attempt)
             yield session
             await session.commit()
 
 
-async def _pause(attempt: int) -> None:
-    """Between attempts, with jitter: two processes that met once should not meet again."""
+async def _back_off(attempt: int) -> None:
+    """Wait before the next attempt, with jitter so that two processes in conflict do not collide again."""
     await asyncio.sleep(BACKOFF_BASE * BACKOFF_FACTOR ** (attempt - 1) * random.uniform(0.5, 1.0))  # noqa: S311
 
 
 @contextmanager
-def _translating() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
+    """Turn SQLAlchemy errors that mean "the database is unavailable" into DatabaseUnavailable."""
     try:
         yield
     except SQLAlchemyError as error:
         if is_unavailable(error):
-            raise unavailable(error) from error
+            raise to_unavailable(error) from error
         raise

@@ -1,4 +1,4 @@
-"""Tells which driver errors mean "the database is not available", and which of those are worth another try."""
+"""Classifies driver errors: which mean that the database is unavailable, and which of those are worth a retry."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from models.errors import DatabaseUnavailable
 
-# SQLSTATE classes: connection lost, transaction rolled back (serialisation, deadlock), operator intervention.
+# SQLSTATE classes: connection exception, transaction rollback (serialization, deadlock), operator intervention.
 _TRANSIENT_CLASSES = ("08", "40", "57")
-# Lock not available, too many connections.
+# SQLSTATEs: lock not available, too many connections.
 _TRANSIENT_STATES = ("55P03", "53300")
 _SQLITE_TRANSIENT = ("database is locked", "database table is locked", "database schema is locked")
-# A table or column is missing, or the transaction cannot write: the schema or the file is not what we were promised.
-_BROKEN_STATES = ("42P01", "42703", "25006")
+# SQLSTATEs: undefined table, undefined column, read-only transaction.
+_UNUSABLE_STATES = ("42P01", "42703", "25006")
 
 
 def is_transient(error: BaseException) -> bool:
-    """True when the same transaction, tried again from its beginning, may well succeed."""
+    """Whether the same transaction may succeed when it is retried from its beginning."""
     if isinstance(error, PoolTimeout):
         return True
     if not isinstance(error, DBAPIError):
@@ -25,34 +25,34 @@ def is_transient(error: BaseException) -> bool:
     if error.connection_invalidated:
         return True
     if isinstance(error, IntegrityError):
-        return _lost_a_race(error)
+        return _is_key_conflict(error)
     state = _sqlstate(error)
     if state is not None:
         return state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_STATES
     text = str(error.orig).lower()
     if isinstance(error, OperationalError) and any(sign in text for sign in _SQLITE_TRANSIENT):
         return True
-    # libpq reports a server that is down or starting without a SQLSTATE.
+    # libpq gives no SQLSTATE for a server that is down or starting.
     return _from_psycopg(error) and isinstance(error, OperationalError | InterfaceError)
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """True for everything that is the database's condition rather than a mistake in a query."""
+    """Whether the cause is the state of the database rather than a bug in a query."""
     if is_transient(error):
         return True
     if isinstance(error, IntegrityError) or not isinstance(error, DBAPIError):
         return False
     if isinstance(error, OperationalError | InterfaceError):
         return True
-    if _sqlstate(error) in _BROKEN_STATES:
+    if _sqlstate(error) in _UNUSABLE_STATES:
         return True
-    # sqlite3 reports damage as a bare DatabaseError; SQLAlchemy wraps it in exactly that class.
+    # sqlite3 reports a damaged file as a plain DatabaseError, with only the text to tell it by.
     text = str(error.orig).lower()
     return "malformed" in text or "not a database" in text
 
 
-def unavailable(error: BaseException) -> DatabaseUnavailable:
-    """The error for the layers above: one line, without SQL or parameters."""
+def to_unavailable(error: BaseException) -> DatabaseUnavailable:
+    """Return the error for the layers above: one line, without SQL or parameters."""
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable("every database connection is busy")
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
@@ -60,8 +60,8 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
     return DatabaseUnavailable(lines[0] if lines else type(cause).__name__)
 
 
-def _lost_a_race(error: IntegrityError) -> bool:
-    """A row we had just seen, or inserted, was deleted or inserted by someone else: a fresh look settles it."""
+def _is_key_conflict(error: IntegrityError) -> bool:
+    """Whether a concurrent transaction deleted the row we refer to or inserted our key: a retry sees what it did."""
     return _sqlstate(error) in ("23503", "23505")
 
 

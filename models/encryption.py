@@ -1,7 +1,7 @@
-"""How message text is kept at rest: as it is, or sealed with Fernet. Knows keys; knows no tables.
+"""Encodes message text for storage: plain, or encrypted ("sealed") with Fernet. Knows keys; knows no tables.
 
-Stored text that starts with the mark was written by a codec; a member's own text that happens to start with the mark is
-escaped, so no message can pass for a sealed one. Turning encryption on or off never makes old rows unreadable.
+Stored text that starts with MARK was written by the codec. A member's own text that starts with MARK is escaped, so no
+message can pass for an encrypted one. Plain and encrypted rows may be mixed: each row says by itself which it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ _SEALED = MARK + "f:"
 
 
 class TextCodec:
-    """Seals with the first key, opens with any. Without keys it keeps text readable."""
+    """Encrypts with the first key and decrypts with any; without keys, stores plain text.
+
+    Raises WrongEncryptionKey for a key that is not a Fernet key.
+    """
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
         try:
@@ -27,16 +30,14 @@ class TextCodec:
         except (ValueError, TypeError):
             raise WrongEncryptionKey("an encryption key is not a Fernet key (32 bytes, url-safe base64)") from None
 
-    @property
-    def seals(self) -> bool:
-        return self._fernet is not None
-
     def seal(self, text: str) -> str:
+        """Encode text for storage."""
         if self._fernet is not None:
             return _SEALED + self._fernet.encrypt(text.encode()).decode("ascii")
         return _PLAIN + text if text.startswith(MARK) else text
 
     def open(self, stored: str) -> str:
+        """Decode stored text. Raises WrongEncryptionKey if it is encrypted and no configured key fits."""
         if stored.startswith(_PLAIN):
             return stored[len(_PLAIN) :]
         if not stored.startswith(_SEALED):
@@ -49,10 +50,10 @@ class TextCodec:
             raise WrongEncryptionKey("stored text does not open with any of GUILDLLAMA_ENCRYPTION_KEYS") from None
 
     def reseal(self, stored: str, *, plain: bool = False) -> str | None:
-        """The text as it should be stored from now on, or None if it already is: rotation touches only what is old."""
+        """Return `stored` encoded with the newest key (or as plain text), or None if it already is."""
         if plain or self._newest is None:
-            fresh = TextCodec().seal(self.open(stored))
-            return None if fresh == stored else fresh
+            plain_text = TextCodec().seal(self.open(stored))
+            return None if plain_text == stored else plain_text
         if stored.startswith(_SEALED):
             try:
                 self._newest.decrypt(stored[len(_SEALED) :].encode("ascii"))

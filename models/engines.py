@@ -1,8 +1,8 @@
-"""Builds SQLAlchemy engines whose transactions mean the same on SQLite and Postgres.
+"""Creates SQLAlchemy engines whose transactions behave alike on SQLite and Postgres.
 
-SQLite on Python 3.11 needs two hooks: the driver must never begin by itself (connect hook), and every transaction says
-how it begins (begin hook): writers take the write lock at once, since a reader that turns writer fails without waiting.
-Knows nothing of tables or queries.
+SQLite on Python 3.11 needs two event hooks. "connect" stops the driver from issuing BEGIN by itself. "begin" issues it:
+BEGIN IMMEDIATE for writers, because a transaction that starts as a reader and then writes fails with SQLITE_BUSY
+without waiting. Knows nothing of tables or queries.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from models.aiosqlite_adapter import UninterruptedConnection, connect
+from models.aiosqlite_adapter import CancelSafeConnection, connect
 
-READERS = 4
-# Few: a chat holds one for milliseconds, and more of them would only take the event loop from each other.
+READERS = 4  # connections in SQLite's pool for reading
+# A chat holds a connection for milliseconds; with more of them, tasks would only compete for the event loop.
 POSTGRES_POOL = 8
-POOL_TIMEOUT = 30.0
+POOL_TIMEOUT = 30.0  # seconds
 
 
 class _Cursor(Protocol):
@@ -34,7 +34,7 @@ class _DriverConnection(Protocol):
 
 
 def sqlite_async_engine(url: URL, *, writer: bool, busy_timeout: float, echo: bool) -> AsyncEngine:
-    """The single writer connection, or the pool of readers, of a SQLite file."""
+    """Create the engine with the single connection for writing, or the one with the pool for reading."""
     size = 1 if writer else READERS
     engine = create_async_engine(
         url,
@@ -49,6 +49,7 @@ def sqlite_async_engine(url: URL, *, writer: bool, busy_timeout: float, echo: bo
 
 
 def postgres_async_engine(url: URL, *, echo: bool) -> AsyncEngine:
+    """Create the engine for a Postgres database; one pool serves readers and writers."""
     return create_async_engine(
         url,
         echo=echo,
@@ -62,7 +63,7 @@ def postgres_async_engine(url: URL, *, echo: bool) -> AsyncEngine:
 
 
 def sync_engine(url: URL, *, writer: bool = True, busy_timeout: float = 5.0, foreign_keys: bool = True) -> Engine:
-    """For migrations, backup, restore and copy, which run in a thread or process of their own."""
+    """Create a blocking engine, for migrations, backup, restore and copy: they run in their own thread or process."""
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url)
         _sqlite_hooks(engine, writer=writer, busy_timeout=busy_timeout, foreign_keys=foreign_keys)
@@ -71,17 +72,19 @@ def sync_engine(url: URL, *, writer: bool = True, busy_timeout: float = 5.0, for
 
 
 def _sqlite_hooks(engine: Engine, *, writer: bool, busy_timeout: float, foreign_keys: bool = True) -> None:
+    """Install the two event hooks. `busy_timeout` in seconds."""
+
     @event.listens_for(engine, "connect")
     def prepare(connection: _DriverConnection, record: object) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
-        # The timeout comes first: switching to WAL needs a lock. auto_vacuum only counts before the first table.
+        # The timeout comes first: switching to WAL takes a lock. auto_vacuum has no effect once a table exists.
         cursor.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
         if writer:
             cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = FULL")
-            cursor.execute("PRAGMA secure_delete = ON")  # deleted text is overwritten, not just unlinked
+            cursor.execute("PRAGMA secure_delete = ON")  # overwrites deleted text instead of only unlinking it
             cursor.execute("PRAGMA journal_size_limit = 67108864")
         else:
             cursor.execute("PRAGMA query_only = ON")
@@ -91,8 +94,8 @@ def _sqlite_hooks(engine: Engine, *, writer: bool, busy_timeout: float, foreign_
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         driver = connection.connection.driver_connection
-        if isinstance(driver, UninterruptedConnection):
-            driver.brief = False
+        if isinstance(driver, CancelSafeConnection):
+            driver.inline = False
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
-        if isinstance(driver, UninterruptedConnection):
-            driver.brief = bool(connection.get_execution_options().get("brief"))
+        if isinstance(driver, CancelSafeConnection):
+            driver.inline = bool(connection.get_execution_options().get("brief"))

@@ -1,4 +1,4 @@
-"""What can go wrong with the database, as errors that carry their facts. Knows no driver and no SQLAlchemy."""
+"""Exceptions of the database layer, each with the data its message is made of. Knows no driver and no SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ UPGRADE_COMMAND = "guildllama db upgrade"
 
 
 class DatabaseError(Exception):
-    """Base of everything that the database half raises on purpose."""
+    """Base class of the exceptions that `models` raises on purpose."""
 
 
 class DatabaseUnavailable(DatabaseError):
-    """The database could not be reached, is busy beyond patience, is full, read-only or damaged."""
+    """The database is unreachable, locked for too long, full, read-only or damaged."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -20,7 +20,7 @@ class DatabaseUnavailable(DatabaseError):
 
 
 class RevisionError(DatabaseError):
-    """The schema is not at the revision this program was written for."""
+    """The schema is not at the revision that this program needs."""
 
     def __init__(self, found: str | None, expected: str, command: str = UPGRADE_COMMAND) -> None:
         known = f"at revision {found}" if found else "empty"
@@ -31,7 +31,7 @@ class RevisionError(DatabaseError):
 
 
 class ForeignDatabase(DatabaseError):
-    """The database holds somebody else's tables. Nothing is ever created over them."""
+    """The database holds tables of another program; nothing is created in it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -39,7 +39,7 @@ class ForeignDatabase(DatabaseError):
 
 
 class DuplicateInteraction(DatabaseError):
-    """This interaction or message was taken up before, by this process or another one."""
+    """This interaction or message was processed before, by this process or another one."""
 
     def __init__(self, interaction_id: int) -> None:
         super().__init__(f"interaction {interaction_id} was already processed")
@@ -47,7 +47,7 @@ class DuplicateInteraction(DatabaseError):
 
 
 class QuotaExceeded(DatabaseError):
-    """The member used up what the guild allows for one day."""
+    """The member has used up a daily quota of the guild. `unit` is turns or tokens."""
 
     def __init__(self, unit: str, limit: int, resets_at: datetime) -> None:
         super().__init__(f"the daily limit of {limit} {unit} is used up; it starts again at {resets_at:%H:%M} UTC")
@@ -61,4 +61,4 @@ class MemberBlocked(DatabaseError):
 
 
 class WrongEncryptionKey(DatabaseError):
-    """Stored text is sealed, and no configured key opens it."""
+    """Stored text is encrypted and no configured key decrypts it, or a configured key is malformed."""

@@ -1,7 +1,7 @@
-"""Brings a database to the schema of this program, and refuses to start on any other.
+"""Migrates a database to this program's schema, and checks at start-up that it is there.
 
-An upgrade is one transaction under one lock: two processes that start together do it once, and a kill in the middle
-leaves the old schema. Blocking on purpose; call it before the event loop, or in a thread.
+An upgrade is one transaction under one lock: of two processes that start together one migrates, and a kill in the
+middle leaves the old schema. Blocking: call it before the event loop starts, or in a thread.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.driver_errors import unavailable
+from models.driver_errors import to_unavailable
 from models.engines import sync_engine
 from models.errors import DatabaseError, DatabaseUnavailable, ForeignDatabase, RevisionError
 from models.urls import sqlite_path, sync_url
 
 ROOT = Path(__file__).resolve().parent.parent
-# Any constant of ours: the name of the advisory lock that serialises upgrades on Postgres.
-UPGRADE_LOCK = 0x6C6C616D61
-LOCK_PATIENCE = 120.0
-QUICK_CHECK_BYTES = 64 * 1024 * 1024
-OUR_TABLE = "dialogs"
+# Key of the advisory lock that serializes upgrades on Postgres: an arbitrary constant.
+ADVISORY_LOCK_KEY = 0x6C6C616D61
+LOCK_TIMEOUT = 120.0  # seconds to wait for another process's upgrade on SQLite
+QUICK_CHECK_BYTES = 64 * 1024 * 1024  # larger files are not checked at every start
+OUR_TABLE = "dialogs"  # present in every revision
 
 
 def alembic_config(url: str) -> Config:
+    """Alembic's configuration for this database; migrations/env.py reads the URL from its attributes."""
     config = Config(str(ROOT / "alembic.ini"))
     config.set_main_option("script_location", str(ROOT / "migrations"))
     config.attributes["url"] = url
@@ -37,7 +38,7 @@ def alembic_config(url: str) -> Config:
 
 
 def head_revision() -> str:
-    """The one revision this program works with."""
+    """Return the revision that this program needs."""
     head = ScriptDirectory(str(ROOT / "migrations")).get_current_head()
     if head is None:
         raise AssertionError("migrations/versions holds no revision")
@@ -45,7 +46,10 @@ def head_revision() -> str:
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Migrates to `revision`. Creates the SQLite file and its folder; waits for another process that is upgrading."""
+    """Migrate to `revision`. Creates the SQLite file and its folder; waits for another process that is upgrading.
+
+    Raises ForeignDatabase or DatabaseUnavailable.
+    """
     path = sqlite_path(url)
     if path is not None:
         try:
@@ -56,12 +60,15 @@ def upgrade(url: str, revision: str = "head") -> None:
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Steps back to `revision`; for operators and tests. What a newer column held is lost."""
+    """Migrate back to `revision`, for operators and tests. Data of newer tables and columns is lost."""
     _in_transaction(url, lambda config: command.downgrade(config, revision))
 
 
 def check_revision(url: str) -> None:
-    """Raises unless the database is there, undamaged and exactly at this program's revision. Creates nothing."""
+    """Raise RevisionError, ForeignDatabase or DatabaseUnavailable unless the database is at this program's revision.
+
+    Creates nothing, not even an empty SQLite file.
+    """
     path = sqlite_path(url)
     if path is not None and not path.exists():
         raise RevisionError(None, head_revision())
@@ -75,20 +82,22 @@ def check_revision(url: str) -> None:
         finally:
             engine.dispose()
     except SQLAlchemyError as error:
-        raise unavailable(error) from error
+        raise to_unavailable(error) from error
     if found != head_revision():
         raise RevisionError(found, head_revision())
 
 
 def _in_transaction(url: str, work: Callable[[Config], None]) -> None:
+    """Run an Alembic command in one transaction, under the lock that serializes upgrades."""
     sqlite = sqlite_path(url) is not None
-    # Rebuilding a table on SQLite drops the old one, which must not cascade: checked as a whole before the commit.
-    engine = sync_engine(sync_url(url), busy_timeout=LOCK_PATIENCE, foreign_keys=False)
+    # SQLite rebuilds a table by dropping the old one. With foreign keys on, that would cascade; so they are off and
+    # checked once before the commit.
+    engine = sync_engine(sync_url(url), busy_timeout=LOCK_TIMEOUT, foreign_keys=False)
     config = alembic_config(url)
     try:
         with engine.connect() as connection:
             if not sqlite:
-                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": UPGRADE_LOCK})
+                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK_KEY})
                 connection.commit()
             with connection.begin():
                 _current(connection)
@@ -97,13 +106,13 @@ def _in_transaction(url: str, work: Callable[[Config], None]) -> None:
                 if sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
                     raise DatabaseError("the migration would leave rows without their parents; nothing was changed")
     except SQLAlchemyError as error:
-        raise unavailable(error) from error
+        raise to_unavailable(error) from error
     finally:
         engine.dispose()
 
 
 def _current(connection: Connection) -> str | None:
-    """The revision found, None when the database is empty; refuses somebody else's tables."""
+    """Return the database's revision, or None if it is empty. Raises ForeignDatabase for another program's tables."""
     tables = set(inspect(connection).get_table_names())
     if not tables:
         return None

@@ -1,7 +1,9 @@
-"""Names the process that a pending turn belongs to, and tells whether it still lives.
+"""Identifies the process that a pending turn belongs to, so that turns of a crashed process can be recognised.
 
-A name is host/pid/start/nonce. On this host a dead process is known at once, so a restart tells its users within a
-second; a process of another host can only be judged by the turn's age. Knows no tables.
+Each turn stores the owner `host/pid/start/nonce` of the Database that generates its reply. After a restart, a pending
+turn is known to be abandoned if its owner is on this host and the pid does not exist, or belongs to a process with
+another start time (a reused pid), or is our own but that Database was closed. An owner on another host cannot be
+checked; such a turn is judged by its age alone (models/queries/recovery.py). Knows no tables.
 """
 
 from __future__ import annotations
@@ -12,22 +14,23 @@ import socket
 import sys
 from pathlib import Path
 
-_open: set[str] = set()
+_live_owners: set[str] = set()
 
 
 def register_owner() -> str:
-    """A name for one opened Database of this process, alive until `close_owner`."""
-    name = f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}/{secrets.token_hex(4)}"
-    _open.add(name)
+    """Return a new owner for one Database of this process; it counts as alive until `release_owner`."""
+    name = f"{socket.gethostname()}/{os.getpid()}/{_start_ticks(os.getpid())}/{secrets.token_hex(4)}"
+    _live_owners.add(name)
     return name
 
 
 def release_owner(name: str) -> None:
-    _open.discard(name)
+    """Declare the owner dead: its Database was closed."""
+    _live_owners.discard(name)
 
 
 def owner_is_dead(name: str | None) -> bool:
-    """True only when it is certain; None and other hosts are not."""
+    """Whether the owner is certainly dead. False for None, for other hosts and on Windows."""
     if name is None:
         return False
     host, _, rest = name.partition("/")
@@ -36,18 +39,18 @@ def owner_is_dead(name: str | None) -> bool:
         return False
     pid = int(pid_text)
     if pid == os.getpid():
-        return name not in _open
+        return name not in _live_owners
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
         pass
-    return start_and_nonce.partition("/")[0] != _started(pid)
+    return start_and_nonce.partition("/")[0] != _start_ticks(pid)
 
 
-def _started(pid: int) -> str:
-    """When the process began, in clock ticks since boot: tells a reused pid. Empty where /proc does not say."""
+def _start_ticks(pid: int) -> str:
+    """Start time of the process in clock ticks since boot (field 22 of /proc/PID/stat), or "" without /proc."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

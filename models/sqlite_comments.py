@@ -1,8 +1,8 @@
-"""Keeps table and column comments on SQLite too.
+"""Stores table and column comments in SQLite as well.
 
-Postgres stores them in its catalogue. SQLite has no such place, but keeps the text of CREATE TABLE word for word, so
-the comments stand there and `.schema` shows them. The words in FORBIDDEN would confuse SQLAlchemy's reflection, which
-reads constraints out of that text.
+Postgres stores comments in its catalog. SQLite has no place for them but keeps the text of CREATE TABLE verbatim, so
+they are written there as SQL comments and `.schema` shows them. SQLAlchemy's reflection parses constraints out of the
+same text: a comment must not contain what FORBIDDEN lists. Importing this module installs the two compiler hooks.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The values that cross the boundary between the database and everybody else.
+"""Arguments and results of the queries: frozen dataclasses of plain Python types.
 
-Knows no SQLAlchemy: the bot may import this module anywhere. Every value is frozen and holds plain Python types.
+Knows no SQLAlchemy, so any module of the bot may import it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ StoredLevel = Literal["guild", "channel", "member"]
 TurnStatus = Literal["pending", "done", "failed", "interrupted"]
 DialogScope = Literal["user", "channel", "thread"]
 
-DIRECT_MESSAGES = 0  # the guild_id of a conversation outside every guild; NULL would never collide in a unique index
-LARGEST_ID = (1 << 63) - 1  # a database's integers; snowflakes stay below it
+DIRECT_MESSAGES = 0  # guild_id of direct messages; not NULL, which a unique index never treats as equal
+LARGEST_ID = (1 << 63) - 1  # of a signed 64-bit column; snowflakes are below it
 
 
 @dataclass(frozen=True, slots=True)
 class DialogKey:
-    """Whose conversation it is. Every query of a tenant's rows takes one; ids are snowflakes, never names.
+    """The tenant key: whose dialog it is. Every query of a tenant's rows takes one. All ids are snowflakes.
 
-    `channel_id` stays 0 unless the guild chose one dialog a channel or thread.
+    `channel_id` is 0 unless the guild chose one dialog per channel or thread.
     """
 
     guild_id: int
@@ -32,7 +32,7 @@ class DialogKey:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One finished turn: what the member wrote and the reply that is remembered for it."""
+    """One finished turn: what the member wrote, and its active reply."""
 
     turn_id: int
     user: str
@@ -41,7 +41,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class PersonaText:
-    """The system prompt in force, and the level it comes from."""
+    """The system prompt in force, and the level it is set at."""
 
     level: PersonaLevel
     name: str
@@ -51,7 +51,7 @@ class PersonaText:
 
 @dataclass(frozen=True, slots=True)
 class DialogSettings:
-    """What the guild and the member chose for this dialog. None means: the operator's default."""
+    """Settings of one dialog, merged from the guild's and the member's. None: the operator's default applies."""
 
     max_chat_logs: int | None = None
     max_reply_tokens: int | None = None
@@ -63,34 +63,11 @@ class DialogSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class PendingTurnRow:
-    """What T1 returns: the pending turn and the immutable snapshot that its prompt is built from.
+class TurnSnapshot:
+    """A turn that needs a reply, and everything its prompt is built from, as one transaction read it.
 
-    `turn_id` is 0 for a member who opted out: nothing of the turn is stored, and finishing it remembers nothing.
+    `turn_id` and `dialog_id` are 0 for a member who opted out: the turn is not stored, nor will its reply be.
     """
-
-    turn_id: int
-    dialog_id: int
-    persona: PersonaText | None
-    history: tuple[Pair, ...]
-    settings: DialogSettings = DialogSettings()
-
-
-@dataclass(frozen=True, slots=True)
-class TurnResult:
-    """What T2 stores."""
-
-    reply: str
-    prompt_tokens: int
-    completion_tokens: int
-    finish_reason: str
-    first_token_ms: int
-    total_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class RegenerationRow:
-    """What regenerating starts from: the finished turn, its text, and the history before it."""
 
     turn_id: int
     dialog_id: int
@@ -101,8 +78,20 @@ class RegenerationRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnResult:
+    """A generated reply, as the finish transaction stores it. Times in milliseconds since the request."""
+
+    reply: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    first_token_ms: int
+    total_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
-    """One of the replies of a regenerated turn."""
+    """One of the replies of a regenerated turn; `position` counts from 1."""
 
     position: int
     reply: str
@@ -111,7 +100,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class PersonaVersionInfo:
-    """One stored version of a persona, for the list that a rollback chooses from."""
+    """One stored version of a persona, as /persona lists them for a rollback."""
 
     version: int
     name: str
@@ -123,7 +112,7 @@ class PersonaVersionInfo:
 
 @dataclass(frozen=True, slots=True)
 class RolePolicy:
-    """What a guild says about one of its roles."""
+    """A guild's rules for one of its roles."""
 
     role_id: int
     allowed: bool = False
@@ -132,7 +121,7 @@ class RolePolicy:
 
 @dataclass(frozen=True, slots=True)
 class GuildSettings:
-    """What the admins of a guild chose. None means: the operator's default. No channels or roles listed means all."""
+    """A guild's settings. None: the operator's default applies. No channel listed, or no role allowed: all may chat."""
 
     dialog_scope: DialogScope = "user"
     max_chat_logs: int | None = None
@@ -150,7 +139,7 @@ class GuildSettings:
 
 @dataclass(frozen=True, slots=True)
 class MemberSettings:
-    """What a member chose for one guild, and whether an admin has blocked them."""
+    """A member's settings in one guild, and whether an admin blocked the member."""
 
     max_chat_logs: int | None = None
     retention_days: int | None = None
@@ -161,7 +150,7 @@ class MemberSettings:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Finished turns and tokens of one UTC day."""
+    """A member's finished turns and tokens of one UTC day."""
 
     day: date
     turns: int
@@ -171,7 +160,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One act of an admin or the operator."""
+    """One audit log entry: an action of an admin or the operator. `details` is JSON."""
 
     entry_id: int
     guild_id: int | None
@@ -184,9 +173,9 @@ class AuditRecord:
 
 @dataclass(frozen=True, slots=True)
 class CutOffReply:
-    """A waiting message whose turn died with its process, and what it takes to edit it."""
+    """A deferred reply that a crash left unfinished, and what is needed to edit its message."""
 
     turn_id: int
     application_id: int | None
     reply_token: str
-    begun_at: datetime
+    started_at: datetime

@@ -1,4 +1,7 @@
-"""One spelling of a database URL in, the drivers' spellings out. Knows nothing of connections."""
+"""Parses the database URL of the settings and adds the driver to it. Opens no connection.
+
+Every function raises DatabaseUnavailable for a URL that cannot be parsed or is not supported.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _ASYNC = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 
 
 def async_url(text: str) -> URL:
-    """The URL for the async engine. Another async driver that is named explicitly (asyncpg) is left alone."""
+    """Return the URL for the async engine: aiosqlite, psycopg, or asyncpg if the URL names it."""
     url = _parse(text)
     if url.drivername == "postgresql+asyncpg":
         return url
@@ -22,19 +25,19 @@ def async_url(text: str) -> URL:
 
 
 def sync_url(text: str) -> URL:
-    """The URL for migrations, backups and other work that has a thread of its own."""
+    """Return the URL for blocking engines: migrations, backup, copy."""
     url = _parse(text)
     return url.set(drivername=_SYNC[url.get_backend_name()])
 
 
 def sqlite_path(text: str) -> Path | None:
-    """The file behind a SQLite URL, or None for Postgres."""
+    """Return the file of a SQLite URL, or None for Postgres."""
     url = _parse(text)
     return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
 
 
-def shown_url(text: str) -> str:
-    """The URL with its password masked, for messages."""
+def masked_url(text: str) -> str:
+    """Return the URL with its password masked, for messages."""
     return _parse(text).render_as_string(hide_password=True)
 
 

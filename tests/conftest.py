@@ -1,8 +1,17 @@
-"""Databases for tests: every test that asks for `database` or `database_url` runs on SQLite and on Postgres.
+"""Fixtures that give a test its database. Which one to ask for:
 
-Postgres is started once for all xdist workers; each test gets a database of its own, copied from a migrated template.
-Tests that stop and start the server use `own_postgres`, so nobody else notices. Imports are late, so that tests of the
-engine run where no database is installed.
+    database             an open `Database`, migrated and empty; the test runs twice, on SQLite and on Postgres
+    database_url         the URL of such a database, not opened; runs twice too
+    sqlite_url           the same on SQLite only
+    postgres_url         the same on Postgres only
+    empty_url            a database without any table, for migrations; runs twice
+    empty_postgres_url   the same on Postgres only
+    own_postgres         a Postgres server for this test alone, which it may stop and start
+    postgres             the server that all other Postgres tests share; ask for it to create databases by hand
+
+Each test gets a database of its own, copied from a migrated template. The shared server starts once per run, for all
+xdist workers (tests/postgres.py). Imports of `models` are inside the fixtures, so that tests of the engine run where no
+database driver is installed.
 """
 
 from __future__ import annotations
@@ -25,21 +34,22 @@ if TYPE_CHECKING:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    # pytest-alembic's own collector does not know pytest 9; its tests are called from tests/migrations instead.
+    """Settings that must be made before any test module is imported."""
+    # pytest-alembic's collector does not support pytest 9; tests/migrations/test_history.py calls its tests instead.
     config.option.pytest_alembic_tests_path = "tests/migrations"
-    # Triton decides when a kernel is defined whether it is interpreted, so this comes before any import of one.
+    # Triton reads this variable when a kernel is defined, that is at the import of its module.
     if not Path("/dev/nvidiactl").exists():
         os.environ.setdefault("TRITON_INTERPRET", "1")
-    # A busy machine is no finding.
-    settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("patient")
+    # Hypothesis would report examples that are slow only because the machine is busy.
+    settings.register_profile("no_deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("no_deadline")
 
 
 @pytest.fixture(scope="session")
 def postgres(testrun_uid: str) -> Iterator[Postgres]:
-    """The server that all tests of this run share, in whatever xdist worker; the last one out removes it.
+    """The Postgres server that all tests of this run share, across xdist workers; the last worker removes it.
 
-    Not in pytest's own folder: that is closed to all but its user, and Postgres does not run as root.
+    Its folder is not in pytest's temporary folder, which only its owner may enter: Postgres does not run as root.
     """
     from tests.postgres import Postgres
 
@@ -51,7 +61,7 @@ def postgres(testrun_uid: str) -> Iterator[Postgres]:
 
 @pytest.fixture
 def own_postgres() -> Iterator[Postgres]:
-    """A server for one test alone, to stop and start at will."""
+    """A Postgres server for one test alone, which it may stop and start. It has no template yet."""
     from tests.postgres import Postgres
 
     server = Postgres(Path(tempfile.gettempdir()) / f"guildllama-pg-own-{uuid.uuid4().hex}")
@@ -61,6 +71,7 @@ def own_postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file for tests to copy; made once per worker."""
     from models.migrate import upgrade
 
     path = tmp_path_factory.mktemp("template") / "guildllama.db"
@@ -70,7 +81,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """A migrated, empty SQLite database."""
+    """URL of a migrated, empty SQLite database."""
     path = tmp_path / "guildllama.db"
     shutil.copy(sqlite_template, path)
     return f"sqlite:///{path}"
@@ -78,7 +89,7 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def postgres_url(postgres: Postgres) -> Iterator[str]:
-    """A migrated, empty Postgres database."""
+    """URL of a migrated, empty Postgres database."""
     name = postgres.create_migrated()
     yield postgres.url(name)
     postgres.drop(name)
@@ -86,6 +97,7 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
 
 @pytest.fixture
 def empty_postgres_url(postgres: Postgres) -> Iterator[str]:
+    """URL of a Postgres database without any table."""
     name = postgres.create()
     yield postgres.url(name)
     postgres.drop(name)
@@ -93,13 +105,13 @@ def empty_postgres_url(postgres: Postgres) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A migrated, empty database: the test runs once on each kind."""
+    """URL of a migrated, empty database; the test runs on SQLite and on Postgres."""
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database that nobody has migrated yet."""
+    """URL of a database without any table; the test runs on SQLite and on Postgres."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'empty.db'}"
     return str(request.getfixturevalue("empty_postgres_url"))
@@ -107,6 +119,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
+    """An open, migrated, empty database; the test runs on SQLite and on Postgres."""
     from models.database import Database
 
     opened = Database(database_url)

@@ -17,7 +17,7 @@ from bot.guilds.export import dialog_markdown
 from bot.terminal.output import as_json
 from models.database import Database
 from models.maintenance.vacuum import release_space
-from models.queries import guilds, inspection, privacy, retention, settings
+from models.queries import guilds, inspection, privacy, purge, settings
 
 BATCH = 200
 _ALL = 1_000_000_000
@@ -89,7 +89,7 @@ class PrivacyService:
             await guilds.guild_removed(session, guild_id=guild_id, now=datetime.now(UTC))
         while True:
             async with self._database.write() as session:
-                gone = await retention.purge_guild(session, guild_id=guild_id, limit=BATCH)
+                gone = await purge.purge_guild(session, guild_id=guild_id, limit=BATCH)
             if not gone:
                 break
             counts["rows"] += gone

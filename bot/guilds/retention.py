@@ -20,8 +20,8 @@ from apscheduler.triggers.interval import IntervalTrigger
 from bot.settings import Settings
 from models.database import Database
 from models.errors import DatabaseUnavailable
-from models.maintenance.cleanup import CleanupReport, clean, outlook
-from models.queries.retention import Limits
+from models.maintenance.cleanup import CleanupReport, clean, count_idle_dialogs
+from models.queries.retention import RetentionLimits
 
 GUILD_GRACE = timedelta(days=7)
 CLOCK_TOLERANCE = 300.0
@@ -32,8 +32,8 @@ SUSPICIOUS_FROM = 10
 _log = structlog.get_logger(__name__)
 
 
-def limits_of(settings: Settings) -> Limits:
-    return Limits(
+def limits_of(settings: Settings) -> RetentionLimits:
+    return RetentionLimits(
         session_ttl=settings.session_ttl,
         retention=timedelta(days=settings.retention_days),
         guild_grace=GUILD_GRACE,
@@ -113,7 +113,7 @@ class RetentionJobs:
         return True
 
     async def _too_much_at_once(self, now: datetime) -> bool:
-        seen = await outlook(self._database, limits=self._limits, now=now)
+        seen = await count_idle_dialogs(self._database, limits=self._limits, now=now)
         if seen.open_dialogs < SUSPICIOUS_FROM or seen.would_end <= seen.open_dialogs * SUSPICIOUS_SHARE:
             self._suspected = False
             return False

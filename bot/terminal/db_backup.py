@@ -14,7 +14,7 @@ from models.database import Database
 from models.maintenance import backup, transfer
 from models.maintenance.rekey import rekey
 from models.maintenance.transfer import TableCopy
-from models.urls import shown_url
+from models.urls import masked_url
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite what the target holds.")]
@@ -42,7 +42,7 @@ def restore_command(
     """Bring a backup back into the configured database. Stop the bot first."""
     with one_line_errors():
         url = load_settings().database_url
-        _print_copy(f"Restored into {shown_url(url)}", backup.restore(file, url, replace=replace), as_json)
+        _print_copy(f"Restored into {masked_url(url)}", backup.restore(file, url, replace=replace), as_json)
 
 
 def copy_command(
@@ -52,7 +52,7 @@ def copy_command(
 ) -> None:
     """Move house: copy every row into an empty database, then compare counts and checksums."""
     with one_line_errors():
-        _print_copy(f"Copied into {shown_url(target)}", transfer.copy_database(source, target), as_json)
+        _print_copy(f"Copied into {masked_url(target)}", transfer.copy_database(source, target), as_json)
 
 
 def rekey_command(

@@ -26,7 +26,7 @@ from models.migrate import check_revision, head_revision, upgrade
 from models.queries import inspection
 from models.queries.inspection import DialogLine, TurnLine
 from models.types import LARGEST_ID
-from models.urls import shown_url
+from models.urls import masked_url
 
 db_app = typer.Typer(help="Look into the database, check it, move it.", no_args_is_help=True)
 add_commands(db_app)
@@ -45,7 +45,7 @@ def upgrade_command() -> None:
     with one_line_errors():
         url = load_settings().database_url
         upgrade(url)
-        sys.stdout.write(f"{shown_url(url)} is at revision {head_revision()}.\n")
+        sys.stdout.write(f"{masked_url(url)} is at revision {head_revision()}.\n")
 
 
 @db_app.command("stats")

@@ -13,7 +13,7 @@ from bot.services import external_engine
 from bot.settings import Settings, load_settings, unknown_variables
 from models import errors as stored
 from models.migrate import check_revision, head_revision
-from models.urls import shown_url
+from models.urls import masked_url
 
 _INSPECT_SECONDS = 120
 
@@ -69,7 +69,7 @@ def _token(settings: Settings, report: _Report) -> None:
 
 def _database(settings: Settings, report: _Report) -> None:
     try:
-        where = shown_url(settings.database_url)
+        where = masked_url(settings.database_url)
         check_revision(settings.database_url)
     except stored.RevisionError as error:
         if error.found is None:

@@ -1,6 +1,6 @@
-"""the first tables
+"""Create guilds, users, dialogs, turns, personas and persona versions.
 
-Revision: 0001, after
+Revision: 0001, the first
 """
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
+    """Create the tables and their indexes."""
     op.create_table(
         "guilds",
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False, comment="Snowflake of the guild"),
@@ -229,6 +230,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop the tables, children before parents."""
     op.drop_table("turns")
     op.drop_table("persona_versions")
     op.drop_table("personas")

@@ -1,4 +1,4 @@
-"""settings, variants, usage, privacy
+"""Add settings, reply variants, usage, the audit log, opt-outs and processed interactions.
 
 Revision: 0002, after 0001
 """
@@ -16,6 +16,7 @@ ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
+    """Create the tables and fill those that can be derived from existing turns."""
     op.create_table(
         "opt_outs",
         sa.Column("user_id", sa.BigInteger(), autoincrement=False, nullable=False, comment="Who opted out"),
@@ -212,11 +213,11 @@ def upgrade() -> None:
         sqlite_where=sa.text("active"),
         postgresql_where=sa.text("active"),
     )
-    _carry_over()
+    _fill_from_turns()
 
 
-def _carry_over() -> None:
-    """What the new tables would hold had they been there from the start."""
+def _fill_from_turns() -> None:
+    """Derive processed interactions and daily usage from the turns stored so far."""
     op.execute(
         "INSERT INTO processed_interactions (interaction_id, processed_at) "
         "SELECT interaction_id, created_at FROM turns WHERE interaction_id IS NOT NULL"
@@ -233,6 +234,7 @@ def _carry_over() -> None:
 
 
 def downgrade() -> None:
+    """Drop the tables; what they hold is lost."""
     op.drop_table("reply_variants")
     op.drop_table("member_settings")
     op.drop_table("guild_settings")

@@ -1,1 +1,1 @@
-"""What operators run on a database: cleanup, backup, copy, new encryption keys, vacuum."""
+"""Database maintenance for operators: cleanup, backup and restore, copy, key rotation, vacuum."""

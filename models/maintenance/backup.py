@@ -1,6 +1,6 @@
-"""Backups: one SQLite file, whatever the database, consistent while the bot runs, and restorable into either kind.
+"""Backs up either database into one SQLite file while the bot runs, and restores it into either.
 
-Blocking on purpose: it runs in a command of its own.
+Blocking: `guildllama db backup` and `restore` are processes of their own.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from models.maintenance.transfer import TableCopy, copy_database
 from models.migrate import check_revision, upgrade
 from models.urls import sqlite_path
 
-PAGES_A_STEP = 1000
+PAGES_PER_STEP = 1000  # of SQLite's online backup
 
 
 def backup(url: str, file: Path) -> int:
-    """Writes a backup beside `file` and moves it there when it is complete. Returns its size in bytes."""
+    """Write a backup next to `file` and rename it when it is complete; return its size in bytes.
+
+    Raises DatabaseError if `file` exists, DatabaseUnavailable if the database or the disk fails.
+    """
     check_revision(url)
     if file.exists():
         raise DatabaseError(f"{file} exists already; choose another name")
@@ -34,7 +37,7 @@ def backup(url: str, file: Path) -> int:
             copy_database(url, f"sqlite:///{part}")
         else:
             _copy_file(path, part)
-        _finish(part)
+        _check_and_sync(part)
         part.rename(file)
     except sqlite3.Error as error:
         raise DatabaseUnavailable(str(error)) from error
@@ -45,9 +48,10 @@ def backup(url: str, file: Path) -> int:
 
 
 def restore(file: Path, url: str, *, replace: bool = False) -> tuple[TableCopy, ...]:
-    """Brings back a backup of this or an older revision. A database that holds rows is only overwritten if asked.
+    """Restore a backup of this or an older revision; return what was copied, table by table.
 
-    The backup itself is not touched: an older one is migrated in a copy.
+    The backup is not changed: an older one is migrated in a copy. Raises DatabaseError if the target holds rows,
+    unless `replace`.
     """
     if not file.is_file():
         raise DatabaseUnavailable(f"there is no backup {file}")
@@ -62,20 +66,20 @@ def restore(file: Path, url: str, *, replace: bool = False) -> tuple[TableCopy, 
 
 
 def _copy_file(source: Path, target: Path) -> None:
-    """SQLite's own online backup: a snapshot, whoever writes meanwhile."""
+    """Copy a SQLite file by SQLite's online backup: a snapshot, even while others write."""
     with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as reading:
         if reading.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise DatabaseUnavailable(f"{source} is damaged")
-        # In one read transaction, or every write meanwhile would start the copy over.
+        # Inside one read transaction; otherwise each concurrent write would restart the copy.
         reading.execute("BEGIN")
         reading.execute("SELECT count(*) FROM sqlite_master").fetchone()
         with closing(sqlite3.connect(target)) as writing:
-            reading.backup(writing, pages=PAGES_A_STEP, sleep=0)
+            reading.backup(writing, pages=PAGES_PER_STEP, sleep=0)
         reading.rollback()
 
 
-def _finish(part: Path) -> None:
-    """One plain file without a log beside it, checked, and on the disk."""
+def _check_and_sync(part: Path) -> None:
+    """Checkpoint the WAL into the file, check integrity and revision, and fsync it."""
     with closing(sqlite3.connect(part)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
         if connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):

@@ -1,6 +1,6 @@
-"""One cleanup run over a Database: many short transactions, so that chats get their turn between them.
+"""One cleanup run: many short write transactions, so that chats can write between them.
 
-Knows what is due and in which order; when to run and whether the clock can be trusted is the caller's business.
+Knows what is due and in which order. When to run, and whether the clock can be trusted, is up to the caller.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.database import Database
 from models.maintenance.vacuum import release_space
-from models.queries import recovery, retention
-from models.queries.retention import Limits
+from models.queries import purge, recovery, retention
+from models.queries.retention import RetentionLimits
 
-# Rows a transaction: a purge of so many turns takes a few milliseconds, far from the 100 that a chat would notice.
-BATCH = 50
+BATCH = 50  # rows per transaction: a few milliseconds under the write lock; a chat would notice about 100
 
 
 @dataclass(slots=True)
 class CleanupReport:
-    """What a run did, or would do."""
+    """Rows that a run changed or deleted (or would, in a dry run). `guildllama db cleanup` prints these names."""
 
     interrupted_turns: int = 0
     ended_dialogs: int = 0
@@ -40,118 +39,133 @@ class CleanupReport:
 
     @property
     def deleted(self) -> int:
+        """Deleted rows, guilds and users not counted."""
         return (
             self.purged_dialogs_and_turns + self.purged_old_turns + self.purged_guild_rows + self.forgotten_bookkeeping
         )
 
     def rows(self) -> tuple[tuple[str, int | float], ...]:
+        """Return (name, value) pairs, for tables and JSON."""
         return tuple((field.name, getattr(self, field.name)) for field in fields(self))
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
-    """What a run at this moment would end, against what is open: the clock guard's evidence."""
+class IdleCounts:
+    """How many dialogs are open, and how many of them a run would end now."""
 
     open_dialogs: int
     would_end: int
 
 
-async def outlook(database: Database, *, limits: Limits, now: datetime) -> Outlook:
+async def count_idle_dialogs(database: Database, *, limits: RetentionLimits, now: datetime) -> IdleCounts:
+    """Return the counts by which the caller notices a wrong clock: it would end most dialogs at once."""
     async with database.read() as session:
-        idle = await retention.idle_cutoffs(session, limits=limits, now=now)
+        idle = await retention.idle_conditions(session, limits=limits, now=now)
         would_end = sum([await retention.count_idle(session, idle=condition) for condition in idle])
-        return Outlook(await retention.count_open(session), would_end)
+        return IdleCounts(await retention.count_open(session), would_end)
 
 
-async def preview(database: Database, *, limits: Limits, now: datetime) -> CleanupReport:
-    """The dry run: counts, and changes nothing."""
+async def preview(database: Database, *, limits: RetentionLimits, now: datetime) -> CleanupReport:
+    """Return what `clean` would do, without changing anything."""
     report = CleanupReport()
     async with database.read() as session:
         report.interrupted_turns = len(await recovery.dead_turns(session, now=now))
-        idle = await retention.idle_cutoffs(session, limits=limits, now=now)
+        idle = await retention.idle_conditions(session, limits=limits, now=now)
         report.ended_dialogs = sum([await retention.count_idle(session, idle=condition) for condition in idle])
-        kept = await retention.retentions(session, limits=limits, now=now)
-        report.purged_dialogs_and_turns = sum(await retention.count_expired(session, kept=kept))
-        for one in kept:
-            report.purged_old_turns += len(await retention.old_turns(session, retention=one, limit=1_000_000))
-        report.purged_guilds = len(await retention.removed_guilds(session, limits=limits, now=now))
+        rules = await retention.retention_rules(session, limits=limits, now=now)
+        report.purged_dialogs_and_turns = sum(await retention.count_expired(session, rules=rules))
+        for rule in rules:
+            report.purged_old_turns += len(await retention.expired_turns(session, rule=rule, limit=1_000_000))
+        report.purged_guilds = len(await purge.removed_guilds(session, limits=limits, now=now))
     return report
 
 
-async def clean(database: Database, *, limits: Limits, now: datetime, batch: int = BATCH) -> CleanupReport:
-    """Does all that is due at `now`. Safe to stop anywhere and to run again, also beside another process's run."""
+async def clean(
+    database: Database, *, limits: RetentionLimits, now: datetime, batch_size: int = BATCH
+) -> CleanupReport:
+    """Do everything that is due at `now`. May be stopped anywhere, repeated, or run by two processes at once."""
     report = CleanupReport()
-    run = _Batches(database, report)
-    report.interrupted_turns = await run.once(partial(recovery.interrupt_dead_turns, now=now))
-    await run.until_done(partial(recovery.forget_expired_tokens, now=now, limit=batch))
+    batches = _BatchRunner(database, report)
+    report.interrupted_turns = await batches.run(partial(recovery.interrupt_dead_turns, now=now))
+    await batches.run_until_empty(partial(recovery.clear_expired_tokens, now=now, limit=batch_size))
 
     async with database.read() as session:
-        idle = await retention.idle_cutoffs(session, limits=limits, now=now)
-        kept = await retention.retentions(session, limits=limits, now=now)
-        gone = await retention.removed_guilds(session, limits=limits, now=now)
+        idle = await retention.idle_conditions(session, limits=limits, now=now)
+        rules = await retention.retention_rules(session, limits=limits, now=now)
+        guild_ids = await purge.removed_guilds(session, limits=limits, now=now)
     for condition in idle:
-        report.ended_dialogs += await run.until_done(
-            partial(retention.end_idle_dialogs, idle=condition, now=now, limit=batch)
+        report.ended_dialogs += await batches.run_until_empty(
+            partial(retention.end_idle_dialogs, idle=condition, now=now, limit=batch_size)
         )
-    for one in kept:
-        report.purged_dialogs_and_turns += await run.until_done(
-            partial(retention.purge_ended, retention=one, limit=batch)
+    for rule in rules:
+        report.purged_dialogs_and_turns += await batches.run_until_empty(
+            partial(retention.purge_expired_dialogs, rule=rule, limit=batch_size)
         )
-        report.purged_old_turns += await _purge_old_turns(database, run, one, batch)
-    for guild_id in gone:
-        report.purged_guild_rows += await run.until_done(partial(retention.purge_guild, guild_id=guild_id, limit=batch))
+        report.purged_old_turns += await _purge_expired_turns(database, batches, rule, batch_size)
+    for guild_id in guild_ids:
+        report.purged_guild_rows += await batches.run_until_empty(
+            partial(purge.purge_guild, guild_id=guild_id, limit=batch_size)
+        )
         report.purged_guilds += 1
-    report.forgotten_bookkeeping = await run.until_done(partial(retention.forget_bookkeeping, now=now, limit=batch))
+    report.forgotten_bookkeeping = await batches.run_until_empty(
+        partial(purge.delete_expired_bookkeeping, now=now, limit=batch_size)
+    )
     if report.deleted:
-        report.forgotten_users = await _forget_unused_users(run, batch)
+        report.forgotten_users = await _delete_unused_users(batches, batch_size)
         report.released_pages = await release_space(database)
     return report
 
 
-async def _purge_old_turns(database: Database, run: _Batches, kept: retention.Retention, batch: int) -> int:
+async def _purge_expired_turns(
+    database: Database, batches: _BatchRunner, rule: retention.RetentionRule, batch_size: int
+) -> int:
+    """Find turns in a read transaction and delete them in a write transaction, so that the search holds no lock."""
     total = 0
     while True:
         async with database.read() as session:
-            ids = await retention.old_turns(session, retention=kept, limit=batch)
+            ids = await retention.expired_turns(session, rule=rule, limit=batch_size)
         if not ids:
             return total
-        total += await run.once(partial(retention.delete_turns, turn_ids=ids))
+        total += await batches.run(partial(retention.delete_turns, turn_ids=ids))
 
 
-async def _forget_unused_users(run: _Batches, batch: int) -> int:
+async def _delete_unused_users(batches: _BatchRunner, batch_size: int) -> int:
+    """Go through all users by id, a batch at a time."""
     total = 0
-    place: list[int | None] = [-1]
+    last_id: int | None = -1
 
-    async def step(session: AsyncSession) -> int:
-        start = place[0]
-        if start is None:
+    async def next_batch(session: AsyncSession) -> int:
+        nonlocal last_id
+        if last_id is None:
             return 0
-        count, place[0] = await retention.forget_unused_users(session, after=start, limit=batch)
+        count, last_id = await purge.delete_unused_users(session, after=last_id, limit=batch_size)
         return count
 
-    while place[0] is not None:
-        total += await run.once(step)
+    while last_id is not None:
+        total += await batches.run(next_batch)
     return total
 
 
-class _Batches:
-    """Runs batches as transactions of their own and notes the longest."""
+class _BatchRunner:
+    """Runs each batch in its own write transaction and records the longest one in the report."""
 
     def __init__(self, database: Database, report: CleanupReport) -> None:
         self._database = database
         self._report = report
 
-    async def once(self, work: Callable[[AsyncSession], Awaitable[int]]) -> int:
+    async def run(self, work: Callable[[AsyncSession], Awaitable[int]]) -> int:
+        """Run one batch; return how many rows it changed."""
         async with self._database.write() as session:
             started = time.perf_counter()
             count = await work(session)
-        took = (time.perf_counter() - started) * 1000
-        self._report.longest_lock_ms = max(self._report.longest_lock_ms, round(took, 1))
+        elapsed_ms = (time.perf_counter() - started) * 1000
+        self._report.longest_lock_ms = max(self._report.longest_lock_ms, round(elapsed_ms, 1))
         await asyncio.sleep(0)
         return count
 
-    async def until_done(self, work: Callable[[AsyncSession], Awaitable[int]]) -> int:
+    async def run_until_empty(self, work: Callable[[AsyncSession], Awaitable[int]]) -> int:
+        """Repeat the batch until it changes no row; return the sum."""
         total = 0
-        while count := await self.once(work):
+        while count := await self.run(work):
             total += count
         return total

@@ -1,4 +1,4 @@
-"""Seals stored text with the newest key, or opens it all: key rotation, in small transactions, while the bot runs."""
+"""Re-encrypts stored text with the newest key, or decrypts it, in small transactions while the bot runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from models.database import Database
 from models.queries.common import codec
-from models.queries.scope import across_tenants
+from models.queries.scope import cross_tenant
 from models.tables import Base, PersonaVersion, ReplyVariant, Turn
 
-BATCH = 100
-_SEALED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tuple[str, ...]], ...] = (
+BATCH = 100  # rows per transaction
+# Table, primary key, encrypted columns.
+_ENCRYPTED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tuple[str, ...]], ...] = (
     (Turn, (Turn.id,), ("user_text", "reply")),
     (ReplyVariant, (ReplyVariant.turn_id, ReplyVariant.position), ("reply",)),
     (PersonaVersion, (PersonaVersion.persona_id, PersonaVersion.version), ("prompt",)),
@@ -22,14 +23,17 @@ _SEALED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tuple[s
 
 
 async def rekey(database: Database, *, plain: bool = False) -> dict[str, int]:
-    """Returns how many rows of each table changed. Can be stopped and run again: what is done is skipped."""
+    """Re-encrypt every text, or store it decrypted if `plain`. Returns the number of changed rows of each table.
+
+    May be stopped and repeated: text that is already as wanted is skipped. Raises WrongEncryptionKey.
+    """
     changed = {}
-    for table, identity, names in _SEALED:
-        total, after = 0, (-1,) * len(identity)
+    for table, primary_key, names in _ENCRYPTED:
+        total, after = 0, (-1,) * len(primary_key)
         while True:
             async with database.write() as session:
-                done, last = await _batch(session, table, identity, names, after, plain)
-            total += done
+                count, last = await _rekey_batch(session, table, primary_key, names, after, plain)
+            total += count
             if last is None:
                 break
             after = last
@@ -37,30 +41,31 @@ async def rekey(database: Database, *, plain: bool = False) -> dict[str, int]:
     return changed
 
 
-@across_tenants("the operator changes the key of everybody's text")
-async def _batch(
+@cross_tenant("the operator changes the key of all stored text")
+async def _rekey_batch(
     session: AsyncSession,
     table: type[Base],
-    identity: tuple[InstrumentedAttribute[int], ...],
+    primary_key: tuple[InstrumentedAttribute[int], ...],
     names: tuple[str, ...],
     after: tuple[int, ...],
     plain: bool,
 ) -> tuple[int, tuple[int, ...] | None]:
+    """Re-encrypt the BATCH rows after key `after`; return how many changed and the last key (None at the end)."""
     columns = [getattr(table, name) for name in names]
     rows = (
         await session.execute(
-            select(*identity, *columns).where(tuple_(*identity) > after).order_by(*identity).limit(BATCH)
+            select(*primary_key, *columns).where(tuple_(*primary_key) > after).order_by(*primary_key).limit(BATCH)
         )
     ).all()
-    text, done = codec(session), 0
+    text, changed = codec(session), 0
     for row in rows:
-        fresh: dict[str, Any] = {}
-        for name, stored in zip(names, row[len(identity) :], strict=True):
-            sealed = text.reseal(stored, plain=plain) if isinstance(stored, str) else None
-            if sealed is not None:
-                fresh[name] = sealed
-        if fresh:
-            where = [column == value for column, value in zip(identity, row, strict=False)]
-            await session.execute(update(table).where(*where).values(**fresh))
-            done += 1
-    return done, tuple(rows[-1][: len(identity)]) if len(rows) == BATCH else None
+        new_values: dict[str, Any] = {}
+        for name, stored in zip(names, row[len(primary_key) :], strict=True):
+            resealed = text.reseal(stored, plain=plain) if isinstance(stored, str) else None
+            if resealed is not None:
+                new_values[name] = resealed
+        if new_values:
+            where = [column == value for column, value in zip(primary_key, row, strict=False)]
+            await session.execute(update(table).where(*where).values(**new_values))
+            changed += 1
+    return changed, tuple(rows[-1][: len(primary_key)]) if len(rows) == BATCH else None

@@ -1,7 +1,7 @@
-"""Copies a whole database into an empty one, and proves it: row counts and checksums, read back from the copy.
+"""Copies a database between SQLite and Postgres (or two of a kind), and verifies it by row counts and checksums.
 
-Blocking on purpose: it runs in a command of its own. One snapshot of the source, one transaction in the target, so a
-copy is complete or not there. Sealed text is copied as it is.
+One snapshot of the source, one transaction in the target: the copy is complete or absent. Encrypted text is copied as
+it is. Blocking: it runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from datetime import UTC, date, datetime
 from sqlalchemy import Connection, Engine, Row, Table, func, insert, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.driver_errors import unavailable
+from models.driver_errors import to_unavailable
 from models.engines import sync_engine
 from models.errors import DatabaseError
 from models.migrate import check_revision, upgrade
 from models.tables import Base
 from models.urls import sync_url
 
-CHUNK = 2000
+CHUNK_ROWS = 2000  # rows read and inserted at a time
 
 
 @dataclass(frozen=True, slots=True)
 class TableCopy:
-    """One table as it was in the source and is in the target."""
+    """One copied table; `checksum` is the SHA-256 of its rows, the same in source and target."""
 
     name: str
     rows: int
@@ -34,7 +34,10 @@ class TableCopy:
 
 
 def copy_database(source_url: str, target_url: str, *, replace: bool = False) -> tuple[TableCopy, ...]:
-    """Copies everything. The target is migrated first and must hold no rows, unless `replace` empties it."""
+    """Migrate the target, then copy every table into it. `replace` deletes the target's rows first.
+
+    Raises DatabaseError if the target holds rows or the copy differs, DatabaseUnavailable if a database fails.
+    """
     if sync_url(source_url) == sync_url(target_url):
         raise DatabaseError("source and target are the same database")
     check_revision(source_url)
@@ -44,7 +47,7 @@ def copy_database(source_url: str, target_url: str, *, replace: bool = False) ->
     try:
         return _copy(source, target, replace)
     except SQLAlchemyError as error:
-        raise unavailable(error) from error
+        raise to_unavailable(error) from error
     finally:
         source.dispose()
         target.dispose()
@@ -60,22 +63,22 @@ def _copy(source: Engine, target: Engine, replace: bool) -> tuple[TableCopy, ...
                 raise DatabaseError(f"the target already holds rows in {table.name}")
         copied = []
         for table in tables:
-            sent = _Checksum(table)
+            source_sum = _Checksum(table)
             for chunk in _chunks(reading, table):
-                sent.add(chunk)
+                source_sum.add(chunk)
                 writing.execute(insert(table), [dict(row._mapping) for row in chunk])
-            arrived = _Checksum(table)
+            target_sum = _Checksum(table)
             for chunk in _chunks(writing, table):
-                arrived.add(chunk)
-            if sent.result != arrived.result:
+                target_sum.add(chunk)
+            if source_sum.result != target_sum.result:
                 raise DatabaseError(f"the copy of {table.name} differs from its source")
-            copied.append(sent.result)
-        _carry_sequences(reading, writing)
+            copied.append(source_sum.result)
+        _copy_sequences(reading, writing)
         return tuple(copied)
 
 
 class _Checksum:
-    """SHA-256 over the rows in key order, each value spelled the same for both databases."""
+    """SHA-256 over the rows in primary key order, with values written alike for both databases."""
 
     def __init__(self, table: Table) -> None:
         self._name = table.name
@@ -83,16 +86,18 @@ class _Checksum:
         self._rows = 0
 
     def add(self, rows: Iterable[Row[tuple[object, ...]]]) -> None:
+        """Hash more rows."""
         for row in rows:
-            self._hash.update(repr([_spelled(value) for value in row]).encode())
+            self._hash.update(repr([_canonical(value) for value in row]).encode())
             self._rows += 1
 
     @property
     def result(self) -> TableCopy:
+        """The table's name, row count and checksum so far."""
         return TableCopy(self._name, self._rows, self._hash.hexdigest())
 
 
-def _spelled(value: object) -> object:
+def _canonical(value: object) -> object:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     return value.isoformat() if isinstance(value, date) else value
@@ -105,12 +110,12 @@ def _snapshot(engine: Engine) -> Connection:
 
 
 def _chunks(connection: Connection, table: Table) -> Iterator[Sequence[Row[tuple[object, ...]]]]:
-    rows = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=CHUNK)
+    rows = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=CHUNK_ROWS)
     yield from connection.execute(rows).partitions()
 
 
-def _carry_sequences(reading: Connection, writing: Connection) -> None:
-    """Row ids are never used again, not even those of rows that were deleted before the copy."""
+def _copy_sequences(reading: Connection, writing: Connection) -> None:
+    """Copy the row id counters, so that ids of rows deleted before the copy are not used again either."""
     for table in Base.metadata.sorted_tables:
         if not table.dialect_options["sqlite"]["autoincrement"]:
             continue

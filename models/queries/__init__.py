@@ -1,6 +1,7 @@
-"""Every query, as plain async functions. Queries never commit: whoever opened the transaction does.
+"""Every query, as a plain async function `f(session, *, key, ...)`. The caller opens the transaction and commits it.
 
-What a chat needs is exported here; inspection, privacy and retention are imported by their module's name.
+`key` is the tenant key; queries across tenants are marked (see scope.py). This package exports what chats and guild
+events use; the operator's queries and those on a person's own data are used through their modules.
 """
 
 from models.queries.guilds import guild_joined, guild_removed, reconcile_guilds

@@ -1,4 +1,7 @@
-"""Guilds that come and go. Removal only marks: the purge follows after a grace period, and a return cancels it."""
+"""Records that the bot joined or left a guild. Called by bot/discord_app/guild_events.py.
+
+A removal only marks the guild: after a grace period it is purged (purge.py), unless the bot joins again before.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import ensure_guild
-from models.queries.scope import across_tenants
+from models.queries.scope import cross_tenant
 from models.tables import Dialog, Guild
 
 
-@across_tenants("the bot was removed from a whole guild")
+@cross_tenant("the bot was removed from a whole guild")
 async def guild_removed(session: AsyncSession, *, guild_id: int, now: datetime) -> int:
-    """Ends the guild's dialogs and starts its grace period; returns how many were ended.
+    """End the guild's dialogs and start its grace period; return how many dialogs were ended.
 
-    For a confirmed removal only, never for a guild that is merely unavailable.
+    Call it for a confirmed removal only, never for a guild that is unavailable.
     """
     await session.execute(update(Guild).where(Guild.id == guild_id, Guild.removed_at.is_(None)).values(removed_at=now))
     ended = await session.scalars(
@@ -29,33 +32,33 @@ async def guild_removed(session: AsyncSession, *, guild_id: int, now: datetime) 
     return len(ended.all())
 
 
-@across_tenants("the bot is in a whole guild again")
+@cross_tenant("the bot is in a whole guild again")
 async def guild_joined(session: AsyncSession, *, guild_id: int, now: datetime) -> bool:
-    """Cancels the purge of a guild. True if one was waiting: its personas and settings are as they were."""
+    """Record that the bot is in the guild, and cancel its purge. True if a purge was due: nothing was lost."""
     await ensure_guild(session, guild_id, now)
     await session.execute(update(Guild).where(Guild.id == guild_id, Guild.joined_at.is_(None)).values(joined_at=now))
-    back = await session.scalar(
+    rejoined = await session.scalar(
         update(Guild)
         .where(Guild.id == guild_id, Guild.removed_at.is_not(None))
         .values(removed_at=None)
         .returning(Guild.id)
     )
-    return back is not None
+    return rejoined is not None
 
 
-@across_tenants("what happened to whole guilds while the bot was away")
+@cross_tenant("whole guilds may have been removed while the bot was offline")
 async def reconcile_guilds(session: AsyncSession, *, present: Collection[int], now: datetime) -> tuple[int, ...]:
-    """Compares with the gateway's list after READY (unavailable guilds are on it). Returns the guilds found removed.
+    """Catch up on joins and removals that happened offline; return the ids of the guilds found removed.
 
-    A return is acted on at once; an absence only marks, and the grace period does the rest. Guilds that the gateway
-    never named (those of the terminal) are left alone.
+    `present`: the gateway's list after READY, which includes unavailable guilds. Guilds that the gateway never named
+    (used from the terminal only) are left alone.
     """
     known = (await session.execute(select(Guild.id, Guild.joined_at, Guild.removed_at).where(Guild.id != 0))).all()
     for row in known:
         if row.id in present and (row.removed_at is not None or row.joined_at is None):
             await guild_joined(session, guild_id=row.id, now=now)
     absent = (row for row in known if row.id not in present)
-    gone = tuple(row.id for row in absent if row.joined_at is not None and row.removed_at is None)
-    for guild_id in gone:
+    removed = tuple(row.id for row in absent if row.joined_at is not None and row.removed_at is None)
+    for guild_id in removed:
         await guild_removed(session, guild_id=guild_id, now=now)
-    return gone
+    return removed

@@ -1,4 +1,7 @@
-"""What an operator may look at from the shell: counts, lists, one dialog in full, and whether the database is sound."""
+"""Queries of the operator's commands (`guildllama db ...`): counts, lists, one dialog in full, integrity checks.
+
+A member's own export (bot/guilds/privacy.py) uses `dialog_lines` and `turn_lines` too.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec
 from models.queries.recovery import dead_turns
-from models.queries.scope import across_tenants
+from models.queries.scope import cross_tenant
 from models.tables import Base, Dialog, Guild, Turn
 from models.types import TurnStatus
 
 
 @dataclass(frozen=True, slots=True)
 class GuildLine:
+    """One guild in the list of `db guilds`."""
+
     guild_id: int
     members: int
     dialogs: int
@@ -27,6 +32,8 @@ class GuildLine:
 
 @dataclass(frozen=True, slots=True)
 class DialogLine:
+    """One dialog in the list of `db dialogs`; `turns` counts all states."""
+
     dialog_id: int
     guild_id: int
     user_id: int
@@ -40,6 +47,8 @@ class DialogLine:
 
 @dataclass(frozen=True, slots=True)
 class TurnLine:
+    """One turn of a dialog, with decrypted text."""
+
     turn_id: int
     status: TurnStatus
     user: str
@@ -53,18 +62,18 @@ class TurnLine:
     created_at: datetime
 
 
-@across_tenants("the operator's overview")
+@cross_tenant("the operator's overview")
 async def table_counts(session: AsyncSession) -> dict[str, int]:
-    """Rows of every table."""
+    """Return the number of rows of every table."""
     counts = {}
     for table in Base.metadata.sorted_tables:
         counts[table.name] = int(await session.scalar(select(func.count()).select_from(table)) or 0)
     return counts
 
 
-@across_tenants("the operator's overview")
+@cross_tenant("the operator's overview")
 async def totals(session: AsyncSession) -> dict[str, int]:
-    """The figures of `guildllama db stats`."""
+    """Return the figures of `guildllama db stats`."""
     statuses = await session.execute(select(Turn.status, func.count()).group_by(Turn.status))
     by_status = {status: count for status, count in statuses}
     tokens = (await session.execute(select(func.sum(Turn.prompt_tokens), func.sum(Turn.completion_tokens)))).one()
@@ -83,8 +92,9 @@ async def totals(session: AsyncSession) -> dict[str, int]:
     }
 
 
-@across_tenants("the operator's overview")
+@cross_tenant("the operator's overview")
 async def guild_lines(session: AsyncSession) -> tuple[GuildLine, ...]:
+    """Return every guild, by id."""
     turns = select(Turn.dialog_id, func.count().label("turns")).group_by(Turn.dialog_id).subquery()
     rows = await session.execute(
         select(
@@ -103,31 +113,32 @@ async def guild_lines(session: AsyncSession) -> tuple[GuildLine, ...]:
     return tuple(GuildLine(*row) for row in rows)
 
 
-@across_tenants("the operator's overview")
+@cross_tenant("the operator's overview")
 async def dialog_lines(
     session: AsyncSession, *, guild_id: int | None = None, user_id: int | None = None, limit: int = 50
 ) -> tuple[DialogLine, ...]:
-    """The dialogs active last."""
-    chosen = _dialog_lines()
+    """Return the `limit` most recently active dialogs, of one guild or user if given."""
+    lines = _dialog_lines()
     if guild_id is not None:
-        chosen = chosen.where(Dialog.guild_id == guild_id)
+        lines = lines.where(Dialog.guild_id == guild_id)
     if user_id is not None:
-        chosen = chosen.where(Dialog.user_id == user_id)
-    rows = await session.execute(chosen.order_by(Dialog.last_active_at.desc(), Dialog.id.desc()).limit(limit))
+        lines = lines.where(Dialog.user_id == user_id)
+    rows = await session.execute(lines.order_by(Dialog.last_active_at.desc(), Dialog.id.desc()).limit(limit))
     return tuple(DialogLine(*row) for row in rows)
 
 
-@across_tenants("the operator's overview")
+@cross_tenant("the operator's overview")
 async def dialog_line(session: AsyncSession, *, dialog_id: int) -> DialogLine | None:
+    """Return one dialog, or None."""
     row = (await session.execute(_dialog_lines().where(Dialog.id == dialog_id))).first()
     return None if row is None else DialogLine(*row)
 
 
-@across_tenants("the operator's overview")
+@cross_tenant("the operator's overview")
 async def turn_lines(session: AsyncSession, *, dialog_id: int) -> tuple[TurnLine, ...]:
-    """Every turn of a dialog, whatever became of it, oldest first."""
+    """Return every turn of a dialog in any state, oldest first."""
     rows = await session.scalars(select(Turn).where(Turn.dialog_id == dialog_id).order_by(Turn.id))
-    opened = codec(session)
+    decode = codec(session)
     statuses: dict[str, TurnStatus] = {
         "pending": "pending",
         "done": "done",
@@ -138,8 +149,8 @@ async def turn_lines(session: AsyncSession, *, dialog_id: int) -> tuple[TurnLine
         TurnLine(
             turn.id,
             statuses[turn.status],
-            opened.open(turn.user_text),
-            None if turn.reply is None else opened.open(turn.reply),
+            decode.open(turn.user_text),
+            None if turn.reply is None else decode.open(turn.reply),
             turn.prompt_tokens,
             turn.completion_tokens,
             turn.finish_reason,
@@ -152,13 +163,13 @@ async def turn_lines(session: AsyncSession, *, dialog_id: int) -> tuple[TurnLine
     )
 
 
-@across_tenants("the operator's health check")
+@cross_tenant("the operator's health check")
 async def integrity_problems(session: AsyncSession) -> tuple[str, ...]:
-    """What the database itself finds wrong with its pages and indexes."""
+    """Return what the database's own check finds wrong; empty if nothing."""
     if session.get_bind().dialect.name == "sqlite":
         rows = (await session.execute(text("PRAGMA integrity_check(20)"))).scalars().all()
         return tuple(str(row) for row in rows if row != "ok")
-    # Postgres has no check of its own pages without an extension; an index or constraint left invalid shows here.
+    # Postgres cannot check its pages without an extension; this finds invalid indexes and constraints.
     invalid = (
         await session.execute(
             text(
@@ -171,10 +182,10 @@ async def integrity_problems(session: AsyncSession) -> tuple[str, ...]:
     return tuple(str(row) for row in invalid)
 
 
-@across_tenants("the operator's health check")
+@cross_tenant("the operator's health check")
 async def orphans(session: AsyncSession) -> dict[str, int]:
-    """Rows whose parent is missing, by foreign key. Always empty while foreign keys are enforced."""
-    found = {}
+    """Count rows whose parent is missing, by foreign key; empty as long as foreign keys are enforced."""
+    missing_parents = {}
     for table in Base.metadata.sorted_tables:
         for key in table.foreign_keys:
             parent = key.column.table.alias()
@@ -185,13 +196,13 @@ async def orphans(session: AsyncSession) -> dict[str, int]:
             )
             count = int(await session.scalar(missing) or 0)
             if count:
-                found[f"{table.name}.{key.parent.name}"] = count
-    return found
+                missing_parents[f"{table.name}.{key.parent.name}"] = count
+    return missing_parents
 
 
-@across_tenants("the operator's health check")
+@cross_tenant("the operator's health check")
 async def stuck_turns(session: AsyncSession, *, now: datetime) -> tuple[int, ...]:
-    """Pending turns that nobody is working on; the next cleanup interrupts them."""
+    """Return the ids of pending turns that no process works on; the next cleanup interrupts them."""
     return await dead_turns(session, now=now)
 
 

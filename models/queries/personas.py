@@ -1,7 +1,7 @@
-"""Personas: the one in force, and setting, clearing and rolling back the one of a level.
+"""Personas: read the one in force; set, clear and roll back the persona of a level.
 
-The narrowest set one wins: the member's own in this guild, then the channel's, then the guild's. In direct messages
-(guild 0) every member has their own only.
+Precedence: the member's own persona in this guild, then the channel's, then the guild's. In direct messages (guild 0)
+there is only the member's own. Called by bot/guilds/personas.py; the key selects the guild, channel and member.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, case, delete, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import codec, ensure_guild, ensure_user, insert_missing
+from models.queries.common import codec, ensure_guild, ensure_user, insert_if_absent
 from models.tables import Persona, PersonaVersion
 from models.types import DialogKey, PersonaLevel, PersonaText, PersonaVersionInfo, StoredLevel
 
-KEPT_VERSIONS = 20
+KEPT_VERSIONS = 20  # per persona; older ones are deleted
 
 
 async def effective_persona(session: AsyncSession, *, key: DialogKey) -> PersonaText | None:
-    """The persona in force for this key, or None: then the bot's default applies."""
+    """Return the persona in force for this key, or None: then the bot's default applies."""
     rank = case((Persona.level == "member", 0), (Persona.level == "channel", 1), else_=2)
     return await _active(session, or_(*(_slot(key, level) for level in _levels(key))), rank)
 
 
 async def get_persona(session: AsyncSession, *, key: DialogKey, level: StoredLevel) -> PersonaText | None:
-    """What is set at exactly this level, or None."""
+    """Return the persona set at exactly this level, or None."""
     return await _active(session, _slot(key, level), literal(0))
 
 
@@ -39,7 +39,7 @@ async def set_persona(
     author_id: int | None,
     now: datetime,
 ) -> PersonaText:
-    """Stores a new version at this level and puts it in force."""
+    """Store a new version at this level, put it in force and return it."""
     persona_id = await _ensure_slot(session, key, level, now)
     latest = await session.scalar(
         select(func.max(PersonaVersion.version)).where(PersonaVersion.persona_id == persona_id)
@@ -68,7 +68,7 @@ async def set_persona(
 
 
 async def clear_persona(session: AsyncSession, *, key: DialogKey, level: StoredLevel) -> bool:
-    """Takes the persona of this level out of force; its versions stay for a rollback. False if none was set."""
+    """Take the persona of this level out of force; its versions stay for a rollback. False if none was set."""
     cleared = await session.scalar(
         update(Persona)
         .where(_slot(key, level), Persona.active_version.is_not(None))
@@ -79,10 +79,12 @@ async def clear_persona(session: AsyncSession, *, key: DialogKey, level: StoredL
 
 
 def _levels(key: DialogKey) -> tuple[StoredLevel, ...]:
+    """Return the levels that can apply to this key."""
     return ("member", "channel", "guild") if key.channel_id else ("member", "guild")
 
 
 def _slot(key: DialogKey, level: StoredLevel) -> ColumnElement[bool]:
+    """Return the condition that a Persona is the key's one at this level."""
     guild = and_(Persona.guild_id == key.guild_id, Persona.level == level)
     if level == "member":
         return and_(guild, Persona.user_id == key.user_id)
@@ -92,6 +94,7 @@ def _slot(key: DialogKey, level: StoredLevel) -> ColumnElement[bool]:
 
 
 async def _active(session: AsyncSession, slots: ColumnElement[bool], order: ColumnElement[int]) -> PersonaText | None:
+    """Return the active version of the first of `slots` that has one."""
     row = (
         await session.execute(
             select(Persona.level, PersonaVersion.name, PersonaVersion.prompt, PersonaVersion.version)
@@ -115,10 +118,11 @@ def _level(text: str) -> PersonaLevel:
 
 
 async def _ensure_slot(session: AsyncSession, key: DialogKey, level: StoredLevel, now: datetime) -> int:
+    """Return the persona's row id, inserting the row if needed; the row is locked."""
     await ensure_guild(session, key.guild_id, now)
     if level == "member":
         await ensure_user(session, key.user_id, now)
-    await insert_missing(
+    await insert_if_absent(
         session,
         Persona,
         guild_id=key.guild_id,
@@ -126,14 +130,14 @@ async def _ensure_slot(session: AsyncSession, key: DialogKey, level: StoredLevel
         channel_id=key.channel_id if level == "channel" else 0,
         user_id=key.user_id if level == "member" else None,
     )
-    # The row is locked until the commit, so two admins get two different version numbers.
+    # Locked until the commit, so that two concurrent admins get different version numbers.
     return (await session.scalars(select(Persona.id).where(_slot(key, level)).with_for_update())).one()
 
 
 async def persona_versions(
     session: AsyncSession, *, key: DialogKey, level: StoredLevel
 ) -> tuple[PersonaVersionInfo, ...]:
-    """What the persona of this level has been, newest first."""
+    """Return the stored versions of the persona at this level, newest first."""
     rows = await session.execute(
         select(PersonaVersion, Persona.active_version)
         .join(Persona, Persona.id == PersonaVersion.persona_id)
@@ -157,7 +161,7 @@ async def persona_versions(
 async def rollback_persona(
     session: AsyncSession, *, key: DialogKey, level: StoredLevel, version: int
 ) -> PersonaText | None:
-    """Puts an earlier version back in force, also after a clear. None if it is not there any more."""
+    """Put a stored version back in force, also after a clear. None if that version is not stored."""
     kept = select(PersonaVersion.persona_id).where(
         PersonaVersion.persona_id == Persona.id, PersonaVersion.version == version
     )

@@ -1,4 +1,7 @@
-"""What applies to one turn: everything that guild and member chose, in one statement; quotas; usage."""
+"""What applies to one turn: guild and member settings, quotas and usage.
+
+Called by the other query modules; usage is counted per guild, user and UTC day.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from models.types import DialogKey, DialogSettings, Usage
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What was read, before any of it is enforced."""
+    """Settings, quotas and today's usage of one key, before any of it is enforced. None: no quota."""
 
     settings: DialogSettings
     blocked: bool
@@ -26,15 +29,15 @@ class Policy:
     tokens_today: int
 
     @property
-    def counts_usage(self) -> bool:
-        """Of a member who opted out, usage is only counted where the guild limits it."""
+    def records_usage(self) -> bool:
+        """Whether usage is counted: for a member who opted out only where the guild has a quota."""
         return not self.settings.opted_out or self.daily_turns is not None or self.daily_tokens is not None
 
 
-async def policy(session: AsyncSession, *, key: DialogKey, limit: int | None = None, now: datetime) -> Policy:
-    """Everything that T1 and T2 must know about this key.
+async def load_policy(session: AsyncSession, *, key: DialogKey, limit: int | None = None, now: datetime) -> Policy:
+    """Read settings, quotas and today's usage of this key, in one statement.
 
-    `limit` is the operator's number of pairs: the guild's replaces it, the member's can only lower it.
+    `limit` is the operator's max_chat_logs: the guild's value replaces it, the member's can only lower it.
     """
     one = select(literal(1).label("one")).subquery()
     member = and_(MemberSettingsRow.guild_id == key.guild_id, MemberSettingsRow.user_id == key.user_id)
@@ -68,9 +71,9 @@ async def policy(session: AsyncSession, *, key: DialogKey, limit: int | None = N
     ).one()
     return Policy(
         settings=DialogSettings(
-            max_chat_logs=_shorter(limit if row.max_chat_logs is None else row.max_chat_logs, row.own_chat_logs),
+            max_chat_logs=_smaller(limit if row.max_chat_logs is None else row.max_chat_logs, row.own_chat_logs),
             max_reply_tokens=row.max_reply_tokens,
-            retention_days=_shorter(row.retention_days, row.own_retention_days),
+            retention_days=_smaller(row.retention_days, row.own_retention_days),
             session_ttl=None if row.session_ttl_s is None else timedelta(seconds=row.session_ttl_s),
             locale=row.own_locale or row.locale,
             opted_out=row.since is not None,
@@ -84,22 +87,22 @@ async def policy(session: AsyncSession, *, key: DialogKey, limit: int | None = N
     )
 
 
-def enforce(found: Policy, *, role_turns: int | None, now: datetime) -> None:
-    """Refuses a blocked member and one whose day is used up. A role's quota replaces the guild's number of turns."""
-    if found.blocked:
+def enforce_policy(policy: Policy, *, role_turns: int | None, now: datetime) -> None:
+    """Raise MemberBlocked or QuotaExceeded if the member may not chat now. `role_turns` replaces the guild's quota."""
+    if policy.blocked:
         raise MemberBlocked("an admin of this guild has blocked this member")
     resets_at = datetime.combine(_utc_day(now) + timedelta(days=1), time(), UTC)
-    turns = found.daily_turns if role_turns is None else role_turns
-    if turns is not None and found.turns_today >= turns:
+    turns = policy.daily_turns if role_turns is None else role_turns
+    if turns is not None and policy.turns_today >= turns:
         raise QuotaExceeded("turns", turns, resets_at)
-    if found.daily_tokens is not None and found.tokens_today >= found.daily_tokens:
-        raise QuotaExceeded("tokens", found.daily_tokens, resets_at)
+    if policy.daily_tokens is not None and policy.tokens_today >= policy.daily_tokens:
+        raise QuotaExceeded("tokens", policy.daily_tokens, resets_at)
 
 
 async def add_usage(
     session: AsyncSession, *, key: DialogKey, prompt_tokens: int, completion_tokens: int, now: datetime, new_turn: bool
 ) -> None:
-    """Counts a finished reply. A regenerated one costs tokens but is no new turn."""
+    """Add a finished reply to the member's usage of the day. A regeneration adds tokens but no turn."""
     statement = insert(session, DailyUsage).values(
         guild_id=key.guild_id,
         user_id=key.user_id,
@@ -119,10 +122,10 @@ async def add_usage(
     )
 
 
-async def add_anonymous_usage(
+async def add_opted_out_usage(
     session: AsyncSession, *, key: DialogKey, prompt_tokens: int, completion_tokens: int, now: datetime
 ) -> None:
-    """The same for a member who opted out and so may have no rows of their own yet."""
+    """Add a new turn of a member who opted out: guild and user may not be stored yet."""
     await ensure_guild(session, key.guild_id, now)
     await ensure_user(session, key.user_id, now)
     await add_usage(
@@ -131,7 +134,7 @@ async def add_anonymous_usage(
 
 
 async def usage(session: AsyncSession, *, key: DialogKey, since: date) -> tuple[Usage, ...]:
-    """The member's usage in this guild, newest day first."""
+    """Return the key's member's usage in the key's guild since a UTC day, newest day first."""
     rows = await session.scalars(
         select(DailyUsage)
         .where(DailyUsage.guild_id == key.guild_id, DailyUsage.user_id == key.user_id, DailyUsage.day >= since)
@@ -144,6 +147,7 @@ def _utc_day(now: datetime) -> date:
     return now.astimezone(UTC).date()
 
 
-def _shorter(guild: int | None, member: int | None) -> int | None:
+def _smaller(guild: int | None, member: int | None) -> int | None:
+    """Return the smaller of the values that are set, or None."""
     given = [value for value in (guild, member) if value is not None]
     return min(given, default=None)

@@ -1,7 +1,7 @@
-"""Everything that speaks of one person, counted, read and deleted: in all guilds, or in one.
+"""One person's data, in all guilds or in one: counted, exported, deleted. Called by bot/guilds/privacy.py.
 
-Tables are found by their foreign keys to `users` and through dialogs; a test walks the metadata and fails for a table
-that is forgotten here.
+A person's rows are those with a foreign key to `users`, and the turns and replies of their dialogs. A test walks the
+metadata and fails for a table that is missing here. `guild_id=None` means all guilds.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import codec, insert_missing
-from models.queries.scope import across_tenants
+from models.queries.common import codec, count_rows, insert_if_absent, num_deleted
+from models.queries.scope import cross_tenant
 from models.tables import (
     AuditEntry,
     DailyUsage,
@@ -27,29 +27,29 @@ from models.tables import (
     User,
 )
 
-OWN_DATA = "a person's own data, across the guilds they are in"
+OWN_DATA = "a person's own data, in all their guilds"
 
 
-@across_tenants(OWN_DATA)
+@cross_tenant(OWN_DATA)
 async def person_counts(session: AsyncSession, *, user_id: int, guild_id: int | None = None) -> dict[str, int]:
-    """Rows that speak of this person, by table. Without a guild: everywhere, and the person's own row."""
-    counts = {name: await _number(session, rows) for name, rows in _rows_of(user_id, guild_id).items()}
+    """Count the person's rows by table; without a guild, the person's own row in `users` too."""
+    counts = {name: await count_rows(session, rows) for name, rows in _row_counts(user_id, guild_id).items()}
     if guild_id is None:
-        counts["users"] = await _number(session, select(func.count(User.id)).where(User.id == user_id))
+        counts["users"] = await count_rows(session, select(func.count(User.id)).where(User.id == user_id))
     return counts
 
 
-@across_tenants(OWN_DATA)
+@cross_tenant(OWN_DATA)
 async def delete_person_turns(session: AsyncSession, *, user_id: int, guild_id: int | None, limit: int) -> int:
-    """One batch of their turns, running ones included: a reply that comes later finds nothing to be stored in."""
-    some = select(Turn.id).where(Turn.dialog_id.in_(_dialogs(user_id, guild_id))).limit(limit)
-    gone = await session.execute(delete(Turn).where(Turn.id.in_(some)).execution_options(synchronize_session=False))
-    return int(getattr(gone, "rowcount", 0))
+    """Delete a batch of the person's turns and return its size. Pending ones too: a late reply is then not stored."""
+    batch = select(Turn.id).where(Turn.dialog_id.in_(_dialogs(user_id, guild_id))).limit(limit)
+    result = await session.execute(delete(Turn).where(Turn.id.in_(batch)).execution_options(synchronize_session=False))
+    return num_deleted(result)
 
 
-@across_tenants(OWN_DATA)
+@cross_tenant(OWN_DATA)
 async def delete_person_rest(session: AsyncSession, *, user_id: int, guild_id: int | None) -> None:
-    """What is left after the turns. Texts they wrote for a guild stay without their name; an opt-out stays."""
+    """Delete the rest, after the turns. Guild personas they wrote stay, without their author; an opt-out stays."""
     authored = PersonaVersion.persona_id.in_(select(Persona.id).where(_in_guild(Persona.guild_id, guild_id)))
     audit = _in_guild(AuditEntry.guild_id, guild_id)
     for statement in (
@@ -68,11 +68,11 @@ async def delete_person_rest(session: AsyncSession, *, user_id: int, guild_id: i
         await session.execute(delete(User).where(User.id == user_id).execution_options(synchronize_session=False))
 
 
-@across_tenants(OWN_DATA)
+@cross_tenant(OWN_DATA)
 async def person_personas(
     session: AsyncSession, *, user_id: int, guild_id: int | None = None
 ) -> tuple[dict[str, object], ...]:
-    """Their own personas and those they wrote for a guild."""
+    """Return the versions of the person's own personas and those they wrote for a guild."""
     rows = await session.execute(
         select(PersonaVersion, Persona)
         .join(Persona, Persona.id == PersonaVersion.persona_id)
@@ -97,13 +97,13 @@ async def person_personas(
     )
 
 
-@across_tenants(OWN_DATA)
+@cross_tenant(OWN_DATA)
 async def person_settings(
     session: AsyncSession, *, user_id: int, guild_id: int | None = None
 ) -> dict[str, tuple[dict[str, object], ...]]:
-    """Their settings and usage, and what the audit log has of them, as plain rows."""
+    """Return the person's settings, usage and audit log entries, as rows by table."""
     audit = or_(AuditEntry.actor_id == user_id, AuditEntry.target_id == user_id)
-    chosen: dict[str, Any] = {
+    statements: dict[str, Any] = {
         "member_settings": select(MemberSettingsRow.__table__).where(
             MemberSettingsRow.user_id == user_id, _in_guild(MemberSettingsRow.guild_id, guild_id)
         ),
@@ -116,52 +116,54 @@ async def person_settings(
     }
     return {
         name: tuple(dict(row) for row in (await session.execute(statement)).mappings())
-        for name, statement in chosen.items()
+        for name, statement in statements.items()
     }
 
 
-@across_tenants(OWN_DATA)
+@cross_tenant(OWN_DATA)
 async def person_variants(
     session: AsyncSession, *, user_id: int, guild_id: int | None = None
 ) -> dict[int, tuple[str, ...]]:
-    """Replies that were regenerated, by turn; the active one is in the turn itself."""
+    """Return the person's inactive replies by turn id; the active one is in the turn itself."""
     rows = await session.execute(
         select(ReplyVariant.turn_id, ReplyVariant.reply)
         .join(Turn, Turn.id == ReplyVariant.turn_id)
         .where(Turn.dialog_id.in_(_dialogs(user_id, guild_id)), ~ReplyVariant.active)
         .order_by(ReplyVariant.turn_id, ReplyVariant.position)
     )
-    found: dict[int, tuple[str, ...]] = {}
+    replies: dict[int, tuple[str, ...]] = {}
     for turn_id, reply in rows:
-        found[turn_id] = (*found.get(turn_id, ()), codec(session).open(reply))
-    return found
+        replies[turn_id] = (*replies.get(turn_id, ()), codec(session).open(reply))
+    return replies
 
 
-@across_tenants("an opt-out holds everywhere")
+@cross_tenant("an opt-out holds everywhere")
 async def opt_out(session: AsyncSession, *, user_id: int, now: datetime) -> bool:
-    """From now on nothing they write is stored; their open dialogs end. False if they had opted out before."""
-    fresh = await insert_missing(session, OptOut, user_id=user_id, since=now)
+    """Record the opt-out and end the person's open dialogs. False if they had opted out before."""
+    inserted = await insert_if_absent(session, OptOut, user_id=user_id, since=now)
     await session.execute(
         update(Dialog)
         .where(Dialog.user_id == user_id, Dialog.ended_at.is_(None))
         .values(ended_at=now, end_reason="opt-out")
     )
-    return fresh
+    return inserted
 
 
-@across_tenants("an opt-out holds everywhere")
+@cross_tenant("an opt-out holds everywhere")
 async def opt_in(session: AsyncSession, *, user_id: int) -> bool:
-    """False if they had not opted out."""
+    """Delete the opt-out. False if there was none."""
     return await session.scalar(delete(OptOut).where(OptOut.user_id == user_id).returning(OptOut.user_id)) is not None
 
 
-@across_tenants("an opt-out holds everywhere")
+@cross_tenant("an opt-out holds everywhere")
 async def opted_out_since(session: AsyncSession, *, user_id: int) -> datetime | None:
+    """Return when the person opted out, or None."""
     since: datetime | None = await session.scalar(select(OptOut.since).where(OptOut.user_id == user_id))
     return since
 
 
-def _rows_of(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
+def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
+    """Return one counting statement per table."""
     dialogs = _dialogs(user_id, guild_id)
     turns = select(Turn.id).where(Turn.dialog_id.in_(dialogs))
     audit = or_(AuditEntry.actor_id == user_id, AuditEntry.target_id == user_id)
@@ -194,7 +196,3 @@ def _dialogs(user_id: int, guild_id: int | None) -> Select[int]:
 
 def _in_guild(column: Any, guild_id: int | None) -> ColumnElement[bool]:
     return true() if guild_id is None else column == guild_id
-
-
-async def _number(session: AsyncSession, statement: Select[int]) -> int:
-    return int(await session.scalar(statement) or 0)

@@ -1,4 +1,7 @@
-"""After a crash: turns whose process is gone become interrupted, and their waiting messages can still be edited."""
+"""After a crash: find the pending turns of dead processes, mark them interrupted, and edit their deferred messages.
+
+Called at start-up (bot/discord_app/guild_events.py) and by every cleanup, for all tenants at once.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,25 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.process_owner import owner_is_dead
-from models.queries.scope import across_tenants
+from models.queries.scope import cross_tenant
 from models.tables import Turn
 from models.types import CutOffReply
 
-# No reply takes longer than its interaction token lives.
+# Discord's interaction tokens are valid for 15 minutes, and no reply takes longer than its token.
 LONGEST_TURN = timedelta(minutes=15)
 TOKEN_LIFE = timedelta(minutes=15)
 
 
-@across_tenants("a crash cuts off the turns of every tenant")
+@cross_tenant("a crash cuts off the turns of every tenant")
 async def dead_turns(session: AsyncSession, *, now: datetime) -> tuple[int, ...]:
-    """Pending turns that nobody is working on: their process is gone, or they are older than any reply takes."""
+    """Return the ids of pending turns that no process works on: their owner is dead, or they are too old."""
     rows = await session.execute(select(Turn.id, Turn.owner, Turn.created_at).where(Turn.status == "pending"))
     return tuple(row.id for row in rows if owner_is_dead(row.owner) or now - row.created_at > LONGEST_TURN)
 
 
-@across_tenants("a crash cuts off the turns of every tenant")
+@cross_tenant("a crash cuts off the turns of every tenant")
 async def interrupt_dead_turns(session: AsyncSession, *, now: datetime) -> int:
-    """Marks them interrupted. Their reply tokens stay for `cut_off_replies`."""
+    """Mark dead turns interrupted; return how many. Their reply tokens stay, for `cut_off_replies`."""
     dead = await dead_turns(session, now=now)
     if not dead:
         return 0
@@ -39,12 +42,15 @@ async def interrupt_dead_turns(session: AsyncSession, *, now: datetime) -> int:
     return len(changed.all())
 
 
-@across_tenants("a crash cuts off the turns of every tenant")
+@cross_tenant("a crash cuts off the turns of every tenant")
 async def cut_off_replies(session: AsyncSession, *, now: datetime) -> tuple[CutOffReply, ...]:
-    """Waiting messages of dead processes whose token still works: edit each to say so, then `forget_reply_token`."""
+    """Return the deferred replies of dead processes whose token is still valid.
+
+    The caller edits each message to say so, then calls `forget_reply_token`.
+    """
     rows = await session.execute(
         select(Turn.id, Turn.application_id, Turn.reply_token, Turn.created_at, Turn.owner, Turn.status)
-        # Sorted below: an ORDER BY here would tempt SQLite to walk through all turns instead of these few.
+        # Sorted in Python: with ORDER BY, SQLite would scan all turns by id instead of using the partial index.
         .where(Turn.reply_token.is_not(None), Turn.created_at > now - TOKEN_LIFE)
     )
     return tuple(
@@ -54,14 +60,15 @@ async def cut_off_replies(session: AsyncSession, *, now: datetime) -> tuple[CutO
     )
 
 
-@across_tenants("a crash cuts off the turns of every tenant")
+@cross_tenant("a crash cuts off the turns of every tenant")
 async def forget_reply_token(session: AsyncSession, *, turn_id: int) -> None:
-    """The waiting message was edited, or cannot be any more."""
+    """Clear a turn's reply token: its message was edited, or cannot be edited any more."""
     await session.execute(update(Turn).where(Turn.id == turn_id, Turn.status != "pending").values(reply_token=None))
 
 
-@across_tenants("expired tokens are worth nothing to anybody")
-async def forget_expired_tokens(session: AsyncSession, *, now: datetime, limit: int) -> int:
+@cross_tenant("expired tokens of every tenant")
+async def clear_expired_tokens(session: AsyncSession, *, now: datetime, limit: int) -> int:
+    """Clear a batch of expired reply tokens; return its size."""
     old = (
         select(Turn.id)
         .where(Turn.reply_token.is_not(None), Turn.created_at <= now - TOKEN_LIFE, Turn.status != "pending")

@@ -1,7 +1,8 @@
-"""Cleanup, batch by batch: end idle dialogs, purge ended ones, purge removed guilds, forget what has expired.
+"""Cleanup of dialogs, batch by batch: end the idle ones, purge the turns and dialogs that are past their retention.
 
-Each function does one small batch in the caller's transaction and returns how many rows it touched; 0 means finished.
-A dialog with a pending turn is never touched. The counting twins serve the dry run and the clock guard.
+Each function that writes handles one batch in the caller's transaction and returns how many rows it changed; 0 means
+done. A dialog with a pending turn is left alone. The counting functions serve the dry run and the check for a wrong
+clock. Called by models/maintenance/cleanup.py.
 """
 
 from __future__ import annotations
@@ -14,94 +15,92 @@ from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, s
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from models.queries.scope import across_tenants
-from models.tables import (
-    AuditEntry,
-    DailyUsage,
-    Dialog,
-    Guild,
-    GuildSettingsRow,
-    MemberSettingsRow,
-    Persona,
-    PersonaVersion,
-    ProcessedInteraction,
-    Turn,
-    User,
-)
-
-INTERACTION_DAYS = 2  # a gateway replays minutes, not days
-USAGE_DAYS = 400
-AUDIT_DAYS = 400
+from models.queries.common import count_rows, num_deleted
+from models.queries.scope import cross_tenant
+from models.tables import Dialog, GuildSettingsRow, MemberSettingsRow, Turn
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """The operator's defaults, which guilds and members may change for their own dialogs."""
+class RetentionLimits:
+    """The operator's defaults; guilds and members may change the first two for their own dialogs."""
 
     session_ttl: timedelta
+    """Idle time after which a dialog ends."""
     retention: timedelta
+    """How long an ended dialog is kept."""
     guild_grace: timedelta
+    """How long the data of a removed guild is kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Retention:
-    """Dialogs chosen by their owner, and the time before which what is ended or said there has expired."""
+class RetentionRule:
+    """A set of dialogs with one retention: what ended or was said before `cutoff` has expired."""
 
-    whose: ColumnElement[bool]
-    before: datetime
+    dialogs: ColumnElement[bool]
+    """Condition on Dialog: those of certain guilds or members."""
+    cutoff: datetime
 
     @property
-    def ended(self) -> ColumnElement[bool]:
-        return and_(Dialog.ended_at < self.before, self.whose)
+    def expired(self) -> ColumnElement[bool]:
+        """Condition on Dialog: ended before the cutoff."""
+        return and_(Dialog.ended_at < self.cutoff, self.dialogs)
 
 
-@across_tenants("cleanup serves every tenant by its own settings")
-async def idle_cutoffs(session: AsyncSession, *, limits: Limits, now: datetime) -> tuple[ColumnElement[bool], ...]:
-    """Conditions that together choose every dialog idle for too long: one a distinct session_ttl."""
-    row = GuildSettingsRow
-    lengths = await session.scalars(select(row.session_ttl_s).where(row.session_ttl_s.is_not(None)).distinct())
-    own = select(row.guild_id).where(row.session_ttl_s.is_not(None))
-    usual = and_(Dialog.last_active_at < _earlier(now, limits.session_ttl), Dialog.guild_id.not_in(own))
+@cross_tenant("cleanup serves every tenant by its own settings")
+async def idle_conditions(
+    session: AsyncSession, *, limits: RetentionLimits, now: datetime
+) -> tuple[ColumnElement[bool], ...]:
+    """Return conditions that together select every dialog idle for too long: one per distinct session_ttl."""
+    guild = GuildSettingsRow
+    ttls = await session.scalars(select(guild.session_ttl_s).where(guild.session_ttl_s.is_not(None)).distinct())
+    own = select(guild.guild_id).where(guild.session_ttl_s.is_not(None))
+    default = and_(Dialog.last_active_at < cutoff(now, limits.session_ttl), Dialog.guild_id.not_in(own))
     return (
-        usual,
+        default,
         *(
             and_(
-                Dialog.last_active_at < _earlier(now, timedelta(seconds=seconds)),
-                Dialog.guild_id.in_(select(row.guild_id).where(row.session_ttl_s == seconds)),
+                Dialog.last_active_at < cutoff(now, timedelta(seconds=seconds)),
+                Dialog.guild_id.in_(select(guild.guild_id).where(guild.session_ttl_s == seconds)),
             )
-            for seconds in lengths
+            for seconds in ttls
             if seconds is not None
         ),
     )
 
 
-@across_tenants("cleanup serves every tenant by its own settings")
-async def retentions(session: AsyncSession, *, limits: Limits, now: datetime) -> tuple[Retention, ...]:
-    """Whose text is kept how long, one a distinct length: the guild's or the usual, or the member's where shorter."""
+@cross_tenant("cleanup serves every tenant by its own settings")
+async def retention_rules(
+    session: AsyncSession, *, limits: RetentionLimits, now: datetime
+) -> tuple[RetentionRule, ...]:
+    """Return one rule per distinct retention: the operator's default, then the guilds', then the members'.
+
+    A dialog may match a guild's and a member's rule; then the shorter retention decides.
+    """
     guild, member = GuildSettingsRow, MemberSettingsRow
     guild_days = await session.scalars(select(guild.retention_days).where(guild.retention_days.is_not(None)).distinct())
     member_days = await session.scalars(
         select(member.retention_days).where(member.retention_days.is_not(None)).distinct()
     )
     own = select(guild.guild_id).where(guild.retention_days.is_not(None))
-    found = [Retention(Dialog.guild_id.not_in(own), _earlier(now, limits.retention))]
+    rules = [RetentionRule(Dialog.guild_id.not_in(own), cutoff(now, limits.retention))]
     for days in guild_days:
-        chosen = select(guild.guild_id).where(guild.retention_days == days)
-        found.append(Retention(Dialog.guild_id.in_(chosen), _earlier(now, timedelta(days=days or 0))))
+        guilds = select(guild.guild_id).where(guild.retention_days == days)
+        rules.append(RetentionRule(Dialog.guild_id.in_(guilds), cutoff(now, timedelta(days=days or 0))))
     for days in member_days:
         members = select(member.guild_id, member.user_id).where(member.retention_days == days)
-        whose = tuple_(Dialog.guild_id, Dialog.user_id).in_(members)
-        found.append(Retention(whose, _earlier(now, timedelta(days=days or 0))))
-    return tuple(found)
+        dialogs = tuple_(Dialog.guild_id, Dialog.user_id).in_(members)
+        rules.append(RetentionRule(dialogs, cutoff(now, timedelta(days=days or 0))))
+    return tuple(rules)
 
 
-@across_tenants("cleanup serves every tenant by its own settings")
+@cross_tenant("cleanup serves every tenant by its own settings")
 async def end_idle_dialogs(session: AsyncSession, *, idle: ColumnElement[bool], now: datetime, limit: int) -> int:
-    chosen = _idle(select(Dialog.id), idle).limit(limit)
+    """End a batch of the dialogs that `idle` (one of `idle_conditions`) selects; return how many."""
+    ids = _only_idle(select(Dialog.id), idle).limit(limit)
     ended = await session.scalars(
         update(Dialog)
-        # Said again on the row itself, for the chat that began between choosing and locking it.
-        .where(Dialog.id.in_(chosen), Dialog.ended_at.is_(None), idle, ~_busy())
+        # The conditions again, in case a chat began between the subquery and the row lock.
+        .where(Dialog.id.in_(ids), Dialog.ended_at.is_(None), idle, ~_has_pending_turn())
         .values(ended_at=now, end_reason="idle")
         .returning(Dialog.id)
         .execution_options(synchronize_session=False)
@@ -109,159 +108,75 @@ async def end_idle_dialogs(session: AsyncSession, *, idle: ColumnElement[bool], 
     return len(ended.all())
 
 
-@across_tenants("cleanup serves every tenant by its own settings")
-async def purge_ended(session: AsyncSession, *, retention: Retention, limit: int) -> int:
-    """Deletes turns of some expired dialogs, then those dialogs once they are empty."""
-    # Dialogs first: whoever starts from the turns reads them all when few are left to find.
-    chosen = _expired(select(Dialog.id), retention.ended).limit(limit).with_for_update(skip_locked=True)
-    ids = tuple(await session.scalars(chosen))
-    some = select(Turn.id).where(Turn.dialog_id.in_(ids)).limit(limit)
-    gone = await session.execute(delete(Turn).where(Turn.id.in_(some)).execution_options(synchronize_session=False))
-    touched = _count(gone)
-    if touched < limit:
+@cross_tenant("cleanup serves every tenant by its own settings")
+async def purge_expired_dialogs(session: AsyncSession, *, rule: RetentionRule, limit: int) -> int:
+    """Delete the turns of a batch of expired dialogs, and the dialogs once they are empty; return the rows deleted."""
+    # Select the dialogs first: a search that starts from the turns reads all of them when few are expired.
+    batch = _only_expired(select(Dialog.id), rule.expired).limit(limit).with_for_update(skip_locked=True)
+    ids = tuple(await session.scalars(batch))
+    turns = select(Turn.id).where(Turn.dialog_id.in_(ids)).limit(limit)
+    result = await session.execute(delete(Turn).where(Turn.id.in_(turns)).execution_options(synchronize_session=False))
+    deleted = num_deleted(result)
+    if deleted < limit:
         emptied = delete(Dialog).where(Dialog.id.in_(ids)).execution_options(synchronize_session=False)
-        touched += _count(await session.execute(emptied))
-    return touched
+        deleted += num_deleted(await session.execute(emptied))
+    return deleted
 
 
-@across_tenants("cleanup serves every tenant by its own settings")
-async def old_turns(session: AsyncSession, *, retention: Retention, limit: int) -> tuple[int, ...]:
-    """Finished pairs past their retention in dialogs that never fall idle. Found while nobody is locked out."""
-    long_open = select(Dialog.id).where(Dialog.ended_at.is_(None), Dialog.opened_at < retention.before, retention.whose)
+@cross_tenant("cleanup serves every tenant by its own settings")
+async def expired_turns(session: AsyncSession, *, rule: RetentionRule, limit: int) -> tuple[int, ...]:
+    """Return turns past their retention in dialogs that are still open. For a read transaction: it may take a while."""
+    long_open = select(Dialog.id).where(Dialog.ended_at.is_(None), Dialog.opened_at < rule.cutoff, rule.dialogs)
     rows = await session.scalars(
         select(Turn.id)
-        .where(Turn.dialog_id.in_(long_open), Turn.created_at < retention.before, Turn.status != "pending")
+        .where(Turn.dialog_id.in_(long_open), Turn.created_at < rule.cutoff, Turn.status != "pending")
         .limit(limit)
     )
     return tuple(rows)
 
 
-@across_tenants("cleanup serves every tenant by its own settings")
+@cross_tenant("cleanup serves every tenant by its own settings")
 async def delete_turns(session: AsyncSession, *, turn_ids: tuple[int, ...]) -> int:
-    chosen = delete(Turn).where(Turn.id.in_(turn_ids), Turn.status != "pending")
-    return _count(await session.execute(chosen.execution_options(synchronize_session=False)))
+    """Delete these turns, except pending ones; return how many."""
+    statement = delete(Turn).where(Turn.id.in_(turn_ids), Turn.status != "pending")
+    return num_deleted(await session.execute(statement.execution_options(synchronize_session=False)))
 
 
-@across_tenants("cleanup serves every tenant by its own settings")
+@cross_tenant("cleanup serves every tenant by its own settings")
 async def count_idle(session: AsyncSession, *, idle: ColumnElement[bool]) -> int:
-    return await _number(session, _idle(select(func.count(Dialog.id)), idle))
+    """Count the dialogs that `end_idle_dialogs` would end."""
+    return await count_rows(session, _only_idle(select(func.count(Dialog.id)), idle))
 
 
-@across_tenants("cleanup serves every tenant by its own settings")
+@cross_tenant("cleanup serves every tenant by its own settings")
 async def count_open(session: AsyncSession) -> int:
-    return await _number(session, select(func.count(Dialog.id)).where(Dialog.ended_at.is_(None)))
+    """Count the open dialogs."""
+    return await count_rows(session, select(func.count(Dialog.id)).where(Dialog.ended_at.is_(None)))
 
 
-@across_tenants("cleanup serves every tenant by its own settings")
-async def count_expired(session: AsyncSession, *, kept: tuple[Retention, ...]) -> tuple[int, int]:
-    """Dialogs and turns that a purge would delete."""
-    either = or_(*(retention.ended for retention in kept))
-    dialogs = await _number(session, _expired(select(func.count(Dialog.id)), either))
-    turns = await _number(session, _expired(select(func.count(Turn.id)).join(Dialog), either))
+@cross_tenant("cleanup serves every tenant by its own settings")
+async def count_expired(session: AsyncSession, *, rules: tuple[RetentionRule, ...]) -> tuple[int, int]:
+    """Count the dialogs and the turns that `purge_expired_dialogs` would delete under any of the rules."""
+    either = or_(*(rule.expired for rule in rules))
+    dialogs = await count_rows(session, _only_expired(select(func.count(Dialog.id)), either))
+    turns = await count_rows(session, _only_expired(select(func.count(Turn.id)).join(Dialog), either))
     return dialogs, turns
 
 
-@across_tenants("a removed guild is purged as a whole")
-async def removed_guilds(session: AsyncSession, *, limits: Limits, now: datetime) -> tuple[int, ...]:
-    """Guilds whose grace period is over."""
-    rows = await session.scalars(select(Guild.id).where(Guild.removed_at < _earlier(now, limits.guild_grace)))
-    return tuple(rows)
-
-
-@across_tenants("a removed guild is purged as a whole")
-async def purge_guild(session: AsyncSession, *, guild_id: int, limit: int) -> int:
-    """One batch of everything the guild has; the guild's own row goes last. 0 when nothing is left."""
-    dialogs = select(Dialog.id).where(Dialog.guild_id == guild_id)
-    batches: list[tuple[Any, Any]] = [
-        (Turn.id, select(Turn.id).where(Turn.dialog_id.in_(dialogs))),
-        (Dialog.id, dialogs),
-        (Persona.id, select(Persona.id).where(Persona.guild_id == guild_id)),
-        (AuditEntry.id, select(AuditEntry.id).where(AuditEntry.guild_id == guild_id)),
-        (
-            tuple_(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day),
-            select(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day).where(DailyUsage.guild_id == guild_id),
-        ),
-        (
-            tuple_(MemberSettingsRow.guild_id, MemberSettingsRow.user_id),
-            select(MemberSettingsRow.guild_id, MemberSettingsRow.user_id).where(MemberSettingsRow.guild_id == guild_id),
-        ),
-        (Guild.id, select(Guild.id).where(Guild.id == guild_id)),
-    ]
-    tables = (Turn, Dialog, Persona, AuditEntry, DailyUsage, MemberSettingsRow, Guild)
-    for table, (identity, chosen) in zip(tables, batches, strict=True):
-        gone = await session.execute(
-            delete(table).where(identity.in_(chosen.limit(limit))).execution_options(synchronize_session=False)
-        )
-        if _count(gone):
-            return _count(gone)
-    return 0
-
-
-@across_tenants("expired bookkeeping belongs to nobody's history")
-async def forget_bookkeeping(session: AsyncSession, *, now: datetime, limit: int) -> int:
-    """Old interaction ids, old usage, old audit entries."""
-    seen = select(ProcessedInteraction.interaction_id).where(
-        ProcessedInteraction.processed_at < now - timedelta(days=INTERACTION_DAYS)
-    )
-    day = (now - timedelta(days=USAGE_DAYS)).date()
-    used = select(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day).where(DailyUsage.day < day)
-    acts = select(AuditEntry.id).where(AuditEntry.created_at < now - timedelta(days=AUDIT_DAYS)).order_by(AuditEntry.id)
-    identity = tuple_(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day)
-    touched = 0
-    for statement in (
-        delete(ProcessedInteraction).where(ProcessedInteraction.interaction_id.in_(seen.limit(limit))),
-        delete(DailyUsage).where(identity.in_(used.limit(limit))),
-        delete(AuditEntry).where(AuditEntry.id.in_(acts.limit(limit))),
-    ):
-        touched += _count(await session.execute(statement.execution_options(synchronize_session=False)))
-    return touched
-
-
-@across_tenants("a user of whom nothing else is left")
-async def forget_unused_users(session: AsyncSession, *, after: int, limit: int) -> tuple[int, int | None]:
-    """Deletes users no row speaks of any more, among the next `limit` ids. Returns the count and where to go on."""
-    ids = tuple(await session.scalars(select(User.id).where(User.id > after).order_by(User.id).limit(limit)))
-    if not ids:
-        return 0, None
-    unused = [
-        ~exists().where(column == User.id)
-        for column in (
-            Dialog.user_id,
-            Persona.user_id,
-            PersonaVersion.author_id,
-            MemberSettingsRow.user_id,
-            DailyUsage.user_id,
-            AuditEntry.actor_id,
-            AuditEntry.target_id,
-        )
-    ]
-    gone = await session.execute(
-        delete(User).where(User.id.in_(ids), *unused).execution_options(synchronize_session=False)
-    )
-    return _count(gone), ids[-1]
-
-
-def _busy() -> ColumnElement[bool]:
+def _has_pending_turn() -> ColumnElement[bool]:
+    """Return the condition that a Dialog has a turn whose reply is being generated."""
     turn = aliased(Turn)
     return exists().where(turn.dialog_id == Dialog.id, turn.status == "pending")
 
 
-def _idle(chosen: Select[Any], idle: ColumnElement[bool]) -> Select[Any]:
-    return chosen.where(Dialog.ended_at.is_(None), idle, ~_busy())
+def _only_idle(statement: Select[Any], idle: ColumnElement[bool]) -> Select[Any]:
+    return statement.where(Dialog.ended_at.is_(None), idle, ~_has_pending_turn())
 
 
-def _expired(chosen: Select[Any], expired: ColumnElement[bool]) -> Select[Any]:
-    return chosen.where(Dialog.ended_at.is_not(None), expired, ~_busy())
+def _only_expired(statement: Select[Any], expired: ColumnElement[bool]) -> Select[Any]:
+    return statement.where(Dialog.ended_at.is_not(None), expired, ~_has_pending_turn())
 
 
-def _earlier(now: datetime, by: timedelta) -> datetime:
-    """`now - by`, where "for ever" may be longer than the calendar."""
-    return now - min(by, timedelta(days=36_500))
-
-
-async def _number(session: AsyncSession, statement: Select[Any]) -> int:
-    return int(await session.scalar(statement) or 0)
-
-
-def _count(result: object) -> int:
-    return int(getattr(result, "rowcount", 0))
+def cutoff(now: datetime, age: timedelta) -> datetime:
+    """Return `now - age`, with `age` limited to a century so that the result stays in datetime's range."""
+    return now - min(age, timedelta(days=36_500))

@@ -1,7 +1,6 @@
-"""What tells a tenant's query from an operator's.
+"""Marks the queries that may read or write rows of more than one tenant key.
 
-A query either takes `key: DialogKey`, or is marked `@across_tenants("why")`, which says why it may look beyond one key.
-tests/models/test_tenant_safety.py walks through all query functions and accepts nothing else.
+Every other query must take `key: DialogKey`. tests/models/test_tenant_safety.py checks all query functions for this.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-MARKER = "__across_tenants__"
+MARKER = "__cross_tenant__"  # attribute of a marked function, holding the reason
 
 
-def across_tenants(why: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Marks a query that serves the operator, a guild's admin or a person's own request over several keys."""
+def cross_tenant(reason: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Mark a query that serves the operator, a whole guild, or one person in several guilds; `reason` says which."""
 
     def mark(function: Callable[P, R]) -> Callable[P, R]:
-        setattr(function, MARKER, why)
+        setattr(function, MARKER, reason)
         return function
 
     return mark

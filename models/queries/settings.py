@@ -1,4 +1,7 @@
-"""What a guild and a member chose, and the audit log of those choices."""
+"""Settings of guilds and members, and the audit log.
+
+The key selects the guild (and the member, for member settings); its channel is ignored.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import ensure_guild, ensure_user, insert
-from models.queries.scope import across_tenants
+from models.queries.scope import cross_tenant
 from models.tables import AuditEntry, Guild, GuildChannel, GuildRole, GuildSettingsRow, MemberSettingsRow, User
 from models.types import AuditRecord, DialogKey, DialogScope, GuildSettings, MemberSettings, RolePolicy
 
 
 async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSettings:
-    """What the guild of this key chose; all defaults if it never did."""
+    """Return the settings of the key's guild; all defaults if none are stored."""
     row = await session.get(GuildSettingsRow, key.guild_id)
     channels = await session.scalars(select(GuildChannel.channel_id).where(GuildChannel.guild_id == key.guild_id))
     roles = await session.scalars(
@@ -48,7 +51,7 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
 async def set_guild_settings(
     session: AsyncSession, *, key: DialogKey, settings: GuildSettings, actor_id: int | None, now: datetime
 ) -> None:
-    """Replaces what the guild chose, and notes in the audit log what changed."""
+    """Replace the guild's settings, and record the changes in the audit log."""
     before = await guild_settings(session, key=key)
     await ensure_guild(session, key.guild_id, now)
     await _upsert(
@@ -90,9 +93,12 @@ async def change_guild_settings(
     actor_id: int | None,
     now: datetime,
 ) -> GuildSettings:
-    """Reads, changes and stores what the guild chose; of two admins at the same moment, both changes hold."""
+    """Apply `change` to the guild's settings under a lock, so that concurrent changes of two admins both hold.
+
+    Called by bot/guilds/settings_cache.py. Returns the new settings.
+    """
     await ensure_guild(session, key.guild_id, now)
-    # Not FOR UPDATE: that would also keep every new dialog of the guild waiting.
+    # FOR NO KEY UPDATE: plain FOR UPDATE would also block the foreign keys of every new dialog of the guild.
     await session.scalar(select(Guild.id).where(Guild.id == key.guild_id).with_for_update(key_share=True))
     before = await guild_settings(session, key=key)
     after = change(before)
@@ -102,7 +108,7 @@ async def change_guild_settings(
 
 
 async def member_settings(session: AsyncSession, *, key: DialogKey) -> MemberSettings:
-    """What the member chose in this guild; all defaults if they never did."""
+    """Return the member's settings in this guild; all defaults if none are stored."""
     row = await session.get(MemberSettingsRow, (key.guild_id, key.user_id))
     if row is None:
         return MemberSettings()
@@ -112,7 +118,7 @@ async def member_settings(session: AsyncSession, *, key: DialogKey) -> MemberSet
 async def set_member_settings(
     session: AsyncSession, *, key: DialogKey, settings: MemberSettings, now: datetime
 ) -> None:
-    """Replaces what the member chose. `blocked` is not theirs to choose: see block_member."""
+    """Replace the member's settings, except `blocked`, which only `block_member` changes."""
     await _upsert_member(
         session,
         key,
@@ -130,7 +136,7 @@ async def set_member_settings(
 async def block_member(
     session: AsyncSession, *, key: DialogKey, blocked: bool, actor_id: int | None, now: datetime
 ) -> None:
-    """An admin keeps the key's member from chatting in the key's guild, or lets them again."""
+    """Block the key's member in the key's guild, or unblock them, and record it in the audit log."""
     await _upsert_member(session, key, {"blocked_at": now if blocked else None, "updated_at": now}, now)
     action = "member.block" if blocked else "member.unblock"
     await record_audit(session, key=key, actor_id=actor_id, target_id=key.user_id, action=action, now=now)
@@ -146,7 +152,7 @@ async def record_audit(
     target_id: int | None = None,
     details: dict[str, Any] | None = None,
 ) -> None:
-    """Notes an admin's act in the key's guild. `details` must never hold message or persona text."""
+    """Record an admin's action in the key's guild. `details` must never hold message or persona text."""
     await ensure_guild(session, key.guild_id, now)
     for person in {actor_id, target_id} - {None}:
         await ensure_user(session, int(person or 0), now)
@@ -164,7 +170,7 @@ async def record_audit(
 
 
 async def audit_log(session: AsyncSession, *, key: DialogKey, limit: int) -> tuple[AuditRecord, ...]:
-    """The newest acts in the key's guild."""
+    """Return the newest audit log entries of the key's guild, newest first."""
     rows = await session.scalars(
         select(AuditEntry).where(AuditEntry.guild_id == key.guild_id).order_by(AuditEntry.id.desc()).limit(limit)
     )
@@ -186,9 +192,10 @@ async def _upsert(
     identity: dict[str, int],
     values: dict[str, Any],
 ) -> None:
+    """Insert the row, or update it if its primary key (`identity`) exists."""
     statement = insert(session, table).values(**identity, **values)
     await session.execute(statement.on_conflict_do_update(index_elements=list(identity), set_=values))
-    # The identity map may hold the row as it was.
+    # The session's identity map may hold the old row.
     row = await session.get(table, tuple(identity.values()))
     if row is not None:
         await session.refresh(row)
@@ -200,6 +207,7 @@ def _scope(text: str) -> DialogScope:
 
 
 def _changes(before: GuildSettings, after: GuildSettings) -> dict[str, str]:
+    """Return the changed fields with their new values."""
     return {
         field.name: repr(getattr(after, field.name))
         for field in dataclasses.fields(GuildSettings)
@@ -207,7 +215,7 @@ def _changes(before: GuildSettings, after: GuildSettings) -> dict[str, str]:
     }
 
 
-@across_tenants("a receipt names nobody, and may concern every guild")
+@cross_tenant("a deletion may concern every guild, and its record names no member")
 async def record_receipt(
     session: AsyncSession,
     *,
@@ -217,7 +225,7 @@ async def record_receipt(
     details: dict[str, Any],
     now: datetime,
 ) -> None:
-    """Notes a deletion by counts. A guild or an actor that is not stored any more is not brought back for it."""
+    """Record a deletion by row counts. A guild or an actor that is no longer stored becomes NULL."""
     session.add(
         AuditEntry(
             guild_id=await session.scalar(select(Guild.id).where(Guild.id == guild_id)),

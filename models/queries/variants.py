@@ -1,4 +1,7 @@
-"""Changing what was said: regenerate a reply (the old one is kept), choose one, forget pairs, undo a reset."""
+"""Changes to past turns: regenerate a reply, choose among the replies, delete pairs, undo a /reset.
+
+A turn that was regenerated keeps each of its replies in `reply_variants`; the active one is also in the turn itself.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import codec, of_dialog
-from models.queries.personas import effective_persona
-from models.queries.policy import add_usage, enforce, policy
-from models.queries.turns import pairs_before, take_up
+from models.queries.begin import admit, turn_snapshot
+from models.queries.common import codec, matches_key
+from models.queries.policy import add_usage
 from models.tables import Dialog, ReplyVariant, Turn
-from models.types import DialogKey, RegenerationRow, TurnResult, Variant
+from models.types import DialogKey, TurnResult, TurnSnapshot, Variant
 
 
 async def begin_regeneration(
@@ -26,19 +28,17 @@ async def begin_regeneration(
     application_id: int | None = None,
     role_turns: int | None = None,
     now: datetime,
-) -> RegenerationRow | None:
-    """T1 of another reply to a finished turn of the open dialog (the last one by default). None if there is none.
+) -> TurnSnapshot | None:
+    """Begin another reply to a finished turn of the key's open dialog: `turn_id`, or the last one.
 
-    The turn stays done with the reply it has, so a crash costs nothing but the new reply.
+    Returns what its prompt is built from, or None if there is no such turn. The turn stays done and keeps its reply, so
+    a crash loses only the new reply. `limit`, `role_turns` and the errors are those of `begin_turn`.
     """
-    found = await policy(session, key=key, limit=limit, now=now)
-    if interaction_id is not None:
-        await take_up(session, key=key, interaction_id=interaction_id, now=now)
-    enforce(found, role_turns=role_turns, now=now)
-    chosen = select(Turn).join(Dialog).where(of_dialog(key), Dialog.ended_at.is_(None), Turn.status == "done")
+    settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
+    finished = select(Turn).join(Dialog).where(matches_key(key), Dialog.ended_at.is_(None), Turn.status == "done")
     if turn_id is not None:
-        chosen = chosen.where(Turn.id == turn_id)
-    turn = await session.scalar(chosen.order_by(Turn.id.desc()).limit(1))
+        finished = finished.where(Turn.id == turn_id)
+    turn = await session.scalar(finished.order_by(Turn.id.desc()).limit(1))
     if turn is None:
         return None
     await session.execute(
@@ -46,20 +46,25 @@ async def begin_regeneration(
         .where(Turn.id == turn.id)
         .values(reply_token=reply_token, application_id=application_id, owner=session.info.get("owner"))
     )
-    history = await pairs_before(session, turn.dialog_id, turn.id, found.settings.max_chat_logs or 0)
-    persona = await effective_persona(session, key=key)
-    text = codec(session).open(turn.user_text)
-    return RegenerationRow(turn.id, turn.dialog_id, text, persona, history, found.settings)
+    return await turn_snapshot(
+        session,
+        key=key,
+        turn_id=turn.id,
+        dialog_id=turn.dialog_id,
+        text=codec(session).open(turn.user_text),
+        settings=settings,
+        before_turn=turn.id,
+    )
 
 
 async def finish_regeneration(
     session: AsyncSession, *, key: DialogKey, turn_id: int, result: TurnResult, now: datetime
 ) -> bool:
-    """T2 of another reply: it becomes the active one, the one before it is kept. False if the turn is gone or reset.
+    """Store another reply of a finished turn and make it the active one. False if the turn or its dialog is gone.
 
-    Repeating it with the same `now` after a lost connection changes nothing more.
+    Repeated with the same `now` after a lost connection, it changes nothing.
     """
-    turn = await _open_turn(session, key, turn_id)
+    turn = await _finished_turn(session, key, turn_id)
     if turn is None or turn.reply is None:
         return False
     if turn.finished_at == now and codec(session).open(turn.reply) == result.reply:
@@ -111,29 +116,32 @@ async def finish_regeneration(
 
 
 async def drop_reply_token(session: AsyncSession, *, key: DialogKey, turn_id: int) -> None:
-    """A regeneration that failed leaves the turn as it was; only its waiting message needs no more care."""
+    """Clear the reply token after a failed regeneration: its message needs no edit after a crash.
+
+    The turn keeps the reply it had.
+    """
     await session.execute(
         update(Turn)
-        .where(Turn.id == turn_id, Turn.dialog_id.in_(select(Dialog.id).where(of_dialog(key))))
+        .where(Turn.id == turn_id, Turn.dialog_id.in_(select(Dialog.id).where(matches_key(key))))
         .values(reply_token=None)
     )
 
 
 async def variants(session: AsyncSession, *, key: DialogKey, turn_id: int) -> tuple[Variant, ...]:
-    """All replies of a turn, oldest first; empty if it was never regenerated."""
+    """Return all replies of the key's turn, oldest first; empty if it was never regenerated."""
     rows = await session.scalars(
         select(ReplyVariant)
         .join(Turn, Turn.id == ReplyVariant.turn_id)
         .join(Dialog, Dialog.id == Turn.dialog_id)
-        .where(of_dialog(key), Turn.id == turn_id)
+        .where(matches_key(key), Turn.id == turn_id)
         .order_by(ReplyVariant.position)
     )
     return tuple(Variant(row.position, codec(session).open(row.reply), row.active) for row in rows)
 
 
 async def select_variant(session: AsyncSession, *, key: DialogKey, turn_id: int, position: int) -> bool:
-    """Puts one of the kept replies into the history. False if there is no such reply."""
-    turn = await _open_turn(session, key, turn_id)
+    """Make one of a turn's replies the active one, which the history shows. False if there is no such reply."""
+    turn = await _finished_turn(session, key, turn_id)
     chosen = await session.get(ReplyVariant, (turn_id, position)) if turn is not None else None
     if turn is None or chosen is None:
         return False
@@ -150,36 +158,36 @@ async def select_variant(session: AsyncSession, *, key: DialogKey, turn_id: int,
 
 
 async def forget_turn(session: AsyncSession, *, key: DialogKey, turn_id: int) -> bool:
-    """Deletes one finished pair with all its replies. False if the key has no such pair."""
-    gone = await session.scalar(
+    """Delete one turn that is not pending, with all its replies. False if the key has no such turn."""
+    deleted = await session.scalar(
         delete(Turn)
         .where(Turn.id == turn_id, Turn.status != "pending")
-        .where(Turn.dialog_id.in_(select(Dialog.id).where(of_dialog(key))))
+        .where(Turn.dialog_id.in_(select(Dialog.id).where(matches_key(key))))
         .returning(Turn.id)
     )
-    return gone is not None
+    return deleted is not None
 
 
 async def forget_last(session: AsyncSession, *, key: DialogKey, count: int) -> int:
-    """Deletes the last `count` pairs of the open dialog; returns how many there were."""
+    """Delete the last `count` finished pairs of the key's open dialog; return how many were deleted."""
     last = (
         select(Turn.id)
         .join(Dialog)
-        .where(of_dialog(key), Dialog.ended_at.is_(None), Turn.status == "done")
+        .where(matches_key(key), Dialog.ended_at.is_(None), Turn.status == "done")
         .order_by(Turn.id.desc())
         .limit(max(0, count))
     )
-    gone = await session.scalars(delete(Turn).where(Turn.id.in_(last)).returning(Turn.id))
-    return len(gone.all())
+    deleted = await session.scalars(delete(Turn).where(Turn.id.in_(last)).returning(Turn.id))
+    return len(deleted.all())
 
 
 async def reopen_dialog(session: AsyncSession, *, key: DialogKey, within: timedelta, now: datetime) -> bool:
-    """Undoes the last /reset if it was at most `within` ago and nothing was said since."""
-    if await session.scalar(select(Dialog.id).where(of_dialog(key), Dialog.ended_at.is_(None))) is not None:
+    """Undo the key's last /reset if it was at most `within` ago and no dialog was opened since. True if undone."""
+    if await session.scalar(select(Dialog.id).where(matches_key(key), Dialog.ended_at.is_(None))) is not None:
         return False
     last = (
         select(Dialog.id)
-        .where(of_dialog(key), Dialog.end_reason == "reset", Dialog.ended_at >= now - within)
+        .where(matches_key(key), Dialog.end_reason == "reset", Dialog.ended_at >= now - within)
         .order_by(Dialog.ended_at.desc(), Dialog.id.desc())
         .limit(1)
         .scalar_subquery()
@@ -190,12 +198,13 @@ async def reopen_dialog(session: AsyncSession, *, key: DialogKey, within: timede
     return reopened is not None
 
 
-async def _open_turn(session: AsyncSession, key: DialogKey, turn_id: int) -> Turn | None:
-    found: Turn | None = await session.scalar(
+async def _finished_turn(session: AsyncSession, key: DialogKey, turn_id: int) -> Turn | None:
+    """Return a finished turn of the key's open dialog, its row locked."""
+    turn: Turn | None = await session.scalar(
         select(Turn)
         .join(Dialog)
-        .where(of_dialog(key), Dialog.ended_at.is_(None), Turn.id == turn_id, Turn.status == "done")
+        .where(matches_key(key), Dialog.ended_at.is_(None), Turn.id == turn_id, Turn.status == "done")
         .with_for_update(of=Turn)
         .execution_options(populate_existing=True)
     )
-    return found
+    return turn

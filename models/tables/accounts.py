@@ -1,4 +1,4 @@
-"""What is counted and remembered about use: usage, opt-outs, the audit log, and interactions already taken up."""
+"""Records about use: daily usage, opt-outs, the audit log, and processed interactions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from models.base import Base, RowId, Snowflake, UTCDateTime
 
 
 class DailyUsage(Base):
+    """Finished turns and tokens of one member in one guild on one UTC day."""
+
     __tablename__ = "daily_usage"
     __table_args__ = (
         CheckConstraint("turns >= 0 AND prompt_tokens >= 0 AND completion_tokens >= 0", name="counts"),
@@ -32,6 +34,8 @@ class DailyUsage(Base):
 
 
 class OptOut(Base):
+    """A user whose messages are not stored."""
+
     __tablename__ = "opt_outs"
     __table_args__ = ({"comment": "People of whom no message is stored; outlives the deletion of their data"},)
 
@@ -40,6 +44,8 @@ class OptOut(Base):
 
 
 class AuditEntry(Base):
+    """One action of an admin or the operator; never holds message text."""
+
     __tablename__ = "audit_log"
     __table_args__ = (
         Index("ix_audit_log_guild_id", "guild_id", "id"),
@@ -64,6 +70,8 @@ class AuditEntry(Base):
 
 
 class ProcessedInteraction(Base):
+    """An interaction or message id that was processed, so that a replayed event is ignored."""
+
     __tablename__ = "processed_interactions"
     __table_args__ = (
         Index("ix_processed_interactions_at", "processed_at"),

@@ -1,4 +1,4 @@
-"""The dialog log. A Turn holds both sides of a pair, so half a pair cannot exist; a crash leaves it `pending`."""
+"""The dialog log. A Turn row holds both sides of a pair: no pair is ever half stored; a crash leaves it `pending`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ _ACTIVE = text("active")
 
 
 class Dialog(Base):
+    """A chat session of one member in one guild; a partial unique index allows one open dialog per key."""
+
     __tablename__ = "dialogs"
     __table_args__ = (
         Index(
@@ -57,6 +59,8 @@ class Dialog(Base):
 
 
 class Turn(Base):
+    """What the member wrote and the reply to it, or the state that the reply is in."""
+
     __tablename__ = "turns"
     __table_args__ = (
         CheckConstraint("status IN ('pending', 'done', 'failed', 'interrupted')", name="status"),
@@ -98,6 +102,8 @@ class Turn(Base):
 
 
 class ReplyVariant(Base):
+    """One of the replies of a regenerated turn; the active one is also in the turn."""
+
     __tablename__ = "reply_variants"
     __table_args__ = (
         Index("uq_reply_variants_active", "turn_id", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),

@@ -1,4 +1,4 @@
-"""Personas: one per guild, channel or member of a guild, each with its versions. Not always the newest is in force."""
+"""Personas: one per guild, channel or member of a guild, with all its versions. A rollback activates an older one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from models.base import Base, RowId, Snowflake, UTCDateTime
 
 
 class Persona(Base):
+    """The persona of one guild, channel or member; its text is in PersonaVersion."""
+
     __tablename__ = "personas"
     __table_args__ = (
         CheckConstraint("level IN ('guild', 'channel', 'member')", name="level"),
@@ -58,6 +60,8 @@ class Persona(Base):
 
 
 class PersonaVersion(Base):
+    """One version of a persona's text."""
+
     __tablename__ = "persona_versions"
     __table_args__ = (
         Index("ix_persona_versions_author_id", "author_id"),

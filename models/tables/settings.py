@@ -1,4 +1,4 @@
-"""What guilds and members chose. NULL means: the operator's default."""
+"""Settings of guilds and members. NULL: the operator's default applies."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ _SHORTENED = text("retention_days IS NOT NULL")
 
 
 class GuildSettingsRow(Base):
+    """The settings of one guild."""
+
     __tablename__ = "guild_settings"
     __table_args__ = (
         CheckConstraint("dialog_scope IN ('user', 'channel', 'thread')", name="dialog_scope"),
@@ -47,6 +49,8 @@ class GuildSettingsRow(Base):
 
 
 class GuildChannel(Base):
+    """A channel that the bot may answer in; a guild without any allows all channels."""
+
     __tablename__ = "guild_channels"
     __table_args__ = ({"comment": "Channels the bot may answer in; none listed means all"},)
 
@@ -57,6 +61,8 @@ class GuildChannel(Base):
 
 
 class GuildRole(Base):
+    """A guild's rules for one role: whether it may chat, and its daily quota."""
+
     __tablename__ = "guild_roles"
     __table_args__ = (
         CheckConstraint("daily_turns >= 0", name="daily_turns"),
@@ -74,6 +80,8 @@ class GuildRole(Base):
 
 
 class MemberSettingsRow(Base):
+    """The settings of one member in one guild, and whether an admin blocked the member."""
+
     __tablename__ = "member_settings"
     __table_args__ = (
         CheckConstraint("max_chat_logs BETWEEN 0 AND 1000", name="max_chat_logs"),

@@ -1,4 +1,4 @@
-"""Who there is: guilds and users. Rows hold snowflakes and times only; names stay with Discord."""
+"""Guilds and users, the two halves of a tenant key. Rows hold snowflakes and times only, never names."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ _REMOVED = text("removed_at IS NOT NULL")
 
 
 class Guild(Base):
+    """A guild that the bot has talked in; id 0 stands for direct messages."""
+
     __tablename__ = "guilds"
     __table_args__ = (
         Index("ix_guilds_removed_at", "removed_at", sqlite_where=_REMOVED, postgresql_where=_REMOVED),
@@ -30,6 +32,8 @@ class Guild(Base):
 
 
 class User(Base):
+    """A person who has talked with the bot, or acted as an admin."""
+
     __tablename__ = "users"
     __table_args__ = ({"comment": "People the bot has talked with"},)
 

@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: the database benchmark."""
+"""`python -m tests.bench` runs the database benchmark (database.py)."""
 
 from tests.bench.database import main
 

@@ -1,10 +1,11 @@
-"""How the dialog log scales: 10,000, 100,000 and 1,000,000 turns on each database.
+"""Database benchmark: latency of the queries with 10,000, 100,000 and 1,000,000 stored turns.
 
     python tests/bench/database.py [--sizes 10000,100000,1000000] [--backends sqlite,postgres] [--write docs]
 
-Fills 1,000 guilds and 100,000 members in bulk, then times the queries of a chat one after the other, as one busy bot
-would, through the same Database and queries that the bot uses. Durability as in production: SQLite in WAL mode with
-synchronous=FULL, Postgres with fsync and synchronous_commit on. Not a test: it asserts nothing.
+Fills 1,000 guilds and 100,000 members in bulk, then times the queries of a chat one at a time, through the Database
+and the queries that the bot uses. Durability is as in production: SQLite in WAL mode with synchronous=FULL, Postgres
+with fsync and synchronous_commit on. In the results T1 is the begin transaction and T2 the finish transaction of a
+turn; the names stay as they are so that runs can be compared. It asserts nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from models.database import Database  # noqa: E402
 from models.engines import sync_engine  # noqa: E402
 from models.maintenance.cleanup import clean  # noqa: E402
 from models.migrate import upgrade  # noqa: E402
-from models.queries.retention import Limits  # noqa: E402
+from models.queries.retention import RetentionLimits  # noqa: E402
 from models.tables import Base, Dialog, Guild, Turn, User  # noqa: E402
 from models.types import DialogKey, TurnResult  # noqa: E402
 from models.urls import sync_url  # noqa: E402
@@ -42,18 +43,19 @@ from tests.bench.database_report import Line, write_report  # noqa: E402
 
 GUILDS = 1000
 MEMBERS = 100_000
-CHUNK = 5000
+CHUNK_ROWS = 5000  # rows per bulk insert
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 TEXT = "What would you take along on a journey to the mountains, and why? " * 3
 REPLY = "A warm coat, a good map, and someone to share the view with. " * 8
 
 
 def key_of(member: int) -> DialogKey:
+    """Return the key of member 0 ... MEMBERS - 1, each of whom is in one guild."""
     return DialogKey(1 + member % GUILDS, 1 + member)
 
 
 def fill(url: str, turns: int) -> None:
-    """Members by a skewed draw: a few talk much, most a little. A tenth of the dialogs ended long ago."""
+    """Fill the tables. Turns are skewed towards few members; a tenth of the dialogs ended 90 days ago."""
     rng = random.Random(turns)
     engine = sync_engine(sync_url(url), busy_timeout=60)
     if engine.dialect.name == "sqlite":
@@ -116,7 +118,7 @@ def _insert(engine: Engine, table: type[Base], rows: Iterator[dict[str, object]]
     chunk: list[dict[str, object]] = []
     for row in rows:
         chunk.append(row)
-        if len(chunk) == CHUNK:
+        if len(chunk) == CHUNK_ROWS:
             with engine.begin() as connection:
                 connection.execute(insert(table), chunk)
             chunk = []
@@ -126,58 +128,63 @@ def _insert(engine: Engine, table: type[Base], rows: Iterator[dict[str, object]]
 
 
 async def measure(url: str, backend: str, turns: int) -> list[Line]:
+    """Time every operation on a filled database."""
     database = Database(url)
     rng = random.Random(7)
     lines: list[Line] = []
 
-    async def times(name: str, count: int, act: Callable[[], Awaitable[None]]) -> None:
+    async def time_operation(name: str, count: int, operation: Callable[[], Awaitable[None]]) -> None:
         for _ in range(min(20, count)):
-            await act()
-        taken = []
+            await operation()
+        elapsed_ms = []
         for _ in range(count):
             started = time.perf_counter()
-            await act()
-            taken.append((time.perf_counter() - started) * 1000)
-        taken.sort()
-        lines.append(Line(backend, turns, name, count, taken[count // 2], taken[int(count * 0.99)]))
+            await operation()
+            elapsed_ms.append((time.perf_counter() - started) * 1000)
+        add_line(name, elapsed_ms)
 
-    def someone() -> DialogKey:
+    def add_line(name: str, elapsed_ms: list[float]) -> None:
+        values, count = sorted(elapsed_ms), len(elapsed_ms)
+        lines.append(Line(backend, turns, name, count, values[count // 2], values[int(count * 0.99)]))
+
+    def random_key() -> DialogKey:
         member = int(MEMBERS * rng.random() ** 2)
-        return key_of(member - member % 10)  # one whose dialog is open
+        return key_of(member - member % 10)  # a member whose dialog is open
 
-    async def fetch() -> None:
+    async def fetch_history() -> None:
         async with database.read() as session:
-            await queries.history(session, key=someone(), limit=10)
+            await queries.history(session, key=random_key(), limit=10)
 
-    async def t1_t2() -> None:
-        key = someone()
+    async def begin_and_finish() -> None:
+        key = random_key()
         started = time.perf_counter()
         async with database.write() as session:
-            begun = await queries.begin_turn(
+            turn = await queries.begin_turn(
                 session, key=key, text=TEXT, limit=10, interaction_id=rng.getrandbits(62), reply_token="t", now=NOW
             )
-        middle = time.perf_counter()
+        begin_done = time.perf_counter()
         done = TurnResult(REPLY, 400, 100, "stop", 40, 900)
         async with database.write() as session:
-            await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=done, now=NOW)
-        halves.append((middle - started, time.perf_counter() - middle))
+            await queries.finish_turn(session, key=key, turn_id=turn.turn_id, result=done, now=NOW)
+        begin_ms.append((begin_done - started) * 1000)
+        finish_ms.append((time.perf_counter() - begin_done) * 1000)
 
-    halves: list[tuple[float, float]] = []
-    await times("fetch history", 2000, fetch)
-    await times("T1 + T2", 1000, t1_t2)
-    for index, name in ((0, "T1 (begin)"), (1, "T2 (finish)")):
-        taken = sorted(half[index] * 1000 for half in halves[-1000:])
-        lines.append(Line(backend, turns, name, len(taken), taken[len(taken) // 2], taken[int(len(taken) * 0.99)]))
+    begin_ms: list[float] = []
+    finish_ms: list[float] = []
+    await time_operation("fetch history", 2000, fetch_history)
+    await time_operation("T1 + T2", 1000, begin_and_finish)
+    add_line("T1 (begin)", begin_ms[-1000:])
+    add_line("T2 (finish)", finish_ms[-1000:])
 
     service = PrivacyService(database)
-    victims = iter(rng.sample(range(MEMBERS // 100), 60))
+    members = iter(rng.sample(range(MEMBERS // 100), 60))
 
-    async def forget() -> None:
-        await service.delete(1 + next(victims) * 10)
+    async def delete_person() -> None:
+        await service.delete(1 + next(members) * 10)
 
-    await times("privacy delete", 40, forget)
+    await time_operation("privacy delete", 40, delete_person)
 
-    batches: list[float] = []
+    batch_ms: list[float] = []
     write = database.write
 
     @contextmanager
@@ -189,24 +196,23 @@ async def measure(url: str, backend: str, turns: int) -> list[Line]:
             async with write() as session:
                 started = time.perf_counter()
                 yield session
-            batches.append((time.perf_counter() - started) * 1000)
+            batch_ms.append((time.perf_counter() - started) * 1000)
 
         database.write = timed  # type: ignore[method-assign]
         yield
         database.write = write  # type: ignore[method-assign]
 
-    limits = Limits(timedelta(days=7), timedelta(days=30), timedelta(days=7))
+    limits = RetentionLimits(timedelta(days=7), timedelta(days=30), timedelta(days=7))
     with timed_writes():
         await clean(database, limits=limits, now=NOW)
-    batches.sort()
-    count = len(batches)
-    lines.append(Line(backend, turns, "cleanup batch", count, batches[count // 2], batches[int(count * 0.99)]))
-    lines.append(Line(backend, turns, "cleanup, longest", count, batches[-1], batches[-1]))
+    add_line("cleanup batch", batch_ms)
+    lines.append(Line(backend, turns, "cleanup, longest", len(batch_ms), max(batch_ms), max(batch_ms)))
     await database.close()
     return lines
 
 
 def run(backend: str, turns: int) -> list[Line]:
+    """Create a database of this size, measure it, and remove it."""
     sys.stderr.write(f"{backend}, {turns:,} turns: filling\n")
     with tempfile.TemporaryDirectory(prefix="guildllama-bench-", dir=os.environ.get("BENCH_DIR")) as folder:
         if backend == "sqlite":
@@ -227,6 +233,7 @@ def run(backend: str, turns: int) -> list[Line]:
 
 
 def main() -> None:
+    """Run the benchmark for every backend and size; print one JSON line per operation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="10000,100000,1000000")
     parser.add_argument("--backends", default="sqlite,postgres")
@@ -235,9 +242,9 @@ def main() -> None:
     lines: list[Line] = []
     for backend in arguments.backends.split(","):
         for size in arguments.sizes.split(","):
-            fresh = run(backend, int(size))
-            lines += fresh
-            for line in fresh:
+            measured = run(backend, int(size))
+            lines += measured
+            for line in measured:
                 sys.stdout.write(json.dumps(line.data()) + "\n")
                 sys.stdout.flush()
     if arguments.write is not None:

@@ -1,4 +1,4 @@
-"""Turns measured lines into a Markdown table and an SVG plot. Knows nothing of databases."""
+"""Renders the database benchmark's results as a Markdown table, an SVG plot and JSON lines. Opens no database."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 COLOURS = {"sqlite": "#0b6e99", "postgres": "#c2410c"}
-PLOTTED = ("fetch history", "T1 + T2")
+PLOTTED = ("fetch history", "T1 + T2")  # values of `what`, see database.py
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
+    """The latency of one operation on one database of one size; a line of docs/bench/database.jsonl."""
+
     backend: str
     turns: int
     what: str
@@ -26,6 +28,7 @@ class Line:
     p99_ms: float
 
     def data(self) -> dict[str, object]:
+        """Return the JSON object, times rounded to microseconds."""
         return {
             key: round(value, 3) if isinstance(value, float) else value
             for key, value in dataclasses.asdict(self).items()
@@ -33,7 +36,7 @@ class Line:
 
 
 def write_report(folder: Path, lines: list[Line]) -> None:
-    """Replaces what stands between the two marks of database-performance.md, the plot, and the raw lines."""
+    """Write the table into database-performance.md between BEGIN and END, the plot, and the JSON lines."""
     (folder / "bench").mkdir(parents=True, exist_ok=True)
     raw = "".join(json.dumps({**line.data(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}) + "\n" for line in lines)
     (folder / "bench" / "database.jsonl").write_text(raw)
@@ -45,6 +48,7 @@ def write_report(folder: Path, lines: list[Line]) -> None:
 
 
 def table(lines: list[Line]) -> str:
+    """Return the Markdown table, one row per database and operation, one column per size."""
     sizes = sorted({line.turns for line in lines})
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     rows = [
@@ -65,15 +69,15 @@ def table(lines: list[Line]) -> str:
 
 
 def plot(lines: list[Line]) -> str:
-    """Cost against size, p50 drawn through and p99 dashed; size on a logarithmic axis."""
+    """Return an SVG of latency against size (logarithmic axis): p50 as a solid line, p99 dashed."""
     width, height, left, bottom = 720, 360, 60, 50
     shown = [line for line in lines if line.what in PLOTTED]
     top = max((line.p99_ms for line in shown), default=1.0) * 1.1
     low, high = (math.log10(f(line.turns for line in shown)) for f in (min, max))
 
     def x(turns: int) -> float:
-        share = (math.log10(turns) - low) / (high - low) if high > low else 0.5
-        return left + share * (width - left - 160)
+        fraction = (math.log10(turns) - low) / (high - low) if high > low else 0.5
+        return left + fraction * (width - left - 160)
 
     def y(ms: float) -> float:
         return height - bottom - ms / top * (height - bottom - 20)

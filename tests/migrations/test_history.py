@@ -1,4 +1,7 @@
-"""pytest-alembic's proven tests: one head, up from nothing, every step down and up again, models equal to the DDL."""
+"""The revisions as a chain (pytest-alembic's tests), and comments in the database.
+
+One head; upgrade from nothing; every step down and up again; the migrated schema equals the models.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ def test_every_table_and_column_has_its_comment_in_the_database(empty_url: str) 
     engine.dispose()
 
 
-def test_comments_cannot_be_mistaken_for_sql() -> None:
+def test_no_comment_contains_a_forbidden_word() -> None:
     for table in Base.metadata.sorted_tables:
         for comment in (table.comment, *(column.comment for column in table.columns)):
             assert comment

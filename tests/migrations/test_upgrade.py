@@ -1,4 +1,4 @@
-"""Upgrading real data, twice at once, and with a kill in the middle; refusing every database that is not ours."""
+"""Upgrades: with data, by several processes at once, killed in the middle; databases that must be refused."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def fill_first_revision(url: str) -> None:
 
 
 class TestOldData:
-    def test_it_is_carried_over(self, empty_url: str) -> None:
+    def test_an_upgrade_fills_the_new_tables(self, empty_url: str) -> None:
         upgrade(empty_url, "0001")
         fill_first_revision(empty_url)
         upgrade(empty_url)
@@ -73,7 +73,7 @@ class TestOldData:
         [(guild, user, day, *counts)] = used
         assert (guild, user, str(day), counts) == (1, 7, str(date(2026, 11, 20)), [3, 30, 15])
 
-    def test_it_survives_a_step_back(self, empty_url: str) -> None:
+    def test_a_downgrade_keeps_the_old_tables(self, empty_url: str) -> None:
         upgrade(empty_url, "0001")
         fill_first_revision(empty_url)
         before = {name: rows(empty_url, f"SELECT * FROM {name}") for name in ("dialogs", "turns", "persona_versions")}
@@ -96,7 +96,7 @@ class TestTwoProcesses:
     def test_fault_17_a_kill_in_the_middle_leaves_the_old_schema(self, empty_url: str) -> None:
         upgrade(empty_url, "0001")
         fill_first_revision(empty_url)
-        # The process stops for ever inside the second revision's last step, with all its tables made.
+        # The process hangs in the last step of the second revision, after all its tables were created.
         slow = (
             "import sys, time\n"
             "from alembic.operations import Operations\n"
@@ -130,7 +130,7 @@ class TestRefusal:
         with pytest.raises(RevisionError, match="guildllama db upgrade"):
             check_revision(empty_url)
 
-    def test_looking_creates_no_file(self, tmp_path: Path) -> None:
+    def test_a_check_creates_no_file(self, tmp_path: Path) -> None:
         with pytest.raises(RevisionError):
             check_revision(f"sqlite:///{tmp_path / 'none.db'}")
         assert list(tmp_path.iterdir()) == []

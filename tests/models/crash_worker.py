@@ -1,7 +1,8 @@
-"""A process that chats until it is killed, and writes down each reply that it acknowledged.
+"""A process that chats until it is killed, and records each reply that it acknowledged.
 
-Run as `python crash_worker.py URL ACKS SEED`. Each line of ACKS is written after T2 was committed, as the last edit of
-a message is. `GUILDLLAMA_CRASH_AT` names a crash point at which the process kills itself.
+Run as `python crash_worker.py URL ACKS SEED` by test_crash.py. A line is added to the file ACKS after the finish
+transaction has committed, where the bot would make the final edit of the message. `GUILDLLAMA_CRASH_AT` names a
+failpoint at which the process kills itself.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ async def chat(database: Database, acks: int, rng: random.Random, key: DialogKey
         text, reply = f"q {key.user_id} {number}", f"a {interaction}"
 
         async with database.write() as session:
-            begun = await queries.begin_turn(
+            turn = await queries.begin_turn(
                 session,
                 key=key,
                 text=text,
@@ -44,7 +45,7 @@ async def chat(database: Database, acks: int, rng: random.Random, key: DialogKey
         done = TurnResult(reply, 10, 5, "stop", 1, 2)
         async with database.write() as session:
             remembered = await queries.finish_turn(
-                session, key=key, turn_id=begun.turn_id, result=done, now=datetime.now(UTC)
+                session, key=key, turn_id=turn.turn_id, result=done, now=datetime.now(UTC)
             )
         failpoint("after_finish")
         if remembered:
@@ -57,7 +58,7 @@ async def chat(database: Database, acks: int, rng: random.Random, key: DialogKey
 async def main(url: str, path: str, seed: int) -> None:
     acks = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     database = Database(url)
-    print("ready", flush=True)  # noqa: T201 the parent waits for it
+    print("ready", flush=True)  # noqa: T201 the parent process waits for this line
     rng = random.Random(seed)
     keys = [DialogKey(100 + number % 3, number) for number in range(WORKERS)]
     await asyncio.gather(*(chat(database, acks, random.Random(rng.random()), key) for key in keys))

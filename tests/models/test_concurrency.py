@@ -1,4 +1,4 @@
-"""Many chats at once: no pool runs dry, order holds within a dialog, the event loop stays responsive."""
+"""Many chats at once: no connection leaks, order within a dialog holds, the event loop stays responsive."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ DONE = TurnResult("reply", 10, 5, "stop", 1, 2)
 
 
 def checked_out(database: Database) -> int:
+    """Connections that are not back in their pools."""
     pools = [engine.pool for engine in database.engines]
     return sum(pool.checkedout() for pool in pools if isinstance(pool, QueuePool))
 
 
 async def chat(database: Database, key: DialogKey, text: str, *, think: float, interaction: int | None = None) -> None:
-    """T1, a fake engine that takes its time while no connection is held, T2."""
-    begun = await database.run(
+    """One turn: begin, `think` seconds of generation without a connection, finish."""
+    snapshot = await database.run(
         lambda session: queries.begin_turn(
             session, key=key, text=text, limit=10, interaction_id=interaction, now=datetime.now(UTC)
         )
     )
     await asyncio.sleep(think)
     assert await database.run(
-        lambda session: queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=DONE, now=datetime.now(UTC))
+        lambda session: queries.finish_turn(
+            session, key=key, turn_id=snapshot.turn_id, result=DONE, now=datetime.now(UTC)
+        )
     )
 
 
 async def loop_lags(stop: asyncio.Event) -> list[float]:
-    """How late the loop wakes a sleeper, every 5 ms."""
+    """How late the event loop wakes a task that sleeps for 5 ms, in seconds, until `stop` is set."""
     lags = []
     while not stop.is_set():
         started = time.perf_counter()
@@ -55,44 +58,44 @@ def p99(lags: list[float]) -> float:
 
 
 class TestBrief:
-    """Transactions whose statements run in the caller's own thread."""
+    """`Database.run(brief=True)`: on SQLite, statements run in the event loop's thread."""
 
     @staticmethod
-    async def turn(database: Database, key: DialogKey, *, then: Exception | None = None) -> int:
+    async def begin(database: Database, key: DialogKey, *, error: Exception | None = None) -> int:
         async def work(session: AsyncSession) -> int:
-            begun = await queries.begin_turn(session, key=key, text="hello", limit=10, now=NOW)
-            if then is not None:
-                raise then
-            return begun.turn_id
+            snapshot = await queries.begin_turn(session, key=key, text="hello", limit=10, now=NOW)
+            if error is not None:
+                raise error
+            return snapshot.turn_id
 
         return await database.run(work, brief=True)
 
-    async def test_it_commits_whole_or_not_at_all(self, database: Database) -> None:
+    async def test_it_commits_or_rolls_back(self, database: Database) -> None:
         key = DialogKey(1, 2)
         with pytest.raises(ZeroDivisionError):
-            await self.turn(database, key, then=ZeroDivisionError())
-        first = await self.turn(database, key)
+            await self.begin(database, key, error=ZeroDivisionError())
+        turn_id = await self.begin(database, key)
         assert await database.run(
-            lambda session: queries.finish_turn(session, key=key, turn_id=first, result=DONE, now=NOW), brief=True
+            lambda session: queries.finish_turn(session, key=key, turn_id=turn_id, result=DONE, now=NOW), brief=True
         )
         async with database.read() as session:
             assert len(await queries.history(session, key=key, limit=10)) == 1
 
-    async def test_many_beside_ordinary_ones(self, database: Database) -> None:
+    async def test_many_together_with_ordinary_transactions(self, database: Database) -> None:
         keys = [DialogKey(1, number) for number in range(40)]
         await asyncio.gather(
-            *(self.turn(database, key) for key in keys), *(chat(database, key, "hi", think=0.0) for key in keys)
+            *(self.begin(database, key) for key in keys), *(chat(database, key, "hi", think=0.0) for key in keys)
         )
         assert checked_out(database) == 0
 
-    async def test_waiting_for_the_lock_blocks_no_one_else(self, sqlite_url: str) -> None:
-        """Another process holds the file: the wait happens in the connection's thread, not on the event loop."""
+    async def test_waiting_for_the_lock_does_not_block_the_loop(self, sqlite_url: str) -> None:
+        """Another process holds the write lock: BEGIN waits in the connection's thread, not on the event loop."""
         database = Database(sqlite_url, busy_timeout=2.0)
         other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         stop = asyncio.Event()
         lags = asyncio.create_task(loop_lags(stop))
-        waiting = asyncio.create_task(self.turn(database, DialogKey(1, 2)))
+        waiting = asyncio.create_task(self.begin(database, DialogKey(1, 2)))
         await asyncio.sleep(0.7)
         assert not waiting.done()
         other.execute("COMMIT")
@@ -113,37 +116,37 @@ class TestManyChats:
             async with locks[key]:
                 await chat(database, key, "question", think=rng.uniform(0.05, 0.5))
 
-        async def lateness() -> float:
+        async def p99_lag() -> float:
             stop = asyncio.Event()
-            watcher = asyncio.create_task(loop_lags(stop))
+            measuring = asyncio.create_task(loop_lags(stop))
             await asyncio.gather(*(member(key) for key in keys))
             stop.set()
-            return p99(await watcher)
+            return p99(await measuring)
 
         await chat(database, DialogKey(1, 1), "warm up", think=0)
-        # Other work on this machine can only make the loop later, so the best of a few rounds is what is ours.
-        rounds = [await lateness()]
+        # Other load on the machine can only add lag, so the best of a few rounds is the one to judge.
+        rounds = [await p99_lag()]
         while rounds[-1] >= 0.05 and len(rounds) < 4:
-            rounds.append(await lateness())
+            rounds.append(await p99_lag())
         assert checked_out(database) == 0
         async with database.read() as session:
             for key in keys:
                 pairs = await queries.history(session, key=key, limit=10)
                 assert [pair.user for pair in pairs] == ["question"] * len(rounds)
-        assert min(rounds) < 0.05, f"the loop was {min(rounds) * 1000:.0f} ms late"
+        assert min(rounds) < 0.05, f"the event loop lagged {min(rounds) * 1000:.0f} ms"
 
-    async def test_fault_11_readers_never_turn_writers(self, database: Database) -> None:
+    async def test_fault_11_readers_and_writers_of_two_processes(self, database: Database) -> None:
         async def task(user: int) -> None:
             key = DialogKey(100, user)
             for number in range(12):
                 async with database.write() as session:
-                    begun = await queries.begin_turn(session, key=key, text=f"{number}", limit=10, now=NOW)
-                    assert len(begun.history) == min(number, 10)
-                    await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=DONE, now=NOW)
+                    snapshot = await queries.begin_turn(session, key=key, text=f"{number}", limit=10, now=NOW)
+                    assert len(snapshot.history) == min(number, 10)
+                    await queries.finish_turn(session, key=key, turn_id=snapshot.turn_id, result=DONE, now=NOW)
                 async with database.read() as session:
                     assert len(await queries.history(session, key=key, limit=99)) == number + 1
 
-        other = Database(database.url)  # another process, as far as SQLite is concerned
+        other = Database(database.url)  # to SQLite, the same as another process
 
         async def outsider() -> None:
             for number in range(30):
@@ -160,17 +163,17 @@ class TestManyChats:
         async def one() -> None:
             async with lock:
                 async with database.write() as session:
-                    begun = await queries.begin_turn(session, key=key, text="hi", limit=10, now=NOW)
-                histories.append(len(begun.history))
+                    snapshot = await queries.begin_turn(session, key=key, text="hi", limit=10, now=NOW)
+                histories.append(len(snapshot.history))
                 async with database.write() as session:
-                    await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=DONE, now=NOW)
+                    await queries.finish_turn(session, key=key, turn_id=snapshot.turn_id, result=DONE, now=NOW)
 
         await asyncio.gather(one(), one())
         assert histories == [0, 1]
 
 
 class TestCancellation:
-    async def test_fault_13_cancelled_tasks_leave_nothing_behind(self, database: Database) -> None:
+    async def test_fault_13_cancelled_tasks_leak_no_connection(self, database: Database) -> None:
         rng = random.Random(3)
         await chat(database, DialogKey(100, 1), "warm up", think=0)
         for number in range(100):
@@ -187,7 +190,7 @@ class TestCancellation:
 
 class TestTwoProcesses:
     async def test_fault_07_an_interaction_is_answered_once(self, database: Database) -> None:
-        """Two bots on one database, the same interactions at the same moment."""
+        """Two bots on one database get the same interactions at the same moment."""
         other = Database(database.url)
         taken: list[int] = []
 
@@ -204,7 +207,7 @@ class TestTwoProcesses:
             assert (await inspection.totals(session))["done_turns"] == 40
         await other.close()
 
-    async def test_fault_08_a_replay_is_ignored_even_after_the_turn_is_gone(self, database: Database) -> None:
+    async def test_fault_08_a_replay_is_refused_even_after_the_turn_was_deleted(self, database: Database) -> None:
         key = DialogKey(100, 7)
         await chat(database, key, "hi", think=0, interaction=99)
         async with database.write() as session:

@@ -1,4 +1,4 @@
-"""Killed at named points and at random moments: what was acknowledged is there, nothing is half there."""
+"""A bot process killed at failpoints and at random moments: no acknowledged reply is lost, no turn is half stored."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ WORKER = Path(__file__).with_name("crash_worker.py")
 
 
 class Crashing:
-    """One database, many short lives of the worker."""
+    """One database, and a worker process that is started and killed again and again."""
 
     def __init__(self, url: str, acks: Path) -> None:
         self.url = url
         self.acks = acks
 
-    def life(
+    def run_worker(
         self, *, seed: int, seconds: float | None = None, crash_at: str | None = None, until_acknowledged: bool = False
     ) -> int:
-        """Runs the worker until it is killed, by us or by itself at a crash point. Returns its exit code."""
+        """Run the worker until it is killed: by us after `seconds`, or by itself at the failpoint `crash_at`."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         environment.pop("GUILDLLAMA_CRASH_AT", None)
         if crash_at is not None:
@@ -63,7 +63,7 @@ def crashing(database_url: str, tmp_path: Path) -> Crashing:
 
 
 async def recovered(url: str) -> list[inspection.TurnLine]:
-    """What a restarted bot does first, and every turn there is afterwards."""
+    """Do what a restarted bot does first, check the database, and return every turn."""
     database = Database(url)
     now = datetime.now(UTC)
     async with database.write() as session:
@@ -90,7 +90,7 @@ def assert_nothing_lost(turns: list[inspection.TurnLine], acknowledged: set[int]
 
 class TestCrashPoints:
     async def test_fault_01_after_begin_turn(self, crashing: Crashing) -> None:
-        crashing.life(seed=1, crash_at="after_begin_turn")
+        crashing.run_worker(seed=1, crash_at="after_begin_turn")
         turns = await recovered(crashing.url)
         assert [turn.status for turn in turns].count("interrupted") >= 1
         assert {turn.status for turn in turns} == {"interrupted"}
@@ -112,35 +112,37 @@ class TestCrashPoints:
         await database.close()
 
     async def test_before_finish(self, crashing: Crashing) -> None:
-        crashing.life(seed=2, crash_at="before_finish")
+        crashing.run_worker(seed=2, crash_at="before_finish")
         turns = await recovered(crashing.url)
         assert {turn.status for turn in turns} == {"interrupted"}
 
     async def test_fault_02_after_finish(self, crashing: Crashing) -> None:
-        crashing.life(seed=3, crash_at="after_finish")
+        crashing.run_worker(seed=3, crash_at="after_finish")
         turns = await recovered(crashing.url)
         done = [turn for turn in turns if turn.status == "done"]
         assert len(done) >= 1
         assert crashing.acknowledged() == set()
         assert_nothing_lost(turns, set())
 
-    async def test_a_running_turn_of_a_living_process_is_left_alone(self, database: Database) -> None:
+    async def test_a_pending_turn_of_a_running_process_is_left_alone(self, database: Database) -> None:
         now = datetime.now(UTC)
         async with database.write() as session:
-            begun = await queries.begin_turn(session, key=DialogKey(1, 2), text="hi", limit=10, now=now)
+            turn = await queries.begin_turn(session, key=DialogKey(1, 2), text="hi", limit=10, now=now)
         other = Database(database.url)
         async with other.write() as session:
             assert await queries.interrupt_dead_turns(session, now=now) == 0
             assert await queries.interrupt_dead_turns(session, now=now + timedelta(minutes=14)) == 0
             assert await queries.interrupt_dead_turns(session, now=now + timedelta(minutes=16)) == 1
         await other.close()
-        assert begun.turn_id > 0
+        assert turn.turn_id > 0
 
 
 async def kill_at_random(crashing: Crashing, *, rounds: int, seed: int) -> None:
     rng = random.Random(seed)
     for number in range(rounds):
-        crashing.life(seed=rng.getrandbits(32), seconds=rng.uniform(0.02, 0.4), until_acknowledged=number == rounds - 1)
+        crashing.run_worker(
+            seed=rng.getrandbits(32), seconds=rng.uniform(0.02, 0.4), until_acknowledged=number == rounds - 1
+        )
         turns = await recovered(crashing.url)
         assert_nothing_lost(turns, crashing.acknowledged())
     assert crashing.acknowledged()

@@ -1,4 +1,4 @@
-"""The database locked, full, read-only, damaged, restarted or gone: one clear error, and nothing half done."""
+"""The database is locked, full, read-only, damaged, restarted or down: DatabaseUnavailable, and nothing half stored."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ DONE = TurnResult("reply", 10, 5, "stop", 1, 2)
 
 
 async def exchange(database: Database, text: str = "hi") -> bool:
-    begun = await database.run(lambda session: queries.begin_turn(session, key=KEY, text=text, limit=10, now=NOW))
+    turn = await database.run(lambda session: queries.begin_turn(session, key=KEY, text=text, limit=10, now=NOW))
     return await database.run(
-        lambda session: queries.finish_turn(session, key=KEY, turn_id=begun.turn_id, result=DONE, now=NOW)
+        lambda session: queries.finish_turn(session, key=KEY, turn_id=turn.turn_id, result=DONE, now=NOW)
     )
 
 
@@ -39,10 +39,10 @@ def sqlite_file(url: str) -> Path:
 
 
 class TestLocked:
-    async def test_fault_10_another_writer_that_does_not_let_go(self, sqlite_url: str) -> None:
+    async def test_fault_10_another_writer_keeps_the_lock(self, sqlite_url: str) -> None:
         database = Database(sqlite_url, busy_timeout=0.1)
-        intruder = sqlite3.connect(sqlite_file(sqlite_url), isolation_level=None)
-        intruder.execute("BEGIN IMMEDIATE")
+        other = sqlite3.connect(sqlite_file(sqlite_url), isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
         started = time.monotonic()
         with pytest.raises(DatabaseUnavailable, match="locked"):
             await exchange(database)
@@ -52,26 +52,26 @@ class TestLocked:
         assert time.monotonic() - started < 20
         async with database.read() as session:  # readers never wait for a writer
             assert await queries.history(session, key=KEY, limit=10) == ()
-        intruder.execute("ROLLBACK")
-        intruder.close()
+        other.execute("ROLLBACK")
+        other.close()
         assert await exchange(database)
         async with database.read() as session:
             assert (await inspection.totals(session))["turns"] == 1
         await database.close()
 
-    async def test_fault_10_another_writer_that_lets_go_in_time(self, sqlite_url: str) -> None:
+    async def test_fault_10_another_writer_releases_the_lock_in_time(self, sqlite_url: str) -> None:
         database = Database(sqlite_url, busy_timeout=0.1)
-        intruder = sqlite3.connect(sqlite_file(sqlite_url), isolation_level=None)
-        intruder.execute("BEGIN IMMEDIATE")
+        other = sqlite3.connect(sqlite_file(sqlite_url), isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
 
-        async def let_go() -> None:
+        async def release() -> None:
             await asyncio.sleep(0.3)
-            intruder.execute("ROLLBACK")
+            other.execute("ROLLBACK")
 
-        release = asyncio.create_task(let_go())
+        releasing = asyncio.create_task(release())
         assert await exchange(database)
-        await release
-        intruder.close()
+        await releasing
+        other.close()
         await database.close()
 
 
@@ -81,12 +81,12 @@ class TestRestart:
         upgrade(url)
         database = Database(url)
         async with database.write() as session:
-            begun = await queries.begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=5, now=NOW)
+            turn = await queries.begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=5, now=NOW)
 
         own_postgres.stop()
         starting = asyncio.create_task(asyncio.to_thread(own_postgres.start))
         remembered = await database.run(
-            lambda session: queries.finish_turn(session, key=KEY, turn_id=begun.turn_id, result=DONE, now=NOW)
+            lambda session: queries.finish_turn(session, key=KEY, turn_id=turn.turn_id, result=DONE, now=NOW)
         )
         await starting
         assert remembered
@@ -95,7 +95,7 @@ class TestRestart:
         assert await exchange(database)
         await database.close()
 
-    async def test_fault_12_postgres_that_stays_down(self, own_postgres: Postgres) -> None:
+    async def test_fault_12_postgres_stays_down(self, own_postgres: Postgres) -> None:
         url = own_postgres.url(own_postgres.create())
         upgrade(url)
         database = Database(url)
@@ -112,15 +112,15 @@ class TestRestart:
             assert [pair.user for pair in await queries.history(session, key=KEY, limit=10)] == ["hi", "after"]
         await database.close()
 
-    async def test_fault_12_an_answer_lost_after_the_commit_counts_once(self, database: Database) -> None:
-        """What a connection that dies between COMMIT and its answer leads to: the whole transaction, once more."""
+    async def test_fault_12_a_commit_whose_answer_is_lost_counts_once(self, database: Database) -> None:
+        """If the connection dies after COMMIT but before its answer, the whole transaction runs a second time."""
+        for attempt in (1, 2):
+            async with database.write() as session:
+                session.info["attempt"] = attempt
+                turn = await queries.begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=5, now=NOW)
         for _ in range(2):
             async with database.write() as session:
-                session.info["attempt"] = _ + 1
-                begun = await queries.begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=5, now=NOW)
-        for _ in range(2):
-            async with database.write() as session:
-                assert await queries.finish_turn(session, key=KEY, turn_id=begun.turn_id, result=DONE, now=NOW)
+                assert await queries.finish_turn(session, key=KEY, turn_id=turn.turn_id, result=DONE, now=NOW)
         async with database.read() as session:
             assert (await inspection.totals(session))["turns"] == 1
             [used] = await queries.usage(session, key=KEY, since=NOW.date())
@@ -143,7 +143,7 @@ class TestDisk:
         await database.close()
 
     async def test_fault_14_a_full_disk(self, sqlite_url: str) -> None:
-        """A process that may write no file past a megabyte, as on a disk that is full."""
+        """A process whose files are limited to a megabyte (RLIMIT_FSIZE) stands for a full disk."""
         filler = (
             "import asyncio, sys, signal\n"
             "from datetime import UTC, datetime\n"
@@ -242,7 +242,7 @@ class TestDisk:
             await exchange(database)
         await database.close()
 
-    async def test_a_schema_that_went_away(self, database: Database) -> None:
+    async def test_dropped_tables(self, database: Database) -> None:
         from sqlalchemy import text
 
         async with database.write() as session:

@@ -1,4 +1,4 @@
-"""Which persona wins, its versions, and changing what was said."""
+"""Precedence and versions of personas; regenerated replies and deleted pairs."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ async def effective(database: Database, key: DialogKey) -> tuple[str, str] | Non
 
 async def exchange(database: Database, text: str, reply: str) -> int:
     async with database.write() as session:
-        begun = await queries.begin_turn(session, key=KEY, text=text, limit=10, now=NOW)
-        await queries.finish_turn(session, key=KEY, turn_id=begun.turn_id, result=result(reply), now=NOW)
-    return begun.turn_id
+        snapshot = await queries.begin_turn(session, key=KEY, text=text, limit=10, now=NOW)
+        await queries.finish_turn(session, key=KEY, turn_id=snapshot.turn_id, result=result(reply), now=NOW)
+    return snapshot.turn_id
 
 
 class TestPrecedence:
-    async def test_the_narrowest_wins(self, database: Database) -> None:
+    async def test_member_before_channel_before_guild(self, database: Database) -> None:
         assert await effective(database, KEY) is None
         for level in ("guild", "channel", "member"):
             await set_to(database, KEY, level, f"the {level}'s")
@@ -53,7 +53,7 @@ class TestPrecedence:
             assert found is not None
             assert found[0] == left
 
-    async def test_reset_never_drops_it(self, database: Database) -> None:
+    async def test_reset_keeps_the_persona(self, database: Database) -> None:
         await set_to(database, KEY, "member", "mine")
         await exchange(database, "a", "b")
         async with database.write() as session:
@@ -86,7 +86,7 @@ class TestVersions:
             versions = await queries.persona_versions(session, key=KEY, level="guild")
         assert [one.version for one in versions] == [6, 5, 4, 3, 2, 1]
 
-    async def test_old_versions_are_let_go(self, database: Database) -> None:
+    async def test_old_versions_are_deleted(self, database: Database) -> None:
         for number in range(KEPT_VERSIONS + 5):
             await set_to(database, KEY, "member", f"v{number + 1}")
         async with database.read() as session:
@@ -101,10 +101,10 @@ class TestVariants:
         turn = await exchange(database, "c", "d")
         for reply in ("e", "f"):
             async with database.write() as session:
-                begun = await queries.begin_regeneration(session, key=KEY, limit=10, now=NOW)
-                assert begun is not None
-                assert (begun.turn_id, begun.text) == (turn, "c")
-                assert [pair.turn_id for pair in begun.history] == [first]
+                snapshot = await queries.begin_regeneration(session, key=KEY, limit=10, now=NOW)
+                assert snapshot is not None
+                assert (snapshot.turn_id, snapshot.text) == (turn, "c")
+                assert [pair.turn_id for pair in snapshot.history] == [first]
                 assert await queries.finish_regeneration(session, key=KEY, turn_id=turn, result=result(reply), now=NOW)
         async with database.write() as session:
             kept = await queries.variants(session, key=KEY, turn_id=turn)
@@ -118,7 +118,7 @@ class TestVariants:
             [used] = await queries.usage(session, key=KEY, since=NOW.date())
         assert (used.turns, used.completion_tokens) == (2, 8)
 
-    async def test_a_crash_during_it_costs_the_new_reply_only(self, database: Database) -> None:
+    async def test_a_crash_during_regeneration_keeps_the_old_reply(self, database: Database) -> None:
         turn = await exchange(database, "a", "b")
         dying = Database(database.url)
         async with dying.write() as session:
@@ -137,7 +137,7 @@ class TestVariants:
             assert await queries.begin_regeneration(session, key=KEY, limit=10, now=NOW) is None
             assert not await queries.finish_regeneration(session, key=KEY, turn_id=1, result=result("x"), now=NOW)
 
-    async def test_forgetting_pairs(self, database: Database) -> None:
+    async def test_pairs_are_deleted(self, database: Database) -> None:
         turns = [await exchange(database, f"q{number}", "a") for number in range(4)]
         async with database.write() as session:
             assert not await queries.forget_turn(session, key=DialogKey(101, 7, 5), turn_id=turns[0])
@@ -146,7 +146,7 @@ class TestVariants:
         async with database.read() as session:
             assert [pair.user for pair in await queries.history(session, key=KEY, limit=9)] == ["q1"]
 
-    async def test_a_reset_can_be_undone_for_a_while(self, database: Database) -> None:
+    async def test_a_reset_can_be_undone_within_ten_minutes(self, database: Database) -> None:
         await exchange(database, "a", "b")
         async with database.write() as session:
             await queries.end_dialog(session, key=KEY, now=NOW)

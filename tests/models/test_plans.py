@@ -1,4 +1,4 @@
-"""What a chat and a cleanup ask of the database is found through an index, whatever the size."""
+"""Query plans: no query of a chat or of a cleanup scans a large table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event, text
 from models import queries
 from models.database import Database
 from models.maintenance.cleanup import clean
-from models.queries.retention import Limits
+from models.queries.retention import RetentionLimits
 from models.types import DialogKey, TurnResult
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -22,6 +22,7 @@ BIG_TABLES = ("turns", "dialogs", "reply_variants", "daily_usage", "processed_in
 
 @contextmanager
 def recorded(database: Database) -> Iterator[list[tuple[str, Any]]]:
+    """Collect every SELECT, UPDATE and DELETE with its parameters."""
     statements: list[tuple[str, Any]] = []
 
     def note(connection: Connection, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
@@ -36,7 +37,7 @@ def recorded(database: Database) -> Iterator[list[tuple[str, Any]]]:
 
 
 async def scans(database: Database, statements: list[tuple[str, Any]]) -> list[str]:
-    """Steps that would read a whole big table, if it were big."""
+    """Return the plan steps that scan one of BIG_TABLES, with their statements."""
     found = []
     async with database.write() as session:
         connection = await session.connection()
@@ -55,13 +56,13 @@ async def scans(database: Database, statements: list[tuple[str, Any]]) -> list[s
     return found
 
 
-async def test_a_chat_scans_no_table(database: Database) -> None:
+async def test_a_chat_scans_no_large_table(database: Database) -> None:
     with recorded(database) as statements:
         async with database.write() as session:
-            begun = await queries.begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=5, now=NOW)
+            turn = await queries.begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=5, now=NOW)
         done = TurnResult("ho", 1, 1, "stop", 1, 1)
         async with database.write() as session:
-            await queries.finish_turn(session, key=KEY, turn_id=begun.turn_id, result=done, now=NOW)
+            await queries.finish_turn(session, key=KEY, turn_id=turn.turn_id, result=done, now=NOW)
         async with database.read() as session:
             await queries.history(session, key=KEY, limit=10)
         async with database.write() as session:
@@ -72,13 +73,13 @@ async def test_a_chat_scans_no_table(database: Database) -> None:
     assert await scans(database, statements) == []
 
 
-async def test_a_cleanup_scans_no_table(database: Database) -> None:
-    limits = Limits(timedelta(days=7), timedelta(days=30), timedelta(days=7))
+async def test_a_cleanup_scans_no_large_table(database: Database) -> None:
+    limits = RetentionLimits(timedelta(days=7), timedelta(days=30), timedelta(days=7))
     with recorded(database) as statements:
         async with database.write() as session:
             await queries.begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=5, now=NOW)
             await queries.guild_removed(session, guild_id=100, now=NOW - timedelta(days=60))
         await clean(database, limits=limits, now=NOW)
     found = await scans(database, statements)
-    # Users of whom nothing is left are looked for only after something was deleted, and by their own ids.
+    # Unused users are looked for only after something was deleted, in batches by primary key.
     assert [line for line in found if "FROM users" not in line] == []

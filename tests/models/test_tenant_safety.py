@@ -1,4 +1,4 @@
-"""No query can forget the tenant: shown by the signatures, and by comparing random histories with a plain dict."""
+"""Tenant isolation: every query requires the key, and random operations give the same histories as plain dicts."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from models.database import Database
 from models.errors import DuplicateInteraction
 from models.queries import inspection
 from models.queries.scope import MARKER
-from models.types import DialogKey, PendingTurnRow, StoredLevel, TurnResult
+from models.types import DialogKey, StoredLevel, TurnResult, TurnSnapshot
 from tests.postgres import Postgres
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-# Helpers that are given rows which their caller found by a key, or nothing of a tenant's.
+# Helpers that choose no rows by themselves: their caller passes a statement, or a row that it found by its key.
 NO_TENANT_ROWS = {
-    "insert_missing", "ensure_guild", "ensure_user", "pairs_before",
+    "count_rows", "insert_if_absent", "ensure_guild", "ensure_user", "pairs_before",
 }  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def query_functions() -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 class TestSignatures:
-    def test_fault_34_every_query_takes_the_key_or_says_why_not(self) -> None:
+    def test_fault_34_every_query_takes_the_key_or_is_marked(self) -> None:
         found = dict(query_functions())
         assert len(found) > 50
         for name, function in found.items():
@@ -61,14 +61,14 @@ class TestSignatures:
             else:
                 assert len(str(reason)) > 10, name
 
-    def test_what_a_chat_uses_never_crosses_tenants(self) -> None:
+    def test_the_exported_queries_that_cross_tenants(self) -> None:
         crossing = {name for name in queries.__all__ if hasattr(getattr(queries, name), MARKER)}
         assert crossing == {
             "cut_off_replies", "forget_reply_token", "guild_joined", "guild_removed", "interrupt_dead_turns",
             "reconcile_guilds",
         }  # fmt: skip
 
-    def test_every_argument_is_named(self) -> None:
+    def test_every_argument_is_keyword_only(self) -> None:
         for name, function in query_functions():
             if name.rpartition(".")[2] in NO_TENANT_ROWS:
                 continue
@@ -96,7 +96,7 @@ def result(reply: str) -> TurnResult:
 
 
 class Tenants(RuleBasedStateMachine):
-    """guilds x members x direct messages x operations, against dicts."""
+    """Random operations on guilds, direct messages, members and channels, compared with a model made of dicts."""
 
     make_url: ClassVar[Callable[[], tuple[str, Callable[[], None]]]]
 
@@ -107,7 +107,7 @@ class Tenants(RuleBasedStateMachine):
         self.database = Database(url)
         self.now = START
         self.pairs: dict[DialogKey, list[tuple[str, str]]] = {}
-        self.running: list[tuple[DialogKey, PendingTurnRow, str]] = []
+        self.running: list[tuple[DialogKey, TurnSnapshot, str]] = []
         self.personas: dict[tuple[int, StoredLevel, int], str] = {}
         self.interactions: set[int] = set()
         self.opted_out: set[int] = set()
@@ -135,30 +135,30 @@ class Tenants(RuleBasedStateMachine):
             with pytest.raises(DuplicateInteraction):
                 self.write(queries.begin_turn, **arguments)
             return
-        begun = self.write(queries.begin_turn, **arguments)
+        turn = self.write(queries.begin_turn, **arguments)
         if interaction is not None:
             self.interactions.add(interaction)
-        assert begun.settings.opted_out == (key.user_id in self.opted_out)
-        expected = [] if begun.settings.opted_out else self.pairs.get(key, [])[-3:]
-        assert [(pair.user, pair.reply) for pair in begun.history] == expected
-        assert (begun.persona.prompt if begun.persona else None) == self.persona_of(key)
-        self.running.append((key, begun, text))
+        assert turn.settings.opted_out == (key.user_id in self.opted_out)
+        expected = [] if turn.settings.opted_out else self.pairs.get(key, [])[-3:]
+        assert [(pair.user, pair.reply) for pair in turn.history] == expected
+        assert (turn.persona.prompt if turn.persona else None) == self.persona_of(key)
+        self.running.append((key, turn, text))
 
-    @rule(data=st.data(), reply=TEXTS, liar=KEYS)
-    def finish(self, data: st.DataObject, reply: str, liar: DialogKey) -> None:
+    @rule(data=st.data(), reply=TEXTS, other=KEYS)
+    def finish(self, data: st.DataObject, reply: str, other: DialogKey) -> None:
         if not self.running:
             return
-        key, begun, text = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
-        if liar != key:
+        key, turn, text = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+        if other != key:
             assert not self.write(
-                queries.finish_turn, key=liar, turn_id=begun.turn_id, result=result("stolen"), now=self.now
+                queries.finish_turn, key=other, turn_id=turn.turn_id, result=result("stolen"), now=self.now
             )
-        remembered = self.write(queries.finish_turn, key=key, turn_id=begun.turn_id, result=result(reply), now=self.now)
-        alive = self.dialogs().get(key) == begun.dialog_id and begun.turn_id != 0
-        assert remembered == alive
+        remembered = self.write(queries.finish_turn, key=key, turn_id=turn.turn_id, result=result(reply), now=self.now)
+        still_open = self.dialogs().get(key) == turn.dialog_id and turn.turn_id != 0
+        assert remembered == still_open
         if remembered:
-            done = self.finished.setdefault(begun.dialog_id, [])
-            done.append((begun.turn_id, text, reply))
+            done = self.finished.setdefault(turn.dialog_id, [])
+            done.append((turn.turn_id, text, reply))
             self.pairs[key] = [(user, answer) for _, user, answer in sorted(done)]
 
     @rule(key=KEYS)
@@ -189,7 +189,7 @@ class Tenants(RuleBasedStateMachine):
         self.write(queries.guild_joined, guild_id=guild, now=self.now)
 
     @rule(user=st.sampled_from(USERS), guild=st.sampled_from([None, *GUILDS]))
-    def forget_person(self, user: int, guild: int | None) -> None:
+    def delete_person(self, user: int, guild: int | None) -> None:
         self.runner.run(PrivacyService(self.database).delete(user, guild_id=guild))
         for key in [key for key in self.pairs if key.user_id == user and guild in (None, key.guild_id)]:
             del self.pairs[key]
@@ -209,7 +209,7 @@ class Tenants(RuleBasedStateMachine):
         self.opted_out.discard(user)
 
     @invariant()
-    def every_history_is_its_own(self) -> None:
+    def every_history_equals_the_model(self) -> None:
         if not hasattr(self, "runner"):
             return
 
@@ -224,7 +224,7 @@ class Tenants(RuleBasedStateMachine):
             assert pairs == self.pairs.get(key, [])
 
     def dialogs(self) -> dict[DialogKey, int]:
-        """Open dialogs by key, from the tables themselves."""
+        """Open dialog ids by key, as stored."""
 
         async def read() -> dict[DialogKey, int]:
             async with self.database.read() as session:
@@ -279,11 +279,11 @@ def fresh_urls(request: pytest.FixtureRequest, sqlite_template: Path) -> Callabl
 
 
 class TestStateMachine:
-    def test_fault_34_tenants_never_meet(self, fresh_urls: Callable[[], tuple[str, Callable[[], None]]]) -> None:
+    def test_fault_34_tenants_are_isolated(self, fresh_urls: Callable[[], tuple[str, Callable[[], None]]]) -> None:
         run_machine(fresh_urls, examples=5, steps=20)
 
     @pytest.mark.long
-    def test_fault_34_tenants_never_meet_at_length(
+    def test_fault_34_tenants_are_isolated_in_long_runs(
         self, fresh_urls: Callable[[], tuple[str, Callable[[], None]]]
     ) -> None:
         run_machine(fresh_urls, examples=150, steps=60)

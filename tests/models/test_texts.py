@@ -1,4 +1,4 @@
-"""Whatever people write comes back as they wrote it, the same from both databases."""
+"""Texts of any kind are read back unchanged from both databases, encrypted or not."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ AWKWARD = [
 ]
 
 
-async def there_and_back(database: Database, texts: list[str]) -> None:
+async def store_and_read(database: Database, texts: list[str]) -> None:
     for value in texts:
         async with database.write() as session:
-            begun = await queries.begin_turn(session, key=KEY, text=value, limit=0, now=NOW)
+            turn = await queries.begin_turn(session, key=KEY, text=value, limit=0, now=NOW)
             done = TurnResult(value, 1, 1, "stop", 1, 1)
-            assert await queries.finish_turn(session, key=KEY, turn_id=begun.turn_id, result=done, now=NOW)
+            assert await queries.finish_turn(session, key=KEY, turn_id=turn.turn_id, result=done, now=NOW)
             await queries.set_persona(session, key=KEY, level="member", name=value, prompt=value, author_id=7, now=NOW)
     async with database.read() as session:
         pairs = await queries.history(session, key=KEY, limit=len(texts))
@@ -45,15 +45,15 @@ async def there_and_back(database: Database, texts: list[str]) -> None:
 
 
 class TestTexts:
-    async def test_fault_41_awkward_ones(self, database: Database) -> None:
-        await there_and_back(database, AWKWARD)
+    async def test_fault_41_awkward_texts(self, database: Database) -> None:
+        await store_and_read(database, AWKWARD)
 
-    async def test_fault_41_awkward_ones_sealed(self, database_url: str) -> None:
+    async def test_fault_41_awkward_texts_encrypted(self, database_url: str) -> None:
         database = Database(database_url, encryption_keys=[Fernet.generate_key().decode()])
-        await there_and_back(database, AWKWARD)
+        await store_and_read(database, AWKWARD)
         await database.close()
 
-    def test_fault_41_whatever_clean_text_lets_through(self, database_url: str) -> None:
+    def test_fault_41_any_text_that_clean_text_accepts(self, database_url: str) -> None:
         runner = asyncio.Runner()
         database = Database(database_url)
 
@@ -62,7 +62,7 @@ class TestTexts:
         def check(texts: list[str]) -> None:
             cleaned = [clean for clean in map(clean_text, texts) if clean]
             if cleaned:
-                runner.run(there_and_back(database, cleaned))
+                runner.run(store_and_read(database, cleaned))
 
         try:
             check()
@@ -70,12 +70,12 @@ class TestTexts:
             runner.run(database.close())
             runner.close()
 
-    async def test_ids_up_to_the_last_snowflake(self, database: Database) -> None:
+    async def test_the_largest_snowflakes(self, database: Database) -> None:
         key = DialogKey(2**63 - 1, 2**63 - 2, 2**63 - 3)
         async with database.write() as session:
-            begun = await queries.begin_turn(session, key=key, text="hi", limit=0, interaction_id=2**63 - 4, now=NOW)
+            turn = await queries.begin_turn(session, key=key, text="hi", limit=0, interaction_id=2**63 - 4, now=NOW)
             done = TurnResult("ho", 1, 1, "stop", 1, 1)
-            assert await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=done, now=NOW)
+            assert await queries.finish_turn(session, key=key, turn_id=turn.turn_id, result=done, now=NOW)
         async with database.read() as session:
             assert len(await queries.history(session, key=key, limit=1)) == 1
 
@@ -87,7 +87,7 @@ class TestTexts:
 
 class TestCodec:
     @given(st.text(), st.booleans())
-    def test_it_opens_what_it_sealed(self, text: str, sealing: bool) -> None:
+    def test_open_reverses_seal(self, text: str, sealing: bool) -> None:
         key = "kwOqzv4Wf4FQhGcVqbLJDhbCkG3Y6n4b4sJNbZ1mO3A="
         text = text.encode("utf-8", "ignore").decode()
         codec = TextCodec([key] if sealing else [])

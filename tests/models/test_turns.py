@@ -1,4 +1,4 @@
-"""T1, T2 and /reset as the chat service uses them."""
+"""begin_turn, finish_turn and end_dialog (/reset), as bot/chat uses them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def result(reply: str) -> TurnResult:
 
 async def exchange(database: Database, key: DialogKey, text: str, reply: str, now: datetime = NOW) -> int:
     async with database.write() as session:
-        begun = await begin_turn(session, key=key, text=text, limit=10, interaction_id=None, now=now)
+        turn = await begin_turn(session, key=key, text=text, limit=10, interaction_id=None, now=now)
     async with database.write() as session:
-        assert await finish_turn(session, key=key, turn_id=begun.turn_id, result=result(reply), now=now)
-    return begun.turn_id
+        assert await finish_turn(session, key=key, turn_id=turn.turn_id, result=result(reply), now=now)
+    return turn.turn_id
 
 
 class TestBeginTurn:
@@ -34,10 +34,10 @@ class TestBeginTurn:
         for number in range(12):
             await exchange(database, KEY, f"question {number}", f"answer {number}", NOW + timedelta(minutes=number))
         async with database.write() as session:
-            begun = await begin_turn(session, key=KEY, text="next", limit=10, interaction_id=None, now=NOW)
-        assert [pair.user for pair in begun.history] == [f"question {number}" for number in range(2, 12)]
-        assert begun.history[-1].reply == "answer 11"
-        assert begun.persona is None
+            turn = await begin_turn(session, key=KEY, text="next", limit=10, interaction_id=None, now=NOW)
+        assert [pair.user for pair in turn.history] == [f"question {number}" for number in range(2, 12)]
+        assert turn.history[-1].reply == "answer 11"
+        assert turn.persona is None
 
     async def test_only_finished_turns_are_history(self, database: Database) -> None:
         await exchange(database, KEY, "kept", "yes")
@@ -48,44 +48,42 @@ class TestBeginTurn:
         async with database.read() as session:
             assert [pair.user for pair in await history(session, key=KEY, limit=10)] == ["kept"]
 
-    async def test_an_interaction_is_taken_up_once(self, database: Database) -> None:
+    async def test_an_interaction_is_processed_once(self, database: Database) -> None:
         async with database.write() as session:
             await begin_turn(session, key=KEY, text="one", limit=10, interaction_id=555, now=NOW)
         with pytest.raises(DuplicateInteraction):
             async with database.write() as session:
                 await begin_turn(session, key=KEY, text="one", limit=10, interaction_id=555, now=NOW)
 
-    async def test_no_limit_no_history(self, database: Database) -> None:
+    async def test_a_limit_of_zero_gives_no_history(self, database: Database) -> None:
         await exchange(database, KEY, "a", "b")
         async with database.write() as session:
-            begun = await begin_turn(session, key=KEY, text="next", limit=0, interaction_id=None, now=NOW)
-        assert begun.history == ()
+            turn = await begin_turn(session, key=KEY, text="next", limit=0, interaction_id=None, now=NOW)
+        assert turn.history == ()
 
 
 class TestFinishTurn:
     async def test_finishing_twice_gives_the_same_answer(self, database: Database) -> None:
         async with database.write() as session:
-            begun = await begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=None, now=NOW)
+            turn = await begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=None, now=NOW)
         for _ in range(2):
             async with database.write() as session:
-                assert await finish_turn(session, key=KEY, turn_id=begun.turn_id, result=result("hello"), now=NOW)
+                assert await finish_turn(session, key=KEY, turn_id=turn.turn_id, result=result("hello"), now=NOW)
         async with database.read() as session:
-            assert await history(session, key=KEY, limit=10) == (Pair(begun.turn_id, "hi", "hello"),)
+            assert await history(session, key=KEY, limit=10) == (Pair(turn.turn_id, "hi", "hello"),)
 
-    async def test_a_turn_of_another_key_is_out_of_reach(self, database: Database) -> None:
+    async def test_a_turn_of_another_key_cannot_be_finished(self, database: Database) -> None:
         async with database.write() as session:
-            begun = await begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=None, now=NOW)
+            turn = await begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=None, now=NOW)
         for other in (DialogKey(101, 7), DialogKey(100, 8), DialogKey(0, 7), DialogKey(100, 7, 9)):
             async with database.write() as session:
-                assert not await finish_turn(
-                    session, key=other, turn_id=begun.turn_id, result=result("stolen"), now=NOW
-                )
+                assert not await finish_turn(session, key=other, turn_id=turn.turn_id, result=result("stolen"), now=NOW)
         async with database.write() as session:
-            assert await finish_turn(session, key=KEY, turn_id=begun.turn_id, result=result("mine"), now=NOW)
+            assert await finish_turn(session, key=KEY, turn_id=turn.turn_id, result=result("mine"), now=NOW)
 
 
 class TestReset:
-    async def test_it_ends_the_dialog_and_counts_its_pairs(self, database: Database) -> None:
+    async def test_reset_ends_the_dialog_and_counts_its_pairs(self, database: Database) -> None:
         await exchange(database, KEY, "a", "b")
         await exchange(database, KEY, "c", "d")
         async with database.write() as session:
@@ -94,7 +92,7 @@ class TestReset:
         async with database.read() as session:
             assert await history(session, key=KEY, limit=10) == ()
 
-    async def test_fault_09_a_late_reply_is_not_remembered(self, database: Database) -> None:
+    async def test_fault_09_a_reply_after_a_reset_is_not_stored(self, database: Database) -> None:
         async with database.write() as session:
             old = await begin_turn(session, key=KEY, text="slow", limit=10, interaction_id=None, now=NOW)
         async with database.write() as session:

@@ -14,12 +14,12 @@ from models import queries
 from models.database import Database
 from models.maintenance.cleanup import CleanupReport, clean, preview
 from models.queries import inspection
-from models.queries.retention import Limits
+from models.queries.retention import RetentionLimits
 from models.types import DialogKey, GuildSettings, MemberSettings, TurnResult
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
-LIMITS = Limits(session_ttl=7 * DAY, retention=30 * DAY, guild_grace=7 * DAY)
+LIMITS = RetentionLimits(session_ttl=7 * DAY, retention=30 * DAY, guild_grace=7 * DAY)
 
 
 async def talk(database: Database, key: DialogKey, at: datetime, *, text: str = "hi", finish: bool = True) -> int:
@@ -65,7 +65,7 @@ class TestEnding:
         key = DialogKey(100, 1)
         await talk(database, key, NOW - 9 * DAY)
         turn = await talk(database, key, NOW - timedelta(minutes=5), finish=False)
-        hurried = Limits(timedelta(seconds=1), timedelta(0), timedelta(0))
+        hurried = RetentionLimits(timedelta(seconds=1), timedelta(0), timedelta(0))
         report = await clean(database, limits=hurried, now=NOW)
         assert (report.ended_dialogs, report.interrupted_turns) == (0, 0)
         async with database.write() as session:
@@ -77,7 +77,7 @@ class TestEnding:
         await talk(database, key, NOW - timedelta(minutes=1), finish=False)
         async with database.write() as session:
             await queries.end_dialog(session, key=key, now=NOW - timedelta(minutes=1))
-        report = await clean(database, limits=Limits(DAY, timedelta(0), DAY), now=NOW)
+        report = await clean(database, limits=RetentionLimits(DAY, timedelta(0), DAY), now=NOW)
         assert report.purged_dialogs_and_turns == 0
 
     async def test_a_turn_of_a_dead_process_is_interrupted(self, database: Database) -> None:
@@ -141,7 +141,7 @@ class TestPurging:
                 done = TurnResult("y" * 500, 3, 2, "stop", 1, 2)
                 await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=done, now=NOW - 40 * DAY)
             await queries.end_dialog(session, key=key, now=NOW - 40 * DAY)
-        report = await clean(database, limits=LIMITS, now=NOW, batch=100)
+        report = await clean(database, limits=LIMITS, now=NOW, batch_size=100)
         assert report.purged_dialogs_and_turns == 451
         assert (await counts(database))["turns"] == 0
         assert report.longest_lock_ms < 500  # 100 on a machine that does nothing else; see docs/database-performance.md

@@ -1,0 +1,88 @@
+"""What every begin transaction does, for a new turn (turns.py) and for a regeneration (variants.py).
+
+First `admit`: read the settings, refuse a duplicate, a blocked member or a used-up quota. Last `turn_snapshot`: read
+what the prompt is built from.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ScalarSelect, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.errors import DuplicateInteraction
+from models.queries.common import attempt_number, codec, insert_if_absent
+from models.queries.personas import effective_persona
+from models.queries.policy import enforce_policy, load_policy
+from models.tables import ProcessedInteraction, Turn
+from models.types import DialogKey, DialogSettings, Pair, TurnSnapshot
+
+
+async def admit(
+    session: AsyncSession,
+    *,
+    key: DialogKey,
+    limit: int,
+    interaction_id: int | None,
+    role_turns: int | None,
+    now: datetime,
+) -> DialogSettings:
+    """Return the settings of this key's dialog, and record the interaction as processed.
+
+    `limit`: the operator's max_chat_logs, in pairs. `role_turns`: the daily quota of the member's role, which replaces
+    the guild's. Raises DuplicateInteraction, MemberBlocked or QuotaExceeded.
+    """
+    policy = await load_policy(session, key=key, limit=limit, now=now)
+    if interaction_id is not None:
+        await _mark_processed(session, interaction_id, now)
+    enforce_policy(policy, role_turns=role_turns, now=now)
+    return policy.settings
+
+
+async def turn_snapshot(
+    session: AsyncSession,
+    *,
+    key: DialogKey,
+    turn_id: int,
+    dialog_id: int,
+    text: str,
+    settings: DialogSettings,
+    before_turn: int | None = None,
+) -> TurnSnapshot:
+    """Read the persona and the history of a turn. `before_turn` excludes that turn and later ones from the history."""
+    history = await pairs_before(session, dialog_id, before_turn, settings.max_chat_logs or 0)
+    persona = await effective_persona(session, key=key)
+    return TurnSnapshot(turn_id, dialog_id, text, persona, history, settings)
+
+
+async def pairs_before(
+    session: AsyncSession, dialog_id: int | ScalarSelect[int], turn_id: int | None, limit: int
+) -> tuple[Pair, ...]:
+    """Return the last `limit` finished pairs of a dialog, oldest first; only those before `turn_id` if it is given.
+
+    The caller must have found the dialog by its key.
+    """
+    if limit <= 0:
+        return ()
+    pairs = select(Turn.id, Turn.user_text, Turn.reply).where(Turn.dialog_id == dialog_id, Turn.status == "done")
+    if turn_id is not None:
+        pairs = pairs.where(Turn.id < turn_id)
+    rows = await session.execute(pairs.order_by(Turn.id.desc()).limit(limit))
+    text = codec(session)
+    newest_first = [Pair(row.id, text.open(row.user_text), text.open(row.reply)) for row in rows]
+    return tuple(reversed(newest_first))
+
+
+async def _mark_processed(session: AsyncSession, interaction_id: int, now: datetime) -> None:
+    """Record an interaction or message id. Raises DuplicateInteraction if it was recorded before."""
+    if await insert_if_absent(session, ProcessedInteraction, interaction_id=interaction_id, processed_at=now):
+        return
+    if attempt_number(session) > 1:
+        # Our first COMMIT may have succeeded although its answer was lost; then the row is ours, with the same `now`.
+        processed_at = await session.scalar(
+            select(ProcessedInteraction.processed_at).where(ProcessedInteraction.interaction_id == interaction_id)
+        )
+        if processed_at == now:
+            return
+    raise DuplicateInteraction(interaction_id)
