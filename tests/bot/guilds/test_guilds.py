@@ -17,7 +17,7 @@ from models import queries
 from models.database import Database
 from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, RolePolicy
 from tests.bot.chat.chat_kit import ANN, MakeChat, contents, say
-from tests.bot.database_view import turns
+from tests.bot.stored_turns import turns
 from tests.fakes.engine import FakeEngine
 
 GUILD, BOSS = ANN.guild_id, 7
@@ -168,7 +168,7 @@ class TestApplied:
         assert [turn.user for turn in await turns(database)] == ["one", "two"]
         assert len(engine.requests) == 2
 
-    async def test_many_channels_give_nobody_more_places_in_the_queue(self, make_chat: MakeChat, engine: FakeEngine):
+    async def test_many_channels_give_a_member_no_more_slots(self, make_chat: MakeChat, engine: FakeEngine):
         chat = make_chat(max_waiting=8)
         for _ in range(2):
             engine.hang()
