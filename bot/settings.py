@@ -52,7 +52,7 @@ def _parse_timedelta(value: object) -> object:
     if not isinstance(seconds, int | float):
         return seconds
     if not 0 < seconds <= _CENTURY.total_seconds():
-        raise ValueError("must be more than nothing, and a hundred years at most")
+        raise ValueError("must be above zero and at most a hundred years")
     return timedelta(seconds=seconds)
 
 

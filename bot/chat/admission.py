@@ -41,7 +41,7 @@ class AdmissionControl:
 
     @contextmanager
     def admit(self, key: Hashable) -> Iterator[Slot]:
-        """Take a slot for the block at most. Raises Busy if there is none for this key."""
+        """Take a slot, which is released at the latest when the block ends. Raises Busy if this key can have none."""
         if self._total >= self._max_waiting or self._by_key[key] >= self._max_per_key:
             raise Busy()
         self._total += 1

@@ -1,4 +1,4 @@
-"""The handle on a running reply: it ends the reply after too long a silence, or when it is interrupted."""
+"""The handle on a running reply: ends it when no token comes for too long, or when it is interrupted."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ class TurnLog:
 
 
 async def _uncancelled(work: Coroutine[object, object, T]) -> T:
-    """Run this to its end even if the caller is cancelled meanwhile, so that no transaction is cut off."""
+    """Run this to its end even if the caller is cancelled meanwhile, so that no transaction is left half-way."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)

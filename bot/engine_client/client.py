@@ -1,8 +1,8 @@
 """The client of an OpenAI-compatible server: our engine, vLLM, llama.cpp's server, Ollama or a hosted one.
 
-It works with the least that such a server offers: /health, /tokenize and usage may be missing, and an extra field that
-the server rejects is left out from then on. A request that may have started a reply is never retried: that could
-generate a second reply. Knows the protocol; knows neither dialogs nor members.
+/health, /tokenize and usage may be missing there, and an extra field that the server rejects is left out from then on.
+A request that may have started a reply is never retried: that could generate a second reply. Knows the protocol; knows
+neither dialogs nor members.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class EngineClient:
 
     @property
     def limit(self) -> int | None:
-        """The model's context in tokens, or None as long as the server has not told it."""
+        """The model's context in tokens, or None until the server has reported it."""
         return self._served.limit
 
     async def ready(self) -> bool:

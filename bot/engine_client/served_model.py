@@ -31,7 +31,7 @@ class ServedModel:
         self._name: str | None = None
         self._can_tokenize = True  # until the server turns out to have no /tokenize like vLLM's
         self.limit: int | None = None
-        """The model's context in tokens, or None as long as the server has not told it."""
+        """The model's context in tokens, or None until the server has reported it."""
 
     async def name(self) -> str:
         """The name to ask for: the configured one if the server has a choice of models, else the one it serves."""
@@ -56,7 +56,7 @@ class ServedModel:
         elif served:
             name = next(iter(served))
             if self._configured:
-                log.warning("the server knows another model only", told=self._configured, used=name)
+                log.warning("the server serves only another model", configured=self._configured, used=name)
         else:
             raise EngineRefused("the server lists no model; name one with GUILDLLAMA_MODEL")
         self.limit = served.get(name) or self.limit

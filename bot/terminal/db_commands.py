@@ -97,7 +97,7 @@ def dialogs_command(
         int | None, typer.Option(min=0, max=LARGEST_ID, help="Only this guild; 0 is direct messages.")
     ] = None,
     user: Annotated[int | None, typer.Option(min=0, max=LARGEST_ID, help="Only this user.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=LARGEST_ID, help="At most so many, the last active first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=LARGEST_ID, help="The maximum number, the last active first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """The dialogs, the last active first."""
@@ -131,7 +131,7 @@ def show_command(
         for turn in turns
     )
     title = f"Dialog {line.dialog_id}: user {line.user_id} in guild {line.guild_id}, {_state(line)}"
-    print_table(title, ("turn", "begun", "status", "user", "reply", "prompt", "completion"), rows)
+    print_table(title, ("turn", "created", "status", "user", "reply", "prompt", "completion"), rows)
 
 
 @db_app.command("export")
