@@ -1,1 +1,1 @@
-"""Discord and terminal front-ends, the use cases behind them, and their scheduled work. Knows no torch."""
+"""The bot: Discord and terminal front-ends, the use cases behind them, and scheduled jobs. Knows no torch."""

@@ -1,6 +1,7 @@
-"""The `guildllama` command. Each command imports what it needs when it runs, so that --help and mistakes cost nothing.
+"""The `guildllama` command line: names, options and exit codes.
 
-Knows names, options and exit codes: 0 done, 1 it did not work, 2 wrong usage, 78 a setting that cannot work.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 78 a setting that cannot work. Each command imports what it needs when
+it runs, so that --help and wrong usage answer at once.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ OneUser = Annotated[
     int | None, typer.Option("--user", "-u", min=0, max=LARGEST_ID, help="This member's own persona in the guild.")
 ]
 
-
-SWITCH_INTERVAL = 0.0005  # seconds: the database's thread never waits long for the event loop's turn to end
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which the event loop's thread hands over the GIL, for which the database's thread waits."""
 
 
 @app.command()
@@ -119,7 +120,7 @@ def db(ctx: typer.Context) -> None:
     """Look into the database, check it, move it."""
     from bot.terminal.db_commands import db_app
 
-    _hand_over(db_app, ctx)
+    _delegate(db_app, ctx)
 
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -129,11 +130,11 @@ def cleanup(ctx: typer.Context) -> None:
 
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command()(cleanup_command)
-    _hand_over(single, ctx)
+    _delegate(single, ctx)
 
 
-def _hand_over(other: typer.Typer, ctx: typer.Context) -> None:
-    """Let another command line take over, with what follows the name."""
+def _delegate(other: typer.Typer, ctx: typer.Context) -> None:
+    """Run another command line with the arguments that follow the command's name."""
     command = typer.main.get_command(other)
     command.main(list(ctx.args), prog_name=ctx.command_path)
 
@@ -149,7 +150,7 @@ def _settings() -> Settings:
 
 
 def main() -> None:
-    """The entry point. The two kinds of errors that we explain end here, as one line and an exit code."""
+    """The entry point. Renders ConfigError and BotError as one line on stderr and an exit code."""
     try:
         app()
     except ConfigError as error:

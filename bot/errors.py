@@ -1,7 +1,7 @@
-"""Every error that the bot may show to a person, each with its one friendly line.
+"""Every error that the bot may show to a person, each with its message of one line.
 
-The use cases raise these; one place per front-end renders them. Details for the operator travel in `reason` and
-belong in the log, never in the message. Knows nothing of Discord, SQL or HTTP.
+The use cases raise these, and each front-end renders them in one place. `reason` has the details for the operator: it
+goes to the log, never into the message. Knows nothing of Discord, SQL or HTTP.
 """
 
 from __future__ import annotations
@@ -14,30 +14,32 @@ EXIT_CONFIG = 78
 
 
 class BotError(Exception):
-    """Something went wrong in a way that we can explain to the person who asked."""
+    """An error that can be explained to the person who asked."""
 
     def __init__(self, user_message: str, *, reason: str = "") -> None:
         super().__init__(reason or user_message)
         self.user_message = user_message
         self.reason = reason
         self.error_id = uuid4().hex[:8]
-        """Stands in the log, on the failed turn and in what the person is shown."""
+        """Appears in the log, on the failed turn and in what the person is shown."""
 
 
 class EmptyText(BotError):
-    """Nothing was left of a text once characters that cannot be stored were taken out."""
+    """A text has no characters, or none that can be stored."""
 
     def __init__(self, what: str = "text") -> None:
         super().__init__(f"This {what} is empty. Please write something.")
 
 
 class EmptyMessage(EmptyText):
+    """The message to answer is empty."""
+
     def __init__(self) -> None:
         super().__init__("message")
 
 
 class NulCharacters(BotError):
-    """Postgres cannot hold a NUL, and a text that was changed silently is not what its author wrote."""
+    """Postgres cannot store NUL, and removing it silently would change what the author wrote."""
 
     def __init__(self, what: str = "text") -> None:
         super().__init__(f"This {what} holds NUL characters, of which none are allowed. Please take them out.")
@@ -54,19 +56,23 @@ class TooLong(BotError):
 
 
 class MessageTooLong(TooLong):
+    """The message has more characters than the operator allows."""
+
     def __init__(self, limit: int, got: int) -> None:
         super().__init__("message", limit, got)
 
 
 class PersonaTooLong(TooLong):
+    """The persona has more characters than the operator allows, or takes too much of the model's context."""
+
     def __init__(self, limit: int, got: int, unit: str = "characters") -> None:
         super().__init__("persona", limit, got, unit)
 
 
 class PromptTooLong(BotError):
-    """Persona and message alone do not fit into the model's context, even with no history at all.
+    """Persona and message do not fit into the model's context, even without history.
 
-    The numbers are 0 where a foreign server refused the prompt without naming them.
+    `limit` and `got` are in tokens; 0 if the server refused the prompt without naming them.
     """
 
     def __init__(self, limit: int, got: int) -> None:
@@ -79,7 +85,7 @@ class PromptTooLong(BotError):
 
 
 class AboveLimit(BotError):
-    """A guild chose more than the operator allows."""
+    """A guild chose a value above the operator's limit."""
 
     def __init__(self, setting: str, limit: int, got: int) -> None:
         super().__init__(
@@ -90,7 +96,7 @@ class AboveLimit(BotError):
 
 
 class QuotaUsedUp(BotError):
-    """The member has had all that the guild allows for one day."""
+    """The member has used up the guild's daily quota. `unit` is "turns" or "tokens"."""
 
     def __init__(self, unit: str, limit: int, resets_at: datetime) -> None:
         allowed = f"{limit:,} {'message' if unit == 'turns' else 'token'}{'' if limit == 1 else 's'}"
@@ -105,12 +111,14 @@ class QuotaUsedUp(BotError):
 
 
 class NothingToRegenerate(BotError):
+    """The open dialog has no finished turn."""
+
     def __init__(self) -> None:
         super().__init__("There is no answer in our conversation that I could give anew.")
 
 
 class Busy(BotError):
-    """Too much is waiting already; nothing was stored."""
+    """Too many messages wait for a reply. `retry_after` is in seconds. Nothing was stored."""
 
     def __init__(self, retry_after: float | None = None) -> None:
         when = "in a moment" if retry_after is None else f"in {max(1, round(retry_after))} s"
@@ -119,7 +127,7 @@ class Busy(BotError):
 
 
 class EngineUnavailable(BotError):
-    """The model cannot answer now: not reachable, still loading, or it died during the reply."""
+    """The engine cannot be reached, is still loading, or died during the reply."""
 
     def __init__(
         self,
@@ -139,31 +147,35 @@ class EngineTimeout(EngineUnavailable):
 
 
 class EngineRefused(EngineUnavailable):
-    """The server answered, but not with a reply: a wrong key, an unknown model, a request it does not understand."""
+    """The server rejected the request: a wrong key, an unknown model, or a request it does not understand."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, "The model refused this request. The owner of this bot finds the reason in its log.")
 
 
 class DatabaseUnavailable(BotError):
+    """The database cannot be used now, or the query failed."""
+
     def __init__(self, reason: str) -> None:
         super().__init__("I cannot reach my memory right now. Please try again in a moment.", reason=reason)
 
 
 class Duplicate(BotError):
-    """This interaction is being answered already, by us or by another process."""
+    """This interaction is already being answered, by this process or another one."""
 
     def __init__(self) -> None:
         super().__init__("I am answering this one already.")
 
 
 class ShuttingDown(BotError):
+    """The bot is stopping and takes no new messages."""
+
     def __init__(self) -> None:
         super().__init__("I am being restarted. Please ask again in a minute.")
 
 
 class ConfigError(Exception):
-    """A setting that cannot work. Rendered as one line; the process then exits with code 78."""
+    """A setting that cannot work. The command prints `line` and exits with code 78."""
 
     def __init__(self, setting: str, problem: str, fix: str) -> None:
         self.setting = setting
@@ -173,5 +185,6 @@ class ConfigError(Exception):
 
     @property
     def line(self) -> str:
+        """The setting, the problem and the fix, as one line."""
         text = " ".join(f"{self.setting}: {self.problem}".split()).rstrip(".")
         return f"{text}. {' '.join(self.fix.split())}".strip()

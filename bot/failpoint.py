@@ -1,7 +1,7 @@
-"""Named points at which a test may kill this process, as a power cut would.
+"""Failpoints: named places at which a test can kill this process, as a power cut would.
 
-GUILDLLAMA_CRASH_AT names one point, or one with a count (`after_finish:3` kills at the third pass). Unset, a point
-costs one dictionary look-up.
+GUILDLLAMA_CRASH_AT names one failpoint, or one with a count (`after_finish:3` kills at the third pass). If it is not
+set, a failpoint costs one dictionary look-up.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ _passes: Counter[str] = Counter()
 
 
 def failpoint(name: str) -> None:
-    """Kill this process with SIGKILL if GUILDLLAMA_CRASH_AT names this point."""
-    wanted = os.environ.get("GUILDLLAMA_CRASH_AT")
-    if not wanted:
+    """Kill this process with SIGKILL if GUILDLLAMA_CRASH_AT names this failpoint."""
+    target = os.environ.get("GUILDLLAMA_CRASH_AT")
+    if not target:
         return
-    point, _, count = wanted.partition(":")
+    point, _, count = target.partition(":")
     if point == name:
         _passes[name] += 1
         if _passes[name] >= int(count or 1):

@@ -1,7 +1,7 @@
-"""One log for everything: structlog's events and the standard library's records leave by the same door, on stderr.
+"""Configures the log: structlog's events and the standard library's records, all through one handler to stderr.
 
-Whatever passes is stripped of secrets: tokens of interactions and webhooks inside URLs, passwords inside database
-URLs, and the values of our own secret settings.
+Every line is redacted: tokens of interactions and webhooks in URLs, passwords in database URLs, and the values of our
+own secret settings are replaced.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _PATTERNS = (
     (re.compile(r"\b((?:Bot|Bearer) )[\w.~+/=-]{8,}"), rf"\1{HIDDEN}"),
     (re.compile(r"""(["']?(?:token|api_key|password)["']?\s*[:=]\s*["']?)[\w.~+/=-]{8,}"""), rf"\1{HIDDEN}"),
 )
-_QUIET = {
-    # At DEBUG these print whole requests, bodies and tokens included.
+_MIN_LEVELS = {
+    # At DEBUG these log whole requests, with bodies and tokens.
     "discord": logging.INFO,
     "discord.http": logging.INFO,
     "openai": logging.WARNING,
@@ -42,7 +42,7 @@ Event = MutableMapping[str, Any]
 
 
 def redactor(secrets: tuple[str, ...] = ()) -> Callable[[str], str]:
-    """A function that takes secrets out of a text."""
+    """A function that replaces these secrets, and what looks like one, in a text."""
     known = sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
 
     def redact(text: str) -> str:
@@ -56,7 +56,7 @@ def redactor(secrets: tuple[str, ...] = ()) -> Callable[[str], str]:
 
 
 def configure_log(settings: Settings, *, level: str | None = None) -> None:
-    """Set up logging for this process. `level` is for a front-end that wants another than the settings' own."""
+    """Configure logging for this process. `level` overrides the level of the settings."""
     redact = redactor(_secrets(settings))
 
     shared: list[structlog.types.Processor] = [
@@ -82,14 +82,14 @@ def configure_log(settings: Settings, *, level: str | None = None) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
-    handler.addFilter(_is_news)
+    handler.addFilter(_is_no_cancellation)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level or settings.log_level)
-    for name, least in _QUIET.items():
-        logging.getLogger(name).setLevel(max(least, root.level))
+    for name, min_level in _MIN_LEVELS.items():
+        logging.getLogger(name).setLevel(max(min_level, root.level))
     logging.captureWarnings(True)
     structlog.configure(
         processors=[
@@ -105,13 +105,13 @@ def configure_log(settings: Settings, *, level: str | None = None) -> None:
     )
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """A cancelled task is how things end here; APScheduler reports it as an error."""
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """APScheduler logs a cancelled job as an error, but cancelling is how a job is stopped here."""
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 def _last(redact_line: Callable[[object, str, str], str]) -> structlog.types.Processor:
-    """The renderer made a line of the event; the types of structlog know only events."""
+    """`redact_line` as a processor. It runs after the renderer, which returned a line instead of an event."""
     return redact_line  # type: ignore[return-value]  # a final processor receives what the renderer returned
 
 

@@ -1,16 +1,15 @@
-"""Builds the parts of the bot out of its settings, in the right order, and takes them apart again.
+"""Builds the services from the settings, in the right order, and closes them again.
 
-Used by the terminal, by Discord and by the small commands alike. Knows every service and no front-end, except that
-`serve` starts Discord's by a late import, so that no other command pays for it.
+Used by the Discord bot, the terminal chat and the short commands alike. Knows every service and no front-end, except
+that `serve` runs the Discord bot: it imports it late, so that no other command waits for that import.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -18,71 +17,47 @@ import structlog
 from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
 from bot.engine_process.supervisor import EngineProcess
-from bot.errors import ConfigError
 from bot.guilds.personas import PersonaService
 from bot.settings import Settings
-from bot.terminal.output import config_errors, encryption_keys
+from bot.storage import open_database, prepare_database
 from models.database import Database
-from models.errors import RevisionError
-from models.migrate import check_revision, upgrade
 
 log = structlog.get_logger(__name__)
 
-_DATABASE = "GUILDLLAMA_DATABASE_URL"
+_NO_ENGINE = "http://127.0.0.1:9/v1"
+"""Port 9, discard: refuses every connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
+    """What a front-end works with."""
+
     settings: Settings
     database: Database
     engine: EngineClient
     process: EngineProcess | None
-    """The engine, where it is ours; None where GUILDLLAMA_ENGINE_URL names another."""
+    """Our own engine, or None if GUILDLLAMA_ENGINE_URL names another server."""
     chat: ChatService
     personas: PersonaService
 
 
-def prepare_database(url: str) -> None:
-    """Create the schema in an empty database; refuse any other that is not exactly ours. Blocking.
-
-    An older schema is not migrated here: that takes a moment at which nothing else runs, and perhaps a backup before.
-    """
-    with config_errors():
-        try:
-            check_revision(url)
-        except RevisionError as error:
-            if error.found is not None:
-                raise ConfigError(
-                    _DATABASE,
-                    f"the database is at revision {error.found}, this program needs {error.expected}",
-                    f"If the database is the older, run `{error.command}`; if it is the newer, update guildllama.",
-                ) from error
-            upgrade(url)
-
-
-def open_database(settings: Settings) -> Database:
-    with config_errors():
-        return Database(settings.database_url, encryption_keys=encryption_keys(settings))
-
-
 def external_engine(settings: Settings, url: str) -> EngineClient:
+    """The client of a server that somebody else runs."""
     key = settings.engine_api_key
     return EngineClient(url, None if key is None else key.get_secret_value(), model=settings.model_name)
 
 
 @asynccontextmanager
 async def open_services(settings: Settings, *, start_engine: bool = True) -> AsyncIterator[Services]:
-    """Everything that a front-end needs. The engine is started first, since it takes the longest, and not waited for.
+    """Open everything that a front-end needs. The engine starts first, since it takes longest, and is not waited for.
 
-    Raises ConfigError for a database that cannot be used. Without `start_engine` there is an engine only if it runs
-    elsewhere.
+    Without `start_engine`, an engine of our own is not started, and every call to it fails. Raises ConfigError for a
+    database that cannot be used.
     """
     async with AsyncExitStack() as stack:
         process: EngineProcess | None = None
         if settings.engine_url is not None or not start_engine:
-            engine = await stack.enter_async_context(
-                external_engine(settings, settings.engine_url or "http://127.0.0.1:9/v1")
-            )
+            engine = await stack.enter_async_context(external_engine(settings, settings.engine_url or _NO_ENGINE))
         else:
             process = await stack.enter_async_context(EngineProcess(settings))
             engine = process.client
@@ -95,7 +70,7 @@ async def open_services(settings: Settings, *, start_engine: bool = True) -> Asy
 
 
 async def serve(settings: Settings) -> None:
-    """Be the Discord bot until SIGTERM or Ctrl-C."""
+    """Run the Discord bot until SIGTERM or Ctrl-C. Raises ConfigError if Discord or our engine refuses a setting."""
     from bot.discord_app.run import run_discord
     from bot.guilds.retention import RetentionJobs
 
@@ -120,31 +95,31 @@ async def serve(settings: Settings) -> None:
 
 
 async def _engine_refused(process: EngineProcess | None) -> None:
-    """Raises once our engine says that its settings can never work."""
+    """Raise ConfigError once our engine refuses its settings; otherwise wait forever."""
     if process is None:
         await asyncio.Event().wait()
     else:
         raise await process.failed()
 
 
-@contextlib.contextmanager
+@contextmanager
 def stopped_by_signals(*numbers: signal.Signals) -> Iterator[list[signal.Signals]]:
-    """These signals end the block cleanly, wherever it is just now; the list then holds the one that did."""
+    """Let these signals cancel the block. It then ends without an error, and the list contains the signal."""
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
-    told: list[signal.Signals] = []
+    received: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
-        told.append(number)
+        received.append(number)
         if task is not None:
             task.cancel()
 
     for number in numbers:
         loop.add_signal_handler(number, stop, number)
     try:
-        yield told
+        yield received
     except asyncio.CancelledError:
-        if not told:
+        if not received:
             raise
         if task is not None:
             task.uncancel()

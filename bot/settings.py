@@ -1,7 +1,7 @@
-"""The one typed configuration object, read from GUILDLLAMA_* variables and from .env.
+"""The settings: one typed object, read from GUILDLLAMA_* variables and from .env.
 
-Built once at the start of a command and passed down; nothing reads the environment after that. Knows what a valid
-value looks like, and not what any value is used for.
+Built once when a command starts and passed down; nothing else reads the environment. Knows which values are valid, not
+what they are used for.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ from bot.errors import ConfigError
 
 PREFIX = "GUILDLLAMA_"
 NOT_SETTINGS = frozenset({f"{PREFIX}CRASH_AT"})
-"""Variables of ours that are no settings: hooks for tests."""
+"""Variables with our prefix that are not settings: hooks for tests."""
 
 DEFAULT_PERSONA = "You are a helpful assistant. Answer briefly."
-"""Short on purpose: the embedded model is small, and long instructions confuse it."""
+"""Short, because long instructions confuse the small embedded model."""
 _CENTURY = timedelta(days=36_525)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def parse_seconds(value: object) -> object:
-    """`90`, `"90s"`, `"15m"`, `"36h"`, `"7d"` or `"2w"` as seconds; other types are left for pydantic to refuse."""
+    """`90`, `"90s"`, `"15m"`, `"36h"`, `"7d"` or `"2w"` in seconds; other types are left to pydantic.
+
+    Raises ValueError for other text.
+    """
     if isinstance(value, timedelta):
         return value.total_seconds()
     if not isinstance(value, str):
@@ -49,7 +52,7 @@ def _parse_timedelta(value: object) -> object:
     if not isinstance(seconds, int | float):
         return seconds
     if not 0 < seconds <= _CENTURY.total_seconds():
-        raise ValueError("must be more than nothing, and a hundred years at most")
+        raise ValueError("must be above zero and at most a hundred years")
     return timedelta(seconds=seconds)
 
 
@@ -58,7 +61,7 @@ Duration = Annotated[timedelta, BeforeValidator(_parse_timedelta)]
 
 
 class Settings(BaseSettings):
-    """What an operator may decide. Each field is the variable of the same name with the prefix GUILDLLAMA_."""
+    """The operator's settings. Each field is read from the variable GUILDLLAMA_ plus the field's name."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -79,7 +82,7 @@ class Settings(BaseSettings):
     database_url: str = Field("sqlite:///data/guildllama.db", repr=False)
     encryption_keys: SecretStr | None = None
 
-    # Engine: ours on this machine, or any OpenAI-compatible server at engine_url
+    # Engine: our own on this machine, or any OpenAI-compatible server at engine_url
     engine_url: str | None = None
     engine_api_key: SecretStr | None = None
     model: str = "smollm2"
@@ -134,7 +137,7 @@ class Settings(BaseSettings):
     @field_validator("engine_url")
     @classmethod
     def _openai_base_url(cls, value: str | None) -> str | None:
-        """OpenAI's base URL ends in /v1; a bare host gets it, since that is what people type."""
+        """OpenAI's base URL ends in /v1, so it is added to a URL without a path."""
         if value is None:
             return None
         url = value.strip().rstrip("/")
@@ -169,7 +172,7 @@ class Settings(BaseSettings):
 
     @property
     def model_name(self) -> str | None:
-        """The model to ask a foreign server for; None: whatever it serves."""
+        """The model to ask an external server for, or None to take the one it serves."""
         return self.model if "model" in self.model_fields_set else None
 
 
@@ -181,7 +184,10 @@ def _check_url(value: str, *schemes: str) -> str:
 
 
 def load_settings(*, env_file: str | Path | None = ".env", **overrides: object) -> Settings:
-    """The settings of this process, or ConfigError for the first one that cannot work."""
+    """The settings of this process. Raises ConfigError for the first one that is not valid.
+
+    An override of None leaves the setting as it is.
+    """
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         return Settings(_env_file=env_file, **given)  # type: ignore[arg-type]  # pydantic validates the overrides
@@ -203,7 +209,7 @@ def _config_error(error: ValidationError) -> ConfigError:
 def unknown_variables(
     environ: Mapping[str, str] = os.environ, *, env_file: str | Path | None = ".env"
 ) -> Iterator[tuple[str, str | None]]:
-    """Each GUILDLLAMA_* name that no setting has, with the nearest name that one has: most likely a slip of the pen."""
+    """Each GUILDLLAMA_* variable that is not a setting, with the most similar setting: probably a typing error."""
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
     names = set(environ)
     if env_file is not None and Path(env_file).is_file():

@@ -1,17 +1,64 @@
-"""The database half's errors in the bot's own terms. The one place that knows both."""
+"""Opens the database that the settings name, and turns its errors into the bot's own.
+
+The one place that knows both kinds of errors. Use cases raise a BotError for the person who asked; the start of a
+command raises a ConfigError for the operator. Knows no queries, and prints nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bot.errors import BotError, DatabaseUnavailable, Duplicate, QuotaUsedUp
+from bot.errors import BotError, ConfigError, DatabaseUnavailable, Duplicate, QuotaUsedUp
+from bot.settings import Settings
 from models import errors as stored
+from models.database import Database
+from models.migrate import check_revision, upgrade
+
+_URL_SETTING = "GUILDLLAMA_DATABASE_URL"
+
+
+def prepare_database(url: str) -> None:
+    """Create the schema in an empty database. Raises ConfigError unless the database is at our revision. Blocking.
+
+    An older schema is not migrated here: the operator chooses the moment, and may want a backup first.
+    """
+    with config_errors():
+        try:
+            check_revision(url)
+        except stored.RevisionError as error:
+            if error.found is not None:
+                raise ConfigError(
+                    _URL_SETTING,
+                    f"the database is at revision {error.found}, this program needs {error.expected}",
+                    f"If the database is the older, run `{error.command}`; if it is the newer, update guildllama.",
+                ) from error
+            upgrade(url)
+
+
+def open_database(settings: Settings) -> Database:
+    """The database of the settings. Raises ConfigError for a URL or keys that cannot be used."""
+    with config_errors():
+        return Database(settings.database_url, encryption_keys=_encryption_keys(settings))
+
+
+def open_checked(settings: Settings) -> Database:
+    """The database of the settings. Raises ConfigError unless it exists and is at this program's revision."""
+    with config_errors():
+        check_revision(settings.database_url)
+        return open_database(settings)
+
+
+def _encryption_keys(settings: Settings) -> tuple[str, ...]:
+    """The keys of ENCRYPTION_KEYS, newest first; separated by commas or white space."""
+    if settings.encryption_keys is None:
+        return ()
+    return tuple(settings.encryption_keys.get_secret_value().replace(",", " ").split())
 
 
 @contextmanager
 def translate_database_errors() -> Iterator[None]:
-    """Let what goes wrong in the database leave this block as a BotError."""
+    """Turn a database error that leaves this block into a BotError."""
     try:
         yield
     except stored.DuplicateInteraction as error:
@@ -24,3 +71,25 @@ def translate_database_errors() -> Iterator[None]:
         raise DatabaseUnavailable(error.reason) from error
     except stored.DatabaseError as error:
         raise DatabaseUnavailable(str(error)) from error
+
+
+@contextmanager
+def config_errors() -> Iterator[None]:
+    """Turn a database error that leaves this block into a ConfigError that names the fix."""
+    try:
+        yield
+    except stored.RevisionError as error:
+        raise ConfigError(
+            _URL_SETTING, str(error).partition(":")[0], f"Run `{error.command}` (or `make migrate`)."
+        ) from error
+    except stored.ForeignDatabase as error:
+        raise ConfigError(_URL_SETTING, error.reason, "Nothing was changed.") from error
+    except stored.WrongEncryptionKey as error:
+        raise ConfigError(
+            "GUILDLLAMA_ENCRYPTION_KEYS", str(error), "Keep every key that rows were sealed with."
+        ) from error
+    except stored.DatabaseUnavailable as error:
+        fix = "Check the URL, that the database runs, and that this user may write to it."
+        raise ConfigError(_URL_SETTING, f"the database cannot be used: {error.reason}", fix) from error
+    except stored.DatabaseError as error:
+        raise ConfigError(_URL_SETTING, str(error), "Nothing was changed.") from error

@@ -1,1 +1,1 @@
-"""A chat turn from message to stored reply. It knows no Discord."""
+"""One chat turn, from a member's message to the stored reply. Knows no Discord."""

@@ -1,7 +1,7 @@
-"""Who may wait for a reply: a bounded number in all, and of one dialog a part of that.
+"""Admission control: limits how many messages wait for their first token, in all and for one member.
 
-A message waits until its first token is there. Beyond the bound the answer is Busy, at once and before anything is
-stored. The bound per dialog keeps one busy member from taking every place.
+Over the limit a message is refused at once with Busy, before anything is stored. The limit per member keeps one busy
+member from filling the queue.
 """
 
 from __future__ import annotations
@@ -12,42 +12,49 @@ from contextlib import contextmanager
 
 from bot.errors import Busy
 
-_SHARE = 4  # of all places, one dialog may hold one in so many
+_MAX_SHARE = 4
+"""One member may have a quarter of all slots."""
 
 
-class Place:
-    """One message's place in the queue, given up at its first token or at its end."""
+class Slot:
+    """One message's slot, released at its first token or at its end."""
 
-    def __init__(self, admission: Admission, key: Hashable) -> None:
-        self._admission: Admission | None = admission
+    def __init__(self, admission: AdmissionControl, key: Hashable) -> None:
+        self._admission: AdmissionControl | None = admission
         self._key = key
 
-    def leave(self) -> None:
+    def release(self) -> None:
+        """Let another message in. Idempotent."""
         if self._admission is not None:
-            self._admission.left(self._key)
+            self._admission.release(self._key)
             self._admission = None
 
 
-class Admission:
-    def __init__(self, places: int) -> None:
-        self.places = places
-        self.total = 0
-        self.waiting: Counter[Hashable] = Counter()
+class AdmissionControl:
+    """Counts the messages that wait, in all and by key."""
+
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._max_per_key = max(1, max_waiting // _MAX_SHARE)
+        self._total = 0
+        self._by_key: Counter[Hashable] = Counter()
 
     @contextmanager
-    def enter(self, key: Hashable) -> Iterator[Place]:
-        if self.total >= self.places or self.waiting[key] >= max(1, self.places // _SHARE):
+    def admit(self, key: Hashable) -> Iterator[Slot]:
+        """Take a slot, which is released at the latest when the block ends. Raises Busy if this key can have none."""
+        if self._total >= self._max_waiting or self._by_key[key] >= self._max_per_key:
             raise Busy()
-        self.total += 1
-        self.waiting[key] += 1
-        place = Place(self, key)
+        self._total += 1
+        self._by_key[key] += 1
+        slot = Slot(self, key)
         try:
-            yield place
+            yield slot
         finally:
-            place.leave()
+            slot.release()
 
-    def left(self, key: Hashable) -> None:
-        self.total -= 1
-        self.waiting[key] -= 1
-        if self.waiting[key] == 0:
-            del self.waiting[key]
+    def release(self, key: Hashable) -> None:
+        """Give one slot of this key back."""
+        self._total -= 1
+        self._by_key[key] -= 1
+        if self._by_key[key] == 0:
+            del self._by_key[key]

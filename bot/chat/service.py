@@ -1,9 +1,9 @@
-"""The use case: a member says something, the model answers in character, both sides are remembered as one turn.
+"""The use case of a chat turn: a member says something, the model answers, and both sides are stored as one turn.
 
-Two short transactions (`bot.chat.turn_log`) around a generation that holds no database connection: T1 opens the turn
-and takes the snapshot that the prompt is built from, T2 stores the reply. The commit comes before the reply is given
-back: what a front-end shows as final is in the database, or it is told otherwise (`saved`, `remembered`). Knows no
-Discord, no SQL and no torch.
+Two short transactions (`bot.chat.turn_log`) enclose a generation that holds no database connection: the begin
+transaction opens the turn and reads the snapshot that the prompt is built from, the finish transaction stores the
+reply. It commits before the reply is returned, so what a front-end shows as final is in the database, unless `saved`
+or `remembered` says otherwise. Knows no Discord, no SQL and no torch.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from bot.chat.admission import Admission
-from bot.chat.generation import GenerationRequest, Generator, Interruption, OnDelta
-from bot.chat.keyed_locks import KeyedLocks
-from bot.chat.prompt import clean_text, has_nul, select_pairs
+from bot.chat.admission import AdmissionControl
+from bot.chat.generation import GenerationRequest, OnDelta, ReplyGenerator
+from bot.chat.prompt import select_pairs
+from bot.chat.reply_control import ReplyControl
 from bot.chat.turn_log import ChatRequest, PendingTurn, TurnLog
 from bot.engine_client.client import EngineClient
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.errors import EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
 from bot.failpoint import failpoint
+from bot.keyed_locks import KeyedLocks
 from bot.settings import Settings
 from bot.storage import translate_database_errors
+from bot.text import clean_text, has_nul
 from models import queries
 from models.database import Database
 from models.types import DialogKey, Pair
@@ -33,17 +35,17 @@ from models.types import DialogKey, Pair
 __all__ = ["UNDO_WITHIN", "ChatReply", "ChatRequest", "ChatService"]
 
 UNDO_WITHIN = timedelta(minutes=10)
-"""For so long a reset can be taken back."""
+"""How long a reset can be undone."""
 _REMEMBERED_DIALOGS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """A reply as it is to be shown.
+    """A reply as a front-end shows it.
 
-    `saved` is False when the database could not be written: the reply is real and will be missing from the history.
-    `remembered` is also False when the dialog was reset meanwhile, or when the model said nothing at all (`text` is
-    then empty: half a pair is no pair).
+    `saved` is False if the database could not be written: the reply is shown, but missing from the history.
+    `remembered` is also False if the dialog was reset meanwhile, or if the model generated no text: the history
+    contains only whole pairs.
     """
 
     text: str
@@ -57,93 +59,96 @@ class ChatReply:
 
 
 class ChatService:
-    """Serves many dialogs at once; the messages of one dialog in the order in which they came."""
+    """Serves many dialogs concurrently, and the messages of one dialog in order of arrival."""
 
     def __init__(self, *, database: Database, engine: EngineClient, settings: Settings) -> None:
         self._database = database
         self._settings = settings
         self._turns = TurnLog(database, settings)
-        self._generator = Generator(engine, settings)
-        self._ids = Pseudonyms(settings)
+        self._generator = ReplyGenerator(engine, settings)
+        self._pseudonyms = Pseudonyms(settings)
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
-        self._admission = Admission(settings.max_waiting)
-        self._running: dict[DialogKey, Interruption] = {}
-        self._open: set[asyncio.Future[None]] = set()
+        self._admission = AdmissionControl(settings.max_waiting)
+        self._running: dict[DialogKey, ReplyControl] = {}
+        self._in_flight: set[asyncio.Future[None]] = set()
         self._closing = False
-        # Where the last prompt of a dialog began (see dialog.window). Losing it costs one prefix, nothing else.
+        # The first turn of each dialog's last prompt (see prompt.select_pairs). Losing one costs a prefix hit.
         self._first_kept: OrderedDict[int, int] = OrderedDict()
 
     async def chat(self, request: ChatRequest, on_delta: OnDelta) -> ChatReply:
-        """Answer. Raises a BotError, or what `on_delta` raised; then nothing of the turn is in the history."""
-        return await self._serve(request, self._checked(request.text), on_delta)
+        """Reply to a message, passing each piece to `on_delta`.
+
+        Raises a BotError, or what `on_delta` raised. The turn is then not in the history.
+        """
+        return await self._serve(request, self._validated(request.text), on_delta)
 
     async def regenerate(self, request: ChatRequest, on_delta: OnDelta) -> ChatReply:
-        """Answer the last message of this dialog anew; the text of the request does not matter.
+        """Generate another reply to the last message of this dialog.
 
-        The reply that stands is in the history until the new one is stored, and is kept as a variant after that.
-        Raises NothingToRegenerate, or what `chat` does.
+        The history contains the present reply until the new one is stored; after that it is kept as a variant.
+        Raises NothingToRegenerate, or what `chat` raises.
         """
         return await self._serve(request, None, on_delta)
 
     async def _serve(self, request: ChatRequest, text: str | None, on_delta: OnDelta) -> ChatReply:
-        """A new turn, or without a text another reply to the last one: in its dialog's order."""
+        """Wait for the dialog's earlier messages, then run a turn: a new one, or without `text` the last one again."""
         if self._closing:
             raise ShuttingDown()
-        with self._admission.enter(_member(request.key)) as place, self._counted():
+        with self._admission.admit(_member(request.key)) as slot, self._counted_as_in_flight():
             async with self._locks.hold(request.key):
                 if self._closing:
                     raise ShuttingDown()
-                interruption = Interruption(self._settings.reply_timeout)
-                self._running[request.key] = interruption
+                control = ReplyControl(self._settings.reply_timeout)
+                self._running[request.key] = control
 
-                async def first_delta_leaves_the_queue(piece: str) -> None:
-                    place.leave()
+                async def release_slot_then_on_delta(piece: str) -> None:
+                    slot.release()
                     await on_delta(piece)
 
                 try:
-                    return await self._turn(request, text, first_delta_leaves_the_queue, interruption)
+                    return await self._run_turn(request, text, release_slot_then_on_delta, control)
                 finally:
                     del self._running[request.key]
 
     async def reset(self, key: DialogKey) -> int:
-        """End the dialog and say how many pairs it held. A running reply is shown when it comes, and forgotten."""
+        """End the dialog and return how many pairs it had. A running reply is still shown, but not remembered."""
         with translate_database_errors():
             return await self._database.run(lambda session: queries.end_dialog(session, key=key, now=_now()))
 
     async def undo_reset(self, key: DialogKey) -> bool:
-        """Take the last reset back. False if it is too long ago, or something was said since."""
+        """Undo the last reset. False if it is too long ago, or if the member has written since."""
         with translate_database_errors():
             return await self._database.run(
                 lambda session: queries.reopen_dialog(session, key=key, within=UNDO_WITHIN, now=_now())
             )
 
     async def forget(self, key: DialogKey, count: int) -> int:
-        """Delete the last pairs of the open dialog, and say how many there were."""
+        """Delete at most the last `count` pairs of the open dialog, and return how many were deleted."""
         with translate_database_errors():
             return await self._database.run(lambda session: queries.forget_last(session, key=key, count=count))
 
     async def stop(self, key: DialogKey) -> bool:
-        """End the running reply of this dialog; what it said so far is kept. False when there is none."""
-        interruption = self._running.get(key)
-        return interruption is not None and interruption.interrupt("stopped")
+        """Stop the running reply of this dialog and keep what was generated. False if none is running."""
+        control = self._running.get(key)
+        return control is not None and control.interrupt("stopped")
 
     async def history(self, key: DialogKey, limit: int) -> tuple[Pair, ...]:
-        """The last pairs of the open dialog, oldest first."""
+        """The last `limit` pairs of the open dialog, oldest first."""
         with translate_database_errors():
             async with self._database.read() as session:
                 return await queries.history(session, key=key, limit=limit)
 
     async def close(self, grace: float) -> None:
-        """Take no more messages, let the running replies end for `grace` seconds, then interrupt them."""
+        """Refuse new messages, wait `grace` seconds for the running replies, then interrupt them."""
         self._closing = True
-        if self._open and grace > 0:
-            await asyncio.wait(self._open, timeout=grace)
-        for interruption in self._running.values():
-            interruption.interrupt("shutdown")
-        if self._open:
-            await asyncio.wait(self._open, timeout=10)
+        if self._in_flight and grace > 0:
+            await asyncio.wait(self._in_flight, timeout=grace)
+        for control in self._running.values():
+            control.interrupt("shutdown")
+        if self._in_flight:
+            await asyncio.wait(self._in_flight, timeout=10)
 
-    def _checked(self, text: str) -> str:
+    def _validated(self, text: str) -> str:
         limit = self._settings.max_message_chars
         if has_nul(text):
             raise NulCharacters("message")
@@ -155,64 +160,62 @@ class ChatService:
         return text
 
     @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _counted_as_in_flight(self) -> Iterator[None]:
         done = asyncio.get_running_loop().create_future()
-        self._open.add(done)
+        self._in_flight.add(done)
         try:
             yield
         finally:
-            self._open.discard(done)
+            self._in_flight.discard(done)
             done.set_result(None)
 
-    async def _turn(
-        self, request: ChatRequest, text: str | None, on_delta: OnDelta, interruption: Interruption
+    async def _run_turn(
+        self, request: ChatRequest, text: str | None, on_delta: OnDelta, control: ReplyControl
     ) -> ChatReply:
-        begun = await self._turns.begin(request, text)
+        turn = await self._turns.begin(request, text)
         failpoint("after_begin_turn")
         try:
-            generated = await self._generator.reply(self._job(begun), on_delta, interruption)
+            reply = await self._generator.generate(self._generation_request(turn), on_delta, control)
         except BaseException as error:
-            await self._turns.give_up(begun, error)
+            await self._turns.fail(turn, error)
             raise
-        saved, remembered = await self._turns.save(begun, generated)
+        saved, remembered = await self._turns.finish(turn, reply)
         return ChatReply(
-            text=generated.text,
-            turn_id=begun.turn_id,
-            finish_reason=generated.finish_reason,
+            text=reply.text,
+            turn_id=turn.turn_id,
+            finish_reason=reply.finish_reason,
             remembered=remembered,
             saved=saved,
-            prompt_tokens=generated.prompt_tokens,
-            completion_tokens=generated.completion_tokens,
-            pairs_in_prompt=generated.pairs_in_prompt,
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            pairs_in_prompt=reply.pairs_in_prompt,
         )
 
-    def _job(self, begun: PendingTurn) -> GenerationRequest:
-        chosen = begun.settings
-        limit = _at_most(self._settings.max_chat_logs, chosen.max_chat_logs)
-        pairs = select_pairs(
-            begun.history, limit, self._settings.trim_step, self._first_kept.pop(begun.dialog_id, None)
-        )
+    def _generation_request(self, turn: PendingTurn) -> GenerationRequest:
+        limit = _capped(turn.settings.max_chat_logs, self._settings.max_chat_logs)
+        first_kept = self._first_kept.pop(turn.dialog_id, None)
+        pairs = select_pairs(turn.history, limit, self._settings.trim_step, first_kept)
         if pairs:
-            self._first_kept[begun.dialog_id] = pairs[0].turn_id
+            self._first_kept[turn.dialog_id] = pairs[0].turn_id
             if len(self._first_kept) > _REMEMBERED_DIALOGS:
                 self._first_kept.popitem(last=False)
         return GenerationRequest(
-            persona=self._settings.persona if begun.persona is None else begun.persona.prompt,
+            persona=self._settings.persona if turn.persona is None else turn.persona.prompt,
             history=pairs,
-            text=begun.text,
-            user=self._ids.user(begun.key),
-            cache_salt=self._ids.cache_salt(begun.key),
-            max_reply_tokens=_at_most(self._settings.max_reply_tokens, chosen.max_reply_tokens),
+            text=turn.text,
+            user=self._pseudonyms.user(turn.key),
+            cache_salt=self._pseudonyms.cache_salt(turn.key),
+            max_reply_tokens=_capped(turn.settings.max_reply_tokens, self._settings.max_reply_tokens),
         )
 
 
 def _member(key: DialogKey) -> DialogKey:
-    """One person in one guild, however many dialogs the guild's scope gives them: they share one part of the queue."""
+    """The key of admission: one member of one guild, however many channels they have dialogs in."""
     return DialogKey(key.guild_id, key.user_id)
 
 
-def _at_most(limit: int, chosen: int | None) -> int:
-    """What the guild chose, unless the operator's limit is lower meanwhile."""
+def _capped(chosen: int | None, limit: int) -> int:
+    """What the guild chose, but at most the operator's limit, which may have been lowered since."""
     return limit if chosen is None else min(limit, chosen)
 
 

@@ -1,1 +1,1 @@
-"""The client of an OpenAI-compatible server."""
+"""The client of an OpenAI-compatible server. Knows neither dialogs nor Discord."""

@@ -1,6 +1,7 @@
-"""What a server's refusal means. Servers of the OpenAI kind agree on little here, so the numbers are read out of prose.
+"""Translates the errors of an OpenAI-compatible server into the bot's own.
 
-Knows the wordings of OpenAI, vLLM, llama.cpp's server and our own engine. Sends nothing.
+Such servers agree on little here, so some fields and numbers are parsed out of English sentences. Knows the wordings of
+OpenAI, vLLM, llama.cpp's server and our own engine. Sends nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _LIMIT = re.compile(
     r"(?:context (?:length|size|window)(?: is| of)?|limit(?: is| of)?|n_ctx)\D{0,3}(\d+)",
     re.IGNORECASE,
 )
-_IN_MESSAGES = re.compile(r"(\d+)(?: tokens)? (?:in|from) the (?:messages|input|prompt)|at least (\d+)", re.IGNORECASE)
+_PROMPT_TOKENS = re.compile(
+    r"(\d+)(?: tokens)? (?:in|from) the (?:messages|input|prompt)|at least (\d+)", re.IGNORECASE
+)
 _NUMBER = re.compile(r"\d+")
 _UNKNOWN_FIELD = re.compile(
     r"unrecogni[sz]ed|unknown|unsupported|not supported|extra|not permitted|unexpected|invalid|additional",
@@ -31,7 +34,7 @@ _UNKNOWN_FIELD = re.compile(
 
 
 class ContextExceeded(Exception):
-    """The server says that the prompt does not fit. The numbers are 0 where it does not name them."""
+    """The prompt does not fit into the context. The numbers of tokens are 0 if the server does not name them."""
 
     def __init__(self, limit: int = 0, got: int = 0) -> None:
         super().__init__(f"the prompt takes {got} of {limit} tokens")
@@ -40,17 +43,19 @@ class ContextExceeded(Exception):
 
 
 def translate(error: Exception) -> BotError | ContextExceeded | Exception:
-    """The same failure in our own terms; an error that is none of the server's is given back as it is."""
+    """The bot's error for an error of the server or the connection; any other error is returned unchanged."""
     if isinstance(error, BotError | ContextExceeded):
         return error
     if isinstance(error, openai.APIStatusError):
         return _refusal(error)
-    if isinstance(error, openai.APIError):  # no connection, or an error event inside the stream
-        body = error.body if isinstance(error.body, dict) else {}
-        return _exceeded(body, error.message) or EngineUnavailable(_reason(error))
+    if isinstance(error, openai.APIConnectionError):
+        return EngineUnavailable(_reason(error.__cause__ or error))  # its own message is only "Connection error."
+    if isinstance(error, openai.APIError):  # an error event inside the stream
+        body = error.body if isinstance(error.body, dict) else {"message": error.body or error.message}
+        return _exceeded(body, error.message) or EngineUnavailable(_reason(error, str(body.get("message"))))
     if isinstance(error, httpx2.HTTPError | httpx2.StreamError | OSError | TimeoutError):
         return EngineUnavailable(_reason(error))
-    if isinstance(error, openai.OpenAIError | ValueError):  # what came was no JSON, or not of this protocol
+    if isinstance(error, openai.OpenAIError | ValueError):  # the answer was not JSON, or not of this protocol
         return EngineRefused(_reason(error))
     return error
 
@@ -79,10 +84,10 @@ def _exceeded(body: dict[str, Any], message: str) -> ContextExceeded | None:
 
 
 def _numbers(text: str) -> tuple[int, int]:
-    """(limit, prompt tokens) out of a sentence that names both, in either order."""
+    """(context, prompt) in tokens from a sentence that names both in either order."""
     text = re.sub(r"(?<=\d)[,_](?=\d{3})", "", text)
     found = _LIMIT.search(text)
-    prompt = _IN_MESSAGES.search(text)
+    prompt = _PROMPT_TOKENS.search(text)
     numbers = [int(number) for number in _NUMBER.findall(text)]
     if not numbers:
         return 0, 0
@@ -94,7 +99,7 @@ def _numbers(text: str) -> tuple[int, int]:
 
 
 def refused_field(error: openai.APIStatusError, sent: set[str]) -> str | None:
-    """Which of the extra fields that we sent the server does not know, if that is its complaint."""
+    """The extra field among those in `sent` that the server rejects, or None if it complains of something else."""
     if isinstance(translate(error), ContextExceeded):
         return None
     body = error.body if isinstance(error.body, dict) else {}
@@ -102,7 +107,7 @@ def refused_field(error: openai.APIStatusError, sent: set[str]) -> str | None:
     if not _UNKNOWN_FIELD.search(text):
         return None
     for name in ("cache_salt", "stream_options", "user", "max_tokens"):
-        # `user` is also a word and a role: it must be quoted or follow a colon.
+        # `user` is also a word and a role, so it counts only in quotes or after a colon.
         named = rf"""['"`.]{name}['"`]|:\s*{name}\b""" if name == "user" else rf"\b{name}\b"
         if name in sent and (body.get("param") == name or re.search(named, text)):
             return name
@@ -112,10 +117,10 @@ def refused_field(error: openai.APIStatusError, sent: set[str]) -> str | None:
 def _retry_after(value: str | None) -> float | None:
     try:
         seconds = float(value or "")
-    except ValueError:  # an HTTP date: not worth a clock
+    except ValueError:  # an HTTP date: not supported
         return None
     return seconds if math.isfinite(seconds) and 0 < seconds <= 3600 else None
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+def _reason(error: BaseException, message: str | None = None) -> str:
+    return " ".join(f"{type(error).__name__}: {message or error}".split())[:300]

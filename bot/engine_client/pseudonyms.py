@@ -1,8 +1,8 @@
-"""Opaque names for tenants, as an engine sees them.
+"""Opaque names for members and guilds, as the engine sees them.
 
-An engine schedules fairly between members and keeps one guild's cached prompts apart from another's, for which it
-needs names that stay the same. It must not learn who they are: each name is an HMAC of the snowflakes under a key that
-is derived from this installation's secret, so that nobody without the secret can try out snowflakes.
+An engine needs stable names to schedule members fairly and to keep one guild's cached prompts apart from another's. It
+must not learn who they are: each name is an HMAC of the ids, keyed by a secret of this installation, so that ids cannot
+be tried out without it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from models.types import DIRECT_MESSAGES, DialogKey
 
 
 class Pseudonyms:
+    """Names of 32 hexadecimal digits, the same for as long as the Discord token is the same."""
+
     def __init__(self, settings: Settings) -> None:
         # The token is the one secret that every installation has; the terminal needs none and has one user.
         token = settings.discord_token
@@ -22,11 +24,11 @@ class Pseudonyms:
         self._key = hashlib.sha256(b"guildllama opaque ids\x00" + secret.encode()).digest()
 
     def user(self, key: DialogKey) -> str:
-        """A member of a guild. The same person in another guild has another name."""
+        """The name of a member of a guild. The same person has another name in another guild."""
         return self._name("member", key.guild_id, key.user_id)
 
     def cache_salt(self, key: DialogKey) -> str:
-        """What may share cached prompts: a guild, or one person's direct messages."""
+        """The scope in which cached prompts may be shared: a guild, or one person's direct messages."""
         if key.guild_id == DIRECT_MESSAGES:
             return self._name("direct", key.user_id)
         return self._name("guild", key.guild_id)

@@ -1,1 +1,1 @@
-"""The engine as a child process: started, watched, restarted, stopped."""
+"""Our own engine as a child process. Knows its command line, its output and its /health."""

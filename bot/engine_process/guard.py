@@ -1,11 +1,12 @@
-"""Runs one command and makes sure that nothing of it outlives the process that wanted it.
+"""Runs one command, and ends every process of it when the process that wanted it ends.
 
-    python -m bot.guard SECONDS COMMAND...
+    python -m bot.engine_process.guard SECONDS COMMAND...
 
-Stands between the bot and the engine. Its standard input is a pipe that the bot holds open: when that ends, because the
-bot closed it or died in whatever way, everything that the command has started gets SIGTERM and, SECONDS later,
-SIGKILL. torchrun gives each rank a session of its own, so a process group is not enough; on Linux the guard adopts
-orphans and finds them all. It exits as the command did. Uses the standard library alone, to be small and quick.
+Runs between the bot and the engine. Its standard input is a pipe that the bot holds open. When the pipe closes, because
+the bot closed it or died, the guard sends SIGTERM to every process that the command started, and SIGKILL after SECONDS.
+A process group is not enough for that, since torchrun gives each rank its own session: on Linux the guard becomes the
+subreaper of orphans, so all of them are its descendants. Exits as the command did. Imports only the standard library,
+to start fast and stay small.
 """
 
 from __future__ import annotations
@@ -27,11 +28,14 @@ _LINUX = sys.platform.startswith("linux")
 
 
 def run(command: Sequence[str], grace: float) -> int:
-    """Run the command to its end, or to the end of standard input."""
+    """Run the command until it ends or standard input does, then end its descendants. Returns its exit code.
+
+    `grace` is the time in seconds between SIGTERM and SIGKILL.
+    """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wake, waker = os.pipe()
-    for end in (wake, waker):
-        os.set_blocking(end, False)
+    for fd in (wake, waker):
+        os.set_blocking(fd, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     for number in (*_STOP_SIGNALS, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
@@ -41,37 +45,37 @@ def run(command: Sequence[str], grace: float) -> int:
         start_new_session=True,
         preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
     )
-    watched = [sys.stdin.fileno(), wake]
+    inputs = [sys.stdin.fileno(), wake]
     kill_at: float | None = None
     while (code := _reap(child.pid)) is None:
         timeout = None if kill_at is None else 0.2
-        ready, _, _ = select.select(watched, [], [], timeout)
+        ready, _, _ = select.select(inputs, [], [], timeout)
         stop = wake in ready and bool(_STOP_SIGNALS & set(os.read(wake, 512)))
-        if watched[0] != wake and watched[0] in ready and not os.read(watched[0], 512):
-            watched.pop(0)
+        if inputs[0] != wake and inputs[0] in ready and not os.read(inputs[0], 512):
+            inputs.pop(0)
             stop = True
         if stop and kill_at is None:
             kill_at = time.monotonic() + grace
             _signal_all(child.pid, signal.SIGTERM)
         if kill_at is not None and time.monotonic() >= kill_at:
             _signal_all(child.pid, signal.SIGKILL)
-    _clear_up(child.pid, grace)
+    _end_leftovers(child.pid, grace)
     return code
 
 
-def _clear_up(child: int, grace: float) -> None:
-    """What the command left behind: a rank without its launcher is of no use to anybody."""
-    patience = time.monotonic() + grace / 3
+def _end_leftovers(child: int, grace: float) -> None:
+    """End what the command left running, such as ranks whose launcher died. Gives up 5 s after SIGKILL."""
+    kill_at = time.monotonic() + grace / 3
     _signal_all(child, signal.SIGTERM)
-    while _descendants() and time.monotonic() < patience + 5:
-        if time.monotonic() >= patience:
+    while descendants() and time.monotonic() < kill_at + 5:
+        if time.monotonic() >= kill_at:
             _signal_all(child, signal.SIGKILL)
         _reap(child)
         time.sleep(0.05)
 
 
 def _reap(child: int) -> int | None:
-    """Bury whoever has died, adopted ones too. The command's exit code once it is among them."""
+    """Reap every process that ended, adopted ones included. Returns the command's exit code if it is among them."""
     code = None
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -84,15 +88,15 @@ def _reap(child: int) -> int | None:
 
 
 def _signal_all(child: int, number: signal.Signals) -> None:
-    for pid in _descendants():
+    for pid in descendants():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, number)
 
 
-def _descendants() -> list[int]:
-    """Every living process below this one, by /proc; none where there is no such thing."""
+def descendants() -> list[int]:
+    """The ids of every living process below this one, from /proc; empty on systems without it."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):

@@ -1,22 +1,18 @@
-"""The engine as a process of ours: started, watched, started again, and taken along when we go.
+"""Starts the engine as a child process, watches its health, restarts it when it dies, and ends it with the bot.
 
-Knows the engine's command line and its /health; what the engine is made of stays behind HTTP.
-`bot.engine_process.guard` sits in between and sees to it that no process is left, however this one ends.
+Knows the life of a process. Its command line is `command`'s business, its output `output`'s. `guard` runs between the
+bot and the engine, and sees to it that no process is left however the bot ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
-import shlex
 import shutil
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,55 +20,24 @@ from typing import Any, Self
 import structlog
 
 from bot.engine_client.client import EngineClient
+from bot.engine_process.command import engine_command, engine_environment
+from bot.engine_process.output import LINE_LIMIT, EngineOutput
 from bot.errors import EXIT_CONFIG, ConfigError
-from bot.settings import PREFIX, Settings
+from bot.settings import Settings
 
 log = structlog.get_logger(__name__)
-engine_log = structlog.get_logger("engine")
 
 GRACE_SECONDS = 6.0  # between SIGTERM and SIGKILL
-LOAD_SECONDS = 1800.0  # a large checkpoint from a slow disk
-POLL_SECONDS = 0.1
-WATCH_SECONDS = 5.0
-SICK_CHECKS = 3
+LOAD_SECONDS = 1800.0  # enough for a large checkpoint from a slow disk
+POLL_SECONDS = 0.1  # between health checks while the model loads
+HEALTH_SECONDS = 5.0  # between health checks of a ready engine
+MAX_FAILED_CHECKS = 3
 BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
-STREAM_INTERVAL = 0.05  # seconds between two pieces of a reply: nobody reads faster, and each piece costs both sides
-STEADY_SECONDS = 60.0  # after so long a life, the next death counts as the first
-
-_ROOT = Path(__file__).resolve().parent.parent.parent
-_RANK_EXIT = re.compile(rf"exitcode\s*:\s*{EXIT_CONFIG}\b")
-_FLAGS = {
-    "--nproc-per-node": "GUILDLLAMA_GPUS",
-    "--max-seq-len": "GUILDLLAMA_MAX_SEQ_LEN",
-    "--device": "GUILDLLAMA_DEVICE",
-    "--quantize": "GUILDLLAMA_QUANTIZE",
-}
-_LINE_LIMIT = 64 * 1024
-
-
-def engine_command(settings: Settings, uds: Path) -> list[str]:
-    """How the engine is started with these settings."""
-    python = [sys.executable, "-m"]
-    gpus = settings.gpus or 1
-    if gpus > 1:
-        # No restarts by the launcher: they are made here, where they are seen, and a bad setting is not tried again.
-        launcher = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(gpus), "--max-restarts", "0"]
-        python += ["torch.distributed.run", *launcher, "-m"]
-    command = [*python, "engine", "--model", settings.model, "--uds", str(uds)]
-    if gpus == 1:
-        command.append("--exit-with-parent")
-    command += ["--stream-interval", str(STREAM_INTERVAL)]
-    if settings.max_seq_len is not None:
-        command += ["--max-seq-len", str(settings.max_seq_len)]
-    if settings.device != "auto":
-        command += ["--device", settings.device]
-    if settings.quantize != "auto":
-        command += ["--quantize", settings.quantize]
-    return command + shlex.split(settings.engine_args)
+STEADY_SECONDS = 60.0  # after a run as long as this, the backoff starts from its first step again
 
 
 class EngineProcess:
-    """`client` talks to it from the first moment on; it answers that the model is loading until it is there."""
+    """The supervised engine. `client` may be used at once: it reports that the model is loading until it is ready."""
 
     def __init__(self, settings: Settings, *, command: Sequence[str] | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="guildllama-"))  # mode 0700
@@ -82,11 +47,9 @@ class EngineProcess:
         self.client.on_timeout = self.check_now
         self.restarts = 0
         self.pid: int | None = None
-        self._last_lines: deque[str] = deque(maxlen=3)
-        self._said: deque[str] = deque(maxlen=50)  # the engine's own lines, without its launcher's
-        self._bad_config = False
+        self._output = EngineOutput()
         self._ready = asyncio.Event()
-        self._look = asyncio.Event()
+        self._check_requested = asyncio.Event()
         self._failed: asyncio.Future[ConfigError] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
 
@@ -100,11 +63,12 @@ class EngineProcess:
         await self.stop()
 
     def start(self) -> None:
+        """Start supervising, without waiting for the model. Idempotent."""
         if self._task is None:
             self._task = asyncio.create_task(self._supervise(), name="engine supervisor")
 
     async def stop(self) -> None:
-        """End the engine with everything it started. Idempotent."""
+        """End the engine and every process that it started. Idempotent."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -113,15 +77,16 @@ class EngineProcess:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def check_now(self) -> None:
-        """A reply did not come: have a look at once, and do not call the engine ready until it says so itself."""
-        self._look.set()
+        """Check the engine's health at once: a reply timed out."""
+        self._check_requested.set()
 
     @property
     def ready(self) -> bool:
+        """Whether the model is loaded and the last health check succeeded."""
         return self._ready.is_set()
 
     async def wait_ready(self) -> None:
-        """Wait until the model answers. Raises ConfigError when it never will."""
+        """Wait until the model answers. Raises ConfigError if its settings make that impossible."""
         ready = asyncio.create_task(self._ready.wait())
         either: list[asyncio.Future[Any]] = [ready, self._failed]
         try:
@@ -132,29 +97,30 @@ class EngineProcess:
             raise self._failed.result()
 
     async def failed(self) -> ConfigError:
-        """Wait for the error that makes starting again pointless; most processes never see one."""
+        """Wait for the error that makes restarts pointless. Most engines never have one."""
         return await asyncio.shield(self._failed)
 
     async def _supervise(self) -> None:
         deaths = 0
         while True:
             started = time.monotonic()
-            code = await self._one_life()
-            if code == EXIT_CONFIG or self._bad_config:
-                self._failed.set_result(self._config_error())
+            code = await self._run_once()
+            if code == EXIT_CONFIG or self._output.reports_bad_config:
+                self._failed.set_result(self._output.config_error())
                 return
             if time.monotonic() - started > STEADY_SECONDS:
                 deaths = 0
             pause = BACKOFF_SECONDS[min(deaths, len(BACKOFF_SECONDS) - 1)]
             deaths += 1
             self.restarts += 1
-            log.warning("the engine ended and is started again", exit_code=code, pause=pause, last=self._tail())
+            log.warning(
+                "the engine ended and is started again", exit_code=code, pause=pause, last=self._output.last_lines()
+            )
             await asyncio.sleep(pause)
 
-    async def _one_life(self) -> int:
-        """From start to end of one process (and those that it starts)."""
-        self._last_lines.clear()
-        self._said.clear()
+    async def _run_once(self) -> int:
+        """Run the engine until it ends or turns out unhealthy. Returns its exit code."""
+        self._output = EngineOutput()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -164,87 +130,54 @@ class EngineProcess:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            limit=_LINE_LIMIT,
-            env=_environment(os.environ),
-            start_new_session=True,  # Ctrl-C in the terminal is for us
+            limit=LINE_LIMIT,
+            env=engine_environment(),
+            start_new_session=True,  # Ctrl-C in the terminal must reach only the bot
         )
         self.pid = process.pid
-        forward = asyncio.create_task(self._forward(process))
-        watch = asyncio.create_task(self._watch())
+        forwarding = asyncio.create_task(self._output.forward(process.stdout))
+        watching = asyncio.create_task(self._watch_health())
         exited = asyncio.create_task(process.wait())
         try:
-            await asyncio.wait([watch, exited], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([watching, exited], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._ready.clear()
             self.client.state = "restarting"
-            watch.cancel()
+            watching.cancel()
             await _end(process, exited)
-            await asyncio.wait([forward], timeout=1)
-            forward.cancel()
-            await asyncio.gather(forward, watch, return_exceptions=True)
+            await asyncio.wait([forwarding], timeout=1)
+            forwarding.cancel()
+            await asyncio.gather(forwarding, watching, return_exceptions=True)
         return exited.result()
 
-    async def _watch(self) -> None:
-        """Returns when the process lives but is of no use."""
+    async def _watch_health(self) -> None:
+        """Returns when the process runs but has to be restarted."""
         deadline = time.monotonic() + LOAD_SECONDS
         while not await self.client.ready():
             if time.monotonic() > deadline:
                 log.error("the engine did not become ready", seconds=LOAD_SECONDS)
                 return
             await asyncio.sleep(POLL_SECONDS)
-        sick = 0
-        while sick < SICK_CHECKS:
-            if sick == 0:
+        failed_checks = 0
+        while failed_checks < MAX_FAILED_CHECKS:
+            if failed_checks == 0:
                 self.client.state = "ready"
                 self._ready.set()
-            self._look.clear()
+            self._check_requested.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), WATCH_SECONDS if sick == 0 else WATCH_SECONDS / 5)
+                pause = HEALTH_SECONDS if failed_checks == 0 else HEALTH_SECONDS / 5
+                await asyncio.wait_for(self._check_requested.wait(), pause)
             if await self.client.ready():
-                sick = 0
+                failed_checks = 0
                 continue
-            sick += 1
+            failed_checks += 1
             self._ready.clear()
             self.client.state = "restarting"
         log.error("the engine runs but is not well; it is started again")
 
-    async def _forward(self, process: asyncio.subprocess.Process) -> None:
-        """Its lines into our log."""
-        if process.stdout is None:
-            return
-        while True:
-            try:
-                raw = await process.stdout.readline()
-            except ValueError:  # a line beyond the limit: dropped
-                continue
-            if not raw:
-                return
-            line = raw.decode(errors="replace").rstrip()
-            if not line:
-                continue
-            self._last_lines.append(line)
-            if line.startswith("engine: "):
-                self._said.append(line.removeprefix("engine: "))
-            engine_log.info(line.removeprefix("engine: "))
-            if _RANK_EXIT.search(line):
-                self._bad_config = True
-
-    def _config_error(self) -> ConfigError:
-        # Every rank finds the same mistake; the first one's words have no number in front.
-        by_first = [line for line in self._said if not line.startswith("[rank")]
-        problem = (by_first or [*self._said] or [*self._last_lines] or ["it did not say why"])[-1]
-        for flag, setting in _FLAGS.items():
-            problem = problem.replace(flag, setting)
-        return ConfigError(
-            "The engine refused its settings", problem, "Check GUILDLLAMA_MODEL and the other engine settings."
-        )
-
-    def _tail(self) -> str:
-        return " | ".join(self._last_lines)
-
 
 async def _end(process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -> None:
-    """Close the guard's pipe and wait; a guard that hangs is killed, and its child with it."""
+    """Close the guard's pipe and wait. A guard that hangs is killed, and the kernel ends its child with it."""
     if process.stdin is not None:
         process.stdin.close()
     await asyncio.wait([exited], timeout=2 * GRACE_SECONDS)
@@ -252,11 +185,3 @@ async def _end(process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await asyncio.wait([exited])
-
-
-def _environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """What the engine is to see: no token, no database, and the folder that its package lies in."""
-    kept = {name: value for name, value in ours.items() if not name.upper().startswith(PREFIX)}
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), ours.get("PYTHONPATH")]))
-    kept["PYTHONUNBUFFERED"] = "1"
-    return kept

@@ -1,18 +1,19 @@
-"""Personas: who the bot is, for a guild, a channel or one member in a guild.
+"""Personas: named system prompts, one for a guild, a channel or a member of a guild.
 
-Checks what is set, whatever entrance it comes through (command, terminal, file), and stores it. Who may set what is
-decided by the front-ends: this module knows no permissions.
+Checks and stores them, for every front-end alike. Who may set which one is decided by the front-ends: this module knows
+no permissions.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from bot.chat.prompt import Message, clean_text, has_nul
 from bot.engine_client.client import EngineClient
+from bot.engine_client.messages import Message
 from bot.errors import EmptyText, EngineUnavailable, NulCharacters, PersonaTooLong, TooLong
 from bot.settings import Settings
 from bot.storage import translate_database_errors
+from bot.text import clean_text, has_nul
 from models import queries
 from models.database import Database
 from models.types import DialogKey, PersonaText, PersonaVersionInfo, StoredLevel
@@ -21,6 +22,8 @@ MAX_NAME_CHARS = 80
 
 
 class PersonaService:
+    """The personas of every guild. Each method raises DatabaseUnavailable if the database cannot be used."""
+
     def __init__(self, database: Database, engine: EngineClient, settings: Settings) -> None:
         self._database = database
         self._engine = engine
@@ -42,7 +45,10 @@ class PersonaService:
     async def set(
         self, key: DialogKey, level: StoredLevel, prompt: str, name: str = "", author_id: int | None = None
     ) -> PersonaText:
-        """Store and put in force. Raises EmptyText, NulCharacters or PersonaTooLong; then nothing is written."""
+        """Store a new version of the persona of this level and put it in force.
+
+        Raises EmptyText, NulCharacters, TooLong or PersonaTooLong, and then writes nothing.
+        """
         if has_nul(prompt) or has_nul(name):
             raise NulCharacters("persona")
         prompt, name = clean_text(prompt), " ".join(clean_text(name).split())
@@ -58,18 +64,18 @@ class PersonaService:
             )
 
     async def clear(self, key: DialogKey, level: StoredLevel) -> bool:
-        """Take the persona of this level out of force. False if none was set."""
+        """Put the persona of this level out of force. False if none was set."""
         with translate_database_errors():
             return await self._database.run(lambda session: queries.clear_persona(session, key=key, level=level))
 
     async def versions(self, key: DialogKey, level: StoredLevel) -> tuple[PersonaVersionInfo, ...]:
-        """What the persona of this level has been, newest first."""
+        """The stored versions of the persona of this level, newest first."""
         with translate_database_errors():
             async with self._database.read() as session:
                 return await queries.persona_versions(session, key=key, level=level)
 
     async def rollback(self, key: DialogKey, level: StoredLevel, version: int) -> PersonaText | None:
-        """Put an earlier version back in force, also after a clear. None if it is not kept."""
+        """Put an earlier version back in force, also after a clear. None if it is not stored any more."""
         with translate_database_errors():
             return await self._database.run(
                 lambda session: queries.rollback_persona(session, key=key, level=level, version=version)
@@ -82,11 +88,11 @@ class PersonaService:
         if len(prompt) > limit:
             raise PersonaTooLong(limit, len(prompt))
         try:
-            # With a message, because many chat formats know no dialog without one.
+            # Many chat formats cannot encode a prompt without a user message.
             dialog = [Message(role="system", content=prompt), Message(role="user", content="Hi")]
             counted = await self._engine.count(dialog)
         except EngineUnavailable:
-            return  # characters bound it; that it also fits is seen at the first message
+            return  # the limit in characters was checked, and the first message will check that it fits
         if counted is None:
             return
         half = min(counted.limit, self._settings.max_seq_len or counted.limit) // 2

@@ -1,7 +1,7 @@
-"""What a person may ask of us: show, export, delete, opt out. For themselves everywhere, or in one guild by its admin.
+"""Shows, exports and deletes what is stored about a person, and records their opt-out.
 
-Deleting works in small transactions and can be repeated; the receipt counts what went, by table. An opt-out outlives a
-deletion, since it is a wish about the future. Knows no Discord: who may ask is the front-end's business.
+A person asks for themselves in every guild, an admin for a member in one guild; the front-ends check which. Deletion
+works in small transactions and can be repeated. A deletion does not revoke an opt-out.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from bot.guilds.export import dialog_markdown
-from bot.terminal.output import as_json
+from bot.guilds.export import as_json, dialog_markdown
 from models.database import Database
 from models.maintenance.vacuum import release_space
 from models.queries import guilds, inspection, privacy, purge, settings
 
 BATCH = 200
-_ALL = 1_000_000_000
+"""Rows deleted in one transaction."""
+_NO_LIMIT = 1_000_000_000
 _Dialog = tuple[inspection.DialogLine, tuple[inspection.TurnLine, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What is stored about a person: rows by table, and whether anything new may be."""
+    """What is stored about a person: rows by table, and since when nothing new is stored."""
 
     counts: dict[str, int]
     opted_out_since: datetime | None
@@ -34,7 +34,7 @@ class Holdings:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Proof of a deletion, for the person to keep; the audit log has the same id and counts, and no name."""
+    """A proof of deletion with rows by table. The audit log has the same id and counts, but no name."""
 
     receipt_id: str
     at: datetime
@@ -42,10 +42,13 @@ class Receipt:
 
 
 class PrivacyService:
+    """The requests of data protection, each answered from the database. `guild_id` None means every guild."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def show(self, user_id: int, *, guild_id: int | None = None) -> Holdings:
+        """Count what is stored about a person."""
         async with self._database.read() as session:
             return Holdings(
                 await privacy.person_counts(session, user_id=user_id, guild_id=guild_id),
@@ -53,9 +56,9 @@ class PrivacyService:
             )
 
     async def export(self, user_id: int, *, guild_id: int | None = None) -> bytes:
-        """A zip with everything: export.json for programs, and one Markdown file a dialog for people."""
+        """Everything stored about a person, as a ZIP: export.json for programs, Markdown files for people."""
         async with self._database.read() as session:
-            lines = await inspection.dialog_lines(session, guild_id=guild_id, user_id=user_id, limit=_ALL)
+            lines = await inspection.dialog_lines(session, guild_id=guild_id, user_id=user_id, limit=_NO_LIMIT)
             dialogs = [(line, await inspection.turn_lines(session, dialog_id=line.dialog_id)) for line in lines]
             data: dict[str, object] = {
                 "user_id": user_id,
@@ -69,9 +72,9 @@ class PrivacyService:
         return await asyncio.to_thread(_zip, data, dialogs)
 
     async def delete(self, user_id: int, *, guild_id: int | None = None, actor_id: int | None = None) -> Receipt:
-        """Deletes what is stored about a person, running turns included. A second call finds nothing and says so.
+        """Delete what is stored about a person, pending turns included. A second call returns a receipt of zeros.
 
-        `actor_id` is the admin who asked on behalf of a guild; a person's own request leaves no name behind.
+        `actor_id` is the admin who asked; for a person's own request it stays None, so that no name is left.
         """
         before = await self.show(user_id, guild_id=guild_id)
         while await self._delete_turns(user_id, guild_id):
@@ -83,25 +86,26 @@ class PrivacyService:
         return await self._receipt("privacy.delete", before.counts, guild_id=guild_id, actor_id=actor_id)
 
     async def delete_guild(self, guild_id: int, *, actor_id: int | None = None) -> Receipt:
-        """Deletes everything of a guild at once, as its admin asked; its members' other guilds are untouched."""
+        """Delete everything of a guild now. Its members' data in other guilds is not touched."""
         counts: dict[str, int] = {"rows": 0}
         async with self._database.write() as session:
             await guilds.guild_removed(session, guild_id=guild_id, now=datetime.now(UTC))
         while True:
             async with self._database.write() as session:
-                gone = await purge.purge_guild(session, guild_id=guild_id, limit=BATCH)
-            if not gone:
+                deleted = await purge.purge_guild(session, guild_id=guild_id, limit=BATCH)
+            if not deleted:
                 break
-            counts["rows"] += gone
+            counts["rows"] += deleted
         await release_space(self._database)
         return await self._receipt("privacy.delete_guild", counts, guild_id=None, actor_id=actor_id)
 
     async def opt_out(self, user_id: int) -> bool:
-        """Chat goes on without memory: nothing they write is stored any more. False if it was so already."""
+        """Store nothing that this person writes from now on; they can still chat. False if they opted out before."""
         async with self._database.write() as session:
             return await privacy.opt_out(session, user_id=user_id, now=datetime.now(UTC))
 
     async def opt_in(self, user_id: int) -> bool:
+        """Revoke an opt-out. False if there was none."""
         async with self._database.write() as session:
             return await privacy.opt_in(session, user_id=user_id)
 

@@ -1,9 +1,9 @@
-"""Scheduled cleanup, and the guard that keeps a jumping clock from ending everybody's dialogs.
+"""Schedules the cleanup, and skips a run when the clock cannot be trusted.
 
-APScheduler decides by the wall clock, and so do we when a dialog counts as idle. A run is skipped when the wall clock
-moved otherwise than time did, or when it would end more than half of all open dialogs: if the next run, with a clock
-that ran straight in between, sees the same, it is no accident (a bot that was off for two weeks) and goes ahead.
-What a run does is models.cleanup's business.
+APScheduler uses the wall clock, and so does the rule for idle dialogs. A run is skipped if the wall clock and the
+monotonic clock moved differently since the last one, or if it would end more than half of all open dialogs. In the
+second case the next run goes ahead if it finds the same and the clock was steady in between: the bot may have been off
+for two weeks. What a run does is the business of models.maintenance.cleanup.
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ from models.maintenance.cleanup import CleanupReport, clean, count_idle_dialogs
 from models.queries.retention import RetentionLimits
 
 GUILD_GRACE = timedelta(days=7)
+"""How long the data of a guild is kept after it removed the bot."""
 CLOCK_TOLERANCE = 300.0
+"""Seconds by which the two clocks may differ between two runs."""
 SUSPICIOUS_SHARE = 0.5
-# With fewer open dialogs than this a share says nothing.
-SUSPICIOUS_FROM = 10
+MIN_OPEN_DIALOGS = 10
+"""With fewer open dialogs a share means nothing."""
 
 _log = structlog.get_logger(__name__)
 
 
 def limits_of(settings: Settings) -> RetentionLimits:
+    """The limits of the cleanup, for guilds and members that chose none of their own."""
     return RetentionLimits(
         session_ttl=settings.session_ttl,
         retention=timedelta(days=settings.retention_days),
@@ -41,11 +44,12 @@ def limits_of(settings: Settings) -> RetentionLimits:
 
 
 def utc_now() -> datetime:
+    """The wall clock."""
     return datetime.now(UTC)
 
 
 class RetentionJobs:
-    """Owns the scheduler. `start` needs a running event loop; the first run comes at once."""
+    """Owns the scheduler. `wall` and `monotonic` are the two clocks."""
 
     def __init__(
         self,
@@ -60,12 +64,13 @@ class RetentionJobs:
         self._interval = settings.cleanup_interval
         self._wall = wall
         self._monotonic = monotonic
-        self._anchor = (wall(), monotonic())
-        self._suspected = False
+        self._last_clocks = (wall(), monotonic())
+        self._was_suspicious = False
         self._scheduler = AsyncIOScheduler(timezone=UTC)
-        self._run: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        """Start the scheduler in the running event loop. The first run comes at once."""
         self._scheduler.add_job(
             self._scheduled,
             IntervalTrigger(seconds=max(1, round(self._interval.total_seconds())), timezone=UTC),
@@ -78,18 +83,18 @@ class RetentionJobs:
         self._scheduler.start()
 
     async def close(self) -> None:
-        """No further run, and the one that is under way has ended: the database may be closed after this."""
+        """Stop the scheduler and wait until a running cleanup has ended, so that the database can be closed."""
         if self._scheduler.running:
-            self._scheduler.shutdown(wait=False)  # cancels the run; it does not wait for it, whatever it is told
-        if self._run is not None:
-            await asyncio.wait([self._run])
+            self._scheduler.shutdown(wait=False)  # it only cancels the run, even with wait=True
+        if self._running is not None:
+            await asyncio.wait([self._running])
 
     async def _scheduled(self) -> None:
-        self._run = asyncio.current_task()
+        self._running = asyncio.current_task()
         await self.run_once()
 
     async def run_once(self) -> CleanupReport | None:
-        """One guarded run; None if it was skipped. Never raises for a database that is away: the next run tries."""
+        """Clean up once. None if the run was skipped, or if the database was unavailable: the next run tries again."""
         try:
             now = self._wall()
             if self._clock_jumped(now) or await self._too_much_at_once(now):
@@ -102,24 +107,24 @@ class RetentionJobs:
         return report
 
     def _clock_jumped(self, now: datetime) -> bool:
-        wall, monotonic = self._anchor
-        self._anchor = (now, self._monotonic())
-        drift = (now - wall).total_seconds() - (self._anchor[1] - monotonic)
+        wall, monotonic = self._last_clocks
+        self._last_clocks = (now, self._monotonic())
+        drift = (now - wall).total_seconds() - (self._last_clocks[1] - monotonic)
         if abs(drift) <= CLOCK_TOLERANCE:
             return False
-        # What a jumped clock says now is what the next run compares with: it must run straight from here on.
-        self._suspected = False
+        # The next run compares with the jumped clock, so the clock must be steady from here on.
+        self._was_suspicious = False
         _log.warning("cleanup skipped, the clock jumped", seconds=round(drift))
         return True
 
     async def _too_much_at_once(self, now: datetime) -> bool:
         seen = await count_idle_dialogs(self._database, limits=self._limits, now=now)
-        if seen.open_dialogs < SUSPICIOUS_FROM or seen.would_end <= seen.open_dialogs * SUSPICIOUS_SHARE:
-            self._suspected = False
+        if seen.open_dialogs < MIN_OPEN_DIALOGS or seen.would_end <= seen.open_dialogs * SUSPICIOUS_SHARE:
+            self._was_suspicious = False
             return False
-        if self._suspected:
-            self._suspected = False
+        if self._was_suspicious:
+            self._was_suspicious = False
             return False
-        self._suspected = True
+        self._was_suspicious = True
         _log.warning("cleanup skipped once, it would end most dialogs", open=seen.open_dialogs, ending=seen.would_end)
         return True

@@ -1,1 +1,1 @@
-"""The commands of the terminal. Only modules in here print."""
+"""The terminal commands. Only modules in this folder, and bot/cli.py, print."""

@@ -1,4 +1,4 @@
-"""What the terminal commands do, once their options are read: open the services, do it, close them."""
+"""The work of the chat and persona commands, once their options are parsed: open the services, use them, close them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ T = TypeVar("T")
 
 
 def chat_in_terminal(settings: Settings, guild: int, user: int, message: str | None) -> None:
-    """The whole chat, or one message. Raises ConfigError or BotError."""
+    """Run the terminal chat, or send one message. Raises ConfigError or BotError."""
     screen = _screen(plain=message is not None)
 
     async def talk() -> bool:
-        with stopped_by_signals(signal.SIGTERM) as told:
+        with stopped_by_signals(signal.SIGTERM) as received:
             async with open_services(settings) as services:
                 console = Console(services, DialogKey(guild, user), screen)
                 if message is None:
                     await console.run()
                 else:
                     await console.say(message)
-        return bool(told)
+        return bool(received)
 
     if asyncio.run(talk()):
         raise typer.Exit(128 + signal.SIGTERM)
@@ -45,8 +45,10 @@ def _screen(*, plain: bool) -> Screen:
 
 
 def show_persona(settings: Settings, guild: int, user: int | None) -> None:
+    """Print the persona in force for a guild, or for one member in it."""
+
     def show(services: Services) -> Awaitable[PersonaText]:
-        # User 0 is nobody: without a member, what the guild has.
+        # There is no user 0, so this is the guild's persona.
         return services.personas.show(DialogKey(guild, user or 0))
 
     persona = _with_services(settings, show)
@@ -55,6 +57,7 @@ def show_persona(settings: Settings, guild: int, user: int | None) -> None:
 
 
 def set_persona(settings: Settings, guild: int, user: int | None, prompt: str, name: str) -> None:
+    """Set the persona of a guild, or of one member in it. Raises ConfigError or BotError."""
     level = _level(guild, user)
 
     def store(services: Services) -> Awaitable[PersonaText]:
@@ -65,6 +68,7 @@ def set_persona(settings: Settings, guild: int, user: int | None, prompt: str, n
 
 
 def clear_persona(settings: Settings, guild: int, user: int | None) -> None:
+    """Clear the persona of a guild, or of one member in it. Raises ConfigError or BotError."""
     level = _level(guild, user)
     cleared = _with_services(settings, lambda services: services.personas.clear(DialogKey(guild, user or 0), level))
     typer.echo("Cleared." if cleared else "There was none.")
@@ -77,7 +81,7 @@ def _level(guild: int, user: int | None) -> StoredLevel:
 
 
 def _with_services(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
-    """Run one piece of work. An engine is asked only if it runs elsewhere: starting one would take longer."""
+    """Run one piece of work. Starts no engine, since that takes too long: only an external one can count tokens."""
 
     async def do() -> T:
         async with open_services(settings, start_engine=False) as services:

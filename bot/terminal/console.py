@@ -1,6 +1,6 @@
-"""The terminal chat: the same use cases as on Discord, for any tenant, line by line.
+"""The terminal chat: the same use cases as on Discord, as any member of any guild, line by line.
 
-Knows the commands and what they answer. How it looks is `bot.terminal.screen`'s business.
+Knows the commands and their answers. How they look is the business of `bot.terminal.screen`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ NO_ANSWER = "(no answer)"
 
 
 class Console:
+    """One chat on one screen, with one dialog."""
+
     def __init__(self, services: Services, key: DialogKey, screen: Screen) -> None:
         self._services = services
         self._key = key
@@ -39,14 +41,14 @@ class Console:
         }
 
     async def wait_for_engine(self) -> None:
-        """Wait while our own engine loads. Raises ConfigError when it never will."""
+        """Wait until our own engine is ready. Raises ConfigError if it refuses its settings."""
         process = self._services.process
         if process is not None and not process.ready:
             async with self._screen.busy("Loading the model ..."):
                 await process.wait_ready()
 
     async def run(self) -> None:
-        """Until /quit or the end of input."""
+        """Read and handle lines until /quit or the end of input."""
         await self.wait_for_engine()
         if self._screen.interactive:
             self._screen.note("Say something. /help lists the commands, /quit leaves.")
@@ -67,7 +69,7 @@ class Console:
                 await self.handle(line.strip())
 
     async def handle(self, line: str) -> None:
-        """One line: a command, or a message."""
+        """Handle one line: a command or a message. Errors are shown, and the chat goes on."""
         name, _, rest = line.partition(" ")
         try:
             if not line.startswith("/"):
@@ -80,14 +82,14 @@ class Console:
             self._screen.note(error.user_message)
 
     async def say(self, text: str) -> None:
-        """Send one message and show its reply as it comes. Raises BotError."""
+        """Send one message and show its reply while it is generated. Raises BotError."""
         await self.wait_for_engine()
         first = asyncio.Event()
 
         async def on_delta(piece: str) -> None:
             if not first.is_set():
                 first.set()
-                await asyncio.sleep(0)  # the spinner goes before the text comes
+                await asyncio.sleep(0)  # let the spinner disappear before the text is written
                 await shown.wait()
             self._screen.write(piece)
 
@@ -117,7 +119,7 @@ class Console:
 
     @contextlib.asynccontextmanager
     async def _stoppable(self) -> AsyncIterator[None]:
-        """Inside, the first Ctrl-C stops the reply and the second leaves."""
+        """In this block the first Ctrl-C stops the reply, and the second raises KeyboardInterrupt."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         presses = 0
 

@@ -1,4 +1,4 @@
-"""The commands that move whole databases: backup, restore, copy, and changing the encryption key."""
+"""The commands on whole databases: backup, restore, copy, and re-encryption."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ Replace = Annotated[bool, typer.Option("--replace", help="Overwrite what the tar
 
 
 def add_commands(app: typer.Typer) -> None:
+    """Add these commands to `guildllama db`."""
     app.command("backup")(backup_command)
     app.command("restore")(restore_command)
     app.command("copy")(copy_command)
@@ -39,7 +40,7 @@ def restore_command(
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a backup back into the configured database. Stop the bot first."""
+    """Restore a backup into the configured database. Stop the bot first."""
     with one_line_errors():
         url = load_settings().database_url
         _print_copy(f"Restored into {masked_url(url)}", backup.restore(file, url, replace=replace), as_json)
@@ -50,16 +51,16 @@ def copy_command(
     target: Annotated[str, typer.Argument(help="URL of an empty database, such as postgresql://user@host/name.")],
     as_json: AsJson = False,
 ) -> None:
-    """Move house: copy every row into an empty database, then compare counts and checksums."""
+    """Copy every row into an empty database, then compare counts and checksums."""
     with one_line_errors():
         _print_copy(f"Copied into {masked_url(target)}", transfer.copy_database(source, target), as_json)
 
 
 def rekey_command(
-    plain: Annotated[bool, typer.Option("--plain", help="Store the text unsealed from now on.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Store the text unencrypted instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Seal all stored text with the first key of GUILDLLAMA_ENCRYPTION_KEYS; keep the old ones until it is done."""
+    """Encrypt all stored text with the first key of GUILDLLAMA_ENCRYPTION_KEYS; keep the old keys until it is done."""
 
     async def work(database: Database) -> dict[str, int]:
         return await rekey(database, plain=plain)

@@ -1,7 +1,7 @@
-"""`guildllama db ...` and `guildllama cleanup`: the database from the shell.
+"""`guildllama db ...` and `guildllama cleanup`: inspecting, checking and cleaning the database.
 
-Each command reads the settings, does one thing and prints it as a table, or as JSON for other programs. What moves
-whole databases is in bot/backup.py.
+Each command reads the settings, does one thing and prints the result as a table, or as JSON for other programs. The
+commands on whole databases are in bot/terminal/db_backup.py.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Annotated
 
 import typer
 
+from bot.guilds.export import as_json as to_json
 from bot.guilds.export import dialog_data, dialog_markdown
 from bot.guilds.retention import limits_of, utc_now
 from bot.settings import load_settings
 from bot.terminal.db_backup import add_commands
-from bot.terminal.output import as_json as json_text
 from bot.terminal.output import one_line_errors, print_json, print_table, with_database
 from bot.terminal.screen import inert
 from models.database import Database
@@ -35,6 +35,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 
 class Format(enum.StrEnum):
+    """The formats of `guildllama db export`."""
+
     md = "md"
     json = "json"
 
@@ -95,7 +97,7 @@ def dialogs_command(
         int | None, typer.Option(min=0, max=LARGEST_ID, help="Only this guild; 0 is direct messages.")
     ] = None,
     user: Annotated[int | None, typer.Option(min=0, max=LARGEST_ID, help="Only this user.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=LARGEST_ID, help="At most so many, the last active first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=LARGEST_ID, help="The maximum number, the last active first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """The dialogs, the last active first."""
@@ -129,7 +131,7 @@ def show_command(
         for turn in turns
     )
     title = f"Dialog {line.dialog_id}: user {line.user_id} in guild {line.guild_id}, {_state(line)}"
-    print_table(title, ("turn", "begun", "status", "user", "reply", "prompt", "completion"), rows)
+    print_table(title, ("turn", "created", "status", "user", "reply", "prompt", "completion"), rows)
 
 
 @db_app.command("export")
@@ -141,7 +143,7 @@ def export_command(
 ) -> None:
     """One dialog as a file to keep."""
     line, turns = _dialog(dialog)
-    data = json_text(dialog_data(line, turns)) if as_json or format_ is Format.json else dialog_markdown(line, turns)
+    data = to_json(dialog_data(line, turns)) if as_json or format_ is Format.json else dialog_markdown(line, turns)
     if output is None:
         sys.stdout.write(inert(data) if sys.stdout.isatty() else data)
     else:
@@ -150,7 +152,7 @@ def export_command(
 
 @db_app.command("check")
 def check_command(as_json: AsJson = False) -> None:
-    """Is the database sound: integrity, revision, orphans, stuck turns. Exit code 1 if not."""
+    """Check integrity, revision, orphans and stuck turns. Exit code 1 if something is wrong."""
 
     async def read(database: Database) -> dict[str, object]:
         async with database.read() as session:
@@ -179,7 +181,7 @@ def cleanup_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """End idle dialogs, purge what is past its retention, interrupt what a crash left behind."""
+    """End idle dialogs, purge what is past its retention, and mark the turns of a crashed process as interrupted."""
     with one_line_errors():
         limits = limits_of(load_settings())
 

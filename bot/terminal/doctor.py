@@ -1,4 +1,4 @@
-"""`guildllama doctor`: looks at everything that a start needs, and says in one line each what it found."""
+"""`guildllama doctor`: checks everything that the bot needs to start, and prints one line for each finding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models import errors as stored
 from models.migrate import check_revision, head_revision
 from models.urls import masked_url
 
-_INSPECT_SECONDS = 120
+_INSPECT_TIMEOUT = 120  # seconds
 
 
 class _Report:
@@ -34,7 +34,7 @@ class _Report:
 
 
 def examine() -> bool:
-    """Print the findings; True when nothing is wrong."""
+    """Print the findings. True if nothing is wrong."""
     report = _Report()
     version = ".".join(map(str, sys.version_info[:3]))
     (report.fine if (3, 11) <= sys.version_info[:2] < (3, 14) else report.wrong)("python", version)
@@ -51,7 +51,7 @@ def examine() -> bool:
     if settings.engine_url is None:
         _own_engine(settings, report)
     else:
-        asyncio.run(_foreign_engine(settings, settings.engine_url, report))
+        asyncio.run(_external_engine(settings, settings.engine_url, report))
     return report.good
 
 
@@ -83,10 +83,10 @@ def _database(settings: Settings, report: _Report) -> None:
 
 
 def _own_engine(settings: Settings, report: _Report) -> None:
-    """The model is looked at by the engine itself, which knows the formats."""
+    """Let the engine inspect the model, since it knows the formats."""
     command = [sys.executable, "-m", "engine", "inspect", settings.model, "--world-size", str(settings.gpus or 1)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_INSPECT_SECONDS, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_INSPECT_TIMEOUT, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:
         report.wrong("engine", f"GUILDLLAMA_MODEL={settings.model} could not be looked at: {error}")
         return
@@ -97,7 +97,7 @@ def _own_engine(settings: Settings, report: _Report) -> None:
         report.wrong("engine", f"GUILDLLAMA_MODEL={settings.model}: {said.removeprefix('engine: ')}")
 
 
-async def _foreign_engine(settings: Settings, url: str, report: _Report) -> None:
+async def _external_engine(settings: Settings, url: str, report: _Report) -> None:
     async with external_engine(settings, url) as engine:
         try:
             name = await engine.model()

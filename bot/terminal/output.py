@@ -1,17 +1,15 @@
-"""What the database commands share: opening the database by the settings, running async work, printing tables.
+"""What the database commands share: running work on the checked database, and printing tables and JSON.
 
-Renders every expected error as one line on stderr with exit code 78. Knows no queries.
+Prints every expected error as one line on stderr and exits with code 78. Knows no queries.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import json
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import datetime
 from typing import TypeVar
 
 import typer
@@ -20,62 +18,18 @@ from rich.table import Table
 from rich.text import Text
 
 from bot.errors import EXIT_CONFIG, ConfigError
+from bot.guilds.export import as_json
 from bot.settings import Settings, load_settings
+from bot.storage import config_errors, open_checked
 from bot.terminal.screen import inert
 from models.database import Database
-from models.errors import (
-    DatabaseError,
-    DatabaseUnavailable,
-    ForeignDatabase,
-    RevisionError,
-    WrongEncryptionKey,
-)
-from models.migrate import check_revision
 
 T = TypeVar("T")
-
-URL_SETTING = "GUILDLLAMA_DATABASE_URL"
-
-
-def encryption_keys(settings: Settings) -> tuple[str, ...]:
-    """The keys of ENCRYPTION_KEYS, newest first; commas or white space between them."""
-    if settings.encryption_keys is None:
-        return ()
-    return tuple(settings.encryption_keys.get_secret_value().replace(",", " ").split())
-
-
-def open_checked(settings: Settings) -> Database:
-    """The database of the settings, if it is there and at this program's revision; ConfigError otherwise."""
-    with config_errors():
-        check_revision(settings.database_url)
-        return Database(settings.database_url, encryption_keys=encryption_keys(settings))
-
-
-@contextmanager
-def config_errors() -> Iterator[None]:
-    """Let what is wrong with the database leave this block as a ConfigError that says what to do."""
-    try:
-        yield
-    except RevisionError as error:
-        raise ConfigError(
-            URL_SETTING, str(error).partition(":")[0], f"Run `{error.command}` (or `make migrate`)."
-        ) from error
-    except ForeignDatabase as error:
-        raise ConfigError(URL_SETTING, error.reason, "Nothing was changed.") from error
-    except WrongEncryptionKey as error:
-        raise ConfigError(
-            "GUILDLLAMA_ENCRYPTION_KEYS", str(error), "Keep every key that rows were sealed with."
-        ) from error
-    except DatabaseUnavailable as error:
-        fix = "Check the URL, that the database runs, and that this user may write to it."
-        raise ConfigError(URL_SETTING, f"the database cannot be used: {error.reason}", fix) from error
-    except DatabaseError as error:
-        raise ConfigError(URL_SETTING, str(error), "Nothing was changed.") from error
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """The edge of a command: a ConfigError becomes one line on stderr and exit code 78."""
+    """Print a ConfigError or database error that leaves this block as one line on stderr, and exit with code 78."""
     try:
         with config_errors():
             yield
@@ -85,7 +39,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
-    """Runs one command's work on the checked database of the settings."""
+    """Run one command's work on the database of the settings. Its errors are printed as by `one_line_errors`."""
 
     async def run(settings: Settings) -> T:
         database = open_checked(settings)
@@ -98,16 +52,13 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
         return asyncio.run(run(load_settings()))
 
 
-def as_json(value: object) -> str:
-    """Data for other programs; times in ISO 8601, UTC."""
-    return json.dumps(_plain(value), ensure_ascii=False, indent=2) + "\n"
-
-
 def print_json(value: object) -> None:
+    """Print data for other programs."""
     sys.stdout.write(as_json(value))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table for people: as wide as the terminal, or 160 columns into a pipe."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in columns:
         table.add_column(name, overflow="fold")
@@ -122,13 +73,3 @@ def _shown(cell: object) -> str:
     if isinstance(cell, datetime):
         return f"{cell:%Y-%m-%d %H:%M:%S}"
     return inert(str(cell))
-
-
-def _plain(value: object) -> object:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value.isoformat() if isinstance(value, date) else value

@@ -1,6 +1,6 @@
-"""How the terminal chat looks: colours and a spinner for a person, plain lines for a pipe.
+"""The screens of the terminal chat: colours and a spinner for a person, plain lines for a pipe.
 
-Knows terminals. Knows nothing of chats: `bot.terminal.console` says what is to be shown.
+Knows terminals. Knows nothing of chats: `bot.terminal.console` decides what is shown.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from collections.abc import AsyncIterator, Sequence
 from typing import IO, Protocol
 
 NOTICE_AFTER = 2.0
-"""Whatever takes longer than this says so."""
+"""Seconds after which a plain screen says what it is waiting for."""
 
-_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
-_PICTURES |= {127: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+_VISIBLE_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
+_VISIBLE_CONTROLS |= {127: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
 def inert(text: str) -> str:
-    """What others wrote, for a terminal: an escape sequence is shown, and does nothing."""
-    return text.translate(_PICTURES)
+    """Text of others for a terminal: control characters become visible, so an escape sequence has no effect."""
+    return text.translate(_VISIBLE_CONTROLS)
 
 
 class Screen(Protocol):
-    """What the console writes to and reads from."""
+    """Where the console reads lines and shows replies."""
 
     interactive: bool
 
     async def ask(self) -> str | None:
-        """The next line, or None at the end. Raises KeyboardInterrupt for Ctrl-C at the prompt."""
+        """Read the next line, or None at the end. Raises KeyboardInterrupt for Ctrl-C at the prompt."""
 
     def write(self, text: str) -> None:
-        """A piece of a reply."""
+        """Show a piece of a reply."""
 
     def line(self, text: str = "") -> None:
-        """A line of output."""
+        """Show a line of output."""
 
     def note(self, text: str) -> None:
-        """A line about the chat, not part of it."""
+        """Show a line about the chat that is not part of it."""
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """A history."""
+        """Show a history of (user, reply)."""
 
     def busy(self, text: str) -> contextlib.AbstractAsyncContextManager[None]:
-        """Shows that something is going on, if it goes on for long."""
+        """Show that the block is running, if it takes long."""
 
 
 class PlainScreen:
@@ -59,15 +59,16 @@ class PlainScreen:
         self._lines: asyncio.Queue[str | None] | None = None
 
     async def ask(self) -> str | None:
+        """Read the next line, or None at the end."""
         if self._lines is None:
             self._lines = asyncio.Queue(maxsize=1)
-            # A daemon: a read that never ends does not keep the process from ending.
+            # A daemon thread: a read that never returns must not keep the process alive.
             reader = threading.Thread(target=self._read, args=(self._lines, asyncio.get_running_loop()), daemon=True)
             reader.start()
         return await self._lines.get()
 
     def _read(self, lines: asyncio.Queue[str | None], loop: asyncio.AbstractEventLoop) -> None:
-        # The chat was left while this was reading: the loop has ended, or its last wait was cancelled.
+        # The chat may end while this reads: then the loop is closed, or its last wait was cancelled.
         with contextlib.suppress(RuntimeError, ValueError, concurrent.futures.CancelledError):
             for raw in self._source:
                 line = raw.decode(errors="replace").rstrip("\r\n")
@@ -75,22 +76,27 @@ class PlainScreen:
             asyncio.run_coroutine_threadsafe(lines.put(None), loop).result()
 
     def write(self, text: str) -> None:
+        """Show a piece of a reply."""
         self._out.write(inert(text) if self._out.isatty() else text)
         self._out.flush()
 
     def line(self, text: str = "") -> None:
+        """Show a line of output."""
         self.write(f"{text}\n")
 
     def note(self, text: str) -> None:
+        """Show a line about the chat."""
         self._notes.write(f"{text}\n")
         self._notes.flush()
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Show a history of (user, reply)."""
         for user, reply in pairs:
             self.line(f"you: {user}\nbot: {reply}")
 
     @contextlib.asynccontextmanager
     async def busy(self, text: str) -> AsyncIterator[None]:
+        """Write a note if the block takes longer than NOTICE_AFTER seconds."""
         loop = asyncio.get_running_loop()
         notice = loop.call_later(NOTICE_AFTER, self.note, text)
         try:
@@ -100,7 +106,7 @@ class PlainScreen:
 
 
 class TerminalScreen:
-    """For a person."""
+    """For a person at a terminal: line editing, colours and a spinner."""
 
     interactive = True
 
@@ -114,22 +120,27 @@ class TerminalScreen:
         self._console = Console(highlight=False, soft_wrap=True)
 
     async def ask(self) -> str | None:
+        """Read the next line, or None at the end."""
         try:
             return await self._prompt.prompt_async(self._question)
         except EOFError:
             return None
 
     def write(self, text: str) -> None:
+        """Show a piece of a reply."""
         self._console.print(inert(text), end="", markup=False)
         sys.stdout.flush()
 
     def line(self, text: str = "") -> None:
+        """Show a line of output."""
         self._console.print(inert(text), markup=False)
 
     def note(self, text: str) -> None:
+        """Show a line about the chat."""
         self._console.print(text, style="dim", markup=False)
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Show a history of (user, reply)."""
         from rich.table import Table
 
         table = Table(show_header=False, box=None, padding=(0, 1))
@@ -142,6 +153,7 @@ class TerminalScreen:
 
     @contextlib.asynccontextmanager
     async def busy(self, text: str) -> AsyncIterator[None]:
+        """Show a spinner while the block runs."""
         with self._console.status(text, spinner="dots"):
             yield
 

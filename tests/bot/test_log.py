@@ -1,4 +1,4 @@
-"""The log: one door for our events and the libraries' records, and no secret through it."""
+"""The log: our events and the libraries' records in one format, and no secret in them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_redacted(text: str, kept: str):
     assert kept in redacted
 
 
-def test_a_cancelled_task_is_no_news(capsys: pytest.CaptureFixture[str]):
+def test_a_cancelled_task_is_not_logged_as_an_error(capsys: pytest.CaptureFixture[str]):
     configure_log(Settings(_env_file=None))
     for error in (asyncio.CancelledError(), LookupError("real")):
         try:
@@ -61,7 +61,7 @@ def test_a_cancelled_task_is_no_news(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize("log_format", ["pretty", "json"])
-def test_both_kinds_of_records_leave_by_one_door(capsys: pytest.CaptureFixture[str], log_format: str):
+def test_both_kinds_of_records_are_formatted_and_redacted_alike(capsys: pytest.CaptureFixture[str], log_format: str):
     configure_log(Settings(_env_file=None, discord_token=TOKEN, log_format=log_format, log_level="DEBUG"))
     structlog.get_logger("ours").info("turn done", turn=7, url=f"/webhooks/1/{TOKEN}x/messages")
     logging.getLogger("theirs").warning("token is %s", TOKEN)

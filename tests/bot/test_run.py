@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+from tests.bot.processes import command_lines, parent, socket_folder
 from tests.discord.harness import World, world
 from tests.fakes.discord.server import Interaction
 
@@ -14,22 +15,9 @@ OWN_ENGINE = {"ENGINE_URL": "", "TEMPERATURE": "0", "MAX_REPLY_TOKENS": "400", "
 
 
 def engine_processes(folder: str | None = None) -> dict[int, str]:
-    """Processes of an engine or its guard: pid and the socket's folder."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = entry.read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        if "--uds" in words:
-            place = str(Path(words[words.index("--uds") + 1]).parent)
-            if folder in {None, place}:
-                found[int(entry.parent.name)] = place
-    return found
-
-
-def parents(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    """Processes of an engine or its guard, each with its socket's folder."""
+    found = {pid: socket_folder(words) for pid, words in command_lines().items()}
+    return {pid: its for pid, its in found.items() if its is not None and folder in {None, its}}
 
 
 def shown(interaction: Interaction) -> str:
@@ -42,8 +30,8 @@ async def own_engine(here: World) -> tuple[int, str]:
     assert here.bot.process
     for _ in range(400):
         for pid, folder in engine_processes().items():
-            guard = parents(pid)
-            if guard in engine_processes(folder) and parents(guard) == here.bot.process.pid:
+            guard = parent(pid)
+            if guard in engine_processes(folder) and parent(guard) == here.bot.process.pid:
                 return pid, folder
         await asyncio.sleep(0.05)
     raise AssertionError(f"no engine: {here.bot.log()[-2000:]}")
@@ -55,7 +43,7 @@ async def test_killed_in_the_middle_of_a_reply_the_engine_comes_back_and_the_bot
     async with world(sqlite_url, tmp_path, **OWN_ENGINE) as here:
         guild, ann = await here.member()
         pid, folder = await own_engine(here)
-        # Asked before the model is there: told so, at once.
+        # A message before the model is loaded is answered at once.
         early = await here.ask(guild, ann, "Are you there?")
         assert "still loading" in shown(early)
         first = await answered(here, "What is the capital of France?")
@@ -64,8 +52,8 @@ async def test_killed_in_the_middle_of_a_reply_the_engine_comes_back_and_the_bot
         running = asyncio.create_task(here.ask(guild, ann, "Tell me a very long story about the sea."))
         await asyncio.sleep(2)
         os.kill(pid, signal.SIGKILL)
-        cut = await asyncio.wait_for(running, 30)
-        assert "stopped in the middle" in shown(cut)
+        failed = await asyncio.wait_for(running, 30)
+        assert "stopped in the middle" in shown(failed)
 
         assert "Paris" in await answered(here, "What is the capital of France?")
         assert len(here.discord.gateway.connected) == 1
@@ -75,7 +63,7 @@ async def test_killed_in_the_middle_of_a_reply_the_engine_comes_back_and_the_bot
 
 
 async def answered(here: World, text: str) -> str:
-    """The answer to this, asked again while the model is not there yet."""
+    """The answer to this, asked again while the model is loading."""
     guild, user = await here.member("bob")
     for _ in range(120):
         said = shown(await here.ask(guild, user, text))

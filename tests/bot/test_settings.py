@@ -1,4 +1,4 @@
-"""Settings: what is accepted, and that what is not is told in one line with the setting's name."""
+"""Settings: which values are valid, and that an invalid one is one line with the setting's name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_defaults_need_nothing():
     assert settings.session_ttl == timedelta(days=7)
     assert settings.database_url == "sqlite:///data/guildllama.db"
     assert settings.model == "smollm2"
-    assert settings.model_name is None  # nobody named it: a foreign server's own is taken
+    assert settings.model_name is None  # not chosen: an external server's own model is used
 
 
 def test_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

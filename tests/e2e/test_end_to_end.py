@@ -1,4 +1,4 @@
-"""From /chat on the gateway through the supervised engine and the real model into the database, and back.
+"""From /chat on the gateway through the supervised engine and the real model into the database, and back to Discord.
 
 One bot as its users run it: `guildllama run` with the embedded model on the CPU. Only Discord is a fake.
 """
@@ -17,40 +17,41 @@ import pytest_asyncio
 
 from engine.chat_format import Message, chat_format
 from engine.checkpoint import open_checkpoint
+from tests.bot.processes import command_lines, parent
 from tests.discord.harness import BotProcess, World
 from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, User
 from tests.fakes.engine import FakeEngine
 
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
 @pytest_asyncio.fixture
 async def here(sqlite_url: str, tmp_path: Path) -> AsyncIterator[World]:
-    """A world whose engine is the bot's own."""
+    """A world whose bot starts its own engine."""
     async with FakeDiscord() as discord:
-        there = World(discord, FakeEngine(), sqlite_url, tmp_path)
-        # In 32 bits, so that a reply takes seconds and something can happen in the middle of it.
+        opened = World(discord, FakeEngine(), sqlite_url, tmp_path)
+        # Not quantized, so that a reply takes seconds and can be interrupted.
         settings = {"MAX_REPLY_TOKENS": "64", "TEMPERATURE": "0", "DEVICE": "cpu", "SHUTDOWN_GRACE": "20"}
         settings["QUANTIZE"] = "none"
-        environment = there.environment(**settings)
+        environment = opened.environment(**settings)
         del environment["GUILDLLAMA_ENGINE_URL"]
         bot = BotProcess(environment, tmp_path)
-        there.bots.append(bot)
+        opened.bots.append(bot)
         try:
             await bot.start()
             await discord.until_ready()
-            yield there
+            yield opened
         finally:
             await bot.stop()
         assert "\n".join(discord.violations) == ""
 
 
 async def answered(here: World, guild: Guild, user: User, text: str) -> Interaction:
-    """Ask until the model is there: until then the bot says in private that it is not."""
-    async with asyncio.timeout(PATIENCE):
+    """Ask until the model is loaded: until then the answer is an ephemeral error."""
+    async with asyncio.timeout(TIMEOUT):
         for _ in range(1000):
             asked = await here.discord.chat(guild, user, text)
-            await here.discord.done(asked, timeout=PATIENCE)
+            await here.discord.done(asked, timeout=TIMEOUT)
             if not asked.messages()[0].ephemeral:
                 return asked
             assert "model" in asked.reply(), asked.reply()
@@ -59,24 +60,21 @@ async def answered(here: World, guild: Guild, user: User, text: str) -> Interact
 
 
 def engine_processes(bot: BotProcess) -> list[int]:
-    """The descendants of the bot that are an engine; never empty once the engine was started."""
+    """The engine's processes below the bot, without the guard; not empty once the engine was started."""
     assert bot.process
     parents: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
+    for pid in command_lines():
         with contextlib.suppress(OSError):
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            parents[pid] = parent(pid)
     family = {bot.process.pid}
-    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+    while more := {pid for pid, above in parents.items() if above in family} - family:
         family |= more
     return sorted(pid for pid in family if is_engine(pid))
 
 
 def is_engine(pid: int) -> bool:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return b"engine" in words and b"--model" in words and b"bot.engine_process.guard" not in words
+    words = command_lines().get(pid, [])
+    return "engine" in words and "--model" in words and "bot.engine_process.guard" not in words
 
 
 def turns(here: World, user: User) -> list[tuple[str, str, int]]:
@@ -123,7 +121,7 @@ async def test_two_guilds_at_the_same_time_and_an_engine_that_dies(here: World) 
     before = engine_processes(here.bot)
     assert before
     running = await here.discord.chat(guild, ann, "Count from one to one hundred in words.")
-    await here.discord.until(lambda: running.messages() and running.messages()[0].buttons(), timeout=PATIENCE)
+    await here.discord.until(lambda: running.messages() and running.messages()[0].buttons(), timeout=TIMEOUT)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
     await here.discord.done(running, timeout=10)

@@ -10,7 +10,7 @@ from cryptography.fernet import Fernet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bot.chat.prompt import clean_text
+from bot.text import clean_text
 from models import queries
 from models.database import Database
 from models.encryption import TextCodec

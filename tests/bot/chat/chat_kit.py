@@ -14,12 +14,15 @@ BOB = DialogKey(guild_id=2, user_id=20)
 MakeChat = Callable[..., ChatService]
 
 
-async def say(chat: ChatService, text: str, key: DialogKey = ANN, **values: object) -> ChatReply:
-    async def ignore(piece: str) -> None:
-        pass
+async def ignore(piece: str) -> None:
+    """An `on_delta` that shows nothing."""
 
+
+async def say(chat: ChatService, text: str, key: DialogKey = ANN, **values: object) -> ChatReply:
+    """Send one message and wait for its reply."""
     return await chat.chat(ChatRequest(key, text, **values), ignore)
 
 
 def contents(request: Request) -> list[str]:
+    """What the messages of a prompt say, without their roles."""
     return [message["content"] for message in request.messages]

@@ -1,4 +1,4 @@
-"""The use case over real sockets and real databases: what is stored, what is sent, what is said when it goes wrong."""
+"""The chat service over real sockets and real databases: what is stored, what is sent, and in which order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from models.database import Database
 from models.queries.privacy import opt_out
 from models.types import DialogKey
 from tests.bot.chat.chat_kit import ANN, BOB, MakeChat, contents, say
-from tests.bot.database_view import turns
+from tests.bot.stored_turns import statuses, turns
 from tests.fakes.engine import FakeEngine, Script, words
 
 
@@ -61,7 +61,7 @@ class TestOneTurn:
             expected += [f"question {number}", f"You said: question {number}"]
         assert contents(engine.requests[-1]) == [*expected, "the last one"]
         assert reply.pairs_in_prompt == 10
-        assert [turn.status for turn in await turns(database)] == ["done"] * 13
+        assert await statuses(database) == ["done"] * 13
 
     async def test_no_history_when_none_is_wanted(self, make_chat: MakeChat, engine: FakeEngine):
         chat = make_chat(max_chat_logs=0)
@@ -100,7 +100,7 @@ class TestOneTurn:
         assert reply.text.strip() == ""
         await say(chat, "and now?")
         assert contents(engine.requests[-1]) == ["You are a test.", "and now?"]
-        assert [turn.status for turn in await turns(database)] == ["failed", "done"]
+        assert await statuses(database) == ["failed", "done"]
 
     async def test_a_member_who_opted_out_is_answered_and_not_remembered(
         self, make_chat: MakeChat, engine: FakeEngine, database: Database
@@ -144,7 +144,7 @@ class TestRefused:
         assert len(engine.requests) == 1
         assert len(await turns(database)) == 1
 
-    async def test_beyond_the_places_the_answer_is_busy_at_once(
+    async def test_over_the_limit_of_waiting_messages_the_answer_is_busy_at_once(
         self, make_chat: MakeChat, engine: FakeEngine, database: Database
     ):
         chat = make_chat(max_waiting=8)
@@ -160,7 +160,7 @@ class TestRefused:
         replies = await asyncio.gather(*tasks, return_exceptions=True)
         assert sum(isinstance(reply, ChatReply) for reply in replies) == 8
 
-    async def test_one_member_cannot_take_every_place(self, make_chat: MakeChat, engine: FakeEngine):
+    async def test_one_member_cannot_take_every_slot(self, make_chat: MakeChat, engine: FakeEngine):
         chat = make_chat(max_waiting=8)
         engine.hang()
         flood = [asyncio.create_task(say(chat, "me me me")) for _ in range(8)]
@@ -203,7 +203,7 @@ class TestOrder:
         for request in engine.requests:
             text = " ".join(contents(request))
             assert ("alpha" in text) != ("beta" in text)
-        assert engine.most_running == 2
+        assert engine.max_running == 2
 
     async def test_reset_does_not_wait_and_the_late_reply_is_shown_but_not_remembered(
         self, make_chat: MakeChat, engine: FakeEngine, database: Database
@@ -219,7 +219,7 @@ class TestOrder:
         assert (reply.text, reply.saved, reply.remembered) == ("late", True, False)
         await say(chat, "new")
         assert contents(engine.requests[-1]) == ["You are a test.", "new"]
-        assert "pending" not in {turn.status for turn in await turns(database)}
+        assert "pending" not in await statuses(database)
 
     async def test_many_at_once(self, make_chat: MakeChat, engine: FakeEngine, database: Database):
         """Three messages of each of 60 members in 20 guilds, all at the same time."""
@@ -229,7 +229,7 @@ class TestOrder:
         sent = [say(chat, f"{number} by {key}", key) for number in range(3) for key in keys]
         replying = asyncio.gather(*sent)
         await asyncio.wait_for(engine.arrived(60), 60)
-        assert engine.running == 60  # one of each member: nobody waits for anybody else
+        assert engine.running == 60  # one of each member: members do not wait for each other
         engine.release()
         replies = await asyncio.wait_for(replying, 120)
         assert all(reply.saved and reply.remembered for reply in replies)

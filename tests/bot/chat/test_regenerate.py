@@ -14,15 +14,12 @@ from bot.errors import Duplicate, EngineUnavailable, NothingToRegenerate, QuotaU
 from models import queries
 from models.database import Database
 from models.types import DialogKey, GuildSettings, TurnResult
-from tests.bot.chat.chat_kit import ANN, BOB, MakeChat, contents, say
-from tests.bot.database_view import turns
+from tests.bot.chat.chat_kit import ANN, BOB, MakeChat, contents, ignore, say
+from tests.bot.stored_turns import statuses
 from tests.fakes.engine import FakeEngine
 
 
 async def regenerate(chat: ChatService, key: DialogKey = ANN, **values: object) -> ChatReply:
-    async def ignore(piece: str) -> None:
-        pass
-
     return await chat.regenerate(ChatRequest(key, "", **values), ignore)
 
 
@@ -50,7 +47,7 @@ async def test_the_new_reply_stands_and_the_old_one_is_kept(
     assert await variants(database, first.turn_id) == [("You said: two", False), ("better", True)]
     await say(chat, "three")
     assert contents(engine.requests[-1])[-2:] == ["better", "three"]
-    assert [turn.status for turn in await turns(database)] == ["done"] * 3
+    assert await statuses(database) == ["done"] * 3
     async with database.read() as session:
         [used] = await queries.usage(session, key=ANN, since=datetime.now(UTC).date())
     assert used.turns == 3  # a reply of the same turn is no new one

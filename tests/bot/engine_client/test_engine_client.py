@@ -1,19 +1,24 @@
-"""The client against servers of several minds: what it asks for, and what it makes of their answers."""
+"""The client against servers of several kinds: what it sends, and how it reads their answers."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from bot.chat.prompt import Message
-from bot.engine_client.client import Delta, EngineClient, Finished
+from bot.engine_client.client import EngineClient
 from bot.engine_client.errors import ContextExceeded, translate
+from bot.engine_client.messages import Delta, Finished, Message
 from bot.errors import Busy, EngineRefused, EngineUnavailable
 from tests.fakes.engine import FakeEngine
 
 HELLO = [Message(role="user", content="hello there")]
+
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def ask(client: EngineClient, messages: list[Message] = HELLO, max_tokens: int = 50) -> tuple[str, Finished]:
@@ -26,6 +31,59 @@ async def ask(client: EngineClient, messages: list[Message] = HELLO, max_tokens:
             end = event
     assert end is not None
     return text, end
+
+
+@asynccontextmanager
+async def raw_server(answer: Answer) -> AsyncIterator[EngineClient]:
+    """A client of a server that speaks no more HTTP than `answer` does."""
+
+    closed: list[asyncio.Future[None]] = []
+
+    async def answer_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        done = asyncio.get_running_loop().create_future()
+        closed.append(done)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await answer(reader, writer)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        done.set_result(None)
+
+    server = await asyncio.start_server(answer_and_close, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with EngineClient(f"http://127.0.0.1:{port}/v1", model="any") as client:
+        yield client
+    await asyncio.gather(*closed)
+    server.close()
+    await server.wait_closed()
+
+
+@asynccontextmanager
+async def event_server(
+    stream: bytes, size: int = 1000, *, ends: bool = True
+) -> AsyncIterator[tuple[EngineClient, list[None]]]:
+    """A client of a server that streams these bytes in pieces of `size`, and a list of its connections."""
+    connections: list[None] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(None)
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            if b"/models" in head:
+                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                continue
+            await reader.readexactly(int(head.partition(b"content-length:")[2].split()[0]))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for start in range(0, len(stream), size):
+                piece = stream[start : start + size]
+                writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                await writer.drain()
+            if not ends:
+                await reader.read()
+            writer.write(b"0\r\n\r\n")
+
+    async with raw_server(answer) as client:
+        yield client, connections
 
 
 async def test_what_is_sent(client: EngineClient, engine: FakeEngine):
@@ -64,7 +122,7 @@ class TestModel:
         async with EngineClient(engine.url, model="what the owner wrote") as client:
             assert await client.model() == "fake-model"
 
-    async def test_the_one_we_were_told_where_there_is_a_choice(self, engine: FakeEngine):
+    async def test_the_configured_one_if_there_is_a_choice(self, engine: FakeEngine):
         engine.models = ["a", "b", "c"]
         async with EngineClient(engine.url, model="b") as client:
             assert await client.model() == "b"
@@ -72,10 +130,10 @@ class TestModel:
             with pytest.raises(EngineRefused, match="does not exist"):
                 await ask(client)
 
-    async def test_a_server_that_lists_none_is_asked_all_the_same(self, engine: FakeEngine):
+    async def test_a_server_without_a_list_is_asked_all_the_same(self, engine: FakeEngine):
         engine.lists_models = False
-        for told, used in ((None, "default"), ("llama", "llama")):
-            async with EngineClient(engine.url, model=told) as client:
+        for configured, used in ((None, "default"), ("llama", "llama")):
+            async with EngineClient(engine.url, model=configured) as client:
                 assert (await ask(client))[0] == "You said: hello there"
             assert engine.requests[-1].body["model"] == used
 
@@ -113,7 +171,7 @@ class TestKeys:
 
 class TestForeignServers:
     @pytest.mark.parametrize("field", ["cache_salt", "user", "stream_options"])
-    async def test_a_field_that_is_turned_down_is_left_out(self, client: EngineClient, engine: FakeEngine, field: str):
+    async def test_a_rejected_field_is_left_out(self, client: EngineClient, engine: FakeEngine, field: str):
         engine.refused_fields = frozenset({field})
         text, end = await ask(client)
         assert text == "You said: hello there"
@@ -148,23 +206,18 @@ class TestReady:
         engine.healthy = False
         assert not await client.ready()
 
-    async def test_nobody_there(self, client: EngineClient, engine: FakeEngine):
+    async def test_no_server_there(self, client: EngineClient, engine: FakeEngine):
         await engine.stop()
         assert not await client.ready()
 
-    async def test_a_silent_server_does_not_hold_us(self, monkeypatch: pytest.MonkeyPatch):
+    async def test_a_silent_server_is_not_waited_for(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr("bot.engine_client.client._HEALTH_SECONDS", 0.2)
 
-        async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()
-            writer.close()
 
-        server = await asyncio.start_server(hold, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        async with EngineClient(f"http://127.0.0.1:{port}/v1") as client:
+        async with raw_server(say_nothing) as client:
             assert not await asyncio.wait_for(client.ready(), 5)
-        server.close()
-        await server.wait_closed()
 
 
 class TestTrouble:
@@ -186,11 +239,7 @@ class TestTrouble:
         stream = client.stream(HELLO, temperature=0.6, top_p=0.9, max_tokens=9, user="u", cache_salt="s")
         assert await anext(stream) == Delta("one")
         await stream.aclose()
-        for _ in range(100):
-            if engine.requests[0].cancelled:
-                break
-            await asyncio.sleep(0.02)
-        assert engine.requests[0].cancelled
+        await engine.cancelled(0)
 
     @pytest.mark.parametrize("header", ["soon", "-1", "nan", "1e9", "Wed, 21 Oct 2026 07:28:00 GMT"])
     async def test_a_retry_after_that_is_no_number_of_seconds(
@@ -201,18 +250,57 @@ class TestTrouble:
             await ask(client)
 
     async def test_something_else_listens_there(self):
-        async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def html(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nhello")
             await writer.drain()
-            writer.close()
 
-        server = await asyncio.start_server(shout, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        async with EngineClient(f"http://127.0.0.1:{port}/v1") as client:
+        async with raw_server(html) as client:
             with pytest.raises(EngineUnavailable):
                 await ask(client)
-        server.close()
-        await server.wait_closed()
+
+
+class TestEvents:
+    """Streams of bytes as no sane server would cut them."""
+
+    HELLO = (
+        ': a comment\r\ndata: {"choices": [{"delta": {"content": "a"}}]}\r\n\r\nevent: message\ndata:{"choices":\n'
+        'data: [{"delta": {"content": "b ü"}}]}\n\n\ndata: {"choices": [{"finish_reason": "stop"}]}\n\n'
+    ).encode()
+
+    async def test_the_same_events_however_they_are_cut(self):
+        for size in (1, 2, 7, 1000):
+            async with event_server(self.HELLO + b"data: [DONE]\n\n", size) as (client, _):
+                assert await ask(client) == ("ab ü", Finished("stop", None, None))
+
+    async def test_a_stream_that_ends_inside_an_event(self):
+        async with event_server(b'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: {"choices": [{"fin') as (
+            client,
+            _,
+        ):
+            with pytest.raises(EngineUnavailable, match="no finish_reason"):
+                await ask(client)
+
+    @pytest.mark.parametrize("event", ["[1]", "null", "{", "hello"])
+    async def test_an_event_that_is_no_object(self, event: str):
+        async with event_server(f"data: {event}\n\n".encode()) as (client, _):
+            with pytest.raises(EngineRefused):
+                await ask(client)
+
+    @pytest.mark.parametrize("error", ['{"message": "out of memory", "code": 500}', '"out of memory"'])
+    async def test_an_error_event_keeps_its_words(self, error: str):
+        async with event_server(f'data: {{"error": {error}}}\n\n'.encode()) as (client, _):
+            with pytest.raises(EngineUnavailable, match="out of memory"):
+                await ask(client)
+
+    async def test_the_connection_is_used_again(self):
+        async with event_server(self.HELLO + b"data: [DONE]\n\n") as (client, connections):
+            await ask(client)
+            await ask(client)
+        assert len(connections) == 1
+
+    async def test_a_response_that_does_not_end_after_done(self):
+        async with event_server(self.HELLO + b"data: [DONE]\n\n", ends=False) as (client, _):
+            assert (await asyncio.wait_for(ask(client), 5))[0] == "ab ü"
 
 
 class TestContextNumbers:

@@ -1,4 +1,4 @@
-"""The engine as a real process: it is waited for, replaced when it dies, and never left behind."""
+"""The engine as a real process: it is waited for, restarted when it dies, and never left behind."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ import pytest
 
 from bot.chat.service import ChatReply, ChatRequest, ChatService
 from bot.engine_process import supervisor
-from bot.engine_process.guard import _descendants as below_this_process
-from bot.engine_process.supervisor import EngineProcess, engine_command
+from bot.engine_process.command import engine_command
+from bot.engine_process.guard import descendants
+from bot.engine_process.supervisor import EngineProcess
 from bot.errors import ConfigError, EngineUnavailable
 from bot.settings import Settings
 from models.database import Database
 from models.types import DialogKey
+from tests.bot.processes import pids_naming
 
 ROOT = Path(__file__).resolve().parents[3]
 FAKE = (sys.executable, "-m", "tests.fakes.engine", "--pace", "0.05")
@@ -29,8 +31,8 @@ Start = Callable[..., EngineProcess]
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "WATCH_SECONDS", 0.5)
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "HEALTH_SECONDS", 0.5)
     monkeypatch.setattr(supervisor, "GRACE_SECONDS", 2.0)
 
 
@@ -38,15 +40,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def start() -> AsyncIterator[Start]:
     started: list[EngineProcess] = []
 
-    def begin(*command: str) -> EngineProcess:
+    def start_engine(*command: str) -> EngineProcess:
         engine = EngineProcess(Settings(_env_file=None), command=command or FAKE)
         engine.start()
         started.append(engine)
         return engine
 
-    yield begin
+    yield start_engine
     await asyncio.gather(*(engine.stop() for engine in started))
-    assert below_this_process() == []
+    assert descendants() == []
 
 
 async def until(condition: Callable[[], object], seconds: float = 10) -> None:
@@ -56,27 +58,14 @@ async def until(condition: Callable[[], object], seconds: float = 10) -> None:
         await asyncio.sleep(0.02)
 
 
-def pids(fragment: str) -> list[int]:
-    """The processes whose command line holds this."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if fragment in line:
-            found.append(int(entry.parent.name))
-    return found
-
-
 def engine_pid(engine: EngineProcess) -> int:
-    return next(pid for pid in pids(str(engine._uds)) if pid != engine.pid)
+    return next(pid for pid in pids_naming(str(engine._uds)) if pid != engine.pid)
 
 
-async def say(chat: ChatService, text: str, heard: asyncio.Event | None = None) -> ChatReply:
+async def say(chat: ChatService, text: str, started: asyncio.Event | None = None) -> ChatReply:
     async def on_delta(piece: str) -> None:
-        if heard is not None:
-            heard.set()
+        if started is not None:
+            started.set()
 
     return await chat.chat(ChatRequest(KEY, text), on_delta)
 
@@ -116,7 +105,7 @@ class TestLife:
         folder = engine._folder
         assert folder.stat().st_mode & 0o777 == 0o700
         await engine.stop()
-        assert pids(str(folder)) == []
+        assert pids_naming(str(folder)) == []
         assert not folder.exists()
 
     async def test_killed_in_the_middle_of_a_reply(self, start: Start, database: Database):
@@ -125,9 +114,9 @@ class TestLife:
         chat = ChatService(database=database, engine=engine.client, settings=settings)
         await asyncio.wait_for(engine.wait_ready(), 20)
         assert (await say(chat, "hello")).text == "You said: hello"
-        heard = asyncio.Event()
-        running = asyncio.create_task(say(chat, "a long one", heard))
-        await asyncio.wait_for(heard.wait(), 10)
+        started = asyncio.Event()
+        running = asyncio.create_task(say(chat, "a long one", started))
+        await asyncio.wait_for(started.wait(), 10)
         os.kill(engine_pid(engine), signal.SIGKILL)
         with pytest.raises(EngineUnavailable) as caught:
             await asyncio.wait_for(running, 5)
@@ -147,16 +136,16 @@ class TestLife:
             await say(chat, "hello")
         assert "still loading" in caught.value.user_message
 
-    async def test_one_that_is_ill_is_replaced(self, start: Start):
+    async def test_an_unhealthy_one_is_restarted(self, start: Start):
         engine = start()
         await asyncio.wait_for(engine.wait_ready(), 20)
-        ill = engine_pid(engine)
-        os.kill(ill, signal.SIGUSR1)
+        unhealthy = engine_pid(engine)
+        os.kill(unhealthy, signal.SIGUSR1)
         await until(lambda: engine.restarts == 1)
         await asyncio.wait_for(engine.wait_ready(), 20)
-        assert engine_pid(engine) != ill
+        assert engine_pid(engine) != unhealthy
 
-    async def test_one_that_dies_at_once_is_tried_again_ever_more_slowly(
+    async def test_one_that_dies_at_once_is_restarted_with_growing_pauses(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", (0.0, 0.0, 60.0))
@@ -172,14 +161,14 @@ class TestRefused:
         "script",
         [
             "print('engine: model.gguf: no such file for --device', flush=True); raise SystemExit(78)",
-            # As torchrun tells of a rank's exit code, having one of its own.
+            # torchrun reports the exit code of a rank, and exits with its own.
             "print('engine: model.gguf: no such file for --device');"
             "print('E1 failed (exitcode: 78) local_rank: 0 (pid: 9)');"
             "print('=\\n' * 60);"
             "raise SystemExit(1)",
         ],
     )
-    async def test_a_bad_setting_is_told_once_and_not_tried_again(self, start: Start, script: str):
+    async def test_a_bad_setting_is_reported_once_and_not_tried_again(self, start: Start, script: str):
         engine = start(sys.executable, "-c", script)
         with pytest.raises(ConfigError) as caught:
             await asyncio.wait_for(engine.wait_ready(), 20)
@@ -201,17 +190,17 @@ class TestNoOrphans:
 
     async def test_ranks_with_sessions_of_their_own_and_deaf_to_sigterm(self, start: Start):
         engine = start(sys.executable, "-c", self.TREE)
-        await until(lambda: len(pids(str(engine._uds))) == 3)
+        await until(lambda: len(pids_naming(str(engine._uds))) == 3)
         await engine.stop()
-        assert pids(str(engine._uds)) == []
+        assert pids_naming(str(engine._uds)) == []
 
     async def test_a_launcher_that_is_killed_leaves_no_rank(self, start: Start):
         engine = start(sys.executable, "-c", self.TREE)
-        await until(lambda: len(pids(str(engine._uds))) == 3)
-        before = set(pids(str(engine._uds)))
+        await until(lambda: len(pids_naming(str(engine._uds))) == 3)
+        before = set(pids_naming(str(engine._uds)))
         launcher = min(before - {engine.pid or 0})
         os.kill(launcher, signal.SIGKILL)
-        await until(lambda: not before & set(pids(str(engine._uds))))
+        await until(lambda: not before & set(pids_naming(str(engine._uds))))
 
     async def test_the_bot_is_killed(self, tmp_path: Path):
         program = (
@@ -231,7 +220,7 @@ class TestNoOrphans:
         )
         assert bot.stdout is not None
         folder = (await asyncio.wait_for(bot.stdout.readline(), 30)).decode().strip()
-        assert len(pids(folder)) == 2
+        assert len(pids_naming(folder)) == 2
         bot.kill()
         await bot.wait()
-        await until(lambda: not pids(folder))
+        await until(lambda: not pids_naming(folder))

@@ -18,28 +18,26 @@ from models.errors import MemberBlocked, QuotaExceeded, WrongEncryptionKey
 from models.maintenance.rekey import rekey
 from models.queries import inspection
 from models.tables import Base, Dialog, Turn
-from models.types import DialogKey, GuildSettings, MemberSettings, TurnResult
+from models.types import DialogKey, GuildSettings, MemberSettings
+from tests.bot.stored_turns import add_turn, turn_result
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 ANNA, BEN = 7, 8
 EMOJI = "👩‍👩‍👧‍👦" * 500 + " שלום 한국어 e\u0301"
 
 
-def result(reply: str) -> TurnResult:
-    return TurnResult(reply, 3, 2, "stop", 1, 2)
-
-
-async def live(database: Database, user: int, guild: int) -> None:
+async def leave_data(database: Database, user: int, guild: int) -> None:
     """Everything a member can leave behind in a guild."""
     key = DialogKey(guild, user)
     async with database.write() as session:
         for number in range(3):
-            begun = await queries.begin_turn(session, key=key, text=f"{EMOJI} {number}", limit=10, now=NOW)
-            await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=result(f"re {number}"), now=NOW)
+            await add_turn(session, key, NOW, f"{EMOJI} {number}", f"re {number}")
         again = await queries.begin_regeneration(session, key=key, limit=10, now=NOW)
         assert again is not None
         assert [pair.reply for pair in again.history] == ["re 0", "re 1"]
-        await queries.finish_regeneration(session, key=key, turn_id=again.turn_id, result=result("better"), now=NOW)
+        await queries.finish_regeneration(
+            session, key=key, turn_id=again.turn_id, result=turn_result("better"), now=NOW
+        )
         await queries.begin_turn(session, key=key, text="still running", limit=10, now=NOW)
         for level in ("member", "guild"):
             await queries.set_persona(
@@ -74,7 +72,7 @@ class TestDelete:
     async def test_fault_36_nothing_is_left_in_any_table(self, database: Database) -> None:
         for user in (ANNA, BEN):
             for guild in (100, 101, 0):
-                await live(database, user, guild)
+                await leave_data(database, user, guild)
         before = await rows_naming(database, ANNA)
         assert all(before.values()), "the test must put something into every table that can name a person"
         of_ben = await rows_naming(database, BEN)
@@ -91,7 +89,7 @@ class TestDelete:
             assert await inspection.orphans(session) == {}
 
     async def test_fault_36_a_second_time_finds_nothing(self, database: Database) -> None:
-        await live(database, ANNA, 100)
+        await leave_data(database, ANNA, 100)
         service = PrivacyService(database)
         first = await service.delete(ANNA)
         second = await service.delete(ANNA)
@@ -106,13 +104,13 @@ class TestDelete:
         await PrivacyService(database).delete(ANNA)
         async with database.write() as session:
             assert not await queries.finish_turn(
-                session, key=key, turn_id=begun.turn_id, result=result("late"), now=NOW
+                session, key=key, turn_id=begun.turn_id, result=turn_result("late"), now=NOW
             )
         assert not any((await rows_naming(database, ANNA)).values())
 
     async def test_by_an_admin_in_one_guild(self, database: Database) -> None:
         for guild in (100, 101):
-            await live(database, ANNA, guild)
+            await leave_data(database, ANNA, guild)
         service = PrivacyService(database)
         receipt = await service.delete(ANNA, guild_id=100, actor_id=BEN)
         assert receipt.counts["turns"] == 4
@@ -125,7 +123,7 @@ class TestDelete:
 
     async def test_a_whole_guild(self, database: Database) -> None:
         for guild in (100, 101):
-            await live(database, ANNA, guild)
+            await leave_data(database, ANNA, guild)
         await PrivacyService(database).delete_guild(100, actor_id=BEN)
         async with database.read() as session:
             assert {line.guild_id for line in await inspection.guild_lines(session)} == {101}
@@ -134,8 +132,8 @@ class TestDelete:
 
 class TestExport:
     async def test_everything_is_in_it_and_nobody_elses(self, database: Database) -> None:
-        await live(database, ANNA, 100)
-        await live(database, BEN, 100)
+        await leave_data(database, ANNA, 100)
+        await leave_data(database, BEN, 100)
         archive = zipfile.ZipFile(io.BytesIO(await PrivacyService(database).export(ANNA)))
         data = json.loads(archive.read("export.json"))
         [dialog] = data["dialogs"]
@@ -158,7 +156,7 @@ class TestOptOut:
         async with database.write() as session:
             begun = await queries.begin_turn(session, key=key, text="hi", limit=10, interaction_id=5, now=NOW)
             assert (begun.turn_id, begun.history, begun.settings.opted_out) == (0, (), True)
-            assert not await queries.finish_turn(session, key=key, turn_id=0, result=result("ho"), now=NOW)
+            assert not await queries.finish_turn(session, key=key, turn_id=0, result=turn_result("ho"), now=NOW)
         assert not any((await rows_naming(database, ANNA)).values())
         assert await service.opt_in(ANNA)
         async with database.write() as session:
@@ -166,7 +164,7 @@ class TestOptOut:
             assert begun.turn_id > 0
 
     async def test_it_ends_what_is_open_and_outlives_a_deletion(self, database: Database) -> None:
-        await live(database, ANNA, 100)
+        await leave_data(database, ANNA, 100)
         service = PrivacyService(database)
         await service.opt_out(ANNA)
         async with database.read() as session:
@@ -183,7 +181,7 @@ class TestPolicy:
                 session, key=key, settings=GuildSettings(daily_turns=1), actor_id=BEN, now=NOW
             )
             begun = await queries.begin_turn(session, key=key, text="hi", limit=10, now=NOW)
-            await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=result("ho"), now=NOW)
+            await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=turn_result("ho"), now=NOW)
         with pytest.raises(QuotaExceeded, match="limit of 1 turns"):
             async with database.write() as session:
                 await queries.begin_turn(session, key=key, text="hi", limit=10, interaction_id=9, now=NOW)
@@ -216,7 +214,7 @@ class TestEncryption:
     async def test_text_is_sealed_at_rest_and_keys_rotate(self, database_url: str) -> None:
         old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
         plain = Database(database_url)
-        await live(plain, ANNA, 100)
+        await leave_data(plain, ANNA, 100)
         await plain.close()
 
         async def stored(database: Database) -> list[str]:
@@ -267,7 +265,7 @@ class TestEncryption:
         for trick in ("\x02f:abc", "\x02p:abc", "\x02"):
             async with database.write() as session:
                 begun = await queries.begin_turn(session, key=key, text=trick, limit=10, now=NOW)
-                await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=result(trick), now=NOW)
+                await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=turn_result(trick), now=NOW)
             async with database.read() as session:
                 pairs = await queries.history(session, key=key, limit=1)
             assert (pairs[0].user, pairs[0].reply) == (trick, trick)

@@ -1,4 +1,4 @@
-"""Cleanup: what ends, what goes, what stays, and a clock that cannot be trusted."""
+"""Cleanup: what is ended, purged and kept, and a clock that cannot be trusted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from models.database import Database
 from models.maintenance.cleanup import CleanupReport, clean, preview
 from models.queries import inspection
 from models.queries.retention import RetentionLimits
-from models.types import DialogKey, GuildSettings, MemberSettings, TurnResult
+from models.types import DialogKey, GuildSettings, MemberSettings
+from tests.bot.stored_turns import add_turn, turn_result
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -24,11 +25,7 @@ LIMITS = RetentionLimits(session_ttl=7 * DAY, retention=30 * DAY, guild_grace=7 
 
 async def talk(database: Database, key: DialogKey, at: datetime, *, text: str = "hi", finish: bool = True) -> int:
     async with database.write() as session:
-        begun = await queries.begin_turn(session, key=key, text=text, limit=10, now=at)
-        if finish:
-            done = TurnResult("ho", 3, 2, "stop", 1, 2)
-            await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=done, now=at)
-    return begun.turn_id
+        return await add_turn(session, key, at, text, "ho" if finish else None)
 
 
 async def states(database: Database) -> dict[int, str]:
@@ -69,8 +66,8 @@ class TestEnding:
         report = await clean(database, limits=hurried, now=NOW)
         assert (report.ended_dialogs, report.interrupted_turns) == (0, 0)
         async with database.write() as session:
-            done = TurnResult("late", 3, 2, "stop", 1, 2)
-            assert await queries.finish_turn(session, key=key, turn_id=turn, result=done, now=NOW)
+            result = turn_result("late")
+            assert await queries.finish_turn(session, key=key, turn_id=turn, result=result, now=NOW)
 
     async def test_fault_40_not_even_in_a_dialog_that_was_reset(self, database: Database) -> None:
         key = DialogKey(100, 1)
@@ -137,9 +134,7 @@ class TestPurging:
         key = DialogKey(100, 1)
         async with database.write() as session:
             for _ in range(450):
-                begun = await queries.begin_turn(session, key=key, text="x" * 500, limit=0, now=NOW - 40 * DAY)
-                done = TurnResult("y" * 500, 3, 2, "stop", 1, 2)
-                await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=done, now=NOW - 40 * DAY)
+                await add_turn(session, key, NOW - 40 * DAY, "x" * 500, "y" * 500)
             await queries.end_dialog(session, key=key, now=NOW - 40 * DAY)
         report = await clean(database, limits=LIMITS, now=NOW, batch_size=100)
         assert report.purged_dialogs_and_turns == 451

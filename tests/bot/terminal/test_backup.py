@@ -1,4 +1,4 @@
-"""Backup while running, restore into either database, moving house with counts and checksums."""
+"""Backup while running, restore into either database, copying with counts and checksums."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from models.maintenance.backup import backup, restore
 from models.maintenance.transfer import copy_database
 from models.migrate import check_revision, upgrade
 from models.queries import inspection
-from models.types import DialogKey, GuildSettings, RolePolicy, TurnResult
+from models.types import DialogKey, GuildSettings, RolePolicy
+from tests.bot.stored_turns import add_turn
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, 123456, tzinfo=UTC)
 KEY = DialogKey(2**62, 7)
@@ -28,11 +29,7 @@ KEY = DialogKey(2**62, 7)
 async def fill(database: Database, *, turns: int = 5) -> None:
     async with database.write() as session:
         for number in range(turns):
-            begun = await queries.begin_turn(
-                session, key=KEY, text=f"q{number} 🦙", limit=0, interaction_id=number + 1, now=NOW
-            )
-            done = TurnResult(f"a{number}", 3, 2, "stop", 1, 2)
-            await queries.finish_turn(session, key=KEY, turn_id=begun.turn_id, result=done, now=NOW)
+            await add_turn(session, KEY, NOW, f"q{number} 🦙", f"a{number}", interaction_id=number + 1)
         await queries.set_persona(session, key=KEY, level="guild", name="N", prompt="P", author_id=7, now=NOW)
         settings = GuildSettings(own_personas=False, channels=frozenset({1, 2}), roles=(RolePolicy(3, True, 4),))
         await queries.set_guild_settings(session, key=KEY, settings=settings, actor_id=7, now=NOW)
@@ -59,7 +56,7 @@ async def contents(url: str) -> tuple[dict[str, int], list[str], GuildSettings]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def target_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database to move into."""
+    """An empty database to copy into."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'target.db'}"
     return str(request.getfixturevalue("empty_postgres_url"))
@@ -120,11 +117,7 @@ class TestBackup:
             while not stop:
                 number += 1
                 async with database.write() as session:
-                    begun = await queries.begin_turn(session, key=DialogKey(5, number % 9), text="hi", limit=0, now=NOW)
-                    done = TurnResult("ho", 3, 2, "stop", 1, 2)
-                    await queries.finish_turn(
-                        session, key=DialogKey(5, number % 9), turn_id=begun.turn_id, result=done, now=NOW
-                    )
+                    await add_turn(session, DialogKey(5, number % 9), NOW)
             return number
 
         chatting = asyncio.create_task(chat())

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from bot.cli import app
 from bot.errors import PersonaTooLong
+from tests.bot.processes import command_lines, parent, pids_naming, socket_folder
 from tests.fakes.engine import FakeEngine
 
 Persona = Callable[..., Result]
@@ -33,7 +34,7 @@ class Outcome:
 
 
 class Shell:
-    """Runs guildllama in a folder of its own, with nothing of ours in the environment."""
+    """Runs guildllama in its own folder, without our settings in the environment."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -153,41 +154,23 @@ class TestRealModel:
         process.kill()
         await process.wait()
         for _ in range(100):
-            if not _command_lines(folder):
+            if not pids_naming(folder):
                 break
             await asyncio.sleep(0.1)
-        assert _command_lines(folder) == []
+        assert pids_naming(folder) == []
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _command_lines(fragment: str) -> list[str]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if fragment in line:
-            found.append(line)
-    return found
 
 
 async def _engine_folder(bot: int) -> str:
     """The folder of this bot's engine socket, once its guard runs."""
     for _ in range(300):
-        for words in map(_words, _children(bot)):
-            if "--uds" in words:
-                return str(Path(words[words.index("--uds") + 1]).parent)
+        for pid, words in command_lines().items():
+            folder = socket_folder(words)
+            with contextlib.suppress(OSError):
+                if folder is not None and parent(pid) == bot:
+                    return folder
         await asyncio.sleep(0.05)
     raise AssertionError("the engine was not started")
-
-
-def _children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-def _words(pid: str) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
 
 
 class TestRefusals:

@@ -21,7 +21,7 @@ from bot.terminal.console import Console
 from bot.terminal.screen import PlainScreen
 from models.database import Database
 from models.types import DialogKey
-from tests.bot.database_view import turns
+from tests.bot.stored_turns import turns
 from tests.fakes.engine import FakeEngine
 
 KEY = DialogKey(7, 70)

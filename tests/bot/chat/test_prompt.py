@@ -1,4 +1,4 @@
-"""Properties of the prompt: what is in it, and that nothing but whole pairs, oldest first, ever leaves it."""
+"""Properties of the prompt: what it contains, and that trimming drops only whole pairs, oldest first."""
 
 from __future__ import annotations
 
@@ -8,15 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.chat.prompt import (
-    Message,
-    build_messages,
-    clean_piece,
-    clean_text,
-    max_token_count,
-    select_pairs,
-    trim_to_tokens,
-)
+from bot.chat.prompt import build_messages, max_token_count, select_pairs, trim_to_tokens
+from bot.engine_client.messages import Message
 from models.types import Pair
 
 texts = st.text(max_size=60)
@@ -29,16 +22,6 @@ def tokens_of(messages: Sequence[Message]) -> int:
     return sum(3 + len(message["content"].encode()) // 2 for message in messages)
 
 
-@given(st.text(alphabet=st.characters(exclude_categories=())))
-def test_clean_text_is_what_both_databases_hold(text: str):
-    clean = clean_text(text)
-    assert "\x00" not in clean
-    assert clean.encode("utf-8").decode("utf-8") == clean
-    assert clean_text(clean) == clean
-    assert clean == clean.strip()
-    assert "".join(clean_piece(character) for character in text) == clean_piece(text)
-
-
 @given(texts, pair_lists, texts)
 def test_roles_alternate_and_every_pair_is_whole(persona: str, pairs: list[Pair], text: str):
     messages = build_messages(persona, pairs, text)
@@ -49,10 +32,10 @@ def test_roles_alternate_and_every_pair_is_whole(persona: str, pairs: list[Pair]
 
 
 @given(st.integers(0, 12), st.integers(1, 15), st.integers(0, 40))
-def test_a_window_never_holds_more_than_the_limit_and_begins_alike_for_a_step(limit: int, step: int, total: int):
+def test_at_most_limit_pairs_are_selected_and_the_prefix_changes_once_a_step(limit: int, step: int, total: int):
     """A dialog grows by one pair a turn; the last `limit` are fetched each time."""
     first_kept: int | None = None
-    begins: list[int] = []
+    first_turns: list[int] = []
     for done in range(total + 1):
         history = [Pair(7 * number, "u", "r") for number in range(max(0, done - limit), done)]
         kept = select_pairs(history, limit, step, first_kept)
@@ -61,20 +44,20 @@ def test_a_window_never_holds_more_than_the_limit_and_begins_alike_for_a_step(li
         assert len(kept) >= min(done, limit - min(step, limit) + 1 if limit else 0)
         first_kept = kept[0].turn_id if kept else None
         if first_kept is not None:
-            begins.append(first_kept)
-    changes = sum(before != after for before, after in pairwise(begins))
+            first_turns.append(first_kept)
+    changes = sum(before != after for before, after in pairwise(first_turns))
     if limit and total > limit:
         assert changes == -(-(total - limit) // min(step, limit))
 
 
-def test_a_window_without_a_memory_is_the_whole_fetch():
+def test_without_a_first_kept_turn_the_last_pairs_are_selected():
     history = [Pair(number, "u", "r") for number in range(10)]
     assert list(select_pairs(history, 10, 5, None)) == history
     assert list(select_pairs(history, 4, 1, 2)) == history[-4:]
 
 
 @given(texts, pair_lists, texts, st.integers(0, 1500))
-async def test_fitting_drops_the_fewest_oldest_pairs(persona: str, pairs: list[Pair], text: str, room: int):
+async def test_trimming_drops_the_fewest_oldest_pairs(persona: str, pairs: list[Pair], text: str, room: int):
     counts = 0
 
     async def count(messages: Sequence[Message]) -> int:
@@ -92,7 +75,7 @@ async def test_fitting_drops_the_fewest_oldest_pairs(persona: str, pairs: list[P
     assert counts <= 10
 
 
-async def test_fitting_long_dialogs_takes_few_counts():
+async def test_trimming_long_dialogs_takes_few_counts():
     pairs = [Pair(number, "what is " * (number % 7 + 1), "it is so " * (number % 11 + 1)) for number in range(500)]
     whole = tokens_of(build_messages("persona " * 50, pairs, "hello"))
     for room in range(300, whole, 997):
@@ -108,6 +91,6 @@ async def test_fitting_long_dialogs_takes_few_counts():
 
 
 @given(texts, pair_lists, texts)
-def test_the_bound_is_above_one_token_a_byte(persona: str, pairs: list[Pair], text: str):
+def test_the_token_bound_is_above_one_token_a_byte(persona: str, pairs: list[Pair], text: str):
     messages = build_messages(persona, pairs, text)
     assert max_token_count(messages) > sum(len(message["content"].encode()) for message in messages)

@@ -1,4 +1,4 @@
-"""One lock per dialog, served in the order of arrival. A key that nobody holds or waits for takes no memory."""
+"""One asyncio lock for each key, served in order of arrival. A key that is not in use takes no memory."""
 
 from __future__ import annotations
 
@@ -11,19 +11,14 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class KeyedLocks(Generic[Key]):
+    """A lock for each key in use: of a dialog, or of a guild."""
+
     def __init__(self) -> None:
         self._locks: dict[Key, tuple[asyncio.Lock, int]] = {}
 
-    def __len__(self) -> int:
-        return len(self._locks)
-
-    def queued(self, key: Key) -> int:
-        """How many hold or wait for this key."""
-        return self._locks[key][1] if key in self._locks else 0
-
     @asynccontextmanager
     async def hold(self, key: Key) -> AsyncIterator[None]:
-        """Wait for one's turn (asyncio.Lock is first come, first served), hold it, give it on."""
+        """Hold the lock of `key`; asyncio.Lock is first come, first served."""
         lock, users = self._locks.get(key) or (asyncio.Lock(), 0)
         self._locks[key] = (lock, users + 1)
         try:

@@ -15,6 +15,7 @@ from bot.terminal.db_commands import cleanup_command, db_app
 from models import queries
 from models.database import Database
 from models.types import DialogKey, TurnResult
+from tests.bot.stored_turns import add_turn
 
 NOW = datetime.now(UTC)
 
@@ -33,9 +34,9 @@ def filled_url(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
             key = DialogKey(guild, 7)
             async with database.write() as session:
                 for number in range(2):
-                    begun = await queries.begin_turn(session, key=key, text=f"[red]hi[/red] {number}", limit=9, now=at)
+                    turn = await queries.begin_turn(session, key=key, text=f"[red]hi[/red] {number}", limit=9, now=at)
                     done = TurnResult("# not a heading\nline two", 10, 5, "stop", 1, 2)
-                    await queries.finish_turn(session, key=key, turn_id=begun.turn_id, result=done, now=at)
+                    await queries.finish_turn(session, key=key, turn_id=turn.turn_id, result=done, now=at)
                 broken = await queries.begin_turn(session, key=key, text="fails \x1b[2J", limit=9, now=at)
                 await queries.fail_turn(
                     session, key=key, turn_id=broken.turn_id, status="failed", error_id="e-77", now=at
@@ -116,9 +117,9 @@ class TestChecking:
         async def crash() -> int:
             database = Database(filled_url)
             async with database.write() as session:
-                begun = await queries.begin_turn(session, key=DialogKey(1, 1), text="hi", limit=9, now=NOW)
+                turn_id = await add_turn(session, DialogKey(1, 1), NOW, reply=None)
             await database.close()
-            return begun.turn_id
+            return turn_id
 
         turn_id = asyncio.run(crash())
         result = run("db", "check", "--json")

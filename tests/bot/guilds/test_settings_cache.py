@@ -1,4 +1,4 @@
-"""What a guild chose: stored whole, within the operator's limits, known without waiting, and enforced on chats."""
+"""The settings of guilds: changed within the operator's limits, cached, and applied to chats."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from models import queries
 from models.database import Database
 from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, RolePolicy
 from tests.bot.chat.chat_kit import ANN, MakeChat, contents, say
-from tests.bot.database_view import turns
+from tests.bot.stored_turns import turns
 from tests.fakes.engine import FakeEngine
 
 GUILD, BOSS = ANN.guild_id, 7
 
 
-def config(database: Database, **settings: object) -> GuildSettingsCache:
+def cache(database: Database, **settings: object) -> GuildSettingsCache:
     return GuildSettingsCache(database, Settings(_env_file=None, **settings))
 
 
@@ -35,47 +35,47 @@ async def store(database: Database, settings: GuildSettings) -> None:
 
 
 class TestChanging:
-    async def test_of_many_admins_at_once_every_change_holds(self, database: Database):
+    async def test_concurrent_changes_of_many_admins_are_all_kept(self, database: Database):
         def allow(channel: int) -> settings_cache.Change:
             return lambda old: replace(old, channels=old.channels | {channel})
 
-        admins = [config(database) for _ in range(4)]
+        admins = [cache(database) for _ in range(4)]
         await asyncio.gather(
             *(admin.change(GUILD, allow(100 * n + i), actor_id=n) for n, admin in enumerate(admins, 1) for i in (1, 2))
         )
         expected = {100 * n + i for n in (1, 2, 3, 4) for i in (1, 2)}
-        assert (await config(database).get(GUILD)).channels == expected
+        assert (await cache(database).get(GUILD)).channels == expected
         async with database.read() as session:
             assert len(await queries.audit_log(session, key=DialogKey(GUILD, 0), limit=20)) == 8
 
     @pytest.mark.parametrize("name", ["max_chat_logs", "max_reply_tokens", "retention_days"])
     async def test_beyond_the_operators_limit_nothing_is_written(self, database: Database, name: str):
-        chosen = config(database, **{name: 20})
+        chosen = cache(database, **{name: 20})
         await chosen.change(GUILD, lambda old: replace(old, **{name: 20}), actor_id=BOSS)
         with pytest.raises(AboveLimit, match="20 at most, not 21"):
             await chosen.change(GUILD, lambda old: replace(old, daily_turns=1, **{name: 21}), actor_id=BOSS)
         assert await chosen.read(GUILD) == replace(GuildSettings(), **{name: 20})
         # A limit that was lowered since stands in the way of this value only.
-        lower = config(database, **{name: 10})
+        lower = cache(database, **{name: 10})
         assert (await lower.change(GUILD, lambda old: replace(old, daily_turns=1), actor_id=BOSS)).daily_turns == 1
 
-    async def test_a_list_has_an_end(self, database: Database):
-        chosen = config(database)
+    async def test_a_list_has_a_maximum_length(self, database: Database):
+        chosen = cache(database)
         full = frozenset(range(1, MAX_LISTED + 1))
         await chosen.change(GUILD, lambda old: replace(old, channels=full), actor_id=BOSS)
         with pytest.raises(BotError, match=str(MAX_LISTED)):
             await chosen.change(GUILD, lambda old: replace(old, channels=full | {999}), actor_id=BOSS)
         assert (await chosen.read(GUILD)).channels == full
 
-    async def test_a_change_that_changes_nothing_is_no_act(self, database: Database):
-        await config(database).change(GUILD, lambda old: old, actor_id=BOSS)
+    async def test_a_change_that_changes_nothing_is_not_recorded(self, database: Database):
+        await cache(database).change(GUILD, lambda old: old, actor_id=BOSS)
         async with database.read() as session:
             assert await queries.audit_log(session, key=DialogKey(GUILD, 0), limit=20) == ()
 
 
-class TestKnowing:
-    async def test_known_once_read_and_at_once_when_changed_here(self, database: Database):
-        chosen = config(database)
+class TestCaching:
+    async def test_cached_once_read_and_updated_by_a_change_here(self, database: Database):
+        chosen = cache(database)
         assert chosen.known(GUILD) is None
         assert chosen.known(DIRECT_MESSAGES) == GuildSettings()
         assert await chosen.get(GUILD) == chosen.known(GUILD) == GuildSettings()
@@ -86,7 +86,7 @@ class TestKnowing:
     async def test_what_another_process_changed_is_seen_after_a_while(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ):
-        here, there = config(database), config(database)
+        here, there = cache(database), cache(database)
         await here.get(GUILD)
         await there.change(GUILD, lambda old: replace(old, daily_turns=3), actor_id=BOSS)
         assert (await here.get(GUILD)).daily_turns is None
@@ -94,10 +94,10 @@ class TestKnowing:
         assert here.known(GUILD) is None
         assert (await here.get(GUILD)).daily_turns == 3
 
-    async def test_who_asks_at_the_same_time_shares_one_read_and_keeps_the_order(
+    async def test_concurrent_callers_share_one_read_and_keep_their_order(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ):
-        chosen = config(database)
+        chosen = cache(database)
         reads: list[int] = []
         original = queries.guild_settings
 
@@ -114,7 +114,7 @@ class TestKnowing:
 
         asking = [asyncio.create_task(ask(number)) for number in range(20)]
         await asyncio.sleep(0)
-        asking[3].cancel()  # who leaves takes nothing from the others
+        asking[3].cancel()  # a cancelled caller does not affect the others
         await asyncio.gather(*asking, return_exceptions=True)
         assert order == [number for number in range(20) if number != 3]
         assert reads == [GUILD]
@@ -122,7 +122,7 @@ class TestKnowing:
     async def test_a_slow_read_does_not_bring_back_what_was_changed_meanwhile(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ):
-        chosen = config(database)
+        chosen = cache(database)
         has_read, go_on = asyncio.Event(), asyncio.Event()
         original = queries.guild_settings
 
@@ -168,7 +168,7 @@ class TestApplied:
         assert [turn.user for turn in await turns(database)] == ["one", "two"]
         assert len(engine.requests) == 2
 
-    async def test_many_channels_give_nobody_more_places_in_the_queue(self, make_chat: MakeChat, engine: FakeEngine):
+    async def test_many_channels_give_a_member_no_more_slots(self, make_chat: MakeChat, engine: FakeEngine):
         chat = make_chat(max_waiting=8)
         for _ in range(2):
             engine.hang()

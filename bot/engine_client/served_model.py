@@ -1,0 +1,104 @@
+"""What is known of the model that a server serves: its name, its context size, and how many tokens a prompt takes.
+
+Asks /v1/models and /tokenize, and works with servers that have neither. Raises the errors of openai and httpx2 as they
+are; `bot.engine_client.client` translates them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import httpx2
+import openai
+import structlog
+
+from bot.engine_client.messages import Message, TokenCount
+from bot.engine_client.transport import SMALL_CALL_SECONDS, Transport
+from bot.errors import EngineRefused, EngineUnavailable
+
+log = structlog.get_logger(__name__)
+
+_ANY_MODEL = "default"
+_TEMPORARY = {400, 408, 429, 500, 502, 504}
+
+
+class ServedModel:
+    """The model of one server. `configured` is the name that the operator chose, if any."""
+
+    def __init__(self, transport: Transport, configured: str | None = None) -> None:
+        self._transport = transport
+        self._configured = configured
+        self._name: str | None = None
+        self._can_tokenize = True  # until the server turns out to have no /tokenize like vLLM's
+        self.limit: int | None = None
+        """The model's context in tokens, or None until the server has reported it."""
+
+    async def name(self) -> str:
+        """The name to ask for: the configured one if the server has a choice of models, else the one it serves."""
+        if self._name is None:
+            self._name = await self._choose()
+        return self._name
+
+    def forget_name(self) -> None:
+        """Ask for the list of models again: the server no longer knows the name."""
+        self._name = None
+
+    async def _choose(self) -> str:
+        try:
+            answer = await self._transport.openai.get(
+                "/models", cast_to=object, options={"timeout": SMALL_CALL_SECONDS}
+            )
+        except openai.NotFoundError:  # a server of one model, without a list, accepts any name
+            return self._configured or _ANY_MODEL
+        served = _context_sizes(answer)
+        if self._configured in served or (self._configured and len(served) != 1):
+            name = self._configured or ""
+        elif served:
+            name = next(iter(served))
+            if self._configured:
+                log.warning("the server serves only another model", configured=self._configured, used=name)
+        else:
+            raise EngineRefused("the server lists no model; name one with GUILDLLAMA_MODEL")
+        self.limit = served.get(name) or self.limit
+        return name
+
+    async def count(self, messages: Sequence[Message]) -> TokenCount | None:
+        """The tokens of a prompt by the server's /tokenize, or None if it has no such endpoint like vLLM's."""
+        if not self._can_tokenize:
+            return None
+        body = {"model": await self.name(), "messages": list(messages), "add_generation_prompt": True}
+        response = await self._transport.post("/tokenize", body)
+        if response.status_code == 503:
+            raise EngineUnavailable("503 from /tokenize")
+        count, limit = _count_and_limit(response) if response.status_code == 200 else (None, None)
+        limit = limit or self.limit
+        if count is None or limit is None:
+            # llama.cpp's /tokenize wants a text, and Ollama has none: from now on the server's refusal of a prompt
+            # that is too long gives the numbers. A temporary failure does not end counting.
+            if response.status_code not in _TEMPORARY:
+                self._can_tokenize = False
+            return None
+        self.limit = limit
+        return TokenCount(count, limit)
+
+
+def _context_sizes(answer: object) -> dict[str, int | None]:
+    """Each model of a /v1/models answer with its context in tokens, which vLLM and our own engine report."""
+    data = answer.get("data") if isinstance(answer, dict) else None
+    found: dict[str, int | None] = {}
+    for entry in data if isinstance(data, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+            length = entry.get("max_model_len")
+            found[entry["id"]] = length if isinstance(length, int) and length > 0 else None
+    return found
+
+
+def _count_and_limit(response: httpx2.Response) -> tuple[int | None, int | None]:
+    try:
+        body = response.json()
+    except ValueError:
+        return None, None
+    if not isinstance(body, dict):
+        return None, None
+    count, limit = body.get("count"), body.get("max_model_len")
+    return (count if isinstance(count, int) else None), (limit if isinstance(limit, int) else None)

@@ -1,0 +1,52 @@
+"""The engine's command line and environment, made from the settings. Pure functions."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from bot.settings import PREFIX, Settings
+
+SETTING_OF_FLAG = {
+    "--nproc-per-node": "GUILDLLAMA_GPUS",
+    "--max-seq-len": "GUILDLLAMA_MAX_SEQ_LEN",
+    "--device": "GUILDLLAMA_DEVICE",
+    "--quantize": "GUILDLLAMA_QUANTIZE",
+}
+"""The engine's flags as the operator knows them."""
+STREAM_INTERVAL = 0.05
+"""Seconds between two pieces of a reply: too short to be seen, and each piece costs both processes CPU time."""
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def engine_command(settings: Settings, uds: Path) -> list[str]:
+    """The command that runs the engine with these settings, listening on a Unix socket."""
+    python = [sys.executable, "-m"]
+    gpus = settings.gpus or 1
+    if gpus > 1:
+        # The launcher makes no restarts: the supervisor does, which logs each one and does not retry a bad setting.
+        launcher = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(gpus), "--max-restarts", "0"]
+        python += ["torch.distributed.run", *launcher, "-m"]
+    command = [*python, "engine", "--model", settings.model, "--uds", str(uds)]
+    if gpus == 1:
+        command.append("--exit-with-parent")
+    command += ["--stream-interval", str(STREAM_INTERVAL)]
+    if settings.max_seq_len is not None:
+        command += ["--max-seq-len", str(settings.max_seq_len)]
+    if settings.device != "auto":
+        command += ["--device", settings.device]
+    if settings.quantize != "auto":
+        command += ["--quantize", settings.quantize]
+    return command + shlex.split(settings.engine_args)
+
+
+def engine_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The engine's environment: without our settings, so no token and no database URL, and able to import `engine`."""
+    kept = {name: value for name, value in environ.items() if not name.upper().startswith(PREFIX)}
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), environ.get("PYTHONPATH")]))
+    kept["PYTHONUNBUFFERED"] = "1"
+    return kept

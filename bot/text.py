@@ -1,0 +1,26 @@
+"""Text as both databases and UTF-8 can hold it. Pure functions."""
+
+from __future__ import annotations
+
+import re
+
+# Postgres refuses NUL in a text and SQLite does not; a lone surrogate cannot be encoded in UTF-8.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def clean_text(text: str) -> str:
+    """Remove characters that cannot be stored, and surrounding white space, from what a person wrote.
+
+    The caller refuses a person's NUL characters first (`has_nul`): silently changed text is not what they wrote.
+    """
+    return clean_piece(text).strip()
+
+
+def clean_piece(text: str) -> str:
+    """Remove characters that cannot be stored from a piece of a reply, whose surrounding white space matters."""
+    return _UNSTORABLE.sub("", text)
+
+
+def has_nul(text: str) -> bool:
+    """Whether the text contains a NUL character."""
+    return "\x00" in text

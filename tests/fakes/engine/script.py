@@ -1,0 +1,46 @@
+"""One request as it arrived, and the script of its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Request:
+    """One chat completion as it came in."""
+
+    body: dict[str, Any]
+    headers: dict[str, str]
+    started: float
+    cancelled: bool = False
+    finished: bool = False
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        return self.body["messages"]
+
+    @property
+    def last(self) -> str:
+        return self.messages[-1]["content"]
+
+
+@dataclass
+class Script:
+    """How one request is answered."""
+
+    deltas: tuple[str, ...] = ()
+    pace: float = 0.0
+    finish_reason: str = "stop"
+    status: int = 200
+    error: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    hang: bool = False  # after the deltas: nothing until release()
+    drop: bool = False  # after the deltas: the connection is aborted
+    error_event: dict[str, Any] | None = None  # after the deltas: an error inside the stream
+    usage: bool = True
+
+
+def words(messages: list[dict[str, str]]) -> int:
+    """The fake's number of tokens: one for a word, and four for a message."""
+    return sum(4 + len(message["content"].split()) for message in messages)
