@@ -14,7 +14,8 @@ from engine.checkpoint import open_checkpoint
 from engine.config import resolve
 from engine.core.worker import load_weights
 from engine.distributed.communicator import connect
-from engine.runner.base import AnyRunner, make_runner
+from engine.runner.base import AnyRunner
+from engine.runner.factory import make_runner
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
@@ -42,7 +43,7 @@ def main(model: str, device: str, dtype: str, out: str) -> None:
         grants = tuple((row, index, row * config.max_pages_per_seq + index) for index in range(count))
         setups = (NewSequence(row, 0.0, 1.0, 1),)
         runner.wait(runner.execute_async(StepPlan(row, setups, grants, (PrefillChunk(row, 0, ids, True),))))
-    last = runner._last if plain else runner._rows.last_tokens
+    last = runner._last_ids if plain else runner._batch_state.last_tokens
     last[: len(LENGTHS)] = FED
     if device == "cuda":
         torch.cuda.synchronize()  # the runner has a stream of its own
