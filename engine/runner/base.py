@@ -30,8 +30,8 @@ class Runner(Protocol[StepHandle]):
     def wait(self, handle: StepHandle) -> dict[int, int]:
         """Wait for a step; return the id sampled for each of `plan.sampled_rows`.
 
-        An id of -1 means that the row's logits held a NaN or no finite number. The runner feeds such a row id 0 until
-        the row is freed.
+        An id of -1 means that the row's logits cannot be sampled from: one is NaN or +∞, or all are −∞. If such a row
+        decodes again before it is freed, the runner feeds it id 0.
         """
         ...
 
