@@ -21,7 +21,7 @@ from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.core.worker import load_weights
 from engine.layers.paged_attention import DenseAttention
-from engine.runner.cpu.build import library
+from engine.runner.cpu.build import compiled_library
 
 QUANTIZE = ("none", "int8", "int4")
 RUNS = 5
@@ -42,7 +42,7 @@ def lines() -> Iterator[dict[str, object]]:
         facts = {
             "quantize": quantize,
             "auto": quantize == default.quantize,
-            "native": quantize != "none" and config.native and library() is not None,
+            "native": quantize != "none" and config.native and compiled_library() is not None,
             "threads": config.num_threads,
             **_machine(),
         }

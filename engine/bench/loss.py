@@ -20,8 +20,8 @@ from torch import Tensor
 from engine.bench.report import emit
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.kernels.reference import stored_values
 from engine.layers.paged_attention import DenseAttention
+from engine.layers.quantized_kv import stored_values
 from engine.model.loader import load_model
 from engine.model.quantization import QuantizedWeight, dequantize, quantize_block
 from engine.model.transformer import Block, Transformer

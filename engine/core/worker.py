@@ -17,9 +17,10 @@ from engine.errors import ConfigError
 from engine.model.loader import load_model
 from engine.model.quantization import quantize_block
 from engine.model.transformer import Transformer
-from engine.runner.base import AnyRunner, make_runner, warm_up
-from engine.runner.cpu.build import library
+from engine.runner.base import AnyRunner
+from engine.runner.cpu.build import compiled_library
 from engine.runner.cpu.quantize import CpuQuantizer
+from engine.runner.factory import make_runner, warm_up
 from engine.scheduler.scheduler import Scheduler
 
 
@@ -91,7 +92,7 @@ def load_weights(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
     if config.quantize == "none":
         return load_model(config, checkpoint)
     if config.device.type == "cpu":
-        quantizer = CpuQuantizer(config.quantize, library() if config.native else None)
+        quantizer = CpuQuantizer(config.quantize, compiled_library() if config.native else None)
         model = load_model(config, checkpoint, quantizer.block)
         quantizer.output(model)
         return model

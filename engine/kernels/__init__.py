@@ -1,4 +1,4 @@
-"""Triton kernels of the GPU path. Each has a plain torch twin in `twins.py` that says what it computes.
+"""Triton kernels of the GPU path. tests/engine/kernels/reference.py says in plain torch what each one computes.
 
-Importing this package imports Triton; nothing on the CPU path does.
+Importing a module of this package imports Triton; nothing on the CPU path does.
 """

@@ -1,12 +1,12 @@
-"""What ranks do with each other's memory inside a step: sum, collect, spread. See `engine/exchange.py`.
+"""Collectives inside a step, in memory that all ranks can read and write (`engine/distributed/symmetric_memory.py`).
 
-A meeting of the ranks is a site; the sites of a step are numbered from 1, and `epoch` counts those of all steps before.
-To say "I have got to this site" is to write its number into the flag that a peer keeps for one. Whoever is told so may
-read what the teller wrote before. Two buffers in turn are enough for what is summed: who writes the first one again
-has been told that everybody is at the second, and so has finished reading the first.
+The collectives of a step are numbered from 1 (`seq`); `epoch` counts those of all steps before. A rank that reaches a
+collective writes epoch + seq into a flag that each peer keeps for it (`put_signal`); a peer that has seen the flag
+(`wait_signal`) may read what the rank wrote before. Partial sums alternate between two buffers, which is enough: a rank
+that writes the first one again has waited for all ranks to reach the second, so they have finished reading the first.
 
-One row goes the short way: whoever computes an element of the sum writes it into the peers' memory itself, as 8 bytes
-with its site's number inside, which arrive together or not at all; the reader waits for the number.
+The sum of one row needs no flags. The rank that computes an element of its partial sum writes it into the peers'
+inboxes itself, as a packet of 8 bytes that arrives whole: the float and epoch + seq, which the reader waits for.
 
 All ranks add in rank order, so all get the same bits.
 """
@@ -22,30 +22,36 @@ from engine.kernels.pdl import grid_wait, launch_dependents
 
 
 @triton.jit
-def put_signal(flags, epoch, site, RANK: tl.constexpr, WORLD: tl.constexpr):
-    """To all others: this rank has got to the site, and everything it wrote before can be read."""
-    now = tl.load(epoch) + site
+def put_signal(flags, epoch, seq, RANK: tl.constexpr, WORLD: tl.constexpr):
+    """Tell all other ranks that this rank has reached collective `seq`, and that what it wrote before can be read.
+
+    flags: of every rank, int32 [WORLD]; flags[r][s] is how far rank s has told rank r it got. epoch int32 [1].
+    """
+    now = tl.load(epoch) + seq
     for other in tl.static_range(WORLD):
         if other != RANK:
             tl.atomic_xchg(flags[other] + RANK, now, sem="release", scope="sys")
 
 
 @triton.jit
-def wait_signal(flags, epoch, site, other: tl.constexpr, RANK: tl.constexpr):
-    """Wait until that rank has got to the site. The difference is right across the counter's overflow."""
-    now = tl.load(epoch) + site
+def wait_signal(flags, epoch, seq, other: tl.constexpr, RANK: tl.constexpr):
+    """Wait until rank `other` has reached collective `seq`. The subtraction stays right when the counter overflows."""
+    now = tl.load(epoch) + seq
     seen = tl.atomic_add(flags[RANK] + other, 0, sem="acquire", scope="sys")
     while seen - now < 0:
         seen = tl.atomic_add(flags[RANK] + other, 0, sem="acquire", scope="sys")
 
 
-@triton.jit(do_not_specialize=["site"])
+@triton.jit(do_not_specialize=["seq"])
 def all_reduce_kernel(
-    deltas, flags, epoch, h, gain, out, squares, site, eps,
+    partial_sums, flags, epoch, h, gain, out, squares, seq, eps,
     DIM: tl.constexpr, BLOCK: tl.constexpr, SCALED: tl.constexpr, NORM: tl.constexpr, RANK: tl.constexpr,
     WORLD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """A token per program: h += all ranks' deltas; out = h · gain with h's sum of squares, or the norm of h."""
+    """One token of width DIM <= BLOCK per program. Pointers: see `all_reduce`.
+
+    SCALED: out = h · gain, and squares; NORM: out = norm(h) · gain.
+    """
     i = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     ok = d < DIM
@@ -53,62 +59,65 @@ def all_reduce_kernel(
     grid_wait(PDL)
     launch_dependents(PDL)
     if tl.program_id(0) == 0:
-        put_signal(flags, epoch, site, RANK, WORLD)
+        put_signal(flags, epoch, seq, RANK, WORLD)
     value = tl.load(h + i * DIM + d, mask=ok, other=0.0).to(tl.float32)
     for other in tl.static_range(WORLD):
         if other != RANK:
-            wait_signal(flags, epoch, site, other, RANK)
+            wait_signal(flags, epoch, seq, other, RANK)
     for other in tl.static_range(WORLD):
-        value += tl.load(deltas[other] + i * DIM + d, mask=ok, other=0.0, cache_modifier=".cg").to(tl.float32)
-    kept = value.to(h.dtype.element_ty)
-    tl.store(h + i * DIM + d, kept, mask=ok)
-    value = kept.to(tl.float32)
-    mass = tl.sum(value * value, 0)
+        value += tl.load(partial_sums[other] + i * DIM + d, mask=ok, other=0.0, cache_modifier=".cg").to(tl.float32)
+    stored = value.to(h.dtype.element_ty)
+    tl.store(h + i * DIM + d, stored, mask=ok)
+    value = stored.to(tl.float32)
+    sum_squares = tl.sum(value * value, 0)
     if SCALED:
         tl.store(out + i * DIM + d, (value * g).to(out.dtype.element_ty), mask=ok)
-        tl.store(squares + i, mass)
+        tl.store(squares + i, sum_squares)
     if NORM:
-        tl.store(out + i * DIM + d, (value * tl.rsqrt(mass / DIM + eps) * g).to(out.dtype.element_ty), mask=ok)
+        tl.store(out + i * DIM + d, (value * tl.rsqrt(sum_squares / DIM + eps) * g).to(out.dtype.element_ty), mask=ok)
 
 
 @triton.jit
 def packet(value, now):
-    """A float and its site's number in 8 bytes."""
+    """int64: a float32 in the low half, and epoch + seq in the high half."""
     bits = value.to(tl.float32).to(tl.int32, bitcast=True).to(tl.int64)
     return (bits & 0xFFFFFFFF) | (now.to(tl.int64) << 32)
 
 
-@triton.jit(do_not_specialize=["site"])
+@triton.jit(do_not_specialize=["seq"])
 def all_reduce_row_kernel(
-    own, boxes, epoch, h, site,
+    local, inboxes, epoch, h, seq,
     DIM: tl.constexpr, BLOCK: tl.constexpr, RANK: tl.constexpr, WORLD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """One row: h += this rank's share and those that the others have put into this rank's boxes."""
+    """BLOCK of DIM elements per program. Pointers: see `all_reduce_row`."""
     d = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     ok = d < DIM
     grid_wait(PDL)
     launch_dependents(PDL)
-    now = tl.load(epoch) + site
+    now = tl.load(epoch) + seq
     value = tl.load(h + d, mask=ok, other=0.0).to(tl.float32)
     for other in tl.static_range(WORLD):
         if other == RANK:
-            value += tl.load(own + d, mask=ok, other=0.0)
+            value += tl.load(local + d, mask=ok, other=0.0)
         else:
-            box = boxes[RANK] + other * DIM + d
-            held = tl.load(box, mask=ok, other=now.to(tl.int64) << 32, volatile=True)
-            while tl.max(((held >> 32).to(tl.int32) != now).to(tl.int32), 0) > 0:
-                held = tl.load(box, mask=ok, other=now.to(tl.int64) << 32, volatile=True)
-            value += (held & 0xFFFFFFFF).to(tl.int32).to(tl.float32, bitcast=True)
+            inbox = inboxes[RANK] + other * DIM + d
+            received = tl.load(inbox, mask=ok, other=now.to(tl.int64) << 32, volatile=True)
+            while tl.max(((received >> 32).to(tl.int32) != now).to(tl.int32), 0) > 0:
+                received = tl.load(inbox, mask=ok, other=now.to(tl.int64) << 32, volatile=True)
+            value += (received & 0xFFFFFFFF).to(tl.int32).to(tl.float32, bitcast=True)
     tl.store(h + d, value.to(h.dtype.element_ty), mask=ok)
 
 
-@triton.jit(do_not_specialize=["site"])
+@triton.jit(do_not_specialize=["seq"])
 def gather_logits_kernel(
-    parts, flags, epoch, out, site,
+    parts, flags, epoch, out, seq,
     WIDTH: tl.constexpr, TOTAL: tl.constexpr, BLOCK: tl.constexpr, RANK: tl.constexpr, WORLD: tl.constexpr,
     LEADS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Rank 0: out [R, TOTAL] = all ranks' columns side by side, WIDTH of each but the last. The others say: there."""
+    """LEADS (rank 0): BLOCK columns of one row per program, of every rank. Other ranks: one program, which signals.
+
+    Pointers: see `gather_logits`. TOTAL columns, WIDTH of each rank but the last.
+    """
     grid_wait(PDL)
     launch_dependents(PDL)
     if LEADS:
@@ -116,99 +125,109 @@ def gather_logits_kernel(
         c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         for other in tl.static_range(WORLD):
             if other != RANK:
-                wait_signal(flags, epoch, site, other, RANK)
+                wait_signal(flags, epoch, seq, other, RANK)
             columns = tl.minimum(WIDTH, TOTAL - other * WIDTH)
             ok = c < columns
             value = tl.load(parts[other] + row * columns + c, mask=ok, other=0.0, cache_modifier=".cg")
             tl.store(out + row * TOTAL + other * WIDTH + c, value, mask=ok)
     else:
-        put_signal(flags, epoch, site, RANK, WORLD)
+        put_signal(flags, epoch, seq, RANK, WORLD)
 
 
-@triton.jit(do_not_specialize=["site"])
+@triton.jit(do_not_specialize=["seq"])
 def broadcast_ids_kernel(
-    parts, flags, epoch, out, site, n,
+    parts, flags, epoch, out, seq, n,
     BLOCK: tl.constexpr, RANK: tl.constexpr, WORLD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Rank 0's n ids on every rank."""
+    """One program; BLOCK >= n. Pointers: see `broadcast_ids`."""
     grid_wait(PDL)
     launch_dependents(PDL)
     if RANK == 0:
-        put_signal(flags, epoch, site, RANK, WORLD)
+        put_signal(flags, epoch, seq, RANK, WORLD)
     else:
-        wait_signal(flags, epoch, site, 0, RANK)
+        wait_signal(flags, epoch, seq, 0, RANK)
     i = tl.arange(0, BLOCK)
     tl.store(out + i, tl.load(parts[0] + i, mask=i < n, other=0, cache_modifier=".cg"), mask=i < n)
 
 
 def all_reduce(
-    exchange: SymmetricMemory,
-    deltas: tuple[torch.Tensor, ...],
+    memory: SymmetricMemory,
+    partial_sums: tuple[torch.Tensor, ...],
     h: torch.Tensor,
     gain: torch.Tensor,
     tokens: int,
-    site: int,
+    seq: int,
     *,
     out: torch.Tensor | None = None,
     squares: torch.Tensor | None = None,
     eps: float = 0.0,
     pdl: bool = False,
 ) -> None:
-    """h [tokens, dim] += all deltas. out = norm(h) · gain, or with `squares` h · gain and its sums of squares."""
+    """h [tokens, dim] += the partial sums of all ranks; and what the next product reads of it.
+
+    partial_sums: of every rank, [≥ tokens, dim], in rank order; gain [dim]; all in the model's dtype. out [tokens, dim]
+    = RMSNorm(h) · gain, or with `squares` float32 [tokens] = h · gain, and squares its sums of squares.
+    """
     dim = h.shape[-1]
     block = triton.next_power_of_2(dim)
     all_reduce_kernel[(tokens,)](
-        deltas, exchange.flags, exchange.epoch, h, gain, out if out is not None else h,
-        squares if squares is not None else h, site, eps,
+        partial_sums, memory.flags, memory.epoch, h, gain, out if out is not None else h,
+        squares if squares is not None else h, seq, eps,
         DIM=dim, BLOCK=block, SCALED=squares is not None, NORM=out is not None and squares is None,
-        RANK=exchange.rank, WORLD=exchange.world_size, PDL=pdl, num_warps=max(1, min(8, block // 256)), launch_pdl=pdl,
+        RANK=memory.rank, WORLD=memory.world_size, PDL=pdl, num_warps=max(1, min(8, block // 256)), launch_pdl=pdl,
     )  # fmt: skip
 
 
 def all_reduce_row(
-    exchange: SymmetricMemory,
-    own: torch.Tensor,
-    boxes: tuple[torch.Tensor, ...],
+    memory: SymmetricMemory,
+    local: torch.Tensor,
+    inboxes: tuple[torch.Tensor, ...],
     h: torch.Tensor,
-    site: int,
+    seq: int,
     *,
     pdl: bool = False,
 ) -> None:
-    """h [1, dim] += own [dim] and what the others have put into boxes[this rank] [world, dim]."""
+    """h [1, dim] += local float32 [dim] and the packets that the other ranks' GEMVs have put into this rank's inbox.
+
+    inboxes: of every rank, int64 [world size, dim].
+    """
     dim = h.shape[-1]
     block = min(512, triton.next_power_of_2(dim))
     all_reduce_row_kernel[(triton.cdiv(dim, block),)](
-        own, boxes, exchange.epoch, h, site,
-        DIM=dim, BLOCK=block, RANK=exchange.rank, WORLD=exchange.world_size, PDL=pdl, num_warps=4, launch_pdl=pdl,
+        local, inboxes, memory.epoch, h, seq,
+        DIM=dim, BLOCK=block, RANK=memory.rank, WORLD=memory.world_size, PDL=pdl, num_warps=4, launch_pdl=pdl,
     )  # fmt: skip
 
 
 def gather_logits(
-    exchange: SymmetricMemory, parts: tuple[torch.Tensor, ...], out: torch.Tensor, rows: int, width: int, site: int,
+    memory: SymmetricMemory, parts: tuple[torch.Tensor, ...], out: torch.Tensor, rows: int, width: int, seq: int,
     *, pdl: bool = False,
 ) -> None:  # fmt: skip
-    """On rank 0, out [rows, total] from all ranks' parts [rows, width or what is left]; elsewhere, nothing."""
-    leads, total = exchange.rank == 0, out.shape[-1]
+    """On rank 0, out float32 [rows, total] = the ranks' columns side by side; other ranks signal that theirs are ready.
+
+    parts: of every rank, float32 [rows, width], the last rank's with the columns that are left.
+    """
+    leads, total = memory.rank == 0, out.shape[-1]
     block = min(2048, triton.next_power_of_2(width))
     gather_logits_kernel[(rows, triton.cdiv(width, block)) if leads else (1, 1)](
-        parts, exchange.flags, exchange.epoch, out, site,
-        WIDTH=width, TOTAL=total, BLOCK=block, RANK=exchange.rank, WORLD=exchange.world_size, LEADS=leads, PDL=pdl,
+        parts, memory.flags, memory.epoch, out, seq,
+        WIDTH=width, TOTAL=total, BLOCK=block, RANK=memory.rank, WORLD=memory.world_size, LEADS=leads, PDL=pdl,
         num_warps=4, launch_pdl=pdl,
     )  # fmt: skip
 
 
 def broadcast_ids(
-    exchange: SymmetricMemory,
+    memory: SymmetricMemory,
     parts: tuple[torch.Tensor, ...],
     out: torch.Tensor,
     count: int,
-    site: int,
+    seq: int,
     *,
     pdl: bool = False,
 ) -> None:
-    """out[:count] = rank 0's part, on every rank."""
+    """out[:count] = rank 0's part, on every rank; parts: of every rank, int32 [≥ count]."""
     broadcast_ids_kernel[(1,)](
-        parts, exchange.flags, exchange.epoch, out, site, count,
-        BLOCK=triton.next_power_of_2(count), RANK=exchange.rank, WORLD=exchange.world_size, PDL=pdl,
+        parts, memory.flags, memory.epoch, out, seq, count,
+        BLOCK=triton.next_power_of_2(count), RANK=memory.rank, WORLD=memory.world_size, PDL=pdl,
         num_warps=1, launch_pdl=pdl,
     )  # fmt: skip

@@ -1,7 +1,8 @@
-"""Attention of prompt chunks over paged context, and the rotation and cache write that go before it.
+"""Attention of prefill chunks over their paged contexts, and the rotation and cache write that come before it.
 
-The tokens of all chunks of a step lie one behind the other; a block list says which stretch belongs to which row, so
-one launch serves any mixture of requests. A block's queries see the row's context up to themselves.
+The tokens of all chunks of a step lie one behind the other. A block list says which tokens belong to which row, so one
+launch serves any mixture of requests. It is flash attention: a block's queries pass over the row's positions up to
+themselves, tile by tile, with an online softmax (Milakov & Gimelshein 2018).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.decode_attention import LOG2E, rotate
+from engine.kernels.decode_attention import LOG2E, online_softmax_weights, rotate
 from engine.kernels.kv_quantization import bf16_bits, load_kv_scales, quantize_vectors
 from engine.kernels.pdl import grid_wait, launch_dependents
 
@@ -22,7 +23,11 @@ def rotate_and_store_kernel(
     HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, HB: tl.constexpr, SCALED: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
-    """One token per program: rotate its queries in place, its keys into the cache, copy its values there."""
+    """One token per program: rotate its queries in place, and store its rotated keys and its values in the caches.
+
+    Pointers: see `rotate_and_store`; scales are viewed as int16, a key's and a value's in turn. HQ query heads, HKV kv
+    heads, HB heads at a time; D: head dim; PAGE: page size; SCALED: int8 caches.
+    """
     token = tl.program_id(0)
     grid_wait(PDL)
     launch_dependents(PDL)
@@ -32,50 +37,89 @@ def rotate_and_store_kernel(
         pair = tl.arange(0, D // 2)
         c = tl.load(cos + pos * (D // 2) + pair)[None, :]
         s = tl.load(sin + pos * (D // 2) + pair)[None, :]
-        page = tl.load(tables + row * table_stride + pos // PAGE).to(tl.int64)
-        home = page * page_stride + (pos % PAGE) * token_stride
-        scale_home = page * HKV * PAGE + pos % PAGE
+        page_id = tl.load(tables + row * table_stride + pos // PAGE).to(tl.int64)
+        cache_at = page_id * page_stride + (pos % PAGE) * token_stride
+        scale_at = page_id * HKV * PAGE + pos % PAGE
         base = qkv + token.to(tl.int64) * ((HQ + 2 * HKV) * D)
         h = tl.arange(0, HB)
         d = tl.arange(0, D)
-        # Queries, then keys: neighbours in one vector, so that memory is read and written in whole lines.
+        # Queries, then keys: the pairs are loaded together, so that memory is read and written in whole lines.
         for block in tl.static_range((HQ + HKV + HB - 1) // HB):
             head = block * HB + h
             at = base + head[:, None] * D + d[None, :]
-            ok = (head < HQ + HKV)[:, None]
-            even, odd = tl.split(tl.reshape(tl.load(at, mask=ok, other=0.0).to(tl.float32), [HB, D // 2, 2]))
+            exists = (head < HQ + HKV)[:, None]
+            even, odd = tl.split(tl.reshape(tl.load(at, mask=exists, other=0.0).to(tl.float32), [HB, D // 2, 2]))
             even, odd = rotate(even, odd, c, s)
-            turned = tl.reshape(tl.join(even, odd), [HB, D]).to(qkv.dtype.element_ty)
-            tl.store(at, turned, mask=ok & (head < HQ)[:, None])
-            to = home + (head - HQ)[:, None] * head_stride + d[None, :]
+            rotated = tl.reshape(tl.join(even, odd), [HB, D]).to(qkv.dtype.element_ty)
+            tl.store(at, rotated, mask=exists & (head < HQ)[:, None])
+            k_at = cache_at + (head - HQ)[:, None] * head_stride + d[None, :]
             if SCALED:
-                codes, scale = quantize_vectors(turned.to(tl.float32), 1)
-                kept = codes.to(k_cache.dtype.element_ty)
-                key = (head >= HQ) & (head < HQ + HKV)
-                tl.store(scales + 2 * (scale_home + (head - HQ) * PAGE), bf16_bits(scale).to(tl.int16), mask=key)
+                codes, scale = quantize_vectors(rotated.to(tl.float32), 1)
+                stored = codes.to(k_cache.dtype.element_ty)
+                is_key = (head >= HQ) & (head < HQ + HKV)
+                tl.store(scales + 2 * (scale_at + (head - HQ) * PAGE), bf16_bits(scale).to(tl.int16), mask=is_key)
             else:
-                kept = turned.to(k_cache.dtype.element_ty)
-            tl.store(k_cache + to, kept, mask=ok & (head >= HQ)[:, None])
+                stored = rotated.to(k_cache.dtype.element_ty)
+            tl.store(k_cache + k_at, stored, mask=exists & (head >= HQ)[:, None])
         for block in tl.static_range((HKV + HB - 1) // HB):
             head = block * HB + h
-            ok = (head < HKV)[:, None]
-            v = tl.load(base + (HQ + HKV + head)[:, None] * D + d[None, :], mask=ok, other=0.0)
+            exists = (head < HKV)[:, None]
+            v = tl.load(base + (HQ + HKV + head)[:, None] * D + d[None, :], mask=exists, other=0.0)
             if SCALED:
                 v, scale = quantize_vectors(v.to(tl.float32), 1)
                 half = bf16_bits(scale).to(tl.int16)
-                tl.store(scales + 2 * (scale_home + head * PAGE) + 1, half, mask=head < HKV)
-            to_v = home + head[:, None] * head_stride + d[None, :]
-            tl.store(v_cache + to_v, v.to(v_cache.dtype.element_ty), mask=ok)
+                tl.store(scales + 2 * (scale_at + head * PAGE) + 1, half, mask=head < HKV)
+            v_at = cache_at + head[:, None] * head_stride + d[None, :]
+            tl.store(v_cache + v_at, v.to(v_cache.dtype.element_ty), mask=exists)
+
+
+@triton.jit
+def attend_tile(
+    q, k_cache, v_cache, scales, table, at, end, query_positions, kv_head, page_stride, token_stride, head_stride,
+    scale, m, denom, acc,
+    HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, SCALED: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """One tile of positions `at` [T] into the running softmax (m [Q], denom [Q], acc [Q, D]) of the queries q [Q, D].
+
+    Without MASKED every query sees the whole tile. With it, positions from `end` on are not read, and each query sees
+    those up to its own of query_positions [Q].
+    """
+    d = tl.arange(0, D)
+    if MASKED:
+        mask = at < end
+        page_ids = tl.load(table + at // PAGE, mask=mask, other=0).to(tl.int64)
+        base = page_ids * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
+        kt = tl.load(k_cache + base[None, :] + d[:, None], mask=mask[None, :], other=0.0)
+        vt = tl.load(v_cache + base[:, None] + d[None, :], mask=mask[:, None], other=0.0)
+    else:
+        page_ids = tl.load(table + at // PAGE).to(tl.int64)
+        base = page_ids * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
+        kt = tl.load(k_cache + base[None, :] + d[:, None])
+        vt = tl.load(v_cache + base[:, None] + d[None, :])
+    score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * scale
+    if SCALED:
+        ks, vs = load_kv_scales(scales, page_ids, at, kv_head, at < end, HKV, PAGE)
+        score = score * ks[None, :]
+    if MASKED:
+        score = tl.where(at[None, :] <= query_positions[:, None], score, -1.0e30)
+    m, denom, alpha, p = online_softmax_weights(score, at < end, m, denom, False)
+    if SCALED:
+        p = p * vs[None, :]
+    return m, denom, tl.dot(p.to(q.dtype), vt.to(q.dtype), acc * alpha[:, None], input_precision="ieee")
 
 
 @triton.jit
 def chunk_attention_kernel(
     qkv, k_cache, v_cache, blocks, tables, out, table_stride, page_stride, token_stride, head_stride,
     scales, scale,
-    HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BQ: tl.constexpr, BT: tl.constexpr,
+    HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
     STAGES: tl.constexpr, SCALED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """blocks [n, 4]: row (−1: none), first token, tokens, the first token's position."""
+    """One program for each query head and each block of up to BLOCK queries. Pointers: see `chunk_attention`.
+
+    HQ query heads, HKV kv heads; D: head dim; PAGE: page size; TILE: positions read at once; SCALED: int8 caches.
+    `scale` is log2(e) / sqrt(D).
+    """
     head = tl.program_id(0)
     block = tl.program_id(1)
     grid_wait(PDL)
@@ -86,57 +130,29 @@ def chunk_attention_kernel(
         count = tl.load(blocks + block * 4 + 2)
         start = tl.load(blocks + block * 4 + 3)
         table = tables + row * table_stride
-        i = tl.arange(0, BQ)
-        t = tl.arange(0, BT)
+        i = tl.arange(0, BLOCK)
+        t = tl.arange(0, TILE)
         d = tl.arange(0, D)
         kv_head = head // (HQ // HKV)
         live = (i < count)[:, None]
         tokens = (first + i).to(tl.int64)[:, None]
         q = tl.load(qkv + tokens * ((HQ + 2 * HKV) * D) + head * D + d[None, :], mask=live, other=0.0)
-        m = tl.full([BQ], -1.0e30, tl.float32)
-        den = tl.zeros([BQ], tl.float32)
-        acc = tl.zeros([BQ, D], tl.float32)
+        m = tl.full([BLOCK], -1.0e30, tl.float32)
+        denom = tl.zeros([BLOCK], tl.float32)
+        acc = tl.zeros([BLOCK, D], tl.float32)
         end = start + count
-        whole = start // BT  # tiles that every query sees in full
-        for tile in tl.range(0, whole, num_stages=STAGES):
-            at = tile * BT + t
-            pages = tl.load(table + at // PAGE).to(tl.int64)
-            home = pages * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
-            kt = tl.load(k_cache + home[None, :] + d[:, None])
-            vt = tl.load(v_cache + home[:, None] + d[None, :])
-            score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * scale
-            if SCALED:
-                ks, vs = load_kv_scales(scales, pages, at, kv_head, at < end, HKV, PAGE)
-                score = score * ks[None, :]
-            m_new = tl.maximum(m, tl.max(score, 1))
-            alpha = tl.exp2(m - m_new)
-            p = tl.exp2(score - m_new[:, None])
-            den = den * alpha + tl.sum(p, 1)
-            if SCALED:
-                p = p * vs[None, :]
-            acc = tl.dot(p.to(q.dtype), vt.to(q.dtype), acc * alpha[:, None], input_precision="ieee")
-            m = m_new
-        for tile in tl.range(whole, tl.cdiv(end, BT), num_stages=STAGES):
-            at = tile * BT + t
-            ok = at < end
-            pages = tl.load(table + at // PAGE, mask=ok, other=0).to(tl.int64)
-            home = pages * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
-            kt = tl.load(k_cache + home[None, :] + d[:, None], mask=ok[None, :], other=0.0)
-            vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
-            score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * scale
-            if SCALED:
-                ks, vs = load_kv_scales(scales, pages, at, kv_head, ok, HKV, PAGE)
-                score = score * ks[None, :]
-            score = tl.where(at[None, :] <= (start + i)[:, None], score, -1.0e30)
-            m_new = tl.maximum(m, tl.max(score, 1))
-            alpha = tl.exp2(m - m_new)
-            p = tl.exp2(score - m_new[:, None])
-            den = den * alpha + tl.sum(p, 1)
-            if SCALED:
-                p = p * vs[None, :]
-            acc = tl.dot(p.to(q.dtype), vt.to(q.dtype), acc * alpha[:, None], input_precision="ieee")
-            m = m_new
-        acc = acc * (1.0 / den)[:, None]
+        num_full_tiles = start // TILE  # which every query sees to their end
+        for tile in tl.range(0, num_full_tiles, num_stages=STAGES):
+            m, denom, acc = attend_tile(
+                q, k_cache, v_cache, scales, table, tile * TILE + t, end, start + i, kv_head, page_stride, token_stride,
+                head_stride, scale, m, denom, acc, HKV, D, PAGE, SCALED, False,
+            )  # fmt: skip
+        for tile in tl.range(num_full_tiles, tl.cdiv(end, TILE), num_stages=STAGES):
+            m, denom, acc = attend_tile(
+                q, k_cache, v_cache, scales, table, tile * TILE + t, end, start + i, kv_head, page_stride, token_stride,
+                head_stride, scale, m, denom, acc, HKV, D, PAGE, SCALED, True,
+            )  # fmt: skip
+        acc = acc * (1.0 / denom)[:, None]
         tl.store(out + tokens * (HQ * D) + head * D + d[None, :], acc.to(out.dtype.element_ty), mask=live)
 
 
@@ -154,13 +170,17 @@ def rotate_and_store(
     scales: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> None:
-    """Rotate the chunk tokens' queries in `qkv` in place and put their keys and values into their rows' pages."""
-    _, page, kv_heads, dim = k_cache.shape
+    """Rotate the chunk tokens' queries in `qkv` in place, and store their keys (rotated) and values in their pages.
+
+    qkv [tokens, (heads + 2 · kv heads) · D], in the model's dtype; token_rows, token_positions int32 [tokens], row -1
+    for padding. Caches, scales, tables int32 [rows, ≥ pages of a row], cos and sin as in `decode_attention`.
+    """
+    _, page_size, kv_heads, dim = k_cache.shape
     rotate_and_store_kernel[(token_rows.shape[0],)](
         qkv, k_cache, v_cache, token_rows, token_positions, tables, cos, sin,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
         scales.view(torch.int16) if scales is not None else qkv,
-        HQ=heads, HKV=kv_heads, D=dim, PAGE=page, HB=min(32, triton.next_power_of_2(heads)),
+        HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size, HB=min(32, triton.next_power_of_2(heads)),
         SCALED=scales is not None, PDL=pdl,
         num_warps=4, launch_pdl=pdl,
     )  # fmt: skip
@@ -182,16 +202,18 @@ def chunk_attention(
     stages: int = 2,
     pdl: bool = False,
 ) -> None:
-    """Causal attention of the rotated chunk tokens over their rows' pages; `blocks`: of `block` tokens or less.
+    """out [tokens, heads · D] = causal attention of the chunk tokens over their rows' pages, after `rotate_and_store`.
 
-    Blocks begin in the order of the list: those that see most belong to its head, and those without a row to its end.
+    qkv [tokens, (heads + 2 · kv heads) · D], in the model's dtype. blocks int32 [n, 4]: row (-1: none), first token,
+    number of tokens (at most `block`), the first token's position. Caches, scales and tables as in `decode_attention`.
+    Blocks start in the order of the list: those with the longest contexts should come first, and empty ones last.
     """
-    _, page, kv_heads, dim = k_cache.shape
+    _, page_size, kv_heads, dim = k_cache.shape
     chunk_attention_kernel[(heads, blocks.shape[0])](
         qkv, k_cache, v_cache, blocks, tables, out,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
         scales if scales is not None else out, dim**-0.5 * LOG2E,
-        HQ=heads, HKV=kv_heads, D=dim, PAGE=page, BQ=block, BT=tile, STAGES=stages, SCALED=scales is not None,
+        HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size, BLOCK=block, TILE=tile, STAGES=stages, SCALED=scales is not None,
         PDL=pdl,
         num_warps=warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -1,6 +1,10 @@
-"""Packed weights (`engine.model.quantization`) taken apart: inside a product's kernel, or a whole matrix in one pass.
+"""Unpacking of quantized weights (`engine.model.quantization`), inside a GEMM kernel or of a whole matrix at once.
 
-Many tokens are bound by arithmetic, so their matrix is unfolded for the library's product: read once, written once.
+With many tokens arithmetic is the bottleneck, so the whole matrix is dequantized once for the library's GEMM.
+
+A packed row is lines of 32 words of 16 bits. A word holds 16 / BITS columns, its parts, which lie 32 apart: part p of
+word j in line l is column (l · parts + p) · 32 + j. With 4 bits, each part of a line is a group with a scale and a zero
+point of its own.
 """
 
 from __future__ import annotations
@@ -15,28 +19,28 @@ from engine.model.quantization import QuantizedWeight
 
 @triton.jit
 def unpack_part(words, PART: tl.constexpr, BITS: tl.constexpr):
-    """One part of some words as floats: byte − 128, or 128 + nibble.
+    """Part PART of int16 words, of any shape, as float32: byte − 128, or 128 + nibble.
 
-    Bits put into a float's mantissa, below the exponent that makes its last one count 1, are that number: nothing is
-    converted.
+    No conversion takes place: the code's bits go into the mantissa of a float whose exponent makes the code's lowest
+    bit worth 1.
     """
-    wide = words.to(tl.int32)
+    words = words.to(tl.int32)
     if BITS == 8:
-        value = (((wide >> (8 * PART)) & 0xFF) | 0x4B000000).to(tl.float32, bitcast=True) - 8388736.0
+        value = (((words >> (8 * PART)) & 0xFF) | 0x4B000000).to(tl.float32, bitcast=True) - 8388736.0
     else:
-        value = (((wide << (16 - 4 * PART)) & 0xF0000) | 0x43000000).to(tl.float32, bitcast=True)
+        value = (((words << (16 - 4 * PART)) & 0xF0000) | 0x43000000).to(tl.float32, bitcast=True)
     return value
 
 
 @triton.jit
 def group_scale(groups, PART: tl.constexpr):
-    """The factor of a part's group, from the word that holds two of them."""
+    """The scale of part PART's group, from the int32 words that hold two groups each."""
     return ((groups >> (16 * (PART % 2))) & 0xFF).to(tl.float32)
 
 
 @triton.jit
 def group_offset(groups, PART: tl.constexpr):
-    """What is added to factor · part_of: the group's middle stands for nibble 8, which reads as 136."""
+    """What to add to group_scale · unpack_part: the zero point, less what the nibble 8, read as 136, contributes."""
     return ((groups << (16 - 16 * (PART % 2))) >> 24).to(tl.float32) * 16.0 - 136.0 * group_scale(groups, PART)
 
 
@@ -46,6 +50,10 @@ def dequantize_kernel(
     K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
+    """ROWS rows and BLOCK of their LINES lines per program.
+
+    words int16 [n_rows, LINES · 32], scales float32 [n_rows], groups int32 [n_rows, LINES · 2] -> out [n_rows, K].
+    """
     PARTS: tl.constexpr = 16 // BITS
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     line = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -54,14 +62,14 @@ def dequantize_kernel(
     at = row.to(tl.int64)[:, None] * LINES + line[None, :]
     word = tl.load(words + at[:, :, None] * 32 + j[None, None, :], mask=live[:, :, None], other=0)
     scale = tl.load(scales + row, mask=row < n_rows, other=0.0)[:, None, None]
-    # The product before may still be reading the scratch.
+    # The GEMM before may still be reading `out`.
     grid_wait(PDL)
     launch_dependents(PDL)
     for part in tl.static_range(PARTS):
         value = unpack_part(word, part, BITS)
         if BITS == 4:
-            pair = tl.load(groups + at * 2 + part // 2, mask=live, other=0)
-            value = value * group_scale(pair, part)[:, :, None] + group_offset(pair, part)[:, :, None]
+            group = tl.load(groups + at * 2 + part // 2, mask=live, other=0)
+            value = value * group_scale(group, part)[:, :, None] + group_offset(group, part)[:, :, None]
         column = (line * PARTS + part)[:, None] * 32 + j[None, :]
         to = out + row.to(tl.int64)[:, None, None] * K + column[None, :, :]
         value = (value * scale).to(out.dtype.element_ty)
@@ -71,7 +79,7 @@ def dequantize_kernel(
 def dequantize(
     weight: QuantizedWeight, out: torch.Tensor, *, pdl: bool = False, rows: int = 1, block: int = 32
 ) -> None:
-    """out [rows, K] = the matrix that `weight` stands for."""
+    """out [N, K] = the matrix that `weight` stands for, in out's dtype; `rows` rows and `block` lines per program."""
     n, k = out.shape
     lines = weight.words.shape[1] // 32
     block = min(block, triton.next_power_of_2(lines))

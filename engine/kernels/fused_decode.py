@@ -1,12 +1,13 @@
-"""One row decodes: its attention over what is cached runs beside the product that makes the new token's value.
+"""One row decodes: its attention over the cached context runs beside the projection of the new token's value.
 
-Alone, attention is a chain of waits (query, keys, sums over parts, merge) in which memory stands still. But it needs
-only the query; the new value joins at the very end, as one more term: attended = out + share · value, with a share for
-each head. So a product makes queries and keys, this kernel attends in its first programs and reads the values' weights
-in all the others, and the next product adds the two parts up as it loads its input (`gemv.Joined`).
+Alone, attention of one row is a chain of waits (query, keys, sums over splits, merge) that leaves memory bandwidth
+unused. But until its last term it needs only the query and the key: attended = out + value_weight · value, with one
+weight for each head. So one GEMV projects query and key. Then this kernel attends in its first programs, and in all
+others reads the value's rows of wqkv. The next GEMV adds the deferred term as it loads its
+input (`gemv.DeferredValue`).
 
-The values' programs read nothing of the kernel before, so they need not wait for it: what they do read, the residual
-stream, was complete before that kernel began (the rule in `pdl.py`).
+The value's programs read nothing that the kernel before wrote, so they do not wait for it: their input, the residual
+stream, was complete before that kernel started (the rule in `pdl.py`).
 """
 
 from __future__ import annotations
@@ -15,20 +16,25 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.decode_attention import LOG2E, combine_splits, online_softmax_update, rotate
+from engine.kernels.decode_attention import LOG2E, online_softmax_update, rotate
 from engine.kernels.gemv import row_products
 from engine.kernels.pdl import grid_wait, launch_dependents
-from engine.kernels.split_kv import SplitConfig
+from engine.kernels.split_kv import SplitConfig, combine_splits
 
 
 @triton.jit
 def fused_decode_value_proj_kernel(
-    qkv, h, gain, weight, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, share,
-    part_out, part_stat, part_own, counters, page_stride, token_stride, head_stride, scale, eps,
+    qkv, h, gain, weight, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, value_weight,
+    partial_out, partial_stats, partial_weight, counters, page_stride, token_stride, head_stride, scale, eps,
     K: tl.constexpr, BLOCK: tl.constexpr, HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
-    TABLE: tl.constexpr, BT: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, LEAST: tl.constexpr,
+    TABLE: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, MIN_TILES: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
+    """HQ · SPLITS programs attend, one split of one head each; the rest project two elements of the value each.
+
+    Pointers: see `fused_decode_value_proj`. K: width of h, read BLOCK at a time; HQ query heads, HKV kv heads; D: head
+    dim; PAGE: page size; TABLE: stride of tables; TILE: positions read at once. `scale` is log2(e) / sqrt(D).
+    """
     program = tl.program_id(0)
     row = tl.load(slot_rows)
     live = row >= 0
@@ -36,7 +42,7 @@ def fused_decode_value_proj_kernel(
     pos = tl.where(live, tl.load(positions + row), 0)
     table = tables + row * TABLE
     if program >= HQ * SPLITS:
-        # Two rows of the values' weights; the new token's value goes to its page as well.
+        # Two rows of the value's weights. The new token's value also goes to its page.
         n = (program - HQ * SPLITS) * 2
         w = weight + n.to(tl.int64) * K
         first, second, _, _ = row_products(
@@ -47,23 +53,23 @@ def fused_decode_value_proj_kernel(
         tl.store(value, first.to(qkv.dtype.element_ty))
         tl.store(value + 1, second.to(qkv.dtype.element_ty))
         if live:
-            page = tl.load(table + pos // PAGE).to(tl.int64)
-            home = v_cache + page * page_stride + (pos % PAGE) * token_stride + n // D * head_stride + n % D
-            tl.store(home, first.to(v_cache.dtype.element_ty))
-            tl.store(home + 1, second.to(v_cache.dtype.element_ty))
+            page_id = tl.load(table + pos // PAGE).to(tl.int64)
+            at = v_cache + page_id * page_stride + (pos % PAGE) * token_stride + n // D * head_stride + n % D
+            tl.store(at, first.to(v_cache.dtype.element_ty))
+            tl.store(at + 1, second.to(v_cache.dtype.element_ty))
     else:
         head = program % HQ
         split = program // HQ
         kv_head = head // (HQ // HKV)
-        tiles = tl.cdiv(pos, BT)
-        per = tl.maximum(tl.cdiv(tiles, tl.maximum(tl.minimum(tl.cdiv(tiles, LEAST), SPLITS), 1)), 1)
-        used = tl.maximum(tl.cdiv(tiles, per), 1)
-        if split < used:
-            low = split * per
-            high = tl.minimum(low + per, tiles)
+        tiles = tl.cdiv(pos, TILE)
+        tiles_per_split = tl.maximum(tl.cdiv(tiles, tl.maximum(tl.minimum(tl.cdiv(tiles, MIN_TILES), SPLITS), 1)), 1)
+        num_splits = tl.maximum(tl.cdiv(tiles, tiles_per_split), 1)
+        if split < num_splits:
+            first_tile = split * tiles_per_split
+            end_tile = tl.minimum(first_tile + tiles_per_split, tiles)
             d = tl.arange(0, D)
             pair = tl.arange(0, D // 2)
-            t = tl.arange(0, BT)
+            t = tl.arange(0, TILE)
             c = tl.load(cos + pos * (D // 2) + pair)
             s = tl.load(sin + pos * (D // 2) + pair)
             grid_wait(PDL)
@@ -78,48 +84,48 @@ def fused_decode_value_proj_kernel(
                 tl.load(k_new + 2 * pair).to(tl.float32), tl.load(k_new + 2 * pair + 1).to(tl.float32), c, s
             )
             k = tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty)
-            mine = split == 0
-            if live & mine & (head % (HQ // HKV) == 0):
-                page = tl.load(table + pos // PAGE).to(tl.int64)
-                home = page * page_stride + (pos % PAGE) * token_stride + kv_head * head_stride
-                tl.store(k_cache + home + d, k.to(k_cache.dtype.element_ty))
-            own = tl.where(mine, tl.sum(q * k.to(tl.float32), 0) * scale, -1.0e30)
-            m = tl.full([BT], -1.0e30, tl.float32)
-            den = tl.zeros([BT], tl.float32)
-            acc = tl.zeros([BT, D], tl.float32)
-            scaled = (q * scale)[None, :]
-            for tile in tl.range(low, high, num_stages=STAGES):
-                at = tile * BT + t
-                ok = at < pos
-                pages = tl.load(table + at // PAGE, mask=ok, other=0).to(tl.int64)
-                home = pages * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
-                kt = tl.load(k_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
-                vt = tl.load(v_cache + home[:, None] + d[None, :], mask=ok[:, None], other=0.0)
-                m, den, acc = online_softmax_update(kt, vt, ok, ok, ok, scaled, m, den, acc, False)
-            top = tl.maximum(tl.max(m, 0), own)
-            weights = tl.exp2(m - top)
-            p_own = tl.where(mine, tl.exp2(own - top), 0.0)
-            total = tl.sum(den * weights, 0) + p_own
-            o = tl.sum(acc * weights[:, None], 0)
-            if used == 1:
+            has_new = split == 0  # the new token belongs to the first split
+            if live & has_new & (head % (HQ // HKV) == 0):
+                page_id = tl.load(table + pos // PAGE).to(tl.int64)
+                new_at = page_id * page_stride + (pos % PAGE) * token_stride + kv_head * head_stride
+                tl.store(k_cache + new_at + d, k.to(k_cache.dtype.element_ty))
+            new_score = tl.where(has_new, tl.sum(q * k.to(tl.float32), 0) * scale, -1.0e30)
+            m = tl.full([TILE], -1.0e30, tl.float32)
+            denom = tl.zeros([TILE], tl.float32)
+            acc = tl.zeros([TILE, D], tl.float32)
+            scaled_q = (q * scale)[None, :]
+            for tile in tl.range(first_tile, end_tile, num_stages=STAGES):
+                at = tile * TILE + t
+                mask = at < pos
+                page_ids = tl.load(table + at // PAGE, mask=mask, other=0).to(tl.int64)
+                base = page_ids * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
+                kt = tl.load(k_cache + base[:, None] + d[None, :], mask=mask[:, None], other=0.0)
+                vt = tl.load(v_cache + base[:, None] + d[None, :], mask=mask[:, None], other=0.0)
+                m, denom, acc = online_softmax_update(kt, vt, mask, mask, mask, scaled_q, m, denom, acc, False)
+            top = tl.maximum(tl.max(m, 0), new_score)
+            lane_scale = tl.exp2(m - top)
+            p_new = tl.where(has_new, tl.exp2(new_score - top), 0.0)
+            total = tl.sum(denom * lane_scale, 0) + p_new
+            o = tl.sum(acc * lane_scale[:, None], 0)
+            if num_splits == 1:
                 tl.store(out + head * D + d, (o / total).to(out.dtype.element_ty))
-                tl.store(share + head, p_own / total)
+                tl.store(value_weight + head, p_new / total)
             else:
-                part = head * SPLITS + split
-                tl.store(part_out + part * D + d, o)
-                tl.store(part_stat + part * 2, top)
-                tl.store(part_stat + part * 2 + 1, total)
-                if mine:
-                    tl.store(part_own + head, p_own)
+                split_at = head * SPLITS + split
+                tl.store(partial_out + split_at * D + d, o)
+                tl.store(partial_stats + split_at * 2, top)
+                tl.store(partial_stats + split_at * 2 + 1, total)
+                if has_new:
+                    tl.store(partial_weight + head, p_new)
                 tl.debug_barrier()
                 arrived = tl.atomic_add(counters + head, 1, sem="acq_rel")
-                if arrived == used - 1:
+                if arrived == num_splits - 1:
                     tl.store(counters + head, 0)
-                    y, mass, factor = combine_splits(part_out, part_stat, head, used, D, SPLITS)
-                    own_mass = tl.load(part_own + head, cache_modifier=".cg")
-                    own_mass = own_mass * tl.sum(tl.where(tl.arange(0, SPLITS) == 0, factor, 0.0), 0)
+                    y, mass, split_scale = combine_splits(partial_out, partial_stats, head, num_splits, D, SPLITS)
+                    p_first = tl.load(partial_weight + head, cache_modifier=".cg")
+                    p_first = p_first * tl.sum(tl.where(tl.arange(0, SPLITS) == 0, split_scale, 0.0), 0)
                     tl.store(out + head * D + d, (y / mass).to(out.dtype.element_ty))
-                    tl.store(share + head, own_mass / mass)
+                    tl.store(value_weight + head, p_first / mass)
 
 
 def fused_decode_value_proj(
@@ -135,10 +141,10 @@ def fused_decode_value_proj(
     cos: torch.Tensor,
     sin: torch.Tensor,
     out: torch.Tensor,
-    share: torch.Tensor,
-    part_out: torch.Tensor,
-    part_stat: torch.Tensor,
-    part_own: torch.Tensor,
+    value_weight: torch.Tensor,
+    partial_out: torch.Tensor,
+    partial_stats: torch.Tensor,
+    partial_weight: torch.Tensor,
     counters: torch.Tensor,
     *,
     heads: int,
@@ -147,17 +153,21 @@ def fused_decode_value_proj(
     block: int,
     pdl: bool = False,
 ) -> None:
-    """qkv [1, (heads + 2·kv)·D] holds the query and the key; its values, and the caches, are completed here.
+    """attended [1, heads · D] in two terms: out + value_weight (by head) · value (by kv head).
 
-    `weight` [kv·D, K]: the values' rows, multiplied by norm(h) · gain. attended = out + share (by head) · value.
+    qkv [1, (heads + 2 · kv heads) · D] holds query and key before rotation; the value in it is written here, as
+    weight [kv heads · D, K] · RMSNorm(h [1, K]) · gain [K]; so are the new token's key and value in the caches, which
+    are not quantized. out like attended; value_weight and partial_weight float32 [heads]; partial_out and partial_stats
+    float32, [heads · config.target_splits] times D and 2; counters int32 [heads], zero between kernels. slot_rows int32
+    [1]; the rest as in `decode_attention`. Up to config.target_splits splits of at least config.min_tiles tiles.
     """
-    _, page, kv_heads, dim = k_cache.shape
+    _, page_size, kv_heads, dim = k_cache.shape
     k = weight.shape[1]
     fused_decode_value_proj_kernel[(heads * config.target_splits + kv_heads * dim // 2,)](
         qkv, h, gain, weight, k_cache, v_cache, slot_rows, positions, tables, cos,
-        sin, out, share, part_out, part_stat, part_own, counters, k_cache.stride(0), k_cache.stride(1),
-        k_cache.stride(2), dim**-0.5 * LOG2E, eps,
-        K=k, BLOCK=min(block, triton.next_power_of_2(k)), HQ=heads, HKV=kv_heads, D=dim, PAGE=page,
-        TABLE=tables.stride(0), BT=config.tile_tokens, SPLITS=config.target_splits, STAGES=config.stages,
-        LEAST=config.min_tiles, PDL=pdl, num_warps=config.warps, launch_pdl=pdl,
+        sin, out, value_weight, partial_out, partial_stats, partial_weight, counters, k_cache.stride(0),
+        k_cache.stride(1), k_cache.stride(2), dim**-0.5 * LOG2E, eps,
+        K=k, BLOCK=min(block, triton.next_power_of_2(k)), HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size,
+        TABLE=tables.stride(0), TILE=config.tile_tokens, SPLITS=config.target_splits, STAGES=config.stages,
+        MIN_TILES=config.min_tiles, PDL=pdl, num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -1,11 +1,12 @@
-"""A few tokens (2 to 128) through a weight matrix: bound by reading the matrix, so everything serves that.
+"""GEMM for a few tokens (2 to 128) and a weight matrix. Reading the matrix takes the time, so all else gives way to it.
 
-The weights' rows are the matrix unit's long side and the tokens its short one. The reduction over K is split so that
-all programs are resident at once; the last to arrive sums the parts in a fixed order, so results do not depend on
-timing. The RMS norm around a residual sum costs nothing: the writer of the residual stream `h` also stores h·gain
-(`scaled`) and its tile's sums of squares, and the next product multiplies its result by the tokens' RMS factors.
-Packed weights (`engine.model.quantization`) are taken apart on their way to the matrix unit. Buffers hold at least BM
-rows; rows past the live tokens may hold anything.
+The weights' rows are the matrix unit's long side and the tokens its short one. The reduction over K is split (split-K)
+until all programs run at once; the last program of a tile sums the splits in fixed order, so results do not depend on
+timing. The RMSNorm around a residual sum costs nothing: the GEMM that updates the residual stream `h` also stores
+h · gain (`scaled`) and its tile's sums of squares, and the next GEMM multiplies its result by each token's 1 / rms.
+Quantized weights (`engine.model.quantization`) are dequantized on their way to the matrix unit.
+
+Buffers hold at least BM tokens; those past the live ones may hold anything.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ PLAIN, SILU, RESIDUAL = 0, 1, 2
 
 
 @triton.jit
-def rms_factors(squares, n_parts, dim, eps, BM: tl.constexpr, PARTS: tl.constexpr):
-    """The tokens' 1/rms from the partial sums of squares [n_parts, BM]."""
+def inverse_rms(squares, n_parts, dim, eps, BM: tl.constexpr, PARTS: tl.constexpr):
+    """1 / rms of BM tokens of width dim, from partial sums of squares float32 [n_parts, BM]; PARTS >= n_parts."""
     part = tl.arange(0, PARTS)
     token = tl.arange(0, BM)
     sums = tl.load(squares + part[:, None] * BM + token[None, :], mask=part[:, None] < n_parts, other=0.0)
@@ -35,10 +36,10 @@ def rms_factors(squares, n_parts, dim, eps, BM: tl.constexpr, PARTS: tl.constexp
 
 @triton.jit
 def load_quantized_line(words, groups, rows, line, LINES: tl.constexpr, BITS: tl.constexpr):
-    """One line of packed rows, and the words of its four groups."""
+    """(words int16 [rows, 32], two int32 [rows] of group scales and zero points) of line `line` of some packed rows."""
     at = rows * LINES + line
     word = tl.load(words + at[:, None] * 32 + tl.arange(0, 32)[None, :], eviction_policy="evict_first")
-    first = rows  # nothing, with 8 bits
+    first = rows  # unused with 8 bits
     second = rows
     if BITS == 4:
         first = tl.load(groups + at * 2)
@@ -48,10 +49,11 @@ def load_quantized_line(words, groups, rows, line, LINES: tl.constexpr, BITS: tl
 
 @triton.jit
 def dequantize_part(word, first, second, PART: tl.constexpr, BITS: tl.constexpr):
+    """float32 [rows, 32]: part PART of a line from `load_quantized_line`, without the row scales."""
     value = unpack_part(word, PART, BITS)
     if BITS == 4:
-        pair = first if PART < 2 else second
-        value = value * group_scale(pair, PART)[:, None] + group_offset(pair, PART)[:, None]
+        group = first if PART < 2 else second
+        value = value * group_scale(group, PART)[:, None] + group_offset(group, PART)[:, None]
     return value
 
 
@@ -60,7 +62,10 @@ def quantized_dot(
     acc, acc_up, x, words, groups, rows, up, tokens, line,
     K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr, GATE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The sums with one line's products added, part by part: 128 columns of 4 bits or 64 of 8."""
+    """(acc, acc_up) float32 [BN, BM] plus one line's product: 128 columns of 4 bits or 64 of 8, part by part.
+
+    x [BM, K]; words and groups as in `matmul`; rows and, with GATE, up: the weight rows' numbers [BN], int64.
+    """
     PARTS: tl.constexpr = 16 // BITS
     word, first, second = load_quantized_line(words, groups, rows, line, LINES, BITS)
     if GATE:
@@ -81,17 +86,24 @@ def quantized_dot(
 
 @triton.jit
 def matmul_kernel(
-    x, weight, scale, groups, out, parts, counters, squares_in, n_squares_in, gain, scaled, squares_out, N, eps,
+    x, weight, row_scales, groups, out, partial_sums, counters, squares_in, n_squares_in, gain, scaled, squares_out, N,
+    eps,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
     KIND: tl.constexpr, NORM: tl.constexpr, BITS: tl.constexpr, SQUARE_PARTS: tl.constexpr, BULK: tl.constexpr,
     EARLY: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """One split of K and one tile of BN weight rows per program, all BM tokens. Pointers: see `matmul`.
+
+    BK: columns a step, or with BITS 4 or 8 words a step (BITS 16: not quantized); STAGES: pipeline depth; KIND: PLAIN,
+    SILU or RESIDUAL; NORM: multiply by 1 / rms from n_squares_in <= SQUARE_PARTS partial sums; BULK: `weight` is a
+    tensor descriptor; EARLY: load the first tile of weights before the input exists; PRECISION: of float32 products.
+    """
     split = tl.program_id(0)
     tile = tl.program_id(1)
     rows = tile * BN + tl.arange(0, BN)
     tokens = tl.arange(0, BM)
     ks = tl.arange(0, BK)
-    LINES: tl.constexpr = (K + 512 // BITS - 1) // (512 // BITS)  # of a packed row
+    LINES: tl.constexpr = (K + 512 // BITS - 1) // (512 // BITS)  # of a quantized row
     steps: tl.constexpr = (K + BK - 1) // BK if BITS == 16 else LINES * 32 // BK
     per: tl.constexpr = (steps + SPLIT - 1) // SPLIT
     k0 = split * per * BK
@@ -102,7 +114,7 @@ def matmul_kernel(
     elif not BULK:
         w = weight + tl.where(live, rows, 0).to(tl.int64) * K + k0
         up = w + N.to(tl.int64) * K
-    if EARLY:  # the first tile of weights comes while the kernel before still runs
+    if EARLY:  # while the kernel before still runs
         first_ok = live[:, None] & (k0 + ks < K)[None, :]
         w_first = tl.load(w[:, None] + ks[None, :], mask=first_ok, other=0.0, eviction_policy="evict_first")
         if KIND == 1:
@@ -110,11 +122,11 @@ def matmul_kernel(
     grid_wait(PDL)
     launch_dependents(PDL)
     at = tokens[None, :].to(tl.int64) * N + rows[:, None]
-    # What the ending needs is asked for now, not when the product is done and nothing else is left to hide the wait.
+    # What the ending needs is loaded now, so that the wait overlaps with the product.
     if NORM:
-        factor = rms_factors(squares_in, n_squares_in, K, eps, BM, SQUARE_PARTS)[None, :]
+        inv_rms = inverse_rms(squares_in, n_squares_in, K, eps, BM, SQUARE_PARTS)[None, :]
     if KIND == 2:
-        before = tl.load(out + at, mask=live[:, None], other=0.0)
+        residual = tl.load(out + at, mask=live[:, None], other=0.0)
         g = tl.load(gain + rows, mask=live, other=0.0).to(tl.float32)
     acc = tl.zeros([BN, BM], tl.float32)
     acc_up = tl.zeros([BN, BM], tl.float32)
@@ -156,13 +168,13 @@ def matmul_kernel(
                 acc_up = tl.dot(ut.to(xt.dtype), xt, acc_up, input_precision=PRECISION)
     last = True
     if SPLIT > 1:
-        # Parts lie [tile][split][BN][BM] (for the gate: twice that), so the summing program reads them in one run.
+        # Partial sums are [tile][split][BN][BM] (with the gate [2 · BN]), so that the last program reads one run.
         wide: tl.constexpr = 2 if KIND == 1 else 1
-        inside = tl.arange(0, BN)[:, None] * BM + tokens[None, :]
-        mine = parts + (tile.to(tl.int64) * SPLIT + split) * (wide * BN * BM)
-        tl.store(mine + inside, acc)
+        in_tile = tl.arange(0, BN)[:, None] * BM + tokens[None, :]
+        own = partial_sums + (tile.to(tl.int64) * SPLIT + split) * (wide * BN * BM)
+        tl.store(own + in_tile, acc)
         if KIND == 1:
-            tl.store(mine + BN * BM + inside, acc_up)
+            tl.store(own + BN * BM + in_tile, acc_up)
         tl.debug_barrier()
         arrived = tl.atomic_add(counters + tile, 1, sem="acq_rel")
         last = arrived == SPLIT - 1
@@ -171,22 +183,22 @@ def matmul_kernel(
             acc = tl.zeros([BN, BM], tl.float32)
             acc_up = tl.zeros([BN, BM], tl.float32)
             for other in tl.static_range(SPLIT):
-                theirs = parts + (tile.to(tl.int64) * SPLIT + other) * (wide * BN * BM)
-                acc += tl.load(theirs + inside, cache_modifier=".cg")
+                theirs = partial_sums + (tile.to(tl.int64) * SPLIT + other) * (wide * BN * BM)
+                acc += tl.load(theirs + in_tile, cache_modifier=".cg")
                 if KIND == 1:
-                    acc_up += tl.load(theirs + BN * BM + inside, cache_modifier=".cg")
+                    acc_up += tl.load(theirs + BN * BM + in_tile, cache_modifier=".cg")
     if last:
         if BITS != 16:
-            acc = acc * tl.load(scale + rows, mask=live, other=0.0).to(tl.float32)[:, None]
+            acc = acc * tl.load(row_scales + rows, mask=live, other=0.0).to(tl.float32)[:, None]
             if KIND == 1:
-                acc_up = acc_up * tl.load(scale + N + rows, mask=live, other=0.0).to(tl.float32)[:, None]
+                acc_up = acc_up * tl.load(row_scales + N + rows, mask=live, other=0.0).to(tl.float32)[:, None]
         if NORM:
-            acc = acc * factor
-            acc_up = acc_up * factor
+            acc = acc * inv_rms
+            acc_up = acc_up * inv_rms
         if KIND == 1:
             acc = acc / (1.0 + tl.exp(-acc)) * acc_up
         if KIND == 2:
-            acc += before.to(tl.float32)
+            acc += residual.to(tl.float32)
             tl.store(out + at, acc.to(out.dtype.element_ty), mask=live[:, None])
             tl.store(scaled + at, (acc * g[:, None]).to(scaled.dtype.element_ty), mask=live[:, None])
             total = tl.sum(tl.where(live[:, None], acc * acc, 0.0), 0)
@@ -197,9 +209,11 @@ def matmul_kernel(
 
 @dataclass(frozen=True, slots=True)
 class GemmConfig:
-    """How one product is cut: tile of weight rows, tile of K (of packed weights: in words), parts of K, pipeline depth,
-    warps; `bulk`: the weights come by bulk tensor copies (Hopper); `early`: the first tile of them comes before the
-    input exists (not packed ones)."""
+    """How a GEMM is tiled: `bn` weight rows and `bk` columns (of quantized weights: words) a tile, `split` splits of K.
+
+    `stages` is the pipeline's depth and `warps` Triton's. `bulk`: weights come by bulk tensor copies (Hopper's TMA).
+    `early`: the first tile of weights is loaded before the input exists (not of quantized weights).
+    """
 
     bn: int
     bk: int
@@ -212,13 +226,14 @@ class GemmConfig:
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """Memory for the parts of split reductions; the counters are zero between kernels."""
+    """Memory for split-K: float32 partial sums, and int32 counters, one for each tile, zero between kernels."""
 
-    parts: torch.Tensor
+    partial_sums: torch.Tensor
     counters: torch.Tensor
 
     @staticmethod
     def allocate(device: torch.device, floats: int = 1 << 23, tiles: int = 1 << 14) -> Scratch:
+        """Scratch for GEMMs of up to `floats` partial sums and `tiles` tiles."""
         return Scratch(
             torch.empty(floats, dtype=torch.float32, device=device),
             torch.zeros(tiles, dtype=torch.int32, device=device),
@@ -226,11 +241,11 @@ class Scratch:
 
 
 @dataclass(frozen=True, slots=True)
-class Squares:
-    """Partial sums of squares of the residual stream: sums [parts, BM]."""
+class PartialSquares:
+    """Partial sums of squares of the residual stream: `sums` float32 [≥ num_parts, BM], of which `num_parts` count."""
 
     sums: torch.Tensor
-    parts: int
+    num_parts: int
 
 
 def matmul(
@@ -242,29 +257,35 @@ def matmul(
     *,
     bm: int,
     kind: int = PLAIN,
-    norm: Squares | None = None,
+    norm: PartialSquares | None = None,
     eps: float = 0.0,
     gain: torch.Tensor | None = None,
     scaled: torch.Tensor | None = None,
     squares_out: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> int:
-    """out[BM, N] = x[BM, K] · weightᵀ with the given ending; returns the number of partial sums of squares written."""
+    """out [bm, N] = x [bm, K] · weightᵀ; returns the number of partial sums of squares written.
+
+    weight [N, K], or [2 · N, K] with SILU: gate rows before up rows, and out = silu(gate) · up. `norm`: the result is
+    multiplied by each token's 1 / rms, from x's partial sums of squares. RESIDUAL: out += …, scaled [bm, N] =
+    out · gain [N], and squares_out float32 [tiles, bm] = out's sums of squares by tile. x, out and scaled are
+    contiguous in the model's dtype (out may be float32); products accumulate in float32.
+    """
     rows, k = weight.shape
-    packed = weight if isinstance(weight, QuantizedWeight) else None
-    plain = weight.words if isinstance(weight, QuantizedWeight) else weight
+    quantized = weight if isinstance(weight, QuantizedWeight) else None
+    matrix = weight.words if isinstance(weight, QuantizedWeight) else weight
     n = rows // 2 if kind == SILU else rows
     tiles = -(-n // config.bn)
     matmul_kernel[(config.split, tiles)](
-        x, TensorDescriptor.from_tensor(plain, [config.bn, config.bk]) if config.bulk else plain,
-        packed.scales if packed is not None else x, packed.groups if packed is not None else x, out,
-        scratch.parts, scratch.counters,
-        norm.sums if norm is not None else scratch.parts, norm.parts if norm is not None else 0,
+        x, TensorDescriptor.from_tensor(matrix, [config.bn, config.bk]) if config.bulk else matrix,
+        quantized.scales if quantized is not None else x, quantized.groups if quantized is not None else x, out,
+        scratch.partial_sums, scratch.counters,
+        norm.sums if norm is not None else scratch.partial_sums, norm.num_parts if norm is not None else 0,
         gain if gain is not None else x, scaled if scaled is not None else out,
-        squares_out if squares_out is not None else scratch.parts, n, eps,
+        squares_out if squares_out is not None else scratch.partial_sums, n, eps,
         K=k, BM=bm, BN=config.bn, BK=config.bk, SPLIT=config.split, STAGES=config.stages, KIND=kind,
-        NORM=norm is not None, BITS=packed.bits if packed is not None else 16,
-        SQUARE_PARTS=triton.next_power_of_2(max(1, norm.parts)) if norm is not None else 1,
+        NORM=norm is not None, BITS=quantized.bits if quantized is not None else 16,
+        SQUARE_PARTS=triton.next_power_of_2(max(1, norm.num_parts)) if norm is not None else 1,
         BULK=config.bulk, EARLY=config.early, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
         num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip

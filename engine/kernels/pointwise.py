@@ -1,4 +1,4 @@
-"""The small kernels between the products: embedding, norms, the gate, and the bookkeeping of the batch's rows."""
+"""The small kernels between the matrix products: embedding, norm, gate, and updates of the batch's row state."""
 
 from __future__ import annotations
 
@@ -10,36 +10,38 @@ from engine.kernels.pdl import grid_wait, launch_dependents
 
 
 @triton.jit
-def apply_kernel(
-    control, temperatures, top_ps, seeds, tables, table_stride,
-    SETUPS_AT: tl.constexpr, GRANTS_AT: tl.constexpr, SETUPS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+def apply_updates_kernel(
+    inputs, temperatures, top_ps, seeds, tables, table_stride,
+    SEQUENCES_AT: tl.constexpr, GRANTS_AT: tl.constexpr, SEQUENCES: tl.constexpr, BLOCK: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
-    """New requests' sampling settings and newly granted pages, from the step's control block into the rows' state.
+    """BLOCK page grants per program; the first program also takes all of up to SEQUENCES new sequences.
 
-    control: [0] setups, [1] grants; setups as (row, temperature bits, top-p bits, seed low, seed high) from SETUPS_AT;
-    grants as (row, index, page) from GRANTS_AT.
+    inputs int32: [0] number of new sequences, [1] number of page grants; new sequences from SEQUENCES_AT on, as (row,
+    temperature bits, top-p bits, seed low, seed high); page grants from GRANTS_AT on, as (row, index, page id).
+    Other pointers: see `apply_updates`.
     """
     grid_wait(PDL)
     launch_dependents(PDL)
     program = tl.program_id(0)
     at = program * BLOCK + tl.arange(0, BLOCK)
-    ok = at < tl.load(control + 1)
-    grant = control + GRANTS_AT + at * 3
-    row = tl.load(grant, mask=ok, other=0)
-    index = tl.load(grant + 1, mask=ok, other=0)
-    page = tl.load(grant + 2, mask=ok, other=0)
-    tl.store(tables + row * table_stride + index, page, mask=ok)
+    is_grant = at < tl.load(inputs + 1)
+    grant = inputs + GRANTS_AT + at * 3
+    row = tl.load(grant, mask=is_grant, other=0)
+    index = tl.load(grant + 1, mask=is_grant, other=0)
+    page_id = tl.load(grant + 2, mask=is_grant, other=0)
+    tl.store(tables + row * table_stride + index, page_id, mask=is_grant)
     if program == 0:
-        i = tl.arange(0, SETUPS)
-        some = i < tl.load(control)
-        setup = control + SETUPS_AT + i * 5
-        target = tl.load(setup, mask=some, other=0)
-        temperature = tl.load(setup + 1, mask=some, other=0)
-        top_p = tl.load(setup + 2, mask=some, other=0)
-        tl.store(temperatures + target, temperature.to(tl.float32, bitcast=True), mask=some)
-        tl.store(top_ps + target, top_p.to(tl.float32, bitcast=True), mask=some)
-        tl.store(seeds + target * 2, tl.load(setup + 3, mask=some, other=0), mask=some)
-        tl.store(seeds + target * 2 + 1, tl.load(setup + 4, mask=some, other=0), mask=some)
+        i = tl.arange(0, SEQUENCES)
+        is_new = i < tl.load(inputs)
+        sequence = inputs + SEQUENCES_AT + i * 5
+        new_row = tl.load(sequence, mask=is_new, other=0)
+        temperature = tl.load(sequence + 1, mask=is_new, other=0)
+        top_p = tl.load(sequence + 2, mask=is_new, other=0)
+        tl.store(temperatures + new_row, temperature.to(tl.float32, bitcast=True), mask=is_new)
+        tl.store(top_ps + new_row, top_p.to(tl.float32, bitcast=True), mask=is_new)
+        tl.store(seeds + new_row * 2, tl.load(sequence + 3, mask=is_new, other=0), mask=is_new)
+        tl.store(seeds + new_row * 2 + 1, tl.load(sequence + 4, mask=is_new, other=0), mask=is_new)
 
 
 @triton.jit
@@ -47,7 +49,7 @@ def embed_kernel(
     table, slot_rows, last_tokens, chunk_tokens, n_slots, gain, h, scaled, squares,
     DIM: tl.constexpr, BLOCK: tl.constexpr, BM: tl.constexpr, SCALED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """A token per program: slots feed their row's last token, the tokens behind them come from the chunks."""
+    """One token per program. Pointers: see `embed`; SCALED: also write `scaled` and `squares` [BM]."""
     i = tl.program_id(0)
     grid_wait(PDL)
     launch_dependents(PDL)
@@ -75,7 +77,7 @@ def norm_kernel(
     h, delta, gain, sources, out, eps,
     DIM: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr, GATHER: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """out[i] = RMSNorm(h[i] + delta[i]) · gain, the sum kept in h; or of h[sources[i]] alone."""
+    """One token per program. Pointers: see `norm`; ADD: with delta; GATHER: with sources."""
     i = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     ok = d < DIM
@@ -88,9 +90,9 @@ def norm_kernel(
     value = tl.load(h + source * DIM + d, mask=ok, other=0.0).to(tl.float32)
     if ADD:
         value += tl.load(delta + source * DIM + d, mask=ok, other=0.0).to(tl.float32)
-        kept = value.to(h.dtype.element_ty)
-        tl.store(h + source * DIM + d, kept, mask=ok)
-        value = kept.to(tl.float32)
+        stored = value.to(h.dtype.element_ty)
+        tl.store(h + source * DIM + d, stored, mask=ok)
+        value = stored.to(tl.float32)
     value = value * tl.rsqrt(tl.sum(value * value, 0) / DIM + eps) * g
     tl.store(out + i * DIM + d, value.to(out.dtype.element_ty), mask=ok)
 
@@ -100,7 +102,7 @@ def gather_kernel(
     h, x, sources, h_out, x_out,
     DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """h_out[i] = h[sources[i]], x_out[i] = x[sources[i]]."""
+    """One token per program, of width DIM in h and WIDTH in x. Pointers: see `gather`."""
     i = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     grid_wait(PDL)
@@ -112,7 +114,7 @@ def gather_kernel(
 
 @triton.jit
 def silu_mul_kernel(x, out, F: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
-    """out[i] = silu(gate) · up, where x[i] holds the gate's F values and then the up values."""
+    """BLOCK elements of one token per program. Pointers: see `silu_mul`."""
     block = tl.program_id(0)
     i = tl.program_id(1).to(tl.int64)
     f = block * BLOCK + tl.arange(0, BLOCK)
@@ -126,10 +128,10 @@ def silu_mul_kernel(x, out, F: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.conste
 
 @triton.jit
 def advance_kernel(
-    ids, sample_rows, sample_positions, last_tokens, positions, epoch, N, SITES: tl.constexpr, BLOCK: tl.constexpr,
-    PDL: tl.constexpr,
+    ids, sample_rows, sample_positions, last_tokens, positions, epoch, N,
+    COLLECTIVES: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """The sampled ids become the rows' next tokens (0 for a row without a valid one) and the positions move on."""
+    """One program for all N samples. Pointers: see `advance`."""
     grid_wait(PDL)
     launch_dependents(PDL)
     i = tl.arange(0, BLOCK)
@@ -140,8 +142,8 @@ def advance_kernel(
     given = tl.load(sample_positions + i, mask=ok, other=0)
     here = tl.load(positions + row, mask=ok, other=0)
     tl.store(positions + row, tl.where(given < 0, here + 1, given), mask=ok)
-    if SITES > 0:
-        tl.store(epoch, tl.load(epoch) + SITES)
+    if COLLECTIVES > 0:
+        tl.store(epoch, tl.load(epoch) + COLLECTIVES)
 
 
 def embed(
@@ -157,7 +159,12 @@ def embed(
     squares: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> None:
-    """Embedding rows of the step's tokens into h; with `scaled`, also what the first fused product needs."""
+    """h [≥ tokens, dim] = embeddings: of each slot's last token, then of chunk_tokens.
+
+    table [vocab, dim] and h in the model's dtype. slot_rows int32 [slots], -1 for none; last_tokens int32 by row;
+    chunk_tokens int32 [tokens − slots]. With `scaled` also what the first fused GEMM reads: scaled = h · gain [dim],
+    and squares float32 [1, BM], each token's sum of squares.
+    """
     dim = table.shape[1]
     bm = squares.shape[-1] if squares is not None else 1
     embed_kernel[(tokens,)](
@@ -179,6 +186,10 @@ def norm(
     sources: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> None:
+    """out [tokens, dim] = RMSNorm(h) · gain [dim].
+
+    With `delta` [tokens, dim], h += delta first. With `sources` int32 [tokens], out[i] is of h[sources[i]].
+    """
     dim = h.shape[-1]
     norm_kernel[(tokens,)](
         h, delta if delta is not None else h, gain, sources if sources is not None else h, out, eps,
@@ -196,7 +207,7 @@ def gather(
     *,
     pdl: bool = False,
 ) -> None:
-    """Rows `sources` [n] of h and x, each of them one of the step's tokens."""
+    """h_out [n, dim] = h[sources], x_out [n, width] = x[sources]; sources int32 [n] are tokens of the step."""
     dim, width = h.shape[-1], x.shape[-1]
     block = int(triton.next_power_of_2(max(dim, width)))
     gather_kernel[(sources.shape[0],)](
@@ -206,6 +217,7 @@ def gather(
 
 
 def silu_mul(x: torch.Tensor, out: torch.Tensor, tokens: int, *, pdl: bool = False) -> None:
+    """out [tokens, F] = silu(x[:, :F]) · x[:, F:], x [tokens, 2 · F], computed in float32."""
     ffn = out.shape[-1]
     block = min(4096, triton.next_power_of_2(ffn))
     silu_mul_kernel[(triton.cdiv(ffn, block), tokens)](
@@ -217,24 +229,28 @@ def _warps(width: int) -> int:
     return max(1, min(8, int(triton.next_power_of_2(width)) // 256))
 
 
-def apply(
-    control: torch.Tensor,
+def apply_updates(
+    inputs: torch.Tensor,
     temperatures: torch.Tensor,
     top_ps: torch.Tensor,
     seeds: torch.Tensor,
     tables: torch.Tensor,
     *,
-    setups_at: int,
+    sequences_at: int,
     grants_at: int,
-    setups: int,
-    grants: int,
+    max_sequences: int,
+    max_grants: int,
     pdl: bool = False,
 ) -> None:
-    """`setups` and `grants` are the most that the control block can hold."""
-    apply_kernel[(triton.cdiv(grants, 256),)](
-        control, temperatures, top_ps, seeds, tables, tables.stride(0),
-        SETUPS_AT=setups_at, GRANTS_AT=grants_at, SETUPS=triton.next_power_of_2(setups), BLOCK=256, PDL=pdl,
-        num_warps=4, launch_pdl=pdl,
+    """Enter a step's new sequences and page grants into the row state.
+
+    inputs int32 is the step's input buffer, with room for max_sequences and max_grants; see the kernel for its layout.
+    By row: temperatures and top_ps float32, seeds int32 [rows, 2] (low, high), tables int32 [rows, pages of a row].
+    """
+    apply_updates_kernel[(triton.cdiv(max_grants, 256),)](
+        inputs, temperatures, top_ps, seeds, tables, tables.stride(0),
+        SEQUENCES_AT=sequences_at, GRANTS_AT=grants_at, SEQUENCES=triton.next_power_of_2(max_sequences), BLOCK=256,
+        PDL=pdl, num_warps=4, launch_pdl=pdl,
     )  # fmt: skip
 
 
@@ -246,12 +262,16 @@ def advance(
     positions: torch.Tensor,
     *,
     epoch: torch.Tensor | None = None,
-    sites: int = 0,
+    collectives: int = 0,
     pdl: bool = False,
 ) -> None:
-    """A sample position of -1 means: one behind where the row is. `epoch` moves on by the step's `sites`."""
+    """Make the sampled ids the rows' last tokens (0 for an id of -1), and move their positions on.
+
+    ids, sample_rows (-1: no sample), sample_positions int32 [n]; last_tokens, positions int32 by row. A row's position
+    becomes the sample position, or if that is -1 its own + 1. `epoch` int32 [1] advances by the step's `collectives`.
+    """
     count = ids.shape[0]
     advance_kernel[(1,)](
         ids, sample_rows, sample_positions, last_tokens, positions, epoch if epoch is not None else ids, count,
-        SITES=sites, BLOCK=triton.next_power_of_2(count), PDL=pdl, num_warps=1, launch_pdl=pdl,
+        COLLECTIVES=collectives, BLOCK=triton.next_power_of_2(count), PDL=pdl, num_warps=1, launch_pdl=pdl,
     )  # fmt: skip

@@ -1,11 +1,11 @@
-"""One token through a packed matrix (`engine.model.quantization`): what `gemv` is for whole weights.
+"""GEMV with quantized weights (`engine.model.quantization`): what `gemv` is for others.
 
-A packed row is read so quickly that the work on the input would take longest: a program computes several rows, so that
-the norm and the widening of its input serve them all.
+A packed row is read so quickly that preparing the input would take longest. So a program computes several rows, which
+share the norm and the conversion of the input.
 """
 
-# A kernel knows no starred expression, and its tuples grow.
-# ruff: noqa: RUF005, SIM108
+# A kernel has no starred expressions, and its tuples grow.
+# ruff: noqa: RUF005
 # mypy: disable-error-code="assignment"
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from engine.model.quantization import QuantizedWeight
 
 
 @triton.jit
-def words_of(words, row, step, LINES: tl.constexpr, BLOCK: tl.constexpr):
-    """[BLOCK · 4, 8] words of a row's lines from step · BLOCK on: the second dimension is what one thread loads."""
+def load_words(words, row, step, LINES: tl.constexpr, BLOCK: tl.constexpr):
+    """int16 [BLOCK · 4, 8]: a row's words from line step · BLOCK on. A thread loads the second dimension."""
     at = step * (BLOCK * 32) + tl.arange(0, BLOCK * 4)[:, None] * 8 + tl.arange(0, 8)[None, :]
     return tl.load(words + row * (LINES * 32) + at, mask=at < LINES * 32, other=0, eviction_policy="evict_first")
 
 
 @triton.jit
-def groups_of(groups, row, step, HALF: tl.constexpr, LINES: tl.constexpr, BLOCK: tl.constexpr):
-    """[BLOCK · 4] factors and middles of the same lines' parts 0 and 1 (HALF 0) or 2 and 3, for each thread."""
+def load_groups(groups, row, step, HALF: tl.constexpr, LINES: tl.constexpr, BLOCK: tl.constexpr):
+    """int32 [BLOCK · 4]: scales and zero points of the same lines' parts 0 and 1 (HALF 0) or 2 and 3, by thread."""
     line = step * BLOCK + tl.arange(0, BLOCK * 4) // 4
     at = groups + (row * LINES + line) * 2 + HALF
     return tl.load(at, mask=line < LINES, other=0, eviction_policy="evict_first")
 
 
 @triton.jit
-def part_sum(weight, value, value_sum, first, second, PART: tl.constexpr, BITS: tl.constexpr):
-    """Each thread's share of a row's product with one part of the input."""
-    product = tl.sum(unpack_part(weight, PART, BITS) * value, 1)
+def part_sum(words, x, x_sum, first_groups, second_groups, PART: tl.constexpr, BITS: tl.constexpr):
+    """float32 [BLOCK · 4]: each thread's sum of one part of a row times x [BLOCK · 4, 8], whose sums are x_sum."""
+    product = tl.sum(unpack_part(words, PART, BITS) * x, 1)
     if BITS == 4:
-        pair = first if PART < 2 else second
-        product = product * group_scale(pair, PART) + value_sum * group_offset(pair, PART)
+        group = first_groups if PART < 2 else second_groups
+        product = product * group_scale(group, PART) + x_sum * group_offset(group, PART)
     return product
 
 
@@ -50,70 +50,78 @@ def quantized_gemv_kernel(
     K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     NORM: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Rows are tuples of one tensor each, so that a thread holds the same columns of all of them."""
+    """ROWS rows of the result per program, BLOCK of their LINES lines at a time.
+
+    x, gain [K]; words int16 [rows, LINES · 32], scales float32 [rows], groups int32 [rows, LINES · 2]; out [n_rows].
+    With SILU the up rows follow the n_rows gate rows. NORM: RMSNorm of x; RESIDUAL: out += …. The rows are tuples of
+    one tensor each, not one tensor, so that a thread holds the same columns of all of them.
+    """
     PARTS: tl.constexpr = 16 // BITS
-    WIDE: tl.constexpr = 2 * ROWS if SILU else ROWS  # for the gate: its rows, then their up rows
+    WIDE: tl.constexpr = 2 * ROWS if SILU else ROWS  # with the gate: its rows, then their up rows
     STEPS: tl.constexpr = (LINES + BLOCK - 1) // BLOCK
-    place = tl.program_id(0) * ROWS
+    first_row = tl.program_id(0) * ROWS
     rows = ()
-    ahead = ()
-    pairs = ()
+    early = ()
+    early_groups = ()
     sums = ()
-    factors = ()
-    # Up to three blocks of a row are asked for before the input exists: all of it, with the usual block sizes.
+    row_scales = ()
+    # Up to three blocks of a row are loaded before the input exists: with the usual block sizes, the whole row.
     for r in tl.static_range(WIDE):
-        row = (tl.minimum(place + r % ROWS, n_rows - 1) + r // ROWS * n_rows).to(tl.int64)
+        row = (tl.minimum(first_row + r % ROWS, n_rows - 1) + r // ROWS * n_rows).to(tl.int64)
         rows = rows + (row,)
         sums = sums + (tl.zeros([BLOCK * 4], tl.float32),)
-        factors = factors + (tl.load(scales + row),)
+        row_scales = row_scales + (tl.load(scales + row),)
         for step in tl.static_range(3 if STEPS > 3 else STEPS):
-            ahead = ahead + (words_of(words, row, step, LINES, BLOCK),)
+            early = early + (load_words(words, row, step, LINES, BLOCK),)
         if BITS == 4:
-            pairs = pairs + (groups_of(groups, row, 0, 0, LINES, BLOCK), groups_of(groups, row, 0, 1, LINES, BLOCK))
+            early_groups = early_groups + (
+                load_groups(groups, row, 0, 0, LINES, BLOCK),
+                load_groups(groups, row, 0, 1, LINES, BLOCK),
+            )
     grid_wait(PDL)
     launch_dependents(PDL)
-    before = ()
+    residual = ()
     for r in tl.static_range(ROWS if RESIDUAL else 0):
-        before = before + (tl.load(out + place + r, mask=place + r < n_rows, other=0.0).to(tl.float32),)
-    AHEAD: tl.constexpr = 3 if STEPS > 3 else STEPS
+        residual = residual + (tl.load(out + first_row + r, mask=first_row + r < n_rows, other=0.0).to(tl.float32),)
+    EARLY: tl.constexpr = 3 if STEPS > 3 else STEPS
     squares = tl.zeros([BLOCK * 4], tl.float32)
     for step in tl.static_range(STEPS):
         w = ()
-        pair = ()
+        group = ()
         for r in tl.static_range(WIDE):
-            if step < AHEAD:
-                w = w + (ahead[r * AHEAD + step],)
+            if step < EARLY:
+                w = w + (early[r * EARLY + step],)
             else:
-                w = w + (words_of(words, rows[r], step, LINES, BLOCK),)
+                w = w + (load_words(words, rows[r], step, LINES, BLOCK),)
             if BITS == 8:
-                pair = pair + (place, place)  # nothing
+                group = group + (first_row, first_row)  # unused
             elif step == 0:
-                pair = pair + (pairs[2 * r], pairs[2 * r + 1])
+                group = group + (early_groups[2 * r], early_groups[2 * r + 1])
             else:
-                first = groups_of(groups, rows[r], step, 0, LINES, BLOCK)
-                pair = pair + (first, groups_of(groups, rows[r], step, 1, LINES, BLOCK))
+                first = load_groups(groups, rows[r], step, 0, LINES, BLOCK)
+                group = group + (first, load_groups(groups, rows[r], step, 1, LINES, BLOCK))
         word = step * (BLOCK * 32) + tl.arange(0, BLOCK * 4)[:, None] * 8 + tl.arange(0, 8)[None, :]
         for part in tl.static_range(PARTS):
             at = word // 32 * (32 * PARTS) + part * 32 + word % 32
-            value = tl.load(x + at, mask=at < K, other=0.0).to(tl.float32)
+            element = tl.load(x + at, mask=at < K, other=0.0).to(tl.float32)
             if NORM:
-                squares += tl.sum(value * value, 1)
-                value = value * tl.load(gain + at, mask=at < K, other=0.0).to(tl.float32)
-            value_sum = tl.sum(value, 1)
-            fresh = ()
+                squares += tl.sum(element * element, 1)
+                element = element * tl.load(gain + at, mask=at < K, other=0.0).to(tl.float32)
+            x_sum = tl.sum(element, 1)
+            new_sums = ()
             for r in tl.static_range(WIDE):
-                share = part_sum(w[r], value, value_sum, pair[2 * r], pair[2 * r + 1], part, BITS)
-                fresh = fresh + (sums[r] + share,)
-            sums = fresh
+                partial = part_sum(w[r], element, x_sum, group[2 * r], group[2 * r + 1], part, BITS)
+                new_sums = new_sums + (sums[r] + partial,)
+            sums = new_sums
     norm = tl.rsqrt(tl.sum(squares, 0) / K + eps) if NORM else 1.0
     for r in tl.static_range(ROWS):
-        total = tl.sum(sums[r], 0) * factors[r] * norm
+        total = tl.sum(sums[r], 0) * row_scales[r] * norm
         if SILU:
-            up = tl.sum(sums[ROWS + r], 0) * factors[ROWS + r] * norm
+            up = tl.sum(sums[ROWS + r], 0) * row_scales[ROWS + r] * norm
             total = total / (1.0 + tl.exp(-total)) * up
         if RESIDUAL:
-            total += before[r]
-        tl.store(out + place + r, total.to(out.dtype.element_ty), mask=place + r < n_rows)
+            total += residual[r]
+        tl.store(out + first_row + r, total.to(out.dtype.element_ty), mask=first_row + r < n_rows)
 
 
 def quantized_gemv(
@@ -130,10 +138,12 @@ def quantized_gemv(
     block: int = 32,
     warps: int = 4,
 ) -> None:
-    """out[1, N] = weight · norm(x[1, K]), endings as `gemv`'s; a program takes `rows` of the result (for the gate: as
-    many gate and up rows) and `block` lines at a time."""
-    rows_in, k = weight.shape
-    n, lines = rows_in // 2 if silu else rows_in, weight.words.shape[1] // 32
+    """out [1, N] = norm(x [1, K]) · weightᵀ, with `gemv`'s norm, gate and residual.
+
+    A program takes `rows` rows of the result (with `silu` as many gate and up rows) and `block` lines at a time.
+    """
+    weight_rows, k = weight.shape
+    n, lines = weight_rows // 2 if silu else weight_rows, weight.words.shape[1] // 32
     quantized_gemv_kernel[(triton.cdiv(n, rows),)](
         x, gain if gain is not None else x, weight.words, weight.scales, weight.groups, out, n, eps,
         K=k, LINES=lines, BITS=weight.bits, ROWS=rows, BLOCK=min(block, triton.next_power_of_2(lines)),

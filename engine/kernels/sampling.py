@@ -1,8 +1,9 @@
-"""One program a row: greedy, or temperature and top-p, without sorting the vocabulary.
+"""Samples one id per row, greedily or by temperature and top-p, without sorting the vocabulary.
 
-The definition is `engine/sampling.py`'s. What top-p keeps is everything above a threshold and the first few of the
-tokens that equal it; the threshold is found by bisection over the bits of the (unnormalised) probabilities, two bits a
-pass. Random numbers come from the same counter, so ids equal the twin's but for sums that round the other way.
+`engine/layers/sampler.py` defines the result. Top-p keeps every token whose probability is above a threshold, and the
+first few of those that equal it. The threshold is found by bisection over the bits of the unnormalized probabilities,
+two bits a pass. Random numbers come from the same counter-based generator, so the ids are the definition's, except
+where sums that were added in another order round differently.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from engine.kernels.pdl import grid_wait, launch_dependents
 
 @triton.jit
 def philox_uniform(low, high, counter):
-    """The first word of Philox-4x32-10 with key (low, high) and counter (counter, 0, 0, 0), as 24 bits in [0, 1)."""
+    """A float32 in [0, 1): 24 bits of the first word of Philox-4x32-10 (Salmon et al. 2011).
+
+    The key is (low, high), 32 bits each, and the counter (counter, 0, 0, 0).
+    """
     c0 = counter.to(tl.uint32)
     c1 = tl.zeros_like(c0)
     c2 = tl.zeros_like(c0)
@@ -42,6 +46,7 @@ def sample_kernel(
     logits, sample_rows, sample_positions, positions, temperatures, top_ps, seeds, ids, row_stride,
     V: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    """One program for each sample. Pointers: see `sample`. V: vocabulary, read BLOCK logits at a time."""
     i = tl.program_id(0)
     grid_wait(PDL)
     launch_dependents(PDL)
@@ -50,31 +55,31 @@ def sample_kernel(
         x = logits + i.to(tl.int64) * row_stride
         v = tl.arange(0, BLOCK)
         top = tl.full([], -float("inf"), tl.float32)
-        best = tl.zeros([], tl.int32)
-        bad = tl.zeros([], tl.int32)
+        top_id = tl.zeros([], tl.int32)
+        has_nan = tl.zeros([], tl.int32)
         for at in range(0, V, BLOCK):
             logit = tl.load(x + at + v, mask=at + v < V, other=-float("inf"))
-            bad = tl.maximum(bad, tl.max((logit != logit).to(tl.int32), 0))
+            has_nan = tl.maximum(has_nan, tl.max((logit != logit).to(tl.int32), 0))
             logit = tl.where(logit == logit, logit, -float("inf"))
-            here = tl.max(logit, 0)
-            if here > top:
-                best = at + tl.argmax(logit, 0)
-                top = here
-        chosen = best
-        if (bad > 0) | (top == float("inf")) | (top == -float("inf")):
-            chosen = best * 0 - 1
+            block_top = tl.max(logit, 0)
+            if block_top > top:
+                top_id = at + tl.argmax(logit, 0)
+                top = block_top
+        result = top_id
+        if (has_nan > 0) | (top == float("inf")) | (top == -float("inf")):
+            result = top_id * 0 - 1
         else:
-            heat = tl.load(temperatures + row)
-            if heat > 0:
+            temperature = tl.load(temperatures + row)
+            if temperature > 0:
                 top_p = tl.load(top_ps + row)
-                scaled_top = top / heat
+                scaled_top = top / temperature
                 mass = tl.zeros([BLOCK], tl.float32)
                 for at in range(0, V, BLOCK):
                     logit = tl.load(x + at + v, mask=at + v < V, other=-float("inf"))
-                    mass += tl.exp(logit / heat - scaled_top)
+                    mass += tl.exp(logit / temperature - scaled_top)
                 total = tl.sum(mass, 0)
                 limit = top_p * total
-                # The highest t for which the probabilities of t and more sum to above the limit: the last kept.
+                # The largest t for which the probabilities >= t sum to more than the limit: the smallest that is kept.
                 threshold = tl.zeros([], tl.int32)
                 above = total
                 if top_p < 1:
@@ -88,7 +93,7 @@ def sample_kernel(
                         s3 = tl.zeros([BLOCK], tl.float32)
                         for at in range(0, V, BLOCK):
                             logit = tl.load(x + at + v, mask=at + v < V, other=-float("inf"))
-                            e = tl.exp(logit / heat - scaled_top)
+                            e = tl.exp(logit / temperature - scaled_top)
                             s1 += tl.where(e >= t1, e, 0.0)
                             s2 += tl.where(e >= t2, e, 0.0)
                             s3 += tl.where(e >= t3, e, 0.0)
@@ -103,11 +108,11 @@ def sample_kernel(
                     bound = threshold.to(tl.float32, bitcast=True)
                     for at in range(0, V, BLOCK):
                         logit = tl.load(x + at + v, mask=at + v < V, other=-float("inf"))
-                        e = tl.exp(logit / heat - scaled_top)
+                        e = tl.exp(logit / temperature - scaled_top)
                         over += tl.where(e > bound, e, 0.0)
                     above = tl.sum(over, 0)
                 bound = threshold.to(tl.float32, bitcast=True)
-                # How many of the tokens equal to the threshold are kept: while what comes before them is in the limit.
+                # How many tokens equal to the threshold are kept: as long as the sum before each is within the limit.
                 ties = tl.zeros([], tl.int32)
                 if top_p < 1:
                     ties = tl.minimum((limit - above) / tl.maximum(bound, 1.0e-37), 1.0e9).to(tl.int32) + 1
@@ -118,35 +123,35 @@ def sample_kernel(
                     count = tl.zeros([BLOCK], tl.int32)
                     for at in range(0, V, BLOCK):
                         logit = tl.load(x + at + v, mask=at + v < V, other=-float("inf"))
-                        count += (tl.exp(logit / heat - scaled_top) == bound).to(tl.int32)
+                        count += (tl.exp(logit / temperature - scaled_top) == bound).to(tl.int32)
                     kept = above + tl.minimum(tl.sum(count, 0), ties).to(tl.float32) * bound
                 target = uniform * kept
                 running = tl.zeros([], tl.float32)
                 seen = tl.zeros([], tl.int32)
                 found = tl.zeros([], tl.int32) - 1
-                final = tl.zeros([], tl.int32)  # the last kept id, should rounding leave the target above every sum
+                last_kept = tl.zeros([], tl.int32)  # in case rounding leaves the target above every sum
                 for at in range(0, V, BLOCK):
                     if found < 0:
                         logit = tl.load(x + at + v, mask=at + v < V, other=-float("inf"))
-                        e = tl.exp(logit / heat - scaled_top)
+                        e = tl.exp(logit / temperature - scaled_top)
                         equal = (e == bound).to(tl.int32)
                         rank = seen + tl.cumsum(equal, 0) - equal
                         keep = (e > bound) | ((equal > 0) & (rank < ties))
-                        share = tl.where(keep, e, 0.0)
-                        sums = running + tl.cumsum(share, 0)
+                        kept_mass = tl.where(keep, e, 0.0)
+                        sums = running + tl.cumsum(kept_mass, 0)
                         first = tl.min(tl.where(keep & (sums > target), at + v, 2147483647), 0)
-                        final = tl.maximum(final, tl.max(tl.where(keep, at + v, 0), 0))
+                        last_kept = tl.maximum(last_kept, tl.max(tl.where(keep, at + v, 0), 0))
                         if first < 2147483647:
                             found = first
-                        running += tl.sum(share, 0)
+                        running += tl.sum(kept_mass, 0)
                         seen += tl.sum(equal, 0)
-                chosen = tl.where(found < 0, final, found)
-        tl.store(ids + i, chosen)
+                result = tl.where(found < 0, last_kept, found)
+        tl.store(ids + i, result)
 
 
 @triton.jit
 def new_position(sample_positions, positions, i, row):
-    """The position of the token being sampled: given, or one behind the token that its row has just fed."""
+    """The position of the token being sampled: sample_positions[i], or if that is -1, one after its row's position."""
     given = tl.load(sample_positions + i)
     return tl.where(given < 0, tl.load(positions + row) + 1, given)
 
@@ -164,9 +169,11 @@ def sample(
     block: int = 8192,
     pdl: bool = False,
 ) -> None:
-    """ids[i] of logits[i] for the row sample_rows[i] (-1: none); -1 where the logits are not all numbers.
+    """ids int32 [n]: the token sampled from each of logits float32 [n, V]; -1 if a logit is NaN or +∞, or all are −∞.
 
-    temperatures and top_ps are float32 by row, seeds int32 [rows, 2]. A sample position of -1 means positions[row] + 1.
+    sample_rows int32 [n]: whose parameters to use, -1 for no sample (ids[i] is left alone). By row: temperatures
+    (<= 0: greedy) and top_ps float32, seeds int32 [rows, 2] (low, high), positions int32. sample_positions int32 [n]:
+    the position of the token to be sampled, which the random number depends on; -1: positions[row] + 1.
     """
     count, vocab = logits.shape
     block = min(block, triton.next_power_of_2(vocab))

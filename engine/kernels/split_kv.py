@@ -1,7 +1,12 @@
-"""A step's contexts in parts of about equal length, listed once a step on the device for every layer's attention.
+"""Split-KV: contexts divided into splits of about equal length (flash-decoding, Dao et al. 2023), and their merge.
 
-Contexts of a chat differ tenfold, and the longest would keep a few programs busy while the others are done. The list is
-made from positions that live on the device, so a recorded step serves whatever its rows hold.
+The contexts of a batch differ tenfold: without splits the longest would keep a few programs busy while the others idle.
+A kernel lists the splits once a step, for every layer's attention, from positions that live on the device; so a CUDA
+graph serves whatever its rows hold.
+
+The work list is int32: the number of items, padded to HEADER ints; then for each item, one split of one slot's context,
+ITEM ints: slot, split, tiles of each of the slot's splits, number of the slot's splits. A tile is the TILE positions
+that attention reads at once.
 """
 
 from __future__ import annotations
@@ -15,50 +20,97 @@ import triton.language as tl
 from engine.kernels.pdl import grid_wait, launch_dependents
 
 MAX_SPLITS = 16  # of one context
-# Ints of the work list: how many parts there are; a part's slot, its number, its tiles, how many parts the slot has.
-HEAD, ITEM = 4, 4
+HEADER, ITEM = 4, 4  # ints of the work list
 
 
 @triton.jit
 def split_kv_kernel(
-    slot_rows, positions, work, slots, target,
-    BT: tl.constexpr, LEAST: tl.constexpr, MOST: tl.constexpr, HEAD: tl.constexpr, ITEM: tl.constexpr,
+    slot_rows, positions, work, num_slots, target,
+    TILE: tl.constexpr, MIN_TILES: tl.constexpr, MAX_SPLITS: tl.constexpr, HEADER: tl.constexpr, ITEM: tl.constexpr,
     BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """One program: parts of about equal length, and at least one for each slot with a row.
+    """Write the work list. One program; BLOCK >= num_slots.
 
-    Parts no longer than the mean context would do; where lengths differ much, shorter ones even out better.
+    slot_rows int32 [num_slots]: each slot's row, -1 for none; positions int32 by row: cached tokens. About `target`
+    splits in all. Splits as long as the mean context suffice; where lengths differ much, shorter splits balance better.
     """
     grid_wait(PDL)
     launch_dependents(PDL)
     slot = tl.arange(0, BLOCK)
-    row = tl.load(slot_rows + slot, mask=slot < slots, other=-1)
+    row = tl.load(slot_rows + slot, mask=slot < num_slots, other=-1)
     live = row >= 0
-    tiles = tl.cdiv(tl.load(positions + row, mask=live, other=0), BT)
+    tiles = tl.cdiv(tl.load(positions + row, mask=live, other=0), TILE)
     total = tl.sum(tiles, 0)
-    top = tl.max(tiles, 0)
-    uneven = 2 * top * tl.sum(live.to(tl.int32), 0) > 3 * total
-    per = tl.maximum(tl.where(uneven, tl.cdiv(2 * total, 3 * target), tl.cdiv(total, target)), tl.cdiv(top, MOST))
-    per = tl.maximum(per, LEAST)
-    per = tl.maximum(tl.cdiv(tiles, tl.maximum(tl.cdiv(tiles, per), 1)), 1)  # of each slot: its parts are alike
-    # Slot 0 has a part even without a row: somebody must wait for the kernel before (`pdl.py`).
-    parts = tl.where(live | (slot == 0), tl.maximum(tl.cdiv(tiles, per), 1), 0)
-    end = tl.cumsum(parts, 0)
+    longest = tl.max(tiles, 0)
+    uneven = 2 * longest * tl.sum(live.to(tl.int32), 0) > 3 * total
+    per = tl.maximum(
+        tl.where(uneven, tl.cdiv(2 * total, 3 * target), tl.cdiv(total, target)), tl.cdiv(longest, MAX_SPLITS)
+    )
+    per = tl.maximum(per, MIN_TILES)
+    per = tl.maximum(tl.cdiv(tiles, tl.maximum(tl.cdiv(tiles, per), 1)), 1)  # by slot: its splits are equally long
+    # Slot 0 gets a split even without a row: one program must wait for the kernel before (see pdl.py).
+    num_splits = tl.where(live | (slot == 0), tl.maximum(tl.cdiv(tiles, per), 1), 0)
+    end = tl.cumsum(num_splits, 0)
     tl.store(work, tl.max(end, 0))
-    for part in tl.static_range(MOST):
-        item = work + HEAD + (end - parts + part) * ITEM
-        there = part < parts
-        tl.store(item, slot, mask=there)
-        tl.store(item + 1, tl.zeros([BLOCK], tl.int32) + part, mask=there)
-        tl.store(item + 2, per, mask=there)
-        tl.store(item + 3, parts, mask=there)
+    for split in tl.static_range(MAX_SPLITS):
+        item = work + HEADER + (end - num_splits + split) * ITEM
+        exists = split < num_splits
+        tl.store(item, slot, mask=exists)
+        tl.store(item + 1, tl.zeros([BLOCK], tl.int32) + split, mask=exists)
+        tl.store(item + 2, per, mask=exists)
+        tl.store(item + 3, num_splits, mask=exists)
+
+
+@triton.jit
+def combine_splits(partial_out, partial_stats, head, num_splits, D: tl.constexpr, SPLITS: tl.constexpr):
+    """Merge one head's splits, in fixed order: (output [D], softmax sum, each split's scale [SPLITS]).
+
+    partial_out float32 [heads, SPLITS, D] holds sums of exp2(score − max) · value, and partial_stats float32
+    [heads, SPLITS, 2] max and sum. Both results are relative to the largest max; divide the first by the second.
+    """
+    d = tl.arange(0, D)
+    split = tl.arange(0, SPLITS)
+    exists = split < num_splits
+    at = head * SPLITS + split
+    split_max = tl.load(partial_stats + at * 2, mask=exists, other=-1.0e30, cache_modifier=".cg")
+    split_sum = tl.load(partial_stats + at * 2 + 1, mask=exists, other=0.0, cache_modifier=".cg")
+    outs = tl.load(partial_out + at[:, None] * D + d[None, :], mask=exists[:, None], other=0.0, cache_modifier=".cg")
+    scale = tl.exp2(split_max - tl.max(split_max, 0))
+    return tl.sum(outs * scale[:, None], 0), tl.sum(split_sum * scale, 0), scale
+
+
+@triton.jit
+def combine_group_splits(
+    partial_out, partial_stats, heads, live, num_splits, GP: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr
+):
+    """Merge the splits of GP heads, of which `live` exist, split after split: (output [GP, D], softmax sum [GP]).
+
+    The same buffers and the same result as `combine_splits`; a loop, as all splits of a group do not fit in registers.
+    """
+    d = tl.arange(0, D)
+    best = tl.full([GP], -1.0e30, tl.float32)
+    total = tl.zeros([GP], tl.float32)
+    out = tl.zeros([GP, D], tl.float32)
+    for split in range(0, num_splits):
+        at = heads * SPLITS + split
+        split_max = tl.load(partial_stats + at * 2, mask=live, other=-1.0e30, cache_modifier=".cg")
+        split_sum = tl.load(partial_stats + at * 2 + 1, mask=live, other=0.0, cache_modifier=".cg")
+        outs = tl.load(partial_out + at[:, None] * D + d[None, :], mask=live[:, None], other=0.0, cache_modifier=".cg")
+        higher = tl.maximum(best, split_max)
+        total = total * tl.exp2(best - higher) + split_sum * tl.exp2(split_max - higher)
+        out = out * tl.exp2(best - higher)[:, None] + outs * tl.exp2(split_max - higher)[:, None]
+        best = higher
+    return out, total
 
 
 @dataclass(frozen=True, slots=True)
 class SplitConfig:
-    """How a step's contexts are shared out: about `target` parts of all of them together, half as many again where
-    their lengths differ much, and how many tiles a part has at least; the tile's tokens; how many lanes the queries
-    fill (1: no matrix product)."""
+    """How contexts are split, and how attention runs over a split.
+
+    `target_splits`: splits of all contexts together, half as many again where lengths differ much. `tile_tokens`:
+    positions of a tile. `min_tiles`: tiles of the shortest split. `lanes`: queries of a matrix product, the heads of a
+    group padded to it; 1: no matrix product; None: by the group's size. `warps`, `stages`: Triton's.
+    """
 
     target_splits: int
     tile_tokens: int = 32
@@ -68,22 +120,25 @@ class SplitConfig:
     min_tiles: int = 1
 
     def max_work_items(self, slots: int) -> int:
-        """Parts that so many slots may have: each one's last may be short."""
+        """Upper bound on splits for `slots` sequences; the last split of each may be partial."""
         return slots + self.target_splits * 3 // 2
 
 
-def work_list(parts: int, device: torch.device) -> torch.Tensor:
-    """Memory for so many parts."""
-    return torch.zeros(HEAD + ITEM * parts, dtype=torch.int32, device=device)
+def work_list(max_items: int, device: torch.device) -> torch.Tensor:
+    """Memory for a work list of up to `max_items` items."""
+    return torch.zeros(HEADER + ITEM * max_items, dtype=torch.int32, device=device)
 
 
 def split_kv(
     slot_rows: torch.Tensor, positions: torch.Tensor, work: torch.Tensor, *, config: SplitConfig, pdl: bool = False
 ) -> None:
-    """The parts that `decode_attention` takes, by where the slots' rows are now."""
-    slots = slot_rows.shape[0]
+    """Write the work list that `decode_attention` takes, from where the slots' rows are now.
+
+    slot_rows int32 [slots]; positions int32 [rows]; work int32, from `work_list(config.max_work_items(slots))`.
+    """
+    num_slots = slot_rows.shape[0]
     split_kv_kernel[(1,)](
-        slot_rows, positions, work, slots, config.target_splits, BT=config.tile_tokens, LEAST=config.min_tiles,
-        MOST=MAX_SPLITS, HEAD=HEAD, ITEM=ITEM, BLOCK=triton.next_power_of_2(slots), PDL=pdl,
-        num_warps=1, launch_pdl=pdl,
+        slot_rows, positions, work, num_slots, config.target_splits, TILE=config.tile_tokens,
+        MIN_TILES=config.min_tiles, MAX_SPLITS=MAX_SPLITS, HEADER=HEADER, ITEM=ITEM,
+        BLOCK=triton.next_power_of_2(num_slots), PDL=pdl, num_warps=1, launch_pdl=pdl,
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Runners execute a step plan on one rank's device: plain torch, CUDA graphs, or compiled code on a CPU."""
+"""Runners execute step plans on one rank's device: in plain torch, as CUDA graphs, or in compiled C++ on a CPU."""

@@ -1,4 +1,7 @@
-"""How much memory there is, how much a rank holds, and how many KV pages that makes."""
+"""How many bytes a device has left, how many this rank holds, and how many KV pages fit.
+
+It knows sizes only, and neither the pages' contents nor who uses them.
+"""
 
 import os
 from pathlib import Path
@@ -10,93 +13,96 @@ from engine.config import EngineConfig
 from engine.distributed.tensor_parallel import kv_heads
 from engine.errors import ConfigError
 
-GPU_SHARE = 0.94  # of a GPU's memory; the rest is for the driver, graphs and fragmentation
-CPU_SHARE = 0.25  # of the memory that is free at start
-CPU_MOST = 2 << 30  # bytes for keys and values on a CPU, unless one needs more for its contexts
-CPU_CONTEXTS = 2  # CPU: at least this many full contexts where that fits, whatever the share
+GPU_MEMORY_FRACTION = 0.94  # of a GPU's memory; the rest is for the driver, graphs and fragmentation
+CPU_MEMORY_FRACTION = 0.25  # of the memory that is free at start
+CPU_MAX_KV_BYTES = 2 << 30  # for keys and values on a CPU, unless CPU_MIN_CONTEXTS needs more
+CPU_MIN_CONTEXTS = 2  # a CPU holds at least this many full contexts where they fit, whatever the fraction says
 _GIB = 1 << 30
 
 
 def kv_storage(config: EngineConfig) -> torch.dtype:
-    """What keys and values are kept in."""
+    """The dtype in which the pages hold keys and values."""
     return {"int8": torch.int8, "fp8": torch.float8_e4m3fn}.get(config.kv_dtype, config.dtype)
 
 
 def kv_bytes_per_page(spec: ModelSpec, config: EngineConfig) -> int:
-    """Bytes that one page takes on one rank, all layers, keys and values."""
+    """Bytes of one page on one rank: keys and values of all layers."""
     return config.page_size * kv_bytes_per_token(spec, config.world_size, kv_storage(config))
 
 
 def kv_bytes_per_token(spec: ModelSpec, world_size: int, storage: torch.dtype) -> int:
-    """With int8, each key and each value has a scale of two bytes beside it."""
-    vector = spec.head_dim * storage.itemsize + (2 if storage == torch.int8 else 0)
-    return 2 * spec.n_layers * kv_heads(spec, world_size) * vector
+    """Bytes of one token's keys and values on one rank, all layers. int8 vectors have a two-byte scale each."""
+    vector_bytes = spec.head_dim * storage.itemsize + (2 if storage == torch.int8 else 0)
+    return 2 * spec.n_layers * kv_heads(spec, world_size) * vector_bytes
 
 
 def available_bytes(device: torch.device) -> int:
-    """What could still be allocated on the device."""
+    """Bytes that can still be allocated on the device."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(free + unused - (1 - GPU_SHARE) * total)
-    free = _meminfo("MemAvailable")
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + cached - (1 - GPU_MEMORY_FRACTION) * total)
+    free = _meminfo_bytes("MemAvailable")
+    limit, used = _cgroup_bytes("memory.max"), _cgroup_bytes("memory.current")
     return min(free, limit - used) if limit is not None and used is not None else free
 
 
 def allocated_bytes(device: torch.device) -> int:
-    """What this rank holds on the device."""
+    """Bytes that this rank holds on the device; on a CPU, the process's resident memory."""
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return resident_pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def fit_pages(config: EngineConfig, page_bytes: int, available: int) -> int:
-    """KV pages for this rank: what was asked for, or what fits and can be of use. ConfigError when it is too little."""
-    useful = (
-        config.max_num_seqs * 2 + 2
-    ) * config.max_pages_per_seq  # beyond that the prefix cache could not grow any more
-    least = config.max_pages_per_seq
+def fit_pages(config: EngineConfig, page_bytes: int, free_bytes: int) -> int:
+    """KV pages for this rank: the number that --kv-memory asks for, else as many as fit and can be of use.
+
+    Raises ConfigError when they do not hold one request of the full context, or do not fit.
+    """
+    min_pages = config.max_pages_per_seq
+    # With more pages than this the prefix cache would not grow any further.
+    max_useful_pages = (config.max_num_seqs * 2 + 2) * config.max_pages_per_seq
     if config.num_kv_pages is not None:
-        pages = config.num_kv_pages
-        if pages * page_bytes > available:
+        num_pages = config.num_kv_pages
+        if num_pages * page_bytes > free_bytes:
             raise ConfigError(
-                "--kv-memory", expected=f"at most {_gib(available)}, what is free", found=_gib(pages * page_bytes)
+                "--kv-memory", expected=f"at most {_gib(free_bytes)}, what is free", found=_gib(num_pages * page_bytes)
             )
     elif config.device.type == "cuda":
-        pages = available // page_bytes
+        num_pages = free_bytes // page_bytes
     else:
-        share = min(int(available * CPU_SHARE), CPU_MOST) // (page_bytes * config.world_size)
-        pages = min(max(share, CPU_CONTEXTS * least), available // (page_bytes * config.world_size), useful)
-    if pages < least and config.num_kv_pages is not None:
+        all_ranks_page_bytes = page_bytes * config.world_size  # CPU ranks share one memory
+        wanted = min(int(free_bytes * CPU_MEMORY_FRACTION), CPU_MAX_KV_BYTES) // all_ranks_page_bytes
+        num_pages = min(max(wanted, CPU_MIN_CONTEXTS * min_pages), free_bytes // all_ranks_page_bytes, max_useful_pages)
+    if num_pages < min_pages and config.num_kv_pages is not None:
         raise ConfigError(
             "--kv-memory",
             expected=f"room for at least {config.max_context} tokens, the longest request (--max-seq-len)",
-            found=f"room for {pages * config.page_size}",
+            found=f"room for {num_pages * config.page_size}",
         )
-    if pages < least:
-        fits = max(0, pages) * config.page_size
+    if num_pages < min_pages:
+        fits = max(0, num_pages) * config.page_size
         raise ConfigError(
             "--max-seq-len",
             expected=f"at most {fits}, as many tokens as the free memory caches",
-            found=f"{config.max_context}, which needs {_gib(least * page_bytes)} for keys and values",
+            found=f"{config.max_context}, which needs {_gib(min_pages * page_bytes)} for keys and values",
         )
-    return pages
+    return num_pages
 
 
-def _gib(size: int) -> str:
-    return f"{size / _GIB:.2f} GiB"
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / _GIB:.2f} GiB"
 
 
-def _meminfo(name: str) -> int:
+def _meminfo_bytes(name: str) -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
     return 0
 
 
-def _cgroup(name: str) -> int | None:
+def _cgroup_bytes(name: str) -> int | None:
     try:
         text = Path("/sys/fs/cgroup", name).read_text().strip()
     except OSError:

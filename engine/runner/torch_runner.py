@@ -1,7 +1,7 @@
-"""The runner in plain torch: what a CPU runs, and on any device the oracle of the faster ones.
+"""The runner in plain torch. A CPU uses it, and on any device it is the reference for the faster runners.
 
-Row state (page tables, positions, sampling) is plain Python; the last sampled ids stay on the device, so that a step
-can be launched before the ids of the one before have been read.
+Row state (page tables, positions, sampling parameters) is plain Python. Sampled ids stay on the device until they are
+waited for, so that a step can be launched before the ids of the step before it are read.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from engine.scheduler.step_plan import StepPlan
 
 
 @dataclass(slots=True)
-class _Row:
+class _RowState:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
@@ -30,17 +30,24 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class TorchStepHandle:
+    """A launched step: the rows that sample and their ids, which a GPU is still copying to the host until `ready`."""
+
     rows: tuple[int, ...]
-    ids: Tensor  # on the host, once `ready` has happened
+    ids: Tensor  # [len(rows)], on the host
     ready: torch.cuda.Event | None
 
 
+_NO_SAMPLES = TorchStepHandle((), torch.empty(0, dtype=torch.int64), None)
+
+
 class TorchRunner:
+    """A `Runner` on any device, built with its KV pages."""
+
     def __init__(self, config: EngineConfig, model: Transformer, num_kv_pages: int) -> None:
         self.num_kv_pages = num_kv_pages
         self._config, self._model, self._device = config, model, config.device
-        self._rows = [_Row() for _ in range(config.max_num_seqs)]
-        self._last = torch.zeros(config.max_num_seqs, dtype=torch.int64, device=config.device)
+        self._rows = [_RowState() for _ in range(config.max_num_seqs)]
+        self._last_ids = torch.zeros(config.max_num_seqs, dtype=torch.int64, device=config.device)  # sampled, by row
         spec = model.spec
         self._kv = PagedKV(
             spec.n_layers, num_kv_pages, config.page_size, model.kv_heads, spec.head_dim, config.dtype, config.device
@@ -48,89 +55,94 @@ class TorchRunner:
 
     @torch.inference_mode()
     def execute_async(self, plan: StepPlan) -> TorchStepHandle:
+        """Launch a step; see `Runner`."""
         self._update_rows(plan)
         rows = plan.sampled_rows
-        tokens, positions, segments, last = self._flatten_batch(plan)
+        token_ids, positions, segments, sources = self._flatten_batch(plan)
         if not segments:
-            return TorchStepHandle((), torch.empty(0, dtype=torch.int64), None)
-        logits = self._logits(tokens, positions, segments, last)
+            return _NO_SAMPLES
+        logits = self._logits(token_ids, positions, segments, sources)
         if logits is None:
-            return TorchStepHandle((), torch.empty(0, dtype=torch.int64), None)
+            return _NO_SAMPLES
         ids = tensor_parallel.broadcast(self._sample(logits, rows))
-        self._last[torch.tensor(rows, device=self._device)] = ids.clamp_min(0)
+        self._last_ids[torch.tensor(rows, device=self._device)] = ids.clamp_min(0)
         return self._handle(rows, ids)
 
-    def wait(self, ticket: TorchStepHandle) -> dict[int, int]:
-        if ticket.ready is not None:
-            ticket.ready.synchronize()
-        return dict(zip(ticket.rows, ticket.ids.tolist(), strict=True))
+    def wait(self, handle: TorchStepHandle) -> dict[int, int]:
+        """The ids that a step sampled; see `Runner`."""
+        if handle.ready is not None:
+            handle.ready.synchronize()
+        return dict(zip(handle.rows, handle.ids.tolist(), strict=True))
 
     def allocated_bytes(self) -> int:
+        """Bytes that this rank holds on its device."""
         return allocated_bytes(self._device)
 
     def close(self) -> None:
+        """Free the KV pages."""
         self._kv.k, self._kv.v = [], []
 
     def _logits(
-        self, tokens: Tensor, positions: Tensor, segments: Sequence[Segment], last: Sequence[int]
+        self, token_ids: Tensor, positions: Tensor, segments: Sequence[Segment], sources: Sequence[int]
     ) -> Tensor | None:
-        """The step's forward; the logits of the tokens at `last`, if there are any."""
-        hidden = self._model(tokens, positions, PagedAttention(self._kv, segments, self._device))
-        return self._model.logits(hidden[torch.tensor(last, device=self._device)]) if last else None
+        """Run the model; [len(sources), vocab] logits of the step's tokens `sources`, or None if there are none."""
+        hidden = self._model(token_ids, positions, PagedAttention(self._kv, segments, self._device))
+        return self._model.logits(hidden[torch.tensor(sources, device=self._device)]) if sources else None
 
     def _update_rows(self, plan: StepPlan) -> None:
         for row in plan.freed_rows:
-            self._rows[row] = _Row()
-        for setup in plan.new_sequences:
-            self._rows[setup.row] = _Row(setup.temperature, setup.top_p, setup.seed)
-        for row, index, page in plan.page_grants:
-            pages = self._rows[row].page_ids
-            if index != len(pages):
-                raise ValueError(f"row {row} has {len(pages)} pages and is granted number {index}")
-            pages.append(page)
+            self._rows[row] = _RowState()
+        for sequence in plan.new_sequences:
+            self._rows[sequence.row] = _RowState(sequence.temperature, sequence.top_p, sequence.seed)
+        for row, index, page_id in plan.page_grants:
+            page_ids = self._rows[row].page_ids
+            if index != len(page_ids):
+                raise ValueError(f"row {row} has {len(page_ids)} pages and is granted page number {index}")
+            page_ids.append(page_id)
 
     def _flatten_batch(self, plan: StepPlan) -> tuple[Tensor, Tensor, list[Segment], list[int]]:
-        """The step's tokens in one line: chunks, then decode rows; and which of them sample."""
-        tokens: list[int] = []
+        """The step's token ids and positions, both [T], chunks before decode rows; and which tokens sample."""
+        token_ids: list[int] = []
         positions: list[int] = []
         segments: list[Segment] = []
-        last: list[int] = []
+        sources: list[int] = []
         for chunk in plan.chunks:
-            row, end = self._rows[chunk.row], chunk.start + len(chunk.token_ids)
-            tokens += chunk.token_ids
+            state, end = self._rows[chunk.row], chunk.start + len(chunk.token_ids)
+            token_ids += chunk.token_ids
             positions += range(chunk.start, end)
-            segments.append(Segment(row.page_ids, chunk.start, len(chunk.token_ids)))
-            row.num_computed_tokens = end
+            segments.append(Segment(state.page_ids, chunk.start, len(chunk.token_ids)))
+            state.num_computed_tokens = end
             if chunk.is_last:
-                last.append(len(tokens) - 1)
-        for number in plan.decode_rows:
-            row = self._rows[number]
-            last.append(len(positions))
-            positions.append(row.num_computed_tokens)
-            segments.append(Segment(row.page_ids, row.num_computed_tokens, 1))
-            row.num_computed_tokens += 1
-        flat = torch.tensor(tokens, dtype=torch.int64, device=self._device)
+                sources.append(len(token_ids) - 1)
+        for row in plan.decode_rows:
+            state = self._rows[row]
+            sources.append(len(positions))
+            positions.append(state.num_computed_tokens)
+            segments.append(Segment(state.page_ids, state.num_computed_tokens, 1))
+            state.num_computed_tokens += 1
+        flat = torch.tensor(token_ids, dtype=torch.int64, device=self._device)
         if plan.decode_rows:
-            flat = torch.cat((flat, self._last[torch.tensor(plan.decode_rows, device=self._device)]))
-        return flat, torch.tensor(positions, device=self._device), segments, last
+            flat = torch.cat((flat, self._last_ids[torch.tensor(plan.decode_rows, device=self._device)]))
+        return flat, torch.tensor(positions, device=self._device), segments, sources
 
-    def _sample(self, logits: Tensor, numbers: tuple[int, ...]) -> Tensor:
+    def _sample(self, logits: Tensor, rows: tuple[int, ...]) -> Tensor:
+        """[len(rows)] ids on rank 0; on the other ranks, room for rank 0's."""
         if self._config.rank:
-            return torch.empty(len(numbers), dtype=torch.int64, device=self._device)
-        rows = [self._rows[number] for number in numbers]
-        if all(row.temperature <= 0 for row in rows):
+            return torch.empty(len(rows), dtype=torch.int64, device=self._device)
+        states = [self._rows[row] for row in rows]
+        if all(state.temperature <= 0 for state in states):
             return greedy(logits)
         return sample(
             logits,
-            torch.tensor([row.temperature for row in rows], device=self._device),
-            torch.tensor([row.top_p for row in rows], device=self._device),
-            torch.tensor([signed64(row.seed) for row in rows], device=self._device),
-            torch.tensor([row.num_computed_tokens for row in rows], device=self._device),
+            torch.tensor([state.temperature for state in states], device=self._device),
+            torch.tensor([state.top_p for state in states], device=self._device),
+            torch.tensor([signed64(state.seed) for state in states], device=self._device),
+            torch.tensor([state.num_computed_tokens for state in states], device=self._device),
         )
 
     def _handle(self, rows: tuple[int, ...], ids: Tensor) -> TorchStepHandle:
         if not ids.is_cuda:
             return TorchStepHandle(rows, ids, None)
-        host = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
-        host.copy_(ids, non_blocking=True)
-        return TorchStepHandle(rows, host, torch.cuda.current_stream(self._device).record_event())
+        host_ids = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
+        host_ids.copy_(ids, non_blocking=True)
+        return TorchStepHandle(rows, host_ids, torch.cuda.current_stream(self._device).record_event())

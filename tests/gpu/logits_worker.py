@@ -15,7 +15,8 @@ from engine.checkpoint import open_checkpoint
 from engine.config import resolve
 from engine.core.worker import load_weights
 from engine.distributed.communicator import connect
-from engine.runner.base import AnyRunner, make_runner
+from engine.runner.base import AnyRunner
+from engine.runner.factory import make_runner
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
@@ -43,7 +44,7 @@ def main(model: str, device: str, dtype: str, out: str) -> None:
         pages = tuple((row, index, row * config.max_pages_per_seq + index) for index in range(count))
         new = (NewSequence(row, 0.0, 1.0, 1),)
         runner.wait(runner.execute_async(StepPlan(row, new, pages, (PrefillChunk(row, 0, ids, True),))))
-    last_tokens = runner._last if plain else runner._batch_state.last_tokens
+    last_tokens = runner._last_ids if plain else runner._batch_state.last_tokens
     last_tokens[: len(PROMPT_LENGTHS)] = DECODE_TOKEN
     if device == "cuda":
         torch.cuda.synchronize()  # the runner has a stream of its own

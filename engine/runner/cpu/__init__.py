@@ -1,1 +1,1 @@
-"""A step on a CPU in compiled code, where there is a compiler; the rest of the engine works without it."""
+"""The CPU runner whose forward pass is compiled C++. Without a compiler the engine uses plain torch instead."""

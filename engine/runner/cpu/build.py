@@ -1,7 +1,7 @@
-"""Compiles the C++ beside this file for this very processor, once, and loads it: torch's own extension machinery.
+"""Compiles the C++ in csrc/ for this machine's processor, once, with torch's extension builder, and loads it.
 
-Without a compiler, on a processor that it does not suit, or when anything goes wrong, there is no library and the
-engine computes in plain torch. It knows files and compilers, and nothing of what is compiled.
+Without a compiler, on an unsuitable processor, or when the build fails there is no library, and the engine computes in
+plain torch. It knows files and compilers, and nothing of what is compiled.
 """
 
 import contextlib
@@ -24,33 +24,33 @@ import torch
 
 SOURCES = Path(__file__).parent / "csrc"
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-Wno-psabi", "-pthread")
-PATIENCE = 180.0  # seconds that the compiler may take; it takes a few
-# In a process of its own: torch talks on stdout and warns, and finds ninja on the PATH only.
-SCRIPT = """
+COMPILE_TIMEOUT = 180.0  # seconds; a build takes a few
+# Runs in a process of its own: torch prints to stdout, warns, and finds ninja only on the PATH.
+BUILD_SCRIPT = """
 import sys
 from torch.utils.cpp_extension import load
-folder, name, source, *flags = sys.argv[1:]
-load(name, [source], extra_cflags=flags, build_directory=folder, is_python_module=False)
+build_directory, name, source, *flags = sys.argv[1:]
+load(name, [source], extra_cflags=flags, build_directory=build_directory, is_python_module=False)
 """
 
 
 @cache
-def library() -> ctypes.CDLL | None:
-    """The compiled code, or None: then plain torch does the work. Says on stderr that it compiled, or why not."""
+def compiled_library() -> ctypes.CDLL | None:
+    """The compiled code, or None if it cannot be had. Says on stderr that it was compiled, or why it is missing."""
     try:
-        path = folder() / f"{_name()}.so"
+        path = cache_dir() / f"{_library_name()}.so"
         if not path.exists():
-            if lack := missing():
-                raise OSError(lack)
+            if reason := missing_requirement():
+                raise OSError(reason)
             _build(path)
         return ctypes.CDLL(str(path))
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: nobody has no home
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: the user has no home directory
         _say(f"no compiled code, computing in plain torch: {_reason(error)}")
         return None
 
 
-def missing() -> str | None:
-    """What this machine lacks, if anything."""
+def missing_requirement() -> str | None:
+    """What this machine lacks to build and run the code, as a sentence; None if it lacks nothing."""
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return "it needs a processor with AVX2"
     if shutil.which(os.environ.get("CXX", "c++")) is None:
@@ -58,36 +58,39 @@ def missing() -> str | None:
     return None if shutil.which("ninja", path=_environment()["PATH"]) else "it needs ninja"
 
 
-def folder() -> Path:
-    """Where torch keeps compiled extensions."""
-    chosen = os.environ.get("TORCH_EXTENSIONS_DIR")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen) if chosen else Path(base) / "torch_extensions"
+def cache_dir() -> Path:
+    """The folder where torch keeps compiled extensions."""
+    extensions = os.environ.get("TORCH_EXTENSIONS_DIR")
+    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(extensions) if extensions else Path(user_cache) / "torch_extensions"
 
 
 def _build(path: Path) -> None:
-    """Whole or not at all: compiled elsewhere, then moved. Of several processes one compiles and the others wait."""
+    """Compile in a temporary folder, then move the file into place, so that `path` never holds half a library.
+
+    When several processes start at once, one compiles and the others wait for its file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=path.parent) as built:
+    with _locked(path.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=path.parent) as build_directory:
         if path.exists():
             return
-        began = time.monotonic()
-        command = [sys.executable, "-c", SCRIPT, built, path.stem, str(SOURCES / "step.cpp"), *FLAGS]
+        started = time.monotonic()
+        command = [sys.executable, "-c", BUILD_SCRIPT, build_directory, path.stem, str(SOURCES / "step.cpp"), *FLAGS]
         subprocess.run(  # noqa: S603 - our own command
-            command, env=_environment(), check=True, capture_output=True, text=True, timeout=PATIENCE
+            command, env=_environment(), check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT
         )
-        Path(built, path.name).replace(path)
-        _say(f"compiled for this processor in {time.monotonic() - began:.0f} s: {path}")
+        Path(build_directory, path.name).replace(path)
+        _say(f"compiled for this processor in {time.monotonic() - started:.0f} s: {path}")
 
 
 def _environment() -> dict[str, str]:
-    """With the commands of this interpreter's packages, of which ninja may be one, behind those that are there."""
+    """Our environment, with this interpreter's scripts (pip may have installed ninja there) at the end of the PATH."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts")))
     return {**os.environ, "PATH": path}
 
 
-def _name() -> str:
-    """Another one for other sources or another processor: code for this one need not run there."""
+def _library_name() -> str:
+    """A name that depends on sources, flags and processor: -march=native code may not run on another processor."""
     digest = hashlib.sha256(" ".join((*FLAGS, platform.machine())).encode())
     for source in sorted(SOURCES.glob("*.[ch]*")):
         digest.update(source.read_bytes())
@@ -100,13 +103,14 @@ def _name() -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """The lock goes with the process that holds it, so nothing has to be cleared after a crash."""
+    """Hold a file lock. The kernel releases it when the process ends, so a crash leaves nothing to clean up."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _reason(error: Exception) -> str:
+    """One line: the compiler's first error, or the exception's own text."""
     if isinstance(error, subprocess.CalledProcessError):
         lines = [line for line in str(error.stderr).splitlines() if "error" in line.lower()]
         return lines[0].strip() if lines else "the compiler failed"

@@ -1,6 +1,6 @@
-"""A whole step in one call of our compiled code: layers, attention over pages, logits. Python is out of it meanwhile.
+"""A whole forward pass in one call of the compiled code: layers, attention over pages, logits. The GIL is released.
 
-It knows how a model's parts are handed over. What is computed is in step.cpp, and what with which rows, the runner's.
+It knows how to pass a model's tensors to C. csrc/step.cpp computes; the runner decides which rows take part.
 """
 
 import ctypes
@@ -16,11 +16,13 @@ from engine.layers.paged_attention import PagedKV, Segment
 from engine.model.transformer import Transformer
 from engine.runner.cpu.linear import Matrix, NativeLinear
 
-_KEYS = 16  # positions that a register may hold: a page has whole registers
+_MAX_LANES = 16  # floats of the widest vector register; the positions of a page must fill whole registers
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
 
 
 class _Layer(ctypes.Structure):
+    """`Layer` of step.cpp."""
+
     _fields_ = (
         *((name, _POINTER) for name in ("attention_norm", "ffn_norm", "k", "v")),
         *((name, Matrix) for name in ("wqkv", "wo", "w13", "w2")),
@@ -28,26 +30,32 @@ class _Layer(ctypes.Structure):
 
 
 class _Model(ctypes.Structure):
+    """`Model` of step.cpp."""
+
     _fields_ = (
-        *((name, _INT) for name in ("dim", "heads", "kv_heads", "head_dim", "ffn", "page", "layers")),
-        ("eps", ctypes.c_float),
-        *((name, _POINTER) for name in ("rope", "norm", "layer")),
+        *((name, _INT) for name in ("dim", "heads", "kv_heads", "head_dim", "ffn_dim", "page_size", "num_layers")),
+        ("norm_eps", ctypes.c_float),
+        *((name, _POINTER) for name in ("rope", "norm", "layers")),
         ("output", Matrix),
     )
 
 
 class _Batch(ctypes.Structure):
+    """`Batch` of step.cpp."""
+
     _fields_ = (
-        *((name, _INT) for name in ("tokens", "segments", "samples")),
-        *((name, _POINTER) for name in ("segment", "pages", "sample", "x", "logits")),
+        *((name, _INT) for name in ("num_tokens", "num_segments", "num_samples")),
+        *((name, _POINTER) for name in ("segments", "page_ids", "sample_sources", "hidden", "logits")),
     )
 
 
 class NativeForward:
-    def __init__(self, library: ctypes.CDLL, model: Transformer, kv: PagedKV, threads: int) -> None:
+    """The model and its KV pages as C structs, for a model that it `supports`."""
+
+    def __init__(self, library: ctypes.CDLL, model: Transformer, kv: PagedKV, num_threads: int) -> None:
         spec, block = model.spec, model.blocks[0]
-        self._library, self._threads = library, _INT(threads)
-        self._transformer, self._kv = model, kv  # what the pointers point to
+        self._library, self._num_threads = library, _INT(num_threads)
+        self._transformer, self._kv = model, kv  # keeps alive what the structs point to
         self._layers = (_Layer * spec.n_layers)(
             *(
                 _Layer(
@@ -65,34 +73,36 @@ class NativeForward:
         )  # fmt: skip
 
     @staticmethod
-    def fits(model: Transformer, config: EngineConfig) -> bool:
-        """All products are ours, everything else is in 32 bits, and no other rank has a share."""
-        products = [layer.quantized for block in model.blocks for layer in (block.wqkv, block.wo, block.w13, block.w2)]
-        return all(isinstance(product, NativeLinear) for product in (*products, model.output.quantized)) and (
+    def supports(model: Transformer, config: EngineConfig) -> bool:
+        """Whether every matrix is a NativeLinear, all else is float32 on one rank, and pages fill whole registers."""
+        linears = [layer.quantized for block in model.blocks for layer in (block.wqkv, block.wo, block.w13, block.w2)]
+        return all(isinstance(linear, NativeLinear) for linear in (*linears, model.output.quantized)) and (
             config.world_size,
             config.dtype,
-            config.page_size % _KEYS,
+            config.page_size % _MAX_LANES,
         ) == (1, torch.float32, 0)
 
-    def logits(self, tokens: Tensor, segments: Sequence[Segment], last: Sequence[int]) -> Tensor:
-        """Token ids, and which of them sample -> the logits of those, [len(last), vocab]."""
-        x = self._transformer.tok_embeddings(tokens)
-        out = torch.empty(len(last), self._model.output.rows)
-        table: list[int] = []
-        rows: list[tuple[int, int, int]] = []
+    def logits(self, token_ids: Tensor, segments: Sequence[Segment], sources: Sequence[int]) -> Tensor:
+        """Token ids [T] of these segments, in order -> float32 logits [len(sources), vocab] of tokens `sources`."""
+        hidden = self._transformer.tok_embeddings(token_ids)
+        logits = torch.empty(len(sources), self._model.output.rows)
+        page_ids: list[int] = []
+        starts_lengths_pages: list[tuple[int, int, int]] = []
         for segment in segments:
-            rows.append((segment.start, segment.length, len(table)))
-            table += segment.page_ids[: -(-(segment.start + segment.length) // self._kv.page_size)]
-        pages, rows_, last_ = (np.array(values, dtype=np.int32) for values in (table, rows, last))
+            starts_lengths_pages.append((segment.start, segment.length, len(page_ids)))
+            page_ids += segment.page_ids[: -(-(segment.start + segment.length) // self._kv.page_size)]
+        c_segments, c_page_ids, c_sources = (
+            np.array(values, dtype=np.int32) for values in (starts_lengths_pages, page_ids, sources)
+        )
         batch = _Batch(
-            len(tokens), len(segments), len(last),
-            rows_.ctypes.data, pages.ctypes.data, last_.ctypes.data, x.data_ptr(), out.data_ptr(),
+            len(token_ids), len(segments), len(sources),
+            c_segments.ctypes.data, c_page_ids.ctypes.data, c_sources.ctypes.data, hidden.data_ptr(), logits.data_ptr(),
         )  # fmt: skip
-        self._library.guildllama_step(ctypes.byref(self._model), ctypes.byref(batch), self._threads)
-        return out
+        self._library.guildllama_step(ctypes.byref(self._model), ctypes.byref(batch), self._num_threads)
+        return logits
 
 
 def _matrix(layer: ColumnLinear | RowLinear) -> Matrix:
     if not isinstance(layer.quantized, NativeLinear):
-        raise TypeError("a layer has other products than ours")
+        raise TypeError("the layer is not a NativeLinear")
     return layer.quantized.matrix

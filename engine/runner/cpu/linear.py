@@ -1,7 +1,8 @@
-"""Products with 8-bit or 4-bit weights by our compiled code, as modules that stand in for a linear layer's product.
+"""Linear layers with 8-bit or 4-bit weights, computed by the compiled code.
 
-Weights lie as the code reads them: tiles of 16 rows, in each the groups of 32 columns in order, in each the bytes and
-then the scales in 16 bits. Tokens are computed in 16 bits. It knows one matrix, and nothing of models.
+The weights are packed as csrc/linear.h reads them: tiles of 16 rows; in a tile, groups of 32 columns in order; in a
+group, the weights' bytes, then the rows' group scales as float16 (and, with 4 bits, their group minimums). Activations
+are quantized to 16 bits. It knows one matrix, and nothing of models.
 """
 
 import ctypes
@@ -11,78 +12,85 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TILE, GROUP = 16, 32
-_BLOCK = 4096  # rows packed at a time, which bounds what packing needs
-_TOP = 13  # the largest weight has about this many bits, so that scales use a half's range
+TILE, GROUP = 16, 32  # rows of a tile, columns of a group; as in linear.h
+_ROWS_AT_ONCE = 4096  # rows packed at a time, which bounds the memory that packing needs
+_MAX_EXPONENT = 13  # the largest weight is scaled to just below 2**13, so that the scales use float16's range
 
 
 class Matrix(ctypes.Structure):
-    """As in products.h."""
+    """`Matrix` of linear.h: the packed weights, and the scale of the whole matrix."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("rows", ctypes.c_int32),
         ("columns", ctypes.c_int32),
         ("bits", ctypes.c_int32),
-        ("factor", ctypes.c_float),
+        ("scale", ctypes.c_float),
     )
 
 
 class NativeLinear(nn.Module):
-    """y = x · Wᵀ in 32 bits. Each token's result is the same to the bit whatever tokens are beside it."""
+    """y = x · Wᵀ, accumulated in float32. A token's result does not depend, to the bit, on the tokens beside it."""
 
     def __init__(self, library: ctypes.CDLL, weight: Tensor, bits: int) -> None:
+        """Pack `weight` [rows, columns] into `bits` (4 or 8) bits."""
         super().__init__()
         rows, columns = weight.shape
-        least, most = weight.aminmax()
-        peak = max(-float(least), float(most))
-        factor = 2.0 ** (math.frexp(peak)[1] - _TOP) if math.isfinite(peak) and peak > 0 else 1.0
-        pack = _pack4 if bits == 4 else _pack8
-        parts = [pack(_padded(weight[at : at + _BLOCK]).float() / factor) for at in range(0, rows, _BLOCK)]
-        self._data = torch.cat(parts)
+        low, high = weight.aminmax()
+        peak = max(-float(low), float(high))
+        scale = 2.0 ** (math.frexp(peak)[1] - _MAX_EXPONENT) if math.isfinite(peak) and peak > 0 else 1.0
+        pack = _pack_int4 if bits == 4 else _pack_int8
+        pieces = [
+            pack(_tiles(weight[first : first + _ROWS_AT_ONCE]).float() / scale)
+            for first in range(0, rows, _ROWS_AT_ONCE)
+        ]
+        self._data = torch.cat(pieces)
         self._library = library
-        self.matrix = Matrix(self._data.data_ptr(), rows, columns, bits, factor)
+        self.matrix = Matrix(self._data.data_ptr(), rows, columns, bits, scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float().contiguous()
+        """[tokens, columns] -> [tokens, rows], in x's dtype."""
+        x32 = x.float().contiguous()
         y = torch.empty(len(x), self.matrix.rows)
-        self._library.guildllama_product(
+        self._library.guildllama_linear(
             ctypes.byref(self.matrix),
             ctypes.c_int32(len(x)),
-            ctypes.c_void_p(wide.data_ptr()),
+            ctypes.c_void_p(x32.data_ptr()),
             ctypes.c_void_p(y.data_ptr()),
             ctypes.c_int32(torch.get_num_threads()),
         )
         return y.to(x.dtype)
 
 
-def _padded(weight: Tensor) -> Tensor:
-    """[tiles, 16, groups, 32], with zeros where the matrix does not come out even."""
+def _tiles(weight: Tensor) -> Tensor:
+    """[rows, columns] -> [tiles, TILE, groups, GROUP], padded with zeros."""
     rows, columns = weight.shape
-    whole = F.pad(weight, (0, -columns % GROUP, 0, -rows % TILE))
-    return whole.view(-1, TILE, whole.shape[1] // GROUP, GROUP)
+    padded = F.pad(weight, (0, -columns % GROUP, 0, -rows % TILE))
+    return padded.view(-1, TILE, padded.shape[1] // GROUP, GROUP)
 
 
-def _pack8(weight: Tensor) -> Tensor:
+def _pack_int8(weight: Tensor) -> Tensor:
+    """Symmetric: weight = scale · (byte − 128)."""
     scale = (weight.abs().amax(dim=-1, keepdim=True) / 127).half()
-    chosen = (weight / scale.float().clamp_min(1e-12)).round_().clamp_(-127, 127).add_(128).to(torch.uint8)
+    codes = (weight / scale.float().clamp_min(1e-12)).round_().clamp_(-127, 127).add_(128).to(torch.uint8)
     tiles, _, groups, _ = weight.shape
-    data = chosen.view(tiles, TILE, groups, 8, 4).permute(0, 2, 3, 1, 4).reshape(tiles, groups, -1)
-    return torch.cat((data, _numbers(scale)), dim=-1)
+    data = codes.view(tiles, TILE, groups, 8, 4).permute(0, 2, 3, 1, 4).reshape(tiles, groups, -1)
+    return torch.cat((data, _half_bytes(scale)), dim=-1)
 
 
-def _pack4(weight: Tensor) -> Tensor:
-    least, most = weight.aminmax(dim=-1, keepdim=True)
-    scale = (most - least) / 15
-    chosen = ((weight - least) / scale.clamp_min(1e-12)).round_().clamp_(0, 15)
-    short = scale.half()
-    least = (weight - chosen * short.float()).mean(dim=-1, keepdim=True).half()  # makes up for the scale's rounding
+def _pack_int4(weight: Tensor) -> Tensor:
+    """Asymmetric: weight = scale · nibble + minimum."""
+    low, high = weight.aminmax(dim=-1, keepdim=True)
+    scale = (high - low) / 15
+    codes = ((weight - low) / scale.clamp_min(1e-12)).round_().clamp_(0, 15)
+    scale = scale.half()
+    minimum = (weight - codes * scale.float()).mean(dim=-1, keepdim=True).half()  # makes up for the scale's rounding
     tiles, _, groups, _ = weight.shape
-    columns = chosen.to(torch.uint8).view(tiles, TILE, groups, 4, 2, 4).permute(4, 0, 2, 3, 1, 5)
+    columns = codes.to(torch.uint8).view(tiles, TILE, groups, 4, 2, 4).permute(4, 0, 2, 3, 1, 5)
     data = (columns[0] | columns[1] << 4).reshape(tiles, groups, -1)
-    return torch.cat((data, _numbers(short), _numbers(least)), dim=-1)
+    return torch.cat((data, _half_bytes(scale), _half_bytes(minimum)), dim=-1)
 
 
-def _numbers(halves: Tensor) -> Tensor:
-    """[tiles, 16, groups, 1] -> their bytes, [tiles, groups, 32]."""
+def _half_bytes(halves: Tensor) -> Tensor:
+    """float16 [tiles, TILE, groups, 1] -> their bytes, [tiles, groups, 2 · TILE]."""
     return halves.squeeze(-1).transpose(1, 2).contiguous().view(torch.uint8)

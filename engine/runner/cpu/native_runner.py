@@ -1,4 +1,4 @@
-"""The runner on a CPU with compiled code: rows and sampling as in plain torch, all else one call a step."""
+"""The CPU runner that computes the forward pass in compiled C++; rows and sampling are those of `TorchRunner`."""
 
 import ctypes
 from collections.abc import Sequence
@@ -13,18 +13,21 @@ from engine.runner.torch_runner import TorchRunner
 
 
 class NativeRunner(TorchRunner):
+    """A `Runner` for a model that `NativeForward.supports`."""
+
     def __init__(self, library: ctypes.CDLL, config: EngineConfig, model: Transformer, num_kv_pages: int) -> None:
         super().__init__(config, model, num_kv_pages)
-        self._step: NativeForward | None = NativeForward(library, model, self._kv, config.num_threads)
+        self._forward: NativeForward | None = NativeForward(library, model, self._kv, config.num_threads)
 
     def _logits(
-        self, tokens: Tensor, positions: Tensor, segments: Sequence[Segment], last: Sequence[int]
+        self, token_ids: Tensor, positions: Tensor, segments: Sequence[Segment], sources: Sequence[int]
     ) -> Tensor | None:
-        if self._step is None:
+        if self._forward is None:
             raise RuntimeError("the runner is closed")
-        logits = self._step.logits(tokens, segments, last)
-        return logits if last else None
+        logits = self._forward.logits(token_ids, segments, sources)
+        return logits if sources else None
 
     def close(self) -> None:
-        self._step = None  # it points into the pages that go now
+        """Free the KV pages. A later step raises RuntimeError: the compiled code would write to freed memory."""
+        self._forward = None  # first: it holds pointers into the pages
         super().close()

@@ -1,1 +1,1 @@
-"""The runner for GPUs: Triton kernels, recorded as CUDA graphs."""
+"""The GPU runner: Triton kernels, recorded as CUDA graphs."""

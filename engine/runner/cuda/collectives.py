@@ -1,7 +1,7 @@
-"""Where several GPUs meet in a step: sums of what each has computed, the logits' columns, the sampled ids.
+"""The collectives of a step over several GPUs: sums of partial results, the logits' columns, the sampled ids.
 
-Holds what they exchange and counts the sites; `kernels/exchange.py` does it. Every rank passes the same sites in the
-same order, as all run the same steps.
+It owns the shared buffers and numbers the collectives; `engine/kernels/all_reduce.py` does the work. Every rank calls
+the same collectives in the same order, as all ranks run the same steps.
 """
 
 from __future__ import annotations
@@ -16,99 +16,116 @@ from engine.distributed.symmetric_memory import SymmetricMemory, aligned_size
 from engine.kernels import all_reduce as kernels
 from engine.kernels.gemv import Push
 
-ArenaFactory: TypeAlias = Callable[
-    [int], SymmetricMemory | None
-]  # bytes -> an exchange with so much room, if the ranks can have one
+# Bytes -> shared memory of that size, or None where the ranks cannot share memory. All ranks call it together.
+ArenaFactory: TypeAlias = Callable[[int], SymmetricMemory | None]
 
 
 class Collectives:
-    """`most` tokens in a step, `samples` rows of logits of `width` columns on each rank."""
+    """For steps of up to `max_tokens` tokens of width `dim` and `max_samples` samples of `columns` logits a rank."""
 
     @classmethod
     def create(
         cls,
         create_arena: ArenaFactory,
         *,
-        ranks: int,
-        most: int,
+        world_size: int,
+        max_tokens: int,
         dim: int,
-        samples: int,
-        width: int,
+        max_samples: int,
+        columns: int,
         dtype: torch.dtype,
         pdl: bool,
     ) -> Collectives | None:
-        parts = (most * dim * dtype.itemsize,) * 2 + (ranks * dim * 8,) * 2 + (samples * width * 4, samples * 4)
-        exchange = create_arena(sum(map(aligned_size, parts)))
-        if exchange is None:
+        """Collectives in a new arena, or None where the ranks cannot share memory."""
+        buffer_bytes = (
+            *(max_tokens * dim * dtype.itemsize,) * 2,
+            *(world_size * dim * 8,) * 2,
+            max_samples * columns * 4,
+            max_samples * 4,
+        )
+        memory = create_arena(sum(map(aligned_size, buffer_bytes)))
+        if memory is None:
             return None
-        return cls(exchange, most=most, dim=dim, samples=samples, width=width, dtype=dtype, pdl=pdl)
+        return cls(
+            memory, max_tokens=max_tokens, dim=dim, max_samples=max_samples, columns=columns, dtype=dtype, pdl=pdl
+        )
 
     def __init__(
-        self, exchange: SymmetricMemory, *, most: int, dim: int, samples: int, width: int, dtype: torch.dtype, pdl: bool
+        self,
+        memory: SymmetricMemory,
+        *,
+        max_tokens: int,
+        dim: int,
+        max_samples: int,
+        columns: int,
+        dtype: torch.dtype,
+        pdl: bool,
     ) -> None:
-        self._memory, self._pdl, self._width, self._dim = exchange, pdl, width, dim
-        self.rank, self.site = exchange.rank, 0
-        self._deltas = [exchange.allocate((most, dim), dtype) for _ in range(2)]
-        self._boxes = [exchange.allocate((exchange.world_size, dim), torch.int64) for _ in range(2)]
-        self._logits = exchange.allocate((samples * width,), torch.float32)
-        self._ids = exchange.allocate((samples,), torch.int32)
-        self._own = torch.zeros(dim, dtype=torch.float32, device=exchange.epoch.device)
+        self._memory, self._pdl, self._columns, self._dim = memory, pdl, columns, dim
+        self.rank, self.count = memory.rank, 0  # count: of this step's collectives so far
+        # Two of each in turn, so that no rank overwrites what another is still reading.
+        self._partial_sums = [memory.allocate((max_tokens, dim), dtype) for _ in range(2)]
+        self._inboxes = [memory.allocate((memory.world_size, dim), torch.int64) for _ in range(2)]
+        self._logits = memory.allocate((max_samples * columns,), torch.float32)
+        self._ids = memory.allocate((max_samples,), torch.int32)
+        self._row_partial_sum = torch.zeros(dim, dtype=torch.float32, device=memory.epoch.device)
 
     @property
     def epoch(self) -> Tensor:
+        """int32 [1]: collectives of all earlier steps."""
         return self._memory.epoch
 
     def begin_step(self) -> None:
-        """A step begins."""
-        self.site = 0
+        """Number the collectives from 1 again."""
+        self.count = 0
 
     @property
     def partial_sum(self) -> Tensor:
-        """[most, dim]: this rank's share of the next sum."""
-        return self._deltas[self.site % 2][self.rank]
+        """[max_tokens, dim]: where this rank puts its part of the next `all_reduce`."""
+        return self._partial_sums[self.count % 2][self.rank]
 
     def all_reduce(
         self, h: Tensor, gain: Tensor, tokens: int, *, out: Tensor | None = None, squares: Tensor | None = None,
         eps: float = 0.0,
     ) -> None:  # fmt: skip
-        """h += all ranks' `delta`; and what the next product reads."""
-        deltas = self._deltas[self.site % 2]
-        self.site += 1
+        """h [tokens, dim] += all ranks' partial sums; out and squares as `kernels.all_reduce` says."""
+        partial_sums = self._partial_sums[self.count % 2]
+        self.count += 1
         kernels.all_reduce(
-            self._memory, deltas, h, gain, tokens, self.site, out=out, squares=squares, eps=eps, pdl=self._pdl
+            self._memory, partial_sums, h, gain, tokens, self.count, out=out, squares=squares, eps=eps, pdl=self._pdl
         )
 
     @property
     def row_partial_sum(self) -> Tensor:
-        """[1, dim]: for one row, this rank's share of the next sum, in 32 bits."""
-        return self._own[None]
+        """float32 [1, dim]: where this rank puts its part of the next `all_reduce_row`."""
+        return self._row_partial_sum[None]
 
     @property
     def push(self) -> Push:
-        """And where the others get it."""
-        return Push(self._boxes[self.site % 2], self.epoch, self.site + 1, self.rank)
+        """Where the GEMV sends that part to the other ranks."""
+        return Push(self._inboxes[self.count % 2], self.epoch, self.count + 1, self.rank)
 
     def all_reduce_row(self, h: Tensor) -> None:
-        """h += all ranks' shares that were pushed."""
-        boxes = self._boxes[self.site % 2]
-        self.site += 1
-        kernels.all_reduce_row(self._memory, self._own, boxes, h, self.site, pdl=self._pdl)
+        """h [1, dim] += all ranks' parts, which their GEMVs have pushed."""
+        inboxes = self._inboxes[self.count % 2]
+        self.count += 1
+        kernels.all_reduce_row(self._memory, self._row_partial_sum, inboxes, h, self.count, pdl=self._pdl)
 
-    def logits(self, rows: int, columns: int) -> Tensor:
-        """[rows, columns]: this rank's part of the logits."""
-        return self._logits[self.rank][: rows * columns].view(rows, columns)
+    def local_logits(self, samples: int, columns: int) -> Tensor:
+        """[samples, columns]: where this rank puts its columns of the logits."""
+        return self._logits[self.rank][: samples * columns].view(samples, columns)
 
-    def gather_logits(self, out: Tensor, rows: int) -> None:
-        """On rank 0: the logits of all ranks."""
-        self.site += 1
-        kernels.gather_logits(self._memory, self._logits, out, rows, self._width, self.site, pdl=self._pdl)
+    def gather_logits(self, out: Tensor, samples: int) -> None:
+        """On rank 0, out [samples, vocab] = all ranks' logits."""
+        self.count += 1
+        kernels.gather_logits(self._memory, self._logits, out, samples, self._columns, self.count, pdl=self._pdl)
 
     @property
     def ids(self) -> Tensor:
-        """Where rank 0 samples to."""
+        """int32 [max_samples]: where rank 0 puts the sampled ids."""
         return self._ids[self.rank]
 
     def broadcast_ids(self, out: Tensor) -> None:
-        """Rank 0's `ids` on every rank."""
-        self.site += 1
-        kernels.broadcast_ids(self._memory, self._ids, out, out.shape[0], self.site, pdl=self._pdl)
+        """out = rank 0's `ids`, on every rank."""
+        self.count += 1
+        kernels.broadcast_ids(self._memory, self._ids, out, out.shape[0], self.count, pdl=self._pdl)

@@ -1,9 +1,10 @@
-"""The runner for a GPU: plans become a few integers in a control block and the replay of a recorded step.
+"""The runner for a GPU: a plan becomes a few integers in an input buffer, and the replay of a recorded step.
 
-Rows live on the device and move on inside the graph, so a step that only decodes needs nothing from the host but its
-slots, and those only when they change. The host runs one step ahead and never waits for the device in `launch`.
+Row state lives on the device and advances inside the graph. A step that only decodes needs nothing from the host but
+its slots' rows, and those only when they change. The host runs one step ahead, and never waits for the device in
+`execute_async`.
 
-It knows plans, graphs and copies; what a step computes is `cuda_step`'s business.
+It knows plans, graphs and copies. What a step computes is `CudaForward`'s business.
 """
 
 from __future__ import annotations
@@ -25,21 +26,25 @@ from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, InputBuffers, batc
 from engine.runner.memory import allocated_bytes, kv_storage
 from engine.scheduler.step_plan import StepPlan
 
-NUM_HOST_BUFFERS = 4  # host buffers in use at once: more than steps in flight
+NUM_HOST_BUFFERS = 4  # host buffers used in turn; must exceed the steps in flight
 
 
 @dataclass(frozen=True, slots=True)
 class CudaStepHandle:
+    """A launched step: the rows that sample, and their ids, which the device copies to the host until `ready`."""
+
     rows: tuple[int, ...]
-    ids: Tensor
+    ids: Tensor  # int32, on the host; the first len(rows) count
     ready: torch.cuda.Event | None
 
 
 class CudaRunner:
-    def __init__(self, config: EngineConfig, model: Transformer, create_arena: ArenaFactory | None = None) -> None:
-        """Allocates all but the KV pages; call `start` with their number before anything else.
+    """A `Runner` for one GPU; on a CPU, in Triton's interpreter, for tests."""
 
-        `meet`: how ranks come by memory that they share, if not as GPUs do.
+    def __init__(self, config: EngineConfig, model: Transformer, create_arena: ArenaFactory | None = None) -> None:
+        """Allocates everything but the KV pages; call `start` with their number before anything else.
+
+        `create_arena` makes the memory that ranks share; by default that of the GPUs, where they can reach each other.
         """
         self.num_kv_pages = 0
         self._config, self._model, self._device = config, model, config.device
@@ -48,8 +53,9 @@ class CudaRunner:
         create_arena = create_arena or partial(symmetric_memory.create_arena, device=config.device, rank=config.rank)
         self._input_buffers = InputBuffers(config.max_num_seqs, self._shapes, gpu=self._gpu)
         self._forward = CudaForward(
-            config, model, max(size.num_tokens for size in self._shapes), config.max_num_seqs, create_arena
+            config, model, max(shape.num_tokens for shape in self._shapes), config.max_num_seqs, create_arena
         )
+        # One row more than there are sequences, which no sequence gets.
         self._batch_state = BatchState.allocate(config.max_num_seqs + 1, config.max_pages_per_seq, config.device)
         self._device_buffer = torch.zeros(self._input_buffers.size, dtype=torch.int32, device=config.device)
         self._host_buffers = [
@@ -59,124 +65,132 @@ class CudaRunner:
         self._host_ids = [
             torch.zeros(config.max_num_seqs, dtype=torch.int32, pin_memory=self._gpu) for _ in range(NUM_HOST_BUFFERS)
         ]
-        self._copies_done: list[torch.cuda.Event | None] = [None] * NUM_HOST_BUFFERS
+        self._copies_done: list[torch.cuda.Event | None] = [None] * NUM_HOST_BUFFERS  # by host buffer
         self._graphs: dict[BatchShape, torch.cuda.CUDAGraph] = {}
         self._stream = torch.cuda.Stream(config.device) if self._gpu else None  # type: ignore[no-untyped-call]  # torch's
-        self._ring_index = self._ids_ring_index = 0
-        self._last_inputs: tuple[BatchShape, tuple[int, ...]] | None = (
-            None  # what the device's control block holds, if that is all
-        )
+        self._host_buffer_index = self._host_ids_index = 0
+        # The shape and decode rows that the device's input buffer holds; None if it holds anything else.
+        self._last_decode: tuple[BatchShape, tuple[int, ...]] | None = None
 
     def start(self, num_kv_pages: int) -> None:
-        """Take the KV pages, run and record every size of step."""
+        """Allocate the KV pages, then run and record a step of every shape."""
         self.num_kv_pages = num_kv_pages
         config, spec = self._config, self._model.spec
-        shape = (num_kv_pages, config.page_size, self._model.kv_heads, spec.head_dim)
-        self._forward.attention.allocate_pages(shape, kv_storage(config))
+        page_shape = (num_kv_pages, config.page_size, self._model.kv_heads, spec.head_dim)
+        self._forward.attention.allocate_pages(page_shape, kv_storage(config))
         if not self._gpu or self._stream is None:
             return
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             pool = None
-            for size in sorted(self._shapes, key=lambda size: -size.num_tokens):
+            for shape in sorted(self._shapes, key=lambda shape: -shape.num_tokens):  # largest first: all share its pool
                 self._device_buffer.copy_(
-                    self._input_buffers.fill(torch.zeros_like(self._host_buffers[0]), StepPlan(0), size)
+                    self._input_buffers.fill(torch.zeros_like(self._host_buffers[0]), StepPlan(0), shape)
                 )
-                self._run(size)
+                self._run(shape)
                 if not config.cuda_graphs or config.share_gpu:
                     continue
                 self._stream.synchronize()
                 graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(graph, pool=pool, stream=self._stream):
-                    self._run(size)
+                    self._run(shape)
                 pool = pool or graph.pool()
-                self._graphs[size] = graph
+                self._graphs[shape] = graph
             self._stream.synchronize()
 
     @torch.inference_mode()
     def execute_async(self, plan: StepPlan) -> CudaStepHandle:
+        """Launch a step; see `Runner`."""
         if self._stream is None:
             return self._execute(plan)
         with torch.cuda.stream(self._stream):
             return self._execute(plan)
 
     def _execute(self, plan: StepPlan) -> CudaStepHandle:
-        grants = plan.page_grants
-        while len(grants) > MAX_PAGE_GRANTS:
-            self._copy_inputs(StepPlan(plan.step, page_grants=grants[:MAX_PAGE_GRANTS]), self._shapes[0])
+        page_grants = plan.page_grants
+        while len(page_grants) > MAX_PAGE_GRANTS:
+            self._copy_inputs(StepPlan(plan.step, page_grants=page_grants[:MAX_PAGE_GRANTS]), self._shapes[0])
             self._apply_updates()
-            grants = grants[MAX_PAGE_GRANTS:]
-        plan = replace(plan, page_grants=grants)
-        size = self._batch_shape(plan)
-        steady = not (plan.new_sequences or plan.page_grants or plan.chunks)
-        if size is None:
-            if not steady:
+            page_grants = page_grants[MAX_PAGE_GRANTS:]
+        plan = replace(plan, page_grants=page_grants)
+        shape = self._batch_shape(plan)
+        only_decodes = not (plan.new_sequences or plan.page_grants or plan.chunks)
+        if shape is None:
+            if not only_decodes:
                 self._copy_inputs(plan, self._shapes[0])
                 self._apply_updates()
             return CudaStepHandle((), self._host_ids[0], None)
-        if not steady or self._last_inputs != (size, plan.decode_rows):
-            self._copy_inputs(plan, size)
-            self._last_inputs = (size, plan.decode_rows) if not plan.chunks else None
-        if size in self._graphs:
-            self._graphs[size].replay()
+        if not only_decodes or self._last_decode != (shape, plan.decode_rows):
+            self._copy_inputs(plan, shape)
+            # Its new sequences and grants are applied again with each replay, which changes nothing.
+            self._last_decode = (shape, plan.decode_rows) if not plan.chunks else None
+        if shape in self._graphs:
+            self._graphs[shape].replay()
         else:
-            self._run(size)
+            self._run(shape)
         return self._handle(plan.sampled_rows)
 
-    def wait(self, ticket: CudaStepHandle) -> dict[int, int]:
-        if ticket.ready is not None:
-            ticket.ready.synchronize()
-        return dict(zip(ticket.rows, ticket.ids[: len(ticket.rows)].tolist(), strict=True))
+    def wait(self, handle: CudaStepHandle) -> dict[int, int]:
+        """The ids that a step sampled; see `Runner`."""
+        if handle.ready is not None:
+            handle.ready.synchronize()
+        return dict(zip(handle.rows, handle.ids[: len(handle.rows)].tolist(), strict=True))
 
     def allocated_bytes(self) -> int:
+        """Bytes that this rank holds on its device."""
         return allocated_bytes(self._device)
 
     def close(self) -> None:
+        """Free the graphs and the KV pages."""
         if self._stream is not None:
             self._stream.synchronize()
         self._graphs.clear()
         self._forward.attention.free_pages()
 
     def _batch_shape(self, plan: StepPlan) -> BatchShape | None:
-        """The smallest recorded step that holds the plan."""
-        slots, tokens = len(plan.decode_rows), sum(len(chunk.token_ids) for chunk in plan.chunks)
-        if not slots and not tokens:
+        """The smallest recorded shape that holds the plan; None for a plan without tokens."""
+        num_slots, num_tokens = len(plan.decode_rows), sum(len(chunk.token_ids) for chunk in plan.chunks)
+        if not num_slots and not num_tokens:
             return None
-        fitting = [size for size in self._shapes if size.num_slots >= slots and size.num_prefill_tokens >= tokens]
+        fitting = [
+            shape for shape in self._shapes if shape.num_slots >= num_slots and shape.num_prefill_tokens >= num_tokens
+        ]
         if not fitting:
-            raise ValueError(f"a step of {slots} rows and {tokens} prompt tokens is larger than any recorded")
-        return min(fitting, key=lambda size: (size.num_tokens, size.num_slots))
+            raise ValueError(f"a step of {num_slots} rows and {num_tokens} prompt tokens is larger than any recorded")
+        return min(fitting, key=lambda shape: (shape.num_tokens, shape.num_slots))
 
-    def _run(self, size: BatchShape) -> None:
+    def _run(self, shape: BatchShape) -> None:
         self._apply_updates()
-        self._forward.run(size, self._input_buffers.inputs(self._device_buffer, size), self._batch_state)
+        self._forward.run(shape, self._input_buffers.inputs(self._device_buffer, shape), self._batch_state)
 
     def _apply_updates(self) -> None:
-        rows, at = self._batch_state, self._input_buffers.offsets
-        pointwise.apply(
-            self._device_buffer, rows.temperatures, rows.top_ps, rows.seeds, rows.page_tables, setups_at=at["setups"],
-            grants_at=at["grants"], setups=self._config.max_num_seqs, grants=MAX_PAGE_GRANTS, pdl=self._forward.pdl,
+        state, offsets = self._batch_state, self._input_buffers.offsets
+        pointwise.apply_updates(
+            self._device_buffer, state.temperatures, state.top_ps, state.seeds, state.page_tables,
+            sequences_at=offsets["new_sequences"], grants_at=offsets["page_grants"],
+            max_sequences=self._config.max_num_seqs, max_grants=MAX_PAGE_GRANTS, pdl=self._forward.pdl,
         )  # fmt: skip
 
-    def _copy_inputs(self, plan: StepPlan, size: BatchShape) -> None:
-        """The plan into the device's control block, through the next host buffer of the ring."""
-        self._last_inputs = None
-        self._ring_index = (self._ring_index + 1) % NUM_HOST_BUFFERS
-        done = self._copies_done[self._ring_index]
+    def _copy_inputs(self, plan: StepPlan, shape: BatchShape) -> None:
+        """Write the plan into the device's input buffer, through the next host buffer."""
+        self._last_decode = None
+        self._host_buffer_index = (self._host_buffer_index + 1) % NUM_HOST_BUFFERS
+        done = self._copies_done[self._host_buffer_index]
         if done is not None:
             done.synchronize()
-        host = self._input_buffers.fill(self._host_buffers[self._ring_index], plan, size)
-        used = self._input_buffers.size if size.num_prefill_tokens else self._input_buffers.steady
-        self._device_buffer[:used].copy_(host[:used], non_blocking=True)
+        host = self._input_buffers.fill(self._host_buffers[self._host_buffer_index], plan, shape)
+        size = self._input_buffers.size if shape.num_prefill_tokens else self._input_buffers.decode_size
+        self._device_buffer[:size].copy_(host[:size], non_blocking=True)
         if self._gpu:
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
             event.record()
-            self._copies_done[self._ring_index] = event
+            self._copies_done[self._host_buffer_index] = event
 
     def _handle(self, rows: tuple[int, ...]) -> CudaStepHandle:
+        """Start copying the sampled ids to the next host buffer."""
         if not rows:
             return CudaStepHandle((), self._host_ids[0], None)
-        self._ids_ring_index = (self._ids_ring_index + 1) % NUM_HOST_BUFFERS
-        host = self._host_ids[self._ids_ring_index] if self._gpu else torch.empty_like(self._host_ids[0])
+        self._host_ids_index = (self._host_ids_index + 1) % NUM_HOST_BUFFERS
+        host = self._host_ids[self._host_ids_index] if self._gpu else torch.empty_like(self._host_ids[0])
         host[: len(rows)].copy_(self._forward.ids[: len(rows)], non_blocking=True)
         if not self._gpu:
             return CudaStepHandle(rows, host, None)

@@ -1,36 +1,45 @@
-"""One step's forward out of our kernels: from token ids to sampled ids, all in buffers that never move.
+"""One step's forward pass in our kernels: from token ids to sampled ids, in buffers that never move.
 
-The same launches, in the same order, whatever the values in the buffers: so a step of a given size can be recorded as a
-CUDA graph and replayed. It knows the order of layers; which requests the rows are is the runner's business. Runs on a
-CPU too, in Triton's interpreter, for the tests.
+The launches and their order depend on the batch shape alone, not on the values in the buffers, so a step of a given
+shape can be recorded as a CUDA graph and replayed. In Triton's interpreter it runs on a CPU too, for the tests.
 
-A step's tokens lie in one line: first a place for each slot (a row that decodes one token), then the chunks' tokens.
+A step takes one of two paths:
+
+- Fused: up to FUSED_TOKENS tokens, on one rank or on ranks that share memory. Norm, gate and residual sum happen inside
+  the matrix products: `Linear.gemv` for one token, `Linear.small_gemm` for more.
+- Plain: all other steps. `Linear.gemm` and `gemm_add`, mostly the library's, with small kernels in between.
+
+It knows the order of the layers. Which requests the rows belong to is the runner's business.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
 from engine.kernels import pointwise
 from engine.kernels.gemm_configs import FUSED_TOKENS, token_block
 from engine.kernels.gemv import DeferredValue
-from engine.kernels.matmul import RESIDUAL, SILU, Squares
+from engine.kernels.matmul import SILU, PartialSquares
 from engine.kernels.pdl import supported
 from engine.kernels.sampling import sample
 from engine.model.quantization import QuantizedWeight
-from engine.model.transformer import Block, RMSNorm, Transformer
-from engine.runner.cuda.attention import Attention
+from engine.model.transformer import Block, Transformer
+from engine.runner.cuda.attention import CudaAttention
 from engine.runner.cuda.collectives import ArenaFactory, Collectives
 from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
 from engine.runner.cuda.linear import Linear, weight_of
+from engine.runner.cuda.residual import ResidualStream
 
 
 class CudaForward:
-    """The buffers, and `run`. `most` is the largest number of tokens that a step may have."""
+    """The forward pass of steps of up to `max_tokens` tokens and `max_samples` samples, and all its buffers.
+
+    `ids` int32 [max_samples] and `logits` float32 hold the last step's result.
+    """
 
     def __init__(
         self, config: EngineConfig, model: Transformer, max_tokens: int, max_samples: int, create_arena: ArenaFactory
@@ -39,223 +48,185 @@ class CudaForward:
         self.device, self.dtype = config.device, config.dtype
         self.pdl = supported(config.device)
         self.single_rank, self.is_rank_0 = config.world_size == 1, config.rank == 0
-        block, dim = self._blocks()[0], model.spec.dim
-        self.attention = Attention(config, model, block, max_samples)
-        shapes = [weight_of(layer).shape for layer in (block.wqkv, block.w13, block.w2)]
+        self.blocks = model.blocks
+        block, dim = self.blocks[0], model.spec.dim
+        self.attention = CudaAttention(config, model, block, max_samples)
         self.quantized = isinstance(weight_of(block.wqkv), QuantizedWeight)
-        self.linear = Linear(config, self.eps, max(shape.numel() for shape in shapes) if self.quantized else 0)
-        padded, rows = max(FUSED_TOKENS, token_block(max_samples), max_tokens), token_block(max_samples)
+        numels = [weight_of(layer).shape.numel() for layer in (block.wqkv, block.w13, block.w2)]
+        self.linear = Linear(config, self.eps, max(numels) if self.quantized else 0)
+        # Our GEMM works on whole blocks of tokens, so buffers have room for the padding.
+        padded_samples = token_block(max_samples)
+        padded_tokens = max(FUSED_TOKENS, padded_samples, max_tokens)
         self.collectives = Collectives.create(
-            create_arena, ranks=config.world_size, most=padded, dim=dim, samples=rows, width=model.output.width,
-            dtype=self.dtype, pdl=self.pdl,
+            create_arena, world_size=config.world_size, max_tokens=padded_tokens, dim=dim, max_samples=padded_samples,
+            columns=model.output.width, dtype=self.dtype, pdl=self.pdl,
         )  # fmt: skip
-        self.h, self.x = (self._buffer(padded, dim) for _ in range(2))
-        self.delta = self._buffer(0 if self.single_rank or self.collectives else padded, dim)
-        self.qkv = self._buffer(padded, (block.heads + 2 * block.kv_heads) * block.head_dim)
-        self.attended = self._buffer(padded, block.heads * block.head_dim)
-        self.gate_up, self.gated = self._buffer(padded, 2 * block.ffn), self._buffer(padded, block.ffn)
-        self.final = self._buffer(rows, dim)
-        # The last layer's tokens that something is sampled from: residual stream, attention's output.
-        self.last_h, self.last_attended = self._buffer(rows, dim), self._buffer(rows, block.heads * block.head_dim)
-        whole = self.single_rank or (self.collectives is not None and self.is_rank_0)
-        columns = model.spec.vocab_size if whole else model.output.output_size_per_partition
-        self.logits = self._buffer(rows, columns, dtype=torch.float32)
+        self.residual = ResidualStream(config, model, self.linear, self.collectives, padded_tokens)
+        heads_dim = block.heads * block.head_dim
+        self.qkv = self._buffer(padded_tokens, (block.heads + 2 * block.kv_heads) * block.head_dim)
+        self.attended = self._buffer(padded_tokens, heads_dim)
+        self.gate_up, self.gated = self._buffer(padded_tokens, 2 * block.ffn), self._buffer(padded_tokens, block.ffn)
+        # Of the tokens that sample: the last layer's residual stream and attention, and the output matrix's input.
+        self.last_h, self.last_attended = self._buffer(padded_samples, dim), self._buffer(padded_samples, heads_dim)
+        self.final = self._buffer(padded_samples, dim)
+        all_columns = self.single_rank or (self.collectives is not None and self.is_rank_0)
+        columns = model.spec.vocab_size if all_columns else model.output.output_size_per_partition
+        self.logits = self._buffer(padded_samples, columns, dtype=torch.float32)
         self.ids = torch.zeros(max_samples, dtype=torch.int32, device=self.device)
-        # Partial sums of squares: at most one part for 16 columns.
+        # Partial sums of squares, at most one for 16 columns. Two buffers: one is read while the other is written.
         self.squares = [self._buffer(-(-dim // 16), FUSED_TOKENS, dtype=torch.float32) for _ in range(2)]
 
     def _buffer(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         return torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
 
-    def _blocks(self) -> list[Block]:
-        return [layer for layer in self.model.layers if isinstance(layer, Block)]
-
-    def run(self, size: BatchShape, inputs: StepInputs, rows: BatchState) -> None:
-        """Feed the step's tokens, sample, move the rows on."""
-        sums = self.collectives
-        if sums is not None:
-            sums.begin_step()
-        fused = self._uses_own_gemm and size.num_tokens <= FUSED_TOKENS
-        if size.num_slots and not (fused and size.num_tokens == 1 and self._fuses_value_proj):
-            self.attention.split_contexts(size, inputs, rows)
+    def run(self, shape: BatchShape, inputs: StepInputs, state: BatchState) -> None:
+        """Compute the step's tokens, sample, and move the rows on."""
+        collectives = self.collectives
+        if collectives is not None:
+            collectives.begin_step()
+        fused = self._has_fused_path and shape.num_tokens <= FUSED_TOKENS
+        if shape.num_slots and not (fused and shape.num_tokens == 1 and self._defers_value):
+            self.attention.split_contexts(shape, inputs, state)
         if fused:
-            self._forward_fused(size, inputs, rows)
+            self._forward_fused(shape, inputs, state)
         else:
-            self._forward_plain(size, inputs, rows)
+            self._forward_plain(shape, inputs, state)
         logits = self._logits(inputs)
-        count = inputs.sample_rows.shape[0]
-        ids = self.ids[:count]
+        num_samples = inputs.sample_rows.shape[0]
+        ids = self.ids[:num_samples]
         if self.is_rank_0:
             sample(
-                logits, inputs.sample_rows, inputs.sample_positions, rows.positions, rows.temperatures, rows.top_ps,
-                rows.seeds, ids if sums is None else sums.ids[:count], pdl=self.pdl,
+                logits, inputs.sample_rows, inputs.sample_positions, state.positions, state.temperatures, state.top_ps,
+                state.seeds, ids if collectives is None else collectives.ids[:num_samples], pdl=self.pdl,
             )  # fmt: skip
-        if sums is not None:
-            sums.broadcast_ids(ids)
+        if collectives is not None:
+            collectives.broadcast_ids(ids)
         else:
             tensor_parallel.broadcast(ids)
         pointwise.advance(
-            ids, inputs.sample_rows, inputs.sample_positions, rows.last_tokens, rows.positions,
-            epoch=None if sums is None else sums.epoch, sites=0 if sums is None else sums.site, pdl=self.pdl,
+            ids, inputs.sample_rows, inputs.sample_positions, state.last_tokens, state.positions,
+            epoch=None if collectives is None else collectives.epoch,
+            collectives=0 if collectives is None else collectives.count, pdl=self.pdl,
         )  # fmt: skip
 
-    def _forward_fused(self, size: BatchShape, inputs: StepInputs, rows: BatchState) -> None:
-        """Few tokens: norms and gate live inside the products, and on one rank the residual sums too."""
-        blocks, total, one = self._blocks(), size.num_tokens, size.num_tokens == 1
-        bm = token_block(total)
+    def _forward_fused(self, shape: BatchShape, inputs: StepInputs, state: BatchState) -> None:
+        """All layers on the fused path; leaves the normed hidden states of the samples in `final`."""
+        residual, blocks, tokens, one = self.residual, self.blocks, shape.num_tokens, shape.num_tokens == 1
+        bm = token_block(tokens)
         squares, spare = self._squares(0, bm), self._squares(1, bm)
         pointwise.embed(
-            self.model.tok_embeddings.weight, inputs.slot_rows, rows.last_tokens, inputs.chunk_tokens, self.h, total,
-            gain=blocks[0].attention_norm.weight, scaled=None if one else self.x,
+            self.model.tok_embeddings.weight, inputs.slot_rows, state.last_tokens, inputs.chunk_tokens, residual.h,
+            tokens, gain=blocks[0].attention_norm.weight, scaled=None if one else residual.x,
             squares=None if one else squares.sums, pdl=self.pdl,
         )  # fmt: skip
-        for number, block in enumerate(blocks):
-            following = blocks[number + 1].attention_norm if number + 1 < len(blocks) else self.model.norm
+        for index, block in enumerate(blocks):
+            next_norm = blocks[index + 1].attention_norm if index + 1 < len(blocks) else self.model.norm
             if one:
-                joined = self._attend_row(number, size, block, inputs, rows)
-                self._add_gemv(self.attended, block.wo, joined)
-                self.linear.gemv(self.h, block.w13, self.gated, gain=block.ffn_norm.weight, kind=SILU)
-                self._add_gemv(self.gated, block.w2)
+                deferred = self._attend_one(index, shape, block, inputs, state)
+                residual.add_gemv(self.attended, block.wo, deferred)
+                self.linear.gemv(residual.h, block.w13, self.gated, gain=block.ffn_norm.weight, kind=SILU)
+                residual.add_gemv(self.gated, block.w2)
                 continue
-            self.linear.small_gemm(self.x, block.wqkv, self.qkv, bm, norm=squares)
-            self.attention.attend(number, size, inputs, rows, self.qkv, self.attended)
-            spare = self._add_small_gemm(self.attended, block.wo, bm, total, block.ffn_norm.weight, spare, self.h)
-            self.linear.small_gemm(self.x, block.w13, self.gated, bm, kind=SILU, norm=spare)
-            squares = self._add_small_gemm(self.gated, block.w2, bm, total, following.weight, squares, self.h)
-        self._final(inputs)
+            self.linear.small_gemm(residual.x, block.wqkv, self.qkv, bm, norm=squares)
+            self.attention.attend(index, shape, inputs, state, self.qkv, self.attended)
+            spare = residual.add_small_gemm(
+                self.attended, block.wo, bm, tokens, block.ffn_norm.weight, spare, residual.h
+            )
+            self.linear.small_gemm(residual.x, block.w13, self.gated, bm, kind=SILU, norm=spare)
+            squares = residual.add_small_gemm(self.gated, block.w2, bm, tokens, next_norm.weight, squares, residual.h)
+        self._final_norm(inputs)
 
-    def _forward_plain(self, size: BatchShape, inputs: StepInputs, rows: BatchState) -> None:
-        """Many tokens, or ranks that share no memory: library products and small kernels between them."""
-        total = size.num_tokens
-        h, x, qkv, attended = self.h[:total], self.x[:total], self.qkv[:total], self.attended[:total]
-        gate_up, gated = self.gate_up[:total], self.gated[:total]
+    def _forward_plain(self, shape: BatchShape, inputs: StepInputs, state: BatchState) -> None:
+        """All layers on the plain path; leaves the normed hidden states of the samples in `final`."""
+        residual, tokens = self.residual, shape.num_tokens
+        h, x, qkv, attended = residual.h[:tokens], residual.x[:tokens], self.qkv[:tokens], self.attended[:tokens]
+        gate_up, gated = self.gate_up[:tokens], self.gated[:tokens]
         pointwise.embed(
-            self.model.tok_embeddings.weight, inputs.slot_rows, rows.last_tokens, inputs.chunk_tokens, h, total,
+            self.model.tok_embeddings.weight, inputs.slot_rows, state.last_tokens, inputs.chunk_tokens, h, tokens,
             pdl=self.pdl,
         )  # fmt: skip
-        blocks = self._blocks()
-        pointwise.norm(h, blocks[0].attention_norm.weight, x, self.eps, total, pdl=self.pdl)
-        for number, block in enumerate(blocks):
-            following = blocks[number + 1].attention_norm if number + 1 < len(blocks) else None
+        blocks = self.blocks
+        pointwise.norm(h, blocks[0].attention_norm.weight, x, self.eps, tokens, pdl=self.pdl)
+        for index, block in enumerate(blocks):
+            next_norm = blocks[index + 1].attention_norm if index + 1 < len(blocks) else None
             self.linear.gemm(x, block.wqkv, qkv)
-            self.attention.attend(number, size, inputs, rows, self.qkv, self.attended)
-            if following is None and self._can_prune_last_layer(size, inputs):
+            self.attention.attend(index, shape, inputs, state, self.qkv, self.attended)
+            if next_norm is None and self._can_prune_last_layer(shape, inputs):
                 self._pruned_last_layer(block, inputs)
                 return
-            self._add_gemm(attended, block.wo, block.ffn_norm)
+            residual.add_gemm(attended, block.wo, block.ffn_norm)
             self.linear.gemm(x, block.w13, gate_up)
-            pointwise.silu_mul(gate_up, gated, total, pdl=self.pdl)
-            self._add_gemm(gated, block.w2, following)
-        self._final(inputs)
+            pointwise.silu_mul(gate_up, gated, tokens, pdl=self.pdl)
+            residual.add_gemm(gated, block.w2, next_norm)
+        self._final_norm(inputs)
 
-    def _can_prune_last_layer(self, size: BatchShape, inputs: StepInputs) -> bool:
-        few = inputs.sample_rows.shape[0] <= FUSED_TOKENS < size.num_tokens
-        return few and self._uses_own_gemm
+    def _can_prune_last_layer(self, shape: BatchShape, inputs: StepInputs) -> bool:
+        """Whether the samples of this step, but not its tokens, are few enough for the fused path."""
+        return self._has_fused_path and inputs.sample_rows.shape[0] <= FUSED_TOKENS < shape.num_tokens
 
     def _pruned_last_layer(self, block: Block, inputs: StepInputs) -> None:
-        """The rest of the last layer, for the tokens alone that something is sampled from."""
-        sources, h = inputs.sample_sources, self.last_h
+        """The last layer after attention, on the fused path and only for the tokens that sample."""
+        residual, sources, h = self.residual, inputs.sample_sources, self.last_h
         count = sources.shape[0]
         bm = token_block(count)
-        pointwise.gather(self.h, self.attended, sources, h, self.last_attended, pdl=self.pdl)
-        squares = self._add_small_gemm(
+        pointwise.gather(residual.h, self.attended, sources, h, self.last_attended, pdl=self.pdl)
+        squares = residual.add_small_gemm(
             self.last_attended, block.wo, bm, count, block.ffn_norm.weight, self._squares(0, bm), h
         )
-        self.linear.small_gemm(self.x, block.w13, self.gated, bm, kind=SILU, norm=squares)
-        self._add_small_gemm(self.gated, block.w2, bm, count, self.model.norm.weight, self._squares(1, bm), h)
+        self.linear.small_gemm(residual.x, block.w13, self.gated, bm, kind=SILU, norm=squares)
+        residual.add_small_gemm(self.gated, block.w2, bm, count, self.model.norm.weight, self._squares(1, bm), h)
         pointwise.norm(h, self.model.norm.weight, self.final, self.eps, count, pdl=self.pdl)
 
-    def _squares(self, which: int, bm: int) -> Squares:
-        sums = self.squares[which].view(-1)
-        return Squares(sums[: bm * (sums.numel() // bm)].view(-1, bm), 1)
-
-    def _add_gemv(self, x: Tensor, layer: nn.Module, joined: DeferredValue | None = None) -> None:
-        """One row: h += product."""
-        if self.collectives is None:
-            self.linear.gemv(x, layer, self.h, kind=RESIDUAL, deferred=joined)
-        elif isinstance(weight_of(layer), QuantizedWeight):
-            self.linear.gemv(x, layer, self.collectives.partial_sum)
-            self.collectives.all_reduce(self.h, self.model.norm.weight, 1)
-        else:
-            self.linear.gemv(x, layer, self.collectives.row_partial_sum, deferred=joined, push=self.collectives.push)
-            self.collectives.all_reduce_row(self.h[:1])
-
-    def _add_small_gemm(
-        self, x: Tensor, layer: nn.Module, bm: int, total: int, gain: Tensor, into: Squares, h: Tensor
-    ) -> Squares:
-        """Up to FUSED_TOKENS: h += product, self.x = h · gain; the sums of squares."""
-        if self.collectives is None:
-            return Squares(into.sums, self.linear.small_gemm(x, layer, h, bm, gain=gain, scaled=self.x, into=into))
-        self.linear.small_gemm(x, layer, self.collectives.partial_sum, bm)
-        self.collectives.all_reduce(h, gain, total, out=self.x, squares=into.sums)
-        return Squares(into.sums, 1)
-
-    def _add_gemm(self, x: Tensor, layer: nn.Module, norm: RMSNorm | None) -> None:
-        """Many: h += product, self.x = norm(h)."""
-        total = x.shape[0]
-        h, out, gain = self.h[:total], self.x[:total], self.model.norm.weight if norm is None else norm.weight
-        if self.collectives is not None:
-            self.linear.gemm(x, layer, self.collectives.partial_sum[:total])
-            self.collectives.all_reduce(h, gain, total, out=None if norm is None else out, eps=self.eps)
-            return
-        delta: Tensor | None = None
-        if self.single_rank:
-            self.linear.gemm_add(x, layer, h)
-        else:
-            delta = tensor_parallel.all_reduce(self._produced(x, layer))
-        if norm is not None or delta is not None:
-            pointwise.norm(h, gain, out, self.eps, total, delta=delta, pdl=self.pdl)
-
-    def _produced(self, x: Tensor, layer: nn.Module) -> Tensor:
-        delta = self.delta[: x.shape[0]]
-        self.linear.gemm(x, layer, delta)
-        return delta
+    def _squares(self, index: int, bm: int) -> PartialSquares:
+        """One of the two buffers as [parts, bm]; the embedding writes a single part."""
+        sums = self.squares[index].view(-1)
+        return PartialSquares(sums[: bm * (sums.numel() // bm)].view(-1, bm), 1)
 
     @property
-    def _uses_own_gemm(self) -> bool:
-        """Whether a few tokens go through our own products: on one rank, or where ranks share memory."""
+    def _has_fused_path(self) -> bool:
         return self.single_rank or self.collectives is not None
 
     @property
-    def _fuses_value_proj(self) -> bool:
-        """Whether a lone row's attention runs beside the product of its value: where nothing is narrow."""
+    def _defers_value(self) -> bool:
+        """Whether one token's attention runs beside its value projection: neither weights nor pages are quantized."""
         return not self.quantized and self.attention.is_unquantized
 
-    def _attend_row(
-        self, layer: int, size: BatchShape, block: Block, inputs: StepInputs, rows: BatchState
+    def _attend_one(
+        self, layer: int, shape: BatchShape, block: Block, inputs: StepInputs, state: BatchState
     ) -> DeferredValue | None:
-        """One row: `attended`, in two parts where nothing is narrow."""
+        """One token: qkv projection and attention, into `attended`, less the deferred value returned."""
         gain, weight, attention = block.attention_norm.weight, weight_of(block.wqkv), self.attention
-        if isinstance(weight, QuantizedWeight) or not self._fuses_value_proj:
-            self.linear.gemv(self.h, block.wqkv, self.qkv, gain=gain)
-            attention.attend(layer, size, inputs, rows, self.qkv, self.attended)
+        h = self.residual.h
+        if isinstance(weight, QuantizedWeight) or not self._defers_value:
+            self.linear.gemv(h, block.wqkv, self.qkv, gain=gain)
+            attention.attend(layer, shape, inputs, state, self.qkv, self.attended)
             return None
-        cached = attention.num_qk_rows
-        self.linear.gemv(self.h, block.wqkv, self.qkv, gain=gain, rows=cached)
-        return attention.attend_and_project_value(
-            layer, inputs, rows, self.h, gain, weight[cached:], self.qkv, self.attended
-        )
+        self.linear.gemv(h, block.wqkv, self.qkv, gain=gain, num_rows=attention.num_qk_rows)
+        value_weight = weight[attention.num_qk_rows :]
+        return attention.attend_and_project_value(layer, inputs, state, h, gain, value_weight, self.qkv, self.attended)
 
-    def _final(self, inputs: StepInputs) -> None:
+    def _final_norm(self, inputs: StepInputs) -> None:
+        """`final` = the model's last norm of the tokens that sample."""
         pointwise.norm(
-            self.h, self.model.norm.weight, self.final, self.eps, inputs.sample_sources.shape[0],
+            self.residual.h, self.model.norm.weight, self.final, self.eps, inputs.sample_sources.shape[0],
             sources=inputs.sample_sources, pdl=self.pdl,
         )  # fmt: skip
 
     def _logits(self, inputs: StepInputs) -> Tensor:
+        """float32 [samples, vocab] of `final`. With collectives they are valid on rank 0 only."""
         count, output = inputs.sample_rows.shape[0], self.model.output
         columns = weight_of(output).shape[0]
-        mine = self.logits if self.collectives is None else self.collectives.logits(token_block(count), columns)
+        local = self.logits if self.collectives is None else self.collectives.local_logits(token_block(count), columns)
         if count == 1:
-            self.linear.gemv(self.final, output, mine)
+            self.linear.gemv(self.final, output, local)
         elif token_block(count) <= FUSED_TOKENS:
-            self.linear.small_gemm(self.final, output, mine, token_block(count))
+            self.linear.small_gemm(self.final, output, local, token_block(count))
         else:
-            mine[:count] = F.linear(self.final[:count], output.weight).float()
+            local[:count] = F.linear(self.final[:count], output.weight).float()
         if self.collectives is not None:
             self.collectives.gather_logits(self.logits, count)
             return self.logits[:count]
         if self.single_rank:
             return self.logits[:count]
-        local = F.pad(self.logits[:count, :columns], (0, output.width - columns))
-        return tensor_parallel.gather_columns(local, output.vocab)
+        padded = F.pad(self.logits[:count, :columns], (0, output.width - columns))
+        return tensor_parallel.gather_columns(padded, output.vocab)

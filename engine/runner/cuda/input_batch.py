@@ -1,4 +1,8 @@
-"""A step's shape, what the host writes before it, and the rows that live on the device."""
+"""The data of a step on a GPU: its shape, its inputs, and the persistent batch's rows.
+
+A row is one sequence's place in the persistent batch. A slot is the place of one decoding row in a step. A step's
+tokens are its slots' (one token each), then those of its prefill chunks.
+"""
 
 from __future__ import annotations
 
@@ -10,47 +14,50 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
-    """A step's shape: slots that decode, and prompt tokens."""
+    """The numbers of slots and prefill tokens that a step is recorded for; a plan may leave some of them unused."""
 
     num_slots: int
     num_prefill_tokens: int
 
     @property
     def num_tokens(self) -> int:
+        """Tokens of the step, those of unused places included."""
         return self.num_slots + self.num_prefill_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class StepInputs:
-    """What the host writes before a step, views of one buffer. -1 names no row."""
+    """What the host writes before a step: int32 views of one buffer. A row of -1 means an unused place."""
 
-    slot_rows: Tensor
-    sample_rows: Tensor
-    sample_sources: Tensor  # which of the step's tokens
-    sample_positions: Tensor  # of the token to be sampled; -1: one behind where its row is
-    chunk_tokens: Tensor
-    chunk_rows: Tensor
-    chunk_positions: Tensor
-    blocks: Tensor  # [n, 4]: row, first token, tokens, first position
+    slot_rows: Tensor  # [slots]
+    sample_rows: Tensor  # [samples]
+    sample_sources: Tensor  # [samples]: which of the step's tokens the sample's logits come from
+    sample_positions: Tensor  # [samples]: of the token to be sampled; -1: one after its row's position
+    chunk_tokens: Tensor  # [prefill tokens]
+    chunk_rows: Tensor  # [prefill tokens]
+    chunk_positions: Tensor  # [prefill tokens]
+    query_blocks: Tensor  # [blocks, 4]: row, first token, number of tokens, first position; see `chunk_attention`
 
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """The persistent batch, on the device; one row more than there are requests, for nobody."""
+    """The rows of the persistent batch, on the device."""
 
-    last_tokens: Tensor
-    positions: Tensor
-    temperatures: Tensor
-    top_ps: Tensor
-    seeds: Tensor
-    page_tables: Tensor
+    last_tokens: Tensor  # int32 [rows]: the id sampled last, which the row feeds next
+    positions: Tensor  # int32 [rows]: tokens computed so far
+    temperatures: Tensor  # float32 [rows]
+    top_ps: Tensor  # float32 [rows]
+    seeds: Tensor  # int32 [rows, 2]: low, high
+    page_tables: Tensor  # int32 [rows, pages]: page ids
 
     @staticmethod
-    def allocate(rows: int, pages: int, device: torch.device) -> BatchState:
+    def allocate(num_rows: int, max_pages_per_seq: int, device: torch.device) -> BatchState:
+        """Zeroed state; a page table has a multiple of 4 entries."""
+
         def ints(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int32, device=device)
 
         return BatchState(
-            ints(rows), ints(rows), torch.zeros(rows, device=device), torch.ones(rows, device=device), ints(rows, 2),
-            ints(rows, -(-pages // 4) * 4),
+            ints(num_rows), ints(num_rows), torch.zeros(num_rows, device=device), torch.ones(num_rows, device=device),
+            ints(num_rows, 2), ints(num_rows, -(-max_pages_per_seq // 4) * 4),
         )  # fmt: skip

@@ -1,5 +1,7 @@
-"""What a GPU's runner sends before a step: the control block's layout, how a plan is written into it, and the shapes
-of steps that are recorded. Integers only; it knows no kernels and no graphs.
+"""What the host sends to a GPU before a step: the input buffer's layout, how a plan is written into it, and the batch
+shapes that are recorded.
+
+It deals in integers, and knows neither kernels nor graphs.
 """
 
 from __future__ import annotations
@@ -14,58 +16,65 @@ from engine.runner.cuda.attention import query_block
 from engine.runner.cuda.input_batch import BatchShape, StepInputs
 from engine.scheduler.step_plan import NewSequence, StepPlan
 
-MAX_PAGE_GRANTS = 512  # granted pages that travel with a step; more of them go ahead of it
-TOKEN_COUNTS = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024)  # tokens of the steps with prompts; then doubled
-_SETUP, _GRANT, _BLOCK, _HEAD = 5, 3, 4, 8
+MAX_PAGE_GRANTS = 512  # page grants that a step carries; further ones are sent before it
+# Total tokens of the recorded steps with prefill; beyond the last, it doubles.
+TOKEN_COUNTS = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024)
+_NEW_SEQUENCE, _GRANT, _BLOCK, _HEADER = 5, 3, 4, 8  # ints of each
 
 
 class InputBuffers:
-    """The layout of the control block: int32, the part every step needs first, the prompt tokens last."""
+    """The layout of the input buffer, an int32 tensor. The regions that a step without prefill needs come first."""
 
     def __init__(self, max_num_seqs: int, shapes: Sequence[BatchShape], *, gpu: bool) -> None:
         self.max_num_seqs, self._gpu = max_num_seqs, gpu
-        most, blocks = max(size.num_prefill_tokens for size in shapes), max(self.max_blocks(size) for size in shapes)
+        max_prefill_tokens = max(shape.num_prefill_tokens for shape in shapes)
+        max_blocks = max(self.max_blocks(shape) for shape in shapes)
         lengths = {
-            "head": _HEAD, "slots": max_num_seqs, "sample_rows": max_num_seqs, "sources": max_num_seqs,
-            "sample_positions": max_num_seqs, "setups": max_num_seqs * _SETUP,
-            "grants": MAX_PAGE_GRANTS * _GRANT, "blocks": blocks * _BLOCK, "tokens": most, "token_rows": most,
-            "token_positions": most,
+            "header": _HEADER, "slot_rows": max_num_seqs, "sample_rows": max_num_seqs, "sample_sources": max_num_seqs,
+            "sample_positions": max_num_seqs, "new_sequences": max_num_seqs * _NEW_SEQUENCE,
+            "page_grants": MAX_PAGE_GRANTS * _GRANT, "query_blocks": max_blocks * _BLOCK,
+            "chunk_tokens": max_prefill_tokens, "chunk_rows": max_prefill_tokens,
+            "chunk_positions": max_prefill_tokens,
         }  # fmt: skip
         self.offsets: dict[str, int] = {}
         end = 0
         for name, length in lengths.items():
             self.offsets[name] = end
-            end += -(-length // 16) * 16  # each part begins at 64 bytes
-        self.size, self.steady = end, self.offsets["blocks"]
+            end += -(-length // 16) * 16  # each region begins at a multiple of 64 bytes
+        self.size, self.decode_size = end, self.offsets["query_blocks"]  # ints of the buffer, and without prefill
 
     def view(self, buffer: Tensor, name: str, length: int) -> Tensor:
+        """The first `length` ints of a region."""
         return buffer[self.offsets[name] : self.offsets[name] + length]
 
-    def inputs(self, buffer: Tensor, size: BatchShape) -> StepInputs:
-        samples = self.max_samples(size)
-        chunks = self.view(buffer, "blocks", self.max_blocks(size) * _BLOCK).view(-1, _BLOCK)
+    def inputs(self, buffer: Tensor, shape: BatchShape) -> StepInputs:
+        """Views of the regions that a step of this shape reads."""
+        samples = self.max_samples(shape)
+        blocks = self.view(buffer, "query_blocks", self.max_blocks(shape) * _BLOCK).view(-1, _BLOCK)
         return StepInputs(
-            self.view(buffer, "slots", size.num_slots), self.view(buffer, "sample_rows", samples),
-            self.view(buffer, "sources", samples), self.view(buffer, "sample_positions", samples),
-            self.view(buffer, "tokens", size.num_prefill_tokens),
-            self.view(buffer, "token_rows", size.num_prefill_tokens),
-            self.view(buffer, "token_positions", size.num_prefill_tokens), chunks,
+            self.view(buffer, "slot_rows", shape.num_slots), self.view(buffer, "sample_rows", samples),
+            self.view(buffer, "sample_sources", samples), self.view(buffer, "sample_positions", samples),
+            self.view(buffer, "chunk_tokens", shape.num_prefill_tokens),
+            self.view(buffer, "chunk_rows", shape.num_prefill_tokens),
+            self.view(buffer, "chunk_positions", shape.num_prefill_tokens), blocks,
         )  # fmt: skip
 
-    def query_block(self, size: BatchShape) -> int:
-        return query_block(size, gpu=self._gpu)
+    def query_block(self, shape: BatchShape) -> int:
+        """Prefill tokens of a full query block."""
+        return query_block(shape, gpu=self._gpu)
 
-    def max_blocks(self, size: BatchShape) -> int:
-        """Blocks of queries, at most: each row's chunk may end within one."""
-        return min(size.num_prefill_tokens, -(-size.num_prefill_tokens // self.query_block(size)) + self.max_num_seqs)
+    def max_blocks(self, shape: BatchShape) -> int:
+        """Upper bound on query blocks: the last block of each row's chunk may be partial."""
+        tokens = shape.num_prefill_tokens
+        return min(tokens, -(-tokens // self.query_block(shape)) + self.max_num_seqs)
 
-    def max_samples(self, size: BatchShape) -> int:
-        """Rows that a step of this size samples for, at most."""
-        return self.max_num_seqs if size.num_prefill_tokens else size.num_slots
+    def max_samples(self, shape: BatchShape) -> int:
+        """Upper bound on rows that a step of this shape samples for."""
+        return self.max_num_seqs if shape.num_prefill_tokens else shape.num_slots
 
-    def fill(self, host: Tensor, plan: StepPlan, size: BatchShape) -> Tensor:
-        """The plan, as a step of this size needs it, into a host buffer; returns that."""
-        samples = self.max_samples(size)
+    def fill(self, host: Tensor, plan: StepPlan, shape: BatchShape) -> Tensor:
+        """Write the plan into a host buffer for a step of this shape; returns the buffer."""
+        max_samples = self.max_samples(shape)
         values = host.numpy()
 
         def put(name: str, items: Sequence[int]) -> None:
@@ -73,74 +82,76 @@ class InputBuffers:
                 start = self.offsets[name]
                 values[start : start + len(items)] = items
 
-        put("head", (len(plan.new_sequences), len(plan.page_grants)))
-        put("slots", [*plan.decode_rows, *[-1] * (size.num_slots - len(plan.decode_rows))])
-        put("setups", [item for setup in plan.new_sequences for item in _setup_ints(setup)])
-        put("grants", [item for grant in plan.page_grants for item in grant])
+        put("header", (len(plan.new_sequences), len(plan.page_grants)))
+        put("slot_rows", [*plan.decode_rows, *[-1] * (shape.num_slots - len(plan.decode_rows))])
+        put("new_sequences", [item for sequence in plan.new_sequences for item in _sequence_ints(sequence)])
+        put("page_grants", [item for grant in plan.page_grants for item in grant])
         sources: list[int] = []
-        positions: list[int] = []
-        if size.num_prefill_tokens:
-            tokens: list[int] = []
+        sample_positions: list[int] = []
+        if shape.num_prefill_tokens:
+            token_ids: list[int] = []
             rows: list[int] = []
-            places: list[int] = []
+            positions: list[int] = []
             blocks: list[tuple[int, int, int, int]] = []
-            block = self.query_block(size)
+            block_size = self.query_block(shape)
             for chunk in plan.chunks:
-                length, first = len(chunk.token_ids), len(tokens)
-                tokens += chunk.token_ids
+                length, first = len(chunk.token_ids), len(token_ids)
+                token_ids += chunk.token_ids
                 rows += [chunk.row] * length
-                places += range(chunk.start, chunk.start + length)
-                for at in range(0, length, block):
-                    count = min(block, length - at)
-                    blocks.append((chunk.row, size.num_slots + first + at, count, chunk.start + at))
+                positions += range(chunk.start, chunk.start + length)
+                for at in range(0, length, block_size):
+                    count = min(block_size, length - at)
+                    blocks.append((chunk.row, shape.num_slots + first + at, count, chunk.start + at))
                 if chunk.is_last:
-                    sources.append(size.num_slots + len(tokens) - 1)
-                    positions.append(chunk.start + length)
-            put("tokens", [*tokens, *[0] * (size.num_prefill_tokens - len(tokens))])
-            put("token_rows", [*rows, *[-1] * (size.num_prefill_tokens - len(rows))])
-            put("token_positions", places)
-            blocks.sort(key=lambda block: -(block[3] + block[2]))  # what takes longest begins first
-            blocks += [(-1, 0, 0, 0)] * (self.max_blocks(size) - len(blocks))
-            put("blocks", [item for block in blocks for item in block])
+                    sources.append(shape.num_slots + len(token_ids) - 1)
+                    sample_positions.append(chunk.start + length)
+            put("chunk_tokens", [*token_ids, *[0] * (shape.num_prefill_tokens - len(token_ids))])
+            put("chunk_rows", [*rows, *[-1] * (shape.num_prefill_tokens - len(rows))])
+            put("chunk_positions", positions)
+            blocks.sort(key=lambda block: -(block[3] + block[2]))  # longest contexts first: they take longest
+            blocks += [(-1, 0, 0, 0)] * (self.max_blocks(shape) - len(blocks))
+            put("query_blocks", [item for block in blocks for item in block])
         sources += range(len(plan.decode_rows))
-        positions += [-1] * len(plan.decode_rows)
-        none = samples - len(sources)
-        put("sample_rows", [*plan.sampled_rows, *[-1] * none])
-        put("sources", [*sources, *[0] * none])
-        put("sample_positions", [*positions, *[-1] * none])
+        sample_positions += [-1] * len(plan.decode_rows)
+        unused = max_samples - len(sources)
+        put("sample_rows", [*plan.sampled_rows, *[-1] * unused])
+        put("sample_sources", [*sources, *[0] * unused])
+        put("sample_positions", [*sample_positions, *[-1] * unused])
         return host
 
 
 def batch_shapes(config: EngineConfig) -> list[BatchShape]:
-    """The steps to record: decoding alone for 1, 2, 4 … rows; prompt tokens alone, or beside all rows.
+    """The shapes to record: 1, 2, 4 … slots alone; prefill tokens alone; prefill tokens beside all slots.
 
-    The sizes with prompts make round totals: that is what the products' cost goes by. Between 128 and 1024 that cost
-    grows in stairs, and each size ends on one.
+    Shapes with prefill have round totals, as the total decides what the matrix products cost. Between 128 and 1024
+    tokens that cost grows in stairs, and each total is the end of a stair.
     """
-    rows = config.max_num_seqs
+    max_slots = config.max_num_seqs
     slots = [1]
-    while slots[-1] < rows:
-        slots.append(min(slots[-1] * 2, rows))
+    while slots[-1] < max_slots:
+        slots.append(min(slots[-1] * 2, max_slots))
     largest = max(config.max_prefill_tokens, config.burst_prefill_tokens)
-    mixed = []
-    for total in _totals(largest + rows):
-        mixed.append(BatchShape(0, total))
-        if total - rows >= min(16, largest):
-            mixed.append(BatchShape(rows, total - rows))
-    return [BatchShape(count, 0) for count in slots] + mixed
+    prefill_shapes = []
+    for total in _totals(largest + max_slots):
+        prefill_shapes.append(BatchShape(0, total))
+        if total - max_slots >= min(16, largest):
+            prefill_shapes.append(BatchShape(max_slots, total - max_slots))
+    return [BatchShape(count, 0) for count in slots] + prefill_shapes
 
 
-def _totals(most: int) -> Iterator[int]:
+def _totals(largest: int) -> Iterator[int]:
+    """TOKEN_COUNTS, then doubled, up to the first total of at least `largest`."""
     total = 0
     for total in TOKEN_COUNTS:
         yield total
-        if total >= most:
+        if total >= largest:
             return
-    while total < most:
+    while total < largest:
         total *= 2
         yield total
 
 
-def _setup_ints(setup: NewSequence) -> tuple[int, ...]:
-    packed = struct.pack("<ffQ", setup.temperature, setup.top_p, setup.seed & (1 << 64) - 1)
-    return (setup.row, *struct.unpack("<iiii", packed))
+def _sequence_ints(sequence: NewSequence) -> tuple[int, ...]:
+    """(row, temperature bits, top-p bits, seed low, seed high), as `pointwise.apply_updates` reads them."""
+    packed = struct.pack("<ffQ", sequence.temperature, sequence.top_p, sequence.seed & (1 << 64) - 1)
+    return (sequence.row, *struct.unpack("<iiii", packed))

@@ -1,6 +1,6 @@
-"""A step's products with the layers' matrices: which kernel takes how many tokens, packed matrices or not.
+"""A step's products with weight matrices on a GPU: which kernel for how many tokens, quantized weights or not.
 
-It knows matrices and token counts, and neither layers' order nor attention.
+It knows matrices and token counts, and neither the layers' order nor attention.
 """
 
 from __future__ import annotations
@@ -20,26 +20,29 @@ from engine.kernels.gemm_configs import (
     token_block,
 )
 from engine.kernels.gemv import DeferredValue, Push, gemv
-from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, Scratch, Squares, matmul
+from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, PartialSquares, Scratch, matmul
 from engine.kernels.pdl import supported
 from engine.kernels.quantized_gemv import quantized_gemv
 from engine.model.quantization import QuantizedWeight
 
-H100_SHARED = 232448  # bytes of shared memory that one program may have
-SMALLEST_SHARED = 99 << 10
+H100_SHARED_BYTES = 232448  # shared memory that one program may have
+MIN_SHARED_BYTES = 99 << 10  # for GPUs of which torch does not say it
 
 
 class Linear:
-    """`largest`: weights of the largest matrix that may be packed (0: none is)."""
+    """Products with the layers' matrices. The largest quantized one has `max_quantized_weights` weights (0: none is).
 
-    def __init__(self, config: EngineConfig, eps: float, largest: int) -> None:
+    `layer` is a linear module of the model. Inputs and outputs are contiguous, in the model's dtype unless said.
+    """
+
+    def __init__(self, config: EngineConfig, eps: float, max_quantized_weights: int) -> None:
         self._eps, self._single_rank, self._pdl = eps, config.world_size == 1, supported(config.device)
-        self._shared = H100_SHARED
+        self._shared_bytes = H100_SHARED_BYTES
         if config.device.type == "cuda":
             properties = torch.cuda.get_device_properties(config.device)
-            self._shared = getattr(properties, "shared_memory_per_block_optin", SMALLEST_SHARED)
+            self._shared_bytes = getattr(properties, "shared_memory_per_block_optin", MIN_SHARED_BYTES)
         self._scratch = Scratch.allocate(config.device, 1 << 23)
-        self._dequantize_buffer = torch.zeros(largest, dtype=config.dtype, device=config.device)
+        self._dequantize_buffer = torch.zeros(max_quantized_weights, dtype=config.dtype, device=config.device)
 
     def gemv(
         self,
@@ -50,19 +53,22 @@ class Linear:
         gain: Tensor | None = None,
         kind: int = PLAIN,
         deferred: DeferredValue | None = None,
-        rows: int | None = None,
+        num_rows: int | None = None,
         push: Push | None = None,
     ) -> None:
-        """One token. `rows`: only the first so many of the matrix; like `joined` and `push`, not of a packed one."""
+        """One token: out[:1] = norm(x[:1]) · weightᵀ with the ending `kind`; see `kernels.gemv`.
+
+        `num_rows`: only the first rows of the matrix. It, `deferred` and `push` are not for quantized weights.
+        """
         weight = weight_of(layer)
         if isinstance(weight, QuantizedWeight):
-            height, block, warps = quantized_gemv_config(kind)
+            rows, block, warps = quantized_gemv_config(kind)
             quantized_gemv(
                 x[:1], weight, out[:1], gain=gain, eps=self._eps, silu=kind == SILU, residual=kind == RESIDUAL,
-                pdl=self._pdl, rows=height, block=block, warps=warps,
+                pdl=self._pdl, rows=rows, block=block, warps=warps,
             )  # fmt: skip
             return
-        weight = weight[:rows]
+        weight = weight[:num_rows]
         block, warps = gemv_config(weight.shape[1], kind)
         gemv(
             x[:1], weight, out[:1], gain=gain, eps=self._eps, silu=kind == SILU, residual=kind == RESIDUAL,
@@ -77,30 +83,33 @@ class Linear:
         bm: int,
         *,
         kind: int = PLAIN,
-        norm: Squares | None = None,
+        norm: PartialSquares | None = None,
         gain: Tensor | None = None,
         scaled: Tensor | None = None,
-        into: Squares | None = None,
+        squares_out: PartialSquares | None = None,
     ) -> int:
-        """Up to FUSED_TOKENS, `bm` of them with the padding. With `into`: out is the residual stream, which becomes
-        out + product; `scaled` gets that · gain, and `into` its sums of squares, of which so many parts."""
+        """Up to FUSED_TOKENS tokens, `bm` with the padding: out = x · weightᵀ; see `kernels.matmul`.
+
+        With `squares_out`, out is the residual stream: out += product, scaled = out · gain, and squares_out gets out's
+        partial sums of squares. Returns how many of them there are.
+        """
         weight = weight_of(layer)
-        kind = RESIDUAL if into is not None else kind
+        kind = RESIDUAL if squares_out is not None else kind
         rows, k = weight.shape
         if isinstance(weight, QuantizedWeight):
-            tiling = quantized_gemm_config(rows, k, kind, bm, weight.bits, self._shared)
+            config = quantized_gemm_config(rows, k, kind, bm, weight.bits, self._shared_bytes)
         else:
             item = weight.element_size()
-            tiling = fit_shared_memory(
-                gemm_config(rows, k, kind, bm, item, bulk=self._pdl), kind, bm, item, self._shared
+            config = fit_shared_memory(
+                gemm_config(rows, k, kind, bm, item, bulk=self._pdl), kind, bm, item, self._shared_bytes
             )
         return matmul(
-            x, weight, out, tiling, self._scratch, bm=bm, kind=kind, norm=norm, eps=self._eps, gain=gain,
-            scaled=scaled, squares_out=None if into is None else into.sums, pdl=self._pdl,
+            x, weight, out, config, self._scratch, bm=bm, kind=kind, norm=norm, eps=self._eps, gain=gain,
+            scaled=scaled, squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
         )  # fmt: skip
 
     def gemm(self, x: Tensor, layer: nn.Module, out: Tensor) -> None:
-        """However many there are: out = product."""
+        """Any number of tokens: out = x · weightᵀ. x and out are heads of buffers with room for a padded GEMM."""
         tokens = x.shape[0]
         if tokens == 1:
             self.gemv(x, layer, out)
@@ -110,23 +119,24 @@ class Linear:
             torch.mm(x, self._dequantized(layer).T, out=out)
 
     def gemm_add(self, x: Tensor, layer: nn.Module, h: Tensor) -> None:
-        """Many: h += product."""
+        """Many tokens: h += x · weightᵀ, by the library."""
         h.addmm_(x, self._dequantized(layer).T)
 
     def _dequantized(self, layer: nn.Module) -> Tensor:
-        """The matrix as the library can multiply by it."""
+        """The matrix as the library can multiply by it; valid until the next call."""
         weight = weight_of(layer)
         if not isinstance(weight, QuantizedWeight):
             return weight
-        whole = self._dequantize_buffer[: weight.shape.numel()].view(weight.shape)
-        dequantize(weight, whole, pdl=self._pdl)
-        return whole
+        matrix = self._dequantize_buffer[: weight.shape.numel()].view(weight.shape)
+        dequantize(weight, matrix, pdl=self._pdl)
+        return matrix
 
 
 def weight_of(layer: nn.Module) -> Tensor | QuantizedWeight:
-    packed = getattr(layer, "quantized", None)
-    if isinstance(packed, QuantizedWeight):
-        return packed
+    """A linear module's weight, quantized or not. TypeError if it has none."""
+    quantized = getattr(layer, "quantized", None)
+    if isinstance(quantized, QuantizedWeight):
+        return quantized
     weight = layer.weight
     if not isinstance(weight, Tensor):
         raise TypeError(f"{type(layer).__name__} has no weight")
@@ -134,5 +144,5 @@ def weight_of(layer: nn.Module) -> Tensor | QuantizedWeight:
 
 
 def _padded(x: Tensor) -> Tensor:
-    """The buffer that x is the head of, as far as a padded product may read or write it."""
+    """The buffer that x is the head of, up to the tokens that a padded GEMM may read or write."""
     return x.as_strided((token_block(x.shape[0]), x.shape[1]), x.stride())

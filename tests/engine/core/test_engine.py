@@ -231,7 +231,7 @@ def test_an_error_about_too_little_memory_names_what_fits(checkpoint: Checkpoint
     with pytest.raises(ConfigError, match=r"--kv-memory: expected room for at least 96 tokens.*; found room for 64"):
         EngineCore.start(configure(checkpoint, num_kv_pages=4), checkpoint)
     with pytest.raises(ConfigError, match="--max-seq-len: expected at most 64, as many tokens as the free memory"):
-        fit_pages(configure(checkpoint), page_bytes=100, available=499)
+        fit_pages(configure(checkpoint), page_bytes=100, free_bytes=499)
 
 
 def test_the_stats_add_up(checkpoint: Checkpoint) -> None:

@@ -1,31 +1,32 @@
-"""Attention kernels against plain torch over scattered pages, for one and for several query heads per key head."""
+"""Attention kernels against plain torch over scattered pages, for one and for several query heads per kv head."""
 
 import pytest
 import torch
 
-from engine.kernels import reference
 from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.decode_attention import decode_attention
 from engine.kernels.pdl import supported
-from engine.kernels.split_kv import HEAD, ITEM, MAX_SPLITS, SplitConfig, split_kv, work_list
+from engine.kernels.split_kv import HEADER, ITEM, MAX_SPLITS, SplitConfig, split_kv, work_list
+from engine.layers.quantized_kv import stored_values
+from tests.engine.kernels import reference
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PDL = supported(DEVICE)
 DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
 CLOSE = {"rtol": 2e-2, "atol": 2e-2} if DEVICE.type == "cuda" else {"rtol": 1e-4, "atol": 1e-4}
-STEP = {"rtol": 0.14, "atol": 0.05}  # one step of an 8-bit type: what rounding the other way may change
+ONE_STEP = {"rtol": 0.14, "atol": 0.05}  # one step of an 8-bit dtype, for values that round the other way
 PAGE, PAGES, DIM, ROWS, CONTEXT = 16, 40, 32, 4, 128
 
 
 STORAGES = [None, torch.int8]
-if DEVICE.type == "cuda":  # the interpreter forgets the carry into the exponent when it rounds to fp8
+if DEVICE.type == "cuda":  # the interpreter rounds to fp8 without the carry into the exponent
     STORAGES.append(torch.float8_e4m3fn)
 
 
 class Cache:
     """Random pages, a shuffled page table for each row, rotary tables.
 
-    With `storage`, k and v hold what is read of a cache of that type; `store` makes that cache and its scales.
+    With `storage`, k and v hold what a cache of that dtype gives back; `store` makes that cache and its scales.
     """
 
     def __init__(self, kv_heads: int, storage: torch.dtype | None = None) -> None:
@@ -33,7 +34,7 @@ class Cache:
         shape = (PAGES, PAGE, kv_heads, DIM)
         self.k, self.v = (torch.randn(shape, generator=generator).to(DEVICE, DTYPE) for _ in range(2))
         if storage is not None:
-            self.k, self.v = (reference.stored_values(cache, storage) for cache in (self.k, self.v))
+            self.k, self.v = (stored_values(cache, storage) for cache in (self.k, self.v))
         order = torch.randperm(PAGES, generator=generator)[: ROWS * 8].view(ROWS, 8)
         self.tables = order.to(torch.int32).to(DEVICE)
         angle = torch.outer(torch.arange(CONTEXT), 100.0 ** -torch.linspace(0, 1, DIM // 2))
@@ -50,8 +51,8 @@ class Cache:
         return k, v, (half[0] | half[1] << 16).transpose(1, 2).contiguous()
 
 
-def read(cache: torch.Tensor, scales: torch.Tensor | None, value: bool) -> torch.Tensor:
-    """What a cache says."""
+def dequantized(cache: torch.Tensor, scales: torch.Tensor | None, value: bool) -> torch.Tensor:
+    """A cache as float32."""
     if scales is None:
         return cache.float()
     scale = (scales & -65536 if value else scales << 16).view(torch.float32)
@@ -63,11 +64,11 @@ def qkv(tokens: int, heads: int, kv_heads: int) -> torch.Tensor:
     return torch.randn(tokens, (heads + 2 * kv_heads) * DIM, generator=generator).to(DEVICE, DTYPE)
 
 
-@pytest.mark.parametrize(("target", "least", "lanes"), [(1, 1, None), (9, 1, None), (9, 2, None), (3, 1, 16)])
+@pytest.mark.parametrize(("target", "min_tiles", "lanes"), [(1, 1, None), (9, 1, None), (9, 2, None), (3, 1, 16)])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2)])
 @pytest.mark.parametrize("storage", STORAGES)
 def test_decode(
-    heads: int, kv_heads: int, target: int, least: int, lanes: int | None, storage: torch.dtype | None
+    heads: int, kv_heads: int, target: int, min_tiles: int, lanes: int | None, storage: torch.dtype | None
 ) -> None:
     ours, theirs = (Cache(kv_heads, storage) for _ in range(2))
     k, v, scales = ours.store(storage)
@@ -77,13 +78,13 @@ def test_decode(
     out = torch.full((4, heads * DIM), torch.nan, dtype=DTYPE, device=DEVICE)
     counters = torch.zeros(4 * kv_heads, dtype=torch.int32, device=DEVICE)
     slot_rows = torch.tensor(rows, dtype=torch.int32, device=DEVICE)
-    cut = SplitConfig(target, tile_tokens=16, min_tiles=least, lanes=lanes)
-    work, parts = work_list(cut.max_work_items(4), DEVICE), 4 * heads * MAX_SPLITS
-    split_kv(slot_rows, positions, work, config=cut, pdl=PDL)
+    config = SplitConfig(target, tile_tokens=16, min_tiles=min_tiles, lanes=lanes)
+    work, max_splits = work_list(config.max_work_items(4), DEVICE), 4 * heads * MAX_SPLITS
+    split_kv(slot_rows, positions, work, config=config, pdl=PDL)
     decode_attention(
         new, k, v, work, slot_rows, positions, ours.tables, ours.cos, ours.sin, out,
-        torch.empty(parts * DIM, device=DEVICE), torch.empty(parts * 2, device=DEVICE), counters, heads=heads,
-        config=cut, scales=scales, pdl=PDL,
+        torch.empty(max_splits * DIM, device=DEVICE), torch.empty(max_splits * 2, device=DEVICE), counters, heads=heads,
+        config=config, scales=scales, pdl=PDL,
     )  # fmt: skip
     for slot, row in enumerate(rows):
         if row >= 0:
@@ -93,13 +94,15 @@ def test_decode(
                 storage=storage,
             )  # fmt: skip
             torch.testing.assert_close(out[slot : slot + 1].float(), expected, **CLOSE)
-    torch.testing.assert_close(read(k, scales, False), theirs.k.float(), **(CLOSE if storage is None else STEP))
-    torch.testing.assert_close(read(v, scales, True), theirs.v.float(), **({} if storage is None else STEP))
+    torch.testing.assert_close(
+        dequantized(k, scales, False), theirs.k.float(), **(CLOSE if storage is None else ONE_STEP)
+    )
+    torch.testing.assert_close(dequantized(v, scales, True), theirs.v.float(), **({} if storage is None else ONE_STEP))
     assert not counters.any()
 
 
 @pytest.mark.parametrize(
-    ("lengths", "target", "parts"),
+    ("lengths", "target", "num_splits"),
     [
         ([160, 160, 160, 160], 4, [1, 1, 1, 1]),
         ([160, 160, 160, 160], 8, [2, 2, 2, 2]),
@@ -109,29 +112,29 @@ def test_decode(
         ([None] * 4, 4, [1, 0, 0, 0]),
     ],
 )
-def test_contexts_are_shared_out(lengths: list[int | None], target: int, parts: list[int]) -> None:
-    """Each slot's parts cover its context once, without gaps; no part is longer than a fair share."""
+def test_contexts_are_split(lengths: list[int | None], target: int, num_splits: list[int]) -> None:
+    """Each slot's splits cover its context once, without gaps, and are equally long but for the last."""
     rows = torch.tensor([-1 if length is None else 3 - slot for slot, length in enumerate(lengths)], dtype=torch.int32)
     positions = torch.tensor([length or 0 for length in reversed(lengths)], dtype=torch.int32)
-    cut = SplitConfig(target, tile_tokens=16)
-    work = work_list(cut.max_work_items(4), DEVICE).fill_(-9)
-    split_kv(rows.to(DEVICE), positions.to(DEVICE), work, config=cut, pdl=PDL)
-    count, items = int(work[0]), work[HEAD:].view(-1, ITEM).tolist()
-    assert count == sum(parts)
+    config = SplitConfig(target, tile_tokens=16)
+    work = work_list(config.max_work_items(4), DEVICE).fill_(-9)
+    split_kv(rows.to(DEVICE), positions.to(DEVICE), work, config=config, pdl=PDL)
+    count, items = int(work[0]), work[HEADER:].view(-1, ITEM).tolist()
+    assert count == sum(num_splits)
     assert items[count:] == [[-9] * 4] * (len(items) - count)
     assert count <= len(items)
-    for slot, (length, number) in enumerate(zip(lengths, parts, strict=True)):
-        mine = [item for item in items[:count] if item[0] == slot]
-        assert [item[1] for item in mine] == list(range(number))
-        assert all(item[3] == number for item in mine)
+    for slot, (length, number) in enumerate(zip(lengths, num_splits, strict=True)):
+        own_items = [item for item in items[:count] if item[0] == slot]
+        assert [item[1] for item in own_items] == list(range(number))
+        assert all(item[3] == number for item in own_items)
         tiles = -(-(length or 0) // 16)
-        assert all((number - 1) * item[2] < max(tiles, 1) <= max(number * item[2], 1) for item in mine)
+        assert all((number - 1) * item[2] < max(tiles, 1) <= max(number * item[2], 1) for item in own_items)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2)])
 def test_chunks(heads: int, kv_heads: int, storage: torch.dtype | None) -> None:
-    """Two chunks in one launch, one of them in two blocks, one behind a cached prefix; padding at the end."""
+    """Two chunks in one launch, one of them in two blocks, one after a cached prefix, and padding at the end."""
     ours, theirs = (Cache(kv_heads, storage) for _ in range(2))
     k, v, scales = ours.store(storage)
     chunks = [(1, 37, 20), (3, 0, 7)]  # row, start, tokens
@@ -165,5 +168,7 @@ def test_chunks(heads: int, kv_heads: int, storage: torch.dtype | None) -> None:
     )
     chunk_attention(new, k, v, blocks, ours.tables, out, heads=heads, block=16, tile=32, scales=scales, pdl=PDL)
     torch.testing.assert_close(out[:27].float(), torch.cat(expected), **CLOSE)
-    torch.testing.assert_close(read(k, scales, False), theirs.k.float(), **(CLOSE if storage is None else STEP))
-    torch.testing.assert_close(read(v, scales, True), theirs.v.float(), **({} if storage is None else STEP))
+    torch.testing.assert_close(
+        dequantized(k, scales, False), theirs.k.float(), **(CLOSE if storage is None else ONE_STEP)
+    )
+    torch.testing.assert_close(dequantized(v, scales, True), theirs.v.float(), **({} if storage is None else ONE_STEP))

@@ -1,4 +1,4 @@
-"""The sampling kernel draws what `engine.layers.sampler` defines, on logits of every shape that matters."""
+"""The sampling kernel draws what `engine.layers.sampler` defines."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ PDL = supported(DEVICE)
 def draw(
     logits: torch.Tensor, temperature: list[float], top_p: list[float], seed: list[int], position: list[int]
 ) -> tuple[list[int], list[int]]:
-    """(the kernel's ids, the definition's) for rows in reverse order of the slots, positions half given, half not."""
+    """(the kernel's ids, the definition's), with rows in reverse order and every other sample position given."""
     rows = len(logits)
     order = list(reversed(range(rows)))
     given = [position[i] if i % 2 else -1 for i in range(rows)]
@@ -37,7 +37,7 @@ def draw(
 
 
 @pytest.mark.parametrize("spread", [0.5, 4.0])
-def test_draws(spread: float) -> None:
+def test_the_definition_draws_the_same_ids(spread: float) -> None:
     rows = 10
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(rows, 200, generator=generator) * spread
@@ -54,7 +54,7 @@ def test_ties_go_to_the_lower_id() -> None:
         assert ours == expected
 
 
-def test_what_is_no_number() -> None:
+def test_unusable_logits_give_minus_one() -> None:
     logits = torch.zeros(4, 70)
     logits[0, 5] = torch.nan
     logits[1, 69] = torch.inf
@@ -64,7 +64,7 @@ def test_what_is_no_number() -> None:
     assert ours == expected == [-1, -1, -1, 69]
 
 
-def test_no_row_no_id() -> None:
+def test_without_a_row_the_id_is_left_alone() -> None:
     ids = torch.full((1,), 42, dtype=torch.int32, device=DEVICE)
     none = torch.full((1,), -1, dtype=torch.int32, device=DEVICE)
     numbers = torch.ones(1, device=DEVICE)

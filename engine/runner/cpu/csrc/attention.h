@@ -1,48 +1,51 @@
-// Attention of a step's queries over the pages of their rows. Queries that share a key head go together, so that keys
-// and values are read once for all of them: the heads of a token, and tokens that lie side by side. A query's result is
-// the same to the bit whatever queries are beside it: its sums have one order, and what it may not see adds zero. (Zero
-// times what is no number is none, but queries that lie together are of one reply, which fails with it.)
+// Causal attention of a step's queries over the pages of their rows. Up to MAX_QUERIES queries that share a key head
+// (heads of one token, and neighbouring tokens) are computed together, so that keys and values are read once for all of
+// them. A query's result does not depend, to the bit, on the queries beside it: its sums have one order, and positions
+// that it may not see add zero. (Zero times NaN is NaN, but the queries of a group belong to one request, which fails
+// with it.)
 //
-// In a page, the keys of a head lie by dimension, [key heads, dim, page], so that a register holds one dimension of
-// neighbouring positions; its values lie by position, [key heads, page, dim].
+// A page holds its keys as [kv heads, head dim, page size], so that a register holds one dimension of neighbouring
+// positions, and its values as [kv heads, page size, head dim].
 #pragma once
 #include <vector>
 
-#include "lanes.h"
+#include "simd.h"
 
-struct Segment {  // `length` tokens of the step at positions [start, start + length) of a row
+struct Segment {  // `length` tokens of the step, at positions [start, start + length) of a row
     int32_t start, length;
-    int32_t pages;  // where its pages begin in the step's list
+    int32_t first_page;  // index of the row's first page in the step's page ids
 };
 
-struct Heads {
-    int queries, keys, dim, page;  // a page holds whole registers of positions
-    int share() const { return queries / keys; }
-    long of_page() const { return (long)keys * dim * page; }
+struct KvLayout {
+    int heads, kv_heads, head_dim, page_size;  // page_size is a multiple of LANES
+    int group_size() const { return heads / kv_heads; }
+    long page_floats() const { return (long)kv_heads * head_dim * page_size; }
 };
 
-constexpr int QUERIES = 4;  // go together
+constexpr int MAX_QUERIES = 4;
 
-inline void keep(const Heads& heads, const int32_t* pages, int position, const float* from_k, const float* from_v,
-                 float* k, float* v) {
-    const long page = pages[position / heads.page] * heads.of_page();
-    const int at = position % heads.page;
-    for (int head = 0; head < heads.keys; head++) {
-        const long first = page + (long)head * heads.dim * heads.page;
-        for (int d = 0; d < heads.dim; d++) k[first + d * heads.page + at] = from_k[head * heads.dim + d];
-        std::memcpy(v + first + at * heads.dim, from_v + head * heads.dim, sizeof(float) * heads.dim);
+inline void store_kv(const KvLayout& layout, const int32_t* page_ids, int position, const float* new_k,
+                     const float* new_v, float* k, float* v) {
+    const long page = page_ids[position / layout.page_size] * layout.page_floats();
+    const int at = position % layout.page_size;
+    for (int head = 0; head < layout.kv_heads; head++) {
+        const long first = page + (long)head * layout.head_dim * layout.page_size;
+        for (int d = 0; d < layout.head_dim; d++)
+            k[first + d * layout.page_size + at] = new_k[head * layout.head_dim + d];
+        std::memcpy(v + first + at * layout.head_dim, new_v + head * layout.head_dim, sizeof(float) * layout.head_dim);
     }
 }
 
-// out[n][d], for `registers` full of dimensions from `from` on: the sum of weights[n][position] * value[position][d].
+// out[n][d] = the sum over positions of weights[n][position] * value[position][d], divided by weight_sums[n], for as
+// many dimensions d from `from` on as fill `registers` registers.
 template <int count, int registers>
-inline void weigh(const Heads& heads, const int32_t* pages, int length, const float* v, const float* weights, int padded,
-                  const f32* whole, float* const* out, int from) {
+inline void weighted_values(const KvLayout& layout, const int32_t* page_ids, int length, const float* v,
+                            const float* weights, int padded, const f32* weight_sums, float* const* out, int from) {
     f32 sums[count][registers] = {};
-    for (int base = 0; base < length; base += heads.page, pages++) {
-        const float* values = v + *pages * heads.of_page() + from;
-        const int end = length - base < heads.page ? length - base : heads.page;
-        for (int i = 0; i < end; i++, values += heads.dim) {
+    for (int base = 0; base < length; base += layout.page_size, page_ids++) {
+        const float* values = v + *page_ids * layout.page_floats() + from;
+        const int end = length - base < layout.page_size ? length - base : layout.page_size;
+        for (int i = 0; i < end; i++, values += layout.head_dim) {
             f32 value[registers];
             for (int r = 0; r < registers; r++) value[r] = load<f32>(values + r * LANES);
             for (int n = 0; n < count; n++)
@@ -50,77 +53,84 @@ inline void weigh(const Heads& heads, const int32_t* pages, int length, const fl
         }
     }
     for (int n = 0; n < count; n++)
-        for (int r = 0; r < registers; r++) store(out[n] + from + r * LANES, sums[n][r] / whole[n]);
+        for (int r = 0; r < registers; r++) store(out[n] + from + r * LANES, sums[n][r] / weight_sums[n]);
 }
 
+// `count` queries of one key head, each over positions 0 … last_positions[n].
 template <int count>
-inline void attend(const Heads& heads, const int32_t* pages, const int32_t* last, const float* const* q, const float* k,
-                   const float* v, float* const* out, std::vector<float>& space) {
-    const int dim = heads.dim, page = heads.page, length = last[count - 1] + 1;  // the last query sees most
+inline void attend(const KvLayout& layout, const int32_t* page_ids, const int32_t* last_positions,
+                   const float* const* q, const float* k, const float* v, float* const* out,
+                   std::vector<float>& scratch) {
+    const int dim = layout.head_dim, page_size = layout.page_size;
+    const int length = last_positions[count - 1] + 1;  // the last query sees most
     const int padded = (length + LANES - 1) / LANES * LANES;
-    space.resize((size_t)count * (dim + padded));
-    float *queries = space.data(), *weights = queries + count * dim;
+    scratch.resize((size_t)count * (dim + padded));
+    float *queries = scratch.data(), *weights = queries + count * dim;
     const float scale = 1.0f / __builtin_sqrtf((float)dim);
     for (int n = 0; n < count; n++)
         for (int d = 0; d < dim; d++) queries[n * dim + d] = q[n][d] * scale;
-    f32 peak[count], whole[count];
-    for (int n = 0; n < count; n++) peak[n] = all(-__builtin_inff()), whole[n] = f32{};
+    f32 max_scores[count], weight_sums[count];
+    for (int n = 0; n < count; n++) max_scores[n] = broadcast(-__builtin_inff()), weight_sums[n] = f32{};
     for (int base = 0; base < padded; base += LANES) {
-        const float* keys = k + pages[base / page] * heads.of_page() + base % page;
+        const float* keys = k + page_ids[base / page_size] * layout.page_floats() + base % page_size;
         f32 sums[count] = {};
         for (int d = 0; d < dim; d++) {
-            const f32 key = load<f32>(keys + d * page);
+            const f32 key = load<f32>(keys + d * page_size);
             for (int n = 0; n < count; n++) sums[n] += key * queries[n * dim + d];
         }
         for (int n = 0; n < count; n++) {
-            const f32 score = counting(base) <= last[n] ? sums[n] : all(-__builtin_inff());
-            peak[n] = larger(score, peak[n]);
+            const f32 score = iota(base) <= last_positions[n] ? sums[n] : broadcast(-__builtin_inff());
+            max_scores[n] = vector_max(score, max_scores[n]);
             store(weights + n * padded + base, score);
         }
     }
-    for (int n = 0; n < count; n++) peak[n] = all(highest(peak[n]));
+    for (int n = 0; n < count; n++) max_scores[n] = broadcast(horizontal_max(max_scores[n]));
     for (int base = 0; base < padded; base += LANES)
         for (int n = 0; n < count; n++) {
             const f32 score = load<f32>(weights + n * padded + base);
-            const f32 weight = counting(base) <= last[n] ? exponential(score - peak[n]) : f32{};
-            whole[n] += weight;
+            const f32 weight = iota(base) <= last_positions[n] ? vector_exp(score - max_scores[n]) : f32{};
+            weight_sums[n] += weight;
             store(weights + n * padded + base, weight);
         }
-    for (int n = 0; n < count; n++) whole[n] = all(total(whole[n]));
+    for (int n = 0; n < count; n++) weight_sums[n] = broadcast(horizontal_sum(weight_sums[n]));
     constexpr int registers = LANES == 16 ? 4 : 2;  // for each query
     int from = 0;
     for (; from + registers * LANES <= dim; from += registers * LANES)
-        weigh<count, registers>(heads, pages, length, v, weights, padded, whole, out, from);
+        weighted_values<count, registers>(layout, page_ids, length, v, weights, padded, weight_sums, out, from);
     for (; from + LANES <= dim; from += LANES)
-        weigh<count, 1>(heads, pages, length, v, weights, padded, whole, out, from);
+        weighted_values<count, 1>(layout, page_ids, length, v, weights, padded, weight_sums, out, from);
     for (; from < dim; from++)
         for (int n = 0; n < count; n++) {
             float sum = 0.0f;
             for (int position = 0; position < length; position++)
                 sum += weights[n * padded + position] *
-                       v[pages[position / page] * heads.of_page() + (long)position % page * dim + from];
-            out[n][from] = sum / whole[n][0];
+                       v[page_ids[position / page_size] * layout.page_floats() + (long)position % page_size * dim + from];
+            out[n][from] = sum / weight_sums[n][0];
         }
 }
 
-// The queries from `first` on, up to QUERIES of them, of one key head. q and out: the segment's first token.
-inline void attend(const Heads& heads, const Segment& segment, const int32_t* pages, int head, int first,
+// Up to MAX_QUERIES queries of key head `kv_head`, from number `first` of the segment's on; query number t * group_size
+// + g is head g of the group in the segment's token t. q and out point to the segment's first token.
+inline void attend(const KvLayout& layout, const Segment& segment, const int32_t* page_ids, int kv_head, int first,
                    const float* q, long q_stride, const float* k, const float* v, float* out, long out_stride,
-                   std::vector<float>& space) {
-    const int share = heads.share(), left = segment.length * share - first, count = left < QUERIES ? left : QUERIES;
-    const float* from[QUERIES];
-    float* to[QUERIES];
-    int32_t last[QUERIES];
+                   std::vector<float>& scratch) {
+    const int group_size = layout.group_size(), left = segment.length * group_size - first;
+    const int count = left < MAX_QUERIES ? left : MAX_QUERIES;
+    const float* from[MAX_QUERIES];
+    float* to[MAX_QUERIES];
+    int32_t last_positions[MAX_QUERIES];
     for (int n = 0; n < count; n++) {
-        const int token = (first + n) / share, column = (head * share + (first + n) % share) * heads.dim;
+        const int token = (first + n) / group_size;
+        const int column = (kv_head * group_size + (first + n) % group_size) * layout.head_dim;
         from[n] = q + token * q_stride + column, to[n] = out + token * out_stride + column;
-        last[n] = segment.start + token;
+        last_positions[n] = segment.start + token;
     }
-    k += (long)head * heads.dim * heads.page, v += (long)head * heads.dim * heads.page;
+    const long head_start = (long)kv_head * layout.head_dim * layout.page_size;
+    k += head_start, v += head_start;
     switch (count) {
-        case 1: return attend<1>(heads, pages, last, from, k, v, to, space);
-        case 2: return attend<2>(heads, pages, last, from, k, v, to, space);
-        case 3: return attend<3>(heads, pages, last, from, k, v, to, space);
-        default: return attend<4>(heads, pages, last, from, k, v, to, space);
+        case 1: return attend<1>(layout, page_ids, last_positions, from, k, v, to, scratch);
+        case 2: return attend<2>(layout, page_ids, last_positions, from, k, v, to, scratch);
+        case 3: return attend<3>(layout, page_ids, last_positions, from, k, v, to, scratch);
+        default: return attend<4>(layout, page_ids, last_positions, from, k, v, to, scratch);
     }
 }

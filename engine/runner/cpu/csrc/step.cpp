@@ -1,173 +1,178 @@
-// One step of a Llama on a CPU: all layers, then the logits of the tokens that sample. Called from Python with plain
-// pointers (engine/native/step.py has the same structs); it knows neither torch nor Python.
+// One forward pass of a Llama on a CPU: all layers, then the logits of the tokens that sample. Python calls it with
+// plain pointers (forward.py and linear.py declare the same structs); it knows neither torch nor Python.
 #include <algorithm>
 #include <memory>
 
 #include <pthread.h>
 
 #include "attention.h"
-#include "pool.h"
-#include "products.h"
+#include "linear.h"
+#include "thread_pool.h"
 
 struct Layer {
     const float *attention_norm, *ffn_norm;
-    float *k, *v;  // pages, as attention.h has them
+    float *k, *v;  // pages, as attention.h describes them
     Matrix wqkv, wo, w13, w2;
 };
 
 struct Model {
-    int32_t dim, heads, kv_heads, head_dim, ffn, page, layers;
-    float eps;
-    const float *rope, *norm;  // rope: a cosine and a sine for each pair of each position
-    const Layer* layer;
+    int32_t dim, heads, kv_heads, head_dim, ffn_dim, page_size, num_layers;
+    float norm_eps;
+    const float *rope, *norm;  // rope: [positions, head dim / 2, 2], cosine and sine
+    const Layer* layers;
     Matrix output;
 };
 
 struct Batch {
-    int32_t tokens, segments, samples;
-    const Segment* segment;
-    const int32_t *pages, *sample;  // which tokens sample
-    float *x, *logits;              // embeddings in, [tokens, dim], overwritten; [samples, vocabulary] out
+    int32_t num_tokens, num_segments, num_samples;
+    const Segment* segments;
+    const int32_t *page_ids, *sample_sources;  // sample_sources: which of the tokens sample
+    float *hidden, *logits;  // hidden: [tokens, dim], embeddings, overwritten; logits: [samples, vocabulary], the result
 };
 
 namespace {
 
-struct Item {  // queries that go together
-    int32_t segment, token, head, first;
+struct AttentionTask {  // queries that `attend` computes together
+    int32_t segment, token, kv_head, first_query;
 };
 
-struct Space {  // kept from step to step
-    std::vector<float> wide, attended;
-    std::vector<Digits> digits;
-    std::vector<Item> items;
-    std::vector<std::vector<float>> scores;
-    std::unique_ptr<Pool> pool;
+struct Workspace {  // buffers and threads that are kept from step to step
+    std::vector<float> activations, attended;
+    std::vector<QuantizedGroup> quantized;
+    std::vector<AttentionTask> tasks;
+    std::vector<std::vector<float>> scratch;  // of each thread
+    std::unique_ptr<ThreadPool> pool;
 };
 
-void norm(const float* x, const float* weight, int dim, float eps, float* out) {
+void rms_norm(const float* x, const float* weight, int dim, float eps, float* out) {
     f32 squares = {};
     float rest = 0.0f;
     int i = 0;
     for (; i + LANES <= dim; i += LANES) squares += load<f32>(x + i) * load<f32>(x + i);
     for (; i < dim; i++) rest += x[i] * x[i];
-    const float scale = 1.0f / __builtin_sqrtf((total(squares) + rest) / dim + eps);
+    const float scale = 1.0f / __builtin_sqrtf((horizontal_sum(squares) + rest) / dim + eps);
     for (i = 0; i < dim; i++) out[i] = x[i] * scale * weight[i];
 }
 
-void rotate(float* x, int heads, int dim, const float* rope) {
-    for (int head = 0; head < heads; head++, x += dim)
-        for (int i = 0; i < dim; i += 2) {
+void rotate(float* x, int heads, int head_dim, const float* rope) {
+    for (int head = 0; head < heads; head++, x += head_dim)
+        for (int i = 0; i < head_dim; i += 2) {
             const float a = x[i], b = x[i + 1];
             x[i] = a * rope[i] - b * rope[i + 1];
             x[i + 1] = a * rope[i + 1] + b * rope[i];
         }
 }
 
-void gate(float* x, int width) {  // silu(first half) * second half, into the first
+void silu_mul(float* x, int width) {  // silu(first half) * second half, into the first half
     int i = 0;
     for (; i + LANES <= width; i += LANES) {
         const f32 a = load<f32>(x + i);
-        store(x + i, a / (1.0f + exponential(-a)) * load<f32>(x + width + i));
+        store(x + i, a / (1.0f + vector_exp(-a)) * load<f32>(x + width + i));
     }
     for (; i < width; i++) {
-        const f32 a = all(x[i]);
-        x[i] = (a / (1.0f + exponential(-a)))[0] * x[width + i];
+        const f32 a = broadcast(x[i]);
+        x[i] = (a / (1.0f + vector_exp(-a)))[0] * x[width + i];
     }
 }
 
-void multiply(Space& s, const Matrix& m, int tokens, float* y, long stride, bool add) {
-    s.pool->run(m.tiles(), [&](int from, int to, int) { product(m, from, to, tokens, s.digits.data(), y, stride, add); });
+// y = x · Wᵀ, or with `add` y += x · Wᵀ, for the tokens x that `quantize` has left in the workspace.
+void multiply(Workspace& s, const Matrix& m, int tokens, float* y, long stride, bool add) {
+    s.pool->run(m.tiles(), [&](int from, int to, int) {
+        multiply_tiles(m, from, to, tokens, s.quantized.data(), y, stride, add);
+    });
 }
 
-// norm(x) or x itself, as digits. `pick`: which tokens, or all.
-void prepare(Space& s, const float* x, long stride, int tokens, int columns, const float* weight, float eps,
-             const int32_t* pick = nullptr) {
+// Quantizes rms_norm(x), or x itself without a norm weight, for `multiply`. `sources`: which tokens of x; null: all.
+void quantize(Workspace& s, const float* x, long stride, int tokens, int columns, const float* norm_weight, float eps,
+              const int32_t* sources = nullptr) {
     const int groups = (columns + GROUP - 1) / GROUP;
-    s.digits.resize(std::max(s.digits.size(), (size_t)tokens * groups));
+    s.quantized.resize(std::max(s.quantized.size(), (size_t)tokens * groups));
     s.pool->run(tokens, [&](int from, int to, int) {
         thread_local std::vector<float> row;
         row.resize(columns);
         for (int t = from; t < to; t++) {
-            const float* at = x + (pick ? pick[t] : t) * stride;
-            if (weight) norm(at, weight, columns, eps, row.data());
-            quantize(weight ? row.data() : at, columns, s.digits.data() + (long)t * groups);
+            const float* token = x + (sources ? sources[t] : t) * stride;
+            if (norm_weight) rms_norm(token, norm_weight, columns, eps, row.data());
+            quantize_token(norm_weight ? row.data() : token, columns, s.quantized.data() + (long)t * groups);
         }
     });
 }
 
-void reserve(Space& s, int threads, size_t wide, size_t attended) {
-    if (!s.pool || s.pool->threads != threads) s.pool = std::make_unique<Pool>(threads);
-    s.wide.resize(std::max(s.wide.size(), wide));
+void reserve(Workspace& s, int threads, size_t activations, size_t attended) {
+    if (!s.pool || s.pool->threads != threads) s.pool = std::make_unique<ThreadPool>(threads);
+    s.activations.resize(std::max(s.activations.size(), activations));
     s.attended.resize(std::max(s.attended.size(), attended));
-    s.scores.resize(threads);
+    s.scratch.resize(threads);
 }
 
-void layer(Space& s, const Model& m, const Layer& l, const Batch& b) {
-    const Heads heads{m.heads, m.kv_heads, m.head_dim, m.page};
+void run_layer(Workspace& s, const Model& m, const Layer& l, const Batch& b) {
+    const KvLayout layout{m.heads, m.kv_heads, m.head_dim, m.page_size};
     const long q = (long)m.heads * m.head_dim, kv = (long)m.kv_heads * m.head_dim, qkv = q + 2 * kv;
-    float* wide = s.wide.data();
-    prepare(s, b.x, m.dim, b.tokens, m.dim, l.attention_norm, m.eps);
-    multiply(s, l.wqkv, b.tokens, wide, qkv, false);
-    for (int n = 0, token = 0; n < b.segments; n++)
-        for (int i = 0; i < b.segment[n].length; i++, token++) {
-            const int position = b.segment[n].start + i;
-            float* row = wide + token * qkv;
+    float* activations = s.activations.data();
+    quantize(s, b.hidden, m.dim, b.num_tokens, m.dim, l.attention_norm, m.norm_eps);
+    multiply(s, l.wqkv, b.num_tokens, activations, qkv, false);
+    for (int n = 0, token = 0; n < b.num_segments; n++)
+        for (int i = 0; i < b.segments[n].length; i++, token++) {
+            const int position = b.segments[n].start + i;
+            float* row = activations + token * qkv;
             rotate(row, m.heads + m.kv_heads, m.head_dim, m.rope + (long)position * m.head_dim);
-            keep(heads, b.pages + b.segment[n].pages, position, row + q, row + q + kv, l.k, l.v);
+            store_kv(layout, b.page_ids + b.segments[n].first_page, position, row + q, row + q + kv, l.k, l.v);
         }
-    s.pool->run(s.items.size(), [&](int from, int to, int thread) {
+    s.pool->run(s.tasks.size(), [&](int from, int to, int thread) {
         for (int n = from; n < to; n++) {
-            const Item& item = s.items[n];
-            const Segment& segment = b.segment[item.segment];
-            attend(heads, segment, b.pages + segment.pages, item.head, item.first, wide + item.token * qkv, qkv, l.k,
-                   l.v, s.attended.data() + item.token * q, q, s.scores[thread]);
+            const AttentionTask& task = s.tasks[n];
+            const Segment& segment = b.segments[task.segment];
+            attend(layout, segment, b.page_ids + segment.first_page, task.kv_head, task.first_query,
+                   activations + task.token * qkv, qkv, l.k, l.v, s.attended.data() + task.token * q, q,
+                   s.scratch[thread]);
         }
     });
-    prepare(s, s.attended.data(), q, b.tokens, q, nullptr, 0);
-    multiply(s, l.wo, b.tokens, b.x, m.dim, true);
-    prepare(s, b.x, m.dim, b.tokens, m.dim, l.ffn_norm, m.eps);
-    multiply(s, l.w13, b.tokens, wide, 2l * m.ffn, false);
-    s.pool->run(b.tokens, [&](int from, int to, int) {
-        for (int t = from; t < to; t++) gate(wide + t * 2l * m.ffn, m.ffn);
+    quantize(s, s.attended.data(), q, b.num_tokens, q, nullptr, 0);
+    multiply(s, l.wo, b.num_tokens, b.hidden, m.dim, true);
+    quantize(s, b.hidden, m.dim, b.num_tokens, m.dim, l.ffn_norm, m.norm_eps);
+    multiply(s, l.w13, b.num_tokens, activations, 2l * m.ffn_dim, false);
+    s.pool->run(b.num_tokens, [&](int from, int to, int) {
+        for (int t = from; t < to; t++) silu_mul(activations + t * 2l * m.ffn_dim, m.ffn_dim);
     });
-    prepare(s, wide, 2l * m.ffn, b.tokens, m.ffn, nullptr, 0);
-    multiply(s, l.w2, b.tokens, b.x, m.dim, true);
+    quantize(s, activations, 2l * m.ffn_dim, b.num_tokens, m.ffn_dim, nullptr, 0);
+    multiply(s, l.w2, b.num_tokens, b.hidden, m.dim, true);
 }
 
-Space& space() {
-    thread_local Space kept;
+Workspace& workspace() {
+    thread_local Workspace kept;
     return kept;
 }
 
-// In a forked process the pool's threads do not exist, and whoever waits for them waits for ever: it is left alone.
-[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] { (void)space().pool.release(); });
+// A forked process does not have the pool's threads, and waiting for them would never end: it leaks the pool instead.
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] { (void)workspace().pool.release(); });
 
 }  // namespace
 
 extern "C" {
 
 void guildllama_step(const Model* model, const Batch* batch, int threads) {
-    Space& s = space();
+    Workspace& s = workspace();
     const Model& m = *model;
     const Batch& b = *batch;
     const int qkv = (m.heads + 2 * m.kv_heads) * m.head_dim;
-    reserve(s, threads, (size_t)b.tokens * std::max(qkv, 2 * m.ffn), (size_t)b.tokens * m.heads * m.head_dim);
-    s.items.clear();
-    for (int n = 0, token = 0; n < b.segments; token += b.segment[n++].length)
+    reserve(s, threads, (size_t)b.num_tokens * std::max(qkv, 2 * m.ffn_dim),
+            (size_t)b.num_tokens * m.heads * m.head_dim);
+    s.tasks.clear();
+    for (int n = 0, token = 0; n < b.num_segments; token += b.segments[n++].length)
         for (int head = 0; head < m.kv_heads; head++)
-            for (int first = 0; first < b.segment[n].length * m.heads / m.kv_heads; first += QUERIES)
-                s.items.push_back({n, token, head, first});
-    for (int n = 0; n < m.layers; n++) layer(s, m, m.layer[n], b);
-    if (!b.samples) return;
-    prepare(s, b.x, m.dim, b.samples, m.dim, m.norm, m.eps, b.sample);
-    multiply(s, m.output, b.samples, b.logits, m.output.rows, false);
+            for (int first = 0; first < b.segments[n].length * m.heads / m.kv_heads; first += MAX_QUERIES)
+                s.tasks.push_back({n, token, head, first});
+    for (int n = 0; n < m.num_layers; n++) run_layer(s, m, m.layers[n], b);
+    if (!b.num_samples) return;
+    quantize(s, b.hidden, m.dim, b.num_samples, m.dim, m.norm, m.norm_eps, b.sample_sources);
+    multiply(s, m.output, b.num_samples, b.logits, m.output.rows, false);
 }
 
 // y = x · Wᵀ, [tokens, columns] -> [tokens, rows].
-void guildllama_product(const Matrix* m, int tokens, const float* x, float* y, int threads) {
-    Space& s = space();
+void guildllama_linear(const Matrix* m, int tokens, const float* x, float* y, int threads) {
+    Workspace& s = workspace();
     reserve(s, threads, 0, 0);
-    prepare(s, x, m->columns, tokens, m->columns, nullptr, 0);
+    quantize(s, x, m->columns, tokens, m->columns, nullptr, 0);
     multiply(s, *m, tokens, y, m->rows, false);
 }
 }

@@ -1,4 +1,4 @@
-"""The compiled code is built once, and its absence is one line on stderr."""
+"""The compiled code is built once, and if it cannot be built, one line on stderr says why."""
 
 import shutil
 import subprocess
@@ -19,78 +19,84 @@ LINE = "engine: no compiled code, computing in plain torch: "
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    """Looks again in each test, and once more for whoever comes after them."""
-    build.library.cache_clear()
+    """Forget the cached result before and after each test."""
+    build.compiled_library.cache_clear()
     yield
-    build.library.cache_clear()
+    build.compiled_library.cache_clear()
 
 
 @pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing was compiled here so far."""
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder that does not exist yet."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
     return tmp_path / "extensions"
 
 
-@pytest.mark.usefixtures("empty")
+@pytest.mark.usefixtures("empty_cache")
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("CXX", "/nowhere/c++")
     monkeypatch.setattr(build.torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert build.library() is None
-    assert build.library() is None
+    assert build.compiled_library() is None
+    assert build.compiled_library() is None
     assert capsys.readouterr().err == f"{LINE}it needs a C++ compiler\n"
 
 
-@pytest.mark.usefixtures("empty")
-def test_on_another_processor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("empty_cache")
+def test_on_a_processor_without_avx2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(build.torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    assert build.library() is None
+    assert build.compiled_library() is None
     assert capsys.readouterr().err == f"{LINE}it needs a processor with AVX2\n"
 
 
 def test_a_build_that_fails_leaves_nothing(
-    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(build, "missing", lambda: None)
+    monkeypatch.setattr(build, "missing_requirement", lambda: None)
     monkeypatch.setenv("CXX", shutil.which("false") or "false")
-    assert build.library() is None
+    assert build.compiled_library() is None
     assert capsys.readouterr().err.startswith(LINE)
-    assert [path.suffix for path in empty.iterdir()] == [".lock"]
+    assert [path.suffix for path in empty_cache.iterdir()] == [".lock"]
 
 
-def test_a_build_that_does_not_end(
-    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_build_that_times_out_leaves_nothing(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(build, "missing", lambda: None)
-    monkeypatch.setattr(build, "PATIENCE", 0.01)
-    assert build.library() is None
+    monkeypatch.setattr(build, "missing_requirement", lambda: None)
+    monkeypatch.setattr(build, "COMPILE_TIMEOUT", 0.01)
+    assert build.compiled_library() is None
     assert "timed out" in capsys.readouterr().err
-    assert [path.suffix for path in empty.iterdir()] == [".lock"]
+    assert [path.suffix for path in empty_cache.iterdir()] == [".lock"]
 
 
-def test_a_folder_that_cannot_be(
+def test_a_cache_folder_that_cannot_be_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(build, "missing", lambda: None)
+    monkeypatch.setattr(build, "missing_requirement", lambda: None)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "file" / "extensions"))
-    assert build.library() is None
+    assert build.compiled_library() is None
     assert capsys.readouterr().err.startswith(LINE)
 
 
-def test_of_two_processes_one_compiles(empty: Path) -> None:
-    if lack := build.missing():
-        pytest.skip(lack)
-    command = [sys.executable, "-c", "from engine.runner.cpu.build import library; assert library() is not None"]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=120)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert sorted(map(len, said))[0] == 0
-    assert max(said).startswith("engine: compiled for this processor in ")
-    assert sorted(path.suffix for path in empty.iterdir()) == [".lock", ".so"]
+def test_only_one_of_two_processes_compiles(empty_cache: Path) -> None:
+    if reason := build.missing_requirement():
+        pytest.skip(reason)
+    command = [
+        sys.executable,
+        "-c",
+        "from engine.runner.cpu.build import compiled_library; assert compiled_library() is not None",
+    ]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    stderrs = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(map(len, stderrs))[0] == 0
+    assert max(stderrs).startswith("engine: compiled for this processor in ")
+    assert sorted(path.suffix for path in empty_cache.iterdir()) == [".lock", ".so"]
 
 
-def test_an_engine_without_it_answers(tmp_path: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_without_compiled_code_answers(
+    tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", "/nowhere/c++")
     checkpoint = open_checkpoint(write_checkpoint(tmp_path / "model", dim=64, heads=4, kv_heads=2, multiple_of=64))
     config = resolve(checkpoint.spec, device="cpu", max_context=128, quantize="int8")
@@ -98,10 +104,10 @@ def test_an_engine_without_it_answers(tmp_path: Path, empty: Path, monkeypatch: 
     reply = engine.submit([1, 5, 9], SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)).result(60)
     engine.close()
     assert len(reply) == 4
-    assert not empty.exists()
+    assert not empty_cache.exists()
 
 
-def test_a_variable_turns_it_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_environment_variable_turns_it_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     spec = open_checkpoint(write_checkpoint(tmp_path / "model")).spec
     assert resolve(spec, device="cpu").native
     monkeypatch.setenv("GUILDLLAMA_NATIVE", "0")

@@ -1,4 +1,5 @@
-"""Models with narrow weights on a CPU: who gets them, what they hold, and that neighbours change nothing."""
+"""Models with quantized weights on a CPU: when they are chosen, how accurate they are, and that a reply does not depend
+on the other requests."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,31 +17,31 @@ from engine.distributed.communicator import SingleRank
 from engine.errors import ConfigError
 from engine.layers.cpu_linear import Int4Linear, Int8Linear
 from engine.runner.cpu import quantize as cpu_quantize
-from engine.runner.cpu.build import library
+from engine.runner.cpu.build import compiled_library
 from engine.runner.cpu.linear import NativeLinear
 from tests.engine.checkpoint.builders import write_gguf
 from tests.engine.distributed.rank_worker import all_logits
-from tests.engine.runner.cpu.native_code import code
+from tests.engine.runner.cpu.native_code import require_compiled_library
 from tests.engine.tiny import GOLDEN, write_checkpoint
 
 PROMPTS = [[1, *range(20 + 7 * number, 50 + 11 * number)] for number in range(5)]
 
 
 @pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor with all instructions, as far as the choice goes."""
+def fast_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that has all fast instructions, as far as `resolve` can tell."""
     monkeypatch.setattr(engine_config, "has_fast_int8", lambda: True)
     monkeypatch.setattr(engine_config, "has_fast_int4", lambda: True)
 
 
-@pytest.mark.usefixtures("fast")
-def test_auto_keeps_float_weights_whole() -> None:
+@pytest.mark.usefixtures("fast_processor")
+def test_auto_does_not_quantize_float_weights() -> None:
     spec = open_checkpoint(GOLDEN / "llama2-tiny").spec
     assert resolve(spec, device="cpu").quantize == "none"
     assert resolve(spec, device="cpu", quantize="int4").quantize == "int4"
 
 
-@pytest.mark.usefixtures("fast")
+@pytest.mark.usefixtures("fast_processor")
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -49,7 +50,7 @@ def test_auto_keeps_float_weights_whole() -> None:
         (gguf.GGMLQuantizationType.Q4_1, "int4"),
     ],
 )
-def test_auto_keeps_about_the_bits_of_the_file(
+def test_auto_quantizes_to_about_the_bits_of_the_file(
     tmp_path: Path, kind: gguf.GGMLQuantizationType, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = open_checkpoint(write_gguf(tmp_path / "model.gguf", kind=kind)).spec
@@ -63,9 +64,9 @@ def test_auto_keeps_about_the_bits_of_the_file(
 
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
-def test_replies_are_those_of_the_request_alone(tmp_path: Path, quantize: str, native: bool) -> None:
+def test_a_reply_is_the_same_alone_and_in_a_batch(tmp_path: Path, quantize: str, native: bool) -> None:
     if native:
-        code()
+        require_compiled_library()
     folder = write_checkpoint(tmp_path / "model", dim=64, heads=4, kv_heads=2, multiple_of=64)
     checkpoint = open_checkpoint(folder)
     config = resolve(
@@ -84,7 +85,7 @@ def test_replies_are_those_of_the_request_alone(tmp_path: Path, quantize: str, n
         engine.close()
     engine = EngineCore.start(config, checkpoint)
     assert replies(PROMPTS, engine) == alone
-    assert replies(PROMPTS[::-1], engine) == alone[::-1]  # and with pages that were there
+    assert replies(PROMPTS[::-1], engine) == alone[::-1]  # and with cached pages
     engine.close()
 
 
@@ -97,45 +98,45 @@ def test_replies_are_those_of_the_request_alone(tmp_path: Path, quantize: str, n
         ("int4", NativeLinear, 0.25),
     ],
 )
-def test_layers_are_packed_and_the_logits_near(
+def test_layers_are_quantized_and_the_logits_close(
     tmp_path: Path, quantize: str, kind: type[torch.nn.Module], tolerance: float
 ) -> None:
     native = kind is NativeLinear
     if native:
-        code()
+        require_compiled_library()
     folder = write_checkpoint(tmp_path / "model", dim=64, heads=4, kv_heads=2, multiple_of=64, spread=0.08)
     checkpoint = open_checkpoint(folder)
     config = resolve(checkpoint.spec, device="cpu", max_context=256)
-    whole = all_logits(start_worker(config, checkpoint, SingleRank()).model, PROMPTS[0])
+    expected = all_logits(start_worker(config, checkpoint, SingleRank()).model, PROMPTS[0])
     model = start_worker(replace(config, quantize=quantize, native=native), checkpoint, SingleRank()).model
     for block in model.blocks:
         for linear in (block.wqkv, block.wo, block.w13, block.w2):
             assert isinstance(linear.quantized, kind)
             assert "weight" not in dict(linear.named_parameters())
     assert isinstance(model.output.quantized, NativeLinear if native else Int8Linear)
-    assert float((all_logits(model, PROMPTS[0]) - whole).std()) < tolerance * float(whole.std())
+    assert float((all_logits(model, PROMPTS[0]) - expected).std()) < tolerance * float(expected.std())
 
 
-def test_the_embedded_model_keeps_its_rows_and_its_sense() -> None:
+def test_the_embedded_model_stays_accurate_and_keeps_its_embedding() -> None:
     checkpoint = open_checkpoint("smollm2")
     config = resolve(checkpoint.spec, device="cpu", max_context=128, quantize="none")
     ids = checkpoint.tokenizer().encode("The capital of France is Paris, and the capital of Italy is")
-    whole = all_logits(start_worker(config, checkpoint, SingleRank()).model, ids).double().log_softmax(-1)
-    # Our code keeps the very numbers of a file in Q4_1 and Q8_0; without a compiler it is torch here as well.
-    for quantize, native, most in (
+    expected = all_logits(start_worker(config, checkpoint, SingleRank()).model, ids).double().log_softmax(-1)
+    # The compiled code keeps the numbers of a Q4_1 or Q8_0 file exactly; without a compiler torch computes here too.
+    for quantize, native, max_kl in (
         ("int8", False, 0.03),
         ("int4", False, 0.03),
         ("int8", True, 0.03),
-        ("int4", True, 1e-4 if library() else 0.03),
+        ("int4", True, 1e-4 if compiled_library() else 0.03),
     ):
         model = start_worker(replace(config, quantize=quantize, native=native), checkpoint, SingleRank()).model
-        packed = all_logits(model, ids).double().log_softmax(-1)
-        assert float((whole.exp() * (whole - packed)).sum(-1).mean()) < most
-        assert checkpoint.tokenizer().decode([int(packed[-1].argmax())]) == " Rome"
+        quantized = all_logits(model, ids).double().log_softmax(-1)
+        assert float((expected.exp() * (expected - quantized)).sum(-1).mean()) < max_kl
+        assert checkpoint.tokenizer().decode([int(quantized[-1].argmax())]) == " Rome"
         assert model.tok_embeddings.weight.shape == (checkpoint.spec.vocab_size, checkpoint.spec.dim)
 
 
-def test_a_processor_without_these_products_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_without_quantized_kernels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(GOLDEN / "llama2-tiny")
     config = resolve(checkpoint.spec, device="cpu", max_context=128, quantize="int8")
     config = replace(config, native=False)

@@ -1,12 +1,12 @@
-"""The GPU's runner against the plain one, plan by plan: the same ids, whatever is mixed in a step."""
+"""The GPU runner samples the same ids as plain torch, plan by plan, whatever a step mixes."""
 
 import pytest
 import torch
 
 from engine.checkpoint import ModelSpec
 from engine.config import EngineConfig
-from engine.kernels.reference import stored_values
 from engine.layers.paged_attention import PagedAttention
+from engine.layers.quantized_kv import stored_values
 from engine.model.quantization import quantize_block
 from engine.model.transformer import Transformer, rope_table
 from engine.runner.cuda.cuda_runner import CudaRunner
@@ -47,7 +47,7 @@ def tokens(count: int, seed: int) -> tuple[int, ...]:
 
 
 def grants(row: int, first: int, count: int) -> tuple[tuple[int, int, int], ...]:
-    """Pages that jump about and never repeat: row r owns those with page % 4 == r."""
+    """Page ids out of order, none twice: row r owns those with page_id % 4 == r."""
     return tuple((row, index, (7 * index % 10) * 4 + row) for index in range(first, first + count))
 
 
@@ -81,20 +81,20 @@ def plans() -> list[StepPlan]:
 @pytest.mark.parametrize("fused", [128, 16])
 @pytest.mark.parametrize("kv_heads", [2, 1])
 def test_the_same_ids_as_plain_torch(kv_heads: int, fused: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`fused`: up to so many tokens a step consists of our products; more go through the library's."""
+    """Steps of up to `fused` tokens take the fused path, others the plain one."""
     monkeypatch.setattr("engine.runner.cuda.forward.FUSED_TOKENS", fused)
     transformer = model(kv_heads)
     plain, ours = TorchRunner(config(), transformer, PAGES), CudaRunner(config(), transformer)
     ours.start(PAGES)
-    ahead: list[tuple[dict[int, int], object]] = []
+    in_flight: list[tuple[dict[int, int], object]] = []
     for plan in plans():
-        # One step ahead, as the core does it: the ids of a step are read after the next has been launched.
-        expected, ticket = plain.wait(plain.execute_async(plan)), ours.execute_async(plan)
-        ahead.append((expected, ticket))
-        if len(ahead) > 1:
-            expected, ticket = ahead.pop(0)
-            assert ours.wait(ticket) == expected
-    assert ours.wait(ahead[0][1]) == ahead[0][0]
+        # As the engine core does: the ids of a step are read after the next step has been launched.
+        expected, handle = plain.wait(plain.execute_async(plan)), ours.execute_async(plan)
+        in_flight.append((expected, handle))
+        if len(in_flight) > 1:
+            expected, handle = in_flight.pop(0)
+            assert ours.wait(handle) == expected
+    assert ours.wait(in_flight[0][1]) == in_flight[0][0]
     ours.close()
 
 
@@ -111,7 +111,7 @@ def test_more_grants_than_a_step_carries() -> None:
     ]
 
 
-def test_logits_that_are_no_numbers() -> None:
+def test_nan_logits_give_minus_one() -> None:
     transformer = model(2)
     with torch.no_grad():
         transformer.tok_embeddings.weight[7] = torch.nan
@@ -121,20 +121,20 @@ def test_logits_that_are_no_numbers() -> None:
     assert ours.wait(ours.execute_async(start)) == {0: -1}
 
 
-class KeptAttend(PagedAttention):
-    """Attention that reads what a narrow cache would give back."""
+class QuantizedKVAttention(PagedAttention):
+    """Attention that reads what an int8 cache would give back."""
 
     def __call__(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return super().__call__(layer, q, stored_values(k, torch.int8), stored_values(v, torch.int8))
 
 
 @pytest.mark.parametrize(("quantize", "kv_dtype", "kv_heads"), [("int8", "auto", 1), ("int4", "int8", 2)])
-def test_narrow_weights_and_caches(
+def test_quantized_weights_and_caches(
     kv_heads: int, quantize: str, kv_dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ids of plain torch with the same packed weights, and keys and values that went through 8 bits."""
+    """The ids of plain torch with the same quantized weights and, with int8 pages, quantized keys and values."""
     if kv_dtype == "int8":
-        monkeypatch.setattr("engine.runner.torch_runner.PagedAttention", KeptAttend)
+        monkeypatch.setattr("engine.runner.torch_runner.PagedAttention", QuantizedKVAttention)
     transformer = model(kv_heads)
     for block in transformer.blocks:
         if quantize != "none":
@@ -150,11 +150,11 @@ def test_narrow_weights_and_caches(
 @pytest.mark.parametrize(
     ("rows", "chunk", "burst"), [(32, 480, 2016), (1, 64, 0), (5, 40, 0), (100, 256, 0), (49, 15, 0), (120, 8, 0)]
 )
-def test_a_size_for_every_plan(rows: int, chunk: int, burst: int) -> None:
-    found = batch_shapes(config(max_num_seqs=rows, max_prefill_tokens=chunk, burst_prefill_tokens=burst))
-    assert max(size.num_slots for size in found if not size.num_prefill_tokens) == rows
-    assert max(size.num_prefill_tokens for size in found if size.num_slots == rows) >= max(chunk, burst)
-    assert max(size.num_prefill_tokens for size in found if not size.num_slots) >= max(
+def test_every_plan_has_a_batch_shape(rows: int, chunk: int, burst: int) -> None:
+    shapes = batch_shapes(config(max_num_seqs=rows, max_prefill_tokens=chunk, burst_prefill_tokens=burst))
+    assert max(shape.num_slots for shape in shapes if not shape.num_prefill_tokens) == rows
+    assert max(shape.num_prefill_tokens for shape in shapes if shape.num_slots == rows) >= max(chunk, burst)
+    assert max(shape.num_prefill_tokens for shape in shapes if not shape.num_slots) >= max(
         chunk, burst + rows if burst else 0
     )
-    assert len(set(found)) == len(found)
+    assert len(set(shapes)) == len(shapes)

@@ -1,17 +1,17 @@
-"""The matrix products against plain torch: every ending, ragged sizes, split reductions."""
+"""The GEMV and GEMM kernels against plain torch: every ending, ragged sizes, split reductions."""
 
 import pytest
 import torch
 
-from engine.kernels import reference
 from engine.kernels.dequantize import dequantize
 from engine.kernels.gemm_configs import fit_shared_memory, gemm_config, quantized_gemm_config
 from engine.kernels.gemv import gemv
-from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, GemmConfig, Scratch, Squares, matmul
+from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, GemmConfig, PartialSquares, Scratch, matmul
 from engine.kernels.pdl import supported
 from engine.kernels.quantized_gemv import quantized_gemv
 from engine.model import quantization
 from engine.model.quantization import QuantizedWeight
+from tests.engine.kernels import reference
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PDL = supported(DEVICE)
@@ -46,13 +46,13 @@ def test_one_token(k: int, norm: int, silu: int, residual: int, two: bool) -> No
     torch.testing.assert_close(out.float(), expected, **CLOSE)
 
 
-NARROW_K = [64, 100, 300, 576, 1536]  # with 4 bits a line has 128 columns, with 8 bits 64
+QUANTIZED_K = [64, 100, 300, 576, 1536]  # with 4 bits a line has 128 columns, with 8 bits 64
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("k", NARROW_K)
+@pytest.mark.parametrize("k", QUANTIZED_K)
 @pytest.mark.parametrize(("norm", "silu", "residual"), [(0, 0, 0), (1, 1, 0), (0, 0, 1)])
-def test_one_token_with_packed_weights(k: int, bits: int, norm: int, silu: int, residual: int) -> None:
+def test_one_token_with_quantized_weights(k: int, bits: int, norm: int, silu: int, residual: int) -> None:
     n = 6  # two programs, the second one not full
     x, gain = random(1, k), random(k, seed=5)
     w = QuantizedWeight(weights(2 * n if silu else n, k), bits)
@@ -67,8 +67,8 @@ def test_one_token_with_packed_weights(k: int, bits: int, norm: int, silu: int, 
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("k", NARROW_K)
-def test_a_packed_matrix_unfolds(k: int, bits: int) -> None:
+@pytest.mark.parametrize("k", QUANTIZED_K)
+def test_a_quantized_matrix_is_dequantized(k: int, bits: int) -> None:
     w = QuantizedWeight(weights(21, k), bits)
     out = torch.full((21, k), torch.nan, dtype=DTYPE, device=DEVICE)
     dequantize(w, out, pdl=PDL, block=2)
@@ -85,12 +85,13 @@ def test_few_tokens(kind: int, k: int, split: int, early: bool) -> None:
     out, scaled = random(bm, n, seed=9), torch.full((bm, n), torch.nan, dtype=DTYPE, device=DEVICE)
     squares_out = torch.full((4, bm), torch.nan, device=DEVICE)
     before = out.clone()
-    # Two parts of sums of squares go in: the tokens' factors must come from their sum.
+    # Two partial sums of squares go in: each token's 1 / rms must come from their sum.
     halves = x.float().square().unflatten(1, (2, -1)).sum(-1).T.contiguous()
     scratch = Scratch.allocate(DEVICE, 1 << 16, 64)
     parts = matmul(
         x, w, out, GemmConfig(bn=16, bk=32, split=split, stages=2, warps=4, early=early), scratch,
-        bm=bm, kind=kind, norm=Squares(halves, 2), eps=EPS, gain=gain, scaled=scaled, squares_out=squares_out, pdl=PDL,
+        bm=bm, kind=kind, norm=PartialSquares(halves, 2), eps=EPS, gain=gain, scaled=scaled, squares_out=squares_out,
+        pdl=PDL,
     )  # fmt: skip
     ones = torch.ones(k, device=DEVICE)
     y = reference.linear(x, w, gain=ones, eps=EPS, silu=kind == SILU, residual=before if kind == RESIDUAL else None)
@@ -103,10 +104,10 @@ def test_few_tokens(kind: int, k: int, split: int, early: bool) -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("k", NARROW_K)
+@pytest.mark.parametrize("k", QUANTIZED_K)
 @pytest.mark.parametrize("kind", [PLAIN, SILU, RESIDUAL])
-def test_few_tokens_with_packed_weights(kind: int, k: int, bits: int) -> None:
-    """Ragged tiles, parts of unequal length, one or two lines a step."""
+def test_few_tokens_with_quantized_weights(kind: int, k: int, bits: int) -> None:
+    """Ragged tiles, splits of unequal length, one or two lines a step."""
     bm, n = 16, 40
     x, w, gain = random(bm, k), QuantizedWeight(weights(2 * n if kind == SILU else n, k), bits), random(n, seed=5)
     before, scaled = random(bm, n, dtype=torch.float32, seed=9), torch.empty(bm, n, dtype=DTYPE, device=DEVICE)
@@ -128,24 +129,24 @@ def test_few_tokens_with_packed_weights(kind: int, k: int, bits: int) -> None:
 @pytest.mark.parametrize("shared", [99 << 10, 227 << 10])
 @pytest.mark.parametrize("bm", [16, 32, 64, 128])
 @pytest.mark.parametrize("bits", [8, 4])
-def test_a_pipeline_of_packed_weights_fits(bits: int, bm: int, shared: int) -> None:
+def test_a_pipeline_of_quantized_weights_fits(bits: int, bm: int, shared: int) -> None:
     for rows, k, kind in ((12288, 4096, PLAIN), (22016, 4096, SILU), (4096, 11008, RESIDUAL), (960, 576, PLAIN)):
-        tiling = quantized_gemm_config(rows, k, kind, bm, bits, shared)
-        assert quantization.num_lines(k, bits) % (tiling.bk // 32) == 0
-        tokens = tiling.bk // 32 * 512 // bits * bm * 2
-        assert tiling.stages * (tokens + tiling.bk * 2 * tiling.bn * (2 if kind == SILU else 1)) <= shared
+        config = quantized_gemm_config(rows, k, kind, bm, bits, shared)
+        assert quantization.num_lines(k, bits) % (config.bk // 32) == 0
+        tokens = config.bk // 32 * 512 // bits * bm * 2
+        assert config.stages * (tokens + config.bk * 2 * config.bn * (2 if kind == SILU else 1)) <= shared
 
 
-@pytest.mark.parametrize("k", NARROW_K)
-def test_what_packing_loses(k: int) -> None:
-    """A normal distribution, and one with long tails; a group of one value, and one of zeros."""
+@pytest.mark.parametrize("k", QUANTIZED_K)
+def test_the_quantization_error(k: int) -> None:
+    """Of a normal distribution and one with long tails; of groups of one value, and of zeros."""
     normal = random(32, k, dtype=torch.float32)
-    for w, most in ((normal, 0.08), (normal * normal.abs(), 0.12)):
-        for bits, limit in ((8, 0.03), (4, most)):
-            packed = QuantizedWeight(w, bits)
-            assert (quantization.dequantize(packed) - w).norm() < limit * w.norm()
-            held = sum(buffer.numel() * buffer.element_size() for buffer in packed.buffers())
-            assert held == quantization.quantized_bytes(32, k, bits)
+    for w, int4_limit in ((normal, 0.08), (normal * normal.abs(), 0.12)):
+        for bits, limit in ((8, 0.03), (4, int4_limit)):
+            quantized = QuantizedWeight(w, bits)
+            assert (quantization.dequantize(quantized) - w).norm() < limit * w.norm()
+            num_bytes = sum(buffer.numel() * buffer.element_size() for buffer in quantized.buffers())
+            assert num_bytes == quantization.quantized_bytes(32, k, bits)
     flat = torch.zeros(4, k, device=DEVICE)
     flat[1] = 3.0
     for bits in (8, 4):
@@ -157,10 +158,10 @@ def test_what_packing_loses(k: int) -> None:
 def test_a_pipeline_fits_every_card(bm: int, shared: int) -> None:
     for rows, k, kind in ((12288, 4096, PLAIN), (4096, 4096, RESIDUAL), (22016, 4096, SILU), (4096, 11008, RESIDUAL)):
         for item in (1, 2):
-            tiling = fit_shared_memory(gemm_config(rows, k, kind, bm, item, bulk=True), kind, bm, item, shared)
-            height = tiling.bn * (2 if kind == SILU else 1)
-            assert tiling.stages >= 2
-            assert tiling.stages * tiling.bk * (height * item + bm * 2) <= shared
+            config = fit_shared_memory(gemm_config(rows, k, kind, bm, item, bulk=True), kind, bm, item, shared)
+            height = config.bn * (2 if kind == SILU else 1)
+            assert config.stages >= 2
+            assert config.stages * config.bk * (height * item + bm * 2) <= shared
     largest = gemm_config(22016, 4096, SILU, 32)
     assert fit_shared_memory(largest, SILU, 32, 2, 227 << 10) == largest
     assert fit_shared_memory(largest, SILU, 32, 2, 99 << 10) != largest

@@ -1,4 +1,4 @@
-"""Products with narrow weights on a CPU: near the whole ones, and the same for a token whoever is beside it."""
+"""Linear layers with quantized weights in torch on a CPU: close to float32, and independent of the batch."""
 
 import os
 import subprocess
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from engine.layers.cpu_linear import GROUP, Int4Linear, Int8Linear, Norm, byte_range
 
 SHAPES = [(960, 576), (576, 1536), (64, 32), (192, 4096)]
-ODD = (37, 53)  # neither whole groups nor whole blocks
+ODD = (37, 53)  # multiples of neither the group nor the block size
 
 
 def weights(shape: tuple[int, int]) -> Tensor:
-    """Rows of very different sizes, as models have them."""
+    """Rows of very different magnitudes, as models have them."""
     generator = torch.Generator().manual_seed(shape[0])
     return torch.randn(shape, generator=generator) * torch.rand(shape[0], 1, generator=generator)
 
 
 def tokens(count: int, width: int) -> Tensor:
-    """Tokens with an outlier each, as a Llama's activations have them."""
+    """Tokens with one outlier each, as in a Llama's activations."""
     generator = torch.Generator().manual_seed(count)
     x = torch.randn(count, width, generator=generator) * torch.rand(count, 1, generator=generator)
     x[torch.arange(count), torch.arange(count) % width] *= 100
@@ -29,9 +29,9 @@ def tokens(count: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, ODD])
-def test_eight_bits_are_within_their_rounding(shape: tuple[int, int]) -> None:
+def test_the_int8_error_is_within_rounding(shape: tuple[int, int]) -> None:
     weight, x = weights(shape), tokens(9, shape[1])
-    # Half a step of each weight, and of each activation in 14 bits, the fewer of the two widths.
+    # Half a quantization step of each weight, and of each activation in 14 bits, the narrower of the two widths.
     by_weights = x.double().abs().sum(1, keepdim=True) * (weight.abs().amax(1) / 127 / 2).double()
     by_tokens = x.abs().amax(1, keepdim=True).double() / 8127 * weight.double().abs().sum(1) * 0.51
     error = (Int8Linear(weight)(x).double() - x.double() @ weight.double().T).abs()
@@ -39,10 +39,10 @@ def test_eight_bits_are_within_their_rounding(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_four_bits_are_within_their_rounding(shape: tuple[int, int]) -> None:
+def test_the_int4_error_is_within_rounding(shape: tuple[int, int]) -> None:
     weight, x = weights(shape), tokens(9, shape[1])
     groups = weight.view(shape[0], -1, GROUP)
-    # Half a step of the 15 in a group, and what bfloat16 does to its scale and middle, to x and to y.
+    # Half a step of the 15 in a group, and the bfloat16 rounding of its scale and zero point, of x and of y.
     step = (groups.amax(2) - groups.amin(2)) / 15 / 2 + groups.abs().amax(2) / 64
     expected = x.double() @ weight.double().T
     bound = (x.abs().view(9, 1, -1, GROUP).sum(3) * step).sum(2) + (x.abs() @ weight.abs().T) / 128
@@ -52,14 +52,14 @@ def test_four_bits_are_within_their_rounding(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("kind", [Int8Linear, Int4Linear])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_token_does_not_depend_on_its_neighbours(kind: type[nn.Module], shape: tuple[int, int]) -> None:
-    product, x = kind(weights(shape)), tokens(100, shape[1])
-    whole = product(x)
+    linear, x = kind(weights(shape)), tokens(100, shape[1])
+    expected = linear(x)
     for count in (1, 2, 3, 5, 8, 16, 17, 33, 64):
         for first in (0, 7):
-            assert torch.equal(product(x[first : first + count]), whole[first : first + count])
+            assert torch.equal(linear(x[first : first + count]), expected[first : first + count])
 
 
-def test_zeros_stay_zeros_and_what_is_not_a_number_stays_none() -> None:
+def test_zeros_stay_zero_and_nan_stays_nan() -> None:
     x = torch.zeros(3, 64)
     x[1, 5], x[2, 6] = torch.nan, 1.0
     weight = torch.ones(64, 64)
@@ -78,18 +78,18 @@ def test_the_norm_is_rms_norm() -> None:
     assert torch.equal(Norm(weight, 1e-5)(torch.zeros(1, 576)), torch.zeros(1, 576))
 
 
-def test_without_vnni_a_bit_is_left_out_and_nothing_is_clipped() -> None:
-    """Instructions before VNNI clip sums of 16 bits; the library can be held to them on any machine that has more."""
-    test = f"{__file__}::test_eight_bits_are_within_their_rounding"
+def test_without_vnni_activations_have_a_bit_less_and_nothing_saturates() -> None:
+    """Instructions before VNNI saturate 16-bit sums. oneDNN can be restricted to them on any machine."""
+    test = f"{__file__}::test_the_int8_error_is_within_rounding"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
-    ran = subprocess.run(
+    result = subprocess.run(
         command, env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True, timeout=120
     )
-    assert ran.returncode == 0, ran.stdout
+    assert result.returncode == 0, result.stdout
     probe = "from engine.layers.cpu_linear import byte_range; print(byte_range())"
-    said = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", probe],
         env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert said.stdout.strip() == "(64, 63)"
+    assert printed.stdout.strip() == "(64, 63)"
     assert byte_range() in ((128, 127), (64, 63))

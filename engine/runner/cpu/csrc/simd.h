@@ -1,4 +1,5 @@
-// A register of floats or ints, as wide as this machine's, and the few operations that a compiler does not find by itself.
+// Vector registers of this machine's width (AVX2 or AVX-512), and the operations that a compiler does not find by
+// itself.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -27,39 +28,41 @@ inline void store(Scalar* to, Vector value) {
     std::memcpy(to, &value, sizeof value);
 }
 
-inline f32 all(float value) { return f32{} + value; }
-inline i32 counting(int from) {
+inline f32 broadcast(float value) { return f32{} + value; }
+inline i32 iota(int first) {  // first, first + 1, …
     i32 result = {};
-    for (int i = 0; i < LANES; i++) result[i] = from + i;
+    for (int i = 0; i < LANES; i++) result[i] = first + i;
     return result;
 }
-inline f32 larger(f32 a, f32 b) { return a > b ? a : b; }
-inline f32 absolute(f32 a) { return (f32)((i32)a & 0x7fffffff); }
+inline f32 vector_max(f32 a, f32 b) { return a > b ? a : b; }
+inline f32 vector_abs(f32 a) { return (f32)((i32)a & 0x7fffffff); }
 
-inline float highest(f32 a) {
+inline float horizontal_max(f32 a) {
     for (int width = LANES / 2; width; width /= 2)
         for (int i = 0; i < width; i++) a[i] = a[i] > a[i + width] ? a[i] : a[i + width];
     return a[0];
 }
 
 template <class Vector>
-inline auto total(Vector a) {
+inline auto horizontal_sum(Vector a) {
     for (int width = LANES / 2; width; width /= 2)
         for (int i = 0; i < width; i++) a[i] += a[i + width];
     return a[0];
 }
 
-inline i32 rounded(f32 a) {  // to the nearest, ties to even; for less than 22 bits
+inline i32 round_to_int(f32 a) {  // to nearest, ties to even; |a| < 2**22
     return (i32)(a + 12582912.0f) - 0x4b400000;
 }
 
-inline f32 exponential(f32 x) {  // of what is not positive by much: exp(88) is the most; a NaN stays one
-    x = x < -87.0f ? all(-87.0f) : x;
-    x = x > 88.0f ? all(88.0f) : x;
+// exp(x), with x clamped to [-87, 88]. A NaN stays a NaN. Splits x into n · ln 2 + rest, |rest| <= ln 2 / 2, and sums
+// the Taylor series of exp(rest) to degree 7.
+inline f32 vector_exp(f32 x) {
+    x = x < -87.0f ? broadcast(-87.0f) : x;
+    x = x > 88.0f ? broadcast(88.0f) : x;
     f32 shifted = x * 1.44269504f + 12582912.0f;
     f32 whole = shifted - 12582912.0f;
     f32 rest = x - whole * 0.693145752f - whole * 1.42860677e-6f;
-    f32 sum = all(1.0f / 5040);
+    f32 sum = broadcast(1.0f / 5040);
     sum = sum * rest + 1.0f / 720;
     sum = sum * rest + 1.0f / 120;
     sum = sum * rest + 1.0f / 24;
@@ -70,7 +73,7 @@ inline f32 exponential(f32 x) {  // of what is not positive by much: exp(88) is 
     return sum * (f32)(((i32)shifted << 23) + 0x3f800000);
 }
 
-inline f32 halves(const uint8_t* from) {  // numbers of 16 bits
+inline f32 load_half(const uint8_t* from) {  // LANES float16 numbers
 #if defined(__AVX512F__)
     return (f32)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
 #else
@@ -78,23 +81,23 @@ inline f32 halves(const uint8_t* from) {  // numbers of 16 bits
 #endif
 }
 
-// sum + w · x, where each lane of w holds four unsigned bytes and x has four signed ones.
-// `small`: the bytes of w are below 16, so that pairs of products fit into 16 bits.
-template <bool small>
-inline i32 dot(i32 sum, u32 w, const int8_t* x) {
+// sum + w · x: each lane of w holds four unsigned bytes, x has four signed ones, and their four products are added up.
+// `nibbles`: the bytes of w are below 16, so that two products fit into the 16 bits that AVX2 adds them in.
+template <bool nibbles>
+inline i32 dot_u8s8(i32 sum, u32 w, const int8_t* x) {
     int32_t four;
     std::memcpy(&four, x, 4);
 #if defined(__AVX512VNNI__)
     return (i32)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, _mm512_set1_epi32(four));
 #elif defined(__AVX512F__)
     const __m512i by = _mm512_set1_epi32(four), ones = _mm512_set1_epi16(1);
-    if (small) return sum + (i32)_mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)w, by), ones);
+    if (nibbles) return sum + (i32)_mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)w, by), ones);
     const __m512i low = _mm512_maddubs_epi16((__m512i)(w & 0x0f0f0f0fu), by);
     const __m512i high = _mm512_maddubs_epi16((__m512i)((w >> 4) & 0x0f0f0f0fu), by);
     return sum + (i32)_mm512_madd_epi16(low, ones) + ((i32)_mm512_madd_epi16(high, ones) << 4);
 #else
     const __m256i by = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
-    if (small) return sum + (i32)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)w, by), ones);
+    if (nibbles) return sum + (i32)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)w, by), ones);
     const __m256i low = _mm256_maddubs_epi16((__m256i)(w & 0x0f0f0f0fu), by);
     const __m256i high = _mm256_maddubs_epi16((__m256i)((w >> 4) & 0x0f0f0f0fu), by);
     return sum + (i32)_mm256_madd_epi16(low, ones) + ((i32)_mm256_madd_epi16(high, ones) << 4);

@@ -1,52 +1,52 @@
-"""One row's attention beside the product of its value, against plain torch: what the next product reads."""
+"""One row's attention beside its value projection, against plain torch: what the next product reads."""
 
 import pytest
 import torch
 
-from engine.kernels import reference
 from engine.kernels.fused_decode import fused_decode_value_proj
 from engine.kernels.gemv import DeferredValue, gemv
 from engine.kernels.split_kv import SplitConfig
+from tests.engine.kernels import reference
 from tests.engine.kernels.test_attention import CLOSE, DEVICE, DIM, DTYPE, PDL, Cache
-from tests.engine.kernels.test_products import EPS, random, weights
+from tests.engine.kernels.test_linear import EPS, random, weights
 
 WIDTH = 96
 
 
-@pytest.mark.parametrize(("splits", "least"), [(1, 1), (4, 1), (2, 2)])
+@pytest.mark.parametrize(("splits", "min_tiles"), [(1, 1), (4, 1), (2, 2)])
 @pytest.mark.parametrize("position", [0, 5, 16, 90])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2)])
-def test_attended_and_value_join_in_the_next_product(
-    heads: int, kv_heads: int, position: int, splits: int, least: int
+def test_the_next_product_adds_the_deferred_value(
+    heads: int, kv_heads: int, position: int, splits: int, min_tiles: int
 ) -> None:
     row = 2
     ours, theirs = Cache(kv_heads), Cache(kv_heads)
     h, gain = random(1, WIDTH), random(WIDTH, seed=5)
     wqkv = weights((heads + 2 * kv_heads) * DIM, WIDTH)
-    cached = (heads + kv_heads) * DIM
-    whole = reference.linear(h, wqkv, gain=gain, eps=EPS).to(DTYPE)
+    num_qk_rows = (heads + kv_heads) * DIM
+    expected_qkv = reference.linear(h, wqkv, gain=gain, eps=EPS).to(DTYPE)
     expected = reference.attention(
-        whole, theirs.k, theirs.v, theirs.tables[row], position, theirs.cos, theirs.sin, heads=heads
+        expected_qkv, theirs.k, theirs.v, theirs.tables[row], position, theirs.cos, theirs.sin, heads=heads
     )
-    qkv = whole.clone()
-    qkv[:, cached:] = torch.nan
+    qkv = expected_qkv.clone()
+    qkv[:, num_qk_rows:] = torch.nan
     out = torch.full((1, heads * DIM), torch.nan, dtype=DTYPE, device=DEVICE)
-    share, part_own = (torch.full((heads,), torch.nan, device=DEVICE) for _ in range(2))
+    value_weight, partial_weight = (torch.full((heads,), torch.nan, device=DEVICE) for _ in range(2))
     counters = torch.zeros(heads, dtype=torch.int32, device=DEVICE)
     positions = torch.full((4,), position, dtype=torch.int32, device=DEVICE)
     fused_decode_value_proj(
-        qkv, h, gain, wqkv[cached:], ours.k, ours.v, torch.tensor([row], dtype=torch.int32, device=DEVICE), positions,
-        ours.tables, ours.cos, ours.sin, out, share, torch.empty(heads * splits * DIM, device=DEVICE),
-        torch.empty(heads * splits * 2, device=DEVICE), part_own, counters, heads=heads, eps=EPS,
-        config=SplitConfig(splits, tile_tokens=16, min_tiles=least), block=128, pdl=PDL,
+        qkv, h, gain, wqkv[num_qk_rows:], ours.k, ours.v, torch.tensor([row], dtype=torch.int32, device=DEVICE),
+        positions, ours.tables, ours.cos, ours.sin, out, value_weight, torch.empty(heads * splits * DIM, device=DEVICE),
+        torch.empty(heads * splits * 2, device=DEVICE), partial_weight, counters, heads=heads, eps=EPS,
+        config=SplitConfig(splits, tile_tokens=16, min_tiles=min_tiles), block=128, pdl=PDL,
     )  # fmt: skip
-    torch.testing.assert_close(qkv, whole, **CLOSE)
+    torch.testing.assert_close(qkv, expected_qkv, **CLOSE)
     torch.testing.assert_close(ours.k, theirs.k, **CLOSE)
     torch.testing.assert_close(ours.v, theirs.v, **CLOSE)
     assert not counters.any()
     wo, summed = weights(10, heads * DIM), torch.empty(1, 10, dtype=torch.float32, device=DEVICE)
-    joined = DeferredValue(share, qkv[:, cached:], heads // kv_heads, DIM)
-    gemv(out, wo, summed, deferred=joined, pdl=PDL, block=64, two_rows=True)
+    deferred = DeferredValue(value_weight, qkv[:, num_qk_rows:], heads // kv_heads, DIM)
+    gemv(out, wo, summed, deferred=deferred, pdl=PDL, block=64, two_rows=True)
     torch.testing.assert_close(summed, reference.linear(expected, wo), **CLOSE)
 
 
@@ -54,10 +54,10 @@ def test_a_slot_without_a_row_writes_to_no_page() -> None:
     ours, theirs = Cache(2), Cache(2)
     h, gain, wqkv = random(1, WIDTH), random(WIDTH, seed=5), weights(6 * DIM, WIDTH)
     qkv = random(1, 6 * DIM)
-    nobody = torch.tensor([-1], dtype=torch.int32, device=DEVICE)
+    no_row = torch.tensor([-1], dtype=torch.int32, device=DEVICE)
     empty = [torch.empty(2 * 2 * DIM, device=DEVICE) for _ in range(2)]
     fused_decode_value_proj(
-        qkv, h, gain, wqkv[4 * DIM :], ours.k, ours.v, nobody, torch.full((4,), 20, dtype=torch.int32, device=DEVICE),
+        qkv, h, gain, wqkv[4 * DIM :], ours.k, ours.v, no_row, torch.full((4,), 20, dtype=torch.int32, device=DEVICE),
         ours.tables, ours.cos, ours.sin, torch.empty(1, 2 * DIM, dtype=DTYPE, device=DEVICE),
         torch.empty(2, device=DEVICE), *empty, torch.empty(2, device=DEVICE),
         torch.zeros(2, dtype=torch.int32, device=DEVICE), heads=2, eps=EPS,

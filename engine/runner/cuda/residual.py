@@ -1,0 +1,83 @@
+"""The residual stream of a step on a GPU: h += product, on one rank or summed over several, ready for the next norm.
+
+On several ranks each product is a partial sum. Ranks that share memory sum it in our kernels (`Collectives`), the
+others through torch.distributed. It knows products and ranks, and not what the layers are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from engine.config import EngineConfig
+from engine.distributed import tensor_parallel
+from engine.kernels import pointwise
+from engine.kernels.gemv import DeferredValue
+from engine.kernels.matmul import RESIDUAL, PartialSquares
+from engine.kernels.pdl import supported
+from engine.model.quantization import QuantizedWeight
+from engine.model.transformer import RMSNorm, Transformer
+from engine.runner.cuda.collectives import Collectives
+from engine.runner.cuda.linear import Linear, weight_of
+
+
+class ResidualStream:
+    """h, and x, what the next product reads of it; both [max_tokens, dim] in the model's dtype."""
+
+    def __init__(
+        self, config: EngineConfig, model: Transformer, linear: Linear, collectives: Collectives | None, max_tokens: int
+    ) -> None:
+        self._linear, self._collectives = linear, collectives
+        self._final_gain, self._eps, self._pdl = model.norm.weight, model.spec.norm_eps, supported(config.device)
+        self._single_rank = config.world_size == 1
+
+        def buffer(tokens: int) -> Tensor:
+            return torch.zeros(tokens, model.spec.dim, dtype=config.dtype, device=config.device)
+
+        self.h, self.x = buffer(max_tokens), buffer(max_tokens)
+        self._partial_sum = buffer(0 if self._single_rank or collectives else max_tokens)
+
+    def add_gemv(self, x: Tensor, layer: nn.Module, deferred: DeferredValue | None = None) -> None:
+        """One token: h += product of x, to which `deferred` is added first."""
+        if self._collectives is None:
+            self._linear.gemv(x, layer, self.h, kind=RESIDUAL, deferred=deferred)
+        elif isinstance(weight_of(layer), QuantizedWeight):
+            self._linear.gemv(x, layer, self._collectives.partial_sum)
+            self._collectives.all_reduce(self.h, self._final_gain, 1)  # without `out` the gain is not used
+        else:
+            push = self._collectives.push
+            self._linear.gemv(x, layer, self._collectives.row_partial_sum, deferred=deferred, push=push)
+            self._collectives.all_reduce_row(self.h[:1])
+
+    def add_small_gemm(
+        self, x: Tensor, layer: nn.Module, bm: int, tokens: int, gain: Tensor, squares: PartialSquares, h: Tensor
+    ) -> PartialSquares:
+        """Up to FUSED_TOKENS tokens, `bm` with the padding: h += product, self.x = h · gain.
+
+        `h` is self.h, or another residual stream of the same width. Returns h's partial sums of squares, in the memory
+        of `squares`.
+        """
+        if self._collectives is None:
+            num_parts = self._linear.small_gemm(x, layer, h, bm, gain=gain, scaled=self.x, squares_out=squares)
+            return PartialSquares(squares.sums, num_parts)
+        self._linear.small_gemm(x, layer, self._collectives.partial_sum, bm)
+        self._collectives.all_reduce(h, gain, tokens, out=self.x, squares=squares.sums)
+        return PartialSquares(squares.sums, 1)
+
+    def add_gemm(self, x: Tensor, layer: nn.Module, norm: RMSNorm | None) -> None:
+        """Any number of tokens: h += product, self.x = norm(h). Without `norm`, self.x is not needed."""
+        tokens = x.shape[0]
+        h, out, gain = self.h[:tokens], self.x[:tokens], self._final_gain if norm is None else norm.weight
+        if self._collectives is not None:
+            self._linear.gemm(x, layer, self._collectives.partial_sum[:tokens])
+            self._collectives.all_reduce(h, gain, tokens, out=None if norm is None else out, eps=self._eps)
+            return
+        delta: Tensor | None = None
+        if self._single_rank:
+            self._linear.gemm_add(x, layer, h)
+        else:
+            partial_sum = self._partial_sum[:tokens]
+            self._linear.gemm(x, layer, partial_sum)
+            delta = tensor_parallel.all_reduce(partial_sum)
+        if norm is not None or delta is not None:
+            pointwise.norm(h, gain, out, self._eps, tokens, delta=delta, pdl=self._pdl)

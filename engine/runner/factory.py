@@ -1,0 +1,54 @@
+"""Chooses the runner for a device, and warms it up.
+
+It knows every runner and how many KV pages fit. It knows neither the scheduler nor the other ranks: `min_over_ranks`
+stands for them.
+"""
+
+import time
+from collections.abc import Callable
+
+from engine.config import EngineConfig
+from engine.model.transformer import Transformer
+from engine.runner.base import AnyRunner
+from engine.runner.cpu.build import compiled_library
+from engine.runner.cpu.forward import NativeForward
+from engine.runner.cpu.native_runner import NativeRunner
+from engine.runner.memory import available_bytes, fit_pages, kv_bytes_per_page
+from engine.runner.torch_runner import TorchRunner
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
+
+
+def make_runner(config: EngineConfig, model: Transformer, min_over_ranks: Callable[[int], int] = int) -> AnyRunner:
+    """The runner for this device, with its KV pages allocated.
+
+    `min_over_ranks` returns the smallest of all ranks' numbers: every rank must have the same number of pages. Raises
+    ConfigError when too few pages fit.
+    """
+    page_bytes = kv_bytes_per_page(model.spec, config)
+    if config.device.type == "cuda":
+        from engine.runner.cuda.cuda_runner import CudaRunner  # needs Triton, which machines without a GPU may lack
+
+        runner = CudaRunner(config, model)  # before the free memory is measured: it allocates its buffers
+        runner.start(min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device))))
+        return runner
+    num_pages = min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device)))
+    if config.native and NativeForward.supports(model, config) and (library := compiled_library()) is not None:
+        return NativeRunner(library, config, model, num_pages)
+    return TorchRunner(config, model, num_pages)
+
+
+def warm_up(runner: AnyRunner, config: EngineConfig) -> float:
+    """Run the longest step that a plan can ask for, so that a lack of memory shows at start-up, not on a request.
+
+    Every rank calls it before rank 0 sends its first plan. Returns the seconds it took. No row is in use afterwards.
+    """
+    started = time.perf_counter()
+    length = min(config.max_prefill_tokens, config.max_context - 1)
+    start = config.max_context - 1 - length
+    sequence = NewSequence(0, 1.0, 0.5, 1)
+    page_grants = tuple((0, index, index) for index in range(config.max_pages_per_seq))
+    chunk = PrefillChunk(0, start, (0,) * length, True)
+    runner.wait(runner.execute_async(StepPlan(0, (sequence,), page_grants, (chunk,))))
+    runner.wait(runner.execute_async(StepPlan(1, decode_rows=(0,))))
+    runner.wait(runner.execute_async(StepPlan(2, freed_rows=(0,))))
+    return time.perf_counter() - started

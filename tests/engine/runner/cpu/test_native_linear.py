@@ -1,0 +1,115 @@
+"""Linear layers in compiled code: close to float32, exact for weights that a file quantized the same way, and
+independent of batch and threads."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.runner.cpu.linear import GROUP, NativeLinear
+from tests.engine.layers.test_cpu_linear import tokens, weights
+from tests.engine.runner.cpu.native_code import require_compiled_library
+
+FORK = """
+import os, signal, sys, torch
+from engine.runner.cpu.build import compiled_library
+from engine.runner.cpu.linear import NativeLinear
+torch.set_num_threads(2)
+linear, x = NativeLinear(compiled_library(), torch.ones(64, 64), 8), torch.ones(3, 64)
+before = linear(x)
+child = os.fork()
+signal.alarm(30)
+same = torch.equal(linear(x), before)
+if child:
+    same = same and os.waitpid(child, 0)[1] == 0
+sys.exit(not same)
+"""
+SHAPES = [(960, 576), (576, 1536), (64, 32), (37, 53), (1, 5), (4112, 64)]
+
+
+def grouped(x: Tensor) -> Tensor:
+    return torch.nn.functional.pad(x, (0, -x.shape[1] % GROUP)).view(len(x), -1, GROUP)
+
+
+def token_rounding(weight: Tensor, x: Tensor) -> Tensor:
+    """The error bound of 16-bit activations: half a quantization step each."""
+    return (grouped(x).abs().amax(2) / 65000).double() @ grouped(weight).abs().sum(2).double().T
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_error_is_within_rounding(shape: tuple[int, int], bits: int) -> None:
+    weight, x = weights(shape), tokens(9, shape[1])
+    padded = grouped(weight)
+    # Half a quantization step of the group, the error of its minimum, and that of a scale of 11 bits.
+    step = (padded.amax(2) - padded.amin(2)) / 15 * 0.7 if bits == 4 else padded.abs().amax(2) / 254
+    step = (step + padded.abs().amax(2) / 2000).double()
+    group_sums = grouped(x.double().abs()).sum(2).unsqueeze(1)
+    error = (NativeLinear(require_compiled_library(), weight, bits)(x).double() - x.double() @ weight.double().T).abs()
+    assert bool((error <= (group_sums * step).sum(2) + token_rounding(weight, x)).all())
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("magnitude", [1e-9, 1e-3, 1.0, 1e6])
+def test_the_grid_of_a_file_is_kept_exactly(bits: int, magnitude: float) -> None:
+    """Blocks as in GGUF's Q4_1 and Q8_0: a float16 scale, which can be computed back from the block's extremes."""
+    generator = torch.Generator().manual_seed(bits)
+    levels = 16 if bits == 4 else 255
+    codes = torch.randint(0, levels, (96, 4, GROUP), generator=generator)
+    codes[..., 0], codes[..., 1] = 0, levels - 1
+    scale = (torch.rand(96, 4, 1, generator=generator) + 0.01).half().float()
+    minimum = torch.randn(96, 4, 1, generator=generator).half().float() if bits == 4 else -127 * scale
+    weight, x = (
+        ((codes * scale + minimum) * 2.0 ** round(torch.tensor(magnitude).log2().item())).view(96, -1),
+        tokens(9, 128),
+    )
+    expected = x.double() @ weight.double().T
+    got = NativeLinear(require_compiled_library(), weight, bits)(x)
+    bound = token_rounding(weight, x) + x.double().abs() @ weight.double().abs().T * 1e-6
+    assert bool(((got.double() - expected).abs() <= bound).all())
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_token_depends_neither_on_neighbours_nor_on_threads(shape: tuple[int, int], bits: int) -> None:
+    linear, x = NativeLinear(require_compiled_library(), weights(shape), bits), tokens(100, shape[1])
+    expected, num_threads = linear(x), torch.get_num_threads()
+    for count in range(1, 100):
+        first = count % 7
+        assert torch.equal(linear(x[first : first + count]), expected[first : first + count])
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(linear(x), expected)
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("nonfinite", [torch.nan, torch.inf, -torch.inf])
+def test_zeros_stay_zero_and_nonfinite_becomes_nan(bits: int, nonfinite: float) -> None:
+    x = torch.zeros(3, 64)
+    x[1, 5], x[2, 6] = nonfinite, 1.0
+    weight = torch.ones(64, 64)
+    weight[3] = 0
+    y = NativeLinear(require_compiled_library(), weight, bits)(x)
+    assert torch.equal(y[0], torch.zeros(64))
+    assert bool(y[1].isnan().all())
+    assert y[2, 3] == 0
+    assert torch.allclose(y[2, 4:], torch.ones(60), atol=1e-3)
+
+
+def test_the_result_has_the_dtype_of_the_input() -> None:
+    linear, x = NativeLinear(require_compiled_library(), weights((64, 64)), 8), tokens(3, 64)
+    expected: Tensor = linear(x.bfloat16().float())
+    assert torch.equal(linear(x.bfloat16()), expected.bfloat16())
+    assert torch.equal(linear(x.t().contiguous().t()), linear(x))
+    assert linear(x[:0]).shape == (0, 64)
+
+
+def test_a_forked_process_computes_and_ends() -> None:
+    """A forked child does not have its parent's threads."""
+    require_compiled_library()
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=120)
