@@ -71,8 +71,8 @@ async def open_services(settings: Settings, *, start_engine: bool = True) -> Asy
 
 async def serve(settings: Settings) -> None:
     """Run the Discord bot until SIGTERM or Ctrl-C. Raises ConfigError if Discord or our engine refuses a setting."""
-    from bot.discord_app.run import run_discord
     from bot.guilds.retention import RetentionJobs
+    from bot.run_discord import run_discord
 
     with stopped_by_signals(signal.SIGTERM, signal.SIGINT):
         async with open_services(settings) as services:

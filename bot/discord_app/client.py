@@ -7,7 +7,7 @@ The bot requests no privileged intent and no messages: members talk to it by com
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import discord
@@ -15,14 +15,6 @@ import structlog
 from discord import app_commands
 from discord.ext import commands
 
-from bot.cogs.chat import Chat
-from bot.cogs.config import Config
-from bot.cogs.guild_events import GuildEvents
-from bot.cogs.help import Help
-from bot.cogs.history import History
-from bot.cogs.interrupted_replies import InterruptedReplies
-from bot.cogs.persona import Persona
-from bot.cogs.privacy import Privacy
 from bot.discord_app.command_sync import sync_commands
 from bot.discord_app.connection import skip_unreadable_events
 from bot.discord_app.context import CommandContext, Interaction
@@ -30,7 +22,6 @@ from bot.discord_app.error_messages import report_error
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions import Action, PermissionGate
 from bot.errors import BotError
-from models.database import Database
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +48,10 @@ class GatedTree(app_commands.CommandTree["GuildLlama"]):
 class GuildLlama(commands.Bot):
     """A `commands.Bot` for the sake of its cogs: it has no prefix commands and receives no messages."""
 
-    def __init__(self, context: CommandContext, database: Database) -> None:
+    def __init__(
+        self, context: CommandContext, make_cogs: Callable[[commands.Bot, CommandContext], Sequence[commands.Cog]]
+    ) -> None:
+        """`make_cogs` returns the cogs, in the order in which their commands are registered."""
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # voice is not used
         super().__init__(
             command_prefix=commands.when_mentioned,  # required, never used; any other one would want message content
@@ -74,33 +68,19 @@ class GuildLlama(commands.Bot):
         skip_unreadable_events(self)
         self.gate = PermissionGate(context.guild_settings)
         self._context = context
-        self._database = database
+        self._make_cogs = make_cogs
         self._component_handlers: dict[str, ComponentHandler] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def setup_hook(self) -> None:
         """Add the cogs and register their commands. Runs after the login, before the gateway connection."""
-        for cog in self._make_cogs():
+        for cog in self._make_cogs(self, self._context):
             await self.add_cog(cog)
             if isinstance(cog, FeatureCog):
                 self._component_handlers.update(cog.component_handlers())
         syncing = asyncio.create_task(sync_commands(self, self.tree), name="sync-commands")
         self._track(syncing)
         await asyncio.wait((syncing,), timeout=_SYNC_TIMEOUT)  # a slow one goes on while members use the bot
-
-    def _make_cogs(self) -> tuple[commands.Cog, ...]:
-        """All cogs. Their commands are registered in this order."""
-        context = self._context
-        return (
-            Chat(context),
-            History(context),
-            Persona(context),
-            Config(context),
-            Privacy(context),
-            Help(),
-            GuildEvents(self, self._database),
-            InterruptedReplies(self, self._database),
-        )
 
     async def on_message(self, message: discord.Message, /) -> None:
         """Do nothing: discord.py would look for prefix commands here."""

@@ -37,10 +37,11 @@ class Line:
 
 def write_report(folder: Path, lines: list[Line]) -> None:
     """Write the table into database-performance.md between BEGIN and END, the plot, and the JSON lines."""
-    (folder / "bench").mkdir(parents=True, exist_ok=True)
+    for name in ("bench", "figures"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
     raw = "".join(json.dumps({**line.data(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}) + "\n" for line in lines)
     (folder / "bench" / "database.jsonl").write_text(raw)
-    (folder / "bench" / "database.svg").write_text(plot(lines))
+    (folder / "figures" / "database.svg").write_text(plot(lines))
     page = folder / "database-performance.md"
     before, _, rest = page.read_text().partition(BEGIN)
     after = rest.partition(END)[2]

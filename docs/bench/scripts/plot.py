@@ -78,8 +78,8 @@ def bars(title: str, rows: dict[str, dict[str, float]]) -> str:
     return "\n".join([*parts_of, "</svg>", ""])
 
 
-def draw(folder: Path) -> None:
-    """Write batch.svg, parts.svg and turns.svg from the measurements in the folder."""
+def draw(folder: Path, figures: Path) -> None:
+    """Write batch.svg, parts.svg and turns.svg into `figures` from the measurements in `folder`."""
     steps = [line for line in read(folder / "h100-steps.jsonl") if line["workload"] == "decode step"]
     newest = max(str(line["date"]) for line in steps)
     latest = {}  # (context rounded to hundreds, rows) -> tokens a second
@@ -90,21 +90,22 @@ def draw(folder: Path) -> None:
     for (context, rows), speed in sorted(latest.items()):
         by_context.setdefault(f"context about {context}", []).append((rows, speed))
     title = "Decoding, 7B shape, bf16, one H100"
-    (folder / "batch.svg").write_text(lines(title, "rows in the batch", "output tokens a second", by_context))
+    (figures / "batch.svg").write_text(lines(title, "rows in the batch", "output tokens a second", by_context))
     parts = {str(line["step"]): line["parts"] for line in read(folder / "h100-parts.jsonl")}
     title = "Where a step's time goes, 7B shape, bf16, one H100"
-    (folder / "parts.svg").write_text(bars(title, parts))  # type: ignore[arg-type]  # read from JSON
+    (figures / "parts.svg").write_text(bars(title, parts))  # type: ignore[arg-type]  # read from JSON
     turns: dict[str, list[Point]] = {}
     for line in read(folder / "turns.jsonl"):
         name = f"trim_step {line['trim_step']}"
         turns.setdefault(name, []).append((float(str(line["turn"])), float(str(line["computed"]))))
     title = "Prompt tokens computed in a turn (W5, at most 10 pairs)"
-    (folder / "turns.svg").write_text(lines(title, "turn", "prompt tokens through the model", turns))
+    (figures / "turns.svg").write_text(lines(title, "turn", "prompt tokens through the model", turns))
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
-    draw(Path(arguments[0] if arguments else "docs/bench"))
+    docs = Path(arguments[0] if arguments else "docs")
+    draw(docs / "bench", docs / "figures")
     return 0
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from bot.chat.service import ChatService
+from bot.cogs.all_cogs import make_cogs
 from bot.discord_app.client import GuildLlama
 from bot.discord_app.connection import bot_token, set_endpoints, stay_connected
 from bot.discord_app.context import CommandContext
@@ -52,7 +54,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
         guild_settings=GuildSettingsCache(services.database, settings),
         settings=settings,
     )
-    bot = GuildLlama(context, services.database)
+    bot = GuildLlama(context, partial(make_cogs, database=services.database))
     # A task of its own: it must read the gateway until the very end, also while this one is being cancelled.
     connection = asyncio.create_task(stay_connected(bot, token), name="discord")
     try:

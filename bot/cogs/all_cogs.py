@@ -1,0 +1,30 @@
+"""The cogs of the bot, one for each feature."""
+
+from __future__ import annotations
+
+from discord.ext import commands
+
+from bot.cogs.chat import Chat
+from bot.cogs.config import Config
+from bot.cogs.guild_events import GuildEvents
+from bot.cogs.help import Help
+from bot.cogs.history import History
+from bot.cogs.interrupted_replies import InterruptedReplies
+from bot.cogs.persona import Persona
+from bot.cogs.privacy import Privacy
+from bot.discord_app.context import CommandContext
+from models.database import Database
+
+
+def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) -> tuple[commands.Cog, ...]:
+    """All cogs. Discord lists their commands in this order."""
+    return (
+        Chat(context),
+        History(context),
+        Persona(context),
+        Config(context),
+        Privacy(context),
+        Help(),
+        GuildEvents(bot, database),
+        InterruptedReplies(bot, database),
+    )
