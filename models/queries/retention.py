@@ -22,7 +22,7 @@ from models.tables import Dialog, GuildSettingsRow, MemberSettingsRow, Turn
 
 @dataclass(frozen=True, slots=True)
 class RetentionLimits:
-    """The operator's defaults; guilds and members may change the first two for their own dialogs."""
+    """The operator's defaults; a guild may change the first two for itself, a member the second."""
 
     session_ttl: timedelta
     """Idle time after which a dialog ends."""
