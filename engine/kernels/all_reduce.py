@@ -25,7 +25,7 @@ from engine.kernels.pdl import grid_wait, launch_dependents
 def put_signal(flags, epoch, seq, RANK: tl.constexpr, WORLD: tl.constexpr):
     """Tell all other ranks that this rank has reached collective `seq`, and that what it wrote before can be read.
 
-    flags: of every rank, int32 [WORLD]; flags[r][s] is how far rank s has told rank r it got. epoch int32 [1].
+    flags: of every rank, int32 [WORLD]; flags[r][s] is what rank s last signalled to rank r. epoch int32 [1].
     """
     now = tl.load(epoch) + seq
     for other in tl.static_range(WORLD):

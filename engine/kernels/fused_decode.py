@@ -3,8 +3,8 @@
 Alone, attention of one row is a chain of waits (query, keys, sums over splits, merge) that leaves memory bandwidth
 unused. But until its last term it needs only the query and the key: attended = out + value_weight · value, with one
 weight for each head. So one GEMV projects query and key. Then this kernel attends in its first programs, and in all
-others reads the value's rows of wqkv. The next GEMV adds the deferred term as it loads its
-input (`gemv.DeferredValue`).
+others reads the value's rows of wqkv. The next GEMV adds the deferred term (`gemv.DeferredValue`) as it loads its
+input.
 
 The value's programs read nothing that the kernel before wrote, so they do not wait for it: their input, the residual
 stream, was complete before that kernel started (the rule in `pdl.py`).

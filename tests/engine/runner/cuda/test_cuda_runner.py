@@ -52,7 +52,7 @@ def grants(row: int, first: int, count: int) -> tuple[tuple[int, int, int], ...]
 
 
 def plans() -> list[StepPlan]:
-    """Alone, beside decoding rows, in two chunks, two prompts in a step, all rows, rows that leave and come back."""
+    """Prompts alone, beside decoding rows, in two chunks, two in one step; all rows decode; rows freed and reused."""
     return [
         StepPlan(0, (NewSequence(1, 0.0, 1.0, 5),), grants(1, 0, 2), (PrefillChunk(1, 0, tokens(17, 1), True),)),
         StepPlan(1, decode_rows=(1,)),

@@ -1,6 +1,7 @@
 """The GPU runner on several ranks samples the ids of one rank, whether torch.distributed sums or our collectives.
 
-It runs on the CPU; the memory that the ranks share is a file."""
+It runs on the CPU; the memory that the ranks share is a file.
+"""
 
 import multiprocessing
 import os
