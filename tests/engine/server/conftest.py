@@ -16,6 +16,7 @@ import uvicorn
 from engine.core.engine_core import EngineCore
 from engine.server.app import build_app
 from engine.server.metrics import Metrics
+from engine.server.piecewise import PiecewiseEncoder
 from engine.server.serving import LoadedModel, ServingService
 from engine.server.sockets import open_listener
 from tests.engine.server.reference_package import package
@@ -44,7 +45,10 @@ class Served:
     port: int
 
     def load(self) -> None:
-        loaded = LoadedModel(cast("EngineCore", self.engine), ByteTokenizer(), PlainFormat(), MAX_CONTEXT)
+        tokenizer = ByteTokenizer()
+        loaded = LoadedModel(
+            cast("EngineCore", self.engine), tokenizer, PiecewiseEncoder(tokenizer), PlainFormat(), MAX_CONTEXT
+        )
         self.service.set_ready(loaded)
 
 
