@@ -3,6 +3,9 @@
 Control tokens are inserted by id between texts that are encoded separately, so no text of a user can become one.
 Llama 2 and the first Mistral models mark turns with tags in plain text ([INST], <<SYS>>): spaces are put into such a
 tag inside a message, so that it stays readable and loses its meaning. `special_tags_in` is for callers that refuse it.
+
+Which dialogs a format takes is what the models' own templates take: ChatML and Llama 3 write down any messages in any
+order; Llama 2 and Mistral need user and assistant in turn (`split_dialog`).
 """
 
 import re
@@ -11,9 +14,34 @@ from typing import Literal, NamedTuple, Protocol, TypedDict
 
 from engine.checkpoint.spec import ModelSpec
 from engine.errors import ConfigError, InvalidDialog
-from engine.tokenizers.base import Tokenizer
 
 _TAGS = re.compile(r"\[/?INST\]|<</?SYS>>")
+_ALTERNATION = (
+    "this model's chat format needs at most one system message, the first, and then user and assistant in turn, "
+    "the user first"
+)
+
+
+class PromptTokenizer(Protocol):
+    """What a chat format needs of a tokenizer."""
+
+    @property
+    def bos_id(self) -> int | None:
+        """See Tokenizer."""
+
+    @property
+    def eos_id(self) -> int:
+        """See Tokenizer."""
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """See Tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """See Tokenizer."""
+
+    def control(self, name: str) -> int:
+        """See Tokenizer."""
 
 
 class Message(TypedDict):
@@ -37,8 +65,11 @@ class ChatFormat(Protocol):
     def stop_ids(self) -> frozenset[int]:
         """The tokens that end a reply."""
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt for the reply to the last message. Raises InvalidDialog."""
+    def encode(self, messages: Sequence[Message], *, continue_last: bool = False) -> list[int]:
+        """The prompt for the reply to the dialog. Raises InvalidDialog.
+
+        `continue_last`: the last message is from the assistant and is the beginning of that reply.
+        """
 
 
 def special_tags_in(messages: Sequence[Message]) -> tuple[str, ...]:
@@ -51,9 +82,9 @@ def without_tags(text: str) -> str:
     return _TAGS.sub(lambda tag: re.sub(r"^(\[|<<)(.*?)(\]|>>)$", r"\1 \2 \3", tag[0]), text)
 
 
-def chat_format(spec: ModelSpec, tokenizer: Tokenizer) -> ChatFormat:
+def chat_format(spec: ModelSpec, tokenizer: PromptTokenizer) -> ChatFormat:
     """The format of a model's family. Raises ConfigError if the vocabulary lacks a control token of that format."""
-    formats: dict[str, Callable[[ModelSpec, Tokenizer], ChatFormat]] = {
+    formats: dict[str, Callable[[ModelSpec, PromptTokenizer], ChatFormat]] = {
         "llama2": Llama2Format,
         "llama3": Llama3Format,
         "chatml": ChatMLFormat,
@@ -65,23 +96,36 @@ def chat_format(spec: ModelSpec, tokenizer: Tokenizer) -> ChatFormat:
         raise ConfigError("tokenizer", expected=f"the control token {error}", found="none of that name") from error
 
 
-def split_dialog(messages: Sequence[Message]) -> tuple[str | None, list[Pair]]:
-    """The system prompt and the pairs; the last pair has no reply yet. Raises InvalidDialog."""
-    for index, message in enumerate(messages):
-        _check_message(message, index)
+def split_dialog(messages: Sequence[Message], *, continue_last: bool = False) -> tuple[str | None, list[Pair]]:
+    """The system prompt and the pairs. Raises InvalidDialog unless user and assistant alternate.
+
+    The last pair has no reply yet; with `continue_last` it has the beginning of one.
+    """
+    check_messages(messages, continue_last=continue_last)
     turns = list(messages)
-    system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else None
+    system = turns.pop(0)["content"] if turns[0]["role"] == "system" else None
     offset = len(messages) - len(turns)
     if not turns:
         raise InvalidDialog("a dialog needs a message from the user")
     for n, message in enumerate(turns):
         expected = "user" if n % 2 == 0 else "assistant"
         if message["role"] != expected:
-            raise InvalidDialog(f"expected the role {expected!r}, found {message['role']!r}", index=offset + n)
-    if len(turns) % 2 == 0:
+            problem = f"expected the role {expected!r}, found {message['role']!r}: {_ALTERNATION}"
+            raise InvalidDialog(problem, index=offset + n)
+    if not continue_last and len(turns) % 2 == 0:
         raise InvalidDialog("the last message must be from the user", index=len(messages) - 1)
     texts: list[str | None] = [*(message["content"] for message in turns), None]
-    return system, [Pair(user or "", reply) for user, reply in zip(texts[::2], texts[1::2], strict=True)]
+    return system, [Pair(user or "", reply) for user, reply in zip(texts[::2], texts[1::2], strict=False)]
+
+
+def check_messages(messages: Sequence[Message], *, continue_last: bool = False) -> None:
+    """Raises InvalidDialog unless there are messages, each with a known role and valid text."""
+    if not messages:
+        raise InvalidDialog("a dialog needs a message")
+    for index, message in enumerate(messages):
+        _check_message(message, index)
+    if continue_last and messages[-1]["role"] != "assistant":
+        raise InvalidDialog("the message to continue must be from the assistant", index=len(messages) - 1)
 
 
 def _check_message(message: Message, index: int) -> None:
@@ -103,24 +147,27 @@ class Llama2Format:
     Each pair is encoded separately; the space before the end-of-text token is Meta's too.
     """
 
-    def __init__(self, spec: ModelSpec, tokenizer: Tokenizer) -> None:
+    def __init__(self, spec: ModelSpec, tokenizer: PromptTokenizer) -> None:
         self._tokenizer, self.stop_ids = tokenizer, tokenizer.stop_ids
         self._bos, self._eos = _required_bos(tokenizer), tokenizer.eos_id
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message], *, continue_last: bool = False) -> list[int]:
         """See ChatFormat."""
-        system, pairs = split_dialog(messages)
+        system, pairs = split_dialog(messages, continue_last=continue_last)
         ids: list[int] = []
         for n, (user, reply) in enumerate(pairs):
             user = without_tags(user)
             if n == 0 and system is not None:
                 user = f"<<SYS>>\n{without_tags(system)}\n<</SYS>>\n\n{user}"
             text = f"[INST] {user.strip()} [/INST]"
-            if reply is not None:
-                text = f"{text} {without_tags(reply).strip()} "
-            ids += [self._bos, *self._tokenizer.encode(text)]
-            if reply is not None:
-                ids.append(self._eos)
+            if reply is None:
+                ids += [self._bos, *self._tokenizer.encode(text)]
+                continue
+            reply = without_tags(reply).strip()
+            if continue_last and n == len(pairs) - 1:
+                ids += [self._bos, *self._tokenizer.encode(f"{text} {reply}" if reply else text)]
+            else:
+                ids += [self._bos, *self._tokenizer.encode(f"{text} {reply} "), self._eos]
         return ids
 
 
@@ -130,7 +177,7 @@ class MistralFormat:
     `[INST]` is a control token in newer vocabularies, plain text with older ones.
     """
 
-    def __init__(self, spec: ModelSpec, tokenizer: Tokenizer) -> None:
+    def __init__(self, spec: ModelSpec, tokenizer: PromptTokenizer) -> None:
         self._tokenizer, self.stop_ids = tokenizer, tokenizer.stop_ids
         self._bos, self._eos = _required_bos(tokenizer), tokenizer.eos_id
         self._inst_ids: tuple[int, int] | None
@@ -139,9 +186,9 @@ class MistralFormat:
         except KeyError:
             self._inst_ids = None
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message], *, continue_last: bool = False) -> list[int]:
         """See ChatFormat."""
-        system, pairs = split_dialog(messages)
+        system, pairs = split_dialog(messages, continue_last=continue_last)
         ids = [self._bos]
         for n, (user, reply) in enumerate(pairs):
             if n == 0 and system is not None:
@@ -149,7 +196,7 @@ class MistralFormat:
             ids += self._instruction(user)
             if reply is not None:
                 ids += [*self._tokenizer.encode(without_tags(reply)), self._eos]
-        return ids
+        return ids[:-1] if continue_last else ids
 
     def _instruction(self, user: str) -> list[int]:
         text = without_tags(user)
@@ -161,20 +208,21 @@ class MistralFormat:
 class ChatMLFormat:
     """`<|im_start|>role\\n…<|im_end|>\\n`, with the model's default system prompt if the dialog has none."""
 
-    def __init__(self, spec: ModelSpec, tokenizer: Tokenizer) -> None:
+    def __init__(self, spec: ModelSpec, tokenizer: PromptTokenizer) -> None:
         self._tokenizer, self._default_system = tokenizer, spec.default_system
         self._start, self._end = tokenizer.control("<|im_start|>"), tokenizer.control("<|im_end|>")
         self.stop_ids = tokenizer.stop_ids | {self._end}
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message], *, continue_last: bool = False) -> list[int]:
         """See ChatFormat."""
-        system, _ = split_dialog(messages)
+        check_messages(messages, continue_last=continue_last)
         ids: list[int] = []
-        if system is None and self._default_system is not None:
+        if messages[0]["role"] != "system" and self._default_system is not None:
             ids += self._message("system", self._default_system)
-        for message in messages:
+        for message in messages[:-1] if continue_last else messages:
             ids += self._message(message["role"], message["content"])
-        return [*ids, self._start, *self._tokenizer.encode("assistant\n")]
+        reply = messages[-1]["content"] if continue_last else ""
+        return [*ids, self._start, *self._tokenizer.encode(f"assistant\n{reply}")]
 
     def _message(self, role: str, content: str) -> list[int]:
         encode = self._tokenizer.encode
@@ -184,19 +232,20 @@ class ChatMLFormat:
 class Llama3Format:
     """`<|begin_of_text|>`, then `<|start_header_id|>role<|end_header_id|>\\n\\n…<|eot_id|>` for each message."""
 
-    def __init__(self, spec: ModelSpec, tokenizer: Tokenizer) -> None:
+    def __init__(self, spec: ModelSpec, tokenizer: PromptTokenizer) -> None:
         self._tokenizer = tokenizer
         self._begin, self._end_of_turn = tokenizer.control("<|begin_of_text|>"), tokenizer.control("<|eot_id|>")
         self._header = tokenizer.control("<|start_header_id|>"), tokenizer.control("<|end_header_id|>")
         self.stop_ids = tokenizer.stop_ids | {self._end_of_turn}
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message], *, continue_last: bool = False) -> list[int]:
         """See ChatFormat."""
-        split_dialog(messages)  # raises InvalidDialog
+        check_messages(messages, continue_last=continue_last)
         ids = [self._begin]
-        for message in messages:
+        for message in messages[:-1] if continue_last else messages:
             ids += [*self._open(message["role"]), *self._text(message["content"].strip()), self._end_of_turn]
-        return [*ids, *self._open("assistant"), *self._text("")]
+        reply = messages[-1]["content"].strip() if continue_last else ""
+        return [*ids, *self._open("assistant"), *self._text(reply)]
 
     def _open(self, role: str) -> list[int]:
         return [self._header[0], *self._tokenizer.encode(role), self._header[1]]
@@ -206,7 +255,7 @@ class Llama3Format:
         return [*self._tokenizer.encode("\n\n"), *(self._tokenizer.encode(content) if content else [])]
 
 
-def _required_bos(tokenizer: Tokenizer) -> int:
+def _required_bos(tokenizer: PromptTokenizer) -> int:
     if tokenizer.bos_id is None:
         raise KeyError("beginning of text")
     return tokenizer.bos_id

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from engine.chat_format import ChatFormat, chat_format, special_tags_in
+from engine.chat_format import ChatFormat, chat_format, special_tags_in, split_dialog
 from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.errors import ConfigError, EngineError, InvalidDialog, PromptTooLong
@@ -214,6 +214,7 @@ class Llama:
 
     def _encode_dialog(self, number: int, dialog: Dialog) -> list[int]:
         try:
+            split_dialog(dialog)  # Meta's package takes no other order, whatever the model's format does
             ids = self._chat.encode(dialog)
         except InvalidDialog as error:
             raise InvalidDialog(f"dialogs[{number}]: {error}") from error

@@ -21,6 +21,7 @@ from engine.core.stats import EngineStats
 from engine.errors import ConfigError
 from engine.server.app import build_app
 from engine.server.args import EXIT_CONFIG, ServeOptions
+from engine.server.connections import http_config
 from engine.server.metrics import Metrics
 from engine.server.serving import LoadedModel, ServingService
 from engine.server.sockets import open_listener
@@ -31,7 +32,6 @@ CLOSE_TIMEOUT = 1.0  # for the last bytes to the clients, and again for the engi
 POLL_INTERVAL = 0.2  # between checks of the engine
 STALL_TIMEOUT = 180.0  # with requests but without a step, after which the engine counts as failed
 LOADING_LOG_INTERVAL = 5.0
-KEEP_ALIVE_TIMEOUT = 75  # for which an idle connection is kept open
 
 T = TypeVar("T")
 
@@ -68,21 +68,12 @@ class ApiServer:
             app = build_app(
                 service,
                 metrics,
+                access=self._options.access,
                 api_key=self._options.api_key,
                 max_body=self._options.max_body,
                 stream_interval=self._options.stream_interval,
             )
-            config = uvicorn.Config(
-                app,
-                lifespan="off",
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_TIMEOUT,
-                timeout_graceful_shutdown=int(SHUTDOWN_GRACE + CLOSE_TIMEOUT),
-            )
-            server = _Server(config)
+            server = _Server(http_config(app, graceful_shutdown=int(SHUTDOWN_GRACE + CLOSE_TIMEOUT)))
             serving = asyncio.create_task(server.serve([listener.socket]))
             sys.stdout.write(f"engine: listening on {listener.address}\n")
             sys.stdout.flush()

@@ -15,11 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from engine.server.access import AccessMiddleware, AccessPolicy
 from engine.server.errors import RequestError
 from engine.server.metrics import Metrics
 from engine.server.protocol import ChatRequest, CompletionRequest, DetokenizeRequest, validate_tokenize
+from engine.server.reading import read_body
 from engine.server.request_body import parse_json, validate
 from engine.server.responses import ChatResponseFormat, CompletionResponseFormat, ResponseFormat, encode, event
 from engine.server.serving import ServingService
@@ -31,12 +33,19 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def build_app(
-    service: ServingService, metrics: Metrics, *, api_key: str | None, max_body: int, stream_interval: float = 0.0
-) -> Starlette:
+    service: ServingService,
+    metrics: Metrics,
+    *,
+    access: AccessPolicy,
+    api_key: str | None,
+    max_body: int,
+    stream_interval: float = 0.0,
+) -> ASGIApp:
     """`max_body` in bytes; `stream_interval`: seconds for which a stream gathers tokens after each event, 0: none."""
 
     async def read_json(request: Request) -> dict[str, object]:
-        return parse_json(await _read_body(request, max_body))
+        _require_json(request)
+        return parse_json(await read_body(request, max_body))
 
     async def respond(
         request: Request, stream: ResponseStream, response_format: ResponseFormat, streamed: bool
@@ -92,6 +101,8 @@ def build_app(
         response = _json_response(error.body(), error.status)
         if error.retry_after is not None:
             response.headers["retry-after"] = str(error.retry_after)
+        if error.close:
+            response.headers["connection"] = "close"
         if error.status == 401:
             response.headers["www-authenticate"] = "Bearer"
         return response
@@ -117,7 +128,7 @@ def build_app(
         Route("/metrics", scrape, methods=["GET"]),
     ]
     handlers = {RequestError: on_request_error, HTTPException: on_http_error, ClientDisconnect: on_disconnect}
-    return Starlette(routes=routes, exception_handlers=handlers)
+    return AccessMiddleware(Starlette(routes=routes, exception_handlers=handlers), access)
 
 
 def _json_response(body: object, status: int = 200) -> Response:
@@ -129,18 +140,13 @@ def _has_key(request: Request, api_key: str) -> bool:
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), api_key.encode())
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
-    """The body. Raises RequestError (413) before more than `limit` bytes of it are in memory."""
-    too_large = RequestError(f"The body may have at most {limit} bytes.", code="body_too_large", status=413)
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise too_large
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
-            raise too_large
-    return bytes(body)
+def _require_json(request: Request) -> None:
+    """Raises RequestError (415). A web page may send other types to any server without asking it first."""
+    for value in request.headers.getlist("content-type") or [""]:
+        kind = value.partition(";")[0].strip().lower()
+        if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+            message = "The body must be sent with Content-Type: application/json."
+            raise RequestError(message, code="unsupported_media_type", status=415)
 
 
 async def _complete_response(request: Request, stream: ResponseStream, response_format: ResponseFormat) -> Response:

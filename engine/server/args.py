@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from engine.server.access import AccessPolicy, is_loopback, normal_host, normal_origin
+
 MIB = 1 << 20
 DEFAULT_MODEL = "smollm2"
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
@@ -28,6 +30,7 @@ class ServeOptions:
     host: str
     port: int
     uds: Path | None
+    access: AccessPolicy
     api_key: str | None
     max_body: int
     max_reply_tokens: int | None
@@ -66,12 +69,14 @@ def parse(arguments: Sequence[str]) -> ServeOptions | InspectOptions:
         flags = _inspect_parser().parse_args(arguments[1:])
         return InspectOptions(path=flags.path, world_size=flags.world_size, json=flags.json)
     flags = _serve_parser().parse_args(arguments)
+    _check_exposure(flags)
     return ServeOptions(
         model=flags.model,
         name=flags.served_model_name or _default_name(flags.model),
         host=flags.host,
         port=flags.port,
         uds=flags.uds,
+        access=_access(flags),
         api_key=_api_key(flags.api_key_env),
         max_body=flags.max_body_mib,
         max_reply_tokens=flags.max_reply_tokens,
@@ -133,6 +138,18 @@ def _serve_parser() -> argparse.ArgumentParser:
     network.add_argument(
         "--api-key-env", metavar="NAME", help="environment variable that holds the key clients must send"
     )
+    network.add_argument(
+        "--insecure-no-api-key", action="store_true",
+        help="with an address that is not of this machine alone: let everyone who reaches the port use the model",
+    )  # fmt: skip
+    network.add_argument(
+        "--allowed-host", type=_host, action="append", default=[], metavar="NAME",
+        help="another name of this server that requests may have in Host; may be repeated, * allows all",
+    )  # fmt: skip
+    network.add_argument(
+        "--allowed-origin", type=_origin, action="append", default=[], metavar="ORIGIN",
+        help="web pages that may use the server, such as https://chat.example; may be repeated, * allows all",
+    )  # fmt: skip
     network.add_argument("--exit-with-parent", action="store_true", help="exit when the parent process ends")
     network.add_argument(
         "--share-gpu", action="store_true", help="let ranks share a GPU: for tests of correctness, slow"
@@ -192,6 +209,35 @@ def _default_name(model: str) -> str:
     """The name of the directory or file, without .gguf."""
     path = Path(model)
     return (path.stem if path.suffix == ".gguf" else path.resolve().name) or DEFAULT_MODEL
+
+
+def _check_exposure(flags: argparse.Namespace) -> None:
+    """Raises UsageError if other machines could use the model without a key."""
+    is_open = flags.uds is None and not is_loopback(flags.host)
+    if is_open and flags.api_key_env is None and not flags.insecure_no_api_key:
+        raise UsageError(
+            f"--host {flags.host}: other machines could use the model without a key; "
+            "give --api-key-env NAME, or --insecure-no-api-key to let them"
+        )
+
+
+def _access(flags: argparse.Namespace) -> AccessPolicy:
+    host = flags.host if flags.uds is None else None
+    return AccessPolicy(host, frozenset(flags.allowed_host), frozenset(flags.allowed_origin))
+
+
+def _host(text: str) -> str:
+    host = normal_host(text)
+    if host is None:
+        raise argparse.ArgumentTypeError(f"must be a name or address such as chat.example, not {text!r}")
+    return host
+
+
+def _origin(text: str) -> str:
+    origin = normal_origin(text)
+    if origin is None:
+        raise argparse.ArgumentTypeError(f"must be an origin such as https://chat.example, not {text!r}")
+    return origin
 
 
 def _api_key(variable: str | None) -> str | None:

@@ -13,8 +13,9 @@ class RequestError(Exception):
         status: int = 400,
         error_type: str = "invalid_request_error",
         retry_after: int | None = None,
+        close: bool = False,
     ) -> None:
-        """`retry_after`: seconds, sent as the header of that name."""
+        """`retry_after`: seconds, sent as the header of that name; `close`: the connection, after the answer."""
         super().__init__(message)
         self.message = message
         self.param = param
@@ -22,6 +23,7 @@ class RequestError(Exception):
         self.status = status
         self.error_type = error_type
         self.retry_after = retry_after
+        self.close = close
 
     def body(self) -> dict[str, object]:
         """The JSON object of the answer."""

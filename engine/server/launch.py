@@ -44,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     if isinstance(options, InspectOptions):
         return _inspect(options)
     sys.setswitchinterval(SWITCH_INTERVAL)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one text at a time: its library needs no threads
     _raise_open_file_limit()
     if options.exit_with_parent or "TORCHELASTIC_RUN_ID" in os.environ:
         _exit_with_parent(graceful=_rank() == 0)
@@ -118,10 +119,12 @@ def load_model(options: ServeOptions) -> LoadedModel:
     """Start the engine and generate one token, to prove that it works. Blocks; raises ConfigError."""
     from engine.chat_format import chat_format
     from engine.core.engine_core import EngineCore, RequestFailed, SamplingParams
+    from engine.server.piecewise import PiecewiseEncoder
 
     config, checkpoint = resolve_config(options)
     tokenizer = checkpoint.tokenizer()
-    chat = chat_format(checkpoint.spec, tokenizer)
+    encoder = PiecewiseEncoder(tokenizer)
+    chat = chat_format(checkpoint.spec, encoder)
     ranks = f"{config.world_size} ranks" if config.world_size > 1 else "1 rank"
     log(f"loading {options.model} on {config.device.type}, {ranks}, {str(config.dtype).removeprefix('torch.')}")
     engine = EngineCore.start(config, checkpoint)
@@ -131,7 +134,7 @@ def load_model(options: ServeOptions) -> LoadedModel:
     except RequestFailed as error:
         engine.close()
         raise ConfigError(options.model, expected="weights that compute a token", found=str(error)) from error
-    return LoadedModel(engine, tokenizer, chat, config.max_context)
+    return LoadedModel(engine, tokenizer, encoder, chat, config.max_context)
 
 
 def _inspect(options: InspectOptions) -> int:

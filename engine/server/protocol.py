@@ -1,11 +1,10 @@
 """The request bodies of the API, as Pydantic models with OpenAI's field names.
 
 Knows no tokenizer, no model and no HTTP. Unknown fields are ignored, because clients send the extensions of other
-engines. A field that would change the reply and that this engine does not implement (tools, several choices,
-penalties, …) is refused by name, unless its value is neutral.
+engines, but not those that would change the reply: see unsupported.py.
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
 
@@ -18,19 +17,18 @@ from engine.server.field_types import (
     Label,
     One,
     PartType,
-    Penalty,
     Refused,
     Role,
     SinglePrompt,
     StopString,
     StringAsList,
     Text,
-    TextFormat,
     TextModality,
     TextOrList,
     TokenIds,
 )
 from engine.server.request_body import JsonObject, validate
+from engine.server.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
     from engine.chat_format import Message
@@ -67,10 +65,45 @@ class ChatMessage(JsonObject):
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
 
 
-class DialogRequest(JsonObject):
-    """A body that holds a dialog."""
+class PromptRequest(JsonObject):
+    """A body that holds a prompt; refuses what would change it or the reply to it and is not supported."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, value: object) -> object:
+        if isinstance(value, dict):
+            refuse_unsupported(value)
+        return value
+
+
+class DialogRequest(PromptRequest):
+    """A body that holds a dialog.
+
+    A last message from the assistant is the beginning of the reply, unless `add_generation_prompt` asks for a new one
+    (vLLM's fields).
+    """
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
+    add_special_tokens: Literal[False] = False
+
+    @property
+    def continue_last(self) -> bool:
+        """Whether the reply goes on from the last message."""
+        if self.continue_final_message is not None:
+            return self.continue_final_message
+        return self.messages[-1].role == "assistant" and not self.add_generation_prompt
+
+    @model_validator(mode="after")
+    def _check_end(self) -> Self:
+        if self.continue_final_message and self.messages[-1].role != "assistant":
+            problem = "'continue_final_message' needs a last message from the assistant."
+            raise RequestError(problem, param="continue_final_message", code="invalid_value")
+        if self.continue_last == bool(self.add_generation_prompt) and self.add_generation_prompt is not None:
+            problem = "'add_generation_prompt' must be false to continue the last message, and true otherwise."
+            raise RequestError(problem, param="add_generation_prompt", code="unsupported_parameter")
+        return self
 
     def dialog(self) -> "list[Message]":
         """The messages as the chat formats take them."""
@@ -83,21 +116,12 @@ class StreamOptions(JsonObject):
     include_usage: bool = False
 
 
-class GenerationRequest(JsonObject):
+class GenerationRequest(PromptRequest):
     """The fields that chat and plain completions share."""
 
-    tools: Refused = None
-    functions: Refused = None
-    logit_bias: Refused = None
-    logprobs: Refused = None
-    top_logprobs: Refused = None
-    audio: Refused = None
-    prediction: Refused = None
-    presence_penalty: Penalty = 0.0
-    frequency_penalty: Penalty = 0.0
-    response_format: TextFormat | None = None
     modalities: TextModality | None = None
     n: One = 1
+    best_of: One = 1
 
     stream_options: StreamOptions = StreamOptions()
     max_completion_tokens: Count | None = None
@@ -105,7 +129,7 @@ class GenerationRequest(JsonObject):
     model: Text = ""
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
-    stop: Annotated[list[StopString], Field(max_length=16, fail_fast=True), StringAsList] = Field([])
+    stop: Annotated[list[StopString], Field(max_length=20, fail_fast=True), StringAsList] = Field([])
     seed: Integer | None = Field(None, ge=-(1 << 63), le=(1 << 63) - 1)
     ignore_eos: bool = False
     stream: bool = False
@@ -125,14 +149,12 @@ class ChatRequest(DialogRequest, GenerationRequest):
 class CompletionRequest(GenerationRequest):
     """POST /v1/completions."""
 
-    echo: Refused = None
-    suffix: Refused = None
-    best_of: One = 1
     max_tokens: Count | None = 16
+    add_special_tokens: bool = True
     prompt: Annotated[Annotated[Text, Tag(TEXT)] | Annotated[TokenIds, Tag(LIST)], TextOrList, SinglePrompt]
 
 
-class TokenizeTextRequest(JsonObject):
+class TokenizeTextRequest(PromptRequest):
     """POST /tokenize with a prompt."""
 
     prompt: Text
@@ -141,8 +163,6 @@ class TokenizeTextRequest(JsonObject):
 
 class TokenizeChatRequest(DialogRequest):
     """POST /tokenize with messages."""
-
-    add_generation_prompt: bool = True
 
 
 class DetokenizeRequest(JsonObject):

@@ -5,6 +5,7 @@ its type is the `code` of the error body, its message the predicate of a sentenc
 """
 
 import json
+import math
 from typing import TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -12,6 +13,9 @@ from pydantic_core import ErrorDetails
 
 from engine.server.errors import RequestError
 
+# Far more than the messages and token ids of any prompt that a model's context holds.
+MAX_BRACKETS = 100_000
+MAX_COMMAS = 1_000_000
 TAG = "#"  # starts the tags of discriminated unions, which Pydantic puts into the path of a field
 _TYPES = {"int": "an integer", "float": "a number", "bool": "a boolean", "list": "a list", "dict": "an object"}
 _TYPES |= {"str": "a string", "string": "a string", "model": "an object"}
@@ -39,6 +43,9 @@ def parse_json(body: bytes) -> dict[str, object]:
     def refuse(constant: str) -> object:
         raise ValueError(f"{constant} is not JSON")
 
+    # Parsing holds Python's lock, and a body of empty objects takes fifty times as long as a text of that size.
+    if body.count(b"{") + body.count(b"[") > MAX_BRACKETS or body.count(b",") > MAX_COMMAS:
+        raise RequestError("The body has too many parts.", code="body_too_large", status=413)
     try:
         value: object = json.loads(body, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
@@ -51,6 +58,9 @@ def parse_json(body: bytes) -> dict[str, object]:
 
 def validate(model: type[ModelT], value: dict[str, object]) -> ModelT:
     """The JSON object as a `model`. Raises RequestError for the first problem, in the order of the model's fields."""
+    for name, entry in value.items():
+        if isinstance(entry, float) and not math.isfinite(entry):  # 1e400, which Python's parser reads as infinity
+            raise RequestError(f"'{name}' must be a smaller number.", param=name, code="invalid_value")
     try:
         return model.model_validate(value)
     except ValidationError as error:

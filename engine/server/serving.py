@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from engine.core.request_stream import EngineDead
-from engine.errors import Busy, EngineError, InvalidDialog, PromptTooLong
+from engine.errors import Busy, EngineError, PromptTooLong
 from engine.scheduler.request import SamplingParams
 from engine.server.detokenizer import IncrementalDetokenizer
 from engine.server.errors import RequestError, engine_unavailable
@@ -28,23 +27,25 @@ from engine.server.protocol import (
     TokenizeTextRequest,
 )
 from engine.server.streaming import ResponseStream
+from engine.server.tokenizing import PromptTokenization, context_length_exceeded
 from engine.tokenizers.base import StreamDecoder
 
 if TYPE_CHECKING:
-    from engine.chat_format import ChatFormat, Message
+    from engine.chat_format import ChatFormat
     from engine.core.engine_core import EngineCore
+    from engine.server.piecewise import PiecewiseEncoder
     from engine.tokenizers.base import Tokenizer
 
 State = Literal["loading", "ready", "stopping", "failed"]
-MAX_INLINE_CHARS = 4096  # a longer text is tokenized on another thread, so that the streams do not wait for it
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A started engine, and what turns text into its token ids and back."""
+    """A started engine, and what turns text into its token ids and back. `encoder` is for texts of any length."""
 
     engine: "EngineCore"
     tokenizer: "Tokenizer"
+    encoder: "PiecewiseEncoder"
     chat: "ChatFormat"
     max_context: int
 
@@ -59,6 +60,7 @@ class ServingService:
         self.detail = "The model is being loaded."
         self._metrics = metrics
         self._max_reply_tokens = max_reply_tokens
+        self._tokenization = PromptTokenization()
         self._loaded: LoadedModel | None = None
         self._created = int(time.time())
         self._streams: set[ResponseStream] = set()
@@ -108,14 +110,19 @@ class ServingService:
     async def chat(self, request: ChatRequest) -> ResponseStream:
         """Submit a dialog. Raises RequestError."""
         loaded = self._require_model()
-        prompt_ids = await _encode_dialog(loaded, request.dialog())
-        return self._submit(loaded, prompt_ids, loaded.chat.stop_ids, request, "messages")
+        prompt_ids = await self._tokenization.dialog(loaded, request.dialog(), continue_last=request.continue_last)
+        last = request.dialog()[-1]["content"] if request.continue_last else ""
+        return self._submit(loaded, prompt_ids, loaded.chat.stop_ids, request, "messages", continues=bool(last.strip()))
 
     async def complete(self, request: CompletionRequest) -> ResponseStream:
         """Submit a prompt of text or token ids. Raises RequestError."""
         loaded = self._require_model()
         if isinstance(request.prompt, str):
-            prompt_ids = await _encode_text(loaded, request.prompt, add_bos=True)
+            prompt_ids = await self._tokenization.text(
+                loaded, request.prompt, special_tokens=request.add_special_tokens
+            )
+        elif len(request.prompt) >= loaded.max_context:
+            raise context_length_exceeded(loaded.max_context, len(request.prompt), "prompt")
         else:
             prompt_ids = _check_vocabulary(loaded, request.prompt, "prompt")
         if not prompt_ids:
@@ -126,12 +133,9 @@ class ServingService:
         """The body of /tokenize. Raises RequestError."""
         loaded = self._require_model()
         if isinstance(request, TokenizeTextRequest):
-            ids = await _encode_text(loaded, request.prompt, add_bos=request.add_special_tokens)
-        elif request.add_generation_prompt:
-            ids = await _encode_dialog(loaded, request.dialog())
+            ids = await self._tokenization.text(loaded, request.prompt, special_tokens=request.add_special_tokens)
         else:
-            message = "'add_generation_prompt' must be true: only whole prompts are counted."
-            raise RequestError(message, param="add_generation_prompt", code="unsupported_parameter")
+            ids = await self._tokenization.dialog(loaded, request.dialog(), continue_last=request.continue_last)
         return {"count": len(ids), "max_model_len": loaded.max_context, "tokens": ids, "token_strs": None}
 
     async def detokenize(self, tokens: list[int]) -> dict[str, object]:
@@ -158,11 +162,16 @@ class ServingService:
         stop_token_ids: frozenset[int],
         request: GenerationRequest,
         param: str,
+        *,
+        continues: bool = False,
     ) -> ResponseStream:
-        """Hand the request to the step loop's thread. `param`: the field that errors of the prompt name."""
+        """Hand the request to the step loop's thread. `param`: the field that errors of the prompt name.
+
+        `continues`: the reply goes on in the middle of a text, so that a space at its beginning counts.
+        """
         room = loaded.max_context - len(prompt_ids)
         if room < 1:
-            raise _context_length_exceeded(loaded.max_context, len(prompt_ids), param)
+            raise context_length_exceeded(loaded.max_context, len(prompt_ids), param)
         limits = (request.token_limit, self._max_reply_tokens, room)
         params = SamplingParams(
             temperature=request.temperature,
@@ -175,7 +184,7 @@ class ServingService:
         try:
             tokens = loaded.engine.submit(prompt_ids, params, client=request.user, tenant=request.cache_salt)
         except PromptTooLong as error:
-            raise _context_length_exceeded(error.limit, error.got, param) from error
+            raise context_length_exceeded(error.limit, error.got, param) from error
         except Busy as error:
             raise RequestError(
                 f"{error}.",
@@ -188,7 +197,11 @@ class ServingService:
             raise engine_unavailable(str(error)) from error
         except EngineError as error:
             raise RequestError(f"{error}.", param=param, code="invalid_value") from error
-        detokenizer = IncrementalDetokenizer(StreamDecoder(loaded.tokenizer), request.stop)
+        decoder = StreamDecoder(loaded.tokenizer)
+        if continues:
+            decoder.push(prompt_ids[-1])  # a decoder drops the space that SentencePiece puts before a text
+            decoder.finish()
+        detokenizer = IncrementalDetokenizer(decoder, request.stop)
         stream = ResponseStream(tokens, detokenizer, self._metrics, self._on_stream_end)
         self._streams.add(stream)
         return stream
@@ -199,37 +212,9 @@ class ServingService:
             self._all_ended.set()
 
 
-async def _encode_dialog(loaded: LoadedModel, messages: "Sequence[Message]") -> list[int]:
-    try:
-        if sum(len(message["content"]) for message in messages) > MAX_INLINE_CHARS:
-            return await asyncio.to_thread(loaded.chat.encode, messages)
-        return loaded.chat.encode(messages)
-    except InvalidDialog as error:
-        param = "messages" if error.index is None else f"messages[{error.index}]"
-        raise RequestError(f"{error}.", param=param, code="invalid_dialog") from error
-
-
-async def _encode_text(loaded: LoadedModel, text: str, *, add_bos: bool) -> list[int]:
-    if len(text) > MAX_INLINE_CHARS:
-        ids = await asyncio.to_thread(loaded.tokenizer.encode, text)
-    else:
-        ids = loaded.tokenizer.encode(text)
-    bos = loaded.tokenizer.bos_id
-    return [bos, *ids] if add_bos and bos is not None else ids
-
-
 def _check_vocabulary(loaded: LoadedModel, ids: list[int], param: str) -> list[int]:
     size = loaded.tokenizer.vocab_size
-    if any(token >= size for token in ids):
+    if ids and max(ids) >= size:
         message = f"'{param}' holds an id that the vocabulary of {size} tokens lacks."
         raise RequestError(message, param=param, code="invalid_value")
     return ids
-
-
-def _context_length_exceeded(limit: int, got: int, param: str) -> RequestError:
-    return RequestError(
-        f"This model's maximum context length is {limit} tokens. However, your {param} resulted in {got} tokens, "
-        f"which leaves no room for a reply. Please reduce the length of the {param}.",
-        param=param,
-        code="context_length_exceeded",
-    )

@@ -14,14 +14,18 @@ import torch
 import uvicorn
 
 from engine.core.engine_core import EngineCore
+from engine.server.access import AccessPolicy
 from engine.server.app import build_app
+from engine.server.connections import http_config
 from engine.server.metrics import Metrics
+from engine.server.piecewise import PiecewiseEncoder
 from engine.server.serving import LoadedModel, ServingService
 from engine.server.sockets import open_listener
 from tests.engine.server.reference_package import package
 from tests.engine.server.scripted_engine import MAX_CONTEXT, ByteTokenizer, PlainFormat, ScriptedEngine
 
 API_KEY = "key-of-the-test"
+MAX_BODY = 100_000
 
 # The comparison with Meta's package runs only where that package and a GPU are available.
 collect_ignore = [] if package() is not None and torch.cuda.is_available() else ["test_reference.py"]
@@ -44,17 +48,31 @@ class Served:
     port: int
 
     def load(self) -> None:
-        loaded = LoadedModel(cast("EngineCore", self.engine), ByteTokenizer(), PlainFormat(), MAX_CONTEXT)
+        tokenizer = ByteTokenizer()
+        loaded = LoadedModel(
+            cast("EngineCore", self.engine), tokenizer, PiecewiseEncoder(tokenizer), PlainFormat(), MAX_CONTEXT
+        )
         self.service.set_ready(loaded)
 
 
 @contextlib.asynccontextmanager
-async def serve(api_key: str | None = None, stream_interval: float = 0.0) -> AsyncIterator[Served]:
+async def serve(
+    api_key: str | None = None,
+    stream_interval: float = 0.0,
+    access: AccessPolicy | None = None,
+    max_body: int = MAX_BODY,
+) -> AsyncIterator[Served]:
     engine, metrics = ScriptedEngine(), Metrics(lambda: None)
     service = ServingService("tiny", metrics)
-    app = build_app(service, metrics, api_key=api_key, max_body=100_000, stream_interval=stream_interval)
-    config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1)
-    server = _QuietServer(config)
+    app = build_app(
+        service,
+        metrics,
+        access=access or AccessPolicy(),
+        api_key=api_key,
+        max_body=max_body,
+        stream_interval=stream_interval,
+    )
+    server = _QuietServer(http_config(app, graceful_shutdown=1))
     with open_listener("127.0.0.1", 0, None) as listener:
         base = listener.address
         listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)  # so that a slow reader blocks it early
@@ -85,6 +103,14 @@ async def served(loading: Served) -> Served:
 async def with_interval() -> AsyncIterator[Served]:
     """A server that gathers the tokens of 0.2 s into one event."""
     async with serve(stream_interval=0.2) as served:
+        served.load()
+        yield served
+
+
+@pytest.fixture
+async def roomy() -> AsyncIterator[Served]:
+    """A server that takes large bodies."""
+    async with serve(max_body=8 << 20) as served:
         served.load()
         yield served
 

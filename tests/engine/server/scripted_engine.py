@@ -41,8 +41,9 @@ class PlainFormat:
 
     stop_ids = frozenset({EOS})
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        return list("".join(f"{message['role']}: {message['content']}\n" for message in messages).encode())
+    def encode(self, messages: Sequence[Message], *, continue_last: bool = False) -> list[int]:
+        text = "".join(f"{message['role']}: {message['content']}\n" for message in messages)
+        return list((text[:-1] if continue_last else text).encode())
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from tests.engine.server.conftest import API_KEY, Served
 from tests.engine.server.scripted_engine import MAX_CONTEXT
 
 HELLO = [{"role": "user", "content": "Hello"}]
+JSON = {"content-type": "application/json"}
 
 
 async def stream_lines(served: Served, path: str, body: dict[str, object]) -> list[str]:
@@ -197,7 +198,8 @@ async def test_a_slow_reader_does_not_delay_other_clients(served: Served) -> Non
     client.connect(("127.0.0.1", served.port))
     reader, writer = await asyncio.open_connection(sock=client, limit=1024)
     body = json.dumps({"messages": HELLO, "stream": True, "max_tokens": 300}).encode()
-    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+    head = b"host: localhost\r\ncontent-type: application/json\r\ncontent-length: %d" % len(body)
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\n%s\r\n\r\n%s" % (head, body))
     slow = await served.engine.next_request()
     for _ in range(600):
         slow.deliver(b"~" * 400)
@@ -219,7 +221,7 @@ async def test_errors_have_openai_s_shape(served: Served) -> None:
         await served.client.chat.completions.create(model="tiny", messages=HELLO, temperature=3)
     assert (caught.value.param, caught.value.type) == ("temperature", "invalid_request_error")
     for body in (b"{", b"[]", b'{"messages": [{"role": "user", "content": "\\ud800"}]}', b""):
-        response = await served.http.post("/v1/chat/completions", content=body)
+        response = await served.http.post("/v1/chat/completions", content=body, headers=JSON)
         assert response.status_code == 400
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
     assert (await served.http.get("/v1/nothing")).json()["error"]["code"] == "not_found"
@@ -248,14 +250,14 @@ async def test_a_full_queue_is_a_429_with_retry_after(served: Served) -> None:
 
 
 async def test_a_body_that_is_too_large_is_refused(served: Served) -> None:
-    response = await served.http.post("/v1/chat/completions", content=b" " * 2_000_000)
+    response = await served.http.post("/v1/chat/completions", content=b" " * 2_000_000, headers=JSON)
     assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
 
     async def pieces():  # type: ignore[no-untyped-def]
         for _ in range(20):
             yield b" " * 10_000
 
-    response = await served.http.post("/v1/chat/completions", content=pieces())
+    response = await served.http.post("/v1/chat/completions", content=pieces(), headers=JSON)
     assert response.status_code == 413
 
 

@@ -92,6 +92,29 @@ def test_a_prompt_beyond_the_context(http: httpx.Client) -> None:
     assert "4096" in error["message"]
 
 
+@pytest.mark.parametrize("shape", ["uu", "sau", "suasu", "ssu", "s"])
+def test_case_12_llama2_says_which_order_it_needs(http: httpx.Client, shape: str) -> None:
+    roles = {"s": "system", "u": "user", "a": "assistant"}
+    response = ask(http, [{"role": roles[letter], "content": "text"} for letter in shape])
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (400, "invalid_dialog")
+    assert "user" in error["message"]
+
+
+def test_case_12_a_reply_that_goes_on_keeps_its_first_space(http: httpx.Client) -> None:
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Well"}]
+    ids = http.post("/tokenize", json={"messages": messages}).json()["tokens"]
+    spaces = 0
+    for seed in range(40):
+        sampling = {"max_tokens": 3, "temperature": 2, "seed": seed}
+        body = {"messages": messages, **sampling}
+        reply = http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+        alone = http.post("/v1/completions", json={"prompt": ids, **sampling}).json()["choices"][0]["text"]
+        assert reply in (alone, f" {alone}")
+        spaces += reply != alone
+    assert spaces
+
+
 def test_a_disconnect_cancels_the_request(tiny: EngineProcess, http: httpx.Client) -> None:
     def running() -> float:
         lines = http.get("/metrics").text.splitlines()

@@ -51,7 +51,7 @@ def test_every_field_may_be_null_and_unknown_fields_are_ignored() -> None:
         "tools",
     )
     neutral = {"logit_bias": {}, "presence_penalty": 0, "tools": None}
-    request = chat(**dict.fromkeys(names) | neutral, stream_options=None, metadata={"a": 1}, min_p=0.1)
+    request = chat(**dict.fromkeys(names) | neutral, stream_options=None, metadata={"a": 1}, whatever=0.1)
     used = {"temperature", "top_p", "token_limit", "stop", "seed", "stream", "stream_options", "user", "messages"}
     assert all(getattr(request, name) == getattr(chat(), name) for name in used)
 
@@ -100,7 +100,7 @@ def test_content_parts_and_roles() -> None:
         ({"max_completion_tokens": "many"}, "max_completion_tokens"),
         ({"n": 2}, "n"),
         ({"n": 0}, "n"),
-        ({"stop": ["x"] * 17}, "stop"),
+        ({"stop": ["x"] * 21}, "stop"),
         ({"stop": ["x", 1]}, "stop"),
         ({"stop": ""}, "stop"),
         ({"stop": {"a": 1}}, "stop"),
@@ -170,6 +170,107 @@ def test_the_code_and_the_message_of_an_error(fields: dict[str, object], code: s
     assert (caught.value.code, caught.value.message) == (code, message)
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1" + "0" * 400, "1e308"])
+@pytest.mark.parametrize(
+    "name",
+    ["max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "n", "best_of", "top_k", "stream", "stop"],
+)
+def test_attack_a_number_beyond_all_bounds_is_refused_by_name(name: str, number: str) -> None:
+    value = parse_json(b'{"messages": [{"role": "user", "content": "x"}], "%s": %s}' % (name.encode(), number.encode()))
+    with pytest.raises(RequestError) as caught:
+        validate(ChatRequest, value)
+    assert (caught.value.status, caught.value.param) == (400, name)
+    if name not in ("top_k", "stream", "stop") or number == "1e400":
+        assert caught.value.code == "invalid_value"
+
+
+def test_attack_token_ids_beyond_all_bounds_are_refused() -> None:
+    for number in ("1e400", "1e300", "1" + "0" * 400):
+        for raw, model in (
+            (f'{{"tokens": [{number}]}}', DetokenizeRequest),
+            (f'{{"prompt": [{number}]}}', CompletionRequest),
+        ):
+            with pytest.raises(RequestError):
+                validate(model, parse_json(raw.encode()))  # type: ignore[type-var]
+
+
+CHANGES_THE_REPLY: list[tuple[str, object]] = [
+    *[("top_k", 40), ("min_p", 0.05), ("typical_p", 0.9), ("tfs", 0.9), ("tfs_z", 0.9), ("top_a", 0.2)],
+    *[("repetition_penalty", 1.1), ("repeat_penalty", 1.1), ("rep_pen", 1.1), ("encoder_repetition_penalty", 1.2)],
+    *[("presence_penalty", 0.1), ("frequency_penalty", -0.1), ("no_repeat_ngram_size", 3), ("penalty_alpha", 0.6)],
+    *[("mirostat", 2), ("mirostat_mode", 1), ("mirostat_tau", 5.0), ("dry_multiplier", 0.8), ("dry_base", 1.75)],
+    *[("xtc_probability", 0.5), ("xtc_threshold", 0.1), ("dynatemp_range", 0.5), ("smoothing_factor", 0.3)],
+    *[("guided_json", {"type": "object"}), ("guided_regex", "a+"), ("guided_choice", ["a"]), ("guided_grammar", "g")],
+    *[("grammar", "root ::= a"), ("json_schema", {"type": "object"}), ("structured_outputs", {"regex": "a"})],
+    *[("response_format", {"type": "json_object"}), ("regex", "a"), ("ebnf", "a"), ("best_of", 2), ("n", 2)],
+    *[("use_beam_search", True), ("num_beams", 4), ("length_penalty", 0.8), ("early_stopping", True)],
+    *[
+        ("min_tokens", 5),
+        ("min_new_tokens", 5),
+        ("bad_words", ["x"]),
+        ("banned_tokens", [1]),
+        ("banned_strings", ["x"]),
+    ],
+    *[("allowed_token_ids", [1]), ("logits_processors", ["x"]), ("logit_bias", {"5": 1}), ("ban_eos_token", True)],
+    *[("stop_token_ids", [5]), ("include_stop_str_in_output", True), ("skip_special_tokens", False)],
+    *[("prompt_logprobs", 0), ("logprobs", True), ("top_logprobs", 3), ("do_sample", False), ("samplers", ["top_k"])],
+    *[("chat_template", "{{ x }}"), ("chat_template_kwargs", {"enable_thinking": False}), ("enable_thinking", False)],
+    *[("reasoning_effort", "high"), ("reasoning", {"effort": "low"}), ("thinking", {"type": "enabled"})],
+    *[("tools", [{}]), ("tool_choice", "required"), ("verbosity", "low"), ("web_search_options", {})],
+    *[("n_predict", 5), ("max_new_tokens", 5), ("stop_sequence", ["x"]), ("random_seed", 5), ("system", "Be rude.")],
+    *[("negative_prompt", "x"), ("guidance_scale", 1.5), ("truncate_prompt_tokens", 5), ("documents", [{}])],
+    *[("lora_path", "x"), ("options", {"top_k": 5}), ("format", "json"), ("top_n_sigma", 1.0), ("safe_prompt", True)],
+]
+
+
+@pytest.mark.parametrize(("name", "value"), CHANGES_THE_REPLY)
+def test_attack_a_parameter_that_would_change_the_reply_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(RequestError) as caught:
+        chat(**{name: value})
+    assert (caught.value.status, caught.value.param, caught.value.code) == (400, name, "unsupported_parameter")
+    assert f"'{name}'" in caught.value.message
+    with pytest.raises(RequestError, match=name):
+        validate(CompletionRequest, {"prompt": "x", name: value})
+
+
+def test_neutral_values_and_harmless_parameters_are_accepted() -> None:
+    neutral = {"top_k": -1, "min_p": 0, "typical_p": 1, "tfs": 1.0, "repetition_penalty": 1, "repeat_penalty": 1.0}
+    switched_off = {"mirostat_mode": 0, "mirostat_tau": 5, "mirostat_eta": 0.1, "dry_multiplier": 0, "dry_base": 1.75}
+    switched_off |= {"xtc_probability": 0, "xtc_threshold": 0.1, "dynamic_temperature": False, "dynatemp_exponent": 1}
+    absent = dict.fromkeys(name for name, _ in CHANGES_THE_REPLY) | {"tools": [], "logit_bias": {}, "logprobs": False}
+    defaults = {"tool_choice": "auto", "use_beam_search": False, "length_penalty": 1.0, "min_tokens": 0, "best_of": 1}
+    defaults |= {"skip_special_tokens": True, "do_sample": True, "response_format": {"type": "text"}}
+    defaults |= {"reasoning_effort": "none", "verbosity": "medium", "thinking": {"type": "disabled"}, "n_predict": -1}
+    harmless = {"store": True, "metadata": {"a": "b"}, "service_tier": "auto", "parallel_tool_calls": True}
+    harmless |= {"prompt_cache_key": "x", "safety_identifier": "y", "cache_prompt": True, "repeat_last_n": 64}
+    for fields in (neutral, switched_off, absent, defaults, harmless):
+        assert chat(**fields).messages == chat().messages
+        assert validate(CompletionRequest, {"prompt": "x", **fields}).prompt == "x"
+
+
+def test_twenty_stop_strings() -> None:
+    assert len(chat(stop=[f"stop {n}" for n in range(20)]).stop) == 20
+
+
+def test_case_12_how_the_last_message_is_taken() -> None:
+    begun = [*HELLO, {"role": "assistant", "content": "Well,"}]
+    assert not chat().continue_last
+    assert chat(messages=begun).continue_last
+    assert chat(messages=begun, continue_final_message=True, add_generation_prompt=False).continue_last
+    assert not chat(messages=begun, add_generation_prompt=True).continue_last
+    assert not chat(messages=begun, continue_final_message=False).continue_last
+    for fields in (
+        {"continue_final_message": True},
+        {"messages": begun, "continue_final_message": True, "add_generation_prompt": True},
+        {"messages": begun, "continue_final_message": False, "add_generation_prompt": False},
+        {"add_generation_prompt": False},
+        {"add_special_tokens": True},
+    ):
+        with pytest.raises(RequestError) as caught:
+            chat(**fields)
+        assert caught.value.param in fields
+
+
 @pytest.mark.parametrize("prompt", ["text", ["text"], [1, 2, 3], [[1, 2, 3]]])
 def test_a_prompt_is_text_or_ids_alone_or_in_a_batch_of_one(prompt: object) -> None:
     assert validate(CompletionRequest, {"prompt": prompt}).prompt in ("text", [1, 2, 3])
@@ -183,10 +284,13 @@ def test_other_prompts_are_refused(prompt: object) -> None:
 
 
 def test_tokenize_takes_messages_or_a_prompt() -> None:
-    for fields, expected in (({}, True), ({"add_generation_prompt": False}, False)):
-        request = validate_tokenize({"messages": HELLO, **fields})
-        assert isinstance(request, TokenizeChatRequest)
-        assert request.add_generation_prompt == expected
+    request = validate_tokenize({"messages": HELLO, "add_generation_prompt": True})
+    assert isinstance(request, TokenizeChatRequest)
+    assert not request.continue_last
+    for fields in ({"add_generation_prompt": False}, {"tools": [{}]}, {"chat_template": "x"}):
+        with pytest.raises(RequestError) as caught:
+            validate_tokenize({"messages": HELLO, **fields})
+        assert caught.value.param in fields
     assert isinstance(validate_tokenize({"prompt": ""}), TokenizeTextRequest)
     with pytest.raises(RequestError):
         validate_tokenize({})
@@ -196,7 +300,16 @@ def test_tokenize_takes_messages_or_a_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{", b"[]", b"\xff", b'{"a": NaN}', b"[" * 100_000, b'{"a": ' + b"1" * 5000 + b"}"]
+    "raw", [b'{"messages": [' + b"{}," * 200_000 + b"{}]}", b'{"a": [' + b"1," * 1_500_000 + b"1]}"]
+)
+def test_attack_a_body_of_very_many_parts_is_refused_unparsed(raw: bytes) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_json(raw)
+    assert (caught.value.status, caught.value.code) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[]", b"\xff", b'{"a": NaN}', b"[" * 90_000, b'{"a": ' + b"1" * 5000 + b"}"]
 )
 def test_a_body_that_is_no_json_object(raw: bytes) -> None:
     with pytest.raises(RequestError) as caught:

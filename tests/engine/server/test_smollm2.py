@@ -48,3 +48,28 @@ def test_fault_31_control_tokens_in_a_message_are_text(smollm2: EngineProcess) -
         ids = http.post("/tokenize", json={"messages": nasty}).json()["tokens"]
         plain = http.post("/tokenize", json={"messages": FRANCE}).json()["tokens"]
     assert [ids.count(control) for control in (1, 2)] == [plain.count(control) for control in (1, 2)]
+
+
+@pytest.mark.parametrize("shape", ["uu", "sau", "suasu", "ssu", "s", "ua", "suasuu", "asu"])
+def test_case_12_dialogs_that_do_not_alternate(smollm2: EngineProcess, shape: str) -> None:
+    roles = {"s": "system", "u": "user", "a": "assistant"}
+    messages = [{"role": roles[letter], "content": f"text {n}"} for n, letter in enumerate(shape)]
+    with httpx.Client(base_url=smollm2.url, timeout=60) as http:
+        response = http.post("/v1/chat/completions", json={"messages": messages, "max_tokens": 2})
+        assert response.status_code == 200
+        counted = http.post("/tokenize", json={"messages": messages}).json()["count"]
+        assert counted == response.json()["usage"]["prompt_tokens"]
+
+
+def test_case_12_a_reply_goes_on_from_its_beginning(smollm2: EngineProcess) -> None:
+    begun = [
+        {"role": "user", "content": "Name three fruits."},
+        {"role": "assistant", "content": "Three fruits are apples,"},
+    ]
+    with httpx.Client(base_url=smollm2.url, timeout=60) as http:
+        body = {"messages": begun, "max_tokens": 8, "temperature": 0}
+        reply = http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+        assert reply.startswith(" ")  # in the middle of a sentence
+        assert "and" in reply
+        new = http.post("/v1/chat/completions", json={**body, "add_generation_prompt": True}).json()
+        assert not new["choices"][0]["message"]["content"].startswith(" ")

@@ -128,14 +128,17 @@ def test_mistral_by_hand(spec: ModelSpec, tmp_path: Path) -> None:
     assert prompt.count(marked.control("[INST]")) == 2
 
 
-BAD = [
-    ([], "needs a message"),
-    ([(SYSTEM, "s")], "needs a message"),
+BAD_ORDER = [
+    ([(SYSTEM, "s")], "needs a message from the user"),
     ([(ASSISTANT, "a")], r"messages\[0\].*'user'"),
     ([(USER, "u"), (USER, "u")], r"messages\[1\].*'assistant'"),
     ([(SYSTEM, "s"), (USER, "u"), (ASSISTANT, "a")], r"messages\[2\].*last message"),
     ([(USER, "u"), (SYSTEM, "s"), (USER, "u")], r"messages\[1\].*'assistant'"),
     ([(SYSTEM, "s"), (SYSTEM, "s"), (USER, "u")], r"messages\[1\].*'user'"),
+    ([(SYSTEM, "s"), (ASSISTANT, "a"), (USER, "u")], r"messages\[1\].*'user'.*user and assistant in turn"),
+]
+BAD = [
+    ([], "needs a message"),
     ([("tool", "t")], r"messages\[0\].*role"),
     ([(USER, None)], r"messages\[0\].*text, not NoneType"),
     ([(USER, ["text"])], r"messages\[0\].*text, not list"),
@@ -151,6 +154,49 @@ def test_impossible_dialogs(
     form = family_format(spec, family, tmp_path)
     with pytest.raises(InvalidDialog, match=problem):
         form.encode(dialog(*messages))
+
+
+@pytest.mark.parametrize(("messages", "problem"), BAD_ORDER)
+@pytest.mark.parametrize("family", ["llama2", "mistral"])
+def test_case_12_llama2_and_mistral_say_which_order_they_need(
+    spec: ModelSpec, tmp_path: Path, family: str, messages: list[tuple[str, str]], problem: str
+) -> None:
+    with pytest.raises(InvalidDialog, match=problem):
+        family_format(spec, family, tmp_path).encode(dialog(*messages))
+
+
+@pytest.mark.parametrize("shape", ["uu", "sau", "suasu", "ssu", "s", "a", "uau", "ssuuaas", "us", "ua"])
+def test_case_12_chatml_and_llama3_write_messages_down_as_they_come(
+    spec: ModelSpec, tmp_path: Path, shape: str
+) -> None:
+    roles = {"s": SYSTEM, "u": USER, "a": ASSISTANT}
+    messages = dialog(*((roles[letter], f"text {n}") for n, letter in enumerate(shape)))
+    chatml = family_format(replace(spec, default_system="Be kind."), "chatml", tmp_path)
+    names = ("<|im_start|>", "<|im_end|>")
+    default = "" if shape[0] == "s" else "<|im_start|>system\nBe kind.<|im_end|>\n"
+    expected = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+    prompt = chatml.encode(messages)
+    tokenizer = v.byte_level_json(tmp_path / "tokenizer.json")
+    assert spelled(tokenizer, prompt, names) == f"{default}{expected}<|im_start|>assistant\n"
+    names = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    header = "<|start_header_id|>{}<|end_header_id|>\n\n"
+    expected = "".join(f"{header.format(m['role'])}{m['content']}<|eot_id|>" for m in messages)
+    prompt = family_format(spec, "llama3", tmp_path).encode(messages)
+    assert spelled(v.tiktoken_tokenizer(), prompt, names) == f"<|begin_of_text|>{expected}{header.format(ASSISTANT)}"
+
+
+@pytest.mark.parametrize("family", ["llama2", "mistral", "chatml", "llama3"])
+def test_case_12_a_reply_that_was_begun_is_left_open(spec: ModelSpec, tmp_path: Path, family: str) -> None:
+    form = family_format(spec, family, tmp_path)
+    asked = dialog((SYSTEM, "s"), (USER, "hello"))
+    begun = [*asked, *dialog((ASSISTANT, "Well then"))]
+    prompt = form.encode(begun, continue_last=True)
+    finished = form.encode([*begun, *dialog((USER, "more"))])
+    assert prompt == finished[: len(prompt)]
+    assert len(prompt) > len(form.encode(asked))
+    assert form.encode([*asked, *dialog((ASSISTANT, ""))], continue_last=True) == form.encode(asked)
+    with pytest.raises(InvalidDialog, match="must be from the assistant"):
+        form.encode(asked, continue_last=True)
 
 
 @pytest.mark.parametrize("family", ["llama2", "mistral", "chatml", "llama3"])
