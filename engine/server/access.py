@@ -15,8 +15,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.server.errors import RequestError
-from engine.server.responses import encode
+from engine.server.protocol.errors import RequestError
+from engine.server.protocol.responses import encode
 
 ANY = "*"
 _NAME = re.compile(r"[a-z0-9_.-]+")

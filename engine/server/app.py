@@ -18,12 +18,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.server.access import AccessMiddleware, AccessPolicy
-from engine.server.errors import RequestError
 from engine.server.metrics import Metrics
-from engine.server.protocol import ChatRequest, CompletionRequest, DetokenizeRequest, validate_tokenize
+from engine.server.protocol.errors import RequestError
+from engine.server.protocol.request_body import parse_json, validate
+from engine.server.protocol.requests import ChatRequest, CompletionRequest, DetokenizeRequest, validate_tokenize
+from engine.server.protocol.responses import ChatResponseFormat, CompletionResponseFormat, ResponseFormat, encode, event
 from engine.server.reading import read_body
-from engine.server.request_body import parse_json, validate
-from engine.server.responses import ChatResponseFormat, CompletionResponseFormat, ResponseFormat, encode, event
 from engine.server.serving import ServingService
 from engine.server.streaming import ResponseStream
 

@@ -4,7 +4,7 @@ import asyncio
 
 from starlette.requests import Request
 
-from engine.server.errors import RequestError
+from engine.server.protocol.errors import RequestError
 
 # A body must have come within BODY_GRACE seconds, and one more second for each MIN_BYTES_PER_SECOND of it.
 BODY_GRACE = 15.0

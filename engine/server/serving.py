@@ -17,9 +17,9 @@ from engine.core.request_stream import EngineDead
 from engine.errors import Busy, EngineError, PromptTooLong
 from engine.scheduler.request import SamplingParams
 from engine.server.detokenizer import IncrementalDetokenizer
-from engine.server.errors import RequestError, engine_unavailable
 from engine.server.metrics import Metrics
-from engine.server.protocol import (
+from engine.server.protocol.errors import RequestError, engine_unavailable
+from engine.server.protocol.requests import (
     ChatRequest,
     CompletionRequest,
     GenerationRequest,

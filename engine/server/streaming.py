@@ -12,8 +12,8 @@ from typing import Protocol
 from engine.core.request_stream import RequestOutput, RequestStream
 from engine.errors import EngineError
 from engine.server.detokenizer import IncrementalDetokenizer
-from engine.server.errors import engine_unavailable
-from engine.server.responses import FinishReason, Usage
+from engine.server.protocol.errors import engine_unavailable
+from engine.server.protocol.responses import FinishReason, Usage
 
 Outcome = str  # "stop", "length", "cancelled", "error"
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from engine.errors import InvalidDialog
-from engine.server.errors import RequestError
+from engine.server.protocol.errors import RequestError
 
 if TYPE_CHECKING:
     from engine.chat_format import Message

@@ -10,7 +10,6 @@ from typing import cast
 import httpx
 import openai
 import pytest
-import torch
 import uvicorn
 
 from engine.core.engine_core import EngineCore
@@ -21,14 +20,10 @@ from engine.server.metrics import Metrics
 from engine.server.piecewise import PiecewiseEncoder
 from engine.server.serving import LoadedModel, ServingService
 from engine.server.sockets import open_listener
-from tests.engine.server.reference_package import package
 from tests.engine.server.scripted_engine import MAX_CONTEXT, ByteTokenizer, PlainFormat, ScriptedEngine
 
 API_KEY = "key-of-the-test"
 MAX_BODY = 100_000
-
-# The comparison with Meta's package runs only where that package and a GPU are available.
-collect_ignore = [] if package() is not None and torch.cuda.is_available() else ["test_reference.py"]
 
 
 class _QuietServer(uvicorn.Server):

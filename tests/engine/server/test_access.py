@@ -113,7 +113,7 @@ async def test_json_types_are_accepted(served: Served, kind: str) -> None:
 def test_a_server_of_all_addresses_takes_addresses_and_no_names() -> None:
     from starlette.datastructures import Headers
 
-    from engine.server.errors import RequestError
+    from engine.server.protocol.errors import RequestError
 
     for bound in ("0.0.0.0", "::", ""):
         policy = AccessPolicy(bound)

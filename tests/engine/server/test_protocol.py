@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.server.errors import RequestError
-from engine.server.protocol import (
+from engine.server.protocol.errors import RequestError
+from engine.server.protocol.request_body import parse_json, validate
+from engine.server.protocol.requests import (
     ChatRequest,
     CompletionRequest,
     DetokenizeRequest,
@@ -16,7 +17,6 @@ from engine.server.protocol import (
     TokenizeTextRequest,
     validate_tokenize,
 )
-from engine.server.request_body import parse_json, validate
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

@@ -8,7 +8,7 @@ change nothing (`store`, `metadata`, `service_tier`, `parallel_tool_calls`, `cac
 import re
 from collections.abc import Callable, Mapping
 
-from engine.server.errors import RequestError
+from engine.server.protocol.errors import RequestError
 
 Neutral = Callable[[object], bool]
 

@@ -12,7 +12,7 @@ from tests.engine.server.process import GOLDEN, ROOT
 
 SCRIPT = """
 import json, sys
-from tests.engine.server.reference_package import Reference
+from tests.engine.llama.reference_package import Reference
 from engine.llama import Llama
 model, kind, out = sys.argv[1:]
 build = Reference if kind == "reference" else Llama.build

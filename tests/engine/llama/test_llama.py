@@ -13,8 +13,8 @@ import pytest
 
 from engine.errors import ConfigError, InvalidDialog, PromptTooLong
 from engine.llama import Dialog, Llama, SpecialTags, TooManyPrompts
+from tests.engine.llama.reference_script import run
 from tests.engine.server.process import GOLDEN, ROOT
-from tests.engine.server.reference_script import run
 
 TINY = GOLDEN / "llama2-tiny"
 TOKENIZER = str(TINY / "tokenizer.model")
@@ -158,7 +158,7 @@ def test_wrong_world_sizes() -> None:
 def test_a_script_for_the_reference_on_two_ranks(name: str, tmp_path: Path) -> None:
     """Both ranks get the same results, equal to those of one rank, and the processes exit."""
     model = GOLDEN / name
-    script = str(ROOT / "tests" / "engine" / "server" / "reference_script.py")
+    script = str(ROOT / "tests" / "engine" / "llama" / "reference_script.py")
     arguments = [str(model), str(model / "tokenizer.model"), str(model / "golden.json")]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

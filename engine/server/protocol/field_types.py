@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from engine.server.request_body import TAG
+from engine.server.protocol.request_body import TAG
 
 TEXT, LIST = f"{TAG}text", f"{TAG}list"  # the tags of a field that is either a string or a list
 _NOT_SUPPORTED: Final = "is not supported by this engine"

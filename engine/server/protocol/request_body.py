@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from engine.server.errors import RequestError
+from engine.server.protocol.errors import RequestError
 
 # Far more than the messages and token ids of any prompt that a model's context holds.
 MAX_BRACKETS = 100_000

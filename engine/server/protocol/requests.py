@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
 
-from engine.server.errors import RequestError
-from engine.server.field_types import (
+from engine.server.protocol.errors import RequestError
+from engine.server.protocol.field_types import (
     LIST,
     TEXT,
     Count,
@@ -27,8 +27,8 @@ from engine.server.field_types import (
     TextOrList,
     TokenIds,
 )
-from engine.server.request_body import JsonObject, validate
-from engine.server.unsupported import refuse_unsupported
+from engine.server.protocol.request_body import JsonObject, validate
+from engine.server.protocol.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
     from engine.chat_format import Message
