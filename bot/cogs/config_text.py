@@ -38,7 +38,7 @@ def _value(chosen: int | None, default: int, *, capped: bool = True) -> str:
         return f"**{default:,}** (the default)"
     if chosen > default and capped:
         return f"**{default:,}** ({chosen:,} was chosen; the owner of this bot allows less now)"
-    return f"**{chosen:,}** (chosen; {default:,} is the default and the most)"
+    return f"**{chosen:,}** (chosen; {default:,} is the default and the maximum)"
 
 
 def _quota(chosen: int | None) -> str:

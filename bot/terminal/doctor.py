@@ -105,7 +105,7 @@ async def _external_engine(settings: Settings, url: str, report: _Report) -> Non
         except BotError as error:
             report.wrong("engine", f"GUILDLLAMA_ENGINE_URL={url}: {error}")
             return
-    context = f", context {engine.limit:,} tokens" if engine.limit else ""
+    context = f", context {engine.context_length:,} tokens" if engine.context_length else ""
     if ready:
         report.fine("engine", f"{url} serves {name}{context}")
     else:

@@ -1,6 +1,6 @@
 """Unpacking of quantized weights (`engine.model.quantization`), inside a GEMM kernel or of a whole matrix at once.
 
-With many tokens arithmetic is the bottleneck, so the whole matrix is dequantized once for the library's GEMM.
+With many tokens arithmetic is the bottleneck, so the whole matrix is dequantized once, for cuBLAS.
 
 A packed row is lines of 32 words of 16 bits. A word holds 16 / BITS columns, its parts, which lie 32 apart: part p of
 word j in line l is column (l · parts + p) · 32 + j. With 4 bits, each part of a line is a group with a scale and a zero
