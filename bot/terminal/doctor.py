@@ -64,7 +64,7 @@ def _token(settings: Settings, report: _Report) -> None:
     elif token.get_secret_value().count(".") != 2:
         report.wrong("discord", "GUILDLLAMA_DISCORD_TOKEN does not look like a token (three parts with dots between)")
     else:
-        report.fine("discord", "a token is set (Discord itself was not asked)")
+        report.fine("discord", "a token is set (not tried with Discord)")
 
 
 def _database(settings: Settings, report: _Report) -> None:
@@ -83,12 +83,12 @@ def _database(settings: Settings, report: _Report) -> None:
 
 
 def _own_engine(settings: Settings, report: _Report) -> None:
-    """Let the engine inspect the model, since it knows the formats."""
+    """Have the engine inspect the model, because it knows the formats."""
     command = [sys.executable, "-m", "engine", "inspect", settings.model, "--world-size", str(settings.gpus or 1)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_INSPECT_TIMEOUT, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:
-        report.wrong("engine", f"GUILDLLAMA_MODEL={settings.model} could not be looked at: {error}")
+        report.wrong("engine", f"GUILDLLAMA_MODEL={settings.model} could not be inspected: {error}")
         return
     if done.returncode == 0:
         report.fine("engine", f"our own, with GUILDLLAMA_MODEL={settings.model}")

@@ -79,7 +79,7 @@ def attend_tile(
     scale, m, denom, acc,
     HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, SCALED: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """One tile of positions `at` [T] into the running softmax (m [Q], denom [Q], acc [Q, D]) of the queries q [Q, D].
+    """Add one tile of positions `at` [T] to the running softmax (m [Q], denom [Q], acc [Q, D]) of queries q [Q, D].
 
     Without MASKED every query sees the whole tile. With it, positions from `end` on are not read, and each query sees
     those up to its own of query_positions [Q].

@@ -141,7 +141,7 @@ class KVCacheManager:
         self._drop_root_if_empty(table.tenant)
 
     def invalidate(self, table: PageTable) -> None:
-        """Release all pages of a request that computed NaN, and detach its prefix, so that no later prompt hits it."""
+        """Free the pages of a request with NaN or infinite logits, and detach its prefix: no later prompt hits it."""
         if table.prefix_nodes and table.prefix_nodes[0].attached:
             self._detach_subtree(table.prefix_nodes[0])
         self.free(table, ())
