@@ -79,7 +79,7 @@ def chat(
 
 @persona_app.command("show")
 def persona_show(guild: Guild = 0, user: OneUser = None) -> None:
-    """Show the persona in force."""
+    """Show the persona that applies."""
     from bot.terminal.commands import show_persona
 
     show_persona(_settings(), guild, user)

@@ -1,7 +1,7 @@
 """Configures the log: structlog's events and the standard library's records, all through one handler to stderr.
 
-Every line is redacted: tokens of interactions and webhooks in URLs, passwords in database URLs, and the values of our
-own secret settings are replaced.
+Every line is redacted: interaction and webhook tokens in URLs, passwords in database URLs, and the values of our own
+secret settings.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Event = MutableMapping[str, Any]
 
 
 def redactor(secrets: tuple[str, ...] = ()) -> Callable[[str], str]:
-    """A function that replaces these secrets, and what looks like one, in a text."""
+    """A function that redacts these secrets, and anything that looks like a secret, in a text."""
     known = sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
 
     def redact(text: str) -> str:
@@ -82,7 +82,7 @@ def configure_log(settings: Settings, *, level: str | None = None) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
-    handler.addFilter(_is_no_cancellation)
+    handler.addFilter(_is_not_cancellation)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -105,8 +105,8 @@ def configure_log(settings: Settings, *, level: str | None = None) -> None:
     )
 
 
-def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """APScheduler logs a cancelled job as an error, but cancelling is how a job is stopped here."""
+def _is_not_cancellation(record: logging.LogRecord) -> bool:
+    """False for a cancelled job: APScheduler logs it as an error, but we stop jobs by cancelling them."""
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 

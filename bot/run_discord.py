@@ -1,4 +1,4 @@
-"""Runs the bot on Discord, from its services and settings to an orderly stop."""
+"""Runs the bot on Discord until it is told to stop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DELIVERY_TIMEOUT = 10.0  # seconds for the last edits, once no reply is being g
 
 
 class Services(Protocol):
-    """What Discord's front end needs of the rest of the bot."""
+    """The services that the Discord front end needs."""
 
     @property
     def chat(self) -> ChatService:
@@ -41,7 +41,7 @@ class Services(Protocol):
 
 
 async def run_discord(services: Services, settings: Settings) -> None:
-    """Be on Discord until cancelled; then refuse new interactions, let running replies finish for a while, and leave.
+    """Run the Discord client until cancelled; then refuse new interactions, wait for running replies, and stop.
 
     Raises ConfigError if the token is missing or refused.
     """

@@ -40,7 +40,7 @@ class UTCDateTime(types.TypeDecorator[datetime]):
 
 
 Snowflake = BigInteger
-# SQLite assigns row ids by itself only in a column declared INTEGER.
+# SQLite assigns row ids automatically only in a column declared INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")
 
 

@@ -1,7 +1,7 @@
 """Encodes message text for storage: plain, or encrypted ("sealed") with Fernet. Knows keys; knows no tables.
 
 Stored text that starts with MARK was written by the codec. A member's own text that starts with MARK is escaped, so no
-message can pass for an encrypted one. Plain and encrypted rows may be mixed: each row says by itself which it is.
+message can pass for an encrypted one. Plain and encrypted rows may be mixed: each row shows which it is.
 """
 
 from __future__ import annotations

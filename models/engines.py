@@ -1,7 +1,7 @@
 """Creates SQLAlchemy engines whose transactions behave alike on SQLite and Postgres.
 
-SQLite on Python 3.11 needs two event hooks. "connect" stops the driver from issuing BEGIN by itself. "begin" issues it:
-BEGIN IMMEDIATE for writers, because a transaction that starts as a reader and then writes fails with SQLITE_BUSY
+SQLite on Python 3.11 needs two event hooks. "connect" turns the driver's implicit BEGIN off. "begin" issues it: BEGIN
+IMMEDIATE for writers, because a transaction that starts as a reader and then writes fails with SQLITE_BUSY
 without waiting. Knows nothing of tables or queries.
 """
 

@@ -41,7 +41,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class PersonaText:
-    """The system prompt in force, and the level it is set at."""
+    """The system prompt that applies, and the level that it is set at."""
 
     level: PersonaLevel
     name: str
@@ -172,7 +172,7 @@ class AuditRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class CutOffReply:
+class InterruptedReply:
     """A deferred reply that a crash left unfinished, and what is needed to edit its message."""
 
     turn_id: int

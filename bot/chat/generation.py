@@ -1,6 +1,6 @@
-"""Generates one reply: fits the prompt into the context, forwards the stream, and handles every way it may end.
+"""Generates one reply: fits the prompt into the context, forwards the stream, and handles every end of the stream.
 
-Knows the engine's client and the rules of `bot.chat.prompt`. Knows nothing of the database, of who asks, or of Discord.
+Knows the engine's client and the rules of `bot.chat.prompt`. Knows nothing of the database, of members, or of Discord.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedReply:
-    """A complete reply, or what came of it before a member stopped it."""
+    """A complete reply, or the part of it that was generated before a member stopped it."""
 
     text: str
     finish_reason: str
@@ -50,7 +50,7 @@ class GeneratedReply:
 
 @dataclass(slots=True)
 class _PartialReply:
-    """What is known of a reply while it is generated."""
+    """The state of a reply that is being generated."""
 
     started_at: float
     messages: Sequence[Message] = ()
@@ -92,7 +92,7 @@ class ReplyGenerator:
             finish_reason=finished.finish_reason,
             prompt_tokens=partial.num_prompt_tokens if prompt_tokens is None else prompt_tokens,
             completion_tokens=len(partial.pieces) if completion_tokens is None else completion_tokens,
-            pairs_in_prompt=_pairs_in(partial.messages),
+            pairs_in_prompt=_count_pairs(partial.messages),
             first_token_ms=round(((partial.first_token_at or now) - partial.started_at) * 1000),
             total_ms=round((now - partial.started_at) * 1000),
         )
@@ -101,20 +101,21 @@ class ReplyGenerator:
         self, request: GenerationRequest, partial: _PartialReply, on_delta: OnDelta, control: ReplyControl
     ) -> None:
         partial.messages, partial.num_prompt_tokens, max_tokens = await self._fit_prompt(request)
-        pairs = request.history[len(request.history) - _pairs_in(partial.messages) :]
+        pairs = request.history[len(request.history) - _count_pairs(partial.messages) :]
         while True:
             try:
                 return await self._stream(request, max_tokens, partial, on_delta, control)
             except ContextExceeded as exceeded:
-                # A server without /tokenize reports this only now. It has generated nothing.
+                # A server without /tokenize refuses a prompt that is too long only here, before it generates anything.
                 if partial.pieces:
                     raise
+                room = exceeded.context_length - exceeded.num_prompt_tokens
                 if pairs:
                     pairs = pairs[1:]
-                elif 0 < exceeded.got < exceeded.limit and max_tokens > exceeded.limit - exceeded.got:
-                    max_tokens = exceeded.limit - exceeded.got  # the prompt fits, but not with so long a reply
+                elif exceeded.num_prompt_tokens > 0 and 0 < room < max_tokens:
+                    max_tokens = room  # the prompt fits; shorten the reply
                 else:
-                    raise PromptTooLong(exceeded.limit, exceeded.got) from exceeded
+                    raise PromptTooLong(exceeded.context_length, exceeded.num_prompt_tokens) from exceeded
                 partial.messages = build_messages(request.persona, pairs, request.text)
 
     async def _stream(
@@ -143,22 +144,22 @@ class ReplyGenerator:
                     partial.first_token_at = partial.first_token_at or time.monotonic()
                     partial.pieces.append(piece)
                     await on_delta(piece)
-                control.restart_timeout()  # the time that `on_delta` took is not the engine's
+                control.restart_timeout()  # the time spent in `on_delta` does not count
 
     async def _fit_prompt(self, request: GenerationRequest) -> tuple[list[Message], int, int]:
         """The messages that fit, their number of tokens (0 if the server cannot count), and max_tokens of the reply."""
         wanted = request.max_reply_tokens
         messages = build_messages(request.persona, request.history, request.text)
-        if self._engine.limit is None:
-            await self._engine.model()  # the list of models may give the context's size
-        if (known := self._engine.limit) is not None:
+        if self._engine.context_length is None:
+            await self._engine.model()  # the list of models may state the context length
+        if (known := self._engine.context_length) is not None:
             limit = self._capped(known)
             if max_token_count(messages) + _reply_reserve(wanted, limit) <= limit:
                 return messages, 0, min(wanted, limit - max_token_count(messages))
         counted = await self._engine.count(messages)
         if counted is None:
             return messages, 0, wanted
-        limit = self._capped(counted.limit)
+        limit = self._capped(counted.context_length)
         room = limit - _reply_reserve(wanted, limit)
         messages, num_tokens = await trim_to_tokens(
             request.persona, request.history, request.text, room=room, tokens=counted.count, count=self._count
@@ -175,10 +176,10 @@ class ReplyGenerator:
         return min(limit, self._settings.max_seq_len or limit)
 
 
-def _pairs_in(messages: Sequence[Message]) -> int:
+def _count_pairs(messages: Sequence[Message]) -> int:
     return sum(message["role"] == "assistant" for message in messages)
 
 
 def _reply_reserve(max_reply_tokens: int, limit: int) -> int:
-    """Tokens of the context kept free for the reply: what it may take, but at most half of a small context."""
+    """Tokens reserved for the reply: `max_reply_tokens`, but at most half of the context."""
     return min(max_reply_tokens, limit // 2)

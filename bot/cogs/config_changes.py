@@ -34,12 +34,12 @@ RESETS: Mapping[Setting, Change] = {
 
 
 def add_channel(channel_id: int) -> Change:
-    """Put a channel or thread on the list of those that the bot answers in."""
+    """Add a channel or thread to those that the bot replies in."""
     return lambda old: replace(old, channels=old.channels | {channel_id})
 
 
 def remove_channel(channel_id: int) -> Change:
-    """Take a channel or thread off that list."""
+    """Remove a channel or thread from those that the bot replies in."""
     return lambda old: replace(old, channels=old.channels - {channel_id})
 
 
@@ -55,11 +55,11 @@ def change_role(role_id: int, change: Callable[[RolePolicy], RolePolicy]) -> Cha
 
 
 def clear_roles(old: GuildSettings) -> GuildSettings:
-    """Take all roles off the list of those that may chat; their quotas stay."""
+    """Remove all roles from those that may chat; their quotas stay."""
     return _with_roles(old, (replace(role, allowed=False) for role in old.roles))
 
 
 def _with_roles(old: GuildSettings, roles: Iterable[RolePolicy]) -> GuildSettings:
-    """Sorted as the database returns them, and without roles that have neither permission nor quota."""
+    """The settings with these roles, in the order of the database; roles without permission and quota are dropped."""
     kept = (role for role in roles if role.allowed or role.daily_turns is not None)
     return replace(old, roles=tuple(sorted(kept, key=lambda role: role.role_id)))

@@ -1,6 +1,6 @@
-"""Tells members which replies will not come: those that a crashed process was writing.
+"""Edits the messages of replies that a crashed process left unfinished, to say that they were interrupted.
 
-Their messages still say "thinking…" or half an answer. They are edited through the interaction tokens that the database
+Such a message still shows "thinking…" or a part of the reply. It is edited with the interaction token that the database
 keeps for this purpose.
 """
 
@@ -17,18 +17,18 @@ from discord.http import Route
 from bot.discord_app.delivery import DISCORD_ERRORS, NO_MENTIONS, describe_error
 from bot.discord_app.error_messages import log_database_errors
 from models.database import Database
-from models.queries.recovery import cut_off_replies, forget_reply_token
-from models.types import CutOffReply
+from models.queries.recovery import forget_reply_token, interrupted_replies
+from models.types import InterruptedReply
 
 log = structlog.get_logger(__name__)
 
 INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
-# Seconds before each look: another process may crash, or the database come back, shortly after the start.
+# Seconds before each attempt: shortly after the start another process may crash, or the database may come back.
 _DELAYS = (0.0, 5.0, 20.0)
 
 
 class InterruptedReplies(commands.Cog):
-    """Edits the messages of interrupted replies after the start. Failures are logged; the next start tries again."""
+    """Edits the messages of interrupted replies after the start. Logs failures; the next start tries again."""
 
     def __init__(self, bot: commands.Bot, database: Database) -> None:
         self._bot = bot
@@ -51,19 +51,19 @@ class InterruptedReplies(commands.Cog):
                 if await self._edit(reply):
                     await self._forget(reply)
 
-    async def _interrupted(self) -> tuple[CutOffReply, ...]:
-        found: tuple[CutOffReply, ...] = ()
+    async def _interrupted(self) -> tuple[InterruptedReply, ...]:
+        found: tuple[InterruptedReply, ...] = ()
         with log_database_errors("find interrupted replies"):
             async with self._database.read() as session:
-                found = await cut_off_replies(session, now=datetime.now(UTC))
+                found = await interrupted_replies(session, now=datetime.now(UTC))
         return found
 
-    async def _forget(self, reply: CutOffReply) -> None:
+    async def _forget(self, reply: InterruptedReply) -> None:
         with log_database_errors("forget a reply token", turn=reply.turn_id):
             await self._database.run(lambda session: forget_reply_token(session, turn_id=reply.turn_id))
 
-    async def _edit(self, reply: CutOffReply) -> bool:
-        """Whether this message needs no further attempt: it was edited, or never can be."""
+    async def _edit(self, reply: InterruptedReply) -> bool:
+        """Edit the message. Returns False if a later attempt may succeed where this one failed."""
         if reply.application_id is None:
             return True
         route = Route(

@@ -1,4 +1,4 @@
-"""/persona, for managers of a guild, and /me persona, for every member: who the bot is, there or for oneself."""
+"""/persona, the guild's persona, for members with Manage Server; /me persona, a member's own, for everyone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CUSTOM_IDS: Mapping[Level, str] = {"guild": "persona:set", "member": "me:person
 
 
 class PersonaCommands(app_commands.Group):
-    """The same five commands for each level, of a guild or of a member. The cog gives `context` to its groups."""
+    """The five commands for the personas of one level, guild or member. The cog sets `context`."""
 
     level: Level
     context: CommandContext
@@ -55,14 +55,14 @@ class PersonaCommands(app_commands.Group):
 
     @app_commands.command(name="show", description="Show who I am.")
     async def show(self, interaction: Interaction) -> None:
-        """Show the persona of this level, or the one in force where there is none."""
+        """Show the persona of this level, or if there is none, the one that applies instead."""
         if not await defer(interaction, ephemeral=True):
             return
         key = dialog_key(interaction)
         persona = await self.context.personas.get(key, self.level)
         if persona is None:
-            in_force = await self.context.personas.show(key)
-            text = f"{NOT_SET[self.level]} I am told this:\n\n{in_force.prompt}"
+            effective = await self.context.personas.show(key)
+            text = f"{NOT_SET[self.level]} I am told this:\n\n{effective.prompt}"
         else:
             text = f"{SHOWN[self.level].format(name=name_of(persona))}\n\n{persona.prompt}"
         await self.context.respond(interaction, text)
@@ -87,7 +87,7 @@ class PersonaCommands(app_commands.Group):
     @app_commands.command(name="rollback", description="Be again who I was in an earlier version of this persona.")
     @app_commands.describe(version="Its number, as in the list of versions")
     async def rollback(self, interaction: Interaction, version: app_commands.Range[int, 1, 1_000_000_000]) -> None:
-        """Put an earlier version back in force."""
+        """Restore an earlier version."""
         if not await defer(interaction, ephemeral=True):
             return
         persona = await self.context.personas.rollback(dialog_key(interaction), self.level, version)
@@ -96,7 +96,7 @@ class PersonaCommands(app_commands.Group):
         await self.context.respond(interaction, f"{NOW[self.level].format(name=name_of(persona))} {KEPT}")
 
     async def modal_submitted(self, interaction: Interaction, argument: str) -> None:
-        """Store what was written in the modal. The argument in its custom id says nothing more."""
+        """Store the fields of the modal. `argument` is a fixed part of its custom id and not used."""
         if await defer(interaction, ephemeral=True):
             fields = submitted_fields(interaction)
             await self._store(interaction, fields.get("prompt", ""), fields.get("name", ""))
@@ -108,7 +108,7 @@ class PersonaCommands(app_commands.Group):
         await self.context.respond(interaction, f"{NOW[self.level].format(name=name_of(persona))} {KEPT}")
 
     async def _current(self, interaction: Interaction) -> PersonaText | None:
-        """The persona that the modal starts with; none if the database is slow, as the modal cannot wait."""
+        """The persona that the modal is prefilled with; None if the database is slow, because the modal cannot wait."""
         try:
             async with asyncio.timeout(_PREFILL_TIMEOUT):
                 return await self.context.personas.get(dialog_key(interaction), self.level)

@@ -37,5 +37,5 @@ def version_line(version: PersonaVersionInfo) -> str:
     text = " ".join(version.prompt.split())
     preview = escape_markdown(text if len(text) <= _PREVIEW_CHARS else f"{text[:_PREVIEW_CHARS]}…")
     name = f" · **{escape_markdown(version.name)}**" if version.name else ""
-    in_force = " · **in force**" if version.active else ""
-    return f"{version.version}\\. {version.created_at:%Y-%m-%d %H:%M} UTC{name}{in_force} · {preview}"
+    active = " · **in force**" if version.active else ""
+    return f"{version.version}\\. {version.created_at:%Y-%m-%d %H:%M} UTC{name}{active} · {preview}"

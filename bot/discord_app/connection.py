@@ -80,7 +80,7 @@ async def _log_in(client: discord.Client, token: str) -> None:
 
 
 def skip_unreadable_events(client: discord.Client) -> None:
-    """Log events that discord.py cannot parse and go on: by default one of them ends the gateway session."""
+    """Log events that discord.py cannot parse and go on: by default such an event ends the gateway session."""
     parsers = client._connection.parsers
     parsers.update({event: _logged(event, parse) for event, parse in parsers.items() if event != "READY"})
 

@@ -35,7 +35,7 @@ class CommandContext:
     """The dialog of each reply that is being written, by the id of the interaction that asked for it."""
 
     async def current_dialog_key(self, interaction: Interaction) -> DialogKey:
-        """The dialog in force where the member is, by the guild's scope. May read the database: defer first."""
+        """The key of the member's dialog here, by the guild's scope. May read the database: defer first."""
         guild_settings = await self.guild_settings.get(interaction.guild_id or DIRECT_MESSAGES)
         return dialog_key(interaction, guild_settings.dialog_scope)
 

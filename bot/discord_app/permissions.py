@@ -2,8 +2,8 @@
 
 Commands, buttons and modals are all checked here before they are deferred, so that a refusal is ephemeral. The gate
 never waits: an interaction must be deferred within 3 s, and the database may be slower. It therefore applies a guild's
-own rules only if they are cached, as they are while members use the bot there. If they are not, the command calls
-`authorise` again once it has deferred and read them; a refusal then deletes the pending response.
+own rules only if they are cached, which they are while members use the bot there. If they are not, the command defers,
+reads them and calls `authorise` again; a refusal then deletes the deferred response.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class Action(enum.Enum):
 
 _GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
 _MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
-_BY_GUILD_RULES = frozenset({Action.CHAT, Action.REGENERATE})  # members reach their own data everywhere
+_BY_GUILD_RULES = frozenset({Action.CHAT, Action.REGENERATE})  # a guild cannot bar members from their own data
 _MAX_NAMED = 10  # channels or roles named in a refusal
 
 
 class NotAllowed(BotError):
-    """Refused because of who asks, or where."""
+    """The member may not do this, or not here."""
 
 
 def authorise(interaction: Interaction, action: Action, guild_settings: GuildSettings | None) -> None:
     """Raise NotAllowed unless this member may do this here. `guild_settings`: None if they are not known yet.
 
     Discord hides commands that a member may not use, but an admin may override that and a modified client ignores it.
-    Permissions are those in the guild of this interaction: none carries over to another guild or to direct messages.
+    Permissions are those in the guild of this interaction; they never apply in another guild or in direct messages.
     """
     if action in _GUILD_ONLY and interaction.guild_id is None:
         raise NotAllowed("This works in a guild only, not in direct messages.")
@@ -93,7 +93,7 @@ class PermissionGate:
         self._seen: OrderedDict[int, None] = OrderedDict()
 
     def is_repeat(self, interaction: Interaction) -> bool:
-        """Whether this interaction was seen before: a RESUME may replay one that was served."""
+        """Whether this interaction was seen before: a RESUME may replay one that was handled."""
         if interaction.id in self._seen:
             return True
         self._seen[interaction.id] = None

@@ -70,9 +70,9 @@ class EngineClient:
         await self._transport.close()
 
     @property
-    def limit(self) -> int | None:
+    def context_length(self) -> int | None:
         """The model's context in tokens, or None until the server has reported it."""
-        return self._served.limit
+        return self._served.context_length
 
     async def ready(self) -> bool:
         """Whether the server would answer now. One without /health is ready if it lists its models."""
@@ -165,8 +165,8 @@ class EngineClient:
             result = translate(error)
             if isinstance(error, openai.NotFoundError):
                 self._served.forget_name()
-            if isinstance(result, ContextExceeded) and result.limit:
-                self._served.limit = self._served.limit or result.limit
+            if isinstance(result, ContextExceeded) and result.context_length:
+                self._served.context_length = self._served.context_length or result.context_length
             if type(result) is EngineUnavailable:
                 message = _DIED_MESSAGE if in_reply else _NOT_READY_MESSAGES.get(self.state, result.user_message)
                 result = EngineUnavailable(result.reason, message)

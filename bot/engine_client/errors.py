@@ -36,10 +36,10 @@ _UNKNOWN_FIELD = re.compile(
 class ContextExceeded(Exception):
     """The prompt does not fit into the context. The numbers of tokens are 0 if the server does not name them."""
 
-    def __init__(self, limit: int = 0, got: int = 0) -> None:
-        super().__init__(f"the prompt takes {got} of {limit} tokens")
-        self.limit = limit
-        self.got = got
+    def __init__(self, context_length: int = 0, num_prompt_tokens: int = 0) -> None:
+        super().__init__(f"the prompt takes {num_prompt_tokens} of {context_length} tokens")
+        self.context_length = context_length
+        self.num_prompt_tokens = num_prompt_tokens
 
 
 def translate(error: Exception) -> BotError | ContextExceeded | Exception:

@@ -34,4 +34,4 @@ class TokenCount:
     """Tokens of a prompt, and the size of the model's context in tokens."""
 
     count: int
-    limit: int
+    context_length: int

@@ -1,4 +1,4 @@
-"""What is known of the model that a server serves: its name, its context size, and how many tokens a prompt takes.
+"""The model that a server serves: its name, its context length, and how many tokens a prompt takes.
 
 Asks /v1/models and /tokenize, and works with servers that have neither. Raises the errors of openai and httpx2 as they
 are; `bot.engine_client.client` translates them.
@@ -30,7 +30,7 @@ class ServedModel:
         self._configured = configured
         self._name: str | None = None
         self._can_tokenize = True  # until the server turns out to have no /tokenize like vLLM's
-        self.limit: int | None = None
+        self.context_length: int | None = None
         """The model's context in tokens, or None until the server has reported it."""
 
     async def name(self) -> str:
@@ -59,7 +59,7 @@ class ServedModel:
                 log.warning("the server serves only another model", configured=self._configured, used=name)
         else:
             raise EngineRefused("the server lists no model; name one with GUILDLLAMA_MODEL")
-        self.limit = served.get(name) or self.limit
+        self.context_length = served.get(name) or self.context_length
         return name
 
     async def count(self, messages: Sequence[Message]) -> TokenCount | None:
@@ -70,16 +70,16 @@ class ServedModel:
         response = await self._transport.post("/tokenize", body)
         if response.status_code == 503:
             raise EngineUnavailable("503 from /tokenize")
-        count, limit = _count_and_limit(response) if response.status_code == 200 else (None, None)
-        limit = limit or self.limit
-        if count is None or limit is None:
+        count, length = _count_and_context_length(response) if response.status_code == 200 else (None, None)
+        length = length or self.context_length
+        if count is None or length is None:
             # llama.cpp's /tokenize wants a text, and Ollama has none: from now on the server's refusal of a prompt
             # that is too long gives the numbers. A temporary failure does not end counting.
             if response.status_code not in _TEMPORARY:
                 self._can_tokenize = False
             return None
-        self.limit = limit
-        return TokenCount(count, limit)
+        self.context_length = length
+        return TokenCount(count, length)
 
 
 def _context_sizes(answer: object) -> dict[str, int | None]:
@@ -93,12 +93,12 @@ def _context_sizes(answer: object) -> dict[str, int | None]:
     return found
 
 
-def _count_and_limit(response: httpx2.Response) -> tuple[int | None, int | None]:
+def _count_and_context_length(response: httpx2.Response) -> tuple[int | None, int | None]:
     try:
         body = response.json()
     except ValueError:
         return None, None
     if not isinstance(body, dict):
         return None, None
-    count, limit = body.get("count"), body.get("max_model_len")
-    return (count if isinstance(count, int) else None), (limit if isinstance(limit, int) else None)
+    count, length = body.get("count"), body.get("max_model_len")
+    return (count if isinstance(count, int) else None), (length if isinstance(length, int) else None)

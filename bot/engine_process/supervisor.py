@@ -1,7 +1,7 @@
 """Starts the engine as a child process, watches its health, restarts it when it dies, and ends it with the bot.
 
-Knows the life of a process. Its command line is `command`'s business, its output `output`'s. `guard` runs between the
-bot and the engine, and sees to it that no process is left however the bot ends.
+Knows only the process: `command` builds its command line, `output` parses its output. `guard` runs between the bot and
+the engine, and ends every process of the engine however the bot ends.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class EngineProcess:
             raise self._failed.result()
 
     async def failed(self) -> ConfigError:
-        """Wait for the error that makes restarts pointless. Most engines never have one."""
+        """Wait for a configuration error, after which the engine is not restarted. Never returns without one."""
         return await asyncio.shield(self._failed)
 
     async def _supervise(self) -> None:
@@ -113,9 +113,7 @@ class EngineProcess:
             pause = BACKOFF_SECONDS[min(deaths, len(BACKOFF_SECONDS) - 1)]
             deaths += 1
             self.restarts += 1
-            log.warning(
-                "the engine ended and is started again", exit_code=code, pause=pause, last=self._output.last_lines()
-            )
+            log.warning("the engine ended; restarting it", exit_code=code, pause=pause, last=self._output.last_lines())
             await asyncio.sleep(pause)
 
     async def _run_once(self) -> int:
@@ -151,7 +149,7 @@ class EngineProcess:
         return exited.result()
 
     async def _watch_health(self) -> None:
-        """Returns when the process runs but has to be restarted."""
+        """Return once a running engine must be restarted: it hangs, or did not become ready in time."""
         deadline = time.monotonic() + LOAD_SECONDS
         while not await self.client.ready():
             if time.monotonic() > deadline:
@@ -173,7 +171,7 @@ class EngineProcess:
             failed_checks += 1
             self._ready.clear()
             self.client.state = "restarting"
-        log.error("the engine runs but is not well; it is started again")
+        log.error("the engine runs but fails its health checks; restarting it")
 
 
 async def _end(process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -> None:

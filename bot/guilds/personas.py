@@ -30,7 +30,7 @@ class PersonaService:
         self._settings = settings
 
     async def show(self, key: DialogKey) -> PersonaText:
-        """The persona in force: the member's own, else the channel's, else the guild's, else the default."""
+        """The persona that applies: the member's own, else the channel's, else the guild's, else the default."""
         with translate_database_errors():
             async with self._database.read() as session:
                 found = await queries.effective_persona(session, key=key)
@@ -45,7 +45,7 @@ class PersonaService:
     async def set(
         self, key: DialogKey, level: StoredLevel, prompt: str, name: str = "", author_id: int | None = None
     ) -> PersonaText:
-        """Store a new version of the persona of this level and put it in force.
+        """Store a new version of the persona of this level and make it active.
 
         Raises EmptyText, NulCharacters, TooLong or PersonaTooLong, and then writes nothing.
         """
@@ -64,7 +64,7 @@ class PersonaService:
             )
 
     async def clear(self, key: DialogKey, level: StoredLevel) -> bool:
-        """Put the persona of this level out of force. False if none was set."""
+        """Deactivate the persona of this level; its versions stay. False if none was active."""
         with translate_database_errors():
             return await self._database.run(lambda session: queries.clear_persona(session, key=key, level=level))
 
@@ -75,7 +75,7 @@ class PersonaService:
                 return await queries.persona_versions(session, key=key, level=level)
 
     async def rollback(self, key: DialogKey, level: StoredLevel, version: int) -> PersonaText | None:
-        """Put an earlier version back in force, also after a clear. None if it is not stored any more."""
+        """Restore an earlier version, also after a clear. None if it is no longer stored."""
         with translate_database_errors():
             return await self._database.run(
                 lambda session: queries.rollback_persona(session, key=key, level=level, version=version)
@@ -95,6 +95,6 @@ class PersonaService:
             return  # the limit in characters was checked, and the first message will check that it fits
         if counted is None:
             return
-        half = min(counted.limit, self._settings.max_seq_len or counted.limit) // 2
+        half = min(counted.context_length, self._settings.max_seq_len or counted.context_length) // 2
         if counted.count > half:
             raise PersonaTooLong(half, counted.count, "tokens")

@@ -3,7 +3,7 @@
 APScheduler uses the wall clock, and so does the rule for idle dialogs. A run is skipped if the wall clock and the
 monotonic clock moved differently since the last one, or if it would end more than half of all open dialogs. In the
 second case the next run goes ahead if it finds the same and the clock was steady in between: the bot may have been off
-for two weeks. What a run does is the business of models.maintenance.cleanup.
+for two weeks. models.maintenance.cleanup does the work of a run.
 """
 
 from __future__ import annotations

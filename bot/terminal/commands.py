@@ -45,7 +45,7 @@ def _screen(*, plain: bool) -> Screen:
 
 
 def show_persona(settings: Settings, guild: int, user: int | None) -> None:
-    """Print the persona in force for a guild, or for one member in it."""
+    """Print the persona that applies in a guild, or to one member in it."""
 
     def show(services: Services) -> Awaitable[PersonaText]:
         # There is no user 0, so this is the guild's persona.

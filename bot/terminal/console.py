@@ -1,6 +1,6 @@
 """The terminal chat: the same use cases as on Discord, as any member of any guild, line by line.
 
-Knows the commands and their answers. How they look is the business of `bot.terminal.screen`.
+Knows the commands and their answers; `bot.terminal.screen` knows how they look.
 """
 
 from __future__ import annotations

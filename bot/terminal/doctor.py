@@ -83,7 +83,7 @@ def _database(settings: Settings, report: _Report) -> None:
 
 
 def _own_engine(settings: Settings, report: _Report) -> None:
-    """Let the engine inspect the model, since it knows the formats."""
+    """Have the engine inspect the model, because it knows the formats."""
     command = [sys.executable, "-m", "engine", "inspect", settings.model, "--world-size", str(settings.gpus or 1)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_INSPECT_TIMEOUT, check=False)  # noqa: S603
@@ -105,7 +105,7 @@ async def _external_engine(settings: Settings, url: str, report: _Report) -> Non
         except BotError as error:
             report.wrong("engine", f"GUILDLLAMA_ENGINE_URL={url}: {error}")
             return
-    context = f", context {engine.limit:,} tokens" if engine.limit else ""
+    context = f", context {engine.context_length:,} tokens" if engine.context_length else ""
     if ready:
         report.fine("engine", f"{url} serves {name}{context}")
     else:

@@ -1,4 +1,4 @@
-"""A benchmark client for an engine in this process, which also measures TTFT from a request's admission on."""
+"""A benchmark client for an engine in this process, and an engine that also measures TTFT from admission."""
 
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -24,15 +24,15 @@ class TimedEngine(EngineCore):
         self.admitted_at: dict[Request, float] = {}
         self.ttft_after_admission: list[float] = []
 
-    def _publish(self, turn: StepResult) -> None:
+    def _publish(self, result: StepResult) -> None:
         now = time.perf_counter()
-        if turn.scheduled is not None:
-            for request in turn.scheduled.new_requests:
+        if result.scheduled is not None:
+            for request in result.scheduled.new_requests:
                 self.admitted_at[request] = self.step_started_at
-        for output in turn.outputs:
+        for output in result.outputs:
             if output.token_ids and output.request in self.admitted_at:
                 self.ttft_after_admission.append(now - self.admitted_at.pop(output.request))
-        super()._publish(turn)
+        super()._publish(result)
 
     def _drain_inbox(self, scheduler: Scheduler, timeout: float | None) -> None:
         super()._drain_inbox(scheduler, timeout)

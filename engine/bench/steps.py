@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         checkpoint.spec, device="cuda", max_num_seqs=max(options.rows), quantize=options.quantize,
         kv_dtype=options.kv_dtype,
     )  # fmt: skip
-    ranks = connect(config)
+    communicator = connect(config)
     torch.cuda.set_device(config.device)
     model = load_weights(config, checkpoint)
     for collectives in (True, False) if options.share else (True,):
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         runner.close()
         del runner
         torch.cuda.empty_cache()
-    ranks.close()
+    communicator.close()
     return 0
 
 

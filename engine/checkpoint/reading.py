@@ -1,9 +1,9 @@
-"""Reads matrices from weight files into tensors with several threads, decoding their encoding on the way.
+"""Reads matrices from weight files into tensors with several threads, and decodes them.
 
 Complete rows are read with `preadv`: directly into a CPU destination of the same dtype, else through one staging
 buffer for each thread (pinned if the destination is a GPU). Column slices are copied from a memory mapping that is
-closed after each read. So a load needs the memory of the parameters and little more. It knows files and encodings, and
-nothing of tensors' names or models.
+closed after each read. So a load needs the memory of the parameters and little more. It knows files and encodings, but
+neither tensor names nor models.
 """
 
 import math

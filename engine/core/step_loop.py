@@ -18,7 +18,7 @@ from engine.runner.base import AnyRunner
 from engine.scheduler.output import ScheduledStep, TokenOutput
 from engine.scheduler.scheduler import Scheduler
 
-MEMORY_INTERVAL: Final = 5.0  # seconds between looks at the memory of a single rank, which needs no heartbeat
+MEMORY_INTERVAL: Final = 5.0  # seconds between memory readings of a single rank, which needs no heartbeat
 
 
 @dataclass(frozen=True, slots=True)

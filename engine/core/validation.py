@@ -1,4 +1,4 @@
-"""Refuses requests that no model could serve, before they enter the engine."""
+"""Refuses invalid requests before they enter the engine."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from engine.scheduler.request import SamplingParams
 
 
 def validate_request(token_ids: Sequence[int], params: SamplingParams, *, max_context: int, vocab_size: int) -> None:
-    """Raises PromptTooLong for a prompt that leaves no room for a reply, EngineError for any other mistake."""
+    """Raises PromptTooLong for a prompt that leaves no room for a reply, EngineError for any other invalid value."""
     if not token_ids:
         raise EngineError("the prompt is empty")
     if len(token_ids) >= max_context:

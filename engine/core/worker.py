@@ -41,7 +41,7 @@ class Worker:
 
 
 def start_worker(config: EngineConfig, checkpoint: Checkpoint, communicator: Communicator) -> Worker:
-    """Load and warm up together with the other ranks. Raises ConfigError on all ranks if one of them cannot start."""
+    """Load and warm up together with the other ranks. Raises ConfigError on all ranks if any rank cannot start."""
 
     def agree(value: int) -> int:
         """The minimum of all ranks' values; 0 from any rank stops them all."""

@@ -54,27 +54,27 @@ def all_reduce_kernel(
     """
     i = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
-    ok = d < DIM
-    g = tl.load(gain + d, mask=ok, other=0.0).to(tl.float32)
+    mask = d < DIM
+    g = tl.load(gain + d, mask=mask, other=0.0).to(tl.float32)
     grid_wait(PDL)
     launch_dependents(PDL)
     if tl.program_id(0) == 0:
         put_signal(flags, epoch, seq, RANK, WORLD)
-    value = tl.load(h + i * DIM + d, mask=ok, other=0.0).to(tl.float32)
+    value = tl.load(h + i * DIM + d, mask=mask, other=0.0).to(tl.float32)
     for other in tl.static_range(WORLD):
         if other != RANK:
             wait_signal(flags, epoch, seq, other, RANK)
     for other in tl.static_range(WORLD):
-        value += tl.load(partial_sums[other] + i * DIM + d, mask=ok, other=0.0, cache_modifier=".cg").to(tl.float32)
+        value += tl.load(partial_sums[other] + i * DIM + d, mask=mask, other=0.0, cache_modifier=".cg").to(tl.float32)
     stored = value.to(h.dtype.element_ty)
-    tl.store(h + i * DIM + d, stored, mask=ok)
+    tl.store(h + i * DIM + d, stored, mask=mask)
     value = stored.to(tl.float32)
     sum_squares = tl.sum(value * value, 0)
     if SCALED:
-        tl.store(out + i * DIM + d, (value * g).to(out.dtype.element_ty), mask=ok)
+        tl.store(out + i * DIM + d, (value * g).to(out.dtype.element_ty), mask=mask)
         tl.store(squares + i, sum_squares)
     if NORM:
-        tl.store(out + i * DIM + d, (value * tl.rsqrt(sum_squares / DIM + eps) * g).to(out.dtype.element_ty), mask=ok)
+        tl.store(out + i * DIM + d, (value * tl.rsqrt(sum_squares / DIM + eps) * g).to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -91,21 +91,21 @@ def all_reduce_row_kernel(
 ):  # fmt: skip
     """BLOCK of DIM elements per program. Pointers: see `all_reduce_row`."""
     d = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    ok = d < DIM
+    mask = d < DIM
     grid_wait(PDL)
     launch_dependents(PDL)
     now = tl.load(epoch) + seq
-    value = tl.load(h + d, mask=ok, other=0.0).to(tl.float32)
+    value = tl.load(h + d, mask=mask, other=0.0).to(tl.float32)
     for other in tl.static_range(WORLD):
         if other == RANK:
-            value += tl.load(local + d, mask=ok, other=0.0)
+            value += tl.load(local + d, mask=mask, other=0.0)
         else:
             inbox = inboxes[RANK] + other * DIM + d
-            received = tl.load(inbox, mask=ok, other=now.to(tl.int64) << 32, volatile=True)
+            received = tl.load(inbox, mask=mask, other=now.to(tl.int64) << 32, volatile=True)
             while tl.max(((received >> 32).to(tl.int32) != now).to(tl.int32), 0) > 0:
-                received = tl.load(inbox, mask=ok, other=now.to(tl.int64) << 32, volatile=True)
+                received = tl.load(inbox, mask=mask, other=now.to(tl.int64) << 32, volatile=True)
             value += (received & 0xFFFFFFFF).to(tl.int32).to(tl.float32, bitcast=True)
-    tl.store(h + d, value.to(h.dtype.element_ty), mask=ok)
+    tl.store(h + d, value.to(h.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["seq"])
@@ -127,9 +127,9 @@ def gather_logits_kernel(
             if other != RANK:
                 wait_signal(flags, epoch, seq, other, RANK)
             columns = tl.minimum(WIDTH, TOTAL - other * WIDTH)
-            ok = c < columns
-            value = tl.load(parts[other] + row * columns + c, mask=ok, other=0.0, cache_modifier=".cg")
-            tl.store(out + row * TOTAL + other * WIDTH + c, value, mask=ok)
+            mask = c < columns
+            value = tl.load(parts[other] + row * columns + c, mask=mask, other=0.0, cache_modifier=".cg")
+            tl.store(out + row * TOTAL + other * WIDTH + c, value, mask=mask)
     else:
         put_signal(flags, epoch, seq, RANK, WORLD)
 

@@ -1,6 +1,6 @@
-"""Attention of prefill chunks over their paged contexts, and the rotation and cache write that come before it.
+"""Attention of prefill chunks over their paged contexts, and the RoPE and cache write that come before it.
 
-The tokens of all chunks of a step lie one behind the other. A block list says which tokens belong to which row, so one
+The tokens of all chunks of a step are concatenated. A block list says which tokens belong to which row, so one
 launch serves any mixture of requests. It is flash attention: a block's queries pass over the row's positions up to
 themselves, tile by tile, with an online softmax (Milakov & Gimelshein 2018).
 """
@@ -25,7 +25,7 @@ def rotate_and_store_kernel(
 ):  # fmt: skip
     """One token per program: rotate its queries in place, and store its rotated keys and its values in the caches.
 
-    Pointers: see `rotate_and_store`; scales are viewed as int16, a key's and a value's in turn. HQ query heads, HKV kv
+    Pointers: see `rotate_and_store`; scales are viewed as int16, key's and value's interleaved. HQ query heads, HKV kv
     heads, HB heads at a time; D: head dim; PAGE: page size; SCALED: int8 caches.
     """
     token = tl.program_id(0)
@@ -79,7 +79,7 @@ def attend_tile(
     scale, m, denom, acc,
     HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, SCALED: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """One tile of positions `at` [T] into the running softmax (m [Q], denom [Q], acc [Q, D]) of the queries q [Q, D].
+    """Add one tile of positions `at` [T] to the running softmax (m [Q], denom [Q], acc [Q, D]) of queries q [Q, D].
 
     Without MASKED every query sees the whole tile. With it, positions from `end` on are not read, and each query sees
     those up to its own of query_positions [Q].

@@ -1,7 +1,7 @@
-"""Attention of one new token per slot over its paged context, including the new token's rotation and cache write.
+"""Attention of one new token per slot over its paged context, including the new token's RoPE and cache write.
 
 A slot is the place of one decoding row in a step. The kernel reads the rows' positions and page tables on the device,
-so a step needs nothing from the host. It is a flash-decoding kernel (Dao et al. 2023) with an online softmax (Milakov
+so a step needs no data from the host. It is a flash-decoding kernel (Dao et al. 2023) with an online softmax (Milakov
 & Gimelshein 2018) within a split: `split_kv.py` divides the contexts, and the last program to finish a head merges its
 splits in fixed order. Rows that share pages (a guild's persona) run at the same time, so shared pages come from the L2
 cache.
@@ -17,7 +17,7 @@ from engine.kernels.kv_quantization import bf16_bits, load_kv_scales, quantize_v
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.kernels.split_kv import HEADER, ITEM, MAX_SPLITS, SplitConfig, combine_group_splits, combine_splits
 
-LOG2E = 1.4426950408889634  # scores are scaled by it, so that exp2 can stand for exp
+LOG2E = 1.4426950408889634  # scores are scaled by it, so that exp2 can replace exp
 
 
 @triton.jit
@@ -28,7 +28,7 @@ def rotate(even, odd, cos, sin):
 
 @triton.jit
 def online_softmax_update(k, v, k_scale, v_scale, mask, q, m, denom, acc, SCALED: tl.constexpr):
-    """One tile of T positions into the running softmax of a single query, without a matrix product.
+    """Add one tile of T positions to the running softmax of a single query, without a matrix product.
 
     k, v [T, D] and k_scale, v_scale [T], as stored; mask [T]; q float32 [1, D], scaled. Each of the T lanes has its own
     maximum m [T], sum denom [T] and output acc [T, D]; returns the three. The caller merges the lanes at the end.
@@ -49,9 +49,9 @@ def online_softmax_update(k, v, k_scale, v_scale, mask, q, m, denom, acc, SCALED
 
 @triton.jit
 def online_softmax_weights(score, mask, m, denom, MASKED: tl.constexpr):
-    """One tile of scores [Q, T] into the running maximum m and sum denom of Q queries, both [Q].
+    """Add one tile of scores [Q, T] to the running maximum m and sum denom of Q queries, both [Q].
 
-    Returns (m, denom, alpha, p): the new maximum and sum, what to multiply earlier sums by [Q], and the tile's weights
+    Returns (m, denom, alpha, p): the new maximum and sum, the factor for the earlier sums [Q], and the tile's weights
     exp2(score − m) [Q, T]. With MASKED the weights of positions outside mask [T] are 0, whatever their score.
     """
     m_new = tl.maximum(m, tl.max(score, 1))
@@ -72,12 +72,12 @@ def decode_attention_kernel(
 ):  # fmt: skip
     """One program for each kv head and each item of the work list. Pointers: see `decode_attention`.
 
-    H kv heads, each read by G query heads; GP: G padded to what a matrix product takes, or 1 for none; D: head dim;
+    H kv heads, each read by G query heads; GP: G padded to the smallest tl.dot, or 1: no tl.dot; D: head dim;
     PAGE: page size; TILE: positions read at once; SPLITS: MAX_SPLITS; SCALED: int8 caches with `scales`. `scale` is
     log2(e) / sqrt(D), and `one` is 1.0.
     """
     head = tl.program_id(0)
-    item = tl.program_id(1)  # the slower index: programs without an item come last, and the others spread evenly
+    item = tl.program_id(1)  # the slower grid index, so that programs without an item start last
     if item >= tl.load(work):
         return
     entry = work + HEADER + item * ITEM
@@ -137,7 +137,7 @@ def decode_attention_kernel(
     has_new = split == 0  # the new token itself belongs to the first split
     new_score = tl.where(has_new, tl.sum(q32 * k.to(tl.float32)[None, :], 1) * scale, -1.0e30)
     if GP == 1:
-        # One query: no matrix product. Every lane of a tile keeps its own softmax; they are merged after the loop.
+        # One query: no matrix product. Each lane of a tile has its own softmax; the lanes are merged after the loop.
         m = tl.full([TILE], -1.0e30, tl.float32)
         denom = tl.zeros([TILE], tl.float32)
         acc = tl.zeros([TILE, D], tl.float32)
@@ -179,8 +179,8 @@ def decode_attention_kernel(
             m_all, total, alpha, p = online_softmax_weights(score, mask, m_all, total, True)
             if SCALED:
                 p = p * vs[None, :]
-            # The compiler does not know that `one` is 1, so it cannot fuse the product into the sum. If the matrix unit
-            # accumulated, each tile's product would wait for the rescaled sum of the tiles before it.
+            # The compiler does not know that `one` is 1, so it cannot fuse the product into the sum. If the tensor
+            # core added to `o`, each tile's product would wait for the rescaled sum of the tiles before it.
             o = o * alpha[:, None] + tl.dot(p.to(q.dtype), vt.to(q.dtype), input_precision="ieee") * one
     heads_at = slot * (H * G) + head * G + g
     live = g < G
@@ -226,14 +226,14 @@ def decode_attention(
     scales: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> None:
-    """out [slots, heads · D] = attention of the slots' new tokens over their rows' contexts; stores their keys, values.
+    """out [slots, heads · D] = attention of the slots' new tokens over their contexts; also stores their keys, values.
 
-    qkv [slots, (heads + 2 · kv heads) · D], before rotation, in the model's dtype. k_cache, v_cache
+    qkv [slots, (heads + 2 · kv heads) · D], before RoPE, in the model's dtype. k_cache, v_cache
     [pages, page size, kv heads, D], any strides with D contiguous, in the model's dtype, fp8, or int8 with the `scales`
     of `kv_quantization.py`. slot_rows int32 [slots]: each slot's row, -1 for none. positions int32 [rows]: the new
     token's position. tables int32 [rows, ≥ pages of a row]: page ids. cos, sin float32 [positions, D / 2]. work comes
-    from `split_kv` with the same slots and config. partial_out and partial_stats float32, [slots · heads · MAX_SPLITS]
-    times D and 2; counters int32 [slots · kv heads], zero between kernels.
+    from `split_kv` with the same slots and config. partial_out float32 [slots · heads · MAX_SPLITS, D];
+    partial_stats float32 [slots · heads · MAX_SPLITS, 2]; counters int32 [slots · kv heads], zero before and after.
     """
     _, page_size, kv_heads, dim = k_cache.shape
     group = heads // kv_heads

@@ -1,6 +1,6 @@
-"""Unpacking of quantized weights (`engine.model.quantization`), inside a GEMM kernel or of a whole matrix at once.
+"""Dequantizes weights (`engine.model.quantization`): a few columns inside a GEMM kernel, or a whole matrix.
 
-With many tokens arithmetic is the bottleneck, so the whole matrix is dequantized once for the library's GEMM.
+With many tokens arithmetic is the bottleneck, so the whole matrix is dequantized once, for cuBLAS.
 
 A packed row is lines of 32 words of 16 bits. A word holds 16 / BITS columns, its parts, which lie 32 apart: part p of
 word j in line l is column (l · parts + p) · 32 + j. With 4 bits, each part of a line is a group with a scale and a zero
@@ -40,7 +40,7 @@ def group_scale(groups, PART: tl.constexpr):
 
 @triton.jit
 def group_offset(groups, PART: tl.constexpr):
-    """What to add to group_scale · unpack_part: the zero point, less what the nibble 8, read as 136, contributes."""
+    """The term to add to group_scale · unpack_part: zero point − 136 · scale, as nibble 8 is unpacked as 136."""
     return ((groups << (16 - 16 * (PART % 2))) >> 24).to(tl.float32) * 16.0 - 136.0 * group_scale(groups, PART)
 
 
@@ -79,7 +79,7 @@ def dequantize_kernel(
 def dequantize(
     weight: QuantizedWeight, out: torch.Tensor, *, pdl: bool = False, rows: int = 1, block: int = 32
 ) -> None:
-    """out [N, K] = the matrix that `weight` stands for, in out's dtype; `rows` rows and `block` lines per program."""
+    """out [N, K] = the matrix that `weight` represents, in out's dtype; `rows` rows and `block` lines per program."""
     n, k = out.shape
     lines = weight.words.shape[1] // 32
     block = min(block, triton.next_power_of_2(lines))

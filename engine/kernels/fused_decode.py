@@ -155,11 +155,12 @@ def fused_decode_value_proj(
 ) -> None:
     """attended [1, heads · D] in two terms: out + value_weight (by head) · value (by kv head).
 
-    qkv [1, (heads + 2 · kv heads) · D] holds query and key before rotation; the value in it is written here, as
+    qkv [1, (heads + 2 · kv heads) · D] holds query and key before RoPE; the value in it is written here, as
     weight [kv heads · D, K] · RMSNorm(h [1, K]) · gain [K]; so are the new token's key and value in the caches, which
-    are not quantized. out like attended; value_weight and partial_weight float32 [heads]; partial_out and partial_stats
-    float32, [heads · config.target_splits] times D and 2; counters int32 [heads], zero between kernels. slot_rows int32
-    [1]; the rest as in `decode_attention`. Up to config.target_splits splits of at least config.min_tiles tiles.
+    are not quantized. out like attended; value_weight and partial_weight float32 [heads]; partial_out float32
+    [heads · config.target_splits, D]; partial_stats float32 [heads · config.target_splits, 2]; counters int32 [heads],
+    zero before and after; slot_rows int32 [1]; the rest as in `decode_attention`. Up to config.target_splits splits of
+    at least config.min_tiles tiles.
     """
     _, page_size, kv_heads, dim = k_cache.shape
     k = weight.shape[1]

@@ -1,6 +1,6 @@
 """Chooses the kernel for a matrix product, and its tiling, by the number of tokens and the matrix's shape.
 
-One token: GEMV. Up to FUSED_TOKENS: our GEMM with fused norm, gate and residual. More: the library's GEMM (cuBLAS).
+One token: GEMV. Up to FUSED_TOKENS: our GEMM with fused norm, gate and residual. More: cuBLAS.
 The tilings were measured on an H100 for the shapes of Llama 2 7B (docs/performance.md); other shapes follow the rules
 behind them. Tilings for quantized weights follow from the registers and shared memory that the compiler reports.
 

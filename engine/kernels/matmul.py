@@ -1,10 +1,10 @@
-"""GEMM for a few tokens (2 to 128) and a weight matrix. Reading the matrix takes the time, so all else gives way to it.
+"""GEMM for a few tokens (2 to 128) and a weight matrix. It is memory-bound: its time is that of reading the matrix.
 
-The weights' rows are the matrix unit's long side and the tokens its short one. The reduction over K is split (split-K)
-until all programs run at once; the last program of a tile sums the splits in fixed order, so results do not depend on
+The weights' rows are the M side of each tl.dot, the tokens its N side. The reduction over K is split (split-K) until
+all programs run at once; the last program of a tile sums the splits in fixed order, so results do not depend on
 timing. The RMSNorm around a residual sum costs nothing: the GEMM that updates the residual stream `h` also stores
 h · gain (`scaled`) and its tile's sums of squares, and the next GEMM multiplies its result by each token's 1 / rms.
-Quantized weights (`engine.model.quantization`) are dequantized on their way to the matrix unit.
+Quantized weights (`engine.model.quantization`) are dequantized on their way to the tensor cores.
 
 Buffers hold at least BM tokens; those past the live ones may hold anything.
 """
@@ -226,7 +226,7 @@ class GemmConfig:
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """Memory for split-K: float32 partial sums, and int32 counters, one for each tile, zero between kernels."""
+    """Memory for split-K: float32 partial sums, and an int32 counter for each tile, zero before and after a GEMM."""
 
     partial_sums: torch.Tensor
     counters: torch.Tensor

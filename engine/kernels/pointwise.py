@@ -15,7 +15,7 @@ def apply_updates_kernel(
     SEQUENCES_AT: tl.constexpr, GRANTS_AT: tl.constexpr, SEQUENCES: tl.constexpr, BLOCK: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
-    """BLOCK page grants per program; the first program also takes all of up to SEQUENCES new sequences.
+    """BLOCK page grants per program; program 0 also writes all new sequences, of which there are at most SEQUENCES.
 
     inputs int32: [0] number of new sequences, [1] number of page grants; new sequences from SEQUENCES_AT on, as (row,
     temperature bits, top-p bits, seed low, seed high); page grants from GRANTS_AT on, as (row, index, page id).
@@ -61,15 +61,15 @@ def embed_kernel(
     else:
         token = tl.load(chunk_tokens + i - n_slots)
     d = tl.arange(0, BLOCK)
-    ok = d < DIM
-    value = tl.load(table + token.to(tl.int64) * DIM + d, mask=ok, other=0.0)
+    mask = d < DIM
+    value = tl.load(table + token.to(tl.int64) * DIM + d, mask=mask, other=0.0)
     at = i.to(tl.int64) * DIM + d
-    tl.store(h + at, value, mask=ok)
+    tl.store(h + at, value, mask=mask)
     if SCALED:
-        wide = value.to(tl.float32)
-        g = tl.load(gain + d, mask=ok, other=0.0).to(tl.float32)
-        tl.store(scaled + at, (wide * g).to(scaled.dtype.element_ty), mask=ok)
-        tl.store(squares + i % BM, tl.sum(wide * wide, 0))
+        value32 = value.to(tl.float32)
+        g = tl.load(gain + d, mask=mask, other=0.0).to(tl.float32)
+        tl.store(scaled + at, (value32 * g).to(scaled.dtype.element_ty), mask=mask)
+        tl.store(squares + i % BM, tl.sum(value32 * value32, 0))
 
 
 @triton.jit
@@ -77,24 +77,24 @@ def norm_kernel(
     h, delta, gain, sources, out, eps,
     DIM: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr, GATHER: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """One token per program. Pointers: see `norm`; ADD: with delta; GATHER: with sources."""
+    """One token per program. Pointers: see `norm`; ADD: with `delta`; GATHER: with `sources`."""
     i = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
-    ok = d < DIM
-    g = tl.load(gain + d, mask=ok, other=0.0).to(tl.float32)
+    mask = d < DIM
+    g = tl.load(gain + d, mask=mask, other=0.0).to(tl.float32)
     grid_wait(PDL)
     launch_dependents(PDL)
     source = i
     if GATHER:
         source = tl.maximum(tl.load(sources + i), 0).to(tl.int64)
-    value = tl.load(h + source * DIM + d, mask=ok, other=0.0).to(tl.float32)
+    value = tl.load(h + source * DIM + d, mask=mask, other=0.0).to(tl.float32)
     if ADD:
-        value += tl.load(delta + source * DIM + d, mask=ok, other=0.0).to(tl.float32)
+        value += tl.load(delta + source * DIM + d, mask=mask, other=0.0).to(tl.float32)
         stored = value.to(h.dtype.element_ty)
-        tl.store(h + source * DIM + d, stored, mask=ok)
+        tl.store(h + source * DIM + d, stored, mask=mask)
         value = stored.to(tl.float32)
     value = value * tl.rsqrt(tl.sum(value * value, 0) / DIM + eps) * g
-    tl.store(out + i * DIM + d, value.to(out.dtype.element_ty), mask=ok)
+    tl.store(out + i * DIM + d, value.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -118,12 +118,12 @@ def silu_mul_kernel(x, out, F: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.conste
     block = tl.program_id(0)
     i = tl.program_id(1).to(tl.int64)
     f = block * BLOCK + tl.arange(0, BLOCK)
-    ok = f < F
+    mask = f < F
     grid_wait(PDL)
     launch_dependents(PDL)
-    gate = tl.load(x + i * (2 * F) + f, mask=ok, other=0.0).to(tl.float32)
-    up = tl.load(x + i * (2 * F) + F + f, mask=ok, other=0.0).to(tl.float32)
-    tl.store(out + i * F + f, (gate / (1.0 + tl.exp(-gate)) * up).to(out.dtype.element_ty), mask=ok)
+    gate = tl.load(x + i * (2 * F) + f, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(x + i * (2 * F) + F + f, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + i * F + f, (gate / (1.0 + tl.exp(-gate)) * up).to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -136,12 +136,12 @@ def advance_kernel(
     launch_dependents(PDL)
     i = tl.arange(0, BLOCK)
     row = tl.load(sample_rows + i, mask=i < N, other=-1)
-    ok = row >= 0
-    token = tl.load(ids + i, mask=ok, other=0)
-    tl.store(last_tokens + row, tl.maximum(token, 0), mask=ok)
-    given = tl.load(sample_positions + i, mask=ok, other=0)
-    here = tl.load(positions + row, mask=ok, other=0)
-    tl.store(positions + row, tl.where(given < 0, here + 1, given), mask=ok)
+    mask = row >= 0
+    token = tl.load(ids + i, mask=mask, other=0)
+    tl.store(last_tokens + row, tl.maximum(token, 0), mask=mask)
+    new = tl.load(sample_positions + i, mask=mask, other=0)
+    old = tl.load(positions + row, mask=mask, other=0)
+    tl.store(positions + row, tl.where(new < 0, old + 1, new), mask=mask)
     if COLLECTIVES > 0:
         tl.store(epoch, tl.load(epoch) + COLLECTIVES)
 
@@ -162,8 +162,8 @@ def embed(
     """h [≥ tokens, dim] = embeddings: of each slot's last token, then of chunk_tokens.
 
     table [vocab, dim] and h in the model's dtype. slot_rows int32 [slots], -1 for none; last_tokens int32 by row;
-    chunk_tokens int32 [tokens − slots]. With `scaled` also what the first fused GEMM reads: scaled = h · gain [dim],
-    and squares float32 [1, BM], each token's sum of squares.
+    chunk_tokens int32 [tokens − slots]. With `scaled` also writes the inputs of the first fused GEMM: scaled = h · gain
+    [dim], and squares float32 [1, BM], each token's sum of squares.
     """
     dim = table.shape[1]
     bm = squares.shape[-1] if squares is not None else 1
@@ -188,7 +188,7 @@ def norm(
 ) -> None:
     """out [tokens, dim] = RMSNorm(h) · gain [dim].
 
-    With `delta` [tokens, dim], h += delta first. With `sources` int32 [tokens], out[i] is of h[sources[i]].
+    With `delta` [tokens, dim], h += delta first. With `sources` int32 [tokens], out[i] is the norm of h[sources[i]].
     """
     dim = h.shape[-1]
     norm_kernel[(tokens,)](
@@ -242,7 +242,7 @@ def apply_updates(
     max_grants: int,
     pdl: bool = False,
 ) -> None:
-    """Enter a step's new sequences and page grants into the row state.
+    """Write a step's new sequences and page grants into the row state.
 
     inputs int32 is the step's input buffer, with room for max_sequences and max_grants; see the kernel for its layout.
     By row: temperatures and top_ps float32, seeds int32 [rows, 2] (low, high), tables int32 [rows, pages of a row].
@@ -265,10 +265,11 @@ def advance(
     collectives: int = 0,
     pdl: bool = False,
 ) -> None:
-    """Make the sampled ids the rows' last tokens (0 for an id of -1), and move their positions on.
+    """Store the sampled ids as the rows' last tokens (an id of -1 as 0), and advance the rows' positions.
 
-    ids, sample_rows (-1: no sample), sample_positions int32 [n]; last_tokens, positions int32 by row. A row's position
-    becomes the sample position, or if that is -1 its own + 1. `epoch` int32 [1] advances by the step's `collectives`.
+    ids, sample_rows (-1: no sample), sample_positions int32 [n]; last_tokens, positions int32 by row. A row's new
+    position is the sample position, or if that is -1, its old position + 1. `epoch` int32 [1] advances by the step's
+    `collectives`.
     """
     count = ids.shape[0]
     advance_kernel[(1,)](

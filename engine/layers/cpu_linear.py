@@ -1,8 +1,8 @@
 """Linear layers with int8 or int4 weights on a CPU, through torch's own kernels.
 
-A token's result must be bitwise independent of the batch, as a reply must not change with the requests beside it. So
-kernels that choose one activation scale for the whole batch are ruled out: here each token has its own scale, and the
-int8 products are summed exactly, in integers.
+A token's result must not depend on the batch, bit for bit, so that a reply does not change with the other requests.
+Kernels that choose one activation scale for the whole batch are therefore ruled out: here each token has its own scale,
+and int8 products are summed exactly, in integers.
 
 It knows tensors and this machine's instruction set, and nothing of models.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 GROUP = 32  # columns that share a scale and a zero point in int4 weights, as in GGML's 4-bit blocks
-_CHUNK_ROWS = 4096  # rows quantized at a time, which bounds the memory beside the two matrices
+_CHUNK_ROWS = 4096  # rows quantized at a time, which bounds the temporary memory
 # Activations as unsigned bytes: (zero point, largest distance from it).
 _EIGHT_BITS = (128, 127)
 _SEVEN_BITS = (64, 63)
@@ -21,7 +21,7 @@ _SEVEN_BITS = (64, 63)
 
 @cache
 def byte_range() -> tuple[int, int] | None:
-    """(zero point, largest distance) of activation bytes on this machine; None if torch has no int8 products for it.
+    """(zero point, largest distance) of activation bytes on this machine; None if torch has no int8 GEMM for it.
 
     Instructions older than VNNI add pairs of products in 16 bits with saturation, which gives wrong sums for 8-bit
     activations; 7 bits always fit. So this multiplies extreme values and compares the sums.
@@ -41,15 +41,15 @@ def byte_range() -> tuple[int, int] | None:
 
 
 def has_fast_int8() -> bool:
-    """Whether int8 products are faster than float32 ones on this machine; for one token that takes VNNI."""
+    """Whether the int8 GEMM is faster than the float32 one on this machine; for a single token that requires VNNI."""
     return byte_range() == _EIGHT_BITS
 
 
 @cache
 def has_fast_int4() -> bool:
-    """Whether torch has int4 products for this machine's vector instructions."""
+    """Whether torch has an int4 GEMM for this machine's vector instructions."""
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-        return False  # elsewhere they are slower than float32, or missing
+        return False  # elsewhere it is slower than float32, or missing
     try:
         Int4Linear(torch.ones(64, 64))(torch.ones(1, 64))
     except (AttributeError, RuntimeError):
@@ -61,7 +61,7 @@ class Int8Linear(nn.Module):
     """y = x W^T with W in int8, one scale for each output row, and x in 16 (or 14) bits, one scale for each token.
 
     8 bits are too few for the outliers in a Llama's activations. So x is split into two digits of one byte each, which
-    are two rows of the same int8 product. That costs little, as the time goes into reading W.
+    are two rows of one int8 GEMM. That costs little, because the GEMM is limited by reading W.
 
     Formula: x = peak / r * (base * high + low), with high and low the digits minus their zero point,
     peak = max |x| of the token, and r = max_distance * (base + 1) the largest number that two digits hold.
@@ -71,7 +71,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         found = byte_range()
         if found is None:
-            raise ValueError("this machine has no 8-bit products")
+            raise ValueError("torch has no int8 GEMM for this machine")
         self._zero_point, max_distance = found
         scale = weight.abs().amax(dim=1).float().clamp_min(1e-30) / 127
         rows = torch.empty(weight.shape, dtype=torch.int8)
@@ -103,9 +103,9 @@ class Int8Linear(nn.Module):
 
 
 class Int4Linear(nn.Module):
-    """y = x W^T with W in int4, one scale and zero point for each group of columns; x and the product are bfloat16.
+    """y = x W^T with W in int4, one scale and zero point for each group of columns; x and the result are bfloat16.
 
-    w = scale * (nibble - 8) + zero_point, both bfloat16. `out_dtype` is the dtype of the result.
+    w = scale * (nibble - 8) + zero_point, both bfloat16. The result is converted to `out_dtype`.
     """
 
     def __init__(self, weight: Tensor, out_dtype: torch.dtype = torch.bfloat16) -> None:
@@ -121,7 +121,7 @@ class Int4Linear(nn.Module):
             scale = ((high - low) / 15).clamp_min(1e-30)
             codes = ((groups - low) / scale).round_().clamp_(0, 15)
             scale = scale.bfloat16().float()
-            # The mean error of the group, that of the scale's rounding included.
+            # The mean error of the group, including the rounding of the scale.
             zero_point = (groups - (codes - 8) * scale).mean(dim=-1, keepdim=True)
             nibbles[chunk] = codes.view(-1, columns).int()
             scales[:, chunk] = torch.cat((scale, zero_point), dim=-1).transpose(0, 1)
@@ -138,7 +138,7 @@ class Int4Linear(nn.Module):
 
 
 class Norm(nn.Module):
-    """RMSNorm as few torch operations, as each one's overhead exceeds its arithmetic.
+    """RMSNorm in few torch operations, because the overhead of each exceeds its arithmetic.
 
     With n = dim: x * weight / sqrt(sum(x^2) / n + eps) = x / hypot(|x|, sqrt(eps * n)) * (weight * sqrt(n)).
     """

@@ -126,7 +126,7 @@ class Transformer(nn.Module):
         return result
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[R, dim] -> float32 [R, vocab_size], gathered on every rank. Pass only the positions that sample."""
+        """[R, dim] -> float32 [R, vocab_size], gathered on every rank. Pass only the sampled positions."""
         result: Tensor = self.output(hidden)
         return result
 

@@ -30,7 +30,7 @@ class _RowState:
 
 @dataclass(frozen=True, slots=True)
 class TorchStepHandle:
-    """A launched step: the rows that sample and their ids, which a GPU is still copying to the host until `ready`."""
+    """A launched step: the sampled rows and their ids, which a GPU is still copying to the host until `ready`."""
 
     rows: tuple[int, ...]
     ids: Tensor  # [len(rows)], on the host

@@ -152,7 +152,7 @@ class Fairness:
         The tenant with the lowest counter plus demand is next; among equals the one with the fewest rows, then the one
         whose request arrived first. Within the tenant the order is:
 
-        1. A preempted request with output goes first if its client holds no row, so that a reply that has started does
+        1. A preempted request with output is next if its client holds no row, so that a reply that has started does
            not wait for new ones.
         2. The lowest counter plus demand of the client. Clients within `tie_margin` of the lowest one count as equal.
            The client that prefilled the persona they all share was charged for it, and is not delayed as well.

@@ -8,7 +8,7 @@ what another tenant's prompts contain.
   longest ago is evicted first.
 - The pages of an admitted prompt enter the trie before they are computed, marked with their owner, the request that
   will compute them. Another request with the same prefix takes the same pages and waits until they are computed. If the
-  owner leaves first, the next request that needs a page becomes its owner.
+  owner is freed first, the next request that needs such a page becomes its owner.
 - The last token of a prompt is always computed by the request itself, which needs the logits.
 """
 
@@ -33,7 +33,7 @@ class KVCacheManager:
 
     @property
     def num_available_pages(self) -> int:
-        """Pages that a request could get now. All idle pages count: what is below an idle page is idle too."""
+        """Pages that a request could get now. All idle pages count, as the descendants of an idle page are idle too."""
         return len(self._free_pages) + self._num_idle
 
     @property
@@ -47,7 +47,7 @@ class KVCacheManager:
         return self.num_pages - len(self._free_pages) - self._num_idle
 
     def allocate(self, tenant: str, token_ids: Sequence[int], num_spare_pages: int = 0) -> PageTable | None:
-        """Pages for all of `token_ids`, shared as far as a prefix hit goes.
+        """A page table for `token_ids`: the pages of the longest prefix hit, and new pages for the rest.
 
         Returns None if fewer than `num_spare_pages` pages would remain available.
         """
@@ -75,7 +75,7 @@ class KVCacheManager:
         return table
 
     def append_pages(self, table: PageTable, num_pages: int) -> bool:
-        """Add `num_pages` at the end of the table, or none and return False."""
+        """Append `num_pages` pages to the table. If fewer are available, append none and return False."""
         if num_pages > self.num_available_pages:
             return False
         self._add_pages(table, num_pages)
@@ -109,7 +109,7 @@ class KVCacheManager:
         return num_computed_tokens, min(count, budget)
 
     def mark_computed(self, table: PageTable, start: int, end: int) -> None:
-        """The step being planned computes positions [start, end) of the table."""
+        """Mark the full pages in positions [start, end) as computed: the step being planned computes them."""
         for node in table.prefix_nodes[start // self.page_size : end // self.page_size]:
             node.is_computed, node.owner = True, None
 
@@ -141,7 +141,7 @@ class KVCacheManager:
         self._drop_root_if_empty(table.tenant)
 
     def invalidate(self, table: PageTable) -> None:
-        """Release all pages of a request whose numbers went wrong, and detach its prefix: no later prompt hits it."""
+        """Free the pages of a request with NaN or infinite logits, and detach its prefix: no later prompt hits it."""
         if table.prefix_nodes and table.prefix_nodes[0].attached:
             self._detach_subtree(table.prefix_nodes[0])
         self.free(table, ())
@@ -165,7 +165,7 @@ class KVCacheManager:
                         f"page {node.page_id}: {node.ref_count} references, {refs_below} below, {node.is_computed=}"
                     )
         if not num_refs and len(seen) != self.num_pages:
-            raise AssertionError(f"{self.num_pages - len(seen)} pages are lost")
+            raise AssertionError(f"{self.num_pages - len(seen)} pages are leaked")
         if num_idle != self._num_idle or len(seen) != len(set(seen)) or self._free_pages != sorted(self._free_pages):
             raise AssertionError(
                 f"{num_idle} idle pages counted as {self._num_idle}; {len(seen)} places, {len(set(seen))} pages"
@@ -197,7 +197,7 @@ class KVCacheManager:
         self._release(node.page_id)
 
     def _detach_subtree(self, top: PrefixNode) -> None:
-        """Take a node and all below it out of the trie. Pages that requests hold are released when those end."""
+        """Take a subtree out of the trie. Pages that requests hold are released when the requests end."""
         if top.parent is not None:
             del top.parent.children[top.token_ids]
         for node in [top, *top.descendants()]:
@@ -228,7 +228,7 @@ class KVCacheManager:
             self._detach_leaf(node)
 
     def _add_pages(self, table: PageTable, num_pages: int) -> None:
-        """Append free pages, evicting idle ones as needed; preferably the pages that follow the table's last one."""
+        """Append free pages, evicting idle ones as needed. Prefers the page that follows the table's last one."""
         while len(self._free_pages) < num_pages:
             self._evict()
         for _ in range(num_pages):

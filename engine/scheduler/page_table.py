@@ -1,4 +1,4 @@
-"""The pages of one request, and the trie nodes that let requests share them. The rules are the cache manager's."""
+"""The pages of one request, and the trie nodes that let requests share them. `kv_cache_manager.py` has the rules."""
 
 from collections.abc import Iterator
 

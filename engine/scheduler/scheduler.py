@@ -105,7 +105,7 @@ class Scheduler:
                 return None
 
     def update_from_output(self, step: ScheduledStep, ids: dict[int, int]) -> list[TokenOutput]:
-        """Apply the ids that a step sampled: row -> id. An id below 0 means that the row's logits went wrong."""
+        """Apply the ids that a step sampled: row -> id. An id below 0: the row's logits are NaN or infinite."""
         outputs = []
         for row, request in step.sampled:
             if request.status is RequestStatus.FINISHED:

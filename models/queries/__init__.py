@@ -14,7 +14,7 @@ from models.queries.personas import (
     set_persona,
 )
 from models.queries.policy import usage
-from models.queries.recovery import cut_off_replies, forget_reply_token, interrupt_dead_turns
+from models.queries.recovery import forget_reply_token, interrupt_dead_turns, interrupted_replies
 from models.queries.settings import (
     audit_log,
     block_member,
@@ -44,7 +44,6 @@ __all__ = [
     "block_member",
     "change_guild_settings",
     "clear_persona",
-    "cut_off_replies",
     "drop_reply_token",
     "effective_persona",
     "end_dialog",
@@ -60,6 +59,7 @@ __all__ = [
     "guild_settings",
     "history",
     "interrupt_dead_turns",
+    "interrupted_replies",
     "member_settings",
     "persona_versions",
     "reconcile_guilds",

@@ -1,4 +1,4 @@
-"""Personas: read the one in force; set, clear and roll back the persona of a level.
+"""Personas: read the one that applies; set, clear and roll back the persona of a level.
 
 Precedence: the member's own persona in this guild, then the channel's, then the guild's. In direct messages (guild 0)
 there is only the member's own. Called by bot/guilds/personas.py; the key selects the guild, channel and member.
@@ -19,7 +19,7 @@ KEPT_VERSIONS = 20  # per persona; older ones are deleted
 
 
 async def effective_persona(session: AsyncSession, *, key: DialogKey) -> PersonaText | None:
-    """Return the persona in force for this key, or None: then the bot's default applies."""
+    """Return the persona that applies to this key, or None: then the bot's default applies."""
     rank = case((Persona.level == "member", 0), (Persona.level == "channel", 1), else_=2)
     return await _active(session, or_(*(_slot(key, level) for level in _levels(key))), rank)
 
@@ -39,7 +39,7 @@ async def set_persona(
     author_id: int | None,
     now: datetime,
 ) -> PersonaText:
-    """Store a new version at this level, put it in force and return it."""
+    """Store a new version at this level, make it active and return it."""
     persona_id = await _ensure_slot(session, key, level, now)
     latest = await session.scalar(
         select(func.max(PersonaVersion.version)).where(PersonaVersion.persona_id == persona_id)
@@ -68,7 +68,7 @@ async def set_persona(
 
 
 async def clear_persona(session: AsyncSession, *, key: DialogKey, level: StoredLevel) -> bool:
-    """Take the persona of this level out of force; its versions stay for a rollback. False if none was set."""
+    """Deactivate the persona of this level; its versions stay for a rollback. False if none was active."""
     cleared = await session.scalar(
         update(Persona)
         .where(_slot(key, level), Persona.active_version.is_not(None))
@@ -84,7 +84,7 @@ def _levels(key: DialogKey) -> tuple[StoredLevel, ...]:
 
 
 def _slot(key: DialogKey, level: StoredLevel) -> ColumnElement[bool]:
-    """Return the condition that a Persona is the key's one at this level."""
+    """Return the condition on Persona that selects the key's row of this level."""
     guild = and_(Persona.guild_id == key.guild_id, Persona.level == level)
     if level == "member":
         return and_(guild, Persona.user_id == key.user_id)
@@ -161,7 +161,7 @@ async def persona_versions(
 async def rollback_persona(
     session: AsyncSession, *, key: DialogKey, level: StoredLevel, version: int
 ) -> PersonaText | None:
-    """Put a stored version back in force, also after a clear. None if that version is not stored."""
+    """Make a stored version active again, also after a clear. None if that version is not stored."""
     kept = select(PersonaVersion.persona_id).where(
         PersonaVersion.persona_id == Persona.id, PersonaVersion.version == version
     )

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.process_owner import owner_is_dead
 from models.queries.scope import cross_tenant
 from models.tables import Turn
-from models.types import CutOffReply
+from models.types import InterruptedReply
 
 # Discord's interaction tokens are valid for 15 minutes, and no reply takes longer than its token.
 LONGEST_TURN = timedelta(minutes=15)
@@ -29,7 +29,7 @@ async def dead_turns(session: AsyncSession, *, now: datetime) -> tuple[int, ...]
 
 @cross_tenant("a crash cuts off the turns of every tenant")
 async def interrupt_dead_turns(session: AsyncSession, *, now: datetime) -> int:
-    """Mark dead turns interrupted; return how many. Their reply tokens stay, for `cut_off_replies`."""
+    """Mark dead turns interrupted; return how many. Their reply tokens stay, for `interrupted_replies`."""
     dead = await dead_turns(session, now=now)
     if not dead:
         return 0
@@ -43,7 +43,7 @@ async def interrupt_dead_turns(session: AsyncSession, *, now: datetime) -> int:
 
 
 @cross_tenant("a crash cuts off the turns of every tenant")
-async def cut_off_replies(session: AsyncSession, *, now: datetime) -> tuple[CutOffReply, ...]:
+async def interrupted_replies(session: AsyncSession, *, now: datetime) -> tuple[InterruptedReply, ...]:
     """Return the deferred replies of dead processes whose token is still valid.
 
     The caller edits each message to say so, then calls `forget_reply_token`.
@@ -54,7 +54,7 @@ async def cut_off_replies(session: AsyncSession, *, now: datetime) -> tuple[CutO
         .where(Turn.reply_token.is_not(None), Turn.created_at > now - TOKEN_LIFE)
     )
     return tuple(
-        CutOffReply(row.id, row.application_id, row.reply_token, row.created_at)
+        InterruptedReply(row.id, row.application_id, row.reply_token, row.created_at)
         for row in sorted(rows, key=lambda row: row.id)
         if row.status == "interrupted" or owner_is_dead(row.owner)
     )

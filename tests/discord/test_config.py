@@ -112,7 +112,7 @@ async def test_the_bot_answers_only_in_listed_channels_and_their_threads(here: W
     # Members reach their own data everywhere.
     assert "Hi again" in (await here.use(guild, ann, "history show")).reply()
     assert (await here.ask(ann, ann, "At home")).reply() == "You said: At home"
-    await here.use(guild, boss, "config channels add", channel=elsewhere)  # a thread by itself
+    await here.use(guild, boss, "config channels add", channel=elsewhere)  # a thread, without its channel
     assert (await here.ask(elsewhere, ann, "Here too")).reply() == "You said: Here too"
     await here.use(guild, boss, "config channels remove", channel=bots)
     assert refused(await here.ask(bots, ann, "Still?"), f"<#{elsewhere.id}>")

@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             needed = 2 if item.path.stem == "test_two_gpus" else 1
             item.add_marker(pytest.mark.gpu)
             if machine.num_gpus() < needed:
-                item.add_marker(pytest.mark.skip(reason=f"needs {needed} GPUs, and {machine.num_gpus()} are here"))
+                item.add_marker(pytest.mark.skip(reason=f"needs {needed} GPUs, has {machine.num_gpus()}"))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ LOAD_SPEED = "docs/bench/scripts/load_speed.py"
 
 @pytest.fixture(scope="module")
 def checkpoints(disk: Path) -> Iterator[dict[str, machine.WrittenCheckpoint]]:
-    """7B now; the test writes 13B while 7B is served."""
+    """The 7B checkpoint; the test of 7B adds the 13B one after it has measured how fast 7B loads."""
     written = {"7b": machine.write_checkpoint(disk / "7b", "7b")}
     yield written
     for each in written.values():
@@ -71,7 +71,7 @@ def test_a_published_shape(
 
 
 def test_two_ranks_on_one_gpu(disk: Path, tmp_path: Path) -> None:
-    """Over gloo, with the replies of one rank. Both servers run at the same time, so each has a small KV cache."""
+    """Two ranks over gloo reply as one rank does. Both servers run at the same time, so each has a small KV cache."""
     small = machine.write_checkpoint(disk / "small", "small")
     flags = ("--model", str(small.folder), "--port", "0", "--device", machine.DEVICE, "--dtype", "float32")
     limits = ("--max-seq-len", "1024", "--kv-memory", "8192", "--max-batch", "8", "--share-gpu")

@@ -32,7 +32,7 @@ class Crashing:
     def run_worker(
         self, *, seed: int, seconds: float | None = None, crash_at: str | None = None, until_acknowledged: bool = False
     ) -> int:
-        """Run the worker until it is killed: by us after `seconds`, or by itself at the failpoint `crash_at`."""
+        """Run the worker until it is killed: after `seconds`, or at the failpoint `crash_at`."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         environment.pop("GUILDLLAMA_CRASH_AT", None)
         if crash_at is not None:
@@ -97,15 +97,15 @@ class TestCrashPoints:
         database = Database(crashing.url)
         now = datetime.now(UTC)
         async with database.read() as session:
-            waiting = await queries.cut_off_replies(session, now=now)
-            assert await queries.cut_off_replies(session, now=now + timedelta(minutes=16)) == ()
+            waiting = await queries.interrupted_replies(session, now=now)
+            assert await queries.interrupted_replies(session, now=now + timedelta(minutes=16)) == ()
         assert len(waiting) == len(turns)
         assert all(one.reply_token.startswith("token-") and one.application_id == 1 for one in waiting)
         async with database.write() as session:
             for one in waiting:
                 await queries.forget_reply_token(session, turn_id=one.turn_id)
         async with database.read() as session:
-            assert await queries.cut_off_replies(session, now=now) == ()
+            assert await queries.interrupted_replies(session, now=now) == ()
             for user in range(8):
                 key = DialogKey(100 + user % 3, user)
                 assert await queries.history(session, key=key, limit=10) == ()

@@ -124,11 +124,11 @@ class TestVariants:
         async with dying.write() as session:
             await queries.begin_regeneration(session, key=KEY, limit=10, reply_token="tok", application_id=1, now=NOW)
         async with database.read() as session:
-            assert await queries.cut_off_replies(session, now=NOW) == ()
+            assert await queries.interrupted_replies(session, now=NOW) == ()
         await dying.close()
         async with database.write() as session:
             assert await queries.interrupt_dead_turns(session, now=NOW) == 0
-            [waiting] = await queries.cut_off_replies(session, now=NOW)
+            [waiting] = await queries.interrupted_replies(session, now=NOW)
             assert (waiting.turn_id, waiting.reply_token) == (turn, "tok")
             assert (await queries.history(session, key=KEY, limit=1))[0].reply == "b"
 

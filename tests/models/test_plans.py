@@ -68,7 +68,7 @@ async def test_a_chat_scans_no_large_table(database: Database) -> None:
         async with database.write() as session:
             await queries.end_dialog(session, key=KEY, now=NOW)
             await queries.interrupt_dead_turns(session, now=NOW)
-            await queries.cut_off_replies(session, now=NOW)
+            await queries.interrupted_replies(session, now=NOW)
     assert len(statements) > 6
     assert await scans(database, statements) == []
 

@@ -1,7 +1,7 @@
 """Compiles the C++ in csrc/ for this machine's processor, once, with torch's extension builder, and loads it.
 
-Without a compiler, on an unsuitable processor, or when the build fails there is no library, and the engine computes in
-plain torch. It knows files and compilers, and nothing of what is compiled.
+Where the code cannot be built, the engine computes in plain torch. This module knows files and compilers, not what the
+compiled code computes.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ load(name, [source], extra_cflags=flags, build_directory=build_directory, is_pyt
 
 @cache
 def compiled_library() -> ctypes.CDLL | None:
-    """The compiled code, or None if it cannot be had. Says on stderr that it was compiled, or why it is missing."""
+    """The compiled library, or None if it could not be built. Reports a build, or the reason for None, on stderr."""
     try:
         path = cache_dir() / f"{_library_name()}.so"
         if not path.exists():

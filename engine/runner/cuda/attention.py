@@ -86,7 +86,7 @@ class CudaAttention:
     def attend(
         self, layer: int, shape: BatchShape, inputs: StepInputs, state: BatchState, qkv: Tensor, out: Tensor
     ) -> None:
-        """out [tokens, heads · head_dim] = one layer's attention, from qkv before rotation. qkv is overwritten.
+        """out [tokens, heads · head_dim] = one layer's attention, from qkv before RoPE. qkv is overwritten.
 
         The keys and values of all the step's tokens are stored before any chunk reads: a chunk may continue on a page
         that another chunk of the step writes.
@@ -121,10 +121,9 @@ class CudaAttention:
         qkv: Tensor,
         out: Tensor,
     ) -> DeferredValue:
-        """Attention of a step of one slot, whose value, weight · norm(h), is computed beside it.
+        """Attention of a step of one slot, and its value projection weight · norm(h), in one kernel.
 
-        qkv holds query and key; the value in it is written here. What the next product must read is `out` plus the
-        deferred value returned.
+        Reads query and key from qkv and writes the value into it. The attention is `out` plus the returned term.
         """
         fused_decode_value_proj(
             qkv, h, gain, weight, self._k[layer], self._v[layer], inputs.slot_rows, state.positions, state.page_tables,

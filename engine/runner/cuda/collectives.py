@@ -63,7 +63,7 @@ class Collectives:
     ) -> None:
         self._memory, self._pdl, self._columns, self._dim = memory, pdl, columns, dim
         self.rank, self.count = memory.rank, 0  # count: of this step's collectives so far
-        # Two of each in turn, so that no rank overwrites what another is still reading.
+        # Two of each, used alternately, so that no rank overwrites what another is still reading.
         self._partial_sums = [memory.allocate((max_tokens, dim), dtype) for _ in range(2)]
         self._inboxes = [memory.allocate((memory.world_size, dim), torch.int64) for _ in range(2)]
         self._logits = memory.allocate((max_samples * columns,), torch.float32)

@@ -4,7 +4,7 @@ Row state lives on the device and advances inside the graph. A step that only de
 its slots' rows, and those only when they change. The host runs one step ahead, and never waits for the device in
 `execute_async`.
 
-It knows plans, graphs and copies. What a step computes is `CudaForward`'s business.
+It knows plans, graphs and copies. `CudaForward` knows what a step computes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NUM_HOST_BUFFERS = 4  # host buffers used in turn; must exceed the steps in flig
 
 @dataclass(frozen=True, slots=True)
 class CudaStepHandle:
-    """A launched step: the rows that sample, and their ids, which the device copies to the host until `ready`."""
+    """A launched step: the sampled rows, and their ids, which the device copies to the host until `ready`."""
 
     rows: tuple[int, ...]
     ids: Tensor  # int32, on the host; the first len(rows) count

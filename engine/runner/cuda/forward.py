@@ -1,4 +1,4 @@
-"""One step's forward pass in our kernels: from token ids to sampled ids, in buffers that never move.
+"""One step's forward pass in our kernels: from token ids to sampled ids, in buffers at fixed addresses.
 
 The launches and their order depend on the batch shape alone, not on the values in the buffers, so a step of a given
 shape can be recorded as a CUDA graph and replayed. In Triton's interpreter it runs on a CPU too, for the tests.
@@ -7,9 +7,9 @@ A step takes one of two paths:
 
 - Fused: up to FUSED_TOKENS tokens, on one rank or on ranks that share memory. Norm, gate and residual sum happen inside
   the matrix products: `Linear.gemv` for one token, `Linear.small_gemm` for more.
-- Plain: all other steps. `Linear.gemm` and `gemm_add`, mostly the library's, with small kernels in between.
+- Plain: all other steps. `Linear.gemm` and `gemm_add`, mostly cuBLAS, with small kernels in between.
 
-It knows the order of the layers. Which requests the rows belong to is the runner's business.
+It knows the order of the layers, but not which requests the rows belong to.
 """
 
 from __future__ import annotations
@@ -66,21 +66,21 @@ class CudaForward:
         self.qkv = self._buffer(padded_tokens, (block.heads + 2 * block.kv_heads) * block.head_dim)
         self.attended = self._buffer(padded_tokens, heads_dim)
         self.gate_up, self.gated = self._buffer(padded_tokens, 2 * block.ffn), self._buffer(padded_tokens, block.ffn)
-        # Of the tokens that sample: the last layer's residual stream and attention, and the output matrix's input.
+        # Of the sampled positions: the last layer's residual stream and attention, and the output matrix's input.
         self.last_h, self.last_attended = self._buffer(padded_samples, dim), self._buffer(padded_samples, heads_dim)
         self.final = self._buffer(padded_samples, dim)
         all_columns = self.single_rank or (self.collectives is not None and self.is_rank_0)
         columns = model.spec.vocab_size if all_columns else model.output.output_size_per_partition
         self.logits = self._buffer(padded_samples, columns, dtype=torch.float32)
         self.ids = torch.zeros(max_samples, dtype=torch.int32, device=self.device)
-        # Partial sums of squares, at most one for 16 columns. Two buffers: one is read while the other is written.
+        # Partial sums of squares, at most one per 16 columns. Two buffers: one is read while the other is written.
         self.squares = [self._buffer(-(-dim // 16), FUSED_TOKENS, dtype=torch.float32) for _ in range(2)]
 
     def _buffer(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         return torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
 
     def run(self, shape: BatchShape, inputs: StepInputs, state: BatchState) -> None:
-        """Compute the step's tokens, sample, and move the rows on."""
+        """Compute the step's tokens, sample, and advance the rows."""
         collectives = self.collectives
         if collectives is not None:
             collectives.begin_step()
@@ -165,7 +165,7 @@ class CudaForward:
         return self._has_fused_path and inputs.sample_rows.shape[0] <= FUSED_TOKENS < shape.num_tokens
 
     def _pruned_last_layer(self, block: Block, inputs: StepInputs) -> None:
-        """The last layer after attention, on the fused path and only for the tokens that sample."""
+        """The last layer after attention, on the fused path and only for the sampled positions."""
         residual, sources, h = self.residual, inputs.sample_sources, self.last_h
         count = sources.shape[0]
         bm = token_block(count)
@@ -188,13 +188,13 @@ class CudaForward:
 
     @property
     def _defers_value(self) -> bool:
-        """Whether one token's attention runs beside its value projection: neither weights nor pages are quantized."""
+        """Whether a single token defers its value (`DeferredValue`): neither weights nor pages are quantized."""
         return not self.quantized and self.attention.is_unquantized
 
     def _attend_one(
         self, layer: int, shape: BatchShape, block: Block, inputs: StepInputs, state: BatchState
     ) -> DeferredValue | None:
-        """One token: qkv projection and attention, into `attended`, less the deferred value returned."""
+        """qkv projection and attention of a single token, into `attended`. Returns the term that is yet to be added."""
         gain, weight, attention = block.attention_norm.weight, weight_of(block.wqkv), self.attention
         h = self.residual.h
         if isinstance(weight, QuantizedWeight) or not self._defers_value:
@@ -206,7 +206,7 @@ class CudaForward:
         return attention.attend_and_project_value(layer, inputs, state, h, gain, value_weight, self.qkv, self.attended)
 
     def _final_norm(self, inputs: StepInputs) -> None:
-        """`final` = the model's last norm of the tokens that sample."""
+        """`final` = the model's last norm at the sampled positions."""
         pointwise.norm(
             self.residual.h, self.model.norm.weight, self.final, self.eps, inputs.sample_sources.shape[0],
             sources=inputs.sample_sources, pdl=self.pdl,

@@ -109,7 +109,7 @@ class Linear:
         )  # fmt: skip
 
     def gemm(self, x: Tensor, layer: nn.Module, out: Tensor) -> None:
-        """Any number of tokens: out = x · weightᵀ. x and out are heads of buffers with room for a padded GEMM."""
+        """Any number of tokens: out = x · weightᵀ. x and out begin buffers that have room for a padded GEMM."""
         tokens = x.shape[0]
         if tokens == 1:
             self.gemv(x, layer, out)
@@ -119,11 +119,11 @@ class Linear:
             torch.mm(x, self._dequantized(layer).T, out=out)
 
     def gemm_add(self, x: Tensor, layer: nn.Module, h: Tensor) -> None:
-        """Many tokens: h += x · weightᵀ, by the library."""
+        """Many tokens: h += x · weightᵀ, by cuBLAS."""
         h.addmm_(x, self._dequantized(layer).T)
 
     def _dequantized(self, layer: nn.Module) -> Tensor:
-        """The matrix as the library can multiply by it; valid until the next call."""
+        """The matrix in a dtype that cuBLAS multiplies; valid until the next call."""
         weight = weight_of(layer)
         if not isinstance(weight, QuantizedWeight):
             return weight

@@ -99,7 +99,7 @@ async def test_what_is_sent(client: EngineClient, engine: FakeEngine):
         "user": "u1",
         "cache_salt": "s1",
     }
-    assert client.limit == 4096
+    assert client.context_length == 4096
 
 
 async def test_over_a_unix_socket(tmp_path: Path):
@@ -309,7 +309,7 @@ class TestContextNumbers:
         engine.context, engine.overflow = 100, style
         with pytest.raises(ContextExceeded) as caught:
             await ask(client, [Message(role="user", content="word " * 150)])
-        assert (caught.value.limit, caught.value.got) == (100, 154)
+        assert (caught.value.context_length, caught.value.num_prompt_tokens) == (100, 154)
 
     @pytest.mark.parametrize(
         ("message", "limit", "got"),
@@ -332,4 +332,4 @@ class TestContextNumbers:
         body = {"message": message, "code": "context_length_exceeded"}
         result = translate(openai.BadRequestError(message, response=response, body=body))
         assert isinstance(result, ContextExceeded)
-        assert (result.limit, result.got) == (limit, got)
+        assert (result.context_length, result.num_prompt_tokens) == (limit, got)

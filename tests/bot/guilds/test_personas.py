@@ -1,4 +1,4 @@
-"""Personas: which one is in force, and the limits at every entrance."""
+"""Personas: which one applies, and the limits, on every way in."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def tokens(count: int, width: int) -> Tensor:
 @pytest.mark.parametrize("shape", [*SHAPES, ODD])
 def test_the_int8_error_is_within_rounding(shape: tuple[int, int]) -> None:
     weight, x = weights(shape), tokens(9, shape[1])
-    # Half a quantization step of each weight, and of each activation in 14 bits, the narrower of the two widths.
+    # Half a quantization step of each weight, and of each activation in 14 bits, the lower of the two precisions.
     by_weights = x.double().abs().sum(1, keepdim=True) * (weight.abs().amax(1) / 127 / 2).double()
     by_tokens = x.abs().amax(1, keepdim=True).double() / 8127 * weight.double().abs().sum(1) * 0.51
     error = (Int8Linear(weight)(x).double() - x.double() @ weight.double().T).abs()

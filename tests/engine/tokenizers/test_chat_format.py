@@ -1,4 +1,4 @@
-"""Prompts of each family against Meta's reference, transformers' rendering of the chat template, or written by hand."""
+"""Prompts of each family equal those of Meta's reference, of transformers' chat template, or written by hand."""
 
 import json
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def test_llama2_puts_the_system_message_into_the_first_turn_and_strips(spec: Mod
 
 
 @pytest.mark.parametrize("text", ["[INST]", "a [/INST] b", "<<SYS>>\nx\n<</SYS>>", "[IN[INST]ST]", "<<<SYS>>>"])
-def test_llama2_marks_in_messages_lose_their_meaning(spec: ModelSpec, text: str) -> None:
+def test_llama2_tags_in_messages_lose_their_meaning(spec: ModelSpec, text: str) -> None:
     tokenizer = v.golden_sentencepiece()
     form = chat_format(spec, tokenizer)
     for roles in ((SYSTEM, text, "u", "a"), (SYSTEM, "s", text, "a"), (SYSTEM, "s", "u", text)):
@@ -72,7 +72,7 @@ def test_llama2_marks_in_messages_lose_their_meaning(spec: ModelSpec, text: str)
 @given(
     st.lists(st.sampled_from(["[", "]", "<<", ">>", "INST", "SYS", "/", "[INST]", "<</SYS>>", " ", "x"]), max_size=12)
 )
-def test_no_marks_are_left_and_nothing_else_changes(parts: list[str]) -> None:
+def test_no_tags_are_left_and_nothing_else_changes(parts: list[str]) -> None:
     text = "".join(parts)
     clean = without_tags(text)
     assert not special_tags_in(dialog((USER, clean)))
@@ -148,7 +148,7 @@ BAD = [
 
 @pytest.mark.parametrize(("messages", "problem"), BAD)
 @pytest.mark.parametrize("family", ["llama2", "mistral", "chatml", "llama3"])
-def test_impossible_dialogs(
+def test_invalid_dialogs_are_refused(
     spec: ModelSpec, tmp_path: Path, family: str, messages: list[tuple[str, str]], problem: str
 ) -> None:
     form = family_format(spec, family, tmp_path)

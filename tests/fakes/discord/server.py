@@ -245,7 +245,7 @@ class FakeDiscord:
 
     @property
     def violations(self) -> list[str]:
-        """Requests that break Discord's API description, and texts that could mention somebody."""
+        """Requests that break Discord's API description, and messages that could ping a member."""
         mentions = [
             f"{each.method} {each.template} may mention: {each.allowed_mentions()}"
             for each in self.rest.requests

@@ -1,4 +1,4 @@
-// One forward pass of a Llama on a CPU: all layers, then the logits of the tokens that sample. Python calls it with
+// One forward pass of a Llama on a CPU: all layers, then the logits of the sampled positions. Python calls it with
 // plain pointers (forward.py and linear.py declare the same structs); it knows neither torch nor Python.
 #include <algorithm>
 #include <memory>
