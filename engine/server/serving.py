@@ -215,7 +215,7 @@ async def _encode_text(loaded: LoadedModel, text: str, *, add_bos: bool) -> list
     else:
         ids = loaded.tokenizer.encode(text)
     bos = loaded.tokenizer.bos_id
-    return [bos, *ids] if add_bos and bos is not None else ids
+    return [bos, *ids] if add_bos and bos is not None and loaded.tokenizer.adds_bos else ids
 
 
 def _check_vocabulary(loaded: LoadedModel, ids: list[int], param: str) -> list[int]:

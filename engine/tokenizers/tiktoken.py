@@ -12,8 +12,8 @@ import tiktoken
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules, decode_all
-from engine.tokenizers.bpe import LLAMA3_PATTERN
 from engine.tokenizers.ordinary import valid_unicode
+from engine.tokenizers.pre_tokenizers import LLAMA3_PATTERN
 
 # The control tokens that are used, by offset from the first of the 256. 4, 8 and 10 are new in Llama 3.1.
 _CONTROLS = {
@@ -55,6 +55,7 @@ class TiktokenTokenizer:
         self._pieces = sorted(ranks, key=ranks.__getitem__)
         self.rules = DecodeRules("sequence")
         self.bos_id: int | None = self._controls["<|begin_of_text|>"]
+        self.adds_bos = True  # as Meta's scripts do
         self.eos_id = self._controls["<|end_of_text|>"]
         self.stop_ids = frozenset(self._controls[name] for name in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"))
 

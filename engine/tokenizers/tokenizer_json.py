@@ -15,7 +15,9 @@ _WORD_START = "\u2581"
 _MAX_TOKEN_ID = 1 << 24  # far above any real vocabulary; bounds the memory that a damaged file can ask for
 
 
-def from_tokenizer_json(path: Path, *, bos: str | None, eos: str | None, stop_ids: frozenset[int]) -> BpeTokenizer:
+def from_tokenizer_json(
+    path: Path, *, bos: str | None, eos: str | None, stop_ids: frozenset[int], adds_bos: bool
+) -> BpeTokenizer:
     """The tokenizer in a file; `bos` and `eos` are the texts of these tokens. ConfigError if damaged or not BPE."""
     content, library = _load(path)
     vocabulary: dict[str, int] = content["model"]["vocab"]
@@ -39,7 +41,16 @@ def from_tokenizer_json(path: Path, *, bos: str | None, eos: str | None, stop_id
     if eos not in controls:
         raise ConfigError(path, expected=f"the end-of-text token {eos} in the vocabulary", found="none of that name")
     bos_id = controls.get(bos) if bos else None
-    return BpeTokenizer(library, pieces, controls, rules, bos_id=bos_id, eos_id=controls[eos], stop_ids=stop_ids)
+    return BpeTokenizer(
+        library,
+        pieces,
+        controls,
+        rules,
+        bos_id=bos_id,
+        eos_id=controls[eos],
+        stop_ids=stop_ids,
+        adds_bos=adds_bos,
+    )
 
 
 def _load(path: Path) -> tuple[dict[str, Any], Library]:

@@ -18,7 +18,8 @@ def q2_k(raw: Bytes) -> Floats:
     scales = (raw[:, :16] & 15) * float16(raw[:, 80:82])
     minima = (raw[:, :16] >> 4) * float16(raw[:, 82:84])
     quants = two_bits(raw[:, 16:80].reshape(-1, 32)).reshape(-1, 16, 16).astype(np.float32)
-    return (quants * scales[:, :, None] - minima[:, :, None]).reshape(-1, 256)
+    weights: Floats = quants * scales[:, :, None] - minima[:, :, None]
+    return weights.reshape(-1, 256)
 
 
 def q3_k(raw: Bytes) -> Floats:
@@ -31,8 +32,8 @@ def q3_k(raw: Bytes) -> Floats:
     scales = (nibbles(raw[:, 96:104]) | (high << 4)).astype(np.int8) - np.int8(32)
     low = two_bits(raw[:, 32:96].reshape(-1, 32)).reshape(-1, 8, 32)
     quants = (low | (bit_planes(raw[:, :32]) << 2)).astype(np.int8) - np.int8(4)
-    weights: Floats = quants.reshape(-1, 16, 16) * (float16(raw[:, 108:110]) * scales)[:, :, None]
-    return weights.reshape(-1, 256)
+    weights = quants.reshape(-1, 16, 16) * (float16(raw[:, 108:110]) * scales)[:, :, None]
+    return weights.astype(np.float32).reshape(-1, 256)
 
 
 def _six_bit_scales(raw: Bytes) -> tuple[Bytes, Bytes]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from engine.checkpoint.files import ConfigReader, Json, read_bytes, read_json
+from engine.checkpoint.huggingface.tokenizer_bos import adds_bos
 from engine.errors import ConfigError
 from engine.tokenizers.base import Tokenizer
 from engine.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -41,12 +42,22 @@ class TokenizerFiles:
         """From tokenizer.json, else from tokenizer.model; ConfigError if neither is usable."""
         path = self._path / "tokenizer.json"
         if path.is_file():
+            bos = self._special_token("bos")
             return from_tokenizer_json(
-                path, bos=self._special_token("bos"), eos=self._special_token("eos"), stop_ids=self._stop_ids()
+                path,
+                bos=bos,
+                eos=self._special_token("eos"),
+                stop_ids=self._stop_ids(),
+                adds_bos=adds_bos(self._settings.values, read_json(path), bos),
             )
         model = self._path / "tokenizer.model"
         if model.is_file():
-            return SentencePieceTokenizer(read_bytes(model), source=model, stop_ids=self._stop_ids())
+            return SentencePieceTokenizer(
+                read_bytes(model),
+                source=model,
+                stop_ids=self._stop_ids(),
+                adds_bos=adds_bos(self._settings.values, None, None),
+            )
         raise ConfigError(self._path, expected="tokenizer.json in it", found="neither that nor tokenizer.model")
 
     def _special_token(self, kind: str) -> str | None:

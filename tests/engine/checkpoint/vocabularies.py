@@ -79,7 +79,7 @@ def byte_fallback_json(path: Path) -> Tokenizer:
     )
     library.add_special_tokens(["<unk>", "<s>", "</s>"])
     library.save(str(path))
-    return from_tokenizer_json(path, bos="<s>", eos="</s>", stop_ids=frozenset())
+    return from_tokenizer_json(path, bos="<s>", eos="</s>", stop_ids=frozenset(), adds_bos=False)
 
 
 def train_byte_level(path: Path, specials: tuple[str, ...] = CHATML, size: int = 400) -> Library:
@@ -101,7 +101,7 @@ def train_byte_level(path: Path, specials: tuple[str, ...] = CHATML, size: int =
 def byte_level_json(path: Path, specials: tuple[str, ...] = CHATML) -> Tokenizer:
     train_byte_level(path, specials)
     bos, eos = ("<|im_start|>", "<|im_end|>") if specials == CHATML else specials[:2]
-    return from_tokenizer_json(path, bos=bos, eos=eos, stop_ids=frozenset())
+    return from_tokenizer_json(path, bos=bos, eos=eos, stop_ids=frozenset(), adds_bos=False)
 
 
 def tiktoken_tokenizer() -> Tokenizer:
