@@ -1,6 +1,7 @@
 """Hugging Face's `tokenizer.json`: byte-level (Llama 3, SmolLM2) or with byte fallback (Llama 2, Mistral)."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,18 @@ _MAX_TOKEN_ID = 1 << 24  # far above any real vocabulary; bounds the memory that
 
 
 def from_tokenizer_json(
-    path: Path, *, bos: str | None, eos: str | None, stop_ids: frozenset[int], adds_bos: bool
+    path: Path,
+    *,
+    bos: str | None,
+    eos: str | None,
+    stop_ids: frozenset[int],
+    stop_names: Collection[str] = (),
+    adds_bos: bool,
 ) -> BpeTokenizer:
-    """The tokenizer in a file; `bos` and `eos` are the texts of these tokens. ConfigError if damaged or not BPE."""
+    """The tokenizer in a file; `bos` and `eos` are the texts of these tokens. ConfigError if damaged or not BPE.
+
+    A reply ends with `stop_ids`, and with those of `stop_names` that are control tokens.
+    """
     content, library = _load(path)
     vocabulary: dict[str, int] = content["model"]["vocab"]
     pieces: list[bytes | str] = [b""] * (1 + max([*vocabulary.values(), *(t["id"] for t in content["added_tokens"])]))
@@ -48,7 +58,7 @@ def from_tokenizer_json(
         rules,
         bos_id=bos_id,
         eos_id=controls[eos],
-        stop_ids=stop_ids,
+        stop_ids=stop_ids | {controls[name] for name in stop_names if name in controls},
         adds_bos=adds_bos,
     )
 

@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from engine.checkpoint.families import STOP_NAMES
 from engine.checkpoint.files import ConfigReader
 from engine.checkpoint.gguf.container import GgufFile
 from engine.checkpoint.spec import ChatFamily
@@ -15,8 +16,6 @@ from engine.tokenizers.token_roles import token_roles, types_by_name
 
 T = TypeVar("T", str, int, float)
 
-# Tokens that end a reply in a chat family, besides the end-of-text token that the file names.
-_STOPS = {"chatml": ("<|im_end|>", "<|endoftext|>"), "llama3": ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")}
 _NO_TOKEN = (-1, 2**32 - 1)  # what converters write as the id of a token that the vocabulary lacks
 
 
@@ -34,7 +33,7 @@ def make_tokenizer(file: GgufFile, chat: ChatFamily) -> Tokenizer:
     bos = _special(metadata, "bos", 1 if kind == "llama" else None, len(tokens))
     eos = _special(metadata, "eos", 2 if kind == "llama" else None, len(tokens))
     ids = {token: i for i, token in reversed(list(enumerate(tokens)))}
-    named = [ids[name] for name in _STOPS.get(chat, ()) if name in ids]
+    named = [ids[name] for name in STOP_NAMES[chat] if name in ids]
     if eos is None:
         if not named:
             raise ConfigError(file.path, expected="tokenizer.ggml.eos_token_id", found="none")

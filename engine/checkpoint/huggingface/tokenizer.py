@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from engine.checkpoint.families import STOP_NAMES
 from engine.checkpoint.files import ConfigReader, Json, read_bytes, read_json
 from engine.checkpoint.huggingface.tokenizer_bos import adds_bos
+from engine.checkpoint.spec import ChatFamily
 from engine.errors import ConfigError
 from engine.tokenizers.base import Tokenizer
 from engine.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -38,7 +40,7 @@ class TokenizerFiles:
         added = read_json(path).get("added_tokens")
         return {str(t.get("content")) for t in added if isinstance(t, dict)} if isinstance(added, list) else set()
 
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self, chat: ChatFamily) -> Tokenizer:
         """From tokenizer.json, else from tokenizer.model; ConfigError if neither is usable."""
         path = self._path / "tokenizer.json"
         if path.is_file():
@@ -48,6 +50,7 @@ class TokenizerFiles:
                 bos=bos,
                 eos=self._special_token("eos"),
                 stop_ids=self._stop_ids(),
+                stop_names=STOP_NAMES[chat],
                 adds_bos=adds_bos(self._settings.values, read_json(path), bos),
             )
         model = self._path / "tokenizer.model"
