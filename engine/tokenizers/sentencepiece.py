@@ -16,7 +16,7 @@ from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules, decode_all
 from engine.tokenizers.ordinary import encode_ordinary
 from engine.tokenizers.sentencepiece_model import Piece, join_model, split_model
-from engine.tokenizers.token_roles import CONTROL, UNKNOWN, UNUSED, TokenRoles, byte_value, token_roles
+from engine.tokenizers.token_roles import BYTE, CONTROL, UNKNOWN, UNUSED, TokenRoles, byte_value, token_roles
 
 _WORD_START = "\u2581"  # SentencePiece's mark for the space before a word
 _NOT_A_MODEL = re.compile(r"\.cc\(|ParseFromArray|is not defined")  # the library's texts for content of another kind
@@ -47,6 +47,8 @@ class SentencePieceTokenizer:
         tokens = [piece.text for piece in pieces]
         given = [i for i in (bos_id, eos_id, *stop_ids) if i is not None]
         roles = token_roles(tokens, [piece.kind for piece in pieces], reserved=given)
+        if roles.unknown is None and not any(piece.kind == BYTE for piece in pieces):
+            raise ConfigError(source, expected="<unk> or pieces for all bytes", found="neither")
         self._model = _load(join_model(_accepted(pieces, roles), rest), model, source)
         self.vocab_size: int = len(pieces)
         bos = int(self._model.bos_id()) if bos_id is None else bos_id

@@ -244,6 +244,7 @@ def test_case_03_a_vocabulary_without_types() -> None:
     [
         ({"token_type": [2, 3, 3, 1, *KINDS[4:]]}, "there are not 256 byte pieces"),
         ({"token_type": [*KINDS[:-1], 6]}, "byte piece z is invalid"),
+        ({"tokens": ["a", *BASE[1:]], "token_type": [1, 3, 3, *[1] * 283]}, "<unk> or pieces for all bytes"),
         ({"scores": [0.0]}, "286 scores; found 1"),
         ({"eos_token_id": 286}, "eos_token_id below 286; found 286"),
     ],
