@@ -172,37 +172,42 @@ class Llama2Format:
 
 
 class MistralFormat:
-    """`<s>[INST] user [/INST] reply</s>[INST] user [/INST]`; the system prompt precedes the first user message.
+    """Mistral's four formats of dialogs, as mistral-common makes them; the vocabulary tells which one was trained.
 
-    `[INST]` is a control token in newer vocabularies, plain text with older ones.
+    v1 (no control token `[INST]`): `<s>[INST] system\\n\\nuser [/INST] reply</s>[INST] user [/INST]` in plain text.
+    v2 and v3 (`[INST]` and `[/INST]` are control tokens): the system text precedes the *last* message of the user, and
+    spaces at the end of a reply are dropped. They differ in tool calls only, which are not supported here.
+    v7 (`[SYSTEM_PROMPT]` as well): `<s>[SYSTEM_PROMPT]system[/SYSTEM_PROMPT][INST]user[/INST]reply</s>…`.
+    Tekken's vocabularies (Nemo and later) have the same control tokens and the same formats.
     """
 
     def __init__(self, spec: ModelSpec, tokenizer: PromptTokenizer) -> None:
         self._tokenizer, self.stop_ids = tokenizer, tokenizer.stop_ids
         self._bos, self._eos = _required_bos(tokenizer), tokenizer.eos_id
-        self._inst_ids: tuple[int, int] | None
-        try:
-            self._inst_ids = tokenizer.control("[INST]"), tokenizer.control("[/INST]")
-        except KeyError:
-            self._inst_ids = None
+        self._inst_ids = _control_pair(tokenizer, "INST")
+        self._system_ids = _control_pair(tokenizer, "SYSTEM_PROMPT") if self._inst_ids else None
 
     def encode(self, messages: Sequence[Message], *, continue_last: bool = False) -> list[int]:
         """See ChatFormat."""
         system, pairs = split_dialog(messages, continue_last=continue_last)
         ids = [self._bos]
+        if system is not None and self._system_ids is not None:
+            ids += [self._system_ids[0], *self._tokenizer.encode(system), self._system_ids[1]]
+            system = None
+        with_system = 0 if self._inst_ids is None else len(pairs) - 1
         for n, (user, reply) in enumerate(pairs):
-            if n == 0 and system is not None:
-                user = f"{system}\n\n{user}"
-            ids += self._instruction(user)
+            ids += self._instruction(f"{system}\n\n{user}" if system and n == with_system else user)
             if reply is not None:
-                ids += [*self._tokenizer.encode(without_tags(reply)), self._eos]
+                ids += [*self._reply(reply), self._eos]
         return ids[:-1] if continue_last else ids
 
     def _instruction(self, user: str) -> list[int]:
-        text = without_tags(user)
         if self._inst_ids is None:
-            return self._tokenizer.encode(f"[INST] {text} [/INST]")
-        return [self._inst_ids[0], *self._tokenizer.encode(text), self._inst_ids[1]]
+            return self._tokenizer.encode(f"[INST] {without_tags(user)} [/INST]")
+        return [self._inst_ids[0], *self._tokenizer.encode(user), self._inst_ids[1]]
+
+    def _reply(self, reply: str) -> list[int]:
+        return self._tokenizer.encode(without_tags(reply) if self._inst_ids is None else reply.rstrip(" "))
 
 
 class ChatMLFormat:
@@ -259,3 +264,11 @@ def _required_bos(tokenizer: PromptTokenizer) -> int:
     if tokenizer.bos_id is None:
         raise KeyError("beginning of text")
     return tokenizer.bos_id
+
+
+def _control_pair(tokenizer: PromptTokenizer, name: str) -> tuple[int, int] | None:
+    """The control tokens `[name]` and `[/name]`, None if the vocabulary has none."""
+    try:
+        return tokenizer.control(f"[{name}]"), tokenizer.control(f"[/{name}]")
+    except KeyError:
+        return None

@@ -18,6 +18,7 @@ PAGE_SIZE: Final = 16
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZE: Final = ("auto", "none", "int8", "int4")
 KV_DTYPES: Final = ("auto", "fp8", "int8")
+_UP_TO_4_BITS: Final = ("Q4_", "IQ4_", "MXFP4", "Q2_", "Q3_")  # GGUF's block types that int4 stands in for
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def _quantize(choice: str, spec: ModelSpec, on_gpu: bool, dtype: str) -> str:
         return choice
     if spec.quantization is None or on_gpu or dtype != "auto":
         return "none"
-    if spec.quantization.startswith("Q4") and has_fast_int4():
+    if spec.quantization.startswith(_UP_TO_4_BITS) and has_fast_int4():
         return "int4"
     return "int8" if has_fast_int8() else "none"
 

@@ -1,11 +1,19 @@
 """Which chat format a model was trained on, derived from its chat template or its vocabulary."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from engine.checkpoint.spec import ChatFamily
 from engine.errors import ConfigError
+
+# Tokens that end a reply in a chat family, whichever of them a file names as the end of text.
+STOP_NAMES: Mapping[ChatFamily, tuple[str, ...]] = {
+    "llama2": (),
+    "mistral": (),
+    "chatml": ("<|im_end|>", "<|endoftext|>"),
+    "llama3": ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"),
+}
 
 
 def chat_family(

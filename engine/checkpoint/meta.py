@@ -30,6 +30,8 @@ _KNOWN_PARAMS = {
 # The dimension along which Meta's ranks split each matrix: 0 for ColumnParallelLinear, 1 for RowParallelLinear. The
 # embedding is split along 1 in Llama 2 and along 0 in Llama 3.
 SPLIT_DIM = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 1}
+_DIMS_LLAMA32 = (2048, 3072)  # 1B and 3B, and what was pruned from them
+_ROPE_FACTOR_LLAMA31, _ROPE_FACTOR_LLAMA32 = 8.0, 32.0
 _CONTEXT_LLAMA2, _CONTEXT_LLAMA3, _CONTEXT_LLAMA31 = 4096, 8192, 131072
 
 
@@ -49,7 +51,8 @@ def open_meta(path: Path, tokenizer: Path | None = None) -> StoredCheckpoint:
 
     def make_tokenizer() -> Tokenizer:
         if chat == "llama3":
-            return TiktokenTokenizer(vocabulary, source=tokenizer_path)
+            llama31 = params.flag("use_scaled_rope")
+            return TiktokenTokenizer(vocabulary, source=tokenizer_path, llama31=llama31)
         return SentencePieceTokenizer(vocabulary, source=tokenizer_path)
 
     checkpoint = StoredCheckpoint(path, spec, tensors, make_tokenizer)
@@ -160,10 +163,15 @@ def _ffn_dim(params: ConfigReader, dim: int, found: int) -> int:
 
 
 def _rope_scaling(params: ConfigReader) -> RopeScaling | None:
+    """Llama 3.1's settings. Meta's files of Llama 3.2 do not name its factor, so its two models are known by width.
+
+    The vision models of Llama 3.2 are wider, as they contain a Llama 3.1.
+    """
     if not params.flag("use_scaled_rope"):
         return None
+    llama32 = params.integer("dim") in _DIMS_LLAMA32
     return RopeScaling(
-        factor=params.number("rope_scaling_factor", 8.0),
+        factor=params.number("rope_scaling_factor", _ROPE_FACTOR_LLAMA32 if llama32 else _ROPE_FACTOR_LLAMA31),
         low_freq_factor=params.number("low_freq_factor", 1.0),
         high_freq_factor=params.number("high_freq_factor", 4.0),
         original_context=params.integer("original_rotary_embed", _CONTEXT_LLAMA3),

@@ -1,4 +1,7 @@
-"""`python -m engine inspect PATH`: what a checkpoint is and how much memory it needs. Reads no weights."""
+"""`python -m engine inspect PATH`: what a checkpoint is and how much memory it needs. Reads no weights.
+
+It builds the tokenizer and the chat format, so that it refuses what could not be served.
+"""
 
 import json
 import math
@@ -7,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from engine.chat_format import chat_format
 from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
 from engine.distributed.tensor_parallel import check_divisible, ffn_width, kv_heads
 from engine.model.quantization import quantized_bytes
@@ -60,9 +64,10 @@ def report(path: str | Path, *, world_size: int = 1, as_json: bool = False) -> s
 
 
 def make_report(checkpoint: Checkpoint, world_size: int) -> Report:
-    """Raises ConfigError for a world size that does not divide the heads."""
+    """Raises ConfigError for a world size that does not divide the heads, and for a vocabulary without chat tokens."""
     spec = checkpoint.spec
     check_divisible(spec, world_size)
+    chat_format(spec, checkpoint.tokenizer())
     dtype = compute_dtype(spec)
     shapes = tensor_shapes(spec)
     weights = weight_bytes(spec, world_size, dtype)

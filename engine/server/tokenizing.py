@@ -92,4 +92,4 @@ def _refuse_if_far_too_long(loaded: "LoadedModel", texts: Sequence[str], param: 
 def _with_bos(loaded: "LoadedModel", ids: list[int]) -> list[int]:
     """The one place that decides about the beginning-of-text token of plain prompts."""
     bos = loaded.tokenizer.bos_id
-    return ids if bos is None else [bos, *ids]
+    return [bos, *ids] if bos is not None and loaded.tokenizer.adds_bos else ids

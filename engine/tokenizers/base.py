@@ -37,6 +37,14 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def adds_bos(self) -> bool:
+        """Whether plain text begins with the beginning-of-text token, as the model's files say; false without one.
+
+        A chat format decides for itself.
+        """
+        ...
+
+    @property
     def eos_id(self) -> int:
         """The end-of-text token."""
         ...

@@ -7,20 +7,14 @@ tokens are only in the table that `control` reads.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tokenizers import Regex, pre_tokenizers
 from tokenizers import Tokenizer as Library
 from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules, decode_all
 from engine.tokenizers.ordinary import encode_ordinary
-
-# Llama 3's pre-tokenizer: the words within which merges happen (Meta's `pat_str`).
-LLAMA3_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+from engine.tokenizers.pre_tokenizers import PreTokenization
+from engine.tokenizers.token_roles import TokenRoles
 
 
 class BpeTokenizer:
@@ -39,9 +33,11 @@ class BpeTokenizer:
         bos_id: int | None,
         eos_id: int,
         stop_ids: frozenset[int],
+        adds_bos: bool,
     ) -> None:
         self._library, self._pieces, self._controls = library, pieces, dict(controls)
         self.rules, self.bos_id, self.eos_id = rules, bos_id, eos_id
+        self.adds_bos = adds_bos and bos_id is not None
         self.stop_ids = stop_ids | {eos_id}
         self.vocab_size = len(pieces)
 
@@ -70,43 +66,44 @@ class BpeTokenizer:
 def byte_level(
     tokens: Sequence[str],
     merges: Sequence[tuple[str, str]],
-    controls: Mapping[str, int],
-    pre_tokenizer: str,
+    roles: TokenRoles,
+    words: PreTokenization,
     *,
     bos_id: int | None,
     eos_id: int,
     stop_ids: frozenset[int],
+    adds_bos: bool,
     source: str | Path,
 ) -> BpeTokenizer:
-    """Byte-level BPE from bare tables; `pre_tokenizer` is GGUF's name for the way text is split into words.
+    """Byte-level BPE from bare tables; `words` says how text is split before merges.
 
-    ConfigError names `source` if the tables do not fit together or the pre-tokenizer is unknown.
+    ConfigError names `source` if the tables do not fit together.
     """
-    reserved = set(controls.values())
-    vocabulary = {token: i for i, token in enumerate(tokens) if i not in reserved}
-    splitter, ignore_merges = _pre_tokenizer(pre_tokenizer, source)
+    controls, silent, not_encoded = roles.controls, set(roles.silent), set(roles.not_encoded)
+    if roles.unknown is not None:  # every byte has a token, so no text is unknown
+        controls = {tokens[roles.unknown]: roles.unknown} | controls
+        silent.add(roles.unknown)
+        not_encoded.add(roles.unknown)
+    vocabulary = {token: i for i, token in enumerate(tokens) if i not in not_encoded}
     try:
-        library = Library(BPE(vocabulary, list(merges), ignore_merges=ignore_merges))
+        library = Library(BPE(vocabulary, list(merges), ignore_merges=words.ignore_merges))
     except Exception as error:  # the library raises bare Exceptions
         raise ConfigError(source, expected="merges made of its own tokens", found=str(error)) from error
-    library.pre_tokenizer = splitter
+    library.pre_tokenizer = words.splitter
+    if words.normalizer is not None:
+        library.normalizer = words.normalizer
     alphabet = byte_alphabet()
-    pieces = [b"" if i in reserved else token_bytes(token, alphabet) for i, token in enumerate(tokens)]
+    pieces = [b"" if i in silent else token_bytes(token, alphabet) for i, token in enumerate(tokens)]
     return BpeTokenizer(
-        library, pieces, controls, DecodeRules("sequence"), bos_id=bos_id, eos_id=eos_id, stop_ids=stop_ids
+        library,
+        pieces,
+        controls,
+        DecodeRules("sequence"),
+        bos_id=bos_id,
+        eos_id=eos_id,
+        stop_ids=stop_ids,
+        adds_bos=adds_bos,
     )
-
-
-def _pre_tokenizer(name: str, source: str | Path) -> tuple[PreTokenizer, bool]:
-    """The library's pre-tokenizer, and whether a word that is itself a token is encoded without merges."""
-    if name in {"gpt-2", "gpt2"}:
-        return ByteLevel(add_prefix_space=False), False
-    if name in {"smollm", "starcoder", "refact", "command-r"}:
-        return pre_tokenizers.Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]), False
-    if name in {"llama-bpe", "llama3", "llama-v3"}:
-        words = Split(Regex(LLAMA3_PATTERN), "isolated")
-        return pre_tokenizers.Sequence([words, ByteLevel(add_prefix_space=False, use_regex=False)]), True
-    raise ConfigError(source, expected="pre-tokenizer gpt-2, smollm or llama-bpe", found=name)
 
 
 def byte_alphabet() -> dict[str, int]:

@@ -7,7 +7,11 @@ end of a message or a system prompt. Control tokens come from the chat format on
 import re
 from collections.abc import Callable, Mapping
 
-_CONTROL_NAME = re.compile(r"<\|[^<>|]+\|>|\[/?[A-Z_]+\]|</?s>")
+_CONTROL_NAME = re.compile(
+    r"<\|[^<>|]+\|>|<｜[^<>｜]+｜>"  # ChatML, Llama 3; DeepSeek, with wide bars
+    r"|\[/?[A-Z_]+\]|\[control_\d+\]|<SPECIAL_\d+>"  # Mistral
+    r"|</?s>|<(?:bos|eos|pad|unk|mask|sep|cls)>|<(?:start|end)_of_\w+>"  # SentencePiece, Gemma
+)
 
 Encode = Callable[[str], list[int]]
 

@@ -12,10 +12,10 @@ import tiktoken
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules, decode_all
-from engine.tokenizers.bpe import LLAMA3_PATTERN
 from engine.tokenizers.ordinary import valid_unicode
+from engine.tokenizers.pre_tokenizers import LLAMA3_PATTERN
 
-# The control tokens that are used, by offset from the first of the 256. 4, 8 and 10 are new in Llama 3.1.
+# The control tokens that are used, by offset from the first of the 256.
 _CONTROLS = {
     "<|begin_of_text|>": 0,
     "<|end_of_text|>": 1,
@@ -26,6 +26,7 @@ _CONTROLS = {
     "<|eot_id|>": 9,
     "<|python_tag|>": 10,
 }
+_NEW_IN_LLAMA31 = ("<|finetune_right_pad_id|>", "<|eom_id|>", "<|python_tag|>")  # Llama 3 reserved these
 _RESERVED = 256
 _MAX_CHARACTERS = 50_000  # the library's regular expressions overflow on a million characters
 
@@ -42,21 +43,27 @@ def looks_like_tiktoken(content: bytes) -> bool:
 
 
 class TiktokenTokenizer:
-    """A `Tokenizer` over the content of a tiktoken file; ConfigError names `source` if it is damaged."""
+    """A `Tokenizer` over the content of a tiktoken file; ConfigError names `source` if it is damaged.
 
-    def __init__(self, content: bytes, *, source: Path) -> None:
+    `llama31`: of Llama 3.1 or later. The file does not say it.
+    """
+
+    def __init__(self, content: bytes, *, source: Path, llama31: bool = True) -> None:
         ranks = _read_ranks(content, source)
         self._ordinary = len(ranks)
         self.vocab_size = self._ordinary + _RESERVED
-        self._controls = {name: self._ordinary + place for name, place in _CONTROLS.items()}
+        names = {name: place for name, place in _CONTROLS.items() if llama31 or name not in _NEW_IN_LLAMA31}
+        self._controls = {name: self._ordinary + place for name, place in names.items()}
         self._encoding = tiktoken.Encoding(
             "llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens=self._controls
         )
         self._pieces = sorted(ranks, key=ranks.__getitem__)
         self.rules = DecodeRules("sequence")
         self.bos_id: int | None = self._controls["<|begin_of_text|>"]
+        self.adds_bos = True  # as Meta's scripts do
         self.eos_id = self._controls["<|end_of_text|>"]
-        self.stop_ids = frozenset(self._controls[name] for name in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"))
+        ends = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
+        self.stop_ids = frozenset(self._controls[name] for name in ends if name in self._controls)
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""

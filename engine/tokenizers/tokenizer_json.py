@@ -1,6 +1,7 @@
 """Hugging Face's `tokenizer.json`: byte-level (Llama 3, SmolLM2) or with byte fallback (Llama 2, Mistral)."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,19 @@ _WORD_START = "\u2581"
 _MAX_TOKEN_ID = 1 << 24  # far above any real vocabulary; bounds the memory that a damaged file can ask for
 
 
-def from_tokenizer_json(path: Path, *, bos: str | None, eos: str | None, stop_ids: frozenset[int]) -> BpeTokenizer:
-    """The tokenizer in a file; `bos` and `eos` are the texts of these tokens. ConfigError if damaged or not BPE."""
+def from_tokenizer_json(
+    path: Path,
+    *,
+    bos: str | None,
+    eos: str | None,
+    stop_ids: frozenset[int],
+    stop_names: Collection[str] = (),
+    adds_bos: bool,
+) -> BpeTokenizer:
+    """The tokenizer in a file; `bos` and `eos` are the texts of these tokens. ConfigError if damaged or not BPE.
+
+    A reply ends with `stop_ids`, and with those of `stop_names` that are control tokens.
+    """
     content, library = _load(path)
     vocabulary: dict[str, int] = content["model"]["vocab"]
     pieces: list[bytes | str] = [b""] * (1 + max([*vocabulary.values(), *(t["id"] for t in content["added_tokens"])]))
@@ -39,7 +51,16 @@ def from_tokenizer_json(path: Path, *, bos: str | None, eos: str | None, stop_id
     if eos not in controls:
         raise ConfigError(path, expected=f"the end-of-text token {eos} in the vocabulary", found="none of that name")
     bos_id = controls.get(bos) if bos else None
-    return BpeTokenizer(library, pieces, controls, rules, bos_id=bos_id, eos_id=controls[eos], stop_ids=stop_ids)
+    return BpeTokenizer(
+        library,
+        pieces,
+        controls,
+        rules,
+        bos_id=bos_id,
+        eos_id=controls[eos],
+        stop_ids=stop_ids | {controls[name] for name in stop_names if name in controls},
+        adds_bos=adds_bos,
+    )
 
 
 def _load(path: Path) -> tuple[dict[str, Any], Library]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.checkpoint.gguf.blocks import GGML_TYPES
+from engine.checkpoint.gguf.blocks import GGML_TYPES, OTHER_GGML_TYPES
 from engine.checkpoint.reading import Extent
 from engine.errors import ConfigError
 
@@ -126,7 +126,8 @@ def _read(path: Path, data: mmap.mmap, size: int) -> GgufFile:
 def _extent(path: Path, size: int, name: str, dims: tuple[int, ...], kind: int, offset: int) -> Extent:
     if kind not in GGML_TYPES:
         known = ", ".join(encoding.name for encoding in GGML_TYPES.values())
-        raise ConfigError(path, expected=f"{name} in one of {known}", found=f"GGML type {kind}")
+        found = OTHER_GGML_TYPES.get(kind, f"GGML type {kind}")
+        raise ConfigError(path, expected=f"{name} in one of {known}", found=found)
     encoding = GGML_TYPES[kind]
     if not dims or math.prod(dims) == 0 or dims[-1] % encoding.block_size:
         raise ConfigError(

@@ -2,61 +2,97 @@
 
 from typing import TypeVar
 
+from engine.checkpoint.families import STOP_NAMES
 from engine.checkpoint.files import ConfigReader
 from engine.checkpoint.gguf.container import GgufFile
 from engine.checkpoint.spec import ChatFamily
 from engine.errors import ConfigError
 from engine.tokenizers.base import Tokenizer
 from engine.tokenizers.bpe import byte_level
-from engine.tokenizers.ordinary import looks_like_control
+from engine.tokenizers.pre_tokenizers import pre_tokenization
 from engine.tokenizers.sentencepiece import SentencePieceTokenizer
 from engine.tokenizers.sentencepiece_model import model_bytes
+from engine.tokenizers.token_roles import token_roles, types_by_name
 
 T = TypeVar("T", str, int, float)
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # SentencePiece's piece types
-# Tokens that end a reply in a chat family, besides the end-of-text token that the file names.
-_STOPS = {"chatml": ("<|im_end|>", "<|endoftext|>"), "llama3": ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")}
+_NO_TOKEN = (-1, 2**32 - 1)  # what converters write as the id of a token that the vocabulary lacks
 
 
 def make_tokenizer(file: GgufFile, chat: ChatFamily) -> Tokenizer:
     """The tokenizer of kind "gpt2" (byte-level BPE) or "llama" (SentencePiece); ConfigError if its tables are wrong."""
     metadata = ConfigReader(file.path, dict(file.metadata))
+    kind = metadata.text("tokenizer.ggml.model")
+    if kind not in ("gpt2", "llama"):
+        raise ConfigError(file.path, expected="a tokenizer of kind gpt2 or llama", found=f"{kind}")
     tokens = _table(file, "tokens", str)
-    types = _table(file, "token_type", int) if "tokenizer.ggml.token_type" in file.metadata else [_NORMAL] * len(tokens)
+    types = _table(file, "token_type", int) if "tokenizer.ggml.token_type" in file.metadata else types_by_name(tokens)
     if len(types) != len(tokens):
         raise ConfigError(file.path, expected=f"{len(tokens)} token types", found=f"{len(types)}")
-    bos = metadata.integer("tokenizer.ggml.bos_token_id", 1, minimum=0)
-    eos = metadata.integer("tokenizer.ggml.eos_token_id", 2, minimum=0)
-    if max(bos, eos) >= len(tokens):
-        raise ConfigError(file.path, expected=f"token ids below {len(tokens)}", found=f"{max(bos, eos)}")
-    ids = {token: i for i, token in enumerate(tokens)}
-    stops = frozenset(ids[name] for name in _STOPS.get(chat, ()) if name in ids) | {
-        metadata.integer(f"tokenizer.ggml.{kind}_token_id", eos, minimum=0) for kind in ("eot", "eom")
-    }
-    kind = metadata.text("tokenizer.ggml.model")
+    # Llama 2's ids are the default for its kind, as in llama.cpp; other kinds have none.
+    bos = _special(metadata, "bos", 1 if kind == "llama" else None, len(tokens))
+    eos = _special(metadata, "eos", 2 if kind == "llama" else None, len(tokens))
+    ids = {token: i for i, token in reversed(list(enumerate(tokens)))}
+    named = [ids[name] for name in STOP_NAMES[chat] if name in ids]
+    if eos is None:
+        if not named:
+            raise ConfigError(file.path, expected="tokenizer.ggml.eos_token_id", found="none")
+        eos = named[0]
+    ends = (_special(metadata, end, None, len(tokens)) for end in ("eot", "eom"))
+    stops = frozenset([*named, eos, *(i for i in ends if i is not None)])
     if kind == "gpt2":
-        controls = {token: i for i, token in enumerate(tokens) if _is_control(token, types[i])}
-        merges = [tuple(merge.split(" ", 1)) for merge in _table(file, "merges", str)]
-        if any(len(merge) != 2 for merge in merges):
-            raise ConfigError(file.path, expected="merges of two tokens each", found="one that is none")
-        pre_tokenizer = metadata.text("tokenizer.ggml.pre") or "gpt-2"
-        pairs = [(merge[0], merge[-1]) for merge in merges]
-        return byte_level(
-            tokens, pairs, controls, pre_tokenizer, bos_id=bos, eos_id=eos, stop_ids=stops, source=file.path
-        )
-    if kind == "llama":
-        scores = _table(file, "scores", float)
-        if len(scores) != len(tokens):
-            raise ConfigError(file.path, expected=f"{len(tokens)} scores", found=f"{len(scores)}")
-        prefix = metadata.flag("tokenizer.ggml.add_space_prefix", True)
-        model = model_bytes(tokens, scores, types, bos_id=bos, eos_id=eos, add_space_prefix=prefix)
-        return SentencePieceTokenizer(model, source=file.path, stop_ids=stops)
-    raise ConfigError(file.path, expected="a tokenizer of kind gpt2 or llama", found=f"{kind}")
+        return _byte_level(file, metadata, tokens, types, bos, eos, stops)
+    scores = _table(file, "scores", float)
+    if len(scores) != len(tokens):
+        raise ConfigError(file.path, expected=f"{len(tokens)} scores", found=f"{len(scores)}")
+    prefix = metadata.flag("tokenizer.ggml.add_space_prefix", True)
+    return SentencePieceTokenizer(
+        model_bytes(tokens, scores, types, bos_id=bos, eos_id=eos, add_space_prefix=prefix),
+        source=file.path,
+        bos_id=bos,
+        eos_id=eos,
+        stop_ids=stops,
+        adds_bos=metadata.flag("tokenizer.ggml.add_bos_token", True),
+    )
 
 
-def _is_control(token: str, kind: int) -> bool:
-    return kind in (_UNKNOWN, _CONTROL) or (kind == _USER_DEFINED and looks_like_control(token))
+def _byte_level(
+    file: GgufFile,
+    metadata: ConfigReader,
+    tokens: list[str],
+    types: list[int],
+    bos: int | None,
+    eos: int,
+    stops: frozenset[int],
+) -> Tokenizer:
+    merges = [merge.split(" ", 1) for merge in _table(file, "merges", str)]
+    if any(len(merge) != 2 for merge in merges):
+        raise ConfigError(file.path, expected="merges of two tokens each", found="one that is none")
+    words = pre_tokenization(metadata.text("tokenizer.ggml.pre"), tokens, file.path)
+    return byte_level(
+        tokens,
+        [(merge[0], merge[-1]) for merge in merges],
+        token_roles(tokens, types, reserved=[*stops, *([] if bos is None else [bos])]),
+        words,
+        bos_id=bos,
+        eos_id=eos,
+        stop_ids=stops,
+        adds_bos=metadata.flag("tokenizer.ggml.add_bos_token", words.adds_bos),
+        source=file.path,
+    )
+
+
+def _special(metadata: ConfigReader, name: str, default: int | None, size: int) -> int | None:
+    """The id tokenizer.ggml.`name`_token_id, `default` if it is missing; None where the file says "no token"."""
+    key = f"tokenizer.ggml.{name}_token_id"
+    if not metadata.has(key):
+        return default if default is None or default < size else None
+    value = metadata.integer(key, minimum=-1)
+    if value in _NO_TOKEN:
+        return None
+    if value >= size:
+        raise ConfigError(metadata.source, expected=f"{key} below {size}", found=f"{value}")
+    return value
 
 
 def _table(file: GgufFile, name: str, kind: type[T]) -> list[T]:

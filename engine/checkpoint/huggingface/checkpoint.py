@@ -50,7 +50,7 @@ def open_huggingface(path: Path) -> StoredCheckpoint:
     tokenizer_files = TokenizerFiles(path, config)
     spec = _spec(config, tensors, tokenizer_files)
     stored = _stored_tensors(path, tensors, spec)
-    checkpoint = StoredCheckpoint(path, spec, stored, tokenizer_files.tokenizer)
+    checkpoint = StoredCheckpoint(path, spec, stored, lambda: tokenizer_files.tokenizer(spec.chat))
     tokens = checkpoint.tokenizer().vocab_size
     check_vocab_size(path, embeddings=spec.vocab_size, tokenizer=tokens, padded=True)
     return checkpoint

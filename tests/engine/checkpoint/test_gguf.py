@@ -36,6 +36,13 @@ FLOAT16_OFFSETS = {
     "Q4_K": (0, 2),
     "Q5_K": (0, 2),
     "Q6_K": (208,),
+    "Q5_0": (0,),
+    "Q5_1": (0, 2),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "IQ4_NL": (0,),
+    "IQ4_XS": (0,),
+    "MXFP4": (),
 }
 
 
@@ -47,6 +54,8 @@ def random_blocks(kind: Kind, rows: int, cols: int, seed: int = 1) -> np.ndarray
     for offset in FLOAT16_OFFSETS[kind.name]:
         scales = generator.normal(size=raw.shape[:2]).astype("<f2")
         raw[:, :, offset : offset + 2] = scales[..., None].view(np.uint8)
+    if kind is Kind.MXFP4:  # its scale is a power of two; the largest would be infinite
+        raw[:, :, 0] = generator.integers(0, 250, raw.shape[:2])
     return raw.reshape(rows, -1)
 
 
@@ -67,7 +76,7 @@ def test_blocks_decode_bitwise_equal(tmp_path: Path, name: str) -> None:
     reader.close()
 
 
-@pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"])
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
 def test_a_whole_file_of_each_type(tmp_path: Path, name: str) -> None:
     kind = Kind[name]
     tiny = Tiny(dim=96, ffn_dim=256)
@@ -90,27 +99,50 @@ def test_a_whole_file_of_each_type(tmp_path: Path, name: str) -> None:
         assert torch.equal(got[weight], want), weight
 
 
-def test_k_blocks_in_a_model(tmp_path: Path) -> None:
-    """Rows of complete 256-weight blocks, and a slice of columns that begins inside one."""
+@pytest.mark.parametrize("name", FLOAT16_OFFSETS)
+def test_case_14_a_model_in_each_block_type(tmp_path: Path, name: str) -> None:
+    """Rows of complete 256-weight blocks, and a slice of columns that begins and ends inside blocks."""
+    kind = Kind[name]
     tiny = Tiny(dim=256, n_heads=4, n_kv_heads=2, ffn_dim=512)
     writer = gguf_writer(tmp_path / "k.gguf", tiny)
     add_byte_vocabulary(writer, tiny.vocab_size)
-    kinds = [Kind.Q4_K, Kind.Q5_K, Kind.Q6_K]
     want = {}
-    for n, (name, tensor) in enumerate(weights(tiny).items()):
+    for n, (weight, tensor) in enumerate(weights(tiny).items()):
         if tensor.dim() == 1:
-            writer.add_tensor(gguf_name(name), tensor.float().numpy())
+            writer.add_tensor(gguf_name(weight), tensor.float().numpy())
             continue
-        raw = random_blocks(kinds[n % 3], *tensor.shape, seed=n)
-        want[name] = torch.from_numpy(gguf.quants.dequantize(raw, kinds[n % 3]).copy())
-        writer.add_tensor(gguf_name(name), raw, raw_dtype=kinds[n % 3])
+        raw = random_blocks(kind, *tensor.shape, seed=n)
+        want[weight] = torch.from_numpy(gguf.quants.dequantize(raw, kind).copy())
+        writer.add_tensor(gguf_name(weight), raw, raw_dtype=kind)
     finish_gguf(writer)
     checkpoint = open_checkpoint(tmp_path / "k.gguf")
-    assert set((checkpoint.spec.quantization or "").split("+")) == {"Q4_K", "Q5_K", "Q6_K"}
-    for name, tensor in want.items():
+    assert checkpoint.spec.quantization == name
+    for weight, tensor in want.items():
         got = torch.empty(tensor.shape[0], 100)
-        checkpoint.copy_into(name, got, dim=1, start=150)
+        checkpoint.copy_into(weight, got, dim=1, start=150)
         assert torch.equal(got, tensor[:, 150:250])
+
+
+def test_case_14_rows_that_256_does_not_divide(tmp_path: Path) -> None:
+    """llama.cpp's quantize writes such rows (SmolLM2's 576) in Q5_0 or Q5_1, the others in super-blocks."""
+    tiny = Tiny(dim=96, ffn_dim=256)
+    tensors = weights(tiny, dtype=torch.float32)
+    writer = gguf_writer(tmp_path / "m.gguf", tiny)
+    add_byte_vocabulary(writer, tiny.vocab_size)
+    want = {}
+    for n, (name, tensor) in enumerate(tensors.items()):
+        if tensor.dim() == 1:
+            writer.add_tensor(gguf_name(name), tensor.numpy())
+            continue
+        kind = Kind.Q3_K if tensor.shape[1] == 256 else (Kind.Q5_0, Kind.Q5_1, Kind.IQ4_NL)[n % 3]
+        raw = random_blocks(kind, *tensor.shape, seed=n)
+        want[name] = torch.from_numpy(gguf.quants.dequantize(raw, kind).copy())
+        writer.add_tensor(gguf_name(name), raw, raw_dtype=kind)
+    finish_gguf(writer)
+    checkpoint = open_checkpoint(tmp_path / "m.gguf")
+    assert set((checkpoint.spec.quantization or "").split("+")) == {"Q3_K", "Q5_0", "Q5_1", "IQ4_NL"}
+    got = read_all(checkpoint)
+    assert all(torch.equal(got[name], tensor) for name, tensor in want.items())
 
 
 def test_default_model_tensors_equal_the_package() -> None:
@@ -213,15 +245,15 @@ def test_other_versions(tmp_path: Path, version: int, problem: str) -> None:
 def test_other_architectures_block_types_and_pre_tokenizers(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="architecture llama; found qwen2"):
         open_checkpoint(write_gguf(tmp_path / "q.gguf", architecture="qwen2"))
-    with pytest.raises(ConfigError, match=r"pre-tokenizer.*found tekken"):
-        open_checkpoint(write_gguf(tmp_path / "t.gguf", pre="tekken"))
+    with pytest.raises(ConfigError, match=r"pre-tokenizer.*found deepseek-llm; serve .* Hugging Face"):
+        open_checkpoint(write_gguf(tmp_path / "t.gguf", pre="deepseek-llm"))
     tiny = Tiny()
     writer = gguf_writer(tmp_path / "u.gguf", tiny)
     add_byte_vocabulary(writer, tiny.vocab_size)
-    raw = np.zeros((512, 96 // 32 * 22), dtype=np.uint8)
-    writer.add_tensor("token_embd.weight", raw, raw_dtype=Kind.Q5_0)
+    raw = np.zeros((512, 256 // 256 * 98), dtype=np.uint8)
+    writer.add_tensor("token_embd.weight", raw, raw_dtype=Kind.IQ3_XXS)
     finish_gguf(writer)
-    with pytest.raises(ConfigError, match=r"token_embd\.weight in one of F32.*found GGML type 6"):
+    with pytest.raises(ConfigError, match=r"token_embd\.weight in one of F32.*found IQ3_XXS"):
         open_checkpoint(tmp_path / "u.gguf")
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from engine.chat_format import chat_format
 from engine.checkpoint import RopeScaling, open_checkpoint
 from engine.errors import ConfigError
 from tests.engine.checkpoint import vocabularies as v
@@ -95,6 +96,26 @@ def test_mistral_without_window(tmp_path: Path) -> None:
     path = write_huggingface(tmp_path, config=mistral)
     (path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ '[INST] ' + m }}"}))
     assert open_checkpoint(path).spec.chat == "mistral"
+
+
+@pytest.mark.parametrize("file", ["added_tokens.json", "tokenizer_config.json"])
+def test_case_02_tokens_added_to_a_sentencepiece_model(tmp_path: Path, file: str) -> None:
+    """ChatML fine-tunes of Llama 2 and Mistral without tokenizer.json; an id between the added ones is padding."""
+    tiny = Tiny(vocab_size=520)
+    path = write_huggingface(tmp_path, tiny)
+    settings: dict[str, object] = {"chat_template": "{{'<|im_start|>' + m}}", "eos_token": "<|im_end|>"}
+    if file == "added_tokens.json":
+        (path / file).write_text(json.dumps({"<|im_end|>": 512, "<|im_start|>": 514}))
+    else:
+        marks = {"512": {"content": "<|im_end|>", "special": True}, "514": {"content": "<|im_start|>"}}
+        settings["added_tokens_decoder"] = marks
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    checkpoint = open_checkpoint(path)
+    tokenizer = checkpoint.tokenizer()
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.stop_ids) == (1, 512, {2, 512})
+    prompt = chat_format(checkpoint.spec, tokenizer).encode([{"role": "user", "content": "<|im_start|>system"}])
+    assert (prompt.count(514), prompt.count(512)) == (2, 1)
+    assert tokenizer.decode([512, 513, 514]) == ""
 
 
 REFUSED = [

@@ -11,10 +11,11 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Digits
 from tokenizers.trainers import BpeTrainer
 
-from engine.checkpoint.gguf.container import read_gguf
+from engine.checkpoint.gguf.container import GgufFile, read_gguf
 from engine.checkpoint.gguf.tokenizer import make_tokenizer
 from engine.tokenizers.base import Tokenizer
 from engine.tokenizers.sentencepiece import SentencePieceTokenizer
+from engine.tokenizers.sentencepiece_model import model_bytes, split_model
 from engine.tokenizers.tiktoken import TiktokenTokenizer
 from engine.tokenizers.tokenizer_json import from_tokenizer_json
 from tests.engine.checkpoint.builders import TOKENIZER, Tiny, finish_gguf, gguf_writer, tiktoken_vocabulary
@@ -79,7 +80,46 @@ def byte_fallback_json(path: Path) -> Tokenizer:
     )
     library.add_special_tokens(["<unk>", "<s>", "</s>"])
     library.save(str(path))
-    return from_tokenizer_json(path, bos="<s>", eos="</s>", stop_ids=frozenset())
+    return from_tokenizer_json(path, bos="<s>", eos="</s>", stop_ids=frozenset(), adds_bos=False)
+
+
+_MISTRAL_TOOLS = ("[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")
+_MISTRAL_V7 = ("[IMG]", "[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]")
+MISTRAL_CONTROLS = {
+    "v1": (),
+    "v2": ("[INST]", "[/INST]", *_MISTRAL_TOOLS),
+    "v3": ("[INST]", "[/INST]", *_MISTRAL_TOOLS, *_MISTRAL_V7[:4]),
+    "v7": ("[INST]", "[/INST]", *_MISTRAL_TOOLS, *_MISTRAL_V7),
+}
+
+
+def mistral_model(version: str) -> bytes:
+    """The golden vocabulary with the control tokens of a version of Mistral's, in Mistral's order."""
+    tokens, scores, kinds = sentencepiece_tables()
+    controls = MISTRAL_CONTROLS[version]
+    size = len(controls)
+    return model_bytes(
+        [*tokens[:3], *controls, *tokens[3:]],
+        [*scores[:3], *[0.0] * size, *scores[3:]],
+        [*kinds[:3], *[3] * size, *kinds[3:]],
+        bos_id=1,
+        eos_id=2,
+        add_space_prefix=True,
+    )
+
+
+def gguf_of_sentencepiece(model: bytes) -> Tokenizer:
+    """The same vocabulary from GGUF's tables."""
+    pieces, _ = split_model(model)
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [piece.text for piece in pieces],
+        "tokenizer.ggml.scores": [piece.score for piece in pieces],
+        "tokenizer.ggml.token_type": [piece.kind for piece in pieces],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+    }
+    return make_tokenizer(GgufFile(Path("m.gguf"), metadata, {}, {}), "mistral")
 
 
 def train_byte_level(path: Path, specials: tuple[str, ...] = CHATML, size: int = 400) -> Library:
@@ -101,7 +141,7 @@ def train_byte_level(path: Path, specials: tuple[str, ...] = CHATML, size: int =
 def byte_level_json(path: Path, specials: tuple[str, ...] = CHATML) -> Tokenizer:
     train_byte_level(path, specials)
     bos, eos = ("<|im_start|>", "<|im_end|>") if specials == CHATML else specials[:2]
-    return from_tokenizer_json(path, bos=bos, eos=eos, stop_ids=frozenset())
+    return from_tokenizer_json(path, bos=bos, eos=eos, stop_ids=frozenset(), adds_bos=False)
 
 
 def tiktoken_tokenizer() -> Tokenizer:

@@ -19,6 +19,7 @@ class ByteTokenizer:
 
     vocab_size = 257
     bos_id = None
+    adds_bos = False
     eos_id = EOS
     stop_ids = frozenset({EOS})
     rules = DecodeRules("sequence")

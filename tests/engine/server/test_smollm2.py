@@ -73,3 +73,18 @@ def test_case_12_a_reply_goes_on_from_its_beginning(smollm2: EngineProcess) -> N
         assert "and" in reply
         new = http.post("/v1/chat/completions", json={**body, "add_generation_prompt": True}).json()
         assert not new["choices"][0]["message"]["content"].startswith(" ")
+
+
+def test_case_06_plain_text_has_a_beginning_token_only_if_the_model_wants_it(smollm2: EngineProcess) -> None:
+    """SmolLM2's file says add_bos_token = false: a text gives the same ids and the same reply as its bare ids."""
+    with httpx.Client(base_url=smollm2.url, timeout=60) as http:
+        for prompt in ("The capital of France is", "Once upon a time", "Q: 2+2?\nA:"):
+            told = http.post("/tokenize", json={"prompt": prompt}).json()["tokens"]
+            bare = http.post("/tokenize", json={"prompt": prompt, "add_special_tokens": False}).json()["tokens"]
+            assert told == bare
+            replies = [
+                http.post("/v1/completions", json={"prompt": given, "max_tokens": 8, "temperature": 0}).json()
+                for given in (prompt, bare)
+            ]
+            assert replies[0]["choices"][0]["text"] == replies[1]["choices"][0]["text"]
+            assert replies[0]["usage"]["prompt_tokens"] == len(bare)

@@ -1,5 +1,6 @@
 """Prompts of each family equal those of Meta's reference, of transformers' chat template, or written by hand."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from engine.checkpoint import ModelSpec, open_checkpoint
 from engine.checkpoint.families import chat_family, default_system
 from engine.errors import ConfigError, InvalidDialog
 from engine.tokenizers.base import Tokenizer
+from engine.tokenizers.sentencepiece import SentencePieceTokenizer
 from tests.engine.checkpoint import vocabularies as v
 from tests.engine.checkpoint.builders import GOLDEN, write_meta
 
@@ -124,8 +126,25 @@ def test_mistral_by_hand(spec: ModelSpec, tmp_path: Path) -> None:
     marked = v.byte_level_json(tmp_path / "tokenizer.json", ("<s>", "</s>", "[INST]", "[/INST]"))
     prompt = chat_format(mistral, marked).encode(messages)
     names = ("<s>", "</s>", "[INST]", "[/INST]")
-    assert spelled(marked, prompt, names) == "<s>[INST]s\n\nu[/INST]a</s>[INST][ INST ][/INST]"
-    assert prompt.count(marked.control("[INST]")) == 2
+    assert spelled(marked, prompt, names) == "<s>[INST]u[/INST]a</s>[INST]s\n\n[INST][/INST]"
+    assert prompt.count(marked.control("[INST]")) == 2  # the one in the user's message is text
+
+
+@pytest.mark.parametrize("form", ["tokenizer.model", "gguf"])
+@pytest.mark.parametrize("version", ["v1", "v2", "v3", "v7"])
+def test_case_04_prompts_equal_mistral_commons(spec: ModelSpec, version: str, form: str) -> None:
+    """System texts, several pairs, spaces at every end, marks as text: recorded over the same vocabularies."""
+    model = v.mistral_model(version)
+    recorded = json.loads((GOLDEN / "mistral" / "golden.json").read_text())["versions"][version]
+    assert hashlib.sha256(model).hexdigest() == recorded["sha256"]
+    if form == "gguf":
+        tokenizer = v.gguf_of_sentencepiece(model)
+    else:
+        tokenizer = SentencePieceTokenizer(model, source="tokenizer.model")
+    mistral = chat_format(replace(spec, chat="mistral"), tokenizer)
+    assert len(recorded["dialogs"]) >= 8
+    for entry in recorded["dialogs"]:
+        assert mistral.encode(entry["dialog"]) == entry["prompt_tokens"], entry["dialog"]
 
 
 BAD_ORDER = [

@@ -12,9 +12,11 @@ from tokenizers import AddedToken
 from engine.checkpoint import open_checkpoint
 from engine.errors import ConfigError
 from engine.tokenizers.base import StreamDecoder, Tokenizer
+from engine.tokenizers.pre_tokenizers import pre_tokenization
 from engine.tokenizers.sentencepiece import SentencePieceTokenizer
 from engine.tokenizers.sentencepiece_model import model_bytes
 from engine.tokenizers.tiktoken import TiktokenTokenizer
+from engine.tokenizers.token_roles import token_roles
 from engine.tokenizers.tokenizer_json import from_tokenizer_json
 from tests.engine.checkpoint import vocabularies as v
 
@@ -115,7 +117,9 @@ def test_the_three_forms_of_one_vocabulary_agree(tmp_path: Path, text: str) -> N
 
 def test_byte_level_json_equals_the_library(tmp_path: Path) -> None:
     library = v.train_byte_level(tmp_path / "tokenizer.json")
-    ours = from_tokenizer_json(tmp_path / "tokenizer.json", bos=None, eos="<|im_end|>", stop_ids=frozenset())
+    ours = from_tokenizer_json(
+        tmp_path / "tokenizer.json", bos=None, eos="<|im_end|>", stop_ids=frozenset(), adds_bos=False
+    )
     for text in v.TEXTS:
         assert ours.encode(text) == library.encode(text, add_special_tokens=False).ids
     assert ours.bos_id is None
@@ -126,7 +130,7 @@ def test_added_tokens_that_are_text_stay_text(tmp_path: Path) -> None:
     library = v.train_byte_level(path)
     library.add_tokens([AddedToken("<think>", special=False), AddedToken("<|tool|>", special=False)])
     library.save(str(path))
-    ours = from_tokenizer_json(path, bos=None, eos="<|im_end|>", stop_ids=frozenset())
+    ours = from_tokenizer_json(path, bos=None, eos="<|im_end|>", stop_ids=frozenset(), adds_bos=False)
     think, tool = library.token_to_id("<think>"), library.token_to_id("<|tool|>")
     assert ours.decode([think, tool]) == "<think>"
     assert ours.control("<|tool|>") == tool
@@ -165,7 +169,15 @@ def test_llama3_pre_tokenizer_is_the_same_in_gguf_and_tiktoken(tmp_path: Path) -
     merges = [merge for merge in merges if merge[0] in spelled and merge[1] in spelled]
     tokens = [*spelled, "<|end|>"]
     gguf = byte_level(
-        tokens, merges, {"<|end|>": 264}, "llama-bpe", bos_id=None, eos_id=264, stop_ids=frozenset(), source=tmp_path
+        tokens,
+        merges,
+        token_roles(tokens, [1] * len(tokens)),
+        pre_tokenization("llama-bpe", tokens, tmp_path),
+        bos_id=None,
+        eos_id=264,
+        stop_ids=frozenset(),
+        adds_bos=False,
+        source=tmp_path,
     )
     tiktoken = v.tiktoken_tokenizer()
     for text in (*v.TEXTS, "hello world hello  world", "worlds\n\n hello"):
@@ -208,10 +220,10 @@ def test_damaged_tokenizer_json(tmp_path: Path, change: dict[str, object]) -> No
     v.edit_json(path, **change)
     eos = "<|no such token|>" if "added_tokens" in change else "<|im_end|>"
     with pytest.raises(ConfigError, match=r"tokenizer\.json"):
-        from_tokenizer_json(path, bos=None, eos=eos, stop_ids=frozenset())
+        from_tokenizer_json(path, bos=None, eos=eos, stop_ids=frozenset(), adds_bos=False)
     path.write_text(json.dumps(change)[:-3])
     with pytest.raises(ConfigError, match=r"tokenizer\.json"):
-        from_tokenizer_json(path, bos=None, eos="<|im_end|>", stop_ids=frozenset())
+        from_tokenizer_json(path, bos=None, eos="<|im_end|>", stop_ids=frozenset(), adds_bos=False)
 
 
 def test_smollm2_splits_numbers_into_digits_and_has_two_stop_tokens() -> None:

@@ -43,6 +43,19 @@ def test_auto_does_not_quantize_float_weights() -> None:
 
 @pytest.mark.usefixtures("fast_processor")
 @pytest.mark.parametrize(
+    ("stored_as", "expected"),
+    [
+        *((name, "int4") for name in ("Q2_K+Q6_K", "Q3_K", "Q4_K+Q6_K", "IQ4_NL+Q5_0", "IQ4_XS", "MXFP4+Q8_0")),
+        *((name, "int8") for name in ("Q5_0", "Q5_1+Q8_0", "Q5_K", "Q6_K", "Q8_0+Q4_K")),
+    ],
+)
+def test_case_14_auto_keeps_about_the_bits_of_every_block_type(stored_as: str, expected: str) -> None:
+    spec = replace(open_checkpoint(GOLDEN / "llama2-tiny").spec, quantization=stored_as)
+    assert resolve(spec, device="cpu").quantize == expected
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize(
     ("kind", "expected"),
     [
         (gguf.GGMLQuantizationType.F32, "none"),
