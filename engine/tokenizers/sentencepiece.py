@@ -44,6 +44,8 @@ class SentencePieceTokenizer:
             raise ConfigError(source, expected="pieces in UTF-8", found=f"{error.object!r:.40}") from error
         except ValueError as error:
             raise _other_content(source, model) from error
+        if not pieces:
+            raise _other_content(source, model)
         tokens = [piece.text for piece in pieces]
         given = [i for i in (bos_id, eos_id, *stop_ids) if i is not None]
         roles = token_roles(tokens, [piece.kind for piece in pieces], reserved=given)
