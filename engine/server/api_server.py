@@ -22,8 +22,9 @@ from engine.errors import ConfigError
 from engine.server.app import build_app
 from engine.server.args import EXIT_CONFIG, ServeOptions
 from engine.server.connections import http_config
+from engine.server.loaded_model import LoadedModel
 from engine.server.metrics import Metrics
-from engine.server.serving import LoadedModel, ServingService
+from engine.server.serving import ServingService
 from engine.server.sockets import open_listener
 
 # In seconds.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from engine.errors import ConfigError, EngineError
 from engine.server.api_server import ApiServer, log
 from engine.server.args import EXIT_CONFIG, InspectOptions, ServeOptions, UsageError, parse
-from engine.server.serving import LoadedModel
+from engine.server.loaded_model import LoadedModel
 
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint, ModelSpec
@@ -119,7 +119,7 @@ def load_model(options: ServeOptions) -> LoadedModel:
     """Start the engine and generate one token, to prove that it works. Blocks; raises ConfigError."""
     from engine.chat_format import chat_format
     from engine.core.engine_core import EngineCore, RequestFailed, SamplingParams
-    from engine.server.piecewise import PiecewiseEncoder
+    from engine.tokenizers.piecewise import PiecewiseEncoder
 
     config, checkpoint = resolve_config(options)
     tokenizer = checkpoint.tokenizer()

@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import math
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from engine.core.request_stream import EngineDead
 from engine.errors import Busy, EngineError, PromptTooLong
 from engine.scheduler.request import SamplingParams
 from engine.server.detokenizer import IncrementalDetokenizer
+from engine.server.loaded_model import LoadedModel
 from engine.server.metrics import Metrics
 from engine.server.protocol.errors import RequestError, engine_unavailable
 from engine.server.protocol.requests import (
@@ -30,24 +30,7 @@ from engine.server.streaming import ResponseStream
 from engine.server.tokenizing import PromptTokenization, context_length_exceeded
 from engine.tokenizers.base import StreamDecoder
 
-if TYPE_CHECKING:
-    from engine.chat_format import ChatFormat
-    from engine.core.engine_core import EngineCore
-    from engine.server.piecewise import PiecewiseEncoder
-    from engine.tokenizers.base import Tokenizer
-
 State = Literal["loading", "ready", "stopping", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A started engine, and what turns text into its token ids and back. `encoder` is for texts of any length."""
-
-    engine: "EngineCore"
-    tokenizer: "Tokenizer"
-    encoder: "PiecewiseEncoder"
-    chat: "ChatFormat"
-    max_context: int
 
 
 class ServingService:

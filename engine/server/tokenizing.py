@@ -15,7 +15,7 @@ from engine.server.protocol.errors import RequestError
 
 if TYPE_CHECKING:
     from engine.chat_format import Message
-    from engine.server.serving import LoadedModel
+    from engine.server.loaded_model import LoadedModel
 
 MAX_INLINE_CHARS = 4096  # a longer text is encoded on another thread
 LONG_TEXT_CHARS = 1 << 16  # a longer text waits for others of its kind

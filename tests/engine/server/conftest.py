@@ -16,10 +16,11 @@ from engine.core.engine_core import EngineCore
 from engine.server.access import AccessPolicy
 from engine.server.app import build_app
 from engine.server.connections import http_config
+from engine.server.loaded_model import LoadedModel
 from engine.server.metrics import Metrics
-from engine.server.piecewise import PiecewiseEncoder
-from engine.server.serving import LoadedModel, ServingService
+from engine.server.serving import ServingService
 from engine.server.sockets import open_listener
+from engine.tokenizers.piecewise import PiecewiseEncoder
 from tests.engine.server.scripted_engine import MAX_CONTEXT, ByteTokenizer, PlainFormat, ScriptedEngine
 
 API_KEY = "key-of-the-test"

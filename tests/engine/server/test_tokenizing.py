@@ -11,8 +11,8 @@ import pytest
 
 from engine.checkpoint import open_checkpoint
 from engine.server import tokenizing
-from engine.server.piecewise import MAX_PART_CHARS, PART_CHARS, PiecewiseEncoder
 from engine.tokenizers.base import Tokenizer
+from engine.tokenizers.piecewise import MAX_PART_CHARS, PART_CHARS, PiecewiseEncoder
 from tests.engine.checkpoint import vocabularies as v
 from tests.engine.server.conftest import Served
 from tests.engine.server.process import GOLDEN, EngineProcess
