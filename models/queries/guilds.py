@@ -1,4 +1,4 @@
-"""Records that the bot joined or left a guild. Called by bot/discord_app/guild_events.py.
+"""Records that the bot joined or left a guild. Called by bot/cogs/guild_events.py.
 
 A removal only marks the guild: after a grace period it is purged (purge.py), unless the bot joins again before.
 """

@@ -1,6 +1,6 @@
 """After a crash: find the pending turns of dead processes, mark them interrupted, and edit their deferred messages.
 
-Called at start-up (bot/discord_app/guild_events.py) and by every cleanup, for all tenants at once.
+Called at start-up (bot/cogs/interrupted_replies.py) and by every cleanup, for all tenants at once.
 """
 
 from __future__ import annotations
