@@ -18,7 +18,6 @@ import structlog
 from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
 from bot.engine_process.supervisor import EngineProcess
-from bot.errors import ConfigError
 from bot.guilds.personas import PersonaService
 from bot.settings import Settings
 from bot.terminal.output import config_errors, encryption_keys
@@ -28,7 +27,6 @@ from models.migrate import check_revision, upgrade
 
 log = structlog.get_logger(__name__)
 
-_DATABASE = "GUILDLLAMA_DATABASE_URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +50,7 @@ def prepare_database(url: str) -> None:
             check_revision(url)
         except RevisionError as error:
             if error.found is not None:
-                raise ConfigError(
-                    _DATABASE,
-                    f"the database is at revision {error.found}, this program needs {error.expected}",
-                    f"If the database is the older, run `{error.command}`; if it is the newer, update guildllama.",
-                ) from error
+                raise
             upgrade(url)
 
 

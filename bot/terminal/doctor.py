@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from bot.errors import BotError, ConfigError
+from bot.errors import EXIT_CONFIG, BotError, ConfigError
 from bot.services import external_engine
 from bot.settings import Settings, load_settings, unknown_variables
 from models import errors as stored
@@ -20,7 +20,7 @@ _INSPECT_SECONDS = 120
 
 class _Report:
     def __init__(self) -> None:
-        self.good = True
+        self.exit_code = 0
 
     def fine(self, what: str, found: str) -> None:
         typer.echo(f"{typer.style('ok  ', fg='green')} {what}: {found}")
@@ -28,13 +28,13 @@ class _Report:
     def note(self, what: str, found: str) -> None:
         typer.echo(f"{typer.style('note', fg='yellow')} {what}: {found}")
 
-    def wrong(self, what: str, found: str) -> None:
-        self.good = False
+    def wrong(self, what: str, found: str, exit_code: int = 1) -> None:
+        self.exit_code = max(self.exit_code, exit_code)
         typer.echo(f"{typer.style('bad ', fg='red')} {what}: {found}")
 
 
-def examine() -> bool:
-    """Print the findings; True when nothing is wrong."""
+def examine() -> int:
+    """Print the findings and return the exit code: 0, 1, or 78 for a database that no command would use."""
     report = _Report()
     version = ".".join(map(str, sys.version_info[:3]))
     (report.fine if (3, 11) <= sys.version_info[:2] < (3, 14) else report.wrong)("python", version)
@@ -42,7 +42,7 @@ def examine() -> bool:
         settings = load_settings()
     except ConfigError as error:
         report.wrong("settings", error.line)
-        return False
+        return report.exit_code
     report.fine("settings", "every value can be used")
     for name, near in unknown_variables():
         report.note("settings", f"{name} is no setting of this program" + (f"; did you mean {near}?" if near else ""))
@@ -52,7 +52,7 @@ def examine() -> bool:
         _own_engine(settings, report)
     else:
         asyncio.run(_foreign_engine(settings, settings.engine_url, report))
-    return report.good
+    return report.exit_code
 
 
 def _token(settings: Settings, report: _Report) -> None:
@@ -75,9 +75,11 @@ def _database(settings: Settings, report: _Report) -> None:
         if error.found is None:
             report.note("database", f"{where} is empty; the first start creates the tables")
         else:
-            report.wrong("database", str(error))
-    except stored.DatabaseError as error:
+            report.wrong("database", str(error), EXIT_CONFIG)
+    except stored.DatabaseUnavailable as error:
         report.wrong("database", f"GUILDLLAMA_DATABASE_URL: {error}")
+    except stored.DatabaseError as error:
+        report.wrong("database", f"GUILDLLAMA_DATABASE_URL: {error}", EXIT_CONFIG)
     else:
         report.fine("database", f"{where} at revision {head_revision()}")
 

@@ -27,7 +27,9 @@ from models.errors import (
     DatabaseError,
     DatabaseUnavailable,
     ForeignDatabase,
+    NewerDatabase,
     RevisionError,
+    UnsupportedEncoding,
     WrongEncryptionKey,
 )
 from models.migrate import check_revision
@@ -56,6 +58,8 @@ def config_errors() -> Iterator[None]:
     """Let what is wrong with the database leave this block as a ConfigError that says what to do."""
     try:
         yield
+    except (NewerDatabase, UnsupportedEncoding) as error:
+        raise ConfigError(URL_SETTING, str(error), "") from error
     except RevisionError as error:
         raise ConfigError(
             URL_SETTING, str(error).partition(":")[0], f"Run `{error.command}` (or `make migrate`)."
