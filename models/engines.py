@@ -7,7 +7,10 @@ without waiting. Knows nothing of tables or queries.
 
 from __future__ import annotations
 
-from typing import Protocol
+import contextlib
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext
@@ -15,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from models.aiosqlite_adapter import CancelSafeConnection, connect
 from models.error_text import hide_values
+from models.private_files import create_file
+from models.sqlite_file import SQLiteFile
 
 READERS = 4  # connections in SQLite's pool for reading
 # A chat holds a connection for milliseconds; with more of them, tasks would only compete for the event loop.
@@ -42,8 +47,11 @@ class _DriverConnection(Protocol):
     def cursor(self) -> _Cursor: ...
 
 
-def sqlite_async_engine(url: URL, *, writer: bool, busy_timeout: float, echo: bool) -> AsyncEngine:
-    """Create the engine with the single connection for writing, or the one with the pool for reading."""
+def sqlite_async_engine(url: URL, *, file: SQLiteFile, writer: bool, busy_timeout: float, echo: bool) -> AsyncEngine:
+    """Create the engine with the single connection for writing, or the one with the pool for reading.
+
+    Neither creates the file: one that was deleted must not come back empty. `file` watches it.
+    """
     size = 1 if writer else READERS
     engine = create_async_engine(
         url,
@@ -52,11 +60,33 @@ def sqlite_async_engine(url: URL, *, writer: bool, busy_timeout: float, echo: bo
         pool_size=size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
-        connect_args={"async_creator_fn": connect},
+        connect_args={"async_creator_fn": partial(_connect_existing, file)},
     )
     _keep_values_out_of_errors(engine.sync_engine)
     _sqlite_hooks(engine.sync_engine, writer=writer, busy_timeout=busy_timeout)
+    _watch_file(engine.sync_engine, file, writer=writer)
     return engine
+
+
+async def _connect_existing(file: SQLiteFile, _: str, **options: Any) -> CancelSafeConnection:
+    """Open the file of the engine's URL, unless it does not exist."""
+    return await connect(file.uri(), **{**options, "uri": True})
+
+
+def _watch_file(engine: Engine, file: SQLiteFile, *, writer: bool) -> None:
+    """Let `file` know when it is opened and closed. Installed after the hooks that open the write-ahead log."""
+
+    @event.listens_for(engine, "connect")
+    def opened(connection: object, record: object) -> None:
+        if writer:
+            file.writer_opened()
+        else:
+            file.check()
+
+    @event.listens_for(engine, "close")
+    def closed(connection: object, record: object) -> None:
+        if writer:
+            file.writer_closed()
 
 
 def postgres_async_engine(url: URL, *, echo: bool) -> AsyncEngine:
@@ -77,8 +107,14 @@ def postgres_async_engine(url: URL, *, echo: bool) -> AsyncEngine:
 
 
 def sync_engine(url: URL, *, writer: bool = True, busy_timeout: float = 5.0, foreign_keys: bool = True) -> Engine:
-    """Create a blocking engine, for migrations, backup, restore and copy: they run in their own thread or process."""
+    """Create a blocking engine, for migrations, backup, restore and copy: they run in their own thread or process.
+
+    A writer's SQLite file is created, readable by its owner only, if its folder exists.
+    """
     if url.get_backend_name() == "sqlite":
+        if writer:
+            with contextlib.suppress(OSError):  # SQLite will say what is wrong
+                create_file(Path(url.database or ""))
         engine = create_engine(url, hide_parameters=True)
         _sqlite_hooks(engine, writer=writer, busy_timeout=busy_timeout, foreign_keys=foreign_keys)
     else:

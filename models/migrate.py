@@ -26,6 +26,7 @@ from models.errors import (
     RevisionError,
     UnsupportedEncoding,
 )
+from models.private_files import create_folder
 from models.urls import sqlite_path, sync_url
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,7 +65,7 @@ def upgrade(url: str, revision: str = "head") -> None:
     path = sqlite_path(url)
     if path is not None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            create_folder(path.parent)
         except OSError as error:
             raise DatabaseUnavailable(f"cannot create the folder of {path}: {error.strerror}") from error
     _in_transaction(url, lambda config: command.upgrade(config, revision))
@@ -148,8 +149,8 @@ def _current(connection: Connection) -> str | None:
 def _check_encoding(connection: Connection) -> None:
     """Refuse every encoding but UTF8.
 
-    SQL_ASCII stores any bytes unchecked, and the others (LATIN1, EUC_JP, ...) have no emoji: a reply would be lost after
-    it was generated.
+    SQL_ASCII stores any bytes unchecked, and the others (LATIN1, EUC_JP, ...) have no emoji: a reply would be lost
+    after it was generated.
     """
     if connection.dialect.name == "sqlite":
         return

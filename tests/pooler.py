@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import re
 import struct
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,7 +40,8 @@ class Pooler:
     port: int = 0
     violations: list[str] = field(default_factory=list)
     transactions: int = 0
-    _idle: deque[_Session] = field(default_factory=deque)
+    _sessions: list[_Session] = field(default_factory=list)
+    _idle: asyncio.Queue[_Session] = field(default_factory=asyncio.Queue)
     _clients: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def __aenter__(self) -> Pooler:
@@ -54,7 +54,7 @@ class Pooler:
         for client in tuple(self._clients):
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
-        for session in self._idle:
+        for session in self._sessions:
             session.writer.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,19 +73,18 @@ class Pooler:
         startup = await _startup(reader, writer)
         if startup is None:
             return
-        while len(self._idle) < self.size:
-            self._idle.append(await self._connect(startup))
-        writer.write(self._idle[0].greeting)
+        while len(self._sessions) < self.size:
+            self._sessions.append(await self._connect(startup))
+            self._idle.put_nowait(self._sessions[-1])
+        writer.write(self._sessions[0].greeting)
         while True:
             first = await _message(reader)
             if first[:1] == b"X":
                 return
-            while not self._idle:
-                await asyncio.sleep(0.005)
-            session = self._idle.popleft()  # the one that has been idle for the longest
+            session = await self._idle.get()  # the one that has been idle for the longest
             self.transactions += 1
             await self._transaction(first, session, reader, writer)
-            self._idle.append(session)
+            self._idle.put_nowait(session)
 
     async def _transaction(
         self, message: bytes, session: _Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

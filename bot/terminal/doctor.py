@@ -13,7 +13,8 @@ from bot.services import external_engine
 from bot.settings import Settings, load_settings, unknown_variables
 from models import errors as stored
 from models.migrate import check_revision, head_revision
-from models.urls import masked_url
+from models.private_files import readable_by_others
+from models.urls import masked_url, sqlite_path
 
 _INSPECT_SECONDS = 120
 
@@ -82,6 +83,17 @@ def _database(settings: Settings, report: _Report) -> None:
         report.wrong("database", f"GUILDLLAMA_DATABASE_URL: {error}", EXIT_CONFIG)
     else:
         report.fine("database", f"{where} at revision {head_revision()}")
+        _file_modes(settings.database_url, report)
+
+
+def _file_modes(url: str, report: _Report) -> None:
+    """Files of older versions, or made open on purpose: named, and left as they are."""
+    database = sqlite_path(url)
+    for path, mode in [] if database is None else readable_by_others(database):
+        fix = "700" if path.is_dir() else "600"
+        report.note(
+            "files", f"{path} has mode {mode:04o}: other users of this machine may read it; `chmod {fix} {path}`"
+        )
 
 
 def _own_engine(settings: Settings, report: _Report) -> None:
