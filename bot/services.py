@@ -28,7 +28,6 @@ from models.migrate import check_revision, upgrade
 log = structlog.get_logger(__name__)
 
 
-
 @dataclass(frozen=True, slots=True)
 class Services:
     settings: Settings
@@ -91,6 +90,7 @@ async def open_services(settings: Settings, *, start_engine: bool = True) -> Asy
 async def serve(settings: Settings) -> None:
     """Be the Discord bot until SIGTERM or Ctrl-C."""
     from bot.discord_app.run import run_discord
+    from bot.guilds.recovery import RecoveryJob
     from bot.guilds.retention import RetentionJobs
 
     with stopped_by_signals(signal.SIGTERM, signal.SIGINT):
@@ -98,6 +98,8 @@ async def serve(settings: Settings) -> None:
             log.info("started", engine=settings.engine_url or "own", model=settings.model)
             jobs = RetentionJobs(database=services.database, settings=settings)
             jobs.start()
+            recovery = RecoveryJob(database=services.database, chat=services.chat, settings=settings)
+            recovery.start()
             discord = asyncio.create_task(run_discord(services, settings))
             refused = asyncio.create_task(_engine_refused(services.process))
             try:
@@ -106,6 +108,7 @@ async def serve(settings: Settings) -> None:
                     refused.result()
                 await discord
             finally:
+                await recovery.close()
                 await jobs.close()
                 for task in (discord, refused):
                     task.cancel()

@@ -133,6 +133,14 @@ class ChatService:
             async with self._database.read() as session:
                 return await queries.history(session, key=key, limit=limit)
 
+    async def recover(self) -> None:
+        """Store replies that could not be saved and end turns that nobody works on, once the database is back.
+
+        For a job that runs every minute. Raises DatabaseUnavailable.
+        """
+        with translate_database_errors():
+            await self._turns.recover()
+
     async def close(self, grace: float) -> None:
         """Take no more messages, let the running replies end for `grace` seconds, then interrupt them."""
         self._closing = True
@@ -142,6 +150,7 @@ class ChatService:
             interruption.interrupt("shutdown")
         if self._open:
             await asyncio.wait(self._open, timeout=10)
+        await self._turns.close()
 
     def _checked(self, text: str) -> str:
         limit = self._settings.max_message_chars

@@ -7,6 +7,7 @@ keeps for this purpose.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import UTC, datetime
 
 import discord
@@ -23,12 +24,13 @@ from models.types import CutOffReply
 log = structlog.get_logger(__name__)
 
 INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
-# Seconds before each look: another process may crash, or the database come back, shortly after the start.
+# Seconds before the first looks: another process may crash, or the database come back, shortly after the start.
 _DELAYS = (0.0, 5.0, 20.0)
+_INTERVAL = 30.0  # seconds between the later ones: what another process left half said is ended within a minute
 
 
 class InterruptedReplies(commands.Cog):
-    """Edits the messages of interrupted replies after the start. Failures are logged; the next start tries again."""
+    """Edits the messages of interrupted replies, for as long as the bot runs. Failures are logged and tried again."""
 
     def __init__(self, bot: commands.Bot, database: Database) -> None:
         self._bot = bot
@@ -45,7 +47,7 @@ class InterruptedReplies(commands.Cog):
             self._task.cancel()
 
     async def _edit_all(self) -> None:
-        for seconds in _DELAYS:
+        for seconds in itertools.chain(_DELAYS, itertools.repeat(_INTERVAL)):
             await asyncio.sleep(seconds)
             for reply in await self._interrupted():
                 if await self._edit(reply):
