@@ -112,7 +112,7 @@ def doctor() -> None:
     """Check settings, database, engine and token, and say what is wrong."""
     from bot.terminal.doctor import examine
 
-    raise typer.Exit(0 if examine() else 1)
+    raise typer.Exit(examine())
 
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -71,6 +71,7 @@ async def open_services(settings: Settings, *, start_engine: bool = True) -> Asy
 
 async def serve(settings: Settings) -> None:
     """Run the Discord bot until SIGTERM or Ctrl-C. Raises ConfigError if Discord or our engine refuses a setting."""
+    from bot.chat.recovery import RecoveryJob
     from bot.guilds.retention import RetentionJobs
     from bot.run_discord import run_discord
 
@@ -79,6 +80,8 @@ async def serve(settings: Settings) -> None:
             log.info("started", engine=settings.engine_url or "own", model=settings.model)
             jobs = RetentionJobs(database=services.database, settings=settings)
             jobs.start()
+            recovery = RecoveryJob(database=services.database, chat=services.chat, settings=settings)
+            recovery.start()
             discord = asyncio.create_task(run_discord(services, settings))
             refused = asyncio.create_task(_engine_refused(services.process))
             try:
@@ -87,6 +90,7 @@ async def serve(settings: Settings) -> None:
                     refused.result()
                 await discord
             finally:
+                await recovery.close()
                 await jobs.close()
                 for task in (discord, refused):
                     task.cancel()

@@ -28,11 +28,7 @@ def prepare_database(url: str) -> None:
             check_revision(url)
         except stored.RevisionError as error:
             if error.found is not None:
-                raise ConfigError(
-                    _URL_SETTING,
-                    f"the database is at revision {error.found}, this program needs {error.expected}",
-                    f"If the database is the older, run `{error.command}`; if it is the newer, update guildllama.",
-                ) from error
+                raise
             upgrade(url)
 
 
@@ -78,6 +74,8 @@ def config_errors() -> Iterator[None]:
     """Turn a database error that leaves this block into a ConfigError that names the fix."""
     try:
         yield
+    except (stored.NewerDatabase, stored.UnsupportedEncoding) as error:
+        raise ConfigError(_URL_SETTING, str(error), "") from error
     except stored.RevisionError as error:
         raise ConfigError(
             _URL_SETTING, str(error).partition(":")[0], f"Run `{error.command}` (or `make migrate`)."

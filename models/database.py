@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar
+from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import aiosqlite
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,9 +24,11 @@ from models.driver_errors import is_transient, is_unavailable, to_unavailable
 from models.encryption import TextCodec
 from models.engines import POSTGRES_POOL, READERS, postgres_async_engine, sqlite_async_engine
 from models.process_owner import register_owner, release_owner
+from models.sqlite_file import SQLiteFile
 from models.urls import async_url
 
 T = TypeVar("T")
+Work: TypeAlias = Callable[[AsyncSession], Awaitable[T]]  # what a transaction does
 
 MAX_ATTEMPTS = 4
 # Pauses of about 0.2, 0.8 and 3.2 seconds between attempts: together they outlast a restart of Postgres.
@@ -47,9 +51,13 @@ class Database:
         self.owner = register_owner()
         parsed = async_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._file: SQLiteFile | None = None
         if self.is_sqlite:
-            self._writer = sqlite_async_engine(parsed, writer=True, busy_timeout=busy_timeout, echo=echo)
-            self._reader = sqlite_async_engine(parsed, writer=False, busy_timeout=busy_timeout, echo=echo)
+            self._file = SQLiteFile(Path(parsed.database or ""))
+            self._writer, self._reader = (
+                sqlite_async_engine(parsed, file=self._file, writer=writer, busy_timeout=busy_timeout, echo=echo)
+                for writer in (True, False)
+            )
             self._read_options: dict[str, object] = {}
         else:
             self._writer = self._reader = postgres_async_engine(parsed, echo=echo)
@@ -88,7 +96,7 @@ class Database:
             async with self._write_transaction(attempt=1, max_attempts=MAX_ATTEMPTS) as session:
                 yield session
 
-    async def run(self, work: Callable[[AsyncSession], Awaitable[T]], *, brief: bool = False) -> T:
+    async def run(self, work: Work[T], *, brief: bool = False) -> T:
         """Run `work` in a write transaction; retry the whole of it after a lost connection, a lock or a conflict.
 
         `brief` is for a few small statements by primary key or unique index. On SQLite they then run in the event
@@ -105,6 +113,19 @@ class Database:
                         raise
                 await _back_off(attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def check_file(self, revision: str) -> None:
+        """Raise DatabaseUnavailable if the SQLite file was deleted, replaced or overwritten while it is open.
+
+        `revision`: the schema's, which a file that took its place may not have. No-op on Postgres.
+        """
+        if self._file is not None:
+            await asyncio.to_thread(self._file.check_content, revision)
+
+    def _require_file(self) -> None:
+        """Raise DatabaseUnavailable if the SQLite file was deleted or replaced: what is committed would be lost."""
+        if self._file is not None:
+            self._file.check()
 
     async def truncate_wal(self) -> None:
         """Checkpoint SQLite's write-ahead log and truncate it, as far as open readers allow. No-op on Postgres."""
@@ -152,6 +173,7 @@ class Database:
 
         `attempt` counts the runs of the whole transaction; queries read it from `session.info`.
         """
+        self._require_file()
         info = {"codec": self.codec, "owner": self.owner, "attempt": attempt}
         async with AsyncSession(engine, expire_on_commit=False, autoflush=False, info=info) as session:
             for connect_attempt in range(1, max_attempts + 1):
@@ -164,9 +186,15 @@ class Database:
                     if not is_transient(error) or connect_attempt == max_attempts:
                         raise
                     await session.rollback()
+                    self._require_file()
                 await _back_off(connect_attempt)
-            yield session
-            await session.commit()
+            try:
+                yield session
+                self._require_file()
+                await session.commit()
+            except SQLAlchemyError:
+                self._require_file()
+                raise
 
 
 async def _back_off(attempt: int) -> None:
@@ -176,9 +204,11 @@ async def _back_off(attempt: int) -> None:
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Turn SQLAlchemy errors that mean "the database is unavailable" into DatabaseUnavailable."""
+    """Turn errors that mean "the database is unavailable" into DatabaseUnavailable."""
     try:
         yield
+    except sqlite3.Error as error:  # from a pragma, past SQLAlchemy
+        raise to_unavailable(error) from error
     except SQLAlchemyError as error:
         if is_unavailable(error):
             raise to_unavailable(error) from error

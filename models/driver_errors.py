@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from models.error_text import safe_text
 from models.errors import DatabaseUnavailable
 
 # SQLSTATE classes: connection exception, transaction rollback (serialization, deadlock), operator intervention.
@@ -56,8 +57,7 @@ def to_unavailable(error: BaseException) -> DatabaseUnavailable:
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable("every database connection is busy")
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    lines = str(cause).strip().splitlines()
-    return DatabaseUnavailable(lines[0] if lines else type(cause).__name__)
+    return DatabaseUnavailable(safe_text(cause))
 
 
 def _is_key_conflict(error: IntegrityError) -> bool:

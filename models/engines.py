@@ -7,18 +7,32 @@ without waiting. Knows nothing of tables or queries.
 
 from __future__ import annotations
 
-from typing import Protocol
+import contextlib
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from models.aiosqlite_adapter import CancelSafeConnection, connect
+from models.error_text import hide_values
+from models.private_files import create_file
+from models.sqlite_file import SQLiteFile
 
 READERS = 4  # connections in SQLite's pool for reading
 # A chat holds a connection for milliseconds; with more of them, tasks would only compete for the event loop.
 POSTGRES_POOL = 8
 POOL_TIMEOUT = 30.0  # seconds
+POSTGRES_OPTIONS: dict[str, object] = {
+    "connect_timeout": 10,
+    # Without it the session has the server's encoding, or the environment's (PGCLIENTENCODING).
+    "client_encoding": "utf8",
+    # No prepared statements: behind a transaction pooler (PgBouncer, Supabase) the next transaction may run in another
+    # session, which does not have them. The statements are small, so parsing them each time costs little.
+    "prepare_threshold": None,
+}
 
 
 class _Cursor(Protocol):
@@ -33,42 +47,89 @@ class _DriverConnection(Protocol):
     def cursor(self) -> _Cursor: ...
 
 
-def sqlite_async_engine(url: URL, *, writer: bool, busy_timeout: float, echo: bool) -> AsyncEngine:
-    """Create the engine with the single connection for writing, or the one with the pool for reading."""
+def sqlite_async_engine(url: URL, *, file: SQLiteFile, writer: bool, busy_timeout: float, echo: bool) -> AsyncEngine:
+    """Create the engine with the single connection for writing, or the one with the pool for reading.
+
+    Neither creates the file: one that was deleted must not come back empty. `file` watches it.
+    """
     size = 1 if writer else READERS
     engine = create_async_engine(
         url,
         echo=echo,
+        hide_parameters=True,
         pool_size=size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
-        connect_args={"async_creator_fn": connect},
+        connect_args={"async_creator_fn": partial(_connect_existing, file)},
     )
+    _keep_values_out_of_errors(engine.sync_engine)
     _sqlite_hooks(engine.sync_engine, writer=writer, busy_timeout=busy_timeout)
+    _watch_file(engine.sync_engine, file, writer=writer)
     return engine
+
+
+async def _connect_existing(file: SQLiteFile, _: str, **options: Any) -> CancelSafeConnection:
+    """Open the file of the engine's URL, unless it does not exist."""
+    return await connect(file.uri(), **{**options, "uri": True})
+
+
+def _watch_file(engine: Engine, file: SQLiteFile, *, writer: bool) -> None:
+    """Let `file` know when it is opened and closed. Installed after the hooks that open the write-ahead log."""
+
+    @event.listens_for(engine, "connect")
+    def opened(connection: object, record: object) -> None:
+        if writer:
+            file.writer_opened()
+        else:
+            file.check()
+
+    @event.listens_for(engine, "close")
+    def closed(connection: object, record: object) -> None:
+        if writer:
+            file.writer_closed()
 
 
 def postgres_async_engine(url: URL, *, echo: bool) -> AsyncEngine:
     """Create the engine for a Postgres database; one pool serves readers and writers."""
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         echo=echo,
+        hide_parameters=True,
         pool_size=POSTGRES_POOL,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
         pool_pre_ping=True,
         pool_recycle=1800,
-        connect_args={"connect_timeout": 10},
+        connect_args=POSTGRES_OPTIONS,
     )
+    _keep_values_out_of_errors(engine.sync_engine)
+    return engine
 
 
 def sync_engine(url: URL, *, writer: bool = True, busy_timeout: float = 5.0, foreign_keys: bool = True) -> Engine:
-    """Create a blocking engine, for migrations, backup, restore and copy: they run in their own thread or process."""
+    """Create a blocking engine, for migrations, backup, restore and copy: they run in their own thread or process.
+
+    A writer's SQLite file is created, readable by its owner only, if its folder exists.
+    """
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url)
+        if writer:
+            with contextlib.suppress(OSError):  # SQLite will say what is wrong
+                create_file(Path(url.database or ""))
+        engine = create_engine(url, hide_parameters=True)
         _sqlite_hooks(engine, writer=writer, busy_timeout=busy_timeout, foreign_keys=foreign_keys)
-        return engine
-    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    else:
+        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=POSTGRES_OPTIONS)
+    _keep_values_out_of_errors(engine)
+    return engine
+
+
+def _keep_values_out_of_errors(engine: Engine) -> None:
+    """Reduce the text of every error that the engine raises: it may be logged with a traceback."""
+
+    @event.listens_for(engine, "handle_error")
+    def reduce(context: ExceptionContext) -> None:
+        hide_values(context.sqlalchemy_exception or context.original_exception)
+        hide_values(context.original_exception)
 
 
 def _sqlite_hooks(engine: Engine, *, writer: bool, busy_timeout: float, foreign_keys: bool = True) -> None:

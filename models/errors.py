@@ -30,6 +30,32 @@ class RevisionError(DatabaseError):
         self.command = command
 
 
+class NewerDatabase(RevisionError):
+    """A later version of this program has upgraded the database; nothing of this version can read it safely."""
+
+    remedy = "Install the version of guildllama that upgraded it, or restore a backup made before that."
+
+    def __init__(self, found: str, newest_known: str) -> None:
+        DatabaseError.__init__(
+            self,
+            f"the database is newer than this program: it is at revision {found}, and this program knows revisions up "
+            f"to {newest_known}. {self.remedy}",
+        )
+        self.found = found
+        self.expected = newest_known
+        self.command = UPGRADE_COMMAND
+
+
+class UnsupportedEncoding(DatabaseError):
+    """The Postgres database has an encoding that cannot hold every text."""
+
+    remedy = "Create one with: CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0."
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(f"the database's encoding is {encoding}, and only UTF8 can hold every message. {self.remedy}")
+        self.encoding = encoding
+
+
 class ForeignDatabase(DatabaseError):
     """The database holds tables of another program; nothing is created in it."""
 

@@ -18,7 +18,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.driver_errors import to_unavailable
 from models.engines import sync_engine
-from models.errors import DatabaseError, DatabaseUnavailable, ForeignDatabase, RevisionError
+from models.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    ForeignDatabase,
+    NewerDatabase,
+    RevisionError,
+    UnsupportedEncoding,
+)
+from models.private_files import create_folder
 from models.urls import sqlite_path, sync_url
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,21 +47,25 @@ def alembic_config(url: str) -> Config:
 
 def head_revision() -> str:
     """Return the revision that this program needs."""
-    head = ScriptDirectory(str(ROOT / "migrations")).get_current_head()
+    head = _scripts().get_current_head()
     if head is None:
         raise AssertionError("migrations/versions holds no revision")
     return head
 
 
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(ROOT / "migrations"))
+
+
 def upgrade(url: str, revision: str = "head") -> None:
     """Migrate to `revision`. Creates the SQLite file and its folder; waits for another process that is upgrading.
 
-    Raises ForeignDatabase or DatabaseUnavailable.
+    Raises ForeignDatabase, NewerDatabase, UnsupportedEncoding or DatabaseUnavailable; then nothing was changed.
     """
     path = sqlite_path(url)
     if path is not None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            create_folder(path.parent)
         except OSError as error:
             raise DatabaseUnavailable(f"cannot create the folder of {path}: {error.strerror}") from error
     _in_transaction(url, lambda config: command.upgrade(config, revision))
@@ -65,8 +77,9 @@ def downgrade(url: str, revision: str) -> None:
 
 
 def check_revision(url: str) -> None:
-    """Raise RevisionError, ForeignDatabase or DatabaseUnavailable unless the database is at this program's revision.
+    """Raise a DatabaseError unless the database is at this program's revision and can hold every text.
 
+    RevisionError (NewerDatabase), ForeignDatabase, UnsupportedEncoding or DatabaseUnavailable say what it is instead.
     Creates nothing, not even an empty SQLite file.
     """
     path = sqlite_path(url)
@@ -97,9 +110,12 @@ def _in_transaction(url: str, work: Callable[[Config], None]) -> None:
     try:
         with engine.connect() as connection:
             if not sqlite:
-                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK_KEY})
-                connection.commit()
+                # Whatever the server's default is: what the upgrade that we waited for has done must be visible.
+                connection.execution_options(isolation_level="READ COMMITTED")
             with connection.begin():
+                if not sqlite:
+                    # Of the transaction, not of the session: a transaction pooler gives the next one another session.
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK_KEY})
                 _current(connection)
                 config.attributes["connection"] = connection
                 work(config)
@@ -112,16 +128,35 @@ def _in_transaction(url: str, work: Callable[[Config], None]) -> None:
 
 
 def _current(connection: Connection) -> str | None:
-    """Return the database's revision, or None if it is empty. Raises ForeignDatabase for another program's tables."""
+    """Return the database's revision, or None if it is empty.
+
+    Raises UnsupportedEncoding, ForeignDatabase for another program's tables, NewerDatabase for an unknown revision.
+    """
+    _check_encoding(connection)
     tables = set(inspect(connection).get_table_names())
     if not tables:
         return None
     found = MigrationContext.configure(connection).get_current_heads() if "alembic_version" in tables else ()
     if len(found) == 1 and OUR_TABLE in tables:
+        if found[0] not in {script.revision for script in _scripts().walk_revisions()}:
+            raise NewerDatabase(found[0], head_revision())
         return found[0]
     if tables == {"alembic_version"} and not found:
         return None  # what a downgrade to base leaves behind
     raise ForeignDatabase("the database holds another program's tables; point GUILDLLAMA_DATABASE_URL at a fresh one")
+
+
+def _check_encoding(connection: Connection) -> None:
+    """Refuse every encoding but UTF8.
+
+    SQL_ASCII stores any bytes unchecked, and the others (LATIN1, EUC_JP, ...) have no emoji: a reply would be lost
+    after it was generated.
+    """
+    if connection.dialect.name == "sqlite":
+        return
+    encoding = str(connection.exec_driver_sql("SHOW server_encoding").scalar_one())
+    if encoding.upper() not in ("UTF8", "UNICODE"):
+        raise UnsupportedEncoding(encoding)
 
 
 def _quick_check(connection: Connection) -> None:

@@ -50,9 +50,13 @@ def owner_is_dead(name: str | None) -> bool:
 
 
 def _start_ticks(pid: int) -> str:
-    """Start time of the process in clock ticks since boot (field 22 of /proc/PID/stat), or "" without /proc."""
+    """Start time of the process in clock ticks since boot (field 22 of /proc/PID/stat), or "" without /proc.
+
+    "ended" for a process that was killed and that its parent has not waited for: it still has its entry.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
-    return stat.rpartition(")")[2].split()[19]
+    fields = stat.rpartition(")")[2].split()
+    return "ended" if fields[0] in ("Z", "X") else fields[19]

@@ -14,13 +14,21 @@ from models.errors import DatabaseUnavailable
 
 _SYNC = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 _ASYNC = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
+# What hosts of poolers tell people to write for other clients (Prisma, asyncpg). libpq refuses options that it does not
+# know, and prepared statements are off in any case (models/engines.py).
+_OTHER_CLIENTS = (
+    "pgbouncer",
+    "connection_limit",
+    "pool_timeout",
+    "statement_cache_size",
+    "prepared_statement_cache_size",
+    "prepare_threshold",
+)
 
 
 def async_url(text: str) -> URL:
-    """Return the URL for the async engine: aiosqlite, psycopg, or asyncpg if the URL names it."""
+    """Return the URL for the async engine: aiosqlite or psycopg, whatever driver the URL names."""
     url = _parse(text)
-    if url.drivername == "postgresql+asyncpg":
-        return url
     return url.set(drivername=_ASYNC[url.get_backend_name()])
 
 
@@ -56,4 +64,5 @@ def _parse(text: str) -> URL:
             raise DatabaseUnavailable("the dialog log needs a file: an in-memory SQLite database forgets everything")
         if url.database.startswith("file:"):
             raise DatabaseUnavailable("write the SQLite database as a plain path: sqlite:///path/to/file.db")
-    return url
+        return url
+    return url.difference_update_query(_OTHER_CLIENTS)

@@ -138,6 +138,14 @@ class ChatService:
             async with self._database.read() as session:
                 return await queries.history(session, key=key, limit=limit)
 
+    async def recover(self) -> None:
+        """Store replies that could not be saved and end turns that nobody works on, once the database is back.
+
+        For a job that runs every minute. Raises DatabaseUnavailable.
+        """
+        with translate_database_errors():
+            await self._turns.recover()
+
     async def close(self, grace: float) -> None:
         """Refuse new messages, wait `grace` seconds for the running replies, then interrupt them."""
         self._closing = True
@@ -147,6 +155,7 @@ class ChatService:
             control.interrupt("shutdown")
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=10)
+        await self._turns.close()
 
     def _validated(self, text: str) -> str:
         limit = self._settings.max_message_chars

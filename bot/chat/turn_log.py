@@ -8,9 +8,11 @@ nor the order in which messages are served.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypedDict, TypeVar
 from uuid import uuid4
 
@@ -18,6 +20,7 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from bot.chat.generation import GeneratedReply
+from bot.chat.unsaved import UnsavedTurn, UnsavedTurns
 from bot.errors import BotError, DatabaseUnavailable, NothingToRegenerate, ShuttingDown
 from bot.failpoint import failpoint
 from bot.settings import Settings
@@ -25,11 +28,14 @@ from bot.storage import translate_database_errors
 from models import errors as stored
 from models import queries
 from models.database import Database
+from models.error_text import safe_text
+from models.queries.recovery import interrupt_abandoned_turns
 from models.types import DialogKey, DialogSettings, Pair, PersonaText, TurnResult, TurnSnapshot
 
 log = structlog.get_logger(__name__)
 
 SAVE_ATTEMPTS = 2  # each waits some seconds for the database itself
+CLOSE_TIMEOUT = 5.0  # seconds for what is still to be stored when the bot stops
 T = TypeVar("T")
 
 
@@ -77,6 +83,11 @@ class TurnLog:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
+        self._unsaved = UnsavedTurns(database)
+        self._storing: asyncio.Task[None] | None = None
+        # The pending turns that this process works on. `recover` ends its other ones.
+        self._active: set[int] = set()
+        self._begin_times: list[datetime] = []
 
     async def begin(self, request: ChatRequest, text: str | None) -> PendingTurn:
         """The begin transaction of a new turn; without `text`, of another reply to the last one.
@@ -93,6 +104,18 @@ class TurnLog:
             raise
 
     async def _begin(self, request: ChatRequest, text: str | None) -> PendingTurn:
+        now = _now()  # the same for each attempt: a second one recognises its own row by it
+        self._begin_times.append(now)
+        try:
+            turn = await self._open(request, text, now)
+            if not turn.is_regeneration:
+                self._active.add(turn.turn_id)
+        finally:
+            self._begin_times.remove(now)
+        self._store_unsaved()
+        return turn
+
+    async def _open(self, request: ChatRequest, text: str | None, now: datetime) -> PendingTurn:
         arguments = _BeginArguments(
             key=request.key,
             limit=self._settings.max_chat_logs,
@@ -100,7 +123,7 @@ class TurnLog:
             reply_token=request.reply_token,
             application_id=request.application_id,
             role_turns=request.role_turns,
-            now=_now(),  # the same for each attempt: a second one recognises its own row by it
+            now=now,
         )
         snapshot: TurnSnapshot | None
         with translate_database_errors():
@@ -137,7 +160,50 @@ class TurnLog:
             log.warning("no reply", turn=turn.turn_id, error_id=error_id, error=type(error).__name__, reason=str(error))
         await _uncancelled(self._close_without_reply(turn, interrupted, error_id))
 
+    async def recover(self) -> None:
+        """Store replies that could not be saved, and end this process's pending turns that it does not work on.
+
+        Such turns are left when a commit succeeded but its confirmation was lost, or when not even the end of a turn
+        could be written. For a job that runs every minute; use one TurnLog per Database. Raises the
+        DatabaseUnavailable of `models`.
+        """
+        await self._unsaved.store()
+        now = _now()
+        begun_before = min(self._begin_times, default=now)
+        active = frozenset(self._active | self._unsaved.turn_ids)
+        ended = await self._database.run(
+            lambda session: interrupt_abandoned_turns(session, active=active, begun_before=begun_before, now=now)
+        )
+        if ended:
+            log.info("turns without a reply were ended", turns=ended)
+
+    async def close(self) -> None:
+        """Try for the last time to store replies that could not be saved."""
+        if self._storing is not None:
+            self._storing.cancel()
+            await asyncio.gather(self._storing, return_exceptions=True)
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._unsaved.store()
+        except (TimeoutError, stored.DatabaseError):
+            log.error("replies are lost, the database did not come back", turns=len(self._unsaved))
+
+    def _store_unsaved(self) -> None:
+        """Store in the background what could not be saved before. Called when the database has just answered."""
+        if len(self._unsaved) and (self._storing is None or self._storing.done()):
+            self._storing = asyncio.create_task(self._store_quietly(), name="store-unsaved")
+
+    async def _store_quietly(self) -> None:
+        with contextlib.suppress(stored.DatabaseError):  # it is away again: the next success or `recover` tries
+            await self._unsaved.store()
+
     async def _finish(self, turn: PendingTurn, reply: GeneratedReply) -> tuple[bool, bool]:
+        try:
+            return await self._store(turn, reply)
+        finally:
+            self._active.discard(turn.turn_id)
+
+    async def _store(self, turn: PendingTurn, reply: GeneratedReply) -> tuple[bool, bool]:
         if not reply.text.strip():
             await self._close_without_reply(turn, reply.finish_reason == "stopped", "empty")
             return True, False
@@ -151,24 +217,26 @@ class TurnLog:
         )
         query = queries.finish_regeneration if turn.is_regeneration else queries.finish_turn
         now = _now()  # the same for each attempt: if the first one was committed, the second changes nothing
+        store = partial(query, key=turn.key, turn_id=turn.turn_id, result=result, now=now)
         failpoint("before_finish")
         try:
             with translate_database_errors():
                 async for attempt in _retrying():
                     with attempt:
-                        remembered = await self._database.run(
-                            lambda session: query(session, key=turn.key, turn_id=turn.turn_id, result=result, now=now),
-                            brief=True,
-                        )
-        except DatabaseUnavailable as error:
-            log.error("the reply could not be saved", turn=turn.turn_id, reason=error.reason)
+                        remembered = await self._database.run(store, brief=True)
+        except Exception as error:
+            # Whatever went wrong: the reply is on the screen and stays there.
+            log.error("the reply could not be saved", turn=turn.turn_id, reason=_reason(error))
+            self._unsaved.add(UnsavedTurn(turn.turn_id, len(reply.text), store))
             return False, False
         failpoint("after_finish")
+        self._store_unsaved()
         if turn.is_regeneration and not remembered:  # the dialog was reset: the waiting message needs no edit any more
             await self._close_without_reply(turn, False, "reset")
         return True, remembered
 
     async def _close_without_reply(self, turn: PendingTurn, interrupted: bool, error_id: str) -> None:
+        self._active.discard(turn.turn_id)
         try:
             with translate_database_errors():
                 if turn.is_regeneration:
@@ -187,9 +255,17 @@ class TurnLog:
                     ),
                     brief=True,
                 )
-        except BotError as error:
-            # It stays pending, which no history shows; the next start marks it as interrupted.
-            log.error("the turn could not be closed", turn=turn.turn_id, reason=error.reason)
+        except Exception as error:
+            # It stays pending, which no history shows, until `recover` ends it.
+            log.error("the turn could not be closed", turn=turn.turn_id, reason=_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    """What the log may say of an error: never the values of a statement."""
+    if isinstance(error, DatabaseUnavailable):
+        return error.reason
+    cause = getattr(error, "orig", None)
+    return f"{type(error).__name__}: {safe_text(cause)}" if cause is not None else type(error).__name__
 
 
 async def _uncancelled(work: Coroutine[object, object, T]) -> T:

@@ -19,7 +19,7 @@ from models.types import DIRECT_MESSAGES, GuildSettings
 
 log = structlog.get_logger(__name__)
 
-_NOT_SAVED = "-# I could not save this answer, so I will not remember it."
+_NOT_SAVED = "-# I could not save this answer yet, so I may not remember it."
 
 
 class Chat(FeatureCog):

@@ -7,6 +7,7 @@ keeps for this purpose.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import UTC, datetime
 
 import discord
@@ -25,10 +26,11 @@ log = structlog.get_logger(__name__)
 INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
 # Seconds before each attempt: shortly after the start another process may crash, or the database may come back.
 _DELAYS = (0.0, 5.0, 20.0)
+_INTERVAL = 30.0  # seconds between the later ones: what another process left half said is ended within a minute
 
 
 class InterruptedReplies(commands.Cog):
-    """Edits the messages of interrupted replies after the start. Logs failures; the next start tries again."""
+    """Edits the messages of interrupted replies while the bot runs. Logs failures and tries again."""
 
     def __init__(self, bot: commands.Bot, database: Database) -> None:
         self._bot = bot
@@ -45,7 +47,7 @@ class InterruptedReplies(commands.Cog):
             self._task.cancel()
 
     async def _edit_all(self) -> None:
-        for seconds in _DELAYS:
+        for seconds in itertools.chain(_DELAYS, itertools.repeat(_INTERVAL)):
             await asyncio.sleep(seconds)
             for reply in await self._interrupted():
                 if await self._edit(reply):

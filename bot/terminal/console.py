@@ -115,7 +115,7 @@ class Console:
         elif reply.finish_reason == "length":
             self._screen.note("(cut off at the longest reply that is allowed)")
         if not reply.saved:
-            self._screen.note("(This reply could not be saved; it will not be remembered.)")
+            self._screen.note("(This reply could not be saved yet; it may not be remembered.)")
 
     @contextlib.asynccontextmanager
     async def _stoppable(self) -> AsyncIterator[None]:

@@ -23,6 +23,7 @@ from bot.terminal.screen import inert
 from models.database import Database
 from models.maintenance import cleanup
 from models.migrate import check_revision, head_revision, upgrade
+from models.private_files import write_text
 from models.queries import inspection
 from models.queries.inspection import DialogLine, TurnLine
 from models.types import LARGEST_ID
@@ -147,7 +148,7 @@ def export_command(
     if output is None:
         sys.stdout.write(inert(data) if sys.stdout.isatty() else data)
     else:
-        output.write_text(data, encoding="utf-8")
+        write_text(output, data)
 
 
 @db_app.command("check")

@@ -8,19 +8,20 @@ import sys
 
 import typer
 
-from bot.errors import BotError, ConfigError
+from bot.errors import EXIT_CONFIG, BotError, ConfigError
 from bot.services import external_engine
 from bot.settings import Settings, load_settings, unknown_variables
 from models import errors as stored
 from models.migrate import check_revision, head_revision
-from models.urls import masked_url
+from models.private_files import readable_by_others
+from models.urls import masked_url, sqlite_path
 
 _INSPECT_TIMEOUT = 120  # seconds
 
 
 class _Report:
     def __init__(self) -> None:
-        self.good = True
+        self.exit_code = 0
 
     def fine(self, what: str, found: str) -> None:
         typer.echo(f"{typer.style('ok  ', fg='green')} {what}: {found}")
@@ -28,13 +29,13 @@ class _Report:
     def note(self, what: str, found: str) -> None:
         typer.echo(f"{typer.style('note', fg='yellow')} {what}: {found}")
 
-    def wrong(self, what: str, found: str) -> None:
-        self.good = False
+    def wrong(self, what: str, found: str, exit_code: int = 1) -> None:
+        self.exit_code = max(self.exit_code, exit_code)
         typer.echo(f"{typer.style('bad ', fg='red')} {what}: {found}")
 
 
-def examine() -> bool:
-    """Print the findings. True if nothing is wrong."""
+def examine() -> int:
+    """Print the findings and return the exit code: 0, 1, or 78 for a database that no command would use."""
     report = _Report()
     version = ".".join(map(str, sys.version_info[:3]))
     (report.fine if (3, 11) <= sys.version_info[:2] < (3, 14) else report.wrong)("python", version)
@@ -42,7 +43,7 @@ def examine() -> bool:
         settings = load_settings()
     except ConfigError as error:
         report.wrong("settings", error.line)
-        return False
+        return report.exit_code
     report.fine("settings", "every value can be used")
     for name, near in unknown_variables():
         report.note("settings", f"{name} is no setting of this program" + (f"; did you mean {near}?" if near else ""))
@@ -52,7 +53,7 @@ def examine() -> bool:
         _own_engine(settings, report)
     else:
         asyncio.run(_external_engine(settings, settings.engine_url, report))
-    return report.good
+    return report.exit_code
 
 
 def _token(settings: Settings, report: _Report) -> None:
@@ -75,11 +76,24 @@ def _database(settings: Settings, report: _Report) -> None:
         if error.found is None:
             report.note("database", f"{where} is empty; the first start creates the tables")
         else:
-            report.wrong("database", str(error))
-    except stored.DatabaseError as error:
+            report.wrong("database", str(error), EXIT_CONFIG)
+    except stored.DatabaseUnavailable as error:
         report.wrong("database", f"GUILDLLAMA_DATABASE_URL: {error}")
+    except stored.DatabaseError as error:
+        report.wrong("database", f"GUILDLLAMA_DATABASE_URL: {error}", EXIT_CONFIG)
     else:
         report.fine("database", f"{where} at revision {head_revision()}")
+        _file_modes(settings.database_url, report)
+
+
+def _file_modes(url: str, report: _Report) -> None:
+    """Files of older versions, or made open on purpose: named, and left as they are."""
+    database = sqlite_path(url)
+    for path, mode in [] if database is None else readable_by_others(database):
+        fix = "700" if path.is_dir() else "600"
+        report.note(
+            "files", f"{path} has mode {mode:04o}: other users of this machine may read it; `chmod {fix} {path}`"
+        )
 
 
 def _own_engine(settings: Settings, report: _Report) -> None:

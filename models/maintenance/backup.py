@@ -14,6 +14,7 @@ from pathlib import Path
 from models.errors import DatabaseError, DatabaseUnavailable
 from models.maintenance.transfer import TableCopy, copy_database
 from models.migrate import check_revision, upgrade
+from models.private_files import create_file
 from models.urls import sqlite_path
 
 PAGES_PER_STEP = 1000  # of SQLite's online backup
@@ -41,6 +42,8 @@ def backup(url: str, file: Path) -> int:
         part.rename(file)
     except sqlite3.Error as error:
         raise DatabaseUnavailable(str(error)) from error
+    except OSError as error:
+        raise DatabaseUnavailable(f"{file} cannot be written: {error.strerror}") from error
     finally:
         for leftover in (part, part.with_name(part.name + "-wal"), part.with_name(part.name + "-shm")):
             leftover.unlink(missing_ok=True)
@@ -73,6 +76,7 @@ def _copy_file(source: Path, target: Path) -> None:
         # Inside one read transaction; otherwise each concurrent write would restart the copy.
         reading.execute("BEGIN")
         reading.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        create_file(target)
         with closing(sqlite3.connect(target)) as writing:
             reading.backup(writing, pages=PAGES_PER_STEP, sleep=0)
         reading.rollback()

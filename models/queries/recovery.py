@@ -1,10 +1,12 @@
 """After a crash: find the pending turns of dead processes, mark them interrupted, and edit their deferred messages.
 
-Called at start-up (bot/cogs/interrupted_replies.py) and by every cleanup, for all tenants at once.
+Called every half minute by bot/chat/recovery.py and bot/cogs/interrupted_replies.py, and by every cleanup, for all
+tenants at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
@@ -37,6 +39,31 @@ async def interrupt_dead_turns(session: AsyncSession, *, now: datetime) -> int:
         update(Turn)
         .where(Turn.id.in_(dead), Turn.status == "pending")
         .values(status="interrupted", finished_at=now)
+        .returning(Turn.id)
+    )
+    return len(changed.all())
+
+
+@cross_tenant("a process looks after its own turns, of every tenant")
+async def interrupt_abandoned_turns(
+    session: AsyncSession, *, active: Collection[int], begun_before: datetime, now: datetime
+) -> int:
+    """End this process's pending turns that are not `active` and were begun before this time; return how many.
+
+    Their reply tokens are cleared: what their messages say was said by this process, which knows better than we do.
+    """
+    rows = await session.scalars(
+        select(Turn.id).where(
+            Turn.status == "pending", Turn.owner == session.info.get("owner"), Turn.created_at < begun_before
+        )
+    )
+    abandoned = [turn_id for turn_id in rows if turn_id not in active]
+    if not abandoned:
+        return 0
+    changed = await session.scalars(
+        update(Turn)
+        .where(Turn.id.in_(abandoned), Turn.status == "pending")
+        .values(status="interrupted", reply_token=None, finished_at=now)
         .returning(Turn.id)
     )
     return len(changed.all())

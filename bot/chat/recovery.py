@@ -1,0 +1,73 @@
+"""Every half minute: what the database missed while it was away, and what dead processes left, is brought to an end.
+
+Also the moment at which a SQLite file that was deleted or replaced is noticed although nobody writes. What is done is
+up to `ChatService.recover` and models/queries/recovery.py; messages on Discord are edited by
+bot/cogs/interrupted_replies.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import structlog
+
+from bot.chat.service import ChatService
+from bot.errors import DatabaseUnavailable
+from bot.settings import Settings
+from bot.storage import translate_database_errors
+from models.database import Database
+from models.migrate import head_revision
+from models.queries.recovery import interrupt_dead_turns
+
+log = structlog.get_logger(__name__)
+
+INTERVAL = 30.0  # seconds
+
+
+class RecoveryJob:
+    """Runs until `close`. A database that is away is logged once for each reason, and tried again."""
+
+    def __init__(self, *, database: Database, chat: ChatService, settings: Settings) -> None:
+        self._database = database
+        self._chat = chat
+        self._interval = min(INTERVAL, max(1.0, settings.cleanup_interval.total_seconds()))
+        self._revision = head_revision()
+        self._last_reason = ""
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, in the background of the running event loop."""
+        self._task = asyncio.create_task(self._run(), name="recovery")
+
+    async def close(self) -> None:
+        """Stop; the database may be closed after this."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.run_once()
+
+    async def run_once(self) -> None:
+        """One round. Never raises."""
+        try:
+            with translate_database_errors():
+                await self._database.check_file(self._revision)
+                await self._chat.recover()
+                now = datetime.now(UTC)
+                ended = await self._database.run(lambda session: interrupt_dead_turns(session, now=now))
+        except DatabaseUnavailable as error:
+            if error.reason != self._last_reason:
+                log.error("the database cannot be used", reason=error.reason)
+            self._last_reason = error.reason
+        except Exception:
+            log.exception("recovery failed, and is tried again")
+        else:
+            if self._last_reason:
+                log.info("the database can be used again")
+            self._last_reason = ""
+            if ended:
+                log.info("turns of ended processes were marked interrupted", turns=ended)
