@@ -223,8 +223,11 @@ class TestRefusals:
         assert done.code == 78, done.err
         assert done.err.startswith("guildllama: GUILDLLAMA_DATABASE_URL: ")
         assert done.err.count("\n") == 1
-        if change in {"older", "newer"}:
+        if change == "older":
             assert "guildllama db upgrade" in done.err
+        if change == "newer":
+            assert "newer than this program" in done.err
+            assert "restore a backup" in done.err
         assert path.read_bytes() == before
 
     async def test_unknown_variables_are_a_warning(self, shell: Shell, engine: FakeEngine):
