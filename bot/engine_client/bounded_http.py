@@ -19,7 +19,7 @@ _PIECE_BYTES = 64 << 10
 
 
 class BoundedClient(httpx2.AsyncClient):
-    """As httpx2.AsyncClient. An error's body is cut; another answer that is too large raises httpx2.ReadError."""
+    """As httpx2.AsyncClient. An error's body is cut; another answer that is too large raises DecodingError."""
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **arguments: Any) -> httpx2.Response:
         """Send a request; once more if the server had closed the kept connection that it went out on."""
@@ -28,10 +28,11 @@ class BoundedClient(httpx2.AsyncClient):
         request.extensions = {**request.extensions, "trace": connection.trace}
         try:
             response = await super().send(request, stream=True, **arguments)
-        except (httpx2.NetworkError, httpx2.RemoteProtocolError):
+        except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError) as error:
             # No byte of a response came. On a new connection the server may have begun to answer; on a kept one it
             # most likely never saw the request: servers close idle connections at any moment.
-            if connection.is_new:
+            answered = isinstance(error, httpx2.RemoteProtocolError) and "without sending" not in str(error)
+            if connection.is_new or answered:
                 raise
             response = await super().send(request, stream=True, **arguments)
         bounded = httpx2.Response(
@@ -74,15 +75,20 @@ class _BoundedStream(httpx2.AsyncByteStream):
         limit: float = ERROR_BYTES if is_error else ANSWER_BYTES
         if not is_error and "event-stream" in response.headers.get("Content-Type", ""):
             limit = float("inf")  # its reader has bounds of its own
-        async for piece in _unpacked(response):
-            total += len(piece)
-            if total <= limit:
-                yield piece
-                continue
+        try:
+            async for piece in _unpacked(response):
+                total += len(piece)
+                if total <= limit:
+                    yield piece
+                    continue
+                if not is_error:
+                    raise httpx2.DecodingError(f"an answer of more than {limit:,} bytes", request=response.request)
+                yield piece[: len(piece) - (total - int(limit))]
+                return
+        except httpx2.DecodingError:
             if not is_error:
-                raise httpx2.ReadError(f"an answer of more than {limit:,} bytes", request=response.request)
-            yield piece[: len(piece) - (total - int(limit))]
-            return
+                raise
+            # The status says enough; the words are lost.
 
     async def aclose(self) -> None:
         await self._response.aclose()
@@ -106,4 +112,6 @@ async def _unpacked(response: httpx2.Response) -> AsyncIterator[bytes]:
                     yield piece
                 await asyncio.sleep(0)  # one packed piece may be a thousand unpacked ones
         except zlib.error as error:
-            raise httpx2.DecodingError(f"an answer that cannot be unpacked: {error}", request=response.request) from None
+            raise httpx2.DecodingError(
+                f"an answer that cannot be unpacked: {error}", request=response.request
+            ) from None

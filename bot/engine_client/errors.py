@@ -1,6 +1,6 @@
 """Translates the errors of an OpenAI-compatible server into the bot's own.
 
-Knows status codes, and which refusals are about the prompt's length; the wordings are known to `overflow`. Sends nothing.
+Knows status codes, and which refusals are about the prompt's length; `overflow` knows the wordings. Sends nothing.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ def translate(error: Exception, sent: Sequence[str] = ()) -> BotError | ContextE
         if numbers is not None:
             return ContextExceeded(*numbers)
         return EngineUnavailable(f"an error inside the stream: {for_log(refusal.text, sent)}")
+    if isinstance(error, httpx2.DecodingError):
+        return EngineUnreadable(_reason(error, sent))
     if isinstance(error, httpx2.HTTPError | httpx2.StreamError | OSError | TimeoutError):
         return EngineUnavailable(_reason(error, sent))
     if isinstance(error, openai.OpenAIError | ValueError | RecursionError):  # not JSON, or not of this protocol

@@ -27,7 +27,7 @@ Event = dict[str, Any] | None
 
 
 class EventStream(openai.AsyncStream[object]):
-    """An async iterator over events. Raises EngineUnreadable, openai.APIError for an error event, or httpx2's errors."""
+    """An async iterator over events. Raises EngineUnreadable, openai.APIError for an error event, or httpx2's."""
 
     done = False
     """Whether the server said that the stream is complete."""

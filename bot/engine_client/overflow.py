@@ -14,8 +14,8 @@ from bot.engine_client.refusal import Refusal, tokens
 _CODES = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "model_max_prompt_tokens"}
 _CODES |= {"model_max_prompt_tokens_exceeded", "request_too_large"}
 _TOO_LONG = re.compile(
-    r"""context[ _-]*(?:length|size|window|limit) | context[ ]holds | \bn_ctx\b | token[ ]limit | when[ ]context[ ]the[ ]overflows
-    | max(?:imum)?[ _](?:model|input|prompt|sequence|seq)[ _]?(?:len|length) | maximum[ ]allowed[ ]length
+    r"""context[ _-]*(?:length|size|window|limit) | context[ ]holds | \bn_ctx\b | token[ ]limit
+    | when[ ]context[ ]the[ ]overflows | max(?:imum)?[ _](?:model|input|prompt|sequence|seq)[ _]?(?:len|length) | maximum[ ]allowed[ ]length
     | (?:prompt|inputs?|request|messages?|conversation|query|sequence)`?[ ](?:is|are|was|has)[ ](?:far[ ]|much[ ])?
       (?:too[ ](?:long|large|big)|longer[ ]than|larger[ ]than)
     | too[ ]many[ ](?:(?:input|prompt|total)[ ])?tokens
@@ -26,7 +26,9 @@ _TOO_LONG = re.compile(
     | reduce[ ](?:the[ ]|your[ ])?(?:length|prompt|input)""",
     re.IGNORECASE | re.VERBOSE,
 )
-_ONLY_THE_REPLY = re.compile(r"^\W*max_(?:completion_|output_)?tokens\W+(?:must|should|cannot|can not)\b", re.IGNORECASE)
+_ONLY_THE_REPLY = re.compile(
+    r"^\W*max_(?:completion_|output_)?tokens\W+(?:must|should|cannot|can not)\b", re.IGNORECASE
+)
 _THE_PROMPT = re.compile(r"\b(?:input|prompt|messages?)\b", re.IGNORECASE)
 _WORDS = r"[^.\d;+<>]{0,40}?"
 _LIMITS = [
@@ -53,8 +55,8 @@ _PROMPTS = [
     r"(\d+)(?: tokens)? (?:in|from|of) (?:the |your )?(?:text |input |prompt )?(?:messages|input|prompt)\b",
     r"(\d+) `?(?:input|prompt|inputs)`? tokens",
     r"(\d+) of text input",
-    r"(?:prompt|inputs?|request|messages?) (?:\w+ )?(?:takes|contains|has|is too long|resulted in|uses)\W{1,3}(?:about )?"
-    r"(?:at least )?(\d+)",
+    r"(?:prompt|inputs?|request|messages?) (?:\w+ )?(?:takes|contains|has|is too long|resulted in|uses)\W{1,3}"
+    r"(?:about |at least )?(\d+)",
     r"(?:prompt|input|request|sequence) (?:token count |length |with size |of length |of size )?(?:of |is )?"
     r"\(?(?:length )?(\d+)",
     r"(?:prompt|input)[^.\d]{0,20}length\W{0,3}(?:is |of )?(\d+)",
