@@ -15,7 +15,8 @@ _CODES = {"context_length_exceeded", "exceed_context_size_error", "string_above_
 _CODES |= {"model_max_prompt_tokens_exceeded", "request_too_large"}
 _TOO_LONG = re.compile(
     r"""context[ _-]*(?:length|size|window|limit) | context[ ]holds | \bn_ctx\b | token[ ]limit
-    | when[ ]context[ ]the[ ]overflows | max(?:imum)?[ _](?:model|input|prompt|sequence|seq)[ _]?(?:len|length) | maximum[ ]allowed[ ]length
+    | when[ ]context[ ]the[ ]overflows | maximum[ ]allowed[ ]length
+    | max(?:imum)?[ _](?:model|input|prompt|sequence|seq)[ _]?(?:len|length)
     | (?:prompt|inputs?|request|messages?|conversation|query|sequence)`?[ ](?:is|are|was|has)[ ](?:far[ ]|much[ ])?
       (?:too[ ](?:long|large|big)|longer[ ]than|larger[ ]than)
     | too[ ]many[ ](?:(?:input|prompt|total)[ ])?tokens

@@ -10,11 +10,13 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 _KEYS = (
     *("error", "errors", "message", "msg", "detail", "details", "error_description", "reason", "title", "metadata"),
     *("raw", "error_message", "errorMessage", "Message"),
 )
+_REPEATED = {"input", "inputs", "request", "body", "messages", "prompt", "ctx", "content", "url", "object", "model"}
 _TEXT_CHARS = 2000
 _DEPTH = 8
 _ITEMS = 8
@@ -63,13 +65,24 @@ def _sentences(body: object, found: Refusal, depth: int) -> Iterable[str]:
         found.prompt_tokens = found.prompt_tokens or tokens(body.get("n_prompt_tokens"))
         if isinstance(param := body.get("param"), str) and param:
             found.params.append(param)
-        said = (sentence for key in _KEYS if key in body for sentence in _sentences(body[key], found, depth + 1))
+        said = [sentence for key in _KEYS if key in body for sentence in _sentences(body[key], found, depth + 1)]
+        if not any(said):
+            said = list(_of_any_keys(body, found, depth))
         if isinstance(location := body.get("loc"), list | tuple) and location:  # pydantic: never its `input`
             path = [str(part)[:40] for part in location[:_ITEMS]]
             found.params += path[-1:] + path[:-1]
             yield f"{'.'.join(path)}: {' '.join(said)}"
         else:
             yield from said
+
+
+def _of_any_keys(body: dict[Any, object], found: Refusal, depth: int) -> Iterable[str]:
+    """Whatever a body without the usual keys says, except what it may repeat of the request."""
+    for key, value in list(body.items())[:_ITEMS]:
+        if str(key).lower() not in _REPEATED:
+            said = " ".join(_sentences(value, found, depth + 1))
+            if said:
+                yield f"{str(key)[:40]}: {said}"
 
 
 def _of_text(text: str, found: Refusal, depth: int) -> Iterable[str]:
