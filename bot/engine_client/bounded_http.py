@@ -37,7 +37,7 @@ class BoundedClient(httpx2.AsyncClient):
             response = await super().send(request, stream=True, **arguments)
         bounded = httpx2.Response(
             response.status_code,
-            headers=[(name, value) for name, value in response.headers.raw if name.lower() not in _BODY_HEADERS],
+            headers=_headers(response),
             stream=_BoundedStream(response),
             request=request,
             extensions=response.extensions,
@@ -51,6 +51,12 @@ class BoundedClient(httpx2.AsyncClient):
 
 
 _BODY_HEADERS = {b"content-encoding", b"content-length", b"transfer-encoding"}
+
+
+def _headers(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
+    """The headers that hold of the unpacked body. Its text is UTF-8: a charset may name a decoder that unpacks too."""
+    kept = [(name, value) for name, value in response.headers.raw if name.lower() not in _BODY_HEADERS]
+    return [(name, value.split(b";")[0] if name.lower() == b"content-type" else value) for name, value in kept]
 
 
 class _Connection:

@@ -45,7 +45,10 @@ class EventStream(openai.AsyncStream[object]):
             yield self._parsed(b"".join([piece async for piece in self._pieces]))
             self.done = True
             return
+        if "html" in content_type.lower():
+            raise EngineUnreadable("a web page instead of a stream")
         data: list[bytes] = []
+        is_error = False
         size = count = 0
         async for line in self._lines():
             count += 1
@@ -59,11 +62,17 @@ class EventStream(openai.AsyncStream[object]):
                     if payload.strip().startswith(_DONE.encode()):
                         await self._end()
                         return
+                    if is_error:
+                        raise self._error(payload.decode(errors="replace"))
                     if payload.strip():
                         yield self._parsed(payload)
+                is_error = False
                 continue
             name, _, value = line.partition(b":")
+            if name == b"error":  # llama.cpp's server, some versions
+                raise self._error(value.decode(errors="replace"))
             if name != b"data":
+                is_error = is_error or (name == b"event" and value.strip() == b"error")
                 yield None
                 continue
             data.append(value.removeprefix(b" "))
@@ -103,6 +112,9 @@ class EventStream(openai.AsyncStream[object]):
             for line in lines:
                 yield line
 
+    def _error(self, body: object) -> openai.APIError:
+        return openai.APIError("an error event", self.response.request, body=body)
+
     def _parsed(self, payload: bytes) -> dict[str, Any]:
         try:
             event = json.loads(payload)
@@ -110,6 +122,6 @@ class EventStream(openai.AsyncStream[object]):
             raise EngineUnreadable(f"an event that is no JSON ({type(error).__name__})") from None
         if not isinstance(event, dict):
             raise EngineUnreadable(f"an event that is no JSON object but {type(event).__name__}")
-        if event.get("error"):
-            raise openai.APIError("an error event", self.response.request, body=event["error"])
+        if event.get("error") or "error" in [event.get("object"), event.get("type")]:
+            raise self._error(event.get("error") or event)
         return cast(dict[str, Any], event)

@@ -27,7 +27,8 @@ _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2
 _INPUT = re.compile(r"""['"]?\b(?:input(?:_value)?|ctx)['"]?\s*[=:]\s*(?:'[^']*'|"[^"]*"|[^,;\]})]*)""")
 _KEY = re.compile(r"\b(?:sk|hf|gsk|key|Bearer)[-_ ][\w*.-]{6,}")
 _LOG_CHARS = 200
-_ECHO_CHARS = 12
+_ECHO_CHARS = 10
+_ECHO_STEP = 3  # so that a run of 12 characters is always found, in a third of the searches
 
 
 @dataclass(slots=True)
@@ -111,7 +112,7 @@ def one_line(text: str) -> str:
 def for_log(text: str, sent: Sequence[str] = ()) -> str:
     """A server's words as the log may have them: one short line, without what they repeat of the request (`sent`)."""
     text = _KEY.sub("[…]", _INPUT.sub("", one_line(text)))
-    return _without_echo(text[: 3 * _LOG_CHARS], sent)[:_LOG_CHARS]
+    return _without_echo(text[: _LOG_CHARS + 50], sent)[:_LOG_CHARS]
 
 
 def _without_echo(text: str, sent: Sequence[str]) -> str:
@@ -124,10 +125,15 @@ def _without_echo(text: str, sent: Sequence[str]) -> str:
     if not plain:
         return text
     echoed = [False] * len(text)
-    for start in range(len(text) - _ECHO_CHARS + 1):
+    for start in range(0, len(text) - _ECHO_CHARS + 1, _ECHO_STEP):
         window = text[start : start + _ECHO_CHARS]
-        if window in plain or window in escaped:
-            echoed[start : start + _ECHO_CHARS] = [True] * _ECHO_CHARS
+        if whole_text := next((known for known in (plain, escaped) if window in known), None):
+            first, last = start, start + _ECHO_CHARS
+            while first > 0 and text[first - 1 : last] in whole_text:
+                first -= 1
+            while last < len(text) and text[first : last + 1] in whole_text:
+                last += 1
+            echoed[first:last] = [True] * (last - first)
     kept = "".join("\x00" if cut else character for character, cut in zip(text, echoed, strict=True))
     return re.sub("\x00+", "[…]", kept)
 

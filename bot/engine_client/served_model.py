@@ -19,6 +19,7 @@ from bot.errors import EngineRefused, EngineUnavailable
 
 log = structlog.get_logger(__name__)
 
+_NAME_CHARS = 500
 _ANY_MODEL = "default"
 _CONTEXT_FIELDS = ("max_model_len", "loaded_context_length", "context_length", "context_window", "max_context_length")
 """Where vLLM, SGLang and our engine, LM Studio, OpenRouter, Groq and Mistral report the context."""
@@ -99,7 +100,7 @@ def _context_sizes(answer: object) -> dict[str, int | None]:
     data = answer.get("data") if isinstance(answer, dict) else None
     found: dict[str, int | None] = {}
     for entry in data if isinstance(data, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str) and len(entry["id"]) <= _NAME_CHARS:
             sizes = (tokens(entry.get(name)) for name in _CONTEXT_FIELDS)
             found[entry["id"]] = next(filter(None, sizes), None)
     return found

@@ -61,7 +61,7 @@ class TestFewerPairs:
             server.answer, server.bodies = refusing(400, {"error": "I dislike this topic"}), []
             with structlog.testing.capture_logs() as logged, pytest.raises(EngineRefused):
                 await say(chat, "what about my hamster Zebedee?")
-            assert [pairs(sent) for sent in server.bodies] == [20, 10, 5, 0]
+            assert [pairs(sent) for sent in server.bodies] == [10, 5, 2, 0]
             assert any("I dislike this topic" in str(entry) for entry in logged)
             assert "Zebedee" not in str(logged)
         assert (await statuses(database))[-1] == "failed"

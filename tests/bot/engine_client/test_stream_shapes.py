@@ -189,3 +189,41 @@ async def test_the_stream_is_read_to_its_end_and_the_connection_used_again():
         for _ in range(5):
             await ask(client)
     assert len(peers) == 1
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"error": {"message": "out of memory"}},
+        {"error": "out of memory"},
+        {"object": "error", "message": "out of memory", "code": 500},
+        {"type": "error", "error": {"type": "overloaded_error", "message": "out of memory"}},
+        'event: error\ndata: {"message": "out of memory"}\n\n',
+        "event: error\ndata: out of memory\n\n",
+        'error: {"code": 500, "message": "out of memory"}\n\n',
+    ],
+)
+async def test_case_07_an_error_inside_the_stream_in_any_shape(event: object):
+    with pytest.raises(EngineUnavailable, match="out of memory"):
+        await ask_once(events(chunk({"content": "Hi"}), event))
+
+
+async def test_an_html_page_is_no_stream():
+    async def answer(sent: dict[str, object], request: web.Request) -> web.StreamResponse:
+        return web.Response(text="<html>Welcome to your new router!</html>", content_type="text/html")
+
+    with pytest.raises(EngineUnreadable, match="web page"):
+        await ask_once(answer)
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "zlib_codec", "base64", "idna", "nonsense", "utf-16"])
+async def test_attack_a_charset_that_is_none(charset: str):
+    async def answer(sent: dict[str, object], request: web.Request) -> web.StreamResponse:
+        return web.Response(
+            status=400,
+            body=b'{"error": "wrong moon"}',
+            headers={"Content-Type": f"application/json; charset={charset}"},
+        )
+
+    with pytest.raises(EngineUnavailable, match="wrong moon"):
+        await ask_once(answer)
