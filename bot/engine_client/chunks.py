@@ -83,7 +83,7 @@ def _text_of_choice(choice: dict[str, Any]) -> str:
             return part
         if not isinstance(part, dict):
             raise _unreadable(name, part)
-        if text := _content(part.get("content"), 0):
+        if text := _content(part.get("content"), 0) or _content(part.get("refusal"), 0):
             return text
     return _content(choice.get("text"), 0)  # the shape of /v1/completions
 

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import httpx2
 import openai
 
+from bot.engine_client.log_text import for_log
 from bot.engine_client.overflow import overflow
-from bot.engine_client.refusal import Refusal, for_log, read_refusal
+from bot.engine_client.refusal import Refusal, read_refusal
 from bot.errors import BotError, Busy, EngineRefused, EngineUnavailable, EngineUnreadable
 
 _ABOUT_THE_PROMPT = {400, 413, 422}

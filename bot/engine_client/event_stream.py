@@ -7,6 +7,7 @@ what they contain.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -96,6 +97,8 @@ class EventStream(openai.AsyncStream[object]):
         """Lines that end with LF, CR or CRLF, cut anywhere."""
         rest, total, skip_lf = bytearray(), 0, False
         async for piece in self._pieces:
+            if not total:
+                piece = piece.removeprefix(codecs.BOM_UTF8)
             total += len(piece)
             if total > STREAM_BYTES:
                 raise EngineUnreadable(f"a stream of more than {STREAM_BYTES:,} bytes")

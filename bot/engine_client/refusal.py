@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +24,6 @@ _HTML = re.compile(r"<!doctype html|<html|<head|<body|<title|<h1", re.IGNORECASE
 _HIDDEN = re.compile(r"<(script|style|svg)\b.*?(</\1\s*>|$)|<!--.*?(-->|$)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^<>]*>")
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
-_INPUT = re.compile(r"""['"]?\b(?:input(?:_value)?|ctx)['"]?\s*[=:]\s*(?:'[^']*'|"[^"]*"|[^,;\]})]*)""")
-_KEY = re.compile(r"\b(?:sk|hf|gsk|key|Bearer)[-_ ][\w*.-]{6,}")
-_LOG_CHARS = 200
-_ECHO_CHARS = 10
-_ECHO_STEP = 3  # so that a run of 12 characters is always found, in a third of the searches
 
 
 @dataclass(slots=True)
@@ -47,7 +42,7 @@ class Refusal:
 def read_refusal(body: object) -> Refusal:
     """The refusal that this body states: parsed JSON, or the text of the response."""
     found = Refusal()
-    sentences = list(dict.fromkeys(one_line(sentence) for sentence in _sentences(body, found, 0)))
+    sentences = list(dict.fromkeys(one_line(sentence[: 4 * _TEXT_CHARS]) for sentence in _sentences(body, found, 0)))
     found.text = ": ".join(sentence for sentence in sentences if sentence)[:_TEXT_CHARS]
     return found
 
@@ -106,38 +101,4 @@ def tokens(value: object) -> int:
 
 def one_line(text: str) -> str:
     """The text without control characters and line breaks."""
-    return " ".join(_INVISIBLE.sub(" ", text[: 4 * _TEXT_CHARS]).split())
-
-
-def for_log(text: str, sent: Sequence[str] = ()) -> str:
-    """A server's words as the log may have them: one short line, without what they repeat of the request (`sent`)."""
-    text = _KEY.sub("[…]", _INPUT.sub("", one_line(text)))
-    return _without_echo(text[: _LOG_CHARS + 50], sent)[:_LOG_CHARS]
-
-
-def _without_echo(text: str, sent: Sequence[str]) -> str:
-    """Cut every run of characters that also stands in what was sent, plain or as JSON or Python would escape it."""
-    for whole in {one_line(value) for value in sent}:
-        if 0 < len(whole) <= 2 * _ECHO_CHARS:  # also a short message, as a word of its own
-            text = re.sub(rf"(?<!\w){re.escape(whole)}(?!\w)", "[…]", text)
-    plain = "\n".join(one_line_of_any_length(value) for value in sent)
-    escaped = "" if plain.isascii() and not re.search(r"[\"'\\]", plain) else json.dumps(plain) + repr(plain)
-    if not plain:
-        return text
-    echoed = [False] * len(text)
-    for start in range(0, len(text) - _ECHO_CHARS + 1, _ECHO_STEP):
-        window = text[start : start + _ECHO_CHARS]
-        if whole_text := next((known for known in (plain, escaped) if window in known), None):
-            first, last = start, start + _ECHO_CHARS
-            while first > 0 and text[first - 1 : last] in whole_text:
-                first -= 1
-            while last < len(text) and text[first : last + 1] in whole_text:
-                last += 1
-            echoed[first:last] = [True] * (last - first)
-    kept = "".join("\x00" if cut else character for character, cut in zip(text, echoed, strict=True))
-    return re.sub("\x00+", "[…]", kept)
-
-
-def one_line_of_any_length(text: str) -> str:
-    """As `one_line`, for a text whose length the bot itself has limited."""
     return " ".join(_INVISIBLE.sub(" ", text).split())

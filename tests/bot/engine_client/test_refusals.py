@@ -61,6 +61,9 @@ class TestForms:
         "bad value 'pseudonym-of-ann' of salt-of-guild",
         f"cannot parse {SECRET[3:24]}",
         "[{'loc': ('body', 'messages'), 'input': 'Zebedee'}]",
+        f"bad: {SECRET.upper()}",
+        "bad: " + " | ".join(SECRET.split()),
+        "bad: " + SECRET.replace(" ", "\\n"),
         "invalid: \\u007a hamster Zebedee sings",
     ],
 )
@@ -68,7 +71,7 @@ async def test_case_07_nothing_of_the_request_is_repeated(text: str):
     with pytest.raises(EngineRefused) as caught:
         await ask_once(refusing(400, {"error": {"message": text}}))
     for word in ("pseudonym", "salt-of", "Zebedee", "hamster"):
-        assert word not in caught.value.reason
+        assert word.lower() not in caught.value.reason.lower()
 
 
 @pytest.mark.parametrize("body", ["", {}, [], {"error": None}, {"error": {}}, {"error": 5}, "[" * 30_000, "\x00\n"])

@@ -70,6 +70,7 @@ SHAPES: dict[str, tuple[list[object], str]] = {
         "\U0001f600\U0001f601",
     ),
     "halves that never meet": ([chunk({"content": "a\ude00b\ud83dc"}), chunk({"content": "d\ud83d"}), STOP], "a�b�cd"),
+    "what OpenAI's models say when they will not": ([chunk({"refusal": "Hi"}), STOP], "Hi"),
     "a second choice": (
         [{"choices": [{"index": 1, "delta": {"content": "No"}}]}, chunk({"content": "Hi"}), STOP],
         "Hi",
@@ -82,6 +83,10 @@ async def test_case_13_the_text_is_kept_and_right(shape: str):
     chunks, text = SHAPES[shape]
     said, end = await ask_once(events(*chunks))
     assert (said, end.finish_reason) == (text, "stop")
+
+
+async def test_case_13_a_stream_that_begins_with_a_byte_order_mark():
+    assert (await ask_once(b"\xef\xbb\xbf" + events(chunk({"content": "Hi"}), STOP)))[0] == "Hi"
 
 
 @pytest.mark.parametrize("ending", ["data: [DONE]\n\n", "data: [DONE]\n", "data:[DONE]", "data: [DONE] \n\n"])
