@@ -153,6 +153,16 @@ class EngineRefused(EngineUnavailable):
         super().__init__(reason, "The model refused this request. The owner of this bot finds the reason in its log.")
 
 
+class EngineUnreadable(EngineRefused):
+    """What the server sent is not of the protocol: not JSON, of another shape, or beyond every bound."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.user_message = (
+            "The model's server sent something I cannot read. The owner of this bot finds the reason in its log."
+        )
+
+
 class DatabaseUnavailable(BotError):
     """The database cannot be used now, or the query failed."""
 

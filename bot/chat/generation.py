@@ -10,15 +10,25 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from bot.chat.prompt import build_messages, max_token_count, trim_to_tokens
+import structlog
+
+from bot.chat.prompt import build_messages, max_token_count, pairs_to_drop, trim_to_tokens
 from bot.chat.reply_control import ReplyControl
 from bot.engine_client.client import EngineClient
-from bot.engine_client.errors import ContextExceeded
+from bot.engine_client.errors import ContextExceeded, PromptRefused
 from bot.engine_client.messages import Finished, Message
-from bot.errors import EngineTimeout, PromptTooLong, ShuttingDown
+from bot.errors import EngineTimeout, EngineUnreadable, PromptTooLong, ShuttingDown
 from bot.settings import Settings
 from bot.text import clean_piece
 from models.types import Pair
+
+log = structlog.get_logger(__name__)
+
+_CHARS_PER_TOKEN = 16
+"""More than any text in words has on the average; the longest tokens are long runs of spaces."""
+_MAX_CHARS = 400_000
+_REFUSALS_WITH_PAIRS = 2
+"""A prompt that is refused for no known reason is sent with half of its pairs, a quarter of them, then with none."""
 
 OnDelta = Callable[[str], Awaitable[None]]
 
@@ -102,21 +112,31 @@ class ReplyGenerator:
     ) -> None:
         partial.messages, partial.num_prompt_tokens, max_tokens = await self._fit_prompt(request)
         pairs = request.history[len(request.history) - _count_pairs(partial.messages) :]
+        refusals = 0
         while True:
             try:
                 return await self._stream(request, max_tokens, partial, on_delta, control)
             except ContextExceeded as exceeded:
                 # A server without /tokenize refuses a prompt that is too long only here, before it generates anything.
                 if partial.pieces:
-                    raise
+                    raise EngineUnreadable(
+                        "the server found the prompt too long in the middle of its reply"
+                    ) from exceeded
                 room = exceeded.context_length - exceeded.num_prompt_tokens
                 if pairs:
-                    pairs = pairs[1:]
+                    surplus = max_tokens - room
+                    pairs = pairs[pairs_to_drop(pairs, refusals, exceeded.num_prompt_tokens, surplus) :]
                 elif exceeded.num_prompt_tokens > 0 and 0 < room < max_tokens:
                     max_tokens = room  # the prompt fits; shorten the reply
                 else:
                     raise PromptTooLong(exceeded.context_length, exceeded.num_prompt_tokens) from exceeded
-                partial.messages = build_messages(request.persona, pairs, request.text)
+            except PromptRefused:
+                # It may be too long in words that are not known. With the message alone it counts as refused.
+                if partial.pieces or not pairs:
+                    raise
+                pairs = pairs[(len(pairs) + 1) // 2 :] if refusals < _REFUSALS_WITH_PAIRS else ()
+            refusals += 1
+            partial.messages, partial.num_prompt_tokens = build_messages(request.persona, pairs, request.text), 0
 
     async def _stream(
         self,
@@ -133,18 +153,33 @@ class ReplyGenerator:
             max_tokens=max_tokens,
             user=request.user,
             cache_salt=request.cache_salt,
+            on_activity=control.sign_of_life,
         )
+        room = min(max_tokens * _CHARS_PER_TOKEN, _MAX_CHARS)
         async with aclosing(events):
-            async for event in events:
-                if isinstance(event, Finished):
-                    partial.finished = event
-                    return
-                control.restart_timeout()
-                if piece := clean_piece(event.text):
-                    partial.first_token_at = partial.first_token_at or time.monotonic()
-                    partial.pieces.append(piece)
-                    await on_delta(piece)
-                control.restart_timeout()  # the time spent in `on_delta` does not count
+            try:
+                async for event in events:
+                    if isinstance(event, Finished):
+                        partial.finished = event
+                        return
+                    control.restart_timeout()
+                    if piece := clean_piece(event.text)[:room]:
+                        if len(partial.pieces) >= max_tokens:  # a server that does not know max_tokens, or never ends
+                            partial.finished = Finished("length", None, None)
+                            return
+                        partial.first_token_at = partial.first_token_at or time.monotonic()
+                        partial.pieces.append(piece)
+                        room -= len(piece)
+                        await on_delta(piece)
+                    if room <= 0:
+                        partial.finished = Finished("length", None, None)
+                        return
+                    control.restart_timeout()  # the time spent in `on_delta` does not count
+            except EngineUnreadable as error:
+                if not partial.pieces:
+                    raise
+                log.warning("a reply ends early", error_id=error.error_id, reason=error.reason)
+                partial.finished = Finished("other", None, None)  # what came is kept
 
     async def _fit_prompt(self, request: GenerationRequest) -> tuple[list[Message], int, int]:
         """The messages that fit, their number of tokens (0 if the server cannot count), and max_tokens of the reply."""

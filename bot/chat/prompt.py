@@ -86,6 +86,17 @@ async def trim_to_tokens(
     raise AssertionError("unreachable: the range shrinks with every count")
 
 
+def pairs_to_drop(pairs: Sequence[Pair], refusals: int, tokens: int, surplus: int) -> int:
+    """How many pairs to leave out, oldest first, of a prompt of `tokens` that is `surplus` too long: at least one.
+
+    The estimate is low, so that no pair goes without need. After some `refusals`, or without numbers, half of them go.
+    """
+    if refusals >= _MAX_GUESSES or tokens <= 0 or surplus <= 0:
+        return (len(pairs) + 1) // 2 if refusals else 1
+    sizes = [len(pair.user) + len(pair.reply) + 2 * _TEMPLATE_CHARS for pair in pairs]
+    return max(1, _drop_for(surplus, sizes, 0, tokens / sum(sizes)) - 1)
+
+
 def _drop_for(surplus: float, sizes: Sequence[int], start: int, tokens_per_char: float) -> int:
     """How many pairs to drop in all, given that dropping `start` leaves `surplus` tokens too many."""
     for index in range(start, len(sizes)):

@@ -1,25 +1,30 @@
-"""The handle on a running reply: ends it when no token comes for too long, or when it is interrupted."""
+"""The handle on a running reply: ends it when nothing comes for too long, or when it is interrupted."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Literal
 
+_LONGEST_SILENCE = 900.0
+"""Seconds that a model may think, or a server say nothing but that it lives. Discord's messages take no edit later."""
+
 Reason = Literal["stopped", "shutdown"]
 
 
 class ReplyControl:
-    """Ends one reply after `idle_timeout` seconds without a token, or through `interrupt`."""
+    """Ends one reply after `idle_timeout` seconds without a sign of life, or through `interrupt`."""
 
     def __init__(self, idle_timeout: float) -> None:
         self.reason: Reason | None = None
         """Why the reply was interrupted, if it was."""
         self.idle_timeout = idle_timeout
         self._scope: asyncio.Timeout | None = None
+        self._silent_until = 0.0
 
     def scope(self) -> asyncio.Timeout:
         """The block that generates. It raises TimeoutError when it is ended from here."""
         self._scope = asyncio.timeout(0 if self.reason else self.idle_timeout)
+        self._silent_until = self._longest_silence()
         return self._scope
 
     @property
@@ -28,9 +33,18 @@ class ReplyControl:
         return self._scope is not None and self._scope.expired()
 
     def restart_timeout(self) -> None:
-        """A token came: the idle timeout starts anew."""
+        """Text came: the idle timeout starts anew."""
+        self._silent_until = self._longest_silence()
+        self.sign_of_life()
+
+    def sign_of_life(self) -> None:
+        """Something came, if not text: the idle timeout starts anew, but a server may not go on so for ever."""
         if self._scope is not None and self.reason is None:
-            self._scope.reschedule(asyncio.get_running_loop().time() + self.idle_timeout)
+            until = asyncio.get_running_loop().time() + self.idle_timeout
+            self._scope.reschedule(min(until, self._silent_until))
+
+    def _longest_silence(self) -> float:
+        return asyncio.get_running_loop().time() + max(_LONGEST_SILENCE, self.idle_timeout)
 
     def interrupt(self, reason: Reason) -> bool:
         """End the reply now, or as soon as it begins. False if it has ended already."""

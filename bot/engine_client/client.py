@@ -16,8 +16,12 @@ import httpx2
 import openai
 import structlog
 
-from bot.engine_client.errors import ContextExceeded, refused_field, translate
+from bot.engine_client.chunks import ChunkReader
+from bot.engine_client.errors import ContextExceeded, refusal_of, translate
+from bot.engine_client.event_stream import EventStream
 from bot.engine_client.messages import Delta, Finished, Message, TokenCount
+from bot.engine_client.optional_fields import refused_field
+from bot.engine_client.overflow import overflow
 from bot.engine_client.served_model import ServedModel
 from bot.engine_client.transport import CONNECT_SECONDS, Transport
 from bot.errors import EngineUnavailable
@@ -56,6 +60,7 @@ class EngineClient:
         self._transport = Transport(base_url, api_key, uds=uds)
         self._served = ServedModel(self._transport, model)
         self._rejected_fields: set[str] = set()
+        self._secrets = [api_key] if api_key else []
 
     async def __aenter__(self) -> Self:
         return self
@@ -102,71 +107,84 @@ class EngineClient:
         max_tokens: int,
         user: str,
         cache_salt: str,
+        on_activity: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[Delta | Finished, None]:
         """The reply piece by piece, and `Finished` last. Closing the iterator cancels the generation.
 
-        Raises ContextExceeded, Busy or EngineUnavailable.
+        `on_activity` is called at every event of the stream, also at those without text: a model that thinks, or a
+        comment that keeps the connection alive. Raises ContextExceeded, Busy or EngineUnavailable.
         """
         fields: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         fields |= {"user": user, "stream_options": {"include_usage": True}, "cache_salt": cache_salt}
-        with self._translated_errors():
-            chunks = await self._start(messages, fields)
-        finish_reason: str | None = None
-        prompt_tokens = completion_tokens = None
+        sent = [*(message["content"] for message in messages), user, cache_salt]
+        with self._translated_errors(sent):
+            events = await self._start(messages, fields)
+        reader = ChunkReader()
         try:
-            with self._translated_errors(in_reply=True):
-                async for chunk in chunks:
-                    if not isinstance(chunk, dict):
-                        raise ValueError(f"an event that is no JSON object: {chunk!r:.80}")
-                    if usage := chunk.get("usage"):
-                        prompt_tokens, completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
-                    for choice in chunk.get("choices") or ():
-                        finish_reason = choice.get("finish_reason") or finish_reason
-                        if text := (choice.get("delta") or {}).get("content"):
-                            yield Delta(text)
+            with self._translated_errors(sent, in_reply=True):
+                async for event in events:
+                    on_activity()
+                    if event is not None and (text := reader.read(event)):
+                        yield Delta(text)
+        except EngineUnavailable:
+            if reader.finish_reason is None:
+                raise
+            # The reply is complete; only its last words of protocol are missing.
         finally:
-            await chunks.close()
-        if finish_reason in {None, "error", "cancelled"}:
+            await events.close()
+        finish_reason = reader.finish_reason or ("stop" if events.done else None)
+        if finish_reason in {None, "error"}:
             raise EngineUnavailable(f"the stream ended with {finish_reason or 'no finish_reason'}", _DIED_MESSAGE)
         self.state = "ready"
-        yield Finished(finish_reason, prompt_tokens, completion_tokens)
+        yield Finished(finish_reason, reader.prompt_tokens, reader.completion_tokens)
 
-    async def _start(self, messages: Sequence[Message], fields: dict[str, Any]) -> openai.AsyncStream[object]:
-        """Start the request without the fields that this server rejected. A rejected request has generated nothing."""
+    async def _start(self, messages: Sequence[Message], fields: dict[str, Any]) -> EventStream:
+        """Start the request without the fields that this server rejects. A rejected request has generated nothing."""
         model = await self._served.name()
+        rejected = set(self._rejected_fields)
         while True:
-            extra = {name: value for name, value in fields.items() if name not in self._rejected_fields}
-            if "max_tokens" in self._rejected_fields:
-                extra["max_completion_tokens"] = fields["max_tokens"]
+            offered = dict(fields)
+            if "max_tokens" in rejected:
+                offered["max_completion_tokens"] = fields["max_tokens"]
+            extra = {name: value for name, value in offered.items() if name not in rejected}
             try:
                 # `chat.completions.create` would validate each message and build a model of each chunk: twice the CPU.
-                return await self._transport.openai.post(
+                events = await self._transport.openai.post(
                     "/chat/completions",
                     body={"model": model, "messages": list(messages), "stream": True, **extra},
                     cast_to=object,
                     stream=True,
-                    stream_cls=openai.AsyncStream[object],
+                    stream_cls=EventStream,
                     # No timeout between two chunks: the caller has its own.
                     options={"timeout": httpx2.Timeout(None, connect=CONNECT_SECONDS)},
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                field = refused_field(error, set(extra))
+                refusal = refusal_of(error)
+                field = None if overflow(refusal) is not None else refused_field(refusal, set(extra))
                 if field is None:
                     raise
-                log.info("the server turned down a field; leaving it out from now on", field=field)
-                self._rejected_fields.add(field)
+                rejected.add(field)
+            else:
+                self._remember(rejected)
+                return events
+
+    def _remember(self, rejected: set[str]) -> None:
+        """Leave these fields out from now on. Only said of a request that was then accepted: they were the reason."""
+        for field in sorted(rejected - self._rejected_fields):
+            log.info("the server turned down a field; leaving it out from now on", field=field)
+        self._rejected_fields |= rejected
 
     @contextlib.contextmanager
-    def _translated_errors(self, *, in_reply: bool = False) -> Iterator[None]:
+    def _translated_errors(self, sent: Sequence[str] = (), *, in_reply: bool = False) -> Iterator[None]:
         """Turn an error of the server or the connection into ours, and note what it says about the server."""
         try:
             yield
         except Exception as error:
-            result = translate(error)
+            result = translate(error, [*sent, *self._secrets])
             if isinstance(error, openai.NotFoundError):
                 self._served.forget_name()
             if isinstance(result, ContextExceeded) and result.context_length:
-                self._served.context_length = self._served.context_length or result.context_length
+                self._served.learn_context_length(result.context_length)
             if type(result) is EngineUnavailable:
                 message = _DIED_MESSAGE if in_reply else _NOT_READY_MESSAGES.get(self.state, result.user_message)
                 result = EngineUnavailable(result.reason, message)

@@ -13,12 +13,16 @@ import openai
 import structlog
 
 from bot.engine_client.messages import Message, TokenCount
+from bot.engine_client.refusal import tokens
 from bot.engine_client.transport import SMALL_CALL_SECONDS, Transport
 from bot.errors import EngineRefused, EngineUnavailable
 
 log = structlog.get_logger(__name__)
 
+_NAME_CHARS = 500
 _ANY_MODEL = "default"
+_CONTEXT_FIELDS = ("max_model_len", "loaded_context_length", "context_length", "context_window", "max_context_length")
+"""Where vLLM, SGLang and our engine, LM Studio, OpenRouter, Groq and Mistral report the context."""
 _TEMPORARY = {400, 408, 429, 500, 502, 504}
 
 
@@ -30,8 +34,17 @@ class ServedModel:
         self._configured = configured
         self._name: str | None = None
         self._can_tokenize = True  # until the server turns out to have no /tokenize like vLLM's
-        self.context_length: int | None = None
-        """The model's context in tokens, or None until the server has reported it."""
+        self._named_length: int | None = None
+        self._learnt_length: int | None = None
+
+    @property
+    def context_length(self) -> int | None:
+        """The model's context in tokens: what the server names as a number, else what a refusal said, else None."""
+        return self._named_length or self._learnt_length
+
+    def learn_context_length(self, length: int) -> None:
+        """Keep a length that was read from a refusal's sentence, until the server names one."""
+        self._learnt_length = length
 
     async def name(self) -> str:
         """The name to ask for: the configured one if the server has a choice of models, else the one it serves."""
@@ -59,7 +72,7 @@ class ServedModel:
                 log.warning("the server serves only another model", configured=self._configured, used=name)
         else:
             raise EngineRefused("the server lists no model; name one with GUILDLLAMA_MODEL")
-        self.context_length = served.get(name) or self.context_length
+        self._named_length = served.get(name) or self._named_length
         return name
 
     async def count(self, messages: Sequence[Message]) -> TokenCount | None:
@@ -71,34 +84,34 @@ class ServedModel:
         if response.status_code == 503:
             raise EngineUnavailable("503 from /tokenize")
         count, length = _count_and_context_length(response) if response.status_code == 200 else (None, None)
-        length = length or self.context_length
+        self._named_length = length or self._named_length
+        length = self.context_length
         if count is None or length is None:
             # llama.cpp's /tokenize wants a text, and Ollama has none: from now on the server's refusal of a prompt
             # that is too long gives the numbers. A temporary failure does not end counting.
             if response.status_code not in _TEMPORARY:
                 self._can_tokenize = False
             return None
-        self.context_length = length
         return TokenCount(count, length)
 
 
 def _context_sizes(answer: object) -> dict[str, int | None]:
-    """Each model of a /v1/models answer with its context in tokens, which vLLM and our own engine report."""
+    """Each model of a /v1/models answer with its context in tokens, where the server reports it."""
     data = answer.get("data") if isinstance(answer, dict) else None
     found: dict[str, int | None] = {}
     for entry in data if isinstance(data, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
-            length = entry.get("max_model_len")
-            found[entry["id"]] = length if isinstance(length, int) and length > 0 else None
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str) and len(entry["id"]) <= _NAME_CHARS:
+            sizes = (tokens(entry.get(name)) for name in _CONTEXT_FIELDS)
+            found[entry["id"]] = next(filter(None, sizes), None)
     return found
 
 
 def _count_and_context_length(response: httpx2.Response) -> tuple[int | None, int | None]:
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None, None
     if not isinstance(body, dict):
         return None, None
     count, length = body.get("count"), body.get("max_model_len")
-    return (count if isinstance(count, int) else None), (length if isinstance(length, int) else None)
+    return tokens(count) or None, tokens(length) or None

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
+from bot.engine_client.bounded_http import BoundedClient
+
 CONNECT_SECONDS = 5.0
 SMALL_CALL_SECONDS = 15.0
 
@@ -19,7 +21,7 @@ class Transport:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32)
         # An explicit transport makes httpx2 ignore the environment's proxies, which are for other machines.
         is_local = uds is not None or urlsplit(base_url).hostname in {"127.0.0.1", "::1", "localhost"}
-        self.http = httpx2.AsyncClient(
+        self.http = BoundedClient(
             transport=httpx2.AsyncHTTPTransport(uds=uds, limits=limits) if is_local else None,
             limits=limits,
             timeout=httpx2.Timeout(SMALL_CALL_SECONDS, connect=CONNECT_SECONDS, pool=None),

@@ -1,0 +1,126 @@
+"""Reads the chunks of a streamed reply: its text, how it ended, and what it took. Checks and bounds every value.
+
+Knows the shapes that servers give a chunk. What has no meaning for the text is ignored; what could hold text and is of
+another shape is refused, because text left out silently would be worse.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from bot.errors import EngineUnreadable
+
+MAX_TOKENS = 100_000_000
+"""A number of tokens beyond this is nonsense, and the bot counts for itself."""
+
+_FINISH_REASONS = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "end"), "stop"),
+    **dict.fromkeys(("finished", "normal", "stop_token", "stop_str", "done"), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "max_length", "model_length", "max_output_tokens"), "length"),
+    **dict.fromkeys(("content_filter", "safety", "recitation", "refusal", "prohibited_content"), "content_filter"),
+    **dict.fromkeys(("tool_calls", "function_call", "tool_use"), "tool_calls"),
+    **dict.fromkeys(("error", "cancelled", "canceled", "abort", "aborted", "failed"), "error"),
+}
+OTHER = "other"
+_THINKING = {"thinking", "reasoning", "reasoning_content", "redacted_thinking", "reasoning_text", "thought"}
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
+
+class ChunkReader:
+    """Reads the chunks of one reply in order."""
+
+    def __init__(self) -> None:
+        self.finish_reason: str | None = None
+        """One of the few that the bot knows, or None until the server names one."""
+        self.prompt_tokens: int | None = None
+        self.completion_tokens: int | None = None
+        self._half = ""
+
+    def read(self, chunk: dict[str, Any]) -> str:
+        """The text of this chunk. Raises EngineUnreadable."""
+        if isinstance(usage := chunk.get("usage"), dict):
+            self.prompt_tokens = _tokens(usage.get("prompt_tokens"), self.prompt_tokens)
+            self.completion_tokens = _tokens(usage.get("completion_tokens"), self.completion_tokens)
+        choices = chunk.get("choices")
+        if choices is None:
+            return ""
+        if not isinstance(choices, list):
+            raise _unreadable("choices", choices)
+        text = ""
+        for choice in choices:
+            if choice is None:
+                continue
+            if not isinstance(choice, dict):
+                raise _unreadable("a choice", choice)
+            index = choice.get("index")
+            if type(index) is int and index > 0:  # another reply, which was not asked for
+                continue
+            text += _text_of_choice(choice)
+            self.finish_reason = _finish_reason(choice.get("finish_reason")) or self.finish_reason
+        return self._joined(text)
+
+    def _joined(self, text: str) -> str:
+        """The text with characters in two halves joined, across chunks too: JSON escapes an emoji as two surrogates."""
+        if not text:
+            return ""
+        text, self._half = self._half + text, ""
+        if not _SURROGATES.search(text):
+            return text
+        if "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        text = _PAIR.sub(lambda pair: pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le"), text)
+        return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _text_of_choice(choice: dict[str, Any]) -> str:
+    for name in ("delta", "message"):  # `message`: from a server that does not stream
+        part = choice.get(name)
+        if part is None:
+            continue
+        if isinstance(part, str):
+            return part
+        if not isinstance(part, dict):
+            raise _unreadable(name, part)
+        if text := _content(part.get("content"), 0) or _content(part.get("refusal"), 0):
+            return text
+    return _content(choice.get("text"), 0)  # the shape of /v1/completions
+
+
+def _content(content: object, depth: int) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if depth > 3:
+        raise EngineUnreadable("content that is nested too deeply")
+    if isinstance(content, list):
+        return "".join(_content(part, depth + 1) for part in content)
+    if isinstance(content, dict):
+        kind = content.get("type")
+        if content.get("thought") is True or (isinstance(kind, str) and kind in _THINKING):
+            return ""
+        for name in ("text", "value", "content"):
+            if name in content:
+                return _content(content[name], depth + 1)
+        return ""
+    raise _unreadable("content", content)
+
+
+def _finish_reason(value: object) -> str | None:
+    if value is None or value == "" or value == "null":
+        return None
+    if isinstance(value, dict):  # TGI's and SGLang's own: {"type": "stop", "matched": 2}
+        value = value.get("type")
+    return _FINISH_REASONS.get(value.lower(), OTHER) if isinstance(value, str) and len(value) < 64 else OTHER
+
+
+def _tokens(value: object, before: int | None) -> int | None:
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else before
+
+
+def _unreadable(what: str, value: object) -> EngineUnreadable:
+    return EngineUnreadable(f"{what} of type {type(value).__name__}")
