@@ -26,7 +26,10 @@ log = structlog.get_logger(__name__)
 
 _CHARS_PER_TOKEN = 16
 """More than any text in words has on the average; the longest tokens are long runs of spaces."""
-_MAX_CHARS = 400_000
+_MIN_CHARS, _MAX_CHARS = 65_536, 400_000
+_MIN_PIECES = 4096
+"""The server applies max_tokens. The bot's own limits stop a server that ignores it, and are far above: servers count
+tokens in other ways, and send less than a token in a piece."""
 _REFUSALS_WITH_PAIRS = 2
 """A prompt that is refused for no known reason is sent with half of its pairs, a quarter of them, then with none."""
 
@@ -155,7 +158,8 @@ class ReplyGenerator:
             cache_salt=request.cache_salt,
             on_activity=control.sign_of_life,
         )
-        room = min(max_tokens * _CHARS_PER_TOKEN, _MAX_CHARS)
+        max_pieces = max(4 * max_tokens, _MIN_PIECES)
+        room = min(max(max_tokens * _CHARS_PER_TOKEN, _MIN_CHARS), _MAX_CHARS)
         async with aclosing(events):
             try:
                 async for event in events:
@@ -164,7 +168,7 @@ class ReplyGenerator:
                         return
                     control.restart_timeout()
                     if piece := clean_piece(event.text)[:room]:
-                        if len(partial.pieces) >= max_tokens:  # a server that does not know max_tokens, or never ends
+                        if len(partial.pieces) >= max_pieces:
                             partial.finished = Finished("length", None, None)
                             return
                         partial.first_token_at = partial.first_token_at or time.monotonic()

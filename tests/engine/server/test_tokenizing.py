@@ -138,7 +138,7 @@ async def test_attack_long_prompts_leave_the_server_responsive(tmp_path: Path) -
             statuses = {post.result().status_code for post in posts}
         memory = resident_bytes(engine.process.pid)
     assert statuses == {400}
-    assert sum(latencies) > 1  # there was something to wait for
+    assert len(latencies) > 10  # the server was asked while it encoded
     latencies.sort()
     assert latencies[int(len(latencies) * 0.9)] < 0.25
     assert latencies[-1] < 1.0

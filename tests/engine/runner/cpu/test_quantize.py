@@ -54,7 +54,7 @@ def test_case_14_auto_keeps_about_the_bits_of_every_block_type(stored_as: str, e
     assert resolve(spec, device="cpu").quantize == expected
 
 
-@pytest.mark.usefixtures("fast")
+@pytest.mark.usefixtures("fast_processor")
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
