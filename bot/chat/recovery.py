@@ -1,8 +1,7 @@
-"""Every half minute: what the database missed while it was away, and what dead processes left, is brought to an end.
+"""A job that runs every half minute: it stores replies that could not be saved, and ends the turns of dead processes.
 
-Also the moment at which a SQLite file that was deleted or replaced is noticed although nobody writes. What is done is
-up to `ChatService.recover` and models/queries/recovery.py; messages on Discord are edited by
-bot/cogs/interrupted_replies.py.
+It also notices a SQLite file that was deleted or replaced while no query runs. `ChatService.recover` and
+models/queries/recovery.py do the work; bot/cogs/interrupted_replies.py edits the messages on Discord.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Replies that were shown but could not be stored, kept in memory until the database is back.
 
-Bounded: the oldest are dropped first, and `TurnLog.end_abandoned` then ends their turns. Knows the database and its
+Bounded: the oldest are dropped first, and `TurnLog.recover` then ends their turns. Knows the database and its
 errors; what is stored is up to the caller.
 """
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from bot.chat import unsaved
-from bot.chat.service import ChatService
+from bot.chat.service import ChatReply, ChatService
 from bot.engine_client.client import EngineClient
 from bot.errors import DatabaseUnavailable, EngineUnavailable
 from bot.settings import Settings
@@ -60,17 +60,22 @@ async def outage(request: pytest.FixtureRequest) -> AsyncIterator[Outage]:
     await database.close()
 
 
+async def reply_during_outage(chat: ChatService, engine: FakeEngine, outage: Outage, reply: str) -> ChatReply:
+    """Say hello; the database goes away while the engine writes `reply`."""
+    engine.hang(reply)
+    asking = asyncio.create_task(say(chat, "hello"))
+    await asyncio.wait_for(engine.arrived(1), 10)
+    await outage.begin()
+    engine.release()
+    return await asyncio.wait_for(asking, 60)
+
+
 async def test_attack_a_reply_that_could_not_be_stored_is_stored_when_the_database_is_back(
     outage: Outage, engine: FakeEngine, client: EngineClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.database.BACKOFF_BASE", 0.01)
     chat = ChatService(database=outage.database, engine=client, settings=SETTINGS)
-    engine.hang("a precious reply")
-    asking = asyncio.create_task(say(chat, "hello"))
-    await asyncio.wait_for(engine.arrived(1), 10)
-    await outage.begin()
-    engine.release()
-    reply = await asyncio.wait_for(asking, 60)
+    reply = await reply_during_outage(chat, engine, outage, "a precious reply")
     assert (reply.text, reply.saved, reply.remembered) == ("a precious reply", False, False)
     with pytest.raises(DatabaseUnavailable):
         await chat.recover()
@@ -87,12 +92,7 @@ async def test_attack_the_next_message_stores_it_too(
 ) -> None:
     monkeypatch.setattr("models.database.BACKOFF_BASE", 0.01)
     chat = ChatService(database=outage.database, engine=client, settings=SETTINGS)
-    engine.hang("first reply")
-    asking = asyncio.create_task(say(chat, "hello"))
-    await asyncio.wait_for(engine.arrived(1), 10)
-    await outage.begin()
-    engine.release()
-    assert not (await asyncio.wait_for(asking, 60)).saved
+    assert not (await reply_during_outage(chat, engine, outage, "first reply")).saved
     await outage.end()
     await say(chat, "next")
     await chat.close(0)
