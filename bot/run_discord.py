@@ -13,6 +13,7 @@ from bot.cogs.all_cogs import make_cogs
 from bot.discord_app.client import GuildLlama
 from bot.discord_app.connection import bot_token, set_endpoints, stay_connected
 from bot.discord_app.context import CommandContext
+from bot.discord_app.permissions import PermissionGate
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
 from bot.guilds.settings_cache import GuildSettingsCache
@@ -47,12 +48,14 @@ async def run_discord(services: Services, settings: Settings) -> None:
     """
     token = bot_token(settings)
     set_endpoints(settings)
+    guild_settings = GuildSettingsCache(services.database, settings)
     context = CommandContext(
         chat=services.chat,
         personas=services.personas,
         privacy=PrivacyService(services.database),
-        guild_settings=GuildSettingsCache(services.database, settings),
+        guild_settings=guild_settings,
         settings=settings,
+        gate=PermissionGate(guild_settings),
     )
     bot = GuildLlama(context, partial(make_cogs, database=services.database))
     # A task of its own: it must read the gateway until the very end, also while this one is being cancelled.
@@ -61,7 +64,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
         await asyncio.shield(connection)
     except asyncio.CancelledError:
         log.info("stopping", grace_s=settings.shutdown_grace)
-        bot.gate.closed = True
+        context.gate.closed = True
         await services.chat.close(settings.shutdown_grace)
         await bot.finish_tasks(_DELIVERY_TIMEOUT)
         raise

@@ -64,6 +64,13 @@ class ForeignDatabase(DatabaseError):
         self.reason = reason
 
 
+class TurnGone(DatabaseError):
+    """The turn that a change refers to was deleted, or its dialog has ended."""
+
+    def __init__(self) -> None:
+        super().__init__("this turn is not in the open dialog any more")
+
+
 class DuplicateInteraction(DatabaseError):
     """This interaction or message was processed before, by this process or another one."""
 

@@ -5,38 +5,62 @@ Knows no SQLAlchemy, so any module of the bot may import it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Literal
 
 PersonaLevel = Literal["default", "guild", "channel", "member"]
 StoredLevel = Literal["guild", "channel", "member"]
 TurnStatus = Literal["pending", "done", "failed", "interrupted"]
-DialogScope = Literal["user", "channel", "thread"]
+DialogScope = Literal["member", "channel", "thread", "member-channel", "member-thread"]
+DeliveryState = Literal["writing", "ready", "done"]
 
+EVERYBODY = 0  # user id of a dialog that all members of a channel share
 DIRECT_MESSAGES = 0  # guild_id of direct messages; not NULL, which a unique index never treats as equal
 LARGEST_ID = (1 << 63) - 1  # of a signed 64-bit column; snowflakes are below it
 
 
 @dataclass(frozen=True, slots=True)
 class DialogKey:
-    """The tenant key: whose dialog it is. Every query of a tenant's rows takes one. All ids are snowflakes.
+    """The tenant key: who acts, and in which dialog. Every query of a tenant's rows takes one. All ids are snowflakes.
 
-    `channel_id` is 0 unless the guild chose one dialog per channel or thread.
+    `channel_id` is 0 unless the guild chose dialogs per channel or thread. A `shared` dialog belongs to all members of
+    its channel; persona of a member, settings, quota and usage are always those of `user_id`.
     """
 
     guild_id: int
     user_id: int
     channel_id: int = 0
+    shared: bool = False
+
+    @property
+    def owner_id(self) -> int:
+        """The user id that the dialog is stored under."""
+        return EVERYBODY if self.shared else self.user_id
+
+    @property
+    def dialog(self) -> DialogKey:
+        """The same key for all who act in this dialog: what a lock is held by."""
+        return replace(self, user_id=EVERYBODY) if self.shared else self
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """The text of a file that a member attached."""
+
+    name: str
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One finished turn: what the member wrote, and its active reply."""
+    """One finished turn: what the member wrote, and its active reply. `author` is a name, in shared dialogs only."""
 
     turn_id: int
     user: str
     reply: str
+    author: str | None = None
+    files: tuple[StoredFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +99,62 @@ class TurnSnapshot:
     persona: PersonaText | None
     history: tuple[Pair, ...]
     settings: DialogSettings = DialogSettings()
+    author: str | None = None
+    files: tuple[StoredFile, ...] = ()
+    reply: str | None = None
+    """The present reply, if the turn has one already."""
+    delivery_id: int = 0
+    """0 if what is shown is not recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a reply is shown: as the response to an interaction, or as a reply to a message in a channel."""
+
+    guild_id: int
+    channel_id: int
+    asker_id: int
+    nonce: int
+    """The interaction or message that asked for it, which makes a message that is sent twice appear once."""
+    ephemeral: bool = False
+    application_id: int | None = None
+    reply_token: str | None = None
+    """The token of the interaction; None for a reply to a message."""
+    token_expires_at: datetime | None = None
+    question_id: int | None = None
+    """The message that is replied to."""
+    message_ids: tuple[int | None, ...] = ()
+    """The messages that show an earlier text, to be edited."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """One Discord message of a reply. `text` is "" for a message that is not needed any more and is to be deleted."""
+
+    text: str
+    with_file: bool = False
+    message_id: int | None = None
+    shown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """A delivery as it is stored: where, and which of its messages exist or are still to be shown."""
+
+    delivery_id: int
+    turn_id: int
+    state: DeliveryState
+    place: Place
+    messages: tuple[OutgoingMessage, ...]
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TurnResult:
-    """A generated reply, as the finish transaction stores it. Times in milliseconds since the request."""
+    """A generated reply, as the finish transaction stores it. Times in milliseconds since the request.
+
+    `messages` is how it is shown on Discord, to be sent after the commit.
+    """
 
     reply: str
     prompt_tokens: int
@@ -87,6 +162,26 @@ class TurnResult:
     finish_reason: str
     first_token_ms: int
     total_ms: int
+    messages: tuple[OutgoingMessage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TurnInfo:
+    """A turn as a button under its reply finds it. `key` acts as the turn's author; `is_open`: its dialog goes on."""
+
+    turn_id: int
+    key: DialogKey
+    author_id: int | None
+    status: TurnStatus
+    user_text: str
+    reply: str | None
+    finish_reason: str | None
+    is_open: bool
+    num_later: int
+    """Finished turns of the dialog after this one."""
+    position: int = 1
+    """Which of the turn's replies is the active one, from 1."""
+    num_variants: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +218,7 @@ class RolePolicy:
 class GuildSettings:
     """A guild's settings. None: the operator's default applies. No channel listed, or no role allowed: all may chat."""
 
-    dialog_scope: DialogScope = "user"
+    dialog_scope: DialogScope = "member"
     max_chat_logs: int | None = None
     max_reply_tokens: int | None = None
     retention_days: int | None = None
@@ -135,6 +230,8 @@ class GuildSettings:
     locale: str | None = None
     channels: frozenset[int] = frozenset()
     roles: tuple[RolePolicy, ...] = ()
+    channel_scopes: tuple[tuple[int, DialogScope], ...] = ()
+    """Channels whose dialogs have a scope of their own, by channel id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ class GenerationRequest:
     user: str
     cache_salt: str
     max_reply_tokens: int
+    prefix: str = ""
+    """The beginning of the reply, if it is to be continued. It is not repeated in the generated text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,16 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from bot.chat.admission import AdmissionControl
 from bot.chat.generation import GenerationRequest, OnDelta, ReplyGenerator
 from bot.chat.prompt import select_pairs
 from bot.chat.reply_control import ReplyControl
-from bot.chat.turn_log import ChatRequest, PendingTurn, TurnLog
+from bot.chat.requests import ChatRequest, Messages, PendingTurn, TurnKind
+from bot.chat.speakers import said, system_prompt
+from bot.chat.turn_log import TurnLog
 from bot.engine_client.client import EngineClient
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.errors import EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
@@ -30,7 +32,9 @@ from bot.storage import translate_database_errors
 from bot.text import clean_text, has_nul
 from models import queries
 from models.database import Database
-from models.types import DialogKey, Pair
+from models.queries.deliveries import delivery_of_turn, turn_of_message
+from models.queries.turn_info import turn_info
+from models.types import DeliveryRecord, DialogKey, Pair, TurnInfo
 
 __all__ = ["UNDO_WITHIN", "ChatReply", "ChatRequest", "ChatService"]
 
@@ -50,6 +54,10 @@ class ChatReply:
 
     text: str
     turn_id: int
+    delivery_id: int
+    """The record of what is to be shown of it; 0 if there is none."""
+    regenerated: bool
+    """Whether the turn had a reply before."""
     finish_reason: str
     remembered: bool
     saved: bool
@@ -80,35 +88,43 @@ class ChatService:
 
         Raises a BotError, or what `on_delta` raised. The turn is then not in the history.
         """
-        return await self._serve(request, self._validated(request.text), on_delta)
+        return await self._serve(replace(request, text=self._validated(request.text)), "new", on_delta)
 
     async def regenerate(self, request: ChatRequest, on_delta: OnDelta) -> ChatReply:
-        """Generate another reply to the last message of this dialog.
+        """Generate another reply to `request.turn_id`, or to the last message of this dialog.
 
         The history contains the present reply until the new one is stored; after that it is kept as a variant.
         Raises NothingToRegenerate, or what `chat` raises.
         """
-        return await self._serve(request, None, on_delta)
+        return await self._serve(request, "regenerate", on_delta)
 
-    async def _serve(self, request: ChatRequest, text: str | None, on_delta: OnDelta) -> ChatReply:
-        """Wait for the dialog's earlier messages, then run a turn: a new one, or without `text` the last one again."""
+    async def continue_reply(self, request: ChatRequest, on_delta: OnDelta) -> ChatReply:
+        """Go on with the reply of `request.turn_id`, which the length limit cut. Only the new text goes to `on_delta`.
+
+        Raises NothingToRegenerate, or what `chat` raises.
+        """
+        return await self._serve(request, "continue", on_delta)
+
+    async def _serve(self, request: ChatRequest, kind: TurnKind, on_delta: OnDelta) -> ChatReply:
+        """Wait for the dialog's earlier messages, then run a turn."""
         if self._closing:
             raise ShuttingDown()
         with self._admission.admit(_member(request.key)) as slot, self._counted_as_in_flight():
-            async with self._locks.hold(request.key):
+            dialog = request.key.dialog
+            async with self._locks.hold(dialog):
                 if self._closing:
                     raise ShuttingDown()
                 control = ReplyControl(self._settings.reply_timeout)
-                self._running[request.key] = control
+                self._running[dialog] = control
 
                 async def release_slot_then_on_delta(piece: str) -> None:
                     slot.release()
                     await on_delta(piece)
 
                 try:
-                    return await self._run_turn(request, text, release_slot_then_on_delta, control)
+                    return await self._run_turn(request, kind, release_slot_then_on_delta, control)
                 finally:
-                    del self._running[request.key]
+                    del self._running[dialog]
 
     async def reset(self, key: DialogKey) -> int:
         """End the dialog and return how many pairs it had. A running reply is still shown, but not remembered."""
@@ -129,8 +145,43 @@ class ChatService:
 
     async def stop(self, key: DialogKey) -> bool:
         """Stop the running reply of this dialog and keep what was generated. False if none is running."""
-        control = self._running.get(key)
+        control = self._running.get(key.dialog)
         return control is not None and control.interrupt("stopped")
+
+    async def turn(self, turn_id: int) -> TurnInfo | None:
+        """A stored turn, or None if it is gone. Whoever acts on it checks whose it is."""
+        with translate_database_errors():
+            async with self._database.read() as session:
+                return await turn_info(session, turn_id=turn_id)
+
+    async def forget_turn(self, turn: TurnInfo) -> bool:
+        """Delete one turn with all its replies. False if it is gone, or still waits for its reply."""
+        with translate_database_errors():
+            return await self._database.run(
+                lambda session: queries.forget_turn(session, key=turn.key, turn_id=turn.turn_id)
+            )
+
+    async def select_variant(self, turn: TurnInfo, position: int, messages: Messages) -> bool:
+        """Make another reply of a turn the one that is remembered. False if there is none at this position."""
+        with translate_database_errors():
+            return await self._database.run(
+                lambda session: queries.select_variant(
+                    session, key=turn.key, turn_id=turn.turn_id, position=position, messages=messages
+                )
+            )
+
+    async def delivery(self, turn: TurnInfo) -> DeliveryRecord | None:
+        """Where the reply of a turn is shown."""
+        with translate_database_errors():
+            async with self._database.read() as session:
+                return await delivery_of_turn(session, key=turn.key, turn_id=turn.turn_id)
+
+    async def turn_of_message(self, message_id: int) -> TurnInfo | None:
+        """The turn whose reply a message on Discord shows."""
+        with translate_database_errors():
+            async with self._database.read() as session:
+                turn_id = await turn_of_message(session, message_id=message_id)
+                return None if turn_id is None else await turn_info(session, turn_id=turn_id)
 
     async def history(self, key: DialogKey, limit: int) -> tuple[Pair, ...]:
         """The last `limit` pairs of the open dialog, oldest first."""
@@ -179,10 +230,11 @@ class ChatService:
             done.set_result(None)
 
     async def _run_turn(
-        self, request: ChatRequest, text: str | None, on_delta: OnDelta, control: ReplyControl
+        self, request: ChatRequest, kind: TurnKind, on_delta: OnDelta, control: ReplyControl
     ) -> ChatReply:
-        turn = await self._turns.begin(request, text)
+        turn = await self._turns.begin(request, kind)
         failpoint("after_begin_turn")
+        request.on_begun(turn)
         try:
             reply = await self._generator.generate(self._generation_request(turn), on_delta, control)
         except BaseException as error:
@@ -190,8 +242,10 @@ class ChatService:
             raise
         saved, remembered = await self._turns.finish(turn, reply)
         return ChatReply(
-            text=reply.text,
+            text=turn.reply + reply.text if kind == "continue" else reply.text,
             turn_id=turn.turn_id,
+            delivery_id=turn.delivery_id if saved and remembered else 0,
+            regenerated=not turn.is_new,
             finish_reason=reply.finish_reason,
             remembered=remembered,
             saved=saved,
@@ -208,10 +262,12 @@ class ChatService:
             self._first_kept[turn.dialog_id] = pairs[0].turn_id
             if len(self._first_kept) > _REMEMBERED_DIALOGS:
                 self._first_kept.popitem(last=False)
+        persona = self._settings.persona if turn.persona is None else turn.persona.prompt
         return GenerationRequest(
-            persona=self._settings.persona if turn.persona is None else turn.persona.prompt,
-            history=pairs,
-            text=turn.text,
+            persona=system_prompt(persona, shared=turn.key.shared),
+            history=[replace(pair, user=said(pair.user, pair.author, pair.files)) for pair in pairs],
+            text=said(turn.text, turn.author, turn.files),
+            prefix=turn.reply if turn.kind == "continue" else "",
             user=self._pseudonyms.user(turn.key),
             cache_salt=self._pseudonyms.cache_salt(turn.key),
             max_reply_tokens=_capped(turn.settings.max_reply_tokens, self._settings.max_reply_tokens),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypedDict, TypeVar
@@ -20,6 +19,7 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from bot.chat.generation import GeneratedReply
+from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
 from bot.chat.unsaved import UnsavedTurn, UnsavedTurns
 from bot.errors import BotError, DatabaseUnavailable, NothingToRegenerate, ShuttingDown
 from bot.failpoint import failpoint
@@ -30,50 +30,26 @@ from models import queries
 from models.database import Database
 from models.error_text import safe_text
 from models.queries.recovery import interrupt_abandoned_turns
-from models.types import DialogKey, DialogSettings, Pair, PersonaText, TurnResult, TurnSnapshot
+from models.types import DialogKey, Place, TurnResult, TurnSnapshot
 
 log = structlog.get_logger(__name__)
 
 SAVE_ATTEMPTS = 2  # each waits some seconds for the database itself
 CLOSE_TIMEOUT = 5.0  # seconds for what is still to be stored when the bot stops
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """One message, or the wish for another reply to the last one (`text` is then ignored)."""
-
-    key: DialogKey
-    text: str
-    interaction_id: int | None = None
-    reply_token: str | None = None
-    application_id: int | None = None
-    role_turns: int | None = None
-    """The daily quota of the member's role, if it has one: it replaces the guild's."""
-
-
-@dataclass(frozen=True, slots=True)
-class PendingTurn:
-    """A turn that waits for a reply: everything that its prompt is built from."""
-
-    key: DialogKey
-    turn_id: int
-    dialog_id: int
-    text: str
-    persona: PersonaText | None
-    history: tuple[Pair, ...]
-    settings: DialogSettings
-    is_regeneration: bool
-    """It has a reply already, which is kept unless another one is stored."""
+_FINISH = {
+    "new": queries.finish_turn,
+    "regenerate": queries.finish_regeneration,
+    "continue": queries.finish_continuation,
+}
 
 
 class _BeginArguments(TypedDict):
     key: DialogKey
     limit: int
     interaction_id: int | None
-    reply_token: str | None
-    application_id: int | None
     role_turns: int | None
+    place: Place | None
     now: datetime
 
 
@@ -89,12 +65,12 @@ class TurnLog:
         self._active: set[int] = set()
         self._begin_times: list[datetime] = []
 
-    async def begin(self, request: ChatRequest, text: str | None) -> PendingTurn:
-        """The begin transaction of a new turn; without `text`, of another reply to the last one.
+    async def begin(self, request: ChatRequest, kind: TurnKind) -> PendingTurn:
+        """The begin transaction of a new turn, or of another reply to an earlier one.
 
         Raises Duplicate, QuotaUsedUp, NothingToRegenerate, DatabaseUnavailable, or BotError for a blocked member.
         """
-        beginning = asyncio.ensure_future(self._begin(request, text))
+        beginning = asyncio.ensure_future(self._begin(request, kind))
         try:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError as error:
@@ -103,49 +79,64 @@ class TurnLog:
                 await self.fail(beginning.result(), error)
             raise
 
-    async def _begin(self, request: ChatRequest, text: str | None) -> PendingTurn:
+    async def _begin(self, request: ChatRequest, kind: TurnKind) -> PendingTurn:
         now = _now()  # the same for each attempt: a second one recognises its own row by it
         self._begin_times.append(now)
         try:
-            turn = await self._open(request, text, now)
-            if not turn.is_regeneration:
+            turn = await self._open(request, kind, now)
+            if turn.is_new:
                 self._active.add(turn.turn_id)
         finally:
             self._begin_times.remove(now)
         self._store_unsaved()
         return turn
 
-    async def _open(self, request: ChatRequest, text: str | None, now: datetime) -> PendingTurn:
+    async def _open(self, request: ChatRequest, kind: TurnKind, now: datetime) -> PendingTurn:
         arguments = _BeginArguments(
             key=request.key,
             limit=self._settings.max_chat_logs,
             interaction_id=request.interaction_id,
-            reply_token=request.reply_token,
-            application_id=request.application_id,
             role_turns=request.role_turns,
+            place=request.place,
             now=now,
         )
         snapshot: TurnSnapshot | None
         with translate_database_errors():
-            if text is None:
+            if kind == "new":
                 snapshot = await self._database.run(
-                    lambda session: queries.begin_regeneration(session, **arguments), brief=True
+                    lambda session: queries.begin_turn(
+                        session,
+                        text=request.text,
+                        author=request.author,
+                        files=request.files,
+                        replaces=request.turn_id,
+                        **arguments,
+                    ),
+                    brief=True,
                 )
             else:
                 snapshot = await self._database.run(
-                    lambda session: queries.begin_turn(session, text=text, **arguments), brief=True
+                    lambda session: queries.begin_regeneration(
+                        session, turn_id=request.turn_id, in_place=request.in_place, **arguments
+                    ),
+                    brief=True,
                 )
         if snapshot is None:
             raise NothingToRegenerate()
         return PendingTurn(
             key=request.key,
+            kind=kind,
             turn_id=snapshot.turn_id,
             dialog_id=snapshot.dialog_id,
             text=snapshot.text,
             persona=snapshot.persona,
             history=snapshot.history,
             settings=snapshot.settings,
-            is_regeneration=text is None,
+            messages=request.messages,
+            author=snapshot.author,
+            files=snapshot.files,
+            reply=snapshot.reply or "",
+            delivery_id=snapshot.delivery_id,
         )
 
     async def finish(self, turn: PendingTurn, reply: GeneratedReply) -> tuple[bool, bool]:
@@ -207,15 +198,17 @@ class TurnLog:
         if not reply.text.strip():
             await self._close_without_reply(turn, reply.finish_reason == "stopped", "empty")
             return True, False
+        text = turn.reply + reply.text if turn.kind == "continue" else reply.text
         result = TurnResult(
-            reply=reply.text,
+            reply=text,
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
             finish_reason=reply.finish_reason,
             first_token_ms=reply.first_token_ms,
             total_ms=reply.total_ms,
+            messages=turn.messages(text),
         )
-        query = queries.finish_regeneration if turn.is_regeneration else queries.finish_turn
+        query = _FINISH[turn.kind]
         now = _now()  # the same for each attempt: if the first one was committed, the second changes nothing
         store = partial(query, key=turn.key, turn_id=turn.turn_id, result=result, now=now)
         failpoint("before_finish")
@@ -227,11 +220,11 @@ class TurnLog:
         except Exception as error:
             # Whatever went wrong: the reply is on the screen and stays there.
             log.error("the reply could not be saved", turn=turn.turn_id, reason=_reason(error))
-            self._unsaved.add(UnsavedTurn(turn.turn_id, len(reply.text), store))
+            self._unsaved.add(UnsavedTurn(turn.turn_id, len(text), store))
             return False, False
         failpoint("after_finish")
         self._store_unsaved()
-        if turn.is_regeneration and not remembered:  # the dialog was reset: the waiting message needs no edit any more
+        if not turn.is_new and not remembered:  # the dialog was reset: the waiting message needs no edit any more
             await self._close_without_reply(turn, False, "reset")
         return True, remembered
 
@@ -239,9 +232,9 @@ class TurnLog:
         self._active.discard(turn.turn_id)
         try:
             with translate_database_errors():
-                if turn.is_regeneration:
+                if not turn.is_new:
                     await self._database.run(
-                        lambda session: queries.drop_reply_token(session, key=turn.key, turn_id=turn.turn_id)
+                        lambda session: queries.close_deliveries(session, key=turn.key, turn_id=turn.turn_id)
                     )
                     return
                 await self._database.run(

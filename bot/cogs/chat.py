@@ -1,29 +1,27 @@
-"""/chat and /regenerate, and the Stop button of their replies."""
+"""/chat and /regenerate."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from datetime import UTC
 
-import structlog
 from discord import app_commands
-from discord.ui import Button, View
 
-from bot.chat.service import ChatReply, ChatRequest
-from bot.discord_app.context import Interaction, dialog_key, role_ids
-from bot.discord_app.delivery import NO_MENTIONS, InteractionSink, defer
-from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import Action, authorise
-from bot.discord_app.streamed_reply import ReplyDeleted, StreamedReply
+from bot.chat.requests import TurnKind
+from bot.discord_app.caller import caller_of
+from bot.discord_app.context import CommandContext, Interaction
+from bot.discord_app.conversation import Conversations, Question
+from bot.discord_app.delivery import defer
+from bot.discord_app.feature_cog import FeatureCog
 from bot.failpoint import failpoint
-from models.types import DIRECT_MESSAGES, GuildSettings
-
-log = structlog.get_logger(__name__)
-
-_NOT_SAVED = "-# I could not save this answer yet, so I may not remember it."
+from models.types import DIRECT_MESSAGES, Place
 
 
 class Chat(FeatureCog):
-    """Answers messages."""
+    """Answers what is typed into a command."""
+
+    def __init__(self, context: CommandContext, conversations: Conversations) -> None:
+        super().__init__(context)
+        self._conversations = conversations
 
     @app_commands.command(name="chat", description="Talk to me. I remember what we said before.")
     @app_commands.describe(message="What you want to say", private="Only you see the answer (default: everyone does)")
@@ -31,91 +29,32 @@ class Chat(FeatureCog):
         """/chat."""
         if await defer(interaction, ephemeral=private):
             failpoint("after_acknowledge")
-            await self._reply(interaction, message, ephemeral=private)
+            await self._answer(interaction, "new", message, ephemeral=private)
 
     @app_commands.command(name="regenerate", description="Get another answer to the last thing you said to me.")
     @app_commands.describe(private="Only you see the answer (default: everyone does)")
     async def regenerate(self, interaction: Interaction, private: bool = False) -> None:
         """/regenerate."""
         if await defer(interaction, ephemeral=private):
-            await self._reply(interaction, None, ephemeral=private)
+            await self._answer(interaction, "regenerate", "", ephemeral=private)
 
-    def component_handlers(self) -> Mapping[str, ComponentHandler]:
-        """The Stop button."""
-        return {"stop": self._stop_clicked}
-
-    async def _reply(self, interaction: Interaction, message: str | None, *, ephemeral: bool) -> None:
-        """Answer a message, or None to answer the dialog's last message again."""
-        guild_settings = await self.context.guild_settings.get(interaction.guild_id or DIRECT_MESSAGES)
-        # Again, as the gate may not have known the guild's rules: see `permissions`.
-        authorise(interaction, Action.REGENERATE if message is None else Action.CHAT, guild_settings)
-        request = ChatRequest(
-            key=dialog_key(interaction, guild_settings.dialog_scope),
-            text=message or "",
-            interaction_id=interaction.id,
-            reply_token=interaction.token,
-            application_id=interaction.application_id,
-            role_turns=_role_turns(interaction, guild_settings),
-        )
-        sink = InteractionSink(interaction, ephemeral=ephemeral, live_view=lambda: _stop_view(interaction))
-        reply = StreamedReply(sink, self.context.edit_rate)
-        self.context.running_replies[interaction.id] = request.key
-        try:
-            generate = self.context.chat.regenerate if message is None else self.context.chat.chat
-            result = await generate(request, reply.push)
-            self.context.running_replies.pop(interaction.id)
-            await reply.finish(_text(result))
-            failpoint("after_final_edit")
-        except ReplyDeleted as deleted:
-            await reply.cancel()
-            log.info("no final text", interaction=interaction.id, reason=deleted.reason)
-        except BaseException:
-            await reply.cancel()
-            await sink.clear()
-            raise
-        finally:
-            self.context.running_replies.pop(interaction.id, None)
-
-    async def _stop_clicked(self, interaction: Interaction, argument: str) -> None:
-        """Stop the reply, which keeps the text so far. `argument`: the ids of the member and interaction that asked."""
-        user_id, _, interaction_id = argument.partition(":")
-        if user_id != str(interaction.user.id):
-            await interaction.response.send_message(
-                "Only the person who asked can stop this answer.", ephemeral=True, allowed_mentions=NO_MENTIONS
-            )
-            return
-        key = self.context.running_replies.get(int(interaction_id))
-        if key is None:
-            # It has finished meanwhile, or its process is gone: remove the button.
-            await interaction.response.edit_message(view=None)
-            await interaction.followup.send(
-                "I am not writing this answer any more.", ephemeral=True, allowed_mentions=NO_MENTIONS
-            )
-            return
-        await interaction.response.defer()
-        await self.context.chat.stop(key)
+    async def _answer(self, interaction: Interaction, kind: TurnKind, text: str, *, ephemeral: bool) -> None:
+        # In direct messages nobody else reads along.
+        quote = kind == "new" and not ephemeral and interaction.guild_id is not None
+        question = Question(caller_of(interaction), place_of(interaction, ephemeral=ephemeral), text, kind, quote=quote)
+        await self._conversations.answer(question)
 
 
-def _stop_view(interaction: Interaction) -> View:
-    """The button under a reply that is being written."""
-    view = View(timeout=None)
-    view.add_item(
-        Button(
-            label="Stop", emoji="\N{BLACK SQUARE FOR STOP}", custom_id=f"stop:{interaction.user.id}:{interaction.id}"
-        )
+def place_of(interaction: Interaction, *, ephemeral: bool, message_ids: tuple[int | None, ...] = ()) -> Place:
+    """The response to an interaction, as the place of a reply."""
+    return Place(
+        guild_id=interaction.guild_id or DIRECT_MESSAGES,
+        channel_id=interaction.channel_id or 0,
+        asker_id=interaction.user.id,
+        nonce=interaction.id,
+        ephemeral=ephemeral,
+        application_id=interaction.application_id,
+        reply_token=interaction.token,
+        token_expires_at=interaction.expires_at.astimezone(UTC),
+        message_ids=message_ids,
     )
-    view.stop()  # discord.py need not remember it: the bot serves buttons by their custom ids
-    return view
-
-
-def _role_turns(interaction: Interaction, guild_settings: GuildSettings) -> int | None:
-    """The largest daily quota among the member's roles; None if no role has one and the guild's quota applies."""
-    mine = role_ids(interaction)
-    quotas = [
-        role.daily_turns for role in guild_settings.roles if role.role_id in mine and role.daily_turns is not None
-    ]
-    return max(quotas, default=None)
-
-
-def _text(result: ChatReply) -> str:
-    return result.text if result.saved else f"{result.text}\n\n{_NOT_SAVED}"

@@ -6,7 +6,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.discord_app.context import Interaction
-from bot.discord_app.delivery import NO_MENTIONS
+from bot.discord_app.message_api import NO_MENTIONS
 
 _FOR_EVERYBODY = """\
 **/chat** `message` – talk to me; with `private: True` only you see the answer

@@ -15,8 +15,9 @@ import structlog
 from discord.ext import commands
 from discord.http import Route
 
-from bot.discord_app.delivery import DISCORD_ERRORS, NO_MENTIONS, describe_error
+from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.error_messages import log_database_errors
+from bot.discord_app.message_api import NO_MENTIONS
 from models.database import Database
 from models.queries.recovery import forget_reply_token, interrupted_replies
 from models.types import InterruptedReply

@@ -20,7 +20,8 @@ from bot.cogs.persona_text import (
     name_of,
     version_line,
 )
-from bot.discord_app.context import CommandContext, Interaction, dialog_key
+from bot.discord_app.caller import caller_of, dialog_key
+from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions import IN_GUILDS, MANAGE_GUILD
@@ -58,7 +59,7 @@ class PersonaCommands(app_commands.Group):
         """Show the persona of this level, or if there is none, the one that applies instead."""
         if not await defer(interaction, ephemeral=True):
             return
-        key = dialog_key(interaction)
+        key = dialog_key(caller_of(interaction))
         persona = await self.context.personas.get(key, self.level)
         if persona is None:
             effective = await self.context.personas.show(key)
@@ -71,7 +72,7 @@ class PersonaCommands(app_commands.Group):
     async def clear(self, interaction: Interaction) -> None:
         """Remove the persona of this level."""
         if await defer(interaction, ephemeral=True):
-            existed = await self.context.personas.clear(dialog_key(interaction), self.level)
+            existed = await self.context.personas.clear(dialog_key(caller_of(interaction)), self.level)
             await self.context.respond(interaction, (CLEARED if existed else NOT_SET)[self.level])
 
     @app_commands.command(name="versions", description="Show what this persona has been before.")
@@ -79,7 +80,7 @@ class PersonaCommands(app_commands.Group):
         """List the versions that are kept."""
         if not await defer(interaction, ephemeral=True):
             return
-        versions = await self.context.personas.versions(dialog_key(interaction), self.level)
+        versions = await self.context.personas.versions(dialog_key(caller_of(interaction)), self.level)
         hint = f"`{COMMANDS[self.level]} rollback` puts one of them back in force."
         lines = [version_line(version) for version in versions]
         await self.context.respond(interaction, "\n".join([*lines, hint]) if lines else NOT_SET[self.level])
@@ -90,7 +91,7 @@ class PersonaCommands(app_commands.Group):
         """Restore an earlier version."""
         if not await defer(interaction, ephemeral=True):
             return
-        persona = await self.context.personas.rollback(dialog_key(interaction), self.level, version)
+        persona = await self.context.personas.rollback(dialog_key(caller_of(interaction)), self.level, version)
         if persona is None:
             raise BotError(f"I have no version {version} of it. `{COMMANDS[self.level]} versions` lists what I have.")
         await self.context.respond(interaction, f"{NOW[self.level].format(name=name_of(persona))} {KEPT}")
@@ -103,7 +104,7 @@ class PersonaCommands(app_commands.Group):
 
     async def _store(self, interaction: Interaction, prompt: str, name: str) -> None:
         persona = await self.context.personas.set(
-            dialog_key(interaction), self.level, prompt, name=name, author_id=interaction.user.id
+            dialog_key(caller_of(interaction)), self.level, prompt, name=name, author_id=interaction.user.id
         )
         await self.context.respond(interaction, f"{NOW[self.level].format(name=name_of(persona))} {KEPT}")
 
@@ -111,7 +112,7 @@ class PersonaCommands(app_commands.Group):
         """The persona that the modal is prefilled with; None if the database is slow, because the modal cannot wait."""
         try:
             async with asyncio.timeout(_PREFILL_TIMEOUT):
-                return await self.context.personas.get(dialog_key(interaction), self.level)
+                return await self.context.personas.get(dialog_key(caller_of(interaction)), self.level)
         except (TimeoutError, DatabaseUnavailable):
             return None
 

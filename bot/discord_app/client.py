@@ -1,7 +1,6 @@
 """The bot on Discord: every interaction passes one gate, every error one mapping.
 
 Knows discord.py. What the commands say and do is in `bot.cogs`; what a member reads of an error, in `error_messages`.
-The bot requests no privileged intent and no messages: members talk to it by commands, buttons and modals only.
 """
 
 from __future__ import annotations
@@ -15,17 +14,22 @@ import structlog
 from discord import app_commands
 from discord.ext import commands
 
+from bot.discord_app.caller import caller_of
 from bot.discord_app.command_sync import sync_commands
 from bot.discord_app.connection import skip_unreadable_events
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.error_messages import report_error
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import Action, PermissionGate
+from bot.discord_app.permissions import Action
 from bot.errors import BotError
 
 log = structlog.get_logger(__name__)
 
 _SYNC_TIMEOUT = 10.0  # seconds that the start waits for the registration of commands
+
+# None of these is privileged. Discord sends the text of direct messages, and of messages that mention the bot or reply
+# to it; that is all that is needed, but for threads in which every message counts.
+_INTENTS = discord.Intents(guilds=True, messages=True, reactions=True)
 
 # Where commands may be used, unless a command says otherwise. Installed by guilds only: a member who installs the bot
 # for their own account cannot agree to it on behalf of a guild.
@@ -46,7 +50,7 @@ class GatedTree(app_commands.CommandTree["GuildLlama"]):
 
 
 class GuildLlama(commands.Bot):
-    """A `commands.Bot` for the sake of its cogs: it has no prefix commands and receives no messages."""
+    """A `commands.Bot` for the sake of its cogs: it has no prefix commands."""
 
     def __init__(
         self, context: CommandContext, make_cogs: Callable[[commands.Bot, CommandContext], Sequence[commands.Cog]]
@@ -59,18 +63,17 @@ class GuildLlama(commands.Bot):
             tree_cls=GatedTree,
             allowed_contexts=_CONTEXTS,
             allowed_installs=_INSTALLS,
-            intents=discord.Intents(guilds=True),
+            intents=_INTENTS,
             allowed_mentions=discord.AllowedMentions.none(),
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
             max_messages=None,
         )
         skip_unreadable_events(self)
-        self.gate = PermissionGate(context.guild_settings)
+        self.gate = context.gate
         self._context = context
         self._make_cogs = make_cogs
         self._component_handlers: dict[str, ComponentHandler] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def setup_hook(self) -> None:
         """Add the cogs and register their commands. Runs after the login, before the gateway connection."""
@@ -79,15 +82,15 @@ class GuildLlama(commands.Bot):
             if isinstance(cog, FeatureCog):
                 self._component_handlers.update(cog.component_handlers())
         syncing = asyncio.create_task(sync_commands(self, self.tree), name="sync-commands")
-        self._track(syncing)
+        self._context.track(syncing)
         await asyncio.wait((syncing,), timeout=_SYNC_TIMEOUT)  # a slow one goes on while members use the bot
 
     async def on_message(self, message: discord.Message, /) -> None:
-        """Do nothing: discord.py would look for prefix commands here."""
+        """Do nothing: discord.py would look for prefix commands here. Cogs listen to messages themselves."""
 
     async def finish_tasks(self, timeout: float) -> None:
         """Wait for the interactions that are being served, at most `timeout` seconds."""
-        tasks = self._tasks - {asyncio.current_task()}
+        tasks = self._context.tasks - {asyncio.current_task()}
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
 
@@ -96,13 +99,12 @@ class GuildLlama(commands.Bot):
 
         `word` is the first word of the command or of the custom id.
         """
-        if self.gate.is_repeat(interaction):
+        if self.gate.is_repeat(interaction.id):
             log.info("a repeated interaction was ignored", interaction=interaction.id)
             return False
-        if (task := asyncio.current_task()) is not None:
-            self._track(task)
+        self._context.track(asyncio.current_task())
         try:
-            self.gate.check(interaction, Action(word))
+            self.gate.check(caller_of(interaction), Action(word))
         except ValueError:
             return True  # not an action of this version: the look-up of its command or handler reports that
         except BotError as refusal:
@@ -129,10 +131,6 @@ class GuildLlama(commands.Bot):
     async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:
         """Log what an event handler raised."""
         log.exception("an event handler failed", handler=event_method)
-
-    def _track(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _text_field(interaction: discord.Interaction[Any], name: str) -> str:

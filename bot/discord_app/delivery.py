@@ -8,23 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import aiohttp
 import discord
 import structlog
-from discord.ui import View
 
 from bot.discord_app.code_fences import utf16_length
+from bot.discord_app.message_api import FILE_NAME, NO_MENTIONS
 from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.streamed_reply import MessageDeleted, SinkUnreachable
 
 log = structlog.get_logger(__name__)
 
-NO_MENTIONS = discord.AllowedMentions.none()
 DISCORD_ERRORS = (discord.HTTPException, aiohttp.ClientError, OSError)
 """What a request to Discord may raise; OSError includes TimeoutError."""
-_FILE_NAME = "answer.md"
 _UNKNOWN_MESSAGE = 10008
 _EPHEMERAL = "ephemeral"  # key in Interaction.extras: how the interaction was deferred
 _DEFER_TIMEOUT = 10.0  # seconds; Discord itself allows 3, this bounds a connection that hangs
@@ -46,6 +44,20 @@ async def defer(interaction: discord.Interaction, *, ephemeral: bool) -> bool:
         log.warning("an interaction could not be deferred", interaction=interaction.id, error=describe_error(error))
         return False
     interaction.extras[_EPHEMERAL] = ephemeral
+    return True
+
+
+async def acknowledge(interaction: discord.Interaction) -> bool:
+    """Acknowledge a pressed button or a submitted modal, without a visible change. False when it was too late."""
+    try:
+        async with asyncio.timeout(_DEFER_TIMEOUT):
+            await interaction.response.defer()
+    except (KeyError, TypeError):
+        if not interaction.response.is_done():
+            raise
+    except DISCORD_ERRORS as error:
+        log.warning("a button could not be acknowledged", interaction=interaction.id, error=describe_error(error))
+        return False
     return True
 
 
@@ -79,21 +91,17 @@ def describe_error(error: BaseException) -> str:
 class InteractionSink:
     """A `MessageSink`: the response to one deferred interaction (message 0) and its follow-ups (1, 2, …)."""
 
-    def __init__(
-        self, interaction: discord.Interaction, *, ephemeral: bool, live_view: Callable[[], View] | None = None
-    ) -> None:
+    def __init__(self, interaction: discord.Interaction, *, ephemeral: bool) -> None:
         self._interaction = interaction
         self._ephemeral = ephemeral
-        self._live_view = live_view  # makes the buttons of message 0 while the reply is growing
         self._followups: dict[int, discord.WebhookMessage] = {}
 
-    async def show(self, index: int, text: str, *, live: bool, file: str | None = None) -> None:
+    async def show(self, index: int, text: str, *, live: bool, last: bool = False, file: str | None = None) -> None:
         """Edit the response or a follow-up, or send the follow-up if it does not exist yet."""
-        with _sink_errors():
+        with sink_errors():
             if index == 0:
-                view = self._live_view() if live and self._live_view else None
                 await self._interaction.edit_original_response(
-                    content=text, view=view, attachments=_files(file), allowed_mentions=NO_MENTIONS
+                    content=text, view=None, attachments=_files(file), allowed_mentions=NO_MENTIONS
                 )
             elif index in self._followups:
                 await self._followups[index].edit(content=text, attachments=_files(file), allowed_mentions=NO_MENTIONS)
@@ -119,7 +127,7 @@ class InteractionSink:
         for index in list(self._followups):
             await self.delete(index)
 
-    async def send_fallback(self, messages: Sequence[str], file: str | None) -> None:
+    async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
         """Send plain messages to the channel, or to the member alone if the reply was ephemeral."""
         interaction = self._interaction
         target: discord.abc.Messageable | None
@@ -160,11 +168,11 @@ def _may_send(interaction: discord.Interaction) -> bool:
 
 
 def _files(text: str | None) -> list[discord.File]:
-    return [] if text is None else [discord.File(io.BytesIO(text.encode()), _FILE_NAME)]
+    return [] if text is None else [discord.File(io.BytesIO(text.encode()), FILE_NAME)]
 
 
 @contextlib.contextmanager
-def _sink_errors() -> Iterator[None]:
+def sink_errors() -> Iterator[None]:
     """Translate Discord's permanent refusals into the errors of `MessageSink`; others pass, and may be retried."""
     try:
         yield

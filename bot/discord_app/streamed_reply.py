@@ -48,8 +48,10 @@ class ReplyDeleted(BotError):
 class MessageSink(Protocol):
     """Where a reply is shown: message 0 exists already, `show` creates each later one on first use."""
 
-    async def show(self, index: int, text: str, *, live: bool, file: str | None = None) -> None:
+    async def show(self, index: int, text: str, *, live: bool, last: bool = False, file: str | None = None) -> None:
         """Put `text` into a message. `live`: the reply is still growing. `file`: attach this text as a file.
+
+        `last`: no message follows, of a finished reply.
 
         Raises MessageDeleted or SinkUnreachable where a retry cannot help, and other errors where it may.
         """
@@ -57,8 +59,8 @@ class MessageSink(Protocol):
     async def delete(self, index: int) -> None:
         """Delete a message that the finished reply does not need."""
 
-    async def send_fallback(self, messages: Sequence[str], file: str | None) -> None:
-        """Deliver a finished reply some other way, once its messages cannot be edited."""
+    async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
+        """Deliver the rest of a finished reply, from message `first` on, once its messages cannot be edited."""
 
 
 class EditRate:
@@ -76,10 +78,12 @@ class EditRate:
 class StreamedReply:
     """Shows a reply while it is generated. Edits do not queue up: each sends the newest text at its time."""
 
-    def __init__(self, sink: MessageSink, edit_rate: EditRate) -> None:
+    def __init__(self, sink: MessageSink, edit_rate: EditRate, *, prefix: str = "", num_messages: int = 0) -> None:
+        """`prefix`: what stands above the reply. `num_messages`: how many messages show an earlier text of it."""
         self._sink = sink
         self._edit_rate = edit_rate
-        self._text = ""
+        self._text = prefix
+        self._num_messages = num_messages
         self._shown: dict[int, str] = {}
         self._edited_at: dict[int, float] = {}
         self._has_new_text = asyncio.Event()
@@ -104,15 +108,19 @@ class StreamedReply:
         if self._deleted:
             raise ReplyDeleted()
         messages, file = final_messages(text)
-        for index, message in enumerate(messages):
-            attached = file if index == len(messages) - 1 else None
-            if not self._unreachable:
-                await self._deliver(index, message, attached)
-            if self._unreachable:
-                await self._sink.send_fallback(messages[index:], file)
-                return
-        for index in range(len(messages), len(self._shown)):
+        await self.finish_messages(messages, file)
+
+    async def finish_messages(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
+        """Show these messages, from message `first` on; those before it are shown already."""
+        for index in range(first + len(messages), max(self._num_messages, len(self._shown))):
             await self._sink.delete(index)
+        for position, message in enumerate(messages):
+            last = position == len(messages) - 1
+            if not self._unreachable:
+                await self._deliver(first + position, message, file if last else None, last=last)
+            if self._unreachable:
+                await self._sink.send_fallback(messages[position:], file, first=first + position)
+                return
 
     async def cancel(self) -> None:
         """Stop editing and leave the messages as they are."""
@@ -139,11 +147,11 @@ class StreamedReply:
                     self._has_new_text.set()
                     break
 
-    async def _deliver(self, index: int, text: str, file: str | None) -> None:
+    async def _deliver(self, index: int, text: str, file: str | None, *, last: bool) -> None:
         """Show the final state of one message, with retries; set `_unreachable` if none succeeds."""
         for attempt in range(_MAX_ATTEMPTS):
             try:
-                await self._show(index, text, live=False, file=file)
+                await self._show(index, text, live=False, last=last, file=file)
                 return
             except MessageDeleted:
                 raise ReplyDeleted() from None
@@ -154,7 +162,7 @@ class StreamedReply:
                 await asyncio.sleep(2.0**attempt)
         self._unreachable = True
 
-    async def _show(self, index: int, text: str, *, live: bool, file: str | None = None) -> None:
+    async def _show(self, index: int, text: str, *, live: bool, last: bool = False, file: str | None = None) -> None:
         # The shared budget slows down live edits only: a member waits for the final one.
         interval = self._edit_rate.interval if live else _EDIT_INTERVAL
         wait = self._edited_at.get(index, 0.0) + interval - time.monotonic()
@@ -162,7 +170,7 @@ class StreamedReply:
             await asyncio.sleep(wait)
         async with self._editing:
             try:
-                await self._sink.show(index, text, live=live, file=file)
+                await self._sink.show(index, text, live=live, last=last, file=file)
             finally:
                 self._edited_at[index] = time.monotonic()
         self._shown[index] = text

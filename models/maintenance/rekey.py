@@ -11,12 +11,15 @@ from sqlalchemy.orm import InstrumentedAttribute
 from models.database import Database
 from models.queries.common import codec
 from models.queries.scope import cross_tenant
-from models.tables import Base, PersonaVersion, ReplyVariant, Turn
+from models.tables import Base, DeliveryMessage, Dialog, PersonaVersion, ReplyVariant, Turn, TurnFile
 
 BATCH = 100  # rows per transaction
 # Table, primary key, encrypted columns.
 _ENCRYPTED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tuple[str, ...]], ...] = (
-    (Turn, (Turn.id,), ("user_text", "reply")),
+    (Turn, (Turn.id,), ("user_text", "reply", "author_name")),
+    (Dialog, (Dialog.id,), ("name",)),
+    (TurnFile, (TurnFile.turn_id, TurnFile.position), ("name", "content")),
+    (DeliveryMessage, (DeliveryMessage.delivery_id, DeliveryMessage.position), ("content",)),
     (ReplyVariant, (ReplyVariant.turn_id, ReplyVariant.position), ("reply",)),
     (PersonaVersion, (PersonaVersion.persona_id, PersonaVersion.version), ("prompt",)),
 )

@@ -4,6 +4,7 @@
 events use; the operator's queries and those on a person's own data are used through their modules.
 """
 
+from models.queries.deliveries import close_deliveries
 from models.queries.guilds import guild_joined, guild_removed, reconcile_guilds
 from models.queries.personas import (
     clear_persona,
@@ -28,7 +29,7 @@ from models.queries.settings import (
 from models.queries.turns import begin_turn, end_dialog, fail_turn, finish_turn, history
 from models.queries.variants import (
     begin_regeneration,
-    drop_reply_token,
+    finish_continuation,
     finish_regeneration,
     forget_last,
     forget_turn,
@@ -44,10 +45,11 @@ __all__ = [
     "block_member",
     "change_guild_settings",
     "clear_persona",
-    "drop_reply_token",
+    "close_deliveries",
     "effective_persona",
     "end_dialog",
     "fail_turn",
+    "finish_continuation",
     "finish_regeneration",
     "finish_turn",
     "forget_last",

@@ -6,17 +6,18 @@ what the prompt is built from.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import ScalarSelect, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import DuplicateInteraction
-from models.queries.common import attempt_number, codec, insert_if_absent
+from models.queries.common import attempt_number, codec, insert_if_absent, is_open, matches_key
 from models.queries.personas import effective_persona
 from models.queries.policy import enforce_policy, load_policy
-from models.tables import ProcessedInteraction, Turn
-from models.types import DialogKey, DialogSettings, Pair, TurnSnapshot
+from models.tables import Dialog, ProcessedInteraction, Turn, TurnFile
+from models.types import DialogKey, DialogSettings, Pair, StoredFile, TurnSnapshot
 
 
 async def admit(
@@ -65,13 +66,61 @@ async def pairs_before(
     """
     if limit <= 0:
         return ()
-    pairs = select(Turn.id, Turn.user_text, Turn.reply).where(Turn.dialog_id == dialog_id, Turn.status == "done")
+    pairs = select(Turn.id, Turn.user_text, Turn.reply, Turn.author_name)
+    pairs = pairs.where(Turn.dialog_id == dialog_id, Turn.status == "done")
     if turn_id is not None:
         pairs = pairs.where(Turn.id < turn_id)
-    rows = await session.execute(pairs.order_by(Turn.id.desc()).limit(limit))
+    rows = (await session.execute(pairs.order_by(Turn.id.desc()).limit(limit))).all()
+    files = await files_of(session, [row.id for row in rows])
     text = codec(session)
-    newest_first = [Pair(row.id, text.open(row.user_text), text.open(row.reply)) for row in rows]
+    newest_first = [
+        Pair(
+            row.id,
+            text.open(row.user_text),
+            text.open(row.reply),
+            None if row.author_name is None else text.open(row.author_name),
+            files.get(row.id, ()),
+        )
+        for row in rows
+    ]
     return tuple(reversed(newest_first))
+
+
+async def files_of(session: AsyncSession, turn_ids: Sequence[int]) -> dict[int, tuple[StoredFile, ...]]:
+    """Return the files of these turns, by turn id. The caller must have found the turns by their key."""
+    if not turn_ids:
+        return {}
+    rows = await session.execute(
+        select(TurnFile.turn_id, TurnFile.name, TurnFile.content)
+        .where(TurnFile.turn_id.in_(turn_ids))
+        .order_by(TurnFile.turn_id, TurnFile.position)
+    )
+    text = codec(session)
+    found: dict[int, tuple[StoredFile, ...]] = {}
+    for row in rows:
+        found[row.turn_id] = (*found.get(row.turn_id, ()), StoredFile(text.open(row.name), text.open(row.content)))
+    return found
+
+
+def add_files(session: AsyncSession, turn_id: int, files: Sequence[StoredFile]) -> None:
+    """Store the files of a new turn."""
+    text = codec(session)
+    session.add_all(
+        TurnFile(turn_id=turn_id, position=position, name=text.seal(file.name), content=text.seal(file.content))
+        for position, file in enumerate(files)
+    )
+
+
+async def finished_turn(session: AsyncSession, key: DialogKey, turn_id: int) -> Turn | None:
+    """Return a finished turn of the key's open dialog, its row locked."""
+    turn: Turn | None = await session.scalar(
+        select(Turn)
+        .join(Dialog)
+        .where(matches_key(key), is_open(), Turn.id == turn_id, Turn.status == "done")
+        .with_for_update(of=Turn)
+        .execution_options(populate_existing=True)
+    )
+    return turn
 
 
 async def _mark_processed(session: AsyncSession, interaction_id: int, now: datetime) -> None:

@@ -29,7 +29,12 @@ def attempt_number(session: AsyncSession) -> int:
 
 def matches_key(key: DialogKey) -> ColumnElement[bool]:
     """Return the condition that a Dialog belongs to this key."""
-    return and_(Dialog.guild_id == key.guild_id, Dialog.user_id == key.user_id, Dialog.channel_id == key.channel_id)
+    return and_(Dialog.guild_id == key.guild_id, Dialog.user_id == key.owner_id, Dialog.channel_id == key.channel_id)
+
+
+def is_open() -> ColumnElement[bool]:
+    """Return the condition that a Dialog is the one in use of its key: neither ended nor parked."""
+    return and_(Dialog.ended_at.is_(None), Dialog.parked_at.is_(None))
 
 
 def insert(session: AsyncSession, table: type[Base]) -> sqlite.Insert | postgresql.Insert:

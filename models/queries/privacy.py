@@ -16,7 +16,10 @@ from models.queries.common import codec, count_rows, insert_if_absent, num_delet
 from models.queries.scope import cross_tenant
 from models.tables import (
     AuditEntry,
+    BoundThread,
     DailyUsage,
+    Delivery,
+    DeliveryMessage,
     Dialog,
     MemberSettingsRow,
     OptOut,
@@ -24,6 +27,7 @@ from models.tables import (
     PersonaVersion,
     ReplyVariant,
     Turn,
+    TurnFile,
     User,
 )
 
@@ -42,7 +46,7 @@ async def person_counts(session: AsyncSession, *, user_id: int, guild_id: int | 
 @cross_tenant(OWN_DATA)
 async def delete_person_turns(session: AsyncSession, *, user_id: int, guild_id: int | None, limit: int) -> int:
     """Delete a batch of the person's turns and return its size. Pending ones too: a late reply is then not stored."""
-    batch = select(Turn.id).where(Turn.dialog_id.in_(_dialogs(user_id, guild_id))).limit(limit)
+    batch = _turns(user_id, guild_id).limit(limit)
     result = await session.execute(delete(Turn).where(Turn.id.in_(batch)).execution_options(synchronize_session=False))
     return num_deleted(result)
 
@@ -60,6 +64,9 @@ async def delete_person_rest(session: AsyncSession, *, user_id: int, guild_id: i
             MemberSettingsRow.user_id == user_id, _in_guild(MemberSettingsRow.guild_id, guild_id)
         ),
         delete(DailyUsage).where(DailyUsage.user_id == user_id, _in_guild(DailyUsage.guild_id, guild_id)),
+        update(BoundThread)
+        .where(BoundThread.creator_id == user_id, _in_guild(BoundThread.guild_id, guild_id))
+        .values(creator_id=None),
         update(AuditEntry).where(AuditEntry.actor_id == user_id, audit).values(actor_id=None),
         update(AuditEntry).where(AuditEntry.target_id == user_id, audit).values(target_id=None),
     ):
@@ -128,7 +135,7 @@ async def person_variants(
     rows = await session.execute(
         select(ReplyVariant.turn_id, ReplyVariant.reply)
         .join(Turn, Turn.id == ReplyVariant.turn_id)
-        .where(Turn.dialog_id.in_(_dialogs(user_id, guild_id)), ~ReplyVariant.active)
+        .where(Turn.id.in_(_turns(user_id, guild_id)), ~ReplyVariant.active)
         .order_by(ReplyVariant.turn_id, ReplyVariant.position)
     )
     replies: dict[int, tuple[str, ...]] = {}
@@ -165,12 +172,18 @@ async def opted_out_since(session: AsyncSession, *, user_id: int) -> datetime | 
 def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
     """Return one counting statement per table."""
     dialogs = _dialogs(user_id, guild_id)
-    turns = select(Turn.id).where(Turn.dialog_id.in_(dialogs))
+    turns = _turns(user_id, guild_id)
     audit = or_(AuditEntry.actor_id == user_id, AuditEntry.target_id == user_id)
     personas = select(Persona.id).where(_in_guild(Persona.guild_id, guild_id))
     conditions: dict[str, tuple[Any, ColumnElement[bool]]] = {
         "dialogs": (Dialog, Dialog.id.in_(dialogs)),
-        "turns": (Turn, Turn.dialog_id.in_(dialogs)),
+        "turns": (Turn, Turn.id.in_(turns)),
+        "turn_files": (TurnFile, TurnFile.turn_id.in_(turns)),
+        "deliveries": (Delivery, Delivery.turn_id.in_(turns)),
+        "delivery_messages": (
+            DeliveryMessage,
+            DeliveryMessage.delivery_id.in_(select(Delivery.id).where(Delivery.turn_id.in_(turns))),
+        ),
         "reply_variants": (ReplyVariant, ReplyVariant.turn_id.in_(turns)),
         "personas": (Persona, and_(Persona.user_id == user_id, _in_guild(Persona.guild_id, guild_id))),
         "persona_versions": (
@@ -185,6 +198,10 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
             DailyUsage,
             and_(DailyUsage.user_id == user_id, _in_guild(DailyUsage.guild_id, guild_id)),
         ),
+        "bound_threads": (
+            BoundThread,
+            and_(BoundThread.creator_id == user_id, _in_guild(BoundThread.guild_id, guild_id)),
+        ),
         "audit_log": (AuditEntry, and_(audit, _in_guild(AuditEntry.guild_id, guild_id))),
     }
     return {name: select(func.count()).select_from(table).where(rows) for name, (table, rows) in conditions.items()}
@@ -192,6 +209,12 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
 
 def _dialogs(user_id: int, guild_id: int | None) -> Select[int]:
     return select(Dialog.id).where(Dialog.user_id == user_id, _in_guild(Dialog.guild_id, guild_id))
+
+
+def _turns(user_id: int, guild_id: int | None) -> Select[int]:
+    """Select what the person wrote, in dialogs of their own and in shared ones."""
+    dialogs = select(Dialog.id).where(_in_guild(Dialog.guild_id, guild_id))
+    return select(Turn.id).where(Turn.author_id == user_id, Turn.dialog_id.in_(dialogs))
 
 
 def _in_guild(column: Any, guild_id: int | None) -> ColumnElement[bool]:

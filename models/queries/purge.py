@@ -17,6 +17,7 @@ from models.queries.retention import RetentionLimits, cutoff
 from models.queries.scope import cross_tenant
 from models.tables import (
     AuditEntry,
+    BoundThread,
     DailyUsage,
     Dialog,
     Guild,
@@ -105,6 +106,8 @@ async def delete_unused_users(session: AsyncSession, *, after: int, limit: int) 
         ~exists().where(column == User.id)
         for column in (
             Dialog.user_id,
+            Turn.author_id,
+            BoundThread.creator_id,
             Persona.user_id,
             PersonaVersion.author_id,
             MemberSettingsRow.user_id,

@@ -9,14 +9,23 @@ import dataclasses
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import ensure_guild, ensure_user, insert
 from models.queries.scope import cross_tenant
-from models.tables import AuditEntry, Guild, GuildChannel, GuildRole, GuildSettingsRow, MemberSettingsRow, User
+from models.tables import (
+    AuditEntry,
+    ChannelScope,
+    Guild,
+    GuildChannel,
+    GuildRole,
+    GuildSettingsRow,
+    MemberSettingsRow,
+    User,
+)
 from models.types import AuditRecord, DialogKey, DialogScope, GuildSettings, MemberSettings, RolePolicy
 
 
@@ -27,7 +36,13 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
     roles = await session.scalars(
         select(GuildRole).where(GuildRole.guild_id == key.guild_id).order_by(GuildRole.role_id)
     )
+    scopes = await session.execute(
+        select(ChannelScope.channel_id, ChannelScope.dialog_scope)
+        .where(ChannelScope.guild_id == key.guild_id)
+        .order_by(ChannelScope.channel_id)
+    )
     listed = GuildSettings(
+        channel_scopes=tuple((row.channel_id, _scope(row.dialog_scope)) for row in scopes),
         channels=frozenset(channels),
         roles=tuple(RolePolicy(role.role_id, role.allowed, role.daily_turns) for role in roles),
     )
@@ -74,6 +89,11 @@ async def set_guild_settings(
     )
     await session.execute(delete(GuildChannel).where(GuildChannel.guild_id == key.guild_id))
     await session.execute(delete(GuildRole).where(GuildRole.guild_id == key.guild_id))
+    await session.execute(delete(ChannelScope).where(ChannelScope.guild_id == key.guild_id))
+    session.add_all(
+        ChannelScope(guild_id=key.guild_id, channel_id=channel_id, dialog_scope=scope)
+        for channel_id, scope in settings.channel_scopes
+    )
     session.add_all(GuildChannel(guild_id=key.guild_id, channel_id=channel) for channel in settings.channels)
     session.add_all(
         GuildRole(guild_id=key.guild_id, role_id=role.role_id, allowed=role.allowed, daily_turns=role.daily_turns)
@@ -202,8 +222,7 @@ async def _upsert(
 
 
 def _scope(text: str) -> DialogScope:
-    scopes: dict[str, DialogScope] = {"user": "user", "channel": "channel", "thread": "thread"}
-    return scopes[text]
+    return next(scope for scope in get_args(DialogScope) if scope == text)
 
 
 def _changes(before: GuildSettings, after: GuildSettings) -> dict[str, str]:

@@ -7,14 +7,15 @@ of another tenant matches nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.errors import DuplicateInteraction
-from models.queries.begin import admit, pairs_before, turn_snapshot
+from models.errors import DuplicateInteraction, TurnGone
+from models.queries.begin import add_files, admit, finished_turn, pairs_before, turn_snapshot
 from models.queries.common import (
     attempt_number,
     codec,
@@ -22,12 +23,14 @@ from models.queries.common import (
     ensure_user,
     insert,
     insert_if_absent,
+    is_open,
     matches_key,
 )
+from models.queries.deliveries import begin_delivery, close_deliveries, ready_delivery
 from models.queries.personas import effective_persona
 from models.queries.policy import add_opted_out_usage, add_usage, load_policy
 from models.tables import Dialog, Turn
-from models.types import DialogKey, Pair, TurnResult, TurnSnapshot
+from models.types import DialogKey, Pair, Place, StoredFile, TurnResult, TurnSnapshot
 
 
 async def begin_turn(
@@ -40,17 +43,26 @@ async def begin_turn(
     reply_token: str | None = None,
     application_id: int | None = None,
     role_turns: int | None = None,
+    author: str | None = None,
+    files: tuple[StoredFile, ...] = (),
+    place: Place | None = None,
+    replaces: int | None = None,
     now: datetime,
 ) -> TurnSnapshot:
     """Store a pending turn in the key's dialog, opening one if none is open; return what its prompt is built from.
 
     `limit`: the operator's max_chat_logs, which the guild's and the member's settings may change. `role_turns`: the
-    daily quota of the member's role. For a member who opted out nothing but the interaction's id is stored. Raises
-    DuplicateInteraction, MemberBlocked or QuotaExceeded.
+    daily quota of the member's role. `author`: the name that the model reads, in a shared dialog. `place`: where the
+    reply is shown. `replaces`: the turn which this one replaces, with all later ones, once its reply is stored. For a
+    member who opted out nothing but the interaction's id is stored. Raises DuplicateInteraction, MemberBlocked,
+    QuotaExceeded, or TurnGone if the turn to replace is gone.
     """
     settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
     if settings.opted_out:
-        return TurnSnapshot(0, 0, text, await effective_persona(session, key=key), (), settings)
+        persona = await effective_persona(session, key=key)
+        return TurnSnapshot(0, 0, text, persona, (), settings, author=author, files=files)
+    if replaces is not None and await finished_turn(session, key, replaces) is None:
+        raise TurnGone()
     dialog_id = await _open_dialog(session, key, now)
     turn_id = await session.scalar(
         insert(session, Turn)
@@ -63,13 +75,28 @@ async def begin_turn(
             application_id=application_id,
             owner=session.info.get("owner"),
             created_at=now,
+            author_id=key.user_id,
+            author_name=None if author is None else codec(session).seal(author),
+            replaces_id=replaces,
         )
         .on_conflict_do_nothing(index_elements=["interaction_id"])
         .returning(Turn.id)
     )
     if turn_id is None:  # a turn with this interaction id exists
         turn_id = await _committed_turn(session, dialog_id, interaction_id, now)
-    return await turn_snapshot(session, key=key, turn_id=turn_id, dialog_id=dialog_id, text=text, settings=settings)
+    else:
+        add_files(session, turn_id, files)
+    delivery_id = 0 if place is None else await begin_delivery(session, key=key, turn_id=turn_id, place=place, now=now)
+    snapshot = await turn_snapshot(
+        session,
+        key=key,
+        turn_id=turn_id,
+        dialog_id=dialog_id,
+        text=text,
+        settings=settings,
+        before_turn=turn_id if replaces is None else replaces,
+    )
+    return replace(snapshot, author=author, files=files, delivery_id=delivery_id)
 
 
 async def finish_turn(
@@ -84,8 +111,9 @@ async def finish_turn(
         await _count_opted_out(session, key, result, now)
         return False
     reply = codec(session).seal(result.reply)
+    # A parked dialog is as good as the one in use: its member changed to another one while this reply was written.
     still_open = select(Dialog.id).where(matches_key(key), Dialog.ended_at.is_(None))
-    dialog_id = await session.scalar(
+    row = await session.execute(
         update(Turn)
         .where(Turn.id == turn_id, Turn.status == "pending", Turn.dialog_id.in_(still_open))
         .values(
@@ -99,9 +127,17 @@ async def finish_turn(
             total_ms=result.total_ms,
             finished_at=now,
         )
-        .returning(Turn.dialog_id)
+        .returning(Turn.dialog_id, Turn.replaces_id)
     )
-    if dialog_id is not None:
+    if (finished := row.one_or_none()) is not None:
+        dialog_id, replaces_id = finished
+        if replaces_id is not None:
+            await session.execute(
+                delete(Turn).where(
+                    Turn.dialog_id == dialog_id, Turn.id >= replaces_id, Turn.id < turn_id, Turn.status != "pending"
+                )
+            )
+        await ready_delivery(session, key=key, turn_id=turn_id, messages=result.messages)
         await session.execute(update(Dialog).where(Dialog.id == dialog_id).values(last_active_at=now))
         await add_usage(
             session,
@@ -138,6 +174,7 @@ async def fail_turn(
         )
         .values(status=status, error_id=error_id, reply_token=None, finished_at=now)
     )
+    await close_deliveries(session, key=key, turn_id=turn_id)
 
 
 async def end_dialog(session: AsyncSession, *, key: DialogKey, now: datetime) -> int:
@@ -147,10 +184,7 @@ async def end_dialog(session: AsyncSession, *, key: DialogKey, now: datetime) ->
     reply, the history does not hold it.
     """
     dialog_id = await session.scalar(
-        update(Dialog)
-        .where(matches_key(key), Dialog.ended_at.is_(None))
-        .values(ended_at=now, end_reason="reset")
-        .returning(Dialog.id)
+        update(Dialog).where(matches_key(key), is_open()).values(ended_at=now, end_reason="reset").returning(Dialog.id)
     )
     if dialog_id is None:
         return 0
@@ -162,33 +196,30 @@ async def end_dialog(session: AsyncSession, *, key: DialogKey, now: datetime) ->
 
 async def history(session: AsyncSession, *, key: DialogKey, limit: int) -> tuple[Pair, ...]:
     """Return the last `limit` pairs of the key's open dialog, oldest first (/history and the terminal)."""
-    dialog = select(Dialog.id).where(matches_key(key), Dialog.ended_at.is_(None)).scalar_subquery()
+    dialog = select(Dialog.id).where(matches_key(key), is_open()).scalar_subquery()
     return await pairs_before(session, dialog, None, limit)
 
 
 async def _open_dialog(session: AsyncSession, key: DialogKey, now: datetime) -> int:
     """Return the id of the key's open dialog, created if needed. Its row stays locked until the transaction ends."""
-    touch = (
-        update(Dialog)
-        .where(matches_key(key), Dialog.ended_at.is_(None))
-        .values(last_active_at=now)
-        .returning(Dialog.id)
-    )
+    touch = update(Dialog).where(matches_key(key), is_open()).values(last_active_at=now).returning(Dialog.id)
     dialog_id = await session.scalar(touch)
     if dialog_id is None:
         await ensure_guild(session, key.guild_id, now)
-        await ensure_user(session, key.user_id, now)
+        await ensure_user(session, key.owner_id, now)
         await insert_if_absent(
             session,
             Dialog,
             guild_id=key.guild_id,
-            user_id=key.user_id,
+            user_id=key.owner_id,
             channel_id=key.channel_id,
             opened_at=now,
             last_active_at=now,
         )
         # Not from the insert: another process may have opened the dialog at the same moment.
         dialog_id = (await session.scalars(touch)).one()
+    if key.shared:
+        await ensure_user(session, key.user_id, now)
     return dialog_id
 
 

@@ -5,16 +5,19 @@ A turn that was regenerated keeps each of its replies in `reply_variants`; the a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.begin import admit, turn_snapshot
-from models.queries.common import codec, matches_key
+from models.queries.begin import admit, files_of, finished_turn, turn_snapshot
+from models.queries.common import codec, is_open, matches_key
+from models.queries.deliveries import ready_delivery, reopen_delivery
 from models.queries.policy import add_usage
 from models.tables import Dialog, ReplyVariant, Turn
-from models.types import DialogKey, TurnResult, TurnSnapshot, Variant
+from models.types import DialogKey, OutgoingMessage, Place, TurnResult, TurnSnapshot, Variant
 
 
 async def begin_regeneration(
@@ -27,15 +30,18 @@ async def begin_regeneration(
     reply_token: str | None = None,
     application_id: int | None = None,
     role_turns: int | None = None,
+    place: Place | None = None,
+    in_place: bool = False,
     now: datetime,
 ) -> TurnSnapshot | None:
     """Begin another reply to a finished turn of the key's open dialog: `turn_id`, or the last one.
 
     Returns what its prompt is built from, or None if there is no such turn. The turn stays done and keeps its reply, so
-    a crash loses only the new reply. `limit`, `role_turns` and the errors are those of `begin_turn`.
+    a crash loses only the new reply. `limit`, `role_turns`, `place` and the errors are those of `begin_turn`;
+    `in_place`: the reply is shown in the messages that show the present one.
     """
     settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
-    finished = select(Turn).join(Dialog).where(matches_key(key), Dialog.ended_at.is_(None), Turn.status == "done")
+    finished = select(Turn).join(Dialog).where(matches_key(key), is_open(), Turn.status == "done")
     if turn_id is not None:
         finished = finished.where(Turn.id == turn_id)
     turn = await session.scalar(finished.order_by(Turn.id.desc()).limit(1))
@@ -46,14 +52,23 @@ async def begin_regeneration(
         .where(Turn.id == turn.id)
         .values(reply_token=reply_token, application_id=application_id, owner=session.info.get("owner"))
     )
-    return await turn_snapshot(
+    delivery_id = await reopen_delivery(session, key=key, turn_id=turn.id, place=place, in_place=in_place, now=now)
+    text = codec(session)
+    snapshot = await turn_snapshot(
         session,
         key=key,
         turn_id=turn.id,
         dialog_id=turn.dialog_id,
-        text=codec(session).open(turn.user_text),
+        text=text.open(turn.user_text),
         settings=settings,
         before_turn=turn.id,
+    )
+    return replace(
+        snapshot,
+        author=None if turn.author_name is None else text.open(turn.author_name),
+        files=(await files_of(session, [turn.id])).get(turn.id, ()),
+        reply=None if turn.reply is None else text.open(turn.reply),
+        delivery_id=delivery_id,
     )
 
 
@@ -64,7 +79,7 @@ async def finish_regeneration(
 
     Repeated with the same `now` after a lost connection, it changes nothing.
     """
-    turn = await _finished_turn(session, key, turn_id)
+    turn = await finished_turn(session, key, turn_id)
     if turn is None or turn.reply is None:
         return False
     if turn.finished_at == now and codec(session).open(turn.reply) == result.reply:
@@ -103,6 +118,7 @@ async def finish_regeneration(
     turn.finish_reason, turn.finished_at = result.finish_reason, now
     turn.first_token_ms, turn.total_ms = result.first_token_ms, result.total_ms
     await session.flush()
+    await ready_delivery(session, key=key, turn_id=turn_id, messages=result.messages)
     await session.execute(update(Dialog).where(Dialog.id == turn.dialog_id).values(last_active_at=now))
     await add_usage(
         session,
@@ -139,9 +155,19 @@ async def variants(session: AsyncSession, *, key: DialogKey, turn_id: int) -> tu
     return tuple(Variant(row.position, codec(session).open(row.reply), row.active) for row in rows)
 
 
-async def select_variant(session: AsyncSession, *, key: DialogKey, turn_id: int, position: int) -> bool:
-    """Make one of a turn's replies the active one, which the history shows. False if there is no such reply."""
-    turn = await _finished_turn(session, key, turn_id)
+async def select_variant(
+    session: AsyncSession,
+    *,
+    key: DialogKey,
+    turn_id: int,
+    position: int,
+    messages: Callable[[str], tuple[OutgoingMessage, ...]] = lambda reply: (),
+) -> bool:
+    """Make one of a turn's replies the active one, which the history shows. False if there is no such reply.
+
+    `messages`: how that reply is to be shown, recorded in the same transaction.
+    """
+    turn = await finished_turn(session, key, turn_id)
     chosen = await session.get(ReplyVariant, (turn_id, position)) if turn is not None else None
     if turn is None or chosen is None:
         return False
@@ -154,6 +180,41 @@ async def select_variant(session: AsyncSession, *, key: DialogKey, turn_id: int,
     turn.reply, turn.finish_reason = chosen.reply, chosen.finish_reason
     turn.prompt_tokens, turn.completion_tokens = chosen.prompt_tokens, chosen.completion_tokens
     await session.flush()
+    await ready_delivery(session, key=key, turn_id=turn_id, messages=messages(codec(session).open(chosen.reply)))
+    return True
+
+
+async def finish_continuation(
+    session: AsyncSession, *, key: DialogKey, turn_id: int, result: TurnResult, now: datetime
+) -> bool:
+    """Replace a finished turn's reply by itself with its continuation (`result.reply` is both together).
+
+    False if the turn or its dialog is gone. Repeated with the same `now` after a lost connection, it changes nothing.
+    """
+    turn = await finished_turn(session, key, turn_id)
+    if turn is None or turn.reply is None:
+        return False
+    if turn.finished_at == now and codec(session).open(turn.reply) == result.reply:
+        return True
+    turn.reply, turn.reply_token = codec(session).seal(result.reply), None
+    turn.completion_tokens = (turn.completion_tokens or 0) + result.completion_tokens
+    turn.finish_reason, turn.finished_at = result.finish_reason, now
+    await session.flush()
+    await session.execute(
+        update(ReplyVariant)
+        .where(ReplyVariant.turn_id == turn_id, ReplyVariant.active)
+        .values(reply=turn.reply, completion_tokens=turn.completion_tokens, finish_reason=result.finish_reason)
+    )
+    await ready_delivery(session, key=key, turn_id=turn_id, messages=result.messages)
+    await session.execute(update(Dialog).where(Dialog.id == turn.dialog_id).values(last_active_at=now))
+    await add_usage(
+        session,
+        key=key,
+        prompt_tokens=result.prompt_tokens,
+        completion_tokens=result.completion_tokens,
+        now=now,
+        new_turn=False,
+    )
     return True
 
 
@@ -173,7 +234,7 @@ async def forget_last(session: AsyncSession, *, key: DialogKey, count: int) -> i
     last = (
         select(Turn.id)
         .join(Dialog)
-        .where(matches_key(key), Dialog.ended_at.is_(None), Turn.status == "done")
+        .where(matches_key(key), is_open(), Turn.status == "done")
         .order_by(Turn.id.desc())
         .limit(max(0, count))
     )
@@ -183,7 +244,7 @@ async def forget_last(session: AsyncSession, *, key: DialogKey, count: int) -> i
 
 async def reopen_dialog(session: AsyncSession, *, key: DialogKey, within: timedelta, now: datetime) -> bool:
     """Undo the key's last /reset if it was at most `within` ago and no dialog was opened since. True if undone."""
-    if await session.scalar(select(Dialog.id).where(matches_key(key), Dialog.ended_at.is_(None))) is not None:
+    if await session.scalar(select(Dialog.id).where(matches_key(key), is_open())) is not None:
         return False
     last = (
         select(Dialog.id)
@@ -196,15 +257,3 @@ async def reopen_dialog(session: AsyncSession, *, key: DialogKey, within: timede
         update(Dialog).where(Dialog.id == last).values(ended_at=None, end_reason=None).returning(Dialog.id)
     )
     return reopened is not None
-
-
-async def _finished_turn(session: AsyncSession, key: DialogKey, turn_id: int) -> Turn | None:
-    """Return a finished turn of the key's open dialog, its row locked."""
-    turn: Turn | None = await session.scalar(
-        select(Turn)
-        .join(Dialog)
-        .where(matches_key(key), Dialog.ended_at.is_(None), Turn.id == turn_id, Turn.status == "done")
-        .with_for_update(of=Turn)
-        .execution_options(populate_existing=True)
-    )
-    return turn

@@ -3,15 +3,27 @@
 import models.sqlite_comments  # noqa: F401  installs its compiler hooks
 from models.base import Base
 from models.tables.accounts import AuditEntry, DailyUsage, OptOut, ProcessedInteraction
-from models.tables.dialogs import Dialog, ReplyVariant, Turn
+from models.tables.deliveries import Delivery, DeliveryMessage
+from models.tables.dialogs import Dialog, ReplyVariant, Turn, TurnFile
 from models.tables.personas import Persona, PersonaVersion
-from models.tables.settings import GuildChannel, GuildRole, GuildSettingsRow, MemberSettingsRow
+from models.tables.settings import (
+    BoundThread,
+    ChannelScope,
+    GuildChannel,
+    GuildRole,
+    GuildSettingsRow,
+    MemberSettingsRow,
+)
 from models.tables.tenants import Guild, User
 
 __all__ = [
     "AuditEntry",
     "Base",
+    "BoundThread",
+    "ChannelScope",
     "DailyUsage",
+    "Delivery",
+    "DeliveryMessage",
     "Dialog",
     "Guild",
     "GuildChannel",
@@ -24,5 +36,6 @@ __all__ = [
     "ProcessedInteraction",
     "ReplyVariant",
     "Turn",
+    "TurnFile",
     "User",
 ]

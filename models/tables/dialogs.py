@@ -9,7 +9,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, RowId, Snowflake, UTCDateTime
 
-_OPEN = text("ended_at IS NULL")
+_OPEN = text("ended_at IS NULL AND parked_at IS NULL")
+_NOT_ENDED = text("ended_at IS NULL")
 _ENDED = text("ended_at IS NOT NULL")
 _PENDING = text("status = 'pending'")
 _TOKEN = text("reply_token IS NOT NULL")
@@ -17,7 +18,11 @@ _ACTIVE = text("active")
 
 
 class Dialog(Base):
-    """A chat session of one member in one guild; a partial unique index allows one open dialog per key."""
+    """A chat session of one member in one guild, or (user id 0) of all members in one channel or thread.
+
+    A partial unique index allows one open dialog per key. Others of the key are parked (a named conversation that the
+    member left for another) or ended.
+    """
 
     __tablename__ = "dialogs"
     __table_args__ = (
@@ -30,7 +35,7 @@ class Dialog(Base):
             sqlite_where=_OPEN,
             postgresql_where=_OPEN,
         ),
-        Index("ix_dialogs_idle", "last_active_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
+        Index("ix_dialogs_idle", "last_active_at", sqlite_where=_NOT_ENDED, postgresql_where=_NOT_ENDED),
         Index("ix_dialogs_ended", "ended_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
         Index("ix_dialogs_member", "guild_id", "user_id"),
         Index("ix_dialogs_user_id", "user_id"),
@@ -56,6 +61,10 @@ class Dialog(Base):
         UTCDateTime, comment="NULL while open; retention counts from here"
     )
     end_reason: Mapped[str | None] = mapped_column(Text, comment="reset, idle or removed")
+    parked_at: Mapped[datetime | None] = mapped_column(
+        UTCDateTime, comment="When another conversation of this key took its place; NULL while it is the one in use"
+    )
+    name: Mapped[str | None] = mapped_column(Text, comment="Name that its owner gave it, sealed when encryption is on")
 
 
 class Turn(Base):
@@ -67,6 +76,7 @@ class Turn(Base):
         CheckConstraint("(status = 'done') = (reply IS NOT NULL)", name="whole_pair"),
         UniqueConstraint("interaction_id"),
         Index("ix_turns_dialog", "dialog_id", "id"),
+        Index("ix_turns_author_id", "author_id"),
         Index("ix_turns_pending", "created_at", sqlite_where=_PENDING, postgresql_where=_PENDING),
         Index("ix_turns_reply_token", "created_at", sqlite_where=_TOKEN, postgresql_where=_TOKEN),
         {"comment": "One pair each: what the member wrote and the reply", "sqlite_autoincrement": True},
@@ -99,6 +109,29 @@ class Turn(Base):
     total_ms: Mapped[int | None] = mapped_column(comment="Milliseconds to the last token")
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When the turn began")
     finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime, comment="When it left pending")
+    author_id: Mapped[int | None] = mapped_column(
+        Snowflake, ForeignKey("users.id", ondelete="CASCADE"), comment="Who wrote it"
+    )
+    author_name: Mapped[str | None] = mapped_column(
+        Text, comment="Name that the model read, in a shared dialog only; sealed when encryption is on"
+    )
+    replaces_id: Mapped[int | None] = mapped_column(
+        RowId, comment="Turn that it replaced, with all later ones: the member had edited what they said"
+    )
+
+
+class TurnFile(Base):
+    """The text of a file that came with a turn; it is part of what the member said."""
+
+    __tablename__ = "turn_files"
+    __table_args__ = ({"comment": "Files that members attached to a message, as the text that the model read"},)
+
+    turn_id: Mapped[int] = mapped_column(
+        RowId, ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Turn"
+    )
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, comment="0, 1, 2, ... within the turn")
+    name: Mapped[str] = mapped_column(Text, comment="Name of the file, sealed when encryption is on")
+    content: Mapped[str] = mapped_column(Text, comment="Its text, sealed when encryption is on")
 
 
 class ReplyVariant(Base):

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Snowflake, UTCDateTime
 
+_SCOPES = "'member', 'channel', 'thread', 'member-channel', 'member-thread'"
 _SHORTENED = text("retention_days IS NOT NULL")
 
 
@@ -17,7 +18,7 @@ class GuildSettingsRow(Base):
 
     __tablename__ = "guild_settings"
     __table_args__ = (
-        CheckConstraint("dialog_scope IN ('user', 'channel', 'thread')", name="dialog_scope"),
+        CheckConstraint(f"dialog_scope IN ({_SCOPES})", name="dialog_scope"),
         CheckConstraint("max_chat_logs BETWEEN 0 AND 1000", name="max_chat_logs"),
         CheckConstraint("max_reply_tokens > 0", name="max_reply_tokens"),
         CheckConstraint("retention_days >= 0", name="retention_days"),
@@ -30,7 +31,9 @@ class GuildSettingsRow(Base):
         Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
     )
     dialog_scope: Mapped[str] = mapped_column(
-        Text, server_default="user", comment="One dialog a member in the whole guild, in each channel or in each thread"
+        Text,
+        server_default="member",
+        comment="Dialogs of a member: in the guild, by channel or by thread; or of a channel or thread, shared by all",
     )
     max_chat_logs: Mapped[int | None] = mapped_column(comment="Pairs of history in a prompt")
     max_reply_tokens: Mapped[int | None] = mapped_column(comment="Longest reply, in tokens")
@@ -58,6 +61,41 @@ class GuildChannel(Base):
         Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
     )
     channel_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Allowed channel")
+
+
+class ChannelScope(Base):
+    """A channel whose dialogs have another scope than the guild's."""
+
+    __tablename__ = "channel_scopes"
+    __table_args__ = (
+        CheckConstraint(f"dialog_scope IN ({_SCOPES})", name="dialog_scope"),
+        {"comment": "Channels with a dialog scope of their own"},
+    )
+
+    guild_id: Mapped[int] = mapped_column(
+        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
+    )
+    channel_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Channel")
+    dialog_scope: Mapped[str] = mapped_column(Text, comment="As in guild_settings")
+
+
+class BoundThread(Base):
+    """A thread that a member started for a conversation with the bot."""
+
+    __tablename__ = "bound_threads"
+    __table_args__ = (
+        Index("ix_bound_threads_guild_id", "guild_id"),
+        Index("ix_bound_threads_creator_id", "creator_id"),
+        {"comment": "Threads in which the bot answers without being mentioned"},
+    )
+
+    thread_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Thread")
+    guild_id: Mapped[int] = mapped_column(Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), comment="Guild")
+    parent_id: Mapped[int] = mapped_column(Snowflake, comment="Channel of the thread")
+    creator_id: Mapped[int | None] = mapped_column(
+        Snowflake, ForeignKey("users.id", ondelete="SET NULL"), comment="Who asked for it"
+    )
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When it was started")
 
 
 class GuildRole(Base):

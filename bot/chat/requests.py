@@ -1,0 +1,68 @@
+"""What a front-end asks of a chat, and the turn that is begun for it. Plain values; knows no Discord and no SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from models.types import DialogKey, DialogSettings, OutgoingMessage, Pair, PersonaText, Place, StoredFile
+
+TurnKind = Literal["new", "regenerate", "continue"]
+Messages = Callable[[str], tuple[OutgoingMessage, ...]]
+"""Splits a reply into the Discord messages that show it."""
+
+
+def no_messages(text: str) -> tuple[OutgoingMessage, ...]:
+    """How a reply is shown where nothing of it is recorded: the terminal."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One message, or the wish for another reply to an earlier one (`text` is then ignored)."""
+
+    key: DialogKey
+    text: str
+    interaction_id: int | None = None
+    """The interaction or message that asked: a second event with this id is ignored."""
+    role_turns: int | None = None
+    """The daily quota of the member's role, if it has one: it replaces the guild's."""
+    author: str | None = None
+    """The name that the model reads, in a shared dialog."""
+    files: tuple[StoredFile, ...] = ()
+    place: Place | None = None
+    """Where the reply is shown; None if that is not recorded, or for another reply: where the present one is."""
+    messages: Messages = no_messages
+    on_begun: Callable[[PendingTurn], None] = lambda turn: None
+    """Called once the turn is stored, before its reply is generated."""
+    in_place: bool = False
+    """Whether another reply to a turn is shown in the messages that show the present one. `place` is then the way to
+    reach them."""
+    turn_id: int | None = None
+    """The turn to regenerate or to continue; for a new message, the turn which it replaces with all later ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingTurn:
+    """A turn that waits for a reply: everything that its prompt is built from."""
+
+    key: DialogKey
+    kind: TurnKind
+    turn_id: int
+    dialog_id: int
+    text: str
+    persona: PersonaText | None
+    history: tuple[Pair, ...]
+    settings: DialogSettings
+    messages: Messages
+    author: str | None = None
+    files: tuple[StoredFile, ...] = ()
+    reply: str = ""
+    """The reply so far, of a turn that has one already. It is kept unless another one is stored."""
+    delivery_id: int = 0
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the turn is pending; the others are finished ones, whose reply changes."""
+        return self.kind == "new"

@@ -1,0 +1,157 @@
+"""Messages to the bot: a mention, a reply to one of its messages, a direct message, a word in a thread of its own.
+
+An edit of the question while its reply is being written restarts the reply once; a delete stops it. The asker's
+reactions do what the buttons do. Messages of bots and webhooks are ignored, so that two bots never talk to each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import discord
+import structlog
+from discord.ext import commands
+
+from bot.discord_app.caller import Caller, author_of
+from bot.discord_app.context import CommandContext
+from bot.discord_app.conversation import Conversations, Question
+from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
+from bot.discord_app.error_messages import explain
+from bot.discord_app.message_api import ChannelForbidden
+from bot.discord_app.message_text import mentions, names_in, readable_text, replied_message
+from bot.discord_app.permissions import Action, NotAllowed
+from bot.errors import BotError, Duplicate
+from models.types import DIRECT_MESSAGES, Place
+
+log = structlog.get_logger(__name__)
+
+_TYPING_INTERVAL = 8.0  # seconds; Discord shows "is typing" for ten
+_EMPTY = "Yes? Write what you want to say next to my name, or reply to one of my messages."
+_TYPES = (discord.MessageType.default, discord.MessageType.reply)
+
+
+class Messages(commands.Cog):
+    """Answers messages in channels, threads and direct messages."""
+
+    def __init__(self, bot: commands.Bot, context: CommandContext, conversations: Conversations) -> None:
+        self._bot = bot
+        self._context = context
+        self._conversations = conversations
+        self._restarted: set[int] = set()
+
+    @commands.Cog.listener()
+    async def on_message(self, message: discord.Message) -> None:
+        """Answer a message that is addressed to the bot."""
+        if message.author.bot or message.webhook_id is not None or message.type not in _TYPES:
+            return
+        if not self._is_addressed(message) or self._context.gate.is_repeat(message.id):
+            return
+        await self._answer(message, self._text(message))
+
+    @commands.Cog.listener()
+    async def on_raw_message_edit(self, event: discord.RawMessageUpdateEvent) -> None:
+        """Begin the reply anew if the question changed while it is being written, once."""
+        running = self._conversations.running.get(event.message_id)
+        if running is None or running.task is None or event.message_id in self._restarted:
+            return
+        message = event.message
+        if message.author.id != running.asker_id or message.edited_at is None:
+            return
+        self._restarted.add(event.message_id)
+        try:
+            await self._cancel(running.task)
+            message_ids = running.sink.ordered_ids
+            await self._answer(message, self._text(message), message_ids=message_ids)
+        finally:
+            self._restarted.discard(event.message_id)
+
+    @commands.Cog.listener()
+    async def on_raw_message_delete(self, event: discord.RawMessageDeleteEvent) -> None:
+        """Stop the reply to a question that was deleted, and delete what was shown of it."""
+        running = self._conversations.running.get(event.message_id)
+        if running is not None and running.task is not None:
+            await self._cancel(running.task)
+            await running.sink.delete_all()
+
+    async def _cancel(self, task: asyncio.Task[object]) -> None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+
+    def _is_addressed(self, message: discord.Message) -> bool:
+        if message.guild is None:
+            return True
+        me = self._bot.user
+        if me is None:
+            return False
+        if any(user.id == me.id for user in message.mentions) and mentions(message.content, me.id):
+            return True
+        replied = replied_message(message)
+        return replied is not None and replied.author.id == me.id and bool(message.content or message.attachments)
+
+    def _text(self, message: discord.Message) -> str:
+        me = self._bot.user
+        return readable_text(message.content, bot_id=me.id if me else 0, names=names_in(message))
+
+    async def _answer(self, message: discord.Message, text: str, *, message_ids: tuple[int | None, ...] = ()) -> None:
+        self._context.track(asyncio.current_task())
+        caller = author_of(message)
+        try:
+            self._context.gate.check(caller, Action.CHAT)
+            if not text:
+                raise BotError(_EMPTY)
+            async with self._typing(message.channel.id):
+                await self._conversations.answer(Question(caller, place_of(message, caller, message_ids), text))
+        except Duplicate:
+            log.info("another process answers this message", question=message.id)
+        except Exception as error:
+            await self._report(message, error, message_ids)
+
+    @contextlib.asynccontextmanager
+    async def _typing(self, channel_id: int) -> AsyncIterator[None]:
+        """Show "is typing" until the block ends."""
+        task = asyncio.create_task(self._type(channel_id), name="typing")
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _type(self, channel_id: int) -> None:
+        with contextlib.suppress(*DISCORD_ERRORS):
+            while True:
+                await self._conversations.api.typing(channel_id)
+                await asyncio.sleep(_TYPING_INTERVAL)
+
+    async def _report(self, message: discord.Message, error: Exception, message_ids: tuple[int | None, ...]) -> None:
+        """Answer with what went wrong; in a guild, a member who may not ask gets no answer that others would see."""
+        shown = explain(error)
+        fields = {"error_id": shown.error_id, "question": message.id, "guild": message.guild.id if message.guild else 0}
+        if isinstance(error, BotError):
+            log.info("a message was refused", error=type(error).__name__, reason=str(error), **fields)
+        else:
+            log.error("a message failed", exc_info=error, **fields)
+        if isinstance(error, NotAllowed) and message.guild is not None:
+            return
+        text = shown.user_message if shown.user_message == _EMPTY else f"{shown.user_message} (error {shown.error_id})"
+        try:
+            await self._conversations.api.send(
+                message.channel.id, text, nonce=f"{message.id}.error", reply_to=message.id
+            )
+        except ChannelForbidden:
+            pass
+        except DISCORD_ERRORS as refused:
+            log.warning("an error could not be shown", question=message.id, error=describe_error(refused))
+
+
+def place_of(message: discord.Message, caller: Caller, message_ids: tuple[int | None, ...] = ()) -> Place:
+    """A reply to a message, as the place of an answer."""
+    return Place(
+        guild_id=caller.guild_id or DIRECT_MESSAGES,
+        channel_id=message.channel.id,
+        asker_id=caller.user_id,
+        nonce=message.id,
+        question_id=message.id,
+        message_ids=message_ids,
+    )

@@ -1,0 +1,100 @@
+"""Who speaks to the bot, and where: the same for slash commands, messages, buttons, modals and reactions.
+
+Knows discord.py's objects. A `Caller` holds ids and permissions only: it can be compared, stored and tested.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import discord
+
+from models.types import DIRECT_MESSAGES, DialogKey, DialogScope, GuildSettings
+
+Interaction = discord.Interaction[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A member in a channel of a guild, or a user in direct messages (guild id 0)."""
+
+    user_id: int
+    guild_id: int
+    channel_id: int
+    parent_id: int
+    """The channel of a thread; elsewhere the channel itself."""
+    name: str
+    role_ids: frozenset[int] = frozenset()
+    manages_guild: bool = False
+    """Whether they have Manage Server in this guild. It never applies in another guild or in direct messages."""
+
+    @property
+    def channel_ids(self) -> frozenset[int]:
+        """The channel and, of a thread, its parent: a rule for either applies."""
+        return frozenset({self.channel_id, self.parent_id})
+
+
+def caller_of(interaction: Interaction) -> Caller:
+    """Who used a command, pressed a button or submitted a modal."""
+    user = interaction.user
+    permissions = interaction.permissions
+    channel_id = interaction.channel_id or 0
+    return Caller(
+        user_id=user.id,
+        guild_id=interaction.guild_id or DIRECT_MESSAGES,
+        channel_id=channel_id,
+        parent_id=_parent_id(interaction.channel, channel_id),
+        name=user.display_name,
+        role_ids=_role_ids(user),
+        manages_guild=interaction.guild_id is not None and (permissions.manage_guild or permissions.administrator),
+    )
+
+
+def author_of(message: discord.Message) -> Caller:
+    """Who wrote a message."""
+    author = message.author
+    manages_guild = False
+    if isinstance(author, discord.Member):
+        permissions = author.guild_permissions
+        manages_guild = permissions.manage_guild or permissions.administrator
+    return Caller(
+        user_id=author.id,
+        guild_id=message.guild.id if message.guild else DIRECT_MESSAGES,
+        channel_id=message.channel.id,
+        parent_id=_parent_id(message.channel, message.channel.id),
+        name=author.display_name,
+        role_ids=_role_ids(author),
+        manages_guild=manages_guild,
+    )
+
+
+def dialog_scope(caller: Caller, settings: GuildSettings) -> DialogScope:
+    """The scope of dialogs here: the thread's own, else its channel's, else the guild's."""
+    scopes = dict(settings.channel_scopes)
+    return scopes.get(caller.channel_id) or scopes.get(caller.parent_id) or settings.dialog_scope
+
+
+def dialog_key(caller: Caller, scope: DialogScope = "member") -> DialogKey:
+    """Whose dialog the caller speaks in, in ids only: names can change hands.
+
+    `member`: one dialog a member in the whole guild; `member-channel`: one a member in each channel, threads included;
+    `member-thread`: one a member in each channel and in each thread. With `channel` and `thread`, all members share the
+    dialog of such a place. In direct messages there is one.
+    """
+    if caller.guild_id == DIRECT_MESSAGES or scope == "member":
+        return DialogKey(caller.guild_id, caller.user_id)
+    place = caller.parent_id if scope.endswith("channel") else caller.channel_id
+    return DialogKey(caller.guild_id, caller.user_id, place, shared=scope in ("channel", "thread"))
+
+
+def _parent_id(channel: object, channel_id: int) -> int:
+    return channel.parent_id if isinstance(channel, discord.Thread) else channel_id
+
+
+def _role_ids(user: discord.User | discord.Member) -> frozenset[int]:
+    """The member's roles in the guild; none in direct messages."""
+    if not isinstance(user, discord.Member):
+        return frozenset()
+    # `Member.roles` leaves out roles that are not cached, as during an outage. @everyone has the guild's id.
+    return frozenset({*user._roles, user.guild.id})

@@ -1,0 +1,194 @@
+"""The one way from a member's question to a shown reply, for every entrance: commands, messages, buttons, reactions.
+
+An entrance makes a `Question`; here it is authorised by the guild's rules, put to the chat service, shown while it
+grows and delivered. Errors leave as BotErrors, and the entrance shows them. Knows the sink and the buttons; knows no
+object of discord.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from bot.chat.deliveries import DeliveryLog
+from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
+from bot.chat.service import ChatReply, ChatService
+from bot.chat.speakers import clean_name
+from bot.discord_app.caller import Caller, dialog_key, dialog_scope
+from bot.discord_app.message_api import MessageApi
+from bot.discord_app.permissions import Action, authorise
+from bot.discord_app.quoting import quoted_question
+from bot.discord_app.reply_buttons import ReplyState, reply_buttons, stop_buttons
+from bot.discord_app.reply_sink import ReplySink
+from bot.discord_app.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
+from bot.failpoint import failpoint
+from bot.guilds.settings_cache import GuildSettingsCache
+from models.types import DialogKey, GuildSettings, OutgoingMessage, Place, StoredFile, TurnInfo
+
+log = structlog.get_logger(__name__)
+
+NOT_SAVED = "-# I could not save this answer yet, so I may not remember it."
+CUT_OFF = "length"
+"""The finish reason of a reply that can be continued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a member asks, and where the reply is to be shown.
+
+    `turn` is the turn that a button or reaction belongs to: its reply is written anew, or with kind "new" the turn
+    itself is replaced, with all later ones.
+    """
+
+    caller: Caller
+    place: Place
+    text: str = ""
+    kind: TurnKind = "new"
+    files: tuple[StoredFile, ...] = ()
+    quote: bool = False
+    """Whether the question stands above the reply: others do not see what was typed into a command."""
+    turn: TurnInfo | None = None
+
+
+@dataclass(slots=True)
+class RunningReply:
+    """A reply that is being written: whose, by which task, and where it is shown."""
+
+    key: DialogKey
+    asker_id: int
+    task: asyncio.Task[object] | None
+    sink: ReplySink
+
+
+@dataclass(slots=True)
+class Conversations:
+    """Answers questions. One for the whole bot."""
+
+    chat: ChatService
+    deliveries: DeliveryLog
+    guild_settings: GuildSettingsCache
+    api: MessageApi
+    edit_rate: EditRate = field(default_factory=EditRate)
+    running: dict[int, RunningReply] = field(default_factory=dict)
+    """The replies that are being written, by the interaction or message that asked."""
+    _changing: set[int] = field(default_factory=set)
+
+    @contextlib.contextmanager
+    def changing(self, turn_id: int) -> Iterator[bool]:
+        """Whether this turn may be changed now: not while another press of a button changes it."""
+        if turn_id in self._changing:
+            yield False
+            return
+        self._changing.add(turn_id)
+        try:
+            yield True
+        finally:
+            self._changing.discard(turn_id)
+
+    async def answer(self, question: Question) -> ChatReply | None:
+        """Answer a question and show the reply. None if its message was deleted meanwhile. Raises a BotError."""
+        caller, place = question.caller, question.place
+        settings = await self.guild_settings.get(caller.guild_id)
+        # Again, as the gate may not have known the guild's rules: see `permissions`.
+        authorise(caller, Action.REGENERATE if question.kind == "regenerate" else Action.CHAT, settings)
+        key = question.turn.key if question.turn else dialog_key(caller, dialog_scope(caller, settings))
+        sink = ReplySink(
+            self.api,
+            self.deliveries,
+            place,
+            stop_buttons=stop_buttons(caller.user_id, place.nonce),
+        )
+        prefix = quoted_question(question.text) if question.quote else ""
+        written = question.turn.reply or "" if question.turn and question.kind == "continue" else ""
+        reply = StreamedReply(sink, self.edit_rate, prefix=prefix + written, num_messages=sink.num_messages)
+        request = self._request(question, key, settings, sink, prefix)
+        self.running[place.nonce] = RunningReply(key, caller.user_id, asyncio.current_task(), sink)
+        try:
+            generate = {
+                "new": self.chat.chat, "regenerate": self.chat.regenerate, "continue": self.chat.continue_reply,
+            }[question.kind]  # fmt: skip
+            result = await generate(request, reply.push)
+            self.running.pop(place.nonce, None)
+            await self._finish(question, result, reply, sink, prefix)
+        except ReplyDeleted as deleted:
+            await reply.cancel()
+            log.info("no final text", question=place.nonce, reason=deleted.reason)
+            return None
+        except BaseException:
+            await reply.cancel()
+            await self._take_back(question, sink)
+            raise
+        finally:
+            self.running.pop(place.nonce, None)
+        return result
+
+    async def _take_back(self, question: Question, sink: ReplySink) -> None:
+        """Delete what was shown of a reply that failed. The response to a command stays: it will show the error."""
+        if question.turn is not None:
+            return  # these messages showed an earlier reply, to which the caller returns
+        if question.place.reply_token is None:
+            await sink.delete_all()
+        else:
+            await sink.clear()
+
+    def _request(
+        self, question: Question, key: DialogKey, settings: GuildSettings, sink: ReplySink, prefix: str
+    ) -> ChatRequest:
+        def begun(turn: PendingTurn) -> None:
+            sink.delivery_id = turn.delivery_id
+
+        return ChatRequest(
+            key=key,
+            text=question.text,
+            interaction_id=question.place.nonce,
+            role_turns=role_turns(question.caller, settings),
+            author=clean_name(question.caller.name) if key.shared else None,
+            files=question.files,
+            place=question.place,
+            in_place=question.turn is not None and question.kind != "new",
+            messages=lambda text: outgoing_messages(prefix + text),
+            on_begun=begun,
+            turn_id=None if question.turn is None else question.turn.turn_id,
+        )
+
+    async def _finish(
+        self, question: Question, result: ChatReply, reply: StreamedReply, sink: ReplySink, prefix: str
+    ) -> None:
+        """Show the final text, with its buttons if it is stored."""
+        text = result.text if result.saved else f"{result.text}\n\n{NOT_SAVED}"
+        if result.delivery_id:
+            sink.buttons = reply_buttons(await self.reply_state(result))
+        else:
+            sink.delivery_id = 0
+        await reply.finish(prefix + text if text.strip() or not prefix else text)
+        failpoint("after_final_edit")
+
+    async def reply_state(self, result: ChatReply) -> ReplyState:
+        """What the buttons under a stored reply show."""
+        position, count = 1, 1
+        if result.regenerated:
+            turn = await self.chat.turn(result.turn_id)
+            position, count = (turn.position, turn.num_variants) if turn else (1, 1)
+        cut_off = result.finish_reason == CUT_OFF
+        return ReplyState(result.turn_id, len(result.text), cut_off, position, count)
+
+
+def outgoing_messages(text: str) -> tuple[OutgoingMessage, ...]:
+    """The messages of a finished reply, to be recorded before they are sent."""
+    messages, file = final_messages(text)
+    return tuple(
+        OutgoingMessage(message, with_file=file is not None and index == len(messages) - 1)
+        for index, message in enumerate(messages)
+    )
+
+
+def role_turns(caller: Caller, settings: GuildSettings) -> int | None:
+    """The largest daily quota among the member's roles; None if no role has one and the guild's quota applies."""
+    quotas = [
+        role.daily_turns for role in settings.roles if role.role_id in caller.role_ids and role.daily_turns is not None
+    ]
+    return max(quotas, default=None)

@@ -1,0 +1,177 @@
+"""Discord's endpoints for messages, by ids: send, edit and delete in a channel, or through an interaction's token.
+
+discord.py's objects know the interaction that they came from and are gone after a restart; ids are in the database.
+Nothing sent here can mention anyone. Knows Discord's REST API through discord.py's HTTP client, which waits for rate
+limits and retries; knows nothing of what a message says.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import discord
+from discord.http import HTTPClient, Route
+
+NO_MENTIONS = discord.AllowedMentions.none()
+FILE_NAME = "answer.md"
+ORIGINAL = "@original"
+_SUPPRESS_EMBEDS = discord.MessageFlags(suppress_embeds=True).value
+_EPHEMERAL = discord.MessageFlags(ephemeral=True).value
+_FORBIDDEN_FOR = 3600.0
+"""Seconds for which a channel that refused a message is left alone."""
+_MAX_FORBIDDEN = 10_000
+
+Components = Sequence[dict[str, Any]]
+
+
+class ChannelForbidden(Exception):
+    """The bot was refused in this channel within the last hour: nothing was sent."""
+
+
+class MessageApi:
+    """Messages of one bot."""
+
+    def __init__(self, http: HTTPClient) -> None:
+        self._http = http
+        self._forbidden: OrderedDict[int, float] = OrderedDict()
+
+    # ── in a channel, as the bot ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def send(
+        self,
+        channel_id: int,
+        text: str,
+        *,
+        nonce: str,
+        reply_to: int | None = None,
+        components: Components = (),
+        file: str | None = None,
+    ) -> int:
+        """Send a message and return its id. Sent twice with one `nonce` within minutes, it appears once.
+
+        `reply_to`: the message that it answers, if that still exists. Raises ChannelForbidden, or what discord.py does.
+        """
+        body = _body(text, components, file)
+        body |= {"nonce": nonce, "enforce_nonce": True, "flags": _SUPPRESS_EMBEDS}
+        if reply_to is not None:
+            body["message_reference"] = {"message_id": str(reply_to), "fail_if_not_exists": False}
+        self._check_channel(channel_id)
+        route = Route("POST", "/channels/{channel_id}/messages", channel_id=channel_id)
+        try:
+            return await self._request(route, body, file)
+        except discord.Forbidden:
+            self._remember_forbidden(channel_id)
+            raise
+
+    async def edit(
+        self, channel_id: int, message_id: int, text: str, *, components: Components = (), file: str | None = None
+    ) -> None:
+        """Edit a message of the bot."""
+        route = Route(
+            "PATCH", "/channels/{channel_id}/messages/{message_id}", channel_id=channel_id, message_id=message_id
+        )
+        await self._request(route, _body(text, components, file, edit=True), file)
+
+    async def delete(self, channel_id: int, message_id: int) -> None:
+        """Delete a message of the bot."""
+        route = Route(
+            "DELETE", "/channels/{channel_id}/messages/{message_id}", channel_id=channel_id, message_id=message_id
+        )
+        await self._http.request(route)
+
+    async def typing(self, channel_id: int) -> None:
+        """Show "is typing…" for ten seconds."""
+        await self._http.request(Route("POST", "/channels/{channel_id}/typing", channel_id=channel_id))
+
+    async def open_dm(self, user_id: int) -> int:
+        """The channel of direct messages with a user."""
+        data: Any = await self._http.request(Route("POST", "/users/@me/channels"), json={"recipient_id": str(user_id)})
+        return int(data["id"])
+
+    # ── through an interaction's token, for its 15 minutes ───────────────────────────────────────────────────────────
+
+    async def edit_response(
+        self,
+        application_id: int,
+        token: str,
+        text: str,
+        *,
+        message: int | str = ORIGINAL,
+        components: Components = (),
+        file: str | None = None,
+    ) -> int:
+        """Edit the response to an interaction, or one of its follow-ups; return the message's id."""
+        route = _webhook("PATCH", "/messages/{message}", application_id, token, message=message)
+        return await self._request(route, _body(text, components, file, edit=True), file)
+
+    async def follow_up(
+        self,
+        application_id: int,
+        token: str,
+        text: str,
+        *,
+        nonce: str,
+        ephemeral: bool,
+        components: Components = (),
+        file: str | None = None,
+    ) -> int:
+        """Send another message of the response and return its id."""
+        body = _body(text, components, file)
+        body |= {"nonce": nonce, "enforce_nonce": True}
+        body["flags"] = _SUPPRESS_EMBEDS | (_EPHEMERAL if ephemeral else 0)
+        route = _webhook("POST", "?wait=true", application_id, token)
+        return await self._request(route, body, file)
+
+    async def delete_response(self, application_id: int, token: str, message: int | str = ORIGINAL) -> None:
+        """Delete the response to an interaction, or one of its follow-ups."""
+        await self._http.request(_webhook("DELETE", "/messages/{message}", application_id, token, message=message))
+
+    async def _request(self, route: Route, body: dict[str, Any], file: str | None) -> int:
+        if file is None:
+            data: Any = await self._http.request(route, json=body)
+        else:
+            content = discord.File(io.BytesIO(file.encode()), FILE_NAME)
+            form: list[dict[str, Any]] = [
+                {"name": "payload_json", "value": discord.utils._to_json(body)},
+                {"name": "files[0]", "value": content.fp, "filename": FILE_NAME, "content_type": "text/markdown"},
+            ]
+            data = await self._http.request(route, form=form, files=[content])
+        return int(data["id"]) if isinstance(data, dict) else 0
+
+    def _check_channel(self, channel_id: int) -> None:
+        since = self._forbidden.get(channel_id)
+        if since is not None and time.monotonic() - since < _FORBIDDEN_FOR:
+            raise ChannelForbidden(str(channel_id))
+
+    def _remember_forbidden(self, channel_id: int) -> None:
+        self._forbidden[channel_id] = time.monotonic()
+        self._forbidden.move_to_end(channel_id)
+        if len(self._forbidden) > _MAX_FORBIDDEN:
+            self._forbidden.popitem(last=False)
+
+
+def _webhook(method: str, path: str, application_id: int, token: str, **parameters: Any) -> Route:
+    return Route(
+        method,
+        "/webhooks/{webhook_id}/{webhook_token}" + path,
+        webhook_id=application_id,
+        webhook_token=token,
+        **parameters,
+    )
+
+
+def _body(text: str, components: Components, file: str | None, *, edit: bool = False) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "content": text,
+        "components": list(components),
+        "allowed_mentions": NO_MENTIONS.to_dict(),
+    }
+    if file is not None:
+        body["attachments"] = [{"id": 0, "filename": FILE_NAME}]
+    elif edit:
+        body["attachments"] = []  # one that an earlier text had
+    return body

@@ -1,0 +1,78 @@
+"""The buttons under a reply, as Discord's JSON. Pure functions.
+
+A custom id is `word:arguments`: the word is an `Action`, the arguments begin with the id of the turn, so that a button
+works after a restart and on replies of last week. Who may press it is decided when it is pressed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bot.discord_app.message_split import MESSAGE_LIMIT
+
+_SECONDARY, _DANGER = 2, 4
+_FILE_FROM = MESSAGE_LIMIT
+"""Characters from which a reply is offered as a file: it takes more than one message."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyState:
+    """What the buttons under a stored reply depend on. `position` of `num_variants` counts from 1."""
+
+    turn_id: int
+    length: int
+    cut_off: bool = False
+    """Whether the reply ended at the length limit."""
+    position: int = 1
+    num_variants: int = 1
+
+
+def stop_buttons(user_id: int, question_id: int) -> list[dict[str, Any]]:
+    """The button under a reply that is being written; `question_id`: the interaction or message that asked."""
+    return [_row(_button("Stop", "\N{BLACK SQUARE FOR STOP}\ufe0f", f"stop:{user_id}:{question_id}"))]
+
+
+def reply_buttons(state: ReplyState) -> list[dict[str, Any]]:
+    """The buttons under a finished reply."""
+    turn = state.turn_id
+    buttons = [_button("Regenerate", "\N{CLOCKWISE RIGHTWARDS AND LEFTWARDS OPEN CIRCLE ARROWS}", f"regenerate:{turn}")]
+    if state.cut_off:
+        buttons.append(_button("Continue", "\N{BLACK RIGHT-POINTING TRIANGLE}\ufe0f", f"continue:{turn}"))
+    buttons.append(_button("Edit", "\N{PENCIL}\ufe0f", f"edit:{turn}"))
+    buttons.append(_button("Forget", "\N{WASTEBASKET}\ufe0f", f"forget:{turn}"))
+    if state.length > _FILE_FROM:
+        buttons.append(_button("As file", "\N{PAGE FACING UP}", f"file:{turn}"))
+    rows = [_row(*buttons)]
+    if state.num_variants > 1:
+        rows.append(_variant_row(state))
+    return rows
+
+
+def confirm_buttons(label: str, custom_id: str) -> list[dict[str, Any]]:
+    """One red button that confirms what cannot be undone."""
+    return [_row(_button(label, None, custom_id, style=_DANGER))]
+
+
+def _variant_row(state: ReplyState) -> dict[str, Any]:
+    """◀ 2/3 ▶: to the reply before and after the one that is shown."""
+    before, after = state.position - 1, state.position + 1
+    back = _button("", "\N{BLACK LEFT-POINTING TRIANGLE}\ufe0f", f"variant:{state.turn_id}:{before}")
+    shown = _button(f"{state.position}/{state.num_variants}", None, f"variant:{state.turn_id}:shown")
+    forth = _button("", "\N{BLACK RIGHT-POINTING TRIANGLE}\ufe0f", f"variant:{state.turn_id}:{after}")
+    return _row(
+        back | {"disabled": before < 1}, shown | {"disabled": True}, forth | {"disabled": after > state.num_variants}
+    )
+
+
+def _row(*buttons: dict[str, Any]) -> dict[str, Any]:
+    return {"type": 1, "components": list(buttons)}
+
+
+def _button(label: str, emoji: str | None, custom_id: str, *, style: int = _SECONDARY) -> dict[str, Any]:
+    button: dict[str, Any] = {"type": 2, "style": style, "custom_id": custom_id}
+    if label:
+        button["label"] = label
+    if emoji is not None:
+        button["emoji"] = {"name": emoji}
+    return button

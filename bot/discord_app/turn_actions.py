@@ -1,0 +1,154 @@
+"""What can be done with a reply that is on the screen: another one, more of it, an earlier one, none.
+
+The same for buttons and reactions. A caller is checked against the turn as it is stored, whatever a custom id says.
+Knows conversations and turns; knows no object of discord.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bot.chat.requests import TurnKind
+from bot.discord_app.caller import Caller
+from bot.discord_app.conversation import CUT_OFF, Conversations, Question, outgoing_messages
+from bot.discord_app.permissions import authorise_turn
+from bot.discord_app.quoting import quoted_question
+from bot.discord_app.reply_buttons import ReplyState, reply_buttons
+from bot.discord_app.reply_sink import ReplySink
+from bot.discord_app.streamed_reply import StreamedReply
+from bot.errors import BotError
+from models.types import DIRECT_MESSAGES, DeliveryRecord, Place, TurnInfo
+
+
+class TurnIsGone(BotError):
+    """The turn was forgotten, purged, or belongs to a conversation that has ended."""
+
+    def __init__(self) -> None:
+        super().__init__("I do not remember this exchange any more, so I cannot change it.")
+
+
+class TurnIsBusy(BotError):
+    """The turn is being changed already."""
+
+    def __init__(self) -> None:
+        super().__init__("I am working on this answer already.")
+
+
+class TurnActions:
+    """Changes to turns of any tenant, each checked against its caller."""
+
+    def __init__(self, conversations: Conversations) -> None:
+        self._conversations = conversations
+        self._chat = conversations.chat
+
+    async def find(self, caller: Caller, turn_id: int, *, in_open_dialog: bool = True) -> TurnInfo:
+        """The finished turn, if this caller may change it. Raises TurnIsGone or NotAllowed."""
+        turn = await self._chat.turn(turn_id)
+        if turn is None:
+            raise TurnIsGone()
+        authorise_turn(caller, turn)
+        if turn.status != "done" or turn.reply is None or (in_open_dialog and not turn.is_open):
+            raise TurnIsGone()
+        return turn
+
+    async def rewrite(self, caller: Caller, turn: TurnInfo, kind: TurnKind, way: Place) -> None:
+        """Generate another reply, or more of the present one, in the messages that show it.
+
+        `way`: how those messages can be reached now.
+        """
+        if kind == "continue" and turn.finish_reason != CUT_OFF:
+            raise BotError("This answer is complete, there is nothing to go on with.")
+        with self._conversations.changing(turn.turn_id) as free:
+            if not free:
+                raise TurnIsBusy()
+            place = place_in(await self._chat.delivery(turn), way)
+            await self._answer(
+                Question(_author(caller, turn), place, turn.user_text, kind, quote=is_quoted(place), turn=turn)
+            )
+
+    async def replace(self, caller: Caller, turn: TurnInfo, text: str, way: Place) -> None:
+        """Replace what the member said, and all that followed it in the dialog; answer the new text."""
+        with self._conversations.changing(turn.turn_id) as free:
+            if not free:
+                raise TurnIsBusy()
+            place = place_in(await self._chat.delivery(turn), way)
+            await self._answer(Question(_author(caller, turn), place, text, quote=is_quoted(place), turn=turn))
+
+    async def _answer(self, question: Question) -> None:
+        """Answer in the messages of an earlier reply. If that fails, they show the earlier reply again."""
+        try:
+            await self._conversations.answer(question)
+        except Exception:
+            turn = None if question.turn is None else await self._chat.turn(question.turn.turn_id)
+            if turn is not None and turn.reply is not None:
+                await self.show(turn, await self._chat.delivery(turn), question.place)
+            raise
+
+    async def switch(self, turn: TurnInfo, position: int, way: Place) -> None:
+        """Show another of the turn's replies; what is shown is what is remembered."""
+        with self._conversations.changing(turn.turn_id) as free:
+            if not free:
+                raise TurnIsBusy()
+            delivery = await self._chat.delivery(turn)
+            place = place_in(delivery, way)
+            prefix = quoted_question(turn.user_text) if is_quoted(place) else ""
+            if not await self._chat.select_variant(turn, position, lambda text: outgoing_messages(prefix + text)):
+                raise TurnIsGone()
+            chosen = await self._chat.turn(turn.turn_id)
+            if chosen is None or chosen.reply is None:
+                raise TurnIsGone()
+            await self.show(chosen, delivery, place)
+
+    async def show(self, turn: TurnInfo, delivery: DeliveryRecord | None, place: Place) -> None:
+        """Show the stored reply of a turn in this place, with its buttons."""
+        prefix = quoted_question(turn.user_text) if is_quoted(place) else ""
+        sink = ReplySink(self._conversations.api, self._conversations.deliveries, place)
+        sink.delivery_id = 0 if delivery is None else delivery.delivery_id
+        sink.buttons = reply_buttons(state_of(turn))
+        reply = StreamedReply(sink, self._conversations.edit_rate, num_messages=sink.num_messages)
+        await reply.finish(prefix + (turn.reply or ""))
+
+    async def forget(self, turn: TurnInfo, way: Place) -> None:
+        """Delete the turn, and say so where its reply was."""
+        with self._conversations.changing(turn.turn_id) as free:
+            if not free:
+                raise TurnIsBusy()
+            place = place_in(await self._chat.delivery(turn), way)
+            if not await self._chat.forget_turn(turn):
+                raise TurnIsGone()
+            sink = ReplySink(self._conversations.api, self._conversations.deliveries, place)
+            reply = StreamedReply(sink, self._conversations.edit_rate, num_messages=sink.num_messages)
+            await reply.finish(FORGOTTEN)
+
+
+FORGOTTEN = "-# Forgotten: I no longer think of this exchange."
+
+
+def state_of(turn: TurnInfo) -> ReplyState:
+    """What the buttons under the stored reply of a turn show."""
+    cut_off = turn.finish_reason == CUT_OFF
+    return ReplyState(turn.turn_id, len(turn.reply or ""), cut_off, turn.position, turn.num_variants)
+
+
+def is_quoted(place: Place) -> bool:
+    """Whether the question stands above the reply here: a public response to a command."""
+    return place.question_id is None and not place.ephemeral and place.guild_id != DIRECT_MESSAGES
+
+
+def place_in(delivery: DeliveryRecord | None, way: Place) -> Place:
+    """The messages that show a reply, reached in this way. Without a record, only the message that `way` names."""
+    if delivery is None:
+        return way
+    return replace(
+        way,
+        channel_id=delivery.place.channel_id,
+        asker_id=delivery.place.asker_id,
+        ephemeral=delivery.place.ephemeral,
+        question_id=delivery.place.question_id,
+        message_ids=tuple(message.message_id for message in delivery.messages) or way.message_ids,
+    )
+
+
+def _author(caller: Caller, turn: TurnInfo) -> Caller:
+    """The caller in the name of the turn's author: an admin who regenerates does not speak for themselves."""
+    return caller if turn.author_id in (None, caller.user_id) else replace(caller, user_id=turn.author_id or 0)

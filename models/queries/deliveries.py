@@ -1,0 +1,230 @@
+"""Deliveries: what of a reply is still to be shown, recorded before it is sent.
+
+A delivery is `writing` while its turn's reply is generated. The transaction that stores the reply also stores its
+messages and makes the delivery `ready`; it is `done` when all of them have been shown. Those that a dead process left
+are taken up by another one (see `unfinished_deliveries`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.process_owner import owner_is_dead
+from models.queries.common import codec, insert, matches_key
+from models.queries.scope import cross_tenant
+from models.tables import Delivery, DeliveryMessage, Dialog, Turn
+from models.types import DeliveryRecord, DeliveryState, DialogKey, OutgoingMessage, Place
+
+
+async def begin_delivery(session: AsyncSession, *, key: DialogKey, turn_id: int, place: Place, now: datetime) -> int:
+    """Record where the reply of a turn of this key will be shown; return the delivery's id."""
+    delivery = Delivery(
+        turn_id=turn_id,
+        state="writing",
+        owner=session.info.get("owner"),
+        application_id=place.application_id,
+        token_expires_at=place.token_expires_at,
+        ephemeral=place.ephemeral,
+        guild_id=place.guild_id,
+        channel_id=place.channel_id,
+        question_id=place.question_id,
+        reply_token=place.reply_token,
+        asker_id=place.asker_id,
+        nonce=place.nonce,
+        created_at=now,
+    )
+    session.add(delivery)
+    await session.flush()
+    session.add_all(
+        DeliveryMessage(delivery_id=delivery.id, position=position, message_id=message_id, with_file=False)
+        for position, message_id in enumerate(place.message_ids)
+    )
+    return delivery.id
+
+
+async def reopen_delivery(
+    session: AsyncSession, *, key: DialogKey, turn_id: int, place: Place | None, in_place: bool, now: datetime
+) -> int:
+    """Begin to show another reply of a finished turn; return the delivery's id, 0 if nothing is to be recorded.
+
+    `in_place`: in the messages of the latest delivery, to which `place` is the way; else in a new place.
+    """
+    if place is None:
+        return 0
+    latest = await _latest(session, key, turn_id) if in_place else None
+    if latest is None:
+        return await begin_delivery(session, key=key, turn_id=turn_id, place=place, now=now)
+    latest.state, latest.owner = "writing", session.info.get("owner")
+    latest.application_id, latest.reply_token = place.application_id, place.reply_token
+    latest.token_expires_at, latest.nonce, latest.created_at = place.token_expires_at, place.nonce, now
+    await session.flush()
+    return latest.id
+
+
+async def ready_delivery(
+    session: AsyncSession, *, key: DialogKey, turn_id: int, messages: Sequence[OutgoingMessage]
+) -> None:
+    """Store the messages of a reply in the turn's latest delivery, which is then to be shown.
+
+    Messages that are on Discord already keep their ids; those that the reply does not need are marked for deletion.
+    """
+    if not messages:
+        return
+    delivery = await _latest(session, key, turn_id)
+    if delivery is None:
+        return
+    delivery.state, delivery.owner = "ready", session.info.get("owner")
+    await session.flush()
+    text = codec(session)
+    existing = {row.position: row for row in await _messages(session, delivery.id)}
+    for position, message in enumerate(messages):
+        row = existing.pop(position, None)
+        if row is None:
+            row = DeliveryMessage(delivery_id=delivery.id, position=position, message_id=message.message_id)
+            session.add(row)
+        row.content, row.with_file = text.seal(message.text), message.with_file
+    for row in existing.values():
+        row.content, row.with_file = text.seal(""), False
+    await session.flush()
+
+
+@cross_tenant("the sender knows the delivery by its id")
+async def message_sent(session: AsyncSession, *, delivery_id: int, position: int, message_id: int) -> None:
+    """Record the id of a message that is on Discord now, while its reply is still being written."""
+    statement = insert(session, DeliveryMessage).values(
+        delivery_id=delivery_id, position=position, message_id=message_id, with_file=False
+    )
+    await session.execute(
+        statement.on_conflict_do_update(index_elements=["delivery_id", "position"], set_={"message_id": message_id})
+    )
+
+
+@cross_tenant("the sender knows the delivery by its id")
+async def messages_shown(
+    session: AsyncSession, *, delivery_id: int, shown: Sequence[tuple[int, int | None]], done: bool
+) -> None:
+    """Record that messages (position, id) show their final text, or were deleted (id None). `done`: all of them."""
+    for position, message_id in shown:
+        which = (DeliveryMessage.delivery_id == delivery_id, DeliveryMessage.position == position)
+        if message_id is None:
+            await session.execute(delete(DeliveryMessage).where(*which))
+        else:
+            await session.execute(update(DeliveryMessage).where(*which).values(message_id=message_id, content=None))
+    if done:
+        await session.execute(
+            update(Delivery).where(Delivery.id == delivery_id).values(state="done", reply_token=None, owner=None)
+        )
+
+
+async def close_deliveries(session: AsyncSession, *, key: DialogKey, turn_id: int) -> None:
+    """Mark the deliveries of a turn done that has nothing to show any more."""
+    await session.execute(
+        update(Delivery)
+        .where(Delivery.turn_id == turn_id, Delivery.state != "done", _of_key(key))
+        .values(state="done", reply_token=None, owner=None)
+    )
+
+
+async def delivery_of_turn(session: AsyncSession, *, key: DialogKey, turn_id: int) -> DeliveryRecord | None:
+    """Return the latest delivery of a turn: the messages that show its reply."""
+    found = await _latest(session, key, turn_id)
+    return None if found is None else await _record(session, found)
+
+
+@cross_tenant("a message on Discord tells whose turn it shows")
+async def turn_of_message(session: AsyncSession, *, message_id: int) -> int | None:
+    """Return the turn whose reply this message on Discord shows."""
+    turn_id: int | None = await session.scalar(
+        select(Delivery.turn_id)
+        .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
+        .where(DeliveryMessage.message_id == message_id)
+        .order_by(Delivery.id.desc())
+        .limit(1)
+    )
+    return turn_id
+
+
+@cross_tenant("a crash leaves deliveries of every tenant")
+async def unfinished_deliveries(session: AsyncSession, *, since: datetime) -> tuple[DeliveryRecord, ...]:
+    """Return deliveries of dead processes since then that are to be finished, oldest first."""
+    rows = await session.scalars(
+        select(Delivery).where(Delivery.state != "done", Delivery.created_at >= since).order_by(Delivery.id)
+    )
+    dead = [row for row in rows if row.owner is None or owner_is_dead(row.owner)]
+    return tuple([await _record(session, row) for row in dead])
+
+
+@cross_tenant("the sender knows the delivery by its id")
+async def release_delivery(session: AsyncSession, *, delivery_id: int) -> None:
+    """Leave the rest of a delivery to the next look at unfinished ones."""
+    await session.execute(
+        update(Delivery).where(Delivery.id == delivery_id, Delivery.state != "done").values(owner=None)
+    )
+
+
+@cross_tenant("a crash leaves deliveries of every tenant")
+async def take_delivery(session: AsyncSession, *, delivery_id: int, owner: str | None) -> bool:
+    """Make this process the one that finishes a delivery. False if another process was faster."""
+    before = Delivery.owner.is_(None) if owner is None else Delivery.owner == owner
+    taken = await session.scalar(
+        update(Delivery)
+        .where(Delivery.id == delivery_id, before, Delivery.state != "done")
+        .values(owner=session.info.get("owner"))
+        .returning(Delivery.id)
+    )
+    return taken is not None
+
+
+async def _latest(session: AsyncSession, key: DialogKey, turn_id: int) -> Delivery | None:
+    delivery: Delivery | None = await session.scalar(
+        select(Delivery)
+        .where(Delivery.turn_id == turn_id, _of_key(key))
+        .order_by(Delivery.id.desc())
+        .limit(1)
+        .execution_options(populate_existing=True)
+    )
+    return delivery
+
+
+def _of_key(key: DialogKey) -> ColumnElement[bool]:
+    return Delivery.turn_id.in_(select(Turn.id).join(Dialog).where(matches_key(key)))
+
+
+async def _messages(session: AsyncSession, delivery_id: int) -> Sequence[DeliveryMessage]:
+    rows = await session.scalars(
+        select(DeliveryMessage)
+        .where(DeliveryMessage.delivery_id == delivery_id)
+        .order_by(DeliveryMessage.position)
+        .execution_options(populate_existing=True)
+    )
+    return rows.all()
+
+
+async def _record(session: AsyncSession, row: Delivery) -> DeliveryRecord:
+    text = codec(session)
+    state: DeliveryState = "ready" if row.state == "ready" else "writing" if row.state == "writing" else "done"
+    messages = tuple(
+        OutgoingMessage(
+            text="" if each.content is None else text.open(each.content),
+            with_file=each.with_file,
+            message_id=each.message_id,
+            shown=each.content is None,
+        )
+        for each in await _messages(session, row.id)
+    )
+    place = Place(
+        guild_id=row.guild_id,
+        channel_id=row.channel_id,
+        asker_id=row.asker_id,
+        nonce=row.nonce,
+        ephemeral=row.ephemeral,
+        application_id=row.application_id,
+        reply_token=row.reply_token,
+        token_expires_at=row.token_expires_at,
+        question_id=row.question_id,
+    )
+    return DeliveryRecord(row.id, row.turn_id, state, place, messages, row.owner)
