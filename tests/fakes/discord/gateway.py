@@ -1,6 +1,7 @@
-"""The gateway of the fake Discord: HELLO, IDENTIFY, READY, heartbeats, RESUME with replay, invalid sessions.
+"""The gateway of the fake Discord: HELLO, IDENTIFY, READY, heartbeats, RESUME with replay, invalid sessions; intents.
 
-Knows the gateway's opcodes and close codes. Knows nothing of REST; the data of READY and GUILD_CREATE are passed in.
+Knows the gateway's opcodes and close codes, which intent an event needs, and when a message comes without its content.
+Knows nothing of REST; the data of READY and GUILD_CREATE are passed in.
 """
 
 from __future__ import annotations
@@ -18,8 +19,38 @@ from aiohttp import WSMsgType, web
 
 Json = dict[str, Any]
 
-PRIVILEGED_INTENTS = 1 << 1 | 1 << 8 | 1 << 15
+GUILDS, GUILD_MEMBERS, GUILD_PRESENCES, MESSAGE_CONTENT = 1 << 0, 1 << 1, 1 << 8, 1 << 15
+GUILD_MESSAGES, GUILD_MESSAGE_REACTIONS, DIRECT_MESSAGES, DIRECT_MESSAGE_REACTIONS = 1 << 9, 1 << 10, 1 << 12, 1 << 13
+PRIVILEGED_INTENTS = GUILD_MEMBERS | GUILD_PRESENCES | MESSAGE_CONTENT
 KNOWN_INTENTS = (1 << 26) - 1
+CONTENT_FIELDS: Json = {"content": "", "attachments": [], "embeds": [], "components": []}
+
+
+def needed_intent(event: str, data: Json, bot_id: int) -> int:
+    """The intent without which a session does not get this event; 0 if every session gets it."""
+    in_guild = "guild_id" in data
+    if event.startswith("MESSAGE_REACTION_"):
+        return GUILD_MESSAGE_REACTIONS if in_guild else DIRECT_MESSAGE_REACTIONS
+    if event.startswith("MESSAGE_"):
+        return GUILD_MESSAGES if in_guild else DIRECT_MESSAGES
+    if event == "THREAD_MEMBERS_UPDATE":
+        changed = [*(each["user_id"] for each in data.get("added_members", ())), *data.get("removed_member_ids", ())]
+        return GUILDS if str(bot_id) in changed else GUILD_MEMBERS
+    return GUILDS if event.startswith(("GUILD_", "CHANNEL_", "THREAD_")) else 0
+
+
+def without_content(message: Json, bot_id: int, *, in_guild: bool) -> Json:
+    """The message as an application without the message content intent sees it.
+
+    It sees its own messages, direct messages, and those that mention it. (A reply to a message of the application
+    with a ping mentions it.)
+    """
+    mentioned = any(user["id"] == str(bot_id) for user in message.get("mentions", ()))
+    if in_guild and not mentioned and message["author"]["id"] != str(bot_id):
+        message = {**message, **CONTENT_FIELDS}
+    if referenced := message.get("referenced_message"):
+        message = {**message, "referenced_message": without_content(referenced, bot_id, in_guild=in_guild)}
+    return message
 
 
 class Op(enum.IntEnum):
@@ -60,14 +91,17 @@ class Session:
 class Gateway:
     """All sessions of all processes that logged in with the token."""
 
-    def __init__(self, *, token: str, ready: Callable[[], Json], guilds: Callable[[], Iterable[Json]]) -> None:
+    def __init__(
+        self, *, token: str, bot_id: int, ready: Callable[[], Json], guilds: Callable[[], Iterable[Json]]
+    ) -> None:
         self.token = token
+        self.bot_id = bot_id
         self.ready = ready
         self.guilds = guilds
         self.url = ""
         self.sessions: dict[str, Session] = {}
         self.heartbeat_interval = 41.25
-        self.allowed_intents = KNOWN_INTENTS & ~PRIVILEGED_INTENTS
+        self.allowed_intents = KNOWN_INTENTS & ~PRIVILEGED_INTENTS  # add MESSAGE_CONTENT to allow it
         self.num_identifies = 0
         self.num_zombies = 0  # connections closed because the client had stopped sending heartbeats
         self.num_replayed_again = 0  # events that a RESUME replays although the client had received them
@@ -79,9 +113,15 @@ class Gateway:
         return [session for session in self.sessions.values() if session.socket is not None]
 
     async def dispatch(self, event: str, data: Json) -> None:
-        """Send an event to every session."""
+        """Send an event to every session whose intents include it."""
+        needed = needed_intent(event, data, self.bot_id)
         for session in list(self.sessions.values()):
-            await session.dispatch(event, data)
+            if session.intents & needed != needed:
+                continue
+            shown = data
+            if event in ("MESSAGE_CREATE", "MESSAGE_UPDATE") and not session.intents & MESSAGE_CONTENT:
+                shown = without_content(data, self.bot_id, in_guild="guild_id" in data)
+            await session.dispatch(event, shown)
 
     async def close(self, code: int, *, forget: bool = False) -> None:
         """Close every connection. `forget`: a RESUME then gets INVALID_SESSION."""

@@ -1,7 +1,7 @@
 """The REST API of the fake Discord: its state, and the rules that hold for every path.
 
-These are authorisation, rate limits, request bodies by the OpenAPI file, interaction tokens that expire after 15
-minutes, and planned faults. What each path does is in `tests.fakes.discord.routes`.
+These are authorisation, rate limits, request bodies by the OpenAPI file, and planned faults. What each path does is in
+`tests.fakes.discord.routes` and the modules that it names.
 """
 
 from __future__ import annotations
@@ -10,33 +10,41 @@ import asyncio
 import json
 import re
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
+from tests.fakes.discord.cdn import Cdn
+from tests.fakes.discord.forms import check_files, check_message, number_components
+from tests.fakes.discord.gateway import MESSAGE_CONTENT, Gateway, without_content
+from tests.fakes.discord.messages import (
+    COMPONENTS_V2,
+    LOADING,
+    SUPPRESS_EMBEDS,
+    SUPPRESS_NOTIFICATIONS,
+    Attachment,
+    Interaction,
+    Message,
+)
 from tests.fakes.discord.rules import (
+    INVALID_LIMIT,
+    INVALID_PERIOD,
+    LIMITS,
     ApiError,
     Bucket,
     Fault,
     Request,
     path_template,
     rate_limit_response,
+    route_kind,
     schema_violations,
 )
-from tests.fakes.discord.state import (
-    LOADING,
-    Attachment,
-    Channel,
-    Guild,
-    Interaction,
-    Json,
-    Message,
-    User,
-)
+from tests.fakes.discord.state import Channel, Guild, Json, User
 
-TOKEN_LIFETIME = 900.0
 Handler = Callable[["Rest", web.Request, Json], Awaitable[web.StreamResponse]]
+SETTABLE_FLAGS = SUPPRESS_EMBEDS | SUPPRESS_NOTIFICATIONS | COMPONENTS_V2
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -50,23 +58,35 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
 class Rest:
     """The state that requests change, and the way of each request through the rules to its handler."""
 
-    def __init__(self, token: str, bot: User, routes: dict[tuple[str, str], Handler]) -> None:
+    def __init__(
+        self,
+        token: str,
+        bot: User,
+        routes: dict[tuple[str, str], Handler],
+        gateway: Gateway,
+        cdn: Cdn,
+    ) -> None:
         self.token = token
         self.routes = routes
         self.bot = bot
-        self.gateway_url = ""
+        self.gateway = gateway
+        self.cdn = cdn
         self.clock_offset = 0.0
+        self.users: dict[int, User] = {bot.id: bot}
         self.guilds: dict[int, Guild] = {}
         self.channels: dict[int, Channel] = {}
         self.interactions: dict[int, Interaction] = {}
         self.messages: dict[int, Message] = {}
+        self.nonces: dict[tuple[int, str], tuple[float, Message]] = {}
         self.commands: list[Json] = []
         self.requests: list[Request] = []
         self.violations: list[str] = []
         self.faults: list[Fault] = []
-        self.limits = {"webhook": (5, 2.0), "channel": (5, 5.0), "other": (50, 1.0)}
+        self.limits = dict(LIMITS)
         self.buckets: dict[str, Bucket] = {}
         self.num_rate_limited = 0
+        self.num_typing: dict[int, int] = {}  # by channel
+        self._invalid_at: deque[float] = deque()
         self.changed = asyncio.Event()
 
     def now(self) -> float:
@@ -77,6 +97,13 @@ class Rest:
         """Wake those who wait for `changed`."""
         event, self.changed = self.changed, asyncio.Event()
         event.set()
+
+    @property
+    def num_invalid(self) -> int:
+        """Responses of 401, 403 and 429 in the last ten minutes. At 10,000 Discord bans the address."""
+        while self._invalid_at and self._invalid_at[0] <= self.now() - INVALID_PERIOD:
+            self._invalid_at.popleft()
+        return len(self._invalid_at)
 
     # ── one request ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -92,9 +119,13 @@ class Rest:
         self.requests.append(entry)
         fault = next((fault for fault in self.faults if fault.matches(request.method, path)), None)
         response = await self._respond(request, entry, files, fault)
+        if fault and fault.lose == "answer":
+            response = json_response(ApiError(fault.status, fault.code).body, fault.status)
         entry.status = response.status
-        if response.status >= 400 and isinstance(response, web.Response) and response.body:
-            entry.code = json.loads(bytes(response.body)).get("code", 0)  # type: ignore[arg-type]
+        if response.status >= 400 and isinstance(response, web.Response) and response.content_type.endswith("json"):
+            entry.code = json.loads(bytes(response.body or b"{}")).get("code", 0)  # type: ignore[arg-type]
+        if response.status in (401, 403, 429):
+            self._invalid_at.append(self.now())
         self.notify()
         if fault and fault.lose == "response" and request.transport:
             request.transport.abort()
@@ -103,6 +134,8 @@ class Rest:
     async def _respond(
         self, request: web.Request, entry: Request, files: dict[str, Attachment], fault: Fault | None
     ) -> web.StreamResponse:
+        if self.num_invalid >= INVALID_LIMIT:
+            return web.Response(status=429, text="error code: 1015")  # Cloudflare's, without `Via`
         if fault:
             await asyncio.sleep(fault.delay)
             if fault.lose == "request" and request.transport:
@@ -110,13 +143,19 @@ class Rest:
                 return json_response(None, 599)
             if fault.retry_after is not None:
                 return self._rate_limited(fault.retry_after, {})
-            if fault.status:
+            if fault.status and not fault.lose:
                 return json_response(ApiError(fault.status, fault.code).body, fault.status)
-        bucket = self._bucket(entry)
-        wait = bucket.take() if bucket else 0.0
-        headers = bucket.headers() if bucket else {}
-        if wait > 0:
-            return self._rate_limited(wait, headers)
+        headers: dict[str, str] = {}
+        if not entry.path.endswith("/callback"):  # callbacks are not rate-limited
+            kind = route_kind(entry.method, entry.template)
+            if kind != "webhook" and (wait := self.bucket("global").take()) > 0:
+                return self._rate_limited(wait, {}, scope="global")
+            major = entry.path.split("/")[3 if kind == "webhook" else 2] if kind != "other" else entry.template
+            bucket = self.bucket(kind, f"{entry.method if kind == 'other' else ''}{major}")
+            wait = bucket.take()
+            headers = bucket.headers()
+            if wait > 0:
+                return self._rate_limited(wait, headers)
         try:
             self._check_request(request, entry)
             found = re.fullmatch(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", entry.template), entry.path)
@@ -126,20 +165,23 @@ class Rest:
             response.headers.update(headers)
             return response
         except ApiError as error:
+            if error.violation:
+                self.violations.append(f"{entry.method} {entry.template}: {error.violation}")
+            if error.status == 429:
+                return self._rate_limited(error.body["retry_after"], headers, code=error.body["code"])
             return json_response(error.body, error.status, headers)
 
-    def _rate_limited(self, wait: float, headers: dict[str, str]) -> web.Response:
-        self.num_rate_limited += 1
-        body, more = rate_limit_response(wait)
-        return json_response(body, 429, {**headers, **more})
+    def bucket(self, kind: str, major: str = "") -> Bucket:
+        """The bucket of a kind of route and a channel or token."""
+        limit, per = self.limits[kind]
+        return self.buckets.setdefault(f"{kind}:{major}", Bucket(f"{kind}-{major[:4]}", limit, per))
 
-    def _bucket(self, entry: Request) -> Bucket | None:
-        if entry.path.endswith("/callback"):
-            return None  # callbacks are not rate-limited
-        kind = entry.path.split("/")[1].removesuffix("s")
-        limit, per = self.limits.get(kind, self.limits["other"])
-        key = "/".join(entry.path.split("/")[:4]) if kind in self.limits else f"{entry.method} {entry.template}"
-        return self.buckets.setdefault(key, Bucket(f"{kind}-{entry.method}", limit, per))
+    def _rate_limited(
+        self, wait: float, headers: dict[str, str], *, scope: str = "user", code: int = 0
+    ) -> web.Response:
+        self.num_rate_limited += 1
+        body, more = rate_limit_response(wait, scope=scope)
+        return json_response({**body, "code": code} if code else body, 429, {**headers, **more})
 
     def _check_request(self, request: web.Request, entry: Request) -> None:
         if not entry.path.startswith(("/webhooks/", "/interactions/")):
@@ -153,58 +195,86 @@ class Rest:
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def update_message(self, message: Message, body: Json, files: dict[str, Attachment]) -> Message:
-        """Apply a request body to a message. Raises ApiError for duplicate custom ids and for an empty message."""
-        if "content" in body:
-            message.content = (body["content"] or "").strip()
-        if "components" in body:
-            message.components = body["components"] or []
-            ids = [button["custom_id"] for button in message.buttons() if "custom_id" in button]
-            if len(set(ids)) != len(ids):
-                raise ApiError(400, 50035)
-        if "attachments" in body or files:
-            kept = {str(index): old for index, old in enumerate(message.attachments)}
-            named = [
-                str(attachment["id"]) for attachment in body.get("attachments", []) if "filename" not in attachment
-            ]
-            message.attachments = [kept[name] for name in named if name in kept] + list(files.values())
-        message.flags &= ~LOADING
-        message.allowed_mentions = body.get("allowed_mentions")
-        if not message.content and not message.attachments and not message.components:
-            raise ApiError(400, 50006)
-        message.edits.append((self.now(), message.content))
-        self.messages[message.id] = message
-        return message
-
     def create_message(
-        self, channel: Channel, body: Json, files: dict[str, Attachment], *, flags: int | None = None
+        self, channel: Channel, body: Json, files: dict[str, Attachment], *, flags: int = 0, **fields: Any
     ) -> Message:
-        message = Message(channel, self.bot, flags=body.get("flags") or 0 if flags is None else flags)
+        """A new message of the bot. `fields`: those of `Message` that the body does not decide."""
+        message = Message(channel, self.bot, flags=flags, created_at=self.now(), **fields)
         return self.update_message(message, body, files)
 
-    # ── interactions ─────────────────────────────────────────────────────────────────────────────────────────────
-
-    def interaction_by_token(self, token: str) -> Interaction:
-        """The interaction whose responses this token may change. Raises ApiError if it has none yet or is too old."""
-        found = next((each for each in self.interactions.values() if each.token == token), None)
-        if found is None:
-            raise ApiError(404, 10015)
-        if self.now() - found.created_at > TOKEN_LIFETIME:
-            raise ApiError(401, 50027)
-        if found.callback_type is None:
-            raise ApiError(404, 10015)
-        return found
-
-    def find_message(self, interaction: Interaction, message_id: str) -> Message:
-        """A response of this interaction by id, or "@original". Raises ApiError if there is none or it was deleted."""
-        if message_id == "@original":
-            message = interaction.original
-        else:
-            responses = [*interaction.followups, interaction.original]
-            message = next((each for each in responses if each and str(each.id) == message_id), None)
-        if message is None or message.deleted:
-            raise ApiError(404, 10008)
+    def update_message(self, message: Message, body: Json, files: dict[str, Attachment]) -> Message:
+        """Apply a request body to a message, in full or, with ApiError, not at all."""
+        content, embeds, components = message.content, message.embeds, message.components
+        if "content" in body:
+            content = (body["content"] or "").strip()
+        if "embeds" in body:
+            embeds = body["embeds"] or []
+        if "components" in body:
+            components = number_components(body["components"] or [])
+        check_files(files, message.channel.guild.file_limit if message.channel.guild else 10 * 2**20)
+        attachments = _kept_and_new(message, body, files)
+        flags = message.flags & ~(LOADING | SUPPRESS_EMBEDS) | (body.get("flags") or 0) & SETTABLE_FLAGS
+        check_message(content, embeds, components, attachments, v2=bool(flags & COMPONENTS_V2))
+        message.content, message.embeds, message.components = content, embeds, components
+        message.attachments, message.flags = attachments, flags
+        message.allowed_mentions = body.get("allowed_mentions")
+        message.find_mentions(self.users)
+        if message.reference and (message.allowed_mentions or {}).get("replied_user", message.allowed_mentions is None):
+            message.mentions = list(dict.fromkeys([*message.mentions, message.reference.author]))
+        message.edits.append((self.now(), message.content))
+        self.keep(message)
         return message
+
+    def keep(self, message: Message) -> None:
+        """Make a message known, and its attachments reachable."""
+        for attachment in message.attachments:
+            if attachment.id not in self.cdn.attachments:
+                attachment.ephemeral = message.ephemeral
+                self.cdn.host(attachment, message.channel.id)
+        if message.id not in self.messages:
+            message.channel.last_message_id = message.id
+            message.channel.num_messages += 1
+        self.messages[message.id] = message
+
+    # ── what the bot may see ─────────────────────────────────────────────────────────────────────────────────────
+
+    def reachable(self, channel: Channel) -> bool:
+        """Whether the bot can see a channel: in a guild it has joined, or its own direct messages."""
+        if channel.guild is None:
+            return channel.recipient is not None
+        return channel.guild.joined and not channel.deleted and channel.guild.bot_sees(channel)
+
+    def as_read(self, message: Message) -> Json:
+        """A message as the bot gets it in a response, without its content where the intent is not allowed."""
+        data = message.json()
+        if self.gateway.allowed_intents & MESSAGE_CONTENT or message.interaction:
+            return data
+        return without_content(data, self.bot.id, in_guild=message.channel.guild is not None)
+
+    async def tell(self, event: str, message: Message) -> None:
+        """Send MESSAGE_CREATE, MESSAGE_UPDATE or MESSAGE_DELETE to the sessions that may know of the message."""
+        if message.ephemeral or not self.reachable(message.channel):
+            return
+        data = message.json(event=True)
+        if event == "MESSAGE_DELETE":
+            data = {key: data[key] for key in ("id", "channel_id", "guild_id") if key in data}
+        await self.gateway.dispatch(event, data)
+        self.notify()
+
+
+def _kept_and_new(message: Message, body: Json, files: dict[str, Attachment]) -> list[Attachment]:
+    """The attachments after a request: those it names of the old ones, then the uploaded files in their order."""
+    if "attachments" not in body and not files:
+        return message.attachments
+    kept = {str(old.id): old for old in message.attachments}
+    uploaded = {re.sub(r"\D", "", name): file for name, file in files.items()}
+    named = [str(each["id"]) for each in body.get("attachments") or ()]
+    for each in body.get("attachments") or ():
+        if (file := uploaded.get(str(each["id"]))) is not None:
+            file.description = each.get("description")
+    if "attachments" not in body and message.edits:
+        return [*message.attachments, *files.values()]  # an edit that names no attachments keeps all
+    return [kept[name] for name in named if name in kept] + list(files.values())
 
 
 async def _read(request: web.Request) -> tuple[Any, dict[str, Attachment]]:

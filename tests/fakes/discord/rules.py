@@ -28,25 +28,91 @@ ERROR_MESSAGES = {
     0: "401: Unauthorized",
     10003: "Unknown Channel",
     10008: "Unknown Message",
+    10014: "Unknown Emoji",
     10015: "Unknown Webhook",
     10062: "Unknown interaction",
+    30010: "Maximum number of reactions reached (20)",
+    30032: "Maximum number of application commands reached",
+    30046: "Maximum number of edits to messages older than 1 hour reached. Try again later",
+    40005: "Request entity too large",
     40060: "Interaction has already been acknowledged.",
+    40094: "This interaction has reached its limit of follow-up messages",
     50001: "Missing Access",
+    50003: "Cannot execute action on a DM channel",
+    50005: "Cannot edit a message authored by another user",
     50006: "Cannot send an empty message",
     50007: "Cannot send messages to this user",
     50013: "Missing Permissions",
+    50021: "Cannot execute action on a system message",
+    50024: "Cannot execute action on this channel type",
     50027: "Invalid Webhook Token",
+    50033: "Invalid Recipient(s)",
     50035: "Invalid Form Body",
+    50068: "Invalid message type",
+    50083: "This thread is archived",
+    90001: "Reaction was blocked",
+    160002: "Cannot reply without permission to read message history",
+    160004: "A thread has already been created for this message",
+    160005: "Thread is locked",
 }
 
 
 class ApiError(Exception):
-    """A refusal: an HTTP status and one of Discord's JSON error codes."""
+    """A refusal: an HTTP status and one of Discord's JSON error codes.
 
-    def __init__(self, status: int, code: int, **extra: Any) -> None:
+    `violation`: what a well-behaved bot would not have sent, if the bot could have known.
+    """
+
+    def __init__(self, status: int, code: int, *, violation: str = "", **extra: Any) -> None:
         super().__init__(f"{status} {code}")
         self.status = status
+        self.violation = violation
         self.body: Json = {"message": ERROR_MESSAGES.get(code, "Error"), "code": code, **extra}
+
+
+def invalid(field_path: str, message: str, *, code: str = "INVALID", violation: bool = True) -> ApiError:
+    """400 and 50035 for a field, such as "components.0.custom_id", in the nested form that Discord uses."""
+    errors: Json = {"_errors": [{"code": code, "message": message}]}
+    for key in reversed(field_path.split(".")):
+        errors = {key: errors}
+    return ApiError(400, 50035, errors=errors, violation=f"{field_path}: {message}" if violation else "")
+
+
+def utf16_length(text: str) -> int:
+    """The length of a text as Discord counts it."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+# (requests, seconds) of each kind of route; every channel, and every interaction's token, has its own.
+LIMITS = {
+    "webhook": (5, 2.0),
+    "message_create": (5, 5.0),
+    "message_edit": (5, 5.0),
+    "message_delete": (5, 1.0),
+    "reaction": (1, 0.25),
+    "typing": (5, 5.0),
+    "thread_create": (5, 5.0),
+    "channel_edit": (5, 5.0),
+    "other": (50, 1.0),
+    "global": (50, 1.0),  # all routes but those of interactions
+    "old_edit": (3, 60.0),  # edits in a channel of messages that are more than an hour old
+}
+INVALID_LIMIT, INVALID_PERIOD = 10_000, 600.0  # 401, 403 and 429 until Discord bans the address
+
+
+def route_kind(method: str, template: str) -> str:
+    """The key in `LIMITS` of an operation."""
+    if template.startswith("/webhooks/"):
+        return "webhook"
+    if "/reactions/" in template:
+        return "reaction"
+    if template.endswith("/typing"):
+        return "typing"
+    if template.endswith("/threads"):
+        return "thread_create"
+    if "/messages" in template and method in ("POST", "PATCH", "DELETE"):
+        return {"POST": "message_create", "PATCH": "message_edit", "DELETE": "message_delete"}[method]
+    return "channel_edit" if template == "/channels/{channel_id}" and method == "PATCH" else "other"
 
 
 PATH_PATTERNS = [
@@ -129,7 +195,9 @@ class Fault:
     code: int = 0
     retry_after: float | None = None
     delay: float = 0.0
-    lose: str = ""  # the connection breaks: "request" before Discord acts on it, "response" afterwards
+    # The connection breaks: "request" before Discord acts on it, "response" afterwards. "answer": Discord acts on it,
+    # and answers with `status` all the same.
+    lose: str = ""
 
     def matches(self, method: str, path: str) -> bool:
         """Whether this request is to fail; counts it."""
@@ -166,3 +234,10 @@ class Request:
         """The allowed mentions of that message; None if the request leaves them out."""
         body = self.body.get("data") if isinstance(self.body, dict) and "data" in self.body else self.body
         return body.get("allowed_mentions") if isinstance(body, dict) else None
+
+    def pings_nobody(self) -> bool:
+        """Whether that message can ping no one but one user who was named, or the author it replies to."""
+        allowed = self.allowed_mentions()
+        if allowed is None or allowed.get("parse") != [] or allowed.get("roles"):
+            return False
+        return len(allowed.get("users") or ()) <= 1

@@ -1,4 +1,4 @@
-"""A fake Discord for tests: gateway and REST API on loopback, as strict as the real one in what the bot depends on.
+"""A fake Discord for tests: gateway, REST API and CDN on loopback, as strict as the real one where a bot depends on it.
 
     async with FakeDiscord() as discord:
         guild, ann = discord.guild("Alpha"), discord.user("ann")
@@ -7,42 +7,36 @@
         asked = await discord.chat(guild, ann, "Hello")
         await discord.done(asked)
         assert asked.reply() == "…"
+        question = await discord.say(guild, ann, f"<@{discord.bot.id}> Hello")
+        await discord.until(lambda: discord.answers(question))
 
 Time is real, plus `advance()`. `sent()` finds the requests of the bot; `violations` lists what a well-behaved bot never
-sends, such as a body that Discord's OpenAPI file does not allow.
+sends, such as a body that Discord's OpenAPI file does not allow. What users do is in `tests.fakes.discord.people`
+(messages, threads) and `tests.fakes.discord.using` (commands, buttons, modals).
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-import secrets
-from collections.abc import Callable
 from typing import Any, Self
 
 from aiohttp import web
 
-from tests.fakes.discord.gateway import Gateway
-from tests.fakes.discord.rest import Rest
-from tests.fakes.discord.routes import ROUTES
+from tests.fakes.discord.messages import Attachment, Interaction, Message
+from tests.fakes.discord.people import Place
 from tests.fakes.discord.rules import Fault, Request
-from tests.fakes.discord.state import MANAGE_GUILD, Channel, Guild, Interaction, Json, Message, Role, User
+from tests.fakes.discord.state import MANAGE_GUILD, Channel, Guild, Permission, Role, User
+from tests.fakes.discord.using import Using
 
-__all__ = ["MANAGE_GUILD", "Channel", "FakeDiscord", "Guild", "Interaction", "Message", "Place", "Role", "User"]
-
-OPTION_TYPES = {str: 3, int: 4, bool: 5, Channel: 7, Role: 8, float: 10}
-Place = Guild | Channel | User
-Option = str | int | bool | Channel | Role
+__all__ = ["MANAGE_GUILD", "Attachment", "Channel", "FakeDiscord", "Guild", "Interaction", "Message", "Permission",
+           "Place", "Role", "User"]  # fmt: skip
 
 
-class FakeDiscord:
+class FakeDiscord(Using):
     """Discord as one bot sees it: start it with `async with`."""
 
     def __init__(self) -> None:
-        self.token = f"{secrets.token_hex(12)}.{secrets.token_hex(3)}.{secrets.token_hex(19)}"
-        self.bot = User("guildllama", bot=True)
-        self.rest = Rest(self.token, self.bot, ROUTES)
-        self.gateway = Gateway(token=self.token, ready=self._ready, guilds=self._guilds)
+        super().__init__()
         self._runner: web.AppRunner | None = None
         self.url = ""
 
@@ -51,13 +45,16 @@ class FakeDiscord:
         app.router.add_get("/gateway", self.gateway.handle)
         app.router.add_get("/gateway/", self.gateway.handle)
         app.router.add_route("*", "/api/v10/{rest:.*}", self.rest.handle)
+        for folder in ("attachments", "ephemeral-attachments"):
+            app.router.add_get(f"/{folder}/{{channel_id}}/{{attachment_id:\\d+}}/{{name}}", self.cdn.handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         port = self._runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{port}/api/v10"
-        self.gateway.url = self.rest.gateway_url = f"ws://127.0.0.1:{port}/gateway"
+        self.gateway.url = f"ws://127.0.0.1:{port}/gateway"
+        self.cdn.base = f"http://127.0.0.1:{port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -75,45 +72,55 @@ class FakeDiscord:
 
     # ── guilds, users, channels ──────────────────────────────────────────────────────────────────────────────────────
 
-    def user(self, name: str) -> User:
-        """A new user. Users are members of every guild."""
-        return User(name)
+    def user(self, name: str, *, bot: bool = False) -> User:
+        """A new user, or another bot. Users are members of every guild."""
+        user = User(name, bot=bot)
+        self.rest.users[user.id] = user
+        return user
 
-    def guild(self, name: str, *, managers: tuple[User, ...] = ()) -> Guild:
-        """A guild that the bot is in from the next IDENTIFY on; see `join` for one that invites it later."""
-        guild = Guild(name, managers={user.id for user in managers})
+    def guild(
+        self, name: str, *, managers: tuple[User, ...] = (), owner: User | None = None, joined: bool = True
+    ) -> Guild:
+        """A guild that the bot is in from the next IDENTIFY on; see `join` for one that invites it later.
+
+        `joined=False`: one that the bot is not in, for users who installed it for themselves.
+        """
+        guild = Guild(name, self.bot, managers={user.id for user in managers}, owner=owner, joined=joined)
         guild.channels.append(Channel("general", guild))
         self.rest.guilds[guild.id] = guild
         self.rest.channels[guild.channel.id] = guild.channel
         return guild
 
     def channel(self, guild: Guild, name: str, *, parent: Channel | None = None) -> Channel:
-        """Another channel, or a thread if it has a parent. The bot learns of a channel with the next GUILD_CREATE."""
+        """Another channel, or a thread if it has a parent.
+
+        The bot learns of it with the next GUILD_CREATE, with `announce`, or when someone writes in it.
+        """
         channel = Channel(name, guild, parent=parent)
-        if parent is None:
-            guild.channels.append(channel)
+        (guild.channels if parent is None else guild.threads).append(channel)
         self.rest.channels[channel.id] = channel
         return channel
 
-    def role(self, guild: Guild, name: str, *members: User) -> Role:
-        """A new role. The gateway does not report it: interactions list the roles of their member."""
-        guild.roles.append(Role(name, {member.id for member in members}))
+    def role(self, guild: Guild, name: str, *members: User, permissions: int = 0) -> Role:
+        """A new role, in the next GUILD_CREATE or with `announce`. Interactions list the roles of their member."""
+        guild.roles.append(Role(name, {member.id for member in members}, permissions=permissions))
         return guild.roles[-1]
 
-    def dm(self, user: User) -> Channel:
-        """The channel of direct messages between the bot and this user."""
-        for channel in self.rest.channels.values():
-            if channel.recipient is user:
-                return channel
-        channel = Channel(user.name, None, user)
+    def private(self, *users: User) -> Channel:
+        """A private channel of users without the bot: direct messages of two, or a group."""
+        channel = Channel(", ".join(user.name for user in users), None, others=users)
         self.rest.channels[channel.id] = channel
         return channel
+
+    def install(self, user: User) -> None:
+        """The user adds the application to their account."""
+        user.installed = True
 
     async def join(self, guild: Guild) -> None:
         """The guild adds the bot, or comes back from an outage."""
         added = not guild.unavailable
         guild.joined, guild.unavailable = True, False
-        data = guild.json(self.bot)
+        data = guild.json()
         if added:
             del data["unavailable"]  # sent only after an outage and after READY
         await self.gateway.dispatch("GUILD_CREATE", data)
@@ -129,7 +136,7 @@ class FakeDiscord:
         await self.gateway.dispatch("GUILD_DELETE", {"id": str(guild.id), "unavailable": True})
 
     def advance(self, seconds: float) -> None:
-        """Move the clock of interactions forward."""
+        """Move the clock of interactions, messages and links forward. Rate limits keep to the real one."""
         self.rest.clock_offset += seconds
 
     def fail(self, method: str, path: str, *, times: int = 1, **effect: Any) -> Fault:
@@ -138,97 +145,7 @@ class FakeDiscord:
         self.rest.faults.append(fault)
         return fault
 
-    # ── what users do ────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def command(self, where: Place, user: User, name: str, /, **options: Option) -> Interaction:
-        """Use a slash command, such as "persona set", in a channel, a guild's first channel or direct messages."""
-        channel = self.dm(where) if isinstance(where, User) else where.channel if isinstance(where, Guild) else where
-        guild = channel.guild
-        first = name.split()[0]
-        registered = next((command for command in self.rest.commands if command["name"] == first), None)
-        assert registered, f"/{first} is not registered: {[command['name'] for command in self.rest.commands]}"
-        contexts = registered.get("contexts")
-        assert contexts is None or (0 if guild else 1) in contexts, f"/{first} is not offered here"
-        return await self.force_command(channel, guild, user, registered["id"], name, **options)
-
-    async def force_command(
-        self, channel: Channel, guild: Guild | None, user: User, command_id: str, name: str, /, **options: Any
-    ) -> Interaction:
-        """Use a command without Discord's own checks, as a modified client or an overridden permission allows."""
-        first, *rest = name.split()
-        given: list[Json] = [
-            {
-                "name": key,
-                "type": OPTION_TYPES[type(value)],
-                "value": str(value.id) if isinstance(value, Channel | Role) else value,
-            }
-            for key, value in options.items()
-        ]
-        for position, part in enumerate(reversed(rest)):
-            given = [{"name": part, "type": 1 if position == 0 else 2, "options": given}]
-        data: Json = {"id": command_id, "name": first, "type": 1, "options": given}
-        for kind, key in ((Channel, "channels"), (Role, "roles")):
-            if resolved := {str(value.id): value.json() for value in options.values() if isinstance(value, kind)}:
-                data.setdefault("resolved", {})[key] = resolved
-        return await self._create_interaction(2, user, guild, channel, data)
-
-    async def chat(self, where: Place, user: User, message: str, **options: str | bool) -> Interaction:
-        """Use /chat."""
-        return await self.command(where, user, "chat", message=message, **options)
-
-    async def click(self, message: Message, user: User, *, label: str = "") -> Interaction:
-        """Click a button of a message: the first one whose label contains `label`."""
-        button = next(button for button in message.buttons() if label in (button.get("label") or ""))
-        data = {"custom_id": button["custom_id"], "component_type": 2, "id": 2}
-        return await self._create_interaction(3, user, message.channel.guild, message.channel, data, message=message)
-
-    async def submit(self, interaction: Interaction, **values: str) -> Interaction:
-        """Fill in the modal that an interaction opened, by the custom ids of its fields, and submit it."""
-        assert interaction.modal, "no modal is open"
-        rows = interaction.modal["components"]
-        sent = []
-        for row in rows:
-            fields = row.get("components") or [row["component"]]
-            inner = [{"type": 4, "id": 1, "custom_id": field["custom_id"],
-                      "value": values.get(field["custom_id"], field.get("value", ""))} for field in fields]  # fmt: skip
-            sent.append(
-                {"type": 1, "id": 2, "components": inner}
-                if row["type"] == 1
-                else {"type": 18, "id": 2, "component": inner[0]}
-            )
-        data = {"custom_id": interaction.modal["custom_id"], "components": sent}
-        return await self._create_interaction(5, interaction.user, interaction.guild, interaction.channel, data)
-
-    async def _create_interaction(
-        self,
-        kind: int,
-        user: User,
-        guild: Guild | None,
-        channel: Channel,
-        data: Json,
-        *,
-        message: Message | None = None,
-    ) -> Interaction:
-        token = f"aW50ZXJhY3Rpb246{secrets.token_urlsafe(90)}"
-        interaction = Interaction(kind, user, guild, channel, data, self.rest.now(), token, message)
-        self.rest.interactions[interaction.id] = interaction
-        await self.gateway.dispatch("INTERACTION_CREATE", interaction.json(self.bot.id))
-        return interaction
-
-    async def repeat(self, interaction: Interaction) -> None:
-        """Send the same INTERACTION_CREATE once more, with a new sequence number."""
-        await self.gateway.dispatch("INTERACTION_CREATE", interaction.json(self.bot.id))
-
     # ── waiting and inspecting ───────────────────────────────────────────────────────────────────────────────────────
-
-    async def until(self, condition: Callable[[], object], timeout: float = 20.0) -> None:
-        """Wait until a condition holds. It is checked after each request and gateway event, and every 50 ms."""
-        async with asyncio.timeout(timeout):
-            while not condition():
-                waits = [asyncio.ensure_future(each.changed.wait()) for each in (self.rest, self.gateway)]
-                await asyncio.wait(waits, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
-                for wait in waits:
-                    wait.cancel()
 
     async def until_ready(self, bots: int = 1, timeout: float = 30.0) -> None:
         """Wait until `bots` bot processes are on the gateway and commands are registered."""
@@ -238,6 +155,13 @@ class FakeDiscord:
         """Wait until these interactions have their complete response."""
         await self.until(lambda: all(each.done() for each in interactions), timeout)
 
+    async def answered(self, message: Message, timeout: float = 20.0) -> list[Message]:
+        """Wait until the bot has replied to a message in full; its replies."""
+        await self.until(
+            lambda: self.answers(message) and not any(each.runs() for each in self.answers(message)), timeout
+        )
+        return self.answers(message)
+
     def sent(self, method: str, path: str = "", *, ok: bool | None = None) -> list[Request]:
         """The bot's requests with this method whose path contains `path`. `ok`: only successful or only failed ones."""
         found = [each for each in self.rest.requests if each.method == method and path in each.path]
@@ -245,29 +169,16 @@ class FakeDiscord:
 
     @property
     def violations(self) -> list[str]:
-        """Requests that break Discord's API description, and messages that could ping a member."""
+        """Requests that break Discord's rules, and messages that could ping anyone but the one they reply to."""
         mentions = [
             f"{each.method} {each.template} may mention: {each.allowed_mentions()}"
             for each in self.rest.requests
-            if each.shown_text() and (each.allowed_mentions() is None or each.allowed_mentions() != {"parse": []})
+            if each.shown_text() and not each.pings_nobody()
         ]
         return self.rest.violations + mentions
 
-    def posts(self, guild_or_user: Guild | User) -> list[Message]:
+    def posts(self, where: Place) -> list[Message]:
         """The messages of the bot in a channel that are no response to an interaction."""
-        channel = guild_or_user.channel if isinstance(guild_or_user, Guild) else self.dm(guild_or_user)
-        responses = {message.id for each in self.rest.interactions.values() for message in each.messages()}
+        channel = self.place(where)
         return [message for message in self.rest.messages.values() if message.channel is channel
-                and message.id not in responses and not message.deleted]  # fmt: skip
-
-    def _ready(self) -> Json:
-        joined = [guild for guild in self.rest.guilds.values() if guild.joined]
-        return {
-            "user": {**self.bot.json(), "verified": True, "mfa_enabled": True},
-            "guilds": [{"id": str(guild.id), "unavailable": True} for guild in joined],
-            "application": {"id": str(self.bot.id), "flags": 0},
-        }  # fmt: skip
-
-    def _guilds(self) -> list[Json]:
-        joined = [guild for guild in self.rest.guilds.values() if guild.joined and not guild.unavailable]
-        return [guild.json(self.bot) for guild in joined]
+                and message.author is self.bot and not message.interaction and not message.deleted]  # fmt: skip

@@ -1,10 +1,11 @@
-"""The objects of the fake Discord and their JSON: users, guilds, channels, roles, messages, interactions.
+"""The places and people of the fake Discord and their JSON: users, roles, guilds, channels, threads; permissions.
 
-Knows the shape of Discord's objects. Knows nothing of HTTP, of the gateway or of permissions.
+Knows the shape of Discord's objects and how permissions add up. Knows nothing of HTTP, of the gateway or of messages.
 """
 
 from __future__ import annotations
 
+import enum
 import itertools
 import time
 from dataclasses import dataclass, field
@@ -13,9 +14,42 @@ from typing import Any
 
 Json = dict[str, Any]
 
-EPHEMERAL, LOADING = 1 << 6, 1 << 7
-MANAGE_GUILD, ADMINISTRATOR, SEND_MESSAGES, VIEW_CHANNEL, ATTACH_FILES = 1 << 5, 1 << 3, 1 << 11, 1 << 10, 1 << 15
-EVERYONE = SEND_MESSAGES | VIEW_CHANNEL | ATTACH_FILES | 1 << 31
+
+class Permission(enum.IntFlag):
+    """The permissions that matter to a chat bot."""
+
+    ADMINISTRATOR = 1 << 3
+    MANAGE_CHANNELS = 1 << 4
+    MANAGE_GUILD = 1 << 5
+    ADD_REACTIONS = 1 << 6
+    VIEW_CHANNEL = 1 << 10
+    SEND_MESSAGES = 1 << 11
+    MANAGE_MESSAGES = 1 << 13
+    EMBED_LINKS = 1 << 14
+    ATTACH_FILES = 1 << 15
+    READ_MESSAGE_HISTORY = 1 << 16
+    MENTION_EVERYONE = 1 << 17
+    USE_EXTERNAL_EMOJIS = 1 << 18
+    USE_APPLICATION_COMMANDS = 1 << 31
+    MANAGE_THREADS = 1 << 34
+    CREATE_PUBLIC_THREADS = 1 << 35
+    CREATE_PRIVATE_THREADS = 1 << 36
+    SEND_MESSAGES_IN_THREADS = 1 << 38
+    USE_EXTERNAL_APPS = 1 << 50
+
+
+P = Permission
+MANAGE_GUILD = P.MANAGE_GUILD
+ALL = sum(P)
+EVERYONE = (  # what a new guild gives to @everyone
+    P.ADD_REACTIONS | P.VIEW_CHANNEL | P.SEND_MESSAGES | P.EMBED_LINKS | P.ATTACH_FILES | P.READ_MESSAGE_HISTORY
+    | P.MENTION_EVERYONE | P.USE_EXTERNAL_EMOJIS | P.USE_APPLICATION_COMMANDS | P.CREATE_PUBLIC_THREADS
+    | P.CREATE_PRIVATE_THREADS | P.SEND_MESSAGES_IN_THREADS | P.USE_EXTERNAL_APPS
+)  # fmt: skip
+# What an application may do in direct messages, and anywhere a user brings it along.
+OUTSIDE_GUILDS = P.ATTACH_FILES | P.EMBED_LINKS | P.MENTION_EVERYONE | P.USE_EXTERNAL_EMOJIS
+NEEDS_SENDING = P.MENTION_EVERYONE | P.ATTACH_FILES | P.EMBED_LINKS
+TEXT, DM, GROUP, PUBLIC_THREAD, PRIVATE_THREAD = 0, 1, 3, 11, 12
 EPOCH = 1_420_070_400_000
 _counter = itertools.count(1)
 
@@ -29,68 +63,141 @@ def iso_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class User:
     name: str
     id: int = field(default_factory=snowflake)
     bot: bool = False
+    dms_open: bool = True  # False: takes direct messages only from friends
+    blocked_bot: bool = False
+    installed: bool = False  # has the bot as an application of their own
+
+    @property
+    def display_name(self) -> str:
+        return self.name.title()
 
     def json(self) -> Json:
         return {
-            "id": str(self.id), "username": self.name, "discriminator": "0", "global_name": self.name.title(),
+            "id": str(self.id), "username": self.name, "discriminator": "0", "global_name": self.display_name,
             "avatar": None, "bot": self.bot, "system": False, "public_flags": 0, "flags": 0,
         }  # fmt: skip
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class Overwrite:
+    """What a channel allows and denies one role or member."""
+
+    allow: int = 0
+    deny: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class Channel:
+    """A text channel, a thread (it has a parent), or a private channel (it has no guild)."""
+
     name: str
     guild: Guild | None
     recipient: User | None = None
     id: int = field(default_factory=snowflake)
-    bot_may_send: bool = True
-    parent: Channel | None = None  # of a thread
+    bot_may_send: bool = True  # False: an overwrite denies it to the bot
+    parent: Channel | None = None
+    others: tuple[User, ...] = ()  # who talks here without the bot
+    overwrites: dict[int, Overwrite] = field(default_factory=dict, repr=False)  # by the id of a role or member
+    announced: bool = False  # the gateway has told of it
+    deleted: bool = False
+    last_message_id: int | None = None
+    # threads only
+    private: bool = False
+    owner: User | None = None
+    members: dict[int, User] = field(default_factory=dict, repr=False)
+    archived: bool = False
+    locked: bool = False
+    auto_archive: int = 1440
+    num_messages: int = 0
+    slowmode: int = 0
+    created_at: float = field(default_factory=time.time)
 
-    def json(self) -> Json:
+    @property
+    def kind(self) -> int:
+        """Discord's number of the type."""
         if self.guild is None:
-            assert self.recipient is not None
-            return {"id": str(self.id), "type": 1, "recipients": [self.recipient.json()], "last_message_id": None,
-                    "flags": 0}  # fmt: skip
-        if self.parent is not None:
-            return {
-                "id": str(self.id), "type": 11, "name": self.name, "guild_id": str(self.guild.id), "owner_id": "1",
-                "parent_id": str(self.parent.id), "message_count": 1, "member_count": 1, "total_message_sent": 1,
-                "rate_limit_per_user": 0, "flags": 0, "last_message_id": None, "permissions": str(EVERYONE),
-                "thread_metadata": {"archived": False, "auto_archive_duration": 1440, "locked": False,
-                                    "archive_timestamp": iso_time(0), "create_timestamp": iso_time(0)},
-            }  # fmt: skip
+            return GROUP if len(self.others) > 2 else DM
+        return TEXT if self.parent is None else PRIVATE_THREAD if self.private else PUBLIC_THREAD
+
+    def overwrites_json(self) -> list[Json]:
+        assert self.guild
+        rows = dict(self.overwrites)
+        if not self.bot_may_send:
+            own = rows.get(self.guild.bot.id, Overwrite())
+            no = P.SEND_MESSAGES | P.SEND_MESSAGES_IN_THREADS
+            rows[self.guild.bot.id] = Overwrite(own.allow & ~no, own.deny | no)
+        roles = {self.guild.id, *(role.id for role in self.guild.all_roles())}
+        return [{"id": str(key), "type": 0 if key in roles else 1, "allow": str(int(row.allow)),
+                 "deny": str(int(row.deny))} for key, row in rows.items()]  # fmt: skip
+
+    def json(self, viewer: User | None = None) -> Json:
+        """`viewer`: whose `permissions` the object shows, as in interactions; the gateway's objects have none."""
+        last = str(self.last_message_id) if self.last_message_id else None
+        if self.guild is None:
+            people = [self.recipient] if self.recipient else list(self.others)
+            return {"id": str(self.id), "type": self.kind, "recipients": [user.json() for user in people],
+                    "last_message_id": last, "flags": 0}  # fmt: skip
+        shared: Json = {"id": str(self.id), "type": self.kind, "name": self.name, "guild_id": str(self.guild.id),
+                        "rate_limit_per_user": self.slowmode, "flags": 0, "last_message_id": last}  # fmt: skip
+        if viewer is not None:
+            shared["permissions"] = str(int(self.guild.permissions(viewer, self)))
+        if self.parent is None:
+            return {**shared, "position": 0, "permission_overwrites": self.overwrites_json(), "nsfw": False,
+                    "topic": None, "parent_id": None}  # fmt: skip
+        started = iso_time(self.created_at)
+        metadata: Json = {"archived": self.archived, "auto_archive_duration": self.auto_archive, "locked": self.locked,
+                          "archive_timestamp": started, "create_timestamp": started}  # fmt: skip
+        if self.private:
+            metadata["invitable"] = True
+        if self.guild.bot.id in self.members:
+            shared["member"] = self.member_json(self.guild.bot)
         return {
-            "id": str(self.id), "type": 0, "name": self.name, "guild_id": str(self.guild.id), "position": 0,
-            "permission_overwrites": [], "nsfw": False, "topic": None, "last_message_id": None, "parent_id": None,
-            "rate_limit_per_user": 0, "flags": 0, "permissions": str(EVERYONE),
+            **shared, "owner_id": str(self.owner.id if self.owner else 1), "parent_id": str(self.parent.id),
+            "message_count": self.num_messages, "member_count": len(self.members) or 1,
+            "total_message_sent": self.num_messages, "thread_metadata": metadata,
         }  # fmt: skip
 
+    def member_json(self, user: User) -> Json:
+        """A member of this thread."""
+        return {"id": str(self.id), "user_id": str(user.id), "join_timestamp": iso_time(self.created_at), "flags": 0}
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Role:
     name: str
     members: set[int] = field(default_factory=set)
     id: int = field(default_factory=snowflake)
+    permissions: int = 0
+    mentionable: bool = False
+    managed: bool = False
 
-    def json(self) -> Json:
+    def json(self, position: int = 1) -> Json:
         return {
             "id": str(self.id), "name": self.name, "color": 0, "colors": {"primary_color": 0}, "hoist": False,
-            "position": 1, "permissions": "0", "managed": False, "mentionable": False, "flags": 0,
+            "position": position, "permissions": str(int(self.permissions)), "managed": self.managed,
+            "mentionable": self.mentionable, "flags": 0,
         }  # fmt: skip
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Guild:
     name: str
+    bot: User
     id: int = field(default_factory=snowflake)
-    channels: list[Channel] = field(default_factory=list)  # without threads, which the gateway does not report
-    managers: set[int] = field(default_factory=set)
+    channels: list[Channel] = field(default_factory=list, repr=False)  # without threads
+    threads: list[Channel] = field(default_factory=list, repr=False)
+    managers: set[int] = field(default_factory=set)  # ids of those who may manage the guild
     roles: list[Role] = field(default_factory=list)
+    nicknames: dict[int, str] = field(default_factory=dict)
+    owner: User | None = None
+    everyone: int = EVERYONE
+    bot_role: Role = field(default_factory=lambda: Role("Guildllama", managed=True))
+    file_limit: int = 10 * 2**20
     joined: bool = True
     unavailable: bool = False
 
@@ -98,133 +205,75 @@ class Guild:
     def channel(self) -> Channel:
         return self.channels[0]
 
-    def json(self, bot: User) -> Json:
-        everyone = {**Role("@everyone", id=self.id).json(), "position": 0, "permissions": str(EVERYONE)}
+    def all_roles(self) -> list[Role]:
+        return [self.bot_role, *self.roles]
+
+    def roles_of(self, user: User) -> list[Role]:
+        own = [self.bot_role] if user is self.bot else []
+        return own + [role for role in self.roles if user.id in role.members]
+
+    def permissions(self, user: User, channel: Channel | None = None) -> int:
+        """What a user may do in this guild, or in one of its channels, as Discord computes it."""
+        if user is self.owner:
+            return ALL
+        roles = self.roles_of(user)
+        allowed = self.everyone | (P.MANAGE_GUILD if user.id in self.managers else 0)
+        for role in roles:
+            allowed |= role.permissions
+        if allowed & P.ADMINISTRATOR:
+            return ALL
+        if channel is None:
+            return allowed
+        rows = {int(row["id"]): row for row in (channel.parent or channel).overwrites_json()}
+        for group in ((self.id,), tuple(role.id for role in roles), (user.id,)):
+            found = [rows[key] for key in group if key in rows]
+            for row in found:
+                allowed &= ~int(row["deny"])
+            for row in found:
+                allowed |= int(row["allow"])
+        if user is self.bot and not channel.bot_may_send:
+            allowed &= ~(P.SEND_MESSAGES | P.SEND_MESSAGES_IN_THREADS)
+        if not allowed & P.VIEW_CHANNEL:
+            return 0
+        sending = P.SEND_MESSAGES if channel.parent is None else P.SEND_MESSAGES_IN_THREADS
+        return allowed if allowed & sending else allowed & ~NEEDS_SENDING
+
+    def visible_threads(self) -> list[Channel]:
+        """The active threads that the bot can see: public ones, and private ones that it is in or manages."""
+        return [thread for thread in self.threads if not thread.archived and not thread.deleted
+                and self.bot_sees(thread)]  # fmt: skip
+
+    def bot_sees(self, channel: Channel) -> bool:
+        allowed = self.permissions(self.bot, channel)
+        if not allowed & P.VIEW_CHANNEL:
+            return False
+        return not channel.private or self.bot.id in channel.members or bool(allowed & P.MANAGE_THREADS)
+
+    def json(self) -> Json:
+        """The data of GUILD_CREATE."""
+        everyone = Role("@everyone", id=self.id, permissions=self.everyone)
+        threads = self.visible_threads()
+        for channel in (*self.channels, *threads):
+            channel.announced = True
         return {
             "id": str(self.id), "name": self.name, "icon": None, "splash": None, "discovery_splash": None,
-            "owner_id": "1", "afk_channel_id": None, "afk_timeout": 300, "verification_level": 0,
-            "default_message_notifications": 0, "explicit_content_filter": 0, "roles": [everyone], "emojis": [],
-            "features": [], "mfa_level": 0, "system_channel_id": None, "system_channel_flags": 0, "premium_tier": 0,
+            "owner_id": str(self.owner.id) if self.owner else "1", "afk_channel_id": None, "afk_timeout": 300,
+            "verification_level": 0, "default_message_notifications": 0, "explicit_content_filter": 0,
+            "roles": [everyone.json(0), *(role.json() for role in self.all_roles())], "emojis": [], "features": [],
+            "mfa_level": 0, "system_channel_id": None, "system_channel_flags": 0, "premium_tier": 0,
             "preferred_locale": "en-US", "nsfw_level": 0, "stickers": [], "premium_progress_bar_enabled": False,
             "rules_channel_id": None, "vanity_url_code": None, "description": None, "banner": None,
             "public_updates_channel_id": None, "joined_at": iso_time(0), "large": False, "unavailable": False,
-            "member_count": 2, "voice_states": [], "members": [self.member(bot)], "presences": [], "threads": [],
+            "member_count": 2, "voice_states": [], "members": [{**self.member(self.bot), "user": self.bot.json()}],
+            "presences": [], "threads": [thread.json() for thread in threads],
             "channels": [channel.json() for channel in self.channels], "stage_instances": [],
             "guild_scheduled_events": [], "soundboard_sounds": [],
         }  # fmt: skip
 
-    def member(self, user: User, permissions: int | None = None) -> Json:
-        member: Json = {
-            "user": user.json(), "nick": None, "avatar": None, "joined_at": iso_time(0), "deaf": False,
-            "roles": [str(role.id) for role in self.roles if user.id in role.members],
-            "mute": False, "pending": False, "premium_since": None, "communication_disabled_until": None, "flags": 0,
-        }  # fmt: skip
-        return member if permissions is None else {**member, "permissions": str(permissions)}
-
-
-@dataclass(slots=True)
-class Attachment:
-    filename: str
-    content: bytes
-
-
-@dataclass(slots=True)
-class Message:
-    """One message, with all its former contents."""
-
-    channel: Channel
-    author: User
-    content: str = ""
-    flags: int = 0
-    components: list[Json] = field(default_factory=list)
-    attachments: list[Attachment] = field(default_factory=list)
-    allowed_mentions: Json | None = None
-    deleted: bool = False
-    edits: list[tuple[float, str]] = field(default_factory=list)  # (when, content); the first entry is its creation
-    id: int = field(default_factory=snowflake)
-
-    @property
-    def ephemeral(self) -> bool:
-        return bool(self.flags & EPHEMERAL)
-
-    @property
-    def loading(self) -> bool:
-        return bool(self.flags & LOADING)
-
-    def buttons(self) -> list[Json]:
-        return [item for row in self.components for item in row.get("components", []) if item.get("type") == 2]
-
-    def json(self) -> Json:
-        created = self.edits[0][0] if self.edits else 0.0
+    def member(self, user: User) -> Json:
+        """A member without its user, as in messages."""
         return {
-            "id": str(self.id), "channel_id": str(self.channel.id), "author": self.author.json(),
-            "content": self.content, "timestamp": iso_time(created), "edited_timestamp": None, "tts": False,
-            "mention_everyone": False, "mentions": [], "mention_roles": [], "embeds": [], "pinned": False, "type": 0,
-            "flags": self.flags, "components": self.components, "webhook_id": str(self.author.id),
-            "application_id": str(self.author.id),
-            "attachments": [
-                {"id": str(index), "filename": attachment.filename, "size": len(attachment.content),
-                 "url": "https://cdn.invalid/file", "proxy_url": "https://cdn.invalid/file"}
-                for index, attachment in enumerate(self.attachments)
-            ],
+            "nick": self.nicknames.get(user.id), "avatar": None, "joined_at": iso_time(0), "deaf": False,
+            "roles": [str(role.id) for role in self.roles_of(user)], "mute": False, "pending": False,
+            "premium_since": None, "communication_disabled_until": None, "flags": 0,
         }  # fmt: skip
-
-
-@dataclass(slots=True)
-class Interaction:
-    """One interaction: what was asked, the type of its first response, and the messages of the response."""
-
-    type: int
-    user: User
-    guild: Guild | None
-    channel: Channel
-    data: Json
-    created_at: float
-    token: str
-    message: Message | None = None  # the one whose button was clicked
-    callback_type: int | None = None  # of the first response; see `routes.CALLBACK_TYPES`
-    original: Message | None = None
-    followups: list[Message] = field(default_factory=list)
-    modal: Json | None = None
-    id: int = field(default_factory=snowflake)
-
-    def messages(self) -> list[Message]:
-        """The response and follow-ups that the user can see now, in order."""
-        own = [self.original] if self.original and self.message is None else []
-        return [message for message in own + self.followups if not message.deleted]
-
-    def texts(self) -> list[str]:
-        return [message.content for message in self.messages()]
-
-    def reply(self) -> str:
-        return self.texts()[0] if self.messages() else ""
-
-    def done(self) -> bool:
-        """Whether the response is complete: no "thinking…" and no button of a running reply is left."""
-        if self.modal is not None or self.callback_type in (6, 7, 8):
-            return True
-        shown = self.messages()
-        return bool(shown) and not any(message.loading or message.buttons() for message in shown)
-
-    def json(self, application_id: int) -> Json:
-        permissions = EVERYONE
-        if self.guild and self.user.id in self.guild.managers:
-            permissions |= MANAGE_GUILD
-        bot_permissions = EVERYONE if self.channel.bot_may_send else EVERYONE & ~SEND_MESSAGES
-        payload: Json = {
-            "id": str(self.id), "application_id": str(application_id), "type": self.type, "token": self.token,
-            "version": 1, "channel": self.channel.json(), "channel_id": str(self.channel.id), "locale": "en-US",
-            "app_permissions": str(bot_permissions), "entitlements": [], "entitlement_sku_ids": [],
-            "attachment_size_limit": 10_485_760, "context": 0 if self.guild else 1, "data": self.data,
-            "authorizing_integration_owners": {"0": str(self.guild.id if self.guild else 0)},
-        }  # fmt: skip
-        if self.guild:
-            payload["guild_id"] = str(self.guild.id)
-            payload["guild"] = {"id": str(self.guild.id), "locale": "en-US", "features": []}
-            payload["guild_locale"] = "en-US"
-            payload["member"] = self.guild.member(self.user, permissions)
-        else:
-            payload["user"] = self.user.json()
-        if self.message is not None:
-            payload["message"] = self.message.json()
-        return payload
