@@ -6,18 +6,18 @@ from discord.ext import commands
 
 from bot.chat.deliveries import DeliveryLog
 from bot.cogs.chat import Chat
-from bot.cogs.config import Config
+from bot.cogs.config.commands import Config
 from bot.cogs.guild_events import GuildEvents
 from bot.cogs.help import Help
 from bot.cogs.history import History
 from bot.cogs.interrupted_replies import InterruptedReplies
 from bot.cogs.messages import Messages
-from bot.cogs.persona import Persona
+from bot.cogs.personas.commands import Persona
 from bot.cogs.privacy import Privacy
 from bot.cogs.reply_actions import ReplyActions
 from bot.discord_app.context import CommandContext
-from bot.discord_app.conversation import Conversations
 from bot.discord_app.message_api import MessageApi
+from bot.discord_app.replies.conversation import Conversations
 from models.database import Database
 
 

@@ -9,9 +9,9 @@ from discord import app_commands
 from bot.chat.requests import TurnKind
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
-from bot.discord_app.conversation import Conversations, Question
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
+from bot.discord_app.replies.conversation import Conversations, Question
 from bot.failpoint import failpoint
 from models.types import DIRECT_MESSAGES, Place
 

@@ -16,12 +16,12 @@ from discord.ext import commands
 
 from bot.discord_app.caller import Caller, author_of
 from bot.discord_app.context import CommandContext
-from bot.discord_app.conversation import Conversations, Question
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.error_messages import explain
 from bot.discord_app.message_api import ChannelForbidden
-from bot.discord_app.message_text import mentions, names_in, readable_text, replied_message
 from bot.discord_app.permissions import Action, NotAllowed
+from bot.discord_app.replies.conversation import Conversations, Question
+from bot.discord_app.replies.message_text import mentions, names_in, readable_text, replied_message
 from bot.errors import BotError, Duplicate
 from models.types import DIRECT_MESSAGES, Place
 

@@ -16,12 +16,12 @@ from discord.ui import Label, Modal, TextInput
 from bot.cogs.chat import place_of
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
-from bot.discord_app.conversation import Conversations
 from bot.discord_app.delivery import acknowledge
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.message_api import FILE_NAME, NO_MENTIONS
 from bot.discord_app.permissions import Action
-from bot.discord_app.turn_actions import TurnActions, TurnIsGone
+from bot.discord_app.replies.conversation import Conversations
+from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone
 from bot.errors import BotError, DatabaseUnavailable
 from models.types import Place, TurnInfo
 

@@ -8,8 +8,8 @@ import discord
 from discord import app_commands
 from discord.app_commands import AppCommandChannel, AppCommandThread, Range, Transform
 
-from bot.cogs.config_changes import RESETS, Setting, add_channel, change_role, clear_roles, remove_channel
-from bot.cogs.config_text import SCOPE_CHANGED, settings_text
+from bot.cogs.config.changes import RESETS, Setting, add_channel, change_role, clear_roles, remove_channel
+from bot.cogs.config.text import SCOPE_CHANGED, settings_text
 from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from discord import app_commands
 
-from bot.cogs.persona_modal import persona_modal, submitted_fields
-from bot.cogs.persona_text import (
+from bot.cogs.personas.modal import persona_modal, submitted_fields
+from bot.cogs.personas.text import (
     CLEARED,
     COMMANDS,
     KEPT,

@@ -21,9 +21,9 @@ from bot.chat.speakers import clean_name
 from bot.discord_app.caller import Caller, dialog_key, dialog_scope
 from bot.discord_app.message_api import MessageApi
 from bot.discord_app.permissions import Action, authorise
-from bot.discord_app.quoting import quoted_question
-from bot.discord_app.reply_buttons import ReplyState, reply_buttons, stop_buttons
-from bot.discord_app.reply_sink import ReplySink
+from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
+from bot.discord_app.replies.quoting import quoted_question
+from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
 from bot.failpoint import failpoint
 from bot.guilds.settings_cache import GuildSettingsCache

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from bot.chat.requests import TurnKind
 from bot.discord_app.caller import Caller
-from bot.discord_app.conversation import CUT_OFF, Conversations, Question, outgoing_messages
 from bot.discord_app.permissions import authorise_turn
-from bot.discord_app.quoting import quoted_question
-from bot.discord_app.reply_buttons import ReplyState, reply_buttons
-from bot.discord_app.reply_sink import ReplySink
+from bot.discord_app.replies.buttons import ReplyState, reply_buttons
+from bot.discord_app.replies.conversation import CUT_OFF, Conversations, Question, outgoing_messages
+from bot.discord_app.replies.quoting import quoted_question
+from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.streamed_reply import StreamedReply
 from bot.errors import BotError
 from models.types import DIRECT_MESSAGES, DeliveryRecord, Place, TurnInfo

@@ -1,0 +1,1 @@
+"""/config: the settings of a guild."""

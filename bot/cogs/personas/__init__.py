@@ -1,0 +1,1 @@
+"""/persona and /me persona."""
