@@ -146,6 +146,7 @@ class DeliveryRecord:
     state: DeliveryState
     place: Place
     messages: tuple[OutgoingMessage, ...]
+    created_at: datetime
     owner: str | None = None
 
 

@@ -10,11 +10,11 @@ from bot.cogs.config.commands import Config
 from bot.cogs.guild_events import GuildEvents
 from bot.cogs.help import Help
 from bot.cogs.history import History
-from bot.cogs.interrupted_replies import InterruptedReplies
 from bot.cogs.messages import Messages
 from bot.cogs.personas.commands import Persona
 from bot.cogs.privacy import Privacy
 from bot.cogs.reply_actions import ReplyActions
+from bot.cogs.unfinished_replies import UnfinishedReplies
 from bot.discord_app.context import CommandContext
 from bot.discord_app.message_api import MessageApi
 from bot.discord_app.replies.conversation import Conversations
@@ -40,5 +40,5 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         Privacy(context),
         Help(),
         GuildEvents(bot, database),
-        InterruptedReplies(bot, database),
+        UnfinishedReplies(conversations, database),
     )

@@ -227,4 +227,4 @@ async def _record(session: AsyncSession, row: Delivery) -> DeliveryRecord:
         token_expires_at=row.token_expires_at,
         question_id=row.question_id,
     )
-    return DeliveryRecord(row.id, row.turn_id, state, place, messages, row.owner)
+    return DeliveryRecord(row.id, row.turn_id, state, place, messages, row.created_at, row.owner)

@@ -1,0 +1,130 @@
+"""Shows the rest of replies that a crashed process left unfinished, and says of those it never finished what happened.
+
+A stored reply whose messages were not all shown gets the others, exactly once. A reply that was lost while it was
+written is replaced by INTERRUPTED; another reply to an earlier turn, by the one that the turn still has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from discord.ext import commands
+
+from bot.discord_app.error_messages import log_database_errors
+from bot.discord_app.replies.buttons import reply_buttons
+from bot.discord_app.replies.conversation import Conversations
+from bot.discord_app.replies.quoting import quoted_question
+from bot.discord_app.replies.sink import ReplySink
+from bot.discord_app.replies.turn_actions import TurnActions, is_quoted, state_of
+from bot.discord_app.streamed_reply import ReplyDeleted, StreamedReply
+from models.database import Database
+from models.errors import DatabaseError
+from models.queries.deliveries import take_delivery, unfinished_deliveries
+from models.types import DeliveryRecord, Place, TurnInfo
+
+log = structlog.get_logger(__name__)
+
+INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
+# Seconds before each attempt: shortly after the start another process may crash, or the database may come back.
+_DELAYS = (0.0, 5.0, 20.0)
+_INTERVAL = 30.0  # seconds between the later ones: what another process left half said is ended within a minute
+_LATEST = timedelta(days=1)
+"""A reply that is older than this is not shown any more."""
+_APOLOGY_WITHIN = timedelta(minutes=15)
+"""Later than this nobody waits for a lost reply."""
+
+
+class UnfinishedReplies(commands.Cog):
+    """Finishes deliveries of dead processes while the bot runs. Logs failures and tries again."""
+
+    def __init__(self, conversations: Conversations, database: Database) -> None:
+        self._conversations = conversations
+        self._actions = TurnActions(conversations)
+        self._database = database
+        self._task: asyncio.Task[None] | None = None
+
+    async def cog_load(self) -> None:
+        """Start looking for unfinished replies, in the background."""
+        self._task = asyncio.create_task(self._finish_all(), name="unfinished-replies")
+
+    async def cog_unload(self) -> None:
+        """Stop looking."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _finish_all(self) -> None:
+        for seconds in itertools.chain(_DELAYS, itertools.repeat(_INTERVAL)):
+            await asyncio.sleep(seconds)
+            for delivery in await self._unfinished():
+                try:
+                    await self._finish(delivery)
+                except Exception as error:
+                    log.warning(
+                        "an unfinished reply could not be shown", turn=delivery.turn_id, error=type(error).__name__
+                    )
+
+    async def _unfinished(self) -> tuple[DeliveryRecord, ...]:
+        found: tuple[DeliveryRecord, ...] = ()
+        with log_database_errors("find unfinished replies"):
+            try:
+                await self._conversations.deliveries.retry()
+            except DatabaseError as error:
+                log.info("what was shown could not be recorded yet", error=type(error).__name__)
+            async with self._database.read() as session:
+                found = await unfinished_deliveries(session, since=datetime.now(UTC) - _LATEST)
+        return found
+
+    async def _finish(self, delivery: DeliveryRecord) -> None:
+        turn = await self._conversations.chat.turn(delivery.turn_id)
+        if turn is None or turn.status == "pending":
+            return  # deleted meanwhile, or not yet known to be interrupted: see bot/chat/recovery.py
+        taken = await self._database.run(
+            lambda session: take_delivery(session, delivery_id=delivery.delivery_id, owner=delivery.owner)
+        )
+        if not taken:
+            return
+        place = replace(delivery.place, message_ids=tuple(message.message_id for message in delivery.messages))
+        try:
+            if turn.status == "done" and turn.reply is not None:
+                if delivery.state == "ready":
+                    await self._show_rest(turn, delivery, place)
+                else:
+                    await self._actions.show(turn, delivery, place)
+            else:
+                await self._apologise(delivery, place)
+        except ReplyDeleted:
+            await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
+
+    async def _show_rest(self, turn: TurnInfo, delivery: DeliveryRecord, place: Place) -> None:
+        """Show what has not been shown of a stored reply."""
+        text = (quoted_question(turn.user_text) if is_quoted(place) else "") + (turn.reply or "")
+        sink, reply = self._reply(delivery, place)
+        sink.buttons = reply_buttons(state_of(turn))
+        for index, message in enumerate(delivery.messages):
+            if not message.shown and not message.text:
+                await sink.delete(index)
+        wanted = [message for message in delivery.messages if message.shown or message.text]
+        first = next((index for index, message in enumerate(wanted) if not message.shown), len(wanted))
+        if first == len(wanted):
+            await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
+            return
+        file = text if wanted[-1].with_file else None
+        await reply.finish_messages([message.text for message in wanted[first:]], file, first=first)
+
+    async def _apologise(self, delivery: DeliveryRecord, place: Place) -> None:
+        """Say that the reply was lost, where its beginning or "thinking…" is, or as a reply to the question."""
+        too_late = datetime.now(UTC) - delivery.created_at > _APOLOGY_WITHIN
+        if too_late and (place.reply_token is not None or not any(place.message_ids)):
+            await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
+            return
+        _, reply = self._reply(delivery, place)
+        await reply.finish(INTERRUPTED)
+
+    def _reply(self, delivery: DeliveryRecord, place: Place) -> tuple[ReplySink, StreamedReply]:
+        sink = ReplySink(self._conversations.api, self._conversations.deliveries, place)
+        sink.delivery_id = delivery.delivery_id
+        return sink, StreamedReply(sink, self._conversations.edit_rate, num_messages=sink.num_messages)
