@@ -154,7 +154,7 @@ class People:
         await self._announce_unknown(channel)
         return await open_thread(self.rest, channel, name, user, message=message, private=private)
 
-    async def archive(self, thread: Channel, *, locked: bool = False) -> None:
+    async def archive(self, thread: Channel, locked: bool = False) -> None:
         """A thread is archived, by its age or by a moderator, who may also lock it."""
         await change_thread(self.rest, thread, {"archived": True, "locked": locked or thread.locked})
 

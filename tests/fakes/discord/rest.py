@@ -41,7 +41,7 @@ from tests.fakes.discord.rules import (
     route_kind,
     schema_violations,
 )
-from tests.fakes.discord.state import Channel, Guild, Json, User
+from tests.fakes.discord.state import Channel, Directory, Guild, Json, User
 
 Handler = Callable[["Rest", web.Request, Json], Awaitable[web.StreamResponse]]
 SETTABLE_FLAGS = SUPPRESS_EMBEDS | SUPPRESS_NOTIFICATIONS | COMPONENTS_V2
@@ -72,11 +72,12 @@ class Rest:
         self.gateway = gateway
         self.cdn = cdn
         self.clock_offset = 0.0
-        self.users: dict[int, User] = {bot.id: bot}
+        self.directory = Directory(bot, users={bot.id: bot})
+        self.users = self.directory.users
         self.guilds: dict[int, Guild] = {}
-        self.channels: dict[int, Channel] = {}
+        self.channels = self.directory.channels
         self.interactions: dict[int, Interaction] = {}
-        self.messages: dict[int, Message] = {}
+        self.messages: dict[int, Message] = self.directory.messages
         self.nonces: dict[tuple[int, str], tuple[float, Message]] = {}
         self.commands: list[Json] = []
         self.requests: list[Request] = []
