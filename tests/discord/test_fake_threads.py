@@ -217,10 +217,13 @@ async def test_members_have_the_permissions_of_their_roles(
 async def test_a_channel_that_is_hidden_and_shown_again(
     fake: FakeDiscord, client: RecordingClient, guild: Guild, ann: User
 ) -> None:
+    thread = await fake.thread(guild.channel, "Llamas", user=ann)
     await fake.permit(guild.channel, fake.bot, deny=P.VIEW_CHANNEL)
     hidden = await fake.say(guild, ann, f"<@{fake.bot.id}> can you hear me?")
     await fake.permit(guild.channel, fake.bot)
     shown = await fake.say(guild, ann, f"<@{fake.bot.id}> and now?")
-    await wait_for(lambda: client.named("message"))
-    assert [each.id for each in client.named("message")] == [shown.id] != [hidden.id]
+    await wait_for(lambda: shown.id in [each.id for each in client.named("message")])
+    ids = [each.id for each in client.named("message")]
+    assert (shown.id in ids, hidden.id in ids) == (True, False)
     assert client.get_channel(guild.channel.id)
+    assert client.get_channel(thread.id)

@@ -185,8 +185,13 @@ async def screenshot(page: str, target: Path, *, scale: float = 2.0, height: int
             f"--window-size=1200,{height}", f"--screenshot={folder}/page.png", _save(page, Path(folder, "page.html")),
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        async with asyncio.timeout(60):
-            await process.wait()
+        try:
+            async with asyncio.timeout(60):
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         _cut(Path(folder, "page.png"), target)
 
 
