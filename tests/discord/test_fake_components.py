@@ -140,7 +140,9 @@ async def test_buttons_update_defer_and_disappear(
         await fake.click(message, ann, label="Dance")
     await wait_for(lambda: client.named("raw_message_edit"))
     assert client.named("message")[0].type == discord.MessageType.chat_input_command
-    assert len(client.named("message")) == 1  # nothing ephemeral is on the gateway
+    public, ephemeral = client.named("message")
+    assert (public.guild, public.author) == (client.guilds[0], client.user)
+    assert (ephemeral.guild, ephemeral.flags.ephemeral, ephemeral.author) == (None, True, client.user)
 
 
 async def test_an_ephemeral_message_belongs_to_its_interaction(

@@ -127,6 +127,16 @@ async def test_edits_deletes_and_reactions_of_users_are_told(
     assert client.named("raw_message_delete")[0].message_id == said.id
 
 
+async def test_a_preview_of_a_link_is_an_update_and_no_edit(
+    fake: FakeDiscord, client: RecordingClient, guild: Guild, ann: User
+) -> None:
+    said = await fake.say(guild, ann, f"<@{fake.bot.id}> https://example.org")
+    await fake.unfurl(said)
+    await wait_for(lambda: client.named("raw_message_edit"))
+    update = client.named("raw_message_edit")[0].data
+    assert (update["edited_timestamp"], len(update["embeds"]), update["content"]) == (None, 1, said.content)
+
+
 async def test_roles_and_everyone_are_mentioned_as_far_as_the_author_may(
     fake: FakeDiscord, client: RecordingClient, guild: Guild, ann: User
 ) -> None:
@@ -248,7 +258,7 @@ async def test_webhooks_and_other_bots_are_told_apart(
     fake: FakeDiscord, client: RecordingClient, guild: Guild, ann: User
 ) -> None:
     hook = await seen(client, await fake.say(guild, ann, f"<@{fake.bot.id}> hi", webhook=True))
-    assert hook.webhook_id
+    assert (hook.webhook_id, hook.author.bot) == (hook.author.id, True)
     other = await seen(client, await fake.say(guild, fake.user("other", bot=True), f"<@{fake.bot.id}> hi"))
     assert other.author.bot
 

@@ -39,6 +39,8 @@ async def callback(rest: Rest, request: web.Request, given: Json) -> web.Respons
     if kind not in CALLBACK_TYPES[interaction.type] or (kind in (6, 7) and interaction.message is None):
         raise invalid("type", f"Callback {kind} does not fit interaction {interaction.type}")
     response: Message | None = None
+    if interaction.channel.deleted:
+        raise ApiError(404, 10003)
     if kind in (4, 5):
         flags = (data.get("flags") or 0) & EPHEMERAL | _forced_ephemeral(interaction)
         about = _response_fields(rest, interaction)
@@ -154,6 +156,8 @@ async def send_follow_up(rest: Rest, request: web.Request, given: Json) -> web.R
     interaction = interaction_by_token(rest, given["webhook_token"])
     if interaction.by_user_install and interaction.num_followups >= USER_FOLLOW_UPS:
         raise ApiError(400, 40094, violation="more than five follow-ups")
+    if interaction.channel.deleted:
+        raise ApiError(404, 10003)
     original = interaction.original
     if original and original.loading and not original.deleted:
         # The first follow-up replaces the pending response, and is ephemeral if the defer was.

@@ -244,8 +244,7 @@ def dm_channel(rest: Rest, user: User) -> Channel:
     """The channel of direct messages between the bot and a user."""
     found = next((each for each in rest.channels.values() if each.recipient is user), None)
     if found is None:
-        found = Channel(user.name, None, user)
-        rest.channels[found.id] = found
+        found = rest.directory.add(Channel(user.name, None, user))
     return found
 
 

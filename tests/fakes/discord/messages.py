@@ -146,6 +146,8 @@ class Message:
             ]  # fmt: skip
         if self.webhook_id:
             data["webhook_id"] = str(self.webhook_id)
+        if self.webhook_id and not self.interaction:
+            data["author"] |= {"id": str(self.webhook_id), "bot": True, "discriminator": "0000"}
         if self.nonce is not None:
             data["nonce"] = self.nonce
         if self.interaction:

@@ -112,6 +112,11 @@ class People:
         message.edits.append((self.rest.now(), message.content))
         await self.rest.tell("MESSAGE_UPDATE", message)
 
+    async def unfurl(self, message: Message) -> None:
+        """Discord adds a preview of a link: MESSAGE_UPDATE, although no one has edited anything."""
+        message.embeds = [{"type": "article", "url": "https://example.org", "title": "A page"}]
+        await self.rest.tell("MESSAGE_UPDATE", message)
+
     async def delete(self, *messages: Message) -> None:
         """Delete a message; several of one channel at once make one MESSAGE_DELETE_BULK."""
         for message in messages:
@@ -154,7 +159,7 @@ class People:
         await self._announce_unknown(channel)
         return await open_thread(self.rest, channel, name, user, message=message, private=private)
 
-    async def archive(self, thread: Channel, *, locked: bool = False) -> None:
+    async def archive(self, thread: Channel, locked: bool = False) -> None:
         """A thread is archived, by its age or by a moderator, who may also lock it."""
         await change_thread(self.rest, thread, {"archived": True, "locked": locked or thread.locked})
 
@@ -176,8 +181,18 @@ class People:
             await self._announce_unknown(channel)
         elif self.rest.reachable(channel):
             await self.gateway.dispatch("CHANNEL_UPDATE" if seen else "CHANNEL_CREATE", channel.json())
+            if not seen:
+                await self._sync_threads(channel)
         elif seen:
             await self.gateway.dispatch("CHANNEL_DELETE", channel.json())
+
+    async def _sync_threads(self, channel: Channel) -> None:
+        """Tell of the threads of a channel that has become visible."""
+        assert channel.guild
+        threads = [each for each in channel.guild.visible_threads() if each.parent is channel]
+        own = [each.member_json(self.bot) for each in threads if self.bot.id in each.members]
+        data = {"guild_id": str(channel.guild.id), "channel_ids": [str(channel.id)], "members": own}
+        await self.gateway.dispatch("THREAD_LIST_SYNC", {**data, "threads": [each.json() for each in threads]})
 
     async def announce(self, thing: Channel | Role, guild: Guild | None = None) -> None:
         """Tell the gateway of a new or changed channel or role. A role needs its guild."""

@@ -41,7 +41,7 @@ from tests.fakes.discord.rules import (
     route_kind,
     schema_violations,
 )
-from tests.fakes.discord.state import Channel, Guild, Json, User
+from tests.fakes.discord.state import Channel, Directory, Guild, Json, User
 
 Handler = Callable[["Rest", web.Request, Json], Awaitable[web.StreamResponse]]
 SETTABLE_FLAGS = SUPPRESS_EMBEDS | SUPPRESS_NOTIFICATIONS | COMPONENTS_V2
@@ -72,11 +72,12 @@ class Rest:
         self.gateway = gateway
         self.cdn = cdn
         self.clock_offset = 0.0
-        self.users: dict[int, User] = {bot.id: bot}
+        self.directory = Directory(bot, users={bot.id: bot})
+        self.users = self.directory.users
         self.guilds: dict[int, Guild] = {}
-        self.channels: dict[int, Channel] = {}
+        self.channels = self.directory.channels
         self.interactions: dict[int, Interaction] = {}
-        self.messages: dict[int, Message] = {}
+        self.messages: dict[int, Message] = self.directory.messages
         self.nonces: dict[tuple[int, str], tuple[float, Message]] = {}
         self.commands: list[Json] = []
         self.requests: list[Request] = []
@@ -189,7 +190,7 @@ class Rest:
                 raise ApiError(401, 0)
             if "DiscordBot" not in request.headers.get("User-Agent", ""):
                 raise ApiError(400, 0)
-        if entry.body is not None and (found := list(schema_violations(entry.method, entry.template, entry.body))):
+        if entry.body is not None and (found := schema_violations(entry.method, entry.template, entry.body)):
             self.violations.extend(found)
             raise ApiError(400, 50035, errors={"_errors": [{"code": "INVALID", "message": found[0]}]})
 
@@ -252,10 +253,13 @@ class Rest:
         return without_content(data, self.bot.id, in_guild=message.channel.guild is not None)
 
     async def tell(self, event: str, message: Message) -> None:
-        """Send MESSAGE_CREATE, MESSAGE_UPDATE or MESSAGE_DELETE to the sessions that may know of the message."""
-        if message.ephemeral or not self.reachable(message.channel):
+        """Send MESSAGE_CREATE, MESSAGE_UPDATE or MESSAGE_DELETE to the sessions that may know of the message.
+
+        Discord sends ephemeral messages as if they were direct ones: with that intent, without guild and member.
+        """
+        if not message.ephemeral and not self.reachable(message.channel):
             return
-        data = message.json(event=True)
+        data = message.json(event=not message.ephemeral)
         if event == "MESSAGE_DELETE":
             data = {key: data[key] for key in ("id", "channel_id", "guild_id") if key in data}
         await self.gateway.dispatch(event, data)

@@ -88,7 +88,7 @@ class FakeDiscord(Using):
         guild = Guild(name, self.bot, managers={user.id for user in managers}, owner=owner, joined=joined)
         guild.channels.append(Channel("general", guild))
         self.rest.guilds[guild.id] = guild
-        self.rest.channels[guild.channel.id] = guild.channel
+        self.rest.directory.add(guild.channel)
         return guild
 
     def channel(self, guild: Guild, name: str, *, parent: Channel | None = None) -> Channel:
@@ -96,9 +96,8 @@ class FakeDiscord(Using):
 
         The bot learns of it with the next GUILD_CREATE, with `announce`, or when someone writes in it.
         """
-        channel = Channel(name, guild, parent=parent)
+        channel = self.rest.directory.add(Channel(name, guild, parent=parent))
         (guild.channels if parent is None else guild.threads).append(channel)
-        self.rest.channels[channel.id] = channel
         return channel
 
     def role(self, guild: Guild, name: str, *members: User, permissions: int = 0) -> Role:
@@ -108,9 +107,7 @@ class FakeDiscord(Using):
 
     def private(self, *users: User) -> Channel:
         """A private channel of users without the bot: direct messages of two, or a group."""
-        channel = Channel(", ".join(user.name for user in users), None, others=users)
-        self.rest.channels[channel.id] = channel
-        return channel
+        return self.rest.directory.add(Channel(", ".join(user.name for user in users), None, others=users))
 
     def install(self, user: User) -> None:
         """The user adds the application to their account."""

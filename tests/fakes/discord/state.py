@@ -71,6 +71,7 @@ class User:
     dms_open: bool = True  # False: takes direct messages only from friends
     blocked_bot: bool = False
     installed: bool = False  # has the bot as an application of their own
+    external_apps: bool = True  # False: guilds do not let them show others the answers of such applications
 
     @property
     def display_name(self) -> str:
@@ -92,6 +93,21 @@ class Overwrite:
 
 
 @dataclass(slots=True, eq=False)
+class Directory:
+    """Everything of one fake Discord by its id, so that what a channel holds and names can be found from it."""
+
+    bot: User
+    users: dict[int, User] = field(default_factory=dict)
+    channels: dict[int, Channel] = field(default_factory=dict)
+    messages: dict[int, Any] = field(default_factory=dict)
+
+    def add(self, channel: Channel) -> Channel:
+        self.channels[channel.id] = channel
+        channel.directory = self
+        return channel
+
+
+@dataclass(slots=True, eq=False)
 class Channel:
     """A text channel, a thread (it has a parent), or a private channel (it has no guild)."""
 
@@ -105,6 +121,7 @@ class Channel:
     overwrites: dict[int, Overwrite] = field(default_factory=dict, repr=False)  # by the id of a role or member
     announced: bool = False  # the gateway has told of it
     deleted: bool = False
+    directory: Directory | None = field(default=None, repr=False)
     last_message_id: int | None = None
     # threads only
     private: bool = False
@@ -217,7 +234,8 @@ class Guild:
         if user is self.owner:
             return ALL
         roles = self.roles_of(user)
-        allowed = self.everyone | (P.MANAGE_GUILD if user.id in self.managers else 0)
+        everyone = self.everyone if user.external_apps else self.everyone & ~P.USE_EXTERNAL_APPS
+        allowed = everyone | (P.MANAGE_GUILD if user.id in self.managers else 0)
         for role in roles:
             allowed |= role.permissions
         if allowed & P.ADMINISTRATOR:

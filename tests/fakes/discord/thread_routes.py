@@ -27,7 +27,7 @@ async def open_thread(
         message.thread, message.flags = thread, message.flags | HAS_THREAD
     thread.members[owner.id] = owner
     parent.guild.threads.append(thread)
-    rest.channels[thread.id] = thread
+    rest.directory.add(thread)
     if rest.reachable(thread):
         thread.announced = True
         await rest.gateway.dispatch("THREAD_CREATE", {**thread.json(), "newly_created": True})

@@ -134,7 +134,7 @@ class Using(People):
         return await self._use(message, user, self._component(message, label=label))
 
     async def press(
-        self, message: Message, user: User, label: str = "", *, custom_id: str | None = None, emoji: str | None = None
+        self, message: Message, user: User, label: str = "", custom_id: str | None = None, emoji: str | None = None
     ) -> Interaction:
         """Press a button that the user can see and that the message has now."""
         self._check_visible(message, user)
@@ -156,8 +156,8 @@ class Using(People):
         return await self._create(3, user, message.channel.guild, message.channel, data, message=message)
 
     async def force_component(
-        self, message: Message, user: User, custom_id: str, *, channel: Channel | None = None,
-        guild: Guild | None = None, kind: int = 2, values: Sequence[str] = (),
+        self, message: Message, user: User, custom_id: str, channel: Channel | None = None,
+        guild: Guild | None = None, *, kind: int = 2, values: Sequence[str] = (),
     ) -> Interaction:  # fmt: skip
         """Use a component that may not exist, on any message, as if in another channel or guild."""
         data: Json = {"custom_id": custom_id, "component_type": kind, "id": 1}
