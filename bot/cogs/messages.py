@@ -39,7 +39,6 @@ class Messages(commands.Cog):
         self._bot = bot
         self._context = context
         self._conversations = conversations
-        self._restarted: set[int] = set()
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
@@ -54,18 +53,14 @@ class Messages(commands.Cog):
     async def on_raw_message_edit(self, event: discord.RawMessageUpdateEvent) -> None:
         """Begin the reply anew if the question changed while it is being written, once."""
         running = self._conversations.running.get(event.message_id)
-        if running is None or running.task is None or event.message_id in self._restarted:
+        if running is None or running.task is None or running.is_repeat:
             return
         message = event.message
         if message.author.id != running.asker_id or message.edited_at is None:
-            return
-        self._restarted.add(event.message_id)
-        try:
-            await self._cancel(running.task)
-            message_ids = running.sink.ordered_ids
-            await self._answer(message, self._text(message), message_ids=message_ids)
-        finally:
-            self._restarted.discard(event.message_id)
+            return  # Discord itself added a preview of a link
+        running.keep_messages = True
+        await self._cancel(running.task)
+        await self._answer(message, self._text(message), message_ids=running.sink.ordered_ids, is_repeat=True)
 
     @commands.Cog.listener()
     async def on_raw_message_delete(self, event: discord.RawMessageDeleteEvent) -> None:
@@ -95,7 +90,14 @@ class Messages(commands.Cog):
         me = self._bot.user
         return readable_text(message.content, bot_id=me.id if me else 0, names=names_in(message))
 
-    async def _answer(self, message: discord.Message, text: str, *, message_ids: tuple[int | None, ...] = ()) -> None:
+    async def _answer(
+        self,
+        message: discord.Message,
+        text: str,
+        *,
+        message_ids: tuple[int | None, ...] = (),
+        is_repeat: bool = False,
+    ) -> None:
         self._context.track(asyncio.current_task())
         caller = author_of(message)
         try:
@@ -103,11 +105,12 @@ class Messages(commands.Cog):
             if not text:
                 raise BotError(_EMPTY)
             async with self._typing(message.channel.id):
-                await self._conversations.answer(Question(caller, place_of(message, caller, message_ids), text))
+                place = place_of(message, caller, message_ids)
+                await self._conversations.answer(Question(caller, place, text, is_repeat=is_repeat))
         except Duplicate:
             log.info("another process answers this message", question=message.id)
         except Exception as error:
-            await self._report(message, error, message_ids)
+            await self._report(message, error)
 
     @contextlib.asynccontextmanager
     async def _typing(self, channel_id: int) -> AsyncIterator[None]:
@@ -124,7 +127,7 @@ class Messages(commands.Cog):
                 await self._conversations.api.typing(channel_id)
                 await asyncio.sleep(_TYPING_INTERVAL)
 
-    async def _report(self, message: discord.Message, error: Exception, message_ids: tuple[int | None, ...]) -> None:
+    async def _report(self, message: discord.Message, error: Exception) -> None:
         """Answer with what went wrong; in a guild, a member who may not ask gets no answer that others would see."""
         shown = explain(error)
         fields = {"error_id": shown.error_id, "question": message.id, "guild": message.guild.id if message.guild else 0}

@@ -52,6 +52,8 @@ class Question:
     quote: bool = False
     """Whether the question stands above the reply: others do not see what was typed into a command."""
     turn: TurnInfo | None = None
+    is_repeat: bool = False
+    """Whether the same message was asked before, and its reply was given up because the message was edited."""
 
 
 @dataclass(slots=True)
@@ -62,6 +64,9 @@ class RunningReply:
     asker_id: int
     task: asyncio.Task[object] | None
     sink: ReplySink
+    is_repeat: bool = False
+    keep_messages: bool = False
+    """Set before the task is cancelled, if another reply takes over the messages."""
 
 
 @dataclass(slots=True)
@@ -106,7 +111,8 @@ class Conversations:
         written = question.turn.reply or "" if question.turn and question.kind == "continue" else ""
         reply = StreamedReply(sink, self.edit_rate, prefix=prefix + written, num_messages=sink.num_messages)
         request = self._request(question, key, settings, sink, prefix)
-        self.running[place.nonce] = RunningReply(key, caller.user_id, asyncio.current_task(), sink)
+        running = RunningReply(key, caller.user_id, asyncio.current_task(), sink, question.is_repeat)
+        self.running[place.nonce] = running
         try:
             generate = {
                 "new": self.chat.chat, "regenerate": self.chat.regenerate, "continue": self.chat.continue_reply,
@@ -120,7 +126,8 @@ class Conversations:
             return None
         except BaseException:
             await reply.cancel()
-            await self._take_back(question, sink)
+            if not running.keep_messages:
+                await self._take_back(question, sink)
             raise
         finally:
             self.running.pop(place.nonce, None)
@@ -144,7 +151,8 @@ class Conversations:
         return ChatRequest(
             key=key,
             text=question.text,
-            interaction_id=question.place.nonce,
+            # The id of a repeated message is known already: it would count as a duplicate.
+            interaction_id=None if question.is_repeat else question.place.nonce,
             role_turns=role_turns(question.caller, settings),
             author=clean_name(question.caller.name) if key.shared else None,
             files=question.files,

@@ -223,7 +223,18 @@ class Interaction:
         return [message.content for message in self.messages()]
 
     def reply(self) -> str:
-        return self.texts()[0] if self.messages() else ""
+        """The first message, without the user's question that is quoted above the answer."""
+        if not self.messages():
+            return ""
+        lines = self.texts()[0].split("\n")
+        while self.asked() and lines and lines[0].startswith("> "):
+            lines.pop(0)
+        return "\n".join(lines)
+
+    def asked(self) -> str:
+        """What the user typed into the option `message` of a command."""
+        options = self.data.get("options", []) if self.type == 2 else []
+        return next((str(each.get("value", "")) for each in options if each.get("name") == "message"), "")
 
     def done(self) -> bool:
         """Whether the response is complete: no "thinking…" and no button that stops a running reply is left."""
