@@ -13,6 +13,7 @@ from bot.cogs.history import History
 from bot.cogs.messages import Messages
 from bot.cogs.personas.commands import Persona
 from bot.cogs.privacy import Privacy
+from bot.cogs.reactions import Reactions
 from bot.cogs.reply_actions import ReplyActions
 from bot.cogs.unfinished_replies import UnfinishedReplies
 from bot.discord_app.context import CommandContext
@@ -34,6 +35,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         Chat(context, conversations),
         ReplyActions(context, conversations),
         Messages(bot, context, conversations),
+        Reactions(bot, context, conversations),
         History(context),
         Persona(context),
         Config(context),

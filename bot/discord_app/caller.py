@@ -69,6 +69,21 @@ def author_of(message: discord.Message) -> Caller:
     )
 
 
+def reactor_of(event: discord.RawReactionActionEvent, bot: discord.Client) -> Caller:
+    """Who reacted to a message."""
+    member = event.member
+    guild = bot.get_guild(event.guild_id) if event.guild_id else None
+    channel = guild.get_channel_or_thread(event.channel_id) if guild else None
+    return Caller(
+        user_id=event.user_id,
+        guild_id=event.guild_id or DIRECT_MESSAGES,
+        channel_id=event.channel_id,
+        parent_id=_parent_id(channel, event.channel_id),
+        name=member.display_name if member else "",
+        role_ids=_role_ids(member),
+    )
+
+
 def dialog_scope(caller: Caller, settings: GuildSettings) -> DialogScope:
     """The scope of dialogs here: the thread's own, else its channel's, else the guild's."""
     scopes = dict(settings.channel_scopes)
@@ -92,7 +107,7 @@ def _parent_id(channel: object, channel_id: int) -> int:
     return channel.parent_id if isinstance(channel, discord.Thread) else channel_id
 
 
-def _role_ids(user: discord.User | discord.Member) -> frozenset[int]:
+def _role_ids(user: discord.User | discord.Member | None) -> frozenset[int]:
     """The member's roles in the guild; none in direct messages."""
     if not isinstance(user, discord.Member):
         return frozenset()

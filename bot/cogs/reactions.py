@@ -1,0 +1,85 @@
+"""Reactions to a reply: the asker's ❌ stops or forgets it, 🔁 writes another one, as the buttons do.
+
+For those whose client shows no buttons, and for a quick answer. All other reactions, and those of other members, mean
+nothing. There is no answer to a reaction that cannot be followed: nobody was asked for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import discord
+import structlog
+from discord.ext import commands
+
+from bot.discord_app.caller import Caller, reactor_of
+from bot.discord_app.context import CommandContext
+from bot.discord_app.permissions import Action
+from bot.discord_app.replies.conversation import Conversations
+from bot.discord_app.replies.turn_actions import TurnActions
+from bot.errors import BotError
+from models.types import Place, TurnInfo
+
+log = structlog.get_logger(__name__)
+
+CROSS = "\N{CROSS MARK}"
+AGAIN = (
+    "\N{CLOCKWISE RIGHTWARDS AND LEFTWARDS OPEN CIRCLE ARROWS}",
+    "\N{ANTICLOCKWISE DOWNWARDS AND UPWARDS OPEN CIRCLE ARROWS}",
+)
+
+
+class Reactions(commands.Cog):
+    """Follows the reactions of those who asked."""
+
+    def __init__(self, bot: commands.Bot, context: CommandContext, conversations: Conversations) -> None:
+        self._bot = bot
+        self._context = context
+        self._conversations = conversations
+        self._actions = TurnActions(conversations)
+
+    @commands.Cog.listener()
+    async def on_raw_reaction_add(self, event: discord.RawReactionActionEvent) -> None:
+        """Follow a reaction to a message of the bot."""
+        emoji = event.emoji.name.rstrip("\ufe0f") if event.emoji.is_unicode_emoji() else ""
+        me = self._bot.user
+        if emoji not in (CROSS, *AGAIN) or me is None or event.user_id == me.id:
+            return
+        if event.member is not None and event.member.bot:
+            return
+        self._context.track(asyncio.current_task())
+        try:
+            await self._follow(event, emoji)
+        except BotError as error:
+            log.info("a reaction was not followed", error=type(error).__name__, reason=str(error))
+        except Exception:
+            log.exception("a reaction could not be followed")
+
+    async def _follow(self, event: discord.RawReactionActionEvent, emoji: str) -> None:
+        caller = reactor_of(event, self._bot)
+        for running in list(self._conversations.running.values()):
+            if event.message_id in running.sink.message_ids:
+                if emoji == CROSS and running.asker_id == caller.user_id:
+                    await self._context.chat.stop(running.key)
+                return
+        turn = await self._context.chat.turn_of_message(event.message_id)
+        if turn is None or turn.author_id != caller.user_id:
+            return
+        await self._act(event, caller, turn, emoji)
+
+    async def _act(self, event: discord.RawReactionActionEvent, caller: Caller, turn: TurnInfo, emoji: str) -> None:
+        way = Place(
+            guild_id=caller.guild_id,
+            channel_id=event.channel_id,
+            asker_id=caller.user_id,
+            nonce=discord.utils.time_snowflake(discord.utils.utcnow()),
+            question_id=event.message_id,
+            message_ids=(event.message_id,),
+        )
+        if emoji == CROSS:
+            self._context.gate.check(caller, Action.FORGET)
+            found = await self._actions.find(caller, turn.turn_id, in_open_dialog=False)
+            await self._actions.forget(found, way)
+        else:
+            self._context.gate.check(caller, Action.REGENERATE)
+            await self._actions.rewrite(caller, await self._actions.find(caller, turn.turn_id), "regenerate", way)
