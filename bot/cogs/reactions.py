@@ -27,6 +27,8 @@ AGAIN = (
     "\N{CLOCKWISE RIGHTWARDS AND LEFTWARDS OPEN CIRCLE ARROWS}",
     "\N{ANTICLOCKWISE DOWNWARDS AND UPWARDS OPEN CIRCLE ARROWS}",
 )
+_RECORDED_WITHIN = 1.0
+"""Seconds: a message is on Discord a moment before the database knows its id."""
 
 
 class Reactions(commands.Cog):
@@ -44,6 +46,8 @@ class Reactions(commands.Cog):
         emoji = event.emoji.name.rstrip("\ufe0f") if event.emoji.is_unicode_emoji() else ""
         me = self._bot.user
         if emoji not in (CROSS, *AGAIN) or me is None or event.user_id == me.id:
+            return
+        if event.message_author_id not in (None, me.id):
             return
         if event.member is not None and event.member.bot:
             return
@@ -63,6 +67,9 @@ class Reactions(commands.Cog):
                     await self._context.chat.stop(running.key)
                 return
         turn = await self._context.chat.turn_of_message(event.message_id)
+        if turn is None:
+            await asyncio.sleep(_RECORDED_WITHIN)
+            turn = await self._context.chat.turn_of_message(event.message_id)
         if turn is None or turn.author_id != caller.user_id:
             return
         await self._act(event, caller, turn, emoji)
