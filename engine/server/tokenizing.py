@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engine.server.loaded_model import LoadedModel
 
 MAX_INLINE_CHARS = 4096  # a longer text is encoded on another thread
+MESSAGE_CHARS = 64  # what the marks and the header of a message take, compared with text
 LONG_TEXT_CHARS = 1 << 16  # a longer text waits for others of its kind
 MAX_LONG_WAITING = 64  # texts; more are refused with 429
 MIN_REFUSED_BYTES = 1 << 17  # a shorter text is encoded even if it cannot fit, so that the error has its exact length
@@ -27,7 +28,8 @@ class PromptTokenization:
     """Encodes the prompts of a server's requests. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, "tokenize")
+        self._executor = ThreadPoolExecutor(1, "tokenize-long")
+        self._medium_executor = ThreadPoolExecutor(2, "tokenize")  # more would only wait for Python's lock
         self._num_long = 0
 
     async def dialog(
@@ -52,12 +54,13 @@ class PromptTokenization:
         self, loaded: "LoadedModel", texts: Sequence[str], param: str, encode: Callable[[], list[int]]
     ) -> list[int]:
         """The result of `encode`, which encodes the texts."""
-        size = sum(map(len, texts))
+        size = sum(map(len, texts)) + MESSAGE_CHARS * len(texts)
         if size <= MAX_INLINE_CHARS:
             return encode()
-        _refuse_if_far_too_long(loaded, texts, param)
+        loop = asyncio.get_running_loop()
         if size <= LONG_TEXT_CHARS:
-            return await asyncio.to_thread(encode)
+            return await loop.run_in_executor(self._medium_executor, encode)
+        await loop.run_in_executor(self._medium_executor, _refuse_if_far_too_long, loaded, texts, param)
         if self._num_long >= MAX_LONG_WAITING:
             message = "Too many long prompts are being tokenized."
             raise RequestError(
@@ -65,7 +68,7 @@ class PromptTokenization:
             )
         self._num_long += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, encode)
+            return await loop.run_in_executor(self._executor, encode)
         finally:
             self._num_long -= 1
 

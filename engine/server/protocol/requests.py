@@ -4,6 +4,7 @@ Knows no tokenizer, no model and no HTTP. Unknown fields are ignored, because cl
 engines, but not those that would change the reply: see unsupported.py.
 """
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
@@ -103,8 +104,10 @@ class DialogRequest(PromptRequest):
         if self.continue_last == bool(self.add_generation_prompt) and self.add_generation_prompt is not None:
             problem = "'add_generation_prompt' must be false to continue the last message, and true otherwise."
             raise RequestError(problem, param="add_generation_prompt", code="unsupported_parameter")
+        _ = self.dialog  # now, on the thread that reads large bodies
         return self
 
+    @cached_property
     def dialog(self) -> "list[Message]":
         """The messages as the chat formats take them."""
         return [{"role": message.role, "content": message.text} for message in self.messages]

@@ -77,7 +77,7 @@ def test_content_parts_and_roles() -> None:
         {"role": "user", "content": parts},
         {"role": "assistant", "content": None},
     ]
-    assert validate(ChatRequest, {"messages": messages}).dialog() == [
+    assert validate(ChatRequest, {"messages": messages}).dialog == [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "a\nb"},
         {"role": "assistant", "content": ""},
@@ -300,7 +300,18 @@ def test_tokenize_takes_messages_or_a_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b'{"messages": [' + b"{}," * 200_000 + b"{}]}", b'{"a": [' + b"1," * 1_500_000 + b"1]}"]
+    "raw",
+    [
+        b'{"messages": [' + b"{}," * 200_000 + b"{}]}",
+        b'{"messages": [' + b'{"role":"user","content":""},' * 30_000 + b"{}]}",
+        b'{"messages": [{"role":"user","content":[' + b'{"type":"text","text":""},' * 30_000 + b"{}]}]}",
+        b'{"a": [' + b"1," * 1_500_000 + b"1]}",
+        b'{"a": [' + b"1.5e3," * 300_000 + b"1]}",
+        b"{" + b",".join(b'"%d": 1' % n for n in range(2000)) + b"}",
+        b'{"messages": [{' + b",".join(b'"%d": 1' % n for n in range(2000)) + b"}]}",
+        ('{"messages": [' + "{}," * 200_000 + "{}]}").encode("utf-16"),
+    ],
+    ids=["objects", "messages", "parts", "integers", "floats", "fields", "fields_of_a_message", "utf-16"],
 )
 def test_attack_a_body_of_very_many_parts_is_refused_unparsed(raw: bytes) -> None:
     with pytest.raises(RequestError) as caught:
@@ -309,12 +320,44 @@ def test_attack_a_body_of_very_many_parts_is_refused_unparsed(raw: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{", b"[]", b"\xff", b'{"a": NaN}', b"[" * 90_000, b'{"a": ' + b"1" * 5000 + b"}"]
+    "raw",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"a": NaN}',
+        b"[" * 90_000,
+        b'{"a": ' + b"1" * 5000 + b"}",
+        b'{"a": "\xe4"}',
+        b"{'a': 1}",
+    ],
 )
 def test_a_body_that_is_no_json_object(raw: bytes) -> None:
     with pytest.raises(RequestError) as caught:
         parse_json(raw)
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"top_k": 5, "top_k": null}',
+        b'{"tools": [{}], "messages": [], "tools": []}',
+        b'{"messages": [{"role": "user", "content": "a", "role": "system"}]}',
+        b'{"stream_options": {"include_usage": true, "include\\u005fusage": false}}',
+    ],
+)
+def test_attack_a_name_that_is_there_twice_hides_nothing(raw: bytes) -> None:
+    with pytest.raises(RequestError, match="is there twice") as caught:
+        parse_json(raw)
+    assert caught.value.code == "invalid_json"
+
+
+def test_a_body_of_usual_size_and_many_commas_and_brackets_is_parsed() -> None:
+    text = "f(x)[0], {y}, " * 20_000
+    assert parse_json(json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
+    assert parse_json(json.dumps({"prompt": list(range(131_072))}).encode())
 
 
 json_values = st.recursive(
