@@ -51,6 +51,8 @@ class ChatMessage(JsonObject):
     role: Role
     tool_calls: Refused = None
     function_call: Refused = None
+    images: Refused = None  # Ollama's
+    audio: Refused = None
     content: Annotated[Annotated[Text, Tag(TEXT)] | Annotated[ContentParts, Tag(LIST)], TextOrList]
 
     @model_validator(mode="before")
@@ -73,7 +75,7 @@ class PromptRequest(JsonObject):
     @classmethod
     def _refuse_unsupported(cls, value: object) -> object:
         if isinstance(value, dict):
-            refuse_unsupported(value)
+            refuse_unsupported(value, cls.model_fields)
         return value
 
 
