@@ -32,6 +32,8 @@ class BoundedConnection(h11.Connection):
                 self._count(len(event.data))
             elif isinstance(event, h11.Request):
                 self._num_pieces = self._num_bytes = 0
+                if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
+                    raise h11.RemoteProtocolError("a proxy may have read another body")
         except h11.RemoteProtocolError as error:
             self.error_status = error.error_status_hint
             if self.error_status == 431:

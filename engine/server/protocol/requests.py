@@ -1,7 +1,7 @@
 """The request bodies of the API, as Pydantic models with OpenAI's field names.
 
 Knows no tokenizer, no model and no HTTP. Unknown fields are ignored, because clients send the extensions of other
-engines, but not those that would change the reply: see unsupported.py.
+engines, but not those that would change the reply: see foreign_fields.py.
 """
 
 from functools import cached_property

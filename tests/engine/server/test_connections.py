@@ -157,8 +157,9 @@ async def test_attack_a_client_that_stops_reading_its_stream_is_disconnected(
         (b"GET /health HTTP/1.1\r\n\r\n", 400, b"HTTP/1.1"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"a" * 200 + b"\r\n\r\n", 400, b"HTTP/1.1"),
         (HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501, b"HTTP/1.1"),
+        (HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400, b"HTTP/1.1"),
     ],
-    ids=["lines", "target", "chunks", "extension", "host", "tls", "coding"],
+    ids=["lines", "target", "chunks", "extension", "host", "tls", "coding", "two_lengths"],
 )
 async def test_attack_what_is_expensive_or_invalid_on_the_wire_gets_an_error_body(
     served: Served, data: bytes, status: int, word: bytes, capfd: pytest.CaptureFixture[str]
