@@ -95,10 +95,13 @@ class EngineClient:
         with self._translated_errors():
             return await self._served.name()
 
-    async def count(self, messages: Sequence[Message]) -> TokenCount | None:
-        """The tokens of a prompt, or None if the server cannot count them."""
+    async def count(self, messages: Sequence[Message], *, max_tokens: int | None = None) -> TokenCount | None:
+        """The tokens of a prompt, or None if the server cannot count them.
+
+        With `max_tokens` our engine leaves out the oldest exchanges until the prompt has no more tokens than that.
+        """
         with self._translated_errors():
-            return await self._served.count(messages)
+            return await self._served.count(messages, max_tokens=max_tokens)
 
     async def stream(
         self,

@@ -117,9 +117,14 @@ class ServingService:
         loaded = self._require_model()
         if isinstance(request, TokenizeTextRequest):
             ids = await self._tokenization.text(loaded, request.prompt, special_tokens=request.add_special_tokens)
+        elif request.max_prompt_tokens is not None:
+            ids, dropped = await self._tokenization.fitting_dialog(
+                loaded, request.dialog(), request.max_prompt_tokens, continue_last=request.continue_last
+            )
+            return {**_tokens_body(loaded, ids), "dropped_messages": dropped}
         else:
             ids = await self._tokenization.dialog(loaded, request.dialog(), continue_last=request.continue_last)
-        return {"count": len(ids), "max_model_len": loaded.max_context, "tokens": ids, "token_strs": None}
+        return _tokens_body(loaded, ids)
 
     async def detokenize(self, tokens: list[int]) -> dict[str, object]:
         """The body of /detokenize. Raises RequestError."""
@@ -201,3 +206,7 @@ def _check_vocabulary(loaded: LoadedModel, ids: list[int], param: str) -> list[i
         message = f"'{param}' holds an id that the vocabulary of {size} tokens lacks."
         raise RequestError(message, param=param, code="invalid_value")
     return ids
+
+
+def _tokens_body(loaded: LoadedModel, ids: list[int]) -> dict[str, object]:
+    return {"count": len(ids), "max_model_len": loaded.max_context, "tokens": ids, "token_strs": None}
