@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from bot.chat.admission import AdmissionControl
-from bot.chat.generation import GenerationRequest, OnDelta, ReplyGenerator
+from bot.chat.generation import OnDelta, ReplyGenerator
 from bot.chat.prompt import select_pairs
+from bot.chat.prompt_fit import GenerationRequest
 from bot.chat.reply_control import ReplyControl
 from bot.chat.turn_log import ChatRequest, PendingTurn, TurnLog
 from bot.engine_client.client import EngineClient

@@ -35,3 +35,5 @@ class TokenCount:
 
     count: int
     context_length: int
+    dropped_messages: int | None = None
+    """How many of the oldest messages the server left out of the count, if it was asked to and knows how."""

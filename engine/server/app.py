@@ -87,8 +87,7 @@ def build_app(
         return await respond(request, await service.complete(asked), response_format, asked.stream)
 
     async def tokenize(request: Request) -> Response:
-        tokens, max_context = await service.tokenize(await read(request, validate_tokenize))
-        body = {"count": len(tokens), "max_model_len": max_context, "tokens": tokens, "token_strs": None}
+        body = await service.tokenize(await read(request, validate_tokenize))
         return _encoded_response(await asyncio.to_thread(encode_tokens, body))
 
     async def detokenize(request: Request) -> Response:

@@ -112,14 +112,20 @@ class ServingService:
             raise RequestError("'prompt' must not be empty.", param="prompt", code="invalid_value")
         return self._submit(loaded, prompt_ids, loaded.tokenizer.stop_ids, request, "prompt")
 
-    async def tokenize(self, request: TokenizeChatRequest | TokenizeTextRequest) -> tuple[list[int], int]:
-        """The token ids for /tokenize, and how many the context holds. Raises RequestError."""
+    async def tokenize(self, request: TokenizeChatRequest | TokenizeTextRequest) -> dict[str, object]:
+        """The body of /tokenize, with every token id. Raises RequestError."""
         loaded = self._require_model()
+        dropped: dict[str, object] = {}
         if isinstance(request, TokenizeTextRequest):
             ids = await self._tokenization.text(loaded, request.prompt, special_tokens=request.add_special_tokens)
+        elif request.max_prompt_tokens is not None:
+            ids, num_dropped = await self._tokenization.fitting_dialog(
+                loaded, request.dialog, request.max_prompt_tokens, continue_last=request.continue_last
+            )
+            dropped = {"dropped_messages": num_dropped}
         else:
             ids = await self._tokenization.dialog(loaded, request.dialog, continue_last=request.continue_last)
-        return ids, loaded.max_context
+        return {"count": len(ids), "max_model_len": loaded.max_context, "tokens": ids, "token_strs": None, **dropped}
 
     async def detokenize(self, tokens: list[int]) -> str:
         """The text of as many tokens as the context holds. Raises RequestError."""

@@ -280,3 +280,17 @@ class TestWords:
             connection.execute(text(statement), values).all()
         engine.dispose()
         assert "xyzzy" not in "".join(traceback.format_exception(caught_too.value))
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "device"])
+def test_attack_a_database_that_is_no_regular_file(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "x.db"
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null")
+    for use in (upgrade, check_revision):
+        with pytest.raises(DatabaseUnavailable, match="not a regular file"):
+            use(f"sqlite:///{path}")

@@ -167,7 +167,12 @@ class TokenizeTextRequest(PromptRequest):
 
 
 class TokenizeChatRequest(DialogRequest):
-    """POST /tokenize with messages."""
+    """POST /tokenize with messages.
+
+    With `max_prompt_tokens` the oldest exchanges are left out until the prompt has no more tokens than that.
+    """
+
+    max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
 
 
 class DetokenizeRequest(JsonObject):
