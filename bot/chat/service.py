@@ -20,6 +20,7 @@ from bot.chat.generation import OnDelta, ReplyGenerator
 from bot.chat.prompt import select_pairs
 from bot.chat.prompt_fit import GenerationRequest
 from bot.chat.reply_control import ReplyControl
+from bot.chat.stop_requests import StopRequests
 from bot.chat.turn_log import ChatRequest, PendingTurn, TurnLog
 from bot.engine_client.client import EngineClient
 from bot.engine_client.pseudonyms import Pseudonyms
@@ -71,6 +72,7 @@ class ChatService:
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
         self._admission = AdmissionControl(settings.max_waiting)
         self._running: dict[DialogKey, ReplyControl] = {}
+        self._stops = StopRequests(database)
         self._in_flight: set[asyncio.Future[None]] = set()
         self._closing = False
         # The first turn of each dialog's last prompt (see prompt.select_pairs). Losing one costs a prefix hit.
@@ -107,7 +109,8 @@ class ChatService:
                     await on_delta(piece)
 
                 try:
-                    return await self._run_turn(request, text, release_slot_then_on_delta, control)
+                    with self._stops.stoppable(request.interaction_id, control):
+                        return await self._run_turn(request, text, release_slot_then_on_delta, control)
                 finally:
                     del self._running[request.key]
 
@@ -133,6 +136,14 @@ class ChatService:
         control = self._running.get(key)
         return control is not None and control.interrupt("stopped")
 
+    async def stop_reply(self, interaction_id: int) -> bool:
+        """Stop the reply to this interaction and keep what was generated, also if another process of the bot writes it.
+
+        The caller has checked who may. False if no process writes it any more; that may take some seconds to find out.
+        """
+        with translate_database_errors():
+            return await self._stops.stop(interaction_id)
+
     async def history(self, key: DialogKey, limit: int) -> tuple[Pair, ...]:
         """The last `limit` pairs of the open dialog, oldest first."""
         with translate_database_errors():
@@ -156,6 +167,7 @@ class ChatService:
             control.interrupt("shutdown")
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=10)
+        await self._stops.close()
         await self._turns.close()
 
     def _validated(self, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 import structlog
@@ -10,7 +11,7 @@ from discord.ui import Button, View
 
 from bot.chat.service import ChatReply, ChatRequest
 from bot.discord_app.context import Interaction, dialog_key, role_ids
-from bot.discord_app.delivery import NO_MENTIONS, InteractionSink, defer
+from bot.discord_app.delivery import DISCORD_ERRORS, NO_MENTIONS, InteractionSink, defer, defer_click
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions import Action, authorise
 from bot.discord_app.streamed_reply import ReplyDeleted, StreamedReply
@@ -59,11 +60,9 @@ class Chat(FeatureCog):
         )
         sink = InteractionSink(interaction, ephemeral=ephemeral, live_view=lambda: _stop_view(interaction))
         reply = StreamedReply(sink, self.context.edit_rate)
-        self.context.running_replies[interaction.id] = request.key
         try:
             generate = self.context.chat.regenerate if message is None else self.context.chat.chat
             result = await generate(request, reply.push)
-            self.context.running_replies.pop(interaction.id)
             await reply.finish(_text(result))
             failpoint("after_final_edit")
         except ReplyDeleted as deleted:
@@ -73,27 +72,28 @@ class Chat(FeatureCog):
             await reply.cancel()
             await sink.clear()
             raise
-        finally:
-            self.context.running_replies.pop(interaction.id, None)
 
     async def _stop_clicked(self, interaction: Interaction, argument: str) -> None:
-        """Stop the reply, which keeps the text so far. `argument`: the ids of the member and interaction that asked."""
+        """Stop the reply, which keeps the text so far. `argument`: the ids of the member and interaction that asked.
+
+        Another process may write the reply, and Discord may send the click to both: then one of them acknowledges it,
+        and each does its part.
+        """
         user_id, _, interaction_id = argument.partition(":")
         if user_id != str(interaction.user.id):
             await interaction.response.send_message(
                 "Only the person who asked can stop this answer.", ephemeral=True, allowed_mentions=NO_MENTIONS
             )
             return
-        key = self.context.running_replies.get(int(interaction_id))
-        if key is None:
+        acknowledged = await defer_click(interaction)
+        stopped = await self.context.chat.stop_reply(int(interaction_id))
+        if acknowledged and not stopped:
             # It has finished meanwhile, or its process is gone: remove the button.
-            await interaction.response.edit_message(view=None)
+            with contextlib.suppress(*DISCORD_ERRORS):  # the message may be gone as well
+                await interaction.edit_original_response(view=None)
             await interaction.followup.send(
                 "I am not writing this answer any more.", ephemeral=True, allowed_mentions=NO_MENTIONS
             )
-            return
-        await interaction.response.defer()
-        await self.context.chat.stop(key)
 
 
 def _stop_view(interaction: Interaction) -> View:

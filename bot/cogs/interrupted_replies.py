@@ -18,7 +18,7 @@ from discord.http import Route
 from bot.discord_app.delivery import DISCORD_ERRORS, NO_MENTIONS, describe_error
 from bot.discord_app.error_messages import log_database_errors
 from models.database import Database
-from models.queries.recovery import forget_reply_token, interrupted_replies
+from models.queries.recovery import forget_reply_token, interrupted_replies, waits_for_edit
 from models.types import InterruptedReply
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
 # Seconds before each attempt: shortly after the start another process may crash, or the database may come back.
 _DELAYS = (0.0, 5.0, 20.0)
-_INTERVAL = 30.0  # seconds between the later ones: what another process left half said is ended within a minute
+_INTERVAL = 10.0  # seconds between the later ones
 
 
 class InterruptedReplies(commands.Cog):
@@ -50,7 +50,7 @@ class InterruptedReplies(commands.Cog):
         for seconds in itertools.chain(_DELAYS, itertools.repeat(_INTERVAL)):
             await asyncio.sleep(seconds)
             for reply in await self._interrupted():
-                if await self._edit(reply):
+                if await self._still_waits(reply) and await self._edit(reply):
                     await self._forget(reply)
 
     async def _interrupted(self) -> tuple[InterruptedReply, ...]:
@@ -59,6 +59,14 @@ class InterruptedReplies(commands.Cog):
             async with self._database.read() as session:
                 found = await interrupted_replies(session, now=datetime.now(UTC))
         return found
+
+    async def _still_waits(self, reply: InterruptedReply) -> bool:
+        """Look again just before the edit: with many replies to edit, the last one may take its turn much later."""
+        waits = False
+        with log_database_errors("look at an interrupted reply", turn=reply.turn_id):
+            async with self._database.read() as session:
+                waits = await waits_for_edit(session, turn_id=reply.turn_id)
+        return waits
 
     async def _forget(self, reply: InterruptedReply) -> None:
         with log_database_errors("forget a reply token", turn=reply.turn_id):

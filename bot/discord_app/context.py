@@ -23,7 +23,7 @@ Interaction = discord.Interaction[discord.Client]
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """The services behind the commands, and the state that all interactions share."""
+    """The services behind the commands, and the edit rate that all replies share."""
 
     chat: ChatService
     personas: PersonaService
@@ -31,8 +31,6 @@ class CommandContext:
     guild_settings: GuildSettingsCache
     settings: Settings
     edit_rate: EditRate = field(default_factory=EditRate)
-    running_replies: dict[int, DialogKey] = field(default_factory=dict)
-    """The dialog of each reply that is being written, by the id of the interaction that asked for it."""
 
     async def current_dialog_key(self, interaction: Interaction) -> DialogKey:
         """The key of the member's dialog here, by the guild's scope. May read the database: defer first."""

@@ -102,7 +102,10 @@ class PermissionGate:
         return False
 
     def check(self, interaction: Interaction, action: Action) -> None:
-        """Raise ShuttingDown once the gate is closed, and NotAllowed where `authorise` refuses."""
-        if self.closed:
+        """Raise ShuttingDown once the gate is closed, and NotAllowed where `authorise` refuses.
+
+        Replies may be stopped until the end: this process still writes some, and other processes write theirs.
+        """
+        if self.closed and action is not Action.STOP:
             raise ShuttingDown()
         authorise(interaction, action, self._guild_settings.known(interaction.guild_id or DIRECT_MESSAGES))

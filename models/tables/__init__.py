@@ -5,6 +5,7 @@ from models.base import Base
 from models.tables.accounts import AuditEntry, DailyUsage, OptOut, ProcessedInteraction
 from models.tables.dialogs import Dialog, ReplyVariant, Turn
 from models.tables.personas import Persona, PersonaVersion
+from models.tables.processes import Process, StopRequest
 from models.tables.settings import GuildChannel, GuildRole, GuildSettingsRow, MemberSettingsRow
 from models.tables.tenants import Guild, User
 
@@ -21,8 +22,10 @@ __all__ = [
     "OptOut",
     "Persona",
     "PersonaVersion",
+    "Process",
     "ProcessedInteraction",
     "ReplyVariant",
+    "StopRequest",
     "Turn",
     "User",
 ]

@@ -71,6 +71,7 @@ class Gateway:
         self.num_identifies = 0
         self.num_zombies = 0  # connections closed because the client had stopped sending heartbeats
         self.num_replayed_again = 0  # events that a RESUME replays although the client had received them
+        self.interaction_receivers: list[Session] | None = None  # None: every session gets the interactions
         self.changed = asyncio.Event()
 
     @property
@@ -79,8 +80,9 @@ class Gateway:
         return [session for session in self.sessions.values() if session.socket is not None]
 
     async def dispatch(self, event: str, data: Json) -> None:
-        """Send an event to every session."""
-        for session in list(self.sessions.values()):
+        """Send an event to every session, interactions to `interaction_receivers` if there are any."""
+        receivers = self.interaction_receivers if event == "INTERACTION_CREATE" else None
+        for session in list(self.sessions.values()) if receivers is None else receivers:
             await session.dispatch(event, data)
 
     async def close(self, code: int, *, forget: bool = False) -> None:
