@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.checkpoint.files import ConfigReader, check_heads, check_vocab_size, read_bytes, read_json
+from engine.checkpoint.files import MAX_CONTEXT, ConfigReader, check_heads, check_vocab_size, read_bytes, read_json
 from engine.checkpoint.pickled import locate_tensors, read_shard
 from engine.checkpoint.spec import ChatFamily, ModelSpec, RopeScaling, tensor_shapes
 from engine.checkpoint.store import StoredCheckpoint, StoredTensor, TensorPart, check_tensor_names
@@ -61,7 +61,9 @@ def open_meta(path: Path, tokenizer: Path | None = None) -> StoredCheckpoint:
 
 
 def _shard_files(path: Path) -> list[Path]:
-    numbered = {int(match[1]): file for file in path.iterdir() if (match := _SHARD.fullmatch(file.name))}
+    numbered = {
+        int(match[1]): file for file in path.iterdir() if (match := _SHARD.fullmatch(file.name)) and file.is_file()
+    }
     if not numbered:
         raise ConfigError(path, expected="consolidated.00.pth", found="no consolidated.NN.pth at all")
     for n in range(max(numbered) + 1):
@@ -181,17 +183,17 @@ def _rope_scaling(params: ConfigReader) -> RopeScaling | None:
 def _context(params: ConfigReader, chat: ChatFamily) -> int:
     """params.json does not usually say, so the context length that the family was trained with."""
     if params.has("max_seq_len"):
-        return params.integer("max_seq_len")
+        return params.integer("max_seq_len", maximum=MAX_CONTEXT)
     if chat == "llama2":
         return _CONTEXT_LLAMA2
     return _CONTEXT_LLAMA31 if params.flag("use_scaled_rope") else _CONTEXT_LLAMA3
 
 
 def _tensors(spec: ModelSpec, files: Sequence[Path], shards: Sequence[Mapping[str, Tensor]]) -> dict[str, StoredTensor]:
-    shapes = tensor_shapes(spec)
     for file, shard in zip(files, shards, strict=True):
         names = shard.keys() - {"rope.freqs"}  # a table that is computed instead
         check_tensor_names(file, spec, {name: name for name in names})
+    shapes = tensor_shapes(spec)
     parts = [locate_tensors(file, shard) for file, shard in zip(files, shards, strict=True)]
     return {name: _stored_tensor(name, shape, files, shards, parts) for name, shape in shapes.items()}
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from engine.checkpoint.encoding import BF16, F16, F32, Encoding
 from engine.checkpoint.families import chat_family, default_system
-from engine.checkpoint.files import ConfigReader, check_heads, check_vocab_size, read_json
+from engine.checkpoint.files import MAX_CONTEXT, ConfigReader, check_heads, check_vocab_size, read_json
 from engine.checkpoint.huggingface.tokenizer import TokenizerFiles
 from engine.checkpoint.reading import Extent
 from engine.checkpoint.spec import ModelSpec, RopeScaling, tensor_shapes
@@ -102,7 +102,7 @@ def _spec(config: ConfigReader, tensors: Mapping[str, Extent], tokenizer_files: 
         norm_eps=config.number("rms_norm_eps", 1e-6),
         rope_theta=_rope_theta(config),
         rope_scaling=_rope_scaling(config),
-        max_context=config.integer("max_position_embeddings"),
+        max_context=config.integer("max_position_embeddings", maximum=MAX_CONTEXT),
         tied_embeddings=tied,
         dtype=embeddings.encoding.dtype if embeddings else torch.float32,
         shards=len(files),
@@ -173,6 +173,8 @@ def _extents(file: Path) -> dict[str, Extent]:
             continue
         if entry["dtype"] not in _ENCODINGS:
             raise ConfigError(file, expected=f"{name} in F32, F16 or BF16", found=str(entry["dtype"]))
+        if len(entry["shape"]) > 2:
+            raise ConfigError(file, expected=f"{name} as a vector or a matrix", found=f"shape {entry['shape']}")
         rows, cols = [*entry["shape"], 1, 1][:2]
         offset = 8 + length + int(entry["data_offsets"][0])
         extents[name] = Extent(file, offset, rows, cols, _ENCODINGS[entry["dtype"]])
@@ -180,11 +182,10 @@ def _extents(file: Path) -> dict[str, Extent]:
 
 
 def _stored_tensors(path: Path, tensors: Mapping[str, Extent], spec: ModelSpec) -> dict[str, StoredTensor]:
-    shapes = tensor_shapes(spec)
     names = tensors.keys() - ({"output.weight"} if spec.tied_embeddings else set())
     check_tensor_names(path, spec, {name: name for name in names})
     stored: dict[str, StoredTensor] = {}
-    for name, shape in shapes.items():
+    for name, shape in tensor_shapes(spec).items():
         extent = tensors[name]
         if (extent.rows, extent.cols) != (*shape, 1)[:2]:
             raise ConfigError(
@@ -200,4 +201,4 @@ def _meta_name(name: str) -> str:
         layer, _, kind = name[len(_LAYER_PREFIX) : -len(".weight")].partition(".")
         if kind in _LAYER_NAMES:
             return f"layers.{layer}.{_LAYER_NAMES[kind]}.weight"
-    return _NAMES.get(name, name)
+    return _NAMES.get(name, f"unknown {name}")  # also for Meta's own names, whose rows would be in another order
