@@ -14,11 +14,18 @@ MAX_INTEGER = 1 << 40
 MAX_CONTEXT = 1 << 22  # the longest that a Llama was published with; the RoPE table of more would not fit
 
 
+def is_listed(path: Path) -> bool:
+    """Whether the directory lists the name. A link to a file that is gone must not count as an absent file."""
+    return path.is_symlink() or path.exists()
+
+
 def read_bytes(path: Path) -> bytes:
     """The file's content; ConfigError if it cannot be read, is no regular file (a pipe never ends), or is too large."""
     try:
         if not path.is_file():
-            raise ConfigError(path, expected="a readable file", found="something else" if path.exists() else "none")
+            raise ConfigError(
+                path, expected="a readable file", found="something else" if path.exists() else "nothing there"
+            )
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:

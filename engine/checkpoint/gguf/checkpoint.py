@@ -12,7 +12,7 @@ import torch
 
 from engine.checkpoint.encoding import F32
 from engine.checkpoint.families import chat_family, default_system
-from engine.checkpoint.files import MAX_CONTEXT, ConfigReader, check_heads, check_vocab_size
+from engine.checkpoint.files import MAX_CONTEXT, ConfigReader, check_heads
 from engine.checkpoint.gguf.container import GgufFile, read_gguf
 from engine.checkpoint.gguf.tokenizer import make_tokenizer
 from engine.checkpoint.rope import scaling_from_factors
@@ -88,7 +88,7 @@ def open_gguf(path: Path) -> StoredCheckpoint:
     spec = _spec(file, metadata)
     tensors = _tensors(file, spec)
     checkpoint = StoredCheckpoint(path, spec, tensors, lambda: make_tokenizer(file, spec.chat))
-    check_vocab_size(path, embeddings=spec.vocab_size, tokenizer=checkpoint.tokenizer().vocab_size)
+    checkpoint.fit_vocabulary(path)
     return checkpoint
 
 

@@ -109,7 +109,7 @@ def _table(file: GgufFile, name: str, kind: type[T]) -> list[T]:
     if len(table) != len(values):
         raise ConfigError(file.path, expected=f"tokenizer.ggml.{name} of {kind.__name__}", found="other values")
     try:
-        "".join(value for value in table if isinstance(value, str)).encode()
+        "".join(value for value in values if isinstance(value, str)).encode()
     except UnicodeEncodeError as error:
         expected = f"tokenizer.ggml.{name} in UTF-8"
         raise ConfigError(

@@ -80,7 +80,9 @@ def byte_fallback_json(path: Path) -> Tokenizer:
     )
     library.add_special_tokens(["<unk>", "<s>", "</s>"])
     library.save(str(path))
-    return from_tokenizer_json(path, bos="<s>", eos="</s>", stop_ids=frozenset(), adds_bos=False)
+    return from_tokenizer_json(
+        path, json.loads(path.read_text()), bos="<s>", eos="</s>", stop_ids=frozenset(), adds_bos=False
+    )
 
 
 _MISTRAL_TOOLS = ("[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")
@@ -141,7 +143,9 @@ def train_byte_level(path: Path, specials: tuple[str, ...] = CHATML, size: int =
 def byte_level_json(path: Path, specials: tuple[str, ...] = CHATML) -> Tokenizer:
     train_byte_level(path, specials)
     bos, eos = ("<|im_start|>", "<|im_end|>") if specials == CHATML else specials[:2]
-    return from_tokenizer_json(path, bos=bos, eos=eos, stop_ids=frozenset(), adds_bos=False)
+    return from_tokenizer_json(
+        path, json.loads(path.read_text()), bos=bos, eos=eos, stop_ids=frozenset(), adds_bos=False
+    )
 
 
 def tiktoken_tokenizer() -> Tokenizer:
