@@ -54,7 +54,7 @@ def token_roles(tokens: Sequence[str], types: Sequence[int], *, reserved: Collec
         if token in controls or kind in (UNUSED, UNKNOWN) or not token or _PADDING_NAME.fullmatch(token):
             not_encoded.add(i)
             silent.add(i)
-            if token not in controls:
+            if token not in controls or _PADDING_NAME.fullmatch(token):  # converters type padding as CONTROL, too
                 padding.add(i)
         elif token in texts:  # a repetition: the first one is the one that text becomes
             not_encoded.add(i)
