@@ -62,9 +62,7 @@ def open_meta(path: Path, tokenizer: Path | None = None) -> StoredCheckpoint:
 
 
 def _shard_files(path: Path) -> list[Path]:
-    numbered = {
-        int(match[1]): file for file in path.iterdir() if (match := _SHARD.fullmatch(file.name)) and file.is_file()
-    }
+    numbered = {int(match[1]): file for file in path.iterdir() if (match := _SHARD.fullmatch(file.name))}
     if not numbered:
         raise ConfigError(path, expected="consolidated.00.pth", found="no consolidated.NN.pth at all")
     for n in range(max(numbered) + 1):

@@ -91,6 +91,8 @@ def _normalized(path: Path, file: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"a model of type {content['model']['type']}")
         vocabulary = content["model"]["vocab"]
         ids = [*vocabulary.values(), *(token["id"] for token in content["added_tokens"])]
+        if not all(type(i) is int for i in vocabulary.values()):
+            raise ValueError("token ids that are no whole numbers")
         if not ids or min(ids) < 0 or max(ids) > _MAX_TOKEN_ID:
             raise ValueError(f"token ids that are not from 0 to {_MAX_TOKEN_ID}")
         if len(set(vocabulary.values())) < len(vocabulary):

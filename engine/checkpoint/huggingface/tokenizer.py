@@ -46,12 +46,15 @@ class TokenizerFiles:
         names = {piece.text for piece in self._added.values()}
         if self._tokenizer_json is None:
             return {"<s>", "</s>", *names}
-        return names | {str(name) for name in self._names_of_json().values()}
+        return names | set(self._names_of_json().values())
 
-    def _names_of_json(self) -> dict[object, object]:
+    def _names_of_json(self) -> dict[int, str]:
         """The texts of the added tokens in tokenizer.json, by id."""
         added = (self._tokenizer_json or {}).get("added_tokens")
-        return {t.get("id"): t.get("content") for t in added if isinstance(t, dict)} if isinstance(added, list) else {}
+        entries = (
+            [(t.get("id"), t.get("content")) for t in added if isinstance(t, dict)] if isinstance(added, list) else []
+        )
+        return {number: text for number, text in entries if isinstance(number, int) and isinstance(text, str)}
 
     def tokenizer(self, chat: ChatFamily) -> Tokenizer:
         """From tokenizer.json, else from tokenizer.model; ConfigError if neither is usable."""
@@ -100,9 +103,10 @@ class TokenizerFiles:
             return text
         number = self._config.values.get(f"{kind}_token_id")
         number = number[0] if isinstance(number, list) and number else number
-        piece = self._added.get(number) if isinstance(number, int) else None
-        name = self._names_of_json().get(number, piece and piece.text) if isinstance(number, int) else None
-        return name if isinstance(name, str) else None
+        if not isinstance(number, int):
+            return None
+        piece = self._added.get(number)
+        return self._names_of_json().get(number, piece.text if piece else None)
 
     def _stop_ids(self) -> frozenset[int]:
         """Every end-of-text id in config.json and generation_config.json."""

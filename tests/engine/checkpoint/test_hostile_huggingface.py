@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -257,3 +258,42 @@ def test_attack_one_file_wins_over_an_index_that_was_left(tmp_path: Path) -> Non
     shutil.copy(write_huggingface(tmp_path / "new", tensors=new) / "model.safetensors", path)
     found = read_all(open_checkpoint(path))
     assert torch.equal(found["norm.weight"], new["norm.weight"].float())
+
+
+ODD = (None, True, 0, -1, 2**63, 10**30, 1.5, "", "x", "x" * 5000, "\ud800", [], [None], {}, {"a": 1}, {"content": 1})
+
+
+def with_odd_values(content: Any, chance: random.Random) -> Any:
+    """The JSON value with something else in one place of it, or in two."""
+    if not isinstance(content, dict | list) or not content or chance.random() < 0.1:
+        return chance.choice(ODD)
+    copy = content.copy()
+    for _ in range(chance.choice([1, 1, 2])):
+        key = chance.choice(list(copy) if isinstance(copy, dict) else range(len(copy)))
+        copy[key] = with_odd_values(copy[key], chance)
+    return copy
+
+
+@pytest.mark.parametrize(
+    "name", ["config", "tokenizer", "tokenizer_config", "special_tokens_map", "generation_config", "added_tokens"]
+)
+def test_attack_any_odd_value_in_any_json_file_is_refused_or_harmless(tmp_path: Path, name: str) -> None:
+    files: dict[str, object] = {
+        "tokenizer_config": ENDS | {"added_tokens_decoder": DECODER, "chat_template": "{{'<|im_start|>'}}"},
+        "special_tokens_map": ENDS,
+        "generation_config": {"eos_token_id": [2, 0]},
+        "added_tokens": {"<think>": 500},
+    }
+    path = byte_level(tmp_path, **files)
+    file, chance = path / f"{name}.json", random.Random(name)
+    content = json.loads(file.read_text())
+    errors: list[str] = []
+    for _ in range(40):
+        file.write_text(json.dumps(with_odd_values(content, chance)))
+        try:
+            checkpoint = open_checkpoint(path)
+            checkpoint.tokenizer().decode(checkpoint.tokenizer().encode("a <|im_end|> é"))
+            checkpoint.close()
+        except ConfigError as error:
+            errors.append(str(error))
+    assert not any("\n" in error or len(error) > 1500 for error in errors)
