@@ -90,11 +90,11 @@ async def serve(settings: Settings) -> None:
                     refused.result()
                 await discord
             finally:
-                await recovery.close()
                 await jobs.close()
                 for task in (discord, refused):
                     task.cancel()
                 await asyncio.gather(discord, refused, return_exceptions=True)
+                await recovery.close()  # last: others take this process for dead without its heartbeat
     log.info("stopped")
 
 

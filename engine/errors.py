@@ -5,6 +5,13 @@ The HTTP layer turns them into error bodies, the command line into one line and 
 
 from pathlib import Path
 
+_MAX_QUOTE = 600  # characters
+
+
+def _clipped(text: str) -> str:
+    """A text that may quote a damaged file."""
+    return text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}…"
+
 
 class EngineError(Exception):
     """An expected error; its message may be shown to the client."""
@@ -19,7 +26,7 @@ class ConfigError(EngineError):
 
     def __init__(self, where: str | Path, *, expected: str, found: str) -> None:
         """`where`: the file, flag or environment variable."""
-        super().__init__(f"{where}: expected {expected}; found {found}")
+        super().__init__(f"{where}: expected {_clipped(expected)}; found {_clipped(found)}")
         self.where, self.expected, self.found = str(where), expected, found
 
 

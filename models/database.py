@@ -25,7 +25,7 @@ from models.encryption import TextCodec
 from models.engines import POSTGRES_POOL, READERS, postgres_async_engine, sqlite_async_engine
 from models.process_owner import register_owner, release_owner
 from models.sqlite_file import SQLiteFile
-from models.urls import async_url
+from models.urls import async_url, prepare_threshold
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[AsyncSession], Awaitable[T]]  # what a transaction does
@@ -60,7 +60,9 @@ class Database:
             )
             self._read_options: dict[str, object] = {}
         else:
-            self._writer = self._reader = postgres_async_engine(parsed, echo=echo)
+            self._writer = self._reader = postgres_async_engine(
+                parsed, echo=echo, prepare_threshold=prepare_threshold(url)
+            )
             # All reads of a transaction see one snapshot, as in SQLite's WAL mode.
             self._read_options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         # Tasks queue here rather than in the pool: first come first served, without the pool's timeout, and before a

@@ -15,6 +15,9 @@ _TRANSIENT_STATES = ("55P03", "53300")
 _SQLITE_TRANSIENT = ("database is locked", "database table is locked", "database schema is locked")
 # SQLSTATEs: undefined table, undefined column, read-only transaction.
 _UNUSABLE_STATES = ("42P01", "42703", "25006")
+# SQLSTATEs: a prepared statement that does not exist, or exists already.
+_PREPARED_STATES = ("26000", "42P05")
+_POOLER = "a prepared statement is gone: there is a pooler in between. Take prepare_threshold out of the database URL"
 
 
 def is_transient(error: BaseException) -> bool:
@@ -45,7 +48,7 @@ def is_unavailable(error: BaseException) -> bool:
         return False
     if isinstance(error, OperationalError | InterfaceError):
         return True
-    if _sqlstate(error) in _UNUSABLE_STATES:
+    if _sqlstate(error) in _UNUSABLE_STATES + _PREPARED_STATES:
         return True
     # sqlite3 reports a damaged file as a plain DatabaseError, with only the text to tell it by.
     text = str(error.orig).lower()
@@ -56,6 +59,8 @@ def to_unavailable(error: BaseException) -> DatabaseUnavailable:
     """Return the error for the layers above: one line, without SQL or parameters."""
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable("every database connection is busy")
+    if isinstance(error, DBAPIError) and _sqlstate(error) in _PREPARED_STATES:
+        return DatabaseUnavailable(_POOLER)
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return DatabaseUnavailable(safe_text(cause))
 

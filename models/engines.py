@@ -29,8 +29,9 @@ POSTGRES_OPTIONS: dict[str, object] = {
     "connect_timeout": 10,
     # Without it the session has the server's encoding, or the environment's (PGCLIENTENCODING).
     "client_encoding": "utf8",
-    # No prepared statements: behind a transaction pooler (PgBouncer, Supabase) the next transaction may run in another
-    # session, which does not have them. The statements are small, so parsing them each time costs little.
+    # No prepared statements unless the URL asks for them: behind a transaction pooler (PgBouncer, Supabase) the next
+    # transaction may run in another session, which does not have them, or has another statement of the same name and
+    # would run that one. This cannot be noticed from here, so it is the operator who must know that there is no pooler.
     "prepare_threshold": None,
 }
 
@@ -89,7 +90,7 @@ def _watch_file(engine: Engine, file: SQLiteFile, *, writer: bool) -> None:
             file.writer_closed()
 
 
-def postgres_async_engine(url: URL, *, echo: bool) -> AsyncEngine:
+def postgres_async_engine(url: URL, *, echo: bool, prepare_threshold: int | None = None) -> AsyncEngine:
     """Create the engine for a Postgres database; one pool serves readers and writers."""
     engine = create_async_engine(
         url,
@@ -100,7 +101,7 @@ def postgres_async_engine(url: URL, *, echo: bool) -> AsyncEngine:
         pool_timeout=POOL_TIMEOUT,
         pool_pre_ping=True,
         pool_recycle=1800,
-        connect_args=POSTGRES_OPTIONS,
+        connect_args={**POSTGRES_OPTIONS, "prepare_threshold": prepare_threshold},
     )
     _keep_values_out_of_errors(engine.sync_engine)
     return engine

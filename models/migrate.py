@@ -6,6 +6,7 @@ middle leaves the old schema. Blocking: call it before the event loop starts, or
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def upgrade(url: str, revision: str = "head") -> None:
     """
     path = sqlite_path(url)
     if path is not None:
+        _require_file(path)
         try:
             create_folder(path.parent)
         except OSError as error:
@@ -85,6 +87,8 @@ def check_revision(url: str) -> None:
     path = sqlite_path(url)
     if path is not None and not path.exists():
         raise RevisionError(None, head_revision())
+    if path is not None:
+        _require_file(path)
     try:
         engine = sync_engine(sync_url(url), writer=False)
         try:
@@ -157,6 +161,13 @@ def _check_encoding(connection: Connection) -> None:
     encoding = str(connection.exec_driver_sql("SHOW server_encoding").scalar_one())
     if encoding.upper() not in ("UTF8", "UNICODE"):
         raise UnsupportedEncoding(encoding)
+
+
+def _require_file(path: Path) -> None:
+    """Refuse a folder, a pipe or a device: SQLite would wait for a lock on some of them for minutes."""
+    with contextlib.suppress(OSError):  # SQLite will say what is wrong
+        if path.exists() and not path.is_file():
+            raise DatabaseUnavailable(f"{path} is not a regular file")
 
 
 def _quick_check(connection: Connection) -> None:

@@ -3,7 +3,7 @@
 Each turn stores the owner `host/pid/start/nonce` of the Database that generates its reply. After a restart, a pending
 turn is known to be abandoned if its owner is on this host and the pid does not exist, or belongs to a process with
 another start time (a reused pid), or is our own but that Database was closed. An owner on another host cannot be
-checked; such a turn is judged by its age alone (models/queries/recovery.py). Knows no tables.
+checked here: its heartbeat tells (models/queries/processes.py), and the age of its turns. Knows no tables.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ def release_owner(name: str) -> None:
     _live_owners.discard(name)
 
 
-def owner_is_dead(name: str | None) -> bool:
-    """Whether the owner is certainly dead. False for None, for other hosts and on Windows."""
+def owner_is_alive(name: str | None) -> bool | None:
+    """Whether the owner is alive, as far as this host can tell. None for None, for other hosts and on Windows."""
     if name is None:
-        return False
+        return None
     host, _, rest = name.partition("/")
     pid_text, _, start_and_nonce = rest.partition("/")
     if host != socket.gethostname() or not pid_text.isdigit() or sys.platform == "win32":
-        return False
+        return None
     pid = int(pid_text)
     if pid == os.getpid():
-        return name not in _live_owners
+        return name in _live_owners
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return True
+        return False
     except PermissionError:
         pass
-    return start_and_nonce.partition("/")[0] != _start_ticks(pid)
+    return start_and_nonce.partition("/")[0] == _start_ticks(pid)
 
 
 def _start_ticks(pid: int) -> str:

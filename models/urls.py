@@ -14,15 +14,15 @@ from models.errors import DatabaseUnavailable
 
 _SYNC = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 _ASYNC = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
+_PREPARE = "prepare_threshold"
 # What hosts of poolers tell people to write for other clients (Prisma, asyncpg). libpq refuses options that it does not
-# know, and prepared statements are off in any case (models/engines.py).
+# know.
 _OTHER_CLIENTS = (
     "pgbouncer",
     "connection_limit",
     "pool_timeout",
     "statement_cache_size",
     "prepared_statement_cache_size",
-    "prepare_threshold",
 )
 
 
@@ -42,6 +42,20 @@ def sqlite_path(text: str) -> Path | None:
     """Return the file of a SQLite URL, or None for Postgres."""
     url = _parse(text)
     return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+def prepare_threshold(text: str) -> int | None:
+    """Return how often a statement must run before psycopg prepares it, if the URL of a Postgres database says so.
+
+    None, the default, is never: see models/engines.py. `pgbouncer=true` overrules it.
+    """
+    query = make_url(text).query
+    value, pooled = query.get(_PREPARE), query.get("pgbouncer")
+    if value is None or value in {"none", "off"} or (isinstance(pooled, str) and pooled.lower() in {"true", "1"}):
+        return None
+    if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10):
+        raise DatabaseUnavailable(f"{_PREPARE} in the database URL must be a number, such as 5, or off")
+    return int(value)
 
 
 def masked_url(text: str) -> str:
@@ -65,4 +79,4 @@ def _parse(text: str) -> URL:
         if url.database.startswith("file:"):
             raise DatabaseUnavailable("write the SQLite database as a plain path: sqlite:///path/to/file.db")
         return url
-    return url.difference_update_query(_OTHER_CLIENTS)
+    return url.difference_update_query([*_OTHER_CLIENTS, _PREPARE])

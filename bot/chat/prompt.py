@@ -1,23 +1,20 @@
 """Builds the prompt: which pairs of a dialog it contains, and how it is trimmed to the context. Pure functions.
 
-Knows messages, pairs and numbers of tokens, and not where they come from. Counting tokens is passed in.
+Knows messages, pairs and numbers of tokens, and not where they come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import count as count_up
+from collections.abc import Sequence
 
 from bot.engine_client.messages import Message
 from models.types import Pair
-
-CountTokens = Callable[[Sequence[Message]], Awaitable[int]]
 
 _TEMPLATE_TOKENS = 32
 """More than any chat template puts around one message (role, separators, a date line)."""
 _TEMPLATE_CHARS = 16
 _MAX_GUESSES = 4
-"""The first counts follow a guess by length; after that the range is halved."""
+"""The first refusals are followed by a guess by length; after that the number of pairs is halved."""
 
 
 def build_messages(persona: str, history: Sequence[Pair], text: str) -> list[Message]:
@@ -54,36 +51,32 @@ def select_pairs(history: Sequence[Pair], limit: int, step: int, first_kept: int
     return recent[min(step, limit) - 1 :] if len(recent) == limit else recent
 
 
-async def trim_to_tokens(
-    persona: str, pairs: Sequence[Pair], text: str, *, room: int, tokens: int, count: CountTokens
-) -> tuple[list[Message], int]:
-    """Drop whole pairs, oldest first, until the prompt has at most `room` tokens. Returns it and its number of tokens.
+def estimate_drop(persona: str, pairs: Sequence[Pair], text: str, *, tokens: int, room: int) -> int:
+    """How many pairs to leave out, oldest first, so that a prompt of `tokens` with all of them takes `room` or less.
 
-    `tokens` is the number with every pair. Few counts are needed: a guess by length first, then bisection. The system
-    prompt and the new message always stay; if they alone do not fit, the returned number exceeds `room`.
+    By length: for servers that count a whole prompt only. A refusal corrects an estimate that is too low.
     """
-    best = build_messages(persona, pairs, text), tokens
-    if tokens <= room or not pairs:
-        return best
-    sizes = [len(pair.user) + len(pair.reply) + 2 * _TEMPLATE_CHARS for pair in pairs]
+    if tokens <= room:
+        return 0
+    sizes = _sizes(pairs)
     tokens_per_char = tokens / (len(persona) + len(text) + 2 * _TEMPLATE_CHARS + sum(sizes))
-    too_few, left = 0, tokens  # dropping `too_few` pairs leaves `left` tokens, more than `room`
-    enough = len(pairs) + 1  # dropping `enough` pairs fits, or exceeds their number
-    for attempt in count_up():
-        if enough - too_few == 1:
-            return best
-        drop = (too_few + enough) // 2
-        if attempt < _MAX_GUESSES:
-            drop = min(max(_drop_for(left - room, sizes, too_few, tokens_per_char), too_few + 1), enough - 1)
-        messages = build_messages(persona, pairs[drop:], text)
-        tokens = await count(messages)
-        tokens_per_char = max(left - tokens, 1) / sum(sizes[too_few:drop])
-        if tokens <= room:
-            enough, best = drop, (messages, tokens)
-        else:
-            too_few, left = drop, tokens
-            best = best if best[1] <= room else (messages, tokens)
-    raise AssertionError("unreachable: the range shrinks with every count")
+    return _drop_for(tokens - room, sizes, 0, tokens_per_char)
+
+
+def prompt_size(messages: Sequence[Message]) -> int:
+    """The size of a prompt in bytes, to compare it with those that a server took or refused."""
+    return sum(len(message["content"].encode()) + _TEMPLATE_CHARS for message in messages)
+
+
+def pairs_within(pairs: Sequence[Pair], size: float) -> int:
+    """How many of the newest pairs have at most this size together, as `prompt_size` counts."""
+    kept = 0
+    for pair in reversed(pairs):
+        size -= len(pair.user.encode()) + len(pair.reply.encode()) + 2 * _TEMPLATE_CHARS
+        if size < 0:
+            break
+        kept += 1
+    return kept
 
 
 def pairs_to_drop(pairs: Sequence[Pair], refusals: int, tokens: int, surplus: int) -> int:
@@ -93,8 +86,12 @@ def pairs_to_drop(pairs: Sequence[Pair], refusals: int, tokens: int, surplus: in
     """
     if refusals >= _MAX_GUESSES or tokens <= 0 or surplus <= 0:
         return (len(pairs) + 1) // 2 if refusals else 1
-    sizes = [len(pair.user) + len(pair.reply) + 2 * _TEMPLATE_CHARS for pair in pairs]
+    sizes = _sizes(pairs)
     return max(1, _drop_for(surplus, sizes, 0, tokens / sum(sizes)) - 1)
+
+
+def _sizes(pairs: Sequence[Pair]) -> list[int]:
+    return [len(pair.user) + len(pair.reply) + 2 * _TEMPLATE_CHARS for pair in pairs]
 
 
 def _drop_for(surplus: float, sizes: Sequence[int], start: int, tokens_per_char: float) -> int:

@@ -1,7 +1,8 @@
-"""A job that runs every half minute: it stores replies that could not be saved, and ends the turns of dead processes.
+"""A job that runs all the time: it stores replies that could not be saved, and ends the turns of dead processes.
 
-It also notices a SQLite file that was deleted or replaced while no query runs. `ChatService.recover` and
-models/queries/recovery.py do the work; bot/cogs/interrupted_replies.py edits the messages on Discord.
+It also notices a SQLite file that was deleted or replaced while no query runs. `ChatService.recover`,
+bot/chat/heartbeat.py and models/queries/recovery.py do the work; bot/cogs/interrupted_replies.py edits the messages on
+Discord.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from bot.chat.heartbeat import INTERVAL, Heartbeat
 from bot.chat.service import ChatService
 from bot.errors import DatabaseUnavailable
 from bot.settings import Settings
@@ -20,8 +22,6 @@ from models.migrate import head_revision
 from models.queries.recovery import interrupt_dead_turns
 
 log = structlog.get_logger(__name__)
-
-INTERVAL = 30.0  # seconds
 
 
 class RecoveryJob:
@@ -33,17 +33,20 @@ class RecoveryJob:
         self._interval = min(INTERVAL, max(1.0, settings.cleanup_interval.total_seconds()))
         self._revision = head_revision()
         self._last_reason = ""
+        self._heartbeat = Heartbeat(database, self._interval)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin, in the background of the running event loop."""
+        self._heartbeat.start()
         self._task = asyncio.create_task(self._run(), name="recovery")
 
     async def close(self) -> None:
-        """Stop; the database may be closed after this."""
+        """Stop, once no reply is being written any more; the database may be closed after this."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            await self._heartbeat.close()
 
     async def _run(self) -> None:
         while True:
@@ -56,6 +59,7 @@ class RecoveryJob:
             with translate_database_errors():
                 await self._database.check_file(self._revision)
                 await self._chat.recover()
+                await self._heartbeat.find_lost()
                 now = datetime.now(UTC)
                 ended = await self._database.run(lambda session: interrupt_dead_turns(session, now=now))
         except DatabaseUnavailable as error:

@@ -48,11 +48,10 @@ class ReplyControl:
 
     def interrupt(self, reason: Reason) -> bool:
         """End the reply now, or as soon as it begins. False if it has ended already."""
-        self.reason = self.reason or reason
-        if self._scope is None:
-            return True
         try:
-            self._scope.reschedule(asyncio.get_running_loop().time())
-        except RuntimeError:  # the block was left already
+            if self._scope is not None:
+                self._scope.reschedule(asyncio.get_running_loop().time())
+        except RuntimeError:  # the block is being left, or was left already
             return False
+        self.reason = self.reason or reason
         return True

@@ -16,11 +16,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from bot.chat.admission import AdmissionControl
-from bot.chat.generation import GenerationRequest, OnDelta, ReplyGenerator
+from bot.chat.generation import OnDelta, ReplyGenerator
 from bot.chat.prompt import select_pairs
+from bot.chat.prompt_fit import GenerationRequest
 from bot.chat.reply_control import ReplyControl
 from bot.chat.requests import ChatRequest, Messages, PendingTurn, TurnKind
 from bot.chat.speakers import said, system_prompt
+from bot.chat.stop_requests import StopRequests
 from bot.chat.turn_log import TurnLog
 from bot.engine_client.client import EngineClient
 from bot.engine_client.pseudonyms import Pseudonyms
@@ -78,6 +80,7 @@ class ChatService:
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
         self._admission = AdmissionControl(settings.max_waiting)
         self._running: dict[DialogKey, ReplyControl] = {}
+        self._stops = StopRequests(database)
         self._in_flight: set[asyncio.Future[None]] = set()
         self._closing = False
         # The first turn of each dialog's last prompt (see prompt.select_pairs). Losing one costs a prefix hit.
@@ -122,7 +125,8 @@ class ChatService:
                     await on_delta(piece)
 
                 try:
-                    return await self._run_turn(request, kind, release_slot_then_on_delta, control)
+                    with self._stops.stoppable(request.place.nonce if request.place else None, control):
+                        return await self._run_turn(request, kind, release_slot_then_on_delta, control)
                 finally:
                     del self._running[dialog]
 
@@ -183,6 +187,14 @@ class ChatService:
                 turn_id = await turn_of_message(session, message_id=message_id)
                 return None if turn_id is None else await turn_info(session, turn_id=turn_id)
 
+    async def stop_reply(self, interaction_id: int) -> bool:
+        """Stop the reply to this interaction and keep what was generated, also if another process of the bot writes it.
+
+        The caller has checked who may. False if no process writes it any more; that may take some seconds to find out.
+        """
+        with translate_database_errors():
+            return await self._stops.stop(interaction_id)
+
     async def history(self, key: DialogKey, limit: int) -> tuple[Pair, ...]:
         """The last `limit` pairs of the open dialog, oldest first."""
         with translate_database_errors():
@@ -206,6 +218,7 @@ class ChatService:
             control.interrupt("shutdown")
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=10)
+        await self._stops.close()
         await self._turns.close()
 
     def _validated(self, text: str) -> str:

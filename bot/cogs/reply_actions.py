@@ -7,6 +7,7 @@ checked against the stored turn (`TurnActions`); a press of someone else gets a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from collections.abc import Mapping
 
@@ -16,7 +17,7 @@ from discord.ui import Label, Modal, TextInput
 from bot.cogs.chat import place_of
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
-from bot.discord_app.delivery import acknowledge
+from bot.discord_app.delivery import DISCORD_ERRORS, defer_click
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.message_api import FILE_NAME, NO_MENTIONS
 from bot.discord_app.permissions import Action
@@ -56,14 +57,13 @@ class ReplyActions(FeatureCog):
         if user_id != str(caller.user_id) and not caller.manages_guild:
             await _say(interaction, "Only the person who asked can stop this answer.")
             return
-        running = self._conversations.running.get(_number(question_id))
-        if running is None or (running.asker_id != caller.user_id and running.key.guild_id != caller.guild_id):
+        acknowledged = await defer_click(interaction)
+        stopped = await self.context.chat.stop_reply(_number(question_id))
+        if acknowledged and not stopped:
             # It has finished meanwhile, or its process is gone: remove the button.
-            await interaction.response.edit_message(view=None)
+            with contextlib.suppress(*DISCORD_ERRORS):  # the message may be gone as well
+                await interaction.edit_original_response(view=None)
             await _say(interaction, "I am not writing this answer any more.")
-            return
-        await interaction.response.defer()
-        await self.context.chat.stop(running.key)
 
     async def _regenerate(self, interaction: Interaction, argument: str) -> None:
         turn = await self._acknowledged(interaction, argument)
@@ -106,7 +106,7 @@ class ReplyActions(FeatureCog):
 
     async def _acknowledged(self, interaction: Interaction, argument: str, *, in_open_dialog: bool = True) -> TurnInfo:
         """Acknowledge the press, then find its turn and check the caller. Raises TurnIsGone or NotAllowed."""
-        if not await acknowledge(interaction):
+        if not await defer_click(interaction):
             raise TurnIsGone()
         return await self._actions.find(caller_of(interaction), _number(argument), in_open_dialog=in_open_dialog)
 

@@ -27,7 +27,7 @@ Interaction = discord.Interaction[discord.Client]
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """The services behind the commands, and the state that all interactions share."""
+    """The services behind the commands, and the edit rate that all replies share."""
 
     chat: ChatService
     personas: PersonaService

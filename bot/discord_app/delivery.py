@@ -33,30 +33,30 @@ async def defer(interaction: discord.Interaction, *, ephemeral: bool) -> bool:
 
     Returns False when it was too late or another process was faster: the caller must then do nothing.
     """
+    if not await _defer(interaction, ephemeral=ephemeral, thinking=True):
+        return False
+    interaction.extras[_EPHEMERAL] = ephemeral
+    return True
+
+
+async def defer_click(interaction: discord.Interaction) -> bool:
+    """Defer the click on a button and leave its message as it is, as the first await of every slow handler.
+
+    Returns False when it was too late or another process was faster: the caller must then not respond.
+    """
+    return await _defer(interaction, ephemeral=False, thinking=False)
+
+
+async def _defer(interaction: discord.Interaction, *, ephemeral: bool, thinking: bool) -> bool:
     try:
         async with asyncio.timeout(_DEFER_TIMEOUT):
-            await interaction.response.defer(ephemeral=ephemeral, thinking=True)
+            await interaction.response.defer(ephemeral=ephemeral, thinking=thinking)
     except (KeyError, TypeError):
         if not interaction.response.is_done():
             raise
         # Discord accepted it; discord.py could not parse the response body, which we do not need.
     except DISCORD_ERRORS as error:
         log.warning("an interaction could not be deferred", interaction=interaction.id, error=describe_error(error))
-        return False
-    interaction.extras[_EPHEMERAL] = ephemeral
-    return True
-
-
-async def acknowledge(interaction: discord.Interaction) -> bool:
-    """Acknowledge a pressed button or a submitted modal, without a visible change. False when it was too late."""
-    try:
-        async with asyncio.timeout(_DEFER_TIMEOUT):
-            await interaction.response.defer()
-    except (KeyError, TypeError):
-        if not interaction.response.is_done():
-            raise
-    except DISCORD_ERRORS as error:
-        log.warning("a button could not be acknowledged", interaction=interaction.id, error=describe_error(error))
         return False
     return True
 

@@ -118,7 +118,10 @@ class PermissionGate:
         return False
 
     def check(self, caller: Caller, action: Action) -> None:
-        """Raise ShuttingDown once the gate is closed, and NotAllowed where `authorise` refuses."""
-        if self.closed:
+        """Raise ShuttingDown once the gate is closed, and NotAllowed where `authorise` refuses.
+
+        Replies may be stopped until the end: this process still writes some, and other processes write theirs.
+        """
+        if self.closed and action is not Action.STOP:
             raise ShuttingDown()
         authorise(caller, action, self._guild_settings.known(caller.guild_id))

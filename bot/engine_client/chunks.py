@@ -37,6 +37,7 @@ class ChunkReader:
         self.prompt_tokens: int | None = None
         self.completion_tokens: int | None = None
         self._half = ""
+        self._said: list[str] = []  # of deltas
 
     def read(self, chunk: dict[str, Any]) -> str:
         """The text of this chunk. Raises EngineUnreadable."""
@@ -57,9 +58,20 @@ class ChunkReader:
             index = choice.get("index")
             if type(index) is int and index > 0:  # another reply, which was not asked for
                 continue
-            text += _text_of_choice(choice)
+            text += self._new_text(choice)
             self.finish_reason = _finish_reason(choice.get("finish_reason")) or self.finish_reason
         return self._joined(text)
+
+    def _new_text(self, choice: dict[str, Any]) -> str:
+        """The text of a choice. Some servers repeat the whole reply as a `message` after its deltas."""
+        text, is_message = _text_of_choice(choice)
+        if not is_message or not self._said:
+            if text and not is_message:
+                self._said.append(text)
+            return text
+        said = "".join(self._said)
+        self._said = [said]
+        return text.removeprefix(said)
 
     def _joined(self, text: str) -> str:
         """The text with characters in two halves joined, across chunks too: JSON escapes an emoji as two surrogates."""
@@ -74,18 +86,19 @@ class ChunkReader:
         return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _text_of_choice(choice: dict[str, Any]) -> str:
+def _text_of_choice(choice: dict[str, Any]) -> tuple[str, bool]:
+    """The text, and whether it stands in a `message`, which is a whole reply or a piece of it."""
     for name in ("delta", "message"):  # `message`: from a server that does not stream
         part = choice.get(name)
         if part is None:
             continue
         if isinstance(part, str):
-            return part
+            return part, name == "message"
         if not isinstance(part, dict):
             raise _unreadable(name, part)
         if text := _content(part.get("content"), 0) or _content(part.get("refusal"), 0):
-            return text
-    return _content(choice.get("text"), 0)  # the shape of /v1/completions
+            return text, name == "message"
+    return _content(choice.get("text"), 0), False  # the shape of /v1/completions
 
 
 def _content(content: object, depth: int) -> str:

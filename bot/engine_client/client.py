@@ -18,8 +18,9 @@ import structlog
 
 from bot.engine_client.chunks import ChunkReader
 from bot.engine_client.errors import ContextExceeded, refusal_of, translate
+from bot.engine_client.event_payload import Event
 from bot.engine_client.event_stream import EventStream
-from bot.engine_client.messages import Delta, Finished, Message, TokenCount
+from bot.engine_client.messages import Delta, Finished, Message, TokenCount, continuation_fields
 from bot.engine_client.optional_fields import refused_field
 from bot.engine_client.overflow import overflow
 from bot.engine_client.served_model import ServedModel
@@ -36,6 +37,7 @@ _NOT_READY_MESSAGES = {
 }
 _DIED_MESSAGE = "The model stopped in the middle of this reply. Please ask again in a moment."
 _HEALTH_SECONDS = 5.0
+_MAY_NAME_A_FIELD = {400, 422}
 _NO_HEALTH_ENDPOINT = {401, 403, 404, 405, 501}
 
 
@@ -93,10 +95,13 @@ class EngineClient:
         with self._translated_errors():
             return await self._served.name()
 
-    async def count(self, messages: Sequence[Message]) -> TokenCount | None:
-        """The tokens of a prompt, or None if the server cannot count them."""
+    async def count(self, messages: Sequence[Message], *, max_tokens: int | None = None) -> TokenCount | None:
+        """The tokens of a prompt, or None if the server cannot count them.
+
+        With `max_tokens` our engine leaves out the oldest exchanges until the prompt has no more tokens than that.
+        """
         with self._translated_errors():
-            return await self._served.count(messages)
+            return await self._served.count(messages, max_tokens=max_tokens)
 
     async def stream(
         self,
@@ -116,12 +121,15 @@ class EngineClient:
         """
         fields: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         fields |= {"user": user, "stream_options": {"include_usage": True}, "cache_salt": cache_salt}
+        fields |= continuation_fields(messages)
         sent = [*(message["content"] for message in messages), user, cache_salt]
         with self._translated_errors(sent):
-            events = await self._start(messages, fields)
+            events, event = await self._start(messages, fields, on_activity)
         reader = ChunkReader()
         try:
             with self._translated_errors(sent, in_reply=True):
+                if event is not None and (text := reader.read(event)):
+                    yield Delta(text)
                 async for event in events:
                     on_activity()
                     if event is not None and (text := reader.read(event)):
@@ -138,8 +146,13 @@ class EngineClient:
         self.state = "ready"
         yield Finished(finish_reason, reader.prompt_tokens, reader.completion_tokens)
 
-    async def _start(self, messages: Sequence[Message], fields: dict[str, Any]) -> EventStream:
-        """Start the request without the fields that this server rejects. A rejected request has generated nothing."""
+    async def _start(
+        self, messages: Sequence[Message], fields: dict[str, Any], on_activity: Callable[[], None]
+    ) -> tuple[EventStream, Event]:
+        """Start the request without the fields that this server rejects: the stream and its first event, if any.
+
+        A rejected request has generated nothing, whether the refusal is the answer or the first event of a stream.
+        """
         model = await self._served.name()
         rejected = set(self._rejected_fields)
         while True:
@@ -158,7 +171,12 @@ class EngineClient:
                     # No timeout between two chunks: the caller has its own.
                     options={"timeout": httpx2.Timeout(None, connect=CONNECT_SECONDS)},
                 )
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                first = await _first_event(events, on_activity)
+            except openai.APIConnectionError:
+                raise
+            except openai.APIError as error:
+                if isinstance(error, openai.APIStatusError) and error.status_code not in _MAY_NAME_A_FIELD:
+                    raise
                 refusal = refusal_of(error)
                 field = None if overflow(refusal) is not None else refused_field(refusal, set(extra))
                 if field is None:
@@ -166,7 +184,7 @@ class EngineClient:
                 rejected.add(field)
             else:
                 self._remember(rejected)
-                return events
+                return events, first
 
     def _remember(self, rejected: set[str]) -> None:
         """Leave these fields out from now on. Only said of a request that was then accepted: they were the reason."""
@@ -180,7 +198,7 @@ class EngineClient:
         try:
             yield
         except Exception as error:
-            result = translate(error, [*sent, *self._secrets])
+            result = translate(error, [*sent, *self._secrets], in_reply=in_reply)
             if isinstance(error, openai.NotFoundError):
                 self._served.forget_name()
             if isinstance(result, ContextExceeded) and result.context_length:
@@ -191,3 +209,16 @@ class EngineClient:
             if result is error:
                 raise
             raise result from error
+
+
+async def _first_event(events: EventStream, on_activity: Callable[[], None]) -> Event:
+    """The first event with data, or None if the stream ends before. Closes the stream on any exception."""
+    try:
+        async for event in events:
+            on_activity()
+            if event is not None:
+                return event
+    except BaseException:
+        await events.close()
+        raise
+    return None

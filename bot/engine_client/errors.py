@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 
 import httpx2
@@ -18,8 +19,9 @@ from bot.engine_client.refusal import Refusal, read_refusal
 from bot.errors import BotError, Busy, EngineRefused, EngineUnavailable, EngineUnreadable
 
 _ABOUT_THE_PROMPT = {400, 413, 422}
-_MAY_OVERFLOW = _ABOUT_THE_PROMPT | {500}
-"""Ollama and older servers of llama.cpp answer an overlong prompt with 500."""
+_MAY_OVERFLOW = _ABOUT_THE_PROMPT | {500, 0}
+"""Ollama and older servers of llama.cpp answer an overlong prompt with 500, LM Studio inside the stream."""
+_TOO_LARGE_EVER = re.compile(r"request too large|tokens must be reduced|reduce your message size", re.IGNORECASE)
 
 
 class ContextExceeded(Exception):
@@ -35,10 +37,13 @@ class PromptRefused(EngineRefused):
     """The server turned the request down for a reason that is not understood; a shorter prompt may please it."""
 
 
-def translate(error: Exception, sent: Sequence[str] = ()) -> BotError | ContextExceeded | Exception:
+def translate(
+    error: Exception, sent: Sequence[str] = (), *, in_reply: bool = False
+) -> BotError | ContextExceeded | Exception:
     """The bot's error for an error of the server or the connection; any other error is returned unchanged.
 
     `sent` is what must not appear in the log, should the server repeat it: the texts of the prompt, and keys.
+    `in_reply`: the reply has begun, so that no error is about the request any more.
     """
     if isinstance(error, BotError | ContextExceeded):
         return error
@@ -47,11 +52,9 @@ def translate(error: Exception, sent: Sequence[str] = ()) -> BotError | ContextE
     if isinstance(error, openai.APIConnectionError):  # its own message is only "Connection error."
         return EngineUnavailable(_reason(error.__cause__ or error, sent))
     if isinstance(error, openai.APIError):  # an error event inside the stream
-        refusal = read_refusal(error.body or error.message)
-        numbers = overflow(refusal)
-        if numbers is not None:
-            return ContextExceeded(*numbers)
-        return EngineUnavailable(f"an error inside the stream: {for_log(refusal.text, sent)}")
+        refusal = refusal_of(error)
+        status = 0 if in_reply else refusal.status
+        return _of_status(refusal, status, f"an error inside the stream: {for_log(refusal.text, sent)}", None)
     if isinstance(error, httpx2.DecodingError):
         return EngineUnreadable(_reason(error, sent))
     if isinstance(error, httpx2.HTTPError | httpx2.StreamError | OSError | TimeoutError):
@@ -61,8 +64,10 @@ def translate(error: Exception, sent: Sequence[str] = ()) -> BotError | ContextE
     return error
 
 
-def refusal_of(error: openai.APIStatusError) -> Refusal:
-    """What the server's answer says."""
+def refusal_of(error: openai.APIError) -> Refusal:
+    """What the server's answer says, or an error event of its stream."""
+    if not isinstance(error, openai.APIStatusError):
+        return read_refusal(error.body or error.message)
     text = error.response.text if error.response.is_closed or error.response.is_stream_consumed else ""
     body: object = text or error.body or error.message
     if text:
@@ -78,12 +83,18 @@ def refusal_of(error: openai.APIStatusError) -> Refusal:
 
 def _refused(error: openai.APIStatusError, sent: Sequence[str]) -> BotError | ContextExceeded:
     refusal, status = refusal_of(error), error.status_code
+    retry_after = _retry_after(error.response.headers.get("Retry-After"))
+    return _of_status(refusal, status, f"HTTP {status}: {for_log(refusal.text, sent)}", retry_after)
+
+
+def _of_status(refusal: Refusal, status: int, reason: str, retry_after: float | None) -> BotError | ContextExceeded:
+    """The error for a refusal with this HTTP status, 0 if it named none."""
     if status in _MAY_OVERFLOW and (numbers := overflow(refusal)) is not None:
         return ContextExceeded(*numbers)
     if status == 429:
-        return Busy(_retry_after(error.response.headers.get("Retry-After")))
-    reason = f"HTTP {status}: {for_log(refusal.text, sent)}"
-    if status >= 500 or status == 408:
+        # Larger than a whole minute's quota: it will not do later either, but with fewer pairs.
+        return ContextExceeded() if _TOO_LARGE_EVER.search(refusal.text) else Busy(retry_after)
+    if status >= 500 or status in {0, 408}:
         return EngineUnavailable(reason)
     return PromptRefused(reason) if status in _ABOUT_THE_PROMPT else EngineRefused(reason)
 

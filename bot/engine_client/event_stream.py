@@ -1,7 +1,8 @@
 """The events of one streamed answer, each parsed from JSON; None for a sign of life without data (a comment, a ping).
 
-openai's own decoder has no bound, and hides comments and whether `[DONE]` came. Knows server-sent events and nothing of
-what they contain.
+openai's own decoder has no bound, and hides comments and whether `[DONE]` came. An answer may also be one JSON object,
+or one on each line: the first bytes tell, since servers name the wrong content type. Knows lines and bounds; what an
+event contains is up to `event_payload`.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
-import json
 from collections.abc import AsyncIterator
-from typing import Any, cast
+from typing import Any
 
 import httpx2
 import openai
 
+from bot.engine_client.event_payload import Event, error_event, is_done, is_end, is_keepalive, parse_events
 from bot.errors import EngineUnreadable
 
 EVENT_BYTES = 1 << 20
@@ -23,8 +24,6 @@ STREAM_BYTES = 64 << 20
 _EVENTS_AT_A_TIME = 64
 _DRAIN_SECONDS = 0.1
 _DRAIN_PIECES = 8
-_DONE = "[DONE]"
-Event = dict[str, Any] | None
 
 
 class EventStream(openai.AsyncStream[object]):
@@ -36,53 +35,120 @@ class EventStream(openai.AsyncStream[object]):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._pieces = self.response.aiter_bytes()
+        self._data: list[bytes] = []
+        self._size = 0
+        self._name = b""
+        self._split_failed = False
+        self._is_sse = False
+        self._events = self._read()
 
     def __aiter__(self) -> AsyncIterator[Event]:
-        return self._events()
+        return self._events
 
-    async def _events(self) -> AsyncIterator[Event]:
-        content_type = self.response.headers.get("Content-Type", "")
-        if content_type.partition(";")[0].strip().endswith("json"):  # a server that does not stream
-            yield self._parsed(b"".join([piece async for piece in self._pieces]))
-            self.done = True
-            return
-        if "html" in content_type.lower():
+    async def _read(self) -> AsyncIterator[Event]:
+        if "html" in self.response.headers.get("Content-Type", "").lower():
             raise EngineUnreadable("a web page instead of a stream")
-        data: list[bytes] = []
-        is_error = False
-        size = count = 0
-        async for line in self._lines():
+        lines = self._lines()
+        count = 0
+        async for line in lines:
             count += 1
             if count % _EVENTS_AT_A_TIME == 0:
                 await asyncio.sleep(0)  # one hundred thousand small events do not keep the others waiting
             if not line:
-                if data:
-                    payload = b"\n".join(data)
-                    data.clear()
-                    size = 0
-                    if payload.strip().startswith(_DONE.encode()):
-                        await self._end()
-                        return
-                    if is_error:
-                        raise self._error(payload.decode(errors="replace"))
-                    if payload.strip():
-                        yield self._parsed(payload)
-                is_error = False
+                for event in self._dispatch():
+                    yield event
+                self._name = b""
                 continue
-            name, _, value = line.partition(b":")
-            if name == b"error":  # llama.cpp's server, some versions
-                raise self._error(value.decode(errors="replace"))
-            if name != b"data":
-                is_error = is_error or (name == b"event" and value.strip() == b"error")
-                yield None
+            if line.startswith(b"data:"):
+                self._is_sse = True
+                value = line[5:].removeprefix(b" ")
+                if self._is_next(value):
+                    for event in self._dispatch():
+                        yield event
+                if is_done(value):  # some servers close without the empty line
+                    await self._end()
+                    return
+                self._add(value)
                 continue
-            data.append(value.removeprefix(b" "))
-            size += len(value)
-            if size > EVENT_BYTES:
-                raise EngineUnreadable(f"an event of more than {EVENT_BYTES:,} bytes")
-            if value.strip() == _DONE.encode():  # some servers close without the empty line
+            if is_done(line):
                 await self._end()
                 return
+            if line.lstrip()[:1] in {b"{", b"[", b"<"}:
+                if not self._is_sse:
+                    async for event in self._read_json(line, lines):
+                        yield event
+                    return
+                with contextlib.suppress(EngineUnreadable):  # an error that the server wrote without `data:`
+                    for event in parse_events(line, self.response.request):
+                        yield event
+            name, _, value = line.partition(b":")
+            if name == b"error":  # llama.cpp's server, some versions
+                raise error_event(self.response.request, value.decode(errors="replace"))
+            if name == b"event":
+                self._name = value.strip().lower()
+            yield None
+        with contextlib.suppress(EngineUnreadable):  # the last event was cut off: then no finish_reason came either
+            for event in self._dispatch():
+                yield event
+
+    def _add(self, value: bytes) -> None:
+        self._data.append(value)
+        self._size += len(value)
+        if self._size > EVENT_BYTES:
+            raise EngineUnreadable(f"an event of more than {EVENT_BYTES:,} bytes")
+
+    def _is_next(self, value: bytes) -> bool:
+        """Whether this line of data begins another event although no empty line came: some servers send none."""
+        if not self._data or self._split_failed or not (is_done(value) or value.lstrip()[:1] == b"{"):
+            return False
+        try:
+            parse_events(b"\n".join(self._data), self.response.request)
+        except EngineUnreadable:
+            self._split_failed = True  # once an event: a text of many lines is not parsed over and over
+            return False
+        except openai.APIError:
+            pass
+        return True
+
+    def _dispatch(self) -> list[Event]:
+        """What the lines of data since the last empty line say."""
+        payload, name = b"\n".join(self._data), self._name
+        if not self._data:
+            return [None]
+        self._data.clear()
+        self._size, self._split_failed = 0, False
+        if name in {b"error", b"exception"}:
+            raise error_event(self.response.request, payload.decode(errors="replace"))
+        self.done = self.done or is_end(name)
+        if is_keepalive(name, payload):
+            return [None]
+        return parse_events(payload, self.response.request)
+
+    async def _read_json(self, first: bytes, lines: AsyncIterator[bytes]) -> AsyncIterator[Event]:
+        """An answer that is no stream of events: one JSON object, or one on each line."""
+        if first.lstrip()[:1] == b"<":
+            raise EngineUnreadable("a web page instead of a stream")
+        try:
+            events = parse_events(first, self.response.request)
+        except EngineUnreadable:
+            whole = bytearray(first)
+            async for line in lines:
+                whole += b"\n" + line
+                if len(whole) > EVENT_BYTES:
+                    raise EngineUnreadable(f"an answer of more than {EVENT_BYTES:,} bytes") from None
+            for event in parse_events(bytes(whole), self.response.request):
+                yield event
+            self.done = True
+            return
+        for event in events:
+            yield event
+        is_one = True
+        async for line in lines:
+            if line.strip():
+                is_one = False
+                for event in parse_events(line, self.response.request):
+                    yield event
+        self.done = is_one
 
     async def _end(self) -> None:
         """Read what follows `[DONE]`, for a moment: a connection can be used again only when its answer has ended."""
@@ -94,11 +160,9 @@ class EventStream(openai.AsyncStream[object]):
                         break
 
     async def _lines(self) -> AsyncIterator[bytes]:
-        """Lines that end with LF, CR or CRLF, cut anywhere."""
+        """Lines that end with LF, CR or CRLF, cut anywhere; the last one also if it does not end."""
         rest, total, skip_lf = bytearray(), 0, False
         async for piece in self._pieces:
-            if not total:
-                piece = piece.removeprefix(codecs.BOM_UTF8)
             total += len(piece)
             if total > STREAM_BYTES:
                 raise EngineUnreadable(f"a stream of more than {STREAM_BYTES:,} bytes")
@@ -113,18 +177,6 @@ class EventStream(openai.AsyncStream[object]):
             lines = bytes(rest).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
             rest = bytearray(lines.pop())
             for line in lines:
-                yield line
-
-    def _error(self, body: object) -> openai.APIError:
-        return openai.APIError("an error event", self.response.request, body=body)
-
-    def _parsed(self, payload: bytes) -> dict[str, Any]:
-        try:
-            event = json.loads(payload)
-        except (ValueError, RecursionError) as error:
-            raise EngineUnreadable(f"an event that is no JSON ({type(error).__name__})") from None
-        if not isinstance(event, dict):
-            raise EngineUnreadable(f"an event that is no JSON object but {type(event).__name__}")
-        if event.get("error") or "error" in [event.get("object"), event.get("type")]:
-            raise self._error(event.get("error") or event)
-        return cast(dict[str, Any], event)
+                yield line.removeprefix(codecs.BOM_UTF8)
+        if rest:
+            yield bytes(rest).removeprefix(codecs.BOM_UTF8)

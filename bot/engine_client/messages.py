@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -11,6 +12,16 @@ class Message(TypedDict):
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+def continuation_fields(messages: Sequence[Message]) -> dict[str, object]:
+    """The fields with which vLLM and our engine go on with a last message of the assistant; empty for a new reply.
+
+    Other servers, such as llama.cpp's, go on with it anyway.
+    """
+    if not messages or messages[-1]["role"] != "assistant":
+        return {}
+    return {"continue_final_message": True, "add_generation_prompt": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +46,5 @@ class TokenCount:
 
     count: int
     context_length: int
+    dropped_messages: int | None = None
+    """How many of the oldest messages the server left out of the count, if it was asked to and knows how."""

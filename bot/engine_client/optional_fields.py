@@ -16,6 +16,8 @@ _ANY_FIELD = re.compile(
     re.IGNORECASE,
 )
 _TOGETHER = re.compile(r"\bboth\b|together|simultaneous|at the same time|only one of", re.IGNORECASE)
+_ROLES = re.compile(r"\broles?\b", re.IGNORECASE)
+"""A refusal that speaks of roles means a message's `user`."""
 _WORDS = {"user", "stop", "seed", "n"}
 """Names that are words as well: they count only in quotes, after a colon, or next to a word for a field."""
 
@@ -27,13 +29,19 @@ def refused_field(refusal: Refusal, sent: Collection[str]) -> str | None:
         for name in (param, *reversed(names)):
             if name in sent:
                 return name
-    named = sorted((found.start(), name) for name in sent if (found := _mention(name).search(refusal.text)))
+    text = refusal.text.replace('\\"', '"')  # JSON in a sentence
+    speaks_of_roles = _ROLES.search(text)
+    named = sorted(
+        (found.start(), name)
+        for name in sent
+        if not (name == "user" and speaks_of_roles) and (found := _mention(name).search(text))
+    )
     if named:
         names = [name for _, name in named]
-        if {"temperature", "top_p"} <= set(names) and _TOGETHER.search(refusal.text):
+        if {"temperature", "top_p"} <= set(names) and _TOGETHER.search(text):
             return "top_p"  # models that take one of them
         return names[0]
-    if _ANY_FIELD.search(refusal.text):
+    if _ANY_FIELD.search(text):
         return next((name for name in _EXTENSIONS if name in sent), None)
     return None
 

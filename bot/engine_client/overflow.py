@@ -12,14 +12,20 @@ import re
 from bot.engine_client.refusal import Refusal, tokens
 
 _CODES = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "model_max_prompt_tokens"}
-_CODES |= {"model_max_prompt_tokens_exceeded", "request_too_large"}
+_CODES |= {"model_max_prompt_tokens_exceeded", "request_too_large", "tokens_limit_reached"}
+_PROMPT_PARAMS = {"messages", "prompt", "input", "inputs", "body"}
 _TOO_LONG = re.compile(
     r"""context[ _-]*(?:length|size|window|limit) | context[ ]holds | \bn_ctx\b | token[ ]limit
     | when[ ]context[ ]the[ ]overflows | maximum[ ]allowed[ ]length
     | max(?:imum)?[ _](?:model|input|prompt|sequence|seq)[ _]?(?:len|length)
     | (?:prompt|inputs?|request|messages?|conversation|query|sequence)`?[ ](?:is|are|was|has)[ ](?:far[ ]|much[ ])?
       (?:too[ ](?:long|large|big)|longer[ ]than|larger[ ]than)
+    | (?:prompt|input)[ ]too[ ](?:long|large|big) | request[ ](?:body[ ])?too[ ]large
     | too[ ]many[ ](?:(?:input|prompt|total)[ ])?tokens
+    | (?:prompt|input|sequence|context|history|max_new)\w*[ ](?:\w+[ ]){0,2}\(?\d[^.]{0,50}
+      (?:exceed|(?:greater|longer|larger|more)[ ]than|less[ ]than)[^.]{0,40}\d
+    | sequence[ ]length[ ]exceeds | range[ ]of[ ]input[ ]length
+    | prompt_tokens[^.]{0,20}must[ ]be[ ]less
     | (?:prompt|input|request)[^.]{0,60}exceed\w*[^.]{0,40}(?:length|tokens|limit|max)
     | exceed\w*[ ](?:the[ ])?(?:max\w*|allowed)[ _](?:\w+[ _])?(?:length|tokens|tokens[ ]allowed)
     | maximum[ ]number[ ]of[ ](?:input[ ])?tokens | token[ ]count[^.]{0,40}exceed
@@ -31,11 +37,15 @@ _ONLY_THE_REPLY = re.compile(
     r"^\W*max_(?:completion_|output_)?tokens\W+(?:must|should|cannot|can not)\b", re.IGNORECASE
 )
 _THE_PROMPT = re.compile(r"\b(?:input|prompt|messages?)\b", re.IGNORECASE)
+_MORE = r"(?:exceed\w*|(?:greater|longer|larger|more|less|bigger) than)"
 _WORDS = r"[^.\d;+<>]{0,40}?"
 _LIMITS = [
     # Both sides of a comparison: `5000 > 4096`, `188240 + 21333 > 200000`, but not `512 > 4096 - 4000`.
     r"\d[^<>\d]{0,12}(?:\+ \d+ )?> *(\d+)\b(?! *[-+]) *(?!\w*output)",
+    rf"\d\)?[^.\d]{{0,20}}{_MORE}[^.\d]{{0,30}}(?:context|len(?:gth)?)\b[^.\d<>]{{0,12}}(\d+)",
+    rf"\d\)?[^.\d]{{0,20}}{_MORE} (\d+)",
     r"\bn_ctx\b\W{0,4}(\d+)",
+    r"range of input length should be \[\d+ (\d+)\]",
     r"inputs`? tokens \+ `?max_new_tokens`? must be <= (\d+)",
     rf"context[ _-]*(?:length|size|window|limit){_WORDS}\b(\d+)",
     r"context holds (?:only )?(\d+)",
@@ -58,14 +68,17 @@ _PROMPTS = [
     r"(\d+) of text input",
     r"(?:prompt|inputs?|request|messages?) (?:\w+ )?(?:takes|contains|has|is too long|resulted in|uses)\W{1,3}"
     r"(?:about |at least )?(\d+)",
-    r"(?:prompt|input|request|sequence) (?:token count |length |with size |of length |of size )?(?:of |is )?"
+    r"(?<!maximum )(?:prompt|input|request|sequence) (?:token count |length |with size |of length |of size )?(?:of |is )?"  # noqa: E501
     r"\(?(?:length )?(\d+)",
-    r"(?:prompt|input)[^.\d]{0,20}length\W{0,3}(?:is |of )?(\d+)",
+    r"(?<!maximum )(?:prompt|input)[^.\d]{0,20}length\W{0,3}(?:is |of )?(\d+)",
+    r"(?:input|prompt)[_ ]tokens \(?(\d+)",
+    r"exceeded: (\d+)",
     r"Given: (\d+)",
     r"received (\d+)",
     r"\b(\d+)[^<>\d]{0,12}> *\d",
+    rf"(?<!max_tokens )\b(\d+)\)?[^.\d]{{0,20}}{_MORE}[^.]{{0,40}}\d",
     r"at least (\d+)",
-    r"value=(\d+)",
+    r"input_tokens, value=(\d+)",
 ]
 _LIMIT = [re.compile(pattern, re.IGNORECASE) for pattern in _LIMITS]
 _PROMPT = [re.compile(pattern, re.IGNORECASE) for pattern in _PROMPTS]
@@ -79,6 +92,8 @@ def overflow(refusal: Refusal) -> tuple[int, int] | None:
     A refused field is not mistaken for it: "max_tokens is too large" alone says nothing of the prompt.
     """
     text = _GROUPED.sub("", refusal.text)
+    if "string_above_max_length" in refusal.codes and not _is_about_prompt(refusal.params):
+        return None
     if not (refusal.codes & _CODES or _TOO_LONG.search(text)):
         return None
     if not refusal.codes & _CODES and _ONLY_THE_REPLY.search(text) and not _THE_PROMPT.search(text):
@@ -90,6 +105,10 @@ def overflow(refusal: Refusal) -> tuple[int, int] | None:
         return 0, 0
     prompt = refusal.prompt_tokens or _first(_PROMPT, text, other_than=limit) or _larger(text, limit)
     return limit, prompt
+
+
+def _is_about_prompt(params: list[str]) -> bool:
+    return not params or any(re.split(r"[.\[]", param)[0] in _PROMPT_PARAMS for param in params)
 
 
 def _first(patterns: list[re.Pattern[str]], text: str, other_than: int = 0) -> int:

@@ -17,6 +17,7 @@ _KEYS = (
     *("raw", "error_message", "errorMessage", "Message"),
 )
 _REPEATED = {"input", "inputs", "request", "body", "messages", "prompt", "ctx", "content", "url", "object", "model"}
+_STATUS_KEYS = ("code", "status", "status_code", "statusCode")
 _TEXT_CHARS = 2000
 _DEPTH = 8
 _ITEMS = 8
@@ -35,6 +36,8 @@ class Refusal:
     """The values of `code` and `type`."""
     params: list[str] = field(default_factory=list)
     """The request's fields that `param` or `loc` name."""
+    status: int = 0
+    """The HTTP status that the body names: the only one, where an error comes inside a stream."""
     limit: int = 0
     prompt_tokens: int = 0
 
@@ -57,6 +60,7 @@ def _sentences(body: object, found: Refusal, depth: int) -> Iterable[str]:
             yield from _sentences(item, found, depth + 1)
     elif isinstance(body, dict):
         found.codes |= {value for key in ("code", "type") if isinstance(value := body.get(key), str)}
+        found.status = found.status or next(filter(None, (_status(body.get(key)) for key in _STATUS_KEYS)), 0)
         found.limit = found.limit or tokens(body.get("n_ctx"))
         found.prompt_tokens = found.prompt_tokens or tokens(body.get("n_prompt_tokens"))
         if isinstance(param := body.get("param"), str) and param:
@@ -97,6 +101,12 @@ def _of_text(text: str, found: Refusal, depth: int) -> Iterable[str]:
 def tokens(value: object) -> int:
     """A number of tokens as a server may state it, or 0."""
     return value if type(value) is int and 0 < value < 10**9 else 0
+
+
+def _status(value: object) -> int:
+    if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit():
+        value = int(value)
+    return value if type(value) is int and 400 <= value < 600 else 0
 
 
 def one_line(text: str) -> str:

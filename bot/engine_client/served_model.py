@@ -12,7 +12,7 @@ import httpx2
 import openai
 import structlog
 
-from bot.engine_client.messages import Message, TokenCount
+from bot.engine_client.messages import Message, TokenCount, continuation_fields
 from bot.engine_client.refusal import tokens
 from bot.engine_client.transport import SMALL_CALL_SECONDS, Transport
 from bot.errors import EngineRefused, EngineUnavailable
@@ -33,6 +33,7 @@ class ServedModel:
         self._transport = transport
         self._configured = configured
         self._name: str | None = None
+        self._can_fit = True
         self._can_tokenize = True  # until the server turns out to have no /tokenize like vLLM's
         self._named_length: int | None = None
         self._learnt_length: int | None = None
@@ -75,15 +76,23 @@ class ServedModel:
         self._named_length = served.get(name) or self._named_length
         return name
 
-    async def count(self, messages: Sequence[Message]) -> TokenCount | None:
-        """The tokens of a prompt by the server's /tokenize, or None if it has no such endpoint like vLLM's."""
+    async def count(self, messages: Sequence[Message], *, max_tokens: int | None = None) -> TokenCount | None:
+        """The tokens of a prompt by the server's /tokenize, or None if it has no such endpoint like vLLM's.
+
+        `max_tokens` asks for a shorter dialog, which only our engine understands; vLLM ignores it.
+        """
         if not self._can_tokenize:
             return None
-        body = {"model": await self.name(), "messages": list(messages), "add_generation_prompt": True}
+        body: dict[str, object] = {"model": await self.name(), "messages": list(messages)}
+        body |= continuation_fields(messages) or {"add_generation_prompt": True}
+        if max_tokens is not None and self._can_fit:
+            body["max_prompt_tokens"] = max_tokens
         response = await self._transport.post("/tokenize", body)
+        if "max_prompt_tokens" in body and response.status_code in {400, 422}:
+            self._can_fit = False  # or the dialog is at fault; then the reply will be refused as well
         if response.status_code == 503:
             raise EngineUnavailable("503 from /tokenize")
-        count, length = _count_and_context_length(response) if response.status_code == 200 else (None, None)
+        count, length, dropped = _read_count(response) if response.status_code == 200 else (None, None, None)
         self._named_length = length or self._named_length
         length = self.context_length
         if count is None or length is None:
@@ -92,7 +101,7 @@ class ServedModel:
             if response.status_code not in _TEMPORARY:
                 self._can_tokenize = False
             return None
-        return TokenCount(count, length)
+        return TokenCount(count, length, dropped)
 
 
 def _context_sizes(answer: object) -> dict[str, int | None]:
@@ -106,12 +115,14 @@ def _context_sizes(answer: object) -> dict[str, int | None]:
     return found
 
 
-def _count_and_context_length(response: httpx2.Response) -> tuple[int | None, int | None]:
+def _read_count(response: httpx2.Response) -> tuple[int | None, int | None, int | None]:
+    """Tokens, context length and dropped messages, as far as the answer names them."""
     try:
         body = response.json()
     except (ValueError, RecursionError):
-        return None, None
+        return None, None, None
     if not isinstance(body, dict):
-        return None, None
-    count, length = body.get("count"), body.get("max_model_len")
-    return tokens(count) or None, tokens(length) or None
+        return None, None, None
+    dropped = body.get("dropped_messages")
+    known = type(dropped) is int and 0 <= dropped < 10**6
+    return tokens(body.get("count")) or None, tokens(body.get("max_model_len")) or None, dropped if known else None

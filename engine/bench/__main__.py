@@ -73,10 +73,11 @@ def setup(options: argparse.Namespace) -> tuple[Checkpoint, EngineConfig]:
 
 def over_http(options: argparse.Namespace) -> int:
     """Send the same requests to a running server; returns the exit code."""
-    host, port, model = options.http.split(":")
+    address, _, model = options.http.rpartition(":")
+    host, _, port = address.rpartition(":")
     for name in options.workloads:
         for number in range(options.runs):
-            client = TaggedClient(HttpClient(host, int(port), model), f"h{number}")
+            client = TaggedClient(HttpClient(host.strip("[]"), int(port), model), f"h{number}")
             line = asyncio.run(drive(client, name, options.scale)).summary()
             if number or options.runs == 1:
                 emit({"engine": "guildllama over HTTP", "workload": name, **line, "model": model, "date": today()})

@@ -28,8 +28,9 @@ class HttpClient:
                 "stream_options": {"include_usage": True},
             }
         ).encode()  # fmt: skip
+        host = f"[{self._host}]" if ":" in self._host else self._host
         head = (
-            f"POST /v1/completions HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
+            f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         reader, writer = await asyncio.open_connection(self._host, self._port, limit=1 << 20)

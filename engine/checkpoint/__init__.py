@@ -31,7 +31,7 @@ def open_checkpoint(path: str | Path, *, tokenizer: Path | None = None) -> Check
         if path.is_dir():
             return _open_directory(path, tokenizer)
         if path.exists():
-            if is_gguf(path):
+            if path.is_file() and is_gguf(path):
                 return open_gguf(path)
             raise ConfigError(path, expected="a GGUF file or a checkpoint's directory", found="another file")
     except OSError as error:  # a directory that may not be listed, a name that is too long

@@ -1,7 +1,7 @@
 """Reads a checkpoint's small files. Every error names the file, what was expected and what was found."""
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,13 +9,30 @@ from engine.errors import ConfigError
 
 Json = Mapping[str, object]
 
+MAX_FILE_BYTES = 1 << 27  # four times the largest tokenizer.json there is; parsing takes many times as much memory
+MAX_INTEGER = 1 << 40
+MAX_CONTEXT = 1 << 22  # the longest that a Llama was published with; the RoPE table of more would not fit
+
+
+def is_listed(path: Path) -> bool:
+    """Whether the directory lists the name. A link to a file that is gone must not count as an absent file."""
+    return path.is_symlink() or path.exists()
+
 
 def read_bytes(path: Path) -> bytes:
-    """The file's content; ConfigError if it cannot be read."""
+    """The file's content; ConfigError if it cannot be read, is no regular file (a pipe never ends), or is too large."""
     try:
-        return path.read_bytes()
+        if not path.is_file():
+            raise ConfigError(
+                path, expected="a readable file", found="something else" if path.exists() else "nothing there"
+            )
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(path, expected="a readable file", found=str(error.strerror)) from error
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(path, expected=f"at most {MAX_FILE_BYTES} bytes", found="more")
+    return content
 
 
 def read_json(path: Path) -> Json:
@@ -23,7 +40,7 @@ def read_json(path: Path) -> Json:
     content = read_bytes(path)
     try:
         value = json.loads(content)
-    except ValueError as error:  # not UTF-8, not JSON, or truncated
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, truncated, or nested too deeply
         raise ConfigError(
             path, expected="a JSON object", found=f"{len(content)} bytes that are none: {error}"
         ) from error
@@ -45,19 +62,21 @@ class ConfigReader:
         """Whether the key is there and not null."""
         return self.values.get(key) is not None
 
-    def integer(self, key: str, default: int | None = None, *, minimum: int = 1) -> int:
-        """An integer >= `minimum`."""
+    def integer(self, key: str, default: int | None = None, *, minimum: int = 1, maximum: int = MAX_INTEGER) -> int:
+        """An integer from `minimum` to `maximum`."""
         value = self.values.get(key, default)
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise self.invalid(key, f"a whole number, at least {minimum}")
+        if value > maximum:
+            raise self.invalid(key, f"at most {maximum}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number > 0."""
         value = self.values.get(key, default)
         value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
             raise self.invalid(key, "a positive number")
         return float(value)
 

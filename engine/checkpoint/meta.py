@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.checkpoint.files import ConfigReader, check_heads, check_vocab_size, read_bytes, read_json
+from engine.checkpoint.files import MAX_CONTEXT, ConfigReader, check_heads, read_bytes, read_json
 from engine.checkpoint.pickled import locate_tensors, read_shard
+from engine.checkpoint.rope import check_rope_scaling
 from engine.checkpoint.spec import ChatFamily, ModelSpec, RopeScaling, tensor_shapes
 from engine.checkpoint.store import StoredCheckpoint, StoredTensor, TensorPart, check_tensor_names
 from engine.errors import ConfigError
@@ -56,7 +57,7 @@ def open_meta(path: Path, tokenizer: Path | None = None) -> StoredCheckpoint:
         return SentencePieceTokenizer(vocabulary, source=tokenizer_path)
 
     checkpoint = StoredCheckpoint(path, spec, tensors, make_tokenizer)
-    check_vocab_size(tokenizer_path, embeddings=spec.vocab_size, tokenizer=checkpoint.tokenizer().vocab_size)
+    checkpoint.fit_vocabulary(tokenizer_path)
     return checkpoint
 
 
@@ -170,28 +171,30 @@ def _rope_scaling(params: ConfigReader) -> RopeScaling | None:
     if not params.flag("use_scaled_rope"):
         return None
     llama32 = params.integer("dim") in _DIMS_LLAMA32
-    return RopeScaling(
+    scaling = RopeScaling(
         factor=params.number("rope_scaling_factor", _ROPE_FACTOR_LLAMA32 if llama32 else _ROPE_FACTOR_LLAMA31),
         low_freq_factor=params.number("low_freq_factor", 1.0),
         high_freq_factor=params.number("high_freq_factor", 4.0),
         original_context=params.integer("original_rotary_embed", _CONTEXT_LLAMA3),
     )
+    check_rope_scaling(params.source, scaling)
+    return scaling
 
 
 def _context(params: ConfigReader, chat: ChatFamily) -> int:
     """params.json does not usually say, so the context length that the family was trained with."""
     if params.has("max_seq_len"):
-        return params.integer("max_seq_len")
+        return params.integer("max_seq_len", maximum=MAX_CONTEXT)
     if chat == "llama2":
         return _CONTEXT_LLAMA2
     return _CONTEXT_LLAMA31 if params.flag("use_scaled_rope") else _CONTEXT_LLAMA3
 
 
 def _tensors(spec: ModelSpec, files: Sequence[Path], shards: Sequence[Mapping[str, Tensor]]) -> dict[str, StoredTensor]:
-    shapes = tensor_shapes(spec)
     for file, shard in zip(files, shards, strict=True):
         names = shard.keys() - {"rope.freqs"}  # a table that is computed instead
         check_tensor_names(file, spec, {name: name for name in names})
+    shapes = tensor_shapes(spec)
     parts = [locate_tensors(file, shard) for file, shard in zip(files, shards, strict=True)]
     return {name: _stored_tensor(name, shape, files, shards, parts) for name, shape in shapes.items()}
 

@@ -24,6 +24,8 @@ _LOCAL_HEADER = 30  # bytes of a zip entry's local header before its file name
 def read_shard(file: Path) -> Mapping[str, Tensor]:
     """The file's tensors by name, memory-mapped. ConfigError if it holds anything else, damaged or dangerous."""
     try:
+        if file.exists() and not file.is_file():  # a pipe or a device would never end
+            raise ConfigError(file, expected="a readable file", found="something else")
         with file.open("rb") as raw:
             raw.read(1)
     except OSError as error:

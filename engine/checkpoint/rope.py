@@ -1,4 +1,4 @@
-"""Derives Llama 3.1's RoPE scaling settings from the table of factors that GGUF files carry instead of them."""
+"""Llama 3.1's RoPE scaling: checks settings, or derives them from the table of factors that GGUF files carry."""
 
 import math
 from pathlib import Path
@@ -8,6 +8,13 @@ from torch import Tensor
 
 from engine.checkpoint.spec import RopeScaling
 from engine.errors import ConfigError
+
+
+def check_rope_scaling(source: Path, scaling: RopeScaling) -> None:
+    """ConfigError for settings that give no frequencies: between the two factors the formula divides by their span."""
+    if scaling.low_freq_factor >= scaling.high_freq_factor:
+        found = f"{scaling.low_freq_factor} and {scaling.high_freq_factor}"
+        raise ConfigError(source, expected="low_freq_factor below high_freq_factor", found=found)
 
 
 def scaling_factors(scaling: RopeScaling, head_dim: int, theta: float) -> Tensor:

@@ -33,6 +33,7 @@ class ModelSpec:
     `dtype` is the dtype of the stored weights; float32 if they are stored in quantized blocks, which decode to it.
     `quantization` names the block types, the most frequent first ("Q4_1+Q8_0"). `shards` is the number of weight
     files. `default_system` is the system message that the model's chat template inserts when a dialog has none.
+    `padding_ids` are ids that are never sampled: rows of the embedding matrix without a token.
     """
 
     format: CheckpointFormat
@@ -53,6 +54,7 @@ class ModelSpec:
     shards: int
     quantization: str | None = None
     default_system: str | None = None
+    padding_ids: tuple[int, ...] = ()
 
 
 class Checkpoint(Protocol):

@@ -5,13 +5,14 @@ that every weight is finite. It does not know how bytes are read (`reading`) or 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from engine.checkpoint.files import check_vocab_size
 from engine.checkpoint.reading import Extent, FileReader
 from engine.checkpoint.spec import ModelSpec, tensor_shapes
 from engine.errors import ConfigError
@@ -69,6 +70,13 @@ class StoredCheckpoint:
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, built on the first call."""
         return self._tokenizer
+
+    def fit_vocabulary(self, source: Path, *, padded: bool = False) -> None:
+        """ConfigError naming `source` unless the tokenizer fits the embeddings; it then notes the padding."""
+        tokenizer, rows = self.tokenizer(), self.spec.vocab_size
+        check_vocab_size(source, embeddings=rows, tokenizer=tokenizer.vocab_size, padded=padded)
+        padding = {*tokenizer.padding_ids, *range(tokenizer.vocab_size, rows)}
+        self.spec = replace(self.spec, padding_ids=tuple(sorted(padding)))
 
     def close(self) -> None:
         """Close the files and stop the reader threads."""
@@ -158,6 +166,8 @@ def check_tensor_names(source: Path, spec: ModelSpec, names: Mapping[str, str]) 
 
     `names` maps the name of each tensor found, in Meta's form where it has one, to its name in the file.
     """
+    if spec.n_layers > len(names):  # before a table of that many layers is made
+        raise ConfigError(source, expected=f"the tensors of {spec.n_layers} layers", found=f"{len(names)} tensors")
     expected = tensor_shapes(spec).keys()
     for name in sorted(expected - names.keys()):
         raise ConfigError(source, expected=f"the tensor {name}", found="none of that name")

@@ -131,6 +131,12 @@ class Transformer(nn.Module):
         return result
 
 
+def padding_ids(model: Transformer) -> Tensor | None:
+    """The vocabulary's padding, whose logits a runner sets to -inf before it samples; None for a model without any."""
+    ids = model.spec.padding_ids
+    return torch.tensor(ids, dtype=torch.int64, device=model.rope.device) if ids else None
+
+
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
     """Apply RoPE to interleaved pairs (Meta's layout): x [T, heads, D] -> same shape and dtype.
 

@@ -4,6 +4,7 @@ Row state (page tables, positions, sampling parameters) is plain Python. Sampled
 waited for, so that a step can be launched before the ids of the step before it are read.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
 from engine.layers.paged_attention import PagedAttention, PagedKV, Segment
 from engine.layers.sampler import greedy, sample, signed64
-from engine.model.transformer import Transformer
+from engine.model.transformer import Transformer, padding_ids
 from engine.runner.memory import allocated_bytes
 from engine.scheduler.step_plan import StepPlan
 
@@ -46,6 +47,7 @@ class TorchRunner:
     def __init__(self, config: EngineConfig, model: Transformer, num_kv_pages: int) -> None:
         self.num_kv_pages = num_kv_pages
         self._config, self._model, self._device = config, model, config.device
+        self._padding_ids = padding_ids(model)
         self._rows = [_RowState() for _ in range(config.max_num_seqs)]
         self._last_ids = torch.zeros(config.max_num_seqs, dtype=torch.int64, device=config.device)  # sampled, by row
         spec = model.spec
@@ -129,6 +131,8 @@ class TorchRunner:
         """[len(rows)] ids on rank 0; on the other ranks, room for rank 0's."""
         if self._config.rank:
             return torch.empty(len(rows), dtype=torch.int64, device=self._device)
+        if self._padding_ids is not None:
+            logits.index_fill_(1, self._padding_ids, -math.inf)
         states = [self._rows[row] for row in rows]
         if all(state.temperature <= 0 for state in states):
             return greedy(logits)

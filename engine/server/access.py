@@ -19,7 +19,12 @@ from engine.server.protocol.errors import RequestError
 from engine.server.protocol.responses import encode
 
 ANY = "*"
-_NAME = re.compile(r"[a-z0-9_.-]+")
+_MAX_HOST = 300
+# Labels of a name, or an IPv6 address in brackets.
+_HOST = re.compile(
+    r"(?:(?P<name>\w+(?:-+\w+)*(?:\.\w+(?:-+\w+)*)*\.?)|\[(?P<address>[0-9a-f:.]+)\])(?::(?P<port>\d{0,5}))?",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,9 @@ class AccessPolicy:
     def _may_use(self, origin: str, hosts: list[str]) -> bool:
         if ANY in self.allowed_origins or origin.lower() in self.allowed_origins:
             return True
-        return self.host is not None and [origin.lower()] == [f"http://{host.lower()}" for host in hosts]
+        if self.host is None or ANY in self.allowed_hosts:  # then the Host says nothing about where a page came from
+            return False
+        return [origin.lower()] == [f"http://{host.lower()}" for host in hosts]
 
 
 class AccessMiddleware:
@@ -98,6 +105,7 @@ class AccessMiddleware:
 
 def is_loopback(name: str) -> bool:
     """Whether only this machine can be meant by the name or address."""
+    name = _normal(name)
     if name == "localhost" or name.endswith(".localhost"):
         return True
     address = _address(name)
@@ -115,22 +123,23 @@ def normal_origin(origin: str) -> str | None:
 
 def normal_host(host: str) -> str | None:
     """A host as `AccessPolicy` takes it, without a port; None if it is none."""
-    return ANY if host.strip() == ANY else _host_name(host.strip())
+    host = host.strip()
+    return host if host == ANY else _host_name(f"[{host}]" if host.count(":") > 1 and "[" not in host else host)
 
 
 def _host_name(host: str) -> str | None:
     """The name or address in a Host header, without its port; None if it is not of that form."""
-    try:
-        parts = urlsplit(f"//{host}")
-        valid = parts.hostname is not None and parts.netloc == host and "@" not in host and parts.port != 0
-    except ValueError:
+    match = _HOST.fullmatch(host) if len(host) <= _MAX_HOST else None
+    if match is None or (match["port"] and not 0 < int(match["port"]) < 1 << 16):
         return None
-    name = _normal(parts.hostname) if valid and parts.hostname else ""
-    return name if _NAME.fullmatch(name) or _address(name) else None
+    if match["name"] is not None:
+        return _normal(match["name"])
+    address = _address(match["address"])
+    return None if address is None else str(address)
 
 
 def _normal(name: str) -> str:
-    name = name.lower().removesuffix(".")
+    name = name.lower().removesuffix(".").partition("%")[0]  # an IPv6 zone is this machine's own affair
     address = _address(name)
     return name if address is None else str(address)
 

@@ -63,7 +63,8 @@ class ApiServer:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        with open_listener(self._options.host, self._options.port, self._options.uds) as listener:
+        options = self._options
+        with open_listener(options.host, options.port, options.uds, local_only=options.local_only) as listener:
             metrics = Metrics(self._stats)
             service = ServingService(self._options.name, metrics, max_reply_tokens=self._options.max_reply_tokens)
             app = build_app(

@@ -9,6 +9,9 @@ import asyncio
 import contextlib
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,13 +25,24 @@ from engine.server.metrics import Metrics
 from engine.server.protocol.errors import RequestError
 from engine.server.protocol.request_body import parse_json, validate
 from engine.server.protocol.requests import ChatRequest, CompletionRequest, DetokenizeRequest, validate_tokenize
-from engine.server.protocol.responses import ChatResponseFormat, CompletionResponseFormat, ResponseFormat, encode, event
-from engine.server.reading import read_body
+from engine.server.protocol.responses import (
+    ChatResponseFormat,
+    CompletionResponseFormat,
+    ResponseFormat,
+    encode,
+    encode_tokens,
+    event,
+)
+from engine.server.reading import BodyReader
 from engine.server.serving import ServingService
 from engine.server.streaming import ResponseStream
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for this; the client has disconnected and never sees it
 
+MAX_INLINE_BYTES = 1 << 14  # of a body that is parsed on the event loop
+METHOD_NOT_ALLOWED = 405
+
+T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -43,9 +57,17 @@ def build_app(
 ) -> ASGIApp:
     """`max_body` in bytes; `stream_interval`: seconds for which a stream gathers tokens after each event, 0: none."""
 
-    async def read_json(request: Request) -> dict[str, object]:
+    bodies = BodyReader(max_body)
+    parser = ThreadPoolExecutor(1, "parse")
+
+    async def read(request: Request, check: Callable[[dict[str, object]], T]) -> T:
+        """The body as `check` takes it; a large one is parsed and checked on another thread."""
         _require_json(request)
-        return parse_json(await read_body(request, max_body))
+        async with bodies.body(request) as body:
+            if len(body) <= MAX_INLINE_BYTES:
+                return check(parse_json(body))
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(parser, lambda: check(parse_json(body)))
 
     async def respond(
         request: Request, stream: ResponseStream, response_format: ResponseFormat, streamed: bool
@@ -55,20 +77,22 @@ def build_app(
         return await _complete_response(request, stream, response_format)
 
     async def chat(request: Request) -> Response:
-        asked = validate(ChatRequest, await read_json(request))
+        asked = await read(request, partial(validate, ChatRequest))
         response_format = ChatResponseFormat(service.name, include_usage=asked.stream_options.include_usage)
         return await respond(request, await service.chat(asked), response_format, asked.stream)
 
     async def complete(request: Request) -> Response:
-        asked = validate(CompletionRequest, await read_json(request))
+        asked = await read(request, partial(validate, CompletionRequest))
         response_format = CompletionResponseFormat(service.name, include_usage=asked.stream_options.include_usage)
         return await respond(request, await service.complete(asked), response_format, asked.stream)
 
     async def tokenize(request: Request) -> Response:
-        return _json_response(await service.tokenize(validate_tokenize(await read_json(request))))
+        body = await service.tokenize(await read(request, validate_tokenize))
+        return _encoded_response(await asyncio.to_thread(encode_tokens, body))
 
     async def detokenize(request: Request) -> Response:
-        return _json_response(await service.detokenize(validate(DetokenizeRequest, await read_json(request)).tokens))
+        asked = await read(request, partial(validate, DetokenizeRequest))
+        return _json_response({"prompt": await service.detokenize(asked.tokens)})
 
     async def models(_request: Request) -> Response:
         return _json_response({"object": "list", "data": [service.model_card()]})
@@ -110,7 +134,8 @@ def build_app(
     async def on_http_error(_request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
-        body = RequestError(f"{error.detail}.", status=error.status_code, code="not_found").body()
+        code = "method_not_allowed" if error.status_code == METHOD_NOT_ALLOWED else "not_found"
+        body = RequestError(f"{error.detail}.", status=error.status_code, code=code).body()
         return Response(encode(body), error.status_code, media_type="application/json", headers=error.headers)
 
     async def on_disconnect(_request: Request, _error: Exception) -> Response:
@@ -132,16 +157,25 @@ def build_app(
 
 
 def _json_response(body: object, status: int = 200) -> Response:
-    return Response(encode(body), status, media_type="application/json")
+    return _encoded_response(encode(body), status)
+
+
+def _encoded_response(body: bytes, status: int = 200) -> Response:
+    return Response(body, status, media_type="application/json")
 
 
 def _has_key(request: Request, api_key: str) -> bool:
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), api_key.encode())
+    # Headers are decoded as Latin-1, whatever the client meant.
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), api_key.encode())
 
 
 def _require_json(request: Request) -> None:
     """Raises RequestError (415). A web page may send other types to any server without asking it first."""
+    for coding in ",".join(request.headers.getlist("content-encoding")).split(","):
+        if coding.strip().lower() not in ("", "identity"):
+            message = "The body must be sent as it is, without a Content-Encoding."
+            raise RequestError(message, code="unsupported_media_type", status=415)
     for value in request.headers.getlist("content-type") or [""]:
         kind = value.partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):

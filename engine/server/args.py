@@ -23,7 +23,10 @@ class UsageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """The flags of `python -m engine`. `max_body` is in bytes, `stream_interval` in seconds."""
+    """The flags of `python -m engine`. `max_body` is in bytes, `stream_interval` in seconds.
+
+    `local_only`: the address that `host` turns out to be must be one of this machine alone.
+    """
 
     model: str
     name: str
@@ -32,6 +35,7 @@ class ServeOptions:
     uds: Path | None
     access: AccessPolicy
     api_key: str | None
+    local_only: bool
     max_body: int
     max_reply_tokens: int | None
     stream_interval: float
@@ -78,6 +82,7 @@ def parse(arguments: Sequence[str]) -> ServeOptions | InspectOptions:
         uds=flags.uds,
         access=_access(flags),
         api_key=_api_key(flags.api_key_env),
+        local_only=flags.api_key_env is None and not flags.insecure_no_api_key,
         max_body=flags.max_body_mib,
         max_reply_tokens=flags.max_reply_tokens,
         stream_interval=flags.stream_interval,
@@ -132,7 +137,7 @@ def _serve_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     limits.add_argument("--seed", type=int, metavar="N", help="for requests without a seed (default: random)")
     network = parser.add_argument_group("network and process")
-    network.add_argument("--host", default="127.0.0.1", help="address (127.0.0.1)")
+    network.add_argument("--host", type=_bind_host, default="127.0.0.1", help="address (127.0.0.1)")
     network.add_argument("--port", type=_port, default=8000, help="port (8000); 0 chooses a free one and prints it")
     network.add_argument("--uds", type=Path, metavar="PATH", help="a Unix socket instead, for this user only")
     network.add_argument(
@@ -209,6 +214,11 @@ def _default_name(model: str) -> str:
     """The name of the directory or file, without .gguf."""
     path = Path(model)
     return (path.stem if path.suffix == ".gguf" else path.resolve().name) or DEFAULT_MODEL
+
+
+def _bind_host(text: str) -> str:
+    """Without the brackets of an IPv6 address in a URL."""
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
 def _check_exposure(flags: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_sha
 from engine.distributed.tensor_parallel import check_divisible, ffn_width, kv_heads
 from engine.model.quantization import quantized_bytes
 from engine.runner.memory import kv_bytes_per_token
+from engine.tokenizers.piecewise import PiecewiseEncoder
 
 _RESERVED_GPU_BYTES = 1 << 30  # for kernels, activations and CUDA graphs
 
@@ -67,7 +68,7 @@ def make_report(checkpoint: Checkpoint, world_size: int) -> Report:
     """Raises ConfigError for a world size that does not divide the heads, and for a vocabulary without chat tokens."""
     spec = checkpoint.spec
     check_divisible(spec, world_size)
-    chat_format(spec, checkpoint.tokenizer())
+    chat_format(spec, PiecewiseEncoder(checkpoint.tokenizer()))
     dtype = compute_dtype(spec)
     shapes = tensor_shapes(spec)
     weights = weight_bytes(spec, world_size, dtype)

@@ -93,8 +93,8 @@ class ServingService:
     async def chat(self, request: ChatRequest) -> ResponseStream:
         """Submit a dialog. Raises RequestError."""
         loaded = self._require_model()
-        prompt_ids = await self._tokenization.dialog(loaded, request.dialog(), continue_last=request.continue_last)
-        last = request.dialog()[-1]["content"] if request.continue_last else ""
+        prompt_ids = await self._tokenization.dialog(loaded, request.dialog, continue_last=request.continue_last)
+        last = request.dialog[-1]["content"] if request.continue_last else ""
         return self._submit(loaded, prompt_ids, loaded.chat.stop_ids, request, "messages", continues=bool(last.strip()))
 
     async def complete(self, request: CompletionRequest) -> ResponseStream:
@@ -113,19 +113,27 @@ class ServingService:
         return self._submit(loaded, prompt_ids, loaded.tokenizer.stop_ids, request, "prompt")
 
     async def tokenize(self, request: TokenizeChatRequest | TokenizeTextRequest) -> dict[str, object]:
-        """The body of /tokenize. Raises RequestError."""
+        """The body of /tokenize, with every token id. Raises RequestError."""
         loaded = self._require_model()
+        dropped: dict[str, object] = {}
         if isinstance(request, TokenizeTextRequest):
             ids = await self._tokenization.text(loaded, request.prompt, special_tokens=request.add_special_tokens)
+        elif request.max_prompt_tokens is not None:
+            ids, num_dropped = await self._tokenization.fitting_dialog(
+                loaded, request.dialog, request.max_prompt_tokens, continue_last=request.continue_last
+            )
+            dropped = {"dropped_messages": num_dropped}
         else:
-            ids = await self._tokenization.dialog(loaded, request.dialog(), continue_last=request.continue_last)
-        return {"count": len(ids), "max_model_len": loaded.max_context, "tokens": ids, "token_strs": None}
+            ids = await self._tokenization.dialog(loaded, request.dialog, continue_last=request.continue_last)
+        return {"count": len(ids), "max_model_len": loaded.max_context, "tokens": ids, "token_strs": None, **dropped}
 
-    async def detokenize(self, tokens: list[int]) -> dict[str, object]:
-        """The body of /detokenize. Raises RequestError."""
+    async def detokenize(self, tokens: list[int]) -> str:
+        """The text of as many tokens as the context holds. Raises RequestError."""
         loaded = self._require_model()
-        ids = _check_vocabulary(loaded, tokens, "tokens")
-        return {"prompt": await asyncio.to_thread(loaded.tokenizer.decode, ids)}
+        if len(tokens) > loaded.max_context:
+            message = f"'tokens' may have at most {loaded.max_context} ids, as many as the context holds."
+            raise RequestError(message, param="tokens", code="invalid_value")
+        return await asyncio.to_thread(loaded.tokenizer.decode, _check_vocabulary(loaded, tokens, "tokens"))
 
     def _require_model(self) -> LoadedModel:
         if self.state == "ready" and self._loaded is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import ConfigError
+from engine.server.access import is_loopback
 
 BIND_TIMEOUT = 3.0  # seconds: a restarted engine may find its old port still in use for a moment
 SEND_TIMEOUT_MS = 120_000  # a client that acknowledges nothing for this long is disconnected
@@ -29,10 +30,13 @@ class Listener:
 
 
 @contextlib.contextmanager
-def open_listener(host: str, port: int, uds: Path | None) -> Iterator[Listener]:
-    """Listen on `uds`, or on `host` and `port` if it is None; remove the socket file at exit. Raises ConfigError."""
+def open_listener(host: str, port: int, uds: Path | None, *, local_only: bool = False) -> Iterator[Listener]:
+    """Listen on `uds`, or on `host` and `port` if it is None; remove the socket file at exit. Raises ConfigError.
+
+    `local_only`: also if `host` is a name for an address that other machines may reach.
+    """
     if uds is None:
-        yield _listen_tcp(host, port)
+        yield _listen_tcp(host, port, local_only=local_only)
         return
     path = uds.absolute()
     listener = _listen_unix(path)
@@ -45,7 +49,7 @@ def open_listener(host: str, port: int, uds: Path | None) -> Iterator[Listener]:
                 path.unlink()
 
 
-def _listen_tcp(host: str, port: int) -> Listener:
+def _listen_tcp(host: str, port: int, *, local_only: bool) -> Listener:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     deadline = time.monotonic() + BIND_TIMEOUT
     while True:
@@ -55,6 +59,11 @@ def _listen_tcp(host: str, port: int) -> Listener:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT_MS)
         try:
             sock.bind((host, port))
+            address = sock.getsockname()[0]
+            if local_only and not is_loopback(address):
+                sock.close()
+                found = f"{address}, where other machines could use the model without a key"
+                raise ConfigError(f"--host {host}", expected="an address of this machine alone", found=found)
             sock.listen(BACKLOG)
         except (OSError, UnicodeError) as error:
             sock.close()

@@ -8,7 +8,7 @@ encoded. Knows the loaded model; submits nothing.
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.errors import InvalidDialog
 from engine.server.protocol.errors import RequestError
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from engine.chat_format import Message
     from engine.server.loaded_model import LoadedModel
 
+T = TypeVar("T")
 MAX_INLINE_CHARS = 4096  # a longer text is encoded on another thread
+MESSAGE_CHARS = 64  # what the marks and the header of a message take, compared with text
 LONG_TEXT_CHARS = 1 << 16  # a longer text waits for others of its kind
 MAX_LONG_WAITING = 64  # texts; more are refused with 429
 MIN_REFUSED_BYTES = 1 << 17  # a shorter text is encoded even if it cannot fit, so that the error has its exact length
@@ -27,7 +29,8 @@ class PromptTokenization:
     """Encodes the prompts of a server's requests. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, "tokenize")
+        self._executor = ThreadPoolExecutor(1, "tokenize-long")
+        self._medium_executor = ThreadPoolExecutor(2, "tokenize")  # more would only wait for Python's lock
         self._num_long = 0
 
     async def dialog(
@@ -40,24 +43,58 @@ class PromptTokenization:
                 loaded, texts, "messages", lambda: loaded.chat.encode(messages, continue_last=continue_last)
             )
         except InvalidDialog as error:
-            param = "messages" if error.index is None else f"messages[{error.index}]"
-            raise RequestError(f"{error}.", param=param, code="invalid_dialog") from error
+            raise _invalid_dialog(error, error.index) from error
+
+    async def fitting_dialog(
+        self, loaded: "LoadedModel", messages: "Sequence[Message]", max_tokens: int, *, continue_last: bool = False
+    ) -> tuple[list[int], int]:
+        """The prompt without the oldest exchanges, as few as needed for `max_tokens`, and how many messages those have.
+
+        Messages of the system at the beginning stay, and so does the last exchange, even if it does not fit. Raises
+        RequestError.
+        """
+        prefix = next((index for index, message in enumerate(messages) if message["role"] != "system"), 0)
+        starts = _exchange_starts(messages, prefix)
+        while len(starts) > 1 and _min_tokens(loaded, [*messages[:prefix], *messages[starts[0] :]]) > max_tokens:
+            del starts[0]  # without encoding it
+
+        def encode(start: int) -> list[int]:
+            return loaded.chat.encode([*messages[:prefix], *messages[start:]], continue_last=continue_last)
+
+        def search() -> tuple[list[int], int]:
+            low, high = 0, len(starts) - 1
+            prompts = {low: encode(starts[low])}
+            if len(prompts[low]) > max_tokens and high:
+                low = 1
+                while low < high:
+                    middle = (low + high) // 2
+                    prompts[middle] = encode(starts[middle])
+                    low, high = (low, middle) if len(prompts[middle]) <= max_tokens else (middle + 1, high)
+            return prompts.get(low) or encode(starts[low]), starts[low]
+
+        kept = [*messages[:prefix], *messages[starts[0] :]]
+        try:
+            ids, start = await self._run(loaded, [message["content"] for message in kept], "messages", search)
+        except InvalidDialog as error:
+            index = error.index
+            shift = starts[0] - prefix if index is not None and index >= prefix else 0
+            raise _invalid_dialog(error, None if index is None else index + shift) from error
+        return ids, start - prefix
 
     async def text(self, loaded: "LoadedModel", text: str, *, special_tokens: bool) -> list[int]:
         """The ids of a prompt. `special_tokens`: with what the tokenizer puts before one. Raises RequestError."""
         ids = await self._run(loaded, [text], "prompt", lambda: loaded.encoder.encode(text))
         return _with_bos(loaded, ids) if special_tokens else ids
 
-    async def _run(
-        self, loaded: "LoadedModel", texts: Sequence[str], param: str, encode: Callable[[], list[int]]
-    ) -> list[int]:
+    async def _run(self, loaded: "LoadedModel", texts: Sequence[str], param: str, encode: Callable[[], T]) -> T:
         """The result of `encode`, which encodes the texts."""
-        size = sum(map(len, texts))
+        size = sum(map(len, texts)) + MESSAGE_CHARS * len(texts)
         if size <= MAX_INLINE_CHARS:
             return encode()
-        _refuse_if_far_too_long(loaded, texts, param)
+        loop = asyncio.get_running_loop()
         if size <= LONG_TEXT_CHARS:
-            return await asyncio.to_thread(encode)
+            return await loop.run_in_executor(self._medium_executor, encode)
+        await loop.run_in_executor(self._medium_executor, _refuse_if_far_too_long, loaded, texts, param)
         if self._num_long >= MAX_LONG_WAITING:
             message = "Too many long prompts are being tokenized."
             raise RequestError(
@@ -65,7 +102,7 @@ class PromptTokenization:
             )
         self._num_long += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, encode)
+            return await loop.run_in_executor(self._executor, encode)
         finally:
             self._num_long -= 1
 
@@ -81,9 +118,30 @@ def context_length_exceeded(limit: int, got: int, param: str, *, exact: bool = T
     )
 
 
+def _exchange_starts(messages: "Sequence[Message]", first: int) -> list[int]:
+    """Where exchanges begin: at `first`, and at each user's message that follows the assistant's."""
+    later = range(first + 1, len(messages))
+    roles = [message["role"] for message in messages]
+    return [first, *(index for index in later if roles[index] == "user" and roles[index - 1] == "assistant")]
+
+
+def _min_tokens(loaded: "LoadedModel", messages: "Sequence[Message]") -> int:
+    return loaded.encoder.min_tokens(_num_bytes([message["content"] for message in messages]))
+
+
+def _num_bytes(texts: Sequence[str]) -> int:
+    return sum(len(text.strip().encode(errors="replace")) for text in texts)  # some chat formats strip the texts
+
+
+def _invalid_dialog(error: InvalidDialog, index: int | None) -> RequestError:
+    if index is None:
+        return RequestError(f"{error.problem}.", param="messages", code="invalid_dialog")
+    param = f"messages[{index}]"
+    return RequestError(f"{param}: {error.problem}.", param=param, code="invalid_dialog")
+
+
 def _refuse_if_far_too_long(loaded: "LoadedModel", texts: Sequence[str], param: str) -> None:
-    # Some chat formats strip the texts.
-    num_bytes = sum(len(text.strip().encode(errors="replace")) for text in texts)
+    num_bytes = _num_bytes(texts)
     num_tokens = loaded.encoder.min_tokens(num_bytes)
     if num_bytes >= MIN_REFUSED_BYTES and num_tokens >= loaded.max_context:
         raise context_length_exceeded(loaded.max_context, num_tokens, param, exact=False)

@@ -55,6 +55,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def padding_ids(self) -> frozenset[int]:
+        """Ids that only fill the vocabulary up: no text becomes one, and none is ever sampled."""
+        ...
+
+    @property
     def rules(self) -> DecodeRules:
         """How this family's pieces become text."""
         ...

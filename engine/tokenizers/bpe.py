@@ -1,12 +1,13 @@
 """BPE through the `tokenizers` library, and byte-level BPE built from bare tables (GGUF's kind "gpt2").
 
-The library finds added tokens in any text that it encodes. So its tokenizer is built without added tokens: control
-tokens are only in the table that `control` reads.
+The library finds added tokens in any text that it encodes. So its tokenizer is built without control tokens, which are
+only in the table that `control` reads; added tokens that are text (`<think>`) it does get.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Library
 from tokenizers.models import BPE
 
@@ -15,6 +16,9 @@ from engine.tokenizers.base import DecodeRules, decode_all
 from engine.tokenizers.ordinary import encode_ordinary
 from engine.tokenizers.pre_tokenizers import PreTokenization
 from engine.tokenizers.token_roles import TokenRoles
+
+# Without control characters and planes 4 to 15, for which SmolLM2's vocabulary has no tokens either.
+_BYTES_OF_TEXT = frozenset([*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF1)])
 
 
 class BpeTokenizer:
@@ -33,12 +37,13 @@ class BpeTokenizer:
         bos_id: int | None,
         eos_id: int,
         stop_ids: frozenset[int],
+        padding_ids: frozenset[int],
         adds_bos: bool,
     ) -> None:
         self._library, self._pieces, self._controls = library, pieces, dict(controls)
         self.rules, self.bos_id, self.eos_id = rules, bos_id, eos_id
         self.adds_bos = adds_bos and bos_id is not None
-        self.stop_ids = stop_ids | {eos_id}
+        self.stop_ids, self.padding_ids = stop_ids | {eos_id}, padding_ids
         self.vocab_size = len(pieces)
 
     def encode(self, text: str) -> list[int]:
@@ -92,8 +97,13 @@ def byte_level(
     library.pre_tokenizer = words.splitter
     if words.normalizer is not None:
         library.normalizer = words.normalizer
+    library.add_tokens([AddedToken(tokens[i], normalized=False) for i in sorted(roles.user_defined)])
     alphabet = byte_alphabet()
-    pieces = [b"" if i in silent else token_bytes(token, alphabet) for i, token in enumerate(tokens)]
+    check_alphabet(vocabulary, source)
+    pieces = [
+        b"" if i in silent else token.encode() if i in roles.user_defined else token_bytes(token, alphabet)
+        for i, token in enumerate(tokens)
+    ]
     return BpeTokenizer(
         library,
         pieces,
@@ -102,8 +112,16 @@ def byte_level(
         bos_id=bos_id,
         eos_id=eos_id,
         stop_ids=stop_ids,
+        padding_ids=roles.padding,
         adds_bos=adds_bos,
     )
+
+
+def check_alphabet(vocabulary: Container[str], source: str | Path) -> None:
+    """ConfigError if a byte of usual text has no token: the library would drop it without a word."""
+    missing = [n for character, n in byte_alphabet().items() if n in _BYTES_OF_TEXT and character not in vocabulary]
+    if missing:
+        raise ConfigError(source, expected="a token for each byte", found=f"none for byte 0x{min(missing):02x}")
 
 
 def byte_alphabet() -> dict[str, int]:

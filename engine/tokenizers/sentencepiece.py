@@ -61,7 +61,7 @@ class SentencePieceTokenizer:
         self.eos_id: int = eos
         self.stop_ids = frozenset(stop_ids) | {eos}
         self.adds_bos = adds_bos and self.bos_id is not None
-        self._controls = roles.controls
+        self._controls, self.padding_ids = roles.controls, roles.padding
         self._pieces = [self._piece(i, name, roles) for i, name in enumerate(tokens)]
 
     def _piece(self, i: int, name: str, roles: TokenRoles) -> bytes | str:

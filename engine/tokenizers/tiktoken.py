@@ -59,6 +59,7 @@ class TiktokenTokenizer:
         )
         self._pieces = sorted(ranks, key=ranks.__getitem__)
         self.rules = DecodeRules("sequence")
+        self.padding_ids: frozenset[int] = frozenset()
         self.bos_id: int | None = self._controls["<|begin_of_text|>"]
         self.adds_bos = True  # as Meta's scripts do
         self.eos_id = self._controls["<|end_of_text|>"]

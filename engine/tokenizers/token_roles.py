@@ -24,13 +24,16 @@ class TokenRoles:
     """`controls`: names to ids. `unknown`: what stands for text that has no token, if the vocabulary has one.
 
     Text never becomes an id in `not_encoded` (control tokens, padding, a piece's repetition); those in `silent` never
-    become text. The logits of padding are not masked: the model learnt not to produce it.
+    become text. `padding` fills the vocabulary up and is never sampled. `user_defined` are texts that are found in a
+    text before it is split into words (`<think>`).
     """
 
     controls: dict[str, int]
     unknown: int | None
     not_encoded: frozenset[int]
     silent: frozenset[int]
+    padding: frozenset[int]
+    user_defined: frozenset[int]
 
 
 def token_roles(tokens: Sequence[str], types: Sequence[int], *, reserved: Collection[int] = ()) -> TokenRoles:
@@ -42,6 +45,8 @@ def token_roles(tokens: Sequence[str], types: Sequence[int], *, reserved: Collec
         if i != unknown and _is_control(token, kind):
             controls.setdefault(token, i)
     not_encoded, silent = set(used), set(used)
+    padding: set[int] = set()
+    user_defined: set[int] = set()
     texts: set[str] = set()
     for i, (token, kind) in enumerate(zip(tokens, types, strict=True)):
         if i == unknown or i in used:
@@ -49,11 +54,17 @@ def token_roles(tokens: Sequence[str], types: Sequence[int], *, reserved: Collec
         if token in controls or kind in (UNUSED, UNKNOWN) or not token or _PADDING_NAME.fullmatch(token):
             not_encoded.add(i)
             silent.add(i)
+            if token not in controls or _PADDING_NAME.fullmatch(token):  # converters type padding as CONTROL, too
+                padding.add(i)
         elif token in texts:  # a repetition: the first one is the one that text becomes
             not_encoded.add(i)
         else:
             texts.add(token)
-    return TokenRoles(controls, unknown, frozenset(not_encoded), frozenset(silent))
+            if kind == USER_DEFINED:
+                user_defined.add(i)
+    return TokenRoles(
+        controls, unknown, frozenset(not_encoded), frozenset(silent), frozenset(padding), frozenset(user_defined)
+    )
 
 
 def types_by_name(tokens: Sequence[str]) -> list[int]:

@@ -1,7 +1,7 @@
 """Hugging Face's `tokenizer.json`: byte-level (Llama 3, SmolLM2) or with byte fallback (Llama 2, Mistral)."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,77 +9,141 @@ from tokenizers import Tokenizer as Library
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules
-from engine.tokenizers.bpe import BpeTokenizer, byte_alphabet, token_bytes
-from engine.tokenizers.ordinary import looks_like_control
+from engine.tokenizers.bpe import BpeTokenizer, byte_alphabet, check_alphabet, token_bytes
+from engine.tokenizers.token_roles import CONTROL, NORMAL, UNUSED, USER_DEFINED, token_roles
 
 _WORD_START = "\u2581"
-_MAX_TOKEN_ID = 1 << 24  # far above any real vocabulary; bounds the memory that a damaged file can ask for
+_MAX_TOKEN_ID = 1 << 20  # far above any real vocabulary; bounds the memory that a damaged file can ask for
 
 
 def from_tokenizer_json(
     path: Path,
+    file: Mapping[str, Any],
     *,
     bos: str | None,
     eos: str | None,
     stop_ids: frozenset[int],
     stop_names: Collection[str] = (),
+    more_added: Mapping[int, tuple[str, bool]] | None = None,
     adds_bos: bool,
 ) -> BpeTokenizer:
-    """The tokenizer in a file; `bos` and `eos` are the texts of these tokens. ConfigError if damaged or not BPE.
+    """The tokenizer in `file`, the content of `path`; `bos` and `eos` are texts. ConfigError if damaged or not BPE.
 
-    A reply ends with `stop_ids`, and with those of `stop_names` that are control tokens.
+    A reply ends with `stop_ids`, and with those of `stop_names` that are control tokens. `more_added` are added tokens
+    that only files beside it list, by id: the text, and whether it is special.
     """
-    content, library = _load(path)
+    content = _normalized(path, file)
+    if more_added:
+        _add(content, more_added)
     vocabulary: dict[str, int] = content["model"]["vocab"]
-    pieces: list[bytes | str] = [b""] * (1 + max([*vocabulary.values(), *(t["id"] for t in content["added_tokens"])]))
-    alphabet, rules = byte_alphabet(), _rules(path, content)
-    for token, i in vocabulary.items():
-        pieces[i] = token_bytes(token, alphabet) if rules.replace == "sequence" else _fallback_piece(token)
-    controls: dict[str, int] = {}
-    for token in content["added_tokens"]:
-        name, i = token["content"], token["id"]
-        if token["special"] or name in (bos, eos) or looks_like_control(name):
-            controls[name] = i
-        pieces[i] = name.encode()  # unless it is a control token (below), an added token is ordinary text
-    for special in (bos, eos):
-        if special is not None and special in vocabulary:
-            controls.setdefault(special, vocabulary[special])
-    for i in controls.values():
-        pieces[i] = b""
+    added: list[dict[str, Any]] = content["added_tokens"]
+    names, kinds = _table(vocabulary, added)
+    ids = {name: i for i, name in enumerate(names)}
     if eos is None:
         raise ConfigError(path, expected="an end-of-text token", found="none that the files beside it name")
-    if eos not in controls:
+    if eos not in ids:
         raise ConfigError(path, expected=f"the end-of-text token {eos} in the vocabulary", found="none of that name")
-    bos_id = controls.get(bos) if bos else None
+    bos_id = ids.get(bos) if bos else None
+    reserved = [ids[eos], *stop_ids, *([] if bos_id is None else [bos_id])]
+    roles = token_roles(names, kinds, reserved=reserved)
+    controls, silent = roles.controls, set(roles.silent)
+    if roles.unknown is not None:
+        controls = {names[roles.unknown]: roles.unknown} | controls
+        silent.add(roles.unknown)
+    rules, alphabet = _rules(path, content), byte_alphabet()
+    if rules.replace == "sequence":
+        check_alphabet(vocabulary, path)
+    pieces: list[bytes | str] = [b""] * len(names)
+    for token, i in vocabulary.items():
+        pieces[i] = token_bytes(token, alphabet) if rules.replace == "sequence" else _fallback_piece(token)
+    for entry in added:  # unless it is silent (below), an added token is ordinary text
+        pieces[entry["id"]] = entry["content"].encode()
+    for i in silent:
+        pieces[i] = b""
     return BpeTokenizer(
-        library,
+        _library(path, content, roles.user_defined),
         pieces,
         controls,
         rules,
         bos_id=bos_id,
-        eos_id=controls[eos],
+        eos_id=ids[eos],
         stop_ids=stop_ids | {controls[name] for name in stop_names if name in controls},
+        padding_ids=roles.padding,
         adds_bos=adds_bos,
     )
 
 
-def _load(path: Path) -> tuple[dict[str, Any], Library]:
-    """The file's content with its added tokens normalized, and the library's tokenizer without them."""
+def _normalized(path: Path, file: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with all fields of its added tokens. ConfigError if it is not that of a BPE tokenizer."""
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content = dict(file)
         content["added_tokens"] = [
-            {"content": str(token["content"]), "id": int(token["id"]), "special": bool(token.get("special"))}
+            {
+                "id": int(token["id"]),
+                "content": str(token["content"]),
+                **{
+                    flag: bool(token.get(flag)) for flag in ("single_word", "lstrip", "rstrip", "normalized", "special")
+                },
+            }
             for token in content.get("added_tokens") or ()
         ]
         if content["model"].get("type", "BPE") != "BPE":
             raise ValueError(f"a model of type {content['model']['type']}")
-        ids = [*content["model"]["vocab"].values(), *(token["id"] for token in content["added_tokens"])]
+        vocabulary = content["model"]["vocab"]
+        ids = [*vocabulary.values(), *(token["id"] for token in content["added_tokens"])]
+        if not all(type(i) is int for i in vocabulary.values()):
+            raise ValueError("token ids that are no whole numbers")
         if not ids or min(ids) < 0 or max(ids) > _MAX_TOKEN_ID:
             raise ValueError(f"token ids that are not from 0 to {_MAX_TOKEN_ID}")
-        library = Library.from_str(json.dumps(content | {"added_tokens": [], "post_processor": None}))
-    except Exception as error:  # the library raises bare Exceptions
+        if len(set(vocabulary.values())) < len(vocabulary):
+            raise ValueError("an id of two tokens")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(path, expected="a BPE tokenizer.json", found=f"{type(error).__name__}: {error}") from error
-    return content, library
+    return content
+
+
+def _add(content: dict[str, Any], more: Mapping[int, tuple[str, bool]]) -> None:
+    """Append the added tokens of other files, unless the text or the id is taken; a known one may become special."""
+    added = {token["content"]: token for token in content["added_tokens"]}
+    vocabulary = content["model"]["vocab"]
+    used = {*vocabulary.values(), *(token["id"] for token in content["added_tokens"])}
+    for i, (text, special) in sorted(more.items()):
+        if text in added:
+            added[text]["special"] |= special
+        elif vocabulary.get(text, i) == i and (i not in used or text in vocabulary):
+            flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+            content["added_tokens"].append({"id": i, "content": text, "special": special, **flags})
+
+
+def _table(vocabulary: Mapping[str, int], added: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[int]]:
+    """The text and the piece type of each id."""
+    size = 1 + max([*vocabulary.values(), *(token["id"] for token in added)])
+    names, kinds = [""] * size, [UNUSED] * size
+    for token, i in vocabulary.items():
+        names[i], kinds[i] = token, NORMAL
+    for entry in added:
+        names[entry["id"]], kinds[entry["id"]] = entry["content"], CONTROL if entry["special"] else USER_DEFINED
+    return names, kinds
+
+
+def _library(path: Path, content: dict[str, Any], user_defined: Collection[int]) -> Library:
+    """The library's tokenizer, with those added tokens that are text. ConfigError if it does not take the file."""
+    texts = [token for token in content["added_tokens"] if token["id"] in user_defined]
+    # The library counts the ids of added tokens on from the vocabulary's, except of those that are in it.
+    vocabulary = content["model"]["vocab"] | {token["content"]: token["id"] for token in texts}
+    changes = {
+        "added_tokens": texts,
+        "model": {**content["model"], "vocab": vocabulary, "dropout": None},  # of training: makes ids random
+        "post_processor": None,
+        "truncation": None,  # whoever saved the file may have left the length of training in it
+        "padding": None,
+    }
+    try:
+        return Library.from_str(json.dumps(content | changes))
+    except BaseException as error:  # the library raises bare Exceptions, and its panics are none
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise ConfigError(path, expected="a BPE tokenizer.json", found=f"{type(error).__name__}: {error}") from error
 
 
 def _rules(path: Path, content: dict[str, Any]) -> DecodeRules:

@@ -13,8 +13,8 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.process_owner import owner_is_dead
 from models.queries.common import codec, insert, matches_key
+from models.queries.processes import is_dead, lost_processes
 from models.queries.scope import cross_tenant
 from models.tables import Delivery, DeliveryMessage, Dialog, Turn
 from models.types import DeliveryRecord, DeliveryState, DialogKey, OutgoingMessage, Place
@@ -154,7 +154,9 @@ async def unfinished_deliveries(session: AsyncSession, *, since: datetime) -> tu
     rows = await session.scalars(
         select(Delivery).where(Delivery.state != "done", Delivery.created_at >= since).order_by(Delivery.id)
     )
-    dead = [row for row in rows if row.owner is None or owner_is_dead(row.owner)]
+    found = rows.all()
+    lost = await lost_processes(session) if found else frozenset()
+    dead = [row for row in found if row.owner is None or is_dead(row.owner, lost)]
     return tuple([await _record(session, row) for row in dead])
 
 

@@ -25,6 +25,7 @@ from models.tables import (
     Persona,
     PersonaVersion,
     ProcessedInteraction,
+    StopRequest,
     Turn,
     User,
 )
@@ -75,10 +76,11 @@ async def purge_guild(session: AsyncSession, *, guild_id: int, limit: int) -> in
 
 @cross_tenant("expired bookkeeping of every tenant")
 async def delete_expired_bookkeeping(session: AsyncSession, *, now: datetime, limit: int) -> int:
-    """Delete a batch each of old interaction ids, usage rows and audit entries."""
+    """Delete a batch each of old interaction ids, requests to stop, usage rows and audit entries."""
     seen = select(ProcessedInteraction.interaction_id).where(
         ProcessedInteraction.processed_at < now - timedelta(days=INTERACTION_DAYS)
     )
+    stops = select(StopRequest.interaction_id).where(StopRequest.requested_at < now - timedelta(days=INTERACTION_DAYS))
     day = (now - timedelta(days=USAGE_DAYS)).date()
     used = select(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day).where(DailyUsage.day < day)
     acts = select(AuditEntry.id).where(AuditEntry.created_at < now - timedelta(days=AUDIT_DAYS)).order_by(AuditEntry.id)
@@ -86,6 +88,7 @@ async def delete_expired_bookkeeping(session: AsyncSession, *, now: datetime, li
     deleted = 0
     for statement in (
         delete(ProcessedInteraction).where(ProcessedInteraction.interaction_id.in_(seen.limit(limit))),
+        delete(StopRequest).where(StopRequest.interaction_id.in_(stops.limit(limit))),
         delete(DailyUsage).where(identity.in_(used.limit(limit))),
         delete(AuditEntry).where(AuditEntry.id.in_(acts.limit(limit))),
     ):

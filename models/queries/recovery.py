@@ -1,7 +1,7 @@
 """After a crash: find the pending turns of dead processes, mark them interrupted, and edit their deferred messages.
 
-Called every half minute by bot/chat/recovery.py and bot/cogs/interrupted_replies.py, and by every cleanup, for all
-tenants at once.
+A process is dead if this host says so, or, on another host, if its heartbeat stopped (processes.py). Called every few
+seconds by bot/chat/recovery.py and bot/cogs/interrupted_replies.py, and by every cleanup, for all tenants at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.process_owner import owner_is_dead
+from models.queries.processes import is_dead, lost_processes
 from models.queries.scope import cross_tenant
 from models.tables import Turn
 from models.types import InterruptedReply
@@ -26,7 +26,8 @@ TOKEN_LIFE = timedelta(minutes=15)
 async def dead_turns(session: AsyncSession, *, now: datetime) -> tuple[int, ...]:
     """Return the ids of pending turns that no process works on: their owner is dead, or they are too old."""
     rows = await session.execute(select(Turn.id, Turn.owner, Turn.created_at).where(Turn.status == "pending"))
-    return tuple(row.id for row in rows if owner_is_dead(row.owner) or now - row.created_at > LONGEST_TURN)
+    lost = await lost_processes(session)
+    return tuple(row.id for row in rows if is_dead(row.owner, lost) or now - row.created_at > LONGEST_TURN)
 
 
 @cross_tenant("a crash cuts off the turns of every tenant")
@@ -80,11 +81,18 @@ async def interrupted_replies(session: AsyncSession, *, now: datetime) -> tuple[
         # Sorted in Python: with ORDER BY, SQLite would scan all turns by id instead of using the partial index.
         .where(Turn.reply_token.is_not(None), Turn.created_at > now - TOKEN_LIFE)
     )
+    lost = await lost_processes(session)
     return tuple(
         InterruptedReply(row.id, row.application_id, row.reply_token, row.created_at)
         for row in sorted(rows, key=lambda row: row.id)
-        if row.status == "interrupted" or owner_is_dead(row.owner)
+        if row.status == "interrupted" or is_dead(row.owner, lost)
     )
+
+
+@cross_tenant("a crash cuts off the turns of every tenant")
+async def waits_for_edit(session: AsyncSession, *, turn_id: int) -> bool:
+    """Return whether a turn's message is still to be edited; not if its process was alive and finished it."""
+    return await session.scalar(select(Turn.reply_token).where(Turn.id == turn_id)) is not None
 
 
 @cross_tenant("a crash cuts off the turns of every tenant")

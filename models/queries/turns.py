@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import DuplicateInteraction, TurnGone
@@ -104,7 +104,8 @@ async def finish_turn(
 ) -> bool:
     """Store the reply of a pending turn. True if the pair is in the history of the open dialog.
 
-    False if /reset ended the dialog first, the turn is no longer pending, or the member opted out (turn id 0).
+    A turn that another process ended, because it took this one for dead, is stored all the same. False if /reset ended
+    the dialog first, the turn was deleted or ended otherwise, or the member opted out (turn id 0).
     Repeated after a lost connection it gives the same answer, whether or not the first COMMIT succeeded.
     """
     if turn_id == 0:
@@ -115,7 +116,7 @@ async def finish_turn(
     still_open = select(Dialog.id).where(matches_key(key), Dialog.ended_at.is_(None))
     row = await session.execute(
         update(Turn)
-        .where(Turn.id == turn_id, Turn.status == "pending", Turn.dialog_id.in_(still_open))
+        .where(Turn.id == turn_id, _unfinished(session), Turn.dialog_id.in_(still_open))
         .values(
             status="done",
             reply=reply,
@@ -164,12 +165,12 @@ async def fail_turn(
     error_id: str | None,
     now: datetime,
 ) -> None:
-    """End a pending turn without a reply. A turn that is not pending stays as it is."""
+    """End a pending turn without a reply, or one that another process ended. Any other turn stays as it is."""
     await session.execute(
         update(Turn)
         .where(
             Turn.id == turn_id,
-            Turn.status == "pending",
+            _unfinished(session),
             Turn.dialog_id.in_(select(Dialog.id).where(matches_key(key))),
         )
         .values(status=status, error_id=error_id, reply_token=None, finished_at=now)
@@ -198,6 +199,15 @@ async def history(session: AsyncSession, *, key: DialogKey, limit: int) -> tuple
     """Return the last `limit` pairs of the key's open dialog, oldest first (/history and the terminal)."""
     dialog = select(Dialog.id).where(matches_key(key), is_open()).scalar_subquery()
     return await pairs_before(session, dialog, None, limit)
+
+
+def _unfinished(session: AsyncSession) -> ColumnElement[bool]:
+    """Return the condition that a turn still waits for the reply that this process writes.
+
+    Another process may have marked it interrupted, because no heartbeat of this one came for a minute; no other process
+    works on it.
+    """
+    return or_(Turn.status == "pending", and_(Turn.status == "interrupted", Turn.owner == session.info.get("owner")))
 
 
 async def _open_dialog(session: AsyncSession, key: DialogKey, now: datetime) -> int:

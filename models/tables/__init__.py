@@ -6,6 +6,7 @@ from models.tables.accounts import AuditEntry, DailyUsage, OptOut, ProcessedInte
 from models.tables.deliveries import Delivery, DeliveryMessage
 from models.tables.dialogs import Dialog, ReplyVariant, Turn, TurnFile
 from models.tables.personas import Persona, PersonaVersion
+from models.tables.processes import Process, StopRequest
 from models.tables.settings import (
     BoundThread,
     ChannelScope,
@@ -33,8 +34,10 @@ __all__ = [
     "OptOut",
     "Persona",
     "PersonaVersion",
+    "Process",
     "ProcessedInteraction",
     "ReplyVariant",
+    "StopRequest",
     "Turn",
     "TurnFile",
     "User",

@@ -23,6 +23,12 @@ ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "bot", "run")
 
 
+def on_host(name: str) -> tuple[str, ...]:
+    """The command of a bot that believes to run on the host of this name."""
+    code = f"import socket; socket.gethostname = lambda: {name!r}; from bot.cli import main; main()"
+    return (sys.executable, "-c", code, "run")
+
+
 class BotProcess:
     """One run of the bot. Its output goes to a file, which `log()` reads."""
 
@@ -101,9 +107,9 @@ class World:
             **given,
         }
 
-    async def start_bot(self, *, ready: bool = True, **settings: str) -> BotProcess:
+    async def start_bot(self, *, ready: bool = True, command: tuple[str, ...] = COMMAND, **settings: str) -> BotProcess:
         bots = len(self.discord.gateway.connected)
-        bot = BotProcess(self.environment(**settings), self.folder)
+        bot = BotProcess(self.environment(**settings), self.folder, command=command)
         self.bots.append(bot)
         await bot.start()
         if ready:

@@ -186,7 +186,7 @@ class TestFileLost:
 
 
 class TestNewer:
-    @pytest.mark.parametrize("revision", ["0003", "9999", "ae1027a6acf"])
+    @pytest.mark.parametrize("revision", ["0004", "9999", "ae1027a6acf"])
     def test_attack_a_database_that_is_newer(self, database_url: str, revision: str) -> None:
         execute(database_url, f"UPDATE alembic_version SET version_num = '{revision}'")
         for act in (check_revision, upgrade):
@@ -280,3 +280,17 @@ class TestWords:
             connection.execute(text(statement), values).all()
         engine.dispose()
         assert "xyzzy" not in "".join(traceback.format_exception(caught_too.value))
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "device"])
+def test_attack_a_database_that_is_no_regular_file(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "x.db"
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null")
+    for use in (upgrade, check_revision):
+        with pytest.raises(DatabaseUnavailable, match="not a regular file"):
+            use(f"sqlite:///{path}")

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from models import queries
 from models.database import Database
-from models.errors import UnsupportedEncoding
+from models.errors import DatabaseUnavailable, UnsupportedEncoding
 from models.maintenance.transfer import copy_database
 from models.migrate import ROOT, check_revision, downgrade, upgrade
 from models.types import DialogKey, TurnResult
@@ -35,10 +36,10 @@ COMMANDS = (
 )
 
 
-async def exchange(database: Database, user: int, text: str, reply: str) -> None:
+async def exchange(database: Database, user: int, message: str, reply: str) -> None:
     key = DialogKey(1, user)
     turn = await database.run(
-        lambda session: queries.begin_turn(session, key=key, text=text, limit=10, now=NOW), brief=True
+        lambda session: queries.begin_turn(session, key=key, text=message, limit=10, now=NOW), brief=True
     )
     result = TurnResult(reply, 10, 5, "stop", 1, 2)
     assert await database.run(
@@ -129,6 +130,20 @@ class TestPooler:
         finally:
             postgres.drop(name)
 
+    async def test_attack_prepared_statements_behind_a_pooler_say_what_is_wrong(
+        self, postgres: Postgres, postgres_url: str
+    ) -> None:
+        name = make_url(postgres_url).database
+        async with Pooler(socket_of(postgres)) as pooler:
+            url = f"postgresql://postgres:x@127.0.0.1:{pooler.port}/{name}?prepare_threshold=0"
+            database = Database(url)
+            with pytest.raises(DatabaseUnavailable, match="prepare_threshold out of the database URL"):
+                await exchange(database, 1, "my hamster Zebedee", "sings")
+            await database.close()
+            database = Database(f"{url}&pgbouncer=true")
+            await exchange(database, 2, "my hamster Zebedee", "sings")
+            await database.close()
+
     async def test_the_pooler_notices_session_state(self, postgres: Postgres) -> None:
         async with Pooler(socket_of(postgres)) as pooler:
             connection = await psycopg.AsyncConnection.connect(
@@ -138,6 +153,28 @@ class TestPooler:
                 await connection.execute("SELECT pg_advisory_lock(%s)", [7])
             await connection.close()
             assert {violation.split()[0] for violation in pooler.violations} == {"prepared", "SELECT"}
+
+
+class TestPreparedStatements:
+    @pytest.mark.parametrize(
+        ("option", "prepared"),
+        [("", False), ("prepare_threshold=0", True), ("prepare_threshold=2", True), ("prepare_threshold=off", False)],
+    )
+    async def test_attack_the_url_turns_them_on(self, postgres_url: str, option: str, prepared: bool) -> None:
+        url = f"{postgres_url}&{option}"
+        await asyncio.to_thread(check_revision, url)  # blocking connections take the same URL
+        database = Database(url)
+        for number in range(5):
+            await exchange(database, 1, f"question {number}", "yes")
+        async with database.read() as session:
+            found = await session.scalar(text("SELECT count(*) FROM pg_prepared_statements"))
+        await database.close()
+        assert bool(found) is prepared
+
+    @pytest.mark.parametrize("value", ["many", "-1", "1.5", "9999999999"])
+    def test_attack_another_value_is_refused(self, value: str) -> None:
+        with pytest.raises(DatabaseUnavailable, match="prepare_threshold"):
+            Database(f"postgresql://user:secret@host/name?prepare_threshold={value}")
 
 
 def socket_of(server: Postgres) -> Path:

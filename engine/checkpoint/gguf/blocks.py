@@ -77,6 +77,8 @@ GGML_TYPES = {
 }
 # The others that files of weights have, for the error text.
 OTHER_GGML_TYPES = {
+    4: "Q4_2",
+    5: "Q4_3",
     16: "IQ2_XXS",
     17: "IQ2_XS",
     18: "IQ3_XXS",
@@ -84,7 +86,11 @@ OTHER_GGML_TYPES = {
     21: "IQ3_S",
     22: "IQ2_S",
     29: "IQ1_M",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
     34: "TQ1_0",
     35: "TQ2_0",
     40: "NVFP4",
+    41: "Q1_0",
 }

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
+from engine.checkpoint.encoding import F32
 from engine.checkpoint.families import chat_family, default_system
-from engine.checkpoint.files import ConfigReader, check_heads, check_vocab_size
+from engine.checkpoint.files import MAX_CONTEXT, ConfigReader, check_heads
 from engine.checkpoint.gguf.container import GgufFile, read_gguf
 from engine.checkpoint.gguf.tokenizer import make_tokenizer
 from engine.checkpoint.rope import scaling_from_factors
@@ -40,6 +41,20 @@ _LAYER_NAMES = {
     "ffn_norm": "ffn_norm",
 }
 
+# Settings that llama.cpp applies to any architecture or to Llamas of other makers, and the values that change nothing.
+_OTHER_ARITHMETIC = {
+    "attention.scale": (0,),
+    "attention.causal": (True,),
+    "attention.clamp_kqv": (0,),
+    "attention.max_alibi_bias": (0,),
+    "attn_logit_softcapping": (0,),
+    "final_logit_softcapping": (0,),
+    "embedding_scale": (0, 1),
+    "logit_scale": (0, 1),
+    "residual_scale": (0, 1),
+    "use_parallel_residual": (False,),
+}
+
 
 def default_model() -> Path:
     """Path of the embedded model, found without importing the package that contains it; ConfigError on a wrong hash."""
@@ -61,13 +76,19 @@ def open_gguf(path: Path) -> StoredCheckpoint:
     """Open a GGUF file; ConfigError unless it is a complete, dense Llama with block types that can be decoded."""
     file = read_gguf(path)
     metadata = ConfigReader(path, dict(file.metadata))
+    if metadata.integer("split.count", 0, minimum=0) > 1:  # first: only the first part says what the model is
+        raise ConfigError(
+            path,
+            expected="a model in one file",
+            found="a part of a split one; join the parts with llama-gguf-split --merge",
+        )
     architecture = metadata.text("general.architecture")
     if architecture != "llama":
         raise ConfigError(path, expected="architecture llama", found=f"{architecture}")
     spec = _spec(file, metadata)
     tensors = _tensors(file, spec)
     checkpoint = StoredCheckpoint(path, spec, tensors, lambda: make_tokenizer(file, spec.chat))
-    check_vocab_size(path, embeddings=spec.vocab_size, tokenizer=checkpoint.tokenizer().vocab_size)
+    checkpoint.fit_vocabulary(path)
     return checkpoint
 
 
@@ -75,10 +96,9 @@ def _spec(file: GgufFile, metadata: ConfigReader) -> ModelSpec:
     path = file.path
     if metadata.integer("llama.expert_count", 0, minimum=0):
         raise ConfigError(path, expected="a dense Llama", found="a mixture of experts")
-    if metadata.integer("split.count", 0, minimum=0) > 1:
-        raise ConfigError(path, expected="a model in one file", found="a part of a split one")
     if metadata.integer("llama.attention.sliding_window", 0, minimum=0):
         raise ConfigError(path, expected="full attention", found="a sliding window")
+    _refuse_other_arithmetic(metadata)
     dim, n_heads = metadata.integer("llama.embedding_length"), metadata.integer("llama.attention.head_count")
     n_kv_heads = metadata.integer("llama.attention.head_count_kv", n_heads)
     head_dim = metadata.integer("llama.attention.key_length", dim // n_heads)
@@ -103,7 +123,7 @@ def _spec(file: GgufFile, metadata: ConfigReader) -> ModelSpec:
         norm_eps=metadata.number("llama.attention.layer_norm_rms_epsilon"),
         rope_theta=metadata.number("llama.rope.freq_base", 10000.0),
         rope_scaling=_rope_scaling(file, metadata, head_dim),
-        max_context=metadata.integer("llama.context_length"),
+        max_context=metadata.integer("llama.context_length", maximum=MAX_CONTEXT),
         tied_embeddings="output.weight" not in file.tensors,
         dtype=torch.float32 if block_types or not matrices else matrices[0].dtype,
         shards=1,
@@ -112,14 +132,30 @@ def _spec(file: GgufFile, metadata: ConfigReader) -> ModelSpec:
     )
 
 
+def _refuse_other_arithmetic(metadata: ConfigReader) -> None:
+    """ConfigError for settings of llama.cpp's that change the arithmetic of a model, unless they change nothing."""
+    for key, neutral in _OTHER_ARITHMETIC.items():
+        value = metadata.values.get(f"llama.{key}")
+        if value is not None and value not in neutral:
+            raise metadata.invalid(f"llama.{key}", "absent, as in a Llama")
+
+
 def _rope_scaling(file: GgufFile, metadata: ConfigReader, head_dim: int) -> RopeScaling | None:
     """Derived from the factors in `rope_freqs.weight`, as GGUF has no metadata for Llama 3.1's scaling."""
-    kind = metadata.text("llama.rope.scaling.type")
-    if kind not in (None, "none"):
-        raise ConfigError(file.path, expected="RoPE unscaled or scaled as Llama 3.1's", found=f"scaling {kind}")
+    # As in llama.cpp: a factor without a type is a linear one, `scale_linear` its name of 2023, and 0 stands for 1.
+    kind = metadata.text("llama.rope.scaling.type") or "linear"
+    names = ("llama.rope.scaling.factor", "llama.rope.scale_linear")
+    factor = next((metadata.values[name] for name in names if metadata.has(name)), 1)
+    if kind not in ("none", "linear") or (kind == "linear" and factor not in (0, 1)):
+        found = f"scaling {kind}, factor {factor}"
+        raise ConfigError(file.path, expected="RoPE unscaled or scaled as Llama 3.1's", found=found)
     extent = file.tensors.get("rope_freqs.weight")
     if extent is None:
         return None
+    if (extent.encoding, extent.rows, extent.cols) != (F32, head_dim // 2, 1):
+        expected = f"rope_freqs.weight as {head_dim // 2} numbers in F32"
+        found = f"{extent.encoding.name} of shape {list(file.shapes['rope_freqs.weight'])}"
+        raise ConfigError(file.path, expected=expected, found=found)
     with file.path.open("rb") as raw:
         raw.seek(extent.offset)
         factors = torch.frombuffer(bytearray(raw.read(extent.end - extent.offset)), dtype=torch.float32)
@@ -142,4 +178,4 @@ def _meta_name(name: str) -> str:
     match name.split("."):
         case ["blk", layer, kind, "weight"] if kind in _LAYER_NAMES:
             return f"layers.{layer}.{_LAYER_NAMES[kind]}.weight"
-    return _NAMES.get(name, name)
+    return _NAMES.get(name, f"unknown {name}")

@@ -12,11 +12,12 @@ from engine.tokenizers.bpe import byte_level
 from engine.tokenizers.pre_tokenizers import pre_tokenization
 from engine.tokenizers.sentencepiece import SentencePieceTokenizer
 from engine.tokenizers.sentencepiece_model import model_bytes
-from engine.tokenizers.token_roles import token_roles, types_by_name
+from engine.tokenizers.token_roles import BYTE, NORMAL, token_roles, types_by_name
 
 T = TypeVar("T", str, int, float)
 
 _NO_TOKEN = (-1, 2**32 - 1)  # what converters write as the id of a token that the vocabulary lacks
+_MAX_SCORE = 3e38
 
 
 def make_tokenizer(file: GgufFile, chat: ChatFamily) -> Tokenizer:
@@ -27,6 +28,8 @@ def make_tokenizer(file: GgufFile, chat: ChatFamily) -> Tokenizer:
         raise ConfigError(file.path, expected="a tokenizer of kind gpt2 or llama", found=f"{kind}")
     tokens = _table(file, "tokens", str)
     types = _table(file, "token_type", int) if "tokenizer.ggml.token_type" in file.metadata else types_by_name(tokens)
+    # Converters also write 0, "undefined"; SentencePiece knows no others than these.
+    types = [kind if NORMAL <= kind <= BYTE else NORMAL for kind in types]
     if len(types) != len(tokens):
         raise ConfigError(file.path, expected=f"{len(tokens)} token types", found=f"{len(types)}")
     # Llama 2's ids are the default for its kind, as in llama.cpp; other kinds have none.
@@ -45,6 +48,8 @@ def make_tokenizer(file: GgufFile, chat: ChatFamily) -> Tokenizer:
     scores = _table(file, "scores", float)
     if len(scores) != len(tokens):
         raise ConfigError(file.path, expected=f"{len(tokens)} scores", found=f"{len(scores)}")
+    if bad := next((score for score in scores if not abs(score) <= _MAX_SCORE), None):
+        raise ConfigError(file.path, expected="finite scores of 32 bits", found=f"{bad}")
     prefix = metadata.flag("tokenizer.ggml.add_space_prefix", True)
     return SentencePieceTokenizer(
         model_bytes(tokens, scores, types, bos_id=bos, eos_id=eos, add_space_prefix=prefix),
@@ -103,4 +108,11 @@ def _table(file: GgufFile, name: str, kind: type[T]) -> list[T]:
     table = [value for value in values if isinstance(value, kind)]
     if len(table) != len(values):
         raise ConfigError(file.path, expected=f"tokenizer.ggml.{name} of {kind.__name__}", found="other values")
+    try:
+        "".join(value for value in values if isinstance(value, str)).encode()
+    except UnicodeEncodeError as error:
+        expected = f"tokenizer.ggml.{name} in UTF-8"
+        raise ConfigError(
+            file.path, expected=expected, found=f"byte 0x{ord(error.object[error.start]) & 255:02x}"
+        ) from error
     return table

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine.checkpoint.files import ConfigReader, read_json
+from engine.checkpoint.files import ConfigReader, is_listed, read_json
 from engine.errors import ConfigError
 from engine.tokenizers.sentencepiece_model import Piece, join_model, split_model
 from engine.tokenizers.token_roles import CONTROL, UNUSED, USER_DEFINED
@@ -15,8 +15,8 @@ def added_tokens(directory: Path, settings: ConfigReader) -> dict[int, Piece]:
     """By id, from `added_tokens.json` and from tokenizer_config.json (`settings`), which also says what is special."""
     found: dict[int, Piece] = {}
     path = directory / "added_tokens.json"
-    for name, number in (read_json(path) if path.is_file() else {}).items():
-        if isinstance(number, int):
+    for name, number in (read_json(path) if is_listed(path) else {}).items():
+        if isinstance(number, int) and number >= 0:
             found[number] = Piece(name, 0.0, USER_DEFINED)
     decoder = settings.section("added_tokens_decoder")
     for number, token in (decoder.values if decoder else {}).items():

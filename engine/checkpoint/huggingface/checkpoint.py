@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 
 from engine.checkpoint.encoding import BF16, F16, F32, Encoding
 from engine.checkpoint.families import chat_family, default_system
-from engine.checkpoint.files import ConfigReader, check_heads, check_vocab_size, read_json
+from engine.checkpoint.files import MAX_CONTEXT, ConfigReader, check_heads, read_json
 from engine.checkpoint.huggingface.tokenizer import TokenizerFiles
 from engine.checkpoint.reading import Extent
+from engine.checkpoint.rope import check_rope_scaling
 from engine.checkpoint.spec import ModelSpec, RopeScaling, tensor_shapes
 from engine.checkpoint.store import StoredCheckpoint, StoredTensor, TensorPart, check_tensor_names
 from engine.errors import ConfigError
@@ -39,6 +40,7 @@ _LAYER_NAMES = {
     "input_layernorm": "attention_norm",
     "post_attention_layernorm": "ffn_norm",
 }
+_MAX_NAME = 255  # bytes, on the usual file systems
 _LAYER_PREFIX = "model.layers."
 
 
@@ -51,8 +53,7 @@ def open_huggingface(path: Path) -> StoredCheckpoint:
     spec = _spec(config, tensors, tokenizer_files)
     stored = _stored_tensors(path, tensors, spec)
     checkpoint = StoredCheckpoint(path, spec, stored, lambda: tokenizer_files.tokenizer(spec.chat))
-    tokens = checkpoint.tokenizer().vocab_size
-    check_vocab_size(path, embeddings=spec.vocab_size, tokenizer=tokens, padded=True)
+    checkpoint.fit_vocabulary(path, padded=True)
     return checkpoint
 
 
@@ -102,7 +103,7 @@ def _spec(config: ConfigReader, tensors: Mapping[str, Extent], tokenizer_files: 
         norm_eps=config.number("rms_norm_eps", 1e-6),
         rope_theta=_rope_theta(config),
         rope_scaling=_rope_scaling(config),
-        max_context=config.integer("max_position_embeddings"),
+        max_context=config.integer("max_position_embeddings", maximum=MAX_CONTEXT),
         tied_embeddings=tied,
         dtype=embeddings.encoding.dtype if embeddings else torch.float32,
         shards=len(files),
@@ -118,40 +119,51 @@ def _rope_theta(config: ConfigReader) -> float:
 
 
 def _rope_scaling(config: ConfigReader) -> RopeScaling | None:
-    rope = config.section("rope_parameters") or config.section("rope_scaling")
+    """As transformers: the name of before version 5 wins where a file has both."""
+    rope = _scaled(config.section("rope_scaling")) or _scaled(config.section("rope_parameters"))
     if rope is None:
         return None
     kind = rope.text("rope_type") or rope.text("type") or "default"
-    if kind == "default":
+    if any(isinstance(value, dict) for value in rope.values.values()):
+        raise ConfigError(config.source, expected="one RoPE for all layers", found="settings by kind of layer")
+    if kind == "default" or (kind == "linear" and rope.number("factor", 1.0) == 1):
         return None
     if kind != "llama3":
         raise ConfigError(config.source, expected="RoPE unscaled or scaled as Llama 3.1's", found=f"scaling {kind}")
-    return RopeScaling(
+    scaling = RopeScaling(
         factor=rope.number("factor"),
         low_freq_factor=rope.number("low_freq_factor"),
         high_freq_factor=rope.number("high_freq_factor"),
-        original_context=rope.integer("original_max_position_embeddings"),
+        original_context=rope.integer("original_max_position_embeddings", config.integer("max_position_embeddings")),
     )
+    check_rope_scaling(config.source, scaling)
+    return scaling
+
+
+def _scaled(section: ConfigReader | None) -> ConfigReader | None:
+    """The section, None if there is nothing in it."""
+    return section if section and section.values else None
 
 
 def _locate(path: Path) -> dict[str, Extent]:
     """The extent of every tensor in the directory, by Meta's name where it has one."""
     index = path / "model.safetensors.index.json"
-    if index.is_file():
+    # As transformers: one file, where there is one, wins over an index that an earlier version of the model left.
+    if (path / "model.safetensors").is_file():
+        found = _extents(path / "model.safetensors")
+    elif index.is_file():
         weight_map = ConfigReader(index, read_json(index)).section("weight_map")
         if weight_map is None:
             raise ConfigError(index, expected="a weight_map", found="none")
         listed = {str(name): str(file) for name, file in weight_map.values.items()}
         for file in sorted(set(listed.values())):
-            if "/" in file or not (path / file).is_file():
-                raise ConfigError(index, expected=f"the file {file} beside it", found="none")
+            if "/" in file or len(file) > _MAX_NAME or not (path / file).is_file():
+                raise ConfigError(index, expected=f"the file {file[:_MAX_NAME]} beside it", found="none")
         extents = {file: _extents(path / file) for file in set(listed.values())}
         for name, file in listed.items():
             if name not in extents[file]:
                 raise ConfigError(path / file, expected=f"the tensor {name}", found="none of that name")
         found = {name: extents[file][name] for name, file in listed.items()}
-    elif (path / "model.safetensors").is_file():
-        found = _extents(path / "model.safetensors")
     else:
         raise ConfigError(path, expected="model.safetensors, or its index", found="neither")
     return {_meta_name(name): extent for name, extent in found.items() if not name.endswith("rotary_emb.inv_freq")}
@@ -173,6 +185,8 @@ def _extents(file: Path) -> dict[str, Extent]:
             continue
         if entry["dtype"] not in _ENCODINGS:
             raise ConfigError(file, expected=f"{name} in F32, F16 or BF16", found=str(entry["dtype"]))
+        if len(entry["shape"]) > 2:
+            raise ConfigError(file, expected=f"{name} as a vector or a matrix", found=f"shape {entry['shape']}")
         rows, cols = [*entry["shape"], 1, 1][:2]
         offset = 8 + length + int(entry["data_offsets"][0])
         extents[name] = Extent(file, offset, rows, cols, _ENCODINGS[entry["dtype"]])
@@ -180,11 +194,10 @@ def _extents(file: Path) -> dict[str, Extent]:
 
 
 def _stored_tensors(path: Path, tensors: Mapping[str, Extent], spec: ModelSpec) -> dict[str, StoredTensor]:
-    shapes = tensor_shapes(spec)
     names = tensors.keys() - ({"output.weight"} if spec.tied_embeddings else set())
     check_tensor_names(path, spec, {name: name for name in names})
     stored: dict[str, StoredTensor] = {}
-    for name, shape in shapes.items():
+    for name, shape in tensor_shapes(spec).items():
         extent = tensors[name]
         if (extent.rows, extent.cols) != (*shape, 1)[:2]:
             raise ConfigError(
@@ -200,4 +213,4 @@ def _meta_name(name: str) -> str:
         layer, _, kind = name[len(_LAYER_PREFIX) : -len(".weight")].partition(".")
         if kind in _LAYER_NAMES:
             return f"layers.{layer}.{_LAYER_NAMES[kind]}.weight"
-    return _NAMES.get(name, name)
+    return _NAMES.get(name, f"unknown {name}")  # also for Meta's own names, whose rows would be in another order

@@ -14,6 +14,8 @@ It knows the order of the layers, but not which requests the rows belong to.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,7 +29,7 @@ from engine.kernels.matmul import SILU, PartialSquares
 from engine.kernels.pdl import supported
 from engine.kernels.sampling import sample
 from engine.model.quantization import QuantizedWeight
-from engine.model.transformer import Block, Transformer
+from engine.model.transformer import Block, Transformer, padding_ids
 from engine.runner.cuda.attention import CudaAttention
 from engine.runner.cuda.collectives import ArenaFactory, Collectives
 from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
@@ -48,7 +50,7 @@ class CudaForward:
         self.device, self.dtype = config.device, config.dtype
         self.pdl = supported(config.device)
         self.single_rank, self.is_rank_0 = config.world_size == 1, config.rank == 0
-        self.blocks = model.blocks
+        self.blocks, self.padding_ids = model.blocks, padding_ids(model)
         block, dim = self.blocks[0], model.spec.dim
         self.attention = CudaAttention(config, model, block, max_samples)
         self.quantized = isinstance(weight_of(block.wqkv), QuantizedWeight)
@@ -95,6 +97,8 @@ class CudaForward:
         num_samples = inputs.sample_rows.shape[0]
         ids = self.ids[:num_samples]
         if self.is_rank_0:
+            if self.padding_ids is not None:
+                logits.index_fill_(1, self.padding_ids, -math.inf)
             sample(
                 logits, inputs.sample_rows, inputs.sample_positions, state.positions, state.temperatures, state.top_ps,
                 state.seeds, ids if collectives is None else collectives.ids[:num_samples], pdl=self.pdl,

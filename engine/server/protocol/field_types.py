@@ -89,5 +89,9 @@ Refused = Annotated[object, _only(operator.not_)]
 One = Annotated[Count, _only(lambda count: count == 1, "must be 1: this engine gives one choice per request")]
 TextModality = Annotated[list[Any], _only(lambda values: all(value == "text" for value in values))]
 PartType = Annotated[
-    object, _only(lambda value: value in ("text", "input_text"), "is not supported: the only type of a part is 'text'")
+    object,
+    _only(
+        lambda value: value in ("text", "input_text", "output_text"),
+        "is not supported: the only type of a part is 'text'",
+    ),
 ]

@@ -6,6 +6,7 @@ its type is the `code` of the error body, its message the predicate of a sentenc
 
 import json
 import math
+from collections import Counter
 from typing import TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -13,9 +14,12 @@ from pydantic_core import ErrorDetails
 
 from engine.server.protocol.errors import RequestError
 
-# Far more than the messages and token ids of any prompt that a model's context holds.
+# More than the messages and token ids of any prompt that a model's context holds.
 MAX_BRACKETS = 100_000
-MAX_COMMAS = 1_000_000
+MAX_COMMAS = 1 << 18
+MAX_OBJECTS = 20_000  # messages and parts of messages; each becomes several Python objects
+MAX_FIELDS = 1000
+MAX_DIGITS = 4000  # of an integer; Python itself stops at 4300
 TAG = "#"  # starts the tags of discriminated unions, which Pydantic puts into the path of a field
 _TYPES = {"int": "an integer", "float": "a number", "bool": "a boolean", "list": "a list", "dict": "an object"}
 _TYPES |= {"str": "a string", "string": "a string", "model": "an object"}
@@ -38,22 +42,63 @@ ModelT = TypeVar("ModelT", bound=JsonObject)
 
 
 def parse_json(body: bytes) -> dict[str, object]:
-    """The body's JSON object. NaN and Infinity, which Python's parser accepts, are not JSON. Raises RequestError."""
+    """The body's JSON object, as strict as the standard: no NaN, and no name twice in an object. Raises RequestError.
 
-    def refuse(constant: str) -> object:
-        raise ValueError(f"{constant} is not JSON")
-
-    # Parsing holds Python's lock, and a body of empty objects takes fifty times as long as a text of that size.
+    Large bodies belong on another thread: the parser holds Python's lock only from one number or object to the next.
+    """
+    # Texts hold brackets and commas too, but not so many as to fit no context.
     if body.count(b"{") + body.count(b"[") > MAX_BRACKETS or body.count(b",") > MAX_COMMAS:
-        raise RequestError("The body has too many parts.", code="body_too_large", status=413)
+        raise _too_many_parts()
     try:
-        value: object = json.loads(body, parse_constant=refuse)
+        value: object = json.loads(
+            body,
+            parse_constant=_no_constant,
+            parse_int=_integer,
+            parse_float=_number,
+            object_pairs_hook=_ObjectReader(),
+        )
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "nested too deeply"
         raise RequestError(f"The body is not valid JSON: {reason}.", code="invalid_json") from None
     if not isinstance(value, dict):
         raise RequestError("The body must be a JSON object.", code="invalid_json")
     return cast("dict[str, object]", value)
+
+
+def _no_constant(constant: str) -> object:
+    raise ValueError(f"{constant} is not JSON")
+
+
+# As functions of Python, between whose calls other threads run.
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError("a number has too many digits")
+    return int(digits)
+
+
+def _number(digits: str) -> float:
+    return float(digits)
+
+
+class _ObjectReader:
+    """Makes the objects of one body: at most MAX_OBJECTS of at most MAX_FIELDS, and no name twice in one."""
+
+    def __init__(self) -> None:
+        self._left = MAX_OBJECTS
+
+    def __call__(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
+        self._left -= 1
+        if self._left < 0 or len(pairs) > MAX_FIELDS:
+            raise _too_many_parts()
+        fields = dict(pairs)
+        if len(fields) < len(pairs):  # servers differ in which of the two counts
+            name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise ValueError(f"{name[:40]!r} is there twice")
+        return fields
+
+
+def _too_many_parts() -> RequestError:
+    return RequestError("The body has too many parts.", code="body_too_large", status=413)
 
 
 def validate(model: type[ModelT], value: dict[str, object]) -> ModelT:

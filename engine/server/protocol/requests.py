@@ -1,9 +1,10 @@
 """The request bodies of the API, as Pydantic models with OpenAI's field names.
 
 Knows no tokenizer, no model and no HTTP. Unknown fields are ignored, because clients send the extensions of other
-engines, but not those that would change the reply: see unsupported.py.
+engines, but not those that would change the reply: see foreign_fields.py.
 """
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
@@ -50,6 +51,8 @@ class ChatMessage(JsonObject):
     role: Role
     tool_calls: Refused = None
     function_call: Refused = None
+    images: Refused = None  # Ollama's
+    audio: Refused = None
     content: Annotated[Annotated[Text, Tag(TEXT)] | Annotated[ContentParts, Tag(LIST)], TextOrList]
 
     @model_validator(mode="before")
@@ -72,7 +75,7 @@ class PromptRequest(JsonObject):
     @classmethod
     def _refuse_unsupported(cls, value: object) -> object:
         if isinstance(value, dict):
-            refuse_unsupported(value)
+            refuse_unsupported(value, cls.model_fields)
         return value
 
 
@@ -103,8 +106,10 @@ class DialogRequest(PromptRequest):
         if self.continue_last == bool(self.add_generation_prompt) and self.add_generation_prompt is not None:
             problem = "'add_generation_prompt' must be false to continue the last message, and true otherwise."
             raise RequestError(problem, param="add_generation_prompt", code="unsupported_parameter")
+        _ = self.dialog  # now, on the thread that reads large bodies
         return self
 
+    @cached_property
     def dialog(self) -> "list[Message]":
         """The messages as the chat formats take them."""
         return [{"role": message.role, "content": message.text} for message in self.messages]
@@ -162,7 +167,12 @@ class TokenizeTextRequest(PromptRequest):
 
 
 class TokenizeChatRequest(DialogRequest):
-    """POST /tokenize with messages."""
+    """POST /tokenize with messages.
+
+    With `max_prompt_tokens` the oldest exchanges are left out until the prompt has no more tokens than that.
+    """
+
+    max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
 
 
 class DetokenizeRequest(JsonObject):

@@ -187,7 +187,27 @@ class TestContext:
         engine.context = engine.max_model_len = 600
         engine.calls.clear()
         await say(chat, "word " * 20)
-        assert engine.calls.count("/tokenize") <= 4
+        assert engine.calls.count("/tokenize") == 1
+        assert len(engine.requests) == 41  # none was refused
+        assert words(engine.requests[-1].messages) + 60 + 2 * (21 + 4) + 3 > 600  # nor is a pair missing
+
+    @pytest.mark.parametrize("overflow", ["openai", "vllm"])
+    async def test_attack_a_server_that_counts_whole_prompts_only_is_asked_once(
+        self, make_chat: MakeChat, engine: FakeEngine, overflow: str
+    ):
+        engine.fits, engine.overflow = False, overflow
+        chat = make_chat(max_reply_tokens=60, max_chat_logs=100)
+        engine.default = lambda request: Script(deltas=("word " * (len(request.last) % 40 + 1),))
+        for number in range(40):
+            await say(chat, f"{number} " + "word " * (number * 7 % 30))
+        engine.context = engine.max_model_len = 600
+        for _ in range(3):
+            engine.calls.clear()
+            reply = await say(chat, "word " * 20)
+            assert engine.calls.count("/tokenize") == 1
+            assert engine.calls.count("/v1/chat/completions") <= 3
+            assert reply.pairs_in_prompt >= 8
+            assert words(engine.requests[-1].messages) + engine.requests[-1].body["max_tokens"] <= 600
 
     @pytest.mark.parametrize("tokenize", [True, False])
     @pytest.mark.parametrize("overflow", ["openai", "vllm", "llama.cpp"])

@@ -8,7 +8,14 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.chat.prompt import build_messages, max_token_count, select_pairs, trim_to_tokens
+from bot.chat.prompt import (
+    build_messages,
+    estimate_drop,
+    max_token_count,
+    pairs_within,
+    prompt_size,
+    select_pairs,
+)
 from bot.engine_client.messages import Message
 from models.types import Pair
 
@@ -57,37 +64,31 @@ def test_without_a_first_kept_turn_the_last_pairs_are_selected():
 
 
 @given(texts, pair_lists, texts, st.integers(0, 1500))
-async def test_trimming_drops_the_fewest_oldest_pairs(persona: str, pairs: list[Pair], text: str, room: int):
-    counts = 0
-
-    async def count(messages: Sequence[Message]) -> int:
-        nonlocal counts
-        counts += 1
-        return tokens_of(messages)
-
+def test_an_estimate_keeps_what_fits_and_is_bounded(persona: str, pairs: list[Pair], text: str, room: int):
     whole = tokens_of(build_messages(persona, pairs, text))
-    messages, tokens = await trim_to_tokens(persona, pairs, text, room=room, tokens=whole, count=count)
-
-    candidates = [build_messages(persona, pairs[dropped:], text) for dropped in range(len(pairs) + 1)]
-    fitting = [candidate for candidate in candidates if tokens_of(candidate) <= room]
-    assert messages == (fitting[0] if fitting else candidates[-1])
-    assert tokens == tokens_of(messages)
-    assert counts <= 10
+    drop = estimate_drop(persona, pairs, text, tokens=whole, room=room)
+    assert 0 <= drop <= len(pairs)
+    assert drop == 0 or whole > room
+    if pairs and whole > room:
+        assert drop >= 1
 
 
-async def test_trimming_long_dialogs_takes_few_counts():
+def test_an_estimate_for_even_words_is_off_by_one_pair_at_most():
     pairs = [Pair(number, "what is " * (number % 7 + 1), "it is so " * (number % 11 + 1)) for number in range(500)]
     whole = tokens_of(build_messages("persona " * 50, pairs, "hello"))
     for room in range(300, whole, 997):
-        counts = 0
+        drop = estimate_drop("persona " * 50, pairs, "hello", tokens=whole, room=room)
+        left = [tokens_of(build_messages("persona " * 50, pairs[cut:], "hello")) for cut in range(len(pairs) + 1)]
+        right = next(cut for cut, tokens in enumerate(left) if tokens <= room)
+        assert abs(left[drop] - left[right]) < 0.1 * whole
 
-        async def count(messages: Sequence[Message]) -> int:
-            nonlocal counts
-            counts += 1
-            return tokens_of(messages)
 
-        await trim_to_tokens("persona " * 50, pairs, "hello", room=room, tokens=whole, count=count)
-        assert counts <= 6
+@given(texts, pair_lists, texts, st.integers(0, 3000))
+def test_pairs_within_a_size_are_the_newest_that_have_it(persona: str, pairs: list[Pair], text: str, size: int):
+    fixed = prompt_size(build_messages(persona, (), text))
+    kept = pairs_within(pairs, size)
+    sizes = [prompt_size(build_messages(persona, pairs[len(pairs) - n :], text)) - fixed for n in range(len(pairs) + 1)]
+    assert kept == max(n for n, taken in enumerate(sizes) if taken <= size)
 
 
 @given(texts, pair_lists, texts)

@@ -280,7 +280,7 @@ class TestEvents:
             with pytest.raises(EngineUnavailable, match="no finish_reason"):
                 await ask(client)
 
-    @pytest.mark.parametrize("event", ["[1]", "null", "{", "hello"])
+    @pytest.mark.parametrize("event", ["[1]", "5", "{", "hello"])
     async def test_an_event_that_is_no_object(self, event: str):
         async with event_server(f"data: {event}\n\n".encode()) as (client, _):
             with pytest.raises(EngineRefused):

@@ -210,6 +210,207 @@ def test_case_08_the_numbers_are_those_that_the_sentence_names(sentence: str, nu
     assert overflow(read_refusal({"error": {"message": sentence}})) == numbers
 
 
+BODIES: list[tuple[object, tuple[int, int] | None]] = [
+    (
+        {
+            "error": {
+                "message": "Please reduce the length of the messages or completion.",
+                "type": "invalid_request_error",
+                "code": "context_length_exceeded",
+            }
+        },
+        (0, 0),
+    ),  # Groq code
+    (
+        {
+            "message": "Please reduce the length of the messages or completion. Current length is 8500 while limit is 8192",  # noqa: E501
+            "type": "invalid_request_error",
+            "param": "messages",
+            "code": "context_length_exceeded",
+        },
+        (8192, 8500),
+    ),  # Cerebras
+    (
+        {"error": {"message": "inference requested max_new_tokens 8192 + input tokens 5000 exceeds context 8192"}},
+        (8192, 5000),
+    ),  # DeepInfra
+    (
+        {
+            "error": {
+                "message": "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 300000 tokens. Please reduce the length of the messages.",  # noqa: E501
+                "code": "context_length_exceeded",
+            }
+        },
+        (272000, 300000),
+    ),  # OpenAI new
+    (
+        {
+            "error": {
+                "message": "litellm.ContextWindowExceededError: litellm.BadRequestError: ContextWindowExceededError: OpenAIException - This model's maximum context length is 4096 tokens. However, your messages resulted in 5000 tokens. Please reduce the length of the messages.. Received Model Group=x\nAvailable Model Group Fallbacks=None",  # noqa: E501
+                "type": None,
+                "param": None,
+                "code": "400",
+            }
+        },
+        (4096, 5000),
+    ),  # LiteLLM
+    ({"detail": "Prompt length 5000 is greater than max_seq_len 4096"}, (4096, 5000)),  # TabbyAPI
+    ({"error": {"message": "Context length 5000 is greater than max_seq_len 4096"}}, (4096, 5000)),  # TabbyAPI new
+    (
+        {"detail": "ValueError: Total sequence length exceeds cache size, prompt 5000 tokens, cache 4096"},
+        (0, 0),
+    ),  # exllama
+    (
+        {"detail": {"msg": "Prompt too long! Token count 5000 exceeds context size 4096", "type": "bad_input"}},
+        (4096, 5000),
+    ),  # KoboldCpp
+    (
+        {"error": "Prompt sequence length 5000 is greater than 4096, perhaps consider using `truncate_sequence`?"},
+        (4096, 5000),
+    ),  # mistral.rs
+    ({"error": "Prompt too long (5000 tokens). Max allowed 4096"}, (0, 0)),  # MLX
+    (
+        {
+            "object": "error",
+            "message": "The sum of prompt length (5000.0) and query length (0) should not exceed max_num_tokens (4096)",
+        },
+        (0, 0),
+    ),  # TensorRT-LLM
+    (
+        {
+            "object": "error",
+            "message": "Internal error: session's history tokens (5000) exceeds session_len 4096",
+            "code": 400,
+        },
+        (4096, 5000),
+    ),  # lmdeploy
+    (
+        {
+            "error": {
+                "message": "You passed 90000 input characters and requested 512 output tokens. However, the model's context length is only 4096 tokens, resulting in a maximum input length of 3584 tokens (at most 57344 characters). Please reduce the length of the input prompt. (parameter=input_text, value=90000)"  # noqa: E501
+            }
+        },
+        (4096, 0),
+    ),  # vLLM chars
+    ({"error": {"code": "1261", "message": "Prompt exceeds max length"}}, (0, 0)),  # Zhipu
+    (
+        {
+            "error": {
+                "code": "invalid_parameter_error",
+                "message": "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 129024]",
+                "type": "invalid_request_error",
+            }
+        },
+        (0, 0),
+    ),  # Qwen DashScope
+    (
+        {
+            "code": 20015,
+            "message": "length of prompt_tokens (40000) must be less than max_seq_len (32768).",
+            "data": None,
+        },
+        (32768, 40000),
+    ),  # SiliconFlow
+    (
+        {
+            "code": 400,
+            "reason": "INVALID_REQUEST_BODY",
+            "message": "the sum of input tokens 9000 and max_tokens 512 exceeds the context length 8192",
+        },
+        (8192, 9000),
+    ),  # Novita
+    (
+        {
+            "errors": [
+                {
+                    "message": "AiError: AiError: The estimated number of input and maximum output tokens (9512) exceeded this model context window limit (8192).",  # noqa: E501
+                    "code": 5021,
+                }
+            ],
+            "success": False,
+        },
+        (8192, 9512),
+    ),  # Cloudflare
+    (
+        {
+            "errors": [
+                {
+                    "code": "invalid_input_argument",
+                    "message": "Input validation failed: the number of input tokens 5000 cannot exceed the total tokens limit 4096 for this model",  # noqa: E501
+                }
+            ]
+        },
+        (0, 0),
+    ),  # WatsonX
+    (
+        {"error": {"message": "Requested prompt length 5000 exceeds model's maximum sequence length 4096"}},
+        (4096, 5000),
+    ),  # SambaNova
+    (
+        {
+            "error": {
+                "code": "tokens_limit_reached",
+                "message": "Request body too large for gpt-4o model. Max size: 8000 tokens.",
+                "details": "Request body too large for gpt-4o model. Max size: 8000 tokens.",
+            }
+        },
+        (0, 0),
+    ),  # GitHub
+    ({"message": "Context size exceeded: prompt 5000, n_ctx=4096"}, (4096, 5000)),  # Jan/cortex
+    (
+        {"error": {"message": "max_tokens (8192) exceeds the model's maximum output length 4096"}},
+        None,
+    ),  # not: reply too long
+    (
+        {"error": {"message": "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"}},
+        None,
+    ),  # not: max_tokens Deepseek
+    (
+        {
+            "error": {
+                "message": "Invalid 'stop': array too long. Expected an array with maximum length 4, but got an array with length 8 instead."  # noqa: E501
+            }
+        },
+        None,
+    ),  # not: stop
+    (
+        {
+            "error": {
+                "message": "Invalid 'user': string too long. Expected a string with maximum length 16, but got a string with length 32 instead.",  # noqa: E501
+                "param": "user",
+                "code": "string_above_max_length",
+            }
+        },
+        None,
+    ),  # not: user too long
+    (
+        {
+            "error": {
+                "message": "max_completion_tokens: 512 is greater than the maximum allowed 256 for this model",
+                "param": "max_completion_tokens",
+            }
+        },
+        None,
+    ),  # not: Azure maxtokens
+    (
+        {
+            "error": {
+                "message": "max_tokens: 512 > 256, which is the maximum allowed number of output tokens for claude-3",
+                "type": "invalid_request_error",
+            }
+        },
+        None,
+    ),  # not: Anthropic maxtokens
+    ({"error": {"message": "This model does not support image inputs"}}, None),  # not: images
+    ({"error": {"message": "Requests with max_tokens > 4096 must have stream=true"}}, None),  # not: Fireworks
+]
+
+
+@pytest.mark.parametrize(("body", "numbers"), BODIES)
+def test_case_08_whole_bodies_of_other_servers(body: object, numbers: tuple[int, int] | None):
+    assert overflow(read_refusal(body)) == numbers
+
+
 @pytest.mark.parametrize("named_by", ["max_model_len", "context_length", "context_window"])
 async def test_case_08_a_limit_that_the_server_names_counts_and_not_one_of_a_sentence(named_by: str):
     body = {"error": "prompt is too long: 5000 tokens > 512 maximum context length"}

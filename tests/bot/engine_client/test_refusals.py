@@ -9,7 +9,7 @@ import structlog
 
 from bot.engine_client.client import EngineClient
 from bot.engine_client.errors import ContextExceeded
-from bot.errors import EngineRefused, EngineUnavailable
+from bot.errors import Busy, EngineRefused, EngineUnavailable
 from tests.bot.engine_client.wire_kit import SECRET, ask, ask_once
 from tests.fakes.engine.wire import WireServer, refusing
 
@@ -93,6 +93,11 @@ class TestFields:
             ("max_tokens", "Use 'max_completion_tokens' instead of 'max_tokens'.", "max_tokens"),
             ("max_tokens", "max_tokens is too large: 512. This model supports at most 256 completion tokens", None),
             ("cache_salt", "Extra inputs are not permitted", None),
+            ("user", 'BAD_REQUEST: {"message":"Bad request: json: unknown field \\"user\\""}', None),
+            ("user", "Invalid 'user': string too long. Expected a string with maximum length 16", "user"),
+            ("cache_salt", "Argument not supported on this model: cacheSalt", None),
+            ("temperature", "API 调用参数有误：temperature 参数非法", None),
+            ("cache_salt", "#: extraneous key [cache_salt] is not permitted, please reformat your input", None),
             ("cache_salt", "Additional properties are not allowed", "body.cache_salt"),
         ],
     )
@@ -124,3 +129,33 @@ class TestFields:
                 server.answer = refusing(400, "", lambda sent: False)
                 await ask(client)
             assert "temperature" in server.bodies[-1]
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            'roles must alternate between "user" and "assistant"',
+            "Invalid role: user",
+            "last message must have role 'user'",
+        ],
+    )
+    async def test_case_09_a_role_is_no_field(self, message: str):
+        async with WireServer(refusing(400, {"error": message})) as server, EngineClient(server.url) as client:
+            with pytest.raises(EngineRefused):
+                await ask(client)
+        assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Request too large for gpt-4 on tokens per min (TPM): Limit 10000, Requested 12000. The input or output tokens "
+        "must be reduced in order to run successfully.",
+        "Request too large for model `llama`: Limit 6000, Requested 9000, please reduce your message size.",
+    ],
+)
+async def test_case_08_a_429_that_waiting_does_not_mend(message: str):
+    with pytest.raises(ContextExceeded) as caught:
+        await ask_once(refusing(429, {"error": {"message": message, "code": "rate_limit_exceeded"}}))
+    assert caught.value.context_length == 0  # a quota is no context
+    with pytest.raises(Busy):
+        await ask_once(refusing(429, {"error": "Rate limit reached: Limit 6000, Used 5000, Requested 3000"}))

@@ -20,6 +20,7 @@ from engine.checkpoint.rope import scaling_factors
 from engine.model.transformer import rope_table
 from engine.tokenizers.bpe import byte_alphabet
 from engine.tokenizers.pre_tokenizers import LLAMA3_PATTERN
+from engine.tokenizers.sentencepiece_model import split_model
 from tests.engine.checkpoint import vocabularies as v
 from tests.engine.checkpoint.builders import (
     Tiny,
@@ -87,8 +88,13 @@ def write_gguf(
     return path
 
 
-def sentencepiece_gguf(path: Path, tiny: Tiny, template: str | None = None) -> Path:
-    tokens, scores, kinds = v.sentencepiece_tables()
+def sentencepiece_gguf(
+    path: Path,
+    tiny: Tiny,
+    template: str | None = None,
+    tables: tuple[list[str], list[float], list[int]] | None = None,
+) -> Path:
+    tokens, scores, kinds = tables or v.sentencepiece_tables()
     tables = {"model": "llama", "tokens": tokens, "scores": scores, "token_type": kinds, "bos_token_id": 1}
     more = {} if template is None else {"chat_template": template}
     return write_gguf(path, tiny, {**tables, "eos_token_id": 2, **more}, 10000.0, None)
@@ -112,6 +118,57 @@ def test_case_05_mistral(tmp_path: Path) -> None:
     path = write_huggingface(tmp_path / "hf", tiny, config={"architectures": ["MistralForCausalLM"]})
     (path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template, "add_bos_token": True}))
     assert_equal([open_checkpoint(path), open_checkpoint(sentencepiece_gguf(tmp_path / "m.gguf", tiny, template))])
+
+
+@pytest.mark.parametrize("version", ["v2", "v3", "v7"])
+def test_case_05_mistral_with_marks_as_control_tokens(tmp_path: Path, version: str) -> None:
+    model = v.mistral_model(version)
+    pieces, _ = split_model(model)
+    tables = [p.text for p in pieces], [p.score for p in pieces], [p.kind for p in pieces]
+    tiny, template = Tiny(vocab_size=len(pieces)), "{{ bos_token }}{{ '[INST] ' + m }}"
+    settings = {"chat_template": template, "add_bos_token": True, "bos_token": "<s>", "eos_token": "</s>"}
+    paths = [sentencepiece_gguf(tmp_path / "m.gguf", tiny, template, tables)]
+    for form in ("slow", "fast"):
+        path = write_huggingface(tmp_path / form, tiny, config={"architectures": ["MistralForCausalLM"]})
+        (path / "tokenizer_config.json").write_text(json.dumps(settings))
+        (path / "tokenizer.model").write_bytes(model)
+        if form == "fast":
+            v.byte_fallback_json(path / "tokenizer.json", tables)
+        paths.append(path)
+    assert_equal([open_checkpoint(path) for path in paths])
+
+
+@pytest.mark.parametrize("eos", ["<|im_end|>", "</s>"])
+def test_case_05_chatml_over_llama2s_vocabulary(tmp_path: Path, eos: str) -> None:
+    """Fine-tunes of 2023: two marks behind the vocabulary, in whichever file, of whichever type; and one more word."""
+    tokens, scores, kinds = v.sentencepiece_tables()
+    marks = {"<|im_end|>": 512, "<|im_start|>": 513, "<tool>": 514}
+    tables = [*tokens, *marks], [*scores, -1000.0, -1000.0, -1000.0], [*kinds, 4, 4, 4]
+    tiny, template = Tiny(vocab_size=515), "{{'<|im_start|>' + m}}"
+    settings: dict[str, object] = {"chat_template": template, "bos_token": "<s>", "eos_token": eos}
+    numbers = {"eos_token_id": [*tokens, *marks].index(eos)}
+    paths = []
+    for form in ("slow", "decoder", "fast", "beside"):
+        path = write_huggingface(tmp_path / form, tiny, config=numbers)
+        decoder = {str(i): {"content": name, "special": i < 514} for name, i in marks.items()}
+        more = {"added_tokens_decoder": decoder} if form == "decoder" else {}
+        (path / "tokenizer_config.json").write_text(json.dumps(settings | {"add_bos_token": True} | more))
+        if form in ("slow", "beside"):
+            (path / "added_tokens.json").write_text(json.dumps(marks))
+        if form == "fast":
+            v.byte_fallback_json(path / "tokenizer.json", tables)
+        if form == "beside":
+            v.byte_fallback_json(path / "tokenizer.json")
+        paths.append(path)
+    metadata: dict[str, object] = {"model": "llama", "tokens": tables[0], "scores": tables[1], "token_type": tables[2]}
+    metadata |= {"bos_token_id": 1, **numbers, "chat_template": template}
+    paths.append(write_gguf(tmp_path / "m.gguf", tiny, metadata, 10000.0, None))
+    checkpoints = [open_checkpoint(path) for path in paths]
+    assert_equal(checkpoints)
+    for checkpoint in checkpoints:
+        tokenizer = checkpoint.tokenizer()
+        assert 514 in tokenizer.encode("a <tool> b")
+        assert {512, 513}.isdisjoint(tokenizer.encode("<|im_start|>system<|im_end|>"))
 
 
 def test_case_05_chatml(tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ def gguf_sentencepiece(path: Path) -> Tokenizer:
     return make_tokenizer(read_gguf(path), "llama2")
 
 
-def byte_fallback_json(path: Path) -> Tokenizer:
-    """The golden vocabulary in Hugging Face's form of Llama 2's, with merges for all ways to split a piece."""
-    tokens, _, kinds = sentencepiece_tables()
+def byte_fallback_json(path: Path, tables: tuple[list[str], list[float], list[int]] | None = None) -> Tokenizer:
+    """A vocabulary in Hugging Face's form of Llama 2's, with merges for all ways to split a piece; the golden one."""
+    tokens, _, kinds = tables or sentencepiece_tables()
     ids = {token: i for i, token in enumerate(tokens)}
     merges = []
     for token, kind in zip(tokens, kinds, strict=True):
@@ -78,9 +78,12 @@ def byte_fallback_json(path: Path) -> Tokenizer:
     library.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    library.add_special_tokens(["<unk>", "<s>", "</s>"])
+    library.add_special_tokens(["<unk>", *(token for token, kind in zip(tokens, kinds, strict=True) if kind == 3)])
+    library.add_tokens([token for token, kind in zip(tokens, kinds, strict=True) if kind == 4])
     library.save(str(path))
-    return from_tokenizer_json(path, bos="<s>", eos="</s>", stop_ids=frozenset(), adds_bos=False)
+    return from_tokenizer_json(
+        path, json.loads(path.read_text()), bos="<s>", eos="</s>", stop_ids=frozenset(), adds_bos=False
+    )
 
 
 _MISTRAL_TOOLS = ("[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")
@@ -141,7 +144,9 @@ def train_byte_level(path: Path, specials: tuple[str, ...] = CHATML, size: int =
 def byte_level_json(path: Path, specials: tuple[str, ...] = CHATML) -> Tokenizer:
     train_byte_level(path, specials)
     bos, eos = ("<|im_start|>", "<|im_end|>") if specials == CHATML else specials[:2]
-    return from_tokenizer_json(path, bos=bos, eos=eos, stop_ids=frozenset(), adds_bos=False)
+    return from_tokenizer_json(
+        path, json.loads(path.read_text()), bos=bos, eos=eos, stop_ids=frozenset(), adds_bos=False
+    )
 
 
 def tiktoken_tokenizer() -> Tokenizer:

@@ -22,6 +22,7 @@ class ByteTokenizer:
     adds_bos = False
     eos_id = EOS
     stop_ids = frozenset({EOS})
+    padding_ids: frozenset[int] = frozenset()
     rules = DecodeRules("sequence")
 
     def encode(self, text: str) -> list[int]:

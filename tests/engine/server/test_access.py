@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from engine.errors import ConfigError
 from engine.server.access import AccessPolicy
 from engine.server.args import ServeOptions, UsageError, parse
+from engine.server.sockets import open_listener
 from tests.engine.server.conftest import Served, serve
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "Hello"}]}).encode()
@@ -44,7 +46,37 @@ async def test_attack_a_name_that_was_pointed_at_this_machine_is_refused(served:
 
 
 @pytest.mark.parametrize(
-    "host", ["", "a b", "user@localhost", "localhost:x", "localhost/..", "http://localhost", "2130706433"]
+    "host",
+    [
+        "",
+        "a b",
+        "user@localhost",
+        "localhost:x",
+        "localhost/..",
+        "http://localhost",
+        "2130706433",
+        "[::1]evil.example",
+        "[::1].",
+        "[::1",
+        "::1",
+        "[127.0.0.1]evil.example:80",
+        "localhost..",
+        ".localhost",
+        "-.localhost",
+        "*.localhost",
+        "localhost:0",
+        "localhost:99999",
+        "localhost:80:80",
+        "localhost,evil.example",
+        "localhost#",
+        "localhost?",
+        "[]",
+        "localhost\\evil.example",
+        "0x7f000001",
+        "127.1",
+        "0177.0.0.1",
+        "a" * 300 + ".localhost",
+    ],
 )
 async def test_attack_a_host_of_another_form_is_refused(served: Served, host: str) -> None:
     assert (await post(served, host=host))[0] in (400, 403)
@@ -52,7 +84,20 @@ async def test_attack_a_host_of_another_form_is_refused(served: Served, host: st
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:1", "127.0.0.1:8000", "127.8.9.1", "[::1]:80", "a.localhost", "localhost."]
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:1",
+        "127.0.0.1:8000",
+        "127.8.9.1",
+        "[::1]:80",
+        "a.localhost",
+        "localhost.",
+        "localhost:",
+        "[0:0:0:0:0:0:0:1]",
+        "[::ffff:127.0.0.1]:8000",
+        "my-app_1.localhost",
+    ],
 )
 async def test_names_of_this_machine_are_accepted(served: Served, host: str) -> None:
     assert await post(served, host=host) == (200, None)
@@ -105,6 +150,12 @@ async def test_attack_a_body_of_another_type_is_refused(served: Served, kind: st
     assert not served.engine.submitted
 
 
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip", "identity, zstd", "x"])
+async def test_attack_a_packed_body_is_refused_by_name(served: Served, coding: str) -> None:
+    assert await post(served, content_encoding=coding) == (415, "unsupported_media_type")
+    assert await post(served, content_encoding="identity") == (200, None)
+
+
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"])
 async def test_json_types_are_accepted(served: Served, kind: str) -> None:
     assert await post(served, content_type=kind) == (200, None)
@@ -122,13 +173,26 @@ def test_a_server_of_all_addresses_takes_addresses_and_no_names() -> None:
             policy.check(Headers({"host": "evil.example"}))
     AccessPolicy("192.168.1.5").check(Headers({"host": "192.168.1.5"}))
     AccessPolicy("gpu.lan").check(Headers({"host": "gpu.lan:8000"}))
+    AccessPolicy("fe80::1%eth0").check(Headers({"host": "[fe80::1]:8000"}))
+    AccessPolicy("[fd00::5]".strip("[]")).check(Headers({"host": "[FD00:0::5]:8000"}))
     AccessPolicy(None).check(Headers({"host": "whatever"}))
     AccessPolicy("127.0.0.1", frozenset({"*"}), frozenset({"*"})).check(Headers({"host": "x", "origin": "null"}))
     with pytest.raises(RequestError, match="--allowed-origin"):
         AccessPolicy(None).check(Headers({"host": "localhost", "origin": "http://localhost"}))
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "0", "192.168.1.5", "fe80::1", "gpu.lan", "127.1"])
+def test_attack_a_rebound_name_is_no_origin_of_its_own_where_all_hosts_are_allowed() -> None:
+    from starlette.datastructures import Headers
+
+    from engine.server.protocol.errors import RequestError
+
+    with pytest.raises(RequestError, match="--allowed-origin"):
+        AccessPolicy("0.0.0.0", frozenset({"*"})).check(Headers({"host": "evil.com", "origin": "http://evil.com"}))
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "", "0", "192.168.1.5", "fe80::1", "gpu.lan", "127.1", "[::]", "::ffff:10.0.0.1", "*"]
+)
 def test_attack_an_address_that_others_reach_needs_a_key(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEY_OF_TEST", "secret")
     with pytest.raises(UsageError, match="--api-key-env") as caught:
@@ -138,7 +202,7 @@ def test_attack_an_address_that_others_reach_needs_a_key(host: str, monkeypatch:
         assert isinstance(parse(["--host", host, *extra]), ServeOptions)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost", "::ffff:127.0.0.1", "LocalHost"])
 def test_an_address_of_this_machine_alone_needs_no_key(host: str) -> None:
     options = parse(["--host", host, "--allowed-host", "Chat.LAN:80", "--allowed-origin", "HTTPS://chat.example/"])
     assert isinstance(options, ServeOptions)
@@ -151,3 +215,29 @@ def test_an_address_of_this_machine_alone_needs_no_key(host: str) -> None:
 def test_wrong_names_are_refused(flags: list[str]) -> None:
     with pytest.raises(UsageError):
         parse(flags)
+
+
+def test_an_ipv6_address_may_come_in_brackets() -> None:
+    options = parse(["--host", "[::1]", "--allowed-host", "fd00::5"])
+    assert isinstance(options, ServeOptions)
+    assert (options.host, options.access.allowed_hosts) == ("::1", frozenset({"fd00::5"}))
+
+
+def test_attack_a_local_name_of_another_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An /etc/hosts that gives gpu.localhost an address of the network."""
+    options = parse(["--host", "gpu.localhost"])
+    assert isinstance(options, ServeOptions)
+    assert options.local_only
+    with (
+        pytest.raises(ConfigError, match="without a key"),
+        open_listener("0.0.0.0", 0, None, local_only=options.local_only),
+    ):
+        raise AssertionError("it listens")
+
+
+async def test_a_key_may_have_any_characters() -> None:
+    async with serve("schlüssel") as served:
+        served.load()
+        for key, status in (("schlüssel", 200), ("schlussel", 401)):
+            headers = {"authorization": f"Bearer {key}".encode()}
+            assert (await served.http.get("/v1/models", headers=headers)).status_code == status

@@ -129,3 +129,108 @@ async def test_attack_more_running_requests_than_connections_are_refused(
     for reader, writer in running:
         assert b" 200 OK" in await reader.readuntil(b"\r\n\r\n")
         writer.close()
+
+
+async def test_attack_a_client_that_stops_reading_its_stream_is_disconnected(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "READ_TIMEOUT", 0.3)
+    body = json.dumps({"messages": [{"role": "user", "content": "x"}], "stream": True}).encode()
+    reader, writer = await connect(served, HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+    await reader.readuntil(b"\r\n\r\n")
+    request = await served.engine.next_request()
+    deadline = time.monotonic() + 5
+    while not request.cancelled.is_set():  # it never reads again
+        request.deliver(b"x" * 2000)
+        await asyncio.sleep(0.001)
+        assert time.monotonic() < deadline
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "word"),
+    [
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"a:b\r\n" * 50_000 + b"\r\n", 431, b"16384 bytes"),
+        (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431, b"16384 bytes"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 40_000, 413, b"small chunks"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1;x=" + b"y" * 40_000, 431, b"16384 bytes"),
+        (b"GET /health HTTP/1.1\r\n\r\n", 400, b"HTTP/1.1"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"a" * 200 + b"\r\n\r\n", 400, b"HTTP/1.1"),
+        (HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501, b"HTTP/1.1"),
+        (HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400, b"HTTP/1.1"),
+    ],
+    ids=["lines", "target", "chunks", "extension", "host", "tls", "coding", "two_lengths"],
+)
+async def test_attack_what_is_expensive_or_invalid_on_the_wire_gets_an_error_body(
+    served: Served, data: bytes, status: int, word: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    connection = await connect(served, data)
+    head, _, body = (await answer(connection)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    error = json.loads(body)["error"]
+    assert word in error["message"].encode()
+    assert error["code"] == "invalid_http"
+    assert not capfd.readouterr().err  # no line for each bad request
+
+
+async def test_attack_a_bad_chunk_after_the_answer_ends_the_connection_quietly(
+    served: Served, capfd: pytest.CaptureFixture[str]
+) -> None:
+    foreign = HEAD.replace(b"localhost", b"evil.example") + b"Transfer-Encoding: chunked\r\n\r\n"
+    reader, writer = await connect(served, foreign)
+    assert b" 403 " in await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"-5\r\nhello\r\n")
+    assert b"host_not_allowed" in await answer((reader, writer))
+    assert not capfd.readouterr().err
+
+
+async def test_a_body_in_many_chunks_of_a_usual_size_is_read(served: Served) -> None:
+    served.engine.replies = [b"ok"]
+    body = BODY.replace(b"Hello", b"Hello" * 2)
+    chunked = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    large = b'"' + b"x" * 800 + b'"'
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(large) + 1, large + b",") for _ in range(100))
+    whole = b'3\r\n{"' + b'a\r\n2\r\n":\r\n1\r\n[\r\n' + chunks + b"2\r\n1]\r\n1\r\n}\r\n0\r\n\r\n"
+    for data, status in ((chunked, b"200"), (whole, b"400")):
+        head = HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        text = await answer(await connect(served, head + data))
+        assert text.startswith(b"HTTP/1.1 " + status)
+    assert b"'messages' is missing" in text
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_attack_a_large_body_that_stalls_times_out_however_much_came(
+    roomy: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "STALL_TIMEOUT", 0.3)
+    data = HEAD + b"Content-Length: 8000000\r\n\r\n" + b" " * 7_000_000
+    connection = await connect(roomy, data)
+    started = time.monotonic()
+    assert (await answer(connection)).startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - started < 3
+
+
+async def test_attack_large_bodies_that_were_only_begun_leave_room_for_others(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest body of this server has 100,000 bytes; eight of them fit into the memory for bodies."""
+    data = HEAD + b"Content-Length: 99000\r\n\r\n" + b" " * 98_000
+    half = [await connect(served, data) for _ in range(30)]
+    await asyncio.sleep(0.3)
+    served.engine.replies = [b"ok"]
+    body = BODY + b" " * 95_000
+    text = await answer(
+        await connect(served, HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    )
+    assert text.startswith(b"HTTP/1.1 200 ")
+    ended = [await answer(connection) for connection in half[:20]]
+    assert {text[:13] for text in ended} == {b"HTTP/1.1 408 "}
+    for _, writer in half:
+        writer.close()
+    await asyncio.sleep(0.1)
+    for _ in range(12):  # the memory counts as free again
+        served.engine.replies = [b"ok"]
+        text = await answer(
+            await connect(served, HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        )
+        assert text.startswith(b"HTTP/1.1 200 ")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import time
+from typing import Any
 
 import httpx
 import openai
@@ -311,6 +312,34 @@ async def test_tokenize_and_detokenize(served: Served) -> None:
     assert (await served.http.post("/tokenize", json={"prompt": "é"})).json()["tokens"] == list("é".encode())
     assert (await served.http.post("/detokenize", json={"tokens": [72, 105]})).json() == {"prompt": "Hi"}
     assert (await served.http.post("/detokenize", json={"tokens": [9999]})).status_code == 400
+
+
+@pytest.mark.parametrize("system", [[], [{"role": "system", "content": "You are a test."}]])
+async def test_attack_one_request_says_how_much_of_a_dialog_fits(served: Served, system: list[dict[str, str]]) -> None:
+    dialog = [
+        {"role": role, "content": f"{number} " + "w" * (number * 5 % 23)}
+        for number in range(12)
+        for role in ("user", "assistant")
+    ]
+    messages = [*system, *dialog, *HELLO]
+
+    async def count(part: list[dict[str, str]], **more: object) -> dict[str, Any]:
+        return dict((await served.http.post("/tokenize", json={"messages": part, **more})).json())
+
+    wholes = [(await count([*system, *dialog[start:], *HELLO]))["count"] for start in range(0, 25, 2)]
+    for room in {1, *wholes, *(whole - 1 for whole in wholes), 10**6}:
+        fitting = await count(messages, max_prompt_tokens=room)
+        dropped = next((2 * pairs for pairs, whole in enumerate(wholes) if whole <= room), 24)
+        assert (fitting["dropped_messages"], fitting["count"]) == (dropped, wholes[dropped // 2])
+        assert len(fitting["tokens"]) == fitting["count"]
+    assert (await served.http.post("/tokenize", json={"messages": HELLO, "max_prompt_tokens": 0})).status_code == 400
+
+
+async def test_attack_a_dialog_far_beyond_the_context_is_cut_before_it_is_encoded(served: Served) -> None:
+    pair = [{"role": "user", "content": "x" * 4000}, {"role": "assistant", "content": "y" * 4000}]
+    response = await served.http.post("/tokenize", json={"messages": [*pair * 11, *HELLO], "max_prompt_tokens": 50})
+    assert response.status_code == 200, response.text
+    assert (response.json()["count"], response.json()["dropped_messages"]) == (12, 22)
 
 
 async def test_a_key_is_required_except_for_health_and_metrics(with_key: Served) -> None:

@@ -77,7 +77,7 @@ def test_content_parts_and_roles() -> None:
         {"role": "user", "content": parts},
         {"role": "assistant", "content": None},
     ]
-    assert validate(ChatRequest, {"messages": messages}).dialog() == [
+    assert validate(ChatRequest, {"messages": messages}).dialog == [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "a\nb"},
         {"role": "assistant", "content": ""},
@@ -219,6 +219,25 @@ CHANGES_THE_REPLY: list[tuple[str, object]] = [
     *[("tools", [{}]), ("tool_choice", "required"), ("verbosity", "low"), ("web_search_options", {})],
     *[("n_predict", 5), ("max_new_tokens", 5), ("stop_sequence", ["x"]), ("random_seed", 5), ("system", "Be rude.")],
     *[("negative_prompt", "x"), ("guidance_scale", 1.5), ("truncate_prompt_tokens", 5), ("documents", [{}])],
+    *[
+        ("topK", 5),
+        ("minP", 0.1),
+        ("repetitionPenalty", 1.1),
+        ("maxTokens", 5),
+        ("topP", 0.5),
+        ("TOP_K", 5),
+        ("temp", 1),
+    ],
+    *[("generationConfig", {"topK": 4}), ("sampling_params", {"top_k": 4}), ("parameters", {"top_k": 4})],
+    *[("extra_body", {"top_k": 4}), ("guided_json", {}), ("json_schema", {}), ("response_schema", {}), ("schema", {})],
+    *[("text", {"format": {"type": "json_object"}}), ("output_config", {"effort": "low"}), ("json_mode", True)],
+    *[("max_output_tokens", 5), ("stop_words", ["x"]), ("stop_str", "x"), ("eos_token_id", 5), ("stop_tokens", ["x"])],
+    *[("instructions", "x"), ("input_prefix", "x"), ("memory", "x"), ("prefill", "x"), ("prompt_mode", "reasoning")],
+    *[("previous_response_id", "x"), ("session_params", {"id": "x"}), ("image_data", "x"), ("input_ids", [[1]])],
+    *[("n_cmpl", 2), ("candidateCount", 2), ("watermark", True), ("return_full_text", True), ("top_n_tokens", 4)],
+    *[("token_healing", True), ("regex_pattern", "a"), ("template_vars", {"a": 1}), ("add_bos_token", False)],
+    *[("repetition_detection", {"min_count": 4}), ("return_hidden_states", True), ("logits_bias", {"1": 1})],
+    *[("search_parameters", {"mode": "on"}), ("mcp_servers", [{}]), ("diversity_penalty", 1), ("len_penalty", 2)],
     *[("lora_path", "x"), ("options", {"top_k": 5}), ("format", "json"), ("top_n_sigma", 1.0), ("safe_prompt", True)],
 ]
 
@@ -243,9 +262,21 @@ def test_neutral_values_and_harmless_parameters_are_accepted() -> None:
     defaults |= {"reasoning_effort": "none", "verbosity": "medium", "thinking": {"type": "disabled"}, "n_predict": -1}
     harmless = {"store": True, "metadata": {"a": "b"}, "service_tier": "auto", "parallel_tool_calls": True}
     harmless |= {"prompt_cache_key": "x", "safety_identifier": "y", "cache_prompt": True, "repeat_last_n": 64}
+    harmless |= {"rep_pen_range": 300, "rep_pen_slope": 0.7, "penalty_range": 100, "num_ctx": 4096, "keep_alive": "5m"}
+    harmless |= {"truncation_length": 4096, "id_slot": 1, "timings_per_token": True, "priority": 1, "request_id": "x"}
+    harmless |= {"rid": "x", "genkey": "x", "provider": {"order": []}, "route": "x", "usage": {"include": True}}
+    harmless |= {"prompt_cache_retention": "24h", "include_reasoning": True, "separate_reasoning": True}
     for fields in (neutral, switched_off, absent, defaults, harmless):
         assert chat(**fields).messages == chat().messages
         assert validate(CompletionRequest, {"prompt": "x", **fields}).prompt == "x"
+
+
+def test_attack_a_picture_beside_the_text_of_a_message_is_refused() -> None:
+    with pytest.raises(RequestError) as caught:
+        chat(messages=[{"role": "user", "content": "What is this?", "images": ["aGk="]}])
+    assert (caught.value.param, caught.value.code) == ("messages[0].images", "unsupported_parameter")
+    message = {"role": "assistant", "content": "A cat.", "images": [], "audio": None, "refusal": None, "name": "Rex"}
+    assert chat(messages=[*HELLO, message, *HELLO]).messages
 
 
 def test_twenty_stop_strings() -> None:
@@ -300,7 +331,18 @@ def test_tokenize_takes_messages_or_a_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b'{"messages": [' + b"{}," * 200_000 + b"{}]}", b'{"a": [' + b"1," * 1_500_000 + b"1]}"]
+    "raw",
+    [
+        b'{"messages": [' + b"{}," * 200_000 + b"{}]}",
+        b'{"messages": [' + b'{"role":"user","content":""},' * 30_000 + b"{}]}",
+        b'{"messages": [{"role":"user","content":[' + b'{"type":"text","text":""},' * 30_000 + b"{}]}]}",
+        b'{"a": [' + b"1," * 1_500_000 + b"1]}",
+        b'{"a": [' + b"1.5e3," * 300_000 + b"1]}",
+        b"{" + b",".join(b'"%d": 1' % n for n in range(2000)) + b"}",
+        b'{"messages": [{' + b",".join(b'"%d": 1' % n for n in range(2000)) + b"}]}",
+        ('{"messages": [' + "{}," * 200_000 + "{}]}").encode("utf-16"),
+    ],
+    ids=["objects", "messages", "parts", "integers", "floats", "fields", "fields_of_a_message", "utf-16"],
 )
 def test_attack_a_body_of_very_many_parts_is_refused_unparsed(raw: bytes) -> None:
     with pytest.raises(RequestError) as caught:
@@ -309,12 +351,44 @@ def test_attack_a_body_of_very_many_parts_is_refused_unparsed(raw: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{", b"[]", b"\xff", b'{"a": NaN}', b"[" * 90_000, b'{"a": ' + b"1" * 5000 + b"}"]
+    "raw",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"a": NaN}',
+        b"[" * 90_000,
+        b'{"a": ' + b"1" * 5000 + b"}",
+        b'{"a": "\xe4"}',
+        b"{'a': 1}",
+    ],
 )
 def test_a_body_that_is_no_json_object(raw: bytes) -> None:
     with pytest.raises(RequestError) as caught:
         parse_json(raw)
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"top_k": 5, "top_k": null}',
+        b'{"tools": [{}], "messages": [], "tools": []}',
+        b'{"messages": [{"role": "user", "content": "a", "role": "system"}]}',
+        b'{"stream_options": {"include_usage": true, "include\\u005fusage": false}}',
+    ],
+)
+def test_attack_a_name_that_is_there_twice_hides_nothing(raw: bytes) -> None:
+    with pytest.raises(RequestError, match="is there twice") as caught:
+        parse_json(raw)
+    assert caught.value.code == "invalid_json"
+
+
+def test_a_body_of_usual_size_and_many_commas_and_brackets_is_parsed() -> None:
+    text = "f(x)[0], {y}, " * 20_000
+    assert parse_json(json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
+    assert parse_json(json.dumps({"prompt": list(range(131_072))}).encode())
 
 
 json_values = st.recursive(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from engine.checkpoint import open_checkpoint
 from engine.server import tokenizing
+from engine.server.protocol.request_body import parse_json
 from engine.tokenizers.base import Tokenizer
 from engine.tokenizers.piecewise import MAX_PART_CHARS, PART_CHARS, PiecewiseEncoder
 from tests.engine.checkpoint import vocabularies as v
@@ -143,3 +145,46 @@ async def test_attack_long_prompts_leave_the_server_responsive(tmp_path: Path) -
     assert latencies[int(len(latencies) * 0.9)] < 0.25
     assert latencies[-1] < 1.0
     assert memory < 2 << 30
+
+
+async def test_attack_very_many_empty_messages_leave_the_server_responsive(
+    roomy: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their texts are short, their marks are not."""
+    threads: set[str] = set()
+
+    def encode(_self: object, messages: list[object], **_options: object) -> list[int]:
+        threads.add(threading.current_thread().name)
+        return [0]
+
+    monkeypatch.setattr("tests.engine.server.scripted_engine.PlainFormat.encode", encode)
+    for number in (500, 5000):
+        body = {"messages": [{"role": "user", "content": ""}] * number}
+        assert (await roomy.http.post("/tokenize", json=body)).status_code == 200
+    assert threads
+    assert all(name.startswith("tokenize") for name in threads)
+
+
+async def test_attack_token_ids_are_bounded_and_encoded_in_parts(roomy: Served) -> None:
+    response = await roomy.http.post("/detokenize", json={"tokens": [65] * (MAX_CONTEXT + 1)})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "tokens")
+    response = await roomy.http.post("/tokenize", json={"prompt": "x" * 100_000, "add_special_tokens": False})
+    assert response.json()["tokens"] == [ord("x")] * 100_000
+    assert list(response.json()) == ["count", "max_model_len", "tokens", "token_strs"]
+    response = await roomy.http.post("/tokenize", json={"prompt": "", "add_special_tokens": False})
+    assert response.json()["tokens"] == []
+
+
+async def test_attack_a_large_body_is_parsed_beside_the_event_loop(
+    roomy: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def parse(body: bytes) -> dict[str, object]:
+        threads.append(threading.current_thread().name)
+        return parse_json(body)
+
+    monkeypatch.setattr("engine.server.app.parse_json", parse)
+    for size, thread in ((100, "MainThread"), (1_000_000, "parse_0")):
+        response = await roomy.http.post("/tokenize", json={"prompt": "", "metadata": "x" * size})
+        assert (response.status_code, threads.pop()) == (200, thread)

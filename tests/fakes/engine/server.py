@@ -33,6 +33,7 @@ class FakeEngine:
         self.models = [model]
         self.max_model_len = max_model_len
         self.tokenize = tokenize
+        self.fits = True  # whether /tokenize can leave messages out, as ours can
         self.api_key = api_key
         self.refused_fields = refused_fields
         self.healthy = True
@@ -143,8 +144,16 @@ class FakeEngine:
         body = await request.json()
         if body.get("model") not in self.models or not isinstance(body.get("messages"), list):
             return error_response(400, "tokenize wants a model that is served, and messages")
-        count = words(body["messages"])
-        return web.json_response({"count": count, "max_model_len": self.context, "tokens": list(range(count))})
+        messages, dropped = body["messages"], {}
+        if self.fits and "max_prompt_tokens" in body:
+            first = int(messages[0]["role"] == "system")
+            while words(messages) > body["max_prompt_tokens"] and len(messages) > first + 2:
+                messages = [*messages[:first], *messages[first + 2 :]]
+            dropped = {"dropped_messages": len(body["messages"]) - len(messages)}
+        count = words(messages)
+        return web.json_response(
+            {"count": count, "max_model_len": self.context, "tokens": list(range(count)), **dropped}
+        )
 
     async def _chat(self, http: web.Request) -> web.StreamResponse:
         self.calls.append(http.path)

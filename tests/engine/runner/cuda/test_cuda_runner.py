@@ -1,5 +1,7 @@
 """The GPU runner samples the same ids as plain torch, plan by plan, whatever a step mixes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -95,6 +97,21 @@ def test_the_same_ids_as_plain_torch(kv_heads: int, fused: int, monkeypatch: pyt
             expected, handle = in_flight.pop(0)
             assert ours.wait(handle) == expected
     assert ours.wait(in_flight[0][1]) == in_flight[0][0]
+    ours.close()
+
+
+def test_attack_padding_is_never_sampled() -> None:
+    """The ids that the model likes best are declared padding: neither runner samples one of them again."""
+    transformer = model(2)
+    first = TorchRunner(config(), transformer, PAGES)
+    likely = {id_ for plan in plans() for id_ in first.wait(first.execute_async(plan)).values()}
+    transformer.spec = replace(transformer.spec, padding_ids=tuple(sorted(likely)))
+    plain, ours = TorchRunner(config(), transformer, PAGES), CudaRunner(config(), transformer)
+    ours.start(PAGES)
+    for plan in plans():
+        expected = plain.wait(plain.execute_async(plan))
+        assert likely.isdisjoint(expected.values())
+        assert ours.wait(ours.execute_async(plan)) == expected
     ours.close()
 
 
