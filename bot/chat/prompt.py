@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count as count_up
 
-from bot.engine_client.messages import Message
+from bot.engine_client.messages import Message, count_images, text_of
 from models.types import Pair
 
 CountTokens = Callable[[Sequence[Message]], Awaitable[int]]
@@ -16,6 +16,8 @@ CountTokens = Callable[[Sequence[Message]], Awaitable[int]]
 _TEMPLATE_TOKENS = 32
 """More than any chat template puts around one message (role, separators, a date line)."""
 _TEMPLATE_CHARS = 16
+_IMAGE_TOKENS = 8192
+"""More than a picture of 1024 pixels a side takes with any model that is known to us (Llama 3.2: 6,404)."""
 _MAX_GUESSES = 4
 """The first counts follow a guess by length; after that the range is halved."""
 
@@ -32,7 +34,8 @@ def build_messages(persona: str, history: Sequence[Pair], text: str) -> list[Mes
 
 def max_token_count(messages: Sequence[Message]) -> int:
     """An upper bound on the prompt's tokens for any tokenizer: at most one token a byte, and the template's."""
-    return _TEMPLATE_TOKENS + sum(len(message["content"].encode()) + _TEMPLATE_TOKENS for message in messages)
+    words = sum(len(text_of(message).encode()) + _TEMPLATE_TOKENS for message in messages)
+    return _TEMPLATE_TOKENS + words + _IMAGE_TOKENS * count_images(messages)
 
 
 def select_pairs(history: Sequence[Pair], limit: int, step: int, first_kept: int | None) -> Sequence[Pair]:

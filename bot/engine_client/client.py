@@ -19,12 +19,14 @@ import structlog
 from bot.engine_client.chunks import ChunkReader
 from bot.engine_client.errors import ContextExceeded, refusal_of, translate
 from bot.engine_client.event_stream import EventStream
-from bot.engine_client.messages import Delta, Finished, Message, TokenCount
+from bot.engine_client.image_refusal import refuses_images
+from bot.engine_client.image_support import ImageSupport
+from bot.engine_client.messages import Delta, Finished, Message, TokenCount, count_images, text_of
 from bot.engine_client.optional_fields import refused_field
 from bot.engine_client.overflow import overflow
 from bot.engine_client.served_model import ServedModel
 from bot.engine_client.transport import CONNECT_SECONDS, Transport
-from bot.errors import EngineUnavailable
+from bot.errors import EngineUnavailable, ImagesNotSeen
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +63,7 @@ class EngineClient:
         self._served = ServedModel(self._transport, model)
         self._rejected_fields: set[str] = set()
         self._secrets = [api_key] if api_key else []
+        self._images = ImageSupport(self._show)
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,6 +101,16 @@ class EngineClient:
         with self._translated_errors():
             return await self._served.count(messages)
 
+    async def accepts_images(self) -> bool:
+        """Whether the model sees pictures. It is shown one, once; its refusal of another one answers this too.
+
+        Raises Busy or EngineUnavailable, and then asks again the next time.
+        """
+        return await self._images.find_out(await self.model())
+
+    def _show(self, messages: Sequence[Message]) -> AsyncGenerator[Delta | Finished, None]:
+        return self.stream(messages, temperature=0, top_p=1, max_tokens=16, user="sight-test", cache_salt="sight-test")
+
     async def stream(
         self,
         messages: Sequence[Message],
@@ -112,16 +125,19 @@ class EngineClient:
         """The reply piece by piece, and `Finished` last. Closing the iterator cancels the generation.
 
         `on_activity` is called at every event of the stream, also at those without text: a model that thinks, or a
-        comment that keeps the connection alive. Raises ContextExceeded, Busy or EngineUnavailable.
+        comment that keeps the connection alive. Raises ContextExceeded, Busy or EngineUnavailable, and ImagesNotSeen
+        for a prompt with pictures where the model sees none.
         """
         fields: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         fields |= {"user": user, "stream_options": {"include_usage": True}, "cache_salt": cache_salt}
-        sent = [*(message["content"] for message in messages), user, cache_salt]
-        with self._translated_errors(sent):
-            events = await self._start(messages, fields)
+        sent = [*(text_of(message) for message in messages), user, cache_salt]
+        # A model that has read a picture complains of this one, not of pictures.
+        has_images = count_images(messages) > 0 and not self._images.known(self._served.known_name)
+        with self._translated_errors(sent, has_images=has_images):
+            events = await self._start(messages, fields, has_images=has_images)
         reader = ChunkReader()
         try:
-            with self._translated_errors(sent, in_reply=True):
+            with self._translated_errors(sent, in_reply=True, has_images=has_images):
                 async for event in events:
                     on_activity()
                     if event is not None and (text := reader.read(event)):
@@ -138,7 +154,7 @@ class EngineClient:
         self.state = "ready"
         yield Finished(finish_reason, reader.prompt_tokens, reader.completion_tokens)
 
-    async def _start(self, messages: Sequence[Message], fields: dict[str, Any]) -> EventStream:
+    async def _start(self, messages: Sequence[Message], fields: dict[str, Any], *, has_images: bool) -> EventStream:
         """Start the request without the fields that this server rejects. A rejected request has generated nothing."""
         model = await self._served.name()
         rejected = set(self._rejected_fields)
@@ -160,7 +176,8 @@ class EngineClient:
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 refusal = refusal_of(error)
-                field = None if overflow(refusal) is not None else refused_field(refusal, set(extra))
+                is_the_prompt = overflow(refusal) is not None or (has_images and refuses_images(refusal))
+                field = None if is_the_prompt else refused_field(refusal, set(extra))
                 if field is None:
                     raise
                 rejected.add(field)
@@ -175,16 +192,20 @@ class EngineClient:
         self._rejected_fields |= rejected
 
     @contextlib.contextmanager
-    def _translated_errors(self, sent: Sequence[str] = (), *, in_reply: bool = False) -> Iterator[None]:
+    def _translated_errors(
+        self, sent: Sequence[str] = (), *, in_reply: bool = False, has_images: bool = False
+    ) -> Iterator[None]:
         """Turn an error of the server or the connection into ours, and note what it says about the server."""
         try:
             yield
         except Exception as error:
-            result = translate(error, [*sent, *self._secrets])
-            if isinstance(error, openai.NotFoundError):
-                self._served.forget_name()
+            result = translate(error, [*sent, *self._secrets], has_images=has_images)
             if isinstance(result, ContextExceeded) and result.context_length:
                 self._served.learn_context_length(result.context_length)
+            if isinstance(result, ImagesNotSeen):
+                self._images.learn_refusal(self._served.known_name)
+            elif isinstance(error, openai.NotFoundError):
+                self._served.forget_name()
             if type(result) is EngineUnavailable:
                 message = _DIED_MESSAGE if in_reply else _NOT_READY_MESSAGES.get(self.state, result.user_message)
                 result = EngineUnavailable(result.reason, message)

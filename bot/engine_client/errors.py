@@ -12,14 +12,18 @@ from collections.abc import Sequence
 import httpx2
 import openai
 
+from bot.engine_client.image_refusal import refuses_images
 from bot.engine_client.log_text import for_log
 from bot.engine_client.overflow import overflow
 from bot.engine_client.refusal import Refusal, read_refusal
-from bot.errors import BotError, Busy, EngineRefused, EngineUnavailable, EngineUnreadable
+from bot.errors import BotError, Busy, EngineRefused, EngineUnavailable, EngineUnreadable, ImagesNotSeen
 
 _ABOUT_THE_PROMPT = {400, 413, 422}
 _MAY_OVERFLOW = _ABOUT_THE_PROMPT | {500}
 """Ollama and older servers of llama.cpp answer an overlong prompt with 500."""
+
+_MAY_REFUSE_IMAGES = _ABOUT_THE_PROMPT | {404, 415, 500, 501}
+"""OpenRouter finds no provider with 404, llama.cpp answers 500."""
 
 
 class ContextExceeded(Exception):
@@ -35,15 +39,18 @@ class PromptRefused(EngineRefused):
     """The server turned the request down for a reason that is not understood; a shorter prompt may please it."""
 
 
-def translate(error: Exception, sent: Sequence[str] = ()) -> BotError | ContextExceeded | Exception:
+def translate(
+    error: Exception, sent: Sequence[str] = (), *, has_images: bool = False
+) -> BotError | ContextExceeded | Exception:
     """The bot's error for an error of the server or the connection; any other error is returned unchanged.
 
-    `sent` is what must not appear in the log, should the server repeat it: the texts of the prompt, and keys.
+    `sent` is what must not appear in the log, should the server repeat it: the texts of the prompt, and keys. With
+    `has_images` the refusal may be about the pictures of the prompt.
     """
     if isinstance(error, BotError | ContextExceeded):
         return error
     if isinstance(error, openai.APIStatusError):
-        return _refused(error, sent)
+        return _refused(error, sent, has_images)
     if isinstance(error, openai.APIConnectionError):  # its own message is only "Connection error."
         return EngineUnavailable(_reason(error.__cause__ or error, sent))
     if isinstance(error, openai.APIError):  # an error event inside the stream
@@ -51,6 +58,8 @@ def translate(error: Exception, sent: Sequence[str] = ()) -> BotError | ContextE
         numbers = overflow(refusal)
         if numbers is not None:
             return ContextExceeded(*numbers)
+        if has_images and refuses_images(refusal):
+            return ImagesNotSeen(f"an error inside the stream: {for_log(refusal.text, sent)}")
         return EngineUnavailable(f"an error inside the stream: {for_log(refusal.text, sent)}")
     if isinstance(error, httpx2.DecodingError):
         return EngineUnreadable(_reason(error, sent))
@@ -76,13 +85,15 @@ def refusal_of(error: openai.APIStatusError) -> Refusal:
     return refusal
 
 
-def _refused(error: openai.APIStatusError, sent: Sequence[str]) -> BotError | ContextExceeded:
+def _refused(error: openai.APIStatusError, sent: Sequence[str], has_images: bool) -> BotError | ContextExceeded:
     refusal, status = refusal_of(error), error.status_code
     if status in _MAY_OVERFLOW and (numbers := overflow(refusal)) is not None:
         return ContextExceeded(*numbers)
     if status == 429:
         return Busy(_retry_after(error.response.headers.get("Retry-After")))
     reason = f"HTTP {status}: {for_log(refusal.text, sent)}"
+    if has_images and status in _MAY_REFUSE_IMAGES and refuses_images(refusal):
+        return ImagesNotSeen(reason)
     if status >= 500 or status == 408:
         return EngineUnavailable(reason)
     return PromptRefused(reason) if status in _ABOUT_THE_PROMPT else EngineRefused(reason)
