@@ -153,6 +153,14 @@ class EngineRefused(EngineUnavailable):
         super().__init__(reason, "The model refused this request. The owner of this bot finds the reason in its log.")
 
 
+class ImagesNotSeen(EngineRefused):
+    """The prompt has pictures, and the model takes only text."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.user_message = "The model that I use here sees no pictures. Please describe them in words."
+
+
 class EngineUnreadable(EngineRefused):
     """What the server sent is not of the protocol: not JSON, of another shape, or beyond every bound."""
 

@@ -56,6 +56,20 @@ def _parse_timedelta(value: object) -> object:
     return timedelta(seconds=seconds)
 
 
+def parse_size(value: object) -> object:
+    """`1048576`, `"256KiB"` or `"8 MB"` in bytes; other types are left to pydantic. Raises ValueError for other text.
+
+    `K` and `M` are units of 1024, with `B`, with `iB` or alone.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+)\s*(?:([km])i?b?|b)?\s*", value.lower())
+    if match is None:
+        raise ValueError("is not a size; write bytes, or a number with KiB or MiB, such as 256KiB")
+    return int(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2] or ""]
+
+
+Size = Annotated[int, BeforeValidator(parse_size)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 Duration = Annotated[timedelta, BeforeValidator(_parse_timedelta)]
 
@@ -77,6 +91,7 @@ class Settings(BaseSettings):
     discord_token: SecretStr | None = None
     discord_api_base: str | None = None
     discord_gateway_url: str | None = None
+    discord_cdn_url: str | None = None
 
     # Database
     database_url: str = Field("sqlite:///data/guildllama.db", repr=False)
@@ -104,6 +119,9 @@ class Settings(BaseSettings):
     max_persona_chars: int = Field(4000, ge=1)
     persona: str = DEFAULT_PERSONA
     max_waiting: int = Field(64, ge=1)
+    max_files: int = Field(4, ge=0, le=10)
+    max_file_size: Size = Field(256 << 10, ge=1, le=16 << 20)
+    max_raw_file_size: Size = Field(8 << 20, ge=1, le=64 << 20)
     reply_timeout: Seconds = Field(120.0, gt=0, le=31_536_000)
     shutdown_grace: Seconds = Field(20.0, ge=0, le=31_536_000)
 
@@ -144,7 +162,7 @@ class Settings(BaseSettings):
         _check_url(url, "http", "https")
         return url if urlsplit(url).path else f"{url}/v1"
 
-    @field_validator("discord_api_base")
+    @field_validator("discord_api_base", "discord_cdn_url")
     @classmethod
     def _api_base(cls, value: str | None) -> str | None:
         return value if value is None else _check_url(value.rstrip("/"), "http", "https")

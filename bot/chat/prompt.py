@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.engine_client.messages import Message
+from bot.engine_client.messages import Message, count_images, text_of
 from models.types import Pair
 
 _TEMPLATE_TOKENS = 32
 """More than any chat template puts around one message (role, separators, a date line)."""
 _TEMPLATE_CHARS = 16
+_IMAGE_TOKENS = 8192
+"""More than a picture of 1024 pixels a side takes with any model that is known to us (Llama 3.2: 6,404)."""
 _MAX_GUESSES = 4
 """The first refusals are followed by a guess by length; after that the number of pairs is halved."""
 
@@ -29,7 +31,8 @@ def build_messages(persona: str, history: Sequence[Pair], text: str) -> list[Mes
 
 def max_token_count(messages: Sequence[Message]) -> int:
     """An upper bound on the prompt's tokens for any tokenizer: at most one token a byte, and the template's."""
-    return _TEMPLATE_TOKENS + sum(len(message["content"].encode()) + _TEMPLATE_TOKENS for message in messages)
+    words = sum(len(text_of(message).encode()) + _TEMPLATE_TOKENS for message in messages)
+    return _TEMPLATE_TOKENS + words + _IMAGE_TOKENS * count_images(messages)
 
 
 def select_pairs(history: Sequence[Pair], limit: int, step: int, first_kept: int | None) -> Sequence[Pair]:
@@ -65,7 +68,7 @@ def estimate_drop(persona: str, pairs: Sequence[Pair], text: str, *, tokens: int
 
 def prompt_size(messages: Sequence[Message]) -> int:
     """The size of a prompt in bytes, to compare it with those that a server took or refused."""
-    return sum(len(message["content"].encode()) + _TEMPLATE_CHARS for message in messages)
+    return sum(len(text_of(message).encode()) + _TEMPLATE_CHARS for message in messages)
 
 
 def pairs_within(pairs: Sequence[Pair], size: float) -> int:

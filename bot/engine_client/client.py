@@ -20,12 +20,22 @@ from bot.engine_client.chunks import ChunkReader
 from bot.engine_client.errors import ContextExceeded, refusal_of, translate
 from bot.engine_client.event_payload import Event
 from bot.engine_client.event_stream import EventStream
-from bot.engine_client.messages import Delta, Finished, Message, TokenCount, continuation_fields
+from bot.engine_client.image_refusal import refuses_images
+from bot.engine_client.image_support import ImageSupport
+from bot.engine_client.messages import (
+    Delta,
+    Finished,
+    Message,
+    TokenCount,
+    continuation_fields,
+    count_images,
+    text_of,
+)
 from bot.engine_client.optional_fields import refused_field
 from bot.engine_client.overflow import overflow
 from bot.engine_client.served_model import ServedModel
 from bot.engine_client.transport import CONNECT_SECONDS, Transport
-from bot.errors import EngineUnavailable
+from bot.errors import EngineUnavailable, ImagesNotSeen
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +73,7 @@ class EngineClient:
         self._served = ServedModel(self._transport, model)
         self._rejected_fields: set[str] = set()
         self._secrets = [api_key] if api_key else []
+        self._images = ImageSupport(self._show)
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,6 +114,16 @@ class EngineClient:
         with self._translated_errors():
             return await self._served.count(messages, max_tokens=max_tokens)
 
+    async def accepts_images(self) -> bool:
+        """Whether the model sees pictures. It is shown one, once; its refusal of another one answers this too.
+
+        Raises Busy or EngineUnavailable, and then asks again the next time.
+        """
+        return await self._images.find_out(await self.model())
+
+    def _show(self, messages: Sequence[Message]) -> AsyncGenerator[Delta | Finished, None]:
+        return self.stream(messages, temperature=0, top_p=1, max_tokens=16, user="sight-test", cache_salt="sight-test")
+
     async def stream(
         self,
         messages: Sequence[Message],
@@ -117,17 +138,20 @@ class EngineClient:
         """The reply piece by piece, and `Finished` last. Closing the iterator cancels the generation.
 
         `on_activity` is called at every event of the stream, also at those without text: a model that thinks, or a
-        comment that keeps the connection alive. Raises ContextExceeded, Busy or EngineUnavailable.
+        comment that keeps the connection alive. Raises ContextExceeded, Busy or EngineUnavailable, and ImagesNotSeen
+        for a prompt with pictures where the model sees none.
         """
         fields: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         fields |= {"user": user, "stream_options": {"include_usage": True}, "cache_salt": cache_salt}
         fields |= continuation_fields(messages)
-        sent = [*(message["content"] for message in messages), user, cache_salt]
-        with self._translated_errors(sent):
-            events, event = await self._start(messages, fields, on_activity)
+        sent = [*(text_of(message) for message in messages), user, cache_salt]
+        # A model that has read a picture complains of this one, not of pictures.
+        has_images = count_images(messages) > 0 and not self._images.known(self._served.known_name)
+        with self._translated_errors(sent, has_images=has_images):
+            events, event = await self._start(messages, fields, on_activity, has_images=has_images)
         reader = ChunkReader()
         try:
-            with self._translated_errors(sent, in_reply=True):
+            with self._translated_errors(sent, in_reply=True, has_images=has_images):
                 if event is not None and (text := reader.read(event)):
                     yield Delta(text)
                 async for event in events:
@@ -147,7 +171,7 @@ class EngineClient:
         yield Finished(finish_reason, reader.prompt_tokens, reader.completion_tokens)
 
     async def _start(
-        self, messages: Sequence[Message], fields: dict[str, Any], on_activity: Callable[[], None]
+        self, messages: Sequence[Message], fields: dict[str, Any], on_activity: Callable[[], None], *, has_images: bool
     ) -> tuple[EventStream, Event]:
         """Start the request without the fields that this server rejects: the stream and its first event, if any.
 
@@ -178,7 +202,8 @@ class EngineClient:
                 if isinstance(error, openai.APIStatusError) and error.status_code not in _MAY_NAME_A_FIELD:
                     raise
                 refusal = refusal_of(error)
-                field = None if overflow(refusal) is not None else refused_field(refusal, set(extra))
+                is_the_prompt = overflow(refusal) is not None or (has_images and refuses_images(refusal))
+                field = None if is_the_prompt else refused_field(refusal, set(extra))
                 if field is None:
                     raise
                 rejected.add(field)
@@ -193,16 +218,20 @@ class EngineClient:
         self._rejected_fields |= rejected
 
     @contextlib.contextmanager
-    def _translated_errors(self, sent: Sequence[str] = (), *, in_reply: bool = False) -> Iterator[None]:
+    def _translated_errors(
+        self, sent: Sequence[str] = (), *, in_reply: bool = False, has_images: bool = False
+    ) -> Iterator[None]:
         """Turn an error of the server or the connection into ours, and note what it says about the server."""
         try:
             yield
         except Exception as error:
-            result = translate(error, [*sent, *self._secrets], in_reply=in_reply)
-            if isinstance(error, openai.NotFoundError):
-                self._served.forget_name()
+            result = translate(error, [*sent, *self._secrets], in_reply=in_reply, has_images=has_images)
             if isinstance(result, ContextExceeded) and result.context_length:
                 self._served.learn_context_length(result.context_length)
+            if isinstance(result, ImagesNotSeen):
+                self._images.learn_refusal(self._served.known_name)
+            elif isinstance(error, openai.NotFoundError):
+                self._served.forget_name()
             if type(result) is EngineUnavailable:
                 message = _DIED_MESSAGE if in_reply else _NOT_READY_MESSAGES.get(self.state, result.user_message)
                 result = EngineUnavailable(result.reason, message)

@@ -13,15 +13,19 @@ from collections.abc import Sequence
 import httpx2
 import openai
 
+from bot.engine_client.image_refusal import refuses_images
 from bot.engine_client.log_text import for_log
 from bot.engine_client.overflow import overflow
 from bot.engine_client.refusal import Refusal, read_refusal
-from bot.errors import BotError, Busy, EngineRefused, EngineUnavailable, EngineUnreadable
+from bot.errors import BotError, Busy, EngineRefused, EngineUnavailable, EngineUnreadable, ImagesNotSeen
 
 _ABOUT_THE_PROMPT = {400, 413, 422}
 _MAY_OVERFLOW = _ABOUT_THE_PROMPT | {500, 0}
 """Ollama and older servers of llama.cpp answer an overlong prompt with 500, LM Studio inside the stream."""
 _TOO_LARGE_EVER = re.compile(r"request too large|tokens must be reduced|reduce your message size", re.IGNORECASE)
+
+_MAY_REFUSE_IMAGES = _ABOUT_THE_PROMPT | {404, 415, 500, 501, 0}
+"""OpenRouter finds no provider with 404, llama.cpp answers 500."""
 
 
 class ContextExceeded(Exception):
@@ -38,23 +42,25 @@ class PromptRefused(EngineRefused):
 
 
 def translate(
-    error: Exception, sent: Sequence[str] = (), *, in_reply: bool = False
+    error: Exception, sent: Sequence[str] = (), *, in_reply: bool = False, has_images: bool = False
 ) -> BotError | ContextExceeded | Exception:
     """The bot's error for an error of the server or the connection; any other error is returned unchanged.
 
     `sent` is what must not appear in the log, should the server repeat it: the texts of the prompt, and keys.
-    `in_reply`: the reply has begun, so that no error is about the request any more.
+    `in_reply`: the reply has begun, so that no error is about the request any more. `has_images`: the refusal may be
+    about the pictures of the prompt.
     """
     if isinstance(error, BotError | ContextExceeded):
         return error
     if isinstance(error, openai.APIStatusError):
-        return _refused(error, sent)
+        return _refused(error, sent, has_images)
     if isinstance(error, openai.APIConnectionError):  # its own message is only "Connection error."
         return EngineUnavailable(_reason(error.__cause__ or error, sent))
     if isinstance(error, openai.APIError):  # an error event inside the stream
         refusal = refusal_of(error)
         status = 0 if in_reply else refusal.status
-        return _of_status(refusal, status, f"an error inside the stream: {for_log(refusal.text, sent)}", None)
+        reason = f"an error inside the stream: {for_log(refusal.text, sent)}"
+        return _of_status(refusal, status, reason, None, has_images)
     if isinstance(error, httpx2.DecodingError):
         return EngineUnreadable(_reason(error, sent))
     if isinstance(error, httpx2.HTTPError | httpx2.StreamError | OSError | TimeoutError):
@@ -81,19 +87,23 @@ def refusal_of(error: openai.APIError) -> Refusal:
     return refusal
 
 
-def _refused(error: openai.APIStatusError, sent: Sequence[str]) -> BotError | ContextExceeded:
+def _refused(error: openai.APIStatusError, sent: Sequence[str], has_images: bool) -> BotError | ContextExceeded:
     refusal, status = refusal_of(error), error.status_code
     retry_after = _retry_after(error.response.headers.get("Retry-After"))
-    return _of_status(refusal, status, f"HTTP {status}: {for_log(refusal.text, sent)}", retry_after)
+    return _of_status(refusal, status, f"HTTP {status}: {for_log(refusal.text, sent)}", retry_after, has_images)
 
 
-def _of_status(refusal: Refusal, status: int, reason: str, retry_after: float | None) -> BotError | ContextExceeded:
+def _of_status(
+    refusal: Refusal, status: int, reason: str, retry_after: float | None, has_images: bool
+) -> BotError | ContextExceeded:
     """The error for a refusal with this HTTP status, 0 if it named none."""
     if status in _MAY_OVERFLOW and (numbers := overflow(refusal)) is not None:
         return ContextExceeded(*numbers)
     if status == 429:
         # Larger than a whole minute's quota: it will not do later either, but with fewer pairs.
         return ContextExceeded() if _TOO_LARGE_EVER.search(refusal.text) else Busy(retry_after)
+    if has_images and status in _MAY_REFUSE_IMAGES and refuses_images(refusal):
+        return ImagesNotSeen(reason)
     if status >= 500 or status in {0, 408}:
         return EngineUnavailable(reason)
     return PromptRefused(reason) if status in _ABOUT_THE_PROMPT else EngineRefused(reason)

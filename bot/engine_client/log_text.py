@@ -14,6 +14,11 @@ from bot.engine_client.refusal import one_line
 
 _INPUT = re.compile(r"""['"]?\b(?:input(?:_value)?|ctx)['"]?\s*[=:]\s*(?:'[^']*'|"[^"]*"|[^,;\]})]*)""")
 _KEY = re.compile(r"\b(?:sk|hf|gsk|key|Bearer)[-_ ][\w*.-]{6,}")
+_DATA = re.compile(
+    r"data:[\w/+.-]{1,40};base64,[\w+/=…-]*"
+    r"|(?=[a-zA-Z+/]{0,50}\d)(?=[a-z\d+/]{0,50}[A-Z])(?=[A-Z\d+/]{0,50}[a-z])[A-Za-z\d+/]{60,}={0,2}"
+)
+"""Bytes in base64: a picture of a member, as a server may repeat it."""
 _LOG_CHARS = 200
 _ECHO_CHARS = 10
 _ECHO_STEP = 3  # so that a run of 12 characters is always found, in a third of the searches
@@ -41,7 +46,7 @@ _WORDS_OF_ERRORS = frozenset(
 
 def for_log(text: str, sent: Sequence[str] = ()) -> str:
     """A server's words as the log may have them: one short line, without what they repeat of the request (`sent`)."""
-    text = _KEY.sub("[…]", _INPUT.sub("", one_line(_ESCAPE.sub(" ", text[:4000]))))
+    text = _KEY.sub("[…]", _INPUT.sub("", one_line(_ESCAPE.sub(" ", _DATA.sub("[…]", text[:4000])))))
     return _without_echo(text[: _LOG_CHARS + 50], sent)[:_LOG_CHARS]
 
 

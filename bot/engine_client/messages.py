@@ -2,16 +2,65 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 
+class TextPart(TypedDict):
+    """A text beside pictures."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(TypedDict):
+    """A picture as a data URL: the bot never lets a server load one from elsewhere."""
+
+    url: str
+
+
+class ImagePart(TypedDict):
+    """A picture."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+Content = str | list[TextPart | ImagePart]
+
+
 class Message(TypedDict):
-    """One message of a prompt, as OpenAI's protocol spells it."""
+    """One message of a prompt, as OpenAI's protocol spells it. Only with pictures its content is a list."""
 
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Content
+
+
+def image_part(media_type: str, data: bytes) -> ImagePart:
+    """A picture with its bytes in it."""
+    url = f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    return ImagePart(type="image_url", image_url=ImageUrl(url=url))
+
+
+def content_with_images(text: str, images: Sequence[ImagePart]) -> Content:
+    """The content of a message: the pictures before the words about them. Without pictures it is the text itself."""
+    return [*images, TextPart(type="text", text=text)] if images else text
+
+
+def text_of(message: Message) -> str:
+    """What a message says in words."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def count_images(messages: Sequence[Message]) -> int:
+    """How many pictures a prompt has."""
+    contents = [message["content"] for message in messages]
+    return sum(part["type"] == "image_url" for parts in contents if isinstance(parts, list) for part in parts)
 
 
 def continuation_fields(messages: Sequence[Message]) -> dict[str, object]:

@@ -47,6 +47,11 @@ class ServedModel:
         """Keep a length that was read from a refusal's sentence, until the server names one."""
         self._learnt_length = length
 
+    @property
+    def known_name(self) -> str | None:
+        """The name that is asked for now, or None before the first request."""
+        return self._name
+
     async def name(self) -> str:
         """The name to ask for: the configured one if the server has a choice of models, else the one it serves."""
         if self._name is None:

@@ -48,6 +48,15 @@ def test_durations(monkeypatch: pytest.MonkeyPatch, text: str, seconds: int):
 
 
 @pytest.mark.parametrize(
+    ("text", "size"),
+    [("300", 300), ("256KiB", 256 << 10), ("256 kb", 256 << 10), ("8M", 8 << 20), ("8MiB", 8 << 20), ("9B", 9)],
+)
+def test_sizes(monkeypatch: pytest.MonkeyPatch, text: str, size: int):
+    monkeypatch.setenv("GUILDLLAMA_MAX_FILE_SIZE", text)
+    assert load_settings().max_file_size == size
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("MAX_CHAT_LOGS", "-1"),
@@ -67,6 +76,11 @@ def test_durations(monkeypatch: pytest.MonkeyPatch, text: str, seconds: int):
         ("ENGINE_URL", "http://"),
         ("DISCORD_API_BASE", "ftp://x"),
         ("DISCORD_GATEWAY_URL", "http://x"),
+        ("DISCORD_CDN_URL", "cdn.discordapp.com"),
+        ("MAX_FILES", "11"),
+        ("MAX_FILE_SIZE", "a page"),
+        ("MAX_FILE_SIZE", "1GiB"),
+        ("MAX_RAW_FILE_SIZE", "0"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
         ("GPUS", "0"),

@@ -17,12 +17,12 @@ class Request:
     finished: bool = False
 
     @property
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[dict[str, Any]]:
         return self.body["messages"]
 
     @property
     def last(self) -> str:
-        return self.messages[-1]["content"]
+        return text_of(self.messages[-1])
 
 
 @dataclass
@@ -41,6 +41,18 @@ class Script:
     usage: bool = True
 
 
-def words(messages: list[dict[str, str]]) -> int:
+def text_of(message: dict[str, Any]) -> str:
+    """A message's words, also those beside pictures."""
+    content = message["content"]
+    return content if isinstance(content, str) else "\n".join(part["text"] for part in content if "text" in part)
+
+
+def pictures(messages: list[dict[str, Any]]) -> list[str]:
+    """The data URLs of a prompt, in order."""
+    contents = [message["content"] for message in messages if isinstance(message["content"], list)]
+    return [part["image_url"]["url"] for content in contents for part in content if part["type"] == "image_url"]
+
+
+def words(messages: list[dict[str, Any]]) -> int:
     """The fake's number of tokens: one for a word, and four for a message."""
-    return sum(4 + len(message["content"].split()) for message in messages)
+    return sum(4 + len(text_of(message).split()) for message in messages)

@@ -11,8 +11,10 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from tests.fakes.engine.script import Request, Script, words
+from tests.fakes.engine.script import Request, Script, pictures, words
 from tests.fakes.engine.validation import error_response, invalid_request
+
+TOKENS_OF_A_PICTURE = 256
 
 
 class FakeEngine:
@@ -37,6 +39,7 @@ class FakeEngine:
         self.api_key = api_key
         self.refused_fields = refused_fields
         self.healthy = True
+        self.images = "refused"  # how a prompt with pictures is taken: refused, seen, or ignored
         self.lists_models = True  # a server without /v1/models takes any name
         self.overflow = "openai"  # whose words for a prompt that is too long: openai, vllm or llama.cpp
         self.context = max_model_len or 4096
@@ -168,6 +171,7 @@ class FakeEngine:
                 refused_fields=self.refused_fields,
                 context=self.context,
                 overflow=self.overflow,
+                refuses_images=self.images == "refused",
             )
         ) is not None:
             return refusal
@@ -191,7 +195,8 @@ class FakeEngine:
             self.running -= 1
 
     async def _answer(self, http: web.Request, request: Request, script: Script) -> web.StreamResponse:
-        usage = {"prompt_tokens": words(request.messages), "completion_tokens": len(script.deltas)}
+        seen = TOKENS_OF_A_PICTURE * len(pictures(request.messages)) if self.images == "seen" else 0
+        usage = {"prompt_tokens": words(request.messages) + seen, "completion_tokens": len(script.deltas)}
         usage["total_tokens"] = sum(usage.values())
         if not request.body.get("stream"):
             if script.hang:

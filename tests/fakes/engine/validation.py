@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 
 from aiohttp import web
 
-from tests.fakes.engine.script import words
+from tests.fakes.engine.script import pictures, text_of, words
 
 OPTIONAL = {"temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed", "n", "stream", "user"}
 OPTIONAL |= {"stream_options", "cache_salt", "frequency_penalty", "presence_penalty"}
@@ -20,6 +21,7 @@ def invalid_request(
     refused_fields: frozenset[str],
     context: int,
     overflow: str,
+    refuses_images: bool,
 ) -> web.Response | None:
     """The error for a chat completion that a real server would reject; None for a valid one.
 
@@ -31,6 +33,8 @@ def invalid_request(
     if unknown:
         name = sorted(unknown)[0]
         return error_response(400, f"Unrecognized request argument supplied: {name}", param=name)
+    if (wrong := _wrong_part(body["messages"], refuses_images)) is not None:
+        return wrong
     if (wrong := _wrong_messages(body["messages"])) is not None:
         return error_response(400, wrong, param="messages")
     if not 0 <= body.get("temperature", 1) <= 2 or not 0 < body.get("top_p", 1) <= 1:
@@ -44,14 +48,39 @@ def invalid_request(
     return None
 
 
-def _wrong_messages(messages: list[dict[str, str]]) -> str | None:
+def _wrong_part(messages: list[dict[str, Any]], refuses_images: bool) -> web.Response | None:
+    for number, message in enumerate(messages):
+        for index, part in enumerate(message["content"] if isinstance(message["content"], list) else ()):
+            name = f"messages[{number}].content[{index}]"
+            if part.get("type") == "image_url":
+                if refuses_images:  # in the words of our own engine
+                    text = f"'{name}.type' is not supported: the only type of a part is 'text'."
+                    return error_response(400, text, code="unsupported_parameter", param=f"{name}.type")
+                if not _is_picture(part):
+                    return error_response(400, f"{name} is no picture as a data URL", param=name)
+            elif set(part) != {"type", "text"} or part["type"] != "text" or not isinstance(part["text"], str):
+                return error_response(400, f"{name} is neither text nor picture", param=name)
+    return None
+
+
+def _is_picture(part: dict[str, Any]) -> bool:
+    url = part.get("image_url", {}).get("url")
+    found = re.fullmatch(r"data:image/(png|jpeg);base64,([A-Za-z0-9+/]+={0,2})", url if isinstance(url, str) else "")
+    if found is None:
+        return False
+    return base64.b64decode(found[2], validate=True).startswith({"png": b"\x89PNG", "jpeg": b"\xff\xd8"}[found[1]])
+
+
+def _wrong_messages(messages: list[dict[str, Any]]) -> str | None:
     roles = [message["role"] for message in messages]
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if not turns or turns[-1] != "user" or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(turns)):
         return f"roles must alternate user/assistant and end with user, got {roles}"
-    if any(not isinstance(message["content"], str) or not message["content"] for message in messages):
+    if any(not text_of(message) and not pictures([message]) for message in messages):
         return "every message needs content"
-    if any(re.search("[\x00\ud800-\udfff]", message["content"]) for message in messages):
+    if any(pictures([message]) and message["role"] != "user" for message in messages):
+        return "only a user's message may have pictures"
+    if any(re.search("[\x00\ud800-\udfff]", text_of(message)) for message in messages):
         return "a message is not valid Unicode text"
     return None
 

@@ -1,0 +1,29 @@
+"""A picture as a model may have it, made by a worker, or the reason why there is none."""
+
+from __future__ import annotations
+
+from bot.attachments import reasons
+from bot.attachments.types import FileRefused, ImageInput
+from bot.attachments.worker_process import WorkerFailed, run_worker
+
+_WORKER = "bot.attachments.image_worker"
+_SECONDS = 20.0
+_MAX_SIDE = 1024
+_MAX_BYTES = 1 << 20
+_MEDIA_TYPES = {"image/png", "image/jpeg"}
+
+
+async def read_image(name: str, data: bytes, *, seconds: float = _SECONDS) -> ImageInput:
+    """The picture, at most 1024 pixels a side and 1 MiB, without metadata. Raises FileRefused."""
+    try:
+        answer = await run_worker(
+            _WORKER, data, str(_MAX_SIDE), str(_MAX_BYTES), seconds=seconds, max_output=_MAX_BYTES
+        )
+    except WorkerFailed as failed:
+        raise FileRefused(reasons.IMAGE_TOO_BIG if failed.timed_out else reasons.IMAGE_BROKEN) from None
+    media_type = answer.numbers.get("media_type")
+    if answer.status in {"too big", "memory"}:
+        raise FileRefused(reasons.IMAGE_TOO_BIG)
+    if answer.status != "ok" or not isinstance(media_type, str) or media_type not in _MEDIA_TYPES:
+        raise FileRefused(reasons.IMAGE_BROKEN)
+    return ImageInput(name, media_type, answer.payload)

@@ -1,0 +1,70 @@
+"""Why a file is not read, each in one sentence for the member. Pure."""
+
+from __future__ import annotations
+
+from bot.attachments.kinds import Kind
+
+VOICE = "I cannot listen to voice messages; please write what you want to say."
+EMPTY = "This file is empty."
+SWITCHED_OFF = "I do not read files here."
+FOREIGN_HOST = "I read only files that were sent on Discord itself."
+GONE = "This file is no longer there; please send it again."
+NOT_LOADED = "I could not load this file from Discord; please send it again in a moment."
+INCOMPLETE = "Only a part of this file arrived; please send it again."
+TOO_SLOW = "This file took too long to load; please send it again in a moment."
+NOT_TEXT = "I cannot find any text in this file; I read text, code and PDFs."
+NOT_TEXT_OR_IMAGE = "I cannot find any text in this file; I read text, code, PDFs and pictures."
+NO_IMAGES = "The model that I use here sees no pictures; please describe it in words."
+READER_FAILED = "I could not read this file just now; please try again in a moment."
+
+_OF_KIND: dict[Kind, str] = {
+    "other image": "I cannot see this kind of picture; please send it as PNG, JPEG, WebP or GIF.",
+    "audio": "I cannot listen to sound; please write what it says.",
+    "video": "I cannot watch videos; please describe it in words.",
+    "archive": "This is an archive, and I do not unpack archives; please send the files in it.",
+    "office": "This is an office document; please send it as a PDF or as text.",
+    "program": "This is a program, and I read only text; please send its source code.",
+    "data": "This is a binary file, and I read only text.",
+}
+
+PDF_LOCKED = "This PDF is locked with a password; please send it without one."
+PDF_BROKEN = "This PDF is damaged, and I cannot read it; please save it anew and send it again."
+PDF_NO_TEXT = "This PDF has no text in it, only pictures of pages; please send the text itself."
+PDF_TOO_BIG = "This PDF becomes too large when it is unpacked; please send a smaller part of it."
+PDF_TOO_SLOW = "This PDF takes too long to read; please send a smaller part of it."
+
+IMAGE_BROKEN = "This picture is damaged, and I cannot open it; please save it anew and send it again."
+IMAGE_TOO_BIG = "This picture has too many pixels; please send a smaller one."
+
+
+def of_kind(kind: Kind, *, images_allowed: bool) -> str | None:
+    """Why a file of this kind is never read, or None if it is."""
+    if kind == "other image" and not images_allowed:
+        return NO_IMAGES
+    if kind == "image":
+        return None if images_allowed else NO_IMAGES
+    return _OF_KIND.get(kind)
+
+
+def not_text(*, images_allowed: bool) -> str:
+    """The bytes are neither text nor of any kind that is known."""
+    return NOT_TEXT_OR_IMAGE if images_allowed else NOT_TEXT
+
+
+def too_large(size: int | None, limit: int) -> str:
+    """The file has more bytes than it may have; `size` is None where it was given up on the way."""
+    has = "is too large" if size is None else f"has {amount(size)}"
+    return f"This file {has}, and I read at most {amount(limit)} of its kind; please send a smaller part of it."
+
+
+def too_many(limit: int) -> str:
+    """The message has more files than it may have."""
+    return f"I read only the first {limit} files of a message." if limit > 1 else "I read only one file of a message."
+
+
+def amount(size: int) -> str:
+    """A number of bytes for people: `256 KiB`, `1.5 MiB`."""
+    if size < 1024:
+        return f"{size} byte{'' if size == 1 else 's'}"
+    unit, value = ("KiB", size / 1024) if size < 1 << 20 else ("MiB", size / (1 << 20))
+    return f"{value:.1f}".removesuffix(".0") + f" {unit}"
