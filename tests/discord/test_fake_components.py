@@ -340,6 +340,22 @@ async def test_callbacks_must_fit_their_interaction(lax: FakeDiscord, raw: RawCl
     assert await raw.code("POST", callback(sent), {"type": 4, "data": PLAIN}) == 40060
 
 
+async def test_a_response_is_done_when_nothing_is_left_to_stop(lax: FakeDiscord, raw: RawClient) -> None:
+    guild, ann = lax.guild("Alpha"), lax.user("ann")
+    asked = await lax.force_command(guild.channel, guild, ann, "1", "chat")
+    original = f"/webhooks/{lax.bot.id}/{asked.token}/messages/@original"
+    await raw.send("POST", callback(asked), {"type": 5})
+    assert not asked.done()
+    for custom_id, done in (("stop:1", False), ("regenerate:1", True)):
+        await raw.send("PATCH", original, {**PLAIN, "components": [row(button(custom_id))]})
+        assert asked.done() is done
+    pressed = await lax.press(asked.messages()[0], ann)
+    await raw.send("POST", callback(pressed), {"type": 7, "data": {"components": [row(button("a", label="Stop"))]}})
+    assert not pressed.done()
+    await raw.send("PATCH", original, {**PLAIN, "components": []})
+    assert pressed.done()
+
+
 async def test_suggestions_have_limits_and_three_seconds(lax: FakeDiscord, raw: RawClient) -> None:
     guild, ann = lax.guild("Alpha"), lax.user("ann")
     name = {"type": 3, "name": "name", "description": "Name", "autocomplete": True}

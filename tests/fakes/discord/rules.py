@@ -36,6 +36,7 @@ def _quicker(node: Any) -> Any:
 
 
 SPEC = _quicker(json.loads((Path(__file__).parent / "data" / "openapi.json").read_text()))
+CUSTOM_ID = re.compile(r'"custom_id": "[^"\\]*"')
 SHORT = 2000  # no schema limits a shorter content
 # Discord also accepts ids as numbers, as discord.py sends them; the file allows only strings.
 _ID = SPEC["components"]["schemas"]["SnowflakeType"]
@@ -197,7 +198,8 @@ def schema_violations(method: str, template: str, body: Any) -> Sequence[str]:
     if isinstance(inner, dict) and isinstance(text := inner.get("content"), str) and len(text) <= SHORT:
         inner = {**inner, "content": "x"}  # a reply grows by edits that differ in nothing else
         body = {**body, "data": inner} if "data" in body else inner
-    return _violations(method, template, json.dumps(body))
+    raw = CUSTOM_ID.sub(lambda found: re.sub(r"\d", "0", found[0]), json.dumps(body))  # rows of the same shape
+    return _violations(method, template, raw)
 
 
 @functools.lru_cache(4096)
