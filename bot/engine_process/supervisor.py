@@ -33,7 +33,7 @@ POLL_SECONDS = 0.1  # between health checks while the model loads
 HEALTH_SECONDS = 5.0  # between health checks of a ready engine
 MAX_FAILED_CHECKS = 3
 BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
-STEADY_SECONDS = 60.0  # after a run as long as this, the backoff starts from its first step again
+STEADY_SECONDS = 60.0  # an engine that was ready for this long, or has completed a reply, restarts without a pause
 
 
 class EngineProcess:
@@ -49,6 +49,7 @@ class EngineProcess:
         self.pid: int | None = None
         self._output = EngineOutput()
         self._ready = asyncio.Event()
+        self._ready_since: float | None = None
         self._check_requested = asyncio.Event()
         self._failed: asyncio.Future[ConfigError] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
@@ -101,17 +102,19 @@ class EngineProcess:
         return await asyncio.shield(self._failed)
 
     async def _supervise(self) -> None:
-        deaths = 0
+        failures = 0  # in a row
         while True:
-            started = time.monotonic()
+            replies = self.client.completed_replies
             code = await self._run_once()
             if code == EXIT_CONFIG or self._output.reports_bad_config:
                 self._failed.set_result(self._output.config_error())
                 return
-            if time.monotonic() - started > STEADY_SECONDS:
-                deaths = 0
-            pause = BACKOFF_SECONDS[min(deaths, len(BACKOFF_SECONDS) - 1)]
-            deaths += 1
+            steady = self._ready_since is not None and time.monotonic() - self._ready_since >= STEADY_SECONDS
+            if steady or self.client.completed_replies > replies:
+                failures, pause = 0, 0.0
+            else:
+                pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
+                failures += 1
             self.restarts += 1
             log.warning("the engine ended; restarting it", exit_code=code, pause=pause, last=self._output.last_lines())
             await asyncio.sleep(pause)
@@ -119,6 +122,7 @@ class EngineProcess:
     async def _run_once(self) -> int:
         """Run the engine until it ends or turns out unhealthy. Returns its exit code."""
         self._output = EngineOutput()
+        self._ready_since = None
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -156,6 +160,7 @@ class EngineProcess:
                 log.error("the engine did not become ready", seconds=LOAD_SECONDS)
                 return
             await asyncio.sleep(POLL_SECONDS)
+        self._ready_since = time.monotonic()
         failed_checks = 0
         while failed_checks < MAX_FAILED_CHECKS:
             if failed_checks == 0:

@@ -156,6 +156,49 @@ class TestLife:
         assert not engine.ready
 
 
+class TestPauses:
+    """The pause after a crash is for crashes that follow each other."""
+
+    LONG = (60.0,)
+
+    async def test_attack_an_engine_that_completed_a_reply_restarts_at_once(
+        self, start: Start, database: Database, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", self.LONG)
+        engine = start()
+        chat = ChatService(database=database, engine=engine.client, settings=Settings(_env_file=None))
+        for restarts in (1, 2):
+            await asyncio.wait_for(engine.wait_ready(), 20)
+            assert (await say(chat, "hello")).text == "You said: hello"
+            os.kill(engine_pid(engine), signal.SIGKILL)
+            await until(lambda done=restarts: engine.restarts == done)
+        await asyncio.wait_for(engine.wait_ready(), 20)
+
+    @pytest.mark.parametrize(("seconds_ready", "restarted"), [(0.5, True), (60.0, False)])
+    async def test_attack_one_that_was_ready_for_long_restarts_at_once(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch, seconds_ready: float, restarted: bool
+    ):
+        monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", self.LONG)
+        monkeypatch.setattr(supervisor, "STEADY_SECONDS", seconds_ready)
+        engine = start()
+        await asyncio.wait_for(engine.wait_ready(), 20)
+        await asyncio.sleep(0.6)
+        first = engine.pid
+        os.kill(engine_pid(engine), signal.SIGKILL)
+        await until(lambda: engine.restarts == 1)
+        await asyncio.sleep(0.3)
+        assert (engine.pid != first) == restarted
+
+    async def test_attack_a_long_load_is_not_a_good_life(self, start: Start, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", self.LONG)
+        monkeypatch.setattr(supervisor, "STEADY_SECONDS", 0.2)
+        engine = start(sys.executable, "-c", "import time; time.sleep(0.6); raise SystemExit(3)")
+        await until(lambda: engine.restarts == 1)
+        await asyncio.sleep(0.3)
+        assert engine.restarts == 1
+        assert pids_naming(str(engine._uds)) == []
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         "script",
