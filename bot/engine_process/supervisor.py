@@ -1,19 +1,18 @@
 """Starts the engine as a child process, watches its health, restarts it when it dies, and ends it with the bot.
 
-Knows only the process: `command` builds its command line, `output` parses its output. `guard` runs between the bot and
-the engine, and ends every process of the engine however the bot ends.
+Knows only the process: `command` builds its command line, `output` parses its output, `folder` holds its socket.
+`guard` runs between the bot and the engine, and ends every process of the engine however the bot ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
+import os
+import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ import structlog
 
 from bot.engine_client.client import EngineClient
 from bot.engine_process.command import engine_command, engine_environment
+from bot.engine_process.folder import EngineFolder, remove_leftovers
 from bot.engine_process.output import LINE_LIMIT, EngineOutput
 from bot.errors import EXIT_CONFIG, ConfigError
 from bot.settings import Settings
@@ -40,8 +40,9 @@ class EngineProcess:
     """The supervised engine. `client` may be used at once: it reports that the model is loading until it is ready."""
 
     def __init__(self, settings: Settings, *, command: Sequence[str] | None = None) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="guildllama-"))  # mode 0700
-        self._uds = self._folder / "engine.sock"
+        remove_leftovers()
+        self._folder = EngineFolder()
+        self._uds = self._folder.path / "engine.sock"
         self._command = [*command, "--uds", str(self._uds)] if command else engine_command(settings, self._uds)
         self.client = EngineClient("http://engine/v1", uds=str(self._uds), state="loading")
         self.client.on_timeout = self.check_now
@@ -75,7 +76,7 @@ class EngineProcess:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         await self.client.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
     def check_now(self) -> None:
         """Check the engine's health at once: a reply timed out."""
@@ -127,6 +128,7 @@ class EngineProcess:
             sys.executable,
             "-m",
             "bot.engine_process.guard",
+            str(os.getpid()),
             str(GRACE_SECONDS),
             *self._command,
             stdin=asyncio.subprocess.PIPE,
@@ -183,6 +185,8 @@ async def _end(process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -
     """Close the guard's pipe and wait. A guard that hangs is killed, and the kernel ends its child with it."""
     if process.stdin is not None:
         process.stdin.close()
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGCONT)  # somebody may have stopped it
     await asyncio.wait([exited], timeout=2 * GRACE_SECONDS)
     if not exited.done():
         with contextlib.suppress(ProcessLookupError):

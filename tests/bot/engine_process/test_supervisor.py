@@ -102,7 +102,7 @@ class TestLife:
         await asyncio.wait_for(engine.wait_ready(), 20)
         assert engine.client.state == "ready"
         assert await engine.client.model() == "fake-model"
-        folder = engine._folder
+        folder = engine._folder.path
         assert folder.stat().st_mode & 0o777 == 0o700
         await engine.stop()
         assert pids_naming(str(folder)) == []
@@ -237,6 +237,18 @@ class TestNoOrphans:
         await engine.stop()
         assert pids_naming(str(engine._uds)) == []
 
+    @pytest.mark.parametrize("stopped", ["guard", "all"])
+    async def test_attack_an_orderly_end_does_not_wait_for_what_is_stopped(self, start: Start, stopped: str):
+        engine = start()
+        await asyncio.wait_for(engine.wait_ready(), 20)
+        pids = pids_naming(str(engine._uds))
+        for pid in pids if stopped == "all" else [engine.pid or 0]:
+            os.kill(pid, signal.SIGSTOP)
+        started = time.monotonic()
+        await engine.stop()
+        assert time.monotonic() - started < 1.5  # less than GRACE_SECONDS
+        assert pids_naming(str(engine._uds)) == []
+
     async def test_a_launcher_that_is_killed_leaves_no_rank(self, start: Start):
         engine = start(sys.executable, "-c", self.TREE)
         await until(lambda: len(pids_naming(str(engine._uds))) == 3)
@@ -254,7 +266,7 @@ class TestNoOrphans:
             "    engine = EngineProcess(Settings(_env_file=None), command=sys.argv[1:])\n"
             "    engine.start()\n"
             "    await engine.wait_ready()\n"
-            "    print(engine._folder, flush=True)\n"
+            "    print(engine._folder.path, flush=True)\n"
             "    await asyncio.sleep(600)\n"
             "asyncio.run(main())\n"
         )
