@@ -69,6 +69,7 @@ class EngineClient:
         self.state: EngineState = state
         self.on_timeout: Callable[[], None] = lambda: None
         """Called when a reply timed out, so that the supervisor checks the process at once."""
+        self.completed_replies = 0
         self._transport = Transport(base_url, api_key, uds=uds)
         self._served = ServedModel(self._transport, model)
         self._rejected_fields: set[str] = set()
@@ -168,6 +169,7 @@ class EngineClient:
         if finish_reason in {None, "error"}:
             raise EngineUnavailable(f"the stream ended with {finish_reason or 'no finish_reason'}", _DIED_MESSAGE)
         self.state = "ready"
+        self.completed_replies += 1
         yield Finished(finish_reason, reader.prompt_tokens, reader.completion_tokens)
 
     async def _start(

@@ -30,7 +30,8 @@ def engine_command(settings: Settings, uds: Path) -> list[str]:
     if gpus > 1:
         # The launcher makes no restarts: the supervisor does, which logs each one and does not retry a bad setting.
         launcher = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(gpus), "--max-restarts", "0"]
-        python += ["torch.distributed.run", *launcher, "-m"]
+        # Its files go beside the socket: in its own temporary folder they would stay for good.
+        python += ["torch.distributed.run", *launcher, "--log-dir", str(uds.parent / "launcher"), "-m"]
     command = [*python, "engine", "--model", settings.model, "--uds", str(uds)]
     if gpus == 1:
         command.append("--exit-with-parent")

@@ -1,18 +1,28 @@
 """Runs one command, and ends every process of it when the process that wanted it ends.
 
-    python -m bot.engine_process.guard SECONDS COMMAND...
+    python -m bot.engine_process.guard BOT SECONDS COMMAND...
 
-Runs between the bot and the engine. Its standard input is a pipe that the bot holds open. When the pipe closes, because
-the bot closed it or died, the guard sends SIGTERM to every process that the command started, and SIGKILL after SECONDS.
-A process group is not enough for that, since torchrun gives each rank its own session: on Linux the guard becomes the
-subreaper of orphans, so all of them are its descendants. Exits as the command did. Imports only the standard library,
-to start fast and stay small.
+Runs between the bot, whose process id is BOT, and the engine. Its standard input is a pipe that the bot holds open.
+When the bot closes the pipe, the guard sends SIGTERM to every process that the command started, and SIGKILL after
+SECONDS. A process group is not enough for that, since torchrun gives each rank its own session: on Linux the guard
+becomes the subreaper of orphans, so all of them are its descendants. Exits as the command did.
+
+A bot that was killed cannot ask for an orderly end, and a guard that is stopped (SIGSTOP) cannot bring it about. On
+Linux the kernel then acts by itself: each process of the tree has asked for SIGKILL, which also ends stopped
+processes, at the death of its parent. The guard asks for itself and for the command, and a rank below a launcher for
+itself (engine/server/parent_death.py). The parent is here the thread that started the process: the bot's event loop
+must run in a thread that lives as long as the bot. A process that is stopped in the first moments of its life, before
+it has asked, is missed. Elsewhere (macOS) the guard must be running to end anything, and knows only the command's
+process group: what is stopped together with the guard outlives the bot.
+
+Imports only the standard library, to start fast and stay small.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import select
 import signal
@@ -25,13 +35,16 @@ from pathlib import Path
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _LINUX = sys.platform.startswith("linux")
+_LAUNCHER_VARIABLE = "ENGINE_LAUNCHER_PID"
+"""Tells the engine's ranks which process must not end before them (engine/server/parent_death.py)."""
 
 
-def run(command: Sequence[str], grace: float) -> int:
+def run(command: Sequence[str], grace: float, bot: int) -> int:
     """Run the command until it ends or standard input does, then end its descendants. Returns its exit code.
 
-    `grace` is the time in seconds between SIGTERM and SIGKILL.
+    `grace` is the time in seconds between SIGTERM and SIGKILL; `bot` is the process that must not end before this one.
     """
+    _die_with_parent(bot)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wake, waker = os.pipe()
     for fd in (wake, waker):
@@ -43,7 +56,7 @@ def run(command: Sequence[str], grace: float) -> int:
         command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+        preexec_fn=functools.partial(_prepare_command, os.getpid()),
     )
     inputs = [sys.stdin.fileno(), wake]
     kill_at: float | None = None
@@ -88,11 +101,13 @@ def _reap(child: int) -> int | None:
 
 
 def _signal_all(child: int, number: signal.Signals) -> None:
-    for pid in descendants():
+    """Send it to all below, and let those that are stopped act on it."""
+    for each in (number, signal.SIGCONT):
+        for pid in descendants():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, each)
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, number)
+            os.killpg(child, each)
 
 
 def descendants() -> list[int]:
@@ -113,10 +128,23 @@ def descendants() -> list[int]:
     return found
 
 
+def _prepare_command(guard: int) -> None:
+    """Runs in the command's process, before it becomes the command."""
+    os.environ[_LAUNCHER_VARIABLE] = str(os.getpid())
+    _die_with_parent(guard)
+
+
+def _die_with_parent(parent: int) -> None:
+    """End this process with SIGKILL when its parent ends, and at once if it already has."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def _prctl(option: int, value: int) -> None:
     if _LINUX:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[2:], float(sys.argv[1])))
+    sys.exit(run(sys.argv[3:], grace=float(sys.argv[2]), bot=int(sys.argv[1])))

@@ -1,19 +1,18 @@
 """Starts the engine as a child process, watches its health, restarts it when it dies, and ends it with the bot.
 
-Knows only the process: `command` builds its command line, `output` parses its output. `guard` runs between the bot and
-the engine, and ends every process of the engine however the bot ends.
+Knows only the process: `command` builds its command line, `output` parses its output, `folder` holds its socket.
+`guard` runs between the bot and the engine, and ends every process of the engine however the bot ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
+import os
+import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ import structlog
 
 from bot.engine_client.client import EngineClient
 from bot.engine_process.command import engine_command, engine_environment
+from bot.engine_process.folder import EngineFolder, remove_leftovers
 from bot.engine_process.output import LINE_LIMIT, EngineOutput
 from bot.errors import EXIT_CONFIG, ConfigError
 from bot.settings import Settings
@@ -33,15 +33,16 @@ POLL_SECONDS = 0.1  # between health checks while the model loads
 HEALTH_SECONDS = 5.0  # between health checks of a ready engine
 MAX_FAILED_CHECKS = 3
 BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
-STEADY_SECONDS = 60.0  # after a run as long as this, the backoff starts from its first step again
+STEADY_SECONDS = 60.0  # an engine that was ready for this long, or has completed a reply, restarts without a pause
 
 
 class EngineProcess:
     """The supervised engine. `client` may be used at once: it reports that the model is loading until it is ready."""
 
     def __init__(self, settings: Settings, *, command: Sequence[str] | None = None) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="guildllama-"))  # mode 0700
-        self._uds = self._folder / "engine.sock"
+        remove_leftovers()
+        self._folder = EngineFolder()
+        self._uds = self._folder.path / "engine.sock"
         self._command = [*command, "--uds", str(self._uds)] if command else engine_command(settings, self._uds)
         self.client = EngineClient("http://engine/v1", uds=str(self._uds), state="loading")
         self.client.on_timeout = self.check_now
@@ -49,6 +50,7 @@ class EngineProcess:
         self.pid: int | None = None
         self._output = EngineOutput()
         self._ready = asyncio.Event()
+        self._ready_since: float | None = None
         self._check_requested = asyncio.Event()
         self._failed: asyncio.Future[ConfigError] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
@@ -74,7 +76,7 @@ class EngineProcess:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         await self.client.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
     def check_now(self) -> None:
         """Check the engine's health at once: a reply timed out."""
@@ -101,17 +103,19 @@ class EngineProcess:
         return await asyncio.shield(self._failed)
 
     async def _supervise(self) -> None:
-        deaths = 0
+        failures = 0  # in a row
         while True:
-            started = time.monotonic()
+            replies = self.client.completed_replies
             code = await self._run_once()
             if code == EXIT_CONFIG or self._output.reports_bad_config:
                 self._failed.set_result(self._output.config_error())
                 return
-            if time.monotonic() - started > STEADY_SECONDS:
-                deaths = 0
-            pause = BACKOFF_SECONDS[min(deaths, len(BACKOFF_SECONDS) - 1)]
-            deaths += 1
+            steady = self._ready_since is not None and time.monotonic() - self._ready_since >= STEADY_SECONDS
+            if steady or self.client.completed_replies > replies:
+                failures, pause = 0, 0.0
+            else:
+                pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
+                failures += 1
             self.restarts += 1
             log.warning("the engine ended; restarting it", exit_code=code, pause=pause, last=self._output.last_lines())
             await asyncio.sleep(pause)
@@ -119,10 +123,12 @@ class EngineProcess:
     async def _run_once(self) -> int:
         """Run the engine until it ends or turns out unhealthy. Returns its exit code."""
         self._output = EngineOutput()
+        self._ready_since = None
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "bot.engine_process.guard",
+            str(os.getpid()),
             str(GRACE_SECONDS),
             *self._command,
             stdin=asyncio.subprocess.PIPE,
@@ -156,6 +162,7 @@ class EngineProcess:
                 log.error("the engine did not become ready", seconds=LOAD_SECONDS)
                 return
             await asyncio.sleep(POLL_SECONDS)
+        self._ready_since = time.monotonic()
         failed_checks = 0
         while failed_checks < MAX_FAILED_CHECKS:
             if failed_checks == 0:
@@ -178,6 +185,8 @@ async def _end(process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -
     """Close the guard's pipe and wait. A guard that hangs is killed, and the kernel ends its child with it."""
     if process.stdin is not None:
         process.stdin.close()
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGCONT)  # somebody may have stopped it
     await asyncio.wait([exited], timeout=2 * GRACE_SECONDS)
     if not exited.done():
         with contextlib.suppress(ProcessLookupError):

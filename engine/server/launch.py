@@ -8,9 +8,7 @@ the server listens before that.
 import os
 import re
 import resource
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -21,6 +19,7 @@ from engine.errors import ConfigError, EngineError
 from engine.server.api_server import ApiServer, log
 from engine.server.args import EXIT_CONFIG, InspectOptions, ServeOptions, UsageError, parse
 from engine.server.loaded_model import LoadedModel
+from engine.server.parent_death import watch_parent
 
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint, ModelSpec
@@ -30,8 +29,6 @@ MAX_OPEN_FILES = 65536
 # In seconds.
 SWITCH_INTERVAL = 0.0005  # Python's: how long the step loop's thread may wait for the GIL while the event loop runs
 RANK_0_ERROR_DELAY = 3.0  # before another rank reports a ConfigError: all ranks find it, and rank 0 should be first
-PARENT_POLL_INTERVAL = 1.0
-PARENT_GRACE = 8.0  # for an orderly shutdown once the launcher is gone
 PROBE_TIMEOUT = 600.0  # for the first token
 
 
@@ -47,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one text at a time: its library needs no threads
     _raise_open_file_limit()
     if options.exit_with_parent or "TORCHELASTIC_RUN_ID" in os.environ:
-        _exit_with_parent(graceful=_rank() == 0)
+        watch_parent(log, graceful=_rank() == 0)
     return _run_server(options) if _rank() == 0 else _run_worker(options)
 
 
@@ -163,22 +160,6 @@ def _raise_open_file_limit() -> None:
 def _rank() -> int:
     text = os.environ.get("RANK", "0")
     return int(text) if text.isdecimal() else 0
-
-
-def _exit_with_parent(*, graceful: bool) -> None:
-    """Watch the parent process on a thread: a launcher that is killed with SIGKILL cannot stop its children."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_POLL_INTERVAL)
-        log("the launcher is gone: shutting down")
-        if graceful:
-            os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(PARENT_GRACE)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def run(arguments: Sequence[str]) -> None:

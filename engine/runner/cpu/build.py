@@ -25,9 +25,14 @@ import torch
 SOURCES = Path(__file__).parent / "csrc"
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-Wno-psabi", "-pthread")
 COMPILE_TIMEOUT = 180.0  # seconds; a build takes a few
-# Runs in a process of its own: torch prints to stdout, warns, and finds ninja only on the PATH.
+# Runs in a process of its own: torch prints to stdout, warns, and finds ninja only on the PATH. Its standard input ends
+# when we do, and ninja then stops the compilers, which would otherwise go on without us.
 BUILD_SCRIPT = """
-import sys
+import os, signal, sys, threading
+def end_with_parent():
+    os.read(0, 1)
+    os.killpg(0, signal.SIGTERM)
+threading.Thread(target=end_with_parent, daemon=True).start()
 from torch.utils.cpp_extension import load
 build_directory, name, source, *flags = sys.argv[1:]
 load(name, [source], extra_cflags=flags, build_directory=build_directory, is_python_module=False)
@@ -71,16 +76,35 @@ def _build(path: Path) -> None:
     When several processes start at once, one compiles and the others wait for its file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=path.parent) as build_directory:
-        if path.exists():
-            return
-        started = time.monotonic()
-        command = [sys.executable, "-c", BUILD_SCRIPT, build_directory, path.stem, str(SOURCES / "step.cpp"), *FLAGS]
+    prefix = f"{path.stem}-"
+    with _locked(path.with_suffix(".lock")):
+        for left in path.parent.glob(f"{prefix}*"):  # by a process that was killed in the middle
+            shutil.rmtree(left, ignore_errors=True)
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as build_directory:
+                _compile(path, build_directory)
+
+
+def _compile(path: Path, build_directory: str) -> None:
+    started = time.monotonic()
+    command = [sys.executable, "-c", BUILD_SCRIPT, build_directory, path.stem, str(SOURCES / "step.cpp"), *FLAGS]
+    stdin, ours = os.pipe()
+    try:
         subprocess.run(  # noqa: S603 - our own command
-            command, env=_environment(), check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT
+            command,
+            stdin=stdin,
+            start_new_session=True,  # a process group that it may end
+            env=_environment(),
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=COMPILE_TIMEOUT,
         )
-        Path(build_directory, path.name).replace(path)
-        _say(f"compiled for this processor in {time.monotonic() - started:.0f} s: {path}")
+    finally:
+        os.close(stdin)
+        os.close(ours)
+    Path(build_directory, path.name).replace(path)
+    _say(f"compiled for this processor in {time.monotonic() - started:.0f} s: {path}")
 
 
 def _environment() -> dict[str, str]:

@@ -102,7 +102,7 @@ class TestLife:
         await asyncio.wait_for(engine.wait_ready(), 20)
         assert engine.client.state == "ready"
         assert await engine.client.model() == "fake-model"
-        folder = engine._folder
+        folder = engine._folder.path
         assert folder.stat().st_mode & 0o777 == 0o700
         await engine.stop()
         assert pids_naming(str(folder)) == []
@@ -156,6 +156,49 @@ class TestLife:
         assert not engine.ready
 
 
+class TestPauses:
+    """The pause after a crash is for crashes that follow each other."""
+
+    LONG = (60.0,)
+
+    async def test_attack_an_engine_that_completed_a_reply_restarts_at_once(
+        self, start: Start, database: Database, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", self.LONG)
+        engine = start()
+        chat = ChatService(database=database, engine=engine.client, settings=Settings(_env_file=None))
+        for restarts in (1, 2):
+            await asyncio.wait_for(engine.wait_ready(), 20)
+            assert (await say(chat, "hello")).text == "You said: hello"
+            os.kill(engine_pid(engine), signal.SIGKILL)
+            await until(lambda done=restarts: engine.restarts == done)
+        await asyncio.wait_for(engine.wait_ready(), 20)
+
+    @pytest.mark.parametrize(("seconds_ready", "restarted"), [(0.5, True), (60.0, False)])
+    async def test_attack_one_that_was_ready_for_long_restarts_at_once(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch, seconds_ready: float, restarted: bool
+    ):
+        monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", self.LONG)
+        monkeypatch.setattr(supervisor, "STEADY_SECONDS", seconds_ready)
+        engine = start()
+        await asyncio.wait_for(engine.wait_ready(), 20)
+        await asyncio.sleep(0.6)
+        first = engine.pid
+        os.kill(engine_pid(engine), signal.SIGKILL)
+        await until(lambda: engine.restarts == 1)
+        await asyncio.sleep(0.3)
+        assert (engine.pid != first) == restarted
+
+    async def test_attack_a_long_load_is_not_a_good_life(self, start: Start, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", self.LONG)
+        monkeypatch.setattr(supervisor, "STEADY_SECONDS", 0.2)
+        engine = start(sys.executable, "-c", "import time; time.sleep(0.6); raise SystemExit(3)")
+        await until(lambda: engine.restarts == 1)
+        await asyncio.sleep(0.3)
+        assert engine.restarts == 1
+        assert pids_naming(str(engine._uds)) == []
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         "script",
@@ -194,6 +237,18 @@ class TestNoOrphans:
         await engine.stop()
         assert pids_naming(str(engine._uds)) == []
 
+    @pytest.mark.parametrize("stopped", ["guard", "all"])
+    async def test_attack_an_orderly_end_does_not_wait_for_what_is_stopped(self, start: Start, stopped: str):
+        engine = start()
+        await asyncio.wait_for(engine.wait_ready(), 20)
+        pids = pids_naming(str(engine._uds))
+        for pid in pids if stopped == "all" else [engine.pid or 0]:
+            os.kill(pid, signal.SIGSTOP)
+        started = time.monotonic()
+        await engine.stop()
+        assert time.monotonic() - started < 1.5  # less than GRACE_SECONDS
+        assert pids_naming(str(engine._uds)) == []
+
     async def test_a_launcher_that_is_killed_leaves_no_rank(self, start: Start):
         engine = start(sys.executable, "-c", self.TREE)
         await until(lambda: len(pids_naming(str(engine._uds))) == 3)
@@ -211,7 +266,7 @@ class TestNoOrphans:
             "    engine = EngineProcess(Settings(_env_file=None), command=sys.argv[1:])\n"
             "    engine.start()\n"
             "    await engine.wait_ready()\n"
-            "    print(engine._folder, flush=True)\n"
+            "    print(engine._folder.path, flush=True)\n"
             "    await asyncio.sleep(600)\n"
             "asyncio.run(main())\n"
         )

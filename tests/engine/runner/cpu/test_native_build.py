@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from engine.checkpoint import open_checkpoint
 from engine.config import resolve
 from engine.core.engine_core import EngineCore, SamplingParams
 from engine.runner.cpu import build
+from tests.engine.server.process import wait_until_exited
 from tests.engine.tiny import write_checkpoint
 
 LINE = "engine: no compiled code, computing in plain torch: "
@@ -112,3 +114,29 @@ def test_an_environment_variable_turns_it_off(monkeypatch: pytest.MonkeyPatch, t
     assert resolve(spec, device="cpu").native
     monkeypatch.setenv("GUILDLLAMA_NATIVE", "0")
     assert not resolve(spec, device="cpu").native
+
+
+def test_attack_compilers_end_with_a_killed_process_and_its_folder_goes_at_the_next_build(
+    tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("ninja", path=build._environment()["PATH"]) is None:
+        pytest.skip("it needs ninja")
+    compiler = tmp_path / "c++"
+    ask_version = "case $1 in -*) [ $# -le 2 ] && exec c++ $1;; esac"
+    compiler.write_text(f"#!/bin/sh\n{ask_version}\ntouch {tmp_path}/$$.compiling; exec sleep 600\n")
+    compiler.chmod(0o700)
+    monkeypatch.setenv("CXX", str(compiler))
+    script = "from engine.runner.cpu import build; build.missing_requirement = lambda: None; build.compiled_library()"
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (compiling := [*tmp_path.glob("*.compiling")]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    wait_until_exited(int(compiling[0].stem), 5)
+    assert len([path for path in empty_cache.iterdir() if path.is_dir()]) == 1
+    monkeypatch.setattr(build, "missing_requirement", lambda: None)
+    monkeypatch.setenv("CXX", shutil.which("false") or "false")
+    assert build.compiled_library() is None
+    assert [path.suffix for path in empty_cache.iterdir()] == [".lock"]
