@@ -74,7 +74,7 @@ class EngineClient:
         self._served = ServedModel(self._transport, model)
         self._rejected_fields: set[str] = set()
         self._secrets = [api_key] if api_key else []
-        self._images = ImageSupport(self._show)
+        self._images = ImageSupport()
 
     async def __aenter__(self) -> Self:
         return self
@@ -120,7 +120,7 @@ class EngineClient:
 
         Raises Busy or EngineUnavailable, and then asks again the next time.
         """
-        return await self._images.find_out(await self.model())
+        return await self._images.find_out(await self.model(), self._show)
 
     def _show(self, messages: Sequence[Message]) -> AsyncGenerator[Delta | Finished, None]:
         return self.stream(messages, temperature=0, top_p=1, max_tokens=16, user="sight-test", cache_salt="sight-test")

@@ -22,6 +22,8 @@ from bot.errors import EngineTimeout, ImagesNotSeen
 
 log = structlog.get_logger(__name__)
 
+Ask = Callable[[list[Message]], AsyncGenerator[Delta | Finished, None]]
+
 _SECONDS = 60.0
 
 NUMBER = "742"
@@ -34,10 +36,9 @@ _TOKENS_OF_WORDS = 60
 
 
 class ImageSupport:
-    """What is known of the models of one server. `ask` sends a prompt and streams the reply."""
+    """What is known of the models of one server."""
 
-    def __init__(self, ask: Callable[[list[Message]], AsyncGenerator[Delta | Finished, None]]) -> None:
-        self._ask = ask
+    def __init__(self) -> None:
         self._known: dict[str, bool] = {}
         self._lock = asyncio.Lock()
 
@@ -49,28 +50,16 @@ class ImageSupport:
         """The model has refused a picture."""
         self._known[model or ""] = False
 
-    async def find_out(self, model: str) -> bool:
-        """Whether this model sees pictures: asked once. Raises Busy or EngineUnavailable, and then nothing is known."""
+    async def find_out(self, model: str, ask: Ask) -> bool:
+        """Whether this model sees pictures; `ask` sends a prompt, once, and streams the reply.
+
+        Raises Busy or EngineUnavailable, and then nothing is known.
+        """
         async with self._lock:
             if model not in self._known:
-                self._known[model] = await self._test()
+                self._known[model] = await _test(ask)
                 log.info("the model was shown a picture", model=model, sees_pictures=self._known[model])
             return self._known[model]
-
-    async def _test(self) -> bool:
-        said, prompt_tokens = "", None
-        try:
-            async with asyncio.timeout(_SECONDS), aclosing(self._ask(sight_test())) as events:
-                async for event in events:
-                    if isinstance(event, Finished):
-                        prompt_tokens = event.prompt_tokens
-                    else:
-                        said += event.text
-        except TimeoutError:
-            raise EngineTimeout(_SECONDS) from None
-        except (ImagesNotSeen, PromptRefused, ContextExceeded):
-            return False  # nothing else in this request could be refused
-        return has_seen(said, prompt_tokens)
 
 
 def sight_test() -> list[Message]:
@@ -84,6 +73,22 @@ def has_seen(answer: str, prompt_tokens: int | None) -> bool:
     A weak eye misreads it. Then the picture shows in the prompt's size, where the server reports that.
     """
     return NUMBER in re.sub(r"\D", "", answer) or prompt_tokens is None or prompt_tokens >= _TOKENS_OF_WORDS
+
+
+async def _test(ask: Ask) -> bool:
+    said, prompt_tokens = "", None
+    try:
+        async with asyncio.timeout(_SECONDS), aclosing(ask(sight_test())) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    prompt_tokens = event.prompt_tokens
+                else:
+                    said += event.text
+    except TimeoutError:
+        raise EngineTimeout(_SECONDS) from None
+    except (ImagesNotSeen, PromptRefused, ContextExceeded):
+        return False  # nothing else in this request could be refused
+    return has_seen(said, prompt_tokens)
 
 
 @functools.cache
