@@ -139,9 +139,7 @@ class Messages(commands.Cog):
             return
         text = shown.user_message if shown.user_message == _EMPTY else f"{shown.user_message} (error {shown.error_id})"
         try:
-            await self._conversations.api.send(
-                message.channel.id, text, nonce=f"{message.id}.error", reply_to=message.id
-            )
+            await self._conversations.api.send(message.channel.id, text, nonce=f"{message.id}.e", reply_to=message.id)
         except ChannelForbidden:
             pass
         except DISCORD_ERRORS as refused:

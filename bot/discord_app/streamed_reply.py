@@ -78,11 +78,17 @@ class EditRate:
 class StreamedReply:
     """Shows a reply while it is generated. Edits do not queue up: each sends the newest text at its time."""
 
-    def __init__(self, sink: MessageSink, edit_rate: EditRate, *, prefix: str = "", num_messages: int = 0) -> None:
-        """`prefix`: what stands above the reply. `num_messages`: how many messages show an earlier text of it."""
+    def __init__(
+        self, sink: MessageSink, edit_rate: EditRate, *, prefix: str = "", begun: str = "", num_messages: int = 0
+    ) -> None:
+        """`prefix`: what stands above the reply. `begun`: its beginning, which is shown already.
+
+        `num_messages`: how many messages show an earlier text of it.
+        """
         self._sink = sink
         self._edit_rate = edit_rate
-        self._text = prefix
+        self._prefix = prefix
+        self._text = prefix + begun
         self._num_messages = num_messages
         self._shown: dict[int, str] = {}
         self._edited_at: dict[int, float] = {}
@@ -107,7 +113,7 @@ class StreamedReply:
         await self._stop()
         if self._deleted:
             raise ReplyDeleted()
-        messages, file = final_messages(text)
+        messages, file = final_messages(text, self._prefix)
         await self.finish_messages(messages, file)
 
     async def finish_messages(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
@@ -192,9 +198,12 @@ def partial_messages(text: str) -> tuple[str, ...]:
     return _visible_messages(text)[: MAX_MESSAGES - 1]
 
 
-def final_messages(text: str) -> tuple[tuple[str, ...], str | None]:
-    """The messages of a finished reply, and the whole text as a file if it takes more than MAX_MESSAGES."""
-    messages = _visible_messages(text)
+def final_messages(text: str, prefix: str = "") -> tuple[tuple[str, ...], str | None]:
+    """The messages of a finished reply, and the whole text as a file if it takes more than MAX_MESSAGES.
+
+    `prefix` stands above the text, and not in the file.
+    """
+    messages = _visible_messages(prefix + text if text.strip() else "")
     if not messages:
         return (NO_ANSWER,), None
     if len(messages) <= MAX_MESSAGES:

@@ -109,7 +109,7 @@ class Conversations:
         )
         prefix = quoted_question(question.text) if question.quote else ""
         written = question.turn.reply or "" if question.turn and question.kind == "continue" else ""
-        reply = StreamedReply(sink, self.edit_rate, prefix=prefix + written, num_messages=sink.num_messages)
+        reply = StreamedReply(sink, self.edit_rate, prefix=prefix, begun=written, num_messages=sink.num_messages)
         request = self._request(question, key, settings, sink, prefix)
         running = RunningReply(key, caller.user_id, asyncio.current_task(), sink, question.is_repeat)
         self.running[place.nonce] = running
@@ -119,7 +119,7 @@ class Conversations:
             }[question.kind]  # fmt: skip
             result = await generate(request, reply.push)
             self.running.pop(place.nonce, None)
-            await self._finish(question, result, reply, sink, prefix)
+            await self._finish(result, reply, sink)
         except ReplyDeleted as deleted:
             await reply.cancel()
             log.info("no final text", question=place.nonce, reason=deleted.reason)
@@ -158,21 +158,19 @@ class Conversations:
             files=question.files,
             place=question.place,
             in_place=question.turn is not None and question.kind != "new",
-            messages=lambda text: outgoing_messages(prefix + text),
+            messages=lambda text: outgoing_messages(text, prefix),
             on_begun=begun,
             turn_id=None if question.turn is None else question.turn.turn_id,
         )
 
-    async def _finish(
-        self, question: Question, result: ChatReply, reply: StreamedReply, sink: ReplySink, prefix: str
-    ) -> None:
+    async def _finish(self, result: ChatReply, reply: StreamedReply, sink: ReplySink) -> None:
         """Show the final text, with its buttons if it is stored."""
         text = result.text if result.saved else f"{result.text}\n\n{NOT_SAVED}"
         if result.delivery_id:
             sink.buttons = reply_buttons(await self.reply_state(result))
         else:
             sink.delivery_id = 0
-        await reply.finish(prefix + text if text.strip() or not prefix else text)
+        await reply.finish(text)
         failpoint("after_final_edit")
 
     async def reply_state(self, result: ChatReply) -> ReplyState:
@@ -185,9 +183,9 @@ class Conversations:
         return ReplyState(result.turn_id, len(result.text), cut_off, position, count)
 
 
-def outgoing_messages(text: str) -> tuple[OutgoingMessage, ...]:
-    """The messages of a finished reply, to be recorded before they are sent."""
-    messages, file = final_messages(text)
+def outgoing_messages(text: str, prefix: str = "") -> tuple[OutgoingMessage, ...]:
+    """The messages of a finished reply, to be recorded before they are sent. `prefix`: what stands above it."""
+    messages, file = final_messages(text, prefix)
     return tuple(
         OutgoingMessage(message, with_file=file is not None and index == len(messages) - 1)
         for index, message in enumerate(messages)

@@ -120,7 +120,7 @@ class ReplySink:
                 message_id = await self._api.send(
                     channel_id,
                     text,
-                    nonce=f"{place.nonce}.{index}.late",
+                    nonce=f"{place.nonce}.{index}L",  # at most 25 characters
                     reply_to=place.question_id if index == first else None,
                     components=self.buttons if last and not place.ephemeral else (),
                     file=file if last else None,

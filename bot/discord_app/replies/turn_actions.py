@@ -92,7 +92,7 @@ class TurnActions:
             delivery = await self._chat.delivery(turn)
             place = place_in(delivery, way)
             prefix = quoted_question(turn.user_text) if is_quoted(place) else ""
-            if not await self._chat.select_variant(turn, position, lambda text: outgoing_messages(prefix + text)):
+            if not await self._chat.select_variant(turn, position, lambda text: outgoing_messages(text, prefix)):
                 raise TurnIsGone()
             chosen = await self._chat.turn(turn.turn_id)
             if chosen is None or chosen.reply is None:
@@ -105,8 +105,8 @@ class TurnActions:
         sink = ReplySink(self._conversations.api, self._conversations.deliveries, place)
         sink.delivery_id = 0 if delivery is None else delivery.delivery_id
         sink.buttons = reply_buttons(state_of(turn))
-        reply = StreamedReply(sink, self._conversations.edit_rate, num_messages=sink.num_messages)
-        await reply.finish(prefix + (turn.reply or ""))
+        reply = StreamedReply(sink, self._conversations.edit_rate, prefix=prefix, num_messages=sink.num_messages)
+        await reply.finish(turn.reply or "")
 
     async def forget(self, turn: TurnInfo, way: Place) -> None:
         """Delete the turn, and say so where its reply was."""

@@ -220,16 +220,18 @@ class Interaction:
         return [message for message in own + self.followups if not message.deleted]
 
     def texts(self) -> list[str]:
-        return [message.content for message in self.messages()]
+        """The text of each message, without the user's question that is quoted above the answer."""
+        texts = [message.content for message in self.messages()]
+        if texts and self.asked():
+            lines = texts[0].split("\n")
+            while len(lines) > 1 and lines[0].startswith("> "):
+                lines.pop(0)
+            texts[0] = "\n".join(lines)
+        return texts
 
     def reply(self) -> str:
-        """The first message, without the user's question that is quoted above the answer."""
-        if not self.messages():
-            return ""
-        lines = self.texts()[0].split("\n")
-        while self.asked() and lines and lines[0].startswith("> "):
-            lines.pop(0)
-        return "\n".join(lines)
+        """The first of these texts."""
+        return self.texts()[0] if self.messages() else ""
 
     def asked(self) -> str:
         """What the user typed into the option `message` of a command."""
