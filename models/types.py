@@ -125,6 +125,8 @@ class Place:
     """The message that is replied to."""
     message_ids: tuple[int | None, ...] = ()
     """The messages that show an earlier text, to be edited."""
+    may_send: bool = True
+    """Whether the bot may write in the channel, as far as Discord has said. Not stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from discord import app_commands
 from bot.chat.requests import TurnKind
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
-from bot.discord_app.delivery import defer
+from bot.discord_app.delivery import defer, may_send
 from bot.discord_app.feature_cog import FeatureCog
 from bot.discord_app.replies.conversation import Conversations, Question
 from bot.failpoint import failpoint
@@ -57,4 +57,5 @@ def place_of(interaction: Interaction, *, ephemeral: bool, message_ids: tuple[in
         reply_token=interaction.token,
         token_expires_at=interaction.expires_at.astimezone(UTC),
         message_ids=message_ids,
+        may_send=may_send(interaction),
     )

@@ -17,8 +17,9 @@ from discord.ext import commands
 from bot.discord_app.error_messages import log_database_errors
 from bot.discord_app.replies.buttons import reply_buttons
 from bot.discord_app.replies.conversation import Conversations
+from bot.discord_app.replies.quoting import quoted_question
 from bot.discord_app.replies.sink import ReplySink
-from bot.discord_app.replies.turn_actions import TurnActions, state_of
+from bot.discord_app.replies.turn_actions import TurnActions, is_quoted, state_of
 from bot.discord_app.streamed_reply import ReplyDeleted, StreamedReply
 from models.database import Database
 from models.errors import DatabaseError
@@ -100,7 +101,7 @@ class UnfinishedReplies(commands.Cog):
 
     async def _show_rest(self, turn: TurnInfo, delivery: DeliveryRecord, place: Place) -> None:
         """Show what has not been shown of a stored reply."""
-        sink, reply = self._reply(delivery, place)
+        sink, reply = self._reply(delivery, place, quoted_question(turn.user_text) if is_quoted(place) else "")
         sink.buttons = reply_buttons(state_of(turn))
         for index, message in enumerate(delivery.messages):
             if not message.shown and not message.text:
@@ -122,7 +123,7 @@ class UnfinishedReplies(commands.Cog):
         _, reply = self._reply(delivery, place)
         await reply.finish(INTERRUPTED)
 
-    def _reply(self, delivery: DeliveryRecord, place: Place) -> tuple[ReplySink, StreamedReply]:
-        sink = ReplySink(self._conversations.api, self._conversations.deliveries, place)
+    def _reply(self, delivery: DeliveryRecord, place: Place, prefix: str = "") -> tuple[ReplySink, StreamedReply]:
+        sink = ReplySink(self._conversations.api, self._conversations.deliveries, place, prefix=prefix)
         sink.delivery_id = delivery.delivery_id
         return sink, StreamedReply(sink, self._conversations.edit_rate, num_messages=sink.num_messages)

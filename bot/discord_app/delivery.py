@@ -137,7 +137,7 @@ class InteractionSink:
         elif self._ephemeral:
             target = interaction.user
         else:
-            target = channel if _may_send(interaction) else None
+            target = channel if may_send(interaction) else None
         if target is None:
             log.warning("a finished reply could not be delivered: no permission to send", interaction=interaction.id)
             return
@@ -158,10 +158,10 @@ class InteractionSink:
             )
 
 
-def _may_send(interaction: discord.Interaction) -> bool:
+def may_send(interaction: discord.Interaction) -> bool:
     """Whether the bot may post in the channel of this interaction, as far as Discord says."""
     allowed = interaction.app_permissions
-    if not allowed.value:
+    if not allowed.value or interaction.guild_id is None:
         return True  # Discord did not say: try
     thread = isinstance(interaction.channel, discord.Thread)
     return allowed.view_channel and (allowed.send_messages_in_threads if thread else allowed.send_messages)

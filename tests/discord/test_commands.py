@@ -56,7 +56,8 @@ async def test_commands_are_registered_with_their_contexts_and_permissions(here:
         assert commands[name]["contexts"] == [0, 1]
         assert commands[name]["default_member_permissions"] is None
     assert {option["name"] for option in commands["chat"]["options"]} == {"message", "private"}
-    assert here.discord.gateway.connected[0].intents == 1  # guilds only
+    guilds, messages, reactions = 1 << 0, 1 << 9 | 1 << 12, 1 << 10 | 1 << 13
+    assert here.discord.gateway.connected[0].intents == guilds | messages | reactions  # none is privileged
 
 
 async def test_a_guilds_persona_is_told_to_the_model_and_survives_reset(here: World) -> None:

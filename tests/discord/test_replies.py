@@ -38,7 +38,7 @@ async def test_a_quick_reply_takes_a_single_edit(here: World) -> None:
     guild, ann = await here.member()
     here.engine.reply(*"Quick as a flash.")
     asked = await here.ask(guild, ann, "Be quick")
-    assert [text for _, text in asked.messages()[0].edits] == ["Quick as a flash."]
+    assert [text for _, text in asked.messages()[0].edits] == ["> Be quick\nQuick as a flash."]
 
 
 async def test_fault_42_a_long_reply_is_split_with_its_code_blocks_closed(here: World) -> None:

@@ -101,13 +101,9 @@ class Conversations:
         # Again, as the gate may not have known the guild's rules: see `permissions`.
         authorise(caller, Action.REGENERATE if question.kind == "regenerate" else Action.CHAT, settings)
         key = question.turn.key if question.turn else dialog_key(caller, dialog_scope(caller, settings))
-        sink = ReplySink(
-            self.api,
-            self.deliveries,
-            place,
-            stop_buttons=stop_buttons(caller.user_id, place.nonce),
-        )
         prefix = quoted_question(question.text) if question.quote else ""
+        stop = stop_buttons(caller.user_id, place.nonce)
+        sink = ReplySink(self.api, self.deliveries, place, prefix=prefix, stop_buttons=stop)
         written = question.turn.reply or "" if question.turn and question.kind == "continue" else ""
         reply = StreamedReply(sink, self.edit_rate, prefix=prefix, begun=written, num_messages=sink.num_messages)
         request = self._request(question, key, settings, sink, prefix)

@@ -29,10 +29,16 @@ _NO_MORE_MESSAGES = 40094  # follow-ups of a user-installed app
 
 
 class ReplySink:
-    """A `MessageSink` for one place."""
+    """A `MessageSink` for one place. `prefix`: what stands above the reply, which a plain message does without."""
 
     def __init__(
-        self, api: MessageApi, deliveries: DeliveryLog, place: Place, *, stop_buttons: Components = ()
+        self,
+        api: MessageApi,
+        deliveries: DeliveryLog,
+        place: Place,
+        *,
+        prefix: str = "",
+        stop_buttons: Components = (),
     ) -> None:
         self.delivery_id = 0
         """The record of what is shown; 0 until the turn has begun, and where nothing is recorded."""
@@ -41,6 +47,7 @@ class ReplySink:
         self._api = api
         self._deliveries = deliveries
         self._place = place
+        self._prefix = prefix
         self._stop_buttons = stop_buttons
         self._ids: dict[int, int] = {index: each for index, each in enumerate(place.message_ids) if each is not None}
 
@@ -109,10 +116,14 @@ class ReplySink:
         """
         place = self._place
         mention = "" if place.guild_id == DIRECT_MESSAGES or place.ephemeral else f"<@{place.asker_id}> "
-        texts = list(messages)
+        texts = [messages[0].removeprefix(self._prefix) if first == 0 else messages[0], *messages[1:]]
         lines = [mention.strip(), *texts] if utf16_length(mention + texts[0]) > MESSAGE_LIMIT else texts
         if lines is texts:
             lines[0] = mention + lines[0]
+        if not place.may_send and not place.ephemeral:
+            log.warning("a finished reply could not be delivered: no permission to send", question=place.nonce)
+            await self._deliveries.shown(self.delivery_id, [], done=True)
+            return
         try:
             channel_id = await self._api.open_dm(place.asker_id) if place.ephemeral else place.channel_id
             for index, text in enumerate(lines, start=first):

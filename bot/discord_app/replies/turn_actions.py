@@ -102,7 +102,7 @@ class TurnActions:
     async def show(self, turn: TurnInfo, delivery: DeliveryRecord | None, place: Place) -> None:
         """Show the stored reply of a turn in this place, with its buttons."""
         prefix = quoted_question(turn.user_text) if is_quoted(place) else ""
-        sink = ReplySink(self._conversations.api, self._conversations.deliveries, place)
+        sink = ReplySink(self._conversations.api, self._conversations.deliveries, place, prefix=prefix)
         sink.delivery_id = 0 if delivery is None else delivery.delivery_id
         sink.buttons = reply_buttons(state_of(turn))
         reply = StreamedReply(sink, self._conversations.edit_rate, prefix=prefix, num_messages=sink.num_messages)
