@@ -138,7 +138,9 @@ def check(asked: list[Interaction], turns: dict[int, list[Turn]]) -> int:
             assert turn.status in ("done", "interrupted", "failed")
             assert turn.reply_token is None or turn.status == "interrupted"  # its message is still to be edited
         full = f"You said: {question}"
-        shown = [message for message in each.messages() if message.content == full and not message.buttons()]
+        shown = [
+            message for message in each.messages() if message.content == f"> {question}\n{full}" and not message.runs()
+        ]
         assert len(shown) <= 1
         if shown:
             answered += 1
