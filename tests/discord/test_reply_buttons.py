@@ -185,3 +185,17 @@ async def test_reactions_of_the_asker_do_what_the_buttons_do(here: World) -> Non
     await here.discord.react(message, ann, "\N{CROSS MARK}")
     await here.discord.until(lambda: message.content.startswith("-# Forgotten"))
     assert await said(here, guild, ann) == []
+
+
+async def test_continue_goes_on_with_a_reply_that_the_length_limit_cut(here: World) -> None:
+    guild, ann = await here.member()
+    here.engine.reply("One, two, ", finish_reason="length")
+    message = (await here.ask(guild, ann, "Count")).messages()[0]
+    assert labels(message) == ["Regenerate", "Continue", "Edit", "Forget"]
+    here.engine.reply("three.")
+    await press(here, message, ann, "Continue", "> Count\nOne, two, three.")
+    assert labels(message) == ["Regenerate", "Edit", "Forget"]
+    request = here.engine.requests[-1]
+    assert request.messages[-1] == {"role": "assistant", "content": "One, two, "}
+    assert (request.body["continue_final_message"], request.body["add_generation_prompt"]) == (True, False)
+    assert await said(here, guild, ann) == ["Count", "One, two, three."]

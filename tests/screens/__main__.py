@@ -1,0 +1,100 @@
+"""Each scene is a short conversation, written to one picture."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from models.migrate import upgrade
+from tests.discord.harness import World, world
+from tests.fakes.discord import render
+
+FOLDER = Path(__file__).parents[2] / "docs" / "screens"
+CODE = """\
+Sure! A set remembers what came before:
+
+```python
+def unique(items):
+    seen = set()
+    for item in items:
+        if item not in seen:
+            seen.add(item)
+            yield item
+```
+
+It keeps the **order** of the first appearance, and works with anything that can be hashed."""
+Scene = Callable[[World], Awaitable[None]]
+
+
+async def chat(here: World) -> None:
+    """A question by command, a mention, and a reply to the answer."""
+    guild, ann = await here.member("ann")
+    bob = here.discord.user("bob")
+    bot = here.discord.bot
+    here.engine.reply("Arr! A fine morning to ye, Ann. The kettle be on and the parrot be quiet, for once.")
+    await here.ask(guild, ann, "Good morning, who are you?")
+    here.engine.reply("I sail where the wind takes me, and tonight it takes me to *Tortuga*.")
+    asked = await here.discord.say(guild, bob, f"<@{bot.id}> where do you sail tonight?")
+    [answer] = await here.discord.answered(asked)
+    here.engine.reply("Three days, if the wind holds. Bring oranges.")
+    again = await here.discord.say(guild, bob, "How long will that take?", reply_to=answer)
+    await here.discord.answered(again)
+    await picture(guild.channel, ann, "chat")
+
+
+async def another_reply(here: World) -> None:
+    """Another reply in the same message, with the way back to the first one."""
+    guild, ann = await here.member("ann")
+    here.engine.reply("Use `dict.fromkeys(items)`.")
+    asked = await here.ask(guild, ann, "How do I drop duplicates from a list in Python, in order?")
+    [message] = asked.messages()
+    here.engine.reply(CODE)
+    await here.discord.press(message, ann, label="Regenerate")
+    await here.discord.until(lambda: "hashed" in message.content and not message.runs())
+    await picture(guild.channel, ann, "another-reply")
+
+
+async def running(here: World) -> None:
+    """A reply that is being written."""
+    guild, ann = await here.member("ann")
+    here.engine.hang("Once upon a time, in a harbour full of fog, there lived a lighthouse keeper who")
+    asked = await here.discord.chat(guild, ann, "Tell me a story about a lighthouse")
+    await here.discord.until(lambda: "keeper who" in asked.reply())
+    await picture(guild.channel, ann, "running")
+    here.engine.release()
+
+
+async def edit(here: World) -> None:
+    """The form with which a member edits what they said."""
+    guild, ann = await here.member("ann")
+    asked = await here.ask(guild, ann, "My favourite colour is blu")
+    opened = await here.discord.press(asked.messages()[0], ann, label="Edit")
+    await here.discord.done(opened)
+    await render.screenshot(render.modal_html(opened), FOLDER / "edit.png")
+
+
+async def picture(channel: object, viewer: object, name: str) -> None:
+    """Write one picture of a channel."""
+    page = render.html(channel, viewer=viewer, width=760)  # type: ignore[arg-type]
+    await render.screenshot(page, FOLDER / f"{name}.png")
+
+
+async def main(names: list[str]) -> None:
+    """Draw all scenes, or those with these names."""
+    scenes: list[Scene] = [chat, another_reply, running, edit]
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/screens.db"
+        upgrade(url)
+        async with world(url, Path(folder)) as here:
+            for scene in scenes:
+                if not names or scene.__name__ in names:
+                    await scene(here)
+                    sys.stdout.write(f"{scene.__name__}\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))
