@@ -14,6 +14,7 @@ StoredLevel = Literal["guild", "channel", "member"]
 TurnStatus = Literal["pending", "done", "failed", "interrupted"]
 DialogScope = Literal["member", "channel", "thread", "member-channel", "member-thread"]
 DeliveryState = Literal["writing", "ready", "done"]
+ConversationChange = Literal["done", "same", "gone", "taken", "full", "opted out"]
 
 EVERYBODY = 0  # user id of a dialog that all members of a channel share
 DIRECT_MESSAGES = 0  # guild_id of direct messages; not NULL, which a unique index never treats as equal
@@ -182,9 +183,62 @@ class TurnInfo:
     is_open: bool
     num_later: int
     """Finished turns of the dialog after this one."""
+    is_parked: bool = False
+    """The dialog is another one of the key's conversations than that in use."""
     position: int = 1
     """Which of the turn's replies is the active one, from 1."""
     num_variants: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DialogHead:
+    """A dialog that a member may read: its id and name, and whether it has ended."""
+
+    dialog_id: int
+    name: str | None
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One finished turn as a member reads it again. `own`: they asked it; `author`: a name, in shared dialogs only."""
+
+    turn_id: int
+    dialog_id: int
+    at: datetime
+    user: str
+    reply: str
+    own: bool = True
+    author: str | None = None
+    files: tuple[StoredFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationInfo:
+    """A conversation in the list of its key. `beginning`: what was said first, where it has no name."""
+
+    dialog_id: int
+    name: str | None
+    beginning: str | None
+    last_active_at: datetime
+    in_use: bool
+    num_pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResetCounts:
+    """What a reset ended: dialogs in which something was said, and their finished pairs."""
+
+    dialogs: int
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class UndoneReset:
+    """How many dialogs go on, and whether one that was begun since the reset was parked."""
+
+    dialogs: int
+    kept_since: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -24,9 +24,10 @@ from bot.chat.requests import ChatRequest, Messages, PendingTurn, TurnKind
 from bot.chat.speakers import said, system_prompt
 from bot.chat.stop_requests import StopRequests
 from bot.chat.turn_log import TurnLog
+from bot.chat.waiting import WaitingMessage, WaitingMessages
 from bot.engine_client.client import EngineClient
 from bot.engine_client.pseudonyms import Pseudonyms
-from bot.errors import EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
+from bot.errors import BotError, EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
 from bot.failpoint import failpoint
 from bot.keyed_locks import KeyedLocks
 from bot.settings import Settings
@@ -35,10 +36,11 @@ from bot.text import clean_text, has_nul
 from models import queries
 from models.database import Database
 from models.queries.deliveries import delivery_of_turn, turn_of_message
+from models.queries.resets import end_dialogs_everywhere
 from models.queries.turn_info import turn_info
-from models.types import DeliveryRecord, DialogKey, Pair, TurnInfo
+from models.types import DeliveryRecord, DialogKey, Pair, TurnInfo, UndoneReset
 
-__all__ = ["UNDO_WITHIN", "ChatReply", "ChatRequest", "ChatService"]
+__all__ = ["UNDO_WITHIN", "ChatReply", "ChatRequest", "ChatService", "Reset"]
 
 UNDO_WITHIN = timedelta(minutes=10)
 """How long a reset can be undone."""
@@ -68,6 +70,22 @@ class ChatReply:
     pairs_in_prompt: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """What a reset ended: dialogs in which something was said, and their pairs. `at` names it, to undo it."""
+
+    at: datetime
+    dialogs: int
+    pairs: int
+
+
+def reset_error(*, shared: bool) -> Callable[[], BotError]:
+    """What a message is told that waited when its dialog was reset."""
+    who = "This conversation was" if shared else "You"
+    text = f"{who} reset{'' if shared else ' our conversation'} before I came to this message. Please ask again."
+    return lambda: BotError(text)
+
+
 class ChatService:
     """Serves many dialogs concurrently, and the messages of one dialog in order of arrival."""
 
@@ -78,6 +96,7 @@ class ChatService:
         self._generator = ReplyGenerator(engine, settings)
         self._pseudonyms = Pseudonyms(settings)
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
+        self._waiting = WaitingMessages()
         self._admission = AdmissionControl(settings.max_waiting)
         self._running: dict[DialogKey, ReplyControl] = {}
         self._stops = StopRequests(database)
@@ -114,7 +133,8 @@ class ChatService:
             raise ShuttingDown()
         with self._admission.admit(_member(request.key)) as slot, self._counted_as_in_flight():
             dialog = request.key.dialog
-            async with self._locks.hold(dialog):
+            async with self._waiting.entered(dialog) as message, contextlib.AsyncExitStack() as held:
+                await message.wait(held.enter_async_context(self._locks.hold(dialog)))
                 if self._closing:
                     raise ShuttingDown()
                 control = ReplyControl(self._settings.reply_timeout)
@@ -126,26 +146,52 @@ class ChatService:
 
                 try:
                     with self._stops.stoppable(request.place.nonce if request.place else None, control):
-                        return await self._run_turn(request, kind, release_slot_then_on_delta, control)
+                        return await self._run_turn(request, kind, release_slot_then_on_delta, control, message)
                 finally:
                     del self._running[dialog]
 
-    async def reset(self, key: DialogKey) -> int:
-        """End the dialog and return how many pairs it had. A running reply is still shown, but not remembered."""
+    async def reset(self, key: DialogKey) -> Reset:
+        """End the dialog. A running reply is still shown, but not remembered; the messages that wait are refused."""
+        self.refuse_waiting(key, reset_error(shared=key.shared))
+        now = _now()
         with translate_database_errors():
-            return await self._database.run(lambda session: queries.end_dialog(session, key=key, now=_now()))
+            pairs = await self._database.run(lambda session: queries.end_dialog(session, key=key, now=now))
+        return Reset(now, 1 if pairs else 0, pairs)
 
-    async def undo_reset(self, key: DialogKey) -> bool:
-        """Undo the last reset. False if it is too long ago, or if the member has written since."""
+    async def reset_everywhere(self, user_id: int) -> Reset:
+        """End all dialogs of this person's own, in every guild and in direct messages, as `reset` does."""
+        self._waiting.refuse(lambda key: not key.shared and key.user_id == user_id, reset_error(shared=False))
+        now = _now()
+        with translate_database_errors():
+            counts = await self._database.run(lambda session: end_dialogs_everywhere(session, user_id=user_id, now=now))
+        return Reset(now, counts.dialogs, counts.pairs)
+
+    async def undo_reset(self, key: DialogKey, reset_at: datetime | None = None) -> UndoneReset | None:
+        """Undo the reset made at this time, or the last one. None if it is too long ago, or if there is none.
+
+        What was begun since is kept as a conversation of its own.
+        """
+        now = _now()
         with translate_database_errors():
             return await self._database.run(
-                lambda session: queries.reopen_dialog(session, key=key, within=UNDO_WITHIN, now=_now())
+                lambda session: queries.undo_reset(
+                    session, key=key, since=now - UNDO_WITHIN, reset_at=reset_at, now=now
+                )
             )
 
-    async def forget(self, key: DialogKey, count: int) -> int:
-        """Delete at most the last `count` pairs of the open dialog, and return how many were deleted."""
+    def refuse_waiting(self, key: DialogKey, error: Callable[[], BotError]) -> None:
+        """Refuse the messages of this dialog that wait for an earlier reply: they were meant for what it was before."""
+        self._waiting.refuse(lambda dialog: dialog == key.dialog, error)
+
+    async def forget(self, key: DialogKey, count: int, *, own_only: bool = False) -> int:
+        """Delete at most the last `count` pairs of the open dialog, and return how many were deleted.
+
+        `own_only`: of a shared dialog, those that the member asked for.
+        """
         with translate_database_errors():
-            return await self._database.run(lambda session: queries.forget_last(session, key=key, count=count))
+            return await self._database.run(
+                lambda session: queries.forget_last(session, key=key, count=count, own_only=own_only)
+            )
 
     async def stop(self, key: DialogKey) -> bool:
         """Stop the running reply of this dialog and keep what was generated. False if none is running."""
@@ -243,12 +289,18 @@ class ChatService:
             done.set_result(None)
 
     async def _run_turn(
-        self, request: ChatRequest, kind: TurnKind, on_delta: OnDelta, control: ReplyControl
+        self,
+        request: ChatRequest,
+        kind: TurnKind,
+        on_delta: OnDelta,
+        control: ReplyControl,
+        message: WaitingMessage,
     ) -> ChatReply:
         turn = await self._turns.begin(request, kind)
         failpoint("after_begin_turn")
         request.on_begun(turn)
         try:
+            message.begin()
             reply = await self._generator.generate(self._generation_request(turn), on_delta, control)
         except BaseException as error:
             await self._turns.fail(turn, error)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from discord.ext import commands
 
+from bot.chat.conversations import NamedConversations
 from bot.chat.deliveries import DeliveryLog
+from bot.chat.history import HistoryReader
 from bot.cogs.chat import Chat
 from bot.cogs.config.commands import Config
+from bot.cogs.dialogs.conversations import ConversationCommands
+from bot.cogs.dialogs.history import History
+from bot.cogs.dialogs.reset import ResetCommand
 from bot.cogs.guild_events import GuildEvents
 from bot.cogs.help import Help
-from bot.cogs.history import History
 from bot.cogs.messages import Messages
 from bot.cogs.personas.commands import Persona
 from bot.cogs.privacy import Privacy
@@ -36,7 +40,9 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         ReplyActions(context, conversations),
         Messages(bot, context, conversations),
         Reactions(bot, context, conversations),
-        History(context),
+        ResetCommand(context, conversations.api),
+        History(context, conversations, HistoryReader(database)),
+        ConversationCommands(context, conversations.api, NamedConversations(database, context.chat)),
         Persona(context),
         Config(context),
         Privacy(context),

@@ -11,8 +11,10 @@ from bot.discord_app.message_api import NO_MENTIONS
 _FOR_EVERYBODY = """\
 **/chat** `message` – talk to me; with `private: True` only you see the answer
 **/regenerate** – another answer to your last message, in place of the one before
-**/reset** – start a new conversation; personas stay
-**/history** `show` · `forget` · `undo` – the last of our conversation, for you alone; `undo` takes a reset back
+**/reset** `here` · `everywhere` – start a new conversation; personas stay
+**/history** `show` · `search` · `export` · `edit` · `forget` · `undo` – what we said, for you alone; `undo` takes a \
+reset back
+**/conversation** `new` · `list` · `switch` · `rename` · `delete` – keep several conversations
 **/me persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am for you, here
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 _FOR_MANAGERS = """\

@@ -28,6 +28,8 @@ class Caller:
     role_ids: frozenset[int] = frozenset()
     manages_guild: bool = False
     """Whether they have Manage Server in this guild. It never applies in another guild or in direct messages."""
+    reads_history: bool = True
+    """Whether they may read the earlier messages of this channel."""
 
     @property
     def channel_ids(self) -> frozenset[int]:
@@ -48,6 +50,7 @@ def caller_of(interaction: Interaction) -> Caller:
         name=user.display_name,
         role_ids=_role_ids(user),
         manages_guild=interaction.guild_id is not None and (permissions.manage_guild or permissions.administrator),
+        reads_history=permissions.read_message_history or permissions.administrator or interaction.guild_id is None,
     )
 
 

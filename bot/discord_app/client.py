@@ -108,7 +108,10 @@ class GuildLlama(commands.Bot):
         except ValueError:
             return True  # not an action of this version: the look-up of its command or handler reports that
         except BotError as refusal:
-            await report_error(interaction, refusal)
+            if interaction.type is discord.InteractionType.autocomplete:
+                await interaction.response.autocomplete([])  # suggestions are all that it takes
+            else:
+                await report_error(interaction, refusal)
             return False
         return True
 

@@ -19,7 +19,7 @@ from discord import app_commands
 from bot.discord_app.caller import Caller
 from bot.errors import BotError, ShuttingDown
 from bot.guilds.settings_cache import GuildSettingsCache
-from models.types import DIRECT_MESSAGES, GuildSettings, TurnInfo
+from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, TurnInfo
 
 IN_GUILDS = app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False)
 MANAGE_GUILD = discord.Permissions(manage_guild=True)
@@ -41,6 +41,7 @@ class Action(enum.Enum):
     THREAD = "thread"
     RESET = "reset"
     HISTORY = "history"
+    CONVERSATION = "conversation"
     GUILD_PERSONA = "persona"
     OWN_PERSONA = "me"
     CONFIG = "config"
@@ -80,6 +81,23 @@ def authorise_turn(caller: Caller, turn: TurnInfo) -> None:
         raise NotAllowed("This answer belongs to another place.")
     if caller.user_id != turn.author_id and not caller.manages_guild:
         raise NotAllowed("Only the person who asked can do this.")
+
+
+def authorise_shared(caller: Caller, key: DialogKey, change: str) -> None:
+    """Raise NotAllowed unless this member may change the dialog as a whole: it is their own, or they manage its guild.
+
+    `change` completes the sentence "… can change it".
+    """
+    if key.shared and not caller.manages_guild:
+        raise NotAllowed(
+            f"Everyone here shares this conversation: only members with the Manage Server permission can {change} it."
+        )
+
+
+def authorise_reading(caller: Caller, key: DialogKey) -> None:
+    """Raise NotAllowed unless this member may read what was said before: in a shared dialog, as in its channel."""
+    if key.shared and not caller.reads_history:
+        raise NotAllowed("You may not read earlier messages in this channel, so I cannot show them.")
 
 
 def _check_channel(caller: Caller, guild_settings: GuildSettings) -> None:

@@ -56,20 +56,28 @@ class PrivacyService:
             )
 
     async def export(self, user_id: int, *, guild_id: int | None = None) -> bytes:
-        """Everything stored about a person, as a ZIP: export.json for programs, Markdown files for people."""
+        """Everything stored about a person, as a ZIP: export.json for programs, Markdown files for people.
+
+        Of a dialog that several members share, only what this person wrote, with the replies to it.
+        """
         async with self._database.read() as session:
             lines = await inspection.dialog_lines(session, guild_id=guild_id, user_id=user_id, limit=_NO_LIMIT)
             dialogs = [(line, await inspection.turn_lines(session, dialog_id=line.dialog_id)) for line in lines]
+            shared = [
+                (line, await inspection.turn_lines(session, dialog_id=line.dialog_id, author_id=user_id))
+                for line in await inspection.shared_dialog_lines(session, author_id=user_id, guild_id=guild_id)
+            ]
             data: dict[str, object] = {
                 "user_id": user_id,
                 "exported_at": datetime.now(UTC),
                 "opted_out_since": await privacy.opted_out_since(session, user_id=user_id),
                 "dialogs": [{"dialog": line, "turns": turns} for line, turns in dialogs],
+                "shared_dialogs": [{"dialog": line, "turns": turns} for line, turns in shared],
                 "earlier_replies": await privacy.person_variants(session, user_id=user_id, guild_id=guild_id),
                 "personas": await privacy.person_personas(session, user_id=user_id, guild_id=guild_id),
                 **await privacy.person_settings(session, user_id=user_id, guild_id=guild_id),
             }
-        return await asyncio.to_thread(_zip, data, dialogs)
+        return await asyncio.to_thread(_zip, data, [*dialogs, *shared])
 
     async def delete(self, user_id: int, *, guild_id: int | None = None, actor_id: int | None = None) -> Receipt:
         """Delete what is stored about a person, pending turns included. A second call returns a receipt of zeros.

@@ -145,7 +145,7 @@ class Console:
             signal.signal(signal.SIGINT, before)
 
     async def _reset(self, _: str) -> None:
-        pairs = await self._services.chat.reset(self._key)
+        pairs = (await self._services.chat.reset(self._key)).pairs
         self._screen.note("Nothing to forget." if pairs == 0 else f"Forgotten: {pairs} {_times(pairs)}.")
 
     async def _persona(self, text: str) -> None:

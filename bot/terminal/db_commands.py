@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from bot.guilds.export import as_json as to_json
-from bot.guilds.export import dialog_data, dialog_markdown
+from bot.guilds.export import dialog_data, dialog_markdown, open_state, owner_of
 from bot.guilds.retention import limits_of, utc_now
 from bot.settings import load_settings
 from bot.terminal.db_backup import add_commands
@@ -112,10 +112,19 @@ def dialogs_command(
         print_json(list(lines))
         return
     rows = (
-        (line.dialog_id, line.guild_id, line.user_id, line.channel_id, line.turns, line.last_active_at, _state(line))
+        (
+            line.dialog_id,
+            line.guild_id,
+            "shared" if line.shared else line.user_id,
+            line.channel_id,
+            line.name,
+            line.turns,
+            line.last_active_at,
+            _state(line),
+        )
         for line in lines
     )
-    print_table("Dialogs", ("dialog", "guild", "user", "channel", "turns", "last active", "state"), rows)
+    print_table("Dialogs", ("dialog", "guild", "user", "channel", "name", "turns", "last active", "state"), rows)
 
 
 @db_app.command("show")
@@ -128,11 +137,21 @@ def show_command(
         print_json(dialog_data(line, turns))
         return
     rows = (
-        (turn.turn_id, turn.created_at, turn.status, turn.user, turn.reply, turn.prompt_tokens, turn.completion_tokens)
+        (
+            turn.turn_id,
+            turn.created_at,
+            turn.status,
+            turn.author_id,
+            turn.user,
+            turn.reply,
+            turn.prompt_tokens,
+            turn.completion_tokens,
+        )
         for turn in turns
     )
-    title = f"Dialog {line.dialog_id}: user {line.user_id} in guild {line.guild_id}, {_state(line)}"
-    print_table(title, ("turn", "created", "status", "user", "reply", "prompt", "completion"), rows)
+    name = "" if line.name is None else f" “{line.name}”"
+    title = f"Dialog {line.dialog_id}{name}: {_owner(line)} in guild {line.guild_id}, {_state(line)}"
+    print_table(title, ("turn", "created", "status", "author", "user", "reply", "prompt", "completion"), rows)
 
 
 @db_app.command("export")
@@ -212,4 +231,9 @@ def _dialog(dialog_id: int) -> tuple[DialogLine, tuple[TurnLine, ...]]:
 
 
 def _state(line: DialogLine) -> str:
-    return f"ended ({line.end_reason})" if line.ended_at else "open"
+    return f"ended ({line.end_reason})" if line.ended_at else open_state(line)
+
+
+def _owner(line: DialogLine) -> str:
+    owner = owner_of(line)
+    return owner[0].lower() + owner[1:]

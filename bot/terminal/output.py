@@ -59,7 +59,7 @@ def print_json(value: object) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table for people: as wide as the terminal, or 160 columns into a pipe."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(inert(title)), title_justify="left", title_style="bold")
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:

@@ -16,6 +16,7 @@ from models.queries.personas import (
 )
 from models.queries.policy import usage
 from models.queries.recovery import forget_reply_token, interrupt_dead_turns, interrupted_replies
+from models.queries.resets import end_dialog, undo_reset
 from models.queries.settings import (
     audit_log,
     block_member,
@@ -26,14 +27,13 @@ from models.queries.settings import (
     set_guild_settings,
     set_member_settings,
 )
-from models.queries.turns import begin_turn, end_dialog, fail_turn, finish_turn, history
+from models.queries.turns import begin_turn, fail_turn, finish_turn, history
 from models.queries.variants import (
     begin_regeneration,
     finish_continuation,
     finish_regeneration,
     forget_last,
     forget_turn,
-    reopen_dialog,
     select_variant,
     variants,
 )
@@ -66,12 +66,12 @@ __all__ = [
     "persona_versions",
     "reconcile_guilds",
     "record_audit",
-    "reopen_dialog",
     "rollback_persona",
     "select_variant",
     "set_guild_settings",
     "set_member_settings",
     "set_persona",
+    "undo_reset",
     "usage",
     "variants",
 ]

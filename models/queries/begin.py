@@ -9,15 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ScalarSelect, select
+from sqlalchemy import ScalarSelect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import DuplicateInteraction
-from models.queries.common import attempt_number, codec, insert_if_absent, is_open, matches_key
+from models.queries.common import (
+    attempt_number,
+    codec,
+    ensure_guild,
+    ensure_user,
+    insert_if_absent,
+    is_open,
+    matches_key,
+)
 from models.queries.personas import effective_persona
 from models.queries.policy import enforce_policy, load_policy
 from models.tables import Dialog, ProcessedInteraction, Turn, TurnFile
 from models.types import DialogKey, DialogSettings, Pair, StoredFile, TurnSnapshot
+
+_MAX_IDS = 500  # in one statement
 
 
 async def admit(
@@ -71,7 +81,7 @@ async def pairs_before(
     if turn_id is not None:
         pairs = pairs.where(Turn.id < turn_id)
     rows = (await session.execute(pairs.order_by(Turn.id.desc()).limit(limit))).all()
-    files = await files_of(session, [row.id for row in rows])
+    files = await files_of(session, turn_ids=[row.id for row in rows])
     text = codec(session)
     newest_first = [
         Pair(
@@ -86,19 +96,18 @@ async def pairs_before(
     return tuple(reversed(newest_first))
 
 
-async def files_of(session: AsyncSession, turn_ids: Sequence[int]) -> dict[int, tuple[StoredFile, ...]]:
+async def files_of(session: AsyncSession, *, turn_ids: Sequence[int]) -> dict[int, tuple[StoredFile, ...]]:
     """Return the files of these turns, by turn id. The caller must have found the turns by their key."""
-    if not turn_ids:
-        return {}
-    rows = await session.execute(
-        select(TurnFile.turn_id, TurnFile.name, TurnFile.content)
-        .where(TurnFile.turn_id.in_(turn_ids))
-        .order_by(TurnFile.turn_id, TurnFile.position)
-    )
     text = codec(session)
     found: dict[int, tuple[StoredFile, ...]] = {}
-    for row in rows:
-        found[row.turn_id] = (*found.get(row.turn_id, ()), StoredFile(text.open(row.name), text.open(row.content)))
+    for start in range(0, len(turn_ids), _MAX_IDS):
+        rows = await session.execute(
+            select(TurnFile.turn_id, TurnFile.name, TurnFile.content)
+            .where(TurnFile.turn_id.in_(turn_ids[start : start + _MAX_IDS]))
+            .order_by(TurnFile.turn_id, TurnFile.position)
+        )
+        for row in rows:
+            found[row.turn_id] = (*found.get(row.turn_id, ()), StoredFile(text.open(row.name), text.open(row.content)))
     return found
 
 
@@ -111,12 +120,38 @@ def add_files(session: AsyncSession, turn_id: int, files: Sequence[StoredFile]) 
     )
 
 
-async def finished_turn(session: AsyncSession, key: DialogKey, turn_id: int) -> Turn | None:
-    """Return a finished turn of the key's open dialog, its row locked."""
+async def open_dialog(session: AsyncSession, *, key: DialogKey, now: datetime) -> int:
+    """Return the id of the key's open dialog, created if needed. Its row stays locked until the transaction ends."""
+    touch = update(Dialog).where(matches_key(key), is_open()).values(last_active_at=now).returning(Dialog.id)
+    dialog_id = await session.scalar(touch)
+    if dialog_id is None:
+        await ensure_guild(session, key.guild_id, now)
+        await ensure_user(session, key.owner_id, now)
+    # Again, and not from the insert: another process may have opened a dialog at the same moment, or parked the one
+    # that this statement waited for. Each time that happens, another transaction has committed.
+    while dialog_id is None:
+        await insert_if_absent(
+            session,
+            Dialog,
+            guild_id=key.guild_id,
+            user_id=key.owner_id,
+            channel_id=key.channel_id,
+            opened_at=now,
+            last_active_at=now,
+        )
+        dialog_id = await session.scalar(touch)
+    if key.shared:
+        await ensure_user(session, key.user_id, now)
+    return dialog_id
+
+
+async def finished_turn(session: AsyncSession, *, key: DialogKey, turn_id: int, parked: bool = False) -> Turn | None:
+    """Return a finished turn of the key's open dialog, its row locked. `parked`: or of a parked one."""
     turn: Turn | None = await session.scalar(
         select(Turn)
         .join(Dialog)
-        .where(matches_key(key), is_open(), Turn.id == turn_id, Turn.status == "done")
+        .where(matches_key(key), Dialog.ended_at.is_(None) if parked else is_open())
+        .where(Turn.id == turn_id, Turn.status == "done")
         .with_for_update(of=Turn)
         .execution_options(populate_existing=True)
     )

@@ -5,17 +5,19 @@ A member's own export (bot/guilds/privacy.py) uses `dialog_lines` and `turn_line
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import BigInteger, Select, cast, func, select, text
+from sqlalchemy import BigInteger, Row, Select, cast, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import codec
+from models.queries.begin import files_of
+from models.queries.common import codec, is_open
 from models.queries.recovery import dead_turns
 from models.queries.scope import cross_tenant
 from models.tables import Base, Dialog, Guild, Turn
-from models.types import TurnStatus
+from models.types import EVERYBODY, StoredFile, TurnStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class GuildLine:
 
 @dataclass(frozen=True, slots=True)
 class DialogLine:
-    """One dialog in the list of `db dialogs`; `turns` counts all states."""
+    """One dialog in the list of `db dialogs`; `turns` counts all states. `user_id` is 0 where all members share it."""
 
     dialog_id: int
     guild_id: int
@@ -43,6 +45,13 @@ class DialogLine:
     last_active_at: datetime
     ended_at: datetime | None
     end_reason: str | None
+    parked_at: datetime | None = None
+    name: str | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether all members of its channel share it."""
+        return self.user_id == EVERYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,9 @@ class TurnLine:
     total_ms: int | None
     error_id: str | None
     created_at: datetime
+    author_id: int | None = None
+    author_name: str | None = None
+    files: tuple[StoredFile, ...] = ()
 
 
 @cross_tenant("the operator's overview")
@@ -77,7 +89,9 @@ async def totals(session: AsyncSession) -> dict[str, int]:
     statuses = await session.execute(select(Turn.status, func.count()).group_by(Turn.status))
     by_status = {status: count for status, count in statuses}
     tokens = (await session.execute(select(func.sum(Turn.prompt_tokens), func.sum(Turn.completion_tokens)))).one()
-    open_dialogs = await session.scalar(select(func.count()).where(Dialog.ended_at.is_(None)).select_from(Dialog))
+    open_dialogs = await session.scalar(select(func.count()).where(is_open()).select_from(Dialog))
+    parked = (Dialog.ended_at.is_(None), Dialog.parked_at.is_not(None))
+    parked_dialogs = await session.scalar(select(func.count()).where(*parked).select_from(Dialog))
     counts = await table_counts(session)
     return {
         "guilds": counts["guilds"],
@@ -85,6 +99,7 @@ async def totals(session: AsyncSession) -> dict[str, int]:
         "personas": counts["personas"],
         "dialogs": counts["dialogs"],
         "open_dialogs": int(open_dialogs or 0),
+        "parked_dialogs": int(parked_dialogs or 0),
         "turns": counts["turns"],
         **{f"{status}_turns": int(by_status.get(status, 0)) for status in ("done", "pending", "failed", "interrupted")},
         "prompt_tokens": int(tokens[0] or 0),
@@ -99,7 +114,7 @@ async def guild_lines(session: AsyncSession) -> tuple[GuildLine, ...]:
     rows = await session.execute(
         select(
             Guild.id,
-            func.count(Dialog.user_id.distinct()),
+            func.count(func.nullif(Dialog.user_id, EVERYBODY).distinct()),
             func.count(Dialog.id),
             cast(func.coalesce(func.sum(turns.c.turns), 0), BigInteger),
             func.max(Dialog.last_active_at),
@@ -124,20 +139,34 @@ async def dialog_lines(
     if user_id is not None:
         lines = lines.where(Dialog.user_id == user_id)
     rows = await session.execute(lines.order_by(Dialog.last_active_at.desc(), Dialog.id.desc()).limit(limit))
-    return tuple(DialogLine(*row) for row in rows)
+    return tuple(_dialog_line(session, row) for row in rows)
+
+
+@cross_tenant("a person's own data, in all their guilds")
+async def shared_dialog_lines(
+    session: AsyncSession, *, author_id: int, guild_id: int | None = None
+) -> tuple[DialogLine, ...]:
+    """Return the shared dialogs in which this person wrote something."""
+    wrote = select(Turn.dialog_id).where(Turn.author_id == author_id)
+    lines = _dialog_lines().where(Dialog.user_id == EVERYBODY, Dialog.id.in_(wrote))
+    if guild_id is not None:
+        lines = lines.where(Dialog.guild_id == guild_id)
+    return tuple(_dialog_line(session, row) for row in await session.execute(lines.order_by(Dialog.id)))
 
 
 @cross_tenant("the operator's overview")
 async def dialog_line(session: AsyncSession, *, dialog_id: int) -> DialogLine | None:
     """Return one dialog, or None."""
     row = (await session.execute(_dialog_lines().where(Dialog.id == dialog_id))).first()
-    return None if row is None else DialogLine(*row)
+    return None if row is None else _dialog_line(session, row)
 
 
 @cross_tenant("the operator's overview")
-async def turn_lines(session: AsyncSession, *, dialog_id: int) -> tuple[TurnLine, ...]:
-    """Return every turn of a dialog in any state, oldest first."""
-    rows = await session.scalars(select(Turn).where(Turn.dialog_id == dialog_id).order_by(Turn.id))
+async def turn_lines(session: AsyncSession, *, dialog_id: int, author_id: int | None = None) -> tuple[TurnLine, ...]:
+    """Return every turn of a dialog in any state, oldest first; of one author if given."""
+    turns = select(Turn).where(Turn.dialog_id == dialog_id).order_by(Turn.id)
+    rows = (await session.scalars(turns if author_id is None else turns.where(Turn.author_id == author_id))).all()
+    files = await files_of(session, turn_ids=[turn.id for turn in rows])
     decode = codec(session)
     statuses: dict[str, TurnStatus] = {
         "pending": "pending",
@@ -158,6 +187,9 @@ async def turn_lines(session: AsyncSession, *, dialog_id: int) -> tuple[TurnLine
             turn.total_ms,
             turn.error_id,
             turn.created_at,
+            turn.author_id,
+            None if turn.author_name is None else decode.open(turn.author_name),
+            files.get(turn.id, ()),
         )
         for turn in rows
     )
@@ -206,7 +238,7 @@ async def stuck_turns(session: AsyncSession, *, now: datetime) -> tuple[int, ...
     return await dead_turns(session, now=now)
 
 
-def _dialog_lines() -> Select[int, int, int, int, int, datetime, datetime, datetime | None, str | None]:
+def _dialog_lines() -> Select[*tuple[Any, ...]]:
     turns = select(func.count()).where(Turn.dialog_id == Dialog.id).scalar_subquery()
     return select(
         Dialog.id,
@@ -218,4 +250,12 @@ def _dialog_lines() -> Select[int, int, int, int, int, datetime, datetime, datet
         Dialog.last_active_at,
         Dialog.ended_at,
         Dialog.end_reason,
+        Dialog.parked_at,
+        Dialog.name,
     )
+
+
+def _dialog_line(session: AsyncSession, row: Row[*tuple[Any, ...]]) -> DialogLine:
+    """A row of `_dialog_lines`, its name decrypted."""
+    line = DialogLine(*tuple(row))
+    return line if line.name is None else replace(line, name=codec(session).open(line.name))

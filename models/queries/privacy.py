@@ -108,7 +108,7 @@ async def person_personas(
 async def person_settings(
     session: AsyncSession, *, user_id: int, guild_id: int | None = None
 ) -> dict[str, tuple[dict[str, object], ...]]:
-    """Return the person's settings, usage and audit log entries, as rows by table."""
+    """Return the person's settings, usage, audit log entries and the threads they bound, as rows by table."""
     audit = or_(AuditEntry.actor_id == user_id, AuditEntry.target_id == user_id)
     statements: dict[str, Any] = {
         "member_settings": select(MemberSettingsRow.__table__).where(
@@ -120,6 +120,9 @@ async def person_settings(
         "audit_log": select(
             AuditEntry.guild_id, AuditEntry.actor_id, AuditEntry.target_id, AuditEntry.action, AuditEntry.created_at
         ).where(audit, _in_guild(AuditEntry.guild_id, guild_id)),
+        "bound_threads": select(
+            BoundThread.guild_id, BoundThread.parent_id, BoundThread.thread_id, BoundThread.created_at
+        ).where(BoundThread.creator_id == user_id, _in_guild(BoundThread.guild_id, guild_id)),
     }
     return {
         name: tuple(dict(row) for row in (await session.execute(statement)).mappings())

@@ -1,5 +1,7 @@
 """Cleanup of dialogs, batch by batch: end the idle ones, purge the turns and dialogs that are past their retention.
 
+An idle dialog that has a name is parked instead: its member expects to find it again. A parked dialog does not end; it
+is purged once it has not been used for as long as an ended one is kept.
 Each function that writes handles one batch in the caller's transaction and returns how many rows it changed; 0 means
 done. A dialog with a pending turn is left alone. The counting functions serve the dry run and the check for a wrong
 clock. Called by models/maintenance/cleanup.py.
@@ -11,11 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, func, literal, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from models.queries.common import count_rows, num_deleted
+from models.base import UTCDateTime
+from models.queries.common import count_rows, is_open, num_deleted
 from models.queries.scope import cross_tenant
 from models.tables import Dialog, GuildSettingsRow, MemberSettingsRow, Turn
 
@@ -34,7 +37,8 @@ class RetentionLimits:
 
 @dataclass(frozen=True, slots=True)
 class RetentionRule:
-    """A set of dialogs with one retention: what ended or was said before `cutoff` has expired."""
+    """A set of dialogs with one retention: what ended, was last used while parked, or was said before `cutoff` has
+    expired."""
 
     dialogs: ColumnElement[bool]
     """Condition on Dialog: those of certain guilds or members."""
@@ -42,8 +46,8 @@ class RetentionRule:
 
     @property
     def expired(self) -> ColumnElement[bool]:
-        """Condition on Dialog: ended before the cutoff."""
-        return and_(Dialog.ended_at < self.cutoff, self.dialogs)
+        """Condition on Dialog: ended before the cutoff, or parked and not used since."""
+        return and_(or_(_ended(self.cutoff), _forgotten(self.cutoff)), self.dialogs)
 
 
 @cross_tenant("cleanup serves every tenant by its own settings")
@@ -95,13 +99,21 @@ async def retention_rules(
 
 @cross_tenant("cleanup serves every tenant by its own settings")
 async def end_idle_dialogs(session: AsyncSession, *, idle: ColumnElement[bool], now: datetime, limit: int) -> int:
-    """End a batch of the dialogs that `idle` (one of `idle_conditions`) selects; return how many."""
+    """End a batch of the dialogs that `idle` (one of `idle_conditions`) selects, or park those that have a name.
+
+    Returns how many they were.
+    """
     ids = _only_idle(select(Dialog.id), idle).limit(limit)
+    unnamed, at = Dialog.name.is_(None), literal(now, UTCDateTime)
     ended = await session.scalars(
         update(Dialog)
         # The conditions again, in case a chat began between the subquery and the row lock.
-        .where(Dialog.id.in_(ids), Dialog.ended_at.is_(None), idle, ~_has_pending_turn())
-        .values(ended_at=now, end_reason="idle")
+        .where(Dialog.id.in_(ids), is_open(), idle, ~_has_pending_turn())
+        .values(
+            ended_at=case((unnamed, at), else_=None),
+            end_reason=case((unnamed, "idle"), else_=None),
+            parked_at=case((unnamed, None), else_=at),
+        )
         .returning(Dialog.id)
         .execution_options(synchronize_session=False)
     )
@@ -151,7 +163,7 @@ async def count_idle(session: AsyncSession, *, idle: ColumnElement[bool]) -> int
 @cross_tenant("cleanup serves every tenant by its own settings")
 async def count_open(session: AsyncSession) -> int:
     """Count the open dialogs."""
-    return await count_rows(session, select(func.count(Dialog.id)).where(Dialog.ended_at.is_(None)))
+    return await count_rows(session, select(func.count(Dialog.id)).where(is_open()))
 
 
 @cross_tenant("cleanup serves every tenant by its own settings")
@@ -170,11 +182,21 @@ def _has_pending_turn() -> ColumnElement[bool]:
 
 
 def _only_idle(statement: Select[Any], idle: ColumnElement[bool]) -> Select[Any]:
-    return statement.where(Dialog.ended_at.is_(None), idle, ~_has_pending_turn())
+    return statement.where(is_open(), idle, ~_has_pending_turn())
+
+
+def _ended(before: datetime) -> ColumnElement[bool]:
+    """Return the condition that a Dialog ended before this time. IS NOT NULL makes it that of the partial index."""
+    return and_(Dialog.ended_at.is_not(None), Dialog.ended_at < before)
+
+
+def _forgotten(before: datetime) -> ColumnElement[bool]:
+    """Return the condition that a Dialog is parked and was last used before this time."""
+    return and_(Dialog.ended_at.is_(None), Dialog.parked_at.is_not(None), Dialog.last_active_at < before)
 
 
 def _only_expired(statement: Select[Any], expired: ColumnElement[bool]) -> Select[Any]:
-    return statement.where(Dialog.ended_at.is_not(None), expired, ~_has_pending_turn())
+    return statement.where(expired, ~_has_pending_turn())
 
 
 def cutoff(now: datetime, age: timedelta) -> datetime:

@@ -45,6 +45,7 @@ async def turn_info(session: AsyncSession, *, turn_id: int) -> TurnInfo | None:
         finish_reason=turn.finish_reason,
         is_open=dialog.ended_at is None and dialog.parked_at is None,
         num_later=int(later or 0),
+        is_parked=dialog.ended_at is None and dialog.parked_at is not None,
         position=next((row.position for row in positions if row.active), 1),
         num_variants=max(1, len(positions)),
     )

@@ -1,4 +1,4 @@
-"""A new turn: begin it, finish or fail it, read the history, end the dialog.
+"""A new turn: begin it, finish or fail it, read the history.
 
 bot/chat/turn_log.py runs them in two transactions: `begin_turn` before the reply is generated (the begin transaction),
 `finish_turn` or `fail_turn` after it (the finish transaction). Every statement filters by the whole key, so the turn id
@@ -11,21 +11,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import DuplicateInteraction, TurnGone
-from models.queries.begin import add_files, admit, finished_turn, pairs_before, turn_snapshot
-from models.queries.common import (
-    attempt_number,
-    codec,
-    ensure_guild,
-    ensure_user,
-    insert,
-    insert_if_absent,
-    is_open,
-    matches_key,
-)
+from models.queries.begin import add_files, admit, finished_turn, open_dialog, pairs_before, turn_snapshot
+from models.queries.common import attempt_number, codec, insert, is_open, matches_key
 from models.queries.deliveries import begin_delivery, close_deliveries, ready_delivery
 from models.queries.personas import effective_persona
 from models.queries.policy import add_opted_out_usage, add_usage, load_policy
@@ -61,9 +52,9 @@ async def begin_turn(
     if settings.opted_out:
         persona = await effective_persona(session, key=key)
         return TurnSnapshot(0, 0, text, persona, (), settings, author=author, files=files)
-    if replaces is not None and await finished_turn(session, key, replaces) is None:
+    if replaces is not None and await finished_turn(session, key=key, turn_id=replaces) is None:
         raise TurnGone()
-    dialog_id = await _open_dialog(session, key, now)
+    dialog_id = await open_dialog(session, key=key, now=now)
     turn_id = await session.scalar(
         insert(session, Turn)
         .values(
@@ -178,23 +169,6 @@ async def fail_turn(
     await close_deliveries(session, key=key, turn_id=turn_id)
 
 
-async def end_dialog(session: AsyncSession, *, key: DialogKey, now: datetime) -> int:
-    """End the key's open dialog (/reset); return how many finished pairs it held.
-
-    A turn whose reply is being generated stays pending. `finish_turn` then marks it interrupted: the member sees the
-    reply, the history does not hold it.
-    """
-    dialog_id = await session.scalar(
-        update(Dialog).where(matches_key(key), is_open()).values(ended_at=now, end_reason="reset").returning(Dialog.id)
-    )
-    if dialog_id is None:
-        return 0
-    pairs = await session.scalar(
-        select(func.count()).select_from(Turn).where(Turn.dialog_id == dialog_id, Turn.status == "done")
-    )
-    return pairs or 0
-
-
 async def history(session: AsyncSession, *, key: DialogKey, limit: int) -> tuple[Pair, ...]:
     """Return the last `limit` pairs of the key's open dialog, oldest first (/history and the terminal)."""
     dialog = select(Dialog.id).where(matches_key(key), is_open()).scalar_subquery()
@@ -208,29 +182,6 @@ def _unfinished(session: AsyncSession) -> ColumnElement[bool]:
     works on it.
     """
     return or_(Turn.status == "pending", and_(Turn.status == "interrupted", Turn.owner == session.info.get("owner")))
-
-
-async def _open_dialog(session: AsyncSession, key: DialogKey, now: datetime) -> int:
-    """Return the id of the key's open dialog, created if needed. Its row stays locked until the transaction ends."""
-    touch = update(Dialog).where(matches_key(key), is_open()).values(last_active_at=now).returning(Dialog.id)
-    dialog_id = await session.scalar(touch)
-    if dialog_id is None:
-        await ensure_guild(session, key.guild_id, now)
-        await ensure_user(session, key.owner_id, now)
-        await insert_if_absent(
-            session,
-            Dialog,
-            guild_id=key.guild_id,
-            user_id=key.owner_id,
-            channel_id=key.channel_id,
-            opened_at=now,
-            last_active_at=now,
-        )
-        # Not from the insert: another process may have opened the dialog at the same moment.
-        dialog_id = (await session.scalars(touch)).one()
-    if key.shared:
-        await ensure_user(session, key.user_id, now)
-    return dialog_id
 
 
 async def _count_opted_out(session: AsyncSession, key: DialogKey, result: TurnResult, now: datetime) -> None:

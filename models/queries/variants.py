@@ -1,4 +1,4 @@
-"""Changes to past turns: regenerate a reply, choose among the replies, delete pairs, undo a /reset.
+"""Changes to past turns: regenerate a reply, choose among the replies, delete pairs.
 
 A turn that was regenerated keeps each of its replies in `reply_variants`; the active one is also in the turn itself.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -66,7 +66,7 @@ async def begin_regeneration(
     return replace(
         snapshot,
         author=None if turn.author_name is None else text.open(turn.author_name),
-        files=(await files_of(session, [turn.id])).get(turn.id, ()),
+        files=(await files_of(session, turn_ids=[turn.id])).get(turn.id, ()),
         reply=None if turn.reply is None else text.open(turn.reply),
         delivery_id=delivery_id,
     )
@@ -79,7 +79,7 @@ async def finish_regeneration(
 
     Repeated with the same `now` after a lost connection, it changes nothing.
     """
-    turn = await finished_turn(session, key, turn_id)
+    turn = await finished_turn(session, key=key, turn_id=turn_id, parked=True)
     if turn is None or turn.reply is None:
         return False
     if turn.finished_at == now and codec(session).open(turn.reply) == result.reply:
@@ -167,7 +167,7 @@ async def select_variant(
 
     `messages`: how that reply is to be shown, recorded in the same transaction.
     """
-    turn = await finished_turn(session, key, turn_id)
+    turn = await finished_turn(session, key=key, turn_id=turn_id, parked=True)
     chosen = await session.get(ReplyVariant, (turn_id, position)) if turn is not None else None
     if turn is None or chosen is None:
         return False
@@ -191,7 +191,7 @@ async def finish_continuation(
 
     False if the turn or its dialog is gone. Repeated with the same `now` after a lost connection, it changes nothing.
     """
-    turn = await finished_turn(session, key, turn_id)
+    turn = await finished_turn(session, key=key, turn_id=turn_id, parked=True)
     if turn is None or turn.reply is None:
         return False
     if turn.finished_at == now and codec(session).open(turn.reply) == result.reply:
@@ -229,31 +229,14 @@ async def forget_turn(session: AsyncSession, *, key: DialogKey, turn_id: int) ->
     return deleted is not None
 
 
-async def forget_last(session: AsyncSession, *, key: DialogKey, count: int) -> int:
-    """Delete the last `count` finished pairs of the key's open dialog; return how many were deleted."""
-    last = (
-        select(Turn.id)
-        .join(Dialog)
-        .where(matches_key(key), is_open(), Turn.status == "done")
-        .order_by(Turn.id.desc())
-        .limit(max(0, count))
-    )
+async def forget_last(session: AsyncSession, *, key: DialogKey, count: int, own_only: bool = False) -> int:
+    """Delete the last `count` finished pairs of the key's open dialog; return how many were deleted.
+
+    `own_only`: of a shared dialog, those that the member asked for.
+    """
+    last = select(Turn.id).join(Dialog).where(matches_key(key), is_open(), Turn.status == "done")
+    if own_only:
+        last = last.where(Turn.author_id == key.user_id)
+    last = last.order_by(Turn.id.desc()).limit(max(0, count))
     deleted = await session.scalars(delete(Turn).where(Turn.id.in_(last)).returning(Turn.id))
     return len(deleted.all())
-
-
-async def reopen_dialog(session: AsyncSession, *, key: DialogKey, within: timedelta, now: datetime) -> bool:
-    """Undo the key's last /reset if it was at most `within` ago and no dialog was opened since. True if undone."""
-    if await session.scalar(select(Dialog.id).where(matches_key(key), is_open())) is not None:
-        return False
-    last = (
-        select(Dialog.id)
-        .where(matches_key(key), Dialog.end_reason == "reset", Dialog.ended_at >= now - within)
-        .order_by(Dialog.ended_at.desc(), Dialog.id.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    reopened = await session.scalar(
-        update(Dialog).where(Dialog.id == last).values(ended_at=None, end_reason=None).returning(Dialog.id)
-    )
-    return reopened is not None

@@ -28,3 +28,28 @@ async def here(shared_world: World) -> AsyncIterator[World]:
     yield shared_world
     assert shared_world.bot.running, shared_world.bot.log()[-3000:]
     assert "\n".join(shared_world.discord.violations) == ""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sqlite", "postgres"])
+async def world_of_both(
+    request: pytest.FixtureRequest, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    if request.param == "sqlite":
+        shutil.copy(sqlite_template, folder / "guildllama.db")
+        url = f"sqlite:///{folder / 'guildllama.db'}"
+    else:
+        server = request.getfixturevalue("postgres")
+        url = server.url(server.create_migrated())
+    async with world(url, folder) as there:
+        yield there
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def both(world_of_both: World) -> AsyncIterator[World]:
+    """As `here`, but on SQLite and on Postgres."""
+    world_of_both.discord.rest.faults.clear()
+    world_of_both.engine._scripts.clear()
+    yield world_of_both
+    assert world_of_both.bot.running, world_of_both.bot.log()[-3000:]
+    assert "\n".join(world_of_both.discord.violations) == ""

@@ -48,11 +48,22 @@ async def test_two_members_of_one_guild_do_not_share_a_dialog(here: World) -> No
 
 async def test_commands_are_registered_with_their_contexts_and_permissions(here: World) -> None:
     commands = {command["name"]: command for command in here.discord.rest.commands}
-    assert set(commands) == {"chat", "regenerate", "reset", "history", "persona", "me", "config", "privacy", "help"}
+    assert set(commands) == {
+        "chat",
+        "regenerate",
+        "reset",
+        "history",
+        "conversation",
+        "persona",
+        "me",
+        "config",
+        "privacy",
+        "help",
+    }
     for name in ("persona", "config"):
         assert commands[name]["default_member_permissions"] == str(1 << 5)
         assert commands[name]["contexts"] == [0]
-    for name in ("chat", "regenerate", "reset", "history", "me", "privacy", "help"):
+    for name in ("chat", "regenerate", "reset", "history", "conversation", "me", "privacy", "help"):
         assert commands[name]["contexts"] == [0, 1]
         assert commands[name]["default_member_permissions"] is None
     assert {option["name"] for option in commands["chat"]["options"]} == {"message", "private"}

@@ -228,7 +228,7 @@ async def test_a_persona_can_be_rolled_back(here: World) -> None:
     assert "no version 1" in (await here.use(guild, ann, "me persona rollback", version=1)).reply()
 
 
-async def test_a_reset_can_be_undone_until_the_next_message(here: World) -> None:
+async def test_a_reset_can_be_undone_also_after_the_next_message(here: World) -> None:
     guild, ann = await here.member()
     assert "no reset" in (await here.use(guild, ann, "history undo")).reply()
     await here.ask(guild, ann, "One")
@@ -240,8 +240,10 @@ async def test_a_reset_can_be_undone_until_the_next_message(here: World) -> None
     assert prompt(here) == ["One", "You said: One", "Two"]
     await here.use(guild, ann, "reset")
     await here.ask(guild, ann, "Three")
-    assert "have talked since" in (await here.use(guild, ann, "history undo")).reply()
-    assert prompt(here) == ["Three"]
+    assert "`/conversation list`" in (await here.use(guild, ann, "history undo")).reply()
+    await here.ask(guild, ann, "Four")
+    assert prompt(here) == ["One", "You said: One", "Two", "You said: Two", "Four"]
+    assert "“Three”" in (await here.use(guild, ann, "conversation list")).reply()
 
 
 async def test_the_last_exchanges_can_be_forgotten(here: World) -> None:

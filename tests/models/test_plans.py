@@ -12,6 +12,15 @@ from sqlalchemy import Connection, event, text
 from models import queries
 from models.database import Database
 from models.maintenance.cleanup import clean
+from models.queries.conversations import (
+    conversations,
+    delete_conversation,
+    new_conversation,
+    rename_conversation,
+    switch_conversation,
+)
+from models.queries.exchanges import count_exchanges, dialog_head, exchanges, visible_dialogs
+from models.queries.resets import end_dialogs_everywhere
 from models.queries.retention import RetentionLimits
 from models.types import DialogKey, TurnResult
 
@@ -70,6 +79,33 @@ async def test_a_chat_scans_no_large_table(database: Database) -> None:
             await queries.interrupt_dead_turns(session, now=NOW)
             await queries.interrupted_replies(session, now=NOW)
     assert len(statements) > 6
+    assert await scans(database, statements) == []
+
+
+async def test_history_conversations_and_resets_scan_no_large_table(database: Database) -> None:
+    shared = DialogKey(100, 7, 5, shared=True)
+    done = TurnResult("ho", 1, 1, "stop", 1, 1)
+    with recorded(database) as statements:
+        for number, key in enumerate((KEY, shared)):
+            async with database.write() as session:
+                turn = await queries.begin_turn(session, key=key, text="hi", limit=1, interaction_id=number, now=NOW)
+                await queries.finish_turn(session, key=key, turn_id=turn.turn_id, result=done, now=NOW)
+            async with database.read() as session:
+                dialogs = tuple(each.dialog_id for each in await visible_dialogs(session, key=key))
+                assert await dialog_head(session, key=key)
+                assert await exchanges(session, key=key, dialog_ids=dialogs, before=99, limit=5)
+                assert await exchanges(session, key=key, dialog_ids=dialogs, after=0, limit=5)
+                await count_exchanges(session, key=key, dialog_id=dialogs[0], first=1, last=1, oldest=0)
+            async with database.write() as session:
+                assert await new_conversation(session, key=key, name="a", now=NOW) == "done"
+                first = (await conversations(session, key=key))[-1].dialog_id
+                assert await switch_conversation(session, key=key, dialog_id=first, now=NOW) == "done"
+                assert await rename_conversation(session, key=key, dialog_id=None, name="b", now=NOW) == "done"
+                await queries.end_dialog(session, key=key, now=NOW)
+                assert await queries.undo_reset(session, key=key, since=NOW, now=NOW)
+                await end_dialogs_everywhere(session, user_id=key.user_id, now=NOW)
+                assert await queries.undo_reset(session, key=key, since=NOW, now=NOW)
+                assert await delete_conversation(session, key=key, dialog_id=first) == "done"
     assert await scans(database, statements) == []
 
 

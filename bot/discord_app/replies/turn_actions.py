@@ -27,6 +27,13 @@ class TurnIsGone(BotError):
         super().__init__("I do not remember this exchange any more, so I cannot change it.")
 
 
+class TurnIsParked(BotError):
+    """The turn belongs to another one of the conversations than that in use."""
+
+    def __init__(self) -> None:
+        super().__init__("This belongs to another conversation. `/conversation switch` goes back to it.")
+
+
 class TurnIsBusy(BotError):
     """The turn is being changed already."""
 
@@ -47,6 +54,8 @@ class TurnActions:
         if turn is None:
             raise TurnIsGone()
         authorise_turn(caller, turn)
+        if turn.is_parked and in_open_dialog:
+            raise TurnIsParked()
         if turn.status != "done" or turn.reply is None or (in_open_dialog and not turn.is_open):
             raise TurnIsGone()
         return turn

@@ -213,7 +213,7 @@ class TestOrder:
         engine.hang("late")
         running = asyncio.create_task(say(chat, "slow"))
         await asyncio.wait_for(engine.arrived(2), 10)
-        assert await asyncio.wait_for(chat.reset(ANN), 5) == 1
+        assert (await asyncio.wait_for(chat.reset(ANN), 5)).pairs == 1
         engine.release()
         reply = await running
         assert (reply.text, reply.saved, reply.remembered) == ("late", True, False)

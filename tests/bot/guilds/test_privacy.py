@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -17,8 +18,8 @@ from models.database import Database
 from models.errors import MemberBlocked, QuotaExceeded, WrongEncryptionKey
 from models.maintenance.rekey import rekey
 from models.queries import inspection
-from models.tables import Base, Dialog, Turn
-from models.types import DialogKey, GuildSettings, MemberSettings
+from models.tables import Base, BoundThread, Delivery, Dialog, Turn
+from models.types import DialogKey, GuildSettings, MemberSettings, OutgoingMessage, Place, StoredFile
 from tests.bot.stored_turns import add_turn, turn_result
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -39,6 +40,21 @@ async def leave_data(database: Database, user: int, guild: int) -> None:
             session, key=key, turn_id=again.turn_id, result=turn_result("better"), now=NOW
         )
         await queries.begin_turn(session, key=key, text="still running", limit=10, now=NOW)
+        shared = DialogKey(guild, user, 5, shared=True)
+        turn = await queries.begin_turn(
+            session,
+            key=shared,
+            text=f"shared by {user}",
+            limit=0,
+            author=f"Name {user}",
+            files=(StoredFile("notes.txt", f"file of {user}"),),
+            place=Place(guild, 5, user, nonce=guild * 10 + user),
+            now=NOW,
+        )
+        result = replace(turn_result("to all"), messages=(OutgoingMessage("to all"),))
+        assert await queries.finish_turn(session, key=shared, turn_id=turn.turn_id, result=result, now=NOW)
+        thread = BoundThread(thread_id=guild * 10 + user, guild_id=guild, parent_id=5, creator_id=user, created_at=NOW)
+        session.add(thread)
         for level in ("member", "guild"):
             await queries.set_persona(
                 session, key=key, level=level, name="N", prompt=f"by {user}", author_id=user, now=NOW
@@ -60,8 +76,11 @@ async def rows_naming(database: Database, user: int) -> dict[str, int]:
             dialogs = select(Dialog.id).where(Dialog.user_id == user)
             if "dialog_id" in table.c:
                 conditions.append(table.c.dialog_id.in_(dialogs))
+            turns = select(Turn.id).where(or_(Turn.dialog_id.in_(dialogs), Turn.author_id == user))
             if "turn_id" in table.c:
-                conditions.append(table.c.turn_id.in_(select(Turn.id).where(Turn.dialog_id.in_(dialogs))))
+                conditions.append(table.c.turn_id.in_(turns))
+            if "delivery_id" in table.c:
+                conditions.append(table.c.delivery_id.in_(select(Delivery.id).where(Delivery.turn_id.in_(turns))))
             if conditions:
                 count = await session.scalar(select(func.count()).select_from(table).where(or_(*conditions)))
                 found[table.name] = int(count or 0)
@@ -78,7 +97,7 @@ class TestDelete:
         of_ben = await rows_naming(database, BEN)
         service = PrivacyService(database)
         receipt = await service.delete(ANNA)
-        assert receipt.counts["turns"] == before["turns"] == 12
+        assert receipt.counts["turns"] == before["turns"] == 15
         assert not any((await rows_naming(database, ANNA)).values())
         kept = ("dialogs", "turns", "reply_variants", "personas", "member_settings", "daily_usage", "users")
         now_of_ben = await rows_naming(database, BEN)
@@ -113,9 +132,9 @@ class TestDelete:
             await leave_data(database, ANNA, guild)
         service = PrivacyService(database)
         receipt = await service.delete(ANNA, guild_id=100, actor_id=BEN)
-        assert receipt.counts["turns"] == 4
+        assert receipt.counts["turns"] == 5
         assert not any((await service.show(ANNA, guild_id=100)).counts.values())
-        assert (await service.show(ANNA, guild_id=101)).counts["turns"] == 4
+        assert (await service.show(ANNA, guild_id=101)).counts["turns"] == 5
         async with database.read() as session:
             [newest, *_] = await queries.audit_log(session, key=DialogKey(100, BEN), limit=5)
         assert (newest.action, newest.actor_id, newest.target_id) == ("privacy.delete", BEN, None)
@@ -142,9 +161,18 @@ class TestExport:
         assert list(data["earlier_replies"].values()) == [["re 2"]]
         assert {persona["prompt"] for persona in data["personas"]} == {"by 7"}
         assert len(data["daily_usage"]) == len(data["member_settings"]) == 1
-        [transcript] = [name for name in archive.namelist() if name.endswith(".md")]
-        assert "> re 1" in archive.read(transcript).decode()
-        assert "by 8" not in archive.read("export.json").decode()
+        [shared] = data["shared_dialogs"]
+        assert [(turn["user"], turn["author_name"]) for turn in shared["turns"]] == [("shared by 7", "Name 7")]
+        assert shared["turns"][0]["files"] == [{"name": "notes.txt", "content": "file of 7"}]
+        assert [thread["thread_id"] for thread in data["bound_threads"]] == [1007]
+        own, together = (name for name in archive.namelist() if name.endswith(".md"))
+        assert "> re 1" in archive.read(own).decode()
+        assert "> shared by 7" in archive.read(together).decode()
+        for name in archive.namelist():
+            content = archive.read(name).decode()
+            assert "by 8" not in content
+            assert "Name 8" not in content
+            assert "file of 8" not in content
 
 
 class TestOptOut:

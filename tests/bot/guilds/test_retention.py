@@ -14,6 +14,7 @@ from models import queries
 from models.database import Database
 from models.maintenance.cleanup import CleanupReport, clean, preview
 from models.queries import inspection
+from models.queries.conversations import conversations, new_conversation
 from models.queries.retention import RetentionLimits
 from models.types import DialogKey, GuildSettings, MemberSettings
 from tests.bot.stored_turns import add_turn, turn_result
@@ -85,6 +86,49 @@ class TestEnding:
         assert report.interrupted_turns == 1
         async with database.read() as session:
             assert (await inspection.totals(session))["interrupted_turns"] == 1
+
+
+class TestParked:
+    """Conversations that their member left for another one, or that have a name."""
+
+    KEY = DialogKey(100, 1)
+
+    async def known(self, database: Database) -> list[tuple[str | None, bool]]:
+        async with database.read() as session:
+            return [(each.name, each.in_use) for each in await conversations(session, key=self.KEY)]
+
+    async def test_a_parked_one_outlives_the_session_and_not_the_retention(self, database: Database) -> None:
+        await talk(database, self.KEY, NOW - 20 * DAY)
+        async with database.write() as session:
+            await new_conversation(session, key=self.KEY, name=None, now=NOW - 20 * DAY)
+        await talk(database, self.KEY, NOW - DAY)
+        report = await clean(database, limits=LIMITS, now=NOW)
+        assert (report.ended_dialogs, report.purged_dialogs_and_turns) == (0, 0)
+        assert await self.known(database) == [(None, True), (None, False)]
+        expected = await preview(database, limits=LIMITS, now=NOW + 11 * DAY)
+        report = await clean(database, limits=LIMITS, now=NOW + 11 * DAY)
+        assert report.purged_dialogs_and_turns == expected.purged_dialogs_and_turns == 2
+        assert await self.known(database) == []
+
+    async def test_an_idle_one_with_a_name_is_parked(self, database: Database) -> None:
+        async with database.write() as session:
+            await new_conversation(session, key=self.KEY, name="Travel", now=NOW - 9 * DAY)
+        await talk(database, self.KEY, NOW - 9 * DAY)
+        report = await clean(database, limits=LIMITS, now=NOW)
+        assert report.ended_dialogs == 1
+        assert await self.known(database) == [("Travel", False)]
+        assert (await clean(database, limits=LIMITS, now=NOW)).ended_dialogs == 0
+        await talk(database, self.KEY, NOW, text="Anew")
+        assert await self.known(database) == [(None, True), ("Travel", False)]
+
+    async def test_a_shorter_retention_of_the_member_holds_for_it(self, database: Database) -> None:
+        await talk(database, self.KEY, NOW - 6 * DAY)
+        async with database.write() as session:
+            await new_conversation(session, key=self.KEY, name=None, now=NOW - 6 * DAY)
+            settings = MemberSettings(retention_days=5)
+            await queries.set_member_settings(session, key=self.KEY, settings=settings, now=NOW)
+        await clean(database, limits=LIMITS, now=NOW)
+        assert (await counts(database))["turns"] == 0
 
 
 class TestPurging:

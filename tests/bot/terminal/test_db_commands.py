@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from bot.terminal.db_commands import cleanup_command, db_app
 from models import queries
 from models.database import Database
+from models.queries.conversations import new_conversation
 from models.types import DialogKey, TurnResult
 from tests.bot.stored_turns import add_turn
 
@@ -99,6 +100,31 @@ class TestLooking:
         assert json.loads(run("db", "export", "1", "--format", "json").stdout)["dialog"]["dialog_id"] == 1
         assert run("db", "export", "1", "-o", str(tmp_path / "d.md")).exit_code == 0
         assert (tmp_path / "d.md").read_text() == markdown
+
+    def test_names_parked_and_shared_dialogs(self, filled_url: str) -> None:
+        async def fill() -> None:
+            database = Database(filled_url)
+            key = DialogKey(100, 7, 5, shared=True)
+            async with database.write() as session:
+                await new_conversation(session, key=key, name="[bold]Travel\x1b[2J", now=NOW)
+                await add_turn(session, key, NOW, "Where to?")
+                await new_conversation(session, key=key, name=None, now=NOW)
+            await database.close()
+
+        asyncio.run(fill())
+        lines = run_json("db", "dialogs", "--user", "0")
+        assert isinstance(lines, list)
+        parked = next(line for line in lines if line["name"])
+        assert (parked["name"], parked["parked_at"] is None) == ("[bold]Travel\x1b[2J", False)
+        table = run("db", "dialogs").stdout
+        for word in ("shared", "parked", "[bold]Travel␛"):
+            assert word in table
+        shown = run("db", "show", str(parked["dialog_id"])).stdout
+        assert "“[bold]Travel␛[2J”: shared in channel 5 in guild 100, parked" in shown
+        assert "Shared in channel 5 in guild 100, parked." in run("db", "export", str(parked["dialog_id"])).stdout
+        totals = run_json("db", "stats")
+        assert isinstance(totals, dict)
+        assert (totals["open_dialogs"], totals["parked_dialogs"]) == (3, 1)
 
     def test_a_dialog_that_is_not_there(self) -> None:
         result = run("db", "show", "99")

@@ -1,0 +1,1 @@
+"""A member's conversations: reset them, read them again, keep several."""

@@ -1,0 +1,193 @@
+"""/history edit: a form with one of the member's own messages; the new text is answered in place of the old one.
+
+What comes after the message is forgotten, which is asked first. The reply is written where the old one stands; if that
+message can no longer be edited, in the answer to the form. Each step checks the turn as it is stored.
+"""
+
+from __future__ import annotations
+
+import discord
+import structlog
+from discord import app_commands
+from discord.ui import Label, Modal, TextInput
+
+from bot.chat.history import HistoryReader, folded
+from bot.cogs.chat import place_of
+from bot.cogs.dialogs.answers import OldButton, answer, in_time, number
+from bot.discord_app.caller import Caller, caller_of
+from bot.discord_app.context import CommandContext, Interaction
+from bot.discord_app.delivery import DISCORD_ERRORS, defer_click, defer, describe_error
+from bot.discord_app.message_api import NO_MENTIONS
+from bot.discord_app.permissions import NotAllowed
+from bot.discord_app.replies.conversation import Conversations, Question
+from bot.discord_app.replies.turn_actions import TurnActions, TurnIsBusy, TurnIsGone
+from bot.errors import BotError
+from models.types import DIRECT_MESSAGES, Place, TurnInfo
+
+log = structlog.get_logger(__name__)
+
+_MAX_TEXT_INPUT = 4000  # Discord's limit
+_MAX_SUGGESTIONS = 25
+_REPLACED = "-# The question was changed. I am writing another answer…"
+_NOTHING = "You have said nothing here yet that you could change."
+
+
+class EditCommand:
+    """The command, its suggestions, the button that asks first, and the form."""
+
+    def __init__(self, context: CommandContext, conversations: Conversations, reader: HistoryReader) -> None:
+        self._context = context
+        self._conversations = conversations
+        self._actions = TurnActions(conversations)
+        self._reader = reader
+
+    async def command(self, interaction: Interaction, exchange: str | None) -> None:
+        """Open the form, or ask first if more than this exchange is replaced."""
+        async with in_time():
+            turn = await self._find(interaction, exchange)
+        if turn.num_later == 0:
+            await interaction.response.send_modal(_form(turn))
+            return
+        view = discord.ui.View(timeout=None)
+        view.add_item(
+            discord.ui.Button(
+                label="Edit it and forget the rest",
+                style=discord.ButtonStyle.danger,
+                custom_id=f"history:edit:{turn.turn_id}",
+            )
+        )
+        view.stop()  # discord.py need not remember it: the bot serves buttons by their custom ids
+        await interaction.response.send_message(_warning(turn), view=view, ephemeral=True, allowed_mentions=NO_MENTIONS)
+
+    async def suggestions(self, interaction: Interaction, current: str) -> list[app_commands.Choice[str]]:
+        """The member's last messages, those first that contain what they have typed; none if the database is slow."""
+        try:
+            async with in_time():
+                key = await self._context.current_dialog_key(interaction)
+                stretch = await self._reader.stretch(key)
+        except BotError:
+            return []
+        wanted = folded(current)
+        own = [each for each in reversed(stretch.exchanges if stretch else ()) if each.own]
+        return [
+            app_commands.Choice(name=f"{each.at:%d %b, %H:%M} · {_short(each.user)}", value=str(each.turn_id))
+            for each in own
+            if wanted in folded(each.user) or current == str(each.turn_id)
+        ][:_MAX_SUGGESTIONS]
+
+    async def pressed(self, interaction: Interaction, argument: str) -> None:
+        """Open the form after the warning, or take what was submitted in it. `argument`: the id of the turn."""
+        if interaction.type is discord.InteractionType.modal_submit:
+            await self._submitted(interaction, number(argument))
+            return
+        async with in_time():
+            turn = await self._own_turn(interaction, number(argument))
+        await interaction.response.send_modal(_form(turn))
+
+    async def _submitted(self, interaction: Interaction, turn_id: int) -> None:
+        text = _text_of(interaction)
+        # The form of a button edits the message of that button; that of the command gets an answer of its own.
+        if not await (defer_click(interaction) if interaction.message else defer(interaction, ephemeral=True)):
+            return
+        turn = await self._own_turn(interaction, turn_id)
+        caller = caller_of(interaction)
+        link = await self._mark_old_answer(turn)
+        if link is None:
+            await self._answer_here(interaction, caller, turn, text)
+            return
+        await answer(self._conversations.api, interaction, f"I answer your new text in place of the old one: {link}")
+        await self._actions.replace(caller, turn, text, _as_the_bot(interaction))
+
+    async def _mark_old_answer(self, turn: TurnInfo) -> str | None:
+        """Say in the message with the old answer that it does not hold any more; return a link to it.
+
+        None if it cannot be edited: it is gone, was for the member alone, or the bot has no access to it.
+        """
+        delivery = await self._context.chat.delivery(turn)
+        message_id = delivery.messages[0].message_id if delivery and delivery.messages else None
+        if delivery is None or delivery.place.ephemeral or message_id is None:
+            return None
+        place = delivery.place
+        try:
+            await self._conversations.api.edit(place.channel_id, message_id, _REPLACED)
+        except DISCORD_ERRORS as error:
+            log.info("an earlier answer could not be edited", turn=turn.turn_id, error=describe_error(error))
+            return None
+        return f"https://discord.com/channels/{place.guild_id or '@me'}/{place.channel_id}/{message_id}"
+
+    async def _answer_here(self, interaction: Interaction, caller: Caller, turn: TurnInfo, text: str) -> None:
+        """Answer in the response to the form, to the member alone."""
+        with self._conversations.changing(turn.turn_id) as free:
+            if not free:
+                raise TurnIsBusy()
+            await self._conversations.answer(Question(caller, place_of(interaction, ephemeral=True), text, turn=turn))
+
+    async def _find(self, interaction: Interaction, exchange: str | None) -> TurnInfo:
+        if exchange is not None:
+            try:
+                return await self._own_turn(interaction, number(exchange.strip()))
+            except OldButton:
+                raise BotError("Please choose one of the messages that are suggested while you type.") from None
+        stretch = await self._reader.stretch(await self._context.current_dialog_key(interaction))
+        own = [each.turn_id for each in (stretch.exchanges if stretch else ()) if each.own]
+        if not own:
+            raise BotError(_NOTHING)
+        return await self._own_turn(interaction, own[-1])
+
+    async def _own_turn(self, interaction: Interaction, turn_id: int) -> TurnInfo:
+        """The turn, if this member asked it and its conversation is the one in use. An admin edits nobody's words."""
+        caller = caller_of(interaction)
+        turn = await self._actions.find(caller, turn_id)
+        if turn.author_id != caller.user_id:
+            raise NotAllowed("You can change your own messages only.")
+        if turn.key.dialog != (await self._context.current_dialog_key(interaction)).dialog:
+            raise TurnIsGone()
+        return turn
+
+
+def _warning(turn: TurnInfo) -> str:
+    later = "the exchange" if turn.num_later == 1 else f"the {turn.num_later} exchanges"
+    return f"I would forget {later} after this message and answer its new text:\n> {_short(turn.user_text)}"
+
+
+def _form(turn: TurnInfo) -> Modal:
+    """The form with the member's message."""
+    modal = Modal(title="Edit my message", custom_id=f"history:edit:{turn.turn_id}", timeout=None)
+    field: TextInput[Modal] = TextInput(
+        style=discord.TextStyle.paragraph,
+        default=turn.user_text[:_MAX_TEXT_INPUT],
+        max_length=_MAX_TEXT_INPUT,
+        custom_id="text",
+    )
+    note = "I answer the new text in place of the old one."
+    if turn.num_later:
+        note = f"I forget what comes after it ({turn.num_later}) and answer the new text."
+    modal.add_item(Label(text="Your message", description=note, component=field))
+    modal.stop()  # discord.py need not remember it: the bot serves modals by their custom ids
+    return modal
+
+
+def _text_of(interaction: Interaction) -> str:
+    """The text of the form's one field. Raises BotError for a form of another shape."""
+    data: object = interaction.data
+    rows = data.get("components") if isinstance(data, dict) else None
+    for each in rows if isinstance(rows, list) else ():
+        field = each.get("component") if isinstance(each, dict) else None
+        if isinstance(field, dict) and field.get("custom_id") == "text" and isinstance(field.get("value"), str):
+            return str(field["value"])
+    raise BotError("I cannot read this form. Please use the command again.")
+
+
+def _as_the_bot(interaction: Interaction) -> Place:
+    """The way to messages of an earlier interaction: by the channel, as the bot that wrote them."""
+    return Place(
+        guild_id=interaction.guild_id or DIRECT_MESSAGES,
+        channel_id=interaction.channel_id or 0,
+        asker_id=interaction.user.id,
+        nonce=interaction.id,
+    )
+
+
+def _short(text: str) -> str:
+    line = discord.utils.escape_mentions(" ".join(text.split()))
+    return line if len(line) <= 60 else line[:59] + "…"

@@ -1,0 +1,240 @@
+"""/history: read, search, keep, edit or partly forget what was said here, and take a reset back; for the member alone.
+
+The pages have ◀ ▶ under them, which are served by their custom ids: what they say is only where to go on, and whose
+conversations may be read is decided by who presses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import discord
+from discord import app_commands
+
+from bot.chat.history import HistoryReader
+from bot.cogs.dialogs.answers import OldButton, answer, begin, number, own_key
+from bot.cogs.dialogs.buttons import arrows
+from bot.cogs.dialogs.edit import EditCommand
+from bot.cogs.dialogs.pages import (
+    RESULTS,
+    Mark,
+    Page,
+    page_after,
+    page_before,
+    results_page,
+    transcript,
+    transcript_data,
+)
+from bot.cogs.dialogs.reset import exchanges, undone_text
+from bot.discord_app.caller import caller_of
+from bot.discord_app.code_fences import utf16_length
+from bot.discord_app.context import CommandContext, Interaction
+from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
+from bot.discord_app.message_api import NO_MENTIONS
+from bot.discord_app.permissions import Action, authorise_reading, authorise_shared
+from bot.discord_app.replies.conversation import Conversations
+from bot.errors import BotError, EmptyText
+from bot.guilds.export import as_json
+from bot.text import clean_text
+from models.types import DialogKey
+
+MAX_SEARCH = 60
+"""Characters of a search: its buttons carry it, and a custom id holds 100."""
+_NOT_BEGUN = "Our conversation has not begun yet."
+
+
+class History(FeatureCog):
+    """The commands for what was said."""
+
+    history = app_commands.Group(name="history", description="What we said to each other here")
+
+    def __init__(self, context: CommandContext, conversations: Conversations, reader: HistoryReader) -> None:
+        super().__init__(context)
+        self._api = conversations.api
+        self._reader = reader
+        self._editing = EditCommand(context, conversations, reader)
+
+    @history.command(name="show", description="Show our conversation, to you alone.")
+    @app_commands.describe(count="Only so many of the last exchanges (default: all, page by page)")
+    async def show(self, interaction: Interaction, count: app_commands.Range[int, 1, 100] | None = None) -> None:
+        """/history show."""
+        if await begin(interaction):
+            key = await self._readable_key(interaction)
+            oldest = 0 if count is None else await self._reader.oldest_of_last(key, count)
+            await self._show_page(interaction, key, oldest=oldest)
+
+    @history.command(
+        name="search", description="Search what we said, here and in our other conversations in this server."
+    )
+    @app_commands.describe(text="Words to look for, in upper or lower case")
+    async def search(self, interaction: Interaction, text: app_commands.Range[str, 1, MAX_SEARCH]) -> None:
+        """/history search."""
+        if not await begin(interaction):
+            return
+        wanted = clean_text(" ".join(text.split()))
+        if not wanted:
+            raise EmptyText("search")
+        if utf16_length(wanted) > MAX_SEARCH:
+            raise BotError(f"Please search for less: {MAX_SEARCH} characters at most.")
+        await self._show_results(interaction, wanted, before=None)
+
+    @history.command(name="export", description="Get our conversation here as a file.")
+    @app_commands.describe(format="md to read (default), json for programs")
+    async def export(self, interaction: Interaction, format: Literal["md", "json"] = "md") -> None:
+        """/history export."""
+        if not await begin(interaction):
+            return
+        stretch = await self._reader.whole(await self._readable_key(interaction))
+        if stretch is None or not stretch.exchanges:
+            await answer(self._api, interaction, _NOT_BEGUN)
+            return
+
+        def text() -> str:
+            if format == "json":
+                return as_json(transcript_data(stretch.exchanges, stretch.dialog.name))
+            return transcript(stretch.exchanges, stretch.dialog.name)
+
+        content = (await asyncio.to_thread(text)).encode()
+        if len(content) > interaction.filesize_limit:
+            raise BotError(
+                "Our conversation is too long for one file on Discord. `/history show` shows it page by page."
+            )
+        file = discord.File(io.BytesIO(content), f"conversation.{format}")
+        await interaction.edit_original_response(
+            content="Our conversation, up to now.", attachments=[file], allowed_mentions=NO_MENTIONS
+        )
+
+    @history.command(name="edit", description="Change what you said, and get another answer to it.")
+    @app_commands.describe(exchange="Which of your messages (default: the last one)")
+    async def edit(self, interaction: Interaction, exchange: str | None = None) -> None:
+        """/history edit."""
+        await self._editing.command(interaction, exchange)
+
+    @edit.autocomplete("exchange")
+    async def _own_exchanges(self, interaction: Interaction, current: str) -> list[app_commands.Choice[str]]:
+        return await self._editing.suggestions(interaction, current)
+
+    @history.command(name="forget", description="Forget the last of our conversation, for good.")
+    @app_commands.describe(count="How many exchanges (default: 1)")
+    async def forget(self, interaction: Interaction, count: app_commands.Range[int, 1, 100] = 1) -> None:
+        """/history forget. In a shared conversation a member forgets their own exchanges only."""
+        if not await begin(interaction):
+            return
+        key = await self.context.current_dialog_key(interaction)
+        own_only = key.shared and not caller_of(interaction).manages_guild
+        forgotten = await self.context.chat.forget(key, count, own_only=own_only)
+        text = f"I have forgotten {exchanges(forgotten)}." if forgotten else "There was nothing to forget."
+        await answer(self._api, interaction, text)
+
+    @history.command(name="undo", description="Take back your last /reset, of the last minutes.")
+    async def undo(self, interaction: Interaction) -> None:
+        """/history undo."""
+        if not await begin(interaction):
+            return
+        key = await self.context.current_dialog_key(interaction)
+        undone = await self.context.chat.undo_reset(own_key(interaction, key))
+        if undone is None:
+            authorise_shared(caller_of(interaction), key, "take back a reset of")
+        await answer(self._api, interaction, undone_text(undone))
+
+    def component_handlers(self) -> Mapping[str, ComponentHandler]:
+        """◀ ▶ under pages and results, and the button and modal of an edit."""
+        return {Action.HISTORY.value: self._pressed}
+
+    async def _pressed(self, interaction: Interaction, argument: str) -> None:
+        what, _, rest = argument.partition(":")
+        if what in ("older", "newer"):
+            dialog_id, turn_id, part, oldest = _numbers(rest, 4)
+            if await begin(interaction):
+                key = await self._readable_key(interaction)
+                mark = Mark(turn_id, part)
+                await self._show_page(
+                    interaction, key, dialog_id=dialog_id, mark=mark, forward=what == "newer", oldest=oldest
+                )
+        elif what == "find":
+            before, _, wanted = rest.partition(":")
+            turn_id = number(before)
+            if await begin(interaction):
+                await self._show_results(interaction, wanted, before=turn_id or None)
+        elif what == "edit":
+            await self._editing.pressed(interaction, rest)
+        else:
+            raise OldButton()
+
+    async def _readable_key(self, interaction: Interaction) -> DialogKey:
+        key = await self.context.current_dialog_key(interaction)
+        authorise_reading(caller_of(interaction), key)
+        return key
+
+    async def _show_page(
+        self,
+        interaction: Interaction,
+        key: DialogKey,
+        *,
+        dialog_id: int | None = None,
+        mark: Mark | None = None,
+        forward: bool = False,
+        oldest: int = 0,
+    ) -> None:
+        """Show the page before or after a place, or the last one. Pairs before turn `oldest` are not shown."""
+        before = mark.turn_id + 1 if mark and not forward else None
+        after = mark.turn_id - 1 if mark and forward else None
+        stretch = await self._reader.stretch(key, dialog_id=dialog_id, before=before, after=after)
+        shown = [] if stretch is None else [each for each in stretch.exchanges if each.turn_id >= oldest]
+        page = page_after(shown, mark) if mark and forward else page_before(shown, mark)
+        if stretch is None or page is None:
+            gone = "I remember nothing more of this conversation." if mark else _NOT_BEGUN
+            await answer(self._api, interaction, gone)
+            return
+        dialog_id = stretch.dialog.dialog_id
+        num_before, num_after = await self._reader.counts(
+            key, dialog_id, first=page.first.turn_id, last=page.last.turn_id, oldest=oldest
+        )
+        older = newer = None
+        if num_before or page.first.part:
+            older = f"history:older:{dialog_id}:{page.first.turn_id}:{page.first.part}:{oldest}"
+        if num_after or not page.ends_turn:
+            newer = f"history:newer:{dialog_id}:{page.last.turn_id}:{page.last.part}:{oldest}"
+        text = page.text if older is None and newer is None else f"{page.text}\n{_footer(page, num_before, num_after)}"
+        await answer(self._api, interaction, text, arrows(older, newer))
+
+    async def _show_results(self, interaction: Interaction, wanted: str, *, before: int | None) -> None:
+        key = await self._readable_key(interaction)
+        found = await self._reader.search(key, wanted, before=before, limit=RESULTS)
+        current = await self._reader.stretch(key)
+        current_id = current.dialog.dialog_id if current else None
+        text, num_shown = results_page(found.exchanges, wanted, found.dialogs, current_id)
+        cut = num_shown < len(found.exchanges)
+        older_from = found.exchanges[num_shown - 1].turn_id if cut else found.older_from
+        shown = discord.utils.escape_markdown(wanted)
+        if not text:
+            text = f"I found {'nothing more' if before else 'nothing'} about “{shown}”."
+        if found.gave_up and not cut:
+            text += "\n-# There is more to look through: ▶ goes on."
+        elif older_from is not None or before is not None:
+            text += f"\n-# “{shown}”, the newest first"
+        buttons = _result_buttons(wanted, before, older_from)
+        await answer(self._api, interaction, text, buttons)
+
+
+def _result_buttons(wanted: str, before: int | None, older_from: int | None) -> list[dict[str, Any]]:
+    """To the first page of results, and to the next one."""
+    back = None if before is None else f"history:find:0:{wanted}"
+    forth = None if older_from is None else f"history:find:{older_from}:{wanted}"
+    return arrows(back, forth)
+
+
+def _footer(page: Page, num_before: int, num_after: int) -> str:
+    first, last = num_before + 1, num_before + page.num_turns
+    which = f"Exchange {first}" if first == last else f"Exchanges {first}–{last}"
+    return f"-# {which} of {last + num_after}"
+
+
+def _numbers(text: str, count: int) -> tuple[int, ...]:
+    parts = text.split(":")
+    if len(parts) != count:
+        raise OldButton()
+    return tuple(number(part) for part in parts)
