@@ -103,7 +103,7 @@ class UnfinishedReplies(commands.Cog):
         """Show what has not been shown of a stored reply."""
         text = (quoted_question(turn.user_text) if is_quoted(place) else "") + (turn.reply or "")
         sink, reply = self._reply(delivery, place)
-        sink.buttons = reply_buttons(state_of(turn))
+        sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         for index, message in enumerate(delivery.messages):
             if not message.shown and not message.text:
                 await sink.delete(index)
