@@ -14,6 +14,7 @@ from bot.discord_app.client import GuildLlama
 from bot.discord_app.connection import bot_token, set_endpoints, stay_connected
 from bot.discord_app.context import CommandContext
 from bot.discord_app.permissions import PermissionGate
+from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
 from bot.guilds.settings_cache import GuildSettingsCache
@@ -54,6 +55,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
         personas=services.personas,
         privacy=PrivacyService(services.database),
         guild_settings=guild_settings,
+        bound_threads=BoundThreads(services.database),
         settings=settings,
         gate=PermissionGate(guild_settings),
     )

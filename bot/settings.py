@@ -92,6 +92,7 @@ class Settings(BaseSettings):
     discord_api_base: str | None = None
     discord_gateway_url: str | None = None
     discord_cdn_url: str | None = None
+    message_content: bool = False
 
     # Database
     database_url: str = Field("sqlite:///data/guildllama.db", repr=False)

@@ -292,6 +292,17 @@ class GuildSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadBinding:
+    """A thread in which every message of the members counts. `parent_id` is its channel."""
+
+    thread_id: int
+    guild_id: int
+    parent_id: int
+    last_used_at: datetime
+    """When members last talked in it; recorded at most once a day."""
+
+
+@dataclass(frozen=True, slots=True)
 class MemberSettings:
     """A member's settings in one guild, and whether an admin blocked the member."""
 

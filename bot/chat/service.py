@@ -323,15 +323,16 @@ class ChatService:
         limit = _capped(turn.settings.max_chat_logs, self._settings.max_chat_logs)
         first_kept = self._first_kept.pop(turn.dialog_id, None)
         pairs = select_pairs(turn.history, limit, self._settings.trim_step, first_kept)
-        if pairs:
+        if pairs and turn.dialog_id:  # 0: another dialog each time
             self._first_kept[turn.dialog_id] = pairs[0].turn_id
             if len(self._first_kept) > _REMEMBERED_DIALOGS:
                 self._first_kept.popitem(last=False)
         persona = self._settings.persona if turn.persona is None else turn.persona.prompt
+        taken = () if turn.persona is None or not turn.persona.name else (turn.persona.name,)
         return GenerationRequest(
             persona=system_prompt(persona, shared=turn.key.shared),
-            history=[replace(pair, user=said(pair.user, pair.author, pair.files)) for pair in pairs],
-            text=said(turn.text, turn.author, turn.files),
+            history=[replace(pair, user=said(pair.user, pair.author, pair.files, taken)) for pair in pairs],
+            text=said(turn.text, turn.author, turn.files, taken),
             prefix=turn.reply if turn.kind == "continue" else "",
             user=self._pseudonyms.user(turn.key),
             cache_salt=self._pseudonyms.cache_salt(turn.key),

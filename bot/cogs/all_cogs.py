@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import discord
 from discord.ext import commands
 
 from bot.chat.conversations import NamedConversations
@@ -19,6 +22,7 @@ from bot.cogs.personas.commands import Persona
 from bot.cogs.privacy import Privacy
 from bot.cogs.reactions import Reactions
 from bot.cogs.reply_actions import ReplyActions
+from bot.cogs.threads import Threads
 from bot.cogs.unfinished_replies import UnfinishedReplies
 from bot.discord_app.context import CommandContext
 from bot.discord_app.message_api import MessageApi
@@ -32,6 +36,9 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         chat=context.chat,
         deliveries=DeliveryLog(database),
         guild_settings=context.guild_settings,
+        bound_threads=context.bound_threads,
+        own_names=partial(_own_names, bot),
+        takes_threads=partial(_takes_threads, bot),
         api=MessageApi(bot.http),
         edit_rate=context.edit_rate,
     )
@@ -40,6 +47,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         ReplyActions(context, conversations),
         Messages(bot, context, conversations),
         Reactions(bot, context, conversations),
+        Threads(bot, context, conversations),
         ResetCommand(context, conversations.api),
         History(context, conversations, HistoryReader(database)),
         ConversationCommands(context, conversations.api, NamedConversations(database, context.chat)),
@@ -50,3 +58,16 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         GuildEvents(bot, database),
         UnfinishedReplies(conversations, database),
     )
+
+
+def _own_names(bot: commands.Bot, guild_id: int) -> tuple[str, ...]:
+    """The names under which members of a guild see the bot."""
+    guild = bot.get_guild(guild_id)
+    seen = [bot.user, guild.me if guild else None]
+    return tuple(name for each in seen if each is not None for name in (each.name, each.display_name))
+
+
+def _takes_threads(bot: commands.Bot, guild_id: int, channel_id: int) -> bool:
+    """Whether this is a text channel of a guild that the bot is in."""
+    guild = bot.get_guild(guild_id)
+    return guild is not None and isinstance(guild.get_channel(channel_id), discord.TextChannel)

@@ -11,6 +11,7 @@ from bot.discord_app.message_api import NO_MENTIONS
 _FOR_EVERYBODY = """\
 **/chat** `message` – talk to me; with `private: True` only you see the answer
 **/regenerate** – another answer to your last message, in place of the one before
+**/thread** `start` – a thread in this channel, in which all who write share one conversation with me
 **/reset** `here` · `everywhere` – start a new conversation; personas stay
 **/history** `show` · `search` · `export` · `edit` · `forget` · `undo` – what we said, for you alone; `undo` takes a \
 reset back
@@ -19,10 +20,12 @@ reset back
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 _FOR_MANAGERS = """\
 **/persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am in this guild
-**/config** `show` · `set` · `reset` · `channels` · `roles` – what this guild decides, and where I answer whom"""
+**/config** `show` · `set` · `reset` · `channels` · `roles` – what this guild decides, where I answer whom, who shares \
+a conversation"""
 _MEMORY = """\
 Every member has a conversation of their own with me in each guild (in each channel, where a guild wants it so), and \
-another one in direct messages. Nobody else sees it, and I take nothing from one to the other."""
+another one in direct messages. Nobody else sees it, and I take nothing from one to the other. In threads started with \
+`/thread start`, and where a guild wants it so, all who write share one conversation; with `private` you stay alone."""
 
 
 class Help(commands.Cog):

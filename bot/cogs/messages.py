@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import discord
 import structlog
@@ -22,7 +23,7 @@ from bot.discord_app.message_api import ChannelForbidden
 from bot.discord_app.permissions import Action, NotAllowed
 from bot.discord_app.replies.conversation import Conversations, Question
 from bot.discord_app.replies.message_text import mentions, names_in, readable_text, replied_message
-from bot.errors import BotError, Duplicate
+from bot.errors import BotError, DatabaseUnavailable, Duplicate
 from models.types import DIRECT_MESSAGES, Place
 
 log = structlog.get_logger(__name__)
@@ -45,9 +46,10 @@ class Messages(commands.Cog):
         """Answer a message that is addressed to the bot."""
         if message.author.bot or message.webhook_id is not None or message.type not in _TYPES:
             return
-        if not self._is_addressed(message) or self._context.gate.is_repeat(message.id):
+        if not self._is_addressed(message) and not await self._is_in_bound_thread(message):
             return
-        await self._answer(message, self._text(message))
+        if not self._context.gate.is_repeat(message.id):
+            await self._answer(message, self._text(message))
 
     @commands.Cog.listener()
     async def on_raw_message_edit(self, event: discord.RawMessageUpdateEvent) -> None:
@@ -86,6 +88,25 @@ class Messages(commands.Cog):
         replied = replied_message(message)
         return replied is not None and replied.author.id == me.id and bool(message.content or message.attachments)
 
+    async def _is_in_bound_thread(self, message: discord.Message) -> bool:
+        """Whether this is a thread in which every message counts, of those whose content Discord sends."""
+        if message.guild is None or not (message.content or message.attachments) or not _may_be_thread(message):
+            return False
+        try:
+            return await self._context.bound_threads.get(message.guild.id, message.channel.id) is not None
+        except DatabaseUnavailable as error:
+            # Whether it was meant for the bot is not known, so nobody is told that it cannot be answered.
+            log.warning("a message in a thread was not judged", message=message.id, reason=error.reason)
+            return False
+
+    async def _caller(self, message: discord.Message) -> Caller:
+        """Who wrote the message. The channel of a thread that discord.py does not know is taken from its binding."""
+        caller = author_of(message)
+        if message.guild is None or caller.in_thread or not _may_be_thread(message):
+            return caller
+        binding = await self._context.bound_threads.get(message.guild.id, message.channel.id)
+        return caller if binding is None else replace(caller, parent_id=binding.parent_id)
+
     def _text(self, message: discord.Message) -> str:
         me = self._bot.user
         return readable_text(message.content, bot_id=me.id if me else 0, names=names_in(message))
@@ -99,8 +120,8 @@ class Messages(commands.Cog):
         is_repeat: bool = False,
     ) -> None:
         self._context.track(asyncio.current_task())
-        caller = author_of(message)
         try:
+            caller = await self._caller(message)
             self._context.gate.check(caller, Action.CHAT)
             if not text:
                 raise BotError(_EMPTY)
@@ -144,6 +165,11 @@ class Messages(commands.Cog):
             pass
         except DISCORD_ERRORS as refused:
             log.warning("an error could not be shown", question=message.id, error=describe_error(refused))
+
+
+def _may_be_thread(message: discord.Message) -> bool:
+    """Whether a message of a guild was written in a thread, or where discord.py does not know the channel."""
+    return isinstance(message.channel, discord.Thread | discord.PartialMessageable)
 
 
 def place_of(message: discord.Message, caller: Caller, message_ids: tuple[int | None, ...] = ()) -> Place:

@@ -102,7 +102,7 @@ class UnfinishedReplies(commands.Cog):
     async def _show_rest(self, turn: TurnInfo, delivery: DeliveryRecord, place: Place) -> None:
         """Show what has not been shown of a stored reply."""
         sink, reply = self._reply(delivery, place, quoted_question(turn.user_text) if is_quoted(place) else "")
-        sink.buttons = reply_buttons(state_of(turn))
+        sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         for index, message in enumerate(delivery.messages):
             if not message.shown and not message.text:
                 await sink.delete(index)

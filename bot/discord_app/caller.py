@@ -30,6 +30,13 @@ class Caller:
     """Whether they have Manage Server in this guild. It never applies in another guild or in direct messages."""
     reads_history: bool = True
     """Whether they may read the earlier messages of this channel."""
+    creates_threads: bool = False
+    """Whether they may start public threads in this channel; known of interactions only."""
+
+    @property
+    def in_thread(self) -> bool:
+        """Whether this is a thread of a channel."""
+        return self.parent_id != self.channel_id
 
     @property
     def channel_ids(self) -> frozenset[int]:
@@ -51,6 +58,7 @@ def caller_of(interaction: Interaction) -> Caller:
         role_ids=_role_ids(user),
         manages_guild=interaction.guild_id is not None and (permissions.manage_guild or permissions.administrator),
         reads_history=permissions.read_message_history or permissions.administrator or interaction.guild_id is None,
+        creates_threads=interaction.guild_id is not None and permissions.create_public_threads,
     )
 
 
@@ -87,23 +95,28 @@ def reactor_of(event: discord.RawReactionActionEvent, bot: discord.Client) -> Ca
     )
 
 
-def dialog_scope(caller: Caller, settings: GuildSettings) -> DialogScope:
-    """The scope of dialogs here: the thread's own, else its channel's, else the guild's."""
+def dialog_scope(caller: Caller, settings: GuildSettings, *, bound: bool = False) -> DialogScope:
+    """The scope of dialogs here: the thread's own, else its channel's, else the guild's.
+
+    `bound`: the thread was started for a conversation, which all who write there share unless it has its own scope.
+    """
     scopes = dict(settings.channel_scopes)
-    return scopes.get(caller.channel_id) or scopes.get(caller.parent_id) or settings.dialog_scope
+    here = scopes.get(caller.channel_id) or ("thread" if bound else None)
+    return here or scopes.get(caller.parent_id) or settings.dialog_scope
 
 
-def dialog_key(caller: Caller, scope: DialogScope = "member") -> DialogKey:
+def dialog_key(caller: Caller, scope: DialogScope = "member", *, private: bool = False) -> DialogKey:
     """Whose dialog the caller speaks in, in ids only: names can change hands.
 
     `member`: one dialog a member in the whole guild; `member-channel`: one a member in each channel, threads included;
     `member-thread`: one a member in each channel and in each thread. With `channel` and `thread`, all members share the
-    dialog of such a place. In direct messages there is one.
+    dialog of such a place. In direct messages there is one. A `private` message belongs to no shared dialog, but to the
+    member's own one in that place.
     """
     if caller.guild_id == DIRECT_MESSAGES or scope == "member":
         return DialogKey(caller.guild_id, caller.user_id)
     place = caller.parent_id if scope.endswith("channel") else caller.channel_id
-    return DialogKey(caller.guild_id, caller.user_id, place, shared=scope in ("channel", "thread"))
+    return DialogKey(caller.guild_id, caller.user_id, place, shared=not private and scope in ("channel", "thread"))
 
 
 def _parent_id(channel: object, channel_id: int) -> int:

@@ -27,9 +27,15 @@ log = structlog.get_logger(__name__)
 
 _SYNC_TIMEOUT = 10.0  # seconds that the start waits for the registration of commands
 
-# None of these is privileged. Discord sends the text of direct messages, and of messages that mention the bot or reply
-# to it; that is all that is needed, but for threads in which every message counts.
-_INTENTS = discord.Intents(guilds=True, messages=True, reactions=True)
+
+def _intents(*, message_content: bool) -> discord.Intents:
+    """Without `message_content` none is privileged.
+
+    Discord then sends the text of direct messages, and of messages that mention the bot or reply to it. That is all
+    that is needed, but for threads in which every message counts.
+    """
+    return discord.Intents(guilds=True, messages=True, reactions=True, message_content=message_content)
+
 
 # Where commands may be used, unless a command says otherwise. Installed by guilds only: a member who installs the bot
 # for their own account cannot agree to it on behalf of a guild.
@@ -63,7 +69,7 @@ class GuildLlama(commands.Bot):
             tree_cls=GatedTree,
             allowed_contexts=_CONTEXTS,
             allowed_installs=_INSTALLS,
-            intents=_INTENTS,
+            intents=_intents(message_content=context.settings.message_content),
             allowed_mentions=discord.AllowedMentions.none(),
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,

@@ -27,6 +27,12 @@ _GATEWAY_DELAY = 5  # seconds before the gateway connection is tried again
 _TOKEN = "GUILDLLAMA_DISCORD_TOKEN"  # noqa: S105 - the name of the setting
 _NEW_TOKEN = "Copy it anew from the Bot page of your application at https://discord.com/developers/applications."  # noqa: S105
 _PRIVILEGED_INTENTS = 4014
+_CONTENT = "GUILDLLAMA_MESSAGE_CONTENT"
+_NO_CONTENT = "is true, but Discord does not give your application the message content intent"
+_ALLOW_CONTENT = (
+    "Switch on Message Content Intent on the Bot page of your application at "
+    "https://discord.com/developers/applications, or set it to false."
+)
 _REFUSALS = {
     4004: "was refused by Discord's gateway",
     4011: "belongs to a bot in too many guilds for one connection",
@@ -58,6 +64,8 @@ async def stay_connected(client: discord.Client, token: str) -> None:
             await client.connect()
         except (discord.PrivilegedIntentsRequired, discord.ConnectionClosed) as refused:
             code = refused.code if isinstance(refused, discord.ConnectionClosed) else _PRIVILEGED_INTENTS
+            if code == _PRIVILEGED_INTENTS and client.intents.message_content:
+                raise ConfigError(_CONTENT, _NO_CONTENT, _ALLOW_CONTENT) from None
             problem = _REFUSALS.get(code, f"cannot be used: Discord's gateway closed with code {code}")
             raise ConfigError(_TOKEN, problem, _NEW_TOKEN) from None
         except Exception:

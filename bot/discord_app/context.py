@@ -12,10 +12,12 @@ from typing import Any
 import discord
 
 from bot.chat.service import ChatService
-from bot.discord_app.caller import caller_of, dialog_key, dialog_scope
+from bot.discord_app.caller import caller_of
 from bot.discord_app.delivery import InteractionSink
+from bot.discord_app.dialog_keys import DialogKeys
 from bot.discord_app.permissions import PermissionGate
 from bot.discord_app.streamed_reply import EditRate, StreamedReply
+from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
 from bot.guilds.settings_cache import GuildSettingsCache
@@ -33,6 +35,7 @@ class CommandContext:
     personas: PersonaService
     privacy: PrivacyService
     guild_settings: GuildSettingsCache
+    bound_threads: BoundThreads
     settings: Settings
     gate: PermissionGate
     edit_rate: EditRate = field(default_factory=EditRate)
@@ -47,8 +50,7 @@ class CommandContext:
 
     async def current_dialog_key(self, interaction: Interaction) -> DialogKey:
         """The key of the member's dialog here, by the guild's scope. May read the database: defer first."""
-        caller = caller_of(interaction)
-        return dialog_key(caller, dialog_scope(caller, await self.guild_settings.get(caller.guild_id)))
+        return await DialogKeys(self.guild_settings, self.bound_threads).key_of(caller_of(interaction))
 
     async def respond(self, interaction: Interaction, text: str) -> None:
         """Respond to an interaction that was deferred as ephemeral, in as many messages as the text takes."""

@@ -21,6 +21,8 @@ FILE_NAME = "answer.md"
 ORIGINAL = "@original"
 _SUPPRESS_EMBEDS = discord.MessageFlags(suppress_embeds=True).value
 _EPHEMERAL = discord.MessageFlags(ephemeral=True).value
+THREAD_ARCHIVED, THREAD_LOCKED = 50083, 160005
+"""Discord's codes. A message opens an archived thread by itself, so one that is refused as archived is locked, too."""
 _FORBIDDEN_FOR = 3600.0
 """Seconds for which a channel that refused a message is left alone."""
 _MAX_FORBIDDEN = 10_000
@@ -63,8 +65,9 @@ class MessageApi:
         route = Route("POST", "/channels/{channel_id}/messages", channel_id=channel_id)
         try:
             return await self._request(route, body, file)
-        except discord.Forbidden:
-            self._remember_forbidden(channel_id)
+        except discord.Forbidden as error:
+            if error.code != THREAD_LOCKED:  # which a moderator may undo at any time
+                self._remember_forbidden(channel_id)
             raise
 
     async def edit(
@@ -82,6 +85,12 @@ class MessageApi:
             "DELETE", "/channels/{channel_id}/messages/{message_id}", channel_id=channel_id, message_id=message_id
         )
         await self._http.request(route)
+
+    async def reopen_thread(self, thread_id: int) -> None:
+        """Open an archived thread again. Raises discord.Forbidden if it is locked."""
+        await self._http.request(
+            Route("PATCH", "/channels/{channel_id}", channel_id=thread_id), json={"archived": False}
+        )
 
     async def typing(self, channel_id: int) -> None:
         """Show "is typing…" for ten seconds."""

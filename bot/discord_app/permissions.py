@@ -49,7 +49,7 @@ class Action(enum.Enum):
     HELP = "help"
 
 
-_GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
+_GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG, Action.THREAD})
 _MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
 # A guild cannot bar members from their own data.
 _BY_GUILD_RULES = frozenset({Action.CHAT, Action.ASK, Action.REGENERATE, Action.CONTINUE, Action.EDIT, Action.THREAD})
@@ -70,6 +70,8 @@ def authorise(caller: Caller, action: Action, guild_settings: GuildSettings | No
         raise NotAllowed("This works in a guild only, not in direct messages.")
     if action in _MANAGERS_ONLY and not caller.manages_guild:
         raise NotAllowed("Only members with the Manage Server permission may do this.")
+    if action is Action.THREAD and not caller.creates_threads:
+        raise NotAllowed("You need the permission Create Public Threads here.")
     if action in _BY_GUILD_RULES and guild_settings is not None:
         _check_channel(caller, guild_settings)
         _check_roles(caller, guild_settings)

@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.Column("parent_id", sa.BigInteger(), nullable=False, comment="Channel of the thread"),
         sa.Column("creator_id", sa.BigInteger(), nullable=True, comment="Who asked for it"),
         sa.Column("created_at", TIME, nullable=False, comment="When it was started"),
+        sa.Column("last_used_at", TIME, nullable=False, comment="When members last talked in it, recorded once a day"),
         sa.ForeignKeyConstraint(
             ["guild_id"], ["guilds.id"], name="fk_bound_threads_guild_id_guilds", ondelete="CASCADE"
         ),

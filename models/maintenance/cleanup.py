@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.database import Database
 from models.maintenance.vacuum import release_space
-from models.queries import purge, recovery, retention
+from models.queries import purge, recovery, retention, threads
 from models.queries.retention import RetentionLimits
 
 BATCH = 50  # rows per transaction: a few milliseconds under the write lock; a chat would notice about 100
@@ -109,6 +109,9 @@ async def clean(
         report.purged_guilds += 1
     report.forgotten_bookkeeping = await batches.run_until_empty(
         partial(purge.delete_expired_bookkeeping, now=now, limit=batch_size)
+    )
+    report.forgotten_bookkeeping += await batches.run_until_empty(
+        partial(threads.delete_unused_bindings, limits=limits, now=now, limit=batch_size)
     )
     if report.deleted:
         report.forgotten_users = await _delete_unused_users(batches, batch_size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ScalarSelect, select, update
+from sqlalchemy import ScalarSelect, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import DuplicateInteraction
@@ -24,10 +24,11 @@ from models.queries.common import (
 )
 from models.queries.personas import effective_persona
 from models.queries.policy import enforce_policy, load_policy
-from models.tables import Dialog, ProcessedInteraction, Turn, TurnFile
+from models.tables import Delivery, DeliveryMessage, Dialog, ProcessedInteraction, Turn, TurnFile
 from models.types import DialogKey, DialogSettings, Pair, StoredFile, TurnSnapshot
 
 _MAX_IDS = 500  # in one statement
+_UNNAMED = "member"  # who spoke in a dialog of their own, where names are not stored
 
 
 async def admit(
@@ -62,7 +63,10 @@ async def turn_snapshot(
     before_turn: int | None = None,
 ) -> TurnSnapshot:
     """Read the persona and the history of a turn. `before_turn` excludes that turn and later ones from the history."""
-    history = await pairs_before(session, dialog_id, before_turn, settings.max_chat_logs or 0)
+    limit = settings.max_chat_logs or 0
+    history = await pairs_before(session, dialog_id, before_turn, limit)
+    if key.shared and len(history) < limit:
+        history = (*await _pair_above(session, key, dialog_id), *history)
     persona = await effective_persona(session, key=key)
     return TurnSnapshot(turn_id, dialog_id, text, persona, history, settings)
 
@@ -94,6 +98,30 @@ async def pairs_before(
         for row in rows
     ]
     return tuple(reversed(newest_first))
+
+
+async def _pair_above(session: AsyncSession, key: DialogKey, dialog_id: int) -> tuple[Pair, ...]:
+    """Return the pair under whose reply the key's thread was started, for the first dialog of the thread.
+
+    Such a thread has the id of the message that shows the reply. The pair stays where it is, and is forgotten there.
+    """
+    earlier = exists().where(matches_key(key), Dialog.id < dialog_id)
+    row = (
+        await session.execute(
+            select(Turn.id, Turn.user_text, Turn.reply, Turn.author_name)
+            .join(Delivery, Delivery.turn_id == Turn.id)
+            .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
+            .where(DeliveryMessage.message_id == key.channel_id, Delivery.guild_id == key.guild_id)
+            .where(Turn.status == "done", ~Delivery.ephemeral, ~earlier)
+            .limit(1)
+        )
+    ).first()
+    if row is None:
+        return ()
+    text = codec(session)
+    author = _UNNAMED if row.author_name is None else text.open(row.author_name)
+    files = await files_of(session, turn_ids=[row.id])
+    return (Pair(row.id, text.open(row.user_text), text.open(row.reply), author, files.get(row.id, ())),)
 
 
 async def files_of(session: AsyncSession, *, turn_ids: Sequence[int]) -> dict[int, tuple[StoredFile, ...]]:

@@ -1,7 +1,8 @@
 """Personas: read the one that applies; set, clear and roll back the persona of a level.
 
-Precedence: the member's own persona in this guild, then the channel's, then the guild's. In direct messages (guild 0)
-there is only the member's own. Called by bot/guilds/personas.py; the key selects the guild, channel and member.
+Precedence: the member's own persona in this guild (but not in a shared dialog), then the channel's, then the guild's.
+In direct messages (guild 0) there is only the member's own.
+Called by bot/guilds/personas.py; the key selects the guild, channel and member.
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ async def clear_persona(session: AsyncSession, *, key: DialogKey, level: StoredL
 
 
 def _levels(key: DialogKey) -> tuple[StoredLevel, ...]:
-    """Return the levels that can apply to this key."""
-    return ("member", "channel", "guild") if key.channel_id else ("member", "guild")
+    """Return the levels that can apply to this key. In a shared dialog no member decides it for the others."""
+    own: tuple[StoredLevel, ...] = () if key.shared else ("member",)
+    return (*own, "channel", "guild") if key.channel_id else (*own, "guild")
 
 
 def _slot(key: DialogKey, level: StoredLevel) -> ColumnElement[bool]:

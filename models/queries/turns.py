@@ -51,9 +51,15 @@ async def begin_turn(
     settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
     if settings.opted_out:
         persona = await effective_persona(session, key=key)
-        return TurnSnapshot(0, 0, text, persona, (), settings, author=author, files=files)
-    if replaces is not None and await finished_turn(session, key=key, turn_id=replaces) is None:
-        raise TurnGone()
+        # What the others said in a shared dialog is read all the same; nothing is added to it.
+        past = await history(session, key=key, limit=settings.max_chat_logs or 0) if key.shared else ()
+        return TurnSnapshot(0, 0, text, persona, past, settings, author=author, files=files)
+    if replaces is not None:
+        replaced = await finished_turn(session, key=key, turn_id=replaces)
+        if replaced is None:
+            raise TurnGone()
+        # An admin who edits it does not speak for themselves.
+        author = author if replaced.author_name is None else codec(session).open(replaced.author_name)
     dialog_id = await open_dialog(session, key=key, now=now)
     turn_id = await session.scalar(
         insert(session, Turn)

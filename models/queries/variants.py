@@ -34,7 +34,7 @@ async def begin_regeneration(
     in_place: bool = False,
     now: datetime,
 ) -> TurnSnapshot | None:
-    """Begin another reply to a finished turn of the key's open dialog: `turn_id`, or the last one.
+    """Begin another reply to a finished turn of the key's open dialog: `turn_id`, or the member's last one.
 
     Returns what its prompt is built from, or None if there is no such turn. The turn stays done and keeps its reply, so
     a crash loses only the new reply. `limit`, `role_turns`, `place` and the errors are those of `begin_turn`;
@@ -44,6 +44,8 @@ async def begin_regeneration(
     finished = select(Turn).join(Dialog).where(matches_key(key), is_open(), Turn.status == "done")
     if turn_id is not None:
         finished = finished.where(Turn.id == turn_id)
+    elif key.shared:
+        finished = finished.where(Turn.author_id == key.user_id)
     turn = await session.scalar(finished.order_by(Turn.id.desc()).limit(1))
     if turn is None:
         return None

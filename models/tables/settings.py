@@ -96,6 +96,9 @@ class BoundThread(Base):
         Snowflake, ForeignKey("users.id", ondelete="SET NULL"), comment="Who asked for it"
     )
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When it was started")
+    last_used_at: Mapped[datetime] = mapped_column(
+        UTCDateTime, comment="When members last talked in it, recorded once a day"
+    )
 
 
 class GuildRole(Base):

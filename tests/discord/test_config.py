@@ -167,7 +167,7 @@ async def test_the_scope_decides_which_messages_share_a_dialog(here: World) -> N
     await here.ask(guild, ann, "general, user scope")
     await here.ask(games, ann, "games, user scope")
     assert len(prompt(here)) == 3
-    changed = await here.use(guild, boss, "config set", scope="channel")
+    changed = await here.use(guild, boss, "config set", scope="member-channel")
     assert "going back to it finds them again" in changed.reply()
     await here.ask(games, ann, "games")
     assert prompt(here) == ["games"]
@@ -179,7 +179,7 @@ async def test_the_scope_decides_which_messages_share_a_dialog(here: World) -> N
     assert prompt(here) == ["the boss's own"]
     assert "our last 2 exchanges" in (await here.use(games, ann, "reset")).reply()
     assert "general" in (await here.use(guild, ann, "history show")).reply()  # the reset was about games
-    await here.use(guild, boss, "config set", scope="thread")
+    await here.use(guild, boss, "config set", scope="member-thread")
     await here.ask(chess, ann, "chess alone")
     await here.ask(go, ann, "go alone")
     assert prompt(here) == ["go alone"]

@@ -44,7 +44,7 @@ async def test_a_public_chat_quotes_the_question_above_the_reply_and_offers_butt
     message = await asked(here, guild, ann, "What **is** @everyone?\nTell me", "Hello.")
     assert message.content.startswith("> What \\*\\*is\\*\\* @\u200beveryone?\n> Tell me\n")
     assert message.content.endswith("\nHello.")
-    assert labels(message) == ["Regenerate", "Edit", "Forget"]
+    assert labels(message) == ["Regenerate", "Edit", "Forget", "Thread"]
 
 
 async def test_regenerate_replaces_the_reply_in_its_message_and_arrows_switch(here: World) -> None:

@@ -9,14 +9,15 @@ from discord import app_commands
 from discord.app_commands import AppCommandChannel, AppCommandThread, Range, Transform
 
 from bot.cogs.config.changes import RESETS, Setting, add_channel, change_role, clear_roles, remove_channel
-from bot.cogs.config.text import SCOPE_CHANGED, settings_text
+from bot.cogs.config.scopes import CHOICES, SCOPE_CHANGED, scope_named, scope_note, set_channel_scope
+from bot.cogs.config.text import settings_text
 from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
 from bot.discord_app.permissions import IN_GUILDS, MANAGE_GUILD
 from bot.errors import BotError
 from bot.guilds.settings_cache import Change
-from models.types import DialogScope, GuildSettings
+from models.types import GuildSettings
 
 
 class _ChatChannel(app_commands.Transformer):
@@ -66,22 +67,24 @@ class Config(FeatureCog):
         max_chat_logs="How many exchanges of a conversation I keep in mind",
         max_reply_tokens="The longest answer, in tokens (four of them are about three words)",
         retention_days="How many days a conversation is kept after its end",
-        scope="One conversation a member in the whole guild, in each channel, or also in each thread",
+        scope="Who shares a conversation with me, and where",
         daily_messages="How many messages a member may send me in one day (UTC)",
         daily_tokens="How many tokens a member may use in one day (UTC), questions and answers together",
     )
+    @app_commands.choices(scope=CHOICES)
     async def set_settings(
         self,
         interaction: Interaction,
         max_chat_logs: Range[int, 0, 1000] | None = None,
         max_reply_tokens: Range[int, 1, 1_000_000] | None = None,
         retention_days: Range[int, 0, 36_525] | None = None,
-        scope: DialogScope | None = None,
+        scope: str | None = None,
         daily_messages: Range[int, 0, 1_000_000] | None = None,
         daily_tokens: Range[int, 0, 1_000_000_000] | None = None,
     ) -> None:
         """/config set."""
-        given = (max_chat_logs, max_reply_tokens, retention_days, scope, daily_messages, daily_tokens)
+        dialog_scope = scope_named(scope)
+        given = (max_chat_logs, max_reply_tokens, retention_days, dialog_scope, daily_messages, daily_tokens)
         if all(value is None for value in given):
             raise BotError("Please choose at least one setting. `/config show` lists them.")
 
@@ -91,21 +94,23 @@ class Config(FeatureCog):
                 max_chat_logs=old.max_chat_logs if max_chat_logs is None else max_chat_logs,
                 max_reply_tokens=old.max_reply_tokens if max_reply_tokens is None else max_reply_tokens,
                 retention_days=old.retention_days if retention_days is None else retention_days,
-                dialog_scope=scope or old.dialog_scope,
+                dialog_scope=dialog_scope or old.dialog_scope,
                 daily_turns=old.daily_turns if daily_messages is None else daily_messages,
                 daily_tokens=old.daily_tokens if daily_tokens is None else daily_tokens,
             )
 
-        await self._change(interaction, changed, SCOPE_CHANGED if scope else "")
+        await self._change(interaction, changed, scope_note(dialog_scope) if dialog_scope else "")
 
     @config.command(name="reset", description="Go back to what applies without a choice of this guild.")
     @app_commands.describe(setting="Which setting")
     async def reset(self, interaction: Interaction, setting: Setting) -> None:
         """/config reset."""
-        await self._change(interaction, RESETS[setting], SCOPE_CHANGED if setting == "scope" else "")
+        await self._change(
+            interaction, RESETS[setting], SCOPE_CHANGED if setting in ("scope", "channel_scopes") else ""
+        )
 
     channels = app_commands.Group(
-        name="channels", description="In which channels I answer; with none listed, in all", parent=config
+        name="channels", description="In which channels I answer (with none listed, in all), and how", parent=config
     )
 
     @channels.command(name="add", description="Let me answer in this channel or thread, and in its threads.")
@@ -124,6 +129,17 @@ class Config(FeatureCog):
     async def clear_channels(self, interaction: Interaction) -> None:
         """/config channels clear."""
         await self._change(interaction, RESETS["channels"])
+
+    @channels.command(name="scope", description="Choose who shares a conversation in one channel, or take that back.")
+    @app_commands.describe(
+        channel="The channel or thread", scope="Who shares a conversation there (left out: what the guild chose)"
+    )
+    @app_commands.choices(scope=CHOICES)
+    async def set_channel_scope(self, interaction: Interaction, channel: ChatChannel, scope: str | None = None) -> None:
+        """/config channels scope."""
+        chosen = scope_named(scope)
+        note = scope_note(chosen) if chosen else SCOPE_CHANGED
+        await self._change(interaction, set_channel_scope(channel.id, chosen), note)
 
     roles = app_commands.Group(
         name="roles", description="Who may talk to me; with no role listed, everybody", parent=config

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
+from bot.cogs.config.scopes import SCOPES
 from bot.settings import Settings
 from models.types import GuildSettings
-
-SCOPE_CHANGED = "Conversations of the scope before are kept: going back to it finds them again."
-_SCOPES = {
-    "user": "one conversation a member in the whole guild",
-    "channel": "one conversation a member in each channel, its threads included",
-    "thread": "one conversation a member in each channel, and one in each thread",
-}
 
 
 def settings_text(guild: GuildSettings, settings: Settings) -> str:
@@ -22,12 +16,15 @@ def settings_text(guild: GuildSettings, settings: Settings) -> str:
         f"`max_reply_tokens` {_value(guild.max_reply_tokens, settings.max_reply_tokens)}: tokens of my longest answer",
         f"`retention_days` {_value(guild.retention_days, settings.retention_days, capped=False)}: "
         "days that a conversation is kept after its end",
-        f"`scope` **{guild.dialog_scope}**: {_SCOPES[guild.dialog_scope]}",
+        f"`scope` **{guild.dialog_scope}**: {SCOPES[guild.dialog_scope]}",
         f"`daily_messages` {_quota(guild.daily_turns)}",
         f"`daily_tokens` {_quota(guild.daily_tokens)}",
         f"`channels` {_list('<#{}>', sorted(guild.channels)) or '**all**'}",
         f"`roles` {_list('<@&{}>', allowed) or '**everybody**'}",
     ]
+    if guild.channel_scopes:
+        own = ", ".join(f"<#{channel_id}> **{scope}**" for channel_id, scope in guild.channel_scopes)
+        lines.append(f"`channels scope` instead of `scope`: {own}")
     if quotas:
         lines.append(f"`roles quota` messages a day instead of `daily_messages`: {', '.join(quotas)}")
     return "\n".join(f"- {line}" for line in lines)

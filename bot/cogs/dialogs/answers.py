@@ -11,7 +11,7 @@ import discord
 
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import Interaction
-from bot.discord_app.delivery import defer_click, defer
+from bot.discord_app.delivery import defer, defer_click
 from bot.discord_app.message_api import MessageApi
 from bot.discord_app.permissions import NotAllowed
 from bot.errors import BotError, DatabaseUnavailable

@@ -16,7 +16,7 @@ from bot.cogs.chat import place_of
 from bot.cogs.dialogs.answers import OldButton, answer, in_time, number
 from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.context import CommandContext, Interaction
-from bot.discord_app.delivery import DISCORD_ERRORS, defer_click, defer, describe_error
+from bot.discord_app.delivery import DISCORD_ERRORS, defer, defer_click, describe_error
 from bot.discord_app.message_api import NO_MENTIONS
 from bot.discord_app.permissions import NotAllowed
 from bot.discord_app.replies.conversation import Conversations, Question

@@ -12,6 +12,7 @@ from typing import Any
 from bot.discord_app.message_split import MESSAGE_LIMIT
 
 _SECONDARY, _DANGER = 2, 4
+_MAX_IN_ROW = 5  # Discord's limit
 _FILE_FROM = MESSAGE_LIMIT
 """Characters from which a reply is offered as a file: it takes more than one message."""
 
@@ -26,6 +27,7 @@ class ReplyState:
     """Whether the reply ended at the length limit."""
     position: int = 1
     num_variants: int = 1
+    may_have_thread: bool = False
 
 
 def stop_buttons(user_id: int, question_id: int) -> list[dict[str, Any]]:
@@ -43,7 +45,11 @@ def reply_buttons(state: ReplyState) -> list[dict[str, Any]]:
     buttons.append(_button("Forget", "\N{WASTEBASKET}\ufe0f", f"forget:{turn}"))
     if state.length > _FILE_FROM:
         buttons.append(_button("As file", "\N{PAGE FACING UP}", f"file:{turn}"))
-    rows = [_row(*buttons)]
+    if state.may_have_thread:
+        buttons.append(_button("Thread", "\N{SPOOL OF THREAD}", f"thread:{turn}"))
+    rows = [_row(*buttons[:_MAX_IN_ROW])]
+    if buttons[_MAX_IN_ROW:]:
+        rows.append(_row(*buttons[_MAX_IN_ROW:]))
     if state.num_variants > 1:
         rows.append(_variant_row(state))
     return rows

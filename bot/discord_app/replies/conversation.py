@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import structlog
@@ -17,8 +17,9 @@ import structlog
 from bot.chat.deliveries import DeliveryLog
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
 from bot.chat.service import ChatReply, ChatService
-from bot.chat.speakers import clean_name
-from bot.discord_app.caller import Caller, dialog_key, dialog_scope
+from bot.chat.speakers import speaker_name
+from bot.discord_app.caller import Caller
+from bot.discord_app.dialog_keys import DialogKeys
 from bot.discord_app.message_api import MessageApi
 from bot.discord_app.permissions import Action, authorise
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
@@ -26,6 +27,7 @@ from bot.discord_app.replies.quoting import quoted_question
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
 from bot.failpoint import failpoint
+from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.settings_cache import GuildSettingsCache
 from models.types import DialogKey, GuildSettings, OutgoingMessage, Place, StoredFile, TurnInfo
 
@@ -76,7 +78,12 @@ class Conversations:
     chat: ChatService
     deliveries: DeliveryLog
     guild_settings: GuildSettingsCache
+    bound_threads: BoundThreads
     api: MessageApi
+    own_names: Callable[[int], tuple[str, ...]] = lambda guild_id: ()
+    """The bot's names in a guild, which no member has in a prompt."""
+    takes_threads: Callable[[int, int], bool] = lambda guild_id, channel_id: False
+    """Whether threads can be started in this channel of a guild."""
     edit_rate: EditRate = field(default_factory=EditRate)
     running: dict[int, RunningReply] = field(default_factory=dict)
     """The replies that are being written, by the interaction or message that asked."""
@@ -100,7 +107,8 @@ class Conversations:
         settings = await self.guild_settings.get(caller.guild_id)
         # Again, as the gate may not have known the guild's rules: see `permissions`.
         authorise(caller, Action.REGENERATE if question.kind == "regenerate" else Action.CHAT, settings)
-        key = question.turn.key if question.turn else dialog_key(caller, dialog_scope(caller, settings))
+        keys = DialogKeys(self.guild_settings, self.bound_threads)
+        key = question.turn.key if question.turn else await keys.key_of(caller, private=place.ephemeral)
         prefix = quoted_question(question.text) if question.quote else ""
         stop = stop_buttons(caller.user_id, place.nonce)
         sink = ReplySink(self.api, self.deliveries, place, prefix=prefix, stop_buttons=stop)
@@ -115,7 +123,7 @@ class Conversations:
             }[question.kind]  # fmt: skip
             result = await generate(request, reply.push)
             self.running.pop(place.nonce, None)
-            await self._finish(result, reply, sink)
+            await self._finish(place, result, reply, sink)
         except ReplyDeleted as deleted:
             await reply.cancel()
             log.info("no final text", question=place.nonce, reason=deleted.reason)
@@ -150,7 +158,7 @@ class Conversations:
             # The id of a repeated message is known already: it would count as a duplicate.
             interaction_id=None if question.is_repeat else question.place.nonce,
             role_turns=role_turns(question.caller, settings),
-            author=clean_name(question.caller.name) if key.shared else None,
+            author=speaker_name(question.caller.name, self.own_names(key.guild_id)) if key.shared else None,
             files=question.files,
             place=question.place,
             in_place=question.turn is not None and question.kind != "new",
@@ -159,24 +167,28 @@ class Conversations:
             turn_id=None if question.turn is None else question.turn.turn_id,
         )
 
-    async def _finish(self, result: ChatReply, reply: StreamedReply, sink: ReplySink) -> None:
+    async def _finish(self, place: Place, result: ChatReply, reply: StreamedReply, sink: ReplySink) -> None:
         """Show the final text, with its buttons if it is stored."""
         text = result.text if result.saved else f"{result.text}\n\n{NOT_SAVED}"
         if result.delivery_id:
-            sink.buttons = reply_buttons(await self.reply_state(result))
+            sink.buttons = reply_buttons(await self.reply_state(result, place))
         else:
             sink.delivery_id = 0
         await reply.finish(text)
         failpoint("after_final_edit")
 
-    async def reply_state(self, result: ChatReply) -> ReplyState:
+    async def reply_state(self, result: ChatReply, place: Place) -> ReplyState:
         """What the buttons under a stored reply show."""
         position, count = 1, 1
         if result.regenerated:
             turn = await self.chat.turn(result.turn_id)
             position, count = (turn.position, turn.num_variants) if turn else (1, 1)
         cut_off = result.finish_reason == CUT_OFF
-        return ReplyState(result.turn_id, len(result.text), cut_off, position, count)
+        return ReplyState(result.turn_id, len(result.text), cut_off, position, count, self.may_have_thread(place))
+
+    def may_have_thread(self, place: Place) -> bool:
+        """Whether a thread can be started under a message in this place."""
+        return not place.ephemeral and self.takes_threads(place.guild_id, place.channel_id)
 
 
 def outgoing_messages(text: str, prefix: str = "") -> tuple[OutgoingMessage, ...]:

@@ -16,7 +16,7 @@ import structlog
 from bot.chat.deliveries import DeliveryLog
 from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error, sink_errors
-from bot.discord_app.message_api import ChannelForbidden, Components, MessageApi
+from bot.discord_app.message_api import THREAD_ARCHIVED, ChannelForbidden, Components, MessageApi
 from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.streamed_reply import SinkUnreachable
 from models.types import DIRECT_MESSAGES, Place
@@ -74,7 +74,13 @@ class ReplySink:
             if known is None:
                 self._ids[index] = await self._create(index, text, components, file)
             else:
-                await self._edit(known, text, components, file)
+                try:
+                    await self._edit(known, text, components, file)
+                except discord.HTTPException as error:
+                    if error.code != THREAD_ARCHIVED:
+                        raise
+                    await self._api.reopen_thread(self._place.channel_id)
+                    await self._edit(known, text, components, file)
         if live:
             if known is None and not (index == 0 and self._place.reply_token):
                 await self._deliveries.sent(self.delivery_id, index, self._ids[index])
@@ -141,6 +147,10 @@ class ReplySink:
             log.warning("a finished reply could not be delivered", question=place.nonce, error=type(error).__name__)
             await self._deliveries.shown(self.delivery_id, [], done=True)
         except DISCORD_ERRORS as error:
+            if isinstance(error, discord.HTTPException) and error.code == THREAD_ARCHIVED:
+                log.warning("a finished reply could not be delivered: the thread is locked", question=place.nonce)
+                await self._deliveries.shown(self.delivery_id, [], done=True)
+                return
             log.warning(
                 "a finished reply could not be delivered yet", question=place.nonce, error=describe_error(error)
             )

@@ -113,7 +113,7 @@ class TurnActions:
         prefix = quoted_question(turn.user_text) if is_quoted(place) else ""
         sink = ReplySink(self._conversations.api, self._conversations.deliveries, place, prefix=prefix)
         sink.delivery_id = 0 if delivery is None else delivery.delivery_id
-        sink.buttons = reply_buttons(state_of(turn))
+        sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         reply = StreamedReply(sink, self._conversations.edit_rate, prefix=prefix, num_messages=sink.num_messages)
         await reply.finish(turn.reply or "")
 
@@ -133,10 +133,11 @@ class TurnActions:
 FORGOTTEN = "-# Forgotten: I no longer think of this exchange."
 
 
-def state_of(turn: TurnInfo) -> ReplyState:
+def state_of(turn: TurnInfo, may_have_thread: bool = False) -> ReplyState:
     """What the buttons under the stored reply of a turn show."""
     cut_off = turn.finish_reason == CUT_OFF
-    return ReplyState(turn.turn_id, len(turn.reply or ""), cut_off, turn.position, turn.num_variants)
+    length = len(turn.reply or "")
+    return ReplyState(turn.turn_id, length, cut_off, turn.position, turn.num_variants, may_have_thread)
 
 
 def is_quoted(place: Place) -> bool:

@@ -1,0 +1,52 @@
+"""The scopes of dialogs as /config offers and describes them. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from discord import app_commands
+
+from bot.errors import BotError
+from bot.guilds.settings_cache import Change
+from models.types import DialogScope, GuildSettings
+
+SCOPE_CHANGED = "Conversations of the scope before are kept: going back to it finds them again."
+SHARED = "What members said to me on their own before stays theirs: nobody finds it in a shared conversation."
+SCOPES: Mapping[DialogScope, str] = {
+    "member": "each for oneself: one conversation a member in the whole guild",
+    "channel": "shared: all members in a channel have one conversation, its threads included",
+    "thread": "shared: all members in a channel have one conversation, and another one in each thread",
+    "member-channel": "each for oneself: one conversation a member in each channel, its threads included",
+    "member-thread": "each for oneself: one conversation a member in each channel, and in each thread",
+}
+CHOICES = [app_commands.Choice(name=f"{scope} – {text}"[:100], value=scope) for scope, text in SCOPES.items()]
+_OLD_NAMES: Mapping[str, DialogScope] = {"user": "member"}
+
+
+def scope_named(name: str | None) -> DialogScope | None:
+    """The scope that a member chose; None for none. Raises BotError for a name that does not exist."""
+    if name is None:
+        return None
+    found = _OLD_NAMES.get(name) or next((scope for scope in SCOPES if scope == name), None)
+    if found is None:
+        raise BotError(f"There is no such scope. The scopes are {', '.join(f'`{scope}`' for scope in SCOPES)}.")
+    return found
+
+
+def scope_note(scope: DialogScope) -> str:
+    """What becomes of earlier conversations when this scope is set."""
+    return f"{SCOPE_CHANGED} {SHARED}" if scope in ("channel", "thread") else SCOPE_CHANGED
+
+
+def set_channel_scope(channel_id: int, scope: DialogScope | None) -> Change:
+    """Give a channel or thread a scope of its own, or take it away."""
+
+    def changed(old: GuildSettings) -> GuildSettings:
+        scopes = dict(old.channel_scopes)
+        scopes.pop(channel_id, None)
+        if scope is not None:
+            scopes[channel_id] = scope
+        return replace(old, channel_scopes=tuple(sorted(scopes.items())))
+
+    return changed
