@@ -9,7 +9,7 @@ from bot.discord_app.context import Interaction
 from bot.discord_app.message_api import NO_MENTIONS
 
 _FOR_EVERYBODY = """\
-**/chat** `message` – talk to me; with `private: True` only you see the answer
+**/chat** `message` `file` … – talk to me, with up to four files; with `private: True` only you see the answer
 **/regenerate** – another answer to your last message, in place of the one before
 **/reset** – start a new conversation; personas stay
 **/history** `show` · `forget` · `undo` – the last of our conversation, for you alone; `undo` takes a reset back
@@ -20,7 +20,8 @@ _FOR_MANAGERS = """\
 **/config** `show` · `set` · `reset` · `channels` · `roles` – what this guild decides, and where I answer whom"""
 _MEMORY = """\
 Every member has a conversation of their own with me in each guild (in each channel, where a guild wants it so), and \
-another one in direct messages. Nobody else sees it, and I take nothing from one to the other."""
+another one in direct messages. Nobody else sees it, and I take nothing from one to the other. What a file says is \
+remembered like what you write; of a picture I keep only the name."""
 
 
 class Help(commands.Cog):

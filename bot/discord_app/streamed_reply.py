@@ -92,6 +92,10 @@ class StreamedReply:
         self._worker: asyncio.Task[None] | None = None
         self._editing = asyncio.Lock()
 
+    def begin_with(self, prefix: str) -> None:
+        """What stands above the reply, known only now; no text has come yet."""
+        self._text = prefix
+
     async def push(self, delta: str) -> None:
         """Append text to the reply. Never waits for Discord; raises ReplyDeleted once the message was deleted."""
         if self._deleted:

@@ -91,14 +91,15 @@ async def files_of(session: AsyncSession, turn_ids: Sequence[int]) -> dict[int, 
     if not turn_ids:
         return {}
     rows = await session.execute(
-        select(TurnFile.turn_id, TurnFile.name, TurnFile.content)
+        select(TurnFile.turn_id, TurnFile.name, TurnFile.content, TurnFile.note)
         .where(TurnFile.turn_id.in_(turn_ids))
         .order_by(TurnFile.turn_id, TurnFile.position)
     )
     text = codec(session)
     found: dict[int, tuple[StoredFile, ...]] = {}
     for row in rows:
-        found[row.turn_id] = (*found.get(row.turn_id, ()), StoredFile(text.open(row.name), text.open(row.content)))
+        file = StoredFile(text.open(row.name), text.open(row.content), row.note or "")
+        found[row.turn_id] = (*found.get(row.turn_id, ()), file)
     return found
 
 
@@ -106,7 +107,13 @@ def add_files(session: AsyncSession, turn_id: int, files: Sequence[StoredFile]) 
     """Store the files of a new turn."""
     text = codec(session)
     session.add_all(
-        TurnFile(turn_id=turn_id, position=position, name=text.seal(file.name), content=text.seal(file.content))
+        TurnFile(
+            turn_id=turn_id,
+            position=position,
+            name=text.seal(file.name),
+            content=text.seal(file.content),
+            note=file.note or None,
+        )
         for position, file in enumerate(files)
     )
 

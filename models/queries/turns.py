@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import DuplicateInteraction, TurnGone
-from models.queries.begin import add_files, admit, finished_turn, pairs_before, turn_snapshot
+from models.queries.begin import add_files, admit, files_of, finished_turn, pairs_before, turn_snapshot
 from models.queries.common import (
     attempt_number,
     codec,
@@ -45,6 +45,7 @@ async def begin_turn(
     role_turns: int | None = None,
     author: str | None = None,
     files: tuple[StoredFile, ...] = (),
+    files_note: str = "",
     place: Place | None = None,
     replaces: int | None = None,
     now: datetime,
@@ -52,17 +53,23 @@ async def begin_turn(
     """Store a pending turn in the key's dialog, opening one if none is open; return what its prompt is built from.
 
     `limit`: the operator's max_chat_logs, which the guild's and the member's settings may change. `role_turns`: the
-    daily quota of the member's role. `author`: the name that the model reads, in a shared dialog. `place`: where the
-    reply is shown. `replaces`: the turn which this one replaces, with all later ones, once its reply is stored. For a
-    member who opted out nothing but the interaction's id is stored. Raises DuplicateInteraction, MemberBlocked,
+    daily quota of the member's role. `author`: the name that the model reads, in a shared dialog. `files_note`: what
+    the member is told of the files. `place`: where the reply is shown. `replaces`: the turn which this one replaces,
+    with all later ones, once its reply is stored; if this one has no files, it gets those of that turn. For a member
+    who opted out nothing but the interaction's id is stored. Raises DuplicateInteraction, MemberBlocked,
     QuotaExceeded, or TurnGone if the turn to replace is gone.
     """
     settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
     if settings.opted_out:
         persona = await effective_persona(session, key=key)
-        return TurnSnapshot(0, 0, text, persona, (), settings, author=author, files=files)
-    if replaces is not None and await finished_turn(session, key, replaces) is None:
-        raise TurnGone()
+        return TurnSnapshot(0, 0, text, persona, (), settings, author=author, files=files, files_note=files_note)
+    if replaces is not None:
+        replaced = await finished_turn(session, key, replaces)
+        if replaced is None:
+            raise TurnGone()
+        if not files:  # as on Discord, an edit of the words leaves the files where they are
+            files = (await files_of(session, [replaces])).get(replaces, ())
+            files_note = "" if replaced.files_note is None else codec(session).open(replaced.files_note)
     dialog_id = await _open_dialog(session, key, now)
     turn_id = await session.scalar(
         insert(session, Turn)
@@ -78,6 +85,7 @@ async def begin_turn(
             author_id=key.user_id,
             author_name=None if author is None else codec(session).seal(author),
             replaces_id=replaces,
+            files_note=codec(session).seal(files_note) if files_note else None,
         )
         .on_conflict_do_nothing(index_elements=["interaction_id"])
         .returning(Turn.id)
@@ -96,7 +104,7 @@ async def begin_turn(
         settings=settings,
         before_turn=turn_id if replaces is None else replaces,
     )
-    return replace(snapshot, author=author, files=files, delivery_id=delivery_id)
+    return replace(snapshot, author=author, files=files, files_note=files_note, delivery_id=delivery_id)
 
 
 async def finish_turn(

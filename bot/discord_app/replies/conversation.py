@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from bot.attachments.types import OfferedFile
 from bot.chat.deliveries import DeliveryLog
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
 from bot.chat.service import ChatReply, ChatService
@@ -22,7 +23,7 @@ from bot.discord_app.caller import Caller, dialog_key, dialog_scope
 from bot.discord_app.message_api import MessageApi
 from bot.discord_app.permissions import Action, authorise
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
-from bot.discord_app.replies.quoting import quoted_question
+from bot.discord_app.replies.quoting import quoted_question, small_lines
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
 from bot.failpoint import failpoint
@@ -48,12 +49,22 @@ class Question:
     place: Place
     text: str = ""
     kind: TurnKind = "new"
+    offers: tuple[OfferedFile, ...] = ()
+    """Files that came with it, to be read before it is answered."""
     files: tuple[StoredFile, ...] = ()
+    """Texts that are part of it already."""
     quote: bool = False
     """Whether the question stands above the reply: others do not see what was typed into a command."""
     turn: TurnInfo | None = None
     is_repeat: bool = False
     """Whether the same message was asked before, and its reply was given up because the message was edited."""
+
+
+@dataclass(slots=True)
+class Heading:
+    """What stands above the reply. What is to be said of files is known only once they are read."""
+
+    text: str
 
 
 @dataclass(slots=True)
@@ -107,10 +118,9 @@ class Conversations:
             place,
             stop_buttons=stop_buttons(caller.user_id, place.nonce),
         )
-        prefix = quoted_question(question.text) if question.quote else ""
-        written = question.turn.reply or "" if question.turn and question.kind == "continue" else ""
-        reply = StreamedReply(sink, self.edit_rate, prefix=prefix + written, num_messages=sink.num_messages)
-        request = self._request(question, key, settings, sink, prefix)
+        heading = Heading(quoted_question(question.text) if question.quote else "")
+        reply = StreamedReply(sink, self.edit_rate, prefix=heading.text, num_messages=sink.num_messages)
+        request = self._request(question, key, settings, sink, reply, heading)
         running = RunningReply(key, caller.user_id, asyncio.current_task(), sink, question.is_repeat)
         self.running[place.nonce] = running
         try:
@@ -119,7 +129,7 @@ class Conversations:
             }[question.kind]  # fmt: skip
             result = await generate(request, reply.push)
             self.running.pop(place.nonce, None)
-            await self._finish(question, result, reply, sink, prefix)
+            await self._finish(question, result, reply, sink, heading.text)
         except ReplyDeleted as deleted:
             await reply.cancel()
             log.info("no final text", question=place.nonce, reason=deleted.reason)
@@ -143,10 +153,18 @@ class Conversations:
             await sink.clear()
 
     def _request(
-        self, question: Question, key: DialogKey, settings: GuildSettings, sink: ReplySink, prefix: str
+        self,
+        question: Question,
+        key: DialogKey,
+        settings: GuildSettings,
+        sink: ReplySink,
+        reply: StreamedReply,
+        heading: Heading,
     ) -> ChatRequest:
         def begun(turn: PendingTurn) -> None:
             sink.delivery_id = turn.delivery_id
+            heading.text += small_lines(turn.files_note)
+            reply.begin_with(heading.text + (turn.reply if turn.kind == "continue" else ""))
 
         return ChatRequest(
             key=key,
@@ -155,10 +173,11 @@ class Conversations:
             interaction_id=None if question.is_repeat else question.place.nonce,
             role_turns=role_turns(question.caller, settings),
             author=clean_name(question.caller.name) if key.shared else None,
+            offers=question.offers,
             files=question.files,
             place=question.place,
             in_place=question.turn is not None and question.kind != "new",
-            messages=lambda text: outgoing_messages(prefix + text),
+            messages=lambda text: outgoing_messages(heading.text + text),
             on_begun=begun,
             turn_id=None if question.turn is None else question.turn.turn_id,
         )
