@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bot.attachments.cut import cut_files, num_chars
+from bot.chat.files.cut import cut_files, num_chars
 from bot.chat.prompt import (
     build_messages,
     estimate_drop,

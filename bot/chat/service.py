@@ -18,11 +18,11 @@ from datetime import UTC, datetime, timedelta
 from bot.attachments.reader import FileReader
 from bot.attachments.types import FileLimits
 from bot.chat.admission import AdmissionControl
-from bot.chat.file_intake import FileIntake
+from bot.chat.files.intake import FileIntake
+from bot.chat.files.recent_images import RecentImages
 from bot.chat.generation import OnDelta, ReplyGenerator
 from bot.chat.prompt import select_pairs
 from bot.chat.prompt_fit import GenerationRequest
-from bot.chat.recent_images import RecentImages
 from bot.chat.reply_control import ReplyControl
 from bot.chat.requests import ChatRequest, Messages, PendingTurn, TurnKind
 from bot.chat.speakers import said, system_prompt

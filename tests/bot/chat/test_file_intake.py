@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from bot.attachments.types import ImageInput, RefusedFile
-from bot.chat.files_note import files_note, refusals_note
+from bot.chat.files.note import files_note, refusals_note
+from bot.chat.files.recent_images import MAX_BYTES, SECONDS, RecentImages
 from bot.chat.generation import ReplyGenerator
 from bot.chat.prompt_fit import GenerationRequest
-from bot.chat.recent_images import MAX_BYTES, SECONDS, RecentImages
 from bot.chat.reply_control import ReplyControl
 from bot.chat.service import ChatRequest
 from bot.engine_client.client import EngineClient

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bot.attachments import reasons
-from bot.attachments.cut import cut_files, num_chars, stored
 from bot.attachments.frame import message_with_files
 from bot.attachments.kinds import declared_kind
 from bot.attachments.reader import FileReader
 from bot.attachments.types import FilesRead, OfferedFile
-from bot.chat.files_note import files_note, refusals_note
+from bot.chat.files.cut import cut_files, num_chars, stored
+from bot.chat.files.note import files_note, refusals_note
 from bot.chat.requests import ChatRequest
 from bot.engine_client.client import EngineClient
 from bot.engine_client.messages import Message

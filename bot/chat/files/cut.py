@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bot.attachments.types import FileText
+from bot.text import clean_piece
 from models.types import StoredFile
 
 MIN_CHARS = 100
@@ -23,7 +24,7 @@ def stored(file: FileText) -> StoredFile:
     details = [f"{file.pages:,} page{'' if file.pages == 1 else 's'}"] if file.pages else []
     if file.truncated:
         details.append(_cut_note(len(file.text)))
-    return StoredFile(file.name, file.text, "; ".join(details))
+    return StoredFile(file.name, clean_piece(file.text), "; ".join(details))
 
 
 def num_chars(files: Sequence[StoredFile]) -> int:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.attachments.cut import cut_at
 from bot.attachments.types import ImageInput, RefusedFile
+from bot.chat.files.cut import cut_at
 from models.types import StoredFile
 
 _NAME_CHARS = 40

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.attachments.cut import MIN_CHARS, cut_at, cut_files, num_chars, stored
 from bot.attachments.types import FileText
+from bot.chat.files.cut import MIN_CHARS, cut_at, cut_files, num_chars, stored
 from models.types import StoredFile
 
 FILES = st.lists(st.builds(StoredFile, name=st.just("a"), content=st.text(max_size=2000), note=st.just("")), max_size=4)
