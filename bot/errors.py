@@ -24,6 +24,18 @@ class BotError(Exception):
         """Appears in the log, on the failed turn and in what the person is shown."""
 
 
+class Hint(BotError):
+    """Nothing has failed: what the person can do instead. It is shown without an error id, and nothing was stored."""
+
+
+class FilesRefused(Hint):
+    """A message of files only, none of which can be used. `lines` say of each why; they have the files' names."""
+
+    def __init__(self, lines: str) -> None:
+        super().__init__(lines, reason="none of the files of this message can be used")
+        self.lines = lines
+
+
 class EmptyText(BotError):
     """A text has no characters, or none that can be stored."""
 

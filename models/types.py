@@ -5,7 +5,7 @@ Knows no SQLAlchemy, so any module of the bot may import it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Literal
 
@@ -47,10 +47,12 @@ class DialogKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """The text of a file that a member attached."""
+    """The text of a file that a member attached. `content` is empty for a picture, and for what could not be read."""
 
-    name: str
-    content: str
+    name: str = field(repr=False)
+    content: str = field(repr=False)
+    note: str = ""
+    """What the model is told beside the name, such as the number of pages, or where the text was cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class TurnSnapshot:
     settings: DialogSettings = DialogSettings()
     author: str | None = None
     files: tuple[StoredFile, ...] = ()
+    files_note: str = ""
+    """What the member is told of the files, above the reply: plain lines."""
     reply: str | None = None
     """The present reply, if the turn has one already."""
     delivery_id: int = 0
@@ -188,6 +192,8 @@ class TurnInfo:
     position: int = 1
     """Which of the turn's replies is the active one, from 1."""
     num_variants: int = 1
+    files_note: str = ""
+    """What the member is told of the turn's files, above the reply: plain lines."""
 
 
 @dataclass(frozen=True, slots=True)

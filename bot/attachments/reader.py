@@ -23,6 +23,8 @@ from bot.attachments.types import FileLimits, FileRefused, FilesRead, FileText, 
 
 log = structlog.get_logger(__name__)
 
+_FILE_SECONDS = 45.0
+"""For one file, with the time that it waits for others: the member waits as well."""
 _MAX_DOWNLOADS = 8
 _MAX_WORKERS = 2
 
@@ -30,8 +32,9 @@ _MAX_WORKERS = 2
 class FileReader:
     """Reads files within the operator's limits. One for the whole program; close it at the end."""
 
-    def __init__(self, limits: FileLimits, cdn_url: str | None = None) -> None:
+    def __init__(self, limits: FileLimits, cdn_url: str | None = None, *, file_seconds: float = _FILE_SECONDS) -> None:
         self._limits = limits
+        self._file_seconds = file_seconds
         self._downloader = Downloader(cdn_url)
         self._downloads = asyncio.Semaphore(_MAX_DOWNLOADS)
         self._workers = asyncio.Semaphore(_MAX_WORKERS)
@@ -55,9 +58,13 @@ class FileReader:
     async def _result(self, offer: OfferedFile, images_allowed: bool) -> FileText | ImageInput | RefusedFile:
         name = clean_name(offer.filename)
         try:
-            return await self._read(name, offer, images_allowed)
+            async with asyncio.timeout(self._file_seconds):
+                return await self._read(name, offer, images_allowed)
         except FileRefused as refused:
             return RefusedFile(name, refused.reason_text)
+        except TimeoutError:
+            log.warning("a file took too long to read")
+            return RefusedFile(name, reasons.TOO_SLOW)
         except Exception as error:
             log.error("a file could not be read", error=type(error).__name__, exc_info=_without_words(error))
             return RefusedFile(name, reasons.READER_FAILED)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.engine_client.messages import Message, count_images, text_of
+from bot.engine_client.messages import ImagePart, Message, content_with_images, count_images, text_of
 from models.types import Pair
 
 _TEMPLATE_TOKENS = 32
@@ -19,13 +19,13 @@ _MAX_GUESSES = 4
 """The first refusals are followed by a guess by length; after that the number of pairs is halved."""
 
 
-def build_messages(persona: str, history: Sequence[Pair], text: str) -> list[Message]:
-    """The system prompt unless it is empty, then the pairs oldest first, then the new message."""
+def build_messages(persona: str, history: Sequence[Pair], text: str, images: Sequence[ImagePart] = ()) -> list[Message]:
+    """The system prompt unless it is empty, then the pairs oldest first, then the new message with its pictures."""
     messages: list[Message] = [Message(role="system", content=persona)] if persona else []
     for pair in history:
         messages.append(Message(role="user", content=pair.user))
         messages.append(Message(role="assistant", content=pair.reply))
-    messages.append(Message(role="user", content=text))
+    messages.append(Message(role="user", content=content_with_images(text, images)))
     return messages
 
 

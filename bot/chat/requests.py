@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from bot.attachments.types import ImageInput, OfferedFile
 from models.types import DialogKey, DialogSettings, OutgoingMessage, Pair, PersonaText, Place, StoredFile
 
 TurnKind = Literal["new", "regenerate", "continue"]
@@ -30,7 +31,13 @@ class ChatRequest:
     """The daily quota of the member's role, if it has one: it replaces the guild's."""
     author: str | None = None
     """The name that the model reads, in a shared dialog."""
+    offers: tuple[OfferedFile, ...] = ()
+    """The files of the message, still to be read. What they hold is then in `files`, `images` and `files_note`."""
     files: tuple[StoredFile, ...] = ()
+    images: tuple[ImageInput, ...] = ()
+    """The pictures of the message: for this prompt only, they are not stored."""
+    files_note: str = ""
+    """What the member is told of the files, above the reply: plain lines."""
     place: Place | None = None
     """Where the reply is shown; None if that is not recorded, or for another reply: where the present one is."""
     messages: Messages = no_messages
@@ -58,6 +65,8 @@ class PendingTurn:
     messages: Messages
     author: str | None = None
     files: tuple[StoredFile, ...] = ()
+    images: tuple[ImageInput, ...] = ()
+    files_note: str = ""
     reply: str = ""
     """The reply so far, of a turn that has one already. It is kept unless another one is stored."""
     delivery_id: int = 0

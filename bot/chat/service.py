@@ -15,7 +15,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from bot.attachments.reader import FileReader
+from bot.attachments.types import FileLimits
 from bot.chat.admission import AdmissionControl
+from bot.chat.files.intake import FileIntake
+from bot.chat.files.recent_images import RecentImages
 from bot.chat.generation import OnDelta, ReplyGenerator
 from bot.chat.prompt import select_pairs
 from bot.chat.prompt_fit import GenerationRequest
@@ -26,6 +30,7 @@ from bot.chat.stop_requests import StopRequests
 from bot.chat.turn_log import TurnLog
 from bot.chat.waiting import WaitingMessage, WaitingMessages
 from bot.engine_client.client import EngineClient
+from bot.engine_client.messages import image_part
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.errors import BotError, EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
 from bot.failpoint import failpoint
@@ -94,6 +99,9 @@ class ChatService:
         self._settings = settings
         self._turns = TurnLog(database, settings)
         self._generator = ReplyGenerator(engine, settings)
+        self._reader = FileReader(FileLimits.of(settings), settings.discord_cdn_url)
+        self._intake = FileIntake(self._reader, engine, settings)
+        self._images = RecentImages()
         self._pseudonyms = Pseudonyms(settings)
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
         self._waiting = WaitingMessages()
@@ -110,7 +118,8 @@ class ChatService:
 
         Raises a BotError, or what `on_delta` raised. The turn is then not in the history.
         """
-        return await self._serve(replace(request, text=self._validated(request.text)), "new", on_delta)
+        text = self._validated(request.text, may_be_empty=bool(request.offers or request.files))
+        return await self._serve(replace(request, text=text), "new", on_delta)
 
     async def regenerate(self, request: ChatRequest, on_delta: OnDelta) -> ChatReply:
         """Generate another reply to `request.turn_id`, or to the last message of this dialog.
@@ -206,6 +215,7 @@ class ChatService:
 
     async def forget_turn(self, turn: TurnInfo) -> bool:
         """Delete one turn with all its replies. False if it is gone, or still waits for its reply."""
+        self._images.forget(turn.turn_id)
         with translate_database_errors():
             return await self._database.run(
                 lambda session: queries.forget_turn(session, key=turn.key, turn_id=turn.turn_id)
@@ -265,14 +275,15 @@ class ChatService:
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=10)
         await self._stops.close()
+        await self._reader.close()
         await self._turns.close()
 
-    def _validated(self, text: str) -> str:
+    def _validated(self, text: str, *, may_be_empty: bool) -> str:
         limit = self._settings.max_message_chars
         if has_nul(text):
             raise NulCharacters("message")
         text = clean_text(text)
-        if not text:
+        if not text and not may_be_empty:
             raise EmptyMessage()
         if len(text) > limit:
             raise MessageTooLong(limit, len(text))
@@ -296,7 +307,9 @@ class ChatService:
         control: ReplyControl,
         message: WaitingMessage,
     ) -> ChatReply:
-        turn = await self._turns.begin(request, kind)
+        if kind == "new":
+            request = await self._intake.take(request)
+        turn = self._with_images(await self._turns.begin(request, kind), request)
         failpoint("after_begin_turn")
         request.on_begun(turn)
         try:
@@ -319,6 +332,15 @@ class ChatService:
             pairs_in_prompt=reply.pairs_in_prompt,
         )
 
+    def _with_images(self, turn: PendingTurn, request: ChatRequest) -> PendingTurn:
+        """The turn with its pictures: its own, or those of the turn whose reply or words change, if still there."""
+        images = request.images
+        if not images and not request.offers:
+            images = self._images.of(request.turn_id if turn.is_new else turn.turn_id)
+        if turn.is_new:
+            self._images.keep(turn.turn_id, images)
+        return replace(turn, images=images)
+
     def _generation_request(self, turn: PendingTurn) -> GenerationRequest:
         limit = _capped(turn.settings.max_chat_logs, self._settings.max_chat_logs)
         first_kept = self._first_kept.pop(turn.dialog_id, None)
@@ -332,7 +354,11 @@ class ChatService:
         return GenerationRequest(
             persona=system_prompt(persona, shared=turn.key.shared),
             history=[replace(pair, user=said(pair.user, pair.author, pair.files, taken)) for pair in pairs],
-            text=said(turn.text, turn.author, turn.files, taken),
+            text=turn.text,
+            author=turn.author,
+            taken=taken,
+            files=turn.files,
+            images=tuple(image_part(image.media_type, image.data) for image in turn.images),
             prefix=turn.reply if turn.kind == "continue" else "",
             user=self._pseudonyms.user(turn.key),
             cache_salt=self._pseudonyms.cache_salt(turn.key),

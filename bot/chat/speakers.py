@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 
+from bot.attachments.frame import message_with_files
 from models.types import StoredFile
 
 MAX_NAME = 32
@@ -69,6 +70,7 @@ def said(text: str, author: str | None, files: Sequence[StoredFile], taken: Coll
 
     `author`: from `speaker_name`. `taken`: more names that are not a member's here (the persona's).
     """
+    text = message_with_files(text, files)
     if author is None:
         return text
     return f"{_FRAME.format(_marked(author, taken))}\n{without_frames(text)}"

@@ -109,6 +109,7 @@ class TurnLog:
                         text=request.text,
                         author=request.author,
                         files=request.files,
+                        files_note=request.files_note,
                         replaces=request.turn_id,
                         **arguments,
                     ),
@@ -135,6 +136,7 @@ class TurnLog:
             messages=request.messages,
             author=snapshot.author,
             files=snapshot.files,
+            files_note=snapshot.files_note,
             reply=snapshot.reply or "",
             delivery_id=snapshot.delivery_id,
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC
 
+import discord
 from discord import app_commands
 
 from bot.chat.requests import TurnKind
@@ -12,6 +14,7 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer, may_send
 from bot.discord_app.feature_cog import FeatureCog
 from bot.discord_app.replies.conversation import Conversations, Question
+from bot.discord_app.replies.offered_files import offered_files
 from bot.failpoint import failpoint
 from models.types import DIRECT_MESSAGES, Place
 
@@ -24,12 +27,29 @@ class Chat(FeatureCog):
         self._conversations = conversations
 
     @app_commands.command(name="chat", description="Talk to me. I remember what we said before.")
-    @app_commands.describe(message="What you want to say", private="Only you see the answer (default: everyone does)")
-    async def chat(self, interaction: Interaction, message: str, private: bool = False) -> None:
+    @app_commands.describe(
+        message="What you want to say",
+        private="Only you see the answer (default: everyone does)",
+        file="A text, code, a PDF or, if my model sees it, a picture",
+        file2="A second file",
+        file3="A third file",
+        file4="A fourth file",
+    )
+    async def chat(
+        self,
+        interaction: Interaction,
+        message: str,
+        private: bool = False,
+        file: discord.Attachment | None = None,
+        file2: discord.Attachment | None = None,
+        file3: discord.Attachment | None = None,
+        file4: discord.Attachment | None = None,
+    ) -> None:
         """/chat."""
         if await defer(interaction, ephemeral=private):
             failpoint("after_acknowledge")
-            await self._answer(interaction, "new", message, ephemeral=private)
+            files = [each for each in (file, file2, file3, file4) if each is not None]
+            await self._answer(interaction, "new", message, ephemeral=private, files=files)
 
     @app_commands.command(name="regenerate", description="Get another answer to the last thing you said to me.")
     @app_commands.describe(private="Only you see the answer (default: everyone does)")
@@ -38,10 +58,19 @@ class Chat(FeatureCog):
         if await defer(interaction, ephemeral=private):
             await self._answer(interaction, "regenerate", "", ephemeral=private)
 
-    async def _answer(self, interaction: Interaction, kind: TurnKind, text: str, *, ephemeral: bool) -> None:
+    async def _answer(
+        self,
+        interaction: Interaction,
+        kind: TurnKind,
+        text: str,
+        *,
+        ephemeral: bool,
+        files: Sequence[discord.Attachment] = (),
+    ) -> None:
         # In direct messages nobody else reads along.
         quote = kind == "new" and not ephemeral and interaction.guild_id is not None
-        question = Question(caller_of(interaction), place_of(interaction, ephemeral=ephemeral), text, kind, quote=quote)
+        place = place_of(interaction, ephemeral=ephemeral)
+        question = Question(caller_of(interaction), place, text, kind, offers=offered_files(files), quote=quote)
         await self._conversations.answer(question)
 
 

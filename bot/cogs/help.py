@@ -9,7 +9,7 @@ from bot.discord_app.context import Interaction
 from bot.discord_app.message_api import NO_MENTIONS
 
 _FOR_EVERYBODY = """\
-**/chat** `message` – talk to me; with `private: True` only you see the answer
+**/chat** `message` `file` … – talk to me, with up to four files; with `private: True` only you see the answer
 **/regenerate** – another answer to your last message, in place of the one before
 **/thread** `start` – a thread in this channel, in which all who write share one conversation with me
 **/reset** `here` · `everywhere` – start a new conversation; personas stay
@@ -25,7 +25,8 @@ a conversation"""
 _MEMORY = """\
 Every member has a conversation of their own with me in each guild (in each channel, where a guild wants it so), and \
 another one in direct messages. Nobody else sees it, and I take nothing from one to the other. In threads started with \
-`/thread start`, and where a guild wants it so, all who write share one conversation; with `private` you stay alone."""
+`/thread start`, and where a guild wants it so, all who write share one conversation; with `private` you stay alone. \
+What a file says is remembered like what you write; of a picture I keep only the name."""
 
 
 class Help(commands.Cog):

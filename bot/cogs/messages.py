@@ -18,12 +18,13 @@ from discord.ext import commands
 from bot.discord_app.caller import Caller, author_of
 from bot.discord_app.context import CommandContext
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
-from bot.discord_app.error_messages import explain
+from bot.discord_app.error_messages import explain, shown_text
 from bot.discord_app.message_api import ChannelForbidden
 from bot.discord_app.permissions import Action, NotAllowed
 from bot.discord_app.replies.conversation import Conversations, Question
 from bot.discord_app.replies.message_text import mentions, names_in, readable_text, replied_message
-from bot.errors import BotError, DatabaseUnavailable, Duplicate
+from bot.discord_app.replies.offered_files import offered_files
+from bot.errors import BotError, DatabaseUnavailable, Duplicate, Hint
 from models.types import DIRECT_MESSAGES, Place
 
 log = structlog.get_logger(__name__)
@@ -123,11 +124,12 @@ class Messages(commands.Cog):
         try:
             caller = await self._caller(message)
             self._context.gate.check(caller, Action.CHAT)
-            if not text:
-                raise BotError(_EMPTY)
+            offers = offered_files(message.attachments)
+            if not text and not offers:
+                raise Hint(_EMPTY)
             async with self._typing(message.channel.id):
                 place = place_of(message, caller, message_ids)
-                await self._conversations.answer(Question(caller, place, text, is_repeat=is_repeat))
+                await self._conversations.answer(Question(caller, place, text, offers=offers, is_repeat=is_repeat))
         except Duplicate:
             log.info("another process answers this message", question=message.id)
         except Exception as error:
@@ -158,9 +160,10 @@ class Messages(commands.Cog):
             log.error("a message failed", exc_info=error, **fields)
         if isinstance(error, NotAllowed) and message.guild is not None:
             return
-        text = shown.user_message if shown.user_message == _EMPTY else f"{shown.user_message} (error {shown.error_id})"
         try:
-            await self._conversations.api.send(message.channel.id, text, nonce=f"{message.id}.e", reply_to=message.id)
+            await self._conversations.api.send(
+                message.channel.id, shown_text(shown), nonce=f"{message.id}.e", reply_to=message.id
+            )
         except ChannelForbidden:
             pass
         except DISCORD_ERRORS as refused:

@@ -13,7 +13,8 @@ from discord import app_commands
 
 from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error, send_error
-from bot.errors import BotError, Duplicate
+from bot.discord_app.replies.quoting import small_lines
+from bot.errors import BotError, Duplicate, FilesRefused, Hint
 from bot.storage import translate_database_errors
 
 log = structlog.get_logger(__name__)
@@ -34,7 +35,14 @@ async def report_error(interaction: Interaction, error: Exception) -> None:
         log.warning("Discord did not accept a response", error=describe_error(error), **fields)
     else:
         log.error("a request failed", exc_info=error, **fields)
-    await send_error(interaction, f"{shown.user_message} (error {shown.error_id})")
+    await send_error(interaction, shown_text(shown))
+
+
+def shown_text(error: BotError) -> str:
+    """What the member reads. The id of an error is in the log; a hint is no error."""
+    if isinstance(error, FilesRefused):
+        return small_lines(error.lines).rstrip()
+    return error.user_message if isinstance(error, Hint) else f"{error.user_message} (error {error.error_id})"
 
 
 def explain(error: Exception) -> BotError:

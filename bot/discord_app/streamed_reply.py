@@ -78,17 +78,12 @@ class EditRate:
 class StreamedReply:
     """Shows a reply while it is generated. Edits do not queue up: each sends the newest text at its time."""
 
-    def __init__(
-        self, sink: MessageSink, edit_rate: EditRate, *, prefix: str = "", begun: str = "", num_messages: int = 0
-    ) -> None:
-        """`prefix`: what stands above the reply. `begun`: its beginning, which is shown already.
-
-        `num_messages`: how many messages show an earlier text of it.
-        """
+    def __init__(self, sink: MessageSink, edit_rate: EditRate, *, prefix: str = "", num_messages: int = 0) -> None:
+        """`prefix`: what stands above the reply. `num_messages`: how many messages show an earlier text of it."""
         self._sink = sink
         self._edit_rate = edit_rate
         self._prefix = prefix
-        self._text = prefix + begun
+        self._text = prefix
         self._num_messages = num_messages
         self._shown: dict[int, str] = {}
         self._edited_at: dict[int, float] = {}
@@ -97,6 +92,10 @@ class StreamedReply:
         self._unreachable = False
         self._worker: asyncio.Task[None] | None = None
         self._editing = asyncio.Lock()
+
+    def begin_with(self, prefix: str, begun: str = "") -> None:
+        """What stands above the reply, and its beginning, known only now; no text has come yet."""
+        self._prefix, self._text = prefix, prefix + begun
 
     async def push(self, delta: str) -> None:
         """Append text to the reply. Never waits for Discord; raises ReplyDeleted once the message was deleted."""

@@ -32,6 +32,8 @@ def upgrade() -> None:
                 "Name that the model read, in a shared dialog only; sealed when encryption is on")  # fmt: skip
     _add_column("turns", "replaces_id", "BIGINT", "INTEGER",
                 "Turn that it replaced, with all later ones: the member had edited what they said")  # fmt: skip
+    _add_column("turns", "files_note", "TEXT", "TEXT",
+                "What the member is told of the files, above the reply; sealed when encryption is on")  # fmt: skip
     op.execute("UPDATE turns SET author_id = (SELECT user_id FROM dialogs WHERE dialogs.id = turns.dialog_id)")
     _add_author_key()
     op.create_index("ix_turns_author_id", "turns", ["author_id"])
@@ -75,7 +77,18 @@ def upgrade() -> None:
             "position", sa.Integer(), autoincrement=False, nullable=False, comment="0, 1, 2, ... within the turn"
         ),
         sa.Column("name", sa.Text(), nullable=False, comment="Name of the file, sealed when encryption is on"),
-        sa.Column("content", sa.Text(), nullable=False, comment="Its text, sealed when encryption is on"),
+        sa.Column(
+            "content",
+            sa.Text(),
+            nullable=False,
+            comment="Its text, sealed when encryption is on; empty for a picture, and for what could not be read",
+        ),
+        sa.Column(
+            "note",
+            sa.Text(),
+            nullable=True,
+            comment="What the model is told beside the name: its pages, where it was cut, that it is a picture",
+        ),
         sa.ForeignKeyConstraint(["turn_id"], ["turns.id"], name="fk_turn_files_turn_id_turns", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("turn_id", "position", name="pk_turn_files"),
         comment="Files that members attached to a message, as the text that the model read",
@@ -276,7 +289,10 @@ def downgrade() -> None:
     old_names = {new: old for old, new in NAMES.items()}
     _replace_scopes(OLD_SCOPES, "user", OLD_SCOPE_COMMENT, old_names)
     op.drop_index("ix_turns_author_id", "turns")
-    for table, columns in (("turns", ("replaces_id", "author_name", "author_id")), ("dialogs", ("name", "parked_at"))):
+    for table, columns in (
+        ("turns", ("files_note", "replaces_id", "author_name", "author_id")),
+        ("dialogs", ("name", "parked_at")),
+    ):
         with op.batch_alter_table(table) as batch:
             for column in columns:
                 if column == "author_id":

@@ -16,7 +16,7 @@ from models.tables import Base, DeliveryMessage, Dialog, PersonaVersion, ReplyVa
 BATCH = 100  # rows per transaction
 # Table, primary key, encrypted columns.
 _ENCRYPTED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tuple[str, ...]], ...] = (
-    (Turn, (Turn.id,), ("user_text", "reply", "author_name")),
+    (Turn, (Turn.id,), ("user_text", "reply", "author_name", "files_note")),
     (Dialog, (Dialog.id,), ("name",)),
     (TurnFile, (TurnFile.turn_id, TurnFile.position), ("name", "content")),
     (DeliveryMessage, (DeliveryMessage.delivery_id, DeliveryMessage.position), ("content",)),

@@ -130,12 +130,13 @@ async def files_of(session: AsyncSession, *, turn_ids: Sequence[int]) -> dict[in
     found: dict[int, tuple[StoredFile, ...]] = {}
     for start in range(0, len(turn_ids), _MAX_IDS):
         rows = await session.execute(
-            select(TurnFile.turn_id, TurnFile.name, TurnFile.content)
+            select(TurnFile.turn_id, TurnFile.name, TurnFile.content, TurnFile.note)
             .where(TurnFile.turn_id.in_(turn_ids[start : start + _MAX_IDS]))
             .order_by(TurnFile.turn_id, TurnFile.position)
         )
         for row in rows:
-            found[row.turn_id] = (*found.get(row.turn_id, ()), StoredFile(text.open(row.name), text.open(row.content)))
+            file = StoredFile(text.open(row.name), text.open(row.content), row.note or "")
+            found[row.turn_id] = (*found.get(row.turn_id, ()), file)
     return found
 
 
@@ -143,7 +144,13 @@ def add_files(session: AsyncSession, turn_id: int, files: Sequence[StoredFile]) 
     """Store the files of a new turn."""
     text = codec(session)
     session.add_all(
-        TurnFile(turn_id=turn_id, position=position, name=text.seal(file.name), content=text.seal(file.content))
+        TurnFile(
+            turn_id=turn_id,
+            position=position,
+            name=text.seal(file.name),
+            content=text.seal(file.content),
+            note=file.note or None,
+        )
         for position, file in enumerate(files)
     )
 

@@ -48,4 +48,5 @@ async def turn_info(session: AsyncSession, *, turn_id: int) -> TurnInfo | None:
         is_parked=dialog.ended_at is None and dialog.parked_at is not None,
         position=next((row.position for row in positions if row.active), 1),
         num_variants=max(1, len(positions)),
+        files_note="" if turn.files_note is None else text.open(turn.files_note),
     )

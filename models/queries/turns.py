@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import DuplicateInteraction, TurnGone
-from models.queries.begin import add_files, admit, finished_turn, open_dialog, pairs_before, turn_snapshot
+from models.queries.begin import add_files, admit, files_of, finished_turn, open_dialog, pairs_before, turn_snapshot
 from models.queries.common import attempt_number, codec, insert, is_open, matches_key
 from models.queries.deliveries import begin_delivery, close_deliveries, ready_delivery
 from models.queries.personas import effective_persona
@@ -36,6 +36,7 @@ async def begin_turn(
     role_turns: int | None = None,
     author: str | None = None,
     files: tuple[StoredFile, ...] = (),
+    files_note: str = "",
     place: Place | None = None,
     replaces: int | None = None,
     now: datetime,
@@ -43,9 +44,10 @@ async def begin_turn(
     """Store a pending turn in the key's dialog, opening one if none is open; return what its prompt is built from.
 
     `limit`: the operator's max_chat_logs, which the guild's and the member's settings may change. `role_turns`: the
-    daily quota of the member's role. `author`: the name that the model reads, in a shared dialog. `place`: where the
-    reply is shown. `replaces`: the turn which this one replaces, with all later ones, once its reply is stored. For a
-    member who opted out nothing but the interaction's id is stored. Raises DuplicateInteraction, MemberBlocked,
+    daily quota of the member's role. `author`: the name that the model reads, in a shared dialog. `files_note`: what
+    the member is told of the files. `place`: where the reply is shown. `replaces`: the turn which this one replaces,
+    with all later ones, once its reply is stored; if this one has no files, it gets those of that turn. For a member
+    who opted out nothing but the interaction's id is stored. Raises DuplicateInteraction, MemberBlocked,
     QuotaExceeded, or TurnGone if the turn to replace is gone.
     """
     settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
@@ -53,13 +55,16 @@ async def begin_turn(
         persona = await effective_persona(session, key=key)
         # What the others said in a shared dialog is read all the same; nothing is added to it.
         past = await history(session, key=key, limit=settings.max_chat_logs or 0) if key.shared else ()
-        return TurnSnapshot(0, 0, text, persona, past, settings, author=author, files=files)
+        return TurnSnapshot(0, 0, text, persona, past, settings, author=author, files=files, files_note=files_note)
     if replaces is not None:
         replaced = await finished_turn(session, key=key, turn_id=replaces)
         if replaced is None:
             raise TurnGone()
         # An admin who edits it does not speak for themselves.
         author = author if replaced.author_name is None else codec(session).open(replaced.author_name)
+        if not files:  # as on Discord, an edit of the words leaves the files where they are
+            files = (await files_of(session, turn_ids=[replaces])).get(replaces, ())
+            files_note = "" if replaced.files_note is None else codec(session).open(replaced.files_note)
     dialog_id = await open_dialog(session, key=key, now=now)
     turn_id = await session.scalar(
         insert(session, Turn)
@@ -75,6 +80,7 @@ async def begin_turn(
             author_id=key.user_id,
             author_name=None if author is None else codec(session).seal(author),
             replaces_id=replaces,
+            files_note=codec(session).seal(files_note) if files_note else None,
         )
         .on_conflict_do_nothing(index_elements=["interaction_id"])
         .returning(Turn.id)
@@ -93,7 +99,7 @@ async def begin_turn(
         settings=settings,
         before_turn=turn_id if replaces is None else replaces,
     )
-    return replace(snapshot, author=author, files=files, delivery_id=delivery_id)
+    return replace(snapshot, author=author, files=files, files_note=files_note, delivery_id=delivery_id)
 
 
 async def finish_turn(

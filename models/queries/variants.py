@@ -69,6 +69,7 @@ async def begin_regeneration(
         snapshot,
         author=None if turn.author_name is None else text.open(turn.author_name),
         files=(await files_of(session, turn_ids=[turn.id])).get(turn.id, ()),
+        files_note="" if turn.files_note is None else text.open(turn.files_note),
         reply=None if turn.reply is None else text.open(turn.reply),
         delivery_id=delivery_id,
     )

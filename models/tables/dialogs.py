@@ -118,10 +118,13 @@ class Turn(Base):
     replaces_id: Mapped[int | None] = mapped_column(
         RowId, comment="Turn that it replaced, with all later ones: the member had edited what they said"
     )
+    files_note: Mapped[str | None] = mapped_column(
+        Text, comment="What the member is told of the files, above the reply; sealed when encryption is on"
+    )
 
 
 class TurnFile(Base):
-    """The text of a file that came with a turn; it is part of what the member said."""
+    """The text of a file that came with a turn; it is part of what the member said. Of a picture only the name."""
 
     __tablename__ = "turn_files"
     __table_args__ = ({"comment": "Files that members attached to a message, as the text that the model read"},)
@@ -131,7 +134,12 @@ class TurnFile(Base):
     )
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, comment="0, 1, 2, ... within the turn")
     name: Mapped[str] = mapped_column(Text, comment="Name of the file, sealed when encryption is on")
-    content: Mapped[str] = mapped_column(Text, comment="Its text, sealed when encryption is on")
+    content: Mapped[str] = mapped_column(
+        Text, comment="Its text, sealed when encryption is on; empty for a picture, and for what could not be read"
+    )
+    note: Mapped[str | None] = mapped_column(
+        Text, comment="What the model is told beside the name: its pages, where it was cut, that it is a picture"
+    )
 
 
 class ReplyVariant(Base):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from bot.attachments.types import OfferedFile
 from bot.chat.deliveries import DeliveryLog
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
 from bot.chat.service import ChatReply, ChatService
@@ -23,7 +24,7 @@ from bot.discord_app.dialog_keys import DialogKeys
 from bot.discord_app.message_api import MessageApi
 from bot.discord_app.permissions import Action, authorise
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
-from bot.discord_app.replies.quoting import quoted_question
+from bot.discord_app.replies.quoting import quoted_question, small_lines
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
 from bot.failpoint import failpoint
@@ -50,7 +51,10 @@ class Question:
     place: Place
     text: str = ""
     kind: TurnKind = "new"
+    offers: tuple[OfferedFile, ...] = ()
+    """Files that came with it, to be read before it is answered."""
     files: tuple[StoredFile, ...] = ()
+    """Texts that are part of it already."""
     quote: bool = False
     """Whether the question stands above the reply: others do not see what was typed into a command."""
     turn: TurnInfo | None = None
@@ -109,12 +113,11 @@ class Conversations:
         authorise(caller, Action.REGENERATE if question.kind == "regenerate" else Action.CHAT, settings)
         keys = DialogKeys(self.guild_settings, self.bound_threads)
         key = question.turn.key if question.turn else await keys.key_of(caller, private=place.ephemeral)
-        prefix = quoted_question(question.text) if question.quote else ""
         stop = stop_buttons(caller.user_id, place.nonce)
-        sink = ReplySink(self.api, self.deliveries, place, prefix=prefix, stop_buttons=stop)
-        written = question.turn.reply or "" if question.turn and question.kind == "continue" else ""
-        reply = StreamedReply(sink, self.edit_rate, prefix=prefix, begun=written, num_messages=sink.num_messages)
-        request = self._request(question, key, settings, sink, prefix)
+        sink = ReplySink(self.api, self.deliveries, place, stop_buttons=stop)
+        sink.prefix = quoted_question(question.text) if question.quote else ""
+        reply = StreamedReply(sink, self.edit_rate, prefix=sink.prefix, num_messages=sink.num_messages)
+        request = self._request(question, key, settings, sink, reply)
         running = RunningReply(key, caller.user_id, asyncio.current_task(), sink, question.is_repeat)
         self.running[place.nonce] = running
         try:
@@ -147,10 +150,17 @@ class Conversations:
             await sink.clear()
 
     def _request(
-        self, question: Question, key: DialogKey, settings: GuildSettings, sink: ReplySink, prefix: str
+        self,
+        question: Question,
+        key: DialogKey,
+        settings: GuildSettings,
+        sink: ReplySink,
+        reply: StreamedReply,
     ) -> ChatRequest:
         def begun(turn: PendingTurn) -> None:
             sink.delivery_id = turn.delivery_id
+            sink.prefix += small_lines(turn.files_note)
+            reply.begin_with(sink.prefix, turn.reply if turn.kind == "continue" else "")
 
         return ChatRequest(
             key=key,
@@ -159,10 +169,11 @@ class Conversations:
             interaction_id=None if question.is_repeat else question.place.nonce,
             role_turns=role_turns(question.caller, settings),
             author=speaker_name(question.caller.name, self.own_names(key.guild_id)) if key.shared else None,
+            offers=question.offers,
             files=question.files,
             place=question.place,
             in_place=question.turn is not None and question.kind != "new",
-            messages=lambda text: outgoing_messages(text, prefix),
+            messages=lambda text: outgoing_messages(text, sink.prefix),
             on_begun=begun,
             turn_id=None if question.turn is None else question.turn.turn_id,
         )

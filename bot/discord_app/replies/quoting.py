@@ -1,4 +1,7 @@
-"""A member's question as it stands above a public reply to a command: short, quoted, without effect. Pure functions."""
+"""What stands above a reply: the question, of a public command, and what is to be said of its files. Pure functions.
+
+Whatever a member wrote, or called a file, is shown as typed and has no effect.
+"""
 
 from __future__ import annotations
 
@@ -16,3 +19,9 @@ def quoted_question(text: str) -> str:
     shortened = shortened[:MAX_CHARS].rstrip() + (" …" if cut else "")
     escaped = discord.utils.escape_mentions(discord.utils.escape_markdown(shortened))
     return "".join(f"> {line}\n" for line in escaped.splitlines())
+
+
+def small_lines(note: str) -> str:
+    """Plain lines in small letters, their Markdown shown as typed, each with a line break."""
+    escaped = discord.utils.escape_mentions(discord.utils.escape_markdown(note))
+    return "".join(f"-# {line}\n" for line in escaped.splitlines())

@@ -47,7 +47,8 @@ class ReplySink:
         self._api = api
         self._deliveries = deliveries
         self._place = place
-        self._prefix = prefix
+        self.prefix = prefix
+        """What stands above the reply; a plain message that names the asker does without it."""
         self._stop_buttons = stop_buttons
         self._ids: dict[int, int] = {index: each for index, each in enumerate(place.message_ids) if each is not None}
 
@@ -122,7 +123,7 @@ class ReplySink:
         """
         place = self._place
         mention = "" if place.guild_id == DIRECT_MESSAGES or place.ephemeral else f"<@{place.asker_id}> "
-        texts = [messages[0].removeprefix(self._prefix) if first == 0 else messages[0], *messages[1:]]
+        texts = [messages[0].removeprefix(self.prefix) if first == 0 else messages[0], *messages[1:]]
         lines = [mention.strip(), *texts] if utf16_length(mention + texts[0]) > MESSAGE_LIMIT else texts
         if lines is texts:
             lines[0] = mention + lines[0]

@@ -13,7 +13,7 @@ from bot.discord_app.caller import Caller
 from bot.discord_app.permissions import authorise_turn
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons
 from bot.discord_app.replies.conversation import CUT_OFF, Conversations, Question, outgoing_messages
-from bot.discord_app.replies.quoting import quoted_question
+from bot.discord_app.replies.quoting import quoted_question, small_lines
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.streamed_reply import StreamedReply
 from bot.errors import BotError
@@ -100,7 +100,7 @@ class TurnActions:
                 raise TurnIsBusy()
             delivery = await self._chat.delivery(turn)
             place = place_in(delivery, way)
-            prefix = quoted_question(turn.user_text) if is_quoted(place) else ""
+            prefix = heading(turn, place)
             if not await self._chat.select_variant(turn, position, lambda text: outgoing_messages(text, prefix)):
                 raise TurnIsGone()
             chosen = await self._chat.turn(turn.turn_id)
@@ -110,7 +110,7 @@ class TurnActions:
 
     async def show(self, turn: TurnInfo, delivery: DeliveryRecord | None, place: Place) -> None:
         """Show the stored reply of a turn in this place, with its buttons."""
-        prefix = quoted_question(turn.user_text) if is_quoted(place) else ""
+        prefix = heading(turn, place)
         sink = ReplySink(self._conversations.api, self._conversations.deliveries, place, prefix=prefix)
         sink.delivery_id = 0 if delivery is None else delivery.delivery_id
         sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
@@ -138,6 +138,11 @@ def state_of(turn: TurnInfo, may_have_thread: bool = False) -> ReplyState:
     cut_off = turn.finish_reason == CUT_OFF
     length = len(turn.reply or "")
     return ReplyState(turn.turn_id, length, cut_off, turn.position, turn.num_variants, may_have_thread)
+
+
+def heading(turn: TurnInfo, place: Place) -> str:
+    """What stands above the stored reply of a turn in this place."""
+    return (quoted_question(turn.user_text) if is_quoted(place) else "") + small_lines(turn.files_note)
 
 
 def is_quoted(place: Place) -> bool:

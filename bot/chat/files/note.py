@@ -1,0 +1,49 @@
+"""What a member is told of the files of a message: what they add to the prompt, and why some are not read. Pure.
+
+Plain lines with the files' names in them; how they look is up to the front end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.attachments.types import ImageInput, RefusedFile
+from bot.chat.files.cut import cut_at
+from models.types import StoredFile
+
+_NAME_CHARS = 40
+
+
+def files_note(texts: Sequence[StoredFile], tokens: int, images: Sequence[ImageInput], *, counted: bool) -> str:
+    """One line: `2 files, 3,100 tokens`. `tokens` were counted by the server, or else estimated; "" without files."""
+    parts: list[str] = []
+    if texts:
+        number = f"{tokens:,}" if counted else f"about {_rounded(tokens):,}"
+        parts.append(f"{_plural(len(texts), 'file')}, {number} {'token' if tokens == 1 else 'tokens'}")
+        parts += [f"{_short(text.name)} was {cut}" for text in texts if (cut := cut_at(text))]
+    if images:
+        parts.append(f"{_plural(len(images), 'picture')}, which I see now and do not keep")
+    return " · ".join(parts)
+
+
+def refusals_note(refused: Sequence[RefusedFile]) -> str:
+    """A line for each reason, with the names of the files that it applies to."""
+    by_reason: dict[str, list[str]] = {}
+    for file in refused:
+        by_reason.setdefault(file.reason_text, []).append(_short(file.name))
+    return "\n".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _rounded(tokens: int) -> int:
+    """An estimate without digits that it does not have."""
+    unit = 100 if tokens >= 1000 else 10
+    return max(unit, round(tokens / unit) * unit)
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for others: its ending is kept."""
+    return name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 11]}…{name[-10:]}"
