@@ -6,6 +6,7 @@ import asyncio
 import io
 import shutil
 import struct
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -329,7 +330,7 @@ async def test_a_model_that_sees_gets_the_picture_and_keeps_no_trace_of_it(
             ("And?", None, None, None),
         ]
         assert "base64" not in here.bot.log()
-        bomb = Attachment("secret.png", png.replace(struct.pack(">II", 40, 40), struct.pack(">II", 30_000, 30_000)))
+        bomb = Attachment("secret.png", with_size(png, 30_000))
         refused = await here.ask(guild, ann, "This?", file=bomb)
         assert "-# secret.png: This picture has too many pixels; please send a smaller one." in refused.texts()[0]
         await here.discord.until(lambda: not message.runs())
@@ -340,6 +341,12 @@ async def test_a_model_that_sees_gets_the_picture_and_keeps_no_trace_of_it(
         await here.discord.until(lambda: message.content.endswith("\nSome colour."))
         assert isinstance(prompt(here)[-1]["content"], str), "a picture outlived the process"
         assert "secret" not in here.bot.log() + here.bots[0].log()
+
+
+def with_size(png: bytes, side: int) -> bytes:
+    """The PNG with a header that promises this many pixels a side."""
+    header = b"IHDR" + struct.pack(">II", side, side) + png[24:29]
+    return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
 async def test_a_server_that_counts_nothing_gets_an_estimate_and_a_shorter_file(
