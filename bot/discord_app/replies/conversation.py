@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -24,6 +24,7 @@ from bot.discord_app.permissions import Action, authorise
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
 from bot.discord_app.replies.quoting import quoted_question
 from bot.discord_app.replies.sink import ReplySink
+from bot.discord_app.replies.waiting_text import STOPPED, waiting_text
 from bot.discord_app.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
 from bot.failpoint import failpoint
 from bot.guilds.settings_cache import GuildSettingsCache
@@ -110,7 +111,10 @@ class Conversations:
         prefix = quoted_question(question.text) if question.quote else ""
         written = question.turn.reply or "" if question.turn and question.kind == "continue" else ""
         reply = StreamedReply(sink, self.edit_rate, prefix=prefix + written, num_messages=sink.num_messages)
-        request = self._request(question, key, settings, sink, prefix)
+        request = replace(
+            self._request(question, key, settings, sink, prefix),
+            on_waiting=lambda waiting: reply.announce(lambda: waiting_text(waiting.status())),
+        )
         running = RunningReply(key, caller.user_id, asyncio.current_task(), sink, question.is_repeat)
         self.running[place.nonce] = running
         try:
@@ -146,7 +150,7 @@ class Conversations:
         self, question: Question, key: DialogKey, settings: GuildSettings, sink: ReplySink, prefix: str
     ) -> ChatRequest:
         def begun(turn: PendingTurn) -> None:
-            sink.delivery_id = turn.delivery_id
+            sink.begin(turn.delivery_id)
 
         return ChatRequest(
             key=key,
@@ -167,7 +171,12 @@ class Conversations:
         self, question: Question, result: ChatReply, reply: StreamedReply, sink: ReplySink, prefix: str
     ) -> None:
         """Show the final text, with its buttons if it is stored."""
+        if result.is_empty and question.turn is not None:
+            await reply.cancel()
+            return  # the caller shows the reply that the turn had before
         text = result.text if result.saved else f"{result.text}\n\n{NOT_SAVED}"
+        if result.is_empty and result.finish_reason == "stopped":
+            text = STOPPED
         if result.delivery_id:
             sink.buttons = reply_buttons(await self.reply_state(result))
         else:
