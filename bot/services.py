@@ -18,6 +18,7 @@ from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
 from bot.engine_process.supervisor import EngineProcess
 from bot.guilds.personas import PersonaService
+from bot.loop_lag import LoopLag
 from bot.settings import Settings
 from bot.storage import open_database, prepare_database
 from models.database import Database
@@ -82,6 +83,8 @@ async def serve(settings: Settings) -> None:
             jobs.start()
             recovery = RecoveryJob(database=services.database, chat=services.chat, settings=settings)
             recovery.start()
+            lag = LoopLag()
+            lag.start()
             discord = asyncio.create_task(run_discord(services, settings))
             refused = asyncio.create_task(_engine_refused(services.process))
             try:
@@ -94,6 +97,7 @@ async def serve(settings: Settings) -> None:
                 for task in (discord, refused):
                     task.cancel()
                 await asyncio.gather(discord, refused, return_exceptions=True)
+                await lag.close()
                 await recovery.close()  # last: others take this process for dead without its heartbeat
     log.info("stopped")
 

@@ -5,6 +5,7 @@ Knows the engine's client and `bot.chat.prompt_fit`. Knows nothing of the databa
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -29,6 +30,10 @@ _MIN_CHARS, _MAX_CHARS = 65_536, 400_000
 _MIN_PIECES = 4096
 """The server applies max_tokens. The bot's own limits stop a server that ignores it, and are far above: servers count
 tokens in other ways, and send less than a token in a piece."""
+
+MAX_LOADING = 600.0
+"""Seconds for which a message waits for the model to be loaded. The token of an interaction lives for 900."""
+_LOADING_POLL = 0.2  # seconds
 
 OnDelta = Callable[[str], Awaitable[None]]
 
@@ -73,15 +78,17 @@ class ReplyGenerator:
         partial = _PartialReply(time.monotonic())
         try:
             async with control.scope():
-                await self._generate(request, partial, on_delta, control)
+                if control.reason is None:  # it may have been interrupted before it began
+                    await self._until_loaded(control)
+                    await self._generate(request, partial, on_delta, control)
         except TimeoutError:
             if not control.expired:
                 raise
             if control.reason is None:
                 self._engine.on_timeout()
                 raise EngineTimeout(control.idle_timeout) from None
-            if control.reason == "shutdown":
-                raise ShuttingDown() from None
+        if control.reason == "shutdown" and partial.finished is None:
+            raise ShuttingDown()
         finished = partial.finished or Finished(control.reason or "stop", None, None)
         prompt_tokens, completion_tokens = finished.prompt_tokens, finished.completion_tokens
         now = time.monotonic()
@@ -95,6 +102,13 @@ class ReplyGenerator:
             first_token_ms=round(((partial.first_token_at or now) - partial.started_at) * 1000),
             total_ms=round((now - partial.started_at) * 1000),
         )
+
+    async def _until_loaded(self, control: ReplyControl) -> None:
+        """Wait while our own engine loads its model for the first time; after MAX_LOADING, ask it all the same."""
+        give_up_at = time.monotonic() + MAX_LOADING
+        while self._engine.state == "loading" and time.monotonic() < give_up_at:
+            control.sign_of_life()
+            await asyncio.sleep(_LOADING_POLL)
 
     async def _generate(
         self, request: GenerationRequest, partial: _PartialReply, on_delta: OnDelta, control: ReplyControl

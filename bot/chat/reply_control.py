@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Literal
 
 _LONGEST_SILENCE = 900.0
@@ -20,6 +22,19 @@ class ReplyControl:
         self.idle_timeout = idle_timeout
         self._scope: asyncio.Timeout | None = None
         self._silent_until = 0.0
+
+    @asynccontextmanager
+    async def queue_scope(self) -> AsyncIterator[None]:
+        """The block that waits for earlier messages. It takes its time, and ends without an error when interrupted."""
+        scope = self._scope = asyncio.timeout(0 if self.reason else None)
+        try:
+            async with scope:
+                yield
+        except TimeoutError:
+            if not scope.expired():
+                raise
+        finally:
+            self._scope = None
 
     def scope(self) -> asyncio.Timeout:
         """The block that generates. It raises TimeoutError when it is ended from here."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bot.attachments.types import ImageInput, OfferedFile
+from bot.chat.queue.waiting import Waiting
 from models.types import DialogKey, DialogSettings, OutgoingMessage, Pair, PersonaText, Place, StoredFile
 
 TurnKind = Literal["new", "regenerate", "continue"]
@@ -43,6 +44,8 @@ class ChatRequest:
     messages: Messages = no_messages
     on_begun: Callable[[PendingTurn], None] = lambda turn: None
     """Called once the turn is stored, before its reply is generated."""
+    on_waiting: Callable[[Waiting], None] = lambda waiting: None
+    """Called once the message is admitted: it tells how long the first token may take."""
     in_place: bool = False
     """Whether another reply to a turn is shown in the messages that show the present one. `place` is then the way to
     reach them."""

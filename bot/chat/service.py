@@ -17,18 +17,20 @@ from datetime import UTC, datetime, timedelta
 
 from bot.attachments.reader import FileReader
 from bot.attachments.types import FileLimits
-from bot.chat.admission import AdmissionControl
 from bot.chat.files.intake import FileIntake
 from bot.chat.files.recent_images import RecentImages
 from bot.chat.generation import OnDelta, ReplyGenerator
 from bot.chat.prompt import select_pairs
 from bot.chat.prompt_fit import GenerationRequest
+from bot.chat.queue.admission import AdmissionControl
+from bot.chat.queue.refusal import WaitingMessage, WaitingMessages
+from bot.chat.queue.wait_estimate import MeasuredReply, WaitEstimate
+from bot.chat.queue.waiting import Waiting
 from bot.chat.reply_control import ReplyControl
 from bot.chat.requests import ChatRequest, Messages, PendingTurn, TurnKind
 from bot.chat.speakers import said, system_prompt
 from bot.chat.stop_requests import StopRequests
 from bot.chat.turn_log import TurnLog
-from bot.chat.waiting import WaitingMessage, WaitingMessages
 from bot.engine_client.client import EngineClient
 from bot.engine_client.messages import image_part
 from bot.engine_client.pseudonyms import Pseudonyms
@@ -73,6 +75,8 @@ class ChatReply:
     prompt_tokens: int
     completion_tokens: int
     pairs_in_prompt: int
+    is_empty: bool = False
+    """Whether nothing was generated; with the finish reason "stopped", because the member did not wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,7 @@ class ChatService:
 
     def __init__(self, *, database: Database, engine: EngineClient, settings: Settings) -> None:
         self._database = database
+        self._engine = engine
         self._settings = settings
         self._turns = TurnLog(database, settings)
         self._generator = ReplyGenerator(engine, settings)
@@ -106,6 +111,7 @@ class ChatService:
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
         self._waiting = WaitingMessages()
         self._admission = AdmissionControl(settings.max_waiting)
+        self._wait_estimate = WaitEstimate()
         self._running: dict[DialogKey, ReplyControl] = {}
         self._stops = StopRequests(database)
         self._in_flight: set[asyncio.Future[None]] = set()
@@ -140,24 +146,43 @@ class ChatService:
         """Wait for the dialog's earlier messages, then run a turn."""
         if self._closing:
             raise ShuttingDown()
-        with self._admission.admit(_member(request.key)) as slot, self._counted_as_in_flight():
-            dialog = request.key.dialog
-            async with self._waiting.entered(dialog) as message, contextlib.AsyncExitStack() as held:
-                await message.wait(held.enter_async_context(self._locks.hold(dialog)))
-                if self._closing:
-                    raise ShuttingDown()
-                control = ReplyControl(self._settings.reply_timeout)
-                self._running[dialog] = control
+        dialog = request.key.dialog
+        control = ReplyControl(self._settings.reply_timeout)
+        measured: MeasuredReply | None = None
+        async with contextlib.AsyncExitStack() as stack:
+            slot = stack.enter_context(self._admission.admit(_member(request.key), dialog))
+            stack.enter_context(self._counted_as_in_flight())
+            stack.enter_context(self._stops.stoppable(request.place.nonce if request.place else None, control))
+            message = await stack.enter_async_context(self._waiting.entered(dialog))
+            waiting = Waiting(slot, self._wait_estimate, lambda: self._engine.state == "loading")
+            request.on_waiting(waiting)
+            async with control.queue_scope():
+                await message.wait(stack.enter_async_context(self._locks.hold(dialog)))
+            if self._closing:
+                raise ShuttingDown()
+            if control.reason == "stopped":
+                return _STOPPED_IN_QUEUE
+            waiting.behind_own = False
+            self._running[dialog] = control
 
-                async def release_slot_then_on_delta(piece: str) -> None:
+            async def measured_on_delta(piece: str) -> None:
+                nonlocal measured
+                if measured is None:
                     slot.release()
-                    await on_delta(piece)
+                    measured = self._wait_estimate.first_token(dialog)
+                else:
+                    measured.token()
+                await on_delta(piece)
 
-                try:
-                    with self._stops.stoppable(request.place.nonce if request.place else None, control):
-                        return await self._run_turn(request, kind, release_slot_then_on_delta, control, message)
-                finally:
-                    del self._running[dialog]
+            failed = True
+            try:
+                reply = await self._run_turn(request, kind, measured_on_delta, control, message)
+                failed = False
+                return reply
+            finally:
+                if measured is not None:
+                    measured.end(failed=failed)
+                del self._running[dialog]
 
     async def reset(self, key: DialogKey) -> Reset:
         """End the dialog. A running reply is still shown, but not remembered; the messages that wait are refused."""
@@ -330,6 +355,7 @@ class ChatService:
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
             pairs_in_prompt=reply.pairs_in_prompt,
+            is_empty=not reply.text.strip(),
         )
 
     def _with_images(self, turn: PendingTurn, request: ChatRequest) -> PendingTurn:
@@ -364,6 +390,22 @@ class ChatService:
             cache_salt=self._pseudonyms.cache_salt(turn.key),
             max_reply_tokens=_capped(turn.settings.max_reply_tokens, self._settings.max_reply_tokens),
         )
+
+
+_STOPPED_IN_QUEUE = ChatReply(
+    text="",
+    turn_id=0,
+    delivery_id=0,
+    regenerated=False,
+    finish_reason="stopped",
+    remembered=False,
+    saved=True,
+    prompt_tokens=0,
+    completion_tokens=0,
+    pairs_in_prompt=0,
+    is_empty=True,
+)
+"""The reply to a message that was stopped behind an earlier one of its dialog: nothing was stored of it."""
 
 
 def _member(key: DialogKey) -> DialogKey:

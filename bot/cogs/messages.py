@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import discord
@@ -24,12 +23,12 @@ from bot.discord_app.permissions import Action, NotAllowed
 from bot.discord_app.replies.conversation import Conversations, Question
 from bot.discord_app.replies.message_text import mentions, names_in, readable_text, replied_message
 from bot.discord_app.replies.offered_files import offered_files
+from bot.discord_app.replies.typing import TypingIndicator
 from bot.errors import BotError, DatabaseUnavailable, Duplicate, Hint
 from models.types import DIRECT_MESSAGES, Place
 
 log = structlog.get_logger(__name__)
 
-_TYPING_INTERVAL = 8.0  # seconds; Discord shows "is typing" for ten
 _EMPTY = "Yes? Write what you want to say next to my name, or reply to one of my messages."
 _TYPES = (discord.MessageType.default, discord.MessageType.reply)
 
@@ -41,6 +40,7 @@ class Messages(commands.Cog):
         self._bot = bot
         self._context = context
         self._conversations = conversations
+        self._typing = TypingIndicator(conversations.api)
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
@@ -127,28 +127,13 @@ class Messages(commands.Cog):
             offers = offered_files(message.attachments)
             if not text and not offers:
                 raise Hint(_EMPTY)
-            async with self._typing(message.channel.id):
+            with self._typing.shown_in(message.channel.id):
                 place = place_of(message, caller, message_ids)
                 await self._conversations.answer(Question(caller, place, text, offers=offers, is_repeat=is_repeat))
         except Duplicate:
             log.info("another process answers this message", question=message.id)
         except Exception as error:
             await self._report(message, error)
-
-    @contextlib.asynccontextmanager
-    async def _typing(self, channel_id: int) -> AsyncIterator[None]:
-        """Show "is typing" until the block ends."""
-        task = asyncio.create_task(self._type(channel_id), name="typing")
-        try:
-            yield
-        finally:
-            task.cancel()
-
-    async def _type(self, channel_id: int) -> None:
-        with contextlib.suppress(*DISCORD_ERRORS):
-            while True:
-                await self._conversations.api.typing(channel_id)
-                await asyncio.sleep(_TYPING_INTERVAL)
 
     async def _report(self, message: discord.Message, error: Exception) -> None:
         """Answer with what went wrong; in a guild, a member who may not ask gets no answer that others would see."""

@@ -7,6 +7,7 @@ nothing. There is no answer to a reaction that cannot be followed: nobody was as
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 
 import discord
 import structlog
@@ -30,6 +31,8 @@ AGAIN = (
 _RECORDED_WITHIN = 1.0
 """Seconds: a message is on Discord a moment before the database knows its id."""
 
+_MAX_PRESENT = 10_000
+
 
 class Reactions(commands.Cog):
     """Follows the reactions of those who asked."""
@@ -39,6 +42,7 @@ class Reactions(commands.Cog):
         self._context = context
         self._conversations = conversations
         self._actions = TurnActions(conversations)
+        self._present: OrderedDict[tuple[int, int, str], None] = OrderedDict()
 
     @commands.Cog.listener()
     async def on_raw_reaction_add(self, event: discord.RawReactionActionEvent) -> None:
@@ -51,6 +55,8 @@ class Reactions(commands.Cog):
             return
         if event.member is not None and event.member.bot:
             return
+        if self._is_repeat(event):
+            return
         self._context.track(asyncio.current_task())
         try:
             await self._follow(event, emoji)
@@ -59,12 +65,26 @@ class Reactions(commands.Cog):
         except Exception:
             log.exception("a reaction could not be followed")
 
+    @commands.Cog.listener()
+    async def on_raw_reaction_remove(self, event: discord.RawReactionActionEvent) -> None:
+        """The member may react in the same way once more."""
+        self._present.pop(_identity(event), None)
+
+    def _is_repeat(self, event: discord.RawReactionActionEvent) -> bool:
+        """Whether this reaction is there already: Discord may send it again after a RESUME, and it has no id."""
+        if _identity(event) in self._present:
+            return True
+        self._present[_identity(event)] = None
+        if len(self._present) > _MAX_PRESENT:
+            self._present.popitem(last=False)
+        return False
+
     async def _follow(self, event: discord.RawReactionActionEvent, emoji: str) -> None:
         caller = reactor_of(event, self._bot)
-        for running in list(self._conversations.running.values()):
+        for question_id, running in list(self._conversations.running.items()):
             if event.message_id in running.sink.message_ids:
                 if emoji == CROSS and running.asker_id == caller.user_id:
-                    await self._context.chat.stop(running.key)
+                    await self._context.chat.stop_reply(question_id)
                 return
         turn = await self._context.chat.turn_of_message(event.message_id)
         if turn is None:
@@ -90,3 +110,7 @@ class Reactions(commands.Cog):
         else:
             self._context.gate.check(caller, Action.REGENERATE)
             await self._actions.rewrite(caller, await self._actions.find(caller, turn.turn_id), "regenerate", way)
+
+
+def _identity(event: discord.RawReactionActionEvent) -> tuple[int, int, str]:
+    return event.message_id, event.user_id, event.emoji.name

@@ -20,6 +20,7 @@ from bot.discord_app.connection import skip_unreadable_events
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.error_messages import report_error
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
+from bot.discord_app.message_api import request_trace
 from bot.discord_app.permissions import Action
 from bot.errors import BotError
 
@@ -74,6 +75,7 @@ class GuildLlama(commands.Bot):
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
             max_messages=None,
+            http_trace=request_trace(),
         )
         skip_unreadable_events(self)
         self.gate = context.gate

@@ -87,14 +87,45 @@ async def _log_in(client: discord.Client, token: str) -> None:
             await asyncio.sleep(seconds)
 
 
+class _Events:
+    """Which events of the gateway session were handled: after a RESUME, Discord may send some of them again."""
+
+    def __init__(self) -> None:
+        self._connection: DiscordWebSocket | None = None
+        self._session_id: str | None = None
+        self._last = 0  # the number of the last event
+        self._handled = 0  # up to this number, over earlier connections of the session
+
+    def is_repeat(self, connection: DiscordWebSocket | None) -> bool:
+        """Whether the event that is being read now was handled over an earlier connection."""
+        if connection is None or connection.sequence is None:
+            return False
+        if connection.session_id != self._session_id:
+            self._session_id, self._handled, self._last = connection.session_id, 0, 0
+        elif connection is not self._connection:
+            self._handled = self._last
+        self._connection = connection
+        self._last = max(self._last, connection.sequence)
+        return connection.sequence <= self._handled
+
+
 def skip_unreadable_events(client: discord.Client) -> None:
-    """Log events that discord.py cannot parse and go on: by default such an event ends the gateway session."""
-    parsers = client._connection.parsers
-    parsers.update({event: _logged(event, parse) for event, parse in parsers.items() if event != "READY"})
+    """Skip events that were handled already, and log those that discord.py cannot parse.
+
+    By default an event that cannot be parsed ends the gateway session.
+    """
+    parsers, events = client._connection.parsers, _Events()
+    wrapped = {event: _guarded(client, events, event, parse) for event, parse in parsers.items() if event != "READY"}
+    parsers.update(wrapped)
 
 
-def _logged(event: str, parse: Callable[[Any], None]) -> Callable[[Any], None]:
+def _guarded(
+    client: discord.Client, events: _Events, event: str, parse: Callable[[Any], None]
+) -> Callable[[Any], None]:
     def parse_or_log(data: Any) -> None:
+        if events.is_repeat(client.ws):
+            log.info("an event that was handled before was skipped", gateway_event=event)
+            return
         try:
             parse(data)
         except Exception:

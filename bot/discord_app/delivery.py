@@ -17,6 +17,7 @@ import structlog
 from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.message_api import FILE_NAME, NO_MENTIONS
 from bot.discord_app.message_split import MESSAGE_LIMIT
+from bot.discord_app.request_pace import Turn, Urgency
 from bot.discord_app.streamed_reply import MessageDeleted, SinkUnreachable
 
 log = structlog.get_logger(__name__)
@@ -96,7 +97,20 @@ class InteractionSink:
         self._ephemeral = ephemeral
         self._followups: dict[int, discord.WebhookMessage] = {}
 
-    async def show(self, index: int, text: str, *, live: bool, last: bool = False, file: str | None = None) -> None:
+    def turn(self, index: int, urgency: Urgency) -> contextlib.nullcontext[None]:
+        """Nothing to wait for: requests with an interaction's token are counted apart."""
+        return contextlib.nullcontext()
+
+    async def show(
+        self,
+        index: int,
+        text: str,
+        *,
+        live: bool,
+        last: bool = False,
+        file: str | None = None,
+        turn: Turn | None = None,
+    ) -> None:
         """Edit the response or a follow-up, or send the follow-up if it does not exist yet."""
         with sink_errors():
             if index == 0:

@@ -11,10 +11,14 @@ import io
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import discord
 from discord.http import HTTPClient, Route
+
+from bot.discord_app.request_pace import RequestPace, Turn, Urgency
 
 NO_MENTIONS = discord.AllowedMentions.none()
 FILE_NAME = "answer.md"
@@ -37,7 +41,9 @@ class ChannelForbidden(Exception):
 class MessageApi:
     """Messages of one bot."""
 
-    def __init__(self, http: HTTPClient) -> None:
+    def __init__(self, http: HTTPClient, pace: RequestPace | None = None) -> None:
+        """`pace`: of all requests with the bot's token."""
+        self.pace = pace or RequestPace()
         self._http = http
         self._forbidden: OrderedDict[int, float] = OrderedDict()
 
@@ -52,10 +58,12 @@ class MessageApi:
         reply_to: int | None = None,
         components: Components = (),
         file: str | None = None,
+        turn: Turn | None = None,
     ) -> int:
         """Send a message and return its id. Sent twice with one `nonce` within minutes, it appears once.
 
-        `reply_to`: the message that it answers, if that still exists. Raises ChannelForbidden, or what discord.py does.
+        `reply_to`: the message that it answers, if that still exists. `turn`: the caller's turn, of kind "create";
+        None to wait for one. Raises ChannelForbidden, or what discord.py does.
         """
         body = _body(text, components, file)
         body |= {"nonce": nonce, "enforce_nonce": True, "flags": _SUPPRESS_EMBEDS}
@@ -64,27 +72,43 @@ class MessageApi:
         self._check_channel(channel_id)
         route = Route("POST", "/channels/{channel_id}/messages", channel_id=channel_id)
         try:
-            return await self._request(route, body, file)
+            if turn is not None:
+                return await self._request(route, body, file, turn)
+            async with self.pace.turn("create", channel_id, Urgency.FINAL) as own:
+                return await self._request(route, body, file, own)
         except discord.Forbidden as error:
             if error.code != THREAD_LOCKED:  # which a moderator may undo at any time
                 self._remember_forbidden(channel_id)
             raise
 
     async def edit(
-        self, channel_id: int, message_id: int, text: str, *, components: Components = (), file: str | None = None
+        self,
+        channel_id: int,
+        message_id: int,
+        text: str,
+        *,
+        components: Components = (),
+        file: str | None = None,
+        turn: Turn | None = None,
     ) -> None:
-        """Edit a message of the bot."""
+        """Edit a message of the bot. `turn`: the caller's turn, of kind "edit"; None to wait for one."""
         route = Route(
             "PATCH", "/channels/{channel_id}/messages/{message_id}", channel_id=channel_id, message_id=message_id
         )
-        await self._request(route, _body(text, components, file, edit=True), file)
+        body = _body(text, components, file, edit=True)
+        if turn is not None:
+            await self._request(route, body, file, turn)
+            return
+        async with self.pace.turn("edit", channel_id, Urgency.FINAL) as own:
+            await self._request(route, body, file, own)
 
     async def delete(self, channel_id: int, message_id: int) -> None:
         """Delete a message of the bot."""
         route = Route(
             "DELETE", "/channels/{channel_id}/messages/{message_id}", channel_id=channel_id, message_id=message_id
         )
-        await self._http.request(route)
+        async with self.pace.turn("delete", channel_id, Urgency.FINAL) as turn:
+            await self._send_request(route, turn)
 
     async def reopen_thread(self, thread_id: int) -> None:
         """Open an archived thread again. Raises discord.Forbidden if it is locked."""
@@ -94,11 +118,14 @@ class MessageApi:
 
     async def typing(self, channel_id: int) -> None:
         """Show "is typing…" for ten seconds."""
-        await self._http.request(Route("POST", "/channels/{channel_id}/typing", channel_id=channel_id))
+        async with self.pace.turn("typing", channel_id, Urgency.TYPING) as turn:
+            await self._send_request(Route("POST", "/channels/{channel_id}/typing", channel_id=channel_id), turn)
 
     async def open_dm(self, user_id: int) -> int:
         """The channel of direct messages with a user."""
-        data: Any = await self._http.request(Route("POST", "/users/@me/channels"), json={"recipient_id": str(user_id)})
+        async with self.pace.turn("other", 0, Urgency.FINAL) as turn:
+            route = Route("POST", "/users/@me/channels")
+            data: Any = await self._send_request(route, turn, json={"recipient_id": str(user_id)})
         return int(data["id"])
 
     # ── through an interaction's token, for its 15 minutes ───────────────────────────────────────────────────────────
@@ -139,16 +166,22 @@ class MessageApi:
         """Delete the response to an interaction, or one of its follow-ups."""
         await self._http.request(_webhook("DELETE", "/messages/{message}", application_id, token, message=message))
 
-    async def _request(self, route: Route, body: dict[str, Any], file: str | None) -> int:
+    async def _send_request(self, route: Route, turn: Turn | None, **arguments: Any) -> Any:
+        if turn is not None:
+            turn.is_sent = True
+            arguments["trace_request_ctx"] = turn  # see `request_trace`
+        return await self._http.request(route, **arguments)
+
+    async def _request(self, route: Route, body: dict[str, Any], file: str | None, turn: Turn | None = None) -> int:
         if file is None:
-            data: Any = await self._http.request(route, json=body)
+            data: Any = await self._send_request(route, turn, json=body)
         else:
             content = discord.File(io.BytesIO(file.encode()), FILE_NAME)
             form: list[dict[str, Any]] = [
                 {"name": "payload_json", "value": discord.utils._to_json(body)},
                 {"name": "files[0]", "value": content.fp, "filename": FILE_NAME, "content_type": "text/markdown"},
             ]
-            data = await self._http.request(route, form=form, files=[content])
+            data = await self._send_request(route, turn, form=form, files=[content])
         return int(data["id"]) if isinstance(data, dict) else 0
 
     def _check_channel(self, channel_id: int) -> None:
@@ -161,6 +194,23 @@ class MessageApi:
         self._forbidden.move_to_end(channel_id)
         if len(self._forbidden) > _MAX_FORBIDDEN:
             self._forbidden.popitem(last=False)
+
+
+def request_trace() -> aiohttp.TraceConfig:
+    """Tells each turn when its response has come, for the session of discord.py.
+
+    discord.py itself returns later: after the last request of a bucket it sleeps until the bucket is full again.
+    """
+
+    async def responded(session: object, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams) -> None:
+        turn = getattr(context, "trace_request_ctx", None)
+        again = params.response.status == 429 or params.response.status >= 500  # discord.py may send it again
+        if isinstance(turn, Turn) and not again:
+            turn.responded(params.response.headers)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(responded)
+    return trace
 
 
 def _webhook(method: str, path: str, application_id: int, token: str, **parameters: Any) -> Route:

@@ -7,14 +7,15 @@ errors say whether they were deleted (end the generation) or cannot be reached (
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import structlog
 
 from bot.discord_app.message_split import split_message
+from bot.discord_app.request_pace import Turn, Urgency
 from bot.errors import BotError
 
 log = structlog.get_logger(__name__)
@@ -26,6 +27,10 @@ MAX_EDITS_PER_SECOND = 40.0
 NO_ANSWER = "(no answer)"
 REST_IN_FILE = "… The rest is in the attached file, which holds the whole answer."
 _FIRST_EDIT_DELAY = 0.4  # seconds; a reply that is finished by then takes a single edit
+ANNOUNCE_AFTER = 2.0
+"""Seconds without text after which a reply says what it waits for."""
+ANNOUNCE_INTERVAL = 5.0
+"""Seconds between two such lines."""
 _EDIT_INTERVAL = 1.0  # seconds between two edits of one message
 _MAX_ATTEMPTS = 5
 
@@ -48,10 +53,22 @@ class ReplyDeleted(BotError):
 class MessageSink(Protocol):
     """Where a reply is shown: message 0 exists already, `show` creates each later one on first use."""
 
-    async def show(self, index: int, text: str, *, live: bool, last: bool = False, file: str | None = None) -> None:
+    def turn(self, index: int, urgency: Urgency) -> AbstractAsyncContextManager[Turn | None]:
+        """Wait until this message may be shown; `show` is called in the block."""
+
+    async def show(
+        self,
+        index: int,
+        text: str,
+        *,
+        live: bool,
+        last: bool = False,
+        file: str | None = None,
+        turn: Turn | None = None,
+    ) -> None:
         """Put `text` into a message. `live`: the reply is still growing. `file`: attach this text as a file.
 
-        `last`: no message follows, of a finished reply.
+        `last`: no message follows, of a finished reply. `turn`: what `turn` gave.
 
         Raises MessageDeleted or SinkUnreachable where a retry cannot help, and other errors where it may.
         """
@@ -91,11 +108,18 @@ class StreamedReply:
         self._deleted = False
         self._unreachable = False
         self._worker: asyncio.Task[None] | None = None
+        self._announcer: asyncio.Task[None] | None = None
+        self._is_over = False
         self._editing = asyncio.Lock()
 
     def begin_with(self, prefix: str, begun: str = "") -> None:
         """What stands above the reply, and its beginning, known only now; no text has come yet."""
         self._prefix, self._text = prefix, prefix + begun
+
+    def announce(self, status: Callable[[], str | None]) -> None:
+        """Show this status below the prefix while no text comes, from ANNOUNCE_AFTER seconds on. None ends it."""
+        if self._announcer is None and not self._is_over:
+            self._announcer = asyncio.create_task(self._announce(status), name="reply-status")
 
     async def push(self, delta: str) -> None:
         """Append text to the reply. Never waits for Discord; raises ReplyDeleted once the message was deleted."""
@@ -131,6 +155,35 @@ class StreamedReply:
         """Stop editing and leave the messages as they are."""
         await self._stop()
 
+    async def _announce(self, status: Callable[[], str | None]) -> None:
+        await asyncio.sleep(ANNOUNCE_AFTER)
+        announced = ""
+        while self._worker is None and (text := status()) is not None:
+            if text != announced:
+                try:
+                    await self._show_status(text)
+                    announced = text
+                except MessageDeleted:
+                    self._deleted = True
+                    return
+                except SinkUnreachable:
+                    self._unreachable = True
+                    return
+                except Exception:
+                    log.debug("a status was not shown", exc_info=True)
+            await asyncio.sleep(ANNOUNCE_INTERVAL)
+
+    async def _show_status(self, status: str) -> None:
+        text = self._text if not self._text or self._text.endswith("\n") else self._text + "\n"
+        for index, message in enumerate(partial_messages(text + status)):
+            if self._shown.get(index) == message:
+                continue
+            async with self._sink.turn(index, Urgency.STATUS) as turn, self._editing:
+                if self._worker is not None or self._is_over:
+                    return
+                await self._sink.show(index, message, live=True, turn=turn)
+                self._shown[index] = message
+
     async def _edit_loop(self) -> None:
         await asyncio.sleep(_FIRST_EDIT_DELAY)
         while True:
@@ -140,7 +193,7 @@ class StreamedReply:
                 if self._shown.get(index) == text:
                     continue
                 try:
-                    await self._show(index, text, live=True)
+                    await self._show_newest(index)
                 except MessageDeleted:
                     self._deleted = True
                     return
@@ -156,7 +209,7 @@ class StreamedReply:
         """Show the final state of one message, with retries; set `_unreachable` if none succeeds."""
         for attempt in range(_MAX_ATTEMPTS):
             try:
-                await self._show(index, text, live=False, last=last, file=file)
+                await self._show_final(index, text, file, last=last)
                 return
             except MessageDeleted:
                 raise ReplyDeleted() from None
@@ -167,29 +220,49 @@ class StreamedReply:
                 await asyncio.sleep(2.0**attempt)
         self._unreachable = True
 
-    async def _show(self, index: int, text: str, *, live: bool, last: bool = False, file: str | None = None) -> None:
+    async def _show_newest(self, index: int) -> None:
+        """Show what this message has grown to by the time at which it may be edited."""
+        urgency = Urgency.LIVE if index in self._edited_at else Urgency.FIRST
         # The shared budget slows down live edits only: a member waits for the final one.
-        interval = self._edit_rate.interval if live else _EDIT_INTERVAL
+        await self._wait(index, self._edit_rate.interval)
+        async with self._sink.turn(index, urgency) as turn:
+            texts = partial_messages(self._text)
+            if index < len(texts):
+                await self._show(index, texts[index], live=True, turn=turn)
+
+    async def _show_final(self, index: int, text: str, file: str | None, *, last: bool) -> None:
+        await self._wait(index, _EDIT_INTERVAL)
+        async with self._sink.turn(index, Urgency.FINAL) as turn:
+            await self._show(index, text, live=False, last=last, file=file, turn=turn)
+
+    async def _wait(self, index: int, interval: float) -> None:
         wait = self._edited_at.get(index, 0.0) + interval - time.monotonic()
         if wait > 0:
             await asyncio.sleep(wait)
+
+    async def _show(
+        self, index: int, text: str, *, live: bool, last: bool = False, file: str | None = None, turn: Turn | None
+    ) -> None:
         async with self._editing:
             try:
-                await self._sink.show(index, text, live=live, last=last, file=file)
+                await self._sink.show(index, text, live=live, last=last, file=file, turn=turn)
             finally:
                 self._edited_at[index] = time.monotonic()
         self._shown[index] = text
 
     async def _stop(self) -> None:
-        """Cancel the worker between two edits, never within one: Discord might apply that edit after the final one."""
-        worker, self._worker = self._worker, None
-        if worker is None:
+        """Cancel both tasks between two edits, never within one: Discord might apply that edit after the final one."""
+        self._is_over = True
+        tasks = [task for task in (self._worker, self._announcer) if task is not None]
+        if self._worker is not None:
+            self._edit_rate.num_running -= 1
+        self._worker = self._announcer = None
+        if not tasks:
             return
-        self._edit_rate.num_running -= 1
         async with self._editing:
-            worker.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await worker
+            for task in tasks:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def partial_messages(text: str) -> tuple[str, ...]:

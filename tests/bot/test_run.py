@@ -43,9 +43,12 @@ async def test_killed_in_the_middle_of_a_reply_the_engine_comes_back_and_the_bot
     async with world(sqlite_url, tmp_path, **OWN_ENGINE) as here:
         guild, ann = await here.member()
         pid, folder = await own_engine(here)
-        # A message before the model is loaded is answered at once.
-        early = await here.ask(guild, ann, "Are you there?")
-        assert "still loading" in shown(early)
+        # A message before the model is loaded waits for it, and says so if that takes its time.
+        early = await here.discord.chat(guild, ann, "Are you there?")
+        await here.discord.done(early, timeout=120)
+        assert "Please try again" not in shown(early)
+        [message] = early.messages()
+        assert all("still loading" in text for _, text in message.edits if "⏳" in text)
         first = await answered(here, "What is the capital of France?")
         assert "Paris" in first
 
@@ -63,7 +66,7 @@ async def test_killed_in_the_middle_of_a_reply_the_engine_comes_back_and_the_bot
 
 
 async def answered(here: World, text: str) -> str:
-    """The answer to this, asked again while the model is loading."""
+    """The answer to this, asked again while the engine restarts."""
     guild, user = await here.member("bob")
     for _ in range(120):
         said = shown(await here.ask(guild, user, text))

@@ -54,6 +54,7 @@ async def test_commands_are_registered_with_their_contexts_and_permissions(here:
         "reset",
         "history",
         "conversation",
+        "thread",
         "persona",
         "me",
         "config",

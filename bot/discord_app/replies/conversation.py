@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -26,6 +26,7 @@ from bot.discord_app.permissions import Action, authorise
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
 from bot.discord_app.replies.quoting import quoted_question, small_lines
 from bot.discord_app.replies.sink import ReplySink
+from bot.discord_app.replies.waiting_text import STOPPED, waiting_text
 from bot.discord_app.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads
@@ -117,7 +118,10 @@ class Conversations:
         sink = ReplySink(self.api, self.deliveries, place, stop_buttons=stop)
         sink.prefix = quoted_question(question.text) if question.quote else ""
         reply = StreamedReply(sink, self.edit_rate, prefix=sink.prefix, num_messages=sink.num_messages)
-        request = self._request(question, key, settings, sink, reply)
+        request = replace(
+            self._request(question, key, settings, sink, reply),
+            on_waiting=lambda waiting: reply.announce(lambda: waiting_text(waiting.status())),
+        )
         running = RunningReply(key, caller.user_id, asyncio.current_task(), sink, question.is_repeat)
         self.running[place.nonce] = running
         try:
@@ -126,7 +130,10 @@ class Conversations:
             }[question.kind]  # fmt: skip
             result = await generate(request, reply.push)
             self.running.pop(place.nonce, None)
-            await self._finish(place, result, reply, sink)
+            if result.is_empty and question.turn is not None:
+                await reply.cancel()  # the caller shows the reply that the turn had before
+            else:
+                await self._finish(place, result, reply, sink)
         except ReplyDeleted as deleted:
             await reply.cancel()
             log.info("no final text", question=place.nonce, reason=deleted.reason)
@@ -158,7 +165,7 @@ class Conversations:
         reply: StreamedReply,
     ) -> ChatRequest:
         def begun(turn: PendingTurn) -> None:
-            sink.delivery_id = turn.delivery_id
+            sink.begin(turn.delivery_id)
             sink.prefix += small_lines(turn.files_note)
             reply.begin_with(sink.prefix, turn.reply if turn.kind == "continue" else "")
 
@@ -181,6 +188,8 @@ class Conversations:
     async def _finish(self, place: Place, result: ChatReply, reply: StreamedReply, sink: ReplySink) -> None:
         """Show the final text, with its buttons if it is stored."""
         text = result.text if result.saved else f"{result.text}\n\n{NOT_SAVED}"
+        if result.is_empty and result.finish_reason == "stopped":
+            text = STOPPED
         if result.delivery_id:
             sink.buttons = reply_buttons(await self.reply_state(result, place))
         else:

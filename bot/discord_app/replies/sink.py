@@ -6,6 +6,7 @@ crash. Knows Discord's error codes; knows nothing of what a reply says or when i
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error, sink_errors
 from bot.discord_app.message_api import THREAD_ARCHIVED, ChannelForbidden, Components, MessageApi
 from bot.discord_app.message_split import MESSAGE_LIMIT
+from bot.discord_app.request_pace import Kind, Turn, Urgency
 from bot.discord_app.streamed_reply import SinkUnreachable
 from models.types import DIRECT_MESSAGES, Place
 
@@ -50,6 +52,8 @@ class ReplySink:
         self.prefix = prefix
         """What stands above the reply; a plain message that names the asker does without it."""
         self._stop_buttons = stop_buttons
+        self._unrecorded: set[int] = set()
+        self._recording: asyncio.Task[None] | None = None
         self._ids: dict[int, int] = {index: each for index, each in enumerate(place.message_ids) if each is not None}
 
     @property
@@ -67,26 +71,56 @@ class ReplySink:
         """How many messages exist, or existed before the reply was written anew."""
         return max(self._ids, default=-1) + 1
 
-    async def show(self, index: int, text: str, *, live: bool, last: bool = False, file: str | None = None) -> None:
+    def begin(self, delivery_id: int) -> None:
+        """The turn is stored, and the record of what is shown exists."""
+        self.delivery_id = delivery_id
+        if self._unrecorded:
+            self._recording = asyncio.create_task(self._record(), name="record-messages")
+
+    def turn(self, index: int, urgency: Urgency) -> contextlib.AbstractAsyncContextManager[Turn | None]:
+        """Wait for a request to the channel. Requests with an interaction's token are counted apart."""
+        if self._place.reply_token is not None and (self._token is not None or self._place.ephemeral):
+            return contextlib.nullcontext()
+        kind: Kind = "edit" if index in self._ids else "create"
+        return self._api.pace.turn(kind, self._place.channel_id, urgency)
+
+    async def show(
+        self,
+        index: int,
+        text: str,
+        *,
+        live: bool,
+        last: bool = False,
+        file: str | None = None,
+        turn: Turn | None = None,
+    ) -> None:
         """Edit a message, or send it if it does not exist yet. `last`: no message follows, of a finished reply."""
         components = self._stop_buttons if live and index == 0 else self.buttons if last and not live else ()
         known = self._ids.get(index)
         with sink_errors():
             if known is None:
-                self._ids[index] = await self._create(index, text, components, file)
+                self._ids[index] = await self._create(index, text, components, file, turn)
             else:
                 try:
-                    await self._edit(known, text, components, file)
+                    await self._edit(known, text, components, file, turn)
                 except discord.HTTPException as error:
                     if error.code != THREAD_ARCHIVED:
                         raise
                     await self._api.reopen_thread(self._place.channel_id)
-                    await self._edit(known, text, components, file)
+                    await self._edit(known, text, components, file, turn)
         if live:
             if known is None and not (index == 0 and self._place.reply_token):
-                await self._deliveries.sent(self.delivery_id, index, self._ids[index])
+                self._unrecorded.add(index)
+                await self._record()
         else:
             await self._deliveries.shown(self.delivery_id, [(index, self._ids[index])], done=last)
+
+    async def _record(self) -> None:
+        """Record the messages that were sent, once there is a record: the place in line is shown before."""
+        while self.delivery_id and self._unrecorded:
+            index = self._unrecorded.pop()
+            if (message_id := self._ids.get(index)) is not None:
+                await self._deliveries.sent(self.delivery_id, index, message_id)
 
     async def delete(self, index: int) -> None:
         """Delete a message that the reply does not need any more."""
@@ -167,10 +201,10 @@ class ReplySink:
             return None
         return place.application_id, place.reply_token
 
-    async def _create(self, index: int, text: str, components: Components, file: str | None) -> int:
+    async def _create(self, index: int, text: str, components: Components, file: str | None, turn: Turn | None) -> int:
         place = self._place
         if place.reply_token is None:
-            return await self._send(index, text, components, file)
+            return await self._send(index, text, components, file, turn)
         if self._token is None:
             raise SinkUnreachable("the interaction's token has expired")
         application_id, token = self._token
@@ -186,7 +220,7 @@ class ReplySink:
             file=file,
         )
 
-    async def _send(self, index: int, text: str, components: Components, file: str | None) -> int:
+    async def _send(self, index: int, text: str, components: Components, file: str | None, turn: Turn | None) -> int:
         place = self._place
         try:
             return await self._api.send(
@@ -196,11 +230,14 @@ class ReplySink:
                 reply_to=place.question_id if index == 0 else None,
                 components=components,
                 file=file,
+                turn=turn if turn is not None and turn.kind == "create" else None,
             )
         except ChannelForbidden:
             raise SinkUnreachable("the bot may not write in this channel") from None
 
-    async def _edit(self, message_id: int, text: str, components: Components, file: str | None) -> None:
+    async def _edit(
+        self, message_id: int, text: str, components: Components, file: str | None, turn: Turn | None
+    ) -> None:
         place = self._place
         if self._token is not None:
             application_id, token = self._token
@@ -216,4 +253,5 @@ class ReplySink:
         elif place.ephemeral:
             raise SinkUnreachable("an ephemeral message cannot be edited once its token has expired")
         else:
-            await self._api.edit(place.channel_id, message_id, text, components=components, file=file)
+            turn = turn if turn is not None and turn.kind == "edit" else None
+            await self._api.edit(place.channel_id, message_id, text, components=components, file=file, turn=turn)

@@ -84,14 +84,19 @@ class TurnActions:
             await self._answer(Question(_author(caller, turn), place, text, quote=is_quoted(place), turn=turn))
 
     async def _answer(self, question: Question) -> None:
-        """Answer in the messages of an earlier reply. If that fails, they show the earlier reply again."""
+        """Answer in the messages of an earlier reply. If nothing comes of it, they show the earlier reply again."""
         try:
-            await self._conversations.answer(question)
+            result = await self._conversations.answer(question)
         except Exception:
-            turn = None if question.turn is None else await self._chat.turn(question.turn.turn_id)
-            if turn is not None and turn.reply is not None:
-                await self.show(turn, await self._chat.delivery(turn), question.place)
+            await self._show_again(question)
             raise
+        if result is not None and result.is_empty:
+            await self._show_again(question)
+
+    async def _show_again(self, question: Question) -> None:
+        turn = None if question.turn is None else await self._chat.turn(question.turn.turn_id)
+        if turn is not None and turn.reply is not None:
+            await self.show(turn, await self._chat.delivery(turn), question.place)
 
     async def switch(self, turn: TurnInfo, position: int, way: Place) -> None:
         """Show another of the turn's replies; what is shown is what is remembered."""

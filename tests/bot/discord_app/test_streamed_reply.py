@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
 import pytest
 
+from bot.discord_app.request_pace import Turn, Urgency
 from bot.discord_app.streamed_reply import (
     MAX_MESSAGES,
     NO_ANSWER,
@@ -34,7 +36,19 @@ class FakeSink:
         self.calls = 0
         self.concurrent = 0
 
-    async def show(self, index: int, text: str, *, live: bool, file: str | None = None) -> None:
+    def turn(self, index: int, urgency: Urgency) -> contextlib.nullcontext[None]:
+        return contextlib.nullcontext()
+
+    async def show(
+        self,
+        index: int,
+        text: str,
+        *,
+        live: bool,
+        last: bool = False,
+        file: str | None = None,
+        turn: Turn | None = None,
+    ) -> None:
         self.calls += 1
         self.concurrent += 1
         assert self.concurrent == 1, "two edits at once"
@@ -52,7 +66,7 @@ class FakeSink:
     async def delete(self, index: int) -> None:
         del self.messages[index]
 
-    async def send_fallback(self, messages: Sequence[str], file: str | None) -> None:
+    async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
         self.fallback.extend(messages)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bot.chat import generation
+from bot.chat.queue.waiting import Waiting
 from bot.chat.service import ChatReply, ChatRequest, ChatService
 from bot.engine_process import supervisor
 from bot.engine_process.command import engine_command
@@ -21,6 +23,7 @@ from bot.errors import ConfigError, EngineUnavailable
 from bot.settings import Settings
 from models.database import Database
 from models.types import DialogKey
+from tests.bot.chat.chat_kit import ignore
 from tests.bot.processes import pids_naming
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -129,7 +132,24 @@ class TestLife:
         assert (reply.text, reply.pairs_in_prompt) == ("You said: again", 1)
         assert engine.restarts == 1
 
-    async def test_while_it_loads_the_answer_says_so(self, start: Start, database: Database):
+    async def test_while_it_loads_a_message_waits_and_says_so(self, start: Start, database: Database):
+        engine = start(*FAKE, "--load-seconds", "1")
+        chat = ChatService(database=database, engine=engine.client, settings=Settings(_env_file=None))
+        seen: list[Waiting] = []
+        request = ChatRequest(KEY, "hello", on_waiting=seen.append)
+        running = asyncio.create_task(chat.chat(request, ignore))
+        await until(lambda: bool(seen))
+        status = seen[0].status()
+        assert status is not None
+        assert status.loading
+        reply = await asyncio.wait_for(running, 20)
+        assert reply.text == "You said: hello"
+        assert seen[0].status() is None
+
+    async def test_after_a_long_load_the_answer_says_so(
+        self, start: Start, database: Database, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(generation, "MAX_LOADING", 0.5)
         engine = start(*FAKE, "--load-seconds", "30")
         chat = ChatService(database=database, engine=engine.client, settings=Settings(_env_file=None))
         with pytest.raises(EngineUnavailable) as caught:

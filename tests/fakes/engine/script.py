@@ -15,6 +15,8 @@ class Request:
     started: float
     cancelled: bool = False
     finished: bool = False
+    first_token_at: float = 0.0
+    """Seconds since the epoch."""
 
     @property
     def messages(self) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import deque
@@ -50,6 +51,7 @@ class FakeEngine:
         self.default: Callable[[Request], Script] = lambda request: Script(deltas=(f"You said: {request.last}",))
         self._scripts: deque[Script] = deque()
         self._release = asyncio.Event()
+        self._rows: asyncio.Semaphore | None = None
         self._arrived = asyncio.Condition()
         self._runner: web.AppRunner | None = None
 
@@ -65,6 +67,10 @@ class FakeEngine:
 
     def release(self) -> None:
         self._release.set()
+
+    def limit(self, rows: int | None) -> None:
+        """Write at most so many replies at once from now on; the others wait for their first token, in order."""
+        self._rows = None if rows is None else asyncio.Semaphore(rows)
 
     def fail(self, status: int, message: str = "broken on purpose", *, code: str | None = None, **headers: str) -> None:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -206,10 +212,22 @@ class FakeEngine:
             return web.json_response({**self._frame("chat.completion"), "choices": [choice], "usage": usage})
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         await response.prepare(http)
+        async with self._rows or contextlib.nullcontext():
+            return await self._stream(http, response, request, script, usage)
+
+    async def _stream(
+        self,
+        http: web.Request,
+        response: web.StreamResponse,
+        request: Request,
+        script: Script,
+        usage: dict[str, int],
+    ) -> web.StreamResponse:
         await self._event(response, {"role": "assistant", "content": ""})
         for delta in script.deltas:
             if script.pace:
                 await asyncio.sleep(script.pace)
+            request.first_token_at = request.first_token_at or time.time()
             await self._event(response, {"content": delta})
         if script.hang:
             await self._release.wait()

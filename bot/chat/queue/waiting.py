@@ -1,0 +1,41 @@
+"""One message that waits for its first token, as a front-end can tell it: place in line, seconds, what it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bot.chat.queue.admission import Slot
+from bot.chat.queue.wait_estimate import WaitEstimate
+
+
+@dataclass(frozen=True, slots=True)
+class WaitStatus:
+    """What is known of a waiting message now."""
+
+    place: int
+    """1: no other message of this process waits longer."""
+    seconds: float | None
+    """About how long it still waits; None if that cannot be said."""
+    behind_own: bool = False
+    """Whether an earlier message of the same dialog is still being answered."""
+    loading: bool = False
+    """Whether the model is still being loaded, so that nothing is answered yet."""
+
+
+class Waiting:
+    """A message from its admission to its first token."""
+
+    def __init__(self, slot: Slot, estimate: WaitEstimate, is_loading: Callable[[], bool]) -> None:
+        self.behind_own = True
+        """Until the message holds its dialog's lock."""
+        self._slot = slot
+        self._estimate = estimate
+        self._is_loading = is_loading
+
+    def status(self) -> WaitStatus | None:
+        """How it stands; None once the message waits no more."""
+        line = self._slot.line()
+        if not line:
+            return None
+        return WaitStatus(len(line), self._estimate.seconds(line), self.behind_own, self._is_loading())

@@ -1,0 +1,46 @@
+"""What a message says while it waits for its first token. Pure functions.
+
+The time is rounded to what an estimate is worth.
+"""
+
+from __future__ import annotations
+
+from bot.chat.queue.waiting import WaitStatus
+
+STOPPED = "Stopped."
+"""What stands in place of a reply that was stopped before its first word."""
+LOADING = "-# ⏳ The model is still loading. I answer as soon as it is ready."
+_UNIT = 60.0
+
+
+def waiting_text(status: WaitStatus | None) -> str | None:
+    """The line that is shown; None if the message waits no more."""
+    if status is None:
+        return None
+    if status.loading:
+        return LOADING
+    parts = [f"{ordinal(status.place)} in line"]
+    if status.behind_own:
+        parts.append("after the message before it")
+    if status.seconds is not None:
+        parts.append(about(status.seconds))
+    return "-# ⏳ " + ", ".join(parts)
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th, 21st."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def about(seconds: float) -> str:
+    """A time in words: "a few seconds", "about 12 s", "about a minute", "about 4 minutes"."""
+    if seconds < 4:
+        return "a few seconds"
+    if seconds < 50:
+        step = 2 if seconds < 20 else 5
+        return f"about {round(seconds / step) * step} s"
+    minutes = round(seconds / _UNIT)
+    if minutes <= 1:
+        return "about a minute"
+    return f"about {minutes} minutes" if minutes <= 15 else "more than a quarter of an hour"
