@@ -67,7 +67,14 @@ async def test_commands_are_registered_with_their_contexts_and_permissions(here:
     for name in ("chat", "regenerate", "reset", "history", "conversation", "me", "privacy", "help"):
         assert commands[name]["contexts"] == [0, 1]
         assert commands[name]["default_member_permissions"] is None
-    assert {option["name"] for option in commands["chat"]["options"]} == {"message", "private"}
+    assert {option["name"] for option in commands["chat"]["options"]} == {
+        "message",
+        "private",
+        "file",
+        "file2",
+        "file3",
+        "file4",
+    }
     guilds, messages, reactions = 1 << 0, 1 << 9 | 1 << 12, 1 << 10 | 1 << 13
     assert here.discord.gateway.connected[0].intents == guilds | messages | reactions  # none is privileged
 

@@ -116,7 +116,7 @@ async def test_a_long_reply_can_be_had_as_a_file(here: World) -> None:
     assert sent.ephemeral
 
 
-@pytest.mark.parametrize("label", ["Regenerate", "Edit", "Forget"])
+@pytest.mark.parametrize("label", ["Regenerate", "Edit", "Forget", "Thread"])
 async def test_others_are_refused_in_private_and_nothing_changes(here: World, label: str) -> None:
     guild, ann = await here.member()
     message = await asked(here, guild, ann, "Hi", "First.")
@@ -191,10 +191,10 @@ async def test_continue_goes_on_with_a_reply_that_the_length_limit_cut(here: Wor
     guild, ann = await here.member()
     here.engine.reply("One, two, ", finish_reason="length")
     message = (await here.ask(guild, ann, "Count")).messages()[0]
-    assert labels(message) == ["Regenerate", "Continue", "Edit", "Forget"]
+    assert labels(message) == ["Regenerate", "Continue", "Edit", "Forget", "Thread"]
     here.engine.reply("three.")
     await press(here, message, ann, "Continue", "> Count\nOne, two, three.")
-    assert labels(message) == ["Regenerate", "Edit", "Forget"]
+    assert labels(message) == ["Regenerate", "Edit", "Forget", "Thread"]
     request = here.engine.requests[-1]
     assert request.messages[-1] == {"role": "assistant", "content": "One, two, "}
     assert (request.body["continue_final_message"], request.body["add_generation_prompt"]) == (True, False)
