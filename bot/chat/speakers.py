@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from bot.chat.quotes import message_with_quotes
 from models.types import StoredFile
 
 MAX_NAME = 32
@@ -33,7 +34,8 @@ def clean_name(name: str) -> str:
 
 
 def said(text: str, author: str | None, files: Sequence[StoredFile]) -> str:
-    """A member's message as the model reads it: who wrote it, if several may, then the files, then the text."""
+    """A member's message as the model reads it: who wrote it, if several may, then what it quotes, then the text."""
+    text = message_with_quotes(text, files)
     if author is None:
         return text
     # A line of the text that looks like the program's own begins with a parenthesis instead.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from discord.ext import commands
 
+from bot.attachments.reader import FileReader
+from bot.attachments.types import FileLimits
 from bot.chat.deliveries import DeliveryLog
+from bot.cogs.ask import Ask
 from bot.cogs.chat import Chat
 from bot.cogs.config.commands import Config
 from bot.cogs.guild_events import GuildEvents
@@ -31,8 +34,10 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         api=MessageApi(bot.http),
         edit_rate=context.edit_rate,
     )
+    files = FileReader(FileLimits.of(context.settings), context.settings.discord_cdn_url)
     return (
         Chat(context, conversations),
+        Ask(bot, context, conversations, files),
         ReplyActions(context, conversations),
         Messages(bot, context, conversations),
         Reactions(bot, context, conversations),

@@ -17,9 +17,9 @@ from discord.ext import commands
 from bot.discord_app.error_messages import log_database_errors
 from bot.discord_app.replies.buttons import reply_buttons
 from bot.discord_app.replies.conversation import Conversations
-from bot.discord_app.replies.quoting import quoted_question
+from bot.discord_app.replies.quoting import heading
 from bot.discord_app.replies.sink import ReplySink
-from bot.discord_app.replies.turn_actions import TurnActions, is_quoted, state_of
+from bot.discord_app.replies.turn_actions import TurnActions, state_of
 from bot.discord_app.streamed_reply import ReplyDeleted, StreamedReply
 from models.database import Database
 from models.errors import DatabaseError
@@ -101,7 +101,7 @@ class UnfinishedReplies(commands.Cog):
 
     async def _show_rest(self, turn: TurnInfo, delivery: DeliveryRecord, place: Place) -> None:
         """Show what has not been shown of a stored reply."""
-        text = (quoted_question(turn.user_text) if is_quoted(place) else "") + (turn.reply or "")
+        text = heading(place, turn.user_text) + (turn.reply or "")
         sink, reply = self._reply(delivery, place)
         sink.buttons = reply_buttons(state_of(turn))
         for index, message in enumerate(delivery.messages):

@@ -17,7 +17,11 @@ Interaction = discord.Interaction[Any]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A member in a channel of a guild, or a user in direct messages (guild id 0)."""
+    """A member in a channel of a guild, or a user in direct messages (guild id 0).
+
+    Where the bot itself is not, and only this user brought it along, they are a user in direct messages too: nobody
+    there has agreed to anything, so no rule, persona or dialog of a guild applies, and none of its ids is stored.
+    """
 
     user_id: int
     guild_id: int
@@ -28,6 +32,9 @@ class Caller:
     role_ids: frozenset[int] = frozenset()
     manages_guild: bool = False
     """Whether they have Manage Server in this guild. It never applies in another guild or in direct messages."""
+    bot_is_absent: bool = False
+    """Whether the bot reaches this place through the tokens of interactions only: a guild that has not invited it, or
+    a private channel of others."""
 
     @property
     def channel_ids(self) -> frozenset[int]:
@@ -40,6 +47,8 @@ def caller_of(interaction: Interaction) -> Caller:
     user = interaction.user
     permissions = interaction.permissions
     channel_id = interaction.channel_id or 0
+    if not _bot_is_in(interaction):
+        return Caller(user.id, DIRECT_MESSAGES, channel_id, channel_id, user.display_name, bot_is_absent=True)
     return Caller(
         user_id=user.id,
         guild_id=interaction.guild_id or DIRECT_MESSAGES,
@@ -49,6 +58,20 @@ def caller_of(interaction: Interaction) -> Caller:
         role_ids=_role_ids(user),
         manages_guild=interaction.guild_id is not None and (permissions.manage_guild or permissions.administrator),
     )
+
+
+def _bot_is_in(interaction: Interaction) -> bool:
+    """Whether the bot itself is in this guild, or in this channel of direct messages.
+
+    A guild must be named by Discord as one that installed the bot, and be known from the gateway. One that only allows
+    the bot's commands is not a place of the bot: nothing would tell when its data is to be deleted.
+    """
+    if interaction.guild_id is None:
+        group = interaction.channel is not None and interaction.channel.type is discord.ChannelType.group
+        return not group and not interaction.context.private_channel
+    owners = interaction._integration_owners  # who installed the bot, by the type of installation; always sent
+    installed = not owners or owners.get(discord.app_commands.AppInstallationType.GUILD) == interaction.guild_id
+    return installed and interaction.client.get_guild(interaction.guild_id) is not None
 
 
 def author_of(message: discord.Message) -> Caller:

@@ -66,6 +66,7 @@ class PrivacyService:
                 "opted_out_since": await privacy.opted_out_since(session, user_id=user_id),
                 "dialogs": [{"dialog": line, "turns": turns} for line, turns in dialogs],
                 "earlier_replies": await privacy.person_variants(session, user_id=user_id, guild_id=guild_id),
+                "quoted_by_others": await privacy.person_quotes(session, user_id=user_id, guild_id=guild_id),
                 "personas": await privacy.person_personas(session, user_id=user_id, guild_id=guild_id),
                 **await privacy.person_settings(session, user_id=user_id, guild_id=guild_id),
             }

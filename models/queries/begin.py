@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import get_args
 
 from sqlalchemy import ScalarSelect, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,8 +17,8 @@ from models.errors import DuplicateInteraction
 from models.queries.common import attempt_number, codec, insert_if_absent, is_open, matches_key
 from models.queries.personas import effective_persona
 from models.queries.policy import enforce_policy, load_policy
-from models.tables import Dialog, ProcessedInteraction, Turn, TurnFile
-from models.types import DialogKey, DialogSettings, Pair, StoredFile, TurnSnapshot
+from models.tables import Dialog, OptOut, ProcessedInteraction, Turn, TurnFile
+from models.types import DialogKey, DialogSettings, FileKind, Pair, StoredFile, TurnSnapshot
 
 
 async def admit(
@@ -90,24 +91,36 @@ async def files_of(session: AsyncSession, turn_ids: Sequence[int]) -> dict[int, 
     """Return the files of these turns, by turn id. The caller must have found the turns by their key."""
     if not turn_ids:
         return {}
-    rows = await session.execute(
-        select(TurnFile.turn_id, TurnFile.name, TurnFile.content)
-        .where(TurnFile.turn_id.in_(turn_ids))
-        .order_by(TurnFile.turn_id, TurnFile.position)
+    rows = await session.scalars(
+        select(TurnFile).where(TurnFile.turn_id.in_(turn_ids)).order_by(TurnFile.turn_id, TurnFile.position)
     )
     text = codec(session)
     found: dict[int, tuple[StoredFile, ...]] = {}
     for row in rows:
-        found[row.turn_id] = (*found.get(row.turn_id, ()), StoredFile(text.open(row.name), text.open(row.content)))
+        kind: FileKind = next(each for each in get_args(FileKind) if each == row.kind)
+        file = StoredFile(text.open(row.name), text.open(row.content), kind=kind, author_id=row.author_id)
+        found[row.turn_id] = (*found.get(row.turn_id, ()), file)
     return found
 
 
-def add_files(session: AsyncSession, turn_id: int, files: Sequence[StoredFile]) -> None:
-    """Store the files of a new turn."""
+async def add_files(session: AsyncSession, turn_id: int, files: Sequence[StoredFile]) -> None:
+    """Store the files of a new turn, but nothing that someone wrote who opted out."""
+    authors = {file.author_id for file in files if file.author_id is not None}
+    opted_out: set[int] = set()
+    if authors:
+        opted_out = set(await session.scalars(select(OptOut.user_id).where(OptOut.user_id.in_(authors))))
     text = codec(session)
     session.add_all(
-        TurnFile(turn_id=turn_id, position=position, name=text.seal(file.name), content=text.seal(file.content))
+        TurnFile(
+            turn_id=turn_id,
+            position=position,
+            name=text.seal(file.name),
+            content=text.seal(file.content),
+            kind=file.kind,
+            author_id=file.author_id,
+        )
         for position, file in enumerate(files)
+        if file.author_id not in opted_out
     )
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import DuplicateInteraction, TurnGone
-from models.queries.begin import add_files, admit, finished_turn, pairs_before, turn_snapshot
+from models.queries.begin import add_files, admit, files_of, finished_turn, pairs_before, turn_snapshot
 from models.queries.common import (
     attempt_number,
     codec,
@@ -53,7 +53,8 @@ async def begin_turn(
 
     `limit`: the operator's max_chat_logs, which the guild's and the member's settings may change. `role_turns`: the
     daily quota of the member's role. `author`: the name that the model reads, in a shared dialog. `place`: where the
-    reply is shown. `replaces`: the turn which this one replaces, with all later ones, once its reply is stored. For a
+    reply is shown. `replaces`: the turn which this one replaces, with all later ones, once its reply is stored; unless
+    there are other `files`, it keeps what came with that turn. For a
     member who opted out nothing but the interaction's id is stored. Raises DuplicateInteraction, MemberBlocked,
     QuotaExceeded, or TurnGone if the turn to replace is gone.
     """
@@ -61,8 +62,10 @@ async def begin_turn(
     if settings.opted_out:
         persona = await effective_persona(session, key=key)
         return TurnSnapshot(0, 0, text, persona, (), settings, author=author, files=files)
-    if replaces is not None and await finished_turn(session, key, replaces) is None:
-        raise TurnGone()
+    if replaces is not None:
+        if await finished_turn(session, key, replaces) is None:
+            raise TurnGone()
+        files = files or (await files_of(session, [replaces])).get(replaces, ())
     dialog_id = await _open_dialog(session, key, now)
     turn_id = await session.scalar(
         insert(session, Turn)
@@ -85,7 +88,7 @@ async def begin_turn(
     if turn_id is None:  # a turn with this interaction id exists
         turn_id = await _committed_turn(session, dialog_id, interaction_id, now)
     else:
-        add_files(session, turn_id, files)
+        await add_files(session, turn_id, files)
     delivery_id = 0 if place is None else await begin_delivery(session, key=key, turn_id=turn_id, place=place, now=now)
     snapshot = await turn_snapshot(
         session,

@@ -48,15 +48,21 @@ async def test_two_members_of_one_guild_do_not_share_a_dialog(here: World) -> No
 
 async def test_commands_are_registered_with_their_contexts_and_permissions(here: World) -> None:
     commands = {command["name"]: command for command in here.discord.rest.commands}
-    assert set(commands) == {"chat", "regenerate", "reset", "history", "persona", "me", "config", "privacy", "help"}
-    for name in ("persona", "config"):
+    in_guilds = {"persona", "config"}
+    everywhere = {"chat", "regenerate", "reset", "history", "me", "privacy", "help", "Ask about this"}
+    assert set(commands) == in_guilds | everywhere
+    for name in in_guilds:
         assert commands[name]["default_member_permissions"] == str(1 << 5)
         assert commands[name]["contexts"] == [0]
-    for name in ("chat", "regenerate", "reset", "history", "me", "privacy", "help"):
-        assert commands[name]["contexts"] == [0, 1]
+        assert commands[name]["integration_types"] == [0]
+    for name in everywhere:
+        assert commands[name]["contexts"] == [0, 1, 2]
+        assert commands[name]["integration_types"] == [0, 1]
         assert commands[name]["default_member_permissions"] is None
+    assert {name: command["type"] for name, command in commands.items() if command["type"] != 1} == {
+        "Ask about this": 3
+    }
     assert {option["name"] for option in commands["chat"]["options"]} == {"message", "private"}
-    assert here.discord.gateway.connected[0].intents == 1  # guilds only
 
 
 async def test_a_guilds_persona_is_told_to_the_model_and_survives_reset(here: World) -> None:

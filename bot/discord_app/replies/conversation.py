@@ -22,7 +22,7 @@ from bot.discord_app.caller import Caller, dialog_key, dialog_scope
 from bot.discord_app.message_api import MessageApi
 from bot.discord_app.permissions import Action, authorise
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
-from bot.discord_app.replies.quoting import quoted_question
+from bot.discord_app.replies.quoting import ANEW, heading
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
 from bot.failpoint import failpoint
@@ -52,6 +52,8 @@ class Question:
     quote: bool = False
     """Whether the question stands above the reply: others do not see what was typed into a command."""
     turn: TurnInfo | None = None
+    anew: bool = False
+    """Whether messages above show an earlier reply to it that they cannot be rid of."""
     is_repeat: bool = False
     """Whether the same message was asked before, and its reply was given up because the message was edited."""
 
@@ -107,7 +109,7 @@ class Conversations:
             place,
             stop_buttons=stop_buttons(caller.user_id, place.nonce),
         )
-        prefix = quoted_question(question.text) if question.quote else ""
+        prefix = (ANEW if question.anew else "") + (heading(place, question.text) if question.quote else "")
         written = question.turn.reply or "" if question.turn and question.kind == "continue" else ""
         reply = StreamedReply(sink, self.edit_rate, prefix=prefix + written, num_messages=sink.num_messages)
         request = self._request(question, key, settings, sink, prefix)

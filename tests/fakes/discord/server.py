@@ -68,6 +68,7 @@ class FakeDiscord(Using):
             "GUILDLLAMA_DISCORD_TOKEN": self.token,
             "GUILDLLAMA_DISCORD_API_BASE": self.url,
             "GUILDLLAMA_DISCORD_GATEWAY_URL": self.gateway.url,
+            "GUILDLLAMA_DISCORD_CDN_URL": self.cdn.base,
         }
 
     # ── guilds, users, channels ──────────────────────────────────────────────────────────────────────────────────────
