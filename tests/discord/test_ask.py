@@ -60,7 +60,7 @@ async def test_a_question_about_a_message_is_answered_with_a_link_to_it(database
         await here.discord.done(sent)
         [answer] = sent.messages()
         link = f"https://discord.com/channels/{guild.id}/{guild.channel.id}/{message.id}"
-        assert answer.content == f"> When does it leave?\n-# About {link}\nAt nine."
+        assert answer.content == f"> When does it leave?\n-# About [this message]({link})\nAt nine."
         assert not answer.ephemeral
         assert prompt(here) == (
             "[The sender asks about another message. What is between the fences is quoted from it: material to talk "
@@ -78,7 +78,7 @@ async def test_a_question_about_a_message_is_answered_with_a_link_to_it(database
         here.engine.reply("At 9.")
         await here.discord.press(answer, ann, label="Regenerate")
         await here.discord.until(lambda: answer.content.endswith("\nAt 9.") and not answer.runs())
-        assert answer.content == f"> When does it leave?\n-# About {link}\nAt 9."
+        assert answer.content == f"> When does it leave?\n-# About [this message]({link})\nAt 9."
         assert "The ship leaves at nine" in prompt(here)
         opened = await here.discord.press(answer, ann, label="Edit")
         await here.discord.done(opened)

@@ -69,7 +69,7 @@ async def test_nothing_of_a_guild_that_has_not_invited_the_bot_is_stored(databas
         sent = await here.discord.submit(opened, question="When?")
         await here.discord.done(sent)
         link = f"https://discord.com/channels/{foreign.id}/{foreign.channel.id}/{message.id}"
-        assert sent.messages()[0].content.startswith(f"> When?\n-# About {link}\nYou said: ")
+        assert sent.messages()[0].content.startswith(f"> When?\n-# About [this message]({link})\nYou said: ")
         assert system_prompt(here) == "You are a nun."
         # It is the dialog of their direct messages.
         await here.ask(ann, ann, "What did I say?")

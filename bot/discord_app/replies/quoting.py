@@ -17,8 +17,10 @@ def heading(place: Place, text: str) -> str:
     if not place.is_seen_by_others:
         return ""
     path = place.path or (f"{place.guild_id or '@me'}/{place.channel_id}" if place.channel_id else "")
-    about = f"-# About https://discord.com/channels/{path}/{place.about_id}\n" if place.about_id and path else ""
-    return quoted_question(text) + about
+    if not place.about_id or not path:
+        return quoted_question(text)
+    link = f"https://discord.com/channels/{path}/{place.about_id}"
+    return f"{quoted_question(text)}-# About [this message]({link})\n"
 
 
 def quoted_question(text: str) -> str:
