@@ -15,6 +15,7 @@ TurnStatus = Literal["pending", "done", "failed", "interrupted"]
 DialogScope = Literal["member", "channel", "thread", "member-channel", "member-thread"]
 DeliveryState = Literal["writing", "ready", "done"]
 ConversationChange = Literal["done", "same", "gone", "taken", "full", "opted out"]
+FileKind = Literal["file", "quote", "quoted file"]
 
 EVERYBODY = 0  # user id of a dialog that all members of a channel share
 DIRECT_MESSAGES = 0  # guild_id of direct messages; not NULL, which a unique index never treats as equal
@@ -47,12 +48,18 @@ class DialogKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """The text of a file that a member attached. `content` is empty for a picture, and for what could not be read."""
+    """A text that came with a message: a file that its member attached, or what they asked about.
+
+    Of a quoted message `name` is its author's, and `author_id` who that is: what they wrote is theirs, wherever it is.
+    `content` is empty for a picture, and for what could not be read.
+    """
 
     name: str = field(repr=False)
     content: str = field(repr=False)
     note: str = ""
     """What the model is told beside the name, such as the number of pages, or where the text was cut."""
+    kind: FileKind = "file"
+    author_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,7 @@ class Place:
 
     guild_id: int
     channel_id: int
+    """0 where the bot itself is not: only an interaction's token reaches such a place."""
     asker_id: int
     nonce: int
     """The interaction or message that asked for it, which makes a message that is sent twice appear once."""
@@ -128,10 +136,28 @@ class Place:
     token_expires_at: datetime | None = None
     question_id: int | None = None
     """The message that is replied to."""
+    about_id: int | None = None
+    """The message of someone else that was asked about."""
     message_ids: tuple[int | None, ...] = ()
     """The messages that show an earlier text, to be edited."""
     may_send: bool = True
     """Whether the bot may write in the channel, as far as Discord has said. Not stored."""
+    path: str = ""
+    """Guild and channel as a link names them; not stored."""
+
+    @property
+    def by_token_only(self) -> bool:
+        """Whether the bot can change its messages here only through the token of the interaction that made them."""
+        return self.ephemeral or self.channel_id == 0
+
+    @property
+    def is_seen_by_others(self) -> bool:
+        """Whether a response to a command is shown to people who did not see the command."""
+        return (
+            self.question_id is None
+            and not self.ephemeral
+            and (self.guild_id != DIRECT_MESSAGES or not self.channel_id)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,8 +104,9 @@ class ChatService:
         self._settings = settings
         self._turns = TurnLog(database, settings)
         self._generator = ReplyGenerator(engine, settings)
-        self._reader = FileReader(FileLimits.of(settings), settings.discord_cdn_url)
-        self._intake = FileIntake(self._reader, engine, settings)
+        self.file_reader = FileReader(FileLimits.of(settings), settings.discord_cdn_url)
+        """The one reader of members' files: its limits hold for all of them together."""
+        self._intake = FileIntake(self.file_reader, engine, settings)
         self._images = RecentImages()
         self._pseudonyms = Pseudonyms(settings)
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
@@ -300,7 +301,7 @@ class ChatService:
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=10)
         await self._stops.close()
-        await self._reader.close()
+        await self.file_reader.close()
         await self._turns.close()
 
     def _validated(self, text: str, *, may_be_empty: bool) -> str:

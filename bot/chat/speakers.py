@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Collection, Sequence
 
 from bot.attachments.frame import message_with_files
+from bot.chat.quotes import message_with_quotes
 from models.types import StoredFile
 
 MAX_NAME = 32
@@ -66,11 +67,11 @@ def speaker_name(name: str, taken: Collection[str] = ()) -> str:
 
 
 def said(text: str, author: str | None, files: Sequence[StoredFile], taken: Collection[str] = ()) -> str:
-    """A member's message as the model reads it: who wrote it, if several may, then the files, then the text.
+    """A member's message as the model reads it: who wrote it, if several may, then files and quotes, then the text.
 
     `author`: from `speaker_name`. `taken`: more names that are not a member's here (the persona's).
     """
-    text = message_with_files(text, files)
+    text = message_with_quotes(message_with_files(text, [file for file in files if file.kind == "file"]), files)
     if author is None:
         return text
     return f"{_FRAME.format(_marked(author, taken))}\n{without_frames(text)}"

@@ -10,6 +10,7 @@ from discord.ext import commands
 from bot.chat.conversations import NamedConversations
 from bot.chat.deliveries import DeliveryLog
 from bot.chat.history import HistoryReader
+from bot.cogs.ask import Ask
 from bot.cogs.chat import Chat
 from bot.cogs.config.commands import Config
 from bot.cogs.dialogs.conversations import ConversationCommands
@@ -44,6 +45,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
     )
     return (
         Chat(context, conversations),
+        Ask(bot, context, conversations),
         ReplyActions(context, conversations),
         Messages(bot, context, conversations),
         Reactions(bot, context, conversations),

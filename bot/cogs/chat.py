@@ -11,12 +11,12 @@ from discord import app_commands
 from bot.chat.requests import TurnKind
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
-from bot.discord_app.delivery import defer, may_send
+from bot.discord_app.delivery import defer, is_ephemeral, may_send
 from bot.discord_app.feature_cog import FeatureCog
 from bot.discord_app.replies.conversation import Conversations, Question
 from bot.discord_app.replies.offered_files import offered_files
 from bot.failpoint import failpoint
-from models.types import DIRECT_MESSAGES, Place
+from models.types import Place
 
 
 class Chat(FeatureCog):
@@ -49,42 +49,43 @@ class Chat(FeatureCog):
         if await defer(interaction, ephemeral=private):
             failpoint("after_acknowledge")
             files = [each for each in (file, file2, file3, file4) if each is not None]
-            await self._answer(interaction, "new", message, ephemeral=private, files=files)
+            await self._answer(interaction, "new", message, files)
 
     @app_commands.command(name="regenerate", description="Get another answer to the last thing you said to me.")
     @app_commands.describe(private="Only you see the answer (default: everyone does)")
     async def regenerate(self, interaction: Interaction, private: bool = False) -> None:
         """/regenerate."""
         if await defer(interaction, ephemeral=private):
-            await self._answer(interaction, "regenerate", "", ephemeral=private)
+            await self._answer(interaction, "regenerate", "")
 
     async def _answer(
-        self,
-        interaction: Interaction,
-        kind: TurnKind,
-        text: str,
-        *,
-        ephemeral: bool,
-        files: Sequence[discord.Attachment] = (),
+        self, interaction: Interaction, kind: TurnKind, text: str, files: Sequence[discord.Attachment] = ()
     ) -> None:
-        # In direct messages nobody else reads along.
-        quote = kind == "new" and not ephemeral and interaction.guild_id is not None
-        place = place_of(interaction, ephemeral=ephemeral)
-        question = Question(caller_of(interaction), place, text, kind, offers=offered_files(files), quote=quote)
-        await self._conversations.answer(question)
+        place = place_of(interaction, ephemeral=is_ephemeral(interaction))
+        caller, offers = caller_of(interaction), offered_files(files)
+        await self._conversations.answer(Question(caller, place, text, kind, offers=offers, quote=kind == "new"))
 
 
-def place_of(interaction: Interaction, *, ephemeral: bool, message_ids: tuple[int | None, ...] = ()) -> Place:
-    """The response to an interaction, as the place of a reply."""
+def place_of(
+    interaction: Interaction,
+    *,
+    ephemeral: bool,
+    about_id: int | None = None,
+    message_ids: tuple[int | None, ...] = (),
+) -> Place:
+    """The response to an interaction, as the place of a reply. `about_id`: the message that is asked about."""
+    caller = caller_of(interaction)
     return Place(
-        guild_id=interaction.guild_id or DIRECT_MESSAGES,
-        channel_id=interaction.channel_id or 0,
-        asker_id=interaction.user.id,
+        guild_id=caller.guild_id,
+        channel_id=0 if caller.bot_is_absent else caller.channel_id,
+        asker_id=caller.user_id,
         nonce=interaction.id,
         ephemeral=ephemeral,
         application_id=interaction.application_id,
         reply_token=interaction.token,
         token_expires_at=interaction.expires_at.astimezone(UTC),
+        about_id=about_id,
         message_ids=message_ids,
         may_send=may_send(interaction),
+        path=f"{interaction.guild_id or '@me'}/{caller.channel_id}",
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from discord import app_commands
 from discord.ext import commands
 
+from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.context import Interaction
 from bot.discord_app.message_api import NO_MENTIONS
 
 _FOR_EVERYBODY = """\
 **/chat** `message` `file` … – talk to me, with up to four files; with `private: True` only you see the answer
+**Ask about this** – in the menu of a message (under *Apps*): ask me about what it says
 **/regenerate** – another answer to your last message, in place of the one before
 **/thread** `start` – a thread in this channel, in which all who write share one conversation with me
 **/reset** `here` · `everywhere` – start a new conversation; personas stay
@@ -28,6 +30,11 @@ another one in direct messages. Nobody else sees it, and I take nothing from one
 `/thread start`, and where a guild wants it so, all who write share one conversation; with `private` you stay alone. \
 What a file says is remembered like what you write; of a picture I keep only the name."""
 
+_ABSENT = """\
+I am not a member here: you brought me along. So the conversation of our direct messages goes on here, with the \
+persona that you chose there, and nothing of this place is kept but what you say to me and the messages that you ask \
+me about. Others see an answer unless it is private, or Discord hides it."""
+
 
 class Help(commands.Cog):
     """Lists the commands that this member may use here."""
@@ -35,6 +42,11 @@ class Help(commands.Cog):
     @app_commands.command(name="help", description="What you can ask me to do.")
     async def help_command(self, interaction: Interaction) -> None:
         """/help."""
-        lines = [_FOR_EVERYBODY, _FOR_MANAGERS] if interaction.permissions.manage_guild else [_FOR_EVERYBODY]
-        text = "\n".join(lines) + f"\n\n{_MEMORY}"
+        text = help_text(caller_of(interaction))
         await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
+
+
+def help_text(caller: Caller) -> str:
+    """What this caller can ask of the bot here."""
+    parts = [_FOR_EVERYBODY, _FOR_MANAGERS] if caller.manages_guild else [_FOR_EVERYBODY]
+    return "\n".join([*parts, "", _ABSENT if caller.bot_is_absent else _MEMORY])

@@ -19,7 +19,7 @@ from bot.discord_app.delivery import DISCORD_ERRORS, defer, describe_error
 from bot.discord_app.error_messages import log_database_errors
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.message_api import ChannelForbidden
-from bot.discord_app.permissions import IN_GUILDS, Action, authorise
+from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, Action, authorise
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.turn_actions import TurnActions, TurnIsBusy, TurnIsGone
 from bot.discord_app.thread_api import MAX_THREAD_NAME, ThreadApi, check_permissions
@@ -46,6 +46,7 @@ class Threads(FeatureCog):
         description="A thread to talk to me in, together with others",
         guild_only=True,
         allowed_contexts=IN_GUILDS,
+        allowed_installs=BY_GUILDS,
     )
 
     def __init__(self, bot: commands.Bot, context: CommandContext, conversations: Conversations) -> None:

@@ -18,7 +18,7 @@ from bot.discord_app.error_messages import log_database_errors
 from bot.discord_app.replies.buttons import reply_buttons
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.sink import ReplySink
-from bot.discord_app.replies.turn_actions import TurnActions, heading, state_of
+from bot.discord_app.replies.turn_actions import TurnActions, state_of, stored_heading
 from bot.discord_app.streamed_reply import ReplyDeleted, StreamedReply
 from models.database import Database
 from models.errors import DatabaseError
@@ -100,7 +100,7 @@ class UnfinishedReplies(commands.Cog):
 
     async def _show_rest(self, turn: TurnInfo, delivery: DeliveryRecord, place: Place) -> None:
         """Show what has not been shown of a stored reply."""
-        sink, reply = self._reply(delivery, place, heading(turn, place))
+        sink, reply = self._reply(delivery, place, stored_heading(turn, place))
         sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         for index, message in enumerate(delivery.messages):
             if not message.shown and not message.text:

@@ -17,7 +17,11 @@ Interaction = discord.Interaction[Any]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A member in a channel of a guild, or a user in direct messages (guild id 0)."""
+    """A member in a channel of a guild, or a user in direct messages (guild id 0).
+
+    Where the bot itself is not, and only this user brought it along, they are a user in direct messages too: nobody
+    there has agreed to anything, so no rule, persona or dialog of a guild applies, and none of its ids is stored.
+    """
 
     user_id: int
     guild_id: int
@@ -32,6 +36,9 @@ class Caller:
     """Whether they may read the earlier messages of this channel."""
     creates_threads: bool = False
     """Whether they may start public threads in this channel; known of interactions only."""
+    bot_is_absent: bool = False
+    """Whether the bot reaches this place through the tokens of interactions only: a guild that has not invited it, or
+    a private channel of others."""
 
     @property
     def in_thread(self) -> bool:
@@ -49,6 +56,8 @@ def caller_of(interaction: Interaction) -> Caller:
     user = interaction.user
     permissions = interaction.permissions
     channel_id = interaction.channel_id or 0
+    if not _bot_is_in(interaction):
+        return Caller(user.id, DIRECT_MESSAGES, channel_id, channel_id, user.display_name, bot_is_absent=True)
     return Caller(
         user_id=user.id,
         guild_id=interaction.guild_id or DIRECT_MESSAGES,
@@ -60,6 +69,20 @@ def caller_of(interaction: Interaction) -> Caller:
         reads_history=permissions.read_message_history or permissions.administrator or interaction.guild_id is None,
         creates_threads=interaction.guild_id is not None and permissions.create_public_threads,
     )
+
+
+def _bot_is_in(interaction: Interaction) -> bool:
+    """Whether the bot itself is in this guild, or in this channel of direct messages.
+
+    A guild must be named by Discord as one that installed the bot, and be known from the gateway. One that only allows
+    the bot's commands is not a place of the bot: nothing would tell when its data is to be deleted.
+    """
+    if interaction.guild_id is None:
+        group = interaction.channel is not None and interaction.channel.type is discord.ChannelType.group
+        return not group and not interaction.context.private_channel
+    owners = interaction._integration_owners  # who installed the bot, by the type of installation; always sent
+    installed = not owners or owners.get(discord.app_commands.AppInstallationType.GUILD) == interaction.guild_id
+    return installed and interaction.client.get_guild(interaction.guild_id) is not None
 
 
 def author_of(message: discord.Message) -> Caller:

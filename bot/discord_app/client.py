@@ -21,7 +21,7 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.error_messages import report_error
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.message_api import request_trace
-from bot.discord_app.permissions import Action
+from bot.discord_app.permissions import MENU_ACTIONS, Action
 from bot.errors import BotError
 
 log = structlog.get_logger(__name__)
@@ -38,10 +38,10 @@ def _intents(*, message_content: bool) -> discord.Intents:
     return discord.Intents(guilds=True, messages=True, reactions=True, message_content=message_content)
 
 
-# Where commands may be used, unless a command says otherwise. Installed by guilds only: a member who installs the bot
-# for their own account cannot agree to it on behalf of a guild.
-_CONTEXTS = app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=False)
-_INSTALLS = app_commands.AppInstallationType(guild=True, user=False)
+# Where commands may be used, unless a command says otherwise: everywhere, also where only the user installed the bot.
+# A guild that has not invited it is then like direct messages (see `Caller`): nothing of it is stored.
+_CONTEXTS = app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True)
+_INSTALLS = app_commands.AppInstallationType(guild=True, user=True)
 
 
 class GatedTree(app_commands.CommandTree["GuildLlama"]):
@@ -49,7 +49,8 @@ class GatedTree(app_commands.CommandTree["GuildLlama"]):
 
     async def interaction_check(self, interaction: discord.Interaction[GuildLlama]) -> bool:
         """Whether to serve this command."""
-        return await self.client.admit(interaction, _text_field(interaction, "name"))
+        name = _text_field(interaction, "name")
+        return await self.client.admit(interaction, MENU_ACTIONS[name].value if name in MENU_ACTIONS else name)
 
     async def on_error(self, interaction: discord.Interaction[GuildLlama], error: app_commands.AppCommandError) -> None:
         """Report what a command raised."""

@@ -34,10 +34,15 @@ async def defer(interaction: discord.Interaction, *, ephemeral: bool) -> bool:
 
     Returns False when it was too late or another process was faster: the caller must then do nothing.
     """
-    if not await _defer(interaction, ephemeral=ephemeral, thinking=True):
-        return False
-    interaction.extras[_EPHEMERAL] = ephemeral
-    return True
+    return await _defer(interaction, ephemeral=ephemeral, thinking=True)
+
+
+def is_ephemeral(interaction: discord.Interaction) -> bool:
+    """Whether the response that was deferred is ephemeral, because we asked for it or because Discord decided so.
+
+    Discord hides public responses from others where the member may not use applications of their own.
+    """
+    return bool(interaction.extras.get(_EPHEMERAL))
 
 
 async def defer_click(interaction: discord.Interaction) -> bool:
@@ -51,14 +56,17 @@ async def defer_click(interaction: discord.Interaction) -> bool:
 async def _defer(interaction: discord.Interaction, *, ephemeral: bool, thinking: bool) -> bool:
     try:
         async with asyncio.timeout(_DEFER_TIMEOUT):
-            await interaction.response.defer(ephemeral=ephemeral, thinking=thinking)
+            response = await interaction.response.defer(ephemeral=ephemeral, thinking=thinking)
+        hidden = response is not None and response.is_ephemeral()
     except (KeyError, TypeError):
         if not interaction.response.is_done():
             raise
-        # Discord accepted it; discord.py could not parse the response body, which we do not need.
+        hidden = False  # Discord accepted it; discord.py could not parse the response body
     except DISCORD_ERRORS as error:
         log.warning("an interaction could not be deferred", interaction=interaction.id, error=describe_error(error))
         return False
+    if thinking:
+        interaction.extras[_EPHEMERAL] = ephemeral or hidden
     return True
 
 
@@ -146,10 +154,10 @@ class InteractionSink:
         interaction = self._interaction
         target: discord.abc.Messageable | None
         channel = interaction.channel if isinstance(interaction.channel, discord.abc.Messageable) else None
-        if interaction.guild_id is None:
+        if self._ephemeral:
+            target = interaction.user  # in a channel of others the bot may not write, whoever brought it along
+        elif interaction.guild_id is None:
             target = channel or interaction.user
-        elif self._ephemeral:
-            target = interaction.user
         else:
             target = channel if may_send(interaction) else None
         if target is None:

@@ -22,6 +22,8 @@ from bot.guilds.settings_cache import GuildSettingsCache
 from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, TurnInfo
 
 IN_GUILDS = app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False)
+BY_GUILDS = app_commands.AppInstallationType(guild=True, user=False)
+"""Commands that a guild has only if it invited the bot, whoever else brought it along."""
 MANAGE_GUILD = discord.Permissions(manage_guild=True)
 _MAX_SEEN = 10_000  # interaction ids kept to recognise repeats
 
@@ -49,6 +51,8 @@ class Action(enum.Enum):
     HELP = "help"
 
 
+MENU_ACTIONS = {"Ask about this": Action.ASK}
+"""The entries in the menu of a message, by what the menu calls them."""
 _GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG, Action.THREAD})
 _MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
 # A guild cannot bar members from their own data.
@@ -67,7 +71,7 @@ def authorise(caller: Caller, action: Action, guild_settings: GuildSettings | No
     that a member may not use, but an admin may override that and a modified client ignores it.
     """
     if action in _GUILD_ONLY and caller.guild_id == DIRECT_MESSAGES:
-        raise NotAllowed("This works in a guild only, not in direct messages.")
+        raise NotAllowed("This works only in a guild that has invited me, not in direct messages or elsewhere.")
     if action in _MANAGERS_ONLY and not caller.manages_guild:
         raise NotAllowed("Only members with the Manage Server permission may do this.")
     if action is Action.THREAD and not caller.creates_threads:

@@ -74,6 +74,7 @@ class PrivacyService:
                 "dialogs": [{"dialog": line, "turns": turns} for line, turns in dialogs],
                 "shared_dialogs": [{"dialog": line, "turns": turns} for line, turns in shared],
                 "earlier_replies": await privacy.person_variants(session, user_id=user_id, guild_id=guild_id),
+                "quoted_by_others": await privacy.person_quotes(session, user_id=user_id, guild_id=guild_id),
                 "personas": await privacy.person_personas(session, user_id=user_id, guild_id=guild_id),
                 **await privacy.person_settings(session, user_id=user_id, guild_id=guild_id),
             }

@@ -76,7 +76,12 @@ def upgrade() -> None:
         sa.Column(
             "position", sa.Integer(), autoincrement=False, nullable=False, comment="0, 1, 2, ... within the turn"
         ),
-        sa.Column("name", sa.Text(), nullable=False, comment="Name of the file, sealed when encryption is on"),
+        sa.Column(
+            "name",
+            sa.Text(),
+            nullable=False,
+            comment="Name of the file or of the quoted author, sealed when encryption is on",
+        ),
         sa.Column(
             "content",
             sa.Text(),
@@ -89,9 +94,30 @@ def upgrade() -> None:
             nullable=True,
             comment="What the model is told beside the name: its pages, where it was cut, that it is a picture",
         ),
+        sa.Column(
+            "kind",
+            sa.Text(),
+            server_default="file",
+            nullable=False,
+            comment="file of the member, quote of a message, or file of the quoted message",
+        ),
+        sa.Column(
+            "author_id",
+            sa.BigInteger(),
+            nullable=True,
+            comment="Who wrote the quoted message; they may never have talked with the bot",
+        ),
+        sa.CheckConstraint("kind IN ('file', 'quote', 'quoted file')", name="ck_turn_files_kind"),
         sa.ForeignKeyConstraint(["turn_id"], ["turns.id"], name="fk_turn_files_turn_id_turns", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("turn_id", "position", name="pk_turn_files"),
-        comment="Files that members attached to a message, as the text that the model read",
+        comment="What came with a message: files as the text that the model read, messages that it quotes",
+    )
+    op.create_index(
+        "ix_turn_files_author_id",
+        "turn_files",
+        ["author_id"],
+        sqlite_where=sa.text("author_id IS NOT NULL"),
+        postgresql_where=sa.text("author_id IS NOT NULL"),
     )
     _create_deliveries()
 
@@ -118,8 +144,11 @@ def _create_deliveries() -> None:
         sa.Column("token_expires_at", TIME, nullable=True, comment="When the token expires"),
         sa.Column("ephemeral", sa.Boolean(), nullable=False, comment="Whether only the member sees it"),
         sa.Column("guild_id", sa.BigInteger(), nullable=False, comment="Guild, 0 for direct messages"),
-        sa.Column("channel_id", sa.BigInteger(), nullable=False, comment="Channel or thread it is shown in"),
+        sa.Column("channel_id", sa.BigInteger(), nullable=False, comment="Channel or thread, 0 where the bot is not"),
         sa.Column("question_id", sa.BigInteger(), nullable=True, comment="Message that it replies to, if there is one"),
+        sa.Column(
+            "about_id", sa.BigInteger(), nullable=True, comment="Message of someone else that was asked about, if any"
+        ),
         sa.Column("asker_id", sa.BigInteger(), nullable=False, comment="User who is named if the reply arrives late"),
         sa.Column(
             "nonce",

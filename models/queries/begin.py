@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import get_args
 
 from sqlalchemy import ScalarSelect, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,8 +25,8 @@ from models.queries.common import (
 )
 from models.queries.personas import effective_persona
 from models.queries.policy import enforce_policy, load_policy
-from models.tables import Delivery, DeliveryMessage, Dialog, ProcessedInteraction, Turn, TurnFile
-from models.types import DialogKey, DialogSettings, Pair, StoredFile, TurnSnapshot
+from models.tables import Delivery, DeliveryMessage, Dialog, OptOut, ProcessedInteraction, Turn, TurnFile
+from models.types import DialogKey, DialogSettings, FileKind, Pair, StoredFile, TurnSnapshot
 
 _MAX_IDS = 500  # in one statement
 _UNNAMED = "member"  # who spoke in a dialog of their own, where names are not stored
@@ -129,19 +130,24 @@ async def files_of(session: AsyncSession, *, turn_ids: Sequence[int]) -> dict[in
     text = codec(session)
     found: dict[int, tuple[StoredFile, ...]] = {}
     for start in range(0, len(turn_ids), _MAX_IDS):
-        rows = await session.execute(
-            select(TurnFile.turn_id, TurnFile.name, TurnFile.content, TurnFile.note)
+        rows = await session.scalars(
+            select(TurnFile)
             .where(TurnFile.turn_id.in_(turn_ids[start : start + _MAX_IDS]))
             .order_by(TurnFile.turn_id, TurnFile.position)
         )
         for row in rows:
-            file = StoredFile(text.open(row.name), text.open(row.content), row.note or "")
+            kind: FileKind = next(each for each in get_args(FileKind) if each == row.kind)
+            file = StoredFile(text.open(row.name), text.open(row.content), row.note or "", kind, row.author_id)
             found[row.turn_id] = (*found.get(row.turn_id, ()), file)
     return found
 
 
-def add_files(session: AsyncSession, turn_id: int, files: Sequence[StoredFile]) -> None:
-    """Store the files of a new turn."""
+async def add_files(session: AsyncSession, turn_id: int, files: Sequence[StoredFile]) -> None:
+    """Store the files of a new turn, but nothing that someone wrote who opted out."""
+    authors = {file.author_id for file in files if file.author_id is not None}
+    opted_out: set[int] = set()
+    if authors:
+        opted_out = set(await session.scalars(select(OptOut.user_id).where(OptOut.user_id.in_(authors))))
     text = codec(session)
     session.add_all(
         TurnFile(
@@ -150,8 +156,11 @@ def add_files(session: AsyncSession, turn_id: int, files: Sequence[StoredFile]) 
             name=text.seal(file.name),
             content=text.seal(file.content),
             note=file.note or None,
+            kind=file.kind,
+            author_id=file.author_id,
         )
         for position, file in enumerate(files)
+        if file.author_id not in opted_out
     )
 
 

@@ -33,6 +33,7 @@ async def begin_delivery(session: AsyncSession, *, key: DialogKey, turn_id: int,
         channel_id=place.channel_id,
         question_id=place.question_id,
         reply_token=place.reply_token,
+        about_id=place.about_id,
         asker_id=place.asker_id,
         nonce=place.nonce,
         created_at=now,
@@ -228,5 +229,6 @@ async def _record(session: AsyncSession, row: Delivery) -> DeliveryRecord:
         reply_token=row.reply_token,
         token_expires_at=row.token_expires_at,
         question_id=row.question_id,
+        about_id=row.about_id,
     )
     return DeliveryRecord(row.id, row.turn_id, state, place, messages, row.created_at, row.owner)

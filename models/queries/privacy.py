@@ -58,6 +58,7 @@ async def delete_person_rest(session: AsyncSession, *, user_id: int, guild_id: i
     audit = _in_guild(AuditEntry.guild_id, guild_id)
     for statement in (
         delete(Dialog).where(Dialog.id.in_(_dialogs(user_id, guild_id))),
+        delete(TurnFile).where(_quoted(user_id, guild_id)),
         delete(Persona).where(Persona.user_id == user_id, _in_guild(Persona.guild_id, guild_id)),
         update(PersonaVersion).where(PersonaVersion.author_id == user_id, authored).values(author_id=None),
         delete(MemberSettingsRow).where(
@@ -147,6 +148,31 @@ async def person_variants(
     return replies
 
 
+@cross_tenant(OWN_DATA)
+async def person_quotes(
+    session: AsyncSession, *, user_id: int, guild_id: int | None = None
+) -> tuple[dict[str, object], ...]:
+    """Return what the person wrote and others asked about; not by whom, since that is theirs."""
+    rows = await session.execute(
+        select(TurnFile, Turn.created_at, Dialog.guild_id)
+        .join(Turn, Turn.id == TurnFile.turn_id)
+        .join(Dialog, Dialog.id == Turn.dialog_id)
+        .where(_quoted(user_id, guild_id))
+        .order_by(TurnFile.turn_id, TurnFile.position)
+    )
+    text = codec(session)
+    return tuple(
+        {
+            "guild_id": row.guild_id,
+            "kind": row.TurnFile.kind,
+            "name": text.open(row.TurnFile.name),
+            "content": text.open(row.TurnFile.content),
+            "quoted_at": row.created_at,
+        }
+        for row in rows
+    )
+
+
 @cross_tenant("an opt-out holds everywhere")
 async def opt_out(session: AsyncSession, *, user_id: int, now: datetime) -> bool:
     """Record the opt-out and end the person's open dialogs. False if they had opted out before."""
@@ -181,7 +207,7 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
     conditions: dict[str, tuple[Any, ColumnElement[bool]]] = {
         "dialogs": (Dialog, Dialog.id.in_(dialogs)),
         "turns": (Turn, Turn.id.in_(turns)),
-        "turn_files": (TurnFile, TurnFile.turn_id.in_(turns)),
+        "turn_files": (TurnFile, or_(TurnFile.turn_id.in_(turns), _quoted(user_id, guild_id))),
         "deliveries": (Delivery, Delivery.turn_id.in_(turns)),
         "delivery_messages": (
             DeliveryMessage,
@@ -218,6 +244,15 @@ def _turns(user_id: int, guild_id: int | None) -> Select[int]:
     """Select what the person wrote, in dialogs of their own and in shared ones."""
     dialogs = select(Dialog.id).where(_in_guild(Dialog.guild_id, guild_id))
     return select(Turn.id).where(Turn.author_id == user_id, Turn.dialog_id.in_(dialogs))
+
+
+def _quoted(user_id: int, guild_id: int | None) -> ColumnElement[bool]:
+    """Match what the person wrote and others asked about, in whoever's dialog it is."""
+    dialogs = select(Dialog.id).where(_in_guild(Dialog.guild_id, guild_id))
+    own = TurnFile.author_id == user_id
+    return (
+        own if guild_id is None else and_(own, TurnFile.turn_id.in_(select(Turn.id).where(Turn.dialog_id.in_(dialogs))))
+    )
 
 
 def _in_guild(column: Any, guild_id: int | None) -> ColumnElement[bool]:

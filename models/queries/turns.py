@@ -88,7 +88,7 @@ async def begin_turn(
     if turn_id is None:  # a turn with this interaction id exists
         turn_id = await _committed_turn(session, dialog_id, interaction_id, now)
     else:
-        add_files(session, turn_id, files)
+        await add_files(session, turn_id, files)
     delivery_id = 0 if place is None else await begin_delivery(session, key=key, turn_id=turn_id, place=place, now=now)
     snapshot = await turn_snapshot(
         session,

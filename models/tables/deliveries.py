@@ -39,8 +39,11 @@ class Delivery(Base):
     token_expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime, comment="When the token expires")
     ephemeral: Mapped[bool] = mapped_column(comment="Whether only the member sees it")
     guild_id: Mapped[int] = mapped_column(Snowflake, comment="Guild, 0 for direct messages")
-    channel_id: Mapped[int] = mapped_column(Snowflake, comment="Channel or thread it is shown in")
+    channel_id: Mapped[int] = mapped_column(Snowflake, comment="Channel or thread, 0 where the bot is not")
     question_id: Mapped[int | None] = mapped_column(Snowflake, comment="Message that it replies to, if there is one")
+    about_id: Mapped[int | None] = mapped_column(
+        Snowflake, comment="Message of someone else that was asked about, if any"
+    )
     asker_id: Mapped[int] = mapped_column(Snowflake, comment="User who is named if the reply arrives late")
     nonce: Mapped[int] = mapped_column(
         Snowflake, comment="Interaction or message that asked for this text: makes a message sent twice appear once"

@@ -15,6 +15,7 @@ _ENDED = text("ended_at IS NOT NULL")
 _PENDING = text("status = 'pending'")
 _TOKEN = text("reply_token IS NOT NULL")
 _ACTIVE = text("active")
+_BY_OTHERS = text("author_id IS NOT NULL")
 
 
 class Dialog(Base):
@@ -124,21 +125,36 @@ class Turn(Base):
 
 
 class TurnFile(Base):
-    """The text of a file that came with a turn; it is part of what the member said. Of a picture only the name."""
+    """A text that came with a turn, a file or a quoted message; it is part of what the member said.
+
+    Of a picture only the name.
+    """
 
     __tablename__ = "turn_files"
-    __table_args__ = ({"comment": "Files that members attached to a message, as the text that the model read"},)
+    __table_args__ = (
+        CheckConstraint("kind IN ('file', 'quote', 'quoted file')", name="kind"),
+        Index("ix_turn_files_author_id", "author_id", sqlite_where=_BY_OTHERS, postgresql_where=_BY_OTHERS),
+        {"comment": "What came with a message: files as the text that the model read, messages that it quotes"},
+    )
 
     turn_id: Mapped[int] = mapped_column(
         RowId, ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Turn"
     )
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, comment="0, 1, 2, ... within the turn")
-    name: Mapped[str] = mapped_column(Text, comment="Name of the file, sealed when encryption is on")
+    name: Mapped[str] = mapped_column(
+        Text, comment="Name of the file or of the quoted author, sealed when encryption is on"
+    )
     content: Mapped[str] = mapped_column(
         Text, comment="Its text, sealed when encryption is on; empty for a picture, and for what could not be read"
     )
     note: Mapped[str | None] = mapped_column(
         Text, comment="What the model is told beside the name: its pages, where it was cut, that it is a picture"
+    )
+    kind: Mapped[str] = mapped_column(
+        Text, server_default="file", comment="file of the member, quote of a message, or file of the quoted message"
+    )
+    author_id: Mapped[int | None] = mapped_column(
+        Snowflake, comment="Who wrote the quoted message; they may never have talked with the bot"
     )
 
 

@@ -48,33 +48,24 @@ async def test_two_members_of_one_guild_do_not_share_a_dialog(here: World) -> No
 
 async def test_commands_are_registered_with_their_contexts_and_permissions(here: World) -> None:
     commands = {command["name"]: command for command in here.discord.rest.commands}
-    assert set(commands) == {
-        "chat",
-        "regenerate",
-        "reset",
-        "history",
-        "conversation",
-        "thread",
-        "persona",
-        "me",
-        "config",
-        "privacy",
-        "help",
-    }
-    for name in ("persona", "config"):
-        assert commands[name]["default_member_permissions"] == str(1 << 5)
+    in_guilds = {"persona", "config", "thread"}
+    everywhere = {
+        "chat", "regenerate", "reset", "history", "conversation", "me", "privacy", "help", "Ask about this",
+    }  # fmt: skip
+    assert set(commands) == in_guilds | everywhere
+    for name in in_guilds:
+        assert commands[name]["default_member_permissions"] == (None if name == "thread" else str(1 << 5))
         assert commands[name]["contexts"] == [0]
-    for name in ("chat", "regenerate", "reset", "history", "conversation", "me", "privacy", "help"):
-        assert commands[name]["contexts"] == [0, 1]
+        assert commands[name]["integration_types"] == [0]
+    for name in everywhere:
+        assert commands[name]["contexts"] == [0, 1, 2]
+        assert commands[name]["integration_types"] == [0, 1]
         assert commands[name]["default_member_permissions"] is None
-    assert {option["name"] for option in commands["chat"]["options"]} == {
-        "message",
-        "private",
-        "file",
-        "file2",
-        "file3",
-        "file4",
+    assert {name: command["type"] for name, command in commands.items() if command["type"] != 1} == {
+        "Ask about this": 3
     }
+    options = {"message", "private", "file", "file2", "file3", "file4"}
+    assert {option["name"] for option in commands["chat"]["options"]} == options
     guilds, messages, reactions = 1 << 0, 1 << 9 | 1 << 12, 1 << 10 | 1 << 13
     assert here.discord.gateway.connected[0].intents == guilds | messages | reactions  # none is privileged
 

@@ -30,6 +30,7 @@ _MAX_CHARS_PER_TOKEN = 8
 """More than a text in words has: what is beyond is cut without asking the server to count it."""
 _BYTES_PER_TOKEN = 3
 """For an estimate: English has more, code and other scripts have about as many."""
+_SHORT_QUOTE = 4000  # characters: as long as a message can be
 _PICTURE = "a picture, seen only when it was sent"
 _NOT_READ = "could not be read"
 
@@ -49,7 +50,7 @@ class FileIntake:
         EngineUnavailable if the server cannot say what it takes.
         """
         if not request.offers:
-            return request
+            return await self._with_fitting_quotes(request)
         read = await self._read(request.offers)
         refusals = refusals_note(read.refused)
         if not (read.texts or read.images or request.files or request.text):
@@ -66,6 +67,13 @@ class FileIntake:
             images=read.images,
             files_note="\n".join(filter(None, (note, refusals))),
         )
+
+    async def _with_fitting_quotes(self, request: ChatRequest) -> ChatRequest:
+        """The request with what it quotes cut to what fits. A short quote is not counted: it fits, or nothing does."""
+        if num_chars(request.files) <= _SHORT_QUOTE:
+            return request
+        fitted, _, _ = await self._fit(request.files, request.text)
+        return replace(request, files=fitted)
 
     async def _read(self, offers: Sequence[OfferedFile]) -> FilesRead:
         """Read the files. Whether the model sees pictures is found out only if there is one."""

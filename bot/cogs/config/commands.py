@@ -14,7 +14,7 @@ from bot.cogs.config.text import settings_text
 from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
-from bot.discord_app.permissions import IN_GUILDS, MANAGE_GUILD
+from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, MANAGE_GUILD
 from bot.errors import BotError
 from bot.guilds.settings_cache import Change
 from models.types import GuildSettings
@@ -51,6 +51,7 @@ class Config(FeatureCog):
         default_permissions=MANAGE_GUILD,
         guild_only=True,
         allowed_contexts=IN_GUILDS,
+        allowed_installs=BY_GUILDS,
     )
 
     @config.command(name="show", description="Show what this guild chose, and what applies where it did not.")

@@ -24,7 +24,7 @@ from bot.discord_app.caller import caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import IN_GUILDS, MANAGE_GUILD
+from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, MANAGE_GUILD
 from bot.errors import BotError, DatabaseUnavailable
 from models.types import PersonaText
 
@@ -138,6 +138,7 @@ class Persona(FeatureCog):
         default_permissions=MANAGE_GUILD,
         guild_only=True,
         allowed_contexts=IN_GUILDS,
+        allowed_installs=BY_GUILDS,
     )
     me = app_commands.Group(name="me", description="What concerns only you")
     own_persona = OwnPersonaCommands(name="persona", description="Who I am for you, here", parent=me)

@@ -24,7 +24,7 @@ from bot.discord_app.dialog_keys import DialogKeys
 from bot.discord_app.message_api import MessageApi
 from bot.discord_app.permissions import Action, authorise
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
-from bot.discord_app.replies.quoting import quoted_question, small_lines
+from bot.discord_app.replies.quoting import ANEW, heading, small_lines
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.replies.waiting_text import STOPPED, waiting_text
 from bot.discord_app.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
@@ -59,6 +59,8 @@ class Question:
     quote: bool = False
     """Whether the question stands above the reply: others do not see what was typed into a command."""
     turn: TurnInfo | None = None
+    anew: bool = False
+    """Whether messages above show an earlier reply to it that they cannot be rid of."""
     is_repeat: bool = False
     """Whether the same message was asked before, and its reply was given up because the message was edited."""
 
@@ -116,7 +118,7 @@ class Conversations:
         key = question.turn.key if question.turn else await keys.key_of(caller, private=place.ephemeral)
         stop = stop_buttons(caller.user_id, place.nonce)
         sink = ReplySink(self.api, self.deliveries, place, stop_buttons=stop)
-        sink.prefix = quoted_question(question.text) if question.quote else ""
+        sink.prefix = (ANEW if question.anew else "") + (heading(place, question.text) if question.quote else "")
         reply = StreamedReply(sink, self.edit_rate, prefix=sink.prefix, num_messages=sink.num_messages)
         request = replace(
             self._request(question, key, settings, sink, reply),

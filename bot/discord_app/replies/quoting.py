@@ -7,8 +7,23 @@ from __future__ import annotations
 
 import discord
 
+from models.types import Place
+
 MAX_CHARS = 240
 MAX_LINES = 4
+ANEW = "-# In place of my answer above:\n"
+"""Stands above a reply that replaces one whose messages cannot all be changed any more."""
+
+
+def heading(place: Place, text: str) -> str:
+    """What stands above a reply here: the question, and a link to the message that it is about; "" if nothing does."""
+    if not place.is_seen_by_others:
+        return ""
+    path = place.path or (f"{place.guild_id or '@me'}/{place.channel_id}" if place.channel_id else "")
+    if not place.about_id or not path:
+        return quoted_question(text)
+    link = f"https://discord.com/channels/{path}/{place.about_id}"
+    return f"{quoted_question(text)}-# About [this message]({link})\n"
 
 
 def quoted_question(text: str) -> str:

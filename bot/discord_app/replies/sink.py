@@ -133,8 +133,9 @@ class ReplySink:
                 try:
                     await self._api.delete_response(application_id, token, message_id)
                 except discord.NotFound:
-                    await self._api.delete(self._place.channel_id, message_id)
-            else:
+                    if not self._place.by_token_only:
+                        await self._api.delete(self._place.channel_id, message_id)
+            elif not self._place.by_token_only:
                 await self._api.delete(self._place.channel_id, message_id)
         await self._deliveries.shown(self.delivery_id, [(index, None)], done=False)
 
@@ -152,21 +153,21 @@ class ReplySink:
     async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
         """Send the rest of a reply (from message `first`) as plain messages that name the asker.
 
-        To the channel; to the member alone if the reply was ephemeral. What cannot be sent now is left to the job that
-        looks for unfinished deliveries, unless Discord refuses it for good.
+        To the channel; to the member alone if the reply was ephemeral, or shown where the bot itself is not. What
+        cannot be sent now is left to the job that looks for unfinished deliveries, unless Discord refuses it for good.
         """
         place = self._place
-        mention = "" if place.guild_id == DIRECT_MESSAGES or place.ephemeral else f"<@{place.asker_id}> "
+        mention = "" if place.guild_id == DIRECT_MESSAGES or place.by_token_only else f"<@{place.asker_id}> "
         texts = [messages[0].removeprefix(self.prefix) if first == 0 else messages[0], *messages[1:]]
         lines = [mention.strip(), *texts] if utf16_length(mention + texts[0]) > MESSAGE_LIMIT else texts
         if lines is texts:
             lines[0] = mention + lines[0]
-        if not place.may_send and not place.ephemeral:
+        if not place.may_send and not place.by_token_only:
             log.warning("a finished reply could not be delivered: no permission to send", question=place.nonce)
             await self._deliveries.shown(self.delivery_id, [], done=True)
             return
         try:
-            channel_id = await self._api.open_dm(place.asker_id) if place.ephemeral else place.channel_id
+            channel_id = await self._api.open_dm(place.asker_id) if place.by_token_only else place.channel_id
             for index, text in enumerate(lines, start=first):
                 last = index == first + len(lines) - 1
                 message_id = await self._api.send(
@@ -174,7 +175,7 @@ class ReplySink:
                     text,
                     nonce=f"{place.nonce}.{index}L",  # at most 25 characters
                     reply_to=place.question_id if index == first else None,
-                    components=self.buttons if last and not place.ephemeral else (),
+                    components=self.buttons if last and not place.by_token_only else (),
                     file=file if last else None,
                 )
                 await self._deliveries.shown(self.delivery_id, [(index, message_id)], done=last)
@@ -246,12 +247,12 @@ class ReplySink:
                     application_id, token, text, message=message_id, components=components, file=file
                 )
             except discord.NotFound:
-                if place.ephemeral:
+                if place.by_token_only:
                     raise
                 # A message of an earlier interaction: the bot may edit it as its own.
                 await self._api.edit(place.channel_id, message_id, text, components=components, file=file)
-        elif place.ephemeral:
-            raise SinkUnreachable("an ephemeral message cannot be edited once its token has expired")
+        elif place.by_token_only:
+            raise SinkUnreachable("such a message cannot be edited once its token has expired")
         else:
             turn = turn if turn is not None and turn.kind == "edit" else None
             await self._api.edit(place.channel_id, message_id, text, components=components, file=file, turn=turn)

@@ -13,11 +13,11 @@ from bot.discord_app.caller import Caller
 from bot.discord_app.permissions import authorise_turn
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons
 from bot.discord_app.replies.conversation import CUT_OFF, Conversations, Question, outgoing_messages
-from bot.discord_app.replies.quoting import quoted_question, small_lines
+from bot.discord_app.replies.quoting import ANEW, heading, small_lines
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.streamed_reply import StreamedReply
 from bot.errors import BotError
-from models.types import DIRECT_MESSAGES, DeliveryRecord, Place, TurnInfo
+from models.types import DeliveryRecord, Place, TurnInfo
 
 
 class TurnIsGone(BotError):
@@ -70,21 +70,22 @@ class TurnActions:
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 raise TurnIsBusy()
-            place = place_in(await self._chat.delivery(turn), way)
-            await self._answer(
-                Question(_author(caller, turn), place, turn.user_text, kind, quote=is_quoted(place), turn=turn)
-            )
+            await self._answer(caller, turn, turn.user_text, kind, way)
 
     async def replace(self, caller: Caller, turn: TurnInfo, text: str, way: Place) -> None:
         """Replace what the member said, and all that followed it in the dialog; answer the new text."""
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 raise TurnIsBusy()
-            place = place_in(await self._chat.delivery(turn), way)
-            await self._answer(Question(_author(caller, turn), place, text, quote=is_quoted(place), turn=turn))
+            await self._answer(caller, turn, text, "new", way)
 
-    async def _answer(self, question: Question) -> None:
+    async def _answer(self, caller: Caller, turn: TurnInfo, text: str, kind: TurnKind, way: Place) -> None:
         """Answer in the messages of an earlier reply. If nothing comes of it, they show the earlier reply again."""
+        delivery = await self._chat.delivery(turn)
+        place = place_in(delivery, way)
+        question = Question(
+            _author(caller, turn), place, text, kind, quote=True, turn=turn, anew=leaves_messages(delivery, place)
+        )
         try:
             result = await self._conversations.answer(question)
         except Exception:
@@ -105,7 +106,7 @@ class TurnActions:
                 raise TurnIsBusy()
             delivery = await self._chat.delivery(turn)
             place = place_in(delivery, way)
-            prefix = heading(turn, place)
+            prefix = _prefix(turn, delivery, place)
             if not await self._chat.select_variant(turn, position, lambda text: outgoing_messages(text, prefix)):
                 raise TurnIsGone()
             chosen = await self._chat.turn(turn.turn_id)
@@ -115,7 +116,7 @@ class TurnActions:
 
     async def show(self, turn: TurnInfo, delivery: DeliveryRecord | None, place: Place) -> None:
         """Show the stored reply of a turn in this place, with its buttons."""
-        prefix = heading(turn, place)
+        prefix = _prefix(turn, delivery, place)
         sink = ReplySink(self._conversations.api, self._conversations.deliveries, place, prefix=prefix)
         sink.delivery_id = 0 if delivery is None else delivery.delivery_id
         sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
@@ -145,28 +146,41 @@ def state_of(turn: TurnInfo, may_have_thread: bool = False) -> ReplyState:
     return ReplyState(turn.turn_id, length, cut_off, turn.position, turn.num_variants, may_have_thread)
 
 
-def heading(turn: TurnInfo, place: Place) -> str:
+def stored_heading(turn: TurnInfo, place: Place) -> str:
     """What stands above the stored reply of a turn in this place."""
-    return (quoted_question(turn.user_text) if is_quoted(place) else "") + small_lines(turn.files_note)
-
-
-def is_quoted(place: Place) -> bool:
-    """Whether the question stands above the reply here: a public response to a command."""
-    return place.question_id is None and not place.ephemeral and place.guild_id != DIRECT_MESSAGES
+    return heading(place, turn.user_text) + small_lines(turn.files_note)
 
 
 def place_in(delivery: DeliveryRecord | None, way: Place) -> Place:
-    """The messages that show a reply, reached in this way. Without a record, only the message that `way` names."""
+    """The messages that show a reply, reached in this way. Without a record, only the message that `way` names.
+
+    So it is too where the bot reaches only the message whose button was pressed: new ones then follow that one.
+    """
     if delivery is None:
         return way
-    return replace(
+    shown = delivery.place
+    place = replace(
         way,
-        channel_id=delivery.place.channel_id,
-        asker_id=delivery.place.asker_id,
-        ephemeral=delivery.place.ephemeral,
-        question_id=delivery.place.question_id,
-        message_ids=tuple(message.message_id for message in delivery.messages) or way.message_ids,
+        channel_id=shown.channel_id,
+        asker_id=shown.asker_id,
+        ephemeral=shown.ephemeral,
+        question_id=shown.question_id,
+        about_id=shown.about_id,
     )
+    if place.by_token_only and way.message_ids:
+        return place
+    return replace(place, message_ids=tuple(each.message_id for each in delivery.messages) or way.message_ids)
+
+
+def leaves_messages(delivery: DeliveryRecord | None, place: Place) -> bool:
+    """Whether messages that show the present reply cannot be changed any more."""
+    if delivery is None or not place.by_token_only:
+        return False
+    return any(each.message_id not in (None, *place.message_ids) for each in delivery.messages)
+
+
+def _prefix(turn: TurnInfo, delivery: DeliveryRecord | None, place: Place) -> str:
+    return (ANEW if leaves_messages(delivery, place) else "") + stored_heading(turn, place)
 
 
 def _author(caller: Caller, turn: TurnInfo) -> Caller:

@@ -7,7 +7,7 @@ message has now. The `force_…` methods send what a modified client could send.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tests.fakes.discord.forms import FILE_UPLOAD, SELECTS, TEXT_INPUT, modal_fields
 from tests.fakes.discord.messages import Attachment, Interaction, Message
@@ -201,6 +201,16 @@ class Using(People):
 
         A text may be longer than the field allows, as from a modified client; the rest is as Discord's clients do it.
         """
+        data = self._filled_in(interaction, values)
+        return await self._create(
+            5, interaction.user, interaction.guild, interaction.channel, data, message=interaction.message
+        )
+
+    async def force_submit(self, channel: Channel, user: User, interaction: Interaction, **values: str) -> Interaction:
+        """Submit a modal that someone else opened, or somewhere else, as a modified client could."""
+        return await self._create(5, user, channel.guild, channel, self._filled_in(interaction, values))
+
+    def _filled_in(self, interaction: Interaction, values: Mapping[str, object]) -> Json:
         assert interaction.modal, "no modal is open"
         chosen: list[object] = []
         sent: list[Json] = []
@@ -216,9 +226,7 @@ class Using(People):
         data: Json = {"custom_id": interaction.modal["custom_id"], "components": sent}
         if resolved := self._resolved(chosen, interaction.guild, interaction.user):
             data["resolved"] = resolved
-        return await self._create(
-            5, interaction.user, interaction.guild, interaction.channel, data, message=interaction.message
-        )
+        return data
 
     def _field(self, field: Json, value: object, chosen: list[object]) -> Json:
         own: Json = {"type": field["type"], "id": field.get("id") or 1, "custom_id": field["custom_id"]}
@@ -261,7 +269,9 @@ class Using(People):
         owners = {}
         if guild.joined if guild else channel.recipient is not None:
             owners["0"] = str(guild.id if guild else 0)
-        if user.installed:
+        if message and message.interaction and message.channel is channel:
+            owners = message.interaction.owners  # whoever presses it: the one who brought the application
+        elif user.installed:
             owners["1"] = str(user.id)
         interaction = Interaction(kind, user, guild, channel, data, self.rest.now(), token, message, owners)
         self.rest.interactions[interaction.id] = interaction
