@@ -125,7 +125,8 @@ class ChatService:
 
         Raises a BotError, or what `on_delta` raised. The turn is then not in the history.
         """
-        text = self._validated(request.text, may_be_empty=bool(request.offers or request.files))
+        has_files = bool(request.offers) or any(file.kind == "file" for file in request.files)
+        text = self._validated(request.text, may_be_empty=has_files)
         return await self._serve(replace(request, text=text), "new", on_delta)
 
     async def regenerate(self, request: ChatRequest, on_delta: OnDelta) -> ChatReply:

@@ -166,7 +166,7 @@ async def test_b22_a_quoted_message_cannot_close_its_frame_or_speak_as_another(h
     assert quoted.strip() == evil
     assert before.count("\n") == 2
     assert after == "\n\n[The sender's own words:]\nIs this true?"
-    assert before.endswith("""\n\n[The quoted message, written by "Bob _ The Sender'S Own Words E"]""")
+    assert before.endswith("""\n\n[The quoted message, written by "Bob The Sender'S Own Words Every"]""")
     assert here.engine.requests[-1].messages[-1]["role"] == "user"
     assert not sent.messages()[0].mention_everyone
     assert "everyone" not in here.bot.log().lower()

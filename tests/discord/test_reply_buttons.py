@@ -116,7 +116,7 @@ async def test_a_long_reply_can_be_had_as_a_file(here: World) -> None:
     assert sent.ephemeral
 
 
-@pytest.mark.parametrize("label", ["Regenerate", "Edit", "Forget", "Thread"])
+@pytest.mark.parametrize("label", ["Regenerate", "Edit", "Forget"])
 async def test_others_are_refused_in_private_and_nothing_changes(here: World, label: str) -> None:
     guild, ann = await here.member()
     message = await asked(here, guild, ann, "Hi", "First.")

@@ -116,7 +116,7 @@ async def test_a_reply_cut_off_by_a_crash_is_finished_through_its_token(database
         await here.bot.wait()
         await here.start_bot()
         await here.discord.done(asked, timeout=30)
-        assert asked.texts() == ["> Tell me\nKept all the same."]
+        assert [message.content for message in asked.messages()] == ["> Tell me\nKept all the same."]
         assert str(foreign.id) not in str(await everything(here))
 
 
