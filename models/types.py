@@ -267,13 +267,3 @@ class AuditRecord:
     action: str
     details: str
     created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class InterruptedReply:
-    """A deferred reply that a crash left unfinished, and what is needed to edit its message."""
-
-    turn_id: int
-    application_id: int | None
-    reply_token: str
-    started_at: datetime

@@ -44,7 +44,7 @@ class DeliveryLog:
 
     async def release(self, delivery_id: int) -> None:
         """The rest could not be shown now: leave it to the job that looks for unfinished deliveries."""
-        await self._run(delivery_id, lambda session: release_delivery(session, delivery_id=delivery_id))
+        await self._run(delivery_id, lambda session: release_delivery(session, delivery_id=delivery_id, now=datetime.now(UTC)))
 
     async def retry(self) -> None:
         """Record what could not be recorded before. Raises DatabaseError; what is left stays for later."""

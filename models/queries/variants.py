@@ -27,8 +27,6 @@ async def begin_regeneration(
     limit: int,
     turn_id: int | None = None,
     interaction_id: int | None = None,
-    reply_token: str | None = None,
-    application_id: int | None = None,
     role_turns: int | None = None,
     place: Place | None = None,
     in_place: bool = False,
@@ -47,11 +45,7 @@ async def begin_regeneration(
     turn = await session.scalar(finished.order_by(Turn.id.desc()).limit(1))
     if turn is None:
         return None
-    await session.execute(
-        update(Turn)
-        .where(Turn.id == turn.id)
-        .values(reply_token=reply_token, application_id=application_id, owner=session.info.get("owner"))
-    )
+    await session.execute(update(Turn).where(Turn.id == turn.id).values(owner=session.info.get("owner")))
     delivery_id = await reopen_delivery(session, key=key, turn_id=turn.id, place=place, in_place=in_place, now=now)
     text = codec(session)
     snapshot = await turn_snapshot(
@@ -113,7 +107,7 @@ async def finish_regeneration(
             created_at=now,
         )
     )
-    turn.reply, turn.reply_token = sealed, None
+    turn.reply = sealed
     turn.prompt_tokens, turn.completion_tokens = result.prompt_tokens, result.completion_tokens
     turn.finish_reason, turn.finished_at = result.finish_reason, now
     turn.first_token_ms, turn.total_ms = result.first_token_ms, result.total_ms
@@ -129,18 +123,6 @@ async def finish_regeneration(
         new_turn=False,
     )
     return True
-
-
-async def drop_reply_token(session: AsyncSession, *, key: DialogKey, turn_id: int) -> None:
-    """Clear the reply token after a failed regeneration: its message needs no edit after a crash.
-
-    The turn keeps the reply it had.
-    """
-    await session.execute(
-        update(Turn)
-        .where(Turn.id == turn_id, Turn.dialog_id.in_(select(Dialog.id).where(matches_key(key))))
-        .values(reply_token=None)
-    )
 
 
 async def variants(session: AsyncSession, *, key: DialogKey, turn_id: int) -> tuple[Variant, ...]:
@@ -196,7 +178,7 @@ async def finish_continuation(
         return False
     if turn.finished_at == now and codec(session).open(turn.reply) == result.reply:
         return True
-    turn.reply, turn.reply_token = codec(session).seal(result.reply), None
+    turn.reply = codec(session).seal(result.reply)
     turn.completion_tokens = (turn.completion_tokens or 0) + result.completion_tokens
     turn.finish_reason, turn.finished_at = result.finish_reason, now
     await session.flush()
