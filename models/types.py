@@ -183,6 +183,8 @@ class TurnInfo:
     position: int = 1
     """Which of the turn's replies is the active one, from 1."""
     num_variants: int = 1
+    replaces_id: int | None = None
+    """The turn that this one replaces once its reply is stored."""
 
 
 @dataclass(frozen=True, slots=True)

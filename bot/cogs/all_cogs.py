@@ -28,7 +28,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         chat=context.chat,
         deliveries=DeliveryLog(database),
         guild_settings=context.guild_settings,
-        api=MessageApi(bot.http),
+        api=MessageApi(bot.http, lambda: bot.user.id if bot.user else 0),
         edit_rate=context.edit_rate,
     )
     return (

@@ -122,7 +122,7 @@ class Messages(commands.Cog):
             task.cancel()
 
     async def _type(self, channel_id: int) -> None:
-        with contextlib.suppress(*DISCORD_ERRORS):
+        with contextlib.suppress(*DISCORD_ERRORS, ChannelForbidden):
             while True:
                 await self._conversations.api.typing(channel_id)
                 await asyncio.sleep(_TYPING_INTERVAL)

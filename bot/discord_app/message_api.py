@@ -7,12 +7,15 @@ limits and retries; knows nothing of what a message says.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import discord
 from discord.http import HTTPClient, Route
 
@@ -24,6 +27,9 @@ _EPHEMERAL = discord.MessageFlags(ephemeral=True).value
 _FORBIDDEN_FOR = 3600.0
 """Seconds for which a channel that refused a message is left alone."""
 _MAX_FORBIDDEN = 10_000
+_NO_HISTORY = 160002  # a reply needs the permission to read the message history
+_TOO_MANY_REQUESTS = 429
+_MAX_RATE_LIMITED = 5
 
 Components = Sequence[dict[str, Any]]
 
@@ -32,11 +38,36 @@ class ChannelForbidden(Exception):
     """The bot was refused in this channel within the last hour: nothing was sent."""
 
 
-class MessageApi:
-    """Messages of one bot."""
+class AnswerLost(aiohttp.ClientError):
+    """Discord failed after it was asked for a follow-up, which may be there or not: look before another attempt."""
 
-    def __init__(self, http: HTTPClient) -> None:
+
+@dataclass(frozen=True, slots=True)
+class SeenMessage:
+    """A message of the bot as it is in the channel."""
+
+    message_id: int
+    content: str
+    interaction_id: int | None
+    """The interaction that it is a response to."""
+    replies_to: int | None
+    """The message of a member that it answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePage:
+    """The bot's messages in a part of a channel, oldest first; `last_id`: where the next page begins, if there is one."""
+
+    messages: tuple[SeenMessage, ...]
+    last_id: int | None
+
+
+class MessageApi:
+    """Messages of one bot. `own_id` returns the id of its user, which is known after the login."""
+
+    def __init__(self, http: HTTPClient, own_id: Callable[[], int]) -> None:
         self._http = http
+        self._own_id = own_id
         self._forbidden: OrderedDict[int, float] = OrderedDict()
 
     # ── in a channel, as the bot ─────────────────────────────────────────────────────────────────────────────────────
@@ -59,13 +90,20 @@ class MessageApi:
         body |= {"nonce": nonce, "enforce_nonce": True, "flags": _SUPPRESS_EMBEDS}
         if reply_to is not None:
             body["message_reference"] = {"message_id": str(reply_to), "fail_if_not_exists": False}
-        self._check_channel(channel_id)
         route = Route("POST", "/channels/{channel_id}/messages", channel_id=channel_id)
-        try:
-            return await self._request(route, body, file)
-        except discord.Forbidden:
-            self._remember_forbidden(channel_id)
-            raise
+        with self._forbidden_once(channel_id, remember=file is None):
+            try:
+                data = await self._request(route, body, file)
+            except discord.Forbidden as error:
+                if error.code != _NO_HISTORY or reply_to is None:
+                    raise
+                del body["message_reference"]  # the bot may write here, but not see what it answers
+                data = await self._request(route, body, file)
+        message_id = int(data["id"])
+        if str(data.get("content", text)).strip() != text.strip():
+            # The nonce found a message that an earlier attempt had sent, when the reply was shorter.
+            await self.edit(channel_id, message_id, text, components=components, file=file)
+        return message_id
 
     async def edit(
         self, channel_id: int, message_id: int, text: str, *, components: Components = (), file: str | None = None
@@ -74,18 +112,34 @@ class MessageApi:
         route = Route(
             "PATCH", "/channels/{channel_id}/messages/{message_id}", channel_id=channel_id, message_id=message_id
         )
-        await self._request(route, _body(text, components, file, edit=True), file)
+        with self._forbidden_once(channel_id, remember=file is None):
+            await self._request(route, _body(text, components, file, edit=True), file)
 
     async def delete(self, channel_id: int, message_id: int) -> None:
         """Delete a message of the bot."""
         route = Route(
             "DELETE", "/channels/{channel_id}/messages/{message_id}", channel_id=channel_id, message_id=message_id
         )
-        await self._http.request(route)
+        with self._forbidden_once(channel_id):
+            await self._http.request(route)
 
     async def typing(self, channel_id: int) -> None:
         """Show "is typing…" for ten seconds."""
-        await self._http.request(Route("POST", "/channels/{channel_id}/typing", channel_id=channel_id))
+        with self._forbidden_once(channel_id):
+            await self._http.request(Route("POST", "/channels/{channel_id}/typing", channel_id=channel_id))
+
+    async def unarchive(self, thread_id: int) -> None:
+        """Open an archived thread again. Raises Forbidden if it is locked."""
+        route = Route("PATCH", "/channels/{channel_id}", channel_id=thread_id)
+        await self._http.request(route, json={"archived": False})
+
+    async def own_messages(self, channel_id: int, *, after: int) -> MessagePage:
+        """The bot's messages among the next hundred after this id. None where it may not read."""
+        route = Route("GET", "/channels/{channel_id}/messages", channel_id=channel_id)
+        data: Any = await self._http.request(route, params={"after": str(after), "limit": "100"})
+        page = sorted(data, key=lambda message: int(message["id"]))
+        own = tuple(_seen(message) for message in page if int(message["author"]["id"]) == self._own_id())
+        return MessagePage(own, int(page[-1]["id"]) if len(page) == 100 else None)
 
     async def open_dm(self, user_id: int) -> int:
         """The channel of direct messages with a user."""
@@ -106,7 +160,7 @@ class MessageApi:
     ) -> int:
         """Edit the response to an interaction, or one of its follow-ups; return the message's id."""
         route = _webhook("PATCH", "/messages/{message}", application_id, token, message=message)
-        return await self._request(route, _body(text, components, file, edit=True), file)
+        return _id(await self._request(route, _body(text, components, file, edit=True), file))
 
     async def follow_up(
         self,
@@ -114,44 +168,90 @@ class MessageApi:
         token: str,
         text: str,
         *,
-        nonce: str,
         ephemeral: bool,
         components: Components = (),
         file: str | None = None,
     ) -> int:
-        """Send another message of the response and return its id."""
+        """Send another message of the response and return its id.
+
+        Discord recognises no follow-up that is sent twice, as it does by their nonce with messages in a channel. So
+        this is not sent again after a failure that leaves open whether it was accepted: that raises AnswerLost.
+        """
         body = _body(text, components, file)
-        body |= {"nonce": nonce, "enforce_nonce": True}
         body["flags"] = _SUPPRESS_EMBEDS | (_EPHEMERAL if ephemeral else 0)
         route = _webhook("POST", "?wait=true", application_id, token)
-        return await self._request(route, body, file)
+        statuses: list[int] = []
+        for _ in range(_MAX_RATE_LIMITED):
+            try:
+                return _id(await self._request(route, body, file, once=True, trace_request_ctx=statuses))
+            except _SecondAttempt:
+                if statuses[-1:] != [_TOO_MANY_REQUESTS]:
+                    raise AnswerLost from None
+        raise AnswerLost
 
     async def delete_response(self, application_id: int, token: str, message: int | str = ORIGINAL) -> None:
         """Delete the response to an interaction, or one of its follow-ups."""
         await self._http.request(_webhook("DELETE", "/messages/{message}", application_id, token, message=message))
 
-    async def _request(self, route: Route, body: dict[str, Any], file: str | None) -> int:
+    async def _request(
+        self, route: Route, body: dict[str, Any], file: str | None, *, once: bool = False, **options: Any
+    ) -> Any:
+        """The JSON of the message. `once`: raise _SecondAttempt where discord.py would send it again."""
+        guard: list[Any] = [_Once()] if once else []
         if file is None:
-            data: Any = await self._http.request(route, json=body)
+            data: Any = await self._http.request(route, json=body, files=guard or None, **options)
         else:
             content = discord.File(io.BytesIO(file.encode()), FILE_NAME)
             form: list[dict[str, Any]] = [
                 {"name": "payload_json", "value": discord.utils._to_json(body)},
                 {"name": "files[0]", "value": content.fp, "filename": FILE_NAME, "content_type": "text/markdown"},
             ]
-            data = await self._http.request(route, form=form, files=[content])
-        return int(data["id"]) if isinstance(data, dict) else 0
+            data = await self._http.request(route, form=form, files=[*guard, content], **options)
+        return data if isinstance(data, dict) else {}
 
-    def _check_channel(self, channel_id: int) -> None:
+    @contextlib.contextmanager
+    def _forbidden_once(self, channel_id: int, *, remember: bool = True) -> Iterator[None]:
+        """Raise ChannelForbidden in a channel that refused the bot within the last hour; remember one that does so now.
+
+        `remember`: not for a file, since the channel may take messages without one.
+        """
         since = self._forbidden.get(channel_id)
         if since is not None and time.monotonic() - since < _FORBIDDEN_FOR:
             raise ChannelForbidden(str(channel_id))
+        try:
+            yield
+        except discord.Forbidden:
+            if remember:
+                self._forbidden[channel_id] = time.monotonic()
+                self._forbidden.move_to_end(channel_id)
+                if len(self._forbidden) > _MAX_FORBIDDEN:
+                    self._forbidden.popitem(last=False)
+            raise
 
-    def _remember_forbidden(self, channel_id: int) -> None:
-        self._forbidden[channel_id] = time.monotonic()
-        self._forbidden.move_to_end(channel_id)
-        if len(self._forbidden) > _MAX_FORBIDDEN:
-            self._forbidden.popitem(last=False)
+
+class _SecondAttempt(Exception):
+    """discord.py is about to send a request again."""
+
+
+class _Once:
+    """Stands among the files of a request, which discord.py resets before each attempt."""
+
+    def reset(self, *, seek: int | bool) -> None:
+        """Raise _SecondAttempt before all attempts but the first."""
+        if seek:
+            raise _SecondAttempt
+
+
+def _id(data: Any) -> int:
+    return int(data.get("id", 0))
+
+
+def _seen(message: dict[str, Any]) -> SeenMessage:
+    interaction = message.get("interaction_metadata") or message.get("interaction") or {}
+    interaction_id = int(interaction["id"]) if "id" in interaction else None
+    reference = message.get("message_reference") or {}
+    replies_to = int(reference["message_id"]) if interaction_id is None and "message_id" in reference else None
+    return SeenMessage(int(message["id"]), str(message.get("content", "")), interaction_id, replies_to)
 
 
 def _webhook(method: str, path: str, application_id: int, token: str, **parameters: Any) -> Route:

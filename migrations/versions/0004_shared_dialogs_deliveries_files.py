@@ -154,7 +154,12 @@ def _create_deliveries() -> None:
         sa.Column(
             "position", sa.Integer(), autoincrement=False, nullable=False, comment="0, 1, 2, ... within the reply"
         ),
-        sa.Column("message_id", sa.BigInteger(), nullable=True, comment="Message on Discord; NULL until it is known to have been sent"),
+        sa.Column(
+            "message_id",
+            sa.BigInteger(),
+            nullable=True,
+            comment="Message on Discord; NULL until it is known to have been sent",
+        ),
         sa.Column(
             "content",
             sa.Text(),
@@ -296,7 +301,14 @@ def downgrade() -> None:
         sqlite_where=sa.text("reply_token IS NOT NULL"),
         postgresql_where=sa.text("reply_token IS NOT NULL"),
     )
-    for table in ("discord_application", "delivery_messages", "deliveries", "turn_files", "bound_threads", "channel_scopes"):
+    for table in (
+        "discord_application",
+        "delivery_messages",
+        "deliveries",
+        "turn_files",
+        "bound_threads",
+        "channel_scopes",
+    ):
         op.drop_table(table)
     op.execute("DELETE FROM turns WHERE dialog_id IN (SELECT id FROM dialogs WHERE user_id = 0)")
     op.execute("DELETE FROM dialogs WHERE user_id = 0")

@@ -47,4 +47,5 @@ async def turn_info(session: AsyncSession, *, turn_id: int) -> TurnInfo | None:
         num_later=int(later or 0),
         position=next((row.position for row in positions if row.active), 1),
         num_variants=max(1, len(positions)),
+        replaces_id=turn.replaces_id,
     )

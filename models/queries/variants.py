@@ -144,10 +144,13 @@ async def select_variant(
     turn_id: int,
     position: int,
     messages: Callable[[str], tuple[OutgoingMessage, ...]] = lambda reply: (),
+    place: Place | None = None,
+    now: datetime | None = None,
 ) -> bool:
     """Make one of a turn's replies the active one, which the history shows. False if there is no such reply.
 
-    `messages`: how that reply is to be shown, recorded in the same transaction.
+    `messages`: how that reply is to be shown, recorded in the same transaction; `place`: the way to the messages that
+    show the present one, at the time `now`.
     """
     turn = await finished_turn(session, key, turn_id)
     chosen = await session.get(ReplyVariant, (turn_id, position)) if turn is not None else None
@@ -162,6 +165,8 @@ async def select_variant(
     turn.reply, turn.finish_reason = chosen.reply, chosen.finish_reason
     turn.prompt_tokens, turn.completion_tokens = chosen.prompt_tokens, chosen.completion_tokens
     await session.flush()
+    if now is not None:
+        await reopen_delivery(session, key=key, turn_id=turn_id, place=place, in_place=True, now=now)
     await ready_delivery(session, key=key, turn_id=turn_id, messages=messages(codec(session).open(chosen.reply)))
     return True
 

@@ -29,12 +29,13 @@ class FakeSink:
         self.edits: list[tuple[float, int, str, bool]] = []
         self.files: list[str] = []
         self.fallback: list[str] = []
+        self.recorded = False
         self.error_at = error_at
         self.seconds = seconds
         self.calls = 0
         self.concurrent = 0
 
-    async def show(self, index: int, text: str, *, live: bool, file: str | None = None) -> None:
+    async def show(self, index: int, text: str, *, live: bool, last: bool = False, file: str | None = None) -> None:
         self.calls += 1
         self.concurrent += 1
         assert self.concurrent == 1, "two edits at once"
@@ -52,7 +53,10 @@ class FakeSink:
     async def delete(self, index: int) -> None:
         del self.messages[index]
 
-    async def send_fallback(self, messages: Sequence[str], file: str | None) -> None:
+    async def postpone(self) -> bool:
+        return self.recorded
+
+    async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
         self.fallback.extend(messages)
 
 
