@@ -220,6 +220,8 @@ class TurnInfo:
     num_variants: int = 1
     files_note: str = ""
     """What the member is told of the turn's files, above the reply: plain lines."""
+    replaces_id: int | None = None
+    """The turn that this one replaces once its reply is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,13 +368,3 @@ class AuditRecord:
     action: str
     details: str
     created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class InterruptedReply:
-    """A deferred reply that a crash left unfinished, and what is needed to edit its message."""
-
-    turn_id: int
-    application_id: int | None
-    reply_token: str
-    started_at: datetime

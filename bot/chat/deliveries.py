@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 
 from models.database import Database, Work
 from models.errors import DatabaseError
-from models.queries.deliveries import message_sent, messages_shown, release_delivery
+from models.queries.deliveries import (
+    message_attempted,
+    message_sent,
+    messages_shown,
+    recorded_messages,
+    release_delivery,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +35,19 @@ class DeliveryLog:
         self._database = database
         self._kept: OrderedDict[tuple[int, int], Work[None]] = OrderedDict()
         self._count = 0
+
+    async def attempted(self, delivery_id: int, position: int) -> None:
+        """A message is about to be sent, of a reply that is still growing."""
+        await self._run(
+            delivery_id, lambda session: message_attempted(session, delivery_id=delivery_id, position=position)
+        )
+
+    async def recorded(self, message_ids: Sequence[int]) -> frozenset[int]:
+        """Which of these messages on Discord belong to a delivery. Raises DatabaseError."""
+        if not message_ids:
+            return frozenset()
+        async with self._database.read() as session:
+            return await recorded_messages(session, message_ids=message_ids)
 
     async def sent(self, delivery_id: int, position: int, message_id: int) -> None:
         """A message exists now; its text is still growing."""
@@ -42,9 +63,20 @@ class DeliveryLog:
             lambda session: messages_shown(session, delivery_id=delivery_id, shown=shown, done=done),
         )
 
-    async def release(self, delivery_id: int) -> None:
-        """The rest could not be shown now: leave it to the job that looks for unfinished deliveries."""
-        await self._run(delivery_id, lambda session: release_delivery(session, delivery_id=delivery_id))
+    async def release(self, delivery_id: int) -> bool:
+        """The rest could not be shown now: leave it to the job that looks for unfinished deliveries.
+
+        False if it has been tried often enough.
+        """
+        now = datetime.now(UTC)
+        more = True
+
+        async def work(session: Any) -> None:
+            nonlocal more
+            more = await release_delivery(session, delivery_id=delivery_id, now=now)
+
+        await self._run(delivery_id, work)
+        return more
 
     async def retry(self) -> None:
         """Record what could not be recorded before. Raises DatabaseError; what is left stays for later."""

@@ -1,8 +1,8 @@
 """A job that runs all the time: it stores replies that could not be saved, and ends the turns of dead processes.
 
 It also notices a SQLite file that was deleted or replaced while no query runs. `ChatService.recover`,
-bot/chat/heartbeat.py and models/queries/recovery.py do the work; bot/cogs/interrupted_replies.py edits the messages on
-Discord.
+bot/chat/heartbeat.py and models/queries/recovery.py do the work; bot/cogs/unfinished_replies.py goes on with the
+messages on Discord.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ from models.database import Database
 from models.queries.deliveries import delivery_of_turn, turn_of_message
 from models.queries.resets import end_dialogs_everywhere
 from models.queries.turn_info import turn_info
-from models.types import DeliveryRecord, DialogKey, Pair, TurnInfo, UndoneReset
+from models.types import DeliveryRecord, DialogKey, Pair, Place, TurnInfo, UndoneReset
 
 __all__ = ["UNDO_WITHIN", "ChatReply", "ChatRequest", "ChatService", "Reset"]
 
@@ -248,12 +248,22 @@ class ChatService:
                 lambda session: queries.forget_turn(session, key=turn.key, turn_id=turn.turn_id)
             )
 
-    async def select_variant(self, turn: TurnInfo, position: int, messages: Messages) -> bool:
-        """Make another reply of a turn the one that is remembered. False if there is none at this position."""
+    async def select_variant(self, turn: TurnInfo, position: int, messages: Messages, place: Place) -> bool:
+        """Make another reply of a turn the one that is remembered. False if there is none at this position.
+
+        `place`: the messages that show the present one, and how they can be reached.
+        """
+        now = _now()
         with translate_database_errors():
             return await self._database.run(
                 lambda session: queries.select_variant(
-                    session, key=turn.key, turn_id=turn.turn_id, position=position, messages=messages
+                    session,
+                    key=turn.key,
+                    turn_id=turn.turn_id,
+                    position=position,
+                    messages=messages,
+                    place=place,
+                    now=now,
                 )
             )
 

@@ -40,7 +40,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         bound_threads=context.bound_threads,
         own_names=partial(_own_names, bot),
         takes_threads=partial(_takes_threads, bot),
-        api=MessageApi(bot.http),
+        api=MessageApi(bot.http, lambda: bot.user.id if bot.user else 0),
         edit_rate=context.edit_rate,
     )
     return (

@@ -1,7 +1,9 @@
 """Shows the rest of replies that a crashed process left unfinished, and says of those it never finished what happened.
 
 A stored reply whose messages were not all shown gets the others, exactly once. A reply that was lost while it was
-written is replaced by INTERRUPTED; another reply to an earlier turn, by the one that the turn still has.
+written is replaced by INTERRUPTED; another reply to an earlier turn, by the one that the turn still has. What a living
+process could not show, since Discord was away, is tried again after growing pauses. Two processes never finish the same
+delivery: one takes it first.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from bot.discord_app.error_messages import log_database_errors
 from bot.discord_app.replies.buttons import reply_buttons
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.sink import ReplySink
-from bot.discord_app.replies.turn_actions import TurnActions, state_of, stored_heading
+from bot.discord_app.replies.turn_actions import TurnActions, place_in, state_of, stored_heading
 from bot.discord_app.streamed_reply import ReplyDeleted, StreamedReply
 from models.database import Database
 from models.errors import DatabaseError
@@ -29,10 +31,10 @@ log = structlog.get_logger(__name__)
 
 INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
 # Seconds before each attempt: shortly after the start another process may crash, or the database may come back.
-_DELAYS = (0.0, 5.0, 20.0)
-_INTERVAL = 30.0  # seconds between the later ones: what another process left half said is ended within a minute
-_LATEST = timedelta(days=1)
-"""A reply that is older than this is not shown any more."""
+_DELAYS = (0.0, 5.0)
+_INTERVAL = 10.0  # seconds between the later ones: what another process left half said is ended within a minute
+_AT_ONCE = 8
+"""Deliveries that are finished at the same time. Discord's limits are for each channel and token."""
 _APOLOGY_WITHIN = timedelta(minutes=15)
 """Later than this nobody waits for a lost reply."""
 
@@ -44,6 +46,7 @@ class UnfinishedReplies(commands.Cog):
         self._conversations = conversations
         self._actions = TurnActions(conversations)
         self._database = database
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._task: asyncio.Task[None] | None = None
 
     async def cog_load(self) -> None:
@@ -58,13 +61,9 @@ class UnfinishedReplies(commands.Cog):
     async def _finish_all(self) -> None:
         for seconds in itertools.chain(_DELAYS, itertools.repeat(_INTERVAL)):
             await asyncio.sleep(seconds)
-            for delivery in await self._unfinished():
-                try:
-                    await self._finish(delivery)
-                except Exception as error:
-                    log.warning(
-                        "an unfinished reply could not be shown", turn=delivery.turn_id, error=type(error).__name__
-                    )
+            found = await self._unfinished()
+            if found:
+                await asyncio.gather(*(self._finish_or_log(delivery) for delivery in found))
 
     async def _unfinished(self) -> tuple[DeliveryRecord, ...]:
         found: tuple[DeliveryRecord, ...] = ()
@@ -74,33 +73,64 @@ class UnfinishedReplies(commands.Cog):
             except DatabaseError as error:
                 log.info("what was shown could not be recorded yet", error=type(error).__name__)
             async with self._database.read() as session:
-                found = await unfinished_deliveries(session, since=datetime.now(UTC) - _LATEST)
+                found = await unfinished_deliveries(session, now=datetime.now(UTC))
         return found
+
+    async def _finish_or_log(self, delivery: DeliveryRecord) -> None:
+        async with self._slots:
+            try:
+                await self._finish(delivery)
+            except Exception as error:
+                log.warning("an unfinished reply could not be shown", turn=delivery.turn_id, error=type(error).__name__)
 
     async def _finish(self, delivery: DeliveryRecord) -> None:
         turn = await self._conversations.chat.turn(delivery.turn_id)
         if turn is None or turn.status == "pending":
             return  # deleted meanwhile, or not yet known to be interrupted: see bot/chat/recovery.py
-        taken = await self._database.run(
-            lambda session: take_delivery(session, delivery_id=delivery.delivery_id, owner=delivery.owner)
-        )
-        if not taken:
-            return
-        place = replace(delivery.place, message_ids=tuple(message.message_id for message in delivery.messages))
-        try:
-            if turn.status == "done" and turn.reply is not None:
-                if delivery.state == "ready":
-                    await self._show_rest(turn, delivery, place)
-                else:
-                    await self._actions.show(turn, delivery, place)
-            else:
-                await self._apologise(delivery, place)
-        except ReplyDeleted:
-            await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
+        with self._conversations.changing(turn.turn_id) as free:
+            if not free:
+                return  # a button was pressed just now
+            taken = await self._database.run(
+                lambda session: take_delivery(session, delivery_id=delivery.delivery_id, owner=delivery.owner)
+            )
+            if not taken:
+                return
+            try:
+                await self._show(turn, delivery)
+            except ReplyDeleted:
+                await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
+            except BaseException:
+                await self._conversations.deliveries.release(delivery.delivery_id)
+                raise
 
-    async def _show_rest(self, turn: TurnInfo, delivery: DeliveryRecord, place: Place) -> None:
+    async def _show(self, turn: TurnInfo, delivery: DeliveryRecord) -> None:
+        place = replace(delivery.place, message_ids=tuple(message.message_id for message in delivery.messages))
+        sink = ReplySink(self._conversations.api, self._conversations.deliveries, place, uncertain=True)
+        sink.delivery_id = delivery.delivery_id
+        # Messages that were about to be sent, and whose text is not the final one.
+        unsure = [index for index, each in enumerate(delivery.messages) if each.message_id is None and not each.text]
+        await sink.adopt(unsure)
+        if turn.status == "done" and turn.reply is not None:
+            if delivery.state == "ready":
+                await self._show_rest(turn, delivery, place, sink)
+            else:
+                await self._actions.show(turn, delivery, place, sink=sink)
+        elif (replaced := await self._replaced(turn)) is not None:
+            earlier = await self._conversations.chat.delivery(replaced)
+            there = place_in(earlier, replace(place, message_ids=()))
+            await self._actions.show(replaced, earlier, replace(there, message_ids=sink.ordered_ids))
+            await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
+        else:
+            await self._apologise(delivery, place, sink)
+
+    async def _replaced(self, turn: TurnInfo) -> TurnInfo | None:
+        """The turn that was to be replaced by one whose reply never came: it still stands."""
+        earlier = None if turn.replaces_id is None else await self._conversations.chat.turn(turn.replaces_id)
+        return earlier if earlier is not None and earlier.reply is not None else None
+
+    async def _show_rest(self, turn: TurnInfo, delivery: DeliveryRecord, place: Place, sink: ReplySink) -> None:
         """Show what has not been shown of a stored reply."""
-        sink, reply = self._reply(delivery, place, stored_heading(turn, place))
+        sink.prefix = stored_heading(turn, place)
         sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         for index, message in enumerate(delivery.messages):
             if not message.shown and not message.text:
@@ -111,18 +141,18 @@ class UnfinishedReplies(commands.Cog):
             await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
             return
         file = turn.reply if wanted[-1].with_file else None
+        reply = self._reply(sink)
         await reply.finish_messages([message.text for message in wanted[first:]], file, first=first)
 
-    async def _apologise(self, delivery: DeliveryRecord, place: Place) -> None:
+    async def _apologise(self, delivery: DeliveryRecord, place: Place, sink: ReplySink) -> None:
         """Say that the reply was lost, where its beginning or "thinking…" is, or as a reply to the question."""
         too_late = datetime.now(UTC) - delivery.created_at > _APOLOGY_WITHIN
-        if too_late and (place.reply_token is not None or not any(place.message_ids)):
+        if too_late and (place.application_id is not None or not sink.message_ids):
+            if not place.ephemeral:
+                await sink.delete_all()  # what it had begun to say is no answer
             await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
             return
-        _, reply = self._reply(delivery, place)
-        await reply.finish(INTERRUPTED)
+        await self._reply(sink).finish(INTERRUPTED)
 
-    def _reply(self, delivery: DeliveryRecord, place: Place, prefix: str = "") -> tuple[ReplySink, StreamedReply]:
-        sink = ReplySink(self._conversations.api, self._conversations.deliveries, place, prefix=prefix)
-        sink.delivery_id = delivery.delivery_id
-        return sink, StreamedReply(sink, self._conversations.edit_rate, num_messages=sink.num_messages)
+    def _reply(self, sink: ReplySink) -> StreamedReply:
+        return StreamedReply(sink, self._conversations.edit_rate, num_messages=sink.num_messages)

@@ -15,7 +15,7 @@ import discord
 import structlog
 
 from bot.discord_app.code_fences import utf16_length
-from bot.discord_app.message_api import FILE_NAME, NO_MENTIONS
+from bot.discord_app.message_api import FILE_NAME, NO_MENTIONS, ChannelForbidden
 from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.request_pace import Turn, Urgency
 from bot.discord_app.streamed_reply import MessageDeleted, SinkUnreachable
@@ -149,6 +149,10 @@ class InteractionSink:
         for index in list(self._followups):
             await self.delete(index)
 
+    async def postpone(self) -> bool:
+        """False: this is not recorded, so no one else could show it later."""
+        return False
+
     async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
         """Send plain messages to the channel, or to the member alone if the reply was ephemeral."""
         interaction = self._interaction
@@ -204,3 +208,5 @@ def sink_errors() -> Iterator[None]:
         if error.status in (400, 401, 403, 404):
             raise SinkUnreachable(describe_error(error)) from None
         raise
+    except ChannelForbidden:
+        raise SinkUnreachable("the bot may not write in this channel") from None

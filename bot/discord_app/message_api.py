@@ -7,10 +7,12 @@ limits and retries; knows nothing of what a message says.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +20,7 @@ import aiohttp
 import discord
 from discord.http import HTTPClient, Route
 
-from bot.discord_app.request_pace import RequestPace, Turn, Urgency
+from bot.discord_app.request_pace import Kind, RequestPace, Turn, Urgency
 
 NO_MENTIONS = discord.AllowedMentions.none()
 FILE_NAME = "answer.md"
@@ -30,6 +32,9 @@ THREAD_ARCHIVED, THREAD_LOCKED = 50083, 160005
 _FORBIDDEN_FOR = 3600.0
 """Seconds for which a channel that refused a message is left alone."""
 _MAX_FORBIDDEN = 10_000
+_NO_HISTORY = 160002  # a reply needs the permission to read the message history
+_TOO_MANY_REQUESTS = 429
+_MAX_RATE_LIMITED = 5
 
 Components = Sequence[dict[str, Any]]
 
@@ -38,13 +43,38 @@ class ChannelForbidden(Exception):
     """The bot was refused in this channel within the last hour: nothing was sent."""
 
 
-class MessageApi:
-    """Messages of one bot."""
+class AnswerLost(aiohttp.ClientError):
+    """Discord failed after it was asked for a follow-up, which may be there or not: look before another attempt."""
 
-    def __init__(self, http: HTTPClient, pace: RequestPace | None = None) -> None:
+
+@dataclass(frozen=True, slots=True)
+class SeenMessage:
+    """A message of the bot as it is in the channel."""
+
+    message_id: int
+    content: str
+    interaction_id: int | None
+    """The interaction that it is a response to."""
+    replies_to: int | None
+    """The message of a member that it answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePage:
+    """The bot's messages in a part of a channel, oldest first; `last_id`: where the next part begins, if any."""
+
+    messages: tuple[SeenMessage, ...]
+    last_id: int | None
+
+
+class MessageApi:
+    """Messages of one bot. `own_id` returns the id of its user, which is known after the login."""
+
+    def __init__(self, http: HTTPClient, own_id: Callable[[], int], pace: RequestPace | None = None) -> None:
         """`pace`: of all requests with the bot's token."""
         self.pace = pace or RequestPace()
         self._http = http
+        self._own_id = own_id
         self._forbidden: OrderedDict[int, float] = OrderedDict()
 
     # ── in a channel, as the bot ─────────────────────────────────────────────────────────────────────────────────────
@@ -69,17 +99,22 @@ class MessageApi:
         body |= {"nonce": nonce, "enforce_nonce": True, "flags": _SUPPRESS_EMBEDS}
         if reply_to is not None:
             body["message_reference"] = {"message_id": str(reply_to), "fail_if_not_exists": False}
-        self._check_channel(channel_id)
         route = Route("POST", "/channels/{channel_id}/messages", channel_id=channel_id)
-        try:
-            if turn is not None:
-                return await self._request(route, body, file, turn)
-            async with self.pace.turn("create", channel_id, Urgency.FINAL) as own:
-                return await self._request(route, body, file, own)
-        except discord.Forbidden as error:
-            if error.code != THREAD_LOCKED:  # which a moderator may undo at any time
-                self._remember_forbidden(channel_id)
-            raise
+        with self._forbidden_once(channel_id, remember=file is None):
+            try:
+                async with self._turn("create", channel_id, turn) as own:
+                    data = await self._request(route, body, file, turn=own)
+            except discord.Forbidden as error:
+                if error.code != _NO_HISTORY or reply_to is None:
+                    raise
+                del body["message_reference"]  # the bot may write here, but not see what it answers
+                async with self._turn("create", channel_id, None) as own:
+                    data = await self._request(route, body, file, turn=own)
+        message_id = int(data["id"])
+        if str(data.get("content", text)).strip() != text.strip():
+            # The nonce found a message that an earlier attempt had sent, when the reply was shorter.
+            await self.edit(channel_id, message_id, text, components=components, file=file)
+        return message_id
 
     async def edit(
         self,
@@ -95,31 +130,38 @@ class MessageApi:
         route = Route(
             "PATCH", "/channels/{channel_id}/messages/{message_id}", channel_id=channel_id, message_id=message_id
         )
-        body = _body(text, components, file, edit=True)
-        if turn is not None:
-            await self._request(route, body, file, turn)
-            return
-        async with self.pace.turn("edit", channel_id, Urgency.FINAL) as own:
-            await self._request(route, body, file, own)
+        with self._forbidden_once(channel_id, remember=file is None):
+            async with self._turn("edit", channel_id, turn) as own:
+                await self._request(route, _body(text, components, file, edit=True), file, turn=own)
 
     async def delete(self, channel_id: int, message_id: int) -> None:
         """Delete a message of the bot."""
         route = Route(
             "DELETE", "/channels/{channel_id}/messages/{message_id}", channel_id=channel_id, message_id=message_id
         )
-        async with self.pace.turn("delete", channel_id, Urgency.FINAL) as turn:
-            await self._send_request(route, turn)
-
-    async def reopen_thread(self, thread_id: int) -> None:
-        """Open an archived thread again. Raises discord.Forbidden if it is locked."""
-        await self._http.request(
-            Route("PATCH", "/channels/{channel_id}", channel_id=thread_id), json={"archived": False}
-        )
+        with self._forbidden_once(channel_id):
+            async with self.pace.turn("delete", channel_id, Urgency.FINAL) as turn:
+                await self._send_request(route, turn)
 
     async def typing(self, channel_id: int) -> None:
         """Show "is typing…" for ten seconds."""
-        async with self.pace.turn("typing", channel_id, Urgency.TYPING) as turn:
-            await self._send_request(Route("POST", "/channels/{channel_id}/typing", channel_id=channel_id), turn)
+        route = Route("POST", "/channels/{channel_id}/typing", channel_id=channel_id)
+        with self._forbidden_once(channel_id):
+            async with self.pace.turn("typing", channel_id, Urgency.TYPING) as turn:
+                await self._send_request(route, turn)
+
+    async def reopen_thread(self, thread_id: int) -> None:
+        """Open an archived thread again. Raises discord.Forbidden if it is locked."""
+        route = Route("PATCH", "/channels/{channel_id}", channel_id=thread_id)
+        await self._http.request(route, json={"archived": False})
+
+    async def own_messages(self, channel_id: int, *, after: int) -> MessagePage:
+        """The bot's messages among the next hundred after this id. None where it may not read."""
+        route = Route("GET", "/channels/{channel_id}/messages", channel_id=channel_id)
+        data: Any = await self._http.request(route, params={"after": str(after), "limit": "100"})
+        page = sorted(data, key=lambda message: int(message["id"]))
+        own = tuple(_seen(message) for message in page if int(message["author"]["id"]) == self._own_id())
+        return MessagePage(own, int(page[-1]["id"]) if len(page) == 100 else None)
 
     async def open_dm(self, user_id: int) -> int:
         """The channel of direct messages with a user."""
@@ -142,7 +184,7 @@ class MessageApi:
     ) -> int:
         """Edit the response to an interaction, or one of its follow-ups; return the message's id."""
         route = _webhook("PATCH", "/messages/{message}", application_id, token, message=message)
-        return await self._request(route, _body(text, components, file, edit=True), file)
+        return _id(await self._request(route, _body(text, components, file, edit=True), file))
 
     async def follow_up(
         self,
@@ -155,16 +197,37 @@ class MessageApi:
         components: Components = (),
         file: str | None = None,
     ) -> int:
-        """Send another message of the response and return its id."""
+        """Send another message of the response and return its id.
+
+        Discord is not known to recognise a follow-up that is sent twice by its `nonce`, as it does with messages in a
+        channel. So this is not sent again after a failure that leaves open whether it was accepted, which raises
+        AnswerLost.
+        """
         body = _body(text, components, file)
         body |= {"nonce": nonce, "enforce_nonce": True}
         body["flags"] = _SUPPRESS_EMBEDS | (_EPHEMERAL if ephemeral else 0)
         route = _webhook("POST", "?wait=true", application_id, token)
-        return await self._request(route, body, file)
+        statuses: list[int] = []
+        for _ in range(_MAX_RATE_LIMITED):
+            try:
+                return _id(await self._request(route, body, file, once=True, trace_request_ctx=statuses))
+            except _SecondAttempt:
+                if statuses[-1:] != [_TOO_MANY_REQUESTS]:
+                    raise AnswerLost from None
+        raise AnswerLost
 
     async def delete_response(self, application_id: int, token: str, message: int | str = ORIGINAL) -> None:
         """Delete the response to an interaction, or one of its follow-ups."""
         await self._http.request(_webhook("DELETE", "/messages/{message}", application_id, token, message=message))
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, kind: Kind, channel_id: int, given: Turn | None) -> AsyncIterator[Turn]:
+        """The caller's turn, or a new one to be waited for."""
+        if given is not None:
+            yield given
+            return
+        async with self.pace.turn(kind, channel_id, Urgency.FINAL) as turn:
+            yield turn
 
     async def _send_request(self, route: Route, turn: Turn | None, **arguments: Any) -> Any:
         if turn is not None:
@@ -172,45 +235,91 @@ class MessageApi:
             arguments["trace_request_ctx"] = turn  # see `request_trace`
         return await self._http.request(route, **arguments)
 
-    async def _request(self, route: Route, body: dict[str, Any], file: str | None, turn: Turn | None = None) -> int:
+    async def _request(
+        self,
+        route: Route,
+        body: dict[str, Any],
+        file: str | None,
+        *,
+        turn: Turn | None = None,
+        once: bool = False,
+        **options: Any,
+    ) -> Any:
+        """The JSON of the message. `once`: raise _SecondAttempt where discord.py would send it again."""
+        guard: list[Any] = [_Once()] if once else []
         if file is None:
-            data: Any = await self._send_request(route, turn, json=body)
+            data: Any = await self._send_request(route, turn, json=body, files=guard or None, **options)
         else:
             content = discord.File(io.BytesIO(file.encode()), FILE_NAME)
             form: list[dict[str, Any]] = [
                 {"name": "payload_json", "value": discord.utils._to_json(body)},
                 {"name": "files[0]", "value": content.fp, "filename": FILE_NAME, "content_type": "text/markdown"},
             ]
-            data = await self._send_request(route, turn, form=form, files=[content])
-        return int(data["id"]) if isinstance(data, dict) else 0
+            data = await self._send_request(route, turn, form=form, files=[*guard, content], **options)
+        return data if isinstance(data, dict) else {}
 
-    def _check_channel(self, channel_id: int) -> None:
+    @contextlib.contextmanager
+    def _forbidden_once(self, channel_id: int, *, remember: bool = True) -> Iterator[None]:
+        """Raise ChannelForbidden in a channel that refused the bot within the last hour; remember one that does so now.
+
+        `remember`: not for a file, since the channel may take messages without one.
+        """
         since = self._forbidden.get(channel_id)
         if since is not None and time.monotonic() - since < _FORBIDDEN_FOR:
             raise ChannelForbidden(str(channel_id))
-
-    def _remember_forbidden(self, channel_id: int) -> None:
-        self._forbidden[channel_id] = time.monotonic()
-        self._forbidden.move_to_end(channel_id)
-        if len(self._forbidden) > _MAX_FORBIDDEN:
-            self._forbidden.popitem(last=False)
+        try:
+            yield
+        except discord.Forbidden as error:
+            if remember and error.code != THREAD_LOCKED:  # which a moderator may undo at any time
+                self._forbidden[channel_id] = time.monotonic()
+                self._forbidden.move_to_end(channel_id)
+                if len(self._forbidden) > _MAX_FORBIDDEN:
+                    self._forbidden.popitem(last=False)
+            raise
 
 
 def request_trace() -> aiohttp.TraceConfig:
-    """Tells each turn when its response has come, for the session of discord.py.
+    """Tells each turn when its response has come, and a list of statuses which it is, for the session of discord.py.
 
     discord.py itself returns later: after the last request of a bucket it sleeps until the bucket is full again.
     """
 
     async def responded(session: object, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams) -> None:
-        turn = getattr(context, "trace_request_ctx", None)
+        given = getattr(context, "trace_request_ctx", None)
         again = params.response.status == 429 or params.response.status >= 500  # discord.py may send it again
-        if isinstance(turn, Turn) and not again:
-            turn.responded(params.response.headers)
+        if isinstance(given, Turn) and not again:
+            given.responded(params.response.headers)
+        elif isinstance(given, list):
+            given.append(params.response.status)
 
     trace = aiohttp.TraceConfig()
     trace.on_request_end.append(responded)
     return trace
+
+
+class _SecondAttempt(Exception):
+    """discord.py is about to send a request again."""
+
+
+class _Once:
+    """Stands among the files of a request, which discord.py resets before each attempt."""
+
+    def reset(self, *, seek: int | bool) -> None:
+        """Raise _SecondAttempt before all attempts but the first."""
+        if seek:
+            raise _SecondAttempt
+
+
+def _id(data: Any) -> int:
+    return int(data.get("id", 0))
+
+
+def _seen(message: dict[str, Any]) -> SeenMessage:
+    interaction = message.get("interaction_metadata") or message.get("interaction") or {}
+    interaction_id = int(interaction["id"]) if "id" in interaction else None
+    reference = message.get("message_reference") or {}
+    replies_to = int(reference["message_id"]) if interaction_id is None and "message_id" in reference else None
+    return SeenMessage(int(message["id"]), str(message.get("content", "")), interaction_id, replies_to)
 
 
 def _webhook(method: str, path: str, application_id: int, token: str, **parameters: Any) -> Route:

@@ -76,6 +76,9 @@ class MessageSink(Protocol):
     async def delete(self, index: int) -> None:
         """Delete a message that the finished reply does not need."""
 
+    async def postpone(self) -> bool:
+        """Leave the rest of a finished reply to a later attempt. False if no one would make it."""
+
     async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
         """Deliver the rest of a finished reply, from message `first` on, once its messages cannot be edited."""
 
@@ -107,6 +110,7 @@ class StreamedReply:
         self._has_new_text = asyncio.Event()
         self._deleted = False
         self._unreachable = False
+        self._postponed = False
         self._worker: asyncio.Task[None] | None = None
         self._announcer: asyncio.Task[None] | None = None
         self._is_over = False
@@ -147,6 +151,8 @@ class StreamedReply:
             last = position == len(messages) - 1
             if not self._unreachable:
                 await self._deliver(first + position, message, file if last else None, last=last)
+            if self._postponed:
+                return
             if self._unreachable:
                 await self._sink.send_fallback(messages[position:], file, first=first + position)
                 return
@@ -206,7 +212,7 @@ class StreamedReply:
                     break
 
     async def _deliver(self, index: int, text: str, file: str | None, *, last: bool) -> None:
-        """Show the final state of one message, with retries; set `_unreachable` if none succeeds."""
+        """Show the final state of one message, with retries; set `_unreachable` or `_postponed` if none succeeds."""
         for attempt in range(_MAX_ATTEMPTS):
             try:
                 await self._show_final(index, text, file, last=last)
@@ -214,11 +220,14 @@ class StreamedReply:
             except MessageDeleted:
                 raise ReplyDeleted() from None
             except SinkUnreachable:
-                break
+                self._unreachable = True
+                return
             except Exception as error:
-                log.warning("the final text could not be shown yet", attempt=attempt + 1, error=str(error))
+                # Without the error's text, which may quote a URL that contains a token.
+                log.warning("the final text could not be shown yet", attempt=attempt + 1, error=type(error).__name__)
                 await asyncio.sleep(2.0**attempt)
-        self._unreachable = True
+        self._postponed = await self._sink.postpone()
+        self._unreachable = not self._postponed
 
     async def _show_newest(self, index: int) -> None:
         """Show what this message has grown to by the time at which it may be edited."""

@@ -35,6 +35,9 @@ def upgrade() -> None:
     _add_column("turns", "files_note", "TEXT", "TEXT",
                 "What the member is told of the files, above the reply; sealed when encryption is on")  # fmt: skip
     op.execute("UPDATE turns SET author_id = (SELECT user_id FROM dialogs WHERE dialogs.id = turns.dialog_id)")
+    op.drop_index("ix_turns_reply_token", "turns")
+    for column in ("reply_token", "application_id"):  # deliveries have them now
+        op.execute(f"ALTER TABLE turns DROP COLUMN {column}")
     _add_author_key()
     op.create_index("ix_turns_author_id", "turns", ["author_id"])
     _replace_open_index(OPEN)
@@ -120,6 +123,15 @@ def upgrade() -> None:
         postgresql_where=sa.text("author_id IS NOT NULL"),
     )
     _create_deliveries()
+    op.create_table(
+        "discord_application",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False, comment="Always 1"),
+        sa.Column("application_id", sa.BigInteger(), nullable=False, comment="Application whose bot uses it"),
+        sa.Column("since", TIME, nullable=False, comment="When that bot was first started with it"),
+        sa.CheckConstraint("id = 1", name="ck_discord_application_one_row"),
+        sa.PrimaryKeyConstraint("id", name="pk_discord_application"),
+        comment="The Discord application that this database belongs to",
+    )
 
 
 def _create_deliveries() -> None:
@@ -156,7 +168,15 @@ def _create_deliveries() -> None:
             nullable=False,
             comment="Interaction or message that asked for this text: makes a message sent twice appear once",
         ),
-        sa.Column("created_at", TIME, nullable=False, comment="When the turn began"),
+        sa.Column("created_at", TIME, nullable=False, comment="When the turn began, or its reply was changed"),
+        sa.Column(
+            "attempts",
+            sa.Integer(),
+            server_default="0",
+            nullable=False,
+            comment="How often a process took it up that another one had left",
+        ),
+        sa.Column("retry_at", TIME, nullable=True, comment="Not to be taken up before: Discord could not be reached"),
         sa.CheckConstraint("state IN ('writing', 'ready', 'done')", name="ck_deliveries_state"),
         sa.ForeignKeyConstraint(["turn_id"], ["turns.id"], name="fk_deliveries_turn_id_turns", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name="pk_deliveries"),
@@ -177,7 +197,12 @@ def _create_deliveries() -> None:
         sa.Column(
             "position", sa.Integer(), autoincrement=False, nullable=False, comment="0, 1, 2, ... within the reply"
         ),
-        sa.Column("message_id", sa.BigInteger(), nullable=True, comment="Message on Discord; NULL until it was sent"),
+        sa.Column(
+            "message_id",
+            sa.BigInteger(),
+            nullable=True,
+            comment="Message on Discord; NULL until it is known to have been sent",
+        ),
         sa.Column(
             "content",
             sa.Text(),
@@ -309,7 +334,24 @@ def _create_guild_settings(scopes: str, default: str, scope_comment: str) -> Non
 
 def downgrade() -> None:
     """Drop what was added. Shared dialogs and their turns are lost, parked dialogs are ended."""
-    for table in ("delivery_messages", "deliveries", "turn_files", "bound_threads", "channel_scopes"):
+    _add_column("turns", "reply_token", "TEXT", "TEXT",
+                "Interaction token for editing a cut-off reply; NULL once finished")  # fmt: skip
+    _add_column("turns", "application_id", "BIGINT", "BIGINT", "Application the token belongs to")
+    op.create_index(
+        "ix_turns_reply_token",
+        "turns",
+        ["created_at"],
+        sqlite_where=sa.text("reply_token IS NOT NULL"),
+        postgresql_where=sa.text("reply_token IS NOT NULL"),
+    )
+    for table in (
+        "discord_application",
+        "delivery_messages",
+        "deliveries",
+        "turn_files",
+        "bound_threads",
+        "channel_scopes",
+    ):
         op.drop_table(table)
     op.execute("DELETE FROM turns WHERE dialog_id IN (SELECT id FROM dialogs WHERE user_id = 0)")
     op.execute("DELETE FROM dialogs WHERE user_id = 0")

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.database import Database
 from models.maintenance.vacuum import release_space
-from models.queries import purge, recovery, retention, threads
+from models.queries import deliveries, purge, recovery, retention, threads
 from models.queries.retention import RetentionLimits
 
 BATCH = 50  # rows per transaction: a few milliseconds under the write lock; a chat would notice about 100
@@ -87,7 +87,7 @@ async def clean(
     report = CleanupReport()
     batches = _BatchRunner(database, report)
     report.interrupted_turns = await batches.run(partial(recovery.interrupt_dead_turns, now=now))
-    await batches.run_until_empty(partial(recovery.clear_expired_tokens, now=now, limit=batch_size))
+    await batches.run_until_empty(partial(deliveries.expire_deliveries, now=now, limit=batch_size))
 
     async with database.read() as session:
         idle = await retention.idle_conditions(session, limits=limits, now=now)

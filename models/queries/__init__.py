@@ -15,7 +15,7 @@ from models.queries.personas import (
     set_persona,
 )
 from models.queries.policy import usage
-from models.queries.recovery import forget_reply_token, interrupt_dead_turns, interrupted_replies
+from models.queries.recovery import interrupt_dead_turns
 from models.queries.resets import end_dialog, undo_reset
 from models.queries.settings import (
     audit_log,
@@ -53,7 +53,6 @@ __all__ = [
     "finish_regeneration",
     "finish_turn",
     "forget_last",
-    "forget_reply_token",
     "forget_turn",
     "get_persona",
     "guild_joined",
@@ -61,7 +60,6 @@ __all__ = [
     "guild_settings",
     "history",
     "interrupt_dead_turns",
-    "interrupted_replies",
     "member_settings",
     "persona_versions",
     "reconcile_guilds",

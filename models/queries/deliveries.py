@@ -1,16 +1,17 @@
 """Deliveries: what of a reply is still to be shown, recorded before it is sent.
 
 A delivery is `writing` while its turn's reply is generated. The transaction that stores the reply also stores its
-messages and makes the delivery `ready`; it is `done` when all of them have been shown. Those that a dead process left
-are taken up by another one (see `unfinished_deliveries`).
+messages and makes the delivery `ready`; it is `done` when all of them have been shown. Those that a dead process left,
+or that a living one could not show, are taken up by another one (see `unfinished_deliveries`), a limited number of
+times. A delivery that is done keeps the ids of its messages, for their buttons, for as long as its turn is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, insert, matches_key
@@ -18,6 +19,12 @@ from models.queries.processes import is_dead, lost_processes
 from models.queries.scope import cross_tenant
 from models.tables import Delivery, DeliveryMessage, Dialog, Turn
 from models.types import DeliveryRecord, DeliveryState, DialogKey, OutgoingMessage, Place
+
+MAX_ATTEMPTS = 15
+"""How often a delivery is taken up; with the pauses between them, that is about seven hours."""
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=10), timedelta(hours=1)
+GIVEN_UP_AFTER = timedelta(days=1)
+"""A reply that is older than this is not shown any more."""
 
 
 async def begin_delivery(session: AsyncSession, *, key: DialogKey, turn_id: int, place: Place, now: datetime) -> int:
@@ -62,6 +69,7 @@ async def reopen_delivery(
     latest.state, latest.owner = "writing", session.info.get("owner")
     latest.application_id, latest.reply_token = place.application_id, place.reply_token
     latest.token_expires_at, latest.nonce, latest.created_at = place.token_expires_at, place.nonce, now
+    latest.attempts, latest.retry_at = 0, None
     await session.flush()
     return latest.id
 
@@ -94,6 +102,13 @@ async def ready_delivery(
 
 
 @cross_tenant("the sender knows the delivery by its id")
+async def message_attempted(session: AsyncSession, *, delivery_id: int, position: int) -> None:
+    """Record that a message is about to be sent: after a crash, whether it is on Discord must be found out."""
+    statement = insert(session, DeliveryMessage).values(delivery_id=delivery_id, position=position, with_file=False)
+    await session.execute(statement.on_conflict_do_nothing())
+
+
+@cross_tenant("the sender knows the delivery by its id")
 async def message_sent(session: AsyncSession, *, delivery_id: int, position: int, message_id: int) -> None:
     """Record the id of a message that is on Discord now, while its reply is still being written."""
     statement = insert(session, DeliveryMessage).values(
@@ -114,20 +129,26 @@ async def messages_shown(
         if message_id is None:
             await session.execute(delete(DeliveryMessage).where(*which))
         else:
-            await session.execute(update(DeliveryMessage).where(*which).values(message_id=message_id, content=None))
+            statement = insert(session, DeliveryMessage).values(
+                delivery_id=delivery_id, position=position, message_id=message_id, with_file=False
+            )
+            final = {"message_id": message_id, "content": None}
+            await session.execute(
+                statement.on_conflict_do_update(index_elements=["delivery_id", "position"], set_=final)
+            )
     if done:
-        await session.execute(
-            update(Delivery).where(Delivery.id == delivery_id).values(state="done", reply_token=None, owner=None)
-        )
+        await _close(session, Delivery.id == delivery_id)
 
 
 async def close_deliveries(session: AsyncSession, *, key: DialogKey, turn_id: int) -> None:
     """Mark the deliveries of a turn done that has nothing to show any more."""
-    await session.execute(
-        update(Delivery)
-        .where(Delivery.turn_id == turn_id, Delivery.state != "done", _of_key(key))
-        .values(state="done", reply_token=None, owner=None)
-    )
+    await _close(session, Delivery.turn_id == turn_id, Delivery.state != "done", _of_key(key))
+
+
+@cross_tenant("a process looks after its own turns, of every tenant")
+async def close_deliveries_of(session: AsyncSession, *, turn_ids: Sequence[int]) -> None:
+    """Mark the deliveries of these turns done: their process has said in their messages what there is to say."""
+    await _close(session, Delivery.turn_id.in_(turn_ids), Delivery.state != "done")
 
 
 async def delivery_of_turn(session: AsyncSession, *, key: DialogKey, turn_id: int) -> DeliveryRecord | None:
@@ -149,37 +170,89 @@ async def turn_of_message(session: AsyncSession, *, message_id: int) -> int | No
     return turn_id
 
 
+@cross_tenant("the bot's own messages in a channel, of whichever tenant")
+async def recorded_messages(session: AsyncSession, *, message_ids: Sequence[int]) -> frozenset[int]:
+    """Return those of these messages on Discord that a delivery knows."""
+    known = select(DeliveryMessage.message_id).where(DeliveryMessage.message_id.in_(message_ids))
+    return frozenset(each for each in await session.scalars(known) if each is not None)
+
+
 @cross_tenant("a crash leaves deliveries of every tenant")
-async def unfinished_deliveries(session: AsyncSession, *, since: datetime) -> tuple[DeliveryRecord, ...]:
-    """Return deliveries of dead processes since then that are to be finished, oldest first."""
+async def unfinished_deliveries(session: AsyncSession, *, now: datetime) -> tuple[DeliveryRecord, ...]:
+    """Return the deliveries that no process works on and that are to be finished now, oldest first."""
     rows = await session.scalars(
-        select(Delivery).where(Delivery.state != "done", Delivery.created_at >= since).order_by(Delivery.id)
+        select(Delivery)
+        .where(Delivery.state != "done", Delivery.created_at >= now - GIVEN_UP_AFTER)
+        .where(or_(Delivery.retry_at.is_(None), Delivery.retry_at <= now))
     )
-    found = rows.all()
+    # Sorted in Python: with ORDER BY, SQLite would scan all deliveries by id instead of using the partial index.
+    found = sorted(rows, key=lambda row: row.id)
     lost = await lost_processes(session) if found else frozenset()
     dead = [row for row in found if row.owner is None or is_dead(row.owner, lost)]
     return tuple([await _record(session, row) for row in dead])
 
 
-@cross_tenant("the sender knows the delivery by its id")
-async def release_delivery(session: AsyncSession, *, delivery_id: int) -> None:
-    """Leave the rest of a delivery to the next look at unfinished ones."""
-    await session.execute(
-        update(Delivery).where(Delivery.id == delivery_id, Delivery.state != "done").values(owner=None)
-    )
-
-
 @cross_tenant("a crash leaves deliveries of every tenant")
 async def take_delivery(session: AsyncSession, *, delivery_id: int, owner: str | None) -> bool:
-    """Make this process the one that finishes a delivery. False if another process was faster."""
+    """Make this process the one that finishes a delivery. False if another process was faster.
+
+    Of two processes that try at once, only one finds the `owner` that both have read.
+    """
     before = Delivery.owner.is_(None) if owner is None else Delivery.owner == owner
     taken = await session.scalar(
         update(Delivery)
         .where(Delivery.id == delivery_id, before, Delivery.state != "done")
-        .values(owner=session.info.get("owner"))
+        .values(owner=session.info.get("owner"), attempts=Delivery.attempts + 1)
         .returning(Delivery.id)
     )
     return taken is not None
+
+
+@cross_tenant("the sender knows the delivery by its id")
+async def release_delivery(session: AsyncSession, *, delivery_id: int, now: datetime) -> bool:
+    """Leave the rest of a delivery to a later attempt, of any process. False if it was tried often enough: it is done.
+
+    Repeated after a lost connection, it changes nothing.
+    """
+    delivery = await session.get(Delivery, delivery_id, populate_existing=True)
+    if delivery is None or delivery.state == "done":
+        return delivery is not None
+    if delivery.attempts >= MAX_ATTEMPTS:
+        await _close(session, Delivery.id == delivery_id)
+        return False
+    delivery.owner = None
+    delivery.retry_at = now + min(FIRST_PAUSE * 2**delivery.attempts, LONGEST_PAUSE)
+    await session.flush()
+    return True
+
+
+@cross_tenant("cleanup serves every tenant")
+async def expire_deliveries(session: AsyncSession, *, now: datetime, limit: int) -> int:
+    """Close a batch of deliveries that nobody finishes any more, and clear expired tokens; return how many."""
+    unfinished = Delivery.state != "done"
+    old = select(Delivery.id).where(unfinished, Delivery.created_at < now - GIVEN_UP_AFTER).limit(limit)
+    given_up = (await session.scalars(old)).all()
+    await _close(session, Delivery.id.in_(given_up))
+    expired = (
+        select(Delivery.id)
+        .where(unfinished, Delivery.reply_token.is_not(None), Delivery.token_expires_at < now - timedelta(hours=1))
+        .limit(limit)
+    )
+    cleared = await session.scalars(
+        update(Delivery).where(Delivery.id.in_(expired)).values(reply_token=None).returning(Delivery.id)
+    )
+    return len(given_up) + len(cleared.all())
+
+
+async def _close(session: AsyncSession, *which: ColumnElement[bool]) -> None:
+    """Mark deliveries done. Of their messages only the ids are kept."""
+    closed = update(Delivery).where(*which).values(state="done", reply_token=None, owner=None, retry_at=None)
+    ids = (await session.scalars(closed.returning(Delivery.id))).all()
+    if ids:
+        unshown = DeliveryMessage.content.is_not(None)
+        await session.execute(
+            update(DeliveryMessage).where(DeliveryMessage.delivery_id.in_(ids), unshown).values(content=None)
+        )
 
 
 async def _latest(session: AsyncSession, key: DialogKey, turn_id: int) -> Delivery | None:

@@ -18,7 +18,7 @@ from models.base import UTCDateTime
 from models.process_owner import owner_is_alive
 from models.queries.common import insert
 from models.queries.scope import cross_tenant
-from models.tables import Process, Turn
+from models.tables import Delivery, Process, Turn
 
 FORGET_AFTER = timedelta(hours=1)
 """How long the row of an ended process is kept: longer than any of its turns waits to be ended."""
@@ -76,10 +76,11 @@ async def lost_processes(session: AsyncSession) -> frozenset[str]:
 
 @cross_tenant("processes belong to no tenant")
 async def sign_off(session: AsyncSession) -> None:
-    """Remove the row of this process, which ends; but not if it leaves a pending turn for others to end."""
+    """Remove the row of this process, which ends; but not if it leaves turns or deliveries for others to end."""
     owner = session.info["owner"]
-    unfinished = exists().where(Turn.status == "pending", Turn.owner == owner)
-    await session.execute(delete(Process).where(Process.owner == owner, ~unfinished))
+    pending = exists().where(Turn.status == "pending", Turn.owner == owner)
+    undelivered = exists().where(Delivery.state != "done", Delivery.owner == owner)
+    await session.execute(delete(Process).where(Process.owner == owner, ~pending, ~undelivered))
 
 
 def is_dead(owner: str | None, lost: frozenset[str]) -> bool:

@@ -49,4 +49,5 @@ async def turn_info(session: AsyncSession, *, turn_id: int) -> TurnInfo | None:
         position=next((row.position for row in positions if row.active), 1),
         num_variants=max(1, len(positions)),
         files_note="" if turn.files_note is None else text.open(turn.files_note),
+        replaces_id=turn.replaces_id,
     )

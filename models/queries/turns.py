@@ -31,8 +31,6 @@ async def begin_turn(
     text: str,
     limit: int,
     interaction_id: int | None = None,
-    reply_token: str | None = None,
-    application_id: int | None = None,
     role_turns: int | None = None,
     author: str | None = None,
     files: tuple[StoredFile, ...] = (),
@@ -73,8 +71,6 @@ async def begin_turn(
             interaction_id=interaction_id,
             status="pending",
             user_text=codec(session).seal(text),
-            reply_token=reply_token,
-            application_id=application_id,
             owner=session.info.get("owner"),
             created_at=now,
             author_id=key.user_id,
@@ -123,7 +119,6 @@ async def finish_turn(
         .values(
             status="done",
             reply=reply,
-            reply_token=None,
             prompt_tokens=result.prompt_tokens,
             completion_tokens=result.completion_tokens,
             finish_reason=result.finish_reason,
@@ -169,16 +164,18 @@ async def fail_turn(
     now: datetime,
 ) -> None:
     """End a pending turn without a reply, or one that another process ended. Any other turn stays as it is."""
-    await session.execute(
+    ended = await session.scalar(
         update(Turn)
         .where(
             Turn.id == turn_id,
             _unfinished(session),
             Turn.dialog_id.in_(select(Dialog.id).where(matches_key(key))),
         )
-        .values(status=status, error_id=error_id, reply_token=None, finished_at=now)
+        .values(status=status, error_id=error_id, finished_at=now)
+        .returning(Turn.id)
     )
-    await close_deliveries(session, key=key, turn_id=turn_id)
+    if ended is not None:  # else another process writes the reply
+        await close_deliveries(session, key=key, turn_id=turn_id)
 
 
 async def history(session: AsyncSession, *, key: DialogKey, limit: int) -> tuple[Pair, ...]:

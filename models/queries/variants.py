@@ -27,8 +27,6 @@ async def begin_regeneration(
     limit: int,
     turn_id: int | None = None,
     interaction_id: int | None = None,
-    reply_token: str | None = None,
-    application_id: int | None = None,
     role_turns: int | None = None,
     place: Place | None = None,
     in_place: bool = False,
@@ -49,11 +47,7 @@ async def begin_regeneration(
     turn = await session.scalar(finished.order_by(Turn.id.desc()).limit(1))
     if turn is None:
         return None
-    await session.execute(
-        update(Turn)
-        .where(Turn.id == turn.id)
-        .values(reply_token=reply_token, application_id=application_id, owner=session.info.get("owner"))
-    )
+    await session.execute(update(Turn).where(Turn.id == turn.id).values(owner=session.info.get("owner")))
     delivery_id = await reopen_delivery(session, key=key, turn_id=turn.id, place=place, in_place=in_place, now=now)
     text = codec(session)
     snapshot = await turn_snapshot(
@@ -116,7 +110,7 @@ async def finish_regeneration(
             created_at=now,
         )
     )
-    turn.reply, turn.reply_token = sealed, None
+    turn.reply = sealed
     turn.prompt_tokens, turn.completion_tokens = result.prompt_tokens, result.completion_tokens
     turn.finish_reason, turn.finished_at = result.finish_reason, now
     turn.first_token_ms, turn.total_ms = result.first_token_ms, result.total_ms
@@ -132,18 +126,6 @@ async def finish_regeneration(
         new_turn=False,
     )
     return True
-
-
-async def drop_reply_token(session: AsyncSession, *, key: DialogKey, turn_id: int) -> None:
-    """Clear the reply token after a failed regeneration: its message needs no edit after a crash.
-
-    The turn keeps the reply it had.
-    """
-    await session.execute(
-        update(Turn)
-        .where(Turn.id == turn_id, Turn.dialog_id.in_(select(Dialog.id).where(matches_key(key))))
-        .values(reply_token=None)
-    )
 
 
 async def variants(session: AsyncSession, *, key: DialogKey, turn_id: int) -> tuple[Variant, ...]:
@@ -165,10 +147,13 @@ async def select_variant(
     turn_id: int,
     position: int,
     messages: Callable[[str], tuple[OutgoingMessage, ...]] = lambda reply: (),
+    place: Place | None = None,
+    now: datetime | None = None,
 ) -> bool:
     """Make one of a turn's replies the active one, which the history shows. False if there is no such reply.
 
-    `messages`: how that reply is to be shown, recorded in the same transaction.
+    `messages`: how that reply is to be shown, recorded in the same transaction; `place`: the way to the messages that
+    show the present one, at the time `now`.
     """
     turn = await finished_turn(session, key=key, turn_id=turn_id, parked=True)
     chosen = await session.get(ReplyVariant, (turn_id, position)) if turn is not None else None
@@ -183,6 +168,8 @@ async def select_variant(
     turn.reply, turn.finish_reason = chosen.reply, chosen.finish_reason
     turn.prompt_tokens, turn.completion_tokens = chosen.prompt_tokens, chosen.completion_tokens
     await session.flush()
+    if now is not None:
+        await reopen_delivery(session, key=key, turn_id=turn_id, place=place, in_place=True, now=now)
     await ready_delivery(session, key=key, turn_id=turn_id, messages=messages(codec(session).open(chosen.reply)))
     return True
 
@@ -199,7 +186,7 @@ async def finish_continuation(
         return False
     if turn.finished_at == now and codec(session).open(turn.reply) == result.reply:
         return True
-    turn.reply, turn.reply_token = codec(session).seal(result.reply), None
+    turn.reply = codec(session).seal(result.reply)
     turn.completion_tokens = (turn.completion_tokens or 0) + result.completion_tokens
     turn.finish_reason, turn.finished_at = result.finish_reason, now
     await session.flush()

@@ -3,6 +3,7 @@
 import models.sqlite_comments  # noqa: F401  installs its compiler hooks
 from models.base import Base
 from models.tables.accounts import AuditEntry, DailyUsage, OptOut, ProcessedInteraction
+from models.tables.application import DiscordApplication
 from models.tables.deliveries import Delivery, DeliveryMessage
 from models.tables.dialogs import Dialog, ReplyVariant, Turn, TurnFile
 from models.tables.personas import Persona, PersonaVersion
@@ -26,6 +27,7 @@ __all__ = [
     "Delivery",
     "DeliveryMessage",
     "Dialog",
+    "DiscordApplication",
     "Guild",
     "GuildChannel",
     "GuildRole",

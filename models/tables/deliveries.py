@@ -48,7 +48,13 @@ class Delivery(Base):
     nonce: Mapped[int] = mapped_column(
         Snowflake, comment="Interaction or message that asked for this text: makes a message sent twice appear once"
     )
-    created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When the turn began")
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When the turn began, or its reply was changed")
+    attempts: Mapped[int] = mapped_column(
+        server_default="0", comment="How often a process took it up that another one had left"
+    )
+    retry_at: Mapped[datetime | None] = mapped_column(
+        UTCDateTime, comment="Not to be taken up before: Discord could not be reached"
+    )
 
 
 class DeliveryMessage(Base):
@@ -67,7 +73,9 @@ class DeliveryMessage(Base):
     position: Mapped[int] = mapped_column(
         primary_key=True, autoincrement=False, comment="0, 1, 2, ... within the reply"
     )
-    message_id: Mapped[int | None] = mapped_column(Snowflake, comment="Message on Discord; NULL until it was sent")
+    message_id: Mapped[int | None] = mapped_column(
+        Snowflake, comment="Message on Discord; NULL until it is known to have been sent"
+    )
     content: Mapped[str | None] = mapped_column(
         Text, comment="Text still to be shown, sealed when encryption is on; NULL once it is"
     )

@@ -13,7 +13,6 @@ _OPEN = text("ended_at IS NULL AND parked_at IS NULL")
 _NOT_ENDED = text("ended_at IS NULL")
 _ENDED = text("ended_at IS NOT NULL")
 _PENDING = text("status = 'pending'")
-_TOKEN = text("reply_token IS NOT NULL")
 _ACTIVE = text("active")
 _BY_OTHERS = text("author_id IS NOT NULL")
 
@@ -79,7 +78,6 @@ class Turn(Base):
         Index("ix_turns_dialog", "dialog_id", "id"),
         Index("ix_turns_author_id", "author_id"),
         Index("ix_turns_pending", "created_at", sqlite_where=_PENDING, postgresql_where=_PENDING),
-        Index("ix_turns_reply_token", "created_at", sqlite_where=_TOKEN, postgresql_where=_TOKEN),
         {"comment": "One pair each: what the member wrote and the reply", "sqlite_autoincrement": True},
     )
 
@@ -95,10 +93,6 @@ class Turn(Base):
     reply: Mapped[str | None] = mapped_column(
         Text, comment="The active reply, sealed when encryption is on; set if done"
     )
-    reply_token: Mapped[str | None] = mapped_column(
-        Text, comment="Interaction token for editing a cut-off reply; NULL once finished"
-    )
-    application_id: Mapped[int | None] = mapped_column(Snowflake, comment="Application the token belongs to")
     owner: Mapped[str | None] = mapped_column(
         Text, comment="Process that generates it: tells a crash from a slow reply"
     )

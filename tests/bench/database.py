@@ -160,7 +160,7 @@ async def measure(url: str, backend: str, turns: int) -> list[Line]:
         started = time.perf_counter()
         async with database.write() as session:
             turn = await queries.begin_turn(
-                session, key=key, text=TEXT, limit=10, interaction_id=rng.getrandbits(62), reply_token="t", now=NOW
+                session, key=key, text=TEXT, limit=10, interaction_id=rng.getrandbits(62), now=NOW
             )
         begin_done = time.perf_counter()
         done = TurnResult(REPLY, 400, 100, "stop", 40, 900)

@@ -29,7 +29,6 @@ class Turn:
     status: str
     user: str
     reply: str | None
-    reply_token: str | None
 
 
 async def stored(url: str) -> dict[int, list[Turn]]:
@@ -38,7 +37,7 @@ async def stored(url: str) -> dict[int, list[Turn]]:
     try:
         async with database.read() as session:
             found = await session.execute(
-                text("SELECT interaction_id, status, user_text, reply, reply_token FROM turns ORDER BY id")
+                text("SELECT interaction_id, status, user_text, reply FROM turns ORDER BY id")
             )
             grouped: dict[int, list[Turn]] = {}
             for interaction_id, *rest in found:
@@ -136,7 +135,6 @@ def check(asked: list[Interaction], turns: dict[int, list[Turn]]) -> int:
             assert turn.user == question
             assert (turn.reply is not None) == (turn.status == "done"), "half a pair"
             assert turn.status in ("done", "interrupted", "failed")
-            assert turn.reply_token is None or turn.status == "interrupted"  # its message is still to be edited
         full = f"You said: {question}"
         shown = [
             message for message in each.messages() if message.content == f"> {question}\n{full}" and not message.runs()

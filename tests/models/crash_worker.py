@@ -16,9 +16,13 @@ from datetime import UTC, datetime
 from bot.failpoint import failpoint
 from models import queries
 from models.database import Database
-from models.types import DialogKey, TurnResult
+from models.types import DialogKey, Place, TurnResult
 
 WORKERS = 8
+
+
+def place(key: DialogKey, interaction: int) -> Place:
+    return Place(key.guild_id, 5, key.user_id, interaction, application_id=1, reply_token=f"token-{interaction}")
 
 
 async def chat(database: Database, acks: int, rng: random.Random, key: DialogKey) -> None:
@@ -35,8 +39,7 @@ async def chat(database: Database, acks: int, rng: random.Random, key: DialogKey
                 text=text,
                 limit=10,
                 interaction_id=interaction,
-                reply_token=f"token-{interaction}",
-                application_id=1,
+                place=place(key, interaction),
                 now=datetime.now(UTC),
             )
         failpoint("after_begin_turn")

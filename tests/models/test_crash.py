@@ -16,7 +16,7 @@ import pytest
 from models import queries
 from models.database import Database
 from models.migrate import ROOT, check_revision
-from models.queries import inspection, recovery
+from models.queries import deliveries, inspection, recovery
 from models.types import DialogKey
 
 WORKER = Path(__file__).with_name("crash_worker.py")
@@ -97,15 +97,15 @@ class TestCrashPoints:
         database = Database(crashing.url)
         now = datetime.now(UTC)
         async with database.read() as session:
-            waiting = await queries.interrupted_replies(session, now=now)
-            assert await queries.interrupted_replies(session, now=now + timedelta(minutes=16)) == ()
+            waiting = await deliveries.unfinished_deliveries(session, now=now)
+            assert await deliveries.unfinished_deliveries(session, now=now + timedelta(hours=25)) == ()
         assert len(waiting) == len(turns)
-        assert all(one.reply_token.startswith("token-") and one.application_id == 1 for one in waiting)
+        assert all((one.place.reply_token or "").startswith("token-") for one in waiting)
         async with database.write() as session:
             for one in waiting:
-                await queries.forget_reply_token(session, turn_id=one.turn_id)
+                await deliveries.messages_shown(session, delivery_id=one.delivery_id, shown=(), done=True)
         async with database.read() as session:
-            assert await queries.interrupted_replies(session, now=now) == ()
+            assert await deliveries.unfinished_deliveries(session, now=now) == ()
             for user in range(8):
                 key = DialogKey(100 + user % 3, user)
                 assert await queries.history(session, key=key, limit=10) == ()

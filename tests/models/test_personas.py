@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from models import queries
 from models.database import Database
+from models.queries import deliveries
 from models.queries.personas import KEPT_VERSIONS
-from models.types import DialogKey, StoredLevel, TurnResult
+from models.types import DialogKey, Place, StoredLevel, TurnResult
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 KEY = DialogKey(100, 7, 5)
@@ -122,14 +123,15 @@ class TestVariants:
         turn = await exchange(database, "a", "b")
         dying = Database(database.url)
         async with dying.write() as session:
-            await queries.begin_regeneration(session, key=KEY, limit=10, reply_token="tok", application_id=1, now=NOW)
+            place = Place(100, 5, 7, 900, application_id=1, reply_token="tok")
+            await queries.begin_regeneration(session, key=KEY, limit=10, place=place, now=NOW)
         async with database.read() as session:
-            assert await queries.interrupted_replies(session, now=NOW) == ()
+            assert await deliveries.unfinished_deliveries(session, now=NOW) == ()
         await dying.close()
         async with database.write() as session:
             assert await queries.interrupt_dead_turns(session, now=NOW) == 0
-            [waiting] = await queries.interrupted_replies(session, now=NOW)
-            assert (waiting.turn_id, waiting.reply_token) == (turn, "tok")
+            [waiting] = await deliveries.unfinished_deliveries(session, now=NOW)
+            assert (waiting.turn_id, waiting.place.reply_token, waiting.state) == (turn, "tok", "writing")
             assert (await queries.history(session, key=KEY, limit=1))[0].reply == "b"
 
     async def test_nothing_to_regenerate(self, database: Database) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, event, text
 from models import queries
 from models.database import Database
 from models.maintenance.cleanup import clean
+from models.queries import deliveries
 from models.queries.conversations import (
     conversations,
     delete_conversation,
@@ -26,7 +27,7 @@ from models.types import DialogKey, TurnResult
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 KEY = DialogKey(100, 7)
-BIG_TABLES = ("turns", "dialogs", "reply_variants", "daily_usage", "processed_interactions")
+BIG_TABLES = ("turns", "dialogs", "reply_variants", "daily_usage", "processed_interactions", "deliveries")
 
 
 @contextmanager
@@ -77,7 +78,7 @@ async def test_a_chat_scans_no_large_table(database: Database) -> None:
         async with database.write() as session:
             await queries.end_dialog(session, key=KEY, now=NOW)
             await queries.interrupt_dead_turns(session, now=NOW)
-            await queries.interrupted_replies(session, now=NOW)
+            await deliveries.unfinished_deliveries(session, now=NOW)
     assert len(statements) > 6
     assert await scans(database, statements) == []
 

@@ -64,7 +64,7 @@ class TestSignatures:
     def test_the_exported_queries_that_cross_tenants(self) -> None:
         crossing = {name for name in queries.__all__ if hasattr(getattr(queries, name), MARKER)}
         assert crossing == {
-            "interrupted_replies", "forget_reply_token", "guild_joined", "guild_removed", "interrupt_dead_turns",
+            "guild_joined", "guild_removed", "interrupt_dead_turns",
             "reconcile_guilds",
         }  # fmt: skip
 

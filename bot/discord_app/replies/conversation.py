@@ -126,23 +126,28 @@ class Conversations:
         )
         running = RunningReply(key, caller.user_id, asyncio.current_task(), sink, question.is_repeat)
         self.running[place.nonce] = running
+        stored = False
         try:
             generate = {
                 "new": self.chat.chat, "regenerate": self.chat.regenerate, "continue": self.chat.continue_reply,
             }[question.kind]  # fmt: skip
             result = await generate(request, reply.push)
             self.running.pop(place.nonce, None)
+            stored = bool(result.delivery_id)
             if result.is_empty and question.turn is not None:
                 await reply.cancel()  # the caller shows the reply that the turn had before
             else:
                 await self._finish(place, result, reply, sink)
         except ReplyDeleted as deleted:
             await reply.cancel()
+            await self.deliveries.shown(sink.delivery_id, [], done=True)
             log.info("no final text", question=place.nonce, reason=deleted.reason)
             return None
         except BaseException:
             await reply.cancel()
-            if not running.keep_messages:
+            if stored:  # what is not shown yet is left to the job that finishes deliveries
+                await self.deliveries.release(sink.delivery_id)
+            elif not running.keep_messages:
                 await self._take_back(question, sink)
             raise
         finally:

@@ -1,37 +1,46 @@
 """Where one reply is shown: its Discord messages, by ids, through an interaction's token or as the bot in the channel.
 
-Each message that shows its final text is recorded (`bot.chat.deliveries`), so that another process can go on after a
-crash. Knows Discord's error codes; knows nothing of what a reply says or when it is edited.
+Each message is recorded (`bot.chat.deliveries`), so that another process can go on after a crash. To edit a message
+twice does no harm; to send one twice does. So a message that may have been sent already is looked for first
+(`sent_messages`). Ephemeral messages cannot be looked for: one is sent as PLACEHOLDER and filled once its id is
+recorded, so that a crash in between costs a stray "…" and neither loses nor doubles a text.
+
+Knows Discord's error codes; knows nothing of what a reply says or when it is edited.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import discord
 import structlog
 
 from bot.chat.deliveries import DeliveryLog
-from bot.discord_app.code_fences import utf16_length
-from bot.discord_app.delivery import DISCORD_ERRORS, describe_error, sink_errors
+from bot.discord_app.delivery import DISCORD_ERRORS, sink_errors
 from bot.discord_app.message_api import THREAD_ARCHIVED, ChannelForbidden, Components, MessageApi
-from bot.discord_app.message_split import MESSAGE_LIMIT
+from bot.discord_app.replies.late_delivery import LateDelivery
+from bot.discord_app.replies.sent_messages import SentMessages
 from bot.discord_app.request_pace import Kind, Turn, Urgency
 from bot.discord_app.streamed_reply import SinkUnreachable
-from models.types import DIRECT_MESSAGES, Place
+from bot.failpoint import failpoint
+from models.types import Place
 
 log = structlog.get_logger(__name__)
 
+PLACEHOLDER = "…"
 _TOKEN_MARGIN = timedelta(seconds=30)
 """A token this close to its end is not used any more: the request may take a while."""
-_NO_MORE_MESSAGES = 40094  # follow-ups of a user-installed app
+_UNKNOWN_MESSAGE = 10008
 
 
 class ReplySink:
-    """A `MessageSink` for one place. `prefix`: what stands above the reply, which a plain message does without."""
+    """A `MessageSink` for one place. `prefix`: what stands above the reply, which a plain message does without.
+
+    `uncertain`: another process may have sent messages that it did not record.
+    """
 
     def __init__(
         self,
@@ -41,6 +50,7 @@ class ReplySink:
         *,
         prefix: str = "",
         stop_buttons: Components = (),
+        uncertain: bool = False,
     ) -> None:
         self.delivery_id = 0
         """The record of what is shown; 0 until the turn has begun, and where nothing is recorded."""
@@ -54,7 +64,11 @@ class ReplySink:
         self._stop_buttons = stop_buttons
         self._unrecorded: set[int] = set()
         self._recording: asyncio.Task[None] | None = None
+        self._uncertain = uncertain
+        self._attempted: set[int] = set()
+        self._token_refused = False
         self._ids: dict[int, int] = {index: each for index, each in enumerate(place.message_ids) if each is not None}
+        self._sent = SentMessages(api, deliveries, place)
 
     @property
     def message_ids(self) -> frozenset[int]:
@@ -79,7 +93,7 @@ class ReplySink:
 
     def turn(self, index: int, urgency: Urgency) -> contextlib.AbstractAsyncContextManager[Turn | None]:
         """Wait for a request to the channel. Requests with an interaction's token are counted apart."""
-        if self._place.reply_token is not None and (self._token is not None or self._place.ephemeral):
+        if self._place.application_id is not None and (self._token is not None or self._place.by_token_only):
             return contextlib.nullcontext()
         kind: Kind = "edit" if index in self._ids else "create"
         return self._api.pace.turn(kind, self._place.channel_id, urgency)
@@ -96,24 +110,20 @@ class ReplySink:
     ) -> None:
         """Edit a message, or send it if it does not exist yet. `last`: no message follows, of a finished reply."""
         components = self._stop_buttons if live and index == 0 else self.buttons if last and not live else ()
-        known = self._ids.get(index)
+        failpoint("before_message")
         with sink_errors():
+            known = self._ids.get(index) or await self._find(index, text)
             if known is None:
-                self._ids[index] = await self._create(index, text, components, file, turn)
+                self._ids[index] = await self._create(index, text, components, file, turn, live=live)
             else:
-                try:
-                    await self._edit(known, text, components, file, turn)
-                except discord.HTTPException as error:
-                    if error.code != THREAD_ARCHIVED:
-                        raise
-                    await self._api.reopen_thread(self._place.channel_id)
-                    await self._edit(known, text, components, file, turn)
-        if live:
-            if known is None and not (index == 0 and self._place.reply_token):
-                self._unrecorded.add(index)
-                await self._record()
-        else:
+                await self._edit(known, text, components, file, turn)
+        failpoint("after_message")
+        if not live:
             await self._deliveries.shown(self.delivery_id, [(index, self._ids[index])], done=last)
+        elif known is None:
+            self._unrecorded.add(index)
+            await self._record()
+        failpoint("after_shown")
 
     async def _record(self) -> None:
         """Record the messages that were sent, once there is a record: the place in line is shown before."""
@@ -122,21 +132,21 @@ class ReplySink:
             if (message_id := self._ids.get(index)) is not None:
                 await self._deliveries.sent(self.delivery_id, index, message_id)
 
+    async def adopt(self, indexes: Iterable[int]) -> None:
+        """Find messages that were about to be sent when their process died, so that they are edited or deleted."""
+        for index in indexes:
+            if index not in self._ids and not self._place.by_token_only:
+                with sink_errors():
+                    found = await self._sent.find(index, None, self._ids)
+                if found is not None:
+                    self._ids[index] = found
+
     async def delete(self, index: int) -> None:
         """Delete a message that the reply does not need any more."""
         message_id = self._ids.pop(index, None)
         if message_id is None:
             return
-        with contextlib.suppress(*DISCORD_ERRORS):
-            if self._token is not None:
-                application_id, token = self._token
-                try:
-                    await self._api.delete_response(application_id, token, message_id)
-                except discord.NotFound:
-                    if not self._place.by_token_only:
-                        await self._api.delete(self._place.channel_id, message_id)
-            elif not self._place.by_token_only:
-                await self._api.delete(self._place.channel_id, message_id)
+        await self._remove(message_id)
         await self._deliveries.shown(self.delivery_id, [(index, None)], done=False)
 
     async def clear(self) -> None:
@@ -150,80 +160,74 @@ class ReplySink:
         for index in sorted(self._ids, reverse=True):
             await self.delete(index)
 
-    async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
-        """Send the rest of a reply (from message `first`) as plain messages that name the asker.
+    async def postpone(self) -> bool:
+        """Leave the rest to the job that finishes deliveries. False if it is not recorded or was tried often enough."""
+        return self.delivery_id != 0 and await self._deliveries.release(self.delivery_id)
 
-        To the channel; to the member alone if the reply was ephemeral, or shown where the bot itself is not. What
-        cannot be sent now is left to the job that looks for unfinished deliveries, unless Discord refuses it for good.
-        """
-        place = self._place
-        mention = "" if place.guild_id == DIRECT_MESSAGES or place.by_token_only else f"<@{place.asker_id}> "
-        texts = [messages[0].removeprefix(self.prefix) if first == 0 else messages[0], *messages[1:]]
-        lines = [mention.strip(), *texts] if utf16_length(mention + texts[0]) > MESSAGE_LIMIT else texts
-        if lines is texts:
-            lines[0] = mention + lines[0]
-        if not place.may_send and not place.by_token_only:
-            log.warning("a finished reply could not be delivered: no permission to send", question=place.nonce)
-            await self._deliveries.shown(self.delivery_id, [], done=True)
-            return
-        try:
-            channel_id = await self._api.open_dm(place.asker_id) if place.by_token_only else place.channel_id
-            for index, text in enumerate(lines, start=first):
-                last = index == first + len(lines) - 1
-                message_id = await self._api.send(
-                    channel_id,
-                    text,
-                    nonce=f"{place.nonce}.{index}L",  # at most 25 characters
-                    reply_to=place.question_id if index == first else None,
-                    components=self.buttons if last and not place.by_token_only else (),
-                    file=file if last else None,
-                )
-                await self._deliveries.shown(self.delivery_id, [(index, message_id)], done=last)
-        except (discord.Forbidden, discord.NotFound, ChannelForbidden) as error:
-            log.warning("a finished reply could not be delivered", question=place.nonce, error=type(error).__name__)
-            await self._deliveries.shown(self.delivery_id, [], done=True)
-        except DISCORD_ERRORS as error:
-            if isinstance(error, discord.HTTPException) and error.code == THREAD_ARCHIVED:
-                log.warning("a finished reply could not be delivered: the thread is locked", question=place.nonce)
-                await self._deliveries.shown(self.delivery_id, [], done=True)
-                return
-            log.warning(
-                "a finished reply could not be delivered yet", question=place.nonce, error=describe_error(error)
-            )
-            await self._deliveries.release(self.delivery_id)
+    async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
+        """Send the rest of a reply (from message `first`) as plain messages that name the asker: see `LateDelivery`."""
+        messages = [messages[0].removeprefix(self.prefix) if first == 0 else messages[0], *messages[1:]]
+        if not self._place.by_token_only:
+            await self.adopt([first] if self._is_unsure(first) and self._place.application_id is not None else [])
+            for index in [index for index in self._ids if index >= first]:
+                await self._remove(self._ids.pop(index))  # what it says is no answer; the record keeps the text
+        late = LateDelivery(self._api, self._deliveries, self._place, self._sent, self.delivery_id)
+        self._ids |= await late.send(
+            messages, file, self.buttons, first=first, uncertain=self._uncertain or bool(self._attempted)
+        )
 
     @property
     def _token(self) -> tuple[int, str] | None:
         """Application and token of the interaction while it can be used."""
         place = self._place
-        if place.reply_token is None or place.application_id is None:
+        if place.reply_token is None or place.application_id is None or self._token_refused:
             return None
         if place.token_expires_at is not None and datetime.now(UTC) > place.token_expires_at - _TOKEN_MARGIN:
             return None
         return place.application_id, place.reply_token
 
-    async def _create(self, index: int, text: str, components: Components, file: str | None, turn: Turn | None) -> int:
+    def _is_unsure(self, index: int) -> bool:
+        return self._uncertain or index in self._attempted
+
+    async def _find(self, index: int, text: str) -> int | None:
+        """The message, if it was sent although nobody knows: the answer of Discord was lost, or the process died."""
+        if not self._is_unsure(index) or self._place.by_token_only or (index == 0 and self._token is not None):
+            return None
+        found = await self._sent.find(index, text, self._ids)
+        if found is None:
+            self._uncertain = False  # they are sent in their order: neither are those after it there
+        else:
+            self._ids[index] = found
+            await self._deliveries.sent(self.delivery_id, index, found)
+        return found
+
+    async def _create(
+        self, index: int, text: str, components: Components, file: str | None, turn: Turn | None, *, live: bool
+    ) -> int:
         place = self._place
-        if place.reply_token is None:
-            return await self._send(index, text, components, file, turn)
-        if self._token is None:
+        if place.application_id is not None and self._token is None:
             raise SinkUnreachable("the interaction's token has expired")
-        application_id, token = self._token
-        if index == 0:
-            return await self._api.edit_response(application_id, token, text, components=components, file=file)
-        return await self._api.follow_up(
-            application_id,
-            token,
-            text,
-            nonce=f"{place.nonce}.{index}",
-            ephemeral=place.ephemeral,
-            components=components,
-            file=file,
-        )
+        if index == 0 and self._token is not None:
+            application_id, token = self._token
+            return await self._with_token(
+                self._api.edit_response(application_id, token, text, components=components, file=file)
+            )
+        if live:
+            await self._deliveries.attempted(self.delivery_id, index)
+        self._attempted.add(index)
+        try:
+            message_id = await self._send(index, text, components, file, turn)
+        except discord.HTTPException as error:
+            if error.status < 500:
+                self._attempted.discard(index)  # refused: it was not sent
+            raise
+        self._attempted.discard(index)
+        return message_id
 
     async def _send(self, index: int, text: str, components: Components, file: str | None, turn: Turn | None) -> int:
+        """Send a message as a reply in the channel, or as a follow-up of the interaction."""
         place = self._place
-        try:
+        if self._token is None:
             return await self._api.send(
                 place.channel_id,
                 text,
@@ -233,8 +237,24 @@ class ReplySink:
                 file=file,
                 turn=turn if turn is not None and turn.kind == "create" else None,
             )
-        except ChannelForbidden:
-            raise SinkUnreachable("the bot may not write in this channel") from None
+        application_id, token = self._token
+        hidden = place.by_token_only and self.delivery_id != 0
+        message_id = await self._with_token(
+            self._api.follow_up(
+                application_id,
+                token,
+                PLACEHOLDER if hidden else text,
+                nonce=f"{place.nonce}.{index}",
+                ephemeral=place.ephemeral,
+                components=() if hidden else components,
+                file=None if hidden else file,
+            )
+        )
+        if hidden:
+            await self._deliveries.sent(self.delivery_id, index, message_id)
+            self._ids[index] = message_id
+            await self._edit(message_id, text, components, file, None)
+        return message_id
 
     async def _edit(
         self, message_id: int, text: str, components: Components, file: str | None, turn: Turn | None
@@ -243,16 +263,49 @@ class ReplySink:
         if self._token is not None:
             application_id, token = self._token
             try:
-                await self._api.edit_response(
-                    application_id, token, text, message=message_id, components=components, file=file
+                await self._with_token(
+                    self._api.edit_response(
+                        application_id, token, text, message=message_id, components=components, file=file
+                    )
                 )
-            except discord.NotFound:
-                if place.by_token_only:
+                return
+            except discord.NotFound as error:
+                if place.by_token_only or error.code != _UNKNOWN_MESSAGE:
                     raise
                 # A message of an earlier interaction: the bot may edit it as its own.
-                await self._api.edit(place.channel_id, message_id, text, components=components, file=file)
         elif place.by_token_only:
             raise SinkUnreachable("such a message cannot be edited once its token has expired")
-        else:
-            turn = turn if turn is not None and turn.kind == "edit" else None
-            await self._api.edit(place.channel_id, message_id, text, components=components, file=file, turn=turn)
+        elif place.application_id is not None and message_id > place.nonce:
+            # Where the asker has waited for so long, a new message that names them does better than an edit.
+            raise SinkUnreachable("the interaction's token has expired")
+        own = turn if turn is not None and turn.kind == "edit" else None
+        try:
+            await self._api.edit(place.channel_id, message_id, text, components=components, file=file, turn=own)
+        except discord.HTTPException as error:
+            if error.code != THREAD_ARCHIVED:
+                raise
+            await self._api.reopen_thread(place.channel_id)
+            await self._api.edit(place.channel_id, message_id, text, components=components, file=file)
+
+    async def _with_token(self, request: Awaitable[int]) -> int:
+        """Run a request through the token, and remember if Discord does not take the token any more."""
+        try:
+            return await request
+        except discord.HTTPException as error:
+            if error.status == 401 or (error.status == 404 and error.code != _UNKNOWN_MESSAGE):
+                self._token_refused = True
+            raise
+
+    async def _remove(self, message_id: int) -> None:
+        """Delete a message on Discord, if it can be reached."""
+        place = self._place
+        with contextlib.suppress(*DISCORD_ERRORS, ChannelForbidden):
+            if self._token is not None:
+                application_id, token = self._token
+                try:
+                    await self._api.delete_response(application_id, token, message_id)
+                    return
+                except discord.NotFound:
+                    pass
+            if not place.by_token_only:
+                await self._api.delete(place.channel_id, message_id)

@@ -17,6 +17,7 @@ from bot.discord_app.replies.quoting import ANEW, heading, small_lines
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.streamed_reply import StreamedReply
 from bot.errors import BotError
+from bot.failpoint import failpoint
 from models.types import DeliveryRecord, Place, TurnInfo
 
 
@@ -107,17 +108,23 @@ class TurnActions:
             delivery = await self._chat.delivery(turn)
             place = place_in(delivery, way)
             prefix = _prefix(turn, delivery, place)
-            if not await self._chat.select_variant(turn, position, lambda text: outgoing_messages(text, prefix)):
+            shown = await self._chat.select_variant(turn, position, lambda text: outgoing_messages(text, prefix), place)
+            if not shown:
                 raise TurnIsGone()
+            failpoint("after_switch")
+            delivery = await self._chat.delivery(turn)
             chosen = await self._chat.turn(turn.turn_id)
             if chosen is None or chosen.reply is None:
                 raise TurnIsGone()
             await self.show(chosen, delivery, place)
 
-    async def show(self, turn: TurnInfo, delivery: DeliveryRecord | None, place: Place) -> None:
-        """Show the stored reply of a turn in this place, with its buttons."""
+    async def show(
+        self, turn: TurnInfo, delivery: DeliveryRecord | None, place: Place, *, sink: ReplySink | None = None
+    ) -> None:
+        """Show the stored reply of a turn in this place, with its buttons. `sink`: for this place, if there is one."""
         prefix = _prefix(turn, delivery, place)
-        sink = ReplySink(self._conversations.api, self._conversations.deliveries, place, prefix=prefix)
+        sink = sink or ReplySink(self._conversations.api, self._conversations.deliveries, place)
+        sink.prefix = prefix
         sink.delivery_id = 0 if delivery is None else delivery.delivery_id
         sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         reply = StreamedReply(sink, self._conversations.edit_rate, prefix=prefix, num_messages=sink.num_messages)

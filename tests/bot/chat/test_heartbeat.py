@@ -13,8 +13,8 @@ from sqlalchemy import text
 from bot.chat.heartbeat import Heartbeat
 from models import queries
 from models.database import Database
-from models.queries import recovery
-from models.types import DialogKey, TurnResult
+from models.queries import deliveries, recovery
+from models.types import DialogKey, Place, TurnResult
 
 KEY = DialogKey(1, 7)
 INTERVAL = 0.5  # seconds: a process counts as alive for 2 s, and a gap is more than 1 s
@@ -54,8 +54,7 @@ async def begin(database: Database, interaction: int = 5) -> int:
             text="hi",
             limit=10,
             interaction_id=interaction,
-            reply_token="token",
-            application_id=1,
+            place=Place(KEY.guild_id, 5, KEY.user_id, interaction, application_id=1, reply_token="token"),
             now=datetime.now(UTC),
         )
     )
@@ -77,7 +76,7 @@ async def test_attack_a_dead_process_of_another_host_is_found_within_its_lease(p
     assert await heart.find_lost() == 1
     assert await heart.find_lost() == 0
     async with mine.read() as session:
-        waiting = await recovery.interrupted_replies(session, now=datetime.now(UTC))
+        waiting = await deliveries.unfinished_deliveries(session, now=datetime.now(UTC))
     assert len(waiting) == 1
     assert await end_dead(mine) == 1
 
@@ -103,9 +102,9 @@ async def test_attack_a_process_that_was_taken_for_dead_keeps_its_turn(process_o
     async with other.write() as session:
         await queries.fail_turn(session, key=KEY, turn_id=failed, status="failed", error_id="e1", now=now)
     async with mine.read() as session:
-        rows = (await session.execute(text("SELECT id, status, reply_token FROM turns ORDER BY id"))).all()
-        assert [tuple(row) for row in rows] == [
-            (failed, "failed", None), (finished, "done", None), (late, "pending", "token"),
+        statement = "SELECT turns.id, status, reply_token FROM turns JOIN deliveries ON turn_id = turns.id ORDER BY 1"
+        assert [tuple(row) for row in await session.execute(text(statement))] == [
+            (failed, "failed", None), (finished, "done", "token"), (late, "pending", "token"),
         ]  # fmt: skip
         assert [pair.reply for pair in await queries.history(session, key=KEY, limit=9)] == ["ho"]
 

@@ -13,7 +13,7 @@ from bot.chat.service import ChatReply, ChatRequest, ChatService
 from bot.errors import Duplicate, EngineUnavailable, NothingToRegenerate, QuotaUsedUp
 from models import queries
 from models.database import Database
-from models.types import DialogKey, GuildSettings, TurnResult
+from models.types import DialogKey, GuildSettings, Place, TurnResult
 from tests.bot.chat.chat_kit import ANN, BOB, MakeChat, contents, ignore, say
 from tests.bot.stored_turns import statuses
 from tests.fakes.engine import FakeEngine
@@ -29,9 +29,12 @@ async def variants(database: Database, turn_id: int, key: DialogKey = ANN) -> li
     return [(one.reply, one.active) for one in kept]
 
 
+WAITING = Place(ANN.guild_id, 5, ANN.user_id, 900, application_id=1, reply_token="waiting")
+
+
 async def tokens_of_waiting_messages(database: Database) -> list[str]:
     async with database.read() as session:
-        return list(await session.scalars(text("SELECT reply_token FROM turns WHERE reply_token IS NOT NULL")))
+        return list(await session.scalars(text("SELECT reply_token FROM deliveries WHERE reply_token IS NOT NULL")))
 
 
 async def test_the_new_reply_stands_and_the_old_one_is_kept(
@@ -59,7 +62,7 @@ async def test_the_old_reply_stands_until_then_and_when_none_comes(
     chat = make_chat()
     first = await say(chat, "one")
     engine.hang("never")
-    running = asyncio.create_task(regenerate(chat, reply_token="waiting", application_id=1))
+    running = asyncio.create_task(regenerate(chat, place=WAITING))
     await asyncio.wait_for(engine.arrived(2), 10)
     assert [pair.reply for pair in await chat.history(ANN, 5)] == ["You said: one"]
     assert await tokens_of_waiting_messages(database) == ["waiting"]
@@ -80,7 +83,7 @@ async def test_a_reset_meanwhile_wins(make_chat: MakeChat, engine: FakeEngine, d
     chat = make_chat()
     first = await say(chat, "one")
     engine.hang("late")
-    running = asyncio.create_task(regenerate(chat, reply_token="waiting", application_id=1))
+    running = asyncio.create_task(regenerate(chat, place=WAITING))
     await asyncio.wait_for(engine.arrived(2), 10)
     await chat.reset(ANN)
     engine.release()

@@ -31,6 +31,7 @@ class FakeSink:
         self.edits: list[tuple[float, int, str, bool]] = []
         self.files: list[str] = []
         self.fallback: list[str] = []
+        self.recorded = False
         self.error_at = error_at
         self.seconds = seconds
         self.calls = 0
@@ -65,6 +66,9 @@ class FakeSink:
 
     async def delete(self, index: int) -> None:
         del self.messages[index]
+
+    async def postpone(self) -> bool:
+        return self.recorded
 
     async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
         self.fallback.extend(messages)
