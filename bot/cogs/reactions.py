@@ -17,7 +17,7 @@ from bot.discord_app.caller import Caller, reactor_of
 from bot.discord_app.context import CommandContext
 from bot.discord_app.permissions import Action
 from bot.discord_app.replies.conversation import Conversations
-from bot.discord_app.replies.turn_actions import TurnActions
+from bot.discord_app.replies.turn_actions import TurnActions, TurnIsBusy
 from bot.errors import BotError
 from models.types import Place, TurnInfo
 
@@ -28,6 +28,7 @@ AGAIN = (
     "\N{CLOCKWISE RIGHTWARDS AND LEFTWARDS OPEN CIRCLE ARROWS}",
     "\N{ANTICLOCKWISE DOWNWARDS AND UPWARDS OPEN CIRCLE ARROWS}",
 )
+_PAUSES = (0.5, 1.5, None)  # seconds before another attempt
 _RECORDED_WITHIN = 1.0
 """Seconds: a message is on Discord a moment before the database knows its id."""
 
@@ -59,7 +60,14 @@ class Reactions(commands.Cog):
             return
         self._context.track(asyncio.current_task())
         try:
-            await self._follow(event, emoji)
+            for pause in _PAUSES:
+                try:
+                    await self._follow(event, emoji)
+                    break
+                except TurnIsBusy:  # the last words of another change may be being recorded
+                    if pause is None:
+                        raise
+                    await asyncio.sleep(pause)
         except BotError as error:
             log.info("a reaction was not followed", error=type(error).__name__, reason=str(error))
         except Exception:

@@ -188,12 +188,14 @@ async def test_in_direct_messages_a_reply_with_a_dead_token_stays_there(here: Wo
     assert here.discord.posts(ann)[0].content == "You said: Hello"
 
 
-async def test_no_fallback_without_permission_to_send(here: World) -> None:
+async def test_without_permission_to_send_the_fallback_is_a_direct_message(here: World) -> None:
     guild, ann = await here.member()
     guild.channel.bot_may_send = False
     here.discord.fail("PATCH", "@original", times=99, status=401, code=50027)
     await here.discord.chat(guild, ann, "Hello")
-    await here.discord.until(lambda: "no permission to send" in here.bot.log())
+    await here.discord.until(lambda: here.discord.posts(ann))
+    assert "no permission to send" in here.bot.log()
+    assert here.discord.posts(ann)[0].content.endswith("You said: Hello")
     assert here.discord.posts(guild) == []
     assert here.discord.sent("POST", f"/channels/{guild.channel.id}/") == []
 

@@ -56,6 +56,7 @@ class LateDelivery:
                 except (discord.HTTPException, ChannelForbidden) as error:
                     if not _is_final(error) or place.guild_id == DIRECT_MESSAGES:
                         raise
+                log.info("no permission to send in the channel: a reply goes to direct messages", question=place.nonce)
             skipped = len(self._ids)
             hidden = place.by_token_only
             opening = "" if hidden else f"-# I may not write in <#{place.channel_id}>, so I answer here.\n"
