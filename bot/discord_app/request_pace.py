@@ -102,6 +102,7 @@ class _Waiter:
     urgency: Urgency
     windows: tuple[_Window, ...]
     granted: asyncio.Future[None]
+    has_turn: bool = False
 
 
 class RequestPace:
@@ -125,9 +126,7 @@ class RequestPace:
         try:
             await waiter.granted
         except asyncio.CancelledError:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            else:
+            if waiter.has_turn:
                 self.release(windows, counts=False)
             raise
         turn = Turn(self, kind, windows)
@@ -182,11 +181,12 @@ class RequestPace:
         changes: set[float] = set()
         left: list[_Waiter] = []
         for waiter in self._waiters:
-            if waiter.granted.done():  # cancelled; its task has not run since
+            if waiter.granted.done():  # cancelled
                 continue
             if self._may_go(waiter, now):
                 for window in waiter.windows:
                     window.num_running += 1
+                waiter.has_turn = True
                 waiter.granted.set_result(None)
             else:
                 left.append(waiter)

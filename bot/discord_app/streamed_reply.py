@@ -26,7 +26,7 @@ MAX_EDITS_PER_SECOND = 40.0
 """For all replies of this process together."""
 NO_ANSWER = "(no answer)"
 REST_IN_FILE = "… The rest is in the attached file, which holds the whole answer."
-_FIRST_EDIT_DELAY = 0.4  # seconds; a reply that is finished by then takes a single edit
+_FIRST_EDIT_DELAY = 0.25  # seconds; a reply that is finished by then takes a single edit
 ANNOUNCE_AFTER = 2.0
 """Seconds without text after which a reply says what it waits for."""
 ANNOUNCE_INTERVAL = 5.0

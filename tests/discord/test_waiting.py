@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WORDS = tuple(f"word{number} " for number in range(20))
 WAITING = re.compile(
-    r"-# ⏳ (\d+)(?:st|nd|rd|th) in line(, after the message before it)?(, about \d+ s|, a few seconds)?"
+    r"-# ⏳ (\d+)(?:st|nd|rd|th) in line(, after your earlier message)?(, about \d+ s|, a few seconds)?"
 )
 
 
@@ -123,7 +123,7 @@ async def test_a_message_behind_ones_own_says_so_and_is_stopped_in_the_queue(her
     second = await mention(here, guild, ann, "two")
     third = await here.discord.chat(guild, ann, "three")
     answer = await waiting(here, second)
-    assert "after the message before it" in answer.content
+    assert "after your earlier message" in answer.content
     await here.discord.until(lambda: "⏳ 2nd in line" in third.reply())
     await here.discord.press(answer, here.discord.user("mallory"), label="Stop")
     await here.discord.press(answer, ann, label="Stop")

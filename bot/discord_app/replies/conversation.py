@@ -122,7 +122,7 @@ class Conversations:
         reply = StreamedReply(sink, self.edit_rate, prefix=sink.prefix, num_messages=sink.num_messages)
         request = replace(
             self._request(question, key, settings, sink, reply),
-            on_waiting=lambda waiting: reply.announce(lambda: waiting_text(waiting.status())),
+            on_waiting=lambda waiting: reply.announce(lambda: waiting_text(waiting.status(), shared=key.shared)),
         )
         running = RunningReply(key, caller.user_id, asyncio.current_task(), sink, question.is_repeat)
         self.running[place.nonce] = running

@@ -13,15 +13,15 @@ LOADING = "-# ⏳ The model is still loading. I answer as soon as it is ready."
 _UNIT = 60.0
 
 
-def waiting_text(status: WaitStatus | None) -> str | None:
-    """The line that is shown; None if the message waits no more."""
+def waiting_text(status: WaitStatus | None, *, shared: bool = False) -> str | None:
+    """The line that is shown; None if the message waits no more. `shared`: whether others speak in this dialog too."""
     if status is None:
         return None
     if status.loading:
         return LOADING
     parts = [f"{ordinal(status.place)} in line"]
     if status.behind_own:
-        parts.append("after the message before it")
+        parts.append("after the message before it" if shared else "after your earlier message")
     if status.seconds is not None:
         parts.append(about(status.seconds))
     return "-# ⏳ " + ", ".join(parts)

@@ -94,6 +94,20 @@ async def test_a_turn_that_was_given_up_or_not_used_does_not_count() -> None:
         await send(pace, "edit", 1)
 
 
+async def test_turns_that_are_given_up_hold_up_no_others() -> None:
+    pace = RequestPace()
+    pace.learn("edit", headers(2, 1, 0.05))
+    async with pace.turn("edit", 1, Urgency.FINAL):
+        waiting = [asyncio.create_task(send(pace, "edit", 1, urgency)) for urgency in (Urgency.LIVE, Urgency.FINAL)]
+        await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+    # The turn above has just ended, before those that were given up could notice.
+    await asyncio.gather(*waiting, return_exceptions=True)
+    async with asyncio.timeout(2):
+        await send(pace, "edit", 1)
+
+
 async def test_typing_leaves_room_for_replies() -> None:
     pace = RequestPace()
     typing = [asyncio.create_task(send(pace, "typing", channel, Urgency.TYPING)) for channel in range(40)]

@@ -11,9 +11,9 @@ from bot.discord_app.replies.waiting_text import LOADING, about, ordinal, waitin
 def test_place_and_time() -> None:
     assert waiting_text(WaitStatus(3, 12.3)) == "-# ⏳ 3rd in line, about 12 s"
     assert waiting_text(WaitStatus(1, None)) == "-# ⏳ 1st in line"
-    assert waiting_text(WaitStatus(2, 62, behind_own=True)) == (
-        "-# ⏳ 2nd in line, after the message before it, about a minute"
-    )
+    behind = WaitStatus(2, 62, behind_own=True)
+    assert waiting_text(behind) == "-# ⏳ 2nd in line, after your earlier message, about a minute"
+    assert waiting_text(behind, shared=True) == "-# ⏳ 2nd in line, after the message before it, about a minute"
     assert waiting_text(WaitStatus(9, 12.3, behind_own=True, loading=True)) == LOADING
     assert waiting_text(None) is None
 
