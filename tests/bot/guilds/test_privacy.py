@@ -53,7 +53,9 @@ async def leave_data(database: Database, user: int, guild: int) -> None:
         )
         result = replace(turn_result("to all"), messages=(OutgoingMessage("to all"),))
         assert await queries.finish_turn(session, key=shared, turn_id=turn.turn_id, result=result, now=NOW)
-        thread = BoundThread(thread_id=guild * 10 + user, guild_id=guild, parent_id=5, creator_id=user, created_at=NOW)
+        thread = BoundThread(
+            thread_id=guild * 10 + user, guild_id=guild, parent_id=5, creator_id=user, created_at=NOW, last_used_at=NOW
+        )
         session.add(thread)
         for level in ("member", "guild"):
             await queries.set_persona(
@@ -163,7 +165,8 @@ class TestExport:
         assert len(data["daily_usage"]) == len(data["member_settings"]) == 1
         [shared] = data["shared_dialogs"]
         assert [(turn["user"], turn["author_name"]) for turn in shared["turns"]] == [("shared by 7", "Name 7")]
-        assert shared["turns"][0]["files"] == [{"name": "notes.txt", "content": "file of 7"}]
+        [file] = shared["turns"][0]["files"]
+        assert (file["name"], file["content"], file["kind"]) == ("notes.txt", "file of 7", "file")
         assert [thread["thread_id"] for thread in data["bound_threads"]] == [1007]
         own, together = (name for name in archive.namelist() if name.endswith(".md"))
         assert "> re 1" in archive.read(own).decode()

@@ -133,7 +133,7 @@ class TestLooking:
 
     def test_check(self) -> None:
         assert run_json("db", "check") == {
-            "ok": True, "revision": "0003", "integrity": [], "orphans": {}, "stuck_turns": [],
+            "ok": True, "revision": "0004", "integrity": [], "orphans": {}, "stuck_turns": [],
         }  # fmt: skip
         assert "Sound" in run("db", "check").stdout
 
@@ -210,5 +210,5 @@ class TestRefusals:
     def test_upgrade_creates_what_is_missing(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("GUILDLLAMA_DATABASE_URL", f"sqlite:///{tmp_path}/deep/down/x.db")
         for _ in range(2):
-            assert "is at revision 0003" in run("db", "upgrade").stdout
+            assert "is at revision 0004" in run("db", "upgrade").stdout
         assert run("db", "check").exit_code == 0
