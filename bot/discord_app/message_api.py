@@ -56,7 +56,7 @@ class SeenMessage:
 
 @dataclass(frozen=True, slots=True)
 class MessagePage:
-    """The bot's messages in a part of a channel, oldest first; `last_id`: where the next page begins, if there is one."""
+    """The bot's messages in a part of a channel, oldest first; `last_id`: where the next part begins, if any."""
 
     messages: tuple[SeenMessage, ...]
     last_id: int | None

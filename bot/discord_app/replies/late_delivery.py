@@ -84,7 +84,7 @@ class LateDelivery:
         if utf16_length(opening + texts[0]) <= MESSAGE_LIMIT:
             texts[0] = opening + texts[0]
         elif not (uncertain and await self._sent.find_text(opening, channel_id=channel_id)):
-            await self._api.send(channel_id, opening, nonce=f"{place.nonce}.{first}.to")
+            await self._api.send(channel_id, opening, nonce=f"{place.nonce}.{first}t")
         for index, text in enumerate(texts, start=first):
             last = index == first + len(texts) - 1
             message_id = await self._sent.find_text(text, channel_id=channel_id) if uncertain else None
@@ -93,7 +93,7 @@ class LateDelivery:
                 message_id = await self._api.send(
                     channel_id,
                     text,
-                    nonce=f"{place.nonce}.{index}.late",
+                    nonce=f"{place.nonce}.{index}l",
                     reply_to=place.question_id if index == first and channel_id == place.channel_id else None,
                     components=buttons if last else (),
                     file=file if last else None,

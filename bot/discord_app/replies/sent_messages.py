@@ -2,7 +2,7 @@
 
 A process may die between Discord's acceptance of a message and the record of it, or the answer of Discord may be lost.
 A message in a channel has a nonce, but Discord forgets nonces within minutes, and follow-ups have none. So the bot's
-own messages in the channel are compared: with the interaction or message that they answer, or with the text to be shown.
+own messages there are compared: with the interaction or message that they answer, or with the text to be shown.
 """
 
 from __future__ import annotations
