@@ -111,10 +111,18 @@ async def unfinished(url: str) -> list[str]:
 
 async def ready_deliveries(url: str) -> int:
     """How many stored replies are not shown in full."""
+    return await _count(url, "SELECT count(*) FROM deliveries WHERE state = 'ready'")
+
+
+async def finished_turns(url: str) -> int:
+    """How many replies are stored."""
+    return await _count(url, "SELECT count(*) FROM turns WHERE status = 'done'")
+
+
+async def _count(url: str, statement: str) -> int:
     database = Database(url)
     try:
         async with database.read() as session:
-            found = await session.execute(text("SELECT count(*) FROM deliveries WHERE state = 'ready'"))
-            return int(found.scalar_one())
+            return int((await session.execute(text(statement))).scalar_one())
     finally:
         await database.close()

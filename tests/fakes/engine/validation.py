@@ -10,7 +10,19 @@ from aiohttp import web
 
 from tests.fakes.engine.script import pictures, text_of, words
 
-OPTIONAL = {"temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed", "n", "stream", "user"}
+OPTIONAL = {
+    "continue_final_message",
+    "add_generation_prompt",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "max_completion_tokens",
+    "stop",
+    "seed",
+    "n",
+    "stream",
+    "user",
+}
 OPTIONAL |= {"stream_options", "cache_salt", "frequency_penalty", "presence_penalty"}
 
 
@@ -35,7 +47,7 @@ def invalid_request(
         return error_response(400, f"Unrecognized request argument supplied: {name}", param=name)
     if (wrong := _wrong_part(body["messages"], refuses_images)) is not None:
         return wrong
-    if (wrong := _wrong_messages(body["messages"])) is not None:
+    if (wrong := _wrong_messages(body["messages"], continues=body.get("continue_final_message") is True)) is not None:
         return error_response(400, wrong, param="messages")
     if not 0 <= body.get("temperature", 1) <= 2 or not 0 < body.get("top_p", 1) <= 1:
         return error_response(400, "temperature or top_p out of range", param="temperature")
@@ -71,11 +83,13 @@ def _is_picture(part: dict[str, Any]) -> bool:
     return base64.b64decode(found[2], validate=True).startswith({"png": b"\x89PNG", "jpeg": b"\xff\xd8"}[found[1]])
 
 
-def _wrong_messages(messages: list[dict[str, Any]]) -> str | None:
+def _wrong_messages(messages: list[dict[str, Any]], *, continues: bool) -> str | None:
+    """`continues`: the last message is the assistant's, and the reply goes on with it."""
     roles = [message["role"] for message in messages]
     turns = roles[1:] if roles[:1] == ["system"] else roles
-    if not turns or turns[-1] != "user" or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(turns)):
-        return f"roles must alternate user/assistant and end with user, got {roles}"
+    last = "assistant" if continues else "user"
+    if not turns or turns[-1] != last or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(turns)):
+        return f"roles must alternate user/assistant and end with {last}, got {roles}"
     if any(not text_of(message) and not pictures([message]) for message in messages):
         return "every message needs content"
     if any(pictures([message]) and message["role"] != "user" for message in messages):
