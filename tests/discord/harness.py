@@ -92,6 +92,8 @@ class World:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     bots: list[BotProcess] = field(default_factory=list)
+    make_bot: Callable[[dict[str, str], Path], BotProcess] | None = None
+    """Makes bots in another way than as a new Python process."""
 
     @property
     def bot(self) -> BotProcess:
@@ -109,7 +111,12 @@ class World:
 
     async def start_bot(self, *, ready: bool = True, command: tuple[str, ...] = COMMAND, **settings: str) -> BotProcess:
         bots = len(self.discord.gateway.connected)
-        bot = BotProcess(self.environment(**settings), self.folder, command=command)
+        environment = self.environment(**settings)
+        bot = (
+            BotProcess(environment, self.folder, command=command)
+            if self.make_bot is None
+            else self.make_bot(environment, self.folder)
+        )
         self.bots.append(bot)
         await bot.start()
         if ready:
@@ -146,11 +153,12 @@ async def world(
     *,
     ready: bool = True,
     before: Callable[[FakeDiscord], object] = lambda discord: None,
+    make_bot: Callable[[dict[str, str], Path], BotProcess] | None = None,
     **settings: str,
 ) -> AsyncIterator[World]:
     """A world with a running bot. At the end no process is left, and no request broke Discord's rules."""
     async with FakeDiscord() as discord, FakeEngine() as engine:
-        here = World(discord, engine, database_url, folder, settings)
+        here = World(discord, engine, database_url, folder, settings, make_bot=make_bot)
         before(discord)
         try:
             await here.start_bot(ready=ready)
