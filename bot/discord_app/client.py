@@ -21,6 +21,7 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.error_messages import report_error
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions import Action
+from bot.discord_app.request_guard import RequestGuard
 from bot.errors import BotError
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,7 @@ class GuildLlama(commands.Bot):
         self, context: CommandContext, make_cogs: Callable[[commands.Bot, CommandContext], Sequence[commands.Cog]]
     ) -> None:
         """`make_cogs` returns the cogs, in the order in which their commands are registered."""
+        self.guard = RequestGuard()
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # voice is not used
         super().__init__(
             command_prefix=commands.when_mentioned,  # required, never used; any other one would want message content
@@ -68,6 +70,7 @@ class GuildLlama(commands.Bot):
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
             max_messages=None,
+            http_trace=self.guard.trace,
         )
         skip_unreadable_events(self)
         self.gate = context.gate

@@ -27,7 +27,7 @@ NO_ANSWER = "(no answer)"
 REST_IN_FILE = "… The rest is in the attached file, which holds the whole answer."
 _FIRST_EDIT_DELAY = 0.4  # seconds; a reply that is finished by then takes a single edit
 _EDIT_INTERVAL = 1.0  # seconds between two edits of one message
-_MAX_ATTEMPTS = 5
+_MAX_ATTEMPTS = 4
 
 
 class MessageDeleted(Exception):
@@ -156,6 +156,8 @@ class StreamedReply:
     async def _deliver(self, index: int, text: str, file: str | None, *, last: bool) -> None:
         """Show the final state of one message, with retries; set `_unreachable` or `_postponed` if none succeeds."""
         for attempt in range(_MAX_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(2.0 ** (attempt - 1))
             try:
                 await self._show(index, text, live=False, last=last, file=file)
                 return
@@ -167,7 +169,6 @@ class StreamedReply:
             except Exception as error:
                 # Without the error's text, which may quote a URL that contains a token.
                 log.warning("the final text could not be shown yet", attempt=attempt + 1, error=type(error).__name__)
-                await asyncio.sleep(2.0**attempt)
         self._postponed = await self._sink.postpone()
         self._unreachable = not self._postponed
 
