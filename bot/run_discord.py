@@ -61,7 +61,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
     )
     bot = GuildLlama(context, partial(make_cogs, database=services.database))
     # A task of its own: it must read the gateway until the very end, also while this one is being cancelled.
-    connection = asyncio.create_task(stay_connected(bot, token), name="discord")
+    connection = asyncio.create_task(stay_connected(bot, token, bot.guard), name="discord")
     try:
         await asyncio.shield(connection)
     except asyncio.CancelledError:

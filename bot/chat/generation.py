@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from bot.chat.prompt_fit import FittedPrompt, GenerationRequest, PromptFitter
+from bot.chat.repetition import RepetitionDetector
 from bot.chat.reply_control import ReplyControl
 from bot.engine_client.client import EngineClient
 from bot.engine_client.errors import ContextExceeded, PromptRefused
@@ -34,6 +35,8 @@ tokens in other ways, and send less than a token in a piece."""
 MAX_LOADING = 600.0
 """Seconds for which a message waits for the model to be loaded. The token of an interaction lives for 900."""
 _LOADING_POLL = 0.2  # seconds
+REPETITION = "repetition"
+"""The finish reason of a reply that was ended since it had begun to repeat itself."""
 
 OnDelta = Callable[[str], Awaitable[None]]
 
@@ -60,6 +63,9 @@ class _PartialReply:
     pieces: list[str] = field(default_factory=list)
     first_token_at: float | None = None
     finished: Finished | None = None
+    repetition: RepetitionDetector = field(default_factory=RepetitionDetector)
+    cut_at: int | None = None
+    """The length of the text without the loop that the model had fallen into."""
 
 
 class ReplyGenerator:
@@ -94,7 +100,7 @@ class ReplyGenerator:
         now = time.monotonic()
         prompt = partial.prompt
         return GeneratedReply(
-            text="".join(partial.pieces),
+            text="".join(partial.pieces)[: partial.cut_at],
             finish_reason=finished.finish_reason,
             prompt_tokens=prompt_tokens if prompt_tokens is not None else prompt.num_tokens if prompt else 0,
             completion_tokens=len(partial.pieces) if completion_tokens is None else completion_tokens,
@@ -162,6 +168,11 @@ class ReplyGenerator:
                         partial.first_token_at = partial.first_token_at or time.monotonic()
                         partial.pieces.append(piece)
                         room -= len(piece)
+                        partial.cut_at = partial.repetition.push(piece)
+                        if partial.cut_at is not None:
+                            log.info("a reply repeats itself and is ended", pieces=len(partial.pieces))
+                            partial.finished = Finished(REPETITION, None, None)
+                            return
                         await on_delta(piece)
                     if room <= 0:
                         partial.finished = Finished("length", None, None)

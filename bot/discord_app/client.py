@@ -20,8 +20,9 @@ from bot.discord_app.connection import skip_unreadable_events
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.error_messages import report_error
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.message_api import request_trace
+from bot.discord_app.message_api import trace_turns
 from bot.discord_app.permissions import MENU_ACTIONS, Action
+from bot.discord_app.request_guard import RequestGuard
 from bot.errors import BotError
 
 log = structlog.get_logger(__name__)
@@ -64,6 +65,8 @@ class GuildLlama(commands.Bot):
         self, context: CommandContext, make_cogs: Callable[[commands.Bot, CommandContext], Sequence[commands.Cog]]
     ) -> None:
         """`make_cogs` returns the cogs, in the order in which their commands are registered."""
+        self.guard = RequestGuard()
+        trace_turns(self.guard.trace)
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # voice is not used
         super().__init__(
             command_prefix=commands.when_mentioned,  # required, never used; any other one would want message content
@@ -76,7 +79,7 @@ class GuildLlama(commands.Bot):
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
             max_messages=None,
-            http_trace=request_trace(),
+            http_trace=self.guard.trace,
         )
         skip_unreadable_events(self)
         self.gate = context.gate

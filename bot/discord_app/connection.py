@@ -17,6 +17,7 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
+from bot.discord_app.request_guard import RequestGuard
 from bot.errors import ConfigError
 from bot.settings import Settings
 
@@ -33,6 +34,7 @@ _ALLOW_CONTENT = (
     "Switch on Message Content Intent on the Bot page of your application at "
     "https://discord.com/developers/applications, or set it to false."
 )
+_UNAUTHORISED = 401
 _REFUSALS = {
     4004: "was refused by Discord's gateway",
     4011: "belongs to a bot in too many guilds for one connection",
@@ -56,9 +58,39 @@ def set_endpoints(settings: Settings) -> None:
         DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(settings.discord_gateway_url)
 
 
-async def stay_connected(client: discord.Client, token: str) -> None:
+async def stay_connected(client: discord.Client, token: str, guard: RequestGuard) -> None:
     """Log in and stay on the gateway until `client.close`. Raises ConfigError if Discord refuses the token."""
     await _log_in(client, token)
+    tasks = {asyncio.create_task(_stay(client), name="gateway"), asyncio.create_task(_watch_token(client, guard))}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _watch_token(client: discord.Client, guard: RequestGuard) -> None:
+    """Raise ConfigError once Discord does not take the token any more. A 401 alone may be a fault of Discord's."""
+    while True:
+        await guard.unauthorised.wait()
+        try:
+            await client.http.request(Route("GET", "/users/@me"))
+        except discord.HTTPException as error:
+            if error.status == _UNAUTHORISED:
+                raise ConfigError(_TOKEN, "was refused by Discord", _NEW_TOKEN) from None
+            await asyncio.sleep(_GATEWAY_DELAY)
+        except DISCORD_ERRORS:
+            await asyncio.sleep(_GATEWAY_DELAY)
+        else:
+            log.warning("the bot's token is valid all the same; writing goes on")
+            guard.unauthorised.clear()
+
+
+async def _stay(client: discord.Client) -> None:
+    """Stay on the gateway until `client.close`."""
     while not client.is_closed():
         try:
             await client.connect()

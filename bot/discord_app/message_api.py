@@ -232,7 +232,7 @@ class MessageApi:
     async def _send_request(self, route: Route, turn: Turn | None, **arguments: Any) -> Any:
         if turn is not None:
             turn.is_sent = True
-            arguments["trace_request_ctx"] = turn  # see `request_trace`
+            arguments["trace_request_ctx"] = turn  # see `trace_turns`
         return await self._http.request(route, **arguments)
 
     async def _request(
@@ -278,23 +278,19 @@ class MessageApi:
             raise
 
 
-def request_trace() -> aiohttp.TraceConfig:
-    """Tells each turn when its response has come, and a list of statuses which it is, for the session of discord.py.
+def trace_turns(trace: aiohttp.TraceConfig) -> None:
+    """Let this trace of discord.py's session tell each turn when its response has come.
 
     discord.py itself returns later: after the last request of a bucket it sleeps until the bucket is full again.
     """
 
     async def responded(session: object, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams) -> None:
-        given = getattr(context, "trace_request_ctx", None)
+        turn = getattr(context, "trace_request_ctx", None)
         again = params.response.status == 429 or params.response.status >= 500  # discord.py may send it again
-        if isinstance(given, Turn) and not again:
-            given.responded(params.response.headers)
-        elif isinstance(given, list):
-            given.append(params.response.status)
+        if isinstance(turn, Turn) and not again:
+            turn.responded(params.response.headers)
 
-    trace = aiohttp.TraceConfig()
     trace.on_request_end.append(responded)
-    return trace
 
 
 class _SecondAttempt(Exception):

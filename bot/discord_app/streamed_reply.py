@@ -32,7 +32,7 @@ ANNOUNCE_AFTER = 2.0
 ANNOUNCE_INTERVAL = 5.0
 """Seconds between two such lines."""
 _EDIT_INTERVAL = 1.0  # seconds between two edits of one message
-_MAX_ATTEMPTS = 5
+_MAX_ATTEMPTS = 4
 
 
 class MessageDeleted(Exception):
@@ -214,6 +214,8 @@ class StreamedReply:
     async def _deliver(self, index: int, text: str, file: str | None, *, last: bool) -> None:
         """Show the final state of one message, with retries; set `_unreachable` or `_postponed` if none succeeds."""
         for attempt in range(_MAX_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(2.0 ** (attempt - 1))
             try:
                 await self._show_final(index, text, file, last=last)
                 return
@@ -225,7 +227,6 @@ class StreamedReply:
             except Exception as error:
                 # Without the error's text, which may quote a URL that contains a token.
                 log.warning("the final text could not be shown yet", attempt=attempt + 1, error=type(error).__name__)
-                await asyncio.sleep(2.0**attempt)
         self._postponed = await self._sink.postpone()
         self._unreachable = not self._postponed
 

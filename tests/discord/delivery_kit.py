@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from bot.discord_app.replies.sink import PLACEHOLDER
 from bot.discord_app.streamed_reply import final_messages
 from models.database import Database
 from tests.discord.harness import World
-from tests.fakes.discord.server import Channel, Guild, Interaction, Message, User
+from tests.fakes.discord.server import Channel, FakeDiscord, Guild, Interaction, Message, User
+from tests.fakes.engine import Request, Script
 
 PLACES = ("chat", "private", "mention", "direct")
 _OPENING = re.compile(r"\A(<@\d+> ?|-# I may not write in <#\d+>, so I answer here\.\n)")
@@ -126,3 +128,46 @@ async def _count(url: str, statement: str) -> int:
             return int((await session.execute(text(statement))).scalar_one())
     finally:
         await database.close()
+
+
+def unlimited(discord: FakeDiscord) -> None:
+    """Discord's limits are tested elsewhere; here they would only make the tests wait."""
+    for kind in ("webhook", "message_create", "message_edit", "message_delete"):
+        discord.rest.limits[kind] = (1000, 1.0)
+
+
+class Replies:
+    """Answers each question with the reply that was planned for it."""
+
+    def __init__(self, here: World) -> None:
+        self.replies: dict[str, str] = {}
+        self.hangs = False
+        here.engine.default = self.script
+
+    def script(self, request: Request) -> Script:
+        return Script(deltas=(self.replies[request.last],), hang=self.hangs)
+
+
+async def ask(here: World, engine: Replies, place: str, question: str, *, messages: int = 5) -> Asked:
+    engine.replies[question] = long_reply(question, messages=messages)
+    return await ask_in(here, place, question, engine.replies[question])
+
+
+async def shown_in_full(here: World, url: str, *asked: Asked) -> None:
+    """Wait until the replies are complete, then check them and the records."""
+    try:
+        await here.discord.until(lambda: all(each.complete() for each in asked), timeout=40)
+    except TimeoutError:
+        print(here.bot.log()[-3000:])  # noqa: T201
+    for each in asked:
+        each.check()
+    await recorded(url)
+
+
+async def recorded(url: str) -> None:
+    """Wait until the database says that everything is shown."""
+    for _ in range(100):  # discord.py returns from the last request that a limit allows when the limit is over
+        if not (left := await unfinished(url)):
+            return
+        await asyncio.sleep(0.1)
+    assert left == []

@@ -14,11 +14,22 @@ import pytest
 import pytest_asyncio
 
 from bot.discord_app.streamed_reply import final_messages
-from tests.discord.delivery_kit import PLACES, Asked, ask_in, finished_turns, long_reply, ready_deliveries, unfinished
+from tests.discord.delivery_kit import (
+    PLACES,
+    Replies,
+    ask,
+    ask_in,
+    finished_turns,
+    long_reply,
+    ready_deliveries,
+    recorded,
+    shown_in_full,
+    unlimited,
+)
 from tests.discord.fork_server import ForkServer, fork_server
 from tests.discord.harness import World, world
-from tests.fakes.discord.server import FakeDiscord, Guild, Message, User
-from tests.fakes.engine import Request, Script
+from tests.fakes.discord.server import Guild, Message, User
+from tests.fakes.engine import Script
 
 INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -30,53 +41,10 @@ async def forks() -> AsyncIterator[ForkServer]:
         yield server
 
 
-def unlimited(discord: FakeDiscord) -> None:
-    """Discord's limits are tested elsewhere; here they would only make the tests wait."""
-    for kind in ("webhook", "message_create", "message_edit", "message_delete"):
-        discord.rest.limits[kind] = (1000, 1.0)
-
-
-class Engine:
-    """Answers each question with the reply that was planned for it."""
-
-    def __init__(self, here: World) -> None:
-        self.replies: dict[str, str] = {}
-        self.hangs = False
-        here.engine.default = self.script
-
-    def script(self, request: Request) -> Script:
-        return Script(deltas=(self.replies[request.last],), hang=self.hangs)
-
-
-async def ask(here: World, engine: Engine, place: str, question: str, *, messages: int = 5) -> Asked:
-    engine.replies[question] = long_reply(question, messages=messages)
-    return await ask_in(here, place, question, engine.replies[question])
-
-
 async def restart(here: World) -> None:
     """Start the bot again, once the gateway has noticed that it was killed."""
     await here.discord.until(lambda: not here.discord.gateway.connected)
     await here.start_bot(CRASH_AT="")
-
-
-async def shown_in_full(here: World, url: str, *asked: Asked) -> None:
-    """Wait until the replies are complete, then check them and the records."""
-    try:
-        await here.discord.until(lambda: all(each.complete() for each in asked), timeout=40)
-    except TimeoutError:
-        print(here.bot.log()[-3000:])  # noqa: T201
-    for each in asked:
-        each.check()
-    await recorded(url)
-
-
-async def recorded(url: str) -> None:
-    """Wait until the database says that everything is shown."""
-    for _ in range(100):  # discord.py returns from the last request that a limit allows when the limit is over
-        if not (left := await unfinished(url)):
-            return
-        await asyncio.sleep(0.1)
-    assert left == []
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -87,7 +55,7 @@ async def test_killed_at_a_named_point(
     forks: ForkServer, sqlite_url: str, tmp_path: Path, place: str, point: str
 ) -> None:
     async with world(sqlite_url, tmp_path, make_bot=forks.bot, before=unlimited, CRASH_AT=point) as here:
-        asked = await ask(here, Engine(here), place, "Tell me")
+        asked = await ask(here, Replies(here), place, "Tell me")
         await here.bot.wait()
         assert not asked.complete() or point == "after_message:5"
         await restart(here)
@@ -100,7 +68,7 @@ async def test_b07_killed_and_the_token_died_meanwhile(
     forks: ForkServer, sqlite_url: str, tmp_path: Path, place: str, point: str
 ) -> None:
     async with world(sqlite_url, tmp_path, make_bot=forks.bot, before=unlimited, CRASH_AT=point) as here:
-        asked = await ask(here, Engine(here), place, "Tell me", messages=5)
+        asked = await ask(here, Replies(here), place, "Tell me", messages=5)
         await here.bot.wait()
         here.discord.advance(901)
         await restart(here)
@@ -237,7 +205,7 @@ async def kill_again_and_again(forks: ForkServer, url: str, folder: Path, *, rou
     chance = random.Random(seed)
     moments = 0
     async with world(url, folder, make_bot=forks.bot, before=unlimited) as here:
-        engine = Engine(here)
+        engine = Replies(here)
         engine.hangs = True
         for method in ("PATCH", "POST"):
             here.discord.fail(method, "/messages|/webhooks", times=1_000_000, delay=0.04)

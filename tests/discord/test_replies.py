@@ -82,7 +82,7 @@ async def test_an_empty_reply_is_shown_as_no_answer(here: World, said: str) -> N
 
 async def test_fault_32_a_reply_mentions_no_one(here: World) -> None:
     guild, ann = await here.member()
-    here.engine.reply("@everyone <@1> <@&2> @here " * 200)
+    here.engine.reply("".join(f"@everyone <@1> <@&2> @here {number} " for number in range(180)))
     asked = await here.ask(guild, ann, "@everyone")
     await here.discord.until(lambda: len(asked.messages()) == 3)
     assert [message.allowed_mentions for message in asked.messages()] == [{"parse": []}] * 3
