@@ -19,7 +19,7 @@ from sqlalchemy import text
 from models.database import Database
 from tests.bot.attachments import pdf_files
 from tests.discord.harness import World, world
-from tests.fakes.discord.server import Attachment, Guild, Message, User
+from tests.fakes.discord.server import Attachment, Guild, Interaction, Message, User
 from tests.fakes.engine.script import text_of
 from tests.postgres import Postgres
 
@@ -72,6 +72,11 @@ def last(here: World) -> str:
     return text_of(prompt(here)[-1])
 
 
+def shown(asked: Interaction) -> list[str]:
+    """The messages of a response as they are, with what stands above the answer."""
+    return [message.content for message in asked.messages()]
+
+
 async def rows(here: World, user: User) -> list[tuple[str, str, str, str | None]]:
     """The stored words of a member, with each file: (words, name, text, note)."""
     database = Database(here.database_url)
@@ -80,7 +85,7 @@ async def rows(here: World, user: User) -> list[tuple[str, str, str, str | None]
             found = await session.execute(
                 text(
                     "SELECT user_text, name, content, note FROM turns LEFT JOIN turn_files ON turn_id = turns.id "
-                    "WHERE author_id = :user ORDER BY turns.id, position"
+                    "WHERE turns.author_id = :user ORDER BY turns.id, position"
                 ),
                 {"user": user.id},
             )
@@ -100,7 +105,7 @@ async def test_a_command_brings_files_that_are_stored_and_remembered(here: World
     assert "# Zähler\n```\nx\n```\n````" in last(here)
     assert last(here).endswith("[The message itself:]\nWhat does it do?")
     tokens = len(last(here).split()) - len(["What", "does", "it", "do?"])
-    assert asked.texts() == [f"> What does it do?\n-# 2 files, {tokens:,} tokens\nIt adds."]
+    assert shown(asked) == [f"> What does it do?\n-# 2 files, {tokens:,} tokens\nIt adds."]
     first = last(here)
     await here.ask(guild, ann, "And now?")
     assert prompt(here)[1]["content"] == first
@@ -171,8 +176,8 @@ async def test_regenerate_and_edit_keep_the_files(here: World) -> None:
 async def test_a_picture_is_refused_by_name_where_the_model_sees_none(here: World, png: bytes) -> None:
     guild, ann = await here.member()
     asked = await here.ask(guild, ann, "Nice?", file=Attachment("secret cat.png", png))
-    [shown] = asked.texts()
-    assert shown == (
+    [content] = shown(asked)
+    assert content == (
         "> Nice?\n-# secret cat.png: The model that I use here sees no pictures; please describe it in words.\n"
         f"You said: {last(here)}"
     )
@@ -237,7 +242,7 @@ async def test_a_long_file_is_cut_and_it_is_said(here: World) -> None:
     long = "secret words of a long report\n" * 3000
     here.engine.reply("Short.")
     asked = await here.ask(guild, ann, "Summarise", file=Attachment("report.txt", long.encode()))
-    note = asked.texts()[0].splitlines()[1]
+    note = shown(asked)[0].splitlines()[1]
     assert note.startswith("-# 1 file, ")
     tokens = int(note.removeprefix("-# 1 file, ").partition(" ")[0].replace(",", ""))
     assert 1500 < tokens <= 2048
@@ -271,8 +276,8 @@ async def test_a_bad_file_costs_only_itself(here: World, file: Attachment, fault
     if fault:
         here.discord.cdn.fail(file, times=2, **fault)
     asked = await here.ask(guild, ann, "Read", file=file, file2=good)
-    assert reason in asked.texts()[0]
-    assert asked.texts()[0].splitlines()[2].startswith(f"-# {file.filename}: ")
+    assert reason in shown(asked)[0]
+    assert shown(asked)[0].splitlines()[2].startswith(f"-# {file.filename}: ")
     assert "```\nGood words\n```" in last(here)
 
 
@@ -286,7 +291,7 @@ async def test_a_file_that_never_ends_holds_up_its_own_dialog_only(here: World) 
     assert (await here.ask(guild, bob, "Quick")).reply() == "You said: Quick"
     later = await here.discord.chat(guild, ann, "Later")
     await here.discord.until(asked.done, timeout=30)
-    assert "secret.txt: This file took too long to load" in asked.texts()[0]
+    assert "secret.txt: This file took too long to load" in shown(asked)[0]
     await here.discord.until(later.done)
     assert [text_of(each) for each in prompt(here)][-1] == "Later"
     assert text_of(prompt(here)[1]).endswith("\nRead")
@@ -314,7 +319,7 @@ async def test_a_model_that_sees_gets_the_picture_and_keeps_no_trace_of_it(
         here.engine.reply("742")  # what the test picture shows
         here.engine.reply("Red.")
         asked = await here.ask(guild, ann, "Colour?", file=Attachment("secret.png", png))
-        assert asked.texts() == ["> Colour?\n-# 1 picture, which I see now and do not keep\nRed."]
+        assert shown(asked) == ["> Colour?\n-# 1 picture, which I see now and do not keep\nRed."]
         content = prompt(here)[-1]["content"]
         assert [part["type"] for part in content] == ["image_url", "text"]
         assert "[File 1 of 1: secret.png (a picture, seen only when it was sent)]" in content[1]["text"]
@@ -332,7 +337,7 @@ async def test_a_model_that_sees_gets_the_picture_and_keeps_no_trace_of_it(
         assert "base64" not in here.bot.log()
         bomb = Attachment("secret.png", with_size(png, 30_000))
         refused = await here.ask(guild, ann, "This?", file=bomb)
-        assert "-# secret.png: This picture has too many pixels; please send a smaller one." in refused.texts()[0]
+        assert "-# secret.png: This picture has too many pixels; please send a smaller one." in shown(refused)[0]
         await here.discord.until(lambda: not message.runs())
         await here.bot.stop()
         await here.start_bot()
@@ -356,7 +361,7 @@ async def test_a_server_that_counts_nothing_gets_an_estimate_and_a_shorter_file(
         here.engine.tokenize, here.engine.max_model_len, here.engine.context = False, None, 2000
         guild, ann = await here.member()
         asked = await here.ask(guild, ann, "Sum", file=Attachment("report.txt", b"secret words here\n" * 2000))
-        assert "-# 1 file, about 12,100 tokens\n" in asked.texts()[0]
+        assert "-# 1 file, about 12,100 tokens\n" in shown(asked)[0]
         assert "report.txt (cut after " in last(here)
         assert last(here).endswith("\nSum")
 
