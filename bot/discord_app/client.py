@@ -6,7 +6,7 @@ Knows discord.py. What the commands say and do is in `bot.cogs`; what a member r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import discord
@@ -54,9 +54,15 @@ class GuildLlama(commands.Bot):
     """A `commands.Bot` for the sake of its cogs: it has no prefix commands."""
 
     def __init__(
-        self, context: CommandContext, make_cogs: Callable[[commands.Bot, CommandContext], Sequence[commands.Cog]]
+        self,
+        context: CommandContext,
+        make_cogs: Callable[[commands.Bot, CommandContext], Sequence[commands.Cog]],
+        on_login: Callable[[int], Awaitable[None]],
     ) -> None:
-        """`make_cogs` returns the cogs, in the order in which their commands are registered."""
+        """`make_cogs` returns the cogs, in the order in which their commands are registered.
+
+        `on_login` gets the application's id before anything else is done; what it raises ends the login.
+        """
         self.guard = RequestGuard()
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # voice is not used
         super().__init__(
@@ -76,10 +82,13 @@ class GuildLlama(commands.Bot):
         self.gate = context.gate
         self._context = context
         self._make_cogs = make_cogs
+        self._on_login = on_login
         self._component_handlers: dict[str, ComponentHandler] = {}
 
     async def setup_hook(self) -> None:
         """Add the cogs and register their commands. Runs after the login, before the gateway connection."""
+        if self.application_id is not None:
+            await self._on_login(self.application_id)
         for cog in self._make_cogs(self, self._context):
             await self.add_cog(cog)
             if isinstance(cog, FeatureCog):
