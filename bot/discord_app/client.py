@@ -6,6 +6,7 @@ Knows discord.py. What the commands say and do is in `bot.cogs`; what a member r
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -83,6 +84,7 @@ class GuildLlama(commands.Bot):
         self._context = context
         self._make_cogs = make_cogs
         self._on_login = on_login
+        self._away_since: float | None = None
         self._component_handlers: dict[str, ComponentHandler] = {}
 
     async def setup_hook(self) -> None:
@@ -139,6 +141,22 @@ class GuildLlama(commands.Bot):
             await handler(interaction, argument)
         except Exception as error:
             await report_error(interaction, error)
+
+    async def on_disconnect(self) -> None:
+        """Note when the gateway was lost."""
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+
+    async def on_resumed(self) -> None:
+        """What happened meanwhile has been sent again."""
+        self._away_since = None
+
+    async def on_ready(self) -> None:
+        """Note a gap: after a new session, nothing is known of what was written meanwhile, nor is it asked for."""
+        if self._away_since is not None:
+            seconds = round(time.monotonic() - self._away_since)
+            log.warning("the gateway session could not be resumed: messages of this time were missed", seconds=seconds)
+        self._away_since = None
 
     async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:
         """Log what an event handler raised."""
