@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
@@ -14,12 +15,15 @@ from bot.discord_app.client import GuildLlama
 from bot.discord_app.connection import bot_token, set_endpoints, stay_connected
 from bot.discord_app.context import CommandContext
 from bot.discord_app.permissions import PermissionGate
+from bot.errors import ConfigError
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
 from bot.guilds.settings_cache import GuildSettingsCache
 from bot.settings import Settings
+from bot.storage import translate_database_errors
 from models.database import Database
+from models.queries import application as queries
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +46,24 @@ class Services(Protocol):
         """The database of both."""
 
 
+async def claim_database(database: Database, application_id: int) -> None:
+    """Raise ConfigError if the database belongs to another application; let it belong to this one if it is new.
+
+    Two bots would mix up their members' dialogs. Two processes of one application may share a database.
+    """
+    with translate_database_errors():
+        owner = await database.run(
+            lambda session: queries.claim_database(session, application_id=application_id, now=datetime.now(UTC))
+        )
+    if owner != application_id:
+        raise ConfigError(
+            "GUILDLLAMA_DISCORD_TOKEN",
+            f"is the token of application {application_id}, and the database belongs to application {owner}",
+            "Use that application's token or another GUILDLLAMA_DATABASE_URL. If this one takes its place for good, "
+            "run `guildllama db adopt` first.",
+        )
+
+
 async def run_discord(services: Services, settings: Settings) -> None:
     """Run the Discord client until cancelled; then refuse new interactions, wait for running replies, and stop.
 
@@ -59,7 +81,11 @@ async def run_discord(services: Services, settings: Settings) -> None:
         settings=settings,
         gate=PermissionGate(guild_settings),
     )
-    bot = GuildLlama(context, partial(make_cogs, database=services.database))
+    bot = GuildLlama(
+        context,
+        partial(make_cogs, database=services.database),
+        on_login=partial(claim_database, services.database),
+    )
     # A task of its own: it must read the gateway until the very end, also while this one is being cancelled.
     connection = asyncio.create_task(stay_connected(bot, token, bot.guard), name="discord")
     try:

@@ -6,7 +6,8 @@ Knows discord.py. What the commands say and do is in `bot.cogs`; what a member r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import discord
@@ -62,9 +63,15 @@ class GuildLlama(commands.Bot):
     """A `commands.Bot` for the sake of its cogs: it has no prefix commands."""
 
     def __init__(
-        self, context: CommandContext, make_cogs: Callable[[commands.Bot, CommandContext], Sequence[commands.Cog]]
+        self,
+        context: CommandContext,
+        make_cogs: Callable[[commands.Bot, CommandContext], Sequence[commands.Cog]],
+        on_login: Callable[[int], Awaitable[None]],
     ) -> None:
-        """`make_cogs` returns the cogs, in the order in which their commands are registered."""
+        """`make_cogs` returns the cogs, in the order in which their commands are registered.
+
+        `on_login` gets the application's id before anything else is done; what it raises ends the login.
+        """
         self.guard = RequestGuard()
         trace_turns(self.guard.trace)
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # voice is not used
@@ -85,10 +92,14 @@ class GuildLlama(commands.Bot):
         self.gate = context.gate
         self._context = context
         self._make_cogs = make_cogs
+        self._on_login = on_login
+        self._away_since: float | None = None
         self._component_handlers: dict[str, ComponentHandler] = {}
 
     async def setup_hook(self) -> None:
         """Add the cogs and register their commands. Runs after the login, before the gateway connection."""
+        if self.application_id is not None:
+            await self._on_login(self.application_id)
         for cog in self._make_cogs(self, self._context):
             await self.add_cog(cog)
             if isinstance(cog, FeatureCog):
@@ -142,6 +153,22 @@ class GuildLlama(commands.Bot):
             await handler(interaction, argument)
         except Exception as error:
             await report_error(interaction, error)
+
+    async def on_disconnect(self) -> None:
+        """Note when the gateway was lost."""
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+
+    async def on_resumed(self) -> None:
+        """What happened meanwhile has been sent again."""
+        self._away_since = None
+
+    async def on_ready(self) -> None:
+        """Note a gap: after a new session, nothing is known of what was written meanwhile, nor is it asked for."""
+        if self._away_since is not None:
+            seconds = round(time.monotonic() - self._away_since)
+            log.warning("the gateway session could not be resumed: messages of this time were missed", seconds=seconds)
+        self._away_since = None
 
     async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:
         """Log what an event handler raised."""

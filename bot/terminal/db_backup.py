@@ -1,4 +1,4 @@
-"""The commands on whole databases: backup, restore, copy, and re-encryption."""
+"""The commands on whole databases: backup, restore, copy, re-encryption, and a change of the Discord application."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from models.database import Database
 from models.maintenance import backup, transfer
 from models.maintenance.rekey import rekey
 from models.maintenance.transfer import TableCopy
+from models.queries.application import disown_database
 from models.urls import masked_url
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -26,6 +27,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("restore")(restore_command)
     app.command("copy")(copy_command)
     app.command("rekey")(rekey_command)
+    app.command("adopt")(adopt_command)
 
 
 def backup_command(file: Annotated[Path, typer.Argument(help="Where to write it; must not exist.")]) -> None:
@@ -54,6 +56,18 @@ def copy_command(
     """Copy every row into an empty database, then compare counts and checksums."""
     with one_line_errors():
         _print_copy(f"Copied into {masked_url(target)}", transfer.copy_database(source, target), as_json)
+
+
+def adopt_command() -> None:
+    """Let the database belong to another Discord application: the one whose bot is started next. Stop the bot first."""
+    owner = with_database(lambda database: database.run(disown_database))
+    if owner is None:
+        sys.stdout.write("The database belongs to no application yet. The next bot that starts makes it its own.\n")
+    else:
+        sys.stdout.write(
+            f"The database belonged to application {owner}. The next bot that starts makes it its own.\n"
+            "Members can no longer use the buttons under the old bot's messages.\n"
+        )
 
 
 def rekey_command(

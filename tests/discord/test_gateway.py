@@ -113,7 +113,7 @@ async def test_fault_07_after_a_lost_defer_nothing_is_stored(here: World, lost: 
     assert len(here.engine.requests) == requests + 1
 
 
-async def test_fault_35_a_removal_is_recorded_and_an_outage_is_not(here: World) -> None:
+async def test_b24_fault_35_a_removal_is_recorded_and_an_outage_is_not(here: World) -> None:
     guild, ann = await here.member()
     other, bob = await here.member("bob")
     await here.ask(guild, ann, "Hello")

@@ -88,7 +88,7 @@ async def test_fault_32_a_reply_mentions_no_one(here: World) -> None:
     assert [message.allowed_mentions for message in asked.messages()] == [{"parse": []}] * 3
 
 
-async def test_fault_18_edits_that_meet_429_are_coalesced_and_the_last_text_is_exact(here: World) -> None:
+async def test_b12_edits_that_meet_429_are_coalesced_and_the_last_text_is_exact(here: World) -> None:
     guild, ann = await here.member()
     here.discord.fail("PATCH", "@original", times=3, retry_after=1.2)
     here.engine.reply(*(f"{number} " for number in range(40)), pace=0.05)

@@ -159,7 +159,7 @@ async def test_fault_45_no_token_is_in_the_debug_log(fresh: World) -> None:
         assert secret not in log
 
 
-async def test_a_heartbeat_goes_on_while_replies_are_written(sqlite_url: str, tmp_path: Path) -> None:
+async def test_b11_a_heartbeat_goes_on_while_replies_are_written(sqlite_url: str, tmp_path: Path) -> None:
     def strict(discord: FakeDiscord) -> None:
         discord.gateway.heartbeat_interval = 0.5
 

@@ -205,7 +205,7 @@ class TestOrder:
             assert ("alpha" in text) != ("beta" in text)
         assert engine.max_running == 2
 
-    async def test_reset_does_not_wait_and_the_late_reply_is_shown_but_not_remembered(
+    async def test_b23_reset_does_not_wait_and_the_late_reply_is_shown_but_not_remembered(
         self, make_chat: MakeChat, engine: FakeEngine, database: Database
     ):
         chat = make_chat()

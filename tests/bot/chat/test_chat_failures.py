@@ -40,7 +40,7 @@ class TestTrouble:
             (lambda engine: engine.fail(429, Retry_After="7"), Busy),
         ],
     )
-    async def test_a_failed_reply_leaves_no_trace_in_the_history(
+    async def test_b19_a_failed_reply_leaves_no_trace_in_the_history(
         self,
         make_chat: MakeChat,
         engine: FakeEngine,
@@ -164,7 +164,7 @@ class TestTrouble:
 
 
 class TestContext:
-    async def test_fault_29_the_oldest_pairs_go_until_the_prompt_fits(self, make_chat: MakeChat, engine: FakeEngine):
+    async def test_b20_the_oldest_pairs_go_until_the_prompt_fits(self, make_chat: MakeChat, engine: FakeEngine):
         engine.context = engine.max_model_len = 200
         chat = make_chat(max_reply_tokens=60)
         for number in range(10):

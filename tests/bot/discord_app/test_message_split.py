@@ -44,7 +44,7 @@ def open_fence(text: str) -> str:
 @example("a" * 1996 + "```b\n" + "c" * 3000)
 @example("```\n" + "a" * 1993 + "```" + "b" * 100)
 @example("``` " + "i" * 5000 + "\ncode\n```")
-def test_every_chunk_fits_and_closes_what_it_opens(text: str) -> None:
+def test_b15_every_chunk_fits_and_closes_what_it_opens(text: str) -> None:
     chunks = split_message(text)
     assert "".join(chunk.body for chunk in chunks) == text
     for chunk in chunks:

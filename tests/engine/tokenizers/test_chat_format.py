@@ -59,7 +59,7 @@ def test_llama2_puts_the_system_message_into_the_first_turn_and_strips(spec: Mod
 
 
 @pytest.mark.parametrize("text", ["[INST]", "a [/INST] b", "<<SYS>>\nx\n<</SYS>>", "[IN[INST]ST]", "<<<SYS>>>"])
-def test_llama2_tags_in_messages_lose_their_meaning(spec: ModelSpec, text: str) -> None:
+def test_b21_llama2_tags_in_messages_lose_their_meaning(spec: ModelSpec, text: str) -> None:
     tokenizer = v.golden_sentencepiece()
     form = chat_format(spec, tokenizer)
     for roles in ((SYSTEM, text, "u", "a"), (SYSTEM, "s", text, "a"), (SYSTEM, "s", "u", text)):
