@@ -154,7 +154,8 @@ class ChatService:
         async with contextlib.AsyncExitStack() as stack:
             slot = stack.enter_context(self._admission.admit(_member(request.key), dialog))
             stack.enter_context(self._counted_as_in_flight())
-            stack.enter_context(self._stops.stoppable(request.place.nonce if request.place else None, control))
+            asked_by = request.place.nonce if request.place else request.interaction_id
+            stack.enter_context(self._stops.stoppable(asked_by, control))
             message = await stack.enter_async_context(self._waiting.entered(dialog))
             waiting = Waiting(slot, self._wait_estimate, lambda: self._engine.state == "loading")
             request.on_waiting(waiting)

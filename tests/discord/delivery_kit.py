@@ -50,9 +50,16 @@ class Asked:
         return [each for each in self.discord_messages() if each.content != PLACEHOLDER]
 
     def texts(self) -> list[str]:
-        """What they say, without what names the asker. A message of nothing else is left out."""
+        """What they say, without what names the asker. A message of nothing else is left out.
+
+        A late answer names the asker in place of the quoted question; it counts as quoted.
+        """
         found = [_OPENING.sub("", each.content, count=1) for each in self.messages()]
-        return [each for each in found if each]
+        said = [each for each in found if each]
+        quote = quoted_question(self.question) if self.place == "chat" else ""
+        if said and quote and not said[0].startswith(quote.strip()) and said[0] == self.reply[: len(said[0])]:
+            said[0] = quote + said[0]
+        return said
 
     def complete(self) -> bool:
         """Whether all of it is shown, with the buttons under the last message."""
