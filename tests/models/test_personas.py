@@ -152,8 +152,7 @@ class TestVariants:
         await exchange(database, "a", "b")
         async with database.write() as session:
             await queries.end_dialog(session, key=KEY, now=NOW)
-            later = NOW + timedelta(minutes=11)
-            assert not await queries.reopen_dialog(session, key=KEY, within=timedelta(minutes=10), now=later)
-            assert await queries.reopen_dialog(session, key=KEY, within=timedelta(minutes=10), now=NOW)
-            assert not await queries.reopen_dialog(session, key=KEY, within=timedelta(minutes=10), now=NOW)
+            assert await queries.undo_reset(session, key=KEY, since=NOW + timedelta(minutes=1), now=NOW) is None
+            assert await queries.undo_reset(session, key=KEY, since=NOW - timedelta(minutes=10), now=NOW) is not None
+            assert await queries.undo_reset(session, key=KEY, since=NOW - timedelta(minutes=10), now=NOW) is None
             assert len(await queries.history(session, key=KEY, limit=9)) == 1
