@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -27,7 +27,7 @@ from bot.settings import Settings
 from bot.storage import translate_database_errors
 from models import errors as stored
 from models import queries
-from models.database import Database
+from models.database import Database, Work
 from models.error_text import safe_text
 from models.queries.recovery import interrupt_abandoned_turns
 from models.types import DialogKey, Place, TurnResult, TurnSnapshot
@@ -222,7 +222,7 @@ class TurnLog:
         except Exception as error:
             # Whatever went wrong: the reply is on the screen and stays there.
             log.error("the reply could not be saved", turn=turn.turn_id, reason=_reason(error))
-            self._unsaved.add(UnsavedTurn(turn.turn_id, len(text), store))
+            self._unsaved.add(UnsavedTurn(turn.turn_id, len(text), partial(_store_late, store=store, turn=turn)))
             return False, False
         failpoint("after_finish")
         self._store_unsaved()
@@ -253,6 +253,13 @@ class TurnLog:
         except Exception as error:
             # It stays pending, which no history shows, until `recover` ends it.
             log.error("the turn could not be closed", turn=turn.turn_id, reason=_reason(error))
+
+
+async def _store_late(session: Any, *, store: Work[bool], turn: PendingTurn) -> bool:
+    """The finish transaction of a reply that was shown long ago: nothing is to be delivered any more."""
+    remembered = await store(session)
+    await queries.close_deliveries(session, key=turn.key, turn_id=turn.turn_id)
+    return remembered
 
 
 def _reason(error: Exception) -> str:

@@ -18,7 +18,7 @@ from tests.fakes.discord.server import Channel, FakeDiscord, Guild, Interaction,
 from tests.fakes.engine import Request, Script
 
 PLACES = ("chat", "private", "mention", "direct")
-_OPENING = re.compile(r"\A(<@\d+> ?|-# I may not write in <#\d+>, so I answer here\.\n)")
+_OPENING = re.compile(r"\A(<@\d+>\s?|-# I may not write in <#\d+>, so I answer here\.\n)")
 
 
 def long_reply(label: str, *, messages: int) -> str:

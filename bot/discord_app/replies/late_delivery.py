@@ -50,7 +50,9 @@ class LateDelivery:
                 try:
                     if not place.may_send:
                         raise ChannelForbidden("no permission to send")
-                    mention = "" if place.guild_id == DIRECT_MESSAGES else f"<@{place.asker_id}> "
+                    # A quoted question must begin its line to be a quote.
+                    space = "\n" if messages[0].startswith(">") else " "
+                    mention = "" if place.guild_id == DIRECT_MESSAGES else f"<@{place.asker_id}>{space}"
                     await self._send_to(place.channel_id, mention, messages, file, buttons, first, uncertain)
                     return self._ids
                 except (discord.HTTPException, ChannelForbidden) as error:
