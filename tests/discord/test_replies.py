@@ -152,7 +152,7 @@ async def test_fault_20_a_reply_with_a_dead_token_is_posted_in_the_channel(here:
     await here.discord.chat(guild, ann, "Think hard")
     await here.discord.until(lambda: here.discord.posts(guild))
     (post,) = here.discord.posts(guild)
-    assert post.content == f"<@{ann.id}>\n> Think hard\nIt took me a while, @everyone."
+    assert post.content == f"<@{ann.id}> It took me a while, @everyone."
     assert post.allowed_mentions == {"parse": []}
     here.discord.rest.faults.clear()
     await here.ask(guild, ann, "What did you say?")
@@ -167,7 +167,7 @@ async def test_fault_20_after_fifteen_minutes_the_channel_gets_the_rest(here: Wo
     here.discord.advance(901)
     here.engine.release()
     await here.discord.until(lambda: here.discord.posts(guild))
-    assert here.discord.posts(guild)[0].content == f"<@{ann.id}>\n> Think for long\nThinking"
+    assert here.discord.posts(guild)[0].content == f"<@{ann.id}> Thinking"
     assert asked.messages() == [], "what it had begun to say is gone"
 
 
