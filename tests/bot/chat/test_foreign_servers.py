@@ -125,7 +125,7 @@ class TestBounds:
 
         async def answer(sent: dict[str, Any], request: web.Request) -> web.StreamResponse:
             try:
-                return await endless(events(chunk({"content": "w" * size}), done=False), pause)(sent, request)
+                return await endless(events(chunk({"content": "-" * size}), done=False), pause)(sent, request)
             finally:
                 left.set()
 
