@@ -11,7 +11,7 @@ import contextlib
 import io
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -111,7 +111,7 @@ class MessageApi:
                 async with self._turn("create", channel_id, None) as own:
                     data = await self._request(route, body, file, turn=own)
         message_id = int(data["id"])
-        if str(data.get("content", text)).strip() != text.strip():
+        if _was_sent_before(data, text, components):
             # The nonce found a message that an earlier attempt had sent, when the reply was shorter.
             await self.edit(channel_id, message_id, text, components=components, file=file)
         return message_id
@@ -304,6 +304,18 @@ class _Once:
         """Raise _SecondAttempt before all attempts but the first."""
         if seek:
             raise _SecondAttempt
+
+
+def _was_sent_before(message: Mapping[str, Any], text: str, components: Components) -> bool:
+    """Whether Discord recognised the nonce, and answered with a message that shows something else."""
+    if str(message.get("content", text)).strip() != text.strip():
+        return True
+    shown = message.get("components")
+    return shown is not None and _custom_ids(shown) != _custom_ids(components)
+
+
+def _custom_ids(components: Components) -> list[str]:
+    return [str(each.get("custom_id")) for row in components for each in row.get("components") or ()]
 
 
 def _id(data: Any) -> int:

@@ -48,7 +48,7 @@ class Urgency(enum.IntEnum):
 
 # How many requests of the period each urgency leaves to the ones before it: in a channel, and of all.
 _CHANNEL_RESERVE = {Urgency.LIVE: 1, Urgency.STATUS: 2}
-_GLOBAL_RESERVE = {Urgency.FIRST: 4, Urgency.LIVE: 12, Urgency.STATUS: 32, Urgency.TYPING: 40}
+_GLOBAL_RESERVE = {Urgency.LIVE: 12, Urgency.STATUS: 32, Urgency.TYPING: 44}
 
 
 @dataclass(slots=True)
