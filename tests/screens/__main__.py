@@ -11,6 +11,7 @@ from pathlib import Path
 from models.migrate import upgrade
 from tests.discord.harness import World, world
 from tests.fakes.discord import render
+from tests.fakes.discord.server import Attachment
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screens"
 CODE = """\
@@ -76,6 +77,32 @@ async def edit(here: World) -> None:
     await render.screenshot(render.modal_html(opened), FOLDER / "edit.png")
 
 
+async def together(here: World) -> None:
+    """A thread in which two members share one conversation."""
+    guild, ann = await here.member("ann")
+    bob = here.discord.user("bob")
+    started = await here.use(guild, ann, "thread start", name="Planning the trip")
+    thread = next(each for each in here.discord.rest.channels.values() if each.name == "Planning the trip")
+    mention = f"<@{here.discord.bot.id}>"
+    here.engine.reply("A fine idea, Ann. Three days in Bergen, then the train over the mountains?")
+    await here.discord.answered(await here.discord.say(thread, ann, f"{mention} where should we go in May?"))
+    here.engine.reply("Then Ann gets her fjords and you, Bob, get the train. I would take four days.")
+    await here.discord.answered(
+        await here.discord.say(thread, bob, f"{mention} I want to sit in a train most of the time")
+    )
+    assert started.messages()[0].ephemeral
+    await picture(thread, ann, "together")
+
+
+async def file(here: World) -> None:
+    """A file that came with a question, and one that could not be read."""
+    guild, ann = await here.member("ann")
+    here.engine.reply("It keeps the first of each item, in order. The generator never holds more than the set.")
+    code = Attachment("unique.py", CODE.encode(), content_type="text/x-python")
+    await here.ask(guild, ann, "What does this do?", file=code, file2=Attachment("talk.mp3", b"ID3" + bytes(50)))
+    await picture(guild.channel, ann, "file")
+
+
 async def picture(channel: object, viewer: object, name: str) -> None:
     """Write one picture of a channel."""
     page = render.html(channel, viewer=viewer, width=760)  # type: ignore[arg-type]
@@ -84,7 +111,7 @@ async def picture(channel: object, viewer: object, name: str) -> None:
 
 async def main(names: list[str]) -> None:
     """Draw all scenes, or those with these names."""
-    scenes: list[Scene] = [chat, another_reply, running, edit]
+    scenes: list[Scene] = [chat, another_reply, running, edit, together, file]
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/screens.db"
