@@ -129,7 +129,7 @@ async def test_killed_while_a_reply_is_changed(forks: ForkServer, database_url: 
             await here.discord.until(lambda: not here.discord.gateway.connected)
             await here.start_bot(CRASH_AT=point)
             before = shown(message)
-            new = f"New at {point}. " + "word " * 600
+            new = f"New at {point}. " + " ".join(f"word{number}" for number in range(400))
             if point == "after_finish":
                 here.engine.reply(new, finish_reason="length")
             else:
