@@ -45,6 +45,11 @@ class DialogKey:
         """The same key for all who act in this dialog: what a lock is held by."""
         return replace(self, user_id=EVERYBODY) if self.shared else self
 
+    @property
+    def private(self) -> DialogKey | None:
+        """Beside a shared dialog, the member's own of what only they see in its place; None where none is shared."""
+        return replace(self, shared=False) if self.shared else None
+
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
@@ -231,6 +236,8 @@ class DialogHead:
     dialog_id: int
     name: str | None
     ended: bool
+    shared: bool = False
+    """Whether it belongs to all members of a channel or thread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from bot.attachments.reader import FileReader
 from bot.attachments.types import FileLimits
@@ -86,6 +87,8 @@ class Reset:
     at: datetime
     dialogs: int
     pairs: int
+    pairs_of: tuple[int, ...] = ()
+    """The pairs of each dialog that was to be reset."""
 
 
 def reset_error(*, shared: bool) -> Callable[[], BotError]:
@@ -187,13 +190,21 @@ class ChatService:
                     measured.end(failed=failed)
                 del self._running[dialog]
 
-    async def reset(self, key: DialogKey) -> Reset:
-        """End the dialog. A running reply is still shown, but not remembered; the messages that wait are refused."""
-        self.refuse_waiting(key, reset_error(shared=key.shared))
+    async def reset(self, *keys: DialogKey) -> Reset:
+        """End these dialogs, as one reset.
+
+        A running reply is still shown, but not remembered; the messages that wait are refused.
+        """
+        for key in keys:
+            self.refuse_waiting(key, reset_error(shared=key.shared))
         now = _now()
+
+        async def work(session: Any) -> tuple[int, ...]:
+            return tuple([await queries.end_dialog(session, key=key, now=now) for key in keys])
+
         with translate_database_errors():
-            pairs = await self._database.run(lambda session: queries.end_dialog(session, key=key, now=now))
-        return Reset(now, 1 if pairs else 0, pairs)
+            pairs = await self._database.run(work)
+        return Reset(now, sum(1 for each in pairs if each), sum(pairs), pairs)
 
     async def reset_everywhere(self, user_id: int) -> Reset:
         """End all dialogs of this person's own, in every guild and in direct messages, as `reset` does."""
@@ -203,16 +214,19 @@ class ChatService:
             counts = await self._database.run(lambda session: end_dialogs_everywhere(session, user_id=user_id, now=now))
         return Reset(now, counts.dialogs, counts.pairs)
 
-    async def undo_reset(self, key: DialogKey, reset_at: datetime | None = None) -> UndoneReset | None:
+    async def undo_reset(
+        self, key: DialogKey, reset_at: datetime | None = None, *, also: DialogKey | None = None
+    ) -> UndoneReset | None:
         """Undo the reset made at this time, or the last one. None if it is too long ago, or if there is none.
 
-        What was begun since is kept as a conversation of its own.
+        `also`: another dialog of the member's that it may have ended. What was begun since is kept as a conversation
+        of its own.
         """
         now = _now()
         with translate_database_errors():
             return await self._database.run(
                 lambda session: queries.undo_reset(
-                    session, key=key, since=now - UNDO_WITHIN, reset_at=reset_at, now=now
+                    session, key=key, also=also, since=now - UNDO_WITHIN, reset_at=reset_at, now=now
                 )
             )
 

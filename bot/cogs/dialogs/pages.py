@@ -105,7 +105,9 @@ def _page(parts: Sequence[tuple[Mark, str]], exchanges: Sequence[Exchange]) -> P
     return Page("\n\n".join(text for _, text in parts), first, last, len(turns), last.part == num_parts - 1)
 
 
-def result_line(exchange: Exchange, wanted: str, dialog: DialogHead | None, current_id: int | None) -> str:
+def result_line(
+    exchange: Exchange, wanted: str, dialog: DialogHead | None, current_id: int | None, private_id: int | None = None
+) -> str:
     """One result of a search: when, in which conversation, and an excerpt around what was found."""
     names = [file.name for file in exchange.files]
     texts = [("You" if exchange.own else exchange.author or _UNNAMED, exchange.user), ("Me", exchange.reply)]
@@ -113,7 +115,9 @@ def result_line(exchange: Exchange, wanted: str, dialog: DialogHead | None, curr
     found = [(who, text, _position(text, wanted)) for who, text in texts]
     who, text, position = next((each for each in found if each[2] is not None), (*texts[0], None))
     where = ""
-    if dialog is not None and dialog.dialog_id != current_id:
+    if dialog is not None and dialog.dialog_id == private_id:
+        where = " · in our private conversation here"
+    elif dialog is not None and dialog.dialog_id != current_id:
         kind = "an ended conversation" if dialog.ended else "another conversation"
         name = None if dialog.name is None else discord.utils.escape_markdown(dialog.name)
         where = f" · in {kind if name is None else f'“{name}”'}{' (ended)' if name and dialog.ended else ''}"
@@ -122,13 +126,20 @@ def result_line(exchange: Exchange, wanted: str, dialog: DialogHead | None, curr
 
 
 def results_page(
-    exchanges: Sequence[Exchange], wanted: str, dialogs: Mapping[int, DialogHead], current_id: int | None
+    exchanges: Sequence[Exchange],
+    wanted: str,
+    dialogs: Mapping[int, DialogHead],
+    current_id: int | None,
+    private_id: int | None = None,
 ) -> tuple[str, int]:
-    """As many results as a page has room for, one at least, and how many they are."""
+    """As many results as a page has room for, one at least, and how many they are.
+
+    `current_id`, `private_id`: the conversation in use, and the member's own one beside a shared one.
+    """
     lines: list[str] = []
     length = 0
     for each in exchanges:
-        line = result_line(each, wanted, dialogs.get(each.dialog_id), current_id)
+        line = result_line(each, wanted, dialogs.get(each.dialog_id), current_id, private_id)
         length += utf16_length(line) + 2
         if lines and length > PAGE_CHARS:
             break
