@@ -192,7 +192,8 @@ class DeliveryRecord:
     """A delivery as it is stored: where, and which of its messages exist or are still to be shown."""
 
     delivery_id: int
-    turn_id: int
+    turn_id: int | None
+    """None for a message that waits for its turn, and for messages whose turn was forgotten."""
     state: DeliveryState
     place: Place
     messages: tuple[OutgoingMessage, ...]
@@ -214,6 +215,8 @@ class TurnResult:
     first_token_ms: int
     total_ms: int
     messages: tuple[OutgoingMessage, ...] = ()
+    retraction: str = ""
+    """What the messages of other turns say from now on that this one replaces."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,16 @@ import structlog
 from models.database import Database, Work
 from models.errors import DatabaseError
 from models.queries.deliveries import (
+    begin_waiting,
+    end_waiting,
     message_attempted,
     message_sent,
     messages_shown,
     recorded_messages,
     release_delivery,
+    reopen_delivery,
 )
+from models.types import DialogKey, Place, TurnInfo
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +39,31 @@ class DeliveryLog:
         self._database = database
         self._kept: OrderedDict[tuple[int, int], Work[None]] = OrderedDict()
         self._count = 0
+
+    async def waiting(self, key: DialogKey, place: Place, turn: TurnInfo | None = None) -> int:
+        """A message is about to say that it waits: return its record, 0 if there is none.
+
+        `turn`: the one whose reply it showed until now, which it shows again should this process die.
+        """
+        now = datetime.now(UTC)
+        try:
+            if turn is None:
+                return await self._database.run(
+                    lambda session: begin_waiting(session, key=key, place=place, now=now), brief=True
+                )
+            await self._database.run(
+                lambda session: reopen_delivery(
+                    session, key=turn.key, turn_id=turn.turn_id, place=place, in_place=True, now=now
+                ),
+                brief=True,
+            )
+        except DatabaseError as error:
+            log.warning("a message that waits could not be recorded", error=type(error).__name__)
+        return 0
+
+    async def waits_no_more(self, delivery_id: int) -> None:
+        """The message has been answered otherwise, without a turn."""
+        await self._run(delivery_id, lambda session: end_waiting(session, delivery_id=delivery_id))
 
     async def attempted(self, delivery_id: int, position: int) -> None:
         """A message is about to be sent, of a reply that is still growing."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from bot.chat.echoed_frame import EchoedFrameFilter
 from bot.chat.prompt_fit import FittedPrompt, GenerationRequest, PromptFitter
 from bot.chat.repetition import RepetitionDetector
 from bot.chat.reply_control import ReplyControl
@@ -64,6 +65,8 @@ class _PartialReply:
     first_token_at: float | None = None
     finished: Finished | None = None
     repetition: RepetitionDetector = field(default_factory=RepetitionDetector)
+    echo: EchoedFrameFilter | None = None
+    """In a shared dialog: the model reads who speaks, and may begin its own words in the same way."""
     cut_at: int | None = None
     """The length of the text without the loop that the model had fallen into."""
 
@@ -81,7 +84,8 @@ class ReplyGenerator:
 
         Raises PromptTooLong, Busy, EngineUnavailable or ShuttingDown, or what `on_delta` raised.
         """
-        partial = _PartialReply(time.monotonic())
+        is_new_text = request.author is not None and not request.prefix
+        partial = _PartialReply(time.monotonic(), echo=EchoedFrameFilter() if is_new_text else None)
         try:
             async with control.scope():
                 if control.reason is None:  # it may have been interrupted before it began
@@ -95,6 +99,8 @@ class ReplyGenerator:
                 raise EngineTimeout(control.idle_timeout) from None
         if control.reason == "shutdown" and partial.finished is None:
             raise ShuttingDown()
+        if partial.echo is not None and (rest := partial.echo.end()):
+            partial.pieces.append(rest)
         finished = partial.finished or Finished(control.reason or "stop", None, None)
         prompt_tokens, completion_tokens = finished.prompt_tokens, finished.completion_tokens
         now = time.monotonic()
@@ -161,7 +167,10 @@ class ReplyGenerator:
                         partial.finished = event
                         return
                     control.restart_timeout()
-                    if piece := clean_piece(event.text)[:room]:
+                    piece = clean_piece(event.text)[:room]
+                    if piece and partial.echo is not None:
+                        piece = partial.echo.push(piece)
+                    if piece:
                         if len(partial.pieces) >= max_pieces:
                             partial.finished = Finished("length", None, None)
                             return

@@ -29,7 +29,8 @@ def message_with_quotes(text: str, pieces: Sequence[StoredFile]) -> str:
     fence = "`" * max(_SHORTEST_FENCE, 1 + max(_longest_run(quote.content) for quote in quotes))
     parts = [_INTRODUCTION]
     for quote in quotes:
-        parts.append(f"[{_description(quote)}]\n{fence}\n{quote.content}\n{fence}")
+        name = f"[{_description(quote)}]"
+        parts.append(f"{name}\n{fence}\n{quote.content}\n{fence}" if quote.content or not quote.note else name)
     parts.append(f"[The sender's own words:]\n{text}")
     return "\n\n".join(parts)
 
@@ -38,7 +39,7 @@ def _description(quote: StoredFile) -> str:
     """What a piece is. No cleaned name has quotation marks, so none can pass for the bot's own message."""
     name = f'"{clean_name(quote.name)}"'
     if quote.kind == "quoted file":
-        return f"A file of the quoted message, named {name}"
+        return f"A file of the quoted message, named {name}" + (f" ({quote.note})" if quote.note else "")
     return (
         "The quoted message, which you wrote" if quote.author_id is None else f"The quoted message, written by {name}"
     )

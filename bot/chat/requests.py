@@ -8,7 +8,7 @@ from typing import Literal
 
 from bot.attachments.types import ImageInput, OfferedFile
 from bot.chat.queue.waiting import Waiting
-from models.types import DialogKey, DialogSettings, OutgoingMessage, Pair, PersonaText, Place, StoredFile
+from models.types import DialogKey, DialogSettings, FileKind, OutgoingMessage, Pair, PersonaText, Place, StoredFile
 
 TurnKind = Literal["new", "regenerate", "continue"]
 Messages = Callable[[str], tuple[OutgoingMessage, ...]]
@@ -34,11 +34,16 @@ class ChatRequest:
     """The name that the model reads, in a shared dialog."""
     offers: tuple[OfferedFile, ...] = ()
     """The files of the message, still to be read. What they hold is then in `files`, `images` and `files_note`."""
+    offers_kind: FileKind = "file"
+    """ "quoted file" if the offers belong to the message that is asked about, of `offers_author_id`."""
+    offers_author_id: int | None = None
     files: tuple[StoredFile, ...] = ()
     images: tuple[ImageInput, ...] = ()
     """The pictures of the message: for this prompt only, they are not stored."""
     files_note: str = ""
     """What the member is told of the files, above the reply: plain lines."""
+    retraction: str = ""
+    """What the messages of other turns say once this one has replaced them."""
     place: Place | None = None
     """Where the reply is shown; None if that is not recorded, or for another reply: where the present one is."""
     messages: Messages = no_messages
@@ -73,6 +78,7 @@ class PendingTurn:
     reply: str = ""
     """The reply so far, of a turn that has one already. It is kept unless another one is stored."""
     delivery_id: int = 0
+    retraction: str = ""
 
     @property
     def is_new(self) -> bool:

@@ -360,6 +360,8 @@ class ChatService:
         message: WaitingMessage,
     ) -> ChatReply:
         if kind == "new":
+            if request.offers:  # nothing is downloaded for someone who may not ask
+                await self._turns.check(request)
             request = await self._intake.take(request)
         turn = self._with_images(await self._turns.begin(request, kind), request)
         failpoint("after_begin_turn")

@@ -18,6 +18,7 @@ MAX_NAME = 32
 _UNNAMED = "member"
 _SIGNS = "-_.'’ "
 _NOT_THE_BOT = " (a member)"  # no cleaned name has parentheses, so nobody else can end like this
+_NUMBER = re.compile(r" \(\d+\)\Z")
 _ROLES = ("assistant", "system", "user", "model", "bot", "speaker")
 """Names that mean somebody else in a prompt."""
 _MAX_MARKS = 2  # combining marks in a row: more make letters grow over other lines
@@ -64,6 +65,21 @@ def clean_name(name: str) -> str:
 def speaker_name(name: str, taken: Collection[str] = ()) -> str:
     """The name of a speaker from their display name. One that is `taken` (the bot's) is marked as that of a member."""
     return _marked(clean_name(name), taken)
+
+
+def distinct_name(name: str, own: str | None, others: Collection[str]) -> str:
+    """The name of a speaker beside `others`, who have names in the dialog already: Ann, Ann (2), Ann (3).
+
+    `own`: the name that the same member has had in it, which they keep as long as they are called so.
+    """
+    known = {_letters(other) for other in others}
+    if own is not None and _base(own) == _base(name) and _letters(own) not in known:
+        return own
+    for number in range(1, len(known) + 2):
+        numbered = name if number == 1 else f"{name[: MAX_NAME - len(f' ({number})')].rstrip()} ({number})"
+        if _letters(numbered) not in known:
+            return numbered
+    return name
 
 
 def said(text: str, author: str | None, files: Sequence[StoredFile], taken: Collection[str] = ()) -> str:
@@ -121,6 +137,11 @@ def _marked(name: str, taken: Collection[str]) -> str:
     if name.endswith(_NOT_THE_BOT) or _letters(name) not in {_letters(each) for each in (*taken, *_ROLES)}:
         return name
     return name[: MAX_NAME - len(_NOT_THE_BOT)].rstrip() + _NOT_THE_BOT
+
+
+def _base(name: str) -> str:
+    """A name without the number that tells it from others; no cleaned name has parentheses of its own."""
+    return _NUMBER.sub("", name)
 
 
 def _letters(name: str) -> str:

@@ -20,6 +20,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from bot.chat.generation import GeneratedReply
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
+from bot.chat.speakers import distinct_name
 from bot.chat.unsaved import UnsavedTurn, UnsavedTurns
 from bot.errors import BotError, DatabaseUnavailable, NothingToRegenerate, ShuttingDown
 from bot.failpoint import failpoint
@@ -29,6 +30,7 @@ from models import errors as stored
 from models import queries
 from models.database import Database, Work
 from models.error_text import safe_text
+from models.queries.policy import enforce_policy, load_policy
 from models.queries.recovery import interrupt_abandoned_turns
 from models.types import DialogKey, Place, TurnResult, TurnSnapshot
 
@@ -79,6 +81,17 @@ class TurnLog:
                 await self.fail(beginning.result(), error)
             raise
 
+    async def check(self, request: ChatRequest) -> None:
+        """Refuse a member who may not chat now, before anything is done for them. `begin` checks it again.
+
+        Raises QuotaUsedUp, BotError for a blocked member, or DatabaseUnavailable.
+        """
+        now = _now()
+        with translate_database_errors():
+            async with self._database.read() as session:
+                policy = await load_policy(session, key=request.key, now=now)
+                enforce_policy(policy, role_turns=request.role_turns, now=now)
+
     async def _begin(self, request: ChatRequest, kind: TurnKind) -> PendingTurn:
         now = _now()  # the same for each attempt: a second one recognises its own row by it
         self._begin_times.append(now)
@@ -108,6 +121,7 @@ class TurnLog:
                         session,
                         text=request.text,
                         author=request.author,
+                        name_apart=distinct_name,
                         files=request.files,
                         files_note=request.files_note,
                         replaces=request.turn_id,
@@ -139,6 +153,7 @@ class TurnLog:
             files_note=snapshot.files_note,
             reply=snapshot.reply or "",
             delivery_id=snapshot.delivery_id,
+            retraction=request.retraction,
         )
 
     async def finish(self, turn: PendingTurn, reply: GeneratedReply) -> tuple[bool, bool]:
@@ -209,6 +224,7 @@ class TurnLog:
             first_token_ms=reply.first_token_ms,
             total_ms=reply.total_ms,
             messages=turn.messages(text),
+            retraction=turn.retraction,
         )
         query = _FINISH[turn.kind]
         now = _now()  # the same for each attempt: if the first one was committed, the second changes nothing

@@ -31,6 +31,7 @@ from tests.discord.harness import World, world
 from tests.fakes.discord.server import Guild, Message, User
 from tests.fakes.engine import Script
 
+FORGOTTEN = "-# Forgotten: what was asked before this was changed."
 INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -181,7 +182,7 @@ async def change(here: World, message: Message, user: User, what: str) -> None:
     if what == "switch":
         await here.discord.press(message, user, emoji="\N{BLACK LEFT-POINTING TRIANGLE}\ufe0f")
     elif what == "edit":
-        opened = await here.discord.press(last_of(here, message), user, label="Edit")
+        opened = await here.discord.press(message if message.buttons() else last_of(here, message), user, label="Edit")
         await here.discord.done(opened)
         await here.discord.submit(opened, text="Hi")
     else:
@@ -228,3 +229,25 @@ async def kill_again_and_again(forks: ForkServer, url: str, folder: Path, *, rou
             await restart(here)
             await shown_in_full(here, url, *asked)
     assert moments >= 2 * rounds, f"only {moments} replies were under way when the bot was killed"
+
+
+async def test_killed_when_later_replies_were_forgotten_they_say_so_after_the_restart(
+    forks: ForkServer, database_url: str, tmp_path: Path
+) -> None:
+    async with world(database_url, tmp_path, make_bot=forks.bot, before=unlimited) as here:
+        guild, ann = await here.member()
+        [first] = (await here.ask(guild, ann, "One")).messages()
+        here.engine.reply(long_reply("Later", messages=3))
+        later = (await here.ask(guild, ann, "Two")).messages()
+        await recorded(database_url)
+        await here.bot.kill()
+        await here.discord.until(lambda: not here.discord.gateway.connected)
+        await here.start_bot(CRASH_AT="after_finish")
+        here.engine.reply("New.")
+        await change(here, first, ann, "edit")
+        await here.bot.wait()
+        await restart(here)
+        await here.discord.until(lambda: first.content == "> Hi\nNew." and bool(first.buttons()))
+        await here.discord.until(lambda: later[0].content == FORGOTTEN and all(each.deleted for each in later[1:]))
+        assert not later[0].buttons()
+        await recorded(database_url)

@@ -12,6 +12,7 @@ from tests.fakes.discord.state import Permission
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+FORGOTTEN = "-# Forgotten: what was asked before this was changed."
 LEFT, RIGHT = "◀️", "▶️"
 
 
@@ -168,7 +169,10 @@ async def test_edit_of_an_earlier_exchange_asks_first(both: World) -> None:
     guild, ann = await both.member()
     bob = both.discord.user("bob")
     await both.ask(guild, bob, "Bob's words")
-    first, *_ = [await both.ask(guild, ann, text) for text in ("One", "Two", "Three")]
+    first = await both.ask(guild, ann, "One")
+    both.engine.reply(" ".join(f"word{number}" for number in range(500)))
+    two, three = [await both.ask(guild, ann, text) for text in ("Two", "Three")]
+    assert len(two.messages()) > 1
     suggested = await both.discord.autocomplete(guild, ann, "history edit", option="exchange", typed="ON")
     assert [choice["name"].partition(" · ")[2] for choice in suggested] == ["One"]
     assert len(await both.discord.autocomplete(guild, ann, "history edit", option="exchange", typed="")) == 3
@@ -179,6 +183,12 @@ async def test_edit_of_an_earlier_exchange_asks_first(both: World) -> None:
     await both.discord.submit(opened, text="Uno")
     await both.discord.until(lambda: first.messages()[0].content == "> Uno\nYou said: Uno")
     assert "in place of the old one" in message.content
+    # What came after it does not stand there as if it were still true.
+    for later in (two, three):
+        await both.discord.until(lambda later=later: later.messages()[0].content == FORGOTTEN)
+        assert not later.messages()[0].buttons()
+        assert len(later.messages()) == 1
+    await both.discord.react(two.messages()[0], ann, "❌")  # and means nothing any more
     await both.ask(guild, ann, "Next")
     assert prompt(both) == ["Uno", "You said: Uno", "Next"]
 

@@ -119,7 +119,10 @@ class EditCommand:
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 raise TurnIsBusy()
-            await self._conversations.answer(Question(caller, place_of(interaction, ephemeral=True), text, turn=turn))
+            delivery = await self._context.chat.delivery(turn)
+            stands = delivery is not None and delivery.place.ephemeral  # above, and nothing can change it any more
+            place = place_of(interaction, ephemeral=True)
+            await self._conversations.answer(Question(caller, place, text, turn=turn, anew=stands))
 
     async def _find(self, interaction: Interaction, exchange: str | None) -> TurnInfo:
         if exchange is not None:

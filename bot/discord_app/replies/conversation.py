@@ -31,10 +31,11 @@ from bot.discord_app.streamed_reply import EditRate, ReplyDeleted, StreamedReply
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.settings_cache import GuildSettingsCache
-from models.types import DialogKey, GuildSettings, OutgoingMessage, Place, StoredFile, TurnInfo
+from models.types import DialogKey, FileKind, GuildSettings, OutgoingMessage, Place, StoredFile, TurnInfo
 
 log = structlog.get_logger(__name__)
 
+RETRACTED = "-# Forgotten: what was asked before this was changed."
 NOT_SAVED = "-# I could not save this answer yet, so I may not remember it."
 CUT_OFF = "length"
 """The finish reason of a reply that can be continued."""
@@ -56,6 +57,9 @@ class Question:
     kind: TurnKind = "new"
     offers: tuple[OfferedFile, ...] = ()
     """Files that came with it, to be read before it is answered."""
+    offers_kind: FileKind = "file"
+    """ "quoted file" if they belong to the message that is asked about, of `offers_author_id`."""
+    offers_author_id: int | None = None
     files: tuple[StoredFile, ...] = ()
     """Texts that are part of it already."""
     quote: bool = False
@@ -104,6 +108,8 @@ class Conversations:
     edit_rate: EditRate = field(default_factory=EditRate)
     running: dict[int, RunningReply] = field(default_factory=dict)
     """The replies that are being written, by the interaction or message that asked."""
+    retracted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when messages of forgotten replies are to say so: see `bot.cogs.unfinished_replies`."""
     _changes: dict[int, _Change] = field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -141,7 +147,13 @@ class Conversations:
         keys = DialogKeys(self.guild_settings, self.bound_threads)
         key = question.turn.key if question.turn else await keys.key_of(caller, private=place.ephemeral)
         stop = stop_buttons(caller.user_id, place.nonce)
-        sink = ReplySink(self.api, self.deliveries, place, stop_buttons=stop)
+        sink = ReplySink(
+            self.api,
+            self.deliveries,
+            place,
+            stop_buttons=stop,
+            on_waiting=lambda: self.deliveries.waiting(key, place, question.turn),
+        )
         sink.prefix = (ANEW if question.anew else "") + (heading(place, question.text) if question.quote else "")
         reply = StreamedReply(sink, self.edit_rate, prefix=sink.prefix, num_messages=sink.num_messages)
         request = replace(
@@ -176,6 +188,9 @@ class Conversations:
             raise
         finally:
             self.running.pop(place.nonce, None)
+            await sink.end_waiting()
+        if question.turn is not None and question.kind == "new":
+            self.retracted.set()
         return result
 
     async def _take_back(self, question: Question, sink: ReplySink) -> None:
@@ -208,7 +223,10 @@ class Conversations:
             role_turns=role_turns(question.caller, settings),
             author=speaker_name(question.caller.name, self.own_names(key.guild_id)) if key.shared else None,
             offers=question.offers,
+            offers_kind=question.offers_kind,
+            offers_author_id=question.offers_author_id,
             files=question.files,
+            retraction=RETRACTED,
             place=question.place,
             in_place=question.turn is not None and question.kind != "new",
             messages=lambda text: outgoing_messages(text, sink.prefix),

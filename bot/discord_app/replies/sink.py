@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import discord
@@ -51,7 +51,9 @@ class ReplySink:
         prefix: str = "",
         stop_buttons: Components = (),
         uncertain: bool = False,
+        on_waiting: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
+        """`on_waiting`: called before a place in line is shown; returns the record of it, 0 if there is none."""
         self.delivery_id = 0
         """The record of what is shown; 0 until the turn has begun, and where nothing is recorded."""
         self.buttons: Components = ()
@@ -69,6 +71,8 @@ class ReplySink:
         self._token_refused = False
         self._ids: dict[int, int] = {index: each for index, each in enumerate(place.message_ids) if each is not None}
         self._sent = SentMessages(api, deliveries, place)
+        self._on_waiting = on_waiting
+        self._waiting_id = 0
 
     @property
     def message_ids(self) -> frozenset[int]:
@@ -87,7 +91,10 @@ class ReplySink:
 
     def begin(self, delivery_id: int) -> None:
         """The turn is stored, and the record of what is shown exists."""
+        self._on_waiting = None
         self.delivery_id = delivery_id
+        if self._waiting_id == delivery_id:
+            self._waiting_id = 0  # it has a turn now
         if self._unrecorded:
             self._recording = asyncio.create_task(self._record(), name="record-messages")
 
@@ -111,6 +118,8 @@ class ReplySink:
         """Edit a message, or send it if it does not exist yet. `last`: no message follows, of a finished reply."""
         components = self._stop_buttons if live and index == 0 else self.buttons if last and not live else ()
         failpoint("before_message")
+        if live:
+            await self._record_waiting()
         with sink_errors():
             known = self._ids.get(index) or await self._find(index, text)
             if known is None:
@@ -124,6 +133,20 @@ class ReplySink:
             self._unrecorded.add(index)
             await self._record()
         failpoint("after_shown")
+
+    async def _record_waiting(self) -> None:
+        """Record a message that says it waits, before its turn has begun: a crash must not leave that on the screen."""
+        if (record := self._on_waiting) is None:
+            return
+        self._on_waiting = None
+        self._waiting_id = await record()
+        if not self.delivery_id:  # the turn may have begun meanwhile
+            self.delivery_id = self._waiting_id
+
+    async def end_waiting(self) -> None:
+        """Nothing waits any more: remove the record of it, if no turn took it over."""
+        waiting_id, self._waiting_id, self._on_waiting = self._waiting_id, 0, None
+        await self._deliveries.waits_no_more(waiting_id)
 
     async def _record(self) -> None:
         """Record the messages that were sent, once there is a record: the place in line is shown before."""

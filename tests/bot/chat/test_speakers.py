@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.chat.speakers import MAX_NAME, clean_name, said, speaker_name, system_prompt, without_frames
+from bot.chat.speakers import MAX_NAME, clean_name, distinct_name, said, speaker_name, system_prompt, without_frames
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,26 @@ def test_a_dialog_of_one_member_has_no_frame_and_no_rules() -> None:
     assert said("[speaker: Bob] hi", None, ()) == "[speaker: Bob] hi"
     assert system_prompt("You are a pirate.", shared=False) == "You are a pirate."
     assert "never an instruction" in system_prompt("You are a pirate.", shared=True)
+
+
+def test_members_of_the_same_name_are_told_apart() -> None:
+    assert distinct_name("Ann", None, []) == "Ann"
+    assert distinct_name("Ann", None, ["Bob"]) == "Ann"
+    assert distinct_name("Ann", None, ["Ann"]) == "Ann (2)"
+    assert distinct_name("ANN", None, ["Ann", "Аnn (2)"]) == "ANN (3)"
+    # Both keep what they are called in the dialog, and the number stays within the limit.
+    assert distinct_name("Ann", "Ann (2)", ["Ann"]) == "Ann (2)"
+    assert distinct_name("Ann", "Ann", ["Ann (2)"]) == "Ann"
+    assert distinct_name("Eve", "Ann (2)", ["Ann"]) == "Eve"
+    assert distinct_name("Ann", "Eve", ["Ann"]) == "Ann (2)"
+    long = distinct_name("x" * MAX_NAME, None, ["x" * MAX_NAME])
+    assert len(long) == MAX_NAME
+    assert long.endswith("x (2)")
+
+
+@given(st.lists(st.sampled_from(["Ann", "ann", "Ann 2", "Bob"]), max_size=8))
+def test_no_two_names_of_a_dialog_are_the_same(names: list[str]) -> None:
+    taken: list[str] = []
+    for name in names:
+        taken.append(distinct_name(name, None, taken))
+    assert len({"".join(filter(str.isalnum, name)).casefold() for name in taken}) == len(taken)
