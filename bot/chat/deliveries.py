@@ -21,6 +21,7 @@ from models.queries.deliveries import (
     message_attempted,
     message_sent,
     messages_shown,
+    owns_delivery,
     recorded_messages,
     release_delivery,
     reopen_delivery,
@@ -77,6 +78,17 @@ class DeliveryLog:
             return frozenset()
         async with self._database.read() as session:
             return await recorded_messages(session, message_ids=message_ids)
+
+    async def is_own(self, delivery_id: int) -> bool:
+        """Whether this process is still the one that shows it. Yes where that cannot be found out."""
+        if not delivery_id:
+            return True
+        try:
+            async with self._database.read() as session:
+                return await owns_delivery(session, delivery_id=delivery_id)
+        except DatabaseError as error:
+            log.info("whose a delivery is could not be read", delivery=delivery_id, error=type(error).__name__)
+            return True
 
     async def sent(self, delivery_id: int, position: int, message_id: int) -> None:
         """A message exists now; its text is still growing."""

@@ -29,6 +29,8 @@ _SUPPRESS_EMBEDS = discord.MessageFlags(suppress_embeds=True).value
 _EPHEMERAL = discord.MessageFlags(ephemeral=True).value
 THREAD_ARCHIVED, THREAD_LOCKED = 50083, 160005
 """Discord's codes. A message opens an archived thread by itself, so one that is refused as archived is locked, too."""
+_NOT_THE_CHANNEL = (THREAD_LOCKED, 20009, 50005, 200000, 200001, 240000)
+"""Refusals that a moderator may undo at any time, or that are about one text or one message: the next may be taken."""
 _FORBIDDEN_FOR = 3600.0
 """Seconds for which a channel that refused a message is left alone."""
 _MAX_FORBIDDEN = 10_000
@@ -270,7 +272,7 @@ class MessageApi:
         try:
             yield
         except discord.Forbidden as error:
-            if remember and error.code != THREAD_LOCKED:  # which a moderator may undo at any time
+            if remember and error.code not in _NOT_THE_CHANNEL:
                 self._forbidden[channel_id] = time.monotonic()
                 self._forbidden.move_to_end(channel_id)
                 if len(self._forbidden) > _MAX_FORBIDDEN:

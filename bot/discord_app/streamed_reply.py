@@ -43,6 +43,10 @@ class SinkUnreachable(Exception):
     """The messages can no longer be edited, although they were not deleted (for example, the token expired)."""
 
 
+class DeliveryTaken(Exception):
+    """Another process shows the rest: it took this one for dead."""
+
+
 class ReplyDeleted(BotError):
     """Ends a generation whose message was deleted."""
 
@@ -70,7 +74,7 @@ class MessageSink(Protocol):
 
         `last`: no message follows, of a finished reply. `turn`: what `turn` gave.
 
-        Raises MessageDeleted or SinkUnreachable where a retry cannot help, and other errors where it may.
+        Raises MessageDeleted, SinkUnreachable or DeliveryTaken where a retry cannot help, and others where it may.
         """
 
     async def delete(self, index: int) -> None:
@@ -223,6 +227,9 @@ class StreamedReply:
                 raise ReplyDeleted() from None
             except SinkUnreachable:
                 self._unreachable = True
+                return
+            except DeliveryTaken:
+                self._postponed = True
                 return
             except Exception as error:
                 # Without the error's text, which may quote a URL that contains a token.

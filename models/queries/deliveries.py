@@ -272,6 +272,13 @@ async def take_delivery(session: AsyncSession, *, delivery_id: int, owner: str |
 
 
 @cross_tenant("the sender knows the delivery by its id")
+async def owns_delivery(session: AsyncSession, *, delivery_id: int) -> bool:
+    """Return whether this process is the one that shows a delivery, and it is not done."""
+    mine = (Delivery.id == delivery_id, Delivery.owner == session.info.get("owner"), Delivery.state != "done")
+    return await session.scalar(select(Delivery.id).where(*mine)) is not None
+
+
+@cross_tenant("the sender knows the delivery by its id")
 async def release_delivery(session: AsyncSession, *, delivery_id: int, now: datetime) -> bool:
     """Leave the rest of a delivery to a later attempt, of any process. False if it was tried often enough: it is done.
 

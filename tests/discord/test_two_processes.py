@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from models.database import Database
+from tests.discord.delivery_kit import PLACES, Replies, ask_in, long_reply, recorded, unlimited
 from tests.discord.harness import World, on_host, world
 from tests.discord.test_crash import INTERRUPTED, stored
 from tests.fakes.discord.server import Interaction
@@ -188,6 +189,33 @@ async def test_attack_a_process_taken_for_dead_finishes_its_reply(database_url: 
             "So far",
             "And now?",
         ]
+
+
+async def test_attack_a_process_frozen_between_two_messages_sends_none_twice(database_url: str, tmp_path: Path) -> None:
+    """It sleeps for longer than it counts as alive for, and than Discord remembers nonces."""
+    async with world(database_url, tmp_path, before=unlimited, CLEANUP_INTERVAL="2s") as here:
+        await here.start_bot(command=on_host("elsewhere"))
+        _, frozen = ([session] for session in here.discord.gateway.connected)
+        replies = Replies(here)
+        for place in PLACES:
+            replies.replies[f"{place} now"] = long_reply(place, messages=5)
+        here.discord.fail("POST", r"/messages|/webhooks", times=1_000_000, delay=0.5)
+        await asyncio.sleep(9)  # the living one must have watched for the length of a lease
+        here.discord.gateway.message_receivers = here.discord.gateway.interaction_receivers = frozen
+        asked = [await ask_in(here, place, f"{place} now", replies.replies[f"{place} now"]) for place in PLACES]
+        await here.discord.until(lambda: all(len(each.messages()) >= 2 for each in asked))
+        here.bots[1].send(signal.SIGSTOP)
+        assert not any(each.complete() for each in asked)
+        await here.discord.until(lambda: "another process has died" in here.bots[0].log(), timeout=40)
+        here.discord.rest.faults.clear()
+        await here.discord.until(lambda: all(each.complete() for each in asked), timeout=40)
+        here.discord.advance(400)
+        here.bots[1].send(signal.SIGCONT)
+        await here.discord.until(lambda: "took this one for dead" in here.bots[1].log(), timeout=20)
+        await asyncio.sleep(3)
+        for each in asked:
+            each.check()
+        await recorded(database_url)
 
 
 async def test_attack_no_reply_of_a_living_process_is_ended_after_an_outage(

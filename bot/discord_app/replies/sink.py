@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -24,7 +25,7 @@ from bot.discord_app.message_api import THREAD_ARCHIVED, ChannelForbidden, Compo
 from bot.discord_app.replies.late_delivery import LateDelivery
 from bot.discord_app.replies.sent_messages import SentMessages
 from bot.discord_app.request_pace import Kind, Turn, Urgency
-from bot.discord_app.streamed_reply import SinkUnreachable
+from bot.discord_app.streamed_reply import DeliveryTaken, SinkUnreachable
 from bot.failpoint import failpoint
 from models.types import Place
 
@@ -34,6 +35,8 @@ PLACEHOLDER = "…"
 _TOKEN_MARGIN = timedelta(seconds=30)
 """A token this close to its end is not used any more: the request may take a while."""
 _UNKNOWN_MESSAGE = 10008
+_CHECK_AFTER = 3.0
+"""Seconds after which a process asks whether a delivery is still its own: fewer than it counts as alive for."""
 
 
 class ReplySink:
@@ -73,6 +76,9 @@ class ReplySink:
         self._sent = SentMessages(api, deliveries, place)
         self._on_waiting = on_waiting
         self._waiting_id = 0
+        self._is_recording = uncertain
+        """Whether the record is open; a reply that is shown once more has a closed one."""
+        self._checked_at = time.monotonic()
 
     @property
     def message_ids(self) -> frozenset[int]:
@@ -92,6 +98,7 @@ class ReplySink:
     def begin(self, delivery_id: int) -> None:
         """The turn is stored, and the record of what is shown exists."""
         self._on_waiting = None
+        self._is_recording = True
         self.delivery_id = delivery_id
         if self._waiting_id == delivery_id:
             self._waiting_id = 0  # it has a turn now
@@ -120,6 +127,8 @@ class ReplySink:
         failpoint("before_message")
         if live:
             await self._record_waiting()
+        else:
+            await self._check_owner()
         with sink_errors():
             known = self._ids.get(index) or await self._find(index, text)
             if known is None:
@@ -133,6 +142,14 @@ class ReplySink:
             self._unrecorded.add(index)
             await self._record()
         failpoint("after_shown")
+
+    async def _check_owner(self) -> None:
+        """Raise DeliveryTaken if another process shows this by now: this one may have been frozen for minutes."""
+        if not self._is_recording or time.monotonic() - self._checked_at < _CHECK_AFTER:
+            return
+        if not await self._deliveries.is_own(self.delivery_id):
+            raise DeliveryTaken("another process took this one for dead")
+        self._checked_at = time.monotonic()
 
     async def _record_waiting(self) -> None:
         """Record a message that says it waits, before its turn has begun: a crash must not leave that on the screen."""
@@ -194,7 +211,9 @@ class ReplySink:
             await self.adopt([first] if self._is_unsure(first) and self._place.application_id is not None else [])
             for index in [index for index in self._ids if index >= first]:
                 await self._remove(self._ids.pop(index))  # what it says is no answer; the record keeps the text
-        late = LateDelivery(self._api, self._deliveries, self._place, self._sent, self.delivery_id)
+        late = LateDelivery(
+            self._api, self._deliveries, self._place, self._sent, self.delivery_id, before_message=self._check_owner
+        )
         self._ids |= await late.send(
             messages, file, self.buttons, first=first, uncertain=self._uncertain or bool(self._attempted)
         )
@@ -274,6 +293,11 @@ class ReplySink:
             )
         )
         if hidden:
+            try:
+                await self._check_owner()
+            except DeliveryTaken:
+                await self._remove(message_id)  # another process has sent this text meanwhile
+                raise
             await self._deliveries.sent(self.delivery_id, index, message_id)
             self._ids[index] = message_id
             await self._edit(message_id, text, components, file, None)
