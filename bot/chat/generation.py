@@ -1,6 +1,6 @@
 """Generates one reply: sends the prompt until it fits, forwards the stream, and handles every end of the stream.
 
-Knows the engine's client and `bot.chat.prompt_fit`. Knows nothing of the database, of members, or of Discord.
+Knows the engine's client and `bot.chat.prompts.prompt_fit`. Knows nothing of the database, of members, or of Discord.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from bot.chat.echoed_frame import EchoedFrameFilter
-from bot.chat.prompt_fit import FittedPrompt, GenerationRequest, PromptFitter
+from bot.chat.prompts.echoed_frame import EchoedFrameFilter
+from bot.chat.prompts.prompt_fit import FittedPrompt, GenerationRequest, PromptFitter
 from bot.chat.repetition import RepetitionDetector
 from bot.chat.reply_control import ReplyControl
 from bot.engine_client.client import EngineClient

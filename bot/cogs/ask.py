@@ -13,17 +13,17 @@ from discord import app_commands
 from discord.ext import commands
 from discord.ui import Label, Modal, Select, TextInput
 
-from bot.chat.speakers import clean_name
+from bot.chat.prompts.speakers import clean_name
 from bot.cogs.chat import place_of
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer, is_ephemeral
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.message_api import NO_MENTIONS
 from bot.discord_app.modal_values import submitted_values
 from bot.discord_app.permissions import MENU_ACTIONS, Action
 from bot.discord_app.replies.conversation import Conversations, Question
 from bot.discord_app.replies.quoted_messages import QuotedMessage, QuotedMessages, quoted
+from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
 from models.types import StoredFile
 

@@ -22,9 +22,9 @@ from bot.discord_app.error_messages import log_database_errors
 from bot.discord_app.replies.buttons import reply_buttons
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.sink import ReplySink
+from bot.discord_app.replies.streamed_reply import MessageDeleted, ReplyDeleted, SinkUnreachable, StreamedReply
 from bot.discord_app.replies.turn_actions import TurnActions, place_in, state_of, stored_heading
-from bot.discord_app.request_pace import Urgency
-from bot.discord_app.streamed_reply import MessageDeleted, ReplyDeleted, SinkUnreachable, StreamedReply
+from bot.discord_app.rest.request_pace import Urgency
 from models.database import Database
 from models.errors import DatabaseError
 from models.queries.deliveries import take_delivery, unfinished_deliveries
@@ -94,7 +94,7 @@ class UnfinishedReplies(commands.Cog):
         if delivery.turn_id is None:
             await self._take(delivery, self._show_without_turn(delivery))
             return
-        turn = await self._conversations.chat.turn(delivery.turn_id)
+        turn = await self._conversations.chat.turns.turn(delivery.turn_id)
         if turn is None or turn.status == "pending":
             return  # deleted meanwhile, or not yet known to be interrupted: see bot/chat/recovery.py
         with self._conversations.changing(turn.turn_id) as free:
@@ -151,7 +151,7 @@ class UnfinishedReplies(commands.Cog):
             else:
                 await self._actions.show(turn, delivery, place, sink=sink)
         elif (replaced := await self._replaced(turn)) is not None:
-            earlier = await self._conversations.chat.delivery(replaced)
+            earlier = await self._conversations.chat.turns.delivery(replaced)
             there = place_in(earlier, replace(place, message_ids=()))
             await self._actions.show(replaced, earlier, replace(there, message_ids=sink.ordered_ids))
             await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
@@ -160,7 +160,7 @@ class UnfinishedReplies(commands.Cog):
 
     async def _replaced(self, turn: TurnInfo) -> TurnInfo | None:
         """The turn that was to be replaced by one whose reply never came: it still stands."""
-        earlier = None if turn.replaces_id is None else await self._conversations.chat.turn(turn.replaces_id)
+        earlier = None if turn.replaces_id is None else await self._conversations.chat.turns.turn(turn.replaces_id)
         return earlier if earlier is not None and earlier.reply is not None else None
 
     async def _show_rest(self, turn: TurnInfo, delivery: DeliveryRecord, place: Place, sink: ReplySink) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from bot.chat.service import ChatRequest
+from bot.chat.requests import ChatRequest
 from bot.errors import BotError
 from bot.services import Services
 from bot.terminal.screen import Screen
@@ -145,7 +145,7 @@ class Console:
             signal.signal(signal.SIGINT, before)
 
     async def _reset(self, _: str) -> None:
-        pairs = (await self._services.chat.reset(self._key)).pairs
+        pairs = (await self._services.chat.dialogs.reset(self._key)).pairs
         self._screen.note("Nothing to forget." if pairs == 0 else f"Forgotten: {pairs} {_times(pairs)}.")
 
     async def _persona(self, text: str) -> None:
@@ -161,7 +161,7 @@ class Console:
             self._screen.line(f"{current.prompt}\n({current.level} persona)")
 
     async def _history(self, _: str) -> None:
-        pairs = await self._services.chat.history(self._key, max(1, self._services.settings.max_chat_logs))
+        pairs = await self._services.chat.turns.history(self._key, max(1, self._services.settings.max_chat_logs))
         if not pairs:
             self._screen.note("Nothing yet.")
         self._screen.pairs([(pair.user, pair.reply) for pair in pairs])

@@ -1,8 +1,8 @@
 """A new turn: begin it, finish or fail it, read the history.
 
-bot/chat/turn_log.py runs them in two transactions: `begin_turn` before the reply is generated (the begin transaction),
-`finish_turn` or `fail_turn` after it (the finish transaction). Every statement filters by the whole key, so the turn id
-of another tenant matches nothing.
+bot/chat/turns/turn_log.py runs them in two transactions: `begin_turn` before the reply is generated (the begin
+transaction), `finish_turn` or `fail_turn` after it (the finish transaction). Every statement filters by the whole
+key, so the turn id of another tenant matches nothing.
 """
 
 from __future__ import annotations

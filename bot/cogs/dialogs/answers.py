@@ -11,8 +11,8 @@ import discord
 
 from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import defer, defer_click
-from bot.discord_app.message_api import MessageApi
 from bot.discord_app.permissions import NotAllowed
+from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError, DatabaseUnavailable
 
 _TIMEOUT = 2.0  # seconds, of the 3 in which a modal must be opened or suggestions be given

@@ -18,10 +18,10 @@ from bot.cogs.dialogs.whose import dialogs_here
 from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, defer, defer_click, describe_error
-from bot.discord_app.message_api import NO_MENTIONS
 from bot.discord_app.permissions import NotAllowed
 from bot.discord_app.replies.conversation import Conversations, Question
 from bot.discord_app.replies.turn_actions import TurnActions, TurnIsBusy, TurnIsGone
+from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
 from models.types import DIRECT_MESSAGES, Exchange, Place, TurnInfo
 
@@ -102,7 +102,7 @@ class EditCommand:
 
         None if it cannot be edited: it is gone, was for the member alone, or the bot has no access to it.
         """
-        delivery = await self._context.chat.delivery(turn)
+        delivery = await self._context.chat.turns.delivery(turn)
         message_id = delivery.messages[0].message_id if delivery and delivery.messages else None
         if delivery is None or delivery.place.ephemeral or message_id is None:
             return None
@@ -119,7 +119,7 @@ class EditCommand:
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 raise TurnIsBusy()
-            delivery = await self._context.chat.delivery(turn)
+            delivery = await self._context.chat.turns.delivery(turn)
             stands = delivery is not None and delivery.place.ephemeral  # above, and nothing can change it any more
             place = place_of(interaction, ephemeral=True)
             await self._conversations.answer(Question(caller, place, text, turn=turn, anew=stands))

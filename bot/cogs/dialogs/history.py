@@ -34,9 +34,9 @@ from bot.discord_app.caller import caller_of
 from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.message_api import NO_MENTIONS
 from bot.discord_app.permissions import Action, authorise_shared
 from bot.discord_app.replies.conversation import Conversations
+from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError, EmptyText
 from bot.guilds.export import as_json
 from bot.text import clean_text
@@ -135,7 +135,7 @@ class History(FeatureCog):
         here = await dialogs_here(self.context, interaction)
         key = here.also if private and here.also is not None else here.first
         own_only = key.shared and not caller_of(interaction).manages_guild
-        forgotten = await self.context.chat.forget(key, count, own_only=own_only)
+        forgotten = await self.context.chat.dialogs.forget(key, count, own_only=own_only)
         text = f"I have forgotten {exchanges(forgotten)}." if forgotten else "There was nothing to forget."
         await answer(self._api, interaction, text)
 
@@ -146,7 +146,7 @@ class History(FeatureCog):
             return
         here = await dialogs_here(self.context, interaction)
         mine = changeable(caller_of(interaction), here)
-        undone = await self.context.chat.undo_reset(mine.first, also=mine.also)
+        undone = await self.context.chat.dialogs.undo_reset(mine.first, also=mine.also)
         if undone is None:
             authorise_shared(caller_of(interaction), here.first, "take back a reset of")
         await answer(self._api, interaction, undone_text(undone))

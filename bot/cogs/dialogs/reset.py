@@ -7,15 +7,15 @@ from typing import Literal
 
 from discord import app_commands
 
-from bot.chat.service import UNDO_WITHIN, Reset
+from bot.chat.dialog_changes import UNDO_WITHIN, Reset
 from bot.cogs.dialogs.answers import OldButton, answer, begin, number
 from bot.cogs.dialogs.buttons import button, moment_id, moment_of, row
 from bot.cogs.dialogs.whose import changeable, dialogs_here
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.message_api import MessageApi
 from bot.discord_app.permissions import Action, authorise_shared
+from bot.discord_app.rest.message_api import MessageApi
 from models.types import UndoneReset
 
 MINUTES = round(UNDO_WITHIN.total_seconds() / 60)
@@ -38,7 +38,7 @@ class ResetCommand(FeatureCog):
         if not await begin(interaction):
             return
         if scope == "everywhere":
-            reset = await self.context.chat.reset_everywhere(interaction.user.id)
+            reset = await self.context.chat.dialogs.reset_everywhere(interaction.user.id)
             text = _everywhere_text(reset)
         else:
             reset, text = await self._reset_here(interaction)
@@ -49,7 +49,7 @@ class ResetCommand(FeatureCog):
         """End what the member may end here: a shared conversation if they manage the guild, and their own."""
         here, caller = await dialogs_here(self.context, interaction), caller_of(interaction)
         ended = changeable(caller, here)
-        reset = await self.context.chat.reset(*ended.keys)
+        reset = await self.context.chat.dialogs.reset(*ended.keys)
         if not here.several:
             return reset, _here_text(reset)
         if not caller.manages_guild:
@@ -73,7 +73,7 @@ class ResetCommand(FeatureCog):
             raise OldButton() from None
         if await begin(interaction):
             here = changeable(caller_of(interaction), await dialogs_here(self.context, interaction))
-            undone = await self.context.chat.undo_reset(here.first, reset_at, also=here.also)
+            undone = await self.context.chat.dialogs.undo_reset(here.first, reset_at, also=here.also)
             await answer(self._api, interaction, undone_text(undone))
 
 

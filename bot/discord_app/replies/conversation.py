@@ -15,19 +15,20 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from bot.attachments.types import OfferedFile
-from bot.chat.deliveries import DeliveryLog
+from bot.chat.chat_reply import ChatReply
+from bot.chat.prompts.speakers import speaker_name
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
-from bot.chat.service import ChatReply, ChatService
-from bot.chat.speakers import speaker_name
+from bot.chat.service import ChatService
+from bot.chat.turns.deliveries import DeliveryLog
 from bot.discord_app.caller import Caller
 from bot.discord_app.dialog_keys import DialogKeys
-from bot.discord_app.message_api import MessageApi
 from bot.discord_app.permissions import Action, authorise
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
 from bot.discord_app.replies.quoting import ANEW, heading, small_lines
 from bot.discord_app.replies.sink import ReplySink
+from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
 from bot.discord_app.replies.waiting_text import STOPPED, waiting_text
-from bot.discord_app.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
+from bot.discord_app.rest.message_api import MessageApi
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.settings_cache import GuildSettingsCache
@@ -251,7 +252,7 @@ class Conversations:
         """What the buttons under a stored reply show."""
         position, count = 1, 1
         if result.regenerated:
-            turn = await self.chat.turn(result.turn_id)
+            turn = await self.chat.turns.turn(result.turn_id)
             position, count = (turn.position, turn.num_variants) if turn else (1, 1)
         cut_off = result.finish_reason == CUT_OFF
         return ReplyState(result.turn_id, len(result.text), cut_off, position, count, self.may_have_thread(place))

@@ -1,7 +1,7 @@
 """Where one reply is shown: its Discord messages, by ids, through an interaction's token or as the bot in the channel.
 
-Each message is recorded (`bot.chat.deliveries`), so that another process can go on after a crash. To edit a message
-twice does no harm; to send one twice does. So a message that may have been sent already is looked for first
+Each message is recorded (`bot.chat.turns.deliveries`), so that another process can go on after a crash. To edit a
+message twice does no harm; to send one twice does. So a message that may have been sent already is looked for first
 (`sent_messages`). Ephemeral messages cannot be looked for: one is sent as PLACEHOLDER and filled once its id is
 recorded, so that a crash in between costs a stray "…" and neither loses nor doubles a text.
 
@@ -19,13 +19,15 @@ from datetime import UTC, datetime, timedelta
 import discord
 import structlog
 
-from bot.chat.deliveries import DeliveryLog
+from bot.chat.turns.deliveries import DeliveryLog
 from bot.discord_app.delivery import DISCORD_ERRORS, sink_errors
-from bot.discord_app.message_api import THREAD_ARCHIVED, ChannelForbidden, Components, MessageApi
 from bot.discord_app.replies.late_delivery import LateDelivery
 from bot.discord_app.replies.sent_messages import SentMessages
-from bot.discord_app.request_pace import Kind, Turn, Urgency
-from bot.discord_app.streamed_reply import DeliveryTaken, SinkUnreachable
+from bot.discord_app.replies.streamed_reply import DeliveryTaken, SinkUnreachable
+from bot.discord_app.rest.forbidden_channels import THREAD_ARCHIVED, ChannelForbidden
+from bot.discord_app.rest.message_api import MessageApi
+from bot.discord_app.rest.message_data import Components
+from bot.discord_app.rest.request_pace import Kind, Turn, Urgency
 from bot.failpoint import failpoint
 from models.types import Place
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from structlog.testing import capture_logs
 
-from bot.chat.prompt import max_token_count
+from bot.chat.prompts.prompt import max_token_count
 from bot.engine_client.client import EngineClient
 from bot.engine_client.errors import PromptRefused
 from bot.engine_client.image_refusal import refuses_images

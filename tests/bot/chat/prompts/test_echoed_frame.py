@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.chat.echoed_frame import EchoedFrameFilter
+from bot.chat.prompts.echoed_frame import EchoedFrameFilter
 
 TEXTS = st.one_of(st.text(alphabet="[speakr: Bo]\n", max_size=60), st.text(max_size=60))
 

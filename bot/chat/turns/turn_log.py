@@ -19,9 +19,9 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from bot.chat.generation import GeneratedReply
+from bot.chat.prompts.speakers import distinct_name
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
-from bot.chat.speakers import distinct_name
-from bot.chat.unsaved import UnsavedTurn, UnsavedTurns
+from bot.chat.turns.unsaved import UnsavedTurn, UnsavedTurns
 from bot.errors import BotError, DatabaseUnavailable, NothingToRegenerate, ShuttingDown
 from bot.failpoint import failpoint
 from bot.settings import Settings

@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from bot.discord_app.message_split import split_message
-from bot.discord_app.request_pace import Turn, Urgency
+from bot.discord_app.rest.request_pace import Turn, Urgency
 from bot.errors import BotError
 
 log = structlog.get_logger(__name__)

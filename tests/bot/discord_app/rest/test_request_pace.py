@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from bot.discord_app.request_pace import GLOBAL_LIMIT, Kind, RequestPace, Urgency
+from bot.discord_app.rest.request_pace import GLOBAL_LIMIT, Kind, RequestPace, Urgency
 
 
 async def send(

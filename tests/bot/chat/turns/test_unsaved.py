@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import text
 
-from bot.chat import unsaved
-from bot.chat.service import ChatReply, ChatService
+from bot.chat.chat_reply import ChatReply
+from bot.chat.service import ChatService
+from bot.chat.turns import unsaved
 from bot.engine_client.client import EngineClient
 from bot.errors import DatabaseUnavailable, EngineUnavailable
 from bot.settings import Settings

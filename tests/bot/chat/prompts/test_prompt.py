@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.chat.prompt import (
+from bot.chat.prompts.prompt import (
     build_messages,
     estimate_drop,
     max_token_count,

@@ -1,6 +1,6 @@
 """Which pairs one request sends: as many as the server takes, as far as it says so, and fewer after each refusal.
 
-Asks the engine's client to count, at most once a message. Knows the rules of `bot.chat.prompt`; generates nothing.
+Asks the engine's client to count, at most once a message. Knows the rules of `prompt`; generates nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bot.chat.files.cut import cut_files, num_chars
-from bot.chat.prompt import (
+from bot.chat.prompts.prompt import (
     build_messages,
     estimate_drop,
     max_token_count,
@@ -18,8 +18,8 @@ from bot.chat.prompt import (
     pairs_within,
     prompt_size,
 )
-from bot.chat.speakers import said
-from bot.chat.working_size import WorkingSize
+from bot.chat.prompts.speakers import said
+from bot.chat.prompts.working_size import WorkingSize
 from bot.engine_client.client import EngineClient
 from bot.engine_client.errors import ContextExceeded
 from bot.engine_client.messages import ImagePart, Message
@@ -54,7 +54,7 @@ class GenerationRequest:
     """The beginning of the reply, if it is to be continued. It is not repeated in the generated text."""
     author: str | None = None
     taken: tuple[str, ...] = ()
-    """Names that are not a member's here: see `bot.chat.speakers`."""
+    """Names that are not a member's here: see `bot.chat.prompts.speakers`."""
     files: tuple[StoredFile, ...] = ()
     images: tuple[ImagePart, ...] = ()
 

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Collection, Sequence
 
 from bot.attachments.frame import message_with_files
-from bot.chat.quotes import message_with_quotes
+from bot.chat.prompts.quotes import message_with_quotes
 from models.types import StoredFile
 
 MAX_NAME = 32

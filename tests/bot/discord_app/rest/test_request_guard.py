@@ -7,7 +7,7 @@ import pytest
 from discord.http import HTTPClient, Route
 from structlog.testing import capture_logs
 
-from bot.discord_app.request_guard import MAX_INVALID, PERIOD, RequestGuard, WritingStopped
+from bot.discord_app.rest.request_guard import MAX_INVALID, PERIOD, RequestGuard, WritingStopped
 from tests.fakes.discord.server import FakeDiscord
 
 

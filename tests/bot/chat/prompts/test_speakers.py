@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.chat.speakers import MAX_NAME, clean_name, distinct_name, said, speaker_name, system_prompt, without_frames
+from bot.chat.prompts.speakers import (
+    MAX_NAME,
+    clean_name,
+    distinct_name,
+    said,
+    speaker_name,
+    system_prompt,
+    without_frames,
+)
 
 
 @pytest.mark.parametrize(

@@ -9,64 +9,35 @@ from __future__ import annotations
 
 import contextlib
 import io
-import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import SimpleNamespace
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
 import discord
 from discord.http import HTTPClient, Route
 
-from bot.discord_app.request_pace import Kind, RequestPace, Turn, Urgency
+from bot.discord_app.rest.forbidden_channels import ForbiddenChannels
+from bot.discord_app.rest.message_data import (
+    EPHEMERAL,
+    FILE_NAME,
+    SUPPRESS_EMBEDS,
+    Components,
+    MessagePage,
+    body_of,
+    id_of,
+    seen,
+    was_sent_before,
+)
+from bot.discord_app.rest.request_pace import Kind, RequestPace, Turn, Urgency
 
-NO_MENTIONS = discord.AllowedMentions.none()
-FILE_NAME = "answer.md"
 ORIGINAL = "@original"
-_SUPPRESS_EMBEDS = discord.MessageFlags(suppress_embeds=True).value
-_EPHEMERAL = discord.MessageFlags(ephemeral=True).value
-THREAD_ARCHIVED, THREAD_LOCKED = 50083, 160005
-"""Discord's codes. A message opens an archived thread by itself, so one that is refused as archived is locked, too."""
-_NOT_THE_CHANNEL = (THREAD_LOCKED, 20009, 50005, 200000, 200001, 240000)
-"""Refusals that a moderator may undo at any time, or that are about one text or one message: the next may be taken."""
-_FORBIDDEN_FOR = 3600.0
-"""Seconds for which a channel that refused a message is left alone."""
-_MAX_FORBIDDEN = 10_000
 _NO_HISTORY = 160002  # a reply needs the permission to read the message history
 _TOO_MANY_REQUESTS = 429
 _MAX_RATE_LIMITED = 5
 
-Components = Sequence[dict[str, Any]]
-
-
-class ChannelForbidden(Exception):
-    """The bot was refused in this channel within the last hour: nothing was sent."""
-
 
 class AnswerLost(aiohttp.ClientError):
     """Discord failed after it was asked for a follow-up, which may be there or not: look before another attempt."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeenMessage:
-    """A message of the bot as it is in the channel."""
-
-    message_id: int
-    content: str
-    interaction_id: int | None
-    """The interaction that it is a response to."""
-    replies_to: int | None
-    """The message of a member that it answers."""
-
-
-@dataclass(frozen=True, slots=True)
-class MessagePage:
-    """The bot's messages in a part of a channel, oldest first; `last_id`: where the next part begins, if any."""
-
-    messages: tuple[SeenMessage, ...]
-    last_id: int | None
 
 
 class MessageApi:
@@ -77,7 +48,7 @@ class MessageApi:
         self.pace = pace or RequestPace()
         self._http = http
         self._own_id = own_id
-        self._forbidden: OrderedDict[int, float] = OrderedDict()
+        self._forbidden = ForbiddenChannels()
 
     # ── in a channel, as the bot ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -97,12 +68,12 @@ class MessageApi:
         `reply_to`: the message that it answers, if that still exists. `turn`: the caller's turn, of kind "create";
         None to wait for one. Raises ChannelForbidden, or what discord.py does.
         """
-        body = _body(text, components, file)
-        body |= {"nonce": nonce, "enforce_nonce": True, "flags": _SUPPRESS_EMBEDS}
+        body = body_of(text, components, file)
+        body |= {"nonce": nonce, "enforce_nonce": True, "flags": SUPPRESS_EMBEDS}
         if reply_to is not None:
             body["message_reference"] = {"message_id": str(reply_to), "fail_if_not_exists": False}
         route = Route("POST", "/channels/{channel_id}/messages", channel_id=channel_id)
-        with self._forbidden_once(channel_id, remember=file is None):
+        with self._forbidden.once(channel_id, remember=file is None):
             try:
                 async with self._turn("create", channel_id, turn) as own:
                     data = await self._request(route, body, file, turn=own)
@@ -113,7 +84,7 @@ class MessageApi:
                 async with self._turn("create", channel_id, None) as own:
                     data = await self._request(route, body, file, turn=own)
         message_id = int(data["id"])
-        if _was_sent_before(data, text, components):
+        if was_sent_before(data, text, components):
             # The nonce found a message that an earlier attempt had sent, when the reply was shorter.
             await self.edit(channel_id, message_id, text, components=components, file=file)
         return message_id
@@ -132,23 +103,23 @@ class MessageApi:
         route = Route(
             "PATCH", "/channels/{channel_id}/messages/{message_id}", channel_id=channel_id, message_id=message_id
         )
-        with self._forbidden_once(channel_id, remember=file is None):
+        with self._forbidden.once(channel_id, remember=file is None):
             async with self._turn("edit", channel_id, turn) as own:
-                await self._request(route, _body(text, components, file, edit=True), file, turn=own)
+                await self._request(route, body_of(text, components, file, edit=True), file, turn=own)
 
     async def delete(self, channel_id: int, message_id: int) -> None:
         """Delete a message of the bot."""
         route = Route(
             "DELETE", "/channels/{channel_id}/messages/{message_id}", channel_id=channel_id, message_id=message_id
         )
-        with self._forbidden_once(channel_id):
+        with self._forbidden.once(channel_id):
             async with self.pace.turn("delete", channel_id, Urgency.FINAL) as turn:
                 await self._send_request(route, turn)
 
     async def typing(self, channel_id: int) -> None:
         """Show "is typing…" for ten seconds."""
         route = Route("POST", "/channels/{channel_id}/typing", channel_id=channel_id)
-        with self._forbidden_once(channel_id):
+        with self._forbidden.once(channel_id):
             async with self.pace.turn("typing", channel_id, Urgency.TYPING) as turn:
                 await self._send_request(route, turn)
 
@@ -162,7 +133,7 @@ class MessageApi:
         route = Route("GET", "/channels/{channel_id}/messages", channel_id=channel_id)
         data: Any = await self._http.request(route, params={"after": str(after), "limit": "100"})
         page = sorted(data, key=lambda message: int(message["id"]))
-        own = tuple(_seen(message) for message in page if int(message["author"]["id"]) == self._own_id())
+        own = tuple(seen(message) for message in page if int(message["author"]["id"]) == self._own_id())
         return MessagePage(own, int(page[-1]["id"]) if len(page) == 100 else None)
 
     async def open_dm(self, user_id: int) -> int:
@@ -186,7 +157,7 @@ class MessageApi:
     ) -> int:
         """Edit the response to an interaction, or one of its follow-ups; return the message's id."""
         route = _webhook("PATCH", "/messages/{message}", application_id, token, message=message)
-        return _id(await self._request(route, _body(text, components, file, edit=True), file))
+        return id_of(await self._request(route, body_of(text, components, file, edit=True), file))
 
     async def follow_up(
         self,
@@ -205,14 +176,14 @@ class MessageApi:
         channel. So this is not sent again after a failure that leaves open whether it was accepted, which raises
         AnswerLost.
         """
-        body = _body(text, components, file)
+        body = body_of(text, components, file)
         body |= {"nonce": nonce, "enforce_nonce": True}
-        body["flags"] = _SUPPRESS_EMBEDS | (_EPHEMERAL if ephemeral else 0)
+        body["flags"] = SUPPRESS_EMBEDS | (EPHEMERAL if ephemeral else 0)
         route = _webhook("POST", "?wait=true", application_id, token)
         statuses: list[int] = []
         for _ in range(_MAX_RATE_LIMITED):
             try:
-                return _id(await self._request(route, body, file, once=True, trace_request_ctx=statuses))
+                return id_of(await self._request(route, body, file, once=True, trace_request_ctx=statuses))
             except _SecondAttempt:
                 if statuses[-1:] != [_TOO_MANY_REQUESTS]:
                     raise AnswerLost from None
@@ -260,40 +231,6 @@ class MessageApi:
             data = await self._send_request(route, turn, form=form, files=[*guard, content], **options)
         return data if isinstance(data, dict) else {}
 
-    @contextlib.contextmanager
-    def _forbidden_once(self, channel_id: int, *, remember: bool = True) -> Iterator[None]:
-        """Raise ChannelForbidden in a channel that refused the bot within the last hour; remember one that does so now.
-
-        `remember`: not for a file, since the channel may take messages without one.
-        """
-        since = self._forbidden.get(channel_id)
-        if since is not None and time.monotonic() - since < _FORBIDDEN_FOR:
-            raise ChannelForbidden(str(channel_id))
-        try:
-            yield
-        except discord.Forbidden as error:
-            if remember and error.code not in _NOT_THE_CHANNEL:
-                self._forbidden[channel_id] = time.monotonic()
-                self._forbidden.move_to_end(channel_id)
-                if len(self._forbidden) > _MAX_FORBIDDEN:
-                    self._forbidden.popitem(last=False)
-            raise
-
-
-def trace_turns(trace: aiohttp.TraceConfig) -> None:
-    """Let this trace of discord.py's session tell each turn when its response has come.
-
-    discord.py itself returns later: after the last request of a bucket it sleeps until the bucket is full again.
-    """
-
-    async def responded(session: object, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams) -> None:
-        turn = getattr(context, "trace_request_ctx", None)
-        again = params.response.status == 429 or params.response.status >= 500  # discord.py may send it again
-        if isinstance(turn, Turn) and not again:
-            turn.responded(params.response.headers)
-
-    trace.on_request_end.append(responded)
-
 
 class _SecondAttempt(Exception):
     """discord.py is about to send a request again."""
@@ -308,30 +245,6 @@ class _Once:
             raise _SecondAttempt
 
 
-def _was_sent_before(message: Mapping[str, Any], text: str, components: Components) -> bool:
-    """Whether Discord recognised the nonce, and answered with a message that shows something else."""
-    if str(message.get("content", text)).strip() != text.strip():
-        return True
-    shown = message.get("components")
-    return shown is not None and _custom_ids(shown) != _custom_ids(components)
-
-
-def _custom_ids(components: Components) -> list[str]:
-    return [str(each.get("custom_id")) for row in components for each in row.get("components") or ()]
-
-
-def _id(data: Any) -> int:
-    return int(data.get("id", 0))
-
-
-def _seen(message: dict[str, Any]) -> SeenMessage:
-    interaction = message.get("interaction_metadata") or message.get("interaction") or {}
-    interaction_id = int(interaction["id"]) if "id" in interaction else None
-    reference = message.get("message_reference") or {}
-    replies_to = int(reference["message_id"]) if interaction_id is None and "message_id" in reference else None
-    return SeenMessage(int(message["id"]), str(message.get("content", "")), interaction_id, replies_to)
-
-
 def _webhook(method: str, path: str, application_id: int, token: str, **parameters: Any) -> Route:
     return Route(
         method,
@@ -340,16 +253,3 @@ def _webhook(method: str, path: str, application_id: int, token: str, **paramete
         webhook_token=token,
         **parameters,
     )
-
-
-def _body(text: str, components: Components, file: str | None, *, edit: bool = False) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "content": text,
-        "components": list(components),
-        "allowed_mentions": NO_MENTIONS.to_dict(),
-    }
-    if file is not None:
-        body["attachments"] = [{"id": 0, "filename": FILE_NAME}]
-    elif edit:
-        body["attachments"] = []  # one that an earlier text had
-    return body

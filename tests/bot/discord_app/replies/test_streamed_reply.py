@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from bot.discord_app.request_pace import Turn, Urgency
-from bot.discord_app.streamed_reply import (
+from bot.discord_app.replies.streamed_reply import (
     MAX_MESSAGES,
     NO_ANSWER,
     EditRate,
@@ -21,6 +20,7 @@ from bot.discord_app.streamed_reply import (
     final_messages,
     partial_messages,
 )
+from bot.discord_app.rest.request_pace import Turn, Urgency
 
 
 class FakeSink:

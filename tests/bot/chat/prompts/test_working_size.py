@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bot.chat.prompt import prompt_size
-from bot.chat.working_size import FORGET_AFTER, WorkingSize
+from bot.chat.prompts.prompt import prompt_size
+from bot.chat.prompts.working_size import FORGET_AFTER, WorkingSize
 from models.database import Database
 from models.types import DialogKey
 from tests.bot.chat.chat_kit import ANN, BOB, say

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.chat.quotes import message_with_quotes
-from bot.chat.speakers import said
+from bot.chat.prompts.quotes import message_with_quotes
+from bot.chat.prompts.speakers import said
 from models.types import StoredFile
 
 HOSTILE = st.text(st.sampled_from("`~\n[]: abc\u2028\r")) | st.text()
