@@ -27,7 +27,7 @@ from bot.discord_app.replies.turn_actions import TurnActions, place_in, state_of
 from bot.discord_app.rest.request_pace import Urgency
 from models.database import Database
 from models.errors import DatabaseError
-from models.queries.deliveries import take_delivery, unfinished_deliveries
+from models.queries.deliveries import question_has_turn, take_delivery, unfinished_deliveries
 from models.types import DeliveryRecord, Place, TurnInfo
 
 log = structlog.get_logger(__name__)
@@ -130,6 +130,12 @@ class UnfinishedReplies(commands.Cog):
 
     async def _show_without_turn(self, delivery: DeliveryRecord) -> None:
         """Replace the place in line of a message that waited, or say of a forgotten reply that it is forgotten."""
+        if delivery.state == "writing":
+            async with self._database.read() as session:
+                has_turn = await question_has_turn(session, nonce=delivery.place.nonce)
+            if has_turn:  # it began at the same moment, and says itself what became of it
+                await self._conversations.deliveries.waits_no_more(delivery.delivery_id)
+                return
         place, sink = await self._sink(delivery)
         if delivery.state == "writing":
             await self._apologise(delivery, place, sink, LOST_PLACE)

@@ -49,6 +49,13 @@ async def begin_waiting(session: AsyncSession, *, key: DialogKey, place: Place, 
     return await _add_delivery(session, None, place, now)
 
 
+@cross_tenant("what asked is known by its id")
+async def question_has_turn(session: AsyncSession, *, nonce: int) -> bool:
+    """Return whether the message or interaction with this id has got a turn."""
+    found = select(Delivery.id).where(Delivery.nonce == nonce, Delivery.turn_id.is_not(None)).limit(1)
+    return await session.scalar(found) is not None
+
+
 @cross_tenant("the sender knows the delivery by its id")
 async def end_waiting(session: AsyncSession, *, delivery_id: int) -> None:
     """Forget a message that waits no more, and never got a turn."""

@@ -44,7 +44,9 @@ class World:
         }
 
     async def start_bot(self, *, ready: bool = True, command: tuple[str, ...] = COMMAND, **settings: str) -> BotProcess:
-        bots = len(self.discord.gateway.connected)
+        running = sum(bot.running for bot in self.bots)
+        # The gateway may not have noticed yet that a bot was killed.
+        await self.discord.until(lambda: len(self.discord.gateway.connected) <= running)
         environment = self.environment(**settings)
         bot = (
             self.make_bot(environment, self.folder)
@@ -55,7 +57,7 @@ class World:
         await bot.start()
         if ready:
             try:
-                await self.discord.until_ready(bots + 1)
+                await self.discord.until_ready(running + 1)
             except TimeoutError:
                 raise AssertionError(f"the bot is not on the gateway: {bot.log()[-3000:]}") from None
         return bot

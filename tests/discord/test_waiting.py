@@ -177,7 +177,7 @@ async def test_a_stopped_regeneration_leaves_the_reply_that_was_there(here: Worl
         await here.discord.press(message, ann, label="Stop")
         await here.discord.until(lambda: message.content == "> Hi\nYou said: Hi" and not message.runs())
         here.engine.release()
-    assert [button.get("label") for button in message.buttons()] == ["Regenerate", "Edit", "Forget"]
+    assert [button.get("label") for button in message.buttons()] == ["Regenerate", "Edit", "Forget", "Thread"]
 
 
 async def test_a_deleted_question_leaves_the_queue_and_its_place_in_line_is_deleted(here: World) -> None:

@@ -159,7 +159,9 @@ class ReplySink:
             return
         self._on_waiting = None
         self._waiting_id = await record()
-        if not self.delivery_id:  # the turn may have begun meanwhile
+        if self._is_recording:  # the turn has begun meanwhile
+            await self.end_waiting()
+        else:
             self.delivery_id = self._waiting_id
 
     async def end_waiting(self) -> None:
