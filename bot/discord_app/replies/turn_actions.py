@@ -142,15 +142,17 @@ class TurnActions:
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 raise TurnIsBusy()
-            place = place_in(await self._chat.turns.delivery(turn), way)
+            delivery = await self._chat.turns.delivery(turn)
+            place = place_in(delivery, way)
             if not await self._chat.turns.forget_turn(turn):
                 raise TurnIsGone()
             sink = ReplySink(self._conversations.api, self._conversations.deliveries, place)
             reply = StreamedReply(sink, self._conversations.edit_rate, num_messages=sink.num_messages)
-            await reply.finish(FORGOTTEN)
+            await reply.finish(FORGOTTEN_ABOVE if leaves_messages(delivery, place) else FORGOTTEN)
 
 
 FORGOTTEN = "-# Forgotten: I no longer think of this exchange."
+FORGOTTEN_ABOVE = f"{FORGOTTEN} What I wrote above belongs to it; I cannot change those messages any more."
 
 
 def state_of(turn: TurnInfo, may_have_thread: bool = False) -> ReplyState:
