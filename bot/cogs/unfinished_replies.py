@@ -122,7 +122,7 @@ class UnfinishedReplies(commands.Cog):
         """Where it is shown, with the messages that are there already."""
         place = replace(delivery.place, message_ids=tuple(message.message_id for message in delivery.messages))
         sink = ReplySink(self._conversations.api, self._conversations.deliveries, place, uncertain=True)
-        sink.delivery_id = delivery.delivery_id
+        sink.record.delivery_id = delivery.delivery_id
         # Messages that were about to be sent, and whose text is not the final one.
         unsure = [index for index, each in enumerate(delivery.messages) if each.message_id is None and not each.text]
         await sink.adopt(unsure)

@@ -189,7 +189,7 @@ class Conversations:
             raise
         finally:
             self.running.pop(place.nonce, None)
-            await sink.end_waiting()
+            await sink.record.end_waiting()
         if question.turn is not None and question.kind == "new":
             self.retracted.set()
         return result
@@ -212,7 +212,7 @@ class Conversations:
         reply: StreamedReply,
     ) -> ChatRequest:
         def begun(turn: PendingTurn) -> None:
-            sink.begin(turn.delivery_id)
+            sink.record.begin(turn.delivery_id)
             sink.prefix += small_lines(turn.files_note)
             reply.begin_with(sink.prefix, turn.reply if turn.kind == "continue" else "")
 
@@ -243,7 +243,7 @@ class Conversations:
         if result.delivery_id:
             sink.buttons = reply_buttons(await self.reply_state(result, place))
         else:
-            sink.delivery_id = 0
+            sink.record.delivery_id = 0
         self.shows_result(result.turn_id)
         await reply.finish(text)
         failpoint("after_final_edit")

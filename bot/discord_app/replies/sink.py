@@ -10,9 +10,7 @@ Knows Discord's error codes; knows nothing of what a reply says or when it is ed
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -23,6 +21,7 @@ from bot.chat.turns.deliveries import DeliveryLog
 from bot.discord_app.delivery import DISCORD_ERRORS, sink_errors
 from bot.discord_app.replies.late_delivery import LateDelivery
 from bot.discord_app.replies.sent_messages import SentMessages
+from bot.discord_app.replies.sink_record import SinkRecord
 from bot.discord_app.replies.streamed_reply import DeliveryTaken, SinkUnreachable
 from bot.discord_app.rest.forbidden_channels import THREAD_ARCHIVED, ChannelForbidden
 from bot.discord_app.rest.message_api import MessageApi
@@ -37,8 +36,6 @@ PLACEHOLDER = "…"
 _TOKEN_MARGIN = timedelta(seconds=30)
 """A token this close to its end is not used any more: the request may take a while."""
 _UNKNOWN_MESSAGE = 10008
-_CHECK_AFTER = 3.0
-"""Seconds after which a process asks whether a delivery is still its own: fewer than it counts as alive for."""
 
 
 class ReplySink:
@@ -59,8 +56,6 @@ class ReplySink:
         on_waiting: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
         """`on_waiting`: called before a place in line is shown; returns the record of it, 0 if there is none."""
-        self.delivery_id = 0
-        """The record of what is shown; 0 until the turn has begun, and where nothing is recorded."""
         self.buttons: Components = ()
         """The buttons under the finished reply."""
         self._api = api
@@ -69,18 +64,17 @@ class ReplySink:
         self.prefix = prefix
         """What stands above the reply; a plain message that names the asker does without it."""
         self._stop_buttons = stop_buttons
-        self._unrecorded: set[int] = set()
-        self._recording: asyncio.Task[None] | None = None
         self._uncertain = uncertain
         self._attempted: set[int] = set()
         self._token_refused = False
         self._ids: dict[int, int] = {index: each for index, each in enumerate(place.message_ids) if each is not None}
         self._sent = SentMessages(api, deliveries, place)
-        self._on_waiting = on_waiting
-        self._waiting_id = 0
-        self._is_recording = uncertain
-        """Whether the record is open; a reply that is shown once more has a closed one."""
-        self._checked_at = time.monotonic()
+        self.record = SinkRecord(deliveries, self._ids, is_open=uncertain, on_waiting=on_waiting)
+
+    @property
+    def delivery_id(self) -> int:
+        """The record of what is shown, 0 if there is none."""
+        return self.record.delivery_id
 
     @property
     def message_ids(self) -> frozenset[int]:
@@ -96,16 +90,6 @@ class ReplySink:
     def num_messages(self) -> int:
         """How many messages exist, or existed before the reply was written anew."""
         return max(self._ids, default=-1) + 1
-
-    def begin(self, delivery_id: int) -> None:
-        """The turn is stored, and the record of what is shown exists."""
-        self._on_waiting = None
-        self._is_recording = True
-        self.delivery_id = delivery_id
-        if self._waiting_id == delivery_id:
-            self._waiting_id = 0  # it has a turn now
-        if self._unrecorded:
-            self._recording = asyncio.create_task(self._record(), name="record-messages")
 
     def turn(self, index: int, urgency: Urgency) -> contextlib.AbstractAsyncContextManager[Turn | None]:
         """Wait for a request to the channel. Requests with an interaction's token are counted apart."""
@@ -128,9 +112,9 @@ class ReplySink:
         components = self._stop_buttons if live and index == 0 else self.buttons if last and not live else ()
         failpoint("before_message")
         if live:
-            await self._record_waiting()
+            await self.record.before_live()
         else:
-            await self._check_owner()
+            await self.record.check_owner()
         with sink_errors():
             known = self._ids.get(index) or await self._find(index, text)
             if known is None:
@@ -141,40 +125,8 @@ class ReplySink:
         if not live:
             await self._deliveries.shown(self.delivery_id, [(index, self._ids[index])], done=last)
         elif known is None:
-            self._unrecorded.add(index)
-            await self._record()
+            await self.record.sent_live(index)
         failpoint("after_shown")
-
-    async def _check_owner(self) -> None:
-        """Raise DeliveryTaken if another process shows this by now: this one may have been frozen for minutes."""
-        if not self._is_recording or time.monotonic() - self._checked_at < _CHECK_AFTER:
-            return
-        if not await self._deliveries.is_own(self.delivery_id):
-            raise DeliveryTaken("another process took this one for dead")
-        self._checked_at = time.monotonic()
-
-    async def _record_waiting(self) -> None:
-        """Record a message that says it waits, before its turn has begun: a crash must not leave that on the screen."""
-        if (record := self._on_waiting) is None:
-            return
-        self._on_waiting = None
-        self._waiting_id = await record()
-        if self._is_recording:  # the turn has begun meanwhile
-            await self.end_waiting()
-        else:
-            self.delivery_id = self._waiting_id
-
-    async def end_waiting(self) -> None:
-        """Nothing waits any more: remove the record of it, if no turn took it over."""
-        waiting_id, self._waiting_id, self._on_waiting = self._waiting_id, 0, None
-        await self._deliveries.waits_no_more(waiting_id)
-
-    async def _record(self) -> None:
-        """Record the messages that were sent, once there is a record: the place in line is shown before."""
-        while self.delivery_id and self._unrecorded:
-            index = self._unrecorded.pop()
-            if (message_id := self._ids.get(index)) is not None:
-                await self._deliveries.sent(self.delivery_id, index, message_id)
 
     async def adopt(self, indexes: Iterable[int]) -> None:
         """Find messages that were about to be sent when their process died, so that they are edited or deleted."""
@@ -216,7 +168,12 @@ class ReplySink:
             for index in [index for index in self._ids if index >= first]:
                 await self._remove(self._ids.pop(index))  # what it says is no answer; the record keeps the text
         late = LateDelivery(
-            self._api, self._deliveries, self._place, self._sent, self.delivery_id, before_message=self._check_owner
+            self._api,
+            self._deliveries,
+            self._place,
+            self._sent,
+            self.delivery_id,
+            before_message=self.record.check_owner,
         )
         self._ids |= await late.send(
             messages, file, self.buttons, first=first, uncertain=self._uncertain or bool(self._attempted)
@@ -298,7 +255,7 @@ class ReplySink:
         )
         if hidden:
             try:
-                await self._check_owner()
+                await self.record.check_owner()
             except DeliveryTaken:
                 await self._remove(message_id)  # another process has sent this text meanwhile
                 raise

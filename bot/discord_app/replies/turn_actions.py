@@ -130,7 +130,7 @@ class TurnActions:
         prefix = _prefix(turn, delivery, place)
         sink = sink or ReplySink(self._conversations.api, self._conversations.deliveries, place)
         sink.prefix = prefix
-        sink.delivery_id = 0 if delivery is None else delivery.delivery_id
+        sink.record.delivery_id = 0 if delivery is None else delivery.delivery_id
         sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         reply = StreamedReply(sink, self._conversations.edit_rate, prefix=prefix, num_messages=sink.num_messages)
         self._conversations.shows_result(turn.turn_id)
