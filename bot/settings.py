@@ -102,6 +102,8 @@ class Settings(BaseSettings):
     engine_url: str | None = None
     engine_api_key: SecretStr | None = None
     model: str = "smollm2"
+    models_dir: str = Field("data/models", min_length=1)
+    model_hint: bool = True
     gpus: int | None = Field(None, ge=1, le=64)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     quantize: Literal["auto", "none", "int8", "int4"] = "auto"
