@@ -23,6 +23,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from bot.errors import ConfigError
 
 PREFIX = "GUILDLLAMA_"
+EMBEDDED_MODEL = "smollm2"
+"""The name of the small model that the program brings along, which is no download."""
 NOT_SETTINGS = frozenset({f"{PREFIX}CRASH_AT"})
 """Variables with our prefix that are not settings: hooks for tests."""
 
@@ -101,7 +103,7 @@ class Settings(BaseSettings):
     # Engine: our own on this machine, or any OpenAI-compatible server at engine_url
     engine_url: str | None = None
     engine_api_key: SecretStr | None = None
-    model: str = "smollm2"
+    model: str = EMBEDDED_MODEL
     models_dir: str = Field("data/models", min_length=1)
     model_hint: bool = True
     gpus: int | None = Field(None, ge=1, le=64)
@@ -192,9 +194,18 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def uses_embedded_model(self) -> bool:
+        """Whether our own engine speaks with the small embedded model."""
+        return _is_embedded(self.engine_url, self.model)
+
+    @property
     def model_name(self) -> str | None:
         """The model to ask an external server for, or None to take the one it serves."""
         return self.model if "model" in self.model_fields_set else None
+
+
+def _is_embedded(engine_url: str | None, model: str) -> bool:
+    return engine_url is None and model.strip() == EMBEDDED_MODEL
 
 
 def _check_url(value: str, *schemes: str) -> str:

@@ -1,7 +1,8 @@
 """The models that `guildllama models` knows, from the weakest to the strongest. Data and look-ups; touches no network.
 
-Each pin is a commit of the repository and the file's sum as the hub states it; docs/decisions.md says where they are
-from. A model without a pin is resolved when it is pulled, and then pinned by the record beside it.
+Each pin is a commit of the repository, and the file's size and sum, as at least two others have published them
+independently; docs/decisions.md says why. A model without a pin is resolved when it is first pulled, and from then on
+held to by the record beside it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-EMBEDDED = "smollm2"
-"""The name of the embedded default model, which is no download."""
+from bot.settings import EMBEDDED_MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class CatalogueModel:
     @property
     def size(self) -> int:
         """The bytes to fetch; without a pin about as many."""
-        return sum(file.size for file in self.files) or round(self.parameters * 1e9 * self.stored_bits / 8)
+        return sum(file.size for file in self.files) or round(self.parameters * 1e9 * self.stored_bits * _OVERHEAD / 8)
 
     @property
     def active_parameters(self) -> float:
@@ -58,9 +58,9 @@ class CatalogueModel:
         return self.active or self.parameters
 
 
-_CHECKPOINT = ("*.safetensors", "model.safetensors.index.json", "config.json", "generation_config.json",
-               "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")  # fmt: skip
-_EUROPEAN = "English, German, French, Italian, Portuguese, Spanish, Hindi, Thai"
+_OVERHEAD = 1.2
+"""Scales, and the tensors that stay in more bits."""
+_EIGHT = "English and seven others"
 _MANY = "over 100, good Korean"
 
 
@@ -94,7 +94,7 @@ CATALOGUE: tuple[CatalogueModel, ...] = (
     _gguf("kanana-1.5-2.1b", "DevQuasar/kakaocorp.kanana-1.5-2.1b-instruct-2505-GGUF",
           "4d3b6203857d893ebfcaca6c51901e3ea1d00d00", "kakaocorp.kanana-1.5-2.1b-instruct-2505.Q4_K_M.gguf",
           1_522_796_768, "24d3db59d0af2c85c0afc0bbc99da1174b73ef6728bce2650bd91bec28ad1c81",
-          "Apache-2.0", "good Korean, English", 2.1, 131_072),
+          "Apache-2.0", "good Korean, English", 2.32, 131_072),
     _gguf("gemma-2-2b", "bartowski/gemma-2-2b-it-GGUF", "855f67caed130e1befc571b52bd181be2e858883",
           "gemma-2-2b-it-Q4_K_M.gguf", 1_708_582_752,
           "e0aee85060f168f0f2d8473d7ea41ce2f3230c1bc1374847505ea599288a7787",
@@ -102,7 +102,7 @@ CATALOGUE: tuple[CatalogueModel, ...] = (
     _gguf("llama-3.2-3b", "bartowski/Llama-3.2-3B-Instruct-GGUF", "5ab33fa94d1d04e903623ae72c95d1696f09f9e8",
           "Llama-3.2-3B-Instruct-Q4_K_M.gguf", 2_019_377_696,
           "6c1a2b41161032677be168d354123594c0e6e67d2b9227c84f296ad037c728ff",
-          "Llama 3.2", _EUROPEAN, 3.21, 114_688),
+          "Llama 3.2", _EIGHT, 3.21, 114_688),
     _gguf("phi-4-mini", "unsloth/Phi-4-mini-instruct-GGUF", "78eb92a46fc37e6b524df991ed9aca9bc6aa7b80",
           "Phi-4-mini-instruct-Q4_K_M.gguf", 2_491_874_272,
           "88c00229914083cd112853aab84ed51b87bdf6b9ce42f532d8c85c7c63b1730a",
@@ -122,9 +122,9 @@ CATALOGUE: tuple[CatalogueModel, ...] = (
     _gguf("llama-3.1-8b", "bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", "bf5b95e96dac0462e2a09145ec66cae9a3f12067",
           "Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf", 4_920_739_232,
           "7b064f5842bf9532c91456deda288a1b672397a54fa729aa665952863033557c",
-          "Llama 3.1", _EUROPEAN, 8.03, 131_072),
-    CatalogueModel("kanana-1.5-8b", "kakaocorp/kanana-1.5-8b-instruct-2505", "Apache-2.0", "good Korean, English",
-                   8.03, 131_072, 16, patterns=_CHECKPOINT),
+          "Llama 3.1", _EIGHT, 8.03, 131_072),
+    CatalogueModel("kanana-1.5-8b", "DevQuasar/kakaocorp.kanana-1.5-8b-instruct-2505-GGUF", "Apache-2.0",
+                   "good Korean, English", 8.03, 131_072, 4, patterns=("*.Q4_K_M.gguf",)),
     _gguf("qwen3-8b", "Qwen/Qwen3-8B-GGUF", "7c41481f57cb95916b40956ab2f0b139b296d974",
           "Qwen3-8B-Q4_K_M.gguf", 5_027_783_488,
           "d98cdcbd03e17ce47681435b5150e34c1417f50b5c0019dd560e4882c5745785",
@@ -156,7 +156,7 @@ CATALOGUE: tuple[CatalogueModel, ...] = (
     _gguf("llama-3.3-70b", "bartowski/Llama-3.3-70B-Instruct-GGUF", "b6c5c9f176f3279204034e1d16d393105e95cb88",
           "Llama-3.3-70B-Instruct-Q4_K_M.gguf", 42_520_398_816,
           "32df3baccb556f9840059b2528b2dee4d3d516b24afdfb9d0c56ff5f63e3a664",
-          "Llama 3.3", _EUROPEAN, 70.6, 327_680),
+          "Llama 3.3", _EIGHT, 70.6, 327_680),
 )  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def find(name: str) -> CatalogueModel | None:
 def nearest(name: str) -> list[str]:
     """The names that someone may have meant, the most similar first: at most three."""
     wanted = name.strip().lower().replace("_", "-").removesuffix(".gguf")
-    names = [model.name for model in CATALOGUE] + [EMBEDDED]
+    names = [model.name for model in CATALOGUE] + [EMBEDDED_MODEL]
     begun = [known for known in names if wanted and (known.startswith(wanted) or wanted.startswith(known))]
     similar = difflib.get_close_matches(wanted, names, n=3, cutoff=0.55)
     return list(dict.fromkeys([*begun, *similar]))[:3]

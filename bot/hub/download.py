@@ -50,7 +50,7 @@ def _pull(model: CatalogueModel, store: ModelStore, say: Say) -> PulledModel:
         revision = model.revision
         files = [RemoteFile(file.path, file.size, file.sha256) for file in model.files]
     else:
-        revision, files = _first_use(model, store, say)
+        revision, files = _without_pin(model, store, say)
     sources = {file.path: _source(model, revision, file, say) for file in files if not _is_whole(folder, file)}
     _check_disk(folder, files, sources)
     pulled = []
@@ -59,21 +59,20 @@ def _pull(model: CatalogueModel, store: ModelStore, say: Say) -> PulledModel:
         source = sources.get(file.path)
         sha256 = _sums(path)[0] if source is None else _fetch(model, file, source, path, say)
         pulled.append(PulledFile(file.path, path.stat().st_size, sha256))
+        if not model.pinned:
+            say(f"{sha256}  {file.path}")
     result = PulledModel(model.name, model.repo, revision, model.pinned, tuple(pulled))
     store.save(result)
     return result
 
 
-def _first_use(model: CatalogueModel, store: ModelStore, say: Say) -> tuple[str, list[RemoteFile]]:
-    """Without a pin: what the hub names now, unless an earlier pull has recorded something else."""
-    revision, files = list_files(model.repo, model.patterns)
+def _without_pin(model: CatalogueModel, store: ModelStore, say: Say) -> tuple[str, list[RemoteFile]]:
+    """What the first pull was given, which later ones hold to; at the first one what the hub names now."""
     known = store.record(model.name)
-    if known is not None and known.revision != revision:
-        raise HubError(
-            f"{model.repo} has changed since it was first pulled. To take the new version, "
-            f"`guildllama models remove {model.name}` and pull again."
-        )
-    say(f"{model.name} has no pinned version: taking what the hub names now, commit {revision[:12]}, and its sums.")
+    if known is not None:
+        return known.revision, [RemoteFile(file.path, file.size, file.sha256) for file in known.files]
+    revision, files = list_files(model.repo, model.patterns)
+    say(f"{model.name} has no pinned version: taking what the hub names now, commit {revision}, and its sums.")
     return revision, files
 
 

@@ -10,16 +10,18 @@ from bot.hub.machine import Machine
 
 CONTEXT = 8192
 """Positions of keys and values that are counted in: a few members' dialogs at once."""
-_BYTES_PER_WEIGHT = {4: 0.5625, 8: 1.125, 16: 2.0, 32: 4.0}
-"""With the scales of quantized groups."""
+_BYTES_PER_WEIGHT = {4: 0.62, 8: 1.13, 16: 2.0, 32: 4.0}
+"""With the scales of quantized groups, and the tensors that stay in more bits."""
 _ENGINE_BYTES = 600 << 20
 """Kernels, buffers, the process itself."""
 _SYSTEM_BYTES = 2 << 30
 """What the rest of a machine keeps of its memory: the system, the bot, its database."""
 _GPU_SHARE = 0.92
 """Of a GPU's memory: its driver and a desktop keep some."""
+CPU_ACTIVE_PER_CORE = 1.1
 CPU_ACTIVE = 5.0
-"""Billions of parameters a token up to which a CPU writes about as fast as people read."""
+"""Billions of parameters a token up to which a CPU answers without a long wait: its cores read the prompt, and its
+memory, which more cores do not make faster, bounds the reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ def best_fit(model: CatalogueModel, machine: Machine) -> Fit | None:
         count *= 2
     bits = model.stored_bits if model.stored_bits < 16 else 32
     if memory_needed(model, bits) + _SYSTEM_BYTES <= machine.memory:
-        return Fit("CPU", bits, slow=model.active_parameters > CPU_ACTIVE)
+        return Fit("CPU", bits, slow=model.active_parameters > min(CPU_ACTIVE, CPU_ACTIVE_PER_CORE * machine.cores))
     return None
 
 

@@ -10,7 +10,6 @@ import os
 
 import httpx2
 
-from bot.hub.catalogue import EMBEDDED
 from bot.hub.fit import best_fit, recommended
 from bot.hub.machine import this_machine
 from bot.hub.resolve import gigabytes, model_store
@@ -24,7 +23,7 @@ _TRUE = {"1", "ON", "YES", "TRUE"}
 
 async def better_model(settings: Settings) -> str | None:
     """One line that names a model and its command, or None."""
-    if not settings.model_hint or settings.engine_url is not None or settings.model != EMBEDDED:
+    if not settings.model_hint or not settings.uses_embedded_model:
         return None
     machine = await asyncio.to_thread(this_machine)
     model = recommended(machine)
@@ -49,6 +48,6 @@ async def hub_answers() -> bool:
     try:
         async with asyncio.timeout(ANSWER_SECONDS), httpx2.AsyncClient(timeout=ANSWER_SECONDS) as client:
             response = await client.head(f"{endpoint}/api/models")
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError):
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ImportError):  # the last: a proxy of another kind
         return False
     return response.status_code < 500

@@ -27,12 +27,20 @@ class Machine:
     """Memory in bytes; 0 if it cannot be found out."""
 
     memory: int
+    cores: int = 1
     gpus: tuple[Gpu, ...] = ()
 
 
 def this_machine() -> Machine:
     """Look at this machine. Takes a moment where there are GPUs; raises nothing."""
-    return Machine(_memory(), parse_gpus(_nvidia_smi()))
+    return Machine(_memory(), _cores(), parse_gpus(_nvidia_smi()))
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
 
 
 def _memory(limits: tuple[Path, ...] = _MEMORY_LIMITS) -> int:

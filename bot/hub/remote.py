@@ -119,7 +119,10 @@ def _gated(repo: str) -> str:
             f"{repo} is gated: sign in at {page}, accept its licence there, and pull again with a token of your "
             f"account in HF_TOKEN (made at {constants.ENDPOINT}/settings/tokens)."
         )
-    return f"{repo} is gated, and the account of your token has no access yet: accept its licence at {page}, and pull again."
+    return (
+        f"{repo} is gated, and the account of your token has no access yet: accept its licence at {page}, and pull "
+        "again."
+    )
 
 
 def _missing(repo: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from bot.errors import ConfigError
-from bot.hub.catalogue import EMBEDDED, CatalogueModel, find, nearest
+from bot.hub.catalogue import CatalogueModel, find, nearest
 from bot.hub.store import ModelStore
-from bot.settings import Settings
+from bot.settings import EMBEDDED_MODEL, Settings
 
 
 def model_store(settings: Settings) -> ModelStore:
@@ -21,7 +21,7 @@ def resolve_model(settings: Settings) -> str:
     A path that exists wins over a name. What looks like a path goes to the engine, which says what is wrong with it.
     """
     wanted = settings.model.strip()
-    if wanted == EMBEDDED or Path(wanted).exists():
+    if wanted == EMBEDDED_MODEL or Path(wanted).exists():
         return wanted
     model = find(wanted)
     if model is None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from bot.chat.service import ChatRequest
 from bot.errors import BotError
+from bot.hub.hint import better_model
 from bot.services import Services
 from bot.terminal.screen import Screen
 from models.types import DialogKey
@@ -49,9 +50,13 @@ class Console:
 
     async def run(self) -> None:
         """Read and handle lines until /quit or the end of input."""
+        hint = asyncio.create_task(better_model(self._services.settings)) if self._screen.interactive else None
         await self.wait_for_engine()
-        if self._screen.interactive:
+        if hint is not None:
             self._screen.note("Say something. /help lists the commands, /quit leaves.")
+            if hint.done() and (line := hint.result()):
+                self._screen.note(line)
+            hint.cancel()  # nobody waits for it: loading the model takes longer than an answer of the hub
         interrupted = False
         while True:
             try:

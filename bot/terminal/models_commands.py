@@ -144,4 +144,5 @@ def _place(fit: Fit | None) -> str:
 def _machine(machine: Machine) -> str:
     memory = f"{machine.memory / 1e9:.0f} GB of memory" if machine.memory else "memory unknown"
     gpus = [f"{gpu.name} ({gpu.memory / 1e9:.0f} GB)" for gpu in machine.gpus]
+    memory += f", {machine.cores} core{'s' if machine.cores > 1 else ''}"
     return f"{memory}, {', '.join(gpus) if gpus else 'no NVIDIA GPU'}"

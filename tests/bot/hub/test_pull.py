@@ -1,7 +1,9 @@
-"""`guildllama models pull` as a process, against a hub over real HTTP."""
+"""`guildllama models pull` against a hub over real HTTP."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import resource
@@ -16,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
-from tests.fakes.hub import FakeFile, FakeHub, FakeRepo
+from bot.cli import main
+from bot.hub.store import ModelStore
+from tests.fakes.hub import FakeFile, FakeHub, FakeRepo, use_catalogue
 
 ROOT = Path(__file__).parents[3]
 TINY, FOLDER = "tiny", "tiny-folder"
@@ -27,31 +32,41 @@ REPO, FOLDER_REPO = "someone/Tiny-GGUF", "someone/Tiny"
 
 @dataclass
 class Commands:
-    """Runs guildllama with two small models in its catalogue."""
+    """Runs guildllama with two small models in its catalogue: in this process, or in one of its own to be killed."""
 
     folder: Path
     hub: FakeHub
     env: dict[str, str]
+    patch: pytest.MonkeyPatch
+    capture: pytest.CaptureFixture[str]
 
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.fakes.hub", self.folder / "catalogue.json", *arguments],
-            cwd=self.folder,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
+    @contextlib.contextmanager
+    def start(self, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+        command = [sys.executable, "-m", "tests.fakes.hub", self.folder / "catalogue.json", *arguments]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(command, cwd=self.folder, env=self.env, text=True, **pipes, **options)
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
-    def __call__(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments, **options)
-        out, err = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+    def in_process_of_its_own(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        with self.start(*arguments, **options) as process:
+            out, err = process.communicate(timeout=120)
+            return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
-    def pull(self, name: str = TINY, **options: Any) -> subprocess.CompletedProcess[str]:
-        return self("models", "pull", name, **options)
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        self.capture.readouterr()
+        self.patch.setattr(sys, "argv", ["guildllama", *arguments])
+        self.patch.setattr(sys, "stdin", io.StringIO())
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = self.capture.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
+
+    def pull(self, name: str = TINY) -> subprocess.CompletedProcess[str]:
+        return self("models", "pull", name)
 
     @property
     def models(self) -> Path:
@@ -81,7 +96,7 @@ def hub() -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def run(hub: FakeHub, tmp_path: Path) -> Commands:
+def run(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
     common = {"licence": "MIT", "languages": "none", "parameters": 0.001, "kv_bytes_per_token": 64, "stored_bits": 4}
     repo = hub.repos[REPO]
     pin = {"path": "tiny-q4.gguf", "size": len(GGUF), "sha256": repo.files["tiny-q4.gguf"].sha256}
@@ -91,7 +106,15 @@ def run(hub: FakeHub, tmp_path: Path) -> Commands:
     dropped = ("GUILDLLAMA_", "HF_", "HUGGING", "TRANSFORMERS_")
     env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     env |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT), "NO_PROXY": "*"}
-    return Commands(tmp_path, hub, env)
+    for name in os.environ.keys() - env.keys():
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    use_catalogue(tmp_path / "catalogue.json", monkeypatch.setattr)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return Commands(tmp_path, hub, env, monkeypatch, capsys)
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -102,9 +125,20 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
     return lines[-1]
 
 
+def wait_for_part(run: Commands, process: subprocess.Popen[str]) -> None:
+    """Until a third of the file has come."""
+    while not run.parts or run.parts[0].stat().st_size < 100_000:
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
 class TestPull:
     def test_a_pinned_file(self, run: Commands, hub: FakeHub):
-        done = run.pull()
+        """As a process, so that HF_ENDPOINT and HF_TOKEN come from the environment as they do for people."""
+        hub.repos[REPO].gated = True
+        hub.tokens["hf_secret"] = True
+        run.env["HF_TOKEN"] = "hf_secret"
+        done = run.in_process_of_its_own("models", "pull", TINY)
         assert (done.returncode, done.stdout) == (0, f"{run.gguf.relative_to(run.folder)}\n")
         assert run.gguf.read_bytes() == GGUF
         record = json.loads((run.models / TINY / "pulled.json").read_text())
@@ -132,22 +166,25 @@ class TestPull:
         names = {"config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}
         assert {file["path"] for file in record["files"]} == names
         for file in record["files"]:
+            assert file["sha256"] in done.stderr
             assert file["sha256"] == hub.repos[FOLDER_REPO].files[file["path"]].sha256
         assert done.stdout.strip() == f"data/models/{FOLDER}"
 
-    def test_without_a_pin_a_later_change_is_not_taken_silently(self, run: Commands, hub: FakeHub):
+    def test_without_a_pin_a_later_pull_holds_to_the_first_one(self, run: Commands, hub: FakeHub):
         run.pull(FOLDER)
-        (run.models / FOLDER / "config.json").unlink()
+        config = run.models / FOLDER / "config.json"
+        before = config.read_bytes()
+        config.unlink()
         hub.repos[FOLDER_REPO].commit = "cd" * 20
-        done = run.pull(FOLDER)
-        assert done.returncode == 1
-        assert "has changed since it was first pulled" in one_line(done)
-
-    def test_a_token_is_for_the_hub_alone(self, run: Commands, hub: FakeHub):
-        hub.repos[REPO].gated = True
-        hub.tokens["hf_secret"] = True
-        run.env["HF_TOKEN"] = "hf_secret"
-        assert run.pull().returncode == 0  # the fake complains of a token that reaches the store
+        assert run.pull(FOLDER).returncode == 0
+        assert config.read_bytes() == before
+        config.unlink()
+        hub.repos[FOLDER_REPO].files["config.json"] = FakeFile(b"another one", large=False)
+        assert "wrong sum" in one_line(run.pull(FOLDER))
+        assert not config.exists()
+        run("models", "remove", FOLDER, "--yes")
+        assert run.pull(FOLDER).returncode == 0
+        assert config.read_bytes() == b"another one"
 
     def test_a_renamed_repository(self, run: Commands, hub: FakeHub):
         hub.repos["someone/New"] = hub.repos.pop(REPO)
@@ -172,12 +209,10 @@ class TestCutConnections:
 
     def test_a_killed_process_goes_on_in_the_next_run(self, run: Commands, hub: FakeHub):
         hub.pace = 0.05
-        process = run.start("models", "pull", TINY)
-        while not run.parts or run.parts[0].stat().st_size < 100_000:
-            assert process.poll() is None
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        with run.start("models", "pull", TINY) as process:
+            wait_for_part(run, process)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
         kept = run.parts[0].stat().st_size
         assert run("models", "path", TINY).returncode == 1
         hub.pace, hub.ranges = 0, []
@@ -193,18 +228,16 @@ class TestCutConnections:
 
     def test_a_store_that_stops_sending(self, run: Commands, hub: FakeHub):
         hub.stalls.append(100_000)
-        run.env["HF_HUB_DOWNLOAD_TIMEOUT"] = "1"
+        run.patch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
         assert run.pull().returncode == 0
         assert run.gguf.read_bytes() == GGUF
 
     def test_ctrl_c_keeps_what_has_come(self, run: Commands, hub: FakeHub):
         hub.pace = 0.05
-        process = run.start("models", "pull", TINY)
-        while not run.parts or run.parts[0].stat().st_size < 50_000:
-            assert process.poll() is None
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        with run.start("models", "pull", TINY) as process:
+            wait_for_part(run, process)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
         assert process.returncode == 130
         assert "goes on" in err.splitlines()[-1]
         assert run.parts
@@ -242,7 +275,11 @@ class TestRefusals:
     def test_a_disk_that_is_full_halfway(self, run: Commands, hub: FakeHub):
         """A limit on the size of files stands for it: writing fails in the same place."""
         limit = 200_000
-        done = run.pull(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+
+        def limited() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        done = run.in_process_of_its_own("models", "pull", TINY, preexec_fn=limited)
         assert done.returncode == 1
         assert "disk is full" in one_line(done)
         kept = run.parts[0].stat().st_size
@@ -258,13 +295,13 @@ class TestRefusals:
         hub.repos[REPO].gated = True
         hub.tokens["hf_new"] = False
         if token:
-            run.env["HF_TOKEN"] = token
+            run.patch.setenv("HF_TOKEN", token)
         line = one_line(run.pull())
         assert words in line
         assert f"{hub.url}/{REPO}" in line
 
     def test_a_token_that_nobody_knows(self, run: Commands):
-        run.env["HF_TOKEN"] = "hf_stolen"
+        run.patch.setenv("HF_TOKEN", "hf_stolen")
         line = one_line(run.pull())
         assert "does not accept the token" in line
         assert "hf_stolen" not in line
@@ -283,12 +320,14 @@ class TestRefusals:
         assert words in one_line(run.pull())
 
     def test_no_hub_at_all(self, run: Commands):
-        run.env["HF_ENDPOINT"] = "http://127.0.0.1:9"
+        run.patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+        template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+        run.patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         line = one_line(run.pull())
         assert "http://127.0.0.1:9 cannot be reached" in line
 
     def test_offline(self, run: Commands, hub: FakeHub):
-        run.env["HF_HUB_OFFLINE"] = "1"
+        run.patch.setattr(constants, "HF_HUB_OFFLINE", True)
         assert "HF_HUB_OFFLINE is set" in one_line(run.pull())
         assert hub.asked == []
 
@@ -298,15 +337,11 @@ class TestRefusals:
         assert not list(run.folder.rglob("outside*"))
 
     def test_two_at_once(self, run: Commands, hub: FakeHub):
-        hub.pace = 0.1
-        process = run.start("models", "pull", TINY)
-        while not run.parts:
-            assert process.poll() is None
-            time.sleep(0.02)
-        assert "Another process pulls tiny" in one_line(run.pull())
-        hub.pace = 0
-        process.communicate(timeout=30)
-        assert process.returncode == 0
+        with ModelStore(run.models).locked(TINY) as alone:
+            assert alone
+            assert "Another process pulls tiny" in one_line(run.pull())
+        assert hub.asked == []
+        assert run.pull().returncode == 0
 
     def test_a_name_that_is_not_known(self, run: Commands):
         done = run.pull("tinny")
