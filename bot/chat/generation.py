@@ -147,6 +147,7 @@ class ReplyGenerator:
             prompt.messages,
             temperature=self._settings.temperature,
             top_p=self._settings.top_p,
+            frequency_penalty=self._settings.frequency_penalty,
             max_tokens=max_tokens,
             user=request.user,
             cache_salt=request.cache_salt,

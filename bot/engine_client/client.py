@@ -134,6 +134,7 @@ class EngineClient:
         max_tokens: int,
         user: str,
         cache_salt: str,
+        frequency_penalty: float = 0.0,
         on_activity: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[Delta | Finished, None]:
         """The reply piece by piece, and `Finished` last. Closing the iterator cancels the generation.
@@ -144,6 +145,8 @@ class EngineClient:
         """
         fields: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         fields |= {"user": user, "stream_options": {"include_usage": True}, "cache_salt": cache_salt}
+        if frequency_penalty:
+            fields["frequency_penalty"] = frequency_penalty
         fields |= continuation_fields(messages)
         sent = [*(text_of(message) for message in messages), user, cache_salt]
         # A model that has read a picture complains of this one, not of pictures.
