@@ -133,6 +133,8 @@ class Settings(BaseSettings):
     temperature: float = Field(0.6, ge=0, le=2)
     top_p: float = Field(0.9, gt=0, le=1)
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    thinking: bool = False
+    show_thinking_time: bool = True
 
     # Limits
     max_message_chars: int = Field(4000, ge=1)

@@ -19,7 +19,7 @@ from bot.attachments.reader import FileReader
 from bot.attachments.types import FileLimits
 from bot.chat.files.intake import FileIntake
 from bot.chat.files.recent_images import RecentImages
-from bot.chat.generation import OnDelta, ReplyGenerator
+from bot.chat.generation import OnDelta, ReplyGenerator, ThoughtWatcher
 from bot.chat.prompt import select_pairs
 from bot.chat.prompt_fit import GenerationRequest
 from bot.chat.queue.admission import AdmissionControl
@@ -168,18 +168,30 @@ class ChatService:
             waiting.behind_own = False
             self._running[dialog] = control
 
-            async def measured_on_delta(piece: str) -> None:
+            def count_token() -> None:
                 nonlocal measured
                 if measured is None:
                     slot.release()
                     measured = self._wait_estimate.first_token(dialog)
                 else:
                     measured.token()
+
+            async def measured_on_delta(piece: str) -> None:
+                count_token()
+                waiting.thinking = False
                 await on_delta(piece)
+
+            def on_thinking() -> None:
+                count_token()
+                waiting.thinking = True
+
+            def on_thought(seconds: float) -> None:
+                request.on_thought(seconds if self._settings.show_thinking_time else None)
 
             failed = True
             try:
-                reply = await self._run_turn(request, kind, measured_on_delta, control, message)
+                watcher = ThoughtWatcher(on_thinking, on_thought)
+                reply = await self._run_turn(request, kind, measured_on_delta, control, message, watcher)
                 failed = False
                 return reply
             finally:
@@ -344,6 +356,7 @@ class ChatService:
         on_delta: OnDelta,
         control: ReplyControl,
         message: WaitingMessage,
+        watcher: ThoughtWatcher,
     ) -> ChatReply:
         if kind == "new":
             request = await self._intake.take(request)
@@ -352,7 +365,7 @@ class ChatService:
         request.on_begun(turn)
         try:
             message.begin()
-            reply = await self._generator.generate(self._generation_request(turn), on_delta, control)
+            reply = await self._generator.generate(self._generation_request(turn), on_delta, control, watcher)
         except BaseException as error:
             await self._turns.fail(turn, error)
             raise

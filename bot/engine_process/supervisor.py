@@ -48,7 +48,7 @@ class EngineProcess:
         except ConfigError:
             self._folder.remove()
             raise
-        self.client = EngineClient("http://engine/v1", uds=str(self._uds), state="loading")
+        self.client = EngineClient("http://engine/v1", uds=str(self._uds), state="loading", thinking=settings.thinking)
         self.client.on_timeout = self.check_now
         self.restarts = 0
         self.pid: int | None = None

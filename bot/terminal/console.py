@@ -98,9 +98,19 @@ class Console:
                 await shown.wait()
             self._screen.write(piece)
 
+        thought = 0.0
+
+        def on_thought(seconds: float | None) -> None:
+            nonlocal thought
+            thought = seconds or 0.0
+            if first.is_set():  # a server that did not say so when it began
+                self._screen.line()
+                self._screen.note("(That was what the model thought.)")
+
         shown = asyncio.Event()
+        request = ChatRequest(self._key, text, on_thought=on_thought)
         async with self._stoppable():
-            chatting = asyncio.create_task(self._services.chat.chat(ChatRequest(self._key, text), on_delta))
+            chatting = asyncio.create_task(self._services.chat.chat(request, on_delta))
             waiting = asyncio.create_task(first.wait())
             try:
                 async with self._screen.busy("Thinking ..."):
@@ -115,6 +125,8 @@ class Console:
                     self._screen.line()
         if not reply.text.strip():
             self._screen.line(NO_ANSWER)
+        if thought >= 1:
+            self._screen.note(f"(thought for {thought:.0f} s)")
         if reply.finish_reason == "stopped":
             self._screen.note("(stopped)")
         elif reply.finish_reason == "length":
