@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import httpx2
+from huggingface_hub import errors
 from huggingface_hub.errors import RevisionNotFoundError
 from huggingface_hub.file_download import http_get
 
@@ -27,6 +28,8 @@ SPARE_BYTES = 64 << 20
 """What is left free on the disk."""
 _CHUNK = 4 << 20
 _NEWEST = "main"
+_MAX_LINKS = 100
+"""How often an expired link is replaced by a new one."""
 
 Say = Callable[[str], None]
 
@@ -57,7 +60,7 @@ def _pull(model: CatalogueModel, store: ModelStore, say: Say) -> PulledModel:
     for file in files:
         path = folder / file.path
         source = sources.get(file.path)
-        sha256 = _sums(path)[0] if source is None else _fetch(model, file, source, path, say)
+        sha256 = _sums(path)[0] if source is None else _fetch(model, revision, file, source, path, say)
         pulled.append(PulledFile(file.path, path.stat().st_size, sha256))
         if not model.pinned:
             say(f"{sha256}  {file.path}")
@@ -107,7 +110,7 @@ def _check_disk(folder: Path, files: list[RemoteFile], sources: dict[str, Source
         )
 
 
-def _fetch(model: CatalogueModel, file: RemoteFile, source: Source, path: Path, say: Say) -> str:
+def _fetch(model: CatalogueModel, revision: str, file: RemoteFile, source: Source, path: Path, say: Say) -> str:
     """Load the rest of a file, check it and give it its name. The sha256 of its bytes."""
     part = _part(path.parent, file)
     size = file.size if source.size is None else source.size
@@ -119,8 +122,18 @@ def _fetch(model: CatalogueModel, file: RemoteFile, source: Source, path: Path, 
             have = 0
         if have:
             say(f"{file.path}: going on after {have / 1e6:,.0f} MB")
-        if have < size or size == 0:
-            _load(model, file, source, target, have, size)
+        for links_left in range(_MAX_LINKS, -1, -1):
+            if size and have >= size:
+                break
+            try:
+                _load(model, file, source, target, have, size)
+                break
+            except errors.HfHubHTTPError as error:
+                if not links_left:
+                    raise HubError(f"The hub's links to {file.path} do not work. Pull again later.") from error
+                # A link is signed for about an hour, and a large file may take longer than that.
+                source = _source(model, revision, file, say)
+                have = target.seek(0, os.SEEK_END)
         target.flush()
         os.fsync(target.fileno())
     sha256, git_sha1 = _sums(part)
@@ -135,7 +148,7 @@ def _fetch(model: CatalogueModel, file: RemoteFile, source: Source, path: Path, 
 
 
 def _load(model: CatalogueModel, file: RemoteFile, source: Source, target: BinaryIO, have: int, size: int) -> None:
-    with hub_errors(model.repo, file.path):
+    with hub_errors(model.repo, file.path, link=None if source.is_of_hub else source.url):
         try:
             http_get(
                 source.url,

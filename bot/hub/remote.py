@@ -29,6 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TOO_MANY = 429
+_REFUSED_LINK = {400, 401, 403, 410}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Source:
     headers: dict[str, str]
     size: int | None
     etag: str | None
+    is_of_hub: bool = True
+    """Whether the hub serves the bytes itself, and not a store by a signed link."""
 
 
 def list_files(repo: str, patterns: Sequence[str]) -> tuple[str, list[RemoteFile]]:
@@ -79,14 +82,18 @@ def locate(repo: str, revision: str, path: str) -> Source:
         found: HfFileMetadata = get_hf_file_metadata(url, timeout=ASK_SECONDS)
     headers = build_hf_headers()
     headers["Accept-Encoding"] = "identity"
-    if urlsplit(found.location).netloc != urlsplit(url).netloc:
+    is_of_hub = urlsplit(found.location).netloc == urlsplit(url).netloc
+    if not is_of_hub:
         headers.pop("authorization", None)  # the token is for the hub, not for where it keeps its bytes
-    return Source(found.location, headers, found.size, found.etag)
+    return Source(found.location, headers, found.size, found.etag, is_of_hub)
 
 
 @contextlib.contextmanager
-def hub_errors(repo: str, path: str = "") -> Iterator[None]:
-    """Turn what huggingface_hub and httpx2 raise into a HubError of one line."""
+def hub_errors(repo: str, path: str = "", *, link: str | None = None) -> Iterator[None]:
+    """Turn what huggingface_hub and httpx2 raise into a HubError of one line.
+
+    The refusal of a signed `link` to a store says nothing of the account, and is left as it is.
+    """
     try:
         yield
     except errors.RevisionNotFoundError:
@@ -103,6 +110,8 @@ def hub_errors(repo: str, path: str = "") -> Iterator[None]:
     except errors.OfflineModeIsEnabled:
         raise HubError("HF_HUB_OFFLINE is set, so the hub is not asked. Unset it to pull a model.") from None
     except errors.HfHubHTTPError as error:
+        if link is not None and error.response.status_code in _REFUSED_LINK:
+            raise
         raise HubError(_refused(repo, error.response.status_code), reason=_reason(error)) from None
     except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
         raise HubError(

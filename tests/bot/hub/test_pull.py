@@ -226,6 +226,12 @@ class TestCutConnections:
         assert run.pull().returncode == 0
         assert run.gguf.read_bytes() == GGUF
 
+    def test_a_link_that_expires_on_the_way(self, run: Commands, hub: FakeHub):
+        hub.cuts, hub.links_work_once = [120_000, 60_000], True
+        assert run.pull().returncode == 0
+        assert run.gguf.read_bytes() == GGUF
+        assert hub.sent < len(GGUF) + 200_000
+
     def test_a_store_that_stops_sending(self, run: Commands, hub: FakeHub):
         hub.stalls.append(100_000)
         run.patch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)

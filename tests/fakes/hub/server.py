@@ -62,6 +62,8 @@ class FakeHub:
     stalls: list[int] = field(default_factory=list)
     """After so many bytes each of the next answers stops coming, for a while."""
     pace: float = 0.0
+    links_work_once: bool = False
+    """Whether a signed link to the store is refused when it is used again: it has expired meanwhile."""
     ignores_ranges: bool = False
     status: int = 0
     """Answer everything with this status, if not 0."""
@@ -71,6 +73,9 @@ class FakeHub:
     sent: int = 0
     strays: list[str] = field(default_factory=list)
     """What no client of the hub may do."""
+
+    _links: int = 0
+    _used: set[int] = field(default_factory=set)
 
     def __enter__(self) -> Self:
         started = threading.Event()
@@ -155,7 +160,8 @@ class FakeHub:
         headers = {"X-Repo-Commit": repo.commit, "Accept-Ranges": "bytes"}
         if file.large:
             headers |= {"X-Linked-Size": str(file.size), "X-Linked-ETag": f'"{file.sha256}"'}
-            headers["Location"] = f"http://127.0.0.1:{self._ports[1]}/{repo_id}/{path}"
+            self._links += 1
+            headers["Location"] = f"http://127.0.0.1:{self._ports[1]}/{repo_id}/{path}?signature={self._links}"
             return web.Response(status=302, headers=headers)
         headers["ETag"] = f'"{file.git_sha1}"'
         return web.Response(body=file.data, headers=headers)
@@ -171,6 +177,10 @@ class FakeHub:
     async def _bytes(self, request: web.Request) -> web.StreamResponse:
         if "Authorization" in request.headers:
             self.strays.append("the token was sent to the store")
+        signature = int(request.query["signature"])
+        if self.links_work_once and signature in self._used:
+            return web.Response(status=403, text="<Error><Code>AccessDenied</Code></Error>")
+        self._used.add(signature)
         file = self.repos[self._id(request)].files[request.match_info["path"]]
         data = bytes(len(file.data)) if file.wrong else file.data
         wanted = request.headers.get("Range")
