@@ -20,8 +20,8 @@ from bot.engine_client.chunks import ChunkReader
 from bot.engine_client.errors import ContextExceeded, refusal_of, translate
 from bot.engine_client.event_payload import Event
 from bot.engine_client.event_stream import EventStream
-from bot.engine_client.image_refusal import refuses_images
-from bot.engine_client.image_support import ImageSupport
+from bot.engine_client.images.refusal import refuses_images
+from bot.engine_client.images.support import ImageSupport
 from bot.engine_client.messages import (
     Delta,
     Finished,

@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from bot.chat.prompt import max_token_count
 from bot.engine_client.client import EngineClient
 from bot.engine_client.errors import PromptRefused
-from bot.engine_client.image_refusal import refuses_images
-from bot.engine_client.image_support import NUMBER, has_seen, sight_test
+from bot.engine_client.images.refusal import refuses_images
+from bot.engine_client.images.support import NUMBER, has_seen, sight_test
 from bot.engine_client.messages import Delta, Message, content_with_images, count_images, image_part, text_of
 from bot.engine_client.refusal import Refusal
 from bot.errors import Busy, EngineUnavailable, ImagesNotSeen
