@@ -55,7 +55,7 @@ def unknown_model(setting: str, name: str) -> ConfigError:
     return ConfigError(
         setting,
         f"{name!r} is neither a file or folder nor a model that guildllama knows",
-        f"{meant}`guildllama models list` shows them all.",
+        f"{meant}`guildllama models` shows them all.",
     )
 
 

@@ -18,13 +18,13 @@ from bot.terminal.output import print_json, print_table
 
 models_app = typer.Typer(
     help="Models that are known to work: what fits this machine, fetching and removing them.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Name = Annotated[str, typer.Argument(help="The model's name, as `guildllama models list` shows it.")]
+Name = Annotated[str, typer.Argument(help="The model's name, as `guildllama models` shows it.")]
 _COLUMNS = (
     "name",
     "parameters",
@@ -37,9 +37,16 @@ _COLUMNS = (
 )
 
 
+@models_app.callback()
+def models(ctx: typer.Context) -> None:
+    """Without a command, the list."""
+    if ctx.invoked_subcommand is None:
+        list_command()
+
+
 @models_app.command("list")
 def list_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """The known models, from the weakest to the strongest, and what fits this machine."""
     store, machine = model_store(load_settings()), this_machine()

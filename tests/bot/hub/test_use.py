@@ -92,7 +92,8 @@ class TestModelSetting:
 
 class TestList:
     def listed(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *options: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["guildllama", "models", "list", *options])
+        command = ["list", *options] if options else []
+        monkeypatch.setattr(sys, "argv", ["guildllama", "models", *command])
         with pytest.raises(SystemExit) as ended:
             main()
         assert not ended.value.code
