@@ -38,7 +38,7 @@ NOT_SETTINGS = frozenset({f"{PREFIX}CRASH_AT"})
 
 DEFAULT_PERSONA = "You are a helpful assistant. Answer briefly."
 EMBEDDED_DEFAULTS: Mapping[str, object] = {
-    "persona": "You are Llama, a friendly AI assistant. Answer in one short sentence.",
+    "persona": "You are a helpful AI assistant named Llama. Answer in one short sentence.",
     "temperature": 0.2,
     "frequency_penalty": 0.3,
 }
