@@ -51,6 +51,9 @@ class ChatRequest:
     """Called once the turn is stored, before its reply is generated."""
     on_waiting: Callable[[Waiting], None] = lambda waiting: None
     """Called once the message is admitted: it tells how long the first token may take."""
+    on_thought: Callable[[float | None], None] = lambda seconds: None
+    """Called with the seconds that the model thought, before the answer begins; None if they are not to be shown. What
+    was passed on before that as the answer, if anything, was thought as well."""
     in_place: bool = False
     """Whether another reply to a turn is shown in the messages that show the present one. `place` is then the way to
     reach them."""

@@ -19,7 +19,7 @@ from bot.chat.chat_reply import STOPPED_IN_QUEUE, ChatReply
 from bot.chat.dialog_changes import DialogChanges
 from bot.chat.files.intake import FileIntake
 from bot.chat.files.recent_images import RecentImages
-from bot.chat.generation import OnDelta, ReplyGenerator
+from bot.chat.generation import OnDelta, ReplyGenerator, ThoughtWatcher
 from bot.chat.prompts.prompt_request import PromptBuilder
 from bot.chat.queue.admission import AdmissionControl
 from bot.chat.queue.refusal import WaitingMessage, WaitingMessages
@@ -116,18 +116,30 @@ class ChatService:
             waiting.behind_own = False
             self._running[dialog] = control
 
-            async def measured_on_delta(piece: str) -> None:
+            def count_token() -> None:
                 nonlocal measured
                 if measured is None:
                     slot.release()
                     measured = self._wait_estimate.first_token(dialog)
                 else:
                     measured.token()
+
+            async def measured_on_delta(piece: str) -> None:
+                count_token()
+                waiting.thinking = False
                 await on_delta(piece)
+
+            def on_thinking() -> None:
+                count_token()
+                waiting.thinking = True
+
+            def on_thought(seconds: float) -> None:
+                request.on_thought(seconds if self._settings.show_thinking_time else None)
 
             failed = True
             try:
-                reply = await self._run_turn(request, kind, measured_on_delta, control, message)
+                watcher = ThoughtWatcher(on_thinking, on_thought)
+                reply = await self._run_turn(request, kind, measured_on_delta, control, message, watcher)
                 failed = False
                 return reply
             finally:
@@ -197,6 +209,7 @@ class ChatService:
         on_delta: OnDelta,
         control: ReplyControl,
         message: WaitingMessage,
+        watcher: ThoughtWatcher,
     ) -> ChatReply:
         if kind == "new":
             if request.offers:  # nothing is downloaded for someone who may not ask
@@ -207,7 +220,7 @@ class ChatService:
         request.on_begun(turn)
         try:
             message.begin()
-            reply = await self._generator.generate(self._prompts.request(turn), on_delta, control)
+            reply = await self._generator.generate(self._prompts.request(turn), on_delta, control, watcher)
         except BaseException as error:
             await self._turns.fail(turn, error)
             raise

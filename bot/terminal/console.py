@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from bot.chat.requests import ChatRequest
 from bot.errors import BotError
+from bot.hub.hint import better_model
 from bot.services import Services
 from bot.terminal.screen import Screen
 from models.types import DialogKey
@@ -49,9 +50,13 @@ class Console:
 
     async def run(self) -> None:
         """Read and handle lines until /quit or the end of input."""
+        hint = asyncio.create_task(better_model(self._services.settings)) if self._screen.interactive else None
         await self.wait_for_engine()
-        if self._screen.interactive:
+        if hint is not None:
             self._screen.note("Say something. /help lists the commands, /quit leaves.")
+            if hint.done() and (line := hint.result()):
+                self._screen.note(line)
+            hint.cancel()  # nobody waits for it: loading the model takes longer than an answer of the hub
         interrupted = False
         while True:
             try:
@@ -93,9 +98,19 @@ class Console:
                 await shown.wait()
             self._screen.write(piece)
 
+        thought = 0.0
+
+        def on_thought(seconds: float | None) -> None:
+            nonlocal thought
+            thought = seconds or 0.0
+            if first.is_set():  # a server that did not say so when it began
+                self._screen.line()
+                self._screen.note("(That was what the model thought.)")
+
         shown = asyncio.Event()
+        request = ChatRequest(self._key, text, on_thought=on_thought)
         async with self._stoppable():
-            chatting = asyncio.create_task(self._services.chat.chat(ChatRequest(self._key, text), on_delta))
+            chatting = asyncio.create_task(self._services.chat.chat(request, on_delta))
             waiting = asyncio.create_task(first.wait())
             try:
                 async with self._screen.busy("Thinking ..."):
@@ -110,6 +125,8 @@ class Console:
                     self._screen.line()
         if not reply.text.strip():
             self._screen.line(NO_ANSWER)
+        if thought >= 1:
+            self._screen.note(f"(thought for {thought:.0f} s)")
         if reply.finish_reason == "stopped":
             self._screen.note("(stopped)")
         elif reply.finish_reason == "length":

@@ -27,7 +27,7 @@ from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_butt
 from bot.discord_app.replies.quoting import ANEW, heading, small_lines
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
-from bot.discord_app.replies.waiting_text import STOPPED, waiting_text
+from bot.discord_app.replies.waiting_text import STOPPED, thought_line, waiting_text
 from bot.discord_app.rest.message_api import MessageApi
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads
@@ -211,10 +211,18 @@ class Conversations:
         sink: ReplySink,
         reply: StreamedReply,
     ) -> ChatRequest:
+        continued = ""
+
         def begun(turn: PendingTurn) -> None:
+            nonlocal continued
+            continued = turn.reply if turn.kind == "continue" else ""
             sink.record.begin(turn.delivery_id)
             sink.prefix += small_lines(turn.files_note)
-            reply.begin_with(sink.prefix, turn.reply if turn.kind == "continue" else "")
+            reply.begin_with(sink.prefix, continued)
+
+        def thought(seconds: float | None) -> None:
+            sink.prefix += thought_line(seconds)
+            reply.begin_with(sink.prefix, continued)
 
         return ChatRequest(
             key=key,
@@ -232,6 +240,7 @@ class Conversations:
             in_place=question.turn is not None and question.kind != "new",
             messages=lambda text: outgoing_messages(text, sink.prefix),
             on_begun=begun,
+            on_thought=thought,
             turn_id=None if question.turn is None else question.turn.turn_id,
         )
 

@@ -121,7 +121,7 @@ class StreamedReply:
         self._editing = asyncio.Lock()
 
     def begin_with(self, prefix: str, begun: str = "") -> None:
-        """What stands above the reply, and its beginning, known only now; no text has come yet."""
+        """What stands above the reply, and its beginning, known only now. Text that has come already was none of it."""
         self._prefix, self._text = prefix, prefix + begun
 
     def announce(self, status: Callable[[], str | None]) -> None:

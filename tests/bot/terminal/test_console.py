@@ -172,3 +172,23 @@ async def test_plain_screen_keeps_replies_apart_from_notes(services: Services, m
     await asyncio.wait_for(Console(services, KEY, screen).run(), 20)
     assert out.getvalue() == "You said: Grüße\nYou said: ÿ\ufffd\n"
     assert notes.getvalue() == "Working ...\nForgotten: 2 exchanges.\n"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_better_model_is_named_and_never_waited_for(
+    services: Services, monkeypatch: pytest.MonkeyPatch, answers: bool
+):
+    async def better_model(settings: Settings) -> str | None:
+        if not answers:
+            await asyncio.sleep(60)
+        return "a better one"
+
+    async def wait_for_engine(self: Console) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("bot.terminal.console.better_model", better_model)
+    monkeypatch.setattr(Console, "wait_for_engine", wait_for_engine)
+    screen = Scripted("/quit")
+    screen.interactive = True
+    await asyncio.wait_for(Console(services, KEY, screen).run(), 10)
+    assert ("a better one" in screen.notes) is answers

@@ -17,12 +17,12 @@ from contextlib import aclosing
 import structlog
 
 from bot.engine_client.errors import ContextExceeded, PromptRefused
-from bot.engine_client.messages import Delta, Finished, ImagePart, Message, content_with_images, image_part
+from bot.engine_client.messages import Delta, Finished, ImagePart, Message, ReplyEvent, content_with_images, image_part
 from bot.errors import EngineTimeout, ImagesNotSeen
 
 log = structlog.get_logger(__name__)
 
-Ask = Callable[[list[Message]], AsyncGenerator[Delta | Finished, None]]
+Ask = Callable[[list[Message]], AsyncGenerator[ReplyEvent, None]]
 
 _SECONDS = 60.0
 
@@ -82,7 +82,7 @@ async def _test(ask: Ask) -> bool:
             async for event in events:
                 if isinstance(event, Finished):
                     prompt_tokens = event.prompt_tokens
-                else:
+                elif isinstance(event, Delta):
                     said += event.text
     except TimeoutError:
         raise EngineTimeout(_SECONDS) from None
