@@ -25,8 +25,11 @@ to the end of the pages that both share. Only the tenant is charged for it, sinc
 The same calls in the same order give the same plans. No torch, no clock.
 """
 
+from collections.abc import Mapping
 from itertools import takewhile
+from types import MappingProxyType
 
+from engine.logits_params import TokenLogprobs
 from engine.scheduler.fairness import DECODE_WEIGHT, Fairness, PredictedDemand
 from engine.scheduler.kv_cache_manager import KVCacheManager
 from engine.scheduler.output import ScheduledStep, SchedulerTotals, TokenOutput
@@ -96,7 +99,13 @@ class Scheduler:
         while True:
             draft = StepDraft()
             for request in list(self._batch):
-                if request.status is RequestStatus.DECODE and request.num_scheduled_tokens < request.max_total_tokens:
+                if (
+                    request.status is not RequestStatus.DECODE
+                    or request.num_scheduled_tokens >= request.max_total_tokens
+                ):
+                    continue
+                # Which token may come next depends on the one that is still in flight.
+                if request.constraint is None or not request.num_in_flight_tokens:
                     self._schedule_decode(draft, request)
             self._schedule_prefill(draft)
             if draft.decode_requests or draft.chunks:
@@ -104,7 +113,9 @@ class Scheduler:
             if not draft.preempted:
                 return None
 
-    def update_from_output(self, step: ScheduledStep, ids: dict[int, int]) -> list[TokenOutput]:
+    def update_from_output(
+        self, step: ScheduledStep, ids: dict[int, int], logprobs: Mapping[int, TokenLogprobs] = MappingProxyType({})
+    ) -> list[TokenOutput]:
         """Apply the ids that a step sampled: row -> id. An id below 0: the row's logits are NaN or infinite."""
         outputs = []
         for row, request in step.sampled:
@@ -121,9 +132,11 @@ class Scheduler:
             else:
                 request.token_ids.append(token_id)
                 self.totals.output_tokens += 1
-                if len(request.token_ids) >= request.max_total_tokens:
+                if request.constraint is not None and request.constraint.accept(token_id):
+                    self._finish(request, "stop")
+                elif len(request.token_ids) >= request.max_total_tokens:
                     self._finish(request, "length")
-                outputs.append(TokenOutput(request, (token_id,), request.finish_reason))
+                outputs.append(TokenOutput(request, (token_id,), request.finish_reason, logprobs.get(row)))
         return outputs
 
     def _schedule_decode(self, draft: StepDraft, request: Request) -> None:
@@ -268,6 +281,7 @@ class Scheduler:
             chunks=tuple(chunk for _, chunk in draft.chunks),
             decode_rows=tuple(request.row for request in draft.decode_requests),
             freed_rows=changes.freed_rows,
+            token_masks=tuple((row, each.constraint.mask()) for row, each in sampled if each.constraint is not None),
         )
         self.totals.steps += 1
         return ScheduledStep(plan, tuple(sampled), tuple(draft.new_requests))
