@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from engine.chat_format import Message
 from engine.core.request_stream import EngineDead, RequestOutput, RequestStream
 from engine.errors import Busy
+from engine.logits_params import TokenLogprobs
 from engine.scheduler.request import FinishReason, SamplingParams, Usage
 from engine.tokenizers.base import DecodeRules, decode_all
 
@@ -48,6 +49,11 @@ class PlainFormat:
         return list((text[:-1] if continue_last else text).encode())
 
 
+def scripted_logprobs(token_id: int, count: int) -> TokenLogprobs:
+    """Of a token and of the ids that follow it."""
+    return TokenLogprobs(-token_id / 128, tuple((token_id + n, -(token_id + n) / 128) for n in range(count)))
+
+
 @dataclass(slots=True)
 class Submitted:
     """One request as the engine received it; the test plays the step loop."""
@@ -64,7 +70,9 @@ class Submitted:
         """What one step brings."""
         self.num_output_tokens += len(ids)
         usage = Usage(len(self.prompt), self.num_output_tokens, 3)
-        self.stream.deliver(RequestOutput(tuple(ids), usage, finish_reason, error))
+        asked = self.params.num_logprobs
+        logprobs = () if asked is None else tuple(scripted_logprobs(each, asked) for each in ids)
+        self.stream.deliver(RequestOutput(tuple(ids), usage, finish_reason, error, logprobs))
 
 
 class ScriptedEngine:

@@ -6,6 +6,7 @@ import httpx
 import openai
 import pytest
 
+from tests.engine.server.greedy_oracle import check_penalized_reply
 from tests.engine.server.process import EngineProcess, ask
 
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
@@ -28,6 +29,11 @@ def test_it_knows_a_capital(smollm2: EngineProcess) -> None:
         chunks = [chunk.choices[0] for chunk in stream]
     assert "Paris" in "".join(chunk.delta.content or "" for chunk in chunks)
     assert chunks[-1].finish_reason == "stop"
+
+
+def test_penalties_and_log_probabilities(smollm2: EngineProcess) -> None:
+    with httpx.Client(base_url=smollm2.url, timeout=60) as http:
+        check_penalized_reply(http)
 
 
 def test_a_stop_string_of_real_tokens(smollm2: EngineProcess) -> None:
