@@ -159,6 +159,8 @@ class ReplyGenerator:
                 async for event in events:
                     if isinstance(event, Finished):
                         partial.finished = event
+                        if event.finish_reason == REPETITION:
+                            partial.cut_at = partial.repetition.cut_known_loop()
                         return
                     control.restart_timeout()
                     if piece := clean_piece(event.text)[:room]:

@@ -208,7 +208,7 @@ class TurnLog:
             finish_reason=reply.finish_reason,
             first_token_ms=reply.first_token_ms,
             total_ms=reply.total_ms,
-            messages=turn.messages(text),
+            messages=turn.messages(text, reply.finish_reason),
         )
         query = _FINISH[turn.kind]
         now = _now()  # the same for each attempt: if the first one was committed, the second changes nothing
