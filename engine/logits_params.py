@@ -28,6 +28,10 @@ class LogitsParams:
 NEUTRAL = LogitsParams()
 
 
+class ConstraintFailed(Exception):
+    """A constraint cannot go on, such as one that has become too large. The message says why."""
+
+
 class TokenConstraint(Protocol):
     """Decides which token may come next, from the tokens so far. Used by the engine thread alone."""
 
@@ -36,7 +40,14 @@ class TokenConstraint(Protocol):
         ...
 
     def accept(self, token_id: int) -> bool:
-        """The token has come. Returns whether the text is complete, so that nothing but a stop token may follow."""
+        """The token has come. Returns whether the text is complete, so that nothing but a stop token may follow.
+
+        Raises ConstraintFailed.
+        """
+        ...
+
+    def check(self) -> None:
+        """Called when a stop token has come. Raises ConstraintFailed if nothing else could come for want of a mask."""
         ...
 
 

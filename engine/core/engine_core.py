@@ -217,7 +217,7 @@ class EngineCore:
             if output.token_ids and state.first_token_at is None:
                 state.first_token_at = now
                 self._first_token_time.observe(now - state.submitted_at)
-            error = NOT_A_NUMBER if output.finish_reason == "error" else None
+            error = output.error or NOT_A_NUMBER if output.finish_reason == "error" else None
             logprobs = () if output.logprobs is None else (output.logprobs,)
             usage = output.request.usage
             outputs.append((state, RequestOutput(output.token_ids, usage, output.finish_reason, error, logprobs)))

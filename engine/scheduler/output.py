@@ -28,6 +28,7 @@ class TokenOutput:
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
     logprobs: TokenLogprobs | None = None  # of the new id, where the request asked for them
+    error: str | None = None  # with the finish reason "error": what is wrong, if it is not the model
 
 
 @dataclass(slots=True)

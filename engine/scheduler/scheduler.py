@@ -29,7 +29,7 @@ from collections.abc import Mapping
 from itertools import takewhile
 from types import MappingProxyType
 
-from engine.logits_params import TokenLogprobs
+from engine.logits_params import ConstraintFailed, TokenConstraint, TokenLogprobs
 from engine.scheduler.fairness import DECODE_WEIGHT, Fairness, PredictedDemand
 from engine.scheduler.kv_cache_manager import KVCacheManager
 from engine.scheduler.output import ScheduledStep, SchedulerTotals, TokenOutput
@@ -126,13 +126,23 @@ class Scheduler:
             if token_id < 0:
                 self._finish(request, "error")
                 outputs.append(TokenOutput(request, (), "error"))
-            elif token_id in request.params.stop_token_ids and not request.params.ignore_eos:
+                continue
+            try:
+                is_stop = token_id in request.params.stop_token_ids and not request.params.ignore_eos
+                is_complete = is_stop if request.constraint is None else _advance(request.constraint, token_id, is_stop)
+            except ConstraintFailed as error:
+                self._finish(request, "error")
+                outputs.append(
+                    TokenOutput(request, (), "error", error=f"The form of the reply cannot be kept: {error}.")
+                )
+                continue
+            if is_stop:
                 self._finish(request, "stop")
                 outputs.append(TokenOutput(request, (), "stop"))
             else:
                 request.token_ids.append(token_id)
                 self.totals.output_tokens += 1
-                if request.constraint is not None and request.constraint.accept(token_id):
+                if is_complete:
                     self._finish(request, "stop")
                 elif len(request.token_ids) >= request.max_total_tokens:
                     self._finish(request, "length")
@@ -305,3 +315,11 @@ class Scheduler:
             self.cache.free(request.page_table, request.token_ids[: request.num_computed_tokens])
         self._row_updates.leave(request.row)
         self._batch.remove(request)
+
+
+def _advance(constraint: TokenConstraint, token_id: int, is_stop: bool) -> bool:
+    """Whether the reply is complete once this token has come. Raises ConstraintFailed."""
+    if is_stop:
+        constraint.check()
+        return True
+    return constraint.accept(token_id)

@@ -16,9 +16,11 @@ from typing import Literal
 
 from engine.core.request_stream import EngineDead
 from engine.errors import Busy, EngineError, PromptTooLong
+from engine.logits_params import TokenConstraint
 from engine.scheduler.request import SamplingParams
 from engine.server.choices import Choices
 from engine.server.detokenizer import IncrementalDetokenizer
+from engine.server.forms import Forms
 from engine.server.loaded_model import LoadedModel
 from engine.server.metrics import Metrics
 from engine.server.protocol.errors import RequestError, engine_unavailable
@@ -55,6 +57,7 @@ class ServingService:
         self._max_reply_tokens = max_reply_tokens
         self._repetition_guard = repetition_guard
         self._tokenization = PromptTokenization()
+        self._forms = Forms()
         self._loaded: LoadedModel | None = None
         self._created = int(time.time())
         self._streams: set[ResponseStream] = set()
@@ -107,13 +110,13 @@ class ServingService:
         prompt_ids = await self._tokenization.dialog(loaded, request.dialog, continue_last=request.continue_last)
         last = request.dialog[-1]["content"] if request.continue_last else ""
         stop_ids, continues = loaded.chat.stop_ids, bool(last.strip())
-        return self._submit_all(loaded, [prompt_ids], stop_ids, request, "messages", continues=continues)
+        return await self._submit_all(loaded, [prompt_ids], stop_ids, request, "messages", continues=continues)
 
     async def complete(self, request: CompletionRequest) -> tuple[Choices, list[str]]:
         """Submit prompts of text or token ids; also the text before each choice, if asked for. Raises RequestError."""
         loaded = self._require_model()
         prompts = [await self._prompt_ids(loaded, prompt, request) for prompt in request.prompt]
-        choices = self._submit_all(loaded, prompts, loaded.tokenizer.stop_ids, request, "prompt")
+        choices = await self._submit_all(loaded, prompts, loaded.tokenizer.stop_ids, request, "prompt")
         if not request.echo:
             return choices, []
         texts = [prompt if isinstance(prompt, str) else loaded.tokenizer.decode(prompt) for prompt in request.prompt]
@@ -164,7 +167,7 @@ class ServingService:
             retry_after=5 if self.state == "loading" else None,
         )
 
-    def _submit_all(
+    async def _submit_all(
         self,
         loaded: LoadedModel,
         prompts: Sequence[list[int]],
@@ -182,13 +185,17 @@ class ServingService:
             if len(prompt_ids) >= loaded.max_context:
                 raise context_length_exceeded(loaded.max_context, len(prompt_ids), param)
         params = _sampling_params(loaded, stop_token_ids, request)
+        constraints = await self._forms.constraints(loaded, request, stop_token_ids, len(prompts) * request.n)
         streams: list[ResponseStream] = []
         try:
             for prompt_ids in prompts:
                 for index in range(request.n):
                     seed = None if params.seed is None else params.seed + index
                     own = replace(params, max_tokens=self._max_tokens(loaded, prompt_ids, request), seed=seed)
-                    streams.append(self._submit(loaded, prompt_ids, own, request, param, continues=continues))
+                    constraint = constraints[len(streams)]
+                    streams.append(
+                        self._submit(loaded, prompt_ids, own, constraint, request, param, continues=continues)
+                    )
         except RequestError:
             for stream in streams:
                 stream.cancel()
@@ -204,6 +211,7 @@ class ServingService:
         loaded: LoadedModel,
         prompt_ids: list[int],
         params: SamplingParams,
+        constraint: TokenConstraint | None,
         request: GenerationRequest,
         param: str,
         *,
@@ -211,7 +219,9 @@ class ServingService:
     ) -> ResponseStream:
         """Hand one choice to the step loop's thread."""
         try:
-            tokens = loaded.engine.submit(prompt_ids, params, client=request.user, tenant=request.cache_salt)
+            tokens = loaded.engine.submit(
+                prompt_ids, params, client=request.user, tenant=request.cache_salt, constraint=constraint
+            )
         except PromptTooLong as error:
             raise context_length_exceeded(error.limit, error.got, param) from error
         except Busy as error:

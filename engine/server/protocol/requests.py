@@ -28,6 +28,7 @@ from engine.server.protocol.field_types import (
     TextOrList,
     TokenIds,
 )
+from engine.server.protocol.form_fields import FormFields
 from engine.server.protocol.request_body import JsonObject, validate
 from engine.server.protocol.sampling_fields import NumLogprobs, NumLogprobsOrFalse, SamplingFields
 from engine.server.protocol.unsupported import refuse_unsupported
@@ -122,7 +123,7 @@ class StreamOptions(JsonObject):
     include_usage: bool = False
 
 
-class GenerationRequest(PromptRequest, SamplingFields):
+class GenerationRequest(PromptRequest, SamplingFields, FormFields):
     """The fields that chat and plain completions share."""
 
     modalities: TextModality | None = None
@@ -155,6 +156,9 @@ class GenerationRequest(PromptRequest, SamplingFields):
         if self.token_limit is not None and self.min_tokens > self.token_limit:
             message = f"'min_tokens' must be less than or equal to 'max_tokens', {self.token_limit}."
             raise RequestError(message, param="min_tokens", code="invalid_value")
+        if self.min_tokens and self.has_form:  # a form ends where it ends
+            message = f"'min_tokens' cannot be combined with '{self.form_param}'."
+            raise RequestError(message, param="min_tokens", code="unsupported_parameter")
         return self
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import resolve
-from engine.core.engine_core import EngineCore, SamplingParams
+from engine.core.engine_core import EngineCore, RequestFailed, SamplingParams
 from engine.errors import EngineError
-from engine.logits_params import LogitsParams
+from engine.logits_params import ConstraintFailed, LogitsParams
 from engine.model.loader import load_model
 from engine.model.transformer import Transformer
 from tests.engine.distributed.rank_worker import all_logits
@@ -59,6 +59,9 @@ class OnlyAfter:
         assert token_id % 2 == len(self.taken) % 2
         self.taken.append(token_id)
         return len(self.taken) == self.length
+
+    def check(self) -> None:
+        """It never fails."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +128,7 @@ asks = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(asks, st.sampled_from("ab")), min_size=1, max_size=6))
 def test_any_interleaving_gives_each_request_the_reply_it_gets_alone(
     engine: EngineCore, model: Transformer, batch: list[tuple[Ask, str]]
@@ -168,6 +171,24 @@ def test_log_probabilities_are_those_of_the_model_before_anything_is_adjusted(
     for score, token, found in zip(scores, ids, stream.logprobs, strict=True):
         assert found.logprob == pytest.approx(score[token].item(), abs=1e-4)
         assert [id_ for id_, _ in found.top] == score.topk(4).indices.tolist()
+
+
+class Broken(OnlyAfter):
+    """A constraint that breaks at its third token."""
+
+    def accept(self, token_id: int) -> bool:
+        if len(self.taken) == 2:
+            raise ConstraintFailed("it grew too large")
+        return super().accept(token_id)
+
+
+def test_a_constraint_that_breaks_ends_its_own_request_only(engine: EngineCore, model: Transformer) -> None:
+    ask = Ask([5, 9, 300], LogitsParams(), 10, True)
+    broken = engine.submit(ask.prompt, ask.params(), constraint=Broken(20))
+    fine = engine.submit(ask.prompt, ask.params(), constraint=OnlyAfter(20))
+    with pytest.raises(RequestFailed, match="it grew too large"):
+        broken.result(30)
+    assert (fine.result(30), fine.finish_reason) == alone(model, ask)
 
 
 @pytest.mark.parametrize(

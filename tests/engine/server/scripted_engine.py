@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from engine.chat_format import Message
 from engine.core.request_stream import EngineDead, RequestOutput, RequestStream
 from engine.errors import Busy
-from engine.logits_params import TokenLogprobs
+from engine.logits_params import TokenConstraint, TokenLogprobs
 from engine.scheduler.request import FinishReason, SamplingParams, Usage
 from engine.tokenizers.base import DecodeRules, decode_all
 
@@ -63,6 +63,7 @@ class Submitted:
     client: str
     tenant: str
     stream: RequestStream
+    constraint: TokenConstraint | None = None
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     num_output_tokens: int = 0
 
@@ -85,7 +86,15 @@ class ScriptedEngine:
         self.busy = False
         self._arrived = asyncio.Event()
 
-    def submit(self, prompt_ids: Sequence[int], params: SamplingParams, *, client: str, tenant: str) -> RequestStream:
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        client: str,
+        tenant: str,
+        constraint: TokenConstraint | None = None,
+    ) -> RequestStream:
         if self.failure is not None:
             raise EngineDead(self.failure)
         if self.busy:
@@ -97,7 +106,7 @@ class ScriptedEngine:
 
         loop = asyncio.get_running_loop()
         stream = RequestStream(len(prompt_ids), cancel, loop)
-        request = Submitted(tuple(prompt_ids), params, client, tenant, stream)
+        request = Submitted(tuple(prompt_ids), params, client, tenant, stream, constraint)
         self.submitted.append(request)
         self._arrived.set()
         if self.replies:

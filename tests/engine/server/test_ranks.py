@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import threading
@@ -41,6 +42,14 @@ def test_greedy_replies_match_the_reference(pair: EngineProcess, name: str) -> N
 def test_penalties_and_log_probabilities_on_two_ranks(pair: EngineProcess) -> None:
     with httpx.Client(base_url=pair.url, timeout=60) as http:
         check_penalized_reply(http)
+
+
+def test_a_reply_of_a_form_on_two_ranks(pair: EngineProcess) -> None:
+    body = {"prompt": "Hello", "structured_outputs": {"regex": "[a-f]{3}-[0-9]{2}"}, "seed": 3, "n": 3}
+    with httpx.Client(base_url=pair.url, timeout=60) as http:
+        choices = http.post("/v1/completions", json=body).json()["choices"]
+    assert [choice["finish_reason"] for choice in choices] == ["stop"] * 3
+    assert all(re.fullmatch("[a-f]{3}-[0-9]{2}", choice["text"]) for choice in choices)
 
 
 def test_one_shard_on_two_ranks_and_sigterm(tmp_path: Path) -> None:
