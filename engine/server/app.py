@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.server.access import AccessMiddleware, AccessPolicy
 from engine.server.choices import Choices
 from engine.server.metrics import Metrics
-from engine.server.protocol.errors import RequestError
+from engine.server.protocol.errors import ENGINE_UNAVAILABLE, RequestError
 from engine.server.protocol.request_body import parse_json, validate
 from engine.server.protocol.requests import ChatRequest, CompletionRequest, DetokenizeRequest, validate_tokenize
 from engine.server.protocol.responses import (
@@ -33,7 +33,9 @@ from engine.server.protocol.responses import (
     encode,
     encode_tokens,
 )
+from engine.server.protocol.responses_api import validate_responses
 from engine.server.reading import BodyReader
+from engine.server.request_ids import RequestIdMiddleware, log_failure
 from engine.server.serving import ServingService
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for this; the client has disconnected and never sees it
@@ -86,6 +88,14 @@ def build_app(
         )
         return await respond(request, choices, response_format, asked.stream)
 
+    async def responses(request: Request) -> Response:
+        asked, response_format = await read(request, partial(validate_responses, service.name))
+        try:
+            choices = await service.chat(asked)
+        except RequestError as error:
+            raise response_format.renamed(error) from error
+        return await respond(request, choices, response_format, asked.stream)
+
     async def tokenize(request: Request) -> Response:
         body = await service.tokenize(await read(request, validate_tokenize))
         return _encoded_response(await asyncio.to_thread(encode_tokens, body))
@@ -118,9 +128,11 @@ def build_app(
 
         return checked
 
-    async def on_request_error(_request: Request, error: Exception) -> Response:
+    async def on_request_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, RequestError):
             raise error
+        if error.code == ENGINE_UNAVAILABLE:
+            log_failure(request.scope, error.message)
         metrics.request_refused(error.status)
         response = _json_response(error.body(), error.status)
         if error.retry_after is not None:
@@ -145,6 +157,7 @@ def build_app(
     routes = [
         Route("/v1/chat/completions", authorized(chat), methods=["POST"]),
         Route("/v1/completions", authorized(complete), methods=["POST"]),
+        Route("/v1/responses", authorized(responses), methods=["POST"]),
         Route("/v1/models", authorized(models), methods=["GET"]),
         Route("/v1/models/{name:path}", authorized(model), methods=["GET"]),
         Route("/tokenize", authorized(tokenize), methods=["POST"]),
@@ -153,7 +166,8 @@ def build_app(
         Route("/metrics", scrape, methods=["GET"]),
     ]
     handlers = {RequestError: on_request_error, HTTPException: on_http_error, ClientDisconnect: on_disconnect}
-    return AccessMiddleware(Starlette(routes=routes, exception_handlers=handlers), access)
+    app = AccessMiddleware(Starlette(routes=routes, exception_handlers=handlers), access)
+    return RequestIdMiddleware(app)
 
 
 def _json_response(body: object, status: int = 200) -> Response:
@@ -208,11 +222,11 @@ class EventStream(Response):
         """Send the events; the ASGI interface of a response."""
         async with _cancel_on_disconnect(self._choices, receive):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for chunk in self._chunks():
+            async for chunk in self._chunks(scope):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
+    async def _chunks(self, scope: Scope) -> AsyncIterator[bytes]:
         streams = self._choices.streams
         for index in range(len(streams)):
             if first := self._format.first_chunk(index):
@@ -228,6 +242,7 @@ class EventStream(Response):
                         num_ended += 1
                         yield self._format.last_chunk(index, stream.end, stream.take_logprobs())
         except RequestError as error:
+            log_failure(scope, error.message)
             yield self._format.error(error)
             return
         if num_ended == len(streams):
