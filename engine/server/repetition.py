@@ -18,7 +18,9 @@ BOUNDS: Final = ((1500, 8), (2400, 5))
 """Tokens of a loop, and rounds of it: short blocks, and paragraphs."""
 QUIET_BOUNDS: Final = ((6000, 8),)
 """In a code block, and for blocks with few letters."""
-_CHECK_EVERY: Final = 64  # tokens between two looks
+_LONGEST_PERIOD: Final = max(length // rounds for length, rounds in BOUNDS)
+_LAST: Final = 16
+_CHECK_EVERY: Final = 128  # tokens between two looks
 _MIN_LETTERS: Final = 0.3  # of a block's characters
 _ID_BYTES: Final = array("i").itemsize
 
@@ -44,12 +46,20 @@ class RepetitionGuard:
         if len(token_ids) - self._checked_at < _CHECK_EVERY:
             return False
         self._checked_at = len(token_ids)
+        if not _may_be_loop(token_ids):
+            return False
         period = _period_of(token_ids, BOUNDS)
         if period is None:
             return False
         block = self._decode(token_ids[-period:])
         quiet = self._backticks % 2 or sum(map(str.isalpha, block)) < _MIN_LETTERS * len(block)
         return not quiet or _period_of(token_ids, QUIET_BOUNDS) is not None
+
+
+def _may_be_loop(token_ids: Sequence[int]) -> bool:
+    """Cheap, and true for every loop: its last few tokens came at most a period before."""
+    ids = array("i", token_ids[-_LONGEST_PERIOD - _LAST :]).tobytes()
+    return ids.find(ids[-_LAST * _ID_BYTES :]) < len(ids) - _LAST * _ID_BYTES
 
 
 def _period_of(token_ids: Sequence[int], bounds: Sequence[tuple[int, int]]) -> int | None:
