@@ -45,9 +45,14 @@ class Choices:
 
         `interval`: seconds for which a choice gathers tokens after each text.
         """
-        if len(self.streams) == 1:
-            async for text in _texts(self.streams[0], interval):
+        if len(self.streams) == 1:  # without a generator in between: this is the server's hot path
+            stream = self.streams[0]
+            async for text in stream:
                 yield 0, text
+                if interval:
+                    await stream.wait_for_more(interval)
+            if stream.end is not None:
+                yield 0, ""
             return
         sources = [_texts(stream, interval) for stream in self.streams]
         tasks = {asyncio.create_task(_next(source)): index for index, source in enumerate(sources)}

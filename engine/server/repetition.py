@@ -30,22 +30,24 @@ class RepetitionGuard:
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
         self._decode = decode
-        self._checked_at = 0
+        self._next_look = BOUNDS[0][0]
         self._backticks = 0  # of three in a row
         self._rest = ""
 
-    def follow(self, text: str) -> None:
-        """The next text, which may open or close a code block."""
-        if "`" in text or self._rest:
-            text = self._rest + text
-            self._backticks += text.count("```")
-            self._rest = "`" * min(2, len(text) - len(text.rstrip("`"))) if not text.endswith("```") else ""
+    def push(self, text: str, token_ids: Sequence[int]) -> bool:
+        """Take the next text, and all ids so far: whether the response ends with a loop. Looks only now and then."""
+        if self._rest or "`" in text:
+            self._follow(text)
+        return len(token_ids) >= self._next_look and self._is_loop(token_ids)
 
-    def is_loop(self, token_ids: Sequence[int]) -> bool:
-        """Whether the response so far ends with a loop. Looks at it now and then only."""
-        if len(token_ids) - self._checked_at < _CHECK_EVERY:
-            return False
-        self._checked_at = len(token_ids)
+    def _follow(self, text: str) -> None:
+        """The text may open or close a code block."""
+        text = self._rest + text
+        self._backticks += text.count("```")
+        self._rest = "`" * min(2, len(text) - len(text.rstrip("`"))) if not text.endswith("```") else ""
+
+    def _is_loop(self, token_ids: Sequence[int]) -> bool:
+        self._next_look = len(token_ids) + _CHECK_EVERY
         if not _may_be_loop(token_ids):
             return False
         period = _period_of(token_ids, BOUNDS)

@@ -111,12 +111,10 @@ class ResponseStream:
             if self._detokenizer.stopped:
                 self._tokens.cancel()
                 self._end_with("stop", self._detokenizer.stopped_by)
-            elif self._guard is not None:
-                self._guard.follow(text)
-                if self._guard.is_loop(self._tokens.token_ids):
-                    self._tokens.cancel()
-                    text += self._detokenizer.finish()
-                    self._end_with("stop", REPETITION)
+            elif self._guard is not None and self._guard.push(text, self._tokens.token_ids):
+                self._tokens.cancel()
+                text += self._detokenizer.finish()
+                self._end_with("stop", REPETITION)
             if text:
                 return text
         raise StopAsyncIteration

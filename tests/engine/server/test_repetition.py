@@ -26,8 +26,7 @@ def ended_at(tokenizer: Tokenizer, text: str) -> int | None:
     guard, decoder, ids = RepetitionGuard(tokenizer.decode), StreamDecoder(tokenizer), list[int]()
     for token_id in tokenizer.encode(text):
         ids.append(token_id)
-        guard.follow(decoder.push(token_id))
-        if guard.is_loop(ids):
+        if guard.push(decoder.push(token_id), ids):
             return len(ids)
     return None
 
