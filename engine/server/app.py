@@ -32,6 +32,7 @@ from engine.server.protocol.responses import (
     ResponseFormat,
     encode,
     encode_tokens,
+    has_many_logprobs,
 )
 from engine.server.protocol.responses_api import validate_responses
 from engine.server.reading import BodyReader
@@ -202,7 +203,10 @@ async def _complete_response(request: Request, choices: Choices, response_format
         complete = await choices.complete()
     if complete is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    return Response(response_format.complete(complete, choices.usage), media_type="application/json")
+    usage = choices.usage
+    if has_many_logprobs(complete):
+        return _encoded_response(await asyncio.to_thread(response_format.complete, complete, usage))
+    return _encoded_response(response_format.complete(complete, usage))
 
 
 class EventStream(Response):

@@ -37,6 +37,8 @@ from engine.server.token_logprobs import LogprobsQueue
 from engine.server.tokenizing import PromptTokenization, context_length_exceeded
 from engine.tokenizers.base import StreamDecoder
 
+MAX_LOGPROB_ENTRIES = 1 << 18  # of one request, which are kept until its client has read them
+
 State = Literal["loading", "ready", "stopping", "failed"]
 
 
@@ -185,6 +187,11 @@ class ServingService:
             if len(prompt_ids) >= loaded.max_context:
                 raise context_length_exceeded(loaded.max_context, len(prompt_ids), param)
         params = _sampling_params(loaded, stop_token_ids, request)
+        if params.num_logprobs is not None:
+            num_tokens = request.n * sum(self._max_tokens(loaded, prompt_ids, request) for prompt_ids in prompts)
+            if num_tokens * (params.num_logprobs + 1) > MAX_LOGPROB_ENTRIES:
+                message = f"'logprobs' of {num_tokens} tokens would be too many. Send a lower 'max_tokens'."
+                raise RequestError(message, param="logprobs", code="invalid_value")
         constraints = await self._forms.constraints(loaded, request, stop_token_ids, len(prompts) * request.n)
         streams: list[ResponseStream] = []
         try:

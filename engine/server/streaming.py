@@ -6,7 +6,7 @@ Turns them into text with an `IncrementalDetokenizer`. Knows nothing of HTTP.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from engine.core.request_stream import RequestOutput, RequestStream
@@ -17,6 +17,8 @@ from engine.server.protocol.logprobs import TokenLogprob
 from engine.server.protocol.responses import REPETITION, ChoiceEnd, FinishReason, Usage
 from engine.server.repetition import RepetitionGuard
 from engine.server.token_logprobs import LogprobsQueue
+
+_LOGPROBS_AT_ONCE = 64  # tokens
 
 Outcome = str  # "stop", "length", "repetition", "cancelled", "error"
 
@@ -58,6 +60,7 @@ class ResponseStream:
         self._ended = False
         self._logprobs, self._guard = logprobs, guard
         self._num_read = 0  # tokens whose log-probabilities have been read
+        self._waiting: list[int] = []  # ids that have come and are not decoded yet
         self._length = 0  # characters of the text that has been returned
         self.end: ChoiceEnd | None = None
 
@@ -93,7 +96,7 @@ class ResponseStream:
     async def __anext__(self) -> str:
         while not self._ended:
             try:
-                ids = await anext(self._tokens)
+                ids = self._take_waiting() or await anext(self._tokens)
             except StopAsyncIteration:
                 rest = self._detokenizer.finish()
                 self._length += len(rest)
@@ -127,9 +130,14 @@ class ResponseStream:
             return self._logprobs.take_all()
         return self._logprobs.take(self._length)
 
-    def _push_with_logprobs(self, ids: Iterable[int]) -> str:
-        text = ""
-        for token_id in ids:
+    def _take_waiting(self) -> list[int]:
+        ids, self._waiting = self._waiting, []
+        return ids
+
+    def _push_with_logprobs(self, ids: Sequence[int]) -> str:
+        """The text of some of the ids; the others wait, so that no event becomes so large that other streams wait."""
+        text, self._waiting = "", list(ids[_LOGPROBS_AT_ONCE:])
+        for token_id in ids[:_LOGPROBS_AT_ONCE]:
             if self._logprobs is not None and not self._detokenizer.stopped:
                 offset = self._length + len(text) + self._detokenizer.num_held_back
                 self._logprobs.push(token_id, self._tokens.logprobs[self._num_read], offset)

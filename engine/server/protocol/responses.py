@@ -19,6 +19,7 @@ FinishReason = Literal["stop", "length"]
 REPETITION = "repetition"  # the `stop_reason` of a choice that repeated itself
 DONE = b"data: [DONE]\n\n"
 _TOKENS_AT_ONCE = 20_000
+_LOGPROBS_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,17 @@ class CompleteChoice:
 def encode(body: object) -> bytes:
     """ASCII JSON without spaces."""
     return json.dumps(body, separators=(",", ":")).encode()
+
+
+def encode_in_python(body: object) -> bytes:
+    """`encode`, slower, in steps between which other threads run."""
+    return "".join(json.JSONEncoder(separators=(",", ":")).iterencode(body)).encode()
+
+
+def has_many_logprobs(choices: Sequence[CompleteChoice]) -> bool:
+    """Whether the body of these choices takes long to encode."""
+    entries = (len(each.top) + 1 for choice in choices for each in choice.logprobs or ())
+    return sum(entries) > _LOGPROBS_AT_ONCE
 
 
 def encode_tokens(body: Mapping[str, object]) -> bytes:
@@ -116,9 +128,10 @@ class ResponseFormat:
         return event(error.body())
 
     def complete(self, choices: Sequence[CompleteChoice], usage: Usage) -> bytes:
-        """The body of a response that is not streamed."""
+        """The body of a response that is not streamed. One with many log-probabilities belongs on another thread."""
         bodies = [self._complete_choice(index, choice) for index, choice in enumerate(choices)]
-        return encode({**self._envelope(self.complete_object), "choices": bodies, "usage": usage.body()})
+        body = {**self._envelope(self.complete_object), "choices": bodies, "usage": usage.body()}
+        return encode_in_python(body) if has_many_logprobs(choices) else encode(body)
 
     def _template(self, index: int) -> tuple[bytes, bytes]:
         """A chunk with a placeholder for its text, split at the placeholder."""

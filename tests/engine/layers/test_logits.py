@@ -74,7 +74,7 @@ def pack(allowed: set[int]) -> bytes:
     return bytes(bits)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(sequences, min_size=1, max_size=6), st.data())
 def test_every_rule_as_it_is_defined_over_three_steps(batch: list[dict], data: st.DataObject) -> None:
     """The rows of a batch differ in everything, and their tokens are counted from step to step."""

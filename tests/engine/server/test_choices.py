@@ -1,5 +1,6 @@
 """Several choices and prompts, log-probabilities and sampling fields over HTTP, with the openai client."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,6 +8,7 @@ import openai
 import pytest
 
 from engine.logits_params import LogitsParams
+from engine.server import serving
 from tests.engine.server.conftest import Served
 from tests.engine.server.scripted_engine import EOS
 
@@ -226,3 +228,40 @@ async def test_an_error_in_one_choice_of_a_stream_ends_it(served: Served) -> Non
         served.engine.submitted[1].deliver([], "error", "it broke")
         lines = [line async for line in response.aiter_lines() if line]
     assert json.loads(lines[-1].removeprefix("data: "))["error"]["code"] == "engine_unavailable"
+
+
+async def test_attack_more_log_probabilities_than_fit_memory_are_refused(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "MAX_LOGPROB_ENTRIES", 210)
+    for n, max_tokens, is_taken in ((1, 10, True), (2, 10, False), (1, 11, False)):
+        served.engine.replies = [b"x"]
+        fields = {"n": n, "max_tokens": max_tokens, "logprobs": True, "top_logprobs": 20}
+        response = await served.http.post("/v1/chat/completions", json={"messages": HELLO, **fields})
+        assert (response.status_code == 200) == is_taken
+        assert is_taken or response.json()["error"]["param"] == "logprobs"
+    assert len(served.engine.submitted) == 1
+
+
+async def test_attack_many_log_probabilities_at_once_keep_nobody_waiting(served: Served) -> None:
+    """A reply that came in one piece leaves in parts, and a large body is encoded in steps, on another thread."""
+    text = bytes(33 + number % 90 for number in range(300))
+    for stream in (True, False):
+        asking = asyncio.create_task(
+            served.http.post(
+                "/v1/chat/completions",
+                json={"messages": HELLO, "logprobs": True, "top_logprobs": 20, "stream": stream, "max_tokens": 380},
+            )
+        )
+        (await served.engine.next_request()).deliver(text, "stop")
+        response = await asking
+        if stream:
+            events = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+            sizes = [
+                len(tokens) for each in events if (tokens := (each["choices"][0]["logprobs"] or {}).get("content"))
+            ]
+            assert sizes == [64, 64, 64, 64, 44]
+        else:
+            content = response.json()["choices"][0]["logprobs"]["content"]
+            assert "".join(each["token"] for each in content) == text.decode()
+            assert {len(each["top_logprobs"]) for each in content} == {20}
