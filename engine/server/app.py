@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.server.access import AccessMiddleware, AccessPolicy
-from engine.server.choices import Choices
+from engine.server.generation.choices import Choices
 from engine.server.metrics import Metrics
 from engine.server.protocol.errors import ENGINE_UNAVAILABLE, RequestError
 from engine.server.protocol.request_body import parse_json, validate

@@ -18,9 +18,11 @@ from engine.core.request_stream import EngineDead
 from engine.errors import Busy, EngineError, PromptTooLong
 from engine.logits_params import TokenConstraint
 from engine.scheduler.request import SamplingParams
-from engine.server.choices import Choices
 from engine.server.detokenizer import IncrementalDetokenizer
-from engine.server.forms import Forms
+from engine.server.generation.choices import Choices
+from engine.server.generation.forms import Forms
+from engine.server.generation.repetition import RepetitionGuard
+from engine.server.generation.token_logprobs import LogprobsQueue
 from engine.server.loaded_model import LoadedModel
 from engine.server.metrics import Metrics
 from engine.server.protocol.errors import RequestError, engine_unavailable
@@ -31,9 +33,7 @@ from engine.server.protocol.requests import (
     TokenizeChatRequest,
     TokenizeTextRequest,
 )
-from engine.server.repetition import RepetitionGuard
 from engine.server.streaming import ResponseStream
-from engine.server.token_logprobs import LogprobsQueue
 from engine.server.tokenizing import PromptTokenization, context_length_exceeded
 from engine.tokenizers.base import StreamDecoder
 

@@ -12,11 +12,11 @@ from typing import Protocol
 from engine.core.request_stream import RequestOutput, RequestStream
 from engine.errors import EngineError
 from engine.server.detokenizer import IncrementalDetokenizer
+from engine.server.generation.repetition import RepetitionGuard
+from engine.server.generation.token_logprobs import LogprobsQueue
 from engine.server.protocol.errors import engine_unavailable
 from engine.server.protocol.logprobs import TokenLogprob
 from engine.server.protocol.responses import REPETITION, ChoiceEnd, FinishReason, Usage
-from engine.server.repetition import RepetitionGuard
-from engine.server.token_logprobs import LogprobsQueue
 
 _LOGPROBS_AT_ONCE = 64  # tokens
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.checkpoint import DEFAULT_MODEL, open_checkpoint
-from engine.server.repetition import BOUNDS, RepetitionGuard, period_of
+from engine.server.generation.repetition import BOUNDS, RepetitionGuard, period_of
 from engine.tokenizers.base import StreamDecoder, Tokenizer
 from tests.engine.server.conftest import Served
 
