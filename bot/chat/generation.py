@@ -211,6 +211,8 @@ class ReplyGenerator:
                 async for event in events:
                     if isinstance(event, Finished):
                         partial.finished = event
+                        if event.finish_reason == REPETITION:
+                            partial.cut_at = partial.repetition.cut_known_loop()
                         return
                     if isinstance(event, Thinking):
                         partial.take_thought(event)

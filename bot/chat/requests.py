@@ -15,7 +15,11 @@ Messages = Callable[[str], tuple[OutgoingMessage, ...]]
 """Splits a reply into the Discord messages that show it."""
 
 
-def no_messages(text: str) -> tuple[OutgoingMessage, ...]:
+ReplyMessages = Callable[[str, str], tuple[OutgoingMessage, ...]]
+"""The same for a new reply, of its text and its finish reason."""
+
+
+def no_messages(_text: str, _finish_reason: str) -> tuple[OutgoingMessage, ...]:
     """How a reply is shown where nothing of it is recorded: the terminal."""
     return ()
 
@@ -46,7 +50,7 @@ class ChatRequest:
     """What the messages of other turns say once this one has replaced them."""
     place: Place | None = None
     """Where the reply is shown; None if that is not recorded, or for another reply: where the present one is."""
-    messages: Messages = no_messages
+    messages: ReplyMessages = no_messages
     on_begun: Callable[[PendingTurn], None] = lambda turn: None
     """Called once the turn is stored, before its reply is generated."""
     on_waiting: Callable[[Waiting], None] = lambda waiting: None
@@ -73,7 +77,7 @@ class PendingTurn:
     persona: PersonaText | None
     history: tuple[Pair, ...]
     settings: DialogSettings
-    messages: Messages
+    messages: ReplyMessages
     author: str | None = None
     files: tuple[StoredFile, ...] = ()
     images: tuple[ImageInput, ...] = ()

@@ -21,6 +21,7 @@ _FINISH_REASONS = {
     **dict.fromkeys(("content_filter", "safety", "recitation", "refusal", "prohibited_content"), "content_filter"),
     **dict.fromkeys(("tool_calls", "function_call", "tool_use"), "tool_calls"),
     **dict.fromkeys(("error", "cancelled", "canceled", "abort", "aborted", "failed"), "error"),
+    "repetition": "repetition",
 }
 OTHER = "other"
 _THINKING = {"thinking", "reasoning", "reasoning_content", "redacted_thinking", "reasoning_text", "thought"}
@@ -65,6 +66,8 @@ class ChunkReader:
             text += self._new_text(choice)
             self.thought += _thought_of_choice(choice)
             self.finish_reason = _finish_reason(choice.get("finish_reason")) or self.finish_reason
+            if choice.get("stop_reason") == "repetition":  # our engine's, and vLLM's field
+                self.finish_reason = "repetition"
         return self._joined(text)
 
     def _new_text(self, choice: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from bot.chat.generation import REPETITION
 from bot.chat.requests import ChatRequest
 from bot.errors import BotError
 from bot.hub.hint import better_model
@@ -131,6 +132,8 @@ class Console:
             self._screen.note("(stopped)")
         elif reply.finish_reason == "length":
             self._screen.note("(cut off at the longest reply that is allowed)")
+        elif reply.finish_reason == REPETITION:
+            self._screen.note("(ended here: the answer had begun to repeat itself)")
         if not reply.saved:
             self._screen.note("(This reply could not be saved yet; it may not be remembered.)")
 

@@ -98,8 +98,11 @@ def broadcast(x: Tensor) -> Tensor:
     return x
 
 
-def gather_columns(x: Tensor, columns: int) -> Tensor:
-    """Concatenate x [R, n] of all ranks in rank order and keep the first `columns`: [R, columns] on every rank."""
+def gather_columns(x: Tensor, columns: int, out: Tensor | None = None) -> Tensor:
+    """Concatenate x [R, n] of all ranks in rank order and keep the first `columns`: [R, columns] on every rank.
+
+    The result is in `out` [R, n * ranks], if given.
+    """
     process_group = group()
     if process_group is None:
         return x
@@ -108,7 +111,13 @@ def gather_columns(x: Tensor, columns: int) -> Tensor:
         local = local.cpu()  # gloo gathers on the host only
     shards = [torch.empty_like(local) for _ in range(dist.get_world_size(process_group))]
     dist.all_gather(shards, local, group=process_group)
-    return torch.cat(shards, dim=1)[:, :columns].to(x.device)
+    if out is None:
+        return torch.cat(shards, dim=1)[:, :columns].to(x.device)
+    if local.device == x.device:
+        torch.cat(shards, dim=1, out=out)
+    else:
+        out.copy_(torch.cat(shards, dim=1))
+    return out[:, :columns]
 
 
 class ColumnLinear(ColumnParallelLinear):  # type: ignore[misc]  # fairscale is untyped

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from engine.config import EngineConfig
+from engine.logits_params import Adjustment, LogitsParams
 from engine.model.transformer import Transformer
 from engine.runner.base import AnyRunner
 from engine.runner.cpu.build import compiled_library
@@ -45,7 +46,9 @@ def warm_up(runner: AnyRunner, config: EngineConfig) -> float:
     started = time.perf_counter()
     length = min(config.max_prefill_tokens, config.max_context - 1)
     start = config.max_context - 1 - length
-    sequence = NewSequence(0, 1.0, 0.5, 1)
+    # Its adjusted logits and log-probabilities also run what no recorded step contains.
+    params = LogitsParams(repetition_penalty=1.1, logit_bias=((0, 1.0),), min_p=0.1, top_k=2)
+    sequence = NewSequence(0, 1.0, 0.5, 1, True, Adjustment(params, (0,), 1), num_logprobs=1)
     page_grants = tuple((0, index, index) for index in range(config.max_pages_per_seq))
     chunk = PrefillChunk(0, start, (0,) * length, True)
     runner.wait(runner.execute_async(StepPlan(0, (sequence,), page_grants, (chunk,))))

@@ -223,7 +223,7 @@ class TurnLog:
             finish_reason=reply.finish_reason,
             first_token_ms=reply.first_token_ms,
             total_ms=reply.total_ms,
-            messages=turn.messages(text),
+            messages=turn.messages(text, reply.finish_reason),
             retraction=turn.retraction,
         )
         query = _FINISH[turn.kind]

@@ -16,6 +16,7 @@ import structlog
 
 from bot.attachments.types import OfferedFile
 from bot.chat.chat_reply import ChatReply
+from bot.chat.generation import REPETITION
 from bot.chat.prompts.speakers import speaker_name
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
 from bot.chat.service import ChatService
@@ -38,6 +39,7 @@ log = structlog.get_logger(__name__)
 
 RETRACTED = "-# Forgotten: what was asked before this was changed."
 NOT_SAVED = "-# I could not save this answer yet, so I may not remember it."
+REPEATED = "-# I noticed that I was repeating myself, so I stopped here."
 CUT_OFF = "length"
 """The finish reason of a reply that can be continued."""
 _SETTLE_TIMEOUT = 5.0
@@ -238,7 +240,7 @@ class Conversations:
             retraction=RETRACTED,
             place=question.place,
             in_place=question.turn is not None and question.kind != "new",
-            messages=lambda text: outgoing_messages(text, sink.prefix),
+            messages=lambda text, finish_reason: outgoing_messages(_with_note(text, finish_reason), sink.prefix),
             on_begun=begun,
             on_thought=thought,
             turn_id=None if question.turn is None else question.turn.turn_id,
@@ -246,7 +248,9 @@ class Conversations:
 
     async def _finish(self, place: Place, result: ChatReply, reply: StreamedReply, sink: ReplySink) -> None:
         """Show the final text, with its buttons if it is stored."""
-        text = result.text if result.saved else f"{result.text}\n\n{NOT_SAVED}"
+        text = _with_note(result.text, result.finish_reason)
+        if not result.saved:
+            text = f"{text}\n\n{NOT_SAVED}"
         if result.is_empty and result.finish_reason == "stopped":
             text = STOPPED
         if result.delivery_id:
@@ -269,6 +273,11 @@ class Conversations:
     def may_have_thread(self, place: Place) -> bool:
         """Whether a thread can be started under a message in this place."""
         return not place.ephemeral and self.takes_threads(place.guild_id, place.channel_id)
+
+
+def _with_note(text: str, finish_reason: str) -> str:
+    """The reply with what the member should know about its end. The note is not part of what is remembered."""
+    return f"{text.rstrip()}\n\n{REPEATED}" if finish_reason == REPETITION and text.strip() else text
 
 
 def outgoing_messages(text: str, prefix: str = "") -> tuple[OutgoingMessage, ...]:

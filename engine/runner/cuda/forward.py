@@ -74,6 +74,9 @@ class CudaForward:
         all_columns = self.single_rank or (self.collectives is not None and self.is_rank_0)
         columns = model.spec.vocab_size if all_columns else model.output.output_size_per_partition
         self.logits = self._buffer(padded_samples, columns, dtype=torch.float32)
+        # Where the ranks' columns are joined if they share no memory, at an address that outlives the step.
+        joined = 0 if all_columns else model.output.width * config.world_size
+        self.joined_logits = self._buffer(padded_samples if joined else 0, joined, dtype=torch.float32)
         self.ids = torch.zeros(max_samples, dtype=torch.int32, device=self.device)
         # Partial sums of squares, at most one per 16 columns. Two buffers: one is read while the other is written.
         self.squares = [self._buffer(-(-dim // 16), FUSED_TOKENS, dtype=torch.float32) for _ in range(2)]
@@ -233,4 +236,9 @@ class CudaForward:
         if self.single_rank:
             return self.logits[:count]
         padded = F.pad(self.logits[:count, :columns], (0, output.width - columns))
-        return tensor_parallel.gather_columns(padded, output.vocab)
+        return tensor_parallel.gather_columns(padded, output.vocab, self.joined_logits[:count])
+
+    def sampled_logits(self, count: int) -> Tensor:
+        """float32 [count, vocab] of the last step's samples, as they were before sampling; valid on rank 0."""
+        joined = self.joined_logits[:count, : self.model.output.vocab]
+        return joined if joined.numel() else self.logits[:count]

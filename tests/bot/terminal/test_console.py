@@ -139,9 +139,11 @@ async def test_a_reply_that_breaks_off_ends_its_line(services: Services, engine:
 async def test_no_answer_and_a_cut_one_say_so(services: Services, engine: FakeEngine):
     engine.reply()
     engine.reply("and so on", finish_reason="length")
-    screen = await play(services, "silence", "go on")
-    assert screen.transcript == ["(no answer)", "and so on"]
+    engine.reply("on and on", finish_reason="repetition")
+    screen = await play(services, "silence", "go on", "again")
+    assert screen.transcript == ["(no answer)", "and so on", "on and on"]
     assert "cut off" in screen.notes[0]
+    assert "repeat itself" in screen.notes[1]
 
 
 async def test_ctrl_c_stops_a_reply_and_the_chat_goes_on(services: Services, engine: FakeEngine):
