@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from engine.checkpoint import Checkpoint, ModelSpec
 from engine.config import EngineConfig
 from engine.distributed.tensor_parallel import kv_sources
-from engine.model.transformer import Block, Transformer, rope_table
+from engine.model.rope import local_rope_table, rope_table
+from engine.model.transformer import Block, Transformer
 
 
 def load_model(
@@ -33,33 +34,56 @@ def load_model(
         if on_block_loaded is not None:
             on_block_loaded(block)
     model.rope = rope_table(spec, config.max_context, device)
+    model.local_rope = local_rope_table(spec, config.max_context, device)
     return model.eval()
 
 
 def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: EngineConfig) -> None:
     spec, rank = checkpoint.spec, config.rank
-    q, kv, ffn = block.heads * block.head_dim, block.kv_heads * block.head_dim, block.ffn
-    qkv, gate_up, down = block.wqkv.weight, block.w13.weight, block.w2.weight
+    q, ffn = block.heads * block.head_dim, block.ffn
     # The feed-forward columns of this rank. Zeros pad them to equal width on all ranks; they add nothing to the sum.
     start = min(rank * ffn, spec.ffn_dim)
     unpadded = min(ffn, spec.ffn_dim - start)
     if unpadded < ffn:
-        gate_up.zero_()
-        down.zero_()
-    slices = (
-        ("attention.wq", qkv[:q], 0, rank * q),
-        *_kv_slices("attention.wk", qkv[q : q + kv], block.head_dim, config, spec),
-        *_kv_slices("attention.wv", qkv[q + kv :], block.head_dim, config, spec),
-        ("attention.wo", block.wo.weight, 1, rank * q),
-        ("feed_forward.w1", gate_up[:unpadded], 0, start),
-        ("feed_forward.w3", gate_up[ffn : ffn + unpadded], 0, start),
-        ("feed_forward.w2", down[:, :unpadded], 1, start),
-    )
+        block.w13.weight.zero_()
+        block.w2.weight.zero_()
+        if block.w13.bias is not None:
+            block.w13.bias.zero_()
+    slices: list[tuple[str, Tensor, int | None, int]] = [
+        ("attention.wo.weight", block.wo.weight, 1, rank * q),
+        ("feed_forward.w2.weight", block.w2.weight[:, :unpadded], 1, start),
+    ]
+    # Weights and biases of the column-parallel layers have the same rows.
+    for kind, qkv, gate_up in (
+        ("weight", block.wqkv.weight, block.w13.weight),
+        ("bias", block.wqkv.bias, block.w13.bias),
+    ):
+        if qkv is not None:
+            kv = block.kv_heads * block.head_dim
+            slices += (
+                (f"attention.wq.{kind}", qkv[:q], 0, rank * q),
+                *_kv_slices(f"attention.wk.{kind}", qkv[q : q + kv], block.head_dim, config, spec),
+                *_kv_slices(f"attention.wv.{kind}", qkv[q + kv :], block.head_dim, config, spec),
+            )
+        if gate_up is not None:
+            slices += (
+                (f"feed_forward.w1.{kind}", gate_up[:unpadded], 0, start),
+                (f"feed_forward.w3.{kind}", gate_up[ffn : ffn + unpadded], 0, start),
+            )
+    norms = {
+        "attention_norm": block.attention_norm,
+        "ffn_norm": block.ffn_norm,
+        "attention.q_norm": block.q_norm,
+        "attention.k_norm": block.k_norm,
+        "post_attention_norm": block.post_attention_norm,
+        "post_ffn_norm": block.post_ffn_norm,
+    }
+    slices += ((f"{name}.weight", norm.weight, None, 0) for name, norm in norms.items() if norm is not None)
+    biases = {"attention.wo.bias": block.wo.bias, "feed_forward.w2.bias": block.w2.bias}
+    slices += ((name, bias, None, 0) for name, bias in biases.items() if bias is not None)
     for name, out, dim, offset in slices:
         if out.numel():
-            checkpoint.copy_into(f"{prefix}.{name}.weight", out, dim=dim, start=offset)
-    checkpoint.copy_into(f"{prefix}.attention_norm.weight", block.attention_norm.weight)
-    checkpoint.copy_into(f"{prefix}.ffn_norm.weight", block.ffn_norm.weight)
+            checkpoint.copy_into(f"{prefix}.{name}", out, dim=dim, start=offset)
 
 
 def _kv_slices(

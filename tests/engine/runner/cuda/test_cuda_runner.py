@@ -7,10 +7,11 @@ import torch
 
 from engine.checkpoint import ModelSpec
 from engine.config import EngineConfig
-from engine.layers.paged_attention import PagedAttention
+from engine.layers.paged_attention import PLAIN, AttentionRule, PagedAttention
 from engine.layers.quantized_kv import stored_values
 from engine.model.quantization import quantize_block
-from engine.model.transformer import Transformer, rope_table
+from engine.model.rope import rope_table
+from engine.model.transformer import Transformer
 from engine.runner.cuda.cuda_runner import CudaRunner
 from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, batch_shapes
 from engine.runner.torch_runner import TorchRunner
@@ -141,8 +142,10 @@ def test_nan_logits_give_minus_one() -> None:
 class QuantizedKVAttention(PagedAttention):
     """Attention that reads what an int8 cache would give back."""
 
-    def __call__(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return super().__call__(layer, q, stored_values(k, torch.int8), stored_values(v, torch.int8))
+    def __call__(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: AttentionRule = PLAIN
+    ) -> torch.Tensor:
+        return super().__call__(layer, q, stored_values(k, torch.int8), stored_values(v, torch.int8), rule)
 
 
 @pytest.mark.parametrize(("quantize", "kv_dtype", "kv_heads"), [("int8", "auto", 1), ("int4", "int8", 2)])
