@@ -159,15 +159,23 @@ class Transformer(nn.Module):
 
     def forward(self, token_ids: Tensor, positions: Tensor, attend: Attention) -> Tensor:
         """Token ids and positions, both int64 [T] -> hidden states after the final norm, [T, dim]."""
-        x = self.tok_embeddings(token_ids)
-        if self.spec.architecture.embedding_scale != 1:
-            x = x * torch.tensor(self.spec.architecture.embedding_scale, dtype=x.dtype)
+        x = self.embed(token_ids)
         rope = self.rope[positions].unsqueeze(1)
         local_rope = rope if self.local_rope is None else self.local_rope[positions].unsqueeze(1)
         for layer, block in enumerate(self.blocks):
             x = block(x, rope if block.rule.window is None else local_rope, layer, attend)
         result: Tensor = self.norm(x)
         return result
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """[T] -> [T, dim], scaled."""
+        x: Tensor = self.tok_embeddings(token_ids)
+        scale = self.spec.architecture.embedding_scale
+        return x if scale == 1 else x * torch.tensor(scale, dtype=x.dtype)
+
+    def rope_of(self, block: Block) -> Tensor:
+        """The RoPE table of one layer."""
+        return self.rope if self.local_rope is None or block.rule.window is None else self.local_rope
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[R, dim] -> float32 [R, vocab_size], gathered on every rank. Pass only the sampled positions."""

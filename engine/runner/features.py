@@ -9,7 +9,12 @@ from typing import Final
 from engine.checkpoint import ModelSpec
 
 # What each path computes besides a plain Llama. A path that learns a feature is entered here, and nowhere else.
-NATIVE: Final[frozenset[str]] = frozenset()
+NATIVE: Final = frozenset(
+    (
+        "qkv_bias", "output_bias", "ffn_bias", "qk_norm", "post_norms", "float32_norms", "gelu_tanh", "embedding_scale",
+        "attention_scale", "attention_softcap", "logit_softcap", "windows", "local_rope",
+    )
+)  # fmt: skip
 TRITON: Final[frozenset[str]] = frozenset()
 
 

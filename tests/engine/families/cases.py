@@ -70,7 +70,9 @@ CASES = {
     "gemma2": Case(
         "Gemma2", "gemma2", {**GEMMA, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
     ),
-    "gemma2-27b": Case("Gemma2", None, {**GEMMA, "query_pre_attn_scalar": 9}, rare=True),
+    "gemma2-27b": Case(
+        "Gemma2", None, {**GEMMA, "query_pre_attn_scalar": 9, "head_dim": 80, "sliding_window": 21}, rare=True
+    ),
     "gemma3": Case(
         "Gemma3",
         "gemma3",
