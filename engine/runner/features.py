@@ -12,10 +12,10 @@ from engine.checkpoint import ModelSpec
 NATIVE: Final = frozenset(
     (
         "qkv_bias", "output_bias", "ffn_bias", "qk_norm", "post_norms", "float32_norms", "gelu_tanh", "embedding_scale",
-        "attention_scale", "attention_softcap", "logit_softcap", "windows", "local_rope",
+        "attention_scale", "attention_softcap", "logit_softcap", "windows", "local_rope", "head_size",
     )
 )  # fmt: skip
-TRITON: Final[frozenset[str]] = frozenset()
+TRITON: Final = frozenset(("qkv_bias", "qk_norm"))
 
 
 def features(spec: ModelSpec, max_context: int) -> frozenset[str]:
@@ -34,6 +34,7 @@ def features(spec: ModelSpec, max_context: int) -> frozenset[str]:
         "attention_softcap": blocks.attention_softcap is not None,
         "logit_softcap": blocks.logit_softcap is not None,
         "windows": any(window is not None and window < max_context for window in blocks.windows),
+        "head_size": spec.head_dim & (spec.head_dim - 1) != 0,  # other than a power of two
         "local_rope": blocks.local_rope_theta is not None,
     }
     return frozenset(name for name, present in has.items() if present)
