@@ -97,7 +97,7 @@ def quantize_shuffled(block: Block) -> None:
     A checkpoint that is stored in 4-bit groups of columns is quantized almost without loss, as its groups are ours too.
     Shuffled columns show the loss of other weights.
     """
-    for layer in (block.wqkv, block.wo, block.w13, block.w2):
+    for layer in block.linears:
         order = torch.randperm(layer.weight.shape[1], generator=torch.Generator().manual_seed(1))
         order = order.to(layer.weight.device)
         layer.weight[:, order] = dequantize(QuantizedWeight(layer.weight[:, order], 4)).to(layer.weight.dtype)

@@ -33,6 +33,9 @@ class Architecture:
     windows: tuple[int | None, ...] = ()
     rotary_dim: int | None = None  # RoPE turns the first dimensions of a head only
     local_rope_theta: float | None = None  # of the layers with a window, whose RoPE is not scaled
+    experts: int = 0  # feed-forwards of a block, of which a token uses some; 0: a dense model
+    experts_per_token: int = 0
+    normalized_experts: bool = True  # the weights of a token's experts sum up to 1
 
 
 @dataclass(frozen=True, slots=True)

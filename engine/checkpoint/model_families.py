@@ -35,6 +35,7 @@ class Family:
     partial_rotary: bool = False  # a file may ask for RoPE over a part of the head
     query_scale: bool = False  # a file says by what the scores are divided
     softcaps: bool = False  # a file may ask for softcaps
+    expert_width: str = ""  # of a mixture of experts: what config.json calls the width of an expert
     defaults: Mapping[str, object] = field(default_factory=dict)
 
     def windows(self, source: Path, windows: Sequence[int | None], max_context: int) -> tuple[int | None, ...]:
@@ -78,6 +79,18 @@ FAMILIES = (
         attention_bias=True,
         optional_window=True,
         defaults={"head_dim": 128},
+    ),
+    # GGUF files call it a Llama.
+    Family("mixtral", ("MixtralForCausalLM",), (), gguf_pairs=True, expert_width="intermediate_size"),
+    Family(
+        "qwen3moe",
+        ("Qwen3MoeForCausalLM",),
+        ("qwen3moe",),
+        Architecture(qk_norm=True),
+        attention_bias=True,
+        optional_window=True,
+        expert_width="moe_intermediate_size",
+        defaults={"norm_topk_prob": False},
     ),
     # Phi-3, Phi-3.5, Phi-4 and Phi-4-mini. Their files fuse q, k and v, and gate and up.
     Family("phi3", ("Phi3ForCausalLM",), ("phi3",), partial_rotary=True, defaults={"rms_norm_eps": 1e-5}),
@@ -132,7 +145,7 @@ FAMILIES = (
     ),
 )
 
-MISTRAL_GGUF = next(family for family in FAMILIES if family.name == "mistral")
+MISTRAL_GGUF, MIXTRAL_GGUF = (next(each for each in FAMILIES if each.name == name) for name in ("mistral", "mixtral"))
 
 # Layers that carry a state from token to token instead of keys and values. Parts of names, in lower case.
 _RECURRENT = (

@@ -100,6 +100,11 @@ def tensor_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         "ffn_norm.weight": (spec.dim,),
     }
     blocks = spec.architecture
+    if blocks.experts:
+        matrices = {name: layer.pop(f"feed_forward.{name}.weight") for name in ("w1", "w2", "w3")}
+        layer["feed_forward.router.weight"] = (blocks.experts, spec.dim)
+        for expert in range(blocks.experts):
+            layer |= {f"feed_forward.experts.{expert}.{name}.weight": shape for name, shape in matrices.items()}
     if blocks.qkv_bias:
         layer |= {"attention.wq.bias": (q,), "attention.wk.bias": (kv,), "attention.wv.bias": (kv,)}
     if blocks.output_bias:

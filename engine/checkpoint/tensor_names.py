@@ -13,7 +13,7 @@ def check_tensor_names(source: Path, spec: ModelSpec, names: Mapping[str, str]) 
 
     `names` maps the name of each tensor found, in Meta's form where it has one, to its name in the file.
     """
-    if spec.n_layers > len(names):  # before a table of that many layers is made
+    if spec.n_layers * max(1, spec.architecture.experts) > len(names):  # before a table of that many is made
         raise ConfigError(source, expected=f"the tensors of {spec.n_layers} layers", found=f"{len(names)} tensors")
     expected = tensor_shapes(spec).keys()
     for name in sorted(expected - names.keys()):

@@ -135,7 +135,7 @@ class ColumnLinear(ColumnParallelLinear):  # type: ignore[misc]  # fairscale is 
 
     def forward(self, x: Tensor) -> Tensor:
         """[R, in_features] -> [R, local_features]."""
-        y = _product(self, x)
+        y = local_product(self, x)
         return y if self.bias is None else y + self.bias
 
 
@@ -162,7 +162,7 @@ class RowLinear(RowParallelLinear):  # type: ignore[misc]  # fairscale is untype
 
     def forward(self, x: Tensor) -> Tensor:
         """[R, local_features] -> [R, out_features], the same on every rank."""
-        y = all_reduce(_product(self, x))
+        y = all_reduce(local_product(self, x))
         return y if self.bias is None else y + self.bias
 
 
@@ -197,7 +197,7 @@ class OutputLinear(ColumnLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[R, in_features] -> float32 logits [R, vocab] on every rank."""
-        local = _product(self, x).float()
+        local = local_product(self, x).float()
         if local.shape[1] < self.width:
             local = F.pad(local, (0, self.width - local.shape[1]))
         return gather_columns(local, self.vocab)
@@ -208,7 +208,8 @@ def _parameter(shape: tuple[int, ...], dtype: torch.dtype) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=False)
 
 
-def _product(layer: ColumnLinear | RowLinear, x: Tensor) -> Tensor:
+def local_product(layer: ColumnLinear | RowLinear, x: Tensor) -> Tensor:
+    """This rank's product, by the quantized weights if there are any; no bias, no sum over ranks."""
     if layer.quantized is not None:
         result: Tensor = layer.quantized(x)
         return result

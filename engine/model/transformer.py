@@ -23,6 +23,7 @@ from engine.distributed.tensor_parallel import (
     kv_heads,
 )
 from engine.layers.paged_attention import AttentionRule
+from engine.model.experts import Experts, gate
 from engine.model.rope import rotate
 
 
@@ -69,7 +70,8 @@ class Block(nn.Module):
     """One transformer layer: attention and a gated feed-forward, both with pre-norm and residual.
 
     Fused weights of this rank: wqkv's rows are its query heads, key heads, value heads; w13's are w1 (gate), w3 (up).
-    The norms that not every architecture has are None where it has none.
+    A mixture of experts has `experts` in place of w13 and w2. The norms that not every architecture has are None where it
+    has none.
     """
 
     q_norm: RMSNorm | None
@@ -101,17 +103,30 @@ class Block(nn.Module):
         self.wo = row(self.heads * self.head_dim, bias=blocks.output_bias)
         self.post_attention_norm = norm(spec.dim) if blocks.post_norms else None
         self.ffn_norm = norm(spec.dim)
-        self.w13 = column(2 * self.ffn, bias=blocks.ffn_bias)
-        self.w2 = row(self.ffn, bias=blocks.ffn_bias)
+        self.experts = Experts(spec, world_size, dtype) if blocks.experts else None
+        if not blocks.experts:
+            self.w13 = column(2 * self.ffn, bias=blocks.ffn_bias)
+            self.w2 = row(self.ffn, bias=blocks.ffn_bias)
         self.post_ffn_norm = norm(spec.dim) if blocks.post_norms else None
+
+    @property
+    def feed_forwards(self) -> list[tuple[ColumnLinear, RowLinear]]:
+        """(w13, w2) of the block, or of each expert."""
+        if self.experts is None:
+            return [(self.w13, self.w2)]
+        return [(expert.w13, expert.w2) for expert in self.experts.all]
+
+    @property
+    def linears(self) -> list[ColumnLinear | RowLinear]:
+        """All layers whose matrices may be quantized."""
+        return [self.wqkv, self.wo, *(linear for pair in self.feed_forwards for linear in pair)]
 
     def forward(self, x: Tensor, rope: Tensor, layer: int, attend: Attention) -> Tensor:
         """x [T, dim], rope [T, 1, D / 2] complex -> [T, dim]; `layer` is passed on to `attend`."""
         attended = self.wo(self._attention(self.attention_norm(x), rope, layer, attend))
         x = x + (attended if self.post_attention_norm is None else self.post_attention_norm(attended))
-        gate, up = self.w13(self.ffn_norm(x)).chunk(2, dim=-1)
-        gate = F.gelu(gate, approximate="tanh") if self._gelu else F.silu(gate)
-        fed = self.w2(gate.mul_(up))
+        normed = self.ffn_norm(x)
+        fed = self.w2(gate(self.w13(normed), gelu=self._gelu)) if self.experts is None else self.experts(normed)
         result: Tensor = x + (fed if self.post_ffn_norm is None else self.post_ffn_norm(fed))
         return result
 

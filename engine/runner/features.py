@@ -35,6 +35,7 @@ def features(spec: ModelSpec, max_context: int) -> frozenset[str]:
         "logit_softcap": blocks.logit_softcap is not None,
         "windows": any(window is not None and window < max_context for window in blocks.windows),
         "head_size": spec.head_dim & (spec.head_dim - 1) != 0,  # other than a power of two
+        "experts": blocks.experts > 0,
         "local_rope": blocks.local_rope_theta is not None,
     }
     return frozenset(name for name, present in has.items() if present)

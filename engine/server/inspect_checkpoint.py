@@ -139,7 +139,8 @@ def quantized_weight_bytes(spec: ModelSpec, world_size: int, dtype: torch.dtype,
     """Bytes of a rank on a GPU whose layers' matrices have `bits` bits; embeddings, norms and output keep `dtype`."""
     heads, ffn = spec.n_heads // world_size, ffn_width(spec, world_size)
     qkv, attended = (heads + 2 * kv_heads(spec, world_size)) * spec.head_dim, heads * spec.head_dim
-    shapes = ((qkv, spec.dim), (spec.dim, attended), (2 * ffn, spec.dim), (spec.dim, ffn))
+    feed_forward = ((2 * ffn, spec.dim), (spec.dim, ffn)) * max(1, spec.architecture.experts)
+    shapes = ((qkv, spec.dim), (spec.dim, attended), *feed_forward)
     layer = sum(quantized_bytes(rows, columns, bits) for rows, columns in shapes) + 2 * spec.dim * dtype.itemsize
     output = 0 if spec.tied_embeddings else -(-spec.vocab_size // world_size)
     return spec.n_layers * layer + (spec.vocab_size + output + 1) * spec.dim * dtype.itemsize

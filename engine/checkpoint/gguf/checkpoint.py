@@ -13,6 +13,7 @@ from engine.checkpoint.gguf.rope import FACTOR_TABLES
 from engine.checkpoint.gguf.settings import family_of, read_spec
 from engine.checkpoint.gguf.split import read_parts
 from engine.checkpoint.gguf.tokenizer import make_tokenizer
+from engine.checkpoint.reading import Extent
 from engine.checkpoint.spec import ModelSpec, tensor_shapes
 from engine.checkpoint.store import Halves, StoredCheckpoint, StoredTensor, TensorPart
 from engine.checkpoint.tensor_names import check_tensor_names, is_rotated, split_fused
@@ -31,6 +32,10 @@ _LAYER_NAMES = {
     "attn_output": "attention.wo",
     "attn_q_norm": "attention.q_norm",
     "attn_k_norm": "attention.k_norm",
+    "ffn_gate_inp": "feed_forward.router",
+    "ffn_gate_exps": "feed_forward.experts.w1",
+    "ffn_down_exps": "feed_forward.experts.w2",
+    "ffn_up_exps": "feed_forward.experts.w3",
     "ffn_gate": "feed_forward.w1",
     "ffn_down": "feed_forward.w2",
     "ffn_up": "feed_forward.w3",
@@ -60,7 +65,7 @@ def open_gguf(path: Path) -> StoredCheckpoint:
 
 def _tensors(file: GgufFile, spec: ModelSpec, halves: Halves) -> dict[str, StoredTensor]:
     names = {_our_name(name, file.tensors): name for name in file.tensors if name not in FACTOR_TABLES}
-    extents = split_fused(file.path, spec, {ours: file.tensors[name] for ours, name in names.items()})
+    extents = split_fused(file.path, spec, _split_experts(file, spec, names))
     check_tensor_names(file.path, spec, {ours: names.get(ours, ours) for ours in extents})
     for ours, shape in tensor_shapes(spec).items():
         extent = extents[ours]
@@ -74,8 +79,28 @@ def _tensors(file: GgufFile, spec: ModelSpec, halves: Halves) -> dict[str, Store
     }
 
 
+def _split_experts(file: GgufFile, spec: ModelSpec, names: dict[str, str]) -> dict[str, Extent]:
+    """The extents by our names, with a layer's experts, one matrix for all, as one each; their names leave `names`."""
+    extents: dict[str, Extent] = {}
+    experts = spec.architecture.experts
+    for ours, name in list(names.items()):
+        extent, shape = file.tensors[name], file.shapes[name]
+        before, found, matrix = ours.partition(".experts.")
+        if not found or not experts or matrix[:1].isdigit():
+            extents[ours] = extent
+            continue
+        if len(shape) != 3 or shape[0] != experts:
+            raise ConfigError(file.path, expected=f"{name} of {experts} matrices", found=f"shape {list(shape)}")
+        del names[ours]
+        for expert in range(experts):
+            extents[f"{before}.experts.{expert}.{matrix}"] = extent.row_range(expert * shape[1], shape[1])
+    return extents
+
+
 def _our_name(name: str, names: Mapping[str, object]) -> str:
     match name.split("."):
+        case ["blk", layer, ("ffn_gate" | "ffn_down" | "ffn_up") as kind, expert, "weight"]:  # Mixtrals of 2023
+            return f"layers.{layer}.feed_forward.experts.{expert}.{_LAYER_NAMES[kind][-2:]}.weight"
         case ["blk", layer, "ffn_up", "weight"] if f"blk.{layer}.ffn_gate.weight" not in names:
             return f"layers.{layer}.feed_forward.w13.weight"  # gate and up in one matrix
         case ["blk", layer, kind, ("weight" | "bias") as what] if kind in _LAYER_NAMES:

@@ -8,10 +8,10 @@ import torch
 
 from engine.checkpoint.architecture import Architecture, YarnScaling
 from engine.checkpoint.families import chat_family, default_system
-from engine.checkpoint.files import MAX_CONTEXT, MAX_LAYERS, ConfigReader, check_heads
+from engine.checkpoint.files import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, ConfigReader, check_heads
 from engine.checkpoint.gguf.container import GgufFile
 from engine.checkpoint.gguf.rope import read_scaling
-from engine.checkpoint.model_families import MISTRAL_GGUF, Family, gguf_family
+from engine.checkpoint.model_families import MISTRAL_GGUF, MIXTRAL_GGUF, Family, gguf_family
 from engine.checkpoint.spec import ModelSpec
 from engine.errors import ConfigError
 
@@ -21,6 +21,11 @@ _OTHER_ARITHMETIC = {
     "attention.clamp_kqv": (0,),
     "attention.max_alibi_bias": (0,),
     "attention.temperature_scale": (0,),
+    "expert_gating_func": (0, 1),
+    "expert_shared_count": (0,),
+    "expert_weights_norm": (True,),
+    "expert_weights_scale": (0, 1),
+    "leading_dense_block_count": (0,),
     "embedding_scale": (0, 1),
     "logit_scale": (0, 1),
     "residual_scale": (0, 1),
@@ -31,9 +36,11 @@ _GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
 
 
 def family_of(metadata: ConfigReader) -> Family:
-    """The family that the file names. A Llama with a window is a Mistral."""
+    """The family that the file names. A Llama with a window is a Mistral, and one with experts a Mixtral."""
     architecture = metadata.text("general.architecture")
     family = gguf_family(metadata.source, architecture)
+    if family.name == "llama" and metadata.integer("llama.expert_count", 0, minimum=0):
+        return MIXTRAL_GGUF
     if family.name == "llama" and metadata.integer("llama.attention.sliding_window", 0, minimum=0):
         return MISTRAL_GGUF
     return family
@@ -42,7 +49,8 @@ def family_of(metadata: ConfigReader) -> Family:
 def read_spec(file: GgufFile, metadata: ConfigReader, family: Family) -> ModelSpec:
     """The model's spec; ConfigError for settings that the engine does not have."""
     path, arch = file.path, f"{metadata.text('general.architecture')}"
-    if metadata.integer(f"{arch}.expert_count", 0, minimum=0):
+    experts = metadata.integer(f"{arch}.expert_count", 0, minimum=0, maximum=MAX_EXPERTS)
+    if experts and not family.expert_width:
         raise ConfigError(path, expected=f"a dense {family.name}", found="a mixture of experts")
     for key, neutral in _OTHER_ARITHMETIC.items():
         value = metadata.values.get(f"{arch}.{key}")
@@ -65,10 +73,16 @@ def read_spec(file: GgufFile, metadata: ConfigReader, family: Family) -> ModelSp
     n_layers = metadata.integer(f"{arch}.block_count", maximum=MAX_LAYERS)
     template = metadata.text("tokenizer.chat_template")
     embeddings = file.shapes.get("token_embd.weight", (0,))
-    matrices = [extent.encoding for name, extent in file.tensors.items() if len(file.shapes[name]) == 2]
+    matrices = [extent.encoding for name, extent in file.tensors.items() if len(file.shapes[name]) >= 2]
     block_types = Counter(encoding.name for encoding in matrices if encoding.decode is not None)
     tokens = file.metadata.get("tokenizer.ggml.tokens")
-    blocks = replace(_blocks(file, metadata, family, arch), rotary_dim=None if rotary_dim == head_dim else rotary_dim)
+    blocks = replace(
+        _blocks(file, metadata, family, arch),
+        rotary_dim=None if rotary_dim == head_dim else rotary_dim,
+        experts=experts,
+        experts_per_token=metadata.integer(f"{arch}.expert_used_count", maximum=experts) if experts else 0,
+    )
+    width = f"{arch}.expert_feed_forward_length"
     return ModelSpec(
         format="gguf",
         chat=chat_family(path, template, {str(t) for t in tokens} if isinstance(tokens, list) else set()),
@@ -77,7 +91,7 @@ def read_spec(file: GgufFile, metadata: ConfigReader, family: Family) -> ModelSp
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
-        ffn_dim=metadata.integer(f"{arch}.feed_forward_length"),
+        ffn_dim=metadata.integer(width if experts and metadata.has(width) else f"{arch}.feed_forward_length"),
         vocab_size=embeddings[0],
         norm_eps=metadata.number(f"{arch}.attention.layer_norm_rms_epsilon"),
         rope_theta=theta,

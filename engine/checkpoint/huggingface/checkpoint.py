@@ -34,9 +34,14 @@ _LAYER_NAMES = {
     "mlp.down_proj": "feed_forward.w2",
     "mlp.up_proj": "feed_forward.w3",
     "mlp.gate_up_proj": "feed_forward.w13",
+    "mlp.gate": "feed_forward.router",
+    "block_sparse_moe.gate": "feed_forward.router",
     "input_layernorm": "attention_norm",
     "post_attention_layernorm": "ffn_norm",
 }
+# The layer's matrices in an expert: Qwen's names, Mixtral's.
+_EXPERTS = ("mlp.experts.", "block_sparse_moe.experts.")
+_EXPERT_NAMES = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3", "w1": "w1", "w2": "w2", "w3": "w3"}
 # With norms after both parts of a block, the name that others give to the norm before the second part says what it is.
 _POST_NORM_NAMES = {
     "post_attention_layernorm": "post_attention_norm",
@@ -91,4 +96,7 @@ def _our_name(name: str, layer_names: Mapping[str, str]) -> str:
         kind, _, what = rest.rpartition(".")
         if kind in layer_names and what in ("weight", "bias"):
             return f"layers.{layer}.{layer_names[kind]}.{what}"
+        expert, _, matrix = next((kind[len(p) :] for p in _EXPERTS if kind.startswith(p)), "").partition(".")
+        if matrix in _EXPERT_NAMES and what == "weight":
+            return f"layers.{layer}.feed_forward.experts.{expert}.{_EXPERT_NAMES[matrix]}.weight"
     return _NAMES.get(name, f"unknown {name}")  # also for Meta's own names, whose rows would be in another order

@@ -11,7 +11,7 @@ import torch
 
 from engine.checkpoint.architecture import Architecture, YarnScaling
 from engine.checkpoint.families import chat_family, default_system
-from engine.checkpoint.files import MAX_CONTEXT, MAX_LAYERS, ConfigReader, check_heads
+from engine.checkpoint.files import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, ConfigReader, check_heads
 from engine.checkpoint.huggingface.rope import KINDS_OF_LAYERS, RopeSettings, read_rope
 from engine.checkpoint.huggingface.tokenizer import TokenizerFiles
 from engine.checkpoint.model_families import Family, huggingface_family, recurrent
@@ -26,9 +26,11 @@ _OTHER_ARITHMETIC: Mapping[str, tuple[object, ...]] = {
     "attn_temperature_tuning": (False,),
     "clip_qkv": (),
     "embedding_multiplier": (1, 1.0),
+    "decoder_sparse_step": (1,),
     "llama_4_scaling_beta": (0,),
     "logit_scale": (1, 1.0),
     "logits_scaling": (1, 1.0),
+    "mlp_only_layers": ([],),
     "no_rope_layers": (),
     "num_experts": (0,),
     "num_local_experts": (0, 1),
@@ -38,6 +40,7 @@ _OTHER_ARITHMETIC: Mapping[str, tuple[object, ...]] = {
     "use_mrope": (False,),
     "use_qk_norm": (False,),
 }
+_EXPERTS = ("num_experts", "num_local_experts")
 _ACTIVATIONS = {"silu": ("silu", "swish"), "gelu_tanh": ("gelu_pytorch_tanh", "gelu_new", "gelu")}
 
 
@@ -52,6 +55,8 @@ def read_settings(config: ConfigReader) -> tuple[Family, ConfigReader]:
         raise recurrent(config.source, f"layers of type {other[0]!s:.40}")
     for key, neutral in _OTHER_ARITHMETIC.items():
         value = settings.values.get(key)
+        if key in _EXPERTS and family.expert_width:
+            continue
         if value is not None and value not in neutral:
             raise settings.invalid(key, f"absent, as in a model of the family {family.name}")
     if (quantization := settings.section("quantization_config")) is not None:
@@ -87,7 +92,7 @@ def read_spec(
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
-        ffn_dim=config.integer("intermediate_size"),
+        ffn_dim=config.integer(family.expert_width or "intermediate_size"),
         vocab_size=config.integer("vocab_size"),
         norm_eps=config.number("rms_norm_eps", 1e-6),
         rope_theta=rope.theta,
@@ -114,8 +119,14 @@ def _architecture(
     scalar = config.number("query_pre_attn_scalar") if config.has("query_pre_attn_scalar") else None
     if scalar is not None and not family.query_scale:
         raise config.invalid("query_pre_attn_scalar", f"absent, as in a model of the family {family.name}")
+    experts = 0
+    if family.expert_width:
+        experts = config.integer(next((key for key in _EXPERTS if config.has(key)), _EXPERTS[0]), maximum=MAX_EXPERTS)
     return replace(
         blocks,
+        experts=experts,
+        experts_per_token=config.integer("num_experts_per_tok", maximum=experts) if experts else 0,
+        normalized_experts=config.flag("norm_topk_prob", True),
         qkv_bias=blocks.qkv_bias or attention_bias,
         output_bias=attention_bias and family.attention_bias,
         ffn_bias=ffn_bias,

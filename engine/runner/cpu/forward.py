@@ -75,7 +75,7 @@ class NativeForward:
     @staticmethod
     def supports(model: Transformer, config: EngineConfig) -> bool:
         """Whether every matrix is a NativeLinear, all else is float32 on one rank, and pages fill whole registers."""
-        linears = [layer.quantized for block in model.blocks for layer in (block.wqkv, block.wo, block.w13, block.w2)]
+        linears = [layer.quantized for block in model.blocks for layer in block.linears]
         return all(isinstance(linear, NativeLinear) for linear in (*linears, model.output.quantized)) and (
             config.world_size,
             config.dtype,

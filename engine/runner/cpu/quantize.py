@@ -29,9 +29,9 @@ class CpuQuantizer:
         self._int4, self._library = quantize == "int4", library
 
     def block(self, block: Block) -> None:
-        """Quantize one layer's four matrices, and replace its norms by faster ones."""
+        """Quantize one layer's matrices, and replace its norms by faster ones."""
         dtype = block.wqkv.weight.dtype
-        for linear in (block.wqkv, block.wo, block.w13, block.w2):
+        for linear in block.linears:
             if self._library is not None:
                 _replace(linear, NativeLinear(self._library, linear.weight, 4 if self._int4 else 8))
             elif self._int4 and Int4Linear.fits(linear.weight):

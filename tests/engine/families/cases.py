@@ -30,6 +30,7 @@ LONG = {
     "rope_type": "longrope", "rope_theta": 1e4,
     "short_factor": [1.0 + 0.1 * n for n in range(PAIRS)], "long_factor": [1.5 + n for n in range(PAIRS)],
 }  # fmt: skip
+EXPERTS = {"head_dim": 16, "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 24}
 GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 16, "hidden_activation": "gelu_pytorch_tanh"}
 
 
@@ -63,6 +64,18 @@ CASES = {
         "Qwen2", None, {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}, rare=True
     ),
     "qwen3": Case("Qwen3", "qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
+    "qwen3-moe": Case(
+        "Qwen3Moe",
+        "qwen3moe",
+        {**EXPERTS, "norm_topk_prob": True},
+    ),
+    "qwen3-moe-unnormalized": Case(
+        "Qwen3Moe",
+        None,
+        EXPERTS,
+        rare=True,
+    ),
+    "mixtral": Case("Mixtral", "llama", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "phi3": Case("Phi3", "phi3", {"sliding_window": 16, "num_key_value_heads": 4}),
     "phi4-mini": Case("Phi3", "phi3", _phi4_mini(160), 160, rare=True),  # LongRoPE's short factors
     "phi4-mini-long": Case("Phi3", "phi3", _phi4_mini(32)),

@@ -56,6 +56,11 @@ def _add_sizes(writer: gguf.GGUFWriter, config: Any, arch: str) -> None:
         writer.add_value_length(head_dim)
     if window := getattr(config, "sliding_window", None):
         writer.add_sliding_window(window)
+    if per_token := getattr(config, "num_experts_per_tok", None):
+        writer.add_expert_count(config.num_local_experts)
+        writer.add_expert_used_count(per_token)
+        if width := getattr(config, "moe_intermediate_size", None):
+            writer.add_expert_feed_forward_length(width)
     if arch == "gemma2":
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
         writer.add_final_logit_softcapping(config.final_logit_softcapping)
@@ -108,6 +113,16 @@ def _tensors(case: Case, oracle: transformers.PreTrainedModel) -> dict[str, Tens
     names = gguf.get_tensor_name_map(_ARCHITECTURES[str(case.arch)], config.num_hidden_layers)
     tensors = {}
     for name, tensor in oracle.state_dict().items():
+        if ".mlp.experts." in name or name.endswith("mlp.gate.weight"):  # one matrix for all experts of a layer
+            layer, kind = name.split(".")[2], name.split(".mlp.")[1]
+            gate_up = tensor.chunk(2, dim=1) if "gate_up" in kind else ()
+            parts = {
+                "experts.gate_up_proj": zip(("ffn_gate_exps", "ffn_up_exps"), gate_up, strict=False),
+                "experts.down_proj": [("ffn_down_exps", tensor)],
+                "gate.weight": [("ffn_gate_inp", tensor)],
+            }[kind]
+            tensors |= {f"blk.{layer}.{part}.weight": value for part, value in parts}
+            continue
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         ours = names.get_name(name, try_suffixes=(".weight", ".bias"))
