@@ -70,8 +70,8 @@ class Block(nn.Module):
     """One transformer layer: attention and a gated feed-forward, both with pre-norm and residual.
 
     Fused weights of this rank: wqkv's rows are its query heads, key heads, value heads; w13's are w1 (gate), w3 (up).
-    A mixture of experts has `experts` in place of w13 and w2. The norms that not every architecture has are None where it
-    has none.
+    A mixture of experts has `experts` in place of the last two matrices. Norms that not every architecture has are None
+    where it has none.
     """
 
     q_norm: RMSNorm | None
