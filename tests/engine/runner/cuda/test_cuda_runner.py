@@ -5,19 +5,28 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.checkpoint import ModelSpec
+from engine.checkpoint import Architecture, ModelSpec
 from engine.config import EngineConfig
-from engine.layers.paged_attention import PagedAttention
+from engine.layers.paged_attention import PLAIN, AttentionRule, PagedAttention
 from engine.layers.quantized_kv import stored_values
 from engine.logits_params import Adjustment, LogitsParams, TokenLogprobs
 from engine.model.quantization import quantize_block
-from engine.model.transformer import Transformer, rope_table
+from engine.model.rope import rope_table
+from engine.model.transformer import Transformer
 from engine.runner.cuda.cuda_runner import CudaRunner
 from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, batch_shapes
+from engine.runner.features import unsupported_by_triton
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
 PAGES, CONTEXT = 40, 128
+PLAIN_LLAMA = Architecture()
+FAMILIES = {
+    "llama": PLAIN_LLAMA,
+    "qwen2": Architecture(qkv_bias=True),
+    "qwen3": Architecture(qk_norm=True),
+    "both": Architecture(qkv_bias=True, qk_norm=True),
+}
 
 
 def config(**changes: object) -> EngineConfig:
@@ -28,11 +37,11 @@ def config(**changes: object) -> EngineConfig:
     return EngineConfig(**(settings | changes))
 
 
-def model(kv_heads: int) -> Transformer:
+def model(kv_heads: int, blocks: Architecture = PLAIN_LLAMA) -> Transformer:
     spec = ModelSpec(
         format="meta", chat="llama2", dim=32, n_layers=2, n_heads=2, n_kv_heads=kv_heads, head_dim=16, ffn_dim=48,
         vocab_size=50, norm_eps=1e-5, rope_theta=10000.0, rope_scaling=None, max_context=CONTEXT,
-        tied_embeddings=False, dtype=torch.float32, shards=1,
+        tied_embeddings=False, dtype=torch.float32, shards=1, architecture=blocks,
     )  # fmt: skip
     made = Transformer(spec, dtype=torch.float32)
     made.to_empty(device="cpu")
@@ -91,12 +100,19 @@ def plans() -> list[StepPlan]:
     ]
 
 
-@pytest.mark.parametrize("fused", [128, 16])
-@pytest.mark.parametrize("kv_heads", [2, 1])
-def test_the_same_ids_as_plain_torch(kv_heads: int, fused: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("family", "kv_heads", "fused"),
+    [
+        *(("llama", kv_heads, fused) for kv_heads in (2, 1) for fused in (128, 16)),
+        ("qwen2", 2, 16),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (("qwen3", 1, 16), ("both", 1, 128))),
+    ],
+)  # fmt: skip
+def test_the_same_ids_as_plain_torch(family: str, kv_heads: int, fused: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of up to `fused` tokens take the fused path, others the plain one."""
     monkeypatch.setattr("engine.runner.cuda.forward.FUSED_TOKENS", fused)
-    transformer = model(kv_heads)
+    transformer = model(kv_heads, FAMILIES[family])
+    assert not unsupported_by_triton(transformer.spec, CONTEXT)
     plain, ours = TorchRunner(config(), transformer, PAGES), CudaRunner(config(), transformer)
     ours.start(PAGES)
     in_flight: list[tuple[dict[int, int], object]] = []
@@ -167,8 +183,10 @@ def test_nan_logits_give_minus_one() -> None:
 class QuantizedKVAttention(PagedAttention):
     """Attention that reads what an int8 cache would give back."""
 
-    def __call__(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return super().__call__(layer, q, stored_values(k, torch.int8), stored_values(v, torch.int8))
+    def __call__(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: AttentionRule = PLAIN
+    ) -> torch.Tensor:
+        return super().__call__(layer, q, stored_values(k, torch.int8), stored_values(v, torch.int8), rule)
 
 
 @pytest.mark.parametrize(("quantize", "kv_dtype", "kv_heads"), [("int8", "auto", 1), ("int4", "int8", 2)])
