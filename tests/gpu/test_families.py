@@ -23,8 +23,9 @@ def test_replies_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
     expected = make_golden(name, tmp_path)
     checkpoint = open_checkpoint(expected.huggingface)
     config = resolve(
-        checkpoint.spec, device=machine.DEVICE, dtype="float32", max_context=expected.case.max_context, quantize="none"
-    )
+        checkpoint.spec, device=machine.DEVICE, dtype="float32", max_context=expected.case.max_context, quantize="none",
+        num_kv_pages=64,  # the next test wants its share of the memory
+    )  # fmt: skip
     engine = OfflineEngine(config, SingleRank(), start_worker(config, checkpoint, SingleRank()))
     try:
         assert engine.generate(expected.prompts, GREEDY, [0, 0]) == expected.replies
