@@ -11,7 +11,9 @@ from tests.bot.processes import command_lines, parent, socket_folder
 from tests.discord.harness import BotProcess, World, world
 from tests.fakes.discord.server import Interaction
 
-OWN_ENGINE = {"ENGINE_URL": "", "TEMPERATURE": "0", "MAX_REPLY_TOKENS": "400", "REPLY_TIMEOUT": "60"}
+OWN_ENGINE = {"ENGINE_URL": "", "MAX_REPLY_TOKENS": "400", "REPLY_TIMEOUT": "60"}
+TALKATIVE = {"TEMPERATURE": "0", "FREQUENCY_PENALTY": "0", "PERSONA": "You are a helpful assistant. Answer briefly."}
+"""With these the embedded model tells a story that is longer than the test needs."""
 
 
 def engine_processes(folder: str | None = None) -> dict[int, str]:
@@ -40,7 +42,7 @@ async def own_engine(here: World) -> tuple[int, str]:
 async def test_killed_in_the_middle_of_a_reply_the_engine_comes_back_and_the_bot_never_left(
     sqlite_url: str, tmp_path: Path
 ):
-    async with world(sqlite_url, tmp_path, make_bot=BotProcess, **OWN_ENGINE) as here:
+    async with world(sqlite_url, tmp_path, make_bot=BotProcess, **OWN_ENGINE, **TALKATIVE) as here:
         guild, ann = await here.member()
         pid, folder = await own_engine(here)
         # A message before the model is loaded waits for it, and says so if that takes its time.
