@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.chat_format import ChatFormat
+    from engine.chat.formats import ChatFormat
     from engine.core.engine_core import EngineCore
     from engine.tokenizers.base import Tokenizer
     from engine.tokenizers.piecewise import PiecewiseEncoder

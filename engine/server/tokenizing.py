@@ -14,7 +14,7 @@ from engine.errors import InvalidDialog
 from engine.server.protocol.errors import RequestError
 
 if TYPE_CHECKING:
-    from engine.chat_format import Message
+    from engine.chat.formats import Message
     from engine.server.loaded_model import LoadedModel
 
 T = TypeVar("T")

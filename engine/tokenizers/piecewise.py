@@ -24,7 +24,7 @@ class PiecewiseEncoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Looks at each piece of the vocabulary, which takes some 0.02 s."""
-        self._tokenizer = tokenizer
+        self._tokenizer, self.controls = tokenizer, tokenizer.controls
         self.bos_id, self.eos_id, self.stop_ids = tokenizer.bos_id, tokenizer.eos_id, tokenizer.stop_ids
         pieces = [tokenizer.piece(token) for token in range(tokenizer.vocab_size)]
         encoded = [piece if isinstance(piece, bytes) else piece.encode() for piece in pieces]
@@ -41,15 +41,25 @@ class PiecewiseEncoder:
         if len(text) <= PART_CHARS:
             return self._tokenizer.encode(text)
         ids: list[int] = []
-        for part in self._parts(text):
-            ids += self._tokenizer.encode(part)
+        for start, end in self._bounds(text):
+            ids += self._tokenizer.encode(text[start:end])
+        return ids
+
+    def encode_marked(self, text: str, trusted: bytes) -> list[int]:
+        """As `Tokenizer.encode_marked`."""
+        if len(text) <= PART_CHARS:
+            return self._tokenizer.encode_marked(text, trusted)
+        ids: list[int] = []
+        for start, end in self._bounds(text):
+            ids += self._tokenizer.encode_marked(text[start:end], trusted[start:end])
         return ids
 
     def min_tokens(self, num_bytes: int) -> int:
         """The smallest number of tokens that a text of `num_bytes` in UTF-8 can have."""
         return -(-num_bytes // self.max_piece_bytes)
 
-    def _parts(self, text: str) -> Iterator[str]:
+    def _bounds(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where parts begin and end. Control tokens whose names hold letters around a space are not cut in practice."""
         start = 0
         while len(text) - start > PART_CHARS:
             cut = None if self._skip is None else _SAFE_CUT.search(text, start + PART_CHARS, start + MAX_PART_CHARS)
@@ -58,10 +68,10 @@ class PiecewiseEncoder:
             else:
                 end = cut.end() - 1
                 following = end + (self._skip or 0)
-            yield text[start:end]
+            yield start, end
             start = following
         if start < len(text):
-            yield text[start:]
+            yield start, len(text)
 
     def _chars_to_skip(self) -> int | None:
         """1 if the tokenizer puts a space before each text, 0 if it does not, None if it is not known."""

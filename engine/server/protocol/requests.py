@@ -32,7 +32,7 @@ from engine.server.protocol.request_body import JsonObject, validate
 from engine.server.protocol.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
-    from engine.chat_format import Message
+    from engine.chat.formats import Message
 
 
 class ContentPart(JsonObject):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.chat_format import ChatFormat, Message, chat_format, special_tags_in, without_tags
+from engine.chat.formats import ChatFormat, Message, chat_format, special_tags_in, without_tags
 from engine.checkpoint import ModelSpec, open_checkpoint
 from engine.checkpoint.families import chat_family, default_system
 from engine.errors import ConfigError, InvalidDialog
