@@ -47,6 +47,18 @@ class DialogKey:
 
 
 @dataclass(frozen=True, slots=True)
+class StopRequester:
+    """Who wants a running reply to stop: its asker may, and who manages the guild that it is written in."""
+
+    user_id: int
+    managed_guild_id: int | None = None
+
+    def may_stop(self, key: DialogKey) -> bool:
+        """Whether they may stop a reply to the member of `key`."""
+        return self.user_id == key.user_id or self.managed_guild_id == key.guild_id != DIRECT_MESSAGES
+
+
+@dataclass(frozen=True, slots=True)
 class StoredFile:
     """A text that came with a message: a file that its member attached, or what they asked about.
 

@@ -45,7 +45,7 @@ from models.database import Database
 from models.queries.deliveries import delivery_of_turn, turn_of_message
 from models.queries.resets import end_dialogs_everywhere
 from models.queries.turn_info import turn_info
-from models.types import DeliveryRecord, DialogKey, Pair, Place, TurnInfo, UndoneReset
+from models.types import DeliveryRecord, DialogKey, Pair, Place, StopRequester, TurnInfo, UndoneReset
 
 __all__ = ["UNDO_WITHIN", "ChatReply", "ChatRequest", "ChatService", "Reset"]
 
@@ -155,7 +155,7 @@ class ChatService:
             slot = stack.enter_context(self._admission.admit(_member(request.key), dialog))
             stack.enter_context(self._counted_as_in_flight())
             asked_by = request.place.nonce if request.place else request.interaction_id
-            stack.enter_context(self._stops.stoppable(asked_by, control))
+            stack.enter_context(self._stops.stoppable(asked_by, request.key, control))
             message = await stack.enter_async_context(self._waiting.entered(dialog))
             waiting = Waiting(slot, self._wait_estimate, lambda: self._engine.state == "loading")
             request.on_waiting(waiting)
@@ -281,13 +281,13 @@ class ChatService:
                 turn_id = await turn_of_message(session, message_id=message_id)
                 return None if turn_id is None else await turn_info(session, turn_id=turn_id)
 
-    async def stop_reply(self, interaction_id: int) -> bool:
+    async def stop_reply(self, interaction_id: int, by: StopRequester) -> bool:
         """Stop the reply to this interaction and keep what was generated, also if another process of the bot writes it.
 
-        The caller has checked who may. False if no process writes it any more; that may take some seconds to find out.
+        False if no process writes it any more; that may take some seconds to find out. Raises NotTheAsker.
         """
         with translate_database_errors():
-            return await self._stops.stop(interaction_id)
+            return await self._stops.stop(interaction_id, by)
 
     async def history(self, key: DialogKey, limit: int) -> tuple[Pair, ...]:
         """The last `limit` pairs of the open dialog, oldest first."""

@@ -2,8 +2,8 @@
 
 A click on a reply that this process writes stops it at once. For another one, a row in the database asks the process
 that writes it. While replies run here, one small query for all of them looks for such rows twice a second; a process
-without a running reply asks nothing. Knows replies by the interactions that asked for them. Who may stop a reply is up
-to the caller.
+without a running reply asks nothing. Knows replies by the interactions that asked for them. The process that writes a
+reply decides who may stop it: a custom id says whatever its sender likes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
 
 from bot.chat.reply_control import ReplyControl
-from bot.errors import DatabaseUnavailable
+from bot.errors import BotError, DatabaseUnavailable
 from bot.storage import translate_database_errors
 from models.database import Database
 from models.queries import stop_requests
+from models.types import DialogKey, StopRequester
 
 log = structlog.get_logger(__name__)
 
@@ -35,24 +37,37 @@ and a member may click twice: the request may be stored only when the reply has 
 _REMEMBERED = 1000  # replies that ended here
 
 
+class NotTheAsker(BotError):
+    """A click on Stop under the reply to someone else."""
+
+    def __init__(self) -> None:
+        super().__init__("Only the person who asked can stop this answer.")
+
+
+@dataclass(frozen=True, slots=True)
+class _RunningReply:
+    key: DialogKey
+    control: ReplyControl
+
+
 class StopRequests:
     """The replies that this process writes, and how any process stops them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._running: dict[int, ReplyControl] = {}
+        self._running: dict[int, _RunningReply] = {}
         self._stopped: dict[int, float] = {}  # until when requests for them are taken, by the loop's clock
         self._ended: OrderedDict[int, None] = OrderedDict()
         self._poller: asyncio.Task[None] | None = None
         self._failing = False
 
     @contextmanager
-    def stoppable(self, interaction_id: int | None, control: ReplyControl) -> Iterator[None]:
-        """In this block, `control` writes the reply to this interaction. None: it has no Stop button."""
+    def stoppable(self, interaction_id: int | None, key: DialogKey, control: ReplyControl) -> Iterator[None]:
+        """In this block, `control` writes the reply to this interaction of `key`. None: it has no Stop button."""
         if interaction_id is None:
             yield
             return
-        self._running[interaction_id] = control
+        self._running[interaction_id] = _RunningReply(key, control)
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll(), name="stop-requests")
         try:
@@ -66,27 +81,32 @@ class StopRequests:
                 if len(self._ended) > _REMEMBERED:
                     self._ended.popitem(last=False)
 
-    async def stop(self, interaction_id: int) -> bool:
+    async def stop(self, interaction_id: int, by: StopRequester) -> bool:
         """Stop the reply to this interaction, in whichever process. False if no process writes it any more.
 
-        Raises the DatabaseUnavailable of `models` if only another process may know the reply.
+        Raises NotTheAsker if this process knows that `by` may not, and the DatabaseUnavailable of `models` if only
+        another process may know the reply.
         """
-        if (control := self._running.get(interaction_id)) is not None:
-            return _interrupt(control)
+        if (running := self._running.get(interaction_id)) is not None:
+            if not by.may_stop(running.key):
+                raise NotTheAsker()
+            return _interrupt(running.control)
         if interaction_id in self._stopped:
             return True
         if interaction_id in self._ended:
             return False
         await self._database.run(
-            lambda session: stop_requests.request_stop(session, interaction_id=interaction_id, now=datetime.now(UTC)),
+            lambda session: stop_requests.request_stop(
+                session, interaction_id=interaction_id, by=by, now=datetime.now(UTC)
+            ),
             brief=True,
         )
         deadline = asyncio.get_running_loop().time() + ANSWER_TIMEOUT
         while asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(POLL_INTERVAL)
-            if not await self._requested({interaction_id}):
+            if (interaction_id, by) not in await self._requested({interaction_id}):
                 return True
-        return not await self._delete({interaction_id})
+        return not await self._delete({interaction_id}, by.user_id)
 
     async def close(self) -> None:
         """Stop looking; the database may be closed after this."""
@@ -114,27 +134,30 @@ class StopRequests:
     async def _look(self, watched: frozenset[int]) -> None:
         """Stop the replies that other processes were asked to stop, and confirm it by deleting the requests."""
         requested = await self._requested(watched)
-        stopped = {each for each in requested if each in self._stopped or self._interrupt_running(each)}
+        stopped = {each for each, by in requested if each in self._stopped or self._interrupt_running(each, by)}
         if stopped:
             log.info("replies were stopped through another process", replies=len(stopped))
             await self._delete(stopped)
 
-    def _interrupt_running(self, interaction_id: int) -> bool:
-        control = self._running.get(interaction_id)
-        return control is not None and _interrupt(control)
+    def _interrupt_running(self, interaction_id: int, by: StopRequester) -> bool:
+        running = self._running.get(interaction_id)
+        return running is not None and by.may_stop(running.key) and _interrupt(running.control)
 
     def _watched(self) -> frozenset[int]:
         now = asyncio.get_running_loop().time()
         self._stopped = {each: until for each, until in self._stopped.items() if until > now}
         return frozenset(self._running) | frozenset(self._stopped)
 
-    async def _requested(self, interaction_ids: frozenset[int] | set[int]) -> frozenset[int]:
+    async def _requested(self, interaction_ids: frozenset[int] | set[int]) -> frozenset[tuple[int, StopRequester]]:
         async with self._database.read() as session:
             return await stop_requests.requested_stops(session, interaction_ids=interaction_ids)
 
-    async def _delete(self, interaction_ids: set[int]) -> frozenset[int]:
+    async def _delete(self, interaction_ids: set[int], user_id: int | None = None) -> frozenset[int]:
         return await self._database.run(
-            lambda session: stop_requests.delete_stop_requests(session, interaction_ids=interaction_ids), brief=True
+            lambda session: stop_requests.delete_stop_requests(
+                session, interaction_ids=interaction_ids, user_id=user_id
+            ),
+            brief=True,
         )
 
 

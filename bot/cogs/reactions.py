@@ -17,9 +17,9 @@ from bot.discord_app.caller import Caller, reactor_of
 from bot.discord_app.context import CommandContext
 from bot.discord_app.permissions import Action
 from bot.discord_app.replies.conversation import Conversations
-from bot.discord_app.replies.turn_actions import TurnActions, TurnIsBusy
+from bot.discord_app.replies.turn_actions import TurnActions
 from bot.errors import BotError
-from models.types import Place, TurnInfo
+from models.types import Place, StopRequester, TurnInfo
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,6 @@ AGAIN = (
     "\N{CLOCKWISE RIGHTWARDS AND LEFTWARDS OPEN CIRCLE ARROWS}",
     "\N{ANTICLOCKWISE DOWNWARDS AND UPWARDS OPEN CIRCLE ARROWS}",
 )
-_PAUSES = (0.5, 1.5, None)  # seconds before another attempt
 _RECORDED_WITHIN = 1.0
 """Seconds: a message is on Discord a moment before the database knows its id."""
 
@@ -60,14 +59,7 @@ class Reactions(commands.Cog):
             return
         self._context.track(asyncio.current_task())
         try:
-            for pause in _PAUSES:
-                try:
-                    await self._follow(event, emoji)
-                    break
-                except TurnIsBusy:  # the last words of another change may be being recorded
-                    if pause is None:
-                        raise
-                    await asyncio.sleep(pause)
+            await self._follow(event, emoji)
         except BotError as error:
             log.info("a reaction was not followed", error=type(error).__name__, reason=str(error))
         except Exception:
@@ -92,7 +84,7 @@ class Reactions(commands.Cog):
         for question_id, running in list(self._conversations.running.items()):
             if event.message_id in running.sink.message_ids:
                 if emoji == CROSS and running.asker_id == caller.user_id:
-                    await self._context.chat.stop_reply(question_id)
+                    await self._context.chat.stop_reply(question_id, StopRequester(caller.user_id))
                 return
         turn = await self._context.chat.turn_of_message(event.message_id)
         if turn is None:

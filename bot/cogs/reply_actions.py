@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import discord
 from discord.ui import Label, Modal, TextInput
 
+from bot.chat.stop_requests import NotTheAsker
 from bot.cogs.chat import place_of
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
@@ -24,7 +25,7 @@ from bot.discord_app.permissions import Action
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone
 from bot.errors import BotError, DatabaseUnavailable
-from models.types import Place, TurnInfo
+from models.types import Place, StopRequester, TurnInfo
 
 _MODAL_TIMEOUT = 2.0  # seconds, of the 3 in which a modal must be opened
 _MAX_TEXT_INPUT = 4000  # Discord's limit
@@ -55,10 +56,10 @@ class ReplyActions(FeatureCog):
         user_id, _, question_id = argument.partition(":")
         caller = caller_of(interaction)
         if user_id != str(caller.user_id) and not caller.manages_guild:
-            await _say(interaction, "Only the person who asked can stop this answer.")
-            return
+            raise NotTheAsker()
         acknowledged = await defer_click(interaction)
-        stopped = await self.context.chat.stop_reply(_number(question_id))
+        by = StopRequester(caller.user_id, caller.guild_id if caller.manages_guild else None)
+        stopped = await self.context.chat.stop_reply(_number(question_id), by)
         if acknowledged and not stopped:
             # It has finished meanwhile, or its process is gone: remove the button.
             with contextlib.suppress(*DISCORD_ERRORS):  # the message may be gone as well

@@ -38,8 +38,18 @@ def upgrade() -> None:
             nullable=False,
             comment="Interaction whose reply is to stop",
         ),
+        sa.Column(
+            "user_id",
+            sa.BigInteger(),
+            autoincrement=False,
+            nullable=False,
+            comment="Who clicked; the process that writes the reply decides whether they may",
+        ),
+        sa.Column(
+            "managed_guild_id", sa.BigInteger(), nullable=True, comment="Guild that they manage, if they manage one"
+        ),
         sa.Column("requested_at", TIME, nullable=False, comment="When Stop was clicked"),
-        sa.PrimaryKeyConstraint("interaction_id", name="pk_stop_requests"),
+        sa.PrimaryKeyConstraint("interaction_id", "user_id", name="pk_stop_requests"),
         comment="Replies that a member wants to stop; the process that writes the reply deletes the row",
     )
     op.create_index("ix_stop_requests_at", "stop_requests", ["requested_at"])

@@ -2,7 +2,7 @@
 
 One row asks for one reply, named by the interaction that asked for it: also the reply of a regeneration, whose turn is
 not pending, and of a member who opted out, who has no turn at all. The process that writes the reply stops it and
-deletes the row; so a row that stays means that no process writes that reply. Who may stop it is checked before.
+deletes the row; so a row that stays means that no process writes that reply, or that whoever clicked may not stop it.
 """
 
 from __future__ import annotations
@@ -16,23 +16,43 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.queries.common import insert_if_absent
 from models.queries.scope import cross_tenant
 from models.tables import StopRequest
+from models.types import StopRequester
 
 
 @cross_tenant("the row names an interaction and holds no data of a tenant")
-async def request_stop(session: AsyncSession, *, interaction_id: int, now: datetime) -> None:
-    """Ask the process that writes the reply to this interaction to stop it. The caller has checked who may."""
-    await insert_if_absent(session, StopRequest, interaction_id=interaction_id, requested_at=now)
+async def request_stop(session: AsyncSession, *, interaction_id: int, by: StopRequester, now: datetime) -> None:
+    """Ask the process that writes the reply to this interaction to stop it, if `by` may."""
+    await insert_if_absent(
+        session,
+        StopRequest,
+        interaction_id=interaction_id,
+        user_id=by.user_id,
+        managed_guild_id=by.managed_guild_id,
+        requested_at=now,
+    )
 
 
 @cross_tenant("a process looks after its own replies, of every tenant")
-async def requested_stops(session: AsyncSession, *, interaction_ids: Collection[int]) -> frozenset[int]:
-    """Return those of these interactions whose replies are to stop."""
-    found = select(StopRequest.interaction_id).where(StopRequest.interaction_id.in_(interaction_ids))
-    return frozenset(await session.scalars(found))
+async def requested_stops(
+    session: AsyncSession, *, interaction_ids: Collection[int]
+) -> frozenset[tuple[int, StopRequester]]:
+    """Return those of these interactions whose replies are to stop, each with who wants it."""
+    found = select(StopRequest).where(StopRequest.interaction_id.in_(interaction_ids))
+    return frozenset(
+        (each.interaction_id, StopRequester(each.user_id, each.managed_guild_id))
+        for each in await session.scalars(found)
+    )
 
 
 @cross_tenant("a process looks after its own replies, of every tenant")
-async def delete_stop_requests(session: AsyncSession, *, interaction_ids: Collection[int]) -> frozenset[int]:
-    """Delete these requests; return those that were there. Of two processes that delete one, only one gets it."""
+async def delete_stop_requests(
+    session: AsyncSession, *, interaction_ids: Collection[int], user_id: int | None = None
+) -> frozenset[int]:
+    """Delete the requests for these replies, or those of one person; return which there were.
+
+    Of two processes that delete one, only one gets it.
+    """
     deleted = delete(StopRequest).where(StopRequest.interaction_id.in_(interaction_ids))
+    if user_id is not None:
+        deleted = deleted.where(StopRequest.user_id == user_id)
     return frozenset(await session.scalars(deleted.returning(StopRequest.interaction_id)))

@@ -40,4 +40,13 @@ class StopRequest(Base):
     interaction_id: Mapped[int] = mapped_column(
         Snowflake, primary_key=True, autoincrement=False, comment="Interaction whose reply is to stop"
     )
+    user_id: Mapped[int] = mapped_column(
+        Snowflake,
+        primary_key=True,
+        autoincrement=False,
+        comment="Who clicked; the process that writes the reply decides whether they may",
+    )
+    managed_guild_id: Mapped[int | None] = mapped_column(
+        Snowflake, comment="Guild that they manage, if they manage one"
+    )
     requested_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When Stop was clicked")

@@ -175,6 +175,36 @@ async def test_forged_presses_change_nothing(here: World) -> None:
     assert await said(here, guild, ann) == ["Hi", "First."]
 
 
+async def test_a_forged_stop_reaches_no_reply_of_another(here: World) -> None:
+    guild, ann = await here.member()
+    other, eve = await here.member("eve", manager=True)
+    theirs = await asked(here, other, eve, "Mine", "Yours.")
+    here.engine.hang("First")
+    asking = await here.discord.chat(guild, ann, "Hi")
+    await here.discord.until(lambda: bool(asking.messages()) and bool(asking.messages()[0].buttons()))
+    [message] = asking.messages()
+    question_id = message.buttons()[0]["custom_id"].rpartition(":")[2]
+    for forger, where in ((eve, theirs), (here.discord.user("bob"), message)):
+        for claimed in (ann, forger):
+            forged = await here.discord.force_component(where, forger, f"stop:{claimed.id}:{question_id}")
+            await here.discord.until(lambda forged=forged: forged.followups or forged.messages())
+            told = [*forged.texts(), *(each.content for each in forged.followups)]
+            assert any("Only the person who asked can stop" in text for text in told)
+    assert message.runs()
+    await here.discord.press(message, ann, label="Stop")
+    await here.discord.until(lambda: not message.runs())
+    assert message.content == "> Hi\nFirst"
+
+
+async def test_a_button_is_followed_as_soon_as_it_is_seen(here: World) -> None:
+    """The reply is on the screen a moment before its delivery is recorded."""
+    guild, ann = await here.member()
+    message = await asked(here, guild, ann, "Hi", "0.")
+    for number in range(1, 9):
+        here.engine.reply(f"{number}.")
+        await press(here, message, ann, "Regenerate", f"> Hi\n{number}.")
+
+
 async def test_reactions_of_the_asker_do_what_the_buttons_do(here: World) -> None:
     guild, ann = await here.member()
     message = await asked(here, guild, ann, "Hi", "First.")

@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 NOT_SAVED = "-# I could not save this answer yet, so I may not remember it."
 CUT_OFF = "length"
 """The finish reason of a reply that can be continued."""
+_SETTLE_TIMEOUT = 5.0
+"""Seconds for what is recorded of a change once it is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,14 @@ class RunningReply:
 
 
 @dataclass(slots=True)
+class _Change:
+    """A turn that is being changed: whether its result is on the screen, and the end of what is left to do."""
+
+    is_shown: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
 class Conversations:
     """Answers questions. One for the whole bot."""
 
@@ -94,19 +104,33 @@ class Conversations:
     edit_rate: EditRate = field(default_factory=EditRate)
     running: dict[int, RunningReply] = field(default_factory=dict)
     """The replies that are being written, by the interaction or message that asked."""
-    _changing: set[int] = field(default_factory=set)
+    _changes: dict[int, _Change] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def changing(self, turn_id: int) -> Iterator[bool]:
         """Whether this turn may be changed now: not while another press of a button changes it."""
-        if turn_id in self._changing:
+        if turn_id in self._changes:
             yield False
             return
-        self._changing.add(turn_id)
+        change = self._changes[turn_id] = _Change()
         try:
             yield True
         finally:
-            self._changing.discard(turn_id)
+            del self._changes[turn_id]
+            change.over.set()
+
+    def shows_result(self, turn_id: int) -> None:
+        """The change of this turn is stored, and members see it from now on."""
+        if (change := self._changes.get(turn_id)) is not None:
+            change.is_shown = True
+
+    async def settled(self, turn_id: int) -> None:
+        """Let a change whose result members may see already come to its end: who sees it may press again at once."""
+        change = self._changes.get(turn_id)
+        if change is not None and change.is_shown:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLE_TIMEOUT):
+                    await change.over.wait()
 
     async def answer(self, question: Question) -> ChatReply | None:
         """Answer a question and show the reply. None if its message was deleted meanwhile. Raises a BotError."""
@@ -201,6 +225,7 @@ class Conversations:
             sink.buttons = reply_buttons(await self.reply_state(result, place))
         else:
             sink.delivery_id = 0
+        self.shows_result(result.turn_id)
         await reply.finish(text)
         failpoint("after_final_edit")
 

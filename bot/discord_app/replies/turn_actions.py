@@ -68,6 +68,7 @@ class TurnActions:
         """
         if kind == "continue" and turn.finish_reason != CUT_OFF:
             raise BotError("This answer is complete, there is nothing to go on with.")
+        await self._conversations.settled(turn.turn_id)
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 raise TurnIsBusy()
@@ -75,6 +76,7 @@ class TurnActions:
 
     async def replace(self, caller: Caller, turn: TurnInfo, text: str, way: Place) -> None:
         """Replace what the member said, and all that followed it in the dialog; answer the new text."""
+        await self._conversations.settled(turn.turn_id)
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 raise TurnIsBusy()
@@ -102,6 +104,7 @@ class TurnActions:
 
     async def switch(self, turn: TurnInfo, position: int, way: Place) -> None:
         """Show another of the turn's replies; what is shown is what is remembered."""
+        await self._conversations.settled(turn.turn_id)
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 raise TurnIsBusy()
@@ -128,10 +131,12 @@ class TurnActions:
         sink.delivery_id = 0 if delivery is None else delivery.delivery_id
         sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         reply = StreamedReply(sink, self._conversations.edit_rate, prefix=prefix, num_messages=sink.num_messages)
+        self._conversations.shows_result(turn.turn_id)
         await reply.finish(turn.reply or "")
 
     async def forget(self, turn: TurnInfo, way: Place) -> None:
         """Delete the turn, and say so where its reply was."""
+        await self._conversations.settled(turn.turn_id)
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 raise TurnIsBusy()

@@ -19,12 +19,14 @@ from bot.errors import DatabaseUnavailable
 from bot.guilds.privacy import PrivacyService
 from bot.settings import Settings
 from models.database import Database
+from models.types import StopRequester
 from tests.bot.chat.chat_kit import ANN, BOB, ignore, say
 from tests.fakes.engine import FakeEngine
 from tests.pooler import Pooler
 from tests.postgres import Postgres
 
 SETTINGS = Settings(_env_file=None)
+BY_ANN = StopRequester(ANN.user_id)
 
 
 @pytest.fixture(params=["sqlite", "postgres", "pooler"])
@@ -80,7 +82,7 @@ async def test_attack_a_click_in_another_process_stops_the_reply(
     for interaction in range(1, 13):
         running = await started(engine, writer, interaction)
         at = time.monotonic()
-        stopping = asyncio.create_task(other.stop_reply(interaction))
+        stopping = asyncio.create_task(other.stop_reply(interaction, BY_ANN))
         reply = await asyncio.wait_for(running, 5)
         assert time.monotonic() - at < 1.5
         assert (reply.text, reply.finish_reason, reply.remembered) == ("half", "stopped", True)
@@ -96,9 +98,9 @@ async def test_attack_a_click_on_a_regenerated_reply(
     engine.hang("another")
     running = asyncio.create_task(writer.regenerate(ChatRequest(ANN, "", 2), ignore))
     await asyncio.wait_for(engine.arrived(2), 20)
-    assert not await other.stop_reply(1)  # that one has ended
+    assert not await other.stop_reply(1, BY_ANN)  # that one has ended
     assert not running.done()
-    assert await other.stop_reply(2)
+    assert await other.stop_reply(2, BY_ANN)
     assert (await asyncio.wait_for(running, 5)).finish_reason == "stopped"
 
 
@@ -108,7 +110,7 @@ async def test_attack_a_click_on_the_reply_to_a_member_who_opted_out(
     writer, other = make_process(), make_process()
     await PrivacyService(other._database).opt_out(ANN.user_id)
     running = await started(engine, writer, 5)
-    assert await other.stop_reply(5)
+    assert await other.stop_reply(5, BY_ANN)
     assert (await asyncio.wait_for(running, 5)).finish_reason == "stopped"
     assert await requests_left(other) == 0
 
@@ -119,9 +121,9 @@ async def test_attack_too_late_is_said_and_leaves_nothing(
     writer, other = make_process(), make_process()
     await say(writer, "hello", interaction_id=1)
     at = time.monotonic()
-    assert not await writer.stop_reply(1)
+    assert not await writer.stop_reply(1, BY_ANN)
     assert time.monotonic() - at < 0.2, "the process that wrote it knows at once"
-    assert await asyncio.gather(other.stop_reply(1), other.stop_reply(2)) == [False, False]
+    assert await asyncio.gather(other.stop_reply(1, BY_ANN), other.stop_reply(2, BY_ANN)) == [False, False]
     assert time.monotonic() - at < stop_requests.ANSWER_TIMEOUT + 3
     assert await requests_left(other) == 0
 
@@ -131,10 +133,10 @@ async def test_attack_one_click_that_reaches_every_process_counts_as_stopped_in_
 ) -> None:
     writer, other, third = make_process(), make_process(), make_process()
     running = await started(engine, writer, 1)
-    assert await writer.stop_reply(1)
+    assert await writer.stop_reply(1, BY_ANN)
     await asyncio.wait_for(running, 5)
     # Stored only when the reply has ended, and clicked twice.
-    answers = await asyncio.gather(*(each.stop_reply(1) for each in (other, third, other, writer)))
+    answers = await asyncio.gather(*(each.stop_reply(1, BY_ANN) for each in (other, third, other, writer)))
     assert answers == [True] * 4
     assert await requests_left(other) == 0
 
@@ -147,11 +149,29 @@ async def test_attack_two_replies_only_the_right_one_stops(
     engine.hang("second")
     second = asyncio.create_task(writer.chat(ChatRequest(BOB, "talk", 2), ignore))
     await asyncio.wait_for(engine.arrived(2), 20)
-    assert await other.stop_reply(2)
+    assert await other.stop_reply(2, StopRequester(BOB.user_id))
     assert (await asyncio.wait_for(second, 5)).finish_reason == "stopped"
     assert not first.done()
     engine.release()
     assert (await asyncio.wait_for(first, 5)).finish_reason == "stop"
+
+
+async def test_attack_nobody_stops_the_reply_of_another_with_a_forged_id(
+    make_process: Callable[[], ChatService], engine: FakeEngine
+) -> None:
+    writer, other = make_process(), make_process()
+    running = await started(engine, writer, 1)
+    strangers = [StopRequester(BOB.user_id), StopRequester(BOB.user_id, managed_guild_id=ANN.guild_id + 1)]
+    for stranger in strangers:
+        with pytest.raises(stop_requests.NotTheAsker):
+            await writer.stop_reply(1, stranger)
+    forged = [asyncio.create_task(other.stop_reply(1, each)) for each in strangers]
+    await asyncio.sleep(1.5)
+    assert not running.done()
+    assert await other.stop_reply(1, StopRequester(BOB.user_id + 1, managed_guild_id=ANN.guild_id)), "an admin may"
+    assert (await asyncio.wait_for(running, 5)).finish_reason == "stopped"
+    await asyncio.gather(*forged)
+    assert await requests_left(other) == 0
 
 
 async def test_without_a_running_reply_nothing_is_asked_of_the_database(
@@ -185,10 +205,10 @@ async def test_attack_stop_while_the_database_is_away(
     running = await started(engine, writer, 1)
     await asyncio.to_thread(own_postgres.stop)
     with pytest.raises(DatabaseUnavailable):
-        await other.stop_reply(1)
+        await other.stop_reply(1, BY_ANN)
     await asyncio.sleep(1.5)  # the looks fail
     await asyncio.to_thread(own_postgres.start)
-    assert await asyncio.wait_for(other.stop_reply(1), 10)
+    assert await asyncio.wait_for(other.stop_reply(1, BY_ANN), 10)
     assert (await asyncio.wait_for(running, 10)).finish_reason == "stopped"
     for chat, database in zip((writer, other), databases, strict=True):
         await chat.close(0)
