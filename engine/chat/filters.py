@@ -44,11 +44,13 @@ def _reverse(value: Any) -> object:
 
 def _indent(text: object, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
     """Jinja's: each line but the first one, and no empty one unless `blank`."""
-    padding = width if isinstance(width, str) else " " * width if not check_width(width) else ""
+    if isinstance(width, int):
+        check_width(width)
+        width = " " * width
     source = as_text(text)
     lines = METHODS["splitlines"](source + "\n" if type(source) is str else join([source, "\n"]))
     indented = [
-        join([padding if (n or first) and (line or blank or not n) else "", line]) for n, line in enumerate(lines)
+        join([width if (n or first) and (line or blank or not n) else "", line]) for n, line in enumerate(lines)
     ]
     return join(indented, "\n")
 

@@ -9,11 +9,11 @@ order; Llama 2 and Mistral need user and assistant in turn (`split_dialog`).
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, TypedDict
 
 from engine.checkpoint.spec import ModelSpec
-from engine.errors import ConfigError, InvalidDialog
+from engine.errors import InvalidDialog
 
 _TAGS = re.compile(r"\[/?INST\]|<</?SYS>>")
 _ALTERNATION = (
@@ -80,20 +80,6 @@ def special_tags_in(messages: Sequence[Message]) -> tuple[str, ...]:
 def without_tags(text: str) -> str:
     """The text with spaces inside each Llama 2 tag: `[INST]` becomes `[ INST ]`."""
     return _TAGS.sub(lambda tag: re.sub(r"^(\[|<<)(.*?)(\]|>>)$", r"\1 \2 \3", tag[0]), text)
-
-
-def chat_format(spec: ModelSpec, tokenizer: PromptTokenizer) -> ChatFormat:
-    """The format of a model's family. Raises ConfigError if the vocabulary lacks a control token of that format."""
-    formats: dict[str, Callable[[ModelSpec, PromptTokenizer], ChatFormat]] = {
-        "llama2": Llama2Format,
-        "llama3": Llama3Format,
-        "chatml": ChatMLFormat,
-        "mistral": MistralFormat,
-    }
-    try:
-        return formats[spec.chat](spec, tokenizer)
-    except KeyError as error:
-        raise ConfigError("tokenizer", expected=f"the control token {error}", found="none of that name") from error
 
 
 def split_dialog(messages: Sequence[Message], *, continue_last: bool = False) -> tuple[str | None, list[Pair]]:

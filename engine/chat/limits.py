@@ -82,7 +82,7 @@ class _Current(threading.local):
 _current = _Current()
 
 
-class spending:  # noqa: N801 - reads as a statement
+class spending:
     """`with spending(budget):` charges the operations of this thread to it."""
 
     def __init__(self, budget: Budget) -> None:

@@ -1,8 +1,8 @@
 """The environment that templates run in: jinja2's immutable sandbox, with bounds and with the writers of texts.
 
 The code that jinja2 generates for a template is changed in five places: its own texts are marked as the template's,
-`~` and the output keep the writers, loops and comparisons are counted, and containers are weighed. All else goes through
-the hooks that the sandbox has. Values have no attributes but those of JSON-like containers, loops and macros.
+`~` and the output keep the writers, loops and comparisons are counted, and containers are weighed. All else goes
+through the hooks that the sandbox has. Values have no attributes but those of JSON-like containers, loops and macros.
 """
 
 import re
@@ -13,10 +13,11 @@ from typing import Any, NoReturn
 
 from jinja2 import Undefined, nodes
 from jinja2.compiler import CodeGenerator, Frame
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import LoopContext, Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Cycler, Joiner, Namespace
 
 from engine.chat.filters import filters
@@ -126,7 +127,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
 
     @staticmethod
-    def concat(parts: Iterable[object]) -> str:  # type: ignore[override]
+    def concat(parts: Iterable[object]) -> str:
         """Joins what blocks, macros and `~` write."""
         return join(parts)
 
@@ -169,7 +170,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """See jinja2."""
         return isinstance(obj, _ATTRIBUTES) and super().is_safe_attribute(obj, attr, value)
 
-    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """See jinja2."""
         budget().step(4)
         if args and obj is not self.counted:

@@ -30,6 +30,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         """`special_tokens`: the texts of `bos_token`, `eos_token` and others that templates write."""
+        self.source = source
         if len(source) > MAX_TEMPLATE_CHARS:
             raise BrokenTemplateError(f"more than {MAX_TEMPLATE_CHARS:,} characters")
         try:
@@ -39,6 +40,7 @@ class ChatTemplate:
             raise BrokenTemplateError(f"line {error.lineno}: {error.message}") from error
         except (TemplateError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise BrokenTemplateError(f"{type(error).__name__}: {error}") from error
+        self.reads_messages = "messages" in names
         self.variables = frozenset(names - _GIVEN - set(_SANDBOX.globals))
         """What a request may set besides the dialog, such as `enable_thinking`."""
         self._special_tokens = {name: by_template(text) for name, text in special_tokens.items()}

@@ -1,17 +1,18 @@
 """The methods and operators that a template may use on texts. The results know who wrote their characters.
 
-Each does what the method of `str` does, within the budget of the rendering. A result whose characters cannot be followed
-is plain text.
+Each does what the method of `str` does, within the budget of the rendering. A result whose characters cannot be
+followed is plain text.
 """
 
 import re
-from _string import formatter_field_name_split, formatter_parser
 from collections.abc import Callable, Iterable, Mapping
+from string import Formatter
 from typing import Any
 
 from engine.chat.limits import TemplateLimitError, budget, check_number, check_width
 from engine.chat.provenance import SourcedText, changed, concat, part
 
+_FIELD_NAME = re.compile(r"\d{0,3}|[A-Za-z_]\w*")
 _PERCENT = re.compile(r"%(?:\((?P<name>[^()]*)\))?(?P<spec>[-+ #0-9.]*)(?P<kind>[diouxXeEfFgGcrsa%])")
 
 
@@ -179,17 +180,16 @@ def _format(text: str, *args: object, **values: object) -> str:
     parts: list[object] = []
     number = 0
     source = text if isinstance(text, SourcedText) else None
-    for literal, name, spec, conversion in formatter_parser(str.__str__(text)):
+    for literal, name, spec, conversion in Formatter().parse(str.__str__(text)):
         if literal:
             parts.append(changed(source, literal) if source is not None else literal)
         if name is None:
             continue
-        first, rest = formatter_field_name_split(name)
-        if list(rest) or "{" in (spec or ""):
+        if not _FIELD_NAME.fullmatch(name) or "{" in (spec or ""):
             raise TemplateLimitError("it formats a text in an unusual way")
-        if first == "":
-            first, number = number, number + 1
-        value = args[first] if isinstance(first, int) else values[first]
+        if not name:
+            name, number = str(number), number + 1
+        value: Any = args[int(name)] if name.isdecimal() else values[name]
         if conversion or spec:
             check_width(spec)
             check_number(value)

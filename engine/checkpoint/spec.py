@@ -10,10 +10,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from engine.checkpoint.chat_template import StoredTemplate
 from engine.tokenizers.base import Tokenizer
 
 CheckpointFormat = Literal["meta", "huggingface", "gguf"]
-ChatFamily = Literal["llama2", "llama3", "chatml", "mistral"]
+ChatFamily = Literal["llama2", "llama3", "chatml", "mistral", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,9 @@ class ModelSpec:
 
     `dtype` is the dtype of the stored weights; float32 if they are stored in quantized blocks, which decode to it.
     `quantization` names the block types, the most frequent first ("Q4_1+Q8_0"). `shards` is the number of weight
-    files. `default_system` is the system message that the model's chat template inserts when a dialog has none.
-    `padding_ids` are ids that are never sampled: rows of the embedding matrix without a token.
+    files. `chat_template` is the model's own, if its files have one. `default_system` is the system message that it
+    inserts when a dialog has none. `padding_ids` are ids that are never sampled: rows of the embedding matrix without a
+    token.
     """
 
     format: CheckpointFormat
@@ -54,6 +56,7 @@ class ModelSpec:
     shards: int
     quantization: str | None = None
     default_system: str | None = None
+    chat_template: StoredTemplate | None = None
     padding_ids: tuple[int, ...] = ()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from engine.chat.formats import chat_format
+from engine.chat.chat_format import chat_format
 from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
 from engine.distributed.tensor_parallel import check_divisible, ffn_width, kv_heads
 from engine.model.quantization import quantized_bytes

@@ -114,7 +114,7 @@ def _num_kv_pages(size: str, spec: "ModelSpec", config: "EngineConfig") -> int:
 
 def load_model(options: ServeOptions) -> LoadedModel:
     """Start the engine and generate one token, to prove that it works. Blocks; raises ConfigError."""
-    from engine.chat.formats import chat_format
+    from engine.chat.chat_format import chat_format
     from engine.core.engine_core import EngineCore, RequestFailed, SamplingParams
     from engine.tokenizers.piecewise import PiecewiseEncoder
 

@@ -1,8 +1,8 @@
 """The tokenizer interface, and incremental decoding.
 
 `encode` never produces a control token, whatever the text. A chat format places them, by name or in text that its
-template wrote (`encode_marked`). Decoding is defined here once, for complete replies and for streams: each id stands for a piece, either bytes
-(possibly part of a character) or text. Control tokens decode to nothing.
+template wrote (`encode_marked`). Decoding is defined here once, for complete replies and for streams: each id stands
+for a piece, either bytes (possibly part of a character) or text. Control tokens decode to nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

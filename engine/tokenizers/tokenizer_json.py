@@ -46,12 +46,12 @@ def from_tokenizer_json(
         raise ConfigError(path, expected=f"the end-of-text token {eos} in the vocabulary", found="none of that name")
     bos_id = ids.get(bos) if bos else None
     reserved = [ids[eos], *stop_ids, *([] if bos_id is None else [bos_id])]
-    roles = token_roles(names, kinds, reserved=reserved)
+    rules, alphabet = _rules(path, content), byte_alphabet()
+    roles = token_roles(names, kinds, reserved=reserved, byte_level=rules.replace == "sequence")
     controls, silent = roles.controls, set(roles.silent)
     if roles.unknown is not None:
         controls = {names[roles.unknown]: roles.unknown} | controls
         silent.add(roles.unknown)
-    rules, alphabet = _rules(path, content), byte_alphabet()
     if rules.replace == "sequence":
         check_alphabet(vocabulary, path)
     pieces: list[bytes | str] = [b""] * len(names)

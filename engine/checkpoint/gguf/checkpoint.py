@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from engine.checkpoint.chat_template import template_of_gguf
 from engine.checkpoint.encoding import F32
 from engine.checkpoint.families import chat_family, default_system
 from engine.checkpoint.files import MAX_CONTEXT, ConfigReader, check_heads
@@ -112,7 +113,7 @@ def _spec(file: GgufFile, metadata: ConfigReader) -> ModelSpec:
     tokens = file.metadata.get("tokenizer.ggml.tokens")
     return ModelSpec(
         format="gguf",
-        chat=chat_family(path, template, {str(t) for t in tokens} if isinstance(tokens, list) else set()),
+        chat=chat_family(template, {str(t) for t in tokens} if isinstance(tokens, list) else set()),
         dim=dim,
         n_layers=metadata.integer("llama.block_count"),
         n_heads=n_heads,
@@ -129,6 +130,7 @@ def _spec(file: GgufFile, metadata: ConfigReader) -> ModelSpec:
         shards=1,
         quantization="+".join(name for name, _ in block_types.most_common()) or None,
         default_system=default_system(template),
+        chat_template=template_of_gguf(file.metadata),
     )
 
 

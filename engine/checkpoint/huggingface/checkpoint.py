@@ -90,9 +90,7 @@ def _spec(config: ConfigReader, tensors: Mapping[str, Extent], tokenizer_files: 
     files = {extent.path for extent in tensors.values()}
     return ModelSpec(
         format="huggingface",
-        chat=chat_family(
-            config.source, tokenizer_files.template, tokenizer_files.added_token_names(), config.text("model_type")
-        ),
+        chat=chat_family(tokenizer_files.template, tokenizer_files.added_token_names(), config.text("model_type")),
         dim=dim,
         n_layers=config.integer("num_hidden_layers"),
         n_heads=n_heads,
@@ -108,6 +106,7 @@ def _spec(config: ConfigReader, tensors: Mapping[str, Extent], tokenizer_files: 
         dtype=embeddings.encoding.dtype if embeddings else torch.float32,
         shards=len(files),
         default_system=default_system(tokenizer_files.template),
+        chat_template=tokenizer_files.chat_template,
     )
 
 

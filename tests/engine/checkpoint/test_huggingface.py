@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.chat.formats import chat_format
+from engine.chat.chat_format import chat_format
 from engine.checkpoint import RopeScaling, open_checkpoint
 from engine.errors import ConfigError
 from tests.engine.checkpoint import vocabularies as v

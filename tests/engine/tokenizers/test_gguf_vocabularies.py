@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.chat.formats import chat_format
+from engine.chat.chat_format import chat_format
 from engine.checkpoint import ModelSpec, open_checkpoint
 from engine.checkpoint.gguf.container import GgufFile
 from engine.checkpoint.gguf.tokenizer import make_tokenizer
