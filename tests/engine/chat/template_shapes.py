@@ -33,30 +33,25 @@ def source(name: str) -> str:
     return (Path(__file__).parent / "templates" / f"{name}.jinja").read_text()
 
 
+_PHI3 = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+_GEMMA = ("<start_of_turn>", "<end_of_turn>")
+_MISTRAL = ("[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]")
+_R1 = ("<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>")
+_QWEN = (*_IM, "<|endoftext|>")
+
 SHAPES: dict[str, Shape] = {
-    "llama-3.0": Shape("<|begin_of_text|>", "<|end_of_text|>", mark="<|eot_id|>"),
-    "llama-3.1": Shape("<|begin_of_text|>", "<|eot_id|>", mark="<|start_header_id|>"),
-    "qwen-2.5": Shape((*_IM, "<|endoftext|>"), None, "<|im_end|>", _TOOL_TEXTS, mark="<|im_end|>"),
-    "qwen-3": Shape((*_IM, "<|endoftext|>"), None, "<|im_end|>", (*_TOOL_TEXTS, "<think>", "</think>"), mark="<|im_start|>"
-    ),
-    "gemma-2": Shape(("<start_of_turn>", "<end_of_turn>"), "<bos>", "<eos>", byte_fallback=True, mark="<end_of_turn>"
-    ),
-    "gemma-3": Shape(("<start_of_turn>", "<end_of_turn>"), "<bos>", "<eos>", byte_fallback=True, mark="<start_of_turn>"
-    ),
-    "phi-3": Shape(("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"), "<s>", "<|endoftext|>",
-        byte_fallback=True, prepends=True, rstrip=True, mark="<|end|>",
-    ),
+    "llama-3.0": Shape(_H, "<|begin_of_text|>", "<|end_of_text|>", mark="<|eot_id|>"),
+    "llama-3.1": Shape(_H, "<|begin_of_text|>", "<|eot_id|>", mark="<|start_header_id|>"),
+    "qwen-2.5": Shape(_QWEN, None, "<|im_end|>", _TOOL_TEXTS, mark="<|im_end|>"),
+    "qwen-3": Shape(_QWEN, None, "<|im_end|>", (*_TOOL_TEXTS, "<think>", "</think>"), mark="<|im_start|>"),
+    "gemma-2": Shape(_GEMMA, "<bos>", "<eos>", byte_fallback=True, mark="<end_of_turn>"),
+    "gemma-3": Shape(_GEMMA, "<bos>", "<eos>", byte_fallback=True, mark="<start_of_turn>"),
+    "phi-3": Shape(_PHI3, "<s>", "<|endoftext|>", byte_fallback=True, prepends=True, rstrip=True, mark="<|end|>"),
     "phi-4": Shape((*_IM, "<|im_sep|>"), "<|endoftext|>", "<|im_end|>", mark="<|im_sep|>"),
-    "mistral-v1": Shape(_MISTRAL_V1, (), "<s>", "</s>", byte_fallback=True, prepends=True, mark="</s>"),
-    "mistral-v3": Shape(
-        _MISTRAL_V3, ("[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"), "<s>", "</s>",
-        byte_fallback=True, prepends=True, mark="[/INST]",
-    ),
-    "tekken": Shape(_MISTRAL_V3.replace('"[INST] "', '"[INST]"').replace('" " + message', "message"),
-                    ("[INST]", "[/INST]", "[TOOL_CALLS]"), "<s>", "</s>", mark="[INST]"),
-    "deepseek-r1": Shape(("<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>"), _BEGIN, _END, ("<think>", "</think>"),
-        mark="<\uff5cUser\uff5c>",
-    ),
-    "chatml": Shape((*_IM,), None, "<|im_end|>", mark="<|im_end|>"),
+    "mistral-v1": Shape((), "<s>", "</s>", byte_fallback=True, prepends=True, mark="</s>"),
+    "mistral-v3": Shape(_MISTRAL, "<s>", "</s>", byte_fallback=True, prepends=True, mark="[/INST]"),
+    "tekken": Shape(_MISTRAL, "<s>", "</s>", mark="[INST]"),
+    "deepseek-r1": Shape(_R1, _BEGIN, _END, ("<think>", "</think>"), mark="<\uff5cUser\uff5c>"),
+    "chatml": Shape(_IM, None, "<|im_end|>", mark="<|im_end|>"),
     "zephyr": Shape((), "<s>", "</s>", byte_fallback=True, mark="</s>"),
-}  # fmt: skip
+}
