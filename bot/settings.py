@@ -104,6 +104,7 @@ class Settings(BaseSettings):
     model: str = "smollm2"
     gpus: int | None = Field(None, ge=1, le=64)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    chat_template: str | None = None
     quantize: Literal["auto", "none", "int8", "int4"] = "auto"
     engine_args: str = ""
 

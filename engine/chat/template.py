@@ -18,7 +18,7 @@ MAX_TEMPLATE_CHARS = 1 << 18  # ten times the longest that a model was published
 _CONTINUATION = "\u241f "  # a visible mark and a space; a template that trims drops the space
 _SANDBOX = Sandbox()
 _ROLES = {name: by_template(name) for name in ("system", "user", "assistant", "developer", "tool", "ipython")}
-_GIVEN = frozenset(("messages", "add_generation_prompt", "bos_token", "eos_token", "unk_token", "pad_token"))
+_GIVEN = frozenset(("messages", "add_generation_prompt", "bos_token", "eos_token", "unk_token", "pad_token", "tools"))
 
 
 class BrokenTemplateError(Exception):

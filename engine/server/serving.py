@@ -93,7 +93,12 @@ class ServingService:
     async def chat(self, request: ChatRequest) -> ResponseStream:
         """Submit a dialog. Raises RequestError."""
         loaded = self._require_model()
-        prompt_ids = await self._tokenization.dialog(loaded, request.dialog, continue_last=request.continue_last)
+        prompt_ids = await self._tokenization.dialog(
+            loaded,
+            request.dialog,
+            continue_last=request.continue_last,
+            variables=request.chat_template_kwargs,
+        )
         last = request.dialog[-1]["content"] if request.continue_last else ""
         return self._submit(loaded, prompt_ids, loaded.chat.stop_ids, request, "messages", continues=bool(last.strip()))
 
@@ -120,11 +125,20 @@ class ServingService:
             ids = await self._tokenization.text(loaded, request.prompt, special_tokens=request.add_special_tokens)
         elif request.max_prompt_tokens is not None:
             ids, num_dropped = await self._tokenization.fitting_dialog(
-                loaded, request.dialog, request.max_prompt_tokens, continue_last=request.continue_last
+                loaded,
+                request.dialog,
+                request.max_prompt_tokens,
+                continue_last=request.continue_last,
+                variables=request.chat_template_kwargs,
             )
             dropped = {"dropped_messages": num_dropped}
         else:
-            ids = await self._tokenization.dialog(loaded, request.dialog, continue_last=request.continue_last)
+            ids = await self._tokenization.dialog(
+                loaded,
+                request.dialog,
+                continue_last=request.continue_last,
+                variables=request.chat_template_kwargs,
+            )
         return {"count": len(ids), "max_model_len": loaded.max_context, "tokens": ids, "token_strs": None, **dropped}
 
     async def detokenize(self, tokens: list[int]) -> str:

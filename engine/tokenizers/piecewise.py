@@ -6,7 +6,7 @@ pre-tokenizer begins a new word there, and SentencePiece's pieces do not cross i
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from engine.tokenizers.base import Tokenizer
 
@@ -24,7 +24,7 @@ class PiecewiseEncoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Looks at each piece of the vocabulary, which takes some 0.02 s."""
-        self._tokenizer, self.controls = tokenizer, tokenizer.controls
+        self._tokenizer = tokenizer
         self.bos_id, self.eos_id, self.stop_ids = tokenizer.bos_id, tokenizer.eos_id, tokenizer.stop_ids
         pieces = [tokenizer.piece(token) for token in range(tokenizer.vocab_size)]
         encoded = [piece if isinstance(piece, bytes) else piece.encode() for piece in pieces]
@@ -36,13 +36,18 @@ class PiecewiseEncoder:
         """See Tokenizer."""
         return self._tokenizer.control(name)
 
+    @property
+    def controls(self) -> Mapping[str, int]:
+        """As `Tokenizer.controls`."""
+        return self._tokenizer.controls
+
     def encode(self, text: str) -> list[int]:
         """The ids of the text, the same as from one call of the tokenizer."""
         if len(text) <= PART_CHARS:
             return self._tokenizer.encode(text)
         ids: list[int] = []
-        for start, end in self._bounds(text):
-            ids += self._tokenizer.encode(text[start:end])
+        for part in self._parts(text):
+            ids += self._tokenizer.encode(part)
         return ids
 
     def encode_marked(self, text: str, trusted: bytes) -> list[int]:
@@ -57,6 +62,9 @@ class PiecewiseEncoder:
     def min_tokens(self, num_bytes: int) -> int:
         """The smallest number of tokens that a text of `num_bytes` in UTF-8 can have."""
         return -(-num_bytes // self.max_piece_bytes)
+
+    def _parts(self, text: str) -> Iterator[str]:
+        return (text[start:end] for start, end in self._bounds(text))
 
     def _bounds(self, text: str) -> Iterator[tuple[int, int]]:
         """Where parts begin and end. Control tokens whose names hold letters around a space are not cut in practice."""

@@ -7,7 +7,7 @@ engines, but not those that would change the reply: see foreign_fields.py.
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Field, JsonValue, Tag, model_validator
 
 from engine.server.protocol.errors import RequestError
 from engine.server.protocol.field_types import (
@@ -90,6 +90,7 @@ class DialogRequest(PromptRequest):
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
     add_special_tokens: Literal[False] = False
+    chat_template_kwargs: dict[str, JsonValue] | None = None
 
     @property
     def continue_last(self) -> bool:

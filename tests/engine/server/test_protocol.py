@@ -214,7 +214,7 @@ CHANGES_THE_REPLY: list[tuple[str, object]] = [
     *[("allowed_token_ids", [1]), ("logits_processors", ["x"]), ("logit_bias", {"5": 1}), ("ban_eos_token", True)],
     *[("stop_token_ids", [5]), ("include_stop_str_in_output", True), ("skip_special_tokens", False)],
     *[("prompt_logprobs", 0), ("logprobs", True), ("top_logprobs", 3), ("do_sample", False), ("samplers", ["top_k"])],
-    *[("chat_template", "{{ x }}"), ("chat_template_kwargs", {"enable_thinking": False}), ("enable_thinking", False)],
+    *[("chat_template", "{{ x }}"), ("enable_thinking", False)],
     *[("reasoning_effort", "high"), ("reasoning", {"effort": "low"}), ("thinking", {"type": "enabled"})],
     *[("tools", [{}]), ("tool_choice", "required"), ("verbosity", "low"), ("web_search_options", {})],
     *[("n_predict", 5), ("max_new_tokens", 5), ("stop_sequence", ["x"]), ("random_seed", 5), ("system", "Be rude.")],

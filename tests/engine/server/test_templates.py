@@ -1,0 +1,89 @@
+"""The model's own chat template over HTTP."""
+
+import asyncio
+import time
+from typing import cast
+
+import httpx
+import openai
+import pytest
+
+from engine.chat.template import ChatTemplate
+from engine.chat.templated import TemplatedFormat
+from engine.core.engine_core import EngineCore
+from engine.server.loaded_model import LoadedModel
+from engine.tokenizers.piecewise import PiecewiseEncoder
+from tests.engine.chat.template_shapes import source
+from tests.engine.chat.vocabulary import vocabulary
+from tests.engine.server.conftest import Served
+
+LOOP = "{% if messages | length > 4 %}{% for a in range(99999) %}{% set x = a %}" * 5
+LOOP += "{% endfor %}{% endif %}" * 5
+HELLO = [{"role": "user", "content": "hello there"}]
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+async def templated(loading: Served) -> Served:
+    return load(loading, source("qwen-3") + LOOP)
+
+
+def load(served: Served, template: str) -> Served:
+    encoder = PiecewiseEncoder(vocabulary("qwen-3")[0])
+    form = TemplatedFormat(ChatTemplate(template, {}), encoder)
+    engine = cast("EngineCore", served.engine)
+    served.service.set_ready(LoadedModel(engine, vocabulary("qwen-3")[0], encoder, form, 4000, form))
+    return served
+
+
+async def prompt(served: Served, **fields: object) -> list[int]:
+    answer = await served.http.post("/tokenize", json={"messages": HELLO, **fields})
+    assert answer.status_code == 200, answer.text
+    return cast("list[int]", answer.json()["tokens"])
+
+
+async def test_variables_reach_the_template(templated: Served) -> None:
+    tokenizer = vocabulary("qwen-3")[0]
+    off = await prompt(templated)
+    assert tokenizer.decode(off).endswith("<think>\n\n</think>\n\n")
+    assert await prompt(templated, chat_template_kwargs={"enable_thinking": False}) == off
+    on = await prompt(templated, chat_template_kwargs={"enable_thinking": True})
+    assert tokenizer.decode(on).endswith("assistant\n")
+    answer = await templated.http.post("/tokenize", json={"messages": HELLO, "chat_template_kwargs": {"colour": 1}})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "chat_template_kwargs.colour")
+
+
+async def test_models_without_a_template_take_a_switch_that_is_off(served: Served) -> None:
+    await prompt(served, chat_template_kwargs={"enable_thinking": False})
+    answer = await served.http.post("/tokenize", json={"messages": HELLO, "chat_template_kwargs": {"thinking": True}})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "chat_template_kwargs.thinking")
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "bos_token", "add_generation_prompt"])
+async def test_variables_cannot_replace_the_dialog(templated: Served, name: str) -> None:
+    answer = await templated.http.post(CHAT, json={"messages": HELLO, "chat_template_kwargs": {name: "x"}})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, f"chat_template_kwargs.{name}")
+
+
+async def test_a_template_that_computes_for_long_holds_up_nobody(templated: Served) -> None:
+    slow = asyncio.create_task(templated.http.post(CHAT, json={"messages": HELLO * 5}, timeout=30))
+    await asyncio.sleep(0.05)
+    waits = []
+    while not slow.done():
+        started = time.monotonic()
+        assert (await templated.http.get("/v1/models")).status_code == 200
+        waits.append(time.monotonic() - started)
+    answer: httpx.Response = slow.result()
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages")
+    assert "chat template cannot render the dialog: it takes too many steps" in answer.json()["error"]["message"]
+    assert len(waits) > 1
+    assert sorted(waits)[len(waits) // 2] < 0.3
+
+
+async def test_a_reply_that_the_client_began(templated: Served) -> None:
+    templated.engine.replies.append(b"")
+    messages = [*HELLO, {"role": "assistant", "content": "The owl"}]
+    with pytest.raises(openai.APIStatusError):
+        await templated.client.chat.completions.create(model="tiny", messages=[], max_tokens=1)
+    ids = await prompt(templated, messages=messages)
+    assert vocabulary("qwen-3")[0].decode(ids).endswith("</think>\n\nThe owl")
