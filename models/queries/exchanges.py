@@ -6,7 +6,7 @@ Called by bot/chat/history.py.
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.begin import files_of
@@ -22,8 +22,9 @@ def shown_to(key: DialogKey) -> ColumnElement[bool]:
     """Return the condition that a Turn may be shown to this member: in a shared dialog, not what others asked alone."""
     if not key.shared:
         return true()
-    alone = exists().where(Delivery.turn_id == Turn.id, Delivery.ephemeral)
-    return or_(Turn.author_id == key.user_id, ~alone)
+    # Counted, not NOT EXISTS: for that, Postgres may read all deliveries into a hash table.
+    alone = select(func.count()).where(Delivery.turn_id == Turn.id, Delivery.ephemeral)
+    return or_(Turn.author_id == key.user_id, alone.correlate(Turn).scalar_subquery() == 0)
 
 
 async def dialog_head(session: AsyncSession, *, key: DialogKey, dialog_id: int | None = None) -> DialogHead | None:

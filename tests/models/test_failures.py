@@ -246,7 +246,7 @@ class TestDisk:
         from sqlalchemy import text
 
         async with database.write() as session:
-            await session.execute(text("DROP TABLE reply_variants"))
-            await session.execute(text("DROP TABLE turns"))
+            cascade = "" if database.is_sqlite else "CASCADE"
+            await session.execute(text(f"DROP TABLE turns {cascade}"))
         with pytest.raises(DatabaseUnavailable):
             await exchange(database)

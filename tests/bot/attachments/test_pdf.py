@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 import zlib
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -25,8 +27,8 @@ def children() -> set[str]:
     """The workers that run now, as the kernel lists them."""
     found = set()
     for task in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{task}/children") as file:
-            found |= set(file.read().split())
+        with suppress(FileNotFoundError):  # the thread ended
+            found |= set(Path(f"/proc/self/task/{task}/children").read_text().split())
     return found
 
 

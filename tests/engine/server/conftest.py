@@ -96,14 +96,6 @@ async def served(loading: Served) -> Served:
 
 
 @pytest.fixture
-async def with_interval() -> AsyncIterator[Served]:
-    """A server that gathers the tokens of 0.2 s into one event."""
-    async with serve(stream_interval=0.2) as served:
-        served.load()
-        yield served
-
-
-@pytest.fixture
 async def roomy() -> AsyncIterator[Served]:
     """A server that takes large bodies."""
     async with serve(max_body=8 << 20) as served:
