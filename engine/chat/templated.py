@@ -14,6 +14,7 @@ from engine.chat.adaptation import adapted, dialog_rules
 from engine.chat.formats import Message, PromptTokenizer, check_messages
 from engine.chat.limits import TemplateLimitError
 from engine.chat.provenance import OTHERS, TEMPLATE, writers_of
+from engine.chat.reasoning import find_reasoning
 from engine.chat.sandbox import DialogRefusedError
 from engine.chat.template import BrokenTemplateError, ChatTemplate
 from engine.errors import InvalidDialog
@@ -47,6 +48,8 @@ class TemplatedFormat:
         self.variables = template.variables
         self._defaults = {name: False for name in THINKING if name in self.variables}
         self._marks = _pattern_of(_text_marks(template.source, tokenizer))
+        self.reasoning = find_reasoning(template.source, tokenizer)
+        """How the model marks what it thinks; None if it does not."""
         self._rules = dialog_rules(template)
         self.stop_ids = tokenizer.stop_ids | self._end_of_turn()
 
@@ -60,7 +63,7 @@ class TemplatedFormat:
         """See ChatFormat. `variables`: the request's `chat_template_kwargs`."""
         check_messages(messages, continue_last=continue_last)
         given = self._defaults | dict(variables or {})
-        turns = adapted(messages, self._rules)
+        turns = adapted(self._answers(messages, continue_last), self._rules)
         try:
             if continue_last:
                 text = self._template.render_beginning(turns, given)
@@ -71,6 +74,19 @@ class TemplatedFormat:
         except (BrokenTemplateError, TemplateLimitError) as error:
             raise InvalidDialog(f"this model's chat template cannot render the dialog: {_quoted(error)}") from error
         return self._encode(text)
+
+    def _answers(self, messages: Sequence[Message], continue_last: bool) -> Sequence[Message]:
+        """The dialog without what the model thought in earlier turns."""
+        form = self.reasoning
+        if form is None:
+            return messages
+        last = len(messages) - 1 if continue_last else -1
+        return [
+            {**message, "content": form.without_reasoning(message["content"])}
+            if message["role"] == "assistant" and index != last
+            else message
+            for index, message in enumerate(messages)
+        ]
 
     def _encode(self, text: str) -> list[int]:
         plain, writers = self._defused(str.__str__(text), writers_of(text))

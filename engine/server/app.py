@@ -79,6 +79,7 @@ def build_app(
     async def chat(request: Request) -> Response:
         asked = await read(request, partial(validate, ChatRequest))
         response_format = ChatResponseFormat(service.name, include_usage=asked.stream_options.include_usage)
+        response_format.include_reasoning = asked.include_reasoning
         return await respond(request, await service.chat(asked), response_format, asked.stream)
 
     async def complete(request: Request) -> Response:
@@ -188,7 +189,8 @@ async def _complete_response(request: Request, stream: ResponseStream, response_
         text = "".join([piece async for piece in stream])
     if stream.finish_reason is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    return Response(response_format.complete(text, stream.finish_reason, stream.usage), media_type="application/json")
+    body = response_format.complete(text, stream.finish_reason, stream.usage, stream.take_reasoning())
+    return Response(body, media_type="application/json")
 
 
 class EventStream(Response):
@@ -217,12 +219,17 @@ class EventStream(Response):
             yield first
         try:
             async for text in self._stream:
-                yield self._format.delta(text)
+                if (reasoning := self._stream.take_reasoning()) and (chunk := self._format.reasoning_delta(reasoning)):
+                    yield chunk
+                if text:
+                    yield self._format.delta(text)
                 if self._interval:
                     await self._stream.wait_for_more(self._interval)
         except RequestError as error:
             yield event(error.body())
             return
+        if (reasoning := self._stream.take_reasoning()) and (chunk := self._format.reasoning_delta(reasoning)):
+            yield chunk
         if self._stream.finish_reason is not None:
             yield self._format.last_chunks(self._stream.finish_reason, self._stream.usage)
 

@@ -12,6 +12,7 @@ import math
 import time
 from typing import Literal
 
+from engine.chat.reasoning import ReasoningDecoder, reasoning_decoder
 from engine.core.request_stream import EngineDead
 from engine.errors import Busy, EngineError, PromptTooLong
 from engine.scheduler.request import SamplingParams
@@ -100,7 +101,13 @@ class ServingService:
             variables=request.chat_template_kwargs,
         )
         last = request.dialog[-1]["content"] if request.continue_last else ""
-        return self._submit(loaded, prompt_ids, loaded.chat.stop_ids, request, "messages", continues=bool(last.strip()))
+        continues = bool(last.strip())
+        reasoning = None
+        if loaded.template is not None and loaded.template.reasoning is not None and not continues:
+            reasoning = reasoning_decoder(loaded.tokenizer, loaded.template.reasoning, prompt_ids)
+        return self._submit(
+            loaded, prompt_ids, loaded.chat.stop_ids, request, "messages", continues=continues, reasoning=reasoning
+        )
 
     async def complete(self, request: CompletionRequest) -> ResponseStream:
         """Submit a prompt of text or token ids. Raises RequestError."""
@@ -169,10 +176,12 @@ class ServingService:
         param: str,
         *,
         continues: bool = False,
+        reasoning: ReasoningDecoder | None = None,
     ) -> ResponseStream:
         """Hand the request to the step loop's thread. `param`: the field that errors of the prompt name.
 
-        `continues`: the reply goes on in the middle of a text, so that a space at its beginning counts.
+        `continues`: the reply goes on in the middle of a text, so that a space at its beginning counts. `reasoning`:
+        decodes the reply, if the model may think before it answers.
         """
         room = loaded.max_context - len(prompt_ids)
         if room < 1:
@@ -206,8 +215,8 @@ class ServingService:
         if continues:
             decoder.push(prompt_ids[-1])  # a decoder drops the space that SentencePiece puts before a text
             decoder.finish()
-        detokenizer = IncrementalDetokenizer(decoder, request.stop)
-        stream = ResponseStream(tokens, detokenizer, self._metrics, self._on_stream_end)
+        detokenizer = IncrementalDetokenizer(reasoning or decoder, request.stop)
+        stream = ResponseStream(tokens, detokenizer, self._metrics, self._on_stream_end, reasoning=reasoning)
         self._streams.add(stream)
         return stream
 

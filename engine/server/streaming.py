@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from engine.chat.reasoning import ReasoningDecoder
 from engine.core.request_stream import RequestOutput, RequestStream
 from engine.errors import EngineError
 from engine.server.detokenizer import IncrementalDetokenizer
@@ -29,10 +30,10 @@ class ResponseObserver(Protocol):
 
 
 class ResponseStream:
-    """`async for text in stream` yields text; at its end `finish_reason` and `usage` are final.
+    """`async for text in stream` yields text, empty while a model thinks.
 
-    `finish_reason` None at the end means that the client disconnected. A response that the engine cannot finish raises
-    RequestError (503) after the text that was generated.
+    At its end `finish_reason` and `usage` are final. `finish_reason` None at the end means that the client
+    disconnected. A response that the engine cannot finish raises RequestError (503) after the text that was generated.
     """
 
     def __init__(
@@ -41,12 +42,15 @@ class ResponseStream:
         detokenizer: IncrementalDetokenizer,
         observer: ResponseObserver,
         on_end: Callable[["ResponseStream"], None],
+        *,
+        reasoning: ReasoningDecoder | None = None,
     ) -> None:
-        """`on_end` is called once, whatever the outcome."""
+        """`on_end` is called once, whatever the outcome; `reasoning`: the decoder, if the model may think."""
         self._tokens = tokens
         self._detokenizer = detokenizer
         self._observer = observer
         self._on_end = on_end
+        self._reasoning = reasoning
         self._submitted_at = time.monotonic()
         self._has_tokens = False
         self._ended = False
@@ -59,7 +63,12 @@ class ResponseStream:
         completion_tokens = usage.completion_tokens
         if self._detokenizer.stopped:  # the engine may have generated more before it saw the cancel
             completion_tokens = self._detokenizer.num_tokens
-        return Usage(usage.prompt_tokens, completion_tokens, usage.cached_tokens)
+        reasoning_tokens = None if self._reasoning is None else self._reasoning.num_reasoning_tokens
+        return Usage(usage.prompt_tokens, completion_tokens, usage.cached_tokens, reasoning_tokens)
+
+    def take_reasoning(self) -> str:
+        """What the model has thought since the last call; it is no part of the text."""
+        return "" if self._reasoning is None else self._reasoning.take_reasoning()
 
     def cancel(self) -> None:
         """The client has disconnected. No effect after the end."""
@@ -102,7 +111,7 @@ class ResponseStream:
                 self._tokens.cancel()
                 self.finish_reason = "stop"
                 self._end("stop")
-            if text:
+            if text or self._reasoning is not None:
                 return text
         raise StopAsyncIteration
 

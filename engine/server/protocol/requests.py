@@ -149,7 +149,9 @@ class GenerationRequest(PromptRequest):
 
 
 class ChatRequest(DialogRequest, GenerationRequest):
-    """POST /v1/chat/completions."""
+    """POST /v1/chat/completions. `include_reasoning`: whether what the model thinks is in the response (vLLM's)."""
+
+    include_reasoning: bool = True
 
 
 class CompletionRequest(GenerationRequest):

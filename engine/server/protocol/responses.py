@@ -19,20 +19,27 @@ _TOKENS_AT_ONCE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The token counts of one response; `cached_tokens` are the prompt tokens that a cached prefix covered."""
+    """The token counts of one response; `cached_tokens` are the prompt tokens that a cached prefix covered.
+
+    `reasoning_tokens`: of a model that thinks before it answers; they are among the completion tokens.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int | None = None
 
     def body(self) -> dict[str, object]:
         """The `usage` object of a response."""
-        return {
+        body: dict[str, object] = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
+        if self.reasoning_tokens is not None:
+            body["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
+        return body
 
 
 def encode(body: object) -> bytes:
@@ -77,6 +84,10 @@ class ResponseFormat:
         """The event that adds `text`."""
         return self._before + encode(text) + self._after
 
+    def reasoning_delta(self, text: str) -> bytes:
+        """The event that adds `text` to what the model thinks; empty: none."""
+        return b""
+
     def last_chunks(self, finish_reason: FinishReason, usage: Usage) -> bytes:
         """The events after the last token: the finish reason, the usage if the client asked for it, and `[DONE]`."""
         last = event(self._chunk(self._choice("", finish_reason)))
@@ -84,9 +95,9 @@ class ResponseFormat:
             last += event({**self._envelope(self.chunk_object), "choices": [], "usage": usage.body()})
         return last + DONE
 
-    def complete(self, text: str, finish_reason: FinishReason, usage: Usage) -> bytes:
-        """The body of a response that is not streamed."""
-        choice = self._complete_choice(text, finish_reason)
+    def complete(self, text: str, finish_reason: FinishReason, usage: Usage, reasoning: str = "") -> bytes:
+        """The body of a response that is not streamed; `reasoning`: what the model thought before."""
+        choice = self._complete_choice(text, finish_reason, reasoning)
         return encode({**self._envelope(self.complete_object), "choices": [choice], "usage": usage.body()})
 
     def _envelope(self, object_name: str) -> dict[str, object]:
@@ -101,7 +112,7 @@ class ResponseFormat:
     def _choice(self, text: str, finish_reason: FinishReason | None) -> dict[str, object]:
         raise NotImplementedError
 
-    def _complete_choice(self, text: str, finish_reason: FinishReason) -> dict[str, object]:
+    def _complete_choice(self, text: str, finish_reason: FinishReason, reasoning: str) -> dict[str, object]:
         raise NotImplementedError
 
 
@@ -111,10 +122,18 @@ class ChatResponseFormat(ResponseFormat):
     complete_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
     id_prefix = "chatcmpl-"
+    include_reasoning = True
+    """Whether the client wants to read what the model thinks."""
 
     def first_chunk(self) -> bytes:
         """The event that names the role."""
         return event(self._chunk(self._delta_choice({"role": "assistant", "content": ""}, None)))
+
+    def reasoning_delta(self, text: str) -> bytes:
+        """An event with vLLM's and DeepSeek's name of the field."""
+        if not self.include_reasoning:
+            return b""
+        return event(self._chunk(self._delta_choice({"reasoning_content": text}, None)))
 
     def _choice(self, text: str, finish_reason: FinishReason | None) -> dict[str, object]:
         return self._delta_choice({"content": text} if finish_reason is None else {}, finish_reason)
@@ -122,8 +141,10 @@ class ChatResponseFormat(ResponseFormat):
     def _delta_choice(self, delta: dict[str, object], finish_reason: FinishReason | None) -> dict[str, object]:
         return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
 
-    def _complete_choice(self, text: str, finish_reason: FinishReason) -> dict[str, object]:
+    def _complete_choice(self, text: str, finish_reason: FinishReason, reasoning: str) -> dict[str, object]:
         message = {"role": "assistant", "content": text, "refusal": None}
+        if reasoning and self.include_reasoning:
+            message["reasoning_content"] = reasoning
         return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
 
 
@@ -137,5 +158,5 @@ class CompletionResponseFormat(ResponseFormat):
     def _choice(self, text: str, finish_reason: FinishReason | None) -> dict[str, object]:
         return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
 
-    def _complete_choice(self, text: str, finish_reason: FinishReason) -> dict[str, object]:
+    def _complete_choice(self, text: str, finish_reason: FinishReason, reasoning: str) -> dict[str, object]:
         return self._choice(text, finish_reason)

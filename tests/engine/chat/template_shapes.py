@@ -37,6 +37,7 @@ _PHI3 = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 _GEMMA = ("<start_of_turn>", "<end_of_turn>")
 _MISTRAL = ("[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]")
 _R1 = ("<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>")
+_CHANNELS = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|call|>")
 _QWEN = (*_IM, "<|endoftext|>")
 
 SHAPES: dict[str, Shape] = {
@@ -53,5 +54,6 @@ SHAPES: dict[str, Shape] = {
     "tekken": Shape(_MISTRAL, "<s>", "</s>", mark="[INST]"),
     "deepseek-r1": Shape(_R1, _BEGIN, _END, ("<think>", "</think>"), mark="<\uff5cUser\uff5c>"),
     "chatml": Shape(_IM, None, "<|im_end|>", mark="<|im_end|>"),
+    "harmony": Shape(_CHANNELS, "<|startoftext|>", "<|return|>", mark="<|message|>"),
     "zephyr": Shape((), "<s>", "</s>", byte_fallback=True, mark="</s>"),
 }

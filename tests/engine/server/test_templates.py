@@ -1,6 +1,8 @@
 """The model's own chat template over HTTP."""
 
 import asyncio
+import json
+import re
 import time
 from typing import cast
 
@@ -87,3 +89,62 @@ async def test_a_reply_that_the_client_began(templated: Served) -> None:
         await templated.client.chat.completions.create(model="tiny", messages=[], max_tokens=1)
     ids = await prompt(templated, messages=messages)
     assert vocabulary("qwen-3")[0].decode(ids).endswith("</think>\n\nThe owl")
+
+
+def ids_of(text: str) -> list[int]:
+    return vocabulary("qwen-3")[0].encode(text)
+
+
+async def reply(served: Served, text: str, **fields: object) -> asyncio.Task[httpx.Response]:
+    """A request whose reply is delivered token by token."""
+    asked = asyncio.create_task(served.http.post(CHAT, json={"messages": HELLO, **fields}))
+    submitted = await served.engine.next_request()
+    for token in ids_of(text):
+        submitted.deliver([token])
+        await asyncio.sleep(0.001)
+    submitted.deliver([], "stop")
+    return asked
+
+
+async def test_reasoning_is_a_field_of_its_own(templated: Served) -> None:
+    text = "<think>\nI see.\n</think>\n\nHello!"
+    body = (await (await reply(templated, text))).json()
+    message = body["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"]) == ("Hello!", "I see.")
+    count = len(ids_of("<think>\nI see.\n</think>"))
+    assert body["usage"]["completion_tokens_details"] == {"reasoning_tokens": count}
+    assert body["usage"]["completion_tokens"] == len(ids_of(text))
+    hidden = (await (await reply(templated, text, include_reasoning=False))).json()
+    assert "reasoning_content" not in hidden["choices"][0]["message"]
+    assert hidden["choices"][0]["message"]["content"] == "Hello!"
+
+
+@pytest.mark.parametrize("stop", [None, "see"])
+async def test_reasoning_in_a_stream(templated: Served, stop: str | None) -> None:
+    """A stop string is one of the answer."""
+    answer = await (await reply(templated, "<think>I see.</think>Hello!", stream=True, stop=stop))
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    deltas = [event["choices"][0]["delta"] for event in events if event["choices"]]
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "I see."
+    assert "".join(delta.get("content", "") for delta in deltas) == "Hello!"
+    assert sum("reasoning_content" in delta for delta in deltas) > 1
+    assert all(delta.get("content") or "role" in delta or "content" not in delta for delta in deltas)
+    assert events[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_reasoning_that_never_ends(templated: Served) -> None:
+    answer = await (await reply(templated, "<think>I see ", stream=True))
+    assert "".join(re.findall('"reasoning_content":"([^"]*)"', answer.text)) == "I see"
+    assert answer.text.count('"content":') == 1  # of the first event
+    body = (await (await reply(templated, "<think>I see "))).json()
+    assert (body["choices"][0]["message"]["content"], body["choices"][0]["message"]["reasoning_content"]) == (
+        "",
+        "I see",
+    )
+
+
+async def test_a_reply_that_the_client_began_is_an_answer(templated: Served) -> None:
+    messages = [*HELLO, {"role": "assistant", "content": "The owl "}]
+    body = (await (await reply(templated, "<think>", messages=messages))).json()
+    assert body["choices"][0]["message"]["content"] == "<think>"
+    assert "completion_tokens_details" not in body["usage"]
