@@ -98,11 +98,15 @@ def _without_system(messages: Sequence[Mapping[str, Any]], system: str) -> list[
 def _joined(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     turns: list[Mapping[str, Any]] = []
     for message in messages:
-        if turns and turns[-1]["role"] == message["role"]:
+        if turns and turns[-1]["role"] == message["role"] and not _is_of_tools(message) and not _is_of_tools(turns[-1]):
             turns[-1] = _merged([turns[-1], message])
         else:
             turns.append(message)
     return turns
+
+
+def _is_of_tools(message: Mapping[str, Any]) -> bool:
+    return message["role"] == "tool" or "tool_calls" in message
 
 
 def _merged(messages: Sequence[Mapping[str, Any]], role: str | None = None) -> Mapping[str, Any]:

@@ -44,7 +44,9 @@ def choose_format(spec: ModelSpec, tokenizer: MarkedTokenizer, template_file: st
         if not template.reads_messages and template_file is None and spec.chat in _FORMATS:
             reason = f"since {source} reads no messages"
             return ChosenFormat(_remembered(spec, tokenizer), f"the format {spec.chat}, {reason}")
-        return ChosenFormat(TemplatedFormat(template, tokenizer), f"the template of {source}")
+        special = _special_tokens(tokenizer) | dict(stored.special_tokens)
+        with_tools = ChatTemplate(stored.with_tools, special) if stored.with_tools else None
+        return ChosenFormat(TemplatedFormat(template, tokenizer, with_tools), f"the template of {source}")
     except BrokenTemplateError as error:
         raise ConfigError(
             source,

@@ -16,6 +16,7 @@ from engine.checkpoint.spec import ModelSpec
 from engine.errors import InvalidDialog
 
 _TAGS = re.compile(r"\[/?INST\]|<</?SYS>>")
+_ROLES = ("system", "user", "assistant")
 _ALTERNATION = (
     "this model's chat format needs at most one system message, the first, and then user and assistant in turn, "
     "the user first"
@@ -104,20 +105,20 @@ def split_dialog(messages: Sequence[Message], *, continue_last: bool = False) ->
     return system, [Pair(user or "", reply) for user, reply in zip(texts[::2], texts[1::2], strict=False)]
 
 
-def check_messages(messages: Sequence[Message], *, continue_last: bool = False) -> None:
-    """Raises InvalidDialog unless there are messages, each with a known role and valid text."""
+def check_messages(messages: Sequence[Message], *, continue_last: bool = False, tools: bool = False) -> None:
+    """Raises InvalidDialog unless there are messages, each with a known role and valid text; `tools` may speak."""
     if not messages:
         raise InvalidDialog("a dialog needs a message")
     for index, message in enumerate(messages):
-        _check_message(message, index)
+        _check_message(message, index, (*_ROLES, "tool") if tools else _ROLES)
     if continue_last and messages[-1]["role"] != "assistant":
         raise InvalidDialog("the message to continue must be from the assistant", index=len(messages) - 1)
 
 
-def _check_message(message: Message, index: int) -> None:
+def _check_message(message: Message, index: int, roles: Sequence[str]) -> None:
     role: object = message.get("role")  # a script may pass anything
     content: object = message.get("content")
-    if role not in ("system", "user", "assistant"):
+    if role not in roles:
         raise InvalidDialog(f"the role must be system, user or assistant, not {role!r}", index=index)
     if not isinstance(content, str):
         raise InvalidDialog(f"the content must be text, not {type(content).__name__}", index=index)

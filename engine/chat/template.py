@@ -40,7 +40,7 @@ class ChatTemplate:
             raise BrokenTemplateError(f"line {error.lineno}: {error.message}") from error
         except (TemplateError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise BrokenTemplateError(f"{type(error).__name__}: {error}") from error
-        self.reads_messages = "messages" in names
+        self.reads_messages, self.reads_tools = "messages" in names, "tools" in names
         self.variables = frozenset(names - _GIVEN - set(_SANDBOX.globals))
         """What a request may set besides the dialog, such as `enable_thinking`."""
         self._special_tokens = {name: by_template(text) for name, text in special_tokens.items()}

@@ -17,6 +17,7 @@ from engine.chat.provenance import OTHERS, TEMPLATE, writers_of
 from engine.chat.reasoning import find_reasoning
 from engine.chat.sandbox import DialogRefusedError
 from engine.chat.template import BrokenTemplateError, ChatTemplate
+from engine.chat.tool_calls import find_tool_format
 from engine.errors import InvalidDialog
 from engine.tokenizers.marked import ControlNames
 from engine.tokenizers.ordinary import looks_like_control
@@ -42,14 +43,19 @@ class MarkedTokenizer(PromptTokenizer, Protocol):
 class TemplatedFormat:
     """`template` with its tokenizer. Raises BrokenTemplateError if it takes no dialog at all."""
 
-    def __init__(self, template: ChatTemplate, tokenizer: MarkedTokenizer) -> None:
-        """Renders a few small dialogs, to learn what the template takes."""
+    def __init__(
+        self, template: ChatTemplate, tokenizer: MarkedTokenizer, with_tools: ChatTemplate | None = None
+    ) -> None:
+        """Renders a few small dialogs, to learn what the template takes. `with_tools`: another one, for tools."""
+        self._with_tools = with_tools or template
         self._template, self._tokenizer = template, tokenizer
         self.variables = template.variables
         self._defaults = {name: False for name in THINKING if name in self.variables}
         self._marks = _pattern_of(_text_marks(template.source, tokenizer))
         self.reasoning = find_reasoning(template.source, tokenizer)
         """How the model marks what it thinks; None if it does not."""
+        self.tools = find_tool_format(self._with_tools.source, tokenizer) if self._with_tools.reads_tools else None
+        """How the model writes calls of tools; None if its template takes no tools."""
         self._rules = dialog_rules(template)
         self.stop_ids = tokenizer.stop_ids | self._end_of_turn()
 
@@ -59,16 +65,18 @@ class TemplatedFormat:
         *,
         continue_last: bool = False,
         variables: Mapping[str, object] | None = None,
+        tools: Sequence[Mapping[str, object]] = (),
     ) -> list[int]:
-        """See ChatFormat. `variables`: the request's `chat_template_kwargs`."""
-        check_messages(messages, continue_last=continue_last)
-        given = self._defaults | dict(variables or {})
+        """See ChatFormat. `variables`: the request's `chat_template_kwargs`; `tools`: functions as OpenAI defines them.
+
+        With them, messages may have `tool_calls`, or the role "tool".
+        """
+        template = self._with_tools if tools else self._template
+        check_messages(messages, continue_last=continue_last, tools=self.tools is not None)
+        given = self._defaults | dict(variables or {}) | ({"tools": list(tools)} if tools else {})
         turns = adapted(self._answers(messages, continue_last), self._rules)
         try:
-            if continue_last:
-                text = self._template.render_beginning(turns, given)
-            else:
-                text = self._template.render(turns, given)
+            text = template.render_beginning(turns, given) if continue_last else template.render(turns, given)
         except DialogRefusedError as error:
             raise InvalidDialog(f"this model's chat template refuses the dialog: {_quoted(error)}") from error
         except (BrokenTemplateError, TemplateLimitError) as error:

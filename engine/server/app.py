@@ -189,7 +189,7 @@ async def _complete_response(request: Request, stream: ResponseStream, response_
         text = "".join([piece async for piece in stream])
     if stream.finish_reason is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    body = response_format.complete(text, stream.finish_reason, stream.usage, stream.take_reasoning())
+    body = response_format.complete(text, stream.finish_reason, stream.usage, stream.take_fields())
     return Response(body, media_type="application/json")
 
 
@@ -219,7 +219,7 @@ class EventStream(Response):
             yield first
         try:
             async for text in self._stream:
-                if (reasoning := self._stream.take_reasoning()) and (chunk := self._format.reasoning_delta(reasoning)):
+                if (fields := self._stream.take_fields()) and (chunk := self._format.fields_delta(fields)):
                     yield chunk
                 if text:
                     yield self._format.delta(text)
@@ -228,7 +228,7 @@ class EventStream(Response):
         except RequestError as error:
             yield event(error.body())
             return
-        if (reasoning := self._stream.take_reasoning()) and (chunk := self._format.reasoning_delta(reasoning)):
+        if (fields := self._stream.take_fields()) and (chunk := self._format.fields_delta(fields)):
             yield chunk
         if self._stream.finish_reason is not None:
             yield self._format.last_chunks(self._stream.finish_reason, self._stream.usage)

@@ -12,7 +12,6 @@ import math
 import time
 from typing import Literal
 
-from engine.chat.reasoning import ReasoningDecoder, reasoning_decoder
 from engine.core.request_stream import EngineDead
 from engine.errors import Busy, EngineError, PromptTooLong
 from engine.scheduler.request import SamplingParams
@@ -27,6 +26,7 @@ from engine.server.protocol.requests import (
     TokenizeChatRequest,
     TokenizeTextRequest,
 )
+from engine.server.reply_parts import ReplyParts
 from engine.server.streaming import ResponseStream
 from engine.server.tokenizing import PromptTokenization, context_length_exceeded
 from engine.tokenizers.base import StreamDecoder
@@ -99,14 +99,17 @@ class ServingService:
             request.dialog,
             continue_last=request.continue_last,
             variables=request.chat_template_kwargs,
+            tools=request.offered_tools,
         )
-        last = request.dialog[-1]["content"] if request.continue_last else ""
-        continues = bool(last.strip())
-        reasoning = None
-        if loaded.template is not None and loaded.template.reasoning is not None and not continues:
-            reasoning = reasoning_decoder(loaded.tokenizer, loaded.template.reasoning, prompt_ids)
+        continues = request.continues_text
         return self._submit(
-            loaded, prompt_ids, loaded.chat.stop_ids, request, "messages", continues=continues, reasoning=reasoning
+            loaded,
+            prompt_ids,
+            loaded.chat.stop_ids,
+            request,
+            "messages",
+            continues=continues,
+            parts=_reply_parts(loaded, request, prompt_ids),
         )
 
     async def complete(self, request: CompletionRequest) -> ResponseStream:
@@ -137,6 +140,7 @@ class ServingService:
                 request.max_prompt_tokens,
                 continue_last=request.continue_last,
                 variables=request.chat_template_kwargs,
+                tools=request.offered_tools,
             )
             dropped = {"dropped_messages": num_dropped}
         else:
@@ -145,6 +149,7 @@ class ServingService:
                 request.dialog,
                 continue_last=request.continue_last,
                 variables=request.chat_template_kwargs,
+                tools=request.offered_tools,
             )
         return {"count": len(ids), "max_model_len": loaded.max_context, "tokens": ids, "token_strs": None, **dropped}
 
@@ -176,12 +181,12 @@ class ServingService:
         param: str,
         *,
         continues: bool = False,
-        reasoning: ReasoningDecoder | None = None,
+        parts: ReplyParts | None = None,
     ) -> ResponseStream:
         """Hand the request to the step loop's thread. `param`: the field that errors of the prompt name.
 
-        `continues`: the reply goes on in the middle of a text, so that a space at its beginning counts. `reasoning`:
-        decodes the reply, if the model may think before it answers.
+        `continues`: the reply goes on in the middle of a text, so that a space at its beginning counts. `parts`:
+        decodes the reply, if it may have more than an answer.
         """
         room = loaded.max_context - len(prompt_ids)
         if room < 1:
@@ -215,8 +220,8 @@ class ServingService:
         if continues:
             decoder.push(prompt_ids[-1])  # a decoder drops the space that SentencePiece puts before a text
             decoder.finish()
-        detokenizer = IncrementalDetokenizer(reasoning or decoder, request.stop)
-        stream = ResponseStream(tokens, detokenizer, self._metrics, self._on_stream_end, reasoning=reasoning)
+        detokenizer = IncrementalDetokenizer(parts or decoder, request.stop)
+        stream = ResponseStream(tokens, detokenizer, self._metrics, self._on_stream_end, parts=parts)
         self._streams.add(stream)
         return stream
 
@@ -224,6 +229,18 @@ class ServingService:
         self._streams.discard(stream)
         if not self._streams:
             self._all_ended.set()
+
+
+def _reply_parts(loaded: LoadedModel, request: ChatRequest, prompt_ids: list[int]) -> ReplyParts | None:
+    """What takes reasoning and calls of tools out of the reply, if it may have any."""
+    template = loaded.template
+    if template is None:
+        return None
+    reasoning = None if request.continues_text else template.reasoning
+    tools = template.tools if request.offered_tools else None
+    if reasoning is None and tools is None:
+        return None
+    return ReplyParts(loaded.tokenizer, prompt_ids, reasoning, tools, continues=request.continues_text)
 
 
 def _check_vocabulary(loaded: LoadedModel, ids: list[int], param: str) -> list[int]:

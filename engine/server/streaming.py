@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from engine.chat.reasoning import ReasoningDecoder
 from engine.core.request_stream import RequestOutput, RequestStream
 from engine.errors import EngineError
 from engine.server.detokenizer import IncrementalDetokenizer
 from engine.server.protocol.errors import engine_unavailable
 from engine.server.protocol.responses import FinishReason, Usage
+from engine.server.reply_parts import ReplyParts
 
 Outcome = str  # "stop", "length", "cancelled", "error"
 
@@ -30,7 +30,7 @@ class ResponseObserver(Protocol):
 
 
 class ResponseStream:
-    """`async for text in stream` yields text, empty while a model thinks.
+    """`async for text in stream` yields text, empty while there is only what `take_fields` returns.
 
     At its end `finish_reason` and `usage` are final. `finish_reason` None at the end means that the client
     disconnected. A response that the engine cannot finish raises RequestError (503) after the text that was generated.
@@ -43,14 +43,14 @@ class ResponseStream:
         observer: ResponseObserver,
         on_end: Callable[["ResponseStream"], None],
         *,
-        reasoning: ReasoningDecoder | None = None,
+        parts: ReplyParts | None = None,
     ) -> None:
-        """`on_end` is called once, whatever the outcome; `reasoning`: the decoder, if the model may think."""
+        """`on_end` is called once, whatever the outcome; `parts`: the decoder, if there may be more than an answer."""
         self._tokens = tokens
         self._detokenizer = detokenizer
         self._observer = observer
         self._on_end = on_end
-        self._reasoning = reasoning
+        self._parts = parts
         self._submitted_at = time.monotonic()
         self._has_tokens = False
         self._ended = False
@@ -63,12 +63,12 @@ class ResponseStream:
         completion_tokens = usage.completion_tokens
         if self._detokenizer.stopped:  # the engine may have generated more before it saw the cancel
             completion_tokens = self._detokenizer.num_tokens
-        reasoning_tokens = None if self._reasoning is None else self._reasoning.num_reasoning_tokens
+        reasoning_tokens = None if self._parts is None else self._parts.reasoning_tokens
         return Usage(usage.prompt_tokens, completion_tokens, usage.cached_tokens, reasoning_tokens)
 
-    def take_reasoning(self) -> str:
-        """What the model has thought since the last call; it is no part of the text."""
-        return "" if self._reasoning is None else self._reasoning.take_reasoning()
+    def take_fields(self) -> dict[str, object]:
+        """What has come beside the text since the last call: what the model thought, and calls of tools."""
+        return {} if self._parts is None else self._parts.take_fields()
 
     def cancel(self) -> None:
         """The client has disconnected. No effect after the end."""
@@ -111,7 +111,7 @@ class ResponseStream:
                 self._tokens.cancel()
                 self.finish_reason = "stop"
                 self._end("stop")
-            if text or self._reasoning is not None:
+            if text or self._parts is not None:
                 return text
         raise StopAsyncIteration
 
@@ -123,7 +123,8 @@ class ResponseStream:
         if self._detokenizer.stopped:
             reason = "stop"
         if reason == "stop" or reason == "length":
-            self.finish_reason = reason
+            calls = reason == "stop" and self._parts is not None and self._parts.has_calls
+            self.finish_reason = "tool_calls" if calls else reason
             self._end(reason)
             return
         self._end("cancelled")

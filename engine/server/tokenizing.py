@@ -41,10 +41,12 @@ class PromptTokenization:
         *,
         continue_last: bool = False,
         variables: Variables | None = None,
+        tools: Sequence[Variables] = (),
     ) -> list[int]:
-        """The prompt for the reply to the dialog; `variables` are for its template. Raises RequestError."""
+        """The prompt for the reply to the dialog; `variables` and `tools` are for its template. Raises RequestError."""
         texts = [message["content"] for message in messages]
-        encode = _dialog_encoder(loaded, continue_last, variables)
+        _refuse_calls(loaded, messages)
+        encode = _dialog_encoder(loaded, continue_last, variables, tools)
         try:
             return await self._run(loaded, texts, "messages", lambda: encode(messages))
         except InvalidDialog as error:
@@ -58,18 +60,20 @@ class PromptTokenization:
         *,
         continue_last: bool = False,
         variables: Variables | None = None,
+        tools: Sequence[Variables] = (),
     ) -> tuple[list[int], int]:
         """The prompt without the oldest exchanges, as few as needed for `max_tokens`, and how many messages those have.
 
         Messages of the system at the beginning stay, and so does the last exchange, even if it does not fit. Raises
         RequestError.
         """
+        _refuse_calls(loaded, messages)
         prefix = next((index for index, message in enumerate(messages) if message["role"] != "system"), 0)
         starts = _exchange_starts(messages, prefix)
         while len(starts) > 1 and _min_tokens(loaded, [*messages[:prefix], *messages[starts[0] :]]) > max_tokens:
             del starts[0]  # without encoding it
 
-        encode_dialog = _dialog_encoder(loaded, continue_last, variables)
+        encode_dialog = _dialog_encoder(loaded, continue_last, variables, tools)
 
         def encode(start: int) -> list[int]:
             return encode_dialog([*messages[:prefix], *messages[start:]])
@@ -132,9 +136,9 @@ def context_length_exceeded(limit: int, got: int, param: str, *, exact: bool = T
 
 
 def _dialog_encoder(
-    loaded: "LoadedModel", continue_last: bool, variables: Variables | None
+    loaded: "LoadedModel", continue_last: bool, variables: Variables | None, tools: Sequence[Variables]
 ) -> "Callable[[Sequence[Message]], list[int]]":
-    """What encodes a dialog. Raises RequestError for variables that the model's template does not have."""
+    """What encodes a dialog. Raises RequestError for variables and tools that the model's template does not take."""
     from engine.chat.templated import THINKING
 
     known = loaded.template.variables if loaded.template is not None else frozenset()
@@ -144,9 +148,22 @@ def _dialog_encoder(
             reason = "this model's chat template has no such variable"
             raise RequestError(f"'{param}': {reason}.", param=param, code="unsupported_parameter")
     template = loaded.template
+    if tools and (template is None or template.tools is None):
+        reason = "this model's chat template takes no tools, or calls them in a format that is not known here"
+        raise RequestError(f"'tools': {reason}.", param="tools", code="unsupported_parameter")
     if template is None:
         return lambda messages: loaded.chat.encode(messages, continue_last=continue_last)
-    return lambda messages: template.encode(messages, continue_last=continue_last, variables=variables)
+    return lambda messages: template.encode(messages, continue_last=continue_last, variables=variables, tools=tools)
+
+
+def _refuse_calls(loaded: "LoadedModel", messages: "Sequence[Message]") -> None:
+    """Raises RequestError for calls of tools in a dialog whose format has no place for them."""
+    if loaded.template is None or loaded.template.tools is None:
+        index = next((n for n, message in enumerate(messages) if "tool_calls" in message), None)
+        if index is not None:
+            param = f"messages[{index}].tool_calls"
+            message = f"'{param}' is not supported: this model's chat format has no calls of tools."
+            raise RequestError(message, param=param, code="unsupported_parameter")
 
 
 def _exchange_starts(messages: "Sequence[Message]", first: int) -> list[int]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 DONE = b"data: [DONE]\n\n"
 _TOKENS_AT_ONCE = 20_000
 
@@ -84,8 +84,8 @@ class ResponseFormat:
         """The event that adds `text`."""
         return self._before + encode(text) + self._after
 
-    def reasoning_delta(self, text: str) -> bytes:
-        """The event that adds `text` to what the model thinks; empty: none."""
+    def fields_delta(self, fields: Mapping[str, object]) -> bytes:
+        """The event that adds what the model thinks, or calls of tools; empty: none."""
         return b""
 
     def last_chunks(self, finish_reason: FinishReason, usage: Usage) -> bytes:
@@ -95,9 +95,11 @@ class ResponseFormat:
             last += event({**self._envelope(self.chunk_object), "choices": [], "usage": usage.body()})
         return last + DONE
 
-    def complete(self, text: str, finish_reason: FinishReason, usage: Usage, reasoning: str = "") -> bytes:
-        """The body of a response that is not streamed; `reasoning`: what the model thought before."""
-        choice = self._complete_choice(text, finish_reason, reasoning)
+    def complete(
+        self, text: str, finish_reason: FinishReason, usage: Usage, fields: Mapping[str, object] | None = None
+    ) -> bytes:
+        """The body of a response that is not streamed; `fields`: of the message, beside its text."""
+        choice = self._complete_choice(text, finish_reason, fields or {})
         return encode({**self._envelope(self.complete_object), "choices": [choice], "usage": usage.body()})
 
     def _envelope(self, object_name: str) -> dict[str, object]:
@@ -112,7 +114,9 @@ class ResponseFormat:
     def _choice(self, text: str, finish_reason: FinishReason | None) -> dict[str, object]:
         raise NotImplementedError
 
-    def _complete_choice(self, text: str, finish_reason: FinishReason, reasoning: str) -> dict[str, object]:
+    def _complete_choice(
+        self, text: str, finish_reason: FinishReason, fields: Mapping[str, object]
+    ) -> dict[str, object]:
         raise NotImplementedError
 
 
@@ -129,11 +133,13 @@ class ChatResponseFormat(ResponseFormat):
         """The event that names the role."""
         return event(self._chunk(self._delta_choice({"role": "assistant", "content": ""}, None)))
 
-    def reasoning_delta(self, text: str) -> bytes:
-        """An event with vLLM's and DeepSeek's name of the field."""
-        if not self.include_reasoning:
-            return b""
-        return event(self._chunk(self._delta_choice({"reasoning_content": text}, None)))
+    def fields_delta(self, fields: Mapping[str, object]) -> bytes:
+        """An event with `reasoning_content` (vLLM's and DeepSeek's name) or `tool_calls`."""
+        wanted = self._wanted(fields)
+        return event(self._chunk(self._delta_choice(wanted, None))) if wanted else b""
+
+    def _wanted(self, fields: Mapping[str, object]) -> dict[str, object]:
+        return {name: value for name, value in fields.items() if name != "reasoning_content" or self.include_reasoning}
 
     def _choice(self, text: str, finish_reason: FinishReason | None) -> dict[str, object]:
         return self._delta_choice({"content": text} if finish_reason is None else {}, finish_reason)
@@ -141,10 +147,14 @@ class ChatResponseFormat(ResponseFormat):
     def _delta_choice(self, delta: dict[str, object], finish_reason: FinishReason | None) -> dict[str, object]:
         return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
 
-    def _complete_choice(self, text: str, finish_reason: FinishReason, reasoning: str) -> dict[str, object]:
-        message = {"role": "assistant", "content": text, "refusal": None}
-        if reasoning and self.include_reasoning:
-            message["reasoning_content"] = reasoning
+    def _complete_choice(
+        self, text: str, finish_reason: FinishReason, fields: Mapping[str, object]
+    ) -> dict[str, object]:
+        message: dict[str, object] = {"role": "assistant", "content": text, "refusal": None, **self._wanted(fields)}
+        calls = fields.get("tool_calls")
+        if isinstance(calls, list):
+            message["content"] = text or None
+            message["tool_calls"] = [{key: call[key] for key in ("id", "type", "function")} for call in calls]
         return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
 
 
@@ -158,5 +168,7 @@ class CompletionResponseFormat(ResponseFormat):
     def _choice(self, text: str, finish_reason: FinishReason | None) -> dict[str, object]:
         return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
 
-    def _complete_choice(self, text: str, finish_reason: FinishReason, reasoning: str) -> dict[str, object]:
+    def _complete_choice(
+        self, text: str, finish_reason: FinishReason, fields: Mapping[str, object]
+    ) -> dict[str, object]:
         return self._choice(text, finish_reason)

@@ -1,9 +1,13 @@
 """Prompts of a template are those of transformers, id for id, except where a text holds a mark."""
 
+import ast
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import pytest
+import transformers
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from engine.chat.chat_format import choose_format
 from engine.chat.formats import Message
@@ -127,3 +131,33 @@ def test_the_embedded_model_uses_its_own_template() -> None:
     checkpoint = open_checkpoint("smollm2")
     chosen = choose_format(checkpoint.spec, PiecewiseEncoder(checkpoint.tokenizer()))
     assert chosen.description == "the template of the model's tokenizer.chat_template"
+
+
+def _shipped() -> dict[str, str]:
+    """The templates that transformers ships as constants of its modules."""
+    found = {}
+    for path in (
+        "smolvlm/processing_smolvlm.py",
+        "llama4/processing_llama4.py",
+        "qwen2_audio/processing_qwen2_audio.py",
+    ):
+        tree = ast.parse((Path(transformers.__file__).parent / "models" / path).read_text())
+        constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+        texts = [text for text in constants if isinstance(text, str) and "{%" in text and "messages" in text]
+        found |= {f"{path}:{n}": text for n, text in enumerate(texts)}
+    checkpoint = open_checkpoint("smollm2")
+    assert checkpoint.spec.chat_template is not None
+    return found | {"smollm2": checkpoint.spec.chat_template.source}
+
+
+SHIPPED = _shipped()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_texts_of_templates_that_dependencies_ship(name: str) -> None:
+    assert len(SHIPPED) >= 4
+    special = {"bos_token": "<s>", "eos_token": "</s>"}
+    for turns in DIALOGS[:-1]:  # SmolVLM's reads the first character of a text
+        values = {"messages": dialog(turns), "tools": None, "documents": None, "add_generation_prompt": True, **special}
+        expected = _compile_jinja_template(SHIPPED[name]).render(**values)
+        assert ChatTemplate(SHIPPED[name], special).render(dialog(turns)) == expected

@@ -148,3 +148,67 @@ async def test_a_reply_that_the_client_began_is_an_answer(templated: Served) -> 
     body = (await (await reply(templated, "<think>", messages=messages))).json()
     assert body["choices"][0]["message"]["content"] == "<think>"
     assert "completion_tokens_details" not in body["usage"]
+
+
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+CALLED = '<think>hm</think>\n<tool_call>\n{"name": "weather", "arguments": {"town": "Bonn"}}\n</tool_call>'
+
+
+async def test_calls_of_tools(templated: Served) -> None:
+    body = (await (await reply(templated, CALLED, tools=TOOLS))).json()
+    choice = body["choices"][0]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+    call = choice["message"]["tool_calls"][0]
+    assert call["function"] == {"name": "weather", "arguments": '{"town": "Bonn"}'}
+    assert (call["type"], choice["message"]["reasoning_content"]) == ("function", "hm")
+    for fields in ({}, {"tools": TOOLS, "tool_choice": "none"}):
+        plain = (await (await reply(templated, CALLED, **fields))).json()["choices"][0]
+        assert (plain["finish_reason"], plain["message"]["content"][:11]) == ("stop", "<tool_call>")
+    answered = [
+        *HELLO,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call["id"], "content": "rain"},
+    ]
+    text = vocabulary("qwen-3")[0].decode(await prompt(templated, messages=answered, tools=TOOLS))
+    assert '{"name": "weather", "arguments": {"town": "Bonn"}}\n</tool_call>' in text
+    assert "<tool_response>\nrain\n</tool_response>" in text
+
+
+async def test_calls_of_tools_in_openais_client(templated: Served) -> None:
+    asked = templated.client.chat.completions.create(
+        model="tiny",
+        messages=[{"role": "user", "content": "hello"}],
+        tools=TOOLS,  # type: ignore[arg-type]
+        stream=True,
+    )
+    task = asyncio.create_task(asked)
+    submitted = await templated.engine.next_request()
+    for token in ids_of(CALLED + CALLED.partition("\n")[2]):
+        submitted.deliver([token])
+    submitted.deliver([], "stop")
+    calls = [call async for chunk in await task for choice in chunk.choices for call in choice.delta.tool_calls or []]
+    assert [(call.index, call.function and call.function.name) for call in calls] == [(0, "weather"), (1, "weather")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{}]}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "weather"}}}, "tool_choice"),
+        ({"messages": [*HELLO, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "x"}}]}]},
+         "messages[1].tool_calls[0]"),
+    ],
+)  # fmt: skip
+async def test_tools_that_are_refused(templated: Served, fields: dict[str, object], param: str) -> None:
+    answer = await templated.http.post(CHAT, json={"messages": HELLO, **fields})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+async def test_models_without_tools_refuse_them(served: Served) -> None:
+    answer = await served.http.post(CHAT, json={"messages": HELLO, "tools": TOOLS})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    answer = await served.http.post(CHAT, json={"messages": [*HELLO, called, *HELLO]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages[1].tool_calls")
