@@ -7,6 +7,7 @@
     empty_url            a database without any table, for migrations; runs twice
     empty_postgres_url   the same on Postgres only
     own_postgres         a Postgres server for this test alone, which it may stop and start
+    forks                runs `guildllama` in a process of its own, without its seconds of imports
     postgres             the server that all other Postgres tests share; ask for it to create databases by hand
 
 Each test gets a database of its own, copied from a migrated template. The shared server starts once per run, for all
@@ -29,6 +30,7 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from models.database import Database
+    from tests.fork_server import ForkServer
     from tests.postgres import Postgres
 
 
@@ -43,6 +45,15 @@ def pytest_configure(config: pytest.Config) -> None:
     # Hypothesis would report examples that are slow only because the machine is busy.
     settings.register_profile("no_deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("no_deadline")
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """The fork server of this xdist worker: runs `guildllama` without its imports."""
+    from tests.fork_server import fork_server
+
+    with fork_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

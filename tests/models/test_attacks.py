@@ -24,6 +24,7 @@ from models.migrate import check_revision, head_revision, upgrade
 from models.private_files import readable_by_others, write_text
 from models.types import DialogKey
 from models.urls import sync_url
+from tests.fork_server import ForkServer
 from tests.models.test_postgres_variants import guildllama
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
@@ -68,7 +69,9 @@ class TestFileModes:
         assert [mode(path.parent), mode(path.parent.parent)] == [0o700, 0o700]
         await database.close()
 
-    async def test_attack_file_modes_of_existing_files_are_kept_and_named(self, tmp_path: Path) -> None:
+    async def test_attack_file_modes_of_existing_files_are_kept_and_named(
+        self, forks: ForkServer, tmp_path: Path
+    ) -> None:
         path = tmp_path / "data" / "guildllama.db"
         upgrade(f"sqlite:///{path}")
         path.chmod(0o640)
@@ -82,7 +85,7 @@ class TestFileModes:
         await database.close()
         found = {file.name: found_mode for file, found_mode in readable_by_others(path)}
         assert found == {"data": 0o755, "guildllama.db": 0o640, "old backup.db": 0o644}
-        said = guildllama(tmp_path, f"sqlite:///{path}", "doctor").stdout
+        said = (await guildllama(forks, tmp_path, f"sqlite:///{path}", "doctor")).out
         assert said.count("chmod 6") == 2
         assert "chmod 700" in said
 
@@ -196,18 +199,18 @@ class TestNewer:
     @pytest.mark.parametrize(
         "command", [("db", "upgrade"), ("db", "check"), ("run",), ("chat", "-m", "hi"), ("doctor",)]
     )
-    def test_attack_every_command_says_so_in_one_line(
-        self, sqlite_url: str, tmp_path: Path, command: tuple[str, ...]
+    async def test_attack_every_command_says_so_in_one_line(
+        self, forks: ForkServer, sqlite_url: str, tmp_path: Path, command: tuple[str, ...]
     ) -> None:
         execute(sqlite_url, "UPDATE alembic_version SET version_num = '0099'")
-        done = guildllama(tmp_path, sqlite_url, *command)
-        assert done.returncode == 78, done.stderr
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "revision 0099" in line]
+        done = await guildllama(forks, tmp_path, sqlite_url, *command)
+        assert done.code == 78, done.err
+        lines = [line for line in (done.out + done.err).splitlines() if "revision 0099" in line]
         assert len(lines) == 1
         assert "newer" in lines[0]
         assert "restore a backup" in lines[0]
         assert "db upgrade" not in lines[0]
-        assert "Traceback" not in done.stderr
+        assert "Traceback" not in done.err
 
     def test_attack_a_backup_that_is_newer(self, sqlite_url: str, tmp_path: Path) -> None:
         backup(sqlite_url, tmp_path / "kept.db")

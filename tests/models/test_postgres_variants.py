@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +17,9 @@ from models import queries
 from models.database import Database
 from models.errors import DatabaseUnavailable, UnsupportedEncoding
 from models.maintenance.transfer import copy_database
-from models.migrate import ROOT, check_revision, downgrade, upgrade
+from models.migrate import check_revision, downgrade, upgrade
 from models.types import DialogKey, TurnResult
+from tests.fork_server import ForkServer, Outcome
 from tests.pooler import Pooler
 from tests.postgres import Postgres
 
@@ -76,18 +75,18 @@ class TestEncodings:
             copy_database(sqlite_url, url)
 
     @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "_".join(command[:2]).replace("--", ""))
-    def test_case_10_every_command_refuses_it_in_one_line(
-        self, encoded, command: tuple[str, ...], sqlite_url: str, tmp_path: Path
+    async def test_case_10_every_command_refuses_it_in_one_line(
+        self, forks: ForkServer, encoded, command: tuple[str, ...], sqlite_url: str, tmp_path: Path
     ) -> None:
         url, sqlite = encoded("SQL_ASCII"), sqlite_url.removeprefix("sqlite:///")
-        done = guildllama(tmp_path, url, *(part.format(sqlite=sqlite, url=url) for part in command))
-        assert done.returncode == 78, done.stderr
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "SQL_ASCII" in line]
+        done = await guildllama(forks, tmp_path, url, *(part.format(sqlite=sqlite, url=url) for part in command))
+        assert done.code == 78, done.err
+        lines = [line for line in (done.out + done.err).splitlines() if "SQL_ASCII" in line]
         assert len(lines) == 1
         assert "UTF8" in lines[0]
-        assert "Traceback" not in done.stderr
+        assert "Traceback" not in done.err
         if command[0] not in ("doctor", "run"):
-            assert (done.stdout + done.stderr).strip().splitlines() == lines
+            assert (done.out + done.err).strip().splitlines() == lines
 
     @pytest.mark.parametrize("source", ["environment", "database", "query"])
     async def test_case_10_the_session_is_utf8_whatever_else_says(
@@ -182,20 +181,11 @@ def socket_of(server: Postgres) -> Path:
     return next(Path(str(make_url(server.admin_url).query["host"])).glob(".s.PGSQL.*[0-9]"))
 
 
-def guildllama(folder: Path, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+async def guildllama(forks: ForkServer, folder: Path, url: str, *arguments: str) -> Outcome:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GUILDLLAMA_")}
     environment |= {
-        "PYTHONPATH": str(ROOT),
         "GUILDLLAMA_DATABASE_URL": url,
         "GUILDLLAMA_ENGINE_URL": "http://127.0.0.1:9/v1",
         "GUILDLLAMA_DISCORD_TOKEN": "aaaa.bbbb.cccc",
     }
-    return subprocess.run(
-        [sys.executable, "-m", "bot", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    return await forks.run(*arguments, folder=folder, environment=environment)
