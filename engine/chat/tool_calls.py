@@ -2,13 +2,14 @@
 
 Hermes and Qwen: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`. Mistral: `[TOOL_CALLS]` and a list, or a name
 and `[ARGS]`. Llama 3: the reply is `{"name": …, "parameters": {…}}`. What cannot be read as a call stays text. Only
-replies to requests that bring tools are read so.
+replies to requests that bring tools are read so. Small models often leave the marks out: a reply that is nothing but
+JSON counts in every format, if it names tools that the request brings.
 """
 
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -68,12 +69,12 @@ def find_tool_format(source: str, vocabulary: Vocabulary) -> ToolFormat | None:
 class ToolCallDecoder:
     """Text of a reply without its calls, which `take_calls` returns as soon as each is complete."""
 
-    def __init__(self, inner: ReplyDecoder, form: ToolFormat) -> None:
-        """`inner` makes text of ids, without what the model thinks."""
-        self._inner, self._form = inner, form
+    def __init__(self, inner: ReplyDecoder, form: ToolFormat, names: Collection[str]) -> None:
+        """`inner` makes text of ids, without what the model thinks; `names`: of the tools that the request brings."""
+        self._inner, self._form, self._names = inner, form, names
         self._opening = _MARKS[form.family][0]
         self._closing = "</tool_call>" if form.family == "hermes" else None
-        self._in_call, self._at_start = False, True
+        self._in_call, self._at_start, self._is_bare = False, True, False
         self._held = ""
         self._calls: list[ToolCall] = []
         self.num_calls = 0
@@ -86,11 +87,19 @@ class ToolCallDecoder:
 
     def finish(self) -> str:
         """The rest of the text; a call that lacks its closing mark counts if it can be read."""
-        text, self._held = self._advance(self._inner.finish()) + self._held, ""
+        text = self._advance(self._inner.finish())
+        if self._is_bare:
+            self._is_bare = self._at_start = False
+            if self._read_bare():
+                return ""
+            text += self._advance("")
+        rest, self._held = self._held, ""
         if not self._in_call:
-            return text
+            return text + rest
         self._in_call = False
-        return "" if self._read(text) else (self._opening if self._closing else "") + text
+        if self._read(rest):
+            return text
+        return text + (self._opening if self._closing else "") + rest
 
     def take_calls(self) -> list[ToolCall]:
         """Those that have become complete since the last call of this method."""
@@ -101,7 +110,11 @@ class ToolCallDecoder:
     def _advance(self, text: str) -> str:
         answer = ""
         self._held += text
-        while True:
+        if self._at_start and not self._is_bare:
+            begun = self._held.lstrip()
+            self._is_bare = begun.startswith("{")
+            self._at_start = not begun or self._is_bare
+        while not self._is_bare:
             if not self._in_call:
                 answer += self._text()
             if not self._in_call or self._closing is None:
@@ -114,11 +127,10 @@ class ToolCallDecoder:
                 self._held = rest.lstrip()
             else:
                 answer += self._opening + body + closing
+        return answer
 
     def _text(self) -> str:
         """Takes the text before a call out of what is held; then either a call has begun, or its mark may be cut."""
-        if self._form.family == "llama3":
-            return self._text_of_llama3()
         before, opening, rest = self._held.partition(self._opening)
         if opening:
             self._in_call, self._held = True, rest
@@ -130,28 +142,27 @@ class ToolCallDecoder:
         self._held = before[len(before) - keep :]
         return text
 
-    def _text_of_llama3(self) -> str:
-        begun = self._held.lstrip()
-        if self._at_start and not begun:
-            return ""
-        if self._at_start and (begun.startswith("{") or begun.startswith(self._opening)):
-            self._in_call = True
-            return ""
-        if self._at_start and self._opening.startswith(begun):
-            return ""
-        self._at_start = False
-        text, self._held = self._held, ""
-        return text
+    def _read_bare(self) -> bool:
+        """Takes what is held as calls without marks; false if it is none, or not of these tools."""
+        calls = _calls_in(self._held, "llama3")
+        if not calls or not {name for name, _ in calls} <= {*self._names}:
+            return False
+        self._add(calls)
+        self._held = ""
+        return True
 
     def _read(self, body: str) -> bool:
         """Adds the calls in a text; false if it is none."""
         calls = _calls_in(body, self._form.family)
+        self._add(calls)
+        return bool(calls)
+
+    def _add(self, calls: Sequence[tuple[str, str]]) -> None:
         for name, arguments in calls:
             number = secrets.token_hex(12)
             call_id = number[:9] if self._form.family == "mistral" else f"call_{number}"  # nine, says its template
             self._calls.append(ToolCall(call_id, name, arguments))
         self.num_calls += len(calls)
-        return bool(calls)
 
 
 def _calls_in(body: str, family: ToolFamily) -> list[tuple[str, str]]:

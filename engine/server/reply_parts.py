@@ -3,7 +3,7 @@
 A decoder for `IncrementalDetokenizer`, which gets the text of the answer alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from engine.chat.reasoning import ReasoningFormat, reasoning_decoder
 from engine.chat.tool_calls import ToolCallDecoder, ToolFormat
@@ -21,6 +21,7 @@ class ReplyParts:
         reasoning: ReasoningFormat | None,
         tools: ToolFormat | None,
         *,
+        tool_names: Collection[str] = (),
         continues: bool,
     ) -> None:
         """`reasoning` and `tools`: None if the reply cannot have any. `continues`: see `ServingService`."""
@@ -30,7 +31,7 @@ class ReplyParts:
             plain.push(prompt_ids[-1])
             plain.finish()
         inner = self._reasoning or plain
-        self._tools = None if tools is None else ToolCallDecoder(inner, tools)
+        self._tools = None if tools is None else ToolCallDecoder(inner, tools, tool_names)
         self._decoder = self._tools or inner
 
     @property

@@ -240,7 +240,9 @@ def _reply_parts(loaded: LoadedModel, request: ChatRequest, prompt_ids: list[int
     tools = template.tools if request.offered_tools else None
     if reasoning is None and tools is None:
         return None
-    return ReplyParts(loaded.tokenizer, prompt_ids, reasoning, tools, continues=request.continues_text)
+    names = {tool["function"]["name"] for tool in request.offered_tools}
+    continues = request.continues_text
+    return ReplyParts(loaded.tokenizer, prompt_ids, reasoning, tools, tool_names=names, continues=continues)
 
 
 def _check_vocabulary(loaded: LoadedModel, ids: list[int], param: str) -> list[int]:

@@ -66,7 +66,7 @@ def parsed(name: str, parts: list[str], *, apart: bool = False) -> tuple[str, li
     tokenizer = vocabulary(name)[0]
     tools = form(name).tools
     assert tools is not None
-    decoder = ToolCallDecoder(StreamDecoder(tokenizer), tools)
+    decoder = ToolCallDecoder(StreamDecoder(tokenizer), tools, {"weather"})
     ids: list[int] = []
     for part in parts:
         letters = list(part) if apart and part not in tokenizer.controls else [part]
@@ -86,6 +86,10 @@ READ: list[tuple[str, list[str], str, list[tuple[str, Any]]]] = [
     ("qwen-3", ['<tool_call>{"name": 5}'], '<tool_call>{"name": 5}', []),
     ("qwen-3", ["a < b <tool"], "a < b <tool", []),
     ("qwen-3", ["plain 안녕"], "plain 안녕", []),
+    ("qwen-3", [ONE], "", [CALL]),
+    ("qwen-3", [ONE.replace("weather", "f")], ONE.replace("weather", "f"), []),
+    ("qwen-3", ['{"a": 1} <tool_call>' + ONE], '{"a": 1}', [CALL]),
+    ("tekken", [ONE], "", [CALL]),
     ("llama-3.1", [ONE.replace("arguments", "parameters")], "", [CALL]),
     ("llama-3.1", [f" {ONE}; {ONE}"], "", [CALL, CALL]),
     ("llama-3.1", ["<|python_tag|>" + ONE], "", [CALL]),
@@ -116,7 +120,7 @@ def test_arguments_may_be_json_in_a_text(arguments: str) -> None:
 
 def test_hostile_json_stays_text() -> None:
     for body in ("[" * 100_000, '{"name": "f", "arguments": [1]}', "null", '{"name": "", "arguments": {}}'):
-        decoder = ToolCallDecoder(StreamDecoder(vocabulary("chatml")[0]), ToolFormat("hermes", {}))
+        decoder = ToolCallDecoder(StreamDecoder(vocabulary("chatml")[0]), ToolFormat("hermes", {}), {"f"})
         text = f"<tool_call>{body}</tool_call>"
         got = "".join(map(decoder.push, vocabulary("chatml")[0].encode(text))) + decoder.finish()
         assert (got, decoder.take_calls()) == (text, [])
