@@ -46,7 +46,8 @@ def test_one_token(k: int, norm: int, silu: int, residual: int, two: bool) -> No
     torch.testing.assert_close(out.float(), expected, **CLOSE)
 
 
-QUANTIZED_K = [64, 100, 300, 576, 1536]  # with 4 bits a line has 128 columns, with 8 bits 64
+# With 4 bits a line has 128 columns, with 8 bits 64.
+QUANTIZED_K = [64, 100, 300, 576, pytest.param(1536, marks=pytest.mark.long)]
 
 
 @pytest.mark.parametrize("bits", [8, 4])
