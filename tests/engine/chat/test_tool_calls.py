@@ -6,9 +6,11 @@ from typing import Any, cast
 import pytest
 
 from engine.chat.formats import Message
+from engine.chat.template import ChatTemplate
+from engine.chat.templated import TemplatedFormat
 from engine.chat.tool_calls import ToolCallDecoder, ToolFormat
 from engine.tokenizers.base import StreamDecoder
-from tests.engine.chat.template_shapes import SHAPES
+from tests.engine.chat.template_shapes import SHAPES, source
 from tests.engine.chat.test_template_ids import form, theirs
 from tests.engine.chat.vocabulary import vocabulary
 
@@ -124,3 +126,13 @@ def test_hostile_json_stays_text() -> None:
         text = f"<tool_call>{body}</tool_call>"
         got = "".join(map(decoder.push, vocabulary("chatml")[0].encode(text))) + decoder.finish()
         assert (got, decoder.take_calls()) == (text, [])
+
+
+def test_a_template_of_its_own_for_tools() -> None:
+    tokenizer = vocabulary("qwen-2.5")[0]
+    plain, with_tools = ChatTemplate(source("chatml"), {}), ChatTemplate(source("qwen-2.5"), {})
+    both = TemplatedFormat(plain, tokenizer, with_tools)
+    assert both.encode(messages()[:1]) == TemplatedFormat(plain, tokenizer).encode(messages()[:1])
+    assert both.encode(messages(), tools=TOOLS) == form("qwen-2.5").encode(messages(), tools=TOOLS)
+    assert both.tools is not None
+    assert TemplatedFormat(plain, tokenizer).tools is None
