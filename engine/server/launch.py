@@ -125,8 +125,10 @@ def load_model(options: ServeOptions) -> LoadedModel:
     chosen = choose_format(checkpoint.spec, encoder, options.chat_template)
     chat = chosen.format
     ranks = f"{config.world_size} ranks" if config.world_size > 1 else "1 rank"
-    log(f"loading {options.model} on {config.device.type}, {ranks}, {str(config.dtype).removeprefix('torch.')}")
-    log(f"dialogs become prompts by {chosen.description}")
+    log(
+        f"loading {options.model} on {config.device.type}, {ranks}, {str(config.dtype).removeprefix('torch.')}; "
+        f"prompts by {chosen.description}"
+    )
     engine = EngineCore.start(config, checkpoint)
     probe = engine.submit([tokenizer.bos_id or 0], SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True))
     try:
