@@ -124,6 +124,14 @@ def db(ctx: typer.Context) -> None:
 
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def models(ctx: typer.Context) -> None:
+    """See which models fit this machine, fetch them, remove them."""
+    from bot.terminal.models_commands import models_app
+
+    _delegate(models_app, ctx)
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def cleanup(ctx: typer.Context) -> None:
     """End idle dialogs and purge old ones now; --dry-run only tells."""
     from bot.terminal.db_commands import cleanup_command

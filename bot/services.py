@@ -45,7 +45,9 @@ class Services:
 def external_engine(settings: Settings, url: str) -> EngineClient:
     """The client of a server that we do not start."""
     key = settings.engine_api_key
-    return EngineClient(url, None if key is None else key.get_secret_value(), model=settings.model_name)
+    return EngineClient(
+        url, None if key is None else key.get_secret_value(), model=settings.model_name, thinking=settings.thinking
+    )
 
 
 @asynccontextmanager

@@ -17,17 +17,33 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bot.errors import ConfigError
 
 PREFIX = "GUILDLLAMA_"
+EMBEDDED_MODEL = "smollm2"
+"""The name of the small model that the program brings along, which is no download."""
 NOT_SETTINGS = frozenset({f"{PREFIX}CRASH_AT"})
 """Variables with our prefix that are not settings: hooks for tests."""
 
 DEFAULT_PERSONA = "You are a helpful assistant. Answer briefly."
-"""Short, because long instructions confuse the small embedded model."""
+EMBEDDED_DEFAULTS: Mapping[str, object] = {
+    "persona": "You are a helpful AI assistant named Llama. Answer in one short sentence.",
+    "temperature": 0.2,
+    "frequency_penalty": 0.3,
+}
+"""What suits the embedded model, in place of the other defaults. Long instructions and much chance confuse it, and
+without the penalty it falls into loops; it says who it is when it is told so, in the words that it was trained with."""
 _CENTURY = timedelta(days=36_525)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -101,7 +117,9 @@ class Settings(BaseSettings):
     # Engine: our own on this machine, or any OpenAI-compatible server at engine_url
     engine_url: str | None = None
     engine_api_key: SecretStr | None = None
-    model: str = "smollm2"
+    model: str = EMBEDDED_MODEL
+    models_dir: str = Field("data/models", min_length=1)
+    model_hint: bool = True
     gpus: int | None = Field(None, ge=1, le=64)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     chat_template: str | None = None
@@ -115,6 +133,9 @@ class Settings(BaseSettings):
     max_reply_tokens: int = Field(512, ge=1)
     temperature: float = Field(0.6, ge=0, le=2)
     top_p: float = Field(0.9, gt=0, le=1)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    thinking: bool = False
+    show_thinking_time: bool = True
 
     # Limits
     max_message_chars: int = Field(4000, ge=1)
@@ -135,6 +156,14 @@ class Settings(BaseSettings):
     # Log
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["pretty", "json"] = "pretty"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suit_the_embedded_model(cls, values: dict[str, object]) -> dict[str, object]:
+        given = {name: value for name, value in values.items() if value is not None}
+        model = given.get("model", EMBEDDED_MODEL)
+        embedded = isinstance(model, str) and _is_embedded(given.get("engine_url"), model)
+        return {**EMBEDDED_DEFAULTS, **values} if embedded else values
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -191,9 +220,18 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def uses_embedded_model(self) -> bool:
+        """Whether our own engine speaks with the small embedded model."""
+        return _is_embedded(self.engine_url, self.model)
+
+    @property
     def model_name(self) -> str | None:
         """The model to ask an external server for, or None to take the one it serves."""
         return self.model if "model" in self.model_fields_set else None
+
+
+def _is_embedded(engine_url: object, model: str) -> bool:
+    return engine_url is None and model.strip() == EMBEDDED_MODEL
 
 
 def _check_url(value: str, *schemes: str) -> str:

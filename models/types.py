@@ -45,6 +45,11 @@ class DialogKey:
         """The same key for all who act in this dialog: what a lock is held by."""
         return replace(self, user_id=EVERYBODY) if self.shared else self
 
+    @property
+    def private(self) -> DialogKey | None:
+        """Beside a shared dialog, the member's own of what only they see in its place; None where none is shared."""
+        return replace(self, shared=False) if self.shared else None
+
 
 @dataclass(frozen=True, slots=True)
 class StopRequester:
@@ -187,7 +192,8 @@ class DeliveryRecord:
     """A delivery as it is stored: where, and which of its messages exist or are still to be shown."""
 
     delivery_id: int
-    turn_id: int
+    turn_id: int | None
+    """None for a message that waits for its turn, and for messages whose turn was forgotten."""
     state: DeliveryState
     place: Place
     messages: tuple[OutgoingMessage, ...]
@@ -209,6 +215,8 @@ class TurnResult:
     first_token_ms: int
     total_ms: int
     messages: tuple[OutgoingMessage, ...] = ()
+    retraction: str = ""
+    """What the messages of other turns say from now on that this one replaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +251,8 @@ class DialogHead:
     dialog_id: int
     name: str | None
     ended: bool
+    shared: bool = False
+    """Whether it belongs to all members of a channel or thread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class NamedConversations:
 
     def _refuse_waiting(self, key: DialogKey) -> None:
         text = "The conversation was changed before I came to this message. Please ask again."
-        self._chat.refuse_waiting(key, lambda: BotError(text))
+        self._chat.dialogs.refuse_waiting(key, lambda: BotError(text))
 
     def _raise_for(self, change: ConversationChange) -> None:
         if change == "gone":

@@ -1,6 +1,6 @@
 """Generates one reply: sends the prompt until it fits, forwards the stream, and handles every end of the stream.
 
-Knows the engine's client and `bot.chat.prompt_fit`. Knows nothing of the database, of members, or of Discord.
+Knows the engine's client and `bot.chat.prompts.prompt_fit`. Knows nothing of the database, of members, or of Discord.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from bot.chat.prompt_fit import FittedPrompt, GenerationRequest, PromptFitter
+from bot.chat.prompts.echoed_frame import EchoedFrameFilter
+from bot.chat.prompts.prompt_fit import FittedPrompt, GenerationRequest, PromptFitter
 from bot.chat.repetition import RepetitionDetector
 from bot.chat.reply_control import ReplyControl
 from bot.engine_client.client import EngineClient
 from bot.engine_client.errors import ContextExceeded, PromptRefused
-from bot.engine_client.messages import Finished
+from bot.engine_client.messages import Finished, Thinking
 from bot.errors import EngineTimeout, EngineUnreadable, ShuttingDown
 from bot.settings import Settings
 from bot.text import clean_piece
@@ -39,6 +40,17 @@ REPETITION = "repetition"
 """The finish reason of a reply that was ended since it had begun to repeat itself."""
 
 OnDelta = Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtWatcher:
+    """Who is told that the model thinks."""
+
+    on_thinking: Callable[[], None] = lambda: None
+    """Called for each piece that the model thinks."""
+    on_thought: Callable[[float], None] = lambda seconds: None
+    """Called with the seconds that it thought, before the first piece of the answer. The pieces that `on_delta` had
+    before, if any, were thoughts as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +75,33 @@ class _PartialReply:
     pieces: list[str] = field(default_factory=list)
     first_token_at: float | None = None
     finished: Finished | None = None
+    thinking_since: float | None = None
+    num_thoughts: int = 0
+    """Pieces that the model thought."""
     repetition: RepetitionDetector = field(default_factory=RepetitionDetector)
+    echo: EchoedFrameFilter | None = None
+    """In a shared dialog: the model reads who speaks, and may begin its own words in the same way."""
     cut_at: int | None = None
     """The length of the text without the loop that the model had fallen into."""
+
+    @property
+    def num_pieces(self) -> int:
+        """Pieces that came: about as many as tokens."""
+        return len(self.pieces) + self.num_thoughts
+
+    def take_thought(self, thought: Thinking) -> None:
+        """Count a thought, and as thoughts also the pieces that it takes back."""
+        self.num_thoughts += 1
+        if thought.retracts:
+            self.num_thoughts += len(self.pieces)
+            self.thinking_since = self.first_token_at
+            self.pieces.clear()
+            self.repetition = RepetitionDetector()
+        self.thinking_since = self.thinking_since or time.monotonic()
+        self.first_token_at = self.first_token_at or time.monotonic()
+
+
+_NO_WATCHER = ThoughtWatcher()
 
 
 class ReplyGenerator:
@@ -76,17 +112,24 @@ class ReplyGenerator:
         self._settings = settings
         self._fitter = PromptFitter(engine, settings)
 
-    async def generate(self, request: GenerationRequest, on_delta: OnDelta, control: ReplyControl) -> GeneratedReply:
+    async def generate(
+        self,
+        request: GenerationRequest,
+        on_delta: OnDelta,
+        control: ReplyControl,
+        watcher: ThoughtWatcher = _NO_WATCHER,
+    ) -> GeneratedReply:
         """Generate a reply and pass each piece to `on_delta`.
 
         Raises PromptTooLong, Busy, EngineUnavailable or ShuttingDown, or what `on_delta` raised.
         """
-        partial = _PartialReply(time.monotonic())
+        is_new_text = request.author is not None and not request.prefix
+        partial = _PartialReply(time.monotonic(), echo=EchoedFrameFilter() if is_new_text else None)
         try:
             async with control.scope():
                 if control.reason is None:  # it may have been interrupted before it began
                     await self._until_loaded(control)
-                    await self._generate(request, partial, on_delta, control)
+                    await self._generate(request, partial, on_delta, control, watcher)
         except TimeoutError:
             if not control.expired:
                 raise
@@ -95,6 +138,8 @@ class ReplyGenerator:
                 raise EngineTimeout(control.idle_timeout) from None
         if control.reason == "shutdown" and partial.finished is None:
             raise ShuttingDown()
+        if partial.echo is not None and (rest := partial.echo.end()):
+            partial.pieces.append(rest)
         finished = partial.finished or Finished(control.reason or "stop", None, None)
         prompt_tokens, completion_tokens = finished.prompt_tokens, finished.completion_tokens
         now = time.monotonic()
@@ -103,7 +148,7 @@ class ReplyGenerator:
             text="".join(partial.pieces)[: partial.cut_at],
             finish_reason=finished.finish_reason,
             prompt_tokens=prompt_tokens if prompt_tokens is not None else prompt.num_tokens if prompt else 0,
-            completion_tokens=len(partial.pieces) if completion_tokens is None else completion_tokens,
+            completion_tokens=partial.num_pieces if completion_tokens is None else completion_tokens,
             pairs_in_prompt=len(prompt.pairs) if prompt else 0,
             first_token_ms=round(((partial.first_token_at or now) - partial.started_at) * 1000),
             total_ms=round((now - partial.started_at) * 1000),
@@ -117,12 +162,17 @@ class ReplyGenerator:
             await asyncio.sleep(_LOADING_POLL)
 
     async def _generate(
-        self, request: GenerationRequest, partial: _PartialReply, on_delta: OnDelta, control: ReplyControl
+        self,
+        request: GenerationRequest,
+        partial: _PartialReply,
+        on_delta: OnDelta,
+        control: ReplyControl,
+        watcher: ThoughtWatcher,
     ) -> None:
         partial.prompt = prompt = await self._fitter.fit(request)
         while True:
             try:
-                await self._stream(prompt, partial, on_delta, control)
+                await self._stream(prompt, partial, on_delta, control, watcher)
                 return self._fitter.accepted(prompt)
             except ContextExceeded as exceeded:
                 # A server without /tokenize refuses a prompt that is too long only here, before it generates anything.
@@ -141,31 +191,48 @@ class ReplyGenerator:
         partial: _PartialReply,
         on_delta: OnDelta,
         control: ReplyControl,
+        watcher: ThoughtWatcher,
     ) -> None:
         request, max_tokens = prompt.request, prompt.max_tokens
         events = self._engine.stream(
             prompt.messages,
             temperature=self._settings.temperature,
             top_p=self._settings.top_p,
+            frequency_penalty=self._settings.frequency_penalty,
             max_tokens=max_tokens,
             user=request.user,
             cache_salt=request.cache_salt,
             on_activity=control.sign_of_life,
         )
         max_pieces = max(4 * max_tokens, _MIN_PIECES)
-        room = min(max(max_tokens * _CHARS_PER_TOKEN, _MIN_CHARS), _MAX_CHARS)
+        room = thinking_room = min(max(max_tokens * _CHARS_PER_TOKEN, _MIN_CHARS), _MAX_CHARS)
         async with aclosing(events):
             try:
                 async for event in events:
                     if isinstance(event, Finished):
                         partial.finished = event
+                        if event.finish_reason == REPETITION:
+                            partial.cut_at = partial.repetition.cut_known_loop()
                         return
+                    if isinstance(event, Thinking):
+                        partial.take_thought(event)
+                        thinking_room -= event.chars
+                        watcher.on_thinking()
+                        if partial.num_pieces >= max_pieces or thinking_room <= 0:
+                            partial.finished = Finished("length", None, None)
+                            return
+                        continue
                     control.restart_timeout()
-                    if piece := clean_piece(event.text)[:room]:
-                        if len(partial.pieces) >= max_pieces:
+                    piece = clean_piece(event.text)[:room]
+                    if piece and partial.echo is not None:
+                        piece = partial.echo.push(piece)
+                    if piece:
+                        if partial.num_pieces >= max_pieces:
                             partial.finished = Finished("length", None, None)
                             return
                         partial.first_token_at = partial.first_token_at or time.monotonic()
+                        if not partial.pieces and partial.thinking_since is not None:
+                            watcher.on_thought(time.monotonic() - partial.thinking_since)
                         partial.pieces.append(piece)
                         room -= len(piece)
                         partial.cut_at = partial.repetition.push(piece)

@@ -66,6 +66,11 @@ class HistoryReader:
                 )
         return Stretch(head, found)
 
+    async def is_begun(self, key: DialogKey) -> bool:
+        """Whether something was said in the open conversation that this member may read."""
+        stretch = await self.stretch(key)
+        return stretch is not None and bool(stretch.exchanges)
+
     async def oldest_of_last(self, key: DialogKey, count: int) -> int:
         """The turn with which the last `count` exchanges of the open conversation begin; 0 if there are fewer."""
         with translate_database_errors():

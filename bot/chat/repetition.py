@@ -17,6 +17,7 @@ _MAX_PERIOD = 1_200  # characters of one block
 _LONG_CHARS, _LONG_REPEATS = 4 * _MAX_PERIOD, 4
 """Fewer rounds are enough of paragraphs."""
 _CHECK_EVERY = 200  # characters between two looks
+_KNOWN_LOOP_CHARS = (600, 2_400)  # for short blocks and for long ones
 _MIN_LETTERS = 0.3  # of a block: the others are drawings and tables
 _WINDOW = MIN_CHARS_IN_CODE + _MAX_PERIOD
 
@@ -42,7 +43,16 @@ class RepetitionDetector:
         repeated = loop_at_end(self._tail, min_chars=MIN_CHARS_IN_CODE if self._in_code else MIN_CHARS)
         if repeated is None:
             return None
-        run, period = repeated
+        return self._cut(*repeated)
+
+    def cut_known_loop(self) -> int | None:
+        """As `push`, once the server has ended the reply as a loop: any run of some length at its end is that loop."""
+        for min_chars in _KNOWN_LOOP_CHARS:
+            if (repeated := loop_at_end(self._tail, min_chars=min_chars)) is not None:
+                return self._cut(*repeated)
+        return None
+
+    def _cut(self, run: int, period: int) -> int:
         at = len(self._tail) - run + KEPT_REPEATS * period
         return self._length - len(self._tail) + at + _to_boundary(self._tail[at : at + period])
 

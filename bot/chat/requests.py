@@ -8,14 +8,18 @@ from typing import Literal
 
 from bot.attachments.types import ImageInput, OfferedFile
 from bot.chat.queue.waiting import Waiting
-from models.types import DialogKey, DialogSettings, OutgoingMessage, Pair, PersonaText, Place, StoredFile
+from models.types import DialogKey, DialogSettings, FileKind, OutgoingMessage, Pair, PersonaText, Place, StoredFile
 
 TurnKind = Literal["new", "regenerate", "continue"]
 Messages = Callable[[str], tuple[OutgoingMessage, ...]]
 """Splits a reply into the Discord messages that show it."""
 
 
-def no_messages(text: str) -> tuple[OutgoingMessage, ...]:
+ReplyMessages = Callable[[str, str], tuple[OutgoingMessage, ...]]
+"""The same for a new reply, of its text and its finish reason."""
+
+
+def no_messages(_text: str, _finish_reason: str) -> tuple[OutgoingMessage, ...]:
     """How a reply is shown where nothing of it is recorded: the terminal."""
     return ()
 
@@ -34,18 +38,26 @@ class ChatRequest:
     """The name that the model reads, in a shared dialog."""
     offers: tuple[OfferedFile, ...] = ()
     """The files of the message, still to be read. What they hold is then in `files`, `images` and `files_note`."""
+    offers_kind: FileKind = "file"
+    """ "quoted file" if the offers belong to the message that is asked about, of `offers_author_id`."""
+    offers_author_id: int | None = None
     files: tuple[StoredFile, ...] = ()
     images: tuple[ImageInput, ...] = ()
     """The pictures of the message: for this prompt only, they are not stored."""
     files_note: str = ""
     """What the member is told of the files, above the reply: plain lines."""
+    retraction: str = ""
+    """What the messages of other turns say once this one has replaced them."""
     place: Place | None = None
     """Where the reply is shown; None if that is not recorded, or for another reply: where the present one is."""
-    messages: Messages = no_messages
+    messages: ReplyMessages = no_messages
     on_begun: Callable[[PendingTurn], None] = lambda turn: None
     """Called once the turn is stored, before its reply is generated."""
     on_waiting: Callable[[Waiting], None] = lambda waiting: None
     """Called once the message is admitted: it tells how long the first token may take."""
+    on_thought: Callable[[float | None], None] = lambda seconds: None
+    """Called with the seconds that the model thought, before the answer begins; None if they are not to be shown. What
+    was passed on before that as the answer, if anything, was thought as well."""
     in_place: bool = False
     """Whether another reply to a turn is shown in the messages that show the present one. `place` is then the way to
     reach them."""
@@ -65,7 +77,7 @@ class PendingTurn:
     persona: PersonaText | None
     history: tuple[Pair, ...]
     settings: DialogSettings
-    messages: Messages
+    messages: ReplyMessages
     author: str | None = None
     files: tuple[StoredFile, ...] = ()
     images: tuple[ImageInput, ...] = ()
@@ -73,6 +85,7 @@ class PendingTurn:
     reply: str = ""
     """The reply so far, of a turn that has one already. It is kept unless another one is stored."""
     delivery_id: int = 0
+    retraction: str = ""
 
     @property
     def is_new(self) -> bool:

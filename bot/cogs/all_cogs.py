@@ -8,8 +8,8 @@ import discord
 from discord.ext import commands
 
 from bot.chat.conversations import NamedConversations
-from bot.chat.deliveries import DeliveryLog
 from bot.chat.history import HistoryReader
+from bot.chat.turns.deliveries import DeliveryLog
 from bot.cogs.ask import Ask
 from bot.cogs.chat import Chat
 from bot.cogs.config.commands import Config
@@ -26,8 +26,8 @@ from bot.cogs.reply_actions import ReplyActions
 from bot.cogs.threads import Threads
 from bot.cogs.unfinished_replies import UnfinishedReplies
 from bot.discord_app.context import CommandContext
-from bot.discord_app.message_api import MessageApi
 from bot.discord_app.replies.conversation import Conversations
+from bot.discord_app.rest.message_api import MessageApi
 from models.database import Database
 
 

@@ -13,18 +13,17 @@ from discord import app_commands
 from discord.ext import commands
 from discord.ui import Label, Modal, Select, TextInput
 
-from bot.attachments.types import OfferedFile
-from bot.chat.speakers import clean_name
+from bot.chat.prompts.speakers import clean_name
 from bot.cogs.chat import place_of
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer, is_ephemeral
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.message_api import NO_MENTIONS
 from bot.discord_app.modal_values import submitted_values
 from bot.discord_app.permissions import MENU_ACTIONS, Action
 from bot.discord_app.replies.conversation import Conversations, Question
 from bot.discord_app.replies.quoted_messages import QuotedMessage, QuotedMessages, quoted
+from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
 from models.types import StoredFile
 
@@ -35,8 +34,8 @@ _MAX_ECHO = 1500
 _QUESTION, _AUDIENCE = "question", "audience"
 _EVERYONE, _ONLY_ME = "everyone", "me"
 _NOTHING_TO_READ = (
-    "This message has no text, and no file that I could read: I take in neither pictures nor voice messages, stickers, "
-    "embeds or previews of links here."
+    "This message has no text, and no file that I could read: I take in neither voice messages nor stickers, embeds or "
+    "previews of links."
 )
 _TOO_LATE = (
     "I no longer have the message that this is about: too much time has passed, I was restarted, or it was deleted. "
@@ -82,7 +81,7 @@ class Ask(FeatureCog):
         """Ask for the question. A modal must be the first response, so nothing is awaited before it."""
         me = self._bot.user
         found = quoted(message, bot_id=me.id if me else 0)
-        if not found.text and not any(_may_be_text(file) for file in found.files):
+        if not found.text and not any(not file.is_voice for file in found.files):
             raise BotError(_NOTHING_TO_READ)
         self._messages.keep(interaction.user.id, found)
         modal = _form(found, max_chars=self.context.settings.max_message_chars, asks_who=_is_shown(interaction))
@@ -101,25 +100,18 @@ class Ask(FeatureCog):
         if not await defer(interaction, ephemeral=_ONLY_ME in values.get(_AUDIENCE, ())):
             return
         place = place_of(interaction, ephemeral=is_ephemeral(interaction), about_id=found.message_id)
-        pieces = await self._pieces(found)
-        await self._conversations.answer(Question(caller, place, text, files=pieces, quote=True))
-
-    async def _pieces(self, message: QuotedMessage) -> tuple[StoredFile, ...]:
-        """What is quoted: the message's text, then the texts of its files. Raises BotError if there is neither."""
-        pieces: list[StoredFile] = []
-        if message.text:
-            pieces.append(StoredFile(message.author, message.text, kind="quote", author_id=message.author_id))
-        read = await self.context.chat.file_reader.read_files(message.files, images_allowed=False)
-        for file in read.texts:
-            pieces.append(StoredFile(file.name, file.text, kind="quoted file", author_id=message.author_id))
-        if not pieces:
-            reasons = dict.fromkeys(refused.reason_text for refused in read.refused)
-            raise BotError(" ".join(reasons) or _NOTHING_TO_READ)
-        return tuple(pieces)
-
-
-def _may_be_text(file: OfferedFile) -> bool:
-    return not file.is_voice and not (file.content_type or "").startswith("image/")
+        said = StoredFile(found.author, found.text, kind="quote", author_id=found.author_id)
+        question = Question(
+            caller,
+            place,
+            text,
+            offers=found.files,
+            offers_kind="quoted file",
+            offers_author_id=found.author_id,
+            files=(said,) if found.text else (),
+            quote=True,
+        )
+        await self._conversations.answer(question)
 
 
 def _is_shown(interaction: Interaction) -> bool:

@@ -7,7 +7,7 @@ from discord.ext import commands
 
 from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.context import Interaction
-from bot.discord_app.message_api import NO_MENTIONS
+from bot.discord_app.rest.message_data import NO_MENTIONS
 
 _FOR_EVERYBODY = """\
 **/chat** `message` `file` … – talk to me, with up to four files; with `private: True` only you see the answer

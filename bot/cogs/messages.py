@@ -18,12 +18,12 @@ from bot.discord_app.caller import Caller, author_of
 from bot.discord_app.context import CommandContext
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.error_messages import explain, shown_text
-from bot.discord_app.message_api import ChannelForbidden
 from bot.discord_app.permissions import Action, NotAllowed
 from bot.discord_app.replies.conversation import Conversations, Question
 from bot.discord_app.replies.message_text import mentions, names_in, readable_text, replied_message
 from bot.discord_app.replies.offered_files import offered_files
 from bot.discord_app.replies.typing import TypingIndicator
+from bot.discord_app.rest.forbidden_channels import ChannelForbidden
 from bot.errors import BotError, DatabaseUnavailable, Duplicate, Hint
 from models.types import DIRECT_MESSAGES, Place
 

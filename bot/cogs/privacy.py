@@ -12,7 +12,7 @@ from discord.ui import Button, View
 from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.message_api import NO_MENTIONS
+from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
 from bot.storage import translate_database_errors
 

@@ -86,10 +86,10 @@ class Reactions(commands.Cog):
                 if emoji == CROSS and running.asker_id == caller.user_id:
                     await self._context.chat.stop_reply(question_id, StopRequester(caller.user_id))
                 return
-        turn = await self._context.chat.turn_of_message(event.message_id)
+        turn = await self._context.chat.turns.turn_of_message(event.message_id)
         if turn is None:
             await asyncio.sleep(_RECORDED_WITHIN)
-            turn = await self._context.chat.turn_of_message(event.message_id)
+            turn = await self._context.chat.turns.turn_of_message(event.message_id)
         if turn is None or turn.author_id != caller.user_id:
             return
         await self._act(event, caller, turn, emoji)

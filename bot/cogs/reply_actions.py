@@ -20,10 +20,10 @@ from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, defer_click
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.message_api import FILE_NAME, NO_MENTIONS
 from bot.discord_app.permissions import Action
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone
+from bot.discord_app.rest.message_data import FILE_NAME, NO_MENTIONS
 from bot.errors import BotError, DatabaseUnavailable
 from models.types import Place, StopRequester, TurnInfo
 

@@ -18,11 +18,11 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, defer, describe_error
 from bot.discord_app.error_messages import log_database_errors
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.message_api import ChannelForbidden
 from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, Action, authorise
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.turn_actions import TurnActions, TurnIsBusy, TurnIsGone
-from bot.discord_app.thread_api import MAX_THREAD_NAME, ThreadApi, check_permissions
+from bot.discord_app.rest.forbidden_channels import ChannelForbidden
+from bot.discord_app.rest.thread_api import MAX_THREAD_NAME, ThreadApi, check_permissions
 from bot.errors import BotError, DatabaseUnavailable
 from models.types import DialogKey
 
@@ -90,7 +90,7 @@ class Threads(FeatureCog):
             return
         caller = await self._authorised(interaction, at_message=True)
         turn = await self._actions.find(caller, _number(argument), in_open_dialog=False)
-        delivery = await self.context.chat.delivery(turn)
+        delivery = await self.context.chat.turns.delivery(turn)
         shown = () if delivery is None else delivery.messages
         message_id = 0 if interaction.message is None else interaction.message.id
         if message_id not in [each.message_id for each in shown]:

@@ -9,7 +9,9 @@ delivery: one takes it first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -20,15 +22,17 @@ from bot.discord_app.error_messages import log_database_errors
 from bot.discord_app.replies.buttons import reply_buttons
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.sink import ReplySink
+from bot.discord_app.replies.streamed_reply import MessageDeleted, ReplyDeleted, SinkUnreachable, StreamedReply
 from bot.discord_app.replies.turn_actions import TurnActions, place_in, state_of, stored_heading
-from bot.discord_app.streamed_reply import ReplyDeleted, StreamedReply
+from bot.discord_app.rest.request_pace import Urgency
 from models.database import Database
 from models.errors import DatabaseError
-from models.queries.deliveries import take_delivery, unfinished_deliveries
+from models.queries.deliveries import question_has_turn, take_delivery, unfinished_deliveries
 from models.types import DeliveryRecord, Place, TurnInfo
 
 log = structlog.get_logger(__name__)
 
+LOST_PLACE = "I was restarted before I came to your message. Please ask again."
 INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
 # Seconds before each attempt: shortly after the start another process may crash, or the database may come back.
 _DELAYS = (0.0, 5.0)
@@ -60,7 +64,10 @@ class UnfinishedReplies(commands.Cog):
 
     async def _finish_all(self) -> None:
         for seconds in itertools.chain(_DELAYS, itertools.repeat(_INTERVAL)):
-            await asyncio.sleep(seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._conversations.retracted.wait()
+            self._conversations.retracted.clear()
             found = await self._unfinished()
             if found:
                 await asyncio.gather(*(self._finish_or_log(delivery) for delivery in found))
@@ -84,48 +91,82 @@ class UnfinishedReplies(commands.Cog):
                 log.warning("an unfinished reply could not be shown", turn=delivery.turn_id, error=type(error).__name__)
 
     async def _finish(self, delivery: DeliveryRecord) -> None:
-        turn = await self._conversations.chat.turn(delivery.turn_id)
+        if delivery.turn_id is None:
+            await self._take(delivery, self._show_without_turn(delivery))
+            return
+        turn = await self._conversations.chat.turns.turn(delivery.turn_id)
         if turn is None or turn.status == "pending":
             return  # deleted meanwhile, or not yet known to be interrupted: see bot/chat/recovery.py
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 return  # a button was pressed just now
-            taken = await self._database.run(
-                lambda session: take_delivery(session, delivery_id=delivery.delivery_id, owner=delivery.owner)
-            )
-            if not taken:
-                return
-            try:
-                await self._show(turn, delivery)
-            except ReplyDeleted:
-                await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
-            except BaseException:
-                await self._conversations.deliveries.release(delivery.delivery_id)
-                raise
+            await self._take(delivery, self._show(turn, delivery))
 
-    async def _show(self, turn: TurnInfo, delivery: DeliveryRecord) -> None:
+    async def _take(self, delivery: DeliveryRecord, show: Coroutine[None, None, None]) -> None:
+        """Show it, unless another process does; leave to a later attempt what cannot be shown now."""
+        taken = await self._database.run(
+            lambda session: take_delivery(session, delivery_id=delivery.delivery_id, owner=delivery.owner)
+        )
+        if not taken:
+            show.close()
+            return
+        try:
+            await show
+        except (ReplyDeleted, MessageDeleted):
+            await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
+        except BaseException:
+            await self._conversations.deliveries.release(delivery.delivery_id)
+            raise
+
+    async def _sink(self, delivery: DeliveryRecord) -> tuple[Place, ReplySink]:
+        """Where it is shown, with the messages that are there already."""
         place = replace(delivery.place, message_ids=tuple(message.message_id for message in delivery.messages))
         sink = ReplySink(self._conversations.api, self._conversations.deliveries, place, uncertain=True)
-        sink.delivery_id = delivery.delivery_id
+        sink.record.delivery_id = delivery.delivery_id
         # Messages that were about to be sent, and whose text is not the final one.
         unsure = [index for index, each in enumerate(delivery.messages) if each.message_id is None and not each.text]
         await sink.adopt(unsure)
+        return place, sink
+
+    async def _show_without_turn(self, delivery: DeliveryRecord) -> None:
+        """Replace the place in line of a message that waited, or say of a forgotten reply that it is forgotten."""
+        if delivery.state == "writing":
+            async with self._database.read() as session:
+                has_turn = await question_has_turn(session, nonce=delivery.place.nonce)
+            if has_turn:  # it began at the same moment, and says itself what became of it
+                await self._conversations.deliveries.waits_no_more(delivery.delivery_id)
+                return
+        place, sink = await self._sink(delivery)
+        if delivery.state == "writing":
+            await self._apologise(delivery, place, sink, LOST_PLACE)
+            return
+        for index, message in reversed(list(enumerate(delivery.messages))):
+            if not message.text:
+                await sink.delete(index)
+        try:
+            async with sink.turn(0, Urgency.FINAL) as turn:
+                await sink.show(0, delivery.messages[0].text, live=False, last=True, turn=turn)
+        except SinkUnreachable:  # the bot may not write there any more
+            await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
+
+    async def _show(self, turn: TurnInfo, delivery: DeliveryRecord) -> None:
+        place, sink = await self._sink(delivery)
         if turn.status == "done" and turn.reply is not None:
             if delivery.state == "ready":
                 await self._show_rest(turn, delivery, place, sink)
             else:
                 await self._actions.show(turn, delivery, place, sink=sink)
         elif (replaced := await self._replaced(turn)) is not None:
-            earlier = await self._conversations.chat.delivery(replaced)
+            earlier = await self._conversations.chat.turns.delivery(replaced)
             there = place_in(earlier, replace(place, message_ids=()))
             await self._actions.show(replaced, earlier, replace(there, message_ids=sink.ordered_ids))
             await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
         else:
-            await self._apologise(delivery, place, sink)
+            await self._apologise(delivery, place, sink, INTERRUPTED)
 
     async def _replaced(self, turn: TurnInfo) -> TurnInfo | None:
         """The turn that was to be replaced by one whose reply never came: it still stands."""
-        earlier = None if turn.replaces_id is None else await self._conversations.chat.turn(turn.replaces_id)
+        earlier = None if turn.replaces_id is None else await self._conversations.chat.turns.turn(turn.replaces_id)
         return earlier if earlier is not None and earlier.reply is not None else None
 
     async def _show_rest(self, turn: TurnInfo, delivery: DeliveryRecord, place: Place, sink: ReplySink) -> None:
@@ -144,7 +185,7 @@ class UnfinishedReplies(commands.Cog):
         reply = self._reply(sink)
         await reply.finish_messages([message.text for message in wanted[first:]], file, first=first)
 
-    async def _apologise(self, delivery: DeliveryRecord, place: Place, sink: ReplySink) -> None:
+    async def _apologise(self, delivery: DeliveryRecord, place: Place, sink: ReplySink, text: str) -> None:
         """Say that the reply was lost, where its beginning or "thinking…" is, or as a reply to the question."""
         too_late = datetime.now(UTC) - delivery.created_at > _APOLOGY_WITHIN
         if too_late and (place.application_id is not None or not sink.message_ids):
@@ -152,7 +193,7 @@ class UnfinishedReplies(commands.Cog):
                 await sink.delete_all()  # what it had begun to say is no answer
             await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
             return
-        await self._reply(sink).finish(INTERRUPTED)
+        await self._reply(sink).finish(text)
 
     def _reply(self, sink: ReplySink) -> StreamedReply:
         return StreamedReply(sink, self._conversations.edit_rate, num_messages=sink.num_messages)

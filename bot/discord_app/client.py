@@ -21,9 +21,9 @@ from bot.discord_app.connection import skip_unreadable_events
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.error_messages import report_error
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.message_api import trace_turns
 from bot.discord_app.permissions import MENU_ACTIONS, Action
-from bot.discord_app.request_guard import RequestGuard
+from bot.discord_app.rest.request_guard import RequestGuard
+from bot.discord_app.rest.turn_trace import trace_turns
 from bot.errors import BotError
 
 log = structlog.get_logger(__name__)

@@ -17,7 +17,7 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
-from bot.discord_app.request_guard import RequestGuard
+from bot.discord_app.rest.request_guard import RequestGuard
 from bot.errors import ConfigError
 from bot.settings import Settings
 

@@ -16,7 +16,7 @@ from bot.discord_app.caller import caller_of
 from bot.discord_app.delivery import InteractionSink
 from bot.discord_app.dialog_keys import DialogKeys
 from bot.discord_app.permissions import PermissionGate
-from bot.discord_app.streamed_reply import EditRate, StreamedReply
+from bot.discord_app.replies.streamed_reply import EditRate, StreamedReply
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService

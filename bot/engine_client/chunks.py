@@ -21,9 +21,12 @@ _FINISH_REASONS = {
     **dict.fromkeys(("content_filter", "safety", "recitation", "refusal", "prohibited_content"), "content_filter"),
     **dict.fromkeys(("tool_calls", "function_call", "tool_use"), "tool_calls"),
     **dict.fromkeys(("error", "cancelled", "canceled", "abort", "aborted", "failed"), "error"),
+    "repetition": "repetition",
 }
 OTHER = "other"
 _THINKING = {"thinking", "reasoning", "reasoning_content", "redacted_thinking", "reasoning_text", "thought"}
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thought")
+"""Of vLLM before 0.12, SGLang, llama.cpp and DeepSeek; of vLLM, LM Studio, Ollama and OpenRouter; of others."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
@@ -36,6 +39,8 @@ class ChunkReader:
         """One of the few that the bot knows, or None until the server names one."""
         self.prompt_tokens: int | None = None
         self.completion_tokens: int | None = None
+        self.thought = 0
+        """Characters that the server has named as thoughts, in fields of their own."""
         self._half = ""
         self._said: list[str] = []  # of deltas
 
@@ -59,7 +64,10 @@ class ChunkReader:
             if type(index) is int and index > 0:  # another reply, which was not asked for
                 continue
             text += self._new_text(choice)
+            self.thought += _thought_of_choice(choice)
             self.finish_reason = _finish_reason(choice.get("finish_reason")) or self.finish_reason
+            if choice.get("stop_reason") == "repetition":  # our engine's, and vLLM's field
+                self.finish_reason = "repetition"
         return self._joined(text)
 
     def _new_text(self, choice: dict[str, Any]) -> str:
@@ -101,6 +109,24 @@ def _text_of_choice(choice: dict[str, Any]) -> tuple[str, bool]:
     return _content(choice.get("text"), 0), False  # the shape of /v1/completions
 
 
+def _thought_of_choice(choice: dict[str, Any]) -> int:
+    """How many characters of this choice are thoughts. What has another shape than a text is none, and is not shown."""
+    total = 0
+    for part in (choice.get("delta"), choice.get("message")):
+        if isinstance(part, dict):
+            total += sum(len(part[name]) for name in _THOUGHT_FIELDS if isinstance(part.get(name), str))
+            content = part.get("content")
+            total += sum(_is_thought(piece) for piece in content) if isinstance(content, list) else _is_thought(content)
+    return total
+
+
+def _is_thought(part: object) -> bool:
+    if not isinstance(part, dict):
+        return False
+    kind = part.get("type")
+    return part.get("thought") is True or (isinstance(kind, str) and kind in _THINKING)
+
+
 def _content(content: object, depth: int) -> str:
     if content is None:
         return ""
@@ -111,8 +137,7 @@ def _content(content: object, depth: int) -> str:
     if isinstance(content, list):
         return "".join(_content(part, depth + 1) for part in content)
     if isinstance(content, dict):
-        kind = content.get("type")
-        if content.get("thought") is True or (isinstance(kind, str) and kind in _THINKING):
+        if _is_thought(content):
             return ""
         for name in ("text", "value", "content"):
             if name in content:

@@ -20,12 +20,14 @@ from bot.engine_client.chunks import ChunkReader
 from bot.engine_client.errors import ContextExceeded, refusal_of, translate
 from bot.engine_client.event_payload import Event
 from bot.engine_client.event_stream import EventStream
-from bot.engine_client.image_refusal import refuses_images
-from bot.engine_client.image_support import ImageSupport
+from bot.engine_client.images.refusal import refuses_images
+from bot.engine_client.images.support import ImageSupport
 from bot.engine_client.messages import (
     Delta,
     Finished,
     Message,
+    ReplyEvent,
+    Thinking,
     TokenCount,
     continuation_fields,
     count_images,
@@ -33,6 +35,7 @@ from bot.engine_client.messages import (
 )
 from bot.engine_client.optional_fields import refused_field
 from bot.engine_client.overflow import overflow
+from bot.engine_client.reasoning import ReasoningSplitter, Split, has_mark
 from bot.engine_client.served_model import ServedModel
 from bot.engine_client.transport import CONNECT_SECONDS, Transport
 from bot.errors import EngineUnavailable, ImagesNotSeen
@@ -65,13 +68,17 @@ class EngineClient:
         uds: str | None = None,
         model: str | None = None,
         state: EngineState = "unreachable",
+        thinking: bool = False,
     ) -> None:
+        """`thinking`: whether a model that can think first is asked to, where the server lets one choose."""
         self.state: EngineState = state
         self.on_timeout: Callable[[], None] = lambda: None
         """Called when a reply timed out, so that the supervisor checks the process at once."""
         self.completed_replies = 0
         self._transport = Transport(base_url, api_key, uds=uds)
-        self._served = ServedModel(self._transport, model)
+        self._served = ServedModel(self._transport, model, thinking=thinking)
+        self._begins_inside = False
+        """Whether the model's prompt opens its thoughts, as a reply has shown."""
         self._rejected_fields: set[str] = set()
         self._secrets = [api_key] if api_key else []
         self._images = ImageSupport()
@@ -122,7 +129,7 @@ class EngineClient:
         """
         return await self._images.find_out(await self.model(), self._show)
 
-    def _show(self, messages: Sequence[Message]) -> AsyncGenerator[Delta | Finished, None]:
+    def _show(self, messages: Sequence[Message]) -> AsyncGenerator[ReplyEvent, None]:
         return self.stream(messages, temperature=0, top_p=1, max_tokens=16, user="sight-test", cache_salt="sight-test")
 
     async def stream(
@@ -134,16 +141,19 @@ class EngineClient:
         max_tokens: int,
         user: str,
         cache_salt: str,
+        frequency_penalty: float = 0.0,
         on_activity: Callable[[], None] = lambda: None,
-    ) -> AsyncGenerator[Delta | Finished, None]:
-        """The reply piece by piece, and `Finished` last. Closing the iterator cancels the generation.
+    ) -> AsyncGenerator[ReplyEvent, None]:
+        """The reply piece by piece, without what the model thinks, and `Finished` last.
 
-        `on_activity` is called at every event of the stream, also at those without text: a model that thinks, or a
-        comment that keeps the connection alive. Raises ContextExceeded, Busy or EngineUnavailable, and ImagesNotSeen
-        for a prompt with pictures where the model sees none.
+        Closing the iterator cancels the generation. `on_activity` is called at every event of the stream, also at those
+        without text: a model that thinks, or a comment that keeps the connection alive. Raises ContextExceeded, Busy or
+        EngineUnavailable, and ImagesNotSeen for a prompt with pictures where the model sees none.
         """
         fields: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         fields |= {"user": user, "stream_options": {"include_usage": True}, "cache_salt": cache_salt}
+        if frequency_penalty:
+            fields["frequency_penalty"] = frequency_penalty
         fields |= continuation_fields(messages)
         sent = [*(text_of(message) for message in messages), user, cache_salt]
         # A model that has read a picture complains of this one, not of pictures.
@@ -151,14 +161,19 @@ class EngineClient:
         with self._translated_errors(sent, has_images=has_images):
             events, event = await self._start(messages, fields, on_activity, has_images=has_images)
         reader = ChunkReader()
+        splitter = ReasoningSplitter(
+            begins_inside=self._begins_inside,
+            only_answer=bool(continuation_fields(messages)),
+            quotes_marks=has_mark(sent),
+        )
         try:
             with self._translated_errors(sent, in_reply=True, has_images=has_images):
-                if event is not None and (text := reader.read(event)):
-                    yield Delta(text)
+                for piece in _read(reader, splitter, event):
+                    yield piece
                 async for event in events:
                     on_activity()
-                    if event is not None and (text := reader.read(event)):
-                        yield Delta(text)
+                    for piece in _read(reader, splitter, event):
+                        yield piece
         except EngineUnavailable:
             if reader.finish_reason is None:
                 raise
@@ -166,8 +181,11 @@ class EngineClient:
         finally:
             await events.close()
         finish_reason = reader.finish_reason or ("stop" if events.done else None)
-        if finish_reason in {None, "error"}:
+        if finish_reason is None or finish_reason == "error":
             raise EngineUnavailable(f"the stream ended with {finish_reason or 'no finish_reason'}", _DIED_MESSAGE)
+        for piece in _pieces(splitter.end(finish_reason)):
+            yield piece
+        self._begins_inside = (self._begins_inside or splitter.saw_lone_close) and not splitter.never_closed
         self.state = "ready"
         self.completed_replies += 1
         yield Finished(finish_reason, reader.prompt_tokens, reader.completion_tokens)
@@ -180,6 +198,7 @@ class EngineClient:
         A rejected request has generated nothing, whether the refusal is the answer or the first event of a stream.
         """
         model = await self._served.name()
+        fields = {**fields, **self._served.template_fields}
         rejected = set(self._rejected_fields)
         while True:
             offered = dict(fields)
@@ -218,6 +237,8 @@ class EngineClient:
         for field in sorted(rejected - self._rejected_fields):
             log.info("the server turned down a field; leaving it out from now on", field=field)
         self._rejected_fields |= rejected
+        if rejected & self._served.template_fields.keys():
+            self._served.template_fields = {}
 
     @contextlib.contextmanager
     def _translated_errors(
@@ -240,6 +261,25 @@ class EngineClient:
             if result is error:
                 raise
             raise result from error
+
+
+def _read(reader: ChunkReader, splitter: ReasoningSplitter, event: Event) -> Iterator[Delta | Thinking]:
+    """What one event of the stream says."""
+    if event is None:
+        return
+    before = reader.thought
+    text = reader.read(event)
+    if reader.thought > before:
+        yield Thinking(reader.thought - before)
+    if text:
+        yield from _pieces(splitter.push(text))
+
+
+def _pieces(split: Split) -> Iterator[Delta | Thinking]:
+    if split.thought or split.retracts:
+        yield Thinking(split.thought, split.retracts)
+    if split.answer:
+        yield Delta(split.answer)
 
 
 async def _first_event(events: EventStream, on_activity: Callable[[], None]) -> Event:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import httpx2
 import openai
 
-from bot.engine_client.image_refusal import refuses_images
+from bot.engine_client.images.refusal import refuses_images
 from bot.engine_client.log_text import for_log
 from bot.engine_client.overflow import overflow
 from bot.engine_client.refusal import Refusal, read_refusal

@@ -81,6 +81,15 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """A piece of the reply that the model thinks and does not say. Its words are not passed on."""
+
+    chars: int
+    retracts: bool = False
+    """Whether the deltas so far were thought as well."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The end of the reply. A count is None if the server does not report usage."""
 
@@ -97,3 +106,7 @@ class TokenCount:
     context_length: int
     dropped_messages: int | None = None
     """How many of the oldest messages the server left out of the count, if it was asked to and knows how."""
+
+
+ReplyEvent = Delta | Thinking | Finished
+"""What a stream consists of."""

@@ -23,13 +23,19 @@ _NAME_CHARS = 500
 _ANY_MODEL = "default"
 _CONTEXT_FIELDS = ("max_model_len", "loaded_context_length", "context_length", "context_window", "max_context_length")
 """Where vLLM, SGLang and our engine, LM Studio, OpenRouter, Groq and Mistral report the context."""
+_WITH_TEMPLATE_KWARGS = {"guildllama", "vllm", "sglang", "llamacpp"}
+"""Servers whose list of models says that they are of these render a chat template with `chat_template_kwargs`; others
+may refuse a field that they do not know."""
 _TEMPORARY = {400, 408, 429, 500, 502, 504}
 
 
 class ServedModel:
     """The model of one server. `configured` is the name that the operator chose, if any."""
 
-    def __init__(self, transport: Transport, configured: str | None = None) -> None:
+    def __init__(self, transport: Transport, configured: str | None = None, *, thinking: bool = False) -> None:
+        self.template_fields: dict[str, object] = {}
+        """Fields for the chat template, on servers that are known to take them."""
+        self._thinking = thinking
         self._transport = transport
         self._configured = configured
         self._name: str | None = None
@@ -79,6 +85,8 @@ class ServedModel:
         else:
             raise EngineRefused("the server lists no model; name one with GUILDLLAMA_MODEL")
         self._named_length = served.get(name) or self._named_length
+        if _owner(answer, name) in _WITH_TEMPLATE_KWARGS:
+            self.template_fields = {"chat_template_kwargs": {"enable_thinking": self._thinking}}
         return name
 
     async def count(self, messages: Sequence[Message], *, max_tokens: int | None = None) -> TokenCount | None:
@@ -90,9 +98,15 @@ class ServedModel:
             return None
         body: dict[str, object] = {"model": await self.name(), "messages": list(messages)}
         body |= continuation_fields(messages) or {"add_generation_prompt": True}
+        body |= self.template_fields
         if max_tokens is not None and self._can_fit:
             body["max_prompt_tokens"] = max_tokens
         response = await self._transport.post("/tokenize", body)
+        if response.status_code in {400, 422} and self.template_fields:
+            body = {name: value for name, value in body.items() if name not in self.template_fields}
+            response = await self._transport.post("/tokenize", body)
+            if response.status_code == 200:
+                self.template_fields = {}  # it was at fault
         if "max_prompt_tokens" in body and response.status_code in {400, 422}:
             self._can_fit = False  # or the dialog is at fault; then the reply will be refused as well
         if response.status_code == 503:
@@ -118,6 +132,14 @@ def _context_sizes(answer: object) -> dict[str, int | None]:
             sizes = (tokens(entry.get(name)) for name in _CONTEXT_FIELDS)
             found[entry["id"]] = next(filter(None, sizes), None)
     return found
+
+
+def _owner(answer: object, name: str) -> str | None:
+    """What the list of models says whose this one is: vLLM, SGLang, llama.cpp and our engine name themselves there."""
+    data = answer.get("data") if isinstance(answer, dict) else None
+    entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+    owner = next((entry.get("owned_by") for entry in entries if entry.get("id") == name), None)
+    return owner if isinstance(owner, str) else None
 
 
 def _read_count(response: httpx2.Response) -> tuple[int | None, int | None, int | None]:

@@ -1,4 +1,4 @@
-"""The engine's command line and environment, made from the settings. Pure functions."""
+"""The engine's command line and environment, made from the settings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from bot.hub.resolve import resolve_model
 from bot.settings import PREFIX, Settings
 
 SETTING_OF_FLAG = {
@@ -25,7 +26,10 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def engine_command(settings: Settings, uds: Path) -> list[str]:
-    """The command that runs the engine with these settings, listening on a Unix socket."""
+    """The command that runs the engine with these settings, listening on a Unix socket.
+
+    Raises ConfigError for the name of a model that is not on this machine.
+    """
     python = [sys.executable, "-m"]
     gpus = settings.gpus or 1
     if gpus > 1:
@@ -33,7 +37,7 @@ def engine_command(settings: Settings, uds: Path) -> list[str]:
         launcher = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(gpus), "--max-restarts", "0"]
         # Its files go beside the socket: in its own temporary folder they would stay for good.
         python += ["torch.distributed.run", *launcher, "--log-dir", str(uds.parent / "launcher"), "-m"]
-    command = [*python, "engine", "--model", settings.model, "--uds", str(uds)]
+    command = [*python, "engine", "--model", resolve_model(settings), "--uds", str(uds)]
     if gpus == 1:
         command.append("--exit-with-parent")
     command += ["--stream-interval", str(STREAM_INTERVAL)]

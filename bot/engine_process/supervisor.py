@@ -43,8 +43,12 @@ class EngineProcess:
         remove_leftovers()
         self._folder = EngineFolder()
         self._uds = self._folder.path / "engine.sock"
-        self._command = [*command, "--uds", str(self._uds)] if command else engine_command(settings, self._uds)
-        self.client = EngineClient("http://engine/v1", uds=str(self._uds), state="loading")
+        try:
+            self._command = [*command, "--uds", str(self._uds)] if command else engine_command(settings, self._uds)
+        except ConfigError:
+            self._folder.remove()
+            raise
+        self.client = EngineClient("http://engine/v1", uds=str(self._uds), state="loading", thinking=settings.thinking)
         self.client.on_timeout = self.check_now
         self.restarts = 0
         self.pid: int | None = None

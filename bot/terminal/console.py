@@ -10,8 +10,10 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from bot.chat.service import ChatRequest
+from bot.chat.generation import REPETITION
+from bot.chat.requests import ChatRequest
 from bot.errors import BotError
+from bot.hub.hint import better_model
 from bot.services import Services
 from bot.terminal.screen import Screen
 from models.types import DialogKey
@@ -49,9 +51,13 @@ class Console:
 
     async def run(self) -> None:
         """Read and handle lines until /quit or the end of input."""
+        hint = asyncio.create_task(better_model(self._services.settings)) if self._screen.interactive else None
         await self.wait_for_engine()
-        if self._screen.interactive:
+        if hint is not None:
             self._screen.note("Say something. /help lists the commands, /quit leaves.")
+            if hint.done() and (line := hint.result()):
+                self._screen.note(line)
+            hint.cancel()  # nobody waits for it: loading the model takes longer than an answer of the hub
         interrupted = False
         while True:
             try:
@@ -93,9 +99,19 @@ class Console:
                 await shown.wait()
             self._screen.write(piece)
 
+        thought = 0.0
+
+        def on_thought(seconds: float | None) -> None:
+            nonlocal thought
+            thought = seconds or 0.0
+            if first.is_set():  # a server that did not say so when it began
+                self._screen.line()
+                self._screen.note("(That was what the model thought.)")
+
         shown = asyncio.Event()
+        request = ChatRequest(self._key, text, on_thought=on_thought)
         async with self._stoppable():
-            chatting = asyncio.create_task(self._services.chat.chat(ChatRequest(self._key, text), on_delta))
+            chatting = asyncio.create_task(self._services.chat.chat(request, on_delta))
             waiting = asyncio.create_task(first.wait())
             try:
                 async with self._screen.busy("Thinking ..."):
@@ -110,10 +126,14 @@ class Console:
                     self._screen.line()
         if not reply.text.strip():
             self._screen.line(NO_ANSWER)
+        if thought >= 1:
+            self._screen.note(f"(thought for {thought:.0f} s)")
         if reply.finish_reason == "stopped":
             self._screen.note("(stopped)")
         elif reply.finish_reason == "length":
             self._screen.note("(cut off at the longest reply that is allowed)")
+        elif reply.finish_reason == REPETITION:
+            self._screen.note("(ended here: the answer had begun to repeat itself)")
         if not reply.saved:
             self._screen.note("(This reply could not be saved yet; it may not be remembered.)")
 
@@ -145,7 +165,7 @@ class Console:
             signal.signal(signal.SIGINT, before)
 
     async def _reset(self, _: str) -> None:
-        pairs = (await self._services.chat.reset(self._key)).pairs
+        pairs = (await self._services.chat.dialogs.reset(self._key)).pairs
         self._screen.note("Nothing to forget." if pairs == 0 else f"Forgotten: {pairs} {_times(pairs)}.")
 
     async def _persona(self, text: str) -> None:
@@ -161,7 +181,7 @@ class Console:
             self._screen.line(f"{current.prompt}\n({current.level} persona)")
 
     async def _history(self, _: str) -> None:
-        pairs = await self._services.chat.history(self._key, max(1, self._services.settings.max_chat_logs))
+        pairs = await self._services.chat.turns.history(self._key, max(1, self._services.settings.max_chat_logs))
         if not pairs:
             self._screen.note("Nothing yet.")
         self._screen.pairs([(pair.user, pair.reply) for pair in pairs])

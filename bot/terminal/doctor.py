@@ -9,6 +9,7 @@ import sys
 import typer
 
 from bot.errors import EXIT_CONFIG, BotError, ConfigError
+from bot.hub.resolve import resolve_model
 from bot.services import external_engine
 from bot.settings import Settings, load_settings, unknown_variables
 from models import errors as stored
@@ -98,7 +99,12 @@ def _file_modes(url: str, report: _Report) -> None:
 
 def _own_engine(settings: Settings, report: _Report) -> None:
     """Have the engine inspect the model, because it knows the formats."""
-    command = [sys.executable, "-m", "engine", "inspect", settings.model, "--world-size", str(settings.gpus or 1)]
+    try:
+        model = resolve_model(settings)
+    except ConfigError as error:
+        report.wrong("engine", error.line)
+        return
+    command = [sys.executable, "-m", "engine", "inspect", model, "--world-size", str(settings.gpus or 1)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_INSPECT_TIMEOUT, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:

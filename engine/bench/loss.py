@@ -20,7 +20,7 @@ from torch import Tensor
 from engine.bench.report import emit
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
-from engine.layers.paged_attention import DenseAttention
+from engine.layers.paged_attention import PLAIN, AttentionRule, DenseAttention
 from engine.layers.quantized_kv import stored_values
 from engine.model.loader import load_model
 from engine.model.quantization import QuantizedWeight, dequantize, quantize_block
@@ -97,7 +97,7 @@ def quantize_shuffled(block: Block) -> None:
     A checkpoint that is stored in 4-bit groups of columns is quantized almost without loss, as its groups are ours too.
     Shuffled columns show the loss of other weights.
     """
-    for layer in (block.wqkv, block.wo, block.w13, block.w2):
+    for layer in block.linears:
         order = torch.randperm(layer.weight.shape[1], generator=torch.Generator().manual_seed(1))
         order = order.to(layer.weight.device)
         layer.weight[:, order] = dequantize(QuantizedWeight(layer.weight[:, order], 4)).to(layer.weight.dtype)
@@ -110,9 +110,9 @@ class QuantizedKVAttention(DenseAttention):
         super().__init__(length, device)
         self._storage = storage
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule = PLAIN) -> Tensor:
         """See `transformer.Attention`."""
-        return super().__call__(layer, q, stored_values(k, self._storage), stored_values(v, self._storage))
+        return super().__call__(layer, q, stored_values(k, self._storage), stored_values(v, self._storage), rule)
 
 
 @torch.inference_mode()

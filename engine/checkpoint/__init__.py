@@ -6,14 +6,35 @@ and returns a `Checkpoint`. It knows nothing of ranks or devices: the caller nam
 
 from pathlib import Path
 
-from engine.checkpoint.gguf.checkpoint import default_model, open_gguf
+from engine.checkpoint.architecture import (
+    Architecture,
+    LinearScaling,
+    Llama3Scaling,
+    LongRopeScaling,
+    RopeScaling,
+    YarnScaling,
+)
+from engine.checkpoint.gguf.checkpoint import open_gguf
 from engine.checkpoint.gguf.container import is_gguf
+from engine.checkpoint.gguf.default_model import default_model
 from engine.checkpoint.huggingface.checkpoint import open_huggingface
 from engine.checkpoint.meta import open_meta
-from engine.checkpoint.spec import ChatFamily, Checkpoint, ModelSpec, RopeScaling, tensor_shapes
+from engine.checkpoint.spec import ChatFamily, Checkpoint, ModelSpec, tensor_shapes
 from engine.errors import ConfigError
 
-__all__ = ["ChatFamily", "Checkpoint", "ModelSpec", "RopeScaling", "open_checkpoint", "tensor_shapes"]
+__all__ = [
+    "Architecture",
+    "ChatFamily",
+    "Checkpoint",
+    "LinearScaling",
+    "Llama3Scaling",
+    "LongRopeScaling",
+    "ModelSpec",
+    "RopeScaling",
+    "YarnScaling",
+    "open_checkpoint",
+    "tensor_shapes",
+]
 
 DEFAULT_MODEL = "smollm2"
 

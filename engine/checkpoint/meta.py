@@ -12,11 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from engine.checkpoint.architecture import Llama3Scaling
 from engine.checkpoint.files import MAX_CONTEXT, ConfigReader, check_heads, read_bytes, read_json
 from engine.checkpoint.pickled import locate_tensors, read_shard
 from engine.checkpoint.rope import check_rope_scaling
-from engine.checkpoint.spec import ChatFamily, ModelSpec, RopeScaling, tensor_shapes
-from engine.checkpoint.store import StoredCheckpoint, StoredTensor, TensorPart, check_tensor_names
+from engine.checkpoint.spec import ChatFamily, ModelSpec, tensor_shapes
+from engine.checkpoint.store import StoredCheckpoint, StoredTensor, TensorPart
+from engine.checkpoint.tensor_names import check_tensor_names
 from engine.errors import ConfigError
 from engine.tokenizers.base import Tokenizer
 from engine.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -163,7 +165,7 @@ def _ffn_dim(params: ConfigReader, dim: int, found: int) -> int:
     return hidden
 
 
-def _rope_scaling(params: ConfigReader) -> RopeScaling | None:
+def _rope_scaling(params: ConfigReader) -> Llama3Scaling | None:
     """Llama 3.1's settings. Meta's files of Llama 3.2 do not name its factor, so its two models are known by width.
 
     The vision models of Llama 3.2 are wider, as they contain a Llama 3.1.
@@ -171,7 +173,7 @@ def _rope_scaling(params: ConfigReader) -> RopeScaling | None:
     if not params.flag("use_scaled_rope"):
         return None
     llama32 = params.integer("dim") in _DIMS_LLAMA32
-    scaling = RopeScaling(
+    scaling = Llama3Scaling(
         factor=params.number("rope_scaling_factor", _ROPE_FACTOR_LLAMA32 if llama32 else _ROPE_FACTOR_LLAMA31),
         low_freq_factor=params.number("low_freq_factor", 1.0),
         high_freq_factor=params.number("high_freq_factor", 4.0),

@@ -10,7 +10,7 @@ import math
 import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import local
 
@@ -46,6 +46,10 @@ class Extent:
     def end(self) -> int:
         """Offset of the byte after the last one."""
         return self.offset + self.rows * self.row_bytes
+
+    def row_range(self, first: int, rows: int) -> "Extent":
+        """The extent of some of its rows."""
+        return replace(self, offset=self.offset + first * self.row_bytes, rows=rows)
 
 
 class FileReader:

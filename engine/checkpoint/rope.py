@@ -1,4 +1,4 @@
-"""Llama 3.1's RoPE scaling: checks settings, or derives them from the table of factors that GGUF files carry."""
+"""RoPE's scalings: checks settings, or derives Llama 3.1's from the table of factors that GGUF files carry."""
 
 import math
 from pathlib import Path
@@ -6,18 +6,36 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.checkpoint.spec import RopeScaling
+from engine.checkpoint.architecture import Llama3Scaling
 from engine.errors import ConfigError
 
+MAX_FACTOR = 1e30  # in float32, a frequency divided by more would be none
 
-def check_rope_scaling(source: Path, scaling: RopeScaling) -> None:
+
+def check_rope_scaling(source: Path, scaling: Llama3Scaling) -> None:
     """ConfigError for settings that give no frequencies: between the two factors the formula divides by their span."""
     if scaling.low_freq_factor >= scaling.high_freq_factor:
         found = f"{scaling.low_freq_factor} and {scaling.high_freq_factor}"
         raise ConfigError(source, expected="low_freq_factor below high_freq_factor", found=found)
 
 
-def scaling_factors(scaling: RopeScaling, head_dim: int, theta: float) -> Tensor:
+def check_factors(source: Path, name: str, factors: object, count: int) -> tuple[float, ...]:
+    """LongRoPE's divisors; ConfigError unless they are `count` positive numbers."""
+    if not isinstance(factors, list) or len(factors) != count:
+        found = f"{len(factors)}" if isinstance(factors, list) else "none"
+        raise ConfigError(source, expected=f"{count} numbers as {name}", found=found)
+    numbers = [f for f in factors if isinstance(f, int | float) and not isinstance(f, bool) and 0 < f <= MAX_FACTOR]
+    if len(numbers) != count:
+        raise ConfigError(source, expected=f"positive numbers as {name}", found="others")
+    return tuple(map(float, numbers))
+
+
+def default_yarn_attention(factor: float, scale: float = 1.0) -> float:
+    """YaRN's attention factor for a scaling by `factor`."""
+    return 0.1 * scale * math.log(factor) + 1 if factor > 1 else 1.0
+
+
+def scaling_factors(scaling: Llama3Scaling, head_dim: int, theta: float) -> Tensor:
     """The divisor of each RoPE frequency, [head_dim / 2]: 1 for high ones, `factor` for low ones, smoothed between.
 
     The formula is Meta's `apply_scaling` in llama-models; llama.cpp's converter writes its result.
@@ -31,14 +49,14 @@ def scaling_factors(scaling: RopeScaling, head_dim: int, theta: float) -> Tensor
     return torch.where(wavelength < scaling.original_context / high, 1.0, factors).float()
 
 
-def scaling_from_factors(source: Path, factors: Tensor, head_dim: int, theta: float) -> RopeScaling | None:
+def scaling_from_factors(source: Path, factors: Tensor, head_dim: int, theta: float) -> Llama3Scaling | None:
     """The settings that produce this table, None if it does not scale; ConfigError if it is not Llama 3.1's.
 
     Published models differ in `factor` only, so the other settings are Llama 3.1's.
     """
     if bool((factors == 1).all()):
         return None
-    guess = RopeScaling(
+    guess = Llama3Scaling(
         factor=round(float(factors.max()), 3), low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192
     )
     expected = scaling_factors(guess, head_dim, theta)

@@ -3,13 +3,14 @@
 Tensors have Meta's names and Meta's row order (interleaved RoPE), whatever the files use.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from engine.checkpoint.architecture import Architecture, RopeScaling
 from engine.checkpoint.chat_template import StoredTemplate
 from engine.tokenizers.base import Tokenizer
 
@@ -18,24 +19,14 @@ ChatFamily = Literal["llama2", "llama3", "chatml", "mistral", "other"]
 
 
 @dataclass(frozen=True, slots=True)
-class RopeScaling:
-    """Llama 3.1's scaling of the low RoPE frequencies."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_context: int
-
-
-@dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """The shape of a Llama, and its chat format.
+    """The sizes of a model, what its blocks consist of, and its chat format. `family` is for people to read.
 
     `dtype` is the dtype of the stored weights; float32 if they are stored in quantized blocks, which decode to it.
-    `quantization` names the block types, the most frequent first ("Q4_1+Q8_0"). `shards` is the number of weight
-    files. `chat_template` is the model's own, if its files have one. `default_system` is the system message that it
-    inserts when a dialog has none. `padding_ids` are ids that are never sampled: rows of the embedding matrix without a
-    token.
+    `quantization` names the block types, the most frequent first ("Q4_1+Q8_0"), and `stored_bits` is the average of a
+    weight in them. `shards` is the number of weight files. `chat_template` is the model's own, if its files have one.
+    `default_system` is the system message that it inserts when a dialog has none. `padding_ids` are ids that are never
+    sampled: rows of the embedding matrix without a token.
     """
 
     format: CheckpointFormat
@@ -55,9 +46,17 @@ class ModelSpec:
     dtype: torch.dtype
     shards: int
     quantization: str | None = None
+    stored_bits: float | None = None
     default_system: str | None = None
     chat_template: StoredTemplate | None = None
     padding_ids: tuple[int, ...] = ()
+    family: str = "llama"
+    architecture: Architecture = field(default_factory=Architecture)
+
+    def window(self, layer: int) -> int | None:
+        """The tokens that a token of this layer sees, itself included; None for all."""
+        windows = self.architecture.windows
+        return windows[layer] if windows else None
 
 
 class Checkpoint(Protocol):
@@ -102,6 +101,23 @@ def tensor_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         "attention_norm.weight": (spec.dim,),
         "ffn_norm.weight": (spec.dim,),
     }
+    blocks = spec.architecture
+    if blocks.experts:
+        matrices = {name: layer.pop(f"feed_forward.{name}.weight") for name in ("w1", "w2", "w3")}
+        layer["feed_forward.router.weight"] = (blocks.experts, spec.dim)
+        for expert in range(blocks.experts):
+            layer |= {f"feed_forward.experts.{expert}.{name}.weight": shape for name, shape in matrices.items()}
+    if blocks.qkv_bias:
+        layer |= {"attention.wq.bias": (q,), "attention.wk.bias": (kv,), "attention.wv.bias": (kv,)}
+    if blocks.output_bias:
+        layer["attention.wo.bias"] = (spec.dim,)
+    if blocks.ffn_bias:
+        layer |= {"feed_forward.w1.bias": (spec.ffn_dim,), "feed_forward.w3.bias": (spec.ffn_dim,)}
+        layer["feed_forward.w2.bias"] = (spec.dim,)
+    if blocks.qk_norm:
+        layer |= {"attention.q_norm.weight": (spec.head_dim,), "attention.k_norm.weight": (spec.head_dim,)}
+    if blocks.post_norms:
+        layer |= {"post_attention_norm.weight": (spec.dim,), "post_ffn_norm.weight": (spec.dim,)}
     shapes: dict[str, tuple[int, ...]] = {"tok_embeddings.weight": (spec.vocab_size, spec.dim)}
     for n in range(spec.n_layers):
         shapes |= {f"layers.{n}.{name}": shape for name, shape in layer.items()}

@@ -38,17 +38,26 @@ class TensorPart:
 
 
 @dataclass(frozen=True, slots=True)
+class Halves:
+    """The first `rotary_dim` of each head's `head_dim` rows are in Hugging Face's order; the others are not turned."""
+
+    head_dim: int
+    rotary_dim: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredTensor:
     """The parts that make up one tensor; a vector is a matrix of one column.
 
-    `path` is the file or directory that errors name. `rotate_half_head_dim` is the head size if the rows of each head
-    are in Hugging Face's order (first half, second half, for RoPE by `rotate_half`); None if they are in Meta's
-    (interleaved pairs).
+    `path` is the file or directory that errors name. `halves` is set if the rows of each head are in Hugging Face's
+    order (first half, second half, for RoPE by `rotate_half`), None if they are in Meta's (interleaved pairs).
+    `offset` is added to what is stored.
     """
 
     parts: tuple[TensorPart, ...]
     path: Path
-    rotate_half_head_dim: int | None = None
+    halves: Halves | None = None
+    offset: float = 0.0
 
 
 class StoredCheckpoint:
@@ -95,10 +104,12 @@ class StoredCheckpoint:
         matrix = out.detach().unsqueeze(-1) if out.dim() == 1 else out.detach()
         row, col = (0, start) if dim == 1 else (start, 0)
         self._prefetch_next_layer(name, row, matrix.shape[0])
-        if stored.rotate_half_head_dim is not None:
-            self._copy_interleaved(stored, stored.rotate_half_head_dim, matrix, row, col)
+        if stored.halves is not None:
+            self._copy_interleaved(stored, stored.halves, matrix, row, col)
         else:
             self._copy(stored, matrix, row, col)
+        if stored.offset:
+            matrix.add_(stored.offset)
         if not _all_finite(matrix):
             file = self._find_bad_file(stored, matrix, row, col)
             raise ConfigError(file, expected="finite weights", found=f"NaN or infinity in {name}")
@@ -148,33 +159,19 @@ class StoredCheckpoint:
                 return part.source.path
         return stored.path
 
-    def _copy_interleaved(self, stored: StoredTensor, head_dim: int, out: Tensor, row: int, col: int) -> None:
-        """As `_copy`, but rows i and i + head_dim / 2 of each head become 2i and 2i + 1; done in groups of heads."""
-        end, cols = row + out.shape[0], out.shape[1]
+    def _copy_interleaved(self, stored: StoredTensor, halves: Halves, out: Tensor, row: int, col: int) -> None:
+        """As `_copy`, but rows i and i + rotary_dim / 2 of each head become 2i and 2i + 1; done in groups of heads."""
+        end, cols, head_dim, rotary_dim = row + out.shape[0], out.shape[1], halves.head_dim, halves.rotary_dim
         group = head_dim * max(1, _INTERLEAVE_CHUNK // (head_dim * cols))
         for first in range(row - row % head_dim, end, group):
             last = min(first + group, end + -end % head_dim)
-            halves = torch.empty(last - first, cols, dtype=out.dtype, device=out.device)
-            self._copy(stored, halves, first, col)
-            pairs = halves.view(-1, 2, head_dim // 2, cols).transpose(1, 2).reshape(-1, cols)
+            rows = torch.empty(last - first, cols, dtype=out.dtype, device=out.device)
+            self._copy(stored, rows, first, col)
+            heads = rows.view(-1, head_dim, cols)
+            turned = heads[:, :rotary_dim].reshape(len(heads), 2, rotary_dim // 2, cols).transpose(1, 2)
+            heads[:, :rotary_dim] = turned.reshape(len(heads), rotary_dim, cols)
             top, bottom = max(first, row), min(last, end)
-            out[top - row : bottom - row].copy_(pairs[top - first : bottom - first])
-
-
-def check_tensor_names(source: Path, spec: ModelSpec, names: Mapping[str, str]) -> None:
-    """ConfigError naming `source` if a tensor of the model is missing, or there is one that the model does not have.
-
-    `names` maps the name of each tensor found, in Meta's form where it has one, to its name in the file.
-    """
-    if spec.n_layers > len(names):  # before a table of that many layers is made
-        raise ConfigError(source, expected=f"the tensors of {spec.n_layers} layers", found=f"{len(names)} tensors")
-    expected = tensor_shapes(spec).keys()
-    for name in sorted(expected - names.keys()):
-        raise ConfigError(source, expected=f"the tensor {name}", found="none of that name")
-    for name in sorted(names.keys() - expected):
-        raise ConfigError(
-            source, expected=f"the tensors of a {spec.n_layers}-layer Llama", found=f"{names[name]} besides"
-        )
+            out[top - row : bottom - row].copy_(rows[top - first : bottom - first])
 
 
 def _all_finite(matrix: Tensor) -> bool:

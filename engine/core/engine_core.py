@@ -36,6 +36,7 @@ from engine.core.validation import validate_request
 from engine.core.watchdog import Watchdog
 from engine.core.worker import scheduler_from_config, start_worker
 from engine.distributed.communicator import Communicator, connect
+from engine.logits_params import TokenConstraint
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
 
@@ -88,7 +89,13 @@ class EngineCore:
         return engine
 
     def submit(
-        self, prompt_ids: Sequence[int], params: SamplingParams, *, client: str = "", tenant: str = ""
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        client: str = "",
+        tenant: str = "",
+        constraint: TokenConstraint | None = None,
     ) -> RequestStream:
         """Queue a request, from any thread. Raises PromptTooLong, Busy, EngineDead, or EngineError for bad arguments.
 
@@ -100,7 +107,7 @@ class EngineCore:
         with contextlib.suppress(RuntimeError):  # no loop runs in this thread
             loop = asyncio.get_running_loop()
         seed = self._seeds.getrandbits(64) if params.seed is None else params.seed & (1 << 64) - 1
-        request = Request(next(self._request_ids), token_ids, params, seed, client, tenant)
+        request = Request(next(self._request_ids), token_ids, params, seed, client, tenant, constraint)
         stream = RequestStream(len(token_ids), lambda: self._inbox.put(_InboxItem(state, cancel=True)), loop)
         state = self._output_processor.add_request(request, stream)
         self._inbox.put(_InboxItem(state))
@@ -210,8 +217,10 @@ class EngineCore:
             if output.token_ids and state.first_token_at is None:
                 state.first_token_at = now
                 self._first_token_time.observe(now - state.submitted_at)
-            error = NOT_A_NUMBER if output.finish_reason == "error" else None
-            outputs.append((state, RequestOutput(output.token_ids, output.request.usage, output.finish_reason, error)))
+            error = output.error or NOT_A_NUMBER if output.finish_reason == "error" else None
+            logprobs = () if output.logprobs is None else (output.logprobs,)
+            usage = output.request.usage
+            outputs.append((state, RequestOutput(output.token_ids, usage, output.finish_reason, error, logprobs)))
         self._output_processor.publish(outputs)
 
     def _on_hang(self, limit: float) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.errors import EngineError
+from engine.logits_params import TokenLogprobs
 from engine.scheduler.request import FinishReason, Usage
 
 
@@ -30,6 +31,7 @@ class RequestOutput:
     usage: Usage
     finish_reason: FinishReason | None = None
     error: str | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()  # of each id, if the request asked for them
 
 
 class RequestStream:
@@ -44,6 +46,7 @@ class RequestStream:
     ) -> None:
         self.loop = loop
         self.token_ids: list[int] = []
+        self.logprobs: list[TokenLogprobs] = []  # of each of `token_ids`, if the request asked for them
         self.usage = Usage(num_prompt_tokens, 0, 0)
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
@@ -63,6 +66,7 @@ class RequestStream:
         if self._done.is_set():
             return
         self.token_ids += output.token_ids
+        self.logprobs += output.logprobs
         self.usage = output.usage
         if output.finish_reason is not None:
             self.error, self.finish_reason = output.error, output.finish_reason

@@ -58,7 +58,8 @@ class StepLoop:
             if scheduled is None and (self._scheduler.num_running or self._scheduler.num_waiting):
                 raise RuntimeError("requests are left, but no step can be scheduled")
             return StepResult(scheduled, [], idle=scheduled is None)
-        outputs = self._scheduler.update_from_output(due[0], self._runner.wait(due[1]))
+        ids = self._runner.wait(due[1])
+        outputs = self._scheduler.update_from_output(due[0], ids, self._runner.logprobs(due[1]))
         self.step_time.observe(time.perf_counter() - started)
         return StepResult(scheduled, outputs, idle=False)
 

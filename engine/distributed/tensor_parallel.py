@@ -98,8 +98,11 @@ def broadcast(x: Tensor) -> Tensor:
     return x
 
 
-def gather_columns(x: Tensor, columns: int) -> Tensor:
-    """Concatenate x [R, n] of all ranks in rank order and keep the first `columns`: [R, columns] on every rank."""
+def gather_columns(x: Tensor, columns: int, out: Tensor | None = None) -> Tensor:
+    """Concatenate x [R, n] of all ranks in rank order and keep the first `columns`: [R, columns] on every rank.
+
+    The result is in `out` [R, n * ranks], if given.
+    """
     process_group = group()
     if process_group is None:
         return x
@@ -108,49 +111,68 @@ def gather_columns(x: Tensor, columns: int) -> Tensor:
         local = local.cpu()  # gloo gathers on the host only
     shards = [torch.empty_like(local) for _ in range(dist.get_world_size(process_group))]
     dist.all_gather(shards, local, group=process_group)
-    return torch.cat(shards, dim=1)[:, :columns].to(x.device)
+    if out is None:
+        return torch.cat(shards, dim=1)[:, :columns].to(x.device)
+    if local.device == x.device:
+        torch.cat(shards, dim=1, out=out)
+    else:
+        out.copy_(torch.cat(shards, dim=1))
+    return out[:, :columns]
 
 
 class ColumnLinear(ColumnParallelLinear):  # type: ignore[misc]  # fairscale is untyped
     """y_local = x W_local^T with this rank's rows of W. The output stays split over the ranks.
 
     W may be a concatenation (q, k and v; gate and up). `quantized`, if set, computes the product from quantized
-    weights, and `weight` may then be deleted.
+    weights, and `weight` may then be deleted. `bias` holds this rank's rows of it, None for a layer without one.
     """
 
     weight: nn.Parameter
+    bias: nn.Parameter | None
     quantized: nn.Module | None
 
-    def __init__(self, in_features: int, local_features: int, *, world_size: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, in_features: int, local_features: int, *, world_size: int, dtype: torch.dtype, bias: bool = False
+    ) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = in_features, local_features * world_size
         self.output_size_per_partition = local_features
         self.gather_output = False
-        self.weight = _parameter(local_features, in_features, dtype)
+        self.weight = _parameter((local_features, in_features), dtype)
+        self.bias = _parameter((local_features,), dtype) if bias else None
         self.quantized = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[R, in_features] -> [R, local_features]."""
-        return _product(self, x)
+        y = local_product(self, x)
+        return y if self.bias is None else y + self.bias
 
 
 class RowLinear(RowParallelLinear):  # type: ignore[misc]  # fairscale is untyped
-    """y = sum over ranks of x_local W_local^T with this rank's columns of W. `quantized` as in ColumnLinear."""
+    """y = sum over ranks of x_local W_local^T with this rank's columns of W. `quantized` as in ColumnLinear.
+
+    Every rank holds the whole `bias`, and adds it to the sum.
+    """
 
     weight: nn.Parameter
+    bias: nn.Parameter | None
     quantized: nn.Module | None
 
-    def __init__(self, local_features: int, out_features: int, *, world_size: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, local_features: int, out_features: int, *, world_size: int, dtype: torch.dtype, bias: bool = False
+    ) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = local_features * world_size, out_features
         self.input_size_per_partition = local_features
         self.input_is_parallel = True
-        self.weight = _parameter(out_features, local_features, dtype)
+        self.weight = _parameter((out_features, local_features), dtype)
+        self.bias = _parameter((out_features,), dtype) if bias else None
         self.quantized = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[R, local_features] -> [R, out_features], the same on every rank."""
-        return all_reduce(_product(self, x))
+        y = all_reduce(local_product(self, x))
+        return y if self.bias is None else y + self.bias
 
 
 class Embedding(ParallelEmbedding):  # type: ignore[misc]  # fairscale is untyped
@@ -162,7 +184,7 @@ class Embedding(ParallelEmbedding):  # type: ignore[misc]  # fairscale is untype
         nn.Module.__init__(self)
         self.num_embeddings = num_embeddings
         self.embedding_dim = self.embedding_dim_per_partition = embedding_dim
-        self.weight = _parameter(num_embeddings, embedding_dim, dtype)
+        self.weight = _parameter((num_embeddings, embedding_dim), dtype)
 
     def forward(self, ids: Tensor) -> Tensor:
         """[R] -> [R, embedding_dim]."""
@@ -184,18 +206,19 @@ class OutputLinear(ColumnLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[R, in_features] -> float32 logits [R, vocab] on every rank."""
-        local = _product(self, x).float()
+        local = local_product(self, x).float()
         if local.shape[1] < self.width:
             local = F.pad(local, (0, self.width - local.shape[1]))
         return gather_columns(local, self.vocab)
 
 
-def _parameter(rows: int, columns: int, dtype: torch.dtype) -> nn.Parameter:
+def _parameter(shape: tuple[int, ...], dtype: torch.dtype) -> nn.Parameter:
     """A parameter on the meta device: the loader replaces it by one with storage."""
-    return nn.Parameter(torch.empty(rows, columns, dtype=dtype, device="meta"), requires_grad=False)
+    return nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=False)
 
 
-def _product(layer: ColumnLinear | RowLinear, x: Tensor) -> Tensor:
+def local_product(layer: ColumnLinear | RowLinear, x: Tensor) -> Tensor:
+    """This rank's product, by the quantized weights if there are any; no bias, no sum over ranks."""
     if layer.quantized is not None:
         result: Tensor = layer.quantized(x)
         return result

@@ -1,12 +1,15 @@
 """The wire format of the commands that rank 0 broadcasts: one int32 tensor for each command.
 
     header       op, total length, step, then the number of entries in each of the five sections below
-    sequences    row, temperature, top_p, low and high half of the seed (floats and halves as 32-bit patterns)
+    sequences    row, temperature, top_p, low and high half of the seed (floats and halves as 32-bit patterns),
+                 is_adjusted
     page grants  row, index in the row's page table, page id
     chunks       row, start, is_last, number of tokens
     decode rows
     freed rows
     token ids    of all chunks, one after the other
+
+What only rank 0 uses (adjustments, masks, numbers of log-probabilities) does not travel: it samples for all ranks.
 
 It knows the layout of a command. It does not know how the tensor travels or what the ranks do with it.
 """
@@ -25,7 +28,7 @@ STEP: Final = 1  # execute the plan
 STOP: Final = 2  # leave
 
 HEADER_LENGTH: Final = 8
-_SEQUENCE_WIDTH: Final = 5
+_SEQUENCE_WIDTH: Final = 6
 _GRANT_WIDTH: Final = 3
 _CHUNK_WIDTH: Final = 4
 
@@ -54,6 +57,7 @@ def encode_command(command: RankCommand) -> torch.Tensor:
     for sequence in plan.new_sequences:
         low, high = _to_signed(sequence.seed & 0xFFFFFFFF), _to_signed(sequence.seed >> 32 & 0xFFFFFFFF)
         out += (sequence.row, _float_to_bits(sequence.temperature), _float_to_bits(sequence.top_p), low, high)
+        out.append(int(sequence.is_adjusted))
     for grant in plan.page_grants:
         out += grant
     for chunk in plan.chunks:
@@ -96,8 +100,9 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
                 _bits_to_float(temperature),
                 _bits_to_float(top_p),
                 (low & 0xFFFFFFFF) | (high & 0xFFFFFFFF) << 32,
+                bool(is_adjusted),
             )
-            for row, temperature, top_p, low, high in sequences
+            for row, temperature, top_p, low, high, is_adjusted in sequences
         ),
         page_grants=tuple((row, index, page_id) for row, index, page_id in grants),
         chunks=tuple(chunks),

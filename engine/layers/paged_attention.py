@@ -26,6 +26,21 @@ class Segment:
     length: int
 
 
+@dataclass(frozen=True, slots=True)
+class AttentionRule:
+    """How a layer attends. None: scores scaled by 1 / sqrt(D), not capped, over all earlier tokens.
+
+    `softcap` c turns a score s into c * tanh(s / c). With `window` w, a token sees itself and the w - 1 before it.
+    """
+
+    scale: float | None = None
+    softcap: float | None = None
+    window: int | None = None
+
+
+PLAIN = AttentionRule()
+
+
 class PagedKV:
     """Keys and values of all layers, `k[layer]` and `v[layer]`: [num_pages, page_size, num_kv_heads, D].
 
@@ -55,7 +70,7 @@ class PagedAttention:
     """
 
     def __init__(self, kv: PagedKV, segments: Sequence[Segment], device: torch.device) -> None:
-        self._kv, self._segments = kv, segments
+        self._kv, self._segments, self._device = kv, segments, device
         size = kv.page_size
         slots = [
             segment.page_ids[position // size] * size + position % size
@@ -63,65 +78,91 @@ class PagedAttention:
             for position in range(segment.start, segment.start + segment.length)
         ]
         self._slots = torch.tensor(slots, device=device)
-        self._ranges = [_KeyRange(segment, size, device) for segment in segments]
-        self._masks = [_causal_mask(segment, device) for segment in segments]
+        self._views: dict[int | None, list[tuple[Segment, _KeyRange, Tensor | None]]] = {}  # by window
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule = PLAIN) -> Tensor:
         """See `transformer.Attention`."""
         keys, values = self._kv.k[layer].flatten(0, 1), self._kv.v[layer].flatten(0, 1)
         keys.index_copy_(0, self._slots, k.to(keys.dtype))
         values.index_copy_(0, self._slots, v.to(values.dtype))
-        out, scaled = torch.empty_like(q), q * q.shape[-1] ** -0.5
+        scale = q.shape[-1] ** -0.5 if rule.scale is None else rule.scale
+        out, scaled = torch.empty_like(q), q * scale
         begin = 0
-        for segment, key_range, mask in zip(self._segments, self._ranges, self._masks, strict=True):
+        for segment, key_range, mask in self._seen(rule.window):
             end = begin + segment.length
             if mask is None:
-                out[begin] = attend_single_query(scaled[begin], key_range.slices(keys), key_range.slices(values))
+                slices = key_range.slices(keys), key_range.slices(values)
+                out[begin] = attend_single_query(scaled[begin], *slices, rule.softcap)
             else:
-                out[begin:end] = attend(q[begin:end], key_range.gather(keys), key_range.gather(values), mask)
+                out[begin:end] = attend(q[begin:end], key_range.gather(keys), key_range.gather(values), mask, rule)
             begin = end
         return out.flatten(1)
+
+    def _seen(self, window: int | None) -> "list[tuple[Segment, _KeyRange, Tensor | None]]":
+        """Each segment with the keys that its tokens see, and the mask over them; made once for each window."""
+        if window not in self._views:
+            self._views[window] = [
+                (
+                    segment,
+                    _KeyRange(segment, _first_key(segment, window), self._kv.page_size, self._device),
+                    _causal_mask(segment, window, self._device),
+                )
+                for segment in self._segments
+            ]
+        return self._views[window]
 
 
 class DenseAttention:
     """Causal attention of one sequence of `length` tokens over itself, without a KV cache."""
 
     def __init__(self, length: int, device: torch.device) -> None:
-        self._mask = _causal_mask(Segment((), 0, length), device)
+        self._segment, self._device = Segment((), 0, length), device
+        self._masks: dict[int | None, Tensor | None] = {}  # by window
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule = PLAIN) -> Tensor:
         """See `transformer.Attention`."""
-        return attend(q, k, v, self._mask).flatten(1)
+        if rule.window not in self._masks:
+            self._masks[rule.window] = _causal_mask(self._segment, rule.window, self._device)
+        return attend(q, k, v, self._masks[rule.window], rule).flatten(1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: AttentionRule = PLAIN) -> Tensor:
     """q [n, heads, D], k and v [L, kv_heads, D], bool mask [n, L] (True: attend) -> [n, heads, D].
 
-    Query heads that share a key/value head become further queries of it, so keys and values are not repeated.
+    Query heads that share a key/value head become further queries of it, so keys and values are not repeated. The
+    mask has the rule's window in it.
     """
     n, heads, dim = q.shape
     kv_heads = k.shape[1]
     group = heads // kv_heads
     queries = q.view(n, kv_heads, group, dim).permute(1, 2, 0, 3).reshape(1, kv_heads, group * n, dim)
+    keys, values = k.transpose(0, 1).unsqueeze(0), v.transpose(0, 1).unsqueeze(0)
     repeated_mask = None if mask is None else mask.repeat(group, 1)
-    out = F.scaled_dot_product_attention(
-        queries, k.transpose(0, 1).unsqueeze(0), v.transpose(0, 1).unsqueeze(0), attn_mask=repeated_mask
-    )
+    if rule.softcap is None:
+        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=repeated_mask, scale=rule.scale)
+    else:
+        scale = dim**-0.5 if rule.scale is None else rule.scale
+        scores = _capped(queries * scale @ keys.transpose(-1, -2), rule.softcap)
+        if repeated_mask is not None:
+            scores = scores.masked_fill(~repeated_mask, -torch.inf)
+        out = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype) @ values
     return out.view(kv_heads, group, n, dim).permute(2, 0, 1, 3).reshape(n, heads, dim)
 
 
-def attend_single_query(q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
+def attend_single_query(
+    q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], softcap: float | None = None
+) -> Tensor:
     """A decode token's attention: q [heads, D], already scaled, -> [heads, D].
 
     `keys` and `values` are slices [*, kv_heads, D] of the sequence in order, which are not copied together.
     """
     kv_heads, dim = keys[0].shape[1:]
     queries = q.view(kv_heads, -1, dim)
+    parts = [torch.bmm(queries, k.permute(1, 2, 0)) for k in keys]
+    scores = _capped(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1), softcap)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
     if len(keys) == 1:
-        weights = torch.softmax(torch.bmm(queries, keys[0].permute(1, 2, 0)), dim=-1, dtype=torch.float32)
-        return torch.bmm(weights.to(q.dtype), values[0].transpose(0, 1)).view(-1, dim)
-    scores = [torch.bmm(queries, k.permute(1, 2, 0)) for k in keys]
-    weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1, dtype=torch.float32).to(q.dtype)
+        return torch.bmm(weights, values[0].transpose(0, 1)).view(-1, dim)
     split_weights = weights.split_with_sizes([len(v) for v in values], dim=-1)
     out = torch.bmm(split_weights[0], values[0].transpose(0, 1))
     for w, v in zip(split_weights[1:], values[1:], strict=True):
@@ -129,19 +170,23 @@ def attend_single_query(q: Tensor, keys: Sequence[Tensor], values: Sequence[Tens
     return out.view(-1, dim)
 
 
-class _KeyRange:
-    """The slots of a segment's keys. Adjacent pages form one slice, which is read without a copy."""
+def _capped(scores: Tensor, softcap: float | None) -> Tensor:
+    return scores if softcap is None else torch.tanh(scores / softcap) * softcap
 
-    def __init__(self, segment: Segment, page_size: int, device: torch.device) -> None:
+
+class _KeyRange:
+    """The slots of a segment's keys from position `first` on. Adjacent pages form one slice, read without a copy."""
+
+    def __init__(self, segment: Segment, first: int, page_size: int, device: torch.device) -> None:
         self._slices: list[slice] = []
         self._slots: Tensor | None = None
         end = segment.start + segment.length
-        for index in range(-(-end // page_size)):
-            first = segment.page_ids[index] * page_size
-            last = first + min(page_size, end - index * page_size)
-            if self._slices and self._slices[-1].stop == first:
-                first = self._slices.pop().start
-            self._slices.append(slice(first, last))
+        for index in range(first // page_size, -(-end // page_size)):
+            page = segment.page_ids[index] * page_size
+            begin, stop = page + max(0, first - index * page_size), page + min(page_size, end - index * page_size)
+            if self._slices and self._slices[-1].stop == begin:
+                begin = self._slices.pop().start
+            self._slices.append(slice(begin, stop))
         if len(self._slices) > (_MAX_SLICES if segment.length == 1 else 1):
             slots = [torch.arange(each.start, each.stop, device=device) for each in self._slices]
             self._slots = torch.cat(slots)
@@ -157,9 +202,16 @@ class _KeyRange:
         return [cache[each] for each in self._slices]
 
 
-def _causal_mask(segment: Segment, device: torch.device) -> Tensor | None:
-    """[n, L], True where a token may attend; None for one token, which attends to everything."""
+def _first_key(segment: Segment, window: int | None) -> int:
+    """The first position that any token of the segment sees."""
+    return 0 if window is None else max(0, segment.start - window + 1)
+
+
+def _causal_mask(segment: Segment, window: int | None, device: torch.device) -> Tensor | None:
+    """[n, L], True where a token may attend, L positions from `_first_key` on; None for one token, which sees all."""
     if segment.length == 1:
         return None
-    new = torch.arange(segment.start, segment.start + segment.length, device=device)
-    return new.unsqueeze(1) >= torch.arange(segment.start + segment.length, device=device)
+    end = segment.start + segment.length
+    new = torch.arange(segment.start, end, device=device).unsqueeze(1)
+    seen = torch.arange(_first_key(segment, window), end, device=device)
+    return new >= seen if window is None else (new >= seen) & (new - seen < window)

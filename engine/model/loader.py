@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from engine.checkpoint import Checkpoint, ModelSpec
 from engine.config import EngineConfig
-from engine.distributed.tensor_parallel import kv_sources
-from engine.model.transformer import Block, Transformer, rope_table
+from engine.distributed.tensor_parallel import ColumnLinear, RowLinear, kv_sources
+from engine.model.rope import local_rope_table, rope_table
+from engine.model.transformer import Block, Transformer
+
+Slice = tuple[str, Tensor, int | None, int]  # name, destination, dim, start
 
 
 def load_model(
@@ -33,33 +36,60 @@ def load_model(
         if on_block_loaded is not None:
             on_block_loaded(block)
     model.rope = rope_table(spec, config.max_context, device)
+    model.local_rope = local_rope_table(spec, config.max_context, device)
     return model.eval()
 
 
 def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: EngineConfig) -> None:
     spec, rank = checkpoint.spec, config.rank
-    q, kv, ffn = block.heads * block.head_dim, block.kv_heads * block.head_dim, block.ffn
-    qkv, gate_up, down = block.wqkv.weight, block.w13.weight, block.w2.weight
-    # The feed-forward columns of this rank. Zeros pad them to equal width on all ranks; they add nothing to the sum.
-    start = min(rank * ffn, spec.ffn_dim)
-    unpadded = min(ffn, spec.ffn_dim - start)
-    if unpadded < ffn:
-        gate_up.zero_()
-        down.zero_()
-    slices = (
-        ("attention.wq", qkv[:q], 0, rank * q),
-        *_kv_slices("attention.wk", qkv[q : q + kv], block.head_dim, config, spec),
-        *_kv_slices("attention.wv", qkv[q + kv :], block.head_dim, config, spec),
-        ("attention.wo", block.wo.weight, 1, rank * q),
-        ("feed_forward.w1", gate_up[:unpadded], 0, start),
-        ("feed_forward.w3", gate_up[ffn : ffn + unpadded], 0, start),
-        ("feed_forward.w2", down[:, :unpadded], 1, start),
-    )
+    q = block.heads * block.head_dim
+    slices: list[Slice] = [("attention.wo.weight", block.wo.weight, 1, rank * q)]
+    if block.experts is not None:
+        slices.append(("feed_forward.router.weight", block.experts.router, None, 0))
+    for number, (w13, w2) in enumerate(block.feed_forwards):
+        at = "feed_forward" if block.experts is None else f"feed_forward.experts.{number}"
+        slices += _feed_forward_slices(at, w13, w2, block.ffn, spec, rank)
+    for kind, qkv in (("weight", block.wqkv.weight), ("bias", block.wqkv.bias)):  # which have the same rows
+        if qkv is not None:
+            kv = block.kv_heads * block.head_dim
+            slices += (
+                (f"attention.wq.{kind}", qkv[:q], 0, rank * q),
+                *_kv_slices(f"attention.wk.{kind}", qkv[q : q + kv], block.head_dim, config, spec),
+                *_kv_slices(f"attention.wv.{kind}", qkv[q + kv :], block.head_dim, config, spec),
+            )
+    norms = {
+        "attention_norm": block.attention_norm,
+        "ffn_norm": block.ffn_norm,
+        "attention.q_norm": block.q_norm,
+        "attention.k_norm": block.k_norm,
+        "post_attention_norm": block.post_attention_norm,
+        "post_ffn_norm": block.post_ffn_norm,
+    }
+    slices += ((f"{name}.weight", norm.weight, None, 0) for name, norm in norms.items() if norm is not None)
+    if block.wo.bias is not None:
+        slices.append(("attention.wo.bias", block.wo.bias, None, 0))
     for name, out, dim, offset in slices:
         if out.numel():
-            checkpoint.copy_into(f"{prefix}.{name}.weight", out, dim=dim, start=offset)
-    checkpoint.copy_into(f"{prefix}.attention_norm.weight", block.attention_norm.weight)
-    checkpoint.copy_into(f"{prefix}.ffn_norm.weight", block.ffn_norm.weight)
+            checkpoint.copy_into(f"{prefix}.{name}", out, dim=dim, start=offset)
+
+
+def _feed_forward_slices(
+    at: str, w13: ColumnLinear, w2: RowLinear, ffn: int, spec: ModelSpec, rank: int
+) -> Iterator[Slice]:
+    """This rank's columns, `ffn` of them. Zeros pad them to equal width on all ranks; they add nothing to the sum."""
+    start = min(rank * ffn, spec.ffn_dim)
+    unpadded = min(ffn, spec.ffn_dim - start)
+    for kind, gate_up in (("weight", w13.weight), ("bias", w13.bias)):
+        if gate_up is not None:
+            if unpadded < ffn:
+                gate_up.zero_()
+            yield f"{at}.w1.{kind}", gate_up[:unpadded], 0, start
+            yield f"{at}.w3.{kind}", gate_up[ffn : ffn + unpadded], 0, start
+    if unpadded < ffn:
+        w2.weight.zero_()
+    yield f"{at}.w2.weight", w2.weight[:, :unpadded], 1, start
+    if w2.bias is not None:
+        yield f"{at}.w2.bias", w2.bias, None, 0
 
 
 def _kv_slices(

@@ -142,8 +142,8 @@ def quantize_linear(layer: nn.Module, bits: int) -> None:
 
 
 def quantize_block(block: Block, bits: int) -> None:
-    """Quantize the four linear layers of a transformer block."""
-    for layer in (block.wqkv, block.wo, block.w13, block.w2):
+    """Quantize the linear layers of a transformer block."""
+    for layer in block.linears:
         quantize_linear(layer, bits)
 
 

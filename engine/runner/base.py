@@ -7,6 +7,7 @@ step are the ids of that step on all ranks.
 
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from engine.logits_params import TokenLogprobs
 from engine.scheduler.step_plan import StepPlan
 
 StepHandle = TypeVar("StepHandle")  # a launched step, whose sampled ids may not be there yet; opaque to the caller
@@ -32,6 +33,13 @@ class Runner(Protocol[StepHandle]):
 
         An id of -1 means that the row's logits cannot be sampled from: one is NaN or +∞, or all are −∞. If such a row
         decodes again before it is freed, the runner feeds it id 0.
+        """
+        ...
+
+    def logprobs(self, handle: StepHandle) -> dict[int, TokenLogprobs]:
+        """The log-probabilities at the sampled ids of a step that has been waited for, by row; rank 0 only.
+
+        Rows that ask for none, and rows whose id is -1, are missing.
         """
         ...
 

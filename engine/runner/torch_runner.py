@@ -13,8 +13,10 @@ from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
+from engine.layers.logits import LogitsAdjuster, LogprobsBatch, log_probabilities
 from engine.layers.paged_attention import PagedAttention, PagedKV, Segment
 from engine.layers.sampler import greedy, sample, signed64
+from engine.logits_params import TokenLogprobs
 from engine.model.transformer import Transformer, padding_ids
 from engine.runner.memory import allocated_bytes
 from engine.scheduler.step_plan import StepPlan
@@ -25,6 +27,7 @@ class _RowState:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    num_logprobs: int | None = None
     num_computed_tokens: int = 0
     page_ids: list[int] = field(default_factory=list)
 
@@ -36,6 +39,7 @@ class TorchStepHandle:
     rows: tuple[int, ...]
     ids: Tensor  # [len(rows)], on the host
     ready: torch.cuda.Event | None
+    logprobs: LogprobsBatch | None = None
 
 
 _NO_SAMPLES = TorchStepHandle((), torch.empty(0, dtype=torch.int64), None)
@@ -48,6 +52,7 @@ class TorchRunner:
         self.num_kv_pages = num_kv_pages
         self._config, self._model, self._device = config, model, config.device
         self._padding_ids = padding_ids(model)
+        self._adjuster = LogitsAdjuster(model.spec.vocab_size, config.device)
         self._rows = [_RowState() for _ in range(config.max_num_seqs)]
         self._last_ids = torch.zeros(config.max_num_seqs, dtype=torch.int64, device=config.device)  # sampled, by row
         spec = model.spec
@@ -66,15 +71,20 @@ class TorchRunner:
         logits = self._logits(token_ids, positions, segments, sources)
         if logits is None:
             return _NO_SAMPLES
-        ids = tensor_parallel.broadcast(self._sample(logits, rows))
+        sampled, logprobs = self._sample(logits, rows, dict(plan.token_masks))
+        ids = tensor_parallel.broadcast(sampled)
         self._last_ids[torch.tensor(rows, device=self._device)] = ids.clamp_min(0)
-        return self._handle(rows, ids)
+        return self._handle(rows, ids, logprobs)
 
     def wait(self, handle: TorchStepHandle) -> dict[int, int]:
         """The ids that a step sampled; see `Runner`."""
         if handle.ready is not None:
             handle.ready.synchronize()
         return dict(zip(handle.rows, handle.ids.tolist(), strict=True))
+
+    def logprobs(self, handle: TorchStepHandle) -> dict[int, TokenLogprobs]:
+        """Log-probabilities of a step's ids; see `Runner`."""
+        return {} if handle.logprobs is None else handle.logprobs.by_row(self.wait(handle))
 
     def allocated_bytes(self) -> int:
         """Bytes that this rank holds on its device."""
@@ -94,8 +104,13 @@ class TorchRunner:
     def _update_rows(self, plan: StepPlan) -> None:
         for row in plan.freed_rows:
             self._rows[row] = _RowState()
+            self._adjuster.remove(row)
         for sequence in plan.new_sequences:
-            self._rows[sequence.row] = _RowState(sequence.temperature, sequence.top_p, sequence.seed)
+            self._rows[sequence.row] = _RowState(
+                sequence.temperature, sequence.top_p, sequence.seed, sequence.num_logprobs
+            )
+            if sequence.adjustment is not None:
+                self._adjuster.add(sequence.row, sequence.adjustment, sequence.temperature)
         for row, index, page_id in plan.page_grants:
             page_ids = self._rows[row].page_ids
             if index != len(page_ids):
@@ -127,12 +142,36 @@ class TorchRunner:
             flat = torch.cat((flat, self._last_ids[torch.tensor(plan.decode_rows, device=self._device)]))
         return flat, torch.tensor(positions, device=self._device), segments, sources
 
-    def _sample(self, logits: Tensor, rows: tuple[int, ...]) -> Tensor:
-        """[len(rows)] ids on rank 0; on the other ranks, room for rank 0's."""
+    def _sample(
+        self, logits: Tensor, rows: tuple[int, ...], masks: dict[int, bytes]
+    ) -> tuple[Tensor, LogprobsBatch | None]:
+        """[len(rows)] ids on rank 0, and log-probabilities if a row asks for them; on others, room for rank 0's ids."""
         if self._config.rank:
-            return torch.empty(len(rows), dtype=torch.int64, device=self._device)
+            return torch.empty(len(rows), dtype=torch.int64, device=self._device), None
         if self._padding_ids is not None:
             logits.index_fill_(1, self._padding_ids, -math.inf)
+        counts = {at: n for at, row in enumerate(rows) if (n := self._rows[row].num_logprobs) is not None}
+        adjusted = [at for at, row in enumerate(rows) if row in self._adjuster]
+        if not counts and not adjusted:
+            return self._choose(logits, rows), None
+        asked = torch.tensor(list(counts), dtype=torch.int64, device=self._device)
+        unadjusted = logits[asked] if counts else None
+        at = torch.tensor(adjusted, dtype=torch.int64, device=self._device)
+        adjusted_rows = [rows[index] for index in adjusted]
+        if adjusted:
+            some = logits[at]
+            self._adjuster.adjust(some, adjusted_rows, masks)
+            logits[at] = some
+        ids = self._choose(logits, rows)
+        if adjusted:
+            self._adjuster.record(adjusted_rows, ids[at])
+        if unadjusted is None:
+            return ids, None
+        asking = [rows[index] for index in counts]
+        return ids, log_probabilities(unadjusted, ids[asked], asking, list(counts.values()))
+
+    def _choose(self, logits: Tensor, rows: tuple[int, ...]) -> Tensor:
+        """One id for each row, by its temperature and top-p."""
         states = [self._rows[row] for row in rows]
         if all(state.temperature <= 0 for state in states):
             return greedy(logits)
@@ -144,9 +183,10 @@ class TorchRunner:
             torch.tensor([state.num_computed_tokens for state in states], device=self._device),
         )
 
-    def _handle(self, rows: tuple[int, ...], ids: Tensor) -> TorchStepHandle:
+    def _handle(self, rows: tuple[int, ...], ids: Tensor, logprobs: LogprobsBatch | None) -> TorchStepHandle:
         if not ids.is_cuda:
-            return TorchStepHandle(rows, ids, None)
+            return TorchStepHandle(rows, ids, None, logprobs)
         host_ids = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
         host_ids.copy_(ids, non_blocking=True)
-        return TorchStepHandle(rows, host_ids, torch.cuda.current_stream(self._device).record_event())
+        logprobs = logprobs and logprobs.to_host()
+        return TorchStepHandle(rows, host_ids, torch.cuda.current_stream(self._device).record_event(), logprobs)

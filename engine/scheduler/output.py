@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from engine.logits_params import TokenLogprobs
 from engine.scheduler.request import FinishReason, Request
 from engine.scheduler.step_plan import StepPlan
 
@@ -26,6 +27,8 @@ class TokenOutput:
     request: Request
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
+    logprobs: TokenLogprobs | None = None  # of the new id, where the request asked for them
+    error: str | None = None  # with the finish reason "error": what is wrong, if it is not the model
 
 
 @dataclass(slots=True)

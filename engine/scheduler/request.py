@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
+from engine.logits_params import NEUTRAL, Adjustment, LogitsParams, TokenConstraint
 from engine.scheduler.page_table import PageTable
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -19,6 +20,8 @@ class SamplingParams:
     stop_token_ids: frozenset[int] = frozenset()  # each ends the reply and is not part of it
     seed: int | None = None  # None: the engine chooses one
     ignore_eos: bool = False  # ignore `stop_token_ids`
+    logits: LogitsParams = NEUTRAL
+    num_logprobs: int | None = None  # the most likely tokens to return with each token, beside itself; None: nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Request:
     seed: int = 0
     client: str = ""
     tenant: str = ""
+    constraint: TokenConstraint | None = None  # of the output
     max_total_tokens: int = 0  # prompt and output tokens at which it ends with "length"
     num_prompt_tokens: int = field(init=False)
     status: RequestStatus = RequestStatus.WAITING
@@ -64,6 +68,20 @@ class Request:
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
         self.page_table = PageTable(self.tenant)
+
+    @property
+    def is_adjusted(self) -> bool:
+        """Whether its logits are changed before a token is sampled."""
+        return self.constraint is not None or self.params.logits != NEUTRAL
+
+    def adjustment(self) -> Adjustment | None:
+        """What the runner must know about an adjusted request, whose ids have all been read, when it gets a row."""
+        if not self.is_adjusted:
+            return None
+        params, num_output = self.params, len(self.token_ids) - self.num_prompt_tokens
+        stop_ids = () if params.ignore_eos else tuple(sorted(params.stop_token_ids))
+        history = tuple(self.token_ids) if params.logits.has_penalties else ()
+        return Adjustment(params.logits, history, self.num_prompt_tokens, num_output, stop_ids)
 
     @property
     def num_scheduled_tokens(self) -> int:

@@ -27,7 +27,15 @@ class RowUpdates:
         """The request got its row. No page of it has been granted."""
         params = request.params
         self._new_sequences.append(
-            NewSequence(request.row, float32(params.temperature), float32(params.top_p), request.seed)
+            NewSequence(
+                request.row,
+                float32(params.temperature),
+                float32(params.top_p),
+                request.seed,
+                request.is_adjusted,
+                request.adjustment(),
+                params.num_logprobs,
+            )
         )
         request.num_sent_pages = 0
 

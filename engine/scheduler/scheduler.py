@@ -25,8 +25,11 @@ to the end of the pages that both share. Only the tenant is charged for it, sinc
 The same calls in the same order give the same plans. No torch, no clock.
 """
 
+from collections.abc import Mapping
 from itertools import takewhile
+from types import MappingProxyType
 
+from engine.logits_params import ConstraintFailed, TokenConstraint, TokenLogprobs
 from engine.scheduler.fairness import DECODE_WEIGHT, Fairness, PredictedDemand
 from engine.scheduler.kv_cache_manager import KVCacheManager
 from engine.scheduler.output import ScheduledStep, SchedulerTotals, TokenOutput
@@ -96,7 +99,13 @@ class Scheduler:
         while True:
             draft = StepDraft()
             for request in list(self._batch):
-                if request.status is RequestStatus.DECODE and request.num_scheduled_tokens < request.max_total_tokens:
+                if (
+                    request.status is not RequestStatus.DECODE
+                    or request.num_scheduled_tokens >= request.max_total_tokens
+                ):
+                    continue
+                # Which token may come next depends on the one that is still in flight.
+                if request.constraint is None or not request.num_in_flight_tokens:
                     self._schedule_decode(draft, request)
             self._schedule_prefill(draft)
             if draft.decode_requests or draft.chunks:
@@ -104,7 +113,9 @@ class Scheduler:
             if not draft.preempted:
                 return None
 
-    def update_from_output(self, step: ScheduledStep, ids: dict[int, int]) -> list[TokenOutput]:
+    def update_from_output(
+        self, step: ScheduledStep, ids: dict[int, int], logprobs: Mapping[int, TokenLogprobs] = MappingProxyType({})
+    ) -> list[TokenOutput]:
         """Apply the ids that a step sampled: row -> id. An id below 0: the row's logits are NaN or infinite."""
         outputs = []
         for row, request in step.sampled:
@@ -115,15 +126,27 @@ class Scheduler:
             if token_id < 0:
                 self._finish(request, "error")
                 outputs.append(TokenOutput(request, (), "error"))
-            elif token_id in request.params.stop_token_ids and not request.params.ignore_eos:
+                continue
+            try:
+                is_stop = token_id in request.params.stop_token_ids and not request.params.ignore_eos
+                is_complete = is_stop if request.constraint is None else _advance(request.constraint, token_id, is_stop)
+            except ConstraintFailed as error:
+                self._finish(request, "error")
+                outputs.append(
+                    TokenOutput(request, (), "error", error=f"The form of the reply cannot be kept: {error}.")
+                )
+                continue
+            if is_stop:
                 self._finish(request, "stop")
                 outputs.append(TokenOutput(request, (), "stop"))
             else:
                 request.token_ids.append(token_id)
                 self.totals.output_tokens += 1
-                if len(request.token_ids) >= request.max_total_tokens:
+                if is_complete:
+                    self._finish(request, "stop")
+                elif len(request.token_ids) >= request.max_total_tokens:
                     self._finish(request, "length")
-                outputs.append(TokenOutput(request, (token_id,), request.finish_reason))
+                outputs.append(TokenOutput(request, (token_id,), request.finish_reason, logprobs.get(row)))
         return outputs
 
     def _schedule_decode(self, draft: StepDraft, request: Request) -> None:
@@ -268,6 +291,7 @@ class Scheduler:
             chunks=tuple(chunk for _, chunk in draft.chunks),
             decode_rows=tuple(request.row for request in draft.decode_requests),
             freed_rows=changes.freed_rows,
+            token_masks=tuple((row, each.constraint.mask()) for row, each in sampled if each.constraint is not None),
         )
         self.totals.steps += 1
         return ScheduledStep(plan, tuple(sampled), tuple(draft.new_requests))
@@ -291,3 +315,11 @@ class Scheduler:
             self.cache.free(request.page_table, request.token_ids[: request.num_computed_tokens])
         self._row_updates.leave(request.row)
         self._batch.remove(request)
+
+
+def _advance(constraint: TokenConstraint, token_id: int, is_stop: bool) -> bool:
+    """Whether the reply is complete once this token has come. Raises ConstraintFailed."""
+    if is_stop:
+        constraint.check()
+        return True
+    return constraint.accept(token_id)

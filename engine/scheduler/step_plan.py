@@ -11,15 +11,24 @@ reads any: a chunk may follow a page that another chunk of the same step compute
 import struct
 from dataclasses import dataclass
 
+from engine.logits_params import Adjustment
+
 
 @dataclass(frozen=True, slots=True)
 class NewSequence:
-    """A request enters a row of the persistent batch. `temperature` and `top_p` are exact in float32."""
+    """A request enters a row of the persistent batch. `temperature` and `top_p` are exact in float32.
+
+    Rank 0 samples for all ranks, so what its logits are adjusted by, and how many log-probabilities it returns, stays
+    there: the other ranks only learn that the row is adjusted.
+    """
 
     row: int
     temperature: float
     top_p: float
     seed: int  # 64 bits
+    is_adjusted: bool = False
+    adjustment: Adjustment | None = None  # rank 0 only; set there if `is_adjusted`
+    num_logprobs: int | None = None  # rank 0 only; the most likely tokens to return beside the sampled one
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,7 @@ class PrefillChunk:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step. A page grant is (row, index in the row's page table, page id).
+    """One step. A page grant is (row, index in the row's page table, page id). Rows with a mask are adjusted ones.
 
     The input of a decode row is the token that the row sampled last. That token never leaves the device, and the runner
     itself tracks the row's position. A row appears at most once in `chunks` and `decode_rows` together.
@@ -49,6 +58,7 @@ class StepPlan:
     chunks: tuple[PrefillChunk, ...] = ()
     decode_rows: tuple[int, ...] = ()
     freed_rows: tuple[int, ...] = ()
+    token_masks: tuple[tuple[int, bytes], ...] = ()  # rank 0 only: (row, the ids that may be sampled in this step)
 
     @property
     def sampled_rows(self) -> tuple[int, ...]:

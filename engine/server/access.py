@@ -87,7 +87,7 @@ class AccessMiddleware:
                 allow_origins=sorted(policy.allowed_origins),
                 allow_methods=["GET", "POST"],
                 allow_headers=["*"],
-                expose_headers=["retry-after"],
+                expose_headers=["retry-after", "x-request-id"],
             )
         self._app = app
         self._policy = policy

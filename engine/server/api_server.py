@@ -66,7 +66,12 @@ class ApiServer:
         options = self._options
         with open_listener(options.host, options.port, options.uds, local_only=options.local_only) as listener:
             metrics = Metrics(self._stats)
-            service = ServingService(self._options.name, metrics, max_reply_tokens=self._options.max_reply_tokens)
+            service = ServingService(
+                options.name,
+                metrics,
+                max_reply_tokens=options.max_reply_tokens,
+                repetition_guard=options.repetition_guard,
+            )
             app = build_app(
                 service,
                 metrics,

@@ -21,8 +21,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.server.access import AccessMiddleware, AccessPolicy
+from engine.server.generation.choices import Choices
 from engine.server.metrics import Metrics
-from engine.server.protocol.errors import RequestError
+from engine.server.protocol.errors import ENGINE_UNAVAILABLE, RequestError
 from engine.server.protocol.request_body import parse_json, validate
 from engine.server.protocol.requests import ChatRequest, CompletionRequest, DetokenizeRequest, validate_tokenize
 from engine.server.protocol.responses import (
@@ -31,11 +32,12 @@ from engine.server.protocol.responses import (
     ResponseFormat,
     encode,
     encode_tokens,
-    event,
+    has_many_logprobs,
 )
+from engine.server.protocol.responses_api import validate_responses
 from engine.server.reading import BodyReader
+from engine.server.request_ids import RequestIdMiddleware, log_failure
 from engine.server.serving import ServingService
-from engine.server.streaming import ResponseStream
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for this; the client has disconnected and never sees it
 
@@ -69,12 +71,10 @@ def build_app(
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(parser, lambda: check(parse_json(body)))
 
-    async def respond(
-        request: Request, stream: ResponseStream, response_format: ResponseFormat, streamed: bool
-    ) -> Response:
+    async def respond(request: Request, choices: Choices, response_format: ResponseFormat, streamed: bool) -> Response:
         if streamed:
-            return EventStream(stream, response_format, stream_interval)
-        return await _complete_response(request, stream, response_format)
+            return EventStream(choices, response_format, stream_interval)
+        return await _complete_response(request, choices, response_format)
 
     async def chat(request: Request) -> Response:
         asked = await read(request, partial(validate, ChatRequest))
@@ -84,8 +84,19 @@ def build_app(
 
     async def complete(request: Request) -> Response:
         asked = await read(request, partial(validate, CompletionRequest))
-        response_format = CompletionResponseFormat(service.name, include_usage=asked.stream_options.include_usage)
-        return await respond(request, await service.complete(asked), response_format, asked.stream)
+        choices, echoed = await service.complete(asked)
+        response_format = CompletionResponseFormat(
+            service.name, include_usage=asked.stream_options.include_usage, echoed=echoed
+        )
+        return await respond(request, choices, response_format, asked.stream)
+
+    async def responses(request: Request) -> Response:
+        asked, response_format = await read(request, partial(validate_responses, service.name))
+        try:
+            choices = await service.chat(asked)
+        except RequestError as error:
+            raise response_format.renamed(error) from error
+        return await respond(request, choices, response_format, asked.stream)
 
     async def tokenize(request: Request) -> Response:
         body = await service.tokenize(await read(request, validate_tokenize))
@@ -119,9 +130,11 @@ def build_app(
 
         return checked
 
-    async def on_request_error(_request: Request, error: Exception) -> Response:
+    async def on_request_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, RequestError):
             raise error
+        if error.code == ENGINE_UNAVAILABLE:
+            log_failure(request.scope, error.message)
         metrics.request_refused(error.status)
         response = _json_response(error.body(), error.status)
         if error.retry_after is not None:
@@ -146,6 +159,7 @@ def build_app(
     routes = [
         Route("/v1/chat/completions", authorized(chat), methods=["POST"]),
         Route("/v1/completions", authorized(complete), methods=["POST"]),
+        Route("/v1/responses", authorized(responses), methods=["POST"]),
         Route("/v1/models", authorized(models), methods=["GET"]),
         Route("/v1/models/{name:path}", authorized(model), methods=["GET"]),
         Route("/tokenize", authorized(tokenize), methods=["POST"]),
@@ -154,7 +168,8 @@ def build_app(
         Route("/metrics", scrape, methods=["GET"]),
     ]
     handlers = {RequestError: on_request_error, HTTPException: on_http_error, ClientDisconnect: on_disconnect}
-    return AccessMiddleware(Starlette(routes=routes, exception_handlers=handlers), access)
+    app = AccessMiddleware(Starlette(routes=routes, exception_handlers=handlers), access)
+    return RequestIdMiddleware(app)
 
 
 def _json_response(body: object, status: int = 200) -> Response:
@@ -184,13 +199,15 @@ def _require_json(request: Request) -> None:
             raise RequestError(message, code="unsupported_media_type", status=415)
 
 
-async def _complete_response(request: Request, stream: ResponseStream, response_format: ResponseFormat) -> Response:
-    async with _cancel_on_disconnect(stream, request.receive):
-        text = "".join([piece async for piece in stream])
-    if stream.finish_reason is None:
+async def _complete_response(request: Request, choices: Choices, response_format: ResponseFormat) -> Response:
+    async with _cancel_on_disconnect(choices, request.receive):
+        complete = await choices.complete()
+    if complete is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    body = response_format.complete(text, stream.finish_reason, stream.usage, stream.take_fields())
-    return Response(body, media_type="application/json")
+    usage = choices.usage
+    if has_many_logprobs(complete):
+        return _encoded_response(await asyncio.to_thread(response_format.complete, complete, usage))
+    return _encoded_response(response_format.complete(complete, usage))
 
 
 class EventStream(Response):
@@ -198,56 +215,61 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: ResponseStream, response_format: ResponseFormat, interval: float) -> None:
+    def __init__(self, choices: Choices, response_format: ResponseFormat, interval: float) -> None:
         """`interval`: seconds for which tokens are gathered after each event."""
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
-        self._stream = stream
+        self._choices = choices
         self._format = response_format
         self._interval = interval
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events; the ASGI interface of a response."""
-        async with _cancel_on_disconnect(self._stream, receive):
+        async with _cancel_on_disconnect(self._choices, receive):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for chunk in self._chunks():
+            async for chunk in self._chunks(scope):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
-        if first := self._format.first_chunk():
-            yield first
+    async def _chunks(self, scope: Scope) -> AsyncIterator[bytes]:
+        streams = self._choices.streams
+        for index in range(len(streams)):
+            if first := self._format.first_chunk(index):
+                yield first
+        num_ended = 0
         try:
-            async for text in self._stream:
-                if (fields := self._stream.take_fields()) and (chunk := self._format.fields_delta(fields)):
-                    yield chunk
-                if text:
-                    yield self._format.delta(text)
-                if self._interval:
-                    await self._stream.wait_for_more(self._interval)
+            async with contextlib.aclosing(self._choices.texts(self._interval)) as texts:
+                async for index, text in texts:
+                    stream = streams[index]
+                    if (fields := stream.take_fields()) and (chunk := self._format.fields_delta(fields, index)):
+                        yield chunk
+                    if text:
+                        yield self._format.delta(text, index, stream.take_logprobs())
+                    elif stream.end is not None:
+                        num_ended += 1
+                        yield self._format.last_chunk(index, stream.end, stream.take_logprobs())
         except RequestError as error:
-            yield event(error.body())
+            log_failure(scope, error.message)
+            yield self._format.error(error)
             return
-        if (fields := self._stream.take_fields()) and (chunk := self._format.fields_delta(fields)):
-            yield chunk
-        if self._stream.finish_reason is not None:
-            yield self._format.last_chunks(self._stream.finish_reason, self._stream.usage)
+        if num_ended == len(streams):
+            yield self._format.end(self._choices.usage)
 
 
 @contextlib.asynccontextmanager
-async def _cancel_on_disconnect(stream: ResponseStream, receive: Receive) -> AsyncIterator[None]:
+async def _cancel_on_disconnect(choices: Choices, receive: Receive) -> AsyncIterator[None]:
     """Cancels the request as soon as the client disconnects, and in any case at the end of the block."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        stream.cancel()
+        choices.cancel()
 
     watcher = asyncio.create_task(watch())
     try:
         yield
     finally:
-        stream.cancel()
+        choices.cancel()
         watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watcher

@@ -39,6 +39,7 @@ class ServeOptions:
     max_body: int
     max_reply_tokens: int | None
     stream_interval: float
+    repetition_guard: bool
     exit_with_parent: bool
     share_gpu: bool
     max_seq_len: int | None
@@ -88,6 +89,7 @@ def parse(arguments: Sequence[str]) -> ServeOptions | InspectOptions:
         max_body=flags.max_body_mib,
         max_reply_tokens=flags.max_reply_tokens,
         stream_interval=flags.stream_interval,
+        repetition_guard=not flags.no_repetition_guard,
         exit_with_parent=flags.exit_with_parent,
         share_gpu=flags.share_gpu,
         max_seq_len=flags.max_seq_len,
@@ -139,6 +141,9 @@ def _serve_parser() -> argparse.ArgumentParser:
         "--stream-interval", type=_seconds, default=0.0, metavar="S",
         help="after each event of a stream gather tokens for S seconds (0: an event per token)",
     )  # fmt: skip
+    limits.add_argument(
+        "--no-repetition-guard", action="store_true", help="let a reply that only repeats itself go on to its limit"
+    )
     limits.add_argument("--seed", type=int, metavar="N", help="for requests without a seed (default: random)")
     network = parser.add_argument_group("network and process")
     network.add_argument("--host", type=_bind_host, default="127.0.0.1", help="address (127.0.0.1)")

@@ -19,15 +19,27 @@ class Decoder(Protocol):
 
 
 class IncrementalDetokenizer:
-    """`push` takes ids and returns the text that may be sent. `stopped`: a stop string has ended the response."""
+    """`push` takes ids and returns the text that may be sent."""
 
-    def __init__(self, decoder: Decoder, stop_strings: Sequence[str] = ()) -> None:
+    def __init__(self, decoder: Decoder, stop_strings: Sequence[str] = (), *, min_tokens: int = 0) -> None:
+        """`min_tokens`: the text of the first tokens is part of no stop string."""
         self._decoder = decoder
         self._stop_strings = tuple(stop_strings)
+        self._min_tokens = min_tokens
         self._held_back = ""
-        self.stopped = False
+        self.stopped_by: str | None = None
         self.num_tokens = 0
         """Tokens taken so far: those that made up the stop string count, those after it do not."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string has ended the response."""
+        return self.stopped_by is not None
+
+    @property
+    def num_held_back(self) -> int:
+        """Characters that are held back, since they may be the beginning of a stop string."""
+        return len(self._held_back)
 
     def push(self, ids: Iterable[int]) -> str:
         """The text that may be sent now; ids after a stop string are ignored."""
@@ -42,7 +54,8 @@ class IncrementalDetokenizer:
             if self.stopped:
                 break
             self.num_tokens += 1
-            text += self._cut_at_stop(self._decoder.push(token))
+            new_text = self._decoder.push(token)
+            text += new_text if self.num_tokens <= self._min_tokens else self._cut_at_stop(new_text)
         return text
 
     def finish(self) -> str:
@@ -61,10 +74,10 @@ class IncrementalDetokenizer:
             return ""
         text = self._held_back + new_text
         # The stop string that is complete first wins, so that the cut does not depend on where tokens end.
-        matches = ((start + len(stop), start) for stop in self._stop_strings if (start := text.find(stop)) >= 0)
+        matches = ((start + len(stop), start, stop) for stop in self._stop_strings if (start := text.find(stop)) >= 0)
         first = min(matches, default=None)
         if first is not None:
-            self.stopped = True
+            self.stopped_by = first[2]
             self._held_back = ""
             return text[: first[1]]
         keep = max(_partial_match(text, stop) for stop in self._stop_strings)

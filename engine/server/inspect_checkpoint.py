@@ -14,6 +14,7 @@ from engine.chat.chat_format import choose_format
 from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
 from engine.distributed.tensor_parallel import check_divisible, ffn_width, kv_heads
 from engine.model.quantization import quantized_bytes
+from engine.runner.features import features
 from engine.runner.memory import kv_bytes_per_token
 from engine.tokenizers.piecewise import PiecewiseEncoder
 
@@ -35,10 +36,13 @@ class Report:
 
     path: str
     format: str
+    family: str
+    features: tuple[str, ...]  # what its blocks have beyond a plain Llama's
     chat: str
     chat_template: str
     parameters: int
     stored_as: str
+    stored_bits: float  # of a weight, on average
     shards: int
     layers: int
     heads: int
@@ -49,9 +53,12 @@ class Report:
     compute_dtype: str
     weight_bytes_per_rank: int
     kv_bytes_per_token_per_rank: int
+    kv_bytes_of_context_per_rank: int  # one dialog as long as the model's context
     int8_bytes_per_rank: int  # weights with --quantize int8 or int4 on a GPU, keys and values with --kv-dtype int8
     int4_bytes_per_rank: int
     kv_int8_bytes_per_token_per_rank: int
+    cpu_int8_bytes: int  # weights with --quantize int8 or int4 on a CPU, one rank
+    cpu_int4_bytes: int
     gpus: tuple[GpuCapacity, ...]
 
 
@@ -77,10 +84,13 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
     return Report(
         path=str(checkpoint.path),
         format=spec.format,
+        family=spec.family,
+        features=_features(spec),
         chat=spec.chat,
         chat_template=chosen.description,
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         stored_as=spec.quantization or _dtype_name(spec.dtype),
+        stored_bits=round(spec.stored_bits or spec.dtype.itemsize * 8, 2),
         shards=spec.shards,
         layers=spec.n_layers,
         heads=spec.n_heads,
@@ -91,11 +101,24 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
         compute_dtype=_dtype_name(dtype),
         weight_bytes_per_rank=weights,
         kv_bytes_per_token_per_rank=kv,
+        kv_bytes_of_context_per_rank=kv * spec.max_context,
         int8_bytes_per_rank=quantized_weight_bytes(spec, world_size, dtype, 8),
         int4_bytes_per_rank=quantized_weight_bytes(spec, world_size, dtype, 4),
         kv_int8_bytes_per_token_per_rank=kv_bytes_per_token(spec, world_size, torch.int8),
+        cpu_int8_bytes=cpu_weight_bytes(spec, 8),
+        cpu_int4_bytes=cpu_weight_bytes(spec, 4),
         gpus=tuple(_gpu_capacities(weights, kv)),
     )
+
+
+def _features(spec: ModelSpec) -> tuple[str, ...]:
+    scaling = spec.rope_scaling
+    more = {
+        "tied_embeddings": spec.tied_embeddings,
+        f"rope_{type(scaling).__name__.removesuffix('Scaling').lower()}": scaling is not None,
+        "partial_rotary": spec.architecture.rotary_dim is not None,
+    }
+    return (*sorted(features(spec, spec.max_context)), *(name for name, present in more.items() if present))
 
 
 def compute_dtype(spec: ModelSpec) -> torch.dtype:
@@ -118,10 +141,22 @@ def quantized_weight_bytes(spec: ModelSpec, world_size: int, dtype: torch.dtype,
     """Bytes of a rank on a GPU whose layers' matrices have `bits` bits; embeddings, norms and output keep `dtype`."""
     heads, ffn = spec.n_heads // world_size, ffn_width(spec, world_size)
     qkv, attended = (heads + 2 * kv_heads(spec, world_size)) * spec.head_dim, heads * spec.head_dim
-    shapes = ((qkv, spec.dim), (spec.dim, attended), (2 * ffn, spec.dim), (spec.dim, ffn))
+    feed_forward = ((2 * ffn, spec.dim), (spec.dim, ffn)) * max(1, spec.architecture.experts)
+    shapes = ((qkv, spec.dim), (spec.dim, attended), *feed_forward)
     layer = sum(quantized_bytes(rows, columns, bits) for rows, columns in shapes) + 2 * spec.dim * dtype.itemsize
     output = 0 if spec.tied_embeddings else -(-spec.vocab_size // world_size)
     return spec.n_layers * layer + (spec.vocab_size + output + 1) * spec.dim * dtype.itemsize
+
+
+def cpu_weight_bytes(spec: ModelSpec, bits: int) -> int:
+    """Bytes on a CPU whose layers' matrices have `bits` bits, the output 8, all else 32. Groups of 32 have a scale."""
+    matrices = sum(
+        math.prod(shape)
+        for name, shape in tensor_shapes(spec).items()
+        if len(shape) == 2 and name.startswith("layers.")
+    )
+    layers = matrices * (5 / 8 if bits == 4 else 8.5 / 8)  # 4 bits also have a minimum for each group
+    return int(layers + spec.vocab_size * spec.dim * (8.5 / 8 + 4))
 
 
 def render(report: Report) -> str:
@@ -131,12 +166,22 @@ def render(report: Report) -> str:
         ("checkpoint", report.path),
         ("format", f"{report.format}, chat format {report.chat}"),
         ("dialogs", f"by {report.chat_template}"),
-        ("parameters", f"{report.parameters:,} stored as {report.stored_as} in {_count(report.shards, 'file')}"),
+        ("family", ", ".join((report.family, *report.features))),
+        (
+            "parameters",
+            f"{report.parameters:,} stored as {report.stored_as}, {report.stored_bits:g} bits each, "
+            f"in {_count(report.shards, 'file')}",
+        ),
         ("layers", f"{report.layers}, heads {report.heads}, key/value heads {report.kv_heads}"),
         ("vocabulary", f"{report.vocabulary:,}"),
         ("context", f"{report.context:,} tokens"),
         ("weights", f"{_size(report.weight_bytes_per_rank)} on each of {ranks}, {report.compute_dtype}"),
-        ("KV cache", f"{_size(report.kv_bytes_per_token_per_rank)} per token and rank"),
+        (
+            "KV cache",
+            f"{_size(report.kv_bytes_per_token_per_rank)} per token and rank, "
+            f"{_size(report.kv_bytes_of_context_per_rank)} for the whole context",
+        ),
+        ("on a CPU", f"weights in int8 {_size(report.cpu_int8_bytes)}, in int4 {_size(report.cpu_int4_bytes)}"),
         (
             "quantized",
             f"on a GPU, weights in int8 {_size(report.int8_bytes_per_rank)}, in int4 "

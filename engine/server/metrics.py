@@ -28,7 +28,7 @@ class Metrics:
         self._requests = prometheus.Counter(
             f"{PREFIX}_requests", "Requests by outcome", ["outcome"], registry=self._registry
         )
-        for outcome in ("stop", "length", "cancelled", "error", "refused", "busy"):
+        for outcome in ("stop", "length", "repetition", "cancelled", "error", "refused", "busy"):
             self._requests.labels(outcome)
         self._prompt_tokens = prometheus.Counter(
             f"{PREFIX}_prompt_tokens", "Prompt tokens of finished requests", registry=self._registry

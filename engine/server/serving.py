@@ -10,12 +10,19 @@ import asyncio
 import contextlib
 import math
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from engine.core.request_stream import EngineDead
 from engine.errors import Busy, EngineError, PromptTooLong
+from engine.logits_params import TokenConstraint
 from engine.scheduler.request import SamplingParams
 from engine.server.detokenizer import IncrementalDetokenizer
+from engine.server.generation.choices import Choices
+from engine.server.generation.forms import Forms
+from engine.server.generation.repetition import RepetitionGuard
+from engine.server.generation.token_logprobs import LogprobsQueue
 from engine.server.loaded_model import LoadedModel
 from engine.server.metrics import Metrics
 from engine.server.protocol.errors import RequestError, engine_unavailable
@@ -31,20 +38,29 @@ from engine.server.streaming import ResponseStream
 from engine.server.tokenizing import PromptTokenization, context_length_exceeded
 from engine.tokenizers.base import StreamDecoder
 
+MAX_LOGPROB_ENTRIES = 1 << 18  # of one request, which are kept until its client has read them
+
 State = Literal["loading", "ready", "stopping", "failed"]
 
 
 class ServingService:
     """The state of the server and the responses that are running."""
 
-    def __init__(self, name: str, metrics: Metrics, *, max_reply_tokens: int | None = None) -> None:
-        """`name`: of the model, for clients; `max_reply_tokens`: upper bound for every response."""
+    def __init__(
+        self, name: str, metrics: Metrics, *, max_reply_tokens: int | None = None, repetition_guard: bool = True
+    ) -> None:
+        """`name`: of the model, for clients; `max_reply_tokens`: upper bound for every response.
+
+        `repetition_guard`: a response that does nothing but repeat itself is ended.
+        """
         self.name = name
         self.state: State = "loading"
         self.detail = "The model is being loaded."
         self._metrics = metrics
         self._max_reply_tokens = max_reply_tokens
+        self._repetition_guard = repetition_guard
         self._tokenization = PromptTokenization()
+        self._forms = Forms()
         self._loaded: LoadedModel | None = None
         self._created = int(time.time())
         self._streams: set[ResponseStream] = set()
@@ -91,7 +107,7 @@ class ServingService:
             card["max_model_len"] = self._loaded.max_context
         return card
 
-    async def chat(self, request: ChatRequest) -> ResponseStream:
+    async def chat(self, request: ChatRequest) -> Choices:
         """Submit a dialog. Raises RequestError."""
         loaded = self._require_model()
         prompt_ids = await self._tokenization.dialog(
@@ -101,31 +117,29 @@ class ServingService:
             variables=request.chat_template_kwargs,
             tools=request.offered_tools,
         )
-        continues = request.continues_text
-        return self._submit(
-            loaded,
-            prompt_ids,
-            loaded.chat.stop_ids,
-            request,
-            "messages",
-            continues=continues,
-            parts=_reply_parts(loaded, request, prompt_ids),
-        )
+        stop_ids, continues = loaded.chat.stop_ids, request.continues_text
+        return await self._submit_all(loaded, [prompt_ids], stop_ids, request, "messages", continues=continues)
 
-    async def complete(self, request: CompletionRequest) -> ResponseStream:
-        """Submit a prompt of text or token ids. Raises RequestError."""
+    async def complete(self, request: CompletionRequest) -> tuple[Choices, list[str]]:
+        """Submit prompts of text or token ids; also the text before each choice, if asked for. Raises RequestError."""
         loaded = self._require_model()
-        if isinstance(request.prompt, str):
-            prompt_ids = await self._tokenization.text(
-                loaded, request.prompt, special_tokens=request.add_special_tokens
-            )
-        elif len(request.prompt) >= loaded.max_context:
-            raise context_length_exceeded(loaded.max_context, len(request.prompt), "prompt")
+        prompts = [await self._prompt_ids(loaded, prompt, request) for prompt in request.prompt]
+        choices = await self._submit_all(loaded, prompts, loaded.tokenizer.stop_ids, request, "prompt")
+        if not request.echo:
+            return choices, []
+        texts = [prompt if isinstance(prompt, str) else loaded.tokenizer.decode(prompt) for prompt in request.prompt]
+        return choices, [text for text in texts for _ in range(request.n)]
+
+    async def _prompt_ids(self, loaded: LoadedModel, prompt: str | list[int], request: CompletionRequest) -> list[int]:
+        if isinstance(prompt, str):
+            prompt_ids = await self._tokenization.text(loaded, prompt, special_tokens=request.add_special_tokens)
+        elif len(prompt) >= loaded.max_context:
+            raise context_length_exceeded(loaded.max_context, len(prompt), "prompt")
         else:
-            prompt_ids = _check_vocabulary(loaded, request.prompt, "prompt")
+            prompt_ids = _check_vocabulary(loaded, prompt, "prompt")
         if not prompt_ids:
             raise RequestError("'prompt' must not be empty.", param="prompt", code="invalid_value")
-        return self._submit(loaded, prompt_ids, loaded.tokenizer.stop_ids, request, "prompt")
+        return prompt_ids
 
     async def tokenize(self, request: TokenizeChatRequest | TokenizeTextRequest) -> dict[str, object]:
         """The body of /tokenize, with every token id. Raises RequestError."""
@@ -172,36 +186,66 @@ class ServingService:
             retry_after=5 if self.state == "loading" else None,
         )
 
-    def _submit(
+    async def _submit_all(
         self,
         loaded: LoadedModel,
-        prompt_ids: list[int],
+        prompts: Sequence[list[int]],
         stop_token_ids: frozenset[int],
         request: GenerationRequest,
         param: str,
         *,
         continues: bool = False,
-        parts: ReplyParts | None = None,
-    ) -> ResponseStream:
-        """Hand the request to the step loop's thread. `param`: the field that errors of the prompt name.
+    ) -> Choices:
+        """`n` choices for each prompt, or RequestError and none. `param`: the field that errors of a prompt name.
 
-        `continues`: the reply goes on in the middle of a text, so that a space at its beginning counts. `parts`:
-        decodes the reply, if it may have more than an answer.
+        `continues`: the reply goes on in the middle of a text, so that a space at its beginning counts.
         """
-        room = loaded.max_context - len(prompt_ids)
-        if room < 1:
-            raise context_length_exceeded(loaded.max_context, len(prompt_ids), param)
-        limits = (request.token_limit, self._max_reply_tokens, room)
-        params = SamplingParams(
-            temperature=request.temperature,
-            top_p=request.top_p,
-            max_tokens=min(limit for limit in limits if limit is not None),
-            stop_token_ids=stop_token_ids,
-            seed=request.seed,
-            ignore_eos=request.ignore_eos,
-        )
+        for prompt_ids in prompts:
+            if len(prompt_ids) >= loaded.max_context:
+                raise context_length_exceeded(loaded.max_context, len(prompt_ids), param)
+        params = _sampling_params(loaded, stop_token_ids, request)
+        if params.num_logprobs is not None:
+            num_tokens = request.n * sum(self._max_tokens(loaded, prompt_ids, request) for prompt_ids in prompts)
+            if num_tokens * (params.num_logprobs + 1) > MAX_LOGPROB_ENTRIES:
+                message = f"'logprobs' of {num_tokens} tokens would be too many. Send a lower 'max_tokens'."
+                raise RequestError(message, param="logprobs", code="invalid_value")
+        constraints = await self._forms.constraints(loaded, request, stop_token_ids, len(prompts) * request.n)
+        streams: list[ResponseStream] = []
         try:
-            tokens = loaded.engine.submit(prompt_ids, params, client=request.user, tenant=request.cache_salt)
+            for prompt_ids in prompts:
+                for index in range(request.n):
+                    seed = None if params.seed is None else params.seed + index
+                    own = replace(params, max_tokens=self._max_tokens(loaded, prompt_ids, request), seed=seed)
+                    constraint = constraints[len(streams)]
+                    streams.append(
+                        self._submit(loaded, prompt_ids, own, constraint, request, param, continues=continues)
+                    )
+        except RequestError:
+            for stream in streams:
+                stream.cancel()
+            raise
+        return Choices(streams, request.n)
+
+    def _max_tokens(self, loaded: LoadedModel, prompt_ids: list[int], request: GenerationRequest) -> int:
+        limits = (request.token_limit, self._max_reply_tokens, loaded.max_context - len(prompt_ids))
+        return min(limit for limit in limits if limit is not None)
+
+    def _submit(
+        self,
+        loaded: LoadedModel,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        constraint: TokenConstraint | None,
+        request: GenerationRequest,
+        param: str,
+        *,
+        continues: bool,
+    ) -> ResponseStream:
+        """Hand one choice to the step loop's thread."""
+        try:
+            tokens = loaded.engine.submit(
+                prompt_ids, params, client=request.user, tenant=request.cache_salt, constraint=constraint
+            )
         except PromptTooLong as error:
             raise context_length_exceeded(error.limit, error.got, param) from error
         except Busy as error:
@@ -216,12 +260,24 @@ class ServingService:
             raise engine_unavailable(str(error)) from error
         except EngineError as error:
             raise RequestError(f"{error}.", param=param, code="invalid_value") from error
+        # A reply of a form is all answer.
+        parts = None if constraint is not None else _reply_parts(loaded, request, prompt_ids)
         decoder = StreamDecoder(loaded.tokenizer)
         if continues:
             decoder.push(prompt_ids[-1])  # a decoder drops the space that SentencePiece puts before a text
             decoder.finish()
-        detokenizer = IncrementalDetokenizer(parts or decoder, request.stop)
-        stream = ResponseStream(tokens, detokenizer, self._metrics, self._on_stream_end, parts=parts)
+        stream = ResponseStream(
+            tokens,
+            IncrementalDetokenizer(parts or decoder, request.stop, min_tokens=request.min_tokens),
+            self._metrics,
+            self._on_stream_end,
+            parts=parts,
+            logprobs=None if params.num_logprobs is None else LogprobsQueue(loaded.tokenizer),
+            # A client that ignores the end of the text measures the engine.
+            guard=RepetitionGuard(loaded.tokenizer.decode)
+            if self._repetition_guard and request.repetition_guard and not request.ignore_eos
+            else None,
+        )
         self._streams.add(stream)
         return stream
 
@@ -231,10 +287,10 @@ class ServingService:
             self._all_ended.set()
 
 
-def _reply_parts(loaded: LoadedModel, request: ChatRequest, prompt_ids: list[int]) -> ReplyParts | None:
+def _reply_parts(loaded: LoadedModel, request: GenerationRequest, prompt_ids: list[int]) -> ReplyParts | None:
     """What takes reasoning and calls of tools out of the reply, if it may have any."""
     template = loaded.template
-    if template is None:
+    if template is None or not isinstance(request, ChatRequest):
         return None
     reasoning = None if request.continues_text else template.reasoning
     tools = template.tools if request.offered_tools else None
@@ -243,6 +299,23 @@ def _reply_parts(loaded: LoadedModel, request: ChatRequest, prompt_ids: list[int
     names = {tool["function"]["name"] for tool in request.offered_tools}
     continues = request.continues_text
     return ReplyParts(loaded.tokenizer, prompt_ids, reasoning, tools, tool_names=names, continues=continues)
+
+
+def _sampling_params(loaded: LoadedModel, stop_token_ids: frozenset[int], request: GenerationRequest) -> SamplingParams:
+    """What all choices of a request share. Raises RequestError for ids that the vocabulary lacks."""
+    own_stops = _check_vocabulary(loaded, request.stop_token_ids, "stop_token_ids")
+    if request.logit_bias and request.logit_bias[-1][0] >= loaded.tokenizer.vocab_size:
+        _check_vocabulary(loaded, [request.logit_bias[-1][0]], "logit_bias")
+    return SamplingParams(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        # As in vLLM, ignore_eos leaves the request's own stop tokens alone.
+        stop_token_ids=frozenset(own_stops) if request.ignore_eos and own_stops else stop_token_ids | {*own_stops},
+        seed=request.seed,
+        ignore_eos=request.ignore_eos and not own_stops,
+        logits=request.logits_params,
+        num_logprobs=request.num_logprobs,
+    )
 
 
 def _check_vocabulary(loaded: LoadedModel, ids: list[int], param: str) -> list[int]:

@@ -6,17 +6,22 @@ Turns them into text with an `IncrementalDetokenizer`. Knows nothing of HTTP.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from engine.core.request_stream import RequestOutput, RequestStream
 from engine.errors import EngineError
 from engine.server.detokenizer import IncrementalDetokenizer
+from engine.server.generation.repetition import RepetitionGuard
+from engine.server.generation.token_logprobs import LogprobsQueue
 from engine.server.protocol.errors import engine_unavailable
-from engine.server.protocol.responses import FinishReason, Usage
+from engine.server.protocol.logprobs import TokenLogprob
+from engine.server.protocol.responses import REPETITION, ChoiceEnd, FinishReason, Usage
 from engine.server.reply_parts import ReplyParts
 
-Outcome = str  # "stop", "length", "cancelled", "error"
+_LOGPROBS_AT_ONCE = 64  # tokens
+
+Outcome = str  # "stop", "length", "repetition", "cancelled", "error"
 
 
 class ResponseObserver(Protocol):
@@ -32,8 +37,8 @@ class ResponseObserver(Protocol):
 class ResponseStream:
     """`async for text in stream` yields text, empty while there is only what `take_fields` returns.
 
-    At its end `finish_reason` and `usage` are final. `finish_reason` None at the end means that the client
-    disconnected. A response that the engine cannot finish raises RequestError (503) after the text that was generated.
+    At its end `end` and `usage` are final. `end` None at the end means that the client disconnected. A response
+    that the engine cannot finish raises RequestError (503) after the text that was generated.
     """
 
     def __init__(
@@ -43,18 +48,26 @@ class ResponseStream:
         observer: ResponseObserver,
         on_end: Callable[["ResponseStream"], None],
         *,
+        logprobs: LogprobsQueue | None = None,
+        guard: RepetitionGuard | None = None,
         parts: ReplyParts | None = None,
     ) -> None:
-        """`on_end` is called once, whatever the outcome; `parts`: the decoder, if there may be more than an answer."""
+        """`on_end` is called once, whatever the outcome; `logprobs`: of a client that asks for them.
+
+        `parts`: the decoder, if there may be more than an answer.
+        """
         self._tokens = tokens
         self._detokenizer = detokenizer
         self._observer = observer
         self._on_end = on_end
-        self._parts = parts
         self._submitted_at = time.monotonic()
         self._has_tokens = False
         self._ended = False
-        self.finish_reason: FinishReason | None = None
+        self._logprobs, self._guard, self._parts = logprobs, guard, parts
+        self._num_read = 0  # tokens whose log-probabilities have been read
+        self._waiting: list[int] = []  # ids that have come and are not decoded yet
+        self._length = 0  # characters of the text that has been returned
+        self.end: ChoiceEnd | None = None
 
     @property
     def usage(self) -> Usage:
@@ -93,9 +106,10 @@ class ResponseStream:
     async def __anext__(self) -> str:
         while not self._ended:
             try:
-                ids = await anext(self._tokens)
+                ids = self._take_waiting() or await anext(self._tokens)
             except StopAsyncIteration:
                 rest = self._detokenizer.finish()
+                self._length += len(rest)
                 self._finish()
                 if rest:
                     return rest
@@ -106,14 +120,41 @@ class ResponseStream:
             if not self._has_tokens:
                 self._has_tokens = True
                 self._observer.first_token(time.monotonic() - self._submitted_at)
-            text = self._detokenizer.push(ids)
+            text = self._detokenizer.push(ids) if self._logprobs is None else self._push_with_logprobs(ids)
             if self._detokenizer.stopped:
                 self._tokens.cancel()
-                self.finish_reason = "stop"
-                self._end("stop")
+                self._end_with("stop", self._detokenizer.stopped_by)
+            elif self._guard is not None and self._guard.push(text, self._tokens.token_ids):
+                self._tokens.cancel()
+                text += self._detokenizer.finish()
+                self._end_with("stop", REPETITION)
             if text or self._parts is not None:
                 return text
         raise StopAsyncIteration
+
+    def take_logprobs(self) -> list[TokenLogprob] | None:
+        """The entries that belong to the text since the last call; None if the client asks for none."""
+        if self._logprobs is None:
+            return None
+        if self.end is not None and not self._detokenizer.stopped:
+            return self._logprobs.take_all()
+        return self._logprobs.take(self._length)
+
+    def _take_waiting(self) -> list[int]:
+        ids, self._waiting = self._waiting, []
+        return ids
+
+    def _push_with_logprobs(self, ids: Sequence[int]) -> str:
+        """The text of some of the ids; the others wait, so that no event becomes so large that other streams wait."""
+        text, self._waiting = "", list(ids[_LOGPROBS_AT_ONCE:])
+        for token_id in ids[:_LOGPROBS_AT_ONCE]:
+            if self._logprobs is not None and not self._detokenizer.stopped:
+                offset = self._length + len(text) + self._detokenizer.num_held_back
+                self._logprobs.push(token_id, self._tokens.logprobs[self._num_read], offset)
+                self._num_read += 1
+            text += self._detokenizer.push((token_id,))
+        self._length += len(text)
+        return text
 
     def _finish(self) -> None:
         """The engine will generate no more tokens: set the finish reason, or raise RequestError."""
@@ -121,14 +162,16 @@ class ResponseStream:
             return
         reason = self._tokens.finish_reason
         if self._detokenizer.stopped:
-            reason = "stop"
+            return self._end_with("stop", self._detokenizer.stopped_by)
         if reason == "stop" or reason == "length":
-            calls = reason == "stop" and self._parts is not None and self._parts.has_calls
-            self.finish_reason = "tool_calls" if calls else reason
-            self._end(reason)
-            return
+            return self._end_with(reason, None)
         self._end("cancelled")
         raise engine_unavailable("The engine is shutting down.")
+
+    def _end_with(self, reason: FinishReason, stop_reason: str | None) -> None:
+        called = reason == "stop" and stop_reason is None and self._parts is not None and self._parts.has_calls
+        self.end = ChoiceEnd("tool_calls" if called else reason, stop_reason)
+        self._end(REPETITION if stop_reason == REPETITION and not self._detokenizer.stopped else reason)
 
     def _end(self, outcome: Outcome) -> None:
         if not self._ended:

@@ -102,7 +102,8 @@ def byte_level(
     ConfigError names `source` if the tables do not fit together.
     """
     controls, silent, not_encoded = roles.controls, set(roles.silent), set(roles.not_encoded)
-    if roles.unknown is not None:  # every byte has a token, so no text is unknown
+    # Every byte has a token, so no text is unknown. Merges make Qwen's `<unk>`, which is a word of source code.
+    if roles.unknown is not None and tokens[roles.unknown] not in {left + right for left, right in merges}:
         controls = {tokens[roles.unknown]: roles.unknown} | controls
         silent.add(roles.unknown)
         not_encoded.add(roles.unknown)

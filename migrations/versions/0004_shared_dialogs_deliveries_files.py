@@ -138,7 +138,13 @@ def _create_deliveries() -> None:
     op.create_table(
         "deliveries",
         sa.Column("id", ROW_ID, nullable=False, comment="Row id, never used again"),
-        sa.Column("turn_id", ROW_ID, nullable=False, comment="Turn"),
+        sa.Column(
+            "turn_id",
+            ROW_ID,
+            nullable=True,
+            comment="Turn; NULL while a message waits for its own, and where messages are to say that theirs was "
+            "forgotten",
+        ),
         sa.Column(
             "state",
             sa.Text(),

@@ -28,6 +28,7 @@ from models.queries.policy import enforce_policy, load_policy
 from models.tables import Delivery, DeliveryMessage, Dialog, OptOut, ProcessedInteraction, Turn, TurnFile
 from models.types import DialogKey, DialogSettings, FileKind, Pair, StoredFile, TurnSnapshot
 
+_MAX_SPOKEN = 200
 _MAX_IDS = 500  # in one statement
 _UNNAMED = "member"  # who spoke in a dialog of their own, where names are not stored
 
@@ -123,6 +124,23 @@ async def _pair_above(session: AsyncSession, key: DialogKey, dialog_id: int) -> 
     author = _UNNAMED if row.author_name is None else text.open(row.author_name)
     files = await files_of(session, turn_ids=[row.id])
     return (Pair(row.id, text.open(row.user_text), text.open(row.reply), author, files.get(row.id, ())),)
+
+
+async def names_in_dialog(session: AsyncSession, *, key: DialogKey) -> dict[int, str]:
+    """Return who spoke in the key's open dialog, by the last name that the model read: the last _MAX_SPOKEN pairs."""
+    rows = await session.execute(
+        select(Turn.author_id, Turn.author_name)
+        .join(Dialog)
+        .where(matches_key(key), is_open(), Turn.status == "done", Turn.author_name.is_not(None))
+        .order_by(Turn.id.desc())
+        .limit(_MAX_SPOKEN)
+    )
+    text = codec(session)
+    names: dict[int, str] = {}
+    for author_id, name in rows:
+        if author_id is not None and name is not None and author_id not in names:
+            names[author_id] = text.open(name)
+    return names
 
 
 async def files_of(session: AsyncSession, *, turn_ids: Sequence[int]) -> dict[int, tuple[StoredFile, ...]]:

@@ -3,7 +3,8 @@
 A delivery is `writing` while its turn's reply is generated. The transaction that stores the reply also stores its
 messages and makes the delivery `ready`; it is `done` when all of them have been shown. Those that a dead process left,
 or that a living one could not show, are taken up by another one (see `unfinished_deliveries`), a limited number of
-times. A delivery that is done keeps the ids of its messages, for their buttons, for as long as its turn is kept.
+times. A message that waits has one before its turn begins; one without a turn that is `ready` says that its turn was
+forgotten. A delivery that is done keeps the ids of its messages, for their buttons, for as long as its turn is kept.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, or_, select, update
+from sqlalchemy import ColumnElement, Select, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, insert, matches_key
+from models.queries.policy import load_policy
 from models.queries.processes import is_dead, lost_processes
 from models.queries.scope import cross_tenant
 from models.tables import Delivery, DeliveryMessage, Dialog, Turn
@@ -28,7 +30,75 @@ GIVEN_UP_AFTER = timedelta(days=1)
 
 
 async def begin_delivery(session: AsyncSession, *, key: DialogKey, turn_id: int, place: Place, now: datetime) -> int:
-    """Record where the reply of a turn of this key will be shown; return the delivery's id."""
+    """Record where the reply of a turn of this key will be shown; return the delivery's id.
+
+    It is the record that the message has had while it waited, if it has one.
+    """
+    waiting: Delivery | None = await session.scalar(select(Delivery).where(*_waits(session, place)))
+    if waiting is None:
+        return await _add_delivery(session, turn_id, place, now)
+    waiting.turn_id = turn_id
+    await session.flush()
+    return waiting.id
+
+
+async def begin_waiting(session: AsyncSession, *, key: DialogKey, place: Place, now: datetime) -> int:
+    """Record that a message waits which has no turn yet, and says so here. 0 for a member who opted out."""
+    if (await load_policy(session, key=key, now=now)).settings.opted_out:
+        return 0
+    return await _add_delivery(session, None, place, now)
+
+
+@cross_tenant("what asked is known by its id")
+async def question_has_turn(session: AsyncSession, *, nonce: int) -> bool:
+    """Return whether the message or interaction with this id has got a turn."""
+    found = select(Delivery.id).where(Delivery.nonce == nonce, Delivery.turn_id.is_not(None)).limit(1)
+    return await session.scalar(found) is not None
+
+
+@cross_tenant("the sender knows the delivery by its id")
+async def end_waiting(session: AsyncSession, *, delivery_id: int) -> None:
+    """Forget a message that waits no more, and never got a turn."""
+    await session.execute(delete(Delivery).where(Delivery.id == delivery_id, Delivery.turn_id.is_(None)))
+
+
+async def retract_deliveries(session: AsyncSession, *, turns: Select[int], kept_for: int, text: str) -> None:
+    """Let the messages of turns that are about to be deleted say this, as far as the bot can change them.
+
+    `kept_for`: the turn that replaces them; its messages stay. The caller must have found the turns by their key.
+    """
+    deliveries = (
+        await session.scalars(
+            select(Delivery).where(Delivery.turn_id.in_(turns), ~Delivery.ephemeral, Delivery.channel_id != 0)
+        )
+    ).all()
+    kept = select(DeliveryMessage.message_id).join(Delivery).where(Delivery.turn_id == kept_for)
+    known = {each for each in await session.scalars(kept) if each is not None}
+    for delivery in deliveries:
+        rows = [row for row in await _messages(session, delivery.id) if row.message_id not in (None, *known)]
+        if not rows:
+            continue  # it goes with its turn
+        known |= {row.message_id for row in rows if row.message_id is not None}
+        delivery.turn_id, delivery.state, delivery.owner = None, "ready", None
+        delivery.application_id = delivery.reply_token = delivery.question_id = None
+        delivery.attempts, delivery.retry_at = 0, None
+        others = DeliveryMessage.position.not_in([row.position for row in rows])
+        await session.execute(delete(DeliveryMessage).where(DeliveryMessage.delivery_id == delivery.id, others))
+        for number, row in enumerate(rows):
+            row.content, row.with_file = codec(session).seal("" if number else text), False
+    await session.flush()
+
+
+def _waits(session: AsyncSession, place: Place) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Delivery.turn_id.is_(None),
+        Delivery.state == "writing",
+        Delivery.nonce == place.nonce,
+        Delivery.owner == session.info.get("owner"),
+    )
+
+
+async def _add_delivery(session: AsyncSession, turn_id: int | None, place: Place, now: datetime) -> int:
     delivery = Delivery(
         turn_id=turn_id,
         state="writing",
@@ -209,6 +279,13 @@ async def take_delivery(session: AsyncSession, *, delivery_id: int, owner: str |
 
 
 @cross_tenant("the sender knows the delivery by its id")
+async def owns_delivery(session: AsyncSession, *, delivery_id: int) -> bool:
+    """Return whether this process is the one that shows a delivery, and it is not done."""
+    mine = (Delivery.id == delivery_id, Delivery.owner == session.info.get("owner"), Delivery.state != "done")
+    return await session.scalar(select(Delivery.id).where(*mine)) is not None
+
+
+@cross_tenant("the sender knows the delivery by its id")
 async def release_delivery(session: AsyncSession, *, delivery_id: int, now: datetime) -> bool:
     """Leave the rest of a delivery to a later attempt, of any process. False if it was tried often enough: it is done.
 
@@ -249,6 +326,7 @@ async def _close(session: AsyncSession, *which: ColumnElement[bool]) -> None:
     closed = update(Delivery).where(*which).values(state="done", reply_token=None, owner=None, retry_at=None)
     ids = (await session.scalars(closed.returning(Delivery.id))).all()
     if ids:
+        await session.execute(delete(Delivery).where(Delivery.id.in_(ids), Delivery.turn_id.is_(None)))
         unshown = DeliveryMessage.content.is_not(None)
         await session.execute(
             update(DeliveryMessage).where(DeliveryMessage.delivery_id.in_(ids), unshown).values(content=None)

@@ -6,13 +6,16 @@ Called by bot/chat/history.py.
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.begin import files_of
 from models.queries.common import codec, is_open, matches_key
 from models.tables import Delivery, Dialog, Turn
-from models.types import DialogHead, DialogKey, Exchange
+from models.types import EVERYBODY, DialogHead, DialogKey, Exchange
 
 MAX_DIALOGS = 500
 """Dialogs that one search covers, the last active ones."""
@@ -30,24 +33,16 @@ def shown_to(key: DialogKey) -> ColumnElement[bool]:
 async def dialog_head(session: AsyncSession, *, key: DialogKey, dialog_id: int | None = None) -> DialogHead | None:
     """Return one dialog that the member may see; without an id, the open one of the key."""
     wanted = and_(matches_key(key), is_open()) if dialog_id is None else and_(_visible(key), Dialog.id == dialog_id)
-    row = (await session.execute(select(Dialog.id, Dialog.name, Dialog.ended_at).where(wanted))).one_or_none()
-    if row is None:
-        return None
-    return DialogHead(row.id, None if row.name is None else codec(session).open(row.name), row.ended_at is not None)
+    row = (await session.execute(_heads().where(wanted))).one_or_none()
+    return None if row is None else _head(session, row)
 
 
 async def visible_dialogs(session: AsyncSession, *, key: DialogKey) -> tuple[DialogHead, ...]:
     """Return the dialogs that the member may see here, the last active first."""
     rows = await session.execute(
-        select(Dialog.id, Dialog.name, Dialog.ended_at)
-        .where(_visible(key))
-        .order_by(Dialog.last_active_at.desc(), Dialog.id.desc())
-        .limit(MAX_DIALOGS)
+        _heads().where(_visible(key)).order_by(Dialog.last_active_at.desc(), Dialog.id.desc()).limit(MAX_DIALOGS)
     )
-    text = codec(session)
-    return tuple(
-        DialogHead(row.id, None if row.name is None else text.open(row.name), row.ended_at is not None) for row in rows
-    )
+    return tuple(_head(session, row) for row in rows)
 
 
 async def exchanges(
@@ -94,6 +89,15 @@ async def count_exchanges(
     before = await session.scalar(pairs.where(Turn.id < first, Turn.id >= oldest))
     after = await session.scalar(pairs.where(Turn.id > last))
     return int(before or 0), int(after or 0)
+
+
+def _heads() -> Select[int, str | None, datetime | None, int]:
+    return select(Dialog.id, Dialog.name, Dialog.ended_at, Dialog.user_id)
+
+
+def _head(session: AsyncSession, row: Any) -> DialogHead:
+    name = None if row.name is None else codec(session).open(row.name)
+    return DialogHead(row.id, name, row.ended_at is not None, row.user_id == EVERYBODY)
 
 
 def _finished(key: DialogKey, dialog_ids: tuple[int, ...]) -> Select[Turn]:

@@ -58,6 +58,7 @@ async def delete_person_rest(session: AsyncSession, *, user_id: int, guild_id: i
     audit = _in_guild(AuditEntry.guild_id, guild_id)
     for statement in (
         delete(Dialog).where(Dialog.id.in_(_dialogs(user_id, guild_id))),
+        delete(Delivery).where(_without_turn(user_id, guild_id)),
         delete(TurnFile).where(_quoted(user_id, guild_id)),
         delete(Persona).where(Persona.user_id == user_id, _in_guild(Persona.guild_id, guild_id)),
         update(PersonaVersion).where(PersonaVersion.author_id == user_id, authored).values(author_id=None),
@@ -204,14 +205,15 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
     turns = _turns(user_id, guild_id)
     audit = or_(AuditEntry.actor_id == user_id, AuditEntry.target_id == user_id)
     personas = select(Persona.id).where(_in_guild(Persona.guild_id, guild_id))
+    deliveries = or_(Delivery.turn_id.in_(turns), _without_turn(user_id, guild_id))
     conditions: dict[str, tuple[Any, ColumnElement[bool]]] = {
         "dialogs": (Dialog, Dialog.id.in_(dialogs)),
         "turns": (Turn, Turn.id.in_(turns)),
         "turn_files": (TurnFile, or_(TurnFile.turn_id.in_(turns), _quoted(user_id, guild_id))),
-        "deliveries": (Delivery, Delivery.turn_id.in_(turns)),
+        "deliveries": (Delivery, deliveries),
         "delivery_messages": (
             DeliveryMessage,
-            DeliveryMessage.delivery_id.in_(select(Delivery.id).where(Delivery.turn_id.in_(turns))),
+            DeliveryMessage.delivery_id.in_(select(Delivery.id).where(deliveries)),
         ),
         "reply_variants": (ReplyVariant, ReplyVariant.turn_id.in_(turns)),
         "personas": (Persona, and_(Persona.user_id == user_id, _in_guild(Persona.guild_id, guild_id))),
@@ -234,6 +236,11 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
         "audit_log": (AuditEntry, and_(audit, _in_guild(AuditEntry.guild_id, guild_id))),
     }
     return {name: select(func.count()).select_from(table).where(rows) for name, (table, rows) in conditions.items()}
+
+
+def _without_turn(user_id: int, guild_id: int | None) -> ColumnElement[bool]:
+    """Deliveries of a message that waits, or whose turn was forgotten: they live for some seconds."""
+    return and_(Delivery.turn_id.is_(None), Delivery.asker_id == user_id, _in_guild(Delivery.guild_id, guild_id))
 
 
 def _dialogs(user_id: int, guild_id: int | None) -> Select[int]:

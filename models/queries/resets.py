@@ -74,14 +74,21 @@ async def end_dialogs_everywhere(session: AsyncSession, *, user_id: int, now: da
 
 
 async def undo_reset(
-    session: AsyncSession, *, key: DialogKey, since: datetime, reset_at: datetime | None = None, now: datetime
+    session: AsyncSession,
+    *,
+    key: DialogKey,
+    also: DialogKey | None = None,
+    since: datetime,
+    reset_at: datetime | None = None,
+    now: datetime,
 ) -> UndoneReset | None:
     """Reopen what a reset ended, if this key can undo it and it was not before `since`. None if there is no such reset.
 
-    `reset_at`: the time of the reset; without it, the last one that this key can undo: one of its dialog, or one of the
-    person everywhere. A dialog that was begun since is parked, or deleted if nothing was said in it.
+    `also`: another dialog of the same member, which such a reset may have ended, too. `reset_at`: the time of the
+    reset; without it, the last one that these keys can undo: one of their dialogs, or one of the person everywhere. A
+    dialog that was begun since is parked, or deleted if nothing was said in it.
     """
-    mine = and_(_ended_by(key), Dialog.ended_at >= since)
+    mine = and_(_ended_by(key, also), Dialog.ended_at >= since)
     if reset_at is None:
         last = select(Dialog.ended_at).where(mine).order_by(Dialog.ended_at.desc(), Dialog.id.desc()).limit(1)
         reset_at = await session.scalar(last)
@@ -101,9 +108,10 @@ async def undo_reset(
     return UndoneReset(len(dialogs), kept) if dialogs else None
 
 
-def _ended_by(key: DialogKey) -> ColumnElement[bool]:
-    """Return the condition that a Dialog was ended by a reset that this key can undo."""
+def _ended_by(key: DialogKey, also: DialogKey | None) -> ColumnElement[bool]:
+    """Return the condition that a Dialog was ended by a reset that these keys can undo."""
+    here = matches_key(key) if also is None else or_(matches_key(key), matches_key(also))
     return or_(
-        and_(matches_key(key), Dialog.end_reason == HERE),
+        and_(here, Dialog.end_reason == HERE),
         and_(Dialog.user_id == key.user_id, Dialog.end_reason == EVERYWHERE),
     )

@@ -1,12 +1,13 @@
 """A new turn: begin it, finish or fail it, read the history.
 
-bot/chat/turn_log.py runs them in two transactions: `begin_turn` before the reply is generated (the begin transaction),
-`finish_turn` or `fail_turn` after it (the finish transaction). Every statement filters by the whole key, so the turn id
-of another tenant matches nothing.
+bot/chat/turns/turn_log.py runs them in two transactions: `begin_turn` before the reply is generated (the begin
+transaction), `finish_turn` or `fail_turn` after it (the finish transaction). Every statement filters by the whole
+key, so the turn id of another tenant matches nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
@@ -15,9 +16,18 @@ from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import DuplicateInteraction, TurnGone
-from models.queries.begin import add_files, admit, files_of, finished_turn, open_dialog, pairs_before, turn_snapshot
+from models.queries.begin import (
+    add_files,
+    admit,
+    files_of,
+    finished_turn,
+    names_in_dialog,
+    open_dialog,
+    pairs_before,
+    turn_snapshot,
+)
 from models.queries.common import attempt_number, codec, insert, is_open, matches_key
-from models.queries.deliveries import begin_delivery, close_deliveries, ready_delivery
+from models.queries.deliveries import begin_delivery, close_deliveries, ready_delivery, retract_deliveries
 from models.queries.personas import effective_persona
 from models.queries.policy import add_opted_out_usage, add_usage, load_policy
 from models.tables import Dialog, Turn
@@ -33,6 +43,7 @@ async def begin_turn(
     interaction_id: int | None = None,
     role_turns: int | None = None,
     author: str | None = None,
+    name_apart: Callable[[str, str | None, Collection[str]], str] = lambda name, own, others: name,
     files: tuple[StoredFile, ...] = (),
     files_note: str = "",
     place: Place | None = None,
@@ -42,13 +53,18 @@ async def begin_turn(
     """Store a pending turn in the key's dialog, opening one if none is open; return what its prompt is built from.
 
     `limit`: the operator's max_chat_logs, which the guild's and the member's settings may change. `role_turns`: the
-    daily quota of the member's role. `author`: the name that the model reads, in a shared dialog. `files_note`: what
-    the member is told of the files. `place`: where the reply is shown. `replaces`: the turn which this one replaces,
+    daily quota of the member's role. `author`: the name that the model reads, in a shared dialog; `name_apart` makes it
+    another one than those of others there, given the member's own last one. `files_note`: what the member is told of
+    the files. `place`: where the reply is shown. `replaces`: the turn which this one replaces,
     with all later ones, once its reply is stored; if this one has no files, it gets those of that turn. For a member
     who opted out nothing but the interaction's id is stored. Raises DuplicateInteraction, MemberBlocked,
     QuotaExceeded, or TurnGone if the turn to replace is gone.
     """
     settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
+    if author is not None:
+        names = await names_in_dialog(session, key=key)
+        own = names.pop(key.user_id, None)
+        author = name_apart(author, own, names.values())
     if settings.opted_out:
         persona = await effective_persona(session, key=key)
         # What the others said in a shared dialog is read all the same; nothing is added to it.
@@ -131,11 +147,13 @@ async def finish_turn(
     if (finished := row.one_or_none()) is not None:
         dialog_id, replaces_id = finished
         if replaces_id is not None:
-            await session.execute(
-                delete(Turn).where(
-                    Turn.dialog_id == dialog_id, Turn.id >= replaces_id, Turn.id < turn_id, Turn.status != "pending"
-                )
+            replaced = (
+                Turn.dialog_id == dialog_id, Turn.id >= replaces_id, Turn.id < turn_id, Turn.status != "pending",
+            )  # fmt: skip
+            await retract_deliveries(
+                session, turns=select(Turn.id).where(*replaced), kept_for=turn_id, text=result.retraction
             )
+            await session.execute(delete(Turn).where(*replaced))
         await ready_delivery(session, key=key, turn_id=turn_id, messages=result.messages)
         await session.execute(update(Dialog).where(Dialog.id == dialog_id).values(last_active_at=now))
         await add_usage(

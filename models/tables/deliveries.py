@@ -27,7 +27,10 @@ class Delivery(Base):
     )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True, comment="Row id, never used again")
-    turn_id: Mapped[int] = mapped_column(RowId, ForeignKey("turns.id", ondelete="CASCADE"), comment="Turn")
+    turn_id: Mapped[int | None] = mapped_column(
+        RowId, ForeignKey("turns.id", ondelete="CASCADE"),
+        comment="Turn; NULL while a message waits for its own, and where messages are to say that theirs was forgotten",
+    )  # fmt: skip
     state: Mapped[str] = mapped_column(
         Text, comment="writing while the reply is generated, ready while its messages are sent, done"
     )

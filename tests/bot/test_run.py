@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from tests.bot.processes import command_lines, parent, socket_folder
-from tests.discord.harness import World, world
+from tests.discord.harness import BotProcess, World, world
 from tests.fakes.discord.server import Interaction
 
 OWN_ENGINE = {"ENGINE_URL": "", "TEMPERATURE": "0", "MAX_REPLY_TOKENS": "400", "REPLY_TIMEOUT": "60"}
@@ -40,7 +40,7 @@ async def own_engine(here: World) -> tuple[int, str]:
 async def test_killed_in_the_middle_of_a_reply_the_engine_comes_back_and_the_bot_never_left(
     sqlite_url: str, tmp_path: Path
 ):
-    async with world(sqlite_url, tmp_path, **OWN_ENGINE) as here:
+    async with world(sqlite_url, tmp_path, make_bot=BotProcess, **OWN_ENGINE) as here:
         guild, ann = await here.member()
         pid, folder = await own_engine(here)
         # A message before the model is loaded waits for it, and says so if that takes its time.
@@ -77,7 +77,9 @@ async def answered(here: World, text: str) -> str:
 
 
 async def test_a_model_that_cannot_be_loaded_ends_the_bot_with_one_line(sqlite_url: str, tmp_path: Path):
-    async with world(sqlite_url, tmp_path, ready=False, **OWN_ENGINE, MODEL="/no/such/model") as here:
+    async with world(
+        sqlite_url, tmp_path, make_bot=BotProcess, ready=False, **OWN_ENGINE, MODEL="/no/such/model"
+    ) as here:
         assert await here.bot.wait(60) == 78
         lines = [line for line in here.bot.log().splitlines() if line.startswith("guildllama: ")]
         assert len(lines) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot.errors import ConfigError
-from bot.settings import Settings, load_settings, unknown_variables
+from bot.settings import DEFAULT_PERSONA, EMBEDDED_DEFAULTS, Settings, load_settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -19,12 +19,35 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_defaults_need_nothing():
     settings = load_settings()
     assert settings.max_chat_logs == 10
-    assert settings.temperature == 0.6
     assert settings.top_p == 0.9
     assert settings.session_ttl == timedelta(days=7)
     assert settings.database_url == "sqlite:///data/guildllama.db"
     assert settings.model == "smollm2"
     assert settings.model_name is None  # not chosen: an external server's own model is used
+
+
+class TestTheEmbeddedModel:
+    def test_it_has_defaults_that_suit_it(self):
+        settings = load_settings()
+        assert settings.uses_embedded_model
+        for name, value in EMBEDDED_DEFAULTS.items():
+            assert getattr(settings, name) == value
+
+    @pytest.mark.parametrize(
+        "variables", [{"MODEL": "qwen3-4b"}, {"ENGINE_URL": "http://x"}, {"ENGINE_URL": "http://x", "MODEL": "smollm2"}]
+    )
+    def test_other_models_have_the_documented_ones(self, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]):
+        for name, value in variables.items():
+            monkeypatch.setenv(f"GUILDLLAMA_{name}", value)
+        settings = load_settings()
+        assert not settings.uses_embedded_model
+        assert (settings.temperature, settings.frequency_penalty, settings.persona) == (0.6, 0, DEFAULT_PERSONA)
+
+    def test_what_the_operator_sets_is_kept(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("GUILDLLAMA_TEMPERATURE", "1")
+        monkeypatch.setenv("GUILDLLAMA_PERSONA", "A pirate.")
+        settings = load_settings()
+        assert (settings.temperature, settings.persona, settings.frequency_penalty) == (1, "A pirate.", 0.3)
 
 
 def test_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

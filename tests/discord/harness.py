@@ -1,85 +1,19 @@
-"""Runs the bot as its own process between a fake Discord and a fake engine.
-
-Knows how `guildllama run` is started, observed and stopped. What is asked and expected is in the tests.
-"""
+"""Runs the bot as its own process between a fake Discord and a fake engine. What is asked is in the tests."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.discord.bot_process import COMMAND, ROOT, BotProcess, on_host
+from tests.discord.fork_server import forked_bot
 from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, Place, User
 from tests.fakes.engine import FakeEngine
 
-ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-m", "bot", "run")
-
-
-def on_host(name: str) -> tuple[str, ...]:
-    """The command of a bot that believes to run on the host of this name."""
-    code = f"import socket; socket.gethostname = lambda: {name!r}; from bot.cli import main; main()"
-    return (sys.executable, "-c", code, "run")
-
-
-class BotProcess:
-    """One run of the bot. Its output goes to a file, which `log()` reads."""
-
-    def __init__(self, environment: dict[str, str], folder: Path, *, command: tuple[str, ...] = COMMAND) -> None:
-        self.environment = environment
-        self.folder = folder
-        self.command = command
-        self.process: asyncio.subprocess.Process | None = None
-        self.log_file = folder / f"bot-{time.monotonic_ns()}.log"
-
-    async def start(self) -> None:
-        inherited = {
-            name: value for name, value in os.environ.items() if not name.startswith(("GUILDLLAMA_", "PYTEST_"))
-        }
-        path = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))
-        with self.log_file.open("wb") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *self.command,
-                cwd=self.folder,
-                env={**inherited, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "", **self.environment},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def send(self, number: signal.Signals) -> None:
-        assert self.process
-        if self.process.returncode is None:
-            self.process.send_signal(number)
-
-    async def wait(self, timeout: float = 30.0) -> int:
-        assert self.process
-        async with asyncio.timeout(timeout):
-            return await self.process.wait()
-
-    async def stop(self, timeout: float = 40.0) -> int:
-        self.send(signal.SIGTERM)
-        return await self.wait(timeout)
-
-    async def kill(self) -> None:
-        if self.process and self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
-
-    @property
-    def running(self) -> bool:
-        return self.process is not None and self.process.returncode is None
-
-    def log(self) -> str:
-        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+__all__ = ["COMMAND", "ROOT", "BotProcess", "World", "on_host", "world"]
 
 
 @dataclass
@@ -92,8 +26,8 @@ class World:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     bots: list[BotProcess] = field(default_factory=list)
-    make_bot: Callable[[dict[str, str], Path], BotProcess] | None = None
-    """Makes bots in another way than as a new Python process."""
+    make_bot: Callable[[dict[str, str], Path], BotProcess] = forked_bot
+    """`BotProcess` for a new Python process, whose imports take seconds."""
 
     @property
     def bot(self) -> BotProcess:
@@ -110,18 +44,20 @@ class World:
         }
 
     async def start_bot(self, *, ready: bool = True, command: tuple[str, ...] = COMMAND, **settings: str) -> BotProcess:
-        bots = len(self.discord.gateway.connected)
+        running = sum(bot.running for bot in self.bots)
+        # The gateway may not have noticed yet that a bot was killed.
+        await self.discord.until(lambda: len(self.discord.gateway.connected) <= running)
         environment = self.environment(**settings)
         bot = (
-            BotProcess(environment, self.folder, command=command)
-            if self.make_bot is None
-            else self.make_bot(environment, self.folder)
+            self.make_bot(environment, self.folder)
+            if command is COMMAND
+            else BotProcess(environment, self.folder, command=command)
         )
         self.bots.append(bot)
         await bot.start()
         if ready:
             try:
-                await self.discord.until_ready(bots + 1)
+                await self.discord.until_ready(running + 1)
             except TimeoutError:
                 raise AssertionError(f"the bot is not on the gateway: {bot.log()[-3000:]}") from None
         return bot
@@ -153,7 +89,7 @@ async def world(
     *,
     ready: bool = True,
     before: Callable[[FakeDiscord], object] = lambda discord: None,
-    make_bot: Callable[[dict[str, str], Path], BotProcess] | None = None,
+    make_bot: Callable[[dict[str, str], Path], BotProcess] = forked_bot,
     **settings: str,
 ) -> AsyncIterator[World]:
     """A world with a running bot. At the end no process is left, and no request broke Discord's rules."""

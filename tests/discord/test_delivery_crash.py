@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from bot.discord_app.streamed_reply import final_messages
+from bot.discord_app.replies.streamed_reply import final_messages
 from tests.discord.delivery_kit import (
     PLACES,
     Replies,
@@ -26,19 +24,13 @@ from tests.discord.delivery_kit import (
     shown_in_full,
     unlimited,
 )
-from tests.discord.fork_server import ForkServer, fork_server
 from tests.discord.harness import World, world
 from tests.fakes.discord.server import Guild, Message, User
 from tests.fakes.engine import Script
 
+FORGOTTEN = "-# Forgotten: what was asked before this was changed."
 INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def forks() -> AsyncIterator[ForkServer]:
-    async with fork_server() as server:
-        yield server
 
 
 async def restart(here: World) -> None:
@@ -51,10 +43,8 @@ async def restart(here: World) -> None:
 @pytest.mark.parametrize(
     "point", ["after_finish", "after_message:1", "after_message:3", "after_shown:4", "after_message:5"]
 )
-async def test_killed_at_a_named_point(
-    forks: ForkServer, sqlite_url: str, tmp_path: Path, place: str, point: str
-) -> None:
-    async with world(sqlite_url, tmp_path, make_bot=forks.bot, before=unlimited, CRASH_AT=point) as here:
+async def test_killed_at_a_named_point(sqlite_url: str, tmp_path: Path, place: str, point: str) -> None:
+    async with world(sqlite_url, tmp_path, before=unlimited, CRASH_AT=point) as here:
         asked = await ask(here, Replies(here), place, "Tell me")
         await here.bot.wait()
         assert not asked.complete() or point == "after_message:5"
@@ -64,10 +54,8 @@ async def test_killed_at_a_named_point(
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("point", ["after_finish", "after_message:2", "after_shown:3"])
-async def test_b07_killed_and_the_token_died_meanwhile(
-    forks: ForkServer, sqlite_url: str, tmp_path: Path, place: str, point: str
-) -> None:
-    async with world(sqlite_url, tmp_path, make_bot=forks.bot, before=unlimited, CRASH_AT=point) as here:
+async def test_b07_killed_and_the_token_died_meanwhile(sqlite_url: str, tmp_path: Path, place: str, point: str) -> None:
+    async with world(sqlite_url, tmp_path, before=unlimited, CRASH_AT=point) as here:
         asked = await ask(here, Replies(here), place, "Tell me", messages=5)
         await here.bot.wait()
         here.discord.advance(901)
@@ -88,11 +76,9 @@ async def test_b07_killed_and_the_token_died_meanwhile(
         assert "\n".join(here.discord.violations) == ""
 
 
-async def test_killed_while_a_reply_grows_leaves_only_the_apology(
-    forks: ForkServer, sqlite_url: str, tmp_path: Path
-) -> None:
+async def test_killed_while_a_reply_grows_leaves_only_the_apology(sqlite_url: str, tmp_path: Path) -> None:
     """The second message was just sent, and its id is not recorded."""
-    async with world(sqlite_url, tmp_path, make_bot=forks.bot, before=unlimited, CRASH_AT="after_message:2") as here:
+    async with world(sqlite_url, tmp_path, before=unlimited, CRASH_AT="after_message:2") as here:
         begun = long_reply("Beginning", messages=2)[:-100]
         here.engine.default = lambda request: Script(deltas=(begun,), hang=True)
         asked = [await ask_in(here, "mention", "Tell me", begun)]
@@ -113,9 +99,9 @@ def shown(message: Message) -> str:
 
 
 @pytest.mark.parametrize("what", ["regenerate", "continue", "edit", "switch"])
-async def test_killed_while_a_reply_is_changed(forks: ForkServer, database_url: str, tmp_path: Path, what: str) -> None:
+async def test_killed_while_a_reply_is_changed(database_url: str, tmp_path: Path, what: str) -> None:
     """The old reply comes back if the new one was not stored; the new one is shown if it was."""
-    async with world(database_url, tmp_path, make_bot=forks.bot, before=unlimited) as here:
+    async with world(database_url, tmp_path, before=unlimited) as here:
         guild, ann = await here.member()
         here.engine.reply("First.", finish_reason="length" if what == "continue" else "stop")
         [message] = (await here.ask(guild, ann, "Hi")).messages()
@@ -181,30 +167,28 @@ async def change(here: World, message: Message, user: User, what: str) -> None:
     if what == "switch":
         await here.discord.press(message, user, emoji="\N{BLACK LEFT-POINTING TRIANGLE}\ufe0f")
     elif what == "edit":
-        opened = await here.discord.press(last_of(here, message), user, label="Edit")
+        opened = await here.discord.press(message if message.buttons() else last_of(here, message), user, label="Edit")
         await here.discord.done(opened)
         await here.discord.submit(opened, text="Hi")
     else:
         await here.discord.press(last_of(here, message), user, label=what.title())
 
 
-async def test_b13_killed_at_fifty_random_moments_nothing_is_lost_or_doubled(
-    forks: ForkServer, database_url: str, tmp_path: Path
-) -> None:
-    await kill_again_and_again(forks, database_url, tmp_path, rounds=13, seed=20261128)
+async def test_b13_killed_at_fifty_random_moments_nothing_is_lost_or_doubled(database_url: str, tmp_path: Path) -> None:
+    await kill_again_and_again(database_url, tmp_path, rounds=13, seed=20261128)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-async def test_b13_killed_at_five_hundred_random_moments(forks: ForkServer, database_url: str, tmp_path: Path) -> None:
-    await kill_again_and_again(forks, database_url, tmp_path, rounds=125, seed=4711)
+async def test_b13_killed_at_five_hundred_random_moments(database_url: str, tmp_path: Path) -> None:
+    await kill_again_and_again(database_url, tmp_path, rounds=125, seed=4711)
 
 
-async def kill_again_and_again(forks: ForkServer, url: str, folder: Path, *, rounds: int, seed: int) -> None:
+async def kill_again_and_again(url: str, folder: Path, *, rounds: int, seed: int) -> None:
     """In each round, a reply in each of the four places is under way when the bot is killed."""
     chance = random.Random(seed)
     moments = 0
-    async with world(url, folder, make_bot=forks.bot, before=unlimited) as here:
+    async with world(url, folder, before=unlimited) as here:
         engine = Replies(here)
         engine.hangs = True
         for method in ("PATCH", "POST"):
@@ -228,3 +212,25 @@ async def kill_again_and_again(forks: ForkServer, url: str, folder: Path, *, rou
             await restart(here)
             await shown_in_full(here, url, *asked)
     assert moments >= 2 * rounds, f"only {moments} replies were under way when the bot was killed"
+
+
+async def test_killed_when_later_replies_were_forgotten_they_say_so_after_the_restart(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with world(database_url, tmp_path, before=unlimited) as here:
+        guild, ann = await here.member()
+        [first] = (await here.ask(guild, ann, "One")).messages()
+        here.engine.reply(long_reply("Later", messages=3))
+        later = (await here.ask(guild, ann, "Two")).messages()
+        await recorded(database_url)
+        await here.bot.kill()
+        await here.discord.until(lambda: not here.discord.gateway.connected)
+        await here.start_bot(CRASH_AT="after_finish")
+        here.engine.reply("New.")
+        await change(here, first, ann, "edit")
+        await here.bot.wait()
+        await restart(here)
+        await here.discord.until(lambda: first.content == "> Hi\nNew." and bool(first.buttons()))
+        await here.discord.until(lambda: later[0].content == FORGOTTEN and all(each.deleted for each in later[1:]))
+        assert not later[0].buttons()
+        await recorded(database_url)

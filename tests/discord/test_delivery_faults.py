@@ -11,22 +11,15 @@ import pytest
 import pytest_asyncio
 
 from tests.discord.delivery_kit import Replies, ask, recorded, shown_in_full, unlimited
-from tests.discord.fork_server import ForkServer, fork_server
 from tests.discord.harness import World, world
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 AGAIN = "\N{CLOCKWISE RIGHTWARDS AND LEFTWARDS OPEN CIRCLE ARROWS}"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def forks() -> AsyncIterator[ForkServer]:
-    async with fork_server() as server:
-        yield server
-
-
 @pytest_asyncio.fixture(loop_scope="module")
-async def here(forks: ForkServer, sqlite_url: str, tmp_path: Path) -> AsyncIterator[World]:
-    async with world(sqlite_url, tmp_path, make_bot=forks.bot, before=unlimited) as started:
+async def here(sqlite_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    async with world(sqlite_url, tmp_path, before=unlimited) as started:
         yield started
 
 

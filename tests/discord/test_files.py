@@ -398,3 +398,52 @@ def png() -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (40, 40), (255, 0, 0)).save(out, "PNG")
     return out.getvalue()
+
+
+async def test_nothing_is_downloaded_for_a_member_who_may_not_ask(here: World) -> None:
+    guild, boss = await here.member("boss", manager=True)
+    await here.use(guild, boss, "config set", daily_messages=1)
+    ann = here.discord.user("ann")
+    await here.ask(guild, ann, "The one that is allowed")
+    loaded = len(here.discord.cdn.downloads)
+    file = Attachment("notes.txt", b"Long text")
+    asked = await here.ask(guild, ann, "Another one", file=file)
+    assert "all for today" in asked.reply()
+    message = await here.discord.say(guild, ann, mention(here, "And this?"), files=[file])
+    await here.discord.answered(message)
+    opened = await here.discord.menu(message, ann, "Ask about this")
+    await here.discord.done(opened)
+    sent = await here.discord.submit(opened)
+    await here.discord.done(sent)
+    assert "all for today" in sent.reply()
+    assert len(here.discord.cdn.downloads) == loaded
+
+
+async def test_pictures_of_a_message_that_is_asked_about_are_seen(
+    database_url: str, tmp_path: Path, png: bytes
+) -> None:
+    async with world(database_url, tmp_path) as here:
+        here.engine.images = "seen"
+        guild, ann = await here.member()
+        bob = here.discord.user("bob")
+        message = await here.discord.say(
+            guild, bob, "Look!", files=[Attachment("cat.png", png), Attachment("a.txt", b"A")]
+        )
+        here.engine.reply("742")  # what the test picture shows
+        here.engine.reply("A cat.")
+        opened = await here.discord.menu(message, ann, "Ask about this")
+        await here.discord.done(opened)
+        sent = await here.discord.submit(opened, question="What is it?")
+        await here.discord.done(sent)
+        [answer] = sent.messages()
+        assert "-# 1 file, " in answer.content
+        assert "1 picture, which I see now and do not keep\nA cat." in answer.content
+        picture, words = prompt(here)[-1]["content"]
+        assert picture["type"] == "image_url"
+        assert (
+            '[A file of the quoted message, named "cat.png" (a picture, seen only when it was sent)]' in words["text"]
+        )
+        assert '[A file of the quoted message, named "a.txt"]\n```\nA\n```' in words["text"]
+        assert "With this message came" not in words["text"]
+        shown = (await here.use(guild, ann, "history show")).reply()
+        assert "-# about a message by Bob\n-# file of the message: a.txt\n-# file of the message: cat.png" in shown

@@ -7,10 +7,12 @@ import json
 import pytest
 
 from tests.discord.harness import World
-from tests.fakes.discord.server import Interaction, Message
+from tests.fakes.discord.server import Guild, Interaction, Message, User
+from tests.fakes.discord.state import Permission
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+FORGOTTEN = "-# Forgotten: what was asked before this was changed."
 LEFT, RIGHT = "◀️", "▶️"
 
 
@@ -167,7 +169,10 @@ async def test_edit_of_an_earlier_exchange_asks_first(both: World) -> None:
     guild, ann = await both.member()
     bob = both.discord.user("bob")
     await both.ask(guild, bob, "Bob's words")
-    first, *_ = [await both.ask(guild, ann, text) for text in ("One", "Two", "Three")]
+    first = await both.ask(guild, ann, "One")
+    both.engine.reply(" ".join(f"word{number}" for number in range(500)))
+    two, three = [await both.ask(guild, ann, text) for text in ("Two", "Three")]
+    assert len(two.messages()) > 1
     suggested = await both.discord.autocomplete(guild, ann, "history edit", option="exchange", typed="ON")
     assert [choice["name"].partition(" · ")[2] for choice in suggested] == ["One"]
     assert len(await both.discord.autocomplete(guild, ann, "history edit", option="exchange", typed="")) == 3
@@ -178,6 +183,12 @@ async def test_edit_of_an_earlier_exchange_asks_first(both: World) -> None:
     await both.discord.submit(opened, text="Uno")
     await both.discord.until(lambda: first.messages()[0].content == "> Uno\nYou said: Uno")
     assert "in place of the old one" in message.content
+    # What came after it does not stand there as if it were still true.
+    for later in (two, three):
+        await both.discord.until(lambda later=later: later.messages()[0].content == FORGOTTEN)
+        assert not later.messages()[0].buttons()
+        assert len(later.messages()) == 1
+    await both.discord.react(two.messages()[0], ann, "❌")  # and means nothing any more
     await both.ask(guild, ann, "Next")
     assert prompt(both) == ["Uno", "You said: Uno", "Next"]
 
@@ -215,5 +226,84 @@ async def test_a_shared_history_shows_names_and_nothing_that_was_private(both: W
     assert "alone" not in (await both.use(guild, bob, "history show")).reply()
     assert "nothing to forget" in (await both.use(guild, both.discord.user("eve"), "history forget", count=9)).reply()
     assert "our last exchange" in (await both.use(guild, ann, "history forget", count=9)).reply()
-    # What Bob said in private went to a dialog of his own, not to the shared one.
-    assert "alone" not in (await both.use(guild, bob, "history show")).reply()
+    # Nothing is left that all share: his own is all that he can read here, and called so.
+    assert (
+        "-# Our private conversation here\n**You:** For me alone"
+        in (await both.use(guild, bob, "history show")).reply()
+    )
+
+
+async def with_private(here: World) -> tuple[Guild, User, User, User]:
+    """A guild that shares a conversation in each channel, where Ann has one of her own beside it."""
+    guild, boss = await here.member("boss", manager=True)
+    await here.use(guild, boss, "config set", scope="channel")
+    ann, bob = here.discord.user("ann"), here.discord.user("bob")
+    await here.ask(guild, ann, "To everyone")
+    await here.ask(guild, ann, "My secret", private=True)
+    return guild, boss, ann, bob
+
+
+async def test_a_private_conversation_beside_a_shared_one_is_read_searched_and_exported(both: World) -> None:
+    guild, boss, ann, bob = await with_private(both)
+    message = message_of(await both.use(guild, ann, "history show"))
+    assert message.content.startswith("-# What everyone here shares\n")
+    assert "To everyone" in message.content
+    assert "secret" not in message.content
+    await both.discord.press(message, ann, "Our private conversation here")
+    await both.discord.until(lambda: "My secret" in message.content)
+    assert message.content.startswith("-# Our private conversation here\n")
+    assert "everyone" not in message.content.partition("\n")[2]
+    await both.discord.press(message, ann, "What everyone here shares")
+    await both.discord.until(lambda: "To everyone" in message.content)
+    found = (await both.use(guild, ann, "history search", text="secret")).reply()
+    assert "in our private conversation here" in found
+    exported = message_of(await both.use(guild, ann, "history export"))
+    files = {file.filename: file.content.decode() for file in exported.attachments}
+    assert list(files) == ["conversation.md", "private-conversation.md"]
+    assert "secret" not in files["conversation.md"]
+    assert "My secret" in files["private-conversation.md"]
+    # Nobody else has any of it, not even with her button.
+    for other in (bob, boss):
+        own = message_of(await both.use(guild, other, "history show"))
+        assert own.buttons() == []
+        await both.discord.force_component(own, other, "history:of:private")
+        await both.discord.until(lambda own=own: "not begun" in own.content)
+
+
+async def test_pages_of_a_private_conversation_turn_beside_a_shared_one(both: World) -> None:
+    guild, _, ann, _ = await with_private(both)
+    for number in range(1, 5):
+        both.engine.reply(f"Answer {number}. " + "word " * 200)
+        await both.ask(guild, ann, f"Private {number}", private=True)
+    message = message_of(await both.use(guild, ann, "history show"))
+    await both.discord.press(message, ann, "Our private conversation here")
+    await both.discord.until(lambda: "Private 4" in message.content)
+    assert "Private 3" in await turn(both, message, ann, LEFT)
+    assert message.content.startswith("-# Our private conversation here\n")
+    assert len(message.content) <= 2000
+
+
+async def test_a_private_exchange_beside_a_shared_conversation_is_edited_and_forgotten(both: World) -> None:
+    guild, _, ann, _ = await with_private(both)
+    form = await both.use(guild, ann, "history edit")
+    answered = await both.discord.submit(form, text="My other secret")
+    await both.discord.done(answered)
+    assert "You said: My other secret" in answered.reply()
+    assert answered.messages()[0].ephemeral
+    forgotten = await both.use(guild, ann, "history forget", private=True)
+    assert "forgotten our last exchange" in forgotten.reply()
+    shown = message_of(await both.use(guild, ann, "history show"))
+    assert "To everyone" in shown.content
+    assert shown.buttons() == []
+
+
+async def test_who_may_not_read_the_channel_reads_their_private_conversation_there(both: World) -> None:
+    guild, _, ann, bob = await with_private(both)
+    for member in (ann, bob):
+        await both.discord.permit(guild.channel, member, deny=Permission.READ_MESSAGE_HISTORY)
+    shown = (await both.use(guild, ann, "history show")).reply()
+    assert "My secret" in shown
+    assert "To everyone" not in shown
+    assert "My **secret**" in (await both.use(guild, ann, "history search", text="secret")).reply()
+    assert "nothing" in (await both.use(guild, ann, "history search", text="everyone")).reply()
+    assert "may not read" in (await both.use(guild, bob, "history show")).reply()

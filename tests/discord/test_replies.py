@@ -57,6 +57,17 @@ async def test_fault_42_a_long_reply_is_split_with_its_code_blocks_closed(here: 
     assert min(gaps(asked)) >= 0.99
 
 
+async def test_a_reply_that_repeated_itself_says_so_and_the_note_is_not_remembered(here: World) -> None:
+    guild, ann = await here.member()
+    here.engine.reply("Well. ", *["I am a model. "] * 400)
+    asked = await here.ask(guild, ann, "Who are you?")
+    assert asked.reply().startswith("Well. I am a model. ")
+    assert asked.reply().endswith("I am a model.\n\n-# I noticed that I was repeating myself, so I stopped here.")
+    here.engine.reply("Yes.")
+    await here.ask(guild, ann, "Again?")
+    assert "repeating myself" not in str(here.engine.requests[-1].body)
+
+
 @pytest.mark.parametrize("private", [True, False])
 async def test_a_very_long_reply_ends_in_a_file(here: World, private: bool) -> None:
     guild, ann = await here.member()

@@ -151,3 +151,32 @@ async def test_everywhere_leaves_shared_conversations_alone(both: World) -> None
     assert "goes on" in (await both.use(guild, ann, "history undo")).reply()
     await both.ask(dm, ann, "Still there?")
     assert prompt(both)[0] == "Alone"
+
+
+async def test_reset_here_covers_a_members_private_conversation_beside_a_shared_one(both: World) -> None:
+    guild, boss, ann = await shared_guild(both)
+    await both.ask(guild, ann, "To everyone")
+    await both.ask(guild, ann, "My secret", private=True)
+    reset = message_of(await both.use(guild, ann, "reset"))
+    assert "our last exchange in it" in reset.content
+    assert "What everyone here shares stays" in reset.content
+    await both.ask(guild, ann, "Anew", private=True)
+    assert prompt(both) == ["Anew"]
+    await both.ask(guild, ann, "Still there?")
+    assert len(prompt(both)) == 3
+    await both.discord.press(reset, ann, "Undo")
+    await both.discord.until(lambda: "goes on" in reset.content)
+    await both.ask(guild, ann, "And that?", private=True)
+    assert prompt(both)[0] == "My secret"
+
+    # Who manages the guild ends both, and brings both back.
+    await both.ask(guild, boss, "A secret of the boss", private=True)
+    text = (await both.use(guild, boss, "reset")).reply()
+    assert "our last 2 exchanges that everyone here shares, and of our last exchange in our private" in text
+    await both.ask(guild, boss, "Nothing?")
+    assert len(prompt(both)) == 1
+    assert "go on" in (await both.use(guild, boss, "history undo")).reply()
+    await both.ask(guild, boss, "Again?", private=True)
+    assert prompt(both)[0] == "A secret of the boss"
+    await both.ask(guild, ann, "Mine?", private=True)
+    assert prompt(both)[0] == "My secret"

@@ -158,3 +158,30 @@ async def test_who_opted_out_speaks_without_being_stored(database_url: str, tmp_
         assert await num_turns(database_url) == before
         await here.ask(guild, ann, "And?")
         assert "What is the cat called?" not in str(prompt(here))
+
+
+async def test_members_of_the_same_name_are_told_apart_and_an_echoed_name_is_not_shown(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with world(database_url, tmp_path) as here:
+        guild, boss = await here.member("boss", manager=True)
+        await here.use(guild, boss, "config set", scope="channel")
+        first, second = here.discord.user("ann"), here.discord.user("another ann")
+        guild.nicknames[second.id] = "Ann"
+        await here.ask(guild, first, "One")
+        await here.ask(guild, second, "Two")
+        assert prompt(here)[-1] == "[speaker: Ann (2)]\nTwo"
+        await here.bot.stop()
+        await here.start_bot()
+        here.engine.reply("[spea", "ker: Ann (2)]", "\nYou ", "are.", pace=0.3)
+        [shown] = (await here.ask(guild, second, "Who am I?")).messages()
+        assert shown.content == "> Who am I?\nYou are."
+        assert not [text for _, text in shown.edits if "speaker" in text]
+        await here.ask(guild, first, "And I?")
+        assert [each.partition("\n")[0] for each in prompt(here) if each.startswith("[")] == [
+            "[speaker: Ann]", "[speaker: Ann (2)]", "[speaker: Ann (2)]", "[speaker: Ann]",
+        ]  # fmt: skip
+        assert prompt(here)[5] == "You are."
+        # Alone with the bot, brackets are a reply like any other.
+        here.engine.reply("[speaker: Ann]\nHello")
+        assert "[speaker: Ann]" in (await here.ask(guild, first, "Alone", private=True)).reply()

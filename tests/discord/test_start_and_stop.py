@@ -32,7 +32,7 @@ def only_line(bot: BotProcess) -> str:
 
 @pytest.mark.parametrize("token", ["", "   ", "wrong.token.here"])
 async def test_fault_44_a_bad_token_ends_in_one_line_and_78(sqlite_url: str, tmp_path: Path, token: str) -> None:
-    async with world(sqlite_url, tmp_path, ready=False, DISCORD_TOKEN=token) as here:
+    async with world(sqlite_url, tmp_path, make_bot=BotProcess, ready=False, DISCORD_TOKEN=token) as here:
         assert await here.bot.wait() == 78
         assert "GUILDLLAMA_DISCORD_TOKEN" in only_line(here.bot)
         assert "wrong.token.here" not in here.bot.log()

@@ -1,8 +1,8 @@
 """Two bot processes of one application on one database: every Stop lands, and what a dead process left is ended.
 
 The fake Discord sends an interaction to every session, or to one of them alone. `on_host` lets a process believe that
-it runs on another host, whose processes cannot be seen from here. With CLEANUP_INTERVAL=2s a process counts as alive
-for 8 s instead of 60.
+it runs on another host, whose processes cannot be seen from here; two hosts share a Postgres database only. With
+CLEANUP_INTERVAL=2s a process counts as alive for 8 s instead of 60.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from models.database import Database
+from tests.discord.delivery_kit import PLACES, Replies, ask_in, long_reply, recorded, unlimited
 from tests.discord.harness import World, on_host, world
 from tests.discord.test_crash import INTERRUPTED, stored
 from tests.fakes.discord.server import Interaction
@@ -140,8 +141,8 @@ async def test_attack_stop_works_while_a_process_shuts_down(database_url: str, t
         assert await here.bot.wait(10) == 0
 
 
-async def test_attack_what_a_process_killed_on_another_host_left_is_ended(database_url: str, tmp_path: Path) -> None:
-    async with world(database_url, tmp_path, CLEANUP_INTERVAL="2s") as here:
+async def test_attack_what_a_process_killed_on_another_host_left_is_ended(postgres_url: str, tmp_path: Path) -> None:
+    async with world(postgres_url, tmp_path, CLEANUP_INTERVAL="2s") as here:
         await here.start_bot(command=on_host("elsewhere"))
         _, victim = ([session] for session in here.discord.gateway.connected)
         guild, ann = await here.member()
@@ -158,13 +159,13 @@ async def test_attack_what_a_process_killed_on_another_host_left_is_ended(databa
         # The turn that was regenerated still has its reply, which stands again.
         await here.discord.until(lambda: again.reply().endswith("You said: Hello"), timeout=20)
         assert time.monotonic() - at < 8 + 2 * 2 + 10 + 5
-        [turn] = (await stored(database_url))[asked.id]
+        [turn] = (await stored(postgres_url))[asked.id]
         assert turn.status == "interrupted"
         assert "another process has died" in here.bots[0].log()
 
 
-async def test_attack_a_process_taken_for_dead_finishes_its_reply(database_url: str, tmp_path: Path) -> None:
-    async with world(database_url, tmp_path, CLEANUP_INTERVAL="2s") as here:
+async def test_attack_a_process_taken_for_dead_finishes_its_reply(postgres_url: str, tmp_path: Path) -> None:
+    async with world(postgres_url, tmp_path, CLEANUP_INTERVAL="2s") as here:
         await here.start_bot(command=on_host("elsewhere"))
         _, frozen = ([session] for session in here.discord.gateway.connected)
         guild, ann = await here.member()
@@ -179,7 +180,7 @@ async def test_attack_a_process_taken_for_dead_finishes_its_reply(database_url: 
         await here.discord.until(lambda: asked.reply() == "So far")
         await asyncio.sleep(11)  # one more look of the other process
         assert asked.reply() == "So far"
-        [turn] = (await stored(database_url))[asked.id]
+        [turn] = (await stored(postgres_url))[asked.id]
         assert (turn.status, turn.reply) == ("done", "So far")
         here.discord.gateway.interaction_receivers = None
         await here.ask(guild, ann, "And now?")
@@ -190,12 +191,39 @@ async def test_attack_a_process_taken_for_dead_finishes_its_reply(database_url: 
         ]
 
 
+async def test_attack_a_process_frozen_between_two_messages_sends_none_twice(postgres_url: str, tmp_path: Path) -> None:
+    """It sleeps for longer than it counts as alive for, and than Discord remembers nonces."""
+    async with world(postgres_url, tmp_path, before=unlimited, CLEANUP_INTERVAL="2s") as here:
+        await here.start_bot(command=on_host("elsewhere"))
+        _, frozen = ([session] for session in here.discord.gateway.connected)
+        replies = Replies(here)
+        for place in PLACES:
+            replies.replies[f"{place} now"] = long_reply(place, messages=5)
+        here.discord.fail("POST", r"/messages|/webhooks", times=1_000_000, delay=0.5)
+        await asyncio.sleep(9)  # the living one must have watched for the length of a lease
+        here.discord.gateway.message_receivers = here.discord.gateway.interaction_receivers = frozen
+        asked = [await ask_in(here, place, f"{place} now", replies.replies[f"{place} now"]) for place in PLACES]
+        await here.discord.until(lambda: all(len(each.messages()) >= 2 for each in asked))
+        here.bots[1].send(signal.SIGSTOP)
+        assert not any(each.complete() for each in asked)
+        await here.discord.until(lambda: "another process has died" in here.bots[0].log(), timeout=40)
+        here.discord.rest.faults.clear()
+        await here.discord.until(lambda: all(each.complete() for each in asked), timeout=40)
+        here.discord.advance(400)
+        here.bots[1].send(signal.SIGCONT)
+        await here.discord.until(lambda: "took this one for dead" in here.bots[1].log(), timeout=20)
+        await asyncio.sleep(3)
+        for each in asked:
+            each.check()
+        await recorded(postgres_url)
+
+
 async def test_attack_no_reply_of_a_living_process_is_ended_after_an_outage(
     own_postgres: Postgres, tmp_path: Path
 ) -> None:
     own_postgres.ensure_template()
     url = own_postgres.url(own_postgres.create_migrated())
-    async with world(url, tmp_path, CLEANUP_INTERVAL="3s") as here:
+    async with world(url, tmp_path, CLEANUP_INTERVAL="2s") as here:
         await here.start_bot(command=on_host("elsewhere"))
         sessions = here.discord.gateway.connected
         people = [await here.member(name) for name in ("ann", "bob")]
@@ -203,11 +231,11 @@ async def test_attack_no_reply_of_a_living_process_is_ended_after_an_outage(
         for session, (guild, user) in zip(sessions, people, strict=True):
             here.discord.gateway.interaction_receivers = [session]
             replies.append(await talking(here, guild, user))
-        await asyncio.sleep(13)
+        await asyncio.sleep(9)
         await asyncio.to_thread(own_postgres.stop)
-        await asyncio.sleep(16)  # longer than a lease of 12 s
+        await asyncio.sleep(10)  # longer than a lease of 8 s
         await asyncio.to_thread(own_postgres.start)
-        await asyncio.sleep(20)
+        await asyncio.sleep(14)
         for bot in here.bots:
             assert "another process has died" not in bot.log()
         here.engine.release()

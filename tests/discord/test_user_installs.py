@@ -157,6 +157,14 @@ async def test_a_long_answer_takes_five_messages_at_most(here: World) -> None:
     await here.discord.press(last, ann, label="Regenerate")
     await here.discord.until(lambda: last.content.endswith("Short.") and not last.runs())
     assert last.content == "-# In place of my answer above:\n> Long\nShort."
+    await here.discord.until(lambda: last.buttons())
+    await here.discord.press(last, ann, label="Forget")
+    await here.discord.until(lambda: "Forgotten" in last.content)
+    assert last.content == (
+        "-# Forgotten: I no longer think of this exchange. What I wrote above belongs to it; I cannot change those "
+        "messages any more."
+    )
+    assert not last.buttons()
     assert last.attachments == []
 
 

@@ -8,15 +8,18 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.discord.harness import World
+from tests.discord.delivery_kit import recorded
+from tests.discord.harness import World, world
 from tests.fakes.discord.server import Guild, Message, User
 from tests.fakes.engine import Request, Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+LOST_PLACE = "I was restarted before I came to your message. Please ask again."
 WORDS = tuple(f"word{number} " for number in range(20))
 WAITING = re.compile(
     r"-# ⏳ (\d+)(?:st|nd|rd|th) in line(, after your earlier message)?(, about \d+ s|, a few seconds)?"
@@ -192,3 +195,46 @@ async def test_a_deleted_question_leaves_the_queue_and_its_place_in_line_is_dele
     await here.discord.answered(first)
     await asyncio.sleep(0.3)
     assert len(here.engine.requests) == begun + 1
+
+
+async def test_a_place_in_line_does_not_outlive_a_killed_process(database_url: str, tmp_path: Path) -> None:
+    """Some wait behind their own message, whose turns are not begun; one behind others; one for another reply."""
+    async with world(database_url, tmp_path) as here:
+        guild, ann = await here.member()
+        [old] = (await here.ask(guild, ann, "Old")).messages()
+        begun = len(here.engine.requests)
+        here.engine.hang("First ")
+        await mention(here, guild, ann, "one")
+        await here.engine.arrived(begun + 1)
+        second = await mention(here, guild, ann, "two")
+        third = await here.discord.chat(guild, ann, "three")
+        alone = await here.discord.chat(guild, ann, "four", private=True)
+        await here.discord.press(old, ann, label="Regenerate")
+        await here.discord.until(lambda: all("⏳" in each for each in (third.reply(), alone.reply(), old.content)))
+        answer = await waiting(here, second)
+        await here.bot.kill()
+        here.engine.release()
+        await here.start_bot()
+        for message in (answer, third.messages()[0], alone.messages()[0]):
+            await here.discord.until(lambda message=message: message.content == LOST_PLACE)
+            assert not message.buttons()
+        await here.discord.until(lambda: old.content == "> Old\nYou said: Old" and bool(old.buttons()))
+        assert len(here.discord.answers(second)) == len(third.messages()) == len(alone.messages()) == 1
+        await recorded(database_url)
+        # One that was answered or stopped in time leaves nothing behind for a later start.
+        here.engine.hang("Second ")
+        await mention(here, guild, ann, "five")
+        await here.engine.arrived(begun + 2)
+        sixth = await mention(here, guild, ann, "six")
+        stopped = await waiting(here, sixth)
+        await here.discord.press(stopped, ann, label="Stop")
+        await here.discord.until(lambda: stopped.content == "Stopped.")
+        seventh = await mention(here, guild, ann, "seven")
+        await waiting(here, seventh)
+        here.engine.release()
+        [answered] = await here.discord.answered(seventh)
+        await recorded(database_url)
+        await here.bot.kill()
+        await here.start_bot()
+        await here.ask(guild, ann, "Done?")
+        assert (stopped.content, answered.content) == ("Stopped.", "You said: seven")

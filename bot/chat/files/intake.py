@@ -53,16 +53,22 @@ class FileIntake:
             return await self._with_fitting_quotes(request)
         read = await self._read(request.offers)
         refusals = refusals_note(read.refused)
-        if not (read.texts or read.images or request.files or request.text):
+        is_quote = request.offers_kind != "file"  # then there is a question, but perhaps nothing that it is about
+        if not (read.texts or read.images or request.files or (request.text and not is_quote)):
             raise FilesRefused(refusals)
-        texts, tokens, counted = await self._fit([*request.files, *map(stored, read.texts)], request.text)
-        note = files_note(texts, tokens, read.images, counted=counted)
+
+        def of_offer(file: StoredFile) -> StoredFile:
+            return replace(file, kind=request.offers_kind, author_id=request.offers_author_id)
+
+        offered = [of_offer(stored(text)) for text in read.texts]
+        texts, tokens, counted = await self._fit([*request.files, *offered], request.text)
+        note = files_note([file for file in texts if file.kind != "quote"], tokens, read.images, counted=counted)
         return replace(
             request,
             files=(
                 *texts,
-                *(StoredFile(image.name, "", _PICTURE) for image in read.images),
-                *(StoredFile(file.name, "", _NOT_READ) for file in read.refused),
+                *(of_offer(StoredFile(image.name, "", _PICTURE)) for image in read.images),
+                *(of_offer(StoredFile(file.name, "", _NOT_READ)) for file in read.refused),
             ),
             images=read.images,
             files_note="\n".join(filter(None, (note, refusals))),

@@ -14,13 +14,15 @@ class WaitStatus:
     """What is known of a waiting message now."""
 
     place: int
-    """1: no other message of this process waits longer."""
+    """1: no other message of this process waits longer. 0: it waits no more."""
     seconds: float | None
     """About how long it still waits; None if that cannot be said."""
     behind_own: bool = False
     """Whether an earlier message of the same dialog is still being answered."""
     loading: bool = False
     """Whether the model is still being loaded, so that nothing is answered yet."""
+    thinking: bool = False
+    """Whether the model has begun, and thinks before it answers."""
 
 
 class Waiting:
@@ -29,12 +31,16 @@ class Waiting:
     def __init__(self, slot: Slot, estimate: WaitEstimate, is_loading: Callable[[], bool]) -> None:
         self.behind_own = True
         """Until the message holds its dialog's lock."""
+        self.thinking = False
+        """Whether the model thinks."""
         self._slot = slot
         self._estimate = estimate
         self._is_loading = is_loading
 
     def status(self) -> WaitStatus | None:
         """How it stands; None once the message waits no more."""
+        if self.thinking:
+            return WaitStatus(0, None, thinking=True)
         line = self._slot.line()
         if not line:
             return None

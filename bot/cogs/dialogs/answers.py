@@ -9,13 +9,11 @@ from typing import Any
 
 import discord
 
-from bot.discord_app.caller import caller_of
 from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import defer, defer_click
-from bot.discord_app.message_api import MessageApi
 from bot.discord_app.permissions import NotAllowed
+from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError, DatabaseUnavailable
-from models.types import DialogKey
 
 _TIMEOUT = 2.0  # seconds, of the 3 in which a modal must be opened or suggestions be given
 
@@ -62,10 +60,3 @@ async def in_time() -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise DatabaseUnavailable("a form or suggestions could not be made in time") from None
-
-
-def own_key(interaction: Interaction, key: DialogKey) -> DialogKey:
-    """The key without what others share here, for a member who may not decide for them."""
-    if key.shared and not caller_of(interaction).manages_guild:
-        return DialogKey(key.guild_id, key.user_id)
-    return key

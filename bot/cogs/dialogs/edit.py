@@ -14,15 +14,16 @@ from discord.ui import Label, Modal, TextInput
 from bot.chat.history import HistoryReader, folded
 from bot.cogs.chat import place_of
 from bot.cogs.dialogs.answers import OldButton, answer, in_time, number
+from bot.cogs.dialogs.whose import dialogs_here
 from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, defer, defer_click, describe_error
-from bot.discord_app.message_api import NO_MENTIONS
 from bot.discord_app.permissions import NotAllowed
 from bot.discord_app.replies.conversation import Conversations, Question
 from bot.discord_app.replies.turn_actions import TurnActions, TurnIsBusy, TurnIsGone
+from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
-from models.types import DIRECT_MESSAGES, Place, TurnInfo
+from models.types import DIRECT_MESSAGES, Exchange, Place, TurnInfo
 
 log = structlog.get_logger(__name__)
 
@@ -63,12 +64,10 @@ class EditCommand:
         """The member's last messages, those first that contain what they have typed; none if the database is slow."""
         try:
             async with in_time():
-                key = await self._context.current_dialog_key(interaction)
-                stretch = await self._reader.stretch(key)
+                own = await self._own_exchanges(interaction)
         except BotError:
             return []
         wanted = folded(current)
-        own = [each for each in reversed(stretch.exchanges if stretch else ()) if each.own]
         return [
             app_commands.Choice(name=f"{each.at:%d %b, %H:%M} · {_short(each.user)}", value=str(each.turn_id))
             for each in own
@@ -103,7 +102,7 @@ class EditCommand:
 
         None if it cannot be edited: it is gone, was for the member alone, or the bot has no access to it.
         """
-        delivery = await self._context.chat.delivery(turn)
+        delivery = await self._context.chat.turns.delivery(turn)
         message_id = delivery.messages[0].message_id if delivery and delivery.messages else None
         if delivery is None or delivery.place.ephemeral or message_id is None:
             return None
@@ -120,7 +119,10 @@ class EditCommand:
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 raise TurnIsBusy()
-            await self._conversations.answer(Question(caller, place_of(interaction, ephemeral=True), text, turn=turn))
+            delivery = await self._context.chat.turns.delivery(turn)
+            stands = delivery is not None and delivery.place.ephemeral  # above, and nothing can change it any more
+            place = place_of(interaction, ephemeral=True)
+            await self._conversations.answer(Question(caller, place, text, turn=turn, anew=stands))
 
     async def _find(self, interaction: Interaction, exchange: str | None) -> TurnInfo:
         if exchange is not None:
@@ -128,11 +130,18 @@ class EditCommand:
                 return await self._own_turn(interaction, number(exchange.strip()))
             except OldButton:
                 raise BotError("Please choose one of the messages that are suggested while you type.") from None
-        stretch = await self._reader.stretch(await self._context.current_dialog_key(interaction))
-        own = [each.turn_id for each in (stretch.exchanges if stretch else ()) if each.own]
+        own = await self._own_exchanges(interaction)
         if not own:
             raise BotError(_NOTHING)
-        return await self._own_turn(interaction, own[-1])
+        return await self._own_turn(interaction, own[0].turn_id)
+
+    async def _own_exchanges(self, interaction: Interaction) -> list[Exchange]:
+        """What the member said last here, privately too, the newest first."""
+        found: list[Exchange] = []
+        for key in (await dialogs_here(self._context, interaction)).keys:
+            stretch = await self._reader.stretch(key)
+            found += [each for each in (stretch.exchanges if stretch else ()) if each.own]
+        return sorted(found, key=lambda each: each.turn_id, reverse=True)
 
     async def _own_turn(self, interaction: Interaction, turn_id: int) -> TurnInfo:
         """The turn, if this member asked it and its conversation is the one in use. An admin edits nobody's words."""
@@ -140,7 +149,7 @@ class EditCommand:
         turn = await self._actions.find(caller, turn_id)
         if turn.author_id != caller.user_id:
             raise NotAllowed("You can change your own messages only.")
-        if turn.key.dialog != (await self._context.current_dialog_key(interaction)).dialog:
+        if turn.key.dialog not in {key.dialog for key in (await dialogs_here(self._context, interaction)).keys}:
             raise TurnIsGone()
         return turn
 

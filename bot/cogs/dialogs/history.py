@@ -14,9 +14,9 @@ from typing import Any, Literal
 import discord
 from discord import app_commands
 
-from bot.chat.history import HistoryReader
-from bot.cogs.dialogs.answers import OldButton, answer, begin, number, own_key
-from bot.cogs.dialogs.buttons import arrows
+from bot.chat.history import HistoryReader, Stretch
+from bot.cogs.dialogs.answers import OldButton, answer, begin, number
+from bot.cogs.dialogs.buttons import arrows, button, row
 from bot.cogs.dialogs.edit import EditCommand
 from bot.cogs.dialogs.pages import (
     RESULTS,
@@ -29,13 +29,14 @@ from bot.cogs.dialogs.pages import (
     transcript_data,
 )
 from bot.cogs.dialogs.reset import exchanges, undone_text
+from bot.cogs.dialogs.whose import PRIVATE, SHARED, DialogsHere, changeable, dialogs_here, readable_dialogs
 from bot.discord_app.caller import caller_of
 from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.message_api import NO_MENTIONS
-from bot.discord_app.permissions import Action, authorise_reading, authorise_shared
+from bot.discord_app.permissions import Action, authorise_shared
 from bot.discord_app.replies.conversation import Conversations
+from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError, EmptyText
 from bot.guilds.export import as_json
 from bot.text import clean_text
@@ -62,9 +63,12 @@ class History(FeatureCog):
     async def show(self, interaction: Interaction, count: app_commands.Range[int, 1, 100] | None = None) -> None:
         """/history show."""
         if await begin(interaction):
-            key = await self._readable_key(interaction)
+            here = await self._readable(interaction)
+            key = here.first
+            if here.also is not None and not await self._reader.is_begun(key):
+                key = here.also
             oldest = 0 if count is None else await self._reader.oldest_of_last(key, count)
-            await self._show_page(interaction, key, oldest=oldest)
+            await self._show_page(interaction, here, key, oldest=oldest)
 
     @history.command(
         name="search", description="Search what we said, here and in our other conversations in this server."
@@ -87,25 +91,25 @@ class History(FeatureCog):
         """/history export."""
         if not await begin(interaction):
             return
-        stretch = await self._reader.whole(await self._readable_key(interaction))
-        if stretch is None or not stretch.exchanges:
+        here = await self._readable(interaction)
+        files: list[discord.File] = []
+        for key in here.keys:
+            stretch = await self._reader.whole(key)
+            if stretch is not None and stretch.exchanges:
+                content = await asyncio.to_thread(_exported, stretch, format)
+                if len(content) > interaction.filesize_limit:
+                    raise BotError(
+                        "Our conversation is too long for one file on Discord. `/history show` shows it page by page."
+                    )
+                name = "private-conversation" if here.several and not key.shared else "conversation"
+                files.append(discord.File(io.BytesIO(content), f"{name}.{format}"))
+        if not files:
             await answer(self._api, interaction, _NOT_BEGUN)
             return
-
-        def text() -> str:
-            if format == "json":
-                return as_json(transcript_data(stretch.exchanges, stretch.dialog.name))
-            return transcript(stretch.exchanges, stretch.dialog.name)
-
-        content = (await asyncio.to_thread(text)).encode()
-        if len(content) > interaction.filesize_limit:
-            raise BotError(
-                "Our conversation is too long for one file on Discord. `/history show` shows it page by page."
-            )
-        file = discord.File(io.BytesIO(content), f"conversation.{format}")
-        await interaction.edit_original_response(
-            content="Our conversation, up to now.", attachments=[file], allowed_mentions=NO_MENTIONS
-        )
+        text = "Our conversation, up to now."
+        if len(files) > 1:
+            text = f"{SHARED}, and our private conversation here, up to now."
+        await interaction.edit_original_response(content=text, attachments=files, allowed_mentions=NO_MENTIONS)
 
     @history.command(name="edit", description="Change what you said, and get another answer to it.")
     @app_commands.describe(exchange="Which of your messages (default: the last one)")
@@ -118,14 +122,20 @@ class History(FeatureCog):
         return await self._editing.suggestions(interaction, current)
 
     @history.command(name="forget", description="Forget the last of our conversation, for good.")
-    @app_commands.describe(count="How many exchanges (default: 1)")
-    async def forget(self, interaction: Interaction, count: app_commands.Range[int, 1, 100] = 1) -> None:
+    @app_commands.describe(
+        count="How many exchanges (default: 1)",
+        private="Of our private conversation here, where everyone shares another one",
+    )
+    async def forget(
+        self, interaction: Interaction, count: app_commands.Range[int, 1, 100] = 1, private: bool = False
+    ) -> None:
         """/history forget. In a shared conversation a member forgets their own exchanges only."""
         if not await begin(interaction):
             return
-        key = await self.context.current_dialog_key(interaction)
+        here = await dialogs_here(self.context, interaction)
+        key = here.also if private and here.also is not None else here.first
         own_only = key.shared and not caller_of(interaction).manages_guild
-        forgotten = await self.context.chat.forget(key, count, own_only=own_only)
+        forgotten = await self.context.chat.dialogs.forget(key, count, own_only=own_only)
         text = f"I have forgotten {exchanges(forgotten)}." if forgotten else "There was nothing to forget."
         await answer(self._api, interaction, text)
 
@@ -134,10 +144,11 @@ class History(FeatureCog):
         """/history undo."""
         if not await begin(interaction):
             return
-        key = await self.context.current_dialog_key(interaction)
-        undone = await self.context.chat.undo_reset(own_key(interaction, key))
+        here = await dialogs_here(self.context, interaction)
+        mine = changeable(caller_of(interaction), here)
+        undone = await self.context.chat.dialogs.undo_reset(mine.first, also=mine.also)
         if undone is None:
-            authorise_shared(caller_of(interaction), key, "take back a reset of")
+            authorise_shared(caller_of(interaction), here.first, "take back a reset of")
         await answer(self._api, interaction, undone_text(undone))
 
     def component_handlers(self) -> Mapping[str, ComponentHandler]:
@@ -149,11 +160,15 @@ class History(FeatureCog):
         if what in ("older", "newer"):
             dialog_id, turn_id, part, oldest = _numbers(rest, 4)
             if await begin(interaction):
-                key = await self._readable_key(interaction)
-                mark = Mark(turn_id, part)
+                here = await self._readable(interaction)
+                mark, forward = Mark(turn_id, part), what == "newer"
                 await self._show_page(
-                    interaction, key, dialog_id=dialog_id, mark=mark, forward=what == "newer", oldest=oldest
+                    interaction, here, here.first, dialog_id=dialog_id, mark=mark, forward=forward, oldest=oldest
                 )
+        elif what == "of":
+            if await begin(interaction):
+                here = await self._readable(interaction)
+                await self._show_page(interaction, here, here.keys[-1] if rest == "private" else here.first)
         elif what == "find":
             before, _, wanted = rest.partition(":")
             turn_id = number(before)
@@ -164,14 +179,13 @@ class History(FeatureCog):
         else:
             raise OldButton()
 
-    async def _readable_key(self, interaction: Interaction) -> DialogKey:
-        key = await self.context.current_dialog_key(interaction)
-        authorise_reading(caller_of(interaction), key)
-        return key
+    async def _readable(self, interaction: Interaction) -> DialogsHere:
+        return await readable_dialogs(self.context, interaction, self._reader)
 
     async def _show_page(
         self,
         interaction: Interaction,
+        here: DialogsHere,
         key: DialogKey,
         *,
         dialog_id: int | None = None,
@@ -199,14 +213,28 @@ class History(FeatureCog):
         if num_after or not page.ends_turn:
             newer = f"history:newer:{dialog_id}:{page.last.turn_id}:{page.last.part}:{oldest}"
         text = page.text if older is None and newer is None else f"{page.text}\n{_footer(page, num_before, num_after)}"
-        await answer(self._api, interaction, text, arrows(older, newer))
+        buttons = arrows(older, newer)
+        if here.several:
+            text = f"-# {SHARED if stretch.dialog.shared else PRIVATE}\n{text}"
+            buttons += await self._to_the_other(here, shared=stretch.dialog.shared)
+        await answer(self._api, interaction, text, buttons)
+
+    async def _to_the_other(self, here: DialogsHere, *, shared: bool) -> list[dict[str, Any]]:
+        """The button to the private conversation, or back to the shared one, if there is something to read."""
+        other = here.also if shared else here.first
+        if other is None or other.shared is shared or not await self._reader.is_begun(other):
+            return []
+        return row(button(PRIVATE if shared else SHARED, f"history:of:{'private' if shared else 'shared'}"))
 
     async def _show_results(self, interaction: Interaction, wanted: str, *, before: int | None) -> None:
-        key = await self._readable_key(interaction)
+        here = await self._readable(interaction)
+        key = here.first
         found = await self._reader.search(key, wanted, before=before, limit=RESULTS)
         current = await self._reader.stretch(key)
         current_id = current.dialog.dialog_id if current else None
-        text, num_shown = results_page(found.exchanges, wanted, found.dialogs, current_id)
+        private = await self._reader.stretch(here.keys[-1]) if here.several else None
+        private_id = private.dialog.dialog_id if private else None
+        text, num_shown = results_page(found.exchanges, wanted, found.dialogs, current_id, private_id)
         cut = num_shown < len(found.exchanges)
         older_from = found.exchanges[num_shown - 1].turn_id if cut else found.older_from
         shown = discord.utils.escape_markdown(wanted)
@@ -225,6 +253,12 @@ def _result_buttons(wanted: str, before: int | None, older_from: int | None) -> 
     back = None if before is None else f"history:find:0:{wanted}"
     forth = None if older_from is None else f"history:find:{older_from}:{wanted}"
     return arrows(back, forth)
+
+
+def _exported(stretch: Stretch, format: Literal["md", "json"]) -> bytes:
+    """A conversation as the content of a file."""
+    content, name = stretch.exchanges, stretch.dialog.name
+    return (as_json(transcript_data(content, name)) if format == "json" else transcript(content, name)).encode()
 
 
 def _footer(page: Page, num_before: int, num_after: int) -> str:

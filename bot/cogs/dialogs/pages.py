@@ -14,7 +14,7 @@ import discord
 
 from bot.discord_app.code_fences import fence_after, utf16_length
 from bot.discord_app.message_split import split_message
-from models.types import DialogHead, Exchange
+from models.types import DialogHead, Exchange, StoredFile
 
 PAGE_CHARS = 1_800
 """UTF-16 units of a page; the rest of Discord's 2,000 is for the line below it."""
@@ -76,8 +76,18 @@ def exchange_text(exchange: Exchange) -> str:
         said = discord.utils.escape_markdown(said)
     elif not exchange.own:
         who = _UNNAMED
-    files = "".join(f"\n-# {discord.utils.escape_markdown(_line(file.name))}" for file in exchange.files)
+    files = "".join(f"\n-# {file_label(file)}" for file in exchange.files)
     return f"**{who}:**{_body(said)}{files}\n**Me:**{_body(exchange.reply)}"
+
+
+def file_label(file: StoredFile) -> str:
+    """What came with a message: a file by its name, or who wrote the message that was asked about."""
+    name = discord.utils.escape_markdown(_line(file.name))
+    if file.kind == "quoted file":
+        return f"file of the message: {name}"
+    if file.kind == "quote":
+        return "about a message of mine" if file.author_id is None else f"about a message by {name}"
+    return name
 
 
 def _body(text: str) -> str:
@@ -105,15 +115,18 @@ def _page(parts: Sequence[tuple[Mark, str]], exchanges: Sequence[Exchange]) -> P
     return Page("\n\n".join(text for _, text in parts), first, last, len(turns), last.part == num_parts - 1)
 
 
-def result_line(exchange: Exchange, wanted: str, dialog: DialogHead | None, current_id: int | None) -> str:
+def result_line(
+    exchange: Exchange, wanted: str, dialog: DialogHead | None, current_id: int | None, private_id: int | None = None
+) -> str:
     """One result of a search: when, in which conversation, and an excerpt around what was found."""
-    names = [file.name for file in exchange.files]
     texts = [("You" if exchange.own else exchange.author or _UNNAMED, exchange.user), ("Me", exchange.reply)]
-    texts += [("File", name) for name in names]
+    texts += [("About a message by" if file.kind == "quote" else "File", file.name) for file in exchange.files]
     found = [(who, text, _position(text, wanted)) for who, text in texts]
     who, text, position = next((each for each in found if each[2] is not None), (*texts[0], None))
     where = ""
-    if dialog is not None and dialog.dialog_id != current_id:
+    if dialog is not None and dialog.dialog_id == private_id:
+        where = " · in our private conversation here"
+    elif dialog is not None and dialog.dialog_id != current_id:
         kind = "an ended conversation" if dialog.ended else "another conversation"
         name = None if dialog.name is None else discord.utils.escape_markdown(dialog.name)
         where = f" · in {kind if name is None else f'“{name}”'}{' (ended)' if name and dialog.ended else ''}"
@@ -122,13 +135,20 @@ def result_line(exchange: Exchange, wanted: str, dialog: DialogHead | None, curr
 
 
 def results_page(
-    exchanges: Sequence[Exchange], wanted: str, dialogs: Mapping[int, DialogHead], current_id: int | None
+    exchanges: Sequence[Exchange],
+    wanted: str,
+    dialogs: Mapping[int, DialogHead],
+    current_id: int | None,
+    private_id: int | None = None,
 ) -> tuple[str, int]:
-    """As many results as a page has room for, one at least, and how many they are."""
+    """As many results as a page has room for, one at least, and how many they are.
+
+    `current_id`, `private_id`: the conversation in use, and the member's own one beside a shared one.
+    """
     lines: list[str] = []
     length = 0
     for each in exchanges:
-        line = result_line(each, wanted, dialogs.get(each.dialog_id), current_id)
+        line = result_line(each, wanted, dialogs.get(each.dialog_id), current_id, private_id)
         length += utf16_length(line) + 2
         if lines and length > PAGE_CHARS:
             break
@@ -167,7 +187,8 @@ def transcript(exchanges: Sequence[Exchange], name: str | None) -> str:
         lines += [f"## {each.at:%Y-%m-%d %H:%M} UTC", "", f"**{discord.utils.escape_markdown(who)}**", ""]
         lines += [_quoted(each.user), ""]
         for file in each.files:
-            lines += [f"File {discord.utils.escape_markdown(_line(file.name))}:", "", _quoted(file.content), ""]
+            label = f"file {file_label(file)}" if file.kind == "file" else file_label(file)
+            lines += [f"{label[0].upper()}{label[1:]}:", "", _quoted(file.content), ""]
         lines += ["**Me**", "", _quoted(each.reply), ""]
     return "\n".join(lines)
 

@@ -7,14 +7,15 @@ from typing import Literal
 
 from discord import app_commands
 
-from bot.chat.service import UNDO_WITHIN, Reset
-from bot.cogs.dialogs.answers import OldButton, answer, begin, number, own_key
+from bot.chat.dialog_changes import UNDO_WITHIN, Reset
+from bot.cogs.dialogs.answers import OldButton, answer, begin, number
 from bot.cogs.dialogs.buttons import button, moment_id, moment_of, row
+from bot.cogs.dialogs.whose import changeable, dialogs_here
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.message_api import MessageApi
 from bot.discord_app.permissions import Action, authorise_shared
+from bot.discord_app.rest.message_api import MessageApi
 from models.types import UndoneReset
 
 MINUTES = round(UNDO_WITHIN.total_seconds() / 60)
@@ -37,15 +38,25 @@ class ResetCommand(FeatureCog):
         if not await begin(interaction):
             return
         if scope == "everywhere":
-            reset = await self.context.chat.reset_everywhere(interaction.user.id)
+            reset = await self.context.chat.dialogs.reset_everywhere(interaction.user.id)
             text = _everywhere_text(reset)
         else:
-            key = await self.context.current_dialog_key(interaction)
-            authorise_shared(caller_of(interaction), key, "reset")
-            reset = await self.context.chat.reset(key)
-            text = _here_text(reset)
+            reset, text = await self._reset_here(interaction)
         undo = row(button("Undo", f"{Action.RESET.value}:undo:{moment_id(reset.at)}")) if reset.pairs else ()
         await answer(self._api, interaction, text, undo)
+
+    async def _reset_here(self, interaction: Interaction) -> tuple[Reset, str]:
+        """End what the member may end here: a shared conversation if they manage the guild, and their own."""
+        here, caller = await dialogs_here(self.context, interaction), caller_of(interaction)
+        ended = changeable(caller, here)
+        reset = await self.context.chat.dialogs.reset(*ended.keys)
+        if not here.several:
+            return reset, _here_text(reset)
+        if not caller.manages_guild:
+            if reset.pairs == 0:
+                authorise_shared(caller, here.first, "reset")
+            return reset, _private_text(reset)
+        return reset, _here_text(reset, reset.pairs_of[0], reset.pairs_of[1])
 
     def component_handlers(self) -> Mapping[str, ComponentHandler]:
         """The Undo button."""
@@ -61,8 +72,8 @@ class ResetCommand(FeatureCog):
         except OverflowError:
             raise OldButton() from None
         if await begin(interaction):
-            key = own_key(interaction, await self.context.current_dialog_key(interaction))
-            undone = await self.context.chat.undo_reset(key, reset_at)
+            here = changeable(caller_of(interaction), await dialogs_here(self.context, interaction))
+            undone = await self.context.chat.dialogs.undo_reset(here.first, reset_at, also=here.also)
             await answer(self._api, interaction, undone_text(undone))
 
 
@@ -81,12 +92,25 @@ def undone_text(undone: UndoneReset | None) -> str:
     return text + kept
 
 
-def _here_text(reset: Reset) -> str:
+_BRINGS_BACK = f"`/history undo` or the button brings it back within {MINUTES} minutes."
+
+
+def _here_text(reset: Reset, shared: int = 0, private: int = 0) -> str:
+    """`shared`, `private`: the pairs of what everyone shares here, and of the member's own conversation beside it."""
     if reset.pairs == 0:
         return "We start a new conversation. There was nothing to forget; personas stay as they are."
+    forgotten = exchanges(reset.pairs)
+    if private:
+        forgotten = f"{exchanges(private)} in our private conversation here"
+        forgotten = f"{exchanges(shared)} that everyone here shares, and of {forgotten}" if shared else forgotten
+    return f"We start a new conversation: I no longer think of {forgotten}. Personas stay as they are. {_BRINGS_BACK}"
+
+
+def _private_text(reset: Reset) -> str:
     return (
-        f"We start a new conversation: I no longer think of {exchanges(reset.pairs)}. Personas stay as they are. "
-        f"`/history undo` or the button brings it back within {MINUTES} minutes."
+        f"We start a new private conversation here: I no longer think of {exchanges(reset.pairs)} in it. "
+        "What everyone here shares stays: only members with the Manage Server permission can reset that. "
+        f"{_BRINGS_BACK}"
     )
 
 

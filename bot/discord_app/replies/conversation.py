@@ -15,27 +15,31 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from bot.attachments.types import OfferedFile
-from bot.chat.deliveries import DeliveryLog
+from bot.chat.chat_reply import ChatReply
+from bot.chat.generation import REPETITION
+from bot.chat.prompts.speakers import speaker_name
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
-from bot.chat.service import ChatReply, ChatService
-from bot.chat.speakers import speaker_name
+from bot.chat.service import ChatService
+from bot.chat.turns.deliveries import DeliveryLog
 from bot.discord_app.caller import Caller
 from bot.discord_app.dialog_keys import DialogKeys
-from bot.discord_app.message_api import MessageApi
 from bot.discord_app.permissions import Action, authorise
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
 from bot.discord_app.replies.quoting import ANEW, heading, small_lines
 from bot.discord_app.replies.sink import ReplySink
-from bot.discord_app.replies.waiting_text import STOPPED, waiting_text
-from bot.discord_app.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
+from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
+from bot.discord_app.replies.waiting_text import STOPPED, thought_line, waiting_text
+from bot.discord_app.rest.message_api import MessageApi
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.settings_cache import GuildSettingsCache
-from models.types import DialogKey, GuildSettings, OutgoingMessage, Place, StoredFile, TurnInfo
+from models.types import DialogKey, FileKind, GuildSettings, OutgoingMessage, Place, StoredFile, TurnInfo
 
 log = structlog.get_logger(__name__)
 
+RETRACTED = "-# Forgotten: what was asked before this was changed."
 NOT_SAVED = "-# I could not save this answer yet, so I may not remember it."
+REPEATED = "-# I noticed that I was repeating myself, so I stopped here."
 CUT_OFF = "length"
 """The finish reason of a reply that can be continued."""
 _SETTLE_TIMEOUT = 5.0
@@ -56,6 +60,9 @@ class Question:
     kind: TurnKind = "new"
     offers: tuple[OfferedFile, ...] = ()
     """Files that came with it, to be read before it is answered."""
+    offers_kind: FileKind = "file"
+    """ "quoted file" if they belong to the message that is asked about, of `offers_author_id`."""
+    offers_author_id: int | None = None
     files: tuple[StoredFile, ...] = ()
     """Texts that are part of it already."""
     quote: bool = False
@@ -104,6 +111,8 @@ class Conversations:
     edit_rate: EditRate = field(default_factory=EditRate)
     running: dict[int, RunningReply] = field(default_factory=dict)
     """The replies that are being written, by the interaction or message that asked."""
+    retracted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when messages of forgotten replies are to say so: see `bot.cogs.unfinished_replies`."""
     _changes: dict[int, _Change] = field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -141,7 +150,13 @@ class Conversations:
         keys = DialogKeys(self.guild_settings, self.bound_threads)
         key = question.turn.key if question.turn else await keys.key_of(caller, private=place.ephemeral)
         stop = stop_buttons(caller.user_id, place.nonce)
-        sink = ReplySink(self.api, self.deliveries, place, stop_buttons=stop)
+        sink = ReplySink(
+            self.api,
+            self.deliveries,
+            place,
+            stop_buttons=stop,
+            on_waiting=lambda: self.deliveries.waiting(key, place, question.turn),
+        )
         sink.prefix = (ANEW if question.anew else "") + (heading(place, question.text) if question.quote else "")
         reply = StreamedReply(sink, self.edit_rate, prefix=sink.prefix, num_messages=sink.num_messages)
         request = replace(
@@ -176,6 +191,9 @@ class Conversations:
             raise
         finally:
             self.running.pop(place.nonce, None)
+            await sink.record.end_waiting()
+        if question.turn is not None and question.kind == "new":
+            self.retracted.set()
         return result
 
     async def _take_back(self, question: Question, sink: ReplySink) -> None:
@@ -195,10 +213,18 @@ class Conversations:
         sink: ReplySink,
         reply: StreamedReply,
     ) -> ChatRequest:
+        continued = ""
+
         def begun(turn: PendingTurn) -> None:
-            sink.begin(turn.delivery_id)
+            nonlocal continued
+            continued = turn.reply if turn.kind == "continue" else ""
+            sink.record.begin(turn.delivery_id)
             sink.prefix += small_lines(turn.files_note)
-            reply.begin_with(sink.prefix, turn.reply if turn.kind == "continue" else "")
+            reply.begin_with(sink.prefix, continued)
+
+        def thought(seconds: float | None) -> None:
+            sink.prefix += thought_line(seconds)
+            reply.begin_with(sink.prefix, continued)
 
         return ChatRequest(
             key=key,
@@ -208,23 +234,29 @@ class Conversations:
             role_turns=role_turns(question.caller, settings),
             author=speaker_name(question.caller.name, self.own_names(key.guild_id)) if key.shared else None,
             offers=question.offers,
+            offers_kind=question.offers_kind,
+            offers_author_id=question.offers_author_id,
             files=question.files,
+            retraction=RETRACTED,
             place=question.place,
             in_place=question.turn is not None and question.kind != "new",
-            messages=lambda text: outgoing_messages(text, sink.prefix),
+            messages=lambda text, finish_reason: outgoing_messages(_with_note(text, finish_reason), sink.prefix),
             on_begun=begun,
+            on_thought=thought,
             turn_id=None if question.turn is None else question.turn.turn_id,
         )
 
     async def _finish(self, place: Place, result: ChatReply, reply: StreamedReply, sink: ReplySink) -> None:
         """Show the final text, with its buttons if it is stored."""
-        text = result.text if result.saved else f"{result.text}\n\n{NOT_SAVED}"
+        text = _with_note(result.text, result.finish_reason)
+        if not result.saved:
+            text = f"{text}\n\n{NOT_SAVED}"
         if result.is_empty and result.finish_reason == "stopped":
             text = STOPPED
         if result.delivery_id:
             sink.buttons = reply_buttons(await self.reply_state(result, place))
         else:
-            sink.delivery_id = 0
+            sink.record.delivery_id = 0
         self.shows_result(result.turn_id)
         await reply.finish(text)
         failpoint("after_final_edit")
@@ -233,7 +265,7 @@ class Conversations:
         """What the buttons under a stored reply show."""
         position, count = 1, 1
         if result.regenerated:
-            turn = await self.chat.turn(result.turn_id)
+            turn = await self.chat.turns.turn(result.turn_id)
             position, count = (turn.position, turn.num_variants) if turn else (1, 1)
         cut_off = result.finish_reason == CUT_OFF
         return ReplyState(result.turn_id, len(result.text), cut_off, position, count, self.may_have_thread(place))
@@ -241,6 +273,11 @@ class Conversations:
     def may_have_thread(self, place: Place) -> bool:
         """Whether a thread can be started under a message in this place."""
         return not place.ephemeral and self.takes_threads(place.guild_id, place.channel_id)
+
+
+def _with_note(text: str, finish_reason: str) -> str:
+    """The reply with what the member should know about its end. The note is not part of what is remembered."""
+    return f"{text.rstrip()}\n\n{REPEATED}" if finish_reason == REPETITION and text.strip() else text
 
 
 def outgoing_messages(text: str, prefix: str = "") -> tuple[OutgoingMessage, ...]:

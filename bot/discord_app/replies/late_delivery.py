@@ -6,17 +6,20 @@ lost while Discord is away: what cannot be sent now is left to the job that fini
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import discord
 import structlog
 
-from bot.chat.deliveries import DeliveryLog
+from bot.chat.turns.deliveries import DeliveryLog
 from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
-from bot.discord_app.message_api import THREAD_ARCHIVED, THREAD_LOCKED, ChannelForbidden, Components, MessageApi
 from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.replies.sent_messages import SentMessages
+from bot.discord_app.replies.streamed_reply import DeliveryTaken
+from bot.discord_app.rest.forbidden_channels import THREAD_ARCHIVED, THREAD_LOCKED, ChannelForbidden
+from bot.discord_app.rest.message_api import MessageApi
+from bot.discord_app.rest.message_data import Components
 from models.types import DIRECT_MESSAGES, Place
 
 log = structlog.get_logger(__name__)
@@ -28,8 +31,17 @@ class LateDelivery:
     """Plain messages for one reply."""
 
     def __init__(
-        self, api: MessageApi, deliveries: DeliveryLog, place: Place, sent: SentMessages, delivery_id: int
+        self,
+        api: MessageApi,
+        deliveries: DeliveryLog,
+        place: Place,
+        sent: SentMessages,
+        delivery_id: int,
+        *,
+        before_message: Callable[[], Awaitable[None]],
     ) -> None:
+        """`before_message` raises DeliveryTaken if another process shows the rest."""
+        self._before_message = before_message
         self._api = api
         self._deliveries = deliveries
         self._place = place
@@ -71,6 +83,8 @@ class LateDelivery:
                 first + skipped,
                 uncertain,
             )
+        except DeliveryTaken:
+            log.info("another process delivers the rest of a reply", question=place.nonce)
         except (*DISCORD_ERRORS, ChannelForbidden) as error:
             await self._not_sent(error)
         return self._ids
@@ -93,6 +107,7 @@ class LateDelivery:
             await self._api.send(channel_id, opening, nonce=f"{place.nonce}.{first}t")
         for index, text in enumerate(texts, start=first):
             last = index == first + len(texts) - 1
+            await self._before_message()
             message_id = await self._sent.find_text(text, channel_id=channel_id) if uncertain else None
             if message_id is None:
                 uncertain = False  # they are sent in their order: neither are those after it there

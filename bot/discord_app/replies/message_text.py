@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import discord
 
-from bot.chat.speakers import clean_name
+from bot.chat.prompts.speakers import clean_name
 
 _CODE = re.compile(r"(`{3,})[\s\S]*?(?:\1|$)|(`+)(?:(?!\2)[\s\S])+?\2(?!`)")
 _MENTION = re.compile(r"<(?P<kind>@[!&]?|#)(?P<id>\d{15,20})>")

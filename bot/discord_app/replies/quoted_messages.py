@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import discord
 
 from bot.attachments.types import OfferedFile
-from bot.chat.speakers import clean_name
+from bot.chat.prompts.speakers import clean_name
 from bot.discord_app.replies.message_text import names_in, readable_text
 from bot.text import clean_text
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 import discord
 
-from bot.chat.deliveries import DeliveryLog
-from bot.discord_app.message_api import MessageApi, SeenMessage
+from bot.chat.turns.deliveries import DeliveryLog
+from bot.discord_app.rest.message_api import MessageApi
+from bot.discord_app.rest.message_data import SeenMessage
 from models.types import Place
 
 _MAX_PAGES = 3  # of 100 messages each

@@ -1,7 +1,7 @@
 """Where one reply is shown: its Discord messages, by ids, through an interaction's token or as the bot in the channel.
 
-Each message is recorded (`bot.chat.deliveries`), so that another process can go on after a crash. To edit a message
-twice does no harm; to send one twice does. So a message that may have been sent already is looked for first
+Each message is recorded (`bot.chat.turns.deliveries`), so that another process can go on after a crash. To edit a
+message twice does no harm; to send one twice does. So a message that may have been sent already is looked for first
 (`sent_messages`). Ephemeral messages cannot be looked for: one is sent as PLACEHOLDER and filled once its id is
 recorded, so that a crash in between costs a stray "…" and neither loses nor doubles a text.
 
@@ -10,21 +10,23 @@ Knows Discord's error codes; knows nothing of what a reply says or when it is ed
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import discord
 import structlog
 
-from bot.chat.deliveries import DeliveryLog
+from bot.chat.turns.deliveries import DeliveryLog
 from bot.discord_app.delivery import DISCORD_ERRORS, sink_errors
-from bot.discord_app.message_api import THREAD_ARCHIVED, ChannelForbidden, Components, MessageApi
 from bot.discord_app.replies.late_delivery import LateDelivery
 from bot.discord_app.replies.sent_messages import SentMessages
-from bot.discord_app.request_pace import Kind, Turn, Urgency
-from bot.discord_app.streamed_reply import SinkUnreachable
+from bot.discord_app.replies.sink_record import SinkRecord
+from bot.discord_app.replies.streamed_reply import DeliveryTaken, SinkUnreachable
+from bot.discord_app.rest.forbidden_channels import THREAD_ARCHIVED, ChannelForbidden
+from bot.discord_app.rest.message_api import MessageApi
+from bot.discord_app.rest.message_data import Components
+from bot.discord_app.rest.request_pace import Kind, Turn, Urgency
 from bot.failpoint import failpoint
 from models.types import Place
 
@@ -51,9 +53,9 @@ class ReplySink:
         prefix: str = "",
         stop_buttons: Components = (),
         uncertain: bool = False,
+        on_waiting: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
-        self.delivery_id = 0
-        """The record of what is shown; 0 until the turn has begun, and where nothing is recorded."""
+        """`on_waiting`: called before a place in line is shown; returns the record of it, 0 if there is none."""
         self.buttons: Components = ()
         """The buttons under the finished reply."""
         self._api = api
@@ -62,13 +64,17 @@ class ReplySink:
         self.prefix = prefix
         """What stands above the reply; a plain message that names the asker does without it."""
         self._stop_buttons = stop_buttons
-        self._unrecorded: set[int] = set()
-        self._recording: asyncio.Task[None] | None = None
         self._uncertain = uncertain
         self._attempted: set[int] = set()
         self._token_refused = False
         self._ids: dict[int, int] = {index: each for index, each in enumerate(place.message_ids) if each is not None}
         self._sent = SentMessages(api, deliveries, place)
+        self.record = SinkRecord(deliveries, self._ids, is_open=uncertain, on_waiting=on_waiting)
+
+    @property
+    def delivery_id(self) -> int:
+        """The record of what is shown, 0 if there is none."""
+        return self.record.delivery_id
 
     @property
     def message_ids(self) -> frozenset[int]:
@@ -84,12 +90,6 @@ class ReplySink:
     def num_messages(self) -> int:
         """How many messages exist, or existed before the reply was written anew."""
         return max(self._ids, default=-1) + 1
-
-    def begin(self, delivery_id: int) -> None:
-        """The turn is stored, and the record of what is shown exists."""
-        self.delivery_id = delivery_id
-        if self._unrecorded:
-            self._recording = asyncio.create_task(self._record(), name="record-messages")
 
     def turn(self, index: int, urgency: Urgency) -> contextlib.AbstractAsyncContextManager[Turn | None]:
         """Wait for a request to the channel. Requests with an interaction's token are counted apart."""
@@ -111,6 +111,10 @@ class ReplySink:
         """Edit a message, or send it if it does not exist yet. `last`: no message follows, of a finished reply."""
         components = self._stop_buttons if live and index == 0 else self.buttons if last and not live else ()
         failpoint("before_message")
+        if live:
+            await self.record.before_live()
+        else:
+            await self.record.check_owner()
         with sink_errors():
             known = self._ids.get(index) or await self._find(index, text)
             if known is None:
@@ -121,16 +125,8 @@ class ReplySink:
         if not live:
             await self._deliveries.shown(self.delivery_id, [(index, self._ids[index])], done=last)
         elif known is None:
-            self._unrecorded.add(index)
-            await self._record()
+            await self.record.sent_live(index)
         failpoint("after_shown")
-
-    async def _record(self) -> None:
-        """Record the messages that were sent, once there is a record: the place in line is shown before."""
-        while self.delivery_id and self._unrecorded:
-            index = self._unrecorded.pop()
-            if (message_id := self._ids.get(index)) is not None:
-                await self._deliveries.sent(self.delivery_id, index, message_id)
 
     async def adopt(self, indexes: Iterable[int]) -> None:
         """Find messages that were about to be sent when their process died, so that they are edited or deleted."""
@@ -171,7 +167,14 @@ class ReplySink:
             await self.adopt([first] if self._is_unsure(first) and self._place.application_id is not None else [])
             for index in [index for index in self._ids if index >= first]:
                 await self._remove(self._ids.pop(index))  # what it says is no answer; the record keeps the text
-        late = LateDelivery(self._api, self._deliveries, self._place, self._sent, self.delivery_id)
+        late = LateDelivery(
+            self._api,
+            self._deliveries,
+            self._place,
+            self._sent,
+            self.delivery_id,
+            before_message=self.record.check_owner,
+        )
         self._ids |= await late.send(
             messages, file, self.buttons, first=first, uncertain=self._uncertain or bool(self._attempted)
         )
@@ -251,6 +254,11 @@ class ReplySink:
             )
         )
         if hidden:
+            try:
+                await self.record.check_owner()
+            except DeliveryTaken:
+                await self._remove(message_id)  # another process has sent this text meanwhile
+                raise
             await self._deliveries.sent(self.delivery_id, index, message_id)
             self._ids[index] = message_id
             await self._edit(message_id, text, components, file, None)

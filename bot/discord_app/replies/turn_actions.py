@@ -15,7 +15,7 @@ from bot.discord_app.replies.buttons import ReplyState, reply_buttons
 from bot.discord_app.replies.conversation import CUT_OFF, Conversations, Question, outgoing_messages
 from bot.discord_app.replies.quoting import ANEW, heading, small_lines
 from bot.discord_app.replies.sink import ReplySink
-from bot.discord_app.streamed_reply import StreamedReply
+from bot.discord_app.replies.streamed_reply import StreamedReply
 from bot.errors import BotError
 from bot.failpoint import failpoint
 from models.types import DeliveryRecord, Place, TurnInfo
@@ -51,7 +51,7 @@ class TurnActions:
 
     async def find(self, caller: Caller, turn_id: int, *, in_open_dialog: bool = True) -> TurnInfo:
         """The finished turn, if this caller may change it. Raises TurnIsGone or NotAllowed."""
-        turn = await self._chat.turn(turn_id)
+        turn = await self._chat.turns.turn(turn_id)
         if turn is None:
             raise TurnIsGone()
         authorise_turn(caller, turn)
@@ -84,7 +84,7 @@ class TurnActions:
 
     async def _answer(self, caller: Caller, turn: TurnInfo, text: str, kind: TurnKind, way: Place) -> None:
         """Answer in the messages of an earlier reply. If nothing comes of it, they show the earlier reply again."""
-        delivery = await self._chat.delivery(turn)
+        delivery = await self._chat.turns.delivery(turn)
         place = place_in(delivery, way)
         question = Question(
             _author(caller, turn), place, text, kind, quote=True, turn=turn, anew=leaves_messages(delivery, place)
@@ -98,9 +98,9 @@ class TurnActions:
             await self._show_again(question)
 
     async def _show_again(self, question: Question) -> None:
-        turn = None if question.turn is None else await self._chat.turn(question.turn.turn_id)
+        turn = None if question.turn is None else await self._chat.turns.turn(question.turn.turn_id)
         if turn is not None and turn.reply is not None:
-            await self.show(turn, await self._chat.delivery(turn), question.place)
+            await self.show(turn, await self._chat.turns.delivery(turn), question.place)
 
     async def switch(self, turn: TurnInfo, position: int, way: Place) -> None:
         """Show another of the turn's replies; what is shown is what is remembered."""
@@ -108,15 +108,17 @@ class TurnActions:
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 raise TurnIsBusy()
-            delivery = await self._chat.delivery(turn)
+            delivery = await self._chat.turns.delivery(turn)
             place = place_in(delivery, way)
             prefix = _prefix(turn, delivery, place)
-            shown = await self._chat.select_variant(turn, position, lambda text: outgoing_messages(text, prefix), place)
+            shown = await self._chat.turns.select_variant(
+                turn, position, lambda text: outgoing_messages(text, prefix), place
+            )
             if not shown:
                 raise TurnIsGone()
             failpoint("after_switch")
-            delivery = await self._chat.delivery(turn)
-            chosen = await self._chat.turn(turn.turn_id)
+            delivery = await self._chat.turns.delivery(turn)
+            chosen = await self._chat.turns.turn(turn.turn_id)
             if chosen is None or chosen.reply is None:
                 raise TurnIsGone()
             await self.show(chosen, delivery, place)
@@ -128,7 +130,7 @@ class TurnActions:
         prefix = _prefix(turn, delivery, place)
         sink = sink or ReplySink(self._conversations.api, self._conversations.deliveries, place)
         sink.prefix = prefix
-        sink.delivery_id = 0 if delivery is None else delivery.delivery_id
+        sink.record.delivery_id = 0 if delivery is None else delivery.delivery_id
         sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         reply = StreamedReply(sink, self._conversations.edit_rate, prefix=prefix, num_messages=sink.num_messages)
         self._conversations.shows_result(turn.turn_id)
@@ -140,15 +142,17 @@ class TurnActions:
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 raise TurnIsBusy()
-            place = place_in(await self._chat.delivery(turn), way)
-            if not await self._chat.forget_turn(turn):
+            delivery = await self._chat.turns.delivery(turn)
+            place = place_in(delivery, way)
+            if not await self._chat.turns.forget_turn(turn):
                 raise TurnIsGone()
             sink = ReplySink(self._conversations.api, self._conversations.deliveries, place)
             reply = StreamedReply(sink, self._conversations.edit_rate, num_messages=sink.num_messages)
-            await reply.finish(FORGOTTEN)
+            await reply.finish(FORGOTTEN_ABOVE if leaves_messages(delivery, place) else FORGOTTEN)
 
 
 FORGOTTEN = "-# Forgotten: I no longer think of this exchange."
+FORGOTTEN_ABOVE = f"{FORGOTTEN} What I wrote above belongs to it; I cannot change those messages any more."
 
 
 def state_of(turn: TurnInfo, may_have_thread: bool = False) -> ReplyState:

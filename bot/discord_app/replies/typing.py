@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from bot.discord_app.delivery import DISCORD_ERRORS
-from bot.discord_app.message_api import MessageApi
+from bot.discord_app.rest.message_api import MessageApi
 
 _INTERVAL = 8.0  # seconds; Discord shows it for ten
 

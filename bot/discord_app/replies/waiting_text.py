@@ -10,6 +10,7 @@ from bot.chat.queue.waiting import WaitStatus
 STOPPED = "Stopped."
 """What stands in place of a reply that was stopped before its first word."""
 LOADING = "-# ⏳ The model is still loading. I answer as soon as it is ready."
+THINKING = "-# 💭 Thinking …"
 _UNIT = 60.0
 
 
@@ -19,6 +20,8 @@ def waiting_text(status: WaitStatus | None, *, shared: bool = False) -> str | No
         return None
     if status.loading:
         return LOADING
+    if status.thinking:
+        return THINKING
     parts = [f"{ordinal(status.place)} in line"]
     if status.behind_own:
         parts.append("after the message before it" if shared else "after your earlier message")
@@ -44,3 +47,16 @@ def about(seconds: float) -> str:
     if minutes <= 1:
         return "about a minute"
     return f"about {minutes} minutes" if minutes <= 15 else "more than a quarter of an hour"
+
+
+def thought_line(seconds: float | None) -> str:
+    """What stands above an answer that the model thought about, with a line break; "" for less than a second."""
+    if seconds is None or seconds < 1:
+        return ""
+    return f"-# 💭 Thought for {seconds_in_words(seconds)}\n"
+
+
+def seconds_in_words(seconds: float) -> str:
+    """12 s, or 2 min 5 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.distributed.tensor_parallel import ColumnLinear, RowLinear
 from engine.layers.paged_attention import PagedKV, Segment
-from engine.model.transformer import Transformer
+from engine.model.transformer import Block, Transformer
 from engine.runner.cpu.linear import Matrix, NativeLinear
 
 _MAX_LANES = 16  # floats of the widest vector register; the positions of a page must fill whole registers
@@ -24,7 +24,11 @@ class _Layer(ctypes.Structure):
     """`Layer` of step.cpp."""
 
     _fields_ = (
-        *((name, _POINTER) for name in ("attention_norm", "ffn_norm", "k", "v")),
+        *((name, _POINTER) for name in ("attention_norm", "post_attention_norm", "ffn_norm", "post_ffn_norm")),
+        *((name, _POINTER) for name in ("q_norm", "k_norm", "wqkv_bias", "wo_bias", "w13_bias", "w2_bias")),
+        *((name, _POINTER) for name in ("rope", "k", "v")),
+        *((name, ctypes.c_float) for name in ("attention_scale", "softcap")),
+        ("window", _INT),
         *((name, Matrix) for name in ("wqkv", "wo", "w13", "w2")),
     )
 
@@ -33,9 +37,12 @@ class _Model(ctypes.Structure):
     """`Model` of step.cpp."""
 
     _fields_ = (
-        *((name, _INT) for name in ("dim", "heads", "kv_heads", "head_dim", "ffn_dim", "page_size", "num_layers")),
-        ("norm_eps", ctypes.c_float),
-        *((name, _POINTER) for name in ("rope", "norm", "layers")),
+        *(
+            (name, _INT)
+            for name in ("dim", "heads", "kv_heads", "head_dim", "ffn_dim", "page_size", "num_layers", "gelu")
+        ),
+        *((name, ctypes.c_float) for name in ("norm_eps", "logit_softcap")),
+        *((name, _POINTER) for name in ("norm", "layers")),
         ("output", Matrix),
     )
 
@@ -57,25 +64,18 @@ class NativeForward:
         self._library, self._num_threads = library, _INT(num_threads)
         self._transformer, self._kv = model, kv  # keeps alive what the structs point to
         self._layers = (_Layer * spec.n_layers)(
-            *(
-                _Layer(
-                    block.attention_norm.weight.data_ptr(), block.ffn_norm.weight.data_ptr(),
-                    k.data_ptr(), v.data_ptr(),
-                    _matrix(block.wqkv), _matrix(block.wo), _matrix(block.w13), _matrix(block.w2),
-                )
-                for block, k, v in zip(model.blocks, kv.k, kv.v, strict=True)
-            )
-        )  # fmt: skip
+            *(_layer(model, block, k, v) for block, k, v in zip(model.blocks, kv.k, kv.v, strict=True))
+        )
         self._model = _Model(
             spec.dim, block.heads, block.kv_heads, block.head_dim, block.ffn, kv.page_size, spec.n_layers,
-            spec.norm_eps, model.rope.data_ptr(), model.norm.weight.data_ptr(), ctypes.addressof(self._layers),
-            _matrix(model.output),
+            spec.architecture.activation == "gelu_tanh", spec.norm_eps, spec.architecture.logit_softcap or 0.0,
+            model.norm.weight.data_ptr(), ctypes.addressof(self._layers), _matrix(model.output),
         )  # fmt: skip
 
     @staticmethod
     def supports(model: Transformer, config: EngineConfig) -> bool:
         """Whether every matrix is a NativeLinear, all else is float32 on one rank, and pages fill whole registers."""
-        linears = [layer.quantized for block in model.blocks for layer in (block.wqkv, block.wo, block.w13, block.w2)]
+        linears = [layer.quantized for block in model.blocks for layer in block.linears]
         return all(isinstance(linear, NativeLinear) for linear in (*linears, model.output.quantized)) and (
             config.world_size,
             config.dtype,
@@ -84,7 +84,7 @@ class NativeForward:
 
     def logits(self, token_ids: Tensor, segments: Sequence[Segment], sources: Sequence[int]) -> Tensor:
         """Token ids [T] of these segments, in order -> float32 logits [len(sources), vocab] of tokens `sources`."""
-        hidden = self._transformer.tok_embeddings(token_ids)
+        hidden = self._transformer.embed(token_ids)
         logits = torch.empty(len(sources), self._model.output.rows)
         page_ids: list[int] = []
         starts_lengths_pages: list[tuple[int, int, int]] = []
@@ -100,6 +100,22 @@ class NativeForward:
         )  # fmt: skip
         self._library.guildllama_step(ctypes.byref(self._model), ctypes.byref(batch), self._num_threads)
         return logits
+
+
+def _layer(model: Transformer, block: Block, k: Tensor, v: Tensor) -> _Layer:
+    norms = (block.attention_norm, block.post_attention_norm, block.ffn_norm, block.post_ffn_norm)
+    linears = (block.wqkv, block.wo, block.w13, block.w2)
+    pointers = [
+        *(None if norm is None else norm.weight for norm in (*norms, block.q_norm, block.k_norm)),
+        *(linear.bias for linear in linears),
+        model.rope_of(block), k, v,
+    ]  # fmt: skip
+    rule = block.rule
+    return _Layer(
+        *(None if tensor is None else tensor.data_ptr() for tensor in pointers),
+        block.head_dim**-0.5 if rule.scale is None else rule.scale, rule.softcap or 0.0, rule.window or 0,
+        *(_matrix(linear) for linear in linears),
+    )  # fmt: skip
 
 
 def _matrix(layer: ColumnLinear | RowLinear) -> Matrix:

@@ -13,7 +13,7 @@ from torch import nn
 from engine.distributed.tensor_parallel import ColumnLinear, RowLinear
 from engine.errors import ConfigError
 from engine.layers.cpu_linear import Int4Linear, Int8Linear, Norm, byte_range, has_fast_int4
-from engine.model.transformer import Block, RMSNorm, Transformer
+from engine.model.transformer import Block, Transformer
 from engine.runner.cpu.linear import NativeLinear
 
 
@@ -29,8 +29,9 @@ class CpuQuantizer:
         self._int4, self._library = quantize == "int4", library
 
     def block(self, block: Block) -> None:
-        """Quantize one layer's four matrices, and replace its norms by faster ones."""
-        for linear in (block.wqkv, block.wo, block.w13, block.w2):
+        """Quantize one layer's matrices, and replace its norms by faster ones."""
+        dtype = block.wqkv.weight.dtype
+        for linear in block.linears:
             if self._library is not None:
                 _replace(linear, NativeLinear(self._library, linear.weight, 4 if self._int4 else 8))
             elif self._int4 and Int4Linear.fits(linear.weight):
@@ -40,17 +41,14 @@ class CpuQuantizer:
                 _replace(linear, Int4Linear(linear.weight, out))
             else:
                 _replace(linear, Int8Linear(linear.weight))
-        block.attention_norm.replacement = _fast_norm(block.attention_norm)
-        block.ffn_norm.replacement = _fast_norm(block.ffn_norm)
+        for norm in (block.attention_norm, block.ffn_norm, block.post_attention_norm, block.post_ffn_norm):
+            if norm is not None and dtype == torch.float32:
+                norm.replacement = Norm(norm.weight, norm.eps)
 
     def output(self, model: Transformer) -> None:
         """Quantize the output matrix to 8 bits."""
         weight, library = model.output.weight, self._library
         _replace(model.output, Int8Linear(weight) if library is None else NativeLinear(library, weight, 8))
-
-
-def _fast_norm(norm: RMSNorm) -> Norm | None:
-    return Norm(norm.weight, norm.eps) if norm.weight.dtype == torch.float32 else None
 
 
 def _replace(linear: ColumnLinear | RowLinear, quantized: nn.Module) -> None:

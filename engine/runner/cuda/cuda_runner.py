@@ -18,11 +18,14 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.distributed import symmetric_memory
 from engine.kernels import pointwise
+from engine.layers.logits import LogprobsBatch
+from engine.logits_params import TokenLogprobs
 from engine.model.transformer import Transformer
 from engine.runner.cuda.collectives import ArenaFactory
 from engine.runner.cuda.forward import CudaForward
 from engine.runner.cuda.input_batch import BatchShape, BatchState
 from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, InputBuffers, batch_shapes
+from engine.runner.cuda.resampling import Resampler
 from engine.runner.memory import allocated_bytes, kv_storage
 from engine.scheduler.step_plan import StepPlan
 
@@ -36,6 +39,7 @@ class CudaStepHandle:
     rows: tuple[int, ...]
     ids: Tensor  # int32, on the host; the first len(rows) count
     ready: torch.cuda.Event | None
+    logprobs: LogprobsBatch | None = None
 
 
 class CudaRunner:
@@ -57,6 +61,7 @@ class CudaRunner:
         )
         # One row more than there are sequences, which no sequence gets.
         self._batch_state = BatchState.allocate(config.max_num_seqs + 1, config.max_pages_per_seq, config.device)
+        self._resampler = Resampler(config, self._forward, self._batch_state)
         self._device_buffer = torch.zeros(self._input_buffers.size, dtype=torch.int32, device=config.device)
         self._host_buffers = [
             torch.zeros(self._input_buffers.size, dtype=torch.int32, pin_memory=self._gpu)
@@ -106,6 +111,7 @@ class CudaRunner:
             return self._execute(plan)
 
     def _execute(self, plan: StepPlan) -> CudaStepHandle:
+        self._resampler.update(plan)
         page_grants = plan.page_grants
         while len(page_grants) > MAX_PAGE_GRANTS:
             self._copy_inputs(StepPlan(plan.step, page_grants=page_grants[:MAX_PAGE_GRANTS]), self._shapes[0])
@@ -127,6 +133,7 @@ class CudaRunner:
             self._graphs[shape].replay()
         else:
             self._run(shape)
+        self._resampler.resample(plan)
         return self._handle(plan.sampled_rows)
 
     def wait(self, handle: CudaStepHandle) -> dict[int, int]:
@@ -134,6 +141,10 @@ class CudaRunner:
         if handle.ready is not None:
             handle.ready.synchronize()
         return dict(zip(handle.rows, handle.ids[: len(handle.rows)].tolist(), strict=True))
+
+    def logprobs(self, handle: CudaStepHandle) -> dict[int, TokenLogprobs]:
+        """Log-probabilities of a step's ids; see `Runner`."""
+        return {} if handle.logprobs is None else handle.logprobs.by_row(self.wait(handle))
 
     def allocated_bytes(self) -> int:
         """Bytes that this rank holds on its device."""
@@ -192,8 +203,10 @@ class CudaRunner:
         self._host_ids_index = (self._host_ids_index + 1) % NUM_HOST_BUFFERS
         host = self._host_ids[self._host_ids_index] if self._gpu else torch.empty_like(self._host_ids[0])
         host[: len(rows)].copy_(self._forward.ids[: len(rows)], non_blocking=True)
+        logprobs = self._resampler.logprobs(rows)
         if not self._gpu:
-            return CudaStepHandle(rows, host, None)
+            return CudaStepHandle(rows, host, None, logprobs)
+        logprobs = logprobs and logprobs.to_host()
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
         event.record()
-        return CudaStepHandle(rows, host, event)
+        return CudaStepHandle(rows, host, event, logprobs)

@@ -27,6 +27,7 @@ from engine.kernels.gemm_configs import FUSED_TOKENS, token_block
 from engine.kernels.gemv import DeferredValue
 from engine.kernels.matmul import SILU, PartialSquares
 from engine.kernels.pdl import supported
+from engine.kernels.qkv import bias_and_norm
 from engine.kernels.sampling import sample
 from engine.model.quantization import QuantizedWeight
 from engine.model.transformer import Block, Transformer, padding_ids
@@ -53,6 +54,7 @@ class CudaForward:
         self.blocks, self.padding_ids = model.blocks, padding_ids(model)
         block, dim = self.blocks[0], model.spec.dim
         self.attention = CudaAttention(config, model, block, max_samples)
+        self._adjusts_qkv = block.wqkv.bias is not None or block.q_norm is not None
         self.quantized = isinstance(weight_of(block.wqkv), QuantizedWeight)
         numels = [weight_of(layer).shape.numel() for layer in (block.wqkv, block.w13, block.w2)]
         self.linear = Linear(config, self.eps, max(numels) if self.quantized else 0)
@@ -74,6 +76,9 @@ class CudaForward:
         all_columns = self.single_rank or (self.collectives is not None and self.is_rank_0)
         columns = model.spec.vocab_size if all_columns else model.output.output_size_per_partition
         self.logits = self._buffer(padded_samples, columns, dtype=torch.float32)
+        # Where the ranks' columns are joined if they share no memory, at an address that outlives the step.
+        joined = 0 if all_columns else model.output.width * config.world_size
+        self.joined_logits = self._buffer(padded_samples if joined else 0, joined, dtype=torch.float32)
         self.ids = torch.zeros(max_samples, dtype=torch.int32, device=self.device)
         # Partial sums of squares, at most one per 16 columns. Two buffers: one is read while the other is written.
         self.squares = [self._buffer(-(-dim // 16), FUSED_TOKENS, dtype=torch.float32) for _ in range(2)]
@@ -132,6 +137,7 @@ class CudaForward:
                 residual.add_gemv(self.gated, block.w2)
                 continue
             self.linear.small_gemm(residual.x, block.wqkv, self.qkv, bm, norm=squares)
+            self._finish_qkv(block, tokens)
             self.attention.attend(index, shape, inputs, state, self.qkv, self.attended)
             spare = residual.add_small_gemm(
                 self.attended, block.wo, bm, tokens, block.ffn_norm.weight, spare, residual.h
@@ -154,6 +160,7 @@ class CudaForward:
         for index, block in enumerate(blocks):
             next_norm = blocks[index + 1].attention_norm if index + 1 < len(blocks) else None
             self.linear.gemm(x, block.wqkv, qkv)
+            self._finish_qkv(block, tokens)
             self.attention.attend(index, shape, inputs, state, self.qkv, self.attended)
             if next_norm is None and self._can_prune_last_layer(shape, inputs):
                 self._pruned_last_layer(block, inputs)
@@ -192,8 +199,8 @@ class CudaForward:
 
     @property
     def _defers_value(self) -> bool:
-        """Whether a single token defers its value (`DeferredValue`): neither weights nor pages are quantized."""
-        return not self.quantized and self.attention.is_unquantized
+        """Whether a single token defers its value (`DeferredValue`): nothing is quantized, and qkv is as multiplied."""
+        return not self.quantized and self.attention.is_unquantized and not self._adjusts_qkv
 
     def _attend_one(
         self, layer: int, shape: BatchShape, block: Block, inputs: StepInputs, state: BatchState
@@ -203,11 +210,21 @@ class CudaForward:
         h = self.residual.h
         if isinstance(weight, QuantizedWeight) or not self._defers_value:
             self.linear.gemv(h, block.wqkv, self.qkv, gain=gain)
+            self._finish_qkv(block, 1)
             attention.attend(layer, shape, inputs, state, self.qkv, self.attended)
             return None
         self.linear.gemv(h, block.wqkv, self.qkv, gain=gain, num_rows=attention.num_qk_rows)
         value_weight = weight[attention.num_qk_rows :]
         return attention.attend_and_project_value(layer, inputs, state, h, gain, value_weight, self.qkv, self.attended)
+
+    def _finish_qkv(self, block: Block, tokens: int) -> None:
+        """Bias of qkv, norms of its query and key heads; no launch for a model that has neither."""
+        if self._adjusts_qkv:
+            bias_and_norm(
+                self.qkv, tokens, heads=block.heads, kv_heads=block.kv_heads, bias=block.wqkv.bias,
+                q_gain=None if block.q_norm is None else block.q_norm.weight,
+                k_gain=None if block.k_norm is None else block.k_norm.weight, eps=self.eps, pdl=self.pdl,
+            )  # fmt: skip
 
     def _final_norm(self, inputs: StepInputs) -> None:
         """`final` = the model's last norm at the sampled positions."""
@@ -233,4 +250,9 @@ class CudaForward:
         if self.single_rank:
             return self.logits[:count]
         padded = F.pad(self.logits[:count, :columns], (0, output.width - columns))
-        return tensor_parallel.gather_columns(padded, output.vocab)
+        return tensor_parallel.gather_columns(padded, output.vocab, self.joined_logits[:count])
+
+    def sampled_logits(self, count: int) -> Tensor:
+        """float32 [count, vocab] of the last step's samples, as they were before sampling; valid on rank 0."""
+        joined = self.joined_logits[:count, : self.model.output.vocab]
+        return joined if joined.numel() else self.logits[:count]

@@ -1,5 +1,7 @@
 """The one exception that the HTTP layer answers with an error body, in the shape of OpenAI's API."""
 
+ENGINE_UNAVAILABLE = "engine_unavailable"
+
 
 class RequestError(Exception):
     """A request that gets an error body instead of a result: the HTTP status, and the four fields of the body."""
@@ -32,4 +34,4 @@ class RequestError(Exception):
 
 def engine_unavailable(message: str) -> RequestError:
     """503: the engine has failed or is shutting down."""
-    return RequestError(message, status=503, error_type="server_error", code="engine_unavailable")
+    return RequestError(message, status=503, error_type="server_error", code=ENGINE_UNAVAILABLE)

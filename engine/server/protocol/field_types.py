@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from engine.server.protocol.request_body import TAG
 
 TEXT, LIST = f"{TAG}text", f"{TAG}list"  # the tags of a field that is either a string or a list
+MAX_PROMPTS: Final = 64  # of one request
 _NOT_SUPPORTED: Final = "is not supported by this engine"
 
 
@@ -44,15 +45,6 @@ def _as_integer(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _as_single_prompt(value: object) -> object:
-    """A batch of one prompt is that prompt."""
-    while isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
-        value = value[0]
-    if isinstance(value, list) and any(isinstance(entry, str | list) for entry in value):
-        raise PydanticCustomError("unsupported_parameter", "must be a single prompt: send one request for each")
-    return value
-
-
 def _encodable(value: object) -> object:
     """Half of a surrogate pair is valid JSON, and no tokenizer could encode it."""
     try:
@@ -63,12 +55,34 @@ def _encodable(value: object) -> object:
     return value
 
 
-def _only_token_ids(value: object) -> object:
+def _only_token_ids(value: object) -> list[int]:
     """Without a Python or Pydantic step for each of what may be a million entries."""
     if not isinstance(value, list) or not set(map(type, value)) <= {int}:
         raise PydanticCustomError("invalid_type", "must be a list of token ids")
     if value and not (min(value) >= 0 and max(value) < 1 << 31):
         raise PydanticCustomError("invalid_value", "holds a number that is no token id")
+    return value
+
+
+def _as_prompts(value: object) -> list[str] | list[list[int]]:
+    """A text, a list of token ids, or a list of either."""
+    if isinstance(value, str):
+        return [_check_text(value)]
+    if not isinstance(value, list):
+        raise PydanticCustomError("invalid_type", "must be a string, a list of token ids, or a list of either")
+    while len(value) == 1 and isinstance(value[0], list):  # a batch of one prompt is that prompt
+        value = value[0]
+    if not any(isinstance(entry, str | list) for entry in value):
+        return [_only_token_ids(value)]
+    if len(value) > MAX_PROMPTS:
+        raise PydanticCustomError("invalid_value", f"may have at most {MAX_PROMPTS} prompts")
+    if all(isinstance(entry, str) for entry in value):
+        return [_check_text(entry) for entry in value]
+    return [_only_token_ids(entry) for entry in value]
+
+
+def _check_text(value: str) -> str:
+    _encodable(value)
     return value
 
 
@@ -79,14 +93,13 @@ StopString = Annotated[str, Field(min_length=1, max_length=1024), BeforeValidato
 Role = Annotated[Literal["system", "user", "assistant", "tool"], BeforeValidator(_as_role)]
 Integer = Annotated[int, BeforeValidator(_as_integer)]
 Count = Annotated[Integer, Field(ge=1, le=1 << 31)]
+Prompts = Annotated[list[str] | list[list[int]], PlainValidator(_as_prompts)]
 TokenIds = Annotated[list[int], PlainValidator(_only_token_ids)]
 TextOrList = Discriminator(lambda value: LIST if isinstance(value, list) else TEXT)
-SinglePrompt = BeforeValidator(_as_single_prompt)
 StringAsList = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 
 # Values that are accepted only where they change nothing, and are not used.
 Refused = Annotated[object, _only(operator.not_)]
-One = Annotated[Count, _only(lambda count: count == 1, "must be 1: this engine gives one choice per request")]
 TextModality = Annotated[list[Any], _only(lambda values: all(value == "text" for value in values))]
 PartType = Annotated[
     object,

@@ -87,6 +87,7 @@ OTHER_NAMES: Mapping[str, str] = {
     **dict.fromkeys(("stop_sequences", "stop_sequence", "stopping_strings", "custom_stopping_strings"), "stop"),
     **dict.fromkeys(("stop_words", "stop_strings", "stop_str", "stop_conditions"), "stop"),
     **dict.fromkeys(("random_seed", "sampler_seed"), "seed"),
+    **dict.fromkeys(("repeat_penalty", "rep_pen"), "repetition_penalty"),
     "temp": "temperature",
     "bypass_eos": "ignore_eos",
 }

@@ -12,15 +12,15 @@ from pydantic import Field, JsonValue, Tag, model_validator
 from engine.server.protocol.errors import RequestError
 from engine.server.protocol.field_types import (
     LIST,
+    MAX_PROMPTS,
     TEXT,
     Count,
     Integer,
     Label,
-    One,
     PartType,
+    Prompts,
     Refused,
     Role,
-    SinglePrompt,
     StopString,
     StringAsList,
     Text,
@@ -28,7 +28,9 @@ from engine.server.protocol.field_types import (
     TextOrList,
     TokenIds,
 )
+from engine.server.protocol.form_fields import FormFields
 from engine.server.protocol.request_body import JsonObject, validate
+from engine.server.protocol.sampling_fields import NumLogprobs, NumLogprobsOrFalse, SamplingFields
 from engine.server.protocol.tools import Calls, ToolChoice, Tools
 from engine.server.protocol.unsupported import refuse_unsupported
 
@@ -152,12 +154,10 @@ class StreamOptions(JsonObject):
     include_usage: bool = False
 
 
-class GenerationRequest(PromptRequest):
+class GenerationRequest(PromptRequest, SamplingFields, FormFields):
     """The fields that chat and plain completions share."""
 
     modalities: TextModality | None = None
-    n: One = 1
-    best_of: One = 1
 
     stream_options: StreamOptions = StreamOptions()
     max_completion_tokens: Count | None = None
@@ -177,11 +177,41 @@ class GenerationRequest(PromptRequest):
         """The maximum number of completion tokens, by the newer or the older name of the field; None: not given."""
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many of the likeliest tokens are returned beside each token; None: no log-probabilities at all."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _check_min_tokens(self) -> Self:
+        if self.token_limit is not None and self.min_tokens > self.token_limit:
+            message = f"'min_tokens' must be less than or equal to 'max_tokens', {self.token_limit}."
+            raise RequestError(message, param="min_tokens", code="invalid_value")
+        if self.min_tokens and self.has_form:  # a form ends where it ends
+            message = f"'min_tokens' cannot be combined with '{self.form_param}'."
+            raise RequestError(message, param="min_tokens", code="unsupported_parameter")
+        return self
+
 
 class ChatRequest(DialogRequest, GenerationRequest):
     """POST /v1/chat/completions. `include_reasoning`: whether what the model thinks is in the response (vLLM's)."""
 
     include_reasoning: bool = True
+
+    logprobs: bool = False
+    top_logprobs: NumLogprobs = 0
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """See `GenerationRequest`."""
+        return self.top_logprobs if self.logprobs else None
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            message = "'top_logprobs' needs 'logprobs' to be true."
+            raise RequestError(message, param="top_logprobs", code="invalid_value")
+        return self
 
 
 class CompletionRequest(GenerationRequest):
@@ -189,7 +219,24 @@ class CompletionRequest(GenerationRequest):
 
     max_tokens: Count | None = 16
     add_special_tokens: bool = True
-    prompt: Annotated[Annotated[Text, Tag(TEXT)] | Annotated[TokenIds, Tag(LIST)], TextOrList, SinglePrompt]
+    prompt: Prompts
+    logprobs: NumLogprobsOrFalse = None
+    echo: bool = False
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """See `GenerationRequest`."""
+        return self.logprobs
+
+    @model_validator(mode="after")
+    def _check_choices(self) -> Self:
+        if self.echo and self.logprobs is not None:
+            message = "'logprobs' of an echoed prompt are not supported: send 'echo' or 'logprobs'."
+            raise RequestError(message, param="logprobs", code="unsupported_parameter")
+        if len(self.prompt) * self.n > MAX_PROMPTS:
+            message = f"'n' times the number of prompts may be at most {MAX_PROMPTS}."
+            raise RequestError(message, param="n", code="invalid_value")
+        return self
 
 
 class TokenizeTextRequest(PromptRequest):

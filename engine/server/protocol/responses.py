@@ -8,13 +8,18 @@ split a stream at Unicode's line separators too.
 import json
 import secrets
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from engine.server.protocol.errors import RequestError
+from engine.server.protocol.logprobs import TokenLogprob, chat_logprobs, completion_logprobs
+
 FinishReason = Literal["stop", "length", "tool_calls"]
+REPETITION = "repetition"  # the `stop_reason` of a choice that repeated itself
 DONE = b"data: [DONE]\n\n"
 _TOKENS_AT_ONCE = 20_000
+_LOGPROBS_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +47,38 @@ class Usage:
         return body
 
 
+@dataclass(frozen=True, slots=True)
+class ChoiceEnd:
+    """Why a choice ended: OpenAI's finish reason, and what brought it about, where that is known."""
+
+    finish_reason: FinishReason
+    stop_reason: str | None = None  # a stop string, or REPETITION
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteChoice:
+    """One choice of a response that is not streamed. `fields`: of the message, beside its text."""
+
+    text: str
+    end: ChoiceEnd
+    logprobs: Sequence[TokenLogprob] | None = None
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
 def encode(body: object) -> bytes:
     """ASCII JSON without spaces."""
     return json.dumps(body, separators=(",", ":")).encode()
+
+
+def encode_in_python(body: object) -> bytes:
+    """`encode`, slower, in steps between which other threads run."""
+    return "".join(json.JSONEncoder(separators=(",", ":")).iterencode(body)).encode()
+
+
+def has_many_logprobs(choices: Sequence[CompleteChoice]) -> bool:
+    """Whether the body of these choices takes long to encode."""
+    entries = (len(each.top) + 1 for choice in choices for each in choice.logprobs or ())
+    return sum(entries) > _LOGPROBS_AT_ONCE
 
 
 def encode_tokens(body: Mapping[str, object]) -> bytes:
@@ -61,49 +95,64 @@ def event(body: object) -> bytes:
 
 
 class ResponseFormat:
-    """The fields around the text of one response. A subclass gives the object names and the contents of a choice."""
+    """The fields around the texts of one response. A subclass gives the object names and the contents of a choice."""
 
     complete_object = ""
     chunk_object = ""
     id_prefix = ""
 
-    def __init__(self, model: str, *, include_usage: bool) -> None:
+    def __init__(self, model: str, *, include_usage: bool, echoed: Sequence[str] = ()) -> None:
+        """`echoed`: the text before each choice, where the prompt is part of the response."""
         self._model = model
-        self._id = self.id_prefix + secrets.token_hex(12)
+        self.id = self.id_prefix + secrets.token_hex(12)
         self._created = int(time.time())
         self._include_usage = include_usage
-        # A chunk with a placeholder for its text, split at the placeholder.
-        template = event(self._chunk(self._choice("\x00", None)))
-        self._before, self._after = template.split(encode("\x00"))
+        self._echoed = echoed
+        self._templates: dict[int, tuple[bytes, bytes]] = {}  # by choice
 
-    def first_chunk(self) -> bytes:
-        """The event before the first token; empty: none."""
+    def first_chunk(self, _index: int) -> bytes:
+        """The event before the first token of a choice; empty: none."""
         return b""
 
-    def delta(self, text: str) -> bytes:
-        """The event that adds `text`."""
-        return self._before + encode(text) + self._after
+    def delta(self, text: str, index: int = 0, logprobs: Sequence[TokenLogprob] | None = None) -> bytes:
+        """The event that adds `text` to a choice."""
+        if logprobs is not None:
+            return event(self._chunk(self._choice(index, text, None, logprobs)))
+        before, after = self._templates.get(index) or self._template(index)
+        return before + encode(text) + after
 
-    def fields_delta(self, fields: Mapping[str, object]) -> bytes:
+    def fields_delta(self, fields: Mapping[str, object], index: int = 0) -> bytes:
         """The event that adds what the model thinks, or calls of tools; empty: none."""
         return b""
 
-    def last_chunks(self, finish_reason: FinishReason, usage: Usage) -> bytes:
-        """The events after the last token: the finish reason, the usage if the client asked for it, and `[DONE]`."""
-        last = event(self._chunk(self._choice("", finish_reason)))
-        if self._include_usage:
-            last += event({**self._envelope(self.chunk_object), "choices": [], "usage": usage.body()})
-        return last + DONE
+    def last_chunk(self, index: int, end: ChoiceEnd, logprobs: Sequence[TokenLogprob] | None = None) -> bytes:
+        """The event after the last token of a choice."""
+        return event(self._chunk(self._choice(index, "", end, logprobs)))
 
-    def complete(
-        self, text: str, finish_reason: FinishReason, usage: Usage, fields: Mapping[str, object] | None = None
-    ) -> bytes:
-        """The body of a response that is not streamed; `fields`: of the message, beside its text."""
-        choice = self._complete_choice(text, finish_reason, fields or {})
-        return encode({**self._envelope(self.complete_object), "choices": [choice], "usage": usage.body()})
+    def end(self, usage: Usage) -> bytes:
+        """The events after all choices: the usage if the client asked for it, and `[DONE]`."""
+        if not self._include_usage:
+            return DONE
+        return event({**self._envelope(self.chunk_object), "choices": [], "usage": usage.body()}) + DONE
+
+    def error(self, error: RequestError) -> bytes:
+        """The event that ends a stream instead of `end`."""
+        return event(error.body())
+
+    def complete(self, choices: Sequence[CompleteChoice], usage: Usage) -> bytes:
+        """The body of a response that is not streamed. One with many log-probabilities belongs on another thread."""
+        bodies = [self._complete_choice(index, choice) for index, choice in enumerate(choices)]
+        body = {**self._envelope(self.complete_object), "choices": bodies, "usage": usage.body()}
+        return encode_in_python(body) if has_many_logprobs(choices) else encode(body)
+
+    def _template(self, index: int) -> tuple[bytes, bytes]:
+        """A chunk with a placeholder for its text, split at the placeholder."""
+        before, after = event(self._chunk(self._choice(index, "\x00", None, None))).split(encode("\x00"))
+        self._templates[index] = before, after
+        return before, after
 
     def _envelope(self, object_name: str) -> dict[str, object]:
-        return {"id": self._id, "object": object_name, "created": self._created, "model": self._model}
+        return {"id": self.id, "object": object_name, "created": self._created, "model": self._model}
 
     def _chunk(self, choice: dict[str, object]) -> dict[str, object]:
         chunk: dict[str, object] = {**self._envelope(self.chunk_object), "choices": [choice]}
@@ -111,12 +160,12 @@ class ResponseFormat:
             chunk["usage"] = None
         return chunk
 
-    def _choice(self, text: str, finish_reason: FinishReason | None) -> dict[str, object]:
+    def _choice(
+        self, index: int, text: str, end: ChoiceEnd | None, logprobs: Sequence[TokenLogprob] | None
+    ) -> dict[str, object]:
         raise NotImplementedError
 
-    def _complete_choice(
-        self, text: str, finish_reason: FinishReason, fields: Mapping[str, object]
-    ) -> dict[str, object]:
+    def _complete_choice(self, index: int, choice: CompleteChoice) -> dict[str, object]:
         raise NotImplementedError
 
 
@@ -129,33 +178,37 @@ class ChatResponseFormat(ResponseFormat):
     include_reasoning = True
     """Whether the client wants to read what the model thinks."""
 
-    def first_chunk(self) -> bytes:
+    def first_chunk(self, index: int) -> bytes:
         """The event that names the role."""
-        return event(self._chunk(self._delta_choice({"role": "assistant", "content": ""}, None)))
+        return event(self._chunk(self._delta_choice(index, {"role": "assistant", "content": ""}, None, None)))
 
-    def fields_delta(self, fields: Mapping[str, object]) -> bytes:
+    def fields_delta(self, fields: Mapping[str, object], index: int = 0) -> bytes:
         """An event with `reasoning_content` (vLLM's and DeepSeek's name) or `tool_calls`."""
         wanted = self._wanted(fields)
-        return event(self._chunk(self._delta_choice(wanted, None))) if wanted else b""
+        return event(self._chunk(self._delta_choice(index, wanted, None, None))) if wanted else b""
 
     def _wanted(self, fields: Mapping[str, object]) -> dict[str, object]:
         return {name: value for name, value in fields.items() if name != "reasoning_content" or self.include_reasoning}
 
-    def _choice(self, text: str, finish_reason: FinishReason | None) -> dict[str, object]:
-        return self._delta_choice({"content": text} if finish_reason is None else {}, finish_reason)
-
-    def _delta_choice(self, delta: dict[str, object], finish_reason: FinishReason | None) -> dict[str, object]:
-        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-
-    def _complete_choice(
-        self, text: str, finish_reason: FinishReason, fields: Mapping[str, object]
+    def _choice(
+        self, index: int, text: str, end: ChoiceEnd | None, logprobs: Sequence[TokenLogprob] | None
     ) -> dict[str, object]:
-        message: dict[str, object] = {"role": "assistant", "content": text, "refusal": None, **self._wanted(fields)}
-        calls = fields.get("tool_calls")
+        return self._delta_choice(index, {"content": text} if end is None or text else {}, end, logprobs)
+
+    def _delta_choice(
+        self, index: int, delta: dict[str, object], end: ChoiceEnd | None, logprobs: Sequence[TokenLogprob] | None
+    ) -> dict[str, object]:
+        return {"index": index, "delta": delta, "logprobs": chat_logprobs(logprobs), **_end_fields(end)}
+
+    def _complete_choice(self, index: int, choice: CompleteChoice) -> dict[str, object]:
+        message: dict[str, object] = {"role": "assistant", "content": choice.text, "refusal": None}
+        message |= self._wanted(choice.fields)
+        calls = choice.fields.get("tool_calls")
         if isinstance(calls, list):
-            message["content"] = text or None
+            message["content"] = choice.text or None
             message["tool_calls"] = [{key: call[key] for key in ("id", "type", "function")} for call in calls]
-        return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
+        logprobs = chat_logprobs(choice.logprobs)
+        return {"index": index, "message": message, "logprobs": logprobs, **_end_fields(choice.end)}
 
 
 class CompletionResponseFormat(ResponseFormat):
@@ -165,10 +218,22 @@ class CompletionResponseFormat(ResponseFormat):
     chunk_object = "text_completion"
     id_prefix = "cmpl-"
 
-    def _choice(self, text: str, finish_reason: FinishReason | None) -> dict[str, object]:
-        return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+    def first_chunk(self, index: int) -> bytes:
+        """The event with an echoed prompt."""
+        return self.delta(self._echoed[index], index) if self._echoed else b""
 
-    def _complete_choice(
-        self, text: str, finish_reason: FinishReason, fields: Mapping[str, object]
+    def _choice(
+        self, index: int, text: str, end: ChoiceEnd | None, logprobs: Sequence[TokenLogprob] | None
     ) -> dict[str, object]:
-        return self._choice(text, finish_reason)
+        return {"index": index, "text": text, "logprobs": completion_logprobs(logprobs), **_end_fields(end)}
+
+    def _complete_choice(self, index: int, choice: CompleteChoice) -> dict[str, object]:
+        echoed = self._echoed[index] if self._echoed else ""
+        return self._choice(index, echoed + choice.text, choice.end, choice.logprobs)
+
+
+def _end_fields(end: ChoiceEnd | None) -> dict[str, object]:
+    if end is None:
+        return {"finish_reason": None}
+    # vLLM's name for what ended the choice. OpenAI's clients know no other finish reason, and some refuse one.
+    return {"finish_reason": end.finish_reason, **({"stop_reason": end.stop_reason} if end.stop_reason else {})}

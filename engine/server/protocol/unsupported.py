@@ -24,8 +24,9 @@ def refuse_unsupported(body: Mapping[str, object], known: Mapping[str, object]) 
         if name in known:
             raise _refused(given, f"is not a field of this API: send '{name}'")
         if name in OTHER_NAMES:
-            if value and value != -1:
-                raise _refused(given, f"is not a field of this API: send '{OTHER_NAMES[name]}'")
+            other = OTHER_NAMES[name]
+            if value and value != (1 if other.endswith("_penalty") else -1):
+                raise _refused(given, f"is not a field of this API: send '{other}'")
             continue
         neutral = NEUTRAL.get(name) or _family(name)
         if neutral is not None and not neutral(value) and not _is_switched_off(name, body):

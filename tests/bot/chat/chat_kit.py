@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bot.chat.service import ChatReply, ChatRequest, ChatService
+from bot.chat.chat_reply import ChatReply
+from bot.chat.requests import ChatRequest
+from bot.chat.service import ChatService
 from models.types import DialogKey
 from tests.fakes.engine import Request
 

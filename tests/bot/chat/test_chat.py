@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bot.chat.service import ChatReply, ChatRequest
+from bot.chat.chat_reply import ChatReply
+from bot.chat.requests import ChatRequest
 from bot.engine_client.client import EngineClient
 from bot.errors import (
     Busy,
@@ -44,7 +45,7 @@ class TestOneTurn:
         assert reply.completion_tokens == 3
         assert reply.prompt_tokens == words(engine.requests[0].messages)
         assert contents(engine.requests[0]) == ["You are a test.", "Hi there"]
-        [pair] = await chat.history(ANN, 10)
+        [pair] = await chat.turns.history(ANN, 10)
         assert (pair.turn_id, pair.user, pair.reply) == (reply.turn_id, "Hi there", "Hello Ann")
 
     async def test_twelve_exchanges_leave_ten_pairs_in_the_prompt_and_twelve_in_the_database(
@@ -213,7 +214,7 @@ class TestOrder:
         engine.hang("late")
         running = asyncio.create_task(say(chat, "slow"))
         await asyncio.wait_for(engine.arrived(2), 10)
-        assert (await asyncio.wait_for(chat.reset(ANN), 5)).pairs == 1
+        assert (await asyncio.wait_for(chat.dialogs.reset(ANN), 5)).pairs == 1
         engine.release()
         reply = await running
         assert (reply.text, reply.saved, reply.remembered) == ("late", True, False)
@@ -234,6 +235,6 @@ class TestOrder:
         replies = await asyncio.wait_for(replying, 120)
         assert all(reply.saved and reply.remembered for reply in replies)
         for key in keys:
-            pairs = await chat.history(key, 10)
+            pairs = await chat.turns.history(key, 10)
             assert [pair.user for pair in pairs] == [f"{number} by {key}" for number in range(3)]
             assert [pair.reply for pair in pairs] == [f"re: {number} by {key}" for number in range(3)]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.chat.service import ChatRequest, ChatService
+from bot.chat.requests import ChatRequest
+from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
 from bot.errors import (
     BotError,
@@ -101,7 +102,7 @@ class TestTrouble:
         assert await chat.stop(ANN)
         reply = await asyncio.wait_for(running, 5)
         assert (reply.text, reply.finish_reason, reply.remembered) == ("This far", "stopped", True)
-        assert [pair.reply for pair in await chat.history(ANN, 10)] == ["This far"]
+        assert [pair.reply for pair in await chat.turns.history(ANN, 10)] == ["This far"]
 
     @pytest.mark.parametrize("moment", ["waiting", "generating"])
     async def test_cancelled(self, make_chat: MakeChat, engine: FakeEngine, database: Database, moment: str):
@@ -177,7 +178,7 @@ class TestContext:
         assert sent.last.startswith("9 ")
         assert reply.pairs_in_prompt == (len(sent.messages) - 2) // 2
         assert taken + sent.body["max_tokens"] <= 200
-        assert len(await chat.history(ANN, 100)) == 10
+        assert len(await chat.turns.history(ANN, 100)) == 10
 
     async def test_few_counts(self, make_chat: MakeChat, engine: FakeEngine):
         chat = make_chat(max_reply_tokens=60, max_chat_logs=100)

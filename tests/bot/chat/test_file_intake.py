@@ -10,9 +10,9 @@ from bot.attachments.types import ImageInput, RefusedFile
 from bot.chat.files.note import files_note, refusals_note
 from bot.chat.files.recent_images import MAX_BYTES, SECONDS, RecentImages
 from bot.chat.generation import ReplyGenerator
-from bot.chat.prompt_fit import GenerationRequest
+from bot.chat.prompts.prompt_fit import GenerationRequest
 from bot.chat.reply_control import ReplyControl
-from bot.chat.service import ChatRequest
+from bot.chat.requests import ChatRequest
 from bot.engine_client.client import EngineClient
 from bot.errors import PromptTooLong
 from bot.settings import Settings
@@ -72,10 +72,10 @@ async def test_an_edit_and_another_reply_have_the_files_of_the_turn(make_chat: M
     assert "```\nThe file\n```" in engine.requests[-1].last
     edited = await say(chat, "Explain better", turn_id=first.turn_id)
     assert "```\nThe file\n```" in engine.requests[-1].last
-    stored = await chat.turn(edited.turn_id)
+    stored = await chat.turns.turn(edited.turn_id)
     assert stored is not None
     assert stored.files_note == "1 file, 3 tokens"
-    assert [pair.files for pair in await chat.history(ANN, 5)] == [(StoredFile("a.txt", "The file"),)]
+    assert [pair.files for pair in await chat.turns.history(ANN, 5)] == [(StoredFile("a.txt", "The file"),)]
 
 
 async def test_names_of_speakers_in_a_file_are_no_frames(make_chat: MakeChat, engine: FakeEngine):

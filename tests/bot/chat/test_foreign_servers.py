@@ -12,7 +12,8 @@ import pytest
 import structlog
 from aiohttp import web
 
-from bot.chat.service import ChatRequest, ChatService
+from bot.chat.requests import ChatRequest
+from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
 from bot.errors import EngineRefused, EngineTimeout, EngineUnavailable, EngineUnreadable, PromptTooLong
 from bot.settings import Settings
@@ -56,7 +57,7 @@ class TestFewerPairs:
             assert (reply.text, reply.pairs_in_prompt) == ("ok", 1)
             assert [pairs(sent) for sent in server.bodies] == [3, 1]
             assert server.bodies[-1]["messages"][1]["content"] == "2"
-            assert len(await chat.history(ANN, 10)) == 4
+            assert len(await chat.turns.history(ANN, 10)) == 4
 
     async def test_case_08_a_refusal_that_stays_is_one_after_a_few_times(self, database: Database):
         async with chatting(database, refusing(400, "", lambda sent: False)) as (chat, server):

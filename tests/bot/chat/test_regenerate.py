@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import text
 
-from bot.chat.service import ChatReply, ChatRequest, ChatService
+from bot.chat.chat_reply import ChatReply
+from bot.chat.requests import ChatRequest
+from bot.chat.service import ChatService
 from bot.errors import Duplicate, EngineUnavailable, NothingToRegenerate, QuotaUsedUp
 from models import queries
 from models.database import Database
@@ -64,7 +66,7 @@ async def test_the_old_reply_stands_until_then_and_when_none_comes(
     engine.hang("never")
     running = asyncio.create_task(regenerate(chat, place=WAITING))
     await asyncio.wait_for(engine.arrived(2), 10)
-    assert [pair.reply for pair in await chat.history(ANN, 5)] == ["You said: one"]
+    assert [pair.reply for pair in await chat.turns.history(ANN, 5)] == ["You said: one"]
     assert await tokens_of_waiting_messages(database) == ["waiting"]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -74,7 +76,7 @@ async def test_the_old_reply_stands_until_then_and_when_none_comes(
         await regenerate(chat)
     engine.reply(" ")
     assert not (await regenerate(chat)).remembered
-    assert [pair.reply for pair in await chat.history(ANN, 5)] == ["You said: one"]
+    assert [pair.reply for pair in await chat.turns.history(ANN, 5)] == ["You said: one"]
     assert await variants(database, first.turn_id) == []
     assert await tokens_of_waiting_messages(database) == []
 
@@ -85,7 +87,7 @@ async def test_a_reset_meanwhile_wins(make_chat: MakeChat, engine: FakeEngine, d
     engine.hang("late")
     running = asyncio.create_task(regenerate(chat, place=WAITING))
     await asyncio.wait_for(engine.arrived(2), 10)
-    await chat.reset(ANN)
+    await chat.dialogs.reset(ANN)
     engine.release()
     late = await running
     assert (late.text, late.saved, late.remembered) == ("late", True, False)

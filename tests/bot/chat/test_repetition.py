@@ -73,3 +73,15 @@ async def test_b14_a_reply_that_repeats_itself_is_ended(make_chat: MakeChat, eng
     assert reply.finish_reason == "repetition"
     assert reply.remembered
     assert engine.requests[-1].cancelled or len(engine.requests) == 1
+
+
+@pytest.mark.parametrize("loop", ["죄송합니다. 다시 말씀해 주세요. ", "".join(f"단어{n} " for n in range(35))])
+async def test_a_loop_that_the_server_ended_is_cut_too(make_chat: MakeChat, engine: FakeEngine, loop: str) -> None:
+    """The engine counts tokens, the bot characters: of Korean the engine has enough first."""
+    num = 2700 // len(loop)
+    assert loop_at_end(loop * num) is None
+    engine.reply("그럼. ", *[loop] * num, finish_reason="repetition")
+    reply = await say(make_chat(max_reply_tokens=4000), "one")
+    assert reply.finish_reason == "repetition"
+    assert reply.text.startswith("그럼. " + loop)
+    assert reply.text.count(loop) in (KEPT_REPEATS, KEPT_REPEATS + 1)

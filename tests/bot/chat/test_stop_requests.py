@@ -13,7 +13,8 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 
 from bot.chat import stop_requests
-from bot.chat.service import ChatRequest, ChatService
+from bot.chat.requests import ChatRequest
+from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
 from bot.errors import DatabaseUnavailable
 from bot.guilds.privacy import PrivacyService

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.cogs.dialogs.pages import Mark, exchange_text, page_after, page_before, results_page
+from bot.cogs.dialogs.pages import Mark, exchange_text, page_after, page_before, result_line, results_page, transcript
 from bot.discord_app.code_fences import fence_after, utf16_length
-from models.types import Exchange
+from models.types import Exchange, StoredFile
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 TEXTS = st.one_of(
@@ -57,3 +57,22 @@ def test_results_that_take_too_much_room_are_left_for_the_next_page() -> None:
     assert 1 < shown < 9
     assert utf16_length(text) <= 1900
     assert text.count("<t:") == shown
+
+
+def test_what_was_asked_about_is_no_file_and_no_words_of_the_member() -> None:
+    quotes = (
+        StoredFile("me", "Their words", kind="quote", author_id=7),
+        StoredFile("Guildllama", "My words", kind="quote"),
+        StoredFile("a*b*.txt", "Text", kind="quoted file", author_id=7),
+        StoredFile("own.txt", "Text"),
+    )
+    exchange = Exchange(1, 1, NOW, "Why?", "So.", files=quotes)
+    assert exchange_text(exchange) == (
+        "**You:** Why?\n-# about a message by me\n-# about a message of mine\n-# file of the message: a\\*b\\*.txt"
+        "\n-# own.txt\n**Me:** So."
+    )
+    assert "**About a message by:** **me**" in result_line(exchange, "me", None, None)
+    kept = transcript([exchange], None)
+    assert "About a message by me:\n\n> Their words" in kept
+    assert "File own.txt:\n\n> Text" in kept
+    assert "sender" not in kept

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from structlog.testing import capture_logs
 
-from bot.chat.prompt import max_token_count
+from bot.chat.prompts.prompt import max_token_count
 from bot.engine_client.client import EngineClient
 from bot.engine_client.errors import PromptRefused
-from bot.engine_client.image_refusal import refuses_images
-from bot.engine_client.image_support import NUMBER, has_seen, sight_test
-from bot.engine_client.messages import Finished, Message, content_with_images, count_images, image_part, text_of
+from bot.engine_client.images.refusal import refuses_images
+from bot.engine_client.images.support import NUMBER, has_seen, sight_test
+from bot.engine_client.messages import Delta, Message, content_with_images, count_images, image_part, text_of
 from bot.engine_client.refusal import Refusal
 from bot.errors import Busy, EngineUnavailable, ImagesNotSeen
 from engine.server.protocol.errors import RequestError
@@ -42,7 +42,7 @@ async def ask(client: EngineClient, messages: list[Message]) -> str:
     async for event in client.stream(
         messages, temperature=0.6, top_p=0.9, max_tokens=50, user="pseudonym", cache_salt="salt-of-guild"
     ):
-        said += "" if isinstance(event, Finished) else event.text
+        said += event.text if isinstance(event, Delta) else ""
     return said
 
 

@@ -122,6 +122,12 @@ async def test_case_13_a_server_that_does_not_stream():
     assert (said, end.prompt_tokens, end.completion_tokens) == ("Hi", 3, 1)
 
 
+async def test_a_repetition_that_our_engine_reports_beside_an_ordinary_end():
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": "repetition"}]}
+    said, end = await ask_once(events(chunk({"content": "Hi"}), last))
+    assert (said, end.finish_reason) == ("Hi", "repetition")
+
+
 @pytest.mark.parametrize(
     ("named", "kept"),
     [
@@ -132,6 +138,7 @@ async def test_case_13_a_server_that_does_not_stream():
         ("MAX_TOKENS", "length"),
         ("content_filter", "content_filter"),
         ({"type": "length", "length": 5}, "length"),
+        ("repetition", "repetition"),
         ("stop\x00", "other"),
         ("x" * 900_000, "other"),
         ("stopped", "other"),  # what only the bot itself says

@@ -18,7 +18,7 @@ async def ask(client: EngineClient, text: str = SECRET) -> tuple[str, Finished]:
     ):
         if isinstance(event, Delta):
             said += event.text
-        else:
+        elif isinstance(event, Finished):
             end = event
     assert end is not None
     return said, end

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from bot.chat import generation
+from bot.chat.chat_reply import ChatReply
 from bot.chat.queue.waiting import Waiting
-from bot.chat.service import ChatReply, ChatRequest, ChatService
+from bot.chat.requests import ChatRequest
+from bot.chat.service import ChatService
 from bot.engine_process import supervisor
 from bot.engine_process.command import engine_command
 from bot.engine_process.guard import descendants

@@ -184,11 +184,11 @@ class TestApplied:
         for key in (ANN, there):
             await say(chat, "one", key)
             await say(chat, "two", key)
-            await chat.reset(key)
-        assert not await chat.undo_reset(DialogKey(GUILD, 99))
-        assert await chat.undo_reset(there)
-        assert [pair.user for pair in await chat.history(there, 10)] == ["one", "two"]
-        assert await chat.history(ANN, 10) == ()
-        assert await chat.forget(there, 1) == 1
-        assert await chat.forget(ANN, 1) == 0
-        assert [pair.user for pair in await chat.history(there, 10)] == ["one"]
+            await chat.dialogs.reset(key)
+        assert not await chat.dialogs.undo_reset(DialogKey(GUILD, 99))
+        assert await chat.dialogs.undo_reset(there)
+        assert [pair.user for pair in await chat.turns.history(there, 10)] == ["one", "two"]
+        assert await chat.turns.history(ANN, 10) == ()
+        assert await chat.dialogs.forget(there, 1) == 1
+        assert await chat.dialogs.forget(ANN, 1) == 0
+        assert [pair.user for pair in await chat.turns.history(there, 10)] == ["one"]

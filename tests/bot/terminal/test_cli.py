@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from bot.cli import app
 from bot.errors import PersonaTooLong
+from bot.settings import Settings
 from tests.bot.processes import command_lines, parent, pids_naming, socket_folder
 from tests.fakes.engine import FakeEngine
 from tests.fork_server import ForkServer, Outcome
@@ -258,7 +259,7 @@ class TestPersona:
         assert persona("set", "-", "-g", "1", "-u", "10", stdin="You are a parrot.\n").exit_code == 0
         assert persona("show", "-g", "1", "-u", "11").output == "You are a pirate.\n(guild persona 'Hook', version 1)\n"
         assert persona("show", "-g", "1", "-u", "10").output.startswith("You are a parrot.\n(member persona")
-        assert persona("show", "-g", "2", "-u", "10").output.startswith("You are a helpful assistant.")
+        assert persona("show", "-g", "2", "-u", "10").output.startswith(Settings(_env_file=None).persona)
         assert persona("clear", "-g", "1", "-u", "10").output == "Cleared.\n"
         assert persona("clear", "-g", "1", "-u", "10").output == "There was none.\n"
         assert persona("show", "-g", "1", "-u", "10").output.startswith("You are a pirate.")

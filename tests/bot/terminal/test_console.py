@@ -139,9 +139,11 @@ async def test_a_reply_that_breaks_off_ends_its_line(services: Services, engine:
 async def test_no_answer_and_a_cut_one_say_so(services: Services, engine: FakeEngine):
     engine.reply()
     engine.reply("and so on", finish_reason="length")
-    screen = await play(services, "silence", "go on")
-    assert screen.transcript == ["(no answer)", "and so on"]
+    engine.reply("on and on", finish_reason="repetition")
+    screen = await play(services, "silence", "go on", "again")
+    assert screen.transcript == ["(no answer)", "and so on", "on and on"]
     assert "cut off" in screen.notes[0]
+    assert "repeat itself" in screen.notes[1]
 
 
 async def test_ctrl_c_stops_a_reply_and_the_chat_goes_on(services: Services, engine: FakeEngine):
@@ -172,3 +174,23 @@ async def test_plain_screen_keeps_replies_apart_from_notes(services: Services, m
     await asyncio.wait_for(Console(services, KEY, screen).run(), 20)
     assert out.getvalue() == "You said: Grüße\nYou said: ÿ\ufffd\n"
     assert notes.getvalue() == "Working ...\nForgotten: 2 exchanges.\n"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_better_model_is_named_and_never_waited_for(
+    services: Services, monkeypatch: pytest.MonkeyPatch, answers: bool
+):
+    async def better_model(settings: Settings) -> str | None:
+        if not answers:
+            await asyncio.sleep(60)
+        return "a better one"
+
+    async def wait_for_engine(self: Console) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("bot.terminal.console.better_model", better_model)
+    monkeypatch.setattr(Console, "wait_for_engine", wait_for_engine)
+    screen = Scripted("/quit")
+    screen.interactive = True
+    await asyncio.wait_for(Console(services, KEY, screen).run(), 10)
+    assert ("a better one" in screen.notes) is answers

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.checkpoint import Checkpoint, tensor_shapes
 from engine.config import EngineConfig
+from engine.layers.paged_attention import AttentionRule
 from engine.model.loader import load_model
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -289,7 +290,7 @@ def logits(checkpoint: Checkpoint, ids: Sequence[int]) -> Tensor:
     )
     model = load_model(config, checkpoint)
 
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule) -> Tensor:
         groups = q.shape[1] // k.shape[1]
         q, k, v = (x.transpose(0, 1) for x in (q, k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)))
         mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)

@@ -45,7 +45,7 @@ PARAMS: list[tuple[object, str]] = [
     ({"n_kv_heads": 4}, "heads divisible"),
     ({"n_kv_heads": 6}, r"wk\.weight of shape \[96, 96\]; found \[48, 96\]"),
     ({"n_layers": 3}, r"the tensor layers\.2\.\S+; found none"),
-    ({"n_layers": 1}, r"1-layer Llama; found layers\.1\.\S+ besides"),
+    ({"n_layers": 1}, r"1-layer llama; found layers\.1\.\S+ besides"),
     ({"n_layers": True}, "n_layers to be a whole number"),
     ({"multiple_of": 100}, "feed-forward size of 256, as the weights have; found 300"),
     ({"ffn_dim_multiplier": 2}, "feed-forward size of 256"),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.checkpoint import RopeScaling, open_checkpoint
+from engine.checkpoint import Llama3Scaling, open_checkpoint
 from engine.checkpoint.gguf.blocks import GGML_TYPES
-from engine.checkpoint.gguf.checkpoint import default_model
+from engine.checkpoint.gguf.default_model import default_model
 from engine.checkpoint.reading import Extent, FileReader
 from engine.checkpoint.rope import scaling_factors
 from engine.errors import ConfigError
@@ -174,7 +174,7 @@ def test_default_model_logits_equal_transformers() -> None:
 
 def test_rope_scaling_is_derived_from_its_table(tmp_path: Path) -> None:
     tiny = Tiny(dim=256, n_heads=2, n_kv_heads=2)
-    scaling = RopeScaling(32.0, 1.0, 4.0, 8192)
+    scaling = Llama3Scaling(32.0, 1.0, 4.0, 8192)
     for factors, want in ((scaling_factors(scaling, 128, 500000.0), scaling), (torch.ones(64), None)):
         write_with_rope_freqs(tmp_path / "r.gguf", tiny, factors)
         assert open_checkpoint(tmp_path / "r.gguf").spec.rope_scaling == want
@@ -208,7 +208,7 @@ def test_our_factors_are_transformers() -> None:
     config = LlamaConfig(hidden_size=256, num_attention_heads=2, max_position_embeddings=131072, rope_parameters=rope)
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     plain = 500000.0 ** -(torch.arange(0, 128, 2) / 128)
-    assert torch.allclose(plain / scaled, scaling_factors(RopeScaling(8.0, 1.0, 4.0, 8192), 128, 500000.0), rtol=1e-4)
+    assert torch.allclose(plain / scaled, scaling_factors(Llama3Scaling(8.0, 1.0, 4.0, 8192), 128, 500000.0), rtol=1e-4)
 
 
 def test_tied_embeddings_and_directories(tmp_path: Path) -> None:
@@ -243,8 +243,8 @@ def test_other_versions(tmp_path: Path, version: int, problem: str) -> None:
 
 
 def test_other_architectures_block_types_and_pre_tokenizers(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="architecture llama; found qwen2"):
-        open_checkpoint(write_gguf(tmp_path / "q.gguf", architecture="qwen2"))
+    with pytest.raises(ConfigError, match=r"one of the architectures .*llama, phi3.*found gpt2"):
+        open_checkpoint(write_gguf(tmp_path / "q.gguf", architecture="gpt2"))
     with pytest.raises(ConfigError, match=r"pre-tokenizer.*found deepseek-llm; serve .* Hugging Face"):
         open_checkpoint(write_gguf(tmp_path / "t.gguf", pre="deepseek-llm"))
     tiny = Tiny()
@@ -277,15 +277,15 @@ def test_a_tensor_of_another_shape_and_one_too_many(tmp_path: Path) -> None:
         open_checkpoint(
             write_gguf(tmp_path / "s.gguf", tensors=tensors | {"layers.0.feed_forward.w2.weight": torch.ones(96, 128)})
         )
-    with pytest.raises(ConfigError, match=r"found blk\.0\.attn_q\.bias besides"):
-        open_checkpoint(write_gguf(tmp_path / "b.gguf", tensors=tensors | {"blk.0.attn_q.bias": torch.ones(96)}))
+    with pytest.raises(ConfigError, match=r"found blk\.0\.attn_q_norm\.weight besides"):
+        open_checkpoint(write_gguf(tmp_path / "b.gguf", tensors=tensors | {"blk.0.attn_q_norm.weight": torch.ones(16)}))
 
 
 def test_the_default_model_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.checkpoint.gguf.checkpoint._DEFAULT_SHA256", "0" * 64)
+    monkeypatch.setattr("engine.checkpoint.gguf.default_model._DEFAULT_SHA256", "0" * 64)
     with pytest.raises(ConfigError, match=r"sha256 000000000000…; found b179c9523d0e…"):
         open_checkpoint("smollm2")
-    monkeypatch.setattr("engine.checkpoint.gguf.checkpoint._DEFAULT_PACKAGE", "no_such_package")
+    monkeypatch.setattr("engine.checkpoint.gguf.default_model._DEFAULT_PACKAGE", "no_such_package")
     with pytest.raises(ConfigError, match="make install"):
         open_checkpoint("smollm2")
 

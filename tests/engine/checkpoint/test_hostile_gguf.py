@@ -134,28 +134,38 @@ def test_attack_gguf_of_other_converters_loads(
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"llama__block_count": u32(2**32 - 1)}, "tensors of 4294967295 layers; found 12 tensors"),
+        ({"llama__block_count": u32(2**32 - 1)}, "block_count to be at most 4096"),
+        ({"llama__block_count": u32(4096)}, "tensors of 4096 layers; found 12 tensors"),
         ({"llama__block_count": u64(2**63)}, "block_count to be at most"),
         ({"llama__context_length": u32(2**32 - 1)}, "context_length to be at most 4194304"),
         ({"general__alignment": (7, b"\1")}, "positive general.alignment; found True"),
         ({"tokenizer__ggml__scores": array(6, [float("nan")] * len(PIECES))}, "finite scores.*found nan"),
         ({"tokenizer__ggml__scores": array(12, [1e300] * len(PIECES))}, "finite scores"),
         ({"tokenizer__ggml__token_type": array(5, [1] * 5)}, "286 token types; found 5"),
-        ({"llama__rope__scaling__factor": f32(4.0)}, r"scaling linear, factor 4\.0"),  # llama.cpp's default type
-        ({"llama__rope__scale_linear": f32(2.0)}, "scaling linear, factor 2"),
-        ({"llama__rope__scaling__type": text("yarn")}, "scaling yarn"),
-        ({"llama__attention__scale": f32(0.5)}, "attention.scale to be absent"),
+        ({"llama__rope__scaling__factor": f32(-4.0)}, "factor to be a positive number"),
+        ({"llama__rope__scaling__type": text("x"), "llama__rope__scaling__factor": f32(2.0)}, "found scaling x"),
+        ({"llama__attention__scale": f32(-0.5)}, "attention.scale to be a positive number"),
+        ({"llama__final_logit_softcapping": f32(30.0)}, "final_logit_softcapping to be absent"),
         ({"llama__logit_scale": f32(0.25)}, "logit_scale to be absent"),
         ({"x": (9, struct.pack("<IQ", 9, 1) + array(5, [1])[1])}, "arrays of numbers or texts; found one of type 9"),
         ({"x": (99, b"")}, "GGUF's types; found one of type 99"),
-        ({"split__count": u32(2)}, "one file; found a part of a split one; join"),
-        ({"general__architecture": None, "split__count": u32(2)}, "one file; found a part of a split one"),
+        ({"split__count": u32(2)}, "the name of a part, such as m-00001-of-00002.gguf"),
+        ({"general__architecture": None, "split__count": u32(2)}, "the name of a part"),
     ],
 )
 def test_attack_gguf_metadata_that_a_llama_cannot_have(
     tmp_path: Path, changes: dict[str, Entry | None], problem: str
 ) -> None:
     refuse(write(tmp_path / "m.gguf", metadata(**changes)), problem)
+
+
+def test_attack_gguf_vocabulary_of_two_million(tmp_path: Path) -> None:
+    """It is compared with the embeddings before a tokenizer is built; the file is one of 24 MB."""
+    tokens = 9, struct.pack("<IQ", 8, 2_000_000) + text("word")[1] * 2_000_000
+    refuse(
+        write(tmp_path / "m.gguf", metadata(tokenizer__ggml__tokens=tokens)),
+        "a vocabulary of 286, as the weights have; found one of 2000000",
+    )
 
 
 def test_attack_gguf_tokens_that_are_not_utf8(tmp_path: Path) -> None:

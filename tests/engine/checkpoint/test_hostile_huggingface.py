@@ -15,7 +15,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Library
 from torch import Tensor
 
-from engine.checkpoint import RopeScaling, open_checkpoint
+from engine.checkpoint import Llama3Scaling, open_checkpoint
 from engine.errors import ConfigError
 from tests.engine.checkpoint import vocabularies as v
 from tests.engine.checkpoint.builders import Tiny, hf_tensors, read_all, weights, write_huggingface
@@ -56,12 +56,13 @@ def byte_level(path: Path, edit: Callable[[dict[str, Any]], object] | None = Non
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        ({"num_hidden_layers": 10**9}, "1000000000 layers; found 21 tensors"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers to be at most 4096"),
+        ({"num_hidden_layers": 4096}, "4096 layers; found 21 tensors"),
         ({"num_hidden_layers": 10**30}, "num_hidden_layers to be at most"),
         ({"max_position_embeddings": 10**12}, "max_position_embeddings to be at most 4194304"),
         ({"rope_theta": 10**400}, "rope_theta to be a positive number"),
         ({"rope_scaling": LLAMA31 | {"rope_type": "llama3", "low_freq_factor": 4.0}}, "low_freq_factor below"),
-        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "scaling linear"),
+        ({"rope_scaling": {"type": "linear", "factor": -4.0}}, "factor to be a positive number"),
         ({"rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 4.0}}}, "one RoPE for all layers"),
     ],
 )
@@ -115,7 +116,7 @@ def test_attack_small_files_that_never_end(tmp_path: Path) -> None:
 def test_case_05_ropes_old_and_new_names(tmp_path: Path, config: dict[str, object], theta: float, scaled: bool) -> None:
     spec = open_checkpoint(write_huggingface(tmp_path, config=config)).spec
     assert spec.rope_theta == theta
-    assert spec.rope_scaling == (RopeScaling(8.0, 1.0, 4.0, 8192) if scaled else None)
+    assert spec.rope_scaling == (Llama3Scaling(8.0, 1.0, 4.0, 8192) if scaled else None)
 
 
 # Which file says which token is special

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from engine.chat.chat_format import chat_format
-from engine.checkpoint import RopeScaling, open_checkpoint
+from engine.checkpoint import Llama3Scaling, open_checkpoint
 from engine.errors import ConfigError
 from tests.engine.checkpoint import vocabularies as v
 from tests.engine.checkpoint.builders import Tiny, hf_tensors, logits, read_all, weights, write_huggingface
@@ -71,7 +71,7 @@ def test_tied_embeddings_and_a_wide_head(tmp_path: Path) -> None:
 def test_newer_config_keys(tmp_path: Path) -> None:
     scaled = {"rope_theta": 5e5, **LLAMA31}
     spec = open_checkpoint(write_huggingface(tmp_path, config={"rope_parameters": scaled, "rope_theta": None})).spec
-    assert (spec.rope_theta, spec.rope_scaling) == (5e5, RopeScaling(8.0, 1.0, 4.0, 64))
+    assert (spec.rope_theta, spec.rope_scaling) == (5e5, Llama3Scaling(8.0, 1.0, 4.0, 64))
     plain = {"rope_theta": 1234.0, "rope_type": "default"}
     spec = open_checkpoint(write_huggingface(tmp_path, config={"rope_parameters": plain})).spec
     assert (spec.rope_theta, spec.rope_scaling) == (1234.0, None)
@@ -119,18 +119,30 @@ def test_case_02_tokens_added_to_a_sentencepiece_model(tmp_path: Path, file: str
 
 
 REFUSED = [
-    ({"architectures": ["GemmaForCausalLM"]}, "architecture LlamaForCausalLM.*found.*Gemma"),
+    ({"architectures": ["GPT2LMHeadModel"]}, "one of the architectures .*LlamaForCausalLM.*found GPT2LMHeadModel"),
     ({"architectures": None}, "architecture"),
-    ({"architectures": ["MistralForCausalLM"], "sliding_window": 1024}, "sliding window of 1024"),
-    ({"attention_bias": True}, "attention_bias"),
-    ({"mlp_bias": True}, "mlp_bias"),
+    ({"sliding_window": 1024}, "full attention; found a sliding window of 1024"),
+    ({"attention_bias": True}, r"attention\.w[qkvo]\.bias; found none"),
+    ({"mlp_bias": True}, r"feed_forward\.w\d\.bias; found none"),
+    ({"architectures": ["MistralForCausalLM"], "attention_bias": True}, "without bias; found attention_bias"),
+    ({"architectures": ["Qwen2ForCausalLM"]}, r"attention\.w[kqv]\.bias; found none"),
+    ({"architectures": ["Qwen3ForCausalLM"], "head_dim": 16}, r"attention\.[kq]_norm\.weight; found none"),
+    ({"architectures": ["Gemma2ForCausalLM"], "head_dim": 16, "num_key_value_heads": 3}, "activation gelu|none"),
+    ({"final_logit_softcapping": 30.0}, "final_logit_softcapping to be absent"),
+    ({"query_pre_attn_scalar": 64}, "query_pre_attn_scalar to be absent"),
+    ({"use_qk_norm": True}, "use_qk_norm to be absent"),
+    ({"num_local_experts": 8}, "num_local_experts to be absent"),
     ({"hidden_act": "gelu"}, "gelu"),
     ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
-    ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "yarn"),
+    ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "linear, llama3, yarn or longrope; found scaling dynamic"),
+    ({"rope_scaling": {"type": "linear"}, "rope_theta": -1}, "rope_theta to be a positive number"),
+    ({"rope_scaling": {"type": "yarn", "factor": 1e9}}, "a context of at most 4194304"),
+    ({"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "8 numbers as short_factor; found 1"),
+    ({"rope_scaling": {"type": "longrope", "short_factor": [0.0] * 8}}, "positive numbers as short_factor"),
     ({"rope_scaling": {"rope_type": "llama3"}}, "factor"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ({"num_hidden_layers": 3}, r"layers\.2\.\S+; found none"),
-    ({"num_hidden_layers": 1}, r"1-layer Llama; found layers\.1\."),
+    ({"num_hidden_layers": 1}, r"1-layer llama; found layers\.1\."),
     ({"hidden_size": 192}, "shape"),
     ({"vocab_size": 500}, "shape"),
     ({"num_key_value_heads": 4}, "heads divisible"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.checkpoint import RopeScaling, open_checkpoint
+from engine.checkpoint import Llama3Scaling, open_checkpoint
 from tests.engine.checkpoint.builders import (
     GOLDEN,
     SPLIT_DIMS,
@@ -114,7 +114,7 @@ def test_llama3_layout(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(path)
     spec = checkpoint.spec
     assert (spec.chat, spec.rope_theta, spec.max_context) == ("llama3", 500000.0, 131072)
-    assert spec.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 8192)
+    assert spec.rope_scaling == Llama3Scaling(8.0, 1.0, 4.0, 8192)
     got = read_all(checkpoint, torch.bfloat16)
     assert all(torch.equal(got[name], tensors[name]) for name in tensors)
 

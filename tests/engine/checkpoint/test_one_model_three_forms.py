@@ -13,11 +13,11 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
 
 from engine.chat.chat_format import chat_format
-from engine.checkpoint import Checkpoint, RopeScaling, open_checkpoint
+from engine.checkpoint import Checkpoint, Llama3Scaling, open_checkpoint
 from engine.checkpoint.files import ConfigReader
 from engine.checkpoint.meta import _rope_scaling
 from engine.checkpoint.rope import scaling_factors
-from engine.model.transformer import rope_table
+from engine.model.rope import rope_table
 from engine.tokenizers.bpe import byte_alphabet
 from engine.tokenizers.pre_tokenizers import LLAMA3_PATTERN
 from engine.tokenizers.sentencepiece_model import split_model
@@ -66,7 +66,7 @@ def assert_equal(forms: Sequence[Checkpoint]) -> None:
 
 
 def write_gguf(
-    path: Path, tiny: Tiny, metadata: Mapping[str, object], theta: float, scaling: RopeScaling | None
+    path: Path, tiny: Tiny, metadata: Mapping[str, object], theta: float, scaling: Llama3Scaling | None
 ) -> Path:
     """A file with this vocabulary, as llama.cpp's converter writes it."""
     writer = gguf_writer(path, tiny)
@@ -197,7 +197,7 @@ def test_case_05_chatml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("dim", "factor"), [(256, None), (256, 8.0), (2048, 32.0), (3072, 32.0)])
 def test_case_05_llama3(tmp_path: Path, dim: int, factor: float | None) -> None:
     tiny = Tiny(dim=dim, n_layers=1, n_heads=dim // 128, n_kv_heads=1, ffn_dim=32, vocab_size=256 + len(WORDS) + 256)
-    scaling = None if factor is None else RopeScaling(factor, 1.0, 4.0, 8192)
+    scaling = None if factor is None else Llama3Scaling(factor, 1.0, 4.0, 8192)
     letters = {byte: letter for letter, byte in byte_alphabet().items()}
     ordinary = [*(letters[n] for n in range(256)), *WORDS]
     names = MARKS if factor is None else MARKS31
@@ -231,7 +231,7 @@ def llama3_meta(path: Path, tiny: Tiny, ordinary: Sequence[str], *, scaled: bool
 
 
 def llama3_huggingface(
-    path: Path, tiny: Tiny, ordinary: Sequence[str], marks: Sequence[str], scaling: RopeScaling | None
+    path: Path, tiny: Tiny, ordinary: Sequence[str], marks: Sequence[str], scaling: Llama3Scaling | None
 ) -> Path:
     first = len(ordinary)
     rope = scaling and {

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from engine.distributed.communicator import connect
 from engine.errors import ConfigError, EngineError
 from engine.layers.paged_attention import DenseAttention
 from engine.model.transformer import Transformer
+from engine.offline import OfflineEngine
 from engine.runner.torch_runner import TorchRunner, TorchStepHandle
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.step_plan import StepPlan
@@ -54,6 +56,25 @@ def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: 
     step_loop.close()
     np.savez(f"{out}.0.npz", *logits)
     return Path(f"{out}.json").write_text(json.dumps([request.output_token_ids for request in requests])) and None
+
+
+def families(config: EngineConfig, model: str, models: list[dict[str, Any]], length: int, out: str) -> None:
+    """As `parity` for several models, one after the other; every rank plans for itself and writes what it has."""
+    communicator = connect(config)
+    logits, replies = [], []
+    for each in models:
+        checkpoint = open_checkpoint(each["model"])
+        config = resolve(checkpoint.spec, device="cpu", max_context=each["max_context"], max_prefill_tokens=16)
+        worker = start_worker(config, checkpoint, communicator)
+        logits.append(all_logits(worker.model, each["prompts"][0]).numpy())
+        engine = OfflineEngine(config, communicator, worker)
+        params = SamplingParams(temperature=0.0, max_tokens=length)
+        replies.append(engine.generate(each["prompts"], params, [0] * len(each["prompts"])))
+        worker.runner.close()
+        checkpoint.close()
+    np.savez(f"{out}.{config.rank}.npz", *logits)
+    Path(f"{out}.{config.rank}.json").write_text(json.dumps(replies))
+    communicator.close()
 
 
 def serve(
@@ -122,7 +143,7 @@ def main() -> None:
         spec = open_checkpoint(arguments["model"]).spec
         device = arguments.pop("device", "cpu")
         config = dataclasses.replace(resolve(spec, device=device, max_context=256), **changes)
-        {"parity": parity, "serve": serve}[job](config, **arguments)
+        {"parity": parity, "families": families, "serve": serve}[job](config, **arguments)
     except ConfigError as error:
         say(str(error))
         os._exit(78)

@@ -15,6 +15,7 @@ new_sequences = st.builds(
     temperature=st.floats(-10, 10, width=32),
     top_p=st.floats(0, 1, width=32),
     seed=st.integers(0, 2**64 - 1),
+    is_adjusted=st.booleans(),
 )
 chunks = st.builds(
     PrefillChunk,

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from engine.checkpoint import RopeScaling, open_checkpoint
+from engine.checkpoint import Llama3Scaling, open_checkpoint
 from engine.config import resolve
 from engine.core.worker import start_worker
 from engine.distributed.communicator import SingleRank
 from engine.layers.paged_attention import PagedAttention, PagedKV, Segment
 from engine.model.loader import load_model
-from engine.model.transformer import rope_table
+from engine.model.rope import rope_table
 from tests.engine.distributed.rank_worker import all_logits
 from tests.engine.tiny import write_checkpoint
 
@@ -33,7 +33,7 @@ def rotate_half_rows(weight: torch.Tensor, heads: int) -> torch.Tensor:
 def test_the_logits_are_those_of_hugging_faces_llama(tmp_path: Path) -> None:
     """With grouped-query attention and Llama 3.1's scaled RoPE."""
     checkpoint = open_checkpoint(write_checkpoint(tmp_path, dim=96, heads=6, kv_heads=2))
-    scaling = RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=64)
+    scaling = Llama3Scaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=64)
     spec = replace(checkpoint.spec, rope_scaling=scaling, rope_theta=500.0)
     config = resolve(spec, device="cpu", max_context=300)
     model = load_model(config, checkpoint)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from engine.chat.formats import Message
 from engine.core.request_stream import EngineDead, RequestOutput, RequestStream
 from engine.errors import Busy
+from engine.logits_params import TokenConstraint, TokenLogprobs
 from engine.scheduler.request import FinishReason, SamplingParams, Usage
 from engine.tokenizers.base import DecodeRules, decode_all
 
@@ -48,6 +49,11 @@ class PlainFormat:
         return list((text[:-1] if continue_last else text).encode())
 
 
+def scripted_logprobs(token_id: int, count: int) -> TokenLogprobs:
+    """Of a token and of the ids that follow it."""
+    return TokenLogprobs(-token_id / 128, tuple((token_id + n, -(token_id + n) / 128) for n in range(count)))
+
+
 @dataclass(slots=True)
 class Submitted:
     """One request as the engine received it; the test plays the step loop."""
@@ -57,6 +63,7 @@ class Submitted:
     client: str
     tenant: str
     stream: RequestStream
+    constraint: TokenConstraint | None = None
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     num_output_tokens: int = 0
 
@@ -64,7 +71,9 @@ class Submitted:
         """What one step brings."""
         self.num_output_tokens += len(ids)
         usage = Usage(len(self.prompt), self.num_output_tokens, 3)
-        self.stream.deliver(RequestOutput(tuple(ids), usage, finish_reason, error))
+        asked = self.params.num_logprobs
+        logprobs = () if asked is None else tuple(scripted_logprobs(each, asked) for each in ids)
+        self.stream.deliver(RequestOutput(tuple(ids), usage, finish_reason, error, logprobs))
 
 
 class ScriptedEngine:
@@ -77,7 +86,15 @@ class ScriptedEngine:
         self.busy = False
         self._arrived = asyncio.Event()
 
-    def submit(self, prompt_ids: Sequence[int], params: SamplingParams, *, client: str, tenant: str) -> RequestStream:
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        client: str,
+        tenant: str,
+        constraint: TokenConstraint | None = None,
+    ) -> RequestStream:
         if self.failure is not None:
             raise EngineDead(self.failure)
         if self.busy:
@@ -89,7 +106,7 @@ class ScriptedEngine:
 
         loop = asyncio.get_running_loop()
         stream = RequestStream(len(prompt_ids), cancel, loop)
-        request = Submitted(tuple(prompt_ids), params, client, tenant, stream)
+        request = Submitted(tuple(prompt_ids), params, client, tenant, stream, constraint)
         self.submitted.append(request)
         self._arrived.set()
         if self.replies:

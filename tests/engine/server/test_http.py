@@ -204,7 +204,8 @@ async def test_a_slow_reader_does_not_delay_other_clients(served: Served) -> Non
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.connect(("127.0.0.1", served.port))
     reader, writer = await asyncio.open_connection(sock=client, limit=1024)
-    body = json.dumps({"messages": HELLO, "stream": True, "max_tokens": 300}).encode()
+    fields = {"stream": True, "max_tokens": 300, "repetition_guard": False}
+    body = json.dumps({"messages": HELLO, **fields}).encode()
     head = b"host: localhost\r\ncontent-type: application/json\r\ncontent-length: %d" % len(body)
     writer.write(b"POST /v1/chat/completions HTTP/1.1\r\n%s\r\n\r\n%s" % (head, body))
     slow = await served.engine.next_request()

@@ -98,8 +98,9 @@ def test_content_parts_and_roles() -> None:
         ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
         ({"max_completion_tokens": "many"}, "max_completion_tokens"),
-        ({"n": 2}, "n"),
+        ({"n": 17}, "n"),
         ({"n": 0}, "n"),
+        ({"n": 3, "best_of": 4}, "best_of"),
         ({"stop": ["x"] * 21}, "stop"),
         ({"stop": ["x", 1]}, "stop"),
         ({"stop": ""}, "stop"),
@@ -115,11 +116,44 @@ def test_content_parts_and_roles() -> None:
         ({"cache_salt": ["x"]}, "cache_salt"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"functions": [{}]}, "functions"),
-        ({"logprobs": True}, "logprobs"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"frequency_penalty": 0.5}, "frequency_penalty"),
+        ({"logprobs": 5}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"logit_bias": {"5": "1"}}, "logit_bias"),
+        ({"logit_bias": {"5": True}}, "logit_bias"),
+        ({"logit_bias": {"five": 1}}, "logit_bias"),
+        ({"logit_bias": {"-5": 1}}, "logit_bias"),
+        ({"logit_bias": {"²": 1}}, "logit_bias"),
+        ({"logit_bias": {"9999999999": 1}}, "logit_bias"),
+        ({"logit_bias": [5, 1]}, "logit_bias"),
+        ({"logit_bias": {str(n): 1 for n in range(1025)}}, "logit_bias"),
+        ({"frequency_penalty": 2.5}, "frequency_penalty"),
+        ({"frequency_penalty": "high"}, "frequency_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"min_p": 1.01}, "min_p"),
+        ({"min_p": -0.1}, "min_p"),
+        ({"top_k": -2}, "top_k"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"min_tokens": -1}, "min_tokens"),
+        ({"min_tokens": 6, "max_tokens": 5}, "min_tokens"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids"),
+        ({"stop_token_ids": ["x"]}, "stop_token_ids"),
+        ({"stop_token_ids": [1] * 65}, "stop_token_ids"),
+        ({"repetition_guard": "no"}, "repetition_guard"),
+        ({"echo": True}, "echo"),
         ({"presence_penalty": 3}, "presence_penalty"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": "json"}, "response_format"),
+        ({"response_format": {"type": "grammar"}}, "type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": True}}}, "schema"),
+        ({"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        ({"response_format": {"type": "json_object"}, "min_tokens": 3}, "min_tokens"),
+        ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs"),
+        ({"structured_outputs": {}}, "structured_outputs"),
+        ({"structured_outputs": {"grammar": "root ::= a"}}, "structured_outputs"),
+        ({"structured_outputs": {"choice": []}}, "choice"),
         ({"modalities": ["audio"]}, "modalities"),
         ({"messages": None}, "messages"),
         ({"messages": []}, "messages"),
@@ -195,25 +229,24 @@ def test_attack_token_ids_beyond_all_bounds_are_refused() -> None:
 
 
 CHANGES_THE_REPLY: list[tuple[str, object]] = [
-    *[("top_k", 40), ("min_p", 0.05), ("typical_p", 0.9), ("tfs", 0.9), ("tfs_z", 0.9), ("top_a", 0.2)],
-    *[("repetition_penalty", 1.1), ("repeat_penalty", 1.1), ("rep_pen", 1.1), ("encoder_repetition_penalty", 1.2)],
-    *[("presence_penalty", 0.1), ("frequency_penalty", -0.1), ("no_repeat_ngram_size", 3), ("penalty_alpha", 0.6)],
+    *[("typical_p", 0.9), ("tfs", 0.9), ("tfs_z", 0.9), ("top_a", 0.2)],
+    *[("repeat_penalty", 1.1), ("rep_pen", 1.1), ("encoder_repetition_penalty", 1.2)],
+    *[("no_repeat_ngram_size", 3), ("penalty_alpha", 0.6)],
     *[("mirostat", 2), ("mirostat_mode", 1), ("mirostat_tau", 5.0), ("dry_multiplier", 0.8), ("dry_base", 1.75)],
     *[("xtc_probability", 0.5), ("xtc_threshold", 0.1), ("dynatemp_range", 0.5), ("smoothing_factor", 0.3)],
     *[("guided_json", {"type": "object"}), ("guided_regex", "a+"), ("guided_choice", ["a"]), ("guided_grammar", "g")],
-    *[("grammar", "root ::= a"), ("json_schema", {"type": "object"}), ("structured_outputs", {"regex": "a"})],
-    *[("response_format", {"type": "json_object"}), ("regex", "a"), ("ebnf", "a"), ("best_of", 2), ("n", 2)],
+    *[("grammar", "root ::= a"), ("json_schema", {"type": "object"})],
+    *[("regex", "a"), ("ebnf", "a")],
     *[("use_beam_search", True), ("num_beams", 4), ("length_penalty", 0.8), ("early_stopping", True)],
     *[
-        ("min_tokens", 5),
         ("min_new_tokens", 5),
         ("bad_words", ["x"]),
         ("banned_tokens", [1]),
         ("banned_strings", ["x"]),
     ],
-    *[("allowed_token_ids", [1]), ("logits_processors", ["x"]), ("logit_bias", {"5": 1}), ("ban_eos_token", True)],
-    *[("stop_token_ids", [5]), ("include_stop_str_in_output", True), ("skip_special_tokens", False)],
-    *[("prompt_logprobs", 0), ("logprobs", True), ("top_logprobs", 3), ("do_sample", False), ("samplers", ["top_k"])],
+    *[("allowed_token_ids", [1]), ("logits_processors", ["x"]), ("ban_eos_token", True)],
+    *[("include_stop_str_in_output", True), ("skip_special_tokens", False)],
+    *[("prompt_logprobs", 0), ("do_sample", False), ("samplers", ["top_k"])],
     *[("chat_template", "{{ x }}"), ("enable_thinking", False)],
     *[("reasoning_effort", "high"), ("reasoning", {"effort": "low"}), ("thinking", {"type": "enabled"})],
     *[
@@ -257,7 +290,15 @@ def test_attack_a_parameter_that_would_change_the_reply_is_refused_by_name(name:
 
 
 def test_neutral_values_and_harmless_parameters_are_accepted() -> None:
-    neutral = {"top_k": -1, "min_p": 0, "typical_p": 1, "tfs": 1.0, "repetition_penalty": 1, "repeat_penalty": 1.0}
+    neutral = {
+        "top_k": -1,
+        "min_p": 0,
+        "rep_pen": 1,
+        "typical_p": 1,
+        "tfs": 1.0,
+        "repetition_penalty": 1,
+        "repeat_penalty": 1.0,
+    }
     switched_off = {"mirostat_mode": 0, "mirostat_tau": 5, "mirostat_eta": 0.1, "dry_multiplier": 0, "dry_base": 1.75}
     switched_off |= {"xtc_probability": 0, "xtc_threshold": 0.1, "dynamic_temperature": False, "dynatemp_exponent": 1}
     absent = dict.fromkeys(name for name, _ in CHANGES_THE_REPLY) | {"tools": [], "logit_bias": {}, "logprobs": False}
@@ -272,7 +313,7 @@ def test_neutral_values_and_harmless_parameters_are_accepted() -> None:
     harmless |= {"prompt_cache_retention": "24h", "include_reasoning": True, "separate_reasoning": True}
     for fields in (neutral, switched_off, absent, defaults, harmless):
         assert chat(**fields).messages == chat().messages
-        assert validate(CompletionRequest, {"prompt": "x", **fields}).prompt == "x"
+        assert validate(CompletionRequest, {"prompt": "x", **fields}).prompt == ["x"]
 
 
 def test_attack_a_picture_beside_the_text_of_a_message_is_refused() -> None:
@@ -306,12 +347,24 @@ def test_case_12_how_the_last_message_is_taken() -> None:
         assert caught.value.param in fields
 
 
-@pytest.mark.parametrize("prompt", ["text", ["text"], [1, 2, 3], [[1, 2, 3]]])
-def test_a_prompt_is_text_or_ids_alone_or_in_a_batch_of_one(prompt: object) -> None:
-    assert validate(CompletionRequest, {"prompt": prompt}).prompt in ("text", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [
+        ("text", ["text"]),
+        (["text"], ["text"]),
+        (["a", "b"], ["a", "b"]),
+        ([1, 2, 3], [[1, 2, 3]]),
+        ([[1, 2, 3]], [[1, 2, 3]]),
+        ([[1], [2]], [[1], [2]]),
+    ],
+)
+def test_a_prompt_is_text_or_ids_alone_or_in_a_list(prompt: object, prompts: object) -> None:
+    assert validate(CompletionRequest, {"prompt": prompt}).prompt == prompts
 
 
-@pytest.mark.parametrize("prompt", [None, 5, ["a", "b"], [[1], [2]], [1, "a"], [-1], [1.5], [True], [1 << 40]])
+@pytest.mark.parametrize(
+    "prompt", [None, 5, [1, "a"], ["a", [1]], [[1], 2], ["a"] * 65, ["\ud800"], [-1], [1.5], [True], [1 << 40]]
+)
 def test_other_prompts_are_refused(prompt: object) -> None:
     with pytest.raises(RequestError) as caught:
         validate(CompletionRequest, {"prompt": prompt})

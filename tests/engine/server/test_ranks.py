@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import threading
@@ -13,6 +14,7 @@ import httpx
 import openai
 import pytest
 
+from tests.engine.server.greedy_oracle import check_penalized_reply
 from tests.engine.server.process import GOLDEN, EngineProcess, ask, children, golden, wait_until_exited
 
 MODEL = str(GOLDEN / "llama2-tiny-mp2")
@@ -35,6 +37,19 @@ def test_greedy_replies_match_the_reference(pair: EngineProcess, name: str) -> N
         memory = [line for line in http.get("/metrics").text.splitlines() if "rank_memory_bytes{" in line]
         assert len(memory) == 2
         assert all(float(line.split()[1]) > 1e6 for line in memory)
+
+
+def test_penalties_and_log_probabilities_on_two_ranks(pair: EngineProcess) -> None:
+    with httpx.Client(base_url=pair.url, timeout=60) as http:
+        check_penalized_reply(http)
+
+
+def test_a_reply_of_a_form_on_two_ranks(pair: EngineProcess) -> None:
+    body = {"prompt": "Hello", "structured_outputs": {"regex": "[a-f]{3}-[0-9]{2}"}, "seed": 3, "n": 3}
+    with httpx.Client(base_url=pair.url, timeout=60) as http:
+        choices = http.post("/v1/completions", json=body).json()["choices"]
+    assert [choice["finish_reason"] for choice in choices] == ["stop"] * 3
+    assert all(re.fullmatch("[a-f]{3}-[0-9]{2}", choice["text"]) for choice in choices)
 
 
 def test_one_shard_on_two_ranks_and_sigterm(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """The embedded default model over HTTP: a sensible sentence, stop strings, control tokens in messages."""
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import httpx
 import openai
+import pydantic
 import pytest
 
+from tests.engine.server.greedy_oracle import check_penalized_reply
 from tests.engine.server.process import EngineProcess, ask
 
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
@@ -28,6 +31,32 @@ def test_it_knows_a_capital(smollm2: EngineProcess) -> None:
         chunks = [chunk.choices[0] for chunk in stream]
     assert "Paris" in "".join(chunk.delta.content or "" for chunk in chunks)
     assert chunks[-1].finish_reason == "stop"
+
+
+def test_penalties_and_log_probabilities(smollm2: EngineProcess) -> None:
+    with httpx.Client(base_url=smollm2.url, timeout=60) as http:
+        check_penalized_reply(http)
+
+
+class City(pydantic.BaseModel):
+    name: Annotated[str, pydantic.Field(max_length=20)]
+    population: Annotated[int, pydantic.Field(ge=0, le=99_999_999)]
+    rivers: Annotated[list[Annotated[str, pydantic.Field(max_length=9)]], pydantic.Field(max_length=2)]
+
+
+def test_replies_of_a_form(smollm2: EngineProcess) -> None:
+    """With the openai client's own parser, for several choices, at a high temperature, combined with penalties."""
+    with openai.OpenAI(base_url=f"{smollm2.url}/v1", api_key="none", timeout=60) as client:
+        reply = client.chat.completions.parse(
+            model="smollm2", messages=FRANCE, response_format=City, temperature=1.5, n=2, max_tokens=200, seed=5,
+            frequency_penalty=0.3, logprobs=True,
+        )  # fmt: skip
+        assert all(isinstance(choice.message.parsed, City) for choice in reply.choices)
+        words = client.chat.completions.create(
+            model="smollm2", messages=FRANCE, extra_body={"structured_outputs": {"choice": ["London", "Paris"]}},
+            temperature=0, stream=True,
+        )  # fmt: skip
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in words) in ("London", "Paris")
 
 
 def test_a_stop_string_of_real_tokens(smollm2: EngineProcess) -> None:

@@ -265,3 +265,13 @@ def test_a_file_without_a_beginning_token(nothing: int) -> None:
 @pytest.fixture(scope="module")
 def spec() -> ModelSpec:
     return open_checkpoint(GOLDEN / "llama2-tiny").spec
+
+
+def test_an_unk_that_merges_make_is_a_word() -> None:
+    """As in Qwen's vocabulary, which could not be built without it."""
+    merges = ["u n", "un k", "unk >", "< unk>"]
+    tokens = [*byte_alphabet(), "un", "unk", "unk>", "<unk>", *LLAMA3]
+    types = [1] * 260 + [3] * len(LLAMA3)
+    tokenizer = byte_level(LLAMA3, "qwen2", tokens=tokens, token_type=types, merges=merges, bos_token_id=260)
+    assert tokenizer.decode([259]) == "<unk>"
+    assert "".join(words(tokenizer, "a <unk> b")) == "a <unk> b"

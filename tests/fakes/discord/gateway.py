@@ -106,6 +106,7 @@ class Gateway:
         self.num_zombies = 0  # connections closed because the client had stopped sending heartbeats
         self.num_replayed_again = 0  # events that a RESUME replays although the client had received them
         self.interaction_receivers: list[Session] | None = None  # None: every session gets the interactions
+        self.message_receivers: list[Session] | None = None  # the same for new messages
         self.changed = asyncio.Event()
 
     @property
@@ -114,9 +115,10 @@ class Gateway:
         return [session for session in self.sessions.values() if session.socket is not None]
 
     async def dispatch(self, event: str, data: Json) -> None:
-        """Send an event to every session whose intents include it; interactions to `interaction_receivers` if given."""
+        """Send an event to every session whose intents include it, or to the receivers that are given for it."""
         needed = needed_intent(event, data, self.bot_id)
-        receivers = self.interaction_receivers if event == "INTERACTION_CREATE" else None
+        chosen = {"INTERACTION_CREATE": self.interaction_receivers, "MESSAGE_CREATE": self.message_receivers}
+        receivers = chosen.get(event)
         for session in list(self.sessions.values()) if receivers is None else receivers:
             if session.intents & needed != needed:
                 continue

@@ -9,6 +9,7 @@
 #pragma once
 #include <vector>
 
+#include "activation.h"
 #include "simd.h"
 
 struct Segment {  // `length` tokens of the step, at positions [start, start + length) of a row
@@ -20,6 +21,11 @@ struct KvLayout {
     int heads, kv_heads, head_dim, page_size;  // page_size is a multiple of LANES
     int group_size() const { return heads / kv_heads; }
     long page_floats() const { return (long)kv_heads * head_dim * page_size; }
+};
+
+struct AttentionRule {
+    float scale, softcap;  // a softcap of 0: none
+    int32_t window;        // a token sees itself and the window - 1 tokens before it; 0: all tokens before it
 };
 
 constexpr int MAX_QUERIES = 4;
@@ -36,16 +42,18 @@ inline void store_kv(const KvLayout& layout, const int32_t* page_ids, int positi
     }
 }
 
-// out[n][d] = the sum over positions of weights[n][position] * value[position][d], divided by weight_sums[n], for as
+// out[n][d] = the sum over positions from `begin` on of weights[n][position] * value[position][d], divided by weight_sums[n], for as
 // many dimensions d from `from` on as fill `registers` registers.
 template <int count, int registers>
-inline void weighted_values(const KvLayout& layout, const int32_t* page_ids, int length, const float* v,
+inline void weighted_values(const KvLayout& layout, const int32_t* page_ids, int begin, int length, const float* v,
                             const float* weights, int padded, const f32* weight_sums, float* const* out, int from) {
     f32 sums[count][registers] = {};
-    for (int base = 0; base < length; base += layout.page_size, page_ids++) {
-        const float* values = v + *page_ids * layout.page_floats() + from;
+    page_ids += begin / layout.page_size;
+    int first = begin % layout.page_size;  // of the page
+    for (int base = begin - first; base < length; base += layout.page_size, page_ids++, first = 0) {
+        const float* values = v + *page_ids * layout.page_floats() + (long)first * layout.head_dim + from;
         const int end = length - base < layout.page_size ? length - base : layout.page_size;
-        for (int i = 0; i < end; i++, values += layout.head_dim) {
+        for (int i = first; i < end; i++, values += layout.head_dim) {
             f32 value[registers];
             for (int r = 0; r < registers; r++) value[r] = load<f32>(values + r * LANES);
             for (int n = 0; n < count; n++)
@@ -56,22 +64,31 @@ inline void weighted_values(const KvLayout& layout, const int32_t* page_ids, int
         for (int r = 0; r < registers; r++) store(out[n] + from + r * LANES, sums[n][r] / weight_sums[n]);
 }
 
-// `count` queries of one key head, each over positions 0 … last_positions[n].
+// The positions from `base` on that a query at position `last` sees.
+inline i32 is_seen(const AttentionRule& rule, int base, int last) {
+    const i32 positions = iota(base);
+    i32 seen = positions <= last;
+    if (rule.window) seen &= positions > last - rule.window;
+    return seen;
+}
+
+// `count` queries of one key head, in order, each over the positions that it sees up to last_positions[n].
 template <int count>
-inline void attend(const KvLayout& layout, const int32_t* page_ids, const int32_t* last_positions,
+inline void attend(const KvLayout& layout, const AttentionRule& rule, const int32_t* page_ids, const int32_t* last_positions,
                    const float* const* q, const float* k, const float* v, float* const* out,
                    std::vector<float>& scratch) {
     const int dim = layout.head_dim, page_size = layout.page_size;
     const int length = last_positions[count - 1] + 1;  // the last query sees most
     const int padded = (length + LANES - 1) / LANES * LANES;
+    const int first_seen = rule.window ? last_positions[0] - rule.window + 1 : 0;  // by the first query
+    const int begin = first_seen > 0 ? first_seen / LANES * LANES : 0;
     scratch.resize((size_t)count * (dim + padded));
     float *queries = scratch.data(), *weights = queries + count * dim;
-    const float scale = 1.0f / __builtin_sqrtf((float)dim);
     for (int n = 0; n < count; n++)
-        for (int d = 0; d < dim; d++) queries[n * dim + d] = q[n][d] * scale;
+        for (int d = 0; d < dim; d++) queries[n * dim + d] = q[n][d] * rule.scale;
     f32 max_scores[count], weight_sums[count];
     for (int n = 0; n < count; n++) max_scores[n] = broadcast(-__builtin_inff()), weight_sums[n] = f32{};
-    for (int base = 0; base < padded; base += LANES) {
+    for (int base = begin; base < padded; base += LANES) {
         const float* keys = k + page_ids[base / page_size] * layout.page_floats() + base % page_size;
         f32 sums[count] = {};
         for (int d = 0; d < dim; d++) {
@@ -79,16 +96,17 @@ inline void attend(const KvLayout& layout, const int32_t* page_ids, const int32_
             for (int n = 0; n < count; n++) sums[n] += key * queries[n * dim + d];
         }
         for (int n = 0; n < count; n++) {
-            const f32 score = iota(base) <= last_positions[n] ? sums[n] : broadcast(-__builtin_inff());
+            if (rule.softcap) sums[n] = soft_capped(sums[n], rule.softcap);
+            const f32 score = is_seen(rule, base, last_positions[n]) ? sums[n] : broadcast(-__builtin_inff());
             max_scores[n] = vector_max(score, max_scores[n]);
             store(weights + n * padded + base, score);
         }
     }
     for (int n = 0; n < count; n++) max_scores[n] = broadcast(horizontal_max(max_scores[n]));
-    for (int base = 0; base < padded; base += LANES)
+    for (int base = begin; base < padded; base += LANES)
         for (int n = 0; n < count; n++) {
             const f32 score = load<f32>(weights + n * padded + base);
-            const f32 weight = iota(base) <= last_positions[n] ? vector_exp(score - max_scores[n]) : f32{};
+            const f32 weight = is_seen(rule, base, last_positions[n]) ? vector_exp(score - max_scores[n]) : f32{};
             weight_sums[n] += weight;
             store(weights + n * padded + base, weight);
         }
@@ -96,13 +114,13 @@ inline void attend(const KvLayout& layout, const int32_t* page_ids, const int32_
     constexpr int registers = LANES == 16 ? 4 : 2;  // for each query
     int from = 0;
     for (; from + registers * LANES <= dim; from += registers * LANES)
-        weighted_values<count, registers>(layout, page_ids, length, v, weights, padded, weight_sums, out, from);
+        weighted_values<count, registers>(layout, page_ids, begin, length, v, weights, padded, weight_sums, out, from);
     for (; from + LANES <= dim; from += LANES)
-        weighted_values<count, 1>(layout, page_ids, length, v, weights, padded, weight_sums, out, from);
+        weighted_values<count, 1>(layout, page_ids, begin, length, v, weights, padded, weight_sums, out, from);
     for (; from < dim; from++)
         for (int n = 0; n < count; n++) {
             float sum = 0.0f;
-            for (int position = 0; position < length; position++)
+            for (int position = begin; position < length; position++)
                 sum += weights[n * padded + position] *
                        v[page_ids[position / page_size] * layout.page_floats() + (long)position % page_size * dim + from];
             out[n][from] = sum / weight_sums[n][0];
@@ -111,7 +129,7 @@ inline void attend(const KvLayout& layout, const int32_t* page_ids, const int32_
 
 // Up to MAX_QUERIES queries of key head `kv_head`, from number `first` of the segment's on; query number t * group_size
 // + g is head g of the group in the segment's token t. q and out point to the segment's first token.
-inline void attend(const KvLayout& layout, const Segment& segment, const int32_t* page_ids, int kv_head, int first,
+inline void attend(const KvLayout& layout, const AttentionRule& rule, const Segment& segment, const int32_t* page_ids, int kv_head, int first,
                    const float* q, long q_stride, const float* k, const float* v, float* out, long out_stride,
                    std::vector<float>& scratch) {
     const int group_size = layout.group_size(), left = segment.length * group_size - first;
@@ -128,9 +146,9 @@ inline void attend(const KvLayout& layout, const Segment& segment, const int32_t
     const long head_start = (long)kv_head * layout.head_dim * layout.page_size;
     k += head_start, v += head_start;
     switch (count) {
-        case 1: return attend<1>(layout, page_ids, last_positions, from, k, v, to, scratch);
-        case 2: return attend<2>(layout, page_ids, last_positions, from, k, v, to, scratch);
-        case 3: return attend<3>(layout, page_ids, last_positions, from, k, v, to, scratch);
-        default: return attend<4>(layout, page_ids, last_positions, from, k, v, to, scratch);
+        case 1: return attend<1>(layout, rule, page_ids, last_positions, from, k, v, to, scratch);
+        case 2: return attend<2>(layout, rule, page_ids, last_positions, from, k, v, to, scratch);
+        case 3: return attend<3>(layout, rule, page_ids, last_positions, from, k, v, to, scratch);
+        default: return attend<4>(layout, rule, page_ids, last_positions, from, k, v, to, scratch);
     }
 }

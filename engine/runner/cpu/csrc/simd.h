@@ -70,7 +70,7 @@ inline f32 vector_exp(f32 x) {
     sum = sum * rest + 0.5f;
     sum = sum * rest + 1.0f;
     sum = sum * rest + 1.0f;
-    return sum * (f32)(((i32)shifted << 23) + 0x3f800000);
+    return sum * (f32)(((u32)shifted << 23) + 0x3f800000u);  // unsigned: a NaN's bits may overflow
 }
 
 inline f32 load_half(const uint8_t* from) {  // LANES float16 numbers

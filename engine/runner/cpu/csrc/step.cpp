@@ -1,24 +1,29 @@
-// One forward pass of a Llama on a CPU: all layers, then the logits of the sampled positions. Python calls it with
+// One forward pass of a model on a CPU: all layers, then the logits of the sampled positions. Python calls it with
 // plain pointers (forward.py and linear.py declare the same structs); it knows neither torch nor Python.
 #include <algorithm>
 #include <memory>
 
 #include <pthread.h>
 
+#include "activation.h"
 #include "attention.h"
 #include "linear.h"
 #include "thread_pool.h"
 
-struct Layer {
-    const float *attention_norm, *ffn_norm;
-    float *k, *v;  // pages, as attention.h describes them
+struct Layer {  // null: what the model's blocks do not have
+    const float *attention_norm, *post_attention_norm, *ffn_norm, *post_ffn_norm;
+    const float *q_norm, *k_norm;  // over the dimensions of each head
+    const float *wqkv_bias, *wo_bias, *w13_bias, *w2_bias;
+    const float* rope;  // [positions, head dim / 2, 2], cosine and sine
+    float *k, *v;       // pages, as attention.h describes them
+    AttentionRule rule;
     Matrix wqkv, wo, w13, w2;
 };
 
 struct Model {
-    int32_t dim, heads, kv_heads, head_dim, ffn_dim, page_size, num_layers;
-    float norm_eps;
-    const float *rope, *norm;  // rope: [positions, head dim / 2, 2], cosine and sine
+    int32_t dim, heads, kv_heads, head_dim, ffn_dim, page_size, num_layers, gelu;
+    float norm_eps, logit_softcap;  // a softcap of 0: none
+    const float* norm;
     const Layer* layers;
     Matrix output;
 };
@@ -35,6 +40,8 @@ namespace {
 struct AttentionTask {  // queries that `attend` computes together
     int32_t segment, token, kv_head, first_query;
 };
+
+constexpr int SOFTCAP_PARTS = 64;  // of a sample's logits, for the threads
 
 struct Workspace {  // buffers and threads that are kept from step to step
     std::vector<float> activations, attended;
@@ -54,6 +61,10 @@ void rms_norm(const float* x, const float* weight, int dim, float eps, float* ou
     for (i = 0; i < dim; i++) out[i] = x[i] * scale * weight[i];
 }
 
+void add(const float* x, int count, float* y) {  // y += x
+    for (int i = 0; i < count; i++) y[i] += x[i];
+}
+
 void rotate(float* x, int heads, int head_dim, const float* rope) {
     for (int head = 0; head < heads; head++, x += head_dim)
         for (int i = 0; i < head_dim; i += 2) {
@@ -63,22 +74,34 @@ void rotate(float* x, int heads, int head_dim, const float* rope) {
         }
 }
 
-void silu_mul(float* x, int width) {  // silu(first half) * second half, into the first half
-    int i = 0;
-    for (; i + LANES <= width; i += LANES) {
-        const f32 a = load<f32>(x + i);
-        store(x + i, a / (1.0f + vector_exp(-a)) * load<f32>(x + width + i));
-    }
-    for (; i < width; i++) {
-        const f32 a = broadcast(x[i]);
-        x[i] = (a / (1.0f + vector_exp(-a)))[0] * x[width + i];
-    }
-}
-
 // y = x · Wᵀ, or with `add` y += x · Wᵀ, for the tokens x that `quantize` has left in the workspace.
 void multiply(Workspace& s, const Matrix& m, int tokens, float* y, long stride, bool add) {
     s.pool->run(m.tiles(), [&](int from, int to, int) {
         multiply_tiles(m, from, to, tokens, s.quantized.data(), y, stride, add);
+    });
+}
+
+// y = x · Wᵀ + bias. The bias may be null.
+void multiply_add_bias(Workspace& s, const Matrix& m, const float* bias, int tokens, float* y, long stride) {
+    multiply(s, m, tokens, y, stride, false);
+    if (!bias) return;
+    s.pool->run(tokens, [&](int from, int to, int) {
+        for (int t = from; t < to; t++) add(bias, m.rows, y + t * stride);
+    });
+}
+
+// hidden += norm(x · Wᵀ + bias), for the tokens x that `quantize` has left; `buffer` has room for their results.
+void multiply_into_residual(Workspace& s, const Model& m, const Matrix& w, const float* bias, const float* norm,
+                            const Batch& b, float* buffer) {
+    if (!bias && !norm) return multiply(s, w, b.num_tokens, b.hidden, m.dim, true);
+    multiply(s, w, b.num_tokens, buffer, m.dim, false);
+    s.pool->run(b.num_tokens, [&](int from, int to, int) {
+        for (int t = from; t < to; t++) {
+            float* row = buffer + (long)t * m.dim;
+            if (bias) add(bias, m.dim, row);
+            if (norm) rms_norm(row, norm, m.dim, m.norm_eps, row);
+            add(row, m.dim, b.hidden + (long)t * m.dim);
+        }
     });
 }
 
@@ -110,32 +133,37 @@ void run_layer(Workspace& s, const Model& m, const Layer& l, const Batch& b) {
     const long q = (long)m.heads * m.head_dim, kv = (long)m.kv_heads * m.head_dim, qkv = q + 2 * kv;
     float* activations = s.activations.data();
     quantize(s, b.hidden, m.dim, b.num_tokens, m.dim, l.attention_norm, m.norm_eps);
-    multiply(s, l.wqkv, b.num_tokens, activations, qkv, false);
+    multiply_add_bias(s, l.wqkv, l.wqkv_bias, b.num_tokens, activations, qkv);
     for (int n = 0, token = 0; n < b.num_segments; n++)
         for (int i = 0; i < b.segments[n].length; i++, token++) {
             const int position = b.segments[n].start + i;
             float* row = activations + token * qkv;
-            rotate(row, m.heads + m.kv_heads, m.head_dim, m.rope + (long)position * m.head_dim);
+            if (l.q_norm)
+                for (int head = 0; head < m.heads + m.kv_heads; head++) {
+                    float* x = row + (long)head * m.head_dim;
+                    rms_norm(x, head < m.heads ? l.q_norm : l.k_norm, m.head_dim, m.norm_eps, x);
+                }
+            rotate(row, m.heads + m.kv_heads, m.head_dim, l.rope + (long)position * m.head_dim);
             store_kv(layout, b.page_ids + b.segments[n].first_page, position, row + q, row + q + kv, l.k, l.v);
         }
     s.pool->run(s.tasks.size(), [&](int from, int to, int thread) {
         for (int n = from; n < to; n++) {
             const AttentionTask& task = s.tasks[n];
             const Segment& segment = b.segments[task.segment];
-            attend(layout, segment, b.page_ids + segment.first_page, task.kv_head, task.first_query,
+            attend(layout, l.rule, segment, b.page_ids + segment.first_page, task.kv_head, task.first_query,
                    activations + task.token * qkv, qkv, l.k, l.v, s.attended.data() + task.token * q, q,
                    s.scratch[thread]);
         }
     });
     quantize(s, s.attended.data(), q, b.num_tokens, q, nullptr, 0);
-    multiply(s, l.wo, b.num_tokens, b.hidden, m.dim, true);
+    multiply_into_residual(s, m, l.wo, l.wo_bias, l.post_attention_norm, b, activations);
     quantize(s, b.hidden, m.dim, b.num_tokens, m.dim, l.ffn_norm, m.norm_eps);
-    multiply(s, l.w13, b.num_tokens, activations, 2l * m.ffn_dim, false);
+    multiply_add_bias(s, l.w13, l.w13_bias, b.num_tokens, activations, 2l * m.ffn_dim);
     s.pool->run(b.num_tokens, [&](int from, int to, int) {
-        for (int t = from; t < to; t++) silu_mul(activations + t * 2l * m.ffn_dim, m.ffn_dim);
+        for (int t = from; t < to; t++) gate(m.gelu, activations + t * 2l * m.ffn_dim, m.ffn_dim);
     });
     quantize(s, activations, 2l * m.ffn_dim, b.num_tokens, m.ffn_dim, nullptr, 0);
-    multiply(s, l.w2, b.num_tokens, b.hidden, m.dim, true);
+    multiply_into_residual(s, m, l.w2, l.w2_bias, l.post_ffn_norm, b, activations);
 }
 
 Workspace& workspace() {
@@ -155,7 +183,7 @@ void guildllama_step(const Model* model, const Batch* batch, int threads) {
     const Model& m = *model;
     const Batch& b = *batch;
     const int qkv = (m.heads + 2 * m.kv_heads) * m.head_dim;
-    reserve(s, threads, (size_t)b.num_tokens * std::max(qkv, 2 * m.ffn_dim),
+    reserve(s, threads, (size_t)b.num_tokens * std::max({qkv, 2 * m.ffn_dim, m.dim}),
             (size_t)b.num_tokens * m.heads * m.head_dim);
     s.tasks.clear();
     for (int n = 0, token = 0; n < b.num_segments; token += b.segments[n++].length)
@@ -166,6 +194,12 @@ void guildllama_step(const Model* model, const Batch* batch, int threads) {
     if (!b.num_samples) return;
     quantize(s, b.hidden, m.dim, b.num_samples, m.dim, m.norm, m.norm_eps, b.sample_sources);
     multiply(s, m.output, b.num_samples, b.logits, m.output.rows, false);
+    if (m.logit_softcap)
+        s.pool->run(b.num_samples * SOFTCAP_PARTS, [&](int from, int to, int) {
+            const long size = (long)b.num_samples * m.output.rows, part = size / (b.num_samples * SOFTCAP_PARTS) + 1;
+            for (long i = from * part; i < std::min(to * part, size); i++)
+                b.logits[i] = soft_capped(broadcast(b.logits[i]), m.logit_softcap)[0];
+        });
 }
 
 // y = x · Wᵀ, [tokens, columns] -> [tokens, rows].

@@ -5,18 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.core.worker import load_weights
-from engine.layers.paged_attention import DenseAttention, PagedKV, Segment
+from engine.layers.paged_attention import DenseAttention, Segment
 from engine.model.transformer import Transformer
-from engine.runner.cpu.forward import NativeForward
 from engine.runner.cpu.native_runner import NativeRunner
 from engine.runner.factory import make_runner, warm_up
 from engine.runner.torch_runner import TorchRunner
-from tests.engine.runner.cpu.native_code import require_compiled_library
+from tests.engine.runner.cpu.native_code import NativeModel, page_ids, require_compiled_library
 from tests.engine.tiny import write_checkpoint
 
 SHAPES = {
@@ -27,7 +25,6 @@ SHAPES = {
     "ungrouped": (96, 12, 12),
     "odd": (60, 10, 5),
 }
-PAGES = 40
 
 
 def load(folder: Path, shape: str, quantize: str = "int8") -> tuple[EngineConfig, Transformer]:
@@ -36,29 +33,6 @@ def load(folder: Path, shape: str, quantize: str = "int8") -> tuple[EngineConfig
     checkpoint = open_checkpoint(write_checkpoint(folder, dim=dim, heads=heads, kv_heads=kv_heads, multiple_of=4))
     config = replace(resolve(checkpoint.spec, device="cpu", max_context=512, quantize=quantize), native=True)
     return config, load_weights(config, checkpoint)
-
-
-class NativeModel:
-    """A model and its pages, filled with NaN so that reading what was never written shows."""
-
-    def __init__(self, config: EngineConfig, model: Transformer, threads: int = 1) -> None:
-        spec = model.spec
-        kv = PagedKV(
-            spec.n_layers, PAGES, config.page_size, model.kv_heads, spec.head_dim, torch.float32, torch.device("cpu")
-        )
-        for pages in (*kv.k, *kv.v):
-            pages.fill_(torch.nan)
-        self._forward = NativeForward(require_compiled_library(), model, kv, threads)
-
-    def __call__(self, ids: list[int], *segments: Segment) -> Tensor:
-        """The logits of all tokens."""
-        with torch.inference_mode():
-            return self._forward.logits(torch.tensor(ids), segments, range(len(ids)))
-
-
-def page_ids(first: int) -> list[int]:
-    """Scattered page ids, different for each row."""
-    return [(first + 7 * number) % PAGES for number in range(5)]
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])

@@ -11,6 +11,8 @@ import torch
 from engine.layers.paged_attention import PagedKV, Segment
 from engine.runner.cpu.build import FLAGS, SOURCES
 from engine.runner.cpu.forward import NativeForward
+from tests.engine.families.cases import CASES
+from tests.engine.families.test_native import load as load_family
 from tests.engine.runner.cpu.native_code import require_compiled_library
 from tests.engine.runner.cpu.test_native_step import load
 
@@ -28,12 +30,17 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return ctypes.CDLL(str(built))
 
 
-@pytest.mark.parametrize("quantize", ["int8", "int4"])
-@pytest.mark.parametrize("shape", ["large group", "odd"])
+@pytest.mark.parametrize(
+    ("shape", "quantize"),
+    [
+        *(("large group", "int8"), ("large group", "int4"), ("odd", "int8"), ("odd", "int4")),
+        *(("gemma2-27b", "int8"), ("gemma3", "int8"), ("llama-biases", "int4")),
+    ],
+)
 def test_no_undefined_behaviour(
     tmp_path: Path, sanitized: ctypes.CDLL, capfd: pytest.CaptureFixture[str], shape: str, quantize: str
 ) -> None:
-    config, model = load(tmp_path / "model", shape, quantize)
+    config, model = (load_family if shape in CASES else load)(tmp_path / "model", shape, quantize)
     spec, page = model.spec, config.page_size
     for token, value in enumerate((torch.nan, torch.inf, -torch.inf, 1e37, 0.0, 1e-38), 10):
         model.tok_embeddings.weight.data[token, ::3] = value

@@ -5,18 +5,28 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.checkpoint import ModelSpec
+from engine.checkpoint import Architecture, ModelSpec
 from engine.config import EngineConfig
-from engine.layers.paged_attention import PagedAttention
+from engine.layers.paged_attention import PLAIN, AttentionRule, PagedAttention
 from engine.layers.quantized_kv import stored_values
+from engine.logits_params import Adjustment, LogitsParams, TokenLogprobs
 from engine.model.quantization import quantize_block
-from engine.model.transformer import Transformer, rope_table
+from engine.model.rope import rope_table
+from engine.model.transformer import Transformer
 from engine.runner.cuda.cuda_runner import CudaRunner
 from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, batch_shapes
+from engine.runner.features import unsupported_by_triton
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
 PAGES, CONTEXT = 40, 128
+PLAIN_LLAMA = Architecture()
+FAMILIES = {
+    "llama": PLAIN_LLAMA,
+    "qwen2": Architecture(qkv_bias=True),
+    "qwen3": Architecture(qk_norm=True),
+    "both": Architecture(qkv_bias=True, qk_norm=True),
+}
 
 
 def config(**changes: object) -> EngineConfig:
@@ -27,11 +37,11 @@ def config(**changes: object) -> EngineConfig:
     return EngineConfig(**(settings | changes))
 
 
-def model(kv_heads: int) -> Transformer:
+def model(kv_heads: int, blocks: Architecture = PLAIN_LLAMA) -> Transformer:
     spec = ModelSpec(
         format="meta", chat="llama2", dim=32, n_layers=2, n_heads=2, n_kv_heads=kv_heads, head_dim=16, ffn_dim=48,
         vocab_size=50, norm_eps=1e-5, rope_theta=10000.0, rope_scaling=None, max_context=CONTEXT,
-        tied_embeddings=False, dtype=torch.float32, shards=1,
+        tied_embeddings=False, dtype=torch.float32, shards=1, architecture=blocks,
     )  # fmt: skip
     made = Transformer(spec, dtype=torch.float32)
     made.to_empty(device="cpu")
@@ -53,24 +63,34 @@ def grants(row: int, first: int, count: int) -> tuple[tuple[int, int, int], ...]
     return tuple((row, index, (7 * index % 10) * 4 + row) for index in range(first, first + count))
 
 
+# Two of the sequences are adjusted; one of them, and one that is not, return log-probabilities.
+EVERYTHING = LogitsParams(
+    repetition_penalty=1.4, frequency_penalty=0.5, presence_penalty=0.25, logit_bias=((7, 2.0), (9, -100.0)),
+    min_tokens=2, min_p=0.02, top_k=9,
+)  # fmt: skip
+LIMITS = LogitsParams(logit_bias=((3, 1.5),), top_k=2)
+EVEN_IDS = bytes([0b01010101]) * 7
+
+
 def plans() -> list[StepPlan]:
     """Prompts alone, beside decoding rows, in two chunks, two in one step; all rows decode; rows freed and reused."""
+    history = tokens(40, 2) + tokens(23, 3)
+    adjusted = NewSequence(0, 0.8, 0.9, 9 << 40, True, Adjustment(EVERYTHING, history, 63, 0, (1, 2, 4)), 3)
+    limited = NewSequence(2, 1.3, 0.7, 2, True, Adjustment(LIMITS))
     return [
         StepPlan(0, (NewSequence(1, 0.0, 1.0, 5),), grants(1, 0, 2), (PrefillChunk(1, 0, tokens(17, 1), True),)),
         StepPlan(1, decode_rows=(1,)),
-        StepPlan(
-            2, (NewSequence(0, 0.8, 0.9, 9 << 40),), grants(0, 0, 5), (PrefillChunk(0, 0, tokens(40, 2), False),), (1,)
-        ),
+        StepPlan(2, (adjusted,), grants(0, 0, 5), (PrefillChunk(0, 0, tokens(40, 2), False),), (1,)),
         StepPlan(3, (), (), (PrefillChunk(0, 40, tokens(23, 3), True),), (1,)),
         StepPlan(4, decode_rows=(1, 0)),
         StepPlan(
             5,
-            (NewSequence(3, 0.0, 1.0, 1), NewSequence(2, 1.3, 0.7, 2)),
+            (NewSequence(3, 0.0, 1.0, 1, num_logprobs=1), limited),
             (*grants(3, 0, 1), *grants(2, 0, 2)),
             (PrefillChunk(3, 0, tokens(1, 4), True), PrefillChunk(2, 0, tokens(20, 5), True)),
             (0, 1),
         ),
-        StepPlan(6, decode_rows=(3, 1, 0, 2)),
+        StepPlan(6, decode_rows=(3, 1, 0, 2), token_masks=((2, EVEN_IDS),)),
         StepPlan(7, decode_rows=(3, 1, 0, 2)),
         StepPlan(8, decode_rows=(0, 2), freed_rows=(1, 3)),
         StepPlan(9, (NewSequence(1, 0.0, 1.0, 5),), grants(1, 0, 2), (PrefillChunk(1, 16, tokens(9, 6), True),), (2,)),
@@ -80,24 +100,46 @@ def plans() -> list[StepPlan]:
     ]
 
 
-@pytest.mark.parametrize("fused", [128, 16])
-@pytest.mark.parametrize("kv_heads", [2, 1])
-def test_the_same_ids_as_plain_torch(kv_heads: int, fused: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("family", "kv_heads", "fused"),
+    [
+        *(("llama", kv_heads, fused) for kv_heads in (2, 1) for fused in (128, 16)),
+        ("qwen2", 2, 16),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (("qwen3", 1, 16), ("both", 1, 128))),
+    ],
+)  # fmt: skip
+def test_the_same_ids_as_plain_torch(family: str, kv_heads: int, fused: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of up to `fused` tokens take the fused path, others the plain one."""
     monkeypatch.setattr("engine.runner.cuda.forward.FUSED_TOKENS", fused)
-    transformer = model(kv_heads)
+    transformer = model(kv_heads, FAMILIES[family])
+    assert not unsupported_by_triton(transformer.spec, CONTEXT)
     plain, ours = TorchRunner(config(), transformer, PAGES), CudaRunner(config(), transformer)
     ours.start(PAGES)
     in_flight: list[tuple[dict[int, int], object]] = []
+    logprobs: list[dict[int, TokenLogprobs]] = []
     for plan in plans():
         # As the engine core does: the ids of a step are read after the next step has been launched.
-        expected, handle = plain.wait(plain.execute_async(plan)), ours.execute_async(plan)
+        plain_handle = plain.execute_async(plan)
+        expected, handle = plain.wait(plain_handle), ours.execute_async(plan)
+        assert plan.step != 6 or expected[2] % 2 == 0
+        logprobs.append(plain.logprobs(plain_handle))
         in_flight.append((expected, handle))
         if len(in_flight) > 1:
             expected, handle = in_flight.pop(0)
             assert ours.wait(handle) == expected
+            assert_close(ours.logprobs(handle), logprobs.pop(0))
     assert ours.wait(in_flight[0][1]) == in_flight[0][0]
     ours.close()
+
+
+def assert_close(found: dict[int, TokenLogprobs], expected: dict[int, TokenLogprobs]) -> None:
+    assert found.keys() == expected.keys()
+    assert found.keys() <= {0, 3}
+    for row, each in found.items():
+        assert [token for token, _ in each.top] == [token for token, _ in expected[row].top]
+        values, others = ([one.logprob, *(value for _, value in one.top)] for one in (each, expected[row]))
+        assert values == pytest.approx(others, abs=1e-4)
+        assert len(values) == {0: 4, 3: 2}[row]
 
 
 def test_attack_padding_is_never_sampled() -> None:
@@ -141,8 +183,10 @@ def test_nan_logits_give_minus_one() -> None:
 class QuantizedKVAttention(PagedAttention):
     """Attention that reads what an int8 cache would give back."""
 
-    def __call__(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return super().__call__(layer, q, stored_values(k, torch.int8), stored_values(v, torch.int8))
+    def __call__(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: AttentionRule = PLAIN
+    ) -> torch.Tensor:
+        return super().__call__(layer, q, stored_values(k, torch.int8), stored_values(v, torch.int8), rule)
 
 
 @pytest.mark.parametrize(("quantize", "kv_dtype", "kv_heads"), [("int8", "auto", 1), ("int4", "int8", 2)])

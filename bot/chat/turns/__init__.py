@@ -1,0 +1,1 @@
+"""How turns and what is shown of them are stored, and kept for later while the database is away."""

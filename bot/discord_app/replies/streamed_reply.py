@@ -1,0 +1,305 @@
+"""Shows one reply while it is generated: few edits while it grows, the exact text once it is finished.
+
+Knows edit pacing, splitting and retries. Knows nothing of Discord's API: a `MessageSink` shows the messages, and its
+errors say whether they were deleted (end the generation) or cannot be reached (deliver the reply another way).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import structlog
+
+from bot.discord_app.message_split import split_message
+from bot.discord_app.rest.request_pace import Turn, Urgency
+from bot.errors import BotError
+
+log = structlog.get_logger(__name__)
+
+MAX_MESSAGES = 5
+"""More would flood a channel, and Discord allows some interactions only 5 follow-ups. The rest goes to a file."""
+MAX_EDITS_PER_SECOND = 40.0
+"""For all replies of this process together."""
+NO_ANSWER = "(no answer)"
+REST_IN_FILE = "… The rest is in the attached file, which holds the whole answer."
+_FIRST_EDIT_DELAY = 0.25  # seconds; a reply that is finished by then takes a single edit
+ANNOUNCE_AFTER = 2.0
+"""Seconds without text after which a reply says what it waits for."""
+ANNOUNCE_INTERVAL = 5.0
+"""Seconds between two such lines."""
+_EDIT_INTERVAL = 1.0  # seconds between two edits of one message
+_MAX_ATTEMPTS = 4
+
+
+class MessageDeleted(Exception):
+    """The message was deleted while the reply was being written."""
+
+
+class SinkUnreachable(Exception):
+    """The messages can no longer be edited, although they were not deleted (for example, the token expired)."""
+
+
+class DeliveryTaken(Exception):
+    """Another process shows the rest: it took this one for dead."""
+
+
+class ReplyDeleted(BotError):
+    """Ends a generation whose message was deleted."""
+
+    def __init__(self) -> None:
+        super().__init__("The message was deleted, so I stopped answering.", reason="the reply's message was deleted")
+
+
+class MessageSink(Protocol):
+    """Where a reply is shown: message 0 exists already, `show` creates each later one on first use."""
+
+    def turn(self, index: int, urgency: Urgency) -> AbstractAsyncContextManager[Turn | None]:
+        """Wait until this message may be shown; `show` is called in the block."""
+
+    async def show(
+        self,
+        index: int,
+        text: str,
+        *,
+        live: bool,
+        last: bool = False,
+        file: str | None = None,
+        turn: Turn | None = None,
+    ) -> None:
+        """Put `text` into a message. `live`: the reply is still growing. `file`: attach this text as a file.
+
+        `last`: no message follows, of a finished reply. `turn`: what `turn` gave.
+
+        Raises MessageDeleted, SinkUnreachable or DeliveryTaken where a retry cannot help, and others where it may.
+        """
+
+    async def delete(self, index: int) -> None:
+        """Delete a message that the finished reply does not need."""
+
+    async def postpone(self) -> bool:
+        """Leave the rest of a finished reply to a later attempt. False if no one would make it."""
+
+    async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
+        """Deliver the rest of a finished reply, from message `first` on, once its messages cannot be edited."""
+
+
+class EditRate:
+    """Keeps the edits of all running replies together below MAX_EDITS_PER_SECOND."""
+
+    def __init__(self) -> None:
+        self.num_running = 0
+
+    @property
+    def interval(self) -> float:
+        """Seconds to leave between two edits of one message."""
+        return max(_EDIT_INTERVAL, self.num_running / MAX_EDITS_PER_SECOND)
+
+
+class StreamedReply:
+    """Shows a reply while it is generated. Edits do not queue up: each sends the newest text at its time."""
+
+    def __init__(self, sink: MessageSink, edit_rate: EditRate, *, prefix: str = "", num_messages: int = 0) -> None:
+        """`prefix`: what stands above the reply. `num_messages`: how many messages show an earlier text of it."""
+        self._sink = sink
+        self._edit_rate = edit_rate
+        self._prefix = prefix
+        self._text = prefix
+        self._num_messages = num_messages
+        self._shown: dict[int, str] = {}
+        self._edited_at: dict[int, float] = {}
+        self._has_new_text = asyncio.Event()
+        self._deleted = False
+        self._unreachable = False
+        self._postponed = False
+        self._worker: asyncio.Task[None] | None = None
+        self._announcer: asyncio.Task[None] | None = None
+        self._is_over = False
+        self._editing = asyncio.Lock()
+
+    def begin_with(self, prefix: str, begun: str = "") -> None:
+        """What stands above the reply, and its beginning, known only now. Text that has come already was none of it."""
+        self._prefix, self._text = prefix, prefix + begun
+
+    def announce(self, status: Callable[[], str | None]) -> None:
+        """Show this status below the prefix while no text comes, from ANNOUNCE_AFTER seconds on. None ends it."""
+        if self._announcer is None and not self._is_over:
+            self._announcer = asyncio.create_task(self._announce(status), name="reply-status")
+
+    async def push(self, delta: str) -> None:
+        """Append text to the reply. Never waits for Discord; raises ReplyDeleted once the message was deleted."""
+        if self._deleted:
+            raise ReplyDeleted()
+        self._text += delta
+        self._has_new_text.set()
+        if self._worker is None:
+            self._edit_rate.num_running += 1
+            self._worker = asyncio.create_task(self._edit_loop(), name="reply-edits")
+
+    async def finish(self, text: str) -> None:
+        """Show exactly this text, by the fallback if need be. Raises ReplyDeleted if the message was deleted."""
+        await self._stop()
+        if self._deleted:
+            raise ReplyDeleted()
+        messages, file = final_messages(text, self._prefix)
+        await self.finish_messages(messages, file)
+
+    async def finish_messages(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
+        """Show these messages, from message `first` on; those before it are shown already."""
+        for index in range(first + len(messages), max(self._num_messages, len(self._shown))):
+            await self._sink.delete(index)
+        for position, message in enumerate(messages):
+            last = position == len(messages) - 1
+            if not self._unreachable:
+                await self._deliver(first + position, message, file if last else None, last=last)
+            if self._postponed:
+                return
+            if self._unreachable:
+                await self._sink.send_fallback(messages[position:], file, first=first + position)
+                return
+
+    async def cancel(self) -> None:
+        """Stop editing and leave the messages as they are."""
+        await self._stop()
+
+    async def _announce(self, status: Callable[[], str | None]) -> None:
+        await asyncio.sleep(ANNOUNCE_AFTER)
+        announced = ""
+        while self._worker is None and (text := status()) is not None:
+            if text != announced:
+                try:
+                    await self._show_status(text)
+                    announced = text
+                except MessageDeleted:
+                    self._deleted = True
+                    return
+                except SinkUnreachable:
+                    self._unreachable = True
+                    return
+                except Exception:
+                    log.debug("a status was not shown", exc_info=True)
+            await asyncio.sleep(ANNOUNCE_INTERVAL)
+
+    async def _show_status(self, status: str) -> None:
+        text = self._text if not self._text or self._text.endswith("\n") else self._text + "\n"
+        for index, message in enumerate(partial_messages(text + status)):
+            if self._shown.get(index) == message:
+                continue
+            async with self._sink.turn(index, Urgency.STATUS) as turn, self._editing:
+                if self._worker is not None or self._is_over:
+                    return
+                await self._sink.show(index, message, live=True, turn=turn)
+                self._shown[index] = message
+
+    async def _edit_loop(self) -> None:
+        await asyncio.sleep(_FIRST_EDIT_DELAY)
+        while True:
+            await self._has_new_text.wait()
+            self._has_new_text.clear()
+            for index, text in enumerate(partial_messages(self._text)):
+                if self._shown.get(index) == text:
+                    continue
+                try:
+                    await self._show_newest(index)
+                except MessageDeleted:
+                    self._deleted = True
+                    return
+                except SinkUnreachable:
+                    self._unreachable = True
+                    return
+                except Exception:
+                    log.debug("an edit was dropped; a newer one follows", exc_info=True)
+                    self._has_new_text.set()
+                    break
+
+    async def _deliver(self, index: int, text: str, file: str | None, *, last: bool) -> None:
+        """Show the final state of one message, with retries; set `_unreachable` or `_postponed` if none succeeds."""
+        for attempt in range(_MAX_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(2.0 ** (attempt - 1))
+            try:
+                await self._show_final(index, text, file, last=last)
+                return
+            except MessageDeleted:
+                raise ReplyDeleted() from None
+            except SinkUnreachable:
+                self._unreachable = True
+                return
+            except DeliveryTaken:
+                self._postponed = True
+                return
+            except Exception as error:
+                # Without the error's text, which may quote a URL that contains a token.
+                log.warning("the final text could not be shown yet", attempt=attempt + 1, error=type(error).__name__)
+        self._postponed = await self._sink.postpone()
+        self._unreachable = not self._postponed
+
+    async def _show_newest(self, index: int) -> None:
+        """Show what this message has grown to by the time at which it may be edited."""
+        urgency = Urgency.LIVE if index in self._edited_at else Urgency.FIRST
+        # The shared budget slows down live edits only: a member waits for the final one.
+        await self._wait(index, self._edit_rate.interval)
+        async with self._sink.turn(index, urgency) as turn:
+            texts = partial_messages(self._text)
+            if index < len(texts):
+                await self._show(index, texts[index], live=True, turn=turn)
+
+    async def _show_final(self, index: int, text: str, file: str | None, *, last: bool) -> None:
+        await self._wait(index, _EDIT_INTERVAL)
+        async with self._sink.turn(index, Urgency.FINAL) as turn:
+            await self._show(index, text, live=False, last=last, file=file, turn=turn)
+
+    async def _wait(self, index: int, interval: float) -> None:
+        wait = self._edited_at.get(index, 0.0) + interval - time.monotonic()
+        if wait > 0:
+            await asyncio.sleep(wait)
+
+    async def _show(
+        self, index: int, text: str, *, live: bool, last: bool = False, file: str | None = None, turn: Turn | None
+    ) -> None:
+        async with self._editing:
+            try:
+                await self._sink.show(index, text, live=live, last=last, file=file, turn=turn)
+            finally:
+                self._edited_at[index] = time.monotonic()
+        self._shown[index] = text
+
+    async def _stop(self) -> None:
+        """Cancel both tasks between two edits, never within one: Discord might apply that edit after the final one."""
+        self._is_over = True
+        tasks = [task for task in (self._worker, self._announcer) if task is not None]
+        if self._worker is not None:
+            self._edit_rate.num_running -= 1
+        self._worker = self._announcer = None
+        if not tasks:
+            return
+        async with self._editing:
+            for task in tasks:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def partial_messages(text: str) -> tuple[str, ...]:
+    """The messages of an unfinished reply, one fewer than MAX_MESSAGES at most: the last is kept for REST_IN_FILE."""
+    return _visible_messages(text)[: MAX_MESSAGES - 1]
+
+
+def final_messages(text: str, prefix: str = "") -> tuple[tuple[str, ...], str | None]:
+    """The messages of a finished reply, and the whole text as a file if it takes more than MAX_MESSAGES.
+
+    `prefix` stands above the text, and not in the file.
+    """
+    messages = _visible_messages(prefix + text if text.strip() else "")
+    if not messages:
+        return (NO_ANSWER,), None
+    if len(messages) <= MAX_MESSAGES:
+        return messages, None
+    return (*messages[: MAX_MESSAGES - 1], REST_IN_FILE), text
+
+
+def _visible_messages(text: str) -> tuple[str, ...]:
+    """The chunks of `text` without blank ones, which Discord refuses."""
+    return tuple(chunk.text for chunk in split_message(text) if chunk.text.strip())

@@ -1,0 +1,65 @@
+"""How much memory a model needs, where on a machine it fits, and which one is the best for it. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bot.hub.catalogue import CATALOGUE, CatalogueModel
+from bot.hub.machine import Machine
+
+CONTEXT = 8192
+"""Positions of keys and values that are counted in: a few members' dialogs at once."""
+_BYTES_PER_WEIGHT = {4: 0.62, 8: 1.13, 16: 2.0, 32: 4.0}
+"""With the scales of quantized groups, and the tensors that stay in more bits."""
+_ENGINE_BYTES = 600 << 20
+"""Kernels, buffers, the process itself."""
+_SYSTEM_BYTES = 2 << 30
+"""What the rest of a machine keeps of its memory: the system, the bot, its database."""
+_GPU_SHARE = 0.92
+"""Of a GPU's memory: its driver and a desktop keep some."""
+CPU_ACTIVE_PER_CORE = 1.1
+CPU_ACTIVE = 5.0
+"""Billions of parameters a token up to which a CPU answers without a long wait: its cores read the prompt, and its
+memory, which more cores do not make faster, bounds the reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Where a model runs, and with how many bits per weight."""
+
+    place: Literal["GPU", "CPU"]
+    bits: int
+    gpus: int = 1
+    slow: bool = False
+    """Whether a member would wait long for a reply."""
+
+
+def memory_needed(model: CatalogueModel, bits: int) -> int:
+    """Bytes for the weights at so many bits, the cache of CONTEXT positions, and the engine."""
+    weights = round(model.parameters * 1e9 * _BYTES_PER_WEIGHT[bits])
+    return weights + CONTEXT * model.kv_bytes_per_token * (2 if bits == 32 else 1) + _ENGINE_BYTES
+
+
+def best_fit(model: CatalogueModel, machine: Machine) -> Fit | None:
+    """A GPU with the most bits that fit, else several GPUs, else the CPU with the file's bits; None if nothing fits."""
+    count = 1
+    while count <= len(machine.gpus):
+        usable = min(gpu.memory for gpu in machine.gpus[:count]) * _GPU_SHARE * count
+        for bits in (16, 8, 4):
+            if memory_needed(model, bits) + (count - 1) * _ENGINE_BYTES <= usable:
+                return Fit("GPU", bits, count)
+        count *= 2
+    bits = model.stored_bits if model.stored_bits < 16 else 32
+    if memory_needed(model, bits) + _SYSTEM_BYTES <= machine.memory:
+        return Fit("CPU", bits, slow=model.active_parameters > min(CPU_ACTIVE, CPU_ACTIVE_PER_CORE * machine.cores))
+    return None
+
+
+def recommended(machine: Machine) -> CatalogueModel | None:
+    """The strongest model that fits and answers quickly."""
+    for model in reversed(CATALOGUE):
+        fit = best_fit(model, machine)
+        if fit is not None and not fit.slow:
+            return model
+    return None

@@ -1,0 +1,71 @@
+"""What `GUILDLLAMA_MODEL` means to our own engine: a path, the embedded model, or the name of a pulled one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bot.errors import ConfigError
+from bot.hub.catalogue import CatalogueModel, find, nearest
+from bot.hub.store import ModelStore
+from bot.settings import EMBEDDED_MODEL, Settings
+
+
+def model_store(settings: Settings) -> ModelStore:
+    """The folder that models are pulled into."""
+    return ModelStore(Path(settings.models_dir).expanduser())
+
+
+def resolve_model(settings: Settings) -> str:
+    """What the engine is told to load. Raises ConfigError for a model that is not here, with the command to fetch it.
+
+    A path that exists wins over a name. What looks like a path goes to the engine, which says what is wrong with it.
+    """
+    wanted = settings.model.strip()
+    if wanted == EMBEDDED_MODEL or Path(wanted).exists():
+        return wanted
+    model = find(wanted)
+    if model is None:
+        if _is_path(wanted):
+            return settings.model
+        raise unknown_model("GUILDLLAMA_MODEL", wanted)
+    store = model_store(settings)
+    pulled = store.pulled(model.name)
+    if pulled is None:
+        state = "is not fully here" if store.has_files(model.name) else "is not here yet"
+        raise ConfigError(
+            "GUILDLLAMA_MODEL",
+            f"{model.name} {state}",
+            f"`guildllama models pull {model.name}` fetches it ({gigabytes(model)}).",
+        )
+    return str(store.path(pulled).resolve())
+
+
+def known_model(name: str) -> CatalogueModel:
+    """The model of this name. Raises ConfigError with the nearest names."""
+    model = find(name)
+    if model is None:
+        raise unknown_model("models", name)
+    return model
+
+
+def unknown_model(setting: str, name: str) -> ConfigError:
+    """The error for a name that nothing is known of."""
+    near = nearest(name)
+    meant = f"Did you mean {' or '.join(near)}? " if near else ""
+    return ConfigError(
+        setting,
+        f"{name!r} is neither a file or folder nor a model that guildllama knows",
+        f"{meant}`guildllama models` shows them all.",
+    )
+
+
+def gigabytes(model: CatalogueModel) -> str:
+    """The size of a download in words."""
+    size = f"{model.size / 1e9:.1f} GB"
+    return size if model.pinned else f"about {size}"
+
+
+def _is_path(text: str) -> bool:
+    return (
+        "/" in text or "\\" in text or text.startswith((".", "~")) or text.endswith((".gguf", ".safetensors", ".pth"))
+    )

@@ -1,0 +1,109 @@
+"""What is known of models, and which ones a machine can run."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bot.hub.catalogue import CATALOGUE, find, nearest
+from bot.hub.fit import Fit, best_fit, memory_needed, recommended
+from bot.hub.machine import Gpu, Machine, parse_gpus, this_machine
+
+GB = 10**9
+
+
+class TestCatalogue:
+    def test_it_has_small_and_large_ones_and_korean(self):
+        sizes = [model.parameters for model in CATALOGUE]
+        assert len(CATALOGUE) >= 12
+        assert (min(sizes) < 0.5, max(sizes) >= 70) == (True, True)
+        assert sum("good Korean" in model.languages for model in CATALOGUE) >= 2
+
+    def test_names_are_as_people_type_them_and_differ(self):
+        names = [model.name for model in CATALOGUE]
+        assert len(set(names)) == len(names)
+        assert all(re.fullmatch(r"[a-z0-9.-]+", name) for name in names)
+
+    def test_pins_are_whole(self):
+        """A mistyped digit would refuse the true file."""
+        for model in CATALOGUE:
+            assert model.pinned == bool(model.files)
+            assert model.pinned != bool(model.patterns)
+            if model.revision is not None:
+                assert re.fullmatch("[0-9a-f]{40}", model.revision), model.name
+            for file in model.files:
+                assert re.fullmatch("[0-9a-f]{64}", file.sha256), model.name
+                assert "/" not in file.path
+        sums = [file.sha256 for model in CATALOGUE for file in model.files]
+        assert len(set(sums)) == len(sums)
+
+    def test_sizes_agree_with_parameters_and_bits(self):
+        for model in CATALOGUE:
+            bits = model.size * 8 / (model.parameters * 1e9)
+            assert model.stored_bits <= bits < model.stored_bits + 2, model.name
+
+    def test_a_name_in_any_case(self):
+        assert find(" Qwen3-4B ") is find("qwen3-4b") is not None
+        assert find("qwen3-4") is None
+
+    @pytest.mark.parametrize(
+        ("typed", "meant"), [("qwen3_4b", "qwen3-4b"), ("quen3-8b", "qwen3-8b"), ("smolm2", "smollm2"), ("xyz", None)]
+    )
+    def test_what_someone_may_have_meant(self, typed: str, meant: str | None):
+        assert (nearest(typed) or [None])[0] == meant
+
+
+class TestFit:
+    def test_memory_grows_with_bits_and_covers_the_weights(self):
+        for model in CATALOGUE:
+            at4, at8, at16 = (memory_needed(model, bits) for bits in (4, 8, 16))
+            assert at4 < at8 < at16
+            assert at16 > model.parameters * 2 * GB
+
+    @pytest.mark.parametrize(
+        ("machine", "name", "fit"),
+        [
+            (Machine(16 * GB, 8), "qwen3-4b", Fit("CPU", 4)),
+            (Machine(16 * GB, 2), "qwen3-4b", Fit("CPU", 4, slow=True)),
+            (Machine(16 * GB, 8), "qwen3-14b", Fit("CPU", 4, slow=True)),
+            (Machine(4 * GB, 8), "qwen3-4b", None),
+            (Machine(32 * GB, 8), "qwen3-30b-a3b", Fit("CPU", 4)),
+            (Machine(0), "smollm2-360m", None),
+            (Machine(16 * GB, 8, (Gpu("small", 8 * GB),)), "llama-3.1-8b", Fit("GPU", 4)),
+            (Machine(16 * GB, 8, (Gpu("a", 24 * GB),)), "llama-3.1-8b", Fit("GPU", 16)),
+            (Machine(64 * GB, 8, (Gpu("a", 24 * GB), Gpu("b", 24 * GB))), "qwen3-14b", Fit("GPU", 8)),
+            (Machine(64 * GB, 8, (Gpu("a", 80 * GB),) * 2), "llama-3.3-70b", Fit("GPU", 4)),
+            (Machine(64 * GB, 8, (Gpu("a", 40 * GB),) * 2), "llama-3.3-70b", Fit("GPU", 4, 2)),
+            (Machine(64 * GB, 8, (Gpu("a", 24 * GB),) * 3), "llama-3.3-70b", Fit("CPU", 4, slow=True)),
+        ],
+    )
+    def test_where_a_model_runs(self, machine: Machine, name: str, fit: Fit | None):
+        model = find(name)
+        assert model is not None
+        assert best_fit(model, machine) == fit
+
+    def test_the_recommended_one_answers_quickly(self):
+        by_machine = {
+            Machine(8 * GB, 2): "qwen3-1.7b",
+            Machine(8 * GB, 8): "qwen3-4b-2507",
+            Machine(32 * GB, 8): "qwen3-30b-a3b",
+            Machine(16 * GB, 8, (Gpu("a", 48 * GB),)): "qwen3-30b-a3b",
+            Machine(2 * GB, 8): None,
+        }
+        for machine, name in by_machine.items():
+            model = recommended(machine)
+            assert (model.name if model else None) == name, machine
+
+
+class TestMachine:
+    def test_this_one(self):
+        machine = this_machine()
+        assert machine.memory > GB
+        assert machine.cores >= 1
+
+    def test_what_nvidia_smi_prints(self):
+        assert parse_gpus("NVIDIA H200, 143771\nTesla, V100, 16384\nnonsense\nX, [N/A]\n") == (
+            Gpu("NVIDIA H200", 143771 << 20),
+            Gpu("Tesla, V100", 16384 << 20),
+        )

@@ -1,0 +1,72 @@
+"""One run of the bot as a process of its own: how `guildllama run` is started, observed and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-m", "bot", "run")
+
+
+def on_host(name: str) -> tuple[str, ...]:
+    """The command of a bot that believes to run on the host of this name."""
+    code = f"import socket; socket.gethostname = lambda: {name!r}; from bot.cli import main; main()"
+    return (sys.executable, "-c", code, "run")
+
+
+class BotProcess:
+    """One run of the bot. Its output goes to a file, which `log()` reads."""
+
+    def __init__(self, environment: dict[str, str], folder: Path, *, command: tuple[str, ...] = COMMAND) -> None:
+        self.environment = environment
+        self.folder = folder
+        self.command = command
+        self.process: asyncio.subprocess.Process | None = None
+        self.log_file = folder / f"bot-{time.monotonic_ns()}.log"
+
+    async def start(self) -> None:
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("GUILDLLAMA_", "PYTEST_"))
+        }
+        path = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))
+        with self.log_file.open("wb") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command,
+                cwd=self.folder,
+                env={**inherited, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "", **self.environment},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+
+    async def wait(self, timeout: float = 30.0) -> int:
+        assert self.process
+        async with asyncio.timeout(timeout):
+            return await self.process.wait()
+
+    async def stop(self, timeout: float = 40.0) -> int:
+        self.send(signal.SIGTERM)
+        return await self.wait(timeout)
+
+    async def kill(self) -> None:
+        if self.process and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.returncode is None
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
