@@ -122,6 +122,7 @@ class Settings(BaseSettings):
     model_hint: bool = True
     gpus: int | None = Field(None, ge=1, le=64)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    chat_template: str | None = None
     quantize: Literal["auto", "none", "int8", "int4"] = "auto"
     engine_args: str = ""
 

@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from engine.chat_format import ChatFormat, chat_format, special_tags_in, split_dialog
+from engine.chat.chat_format import chat_format
+from engine.chat.formats import ChatFormat, special_tags_in, split_dialog
 from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.errors import ConfigError, EngineError, InvalidDialog, PromptTooLong

@@ -16,6 +16,7 @@ SETTING_OF_FLAG = {
     "--max-seq-len": "GUILDLLAMA_MAX_SEQ_LEN",
     "--device": "GUILDLLAMA_DEVICE",
     "--quantize": "GUILDLLAMA_QUANTIZE",
+    "--chat-template": "GUILDLLAMA_CHAT_TEMPLATE",
 }
 """The engine's flags as the operator knows them."""
 STREAM_INTERVAL = 0.05
@@ -46,6 +47,8 @@ def engine_command(settings: Settings, uds: Path) -> list[str]:
         command += ["--device", settings.device]
     if settings.quantize != "auto":
         command += ["--quantize", settings.quantize]
+    if settings.chat_template is not None:
+        command += ["--chat-template", settings.chat_template]
     return command + shlex.split(settings.engine_args)
 
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from engine.checkpoint.architecture import Architecture, RopeScaling
+from engine.checkpoint.chat_template import StoredTemplate
 from engine.tokenizers.base import Tokenizer
 
 CheckpointFormat = Literal["meta", "huggingface", "gguf"]
-ChatFamily = Literal["llama2", "llama3", "chatml", "mistral"]
+ChatFamily = Literal["llama2", "llama3", "chatml", "mistral", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,9 @@ class ModelSpec:
 
     `dtype` is the dtype of the stored weights; float32 if they are stored in quantized blocks, which decode to it.
     `quantization` names the block types, the most frequent first ("Q4_1+Q8_0"), and `stored_bits` is the average of a
-    weight in them. `shards` is the number of weight files. `default_system` is the system message that the model's chat
-    template inserts when a dialog has none. `padding_ids` are ids that are never sampled: rows of the embedding matrix
-    without a token.
+    weight in them. `shards` is the number of weight files. `chat_template` is the model's own, if its files have one.
+    `default_system` is the system message that it inserts when a dialog has none. `padding_ids` are ids that are never
+    sampled: rows of the embedding matrix without a token.
     """
 
     format: CheckpointFormat
@@ -47,6 +48,7 @@ class ModelSpec:
     quantization: str | None = None
     stored_bits: float | None = None
     default_system: str | None = None
+    chat_template: StoredTemplate | None = None
     padding_ids: tuple[int, ...] = ()
     family: str = "llama"
     architecture: Architecture = field(default_factory=Architecture)

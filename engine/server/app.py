@@ -79,6 +79,7 @@ def build_app(
     async def chat(request: Request) -> Response:
         asked = await read(request, partial(validate, ChatRequest))
         response_format = ChatResponseFormat(service.name, include_usage=asked.stream_options.include_usage)
+        response_format.include_reasoning = asked.include_reasoning
         return await respond(request, await service.chat(asked), response_format, asked.stream)
 
     async def complete(request: Request) -> Response:
@@ -240,6 +241,8 @@ class EventStream(Response):
             async with contextlib.aclosing(self._choices.texts(self._interval)) as texts:
                 async for index, text in texts:
                     stream = streams[index]
+                    if (fields := stream.take_fields()) and (chunk := self._format.fields_delta(fields, index)):
+                        yield chunk
                     if text:
                         yield self._format.delta(text, index, stream.take_logprobs())
                     elif stream.end is not None:

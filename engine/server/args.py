@@ -52,6 +52,7 @@ class ServeOptions:
     kv_dtype: str
     kv_memory: str | None
     seed: int | None
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class InspectOptions:
     path: str
     world_size: int
     json: bool
+    chat_template: str | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,7 +74,7 @@ def parse(arguments: Sequence[str]) -> ServeOptions | InspectOptions:
     """Raises UsageError; SystemExit for --help."""
     if arguments and arguments[0] == "inspect":
         flags = _inspect_parser().parse_args(arguments[1:])
-        return InspectOptions(path=flags.path, world_size=flags.world_size, json=flags.json)
+        return InspectOptions(flags.path, flags.world_size, flags.json, flags.chat_template)
     flags = _serve_parser().parse_args(arguments)
     _check_exposure(flags)
     return ServeOptions(
@@ -100,6 +102,7 @@ def parse(arguments: Sequence[str]) -> ServeOptions | InspectOptions:
         kv_dtype=flags.kv_dtype,
         kv_memory=flags.kv_memory,
         seed=flags.seed,
+        chat_template=flags.chat_template,
     )
 
 
@@ -115,6 +118,7 @@ def _serve_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--served-model-name", metavar="NAME", help="the name that clients see (default: the name of the path)"
     )
+    _add_chat_template(model)
     model.add_argument("--max-seq-len", type=_at_least(2), metavar="N", help="context in tokens (default: the model's)")
     model.add_argument("--device", default="auto", help="auto, cpu or cuda")
     model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
@@ -172,7 +176,14 @@ def _inspect_parser() -> argparse.ArgumentParser:
     parser.add_argument("path", metavar="PATH", help="directory, .gguf file, or smollm2")
     parser.add_argument("--world-size", type=_at_least(1), default=1, metavar="N", help="number of ranks (1)")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of a table")
+    _add_chat_template(parser)
     return parser
+
+
+def _add_chat_template(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--chat-template", metavar="FILE", help="a Jinja chat template to use instead of the model's own"
+    )
 
 
 def _at_least(low: int) -> Callable[[str], int]:

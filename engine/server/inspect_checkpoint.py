@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from engine.chat_format import chat_format
+from engine.chat.chat_format import choose_format
 from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
 from engine.distributed.tensor_parallel import check_divisible, ffn_width, kv_heads
 from engine.model.quantization import quantized_bytes
@@ -39,6 +39,7 @@ class Report:
     family: str
     features: tuple[str, ...]  # what its blocks have beyond a plain Llama's
     chat: str
+    chat_template: str
     parameters: int
     stored_as: str
     stored_bits: float  # of a weight, on average
@@ -61,21 +62,21 @@ class Report:
     gpus: tuple[GpuCapacity, ...]
 
 
-def report(path: str | Path, *, world_size: int = 1, as_json: bool = False) -> str:
-    """A table, or JSON. Raises ConfigError for a path or a world size that cannot work."""
+def report(path: str | Path, *, world_size: int = 1, as_json: bool = False, template_file: str | None = None) -> str:
+    """A table, or JSON. Raises ConfigError for a path, a world size or a template that cannot work."""
     checkpoint = open_checkpoint(path)
     try:
-        result = make_report(checkpoint, world_size)
+        result = make_report(checkpoint, world_size, template_file)
     finally:
         checkpoint.close()
     return (json.dumps(asdict(result), indent=2) if as_json else render(result)) + "\n"
 
 
-def make_report(checkpoint: Checkpoint, world_size: int) -> Report:
-    """Raises ConfigError for a world size that does not divide the heads, and for a vocabulary without chat tokens."""
+def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | None = None) -> Report:
+    """Raises ConfigError for a world size that does not divide the heads, and for dialogs that cannot be prompts."""
     spec = checkpoint.spec
     check_divisible(spec, world_size)
-    chat_format(spec, PiecewiseEncoder(checkpoint.tokenizer()))
+    chosen = choose_format(spec, PiecewiseEncoder(checkpoint.tokenizer()), template_file)
     dtype = compute_dtype(spec)
     shapes = tensor_shapes(spec)
     weights = weight_bytes(spec, world_size, dtype)
@@ -86,6 +87,7 @@ def make_report(checkpoint: Checkpoint, world_size: int) -> Report:
         family=spec.family,
         features=_features(spec),
         chat=spec.chat,
+        chat_template=chosen.description,
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         stored_as=spec.quantization or _dtype_name(spec.dtype),
         stored_bits=round(spec.stored_bits or spec.dtype.itemsize * 8, 2),
@@ -163,6 +165,7 @@ def render(report: Report) -> str:
     lines = [
         ("checkpoint", report.path),
         ("format", f"{report.format}, chat format {report.chat}"),
+        ("dialogs", f"by {report.chat_template}"),
         ("family", ", ".join((report.family, *report.features))),
         (
             "parameters",

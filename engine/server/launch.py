@@ -114,16 +114,21 @@ def _num_kv_pages(size: str, spec: "ModelSpec", config: "EngineConfig") -> int:
 
 def load_model(options: ServeOptions) -> LoadedModel:
     """Start the engine and generate one token, to prove that it works. Blocks; raises ConfigError."""
-    from engine.chat_format import chat_format
+    from engine.chat.chat_format import choose_format
+    from engine.chat.templated import TemplatedFormat
     from engine.core.engine_core import EngineCore, RequestFailed, SamplingParams
     from engine.tokenizers.piecewise import PiecewiseEncoder
 
     config, checkpoint = resolve_config(options)
     tokenizer = checkpoint.tokenizer()
     encoder = PiecewiseEncoder(tokenizer)
-    chat = chat_format(checkpoint.spec, encoder)
+    chosen = choose_format(checkpoint.spec, encoder, options.chat_template)
+    chat = chosen.format
     ranks = f"{config.world_size} ranks" if config.world_size > 1 else "1 rank"
-    log(f"loading {options.model} on {config.device.type}, {ranks}, {str(config.dtype).removeprefix('torch.')}")
+    log(
+        f"loading {options.model} on {config.device.type}, {ranks}, {str(config.dtype).removeprefix('torch.')}; "
+        f"prompts by {chosen.description}"
+    )
     engine = EngineCore.start(config, checkpoint)
     probe = engine.submit([tokenizer.bos_id or 0], SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True))
     try:
@@ -131,14 +136,22 @@ def load_model(options: ServeOptions) -> LoadedModel:
     except RequestFailed as error:
         engine.close()
         raise ConfigError(options.model, expected="weights that compute a token", found=str(error)) from error
-    return LoadedModel(engine, tokenizer, encoder, chat, config.max_context)
+    template = chat if isinstance(chat, TemplatedFormat) else None
+    return LoadedModel(engine, tokenizer, encoder, chat, config.max_context, template)
 
 
 def _inspect(options: InspectOptions) -> int:
     from engine.server import inspect_checkpoint
 
     try:
-        sys.stdout.write(inspect_checkpoint.report(options.path, world_size=options.world_size, as_json=options.json))
+        sys.stdout.write(
+            inspect_checkpoint.report(
+                options.path,
+                world_size=options.world_size,
+                as_json=options.json,
+                template_file=options.chat_template,
+            )
+        )
     except EngineError as error:
         return _config_exit(str(error))
     return 0

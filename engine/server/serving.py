@@ -33,6 +33,7 @@ from engine.server.protocol.requests import (
     TokenizeChatRequest,
     TokenizeTextRequest,
 )
+from engine.server.reply_parts import ReplyParts
 from engine.server.streaming import ResponseStream
 from engine.server.tokenizing import PromptTokenization, context_length_exceeded
 from engine.tokenizers.base import StreamDecoder
@@ -109,9 +110,14 @@ class ServingService:
     async def chat(self, request: ChatRequest) -> Choices:
         """Submit a dialog. Raises RequestError."""
         loaded = self._require_model()
-        prompt_ids = await self._tokenization.dialog(loaded, request.dialog, continue_last=request.continue_last)
-        last = request.dialog[-1]["content"] if request.continue_last else ""
-        stop_ids, continues = loaded.chat.stop_ids, bool(last.strip())
+        prompt_ids = await self._tokenization.dialog(
+            loaded,
+            request.dialog,
+            continue_last=request.continue_last,
+            variables=request.chat_template_kwargs,
+            tools=request.offered_tools,
+        )
+        stop_ids, continues = loaded.chat.stop_ids, request.continues_text
         return await self._submit_all(loaded, [prompt_ids], stop_ids, request, "messages", continues=continues)
 
     async def complete(self, request: CompletionRequest) -> tuple[Choices, list[str]]:
@@ -143,11 +149,22 @@ class ServingService:
             ids = await self._tokenization.text(loaded, request.prompt, special_tokens=request.add_special_tokens)
         elif request.max_prompt_tokens is not None:
             ids, num_dropped = await self._tokenization.fitting_dialog(
-                loaded, request.dialog, request.max_prompt_tokens, continue_last=request.continue_last
+                loaded,
+                request.dialog,
+                request.max_prompt_tokens,
+                continue_last=request.continue_last,
+                variables=request.chat_template_kwargs,
+                tools=request.offered_tools,
             )
             dropped = {"dropped_messages": num_dropped}
         else:
-            ids = await self._tokenization.dialog(loaded, request.dialog, continue_last=request.continue_last)
+            ids = await self._tokenization.dialog(
+                loaded,
+                request.dialog,
+                continue_last=request.continue_last,
+                variables=request.chat_template_kwargs,
+                tools=request.offered_tools,
+            )
         return {"count": len(ids), "max_model_len": loaded.max_context, "tokens": ids, "token_strs": None, **dropped}
 
     async def detokenize(self, tokens: list[int]) -> str:
@@ -243,15 +260,18 @@ class ServingService:
             raise engine_unavailable(str(error)) from error
         except EngineError as error:
             raise RequestError(f"{error}.", param=param, code="invalid_value") from error
+        # A reply of a form is all answer.
+        parts = None if constraint is not None else _reply_parts(loaded, request, prompt_ids)
         decoder = StreamDecoder(loaded.tokenizer)
         if continues:
             decoder.push(prompt_ids[-1])  # a decoder drops the space that SentencePiece puts before a text
             decoder.finish()
         stream = ResponseStream(
             tokens,
-            IncrementalDetokenizer(decoder, request.stop, min_tokens=request.min_tokens),
+            IncrementalDetokenizer(parts or decoder, request.stop, min_tokens=request.min_tokens),
             self._metrics,
             self._on_stream_end,
+            parts=parts,
             logprobs=None if params.num_logprobs is None else LogprobsQueue(loaded.tokenizer),
             # A client that ignores the end of the text measures the engine.
             guard=RepetitionGuard(loaded.tokenizer.decode)
@@ -265,6 +285,20 @@ class ServingService:
         self._streams.discard(stream)
         if not self._streams:
             self._all_ended.set()
+
+
+def _reply_parts(loaded: LoadedModel, request: GenerationRequest, prompt_ids: list[int]) -> ReplyParts | None:
+    """What takes reasoning and calls of tools out of the reply, if it may have any."""
+    template = loaded.template
+    if template is None or not isinstance(request, ChatRequest):
+        return None
+    reasoning = None if request.continues_text else template.reasoning
+    tools = template.tools if request.offered_tools else None
+    if reasoning is None and tools is None:
+        return None
+    names = {tool["function"]["name"] for tool in request.offered_tools}
+    continues = request.continues_text
+    return ReplyParts(loaded.tokenizer, prompt_ids, reasoning, tools, tool_names=names, continues=continues)
 
 
 def _sampling_params(loaded: LoadedModel, stop_token_ids: frozenset[int], request: GenerationRequest) -> SamplingParams:

@@ -17,6 +17,7 @@ from engine.server.generation.token_logprobs import LogprobsQueue
 from engine.server.protocol.errors import engine_unavailable
 from engine.server.protocol.logprobs import TokenLogprob
 from engine.server.protocol.responses import REPETITION, ChoiceEnd, FinishReason, Usage
+from engine.server.reply_parts import ReplyParts
 
 _LOGPROBS_AT_ONCE = 64  # tokens
 
@@ -34,10 +35,10 @@ class ResponseObserver(Protocol):
 
 
 class ResponseStream:
-    """`async for text in stream` yields text; at its end `end` and `usage` are final.
+    """`async for text in stream` yields text, empty while there is only what `take_fields` returns.
 
-    `end` None at the end means that the client disconnected. A response that the engine cannot finish raises
-    RequestError (503) after the text that was generated.
+    At its end `end` and `usage` are final. `end` None at the end means that the client disconnected. A response
+    that the engine cannot finish raises RequestError (503) after the text that was generated.
     """
 
     def __init__(
@@ -49,8 +50,12 @@ class ResponseStream:
         *,
         logprobs: LogprobsQueue | None = None,
         guard: RepetitionGuard | None = None,
+        parts: ReplyParts | None = None,
     ) -> None:
-        """`on_end` is called once, whatever the outcome; `logprobs`: of a client that asks for them."""
+        """`on_end` is called once, whatever the outcome; `logprobs`: of a client that asks for them.
+
+        `parts`: the decoder, if there may be more than an answer.
+        """
         self._tokens = tokens
         self._detokenizer = detokenizer
         self._observer = observer
@@ -58,7 +63,7 @@ class ResponseStream:
         self._submitted_at = time.monotonic()
         self._has_tokens = False
         self._ended = False
-        self._logprobs, self._guard = logprobs, guard
+        self._logprobs, self._guard, self._parts = logprobs, guard, parts
         self._num_read = 0  # tokens whose log-probabilities have been read
         self._waiting: list[int] = []  # ids that have come and are not decoded yet
         self._length = 0  # characters of the text that has been returned
@@ -71,7 +76,12 @@ class ResponseStream:
         completion_tokens = usage.completion_tokens
         if self._detokenizer.stopped:  # the engine may have generated more before it saw the cancel
             completion_tokens = self._detokenizer.num_tokens
-        return Usage(usage.prompt_tokens, completion_tokens, usage.cached_tokens)
+        reasoning_tokens = None if self._parts is None else self._parts.reasoning_tokens
+        return Usage(usage.prompt_tokens, completion_tokens, usage.cached_tokens, reasoning_tokens)
+
+    def take_fields(self) -> dict[str, object]:
+        """What has come beside the text since the last call: what the model thought, and calls of tools."""
+        return {} if self._parts is None else self._parts.take_fields()
 
     def cancel(self) -> None:
         """The client has disconnected. No effect after the end."""
@@ -118,7 +128,7 @@ class ResponseStream:
                 self._tokens.cancel()
                 text += self._detokenizer.finish()
                 self._end_with("stop", REPETITION)
-            if text:
+            if text or self._parts is not None:
                 return text
         raise StopAsyncIteration
 
@@ -159,7 +169,8 @@ class ResponseStream:
         raise engine_unavailable("The engine is shutting down.")
 
     def _end_with(self, reason: FinishReason, stop_reason: str | None) -> None:
-        self.end = ChoiceEnd(reason, stop_reason)
+        called = reason == "stop" and stop_reason is None and self._parts is not None and self._parts.has_calls
+        self.end = ChoiceEnd("tool_calls" if called else reason, stop_reason)
         self._end(REPETITION if stop_reason == REPETITION and not self._detokenizer.stopped else reason)
 
     def _end(self, outcome: Outcome) -> None:

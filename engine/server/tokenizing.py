@@ -1,12 +1,12 @@
 """Texts and dialogs of requests to token ids, without keeping the event loop from other requests.
 
-Short texts are encoded at once. Longer ones go to another thread; long ones wait there for each other, so that their
-memory does not add up, and a few of them wait at most. A text that cannot fit the context is refused before it is
-encoded. Knows the loaded model; submits nothing.
+Short texts are encoded at once. Longer ones, and dialogs that a template renders, go to another thread; long ones wait
+there for each other, so that their memory does not add up, and a few of them wait at most. A text that cannot fit the
+context is refused before it is encoded. Knows the loaded model; submits nothing.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,10 +14,11 @@ from engine.errors import InvalidDialog
 from engine.server.protocol.errors import RequestError
 
 if TYPE_CHECKING:
-    from engine.chat_format import Message
+    from engine.chat.formats import Message
     from engine.server.loaded_model import LoadedModel
 
 T = TypeVar("T")
+Variables = Mapping[str, object]
 MAX_INLINE_CHARS = 4096  # a longer text is encoded on another thread
 MESSAGE_CHARS = 64  # what the marks and the header of a message take, compared with text
 LONG_TEXT_CHARS = 1 << 16  # a longer text waits for others of its kind
@@ -34,32 +35,48 @@ class PromptTokenization:
         self._num_long = 0
 
     async def dialog(
-        self, loaded: "LoadedModel", messages: "Sequence[Message]", *, continue_last: bool = False
+        self,
+        loaded: "LoadedModel",
+        messages: "Sequence[Message]",
+        *,
+        continue_last: bool = False,
+        variables: Variables | None = None,
+        tools: Sequence[Variables] = (),
     ) -> list[int]:
-        """The prompt for the reply to the dialog. Raises RequestError."""
+        """The prompt for the reply to the dialog; `variables` and `tools` are for its template. Raises RequestError."""
         texts = [message["content"] for message in messages]
+        _refuse_calls(loaded, messages)
+        encode = _dialog_encoder(loaded, continue_last, variables, tools)
         try:
-            return await self._run(
-                loaded, texts, "messages", lambda: loaded.chat.encode(messages, continue_last=continue_last)
-            )
+            return await self._run(loaded, texts, "messages", lambda: encode(messages))
         except InvalidDialog as error:
             raise _invalid_dialog(error, error.index) from error
 
     async def fitting_dialog(
-        self, loaded: "LoadedModel", messages: "Sequence[Message]", max_tokens: int, *, continue_last: bool = False
+        self,
+        loaded: "LoadedModel",
+        messages: "Sequence[Message]",
+        max_tokens: int,
+        *,
+        continue_last: bool = False,
+        variables: Variables | None = None,
+        tools: Sequence[Variables] = (),
     ) -> tuple[list[int], int]:
         """The prompt without the oldest exchanges, as few as needed for `max_tokens`, and how many messages those have.
 
         Messages of the system at the beginning stay, and so does the last exchange, even if it does not fit. Raises
         RequestError.
         """
+        _refuse_calls(loaded, messages)
         prefix = next((index for index, message in enumerate(messages) if message["role"] != "system"), 0)
         starts = _exchange_starts(messages, prefix)
         while len(starts) > 1 and _min_tokens(loaded, [*messages[:prefix], *messages[starts[0] :]]) > max_tokens:
             del starts[0]  # without encoding it
 
+        encode_dialog = _dialog_encoder(loaded, continue_last, variables, tools)
+
         def encode(start: int) -> list[int]:
-            return loaded.chat.encode([*messages[:prefix], *messages[start:]], continue_last=continue_last)
+            return encode_dialog([*messages[:prefix], *messages[start:]])
 
         def search() -> tuple[list[int], int]:
             low, high = 0, len(starts) - 1
@@ -89,7 +106,7 @@ class PromptTokenization:
     async def _run(self, loaded: "LoadedModel", texts: Sequence[str], param: str, encode: Callable[[], T]) -> T:
         """The result of `encode`, which encodes the texts."""
         size = sum(map(len, texts)) + MESSAGE_CHARS * len(texts)
-        if size <= MAX_INLINE_CHARS:
+        if size <= MAX_INLINE_CHARS and (loaded.template is None or param != "messages"):
             return encode()
         loop = asyncio.get_running_loop()
         if size <= LONG_TEXT_CHARS:
@@ -116,6 +133,37 @@ def context_length_exceeded(limit: int, got: int, param: str, *, exact: bool = T
         param=param,
         code="context_length_exceeded",
     )
+
+
+def _dialog_encoder(
+    loaded: "LoadedModel", continue_last: bool, variables: Variables | None, tools: Sequence[Variables]
+) -> "Callable[[Sequence[Message]], list[int]]":
+    """What encodes a dialog. Raises RequestError for variables and tools that the model's template does not take."""
+    from engine.chat.templated import THINKING
+
+    known = loaded.template.variables if loaded.template is not None else frozenset()
+    for name, value in (variables or {}).items():
+        if name not in known and not (name in THINKING and value is False):
+            param = f"chat_template_kwargs.{name}"
+            reason = "this model's chat template has no such variable"
+            raise RequestError(f"'{param}': {reason}.", param=param, code="unsupported_parameter")
+    template = loaded.template
+    if tools and (template is None or template.tools is None):
+        reason = "this model's chat template takes no tools, or calls them in a format that is not known here"
+        raise RequestError(f"'tools': {reason}.", param="tools", code="unsupported_parameter")
+    if template is None:
+        return lambda messages: loaded.chat.encode(messages, continue_last=continue_last)
+    return lambda messages: template.encode(messages, continue_last=continue_last, variables=variables, tools=tools)
+
+
+def _refuse_calls(loaded: "LoadedModel", messages: "Sequence[Message]") -> None:
+    """Raises RequestError for calls of tools in a dialog whose format has no place for them."""
+    if loaded.template is None or loaded.template.tools is None:
+        index = next((n for n, message in enumerate(messages) if "tool_calls" in message), None)
+        if index is not None:
+            param = f"messages[{index}].tool_calls"
+            message = f"'{param}' is not supported: this model's chat format has no calls of tools."
+            raise RequestError(message, param=param, code="unsupported_parameter")
 
 
 def _exchange_starts(messages: "Sequence[Message]", first: int) -> list[int]:

@@ -1,11 +1,11 @@
 """The tokenizer interface, and incremental decoding.
 
-`encode` never produces a control token, whatever the text. The chat format gets control tokens by name and places
-them. Decoding is defined here once, for complete replies and for streams: each id stands for a piece, either bytes
-(possibly part of a character) or text. Control tokens decode to nothing.
+`encode` never produces a control token, whatever the text. A chat format places them, by name or in text that its
+template wrote (`encode_marked`). Decoding is defined here once, for complete replies and for streams: each id stands
+for a piece, either bytes (possibly part of a character) or text. Control tokens decode to nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -67,6 +67,12 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Token ids of the text. A control token's name in the text is encoded as ordinary text."""
 
+    def encode_marked(self, text: str, trusted: bytes) -> list[int]:
+        """As `encode`, but names of control tokens whose characters all have a byte 1 in `trusted` become those tokens.
+
+        The rest of the text is encoded as the model's own library does it between control tokens.
+        """
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids, without control tokens."""
         ...
@@ -79,6 +85,11 @@ class Tokenizer(Protocol):
 
     def control(self, name: str) -> int:
         """The id of a control token. KeyError if the vocabulary has none of that name."""
+
+    @property
+    def controls(self) -> Mapping[str, int]:
+        """All control tokens: names to ids."""
+        ...
 
 
 class StreamDecoder:

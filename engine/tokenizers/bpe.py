@@ -1,7 +1,8 @@
 """BPE through the `tokenizers` library, and byte-level BPE built from bare tables (GGUF's kind "gpt2").
 
-The library finds added tokens in any text that it encodes. So its tokenizer is built without control tokens, which are
-only in the table that `control` reads; added tokens that are text (`<think>`) it does get.
+The library finds added tokens in any text that it encodes. So its tokenizer is built without the names of control
+tokens, which are only in the table that `control` reads: it knows each by a sentinel (`marked`). Added tokens that are
+text (`<think>`) it does get.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -13,7 +14,8 @@ from tokenizers.models import BPE
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules, decode_all
-from engine.tokenizers.ordinary import encode_ordinary
+from engine.tokenizers.marked import ControlNames, segments, sentinel, with_sentinels
+from engine.tokenizers.ordinary import encode_ordinary, valid_unicode
 from engine.tokenizers.pre_tokenizers import PreTokenization
 from engine.tokenizers.token_roles import TokenRoles
 
@@ -39,8 +41,11 @@ class BpeTokenizer:
         stop_ids: frozenset[int],
         padding_ids: frozenset[int],
         adds_bos: bool,
+        marked: Mapping[str, int] | None = None,
     ) -> None:
-        self._library, self._pieces, self._controls = library, pieces, dict(controls)
+        """`marked`: the control tokens that the library knows by their sentinels, if not all."""
+        self._library, self._pieces, self.controls = library, pieces, dict(controls)
+        self._names = ControlNames(self.controls if marked is None else marked)
         self.rules, self.bos_id, self.eos_id = rules, bos_id, eos_id
         self.adds_bos = adds_bos and bos_id is not None
         self.stop_ids, self.padding_ids = stop_ids | {eos_id}, padding_ids
@@ -48,7 +53,19 @@ class BpeTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
-        return encode_ordinary(text, self._encode, self._controls)
+        return encode_ordinary(text, self._encode, self.controls)
+
+    def encode_marked(self, text: str, trusted: bytes) -> list[int]:
+        """See `Tokenizer.encode_marked`."""
+        spans = list(self._names.spans(text, trusted))
+        ids = self._encode(valid_unicode(with_sentinels(text, spans)))
+        reserved = set(self.controls.values())
+        if sum(map(reserved.__contains__, ids)) == len(spans):
+            return ids
+        ids = []  # the vocabulary lists control tokens as ordinary pieces, too
+        for part, token in segments(text, spans):
+            ids += [*(self.encode(part) if part else []), *([] if token is None else [token])]
+        return ids
 
     def _encode(self, text: str) -> list[int]:
         # `encode` holds Python's lock all the time, `encode_batch_fast` only while it makes the list of ids.
@@ -65,7 +82,7 @@ class BpeTokenizer:
 
     def control(self, name: str) -> int:
         """See `Tokenizer.control`."""
-        return self._controls[name]
+        return self.controls[name]
 
 
 def byte_level(
@@ -91,14 +108,16 @@ def byte_level(
         silent.add(roles.unknown)
         not_encoded.add(roles.unknown)
     vocabulary = {token: i for i, token in enumerate(tokens) if i not in not_encoded}
+    sentinels = {sentinel(i): i for i in controls.values()}
     try:
-        library = Library(BPE(vocabulary, list(merges), ignore_merges=words.ignore_merges))
+        library = Library(BPE(vocabulary | sentinels, list(merges), ignore_merges=words.ignore_merges))
     except Exception as error:  # the library raises bare Exceptions
         raise ConfigError(source, expected="merges made of its own tokens", found=str(error)) from error
     library.pre_tokenizer = words.splitter
     if words.normalizer is not None:
         library.normalizer = words.normalizer
     library.add_tokens([AddedToken(tokens[i], normalized=False) for i in sorted(roles.user_defined)])
+    library.add_special_tokens([AddedToken(name, normalized=False) for name in sentinels])
     alphabet = byte_alphabet()
     check_alphabet(vocabulary, source)
     pieces = [

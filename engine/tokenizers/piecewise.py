@@ -6,7 +6,7 @@ pre-tokenizer begins a new word there, and SentencePiece's pieces do not cross i
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from engine.tokenizers.base import Tokenizer
 
@@ -36,6 +36,11 @@ class PiecewiseEncoder:
         """See Tokenizer."""
         return self._tokenizer.control(name)
 
+    @property
+    def controls(self) -> Mapping[str, int]:
+        """As `Tokenizer.controls`."""
+        return self._tokenizer.controls
+
     def encode(self, text: str) -> list[int]:
         """The ids of the text, the same as from one call of the tokenizer."""
         if len(text) <= PART_CHARS:
@@ -45,11 +50,24 @@ class PiecewiseEncoder:
             ids += self._tokenizer.encode(part)
         return ids
 
+    def encode_marked(self, text: str, trusted: bytes) -> list[int]:
+        """As `Tokenizer.encode_marked`."""
+        if len(text) <= PART_CHARS:
+            return self._tokenizer.encode_marked(text, trusted)
+        ids: list[int] = []
+        for start, end in self._bounds(text):
+            ids += self._tokenizer.encode_marked(text[start:end], trusted[start:end])
+        return ids
+
     def min_tokens(self, num_bytes: int) -> int:
         """The smallest number of tokens that a text of `num_bytes` in UTF-8 can have."""
         return -(-num_bytes // self.max_piece_bytes)
 
     def _parts(self, text: str) -> Iterator[str]:
+        return (text[start:end] for start, end in self._bounds(text))
+
+    def _bounds(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where parts begin and end. Control tokens whose names hold letters around a space are not cut in practice."""
         start = 0
         while len(text) - start > PART_CHARS:
             cut = None if self._skip is None else _SAFE_CUT.search(text, start + PART_CHARS, start + MAX_PART_CHARS)
@@ -58,10 +76,10 @@ class PiecewiseEncoder:
             else:
                 end = cut.end() - 1
                 following = end + (self._skip or 0)
-            yield text[start:end]
+            yield start, end
             start = following
         if start < len(text):
-            yield text[start:]
+            yield start, len(text)
 
     def _chars_to_skip(self) -> int | None:
         """1 if the tokenizer puts a space before each text, 0 if it does not, None if it is not known."""

@@ -27,6 +27,26 @@ _TEKKEN_PATTERN = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# GPT-4o, gpt-oss, Llama 4 and Phi-4-mini: as Tekken, with English contractions at the end of a word.
+_CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_GPT4O_PATTERN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTION}"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# DeepSeek splits in steps. The first models list the letters of alphabets that have capitals.
+_CASED_LETTERS = (
+    "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1f7dᾀ-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌῐ-\u1fd3ῖ-\u1fdbῠ-Ῥ"
+    "ῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ\u212a-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
+)
+_EAST_ASIAN = "[一-龥ࠀ-一가-퟿]+"
+_DEEPSEEK_LLM = ("[\r\n]", rf"\s?[{_CASED_LETTERS}]+", r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", _EAST_ASIAN)
+_DEEPSEEK_CODER = ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _EAST_ASIAN)
+_DEEPSEEK_V3 = (
+    r"\p{N}{1,3}",
+    "[一-龥\u3040-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +62,12 @@ class PreTokenization:
     normalizer: Normalizer | None = None
 
 
-def _pattern(pattern: str) -> PreTokenizer:
-    return pre_tokenizers.Sequence(
-        [Split(Regex(pattern), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+def _pattern(*patterns: str, digits: bool = False) -> PreTokenizer:
+    """Split by each of the patterns in turn; `digits`: then each digit apart."""
+    splits: list[PreTokenizer] = [Split(Regex(pattern), "isolated") for pattern in patterns]
+    if digits:
+        splits.append(Digits(individual_digits=True))
+    return pre_tokenizers.Sequence([*splits, ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def _gpt2() -> PreTokenization:
@@ -74,6 +96,22 @@ def _tekken() -> PreTokenization:
     return PreTokenization(_pattern(_TEKKEN_PATTERN), ignore_merges=True, adds_bos=True)
 
 
+def _gpt4o() -> PreTokenization:
+    return PreTokenization(_pattern(_GPT4O_PATTERN))
+
+
+def _deepseek_llm() -> PreTokenization:
+    return PreTokenization(_pattern(*_DEEPSEEK_LLM, digits=True))
+
+
+def _deepseek_coder() -> PreTokenization:
+    return PreTokenization(_pattern(*_DEEPSEEK_CODER, digits=True))
+
+
+def _deepseek_v3() -> PreTokenization:
+    return PreTokenization(_pattern(*_DEEPSEEK_V3))
+
+
 _NAMED: dict[str, Callable[[], PreTokenization]] = {
     **dict.fromkeys(("gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais"), _gpt2),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), _digits),
@@ -81,6 +119,10 @@ _NAMED: dict[str, Callable[[], PreTokenization]] = {
     **dict.fromkeys(("smaug-bpe", "dbrx"), _llama3_merging),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _qwen2),
     "tekken": _tekken,
+    **dict.fromkeys(("gpt-4o", "llama4"), _gpt4o),
+    "deepseek-llm": _deepseek_llm,
+    "deepseek-coder": _deepseek_coder,
+    "deepseek-v3": _deepseek_v3,
 }
 _UNNAMED = ("", "default")  # what converters write who do not know it either
 

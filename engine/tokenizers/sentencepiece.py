@@ -14,6 +14,7 @@ import sentencepiece
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules, decode_all
+from engine.tokenizers.marked import ControlNames, segments
 from engine.tokenizers.ordinary import encode_ordinary
 from engine.tokenizers.sentencepiece_model import Piece, join_model, split_model
 from engine.tokenizers.token_roles import BYTE, CONTROL, UNKNOWN, UNUSED, TokenRoles, byte_value, token_roles
@@ -61,7 +62,8 @@ class SentencePieceTokenizer:
         self.eos_id: int = eos
         self.stop_ids = frozenset(stop_ids) | {eos}
         self.adds_bos = adds_bos and self.bos_id is not None
-        self._controls, self.padding_ids = roles.controls, roles.padding
+        self.controls, self.padding_ids = roles.controls, roles.padding
+        self._names = ControlNames(self.controls)
         self._pieces = [self._piece(i, name, roles) for i, name in enumerate(tokens)]
 
     def _piece(self, i: int, name: str, roles: TokenRoles) -> bytes | str:
@@ -85,7 +87,14 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
-        return encode_ordinary(text, self._encode, self._controls)
+        return encode_ordinary(text, self._encode, self.controls)
+
+    def encode_marked(self, text: str, trusted: bytes) -> list[int]:
+        """See `Tokenizer.encode_marked`."""
+        ids: list[int] = []
+        for part, token in segments(text, list(self._names.spans(text, trusted))):
+            ids += [*(self.encode(part) if part else []), *([] if token is None else [token])]
+        return ids
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._model.encode(text)
@@ -101,7 +110,7 @@ class SentencePieceTokenizer:
 
     def control(self, name: str) -> int:
         """See `Tokenizer.control`."""
-        return self._controls[name]
+        return self.controls[name]
 
 
 def _accepted(pieces: Sequence[Piece], roles: TokenRoles) -> list[Piece]:

@@ -12,6 +12,7 @@ import tiktoken
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules, decode_all
+from engine.tokenizers.marked import ControlNames, segments
 from engine.tokenizers.ordinary import valid_unicode
 from engine.tokenizers.pre_tokenizers import LLAMA3_PATTERN
 
@@ -53,24 +54,32 @@ class TiktokenTokenizer:
         self._ordinary = len(ranks)
         self.vocab_size = self._ordinary + _RESERVED
         names = {name: place for name, place in _CONTROLS.items() if llama31 or name not in _NEW_IN_LLAMA31}
-        self._controls = {name: self._ordinary + place for name, place in names.items()}
+        self.controls = {name: self._ordinary + place for name, place in names.items()}
+        self._names = ControlNames(self.controls)
         self._encoding = tiktoken.Encoding(
-            "llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens=self._controls
+            "llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens=self.controls
         )
         self._pieces = sorted(ranks, key=ranks.__getitem__)
         self.rules = DecodeRules("sequence")
         self.padding_ids: frozenset[int] = frozenset()
-        self.bos_id: int | None = self._controls["<|begin_of_text|>"]
+        self.bos_id: int | None = self.controls["<|begin_of_text|>"]
         self.adds_bos = True  # as Meta's scripts do
-        self.eos_id = self._controls["<|end_of_text|>"]
+        self.eos_id = self.controls["<|end_of_text|>"]
         ends = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
-        self.stop_ids = frozenset(self._controls[name] for name in ends if name in self._controls)
+        self.stop_ids = frozenset(self.controls[name] for name in ends if name in self.controls)
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
         text = valid_unicode(text)
         parts = (text[n : n + _MAX_CHARACTERS] for n in range(0, len(text), _MAX_CHARACTERS))
         return [i for part in parts for i in self._encoding.encode_ordinary(part)]
+
+    def encode_marked(self, text: str, trusted: bytes) -> list[int]:
+        """See `Tokenizer.encode_marked`."""
+        ids: list[int] = []
+        for part, token in segments(text, list(self._names.spans(text, trusted))):
+            ids += [*self.encode(part), *([] if token is None else [token])]
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
@@ -82,7 +91,7 @@ class TiktokenTokenizer:
 
     def control(self, name: str) -> int:
         """See `Tokenizer.control`."""
-        return self._controls[name]
+        return self.controls[name]
 
 
 def _read_ranks(content: bytes, source: Path) -> dict[bytes, int]:

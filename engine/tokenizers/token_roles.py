@@ -36,9 +36,16 @@ class TokenRoles:
     user_defined: frozenset[int]
 
 
-def token_roles(tokens: Sequence[str], types: Sequence[int], *, reserved: Collection[int] = ()) -> TokenRoles:
-    """The roles in a vocabulary; `reserved` are ids that its file or chat format uses as control tokens."""
+def token_roles(
+    tokens: Sequence[str], types: Sequence[int], *, reserved: Collection[int] = (), byte_level: bool = False
+) -> TokenRoles:
+    """The roles in a vocabulary; `reserved` are ids that its file or chat format uses as control tokens.
+
+    `byte_level`: all bytes have tokens, so that a `<unk>` of type NORMAL is a word like others (Qwen has one).
+    """
     unknown = _unknown(tokens, types)
+    if byte_level and unknown is not None and types[unknown] == NORMAL:
+        unknown = None
     used = {i for i in reserved if 0 <= i < len(tokens)}
     controls = {tokens[i]: i for i in sorted(used, reverse=True)}
     for i, (token, kind) in enumerate(zip(tokens, types, strict=True)):

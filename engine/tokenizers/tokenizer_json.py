@@ -10,6 +10,7 @@ from tokenizers import Tokenizer as Library
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules
 from engine.tokenizers.bpe import BpeTokenizer, byte_alphabet, check_alphabet, token_bytes
+from engine.tokenizers.marked import sentinel
 from engine.tokenizers.token_roles import CONTROL, NORMAL, UNUSED, USER_DEFINED, token_roles
 
 _WORD_START = "\u2581"
@@ -45,12 +46,12 @@ def from_tokenizer_json(
         raise ConfigError(path, expected=f"the end-of-text token {eos} in the vocabulary", found="none of that name")
     bos_id = ids.get(bos) if bos else None
     reserved = [ids[eos], *stop_ids, *([] if bos_id is None else [bos_id])]
-    roles = token_roles(names, kinds, reserved=reserved)
+    rules, alphabet = _rules(path, content), byte_alphabet()
+    roles = token_roles(names, kinds, reserved=reserved, byte_level=rules.replace == "sequence")
     controls, silent = roles.controls, set(roles.silent)
     if roles.unknown is not None:
         controls = {names[roles.unknown]: roles.unknown} | controls
         silent.add(roles.unknown)
-    rules, alphabet = _rules(path, content), byte_alphabet()
     if rules.replace == "sequence":
         check_alphabet(vocabulary, path)
     pieces: list[bytes | str] = [b""] * len(names)
@@ -60,8 +61,9 @@ def from_tokenizer_json(
         pieces[entry["id"]] = entry["content"].encode()
     for i in silent:
         pieces[i] = b""
+    marked = {entry["content"]: entry["id"] for entry in added if controls.get(entry["content"]) == entry["id"]}
     return BpeTokenizer(
-        _library(path, content, roles.user_defined),
+        _library(path, content, roles.user_defined, marked),
         pieces,
         controls,
         rules,
@@ -70,6 +72,7 @@ def from_tokenizer_json(
         stop_ids=stop_ids | {controls[name] for name in stop_names if name in controls},
         padding_ids=roles.padding,
         adds_bos=adds_bos,
+        marked=marked,
     )
 
 
@@ -126,9 +129,14 @@ def _table(vocabulary: Mapping[str, int], added: Sequence[Mapping[str, Any]]) ->
     return names, kinds
 
 
-def _library(path: Path, content: dict[str, Any], user_defined: Collection[int]) -> Library:
-    """The library's tokenizer, with those added tokens that are text. ConfigError if it does not take the file."""
-    texts = [token for token in content["added_tokens"] if token["id"] in user_defined]
+def _library(path: Path, content: dict[str, Any], user_defined: Collection[int], marked: Mapping[str, int]) -> Library:
+    """The library's tokenizer, with those added tokens that are text, and sentinels for those that are not.
+
+    ConfigError if it does not take the file.
+    """
+    added = content["added_tokens"]
+    texts = [token for token in added if token["id"] in user_defined]
+    texts += [{**token, "content": sentinel(token["id"])} for token in added if token["content"] in marked]
     # The library counts the ids of added tokens on from the vocabulary's, except of those that are in it.
     vocabulary = content["model"]["vocab"] | {token["content"]: token["id"] for token in texts}
     changes = {

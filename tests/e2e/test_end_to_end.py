@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from engine.chat_format import Message, chat_format
+from engine.chat.chat_format import chat_format
+from engine.chat.formats import Message
 from engine.checkpoint import open_checkpoint
 from tests.bot.processes import command_lines, parent
 from tests.discord.harness import BotProcess, World

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from engine.checkpoint.architecture import Architecture, YarnScaling
+from engine.checkpoint.chat_template import template_of_gguf
 from engine.checkpoint.families import chat_family, default_system
 from engine.checkpoint.files import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, ConfigReader, check_heads
 from engine.checkpoint.gguf.container import GgufFile
@@ -85,7 +86,7 @@ def read_spec(file: GgufFile, metadata: ConfigReader, family: Family) -> ModelSp
     width = f"{arch}.expert_feed_forward_length"
     return ModelSpec(
         format="gguf",
-        chat=chat_family(path, template, {str(t) for t in tokens} if isinstance(tokens, list) else set()),
+        chat=chat_family(template, {str(t) for t in tokens} if isinstance(tokens, list) else set()),
         dim=dim,
         n_layers=n_layers,
         n_heads=n_heads,
@@ -103,6 +104,7 @@ def read_spec(file: GgufFile, metadata: ConfigReader, family: Family) -> ModelSp
         quantization="+".join(name for name, _ in block_types.most_common()) or None,
         stored_bits=_stored_bits(file) if block_types else None,
         default_system=default_system(template),
+        chat_template=template_of_gguf(file.metadata),
         family=family.name,
         architecture=_with_windows(metadata, family, arch, blocks, n_layers, context),
     )

@@ -77,7 +77,7 @@ def _byte_level(
     return byte_level(
         tokens,
         [(merge[0], merge[-1]) for merge in merges],
-        token_roles(tokens, types, reserved=[*stops, *([] if bos is None else [bos])]),
+        token_roles(tokens, types, reserved=[*stops, *([] if bos is None else [bos])], byte_level=True),
         words,
         bos_id=bos,
         eos_id=eos,

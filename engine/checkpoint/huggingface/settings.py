@@ -84,9 +84,7 @@ def read_spec(
     embeddings = next((e for name, e in tensors.items() if name.endswith("embed_tokens.weight")), None)
     return ModelSpec(
         format="huggingface",
-        chat=chat_family(
-            config.source, tokenizer_files.template, tokenizer_files.added_token_names(), config.text("model_type")
-        ),
+        chat=chat_family(tokenizer_files.template, tokenizer_files.added_token_names(), config.text("model_type")),
         dim=dim,
         n_layers=n_layers,
         n_heads=n_heads,
@@ -102,6 +100,7 @@ def read_spec(
         dtype=embeddings.encoding.dtype if embeddings else torch.float32,
         shards=len({extent.path for extent in tensors.values()}),
         default_system=default_system(tokenizer_files.template),
+        chat_template=tokenizer_files.chat_template,
         family=family.name,
         architecture=_architecture(family, config, rope, n_layers, max_context),
     )

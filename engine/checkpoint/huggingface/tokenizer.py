@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from engine.checkpoint.chat_template import template_of_folder
 from engine.checkpoint.families import STOP_NAMES
 from engine.checkpoint.files import ConfigReader, Json, is_listed, read_bytes, read_json
 from engine.checkpoint.huggingface.added_tokens import added_tokens, with_added_tokens
@@ -25,21 +26,12 @@ class TokenizerFiles:
         rows = config.integer("vocab_size")
         # Tokens beyond the weights cannot be used; padding tokens that a training script added often are.
         self._added = {i: piece for i, piece in added_tokens(path, self._settings).items() if i < rows}
-        self.template = self._read_template()
+        self.chat_template = template_of_folder(path, self._settings.values, self._special_tokens_map)
+        self.template = self.chat_template.source if self.chat_template else None
 
     def _json(self, name: str) -> Json:
         """The content of a file of the directory, empty if there is none."""
         return read_json(self._path / name) if is_listed(self._path / name) else {}
-
-    def _read_template(self) -> str | None:
-        jinja = self._path / "chat_template.jinja"
-        if is_listed(jinja):
-            return read_bytes(jinja).decode("utf-8", "replace")
-        value = self._settings.values.get("chat_template") or self._json("chat_template.json").get("chat_template")
-        if isinstance(value, list):  # several named templates
-            named = {str(t.get("name")): t.get("template") for t in value if isinstance(t, dict)}
-            value = named.get("default")
-        return value if isinstance(value, str) else None
 
     def added_token_names(self) -> set[str]:
         """The texts of the added tokens, control tokens among them."""

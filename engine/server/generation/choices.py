@@ -28,6 +28,7 @@ class Choices:
             sum(usage.prompt_tokens for usage in prompts),
             sum(usage.completion_tokens for usage in usages),
             sum(usage.cached_tokens for usage in prompts),
+            None if usages[0].reasoning_tokens is None else sum(usage.reasoning_tokens or 0 for usage in usages),
         )
 
     def cancel(self) -> None:
@@ -72,7 +73,8 @@ class Choices:
 
 async def _texts(stream: ResponseStream, interval: float) -> AsyncIterator[str]:
     async for text in stream:
-        yield text
+        if text or stream.end is None:  # an empty one at the end follows below
+            yield text
         if interval:
             await stream.wait_for_more(interval)
     if stream.end is not None:
@@ -86,4 +88,4 @@ async def _next(source: AsyncIterator[str]) -> str | None:
 async def _complete(stream: ResponseStream) -> CompleteChoice | None:
     text = "".join([piece async for piece in stream])
     end: ChoiceEnd | None = stream.end
-    return None if end is None else CompleteChoice(text, end, stream.take_logprobs())
+    return None if end is None else CompleteChoice(text, end, stream.take_logprobs(), stream.take_fields())

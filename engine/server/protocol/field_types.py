@@ -35,7 +35,7 @@ def _only(accepts: Callable[[Any], bool], reason: LiteralString = _NOT_SUPPORTED
 
 
 def _as_role(value: object) -> object:
-    if value in ("tool", "function"):
+    if value == "function":
         raise PydanticCustomError("unsupported_parameter", _NOT_SUPPORTED)
     return "system" if value == "developer" else value
 
@@ -90,7 +90,7 @@ def _check_text(value: str) -> str:
 Text = Annotated[str, BeforeValidator(_encodable)]
 Label = Annotated[str, Field(max_length=512), BeforeValidator(_encodable)]
 StopString = Annotated[str, Field(min_length=1, max_length=1024), BeforeValidator(_encodable)]
-Role = Annotated[Literal["system", "user", "assistant"], BeforeValidator(_as_role)]
+Role = Annotated[Literal["system", "user", "assistant", "tool"], BeforeValidator(_as_role)]
 Integer = Annotated[int, BeforeValidator(_as_integer)]
 Count = Annotated[Integer, Field(ge=1, le=1 << 31)]
 Prompts = Annotated[list[str] | list[list[int]], PlainValidator(_as_prompts)]

@@ -5,9 +5,9 @@ engines, but not those that would change the reply: see foreign_fields.py.
 """
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Field, JsonValue, Tag, model_validator
 
 from engine.server.protocol.errors import RequestError
 from engine.server.protocol.field_types import (
@@ -31,10 +31,11 @@ from engine.server.protocol.field_types import (
 from engine.server.protocol.form_fields import FormFields
 from engine.server.protocol.request_body import JsonObject, validate
 from engine.server.protocol.sampling_fields import NumLogprobs, NumLogprobsOrFalse, SamplingFields
+from engine.server.protocol.tools import Calls, ToolChoice, Tools
 from engine.server.protocol.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
-    from engine.chat_format import Message
+    from engine.chat.formats import Message
 
 
 class ContentPart(JsonObject):
@@ -51,7 +52,8 @@ class ChatMessage(JsonObject):
     """One message of a dialog. Only an assistant's content may be absent: an empty reply."""
 
     role: Role
-    tool_calls: Refused = None
+    tool_calls: Calls | None = None
+    tool_call_id: Label = ""
     function_call: Refused = None
     images: Refused = None  # Ollama's
     audio: Refused = None
@@ -63,6 +65,16 @@ class ChatMessage(JsonObject):
         if isinstance(value, dict) and value.get("role") == "assistant" and value.get("content") is None:
             return {**value, "content": ""}
         return value
+
+    @property
+    def for_format(self) -> dict[str, object]:
+        """The message as the chat formats take it."""
+        message: dict[str, object] = {"role": self.role, "content": self.text}
+        if self.tool_calls and self.role == "assistant":
+            message["tool_calls"] = self.tool_calls
+        if self.role == "tool":
+            message["tool_call_id"] = self.tool_call_id
+        return message
 
     @property
     def text(self) -> str:
@@ -92,6 +104,9 @@ class DialogRequest(PromptRequest):
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
     add_special_tokens: Literal[False] = False
+    chat_template_kwargs: dict[str, JsonValue] | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
 
     @property
     def continue_last(self) -> bool:
@@ -99,6 +114,11 @@ class DialogRequest(PromptRequest):
         if self.continue_final_message is not None:
             return self.continue_final_message
         return self.messages[-1].role == "assistant" and not self.add_generation_prompt
+
+    @property
+    def continues_text(self) -> bool:
+        """Whether the reply goes on in the middle of a text."""
+        return self.continue_last and bool(self.dialog[-1]["content"].strip())
 
     @model_validator(mode="after")
     def _check_end(self) -> Self:
@@ -108,13 +128,24 @@ class DialogRequest(PromptRequest):
         if self.continue_last == bool(self.add_generation_prompt) and self.add_generation_prompt is not None:
             problem = "'add_generation_prompt' must be false to continue the last message, and true otherwise."
             raise RequestError(problem, param="add_generation_prompt", code="unsupported_parameter")
+        for index, message in enumerate(self.messages):
+            before = self.messages[index - 1] if index else None
+            if message.role == "tool" and not (before and (before.role == "tool" or before.tool_calls)):
+                param = f"messages[{index}].role"
+                problem = f"'{param}' must not be 'tool', except after a message with 'tool_calls'."
+                raise RequestError(problem, param=param, code="invalid_value")
         _ = self.dialog  # now, on the thread that reads large bodies
         return self
 
     @cached_property
     def dialog(self) -> "list[Message]":
         """The messages as the chat formats take them."""
-        return [{"role": message.role, "content": message.text} for message in self.messages]
+        return [cast("Message", message.for_format) for message in self.messages]
+
+    @property
+    def offered_tools(self) -> list[dict[str, Any]]:
+        """The tools that the reply may call."""
+        return [] if self.tool_choice == "none" else self.tools or []
 
 
 class StreamOptions(JsonObject):
@@ -163,7 +194,9 @@ class GenerationRequest(PromptRequest, SamplingFields, FormFields):
 
 
 class ChatRequest(DialogRequest, GenerationRequest):
-    """POST /v1/chat/completions."""
+    """POST /v1/chat/completions. `include_reasoning`: whether what the model thinks is in the response (vLLM's)."""
+
+    include_reasoning: bool = True
 
     logprobs: bool = False
     top_logprobs: NumLogprobs = 0

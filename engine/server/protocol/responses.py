@@ -9,13 +9,13 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from engine.server.protocol.errors import RequestError
 from engine.server.protocol.logprobs import TokenLogprob, chat_logprobs, completion_logprobs
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 REPETITION = "repetition"  # the `stop_reason` of a choice that repeated itself
 DONE = b"data: [DONE]\n\n"
 _TOKENS_AT_ONCE = 20_000
@@ -24,20 +24,27 @@ _LOGPROBS_AT_ONCE = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The token counts of one response; `cached_tokens` are the prompt tokens that a cached prefix covered."""
+    """The token counts of one response; `cached_tokens` are the prompt tokens that a cached prefix covered.
+
+    `reasoning_tokens`: of a model that thinks before it answers; they are among the completion tokens.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int | None = None
 
     def body(self) -> dict[str, object]:
         """The `usage` object of a response."""
-        return {
+        body: dict[str, object] = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
+        if self.reasoning_tokens is not None:
+            body["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
+        return body
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +57,12 @@ class ChoiceEnd:
 
 @dataclass(frozen=True, slots=True)
 class CompleteChoice:
-    """One choice of a response that is not streamed."""
+    """One choice of a response that is not streamed. `fields`: of the message, beside its text."""
 
     text: str
     end: ChoiceEnd
     logprobs: Sequence[TokenLogprob] | None = None
+    fields: Mapping[str, object] = field(default_factory=dict)
 
 
 def encode(body: object) -> bytes:
@@ -113,6 +121,10 @@ class ResponseFormat:
         before, after = self._templates.get(index) or self._template(index)
         return before + encode(text) + after
 
+    def fields_delta(self, fields: Mapping[str, object], index: int = 0) -> bytes:
+        """The event that adds what the model thinks, or calls of tools; empty: none."""
+        return b""
+
     def last_chunk(self, index: int, end: ChoiceEnd, logprobs: Sequence[TokenLogprob] | None = None) -> bytes:
         """The event after the last token of a choice."""
         return event(self._chunk(self._choice(index, "", end, logprobs)))
@@ -163,10 +175,20 @@ class ChatResponseFormat(ResponseFormat):
     complete_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
     id_prefix = "chatcmpl-"
+    include_reasoning = True
+    """Whether the client wants to read what the model thinks."""
 
     def first_chunk(self, index: int) -> bytes:
         """The event that names the role."""
         return event(self._chunk(self._delta_choice(index, {"role": "assistant", "content": ""}, None, None)))
+
+    def fields_delta(self, fields: Mapping[str, object], index: int = 0) -> bytes:
+        """An event with `reasoning_content` (vLLM's and DeepSeek's name) or `tool_calls`."""
+        wanted = self._wanted(fields)
+        return event(self._chunk(self._delta_choice(index, wanted, None, None))) if wanted else b""
+
+    def _wanted(self, fields: Mapping[str, object]) -> dict[str, object]:
+        return {name: value for name, value in fields.items() if name != "reasoning_content" or self.include_reasoning}
 
     def _choice(
         self, index: int, text: str, end: ChoiceEnd | None, logprobs: Sequence[TokenLogprob] | None
@@ -179,7 +201,12 @@ class ChatResponseFormat(ResponseFormat):
         return {"index": index, "delta": delta, "logprobs": chat_logprobs(logprobs), **_end_fields(end)}
 
     def _complete_choice(self, index: int, choice: CompleteChoice) -> dict[str, object]:
-        message = {"role": "assistant", "content": choice.text, "refusal": None}
+        message: dict[str, object] = {"role": "assistant", "content": choice.text, "refusal": None}
+        message |= self._wanted(choice.fields)
+        calls = choice.fields.get("tool_calls")
+        if isinstance(calls, list):
+            message["content"] = choice.text or None
+            message["tool_calls"] = [{key: call[key] for key in ("id", "type", "function")} for call in calls]
         logprobs = chat_logprobs(choice.logprobs)
         return {"index": index, "message": message, "logprobs": logprobs, **_end_fields(choice.end)}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.chat_format import chat_format
+from engine.chat.chat_format import chat_format
 from engine.checkpoint import Llama3Scaling, open_checkpoint
 from engine.errors import ConfigError
 from tests.engine.checkpoint import vocabularies as v

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
 
-from engine.chat_format import chat_format
+from engine.chat.chat_format import chat_format
 from engine.checkpoint import Checkpoint, Llama3Scaling, open_checkpoint
 from engine.checkpoint.files import ConfigReader
 from engine.checkpoint.meta import _rope_scaling

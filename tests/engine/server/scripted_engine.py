@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from engine.chat_format import Message
+from engine.chat.formats import Message
 from engine.core.request_stream import EngineDead, RequestOutput, RequestStream
 from engine.errors import Busy
 from engine.logits_params import TokenConstraint, TokenLogprobs

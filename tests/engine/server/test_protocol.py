@@ -168,7 +168,7 @@ def test_content_parts_and_roles() -> None:
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
-        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, "messages[0].tool_calls[0]"),
     ],
 )
 def test_an_error_names_the_parameter(fields: dict[str, object], param: str) -> None:
@@ -195,7 +195,7 @@ def test_an_error_names_the_parameter(fields: dict[str, object], param: str) -> 
         ({"max_tokens": 1.5}, "invalid_type", "'max_tokens' must be an integer, not a number."),
         ({"stop": ["x", 1]}, "invalid_type", "'stop[1]' must be a string, not an integer."),
         ({"messages": ["x"]}, "invalid_type", "'messages[0]' must be an object, not a string."),
-        ({"tools": [{}]}, "unsupported_parameter", "'tools' is not supported by this engine."),
+        ({"tools": [{}]}, "invalid_value", "'tools[0]' must have a function with a name."),
     ],
 )
 def test_the_code_and_the_message_of_an_error(fields: dict[str, object], code: str, message: str) -> None:
@@ -247,9 +247,13 @@ CHANGES_THE_REPLY: list[tuple[str, object]] = [
     *[("allowed_token_ids", [1]), ("logits_processors", ["x"]), ("ban_eos_token", True)],
     *[("include_stop_str_in_output", True), ("skip_special_tokens", False)],
     *[("prompt_logprobs", 0), ("do_sample", False), ("samplers", ["top_k"])],
-    *[("chat_template", "{{ x }}"), ("chat_template_kwargs", {"enable_thinking": False}), ("enable_thinking", False)],
+    *[("chat_template", "{{ x }}"), ("enable_thinking", False)],
     *[("reasoning_effort", "high"), ("reasoning", {"effort": "low"}), ("thinking", {"type": "enabled"})],
-    *[("tools", [{}]), ("tool_choice", "required"), ("verbosity", "low"), ("web_search_options", {})],
+    *[
+        ("tool_choice", "required"),
+        ("verbosity", "low"),
+        ("web_search_options", {}),
+    ],
     *[("n_predict", 5), ("max_new_tokens", 5), ("stop_sequence", ["x"]), ("random_seed", 5), ("system", "Be rude.")],
     *[("negative_prompt", "x"), ("guidance_scale", 1.5), ("truncate_prompt_tokens", 5), ("documents", [{}])],
     *[

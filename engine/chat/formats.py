@@ -9,13 +9,14 @@ order; Llama 2 and Mistral need user and assistant in turn (`split_dialog`).
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, TypedDict
 
 from engine.checkpoint.spec import ModelSpec
-from engine.errors import ConfigError, InvalidDialog
+from engine.errors import InvalidDialog
 
 _TAGS = re.compile(r"\[/?INST\]|<</?SYS>>")
+_ROLES = ("system", "user", "assistant")
 _ALTERNATION = (
     "this model's chat format needs at most one system message, the first, and then user and assistant in turn, "
     "the user first"
@@ -82,20 +83,6 @@ def without_tags(text: str) -> str:
     return _TAGS.sub(lambda tag: re.sub(r"^(\[|<<)(.*?)(\]|>>)$", r"\1 \2 \3", tag[0]), text)
 
 
-def chat_format(spec: ModelSpec, tokenizer: PromptTokenizer) -> ChatFormat:
-    """The format of a model's family. Raises ConfigError if the vocabulary lacks a control token of that format."""
-    formats: dict[str, Callable[[ModelSpec, PromptTokenizer], ChatFormat]] = {
-        "llama2": Llama2Format,
-        "llama3": Llama3Format,
-        "chatml": ChatMLFormat,
-        "mistral": MistralFormat,
-    }
-    try:
-        return formats[spec.chat](spec, tokenizer)
-    except KeyError as error:
-        raise ConfigError("tokenizer", expected=f"the control token {error}", found="none of that name") from error
-
-
 def split_dialog(messages: Sequence[Message], *, continue_last: bool = False) -> tuple[str | None, list[Pair]]:
     """The system prompt and the pairs. Raises InvalidDialog unless user and assistant alternate.
 
@@ -118,20 +105,20 @@ def split_dialog(messages: Sequence[Message], *, continue_last: bool = False) ->
     return system, [Pair(user or "", reply) for user, reply in zip(texts[::2], texts[1::2], strict=False)]
 
 
-def check_messages(messages: Sequence[Message], *, continue_last: bool = False) -> None:
-    """Raises InvalidDialog unless there are messages, each with a known role and valid text."""
+def check_messages(messages: Sequence[Message], *, continue_last: bool = False, tools: bool = False) -> None:
+    """Raises InvalidDialog unless there are messages, each with a known role and valid text; `tools` may speak."""
     if not messages:
         raise InvalidDialog("a dialog needs a message")
     for index, message in enumerate(messages):
-        _check_message(message, index)
+        _check_message(message, index, (*_ROLES, "tool") if tools else _ROLES)
     if continue_last and messages[-1]["role"] != "assistant":
         raise InvalidDialog("the message to continue must be from the assistant", index=len(messages) - 1)
 
 
-def _check_message(message: Message, index: int) -> None:
+def _check_message(message: Message, index: int, roles: Sequence[str]) -> None:
     role: object = message.get("role")  # a script may pass anything
     content: object = message.get("content")
-    if role not in ("system", "user", "assistant"):
+    if role not in roles:
         raise InvalidDialog(f"the role must be system, user or assistant, not {role!r}", index=index)
     if not isinstance(content, str):
         raise InvalidDialog(f"the content must be text, not {type(content).__name__}", index=index)

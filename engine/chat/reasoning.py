@@ -1,0 +1,207 @@
+"""What a model thinks before it answers, told apart from the answer.
+
+Only for models whose template or vocabulary has marks for it: `<think>…</think>` and its like, of which the first one
+may be part of the prompt, or harmony's channels (gpt-oss). A mark counts where the model puts one: an opening one
+before anything else, a closing one while it thinks. Anywhere else it is text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.tokenizers.base import StreamDecoder, Tokenizer
+
+_PAIRS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+)
+_HARMONY = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>")
+_TAIL_TOKENS = 16  # of a prompt, among which a template may open
+
+
+class Vocabulary(Protocol):
+    """What is needed of a tokenizer to find the marks."""
+
+    @property
+    def controls(self) -> Mapping[str, int]:
+        """See Tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """See Tokenizer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningFormat:
+    """`opening` and `closing` marks; empty for harmony. `controls`: the marks that are control tokens, by id."""
+
+    opening: str
+    closing: str
+    controls: Mapping[int, str]
+
+    @property
+    def harmony(self) -> bool:
+        """Whether channels tell reasoning and answer apart."""
+        return not self.opening
+
+    def without_reasoning(self, text: str) -> str:
+        """An earlier reply as the model should read it: what it thought is not part of it."""
+        if self.harmony:
+            return text
+        stripped = text.lstrip()
+        if not stripped.startswith(self.opening):
+            return text
+        return stripped.partition(self.closing)[2].lstrip()
+
+
+def find_reasoning(source: str, vocabulary: Vocabulary) -> ReasoningFormat | None:
+    """The format of a model, by its template and its vocabulary; None if it has none."""
+    controls = vocabulary.controls
+    if all(name in controls for name in _HARMONY) and _HARMONY[0] in source:
+        return ReasoningFormat("", "", {controls[name]: name for name in _HARMONY})
+    for opening, closing in _PAIRS:
+        tokens = all(name in controls or len(vocabulary.encode(name)) == 1 for name in (opening, closing))
+        if tokens or closing in source:
+            return ReasoningFormat(
+                opening, closing, {controls[name]: name for name in (opening, closing) if name in controls}
+            )
+    return None
+
+
+class ReasoningDecoder(Protocol):
+    """Decodes a reply id by id, as `StreamDecoder` does, to the text of the answer."""
+
+    num_reasoning_tokens: int
+
+    def push(self, token_id: int, /) -> str:
+        """The text of the answer that this id completes."""
+
+    def finish(self) -> str:
+        """The rest of the answer, once there are no more ids."""
+
+    def take_reasoning(self) -> str:
+        """What the model has thought since the last call."""
+
+
+def reasoning_decoder(tokenizer: Tokenizer, form: ReasoningFormat, prompt: Sequence[int]) -> ReasoningDecoder:
+    """A decoder for the reply to a prompt, which may end with an opening mark."""
+    if form.harmony:
+        return _HarmonyDecoder(tokenizer, form)
+    tail = "".join(form.controls.get(i) or tokenizer.decode([i]) for i in prompt[-_TAIL_TOKENS:])
+    return _MarkDecoder(tokenizer, form, opened=tail.rstrip().endswith(form.opening))
+
+
+class _MarkDecoder:
+    """For `<think>…</think>`. The space around the reasoning is dropped."""
+
+    def __init__(self, tokenizer: Tokenizer, form: ReasoningFormat, *, opened: bool) -> None:
+        self._inner, self._form = StreamDecoder(tokenizer), form
+        self._state = "reasoning" if opened else "start"
+        self._held = ""
+        self._reasoning: list[str] = []
+        self._has_reasoning = False
+        self.num_reasoning_tokens = 0
+
+    def push(self, token_id: int, /) -> str:
+        if self._state == "answer":
+            return self._inner.push(token_id)
+        before = self._state
+        name = self._form.controls.get(token_id)
+        text = self._inner.push(token_id) if name is None else self._inner.finish() + name
+        answer = self._advance(text)
+        if "reasoning" in (before, self._state):
+            self.num_reasoning_tokens += 1
+        return answer
+
+    def finish(self) -> str:
+        rest = self._inner.finish()
+        if self._state == "start":
+            rest, self._held = self._held + rest, ""
+        elif self._state == "reasoning":
+            self._think((self._held + rest).rstrip())
+            rest = self._held = ""
+        return rest
+
+    def take_reasoning(self) -> str:
+        text = "".join(self._reasoning)
+        self._reasoning.clear()
+        return text
+
+    def _advance(self, text: str) -> str:
+        if self._state == "start":
+            self._held += text
+            begun = self._held.lstrip()
+            if not begun.startswith(self._form.opening):
+                if self._form.opening.startswith(begun):
+                    return ""
+                self._state, answer, self._held = "answer", self._held, ""
+                return answer
+            self._state, self._held, text = "reasoning", "", begun[len(self._form.opening) :]
+        if self._state == "reasoning":
+            text = self._held + text
+            thought, closing, rest = text.partition(self._form.closing)
+            if not closing:
+                thought = text[: len(text) - _partial_match(text, closing=self._form.closing)]
+            thought = thought.rstrip()
+            self._think(thought)
+            if not closing:
+                self._held = text[len(thought) :]
+                return ""
+            self._state, self._held, text = "after", "", rest
+        text = text.lstrip()
+        if text:
+            self._state = "answer"
+        return text
+
+    def _think(self, text: str) -> None:
+        text = text if self._has_reasoning else text.lstrip()
+        if text:
+            self._has_reasoning = True
+            self._reasoning.append(text)
+
+
+class _HarmonyDecoder:
+    """For `<|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…`."""
+
+    def __init__(self, tokenizer: Tokenizer, form: ReasoningFormat) -> None:
+        self._inner, self._form = StreamDecoder(tokenizer), form
+        self._in_header, self._answers, self._header = False, True, ""
+        self._reasoning: list[str] = []
+        self.num_reasoning_tokens = 0
+
+    def push(self, token_id: int, /) -> str:
+        name = self._form.controls.get(token_id)
+        if name is None:
+            answer = self._route(self._inner.push(token_id))
+        else:
+            answer = self._route(self._inner.finish())
+            if name == "<|message|>":
+                self._in_header, self._answers = False, self._header.strip().startswith("final")
+            else:
+                self._in_header, self._answers, self._header = True, False, ""
+        if not self._answers:
+            self.num_reasoning_tokens += 1
+        return answer
+
+    def finish(self) -> str:
+        return self._route(self._inner.finish())
+
+    def take_reasoning(self) -> str:
+        text = "".join(self._reasoning)
+        self._reasoning.clear()
+        return text
+
+    def _route(self, text: str) -> str:
+        if self._in_header:
+            self._header += text
+        elif self._answers:
+            return text
+        elif text:
+            self._reasoning.append(text)
+        return ""
+
+
+def _partial_match(text: str, *, closing: str) -> int:
+    """The length of the longest suffix of `text` that is a proper prefix of the closing mark."""
+    return next((n for n in range(min(len(text), len(closing) - 1), 0, -1) if text.endswith(closing[:n])), 0)

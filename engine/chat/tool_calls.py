@@ -1,0 +1,215 @@
+"""Calls of tools in a reply, read back from the format that the model's template teaches.
+
+Hermes and Qwen: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`. Mistral: `[TOOL_CALLS]` and a list, or a name
+and `[ARGS]`. Llama 3: the reply is `{"name": …, "parameters": {…}}`. What cannot be read as a call stays text. Only
+replies to requests that bring tools are read so. Small models often leave the marks out: a reply that is nothing but
+JSON counts in every format, if it names tools that the request brings.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from engine.chat.reasoning import Vocabulary
+
+ToolFamily = Literal["hermes", "mistral", "llama3"]
+_MISTRAL_ITEM = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]\w*)?\[ARGS\](.*)", re.DOTALL)
+_MARKS: Mapping[ToolFamily, tuple[str, ...]] = {
+    "hermes": ("<tool_call>", "</tool_call>"),
+    "mistral": ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"),
+    "llama3": ("<|python_tag|>",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """`arguments` is JSON. The id is ours."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFormat:
+    """`controls`: the marks that are control tokens, by id."""
+
+    family: ToolFamily
+    controls: Mapping[int, str]
+
+
+class ReplyDecoder(Protocol):
+    """Decodes a reply id by id."""
+
+    def push(self, token_id: int, /) -> str:
+        """The text that this id completes."""
+
+    def finish(self) -> str:
+        """The rest, once there are no more ids."""
+
+
+def find_tool_format(source: str, vocabulary: Vocabulary) -> ToolFormat | None:
+    """The format that a template teaches; None if it has none, or one that is not known here."""
+    family: ToolFamily
+    if "[TOOL_CALLS]" in source and "[TOOL_CALLS]" in vocabulary.controls:
+        family = "mistral"
+    elif "<tool_call>" in source and "<function=" not in source:  # Qwen3-Coder's is XML
+        family = "hermes"
+    elif "ipython" in source and "parameters" in source:
+        family = "llama3"
+    else:
+        return None
+    controls = vocabulary.controls
+    return ToolFormat(family, {controls[name]: name for name in _MARKS[family] if name in controls})
+
+
+class ToolCallDecoder:
+    """Text of a reply without its calls, which `take_calls` returns as soon as each is complete."""
+
+    def __init__(self, inner: ReplyDecoder, form: ToolFormat, names: Collection[str]) -> None:
+        """`inner` makes text of ids, without what the model thinks; `names`: of the tools that the request brings."""
+        self._inner, self._form, self._names = inner, form, names
+        self._opening = _MARKS[form.family][0]
+        self._closing = "</tool_call>" if form.family == "hermes" else None
+        self._in_call, self._at_start, self._is_bare = False, True, False
+        self._held = ""
+        self._calls: list[ToolCall] = []
+        self.num_calls = 0
+
+    def push(self, token_id: int, /) -> str:
+        """The text outside of calls that this id completes."""
+        name = self._form.controls.get(token_id)
+        text = self._inner.push(token_id) if name is None else self._inner.finish() + name
+        return self._advance(text) if text else ""
+
+    def finish(self) -> str:
+        """The rest of the text; a call that lacks its closing mark counts if it can be read."""
+        text = self._advance(self._inner.finish())
+        if self._is_bare:
+            self._is_bare = self._at_start = False
+            if self._read_bare():
+                return ""
+            text += self._advance("")
+        rest, self._held = self._held, ""
+        if not self._in_call:
+            return text + rest
+        self._in_call = False
+        if self._read(rest):
+            return text
+        return text + (self._opening if self._closing else "") + rest
+
+    def take_calls(self) -> list[ToolCall]:
+        """Those that have become complete since the last call of this method."""
+        calls = self._calls.copy()
+        self._calls.clear()
+        return calls
+
+    def _advance(self, text: str) -> str:
+        answer = ""
+        self._held += text
+        if self._at_start and not self._is_bare:
+            begun = self._held.lstrip()
+            self._is_bare = begun.startswith("{")
+            self._at_start = not begun or self._is_bare
+        while not self._is_bare:
+            if not self._in_call:
+                answer += self._text()
+            if not self._in_call or self._closing is None:
+                return answer
+            body, closing, rest = self._held.partition(self._closing)
+            if not closing:
+                return answer
+            self._in_call, self._held = False, rest
+            if self._read(body):
+                self._held = rest.lstrip()
+            else:
+                answer += self._opening + body + closing
+        return answer
+
+    def _text(self) -> str:
+        """Takes the text before a call out of what is held; then either a call has begun, or its mark may be cut."""
+        before, opening, rest = self._held.partition(self._opening)
+        if opening:
+            self._in_call, self._held = True, rest
+            return before.rstrip()
+        keep = next((n for n in range(len(self._opening) - 1, 0, -1) if before.endswith(self._opening[:n])), 0)
+        text = before[: len(before) - keep]
+        if not text.strip() and self.num_calls:
+            text = ""
+        self._held = before[len(before) - keep :]
+        return text
+
+    def _read_bare(self) -> bool:
+        """Takes what is held as calls without marks; false if it is none, or not of these tools."""
+        calls = _calls_in(self._held, "llama3")
+        if not calls or not {name for name, _ in calls} <= {*self._names}:
+            return False
+        self._add(calls)
+        self._held = ""
+        return True
+
+    def _read(self, body: str) -> bool:
+        """Adds the calls in a text; false if it is none."""
+        calls = _calls_in(body, self._form.family)
+        self._add(calls)
+        return bool(calls)
+
+    def _add(self, calls: Sequence[tuple[str, str]]) -> None:
+        for name, arguments in calls:
+            number = secrets.token_hex(12)
+            call_id = number[:9] if self._form.family == "mistral" else f"call_{number}"  # nine, says its template
+            self._calls.append(ToolCall(call_id, name, arguments))
+        self.num_calls += len(calls)
+
+
+def _calls_in(body: str, family: ToolFamily) -> list[tuple[str, str]]:
+    """Name and arguments of each call; empty unless the whole text can be read."""
+    if family == "mistral":
+        items = [_MISTRAL_ITEM.fullmatch(part) for part in body.split("[TOOL_CALLS]")]
+        if all(items):
+            values = [{"name": item[1], "arguments": _json(item[2])} for item in items if item]
+        else:
+            listed = _json(body)
+            values = listed if isinstance(listed, list) else [listed]
+    elif family == "llama3":
+        values = _json_objects(body.strip().removeprefix("<|python_tag|>"))
+    else:
+        values = [_json(body)]
+    calls = [_call(value) for value in values]
+    return [] if None in calls else [call for call in calls if call is not None]
+
+
+def _call(value: Any) -> tuple[str, str] | None:
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
+        return None
+    arguments = value.get("arguments", value.get("parameters"))
+    if isinstance(arguments, str):
+        arguments = _json(arguments)
+    if not isinstance(arguments, dict):
+        return None
+    return value["name"], json.dumps(arguments, ensure_ascii=False)
+
+
+def _json_objects(text: str) -> list[Any]:
+    """The objects in a text, which semicolons may part; [None] if there is anything else."""
+    decoder, values, at = json.JSONDecoder(), [], 0
+    text = text.strip()
+    while at < len(text):
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return [None]
+        values.append(value)
+        while at < len(text) and (text[at].isspace() or text[at] == ";"):
+            at += 1
+    return values
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,63 @@
+"""What a reply holds beside its answer: what the model thought, and calls of tools. Knows no HTTP.
+
+A decoder for `IncrementalDetokenizer`, which gets the text of the answer alone.
+"""
+
+from collections.abc import Collection, Sequence
+
+from engine.chat.reasoning import ReasoningFormat, reasoning_decoder
+from engine.chat.tool_calls import ToolCallDecoder, ToolFormat
+from engine.server.protocol.tools import call_body
+from engine.tokenizers.base import StreamDecoder, Tokenizer
+
+
+class ReplyParts:
+    """Decodes one reply."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int],
+        reasoning: ReasoningFormat | None,
+        tools: ToolFormat | None,
+        *,
+        tool_names: Collection[str] = (),
+        continues: bool,
+    ) -> None:
+        """`reasoning` and `tools`: None if the reply cannot have any. `continues`: see `ServingService`."""
+        self._reasoning = None if reasoning is None else reasoning_decoder(tokenizer, reasoning, prompt_ids)
+        plain = StreamDecoder(tokenizer)
+        if continues:
+            plain.push(prompt_ids[-1])
+            plain.finish()
+        inner = self._reasoning or plain
+        self._tools = None if tools is None else ToolCallDecoder(inner, tools, tool_names)
+        self._decoder = self._tools or inner
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """How many tokens the model thought; None if it cannot."""
+        return None if self._reasoning is None else self._reasoning.num_reasoning_tokens
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether the reply calls a tool."""
+        return self._tools is not None and self._tools.num_calls > 0
+
+    def push(self, token: int, /) -> str:
+        """The text of the answer that `token` completes."""
+        return self._decoder.push(token)
+
+    def finish(self) -> str:
+        """The rest of the answer."""
+        return self._decoder.finish()
+
+    def take_fields(self) -> dict[str, object]:
+        """The fields of a message, or of a delta, that have come since the last call: mostly none."""
+        fields: dict[str, object] = {}
+        if self._reasoning is not None and (thought := self._reasoning.take_reasoning()):
+            fields["reasoning_content"] = thought
+        if self._tools is not None and (calls := self._tools.take_calls()):
+            first = self._tools.num_calls - len(calls)
+            fields["tool_calls"] = [{"index": first + n, **call_body(call)} for n, call in enumerate(calls)]
+        return fields

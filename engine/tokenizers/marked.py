@@ -1,0 +1,72 @@
+"""Finds the control tokens in a text that a chat template wrote, by who wrote each of its characters.
+
+A name counts only if the template wrote all of it. Libraries get such a name as a sentinel, a text of its own for each
+process that nobody can know, so that they split, strip and merge around it as around the name, while the name itself is
+ordinary text to them.
+"""
+
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+_NONCE = secrets.token_hex(12)
+_TRUSTED_RUN = re.compile(rb"\x01+")
+
+
+class Span(NamedTuple):
+    """A control token in a text."""
+
+    start: int
+    end: int
+    token_id: int
+
+
+def sentinel(token_id: int) -> str:
+    """What stands for a control token in the text that a library gets."""
+    return f"\ufdd0{_NONCE}{token_id:x}\ufdd1"
+
+
+class ControlNames:
+    """The names of control tokens, to be found in texts: the leftmost first, and the longest where several begin."""
+
+    def __init__(self, ids: Mapping[str, int]) -> None:
+        self._ids = {name: i for name, i in ids.items() if name}
+        self._lengths = sorted({len(name) for name in self._ids}, reverse=True)
+        first = "".join(sorted({name[0] for name in self._ids}))
+        self._first = re.compile(f"[{re.escape(first)}]") if first else None
+
+    def spans(self, text: str, trusted: bytes) -> Iterator[Span]:
+        """Those that are trusted: `trusted` has a byte 1 for each character that may be part of one."""
+        for run in _TRUSTED_RUN.finditer(trusted):
+            yield from self._in_run(text, run.start(), run.end())
+
+    def _in_run(self, text: str, at: int, end: int) -> Iterator[Span]:
+        while self._first is not None and (match := self._first.search(text, at, end)):
+            start = match.start()
+            for length in self._lengths:
+                name = text[start : start + length]
+                if start + length <= end and name in self._ids:
+                    yield Span(start, start + length, self._ids[name])
+                    at = start + length
+                    break
+            else:
+                at = start + 1
+
+
+def with_sentinels(text: str, spans: list[Span]) -> str:
+    """The text with each control token's name replaced by its sentinel."""
+    parts, at = [], 0
+    for span in spans:
+        parts += [text[at : span.start], sentinel(span.token_id)]
+        at = span.end
+    return "".join([*parts, text[at:]])
+
+
+def segments(text: str, spans: list[Span]) -> Iterator[tuple[str, int | None]]:
+    """The texts between control tokens, each with the token that follows; None at the end. Texts may be empty."""
+    at = 0
+    for span in spans:
+        yield text[at : span.start], span.token_id
+        at = span.end
+    yield text[at:], None
