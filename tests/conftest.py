@@ -48,12 +48,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[ForkServer]:
+def forks() -> ForkServer:
     """The fork server of this xdist worker: runs `guildllama` without its imports."""
     from tests.fork_server import fork_server
 
-    with fork_server() as server:
-        yield server
+    return fork_server()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ with two lines, the process id and, at its end, the exit code.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import json
 import os
 import selectors
@@ -19,8 +21,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -67,8 +68,9 @@ class ForkedProcess:
 class ForkServer:
     """A running fork server."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, process: subprocess.Popen[bytes]) -> None:
         self._address = address
+        self._process = process
 
     async def start(
         self, *arguments: str, folder: Path, environment: Mapping[str, str], stdin: Path | None, out: Path, err: Path
@@ -97,23 +99,25 @@ class ForkServer:
             return Outcome(code, out.read_text(), err.read_text())
 
 
-@contextmanager
-def fork_server() -> Iterator[ForkServer]:
-    """A fork server until the end of the block. Processes that still run then are not stopped."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GUILDLLAMA_", "PYTEST_"))}
+def inherited_environment() -> dict[str, str]:
+    """The environment of the tests without settings of ours."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("GUILDLLAMA_", "PYTEST_"))}
+
+
+@functools.cache
+def fork_server() -> ForkServer:
+    """The fork server of this process, started at the first use. Processes that outlive it are not stopped."""
     address = str(Path(tempfile.gettempdir()) / f"guildllama-fork-{uuid.uuid4().hex[:12]}")
-    with subprocess.Popen(
-        [sys.executable, __file__, address], env={**inherited, "PYTHONPATH": str(ROOT)}, cwd=ROOT,
+    process = subprocess.Popen(
+        [sys.executable, __file__, address], env={**inherited_environment(), "PYTHONPATH": str(ROOT)}, cwd=ROOT,
         start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        assert process.stdin
-        assert process.stdout
-        try:
-            assert process.stdout.readline() == b"ready\n"
-            yield ForkServer(address)
-        finally:
-            process.stdin.close()
-            Path(address).unlink(missing_ok=True)
+    )  # fmt: skip
+    assert process.stdin
+    assert process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    process.stdout.close()
+    atexit.register(process.communicate)  # closes its input, which ends it
+    return ForkServer(address, process)
 
 
 def serve(address: str) -> dict[str, object] | None:
@@ -128,6 +132,7 @@ def serve(address: str) -> dict[str, object] | None:
     while True:
         for key, _ in selector.select():
             if key.fileobj == 0:
+                Path(address).unlink()
                 return None
             if key.fileobj is not listener:
                 _report_end(selector, key)

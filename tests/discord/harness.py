@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.discord.bot_process import COMMAND, ROOT, BotProcess, on_host
-from tests.discord.fork_server import forked_bot
+from tests.discord.bot_process import COMMAND, ROOT, BotProcess, ForkedBot, on_host
 from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, Place, User
 from tests.fakes.engine import FakeEngine
 
@@ -26,7 +25,7 @@ class World:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     bots: list[BotProcess] = field(default_factory=list)
-    make_bot: Callable[[dict[str, str], Path], BotProcess] = forked_bot
+    make_bot: Callable[[dict[str, str], Path], BotProcess] = ForkedBot
     """`BotProcess` for a new Python process, whose imports take seconds."""
 
     @property
@@ -89,7 +88,7 @@ async def world(
     *,
     ready: bool = True,
     before: Callable[[FakeDiscord], object] = lambda discord: None,
-    make_bot: Callable[[dict[str, str], Path], BotProcess] = forked_bot,
+    make_bot: Callable[[dict[str, str], Path], BotProcess] = ForkedBot,
     **settings: str,
 ) -> AsyncIterator[World]:
     """A world with a running bot. At the end no process is left, and no request broke Discord's rules."""
