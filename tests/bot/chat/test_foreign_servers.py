@@ -149,7 +149,7 @@ class TestBounds:
         assert await statuses(database) == ["done"]
 
     async def test_attack_others_are_served_meanwhile(self, database: Database):
-        flood = b'data: {"choices":[{"delta":{"reasoning":"hm"}}]}\n\n' * 1000
+        flood = b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n' * 1000
         async with chatting(database, endless(flood), reply_timeout=30) as (chat, _):
             flooded = asyncio.create_task(chat.chat(ChatRequest(ANN, "talk"), ignore))
             await asyncio.sleep(0.2)

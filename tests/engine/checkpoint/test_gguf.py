@@ -245,8 +245,8 @@ def test_other_versions(tmp_path: Path, version: int, problem: str) -> None:
 def test_other_architectures_block_types_and_pre_tokenizers(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"one of the architectures .*llama, phi3.*found gpt2"):
         open_checkpoint(write_gguf(tmp_path / "q.gguf", architecture="gpt2"))
-    with pytest.raises(ConfigError, match=r"pre-tokenizer.*found deepseek-llm; serve .* Hugging Face"):
-        open_checkpoint(write_gguf(tmp_path / "t.gguf", pre="deepseek-llm"))
+    with pytest.raises(ConfigError, match=r"pre-tokenizer.*found klingon; serve .* Hugging Face"):
+        open_checkpoint(write_gguf(tmp_path / "t.gguf", pre="klingon"))
     tiny = Tiny()
     writer = gguf_writer(tmp_path / "u.gguf", tiny)
     add_byte_vocabulary(writer, tiny.vocab_size)
