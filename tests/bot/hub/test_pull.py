@@ -239,7 +239,7 @@ class TestCutConnections:
         assert run.gguf.read_bytes() == GGUF
 
     def test_ctrl_c_keeps_what_has_come(self, run: Commands, hub: FakeHub):
-        hub.pace = 0.05
+        hub.pace = 0.5
         with run.start("models", "pull", TINY) as process:
             wait_for_part(run, process)
             process.send_signal(signal.SIGINT)

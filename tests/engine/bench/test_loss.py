@@ -17,6 +17,7 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
     return open_checkpoint(write_checkpoint(tmp_path, dim=64, heads=4, kv_heads=2, layers=1))
 
 
+@pytest.mark.long
 def test_kernels_and_plain_torch(checkpoint: Checkpoint) -> None:
     config = resolve(
         checkpoint.spec, device="cpu", quantize="none", max_context=32, max_num_seqs=1, max_prefill_tokens=32

@@ -57,7 +57,9 @@ def test_one_rank_equals_the_reference(name: str) -> None:
     engine.close()
 
 
-@pytest.mark.parametrize(("name", "ranks"), [(FOLDERS[0], 2), (FOLDERS[1], 2), (FOLDERS[1], 4)])
+@pytest.mark.parametrize(
+    ("name", "ranks"), [(FOLDERS[0], 2), pytest.param(FOLDERS[1], 2, marks=pytest.mark.long), (FOLDERS[1], 4)]
+)
 def test_several_ranks_equal_the_reference(name: str, ranks: int, tmp_path: Path) -> None:
     golden = Golden.read(name)
     lengths = [len(reply) for reply in golden.replies]
@@ -84,7 +86,13 @@ UNEVEN = {
 }
 
 
-@pytest.mark.parametrize("case", UNEVEN)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[] if number % 2 else pytest.mark.long)  # half of them in `make test`
+        for number, case in enumerate(UNEVEN)
+    ],
+)
 def test_uneven_splits_equal_one_rank(case: str, tmp_path: Path) -> None:
     ranks, shape = UNEVEN[case]
     folder = write_checkpoint(tmp_path / "model", **shape)
