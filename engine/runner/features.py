@@ -15,7 +15,9 @@ NATIVE: Final = frozenset(
         "attention_scale", "attention_softcap", "logit_softcap", "windows", "local_rope", "head_size",
     )
 )  # fmt: skip
-TRITON: Final = frozenset(("qkv_bias", "qk_norm"))
+TRITON: Final = frozenset(
+    ("qkv_bias", "qk_norm", "windows", "head_size", "attention_scale", "attention_softcap", "local_rope")
+)
 
 
 def features(spec: ModelSpec, max_context: int) -> frozenset[str]:
