@@ -16,8 +16,11 @@ NATIVE: Final = frozenset(
     )
 )  # fmt: skip
 TRITON: Final = frozenset(
-    ("qkv_bias", "qk_norm", "windows", "head_size", "attention_scale", "attention_softcap", "local_rope")
-)
+    (
+        "qkv_bias", "output_bias", "ffn_bias", "qk_norm", "post_norms", "float32_norms", "gelu_tanh", "embedding_scale",
+        "attention_scale", "attention_softcap", "logit_softcap", "windows", "local_rope", "head_size",
+    )
+)  # fmt: skip
 
 
 def features(spec: ModelSpec, max_context: int) -> frozenset[str]:

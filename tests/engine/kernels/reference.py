@@ -16,9 +16,9 @@ def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps) * gain.float()).to(x.dtype)
 
 
-def silu_mul(x: Tensor) -> Tensor:
+def gate_mul(x: Tensor, *, gelu: bool = False) -> Tensor:
     gate, up = x.float().chunk(2, dim=-1)
-    return (F.silu(gate) * up).to(x.dtype)
+    return ((F.gelu(gate, approximate="tanh") if gelu else F.silu(gate)) * up).to(x.dtype)
 
 
 def linear(
@@ -28,13 +28,14 @@ def linear(
     gain: Tensor | None = None,
     eps: float = 0.0,
     silu: bool = False,
+    gelu: bool = False,
     residual: Tensor | None = None,
 ) -> Tensor:
     """Norm, product, gate and residual sum; quantized weights are dequantized."""
     weight = dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.float()
     y = F.linear(x.float() if gain is None else rms_norm(x.float(), gain, eps), weight)
     if silu:
-        y = silu_mul(y)
+        y = gate_mul(y, gelu=gelu)
     return y if residual is None else y + residual.float()
 
 

@@ -28,11 +28,22 @@ FAMILIES = {
     "both": Architecture(qkv_bias=True, qk_norm=True),
     "windows": Architecture(windows=(21, None)),
     "head_size": PLAIN_LLAMA,
-    "gemma_attention": Architecture(
-        qk_norm=True, windows=(9, None), local_rope_theta=100.0, attention_scale=0.4, attention_softcap=2.0
+    "gemma1": Architecture(float32_norms=True, activation="gelu_tanh", embedding_scale=32**0.5),
+    "gemma": Architecture(
+        qk_norm=True,
+        post_norms=True,
+        float32_norms=True,
+        activation="gelu_tanh",
+        embedding_scale=32**0.5,
+        attention_scale=0.4,
+        attention_softcap=2.0,
+        logit_softcap=3.0,
+        windows=(9, None),
+        local_rope_theta=100.0,
     ),
+    "biases": Architecture(qkv_bias=True, output_bias=True, ffn_bias=True),
 }
-HEAD_DIMS = {"head_size": 12, "gemma_attention": 24}
+HEAD_DIMS = {"head_size": 12, "gemma": 24}
 
 
 def config(**changes: object) -> EngineConfig:
@@ -113,9 +124,10 @@ def plans() -> list[StepPlan]:
         *(("llama", kv_heads, fused) for kv_heads in (2, 1) for fused in (128, 16)),
         ("qwen2", 2, 16),
         ("windows", 1, 16),
+        ("gemma", 2, 16),
         *(pytest.param(*case, marks=pytest.mark.long) for case in (
-            ("qwen3", 1, 16), ("both", 1, 128), ("windows", 2, 128), ("head_size", 2, 16), ("gemma_attention", 2, 16),
-            ("gemma_attention", 1, 128),
+            ("qwen3", 1, 16), ("both", 1, 128), ("windows", 2, 128), ("head_size", 2, 16), ("gemma1", 1, 16),
+            ("gemma1", 2, 128), ("gemma", 1, 128), ("biases", 2, 16), ("biases", 1, 128),
         )),
     ],
 )  # fmt: skip
