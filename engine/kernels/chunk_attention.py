@@ -11,9 +11,11 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.decode_attention import LOG2E, online_softmax_weights, rotate
+from engine.kernels.attention_rules import load_head, log2_cap, log2_scale, soft_cap, within_head
+from engine.kernels.decode_attention import online_softmax_weights, rotate
 from engine.kernels.kv_quantization import bf16_bits, load_kv_scales, quantize_vectors
 from engine.kernels.pdl import grid_wait, launch_dependents
+from engine.layers.paged_attention import PLAIN, AttentionRule
 
 
 @triton.jit
@@ -21,12 +23,12 @@ def rotate_and_store_kernel(
     qkv, k_cache, v_cache, token_rows, token_positions, tables, cos, sin,
     table_stride, page_stride, token_stride, head_stride, scales,
     HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, HB: tl.constexpr, SCALED: tl.constexpr,
-    PDL: tl.constexpr,
+    DB: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One token per program: rotate its queries in place, and store its rotated keys and its values in the caches.
 
     Pointers: see `rotate_and_store`; scales are viewed as int16, key's and value's interleaved. HQ query heads, HKV kv
-    heads, HB heads at a time; D: head dim; PAGE: page size; SCALED: int8 caches.
+    heads, HB heads at a time; D: head dim; DB: D padded; PAGE: page size; SCALED: int8 caches.
     """
     token = tl.program_id(0)
     grid_wait(PDL)
@@ -34,23 +36,23 @@ def rotate_and_store_kernel(
     row = tl.load(token_rows + token)
     if row >= 0:
         pos = tl.load(token_positions + token)
-        pair = tl.arange(0, D // 2)
-        c = tl.load(cos + pos * (D // 2) + pair)[None, :]
-        s = tl.load(sin + pos * (D // 2) + pair)[None, :]
+        pair = tl.arange(0, DB // 2)
+        c = load_head(cos + pos * (D // 2) + pair, pair, D // 2, DB // 2)[None, :]
+        s = load_head(sin + pos * (D // 2) + pair, pair, D // 2, DB // 2)[None, :]
         page_id = tl.load(tables + row * table_stride + pos // PAGE).to(tl.int64)
         cache_at = page_id * page_stride + (pos % PAGE) * token_stride
         scale_at = page_id * HKV * PAGE + pos % PAGE
         base = qkv + token.to(tl.int64) * ((HQ + 2 * HKV) * D)
         h = tl.arange(0, HB)
-        d = tl.arange(0, D)
+        d = tl.arange(0, DB)
         # Queries, then keys: the pairs are loaded together, so that memory is read and written in whole lines.
         for block in tl.static_range((HQ + HKV + HB - 1) // HB):
             head = block * HB + h
             at = base + head[:, None] * D + d[None, :]
-            exists = (head < HQ + HKV)[:, None]
-            even, odd = tl.split(tl.reshape(tl.load(at, mask=exists, other=0.0).to(tl.float32), [HB, D // 2, 2]))
+            exists = within_head((head < HQ + HKV)[:, None], d[None, :], D, DB)
+            even, odd = tl.split(tl.reshape(tl.load(at, mask=exists, other=0.0).to(tl.float32), [HB, DB // 2, 2]))
             even, odd = rotate(even, odd, c, s)
-            rotated = tl.reshape(tl.join(even, odd), [HB, D]).to(qkv.dtype.element_ty)
+            rotated = tl.reshape(tl.join(even, odd), [HB, DB]).to(qkv.dtype.element_ty)
             tl.store(at, rotated, mask=exists & (head < HQ)[:, None])
             k_at = cache_at + (head - HQ)[:, None] * head_stride + d[None, :]
             if SCALED:
@@ -63,7 +65,7 @@ def rotate_and_store_kernel(
             tl.store(k_cache + k_at, stored, mask=exists & (head >= HQ)[:, None])
         for block in tl.static_range((HKV + HB - 1) // HB):
             head = block * HB + h
-            exists = (head < HKV)[:, None]
+            exists = within_head((head < HKV)[:, None], d[None, :], D, DB)
             v = tl.load(base + (HQ + HKV + head)[:, None] * D + d[None, :], mask=exists, other=0.0)
             if SCALED:
                 v, scale = quantize_vectors(v.to(tl.float32), 1)
@@ -78,30 +80,38 @@ def attend_tile(
     q, k_cache, v_cache, scales, table, at, end, query_positions, kv_head, page_stride, token_stride, head_stride,
     scale, m, denom, acc,
     HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, SCALED: tl.constexpr, MASKED: tl.constexpr,
+    DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
 ):  # fmt: skip
     """Add one tile of positions `at` [T] to the running softmax (m [Q], denom [Q], acc [Q, D]) of queries q [Q, D].
 
     Without MASKED every query sees the whole tile. With it, positions from `end` on are not read, and each query sees
-    those up to its own of query_positions [Q].
+    those of its window up to its own of query_positions [Q]. What a query adds from a tile of which it sees nothing
+    vanishes when it sees its first position, as its maximum was so low.
     """
-    d = tl.arange(0, D)
+    d = tl.arange(0, DB)
     if MASKED:
         mask = at < end
         page_ids = tl.load(table + at // PAGE, mask=mask, other=0).to(tl.int64)
         base = page_ids * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
-        kt = tl.load(k_cache + base[None, :] + d[:, None], mask=mask[None, :], other=0.0)
-        vt = tl.load(v_cache + base[:, None] + d[None, :], mask=mask[:, None], other=0.0)
+        k_present = within_head(mask[None, :], d[:, None], D, DB)
+        v_present = within_head(mask[:, None], d[None, :], D, DB)
+        kt = tl.load(k_cache + base[None, :] + d[:, None], mask=k_present, other=0.0)
+        vt = tl.load(v_cache + base[:, None] + d[None, :], mask=v_present, other=0.0)
     else:
         page_ids = tl.load(table + at // PAGE).to(tl.int64)
         base = page_ids * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
-        kt = tl.load(k_cache + base[None, :] + d[:, None])
-        vt = tl.load(v_cache + base[:, None] + d[None, :])
+        kt = load_head(k_cache + base[None, :] + d[:, None], d[:, None], D, DB)
+        vt = load_head(v_cache + base[:, None] + d[None, :], d[None, :], D, DB)
     score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * scale
     if SCALED:
         ks, vs = load_kv_scales(scales, page_ids, at, kv_head, at < end, HKV, PAGE)
         score = score * ks[None, :]
+    score = soft_cap(score, CAP)
     if MASKED:
-        score = tl.where(at[None, :] <= query_positions[:, None], score, -1.0e30)
+        seen = at[None, :] <= query_positions[:, None]
+        if WINDOW > 0:
+            seen = seen & (at[None, :] > query_positions[:, None] - WINDOW)
+        score = tl.where(seen, score, -1.0e30)
     m, denom, alpha, p = online_softmax_weights(score, at < end, m, denom, False)
     if SCALED:
         p = p * vs[None, :]
@@ -113,12 +123,13 @@ def chunk_attention_kernel(
     qkv, k_cache, v_cache, blocks, tables, out, table_stride, page_stride, token_stride, head_stride,
     scales, scale,
     HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
-    STAGES: tl.constexpr, SCALED: tl.constexpr, PDL: tl.constexpr,
+    STAGES: tl.constexpr, SCALED: tl.constexpr, DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for each query head and each block of up to BLOCK queries. Pointers: see `chunk_attention`.
 
-    HQ query heads, HKV kv heads; D: head dim; PAGE: page size; TILE: positions read at once; SCALED: int8 caches.
-    `scale` is log2(e) / sqrt(D).
+    HQ query heads, HKV kv heads; D: head dim; PAGE: page size; TILE: positions read at once; SCALED: int8 caches;
+    DB: D padded; WINDOW: 0 for none; CAP: see `soft_cap`. `scale` is the scores' factor times log2(e).
     """
     head = tl.program_id(0)
     block = tl.program_id(1)
@@ -132,25 +143,34 @@ def chunk_attention_kernel(
         table = tables + row * table_stride
         i = tl.arange(0, BLOCK)
         t = tl.arange(0, TILE)
-        d = tl.arange(0, D)
+        d = tl.arange(0, DB)
         kv_head = head // (HQ // HKV)
-        live = (i < count)[:, None]
+        live = within_head((i < count)[:, None], d[None, :], D, DB)
         tokens = (first + i).to(tl.int64)[:, None]
         q = tl.load(qkv + tokens * ((HQ + 2 * HKV) * D) + head * D + d[None, :], mask=live, other=0.0)
         m = tl.full([BLOCK], -1.0e30, tl.float32)
         denom = tl.zeros([BLOCK], tl.float32)
-        acc = tl.zeros([BLOCK, D], tl.float32)
+        acc = tl.zeros([BLOCK, DB], tl.float32)
         end = start + count
         num_full_tiles = start // TILE  # which every query sees to their end
-        for tile in tl.range(0, num_full_tiles, num_stages=STAGES):
+        first_full_tile = 0
+        if WINDOW > 0:
+            # No query sees a tile that lies before the first query's window; the last one's begins in a full tile.
+            first_full_tile = tl.minimum(tl.cdiv(tl.maximum(end - WINDOW, 0), TILE), num_full_tiles)
+            for tile in tl.range(tl.maximum(start - WINDOW + 1, 0) // TILE, first_full_tile, num_stages=STAGES):
+                m, denom, acc = attend_tile(
+                    q, k_cache, v_cache, scales, table, tile * TILE + t, end, start + i, kv_head, page_stride,
+                    token_stride, head_stride, scale, m, denom, acc, HKV, D, PAGE, SCALED, True, DB, WINDOW, CAP,
+                )  # fmt: skip
+        for tile in tl.range(first_full_tile, num_full_tiles, num_stages=STAGES):
             m, denom, acc = attend_tile(
                 q, k_cache, v_cache, scales, table, tile * TILE + t, end, start + i, kv_head, page_stride, token_stride,
-                head_stride, scale, m, denom, acc, HKV, D, PAGE, SCALED, False,
+                head_stride, scale, m, denom, acc, HKV, D, PAGE, SCALED, False, DB, WINDOW, CAP,
             )  # fmt: skip
         for tile in tl.range(num_full_tiles, tl.cdiv(end, TILE), num_stages=STAGES):
             m, denom, acc = attend_tile(
                 q, k_cache, v_cache, scales, table, tile * TILE + t, end, start + i, kv_head, page_stride, token_stride,
-                head_stride, scale, m, denom, acc, HKV, D, PAGE, SCALED, True,
+                head_stride, scale, m, denom, acc, HKV, D, PAGE, SCALED, True, DB, WINDOW, CAP,
             )  # fmt: skip
         acc = acc * (1.0 / denom)[:, None]
         tl.store(out + tokens * (HQ * D) + head * D + d[None, :], acc.to(out.dtype.element_ty), mask=live)
@@ -181,7 +201,7 @@ def rotate_and_store(
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
         scales.view(torch.int16) if scales is not None else qkv,
         HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size, HB=min(32, triton.next_power_of_2(heads)),
-        SCALED=scales is not None, PDL=pdl,
+        SCALED=scales is not None, DB=triton.next_power_of_2(dim), PDL=pdl,
         num_warps=4, launch_pdl=pdl,
     )  # fmt: skip
 
@@ -198,12 +218,14 @@ def chunk_attention(
     block: int = 64,
     tile: int = 64,
     scales: torch.Tensor | None = None,
+    rule: AttentionRule = PLAIN,
     warps: int = 4,
     stages: int = 2,
     pdl: bool = False,
 ) -> None:
-    """out [tokens, heads · D] = causal attention of the chunk tokens over their rows' pages, after `rotate_and_store`.
+    """out [tokens, heads · D] = attention of the chunk tokens over their rows' pages, as `rule` says.
 
+    `rotate_and_store` comes first.
     qkv [tokens, (heads + 2 · kv heads) · D], in the model's dtype. blocks int32 [n, 4]: row (-1: none), first token,
     number of tokens (at most `block`), the first token's position. Caches, scales and tables as in `decode_attention`.
     Blocks start in the order of the list: those with the longest contexts should come first, and empty ones last.
@@ -212,8 +234,8 @@ def chunk_attention(
     chunk_attention_kernel[(heads, blocks.shape[0])](
         qkv, k_cache, v_cache, blocks, tables, out,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
-        scales if scales is not None else out, dim**-0.5 * LOG2E,
+        scales if scales is not None else out, log2_scale(rule, dim),
         HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size, BLOCK=block, TILE=tile, STAGES=stages, SCALED=scales is not None,
-        PDL=pdl,
+        DB=triton.next_power_of_2(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule), PDL=pdl,
         num_warps=warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
+from engine.kernels.activation import gate_product
 from engine.kernels.all_reduce import packet
 from engine.kernels.pdl import grid_wait, launch_dependents
 
@@ -85,12 +86,12 @@ def gemv_kernel(
     x, gain, weight, out, value_weight, value, inboxes, epoch, seq, n_rows, eps,
     K: tl.constexpr, BLOCK: tl.constexpr, NORM: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr,
     TWO: tl.constexpr, DEFERRED: tl.constexpr, G: tl.constexpr, D: tl.constexpr, RANK: tl.constexpr,
-    WORLD: tl.constexpr, PDL: tl.constexpr,
+    WORLD: tl.constexpr, GELU: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One row of the result per program, or with TWO two neighbouring ones. Pointers: see `gemv`.
 
     weight [n_rows or with SILU 2 · n_rows, K] is read BLOCK columns at a time. NORM, RESIDUAL, DEFERRED, G, D: see
-    `row_products`. RANK and WORLD: whose result it is, and in how many inboxes to put it (1: in none).
+    `row_products`. GELU: of the gate. RANK and WORLD: whose result it is, and in how many inboxes to put it (1: none).
     """
     row = tl.program_id(0)
     if TWO:
@@ -106,7 +107,7 @@ def gemv_kernel(
         K, BLOCK, NORM, SILU or TWO, RESIDUAL, DEFERRED, G, D, PDL,
     )  # fmt: skip
     if SILU:
-        total = total / (1.0 + tl.exp(-total)) * total_up
+        total = gate_product(total, total_up, GELU)
     tl.store(out + row, (total + old).to(out.dtype.element_ty))
     if TWO:
         tl.store(second, (total_up + old_up).to(out.dtype.element_ty))
@@ -153,6 +154,7 @@ def gemv(
     gain: torch.Tensor | None = None,
     eps: float = 0.0,
     silu: bool = False,
+    gelu: bool = False,
     residual: bool = False,
     pdl: bool = False,
     block: int | None = None,
@@ -163,7 +165,8 @@ def gemv(
 ) -> None:
     """out [1, N] = norm(x [1, K]) · weightᵀ; any dtypes, contiguous, accumulated in float32.
 
-    weight [N, K]; with `silu` [2 · N, K], gate rows before up rows, and out = silu(gate) · up. norm: RMSNorm with
+    weight [N, K]; with `silu` [2 · N, K], gate rows before up rows, and out = silu(gate) · up, or with `gelu` too
+    gelu(gate) · up. norm: RMSNorm with
     `gain` [K], if given. `residual`: out += …. `two_rows`: two rows per program, where that is possible. With `push`,
     out is float32 and holds this rank's partial sum. Quantized weights: see `quantized_gemv.py`.
     """
@@ -177,6 +180,6 @@ def gemv(
         push.inboxes if push else (x,), push.epoch if push else x, push.seq if push else 0, n, eps,
         K=k, BLOCK=block, NORM=gain is not None, SILU=silu, RESIDUAL=residual, TWO=two_rows,
         DEFERRED=deferred is not None, G=deferred.group_size if deferred else 1, D=deferred.head_dim if deferred else 1,
-        RANK=push.rank if push else 0, WORLD=len(push.inboxes) if push else 1, PDL=pdl,
+        RANK=push.rank if push else 0, WORLD=len(push.inboxes) if push else 1, GELU=gelu, PDL=pdl,
         num_warps=warps or max(1, min(8, block // 256)), launch_pdl=pdl,
     )  # fmt: skip

@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from engine.kernels.activation import gate_product
 from engine.kernels.dequantize import group_offset, group_scale, unpack_part
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.model.quantization import QuantizedWeight
@@ -90,7 +91,7 @@ def matmul_kernel(
     eps,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
     KIND: tl.constexpr, NORM: tl.constexpr, BITS: tl.constexpr, SQUARE_PARTS: tl.constexpr, BULK: tl.constexpr,
-    EARLY: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
+    EARLY: tl.constexpr, GELU: tl.constexpr, PDL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One split of K and one tile of BN weight rows per program, all BM tokens. Pointers: see `matmul`.
 
@@ -196,7 +197,7 @@ def matmul_kernel(
             acc = acc * inv_rms
             acc_up = acc_up * inv_rms
         if KIND == 1:
-            acc = acc / (1.0 + tl.exp(-acc)) * acc_up
+            acc = gate_product(acc, acc_up, GELU)
         if KIND == 2:
             acc += residual.to(tl.float32)
             tl.store(out + at, acc.to(out.dtype.element_ty), mask=live[:, None])
@@ -257,6 +258,7 @@ def matmul(
     *,
     bm: int,
     kind: int = PLAIN,
+    gelu: bool = False,
     norm: PartialSquares | None = None,
     eps: float = 0.0,
     gain: torch.Tensor | None = None,
@@ -266,10 +268,10 @@ def matmul(
 ) -> int:
     """out [bm, N] = x [bm, K] · weightᵀ; returns the number of partial sums of squares written.
 
-    weight [N, K], or [2 · N, K] with SILU: gate rows before up rows, and out = silu(gate) · up. `norm`: the result is
-    multiplied by each token's 1 / rms, from x's partial sums of squares. RESIDUAL: out += …, scaled [bm, N] =
-    out · gain [N], and squares_out float32 [tiles, bm] = out's sums of squares by tile. x, out and scaled are
-    contiguous in the model's dtype (out may be float32); products accumulate in float32.
+    weight [N, K], or [2 · N, K] with SILU: gate rows before up rows, and out = silu(gate) · up, or with `gelu`
+    gelu(gate) · up. `norm`: the result is multiplied by each token's 1 / rms, from x's partial sums of squares.
+    RESIDUAL: out += …, scaled [bm, N] = out · gain [N], and squares_out float32 [tiles, bm] = out's sums of squares by
+    tile. x, out and scaled are contiguous in the model's dtype (out may be float32); products accumulate in float32.
     """
     rows, k = weight.shape
     quantized = weight if isinstance(weight, QuantizedWeight) else None
@@ -286,7 +288,7 @@ def matmul(
         K=k, BM=bm, BN=config.bn, BK=config.bk, SPLIT=config.split, STAGES=config.stages, KIND=kind,
         NORM=norm is not None, BITS=quantized.bits if quantized is not None else 16,
         SQUARE_PARTS=triton.next_power_of_2(max(1, norm.num_parts)) if norm is not None else 1,
-        BULK=config.bulk, EARLY=config.early, PDL=pdl, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
-        num_warps=config.warps, launch_pdl=pdl,
+        BULK=config.bulk, EARLY=config.early, GELU=gelu, PDL=pdl,
+        PRECISION="ieee" if x.dtype == torch.float32 else "tf32", num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip
     return tiles

@@ -6,6 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
+from engine.kernels.activation import gate_product
+from engine.kernels.attention_rules import soft_cap
 from engine.kernels.pdl import grid_wait, launch_dependents
 
 
@@ -47,7 +49,8 @@ def apply_updates_kernel(
 @triton.jit
 def embed_kernel(
     table, slot_rows, last_tokens, chunk_tokens, n_slots, gain, h, scaled, squares,
-    DIM: tl.constexpr, BLOCK: tl.constexpr, BM: tl.constexpr, SCALED: tl.constexpr, PDL: tl.constexpr,
+    DIM: tl.constexpr, BLOCK: tl.constexpr, BM: tl.constexpr, SCALED: tl.constexpr, SCALE: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """One token per program. Pointers: see `embed`; SCALED: also write `scaled` and `squares` [BM]."""
     i = tl.program_id(0)
@@ -63,6 +66,8 @@ def embed_kernel(
     d = tl.arange(0, BLOCK)
     mask = d < DIM
     value = tl.load(table + token.to(tl.int64) * DIM + d, mask=mask, other=0.0)
+    if SCALE != 1.0:
+        value = (value.to(tl.float32) * SCALE).to(h.dtype.element_ty)
     at = i.to(tl.int64) * DIM + d
     tl.store(h + at, value, mask=mask)
     if SCALED:
@@ -74,10 +79,14 @@ def embed_kernel(
 
 @triton.jit
 def norm_kernel(
-    h, delta, gain, sources, out, eps,
-    DIM: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr, GATHER: tl.constexpr, PDL: tl.constexpr,
+    h, delta, gain, sources, out, bias, post_gain, eps,
+    DIM: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr, GATHER: tl.constexpr, BIAS: tl.constexpr,
+    POST: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """One token per program. Pointers: see `norm`; ADD: with `delta`; GATHER: with `sources`."""
+    """One token per program. Pointers: see `norm`; ADD: with `delta`; GATHER: with `sources`; BIAS, POST: of delta.
+
+    A changed delta is rounded where plain torch rounds it.
+    """
     i = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     mask = d < DIM
@@ -89,7 +98,15 @@ def norm_kernel(
         source = tl.maximum(tl.load(sources + i), 0).to(tl.int64)
     value = tl.load(h + source * DIM + d, mask=mask, other=0.0).to(tl.float32)
     if ADD:
-        value += tl.load(delta + source * DIM + d, mask=mask, other=0.0).to(tl.float32)
+        added = tl.load(delta + source * DIM + d, mask=mask, other=0.0).to(tl.float32)
+        if BIAS:
+            added += tl.load(bias + d, mask=mask, other=0.0).to(tl.float32)
+            added = added.to(h.dtype.element_ty).to(tl.float32)
+        if POST:
+            added = added * tl.rsqrt(tl.sum(added * added, 0) / DIM + eps)
+            added = added * tl.load(post_gain + d, mask=mask, other=0.0).to(tl.float32)
+            added = added.to(h.dtype.element_ty).to(tl.float32)
+        value += added
         stored = value.to(h.dtype.element_ty)
         tl.store(h + source * DIM + d, stored, mask=mask)
         value = stored.to(tl.float32)
@@ -113,8 +130,10 @@ def gather_kernel(
 
 
 @triton.jit
-def silu_mul_kernel(x, out, F: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
-    """BLOCK elements of one token per program. Pointers: see `silu_mul`."""
+def gate_mul_kernel(
+    x, bias, out, F: tl.constexpr, BLOCK: tl.constexpr, GELU: tl.constexpr, BIAS: tl.constexpr, PDL: tl.constexpr
+):  # fmt: skip
+    """BLOCK elements of one token per program. Pointers: see `gate_mul`."""
     block = tl.program_id(0)
     i = tl.program_id(1).to(tl.int64)
     f = block * BLOCK + tl.arange(0, BLOCK)
@@ -123,7 +142,20 @@ def silu_mul_kernel(x, out, F: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.conste
     launch_dependents(PDL)
     gate = tl.load(x + i * (2 * F) + f, mask=mask, other=0.0).to(tl.float32)
     up = tl.load(x + i * (2 * F) + F + f, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + i * F + f, (gate / (1.0 + tl.exp(-gate)) * up).to(out.dtype.element_ty), mask=mask)
+    if BIAS:
+        gate += tl.load(bias + f, mask=mask, other=0.0).to(tl.float32)
+        up += tl.load(bias + F + f, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + i * F + f, gate_product(gate, up, GELU).to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def cap_logits_kernel(logits, stride, COLUMNS: tl.constexpr, BLOCK: tl.constexpr, CAP: tl.constexpr, PDL: tl.constexpr):
+    """BLOCK logits of one row per program. Pointers: see `cap_logits`."""
+    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    at = logits + tl.program_id(1).to(tl.int64) * stride + column
+    grid_wait(PDL)
+    launch_dependents(PDL)
+    tl.store(at, soft_cap(tl.load(at, mask=column < COLUMNS, other=0.0), CAP), mask=column < COLUMNS)
 
 
 @triton.jit
@@ -157,9 +189,10 @@ def embed(
     gain: torch.Tensor | None = None,
     scaled: torch.Tensor | None = None,
     squares: torch.Tensor | None = None,
+    scale: float = 1.0,
     pdl: bool = False,
 ) -> None:
-    """h [≥ tokens, dim] = embeddings: of each slot's last token, then of chunk_tokens.
+    """h [≥ tokens, dim] = embeddings · scale: of each slot's last token, then of chunk_tokens.
 
     table [vocab, dim] and h in the model's dtype. slot_rows int32 [slots], -1 for none; last_tokens int32 by row;
     chunk_tokens int32 [tokens − slots]. With `scaled` also writes the inputs of the first fused GEMM: scaled = h · gain
@@ -170,7 +203,7 @@ def embed(
     embed_kernel[(tokens,)](
         table, slot_rows, last_tokens, chunk_tokens, slot_rows.shape[0],
         gain if gain is not None else h, h, scaled if scaled is not None else h, squares if squares is not None else h,
-        DIM=dim, BLOCK=triton.next_power_of_2(dim), BM=bm, SCALED=scaled is not None, PDL=pdl,
+        DIM=dim, BLOCK=triton.next_power_of_2(dim), BM=bm, SCALED=scaled is not None, SCALE=scale, PDL=pdl,
         num_warps=_warps(dim), launch_pdl=pdl,
     )  # fmt: skip
 
@@ -184,16 +217,21 @@ def norm(
     *,
     delta: torch.Tensor | None = None,
     sources: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    post_gain: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> None:
     """out [tokens, dim] = RMSNorm(h) · gain [dim].
 
-    With `delta` [tokens, dim], h += delta first. With `sources` int32 [tokens], out[i] is the norm of h[sources[i]].
+    With `delta` [tokens, dim], h += delta first, where delta gets `bias` [dim], then becomes RMSNorm(delta) · post_gain
+    [dim], if these are given. With `sources` int32 [tokens], out[i] is the norm of h[sources[i]].
     """
     dim = h.shape[-1]
     norm_kernel[(tokens,)](
-        h, delta if delta is not None else h, gain, sources if sources is not None else h, out, eps,
-        DIM=dim, BLOCK=triton.next_power_of_2(dim), ADD=delta is not None, GATHER=sources is not None, PDL=pdl,
+        h, delta if delta is not None else h, gain, sources if sources is not None else h, out,
+        bias if bias is not None else h, post_gain if post_gain is not None else h, eps,
+        DIM=dim, BLOCK=triton.next_power_of_2(dim), ADD=delta is not None, GATHER=sources is not None,
+        BIAS=bias is not None, POST=post_gain is not None, PDL=pdl,
         num_warps=_warps(dim), launch_pdl=pdl,
     )  # fmt: skip
 
@@ -216,12 +254,32 @@ def gather(
     )  # fmt: skip
 
 
-def silu_mul(x: torch.Tensor, out: torch.Tensor, tokens: int, *, pdl: bool = False) -> None:
-    """out [tokens, F] = silu(x[:, :F]) · x[:, F:], x [tokens, 2 · F], computed in float32."""
+def gate_mul(
+    x: torch.Tensor,
+    out: torch.Tensor,
+    tokens: int,
+    *,
+    bias: torch.Tensor | None = None,
+    gelu: bool = False,
+    pdl: bool = False,
+) -> None:
+    """out [tokens, F] = silu(x[:, :F]) · x[:, F:], x [tokens, 2 · F], computed in float32.
+
+    `bias` [2 · F] is added to x first; `gelu` in place of silu.
+    """
     ffn = out.shape[-1]
     block = min(4096, triton.next_power_of_2(ffn))
-    silu_mul_kernel[(triton.cdiv(ffn, block), tokens)](
-        x, out, F=ffn, BLOCK=block, PDL=pdl, num_warps=_warps(block), launch_pdl=pdl
+    gate_mul_kernel[(triton.cdiv(ffn, block), tokens)](
+        x, x if bias is None else bias, out, F=ffn, BLOCK=block, GELU=gelu, BIAS=bias is not None, PDL=pdl,
+        num_warps=_warps(block), launch_pdl=pdl,
+    )  # fmt: skip
+
+
+def cap_logits(logits: torch.Tensor, cap: float, *, pdl: bool = False) -> None:
+    """logits float32 [rows, vocab] = cap · tanh(logits / cap), in place; any stride of rows."""
+    rows, columns = logits.shape
+    cap_logits_kernel[(triton.cdiv(columns, 1024), rows)](
+        logits, logits.stride(0), COLUMNS=columns, BLOCK=1024, CAP=cap, PDL=pdl, num_warps=4, launch_pdl=pdl
     )
 
 

@@ -40,7 +40,9 @@ def bias_and_norm_kernel(
         q = tl.load(q_gain + d, mask=d < D, other=0.0).to(tl.float32)
         k = tl.load(k_gain + d, mask=d < D, other=0.0).to(tl.float32)
         gain = tl.where((h < HQ)[:, None], q[None, :], k[None, :])
-        value = tl.where((h < HQ + HK)[:, None], scaled.to(dtype).to(tl.float32) * gain, value)
+        if q_gain.dtype.element_ty == dtype:
+            scaled = scaled.to(dtype).to(tl.float32)
+        value = tl.where((h < HQ + HK)[:, None], scaled * gain, value)
     tl.store(at, value.to(dtype), mask=mask)
 
 
@@ -58,7 +60,8 @@ def bias_and_norm(
 ) -> None:
     """qkv [≥ tokens, (heads + 2 · kv heads) · D] += bias; then each query and key head becomes RMSNorm(head) · gain.
 
-    All in the model's dtype: bias as wide as qkv, the two gains [D]. Both gains or neither.
+    All in the model's dtype: bias as wide as qkv, and the two gains [D] or both in float32, then a
+    normed head is rounded once, at the end. Both gains or neither.
     """
     all_heads = heads + 2 * kv_heads
     dim = qkv.shape[-1] // all_heads

@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from engine.kernels.activation import gate_product
 from engine.kernels.dequantize import group_offset, group_scale, unpack_part
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.model.quantization import QuantizedWeight
@@ -48,7 +49,7 @@ def part_sum(words, x, x_sum, first_groups, second_groups, PART: tl.constexpr, B
 def quantized_gemv_kernel(
     x, gain, words, scales, groups, out, n_rows, eps,
     K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    NORM: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr, PDL: tl.constexpr,
+    NORM: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr, GELU: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """ROWS rows of the result per program, BLOCK of their LINES lines at a time.
 
@@ -118,7 +119,7 @@ def quantized_gemv_kernel(
         total = tl.sum(sums[r], 0) * row_scales[r] * norm
         if SILU:
             up = tl.sum(sums[ROWS + r], 0) * row_scales[ROWS + r] * norm
-            total = total / (1.0 + tl.exp(-total)) * up
+            total = gate_product(total, up, GELU)
         if RESIDUAL:
             total += residual[r]
         tl.store(out + first_row + r, total.to(out.dtype.element_ty), mask=first_row + r < n_rows)
@@ -132,6 +133,7 @@ def quantized_gemv(
     gain: torch.Tensor | None = None,
     eps: float = 0.0,
     silu: bool = False,
+    gelu: bool = False,
     residual: bool = False,
     pdl: bool = False,
     rows: int = 4,
@@ -147,5 +149,5 @@ def quantized_gemv(
     quantized_gemv_kernel[(triton.cdiv(n, rows),)](
         x, gain if gain is not None else x, weight.words, weight.scales, weight.groups, out, n, eps,
         K=k, LINES=lines, BITS=weight.bits, ROWS=rows, BLOCK=min(block, triton.next_power_of_2(lines)),
-        NORM=gain is not None, SILU=silu, RESIDUAL=residual, PDL=pdl, num_warps=warps, launch_pdl=pdl,
+        NORM=gain is not None, SILU=silu, RESIDUAL=residual, GELU=gelu, PDL=pdl, num_warps=warps, launch_pdl=pdl,
     )  # fmt: skip

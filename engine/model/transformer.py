@@ -168,6 +168,12 @@ class Transformer(nn.Module):
         return cast("list[Block]", list(self.layers))
 
     @property
+    def is_plain(self) -> bool:
+        """Whether blocks are a plain Llama's but for q, k and v: no other biases, no post-norms, no experts."""
+        blocks = self.spec.architecture
+        return not (blocks.post_norms or blocks.output_bias or blocks.ffn_bias or blocks.experts)
+
+    @property
     def kv_heads(self) -> int:
         """Key/value heads of this rank."""
         return kv_heads(self.spec, self.world_size)

@@ -15,7 +15,12 @@ NATIVE: Final = frozenset(
         "attention_scale", "attention_softcap", "logit_softcap", "windows", "local_rope", "head_size",
     )
 )  # fmt: skip
-TRITON: Final = frozenset(("qkv_bias", "qk_norm"))
+TRITON: Final = frozenset(
+    (
+        "qkv_bias", "output_bias", "ffn_bias", "qk_norm", "post_norms", "float32_norms", "gelu_tanh", "embedding_scale",
+        "attention_scale", "attention_softcap", "logit_softcap", "windows", "local_rope", "head_size",
+    )
+)  # fmt: skip
 
 
 def features(spec: ModelSpec, max_context: int) -> frozenset[str]:

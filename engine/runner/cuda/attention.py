@@ -5,6 +5,8 @@ It knows pages, slots and chunks, and no matrix product but the value projection
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -16,22 +18,29 @@ from engine.kernels.gemv import DeferredValue
 from engine.kernels.kv_quantization import allocate_scales
 from engine.kernels.pdl import supported
 from engine.kernels.split_kv import MAX_SPLITS, SplitConfig, split_kv, work_list
+from engine.layers.paged_attention import AttentionRule
 from engine.model.transformer import Block, Transformer
 from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
 
 _MIN_PROGRAMS = 1024  # of decode attention, where there is work for that many
+LARGE_HEAD = 128  # elements; prefill reads fewer queries and positions at once of heads that are larger
 
 
-def query_block(shape: BatchShape, *, gpu: bool) -> int:
+def query_block(shape: BatchShape, *, gpu: bool, head_dim: int) -> int:
     """Prefill tokens that one program of the chunk attention takes.
 
     A step is recorded with as many programs as its chunks could ever need, and most of them find no work. Larger blocks
     are faster, but so large that only one program fits a multiprocessor at a time. With few tokens, the idle programs
-    would then take longer than the work.
+    would then take longer than the work. Large heads fill registers and shared memory with fewer queries.
     """
     if gpu:
-        return 64 if shape.num_prefill_tokens <= 128 else 128
+        return 64 if shape.num_prefill_tokens <= 128 or head_dim > LARGE_HEAD else 128
     return 16 if shape.num_prefill_tokens <= 16 else 32
+
+
+def _within_context(rule: AttentionRule, max_context: int) -> AttentionRule:
+    """The rule without a window that covers every context."""
+    return replace(rule, window=None) if rule.window is not None and rule.window >= max_context else rule
 
 
 class CudaAttention:
@@ -46,14 +55,18 @@ class CudaAttention:
             return torch.zeros(shape, device=config.device)
 
         max_splits = max_slots * self.heads * MAX_SPLITS
-        self._partial_out, self._partial_stats = floats(max_splits, self.head_dim), floats(max_splits, 2)
+        padded_dim = 1 << (self.head_dim - 1).bit_length()
+        self._partial_out, self._partial_stats = floats(max_splits, padded_dim), floats(max_splits, 2)
         self._value_weight, self._partial_weight = floats(self.heads), floats(self.heads)
         self._counters = torch.zeros(max_slots * self.heads, dtype=torch.int32, device=config.device)
-        self._work = work_list(
-            SplitConfig(target_splits=max(2 * max_slots, _MIN_PROGRAMS)).max_work_items(max_slots), config.device
-        )
-        rope = torch.view_as_real(model.rope)
-        self._cos, self._sin = rope[..., 0].contiguous(), rope[..., 1].contiguous()
+        self._rules = [_within_context(block.rule, config.max_context) for block in model.blocks]
+        max_items = SplitConfig(target_splits=max(2 * max_slots, _MIN_PROGRAMS)).max_work_items(max_slots)
+        # A work list for each window, None for layers without one.
+        self._work = {rule.window: work_list(max_items, config.device) for rule in self._rules}
+        tables = [model.rope_of(block) for block in model.blocks]
+        rope = {id(table): torch.view_as_real(table) for table in tables}
+        parts = {key: (table[..., 0].contiguous(), table[..., 1].contiguous()) for key, table in rope.items()}
+        self._rope = [parts[id(table)] for table in tables]  # cos and sin of each layer
         self.free_pages()
 
     def allocate_pages(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
@@ -81,7 +94,9 @@ class CudaAttention:
 
     def split_contexts(self, shape: BatchShape, inputs: StepInputs, state: BatchState) -> None:
         """List the splits of the slots' contexts. Once a step, before the first layer's `attend`."""
-        split_kv(inputs.slot_rows, state.positions, self._work, config=self._split_config(shape), pdl=self._pdl)
+        config = self._split_config(shape)
+        for window, work in self._work.items():
+            split_kv(inputs.slot_rows, state.positions, work, config=config, window=window, pdl=self._pdl)
 
     def attend(
         self, layer: int, shape: BatchShape, inputs: StepInputs, state: BatchState, qkv: Tensor, out: Tensor
@@ -91,23 +106,25 @@ class CudaAttention:
         The keys and values of all the step's tokens are stored before any chunk reads: a chunk may continue on a page
         that another chunk of the step writes.
         """
-        k, v, scales = self._k[layer], self._v[layer], self._scales[layer]
+        k, v, scales, rule = self._k[layer], self._v[layer], self._scales[layer], self._rules[layer]
+        cos, sin = self._rope[layer]
         if shape.num_prefill_tokens:
             rotate_and_store(
-                qkv[shape.num_slots :], k, v, inputs.chunk_rows, inputs.chunk_positions, state.page_tables, self._cos,
-                self._sin, heads=self.heads, scales=scales, pdl=self._pdl,
+                qkv[shape.num_slots :], k, v, inputs.chunk_rows, inputs.chunk_positions, state.page_tables, cos, sin,
+                heads=self.heads, scales=scales, pdl=self._pdl,
             )  # fmt: skip
         if shape.num_slots:
             decode_attention(
-                qkv, k, v, self._work, inputs.slot_rows, state.positions, state.page_tables, self._cos, self._sin, out,
+                qkv, k, v, self._work[rule.window], inputs.slot_rows, state.positions, state.page_tables, cos, sin, out,
                 self._partial_out, self._partial_stats, self._counters, heads=self.heads,
-                config=self._split_config(shape), scales=scales, pdl=self._pdl,
+                config=self._split_config(shape), scales=scales, rule=rule, pdl=self._pdl,
             )  # fmt: skip
         if shape.num_prefill_tokens:
-            block = query_block(shape, gpu=self._gpu)
+            block = query_block(shape, gpu=self._gpu, head_dim=self.head_dim)
+            tile = 32 if self.head_dim > LARGE_HEAD else 64
             chunk_attention(
                 qkv, k, v, inputs.query_blocks, state.page_tables, out, heads=self.heads, block=block,
-                tile=64 if self._gpu else 16, warps=block // 16, scales=scales, pdl=self._pdl,
+                tile=tile if self._gpu else 16, warps=block // 16, scales=scales, rule=rule, pdl=self._pdl,
             )  # fmt: skip
 
     def attend_and_project_value(
@@ -125,11 +142,12 @@ class CudaAttention:
 
         Reads query and key from qkv and writes the value into it. The attention is `out` plus the returned term.
         """
+        cos, sin = self._rope[layer]
         fused_decode_value_proj(
             qkv, h, gain, weight, self._k[layer], self._v[layer], inputs.slot_rows, state.positions, state.page_tables,
-            self._cos, self._sin, out, self._value_weight, self._partial_out, self._partial_stats,
+            cos, sin, out, self._value_weight, self._partial_out, self._partial_stats,
             self._partial_weight, self._counters, heads=self.heads, eps=self._eps,
-            config=self._split_config(BatchShape(1, 0)), block=1024, pdl=self._pdl,
+            config=self._split_config(BatchShape(1, 0)), block=1024, rule=self._rules[layer], pdl=self._pdl,
         )  # fmt: skip
         return DeferredValue(self._value_weight, qkv[:, self.num_qk_rows :], self.heads // self.kv_heads, self.head_dim)
 

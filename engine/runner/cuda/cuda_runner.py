@@ -55,7 +55,9 @@ class CudaRunner:
         self._gpu = config.device.type == "cuda"
         self._shapes = batch_shapes(config)
         create_arena = create_arena or partial(symmetric_memory.create_arena, device=config.device, rank=config.rank)
-        self._input_buffers = InputBuffers(config.max_num_seqs, self._shapes, gpu=self._gpu)
+        self._input_buffers = InputBuffers(
+            config.max_num_seqs, self._shapes, gpu=self._gpu, head_dim=model.spec.head_dim
+        )
         self._forward = CudaForward(
             config, model, max(shape.num_tokens for shape in self._shapes), config.max_num_seqs, create_arena
         )

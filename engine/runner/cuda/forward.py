@@ -7,7 +7,8 @@ A step takes one of two paths:
 
 - Fused: up to FUSED_TOKENS tokens, on one rank or on ranks that share memory. Norm, gate and residual sum happen inside
   the matrix products: `Linear.gemv` for one token, `Linear.small_gemm` for more.
-- Plain: all other steps. `Linear.gemm` and `gemm_add`, mostly cuBLAS, with small kernels in between.
+- Plain: all other steps. `Linear.gemm` and `gemm_add`, mostly cuBLAS, with small kernels in between. All steps of
+  models whose products are normed or biased before they are added take it.
 
 It knows the order of the layers, but not which requests the rows belong to.
 """
@@ -34,7 +35,7 @@ from engine.model.transformer import Block, Transformer, padding_ids
 from engine.runner.cuda.attention import CudaAttention
 from engine.runner.cuda.collectives import ArenaFactory, Collectives
 from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
-from engine.runner.cuda.linear import Linear, weight_of
+from engine.runner.cuda.linear import Linear, padded, weight_of
 from engine.runner.cuda.residual import ResidualStream
 
 
@@ -57,7 +58,10 @@ class CudaForward:
         self._adjusts_qkv = block.wqkv.bias is not None or block.q_norm is not None
         self.quantized = isinstance(weight_of(block.wqkv), QuantizedWeight)
         numels = [weight_of(layer).shape.numel() for layer in (block.wqkv, block.w13, block.w2)]
-        self.linear = Linear(config, self.eps, max(numels) if self.quantized else 0)
+        architecture = model.spec.architecture
+        self._gelu, self._logit_softcap = architecture.activation == "gelu_tanh", architecture.logit_softcap
+        self._embedding_scale = float(torch.tensor(architecture.embedding_scale, dtype=config.dtype))
+        self.linear = Linear(config, self.eps, max(numels) if self.quantized else 0, gelu=self._gelu)
         # Our GEMM works on whole blocks of tokens, so buffers have room for the padding.
         padded_samples = token_block(max_samples)
         padded_tokens = max(FUSED_TOKENS, padded_samples, max_tokens)
@@ -102,6 +106,8 @@ class CudaForward:
         num_samples = inputs.sample_rows.shape[0]
         ids = self.ids[:num_samples]
         if self.is_rank_0:
+            if self._logit_softcap is not None:
+                pointwise.cap_logits(logits, self._logit_softcap, pdl=self.pdl)
             if self.padding_ids is not None:
                 logits.index_fill_(1, self.padding_ids, -math.inf)
             sample(
@@ -126,7 +132,8 @@ class CudaForward:
         pointwise.embed(
             self.model.tok_embeddings.weight, inputs.slot_rows, state.last_tokens, inputs.chunk_tokens, residual.h,
             tokens, gain=blocks[0].attention_norm.weight, scaled=None if one else residual.x,
-            squares=None if one else squares.sums, pdl=self.pdl,
+            squares=None if one else squares.sums,
+            scale=self._embedding_scale, pdl=self.pdl,
         )  # fmt: skip
         for index, block in enumerate(blocks):
             next_norm = blocks[index + 1].attention_norm if index + 1 < len(blocks) else self.model.norm
@@ -150,10 +157,10 @@ class CudaForward:
         """All layers on the plain path; leaves the normed hidden states of the samples in `final`."""
         residual, tokens = self.residual, shape.num_tokens
         h, x, qkv, attended = residual.h[:tokens], residual.x[:tokens], self.qkv[:tokens], self.attended[:tokens]
-        gate_up, gated = self.gate_up[:tokens], self.gated[:tokens]
+        gated = self.gated[:tokens]
         pointwise.embed(
             self.model.tok_embeddings.weight, inputs.slot_rows, state.last_tokens, inputs.chunk_tokens, h, tokens,
-            pdl=self.pdl,
+            scale=self._embedding_scale, pdl=self.pdl,
         )  # fmt: skip
         blocks = self.blocks
         pointwise.norm(h, blocks[0].attention_norm.weight, x, self.eps, tokens, pdl=self.pdl)
@@ -165,11 +172,22 @@ class CudaForward:
             if next_norm is None and self._can_prune_last_layer(shape, inputs):
                 self._pruned_last_layer(block, inputs)
                 return
-            residual.add_gemm(attended, block.wo, block.ffn_norm)
-            self.linear.gemm(x, block.w13, gate_up)
-            pointwise.silu_mul(gate_up, gated, tokens, pdl=self.pdl)
-            residual.add_gemm(gated, block.w2, next_norm)
+            residual.add_gemm(attended, block.wo, block.ffn_norm, block.post_attention_norm)
+            self._gated_product(block, x, gated)
+            residual.add_gemm(gated, block.w2, next_norm, block.post_ffn_norm)
         self._final_norm(inputs)
+
+    def _gated_product(self, block: Block, x: Tensor, gated: Tensor) -> None:
+        """gated [tokens, ffn] = activation(gate) · up of x [tokens, dim], on the plain path."""
+        tokens = x.shape[0]
+        if self.model.is_plain or block.w13.bias is not None or tokens > FUSED_TOKENS:
+            gate_up = self.gate_up[:tokens]
+            self.linear.gemm(x, block.w13, gate_up)
+            pointwise.gate_mul(gate_up, gated, tokens, bias=block.w13.bias, gelu=self._gelu, pdl=self.pdl)
+        elif tokens == 1:
+            self.linear.gemv(x, block.w13, gated, kind=SILU)
+        else:
+            self.linear.small_gemm(padded(x), block.w13, padded(gated), token_block(tokens), kind=SILU)
 
     def _can_prune_last_layer(self, shape: BatchShape, inputs: StepInputs) -> bool:
         """Whether the samples of this step, but not its tokens, are few enough for the fused path."""
@@ -195,7 +213,7 @@ class CudaForward:
 
     @property
     def _has_fused_path(self) -> bool:
-        return self.single_rank or self.collectives is not None
+        return self.model.is_plain and (self.single_rank or self.collectives is not None)
 
     @property
     def _defers_value(self) -> bool:

@@ -25,8 +25,8 @@ _NEW_SEQUENCE, _GRANT, _BLOCK, _HEADER = 5, 3, 4, 8  # ints of each
 class InputBuffers:
     """The layout of the input buffer, an int32 tensor. The regions that a step without prefill needs come first."""
 
-    def __init__(self, max_num_seqs: int, shapes: Sequence[BatchShape], *, gpu: bool) -> None:
-        self.max_num_seqs, self._gpu = max_num_seqs, gpu
+    def __init__(self, max_num_seqs: int, shapes: Sequence[BatchShape], *, gpu: bool, head_dim: int) -> None:
+        self.max_num_seqs, self._gpu, self._head_dim = max_num_seqs, gpu, head_dim
         max_prefill_tokens = max(shape.num_prefill_tokens for shape in shapes)
         max_blocks = max(self.max_blocks(shape) for shape in shapes)
         lengths = {
@@ -61,7 +61,7 @@ class InputBuffers:
 
     def query_block(self, shape: BatchShape) -> int:
         """Prefill tokens of a full query block."""
-        return query_block(shape, gpu=self._gpu)
+        return query_block(shape, gpu=self._gpu, head_dim=self._head_dim)
 
     def max_blocks(self, shape: BatchShape) -> int:
         """Upper bound on query blocks: the last block of each row's chunk may be partial."""

@@ -32,10 +32,12 @@ MIN_SHARED_BYTES = 99 << 10  # for GPUs of which torch does not say it
 class Linear:
     """Products with the layers' matrices. The largest quantized one has `max_quantized_weights` weights (0: none is).
 
+    The ending SILU stands for the gated product, with `gelu` by GELU.
     `layer` is a linear module of the model. Inputs and outputs are contiguous, in the model's dtype unless said.
     """
 
-    def __init__(self, config: EngineConfig, eps: float, max_quantized_weights: int) -> None:
+    def __init__(self, config: EngineConfig, eps: float, max_quantized_weights: int, *, gelu: bool = False) -> None:
+        self._gelu = gelu
         self._eps, self._single_rank, self._pdl = eps, config.world_size == 1, supported(config.device)
         self._shared_bytes = H100_SHARED_BYTES
         if config.device.type == "cuda":
@@ -64,15 +66,16 @@ class Linear:
         if isinstance(weight, QuantizedWeight):
             rows, block, warps = quantized_gemv_config(kind)
             quantized_gemv(
-                x[:1], weight, out[:1], gain=gain, eps=self._eps, silu=kind == SILU, residual=kind == RESIDUAL,
-                pdl=self._pdl, rows=rows, block=block, warps=warps,
+                x[:1], weight, out[:1], gain=gain, eps=self._eps, silu=kind == SILU, gelu=self._gelu,
+                residual=kind == RESIDUAL, pdl=self._pdl, rows=rows, block=block, warps=warps,
             )  # fmt: skip
             return
         weight = weight[:num_rows]
         block, warps = gemv_config(weight.shape[1], kind)
         gemv(
-            x[:1], weight, out[:1], gain=gain, eps=self._eps, silu=kind == SILU, residual=kind == RESIDUAL,
-            pdl=self._pdl, block=block, warps=warps, two_rows=True, deferred=deferred, push=push,
+            x[:1], weight, out[:1], gain=gain, eps=self._eps, silu=kind == SILU, gelu=self._gelu,
+            residual=kind == RESIDUAL, pdl=self._pdl, block=block, warps=warps, two_rows=True, deferred=deferred,
+            push=push,
         )  # fmt: skip
 
     def small_gemm(
@@ -104,8 +107,8 @@ class Linear:
                 gemm_config(rows, k, kind, bm, item, bulk=self._pdl), kind, bm, item, self._shared_bytes
             )
         return matmul(
-            x, weight, out, config, self._scratch, bm=bm, kind=kind, norm=norm, eps=self._eps, gain=gain,
-            scaled=scaled, squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
+            x, weight, out, config, self._scratch, bm=bm, kind=kind, gelu=self._gelu, norm=norm, eps=self._eps,
+            gain=gain, scaled=scaled, squares_out=None if squares_out is None else squares_out.sums, pdl=self._pdl,
         )  # fmt: skip
 
     def gemm(self, x: Tensor, layer: nn.Module, out: Tensor) -> None:
@@ -113,8 +116,8 @@ class Linear:
         tokens = x.shape[0]
         if tokens == 1:
             self.gemv(x, layer, out)
-        elif tokens <= FUSED_TOKENS // 2 and not self._single_rank:
-            self.small_gemm(_padded(x), layer, _padded(out), token_block(tokens))
+        elif tokens <= FUSED_TOKENS // 2 and not (self._single_rank and isinstance(weight_of(layer), Tensor)):
+            self.small_gemm(padded(x), layer, padded(out), token_block(tokens))
         else:
             torch.mm(x, self._dequantized(layer).T, out=out)
 
@@ -143,6 +146,6 @@ def weight_of(layer: nn.Module) -> Tensor | QuantizedWeight:
     return weight
 
 
-def _padded(x: Tensor) -> Tensor:
+def padded(x: Tensor) -> Tensor:
     """The buffer that x is the head of, up to the tokens that a padded GEMM may read or write."""
     return x.as_strided((token_block(x.shape[0]), x.shape[1]), x.stride())

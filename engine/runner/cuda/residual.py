@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
+from engine.distributed.tensor_parallel import RowLinear
 from engine.kernels import pointwise
 from engine.kernels.gemv import DeferredValue
 from engine.kernels.matmul import RESIDUAL, PartialSquares
@@ -36,6 +37,8 @@ class ResidualStream:
 
         self.h, self.x = buffer(max_tokens), buffer(max_tokens)
         self._partial_sum = buffer(0 if self._single_rank or collectives else max_tokens)
+        # The sum over ranks, for models that do something to it before it is added.
+        self._delta = buffer(0 if model.is_plain else max_tokens)
 
     def add_gemv(self, x: Tensor, layer: nn.Module, deferred: DeferredValue | None = None) -> None:
         """One token: h += product of x, to which `deferred` is added first."""
@@ -64,8 +67,11 @@ class ResidualStream:
         self._collectives.all_reduce(h, gain, tokens, out=self.x, squares=squares.sums)
         return PartialSquares(squares.sums, 1)
 
-    def add_gemm(self, x: Tensor, layer: nn.Module, norm: RMSNorm | None) -> None:
-        """Any number of tokens: h += product, self.x = norm(h). Without `norm`, self.x is not needed."""
+    def add_gemm(self, x: Tensor, layer: RowLinear, norm: RMSNorm | None, post: RMSNorm | None = None) -> None:
+        """Any number of tokens: h += post(product + bias), self.x = norm(h). Without `norm`, self.x is not needed."""
+        if post is not None or layer.bias is not None:
+            self.add(self.product(x, layer), norm, post, layer.bias)
+            return
         tokens = x.shape[0]
         h, out, gain = self.h[:tokens], self.x[:tokens], self._final_gain if norm is None else norm.weight
         if self._collectives is not None:
@@ -81,3 +87,24 @@ class ResidualStream:
             delta = tensor_parallel.all_reduce(partial_sum)
         if norm is not None or delta is not None:
             pointwise.norm(h, gain, out, self._eps, tokens, delta=delta, pdl=self._pdl)
+
+    def product(self, x: Tensor, layer: nn.Module) -> Tensor:
+        """Any number of tokens: this rank's product, in a buffer that `add` sums over the ranks."""
+        tokens = x.shape[0]
+        out = self._delta[:tokens] if self._collectives is None else self._collectives.partial_sum[:tokens]
+        self._linear.gemm(x, layer, out)
+        return out
+
+    def add(self, partial: Tensor, norm: RMSNorm | None, post: RMSNorm | None, bias: Tensor | None) -> None:
+        """h += post(sum of all ranks' `partial` + bias), self.x = norm(h); `partial` is what `product` has returned."""
+        tokens, gain = partial.shape[0], self._final_gain if norm is None else norm.weight
+        delta = self._delta[:tokens]
+        if self._collectives is not None:
+            delta.zero_()
+            self._collectives.all_reduce(delta, gain, tokens)  # without `out` the gain is not used
+        elif not self._single_rank:
+            tensor_parallel.all_reduce(delta)
+        pointwise.norm(
+            self.h[:tokens], gain, self.x[:tokens], self._eps, tokens, delta=delta, bias=bias,
+            post_gain=None if post is None else post.weight, pdl=self._pdl,
+        )  # fmt: skip

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.layers.paged_attention import PLAIN, AttentionRule
 from engine.layers.quantized_kv import stored_values
 from engine.model.quantization import QuantizedWeight, dequantize
 
@@ -15,9 +16,9 @@ def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps) * gain.float()).to(x.dtype)
 
 
-def silu_mul(x: Tensor) -> Tensor:
+def gate_mul(x: Tensor, *, gelu: bool = False) -> Tensor:
     gate, up = x.float().chunk(2, dim=-1)
-    return (F.silu(gate) * up).to(x.dtype)
+    return ((F.gelu(gate, approximate="tanh") if gelu else F.silu(gate)) * up).to(x.dtype)
 
 
 def linear(
@@ -27,13 +28,14 @@ def linear(
     gain: Tensor | None = None,
     eps: float = 0.0,
     silu: bool = False,
+    gelu: bool = False,
     residual: Tensor | None = None,
 ) -> Tensor:
     """Norm, product, gate and residual sum; quantized weights are dequantized."""
     weight = dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.float()
     y = F.linear(x.float() if gain is None else rms_norm(x.float(), gain, eps), weight)
     if silu:
-        y = silu_mul(y)
+        y = gate_mul(y, gelu=gelu)
     return y if residual is None else y + residual.float()
 
 
@@ -56,13 +58,16 @@ def write_pages(cache: Tensor, page_ids: Tensor, start: int, values: Tensor) -> 
     cache[page_ids.long()[positions // page_size], positions % page_size] = values.to(cache.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, start: int) -> Tensor:
-    """Causal attention of q [T, heads, D] at positions start… over k, v [S, kv heads, D]."""
+def attend(q: Tensor, k: Tensor, v: Tensor, start: int, rule: AttentionRule = PLAIN) -> Tensor:
+    """Attention of q [T, heads, D] at positions start… over k, v [S, kv heads, D], as `rule` says."""
     group = q.shape[1] // k.shape[1]
     k, v = (x.float().repeat_interleave(group, 1) for x in (k, v))
-    scores = torch.einsum("thd,shd->hts", q.float(), k) * q.shape[-1] ** -0.5
-    future = torch.arange(len(k), device=q.device)[None] > start + torch.arange(len(q), device=q.device)[:, None]
-    return torch.einsum("hts,shd->thd", scores.masked_fill(future, -torch.inf).softmax(-1), v)
+    scores = torch.einsum("thd,shd->hts", q.float(), k) * (rule.scale or q.shape[-1] ** -0.5)
+    if rule.softcap is not None:
+        scores = rule.softcap * torch.tanh(scores / rule.softcap)
+    distance = start + torch.arange(len(q), device=q.device)[:, None] - torch.arange(len(k), device=q.device)[None]
+    hidden = (distance < 0) | (distance >= (rule.window or len(k)))
+    return torch.einsum("hts,shd->thd", scores.masked_fill(hidden, -torch.inf).softmax(-1), v)
 
 
 def attention(
@@ -76,6 +81,7 @@ def attention(
     *,
     heads: int,
     storage: torch.dtype | None = None,
+    rule: AttentionRule = PLAIN,
 ) -> Tensor:
     """One row's new tokens: rotate, store, attend. qkv [T, (heads + 2 · kv heads) · D] -> [T, heads · D].
 
@@ -88,4 +94,4 @@ def attention(
     for cache, values in ((k_cache, rotate(k, cos[new], sin[new])), (v_cache, v)):
         write_pages(cache, page_ids, start, values if storage is None else stored_values(values, storage))
     keys, values = (read_pages(cache, page_ids, start + tokens) for cache in (k_cache, v_cache))
-    return attend(rotate(q, cos[new], sin[new]), keys, values, start).flatten(1)
+    return attend(rotate(q, cos[new], sin[new]), keys, values, start, rule).flatten(1)

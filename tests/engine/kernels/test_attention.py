@@ -29,15 +29,15 @@ class Cache:
     With `storage`, k and v hold what a cache of that dtype gives back; `store` makes that cache and its scales.
     """
 
-    def __init__(self, kv_heads: int, storage: torch.dtype | None = None) -> None:
+    def __init__(self, kv_heads: int, storage: torch.dtype | None = None, dim: int = DIM) -> None:
         generator = torch.Generator().manual_seed(kv_heads)
-        shape = (PAGES, PAGE, kv_heads, DIM)
+        shape = (PAGES, PAGE, kv_heads, dim)
         self.k, self.v = (torch.randn(shape, generator=generator).to(DEVICE, DTYPE) for _ in range(2))
         if storage is not None:
             self.k, self.v = (stored_values(cache, storage) for cache in (self.k, self.v))
         order = torch.randperm(PAGES, generator=generator)[: ROWS * 8].view(ROWS, 8)
         self.tables = order.to(torch.int32).to(DEVICE)
-        angle = torch.outer(torch.arange(CONTEXT), 100.0 ** -torch.linspace(0, 1, DIM // 2))
+        angle = torch.outer(torch.arange(CONTEXT), 100.0 ** -torch.linspace(0, 1, dim // 2))
         self.cos, self.sin = angle.cos().to(DEVICE), angle.sin().to(DEVICE)
 
     def store(self, storage: torch.dtype | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -59,9 +59,9 @@ def dequantized(cache: torch.Tensor, scales: torch.Tensor | None, value: bool) -
     return cache.float() * scale.transpose(1, 2).unsqueeze(-1)
 
 
-def qkv(tokens: int, heads: int, kv_heads: int) -> torch.Tensor:
+def qkv(tokens: int, heads: int, kv_heads: int, dim: int = DIM) -> torch.Tensor:
     generator = torch.Generator().manual_seed(tokens)
-    return torch.randn(tokens, (heads + 2 * kv_heads) * DIM, generator=generator).to(DEVICE, DTYPE)
+    return torch.randn(tokens, (heads + 2 * kv_heads) * dim, generator=generator).to(DEVICE, DTYPE)
 
 
 @pytest.mark.parametrize(("target", "min_tiles", "lanes"), [(1, 1, None), (9, 1, None), (9, 2, None), (3, 1, 16)])

@@ -11,7 +11,7 @@ from engine.layers.paged_attention import PLAIN, AttentionRule, PagedAttention
 from engine.layers.quantized_kv import stored_values
 from engine.logits_params import Adjustment, LogitsParams, TokenLogprobs
 from engine.model.quantization import quantize_block
-from engine.model.rope import rope_table
+from engine.model.rope import local_rope_table, rope_table
 from engine.model.transformer import Transformer
 from engine.runner.cuda.cuda_runner import CudaRunner
 from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, batch_shapes
@@ -26,7 +26,24 @@ FAMILIES = {
     "qwen2": Architecture(qkv_bias=True),
     "qwen3": Architecture(qk_norm=True),
     "both": Architecture(qkv_bias=True, qk_norm=True),
+    "windows": Architecture(windows=(21, None)),
+    "head_size": PLAIN_LLAMA,
+    "gemma1": Architecture(float32_norms=True, activation="gelu_tanh", embedding_scale=32**0.5),
+    "gemma": Architecture(
+        qk_norm=True,
+        post_norms=True,
+        float32_norms=True,
+        activation="gelu_tanh",
+        embedding_scale=32**0.5,
+        attention_scale=0.4,
+        attention_softcap=2.0,
+        logit_softcap=3.0,
+        windows=(9, None),
+        local_rope_theta=100.0,
+    ),
+    "biases": Architecture(qkv_bias=True, output_bias=True, ffn_bias=True),
 }
+HEAD_DIMS = {"head_size": 12, "gemma": 24}
 
 
 def config(**changes: object) -> EngineConfig:
@@ -37,9 +54,9 @@ def config(**changes: object) -> EngineConfig:
     return EngineConfig(**(settings | changes))
 
 
-def model(kv_heads: int, blocks: Architecture = PLAIN_LLAMA) -> Transformer:
+def model(kv_heads: int, blocks: Architecture = PLAIN_LLAMA, head_dim: int = 16) -> Transformer:
     spec = ModelSpec(
-        format="meta", chat="llama2", dim=32, n_layers=2, n_heads=2, n_kv_heads=kv_heads, head_dim=16, ffn_dim=48,
+        format="meta", chat="llama2", dim=32, n_layers=2, n_heads=2, n_kv_heads=kv_heads, head_dim=head_dim, ffn_dim=48,
         vocab_size=50, norm_eps=1e-5, rope_theta=10000.0, rope_scaling=None, max_context=CONTEXT,
         tied_embeddings=False, dtype=torch.float32, shards=1, architecture=blocks,
     )  # fmt: skip
@@ -50,6 +67,7 @@ def model(kv_heads: int, blocks: Architecture = PLAIN_LLAMA) -> Transformer:
         scale = 1.0 if parameter.dim() == 1 else 2 * parameter.shape[-1] ** -0.5
         parameter.data = torch.randn(parameter.shape, generator=generator) * scale
     made.rope = rope_table(spec, CONTEXT, torch.device("cpu"))
+    made.local_rope = local_rope_table(spec, CONTEXT, torch.device("cpu"))
     return made.eval()
 
 
@@ -106,16 +124,19 @@ def plans() -> list[StepPlan]:
         ("llama", 2, 16),
         ("llama", 1, 128),
         ("qwen2", 2, 16),
-        *(
-            pytest.param(*case, marks=pytest.mark.long)
-            for case in (("llama", 2, 128), ("llama", 1, 16), ("qwen3", 1, 16), ("both", 1, 128))
-        ),
+        ("windows", 1, 16),
+        ("gemma", 2, 16),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (
+            ("llama", 2, 128), ("llama", 1, 16), ("qwen3", 1, 16), ("both", 1, 128), ("windows", 2, 128),
+            ("head_size", 2, 16), ("gemma1", 1, 16), ("gemma1", 2, 128), ("gemma", 1, 128), ("biases", 2, 16),
+            ("biases", 1, 128),
+        )),
     ],
 )  # fmt: skip
 def test_the_same_ids_as_plain_torch(family: str, kv_heads: int, fused: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of up to `fused` tokens take the fused path, others the plain one."""
     monkeypatch.setattr("engine.runner.cuda.forward.FUSED_TOKENS", fused)
-    transformer = model(kv_heads, FAMILIES[family])
+    transformer = model(kv_heads, FAMILIES[family], HEAD_DIMS.get(family, 16))
     assert not unsupported_by_triton(transformer.spec, CONTEXT)
     plain, ours = TorchRunner(config(), transformer, PAGES), CudaRunner(config(), transformer)
     ours.start(PAGES)

@@ -15,14 +15,14 @@ import torch
 import torch.distributed as dist
 
 from engine.bench.random_model import RandomCheckpoint
-from engine.checkpoint import ModelSpec, tensor_shapes
+from engine.checkpoint import Architecture, ModelSpec, tensor_shapes
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
 from engine.distributed.symmetric_memory import SymmetricMemory
 from engine.model.loader import load_model
 from engine.model.quantization import quantize_block
 from engine.runner.torch_runner import TorchRunner
-from tests.engine.runner.cuda.test_cuda_runner import CONTEXT, PAGES, plans
+from tests.engine.runner.cuda.test_cuda_runner import CONTEXT, PAGES, PLAIN_LLAMA, plans
 
 STEPS = 5  # of `plans()`: prompts, one row, rows beside a prompt, several rows
 
@@ -38,10 +38,13 @@ class SeededCheckpoint(RandomCheckpoint):
 
 
 ARENA = 1 << 20  # bytes
+GEMMA = Architecture(
+    qk_norm=True, post_norms=True, float32_norms=True, activation="gelu_tanh", output_bias=True, logit_softcap=3.0
+)
 
 
 def run_rank(
-    rank: int, world: int, folder: str, shared: bool, fused: int, results: "Queue[tuple[bool, list[dict[int, int]]]]"
+    rank: int, world: int, folder: str, shared: bool, fused: int, results: "Queue[tuple[str, list[dict[int, int]]]]"
 ) -> None:
     os.environ["TRITON_INTERPRET"] = "1"
     torch.set_num_threads(1)
@@ -53,15 +56,16 @@ def run_rank(
         nonlocal num_arenas
         if not shared:
             return None
-        assert size < ARENA // 2
+        assert size < ARENA // 4
         files = [f"{folder}/arena{number}" for number in range(world)]
         arenas = [torch.from_file(name, shared=True, size=ARENA, dtype=torch.uint8) for name in files]
         num_arenas += 1
-        return SymmetricMemory(rank, [arena[(num_arenas - 1) * ARENA // 2 :][: ARENA // 2] for arena in arenas])
+        return SymmetricMemory(rank, [arena[(num_arenas - 1) * ARENA // 4 :][: ARENA // 4] for arena in arenas])
 
-    results.put((False, ids(rank, world, create_arena, fused)))
-    results.put((True, ids(rank, world, create_arena, fused, bits=4)))
-    results.put((True, ids(rank, world, bits=4, plain=True)))
+    results.put(("llama", ids(rank, world, create_arena, fused)))
+    results.put(("quantized", ids(rank, world, create_arena, fused, bits=4)))
+    results.put(("quantized", ids(rank, world, bits=4, plain=True)))
+    results.put(("gemma", ids(rank, world, create_arena, fused, blocks=GEMMA)))
 
 
 def ids(
@@ -71,6 +75,7 @@ def ids(
     fused: int = 128,
     bits: int = 0,
     plain: bool = False,
+    blocks: Architecture = PLAIN_LLAMA,
 ) -> list[dict[int, int]]:
     from engine.runner.cuda import forward
     from engine.runner.cuda.cuda_runner import CudaRunner  # Triton decides at import whether it interprets
@@ -79,7 +84,7 @@ def ids(
     spec = ModelSpec(
         format="meta", chat="llama2", dim=32, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, ffn_dim=64,
         vocab_size=50, norm_eps=1e-5, rope_theta=10000.0, rope_scaling=None, max_context=CONTEXT,
-        tied_embeddings=False, dtype=torch.float32, shards=1,
+        tied_embeddings=False, dtype=torch.float32, shards=1, architecture=blocks,
     )  # fmt: skip
     config = EngineConfig(
         device=torch.device("cpu"), dtype=torch.float32, max_num_seqs=4, max_context=CONTEXT, max_prefill_tokens=40,
@@ -110,12 +115,13 @@ def test_fault_27_ranks_sample_what_one_does(world: int, shared: bool, fused: in
     ]
     for process in ranks:
         process.start()
-    alone = ids(0, 1)
-    sampled = [results.get(timeout=200) for _ in range(3 * world)]
+    alone, alone_gemma = ids(0, 1), ids(0, 1, plain=True, blocks=GEMMA)
+    sampled = [results.get(timeout=200) for _ in range(4 * world)]
     for process in ranks:
         process.join(30)
     assert any(alone)
-    assert [found for quantized, found in sampled if not quantized] == [alone] * world
+    assert [found for case, found in sampled if case == "llama"] == [alone] * world
+    assert [found for case, found in sampled if case == "gemma"] == [alone_gemma] * world
     # Each rank quantizes its own shard, so the weights differ from those of one rank: compare with plain torch's ids.
-    quantized_ids = [found for quantized, found in sampled if quantized]
-    assert quantized_ids == [quantized_ids[0]] * (2 * world)
+    quantized = [found for case, found in sampled if case == "quantized"]
+    assert quantized == [quantized[0]] * (2 * world)
