@@ -18,7 +18,7 @@ PAGE_SIZE: Final = 16
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZE: Final = ("auto", "none", "int8", "int4")
 KV_DTYPES: Final = ("auto", "fp8", "int8")
-_UP_TO_4_BITS: Final = ("Q4_", "IQ4_", "MXFP4", "Q2_", "Q3_")  # GGUF's block types that int4 stands in for
+_UP_TO_4_BITS: Final = ("Q4_", "IQ4_", "MXFP4", "Q2_", "Q3_", "int4")  # files' bits that int4 stands in for
 
 
 @dataclass(frozen=True, slots=True)

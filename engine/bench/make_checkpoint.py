@@ -146,7 +146,7 @@ def _write_shard(file: Path, shape: Shape, shard: int, pool: Bfloat16Bits) -> No
 
 def _write_jobs(
     descriptor: int,
-    extent: Extent | torch.Tensor,
+    extent: object,
     name: str,
     dims: tuple[int, ...],
     shard: int,

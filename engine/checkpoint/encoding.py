@@ -30,3 +30,9 @@ F32 = Encoding("F32", 1, 4, torch.float32)
 F16 = Encoding("F16", 1, 2, torch.float16)
 BF16 = Encoding("BF16", 1, 2, torch.bfloat16)
 PLAIN = {encoding.dtype: encoding for encoding in (F32, F16, BF16)}
+# What quantized tensors are made of: codes, words of several codes, indices, and scales that are powers of two.
+F8_E4M3 = Encoding("F8_E4M3", 1, 1, torch.float8_e4m3fn)
+F8_E8M0 = Encoding("F8_E8M0", 1, 1, torch.float8_e8m0fnu)
+I8 = Encoding("I8", 1, 1, torch.int8)
+I32 = Encoding("I32", 1, 4, torch.int32)
+I64 = Encoding("I64", 1, 8, torch.int64)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.checkpoint.files import check_vocab_size
+from engine.checkpoint.quantized.matrix import QuantizedMatrix
 from engine.checkpoint.reading import Extent, FileReader
 from engine.checkpoint.spec import ModelSpec, tensor_shapes
 from engine.errors import ConfigError
@@ -23,18 +24,18 @@ _INTERLEAVE_CHUNK = 16 << 20  # weights reordered at a time, which bounds the me
 
 @dataclass(frozen=True, slots=True)
 class TensorPart:
-    """A rectangle of a tensor with its top left corner at (row, col), stored in a file or held as a mapped tensor."""
+    """A rectangle of a tensor with its top left corner at (row, col), stored in files or held as a mapped tensor."""
 
-    source: Extent | Tensor
+    source: Extent | QuantizedMatrix | Tensor
     row: int = 0
     col: int = 0
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the rectangle."""
-        if isinstance(self.source, Extent):
-            return self.source.rows, self.source.cols
-        return self.source.shape[0], self.source.shape[1]
+        if isinstance(self.source, Tensor):
+            return self.source.shape[0], self.source.shape[1]
+        return self.source.rows, self.source.cols
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,12 @@ class StoredCheckpoint:
                 next_tensor = None
         for part in next_tensor.parts if next_tensor else ():
             top, bottom = max(row, part.row), min(row + rows, part.row + part.shape[0])
-            if isinstance(part.source, Extent) and top < bottom:
+            if top >= bottom:
+                continue
+            if isinstance(part.source, Extent):
                 self._reader.prefetch(part.source, top - part.row, bottom - top)
+            elif isinstance(part.source, QuantizedMatrix):
+                part.source.prefetch(self._reader, top - part.row, bottom - top)
 
     def _copy(self, stored: StoredTensor, out: Tensor, row: int, col: int) -> None:
         """Fill `out`, the rectangle at (row, col) of the tensor, from every part that overlaps it."""
@@ -141,6 +146,8 @@ class StoredCheckpoint:
             target = out[top - row : bottom - row, left - col : right - col]
             if isinstance(part.source, Extent):
                 self._reader.copy(part.source, target, row=top - part.row, col=left - part.col)
+            elif isinstance(part.source, QuantizedMatrix):
+                part.source.copy(self._reader, target, row=top - part.row, col=left - part.col)
             else:
                 rows, cols = slice(top - part.row, bottom - part.row), slice(left - part.col, right - part.col)
                 target.copy_(part.source[rows, cols])
@@ -155,7 +162,7 @@ class StoredCheckpoint:
                 )
             )  # fmt: skip
             piece = filled[top:bottom, left:right]
-            if isinstance(part.source, Extent) and piece.numel() and not _all_finite(piece):
+            if not isinstance(part.source, Tensor) and piece.numel() and not _all_finite(piece):
                 return part.source.path
         return stored.path
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, Self, TypeVar
 
-from engine.checkpoint.reading import Extent
 from engine.checkpoint.spec import ModelSpec, tensor_shapes
 from engine.errors import ConfigError
 
@@ -29,8 +29,24 @@ def is_rotated(name: str) -> bool:
     return ".attention." in name and name.rpartition(".attention.")[2].startswith(("wq.", "wk.", "q_norm.", "k_norm."))
 
 
-def split_fused(source: Path, spec: ModelSpec, found: Mapping[str, Extent]) -> dict[str, Extent]:
-    """`found`, by our names, with fused matrices (`wqkv`, `w13`) as the extents of their parts.
+class Rows(Protocol):
+    """A matrix, of which some rows are one, too."""
+
+    @property
+    def rows(self) -> int:
+        """How many it has."""
+        ...
+
+    def row_range(self, first: int, rows: int) -> Self:
+        """The matrix of some of them."""
+        ...
+
+
+_Rows = TypeVar("_Rows", bound=Rows)
+
+
+def split_fused(source: Path, spec: ModelSpec, found: Mapping[str, _Rows]) -> dict[str, _Rows]:
+    """`found`, by our names, with fused matrices (`wqkv`, `w13`) as their parts.
 
     ConfigError naming `source` for a fused matrix of another size.
     """
@@ -39,7 +55,7 @@ def split_fused(source: Path, spec: ModelSpec, found: Mapping[str, Extent]) -> d
         "wqkv": {"wq": q, "wk": kv, "wv": kv},
         "w13": {"w1": spec.ffn_dim, "w3": spec.ffn_dim},
     }
-    parts: dict[str, Extent] = {}
+    parts: dict[str, _Rows] = {}
     for name, extent in found.items():
         before, _, rest = name.rpartition(".")
         prefix, _, matrix = before.rpartition(".")

@@ -1,16 +1,19 @@
 """Opens Hugging Face directories: `config.json`, safetensors in one or several files, `tokenizer.json`.
 
-Their query and key rows are ordered for `rotate_half`, which pairs dimension i of a head with i + head_dim / 2; they
-are interleaved again while they are read.
+Matrices may be quantized (`engine.checkpoint.quantized`). Query and key rows are ordered for `rotate_half`, which pairs
+dimension i of a head with i + head_dim / 2; they are interleaved again while they are read.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from engine.checkpoint.files import ConfigReader, read_json
 from engine.checkpoint.huggingface.settings import read_settings, read_spec
-from engine.checkpoint.huggingface.tensors import locate
+from engine.checkpoint.huggingface.tensors import check_plain, locate
 from engine.checkpoint.huggingface.tokenizer import TokenizerFiles
+from engine.checkpoint.quantized import Method, QuantizedMatrix, find_matrices, read_method, read_own_file
+from engine.checkpoint.quantized.biases import without_zero_biases
 from engine.checkpoint.reading import Extent
 from engine.checkpoint.spec import ModelSpec, tensor_shapes
 from engine.checkpoint.store import Halves, StoredCheckpoint, StoredTensor, TensorPart
@@ -56,21 +59,39 @@ _LAYER_PREFIX = "model.layers."
 def open_huggingface(path: Path) -> StoredCheckpoint:
     """Open the directory; ConfigError if it is damaged, or not of a family that the engine has."""
     family, config = read_settings(ConfigReader(path / "config.json", read_json(path / "config.json")))
+    method = read_method(config)
     tensors = locate(path)
+    method = method or read_own_file(path, tensors)
     tokenizer_files = TokenizerFiles(path, config)
     spec = read_spec(family, config, tensors, tokenizer_files)
-    stored = _stored_tensors(path, tensors, spec, 1.0 if family.norm_offset else 0.0)
+    matrices: Mapping[str, Extent | QuantizedMatrix] = tensors
+    if method is not None:
+        matrices = find_matrices(config.source, method, tensors)
+        spec = _quantized_spec(spec, method, matrices, tensors)
+    stored = _stored_tensors(path, matrices, spec, 1.0 if family.norm_offset else 0.0)
     checkpoint = StoredCheckpoint(path, spec, stored, lambda: tokenizer_files.tokenizer(spec.chat))
     checkpoint.fit_vocabulary(path, padded=True)
     return checkpoint
 
 
+def _quantized_spec(
+    spec: ModelSpec, method: Method, matrices: Mapping[str, Extent | QuantizedMatrix], tensors: Mapping[str, Extent]
+) -> ModelSpec:
+    """`spec` with the bits, for people and for the choice of a CPU's own bits."""
+    weights = sum(matrix.rows * matrix.cols for matrix in matrices.values())
+    stored = sum(extent.rows * extent.row_bytes for extent in tensors.values())
+    return replace(spec, quantization=str(method), stored_bits=stored * 8 / weights)
+
+
 def _stored_tensors(
-    path: Path, tensors: Mapping[str, Extent], spec: ModelSpec, norm_offset: float
+    path: Path, tensors: Mapping[str, Extent | QuantizedMatrix], spec: ModelSpec, norm_offset: float
 ) -> dict[str, StoredTensor]:
     layer_names = _LAYER_NAMES | (_POST_NORM_NAMES if spec.architecture.post_norms else {})
     found = {_our_name(name, layer_names): extent for name, extent in tensors.items()}
-    found = split_fused(path, spec, found)
+    for name, extent in tensors.items():
+        if isinstance(extent, Extent):
+            check_plain(name, extent)
+    found = without_zero_biases(spec, split_fused(path, spec, found))
     if spec.tied_embeddings:
         found.pop("output.weight", None)
     check_tensor_names(path, spec, {name: name for name in found})

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 
 from engine.checkpoint.architecture import Architecture, YarnScaling
+from engine.checkpoint.encoding import PLAIN
 from engine.checkpoint.families import chat_family, default_system
 from engine.checkpoint.files import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, ConfigReader, check_heads
 from engine.checkpoint.huggingface.rope import KINDS_OF_LAYERS, RopeSettings, read_rope
@@ -59,10 +60,6 @@ def read_settings(config: ConfigReader) -> tuple[Family, ConfigReader]:
             continue
         if value is not None and value not in neutral:
             raise settings.invalid(key, f"absent, as in a model of the family {family.name}")
-    if (quantization := settings.section("quantization_config")) is not None:
-        expected = "weights in float32, float16 or bfloat16, or a GGUF file of the model"
-        found = f"a quantization_config of {quantization.text('quant_method') or 'no method'}"
-        raise ConfigError(config.source, expected=expected, found=found)
     key = "hidden_activation" if settings.has("hidden_activation") else "hidden_act"
     known = _ACTIVATIONS[family.blocks.activation]
     if settings.text(key) not in (None, *known):
@@ -73,7 +70,10 @@ def read_settings(config: ConfigReader) -> tuple[Family, ConfigReader]:
 def read_spec(
     family: Family, config: ConfigReader, tensors: Mapping[str, Extent], tokenizer_files: TokenizerFiles
 ) -> ModelSpec:
-    """The model's spec. `tensors` are the files' by their own names, for the dtype and the number of files."""
+    """The model's spec. `tensors` are the files' by their own names, for the dtype and the number of files.
+
+    The dtype is that of the embeddings, or of a norm where those are quantized.
+    """
     dim, n_heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     n_kv_heads = config.integer("num_key_value_heads", n_heads)
     head_dim = config.integer("head_dim", dim // n_heads)
@@ -81,7 +81,10 @@ def read_spec(
     rope = read_rope(config, family, head_dim)
     max_context = _context(config, rope)
     n_layers = config.integer("num_hidden_layers", maximum=MAX_LAYERS)
-    embeddings = next((e for name, e in tensors.items() if name.endswith("embed_tokens.weight")), None)
+    plain = [(name, each.encoding.dtype) for name, each in tensors.items() if each.encoding.dtype in PLAIN]
+    embeddings, norm = (
+        next((d for n, d in plain if n.endswith(e)), None) for e in ("embed_tokens.weight", "norm.weight")
+    )
     return ModelSpec(
         format="huggingface",
         chat=chat_family(tokenizer_files.template, tokenizer_files.added_token_names(), config.text("model_type")),
@@ -97,7 +100,7 @@ def read_spec(
         rope_scaling=rope.scaling,
         max_context=max_context,
         tied_embeddings=config.flag("tie_word_embeddings"),
-        dtype=embeddings.encoding.dtype if embeddings else torch.float32,
+        dtype=embeddings or norm or torch.float32,
         shards=len({extent.path for extent in tensors.values()}),
         default_system=default_system(tokenizer_files.template),
         chat_template=tokenizer_files.chat_template,

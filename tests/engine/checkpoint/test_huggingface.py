@@ -133,7 +133,7 @@ REFUSED = [
     ({"use_qk_norm": True}, "use_qk_norm to be absent"),
     ({"num_local_experts": 8}, "num_local_experts to be absent"),
     ({"hidden_act": "gelu"}, "gelu"),
-    ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+    ({"quantization_config": {"quant_method": "hqq"}}, "quantization_config"),
     ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "linear, llama3, yarn or longrope; found scaling dynamic"),
     ({"rope_scaling": {"type": "linear"}, "rope_theta": -1}, "rope_theta to be a positive number"),
     ({"rope_scaling": {"type": "yarn", "factor": 1e9}}, "a context of at most 4194304"),

@@ -64,7 +64,8 @@ def families(config: EngineConfig, model: str, models: list[dict[str, Any]], len
     logits, replies = [], []
     for each in models:
         checkpoint = open_checkpoint(each["model"])
-        config = resolve(checkpoint.spec, device="cpu", max_context=each["max_context"], max_prefill_tokens=16)
+        quantize, context = each.get("quantize", "auto"), each["max_context"]
+        config = resolve(checkpoint.spec, device="cpu", quantize=quantize, max_context=context, max_prefill_tokens=16)
         worker = start_worker(config, checkpoint, communicator)
         logits.append(all_logits(worker.model, each["prompts"][0]).numpy())
         engine = OfflineEngine(config, communicator, worker)

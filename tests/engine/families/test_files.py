@@ -128,7 +128,7 @@ def test_attack_recurrent_gguf_files_too(tmp_path: Path, architecture: str) -> N
     ("settings", "problem"),
     [
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "a GGUF file of the model; found .*bitsandbytes"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "found .*gptq"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 8}}, "as its gptq says; found none"),
         ({"layer_types": ["full_attention", "linear_attention"]}, "GUILDLLAMA_ENGINE_URL"),
         ({"num_hidden_layers": 4096}, "tensors of 4096 layers; found 26 tensors"),
         ({"intermediate_size": 96}, "feed_forward.w1.weight of shape"),

@@ -46,6 +46,8 @@ def test_auto_does_not_quantize_float_weights() -> None:
     ("stored_as", "expected"),
     [
         *((name, "int4") for name in ("Q2_K+Q6_K", "Q3_K", "Q4_K+Q6_K", "IQ4_NL+Q5_0", "IQ4_XS", "MXFP4+Q8_0")),
+        ("int4 in groups of 128 (gptq)", "int4"),
+        ("float8 in blocks of 128 x 128 (fp8)", "int8"),
         *((name, "int8") for name in ("Q5_0", "Q5_1+Q8_0", "Q5_K", "Q6_K", "Q8_0+Q4_K")),
     ],
 )
