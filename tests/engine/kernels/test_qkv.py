@@ -5,6 +5,8 @@ import torch
 
 from engine.kernels.qkv import bias_and_norm
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(4, 2, 16), (7, 1, 24), (14, 2, 64)])
@@ -14,9 +16,9 @@ def test_equals_plain_torch(
 ) -> None:
     generator = torch.Generator().manual_seed(1)
     width = (heads + 2 * kv_heads) * dim
-    qkv = torch.randn(5, width, generator=generator).to(dtype)
-    bias = torch.randn(width, generator=generator).to(dtype)
-    gains = [torch.randn(dim, generator=generator).to(dtype) for _ in range(2)]
+    qkv = torch.randn(5, width, generator=generator).to(DEVICE, dtype)
+    bias = torch.randn(width, generator=generator).to(DEVICE, dtype)
+    gains = [torch.randn(dim, generator=generator).to(DEVICE, dtype) for _ in range(2)]
     expected = (qkv + bias if biased else qkv.clone()).view(5, -1, dim)
     if normed:
         for first, end, gain in ((0, heads, gains[0]), (heads, heads + kv_heads, gains[1])):
