@@ -1,7 +1,7 @@
 """What some families change about attention: padded heads, a window, a softcap, a scale.
 
-A head size D that is no power of two is padded to DB, the next one: what is past D is read as 0 and never written. With
-DB == D, WINDOW == 0 and CAP == 0, nothing here leaves an instruction in a kernel.
+A head size D that is no power of two, or less than 16, is padded to DB: what is past D is read as 0 and never written.
+With DB == D, WINDOW == 0 and CAP == 0, nothing here leaves an instruction in a kernel.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ def soft_cap(score, CAP: tl.constexpr):
         # tanh(x) = 1 − 2 / (exp(2 x) + 1), which is ±1 where the exponential overflows or vanishes.
         score = CAP - 2.0 * CAP / (tl.exp2(score * (2.8853900817779268 / CAP)) + 1.0)
     return score
+
+
+def padded_head(dim: int) -> int:
+    """The kernels' DB: tl.dot takes powers of two from 16 on."""
+    return max(16, 1 << (dim - 1).bit_length())
 
 
 def log2_scale(rule: AttentionRule, dim: int) -> float:

@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.attention_rules import load_head, log2_cap, log2_scale, soft_cap, within_head
+from engine.kernels.attention_rules import load_head, log2_cap, log2_scale, padded_head, soft_cap, within_head
 from engine.kernels.decode_attention import online_softmax_weights, rotate
 from engine.kernels.kv_quantization import bf16_bits, load_kv_scales, quantize_vectors
 from engine.kernels.pdl import grid_wait, launch_dependents
@@ -201,7 +201,7 @@ def rotate_and_store(
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
         scales.view(torch.int16) if scales is not None else qkv,
         HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size, HB=min(32, triton.next_power_of_2(heads)),
-        SCALED=scales is not None, DB=triton.next_power_of_2(dim), PDL=pdl,
+        SCALED=scales is not None, DB=padded_head(dim), PDL=pdl,
         num_warps=4, launch_pdl=pdl,
     )  # fmt: skip
 
@@ -236,6 +236,6 @@ def chunk_attention(
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
         scales if scales is not None else out, log2_scale(rule, dim),
         HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size, BLOCK=block, TILE=tile, STAGES=stages, SCALED=scales is not None,
-        DB=triton.next_power_of_2(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule), PDL=pdl,
+        DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule), PDL=pdl,
         num_warps=warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -13,7 +13,15 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.attention_rules import load_head, log2_cap, log2_scale, soft_cap, store_head, within_head
+from engine.kernels.attention_rules import (
+    load_head,
+    log2_cap,
+    log2_scale,
+    padded_head,
+    soft_cap,
+    store_head,
+    within_head,
+)
 from engine.kernels.kv_quantization import bf16_bits, load_kv_scales, quantize_vectors
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.kernels.split_kv import HEADER, ITEM, MAX_SPLITS, SplitConfig, combine_group_splits, combine_splits
@@ -248,9 +256,8 @@ def decode_attention(
     [pages, page size, kv heads, D], any strides with D contiguous, in the model's dtype, fp8, or int8 with the `scales`
     of `kv_quantization.py`. slot_rows int32 [slots]: each slot's row, -1 for none. positions int32 [rows]: the new
     token's position. tables int32 [rows, ≥ pages of a row]: page ids. cos, sin float32 [positions, D / 2]. work comes
-    from `split_kv` with the same slots, config and window. partial_out float32 [slots · heads · MAX_SPLITS, D padded to
-    a power of two]; partial_stats float32 [slots · heads · MAX_SPLITS, 2]; counters int32 [slots · kv heads], zero
-    before and after.
+    from `split_kv` with the same slots, config and window. partial_out float32 [slots · heads · MAX_SPLITS, DB];
+    partial_stats float32 [slots · heads · MAX_SPLITS, 2]; counters int32 [slots · kv heads], zero before and after.
     """
     _, page_size, kv_heads, dim = k_cache.shape
     group = heads // kv_heads
@@ -260,6 +267,6 @@ def decode_attention(
         scales if scales is not None else out, log2_scale(rule, dim), 1.0,
         H=kv_heads, G=group, GP=config.lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim,
         PAGE=page_size, TILE=config.tile_tokens, SPLITS=MAX_SPLITS, STAGES=config.stages, HEADER=HEADER, ITEM=ITEM,
-        SCALED=scales is not None, DB=triton.next_power_of_2(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule), PDL=pdl,
+        SCALED=scales is not None, DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule), PDL=pdl,
         num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -16,7 +16,15 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.attention_rules import load_head, log2_cap, log2_scale, soft_cap, store_head, within_head
+from engine.kernels.attention_rules import (
+    load_head,
+    log2_cap,
+    log2_scale,
+    padded_head,
+    soft_cap,
+    store_head,
+    within_head,
+)
 from engine.kernels.decode_attention import online_softmax_update, rotate
 from engine.kernels.gemv import row_products
 from engine.kernels.pdl import grid_wait, launch_dependents
@@ -172,7 +180,7 @@ def fused_decode_value_proj(
     qkv [1, (heads + 2 · kv heads) · D] holds query and key before RoPE; the value in it is written here, as
     weight [kv heads · D, K] · RMSNorm(h [1, K]) · gain [K]; so are the new token's key and value in the caches, which
     are not quantized. out like attended; value_weight and partial_weight float32 [heads]; partial_out float32
-    [heads · config.target_splits, D padded to a power of two]; partial_stats float32 [heads · config.target_splits, 2];
+    [heads · config.target_splits, DB]; partial_stats float32 [heads · config.target_splits, 2];
     counters int32 [heads], zero before and after; slot_rows int32 [1]; the rest as in `decode_attention`. Up to
     config.target_splits splits of at least config.min_tiles tiles.
     """
@@ -184,6 +192,6 @@ def fused_decode_value_proj(
         k_cache.stride(1), k_cache.stride(2), log2_scale(rule, dim), eps,
         K=k, BLOCK=min(block, triton.next_power_of_2(k)), HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size,
         TABLE=tables.stride(0), TILE=config.tile_tokens, SPLITS=config.target_splits, STAGES=config.stages,
-        MIN_TILES=config.min_tiles, DB=triton.next_power_of_2(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule),
+        MIN_TILES=config.min_tiles, DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule),
         PDL=pdl, num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip

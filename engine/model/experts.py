@@ -37,7 +37,7 @@ class Experts(nn.Module):
             torch.empty(blocks.experts, spec.dim, dtype=dtype, device="meta"), requires_grad=False
         )
         self.experts = nn.ModuleList(Expert(spec, world_size, dtype) for _ in range(blocks.experts))
-        self._per_token, self._normalized = blocks.experts_per_token, blocks.normalized_experts
+        self.per_token, self.normalized = blocks.experts_per_token, blocks.normalized_experts
         self._gelu = blocks.activation == "gelu_tanh"
 
     @property
@@ -51,11 +51,11 @@ class Experts(nn.Module):
         Tokens are grouped by expert, so an expert's matrices are read once a step. A token's sum has the order of its
         experts' numbers, whatever the other tokens chose.
         """
-        weights, chosen = F.linear(x, self.router).softmax(-1, dtype=torch.float32).topk(self._per_token)
-        if self._normalized:
+        weights, chosen = F.linear(x, self.router).softmax(-1, dtype=torch.float32).topk(self.per_token)
+        if self.normalized:
             weights = weights / weights.sum(-1, keepdim=True)
         order = chosen.flatten().argsort(stable=True)
-        tokens, by_pair = order // self._per_token, weights.flatten()[order].to(x.dtype).unsqueeze(1)
+        tokens, by_pair = order // self.per_token, weights.flatten()[order].to(x.dtype).unsqueeze(1)
         out, end = torch.zeros_like(x), 0
         for expert, count in zip(self.all, self._counts(chosen), strict=True):
             if count:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig
+from engine.kernels.attention_rules import padded_head
 from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.decode_attention import decode_attention
 from engine.kernels.fused_decode import fused_decode_value_proj
@@ -55,7 +56,7 @@ class CudaAttention:
             return torch.zeros(shape, device=config.device)
 
         max_splits = max_slots * self.heads * MAX_SPLITS
-        padded_dim = 1 << (self.head_dim - 1).bit_length()
+        padded_dim = padded_head(self.head_dim)
         self._partial_out, self._partial_stats = floats(max_splits, padded_dim), floats(max_splits, 2)
         self._value_weight, self._partial_weight = floats(self.heads), floats(self.heads)
         self._counters = torch.zeros(max_slots * self.heads, dtype=torch.int32, device=config.device)

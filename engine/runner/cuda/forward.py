@@ -8,7 +8,7 @@ A step takes one of two paths:
 - Fused: up to FUSED_TOKENS tokens, on one rank or on ranks that share memory. Norm, gate and residual sum happen inside
   the matrix products: `Linear.gemv` for one token, `Linear.small_gemm` for more.
 - Plain: all other steps. `Linear.gemm` and `gemm_add`, mostly cuBLAS, with small kernels in between. All steps of
-  models whose products are normed or biased before they are added take it.
+  models whose products are normed or biased before they are added take it, and of mixtures of experts.
 
 It knows the order of the layers, but not which requests the rows belong to.
 """
@@ -34,6 +34,7 @@ from engine.model.quantization import QuantizedWeight
 from engine.model.transformer import Block, Transformer, padding_ids
 from engine.runner.cuda.attention import CudaAttention
 from engine.runner.cuda.collectives import ArenaFactory, Collectives
+from engine.runner.cuda.experts import CudaExperts
 from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
 from engine.runner.cuda.linear import Linear, padded, weight_of
 from engine.runner.cuda.residual import ResidualStream
@@ -57,7 +58,7 @@ class CudaForward:
         self.attention = CudaAttention(config, model, block, max_samples)
         self._adjusts_qkv = block.wqkv.bias is not None or block.q_norm is not None
         self.quantized = isinstance(weight_of(block.wqkv), QuantizedWeight)
-        numels = [weight_of(layer).shape.numel() for layer in (block.wqkv, block.w13, block.w2)]
+        numels = [weight_of(layer).shape.numel() for layer in (block.wqkv, *block.feed_forwards[0])]
         architecture = model.spec.architecture
         self._gelu, self._logit_softcap = architecture.activation == "gelu_tanh", architecture.logit_softcap
         self._embedding_scale = float(torch.tensor(architecture.embedding_scale, dtype=config.dtype))
@@ -69,11 +70,13 @@ class CudaForward:
             create_arena, world_size=config.world_size, max_tokens=padded_tokens, dim=dim, max_samples=padded_samples,
             columns=model.output.width, dtype=self.dtype, pdl=self.pdl,
         )  # fmt: skip
+        self.experts = CudaExperts(config, model, max_tokens) if architecture.experts else None
         self.residual = ResidualStream(config, model, self.linear, self.collectives, padded_tokens)
         heads_dim = block.heads * block.head_dim
         self.qkv = self._buffer(padded_tokens, (block.heads + 2 * block.kv_heads) * block.head_dim)
         self.attended = self._buffer(padded_tokens, heads_dim)
-        self.gate_up, self.gated = self._buffer(padded_tokens, 2 * block.ffn), self._buffer(padded_tokens, block.ffn)
+        dense_tokens = padded_tokens if self.experts is None else 0
+        self.gate_up, self.gated = self._buffer(dense_tokens, 2 * block.ffn), self._buffer(dense_tokens, block.ffn)
         # Of the sampled positions: the last layer's residual stream and attention, and the output matrix's input.
         self.last_h, self.last_attended = self._buffer(padded_samples, dim), self._buffer(padded_samples, heads_dim)
         self.final = self._buffer(padded_samples, dim)
@@ -173,6 +176,10 @@ class CudaForward:
                 self._pruned_last_layer(block, inputs)
                 return
             residual.add_gemm(attended, block.wo, block.ffn_norm, block.post_attention_norm)
+            if self.experts is not None:
+                self.experts.run(index, x, residual.partial(tokens))
+                residual.add_partial(tokens, next_norm, block.post_ffn_norm)
+                continue
             self._gated_product(block, x, gated)
             residual.add_gemm(gated, block.w2, next_norm, block.post_ffn_norm)
         self._final_norm(inputs)

@@ -70,7 +70,8 @@ class ResidualStream:
     def add_gemm(self, x: Tensor, layer: RowLinear, norm: RMSNorm | None, post: RMSNorm | None = None) -> None:
         """Any number of tokens: h += post(product + bias), self.x = norm(h). Without `norm`, self.x is not needed."""
         if post is not None or layer.bias is not None:
-            self.add(self.product(x, layer), norm, post, layer.bias)
+            self._linear.gemm(x, layer, self.partial(x.shape[0]))
+            self.add_partial(x.shape[0], norm, post, layer.bias)
             return
         tokens = x.shape[0]
         h, out, gain = self.h[:tokens], self.x[:tokens], self._final_gain if norm is None else norm.weight
@@ -88,16 +89,15 @@ class ResidualStream:
         if norm is not None or delta is not None:
             pointwise.norm(h, gain, out, self._eps, tokens, delta=delta, pdl=self._pdl)
 
-    def product(self, x: Tensor, layer: nn.Module) -> Tensor:
-        """Any number of tokens: this rank's product, in a buffer that `add` sums over the ranks."""
-        tokens = x.shape[0]
-        out = self._delta[:tokens] if self._collectives is None else self._collectives.partial_sum[:tokens]
-        self._linear.gemm(x, layer, out)
-        return out
+    def partial(self, tokens: int) -> Tensor:
+        """[tokens, dim]: where this rank puts what `add_partial` sums over the ranks."""
+        return (self._delta if self._collectives is None else self._collectives.partial_sum)[:tokens]
 
-    def add(self, partial: Tensor, norm: RMSNorm | None, post: RMSNorm | None, bias: Tensor | None) -> None:
-        """h += post(sum of all ranks' `partial` + bias), self.x = norm(h); `partial` is what `product` has returned."""
-        tokens, gain = partial.shape[0], self._final_gain if norm is None else norm.weight
+    def add_partial(
+        self, tokens: int, norm: RMSNorm | None, post: RMSNorm | None = None, bias: Tensor | None = None
+    ) -> None:
+        """h += post(sum of all ranks' `partial` + bias), self.x = norm(h)."""
+        gain = self._final_gain if norm is None else norm.weight
         delta = self._delta[:tokens]
         if self._collectives is not None:
             delta.zero_()

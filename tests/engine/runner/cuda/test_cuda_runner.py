@@ -41,6 +41,8 @@ FAMILIES = {
         windows=(9, None),
         local_rope_theta=100.0,
     ),
+    "qwen3moe": Architecture(qk_norm=True, experts=5, experts_per_token=2),
+    "mixtral": Architecture(windows=(30, None), experts=4, experts_per_token=3, normalized_experts=False),
     "biases": Architecture(qkv_bias=True, output_bias=True, ffn_bias=True),
 }
 HEAD_DIMS = {"head_size": 12, "gemma": 24}
@@ -124,12 +126,12 @@ def plans() -> list[StepPlan]:
         ("llama", 2, 16),
         ("llama", 1, 128),
         ("qwen2", 2, 16),
-        ("windows", 1, 16),
         ("gemma", 2, 16),
+        ("qwen3moe", 1, 16),
         *(pytest.param(*case, marks=pytest.mark.long) for case in (
-            ("llama", 2, 128), ("llama", 1, 16), ("qwen3", 1, 16), ("both", 1, 128), ("windows", 2, 128),
-            ("head_size", 2, 16), ("gemma1", 1, 16), ("gemma1", 2, 128), ("gemma", 1, 128), ("biases", 2, 16),
-            ("biases", 1, 128),
+            ("llama", 2, 128), ("llama", 1, 16), ("qwen3", 1, 16), ("both", 1, 128), ("windows", 1, 16),
+            ("windows", 2, 128), ("head_size", 2, 16), ("gemma1", 1, 16), ("gemma1", 2, 128), ("gemma", 1, 128),
+            ("biases", 2, 16), ("biases", 1, 128), ("mixtral", 2, 128),
         )),
     ],
 )  # fmt: skip
@@ -215,15 +217,22 @@ class QuantizedKVAttention(PagedAttention):
 
 
 @pytest.mark.parametrize(
-    ("quantize", "kv_dtype", "kv_heads"), [("int8", "auto", 1), pytest.param("int4", "int8", 2, marks=pytest.mark.long)]
-)
+    ("quantize", "kv_dtype", "kv_heads", "family"),
+    [
+        ("int8", "auto", 1, "llama"),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (
+            ("int4", "int8", 2, "llama"), ("int4", "auto", 2, "qwen3moe"), ("int8", "auto", 1, "gemma"),
+            ("int4", "int8", 1, "windows"),
+        )),
+    ],
+)  # fmt: skip
 def test_quantized_weights_and_caches(
-    kv_heads: int, quantize: str, kv_dtype: str, monkeypatch: pytest.MonkeyPatch
+    kv_heads: int, quantize: str, kv_dtype: str, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ids of plain torch with the same quantized weights and, with int8 pages, quantized keys and values."""
     if kv_dtype == "int8":
         monkeypatch.setattr("engine.runner.torch_runner.PagedAttention", QuantizedKVAttention)
-    transformer = model(kv_heads)
+    transformer = model(kv_heads, FAMILIES[family], HEAD_DIMS.get(family, 16))
     for block in transformer.blocks:
         if quantize != "none":
             quantize_block(block, int(quantize[3:]))

@@ -38,9 +38,11 @@ class SeededCheckpoint(RandomCheckpoint):
 
 
 ARENA = 1 << 20  # bytes
-GEMMA = Architecture(
-    qk_norm=True, post_norms=True, float32_norms=True, activation="gelu_tanh", output_bias=True, logit_softcap=3.0
-)
+# Whatever happens to a product between its sum over the ranks and the residual stream, and experts.
+MIXTURE = Architecture(
+    qk_norm=True, post_norms=True, float32_norms=True, activation="gelu_tanh", output_bias=True, logit_softcap=3.0,
+    experts=4, experts_per_token=2,
+)  # fmt: skip
 
 
 def run_rank(
@@ -65,7 +67,7 @@ def run_rank(
     results.put(("llama", ids(rank, world, create_arena, fused)))
     results.put(("quantized", ids(rank, world, create_arena, fused, bits=4)))
     results.put(("quantized", ids(rank, world, bits=4, plain=True)))
-    results.put(("gemma", ids(rank, world, create_arena, fused, blocks=GEMMA)))
+    results.put(("mixture", ids(rank, world, create_arena, fused, blocks=MIXTURE)))
 
 
 def ids(
@@ -115,13 +117,13 @@ def test_fault_27_ranks_sample_what_one_does(world: int, shared: bool, fused: in
     ]
     for process in ranks:
         process.start()
-    alone, alone_gemma = ids(0, 1), ids(0, 1, plain=True, blocks=GEMMA)
+    alone, alone_mixture = ids(0, 1), ids(0, 1, plain=True, blocks=MIXTURE)
     sampled = [results.get(timeout=200) for _ in range(4 * world)]
     for process in ranks:
         process.join(30)
     assert any(alone)
     assert [found for case, found in sampled if case == "llama"] == [alone] * world
-    assert [found for case, found in sampled if case == "gemma"] == [alone_gemma] * world
+    assert [found for case, found in sampled if case == "mixture"] == [alone_mixture] * world
     # Each rank quantizes its own shard, so the weights differ from those of one rank: compare with plain torch's ids.
     quantized = [found for case, found in sampled if case == "quantized"]
     assert quantized == [quantized[0]] * (2 * world)
