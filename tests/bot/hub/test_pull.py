@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -240,7 +241,9 @@ class TestCutConnections:
 
     def test_ctrl_c_keeps_what_has_come(self, run: Commands, hub: FakeHub):
         hub.pace = 0.5
-        with run.start("models", "pull", TINY) as process:
+        # A shell lets the children of a background job ignore Ctrl-C: here it counts.
+        heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        with run.start("models", "pull", TINY, preexec_fn=heed) as process:
             wait_for_part(run, process)
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)
