@@ -13,15 +13,21 @@ bits [p * bits, (p + 1) * bits) of word j in line l are column (l * P + p) * 32 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.layers.lattice import find_steps
 from engine.model.transformer import Block
 
 LINE = 32  # words in a line; with 4 bits also the columns in a group
 ZERO_POINT_UNIT = 16  # zero points are stored in units of 16 row scales, group scales in units of one
 RANGE_FACTORS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)  # fractions of a group's range that are tried
+# By how much of itself a weight may be off a multiple of its step, where it was decoded from 4-bit codes to a dtype:
+# half a unit in the last place, and as much for the step, which is found from such weights.
+_ROUNDING = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
 _CHUNK_WEIGHTS = 1 << 23  # weights quantized at a time, which bounds the memory beside the two matrices
 
 
@@ -86,23 +92,29 @@ def quantize_int4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Each fraction in RANGE_FACTORS of a group's range gives candidate codes, whose group scale and zero point are then
     fitted by least squares. The candidate with the smallest squared error is kept, so outliers are clipped where that
-    serves the other weights.
+    serves the other weights. Groups that were 4-bit codes in a file are also tried with their own step, which keeps the
+    codes: only the step is rounded, to 8 bits.
     """
     rows, columns = weight.shape
     w = F.pad(weight.float(), (0, -columns % (LINE * 4))).view(rows, -1, LINE)
     low, high = w.amin(-1, keepdim=True), w.amax(-1, keepdim=True)
+    step = find_steps(w, _ROUNDING.get(weight.dtype, 2.0**-20))
     # The row scale must let 8 bits hold the widest group's scale, and the zero point of a group on one side of 0.
     scales = torch.maximum((high - low) / (15 * 255), (high + low).abs() / (2 * ZERO_POINT_UNIT * 120)).amax(
         1, keepdim=True
     )
-    scales = scales.clamp_min_(1e-12)
-    w, low, high = w / scales, low / scales, high / scales  # from here on in units of the row scale
+    scales = torch.maximum(scales, step.amax(1, keepdim=True) / 255).clamp_min_(1e-12)
+    w, low, high, step = (
+        w / scales,
+        low / scales,
+        high / scales,
+        step / scales,
+    )  # from here on in units of the row scale
     mean = w.mean(-1, keepdim=True)
     best_error, best_codes = torch.full_like(mean, torch.inf), torch.zeros_like(w)
     best_groups = torch.zeros_like(mean, dtype=torch.int32)
-    for fraction in RANGE_FACTORS:
-        group_scale = (high - low) * (fraction / 15)
-        codes = _round_to_codes(w, group_scale, (low + high + group_scale) / 2)
+    for group_scale, offset in _candidates(low, high, step):
+        codes = _round_to_codes(w, group_scale, offset)
         centred = codes - (mean_code := codes.mean(-1, keepdim=True))
         slope = (centred * (w - mean)).sum(-1, keepdim=True) / centred.square().sum(-1, keepdim=True).clamp_min_(1e-9)
         group_scale = slope.round_().clamp_(0, 255)
@@ -116,6 +128,17 @@ def quantize_int4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         best_groups = torch.where(better, packed_group, best_groups)
     pairs = best_groups.view(rows, -1, 2)
     return _pack_words(best_codes.view(rows, -1) + 8, 4), scales.flatten(), pairs[..., 0] | pairs[..., 1] << 16
+
+
+def _candidates(low: Tensor, high: Tensor, step: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The group scales that are tried, each with what the middle code stands for."""
+    for fraction in RANGE_FACTORS:
+        group_scale = (high - low) * (fraction / 15)
+        yield group_scale, (low + high + group_scale) / 2
+    if bool((step > 0).any()):
+        symmetric = (low > -8.5 * step) & (high < 7.5 * step)
+        lowest = (low / torch.where(step > 0, step, 1.0)).round_() * step
+        yield step, torch.where(symmetric, 0.0, lowest + 8 * step)
 
 
 def dequantize(weight: QuantizedWeight) -> Tensor:

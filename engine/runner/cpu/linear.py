@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.layers.lattice import half_lattice
+
 TILE, GROUP = 16, 32  # rows of a tile, columns of a group; as in linear.h
 _ROWS_AT_ONCE = 4096  # rows packed at a time, which bounds the memory that packing needs
 _MAX_EXPONENT = 13  # the largest weight is scaled to just below 2**13, so that the scales use float16's range
@@ -79,9 +81,10 @@ def _pack_int8(weight: Tensor) -> Tensor:
 
 
 def _pack_int4(weight: Tensor) -> Tensor:
-    """Asymmetric: weight = scale · nibble + minimum."""
+    """Asymmetric: weight = scale · nibble + minimum. Weights that were 4-bit codes keep theirs."""
     low, high = weight.aminmax(dim=-1, keepdim=True)
-    scale = (high - low) / 15
+    step, minimum = half_lattice(weight)
+    scale, low = torch.where(step > 0, step, (high - low) / 15), torch.where(step > 0, minimum, low)
     codes = ((weight - low) / scale.clamp_min(1e-12)).round_().clamp_(0, 15)
     scale = scale.half()
     minimum = (weight - codes * scale.float()).mean(dim=-1, keepdim=True).half()  # makes up for the scale's rounding

@@ -11,7 +11,7 @@ from engine.bench.random_model import RandomCheckpoint, spec
 from engine.config import resolve
 from engine.errors import ConfigError
 from engine.model.loader import load_model
-from engine.model.quantization import quantize_block
+from engine.model.quantization import QuantizedWeight, dequantize, quantize_block
 from engine.runner.memory import kv_bytes_per_page
 from engine.server.inspect_checkpoint import quantized_weight_bytes
 
@@ -52,6 +52,30 @@ def test_bytes_of_quantized_weights(bits: int) -> None:
     held = [*model.parameters(), *(buffer for block in model.blocks for buffer in block.buffers())]
     expected = quantized_weight_bytes(TINY, 1, torch.bfloat16, bits)
     assert sum(each.numel() * each.element_size() for each in held) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("group", [32, 128, 512])
+def test_4_bit_codes_of_a_file_are_kept(dtype: torch.dtype, group: int) -> None:
+    """As GPTQ's symmetric ones. Only the step is rounded, to half a unit of 8 bits; one step for a row stays exact."""
+    generator = torch.Generator().manual_seed(4)
+    codes = (torch.randn(48, 512, generator=generator) * 1.5).round().clamp(-8, 7)
+    steps = ((torch.rand(48, 512 // group, generator=generator) + 0.3) / 50).half().float().repeat_interleave(group, 1)
+    error = (dequantize(QuantizedWeight((codes * steps).to(dtype), 4)) - codes * steps).abs()
+    unit = steps.amax(1, keepdim=True) / 255
+    rounded = {torch.float32: 1e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}[dtype] * (codes * steps).abs()
+    assert bool((error <= codes.abs() * unit * (0.51 if group < 512 else 0.0) + rounded).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_4_bit_codes_with_zero_points_are_nearly_kept(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(4)
+    codes = (torch.randn(48, 512, generator=generator) * 2 + 7).round().clamp(0, 15)
+    zeros = torch.randint(3, 12, (48, 4), generator=generator).repeat_interleave(128, 1)
+    steps = ((torch.rand(48, 4, generator=generator) + 0.5) / 50).half().float().repeat_interleave(128, 1)
+    weight = (codes - zeros) * steps
+    error = (dequantize(QuantizedWeight(weight.to(dtype), 4)) - weight).abs() / steps
+    assert float(error.square().mean().sqrt()) < 1 / 40
 
 
 def test_models_fit_into_half_of_common_gpus() -> None:

@@ -3,12 +3,15 @@ independent of batch and threads."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from engine.checkpoint import open_checkpoint
 from engine.runner.cpu.linear import GROUP, NativeLinear
+from tests.engine.checkpoint import quantized_forms
 from tests.engine.layers.test_cpu_linear import tokens, weights
 from tests.engine.runner.cpu.native_code import require_compiled_library
 
@@ -36,6 +39,39 @@ def grouped(x: Tensor) -> Tensor:
 def token_rounding(weight: Tensor, x: Tensor) -> Tensor:
     """The error bound of 16-bit activations: half a quantization step each."""
     return (grouped(x).abs().amax(2) / 65000).double() @ grouped(weight).abs().sum(2).double().T
+
+
+def exact(weight: Tensor, x: Tensor, more: Tensor | float = 0.0) -> bool:
+    """Whether the product is off by no more than the activations' rounding, and `more` for each weight."""
+    got = NativeLinear(require_compiled_library(), weight, 4)(x).double()
+    bound = token_rounding(weight, x) + x.double().abs() @ (weight.double().abs() * 1e-6 + more).T
+    return bool(((got - x.double() @ weight.double().T).abs() <= bound).all())
+
+
+@pytest.mark.parametrize("magnitude", [-30, -3, 0, 20])
+@pytest.mark.parametrize("spread", [0.6, 2.0, 7.0])
+def test_codes_of_a_file_are_kept_where_a_group_does_not_use_all_of_them(magnitude: int, spread: float) -> None:
+    """Symmetric codes as in GPTQ's groups of 128 and GGUF's Q4_0: a float16 step and no minimum."""
+    generator = torch.Generator().manual_seed(7)
+    codes = (torch.randn(96, 256, generator=generator) * spread).round().clamp(-8, 7)
+    steps = ((torch.rand(96, 2, generator=generator) + 0.01) / 50).half().float().repeat_interleave(128, 1)
+    assert exact(codes * steps * 2.0**magnitude, tokens(9, 256))
+
+
+def test_codes_with_zero_points_are_kept_but_for_the_rounding_of_the_minimum() -> None:
+    generator = torch.Generator().manual_seed(8)
+    codes = (torch.randn(96, 256, generator=generator) * 2 + 7).round().clamp(0, 15)
+    zeros = torch.randint(4, 11, (96, 2), generator=generator).repeat_interleave(128, 1)
+    steps = ((torch.rand(96, 2, generator=generator) + 0.01) / 50).half().float().repeat_interleave(128, 1)
+    assert exact((codes - zeros) * steps, tokens(9, 256), more=(zeros * steps).double() * 2.0**-11)
+
+
+@pytest.mark.parametrize("form", ["gptq", "ct packed", "awq"])
+def test_weights_of_a_quantized_folder_are_kept(tmp_path: Path, form: str) -> None:
+    checkpoint = open_checkpoint(quantized_forms.write(tmp_path, quantized_forms.FORMS[form])[0])
+    weight = torch.empty(64, 96)
+    checkpoint.copy_into("layers.0.feed_forward.w2.weight", weight)
+    assert exact(weight, tokens(9, 96), more=weight.abs().max().double() * 2.0**-11 if form == "awq" else 0.0)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
