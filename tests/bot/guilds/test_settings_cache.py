@@ -174,6 +174,9 @@ class TestApplied:
             engine.hang()
         flood = [asyncio.create_task(say(chat, "me", replace(ANN, channel_id=channel))) for channel in range(1, 9)]
         await asyncio.wait_for(engine.arrived(2), 10)
+        async with asyncio.timeout(10):  # the others are refused while both slots are taken
+            while sum(asked.done() for asked in flood) < 6:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         engine.release()
         outcome = await asyncio.gather(*flood, return_exceptions=True)
         assert sum(isinstance(reply, Busy) for reply in outcome) == 6
