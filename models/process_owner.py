@@ -3,7 +3,7 @@
 Each turn stores the owner `host/pid/start/nonce` of the Database that generates its reply. After a restart, a pending
 turn is known to be abandoned if its owner is on this host and the pid does not exist, or belongs to a process with
 another start time (a reused pid), or is our own but that Database was closed. An owner on another host cannot be
-checked here: its heartbeat tells (models/queries/processes.py), and the age of its turns. Knows no tables.
+checked here: its heartbeat tells (models/queries/replies/processes.py), and the age of its turns. Knows no tables.
 """
 
 from __future__ import annotations

@@ -79,18 +79,27 @@ class TestSettings:
         assert mentioned <= {f"{PREFIX}{name}" for name in SETTINGS} | DEVELOPMENT
 
 
+def tree(document: Path) -> set[str]:
+    """The folders of a document's tree, in which two spaces of indentation are one level."""
+    named: set[str] = set()
+    parents: list[str] = []
+    for line in re.findall(r"^ *[a-z_]+/ ", between(document, "tree"), flags=re.MULTILINE):
+        parents[(len(line) - len(line.lstrip())) // 2 :] = [line.strip().rstrip("/")]
+        named.add("/".join(parents))
+    return named
+
+
+def packages() -> set[str]:
+    top = {path.parent for path in ROOT.glob("*/__init__.py")}
+    return {str(path.parent.relative_to(ROOT)) for folder in top for path in folder.rglob("__init__.py")}
+
+
 class TestTree:
-    def test_names_every_package_and_no_other(self):
-        """Two spaces of indentation are one level."""
-        named: set[str] = set()
-        parents: list[str] = []
-        for line in re.findall(r"^ *[a-z_]+/ ", between(README, "tree"), flags=re.MULTILINE):
-            depth = (len(line) - len(line.lstrip())) // 2
-            parents[depth:] = [line.strip().rstrip("/")]
-            named.add("/".join(parents))
-        top = {path.parent for path in ROOT.glob("*/__init__.py")}
-        packages = {str(path.parent.relative_to(ROOT)) for folder in top for path in folder.rglob("__init__.py")}
-        assert named - {"tests", "docs"} == packages
+    def test_architecture_names_every_package_and_no_other(self):
+        assert tree(ARCHITECTURE) - {"tests", "docs"} == packages()
+
+    def test_readme_names_those_of_the_two_upper_levels(self):
+        assert tree(README) - {"tests", "docs"} == {name for name in packages() if name.count("/") < 2}
 
     def test_readme_is_short(self):
         assert len(text(README).splitlines()) <= 200

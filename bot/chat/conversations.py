@@ -13,7 +13,7 @@ from bot.errors import BotError, EmptyText, NulCharacters, TooLong
 from bot.storage import translate_database_errors
 from bot.text import has_nul
 from models.database import Database
-from models.queries import conversations as stored
+from models.queries.dialogs import conversations as stored
 from models.types import ConversationChange, ConversationInfo, DialogKey
 
 MAX_NAME = 60

@@ -16,7 +16,7 @@ from bot.errors import BotError
 from bot.storage import translate_database_errors
 from models import queries
 from models.database import Database
-from models.queries.resets import end_dialogs_everywhere
+from models.queries.dialogs.resets import end_dialogs_everywhere
 from models.types import DialogKey, UndoneReset
 
 UNDO_WITHIN = timedelta(minutes=10)

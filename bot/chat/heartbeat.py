@@ -15,7 +15,7 @@ import structlog
 
 from models.database import Database
 from models.errors import DatabaseError
-from models.queries import processes
+from models.queries.replies import processes
 
 log = structlog.get_logger(__name__)
 

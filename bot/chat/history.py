@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bot.storage import translate_database_errors
 from models.database import Database
-from models.queries.exchanges import count_exchanges, dialog_head, exchanges, visible_dialogs
+from models.queries.dialogs.exchanges import count_exchanges, dialog_head, exchanges, visible_dialogs
 from models.types import DialogHead, DialogKey, Exchange
 
 BATCH = 100

@@ -1,8 +1,8 @@
 """A job that runs all the time: it stores replies that could not be saved, and ends the turns of dead processes.
 
-It also notices a SQLite file that was deleted or replaced while no query runs. `ChatService.recover`,
-bot/chat/heartbeat.py and models/queries/recovery.py do the work; bot/cogs/unfinished_replies.py goes on with the
-messages on Discord.
+It also notices a SQLite file that was deleted or replaced while no query runs. The work is in `ChatService.recover`,
+bot/chat/heartbeat.py and models/queries/replies/recovery.py; the messages on Discord are finished by
+bot/cogs/unfinished_replies.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bot.settings import Settings
 from bot.storage import translate_database_errors
 from models.database import Database
 from models.migrate import head_revision
-from models.queries.recovery import interrupt_dead_turns
+from models.queries.replies.recovery import interrupt_dead_turns
 
 log = structlog.get_logger(__name__)
 

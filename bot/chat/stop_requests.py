@@ -21,7 +21,7 @@ from bot.chat.reply_control import ReplyControl
 from bot.errors import BotError, DatabaseUnavailable
 from bot.storage import translate_database_errors
 from models.database import Database
-from models.queries import stop_requests
+from models.queries.replies import stop_requests
 from models.types import DialogKey, StopRequester
 
 log = structlog.get_logger(__name__)

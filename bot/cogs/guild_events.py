@@ -10,7 +10,7 @@ from discord.ext import commands
 
 from bot.discord_app.error_messages import log_database_errors
 from models.database import Database
-from models.queries.guilds import guild_joined, guild_removed, reconcile_guilds
+from models.queries.tenants.guilds import guild_joined, guild_removed, reconcile_guilds
 
 log = structlog.get_logger(__name__)
 

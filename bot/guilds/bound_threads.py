@@ -16,7 +16,7 @@ import structlog
 from bot.storage import translate_database_errors
 from models.database import Database
 from models.errors import DatabaseError
-from models.queries.threads import bind_thread, thread_binding, unbind_thread, unbind_threads_of, use_thread
+from models.queries.tenants.threads import bind_thread, thread_binding, unbind_thread, unbind_threads_of, use_thread
 from models.types import DialogKey, ThreadBinding
 
 log = structlog.get_logger(__name__)

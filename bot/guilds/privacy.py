@@ -16,7 +16,9 @@ from datetime import UTC, datetime
 from bot.guilds.export import as_json, dialog_markdown
 from models.database import Database
 from models.maintenance.vacuum import release_space
-from models.queries import guilds, inspection, privacy, purge, settings
+from models.queries import inspection
+from models.queries.deletion import privacy, purge
+from models.queries.tenants import guilds, settings
 
 BATCH = 200
 """Rows deleted in one transaction."""

@@ -21,7 +21,7 @@ from bot.settings import Settings
 from models.database import Database
 from models.errors import DatabaseUnavailable
 from models.maintenance.cleanup import CleanupReport, clean, count_idle_dialogs
-from models.queries.retention import RetentionLimits
+from models.queries.deletion.retention import RetentionLimits
 
 GUILD_GRACE = timedelta(days=7)
 """How long the data of a guild is kept after it removed the bot."""

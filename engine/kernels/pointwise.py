@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from engine.kernels.activation import gate_product
-from engine.kernels.attention_rules import soft_cap
+from engine.kernels.attention.attention_rules import soft_cap
 from engine.kernels.pdl import grid_wait, launch_dependents
 
 

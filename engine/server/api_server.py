@@ -21,11 +21,11 @@ from engine.core.stats import EngineStats
 from engine.errors import ConfigError
 from engine.server.app import build_app
 from engine.server.args import EXIT_CONFIG, ServeOptions
-from engine.server.connections import http_config
 from engine.server.loaded_model import LoadedModel
 from engine.server.metrics import Metrics
+from engine.server.network.connections import http_config
+from engine.server.network.sockets import open_listener
 from engine.server.serving import ServingService
-from engine.server.sockets import open_listener
 
 # In seconds.
 SHUTDOWN_GRACE = 3.0  # given to running responses after SIGTERM

@@ -20,9 +20,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.server.access import AccessMiddleware, AccessPolicy
 from engine.server.generation.choices import Choices
 from engine.server.metrics import Metrics
+from engine.server.network.access import AccessMiddleware, AccessPolicy
+from engine.server.network.reading import BodyReader
+from engine.server.network.request_ids import RequestIdMiddleware, log_failure
 from engine.server.protocol.errors import ENGINE_UNAVAILABLE, RequestError
 from engine.server.protocol.request_body import parse_json, validate
 from engine.server.protocol.requests import ChatRequest, CompletionRequest, DetokenizeRequest, validate_tokenize
@@ -35,8 +37,6 @@ from engine.server.protocol.responses import (
     has_many_logprobs,
 )
 from engine.server.protocol.responses_api import validate_responses
-from engine.server.reading import BodyReader
-from engine.server.request_ids import RequestIdMiddleware, log_failure
 from engine.server.serving import ServingService
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for this; the client has disconnected and never sees it

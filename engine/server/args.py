@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from engine.server.access import AccessPolicy, is_loopback, normal_host, normal_origin
+from engine.server.network.access import AccessPolicy, is_loopback, normal_host, normal_origin
 
 MIB = 1 << 20
 DEFAULT_MODEL = "smollm2"

@@ -16,8 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.database import Database
 from models.maintenance.vacuum import release_space
-from models.queries import deliveries, purge, recovery, retention, threads
-from models.queries.retention import RetentionLimits
+from models.queries.deletion import purge, retention
+from models.queries.deletion.retention import RetentionLimits
+from models.queries.replies import deliveries, recovery
+from models.queries.tenants import threads
 
 BATCH = 50  # rows per transaction: a few milliseconds under the write lock; a chat would notice about 100
 

@@ -4,9 +4,21 @@
 events use; the operator's queries and those on a person's own data are used through their modules.
 """
 
-from models.queries.deliveries import close_deliveries
-from models.queries.guilds import guild_joined, guild_removed, reconcile_guilds
-from models.queries.personas import (
+from models.queries.dialogs.resets import end_dialog, undo_reset
+from models.queries.dialogs.turns import begin_turn, fail_turn, finish_turn, history
+from models.queries.dialogs.variants import (
+    begin_regeneration,
+    finish_continuation,
+    finish_regeneration,
+    forget_last,
+    forget_turn,
+    select_variant,
+    variants,
+)
+from models.queries.replies.deliveries import close_deliveries
+from models.queries.replies.recovery import interrupt_dead_turns
+from models.queries.tenants.guilds import guild_joined, guild_removed, reconcile_guilds
+from models.queries.tenants.personas import (
     clear_persona,
     effective_persona,
     get_persona,
@@ -14,10 +26,8 @@ from models.queries.personas import (
     rollback_persona,
     set_persona,
 )
-from models.queries.policy import usage
-from models.queries.recovery import interrupt_dead_turns
-from models.queries.resets import end_dialog, undo_reset
-from models.queries.settings import (
+from models.queries.tenants.policy import usage
+from models.queries.tenants.settings import (
     audit_log,
     block_member,
     change_guild_settings,
@@ -26,16 +36,6 @@ from models.queries.settings import (
     record_audit,
     set_guild_settings,
     set_member_settings,
-)
-from models.queries.turns import begin_turn, fail_turn, finish_turn, history
-from models.queries.variants import (
-    begin_regeneration,
-    finish_continuation,
-    finish_regeneration,
-    forget_last,
-    forget_turn,
-    select_variant,
-    variants,
 )
 
 __all__ = [

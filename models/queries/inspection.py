@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import BigInteger, Row, Select, cast, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.begin import files_of
 from models.queries.common import codec, is_open
-from models.queries.recovery import dead_turns
+from models.queries.dialogs.begin import files_of
+from models.queries.replies.recovery import dead_turns
 from models.queries.scope import cross_tenant
 from models.tables import Base, Dialog, Guild, Turn
 from models.types import EVERYBODY, StoredFile, TurnStatus

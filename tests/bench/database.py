@@ -35,7 +35,7 @@ from models.database import Database  # noqa: E402
 from models.engines import sync_engine  # noqa: E402
 from models.maintenance.cleanup import clean  # noqa: E402
 from models.migrate import upgrade  # noqa: E402
-from models.queries.retention import RetentionLimits  # noqa: E402
+from models.queries.deletion.retention import RetentionLimits  # noqa: E402
 from models.tables import Base, Dialog, Guild, Turn, User  # noqa: E402
 from models.types import DialogKey, TurnResult  # noqa: E402
 from models.urls import sync_url  # noqa: E402

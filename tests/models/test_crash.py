@@ -16,7 +16,8 @@ import pytest
 from models import queries
 from models.database import Database
 from models.migrate import ROOT, check_revision
-from models.queries import deliveries, inspection, recovery
+from models.queries import inspection
+from models.queries.replies import deliveries, recovery
 from models.types import DialogKey
 
 WORKER = Path(__file__).with_name("crash_worker.py")

@@ -10,9 +10,9 @@ from sqlalchemy import text
 from models import queries
 from models.database import Database
 from models.maintenance.cleanup import clean
-from models.queries import deliveries
 from models.queries.application import claim_database, disown_database
-from models.queries.retention import RetentionLimits
+from models.queries.deletion.retention import RetentionLimits
+from models.queries.replies import deliveries
 from models.types import DeliveryRecord, DialogKey, OutgoingMessage, Place, TurnResult
 
 KEY = DialogKey(100, 7)
@@ -109,7 +109,7 @@ async def test_the_cleanup_closes_what_nobody_finishes_and_clears_tokens(databas
 
 
 async def test_a_process_that_leaves_a_delivery_does_not_sign_off(database: Database) -> None:
-    from models.queries import processes
+    from models.queries.replies import processes
 
     await database.run(lambda session: processes.beat(session, lease=timedelta(minutes=1)))
     delivery = await ready(database, "one")

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from models import queries
 from models.database import Database
-from models.queries import deliveries
-from models.queries.personas import KEPT_VERSIONS
+from models.queries.replies import deliveries
+from models.queries.tenants.personas import KEPT_VERSIONS
 from models.types import DialogKey, Place, StoredLevel, TurnResult
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

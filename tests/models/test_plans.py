@@ -12,17 +12,17 @@ from sqlalchemy import Connection, event, text
 from models import queries
 from models.database import Database
 from models.maintenance.cleanup import clean
-from models.queries import deliveries
-from models.queries.conversations import (
+from models.queries.deletion.retention import RetentionLimits
+from models.queries.dialogs.conversations import (
     conversations,
     delete_conversation,
     new_conversation,
     rename_conversation,
     switch_conversation,
 )
-from models.queries.exchanges import count_exchanges, dialog_head, exchanges, visible_dialogs
-from models.queries.resets import end_dialogs_everywhere
-from models.queries.retention import RetentionLimits
+from models.queries.dialogs.exchanges import count_exchanges, dialog_head, exchanges, visible_dialogs
+from models.queries.dialogs.resets import end_dialogs_everywhere
+from models.queries.replies import deliveries
 from models.types import DialogKey, TurnResult
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -38,7 +38,7 @@ NO_TENANT_ROWS = {
 
 def query_functions() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Every public coroutine function of every query module."""
-    for module_info in pkgutil.iter_modules(models.queries.__path__, "models.queries."):
+    for module_info in pkgutil.walk_packages(models.queries.__path__, "models.queries."):
         module = importlib.import_module(module_info.name)
         for name, value in vars(module).items():
             if inspect.iscoroutinefunction(value) and value.__module__ == module.__name__ and not name.startswith("_"):

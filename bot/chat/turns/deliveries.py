@@ -15,7 +15,7 @@ import structlog
 
 from models.database import Database, Work
 from models.errors import DatabaseError
-from models.queries.deliveries import (
+from models.queries.replies.deliveries import (
     begin_waiting,
     end_waiting,
     message_attempted,

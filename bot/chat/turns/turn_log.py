@@ -30,8 +30,8 @@ from models import errors as stored
 from models import queries
 from models.database import Database, Work
 from models.error_text import safe_text
-from models.queries.policy import enforce_policy, load_policy
-from models.queries.recovery import interrupt_abandoned_turns
+from models.queries.replies.recovery import interrupt_abandoned_turns
+from models.queries.tenants.policy import enforce_policy, load_policy
 from models.types import DialogKey, Place, TurnResult, TurnSnapshot
 
 log = structlog.get_logger(__name__)

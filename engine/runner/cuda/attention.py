@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig
-from engine.kernels.attention_rules import padded_head
-from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
-from engine.kernels.decode_attention import decode_attention
-from engine.kernels.fused_decode import fused_decode_value_proj
-from engine.kernels.gemv import DeferredValue
-from engine.kernels.kv_quantization import allocate_scales
+from engine.kernels.attention.attention_rules import padded_head
+from engine.kernels.attention.chunk_attention import chunk_attention, rotate_and_store
+from engine.kernels.attention.decode_attention import decode_attention
+from engine.kernels.attention.fused_decode import fused_decode_value_proj
+from engine.kernels.attention.kv_quantization import allocate_scales
+from engine.kernels.attention.split_kv import MAX_SPLITS, SplitConfig, split_kv, work_list
+from engine.kernels.linear.gemv import DeferredValue
 from engine.kernels.pdl import supported
-from engine.kernels.split_kv import MAX_SPLITS, SplitConfig, split_kv, work_list
 from engine.layers.paged_attention import AttentionRule
 from engine.model.transformer import Block, Transformer
 from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.distributed.symmetric_memory import SymmetricMemory, aligned_size
 from engine.kernels import all_reduce as kernels
-from engine.kernels.gemv import Push
+from engine.kernels.linear.gemv import Push
 
 # Bytes -> shared memory of that size, or None where the ranks cannot share memory. All ranks call it together.
 ArenaFactory: TypeAlias = Callable[[int], SymmetricMemory | None]

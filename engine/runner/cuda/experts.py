@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig
-from engine.kernels.experts import arrange, combine, max_blocks, route
-from engine.kernels.grouped_matmul import ExpertMatrices, grouped_matmul
+from engine.kernels.linear.experts import arrange, combine, max_blocks, route
+from engine.kernels.linear.grouped_matmul import ExpertMatrices, grouped_matmul
 from engine.kernels.pdl import supported
 from engine.model.experts import Experts
 from engine.model.transformer import Transformer

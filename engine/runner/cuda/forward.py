@@ -24,9 +24,9 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
 from engine.kernels import pointwise
-from engine.kernels.gemm_configs import FUSED_TOKENS, token_block
-from engine.kernels.gemv import DeferredValue
-from engine.kernels.matmul import SILU, PartialSquares
+from engine.kernels.linear.gemm_configs import FUSED_TOKENS, token_block
+from engine.kernels.linear.gemv import DeferredValue
+from engine.kernels.linear.matmul import SILU, PartialSquares
 from engine.kernels.pdl import supported
 from engine.kernels.qkv import bias_and_norm
 from engine.kernels.sampling import sample

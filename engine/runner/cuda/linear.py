@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import EngineConfig
-from engine.kernels.dequantize import dequantize
-from engine.kernels.gemm_configs import (
+from engine.kernels.linear.dequantize import dequantize
+from engine.kernels.linear.gemm_configs import (
     FUSED_TOKENS,
     fit_shared_memory,
     gemm_config,
@@ -19,10 +19,10 @@ from engine.kernels.gemm_configs import (
     quantized_gemv_config,
     token_block,
 )
-from engine.kernels.gemv import DeferredValue, Push, gemv
-from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, PartialSquares, Scratch, matmul
+from engine.kernels.linear.gemv import DeferredValue, Push, gemv
+from engine.kernels.linear.matmul import PLAIN, RESIDUAL, SILU, PartialSquares, Scratch, matmul
+from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.kernels.pdl import supported
-from engine.kernels.quantized_gemv import quantized_gemv
 from engine.model.quantization import QuantizedWeight
 
 H100_SHARED_BYTES = 232448  # shared memory that one program may have

@@ -13,8 +13,8 @@ from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
 from engine.distributed.tensor_parallel import RowLinear
 from engine.kernels import pointwise
-from engine.kernels.gemv import DeferredValue
-from engine.kernels.matmul import RESIDUAL, PartialSquares
+from engine.kernels.linear.gemv import DeferredValue
+from engine.kernels.linear.matmul import RESIDUAL, PartialSquares
 from engine.kernels.pdl import supported
 from engine.model.quantization import QuantizedWeight
 from engine.model.transformer import RMSNorm, Transformer

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from bot.chat.heartbeat import Heartbeat
 from models import queries
 from models.database import Database
-from models.queries import deliveries, recovery
+from models.queries.replies import deliveries, recovery
 from models.types import DialogKey, Place, TurnResult
 
 KEY = DialogKey(1, 7)

@@ -16,7 +16,7 @@ from bot.chat.history import HistoryReader
 from bot.errors import BotError
 from models import queries
 from models.database import Database
-from models.queries.conversations import (
+from models.queries.dialogs.conversations import (
     MAX_CONVERSATIONS,
     conversations,
     delete_conversation,

@@ -18,8 +18,8 @@ from models import queries
 from models.database import Database
 from models.maintenance.cleanup import CleanupReport, clean, preview
 from models.queries import inspection
-from models.queries.conversations import conversations, new_conversation
-from models.queries.retention import RetentionLimits
+from models.queries.deletion.retention import RetentionLimits
+from models.queries.dialogs.conversations import conversations, new_conversation
 from models.types import DialogKey, GuildSettings, MemberSettings
 from tests.bot.stored_turns import add_turn, turn_result
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from bot.terminal.db_commands import cleanup_command, db_app
 from models import queries
 from models.database import Database
-from models.queries.conversations import new_conversation
+from models.queries.dialogs.conversations import new_conversation
 from models.types import DialogKey, TurnResult
 from tests.bot.stored_turns import add_turn
 

@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 
 from engine.bench.drive import Sampling
 from engine.bench.http import HttpClient
-from engine.server.access import AccessPolicy
+from engine.server.network.access import AccessPolicy
 
 
 @pytest.mark.parametrize("host", ["::1", "127.0.0.1"])

@@ -5,7 +5,7 @@ import torch
 
 from engine.distributed.symmetric_memory import SymmetricMemory, aligned_size
 from engine.kernels import all_reduce as kernels
-from engine.kernels.gemv import Push, gemv
+from engine.kernels.linear.gemv import Push, gemv
 from engine.kernels.pdl import supported
 from tests.engine.kernels import reference
 from tests.engine.kernels.test_linear import CLOSE, DEVICE, DTYPE, EPS, random, weights

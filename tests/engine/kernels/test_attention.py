@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
-from engine.kernels.decode_attention import decode_attention
+from engine.kernels.attention.chunk_attention import chunk_attention, rotate_and_store
+from engine.kernels.attention.decode_attention import decode_attention
+from engine.kernels.attention.split_kv import HEADER, ITEM, MAX_SPLITS, SplitConfig, split_kv, work_list
 from engine.kernels.pdl import supported
-from engine.kernels.split_kv import HEADER, ITEM, MAX_SPLITS, SplitConfig, split_kv, work_list
 from engine.layers.quantized_kv import stored_values
 from tests.engine.kernels import reference
 

@@ -7,10 +7,10 @@ are no power of two. What lies before a window's first tile is NaN: it must not 
 import pytest
 import torch
 
-from engine.kernels.chunk_attention import chunk_attention, rotate_and_store
-from engine.kernels.decode_attention import decode_attention
-from engine.kernels.fused_decode import fused_decode_value_proj
-from engine.kernels.split_kv import HEADER, ITEM, MAX_SPLITS, SplitConfig, split_kv, work_list
+from engine.kernels.attention.chunk_attention import chunk_attention, rotate_and_store
+from engine.kernels.attention.decode_attention import decode_attention
+from engine.kernels.attention.fused_decode import fused_decode_value_proj
+from engine.kernels.attention.split_kv import HEADER, ITEM, MAX_SPLITS, SplitConfig, split_kv, work_list
 from engine.layers.paged_attention import AttentionRule
 from tests.engine.kernels import reference
 from tests.engine.kernels.test_attention import CLOSE, DEVICE, DTYPE, PAGE, PDL, Cache, dequantized, qkv

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from engine.kernels.experts import arrange, combine, max_blocks, route
-from engine.kernels.grouped_matmul import ExpertMatrices, grouped_matmul
+from engine.kernels.linear.experts import arrange, combine, max_blocks, route
+from engine.kernels.linear.grouped_matmul import ExpertMatrices, grouped_matmul
 from engine.model.quantization import QuantizedWeight
 from tests.engine.kernels import reference
 from tests.engine.kernels.test_linear import CLOSE, DEVICE, DTYPE, PDL, random

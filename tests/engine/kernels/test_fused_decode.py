@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from engine.kernels.fused_decode import fused_decode_value_proj
-from engine.kernels.gemv import DeferredValue, gemv
-from engine.kernels.split_kv import SplitConfig
+from engine.kernels.attention.fused_decode import fused_decode_value_proj
+from engine.kernels.attention.split_kv import SplitConfig
+from engine.kernels.linear.gemv import DeferredValue, gemv
 from tests.engine.kernels import reference
 from tests.engine.kernels.test_attention import CLOSE, DEVICE, DIM, DTYPE, PDL, Cache
 from tests.engine.kernels.test_linear import EPS, random, weights

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from engine.kernels.dequantize import dequantize
-from engine.kernels.gemm_configs import fit_shared_memory, gemm_config, quantized_gemm_config
-from engine.kernels.gemv import gemv
-from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, GemmConfig, PartialSquares, Scratch, matmul
+from engine.kernels.linear.dequantize import dequantize
+from engine.kernels.linear.gemm_configs import fit_shared_memory, gemm_config, quantized_gemm_config
+from engine.kernels.linear.gemv import gemv
+from engine.kernels.linear.matmul import PLAIN, RESIDUAL, SILU, GemmConfig, PartialSquares, Scratch, matmul
+from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.kernels.pdl import supported
-from engine.kernels.quantized_gemv import quantized_gemv
 from engine.model import quantization
 from engine.model.quantization import QuantizedWeight
 from tests.engine.kernels import reference

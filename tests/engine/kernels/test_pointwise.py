@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from engine.kernels import pointwise
-from engine.kernels.gemv import gemv
-from engine.kernels.matmul import SILU, GemmConfig, Scratch, matmul
-from engine.kernels.quantized_gemv import quantized_gemv
+from engine.kernels.linear.gemv import gemv
+from engine.kernels.linear.matmul import SILU, GemmConfig, Scratch, matmul
+from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.model.quantization import QuantizedWeight
 from tests.engine.kernels import reference
 from tests.engine.kernels.test_linear import CLOSE, DEVICE, DTYPE, EPS, PDL, random, weights

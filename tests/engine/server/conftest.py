@@ -13,13 +13,13 @@ import pytest
 import uvicorn
 
 from engine.core.engine_core import EngineCore
-from engine.server.access import AccessPolicy
 from engine.server.app import build_app
-from engine.server.connections import http_config
 from engine.server.loaded_model import LoadedModel
 from engine.server.metrics import Metrics
+from engine.server.network.access import AccessPolicy
+from engine.server.network.connections import http_config
+from engine.server.network.sockets import open_listener
 from engine.server.serving import ServingService
-from engine.server.sockets import open_listener
 from engine.tokenizers.piecewise import PiecewiseEncoder
 from tests.engine.server.scripted_engine import MAX_CONTEXT, ByteTokenizer, PlainFormat, ScriptedEngine
 

@@ -1,0 +1,197 @@
+"""One row decodes: its attention over the cached context runs beside the projection of the new token's value.
+
+Alone, attention of one row is a chain of waits (query, keys, sums over splits, merge) that leaves memory bandwidth
+unused. But until its last term it needs only the query and the key: attended = out + value_weight · value, with one
+weight for each head. So one GEMV projects query and key. Then this kernel attends in its first programs, and in all
+others reads the value's rows of wqkv. The next GEMV adds the deferred term (`gemv.DeferredValue`) as it loads its
+input.
+
+The value's programs read nothing that the kernel before wrote, so they do not wait for it: their input, the residual
+stream, was complete before that kernel started (the rule in `pdl.py`).
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from engine.kernels.attention.attention_rules import (
+    load_head,
+    log2_cap,
+    log2_scale,
+    padded_head,
+    soft_cap,
+    store_head,
+    within_head,
+)
+from engine.kernels.attention.decode_attention import online_softmax_update, rotate
+from engine.kernels.attention.split_kv import SplitConfig, combine_splits
+from engine.kernels.linear.gemv import row_products
+from engine.kernels.pdl import grid_wait, launch_dependents
+from engine.layers.paged_attention import PLAIN, AttentionRule
+
+
+@triton.jit
+def fused_decode_value_proj_kernel(
+    qkv, h, gain, weight, k_cache, v_cache, slot_rows, positions, tables, cos, sin, out, value_weight,
+    partial_out, partial_stats, partial_weight, counters, page_stride, token_stride, head_stride, scale, eps,
+    K: tl.constexpr, BLOCK: tl.constexpr, HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
+    TABLE: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, MIN_TILES: tl.constexpr,
+    DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """HQ · SPLITS programs attend, one split of one head each; the rest project two elements of the value each.
+
+    Pointers: see `fused_decode_value_proj`. K: width of h, read BLOCK at a time; HQ query heads, HKV kv heads; D: head
+    dim; PAGE: page size; TABLE: stride of tables; TILE: positions read at once; DB: D padded; WINDOW: 0 for
+    none; CAP: see `soft_cap`. `scale` is the scores' factor times log2(e).
+    """
+    program = tl.program_id(0)
+    row = tl.load(slot_rows)
+    live = row >= 0
+    row = tl.where(live, row, 0)
+    pos = tl.where(live, tl.load(positions + row), 0)
+    table = tables + row * TABLE
+    if program >= HQ * SPLITS:
+        # Two rows of the value's weights. The new token's value also goes to its page.
+        n = (program - HQ * SPLITS) * 2
+        w = weight + n.to(tl.int64) * K
+        first, second, _, _ = row_products(
+            h, gain, h, h, w, w + K, h, h, eps, K, BLOCK, True, True, False, False, 1, 1, False
+        )
+        launch_dependents(PDL)
+        value = qkv + (HQ + HKV) * D + n
+        tl.store(value, first.to(qkv.dtype.element_ty))
+        tl.store(value + 1, second.to(qkv.dtype.element_ty))
+        if live:
+            page_id = tl.load(table + pos // PAGE).to(tl.int64)
+            at = v_cache + page_id * page_stride + (pos % PAGE) * token_stride + n // D * head_stride + n % D
+            tl.store(at, first.to(v_cache.dtype.element_ty))
+            tl.store(at + 1, second.to(v_cache.dtype.element_ty))
+    else:
+        head = program % HQ
+        split = program // HQ
+        kv_head = head // (HQ // HKV)
+        tiles = tl.cdiv(pos, TILE)
+        if WINDOW > 0:
+            before = tl.maximum(pos - WINDOW + 1, 0) // TILE  # tiles that lie wholly before the window
+            tiles -= before
+        tiles_per_split = tl.maximum(tl.cdiv(tiles, tl.maximum(tl.minimum(tl.cdiv(tiles, MIN_TILES), SPLITS), 1)), 1)
+        num_splits = tl.maximum(tl.cdiv(tiles, tiles_per_split), 1)
+        if split < num_splits:
+            first_tile = split * tiles_per_split
+            end_tile = tl.minimum(first_tile + tiles_per_split, tiles)
+            if WINDOW > 0:
+                first_tile += before
+                end_tile += before
+            d = tl.arange(0, DB)
+            pair = tl.arange(0, DB // 2)
+            t = tl.arange(0, TILE)
+            c = load_head(cos + pos * (D // 2) + pair, pair, D // 2, DB // 2)
+            s = load_head(sin + pos * (D // 2) + pair, pair, D // 2, DB // 2)
+            grid_wait(PDL)
+            launch_dependents(PDL)
+            q_even, q_odd = rotate(
+                load_head(qkv + head * D + 2 * pair, pair, D // 2, DB // 2).to(tl.float32),
+                load_head(qkv + head * D + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32), c, s,
+            )  # fmt: skip
+            q = tl.interleave(q_even, q_odd).to(qkv.dtype.element_ty).to(tl.float32)
+            k_new = qkv + (HQ + kv_head) * D
+            k_even, k_odd = rotate(
+                load_head(k_new + 2 * pair, pair, D // 2, DB // 2).to(tl.float32),
+                load_head(k_new + 2 * pair + 1, pair, D // 2, DB // 2).to(tl.float32), c, s,
+            )  # fmt: skip
+            k = tl.interleave(k_even, k_odd).to(qkv.dtype.element_ty)
+            has_new = split == 0  # the new token belongs to the first split
+            if live & has_new & (head % (HQ // HKV) == 0):
+                page_id = tl.load(table + pos // PAGE).to(tl.int64)
+                new_at = page_id * page_stride + (pos % PAGE) * token_stride + kv_head * head_stride
+                store_head(k_cache + new_at + d, k.to(k_cache.dtype.element_ty), d, D, DB)
+            new_score = tl.where(has_new, soft_cap(tl.sum(q * k.to(tl.float32), 0) * scale, CAP), -1.0e30)
+            m = tl.full([TILE], -1.0e30, tl.float32)
+            denom = tl.zeros([TILE], tl.float32)
+            acc = tl.zeros([TILE, DB], tl.float32)
+            scaled_q = (q * scale)[None, :]
+            for tile in tl.range(first_tile, end_tile, num_stages=STAGES):
+                at = tile * TILE + t
+                mask = at < pos
+                if WINDOW > 0:
+                    mask = mask & (at > pos - WINDOW)
+                page_ids = tl.load(table + at // PAGE, mask=mask, other=0).to(tl.int64)
+                base = page_ids * page_stride + (at % PAGE) * token_stride + kv_head * head_stride
+                present = within_head(mask[:, None], d[None, :], D, DB)
+                kt = tl.load(k_cache + base[:, None] + d[None, :], mask=present, other=0.0)
+                vt = tl.load(v_cache + base[:, None] + d[None, :], mask=present, other=0.0)
+                m, denom, acc = online_softmax_update(kt, vt, mask, mask, mask, scaled_q, m, denom, acc, False, CAP)
+            top = tl.maximum(tl.max(m, 0), new_score)
+            lane_scale = tl.exp2(m - top)
+            p_new = tl.where(has_new, tl.exp2(new_score - top), 0.0)
+            total = tl.sum(denom * lane_scale, 0) + p_new
+            o = tl.sum(acc * lane_scale[:, None], 0)
+            if num_splits == 1:
+                store_head(out + head * D + d, (o / total).to(out.dtype.element_ty), d, D, DB)
+                tl.store(value_weight + head, p_new / total)
+            else:
+                split_at = head * SPLITS + split
+                tl.store(partial_out + split_at * DB + d, o)
+                tl.store(partial_stats + split_at * 2, top)
+                tl.store(partial_stats + split_at * 2 + 1, total)
+                if has_new:
+                    tl.store(partial_weight + head, p_new)
+                tl.debug_barrier()
+                arrived = tl.atomic_add(counters + head, 1, sem="acq_rel")
+                if arrived == num_splits - 1:
+                    tl.store(counters + head, 0)
+                    y, mass, split_scale = combine_splits(partial_out, partial_stats, head, num_splits, DB, SPLITS)
+                    p_first = tl.load(partial_weight + head, cache_modifier=".cg")
+                    p_first = p_first * tl.sum(tl.where(tl.arange(0, SPLITS) == 0, split_scale, 0.0), 0)
+                    store_head(out + head * D + d, (y / mass).to(out.dtype.element_ty), d, D, DB)
+                    tl.store(value_weight + head, p_first / mass)
+
+
+def fused_decode_value_proj(
+    qkv: torch.Tensor,
+    h: torch.Tensor,
+    gain: torch.Tensor,
+    weight: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    slot_rows: torch.Tensor,
+    positions: torch.Tensor,
+    tables: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    out: torch.Tensor,
+    value_weight: torch.Tensor,
+    partial_out: torch.Tensor,
+    partial_stats: torch.Tensor,
+    partial_weight: torch.Tensor,
+    counters: torch.Tensor,
+    *,
+    heads: int,
+    eps: float,
+    config: SplitConfig,
+    block: int,
+    rule: AttentionRule = PLAIN,
+    pdl: bool = False,
+) -> None:
+    """attended [1, heads · D] in two terms: out + value_weight (by head) · value (by kv head).
+
+    qkv [1, (heads + 2 · kv heads) · D] holds query and key before RoPE; the value in it is written here, as
+    weight [kv heads · D, K] · RMSNorm(h [1, K]) · gain [K]; so are the new token's key and value in the caches, which
+    are not quantized. out like attended; value_weight and partial_weight float32 [heads]; partial_out float32
+    [heads · config.target_splits, DB]; partial_stats float32 [heads · config.target_splits, 2];
+    counters int32 [heads], zero before and after; slot_rows int32 [1]; the rest as in `decode_attention`. Up to
+    config.target_splits splits of at least config.min_tiles tiles.
+    """
+    _, page_size, kv_heads, dim = k_cache.shape
+    k = weight.shape[1]
+    fused_decode_value_proj_kernel[(heads * config.target_splits + kv_heads * dim // 2,)](
+        qkv, h, gain, weight, k_cache, v_cache, slot_rows, positions, tables, cos,
+        sin, out, value_weight, partial_out, partial_stats, partial_weight, counters, k_cache.stride(0),
+        k_cache.stride(1), k_cache.stride(2), log2_scale(rule, dim), eps,
+        K=k, BLOCK=min(block, triton.next_power_of_2(k)), HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size,
+        TABLE=tables.stride(0), TILE=config.tile_tokens, SPLITS=config.target_splits, STAGES=config.stages,
+        MIN_TILES=config.min_tiles, DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule),
+        PDL=pdl, num_warps=config.warps, launch_pdl=pdl,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Matrix products: one token, few tokens, many tokens; quantized weights; experts."""

@@ -1,0 +1,106 @@
+"""Chooses the kernel for a matrix product, and its tiling, by the number of tokens and the matrix's shape.
+
+One token: GEMV. Up to FUSED_TOKENS: our GEMM with fused norm, gate and residual. More: cuBLAS.
+The tilings were measured on an H100 for the shapes of Llama 2 7B (docs/performance.md); other shapes follow the rules
+behind them. Tilings for quantized weights follow from the registers and shared memory that the compiler reports.
+
+In a call, `rows` and `k` are the weight matrix's shape, `kind` its ending (matmul.PLAIN, SILU, RESIDUAL), `bm` the
+tokens rounded up to a block, `item` the bytes of a weight, and `shared` the bytes of shared memory that one program may
+have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import triton
+
+from engine.kernels.linear.matmul import SILU, GemmConfig
+from engine.model.quantization import num_lines
+
+FUSED_TOKENS = 128
+_MULTIPROCESSORS = 132  # of an H100; one program runs on each at a time
+
+
+def token_block(tokens: int) -> int:
+    """The GEMM's token dimension BM for this many tokens: a power of two, at least 16."""
+    return max(16, int(triton.next_power_of_2(tokens)))
+
+
+def gemv_config(k: int, kind: int) -> tuple[int, int]:
+    """(columns of a block, warps) of the GEMV."""
+    max_block = triton.next_power_of_2(k)
+    if kind != SILU:
+        return min(1024, max_block), max(1, min(4, max_block // 128))
+    block = min(2048, max_block)
+    return block, max(1, min(8, block // 128))
+
+
+def quantized_gemv_config(kind: int) -> tuple[int, int, int]:
+    """(rows of a program, lines of a block, warps) of the GEMV with quantized weights."""
+    return (2 if kind == SILU else 4), 32, 4
+
+
+def quantized_gemm_config(rows: int, k: int, kind: int, bm: int, bits: int, shared: int) -> GemmConfig:
+    """The GEMM's tiling with weights of `bits` bits.
+
+    A step takes one or two lines of words; K is split until there are two programs for each multiprocessor; and the
+    pipeline is as deep as shared memory allows.
+    """
+    n, lines = (rows // 2 if kind == SILU else rows), num_lines(k, bits)
+    bn = 64 if n >= 1024 else 32
+    two_lines = lines % 2 == 0 and kind != SILU and (bits == 8 or bm <= 32)
+    bk = 64 if two_lines else 32
+    split = 1
+    while n < 8192 and triton.cdiv(n, bn) * split <= _MULTIPROCESSORS and lines * 32 // bk >= 8 * split:
+        split *= 2
+    # Bytes of one line in the pipeline, with activations of up to 32 bits.
+    height = bn * (2 if kind == SILU else 1)
+    line_bytes = height * (64 + (8 if bits == 4 else 0)) + 512 // bits * bm * 4
+    for stages, width in ((4, bk), (3, bk), (2, bk), (4, 32), (3, 32), (2, 32)):
+        if stages * line_bytes * width // 32 <= shared:
+            return GemmConfig(bn=bn, bk=width, split=split, stages=stages, warps=4)
+    return GemmConfig(bn=bn, bk=32, split=split, stages=1, warps=4)
+
+
+def fit_shared_memory(config: GemmConfig, kind: int, bm: int, item: int, shared: int) -> GemmConfig:
+    """The tiling, with a pipeline short enough for the shared memory: consumer cards have less than half an H100's."""
+    rows = config.bn * (2 if kind == SILU else 1)
+    while config.stages * (rows * item + bm * max(item, 2)) * config.bk > shared:
+        if config.stages > 2:
+            config = replace(config, stages=config.stages - 1)
+        elif config.bk > 32:
+            config = replace(config, bk=config.bk // 2)
+        else:
+            break
+    return config
+
+
+def gemm_config(rows: int, k: int, kind: int, bm: int, item: int = 2, *, bulk: bool = False) -> GemmConfig:
+    """The GEMM's tiling: enough programs to fill the GPU once, and tiles large enough to read the tokens rarely.
+
+    `bulk`: the GPU has bulk tensor copies (Hopper's TMA).
+    """
+    n = rows // 2 if kind == SILU else rows
+    if item == 4 or k < 1024 or n < 1024:
+        return GemmConfig(bn=32, bk=32 if item == 4 else 64, split=1, stages=3, warps=4)
+    max_stages = 4 if bm <= 64 else 3
+    if kind == SILU:
+        return GemmConfig(bn=64, bk=128 if bm <= 64 else 64, split=1, stages=max_stages, warps=4)
+    if n >= 24576:
+        return GemmConfig(bn=128, bk=128, split=1, stages=3 if bm > 16 else 4, warps=8 if bm > 64 else 4)
+    if n >= 8192:
+        if bm <= 32:
+            return GemmConfig(bn=64, bk=128, split=1, stages=3, warps=4, early=item == 2)
+        if bulk and item == 2 and bm <= 64 and k % 128 == 0:
+            return GemmConfig(bn=128, bk=128, split=1, stages=3, warps=4, bulk=True)
+        return GemmConfig(bn=64, bk=128 if bm <= 64 else 64, split=1, stages=3, warps=4)
+    if k <= 4096 and k % 256 == 0 and triton.cdiv(n, 32) <= _MULTIPROCESSORS and bm == 64:
+        return GemmConfig(bn=32, bk=256, split=1, stages=max_stages, warps=4)
+    split = 1
+    while triton.cdiv(n, 64) * split * 2 <= _MULTIPROCESSORS and k // 128 % (split * 2) == 0:
+        split *= 2
+    if bm <= 32:
+        short_k = k <= 4096
+        return GemmConfig(bn=64, bk=128, split=split, stages=5 if short_k else 6, warps=4, early=short_k and item == 2)
+    return GemmConfig(bn=64, bk=128, split=split, stages=max_stages, warps=4)

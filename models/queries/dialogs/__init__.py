@@ -1,0 +1,1 @@
+"""Dialogs and their turns: begun, finished, read again, reset, named."""

@@ -1,0 +1,385 @@
+"""Deliveries: what of a reply is still to be shown, recorded before it is sent.
+
+A delivery is `writing` while its turn's reply is generated. The transaction that stores the reply also stores its
+messages and makes the delivery `ready`; it is `done` when all of them have been shown. Those that a dead process left,
+or that a living one could not show, are taken up by another one (see `unfinished_deliveries`), a limited number of
+times. A message that waits has one before its turn begins; one without a turn that is `ready` says that its turn was
+forgotten. A delivery that is done keeps the ids of its messages, for their buttons, for as long as its turn is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Select, delete, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.queries.common import codec, insert, matches_key
+from models.queries.replies.processes import is_dead, lost_processes
+from models.queries.scope import cross_tenant
+from models.queries.tenants.policy import load_policy
+from models.tables import Delivery, DeliveryMessage, Dialog, Turn
+from models.types import DeliveryRecord, DeliveryState, DialogKey, OutgoingMessage, Place
+
+MAX_ATTEMPTS = 15
+"""How often a delivery is taken up; with the pauses between them, that is about seven hours."""
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=10), timedelta(hours=1)
+GIVEN_UP_AFTER = timedelta(days=1)
+"""A reply that is older than this is not shown any more."""
+
+
+async def begin_delivery(session: AsyncSession, *, key: DialogKey, turn_id: int, place: Place, now: datetime) -> int:
+    """Record where the reply of a turn of this key will be shown; return the delivery's id.
+
+    It is the record that the message has had while it waited, if it has one.
+    """
+    waiting: Delivery | None = await session.scalar(select(Delivery).where(*_waits(session, place)))
+    if waiting is None:
+        return await _add_delivery(session, turn_id, place, now)
+    waiting.turn_id = turn_id
+    await session.flush()
+    return waiting.id
+
+
+async def begin_waiting(session: AsyncSession, *, key: DialogKey, place: Place, now: datetime) -> int:
+    """Record that a message waits which has no turn yet, and says so here. 0 for a member who opted out."""
+    if (await load_policy(session, key=key, now=now)).settings.opted_out:
+        return 0
+    return await _add_delivery(session, None, place, now)
+
+
+@cross_tenant("what asked is known by its id")
+async def question_has_turn(session: AsyncSession, *, nonce: int) -> bool:
+    """Return whether the message or interaction with this id has got a turn."""
+    found = select(Delivery.id).where(Delivery.nonce == nonce, Delivery.turn_id.is_not(None)).limit(1)
+    return await session.scalar(found) is not None
+
+
+@cross_tenant("the sender knows the delivery by its id")
+async def end_waiting(session: AsyncSession, *, delivery_id: int) -> None:
+    """Forget a message that waits no more, and never got a turn."""
+    await session.execute(delete(Delivery).where(Delivery.id == delivery_id, Delivery.turn_id.is_(None)))
+
+
+async def retract_deliveries(session: AsyncSession, *, turns: Select[int], kept_for: int, text: str) -> None:
+    """Let the messages of turns that are about to be deleted say this, as far as the bot can change them.
+
+    `kept_for`: the turn that replaces them; its messages stay. The caller must have found the turns by their key.
+    """
+    deliveries = (
+        await session.scalars(
+            select(Delivery).where(Delivery.turn_id.in_(turns), ~Delivery.ephemeral, Delivery.channel_id != 0)
+        )
+    ).all()
+    kept = select(DeliveryMessage.message_id).join(Delivery).where(Delivery.turn_id == kept_for)
+    known = {each for each in await session.scalars(kept) if each is not None}
+    for delivery in deliveries:
+        rows = [row for row in await _messages(session, delivery.id) if row.message_id not in (None, *known)]
+        if not rows:
+            continue  # it goes with its turn
+        known |= {row.message_id for row in rows if row.message_id is not None}
+        delivery.turn_id, delivery.state, delivery.owner = None, "ready", None
+        delivery.application_id = delivery.reply_token = delivery.question_id = None
+        delivery.attempts, delivery.retry_at = 0, None
+        others = DeliveryMessage.position.not_in([row.position for row in rows])
+        await session.execute(delete(DeliveryMessage).where(DeliveryMessage.delivery_id == delivery.id, others))
+        for number, row in enumerate(rows):
+            row.content, row.with_file = codec(session).seal("" if number else text), False
+    await session.flush()
+
+
+def _waits(session: AsyncSession, place: Place) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Delivery.turn_id.is_(None),
+        Delivery.state == "writing",
+        Delivery.nonce == place.nonce,
+        Delivery.owner == session.info.get("owner"),
+    )
+
+
+async def _add_delivery(session: AsyncSession, turn_id: int | None, place: Place, now: datetime) -> int:
+    delivery = Delivery(
+        turn_id=turn_id,
+        state="writing",
+        owner=session.info.get("owner"),
+        application_id=place.application_id,
+        token_expires_at=place.token_expires_at,
+        ephemeral=place.ephemeral,
+        guild_id=place.guild_id,
+        channel_id=place.channel_id,
+        question_id=place.question_id,
+        reply_token=place.reply_token,
+        about_id=place.about_id,
+        asker_id=place.asker_id,
+        nonce=place.nonce,
+        created_at=now,
+    )
+    session.add(delivery)
+    await session.flush()
+    session.add_all(
+        DeliveryMessage(delivery_id=delivery.id, position=position, message_id=message_id, with_file=False)
+        for position, message_id in enumerate(place.message_ids)
+    )
+    return delivery.id
+
+
+async def reopen_delivery(
+    session: AsyncSession, *, key: DialogKey, turn_id: int, place: Place | None, in_place: bool, now: datetime
+) -> int:
+    """Begin to show another reply of a finished turn; return the delivery's id, 0 if nothing is to be recorded.
+
+    `in_place`: in the messages of the latest delivery, to which `place` is the way; else in a new place.
+    """
+    if place is None:
+        return 0
+    latest = await _latest(session, key, turn_id) if in_place else None
+    if latest is None:
+        return await begin_delivery(session, key=key, turn_id=turn_id, place=place, now=now)
+    latest.state, latest.owner = "writing", session.info.get("owner")
+    latest.application_id, latest.reply_token = place.application_id, place.reply_token
+    latest.token_expires_at, latest.nonce, latest.created_at = place.token_expires_at, place.nonce, now
+    latest.attempts, latest.retry_at = 0, None
+    await session.flush()
+    return latest.id
+
+
+async def ready_delivery(
+    session: AsyncSession, *, key: DialogKey, turn_id: int, messages: Sequence[OutgoingMessage]
+) -> None:
+    """Store the messages of a reply in the turn's latest delivery, which is then to be shown.
+
+    Messages that are on Discord already keep their ids; those that the reply does not need are marked for deletion.
+    """
+    if not messages:
+        return
+    delivery = await _latest(session, key, turn_id)
+    if delivery is None:
+        return
+    delivery.state, delivery.owner = "ready", session.info.get("owner")
+    await session.flush()
+    text = codec(session)
+    existing = {row.position: row for row in await _messages(session, delivery.id)}
+    for position, message in enumerate(messages):
+        row = existing.pop(position, None)
+        if row is None:
+            row = DeliveryMessage(delivery_id=delivery.id, position=position, message_id=message.message_id)
+            session.add(row)
+        row.content, row.with_file = text.seal(message.text), message.with_file
+    for row in existing.values():
+        row.content, row.with_file = text.seal(""), False
+    await session.flush()
+
+
+@cross_tenant("the sender knows the delivery by its id")
+async def message_attempted(session: AsyncSession, *, delivery_id: int, position: int) -> None:
+    """Record that a message is about to be sent: after a crash, whether it is on Discord must be found out."""
+    statement = insert(session, DeliveryMessage).values(delivery_id=delivery_id, position=position, with_file=False)
+    await session.execute(statement.on_conflict_do_nothing())
+
+
+@cross_tenant("the sender knows the delivery by its id")
+async def message_sent(session: AsyncSession, *, delivery_id: int, position: int, message_id: int) -> None:
+    """Record the id of a message that is on Discord now, while its reply is still being written."""
+    statement = insert(session, DeliveryMessage).values(
+        delivery_id=delivery_id, position=position, message_id=message_id, with_file=False
+    )
+    await session.execute(
+        statement.on_conflict_do_update(index_elements=["delivery_id", "position"], set_={"message_id": message_id})
+    )
+
+
+@cross_tenant("the sender knows the delivery by its id")
+async def messages_shown(
+    session: AsyncSession, *, delivery_id: int, shown: Sequence[tuple[int, int | None]], done: bool
+) -> None:
+    """Record that messages (position, id) show their final text, or were deleted (id None). `done`: all of them."""
+    for position, message_id in shown:
+        which = (DeliveryMessage.delivery_id == delivery_id, DeliveryMessage.position == position)
+        if message_id is None:
+            await session.execute(delete(DeliveryMessage).where(*which))
+        else:
+            statement = insert(session, DeliveryMessage).values(
+                delivery_id=delivery_id, position=position, message_id=message_id, with_file=False
+            )
+            final = {"message_id": message_id, "content": None}
+            await session.execute(
+                statement.on_conflict_do_update(index_elements=["delivery_id", "position"], set_=final)
+            )
+    if done:
+        await _close(session, Delivery.id == delivery_id)
+
+
+async def close_deliveries(session: AsyncSession, *, key: DialogKey, turn_id: int) -> None:
+    """Mark the deliveries of a turn done that has nothing to show any more."""
+    await _close(session, Delivery.turn_id == turn_id, Delivery.state != "done", _of_key(key))
+
+
+@cross_tenant("a process looks after its own turns, of every tenant")
+async def close_deliveries_of(session: AsyncSession, *, turn_ids: Sequence[int]) -> None:
+    """Mark the deliveries of these turns done: their process has said in their messages what there is to say."""
+    await _close(session, Delivery.turn_id.in_(turn_ids), Delivery.state != "done")
+
+
+async def delivery_of_turn(session: AsyncSession, *, key: DialogKey, turn_id: int) -> DeliveryRecord | None:
+    """Return the latest delivery of a turn: the messages that show its reply."""
+    found = await _latest(session, key, turn_id)
+    return None if found is None else await _record(session, found)
+
+
+@cross_tenant("a message on Discord tells whose turn it shows")
+async def turn_of_message(session: AsyncSession, *, message_id: int) -> int | None:
+    """Return the turn whose reply this message on Discord shows."""
+    turn_id: int | None = await session.scalar(
+        select(Delivery.turn_id)
+        .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
+        .where(DeliveryMessage.message_id == message_id)
+        .order_by(Delivery.id.desc())
+        .limit(1)
+    )
+    return turn_id
+
+
+@cross_tenant("the bot's own messages in a channel, of whichever tenant")
+async def recorded_messages(session: AsyncSession, *, message_ids: Sequence[int]) -> frozenset[int]:
+    """Return those of these messages on Discord that a delivery knows."""
+    known = select(DeliveryMessage.message_id).where(DeliveryMessage.message_id.in_(message_ids))
+    return frozenset(each for each in await session.scalars(known) if each is not None)
+
+
+@cross_tenant("a crash leaves deliveries of every tenant")
+async def unfinished_deliveries(session: AsyncSession, *, now: datetime) -> tuple[DeliveryRecord, ...]:
+    """Return the deliveries that no process works on and that are to be finished now, oldest first."""
+    rows = await session.scalars(
+        select(Delivery)
+        .where(Delivery.state != "done", Delivery.created_at >= now - GIVEN_UP_AFTER)
+        .where(or_(Delivery.retry_at.is_(None), Delivery.retry_at <= now))
+    )
+    # Sorted in Python: with ORDER BY, SQLite would scan all deliveries by id instead of using the partial index.
+    found = sorted(rows, key=lambda row: row.id)
+    lost = await lost_processes(session) if found else frozenset()
+    dead = [row for row in found if row.owner is None or is_dead(row.owner, lost)]
+    return tuple([await _record(session, row) for row in dead])
+
+
+@cross_tenant("a crash leaves deliveries of every tenant")
+async def take_delivery(session: AsyncSession, *, delivery_id: int, owner: str | None) -> bool:
+    """Make this process the one that finishes a delivery. False if another process was faster.
+
+    Of two processes that try at once, only one finds the `owner` that both have read.
+    """
+    before = Delivery.owner.is_(None) if owner is None else Delivery.owner == owner
+    taken = await session.scalar(
+        update(Delivery)
+        .where(Delivery.id == delivery_id, before, Delivery.state != "done")
+        .values(owner=session.info.get("owner"), attempts=Delivery.attempts + 1)
+        .returning(Delivery.id)
+    )
+    return taken is not None
+
+
+@cross_tenant("the sender knows the delivery by its id")
+async def owns_delivery(session: AsyncSession, *, delivery_id: int) -> bool:
+    """Return whether this process is the one that shows a delivery, and it is not done."""
+    mine = (Delivery.id == delivery_id, Delivery.owner == session.info.get("owner"), Delivery.state != "done")
+    return await session.scalar(select(Delivery.id).where(*mine)) is not None
+
+
+@cross_tenant("the sender knows the delivery by its id")
+async def release_delivery(session: AsyncSession, *, delivery_id: int, now: datetime) -> bool:
+    """Leave the rest of a delivery to a later attempt, of any process. False if it was tried often enough: it is done.
+
+    Repeated after a lost connection, it changes nothing.
+    """
+    delivery = await session.get(Delivery, delivery_id, populate_existing=True)
+    if delivery is None or delivery.state == "done":
+        return delivery is not None
+    if delivery.attempts >= MAX_ATTEMPTS:
+        await _close(session, Delivery.id == delivery_id)
+        return False
+    delivery.owner = None
+    delivery.retry_at = now + min(FIRST_PAUSE * 2**delivery.attempts, LONGEST_PAUSE)
+    await session.flush()
+    return True
+
+
+@cross_tenant("cleanup serves every tenant")
+async def expire_deliveries(session: AsyncSession, *, now: datetime, limit: int) -> int:
+    """Close a batch of deliveries that nobody finishes any more, and clear expired tokens; return how many."""
+    unfinished = Delivery.state != "done"
+    old = select(Delivery.id).where(unfinished, Delivery.created_at < now - GIVEN_UP_AFTER).limit(limit)
+    given_up = (await session.scalars(old)).all()
+    await _close(session, Delivery.id.in_(given_up))
+    expired = (
+        select(Delivery.id)
+        .where(unfinished, Delivery.reply_token.is_not(None), Delivery.token_expires_at < now - timedelta(hours=1))
+        .limit(limit)
+    )
+    cleared = await session.scalars(
+        update(Delivery).where(Delivery.id.in_(expired)).values(reply_token=None).returning(Delivery.id)
+    )
+    return len(given_up) + len(cleared.all())
+
+
+async def _close(session: AsyncSession, *which: ColumnElement[bool]) -> None:
+    """Mark deliveries done. Of their messages only the ids are kept."""
+    closed = update(Delivery).where(*which).values(state="done", reply_token=None, owner=None, retry_at=None)
+    ids = (await session.scalars(closed.returning(Delivery.id))).all()
+    if ids:
+        await session.execute(delete(Delivery).where(Delivery.id.in_(ids), Delivery.turn_id.is_(None)))
+        unshown = DeliveryMessage.content.is_not(None)
+        await session.execute(
+            update(DeliveryMessage).where(DeliveryMessage.delivery_id.in_(ids), unshown).values(content=None)
+        )
+
+
+async def _latest(session: AsyncSession, key: DialogKey, turn_id: int) -> Delivery | None:
+    delivery: Delivery | None = await session.scalar(
+        select(Delivery)
+        .where(Delivery.turn_id == turn_id, _of_key(key))
+        .order_by(Delivery.id.desc())
+        .limit(1)
+        .execution_options(populate_existing=True)
+    )
+    return delivery
+
+
+def _of_key(key: DialogKey) -> ColumnElement[bool]:
+    return Delivery.turn_id.in_(select(Turn.id).join(Dialog).where(matches_key(key)))
+
+
+async def _messages(session: AsyncSession, delivery_id: int) -> Sequence[DeliveryMessage]:
+    rows = await session.scalars(
+        select(DeliveryMessage)
+        .where(DeliveryMessage.delivery_id == delivery_id)
+        .order_by(DeliveryMessage.position)
+        .execution_options(populate_existing=True)
+    )
+    return rows.all()
+
+
+async def _record(session: AsyncSession, row: Delivery) -> DeliveryRecord:
+    text = codec(session)
+    state: DeliveryState = "ready" if row.state == "ready" else "writing" if row.state == "writing" else "done"
+    messages = tuple(
+        OutgoingMessage(
+            text="" if each.content is None else text.open(each.content),
+            with_file=each.with_file,
+            message_id=each.message_id,
+            shown=each.content is None,
+        )
+        for each in await _messages(session, row.id)
+    )
+    place = Place(
+        guild_id=row.guild_id,
+        channel_id=row.channel_id,
+        asker_id=row.asker_id,
+        nonce=row.nonce,
+        ephemeral=row.ephemeral,
+        application_id=row.application_id,
+        reply_token=row.reply_token,
+        token_expires_at=row.token_expires_at,
+        question_id=row.question_id,
+        about_id=row.about_id,
+    )
+    return DeliveryRecord(row.id, row.turn_id, state, place, messages, row.created_at, row.owner)

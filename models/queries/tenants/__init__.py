@@ -1,0 +1,1 @@
+"""What a guild or a member has set."""
