@@ -27,7 +27,8 @@ from bot.discord_app.replies.turn_actions import TurnActions, place_in, state_of
 from bot.discord_app.rest.request_pace import Urgency
 from models.database import Database
 from models.errors import DatabaseError
-from models.queries.replies.deliveries import question_has_turn, take_delivery, unfinished_deliveries
+from models.queries.replies.deliveries import question_has_turn
+from models.queries.replies.unfinished_deliveries import take_delivery, unfinished_deliveries
 from models.types import DeliveryRecord, Place, TurnInfo
 
 log = structlog.get_logger(__name__)

@@ -18,7 +18,7 @@ from models.database import Database
 from models.maintenance.vacuum import release_space
 from models.queries.deletion import purge, retention
 from models.queries.deletion.retention import RetentionLimits
-from models.queries.replies import deliveries, recovery
+from models.queries.replies import recovery, unfinished_deliveries
 from models.queries.tenants import threads
 
 BATCH = 50  # rows per transaction: a few milliseconds under the write lock; a chat would notice about 100
@@ -89,7 +89,7 @@ async def clean(
     report = CleanupReport()
     batches = _BatchRunner(database, report)
     report.interrupted_turns = await batches.run(partial(recovery.interrupt_dead_turns, now=now))
-    await batches.run_until_empty(partial(deliveries.expire_deliveries, now=now, limit=batch_size))
+    await batches.run_until_empty(partial(unfinished_deliveries.expire_deliveries, now=now, limit=batch_size))
 
     async with database.read() as session:
         idle = await retention.idle_conditions(session, limits=limits, now=now)

@@ -17,7 +17,7 @@ from models import queries
 from models.database import Database
 from models.migrate import ROOT, check_revision
 from models.queries import inspection
-from models.queries.replies import deliveries, recovery
+from models.queries.replies import delivery_messages, recovery, unfinished_deliveries
 from models.types import DialogKey
 
 WORKER = Path(__file__).with_name("crash_worker.py")
@@ -98,15 +98,15 @@ class TestCrashPoints:
         database = Database(crashing.url)
         now = datetime.now(UTC)
         async with database.read() as session:
-            waiting = await deliveries.unfinished_deliveries(session, now=now)
-            assert await deliveries.unfinished_deliveries(session, now=now + timedelta(hours=25)) == ()
+            waiting = await unfinished_deliveries.unfinished_deliveries(session, now=now)
+            assert await unfinished_deliveries.unfinished_deliveries(session, now=now + timedelta(hours=25)) == ()
         assert len(waiting) == len(turns)
         assert all((one.place.reply_token or "").startswith("token-") for one in waiting)
         async with database.write() as session:
             for one in waiting:
-                await deliveries.messages_shown(session, delivery_id=one.delivery_id, shown=(), done=True)
+                await delivery_messages.messages_shown(session, delivery_id=one.delivery_id, shown=(), done=True)
         async with database.read() as session:
-            assert await deliveries.unfinished_deliveries(session, now=now) == ()
+            assert await unfinished_deliveries.unfinished_deliveries(session, now=now) == ()
             for user in range(8):
                 key = DialogKey(100 + user % 3, user)
                 assert await queries.history(session, key=key, limit=10) == ()

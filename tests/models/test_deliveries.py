@@ -12,7 +12,7 @@ from models.database import Database
 from models.maintenance.cleanup import clean
 from models.queries.application import claim_database, disown_database
 from models.queries.deletion.retention import RetentionLimits
-from models.queries.replies import deliveries
+from models.queries.replies import delivery_messages, unfinished_deliveries
 from models.types import DeliveryRecord, DialogKey, OutgoingMessage, Place, TurnResult
 
 KEY = DialogKey(100, 7)
@@ -32,15 +32,19 @@ async def ready(database: Database, *messages: str) -> int:
 
 async def waiting(database: Database, now: datetime = NOW) -> list[DeliveryRecord]:
     async with database.read() as session:
-        return list(await deliveries.unfinished_deliveries(session, now=now))
+        return list(await unfinished_deliveries.unfinished_deliveries(session, now=now))
 
 
 async def release(database: Database, delivery_id: int, now: datetime) -> bool:
-    return await database.run(lambda session: deliveries.release_delivery(session, delivery_id=delivery_id, now=now))
+    return await database.run(
+        lambda session: unfinished_deliveries.release_delivery(session, delivery_id=delivery_id, now=now)
+    )
 
 
 async def take(database: Database, delivery_id: int, owner: str | None) -> bool:
-    return await database.run(lambda session: deliveries.take_delivery(session, delivery_id=delivery_id, owner=owner))
+    return await database.run(
+        lambda session: unfinished_deliveries.take_delivery(session, delivery_id=delivery_id, owner=owner)
+    )
 
 
 async def rows(database: Database, statement: str) -> list[tuple[object, ...]]:
@@ -77,9 +81,9 @@ async def test_attempts_are_further_and_further_apart_and_come_to_an_end(databas
             now += timedelta(seconds=10)
         pauses.append(now - before)
         assert await take(database, delivery, None)
-    assert len(pauses) == deliveries.MAX_ATTEMPTS
+    assert len(pauses) == unfinished_deliveries.MAX_ATTEMPTS
     assert pauses[:3] == [timedelta(seconds=10), timedelta(seconds=20), timedelta(seconds=40)]
-    assert max(pauses) == deliveries.LONGEST_PAUSE
+    assert max(pauses) == unfinished_deliveries.LONGEST_PAUSE
     assert await rows(database, "SELECT state, reply_token, owner FROM deliveries") == [("done", None, None)]
     assert await rows(database, "SELECT content FROM delivery_messages") == [(None,)]
 
@@ -87,8 +91,8 @@ async def test_attempts_are_further_and_further_apart_and_come_to_an_end(databas
 async def test_what_is_done_keeps_only_the_ids_of_its_messages(database: Database) -> None:
     delivery = await ready(database, "one", "two")
     async with database.write() as session:
-        await deliveries.messages_shown(session, delivery_id=delivery, shown=[(0, 11), (1, 12)], done=True)
-        assert await deliveries.recorded_messages(session, message_ids=[10, 11, 12]) == frozenset({11, 12})
+        await delivery_messages.messages_shown(session, delivery_id=delivery, shown=[(0, 11), (1, 12)], done=True)
+        assert await delivery_messages.recorded_messages(session, message_ids=[10, 11, 12]) == frozenset({11, 12})
     assert await rows(database, "SELECT state, reply_token, owner FROM deliveries") == [("done", None, None)]
     assert await rows(database, "SELECT message_id, content FROM delivery_messages ORDER BY 1") == [
         (11, None),
@@ -116,7 +120,7 @@ async def test_a_process_that_leaves_a_delivery_does_not_sign_off(database: Data
     await database.run(processes.sign_off)
     assert len(await rows(database, "SELECT owner FROM processes")) == 1
     async with database.write() as session:
-        await deliveries.messages_shown(session, delivery_id=delivery, shown=[(0, 11)], done=True)
+        await delivery_messages.messages_shown(session, delivery_id=delivery, shown=[(0, 11)], done=True)
     await database.run(processes.sign_off)
     assert await rows(database, "SELECT owner FROM processes") == []
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from models import queries
 from models.database import Database
-from models.queries.replies import deliveries
+from models.queries.replies import unfinished_deliveries
 from models.queries.tenants.personas import KEPT_VERSIONS
 from models.types import DialogKey, Place, StoredLevel, TurnResult
 
@@ -126,11 +126,11 @@ class TestVariants:
             place = Place(100, 5, 7, 900, application_id=1, reply_token="tok")
             await queries.begin_regeneration(session, key=KEY, limit=10, place=place, now=NOW)
         async with database.read() as session:
-            assert await deliveries.unfinished_deliveries(session, now=NOW) == ()
+            assert await unfinished_deliveries.unfinished_deliveries(session, now=NOW) == ()
         await dying.close()
         async with database.write() as session:
             assert await queries.interrupt_dead_turns(session, now=NOW) == 0
-            [waiting] = await deliveries.unfinished_deliveries(session, now=NOW)
+            [waiting] = await unfinished_deliveries.unfinished_deliveries(session, now=NOW)
             assert (waiting.turn_id, waiting.place.reply_token, waiting.state) == (turn, "tok", "writing")
             assert (await queries.history(session, key=KEY, limit=1))[0].reply == "b"
 

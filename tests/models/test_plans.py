@@ -22,7 +22,7 @@ from models.queries.dialogs.conversations import (
 )
 from models.queries.dialogs.exchanges import count_exchanges, dialog_head, exchanges, visible_dialogs
 from models.queries.dialogs.resets import end_dialogs_everywhere
-from models.queries.replies import deliveries
+from models.queries.replies import unfinished_deliveries
 from models.types import DialogKey, TurnResult
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -78,7 +78,7 @@ async def test_a_chat_scans_no_large_table(database: Database) -> None:
         async with database.write() as session:
             await queries.end_dialog(session, key=KEY, now=NOW)
             await queries.interrupt_dead_turns(session, now=NOW)
-            await deliveries.unfinished_deliveries(session, now=NOW)
+            await unfinished_deliveries.unfinished_deliveries(session, now=NOW)
     assert len(statements) > 6
     assert await scans(database, statements) == []
 

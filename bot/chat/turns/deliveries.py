@@ -15,17 +15,9 @@ import structlog
 
 from models.database import Database, Work
 from models.errors import DatabaseError
-from models.queries.replies.deliveries import (
-    begin_waiting,
-    end_waiting,
-    message_attempted,
-    message_sent,
-    messages_shown,
-    owns_delivery,
-    recorded_messages,
-    release_delivery,
-    reopen_delivery,
-)
+from models.queries.replies.deliveries import begin_waiting, end_waiting, reopen_delivery
+from models.queries.replies.delivery_messages import message_attempted, message_sent, messages_shown, recorded_messages
+from models.queries.replies.unfinished_deliveries import owns_delivery, release_delivery
 from models.types import DialogKey, Place, TurnInfo
 
 log = structlog.get_logger(__name__)

@@ -13,7 +13,8 @@ from bot.storage import translate_database_errors
 from models import queries
 from models.database import Database
 from models.queries.dialogs.turn_info import turn_info
-from models.queries.replies.deliveries import delivery_of_turn, turn_of_message
+from models.queries.replies.deliveries import delivery_of_turn
+from models.queries.replies.delivery_messages import turn_of_message
 from models.types import DeliveryRecord, DialogKey, Pair, Place, TurnInfo
 
 

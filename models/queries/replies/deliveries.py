@@ -2,7 +2,7 @@
 
 A delivery is `writing` while its turn's reply is generated. The transaction that stores the reply also stores its
 messages and makes the delivery `ready`; it is `done` when all of them have been shown. Those that a dead process left,
-or that a living one could not show, are taken up by another one (see `unfinished_deliveries`), a limited number of
+or that a living one could not show, are taken up by another one (unfinished_deliveries.py), a limited number of
 times. A message that waits has one before its turn begins; one without a turn that is `ready` says that its turn was
 forgotten. A delivery that is done keeps the ids of its messages, for their buttons, for as long as its turn is kept.
 """
@@ -10,23 +10,17 @@ forgotten. A delivery that is done keeps the ids of its messages, for their butt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, delete, or_, select, update
+from sqlalchemy import ColumnElement, Select, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import codec, insert, matches_key
-from models.queries.replies.processes import is_dead, lost_processes
+from models.queries.common import codec, matches_key
+from models.queries.replies.delivery_rows import close_where, messages_of, record_of
 from models.queries.scope import cross_tenant
 from models.queries.tenants.policy import load_policy
 from models.tables import Delivery, DeliveryMessage, Dialog, Turn
-from models.types import DeliveryRecord, DeliveryState, DialogKey, OutgoingMessage, Place
-
-MAX_ATTEMPTS = 15
-"""How often a delivery is taken up; with the pauses between them, that is about seven hours."""
-FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=10), timedelta(hours=1)
-GIVEN_UP_AFTER = timedelta(days=1)
-"""A reply that is older than this is not shown any more."""
+from models.types import DeliveryRecord, DialogKey, OutgoingMessage, Place
 
 
 async def begin_delivery(session: AsyncSession, *, key: DialogKey, turn_id: int, place: Place, now: datetime) -> int:
@@ -75,7 +69,7 @@ async def retract_deliveries(session: AsyncSession, *, turns: Select[int], kept_
     kept = select(DeliveryMessage.message_id).join(Delivery).where(Delivery.turn_id == kept_for)
     known = {each for each in await session.scalars(kept) if each is not None}
     for delivery in deliveries:
-        rows = [row for row in await _messages(session, delivery.id) if row.message_id not in (None, *known)]
+        rows = [row for row in await messages_of(session, delivery.id) if row.message_id not in (None, *known)]
         if not rows:
             continue  # it goes with its turn
         known |= {row.message_id for row in rows if row.message_id is not None}
@@ -159,7 +153,7 @@ async def ready_delivery(
     delivery.state, delivery.owner = "ready", session.info.get("owner")
     await session.flush()
     text = codec(session)
-    existing = {row.position: row for row in await _messages(session, delivery.id)}
+    existing = {row.position: row for row in await messages_of(session, delivery.id)}
     for position, message in enumerate(messages):
         row = existing.pop(position, None)
         if row is None:
@@ -171,166 +165,21 @@ async def ready_delivery(
     await session.flush()
 
 
-@cross_tenant("the sender knows the delivery by its id")
-async def message_attempted(session: AsyncSession, *, delivery_id: int, position: int) -> None:
-    """Record that a message is about to be sent: after a crash, whether it is on Discord must be found out."""
-    statement = insert(session, DeliveryMessage).values(delivery_id=delivery_id, position=position, with_file=False)
-    await session.execute(statement.on_conflict_do_nothing())
-
-
-@cross_tenant("the sender knows the delivery by its id")
-async def message_sent(session: AsyncSession, *, delivery_id: int, position: int, message_id: int) -> None:
-    """Record the id of a message that is on Discord now, while its reply is still being written."""
-    statement = insert(session, DeliveryMessage).values(
-        delivery_id=delivery_id, position=position, message_id=message_id, with_file=False
-    )
-    await session.execute(
-        statement.on_conflict_do_update(index_elements=["delivery_id", "position"], set_={"message_id": message_id})
-    )
-
-
-@cross_tenant("the sender knows the delivery by its id")
-async def messages_shown(
-    session: AsyncSession, *, delivery_id: int, shown: Sequence[tuple[int, int | None]], done: bool
-) -> None:
-    """Record that messages (position, id) show their final text, or were deleted (id None). `done`: all of them."""
-    for position, message_id in shown:
-        which = (DeliveryMessage.delivery_id == delivery_id, DeliveryMessage.position == position)
-        if message_id is None:
-            await session.execute(delete(DeliveryMessage).where(*which))
-        else:
-            statement = insert(session, DeliveryMessage).values(
-                delivery_id=delivery_id, position=position, message_id=message_id, with_file=False
-            )
-            final = {"message_id": message_id, "content": None}
-            await session.execute(
-                statement.on_conflict_do_update(index_elements=["delivery_id", "position"], set_=final)
-            )
-    if done:
-        await _close(session, Delivery.id == delivery_id)
-
-
 async def close_deliveries(session: AsyncSession, *, key: DialogKey, turn_id: int) -> None:
     """Mark the deliveries of a turn done that has nothing to show any more."""
-    await _close(session, Delivery.turn_id == turn_id, Delivery.state != "done", _of_key(key))
+    await close_where(session, Delivery.turn_id == turn_id, Delivery.state != "done", _of_key(key))
 
 
 @cross_tenant("a process looks after its own turns, of every tenant")
 async def close_deliveries_of(session: AsyncSession, *, turn_ids: Sequence[int]) -> None:
     """Mark the deliveries of these turns done: their process has said in their messages what there is to say."""
-    await _close(session, Delivery.turn_id.in_(turn_ids), Delivery.state != "done")
+    await close_where(session, Delivery.turn_id.in_(turn_ids), Delivery.state != "done")
 
 
 async def delivery_of_turn(session: AsyncSession, *, key: DialogKey, turn_id: int) -> DeliveryRecord | None:
     """Return the latest delivery of a turn: the messages that show its reply."""
     found = await _latest(session, key, turn_id)
-    return None if found is None else await _record(session, found)
-
-
-@cross_tenant("a message on Discord tells whose turn it shows")
-async def turn_of_message(session: AsyncSession, *, message_id: int) -> int | None:
-    """Return the turn whose reply this message on Discord shows."""
-    turn_id: int | None = await session.scalar(
-        select(Delivery.turn_id)
-        .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
-        .where(DeliveryMessage.message_id == message_id)
-        .order_by(Delivery.id.desc())
-        .limit(1)
-    )
-    return turn_id
-
-
-@cross_tenant("the bot's own messages in a channel, of whichever tenant")
-async def recorded_messages(session: AsyncSession, *, message_ids: Sequence[int]) -> frozenset[int]:
-    """Return those of these messages on Discord that a delivery knows."""
-    known = select(DeliveryMessage.message_id).where(DeliveryMessage.message_id.in_(message_ids))
-    return frozenset(each for each in await session.scalars(known) if each is not None)
-
-
-@cross_tenant("a crash leaves deliveries of every tenant")
-async def unfinished_deliveries(session: AsyncSession, *, now: datetime) -> tuple[DeliveryRecord, ...]:
-    """Return the deliveries that no process works on and that are to be finished now, oldest first."""
-    rows = await session.scalars(
-        select(Delivery)
-        .where(Delivery.state != "done", Delivery.created_at >= now - GIVEN_UP_AFTER)
-        .where(or_(Delivery.retry_at.is_(None), Delivery.retry_at <= now))
-    )
-    # Sorted in Python: with ORDER BY, SQLite would scan all deliveries by id instead of using the partial index.
-    found = sorted(rows, key=lambda row: row.id)
-    lost = await lost_processes(session) if found else frozenset()
-    dead = [row for row in found if row.owner is None or is_dead(row.owner, lost)]
-    return tuple([await _record(session, row) for row in dead])
-
-
-@cross_tenant("a crash leaves deliveries of every tenant")
-async def take_delivery(session: AsyncSession, *, delivery_id: int, owner: str | None) -> bool:
-    """Make this process the one that finishes a delivery. False if another process was faster.
-
-    Of two processes that try at once, only one finds the `owner` that both have read.
-    """
-    before = Delivery.owner.is_(None) if owner is None else Delivery.owner == owner
-    taken = await session.scalar(
-        update(Delivery)
-        .where(Delivery.id == delivery_id, before, Delivery.state != "done")
-        .values(owner=session.info.get("owner"), attempts=Delivery.attempts + 1)
-        .returning(Delivery.id)
-    )
-    return taken is not None
-
-
-@cross_tenant("the sender knows the delivery by its id")
-async def owns_delivery(session: AsyncSession, *, delivery_id: int) -> bool:
-    """Return whether this process is the one that shows a delivery, and it is not done."""
-    mine = (Delivery.id == delivery_id, Delivery.owner == session.info.get("owner"), Delivery.state != "done")
-    return await session.scalar(select(Delivery.id).where(*mine)) is not None
-
-
-@cross_tenant("the sender knows the delivery by its id")
-async def release_delivery(session: AsyncSession, *, delivery_id: int, now: datetime) -> bool:
-    """Leave the rest of a delivery to a later attempt, of any process. False if it was tried often enough: it is done.
-
-    Repeated after a lost connection, it changes nothing.
-    """
-    delivery = await session.get(Delivery, delivery_id, populate_existing=True)
-    if delivery is None or delivery.state == "done":
-        return delivery is not None
-    if delivery.attempts >= MAX_ATTEMPTS:
-        await _close(session, Delivery.id == delivery_id)
-        return False
-    delivery.owner = None
-    delivery.retry_at = now + min(FIRST_PAUSE * 2**delivery.attempts, LONGEST_PAUSE)
-    await session.flush()
-    return True
-
-
-@cross_tenant("cleanup serves every tenant")
-async def expire_deliveries(session: AsyncSession, *, now: datetime, limit: int) -> int:
-    """Close a batch of deliveries that nobody finishes any more, and clear expired tokens; return how many."""
-    unfinished = Delivery.state != "done"
-    old = select(Delivery.id).where(unfinished, Delivery.created_at < now - GIVEN_UP_AFTER).limit(limit)
-    given_up = (await session.scalars(old)).all()
-    await _close(session, Delivery.id.in_(given_up))
-    expired = (
-        select(Delivery.id)
-        .where(unfinished, Delivery.reply_token.is_not(None), Delivery.token_expires_at < now - timedelta(hours=1))
-        .limit(limit)
-    )
-    cleared = await session.scalars(
-        update(Delivery).where(Delivery.id.in_(expired)).values(reply_token=None).returning(Delivery.id)
-    )
-    return len(given_up) + len(cleared.all())
-
-
-async def _close(session: AsyncSession, *which: ColumnElement[bool]) -> None:
-    """Mark deliveries done. Of their messages only the ids are kept."""
-    closed = update(Delivery).where(*which).values(state="done", reply_token=None, owner=None, retry_at=None)
-    ids = (await session.scalars(closed.returning(Delivery.id))).all()
-    if ids:
-        await session.execute(delete(Delivery).where(Delivery.id.in_(ids), Delivery.turn_id.is_(None)))
-        unshown = DeliveryMessage.content.is_not(None)
-        await session.execute(
-            update(DeliveryMessage).where(DeliveryMessage.delivery_id.in_(ids), unshown).values(content=None)
-        )
+    return None if found is None else await record_of(session, found)
 
 
 async def _latest(session: AsyncSession, key: DialogKey, turn_id: int) -> Delivery | None:
@@ -346,40 +195,3 @@ async def _latest(session: AsyncSession, key: DialogKey, turn_id: int) -> Delive
 
 def _of_key(key: DialogKey) -> ColumnElement[bool]:
     return Delivery.turn_id.in_(select(Turn.id).join(Dialog).where(matches_key(key)))
-
-
-async def _messages(session: AsyncSession, delivery_id: int) -> Sequence[DeliveryMessage]:
-    rows = await session.scalars(
-        select(DeliveryMessage)
-        .where(DeliveryMessage.delivery_id == delivery_id)
-        .order_by(DeliveryMessage.position)
-        .execution_options(populate_existing=True)
-    )
-    return rows.all()
-
-
-async def _record(session: AsyncSession, row: Delivery) -> DeliveryRecord:
-    text = codec(session)
-    state: DeliveryState = "ready" if row.state == "ready" else "writing" if row.state == "writing" else "done"
-    messages = tuple(
-        OutgoingMessage(
-            text="" if each.content is None else text.open(each.content),
-            with_file=each.with_file,
-            message_id=each.message_id,
-            shown=each.content is None,
-        )
-        for each in await _messages(session, row.id)
-    )
-    place = Place(
-        guild_id=row.guild_id,
-        channel_id=row.channel_id,
-        asker_id=row.asker_id,
-        nonce=row.nonce,
-        ephemeral=row.ephemeral,
-        application_id=row.application_id,
-        reply_token=row.reply_token,
-        token_expires_at=row.token_expires_at,
-        question_id=row.question_id,
-        about_id=row.about_id,
-    )
-    return DeliveryRecord(row.id, row.turn_id, state, place, messages, row.created_at, row.owner)

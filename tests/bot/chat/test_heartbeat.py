@@ -13,7 +13,7 @@ from sqlalchemy import text
 from bot.chat.heartbeat import Heartbeat
 from models import queries
 from models.database import Database
-from models.queries.replies import deliveries, recovery
+from models.queries.replies import recovery, unfinished_deliveries
 from models.types import DialogKey, Place, TurnResult
 
 KEY = DialogKey(1, 7)
@@ -76,7 +76,7 @@ async def test_attack_a_dead_process_of_another_host_is_found_within_its_lease(p
     assert await heart.find_lost() == 1
     assert await heart.find_lost() == 0
     async with mine.read() as session:
-        waiting = await deliveries.unfinished_deliveries(session, now=datetime.now(UTC))
+        waiting = await unfinished_deliveries.unfinished_deliveries(session, now=datetime.now(UTC))
     assert len(waiting) == 1
     assert await end_dead(mine) == 1
 
