@@ -68,6 +68,21 @@ async def running(here: World) -> None:
     here.engine.release()
 
 
+async def thinking(here: World) -> None:
+    """A model that thinks: while it does, afterwards, and an answer that began to repeat itself."""
+    guild, ann = await here.member("ann")
+    bob = here.discord.user("bob")
+    here.engine.reply("<think>", *["hm "] * 12, "</think>", "Seventeen people fit, if two of them stand.", pace=0.25)
+    await here.ask(guild, ann, "We are 17 and have 15 chairs. Do we fit?")
+    here.engine.reply("Row, row, row the boat. " + "Gently down the stream. " * 80)
+    await here.ask(guild, ann, "Sing something")
+    here.engine.hang("<think>", "hm ")
+    asked = await here.discord.say(guild, bob, f"<@{here.discord.bot.id}> and with a dog?")
+    await here.discord.until(lambda: any("💭" in answer.content for answer in here.discord.answers(asked)))
+    await picture(guild.channel, ann, "thinking")
+    here.engine.release()
+
+
 async def edit(here: World) -> None:
     """The form with which a member edits what they said."""
     guild, ann = await here.member("ann")
@@ -111,7 +126,7 @@ async def picture(channel: object, viewer: object, name: str) -> None:
 
 async def main(names: list[str]) -> None:
     """Draw all scenes, or those with these names."""
-    scenes: list[Scene] = [chat, another_reply, running, edit, together, file]
+    scenes: list[Scene] = [chat, another_reply, running, thinking, edit, together, file]
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/screens.db"
