@@ -13,6 +13,7 @@ NATIVE: Final = frozenset(
     (
         "qkv_bias", "output_bias", "ffn_bias", "qk_norm", "post_norms", "float32_norms", "gelu_tanh", "embedding_scale",
         "attention_scale", "attention_softcap", "logit_softcap", "windows", "local_rope", "head_size",
+        "experts",
     )
 )  # fmt: skip
 TRITON: Final = frozenset(

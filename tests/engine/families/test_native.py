@@ -30,7 +30,7 @@ def load(folder: Path, name: str, quantize: str = "int8") -> tuple[EngineConfig,
 
 
 @pytest.mark.parametrize("quantize", ["int8", pytest.param("int4", marks=pytest.mark.long)])
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.model not in ("Qwen3Moe", "Mixtral")])
+@pytest.mark.parametrize("name", CASES)
 def test_logits_equal_plain_torch(tmp_path: Path, name: str, quantize: str) -> None:
     config, model = load(tmp_path, name, quantize)
     whole = NativeModel(config, model)(IDS, Segment(page_ids(0), 0, len(IDS)))
@@ -49,9 +49,7 @@ def test_logits_equal_plain_torch(tmp_path: Path, name: str, quantize: str) -> N
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
-def test_experts_are_quantized_and_computed_in_plain_torch(
-    tmp_path: Path, quantize: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_experts_are_quantized(tmp_path: Path, quantize: str) -> None:
     config, model = load(tmp_path, "qwen3-moe", quantize)
     whole = load_weights(replace(config, quantize="none"), open_checkpoint(tmp_path))
     assert all(isinstance(linear.quantized, NativeLinear) for block in model.blocks for linear in block.linears)
@@ -61,8 +59,6 @@ def test_experts_are_quantized_and_computed_in_plain_torch(
             for made in (model, whole)
         )
     assert float((ours - expected).abs().max()) < {"int8": 0.03, "int4": 0.4}[quantize] * float(expected.std())
-    assert type(make_runner(config, model)) is TorchRunner
-    assert capsys.readouterr().err.splitlines()[-1].endswith("the compiled code lacks experts")
 
 
 def test_a_path_that_lacks_a_feature_leaves_it_to_plain_torch_and_says_so(
