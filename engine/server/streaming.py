@@ -35,7 +35,7 @@ class ResponseObserver(Protocol):
 
 
 class ResponseStream:
-    """`async for text in stream` yields text, empty while there is only what `take_fields` returns.
+    """`async for text in stream` yields text; before the end an empty one if only `take_fields` may have something.
 
     At its end `end` and `usage` are final. `end` None at the end means that the client disconnected. A response
     that the engine cannot finish raises RequestError (503) after the text that was generated.
@@ -128,7 +128,7 @@ class ResponseStream:
                 self._tokens.cancel()
                 text += self._detokenizer.finish()
                 self._end_with("stop", REPETITION)
-            if text or self._parts is not None:
+            if text or (self._parts is not None and not self._ended):  # an end is told once, by StopAsyncIteration
                 return text
         raise StopAsyncIteration
 

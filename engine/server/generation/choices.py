@@ -73,8 +73,7 @@ class Choices:
 
 async def _texts(stream: ResponseStream, interval: float) -> AsyncIterator[str]:
     async for text in stream:
-        if text or stream.end is None:  # an empty one at the end follows below
-            yield text
+        yield text
         if interval:
             await stream.wait_for_more(interval)
     if stream.end is not None:

@@ -132,6 +132,25 @@ async def test_reasoning_in_a_stream(templated: Served, stop: str | None) -> Non
     assert events[-1]["choices"][0]["finish_reason"] == "stop"
 
 
+async def test_a_stop_string_that_is_the_last_token_ends_a_stream_once(templated: Served) -> None:
+    fields = {"stream": True, "stop": "\n", "stream_options": {"include_usage": True}}
+    answer = await (await reply(templated, "<think>x</think>Hello\n", **fields))
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    ends = [choice["finish_reason"] for event in events for choice in event["choices"] if choice["finish_reason"]]
+    assert ends == ["stop"]
+    assert events[-1]["usage"]["completion_tokens"] > 0
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_loop_of_reasoning_ends_a_stream_once(templated: Served) -> None:
+    asked = asyncio.create_task(templated.http.post(CHAT, json={"messages": HELLO, "stream": True}))
+    submitted = await templated.engine.next_request()
+    submitted.deliver(ids_of("<think>") + ids_of("I see the owl. ") * 500)
+    answer = await asked
+    assert answer.text.count('"stop_reason":"repetition"') == 1
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
 async def test_reasoning_that_never_ends(templated: Served) -> None:
     answer = await (await reply(templated, "<think>I see ", stream=True))
     assert "".join(re.findall('"reasoning_content":"([^"]*)"', answer.text)) == "I see"
