@@ -96,8 +96,12 @@ def ids_of(text: str) -> list[int]:
 
 
 async def reply(served: Served, text: str, **fields: object) -> asyncio.Task[httpx.Response]:
-    """A request whose reply is delivered token by token."""
-    asked = asyncio.create_task(served.http.post(CHAT, json={"messages": HELLO, **fields}))
+    """A chat request whose reply is delivered token by token."""
+    return await reply_at(CHAT, served, text, messages=fields.pop("messages", HELLO), **fields)
+
+
+async def reply_at(path: str, served: Served, text: str, **fields: object) -> asyncio.Task[httpx.Response]:
+    asked = asyncio.create_task(served.http.post(path, json=fields))
     submitted = await served.engine.next_request()
     for token in ids_of(text):
         submitted.deliver([token])
@@ -117,6 +121,17 @@ async def test_reasoning_is_a_field_of_its_own(templated: Served) -> None:
     hidden = (await (await reply(templated, text, include_reasoning=False))).json()
     assert "reasoning_content" not in hidden["choices"][0]["message"]
     assert hidden["choices"][0]["message"]["content"] == "Hello!"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_responses_count_reasoning_without_showing_it(templated: Served, stream: bool) -> None:
+    thought = "<think>I see.</think>"
+    answer = await (await reply_at("/v1/responses", templated, f"{thought}Hello!", input="hello", stream=stream))
+    last = answer.text.rstrip().rpartition("data: ")[2] if stream else answer.text
+    response = json.loads(last)["response"] if stream else json.loads(last)
+    assert response["output"][0]["content"][0]["text"] == "Hello!"
+    assert response["usage"]["output_tokens_details"] == {"reasoning_tokens": len(ids_of(thought))}
+    assert "I see" not in answer.text
 
 
 @pytest.mark.parametrize("stop", [None, "see"])
