@@ -106,7 +106,7 @@ def split_dialog(messages: Sequence[Message], *, continue_last: bool = False) ->
 
 
 def check_messages(messages: Sequence[Message], *, continue_last: bool = False, tools: bool = False) -> None:
-    """Raises InvalidDialog unless there are messages, each with a known role and valid text; `tools` may speak."""
+    """Raises InvalidDialog unless there are messages, each with a known role and valid text. `tools`: whether it may be "tool"."""
     if not messages:
         raise InvalidDialog("a dialog needs a message")
     for index, message in enumerate(messages):
@@ -119,7 +119,8 @@ def _check_message(message: Message, index: int, roles: Sequence[str]) -> None:
     role: object = message.get("role")  # a script may pass anything
     content: object = message.get("content")
     if role not in roles:
-        raise InvalidDialog(f"the role must be system, user or assistant, not {role!r}", index=index)
+        known = "system, user, assistant or, after a call, tool" if "tool" in roles else "system, user or assistant"
+        raise InvalidDialog(f"the role must be {known}, not {role!r}", index=index)
     if not isinstance(content, str):
         raise InvalidDialog(f"the content must be text, not {type(content).__name__}", index=index)
     try:

@@ -16,7 +16,7 @@ from engine.server.protocol.errors import RequestError
 from engine.server.protocol.logprobs import TokenLogprob, chat_logprobs, completion_logprobs
 
 FinishReason = Literal["stop", "length", "tool_calls"]
-REPETITION = "repetition"  # the `stop_reason` of a choice that repeated itself
+REPETITION = "repetition"  # our own `stop_reason`, of a choice that repeated itself
 DONE = b"data: [DONE]\n\n"
 _TOKENS_AT_ONCE = 20_000
 _LOGPROBS_AT_ONCE = 2_000
@@ -183,7 +183,7 @@ class ChatResponseFormat(ResponseFormat):
         return event(self._chunk(self._delta_choice(index, {"role": "assistant", "content": ""}, None, None)))
 
     def fields_delta(self, fields: Mapping[str, object], index: int = 0) -> bytes:
-        """An event with `reasoning_content` (vLLM's and DeepSeek's name) or `tool_calls`."""
+        """An event with `reasoning_content` (DeepSeek's and llama.cpp's name; vLLM says `reasoning`) or `tool_calls`."""
         wanted = self._wanted(fields)
         return event(self._chunk(self._delta_choice(index, wanted, None, None))) if wanted else b""
 
