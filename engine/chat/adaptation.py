@@ -7,7 +7,7 @@ all is refused with what it wants.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from engine.chat.limits import TemplateLimitError
 from engine.chat.sandbox import DialogRefusedError
@@ -16,14 +16,19 @@ from engine.errors import InvalidDialog
 
 SECONDS = 1.0  # for each dialog that is tried
 _SYSTEM, _USER, _REPLY, _LATER = "Kqzsystem", "Kqzquestion", "Kqzreply", "Kqzlater"
+SystemPlace = Literal["anywhere", "first", "nowhere"]
 _USER_FIRST = "this model's chat template needs a message from the user first, after at most one system message"
 
 
 @dataclass(frozen=True, slots=True)
 class DialogRules:
-    """`system`: where a system text may stand. `alternating`: user and assistant in turn, the user first."""
+    """`system`: where a system text may stand; "first" is a single one, before all other messages.
 
-    system: str  # "anywhere", "first" or "nowhere"
+    `alternating`: the template refuses two messages of the user in a row, or leaves one out. `user_first`: it does so
+    with a dialog that the assistant begins.
+    """
+
+    system: SystemPlace
     alternating: bool
     user_first: bool
 
@@ -42,7 +47,7 @@ def dialog_rules(template: ChatTemplate) -> DialogRules:
         rendered = _rendered(template, messages)
         return all(message["content"] in rendered for message in messages)
 
-    system: str = "nowhere"
+    system: SystemPlace = "nowhere"
     if takes([*_dialog(system=_SYSTEM, user=_USER)]):
         middle = [*_dialog(user=_USER, assistant=_REPLY), *_dialog(system=_SYSTEM, user=_LATER)]
         in_order = _rendered(template, middle)
@@ -67,8 +72,12 @@ def adapted(messages: Sequence[Mapping[str, Any]], rules: DialogRules) -> list[M
     return turns
 
 
-def _without_system(messages: Sequence[Mapping[str, Any]], system: str) -> list[Mapping[str, Any]]:
-    """Moves each system text that may not stand where it does: to the first one, or to the next message of the user."""
+def _without_system(messages: Sequence[Mapping[str, Any]], system: SystemPlace) -> list[Mapping[str, Any]]:
+    """Moves each system text that may not stand where it does.
+
+    Those at the beginning become one if the template takes one there. Others go before the next message of the user; if
+    none follows, after the last one, and in a dialog without any they become one.
+    """
     if system == "anywhere":
         return list(messages)
     leading = next((i for i, message in enumerate(messages) if message["role"] != "system"), len(messages))

@@ -14,7 +14,7 @@ from engine.chat.limits import Budget, TemplateLimitError, budget, plain_size, s
 from engine.chat.provenance import CONTINUATION, SourcedText, by_template, concat, part, writers_of
 from engine.chat.sandbox import DialogRefusedError, Sandbox
 
-MAX_TEMPLATE_CHARS = 1 << 18  # ten times the longest that a model was published with
+MAX_TEMPLATE_CHARS = 1 << 18
 _CONTINUATION = "\u241f "  # a visible mark and a space; a template that trims drops the space
 _SANDBOX = Sandbox()
 _ROLES = {name: by_template(name) for name in ("system", "user", "assistant", "developer", "tool", "ipython")}

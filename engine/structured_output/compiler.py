@@ -1,7 +1,7 @@
 """Compiles forms for one vocabulary, within bounds of time and memory, and follows them token by token.
 
-Compiling takes milliseconds, for the largest schemas a second, and happens on a thread of the caller's; meanwhile other
-Python code runs. A compiled form is followed by the engine thread.
+Compiling happens on a thread of the caller's. Other Python code runs meanwhile, except while llguidance reads the
+vocabulary, once for each compiler. A compiled form is followed by the engine thread.
 """
 
 import threading
@@ -74,7 +74,7 @@ class FormMatcher:
         self._only_stop = _mask_of(stop_ids, vocab_size)
 
     def mask(self) -> bytes:
-        """See `TokenConstraint`. After an error only the end may follow, which `accept` then reports."""
+        """See `TokenConstraint`. After an error only a stop token may follow; `check` then reports the error."""
         mask = b"" if self._matcher.is_error() else self._matcher.compute_bitmask()
         return self._only_stop if self._matcher.is_error() else mask
 

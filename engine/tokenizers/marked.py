@@ -1,8 +1,8 @@
-"""Finds the control tokens in a text that a chat template wrote, by who wrote each of its characters.
+"""Finds the control tokens in a text that a chat template rendered, by who wrote each of its characters.
 
-A name counts only if the template wrote all of it. Libraries get such a name as a sentinel, a text of its own for each
-process that nobody can know, so that they split, strip and merge around it as around the name, while the name itself is
-ordinary text to them.
+A name counts only if the template wrote all of it. SentencePiece and tiktoken get the texts between such names. The
+`tokenizers` library gets each name as a sentinel, a text that is new in each process, so that nobody can know it: the
+library splits, strips and merges around it as around the name, while the name itself is ordinary text to it.
 """
 
 import re
@@ -23,7 +23,7 @@ class Span(NamedTuple):
 
 
 def sentinel(token_id: int) -> str:
-    """What stands for a control token in the text that a library gets."""
+    """What stands for a control token in the text that the `tokenizers` library gets."""
     return f"\ufdd0{_NONCE}{token_id:x}\ufdd1"
 
 
