@@ -7,7 +7,6 @@ import time
 from typing import cast
 
 import httpx
-import openai
 import pytest
 
 from engine.chat.template import ChatTemplate
@@ -83,10 +82,7 @@ async def test_a_template_that_computes_for_long_holds_up_nobody(templated: Serv
 
 
 async def test_a_reply_that_the_client_began(templated: Served) -> None:
-    templated.engine.replies.append(b"")
     messages = [*HELLO, {"role": "assistant", "content": "The owl"}]
-    with pytest.raises(openai.APIStatusError):
-        await templated.client.chat.completions.create(model="tiny", messages=[], max_tokens=1)
     ids = await prompt(templated, messages=messages)
     assert vocabulary("qwen-3")[0].decode(ids).endswith("</think>\n\nThe owl")
 
