@@ -12,7 +12,7 @@ from engine.checkpoint.spec import ModelSpec
 from engine.errors import ConfigError
 
 FLAG = "--chat-template"
-_FORMATS: dict[str, Callable[[ModelSpec, PromptTokenizer], ChatFormat]] = {
+_BUILT_IN: dict[str, Callable[[ModelSpec, PromptTokenizer], ChatFormat]] = {
     "llama2": Llama2Format,
     "llama3": Llama3Format,
     "chatml": ChatMLFormat,
@@ -38,12 +38,14 @@ def choose_format(spec: ModelSpec, tokenizer: MarkedTokenizer, template_file: st
     elif stored is not None:
         source = f"the model's {stored.origin}"
     if stored is None:
-        return ChosenFormat(_remembered(spec, tokenizer), f"the format {spec.chat}, since its files have no template")
+        return ChosenFormat(
+            _built_in(spec, tokenizer), f"the built-in format {spec.chat}, since its files have no template"
+        )
     try:
         template = ChatTemplate(stored.source, _special_tokens(tokenizer) | dict(stored.special_tokens))
-        if not template.reads_messages and template_file is None and spec.chat in _FORMATS:
+        if not template.reads_messages and template_file is None and spec.chat in _BUILT_IN:
             reason = f"since {source} reads no messages"
-            return ChosenFormat(_remembered(spec, tokenizer), f"the format {spec.chat}, {reason}")
+            return ChosenFormat(_built_in(spec, tokenizer), f"the built-in format {spec.chat}, {reason}")
         special = _special_tokens(tokenizer) | dict(stored.special_tokens)
         with_tools = ChatTemplate(stored.with_tools, special) if stored.with_tools else None
         return ChosenFormat(TemplatedFormat(template, tokenizer, with_tools), f"the template of {source}")
@@ -60,10 +62,10 @@ def chat_format(spec: ModelSpec, tokenizer: MarkedTokenizer, template_file: str 
     return choose_format(spec, tokenizer, template_file).format
 
 
-def _remembered(spec: ModelSpec, tokenizer: PromptTokenizer) -> ChatFormat:
-    """The format of the model's family. ConfigError if the vocabulary lacks a control token of it."""
+def _built_in(spec: ModelSpec, tokenizer: PromptTokenizer) -> ChatFormat:
+    """The built-in format of the model's family. ConfigError if the vocabulary lacks a control token of it."""
     try:
-        return _FORMATS[spec.chat](spec, tokenizer)
+        return _BUILT_IN[spec.chat](spec, tokenizer)
     except KeyError as error:
         raise ConfigError("tokenizer", expected=f"the control token {error}", found="none of that name") from error
 

@@ -106,7 +106,7 @@ def split_dialog(messages: Sequence[Message], *, continue_last: bool = False) ->
 
 
 def check_messages(messages: Sequence[Message], *, continue_last: bool = False, tools: bool = False) -> None:
-    """Raises InvalidDialog unless there are messages, each with a known role and valid text. `tools`: whether it may be "tool"."""
+    """Raises InvalidDialog unless there are messages, each with valid text and a known role ("tool" only with `tools`)."""
     if not messages:
         raise InvalidDialog("a dialog needs a message")
     for index, message in enumerate(messages):

@@ -84,19 +84,21 @@ class ReasoningDecoder(Protocol):
         """What the model has thought since the last call."""
 
 
-def reasoning_decoder(tokenizer: Tokenizer, form: ReasoningFormat, prompt: Sequence[int]) -> ReasoningDecoder:
+def reasoning_decoder(
+    tokenizer: Tokenizer, reasoning_format: ReasoningFormat, prompt: Sequence[int]
+) -> ReasoningDecoder:
     """A decoder for the reply to a prompt, which may end with an opening mark."""
-    if form.harmony:
-        return _HarmonyDecoder(tokenizer, form)
-    tail = "".join(form.controls.get(i) or tokenizer.decode([i]) for i in prompt[-_TAIL_TOKENS:])
-    return _MarkDecoder(tokenizer, form, opened=tail.rstrip().endswith(form.opening))
+    if reasoning_format.harmony:
+        return _HarmonyDecoder(tokenizer, reasoning_format)
+    tail = "".join(reasoning_format.controls.get(i) or tokenizer.decode([i]) for i in prompt[-_TAIL_TOKENS:])
+    return _MarkDecoder(tokenizer, reasoning_format, opened=tail.rstrip().endswith(reasoning_format.opening))
 
 
 class _MarkDecoder:
     """For `<think>…</think>`. The space around the reasoning is dropped."""
 
-    def __init__(self, tokenizer: Tokenizer, form: ReasoningFormat, *, opened: bool) -> None:
-        self._inner, self._form = StreamDecoder(tokenizer), form
+    def __init__(self, tokenizer: Tokenizer, reasoning_format: ReasoningFormat, *, opened: bool) -> None:
+        self._inner, self._format = StreamDecoder(tokenizer), reasoning_format
         self._state = "reasoning" if opened else "start"
         self._held = ""
         self._reasoning: list[str] = []
@@ -107,7 +109,7 @@ class _MarkDecoder:
         if self._state == "answer":
             return self._inner.push(token_id)
         before = self._state
-        name = self._form.controls.get(token_id)
+        name = self._format.controls.get(token_id)
         text = self._inner.push(token_id) if name is None else self._inner.finish() + name
         answer = self._advance(text)
         if "reasoning" in (before, self._state):
@@ -132,17 +134,17 @@ class _MarkDecoder:
         if self._state == "start":
             self._held += text
             begun = self._held.lstrip()
-            if not begun.startswith(self._form.opening):
-                if self._form.opening.startswith(begun):
+            if not begun.startswith(self._format.opening):
+                if self._format.opening.startswith(begun):
                     return ""
                 self._state, answer, self._held = "answer", self._held, ""
                 return answer
-            self._state, self._held, text = "reasoning", "", begun[len(self._form.opening) :]
+            self._state, self._held, text = "reasoning", "", begun[len(self._format.opening) :]
         if self._state == "reasoning":
             text = self._held + text
-            thought, closing, rest = text.partition(self._form.closing)
+            thought, closing, rest = text.partition(self._format.closing)
             if not closing:
-                thought = text[: len(text) - _partial_match(text, closing=self._form.closing)]
+                thought = text[: len(text) - _partial_match(text, closing=self._format.closing)]
             thought = thought.rstrip()
             self._think(thought)
             if not closing:
@@ -164,14 +166,14 @@ class _MarkDecoder:
 class _HarmonyDecoder:
     """For `<|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…`."""
 
-    def __init__(self, tokenizer: Tokenizer, form: ReasoningFormat) -> None:
-        self._inner, self._form = StreamDecoder(tokenizer), form
+    def __init__(self, tokenizer: Tokenizer, reasoning_format: ReasoningFormat) -> None:
+        self._inner, self._format = StreamDecoder(tokenizer), reasoning_format
         self._in_header, self._answers, self._header = False, True, ""
         self._reasoning: list[str] = []
         self.num_reasoning_tokens = 0
 
     def push(self, token_id: int, /) -> str:
-        name = self._form.controls.get(token_id)
+        name = self._format.controls.get(token_id)
         if name is None:
             answer = self._route(self._inner.push(token_id))
         else:

@@ -55,7 +55,7 @@ class TemplatedFormat:
         self.reasoning = find_reasoning(template.source, tokenizer)
         """How the model marks what it thinks; None if it does not."""
         self.tools = find_tool_format(self._with_tools.source, tokenizer) if self._with_tools.reads_tools else None
-        """How the model writes calls of tools; None if its template takes no tools."""
+        """How the model writes tool calls; None if its template takes no tools."""
         self._rules = dialog_rules(template)
         self.stop_ids = tokenizer.stop_ids | self._end_of_turn()
 
@@ -85,12 +85,12 @@ class TemplatedFormat:
 
     def _answers(self, messages: Sequence[Message], continue_last: bool) -> Sequence[Message]:
         """The dialog without what the model thought in earlier turns."""
-        form = self.reasoning
-        if form is None:
+        reasoning = self.reasoning
+        if reasoning is None:
             return messages
         last = len(messages) - 1 if continue_last else -1
         return [
-            {**message, "content": form.without_reasoning(message["content"])}
+            {**message, "content": reasoning.without_reasoning(message["content"])}
             if message["role"] == "assistant" and index != last
             else message
             for index, message in enumerate(messages)

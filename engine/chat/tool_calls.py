@@ -1,4 +1,4 @@
-"""Calls of tools in a reply, read back from the format that the model's template teaches.
+"""Tool calls in a reply, parsed from the format that the model's template teaches.
 
 Hermes and Qwen: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`. Mistral: `[TOOL_CALLS]` and a list, or a name
 and `[ARGS]`. Llama 3: the reply is `{"name": …, "parameters": {…}}`. What cannot be read as a call stays text. Only
@@ -67,13 +67,13 @@ def find_tool_format(source: str, vocabulary: Vocabulary) -> ToolFormat | None:
 
 
 class ToolCallDecoder:
-    """Text of a reply without its calls, which `take_calls` returns as soon as each is complete."""
+    """A reply's text without its tool calls; `take_calls` returns each call once it is complete."""
 
-    def __init__(self, inner: ReplyDecoder, form: ToolFormat, names: Collection[str]) -> None:
-        """`inner` makes text of ids, without what the model thinks; `names`: of the tools that the request brings."""
-        self._inner, self._form, self._names = inner, form, names
-        self._opening = _MARKS[form.family][0]
-        self._closing = "</tool_call>" if form.family == "hermes" else None
+    def __init__(self, inner: ReplyDecoder, tool_format: ToolFormat, names: Collection[str]) -> None:
+        """`inner` decodes ids to text without reasoning; `names`: of the tools that the request brings."""
+        self._inner, self._format, self._names = inner, tool_format, names
+        self._opening = _MARKS[tool_format.family][0]
+        self._closing = "</tool_call>" if tool_format.family == "hermes" else None
         self._in_call, self._at_start, self._is_bare = False, True, False
         self._held = ""
         self._calls: list[ToolCall] = []
@@ -81,7 +81,7 @@ class ToolCallDecoder:
 
     def push(self, token_id: int, /) -> str:
         """The text outside of calls that this id completes."""
-        name = self._form.controls.get(token_id)
+        name = self._format.controls.get(token_id)
         text = self._inner.push(token_id) if name is None else self._inner.finish() + name
         return self._advance(text) if text else ""
 
@@ -153,14 +153,14 @@ class ToolCallDecoder:
 
     def _read(self, body: str) -> bool:
         """Adds the calls in a text; false if it is none."""
-        calls = _calls_in(body, self._form.family)
+        calls = _calls_in(body, self._format.family)
         self._add(calls)
         return bool(calls)
 
     def _add(self, calls: Sequence[tuple[str, str]]) -> None:
         for name, arguments in calls:
             number = secrets.token_hex(12)
-            call_id = number[:9] if self._form.family == "mistral" else f"call_{number}"  # nine, says its template
+            call_id = number[:9] if self._format.family == "mistral" else f"call_{number}"  # nine, says its template
             self._calls.append(ToolCall(call_id, name, arguments))
         self.num_calls += len(calls)
 

@@ -133,7 +133,7 @@ class Scheduler:
             except ConstraintFailed as error:
                 self._finish(request, "error")
                 outputs.append(
-                    TokenOutput(request, (), "error", error=f"The form of the reply cannot be kept: {error}.")
+                    TokenOutput(request, (), "error", error=f"The reply cannot follow its grammar: {error}.")
                 )
                 continue
             if is_stop:

@@ -1,4 +1,4 @@
-"""What a reply holds beside its answer: what the model thought, and calls of tools. Knows no HTTP.
+"""What a reply holds beside its answer: what the model thought, and tool calls. Knows no HTTP.
 
 A decoder for `IncrementalDetokenizer`, which gets the text of the answer alone.
 """

@@ -20,8 +20,8 @@ from engine.logits_params import TokenConstraint
 from engine.scheduler.request import SamplingParams
 from engine.server.detokenizer import IncrementalDetokenizer
 from engine.server.generation.choices import Choices
-from engine.server.generation.forms import Forms
 from engine.server.generation.repetition import RepetitionGuard
+from engine.server.generation.structured_outputs import StructuredOutputManager
 from engine.server.generation.token_logprobs import LogprobsQueue
 from engine.server.loaded_model import LoadedModel
 from engine.server.metrics import Metrics
@@ -60,7 +60,7 @@ class ServingService:
         self._max_reply_tokens = max_reply_tokens
         self._repetition_guard = repetition_guard
         self._tokenization = PromptTokenization()
-        self._forms = Forms()
+        self._structured_outputs = StructuredOutputManager()
         self._loaded: LoadedModel | None = None
         self._created = int(time.time())
         self._streams: set[ResponseStream] = set()
@@ -209,7 +209,9 @@ class ServingService:
             if num_tokens * (params.num_logprobs + 1) > MAX_LOGPROB_ENTRIES:
                 message = f"'logprobs' of {num_tokens} tokens would be too many. Send a lower 'max_tokens'."
                 raise RequestError(message, param="logprobs", code="invalid_value")
-        constraints = await self._forms.constraints(loaded, request, stop_token_ids, len(prompts) * request.n)
+        constraints = await self._structured_outputs.constraints(
+            loaded, request, stop_token_ids, len(prompts) * request.n
+        )
         streams: list[ResponseStream] = []
         try:
             for prompt_ids in prompts:
@@ -260,7 +262,7 @@ class ServingService:
             raise engine_unavailable(str(error)) from error
         except EngineError as error:
             raise RequestError(f"{error}.", param=param, code="invalid_value") from error
-        # A reply of a form is all answer.
+        # A reply that follows a grammar is all answer.
         parts = None if constraint is not None else _reply_parts(loaded, request, prompt_ids)
         decoder = StreamDecoder(loaded.tokenizer)
         if continues:
@@ -288,7 +290,7 @@ class ServingService:
 
 
 def _reply_parts(loaded: LoadedModel, request: GenerationRequest, prompt_ids: list[int]) -> ReplyParts | None:
-    """What takes reasoning and calls of tools out of the reply, if it may have any."""
+    """What takes reasoning and tool calls out of the reply, if it may have any."""
     template = loaded.template
     if template is None or not isinstance(request, ChatRequest):
         return None

@@ -80,7 +80,7 @@ class ResponseStream:
         return Usage(usage.prompt_tokens, completion_tokens, usage.cached_tokens, reasoning_tokens)
 
     def take_fields(self) -> dict[str, object]:
-        """What has come beside the text since the last call: what the model thought, and calls of tools."""
+        """What has come beside the text since the last call: what the model thought, and tool calls."""
         return {} if self._parts is None else self._parts.take_fields()
 
     def cancel(self) -> None:

@@ -157,12 +157,12 @@ def _dialog_encoder(
 
 
 def _refuse_calls(loaded: "LoadedModel", messages: "Sequence[Message]") -> None:
-    """Raises RequestError for calls of tools in a dialog whose format has no place for them."""
+    """Raises RequestError for tool calls in a dialog whose format has no place for them."""
     if loaded.template is None or loaded.template.tools is None:
         index = next((n for n, message in enumerate(messages) if "tool_calls" in message), None)
         if index is not None:
             param = f"messages[{index}].tool_calls"
-            message = f"'{param}' is not supported: this model's chat format has no calls of tools."
+            message = f"'{param}' is not supported: this model's chat format has no tool calls."
             raise RequestError(message, param=param, code="unsupported_parameter")
 
 

@@ -28,9 +28,9 @@ from engine.server.protocol.field_types import (
     TextOrList,
     TokenIds,
 )
-from engine.server.protocol.form_fields import FormFields
 from engine.server.protocol.request_body import JsonObject, validate
 from engine.server.protocol.sampling_fields import NumLogprobs, NumLogprobsOrFalse, SamplingFields
+from engine.server.protocol.structured_output_fields import StructuredOutputFields
 from engine.server.protocol.tools import Calls, ToolChoice, Tools
 from engine.server.protocol.unsupported import refuse_unsupported
 
@@ -154,7 +154,7 @@ class StreamOptions(JsonObject):
     include_usage: bool = False
 
 
-class GenerationRequest(PromptRequest, SamplingFields, FormFields):
+class GenerationRequest(PromptRequest, SamplingFields, StructuredOutputFields):
     """The fields that chat and plain completions share."""
 
     modalities: TextModality | None = None
@@ -187,8 +187,8 @@ class GenerationRequest(PromptRequest, SamplingFields, FormFields):
         if self.token_limit is not None and self.min_tokens > self.token_limit:
             message = f"'min_tokens' must be less than or equal to 'max_tokens', {self.token_limit}."
             raise RequestError(message, param="min_tokens", code="invalid_value")
-        if self.min_tokens and self.has_form:  # a form ends where it ends
-            message = f"'min_tokens' cannot be combined with '{self.form_param}'."
+        if self.min_tokens and self.has_structured_output:  # a grammar says where the reply ends
+            message = f"'min_tokens' cannot be combined with '{self.structured_output_param}'."
             raise RequestError(message, param="min_tokens", code="unsupported_parameter")
         return self
 

@@ -122,7 +122,7 @@ class ResponseFormat:
         return before + encode(text) + after
 
     def fields_delta(self, fields: Mapping[str, object], index: int = 0) -> bytes:
-        """The event that adds what the model thinks, or calls of tools; empty: none."""
+        """The event that adds what the model thinks, or tool calls; empty: none."""
         return b""
 
     def last_chunk(self, index: int, end: ChoiceEnd, logprobs: Sequence[TokenLogprob] | None = None) -> bytes:
@@ -183,7 +183,7 @@ class ChatResponseFormat(ResponseFormat):
         return event(self._chunk(self._delta_choice(index, {"role": "assistant", "content": ""}, None, None)))
 
     def fields_delta(self, fields: Mapping[str, object], index: int = 0) -> bytes:
-        """An event with `reasoning_content` (DeepSeek's and llama.cpp's name; vLLM says `reasoning`) or `tool_calls`."""
+        """An event with `reasoning_content` (DeepSeek's and llama.cpp's name, vLLM's `reasoning`) or `tool_calls`."""
         wanted = self._wanted(fields)
         return event(self._chunk(self._delta_choice(index, wanted, None, None))) if wanted else b""
 

@@ -31,9 +31,9 @@ async def templated(loading: Served) -> Served:
 
 def load(served: Served, template: str) -> Served:
     encoder = PiecewiseEncoder(vocabulary("qwen-3")[0])
-    form = TemplatedFormat(ChatTemplate(template, {}), encoder)
+    templated = TemplatedFormat(ChatTemplate(template, {}), encoder)
     engine = cast("EngineCore", served.engine)
-    served.service.set_ready(LoadedModel(engine, vocabulary("qwen-3")[0], encoder, form, 4000, form))
+    served.service.set_ready(LoadedModel(engine, vocabulary("qwen-3")[0], encoder, templated, 4000, templated))
     return served
 
 

@@ -1,4 +1,4 @@
-"""Replies of a form over HTTP: what reaches the engine, and what is refused by name."""
+"""Structured outputs over HTTP: what reaches the engine, and what is refused by name."""
 
 import asyncio
 import threading
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine.structured_output.compiler import FormCompiler, FormMatcher
-from engine.structured_output.form import Form
+from engine.structured_output.compiler import GrammarCompiler, GrammarMatcher
+from engine.structured_output.grammar import GrammarSpec
 from tests.engine.server.conftest import Served
 from tests.engine.server.scripted_engine import EOS
 
@@ -27,7 +27,7 @@ async def begins_with(served: Served, path: str = "chat/completions", **fields: 
     return {chr(token_id) for token_id in range(EOS) if mask[token_id // 8] >> token_id % 8 & 1}
 
 
-async def test_every_way_to_ask_for_a_form(served: Served) -> None:
+async def test_every_way_to_ask_for_structured_output(served: Served) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
     assert await begins_with(served, response_format={"type": "json_object"}) == {"{"}
     assert await begins_with(served, response_format=schema) == {"{"}
@@ -78,14 +78,14 @@ async def test_a_form_that_cannot_be_kept_is_an_error_that_names_the_field(
 
 async def test_other_requests_go_on_while_a_schema_is_compiled(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     entered, released = threading.Event(), threading.Event()
-    compile_form = FormCompiler.compile
+    compile_grammar = GrammarCompiler.compile
 
-    def held(compiler: FormCompiler, form: Form) -> FormMatcher:
+    def held(compiler: GrammarCompiler, spec: GrammarSpec) -> GrammarMatcher:
         entered.set()
         assert released.wait(10)
-        return compile_form(compiler, form)
+        return compile_grammar(compiler, spec)
 
-    monkeypatch.setattr(FormCompiler, "compile", held)
+    monkeypatch.setattr(GrammarCompiler, "compile", held)
     served.engine.replies = [b"x"]
     fields = {"messages": HELLO, "response_format": {"type": "json_object"}}
     asking = asyncio.create_task(served.http.post("/v1/chat/completions", json=fields))
