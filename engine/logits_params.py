@@ -4,7 +4,9 @@
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
+
+MAX_LOGPROBS: Final = 20  # of the likeliest tokens beside each token, as in OpenAI's API
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ def split_dialog(messages: Sequence[Message], *, continue_last: bool = False) ->
 
 
 def check_messages(messages: Sequence[Message], *, continue_last: bool = False, tools: bool = False) -> None:
-    """Raises InvalidDialog unless there are messages, each with valid text and a known role ("tool" only with `tools`)."""
+    """Raises InvalidDialog for no messages, an unknown role or invalid text. `tools`: the role "tool" is known."""
     if not messages:
         raise InvalidDialog("a dialog needs a message")
     for index, message in enumerate(messages):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.chat.partial_match import partial_match
 from engine.tokenizers.base import StreamDecoder, Tokenizer
 
 _PAIRS = (
@@ -144,7 +145,7 @@ class _MarkDecoder:
             text = self._held + text
             thought, closing, rest = text.partition(self._format.closing)
             if not closing:
-                thought = text[: len(text) - _partial_match(text, closing=self._format.closing)]
+                thought = text[: len(text) - partial_match(text, self._format.closing)]
             thought = thought.rstrip()
             self._think(thought)
             if not closing:
@@ -202,8 +203,3 @@ class _HarmonyDecoder:
         elif text:
             self._reasoning.append(text)
         return ""
-
-
-def _partial_match(text: str, *, closing: str) -> int:
-    """The length of the longest suffix of `text` that is a proper prefix of the closing mark."""
-    return next((n for n in range(min(len(text), len(closing) - 1), 0, -1) if text.endswith(closing[:n])), 0)

@@ -18,7 +18,7 @@ from engine.chat.reasoning import find_reasoning
 from engine.chat.sandbox import DialogRefusedError
 from engine.chat.template import BrokenTemplateError, ChatTemplate
 from engine.chat.tool_calls import find_tool_format
-from engine.errors import InvalidDialog
+from engine.errors import InvalidDialog, clipped
 from engine.tokenizers.marked import ControlNames
 from engine.tokenizers.ordinary import looks_like_control
 
@@ -78,9 +78,11 @@ class TemplatedFormat:
         try:
             text = template.render_beginning(turns, given) if continue_last else template.render(turns, given)
         except DialogRefusedError as error:
-            raise InvalidDialog(f"this model's chat template refuses the dialog: {_quoted(error)}") from error
+            problem = f"refuses the dialog: {clipped(str(error), _MAX_QUOTE)}"
+            raise InvalidDialog(f"this model's chat template {problem}") from error
         except (BrokenTemplateError, TemplateLimitError) as error:
-            raise InvalidDialog(f"this model's chat template cannot render the dialog: {_quoted(error)}") from error
+            problem = f"cannot render the dialog: {clipped(str(error), _MAX_QUOTE)}"
+            raise InvalidDialog(f"this model's chat template {problem}") from error
         return self._encode(text)
 
     def _answers(self, messages: Sequence[Message], continue_last: bool) -> Sequence[Message]:
@@ -137,8 +139,3 @@ def _text_marks(source: str, tokenizer: MarkedTokenizer) -> list[str]:
 
 def _pattern_of(names: list[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True)))) if names else None
-
-
-def _quoted(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}…"

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from engine.chat.partial_match import partial_match
 from engine.chat.reasoning import Vocabulary
 
 ToolFamily = Literal["hermes", "mistral", "llama3"]
@@ -135,7 +136,7 @@ class ToolCallDecoder:
         if opening:
             self._in_call, self._held = True, rest
             return before.rstrip()
-        keep = next((n for n in range(len(self._opening) - 1, 0, -1) if before.endswith(self._opening[:n])), 0)
+        keep = partial_match(before, self._opening)
         text = before[: len(before) - keep]
         if not text.strip() and self.num_calls:
             text = ""

@@ -3,12 +3,12 @@
 A decoder for `IncrementalDetokenizer`, which gets the text of the answer alone.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
-from engine.chat.reasoning import ReasoningFormat, reasoning_decoder
+from engine.chat.reasoning import ReasoningDecoder
 from engine.chat.tool_calls import ToolCallDecoder, ToolFormat
 from engine.server.protocol.tools import call_body
-from engine.tokenizers.base import StreamDecoder, Tokenizer
+from engine.tokenizers.base import StreamDecoder
 
 
 class ReplyParts:
@@ -16,20 +16,14 @@ class ReplyParts:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
-        prompt_ids: Sequence[int],
-        reasoning: ReasoningFormat | None,
+        plain: StreamDecoder,
+        reasoning: ReasoningDecoder | None,
         tools: ToolFormat | None,
         *,
         tool_names: Collection[str] = (),
-        continues: bool,
     ) -> None:
-        """`reasoning` and `tools`: None if the reply cannot have any. `continues`: see `ServingService`."""
-        self._reasoning = None if reasoning is None else reasoning_decoder(tokenizer, reasoning, prompt_ids)
-        plain = StreamDecoder(tokenizer)
-        if continues:
-            plain.push(prompt_ids[-1])
-            plain.finish()
+        """`plain` decodes a reply without reasoning. `reasoning` and `tools`: None if the reply cannot have any."""
+        self._reasoning = reasoning
         inner = self._reasoning or plain
         self._tools = None if tools is None else ToolCallDecoder(inner, tools, tool_names)
         self._decoder = self._tools or inner

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from engine.chat.reasoning import reasoning_decoder
 from engine.core.request_stream import EngineDead
 from engine.errors import Busy, EngineError, PromptTooLong
 from engine.logits_params import TokenConstraint
@@ -25,7 +26,7 @@ from engine.server.generation.structured_outputs import StructuredOutputManager
 from engine.server.generation.token_logprobs import LogprobsQueue
 from engine.server.loaded_model import LoadedModel
 from engine.server.metrics import Metrics
-from engine.server.protocol.errors import RequestError, engine_unavailable
+from engine.server.protocol.errors import RequestError, engine_unavailable, rate_limited
 from engine.server.protocol.requests import (
     ChatRequest,
     CompletionRequest,
@@ -251,23 +252,14 @@ class ServingService:
         except PromptTooLong as error:
             raise context_length_exceeded(error.limit, error.got, param) from error
         except Busy as error:
-            raise RequestError(
-                f"{error}.",
-                status=429,
-                error_type="rate_limit_error",
-                code="rate_limit_exceeded",
-                retry_after=max(1, math.ceil(error.retry_after)),
-            ) from error
+            raise rate_limited(f"{error}.", max(1, math.ceil(error.retry_after))) from error
         except EngineDead as error:
             raise engine_unavailable(str(error)) from error
         except EngineError as error:
             raise RequestError(f"{error}.", param=param, code="invalid_value") from error
         # A reply that follows a grammar is all answer.
-        parts = None if constraint is not None else _reply_parts(loaded, request, prompt_ids)
-        decoder = StreamDecoder(loaded.tokenizer)
-        if continues:
-            decoder.push(prompt_ids[-1])  # a decoder drops the space that SentencePiece puts before a text
-            decoder.finish()
+        decoder = StreamDecoder(loaded.tokenizer, after=prompt_ids[-1] if continues else None)
+        parts = None if constraint is not None else _reply_parts(loaded, request, prompt_ids, decoder)
         stream = ResponseStream(
             tokens,
             IncrementalDetokenizer(parts or decoder, request.stop, min_tokens=request.min_tokens),
@@ -289,18 +281,21 @@ class ServingService:
             self._all_ended.set()
 
 
-def _reply_parts(loaded: LoadedModel, request: GenerationRequest, prompt_ids: list[int]) -> ReplyParts | None:
+def _reply_parts(
+    loaded: LoadedModel, request: GenerationRequest, prompt_ids: list[int], plain: StreamDecoder
+) -> ReplyParts | None:
     """What takes reasoning and tool calls out of the reply, if it may have any."""
     template = loaded.template
     if template is None or not isinstance(request, ChatRequest):
         return None
-    reasoning = None if request.continues_text else template.reasoning
+    reasoning = None
+    if template.reasoning is not None and not request.continues_text:
+        reasoning = reasoning_decoder(loaded.tokenizer, template.reasoning, prompt_ids)
     tools = template.tools if request.offered_tools else None
     if reasoning is None and tools is None:
         return None
     names = {tool["function"]["name"] for tool in request.offered_tools}
-    continues = request.continues_text
-    return ReplyParts(loaded.tokenizer, prompt_ids, reasoning, tools, tool_names=names, continues=continues)
+    return ReplyParts(plain, reasoning, tools, tool_names=names)
 
 
 def _sampling_params(loaded: LoadedModel, stop_token_ids: frozenset[int], request: GenerationRequest) -> SamplingParams:

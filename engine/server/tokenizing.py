@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from engine.errors import InvalidDialog
-from engine.server.protocol.errors import RequestError
+from engine.server.protocol.errors import RequestError, rate_limited
 
 if TYPE_CHECKING:
     from engine.chat.formats import Message
@@ -113,10 +113,7 @@ class PromptTokenization:
             return await loop.run_in_executor(self._medium_executor, encode)
         await loop.run_in_executor(self._medium_executor, _refuse_if_far_too_long, loaded, texts, param)
         if self._num_long >= MAX_LONG_WAITING:
-            message = "Too many long prompts are being tokenized."
-            raise RequestError(
-                message, status=429, error_type="rate_limit_error", code="rate_limit_exceeded", retry_after=5
-            )
+            raise rate_limited("Too many long prompts are being tokenized.", 5)
         self._num_long += 1
         try:
             return await loop.run_in_executor(self._executor, encode)

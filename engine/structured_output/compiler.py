@@ -10,7 +10,7 @@ from typing import Final
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-from engine.errors import EngineError
+from engine.errors import EngineError, clipped
 from engine.logits_params import ConstraintFailed
 from engine.structured_output.grammar import GrammarSpec, llguidance_grammar
 from engine.tokenizers.base import Tokenizer
@@ -53,7 +53,7 @@ class GrammarCompiler:
         try:
             source = llguidance_grammar(spec)
         except ValueError as error:
-            raise GrammarError(_reason(str(error))) from None
+            raise GrammarError(clipped(str(error), _MAX_REASON)) from None
         limits = LLParserLimits(
             max_grammar_size=200_000, max_lexer_states=50_000, initial_lexer_fuel=1_000_000, step_lexer_fuel=200_000,
             step_max_items=50_000, verbose_errors=False,
@@ -62,7 +62,7 @@ class GrammarCompiler:
         if not matcher.is_error():
             matcher.compute_bitmask()  # the first one: what it finds too large is refused now
         if matcher.is_error():
-            raise GrammarError(_reason(matcher.get_error()))
+            raise GrammarError(clipped(matcher.get_error(), _MAX_REASON))
         return matcher
 
 
@@ -87,7 +87,7 @@ class GrammarMatcher:
     def check(self) -> None:
         """See `TokenConstraint`."""
         if self._matcher.is_error():
-            raise ConstraintFailed(_reason(self._matcher.get_error()))
+            raise ConstraintFailed(clipped(self._matcher.get_error(), _MAX_REASON))
 
 
 class _Words:
@@ -126,9 +126,3 @@ def _mask_of(token_ids: frozenset[int], vocab_size: int) -> bytes:
     for token_id in token_ids:
         mask[token_id // 8] |= 1 << token_id % 8
     return bytes(mask)
-
-
-def _reason(message: str) -> str:
-    """One line of llguidance's."""
-    line = " ".join(message.split())
-    return line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]}…"

@@ -7,7 +7,7 @@ library splits, strips and merges around it as around the name, while the name i
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 _NONCE = secrets.token_hex(12)
@@ -63,10 +63,13 @@ def with_sentinels(text: str, spans: list[Span]) -> str:
     return "".join([*parts, text[at:]])
 
 
-def segments(text: str, spans: list[Span]) -> Iterator[tuple[str, int | None]]:
-    """The texts between control tokens, each with the token that follows; None at the end. Texts may be empty."""
+def encode_segments(text: str, spans: Iterable[Span], encode: Callable[[str], list[int]]) -> list[int]:
+    """The control tokens by their ids, and what `encode` makes of the texts between them."""
+    ids: list[int] = []
     at = 0
     for span in spans:
-        yield text[at : span.start], span.token_id
+        if span.start > at:
+            ids += encode(text[at : span.start])
+        ids.append(span.token_id)
         at = span.end
-    yield text[at:], None
+    return ids + encode(text[at:]) if at < len(text) else ids

@@ -14,7 +14,7 @@ import sentencepiece
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules, decode_all
-from engine.tokenizers.marked import ControlNames, segments
+from engine.tokenizers.marked import ControlNames, encode_segments
 from engine.tokenizers.ordinary import encode_ordinary
 from engine.tokenizers.sentencepiece_model import Piece, join_model, split_model
 from engine.tokenizers.token_roles import BYTE, CONTROL, UNKNOWN, UNUSED, TokenRoles, byte_value, token_roles
@@ -91,10 +91,7 @@ class SentencePieceTokenizer:
 
     def encode_marked(self, text: str, trusted: bytes) -> list[int]:
         """See `Tokenizer.encode_marked`."""
-        ids: list[int] = []
-        for part, token in segments(text, list(self._names.spans(text, trusted))):
-            ids += [*(self.encode(part) if part else []), *([] if token is None else [token])]
-        return ids
+        return encode_segments(text, self._names.spans(text, trusted), self.encode)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._model.encode(text)

@@ -10,7 +10,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from engine.server.protocol.errors import RequestError
+from engine.server.protocol.errors import RequestError, rate_limited
 
 if TYPE_CHECKING:
     from engine.logits_params import TokenConstraint
@@ -40,10 +40,7 @@ class StructuredOutputManager:
         from engine.structured_output.compiler import GrammarCompiler, GrammarError
 
         if self._num_waiting >= MAX_WAITING:
-            message = "Too many schemas are being compiled."
-            raise RequestError(
-                message, status=429, error_type="rate_limit_error", code="rate_limit_exceeded", retry_after=2
-            )
+            raise rate_limited("Too many schemas are being compiled.", 2)
         compiler = self._compilers.get(stop_ids)
         if compiler is None:
             compiler = self._compilers[stop_ids] = GrammarCompiler(loaded.tokenizer, stop_ids)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
-from engine.server.protocol.errors import RequestError
+from engine.server.protocol.errors import RequestError, rate_limited
 
 # A body ends with 408 if nothing of it comes for STALL_TIMEOUT seconds, and after BODY_GRACE seconds and one more
 # second for each MIN_BYTES_PER_SECOND of it.
@@ -100,10 +100,7 @@ class BodyReader:
         if size > SMALL_BODY and self._num_bytes > LARGEST_AT_ONCE * self._limit:
             oldest = next(iter(self._large))
             if oldest is incoming:
-                raise RequestError(
-                    "Too many large requests at once.", status=429, error_type="rate_limit_error",
-                    code="rate_limit_exceeded", retry_after=1,
-                )  # fmt: skip
+                raise rate_limited("Too many large requests at once.", 1)
             if not oldest.ended:
                 oldest.end()
 

@@ -32,6 +32,13 @@ class RequestError(Exception):
         return {"error": {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}}
 
 
+def rate_limited(message: str, retry_after: int) -> RequestError:
+    """429: too much is going on. `retry_after`: seconds."""
+    return RequestError(
+        message, status=429, error_type="rate_limit_error", code="rate_limit_exceeded", retry_after=retry_after
+    )
+
+
 def engine_unavailable(message: str) -> RequestError:
     """503: the engine has failed or is shutting down."""
     return RequestError(message, status=503, error_type="server_error", code=ENGINE_UNAVAILABLE)
