@@ -33,21 +33,21 @@ def choose_format(spec: ModelSpec, tokenizer: MarkedTokenizer, template_file: st
     stored, source = spec.chat_template, ""
     if template_file is not None:
         source = f"{FLAG} {template_file}"
-        special = stored.special_tokens if stored else {}
-        stored = StoredTemplate(_read(Path(template_file)), str(template_file), special_tokens=special)
+        special_tokens = stored.special_tokens if stored else {}
+        stored = StoredTemplate(_read(Path(template_file)), str(template_file), special_tokens=special_tokens)
     elif stored is not None:
         source = f"the model's {stored.origin}"
     if stored is None:
         return ChosenFormat(
             _built_in(spec, tokenizer), f"the built-in format {spec.chat}, since its files have no template"
         )
+    special_tokens = {**_special_tokens(tokenizer), **stored.special_tokens}
     try:
-        template = ChatTemplate(stored.source, _special_tokens(tokenizer) | dict(stored.special_tokens))
+        template = ChatTemplate(stored.source, special_tokens)
         if not template.reads_messages and template_file is None and spec.chat in _BUILT_IN:
             reason = f"since {source} reads no messages"
             return ChosenFormat(_built_in(spec, tokenizer), f"the built-in format {spec.chat}, {reason}")
-        special = _special_tokens(tokenizer) | dict(stored.special_tokens)
-        with_tools = ChatTemplate(stored.with_tools, special) if stored.with_tools else None
+        with_tools = ChatTemplate(stored.with_tools, special_tokens) if stored.with_tools else None
         return ChosenFormat(TemplatedFormat(template, tokenizer, with_tools), f"the template of {source}")
     except BrokenTemplateError as error:
         raise ConfigError(

@@ -56,11 +56,6 @@ def concat(parts: Iterable[str]) -> str:
     return SourcedText(joined, b"".join(map(writers_of, texts)))
 
 
-def part(text: str, start: int, end: int) -> str:
-    """`text[start:end]`, for 0 <= start, end."""
-    return text[slice(start, end)]
-
-
 def changed(text: str, result: str) -> str:
     """`result`, made from `text` character by character, with its writers where that can be told."""
     if not isinstance(text, SourcedText):

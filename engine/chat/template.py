@@ -11,7 +11,7 @@ from jinja2 import TemplateError, TemplateSyntaxError, meta
 from jinja2.environment import Template
 
 from engine.chat.limits import Budget, TemplateLimitError, budget, plain_size, spending
-from engine.chat.provenance import CONTINUATION, SourcedText, by_template, concat, part, writers_of
+from engine.chat.provenance import CONTINUATION, SourcedText, by_template, concat, writers_of
 from engine.chat.sandbox import DialogRefusedError, Sandbox
 
 MAX_TEMPLATE_CHARS = 1 << 18
@@ -79,8 +79,8 @@ class ChatTemplate:
             raise DialogRefusedError("the last message of the assistant cannot be continued")
         start = writers_of(text).find(CONTINUATION)
         if end - start + 1 == len(_CONTINUATION):
-            return part(text, 0, start)
-        return part(text, 0, len(str.rstrip(text[:start])))
+            return text[:start]
+        return text[: len(str.rstrip(text[:start]))]
 
     def _render(self, values: Mapping[str, object]) -> str:
         parts: list[str] = []

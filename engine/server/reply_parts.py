@@ -21,9 +21,13 @@ class ReplyParts:
         tools: ToolFormat | None,
         *,
         tool_names: Collection[str] = (),
+        include_reasoning: bool = True,
     ) -> None:
-        """`plain` decodes a reply without reasoning. `reasoning` and `tools`: None if the reply cannot have any."""
-        self._reasoning = reasoning
+        """`plain` decodes a reply without reasoning. `reasoning` and `tools`: None if the reply cannot have any.
+
+        `include_reasoning`: whether `take_fields` has the reasoning, or drops it.
+        """
+        self._reasoning, self._include_reasoning = reasoning, include_reasoning
         inner = self._reasoning or plain
         self._tools = None if tools is None else ToolCallDecoder(inner, tools, tool_names)
         self._decoder = self._tools or inner
@@ -49,8 +53,9 @@ class ReplyParts:
     def take_fields(self) -> dict[str, object]:
         """The fields of a message, or of a delta, that have come since the last call: mostly none."""
         fields: dict[str, object] = {}
-        if self._reasoning is not None and (thought := self._reasoning.take_reasoning()):
-            fields["reasoning_content"] = thought
+        reasoning = "" if self._reasoning is None else self._reasoning.take_reasoning()
+        if reasoning and self._include_reasoning:
+            fields["reasoning_content"] = reasoning
         if self._tools is not None and (calls := self._tools.take_calls()):
             first = self._tools.num_calls - len(calls)
             fields["tool_calls"] = [{"index": first + n, **call_body(call)} for n, call in enumerate(calls)]

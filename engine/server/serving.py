@@ -295,7 +295,7 @@ def _reply_parts(
     if reasoning is None and tools is None:
         return None
     names = {tool["function"]["name"] for tool in request.offered_tools}
-    return ReplyParts(plain, reasoning, tools, tool_names=names)
+    return ReplyParts(plain, reasoning, tools, tool_names=names, include_reasoning=request.include_reasoning)
 
 
 def _sampling_params(loaded: LoadedModel, stop_token_ids: frozenset[int], request: GenerationRequest) -> SamplingParams:

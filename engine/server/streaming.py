@@ -64,7 +64,6 @@ class ResponseStream:
         self._has_tokens = False
         self._ended = False
         self._logprobs, self._guard, self._parts = logprobs, guard, parts
-        self._num_read = 0  # tokens whose log-probabilities have been read
         self._waiting: list[int] = []  # ids that have come and are not decoded yet
         self._length = 0  # characters of the text that has been returned
         self.end: ChoiceEnd | None = None
@@ -150,8 +149,7 @@ class ResponseStream:
         for token_id in ids[:_LOGPROBS_AT_ONCE]:
             if self._logprobs is not None and not self._detokenizer.stopped:
                 offset = self._length + len(text) + self._detokenizer.num_held_back
-                self._logprobs.push(token_id, self._tokens.logprobs[self._num_read], offset)
-                self._num_read += 1
+                self._logprobs.push(token_id, self._tokens.logprobs[self._detokenizer.num_tokens], offset)
             text += self._detokenizer.push((token_id,))
         self._length += len(text)
         return text

@@ -33,7 +33,7 @@ def load(served: Served, template: str) -> Served:
     encoder = PiecewiseEncoder(vocabulary("qwen-3")[0])
     templated = TemplatedFormat(ChatTemplate(template, {}), encoder)
     engine = cast("EngineCore", served.engine)
-    served.service.set_ready(LoadedModel(engine, vocabulary("qwen-3")[0], encoder, templated, 4000, templated))
+    served.service.set_ready(LoadedModel(engine, vocabulary("qwen-3")[0], encoder, templated, 4000))
     return served
 
 
@@ -117,6 +117,9 @@ async def test_reasoning_is_a_field_of_its_own(templated: Served) -> None:
     hidden = (await (await reply(templated, text, include_reasoning=False))).json()
     assert "reasoning_content" not in hidden["choices"][0]["message"]
     assert hidden["choices"][0]["message"]["content"] == "Hello!"
+    streamed = await (await reply(templated, text, include_reasoning=False, stream=True))
+    assert "".join(re.findall(r'"content":"([^"]*)"', streamed.text)) == "Hello!"
+    assert "reasoning_content" not in streamed.text
 
 
 @pytest.mark.parametrize("stream", [False, True])
