@@ -1,8 +1,8 @@
-"""What dialogs a template takes, found out by rendering small ones, and dialogs changed to what it takes.
+"""Renders small dialogs to learn which dialogs a template takes, and changes others so that it takes them.
 
-A template that refuses a system text, or leaves it out, gets it with the message of the user that follows; one that
-demands user and assistant in turn gets consecutive messages of one role joined by a blank line. What it cannot take at
-all is refused with what it wants.
+If a template refuses a system text or leaves it out, the text goes into the next message of the user. If it demands
+user and assistant in turn, consecutive messages of one role are joined by a blank line. A dialog that cannot be changed
+so is refused, and the error says what the template needs. Knows templates and roles; knows no tokens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ def dialog_rules(template: ChatTemplate) -> DialogRules:
 
 
 def adapted(messages: Sequence[Mapping[str, Any]], rules: DialogRules) -> list[Mapping[str, Any]]:
-    """The messages as the template takes them. Raises InvalidDialog."""
+    """The messages, changed to what the template takes. Raises InvalidDialog."""
     turns = _without_system(messages, rules.system)
     if rules.alternating:
         turns = _joined(turns)
@@ -73,10 +73,10 @@ def adapted(messages: Sequence[Mapping[str, Any]], rules: DialogRules) -> list[M
 
 
 def _without_system(messages: Sequence[Mapping[str, Any]], system: SystemPlace) -> list[Mapping[str, Any]]:
-    """Moves each system text that may not stand where it does.
+    """Moves each system text from a place where the template does not take it.
 
-    Those at the beginning become one if the template takes one there. Others go before the next message of the user; if
-    none follows, after the last one, and in a dialog without any they become one.
+    Those at the beginning are joined to one if the template takes one there. Others are put before the next text of the
+    user, or after the last one if none follows. In a dialog without a message of the user they become that message.
     """
     if system == "anywhere":
         return list(messages)

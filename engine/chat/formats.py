@@ -4,8 +4,8 @@ Control tokens are inserted by id between texts that are encoded separately, so 
 Llama 2 and the first Mistral models mark turns with tags in plain text ([INST], <<SYS>>): spaces are put into such a
 tag inside a message, so that it stays readable and loses its meaning. `special_tags_in` is for callers that refuse it.
 
-Which dialogs a format takes is what the models' own templates take: ChatML and Llama 3 write down any messages in any
-order; Llama 2 and Mistral need user and assistant in turn (`split_dialog`).
+Each format takes the dialogs that the models' own templates take: ChatML and Llama 3 any messages in any order, Llama 2
+and Mistral only user and assistant in turn (`split_dialog`). Knows no templates.
 """
 
 import re
@@ -24,7 +24,7 @@ _ALTERNATION = (
 
 
 class PromptTokenizer(Protocol):
-    """What a chat format needs of a tokenizer."""
+    """The part of a tokenizer that a chat format uses."""
 
     @property
     def bos_id(self) -> int | None:

@@ -1,8 +1,8 @@
-"""What a model thinks before it answers, told apart from the answer.
+"""Separates a model's reasoning from its answer, by the marks in its template or vocabulary.
 
-Only for models whose template or vocabulary has marks for it: `<think>…</think>` and its like, of which the first one
-may be part of the prompt, or harmony's channels (gpt-oss). A mark counts where the model puts one: an opening one
-before anything else, a closing one while it thinks. Anywhere else it is text.
+The marks are a pair like `<think>…</think>`, whose opening one may be the end of the prompt, or harmony's channels
+(gpt-oss). An opening mark counts at the beginning of a reply, a closing one inside reasoning; anywhere else it is text.
+Knows token ids and text; knows neither requests nor HTTP.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ _PAIRS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
 )
 _HARMONY = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>")
-_TAIL_TOKENS = 16  # of a prompt, among which a template may open
+_TAIL_TOKENS = 16  # last tokens of a prompt, where a template may put the opening mark
 
 
 class Vocabulary(Protocol):
-    """What is needed of a tokenizer to find the marks."""
+    """The part of a tokenizer that finds the marks."""
 
     @property
     def controls(self) -> Mapping[str, int]:
@@ -47,7 +47,7 @@ class ReasoningFormat:
         return not self.opening
 
     def without_reasoning(self, text: str) -> str:
-        """An earlier reply as the model should read it: what it thought is not part of it."""
+        """An earlier reply without its reasoning, as the model reads it in later turns."""
         if self.harmony:
             return text
         stripped = text.lstrip()
@@ -82,7 +82,7 @@ class ReasoningDecoder(Protocol):
         """The rest of the answer, once there are no more ids."""
 
     def take_reasoning(self) -> str:
-        """What the model has thought since the last call."""
+        """The reasoning since the last call."""
 
 
 def reasoning_decoder(

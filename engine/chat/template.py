@@ -1,7 +1,7 @@
 """One chat template: compiled once, rendered for each dialog to a text of which every character has its writer.
 
-As transformers does it, with the same variables; what differs is that the template is bounded, and that nothing but its
-own words can become a control token. Knows no tokenizer.
+A template has the variables that transformers gives it. Unlike there, its work is bounded, and only its own words can
+become control tokens. Knows no tokenizer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ class ChatTemplate:
             raise BrokenTemplateError(f"{type(error).__name__}: {error}") from error
         self.reads_messages, self.reads_tools = "messages" in names, "tools" in names
         self.variables = frozenset(names - _GIVEN - set(_SANDBOX.globals))
-        """What a request may set besides the dialog, such as `enable_thinking`."""
+        """The variables that a request may set, such as `enable_thinking`."""
         self._special_tokens = {name: by_template(text) for name, text in special_tokens.items()}
 
     def render(

@@ -1,7 +1,7 @@
-"""The methods and operators that a template may use on texts. The results know who wrote their characters.
+"""The methods and operators that a template may use on texts. Their results keep the writers of the characters.
 
-Each does what the method of `str` does, within the budget of the rendering. A result whose characters cannot be
-followed is plain text.
+Each behaves as the method of `str`, within the budget of the rendering. A result is plain text if its characters cannot
+be traced to the original's. Knows no templates.
 """
 
 import re

@@ -1,9 +1,9 @@
 """Tool calls in a reply, parsed from the format that the model's template teaches.
 
 Hermes and Qwen: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`. Mistral: `[TOOL_CALLS]` and a list, or a name
-and `[ARGS]`. Llama 3: the reply is `{"name": …, "parameters": {…}}`. What cannot be read as a call stays text. Only
-replies to requests that bring tools are read so. Small models often leave the marks out: a reply that is nothing but
-JSON counts in every format, if it names tools that the request brings.
+and `[ARGS]`. Llama 3: the reply is `{"name": …, "parameters": {…}}`. Text that cannot be parsed as a call stays text.
+Only replies to requests with tools are parsed. Small models often omit the marks, so in every format a reply that is
+only JSON counts as a call if it names tools of the request. Knows token ids and text; knows no HTTP.
 """
 
 import json
@@ -27,7 +27,7 @@ _MARKS: Mapping[ToolFamily, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """`arguments` is JSON. The id is ours."""
+    """`arguments` is JSON; the id is made here."""
 
     id: str
     name: str
@@ -53,7 +53,7 @@ class ReplyDecoder(Protocol):
 
 
 def find_tool_format(source: str, vocabulary: Vocabulary) -> ToolFormat | None:
-    """The format that a template teaches; None if it has none, or one that is not known here."""
+    """The format that a template teaches; None if it teaches none, or an unknown one."""
     family: ToolFamily
     if "[TOOL_CALLS]" in source and "[TOOL_CALLS]" in vocabulary.controls:
         family = "mistral"
@@ -103,7 +103,7 @@ class ToolCallDecoder:
         return text + (self._opening if self._closing else "") + rest
 
     def take_calls(self) -> list[ToolCall]:
-        """Those that have become complete since the last call of this method."""
+        """The tool calls that have become complete since this method was last called."""
         calls = self._calls.copy()
         self._calls.clear()
         return calls
@@ -131,7 +131,7 @@ class ToolCallDecoder:
         return answer
 
     def _text(self) -> str:
-        """Takes the text before a call out of what is held; then either a call has begun, or its mark may be cut."""
+        """Takes the text before a call from the held text; the rest is a call, or the start of its mark."""
         before, opening, rest = self._held.partition(self._opening)
         if opening:
             self._in_call, self._held = True, rest
@@ -144,7 +144,7 @@ class ToolCallDecoder:
         return text
 
     def _read_bare(self) -> bool:
-        """Takes what is held as calls without marks; false if it is none, or not of these tools."""
+        """Parses the held text as calls without marks; false if it is none, or names a tool that the request lacks."""
         calls = _calls_in(self._held, "llama3")
         if not calls or not {name for name, _ in calls} <= {*self._names}:
             return False
@@ -153,7 +153,7 @@ class ToolCallDecoder:
         return True
 
     def _read(self, body: str) -> bool:
-        """Adds the calls in a text; false if it is none."""
+        """Adds the tool calls in a text; false if it has none."""
         calls = _calls_in(body, self._format.family)
         self._add(calls)
         return bool(calls)

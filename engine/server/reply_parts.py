@@ -1,6 +1,7 @@
-"""What a reply holds beside its answer: what the model thought, and tool calls. Knows no HTTP.
+"""Splits a reply into its answer, its reasoning and its tool calls.
 
-A decoder for `IncrementalDetokenizer`, which gets the text of the answer alone.
+A decoder for `IncrementalDetokenizer`, which gets only the text of the answer. Knows the fields of a message; knows
+neither requests nor HTTP.
 """
 
 from collections.abc import Collection
@@ -34,7 +35,7 @@ class ReplyParts:
 
     @property
     def reasoning_tokens(self) -> int | None:
-        """How many tokens the model thought; None if it cannot."""
+        """The number of reasoning tokens; None for a model without reasoning."""
         return None if self._reasoning is None else self._reasoning.num_reasoning_tokens
 
     @property
@@ -51,7 +52,7 @@ class ReplyParts:
         return self._decoder.finish()
 
     def take_fields(self) -> dict[str, object]:
-        """The fields of a message, or of a delta, that have come since the last call: mostly none."""
+        """The fields of a message, or of a delta, since the last call: mostly none."""
         fields: dict[str, object] = {}
         reasoning = "" if self._reasoning is None else self._reasoning.take_reasoning()
         if reasoning and self._include_reasoning:

@@ -54,7 +54,7 @@ class ResponseStream:
     ) -> None:
         """`on_end` is called once, whatever the outcome; `logprobs`: of a client that asks for them.
 
-        `parts`: the decoder, if there may be more than an answer.
+        `parts`: the decoder, if the reply may have reasoning or tool calls.
         """
         self._tokens = tokens
         self._detokenizer = detokenizer
@@ -79,7 +79,7 @@ class ResponseStream:
         return Usage(usage.prompt_tokens, completion_tokens, usage.cached_tokens, reasoning_tokens)
 
     def take_fields(self) -> dict[str, object]:
-        """What has come beside the text since the last call: what the model thought, and tool calls."""
+        """Reasoning and tool calls since the last call, as fields of a delta."""
         return {} if self._parts is None else self._parts.take_fields()
 
     def cancel(self) -> None:

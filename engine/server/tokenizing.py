@@ -1,8 +1,8 @@
 """Texts and dialogs of requests to token ids, without keeping the event loop from other requests.
 
-Short texts are encoded at once. Longer ones, and dialogs that a template renders, go to another thread; long ones wait
-there for each other, so that their memory does not add up, and a few of them wait at most. A text that cannot fit the
-context is refused before it is encoded. Knows the loaded model; submits nothing.
+Short texts are encoded at once, longer ones and dialogs that a template renders on other threads. Long texts are
+encoded one at a time, so that their memory does not add up, and only MAX_LONG_WAITING of them may wait. A text that
+cannot fit the context is refused before it is encoded. Knows the loaded model; submits nothing.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Variables = Mapping[str, object]
 MAX_INLINE_CHARS = 4096  # a longer text is encoded on another thread
-MESSAGE_CHARS = 64  # what the marks and the header of a message take, compared with text
-LONG_TEXT_CHARS = 1 << 16  # a longer text waits for others of its kind
+MESSAGE_CHARS = 64  # the work for a message's header and marks, in characters of text
+LONG_TEXT_CHARS = 1 << 16  # longer texts are encoded one at a time
 MAX_LONG_WAITING = 64  # texts; more are refused with 429
 MIN_REFUSED_BYTES = 1 << 17  # a shorter text is encoded even if it cannot fit, so that the error has its exact length
 
@@ -99,7 +99,7 @@ class PromptTokenization:
         return ids, start - prefix
 
     async def text(self, loaded: "LoadedModel", text: str, *, special_tokens: bool) -> list[int]:
-        """The ids of a prompt. `special_tokens`: with what the tokenizer puts before one. Raises RequestError."""
+        """The ids of a prompt. `special_tokens`: with the beginning-of-text token. Raises RequestError."""
         ids = await self._run(loaded, [text], "prompt", lambda: loaded.encoder.encode(text))
         return _with_bos(loaded, ids) if special_tokens else ids
 

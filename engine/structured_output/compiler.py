@@ -60,7 +60,7 @@ class GrammarCompiler:
         )  # fmt: skip
         matcher = LLMatcher(self._vocabulary, source, log_level=0, limits=limits)
         if not matcher.is_error():
-            matcher.compute_bitmask()  # the first one: what it finds too large is refused now
+            matcher.compute_bitmask()  # the first one, so that a grammar that is too large is refused now
         if matcher.is_error():
             raise GrammarError(clipped(matcher.get_error(), _MAX_REASON))
         return matcher
@@ -91,7 +91,7 @@ class GrammarMatcher:
 
 
 class _Words:
-    """What llguidance asks of a tokenizer: the bytes of every id."""
+    """The tokenizer as llguidance wants it: the bytes of every id."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer

@@ -24,7 +24,7 @@ class DecodeRules:
 
 
 class Tokenizer(Protocol):
-    """What the engine needs of a vocabulary."""
+    """A vocabulary: text to ids and back."""
 
     @property
     def vocab_size(self) -> int:

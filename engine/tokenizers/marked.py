@@ -1,8 +1,8 @@
-"""Finds the control tokens in a text that a chat template rendered, by who wrote each of its characters.
+"""Finds the control tokens in a text that a chat template rendered, by the writer of each character.
 
 A name counts only if the template wrote all of it. SentencePiece and tiktoken get the texts between such names. The
-`tokenizers` library gets each name as a sentinel, a text that is new in each process, so that nobody can know it: the
-library splits, strips and merges around it as around the name, while the name itself is ordinary text to it.
+`tokenizers` library gets a sentinel for each name, a random text of this process that no member can know: the library
+splits, strips and merges around it as around the name, and takes the name itself for ordinary text. Knows no templates.
 """
 
 import re
@@ -23,7 +23,7 @@ class Span(NamedTuple):
 
 
 def sentinel(token_id: int) -> str:
-    """What stands for a control token in the text that the `tokenizers` library gets."""
+    """The text that replaces a control token for the `tokenizers` library."""
     return f"\ufdd0{_NONCE}{token_id:x}\ufdd1"
 
 
@@ -37,7 +37,7 @@ class ControlNames:
         self._first = re.compile(f"[{re.escape(first)}]") if first else None
 
     def spans(self, text: str, trusted: bytes) -> Iterator[Span]:
-        """Those that are trusted: `trusted` has a byte 1 for each character that may be part of one."""
+        """The control tokens in `text`. `trusted` has a byte 1 for each character that may be part of one."""
         for run in _TRUSTED_RUN.finditer(trusted):
             yield from self._in_run(text, run.start(), run.end())
 

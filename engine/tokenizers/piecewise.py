@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from engine.tokenizers.base import Tokenizer
 
 PART_CHARS = 1 << 15
-MAX_PART_CHARS = 1 << 18  # a text without a safe place to cut is cut here, whatever that changes
+MAX_PART_CHARS = 1 << 18  # a text without a safe place is cut here, even if its ids change
 UNKNOWN_PIECE_BYTES = 1024  # per token, for a tokenizer that changes a text before it encodes it
 _SAFE_CUT = re.compile(r"[A-Za-z] (?=[A-Za-z])")
 _CROSSES_WORDS = re.compile(rb"[A-Za-z] [A-Za-z]")

@@ -26,7 +26,7 @@ _NOT_A_MODEL = re.compile(r"\.cc\(|ParseFromArray|is not defined")  # the librar
 class SentencePieceTokenizer:
     """A `Tokenizer` over a serialized SentencePiece model; ConfigError names `source` if it is not one.
 
-    `bos_id`, `eos_id` and `stop_ids` are what a file beside the model says; the model's own pieces are the default.
+    `bos_id`, `eos_id` and `stop_ids` come from a file beside the model; the default is the model's own pieces.
     """
 
     def __init__(

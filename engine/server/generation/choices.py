@@ -1,4 +1,4 @@
-"""The choices of one response: they are generated side by side, and reach the client in the order in which they come.
+"""The choices of one response, generated side by side; each text goes to the client as soon as it is there.
 
 Knows response streams; knows neither HTTP nor the shape of a body.
 """

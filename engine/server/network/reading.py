@@ -16,8 +16,8 @@ from engine.server.protocol.errors import RequestError, rate_limited
 STALL_TIMEOUT = 15.0
 BODY_GRACE = 15.0
 MIN_BYTES_PER_SECOND = 1 << 16
-# Bodies of more than SMALL_BODY bytes have the room of LARGEST_AT_ONCE of the largest together. When it is used up, the
-# one that has been coming for the longest time ends.
+# Bodies of more than SMALL_BODY bytes share the memory of LARGEST_AT_ONCE bodies of the largest size. When it is used
+# up, the body that has been arriving longest is ended.
 SMALL_BODY = 1 << 16
 LARGEST_AT_ONCE = 8
 

@@ -83,7 +83,7 @@ class ChatMessage(JsonObject):
 
 
 class PromptRequest(JsonObject):
-    """A body that holds a prompt; refuses what would change it or the reply to it and is not supported."""
+    """A body that holds a prompt. Refuses unsupported fields that would change the prompt or the reply."""
 
     @model_validator(mode="before")
     @classmethod
@@ -110,7 +110,7 @@ class DialogRequest(PromptRequest):
 
     @property
     def continue_last(self) -> bool:
-        """Whether the reply goes on from the last message."""
+        """Whether the last message is the beginning of the reply."""
         if self.continue_final_message is not None:
             return self.continue_final_message
         return self.messages[-1].role == "assistant" and not self.add_generation_prompt
@@ -149,7 +149,7 @@ class DialogRequest(PromptRequest):
 
 
 class StreamOptions(JsonObject):
-    """What a stream holds besides the text."""
+    """Which events a stream has besides those of the text."""
 
     include_usage: bool = False
 
@@ -194,7 +194,7 @@ class GenerationRequest(PromptRequest, SamplingFields, StructuredOutputFields):
 
 
 class ChatRequest(DialogRequest, GenerationRequest):
-    """POST /v1/chat/completions. `include_reasoning`: whether what the model thinks is in the response (vLLM's)."""
+    """POST /v1/chat/completions. `include_reasoning`: whether the reasoning is in the response (vLLM's)."""
 
     include_reasoning: bool = True
 

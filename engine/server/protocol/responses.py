@@ -122,7 +122,7 @@ class ResponseFormat:
         return before + encode(text) + after
 
     def fields_delta(self, fields: Mapping[str, object], index: int = 0) -> bytes:
-        """The event that adds what the model thinks, or tool calls; empty: none."""
+        """The event that adds reasoning or tool calls; empty: none."""
         return b""
 
     def last_chunk(self, index: int, end: ChoiceEnd, logprobs: Sequence[TokenLogprob] | None = None) -> bytes:
