@@ -132,6 +132,15 @@ def context_length_exceeded(limit: int, got: int, param: str, *, exact: bool = T
     )
 
 
+def check_vocabulary(loaded: "LoadedModel", ids: list[int], param: str) -> list[int]:
+    """The ids that a client sent. Raises RequestError if the vocabulary lacks one."""
+    size = loaded.tokenizer.vocab_size
+    if ids and max(ids) >= size:
+        message = f"'{param}' holds an id that the vocabulary of {size} tokens lacks."
+        raise RequestError(message, param=param, code="invalid_value")
+    return ids
+
+
 def _dialog_encoder(
     loaded: "LoadedModel", continue_last: bool, variables: Variables | None, tools: Sequence[Variables]
 ) -> "Callable[[Sequence[Message]], list[int]]":
