@@ -1,4 +1,7 @@
-"""Chooses how dialogs of a model become prompts: by the operator's template, by the model's own, else by its family."""
+"""Chooses how dialogs become prompts: by the operator's template, by the model's own, or by a built-in format.
+
+Knows the model's files and the built-in formats; knows neither requests nor HTTP.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +32,7 @@ class ChosenFormat:
 
 
 def choose_format(spec: ModelSpec, tokenizer: MarkedTokenizer, template_file: str | Path | None = None) -> ChosenFormat:
-    """The format of `template_file`, of the model's own template, or of its family. Raises ConfigError."""
+    """The template of `template_file`, the model's own, or the built-in format of its family. Raises ConfigError."""
     stored, source = spec.chat_template, ""
     if template_file is not None:
         source = f"{FLAG} {template_file}"

@@ -1,7 +1,8 @@
-"""Turns the token ids of one response into text that may be sent: complete characters, and nothing of a stop string.
+"""Turns the token ids of one response into text to send: complete characters, without any part of a stop string.
 
 Runs on the event loop, never on the step loop's thread. A stop string may begin inside one token and end inside
-another, so the longest suffix that could still become one is held back until later tokens decide.
+another, so the longest suffix that could still become one is held back until later tokens decide. Knows no tokenizer
+and no HTTP.
 """
 
 from collections.abc import Iterable, Sequence

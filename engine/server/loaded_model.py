@@ -1,4 +1,7 @@
-"""The model that a server answers with. A separate module, so that it can be passed around before torch is imported."""
+"""The model that a server answers with: engine, tokenizer and chat format. Knows them as types only.
+
+A separate module, so that others can name the type before torch is imported.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

@@ -2,7 +2,8 @@
 
 `encode` never produces a control token, whatever the text. A chat format places them, by name or in text that its
 template wrote (`encode_marked`). Decoding is defined here once, for complete replies and for streams: each id stands
-for a piece, either bytes (possibly part of a character) or text. Control tokens decode to nothing.
+for a piece, either bytes (possibly part of a character) or text. Control tokens decode to nothing. Knows no files and
+no chat formats.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

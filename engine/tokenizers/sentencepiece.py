@@ -1,8 +1,8 @@
 """SentencePiece vocabularies: Llama 2's and Mistral's `tokenizer.model`, and GGUF's of kind "llama".
 
-SentencePiece never encodes text to a control piece. So every piece that text must not become (marks that a converter
-typed user-defined, padding, a piece's repetition) is given to the library as a control piece, under a name of its own
-where the library would refuse the one it has.
+SentencePiece never encodes text to a control piece. So the library gets every piece that text must not become (marks
+that a converter typed user-defined, padding, repetitions) as a control piece, renamed if it would refuse the name.
+Knows pieces and their roles; knows no templates.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Llama 3's vocabulary as Meta ships it: a base64 token and its rank on each line.
 
-256 control tokens follow the ordinary ones; they are not in the file.
+256 control tokens follow the ordinary ones; they are not in the file. Knows no other file of the model.
 """
 
 import base64

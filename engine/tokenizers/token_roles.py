@@ -1,7 +1,7 @@
 """What each entry of a vocabulary table is: text, a control token, or padding.
 
 The types that a converter wrote are SentencePiece's piece types. They are often coarse (a mark as USER_DEFINED, padding
-as UNKNOWN), so the names count as well. Scores say nothing: converters write any.
+as UNKNOWN), so the names count as well. Scores are ignored, since converters write any. Knows no tokenizer library.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The one exception that the HTTP layer answers with an error body, in the shape of OpenAI's API."""
+"""The one exception that the HTTP layer answers with an error body, in the shape of OpenAI's API. Knows no fields."""
 
 ENGINE_UNAVAILABLE = "engine_unavailable"
 

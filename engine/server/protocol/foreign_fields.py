@@ -1,6 +1,6 @@
 """Request fields of OpenAI's API and of other servers that this engine does not have, and the values that mean "off".
 
-Tables only; unsupported.py uses them. Names are in snake case. Fields in no table change nothing about a reply, and are
+Tables only; unsupported.py uses them. Names are in snake case. Fields in no table do not change a reply and are
 ignored: `store`, `metadata`, `priority`, `cache_prompt`, `keep_alive`, the range of a penalty, the size of a context.
 """
 
