@@ -1,8 +1,8 @@
 """The models that `guildllama models` knows, from the weakest to the strongest. Data and look-ups; touches no network.
 
-Each pin is a commit of the repository, and the file's size and sum, as at least two others have published them
-independently; docs/decisions.md says why. A model without a pin is resolved when it is first pulled, and from then on
-held to by the record beside it.
+A model is one GGUF file. Each pin is a commit, a size and a sha256 that at least two unrelated projects have published;
+docs/decisions.md says why. A model without a pin is resolved when it is first pulled; later pulls must match the record
+beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bot.settings import EMBEDDED_MODEL
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """One file of a repository, and what it must be."""
+    """One file of a repository, with its size in bytes and the sha256 that its bytes must have."""
 
     path: str
     size: int
@@ -34,23 +34,25 @@ class CatalogueModel:
     kv_bytes_per_token: int
     """Keys and values of one position in 16 bits, over all layers."""
     stored_bits: int
-    """Bits per weight of the files: 4, 8 or 16."""
+    """Bits per weight of the file: 4, 8 or 16."""
     revision: str | None = None
-    files: tuple[HubFile, ...] = ()
-    patterns: tuple[str, ...] = ()
-    """Without a pin: the names of the files to fetch."""
+    file: HubFile | None = None
+    pattern: str = ""
+    """Without a pin: the name of the file to fetch, with wildcards."""
     active: float = 0.0
     """The parameters that each token is computed with, if not all."""
 
     @property
     def pinned(self) -> bool:
         """Whether commit and sums are known before anything is asked of the hub."""
-        return self.revision is not None
+        return self.file is not None
 
     @property
     def size(self) -> int:
-        """The bytes to fetch; without a pin about as many."""
-        return sum(file.size for file in self.files) or round(self.parameters * 1e9 * self.stored_bits * _OVERHEAD / 8)
+        """Bytes to fetch; an estimate for a model without a pin."""
+        if self.file is not None:
+            return self.file.size
+        return round(self.parameters * 1e9 * self.stored_bits * _OVERHEAD / 8)
 
     @property
     def active_parameters(self) -> float:
@@ -70,7 +72,7 @@ def _gguf(
 ) -> CatalogueModel:  # fmt: skip
     file = HubFile(path, size, sha256)
     return CatalogueModel(
-        name, repo, licence, languages, parameters, kv, bits, revision=revision, files=(file,), active=active
+        name, repo, licence, languages, parameters, kv, bits, revision=revision, file=file, active=active
     )
 
 
@@ -124,7 +126,7 @@ CATALOGUE: tuple[CatalogueModel, ...] = (
           "7b064f5842bf9532c91456deda288a1b672397a54fa729aa665952863033557c",
           "Llama 3.1", _EIGHT, 8.03, 131_072),
     CatalogueModel("kanana-1.5-8b", "DevQuasar/kakaocorp.kanana-1.5-8b-instruct-2505-GGUF", "Apache-2.0",
-                   "good Korean, English", 8.03, 131_072, 4, patterns=("*.Q4_K_M.gguf",)),
+                   "good Korean, English", 8.03, 131_072, 4, pattern="*.Q4_K_M.gguf"),
     _gguf("qwen3-8b", "Qwen/Qwen3-8B-GGUF", "7c41481f57cb95916b40956ab2f0b139b296d974",
           "Qwen3-8B-Q4_K_M.gguf", 5_027_783_488,
           "d98cdcbd03e17ce47681435b5150e34c1417f50b5c0019dd560e4882c5745785",

@@ -59,14 +59,16 @@ def list_command(
     )
     sys.stdout.write("* recommended for this machine: `guildllama models pull NAME`, then GUILDLLAMA_MODEL=NAME\n")
     if machine.gpus:
-        sys.stdout.write("Fewer than 16 bits on a GPU: GUILDLLAMA_QUANTIZE=int8 or int4\n")
+        sys.stdout.write(
+            "Fewer than 16 bits on a GPU: GUILDLLAMA_QUANTIZE=int8 or int4; several GPUs: GUILDLLAMA_GPUS\n"
+        )
 
 
 @models_app.command("pull")
 def pull_command(name: Name) -> None:
     """Fetch a model from the Hugging Face hub, or go on where an earlier attempt stopped."""
     model, store = known_model(name), model_store(load_settings())
-    pulled = store.pulled(model.name)
+    pulled = store.pulled(model)
     if pulled is None:
         from bot.hub.download import pull  # huggingface_hub takes a moment to import
 
@@ -79,12 +81,13 @@ def pull_command(name: Name) -> None:
     else:
         _say(f"{model.name} is here already.")
     sys.stdout.write(f"{store.path(pulled)}\n")
-    _say(f"GUILDLLAMA_MODEL={model.name} uses it.")
+    fit = best_fit(model, this_machine())
+    _say(f"GUILDLLAMA_MODEL={model.name}{fit.settings if fit else ''} uses it.")
 
 
 @models_app.command("remove")
 def remove_command(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-    """Delete a model's files, also the part of one that did not come whole."""
+    """Delete a model's file, or the part of it that has come."""
     model, store = known_model(name), model_store(load_settings())
     if not store.has_files(model.name):
         sys.stdout.write(f"{model.name} is not here.\n")
@@ -101,7 +104,7 @@ def remove_command(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", 
 def path_command(name: Name) -> None:
     """Print where a pulled model is."""
     model, store = known_model(name), model_store(load_settings())
-    pulled = store.pulled(model.name)
+    pulled = store.pulled(model)
     if pulled is None:
         _say(f"guildllama: {model.name} is not here; `guildllama models pull {model.name}` fetches it.")
         raise typer.Exit(1)
@@ -116,7 +119,7 @@ def _say(text: str) -> None:
 def _row(model: CatalogueModel, machine: Machine, store: ModelStore, best: CatalogueModel | None) -> tuple[str, ...]:
     memory = " / ".join(f"{memory_needed(model, bits) / 1e9:.1f}" for bits in (4, 8, 16))
     active = f" ({model.active:g}B active)" if model.active else ""
-    marks = ("* " if model is best else "") + ("pulled" if store.pulled(model.name) else "")
+    marks = ("* " if model is best else "") + ("pulled" if store.pulled(model) else "")
     return (
         model.name, f"{model.parameters:g}B{active}", gigabytes(model), f"{memory} GB",
         _place(best_fit(model, machine)), model.languages, model.licence, marks.strip(),
@@ -129,15 +132,15 @@ def _data(model: CatalogueModel, machine: Machine, store: ModelStore, best: Cata
         "name": model.name,
         "repo": model.repo,
         "revision": model.revision,
-        "files": [asdict(file) for file in model.files],
+        "file": None if model.file is None else asdict(model.file),
         "licence": model.licence,
         "languages": model.languages,
         "parameters": round(model.parameters * 1e9),
         "bytes": model.size,
         "memory": {str(bits): memory_needed(model, bits) for bits in (4, 8, 16)},
-        "fit": None if fit is None else asdict(fit),
+        "fit": None if fit is None else asdict(fit) | {"settings": fit.settings.split()},
         "recommended": model is best,
-        "pulled": store.pulled(model.name) is not None,
+        "pulled": store.pulled(model) is not None,
     }
 
 
