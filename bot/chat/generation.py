@@ -97,6 +97,8 @@ class _PartialReply:
             self.thinking_since = self.first_token_at
             self.pieces.clear()
             self.repetition = RepetitionDetector()
+            if self.echo is not None:
+                self.echo = EchoedFrameFilter()  # the answer only begins now
         self.thinking_since = self.thinking_since or time.monotonic()
         self.first_token_at = self.first_token_at or time.monotonic()
 

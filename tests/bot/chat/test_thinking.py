@@ -98,5 +98,19 @@ async def test_a_lone_closing_mark_takes_back_what_was_shown(make_chat: MakeChat
     assert (reply.text, "".join(said)) == ("Hello", "Hello")
 
 
+async def test_a_speakers_line_after_what_was_taken_back_is_no_part_of_the_answer(
+    make_chat: MakeChat, engine: FakeEngine
+):
+    said: list[str] = []
+
+    async def show(piece: str) -> None:
+        said.append(piece)
+
+    engine.reply("I wonder", " a bit", "</think>", "[speaker: Guildllama]", "\nHello")
+    request = ChatRequest(KEY, "Hi", author="Ann", on_thought=lambda seconds: said.clear())
+    reply = await make_chat().chat(request, show)
+    assert (reply.text, "".join(said)) == ("Hello", "Hello")
+
+
 async def _ignore(piece: str) -> None:
     pass
