@@ -19,10 +19,11 @@ import structlog
 from discord.ext import commands
 
 from bot.discord_app.error_messages import log_database_errors
+from bot.discord_app.message_sink import MessageDeleted, SinkUnreachable
 from bot.discord_app.replies.buttons import reply_buttons
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.sink import ReplySink
-from bot.discord_app.replies.streamed_reply import MessageDeleted, ReplyDeleted, SinkUnreachable, StreamedReply
+from bot.discord_app.replies.streamed_reply import ReplyDeleted, StreamedReply
 from bot.discord_app.replies.turn_actions import TurnActions, place_in, state_of, stored_heading
 from bot.discord_app.rest.request_pace import Urgency
 from models.database import Database

@@ -20,8 +20,8 @@ _GPU_SHARE = 0.92
 """Of a GPU's memory: its driver and a desktop keep some."""
 CPU_ACTIVE_PER_CORE = 1.1
 CPU_ACTIVE = 5.0
-"""Billions of active parameters up to which a CPU answers without a long wait. Cores limit the prefill, memory bandwidth
-limits decoding."""
+"""Billions of active parameters up to which a CPU answers without a long wait. Cores limit the prefill, and memory
+bandwidth limits decoding."""
 
 
 @dataclass(frozen=True, slots=True)

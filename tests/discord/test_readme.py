@@ -74,8 +74,8 @@ async def running(command: str, folder: Path, discord: FakeDiscord) -> AsyncIter
     addresses = {name: value for name, value in discord.environment().items() if not name.endswith("_TOKEN")}
     with (folder / "output.txt").open("wb") as output:
         process = await asyncio.create_subprocess_shell(
-            command, cwd=folder, env={**inherited_environment(), **addresses, "PYTHONPATH": str(folder)}, stdout=output, stderr=output,
-            start_new_session=True,
+            command, cwd=folder, env={**inherited_environment(), **addresses, "PYTHONPATH": str(folder)},
+            stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
         yield process

@@ -27,8 +27,9 @@ from bot.discord_app.permissions import Action, authorise
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
 from bot.discord_app.replies.quoting import ANEW, heading, small_lines
 from bot.discord_app.replies.sink import ReplySink
-from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
+from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply
 from bot.discord_app.replies.waiting_text import STOPPED, thought_line, waiting_text
+from bot.discord_app.reply_messages import final_messages
 from bot.discord_app.rest.message_api import MessageApi
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from bot.chat.turns.deliveries import DeliveryLog
-from bot.discord_app.replies.streamed_reply import DeliveryTaken
+from bot.discord_app.message_sink import DeliveryTaken
 
 _CHECK_AFTER = 3.0
 """Seconds after which a process asks whether a delivery is still its own: fewer than it counts as alive for."""

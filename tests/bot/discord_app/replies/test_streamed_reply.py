@@ -9,17 +9,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from bot.discord_app.replies.streamed_reply import (
-    MAX_MESSAGES,
-    NO_ANSWER,
-    EditRate,
-    MessageDeleted,
-    ReplyDeleted,
-    SinkUnreachable,
-    StreamedReply,
-    final_messages,
-    partial_messages,
-)
+from bot.discord_app.message_sink import MessageDeleted, SinkUnreachable
+from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply
+from bot.discord_app.reply_messages import MAX_MESSAGES, NO_ANSWER, final_messages, partial_messages
 from bot.discord_app.rest.request_pace import Turn, Urgency
 
 
