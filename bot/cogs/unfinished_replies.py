@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -94,7 +94,7 @@ class UnfinishedReplies(commands.Cog):
 
     async def _finish(self, delivery: DeliveryRecord) -> None:
         if delivery.turn_id is None:
-            await self._take(delivery, self._show_without_turn(delivery))
+            await self._take(delivery, lambda: self._show_without_turn(delivery))
             return
         turn = await self._conversations.chat.turns.turn(delivery.turn_id)
         if turn is None or turn.status == "pending":
@@ -102,18 +102,17 @@ class UnfinishedReplies(commands.Cog):
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 return  # a button was pressed just now
-            await self._take(delivery, self._show(turn, delivery))
+            await self._take(delivery, lambda: self._show(turn, delivery))
 
-    async def _take(self, delivery: DeliveryRecord, show: Coroutine[None, None, None]) -> None:
+    async def _take(self, delivery: DeliveryRecord, show: Callable[[], Awaitable[None]]) -> None:
         """Show it, unless another process does; leave to a later attempt what cannot be shown now."""
         taken = await self._database.run(
             lambda session: take_delivery(session, delivery_id=delivery.delivery_id, owner=delivery.owner)
         )
         if not taken:
-            show.close()
             return
         try:
-            await show
+            await show()
         except (ReplyDeleted, MessageDeleted):
             await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
         except BaseException:
