@@ -20,7 +20,7 @@ from bot.discord_app.error_messages import log_database_errors
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, Action, authorise
 from bot.discord_app.replies.conversation import Conversations
-from bot.discord_app.replies.turn_actions import TurnActions, TurnIsBusy, TurnIsGone
+from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden
 from bot.discord_app.rest.thread_api import MAX_THREAD_NAME, ThreadApi, check_permissions
 from bot.errors import BotError, DatabaseUnavailable
@@ -95,9 +95,7 @@ class Threads(FeatureCog):
         message_id = 0 if interaction.message is None else interaction.message.id
         if message_id not in [each.message_id for each in shown]:
             raise TurnIsGone()
-        with self._conversations.changing(turn.turn_id) as free:
-            if not free:
-                raise TurnIsBusy()
+        async with self._conversations.change(turn.turn_id):
             name = thread_name(turn.user_text, _MAX_NAME_FROM_QUESTION) or thread_name(f"Chat with {caller.name}")
             thread_id = await self._api.start_at(caller.channel_id, message_id, name)
             await self._bind(caller, thread_id)

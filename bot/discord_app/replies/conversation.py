@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -31,6 +31,7 @@ from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, Strea
 from bot.discord_app.replies.waiting_text import STOPPED, thought_line, waiting_text
 from bot.discord_app.reply_messages import final_messages
 from bot.discord_app.rest.message_api import MessageApi
+from bot.errors import BotError
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.settings_cache import GuildSettingsCache
@@ -45,6 +46,13 @@ CUT_OFF = "length"
 """The finish reason of a reply that can be continued."""
 _SETTLE_TIMEOUT = 5.0
 """Seconds for what is recorded of a change once it is shown."""
+
+
+class TurnIsBusy(BotError):
+    """The turn is being changed already."""
+
+    def __init__(self) -> None:
+        super().__init__("I am working on this answer already.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +137,21 @@ class Conversations:
             del self._changes[turn_id]
             change.over.set()
 
+    @contextlib.asynccontextmanager
+    async def change(self, turn_id: int) -> AsyncIterator[None]:
+        """Change this turn in the block, after a change whose result members see already. Raises TurnIsBusy."""
+        await self._settled(turn_id)
+        with self.changing(turn_id) as free:
+            if not free:
+                raise TurnIsBusy()
+            yield
+
     def shows_result(self, turn_id: int) -> None:
         """The change of this turn is stored, and members see it from now on."""
         if (change := self._changes.get(turn_id)) is not None:
             change.is_shown = True
 
-    async def settled(self, turn_id: int) -> None:
+    async def _settled(self, turn_id: int) -> None:
         """Let a change whose result members may see already come to its end: who sees it may press again at once."""
         change = self._changes.get(turn_id)
         if change is not None and change.is_shown:
