@@ -111,9 +111,32 @@ class TestList:
         shown = self.listed(capsys, monkeypatch)
         assert all(model.name in shown for model in CATALOGUE)
         line = next(line for line in shown.splitlines() if "gemma-3-4b " in line)
-        assert all(text in line for text in ("3.88B", "2.5 GB", "4.2 / 6.2 / 9.5 GB", "CPU, 4 bits", "Korean", "Gemma"))
-        assert "pulled" in line
+        assert all(text in line for text in ("3.88B", "2.5", "4.2/6.2/9.5", "CPU 4-bit", "Korean", "Gemma"))
+        assert line.rstrip().endswith("yes")
         assert "too large" in next(line for line in shown.splitlines() if "llama-3.3-70b" in line)
+
+    @pytest.mark.parametrize(("width", "left_out"), [(80, ("languages", "licence")), (110, ("licence",)), (120, ())])
+    def test_each_model_stands_on_one_line_of_a_terminal(
+        self,
+        width: int,
+        left_out: tuple[str, ...],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("bot.terminal.output._PIPE_WIDTH", width)
+        monkeypatch.setattr("bot.terminal.models_commands.this_machine", lambda: Machine(16 * GB, 8))
+        pinned = [model.name for model in CATALOGUE if model.pinned]
+        for name in pinned:
+            pulled(tmp_path / "data" / "models", name)
+        lines = self.listed(capsys, monkeypatch).splitlines()
+        assert max(len(line) for line in lines) <= width
+        ends = [line.lstrip("* ").split()[0] for line in lines if line.rstrip().endswith("  yes")]
+        assert ends == pinned
+        assert any("30.5B-A3.3B" in line for line in lines)
+        assert [name for name in ("languages", "licence") if name not in lines[2]] == list(left_out)
+        assert any(line.endswith(f"also shows: {', '.join(left_out)}") for line in lines) == bool(left_out)
 
     def test_json(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
         monkeypatch.chdir(tmp_path)
