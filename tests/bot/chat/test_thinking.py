@@ -78,9 +78,11 @@ async def test_who_waits_sees_that_it_thinks_and_for_how_long_it_did(
 async def test_it_can_be_stopped_while_it_thinks(make_chat: MakeChat, engine: FakeEngine):
     chat = make_chat()
     engine.hang("<think>", "hm")
-    chatting = asyncio.create_task(chat.chat(ChatRequest(KEY, "Hi"), _ignore))
-    await engine.arrived(1)
-    await asyncio.sleep(0.1)
+    waitings: list[Waiting] = []
+    chatting = asyncio.create_task(chat.chat(ChatRequest(KEY, "Hi", on_waiting=waitings.append), _ignore))
+    async with asyncio.timeout(10):
+        while not (waitings and waitings[0].thinking):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     assert await chat.stop(KEY)
     reply = await chatting
     assert (reply.text, reply.finish_reason, reply.is_empty) == ("", "stopped", True)
