@@ -383,7 +383,6 @@ class Usage:
 class AuditRecord:
     """One audit log entry: an action of an admin or the operator. `details` is JSON."""
 
-    entry_id: int
     guild_id: int | None
     actor_id: int | None
     target_id: int | None

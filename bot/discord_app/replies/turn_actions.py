@@ -136,6 +136,13 @@ FORGOTTEN = "-# Forgotten: I no longer think of this exchange."
 FORGOTTEN_ABOVE = f"{FORGOTTEN} What I wrote above belongs to it; I cannot change those messages any more."
 
 
+def number_in(custom_id: str) -> int:
+    """An id or a position in a part of a custom id. Raises TurnIsGone for anything else: the bot made none such."""
+    if not custom_id.isascii() or not custom_id.isdecimal() or len(custom_id) > 19:
+        raise TurnIsGone()
+    return int(custom_id)
+
+
 def state_of(turn: TurnInfo, may_have_thread: bool = False) -> ReplyState:
     """What the buttons under the stored reply of a turn show."""
     cut_off = turn.finish_reason == CUT_OFF
