@@ -61,7 +61,7 @@ class CatalogueModel:
 
 
 _OVERHEAD = 1.2
-"""Scales, and the tensors that stay in more bits."""
+"""Ratio of a file's size to its nominal bits: scales, and tensors that are not quantized."""
 _EIGHT = "English + 7"
 _MANY = "100+, good Korean"
 
@@ -168,7 +168,7 @@ def find(name: str) -> CatalogueModel | None:
 
 
 def nearest(name: str) -> list[str]:
-    """The names that someone may have meant, the most similar first: at most three."""
+    """At most three known names that resemble this one, the most similar first."""
     wanted = name.strip().lower().replace("_", "-").removesuffix(".gguf")
     names = [model.name for model in CATALOGUE] + [EMBEDDED_MODEL]
     begun = [known for known in names if wanted and (known.startswith(wanted) or wanted.startswith(known))]

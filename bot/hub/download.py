@@ -1,4 +1,4 @@
-"""Fetches a model: to a part file that outlives a cut connection and a killed process, checked, then named.
+"""Fetches a model into a part file, which survives a cut connection and a killed process; checks it, then renames it.
 
 The part's name has the sum that its bytes must have, so parts of two versions never mix. Knows the disk and the order
 of steps; `remote` knows the hub.
@@ -23,7 +23,7 @@ from bot.hub.store import ModelStore, PulledModel
 from models.private_files import FILE_MODE
 
 SPARE_BYTES = 64 << 20
-"""What is left free on the disk."""
+"""Bytes that a download leaves free on the disk."""
 _NEWEST = "main"
 _MAX_USELESS_LINKS = 2
 """Signed links in a row that are refused before a byte has come. One may have expired before it was used."""
@@ -73,7 +73,7 @@ def _wanted(model: CatalogueModel, known: PulledModel | None, say: Say) -> tuple
 
 
 def _source(model: CatalogueModel, revision: str, file: HubFile, say: Say) -> Source:
-    """Where to load a file from. A commit that is gone is no harm while the newest one has the same file."""
+    """Where to load a file from. If the hub has lost the pinned commit, the same file of the newest one is used."""
     try:
         source = locate(model.repo, revision, file.path)
     except RevisionNotFoundError:

@@ -11,13 +11,13 @@ from bot.hub.machine import Machine
 CONTEXT = 8192
 """Positions of the KV cache that are counted: a few members' dialogs at once."""
 _BYTES_PER_WEIGHT = {4: 0.62, 8: 1.13, 16: 2.0, 32: 4.0}
-"""With the scales of quantized groups, and the tensors that stay in more bits."""
+"""Average over a model: includes the scales of quantized groups, and tensors that are not quantized."""
 _ENGINE_BYTES = 600 << 20
-"""Kernels, buffers, the process itself."""
+"""Memory of the engine itself: kernels, buffers, the process."""
 _SYSTEM_BYTES = 2 << 30
-"""What the rest of a machine keeps of its memory: the system, the bot, its database."""
+"""Memory that the system, the bot and its database need."""
 _GPU_SHARE = 0.92
-"""Of a GPU's memory: its driver and a desktop keep some."""
+"""Share of a GPU's memory that the engine can use; the driver and a desktop take the rest."""
 CPU_ACTIVE_PER_CORE = 1.1
 CPU_ACTIVE = 5.0
 """Billions of active parameters up to which a CPU answers without a long wait. Cores limit the prefill, and memory

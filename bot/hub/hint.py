@@ -1,4 +1,4 @@
-"""Names a better model to someone who chats with the embedded one, if this machine can run it and the hub answers.
+"""Suggests a better model in a chat with the embedded one, if this machine can run it and the hub answers.
 
 Never in the way: one short question to the hub, no error, and nothing at all where it is switched off.
 """

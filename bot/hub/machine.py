@@ -15,7 +15,7 @@ _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU. `memory`: all its bytes, also those that other programs use now."""
+    """One GPU. `memory`: its total bytes, including memory in use by other programs."""
 
     name: str
     memory: int

@@ -50,7 +50,7 @@ class ModelStore:
         return record if path.is_file() and path.stat().st_size == record.file.size else None
 
     def record(self, name: str) -> PulledModel | None:
-        """The record of a model, whatever became of its file. None if there is none that can be read."""
+        """The record of a model, also if its file is missing. None if the record is missing or damaged."""
         try:
             found = json.loads((self.folder_of(name) / _RECORD).read_text(encoding="utf-8"))
             file = HubFile(str(found["file"]["path"]), int(found["file"]["size"]), str(found["file"]["sha256"]))

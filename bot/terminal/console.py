@@ -58,7 +58,7 @@ class Console:
             self._screen.note("Say something. /help lists the commands, /quit leaves.")
             if hint.done() and (line := hint.result()):
                 self._screen.note(line)
-            hint.cancel()  # nobody waits for it: loading the model takes longer than an answer of the hub
+            hint.cancel()  # loading the model took longer than an answer of the hub takes
         interrupted = False
         while True:
             try:

@@ -45,7 +45,7 @@ REPEATED = "-# I noticed that I was repeating myself, so I stopped here."
 CUT_OFF = "length"
 """The finish reason of a reply that can be continued."""
 _SETTLE_TIMEOUT = 5.0
-"""Seconds for what is recorded of a change once it is shown."""
+"""Seconds to wait for the end of a change whose result is shown."""
 
 
 class TurnIsBusy(BotError):
@@ -98,7 +98,7 @@ class RunningReply:
 
 @dataclass(slots=True)
 class _Change:
-    """A turn that is being changed: whether its result is on the screen, and the end of what is left to do."""
+    """A change of a turn in progress. `over` is set at its end; members may see its result before that."""
 
     is_shown: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -121,7 +121,7 @@ class Conversations:
     running: dict[int, RunningReply] = field(default_factory=dict)
     """The replies that are being written, by the interaction or message that asked."""
     retracted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when messages of forgotten replies are to say so: see `bot.cogs.unfinished_replies`."""
+    """Wakes `bot.cogs.unfinished_replies`, which marks the messages of forgotten replies."""
     _changes: dict[int, _Change] = field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -152,7 +152,7 @@ class Conversations:
             change.is_shown = True
 
     async def _settled(self, turn_id: int) -> None:
-        """Let a change whose result members may see already come to its end: who sees it may press again at once."""
+        """Wait for the end of a change whose result is already shown: a member may press the next button at once."""
         change = self._changes.get(turn_id)
         if change is not None and change.is_shown:
             with contextlib.suppress(TimeoutError):
@@ -294,7 +294,7 @@ class Conversations:
 
 
 def _with_note(text: str, finish_reason: str) -> str:
-    """The reply with what the member should know about its end. The note is not part of what is remembered."""
+    """The reply with a note on why it ended. The note is shown, not remembered."""
     return f"{text.rstrip()}\n\n{REPEATED}" if finish_reason == REPETITION and text.strip() else text
 
 

@@ -69,7 +69,7 @@ class StreamedReply:
         self._editing = asyncio.Lock()
 
     def begin_with(self, prefix: str, begun: str = "") -> None:
-        """What stands above the reply, and its beginning, known only now. Text that has come already was none of it."""
+        """Set the prefix and the beginning of the reply, and drop the text so far, which was no answer."""
         self._prefix, self._text = prefix, prefix + begun
 
     def announce(self, status: Callable[[], str | None]) -> None:

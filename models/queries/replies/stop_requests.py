@@ -2,7 +2,7 @@
 
 One row asks for one reply, named by the interaction that asked for it: also the reply of a regeneration, whose turn is
 not pending, and of a member who opted out, who has no turn at all. The process that writes the reply stops it and
-deletes the row; so a row that stays means that no process writes that reply, or that whoever clicked may not stop it.
+deletes the row. A row that stays was for a reply that no process writes, or came from a member who may not stop it.
 """
 
 from __future__ import annotations
