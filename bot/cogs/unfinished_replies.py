@@ -42,7 +42,7 @@ _INTERVAL = 10.0  # seconds between the later ones: what another process left ha
 _AT_ONCE = 8
 """Deliveries that are finished at the same time. Discord's limits are for each channel and token."""
 _APOLOGY_WITHIN = timedelta(minutes=15)
-"""Later than this nobody waits for a lost reply."""
+"""After this time a lost reply gets no apology."""
 
 
 class UnfinishedReplies(commands.Cog):
@@ -105,7 +105,7 @@ class UnfinishedReplies(commands.Cog):
             await self._take(delivery, lambda: self._show(turn, delivery))
 
     async def _take(self, delivery: DeliveryRecord, show: Callable[[], Awaitable[None]]) -> None:
-        """Show it, unless another process does; leave to a later attempt what cannot be shown now."""
+        """Take over the delivery and show it, unless another process has it. A failure leaves it to a later attempt."""
         taken = await self._database.run(
             lambda session: take_delivery(session, delivery_id=delivery.delivery_id, owner=delivery.owner)
         )
@@ -120,7 +120,7 @@ class UnfinishedReplies(commands.Cog):
             raise
 
     async def _sink(self, delivery: DeliveryRecord) -> tuple[Place, ReplySink]:
-        """Where it is shown, with the messages that are there already."""
+        """The place and the sink of a delivery, with the messages that exist already."""
         place = replace(delivery.place, message_ids=tuple(message.message_id for message in delivery.messages))
         sink = ReplySink(self._conversations.api, self._conversations.deliveries, place, uncertain=True)
         sink.record.delivery_id = delivery.delivery_id
@@ -130,7 +130,7 @@ class UnfinishedReplies(commands.Cog):
         return place, sink
 
     async def _show_without_turn(self, delivery: DeliveryRecord) -> None:
-        """Replace the place in line of a message that waited, or say of a forgotten reply that it is forgotten."""
+        """Apologise in a message that showed a place in line, or mark a forgotten reply as forgotten."""
         if delivery.state == "writing":
             async with self._database.read() as session:
                 has_turn = await question_has_turn(session, nonce=delivery.place.nonce)

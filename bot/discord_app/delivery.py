@@ -160,7 +160,7 @@ class InteractionSink:
         target: discord.abc.Messageable | None
         channel = interaction.channel if isinstance(interaction.channel, discord.abc.Messageable) else None
         if self._ephemeral:
-            target = interaction.user  # in a channel of others the bot may not write, whoever brought it along
+            target = interaction.user  # a user install does not let the bot write in the channel
         elif interaction.guild_id is None:
             target = channel or interaction.user
         else:

@@ -142,7 +142,7 @@ class EditCommand:
         return sorted(found, key=lambda each: each.turn_id, reverse=True)
 
     async def _own_turn(self, interaction: Interaction, turn_id: int) -> TurnInfo:
-        """The turn, if this member asked it and its conversation is the one in use. An admin edits nobody's words."""
+        """The turn, if this member asked it and its conversation is in use. Admins may not edit the words of others."""
         caller = caller_of(interaction)
         turn = await self._actions.find(caller, turn_id)
         if turn.author_id != caller.user_id:

@@ -176,7 +176,7 @@ class ReplySink:
         return self._uncertain or index in self._attempted
 
     async def _find(self, index: int, text: str) -> int | None:
-        """The message, if it was sent although nobody knows: the answer of Discord was lost, or the process died."""
+        """The message, if it was sent but not recorded: Discord's answer was lost, or the process died."""
         if not self._is_unsure(index) or self._place.by_token_only or (index == 0 and self._route.has_token):
             return None
         found = await self._sent.find(index, text, self._ids)
