@@ -32,7 +32,7 @@ from bot.errors import ConfigError
 
 PREFIX = "GUILDLLAMA_"
 EMBEDDED_MODEL = "smollm2"
-"""The name of the small model that the program brings along, which is no download."""
+"""The name of the small model that is installed with the program."""
 NOT_SETTINGS = frozenset({f"{PREFIX}CRASH_AT"})
 """Variables with our prefix that are not settings: hooks for tests."""
 

@@ -36,7 +36,7 @@ async def request_stop(session: AsyncSession, *, interaction_id: int, by: StopRe
 async def requested_stops(
     session: AsyncSession, *, interaction_ids: Collection[int]
 ) -> frozenset[tuple[int, StopRequester]]:
-    """Return those of these interactions whose replies are to stop, each with who wants it."""
+    """Return the interactions whose replies are to stop, each with the person who asked."""
     found = select(StopRequest).where(StopRequest.interaction_id.in_(interaction_ids))
     return frozenset(
         (each.interaction_id, StopRequester(each.user_id, each.managed_guild_id))
@@ -48,7 +48,7 @@ async def requested_stops(
 async def delete_stop_requests(
     session: AsyncSession, *, interaction_ids: Collection[int], user_id: int | None = None
 ) -> frozenset[int]:
-    """Delete the requests for these replies, or those of one person; return which there were.
+    """Delete the requests for these replies, or those of one person; return the deleted ones.
 
     Of two processes that delete one, only one gets it.
     """
