@@ -46,6 +46,9 @@ def read_rope(config: ConfigReader, family: Family, head_dim: int) -> RopeSettin
     theta = theta_source.number("rope_theta", 10000.0)
     rotary_dim = _rotary_dim(config, new, family, head_dim)
     rope = _filled(config.section("rope_scaling")) or new
+    for section in (rope, new):  # of Ministral 3
+        if section and section.values.get("llama_4_scaling_beta") not in (None, 0):
+            raise section.invalid("llama_4_scaling_beta", "absent: queries would be scaled by position")
     scaling = None if rope is None else _scaling(config, rope, family, rotary_dim or head_dim)
     return RopeSettings(theta, scaling, local_theta, rotary_dim)
 

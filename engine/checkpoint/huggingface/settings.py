@@ -28,7 +28,6 @@ _OTHER_ARITHMETIC: Mapping[str, tuple[object, ...]] = {
     "clip_qkv": (),
     "embedding_multiplier": (1, 1.0),
     "decoder_sparse_step": (1,),
-    "llama_4_scaling_beta": (0,),
     "logit_scale": (1, 1.0),
     "logits_scaling": (1, 1.0),
     "mlp_only_layers": ([],),

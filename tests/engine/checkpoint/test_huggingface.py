@@ -140,6 +140,8 @@ REFUSED = [
     ({"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "8 numbers as short_factor; found 1"),
     ({"rope_scaling": {"type": "longrope", "short_factor": [0.0] * 8}}, "positive numbers as short_factor"),
     ({"rope_scaling": {"rope_type": "llama3"}}, "factor"),
+    ({"rope_parameters": {"llama_4_scaling_beta": 0.1}}, "llama_4_scaling_beta to be absent: queries would be scaled"),
+    ({"rope_scaling": {"type": "yarn", "factor": 4.0, "llama_4_scaling_beta": 0.1}}, "scaling_beta to be absent"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ({"num_hidden_layers": 3}, r"layers\.2\.\S+; found none"),
     ({"num_hidden_layers": 1}, r"1-layer llama; found layers\.1\."),
