@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import torch
 
-from engine.checkpoint.architecture import Architecture, YarnScaling
+from engine.checkpoint.architecture import Architecture
 from engine.checkpoint.chat_template import template_of_gguf
 from engine.checkpoint.families import chat_family, default_system
 from engine.checkpoint.files import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, ConfigReader, check_heads
 from engine.checkpoint.gguf.container import GgufFile
 from engine.checkpoint.gguf.rope import read_scaling
 from engine.checkpoint.model_families import MISTRAL_GGUF, MIXTRAL_GGUF, Family, gguf_family
+from engine.checkpoint.rope import stretched_context
 from engine.checkpoint.spec import ModelSpec
 from engine.errors import ConfigError
 
@@ -68,9 +69,7 @@ def read_spec(file: GgufFile, metadata: ConfigReader, family: Family) -> ModelSp
         raise ConfigError(path, expected=f"RoPE over all {head_dim} dimensions of a head", found="over a part of them")
     theta = metadata.number(f"{arch}.rope.freq_base", 10000.0)
     scaling = read_scaling(file, metadata, arch, rotary_dim, theta)
-    context = metadata.integer(f"{arch}.context_length", maximum=MAX_CONTEXT)
-    if isinstance(scaling, YarnScaling):  # the file may name the context before it was stretched
-        context = max(context, min(MAX_CONTEXT, int(scaling.original_context * scaling.factor)))
+    context = stretched_context(path, metadata.integer(f"{arch}.context_length", maximum=MAX_CONTEXT), scaling)
     n_layers = metadata.integer(f"{arch}.block_count", maximum=MAX_LAYERS)
     template = metadata.text("tokenizer.chat_template")
     embeddings = file.shapes.get("token_embd.weight", (0,))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from engine.checkpoint.architecture import Architecture, YarnScaling
+from engine.checkpoint.architecture import Architecture
 from engine.checkpoint.encoding import PLAIN
 from engine.checkpoint.families import chat_family, default_system
 from engine.checkpoint.files import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, ConfigReader, check_heads
@@ -17,6 +17,7 @@ from engine.checkpoint.huggingface.rope import KINDS_OF_LAYERS, RopeSettings, re
 from engine.checkpoint.huggingface.tokenizer import TokenizerFiles
 from engine.checkpoint.model_families import Family, huggingface_family, recurrent
 from engine.checkpoint.reading import Extent
+from engine.checkpoint.rope import stretched_context
 from engine.checkpoint.spec import ModelSpec
 from engine.errors import ConfigError
 
@@ -78,7 +79,8 @@ def read_spec(
     head_dim = config.integer("head_dim", dim // n_heads)
     check_heads(config.source, dim, n_heads, n_kv_heads, head_dim)
     rope = read_rope(config, family, head_dim)
-    max_context = _context(config, rope)
+    context = config.integer("max_position_embeddings", maximum=MAX_CONTEXT)
+    max_context = stretched_context(config.source, context, rope.scaling)
     n_layers = config.integer("num_hidden_layers", maximum=MAX_LAYERS)
     plain = [(name, each.encoding.dtype) for name, each in tensors.items() if each.encoding.dtype in PLAIN]
     embeddings, norm = (
@@ -166,13 +168,3 @@ def _windows(family: Family, config: ConfigReader, n_layers: int, max_context: i
             raise config.invalid("layer_types", f"full_attention or sliding_attention for each of {n_layers} layers")
         local = [kind == "sliding_attention" for kind in kinds]
     return family.windows(config.source, [window if each else None for each in local], max_context)
-
-
-def _context(config: ConfigReader, rope: RopeSettings) -> int:
-    """The context that the model was published for: with YaRN, the file may name the one before it was stretched."""
-    context = config.integer("max_position_embeddings", maximum=MAX_CONTEXT)
-    if isinstance(rope.scaling, YarnScaling):
-        context = max(context, int(rope.scaling.original_context * rope.scaling.factor))
-    if context > MAX_CONTEXT:
-        raise ConfigError(config.source, expected=f"a context of at most {MAX_CONTEXT}", found=f"{context}")
-    return context
