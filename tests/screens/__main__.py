@@ -74,7 +74,7 @@ async def thinking(here: World) -> None:
     bob = here.discord.user("bob")
     here.engine.reply("<think>", *["hm "] * 12, "</think>", "Seventeen people fit, if two of them stand.", pace=0.25)
     await here.ask(guild, ann, "We are 17 and have 15 chairs. Do we fit?")
-    here.engine.reply("Row, row, row the boat. " + "Gently down the stream. " * 80)
+    here.engine.reply("Row, row, row the boat. ", *["Gently down the stream. "] * 500)
     await here.ask(guild, ann, "Sing something")
     here.engine.hang("<think>", "hm ")
     asked = await here.discord.say(guild, bob, f"<@{here.discord.bot.id}> and with a dog?")

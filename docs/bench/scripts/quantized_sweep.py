@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from engine.kernels.dequantize import dequantize
-from engine.kernels.gemm_configs import quantized_gemm_config, quantized_gemv_config, token_block
-from engine.kernels.matmul import PLAIN, RESIDUAL, SILU, GemmConfig, Scratch, matmul
+from engine.kernels.linear.dequantize import dequantize
+from engine.kernels.linear.gemm_configs import quantized_gemm_config, quantized_gemv_config, token_block
+from engine.kernels.linear.matmul import PLAIN, RESIDUAL, SILU, GemmConfig, Scratch, matmul
+from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.kernels.pdl import supported
-from engine.kernels.quantized_gemv import quantized_gemv
 from engine.model.quantization import QuantizedWeight, num_lines
 
 Run = Callable[[QuantizedWeight], object]
