@@ -41,10 +41,11 @@ class Family:
     def windows(self, source: Path, windows: Sequence[int | None], max_context: int) -> tuple[int | None, ...]:
         """`windows` as `Architecture` has them; ConfigError if the family has none.
 
-        A window that covers the context is none, unless the layer's RoPE depends on it.
+        A window that covers the context is none, unless the layer's RoPE depends on it; then it is at most the
+        context.
         """
         if self.local_rope:
-            return tuple(windows)
+            return tuple(None if window is None else min(window, max_context) for window in windows)
         shorter = tuple(None if window is None or window >= max_context else window for window in windows)
         if not any(shorter):
             return ()
