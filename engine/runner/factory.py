@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 
 from engine.config import EngineConfig
-from engine.errors import ConfigError
 from engine.logits_params import Adjustment, LogitsParams
 from engine.model.transformer import Transformer
 from engine.runner.base import AnyRunner
