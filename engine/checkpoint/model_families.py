@@ -29,7 +29,7 @@ class Family:
     norm_offset: bool = False  # safetensors hold w where the norm multiplies by 1 + w; GGUF files hold 1 + w
     gguf_pairs: bool = False  # GGUF files hold query and key rows as interleaved pairs, as Llama's do; else as halves
     has_windows: bool = True
-    optional_window: bool = False  # a window counts only where `use_sliding_window` says so
+    optional_window: bool = False  # a window counts only where `use_sliding_window` is true
     full_every: int = 0  # where windows alternate: each layer of this number has full attention; 0: all have a window
     local_rope: bool = False  # layers with a window have a theta of their own
     partial_rotary: bool = False  # a file may ask for RoPE over a part of the head

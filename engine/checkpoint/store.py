@@ -40,7 +40,7 @@ class TensorPart:
 
 @dataclass(frozen=True, slots=True)
 class Halves:
-    """The first `rotary_dim` of each head's `head_dim` rows are in Hugging Face's order; the others are not turned."""
+    """The first `rotary_dim` of each head's `head_dim` rows are in Hugging Face's order; the others are not rotated."""
 
     head_dim: int
     rotary_dim: int
@@ -175,8 +175,8 @@ class StoredCheckpoint:
             rows = torch.empty(last - first, cols, dtype=out.dtype, device=out.device)
             self._copy(stored, rows, first, col)
             heads = rows.view(-1, head_dim, cols)
-            turned = heads[:, :rotary_dim].reshape(len(heads), 2, rotary_dim // 2, cols).transpose(1, 2)
-            heads[:, :rotary_dim] = turned.reshape(len(heads), rotary_dim, cols)
+            pairs = heads[:, :rotary_dim].reshape(len(heads), 2, rotary_dim // 2, cols).transpose(1, 2)
+            heads[:, :rotary_dim] = pairs.reshape(len(heads), rotary_dim, cols)
             top, bottom = max(first, row), min(last, end)
             out[top - row : bottom - row].copy_(rows[top - first : bottom - first])
 

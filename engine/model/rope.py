@@ -1,6 +1,6 @@
-"""RoPE: the table of a model's rotations, and how it turns queries and keys.
+"""RoPE: the table of a model's rotations, and how it rotates queries and keys.
 
-All scalings and partial RoPE end up in the table: dimensions that are not turned have frequency 0, and a scaling's
+All scalings and partial RoPE end up in the table: dimensions that are not rotated have frequency 0, and a scaling's
 attention factor is the magnitude of its entries. So whatever computes with the table knows none of them.
 """
 
@@ -51,7 +51,7 @@ def _frequencies(spec: ModelSpec, theta: float, device: torch.device) -> Tensor:
 
 
 def _table(spec: ModelSpec, frequency: Tensor, length: int, factor: float) -> Tensor:
-    still = spec.head_dim // 2 - len(frequency)  # pairs that are not turned
+    still = spec.head_dim // 2 - len(frequency)  # pairs that are not rotated
     angle = torch.outer(torch.arange(length, dtype=torch.float32, device=frequency.device), frequency)
     table = torch.polar(torch.full_like(angle, factor), angle)
     return torch.cat((table, torch.ones(length, still, dtype=table.dtype, device=table.device)), 1) if still else table
@@ -78,9 +78,9 @@ def _scaled(frequency: Tensor, scaling: RopeScaling, dim: int, theta: float, len
 def _yarn_ramp(scaling: YarnScaling, dim: int, theta: float) -> tuple[float, float]:
     """The pair of dimensions at which the ramp begins, and that at which it ends."""
 
-    def pair(turns: float) -> float:
-        """Where frequency theta ** (-2 pair / dim) turns that many times within the original context."""
-        return dim * math.log(scaling.original_context / (turns * 2 * math.pi)) / (2 * math.log(theta))
+    def pair(rotations: float) -> float:
+        """Where frequency theta ** (-2 pair / dim) rotates that many times within the original context."""
+        return dim * math.log(scaling.original_context / (rotations * 2 * math.pi)) / (2 * math.log(theta))
 
     first, last = pair(scaling.beta_fast), pair(scaling.beta_slow)
     if scaling.truncate:

@@ -37,7 +37,7 @@ def make_runner(config: EngineConfig, model: Transformer, min_over_ranks: Callab
     if config.native and NativeForward.supports(model, config) and (library := compiled_library()) is not None:
         if not model.spec.architecture.experts:
             return NativeRunner(library, config, model, num_pages)
-        # So that a slow model is no riddle.
+        # Says why such a model is slow.
         sys.stderr.write("engine: computing in plain torch: the compiled code has no mixtures of experts\n")
         sys.stderr.flush()
     return TorchRunner(config, model, num_pages)

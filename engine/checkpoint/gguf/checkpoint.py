@@ -53,7 +53,7 @@ def open_gguf(path: Path) -> StoredCheckpoint:
     family = family_of(metadata)
     spec = read_spec(file, metadata, family)
     tokens = file.metadata.get("tokenizer.ggml.tokens")
-    if isinstance(tokens, list):  # before a tokenizer of a false number of tokens is built
+    if isinstance(tokens, list):  # checked before a tokenizer of that many tokens is built
         check_vocab_size(path, embeddings=spec.vocab_size, tokenizer=len(tokens))
     tensors = _tensors(file, spec, Halves(spec.head_dim, spec.architecture.rotary_dim or spec.head_dim))
     if family.gguf_pairs:

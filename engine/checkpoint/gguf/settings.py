@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 
 from engine.checkpoint.architecture import Architecture
+from engine.checkpoint.chat_families import chat_family, default_system
 from engine.checkpoint.chat_template import template_of_gguf
-from engine.checkpoint.families import chat_family, default_system
 from engine.checkpoint.files import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, ConfigReader, check_heads
 from engine.checkpoint.gguf.container import GgufFile
 from engine.checkpoint.gguf.rope import read_scaling

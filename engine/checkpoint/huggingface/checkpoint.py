@@ -51,7 +51,7 @@ _POST_NORM_NAMES = {
     "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffn_norm",
 }
-# Of models that also see: how the names of their language model begin, in either generation of transformers.
+# Of vision-language models: how the names of their language model begin, in either generation of transformers.
 _PREFIXES = (("language_model.", ""), ("model.language_model.", "model."))
 _LAYER_PREFIX = "model.layers."
 
@@ -77,7 +77,7 @@ def open_huggingface(path: Path) -> StoredCheckpoint:
 def _quantized_spec(
     spec: ModelSpec, method: Method, matrices: Mapping[str, Extent | QuantizedMatrix], tensors: Mapping[str, Extent]
 ) -> ModelSpec:
-    """`spec` with the bits, for people and for the choice of a CPU's own bits."""
+    """`spec` with what the weights are stored in; `config` chooses a CPU's bits by how `quantization` begins."""
     weights = sum(matrix.rows * matrix.cols for matrix in matrices.values())
     stored = sum(extent.rows * extent.row_bytes for extent in tensors.values())
     return replace(spec, quantization=str(method), stored_bits=stored * 8 / weights)

@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 
 from engine.checkpoint.architecture import Architecture
+from engine.checkpoint.chat_families import chat_family, default_system
 from engine.checkpoint.encoding import PLAIN
-from engine.checkpoint.families import chat_family, default_system
 from engine.checkpoint.files import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, ConfigReader, check_heads
 from engine.checkpoint.huggingface.rope import KINDS_OF_LAYERS, RopeSettings, read_rope
 from engine.checkpoint.huggingface.tokenizer import TokenizerFiles
@@ -48,7 +48,7 @@ _ACTIVATIONS = {"silu": ("silu", "swish"), "gelu_tanh": ("gelu_pytorch_tanh", "g
 def read_settings(config: ConfigReader) -> tuple[Family, ConfigReader]:
     """The family, and the settings of its language model with the family's defaults."""
     family = huggingface_family(config.source, config.values.get("architectures"))
-    text = config.section("text_config")  # of a model that also sees; its settings are the language model's
+    text = config.section("text_config")  # of a vision-language model; its settings are the language model's
     inner = text.values if text else {}
     settings = ConfigReader(config.source, {**family.defaults, **config.values, **inner})
     kinds = settings.values.get("layer_types")

@@ -38,7 +38,7 @@ class ResidualStream:
         self.h, self.x = buffer(max_tokens), buffer(max_tokens)
         self._partial_sum = buffer(0 if self._single_rank or collectives else max_tokens)
         # The sum over ranks, for models that do something to it before it is added.
-        self._delta = buffer(0 if model.is_plain else max_tokens)
+        self._delta = buffer(0 if model.adds_products_directly else max_tokens)
 
     def add_gemv(self, x: Tensor, layer: nn.Module, deferred: DeferredValue | None = None) -> None:
         """One token: h += product of x, to which `deferred` is added first."""

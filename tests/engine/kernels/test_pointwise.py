@@ -7,7 +7,7 @@ import torch
 
 from engine.kernels import pointwise
 from engine.kernels.linear.gemv import gemv
-from engine.kernels.linear.matmul import SILU, GemmConfig, Scratch, matmul
+from engine.kernels.linear.matmul import GATED, GemmConfig, Scratch, matmul
 from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.model.quantization import QuantizedWeight
 from tests.engine.kernels import reference
@@ -73,16 +73,16 @@ def test_gelu_in_the_products(bits: int) -> None:
     x, matrix = random(bm, k), weights(2 * n, k)
     x[0] *= 30  # gates that saturate
     quantized = QuantizedWeight(matrix, 4)
-    expected = reference.linear(x, quantized if bits == 4 else matrix, silu=True, gelu=True)
+    expected = reference.linear(x, quantized if bits == 4 else matrix, gated=True, gelu=True)
     out = torch.full((bm, n), torch.nan, dtype=DTYPE, device=DEVICE)
     if bits == 4:
-        quantized_gemv(x[:1], quantized, out, silu=True, gelu=True, pdl=PDL)
+        quantized_gemv(x[:1], quantized, out, gated=True, gelu=True, pdl=PDL)
     else:
-        gemv(x[:1], matrix, out, silu=True, gelu=True, pdl=PDL, block=128)
+        gemv(x[:1], matrix, out, gated=True, gelu=True, pdl=PDL, block=128)
     torch.testing.assert_close(out[:1].float(), expected[:1], **CLOSE)
     config = GemmConfig(bn=16, bk=32, split=1, stages=1, warps=4)
     matmul(
-        x, quantized if bits == 4 else matrix, out, config, Scratch.allocate(DEVICE, 1 << 12, 64), bm=bm, kind=SILU,
+        x, quantized if bits == 4 else matrix, out, config, Scratch.allocate(DEVICE, 1 << 12, 64), bm=bm, kind=GATED,
         gelu=True, pdl=PDL,
     )  # fmt: skip
     torch.testing.assert_close(out.float(), expected, **CLOSE)
