@@ -37,6 +37,11 @@ class Architecture:
     experts_per_token: int = 0
     normalized_experts: bool = True  # the weights of a token's experts sum up to 1
 
+    @property
+    def uses_gelu(self) -> bool:
+        """Whether the gate is GELU's, else it is SiLU's."""
+        return self.activation == "gelu_tanh"
+
 
 @dataclass(frozen=True, slots=True)
 class Llama3Scaling:

@@ -55,6 +55,11 @@ class ModelSpec:
     family: str = "llama"
     architecture: Architecture = field(default_factory=Architecture)
 
+    @property
+    def rotary_dim(self) -> int:
+        """The dimensions of a head that RoPE rotates."""
+        return self.architecture.rotary_dim or self.head_dim
+
     def window(self, layer: int) -> int | None:
         """The tokens that a token of this layer sees, itself included; None for all."""
         windows = self.architecture.windows

@@ -85,7 +85,7 @@ class Block(nn.Module):
         self.heads, self.kv_heads = spec.n_heads // world_size, kv_heads(spec, world_size)
         self.head_dim, self.ffn = spec.head_dim, ffn_width(spec, world_size)
         self.rule = AttentionRule(blocks.attention_scale, blocks.attention_softcap, spec.window(layer))
-        self._gelu = blocks.activation == "gelu_tanh"
+        self._gelu = blocks.uses_gelu
         rows = (self.heads + 2 * self.kv_heads) * self.head_dim
 
         def norm(dim: int) -> RMSNorm:

@@ -120,7 +120,7 @@ def _features(spec: ModelSpec) -> tuple[str, ...]:
         "experts": blocks.experts > 0,
         "ffn_bias": blocks.ffn_bias,
         "float32_norms": blocks.float32_norms,
-        "gelu_tanh": blocks.activation == "gelu_tanh",
+        "gelu_tanh": blocks.uses_gelu,
         "head_size": spec.head_dim & (spec.head_dim - 1) != 0,  # other than a power of two
         "local_rope": blocks.local_rope_theta is not None,
         "logit_softcap": blocks.logit_softcap is not None,

@@ -55,7 +55,7 @@ def open_gguf(path: Path) -> StoredCheckpoint:
     tokens = file.metadata.get("tokenizer.ggml.tokens")
     if isinstance(tokens, list):  # checked before a tokenizer of that many tokens is built
         check_vocab_size(path, embeddings=spec.vocab_size, tokenizer=len(tokens))
-    tensors = _tensors(file, spec, Halves(spec.head_dim, spec.architecture.rotary_dim or spec.head_dim))
+    tensors = _tensors(file, spec, Halves(spec.head_dim, spec.rotary_dim))
     if family.gguf_pairs:
         tensors = {name: StoredTensor(tensor.parts, tensor.path) for name, tensor in tensors.items()}
     checkpoint = StoredCheckpoint(path, spec, tensors, lambda: make_tokenizer(file, spec.chat))

@@ -95,7 +95,7 @@ def _stored_tensors(
     if spec.tied_embeddings:
         found.pop("output.weight", None)
     check_tensor_names(path, spec, {name: name for name in found})
-    halves = Halves(spec.head_dim, spec.architecture.rotary_dim or spec.head_dim)
+    halves = Halves(spec.head_dim, spec.rotary_dim)
     stored: dict[str, StoredTensor] = {}
     for name, shape in tensor_shapes(spec).items():
         extent = found[name]

@@ -60,7 +60,7 @@ class CudaForward:
         self.quantized = isinstance(weight_of(block.wqkv), QuantizedWeight)
         numels = [weight_of(layer).shape.numel() for layer in (block.wqkv, *block.feed_forwards[0])]
         architecture = model.spec.architecture
-        self._gelu, self._logit_softcap = architecture.activation == "gelu_tanh", architecture.logit_softcap
+        self._gelu, self._logit_softcap = architecture.uses_gelu, architecture.logit_softcap
         self._embedding_scale = float(torch.tensor(architecture.embedding_scale, dtype=config.dtype))
         self.linear = Linear(config, self.eps, max(numels) if self.quantized else 0, gelu=self._gelu)
         # Our GEMM works on whole blocks of tokens, so buffers have room for the padding.
