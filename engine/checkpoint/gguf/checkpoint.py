@@ -10,9 +10,10 @@ from pathlib import Path
 from engine.checkpoint.files import ConfigReader, check_vocab_size
 from engine.checkpoint.gguf.container import GgufFile
 from engine.checkpoint.gguf.rope import FACTOR_TABLES
-from engine.checkpoint.gguf.settings import family_of, read_spec
+from engine.checkpoint.gguf.settings import read_spec
 from engine.checkpoint.gguf.split import read_parts
 from engine.checkpoint.gguf.tokenizer import make_tokenizer
+from engine.checkpoint.model_families import gguf_family
 from engine.checkpoint.reading import Extent
 from engine.checkpoint.spec import ModelSpec, tensor_shapes
 from engine.checkpoint.store import Halves, StoredCheckpoint, StoredTensor, TensorPart
@@ -50,7 +51,7 @@ def open_gguf(path: Path) -> StoredCheckpoint:
     """Open a GGUF file; ConfigError unless it is complete, of a known family, with block types that can be decoded."""
     file = read_parts(path)
     metadata = ConfigReader(path, dict(file.metadata))
-    family = family_of(metadata)
+    family = gguf_family(metadata)
     spec = read_spec(file, metadata, family)
     tokens = file.metadata.get("tokenizer.ggml.tokens")
     if isinstance(tokens, list):  # checked before a tokenizer of that many tokens is built

@@ -78,7 +78,7 @@ def _rotary_dim(config: ConfigReader, new: ConfigReader | None, family: Family, 
 
 def _scaling(config: ConfigReader, rope: ConfigReader, family: Family, dim: int) -> RopeScaling | None:
     kind = _kind(rope)
-    if family.name == "phi3" and kind in ("su", "yarn"):  # earlier names of longrope
+    if kind in family.longrope_names:
         kind = "longrope"
     match kind:
         case "default":

@@ -54,12 +54,10 @@ def read_settings(config: ConfigReader) -> tuple[Family, ConfigReader]:
     kinds = settings.values.get("layer_types")
     if isinstance(kinds, list) and (other := [kind for kind in kinds if kind not in KINDS_OF_LAYERS]):
         raise recurrent(config.source, f"layers of type {other[0]!s:.40}")
-    for key, neutral in _OTHER_ARITHMETIC.items():
-        value = settings.values.get(key)
-        if key in _EXPERTS and family.expert_width:
-            continue
-        if value is not None and value not in neutral:
-            raise settings.invalid(key, f"absent, as in a model of the family {family.name}")
+    neutral = _OTHER_ARITHMETIC
+    if family.expert_width:
+        neutral = {key: values for key, values in neutral.items() if key not in _EXPERTS}
+    family.check_arithmetic(settings, neutral)
     key = "hidden_activation" if settings.has("hidden_activation") else "hidden_act"
     known = _ACTIVATIONS[family.blocks.activation]
     if settings.text(key) not in (None, *known):
@@ -115,7 +113,7 @@ def _architecture(
 ) -> Architecture:
     blocks = family.blocks
     attention_bias, ffn_bias = config.flag("attention_bias"), config.flag("mlp_bias")
-    if (attention_bias and not (family.attention_bias or blocks.qkv_bias)) or (ffn_bias and family.name != "llama"):
+    if (attention_bias and not (family.attention_bias or blocks.qkv_bias)) or (ffn_bias and not family.ffn_bias):
         key = "attention_bias" if attention_bias else "mlp_bias"
         raise ConfigError(config.source, expected="linear layers without bias", found=f"{key} = true")
     windows = _windows(family, config, n_layers, max_context)
