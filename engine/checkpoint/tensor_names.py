@@ -1,4 +1,4 @@
-"""What all readers do with a file's tensors once those have our names: check that none is missing, and split fused ones."""
+"""What readers do with a file's tensors once those have our names: check that none is missing, split fused ones."""
 
 from collections.abc import Mapping
 from pathlib import Path

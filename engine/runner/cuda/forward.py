@@ -23,7 +23,7 @@ from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
-from engine.kernels import pointwise
+from engine.kernels import hidden_states, pointwise
 from engine.kernels.linear.gemm_configs import FUSED_TOKENS, token_block
 from engine.kernels.linear.gemv import DeferredValue
 from engine.kernels.linear.matmul import GATED, PartialSquares
@@ -132,7 +132,7 @@ class CudaForward:
         residual, blocks, tokens, one = self.residual, self.blocks, shape.num_tokens, shape.num_tokens == 1
         bm = token_block(tokens)
         squares, spare = self._squares(0, bm), self._squares(1, bm)
-        pointwise.embed(
+        hidden_states.embed(
             self.model.tok_embeddings.weight, inputs.slot_rows, state.last_tokens, inputs.chunk_tokens, residual.h,
             tokens, gain=blocks[0].attention_norm.weight, scaled=None if one else residual.x,
             squares=None if one else squares.sums,
@@ -161,12 +161,12 @@ class CudaForward:
         residual, tokens = self.residual, shape.num_tokens
         h, x, qkv, attended = residual.h[:tokens], residual.x[:tokens], self.qkv[:tokens], self.attended[:tokens]
         gated = self.gated[:tokens]
-        pointwise.embed(
+        hidden_states.embed(
             self.model.tok_embeddings.weight, inputs.slot_rows, state.last_tokens, inputs.chunk_tokens, h, tokens,
             scale=self._embedding_scale, pdl=self.pdl,
         )  # fmt: skip
         blocks = self.blocks
-        pointwise.norm(h, blocks[0].attention_norm.weight, x, self.eps, tokens, pdl=self.pdl)
+        hidden_states.norm(h, blocks[0].attention_norm.weight, x, self.eps, tokens, pdl=self.pdl)
         for index, block in enumerate(blocks):
             next_norm = blocks[index + 1].attention_norm if index + 1 < len(blocks) else None
             self.linear.gemm(x, block.wqkv, qkv)
@@ -205,13 +205,13 @@ class CudaForward:
         residual, sources, h = self.residual, inputs.sample_sources, self.last_h
         count = sources.shape[0]
         bm = token_block(count)
-        pointwise.gather(residual.h, self.attended, sources, h, self.last_attended, pdl=self.pdl)
+        hidden_states.gather(residual.h, self.attended, sources, h, self.last_attended, pdl=self.pdl)
         squares = residual.add_small_gemm(
             self.last_attended, block.wo, bm, count, block.ffn_norm.weight, self._squares(0, bm), h
         )
         self.linear.small_gemm(residual.x, block.w13, self.gated, bm, kind=GATED, norm=squares)
         residual.add_small_gemm(self.gated, block.w2, bm, count, self.model.norm.weight, self._squares(1, bm), h)
-        pointwise.norm(h, self.model.norm.weight, self.final, self.eps, count, pdl=self.pdl)
+        hidden_states.norm(h, self.model.norm.weight, self.final, self.eps, count, pdl=self.pdl)
 
     def _squares(self, index: int, bm: int) -> PartialSquares:
         """One of the two buffers as [parts, bm]; the embedding writes a single part."""
@@ -253,7 +253,7 @@ class CudaForward:
 
     def _final_norm(self, inputs: StepInputs) -> None:
         """`final` = the model's last norm at the sampled positions."""
-        pointwise.norm(
+        hidden_states.norm(
             self.residual.h, self.model.norm.weight, self.final, self.eps, inputs.sample_sources.shape[0],
             sources=inputs.sample_sources, pdl=self.pdl,
         )  # fmt: skip

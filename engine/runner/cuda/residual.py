@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
 from engine.distributed.tensor_parallel import RowLinear
-from engine.kernels import pointwise
+from engine.kernels import hidden_states
 from engine.kernels.linear.gemv import DeferredValue
 from engine.kernels.linear.matmul import RESIDUAL, PartialSquares
 from engine.kernels.pdl import supported
@@ -87,7 +87,7 @@ class ResidualStream:
             self._linear.gemm(x, layer, partial_sum)
             delta = tensor_parallel.all_reduce(partial_sum)
         if norm is not None or delta is not None:
-            pointwise.norm(h, gain, out, self._eps, tokens, delta=delta, pdl=self._pdl)
+            hidden_states.norm(h, gain, out, self._eps, tokens, delta=delta, pdl=self._pdl)
 
     def partial(self, tokens: int) -> Tensor:
         """[tokens, dim]: where this rank puts what `add_partial` sums over the ranks."""
@@ -104,7 +104,7 @@ class ResidualStream:
             self._collectives.all_reduce(delta, gain, tokens)  # without `out` the gain is not used
         elif not self._single_rank:
             tensor_parallel.all_reduce(delta)
-        pointwise.norm(
+        hidden_states.norm(
             self.h[:tokens], gain, self.x[:tokens], self._eps, tokens, delta=delta, bias=bias,
             post_gain=None if post is None else post.weight, pdl=self._pdl,
         )  # fmt: skip

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from engine.kernels import pointwise
+from engine.kernels import hidden_states, pointwise
 from engine.kernels.linear.gemv import gemv
 from engine.kernels.linear.matmul import GATED, GemmConfig, Scratch, matmul
 from engine.kernels.linear.quantized_gemv import quantized_gemv
@@ -25,7 +25,7 @@ def test_what_is_added_gets_its_bias_and_norm_first(biased: bool, normed: bool) 
         added = reference.rms_norm(added, post_gain, EPS)
     expected = h + added
     out = torch.full_like(h, torch.nan)
-    pointwise.norm(
+    hidden_states.norm(
         h, gain, out, EPS, TOKENS, delta=delta, bias=bias if biased else None, post_gain=post_gain if normed else None,
         pdl=PDL,
     )  # fmt: skip
@@ -38,7 +38,7 @@ def test_embeddings_are_scaled() -> None:
     h, scaled = (torch.full((2, DIM), torch.nan, dtype=DTYPE, device=DEVICE) for _ in range(2))
     squares = torch.zeros(1, 16, device=DEVICE)
     rows, last = (torch.tensor(ids, dtype=torch.int32, device=DEVICE) for ids in ([1], [0, 5]))
-    pointwise.embed(
+    hidden_states.embed(
         table, rows, last, torch.tensor([7], dtype=torch.int32, device=DEVICE), h, 2, gain=gain, scaled=scaled,
         squares=squares, scale=7.0, pdl=PDL,
     )  # fmt: skip
