@@ -68,7 +68,7 @@ class NativeForward:
         )
         self._model = _Model(
             spec.dim, block.heads, block.kv_heads, block.head_dim, block.ffn, kv.page_size, spec.n_layers,
-            spec.architecture.activation == "gelu_tanh", spec.norm_eps, spec.architecture.logit_softcap or 0.0,
+            spec.architecture.uses_gelu, spec.norm_eps, spec.architecture.logit_softcap or 0.0,
             model.norm.weight.data_ptr(), ctypes.addressof(self._layers), _matrix(model.output),
         )  # fmt: skip
 

@@ -11,7 +11,6 @@ from engine.config import EngineConfig, resolve
 from engine.core.worker import load_weights
 from engine.layers.paged_attention import DenseAttention, Segment
 from engine.model.transformer import Transformer
-from engine.runner import factory
 from engine.runner.cpu.linear import NativeLinear
 from engine.runner.cpu.native_runner import NativeRunner
 from engine.runner.factory import make_runner
@@ -62,14 +61,5 @@ def test_experts_are_quantized_and_computed_in_plain_torch(
         )
     assert float((ours - expected).abs().max()) < {"int8": 0.03, "int4": 0.4}[quantize] * float(expected.std())
     assert type(make_runner(config, model)) is TorchRunner
-    assert capsys.readouterr().err.splitlines()[-1].endswith("the compiled code lacks experts")
-
-
-def test_a_path_that_lacks_a_feature_leaves_it_to_plain_torch_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config, model = load(tmp_path, "gemma2")
-    monkeypatch.setattr(factory, "unsupported_by_native", lambda spec, context: frozenset({"windows", "qk_norm"}))
-    assert type(make_runner(config, model)) is TorchRunner
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "engine: computing in plain torch, since the compiled code lacks qk_norm, windows"
+    assert said == "engine: computing in plain torch: the compiled code has no mixtures of experts"
