@@ -76,7 +76,7 @@ class NativeForward:
         blocks = spec.architecture
         self._model = _Model(
             spec.dim, block.heads, block.kv_heads, block.head_dim, block.ffn, kv.page_size, spec.n_layers,
-            blocks.activation == "gelu_tanh", blocks.experts, blocks.experts_per_token, blocks.normalized_experts,
+            blocks.uses_gelu, blocks.experts, blocks.experts_per_token, blocks.normalized_experts,
             spec.norm_eps, blocks.logit_softcap or 0.0,
             model.norm.weight.data_ptr(), ctypes.addressof(self._layers), _matrix(model.output),
         )  # fmt: skip

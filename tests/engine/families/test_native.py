@@ -11,11 +11,9 @@ from engine.config import EngineConfig, resolve
 from engine.core.worker import load_weights
 from engine.layers.paged_attention import DenseAttention, Segment
 from engine.model.transformer import Transformer
-from engine.runner import factory
 from engine.runner.cpu.linear import NativeLinear
 from engine.runner.cpu.native_runner import NativeRunner
 from engine.runner.factory import make_runner
-from engine.runner.torch_runner import TorchRunner
 from tests.engine.families.cases import CASES, make_oracle, write_huggingface
 from tests.engine.runner.cpu.native_code import NativeModel, page_ids, require_compiled_library
 
@@ -59,13 +57,3 @@ def test_experts_are_quantized(tmp_path: Path, quantize: str) -> None:
             for made in (model, whole)
         )
     assert float((ours - expected).abs().max()) < {"int8": 0.03, "int4": 0.4}[quantize] * float(expected.std())
-
-
-def test_a_path_that_lacks_a_feature_leaves_it_to_plain_torch_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config, model = load(tmp_path, "gemma2")
-    monkeypatch.setattr(factory, "unsupported_by_native", lambda spec, context: frozenset({"windows", "qk_norm"}))
-    assert type(make_runner(config, model)) is TorchRunner
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "engine: computing in plain torch, since the compiled code lacks qk_norm, windows"
