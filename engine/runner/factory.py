@@ -4,7 +4,6 @@ It knows every runner and how many KV pages fit. It knows neither the scheduler 
 stands for them.
 """
 
-import sys
 import time
 from collections.abc import Callable
 
@@ -35,11 +34,7 @@ def make_runner(config: EngineConfig, model: Transformer, min_over_ranks: Callab
         return runner
     num_pages = min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device)))
     if config.native and NativeForward.supports(model, config) and (library := compiled_library()) is not None:
-        if not model.spec.architecture.experts:
-            return NativeRunner(library, config, model, num_pages)
-        # Says why such a model is slow.
-        sys.stderr.write("engine: computing in plain torch: the compiled code has no mixtures of experts\n")
-        sys.stderr.flush()
+        return NativeRunner(library, config, model, num_pages)
     return TorchRunner(config, model, num_pages)
 
 
