@@ -92,12 +92,16 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class PersonaText:
-    """The system prompt that applies, and the level that it is set at."""
+    """The system prompt that applies, and the level that it is set at. `name` is "" where nobody gave it one."""
 
     level: PersonaLevel
     name: str
-    prompt: str
+    prompt: str = field(repr=False)
     version: int
+    persona_id: int = 0
+    """0: the operator's default, which no table holds as a persona."""
+    card: str | None = field(default=None, repr=False)
+    """The JSON of the character card that it was made from."""
 
 
 @dataclass(frozen=True, slots=True)

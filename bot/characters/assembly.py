@@ -45,17 +45,29 @@ class Character:
 
     def __init__(self, card: CharacterCard) -> None:
         self.card = card
+        self.template = template_of(card)
         self.scanner = LoreScanner(card.book) if card.book and card.book.entries else None
 
     def greeting(self, macros: Macros) -> str:
         """The chosen greeting as a member reads it."""
         return expand(self.card.chosen_greeting, macros).strip()
 
-    def prompt(self, macros: Macros, lore: Sequence[Lore] = (), *, system_text: str | None = None) -> CharacterPrompt:
-        """The character in a prompt with this lore. `system_text` stands in for its own, if somebody has edited it."""
+    def prompt(
+        self,
+        macros: Macros,
+        lore: Sequence[Lore] = (),
+        *,
+        late_macros: Macros | None = None,
+        system_text: str | None = None,
+    ) -> CharacterPrompt:
+        """The character in a prompt with this lore.
+
+        `late_macros`: for what stands last and may change with each turn. `system_text` stands in for the card's own,
+        if somebody has edited it.
+        """
         card = self.card
         examples = read_examples(card.examples, card.name, card.nickname, macros) if card.examples else Examples()
-        late, at_depth = _late(card, macros, lore)
+        late, at_depth = _late(card, late_macros or macros, lore)
         if system_text is None:
             system = _system(card, macros, lore, examples.prose)
         else:

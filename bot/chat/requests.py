@@ -36,6 +36,8 @@ class ChatRequest:
     """The daily quota of the member's role, if it has one: it replaces the guild's."""
     author: str | None = None
     """The name that the model reads, in a shared dialog."""
+    name: str = ""
+    """How the member is called here: what `{{user}}` stands for in a persona."""
     offers: tuple[OfferedFile, ...] = ()
     """The files of the message, still to be read. What they hold is then in `files`, `images` and `files_note`."""
     offers_kind: FileKind = "file"
@@ -82,6 +84,9 @@ class PendingTurn:
     files: tuple[StoredFile, ...] = ()
     images: tuple[ImageInput, ...] = ()
     files_note: str = ""
+    name: str = ""
+    greeting: str = ""
+    """What a character says before its first reply; the reply is stored with it."""
     reply: str = ""
     """The reply so far, of a turn that has one already. It is kept unless another one is stored."""
     delivery_id: int = 0

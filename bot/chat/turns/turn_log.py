@@ -149,6 +149,7 @@ class TurnLog:
             settings=snapshot.settings,
             messages=request.messages,
             author=snapshot.author,
+            name=request.name,
             files=snapshot.files,
             files_note=snapshot.files_note,
             reply=snapshot.reply or "",

@@ -217,7 +217,7 @@ class Conversations:
 
         def begun(turn: PendingTurn) -> None:
             nonlocal continued
-            continued = turn.reply if turn.kind == "continue" else ""
+            continued = turn.reply if turn.kind == "continue" else turn.greeting
             sink.record.begin(turn.delivery_id)
             sink.prefix += small_lines(turn.files_note)
             reply.begin_with(sink.prefix, continued)
@@ -233,6 +233,7 @@ class Conversations:
             interaction_id=None if question.is_repeat else question.place.nonce,
             role_turns=role_turns(question.caller, settings),
             author=speaker_name(question.caller.name, self.own_names(key.guild_id)) if key.shared else None,
+            name=question.caller.name,
             offers=question.offers,
             offers_kind=question.offers_kind,
             offers_author_id=question.offers_author_id,
