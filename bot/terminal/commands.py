@@ -11,6 +11,7 @@ from typing import TypeVar
 import typer
 
 from bot.errors import ConfigError
+from bot.guilds.personas import SavedPersona
 from bot.services import Services, open_services, stopped_by_signals
 from bot.settings import Settings
 from bot.terminal.console import Console
@@ -60,11 +61,11 @@ def set_persona(settings: Settings, guild: int, user: int | None, prompt: str, n
     """Set the persona of a guild, or of one member in it. Raises ConfigError or BotError."""
     level = _level(guild, user)
 
-    def store(services: Services) -> Awaitable[PersonaText]:
+    def store(services: Services) -> Awaitable[SavedPersona]:
         return services.personas.set(DialogKey(guild, user or 0), level, prompt, name, author_id=user)
 
     stored = _with_services(settings, store)
-    typer.echo(f"Set for the {stored.level}, version {stored.version}.")
+    typer.echo(f"Set for the {level}, version {stored.version}.")
 
 
 def clear_persona(settings: Settings, guild: int, user: int | None) -> None:

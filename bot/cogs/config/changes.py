@@ -31,7 +31,7 @@ RESETS: Mapping[Setting, Change] = {
     "daily_messages": lambda old: replace(old, daily_turns=None),
     "daily_tokens": lambda old: replace(old, daily_tokens=None),
     "channels": lambda old: replace(old, channels=frozenset()),
-    "roles": lambda old: replace(old, roles=()),
+    "roles": lambda old: _with_roles(old, (replace(role, allowed=False, daily_turns=None) for role in old.roles)),
 }
 
 
@@ -62,6 +62,6 @@ def clear_roles(old: GuildSettings) -> GuildSettings:
 
 
 def _with_roles(old: GuildSettings, roles: Iterable[RolePolicy]) -> GuildSettings:
-    """The settings with these roles, in the order of the database; roles without permission and quota are dropped."""
-    kept = (role for role in roles if role.allowed or role.daily_turns is not None)
+    """The settings with these roles, in the order of the database; roles of which nothing is said are dropped."""
+    kept = (role for role in roles if role != RolePolicy(role.role_id))
     return replace(old, roles=tuple(sorted(kept, key=lambda role: role.role_id)))

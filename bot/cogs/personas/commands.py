@@ -80,7 +80,10 @@ class PersonaCommands(app_commands.Group):
         """List the versions that are kept."""
         if not await defer(interaction, ephemeral=True):
             return
-        versions = await self.context.personas.versions(dialog_key(caller_of(interaction)), self.level)
+        key, own = dialog_key(caller_of(interaction)), self.level == "member"
+        entry = await self.context.personas.entry_at(key, self.level)
+        library = self.context.personas.library
+        versions = () if entry is None else await library.versions(key, entry.persona_id, own=own)
         hint = f"`{COMMANDS[self.level]} rollback` puts one of them back in force."
         lines = [version_line(version) for version in versions]
         await self.context.respond(interaction, "\n".join([*lines, hint]) if lines else NOT_SET[self.level])
@@ -91,7 +94,13 @@ class PersonaCommands(app_commands.Group):
         """Restore an earlier version."""
         if not await defer(interaction, ephemeral=True):
             return
-        persona = await self.context.personas.rollback(dialog_key(caller_of(interaction)), self.level, version)
+        key, own, by = dialog_key(caller_of(interaction)), self.level == "member", interaction.user.id
+        personas, persona = self.context.personas, None
+        entry = await personas.entry_at(key, self.level)
+        if entry is not None:
+            back = await personas.library.rollback(key, entry.persona_id, version, own=own, actor_id=by)
+            if back is not None and await personas.assign(key, self.level, entry.persona_id, actor_id=by):
+                persona = await personas.get(key, self.level)
         if persona is None:
             raise BotError(f"I have no version {version} of it. `{COMMANDS[self.level]} versions` lists what I have.")
         await self.context.respond(interaction, f"{NOW[self.level].format(name=name_of(persona))} {KEPT}")
@@ -103,9 +112,10 @@ class PersonaCommands(app_commands.Group):
             await self._store(interaction, fields.get("prompt", ""), fields.get("name", ""))
 
     async def _store(self, interaction: Interaction, prompt: str, name: str) -> None:
-        persona = await self.context.personas.set(
+        saved = await self.context.personas.set(
             dialog_key(caller_of(interaction)), self.level, prompt, name=name, author_id=interaction.user.id
         )
+        persona = saved.persona
         await self.context.respond(interaction, f"{NOW[self.level].format(name=name_of(persona))} {KEPT}")
 
     async def _current(self, interaction: Interaction) -> PersonaText | None:
