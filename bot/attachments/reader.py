@@ -61,6 +61,8 @@ class FileReader:
         What Discord says of its size is checked before a byte is loaded, and the bytes are counted all the same.
         """
         limit = self._limits.max_raw_bytes
+        if offer.size == 0:
+            raise FileRefused(reasons.EMPTY)
         if offer.size > limit:
             raise FileRefused(reasons.too_large(offer.size, limit))
         try:

@@ -131,6 +131,8 @@ def with_greeting(raw: Mapping[str, Any], greeting: int) -> dict[str, Any]:
     """The same card with another greeting chosen: kept where specifications allow programs to keep things."""
     data = dict(card_data(raw))
     extensions = dict(mapping(data, "extensions"))
+    if greeting == 0 and OWN_EXTENSION not in extensions:
+        return dict(raw)
     extensions[OWN_EXTENSION] = {"greeting": greeting}
     data["extensions"] = extensions
     return {**raw, "data": data} if isinstance(raw.get("data"), dict) else data

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bot.errors import BotError
+from bot.errors import Hint
 
 MAX_CARD_BYTES = 4 << 20
 """Of a card's JSON, however it is packed: a lorebook of 10,000 entries has about 3 MiB."""
 
 
-class CardRefused(BotError):
+class CardRefused(Hint):
     """This file is no character card, or not one that can be taken."""
 
 

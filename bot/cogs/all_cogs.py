@@ -11,6 +11,7 @@ from bot.chat.conversations import NamedConversations
 from bot.chat.history import HistoryReader
 from bot.chat.turns.deliveries import DeliveryLog
 from bot.cogs.ask import Ask
+from bot.cogs.cards.commands import Cards
 from bot.cogs.chat import Chat
 from bot.cogs.config.commands import Config
 from bot.cogs.dialogs.conversations import ConversationCommands
@@ -43,6 +44,8 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         api=MessageApi(bot.http, lambda: bot.user.id if bot.user else 0),
         edit_rate=context.edit_rate,
     )
+    personas, cards = Persona(context), Cards(bot, context, conversations.api)
+    cards.add_to(personas.guild_persona, personas.own_persona)
     return (
         Chat(context, conversations),
         Ask(bot, context, conversations),
@@ -53,7 +56,8 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         ResetCommand(context, conversations.api),
         History(context, conversations, HistoryReader(database)),
         ConversationCommands(context, conversations.api, NamedConversations(database, context.chat)),
-        Persona(context),
+        personas,
+        cards,
         Config(context),
         Privacy(context),
         Help(),

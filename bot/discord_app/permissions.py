@@ -47,15 +47,18 @@ class Action(enum.Enum):
     CONVERSATION = "conversation"
     GUILD_PERSONA = "persona"
     OWN_PERSONA = "me"
+    CARD = "card"
+    GUILD_CARD = "guildcard"
     CONFIG = "config"
     PRIVACY = "privacy"
     HELP = "help"
 
 
-MENU_ACTIONS = {"Ask about this": Action.ASK}
+ASK_MENU, CARD_MENU = "Ask about this", "Import character card"
+MENU_ACTIONS = {ASK_MENU: Action.ASK, CARD_MENU: Action.CARD}
 """The entries in the menu of a message, by what the menu calls them."""
-_GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG, Action.THREAD})
-_MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
+_GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.GUILD_CARD, Action.CONFIG, Action.THREAD})
+_MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.GUILD_CARD, Action.CONFIG})
 # A guild cannot bar members from their own data.
 _BY_GUILD_RULES = frozenset({Action.CHAT, Action.ASK, Action.REGENERATE, Action.CONTINUE, Action.EDIT, Action.THREAD})
 _MAX_NAMED = 10  # channels or roles named in a refusal

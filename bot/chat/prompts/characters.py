@@ -30,6 +30,8 @@ _LARGE = 64 << 10
 """Characters of a card that takes too long to parse for the event loop."""
 _LORE_SHARE = 4
 """A lorebook takes at most one part in so many of the context."""
+_LEAST_LORE_SHARE = 16
+"""It may always take this part."""
 _CHARS_PER_TOKEN = 3
 """Bytes of UTF-8: of English a token has more, of Korean about so many."""
 
@@ -84,11 +86,19 @@ def prompt_of(
             greeting=card.greeting,
             macros=fresh,
             count_tokens=estimated_tokens,
-            max_tokens=context_length // _LORE_SHARE if context_length else DEFAULT_BUDGET,
+            max_tokens=_room_for_lore(character, context_length),
         )
         lore = character.scanner.select(context)
     edited = None if persona.prompt == character.template else persona.prompt
     return character.prompt(steady, lore, late_macros=fresh, system_text=edited)
+
+
+def _room_for_lore(character: Character, context_length: int | None) -> int:
+    """The tokens that lore may take: together with what every prompt of the character has, half of the context."""
+    if not context_length:
+        return DEFAULT_BUDGET
+    left = context_length // 2 - estimated_tokens(character.template + character.card.post_history_instructions)
+    return min(context_length // _LORE_SHARE, max(left, context_length // _LEAST_LORE_SHARE))
 
 
 def with_character(prompt: CharacterPrompt, pairs: Sequence[Pair], *, first: bool) -> list[Pair]:

@@ -105,13 +105,20 @@ async def edit_persona(
     persona_id: int,
     prompt: str,
     card: str | None = None,
+    keep_card: bool = False,
     author_id: int | None,
     now: datetime,
 ) -> PersonaInfo | None:
-    """Store a new version of an entry and put it in force. None if there is no such entry."""
+    """Store a new version of an entry and put it in force. None if there is no such entry.
+
+    `keep_card`: its card is that of the version before; the text then stands in for the card's own.
+    """
     row = await _locked(session, key, own, persona_id)
     if row is None:
         return None
+    if keep_card:
+        before = await session.get(PersonaVersion, (persona_id, row.active_version))
+        card = None if before is None or before.card is None else codec(session).open(before.card)
     latest = await session.scalar(
         select(func.max(PersonaVersion.version)).where(PersonaVersion.persona_id == persona_id)
     )
