@@ -1,7 +1,7 @@
 """Cards whose preview is shown: kept in memory until their member imports them, or does not.
 
-Nothing of a card is stored before that. Bounded in number, size and time, and gone after a restart; the member then uses
-the command again.
+Nothing of a card is stored before that. Bounded in number, size and time, and gone after a restart: the member then
+uses the command again.
 """
 
 from __future__ import annotations
