@@ -19,7 +19,8 @@ from bot.cogs.dialogs.reset import ResetCommand
 from bot.cogs.guild_events import GuildEvents
 from bot.cogs.help import Help
 from bot.cogs.messages import Messages
-from bot.cogs.personas.commands import Persona
+from bot.cogs.personas.commands import GuildPersonas
+from bot.cogs.personas.own_commands import OwnPersonas
 from bot.cogs.privacy import Privacy
 from bot.cogs.reactions import Reactions
 from bot.cogs.reply_actions import ReplyActions
@@ -53,7 +54,8 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         ResetCommand(context, conversations.api),
         History(context, conversations, HistoryReader(database)),
         ConversationCommands(context, conversations.api, NamedConversations(database, context.chat)),
-        Persona(context),
+        GuildPersonas(context, conversations.api),
+        OwnPersonas(context, conversations.api),
         Config(context),
         Privacy(context),
         Help(),
