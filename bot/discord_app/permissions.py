@@ -30,7 +30,7 @@ _MAX_SEEN = 10_000  # interaction ids kept to recognise repeats
 
 
 class Action(enum.Enum):
-    """What a member wants to do. The value is the first word of the command or of the custom id."""
+    """What a member wants to do. The value is the word of `action_word`, or the first one of the custom id."""
 
     CHAT = "chat"
     ASK = "ask"
@@ -46,6 +46,7 @@ class Action(enum.Enum):
     HISTORY = "history"
     CONVERSATION = "conversation"
     GUILD_PERSONA = "persona"
+    READ_PERSONAS = "personas"
     OWN_PERSONA = "me"
     CARD = "card"
     GUILD_CARD = "guildcard"
@@ -57,11 +58,20 @@ class Action(enum.Enum):
 ASK_MENU, CARD_MENU = "Ask about this", "Import character card"
 MENU_ACTIONS = {ASK_MENU: Action.ASK, CARD_MENU: Action.CARD}
 """The entries in the menu of a message, by what the menu calls them."""
-_GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.GUILD_CARD, Action.CONFIG, Action.THREAD})
+_READING = frozenset({("persona", "show"), ("persona", "list")})
+"""Commands for everyone in a group whose other commands are for managers."""
+_GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.READ_PERSONAS, Action.GUILD_CARD, Action.CONFIG, Action.THREAD})
 _MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.GUILD_CARD, Action.CONFIG})
 # A guild cannot bar members from their own data.
 _BY_GUILD_RULES = frozenset({Action.CHAT, Action.ASK, Action.REGENERATE, Action.CONTINUE, Action.EDIT, Action.THREAD})
 _MAX_NAMED = 10  # channels or roles named in a refusal
+
+
+def action_word(command: str, subcommand: str) -> str:
+    """The word of the action that a command is; the first one of its name, unless it only reads."""
+    if command in MENU_ACTIONS:
+        return MENU_ACTIONS[command].value
+    return Action.READ_PERSONAS.value if (command, subcommand) in _READING else command
 
 
 class NotAllowed(BotError):

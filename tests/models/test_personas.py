@@ -106,8 +106,12 @@ class TestPrecedence:
                     now=NOW,
                 )
         async with database.read() as session:
-            places = await queries.assignments_of(session, key=KEY, own=False, persona_id=entry.persona_id)
-        assert [(each.level, each.place_id) for each in places] == [("guild", 0), ("channel", 5), ("thread", 6)]
+            places = await queries.assignments_of(session, key=KEY, own=False, persona_ids=[entry.persona_id])
+        assert [(each.level, each.place_id) for each in places[entry.persona_id]] == [
+            ("guild", 0),
+            ("channel", 5),
+            ("thread", 6),
+        ]
         async with database.write() as session:
             assert await queries.delete_persona(session, key=KEY, own=False, persona_id=entry.persona_id)
         assert await effective(database, KEY) is None
@@ -147,10 +151,11 @@ class TestLibraries:
                 tags = ("Even",) if number % 2 == 0 else ()
                 await queries.tag_persona(session, key=KEY, own=False, persona_id=entry.persona_id, tags=tags, now=NOW)
         async with database.read() as session:
-            names = [
-                [each.name for each in await queries.personas_of(session, key=KEY, own=False, limit=3, after=after)]
-                for after in ("", "Name 2")
-            ]
+            first = await queries.personas_of(session, key=KEY, own=False, limit=3)
+            rest = await queries.personas_of(session, key=KEY, own=False, limit=3, after=first[-1].persona_id)
+            back = await queries.personas_of(session, key=KEY, own=False, limit=2, before=rest[0].persona_id)
+            names = [[each.name for each in page] for page in (first, rest)]
+            assert back == first[1:]
             even = await queries.personas_of(session, key=KEY, own=False, tag="EVEN", limit=9)
         assert names == [["Name 0", "Name 1", "Name 2"], ["Name 3", "Name 4"]]
         assert [each.name for each in even] == ["Name 0", "Name 2", "Name 4"]

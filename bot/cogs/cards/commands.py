@@ -22,6 +22,7 @@ from bot.characters.preview import preview
 from bot.cogs.cards.pending import PendingCard, PendingCards
 from bot.cogs.cards.text import CANCELLED, TOO_LATE, imported_text, preview_components, preview_text
 from bot.cogs.dialogs.answers import OldButton, answer, begin, number
+from bot.cogs.personas.announcing import announce_edit
 from bot.discord_app.caller import Caller, caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
@@ -223,6 +224,8 @@ class Cards(FeatureCog):
             return
         self._pending.forget(interaction.user.id, card_id)
         await answer(self._api, interaction, imported_text(stored.name, own=own))
+        if not own and stored.active_version > 1:
+            await announce_edit(self.context, interaction, stored)
 
     async def _export(self, interaction: Interaction, name: str, form: Literal["png", "json"], *, own: bool) -> None:
         key, personas = dialog_key(caller_of(interaction)), self.context.personas

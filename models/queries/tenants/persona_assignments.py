@@ -7,6 +7,7 @@ message was written: whose dialog it belongs to does not matter. The key selects
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import get_args
 
@@ -68,16 +69,19 @@ async def assigned_persona(
 
 
 async def assignments_of(
-    session: AsyncSession, *, key: DialogKey, own: bool, persona_id: int
-) -> tuple[PersonaAssignmentInfo, ...]:
-    """Return where an entry of the library is set."""
+    session: AsyncSession, *, key: DialogKey, own: bool, persona_ids: Collection[int]
+) -> dict[int, tuple[PersonaAssignmentInfo, ...]]:
+    """Return where entries of the library are set, by their ids."""
     rows = await session.execute(
-        select(PersonaAssignment.level, PersonaAssignment.place_id)
+        select(PersonaAssignment.persona_id, PersonaAssignment.level, PersonaAssignment.place_id)
         .join(Persona, Persona.id == PersonaAssignment.persona_id)
-        .where(in_library(key, own), Persona.id == persona_id)
+        .where(in_library(key, own), Persona.id.in_(persona_ids))
         .order_by(PersonaAssignment.place_id)
     )
-    return tuple(PersonaAssignmentInfo(_level(row.level), row.place_id) for row in rows)
+    found: dict[int, tuple[PersonaAssignmentInfo, ...]] = {persona_id: () for persona_id in persona_ids}
+    for row in rows:
+        found[row.persona_id] += (PersonaAssignmentInfo(_level(row.level), row.place_id),)
+    return found
 
 
 async def assign_persona(
@@ -154,7 +158,14 @@ async def set_persona(
         entry = await find_persona(session, key=key, own=own, name=name or UNNAMED)
     if entry is not None:
         entry = await edit_persona(
-            session, key=key, own=own, persona_id=entry.persona_id, prompt=prompt, author_id=author_id, now=now
+            session,
+            key=key,
+            own=own,
+            persona_id=entry.persona_id,
+            prompt=prompt,
+            label=name,
+            author_id=author_id,
+            now=now,
         )
     if entry is None:
         entry = await create_persona(

@@ -143,6 +143,6 @@ async def test_the_card_and_the_picture_are_sealed(database_url: str, client: En
     async with database.read() as session:
         rows = await session.execute(sql("SELECT prompt, card, content FROM persona_versions, persona_pictures"))
         [row] = rows.all()
-    assert all(column.startswith("gAAAA") for column in row)
+    assert all(column.startswith("\x02f:") for column in row)
     assert b"SECRET" in (await service.cards.export(ANN, stored, own=True, form="json")).data
     await database.close()
