@@ -88,6 +88,39 @@ async def test_a_card_is_previewed_imported_and_exported_again(both: World) -> N
         assert picture.convert("RGB").getpixel((5, 5)) == (10, 120, 200)
 
 
+async def test_a_character_greets_and_is_regenerated_and_remembered(both: World) -> None:
+    guild, ann = await both.member(manager=True)
+    bob = both.discord.user("bob")
+    preview = message_of(await both.use(guild, ann, "persona import", file=as_file(CARD)))
+    await pressed(both, preview, ann, "Import")
+    await both.use(guild, ann, "persona set", name="Mira")
+    both.engine.reply("Hello there.")
+    asked = await both.ask(guild, bob, "Hi")
+    [message] = asked.messages()
+    assert message.content == "> Hi\nCome in, Bob.\n\nHello there."
+    prompt = both.engine.requests[-1].messages
+    assert prompt[0]["content"].startswith("You are Mira, in a conversation with Bob.")
+    assert prompt[2]["content"] == "Come in, Bob."
+    assert prompt[-1]["content"].endswith("Stay at the mill.\n[End of the notes.]\n\nHi")
+    both.engine.reply("Good day.")
+    await both.discord.press(message, bob, label="Regenerate")
+    await both.discord.until(lambda: "Good day." in message.content and not message.runs())
+    assert message.content == "> Hi\nCome in, Bob.\n\nGood day."
+    both.engine.reply("White.")
+    await both.ask(guild, bob, "What is flour?")
+    prompt = [each["content"] for each in both.engine.requests[-1].messages]
+    assert prompt[1:3] == ["Hi", "Come in, Bob.\n\nGood day."]
+    assert "Flour is white." in prompt[3]
+    shown = message_of(await both.use(guild, bob, "history show")).content
+    assert "Come in, Bob." in shown
+    assert "Flour is white" not in shown
+    # A text of one's own in place of the card's: the rest of the card stays.
+    both.engine.reply("Bread!")
+    await both.use(guild, bob, "reset")
+    asked = await both.ask(guild, bob, "Hi")
+    assert asked.messages()[0].content == "> Hi\nCome in, Bob.\n\nBread!"
+
+
 async def test_a_name_that_is_taken_needs_another_one_or_a_replacement(here: World) -> None:
     guild, ann = await here.member(manager=True)
     await pressed(here, message_of(await here.use(guild, ann, "persona import", file=as_file(CARD))), ann, "Import")
