@@ -19,6 +19,7 @@ from discord.ext import commands
 from bot.attachments.types import FileRefused, OfferedFile
 from bot.characters.files.reading import ImportedCard, read_file
 from bot.characters.preview import preview
+from bot.chat.prompts.speakers import clean_name
 from bot.cogs.cards.pending import PendingCard, PendingCards
 from bot.cogs.cards.text import CANCELLED, TOO_LATE, imported_text, preview_components, preview_text
 from bot.cogs.dialogs.answers import OldButton, answer, begin, number
@@ -73,7 +74,7 @@ class Cards(FeatureCog):
         return {Action.CARD.value: self._own_pressed, Action.GUILD_CARD.value: self._guild_pressed}
 
     def _commands(self, *, own: bool) -> list[app_commands.Command[app_commands.Group, ..., None]]:
-        whose = "your own personas" if own else "this server's personas"
+        whose = "your own personas" if own else "this guild's personas"
 
         @app_commands.command(name="import", description=f"Put a character card among {whose}.")
         @app_commands.describe(
@@ -139,6 +140,7 @@ class Cards(FeatureCog):
             guild_id=key.guild_id,
             card=imported.card,
             picture=picture,
+            user=clean_name(caller_of(interaction).name),
             name=name,
             replace=replace,
             num_bytes=num_bytes + len(picture),

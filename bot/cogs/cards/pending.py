@@ -27,6 +27,8 @@ class PendingCard:
     guild_id: int
     card: CharacterCard
     picture: bytes = field(repr=False)
+    user: str = field(repr=False)
+    """How the member is called."""
     name: str
     """The name that the command gave; "" for the card's own."""
     replace: bool

@@ -11,6 +11,7 @@ from typing import Any
 from discord.utils import escape_markdown, escape_mentions
 
 from bot.characters.files.reading import ImportedCard
+from bot.characters.macros import Macros, expand
 from bot.characters.preview import Preview
 from bot.cogs.cards.pending import PendingCard
 from bot.cogs.dialogs.buttons import button, row
@@ -43,6 +44,9 @@ def preview_text(imported: ImportedCard, shown: Preview, size: PersonaSize | Non
         lines.append(f"**It fits:** {size.tokens:,} tokens in every prompt, {size.percent} % of the context.")
     if shown.notes:
         lines.append(f"**The creator says:**\n{_quoted(shown.notes)}")
+    num_greetings = sum(bool(text) for text in card.greetings)
+    if num_greetings > 1:
+        lines.append(f"**Conversations begin with** one of its {num_greetings} greetings: choose it below.")
     lines += _part("Used", shown.used) + _part("Kept for an export", shown.kept) + _part("Not used", shown.ignored)
     return "\n".join(lines)
 
@@ -54,7 +58,7 @@ def preview_components(pending: PendingCard, number: int, *, fits: bool) -> list
     if fits and len(greetings) > 1:
         options = [
             {
-                "label": _label(text),
+                "label": _label(text, pending),
                 "value": str(index),
                 "description": f"Greeting {place} of {len(greetings)}",
                 "default": index == pending.greeting,
@@ -70,7 +74,7 @@ def preview_components(pending: PendingCard, number: int, *, fits: bool) -> list
         rows.append({"type": 1, "components": [select]})
     buttons = []
     if fits and pending.guild:
-        label = "Import for this server" if pending.own else "Import"
+        label = "Import for this guild" if pending.own else "Import"
         buttons.append({**button(label, f"{Action.GUILD_CARD.value}:import:{number}"), "style": _PRIMARY})
     if fits and pending.own:
         label = "Import for me" if pending.guild else "Import"
@@ -81,7 +85,7 @@ def preview_components(pending: PendingCard, number: int, *, fits: bool) -> list
 
 def imported_text(name: str, *, own: bool) -> str:
     """What became of an import, and what to do next."""
-    where = "your own personas here" if own else "the personas of this server"
+    where = "your own personas here" if own else "the personas of this guild"
     command = "/me persona set" if own else "/persona set"
     return f"**{plain(name)}** is among {where}. `{command} name:{name.replace('`', '')}` lets it answer."
 
@@ -104,6 +108,8 @@ def _part(title: str, lines: Sequence[str]) -> list[str]:
     return [f"**{title}:** {plain('; '.join(lines), _MAX_PART)}"] if lines else []
 
 
-def _label(text: str) -> str:
-    line = " ".join(text.split())
+def _label(text: str, pending: PendingCard) -> str:
+    """The beginning of a greeting, as the member who looks at it would be greeted."""
+    shown = expand(text, Macros(pending.card.char, pending.user)) or "(nothing)"
+    line = " ".join(shown.split()) or "(nothing)"
     return line if len(line) <= _MAX_LABEL else f"{line[: _MAX_LABEL - 1].rstrip()}…"

@@ -75,7 +75,7 @@ async def test_a_card_is_previewed_imported_and_exported_again(both: World) -> N
     assert not message_of(nothing).attachments  # nothing is stored yet
     await both.discord.select(preview, ann, "1")
     done = await pressed(both, preview, ann, "Import")
-    assert done == "**Mira** is among the personas of this server. `/persona set name:Mira` lets it answer."
+    assert done == "**Mira** is among the personas of this guild. `/persona set name:Mira` lets it answer."
     assert buttons(preview) == []
     for form in ("png", "json"):
         name, data = await exported(both, guild, ann, "persona", name="mira", format=form)
@@ -193,7 +193,7 @@ async def test_the_menu_of_a_message_offers_the_libraries_that_a_member_has(here
     used = await here.discord.menu(posted, ann, "Import character card")
     await here.discord.done(used)
     preview = message_of(used)
-    assert buttons(preview) == ["Import for this server", "Import for me", "Cancel"]
+    assert buttons(preview) == ["Import for this guild", "Import for me", "Cancel"]
     assert "is among your own personas" in await pressed(here, preview, ann, "Import for me")
     used = await here.discord.menu(posted, bob, "Import character card")
     await here.discord.done(used)
