@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bot.characters.card import CharacterCard
+from bot.characters.card import MAX_GREETING_CHARS, CharacterCard
 from bot.characters.examples import MARK, Examples, read_examples
 from bot.characters.lore.scan import Lore, LoreScanner
 from bot.characters.macros import Macros, expand
@@ -50,7 +50,7 @@ class Character:
 
     def greeting(self, macros: Macros) -> str:
         """The chosen greeting as a member reads it."""
-        return expand(self.card.chosen_greeting, macros).strip()
+        return expand(self.card.chosen_greeting, macros, MAX_GREETING_CHARS).strip()
 
     def prompt(
         self,

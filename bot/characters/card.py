@@ -18,6 +18,8 @@ from bot.text import clean_text
 
 MAX_NAME_CHARS = 80
 MAX_GREETINGS = 100
+MAX_GREETING_CHARS = 8000
+"""A greeting opens the first reply, on Discord in messages of 2,000 characters; a longer one is not used."""
 OWN_EXTENSION = "guildllama"
 """Our own part of a card's `extensions`; no export has it."""
 _SPECS = {"chara_card_v2": 2, "chara_card_v3": 3}
@@ -49,7 +51,8 @@ class CharacterCard:
     post_history_instructions: str = field(default="", repr=False)
     examples: str = field(default="", repr=False)
     greetings: tuple[str, ...] = field(default=(), repr=False)
-    """`first_mes`, then the alternates. Where there is no `first_mes`, the first one is empty."""
+    """`first_mes`, then the alternates. One that is missing or too long is empty."""
+    num_long_greetings: int = 0
     book: Lorebook | None = field(default=None, repr=False)
     creator: str = field(default="", repr=False)
     creator_notes: str = field(default="", repr=False)
@@ -101,7 +104,8 @@ def read_card(raw: Mapping[str, Any]) -> CharacterCard:
         system_prompt=clean_text(text(data, "system_prompt")),
         post_history_instructions=clean_text(text(data, "post_history_instructions")),
         examples=clean_text(text(data, "mes_example")),
-        greetings=tuple(clean_text(each) for each in greetings),
+        greetings=tuple(clean_text(each) if len(each) <= MAX_GREETING_CHARS else "" for each in greetings),
+        num_long_greetings=sum(len(each) > MAX_GREETING_CHARS for each in greetings),
         book=read_lorebook(mapping(data, "character_book")) if data.get("character_book") else None,
         creator=clean_text(text(data, "creator")),
         creator_notes=clean_text(text(data, "creator_notes")),

@@ -20,6 +20,8 @@ MAX_SIDES = 1_000_000_000_000
 _TOKENS = re.compile(r"\{\{|\}\}|<(?:user|bot|char)>", re.IGNORECASE)
 _ROLL = re.compile(r"\s*[dD]?\s*(\d{1,13})\s*\Z")
 _COMMAS = re.compile(r"(?<!\\),")
+_COLONS = re.compile("::")
+_NAME = re.compile(r"\{\{\s*(//|[A-Za-z_][A-Za-z0-9_]{0,30})\s*(?=[:}\s])")
 Piece = tuple[str, bool]
 """A text, and whether it came out of a macro: then no comma in it separates anything."""
 
@@ -81,6 +83,13 @@ def expand_names(text: str, char: str, user: str) -> str:
     if "{{" not in text:
         return text
     return _NAMES.sub(lambda found: char if found[1].lower() == "char" else user, text)
+
+
+def unknown_macros(text: str) -> tuple[str, ...]:
+    """The names of what looks like macros in this text and is none here: it stays as it is written."""
+    known = {"char", "user", "original", "comment", "//", *_WITH_ARGUMENTS}
+    names = dict.fromkeys(found[1].strip().lower() for found in _NAME.finditer(text))
+    return tuple(name for name in names if name not in known)
 
 
 _NAMES = re.compile(r"\{\{(char|user)\}\}", re.IGNORECASE)
@@ -153,13 +162,17 @@ def _after_colon(pieces: list[Piece]) -> list[Piece]:
 
 
 def _options(pieces: list[Piece]) -> list[str]:
-    """What the commas separate. One after a backslash is a comma, and so is one that a macro has brought."""
+    """What the commas separate. One after a backslash is a comma, and so is one that a macro has brought.
+
+    SillyTavern also separates by two colons, and then no comma separates.
+    """
+    separator = _COLONS if any("::" in piece for piece, is_value in pieces if not is_value) else _COMMAS
     options = [""]
     for piece, is_value in pieces:
         if is_value:
             options[-1] += piece
             continue
-        first, *others = _COMMAS.split(piece)
+        first, *others = separator.split(piece)
         options[-1] += first.replace("\\,", ",")
         options.extend(other.replace("\\,", ",") for other in others)
     return options

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bot.characters.assembly import template_of
-from bot.characters.card import CharacterCard
+from bot.characters.card import MAX_GREETING_CHARS, CharacterCard
 from bot.characters.examples import read_examples
 from bot.characters.files.reading import ImportedCard
 from bot.characters.lore.patterns import is_usable
-from bot.characters.macros import Macros
+from bot.characters.macros import Macros, unknown_macros
 
 _MAX_NAMED = 5
 
@@ -47,7 +47,8 @@ def preview(imported: ImportedCard, *, has_picture: bool) -> Preview:
 
 def limited_text(card: CharacterCard) -> str:
     """What every prompt of this character has: it counts for the limits of a persona."""
-    return "\n\n".join(part for part in (template_of(card), card.post_history_instructions) if part)
+    prose = read_examples(card.examples, card.name, card.nickname, Macros(card.char, "User")).prose
+    return "\n\n".join(part for part in (template_of(card), prose, card.post_history_instructions) if part)
 
 
 def _used(card: CharacterCard, has_picture: bool) -> list[str]:
@@ -103,6 +104,14 @@ def _ignored(imported: ImportedCard, has_picture: bool) -> list[str]:
         lines.append("the animation of its picture: only the first frame is kept")
     if imported.num_assets:
         lines.append(f"{_counted(imported.num_assets, 'packed file')}: not kept, and no export has them")
+    if card.num_long_greetings:
+        lines.append(f"{_counted(card.num_long_greetings, 'greeting')} longer than {MAX_GREETING_CHARS:,} characters")
+    texts = (card.system_prompt, card.description, card.personality, card.scenario, card.post_history_instructions)
+    unknown = unknown_macros("\n".join((*texts, card.examples, *card.greetings)))
+    if unknown:
+        lines.append(
+            f"macros that I do not know and leave as they are: {_named([f'{{{{{name}}}}}' for name in unknown])}"
+        )
     book = card.book
     if book is not None:
         off = sum(not entry.enabled or not entry.content for entry in book.entries)

@@ -70,7 +70,8 @@ def test_the_preview_says_what_is_used_kept_and_ignored() -> None:
     card = v3(
         mes_example="<START>\n{{user}}: a\n{{char}}: b",
         first_mes="hi",
-        alternate_greetings=["ho"],
+        alternate_greetings=["ho", "x" * 9000],
+        scenario="{{getvar::x}}",
         creator_notes="notes",
         extensions={"fav": True},
         assets=[{"type": "icon", "uri": "ccdefault:", "name": "main", "ext": "png"}],
@@ -79,6 +80,7 @@ def test_the_preview_says_what_is_used_kept_and_ignored() -> None:
     shown = preview(read_file(charx({**card, "spec_version": "3.1"}, ("x.png", b"x"))), has_picture=False)
     assert shown.used == (
         "description (9 characters)",
+        "scenario (13 characters)",
         "2 greetings",
         "1 example exchange",
         "lorebook: 3 entries, 1 always",
@@ -87,6 +89,8 @@ def test_the_preview_says_what_is_used_kept_and_ignored() -> None:
     assert shown.ignored == (
         "what is new since version 3.0: the card states a newer one",
         "1 packed file: not kept, and no export has them",
+        "1 greeting longer than 8,000 characters",
+        "macros that I do not know and leave as they are: {{getvar}}",
         "1 lorebook entry switched off or empty",
         "1 lorebook entry with patterns that I cannot search for (look-around, back references, or too large)",
         "decorators of the lorebook: @@role",
@@ -97,6 +101,7 @@ def test_the_preview_says_what_is_used_kept_and_ignored() -> None:
 def test_what_every_prompt_has_counts_for_the_limits() -> None:
     card = read_card(v2(system_prompt="S", personality="P", scenario="C", post_history_instructions="H"))
     assert limited_text(card) == "S\n\nA miller.\n\n{{char}}'s personality: P\n\nScenario: C\n\nH"
+    assert limited_text(read_card(v2(mes_example="in rhymes"))).endswith("A miller.\n\nin rhymes")
     assert limited_text(read_card({"name": "a", "system_prompt": "only"})) == "only"
 
 

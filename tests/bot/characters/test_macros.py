@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bot.characters.macros import MAX_CHARS, Macros, expand, expand_names
+from bot.characters.macros import MAX_CHARS, Macros, expand, expand_names, unknown_macros
 
 M = Macros("Mira", "Ann", seed="s", pick_seed="p")
 
@@ -24,6 +24,7 @@ M = Macros("Mira", "Ann", seed="s", pick_seed="p")
         ("{{random:same,same}} {{pick:{{user}},{{user}}}}", "same Ann"),
         (r"{{random:a\,b}}", "a,b"),
         ("{{pick::x,x}}", "x"),
+        ("{{random::a, b::a, b}}", "a, b"),
         ("{{roll:1}} {{roll:d1}} {{ROLL:D1}}", "1 1 1"),
         (
             "{{unknown}} {{unknown:{{char}}}} {{roll:x}} {{roll:0}}",
@@ -95,3 +96,11 @@ def test_what_is_nested_too_deeply_stays() -> None:
 def test_a_plain_persona_has_two_macros_and_no_others() -> None:
     text = "{{char}} {{user}} <user> {{random:a}} {{// x}}"
     assert expand_names(text, "Mira", "Ann") == "Mira Ann <user> {{random:a}} {{// x}}"
+
+
+def test_what_is_no_macro_here_is_named() -> None:
+    text = (
+        "{{char}} {{ user }} {{GetVar::x}} {{random:{{time}}}} {{// {{note}} }} {{roll 6}} {{ {{}} {{9}} {{" + "a" * 99
+    )
+    assert unknown_macros(text) == ("getvar", "time", "note")
+    assert unknown_macros("{{" * 100_000) == ()
