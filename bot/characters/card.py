@@ -24,6 +24,16 @@ OWN_EXTENSION = "guildllama"
 """Our own part of a card's `extensions`; no export has it."""
 _SPECS = {"chara_card_v2": 2, "chara_card_v3": 3}
 _NEWEST = 3.0
+_OF_FLAT_CARDS = (
+    "first_mes",
+    "mes_example",
+    "personality",
+    "scenario",
+    "system_prompt",
+    "char_persona",
+    "char_greeting",
+)
+"""Version 1 has no mark of its own: one of these tells a card from other files with a name and a description."""
 _BLANKS = re.compile(r"\s+")
 _PYGMALION = {
     "char_name": "name",
@@ -85,6 +95,8 @@ def read_card(raw: Mapping[str, Any]) -> CharacterCard:
     version = _SPECS.get(str(spec), 2) if spec is not None or "data" in raw else 1
     stated = number(raw, "spec_version")
     name = _name(text(data, "name"))
+    if version == 1 and not any(field_name in raw for field_name in _OF_FLAT_CARDS):
+        raise not_a_card()
     if not name:
         raise not_a_card("it has no name")
     greetings = (text(data, "first_mes"), *texts(data, "alternate_greetings"))

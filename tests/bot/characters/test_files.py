@@ -212,6 +212,7 @@ HOSTILE = {
     "a number of 5,000 digits": lambda: b'{"name":"a","x":' + b"9" * 5000 + b"}",
     "not UTF-8": lambda: b'{"name":"\xff"}',
     "a list": lambda: png(text_chunk([1, 2])),
+    "another program's JSON": lambda: b'{"name": "left-pad", "description": "Pads.", "version": "1.0.0"}',
     "no name": lambda: json.dumps(v2(name=" \u0000 ")).encode(),
     "a name that is an object": lambda: json.dumps(v2(name={"a": 1})).encode(),
     "a description that is a list": lambda: json.dumps(v2(description=["a"])).encode(),
