@@ -52,7 +52,7 @@ async def personas_of(
         rows = [each for each in map(_info, await session.scalars(found)) if name_key(tag) in map(name_key, each.tags)]
     else:
         rows = [_info(row) for row in await session.scalars(found.limit(limit))]
-    return tuple(sorted(rows[:limit], key=lambda each: name_key(each.name)))
+    return tuple(rows[:limit] if before is None else reversed(rows[:limit]))
 
 
 async def find_persona(session: AsyncSession, *, key: DialogKey, own: bool, name: str) -> PersonaInfo | None:
