@@ -120,12 +120,14 @@ async def edit_persona(
     prompt: str,
     label: str | None = None,
     card: str | None = None,
+    keep_card: bool = True,
     author_id: int | None,
     now: datetime,
 ) -> PersonaInfo | None:
     """Store a new version of an entry and put it in force. None if there is no such entry.
 
-    `label`: the name that was given with it, which the list of versions shows; None for that of the entry.
+    `label`: the name that was given with it, which the list of versions shows; None for that of the entry. `card`:
+    its card; None for that of the version before, or with `keep_card` False for none.
     """
     row = await _locked(session, key, own, persona_id)
     if row is None:
@@ -134,6 +136,9 @@ async def edit_persona(
         select(func.max(PersonaVersion.version)).where(PersonaVersion.persona_id == persona_id)
     )
     version = (latest or 0) + 1
+    if card is None and keep_card:
+        before = await session.get(PersonaVersion, (persona_id, row.active_version))
+        card = None if before is None or before.card is None else codec(session).open(before.card)
     await _add_version(session, persona_id, version, row.name if label is None else label, prompt, card, author_id, now)
     row.active_version, row.updated_at = version, now
     await session.flush()
