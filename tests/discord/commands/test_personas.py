@@ -257,7 +257,7 @@ async def test_conversations_go_on_or_begin_afresh(both: World) -> None:
     assert "fish" not in str(here.engine.requests[-1].messages)
     # A conversation in the whole guild belongs to no channel of it.
     used = await here.use(guild, boss, "persona set", name="Cook", where="channel", conversations="afresh")
-    assert "No conversation had begun. Conversations that members have with me in the whole guild go on" in used.reply()
+    assert "belongs to this place alone. Those that members have with me in the whole guild go on" in used.reply()
     assert (await announced(here, used)).endswith("Our conversations go on.")
     await here.use(guild, boss, "config channels scope", channel=guild.channel, scope="channel")
     await here.ask(guild, ann, "A word of the channel")
