@@ -130,19 +130,12 @@ class PersonaLibrary:
     async def edit(
         self, key: DialogKey, persona_id: int, prompt: str, *, own: bool, actor_id: int | None
     ) -> tuple[PersonaInfo, PersonaSize | None]:
-        """Store a new version of an entry; its card stays. Raises what PersonaLimits.check does, or PersonaGone."""
+        """Store a new version of an entry. Raises what PersonaLimits.check does, or PersonaGone."""
         prompt, size = await self._limits.check(prompt)
         now = datetime.now(UTC)
         stored = await self._change(
             lambda session: queries.edit_persona(
-                session,
-                key=key,
-                own=own,
-                persona_id=persona_id,
-                prompt=prompt,
-                keep_card=True,
-                author_id=actor_id,
-                now=now,
+                session, key=key, own=own, persona_id=persona_id, prompt=prompt, author_id=actor_id, now=now
             ),
             key, own, "persona.edit", actor_id, now,
         )  # fmt: skip

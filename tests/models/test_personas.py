@@ -207,6 +207,19 @@ class TestVersions:
             )
         assert (changed.name, changed.version) == ("Jack", 2)
 
+    async def test_another_text_keeps_the_card(self, database: Database) -> None:
+        async with database.write() as session:
+            entry = await queries.create_persona(
+                session, key=KEY, own=False, name="Jack", prompt="P", card="{}", author_id=7, limit=9, now=NOW
+            )
+            at = {"key": KEY, "own": False, "persona_id": entry.persona_id}
+            change = {"prompt": "Q", "author_id": 7, "now": NOW}
+            await queries.edit_persona(session, **at, **change)
+            await queries.edit_persona(session, **at, **change, card="{1}")
+            await queries.edit_persona(session, **at, **change, keep_card=False)
+            versions = await queries.persona_versions(session, **at)
+        assert [each.card for each in versions] == [None, "{1}", "{}", "{}"]
+
     async def test_two_admins_at_once_get_two_versions(self, database: Database) -> None:
         await asyncio.gather(*(set_to(database, KEY, "guild", f"admin {number}") for number in range(6)))
         async with database.read() as session:

@@ -168,6 +168,33 @@ async def character(here: World) -> None:
     await picture(guild.channel, ann, "character")
 
 
+async def personas(here: World) -> None:
+    """Who answers here and why, for everyone; the library; what is said when an admin changes it."""
+    guild, boss = await here.member("boss", manager=True)
+    ann = here.discord.user("ann")
+    category = here.discord.category(guild, "Games")
+    chess = here.discord.channel(guild, "chess", category=category)
+    for channel in (category, chess):
+        await here.discord.announce(channel)
+    pirate = "You are Jack, an old pirate. You talk about the sea, and answer in two sentences at most."
+    await here.use(guild, boss, "persona set", prompt=pirate, name="Captain Jack")
+    await here.use(guild, boss, "persona set", prompt="You are a chess teacher. Be patient.", name="Caïssa")
+    await here.use(guild, boss, "persona set", name="Captain Jack")
+    for name, tags in (("Captain Jack", "sea, fun"), ("Caïssa", "chess, teacher")):
+        await here.use(guild, boss, "persona tags", name=name, tags=tags)
+    await here.use(chess, boss, "persona set", name="Caïssa", where="channel")
+    await here.use(chess, ann, "me persona set", prompt="You are a poet.", name="Rhymer")
+    await here.use(guild, boss, "persona lock", channel=category)
+    await here.use(chess, ann, "persona show")
+    await here.use(chess, ann, "persona list")
+    await picture(chess, ann, "personas")
+    await here.use(chess, boss, "persona set", name="Caïssa", where="channel", conversations="afresh")
+    await here.use(chess, boss, "persona delete", name="Caïssa")
+    await picture(chess, boss, "personas-of-an-admin")
+    opened = await here.use(chess, boss, "persona edit", name="Captain Jack")
+    await render.screenshot(render.modal_html(opened), FOLDER / "persona-form.png")
+
+
 async def picture(channel: object, viewer: object, name: str) -> None:
     """Write one picture of a channel."""
     page = render.html(channel, viewer=viewer, width=760)  # type: ignore[arg-type]
@@ -176,7 +203,7 @@ async def picture(channel: object, viewer: object, name: str) -> None:
 
 async def main(names: list[str]) -> None:
     """Draw all scenes, or those with these names."""
-    scenes: list[Scene] = [chat, another_reply, running, thinking, edit, together, file, character]
+    scenes: list[Scene] = [chat, another_reply, running, thinking, edit, together, file, personas, character]
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/screens.db"

@@ -28,11 +28,16 @@ async def announce(interaction: Interaction, text: str) -> None:
         log.warning("a change of the persona was not announced", error=describe_error(error))
 
 
-async def announce_edit(context: CommandContext, interaction: Interaction, entry: PersonaInfo) -> None:
-    """Say that a persona of the guild has another text, if it is the one that answers here."""
+async def answers_here(context: CommandContext, interaction: Interaction, persona_id: int) -> bool:
+    """Whether this persona of the guild is the one that answers where the interaction was made."""
     caller = caller_of(interaction)
     settings = await context.guild_settings.get(caller.guild_id)
     levels = await context.personas.levels(dialog_key(caller), persona_scope(caller, settings))
     first = next((each for each in levels if each.level != "member"), None)
-    if first is not None and first.persona_id == entry.persona_id:
+    return first is not None and first.persona_id == persona_id
+
+
+async def announce_edit(context: CommandContext, interaction: Interaction, entry: PersonaInfo) -> None:
+    """Say that a persona of the guild has another text, if it is the one that answers here."""
+    if await answers_here(context, interaction, entry.persona_id):
         await announce(interaction, f"-# {bold(entry.name)}, who answers here, was changed. Our conversations go on.")

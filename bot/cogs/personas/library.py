@@ -6,7 +6,7 @@ import discord
 
 from bot.cogs.dialogs.answers import OldButton, answer, begin, in_time, number
 from bot.cogs.dialogs.buttons import Json, button, row
-from bot.cogs.personas.announcing import announce_edit
+from bot.cogs.personas.announcing import announce, announce_edit, answers_here
 from bot.cogs.personas.modal import PersonaForm, persona_modal, submitted_form
 from bot.cogs.personas.text import (
     KEPT,
@@ -147,8 +147,11 @@ class PersonaEntries:
         persona_id = number(argument)
         if await begin(interaction):
             key, by = dialog_key(caller_of(interaction)), interaction.user.id
+            answered = not self._own and await answers_here(self._context, interaction, persona_id)
             deleted = await self._library.delete(key, persona_id, own=self._own, actor_id=by)
             await answer(self._api, interaction, "It is deleted." if deleted else "It had been deleted already.")
+            if answered and deleted:
+                await announce(interaction, "-# The persona that answered here is gone. Our conversations go on.")
 
     async def versions(self, interaction: Interaction, name: str | None) -> None:
         """List the versions that are kept, of an entry or of the one that is set."""

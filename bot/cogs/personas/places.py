@@ -12,7 +12,7 @@ from discord import app_commands
 
 from bot.discord_app.caller import Caller
 from bot.errors import BotError
-from models.types import PersonaPlace, StoredLevel
+from models.types import LARGEST_ID, PersonaPlace, StoredLevel
 
 WHERE = [
     app_commands.Choice(name="in this guild", value="guild"),
@@ -69,7 +69,7 @@ def slot_of_word(word: str) -> Slot | None:
         "channel": "channel",
         "thread": "thread",
     }
-    if not place.isascii() or not place.isdecimal() or len(place) > 19:
+    if not place.isascii() or not place.isdecimal() or len(place) > 19 or int(place) > LARGEST_ID:
         return None
     if word == MEMBER.word:
         return MEMBER

@@ -177,7 +177,7 @@ class PersonaSetting:
     ) -> None:
         """Tell the caller, end conversations if they wish it, and tell the channel."""
         caller = caller_of(interaction)
-        after = await self._begin_afresh(interaction, caller, slot) if afresh else KEPT
+        after, begun = await self._begin_afresh(interaction, caller, slot) if afresh else (KEPT, False)
         lines = [f"{now_text(name, slot.level, slot.place_id)} {after}", size_text(size)]
         if slot.own:
             lines.append((await self._barred(interaction, caller)).strip())
@@ -185,18 +185,19 @@ class PersonaSetting:
             lines.append(await self._narrower(caller, slot))
         await self._context.respond(interaction, "\n".join(filter(None, lines)))
         if not slot.own:
-            await announce(interaction, public_text(name, slot.level, slot.place_id, afresh=afresh))
+            await announce(interaction, public_text(name, slot.level, slot.place_id, afresh=begun))
 
-    async def _begin_afresh(self, interaction: Interaction, caller: Caller, slot: Slot) -> str:
+    async def _begin_afresh(self, interaction: Interaction, caller: Caller, slot: Slot) -> tuple[str, bool]:
+        """What was ended, and whether that was all that is said in this place."""
         if slot.own:
             key = await self._context.current_dialog_key(interaction)
             await self._context.chat.dialogs.reset(key.private or key)
-            return "We begin a new conversation; `/history undo` takes that back."
+            return "We begin a new conversation; `/history undo` takes that back.", True
         settings = await self._context.guild_settings.get(caller.guild_id)
         channels = channels_of(interaction.guild, slot)
         ended = await self._context.personas.begin_afresh(caller.guild_id, channels, actor_id=caller.user_id)
         in_guild = channels is not None and dialog_scope(caller, settings) == "member"
-        return afresh_text(ended, guild_wide_go_on=in_guild)
+        return afresh_text(ended, guild_wide_go_on=in_guild), not in_guild
 
     async def _barred(self, interaction: Interaction, caller: Caller) -> str:
         """That the member's own persona does not answer here, and why; "" if it does."""

@@ -85,9 +85,10 @@ def not_set_text(level: StoredLevel, place_id: int) -> str:
 def afresh_text(ended: ResetCounts, *, guild_wide_go_on: bool) -> str:
     """How many conversations were ended."""
     count = "1 conversation has" if ended.dialogs == 1 else f"{ended.dialogs:,} conversations have"
-    text = "No conversation had begun." if ended.dialogs == 0 else f"{count} ended; the next message begins a new one."
-    more = " Conversations that members have with me in the whole guild go on." if guild_wide_go_on else ""
-    return text + more
+    text = f"{count} ended; the next message begins a new one."
+    if ended.dialogs == 0:
+        text = "No conversation belongs to this place alone." if guild_wide_go_on else "No conversation had begun."
+    return f"{text} Those that members have with me in the whole guild go on." if guild_wide_go_on else text
 
 
 def size_text(size: PersonaSize | None) -> str:

@@ -52,7 +52,7 @@ async def personas_of(
         rows = [each for each in map(_info, await session.scalars(found)) if name_key(tag) in map(name_key, each.tags)]
     else:
         rows = [_info(row) for row in await session.scalars(found.limit(limit))]
-    return tuple(sorted(rows[:limit], key=lambda each: name_key(each.name)))
+    return tuple(rows[:limit] if before is None else reversed(rows[:limit]))
 
 
 async def find_persona(session: AsyncSession, *, key: DialogKey, own: bool, name: str) -> PersonaInfo | None:
@@ -120,25 +120,25 @@ async def edit_persona(
     prompt: str,
     label: str | None = None,
     card: str | None = None,
-    keep_card: bool = False,
+    keep_card: bool = True,
     author_id: int | None,
     now: datetime,
 ) -> PersonaInfo | None:
     """Store a new version of an entry and put it in force. None if there is no such entry.
 
-    `label`: the name that was given with it, which the list of versions shows; None for that of the entry.
-    `keep_card`: its card is that of the version before; the text then stands in for the card's own.
+    `label`: the name that was given with it, which the list of versions shows; None for that of the entry. `card`:
+    its card; None for that of the version before, or with `keep_card` False for none.
     """
     row = await _locked(session, key, own, persona_id)
     if row is None:
         return None
-    if keep_card:
-        before = await session.get(PersonaVersion, (persona_id, row.active_version))
-        card = None if before is None or before.card is None else codec(session).open(before.card)
     latest = await session.scalar(
         select(func.max(PersonaVersion.version)).where(PersonaVersion.persona_id == persona_id)
     )
     version = (latest or 0) + 1
+    if card is None and keep_card:
+        before = await session.get(PersonaVersion, (persona_id, row.active_version))
+        card = None if before is None or before.card is None else codec(session).open(before.card)
     await _add_version(session, persona_id, version, row.name if label is None else label, prompt, card, author_id, now)
     row.active_version, row.updated_at = version, now
     await session.flush()

@@ -73,8 +73,9 @@ async def test_a_library_from_creation_to_deletion(both: World) -> None:
 
     asked = await here.use(guild, boss, "persona delete", name="Jack the Old")
     assert "answers in this guild" in asked.reply()
-    await here.discord.press(asked.messages()[0], boss, label="Delete it")
+    pressed = await here.discord.press(asked.messages()[0], boss, label="Delete it")
     await here.discord.until(lambda: "It is deleted." in asked.reply())
+    await here.discord.until(lambda: any("is gone" in message.content for message in pressed.messages()))
     assert "pirate" not in await asked_by(here, guild, ann)
     assert "There is no persona" in (await here.use(guild, boss, "persona delete", name="Jack the Old")).reply()
 
@@ -256,7 +257,8 @@ async def test_conversations_go_on_or_begin_afresh(both: World) -> None:
     assert "fish" not in str(here.engine.requests[-1].messages)
     # A conversation in the whole guild belongs to no channel of it.
     used = await here.use(guild, boss, "persona set", name="Cook", where="channel", conversations="afresh")
-    assert "No conversation had begun. Conversations that members have with me in the whole guild go on" in used.reply()
+    assert "belongs to this place alone. Those that members have with me in the whole guild go on" in used.reply()
+    assert (await announced(here, used)).endswith("Our conversations go on.")
     await here.use(guild, boss, "config channels scope", channel=guild.channel, scope="channel")
     await here.ask(guild, ann, "A word of the channel")
     used = await here.use(guild, boss, "persona set", name="Cook", where="channel", conversations="afresh")
