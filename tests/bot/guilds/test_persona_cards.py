@@ -13,6 +13,7 @@ from sqlalchemy import text as sql
 from bot.characters.card import CharacterCard, read_card
 from bot.characters.files.export import export_json
 from bot.characters.files.reading import read_file
+from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
 from bot.errors import PersonaExists, PersonaTooLong
 from bot.guilds.personas import PersonaService
@@ -87,7 +88,7 @@ async def test_limits_hold_for_what_every_prompt_has(service: PersonaService, en
     with pytest.raises(PersonaTooLong):
         await service.cards.store(ANN, long, own=False, name="Mira", actor_id=10)
     assert await service.library.find(ANN, "Mira", own=False) is None
-    many = card(mes_example="x" * 30_000, first_mes="y" * 30_000)  # in no prompt that lacks the room
+    many = card(mes_example="<START>\n{{char}}: " + "x" * 30_000, first_mes="y" * 7_000)  # in no prompt without room
     assert await service.cards.store(ANN, many, own=False, name="Mira", actor_id=10)
 
 
@@ -133,6 +134,28 @@ async def test_a_character_answers_with_its_greeting_and_remembers_it(
     assert "Flour is white.\n\nStay at the mill." in prompt[5]
     engine.reply("Elsewhere.")
     assert (await say(chat, "Hi", key=ELSEWHERE, name="Ann")).text == "Elsewhere."
+
+
+async def test_examples_make_room_for_what_was_really_said(database: Database) -> None:
+    lines = "".join(f"<START>\n{{{{user}}}}: {'why ' * 20}\n{{{{char}}}}: example {number}\n" for number in range(20))
+    async with FakeEngine(max_model_len=600) as small, EngineClient(small.url) as client:
+        settings = Settings(_env_file=None, max_reply_tokens=50, max_chat_logs=50)
+        service = PersonaService(database, client, settings)
+        stored = await service.cards.store(ANN, card(mes_example=lines), own=False, name="Mira", actor_id=10)
+        await service.assign(ANN, "guild", stored.persona_id, actor_id=10)
+        chat = ChatService(database=database, engine=client, settings=settings)
+        kept: list[int] = []
+        for number in range(12):
+            small.reply("word " * 20)
+            reply = await say(chat, f"Question {number} " + "and " * 20, name="Ann")
+            sent = [message["content"] for message in small.requests[-1].messages]
+            kept.append(sum(content.startswith("[Example]") for content in sent))
+            assert reply.pairs_in_prompt == sum(content.startswith("Question") for content in sent) - 1
+            assert kept[-1] == 0 or reply.pairs_in_prompt == number  # no pair goes before the last example
+        assert kept[0] > 5
+        assert kept == sorted(kept, reverse=True)
+        assert kept[-1] == 0
+        await chat.close(0)
 
 
 async def test_the_card_and_the_picture_are_sealed(database_url: str, client: EngineClient) -> None:
