@@ -6,6 +6,7 @@ permissions.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from bot.characters.card import CharacterCard, read_card, with_greeting
 from bot.characters.files.export import edited_card, export_json, export_png, plain_card
 from bot.characters.files.json_card import parse, write
 from bot.characters.preview import limited_text
-from bot.errors import PersonaExists
+from bot.errors import Hint, PersonaExists
 from bot.guilds.persona_checks import MAX_TAG_CHARS, MAX_TAGS, PersonaLimits, PersonaSize, required_name
 from bot.guilds.persona_library import (
     MAX_GUILD_PERSONAS,
@@ -32,6 +33,7 @@ from models.queries.tenants.persona_cards import import_persona, stored_card
 from models.types import DialogKey, PersonaInfo, StoredCard
 
 CardFormat = Literal["png", "json"]
+MAX_FILE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +106,29 @@ class PersonaCards:
         with translate_database_errors(), library_errors(own):
             return await self._database.run(change)
 
-    async def export(self, key: DialogKey, persona: PersonaInfo, *, own: bool, form: CardFormat) -> CardFile:
-        """An entry of a library as a card's file. Raises PersonaGone."""
+    async def export(
+        self, key: DialogKey, persona: PersonaInfo, *, own: bool, form: CardFormat, max_bytes: int = MAX_FILE_BYTES
+    ) -> CardFile:
+        """An entry of a library as a card's file. Raises PersonaGone, or Hint for one of more than `max_bytes`."""
         with translate_database_errors():
             async with self._database.read() as session:
                 found = await stored_card(session, key=key, own=own, persona_id=persona.persona_id)
         if found is None:
             raise PersonaGone()
-        raw = _exported(persona.name, found)
-        data = export_png(raw, found.picture) if form == "png" else export_json(raw)
+        data = await asyncio.to_thread(_file, persona.name, found, form, max_bytes)
+        if len(data) > max_bytes:
+            other = "; as JSON it is smaller" if form == "png" else ""
+            raise Hint(f"This card has {len(data) >> 20} MiB, more than Discord takes here{other}.")
         return CardFile(f"{persona.name}.{form}", data)
+
+
+def _file(name: str, found: StoredCard, form: CardFormat, max_bytes: int) -> bytes:
+    """The file; a picture that gets too large is without the card for readers of version 2."""
+    raw = _exported(name, found)
+    if form == "json":
+        return export_json(raw)
+    data = export_png(raw, found.picture)
+    return data if len(data) <= max_bytes else export_png(raw, found.picture, for_version_2=False)
 
 
 def _exported(name: str, found: StoredCard) -> dict[str, Any]:

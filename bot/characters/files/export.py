@@ -67,10 +67,10 @@ def export_json(raw: Mapping[str, Any]) -> bytes:
     return write(as_version_3(raw)).encode()
 
 
-def export_png(raw: Mapping[str, Any], picture: bytes) -> bytes:
+def export_png(raw: Mapping[str, Any], picture: bytes, *, for_version_2: bool = True) -> bytes:
     """The card in this PNG, or in a plain one if there is none (b""). Raises CardRefused for a damaged picture."""
-    texts = {"chara": write(as_version_2(raw)).encode(), "ccv3": write(as_version_3(raw)).encode()}
-    return write_png(picture or blank_png(), texts)
+    texts = {"chara": write(as_version_2(raw)).encode()} if for_version_2 else {}
+    return write_png(picture or blank_png(), {**texts, "ccv3": write(as_version_3(raw)).encode()})
 
 
 def _extensions(value: object) -> dict[str, Any]:

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 EVERYONE = "everyone"
 """What `{{user}}` stands for in a dialog of several: a name in the system prompt must not change with the speaker."""
 _REMEMBERED = 64
-_REMEMBERED_CHARS = 16 << 20
+_REMEMBERED_CHARS = 8 << 20
 _LARGE = 64 << 10
 """Characters of a card that takes too long to parse for the event loop."""
 _LORE_SHARE = 4

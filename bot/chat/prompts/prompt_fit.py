@@ -61,6 +61,12 @@ class GenerationRequest:
     """What the program tells the model in front of the newest message: lore and late instructions of a character."""
     greeting: str = ""
     """What the character says before its first reply. It stands in `history`, and the reply is shown below it."""
+    greeting_index: int | None = None
+    """Which greeting of the card it is."""
+    num_examples: int = 0
+    """How many pairs at the beginning of `history` are a character's examples. They have the turn id 0."""
+    lore: tuple[int, ...] = ()
+    """The indexes of the lorebook's entries in this prompt."""
 
     @property
     def words(self) -> str:

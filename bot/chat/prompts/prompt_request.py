@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypedDict
 
 from bot.characters.macros import expand_names
 from bot.chat.prompts.characters import EVERYONE, Characters, notes_without_history, prompt_of, with_character
@@ -24,6 +25,16 @@ _SOMEBODY = "User"
 """What `{{user}}` stands for where members have no names: in a terminal."""
 _NAMELESS = "the assistant"
 """What `{{char}}` stands for in a persona without a name."""
+
+
+class _Added(TypedDict, total=False):
+    """What a character adds to a request beside its history."""
+
+    notes: str
+    greeting: str
+    greeting_index: int | None
+    num_examples: int
+    lore: tuple[int, ...]
 
 
 class PromptBuilder:
@@ -53,7 +64,7 @@ class PromptBuilder:
         name = "" if turn.persona is None else turn.persona.name
         taken = (name,) if name else ()
         persona = self._settings.persona if turn.persona is None else turn.persona.prompt
-        system, notes, greeting = expand_names(persona, name or _NAMELESS, user), "", ""
+        system, added = expand_names(persona, name or _NAMELESS, user), _Added()
         character = await self._characters.of(turn.persona)
         if character is not None:
             taken = tuple(dict.fromkeys((*taken, character.card.char)))
@@ -71,8 +82,15 @@ class PromptBuilder:
                 turn_id=turn.turn_id,
                 context_length=self._context_length(),
             )
-            system, notes = prompt.system, notes_without_history(prompt, history)
-            greeting = prompt.greeting if first else ""
+            greets = first and bool(prompt.greeting)
+            system = prompt.system
+            added = _Added(
+                notes=notes_without_history(prompt, history),
+                greeting=prompt.greeting if greets else "",
+                greeting_index=character.card.greeting if greets else None,
+                num_examples=len(prompt.examples),
+                lore=prompt.lore,
+            )
             history = with_character(prompt, history, first=first)
         return GenerationRequest(
             persona=system_prompt(system, shared=turn.key.shared),
@@ -86,8 +104,7 @@ class PromptBuilder:
             user=self._pseudonyms.user(turn.key),
             cache_salt=self._pseudonyms.cache_salt(turn.key),
             max_reply_tokens=_capped(turn.settings.max_reply_tokens, self._settings.max_reply_tokens),
-            notes=notes,
-            greeting=greeting,
+            **added,
         )
 
 

@@ -17,6 +17,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.attachments.types import FileRefused, OfferedFile
+from bot.characters.files.json_card import write
 from bot.characters.files.reading import ImportedCard, read_file
 from bot.characters.preview import preview
 from bot.chat.prompts.speakers import clean_name
@@ -39,6 +40,8 @@ log = structlog.get_logger(__name__)
 
 _MAX_TRIED = 3
 """Files of a message that are looked into for a card."""
+_MAX_READING = 2
+"""Cards that are read at a time: a large one takes some 50 MB while it is."""
 _SUGGEST_TIMEOUT = 2.0
 _MAX_SUGGESTIONS = 25
 _SUFFIXES = (".png", ".apng", ".json", ".charx", ".zip")
@@ -53,6 +56,7 @@ class Cards(FeatureCog):
         self._bot = bot
         self._api = api
         self._pending = PendingCards()
+        self._reading = asyncio.Semaphore(_MAX_READING)
         self._menu = app_commands.ContextMenu(name=CARD_MENU, callback=self.import_from_message)
 
     async def cog_load(self) -> None:
@@ -125,7 +129,7 @@ class Cards(FeatureCog):
         replace: bool = False,
     ) -> None:
         key = dialog_key(caller_of(interaction))
-        imported, num_bytes = await self._read(offers)
+        imported = await self._read(offers)
         cards = self.context.personas.cards
         if own != guild:  # with two libraries to choose from, the name is checked in the one that is chosen
             await cards.free_name(key, imported.card, own=own, name=name, replace=replace)
@@ -138,12 +142,13 @@ class Cards(FeatureCog):
         text = preview_text(imported, preview(imported, has_picture=bool(picture)), size, refusal)
         pending = PendingCard(
             guild_id=key.guild_id,
-            card=imported.card,
+            json=write(dict(imported.card.raw)),
+            char=imported.card.char,
+            greetings=imported.card.greetings,
             picture=picture,
             user=clean_name(caller_of(interaction).name),
             name=name,
             replace=replace,
-            num_bytes=num_bytes + len(picture),
             text=text,
             greeting=_first_greeting(imported),
             own=own,
@@ -153,13 +158,13 @@ class Cards(FeatureCog):
             self._pending.keep(interaction.user.id, interaction.id, pending)
         await answer(self._api, interaction, text, preview_components(pending, interaction.id, fits=refusal is None))
 
-    async def _read(self, offers: Sequence[OfferedFile]) -> tuple[ImportedCard, int]:
+    async def _read(self, offers: Sequence[OfferedFile]) -> ImportedCard:
         """The first of these files that is a card. Raises what the first one was refused for."""
         first_refusal: BotError | None = None
         for offer in offers:
             try:
-                data = await self.context.chat.file_reader.load(offer)
-                return await asyncio.to_thread(read_file, data), len(data)
+                async with self._reading:
+                    return await asyncio.to_thread(read_file, await self.context.chat.file_reader.load(offer))
             except FileRefused as refused:
                 refusal: BotError = Hint(refused.reason_text)
             except BotError as refused:
@@ -205,26 +210,28 @@ class Cards(FeatureCog):
             await self._store(interaction, card_id, pending, own=own)
 
     async def _store(self, interaction: Interaction, card_id: int, pending: PendingCard, *, own: bool) -> None:
-        key, cards = dialog_key(caller_of(interaction)), self.context.personas.cards
+        key, cards, user_id = dialog_key(caller_of(interaction)), self.context.personas.cards, interaction.user.id
+        self._pending.forget(user_id, card_id)  # a second press of the button finds nothing to import
         try:
-            name = await cards.free_name(key, pending.card, own=own, name=pending.name, replace=pending.replace)
+            card = await asyncio.to_thread(pending.card)
+            name = await cards.free_name(key, card, own=own, name=pending.name, replace=pending.replace)
             stored = await cards.store(
                 key,
-                pending.card,
+                card,
                 own=own,
                 name=name,
                 picture=pending.picture,
                 greeting=pending.greeting,
                 replace=pending.replace,
-                actor_id=interaction.user.id,
+                actor_id=user_id,
             )
-        except BotError as refusal:  # the card stays: another name may be freed, or the database come back
+        except BotError as refusal:  # the card stays: a name may become free, and the database come back
+            self._pending.keep(user_id, card_id, pending)
             text = f"{pending.text}\n\n**Not imported:** {refusal.user_message}"
             await answer(self._api, interaction, text, preview_components(pending, card_id, fits=True))
             if isinstance(refusal, DatabaseUnavailable):
                 log.warning("a card was not stored", error_id=refusal.error_id, reason=refusal.reason)
             return
-        self._pending.forget(interaction.user.id, card_id)
         await answer(self._api, interaction, imported_text(stored.name, own=own))
         if not own and stored.active_version > 1:
             await announce_edit(self.context, interaction, stored)
@@ -232,7 +239,7 @@ class Cards(FeatureCog):
     async def _export(self, interaction: Interaction, name: str, form: Literal["png", "json"], *, own: bool) -> None:
         key, personas = dialog_key(caller_of(interaction)), self.context.personas
         found = await personas.library.named(key, name, own=own)
-        card = await personas.cards.export(key, found, own=own, form=form)
+        card = await personas.cards.export(key, found, own=own, form=form, max_bytes=interaction.filesize_limit)
         file = discord.File(io.BytesIO(card.data), card.name)
         await interaction.followup.send(file=file, ephemeral=True, allowed_mentions=NO_MENTIONS)
 
@@ -271,6 +278,6 @@ def _chosen(interaction: Interaction, pending: PendingCard) -> int:
     values = interaction.data.get("values") if interaction.data else None
     value = str(values[0]) if isinstance(values, list) and values else ""
     index = number(value)
-    if index >= len(pending.card.greetings):
+    if index >= len(pending.greetings):
         raise OldButton()
     return index

@@ -11,13 +11,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bot.characters.card import CharacterCard
+from bot.characters.card import CharacterCard, read_card
+from bot.characters.files.json_card import parse
 
 KEPT_FOR = 900.0
 """Seconds: as long as the preview can be edited."""
 MAX_PER_MEMBER = 3
 MAX_KEPT = 100
-MAX_BYTES = 64 << 20
+MAX_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +26,31 @@ class PendingCard:
     """A card that a member looks at, and what the command said of it."""
 
     guild_id: int
-    card: CharacterCard
+    json: str = field(repr=False)
+    """The card. Parsed it takes ten times as much memory."""
+    char: str
+    greetings: tuple[str, ...] = field(repr=False)
     picture: bytes = field(repr=False)
     user: str = field(repr=False)
     """How the member is called."""
     name: str
     """The name that the command gave; "" for the card's own."""
     replace: bool
-    num_bytes: int
     text: str = field(repr=False)
     """What the preview says."""
     greeting: int = 0
     own: bool = True
     """Whether it may go to the member's library, and with `guild` to the guild's."""
     guild: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        """About the memory that it takes."""
+        return len(self.json) + len(self.picture) + sum(map(len, self.greetings))
+
+    def card(self) -> CharacterCard:
+        """The card, read again: for a large one not in an event loop."""
+        return read_card(parse(self.json))
 
 
 class PendingCards:

@@ -53,7 +53,7 @@ def preview_text(imported: ImportedCard, shown: Preview, size: PersonaSize | Non
 
 def preview_components(pending: PendingCard, number: int, *, fits: bool) -> list[dict[str, Any]]:
     """The choice of a greeting, where there are several, and the buttons."""
-    greetings = [(index, text) for index, text in enumerate(pending.card.greetings) if text.strip()]
+    greetings = [(index, text) for index, text in enumerate(pending.greetings) if text.strip()]
     rows: list[dict[str, Any]] = []
     if fits and len(greetings) > 1:
         options = [
@@ -110,6 +110,6 @@ def _part(title: str, lines: Sequence[str]) -> list[str]:
 
 def _label(text: str, pending: PendingCard) -> str:
     """The beginning of a greeting, as the member who looks at it would be greeted."""
-    shown = expand(text, Macros(pending.card.char, pending.user)) or "(nothing)"
+    shown = expand(text, Macros(pending.char, pending.user)) or "(nothing)"
     line = " ".join(shown.split()) or "(nothing)"
     return line if len(line) <= _MAX_LABEL else f"{line[: _MAX_LABEL - 1].rstrip()}…"

@@ -15,7 +15,7 @@ from bot.characters.files.export import export_json
 from bot.characters.files.reading import read_file
 from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
-from bot.errors import PersonaExists, PersonaTooLong
+from bot.errors import Hint, PersonaExists, PersonaTooLong
 from bot.guilds.personas import PersonaService
 from bot.settings import Settings
 from models.database import Database
@@ -68,6 +68,17 @@ async def test_a_persona_that_is_no_card_becomes_one(service: PersonaService) ->
     file = await service.cards.export(ANN, plain, own=False, form="png")
     read = read_file(file.data).card
     assert (read.name, read.system_prompt) == ("Bob @everyone/..", "You are Bob.")
+
+
+async def test_an_export_fits_where_it_is_sent(service: PersonaService) -> None:
+    big = card(extensions={"x": "y" * 100_000})
+    stored = await service.cards.store(ANN, big, own=True, name="Mira", actor_id=10)
+    small = await service.cards.export(ANN, stored, own=True, form="png", max_bytes=200_000)
+    assert (b"ccv3" in small.data, b"chara\0" in small.data) == (True, False)
+    whole = await service.cards.export(ANN, stored, own=True, form="png")
+    assert b"chara\0" in whole.data
+    with pytest.raises(Hint, match="as JSON it is smaller"):
+        await service.cards.export(ANN, stored, own=True, form="png", max_bytes=100_000)
 
 
 async def test_a_library_is_closed_to_all_others(service: PersonaService, database: Database) -> None:
