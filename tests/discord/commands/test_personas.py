@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 
+from models.engines import sync_engine
+from models.urls import sync_url
 from tests.discord.harness import World
 from tests.fakes.discord.server import Channel, Guild, Interaction, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def asked_by(here: World, where: Guild | Channel, user: User, text: str = "Who are you?") -> str:
+async def asked_by(here: World, where: Guild | Channel, user: User, words: str = "Who are you?") -> str:
     """The system prompt of an answer."""
-    await here.ask(where, user, text)
+    await here.ask(where, user, words)
     return str(here.engine.requests[-1].messages[0]["content"])
 
 
@@ -313,3 +316,19 @@ async def test_nothing_is_said_where_the_bot_may_not_write(here: World) -> None:
     assert "**Mime**" in used.reply()
     await here.use(guild, boss, "persona show")
     assert [message.ephemeral for message in used.messages()] == [True]
+
+
+async def test_suggestions_and_forms_do_not_wait_for_a_slow_database(both: World) -> None:
+    if both.database_url.startswith("sqlite"):
+        pytest.skip("who reads from SQLite waits for nobody")
+    guild, boss = await both.member("boss", manager=True)
+    await both.use(guild, boss, "persona set", prompt="You are a pirate.", name="Jack")
+    engine = sync_engine(sync_url(both.database_url))
+    with engine.begin() as locking:
+        locking.execute(text("LOCK TABLE personas IN ACCESS EXCLUSIVE MODE"))
+        assert await both.discord.autocomplete(guild, boss, "persona set", option="name", typed="") == []
+        opened = await both.use(guild, boss, "persona set", name="Jack")
+        assert opened.modal is not None
+    engine.dispose()
+    suggested = await both.discord.autocomplete(guild, boss, "persona set", option="name", typed="")
+    assert [each["value"] for each in suggested] == ["Jack"]
