@@ -110,6 +110,9 @@ async def test_from_the_guild_to_the_thread_and_who_is_shown(both: World) -> Non
     assert "- your own – **Mine** · **answers you**\n- this thread – **Thread**\n" in shown
     assert "- this channel – **Channel**\n- this category – **Category**\n- this guild – **Guild**" in shown
     assert "You are mine." in shown
+    twice = await here.use(guild, boss, "persona set", name="Thread", prompt="You are Thread.", where="channel")
+    assert f"It also answers in the thread <#{thread.id}>." in twice.reply()
+    await here.use(guild, boss, "persona clear", where="channel")
     listed = (await here.use(guild, ann, "persona list")).reply()
     assert f"in the category <#{category.id}>" in listed
     assert f"in the thread <#{thread.id}>" in listed
@@ -160,8 +163,15 @@ async def test_own_personas_only_where_the_guild_allows_them(both: World) -> Non
     await here.discord.announce(thread)
     assert await asked_by(here, thread, ann) == "You are the guild's."
     assert await asked_by(here, guild, ann) == "You are ann's again."
+    assert f"no member's own persona: <#{locked.id}>" in (await here.use(guild, boss, "config show")).reply()
     assert "is not locked" in (await here.use(locked, boss, "persona unlock")).reply()
     assert await asked_by(here, thread, ann) == "You are ann's again."
+    await here.use(guild, boss, "persona lock", channel=locked)
+    await here.use(guild, boss, "persona allow", who="nobody")
+    await here.use(guild, boss, "config reset", setting="persona_locks")
+    reset = await here.use(guild, boss, "config reset", setting="own_personas")
+    assert "persona" not in reset.reply()
+    assert await asked_by(here, locked, ann) == "You are ann's again."
 
 
 async def test_only_managers_change_and_everyone_reads(here: World) -> None:
