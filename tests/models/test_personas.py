@@ -207,6 +207,20 @@ class TestVersions:
             )
         assert (changed.name, changed.version) == ("Jack", 2)
 
+    async def test_without_a_name_nothing_changes_that_answers_elsewhere(self, database: Database) -> None:
+        unnamed = {"key": KEY, "name": "", "author_id": 7, "now": NOW}
+        async with database.write() as session:
+            await queries.set_persona(session, **unnamed, level="guild", prompt="the guild's")
+            await queries.set_persona(session, **unnamed, level="channel", place_id=5, prompt="the channel's")
+            await queries.set_persona(session, **unnamed, level="thread", place_id=6, prompt="the thread's")
+            await queries.clear_persona(session, key=KEY, level="channel", place_id=5)
+            await queries.set_persona(session, **unnamed, level="category", place_id=4, prompt="the category's")
+            names = [each.name for each in await queries.personas_of(session, key=KEY, own=False, limit=9)]
+        assert names == ["Persona", "Persona 2", "Persona 3"]
+        assert await effective(database, KEY, NO_PLACE) == ("guild", "the guild's")
+        assert await effective(database, KEY, PersonaScope(thread_id=6)) == ("thread", "the thread's")
+        assert await effective(database, KEY, PersonaScope(category_id=4)) == ("category", "the category's")
+
     async def test_another_text_keeps_the_card(self, database: Database) -> None:
         async with database.write() as session:
             entry = await queries.create_persona(

@@ -20,6 +20,8 @@ Setting = Literal[
     "daily_tokens",
     "channels",
     "roles",
+    "own_personas",
+    "persona_locks",
 ]
 RESETS: Mapping[Setting, Change] = {
     "everything": lambda old: GuildSettings(),
@@ -32,6 +34,10 @@ RESETS: Mapping[Setting, Change] = {
     "daily_tokens": lambda old: replace(old, daily_tokens=None),
     "channels": lambda old: replace(old, channels=frozenset()),
     "roles": lambda old: _with_roles(old, (replace(role, allowed=False, daily_turns=None) for role in old.roles)),
+    "own_personas": lambda old: _with_roles(
+        replace(old, own_personas="members"), (replace(role, own_persona=False) for role in old.roles)
+    ),
+    "persona_locks": lambda old: replace(old, locked_channels=frozenset()),
 }
 
 

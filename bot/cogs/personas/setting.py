@@ -20,6 +20,7 @@ from bot.cogs.personas.text import (
     name_of,
     not_set_text,
     now_text,
+    places_text,
     public_clear_text,
     public_text,
     quoted_prompt,
@@ -183,6 +184,7 @@ class PersonaSetting:
             lines.append((await self._barred(interaction, caller)).strip())
         else:
             lines.append(await self._narrower(caller, slot))
+            lines.append(await self._elsewhere(caller, slot))
         await self._context.respond(interaction, "\n".join(filter(None, lines)))
         if not slot.own:
             await announce(interaction, public_text(name, slot.level, slot.place_id, afresh=begun))
@@ -207,6 +209,14 @@ class PersonaSetting:
             return f"\n-# It does not answer here: {BARRED[barrier]}."
         shared = (await self._context.current_dialog_key(interaction)).shared
         return "\n-# In a conversation that everyone shares, as here, it does not answer." if shared else ""
+
+    async def _elsewhere(self, caller: Caller, slot: Slot) -> str:
+        """Where else this persona answers: another text of it holds there as well."""
+        key, personas = dialog_key(caller), self._context.personas
+        persona = await personas.get(key, slot.level, slot.place_id)
+        places = () if persona is None else await personas.library.places(key, persona.persona_id, own=False)
+        others = [each for each in places if (each.level, each.place_id) != (slot.level, slot.place_id)]
+        return f"-# It also answers {places_text(others)}." if others else ""
 
     async def _narrower(self, caller: Caller, slot: Slot) -> str:
         """That another persona goes on answering here, because it is set for a narrower place."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 
+from models.engines import sync_engine
+from models.urls import sync_url
 from tests.discord.harness import World
 from tests.fakes.discord.server import Channel, Guild, Interaction, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def asked_by(here: World, where: Guild | Channel, user: User, text: str = "Who are you?") -> str:
+async def asked_by(here: World, where: Guild | Channel, user: User, words: str = "Who are you?") -> str:
     """The system prompt of an answer."""
-    await here.ask(where, user, text)
+    await here.ask(where, user, words)
     return str(here.engine.requests[-1].messages[0]["content"])
 
 
@@ -107,6 +110,9 @@ async def test_from_the_guild_to_the_thread_and_who_is_shown(both: World) -> Non
     assert "- your own – **Mine** · **answers you**\n- this thread – **Thread**\n" in shown
     assert "- this channel – **Channel**\n- this category – **Category**\n- this guild – **Guild**" in shown
     assert "You are mine." in shown
+    twice = await here.use(guild, boss, "persona set", name="Thread", prompt="You are Thread.", where="channel")
+    assert f"It also answers in the thread <#{thread.id}>." in twice.reply()
+    await here.use(guild, boss, "persona clear", where="channel")
     listed = (await here.use(guild, ann, "persona list")).reply()
     assert f"in the category <#{category.id}>" in listed
     assert f"in the thread <#{thread.id}>" in listed
@@ -157,8 +163,15 @@ async def test_own_personas_only_where_the_guild_allows_them(both: World) -> Non
     await here.discord.announce(thread)
     assert await asked_by(here, thread, ann) == "You are the guild's."
     assert await asked_by(here, guild, ann) == "You are ann's again."
+    assert f"no member's own persona: <#{locked.id}>" in (await here.use(guild, boss, "config show")).reply()
     assert "is not locked" in (await here.use(locked, boss, "persona unlock")).reply()
     assert await asked_by(here, thread, ann) == "You are ann's again."
+    await here.use(guild, boss, "persona lock", channel=locked)
+    await here.use(guild, boss, "persona allow", who="nobody")
+    await here.use(guild, boss, "config reset", setting="persona_locks")
+    reset = await here.use(guild, boss, "config reset", setting="own_personas")
+    assert "persona" not in reset.reply()
+    assert await asked_by(here, locked, ann) == "You are ann's again."
 
 
 async def test_only_managers_change_and_everyone_reads(here: World) -> None:
@@ -313,3 +326,19 @@ async def test_nothing_is_said_where_the_bot_may_not_write(here: World) -> None:
     assert "**Mime**" in used.reply()
     await here.use(guild, boss, "persona show")
     assert [message.ephemeral for message in used.messages()] == [True]
+
+
+async def test_suggestions_and_forms_do_not_wait_for_a_slow_database(both: World) -> None:
+    if both.database_url.startswith("sqlite"):
+        pytest.skip("who reads from SQLite waits for nobody")
+    guild, boss = await both.member("boss", manager=True)
+    await both.use(guild, boss, "persona set", prompt="You are a pirate.", name="Jack")
+    engine = sync_engine(sync_url(both.database_url))
+    with engine.begin() as locking:
+        locking.execute(text("LOCK TABLE personas IN ACCESS EXCLUSIVE MODE"))
+        assert await both.discord.autocomplete(guild, boss, "persona set", option="name", typed="") == []
+        opened = await both.use(guild, boss, "persona set", name="Jack")
+        assert opened.modal is not None
+    engine.dispose()
+    suggested = await both.discord.autocomplete(guild, boss, "persona set", option="name", typed="")
+    assert [each["value"] for each in suggested] == ["Jack"]
