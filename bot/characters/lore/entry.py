@@ -76,10 +76,16 @@ def read_lorebook(data: Mapping[str, Any]) -> Lorebook:
         raise CardRefused(f"This card's lorebook has {len(entries):,} entries; I take at most {MAX_ENTRIES:,}.")
     return Lorebook(
         entries=tuple(_entry(index, entry) for index, entry in enumerate(entries)),
-        scan_depth=whole(data, "scan_depth"),
-        token_budget=whole(data, "token_budget"),
+        scan_depth=_stated(data, "scan_depth"),
+        token_budget=_stated(data, "token_budget"),
         recursive=flag(data, "recursive_scanning") is True,
     )
+
+
+def _stated(data: Mapping[str, Any], name: str) -> int | None:
+    """A number above 0. Converters write 0 where the card they had said nothing; it would silence the whole book."""
+    value = whole(data, name)
+    return value if value is not None and value > 0 else None
 
 
 def _entry(index: int, data: object) -> LoreEntry:

@@ -80,8 +80,10 @@ def test_only_the_newest_messages_are_searched() -> None:
     messages = ["dragon", "b", "c", "d", "e"]
     assert not one(entry("dragon"), *messages)
     assert one(entry("dragon"), *messages[:4])
-    for depth, expected in ((0, False), (4, False), (5, True), (99, True), (-1, False)):
+    for depth, expected in ((1, False), (4, False), (5, True), (99, True), (0, False), (-1, False)):
         assert bool(chosen({"scan_depth": depth, "entries": [entry("dragon")]}, *messages)) is expected
+    assert chosen({"scan_depth": 0, "entries": [entry("dragon")]}, *messages[:4])  # as if it said nothing
+    assert not one(entry("e", content="@@scan_depth 0\nx"), *messages)
     assert one(entry("dragon", content="@@scan_depth 5\nx"), *messages)
     assert one(entry("dragon", extensions={"scan_depth": 5}), *messages)
 
@@ -112,7 +114,7 @@ def test_the_order_is_that_of_insertion_and_the_budget_drops_the_lowest_priority
     assert chosen({"entries": entries}, "k") == ["first", "second", "also second", "third"]
     assert chosen({"entries": entries, "token_budget": 16}, "k") == ["first", "also second"]
     assert chosen({"entries": entries, "token_budget": 1_000_000}, "k", max_tokens=11) == ["also second"]
-    assert chosen({"entries": entries, "token_budget": 0}, "k") == []
+    assert chosen({"entries": entries, "token_budget": 0}, "k") == ["first", "second", "also second", "third"]
     by_order = [entry("k", content="low", insertion_order=1), entry("k", content="high", insertion_order=2)]
     assert chosen({"entries": by_order, "token_budget": 5}, "k") == ["high"]
     first_to_go = entry("k", content="@@ignore_on_max_context\nabc", insertion_order=9, priority=99)

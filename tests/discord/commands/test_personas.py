@@ -8,7 +8,7 @@ from sqlalchemy import text
 from models.engines import sync_engine
 from models.urls import sync_url
 from tests.discord.harness import World
-from tests.fakes.discord.server import Channel, Guild, Interaction, User
+from tests.fakes.discord.server import Attachment, Channel, Guild, Interaction, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -181,7 +181,7 @@ async def test_only_managers_change_and_everyone_reads(here: World) -> None:
     commands = {
         "set": {"name": "Jack"}, "create": {}, "edit": {"name": "Jack"}, "delete": {"name": "Jack"}, "clear": {},
         "versions": {}, "rollback": {"version": 1}, "tags": {"name": "Jack"}, "allow": {"who": "nobody"}, "lock": {},
-        "unlock": {},
+        "unlock": {}, "import": {"file": Attachment("a.json", b"{}")}, "export": {"name": "Jack"},
     }  # fmt: skip
     group = next(each for each in here.discord.rest.commands if each["name"] == "persona")
     assert {each["name"] for each in group["options"]} == {*commands, "show", "list"}
