@@ -6,20 +6,13 @@ for a card and asked once for a message.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from unicodedata import normalize
+from dataclasses import dataclass
 
 from bot.characters.lore.entry import Lorebook, LoreEntry
 from bot.characters.lore.key_index import KeyIndex, folded
-from bot.characters.lore.patterns import PatternScan
-from bot.characters.macros import Macros, expand
+from bot.characters.lore.matching import LoreContext, Scan
+from bot.characters.macros import expand
 
-DEFAULT_SCAN_DEPTH = 4
-DEFAULT_BUDGET = 1024
-MAX_SCAN_CHARS = 32_000
-"""Of the newest messages together: what is searched for keys."""
 _MAX_ROUNDS = 5
 """How often entries may bring further entries."""
 _MAX_TOO_LARGE = 20
@@ -32,21 +25,6 @@ class Lore:
 
     entry: LoreEntry
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class LoreContext:
-    """The chat as the entries see it."""
-
-    messages: Sequence[str]
-    """Of everybody, the oldest first, the new one last."""
-    num_replies: int
-    """Messages of the character so far."""
-    greeting: int
-    macros: Macros
-    count_tokens: Callable[[str], int]
-    max_tokens: int = DEFAULT_BUDGET
-    """The budget where the card names none, and the most that a card may name."""
 
 
 class LoreScanner:
@@ -68,7 +46,7 @@ class LoreScanner:
 
     def select(self, context: LoreContext) -> tuple[Lore, ...]:
         """The entries for the newest message, in the order in which they stand in the prompt."""
-        scan = _Scan(self._book, context)
+        scan = Scan(self._book, context)
         matched: dict[int, LoreEntry] = {}
         new = self._matching(scan, scan.whole, matched)
         for _ in range(_MAX_ROUNDS if self._book.recursive else 0):
@@ -80,7 +58,7 @@ class LoreScanner:
         return tuple(sorted(chosen, key=lambda lore: (lore.entry.order, lore.entry.index)))
 
     def _matching(
-        self, scan: _Scan, text: str, matched: dict[int, LoreEntry], *, is_recursive: bool = False
+        self, scan: Scan, text: str, matched: dict[int, LoreEntry], *, is_recursive: bool = False
     ) -> list[LoreEntry]:
         """Entries that are new to `matched`, which they join."""
         candidates = {entry.index: (entry, False) for entry in self._always}
@@ -94,100 +72,6 @@ class LoreScanner:
                 matched[index] = entry
                 new.append(entry)
         return new
-
-
-class _Scan:
-    """The texts of one message that keys are searched for in, each prepared once."""
-
-    def __init__(self, book: Lorebook, context: LoreContext) -> None:
-        self.context = context
-        self.contents = ""
-        """What entries have brought that count already."""
-        self._book = book
-        self._patterns = PatternScan()
-        self._texts: dict[int, str] = {}
-        self._with_contents: dict[int, str] = {}
-        self._folded: dict[str, str] = {}
-        self._bytes: dict[str, bytes] = {}
-        self._all = self._recent(len(context.messages))
-        self.whole = self._fold(self._all)
-        """All that may be searched, `folded`."""
-
-    def add_contents(self, entries: Sequence[LoreEntry], macros: Macros) -> None:
-        """Search what these entries say as well; their hidden keys count, and their comments do not."""
-        shown = replace(macros, hidden_keys="keep")
-        parts, room = [self.contents], MAX_SCAN_CHARS - len(self.contents)
-        for entry in entries:
-            if room <= 0:
-                break
-            parts.append(expand(entry.content, shown, room))
-            room -= len(parts[-1]) + 1
-        self.contents = normalize("NFC", "\n".join(parts)[:MAX_SCAN_CHARS])
-        self._with_contents.clear()
-
-    def is_match(self, entry: LoreEntry, *, is_found: bool) -> bool:
-        """Whether the entry counts: its conditions, then its keys. `is_found`: one of them is somewhere in `whole`."""
-        rules, context = entry.decorators, self.context
-        if rules.activate:
-            return True
-        if rules.dont_activate or context.num_replies < rules.only_after:
-            return False
-        if rules.only_every and context.num_replies % rules.only_every:
-            return False
-        if rules.greeting is not None and rules.greeting != context.greeting:
-            return False
-        text = self._text(entry)
-        if rules.exclude_keys and not entry.use_regex and self._has(entry, rules.exclude_keys, text):
-            return False
-        if not entry.use_regex and not all(self._has(entry, keys, text) for keys in rules.additional_keys):
-            return False
-        if entry.constant:
-            return True
-        if rules.dont_after_match and self._has(entry, entry.keys, self._before()):
-            return False
-        is_certain = is_found and text is self._all and not (entry.case_sensitive or entry.whole_words)
-        if not is_certain and not self._has(entry, entry.keys, text):
-            return False
-        return not entry.secondary_keys or self._has(entry, entry.secondary_keys, text)
-
-    def _text(self, entry: LoreEntry) -> str:
-        depth = entry.scan_depth if entry.scan_depth is not None else self._book.scan_depth
-        depth = DEFAULT_SCAN_DEPTH if depth is None else max(0, depth)
-        if entry.decorators.keep_after_match:  # a match of earlier is a match now
-            depth = max(depth, len(self.context.messages))
-        if entry.no_recursion or not self.contents:
-            return self._recent(depth)
-        if depth not in self._with_contents:
-            self._with_contents[depth] = f"{self._recent(depth)}\n{self.contents}"
-        return self._with_contents[depth]
-
-    def _before(self) -> str:
-        return _newest(self.context.messages[:-1])
-
-    def _recent(self, depth: int) -> str:
-        depth = min(depth, len(self.context.messages))
-        if depth not in self._texts:
-            self._texts[depth] = _newest(self.context.messages[len(self.context.messages) - depth :])
-        return self._texts[depth]
-
-    def _fold(self, text: str) -> str:
-        if text not in self._folded:
-            self._folded[text] = folded(text)
-        return self._folded[text]
-
-    def _has(self, entry: LoreEntry, keys: Sequence[str], text: str) -> bool:
-        """Whether one of the keys is in the text."""
-        if entry.use_regex:
-            if text not in self._bytes:
-                self._bytes[text] = text.encode("utf-8", "replace")
-            data = self._bytes[text]
-            return any(self._patterns.is_in(key, data, case_sensitive=entry.case_sensitive) for key in keys)
-        for key in keys:
-            named = normalize("NFC", expand(key, self.context.macros, 1000))
-            wanted, where = (named, text) if entry.case_sensitive else (folded(named), self._fold(text))
-            if wanted and wanted in where and (not entry.whole_words or _has_word(wanted, where)):
-                return True
-        return False
 
 
 def _within_budget(matched: list[LoreEntry], book: Lorebook, context: LoreContext) -> list[Lore]:
@@ -213,20 +97,3 @@ def _within_budget(matched: list[LoreEntry], book: Lorebook, context: LoreContex
         if text:
             kept.append(Lore(entry, text))
     return kept
-
-
-def _newest(messages: Sequence[str]) -> str:
-    """The end of these messages, as much of it as is searched."""
-    parts: list[str] = []
-    room = MAX_SCAN_CHARS
-    for message in reversed(messages):
-        if room <= 0:
-            break
-        parts.append(message[-room:])
-        room -= len(message)
-    return normalize("NFC", "\n".join(reversed(parts)))
-
-
-def _has_word(word: str, text: str) -> bool:
-    """Whether the text has this word with no letter beside it."""
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None

@@ -15,7 +15,8 @@ import structlog
 from bot.characters.assembly import OPENING, Character, CharacterPrompt
 from bot.characters.card import read_card
 from bot.characters.files.json_card import parse
-from bot.characters.lore.scan import DEFAULT_BUDGET, Lore, LoreContext
+from bot.characters.lore.matching import DEFAULT_BUDGET, LoreContext
+from bot.characters.lore.scan import Lore
 from bot.characters.macros import Macros
 from bot.characters.refused import CardRefused
 from models.types import Pair, PersonaText

@@ -11,7 +11,8 @@ import pytest
 from bot.characters.lore.decorators import split_decorators
 from bot.characters.lore.entry import read_lorebook
 from bot.characters.lore.key_index import KeyIndex
-from bot.characters.lore.scan import LoreContext, LoreScanner
+from bot.characters.lore.matching import LoreContext
+from bot.characters.lore.scan import LoreScanner
 from bot.characters.macros import Macros
 
 
