@@ -81,6 +81,27 @@ class PersonaTooLong(TooLong):
         super().__init__("persona", limit, got, unit)
 
 
+class UnknownPersona(BotError):
+    """The library has no persona of this name."""
+
+    def __init__(self, name: str, command: str) -> None:
+        super().__init__(f"There is no persona “{name}” here. `{command} list` shows which there are.")
+
+
+class PersonaExists(BotError):
+    """The library has a persona of this name, or of one that looks like it."""
+
+    def __init__(self, name: str, command: str, *, hint: str = "") -> None:
+        super().__init__(f"There is a persona “{name}” already. {hint or f'`{command} edit` changes it.'}")
+
+
+class TooManyPersonas(BotError):
+    """The library is full."""
+
+    def __init__(self, limit: int, command: str) -> None:
+        super().__init__(f"There is room for {limit:,} personas. `{command} delete` makes some.")
+
+
 class PromptTooLong(BotError):
     """Persona and message do not fit into the model's context, even without history.
 

@@ -28,6 +28,7 @@ from models.sqlite_file import SQLiteFile
 from models.urls import async_url, prepare_threshold
 
 T = TypeVar("T")
+Session: TypeAlias = AsyncSession  # what queries take
 Work: TypeAlias = Callable[[AsyncSession], Awaitable[T]]  # what a transaction does
 
 MAX_ATTEMPTS = 4

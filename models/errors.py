@@ -95,3 +95,19 @@ class MemberBlocked(DatabaseError):
 
 class WrongEncryptionKey(DatabaseError):
     """Stored text is encrypted and no configured key decrypts it, or a configured key is malformed."""
+
+
+class PersonaNameTaken(DatabaseError):
+    """The library has a persona of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("the library has a persona of this name")
+        self.name = name
+
+
+class PersonaLibraryFull(DatabaseError):
+    """The library holds as many personas as it may."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the library holds {limit} personas, and may hold no more")
+        self.limit = limit

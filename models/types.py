@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Literal
 
-PersonaLevel = Literal["default", "guild", "channel", "member"]
-StoredLevel = Literal["guild", "channel", "member"]
+PersonaLevel = Literal["default", "guild", "category", "channel", "thread", "member"]
+StoredLevel = Literal["guild", "category", "channel", "thread", "member"]
+PersonaPlace = Literal["guild", "category", "channel", "thread"]
+OwnPersonas = Literal["members", "roles", "nobody"]
 TurnStatus = Literal["pending", "done", "failed", "interrupted"]
 DialogScope = Literal["member", "channel", "thread", "member-channel", "member-thread"]
 DeliveryState = Literal["writing", "ready", "done"]
@@ -92,12 +94,75 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class PersonaText:
-    """The system prompt that applies, and the level that it is set at."""
+    """The system prompt that applies, and the level that it is set at. `name` is "" where nobody gave it one."""
 
     level: PersonaLevel
     name: str
-    prompt: str
+    prompt: str = field(repr=False)
     version: int
+    persona_id: int = 0
+    """0: the operator's default, which no table holds as a persona."""
+    card: str | None = field(default=None, repr=False)
+    """The JSON of the character card that it was made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCard:
+    """What a persona is made of: its text, the JSON of its card if it has one, and its picture, a PNG (b"": none)."""
+
+    prompt: str = field(repr=False)
+    json: str | None = field(default=None, repr=False)
+    picture: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PersonaScope:
+    """Where a message was written, as far as it decides which persona answers. 0: there is no such place.
+
+    It does not depend on whose dialog the message belongs to. `own_allowed`: whether the member's own persona may
+    answer here; in a dialog that several members share it never does.
+    """
+
+    category_id: int = 0
+    channel_id: int = 0
+    thread_id: int = 0
+    own_allowed: bool = True
+
+
+NO_PLACE = PersonaScope()
+"""The scope of a message that was written in no channel: in the terminal, or in direct messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class PersonaLevelInfo:
+    """One level at which a persona is set for a place or a member, whether or not it is the one that answers."""
+
+    level: StoredLevel
+    place_id: int
+    persona_id: int
+    name: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class PersonaInfo:
+    """An entry of a library of personas, without its text. `own`: a member's private one, else the guild's."""
+
+    persona_id: int
+    name: str
+    tags: tuple[str, ...]
+    active_version: int
+    own: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PersonaAssignmentInfo:
+    """A level at which a persona of a library is set. `place_id` is 0 for the guild and for a member."""
+
+    level: StoredLevel
+    place_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,10 +377,11 @@ class PersonaVersionInfo:
 
     version: int
     name: str
-    prompt: str
+    prompt: str = field(repr=False)
     author_id: int | None
     created_at: datetime
     active: bool
+    card: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +391,8 @@ class RolePolicy:
     role_id: int
     allowed: bool = False
     daily_turns: int | None = None
+    own_persona: bool = False
+    """Whether members with it may have a persona of their own, where only some roles may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,13 +406,15 @@ class GuildSettings:
     session_ttl: timedelta | None = None
     daily_turns: int | None = None
     daily_tokens: int | None = None
-    own_personas: bool = True
+    own_personas: OwnPersonas = "members"
     streaming: bool = True
     locale: str | None = None
     channels: frozenset[int] = frozenset()
     roles: tuple[RolePolicy, ...] = ()
     channel_scopes: tuple[tuple[int, DialogScope], ...] = ()
     """Channels whose dialogs have a scope of their own, by channel id."""
+    locked_channels: frozenset[int] = frozenset()
+    """Categories, channels and threads in which no member's own persona answers."""
 
 
 @dataclass(frozen=True, slots=True)

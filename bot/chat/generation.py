@@ -151,7 +151,7 @@ class ReplyGenerator:
             finish_reason=finished.finish_reason,
             prompt_tokens=prompt_tokens if prompt_tokens is not None else prompt.num_tokens if prompt else 0,
             completion_tokens=partial.num_pieces if completion_tokens is None else completion_tokens,
-            pairs_in_prompt=len(prompt.pairs) if prompt else 0,
+            pairs_in_prompt=sum(pair.turn_id != 0 for pair in prompt.pairs) if prompt else 0,
             first_token_ms=round(((partial.first_token_at or now) - partial.started_at) * 1000),
             total_ms=round((now - partial.started_at) * 1000),
         )

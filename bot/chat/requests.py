@@ -8,7 +8,18 @@ from typing import Literal
 
 from bot.attachments.types import ImageInput, OfferedFile
 from bot.chat.queue.waiting import Waiting
-from models.types import DialogKey, DialogSettings, FileKind, OutgoingMessage, Pair, PersonaText, Place, StoredFile
+from models.types import (
+    NO_PLACE,
+    DialogKey,
+    DialogSettings,
+    FileKind,
+    OutgoingMessage,
+    Pair,
+    PersonaScope,
+    PersonaText,
+    Place,
+    StoredFile,
+)
 
 TurnKind = Literal["new", "regenerate", "continue"]
 Messages = Callable[[str], tuple[OutgoingMessage, ...]]
@@ -34,6 +45,10 @@ class ChatRequest:
     """The daily quota of the member's role, if it has one: it replaces the guild's."""
     author: str | None = None
     """The name that the model reads, in a shared dialog."""
+    name: str = ""
+    """How the member is called here: what `{{user}}` stands for in a persona."""
+    persona_scope: PersonaScope = NO_PLACE
+    """Where it was written, which decides who answers."""
     offers: tuple[OfferedFile, ...] = ()
     """The files of the message, still to be read. What they hold is then in `files`, `images` and `files_note`."""
     offers_kind: FileKind = "file"
@@ -80,6 +95,9 @@ class PendingTurn:
     files: tuple[StoredFile, ...] = ()
     images: tuple[ImageInput, ...] = ()
     files_note: str = ""
+    name: str = ""
+    greeting: str = ""
+    """What a character says before its first reply; the reply is stored with it."""
     reply: str = ""
     """The reply so far, of a turn that has one already. It is kept unless another one is stored."""
     delivery_id: int = 0

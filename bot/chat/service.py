@@ -54,7 +54,7 @@ class ChatService:
         """The one reader of members' files: its limits hold for all of them together."""
         self._intake = FileIntake(self.file_reader, engine, settings)
         self._images = RecentImages()
-        self._prompts = PromptBuilder(settings)
+        self._prompts = PromptBuilder(settings, lambda: engine.context_length)
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
         self._waiting = WaitingMessages()
         self.dialogs = DialogChanges(database, self._waiting)
@@ -217,10 +217,14 @@ class ChatService:
             request = await self._intake.take(request)
         turn = self._with_images(await self._turns.begin(request, kind), request)
         failpoint("after_begin_turn")
-        request.on_begun(turn)
         try:
+            prompt = await self._prompts.request(turn)
+            turn = replace(turn, greeting=f"{prompt.greeting}\n\n" if prompt.greeting else "")
+            request.on_begun(turn)
             message.begin()
-            reply = await self._generator.generate(self._prompts.request(turn), on_delta, control, watcher)
+            reply = await self._generator.generate(prompt, on_delta, control, watcher)
+            if reply.text.strip():
+                reply = replace(reply, text=turn.greeting + reply.text)
         except BaseException as error:
             await self._turns.fail(turn, error)
             raise

@@ -18,10 +18,16 @@ _FOR_EVERYBODY = """\
 **/history** `show` · `search` · `export` · `edit` · `forget` · `undo` – what we said, for you alone; `undo` takes a \
 reset back
 **/conversation** `new` · `list` · `switch` · `rename` · `delete` – keep several conversations
-**/me persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am for you, here
+**/persona** `show` · `list` – who answers you here, and why; who else there is
+**/me persona** `set` · `show` · `list` · `create` · `edit` · `delete` · `clear` · `versions` · `rollback` – who I am \
+for you, here
+**/me persona** `import` · `export`, **Import character card** in the menu of a message – character cards
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 _FOR_MANAGERS = """\
-**/persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am in this guild
+**/persona** `set` · `clear` · `create` · `edit` · `tags` · `delete` · `versions` · `rollback` – who I am in this \
+guild, a category, a channel or a thread
+**/persona** `import` · `export` – character cards for this guild
+**/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
 **/config** `show` · `set` · `reset` · `channels` · `roles` – what this guild decides, where I answer whom, who shares \
 a conversation"""
 _MEMORY = """\

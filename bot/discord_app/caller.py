@@ -29,6 +29,8 @@ class Caller:
     parent_id: int
     """The channel of a thread; elsewhere the channel itself."""
     name: str
+    category_id: int = 0
+    """The category of the channel; 0 if it has none."""
     role_ids: frozenset[int] = frozenset()
     manages_guild: bool = False
     """Whether they have Manage Server in this guild. It never applies in another guild or in direct messages."""
@@ -50,6 +52,11 @@ class Caller:
         """The channel and, of a thread, its parent: a rule for either applies."""
         return frozenset({self.channel_id, self.parent_id})
 
+    @property
+    def place_ids(self) -> frozenset[int]:
+        """The same with the category: a lock on any of them applies."""
+        return self.channel_ids | ({self.category_id} - {0})
+
 
 def caller_of(interaction: Interaction) -> Caller:
     """Who used a command, pressed a button or submitted a modal."""
@@ -64,6 +71,7 @@ def caller_of(interaction: Interaction) -> Caller:
         channel_id=channel_id,
         parent_id=_parent_id(interaction.channel, channel_id),
         name=user.display_name,
+        category_id=_category_id(interaction.channel),
         role_ids=_role_ids(user),
         manages_guild=interaction.guild_id is not None and (permissions.manage_guild or permissions.administrator),
         reads_history=permissions.read_message_history or permissions.administrator or interaction.guild_id is None,
@@ -98,6 +106,7 @@ def author_of(message: discord.Message) -> Caller:
         channel_id=message.channel.id,
         parent_id=_parent_id(message.channel, message.channel.id),
         name=author.display_name,
+        category_id=_category_id(message.channel),
         role_ids=_role_ids(author),
         manages_guild=manages_guild,
     )
@@ -114,6 +123,7 @@ def reactor_of(event: discord.RawReactionActionEvent, bot: discord.Client) -> Ca
         channel_id=event.channel_id,
         parent_id=_parent_id(channel, event.channel_id),
         name=member.display_name if member else "",
+        category_id=_category_id(channel),
         role_ids=_role_ids(member),
     )
 
@@ -144,6 +154,13 @@ def dialog_key(caller: Caller, scope: DialogScope = "member", *, private: bool =
 
 def _parent_id(channel: object, channel_id: int) -> int:
     return channel.parent_id if isinstance(channel, discord.Thread) else channel_id
+
+
+def _category_id(channel: object) -> int:
+    """The category of a channel, or of a thread's channel; 0 if it has none, or is not known."""
+    if isinstance(channel, discord.Thread):
+        channel = channel.parent
+    return channel.category_id or 0 if isinstance(channel, discord.abc.GuildChannel) else 0
 
 
 def _role_ids(user: discord.User | discord.Member | None) -> frozenset[int]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict
 from collections.abc import Collection
+from typing import Literal
 
 import discord
 from discord import app_commands
@@ -19,7 +20,7 @@ from discord import app_commands
 from bot.discord_app.caller import Caller
 from bot.errors import BotError, ShuttingDown
 from bot.guilds.settings_cache import GuildSettingsCache
-from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, TurnInfo
+from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, PersonaScope, TurnInfo
 
 IN_GUILDS = app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False)
 BY_GUILDS = app_commands.AppInstallationType(guild=True, user=False)
@@ -29,7 +30,7 @@ _MAX_SEEN = 10_000  # interaction ids kept to recognise repeats
 
 
 class Action(enum.Enum):
-    """What a member wants to do. The value is the first word of the command or of the custom id."""
+    """What a member wants to do. The value is the word of `action_word`, or the first one of the custom id."""
 
     CHAT = "chat"
     ASK = "ask"
@@ -45,19 +46,32 @@ class Action(enum.Enum):
     HISTORY = "history"
     CONVERSATION = "conversation"
     GUILD_PERSONA = "persona"
+    READ_PERSONAS = "personas"
     OWN_PERSONA = "me"
+    CARD = "card"
+    GUILD_CARD = "guildcard"
     CONFIG = "config"
     PRIVACY = "privacy"
     HELP = "help"
 
 
-MENU_ACTIONS = {"Ask about this": Action.ASK}
+ASK_MENU, CARD_MENU = "Ask about this", "Import character card"
+MENU_ACTIONS = {ASK_MENU: Action.ASK, CARD_MENU: Action.CARD}
 """The entries in the menu of a message, by what the menu calls them."""
-_GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG, Action.THREAD})
-_MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
+_READING = frozenset({("persona", "show"), ("persona", "list")})
+"""Commands for everyone in a group whose other commands are for managers."""
+_GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.READ_PERSONAS, Action.GUILD_CARD, Action.CONFIG, Action.THREAD})
+_MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.GUILD_CARD, Action.CONFIG})
 # A guild cannot bar members from their own data.
 _BY_GUILD_RULES = frozenset({Action.CHAT, Action.ASK, Action.REGENERATE, Action.CONTINUE, Action.EDIT, Action.THREAD})
 _MAX_NAMED = 10  # channels or roles named in a refusal
+
+
+def action_word(command: str, subcommand: str) -> str:
+    """The word of the action that a command is; the first one of its name, unless it only reads."""
+    if command in MENU_ACTIONS:
+        return MENU_ACTIONS[command].value
+    return Action.READ_PERSONAS.value if (command, subcommand) in _READING else command
 
 
 class NotAllowed(BotError):
@@ -79,6 +93,38 @@ def authorise(caller: Caller, action: Action, guild_settings: GuildSettings | No
     if action in _BY_GUILD_RULES and guild_settings is not None:
         _check_channel(caller, guild_settings)
         _check_roles(caller, guild_settings)
+
+
+OwnBarrier = Literal["nobody", "roles", "locked"]
+"""Why a member's own persona may not answer: the guild allows none, only to other roles, or not in this place."""
+
+
+def own_persona_barrier(caller: Caller, guild_settings: GuildSettings) -> OwnBarrier | None:
+    """Why the caller's own persona does not answer here; None if it may. The rules hold for managers too."""
+    if caller.guild_id == DIRECT_MESSAGES:
+        return None
+    if guild_settings.own_personas == "nobody":
+        return "nobody"
+    allowed = {role.role_id for role in guild_settings.roles if role.own_persona}
+    if guild_settings.own_personas == "roles" and not allowed & caller.role_ids:
+        return "roles"
+    return "locked" if guild_settings.locked_channels & caller.place_ids else None
+
+
+def persona_scope(caller: Caller, guild_settings: GuildSettings, asker_id: int | None = None) -> PersonaScope:
+    """Where the caller writes, as far as it decides who answers: asked at each message, so no dialog outlives a rule.
+
+    `asker_id`: who asked, if somebody else has the reply written anew. Their roles are not known then.
+    """
+    if caller.guild_id == DIRECT_MESSAGES:
+        return PersonaScope()
+    unknown = guild_settings.own_personas == "roles" and asker_id not in (None, caller.user_id)
+    return PersonaScope(
+        category_id=caller.category_id,
+        channel_id=caller.parent_id,
+        thread_id=caller.channel_id if caller.in_thread else 0,
+        own_allowed=not unknown and own_persona_barrier(caller, guild_settings) is None,
+    )
 
 
 def authorise_turn(caller: Caller, turn: TurnInfo) -> None:

@@ -1,24 +1,48 @@
-"""Personas: named system prompts, one for a guild, a channel or a member of a guild.
+"""Who answers: which persona is set for a guild, its places and its members, and the one that applies to a message.
 
-Checks and stores them, for every front-end alike. Who may set which one is decided by the front-ends: this module knows
-no permissions.
+Stores them for every front-end alike; the libraries they come from are in persona_library.py. Who may set which one is
+decided by the front-ends: this module knows no permissions. A change of what is the guild's is in its audit log; what a
+member keeps for themselves is not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bot.engine_client.client import EngineClient
-from bot.engine_client.messages import Message
-from bot.errors import EmptyText, EngineUnavailable, NulCharacters, PersonaTooLong, TooLong
+from bot.guilds.persona_cards import PersonaCards
+from bot.guilds.persona_checks import PersonaLimits, PersonaSize, clean_name
+from bot.guilds.persona_library import MAX_GUILD_PERSONAS, MAX_OWN_PERSONAS, PersonaLibrary, audit, library_errors
 from bot.settings import Settings
 from bot.storage import translate_database_errors
-from bot.text import clean_text, has_nul
 from models import queries
-from models.database import Database
-from models.types import DialogKey, PersonaText, PersonaVersionInfo, StoredLevel
+from models.database import Database, Session
+from models.queries.dialogs.resets import end_dialogs_of_place
+from models.types import (
+    NO_PLACE,
+    DialogKey,
+    PersonaInfo,
+    PersonaLevelInfo,
+    PersonaScope,
+    PersonaText,
+    ResetCounts,
+    StoredLevel,
+)
 
-MAX_NAME_CHARS = 80
+
+@dataclass(frozen=True, slots=True)
+class SavedPersona:
+    """A persona that was stored, and how much of the context it takes; None if nobody can count that now."""
+
+    persona: PersonaText
+    size: PersonaSize | None
+
+    @property
+    def version(self) -> int:
+        """The number of its new version."""
+        return self.persona.version
 
 
 class PersonaService:
@@ -26,75 +50,123 @@ class PersonaService:
 
     def __init__(self, database: Database, engine: EngineClient, settings: Settings) -> None:
         self._database = database
-        self._engine = engine
         self._settings = settings
+        self.limits = PersonaLimits(engine, settings)
+        self.library = PersonaLibrary(database, self.limits)
+        self.cards = PersonaCards(database, self.limits, self.library)
 
-    async def show(self, key: DialogKey) -> PersonaText:
-        """The persona that applies: the member's own, else the channel's, else the guild's, else the default."""
+    async def show(self, key: DialogKey, scope: PersonaScope = NO_PLACE) -> PersonaText:
+        """The persona that answers a message of this key there: the narrowest that is set, else the default."""
         with translate_database_errors():
             async with self._database.read() as session:
-                found = await queries.effective_persona(session, key=key)
+                found = await queries.effective_persona(session, key=key, scope=scope)
         return found or PersonaText(level="default", name="", prompt=self._settings.persona, version=0)
 
-    async def get(self, key: DialogKey, level: StoredLevel) -> PersonaText | None:
+    async def levels(self, key: DialogKey, scope: PersonaScope = NO_PLACE) -> tuple[PersonaLevelInfo, ...]:
+        """Every level at which a persona is set there, the narrowest first; the member's own too where it is barred."""
+        with translate_database_errors():
+            async with self._database.read() as session:
+                return await queries.persona_levels(session, key=key, scope=scope)
+
+    async def get(self, key: DialogKey, level: StoredLevel, place_id: int = 0) -> PersonaText | None:
         """The persona set at exactly this level, if any."""
         with translate_database_errors():
             async with self._database.read() as session:
-                return await queries.get_persona(session, key=key, level=level)
+                return await queries.assigned_persona(session, key=key, level=level, place_id=place_id)
 
     async def set(
-        self, key: DialogKey, level: StoredLevel, prompt: str, name: str = "", author_id: int | None = None
-    ) -> PersonaText:
-        """Store a new version of the persona of this level and make it active.
+        self,
+        key: DialogKey,
+        level: StoredLevel,
+        prompt: str,
+        name: str = "",
+        author_id: int | None = None,
+        *,
+        place_id: int = 0,
+    ) -> SavedPersona:
+        """Store a text in the library, as the entry of this name or the one that is set there, and set it there.
 
-        Raises EmptyText, NulCharacters, TooLong or PersonaTooLong, and then writes nothing.
+        Raises EmptyText, NulCharacters, TooLong, PersonaTooLong or TooManyPersonas, and then writes nothing.
         """
-        if has_nul(prompt) or has_nul(name):
-            raise NulCharacters("persona")
-        prompt, name = clean_text(prompt), " ".join(clean_text(name).split())
-        if len(name) > MAX_NAME_CHARS:
-            raise TooLong("name", MAX_NAME_CHARS, len(name))
-        await self._check(prompt)
+        name, own = clean_name(name), level == "member"
+        prompt, size = await self.limits.check(prompt)
         now = datetime.now(UTC)
-        with translate_database_errors():
-            return await self._database.run(
-                lambda session: queries.set_persona(
-                    session, key=key, level=level, name=name, prompt=prompt, author_id=author_id, now=now
-                )
+
+        async def store(session: Session) -> PersonaText:
+            stored = await queries.set_persona(
+                session,
+                key=key,
+                level=level,
+                place_id=place_id,
+                name=name,
+                prompt=prompt,
+                author_id=author_id,
+                limit=MAX_OWN_PERSONAS if own else MAX_GUILD_PERSONAS,
+                now=now,
             )
+            done = {"persona": stored.persona_id, "version": stored.version, "level": level, "place": place_id}
+            await audit(session, key, own, "persona.set", author_id, now, **done)
+            return stored
 
-    async def clear(self, key: DialogKey, level: StoredLevel) -> bool:
-        """Deactivate the persona of this level; its versions stay. False if none was active."""
+        with translate_database_errors(), library_errors(own):
+            return SavedPersona(await self._database.run(store), size)
+
+    async def assign(
+        self, key: DialogKey, level: StoredLevel, persona_id: int, *, place_id: int = 0, actor_id: int | None = None
+    ) -> bool:
+        """Set an entry of the library at this level. False if it is gone."""
+        now = datetime.now(UTC)
+
+        async def store(session: Session) -> bool:
+            stored = await queries.assign_persona(
+                session, key=key, level=level, place_id=place_id, persona_id=persona_id, set_by=actor_id, now=now
+            )
+            if stored:
+                done = {"persona": persona_id, "level": level, "place": place_id}
+                await audit(session, key, level == "member", "persona.set", actor_id, now, **done)
+            return stored
+
         with translate_database_errors():
-            return await self._database.run(lambda session: queries.clear_persona(session, key=key, level=level))
+            return await self._database.run(store)
 
-    async def versions(self, key: DialogKey, level: StoredLevel) -> tuple[PersonaVersionInfo, ...]:
-        """The stored versions of the persona of this level, newest first."""
+    async def clear(
+        self, key: DialogKey, level: StoredLevel, *, place_id: int = 0, actor_id: int | None = None
+    ) -> bool:
+        """Set none at this level; the one that was stays in the library. False if none was set."""
+        now = datetime.now(UTC)
+
+        async def store(session: Session) -> bool:
+            cleared = await queries.clear_persona(session, key=key, level=level, place_id=place_id, now=now)
+            if cleared:
+                await audit(
+                    session, key, level == "member", "persona.clear", actor_id, now, level=level, place=place_id
+                )
+            return cleared
+
+        with translate_database_errors():
+            return await self._database.run(store)
+
+    async def entry_at(self, key: DialogKey, level: StoredLevel, place_id: int = 0) -> PersonaInfo | None:
+        """The entry of the library that is set at this level, else the one that was changed last."""
+        own = level == "member"
         with translate_database_errors():
             async with self._database.read() as session:
-                return await queries.persona_versions(session, key=key, level=level)
+                found = await queries.assigned_persona(session, key=key, level=level, place_id=place_id)
+                if found is not None:
+                    return await queries.get_persona(session, key=key, own=own, persona_id=found.persona_id)
+                return await queries.latest_persona(session, key=key, own=own)
 
-    async def rollback(self, key: DialogKey, level: StoredLevel, version: int) -> PersonaText | None:
-        """Restore an earlier version, also after a clear. None if it is no longer stored."""
+    async def begin_afresh(
+        self, guild_id: int, place_ids: Collection[int] | None, *, actor_id: int | None
+    ) -> ResetCounts:
+        """End the open conversations of these channels and threads, or of the whole guild. It is in the audit log."""
+        now, key = datetime.now(UTC), DialogKey(guild_id, 0)
+
+        async def store(session: Session) -> ResetCounts:
+            ended = await end_dialogs_of_place(session, guild_id=guild_id, place_ids=place_ids, now=now)
+            done = {"dialogs": ended.dialogs, "pairs": ended.pairs}
+            await audit(session, key, False, "persona.begin_afresh", actor_id, now, **done)
+            return ended
+
         with translate_database_errors():
-            return await self._database.run(
-                lambda session: queries.rollback_persona(session, key=key, level=level, version=version)
-            )
-
-    async def _check(self, prompt: str) -> None:
-        if not prompt:
-            raise EmptyText("persona")
-        limit = self._settings.max_persona_chars
-        if len(prompt) > limit:
-            raise PersonaTooLong(limit, len(prompt))
-        try:
-            # Many chat formats cannot encode a prompt without a user message.
-            dialog = [Message(role="system", content=prompt), Message(role="user", content="Hi")]
-            counted = await self._engine.count(dialog)
-        except EngineUnavailable:
-            return  # the limit in characters was checked, and the first message will check that it fits
-        if counted is None:
-            return
-        half = min(counted.context_length, self._settings.max_seq_len or counted.context_length) // 2
-        if counted.count > half:
-            raise PersonaTooLong(half, counted.count, "tokens")
+            return await self._database.run(store)

@@ -105,7 +105,8 @@ class GuildSettingsCache:
             # A value above a limit that was lowered since must not prevent the change of another value.
             if value is not None and value > limit and value != getattr(before, name):
                 raise AboveLimit(name, limit, value)
-        if max(len(after.channels), len(after.roles), len(after.channel_scopes)) > MAX_LISTED:
+        lists = (after.channels, after.roles, after.channel_scopes, after.locked_channels)
+        if max(map(len, lists)) > MAX_LISTED:
             raise BotError(f"There is room for {MAX_LISTED} channels or {MAX_LISTED} roles on each of these lists.")
 
     def _cache(self, guild_id: int, settings: GuildSettings) -> None:

@@ -11,7 +11,17 @@ from sqlalchemy.orm import InstrumentedAttribute
 from models.database import Database
 from models.queries.common import codec
 from models.queries.scope import cross_tenant
-from models.tables import Base, DeliveryMessage, Dialog, PersonaVersion, ReplyVariant, Turn, TurnFile
+from models.tables import (
+    Base,
+    DefaultPrompt,
+    DeliveryMessage,
+    Dialog,
+    PersonaPicture,
+    PersonaVersion,
+    ReplyVariant,
+    Turn,
+    TurnFile,
+)
 
 BATCH = 100  # rows per transaction
 # Table, primary key, encrypted columns.
@@ -21,7 +31,9 @@ _ENCRYPTED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tupl
     (TurnFile, (TurnFile.turn_id, TurnFile.position), ("name", "content")),
     (DeliveryMessage, (DeliveryMessage.delivery_id, DeliveryMessage.position), ("content",)),
     (ReplyVariant, (ReplyVariant.turn_id, ReplyVariant.position), ("reply",)),
-    (PersonaVersion, (PersonaVersion.persona_id, PersonaVersion.version), ("prompt",)),
+    (PersonaVersion, (PersonaVersion.persona_id, PersonaVersion.version), ("prompt", "card")),
+    (PersonaPicture, (PersonaPicture.persona_id,), ("content",)),
+    (DefaultPrompt, (DefaultPrompt.id,), ("text",)),
 )
 
 

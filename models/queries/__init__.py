@@ -18,13 +18,27 @@ from models.queries.dialogs.variants import (
 from models.queries.replies.deliveries import close_deliveries
 from models.queries.replies.recovery import interrupt_dead_turns
 from models.queries.tenants.guilds import guild_joined, guild_removed, reconcile_guilds
-from models.queries.tenants.personas import (
+from models.queries.tenants.persona_assignments import (
+    assign_persona,
+    assigned_persona,
+    assignments_of,
     clear_persona,
     effective_persona,
-    get_persona,
-    persona_versions,
-    rollback_persona,
+    persona_levels,
     set_persona,
+)
+from models.queries.tenants.personas import (
+    create_persona,
+    delete_persona,
+    edit_persona,
+    find_persona,
+    get_persona,
+    latest_persona,
+    persona_versions,
+    personas_of,
+    rename_persona,
+    rollback_persona,
+    tag_persona,
 )
 from models.queries.tenants.policy import usage
 from models.queries.tenants.settings import (
@@ -39,6 +53,9 @@ from models.queries.tenants.settings import (
 )
 
 __all__ = [
+    "assign_persona",
+    "assigned_persona",
+    "assignments_of",
     "audit_log",
     "begin_regeneration",
     "begin_turn",
@@ -46,9 +63,13 @@ __all__ = [
     "change_guild_settings",
     "clear_persona",
     "close_deliveries",
+    "create_persona",
+    "delete_persona",
+    "edit_persona",
     "effective_persona",
     "end_dialog",
     "fail_turn",
+    "find_persona",
     "finish_continuation",
     "finish_regeneration",
     "finish_turn",
@@ -60,15 +81,20 @@ __all__ = [
     "guild_settings",
     "history",
     "interrupt_dead_turns",
+    "latest_persona",
     "member_settings",
+    "persona_levels",
     "persona_versions",
+    "personas_of",
     "reconcile_guilds",
     "record_audit",
+    "rename_persona",
     "rollback_persona",
     "select_variant",
     "set_guild_settings",
     "set_member_settings",
     "set_persona",
+    "tag_persona",
     "undo_reset",
     "usage",
     "variants",

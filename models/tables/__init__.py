@@ -6,14 +6,16 @@ from models.tables.accounts import AuditEntry, DailyUsage, OptOut, ProcessedInte
 from models.tables.application import DiscordApplication
 from models.tables.deliveries import Delivery, DeliveryMessage
 from models.tables.dialogs import Dialog, ReplyVariant, Turn, TurnFile
-from models.tables.personas import Persona, PersonaVersion
+from models.tables.personas import Persona, PersonaAssignment, PersonaPicture, PersonaVersion
 from models.tables.processes import Process, StopRequest
+from models.tables.prompts import DefaultPrompt, TurnPrompt
 from models.tables.settings import (
     BoundThread,
     ChannelScope,
     GuildChannel,
     GuildRole,
     GuildSettingsRow,
+    LockedChannel,
     MemberSettingsRow,
 )
 from models.tables.tenants import Guild, User
@@ -24,6 +26,7 @@ __all__ = [
     "BoundThread",
     "ChannelScope",
     "DailyUsage",
+    "DefaultPrompt",
     "Delivery",
     "DeliveryMessage",
     "Dialog",
@@ -32,9 +35,12 @@ __all__ = [
     "GuildChannel",
     "GuildRole",
     "GuildSettingsRow",
+    "LockedChannel",
     "MemberSettingsRow",
     "OptOut",
     "Persona",
+    "PersonaAssignment",
+    "PersonaPicture",
     "PersonaVersion",
     "Process",
     "ProcessedInteraction",
@@ -42,5 +48,6 @@ __all__ = [
     "StopRequest",
     "Turn",
     "TurnFile",
+    "TurnPrompt",
     "User",
 ]

@@ -24,6 +24,7 @@ class GuildSettingsRow(Base):
         CheckConstraint("retention_days >= 0", name="retention_days"),
         CheckConstraint("session_ttl_s > 0", name="session_ttl_s"),
         CheckConstraint("daily_turns >= 0 AND daily_tokens >= 0", name="quotas"),
+        CheckConstraint("own_personas IN ('members', 'roles', 'nobody')", name="own_personas"),
         {"comment": "What the admins of a guild chose; a missing row means all defaults"},
     )
 
@@ -41,8 +42,8 @@ class GuildSettingsRow(Base):
     session_ttl_s: Mapped[int | None] = mapped_column(comment="Idle seconds after which a dialog ends")
     daily_turns: Mapped[int | None] = mapped_column(comment="Turns a member may have in one UTC day")
     daily_tokens: Mapped[int | None] = mapped_column(comment="Tokens a member may use in one UTC day")
-    own_personas: Mapped[bool] = mapped_column(
-        server_default=true(), comment="Whether members may set their own persona"
+    own_personas: Mapped[str] = mapped_column(
+        Text, server_default="members", comment="Who may have a persona of their own: members, roles or nobody"
     )
     streaming: Mapped[bool] = mapped_column(
         server_default=true(), comment="Whether replies grow while they are written"
@@ -79,6 +80,20 @@ class ChannelScope(Base):
     dialog_scope: Mapped[str] = mapped_column(Text, comment="As in guild_settings")
 
 
+class LockedChannel(Base):
+    """A place in which no member's own persona answers."""
+
+    __tablename__ = "locked_channels"
+    __table_args__ = ({"comment": "Categories, channels and threads in which the persona of no member answers"},)
+
+    guild_id: Mapped[int] = mapped_column(
+        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
+    )
+    channel_id: Mapped[int] = mapped_column(
+        Snowflake, primary_key=True, autoincrement=False, comment="Category, channel or thread"
+    )
+
+
 class BoundThread(Base):
     """A thread that a member started for a conversation with the bot."""
 
@@ -102,7 +117,7 @@ class BoundThread(Base):
 
 
 class GuildRole(Base):
-    """A guild's rules for one role: whether it may chat, and its daily quota."""
+    """A guild's rules for one role: whether it may chat or have personas of its own, and its daily quota."""
 
     __tablename__ = "guild_roles"
     __table_args__ = (
@@ -118,6 +133,9 @@ class GuildRole(Base):
         server_default=false(), comment="Whether the role is on the list that may chat"
     )
     daily_turns: Mapped[int | None] = mapped_column(comment="Turns a day for this role instead of the usual number")
+    own_persona: Mapped[bool] = mapped_column(
+        server_default=false(), comment="Whether its members may have a persona of their own where only some roles may"
+    )
 
 
 class MemberSettingsRow(Base):

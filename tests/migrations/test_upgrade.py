@@ -92,6 +92,96 @@ class TestOldData:
         assert {name: contents(empty_url, name) for name in names} == before
 
 
+def fill_slots(url: str) -> None:
+    """Personas as revision 0004 has them: set, cleared, without a name, and two of one name in a guild."""
+    at = NOW.replace(tzinfo=None).isoformat(sep=" ") if url.startswith("sqlite") else NOW.isoformat()
+    true, false = ("1", "0") if url.startswith("sqlite") else ("true", "false")
+    for guild in (1, 2):
+        run(url, f"INSERT INTO guilds (id, first_seen_at) VALUES ({guild}, '{at}')")
+        own = true if guild == 1 else false
+        run(
+            url,
+            "INSERT INTO guild_settings (guild_id, own_personas, max_chat_logs, updated_at) "
+            f"VALUES ({guild}, {own}, 7, '{at}')",
+        )
+    run(url, f"INSERT INTO guild_roles (guild_id, role_id, allowed, daily_turns) VALUES (1, 3, {true}, 4)")
+    for user in (7, 8):
+        run(url, f"INSERT INTO users (id, first_seen_at) VALUES ({user}, '{at}')")
+    slots = [
+        ("1, 'guild', 0, NULL, 2", ["Jack", "Jack"]),
+        ("1, 'channel', 5, NULL, 1", ["jack"]),
+        ("1, 'member', 0, 7, 1", [""]),
+        ("1, 'member', 0, 8, NULL", ["Rose", "Lily"]),
+        ("2, 'guild', 0, NULL, NULL", ["\u200b"]),
+    ]
+    for slot, (values, names) in enumerate(slots, start=1):
+        run(url, f"INSERT INTO personas (guild_id, level, channel_id, user_id, active_version) VALUES ({values})")
+        for version, name in enumerate(names, start=1):
+            run(
+                url,
+                "INSERT INTO persona_versions (persona_id, version, name, prompt, author_id, created_at) "
+                f"VALUES ({slot}, {version}, :name, 'text {slot}.{version}', 7, '{at}')",
+                name=name,
+            )
+
+
+class TestLibrary:
+    """Revision 0005: each slot becomes an entry of a library, and goes back into its slot."""
+
+    SLOTS = "SELECT id, guild_id, level, channel_id, user_id, active_version FROM personas ORDER BY id"
+    TEXTS = "SELECT persona_id, version, name, prompt FROM persona_versions ORDER BY persona_id, version"
+
+    def test_slots_become_entries_and_come_back(self, empty_url: str) -> None:
+        upgrade(empty_url, "0004")
+        fill_slots(empty_url)
+        slots, texts = rows(empty_url, self.SLOTS), rows(empty_url, self.TEXTS)
+        upgrade(empty_url)
+        check_revision(empty_url)
+        assert rows(empty_url, "SELECT id, guild_id, owner_id, name, active_version FROM personas ORDER BY id") == [
+            (1, 1, None, "Jack", 2), (2, 1, None, "jack 2", 1), (3, 1, 7, "Persona", 1), (4, 1, 8, "Lily", 2),
+            (5, 2, None, "Persona", 1),
+        ]  # fmt: skip
+        assert rows(
+            empty_url,
+            "SELECT guild_id, level, place_id, user_id, persona_id, set_by FROM persona_assignments "
+            "ORDER BY persona_id",
+        ) == [(1, "guild", 0, None, 1, 7), (1, "channel", 5, None, 2, 7), (1, "member", 0, 7, 3, 7)]
+        settings = "SELECT guild_id, own_personas, max_chat_logs FROM guild_settings ORDER BY guild_id"
+        assert rows(empty_url, settings) == [(1, "members", 7), (2, "nobody", 7)]
+        assert rows(empty_url, self.TEXTS) == texts
+        downgrade(empty_url, "0004")
+        assert rows(empty_url, self.SLOTS) == slots
+        assert rows(empty_url, self.TEXTS) == texts
+        assert [bool(own) for _, own, _ in rows(empty_url, settings)] == [True, False]
+
+    def test_down_keeps_what_a_slot_can_hold(self, empty_url: str) -> None:
+        upgrade(empty_url, "0004")
+        fill_slots(empty_url)
+        upgrade(empty_url)
+        assign = "INSERT INTO persona_assignments (guild_id, level, place_id, persona_id, set_at) VALUES "
+        at = NOW.replace(tzinfo=None).isoformat(sep=" ") if empty_url.startswith("sqlite") else NOW.isoformat()
+        run(empty_url, f"{assign} (1, 'channel', 9, 1, '{at}'), (1, 'category', 4, 1, '{at}')")
+        run(
+            empty_url,
+            "INSERT INTO personas (guild_id, owner_id, name, name_key, active_version, created_at, updated_at) "
+            f"VALUES (1, NULL, 'Spare', 'spare', 1, '{at}', '{at}'), (1, 7, 'Extra', 'extra', 1, '{at}', '{at}')",
+        )
+        run(empty_url, "INSERT INTO locked_channels (guild_id, channel_id) VALUES (1, 5)")
+        run(empty_url, "UPDATE guild_settings SET own_personas = 'roles' WHERE guild_id = 1")
+        downgrade(empty_url, "0004")
+        slots = rows(empty_url, self.SLOTS)
+        assert [slot[1:] for slot in slots] == [
+            (1, "guild", 0, None, 2), (1, "channel", 5, None, 1), (1, "member", 0, 7, 1), (1, "member", 0, 8, None),
+            (2, "guild", 0, None, None), (1, "channel", 9, None, 2),
+        ]  # fmt: skip
+        copied = slots[-1][0]
+        assert [text for persona_id, _, _, text in rows(empty_url, self.TEXTS) if persona_id == copied] == [
+            "text 1.1", "text 1.2",
+        ]  # fmt: skip
+        upgrade(empty_url)
+        check_revision(empty_url)
+
+
 class TestTwoProcesses:
     def test_fault_16_one_migrates_and_the_other_waits(self, empty_url: str) -> None:
         processes = [

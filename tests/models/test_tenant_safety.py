@@ -25,7 +25,7 @@ from models.database import Database
 from models.errors import DuplicateInteraction
 from models.queries import inspection
 from models.queries.scope import MARKER
-from models.types import DialogKey, StoredLevel, TurnResult, TurnSnapshot
+from models.types import DialogKey, PersonaScope, StoredLevel, TurnResult, TurnSnapshot
 from tests.postgres import Postgres
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -88,7 +88,11 @@ KEYS = st.builds(
     lambda guild, user, channel: DialogKey(guild, user, channel if guild else 0),
     st.sampled_from(GUILDS), st.sampled_from(USERS), st.sampled_from(CHANNELS),
 )  # fmt: skip
-LEVELS: st.SearchStrategy[StoredLevel] = st.sampled_from(["guild", "channel", "member"])
+PLACES: dict[StoredLevel, int] = {"guild": 0, "member": 0, "category": 4, "channel": 5, "thread": 6}
+LEVELS: st.SearchStrategy[StoredLevel] = st.sampled_from(sorted(PLACES))
+SCOPES = st.builds(
+    PersonaScope, st.sampled_from([0, 4]), st.sampled_from([0, 5]), st.sampled_from([0, 6]), st.booleans()
+)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=40)
 
 
@@ -129,9 +133,10 @@ class Tenants(RuleBasedStateMachine):
 
         return self.runner.run(act())
 
-    @rule(key=KEYS, text=TEXTS, interaction=st.integers(1, 30) | st.none())
-    def begin(self, key: DialogKey, text: str, interaction: int | None) -> None:
+    @rule(key=KEYS, text=TEXTS, interaction=st.integers(1, 30) | st.none(), scope=SCOPES)
+    def begin(self, key: DialogKey, text: str, interaction: int | None, scope: PersonaScope) -> None:
         arguments = {"key": key, "text": text, "limit": 3, "interaction_id": interaction, "now": self.now}
+        arguments["persona_scope"] = scope
         if interaction in self.interactions:
             with pytest.raises(DuplicateInteraction):
                 self.write(queries.begin_turn, **arguments)
@@ -142,7 +147,7 @@ class Tenants(RuleBasedStateMachine):
         assert turn.settings.opted_out == (key.user_id in self.opted_out)
         expected = [] if turn.settings.opted_out else self.pairs.get(key, [])[-3:]
         assert [(pair.user, pair.reply) for pair in turn.history] == expected
-        assert (turn.persona.prompt if turn.persona else None) == self.persona_of(key)
+        assert (turn.persona.prompt if turn.persona else None) == self.persona_of(key, scope)
         self.running.append((key, turn, text))
 
     @rule(data=st.data(), reply=TEXTS, other=KEYS)
@@ -168,19 +173,33 @@ class Tenants(RuleBasedStateMachine):
 
     @rule(key=KEYS, level=LEVELS, prompt=TEXTS)
     def set_persona(self, key: DialogKey, level: StoredLevel, prompt: str) -> None:
-        if level == "channel" and not key.channel_id:
-            return
         self.write(
-            queries.set_persona, key=key, level=level, name="N", prompt=prompt, author_id=key.user_id, now=self.now
-        )
+            queries.set_persona,
+            key=key, level=level, place_id=PLACES[level], name=f"of the {level}", prompt=prompt,
+            author_id=key.user_id, now=self.now,
+        )  # fmt: skip
         self.personas[self.slot(key, level)] = prompt
 
     @rule(key=KEYS, level=LEVELS)
     def clear_persona(self, key: DialogKey, level: StoredLevel) -> None:
-        if level == "channel" and not key.channel_id:
-            return
-        assert self.write(queries.clear_persona, key=key, level=level) == (self.slot(key, level) in self.personas)
+        cleared = self.write(queries.clear_persona, key=key, level=level, place_id=PLACES[level])
+        assert cleared == (self.slot(key, level) in self.personas)
         self.personas.pop(self.slot(key, level), None)
+
+    @rule(key=KEYS, other=KEYS, level=LEVELS)
+    def use_a_persona_of_others(self, key: DialogKey, other: DialogKey, level: StoredLevel) -> None:
+        """Neither assigned nor changed, read or deleted by who has another library."""
+        own = level == "member"
+        entry = self.write(queries.latest_persona, key=other, own=own)
+        if entry is None or (key.guild_id == other.guild_id and (not own or key.user_id == other.user_id)):
+            return
+        stolen: dict[str, Any] = {"key": key, "persona_id": entry.persona_id}
+        place = {"level": level, "place_id": PLACES[level], "set_by": key.user_id, "now": self.now}
+        assert not self.write(queries.assign_persona, **stolen, **place)
+        edit = {"prompt": "stolen", "author_id": key.user_id, "now": self.now}
+        assert self.write(queries.edit_persona, **stolen, own=own, **edit) is None
+        assert self.write(queries.persona_versions, **stolen, own=own) == ()
+        assert not self.write(queries.delete_persona, **stolen, own=own)
 
     @rule(guild=st.sampled_from(GUILDS[1:]))
     def remove_guild(self, guild: int) -> None:
@@ -239,11 +258,15 @@ class Tenants(RuleBasedStateMachine):
         return self.runner.run(read())
 
     def slot(self, key: DialogKey, level: StoredLevel) -> tuple[int, StoredLevel, int]:
-        owner = {"guild": 0, "channel": key.channel_id, "member": key.user_id}[level]
-        return (key.guild_id, level, owner)
+        return (key.guild_id, level, key.user_id if level == "member" else 0)
 
-    def persona_of(self, key: DialogKey) -> str | None:
-        levels: tuple[StoredLevel, ...] = ("member", "channel", "guild") if key.channel_id else ("member", "guild")
+    def persona_of(self, key: DialogKey, scope: PersonaScope) -> str | None:
+        levels: list[StoredLevel] = ["member"] if scope.own_allowed or key.guild_id == 0 else []
+        if key.guild_id:
+            levels += ["thread"] if scope.thread_id else []
+            levels += ["channel"] if scope.channel_id else []
+            levels += ["category"] if scope.category_id else []
+            levels += ["guild"]
         return next((self.personas[self.slot(key, lv)] for lv in levels if self.slot(key, lv) in self.personas), None)
 
 

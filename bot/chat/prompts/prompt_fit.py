@@ -57,11 +57,22 @@ class GenerationRequest:
     """Names that are not a member's here: see `bot.chat.prompts.speakers`."""
     files: tuple[StoredFile, ...] = ()
     images: tuple[ImagePart, ...] = ()
+    notes: str = ""
+    """What the program tells the model in front of the newest message: lore and late instructions of a character."""
+    greeting: str = ""
+    """What the character says before its first reply. It stands in `history`, and the reply is shown below it."""
+    greeting_index: int | None = None
+    """Which greeting of the card it is."""
+    num_examples: int = 0
+    """How many pairs at the beginning of `history` are a character's examples. They have the turn id 0."""
+    lore: tuple[int, ...] = ()
+    """The indexes of the lorebook's entries in this prompt."""
 
     @property
     def words(self) -> str:
         """The member's message as the model reads it."""
-        return said(self.text, self.author, self.files, self.taken)
+        words = said(self.text, self.author, self.files, self.taken)
+        return f"{self.notes}\n\n{words}" if self.notes else words
 
     def with_less_of_files(self, share: float) -> GenerationRequest | None:
         """The same with this share of the files' text; None if that saves nothing worth a try."""

@@ -31,7 +31,7 @@ from models.database import Database, Work
 from models.error_text import safe_text
 from models.queries.replies.recovery import interrupt_abandoned_turns
 from models.queries.tenants.policy import enforce_policy, load_policy
-from models.types import DialogKey, Place, TurnResult, TurnSnapshot
+from models.types import DialogKey, PersonaScope, Place, TurnResult, TurnSnapshot
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +50,7 @@ class _BeginArguments(TypedDict):
     interaction_id: int | None
     role_turns: int | None
     place: Place | None
+    persona_scope: PersonaScope
     now: datetime
 
 
@@ -108,6 +109,7 @@ class TurnLog:
             interaction_id=request.interaction_id,
             role_turns=request.role_turns,
             place=request.place,
+            persona_scope=request.persona_scope,
             now=now,
         )
         snapshot: TurnSnapshot | None
@@ -146,6 +148,7 @@ class TurnLog:
             settings=snapshot.settings,
             messages=request.messages,
             author=snapshot.author,
+            name=request.name,
             files=snapshot.files,
             files_note=snapshot.files_note,
             reply=snapshot.reply or "",

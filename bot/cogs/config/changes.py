@@ -20,6 +20,8 @@ Setting = Literal[
     "daily_tokens",
     "channels",
     "roles",
+    "own_personas",
+    "persona_locks",
 ]
 RESETS: Mapping[Setting, Change] = {
     "everything": lambda old: GuildSettings(),
@@ -31,7 +33,11 @@ RESETS: Mapping[Setting, Change] = {
     "daily_messages": lambda old: replace(old, daily_turns=None),
     "daily_tokens": lambda old: replace(old, daily_tokens=None),
     "channels": lambda old: replace(old, channels=frozenset()),
-    "roles": lambda old: replace(old, roles=()),
+    "roles": lambda old: _with_roles(old, (replace(role, allowed=False, daily_turns=None) for role in old.roles)),
+    "own_personas": lambda old: _with_roles(
+        replace(old, own_personas="members"), (replace(role, own_persona=False) for role in old.roles)
+    ),
+    "persona_locks": lambda old: replace(old, locked_channels=frozenset()),
 }
 
 
@@ -62,6 +68,6 @@ def clear_roles(old: GuildSettings) -> GuildSettings:
 
 
 def _with_roles(old: GuildSettings, roles: Iterable[RolePolicy]) -> GuildSettings:
-    """The settings with these roles, in the order of the database; roles without permission and quota are dropped."""
-    kept = (role for role in roles if role.allowed or role.daily_turns is not None)
+    """The settings with these roles, in the order of the database; roles of which nothing is said are dropped."""
+    kept = (role for role in roles if role != RolePolicy(role.role_id))
     return replace(old, roles=tuple(sorted(kept, key=lambda role: role.role_id)))

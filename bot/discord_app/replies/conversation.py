@@ -23,7 +23,7 @@ from bot.chat.service import ChatService
 from bot.chat.turns.deliveries import DeliveryLog
 from bot.discord_app.caller import Caller
 from bot.discord_app.dialog_keys import DialogKeys
-from bot.discord_app.permissions import Action, authorise
+from bot.discord_app.permissions import Action, authorise, persona_scope
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
 from bot.discord_app.replies.quoting import ANEW, heading, small_lines
 from bot.discord_app.replies.sink import ReplySink
@@ -235,7 +235,7 @@ class Conversations:
 
         def begun(turn: PendingTurn) -> None:
             nonlocal continued
-            continued = turn.reply if turn.kind == "continue" else ""
+            continued = turn.reply if turn.kind == "continue" else turn.greeting
             sink.record.begin(turn.delivery_id)
             sink.prefix += small_lines(turn.files_note)
             reply.begin_with(sink.prefix, continued)
@@ -251,6 +251,8 @@ class Conversations:
             interaction_id=None if question.is_repeat else question.place.nonce,
             role_turns=role_turns(question.caller, settings),
             author=speaker_name(question.caller.name, self.own_names(key.guild_id)) if key.shared else None,
+            name=question.caller.name,
+            persona_scope=persona_scope(question.caller, settings, key.user_id),
             offers=question.offers,
             offers_kind=question.offers_kind,
             offers_author_id=question.offers_author_id,

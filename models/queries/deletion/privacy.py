@@ -6,6 +6,7 @@ metadata and fails for a table that is missing here. `guild_id=None` means all g
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -24,10 +25,13 @@ from models.tables import (
     MemberSettingsRow,
     OptOut,
     Persona,
+    PersonaAssignment,
+    PersonaPicture,
     PersonaVersion,
     ReplyVariant,
     Turn,
     TurnFile,
+    TurnPrompt,
     User,
 )
 
@@ -55,12 +59,15 @@ async def delete_person_turns(session: AsyncSession, *, user_id: int, guild_id: 
 async def delete_person_rest(session: AsyncSession, *, user_id: int, guild_id: int | None) -> None:
     """Delete the rest, after the turns. Guild personas they wrote stay, without their author; an opt-out stays."""
     authored = PersonaVersion.persona_id.in_(select(Persona.id).where(_in_guild(Persona.guild_id, guild_id)))
+    chosen = _in_guild(PersonaAssignment.guild_id, guild_id)
     audit = _in_guild(AuditEntry.guild_id, guild_id)
     for statement in (
         delete(Dialog).where(Dialog.id.in_(_dialogs(user_id, guild_id))),
         delete(Delivery).where(_without_turn(user_id, guild_id)),
         delete(TurnFile).where(_quoted(user_id, guild_id)),
-        delete(Persona).where(Persona.user_id == user_id, _in_guild(Persona.guild_id, guild_id)),
+        delete(Persona).where(Persona.owner_id == user_id, _in_guild(Persona.guild_id, guild_id)),
+        delete(PersonaAssignment).where(PersonaAssignment.user_id == user_id, chosen),
+        update(PersonaAssignment).where(PersonaAssignment.set_by == user_id, chosen).values(set_by=None),
         update(PersonaVersion).where(PersonaVersion.author_id == user_id, authored).values(author_id=None),
         delete(MemberSettingsRow).where(
             MemberSettingsRow.user_id == user_id, _in_guild(MemberSettingsRow.guild_id, guild_id)
@@ -81,11 +88,14 @@ async def delete_person_rest(session: AsyncSession, *, user_id: int, guild_id: i
 async def person_personas(
     session: AsyncSession, *, user_id: int, guild_id: int | None = None
 ) -> tuple[dict[str, object], ...]:
-    """Return the versions of the person's own personas and those they wrote for a guild."""
+    """Return the versions of the person's own personas and those they wrote for a guild.
+
+    Of a guild's personas, which are its own, only the text that this person wrote.
+    """
     rows = await session.execute(
         select(PersonaVersion, Persona)
         .join(Persona, Persona.id == PersonaVersion.persona_id)
-        .where(or_(Persona.user_id == user_id, PersonaVersion.author_id == user_id))
+        .where(or_(Persona.owner_id == user_id, PersonaVersion.author_id == user_id))
         .where(_in_guild(Persona.guild_id, guild_id))
         .order_by(Persona.id, PersonaVersion.version)
     )
@@ -93,12 +103,14 @@ async def person_personas(
     return tuple(
         {
             "guild_id": persona.guild_id,
-            "level": persona.level,
-            "channel_id": persona.channel_id,
+            "persona_id": persona.id,
+            "own": persona.owner_id is not None,
+            "name": persona.name,
+            "tags": json.loads(persona.tags),
             "version": version.version,
             "in_force": persona.active_version == version.version,
-            "name": version.name,
             "prompt": text.open(version.prompt),
+            "card": None if version.card is None else text.open(version.card),
             "written_by_you": version.author_id == user_id,
             "created_at": version.created_at,
         }
@@ -107,10 +119,33 @@ async def person_personas(
 
 
 @cross_tenant(OWN_DATA)
+async def person_pictures(
+    session: AsyncSession, *, user_id: int, guild_id: int | None = None
+) -> tuple[dict[str, object], ...]:
+    """Return the pictures of the person's own personas, in base64."""
+    rows = await session.scalars(
+        select(PersonaPicture)
+        .join(Persona, Persona.id == PersonaPicture.persona_id)
+        .where(Persona.owner_id == user_id, _in_guild(Persona.guild_id, guild_id))
+        .order_by(PersonaPicture.persona_id)
+    )
+    text = codec(session)
+    return tuple(
+        {
+            "persona_id": row.persona_id,
+            "media_type": row.media_type,
+            "content": text.open(row.content),
+            "created_at": row.created_at,
+        }
+        for row in rows
+    )
+
+
+@cross_tenant(OWN_DATA)
 async def person_settings(
     session: AsyncSession, *, user_id: int, guild_id: int | None = None
 ) -> dict[str, tuple[dict[str, object], ...]]:
-    """Return the person's settings, usage, audit log entries and the threads they bound, as rows by table."""
+    """Return the person's settings, usage, audit entries, bound threads and choices of personas, as rows by table."""
     audit = or_(AuditEntry.actor_id == user_id, AuditEntry.target_id == user_id)
     statements: dict[str, Any] = {
         "member_settings": select(MemberSettingsRow.__table__).where(
@@ -125,6 +160,13 @@ async def person_settings(
         "bound_threads": select(
             BoundThread.guild_id, BoundThread.parent_id, BoundThread.thread_id, BoundThread.created_at
         ).where(BoundThread.creator_id == user_id, _in_guild(BoundThread.guild_id, guild_id)),
+        "persona_assignments": select(
+            PersonaAssignment.guild_id,
+            PersonaAssignment.level,
+            PersonaAssignment.place_id,
+            PersonaAssignment.persona_id,
+            PersonaAssignment.set_at,
+        ).where(_assigned(user_id, guild_id)),
     }
     return {
         name: tuple(dict(row) for row in (await session.execute(statement)).mappings())
@@ -205,6 +247,7 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
     turns = _turns(user_id, guild_id)
     audit = or_(AuditEntry.actor_id == user_id, AuditEntry.target_id == user_id)
     personas = select(Persona.id).where(_in_guild(Persona.guild_id, guild_id))
+    own_personas = personas.where(Persona.owner_id == user_id)
     deliveries = or_(Delivery.turn_id.in_(turns), _without_turn(user_id, guild_id))
     conditions: dict[str, tuple[Any, ColumnElement[bool]]] = {
         "dialogs": (Dialog, Dialog.id.in_(dialogs)),
@@ -216,7 +259,10 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
             DeliveryMessage.delivery_id.in_(select(Delivery.id).where(deliveries)),
         ),
         "reply_variants": (ReplyVariant, ReplyVariant.turn_id.in_(turns)),
-        "personas": (Persona, and_(Persona.user_id == user_id, _in_guild(Persona.guild_id, guild_id))),
+        "turn_prompts": (TurnPrompt, TurnPrompt.turn_id.in_(turns)),
+        "personas": (Persona, Persona.id.in_(own_personas)),
+        "persona_pictures": (PersonaPicture, PersonaPicture.persona_id.in_(own_personas)),
+        "persona_assignments": (PersonaAssignment, _assigned(user_id, guild_id)),
         "persona_versions": (
             PersonaVersion,
             and_(PersonaVersion.author_id == user_id, PersonaVersion.persona_id.in_(personas)),
@@ -236,6 +282,12 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
         "audit_log": (AuditEntry, and_(audit, _in_guild(AuditEntry.guild_id, guild_id))),
     }
     return {name: select(func.count()).select_from(table).where(rows) for name, (table, rows) in conditions.items()}
+
+
+def _assigned(user_id: int, guild_id: int | None) -> ColumnElement[bool]:
+    """Match where a persona was set for this person, or by them."""
+    who = or_(PersonaAssignment.user_id == user_id, PersonaAssignment.set_by == user_id)
+    return and_(who, _in_guild(PersonaAssignment.guild_id, guild_id))
 
 
 def _without_turn(user_id: int, guild_id: int | None) -> ColumnElement[bool]:

@@ -23,10 +23,10 @@ from models.queries.common import (
     is_open,
     matches_key,
 )
-from models.queries.tenants.personas import effective_persona
+from models.queries.tenants.persona_assignments import effective_persona
 from models.queries.tenants.policy import enforce_policy, load_policy
 from models.tables import Delivery, DeliveryMessage, Dialog, OptOut, ProcessedInteraction, Turn, TurnFile
-from models.types import DialogKey, DialogSettings, FileKind, Pair, StoredFile, TurnSnapshot
+from models.types import DialogKey, DialogSettings, FileKind, Pair, PersonaScope, StoredFile, TurnSnapshot
 
 _MAX_SPOKEN = 200
 _MAX_IDS = 500  # in one statement
@@ -62,6 +62,7 @@ async def turn_snapshot(
     dialog_id: int,
     text: str,
     settings: DialogSettings,
+    persona_scope: PersonaScope,
     before_turn: int | None = None,
 ) -> TurnSnapshot:
     """Read the persona and the history of a turn. `before_turn` excludes that turn and later ones from the history."""
@@ -69,7 +70,7 @@ async def turn_snapshot(
     history = await pairs_before(session, dialog_id, before_turn, limit)
     if key.shared and len(history) < limit:
         history = (*await _pair_above(session, key, dialog_id), *history)
-    persona = await effective_persona(session, key=key)
+    persona = await effective_persona(session, key=key, scope=persona_scope)
     return TurnSnapshot(turn_id, dialog_id, text, persona, history, settings)
 
 

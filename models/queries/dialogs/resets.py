@@ -6,6 +6,7 @@ bot/chat/service.py.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
@@ -14,10 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.queries.common import attempt_number, count_rows, is_open, matches_key
 from models.queries.dialogs.conversations import leave_dialog
 from models.queries.scope import cross_tenant
-from models.tables import Dialog, Turn
+from models.tables import BoundThread, Dialog, Turn
 from models.types import EVERYBODY, DialogKey, ResetCounts, UndoneReset
 
 HERE, EVERYWHERE = "reset", "reset everywhere"
+NEW_PERSONA = "persona"
 
 
 async def end_dialog(session: AsyncSession, *, key: DialogKey, now: datetime) -> int:
@@ -68,6 +70,27 @@ async def end_dialogs_everywhere(session: AsyncSession, *, user_id: int, now: da
     mine = and_(Dialog.user_id == user_id, Dialog.ended_at.is_(None))
     await session.execute(update(Dialog).where(mine).values(ended_at=now, end_reason=EVERYWHERE))
     ended = and_(Dialog.user_id == user_id, Dialog.ended_at == now, Dialog.end_reason == EVERYWHERE)
+    pairs = select(Turn.dialog_id).join(Dialog).where(ended, Turn.status == "done")
+    row = (await session.execute(pairs.with_only_columns(func.count(Turn.dialog_id.distinct()), func.count()))).one()
+    return ResetCounts(int(row[0]), int(row[1]))
+
+
+@cross_tenant("an admin gives a place another persona, and all its conversations begin afresh")
+async def end_dialogs_of_place(
+    session: AsyncSession, *, guild_id: int, place_ids: Collection[int] | None, now: datetime
+) -> ResetCounts:
+    """End the open dialogs of these channels and threads, and of the threads bound to them; None: of the whole guild.
+
+    A dialog that a member has in the whole guild belongs to no channel of it.
+    """
+    here = and_(Dialog.guild_id == guild_id, is_open())
+    if place_ids is not None:
+        bound = select(BoundThread.thread_id).where(
+            BoundThread.guild_id == guild_id, BoundThread.parent_id.in_(place_ids)
+        )
+        here = and_(here, or_(Dialog.channel_id.in_(place_ids), Dialog.channel_id.in_(bound)))
+    await session.execute(update(Dialog).where(here).values(ended_at=now, end_reason=NEW_PERSONA))
+    ended = and_(Dialog.guild_id == guild_id, Dialog.ended_at == now, Dialog.end_reason == NEW_PERSONA)
     pairs = select(Turn.dialog_id).join(Dialog).where(ended, Turn.status == "done")
     row = (await session.execute(pairs.with_only_columns(func.count(Turn.dialog_id.distinct()), func.count()))).one()
     return ResetCounts(int(row[0]), int(row[1]))

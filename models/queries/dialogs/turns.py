@@ -28,10 +28,10 @@ from models.queries.dialogs.begin import (
     turn_snapshot,
 )
 from models.queries.replies.deliveries import begin_delivery, close_deliveries, ready_delivery, retract_deliveries
-from models.queries.tenants.personas import effective_persona
+from models.queries.tenants.persona_assignments import effective_persona
 from models.queries.tenants.policy import add_opted_out_usage, add_usage, load_policy
 from models.tables import Dialog, Turn
-from models.types import DialogKey, Pair, Place, StoredFile, TurnResult, TurnSnapshot
+from models.types import NO_PLACE, DialogKey, Pair, PersonaScope, Place, StoredFile, TurnResult, TurnSnapshot
 
 
 async def begin_turn(
@@ -48,6 +48,7 @@ async def begin_turn(
     files_note: str = "",
     place: Place | None = None,
     replaces: int | None = None,
+    persona_scope: PersonaScope = NO_PLACE,
     now: datetime,
 ) -> TurnSnapshot:
     """Store a pending turn in the key's dialog, opening one if none is open; return what its prompt is built from.
@@ -55,10 +56,10 @@ async def begin_turn(
     `limit`: the operator's max_chat_logs, which the guild's and the member's settings may change. `role_turns`: the
     daily quota of the member's role. `author`: the name that the model reads, in a shared dialog; `name_apart` makes it
     another one than those of others there, given the member's own last one. `files_note`: what the member is told of
-    the files. `place`: where the reply is shown. `replaces`: the turn which this one replaces,
-    with all later ones, once its reply is stored; if this one has no files, it gets those of that turn. For a member
-    who opted out nothing but the interaction's id is stored. Raises DuplicateInteraction, MemberBlocked,
-    QuotaExceeded, or TurnGone if the turn to replace is gone.
+    the files. `place`: where the reply is shown. `persona_scope`: where the message was written. `replaces`: the turn
+    which this one replaces, with all later ones, once its reply is stored; if this one has no files, it gets those of
+    that turn. For a member who opted out nothing but the interaction's id is stored. Raises DuplicateInteraction,
+    MemberBlocked, QuotaExceeded, or TurnGone if the turn to replace is gone.
     """
     settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
     if author is not None:
@@ -66,7 +67,7 @@ async def begin_turn(
         own = names.pop(key.user_id, None)
         author = name_apart(author, own, names.values())
     if settings.opted_out:
-        persona = await effective_persona(session, key=key)
+        persona = await effective_persona(session, key=key, scope=persona_scope)
         # What the others said in a shared dialog is read all the same; nothing is added to it.
         past = await history(session, key=key, limit=settings.max_chat_logs or 0) if key.shared else ()
         return TurnSnapshot(0, 0, text, persona, past, settings, author=author, files=files, files_note=files_note)
@@ -109,6 +110,7 @@ async def begin_turn(
         dialog_id=dialog_id,
         text=text,
         settings=settings,
+        persona_scope=persona_scope,
         before_turn=turn_id if replaces is None else replaces,
     )
     return replace(snapshot, author=author, files=files, files_note=files_note, delivery_id=delivery_id)

@@ -17,7 +17,7 @@ from models.queries.dialogs.begin import admit, files_of, finished_turn, turn_sn
 from models.queries.replies.deliveries import ready_delivery, reopen_delivery
 from models.queries.tenants.policy import add_usage
 from models.tables import Dialog, ReplyVariant, Turn
-from models.types import DialogKey, OutgoingMessage, Place, TurnResult, TurnSnapshot, Variant
+from models.types import NO_PLACE, DialogKey, OutgoingMessage, PersonaScope, Place, TurnResult, TurnSnapshot, Variant
 
 
 async def begin_regeneration(
@@ -30,13 +30,14 @@ async def begin_regeneration(
     role_turns: int | None = None,
     place: Place | None = None,
     in_place: bool = False,
+    persona_scope: PersonaScope = NO_PLACE,
     now: datetime,
 ) -> TurnSnapshot | None:
     """Begin another reply to a finished turn of the key's open dialog: `turn_id`, or the member's last one.
 
     Returns what its prompt is built from, or None if there is no such turn. The turn stays done and keeps its reply, so
-    a crash loses only the new reply. `limit`, `role_turns`, `place` and the errors are those of `begin_turn`;
-    `in_place`: the reply is shown in the messages that show the present one.
+    a crash loses only the new reply. `limit`, `role_turns`, `place`, `persona_scope` and the errors are those of
+    `begin_turn`; `in_place`: the reply is shown in the messages that show the present one.
     """
     settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
     finished = select(Turn).join(Dialog).where(matches_key(key), is_open(), Turn.status == "done")
@@ -57,6 +58,7 @@ async def begin_regeneration(
         dialog_id=turn.dialog_id,
         text=text.open(turn.user_text),
         settings=settings,
+        persona_scope=persona_scope,
         before_turn=turn.id,
     )
     return replace(

@@ -23,10 +23,19 @@ from models.tables import (
     GuildChannel,
     GuildRole,
     GuildSettingsRow,
+    LockedChannel,
     MemberSettingsRow,
     User,
 )
-from models.types import AuditRecord, DialogKey, DialogScope, GuildSettings, MemberSettings, RolePolicy
+from models.types import (
+    AuditRecord,
+    DialogKey,
+    DialogScope,
+    GuildSettings,
+    MemberSettings,
+    OwnPersonas,
+    RolePolicy,
+)
 
 
 async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSettings:
@@ -41,10 +50,12 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
         .where(ChannelScope.guild_id == key.guild_id)
         .order_by(ChannelScope.channel_id)
     )
+    locked = await session.scalars(select(LockedChannel.channel_id).where(LockedChannel.guild_id == key.guild_id))
     listed = GuildSettings(
         channel_scopes=tuple((row.channel_id, _scope(row.dialog_scope)) for row in scopes),
         channels=frozenset(channels),
-        roles=tuple(RolePolicy(role.role_id, role.allowed, role.daily_turns) for role in roles),
+        roles=tuple(RolePolicy(role.role_id, role.allowed, role.daily_turns, role.own_persona) for role in roles),
+        locked_channels=frozenset(locked),
     )
     if row is None:
         return listed
@@ -57,7 +68,7 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
         session_ttl=None if row.session_ttl_s is None else timedelta(seconds=row.session_ttl_s),
         daily_turns=row.daily_turns,
         daily_tokens=row.daily_tokens,
-        own_personas=row.own_personas,
+        own_personas=_own_personas(row.own_personas),
         streaming=row.streaming,
         locale=row.locale,
     )
@@ -90,13 +101,21 @@ async def set_guild_settings(
     await session.execute(delete(GuildChannel).where(GuildChannel.guild_id == key.guild_id))
     await session.execute(delete(GuildRole).where(GuildRole.guild_id == key.guild_id))
     await session.execute(delete(ChannelScope).where(ChannelScope.guild_id == key.guild_id))
+    await session.execute(delete(LockedChannel).where(LockedChannel.guild_id == key.guild_id))
     session.add_all(
         ChannelScope(guild_id=key.guild_id, channel_id=channel_id, dialog_scope=scope)
         for channel_id, scope in settings.channel_scopes
     )
     session.add_all(GuildChannel(guild_id=key.guild_id, channel_id=channel) for channel in settings.channels)
+    session.add_all(LockedChannel(guild_id=key.guild_id, channel_id=channel) for channel in settings.locked_channels)
     session.add_all(
-        GuildRole(guild_id=key.guild_id, role_id=role.role_id, allowed=role.allowed, daily_turns=role.daily_turns)
+        GuildRole(
+            guild_id=key.guild_id,
+            role_id=role.role_id,
+            allowed=role.allowed,
+            daily_turns=role.daily_turns,
+            own_persona=role.own_persona,
+        )
         for role in settings.roles
     )
     await session.flush()
@@ -222,6 +241,10 @@ async def _upsert(
 
 def _scope(text: str) -> DialogScope:
     return next(scope for scope in get_args(DialogScope) if scope == text)
+
+
+def _own_personas(text: str) -> OwnPersonas:
+    return next(who for who in get_args(OwnPersonas) if who == text)
 
 
 def _changes(before: GuildSettings, after: GuildSettings) -> dict[str, str]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import func, or_, select, text
+from sqlalchemy import func, or_, select, text, update
 
 from bot.guilds.privacy import PrivacyService
 from models import queries
@@ -18,7 +18,18 @@ from models.database import Database
 from models.errors import MemberBlocked, QuotaExceeded, WrongEncryptionKey
 from models.maintenance.rekey import rekey
 from models.queries import inspection
-from models.tables import Base, BoundThread, Delivery, Dialog, Turn
+from models.tables import (
+    Base,
+    BoundThread,
+    DefaultPrompt,
+    Delivery,
+    Dialog,
+    Persona,
+    PersonaPicture,
+    PersonaVersion,
+    Turn,
+    TurnPrompt,
+)
 from models.types import DialogKey, GuildSettings, MemberSettings, OutgoingMessage, Place, StoredFile
 from tests.bot.stored_turns import add_turn, turn_result
 
@@ -61,6 +72,10 @@ async def leave_data(database: Database, user: int, guild: int) -> None:
             await queries.set_persona(
                 session, key=key, level=level, name="N", prompt=f"by {user}", author_id=user, now=NOW
             )
+        own = await queries.latest_persona(session, key=key, own=True)
+        assert own is not None
+        session.add(PersonaPicture(persona_id=own.persona_id, media_type="image/png", content="cGlj", created_at=NOW))
+        session.add(TurnPrompt(turn_id=turn.turn_id, persona_id=own.persona_id, persona_version=1, num_pairs=0))
         await queries.set_member_settings(session, key=key, settings=MemberSettings(locale="de"), now=NOW)
         await queries.set_guild_settings(session, key=key, settings=GuildSettings(locale="de"), actor_id=user, now=NOW)
         await queries.block_member(session, key=key, blocked=False, actor_id=BEN, now=NOW)
@@ -83,6 +98,9 @@ async def rows_naming(database: Database, user: int) -> dict[str, int]:
                 conditions.append(table.c.turn_id.in_(turns))
             if "delivery_id" in table.c:
                 conditions.append(table.c.delivery_id.in_(select(Delivery.id).where(Delivery.turn_id.in_(turns))))
+            if "persona_id" in table.c:
+                own = select(Persona.id).where(Persona.owner_id == user)
+                conditions.append(table.c.persona_id.in_(own))
             if conditions:
                 count = await session.scalar(select(func.count()).select_from(table).where(or_(*conditions)))
                 found[table.name] = int(count or 0)
@@ -105,7 +123,7 @@ class TestDelete:
         now_of_ben = await rows_naming(database, BEN)
         assert {name: now_of_ben[name] for name in kept} == {name: of_ben[name] for name in kept}
         async with database.read() as session:
-            guilds_own = await queries.get_persona(session, key=DialogKey(100, BEN), level="guild")
+            guilds_own = await queries.assigned_persona(session, key=DialogKey(100, BEN), level="guild")
             assert guilds_own is not None
             assert await inspection.orphans(session) == {}
 
@@ -162,6 +180,9 @@ class TestExport:
         assert dialog["turns"][0]["user"] == f"{EMOJI} 0"
         assert list(data["earlier_replies"].values()) == [["re 2"]]
         assert {persona["prompt"] for persona in data["personas"]} == {"by 7"}
+        assert {(each["name"], each["own"]) for each in data["personas"]} == {("N", True), ("N", False)}
+        assert [each["content"] for each in data["persona_pictures"]] == ["cGlj"]
+        assert {each["level"] for each in data["persona_assignments"]} == {"member"}
         assert len(data["daily_usage"]) == len(data["member_settings"]) == 1
         [shared] = data["shared_dialogs"]
         assert [(turn["user"], turn["author_name"]) for turn in shared["turns"]] == [("shared by 7", "Name 7")]
@@ -246,6 +267,9 @@ class TestEncryption:
         old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
         plain = Database(database_url)
         await leave_data(plain, ANNA, 100)
+        async with plain.write() as session:
+            await session.execute(update(PersonaVersion).values(card='{"name": "Jack"}'))
+            session.add(DefaultPrompt(sha256="0", text="You are a test.", first_used_at=NOW))
         await plain.close()
 
         async def stored(database: Database) -> list[str]:
@@ -253,7 +277,9 @@ class TestEncryption:
                 rows = await session.execute(
                     text(
                         "SELECT user_text FROM turns UNION ALL SELECT reply FROM turns WHERE reply IS NOT NULL "
-                        "UNION ALL SELECT reply FROM reply_variants UNION ALL SELECT prompt FROM persona_versions"
+                        "UNION ALL SELECT reply FROM reply_variants UNION ALL SELECT prompt FROM persona_versions "
+                        "UNION ALL SELECT card FROM persona_versions UNION ALL SELECT content FROM persona_pictures "
+                        "UNION ALL SELECT text FROM default_prompts"
                     )
                 )
                 return [str(value) for value in rows.scalars()]

@@ -31,7 +31,12 @@ async def fill(database: Database, *, turns: int = 5) -> None:
         for number in range(turns):
             await add_turn(session, KEY, NOW, f"q{number} 🦙", f"a{number}", interaction_id=number + 1)
         await queries.set_persona(session, key=KEY, level="guild", name="N", prompt="P", author_id=7, now=NOW)
-        settings = GuildSettings(own_personas=False, channels=frozenset({1, 2}), roles=(RolePolicy(3, True, 4),))
+        settings = GuildSettings(
+            own_personas="roles",
+            channels=frozenset({1, 2}),
+            roles=(RolePolicy(3, True, 4, True),),
+            locked_channels=frozenset({5}),
+        )
         await queries.set_guild_settings(session, key=KEY, settings=settings, actor_id=7, now=NOW)
 
 

@@ -1,0 +1,111 @@
+"""What the name, the tags and the text of a persona may be. Knows the engine, which counts tokens, and no database."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from bot.engine_client.client import EngineClient
+from bot.engine_client.messages import Message
+from bot.errors import BotError, EmptyText, EngineUnavailable, NulCharacters, PersonaTooLong, TooLong
+from bot.settings import Settings
+from bot.text import clean_text, has_nul
+from models.queries.tenants.personas import name_key
+
+MAX_NAME_CHARS = 80
+MAX_TAGS = 10
+MAX_TAG_CHARS = 30
+_TURNS_TEXT = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Characters that reverse the direction of what stands around a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class PersonaSize:
+    """How much of the model's context a persona takes in every prompt."""
+
+    tokens: int
+    context: int
+
+    @property
+    def percent(self) -> int:
+        """Its share of the context, at least 1."""
+        return max(1, round(100 * self.tokens / self.context))
+
+
+def clean_name(name: str) -> str:
+    """The name on one line, without characters that control anything. Raises NulCharacters or TooLong."""
+    if has_nul(name):
+        raise NulCharacters("name")
+    visible = _TURNS_TEXT.sub("", clean_text(name))
+    line = " ".join("".join(" " if unicodedata.category(each) == "Cc" else each for each in visible).split())
+    if len(line) > MAX_NAME_CHARS:
+        raise TooLong("name", MAX_NAME_CHARS, len(line))
+    return line
+
+
+def required_name(name: str) -> str:
+    """The same for a name that must be one. Raises EmptyText too, also for one of which nothing can be seen."""
+    line = clean_name(name)
+    if not name_key(line):
+        raise EmptyText("name")
+    return line
+
+
+def tags_of(text: str) -> tuple[str, ...]:
+    """The words of a list with commas, each once. Raises NulCharacters, TooLong or BotError."""
+    tags: dict[str, str] = {}
+    for part in re.split("[,;\n]", text):
+        tag = clean_name(part.strip().removeprefix("#"))
+        if len(tag) > MAX_TAG_CHARS:
+            raise TooLong("tag", MAX_TAG_CHARS, len(tag))
+        if name_key(tag):
+            tags.setdefault(name_key(tag), tag)
+    if len(tags) > MAX_TAGS:
+        raise BotError(f"A persona can have {MAX_TAGS} tags.")
+    return tuple(tags.values())
+
+
+class PersonaLimits:
+    """Checks texts against the operator's limit and the model's context."""
+
+    def __init__(self, engine: EngineClient, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+
+    async def check(self, prompt: str) -> tuple[str, PersonaSize | None]:
+        """The text as it is stored, and its size; None if the engine cannot count now.
+
+        Raises EmptyText, NulCharacters or PersonaTooLong.
+        """
+        if has_nul(prompt):
+            raise NulCharacters("persona")
+        prompt = clean_text(prompt)
+        if not prompt:
+            raise EmptyText("persona")
+        return prompt, await self._within(prompt, self._settings.max_persona_chars)
+
+    async def check_character(self, text: str) -> PersonaSize | None:
+        """The size of what a character puts into every prompt. Raises PersonaTooLong."""
+        return await self._within(text, self._settings.max_character_chars)
+
+    async def _within(self, text: str, limit: int) -> PersonaSize | None:
+        if len(text) > limit:
+            raise PersonaTooLong(limit, len(text))
+        size = await self.size(text)
+        if size is not None and size.tokens > size.context // 2:
+            raise PersonaTooLong(size.context // 2, size.tokens, "tokens")
+        return size
+
+    async def size(self, prompt: str) -> PersonaSize | None:
+        """What a prompt with nothing else in it takes; None if the engine cannot count now."""
+        try:
+            # Many chat formats cannot encode a prompt without a user message.
+            dialog = [Message(role="system", content=prompt), Message(role="user", content="Hi")]
+            counted = await self._engine.count(dialog)
+        except EngineUnavailable:
+            return None  # the limit in characters was checked, and the first message will check that it fits
+        if counted is None:
+            return None
+        context = min(counted.context_length, self._settings.max_seq_len or counted.context_length)
+        return PersonaSize(counted.count, max(1, context))
