@@ -9,6 +9,7 @@ only JSON counts as a call if it names tools of the request. Knows token ids and
 import json
 import re
 import secrets
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -36,10 +37,19 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolFormat:
-    """`controls`: the marks that are control tokens, by id."""
+    """`controls`: the marks that are control tokens, by id.
+
+    `item_marks`: those between a name and its arguments; none if calls are JSON.
+    """
 
     family: ToolFamily
     controls: Mapping[int, str]
+    item_marks: tuple[str, ...] = ()
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The family's marks, first the opening one."""
+        return _MARKS[self.family]
 
 
 class ReplyDecoder(Protocol):
@@ -64,15 +74,22 @@ def find_tool_format(source: str, vocabulary: Vocabulary) -> ToolFormat | None:
     else:
         return None
     controls = vocabulary.controls
-    return ToolFormat(family, {controls[name]: name for name in _MARKS[family] if name in controls})
+    between = tuple(mark for mark in ("[CALL_ID]", "[ARGS]") if family == "mistral" and mark in source)
+    return ToolFormat(family, {controls[name]: name for name in _MARKS[family] if name in controls}, between)
 
 
 class ToolCallDecoder:
     """A reply's text without its tool calls; `take_calls` returns each call once it is complete."""
 
-    def __init__(self, inner: ReplyDecoder, tool_format: ToolFormat, names: Collection[str]) -> None:
-        """`inner` decodes ids to text without reasoning; `names`: of the tools that the request brings."""
+    def __init__(
+        self, inner: ReplyDecoder, tool_format: ToolFormat, names: Collection[str], max_calls: int | None = None
+    ) -> None:
+        """`inner` decodes ids to text without reasoning; `names`: of the tools that the request brings.
+
+        `max_calls`: later ones are dropped.
+        """
         self._inner, self._format, self._names = inner, tool_format, names
+        self._max_calls = max_calls
         self._opening = _MARKS[tool_format.family][0]
         self._closing = "</tool_call>" if tool_format.family == "hermes" else None
         self._in_call, self._at_start, self._is_bare = False, True, False
@@ -101,6 +118,11 @@ class ToolCallDecoder:
         if self._read(rest):
             return text
         return text + (self._opening if self._closing else "") + rest
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many calls as there may be, so that nothing else may come."""
+        return self._max_calls is not None and self.num_calls >= self._max_calls
 
     def take_calls(self) -> list[ToolCall]:
         """The tool calls that have become complete since this method was last called."""
@@ -159,11 +181,12 @@ class ToolCallDecoder:
         return bool(calls)
 
     def _add(self, calls: Sequence[tuple[str, str]]) -> None:
-        for name, arguments in calls:
+        left = None if self._max_calls is None else max(0, self._max_calls - self.num_calls)
+        for name, arguments in calls[:left]:
             number = secrets.token_hex(12)
             call_id = number[:9] if self._format.family == "mistral" else f"call_{number}"  # nine, says its template
             self._calls.append(ToolCall(call_id, name, arguments))
-        self.num_calls += len(calls)
+            self.num_calls += 1
 
 
 def _calls_in(body: str, family: ToolFamily) -> list[tuple[str, str]]:
@@ -196,11 +219,11 @@ def _call(value: Any) -> tuple[str, str] | None:
 
 def _json_objects(text: str) -> list[Any]:
     """The objects in a text, which semicolons may part; [None] if there is anything else."""
-    decoder, values, at = json.JSONDecoder(), [], 0
+    values, at = [], 0
     text = text.strip()
     while at < len(text):
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, at = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
             return [None]
         values.append(value)
@@ -211,6 +234,18 @@ def _json_objects(text: str) -> list[Any]:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _finite(number: str) -> float:
+    """The largest number instead of infinity, which JSON cannot write."""
+    return max(-sys.float_info.max, min(sys.float_info.max, float(number)))
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)

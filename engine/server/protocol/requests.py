@@ -31,7 +31,7 @@ from engine.server.protocol.field_types import (
 from engine.server.protocol.request_body import JsonObject, validate
 from engine.server.protocol.sampling_fields import NumLogprobs, NumLogprobsOrFalse, SamplingFields
 from engine.server.protocol.structured_output_fields import StructuredOutputFields
-from engine.server.protocol.tools import Calls, ToolChoice, Tools
+from engine.server.protocol.tools import Calls, ToolChoice, ToolChoiceField, Tools
 from engine.server.protocol.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class DialogRequest(PromptRequest):
     add_special_tokens: Literal[False] = False
     chat_template_kwargs: dict[str, JsonValue] | None = None
     tools: Tools | None = None
-    tool_choice: ToolChoice | None = None
+    tool_choice: ToolChoiceField | None = None
 
     @property
     def continue_last(self) -> bool:
@@ -134,6 +134,7 @@ class DialogRequest(PromptRequest):
                 param = f"messages[{index}].role"
                 problem = f"'{param}' must not be 'tool', except after a message with 'tool_calls'."
                 raise RequestError(problem, param=param, code="invalid_value")
+        self._check_tool_choice()
         _ = self.dialog  # now, on the thread that reads large bodies
         return self
 
@@ -142,10 +143,30 @@ class DialogRequest(PromptRequest):
         """The messages as the chat formats take them."""
         return [cast("Message", message.for_format) for message in self.messages]
 
+    def _check_tool_choice(self) -> None:
+        choice, known = self.chosen_tools, {tool["function"]["name"] for tool in self.tools or []}
+        if choice.mode in ("required", "named") and not self.tools:
+            problem = "'tool_choice' asks for a call, but there are no 'tools'."
+            raise RequestError(problem, param="tool_choice", code="invalid_value")
+        if unknown := [name for name in choice.names if name not in known]:
+            problem = f"'tool_choice' names the function '{unknown[0][:64]}', which is not among the 'tools'."
+            raise RequestError(problem, param="tool_choice", code="invalid_value")
+
+    @property
+    def chosen_tools(self) -> ToolChoice:
+        """Which tools the reply may or must call."""
+        return self.tool_choice or ToolChoice()
+
     @property
     def offered_tools(self) -> list[dict[str, Any]]:
-        """The tools that the reply may call."""
-        return [] if self.tool_choice == "none" else self.tools or []
+        """The tools that the prompt describes. A named function is called from among all of them."""
+        choice = self.chosen_tools
+        if choice.mode == "none":
+            return []
+        tools = self.tools or []
+        if choice.mode == "named" or not choice.names:
+            return tools
+        return [tool for tool in tools if tool["function"]["name"] in choice.names]
 
 
 class StreamOptions(JsonObject):
@@ -182,13 +203,19 @@ class GenerationRequest(PromptRequest, SamplingFields, StructuredOutputFields):
         """How many of the likeliest tokens are returned beside each token; None: no log-probabilities at all."""
         raise NotImplementedError
 
+    @property
+    def has_tool_grammar(self) -> bool:
+        """Whether a grammar restricts how the reply calls tools."""
+        return False
+
     @model_validator(mode="after")
     def _check_min_tokens(self) -> Self:
         if self.token_limit is not None and self.min_tokens > self.token_limit:
             message = f"'min_tokens' must be less than or equal to 'max_tokens', {self.token_limit}."
             raise RequestError(message, param="min_tokens", code="invalid_value")
-        if self.min_tokens and self.has_structured_output:  # a grammar says where the reply ends
-            message = f"'min_tokens' cannot be combined with '{self.structured_output_param}'."
+        if self.min_tokens and (self.has_structured_output or self.has_tool_grammar):  # which says where it ends
+            other = self.structured_output_param if self.has_structured_output else "tool_choice"
+            message = f"'min_tokens' cannot be combined with '{other}'."
             raise RequestError(message, param="min_tokens", code="unsupported_parameter")
         return self
 
@@ -198,13 +225,29 @@ class ChatRequest(DialogRequest, GenerationRequest):
 
     include_reasoning: bool = True
 
+    parallel_tool_calls: bool = True
     logprobs: bool = False
     top_logprobs: NumLogprobs = 0
+
+    @property
+    def has_tool_grammar(self) -> bool:
+        """See `GenerationRequest`. Besides a call that is asked for: strict tools, and an answer of a form."""
+        tools = self.offered_tools
+        asked = self.chosen_tools.mode in ("required", "named") or self.has_structured_output
+        return bool(tools) and (asked or any(tool["function"].get("strict") is True for tool in tools))
 
     @property
     def num_logprobs(self) -> int | None:
         """See `GenerationRequest`."""
         return self.top_logprobs if self.logprobs else None
+
+    @model_validator(mode="after")
+    def _check_tools_and_form(self) -> Self:
+        outputs = self.structured_outputs
+        if outputs is not None and (outputs.regex or outputs.choice) and self.offered_tools:
+            message = "'structured_outputs' with 'regex' or 'choice' cannot be combined with 'tools'."
+            raise RequestError(message, param="structured_outputs", code="unsupported_parameter")
+        return self
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:
