@@ -3,7 +3,7 @@
 Hermes and Qwen: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`. Mistral: `[TOOL_CALLS]` and a list, or a name
 and `[ARGS]`. Llama 3: the reply is `{"name": …, "parameters": {…}}`. Text that cannot be parsed as a call stays text.
 Only replies to requests with tools are parsed. Small models often omit the marks, so in every format a reply that is
-only JSON counts as a call if it names tools of the request. Knows token ids and text; knows no HTTP.
+only JSON, fenced or not, counts as a call if it names tools of the request. Knows token ids and text; knows no HTTP.
 """
 
 import json
@@ -18,6 +18,8 @@ from engine.chat.partial_match import partial_match
 from engine.chat.reasoning import Vocabulary
 
 ToolFamily = Literal["hermes", "mistral", "llama3"]
+_BARE_OPENINGS = ("{", "```json\n{", "```\n{")  # of a call without marks
+_FENCED = re.compile(r"\s*```(?:json)?\n(.*)```\s*", re.DOTALL)
 _MISTRAL_ITEM = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]\w*)?\[ARGS\](.*)", re.DOTALL)
 _MARKS: Mapping[ToolFamily, tuple[str, ...]] = {
     "hermes": ("<tool_call>", "</tool_call>"),
@@ -135,8 +137,10 @@ class ToolCallDecoder:
         self._held += text
         if self._at_start and not self._is_bare:
             begun = self._held.lstrip()
-            self._is_bare = begun.startswith("{")
-            self._at_start = not begun or self._is_bare
+            self._is_bare = begun.startswith(_BARE_OPENINGS)
+            self._at_start = self._is_bare or any(opening.startswith(begun) for opening in _BARE_OPENINGS)
+            if self._at_start and begun and not self._is_bare:
+                return ""
         while not self._is_bare:
             if not self._in_call:
                 answer += self._text()
@@ -167,7 +171,8 @@ class ToolCallDecoder:
 
     def _read_bare(self) -> bool:
         """Parses the held text as calls without marks; false if it is none, or names a tool that the request lacks."""
-        calls = _calls_in(self._held, "llama3")
+        fenced = _FENCED.fullmatch(self._held)
+        calls = _calls_in(fenced[1] if fenced else self._held, "llama3")
         if not calls or not {name for name, _ in calls} <= {*self._names}:
             return False
         self._add(calls)

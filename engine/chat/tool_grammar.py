@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 from engine.chat.reasoning import ReasoningFormat
@@ -78,15 +79,16 @@ class _Writer:
     def _one_of(self, term: Callable[[CallableTool, str], str]) -> str:
         return " | ".join(term(tool, f"args_{number}") for number, tool in enumerate(self._tools))
 
-    def _as_object(self, tool: CallableTool, arguments: str) -> str:
+    def _as_object(self, tool: CallableTool, arguments: str, fence: str = "") -> str:
         key = "parameters" if self._format.family == "llama3" else "arguments"
         name = json.dumps(tool.name, ensure_ascii=False)
         tokens = ("{", '"name"', ":", name, ",", f'"{key}"', ":")
         if self._rule.kind == "calls or text":  # one lexeme, which goes on beside that of a text
-            before = pattern(f"({JSON_SPACE})?".join(map(re.escape, tokens)))
+            before = pattern(fence + f"({JSON_SPACE})?".join(map(re.escape, tokens)))
         else:  # those of JSON, so that until the name it may still be an answer in JSON
             before = " ws? ".join(map(literal, tokens))
-        return f"{before} ws? {arguments} ws? {literal('}')}"
+        after = f"space? {literal('```')}" if fence else ""
+        return f"{before} ws? {arguments} ws? {literal('}')} {after}"
 
     def _as_item(self, tool: CallableTool, arguments: str) -> str:
         return " ".join([literal(tool.name), *map(self._item_mark, self._format.item_marks), arguments])
@@ -99,16 +101,18 @@ class _Writer:
             return "answer | calls | object"
         # A text that begins like a call without marks is one: see ToolCallDecoder.
         names = "|".join(re.escape(json.dumps(tool.name, ensure_ascii=False)) for tool in self._tools)
-        begun = rf'\s*\{{\s*"name"\s*:\s*({names}){_ANYTHING}'
+        begun = rf'\s*(```(json)?\n)?\{{\s*"name"\s*:\s*({names}){_ANYTHING}'
         self._rules.append(f"TEXT: {pattern(_ANYTHING)} & ~{pattern(begun)}")
+        self._rules.append("fenced: " + self._one_of(partial(self._as_object, fence="```(json)?\n")))
+        bare = "object | fenced"
         if self._format.family == "llama3":
-            return "TEXT | calls"
+            return f"TEXT | {bare}"
         opening = self._format.marks[0]
         if opening in self._ids:
             self._rules.append(f"head: TEXT? {self._mark(opening)}")
         else:
             self._rules.append(f"head[lazy]: TEXT {literal(opening)}")
-        return "TEXT | head rest | object"
+        return f"TEXT | head rest | {bare}"
 
     def _add_calls(self) -> None:
         """The rules `calls`, and `rest`: calls after their first mark."""
