@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from engine.structured_output.grammar import GrammarSpec
 
 MAX_WAITING = 64  # requests whose grammar is being compiled
+MAX_SEARCH_SECONDS = 2.0  # for the one schema of many that cannot be compiled
 
 
 class StructuredOutputManager:
@@ -118,7 +120,7 @@ def _callable_tools(request: ChatRequest) -> list[CallableTool]:
 
 
 def _culprit(compiler: GrammarCompiler, request: ChatRequest, reason: str) -> tuple[str, str]:
-    """The field whose schema cannot be compiled, and why. Blocks."""
+    """The field whose schema cannot be compiled, and why; "tools" if looking for it would take long. Blocks."""
     from engine.chat.tool_grammar import CallableTool
     from engine.structured_output.compiler import GrammarError
     from engine.structured_output.grammar import GrammarSpec
@@ -129,7 +131,10 @@ def _culprit(compiler: GrammarCompiler, request: ChatRequest, reason: str) -> tu
         for index, tool in enumerate(CallableTool.of_function(each["function"]) for each in request.tools or [])
     ]
     schemas.append((request.structured_output_param, f"start: {json_value(request.json_answer)}"))
+    deadline = time.monotonic() + MAX_SEARCH_SECONDS
     for param, text in schemas:
+        if time.monotonic() > deadline:
+            break
         try:
             compiler.compile(GrammarSpec("lark", text))
         except GrammarError as error:

@@ -10,6 +10,11 @@ import httpx
 import jsonschema
 import pytest
 
+from engine.chat.tool_calls import ToolFormat
+from engine.chat.tool_grammar import CallableTool, ReplyRule, tool_grammar
+from engine.server.generation import structured_outputs
+from engine.structured_output.compiler import GrammarCompiler
+from engine.structured_output.grammar import GrammarSpec
 from tests.engine.chat.template_shapes import source
 from tests.engine.chat.vocabulary import vocabulary
 from tests.engine.server.conftest import Served
@@ -201,3 +206,21 @@ async def test_a_schema_that_is_not_strict_is_kept_as_far_as_possible(qwen: Serv
     assert (await qwen.engine.next_request()).constraint is not None
     qwen.engine.submitted[-1].deliver([], "length")
     assert (await asked).status_code == 200
+
+
+async def test_attack_the_search_for_one_schema_of_many_is_bounded(
+    qwen: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structured_outputs, "MAX_SEARCH_SECONDS", -1.0)
+    tools = [{"function": {"name": "f", "strict": True, "parameters": {"not": {}}}}]
+    answer = await qwen.http.post(CHAT, json={"messages": HELLO, "tools": tools, "tool_choice": "required"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")
+
+
+def test_as_many_tools_as_there_may_be_fit() -> None:
+    """A schema of a kilobyte for each of the most tools is no reason to refuse."""
+    properties = {f"field_{n}": {"type": "string", "description": "x" * 80} for n in range(8)}
+    tools = [CallableTool(f"tool_{n}", {"type": "object", "properties": properties}) for n in range(128)]
+    text = tool_grammar(ToolFormat("hermes", {}), tools, ReplyRule("calls"))
+    tokenizer = vocabulary("qwen-3")[0]
+    assert GrammarCompiler(tokenizer, tokenizer.stop_ids).compile(GrammarSpec("lark", text)).mask()
