@@ -12,6 +12,7 @@ import torch
 
 from engine.chat.chat_format import choose_format
 from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
+from engine.config import default_quantize
 from engine.distributed.tensor_parallel import check_divisible, ffn_width, kv_heads
 from engine.model.quantization import quantized_bytes
 from engine.runner.memory import kv_bytes_per_token
@@ -51,6 +52,8 @@ class Report:
     world_size: int
     compute_dtype: str
     weight_bytes_per_rank: int
+    quantize: str  # what --quantize auto is on this machine
+    served_bytes_per_rank: int  # weights with it
     kv_bytes_per_token_per_rank: int
     kv_bytes_of_context_per_rank: int  # one dialog as long as the model's context
     int8_bytes_per_rank: int  # weights with --quantize int8 or int4 on a GPU, keys and values with --kv-dtype int8
@@ -80,6 +83,13 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
     shapes = tensor_shapes(spec)
     weights = weight_bytes(spec, world_size, dtype)
     kv = kv_bytes_per_token(spec, world_size, dtype)
+    on_gpu = torch.cuda.is_available()
+    quantize = default_quantize(spec, on_gpu=on_gpu)
+    served = weights
+    if quantize != "none":
+        bits = 4 if quantize == "int4" else 8
+        on_cpu = -(-cpu_weight_bytes(spec, bits) // world_size)
+        served = quantized_weight_bytes(spec, world_size, dtype, bits) if on_gpu else on_cpu
     return Report(
         path=str(checkpoint.path),
         format=spec.format,
@@ -99,6 +109,8 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
         world_size=world_size,
         compute_dtype=_dtype_name(dtype),
         weight_bytes_per_rank=weights,
+        quantize=quantize,
+        served_bytes_per_rank=served,
         kv_bytes_per_token_per_rank=kv,
         kv_bytes_of_context_per_rank=kv * spec.max_context,
         int8_bytes_per_rank=quantized_weight_bytes(spec, world_size, dtype, 8),
@@ -106,7 +118,7 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
         kv_int8_bytes_per_token_per_rank=kv_bytes_per_token(spec, world_size, torch.int8),
         cpu_int8_bytes=cpu_weight_bytes(spec, 8),
         cpu_int4_bytes=cpu_weight_bytes(spec, 4),
-        gpus=tuple(_gpu_capacities(weights, kv)),
+        gpus=tuple(_gpu_capacities(served, kv)),
     )
 
 
@@ -193,6 +205,7 @@ def render(report: Report) -> str:
         ("vocabulary", f"{report.vocabulary:,}"),
         ("context", f"{report.context:,} tokens"),
         ("weights", f"{_size(report.weight_bytes_per_rank)} on each of {ranks}, {report.compute_dtype}"),
+        *_served(report),
         (
             "KV cache",
             f"{_size(report.kv_bytes_per_token_per_rank)} per token and rank, "
@@ -211,6 +224,12 @@ def render(report: Report) -> str:
     if not report.gpus:
         lines.append(("GPU", "none"))
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
+
+
+def _served(report: Report) -> list[tuple[str, str]]:
+    if report.quantize == "none":
+        return []
+    return [("by default", f"{report.quantize} here: {_size(report.served_bytes_per_rank)} on each rank")]
 
 
 def _gpu_capacities(weight_bytes: int, kv_bytes_per_token: int) -> list[GpuCapacity]:
