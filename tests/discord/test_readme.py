@@ -96,10 +96,10 @@ async def answer(discord: FakeDiscord, question: Message) -> Message:
 
 
 async def stopped(discord: FakeDiscord, message: Message, user: User, label: str) -> None:
-    """Do not wait for all of an answer."""
+    """Do not wait for all of an answer. At its end it has the buttons of a whole one."""
     if message.runs():
         await discord.press(message, user, label=label)
-    await discord.until(lambda: not message.runs(), timeout=60)
+    await discord.until(lambda: not message.runs() and bool(message.buttons()), timeout=60)
 
 
 def registered(commands: list[dict[str, Any]]) -> dict[str, set[str]]:
