@@ -1,6 +1,6 @@
 """`python -m engine inspect PATH`: what a checkpoint is and how much memory it needs. Reads no weights.
 
-It builds the tokenizer and the chat format, so that it refuses what could not be served.
+Builds the tokenizer and the chat format, so that it refuses a checkpoint that could not be served. Knows no requests.
 """
 
 import json
