@@ -50,6 +50,9 @@ class GuildSettingsRow(Base):
     )
     locale: Mapped[str | None] = mapped_column(Text, comment="Language of the texts for the guild, such as en-GB")
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When an admin last changed it")
+    memory: Mapped[bool] = mapped_column(
+        server_default=false(), comment="Whether members may have me remember what prompts no longer contain"
+    )
 
 
 class GuildChannel(Base):
@@ -166,3 +169,6 @@ class MemberSettingsRow(Base):
     locale: Mapped[str | None] = mapped_column(Text, comment="Language of the texts for this member")
     blocked_at: Mapped[datetime | None] = mapped_column(UTCDateTime, comment="When an admin blocked the member")
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When it last changed")
+    memory: Mapped[bool | None] = mapped_column(
+        comment="Whether the member wants to be remembered beyond the conversation; NULL: no"
+    )
