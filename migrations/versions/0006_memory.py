@@ -22,6 +22,14 @@ def upgrade() -> None:
                 "Whether members may have me remember what prompts no longer contain")  # fmt: skip
     _add_column("member_settings", "memory", "BOOLEAN",
                 "Whether the member wants to be remembered beyond the conversation; NULL: no")  # fmt: skip
+    remembered = sa.text("memory IS TRUE")
+    op.create_index(
+        "ix_member_settings_memory",
+        "member_settings",
+        ["guild_id", "user_id"],
+        sqlite_where=remembered,
+        postgresql_where=remembered,
+    )
     op.create_table(
         "dialog_summaries",
         sa.Column("id", ROW_ID, nullable=False, comment="Row id, never used again"),
@@ -114,6 +122,7 @@ def downgrade() -> None:
     """What was remembered is lost, and that a guild or a member chose it."""
     for table in ("memory_work", "facts", "dialog_summaries"):
         op.drop_table(table)
+    op.drop_index("ix_member_settings_memory", "member_settings")
     for table in ("member_settings", "guild_settings"):
         op.execute(f"ALTER TABLE {table} DROP COLUMN memory")
 

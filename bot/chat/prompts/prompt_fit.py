@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bot.chat.files.cut import cut_files, num_chars
+from bot.chat.prompts.memory_notes import NO_MEMORY, UsedMemory
 from bot.chat.prompts.prompt import (
     build_messages,
     estimate_drop,
@@ -57,11 +58,18 @@ class GenerationRequest:
     """Names that are not a member's here: see `bot.chat.prompts.speakers`."""
     files: tuple[StoredFile, ...] = ()
     images: tuple[ImagePart, ...] = ()
+    notes: str = ""
+    """What the program tells the model in front of the newest message."""
+    memory: UsedMemory = NO_MEMORY
+    """What of the memory stands in `persona` and `notes`."""
+    without_memory: GenerationRequest | None = None
+    """The same without it, for a context that is too short."""
 
     @property
     def words(self) -> str:
         """The member's message as the model reads it."""
-        return said(self.text, self.author, self.files, self.taken)
+        words = said(self.text, self.author, self.files, self.taken)
+        return f"{self.notes}\n\n{words}" if self.notes else words
 
     def with_less_of_files(self, share: float) -> GenerationRequest | None:
         """The same with this share of the files' text; None if that saves nothing worth a try."""
@@ -110,6 +118,13 @@ class FittedPrompt:
         self.shortenings += 1
         return True
 
+    def forget(self) -> bool:
+        """Leave out what is remembered; False if nothing of it is in the prompt."""
+        if self.request.without_memory is None:
+            return False
+        self.request, self.num_tokens = self.request.without_memory, 0
+        return True
+
     def newest_within(self, size: float) -> int:
         """How many of the newest pairs a prompt of this size has."""
         return pairs_within(self.pairs, size - prompt_size(self.request.messages(())))
@@ -143,6 +158,8 @@ class PromptFitter:
             prompt.keep(min(len(pairs) - 1, prompt.newest_within(self._size.accepted_size)))
         elif pairs:
             prompt.keep(len(pairs) - pairs_to_drop(pairs, prompt.refusals, tokens, prompt.max_tokens - room))
+        elif prompt.forget():
+            pass
         elif room < prompt.max_tokens // 2 and prompt.cut_files(_share(prompt, tokens, room)):
             pass  # with shorter files there is room for a reply that says something
         elif tokens > 0 and 0 < room < prompt.max_tokens:
@@ -157,7 +174,7 @@ class PromptFitter:
         It may be too long in words that are not known. With the message alone it counts as refused.
         """
         if not prompt.pairs:
-            return prompt.cut_files(0.5)
+            return prompt.forget() or prompt.cut_files(0.5)
         size = prompt_size(prompt.messages)
         prompt.refused_size = min(size, prompt.refused_size or size)
         prompt.keep(len(prompt.pairs) // 2 if prompt.refusals < _REFUSALS_WITH_PAIRS else 0)
@@ -181,6 +198,9 @@ class PromptFitter:
             try:
                 return await self._fit_once(request)
             except PromptTooLong as too_long:
+                if request.without_memory is not None:
+                    request = request.without_memory
+                    continue
                 prompt = FittedPrompt(request, (), too_long.got, 0)
                 shorter = request.with_less_of_files(_share(prompt, too_long.got, too_long.limit - too_long.got))
                 if shorter is None:
