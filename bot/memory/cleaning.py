@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Collection
 
-from bot.memory.words import content_words, words
+from bot.memory.words import content_words, scripts, words
 from bot.text import clean_text
 
 MAX_FACT = 200
@@ -17,6 +17,7 @@ MAX_SUMMARY = 1200
 """Characters of a whole summary."""
 _SHORTEST_FACT = 4
 _SUPPORT = 0.5
+_SAME_SCRIPT = 0.8
 _MENTION = re.compile(r"<[@#:/a]|@everyone|@here|https?://", re.IGNORECASE)
 _BRACKETS = str.maketrans("[]{}<>`", "()()()'")
 """A note cannot close the frame that it stands in, nor open another one."""
@@ -62,6 +63,8 @@ def clean_fact(note: str, *, message: str, others: Collection[str] = ()) -> str:
 def clean_summary_line(note: str) -> str:
     """What a model writes about a part of a dialog; "" if it repeats the dialog itself."""
     line = one_line(note, MAX_LINE)
+    if len(line) >= MAX_LINE - 1 and (end := max(line.rfind(mark) for mark in ".!?;。！？")) > MAX_LINE // 3:
+        line = line[: end + 1]  # a sentence that a limit cut says something else
     return "" if len(line) < _SHORTEST_FACT or _SPOKEN.search(line) else line
 
 
@@ -69,7 +72,10 @@ def _is_supported(fact: str, message: str) -> bool:
     """Whether a fact has the words of the message: small models also write what they were shown as an example."""
     said, told = content_words(fact), content_words(message)
     # "The user" or its like in another language is in no message.
-    return bool(said & told) and len(said & told) >= _SUPPORT * max(1, len(said) - 1)
+    if not said & told or len(said & told) < _SUPPORT * max(1, len(said) - 2):
+        return False
+    known = scripts(message)  # a small model that answers in English has often not understood
+    return sum(share for script, share in scripts(fact).items() if script in known) >= _SAME_SCRIPT
 
 
 def _names(fact: str, others: Collection[str]) -> bool:

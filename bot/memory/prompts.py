@@ -39,6 +39,8 @@ _FACT_EXAMPLES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Thanks, that helps a lot!", ()),
     ("저는 부산에 살고 고양이 두 마리를 키워요.",
      ("사용자는 부산에 산다.", "사용자는 고양이 두 마리를 키운다.")),
+    ("My father sells shoes, and I run ten kilometres before work.",
+     ("The user's father sells shoes.", "The user runs ten kilometres before work.")),
     ("We've got two daughters, both love football.", ("The user has two daughters who love football.",)),
 )  # fmt: skip
 _SUMMARY = (

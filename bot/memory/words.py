@@ -35,14 +35,29 @@ def words(text: str) -> Counter[str]:
 
 
 def content_words(text: str) -> set[str]:
-    """The words that say something: beginnings of long words, numbers, pairs of characters; no short words."""
-    return {word for word in words(text) if word.endswith("*") or word[0].isdigit() or _UNSPACED_RUN.match(word)}
+    """The words that may say something: beginnings, of three letters at least, numbers, pairs of characters."""
+    return {
+        word
+        for word in words(text)
+        if word.endswith("*") or len(word) == _PREFIX - 1 or word[0].isdigit() or _UNSPACED_RUN.match(word)
+    }
+
+
+def scripts(text: str) -> dict[str, float]:
+    """The scripts of a text's letters, each with its share of them: {"LATIN": 0.7, "HANGUL": 0.3}."""
+    found = Counter(_script(each) for each in text if each.isalpha())
+    return {script: count / found.total() for script, count in found.items()}
 
 
 def says_the_same(one: str, other: str) -> bool:
     """Whether two sentences have nearly the same words: "The user lives in Bergen." and "the user LIVES in Bergen"."""
     first, second = set(words(one)), set(words(other))
     return bool(first | second) and len(first & second) >= 0.85 * len(first | second)
+
+
+def _script(letter: str) -> str:
+    script = unicodedata.name(letter, "").split(" ")[0].split("-")[0]
+    return "CJK" if script in ("HIRAGANA", "KATAKANA", "HALFWIDTH") else script
 
 
 def _plain(text: str) -> str:

@@ -92,6 +92,14 @@ async def forget_summaries(session: AsyncSession, *, key: DialogKey, dialog_id: 
     return num_deleted(await session.execute(gone.execution_options(synchronize_session=False)))
 
 
+async def forget_own_summaries(session: AsyncSession, *, key: DialogKey) -> int:
+    """Delete the summaries of all dialogs that the member has alone in this guild; return how many dialogs had one."""
+    dialogs = select(Dialog.id).where(Dialog.guild_id == key.guild_id, Dialog.user_id == key.user_id)
+    gone = delete(DialogSummary).where(DialogSummary.dialog_id.in_(dialogs)).returning(DialogSummary.dialog_id)
+    rows = await session.scalars(gone.execution_options(synchronize_session=False))
+    return len(set(rows))
+
+
 async def forget_summaries_of_turns(session: AsyncSession, turns: Collection[tuple[int, int]]) -> None:
     """Delete every summary that covers one of these turns, each the id of its dialog and its own."""
     listed = sorted(turns)

@@ -44,7 +44,7 @@ class TestWords:
 
     def test_words_of_odd_texts(self) -> None:
         assert words("") == words("!?\u200b🙂") == {}
-        assert content_words("I am 30 and tired") == {"30", "tire*"}
+        assert content_words("I am 30 and tired") == {"30", "and", "tire*"}
 
     def test_the_same_said_twice(self) -> None:
         assert says_the_same("The user lives in Bergen.", "the user LIVES in bergen")
@@ -87,6 +87,15 @@ class TestCleaning:
     )
     def test_nonsense_is_dropped(self, note: str) -> None:
         assert clean_fact(note, message="I live in Bergen with my cat, and likes it") == ""
+
+    def test_a_fact_is_kept_in_the_language_of_its_message(self) -> None:
+        korean = "나는 서울에서 학교를 다니고 김치를 싫어해."
+        assert clean_fact("The user loves 김치", message=korean) == ""
+        assert clean_fact("사용자는 서울에서 학교를 다닌다.", message=korean) == "사용자는 서울에서 학교를 다닌다."
+        assert clean_fact("The user lives in Moscow.", message="Я живу в Москве") == ""
+        assert clean_fact("The user's cat is Leo.", message="My cat is Leo") == "The user's cat is Leo."
+        assert clean_fact("The user's name is Lea.", message="I'm Lea!") == "The user's name is Lea."
+        assert clean_fact("The user runs.", message="I run") == ""
 
     def test_a_fact_of_another_member_is_refused(self) -> None:
         message = "Bob hates cats, and I love them."
