@@ -20,7 +20,7 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer, is_ephemeral
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.modal_values import submitted_values
-from bot.discord_app.permissions import MENU_ACTIONS, Action
+from bot.discord_app.permissions import ASK_MENU, Action
 from bot.discord_app.replies.conversation import Conversations, Question
 from bot.discord_app.replies.quoted_messages import QuotedMessage, QuotedMessages, quoted
 from bot.discord_app.rest.message_data import NO_MENTIONS
@@ -51,8 +51,7 @@ class Ask(FeatureCog):
         self._bot = bot
         self._conversations = conversations
         self._messages = QuotedMessages()
-        [name] = MENU_ACTIONS
-        self._menu = app_commands.ContextMenu(name=name, callback=self.open_form)
+        self._menu = app_commands.ContextMenu(name=ASK_MENU, callback=self.open_form)
 
     async def cog_load(self) -> None:
         """Register the menu: discord.py does so by itself for slash commands only."""

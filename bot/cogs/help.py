@@ -14,15 +14,17 @@ _FOR_EVERYBODY = """\
 **Ask about this** – in the menu of a message (under *Apps*): ask me about what it says
 **/regenerate** – another answer to your last message, in place of the one before
 **/thread** `start` – a thread in this channel, in which all who write share one conversation with me
-**/reset** `here` · `everywhere` – start a new conversation; personas stay
-**/history** `show` · `search` · `export` · `edit` · `forget` · `undo` – what we said, for you alone; `undo` takes a \
-reset back
+**/reset** `here` · `everywhere` – start a new conversation; personas and notes about you stay
+**/history** `show` · `search` · `export` · `edit` · `forget` · `undo` · `why` – what we said, for you alone; `undo` \
+takes a reset back
+**/memory** `on` · `off` · `show` · `add` · `edit` · `forget` – what I remember about you, if you want me to
+**Why this answer?** – in the menu of an answer to you: what I had before me when I wrote it
 **/conversation** `new` · `list` · `switch` · `rename` · `delete` – keep several conversations
 **/me persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am for you, here
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 _FOR_MANAGERS = """\
 **/persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am in this guild
-**/config** `show` · `set` · `reset` · `channels` · `roles` – what this guild decides, where I answer whom, who shares \
+**/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` – what this guild decides, where I answer whom, who shares \
 a conversation"""
 _MEMORY = """\
 Every member has a conversation of their own with me in each guild (in each channel, where a guild wants it so), and \

@@ -49,10 +49,13 @@ class Action(enum.Enum):
     OWN_PERSONA = "me"
     CONFIG = "config"
     PRIVACY = "privacy"
+    MEMORY = "memory"
+    WHY = "why"
     HELP = "help"
 
 
-MENU_ACTIONS = {"Ask about this": Action.ASK}
+ASK_MENU, WHY_MENU = "Ask about this", "Why this answer?"
+MENU_ACTIONS = {ASK_MENU: Action.ASK, WHY_MENU: Action.WHY}
 """The entries in the menu of a message, by what the menu calls them."""
 _GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG, Action.THREAD})
 _MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
@@ -120,6 +123,28 @@ def authorise_turn(caller: Caller, turn: TurnInfo) -> None:
         raise NotAllowed("This answer belongs to another place.")
     if caller.user_id != turn.author_id and not caller.manages_guild:
         raise NotAllowed("Only the person who asked can do this.")
+
+
+def authorise_author(caller: Caller, turn: TurnInfo) -> None:
+    """Raise NotAllowed unless this member asked for this turn: what is remembered of them concerns nobody else."""
+    if caller.guild_id != turn.key.guild_id:
+        raise NotAllowed("This answer belongs to another place.")
+    if caller.user_id != turn.author_id:
+        raise NotAllowed("Only the person who asked can see what this answer was made of.")
+
+
+def authorise_memory(caller: Caller, guild_settings: GuildSettings, *, available: bool) -> None:
+    """Raise NotAllowed unless members may have the bot remember them here.
+
+    What is remembered already may be read, changed and forgotten everywhere. `available`: whether the bot's owner
+    allows it.
+    """
+    if not available:
+        raise NotAllowed("The owner of this bot has switched memory off.")
+    if caller.guild_id != DIRECT_MESSAGES and not guild_settings.memory:
+        raise NotAllowed(
+            "This server keeps no memory: members with Manage Server can switch it on with `/config memory on`."
+        )
 
 
 def authorise_shared(caller: Caller, key: DialogKey, change: str) -> None:

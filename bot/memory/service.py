@@ -5,6 +5,7 @@ Knows the queries; who may do what is decided by the front-ends. The key selects
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -63,6 +64,18 @@ class MemoryService:
         with translate_database_errors():
             async with self._database.read() as session:
                 return await facts.fact_of(session, key=key, fact_id=fact_id)
+
+    async def links(self, key: DialogKey, known: Sequence[MemoryFact]) -> dict[int, str]:
+        """Links to the replies of the turns that told these facts, by turn id, as far as there are public ones."""
+        turn_ids = [fact.source_turn_id for fact in known if fact.source_turn_id is not None]
+        with translate_database_errors():
+            async with self._database.read() as session:
+                found = await facts.sources_of(session, key=key, turn_ids=turn_ids)
+        guild = key.guild_id or "@me"
+        return {
+            turn_id: f"https://discord.com/channels/{guild}/{channel_id}/{message_id}"
+            for turn_id, (channel_id, message_id) in found.items()
+        }
 
     async def switch(self, key: DialogKey, *, on: bool) -> None:
         """Remember this member from now on, or stop that. Facts stay until they are forgotten, summaries go.

@@ -20,6 +20,7 @@ Setting = Literal[
     "daily_tokens",
     "channels",
     "roles",
+    "memory",
 ]
 RESETS: Mapping[Setting, Change] = {
     "everything": lambda old: GuildSettings(),
@@ -30,6 +31,7 @@ RESETS: Mapping[Setting, Change] = {
     "channel_scopes": lambda old: replace(old, channel_scopes=()),
     "daily_messages": lambda old: replace(old, daily_turns=None),
     "daily_tokens": lambda old: replace(old, daily_tokens=None),
+    "memory": lambda old: replace(old, memory=False),
     "channels": lambda old: replace(old, channels=frozenset()),
     "roles": lambda old: _with_roles(old, (replace(role, allowed=False, daily_turns=None) for role in old.roles)),
 }

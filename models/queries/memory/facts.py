@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, ensure_guild, ensure_user, num_deleted
-from models.tables import Delivery, Dialog, Fact, OptOut, Turn, User
+from models.tables import Delivery, DeliveryMessage, Dialog, Fact, OptOut, Turn, User
 from models.types import DialogKey, MemoryFact
 
 MAX_FACTS = 50
@@ -35,6 +35,19 @@ async def fact_of(session: AsyncSession, *, key: DialogKey, fact_id: int) -> Mem
 async def facts_by_id(session: AsyncSession, *, key: DialogKey, fact_ids: Collection[int]) -> tuple[MemoryFact, ...]:
     """Return those of these facts that still exist."""
     return await _read(session, select(Fact).where(_mine(key), Fact.id.in_(fact_ids)).order_by(Fact.id))
+
+
+async def sources_of(session: AsyncSession, *, key: DialogKey, turn_ids: Collection[int]) -> dict[int, tuple[int, int]]:
+    """Return the channel and message in which the replies of these turns are shown, as far as that is public."""
+    rows = await session.execute(
+        select(Delivery.turn_id, Delivery.channel_id, DeliveryMessage.message_id)
+        .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
+        .join(Turn, Turn.id == Delivery.turn_id)
+        .where(Delivery.turn_id.in_(turn_ids), Delivery.guild_id == key.guild_id, Turn.author_id == key.user_id)
+        .where(~Delivery.ephemeral, Delivery.channel_id != 0, DeliveryMessage.message_id.is_not(None))
+        .order_by(DeliveryMessage.position.desc())
+    )
+    return {row.turn_id: (row.channel_id, row.message_id) for row in rows}
 
 
 async def add_fact(session: AsyncSession, *, key: DialogKey, text: str, now: datetime) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -23,29 +22,13 @@ from models.queries.tenants.settings import set_member_memory
 from models.types import DialogKey, GuildSettings, Summary
 from tests.bot.chat.chat_kit import contents, say
 from tests.bot.stored_turns import turn_result
-from tests.fakes.engine import FakeEngine, Request, Script
+from tests.fakes.engine import FakeEngine, Script
+from tests.fakes.engine.notes import note_taker
 
 ANN = DialogKey(1, 10)
 BOB = DialogKey(1, 20)
 SHARED = DialogKey(1, 10, 5, shared=True)
 NOW = datetime.now(UTC)
-
-
-def note_taker(request: Request) -> Script:
-    """Notes as a good model writes them: a fact is each message that begins with "I", a summary names its messages."""
-    if not is_notes(request):
-        return Script(deltas=(f"You said: {request.last}",))
-    said = request.last
-    if said.startswith("Message: "):
-        said = said.removeprefix("Message: ")
-        found = [said.replace("I ", "The user ", 1)] if said.startswith("I ") else []
-        return Script(deltas=(json.dumps({"facts": found}),))
-    asked = [line.partition(": ")[2] for line in said.splitlines() if not line.startswith("Assistant: ")]
-    return Script(deltas=(json.dumps({"summary": f"They spoke of {', '.join(asked)}."}),))
-
-
-def is_notes(request: Request) -> bool:
-    return "response_format" in request.body
 
 
 async def tell(database: Database, key: DialogKey, *said: str, at: datetime = NOW) -> int:
