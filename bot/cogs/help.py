@@ -24,8 +24,8 @@ takes a reset back
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 _FOR_MANAGERS = """\
 **/persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am in this guild
-**/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` – what this guild decides, where I answer whom, who shares \
-a conversation"""
+**/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` – what this guild decides, where I answer whom, \
+who shares a conversation, whether I take notes"""
 _MEMORY = """\
 Every member has a conversation of their own with me in each guild (in each channel, where a guild wants it so), and \
 another one in direct messages. Nobody else sees it, and I take nothing from one to the other. In threads started with \

@@ -12,6 +12,7 @@ from models.migrate import upgrade
 from tests.discord.harness import World, world
 from tests.fakes.discord import render
 from tests.fakes.discord.server import Attachment
+from tests.fakes.engine.notes import note_taker
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screens"
 CODE = """\
@@ -118,6 +119,29 @@ async def file(here: World) -> None:
     await picture(guild.channel, ann, "file")
 
 
+async def memory(here: World) -> None:
+    """What is remembered of a member, as they read it, and what an answer was made of."""
+    here.engine.default = note_taker
+    guild, admin = await here.member("admin", manager=True)
+    ann = here.discord.user("ann")
+    await here.use(guild, admin, "config memory on")
+    await here.use(guild, admin, "config set", max_chat_logs=2)
+    await here.use(guild, ann, "memory on")
+    await here.use(guild, ann, "memory add", note="I am allergic to peanuts")
+    for said in ("I live in Bergen since May", "I have a dog called Pixel", "Good morning"):
+        await here.ask(guild, ann, said)
+    before = len(here.engine.requests)
+    await here.engine.arrived(before + 4)  # two facts and two summaries
+    await asyncio.sleep(0.5)
+    await here.use(guild, ann, "memory show")
+    await picture(guild.channel, ann, "memory")
+    here.engine.reply("Take a rain jacket, Pixel will want to go out anyway. And no peanut bar on the way!")
+    asked = await here.ask(guild, ann, "What should I take along for a walk in Bergen?")
+    used = await here.discord.menu(asked.messages()[0], ann, "Why this answer?")
+    await here.discord.done(used)
+    await picture(guild.channel, ann, "why")
+
+
 async def picture(channel: object, viewer: object, name: str) -> None:
     """Write one picture of a channel."""
     page = render.html(channel, viewer=viewer, width=760)  # type: ignore[arg-type]
@@ -126,7 +150,7 @@ async def picture(channel: object, viewer: object, name: str) -> None:
 
 async def main(names: list[str]) -> None:
     """Draw all scenes, or those with these names."""
-    scenes: list[Scene] = [chat, another_reply, running, thinking, edit, together, file]
+    scenes: list[Scene] = [chat, another_reply, running, thinking, edit, together, file, memory]
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/screens.db"

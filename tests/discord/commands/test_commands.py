@@ -63,7 +63,8 @@ async def test_commands_are_registered_with_their_contexts_and_permissions(here:
         assert commands[name]["integration_types"] == [0, 1]
         assert commands[name]["default_member_permissions"] is None
     assert {name: command["type"] for name, command in commands.items() if command["type"] != 1} == {
-        "Ask about this": 3
+        "Ask about this": 3,
+        "Why this answer?": 3,
     }
     options = {"message", "private", "file", "file2", "file3", "file4"}
     assert {option["name"] for option in commands["chat"]["options"]} == options

@@ -10,7 +10,7 @@ from tests.fakes.engine.script import Request, Script
 def note_taker(request: Request) -> Script:
     """Notes as a good model writes them: a fact is each message that begins with "I", a summary names its messages."""
     if not is_notes(request):
-        return Script(deltas=(f"You said: {request.last}",))
+        return Script(deltas=(f"You said: {request.last.rpartition(']')[2].strip()}",))
     said = request.last
     if said.startswith("Message: "):
         said = said.removeprefix("Message: ")
