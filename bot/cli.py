@@ -80,7 +80,7 @@ def chat(
 @persona_app.command("show")
 def persona_show(guild: Guild = 0, user: OneUser = None) -> None:
     """Show the persona that applies."""
-    from bot.terminal.commands import show_persona
+    from bot.terminal.persona_commands import show_persona
 
     show_persona(_settings(), guild, user)
 
@@ -93,7 +93,7 @@ def persona_set(
     name: Annotated[str, typer.Option(help="What to call it.")] = "",
 ) -> None:
     """Give the bot another persona."""
-    from bot.terminal.commands import set_persona
+    from bot.terminal.persona_commands import set_persona
 
     text = sys.stdin.buffer.read().decode(errors="replace") if prompt == "-" else prompt
     set_persona(_settings(), guild, user, text, name)
@@ -102,9 +102,41 @@ def persona_set(
 @persona_app.command("clear")
 def persona_clear(guild: Guild = 0, user: OneUser = None) -> None:
     """Go back to the persona that applies without this one."""
-    from bot.terminal.commands import clear_persona
+    from bot.terminal.persona_commands import clear_persona
 
     clear_persona(_settings(), guild, user)
+
+
+@persona_app.command("list")
+def persona_list(guild: Guild = 0, user: OneUser = None) -> None:
+    """List the personas that a guild keeps, or one member in it."""
+    from bot.terminal.persona_commands import list_personas
+
+    list_personas(_settings(), guild, user)
+
+
+@persona_app.command("create")
+def persona_create(
+    name: Annotated[str, typer.Argument(help="What to call it.")],
+    prompt: Annotated[str, typer.Argument(help="The system prompt; - reads it from standard input.")],
+    guild: Guild = 0,
+    user: OneUser = None,
+) -> None:
+    """Keep another persona, without letting it answer."""
+    from bot.terminal.persona_commands import create_persona
+
+    text = sys.stdin.buffer.read().decode(errors="replace") if prompt == "-" else prompt
+    create_persona(_settings(), guild, user, name, text)
+
+
+@persona_app.command("delete")
+def persona_delete(
+    name: Annotated[str, typer.Argument(help="Which one.")], guild: Guild = 0, user: OneUser = None
+) -> None:
+    """Delete a persona with all its versions, wherever it answers."""
+    from bot.terminal.persona_commands import delete_persona
+
+    delete_persona(_settings(), guild, user, name)
 
 
 @app.command()

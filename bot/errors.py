@@ -91,8 +91,8 @@ class UnknownPersona(BotError):
 class PersonaExists(BotError):
     """The library has a persona of this name, or of one that looks like it."""
 
-    def __init__(self, name: str, command: str) -> None:
-        super().__init__(f"There is a persona “{name}” already. `{command} edit` changes it.")
+    def __init__(self, name: str, command: str, *, hint: str = "") -> None:
+        super().__init__(f"There is a persona “{name}” already. {hint or f'`{command} edit` changes it.'}")
 
 
 class TooManyPersonas(BotError):

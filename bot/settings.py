@@ -144,6 +144,7 @@ class Settings(BaseSettings):
     # Limits
     max_message_chars: int = Field(4000, ge=1)
     max_persona_chars: int = Field(4000, ge=1)
+    max_character_chars: int = Field(24_000, ge=1)
     persona: str = DEFAULT_PERSONA
     max_waiting: int = Field(64, ge=1)
     max_files: int = Field(4, ge=0, le=10)

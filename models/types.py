@@ -107,6 +107,15 @@ class PersonaText:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredCard:
+    """What a persona is made of: its text, the JSON of its card if it has one, and its picture, a PNG (b"": none)."""
+
+    prompt: str = field(repr=False)
+    json: str | None = field(default=None, repr=False)
+    picture: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class PersonaScope:
     """Where a message was written, as far as it decides which persona answers. 0: there is no such place.
 

@@ -68,6 +68,12 @@ class GeneratedReply:
     first_turn_id: int | None = None
     """The turn of the oldest pair in the prompt."""
     memory: UsedMemory = NO_MEMORY
+    num_examples: int = 0
+    """Example turns of a character in the prompt."""
+    greeting: int | None = None
+    """Which greeting of the character stands in it."""
+    lore: tuple[int, ...] = ()
+    """Entries of its lorebook."""
 
 
 @dataclass(slots=True)
@@ -155,11 +161,14 @@ class ReplyGenerator:
             finish_reason=finished.finish_reason,
             prompt_tokens=prompt_tokens if prompt_tokens is not None else prompt.num_tokens if prompt else 0,
             completion_tokens=partial.num_pieces if completion_tokens is None else completion_tokens,
-            pairs_in_prompt=len(prompt.pairs) if prompt else 0,
+            pairs_in_prompt=sum(pair.turn_id != 0 for pair in prompt.pairs) if prompt else 0,
             first_token_ms=round(((partial.first_token_at or now) - partial.started_at) * 1000),
             total_ms=round((now - partial.started_at) * 1000),
             first_turn_id=next((pair.turn_id for pair in prompt.pairs if pair.turn_id), None) if prompt else None,
             memory=prompt.request.memory if prompt else NO_MEMORY,
+            num_examples=prompt.num_examples if prompt else 0,
+            greeting=prompt.greeting_index if prompt else None,
+            lore=prompt.request.lore if prompt else (),
         )
 
     async def _until_loaded(self, control: ReplyControl) -> None:

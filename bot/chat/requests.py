@@ -47,6 +47,8 @@ class ChatRequest:
     """The daily quota of the member's role, if it has one: it replaces the guild's."""
     author: str | None = None
     """The name that the model reads, in a shared dialog."""
+    name: str = ""
+    """How the member is called here: what `{{user}}` stands for in a persona."""
     persona_scope: PersonaScope = NO_PLACE
     """Where it was written, which decides who answers."""
     offers: tuple[OfferedFile, ...] = ()
@@ -95,6 +97,9 @@ class PendingTurn:
     files: tuple[StoredFile, ...] = ()
     images: tuple[ImageInput, ...] = ()
     files_note: str = ""
+    name: str = ""
+    greeting: str = ""
+    """What a character says before its first reply; the reply is stored with it."""
     reply: str = ""
     """The reply so far, of a turn that has one already. It is kept unless another one is stored."""
     delivery_id: int = 0

@@ -56,7 +56,7 @@ class ChatService:
         """The one reader of members' files: its limits hold for all of them together."""
         self._intake = FileIntake(self.file_reader, engine, settings)
         self._images = RecentImages()
-        self._prompts = PromptBuilder(settings)
+        self._prompts = PromptBuilder(settings, lambda: engine.context_length)
         self.quiet = QuietTime()
         """When no reply is written or waited for."""
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
@@ -222,11 +222,15 @@ class ChatService:
             request = await self._intake.take(request)
         turn = self._with_images(await self._turns.begin(request, kind), request)
         failpoint("after_begin_turn")
-        request.on_begun(turn)
         try:
+            prompt = await self._prompts.request(turn)
+            turn = replace(turn, greeting=f"{prompt.greeting}\n\n" if prompt.greeting else "")
+            request.on_begun(turn)
             message.begin()
-            prompt = with_memory(self._prompts.request(turn), turn, self._settings, self._engine.context_length)
+            prompt = with_memory(prompt, turn, self._settings, self._engine.context_length)
             reply = await self._generator.generate(prompt, on_delta, control, watcher)
+            if reply.text.strip():
+                reply = replace(reply, text=turn.greeting + reply.text)
         except BaseException as error:
             await self._turns.fail(turn, error)
             raise

@@ -11,6 +11,7 @@ from bot.chat.conversations import NamedConversations
 from bot.chat.history import HistoryReader
 from bot.chat.turns.deliveries import DeliveryLog
 from bot.cogs.ask import Ask
+from bot.cogs.cards.commands import Cards
 from bot.cogs.chat import Chat
 from bot.cogs.config.commands import Config
 from bot.cogs.dialogs.conversations import ConversationCommands
@@ -21,7 +22,8 @@ from bot.cogs.help import Help
 from bot.cogs.memory.commands import Memory
 from bot.cogs.memory.why import Why, WhyThisAnswer
 from bot.cogs.messages import Messages
-from bot.cogs.personas.commands import Persona
+from bot.cogs.personas.commands import GuildPersonas
+from bot.cogs.personas.own_commands import OwnPersonas
 from bot.cogs.privacy import Privacy
 from bot.cogs.reactions import Reactions
 from bot.cogs.reply_actions import ReplyActions
@@ -48,6 +50,9 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
     )
     memory, reader = MemoryService(database, context.settings), HistoryReader(database)
     why = WhyThisAnswer(context, conversations.api, memory, reader)
+    personas, own_personas = GuildPersonas(context, conversations.api), OwnPersonas(context, conversations.api)
+    cards = Cards(bot, context, conversations.api)
+    cards.add_to(personas.persona, own_personas.persona)
     return (
         Chat(context, conversations),
         Ask(bot, context, conversations),
@@ -60,7 +65,9 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         Memory(context, conversations.api, memory),
         Why(bot, context, why),
         ConversationCommands(context, conversations.api, NamedConversations(database, context.chat)),
-        Persona(context),
+        personas,
+        own_personas,
+        cards,
         Config(context),
         Privacy(context),
         Help(),

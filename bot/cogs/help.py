@@ -20,10 +20,16 @@ takes a reset back
 **/memory** `on` · `off` · `show` · `add` · `edit` · `forget` – what I remember about you, if you want me to
 **Why this answer?** – in the menu of an answer to you: what I had before me when I wrote it
 **/conversation** `new` · `list` · `switch` · `rename` · `delete` – keep several conversations
-**/me persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am for you, here
+**/persona** `show` · `list` – who answers you here, and why; who else there is
+**/me persona** `set` · `show` · `list` · `create` · `edit` · `delete` · `clear` · `versions` · `rollback` – who I am \
+for you, here
+**/me persona** `import` · `export`, **Import character card** in the menu of a message – character cards
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 _FOR_MANAGERS = """\
-**/persona** `set` · `show` · `clear` · `versions` · `rollback` – who I am in this guild
+**/persona** `set` · `clear` · `create` · `edit` · `tags` · `delete` · `versions` · `rollback` – who I am in this \
+guild, a category, a channel or a thread
+**/persona** `import` · `export` – character cards for this guild
+**/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
 **/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` – what this guild decides, where I answer whom, \
 who shares a conversation, whether I take notes"""
 _MEMORY = """\

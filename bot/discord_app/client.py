@@ -21,7 +21,7 @@ from bot.discord_app.connection import skip_unreadable_events
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.error_messages import report_error
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import MENU_ACTIONS, Action
+from bot.discord_app.permissions import Action, action_word
 from bot.discord_app.rest.request_guard import RequestGuard
 from bot.discord_app.rest.turn_trace import trace_turns
 from bot.errors import BotError
@@ -51,8 +51,9 @@ class GatedTree(app_commands.CommandTree["GuildLlama"]):
 
     async def interaction_check(self, interaction: discord.Interaction[GuildLlama]) -> bool:
         """Whether to serve this command."""
-        name = _text_field(interaction, "name")
-        return await self.client.admit(interaction, MENU_ACTIONS[name].value if name in MENU_ACTIONS else name)
+        return await self.client.admit(
+            interaction, action_word(_text_field(interaction, "name"), _subcommand(interaction))
+        )
 
     async def on_error(self, interaction: discord.Interaction[GuildLlama], error: app_commands.AppCommandError) -> None:
         """Report what a command raised."""
@@ -120,7 +121,7 @@ class GuildLlama(commands.Bot):
     async def admit(self, interaction: Interaction, word: str) -> bool:
         """Whether to serve this interaction: once, if the member may, while the bot is open. Reports a refusal itself.
 
-        `word` is the first word of the command or of the custom id.
+        `word` is the command's (see `action_word`), or the first one of the custom id.
         """
         if self.gate.is_repeat(interaction.id):
             log.info("a repeated interaction was ignored", interaction=interaction.id)
@@ -179,3 +180,11 @@ def _text_field(interaction: discord.Interaction[Any], name: str) -> str:
     """A text in an interaction's data; "" if there is none of this name."""
     data: object = interaction.data
     return str(data.get(name, "")) if isinstance(data, Mapping) else ""
+
+
+def _subcommand(interaction: discord.Interaction[Any]) -> str:
+    """The second word of a command; "" if it has none."""
+    data: object = interaction.data
+    options = data.get("options") if isinstance(data, Mapping) else None
+    first = options[0] if isinstance(options, list) and options else None
+    return str(first.get("name", "")) if isinstance(first, Mapping) and first.get("type") == 1 else ""

@@ -30,7 +30,7 @@ _MAX_SEEN = 10_000  # interaction ids kept to recognise repeats
 
 
 class Action(enum.Enum):
-    """What a member wants to do. The value is the first word of the command or of the custom id."""
+    """What a member wants to do. The value is the word of `action_word`, or the first one of the custom id."""
 
     CHAT = "chat"
     ASK = "ask"
@@ -46,7 +46,10 @@ class Action(enum.Enum):
     HISTORY = "history"
     CONVERSATION = "conversation"
     GUILD_PERSONA = "persona"
+    READ_PERSONAS = "personas"
     OWN_PERSONA = "me"
+    CARD = "card"
+    GUILD_CARD = "guildcard"
     CONFIG = "config"
     PRIVACY = "privacy"
     MEMORY = "memory"
@@ -54,14 +57,23 @@ class Action(enum.Enum):
     HELP = "help"
 
 
-ASK_MENU, WHY_MENU = "Ask about this", "Why this answer?"
-MENU_ACTIONS = {ASK_MENU: Action.ASK, WHY_MENU: Action.WHY}
+ASK_MENU, CARD_MENU, WHY_MENU = "Ask about this", "Import character card", "Why this answer?"
+MENU_ACTIONS = {ASK_MENU: Action.ASK, CARD_MENU: Action.CARD, WHY_MENU: Action.WHY}
 """The entries in the menu of a message, by what the menu calls them."""
-_GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG, Action.THREAD})
-_MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.CONFIG})
+_READING = frozenset({("persona", "show"), ("persona", "list")})
+"""Commands for everyone in a group whose other commands are for managers."""
+_GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.READ_PERSONAS, Action.GUILD_CARD, Action.CONFIG, Action.THREAD})
+_MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.GUILD_CARD, Action.CONFIG})
 # A guild cannot bar members from their own data.
 _BY_GUILD_RULES = frozenset({Action.CHAT, Action.ASK, Action.REGENERATE, Action.CONTINUE, Action.EDIT, Action.THREAD})
 _MAX_NAMED = 10  # channels or roles named in a refusal
+
+
+def action_word(command: str, subcommand: str) -> str:
+    """The word of the action that a command is; the first one of its name, unless it only reads."""
+    if command in MENU_ACTIONS:
+        return MENU_ACTIONS[command].value
+    return Action.READ_PERSONAS.value if (command, subcommand) in _READING else command
 
 
 class NotAllowed(BotError):

@@ -83,13 +83,19 @@ class PersonaLimits:
         prompt = clean_text(prompt)
         if not prompt:
             raise EmptyText("persona")
-        limit = self._settings.max_persona_chars
-        if len(prompt) > limit:
-            raise PersonaTooLong(limit, len(prompt))
-        size = await self.size(prompt)
+        return prompt, await self._within(prompt, self._settings.max_persona_chars)
+
+    async def check_character(self, text: str) -> PersonaSize | None:
+        """The size of what a character puts into every prompt. Raises PersonaTooLong."""
+        return await self._within(text, self._settings.max_character_chars)
+
+    async def _within(self, text: str, limit: int) -> PersonaSize | None:
+        if len(text) > limit:
+            raise PersonaTooLong(limit, len(text))
+        size = await self.size(text)
         if size is not None and size.tokens > size.context // 2:
             raise PersonaTooLong(size.context // 2, size.tokens, "tokens")
-        return prompt, size
+        return size
 
     async def size(self, prompt: str) -> PersonaSize | None:
         """What a prompt with nothing else in it takes; None if the engine cannot count now."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from bot.errors import BotError, PersonaExists, TooManyPersonas, UnknownPersona
@@ -33,6 +35,16 @@ class PersonaGone(BotError):
         super().__init__("This persona has been deleted meanwhile.")
 
 
+@dataclass(frozen=True, slots=True)
+class PersonaPage:
+    """A part of a library, where its entries are set, and whether there are entries before and after it."""
+
+    entries: tuple[PersonaInfo, ...]
+    places: dict[int, tuple[PersonaAssignmentInfo, ...]]
+    has_earlier: bool
+    has_later: bool
+
+
 class PersonaLibrary:
     """The libraries of every guild; `own`: the private one of the key's member. Raises DatabaseUnavailable."""
 
@@ -41,13 +53,21 @@ class PersonaLibrary:
         self._limits = limits
 
     async def page(
-        self, key: DialogKey, *, own: bool, tag: str = "", after: str = ""
-    ) -> tuple[tuple[PersonaInfo, ...], bool]:
-        """The entries by name after that name, and whether there are more."""
+        self, key: DialogKey, *, own: bool, tag: str = "", after: int | None = None, before: int | None = None
+    ) -> PersonaPage:
+        """The entries by name next to that of an id, or the first ones, also if that entry is gone."""
         with translate_database_errors():
             async with self._database.read() as session:
-                found = await queries.personas_of(session, key=key, own=own, tag=tag, after=after, limit=PAGE + 1)
-        return found[:PAGE], len(found) > PAGE
+                listed = partial(queries.personas_of, session, key=key, own=own, tag=tag)
+                found = await listed(after=after, before=before, limit=PAGE + 1)
+                if not found and (after is not None or before is not None):
+                    found, after, before = await listed(limit=PAGE + 1), None, None
+                more = len(found) > PAGE
+                entries = found[:PAGE] if before is None else found[-PAGE:]
+                ids = [each.persona_id for each in entries]
+                places = await queries.assignments_of(session, key=key, own=own, persona_ids=ids)
+        earlier, later = (more, True) if before is not None else (after is not None, more)
+        return PersonaPage(entries, places, earlier, later)
 
     async def names(self, key: DialogKey, *, own: bool, typed: str, limit: int) -> tuple[str, ...]:
         """The names that contain what was typed, those that begin with it first."""
@@ -183,7 +203,8 @@ class PersonaLibrary:
         """Where an entry is set."""
         with translate_database_errors():
             async with self._database.read() as session:
-                return await queries.assignments_of(session, key=key, own=own, persona_id=persona_id)
+                found = await queries.assignments_of(session, key=key, own=own, persona_ids=[persona_id])
+        return found[persona_id]
 
     async def _change(
         self, change: Change, key: DialogKey, own: bool, action: str, actor_id: int | None, now: datetime

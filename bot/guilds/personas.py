@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bot.engine_client.client import EngineClient
+from bot.guilds.persona_cards import PersonaCards
 from bot.guilds.persona_checks import PersonaLimits, PersonaSize, clean_name
 from bot.guilds.persona_library import MAX_GUILD_PERSONAS, MAX_OWN_PERSONAS, PersonaLibrary, audit, library_errors
 from bot.settings import Settings
@@ -52,6 +53,7 @@ class PersonaService:
         self._settings = settings
         self.limits = PersonaLimits(engine, settings)
         self.library = PersonaLibrary(database, self.limits)
+        self.cards = PersonaCards(database, self.limits, self.library)
 
     async def show(self, key: DialogKey, scope: PersonaScope = NO_PLACE) -> PersonaText:
         """The persona that answers a message of this key there: the narrowest that is set, else the default."""

@@ -79,6 +79,7 @@ class PrivacyService:
                 "quoted_by_others": await privacy.person_quotes(session, user_id=user_id, guild_id=guild_id),
                 "personas": await privacy.person_personas(session, user_id=user_id, guild_id=guild_id),
                 **await privacy.person_memory(session, user_id=user_id, guild_id=guild_id),
+                "persona_pictures": await privacy.person_pictures(session, user_id=user_id, guild_id=guild_id),
                 **await privacy.person_settings(session, user_id=user_id, guild_id=guild_id),
             }
         return await asyncio.to_thread(_zip, data, [*dialogs, *shared])

@@ -36,10 +36,13 @@ class Fit:
     gpus_are_too_small: bool = False
     """Whether the machine has GPUs that the engine would try by default."""
 
+    fewer_bits: bool = False
+    """Whether these are fewer bits than the engine would choose by itself: those of the file."""
+
     @property
     def settings(self) -> str:
         """What must be set beside GUILDLLAMA_MODEL for the engine to run this fit, as text to append to it."""
-        quantize = f" GUILDLLAMA_QUANTIZE=int{self.bits}" if self.place == "GPU" and self.bits < 16 else ""
+        quantize = f" GUILDLLAMA_QUANTIZE=int{self.bits}" if self.fewer_bits else ""
         gpus = f" GUILDLLAMA_GPUS={self.gpus}" if self.gpus > 1 else ""
         return quantize + gpus + (" GUILDLLAMA_DEVICE=cpu" if self.gpus_are_too_small else "")
 
@@ -51,13 +54,14 @@ def memory_needed(model: CatalogueModel, bits: int) -> int:
 
 
 def best_fit(model: CatalogueModel, machine: Machine) -> Fit | None:
-    """A GPU with the most bits that fit, else several GPUs, else the CPU with the file's bits; None if nothing fits."""
+    """A GPU with the file's bits, else with fewer, else several GPUs, else the CPU; None if nothing fits."""
     count = 1
     while count <= len(machine.gpus):
         usable = min(gpu.memory for gpu in machine.gpus[:count]) * _GPU_SHARE * count
         for bits in (16, 8, 4):
-            if memory_needed(model, bits) + (count - 1) * _ENGINE_BYTES <= usable:
-                return Fit("GPU", bits, count)
+            fits = memory_needed(model, bits) + (count - 1) * _ENGINE_BYTES <= usable
+            if bits <= model.stored_bits and fits:
+                return Fit("GPU", bits, count, fewer_bits=bits < model.stored_bits)
         count *= 2
     bits = model.stored_bits if model.stored_bits < 16 else 32
     if memory_needed(model, bits) + _SYSTEM_BYTES <= machine.memory:

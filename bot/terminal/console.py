@@ -11,7 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from bot.chat.generation import REPETITION
-from bot.chat.requests import ChatRequest
+from bot.chat.requests import ChatRequest, PendingTurn
 from bot.errors import BotError
 from bot.hub.hint import better_model
 from bot.services import Services
@@ -92,12 +92,18 @@ class Console:
         """Send one message and show its reply while it is generated. Raises BotError."""
         await self.wait_for_engine()
         first = asyncio.Event()
+        greeting = ""
+
+        def on_begun(turn: PendingTurn) -> None:
+            nonlocal greeting
+            greeting = turn.greeting
 
         async def on_delta(piece: str) -> None:
             if not first.is_set():
                 first.set()
                 await asyncio.sleep(0)  # let the spinner disappear before the text is written
                 await shown.wait()
+                self._screen.write(greeting)
             self._screen.write(piece)
 
         thought: float | None = None
@@ -110,7 +116,7 @@ class Console:
                 self._screen.note("(That was what the model thought.)")
 
         shown = asyncio.Event()
-        request = ChatRequest(self._key, text, on_thought=on_thought)
+        request = ChatRequest(self._key, text, on_begun=on_begun, on_thought=on_thought)
         async with self._stoppable():
             chatting = asyncio.create_task(self._services.chat.chat(request, on_delta))
             waiting = asyncio.create_task(first.wait())

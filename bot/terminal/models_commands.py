@@ -65,7 +65,8 @@ def list_command(
         sys.stdout.write(f"A wider window or --json also shows: {', '.join(reversed(left_out))}\n")
     sys.stdout.write("* recommended here: `guildllama models pull NAME`, then GUILDLLAMA_MODEL=NAME\n")
     if machine.gpus:
-        sys.stdout.write("8-bit or 4-bit: GUILDLLAMA_QUANTIZE=int8 or int4; several GPUs: GUILDLLAMA_GPUS\n")
+        sys.stdout.write("Other bits than the file's: GUILDLLAMA_QUANTIZE=none (16 bits), int8 or int4\n")
+        sys.stdout.write("Several GPUs: GUILDLLAMA_GPUS\n")
 
 
 @models_app.command("pull")

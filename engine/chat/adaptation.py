@@ -1,8 +1,9 @@
 """Renders small dialogs to learn which dialogs a template takes, and changes others so that it takes them.
 
 If a template refuses a system text or leaves it out, the text goes into the next message of the user. If it demands
-user and assistant in turn, consecutive messages of one role are joined by a blank line. A dialog that cannot be changed
-so is refused, and the error says what the template needs. Knows templates and roles; knows no tokens.
+user and assistant in turn, consecutive messages of one role are joined by a blank line. If it wants the user first, a
+system text before the assistant's greeting becomes the user's message. A dialog that cannot be changed so is refused,
+and the error says what the template needs. Knows templates and roles; knows no tokens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,12 +26,14 @@ class DialogRules:
     """`system`: where a system text may stand; "first" is a single one, before all other messages.
 
     `alternating`: the template refuses two messages of the user in a row, or leaves one out. `user_first`: it does so
-    with a dialog that the assistant begins.
+    with a dialog that the assistant begins. `system_with_last_user`: the system text is only written into a message of
+    the user that is the last one (Mistral), so that it would be lost before a reply that is continued.
     """
 
     system: SystemPlace
     alternating: bool
     user_first: bool
+    system_with_last_user: bool
 
 
 def dialog_rules(template: ChatTemplate) -> DialogRules:
@@ -56,12 +59,17 @@ def dialog_rules(template: ChatTemplate) -> DialogRules:
         if system == "anywhere" and not takes([*_dialog(system="Kqzfirst"), *_dialog(system=_SYSTEM, user=_USER)]):
             system = "first"
     alternating = not takes([*_dialog(user=_USER), *_dialog(user=_LATER)])
-    return DialogRules(system, alternating, user_first=not takes([*_dialog(assistant=_REPLY), *_dialog(user=_USER)]))
+    return DialogRules(
+        system,
+        alternating,
+        user_first=not takes([*_dialog(assistant=_REPLY), *_dialog(user=_USER)]),
+        system_with_last_user=system == "first" and not takes(_dialog(system=_SYSTEM, user=_USER, assistant=_REPLY)),
+    )
 
 
 def adapted(messages: Sequence[Mapping[str, Any]], rules: DialogRules) -> list[Mapping[str, Any]]:
     """The messages, changed to what the template takes. Raises InvalidDialog."""
-    turns = _without_system(messages, rules.system)
+    turns = _without_system(_with_user_first(messages) if rules.user_first else messages, rules.system)
     if rules.alternating:
         turns = _joined(turns)
     first = next((message for message in turns if message["role"] != "system"), None)
@@ -69,14 +77,33 @@ def adapted(messages: Sequence[Mapping[str, Any]], rules: DialogRules) -> list[M
         raise InvalidDialog("this model's chat template needs a message from the user")
     if first is not None and first["role"] == "assistant" and rules.user_first:
         raise InvalidDialog(_USER_FIRST, index=next(i for i, m in enumerate(messages) if m["role"] != "system"))
-    return turns
+    return _with_system_in_last_user(turns) if rules.system_with_last_user else turns
+
+
+def _with_system_in_last_user(turns: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The system text in the last message of the user, where the template itself would write it, if others follow."""
+    last = next((i for i in range(len(turns) - 1, -1, -1) if turns[i]["role"] == "user"), None)
+    if turns[0]["role"] != "system" or last is None or last == len(turns) - 1:
+        return turns
+    return [*turns[1:last], _merged([turns[0], turns[last]]), *turns[last + 1 :]]
+
+
+def _with_user_first(messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """If the assistant is first, the system text just before becomes a message of the user, as role-play clients send.
+
+    So nothing is said that the client did not send; without a system text there is nothing to say.
+    """
+    first = next((i for i, message in enumerate(messages) if message["role"] != "system"), 0)
+    if not first or messages[first]["role"] != "assistant":
+        return messages
+    return [*messages[: first - 1], {**messages[first - 1], "role": "user"}, *messages[first:]]
 
 
 def _without_system(messages: Sequence[Mapping[str, Any]], system: SystemPlace) -> list[Mapping[str, Any]]:
     """Moves each system text from a place where the template does not take it.
 
     Those at the beginning are joined to one if the template takes one there. Others are put before the next text of the
-    user, or after the last one if none follows. In a dialog without a message of the user they become that message.
+    user. At the end they are put after the user's text, or are one of the user if the assistant spoke last.
     """
     if system == "anywhere":
         return list(messages)
@@ -95,12 +122,10 @@ def _without_system(messages: Sequence[Mapping[str, Any]], system: SystemPlace) 
             waiting = []
         else:
             turns.append(message)
-    if waiting:  # no message of the user follows
-        last = next((i for i in range(len(turns) - 1, -1, -1) if turns[i]["role"] == "user"), None)
-        if last is None:
-            turns.append({**_merged(waiting), "role": "user"})
-        else:
-            turns[last] = _merged([turns[last], *waiting], role="user")
+    if waiting and turns and turns[-1]["role"] == "user":
+        turns[-1] = _merged([turns[-1], *waiting], role="user")
+    elif waiting:
+        turns.append({**_merged(waiting), "role": "user"})
     return turns
 
 
@@ -122,7 +147,7 @@ def _merged(messages: Sequence[Mapping[str, Any]], role: str | None = None) -> M
     """One message of the last one's role, with the texts of all."""
     if len(messages) == 1 and role is None:
         return messages[0]
-    content = "\n\n".join(message["content"] for message in messages)
+    content = "\n\n".join(message["content"] for message in messages if message["content"])
     return {**messages[-1], "role": role or messages[-1]["role"], "content": content}
 
 

@@ -7,7 +7,7 @@ Knows token ids and text; knows neither requests nor HTTP.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from engine.chat.partial_match import partial_match
 from engine.tokenizers.base import StreamDecoder, Tokenizer
@@ -85,14 +85,25 @@ class ReasoningDecoder(Protocol):
         """The reasoning since the last call."""
 
 
+ReasoningPlace = Literal["before", "inside", "after"]
+
+
+def reasoning_place(tokenizer: Tokenizer, reasoning_format: ReasoningFormat, prompt: Sequence[int]) -> ReasoningPlace:
+    """Where the end of a prompt is: templates may end with the opening mark, or with both."""
+    tail = "".join(reasoning_format.controls.get(i) or tokenizer.decode([i]) for i in prompt[-_TAIL_TOKENS:]).rstrip()
+    if tail.endswith(reasoning_format.opening):
+        return "inside"
+    return "after" if tail.endswith(reasoning_format.closing) else "before"
+
+
 def reasoning_decoder(
     tokenizer: Tokenizer, reasoning_format: ReasoningFormat, prompt: Sequence[int]
 ) -> ReasoningDecoder:
     """A decoder for the reply to a prompt, which may end with an opening mark."""
     if reasoning_format.harmony:
         return _HarmonyDecoder(tokenizer, reasoning_format)
-    tail = "".join(reasoning_format.controls.get(i) or tokenizer.decode([i]) for i in prompt[-_TAIL_TOKENS:])
-    return _MarkDecoder(tokenizer, reasoning_format, opened=tail.rstrip().endswith(reasoning_format.opening))
+    opened = reasoning_place(tokenizer, reasoning_format, prompt) == "inside"
+    return _MarkDecoder(tokenizer, reasoning_format, opened=opened)
 
 
 class _MarkDecoder:

@@ -3,12 +3,13 @@
 Hermes and Qwen: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`. Mistral: `[TOOL_CALLS]` and a list, or a name
 and `[ARGS]`. Llama 3: the reply is `{"name": …, "parameters": {…}}`. Text that cannot be parsed as a call stays text.
 Only replies to requests with tools are parsed. Small models often omit the marks, so in every format a reply that is
-only JSON counts as a call if it names tools of the request. Knows token ids and text; knows no HTTP.
+only JSON, fenced or not, counts as a call if it names tools of the request. Knows token ids and text; knows no HTTP.
 """
 
 import json
 import re
 import secrets
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -17,6 +18,8 @@ from engine.chat.partial_match import partial_match
 from engine.chat.reasoning import Vocabulary
 
 ToolFamily = Literal["hermes", "mistral", "llama3"]
+_BARE_OPENINGS = ("{", "```json\n{", "```\n{")  # of a call without marks
+_FENCED = re.compile(r"\s*```(?:json)?\n(.*)```\s*", re.DOTALL)
 _MISTRAL_ITEM = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]\w*)?\[ARGS\](.*)", re.DOTALL)
 _MARKS: Mapping[ToolFamily, tuple[str, ...]] = {
     "hermes": ("<tool_call>", "</tool_call>"),
@@ -36,10 +39,19 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolFormat:
-    """`controls`: the marks that are control tokens, by id."""
+    """`controls`: the marks that are control tokens, by id.
+
+    `item_marks`: those between a name and its arguments; none if calls are JSON.
+    """
 
     family: ToolFamily
     controls: Mapping[int, str]
+    item_marks: tuple[str, ...] = ()
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The family's marks, first the opening one."""
+        return _MARKS[self.family]
 
 
 class ReplyDecoder(Protocol):
@@ -64,15 +76,22 @@ def find_tool_format(source: str, vocabulary: Vocabulary) -> ToolFormat | None:
     else:
         return None
     controls = vocabulary.controls
-    return ToolFormat(family, {controls[name]: name for name in _MARKS[family] if name in controls})
+    between = tuple(mark for mark in ("[CALL_ID]", "[ARGS]") if family == "mistral" and mark in source)
+    return ToolFormat(family, {controls[name]: name for name in _MARKS[family] if name in controls}, between)
 
 
 class ToolCallDecoder:
     """A reply's text without its tool calls; `take_calls` returns each call once it is complete."""
 
-    def __init__(self, inner: ReplyDecoder, tool_format: ToolFormat, names: Collection[str]) -> None:
-        """`inner` decodes ids to text without reasoning; `names`: of the tools that the request brings."""
+    def __init__(
+        self, inner: ReplyDecoder, tool_format: ToolFormat, names: Collection[str], max_calls: int | None = None
+    ) -> None:
+        """`inner` decodes ids to text without reasoning; `names`: of the tools that the request brings.
+
+        `max_calls`: later ones are dropped.
+        """
         self._inner, self._format, self._names = inner, tool_format, names
+        self._max_calls = max_calls
         self._opening = _MARKS[tool_format.family][0]
         self._closing = "</tool_call>" if tool_format.family == "hermes" else None
         self._in_call, self._at_start, self._is_bare = False, True, False
@@ -102,6 +121,11 @@ class ToolCallDecoder:
             return text
         return text + (self._opening if self._closing else "") + rest
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many calls as there may be, so that nothing else may come."""
+        return self._max_calls is not None and self.num_calls >= self._max_calls
+
     def take_calls(self) -> list[ToolCall]:
         """The tool calls that have become complete since this method was last called."""
         calls = self._calls.copy()
@@ -113,8 +137,10 @@ class ToolCallDecoder:
         self._held += text
         if self._at_start and not self._is_bare:
             begun = self._held.lstrip()
-            self._is_bare = begun.startswith("{")
-            self._at_start = not begun or self._is_bare
+            self._is_bare = begun.startswith(_BARE_OPENINGS)
+            self._at_start = self._is_bare or any(opening.startswith(begun) for opening in _BARE_OPENINGS)
+            if self._at_start and begun and not self._is_bare:
+                return ""
         while not self._is_bare:
             if not self._in_call:
                 answer += self._text()
@@ -145,7 +171,8 @@ class ToolCallDecoder:
 
     def _read_bare(self) -> bool:
         """Parses the held text as calls without marks; false if it is none, or names a tool that the request lacks."""
-        calls = _calls_in(self._held, "llama3")
+        fenced = _FENCED.fullmatch(self._held)
+        calls = _calls_in(fenced[1] if fenced else self._held, "llama3")
         if not calls or not {name for name, _ in calls} <= {*self._names}:
             return False
         self._add(calls)
@@ -159,11 +186,12 @@ class ToolCallDecoder:
         return bool(calls)
 
     def _add(self, calls: Sequence[tuple[str, str]]) -> None:
-        for name, arguments in calls:
+        left = None if self._max_calls is None else max(0, self._max_calls - self.num_calls)
+        for name, arguments in calls[:left]:
             number = secrets.token_hex(12)
             call_id = number[:9] if self._format.family == "mistral" else f"call_{number}"  # nine, says its template
             self._calls.append(ToolCall(call_id, name, arguments))
-        self.num_calls += len(calls)
+            self.num_calls += 1
 
 
 def _calls_in(body: str, family: ToolFamily) -> list[tuple[str, str]]:
@@ -196,11 +224,11 @@ def _call(value: Any) -> tuple[str, str] | None:
 
 def _json_objects(text: str) -> list[Any]:
     """The objects in a text, which semicolons may part; [None] if there is anything else."""
-    decoder, values, at = json.JSONDecoder(), [], 0
+    values, at = [], 0
     text = text.strip()
     while at < len(text):
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, at = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
             return [None]
         values.append(value)
@@ -211,6 +239,18 @@ def _json_objects(text: str) -> list[Any]:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _finite(number: str) -> float:
+    """The largest number instead of infinity, which JSON cannot write."""
+    return max(-sys.float_info.max, min(sys.float_info.max, float(number)))
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)

@@ -240,11 +240,15 @@ class EventStream(Response):
             async with contextlib.aclosing(self._choices.texts(self._interval)) as texts:
                 async for index, text in texts:
                     stream = streams[index]
-                    if (fields := stream.take_fields()) and (chunk := self._format.fields_delta(fields, index)):
+                    fields = stream.take_fields()
+                    calls = {"tool_calls": fields.pop("tool_calls")} if "tool_calls" in fields else {}
+                    if fields and (chunk := self._format.fields_delta(fields, index)):
                         yield chunk
                     if text:
                         yield self._format.delta(text, index, stream.take_logprobs())
-                    elif stream.end is not None:
+                    if calls:  # after the text, as the model wrote them
+                        yield self._format.fields_delta(calls, index)
+                    if not text and stream.end is not None:
                         num_ended += 1
                         yield self._format.last_chunk(index, stream.end, stream.take_logprobs())
         except RequestError as error:

@@ -12,9 +12,9 @@ import torch
 
 from engine.chat.chat_format import choose_format
 from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
+from engine.config import default_quantize
 from engine.distributed.tensor_parallel import check_divisible, ffn_width, kv_heads
 from engine.model.quantization import quantized_bytes
-from engine.runner.features import features
 from engine.runner.memory import kv_bytes_per_token
 from engine.tokenizers.piecewise import PiecewiseEncoder
 
@@ -52,6 +52,8 @@ class Report:
     world_size: int
     compute_dtype: str
     weight_bytes_per_rank: int
+    quantize: str  # what --quantize auto is on this machine
+    served_bytes_per_rank: int  # weights with it
     kv_bytes_per_token_per_rank: int
     kv_bytes_of_context_per_rank: int  # one dialog as long as the model's context
     int8_bytes_per_rank: int  # weights with --quantize int8 or int4 on a GPU, keys and values with --kv-dtype int8
@@ -81,6 +83,13 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
     shapes = tensor_shapes(spec)
     weights = weight_bytes(spec, world_size, dtype)
     kv = kv_bytes_per_token(spec, world_size, dtype)
+    on_gpu = torch.cuda.is_available()
+    quantize = default_quantize(spec, on_gpu=on_gpu)
+    served = weights
+    if quantize != "none":
+        bits = 4 if quantize == "int4" else 8
+        on_cpu = -(-cpu_weight_bytes(spec, bits) // world_size)
+        served = quantized_weight_bytes(spec, world_size, dtype, bits) if on_gpu else on_cpu
     return Report(
         path=str(checkpoint.path),
         format=spec.format,
@@ -100,6 +109,8 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
         world_size=world_size,
         compute_dtype=_dtype_name(dtype),
         weight_bytes_per_rank=weights,
+        quantize=quantize,
+        served_bytes_per_rank=served,
         kv_bytes_per_token_per_rank=kv,
         kv_bytes_of_context_per_rank=kv * spec.max_context,
         int8_bytes_per_rank=quantized_weight_bytes(spec, world_size, dtype, 8),
@@ -107,18 +118,36 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
         kv_int8_bytes_per_token_per_rank=kv_bytes_per_token(spec, world_size, torch.int8),
         cpu_int8_bytes=cpu_weight_bytes(spec, 8),
         cpu_int4_bytes=cpu_weight_bytes(spec, 4),
-        gpus=tuple(_gpu_capacities(weights, kv)),
+        gpus=tuple(_gpu_capacities(served, kv)),
     )
 
 
 def _features(spec: ModelSpec) -> tuple[str, ...]:
-    scaling = spec.rope_scaling
+    """What a model has beyond a plain Llama: first its blocks, by the alphabet, then the rest."""
+    blocks, scaling = spec.architecture, spec.rope_scaling
+    of_blocks = {
+        "attention_scale": blocks.attention_scale not in (None, spec.head_dim**-0.5),
+        "attention_softcap": blocks.attention_softcap is not None,
+        "embedding_scale": blocks.embedding_scale != 1,
+        "experts": blocks.experts > 0,
+        "ffn_bias": blocks.ffn_bias,
+        "float32_norms": blocks.float32_norms,
+        "gelu_tanh": blocks.uses_gelu,
+        "head_size": spec.head_dim & (spec.head_dim - 1) != 0,  # other than a power of two
+        "local_rope": blocks.local_rope_theta is not None,
+        "logit_softcap": blocks.logit_softcap is not None,
+        "output_bias": blocks.output_bias,
+        "post_norms": blocks.post_norms,
+        "qk_norm": blocks.qk_norm,
+        "qkv_bias": blocks.qkv_bias,
+        "windows": any(window is not None and window < spec.max_context for window in blocks.windows),
+    }
     more = {
         "tied_embeddings": spec.tied_embeddings,
         f"rope_{type(scaling).__name__.removesuffix('Scaling').lower()}": scaling is not None,
-        "partial_rotary": spec.architecture.rotary_dim is not None,
+        "partial_rotary": blocks.rotary_dim is not None,
     }
-    return (*sorted(features(spec, spec.max_context)), *(name for name, present in more.items() if present))
+    return tuple(name for name, present in (of_blocks | more).items() if present)
 
 
 def compute_dtype(spec: ModelSpec) -> torch.dtype:
@@ -176,6 +205,7 @@ def render(report: Report) -> str:
         ("vocabulary", f"{report.vocabulary:,}"),
         ("context", f"{report.context:,} tokens"),
         ("weights", f"{_size(report.weight_bytes_per_rank)} on each of {ranks}, {report.compute_dtype}"),
+        *_served(report),
         (
             "KV cache",
             f"{_size(report.kv_bytes_per_token_per_rank)} per token and rank, "
@@ -194,6 +224,12 @@ def render(report: Report) -> str:
     if not report.gpus:
         lines.append(("GPU", "none"))
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
+
+
+def _served(report: Report) -> list[tuple[str, str]]:
+    if report.quantize == "none":
+        return []
+    return [("by default", f"{report.quantize} here: {_size(report.served_bytes_per_rank)} on each rank")]
 
 
 def _gpu_capacities(weight_bytes: int, kv_bytes_per_token: int) -> list[GpuCapacity]:

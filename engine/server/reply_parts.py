@@ -22,15 +22,19 @@ class ReplyParts:
         tools: ToolFormat | None,
         *,
         tool_names: Collection[str] = (),
+        max_calls: int | None = None,
+        named_tool: bool = False,
         include_reasoning: bool = True,
     ) -> None:
         """`plain` decodes a reply without reasoning. `reasoning` and `tools`: None if the reply cannot have any.
 
+        `max_calls`: with that many the reply ends. `named_tool`: the request names the function that is called.
         `include_reasoning`: whether `take_fields` has the reasoning, or drops it.
         """
+        self._named_tool = named_tool
         self._reasoning, self._include_reasoning = reasoning, include_reasoning
         inner = self._reasoning or plain
-        self._tools = None if tools is None else ToolCallDecoder(inner, tools, tool_names)
+        self._tools = None if tools is None else ToolCallDecoder(inner, tools, tool_names, max_calls)
         self._decoder = self._tools or inner
 
     @property
@@ -39,9 +43,14 @@ class ReplyParts:
         return None if self._reasoning is None else self._reasoning.num_reasoning_tokens
 
     @property
-    def has_calls(self) -> bool:
-        """Whether the reply calls a tool."""
-        return self._tools is not None and self._tools.num_calls > 0
+    def ends_for_calls(self) -> bool:
+        """Whether "tool_calls" is why the reply ended: not if the request named the function, as in OpenAI's API."""
+        return self._tools is not None and self._tools.num_calls > 0 and not self._named_tool
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the reply has as many calls as it may have."""
+        return self._tools is not None and self._tools.is_full
 
     def push(self, token: int, /) -> str:
         """The text of the answer that `token` completes."""

@@ -127,6 +127,10 @@ class ResponseStream:
                 self._tokens.cancel()
                 text += self._detokenizer.finish()
                 self._end_with("stop", REPETITION)
+            elif self._parts is not None and self._parts.is_full:
+                self._tokens.cancel()
+                text += self._detokenizer.finish()
+                self._end_with("stop", None)
             if text or (self._parts is not None and not self._ended):  # an end is told once, by StopAsyncIteration
                 return text
         raise StopAsyncIteration
@@ -167,7 +171,7 @@ class ResponseStream:
         raise engine_unavailable("The engine is shutting down.")
 
     def _end_with(self, reason: FinishReason, stop_reason: str | None) -> None:
-        called = reason == "stop" and stop_reason is None and self._parts is not None and self._parts.has_calls
+        called = reason == "stop" and stop_reason is None and self._parts is not None and self._parts.ends_for_calls
         self.end = ChoiceEnd("tool_calls" if called else reason, stop_reason)
         self._end(REPETITION if stop_reason == REPETITION and not self._detokenizer.stopped else reason)
 

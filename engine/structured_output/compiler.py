@@ -16,6 +16,7 @@ from engine.structured_output.grammar import GrammarSpec, llguidance_grammar
 from engine.tokenizers.base import Tokenizer
 
 MAX_GRAMMAR_BYTES: Final = 1 << 16
+MAX_LARK_BYTES: Final = 1 << 18  # of the schemas of many tools
 _MAX_CACHED: Final = 32  # compiled grammars
 _MAX_REASON: Final = 300  # characters of what llguidance says
 
@@ -36,8 +37,9 @@ class GrammarCompiler:
 
     def compile(self, spec: GrammarSpec) -> "GrammarMatcher":
         """A matcher at the beginning of a reply. Raises GrammarError. Blocks."""
-        if len(spec.text) > MAX_GRAMMAR_BYTES:
-            raise GrammarError(f"it is longer than {MAX_GRAMMAR_BYTES} bytes")
+        limit = MAX_LARK_BYTES if spec.kind == "lark" else MAX_GRAMMAR_BYTES
+        if len(spec.text) > limit:
+            raise GrammarError(f"it is longer than {limit} bytes")
         with self._lock:  # one at a time, so that their memory does not add up
             matcher = self._compiled.get(spec)
             if matcher is None:

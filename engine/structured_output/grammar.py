@@ -1,27 +1,24 @@
 """What a reply must match, as text, and its translation into a grammar of llguidance.
 
-Knows schemas, patterns and choices; knows no tokens.
+Knows schemas, patterns, choices and whole grammars; knows no tokens.
 """
 
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Literal
 
 from llguidance import LLMatcher
 
-Kind = Literal["json_schema", "regex", "choice"]
+from engine.structured_output.lark import json_options
 
-# Between the tokens of JSON: nothing, a space, or a new line with its indentation. A model that may write any number
-# of line breaks sooner or later writes nothing else.
-_WHITESPACE: Final = r"( |\n[ \t]{0,64})?"
-_OPTIONS: Final[dict[str, Any]] = {"whitespace_pattern": _WHITESPACE, "lenient": False}
+Kind = Literal["json_schema", "regex", "choice", "lark"]
 
 
 @dataclass(frozen=True, slots=True)
 class GrammarSpec:
-    """What a reply must match: a schema in JSON, a pattern, or a JSON list of texts."""
+    """What a reply must match: a schema in JSON, a pattern, a JSON list of texts, or a grammar of our own making."""
 
     kind: Kind
     text: str
@@ -38,4 +35,6 @@ def llguidance_grammar(spec: GrammarSpec) -> str:
         return LLMatcher.grammar_from_regex(spec.text)
     if spec.kind == "choice":
         return LLMatcher.grammar_from_regex("|".join(f"({re.escape(text)})" for text in json.loads(spec.text)))
-    return LLMatcher.grammar_from_json_schema(spec.text, overrides=_OPTIONS)  # type: ignore[arg-type]
+    if spec.kind == "lark":
+        return LLMatcher.grammar_from_lark(spec.text)
+    return LLMatcher.grammar_from_json_schema(spec.text, overrides=json_options())  # type: ignore[arg-type]

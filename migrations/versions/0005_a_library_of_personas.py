@@ -170,6 +170,7 @@ def _alter_personas(entries: list[dict[str, Any]]) -> None:
 
 def _index_personas() -> None:
     guilds, own = sa.text("owner_id IS NULL"), sa.text("owner_id IS NOT NULL")
+    op.create_index("ix_personas_guild_id", "personas", ["guild_id"])
     op.create_index("ix_personas_owner_id", "personas", ["owner_id"])
     op.create_index(
         "uq_personas_guild",
@@ -239,7 +240,7 @@ def _create_tables() -> None:
         comment="Which persona answers where; the narrowest one wins",
         sqlite_autoincrement=True,
     )
-    for column in ("persona_id", "user_id", "set_by"):
+    for column in ("guild_id", "persona_id", "user_id", "set_by"):
         op.create_index(f"ix_persona_assignments_{column}", "persona_assignments", [column])
     for name, column, condition in (
         ("place", "place_id", "user_id IS NULL"),
@@ -366,7 +367,7 @@ def downgrade() -> None:
     _change_own_personas_back()
     op.execute("ALTER TABLE guild_roles DROP COLUMN own_persona")
     op.execute("ALTER TABLE persona_versions DROP COLUMN card")
-    for index in ("ix_personas_owner_id", "uq_personas_guild", "uq_personas_member"):
+    for index in ("ix_personas_guild_id", "ix_personas_owner_id", "uq_personas_guild", "uq_personas_member"):
         op.drop_index(index, "personas")
     seen: set[int] = set()
     kept: list[dict[str, Any]] = []

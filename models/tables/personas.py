@@ -30,6 +30,7 @@ class Persona(Base):
             sqlite_where=_OWN,
             postgresql_where=_OWN,
         ),
+        Index("ix_personas_guild_id", "guild_id"),
         Index("ix_personas_owner_id", "owner_id"),
         {"comment": "The personas that a guild or one of its members keeps, by name", "sqlite_autoincrement": True},
     )
@@ -119,6 +120,7 @@ class PersonaAssignment(Base):
             sqlite_where=_OF_MEMBERS,
             postgresql_where=_OF_MEMBERS,
         ),
+        Index("ix_persona_assignments_guild_id", "guild_id"),
         Index("ix_persona_assignments_persona_id", "persona_id"),
         Index("ix_persona_assignments_user_id", "user_id"),
         Index("ix_persona_assignments_set_by", "set_by"),

@@ -106,8 +106,12 @@ class TestPrecedence:
                     now=NOW,
                 )
         async with database.read() as session:
-            places = await queries.assignments_of(session, key=KEY, own=False, persona_id=entry.persona_id)
-        assert [(each.level, each.place_id) for each in places] == [("guild", 0), ("channel", 5), ("thread", 6)]
+            places = await queries.assignments_of(session, key=KEY, own=False, persona_ids=[entry.persona_id])
+        assert [(each.level, each.place_id) for each in places[entry.persona_id]] == [
+            ("guild", 0),
+            ("channel", 5),
+            ("thread", 6),
+        ]
         async with database.write() as session:
             assert await queries.delete_persona(session, key=KEY, own=False, persona_id=entry.persona_id)
         assert await effective(database, KEY) is None
@@ -147,10 +151,11 @@ class TestLibraries:
                 tags = ("Even",) if number % 2 == 0 else ()
                 await queries.tag_persona(session, key=KEY, own=False, persona_id=entry.persona_id, tags=tags, now=NOW)
         async with database.read() as session:
-            names = [
-                [each.name for each in await queries.personas_of(session, key=KEY, own=False, limit=3, after=after)]
-                for after in ("", "Name 2")
-            ]
+            first = await queries.personas_of(session, key=KEY, own=False, limit=3)
+            rest = await queries.personas_of(session, key=KEY, own=False, limit=3, after=first[-1].persona_id)
+            back = await queries.personas_of(session, key=KEY, own=False, limit=2, before=rest[0].persona_id)
+            names = [[each.name for each in page] for page in (first, rest)]
+            assert back == first[1:]
             even = await queries.personas_of(session, key=KEY, own=False, tag="EVEN", limit=9)
         assert names == [["Name 0", "Name 1", "Name 2"], ["Name 3", "Name 4"]]
         assert [each.name for each in even] == ["Name 0", "Name 2", "Name 4"]
@@ -201,6 +206,33 @@ class TestVersions:
                 session, key=KEY, level="guild", name="", prompt="a nun", author_id=7, now=NOW
             )
         assert (changed.name, changed.version) == ("Jack", 2)
+
+    async def test_without_a_name_nothing_changes_that_answers_elsewhere(self, database: Database) -> None:
+        unnamed = {"key": KEY, "name": "", "author_id": 7, "now": NOW}
+        async with database.write() as session:
+            await queries.set_persona(session, **unnamed, level="guild", prompt="the guild's")
+            await queries.set_persona(session, **unnamed, level="channel", place_id=5, prompt="the channel's")
+            await queries.set_persona(session, **unnamed, level="thread", place_id=6, prompt="the thread's")
+            await queries.clear_persona(session, key=KEY, level="channel", place_id=5)
+            await queries.set_persona(session, **unnamed, level="category", place_id=4, prompt="the category's")
+            names = [each.name for each in await queries.personas_of(session, key=KEY, own=False, limit=9)]
+        assert names == ["Persona", "Persona 2", "Persona 3"]
+        assert await effective(database, KEY, NO_PLACE) == ("guild", "the guild's")
+        assert await effective(database, KEY, PersonaScope(thread_id=6)) == ("thread", "the thread's")
+        assert await effective(database, KEY, PersonaScope(category_id=4)) == ("category", "the category's")
+
+    async def test_another_text_keeps_the_card(self, database: Database) -> None:
+        async with database.write() as session:
+            entry = await queries.create_persona(
+                session, key=KEY, own=False, name="Jack", prompt="P", card="{}", author_id=7, limit=9, now=NOW
+            )
+            at = {"key": KEY, "own": False, "persona_id": entry.persona_id}
+            change = {"prompt": "Q", "author_id": 7, "now": NOW}
+            await queries.edit_persona(session, **at, **change)
+            await queries.edit_persona(session, **at, **change, card="{1}")
+            await queries.edit_persona(session, **at, **change, keep_card=False)
+            versions = await queries.persona_versions(session, **at)
+        assert [each.card for each in versions] == [None, "{1}", "{}", "{}"]
 
     async def test_two_admins_at_once_get_two_versions(self, database: Database) -> None:
         await asyncio.gather(*(set_to(database, KEY, "guild", f"admin {number}") for number in range(6)))

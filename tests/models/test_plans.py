@@ -23,11 +23,12 @@ from models.queries.dialogs.conversations import (
 from models.queries.dialogs.exchanges import count_exchanges, dialog_head, exchanges, visible_dialogs
 from models.queries.dialogs.resets import end_dialogs_everywhere
 from models.queries.replies import unfinished_deliveries
-from models.types import DialogKey, TurnResult
+from models.types import DialogKey, PersonaScope, TurnResult
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 KEY = DialogKey(100, 7)
-BIG_TABLES = ("turns", "dialogs", "reply_variants", "daily_usage", "processed_interactions", "deliveries")
+BIG_TABLES = ("turns", "dialogs", "reply_variants", "daily_usage", "processed_interactions", "deliveries",
+              "personas", "persona_versions", "persona_assignments", "turn_prompts")  # fmt: skip
 
 
 @contextmanager
@@ -69,7 +70,10 @@ async def scans(database: Database, statements: list[tuple[str, Any]]) -> list[s
 async def test_a_chat_scans_no_large_table(database: Database) -> None:
     with recorded(database) as statements:
         async with database.write() as session:
-            turn = await queries.begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=5, now=NOW)
+            scope = PersonaScope(4, 5, 6)
+            turn = await queries.begin_turn(
+                session, key=KEY, text="hi", limit=10, interaction_id=5, persona_scope=scope, now=NOW
+            )
         done = TurnResult("ho", 1, 1, "stop", 1, 1)
         async with database.write() as session:
             await queries.finish_turn(session, key=KEY, turn_id=turn.turn_id, result=done, now=NOW)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from PIL import Image
+
+from bot.characters.files.export import export_png
 from models.migrate import upgrade
 from tests.discord.harness import World, world
 from tests.fakes.discord import render
 from tests.fakes.discord.server import Attachment
-from tests.fakes.engine.notes import note_taker
+from tests.fakes.engine.notes import is_notes, note_taker
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screens"
 CODE = """\
@@ -130,8 +134,8 @@ async def memory(here: World) -> None:
     await here.use(guild, ann, "memory add", note="I am allergic to peanuts")
     for said in ("I live in Bergen since May", "I have a dog called Pixel", "Good morning"):
         await here.ask(guild, ann, said)
-    before = len(here.engine.requests)
-    await here.engine.arrived(before + 4)  # two facts and two summaries
+    # Three facts, two lines of the summary.
+    await here.discord.until(lambda: sum(map(is_notes, here.engine.requests)) >= 5)
     await asyncio.sleep(0.5)
     await here.use(guild, ann, "memory show")
     await picture(guild.channel, ann, "memory")
@@ -142,6 +146,79 @@ async def memory(here: World) -> None:
     await picture(guild.channel, ann, "why")
 
 
+def card() -> Attachment:
+    """A character card as a PNG."""
+    image = io.BytesIO()
+    drawn = Image.linear_gradient("L").resize((400, 500))
+    Image.merge("RGB", (drawn, drawn.transpose(Image.Transpose.FLIP_TOP_BOTTOM), drawn)).save(image, "PNG")
+    entries = [
+        {"keys": [word], "content": f"About {word}.", "enabled": True, "position": "before_char"}
+        for word in ("fog bell", "keeper", "ferry", "mainland")
+    ]
+    entries[0]["content"] = "@@role system\nThe fog bell rings by itself."
+    data = {
+        "name": "Marla",
+        "description": "{{char}} keeps the lighthouse of a small island. " * 12,
+        "personality": "dry, patient, fond of weather reports",
+        "first_mes": "*Marla wipes salt off the window.* Evening, {{user}}. You rowed all this way in that?",
+        "alternate_greetings": ["Mind the third step, it is missing.", "You are late. The kettle is not."],
+        "mes_example": "<START>\n{{user}}: Is it safe?\n{{char}}: The rock is. The stairs have opinions.",
+        "post_history_instructions": "Keep to two or three sentences.",
+        "creator": "harbourmaster",
+        "creator_notes": "Best for slow evenings. Ask her about the fog bell; **never** about the mainland.",
+        "tags": ["cosy"],
+        "extensions": {"depth_prompt": {"depth": 4}},
+        "character_book": {"entries": entries, "extensions": {}},
+    }
+    made = {"spec": "chara_card_v3", "spec_version": "3.0", "data": data}
+    return Attachment("marla.png", export_png(made, image.getvalue()), content_type="image/png")
+
+
+async def character(here: World) -> None:
+    """A card's preview, what became of it, and how the character answers for the first time."""
+    ann = here.discord.user("ann")
+    guild = here.discord.guild("ann's guild", managers=(ann,))
+    await here.discord.join(guild)
+    used = await here.use(guild, ann, "persona import", file=card())
+    [preview] = used.messages()
+    await picture(guild.channel, ann, "card")
+    await here.discord.press(preview, ann, label="Import")
+    await here.discord.until(lambda: "is among" in preview.content)
+    await here.use(guild, ann, "persona set", name="Marla")
+    here.engine.reply(
+        "The ferry comes on Thursday, if it remembers us. Sit by the stove, and tell me what you ran from."
+    )
+    await here.ask(guild, here.discord.user("bob"), "Hello? When does the next boat leave?")
+    await picture(guild.channel, ann, "character")
+
+
+async def personas(here: World) -> None:
+    """Who answers here and why, for everyone; the library; what is said when an admin changes it."""
+    guild, boss = await here.member("boss", manager=True)
+    ann = here.discord.user("ann")
+    category = here.discord.category(guild, "Games")
+    chess = here.discord.channel(guild, "chess", category=category)
+    for channel in (category, chess):
+        await here.discord.announce(channel)
+    pirate = "You are Jack, an old pirate. You talk about the sea, and answer in two sentences at most."
+    await here.use(guild, boss, "persona set", prompt=pirate, name="Captain Jack")
+    await here.use(guild, boss, "persona set", prompt="You are a chess teacher. Be patient.", name="Caïssa")
+    await here.use(guild, boss, "persona set", name="Captain Jack")
+    for name, tags in (("Captain Jack", "sea, fun"), ("Caïssa", "chess, teacher")):
+        await here.use(guild, boss, "persona tags", name=name, tags=tags)
+    await here.use(chess, boss, "persona set", name="Caïssa", where="channel")
+    await here.use(chess, ann, "me persona set", prompt="You are a poet.", name="Rhymer")
+    await here.use(guild, boss, "persona lock", channel=category)
+    await here.use(chess, ann, "persona show")
+    await here.use(chess, ann, "persona list")
+    await picture(chess, ann, "personas")
+    await here.use(chess, boss, "persona set", name="Caïssa", where="channel", conversations="afresh")
+    await here.use(chess, boss, "persona delete", name="Caïssa")
+    await picture(chess, boss, "personas-of-an-admin")
+    opened = await here.use(chess, boss, "persona edit", name="Captain Jack")
+    await render.screenshot(render.modal_html(opened), FOLDER / "persona-form.png")
+
+
 async def picture(channel: object, viewer: object, name: str) -> None:
     """Write one picture of a channel."""
     page = render.html(channel, viewer=viewer, width=760)  # type: ignore[arg-type]
@@ -150,7 +227,7 @@ async def picture(channel: object, viewer: object, name: str) -> None:
 
 async def main(names: list[str]) -> None:
     """Draw all scenes, or those with these names."""
-    scenes: list[Scene] = [chat, another_reply, running, thinking, edit, together, file, memory]
+    scenes: list[Scene] = [chat, another_reply, running, thinking, edit, together, file, personas, character, memory]
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/screens.db"

@@ -59,11 +59,19 @@ class GenerationRequest:
     files: tuple[StoredFile, ...] = ()
     images: tuple[ImagePart, ...] = ()
     notes: str = ""
-    """What the program tells the model in front of the newest message."""
+    """What the program tells the model in front of the newest message: facts, lore, late instructions."""
     memory: UsedMemory = NO_MEMORY
     """What of the memory stands in `persona` and `notes`."""
     without_memory: GenerationRequest | None = None
     """The same without it, for a context that is too short."""
+    greeting: str = ""
+    """What the character says before its first reply. It stands in `history`, and the reply is shown below it."""
+    greeting_index: int | None = None
+    """Which greeting of the card it is."""
+    num_examples: int = 0
+    """How many pairs at the beginning of `history` are a character's examples. They have the turn id 0."""
+    lore: tuple[int, ...] = ()
+    """The indexes of the lorebook's entries in this prompt."""
 
     @property
     def words(self) -> str:
@@ -103,6 +111,16 @@ class FittedPrompt:
     def messages(self) -> list[Message]:
         """The prompt."""
         return self.request.messages(self.pairs)
+
+    @property
+    def greeting_index(self) -> int | None:
+        """Which greeting of a character is among the pairs; None if it has none, or it was left out."""
+        return self.request.greeting_index if any(not pair.turn_id for pair in self.pairs) else None
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples of a character are among the pairs. They are the first to be left out."""
+        return sum(not pair.turn_id for pair in self.pairs) - (self.greeting_index is not None)
 
     def keep(self, num_pairs: int) -> None:
         """Leave out all but the newest pairs."""

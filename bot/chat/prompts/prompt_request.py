@@ -6,29 +6,52 @@ Knows the turn as it was begun; knows neither the engine nor the database.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypedDict
 
+from bot.characters.macros import expand_names
+from bot.chat.prompts.characters import EVERYONE, Characters, notes_without_history, prompt_of, with_character
 from bot.chat.prompts.prompt import select_pairs
 from bot.chat.prompts.prompt_fit import GenerationRequest
-from bot.chat.prompts.speakers import said, system_prompt
+from bot.chat.prompts.speakers import clean_name, said, system_prompt
 from bot.chat.requests import PendingTurn
 from bot.engine_client.messages import image_part
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.settings import Settings
 
 _REMEMBERED_DIALOGS = 10_000
+_SOMEBODY = "User"
+"""What `{{user}}` stands for where members have no names: in a terminal."""
+_NAMELESS = "the assistant"
+"""What `{{char}}` stands for in a persona without a name."""
+
+
+class _Added(TypedDict, total=False):
+    """What a character adds to a request beside its history."""
+
+    notes: str
+    greeting: str
+    greeting_index: int | None
+    num_examples: int
+    lore: tuple[int, ...]
 
 
 class PromptBuilder:
-    """Builds prompts for all dialogs, and remembers where the last one of each began."""
+    """Builds prompts for all dialogs, and remembers where the last one of each began.
 
-    def __init__(self, settings: Settings) -> None:
+    `context_length`: the model's, if it is known by now.
+    """
+
+    def __init__(self, settings: Settings, context_length: Callable[[], int | None] = lambda: None) -> None:
         self._settings = settings
+        self._context_length = context_length
+        self._characters = Characters()
         self._pseudonyms = Pseudonyms(settings)
         # The first turn of each dialog's last prompt (see prompt.select_pairs). Losing one costs a prefix hit.
         self._first_kept: OrderedDict[int, int] = OrderedDict()
 
-    def request(self, turn: PendingTurn) -> GenerationRequest:
+    async def request(self, turn: PendingTurn) -> GenerationRequest:
         """The request for a turn, before it is fitted into the context."""
         limit = _capped(turn.settings.max_chat_logs, self._settings.max_chat_logs)
         first_kept = self._first_kept.pop(turn.dialog_id, None)
@@ -37,11 +60,41 @@ class PromptBuilder:
             self._first_kept[turn.dialog_id] = pairs[0].turn_id
             if len(self._first_kept) > _REMEMBERED_DIALOGS:
                 self._first_kept.popitem(last=False)
+        user = EVERYONE if turn.key.shared else clean_name(turn.name) if turn.name else _SOMEBODY
+        name = "" if turn.persona is None else turn.persona.name
+        taken = (name,) if name else ()
         persona = self._settings.persona if turn.persona is None else turn.persona.prompt
-        taken = () if turn.persona is None or not turn.persona.name else (turn.persona.name,)
+        system, added = expand_names(persona, name or _NAMELESS, user), _Added()
+        character = await self._characters.of(turn.persona)
+        if character is not None:
+            taken = tuple(dict.fromkeys((*taken, character.card.char)))
+        history = [replace(pair, user=said(pair.user, pair.author, pair.files, taken)) for pair in pairs]
+        if character is not None and turn.persona is not None:
+            first = turn.dialog_id != 0 and limit > 0 and not turn.history and turn.kind != "continue"
+            prompt = prompt_of(
+                character,
+                persona=turn.persona,
+                user=user,
+                history=turn.history,
+                text=turn.text,
+                first=first,
+                dialog_id=turn.dialog_id,
+                turn_id=turn.turn_id,
+                context_length=self._context_length(),
+            )
+            greets = first and bool(prompt.greeting)
+            system = prompt.system
+            added = _Added(
+                notes=notes_without_history(prompt, history),
+                greeting=prompt.greeting if greets else "",
+                greeting_index=character.card.greeting if greets else None,
+                num_examples=len(prompt.examples),
+                lore=prompt.lore,
+            )
+            history = with_character(prompt, history, first=first)
         return GenerationRequest(
-            persona=system_prompt(persona, shared=turn.key.shared),
-            history=[replace(pair, user=said(pair.user, pair.author, pair.files, taken)) for pair in pairs],
+            persona=system_prompt(system, shared=turn.key.shared),
+            history=history,
             text=turn.text,
             author=turn.author,
             taken=taken,
@@ -51,6 +104,7 @@ class PromptBuilder:
             user=self._pseudonyms.user(turn.key),
             cache_salt=self._pseudonyms.cache_salt(turn.key),
             max_reply_tokens=_capped(turn.settings.max_reply_tokens, self._settings.max_reply_tokens),
+            **added,
         )
 
 

@@ -150,6 +150,7 @@ class TurnLog:
             settings=snapshot.settings,
             messages=request.messages,
             author=snapshot.author,
+            name=request.name,
             files=snapshot.files,
             files_note=snapshot.files_note,
             reply=snapshot.reply or "",
@@ -243,6 +244,9 @@ class TurnLog:
             default_prompt=self._settings.persona if persona is None else None,
             first_turn_id=reply.first_turn_id,
             num_pairs=reply.pairs_in_prompt,
+            num_examples=reply.num_examples,
+            greeting=reply.greeting,
+            lore=reply.lore,
             summary_id=reply.memory.summary_id,
             fact_ids=reply.memory.fact_ids,
         )

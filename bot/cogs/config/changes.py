@@ -21,6 +21,8 @@ Setting = Literal[
     "channels",
     "roles",
     "memory",
+    "own_personas",
+    "persona_locks",
 ]
 RESETS: Mapping[Setting, Change] = {
     "everything": lambda old: GuildSettings(),
@@ -34,6 +36,10 @@ RESETS: Mapping[Setting, Change] = {
     "memory": lambda old: replace(old, memory=False),
     "channels": lambda old: replace(old, channels=frozenset()),
     "roles": lambda old: _with_roles(old, (replace(role, allowed=False, daily_turns=None) for role in old.roles)),
+    "own_personas": lambda old: _with_roles(
+        replace(old, own_personas="members"), (replace(role, own_persona=False) for role in old.roles)
+    ),
+    "persona_locks": lambda old: replace(old, locked_channels=frozenset()),
 }
 
 

@@ -34,6 +34,12 @@ def settings_text(guild: GuildSettings, settings: Settings) -> str:
         lines.append(f"`channels scope` instead of `scope`: {own}")
     if quotas:
         lines.append(f"`roles quota` messages a day instead of `daily_messages`: {', '.join(quotas)}")
+    if guild.own_personas != "members":
+        who = _list("<@&{}>", [role.role_id for role in guild.roles if role.own_persona])
+        who = who if guild.own_personas == "roles" else "**nobody**"
+        lines.append(f"`/persona allow` personas of members' own: {who}")
+    if guild.locked_channels:
+        lines.append(f"`/persona lock` no member's own persona: {_list('<#{}>', sorted(guild.locked_channels))}")
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -14,6 +14,7 @@ from bot.discord_app.delivery import defer, defer_click
 from bot.discord_app.permissions import NotAllowed
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError, DatabaseUnavailable
+from models.types import LARGEST_ID
 
 _TIMEOUT = 2.0  # seconds, of the 3 in which a modal must be opened or suggestions be given
 
@@ -47,7 +48,7 @@ async def begin(interaction: Interaction) -> bool:
 
 def number(text: str) -> int:
     """A number in a custom id or option. Raises OldButton for anything else."""
-    if not text.isascii() or not text.isdecimal() or len(text) > 19:
+    if not text.isascii() or not text.isdecimal() or len(text) > 19 or int(text) > LARGEST_ID:
         raise OldButton()
     return int(text)
 

@@ -1,162 +1,211 @@
-"""/persona, the guild's persona, for members with Manage Server; /me persona, a member's own, for everyone."""
+"""/persona: who answers in a guild and its places. Everyone may ask; members with Manage Server decide.
+
+Thin: what the commands do is in setting.py, library.py and rules.py, the same for members in own_commands.py.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
+import discord
 from discord import app_commands
+from discord.app_commands import AppCommandChannel, AppCommandThread, Choice, Range, Transform
 
-from bot.cogs.personas.modal import persona_modal, submitted_fields
-from bot.cogs.personas.text import (
-    CLEARED,
-    COMMANDS,
-    KEPT,
-    MODAL_TITLES,
-    NOT_SET,
-    NOW,
-    SHOWN,
-    Level,
-    name_of,
-    version_line,
-)
-from bot.discord_app.caller import caller_of, dialog_key
+from bot.cogs.dialogs.answers import OldButton
+from bot.cogs.personas.library import PersonaEntries
+from bot.cogs.personas.places import GUILD, WHERE, slot_named
+from bot.cogs.personas.rules import PersonaRules
+from bot.cogs.personas.setting import PersonaSetting
+from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
-from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
-from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, MANAGE_GUILD
-from bot.errors import BotError, DatabaseUnavailable
-from models.types import PersonaText
+from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, Action
+from bot.discord_app.rest.message_api import MessageApi
+from bot.guilds.persona_checks import MAX_NAME_CHARS
+from models.types import OwnPersonas
 
-_PREFILL_TIMEOUT = 1.0  # seconds, of the 3 in which a modal must be opened
-_CUSTOM_IDS: Mapping[Level, str] = {"guild": "persona:set", "member": "me:persona"}
-
-
-class PersonaCommands(app_commands.Group):
-    """The five commands for the personas of one level, guild or member. The cog sets `context`."""
-
-    level: Level
-    context: CommandContext
-
-    @app_commands.command(name="set", description="Say who I am. Without a prompt, a form opens.")
-    @app_commands.describe(prompt="What I am told before every conversation: “You are …”", name="A short name for it")
-    async def set_persona(self, interaction: Interaction, prompt: str | None = None, name: str | None = None) -> None:
-        """Store the prompt, or open a modal to write it in."""
-        if prompt is None:
-            modal = persona_modal(
-                _CUSTOM_IDS[self.level],
-                MODAL_TITLES[self.level],
-                await self._current(interaction),
-                max_chars=self.context.settings.max_persona_chars,
-                name=name or "",
-            )
-            await interaction.response.send_modal(modal)
-        elif await defer(interaction, ephemeral=True):
-            await self._store(interaction, prompt, name or "")
-
-    @app_commands.command(name="show", description="Show who I am.")
-    async def show(self, interaction: Interaction) -> None:
-        """Show the persona of this level, or if there is none, the one that applies instead."""
-        if not await defer(interaction, ephemeral=True):
-            return
-        key = dialog_key(caller_of(interaction))
-        persona = await self.context.personas.get(key, self.level)
-        if persona is None:
-            effective = await self.context.personas.show(key)
-            text = f"{NOT_SET[self.level]} I am told this:\n\n{effective.prompt}"
-        else:
-            text = f"{SHOWN[self.level].format(name=name_of(persona))}\n\n{persona.prompt}"
-        await self.context.respond(interaction, text)
-
-    @app_commands.command(name="clear", description="Go back to who I was before this persona was set.")
-    async def clear(self, interaction: Interaction) -> None:
-        """Remove the persona of this level."""
-        if await defer(interaction, ephemeral=True):
-            existed = await self.context.personas.clear(dialog_key(caller_of(interaction)), self.level)
-            await self.context.respond(interaction, (CLEARED if existed else NOT_SET)[self.level])
-
-    @app_commands.command(name="versions", description="Show what this persona has been before.")
-    async def versions(self, interaction: Interaction) -> None:
-        """List the versions that are kept."""
-        if not await defer(interaction, ephemeral=True):
-            return
-        key, own = dialog_key(caller_of(interaction)), self.level == "member"
-        entry = await self.context.personas.entry_at(key, self.level)
-        library = self.context.personas.library
-        versions = () if entry is None else await library.versions(key, entry.persona_id, own=own)
-        hint = f"`{COMMANDS[self.level]} rollback` puts one of them back in force."
-        lines = [version_line(version) for version in versions]
-        await self.context.respond(interaction, "\n".join([*lines, hint]) if lines else NOT_SET[self.level])
-
-    @app_commands.command(name="rollback", description="Be again who I was in an earlier version of this persona.")
-    @app_commands.describe(version="Its number, as in the list of versions")
-    async def rollback(self, interaction: Interaction, version: app_commands.Range[int, 1, 1_000_000_000]) -> None:
-        """Restore an earlier version."""
-        if not await defer(interaction, ephemeral=True):
-            return
-        key, own, by = dialog_key(caller_of(interaction)), self.level == "member", interaction.user.id
-        personas, persona = self.context.personas, None
-        entry = await personas.entry_at(key, self.level)
-        if entry is not None:
-            back = await personas.library.rollback(key, entry.persona_id, version, own=own, actor_id=by)
-            if back is not None and await personas.assign(key, self.level, entry.persona_id, actor_id=by):
-                persona = await personas.get(key, self.level)
-        if persona is None:
-            raise BotError(f"I have no version {version} of it. `{COMMANDS[self.level]} versions` lists what I have.")
-        await self.context.respond(interaction, f"{NOW[self.level].format(name=name_of(persona))} {KEPT}")
-
-    async def modal_submitted(self, interaction: Interaction, argument: str) -> None:
-        """Store the fields of the modal. `argument` is a fixed part of its custom id and not used."""
-        if await defer(interaction, ephemeral=True):
-            fields = submitted_fields(interaction)
-            await self._store(interaction, fields.get("prompt", ""), fields.get("name", ""))
-
-    async def _store(self, interaction: Interaction, prompt: str, name: str) -> None:
-        saved = await self.context.personas.set(
-            dialog_key(caller_of(interaction)), self.level, prompt, name=name, author_id=interaction.user.id
-        )
-        persona = saved.persona
-        await self.context.respond(interaction, f"{NOW[self.level].format(name=name_of(persona))} {KEPT}")
-
-    async def _current(self, interaction: Interaction) -> PersonaText | None:
-        """The persona that the modal is prefilled with; None if the database is slow, because the modal cannot wait."""
-        try:
-            async with asyncio.timeout(_PREFILL_TIMEOUT):
-                return await self.context.personas.get(dialog_key(caller_of(interaction)), self.level)
-        except (TimeoutError, DatabaseUnavailable):
-            return None
+CONVERSATIONS = [Choice(name="keep them", value="keep"), Choice(name="begin afresh", value="afresh")]
+Name = Range[str, 1, MAX_NAME_CHARS]
+Version = Range[int, 1, 1_000_000_000]
+_WHO = [
+    Choice(name="all members", value="members"),
+    Choice(name="members with a role", value="roles"),
+    Choice(name="nobody", value="nobody"),
+]
 
 
-class GuildPersonaCommands(PersonaCommands):
-    """/persona."""
+class _Place(app_commands.Transformer):
+    """A category, channel or thread."""
 
-    level = "guild"
+    @property
+    def type(self) -> discord.AppCommandOptionType:
+        return discord.AppCommandOptionType.channel
+
+    @property
+    def channel_types(self) -> list[discord.ChannelType]:
+        kinds = discord.ChannelType
+        threads = [kinds.news_thread, kinds.public_thread, kinds.private_thread]
+        return [kinds.category, kinds.text, kinds.news, kinds.voice, kinds.stage_voice, kinds.forum, *threads]
+
+    async def transform(self, interaction: Interaction, value: object, /) -> AppCommandChannel | AppCommandThread:
+        if not isinstance(value, AppCommandChannel | AppCommandThread):
+            raise app_commands.TransformerError(value, self.type, self)
+        return value
 
 
-class OwnPersonaCommands(PersonaCommands):
-    """/me persona."""
-
-    level = "member"
+PlaceOption = Transform[AppCommandChannel | AppCommandThread, _Place]
 
 
-class Persona(FeatureCog):
-    """Personas. Discord hides /persona from members without Manage Server by default."""
+class GuildPersonas(FeatureCog):
+    """The commands for the personas of a guild."""
 
-    guild_persona = GuildPersonaCommands(
+    persona = app_commands.Group(
         name="persona",
-        description="Who I am in this guild (for members with Manage Server)",
-        default_permissions=MANAGE_GUILD,
+        description="Who I am in this guild",
         guild_only=True,
         allowed_contexts=IN_GUILDS,
         allowed_installs=BY_GUILDS,
     )
-    me = app_commands.Group(name="me", description="What concerns only you")
-    own_persona = OwnPersonaCommands(name="persona", description="Who I am for you, here", parent=me)
 
-    def __init__(self, context: CommandContext) -> None:
+    def __init__(self, context: CommandContext, api: MessageApi) -> None:
         super().__init__(context)
-        self.guild_persona.context = self.own_persona.context = context
+        self._setting = PersonaSetting(context)
+        self._entries = PersonaEntries(context, api, own=False)
+        self._rules = PersonaRules(context)
+
+    @persona.command(name="set", description="Say who I am. Without a known name or a prompt, a form opens.")
+    @app_commands.describe(
+        prompt="What I am told before every conversation: “You are …”",
+        name="A persona that this guild keeps, or a name for a new one",
+        where="Where it answers (default: in this guild)",
+        conversations="What becomes of the conversations there (default: they go on)",
+    )
+    @app_commands.choices(where=WHERE, conversations=CONVERSATIONS)
+    async def set_persona(
+        self,
+        interaction: Interaction,
+        prompt: str | None = None,
+        name: Name | None = None,
+        where: str | None = None,
+        conversations: str | None = None,
+    ) -> None:
+        """/persona set."""
+        slot = slot_named(caller_of(interaction), where)
+        await self._setting.set(interaction, slot, name, prompt, afresh=conversations == "afresh")
+
+    @persona.command(name="show", description="Show who answers you here, and why.")
+    async def show(self, interaction: Interaction) -> None:
+        """/persona show."""
+        await self._setting.show(interaction)
+
+    @persona.command(name="list", description="Show the personas that this guild keeps.")
+    @app_commands.describe(tag="Only those with this tag")
+    async def show_list(self, interaction: Interaction, tag: Range[str, 1, 30] | None = None) -> None:
+        """/persona list."""
+        await self._entries.show_list(interaction, tag)
+
+    @persona.command(name="create", description="Write a new persona. It answers once it is set.")
+    @app_commands.describe(name="What to call it")
+    async def create(self, interaction: Interaction, name: Name | None = None) -> None:
+        """/persona create."""
+        await self._entries.create(interaction, name)
+
+    @persona.command(name="edit", description="Change a persona: text, name and tags.")
+    @app_commands.describe(name="Which one")
+    async def edit(self, interaction: Interaction, name: str) -> None:
+        """/persona edit."""
+        await self._entries.edit(interaction, name)
+
+    @persona.command(name="tags", description="Give a persona tags, to find it by.")
+    @app_commands.describe(name="Which one", tags="Words with commas between; none to take them away")
+    async def tags(self, interaction: Interaction, name: str, tags: Range[str, 0, 400] = "") -> None:
+        """/persona tags."""
+        await self._entries.tag(interaction, name, tags)
+
+    @persona.command(name="delete", description="Delete a persona for good. I ask you first.")
+    @app_commands.describe(name="Which one")
+    async def delete(self, interaction: Interaction, name: str) -> None:
+        """/persona delete."""
+        await self._entries.delete(interaction, name)
+
+    @persona.command(name="versions", description="Show what a persona has been before.")
+    @app_commands.describe(name="Which one (default: this guild's)")
+    async def versions(self, interaction: Interaction, name: str | None = None) -> None:
+        """/persona versions."""
+        await self._entries.versions(interaction, name)
+
+    @persona.command(name="rollback", description="Put an earlier version of a persona back in force.")
+    @app_commands.describe(version="Its number, as in the list of versions", name="Which one (default: this guild's)")
+    async def rollback(self, interaction: Interaction, version: Version, name: str | None = None) -> None:
+        """/persona rollback."""
+        await self._setting.rollback(interaction, GUILD, name, version)
+
+    @persona.command(name="clear", description="Go back to who I was before a persona was set. It is kept.")
+    @app_commands.describe(where="Where (default: in this guild)")
+    @app_commands.choices(where=WHERE)
+    async def clear(self, interaction: Interaction, where: str | None = None) -> None:
+        """/persona clear."""
+        await self._setting.clear(interaction, slot_named(caller_of(interaction), where))
+
+    @persona.command(name="allow", description="Choose who may have a persona of their own in this guild.")
+    @app_commands.describe(who="Who may", role="One more role whose members may")
+    @app_commands.choices(who=_WHO)
+    async def allow(self, interaction: Interaction, who: str, role: discord.Role | None = None) -> None:
+        """/persona allow."""
+        known: Mapping[str, OwnPersonas] = {"members": "members", "roles": "roles", "nobody": "nobody"}
+        await self._rules.allow(interaction, known.get(who, "nobody"), role)
+
+    @persona.command(name="lock", description="Let no member's own persona answer in a place.")
+    @app_commands.describe(channel="Category, channel or thread (default: this one)")
+    async def lock(self, interaction: Interaction, channel: PlaceOption | None = None) -> None:
+        """/persona lock."""
+        await self._rules.lock(interaction, _id_of(interaction, channel), locked=True)
+
+    @persona.command(name="unlock", description="Let members' own personas answer in a place again.")
+    @app_commands.describe(channel="Category, channel or thread (default: this one)")
+    async def unlock(self, interaction: Interaction, channel: PlaceOption | None = None) -> None:
+        """/persona unlock."""
+        await self._rules.lock(interaction, _id_of(interaction, channel), locked=False)
+
+    @set_persona.autocomplete("name")
+    @edit.autocomplete("name")
+    @tags.autocomplete("name")
+    @delete.autocomplete("name")
+    @versions.autocomplete("name")
+    @rollback.autocomplete("name")
+    async def _suggested(self, interaction: Interaction, current: str) -> list[Choice[str]]:
+        return await self._entries.suggestions(interaction, current)
 
     def component_handlers(self) -> Mapping[str, ComponentHandler]:
-        """The modals of both levels."""
-        return {"persona": self.guild_persona.modal_submitted, "me": self.own_persona.modal_submitted}
+        """The forms and buttons that change something, and those of the list that everyone may read."""
+        return {Action.GUILD_PERSONA.value: self._changed, Action.READ_PERSONAS.value: self._paged}
+
+    async def _changed(self, interaction: Interaction, argument: str) -> None:
+        word, _, rest = argument.partition(":")
+        if word == "set":
+            await self._setting.submitted(interaction, False, rest)
+        elif not await entry_changed(self._entries, interaction, word, rest):
+            raise OldButton()
+
+    async def _paged(self, interaction: Interaction, argument: str) -> None:
+        word, _, rest = argument.partition(":")
+        if word != "list":
+            raise OldButton()
+        await self._entries.turn_page(interaction, rest)
+
+
+async def entry_changed(entries: PersonaEntries, interaction: Interaction, word: str, rest: str) -> bool:
+    """Serve a form or button about an entry of a library. False if it is not about one."""
+    if word == "create":
+        await entries.created(interaction)
+    elif word == "edit":
+        await entries.edited(interaction, rest)
+    elif word == "delete":
+        await entries.delete_confirmed(interaction, rest)
+    else:
+        return False
+    return True
+
+
+def _id_of(interaction: Interaction, place: AppCommandChannel | AppCommandThread | None) -> int:
+    return caller_of(interaction).channel_id if place is None else place.id

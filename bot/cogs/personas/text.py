@@ -1,41 +1,145 @@
-"""What the persona commands say, by level, in Discord's Markdown. Pure functions."""
+"""What the persona commands say, in Discord's Markdown. Pure functions.
+
+Names and texts are what members wrote: names are shown escaped and on one line, and no message mentions anyone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
-from discord.utils import escape_markdown
+from discord.utils import escape_markdown, escape_mentions
 
-from models.types import PersonaText, PersonaVersionInfo
+from bot.discord_app.code_fences import utf16_length
+from bot.discord_app.permissions import OwnBarrier
+from bot.guilds.persona_checks import PersonaSize
+from bot.guilds.persona_library import PersonaPage
+from models.types import PersonaAssignmentInfo, PersonaInfo, PersonaText, PersonaVersionInfo, ResetCounts, StoredLevel
 
-Level = Literal["guild", "member"]
-
-MODAL_TITLES: Mapping[Level, str] = {"guild": "The persona of this guild", "member": "Your own persona for me"}
-NOW: Mapping[Level, str] = {
-    "guild": "From the next message on I am {name} in this guild.",
-    "member": "From now on I am {name} for you here.",
-}
+MODAL_TITLES: Mapping[bool, str] = {False: "A persona of this guild", True: "Your own persona for me"}
 KEPT = "Our conversations go on; /reset starts a new one."
-CLEARED: Mapping[Level, str] = {"guild": "This guild's persona is gone.", "member": "Your own persona is gone."}
-NOT_SET: Mapping[Level, str] = {
-    "guild": "This guild has no persona of its own.",
-    "member": "You have no persona of your own here.",
+NOT_SET: Mapping[bool, str] = {
+    False: "This guild has no persona of its own.",
+    True: "You have no persona of your own here.",
 }
-COMMANDS: Mapping[Level, str] = {"guild": "/persona", "member": "/me persona"}
-SHOWN: Mapping[Level, str] = {"guild": "In this guild I am {name}:", "member": "For you I am {name} here:"}
+BARRED: Mapping[OwnBarrier, str] = {
+    "nobody": "this guild wants no personas of members",
+    "roles": "this guild wants them only of some roles",
+    "locked": "this place is locked",
+}
 _PREVIEW_CHARS = 80
+_MAX_LIST = 1_900
+"""UTF-16 units of a list; Discord takes 2,000."""
 
 
-def name_of(persona: PersonaText) -> str:
-    """The persona's name in bold, or what to call one without a name."""
-    return f"**{escape_markdown(persona.name)}**" if persona.name else "this persona"
+def bold(name: str) -> str:
+    """A name in bold, as it was typed."""
+    return f"**{escape_mentions(escape_markdown(name))}**"
+
+
+def name_of(name: str) -> str:
+    """The same, or what to call a persona without a name."""
+    return bold(name) if name else "this persona"
+
+
+def where_of(level: StoredLevel, place_id: int) -> str:
+    """A place, as the end of a sentence."""
+    return {
+        "guild": "in this guild",
+        "category": f"in the category <#{place_id}>",
+        "channel": f"in <#{place_id}>",
+        "thread": f"in the thread <#{place_id}>",
+        "member": "for you here",
+    }[level]
+
+
+def now_text(name: str, level: StoredLevel, place_id: int) -> str:
+    """Who answers from now on."""
+    since = "From now on" if level == "member" else "From the next message on"
+    return f"{since} I am {name_of(name)} {where_of(level, place_id)}."
+
+
+def public_text(name: str, level: StoredLevel, place_id: int, *, afresh: bool) -> str:
+    """The line that everyone in the channel sees."""
+    end = "We begin new conversations." if afresh else "Our conversations go on."
+    return f"-# From now on {name_of(name)} answers {where_of(level, place_id)}. {end}"
+
+
+def public_clear_text(level: StoredLevel, place_id: int) -> str:
+    """The same once none is set there any more."""
+    return f"-# The persona that answered {where_of(level, place_id)} is gone. Our conversations go on."
+
+
+def cleared_text(level: StoredLevel, place_id: int) -> str:
+    """What was cleared."""
+    plain = {"guild": "This guild's persona is gone.", "member": "Your own persona is gone."}
+    return plain.get(level) or f"The persona that answered {where_of(level, place_id)} is gone."
+
+
+def not_set_text(level: StoredLevel, place_id: int) -> str:
+    """There is none at this level."""
+    if level in ("guild", "member"):
+        return NOT_SET[level == "member"]
+    return f"No persona is set {where_of(level, place_id)}."
+
+
+def afresh_text(ended: ResetCounts, *, guild_wide_go_on: bool) -> str:
+    """How many conversations were ended."""
+    count = "1 conversation has" if ended.dialogs == 1 else f"{ended.dialogs:,} conversations have"
+    text = f"{count} ended; the next message begins a new one."
+    if ended.dialogs == 0:
+        text = "No conversation belongs to this place alone." if guild_wide_go_on else "No conversation had begun."
+    return f"{text} Those that members have with me in the whole guild go on." if guild_wide_go_on else text
+
+
+def size_text(size: PersonaSize | None) -> str:
+    """What a persona takes of the context; "" if nobody could count."""
+    if size is None:
+        return ""
+    return f"-# It takes {size.tokens:,} tokens, {size.percent} % of the {size.context:,} that I can keep in mind."
 
 
 def version_line(version: PersonaVersionInfo) -> str:
     """One version in the list: its number, date, name and first words."""
     text = " ".join(version.prompt.split())
     preview = escape_markdown(text if len(text) <= _PREVIEW_CHARS else f"{text[:_PREVIEW_CHARS]}…")
-    name = f" · **{escape_markdown(version.name)}**" if version.name else ""
+    name = f" · {bold(version.name)}" if version.name else ""
     active = " · **in force**" if version.active else ""
     return f"{version.version}\\. {version.created_at:%Y-%m-%d %H:%M} UTC{name}{active} · {preview}"
+
+
+def list_text(page: PersonaPage, *, own: bool, tag: str) -> str:
+    """A page of a library: names, tags, and where each of them answers, as far as one message has room."""
+    if not page.entries:
+        if tag:
+            return f"No persona here has the tag {bold(tag)}."
+        return NOT_SET[True] if own else "This guild keeps no personas yet."
+    title = "Your own personas here" if own else "The personas of this guild"
+    title += f" with the tag {bold(tag)}:" if tag else ":"
+    whole = [title, *(_entry_line(each, page.places[each.persona_id]) for each in page.entries)]
+    brief = [title, *(f"- {bold(each.name)}" for each in page.entries)]
+    return "\n".join(whole if sum(map(utf16_length, whole)) < _MAX_LIST else brief)
+
+
+def _entry_line(entry: PersonaInfo, places: Sequence[PersonaAssignmentInfo]) -> str:
+    tags = "".join(f" `#{tag.replace('`', '')}`" for tag in entry.tags)
+    answers = f" – answers {places_text(places)}" if places else ""
+    return f"- {bold(entry.name)}{tags}{answers}"
+
+
+def places_text(places: Sequence[PersonaAssignmentInfo]) -> str:
+    """Where a persona is set, in words."""
+    named = [where_of(each.level, each.place_id) for each in places]
+    most = 5
+    shown = named[:most] + ([f"in {len(named) - most} more places"] if len(named) > most else [])
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def delete_text(entry: PersonaInfo, places: Sequence[PersonaAssignmentInfo]) -> str:
+    """What a deletion would do."""
+    answers = f" It answers {places_text(places)}; then the next wider persona answers there." if places else ""
+    return f"This deletes {bold(entry.name)} with all its versions for good.{answers}"
+
+
+def quoted_prompt(persona: PersonaText) -> str:
+    """The text that the model is told."""
+    return f"I am told this:\n\n{persona.prompt}"

@@ -235,7 +235,7 @@ class Conversations:
 
         def begun(turn: PendingTurn) -> None:
             nonlocal continued
-            continued = turn.reply if turn.kind == "continue" else ""
+            continued = turn.reply if turn.kind == "continue" else turn.greeting
             sink.record.begin(turn.delivery_id)
             sink.prefix += small_lines(turn.files_note)
             reply.begin_with(sink.prefix, continued)
@@ -251,6 +251,7 @@ class Conversations:
             interaction_id=None if question.is_repeat else question.place.nonce,
             role_turns=role_turns(question.caller, settings),
             author=speaker_name(question.caller.name, self.own_names(key.guild_id)) if key.shared else None,
+            name=question.caller.name,
             persona_scope=persona_scope(question.caller, settings, key.user_id),
             offers=question.offers,
             offers_kind=question.offers_kind,

@@ -78,9 +78,7 @@ class RequestSubmitter:
             if num_tokens * (params.num_logprobs + 1) > MAX_LOGPROB_ENTRIES:
                 message = f"'logprobs' of {num_tokens} tokens would be too many. Send a lower 'max_tokens'."
                 raise RequestError(message, param="logprobs", code="invalid_value")
-        constraints = await self._structured_outputs.constraints(
-            loaded, request, stop_token_ids, len(prompts) * request.n
-        )
+        constraints = await self._structured_outputs.constraints(loaded, request, stop_token_ids, prompts)
         streams: list[ResponseStream] = []
         try:
             for prompt_ids in prompts:
@@ -126,8 +124,9 @@ class RequestSubmitter:
         except EngineError as error:
             raise RequestError(f"{error}.", param=param, code="invalid_value") from error
         decoder = StreamDecoder(loaded.tokenizer, after=prompt_ids[-1] if continues else None)
-        # A reply that follows a grammar has neither reasoning nor tool calls.
-        parts = None if constraint is not None else _reply_parts(loaded, request, prompt_ids, decoder)
+        # A reply that follows a grammar has neither reasoning nor tool calls, unless that is what the grammar is for.
+        is_answer = constraint is not None and not request.has_tool_grammar
+        parts = None if is_answer else _reply_parts(loaded, request, prompt_ids, decoder)
         stream = ResponseStream(
             tokens,
             IncrementalDetokenizer(parts or decoder, request.stop, min_tokens=request.min_tokens),
@@ -163,7 +162,16 @@ def _reply_parts(
     if reasoning is None and tools is None:
         return None
     names = {tool["function"]["name"] for tool in request.offered_tools}
-    return ReplyParts(plain, reasoning, tools, tool_names=names, include_reasoning=request.include_reasoning)
+    named = request.chosen_tools.mode == "named"
+    return ReplyParts(
+        plain,
+        reasoning,
+        tools,
+        tool_names=names,
+        max_calls=1 if named or not request.parallel_tool_calls else None,
+        named_tool=named,
+        include_reasoning=request.include_reasoning,
+    )
 
 
 def _sampling_params(loaded: LoadedModel, stop_token_ids: frozenset[int], request: GenerationRequest) -> SamplingParams:

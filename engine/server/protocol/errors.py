@@ -1,5 +1,7 @@
 """The one exception that the HTTP layer answers with an error body, in the shape of OpenAI's API. Knows no fields."""
 
+from collections.abc import Callable
+
 ENGINE_UNAVAILABLE = "engine_unavailable"
 
 
@@ -42,3 +44,15 @@ def rate_limited(message: str, retry_after: int) -> RequestError:
 def engine_unavailable(message: str) -> RequestError:
     """503: the engine has failed or is shutting down."""
     return RequestError(message, status=503, error_type="server_error", code=ENGINE_UNAVAILABLE)
+
+
+def replaced(error: RequestError, rename: Callable[[str], str]) -> RequestError:
+    """The same error about fields of other names."""
+    return RequestError(
+        rename(error.message),
+        param=None if error.param is None else rename(error.param),
+        code=error.code,
+        status=error.status,
+        error_type=error.error_type,
+        retry_after=error.retry_after,
+    )

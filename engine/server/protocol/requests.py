@@ -4,148 +4,27 @@ Knows no tokenizer, no model and no HTTP. Unknown fields are ignored, because cl
 engines, but not those that would change the reply: see foreign_fields.py.
 """
 
-from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
+from typing import Annotated, Self
 
-from pydantic import Field, JsonValue, Tag, model_validator
+from pydantic import Field, model_validator
 
+from engine.server.protocol.dialogs import DialogRequest, PromptRequest
 from engine.server.protocol.errors import RequestError
 from engine.server.protocol.field_types import (
-    LIST,
     MAX_PROMPTS,
-    TEXT,
     Count,
     Integer,
     Label,
-    PartType,
     Prompts,
-    Refused,
-    Role,
     StopString,
     StringAsList,
     Text,
     TextModality,
-    TextOrList,
     TokenIds,
 )
 from engine.server.protocol.request_body import JsonObject, validate
 from engine.server.protocol.sampling_fields import NumLogprobs, NumLogprobsOrFalse, SamplingFields
 from engine.server.protocol.structured_output_fields import StructuredOutputFields
-from engine.server.protocol.tools import Calls, ToolChoice, Tools
-from engine.server.protocol.unsupported import refuse_unsupported
-
-if TYPE_CHECKING:
-    from engine.chat.formats import Message
-
-
-class ContentPart(JsonObject):
-    """A part of a message."""
-
-    type: PartType = Field(None, validate_default=True)
-    text: Text
-
-
-ContentParts = Annotated[list[ContentPart], Field(fail_fast=True)]
-
-
-class ChatMessage(JsonObject):
-    """One message of a dialog. Only an assistant's content may be absent: an empty reply."""
-
-    role: Role
-    tool_calls: Calls | None = None
-    tool_call_id: Label = ""
-    function_call: Refused = None
-    images: Refused = None  # Ollama's
-    audio: Refused = None
-    content: Annotated[Annotated[Text, Tag(TEXT)] | Annotated[ContentParts, Tag(LIST)], TextOrList]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_reply(cls, value: object) -> object:
-        if isinstance(value, dict) and value.get("role") == "assistant" and value.get("content") is None:
-            return {**value, "content": ""}
-        return value
-
-    @property
-    def for_format(self) -> dict[str, object]:
-        """The message as the chat formats take it."""
-        message: dict[str, object] = {"role": self.role, "content": self.text}
-        if self.tool_calls and self.role == "assistant":
-            message["tool_calls"] = self.tool_calls
-        if self.role == "tool":
-            message["tool_call_id"] = self.tool_call_id
-        return message
-
-    @property
-    def text(self) -> str:
-        """The content; parts are joined by newlines."""
-        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
-
-
-class PromptRequest(JsonObject):
-    """A body that holds a prompt. Refuses unsupported fields that would change the prompt or the reply."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unsupported(cls, value: object) -> object:
-        if isinstance(value, dict):
-            refuse_unsupported(value, cls.model_fields)
-        return value
-
-
-class DialogRequest(PromptRequest):
-    """A body that holds a dialog.
-
-    A last message from the assistant is the beginning of the reply, unless `add_generation_prompt` asks for a new one
-    (vLLM's fields).
-    """
-
-    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
-    continue_final_message: bool | None = None
-    add_generation_prompt: bool | None = None
-    add_special_tokens: Literal[False] = False
-    chat_template_kwargs: dict[str, JsonValue] | None = None
-    tools: Tools | None = None
-    tool_choice: ToolChoice | None = None
-
-    @property
-    def continue_last(self) -> bool:
-        """Whether the last message is the beginning of the reply."""
-        if self.continue_final_message is not None:
-            return self.continue_final_message
-        return self.messages[-1].role == "assistant" and not self.add_generation_prompt
-
-    @property
-    def continues_text(self) -> bool:
-        """Whether the reply goes on in the middle of a text."""
-        return self.continue_last and bool(self.dialog[-1]["content"].strip())
-
-    @model_validator(mode="after")
-    def _check_end(self) -> Self:
-        if self.continue_final_message and self.messages[-1].role != "assistant":
-            problem = "'continue_final_message' needs a last message from the assistant."
-            raise RequestError(problem, param="continue_final_message", code="invalid_value")
-        if self.continue_last == bool(self.add_generation_prompt) and self.add_generation_prompt is not None:
-            problem = "'add_generation_prompt' must be false to continue the last message, and true otherwise."
-            raise RequestError(problem, param="add_generation_prompt", code="unsupported_parameter")
-        for index, message in enumerate(self.messages):
-            before = self.messages[index - 1] if index else None
-            if message.role == "tool" and not (before and (before.role == "tool" or before.tool_calls)):
-                param = f"messages[{index}].role"
-                problem = f"'{param}' must not be 'tool', except after a message with 'tool_calls'."
-                raise RequestError(problem, param=param, code="invalid_value")
-        _ = self.dialog  # now, on the thread that reads large bodies
-        return self
-
-    @cached_property
-    def dialog(self) -> "list[Message]":
-        """The messages as the chat formats take them."""
-        return [cast("Message", message.for_format) for message in self.messages]
-
-    @property
-    def offered_tools(self) -> list[dict[str, Any]]:
-        """The tools that the reply may call."""
-        return [] if self.tool_choice == "none" else self.tools or []
 
 
 class StreamOptions(JsonObject):
@@ -182,13 +61,19 @@ class GenerationRequest(PromptRequest, SamplingFields, StructuredOutputFields):
         """How many of the likeliest tokens are returned beside each token; None: no log-probabilities at all."""
         raise NotImplementedError
 
+    @property
+    def has_tool_grammar(self) -> bool:
+        """Whether a grammar restricts how the reply calls tools."""
+        return False
+
     @model_validator(mode="after")
     def _check_min_tokens(self) -> Self:
         if self.token_limit is not None and self.min_tokens > self.token_limit:
             message = f"'min_tokens' must be less than or equal to 'max_tokens', {self.token_limit}."
             raise RequestError(message, param="min_tokens", code="invalid_value")
-        if self.min_tokens and self.has_structured_output:  # a grammar says where the reply ends
-            message = f"'min_tokens' cannot be combined with '{self.structured_output_param}'."
+        if self.min_tokens and (self.has_structured_output or self.has_tool_grammar):  # which says where it ends
+            other = self.structured_output_param if self.has_structured_output else "tool_choice"
+            message = f"'min_tokens' cannot be combined with '{other}'."
             raise RequestError(message, param="min_tokens", code="unsupported_parameter")
         return self
 
@@ -198,13 +83,29 @@ class ChatRequest(DialogRequest, GenerationRequest):
 
     include_reasoning: bool = True
 
+    parallel_tool_calls: bool = True
     logprobs: bool = False
     top_logprobs: NumLogprobs = 0
+
+    @property
+    def has_tool_grammar(self) -> bool:
+        """See `GenerationRequest`. Besides a call that is asked for: strict tools, and an answer of a form."""
+        tools = self.offered_tools
+        asked = self.chosen_tools.mode in ("required", "named") or self.has_structured_output
+        return bool(tools) and (asked or any(tool["function"].get("strict") is True for tool in tools))
 
     @property
     def num_logprobs(self) -> int | None:
         """See `GenerationRequest`."""
         return self.top_logprobs if self.logprobs else None
+
+    @model_validator(mode="after")
+    def _check_tools_and_form(self) -> Self:
+        outputs = self.structured_outputs
+        if outputs is not None and (outputs.regex or outputs.choice) and self.offered_tools:
+            message = "'structured_outputs' with 'regex' or 'choice' cannot be combined with 'tools'."
+            raise RequestError(message, param="structured_outputs", code="unsupported_parameter")
+        return self
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:

@@ -91,6 +91,15 @@ class StructuredOutputFields(JsonObject):
         """The field that asks for it."""
         return "response_format" if self.structured_outputs is None else "structured_outputs"
 
+    @property
+    def json_answer(self) -> dict[str, object]:
+        """The schema of the JSON that is asked for; without one, of any object."""
+        outputs, response_format = self.structured_outputs, self.response_format
+        schema = None if outputs is None else outputs.json_schema
+        if response_format is not None and response_format.json_schema is not None:
+            schema = response_format.json_schema.json_schema
+        return {"type": "object"} if schema is None else schema
+
     @model_validator(mode="after")
     def _check_structured_output(self) -> Self:
         has_format = self.response_format is not None and self.response_format.type != "text"

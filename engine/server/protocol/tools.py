@@ -5,9 +5,10 @@ Knows the fields; engine/chat/tool_calls.py knows how a model writes a call.
 
 import json
 import re
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from engine.chat.tool_calls import ToolCall
@@ -25,8 +26,12 @@ def _as_tool(value: object) -> object:
         raise PydanticCustomError("invalid_value", "must have a function with a name")
     if not _NAME.fullmatch(function["name"]):
         raise PydanticCustomError("invalid_value", "must have a name of at most 64 letters, digits and _.-")
-    if not isinstance(function.get("parameters") or {}, dict):
+    parameters = function.get("parameters") or {}
+    if not isinstance(parameters, dict):
         raise PydanticCustomError("invalid_value", "must have a JSON schema as its parameters")
+    kinds = parameters.get("type", "object")
+    if "object" not in (kinds if isinstance(kinds, list) else [kinds]):
+        raise PydanticCustomError("invalid_value", "must have a JSON schema of type 'object' as its parameters")
     _check_text(value)
     return {"type": "function", **value}
 
@@ -55,17 +60,45 @@ def _check_text(value: object) -> None:
         raise PydanticCustomError("invalid_value", "holds half of a surrogate pair") from None
 
 
-def _as_choice(value: object) -> object:
-    if value not in ("none", "auto"):
-        raise PydanticCustomError("unsupported_parameter", "is not supported by this engine, except 'none' and 'auto'")
-    return value
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """`named`: the one function of `names` is called. Otherwise `names` are those that may be called; empty: all."""
+
+    mode: Literal["none", "auto", "required", "named"] = "auto"
+    names: tuple[str, ...] = ()
+
+
+_CHOICES = "must be 'none', 'auto', 'required', a function by name, or 'allowed_tools'"
+
+
+def _as_choice(value: object) -> ToolChoice:
+    """OpenAI's forms of `tool_choice`: a word, a function, or the allowed tools with a word."""
+    if value in ("none", "auto", "required"):
+        return ToolChoice(value)
+    if not isinstance(value, dict) or value.get("type") not in ("function", "allowed_tools"):
+        raise PydanticCustomError("unsupported_parameter", _CHOICES)
+    if value["type"] == "function":
+        return ToolChoice("named", (_function_name(value),))
+    allowed = value.get("allowed_tools")
+    if not isinstance(allowed, dict) or allowed.get("mode") not in ("auto", "required"):
+        raise PydanticCustomError("invalid_value", "must have 'allowed_tools' with the mode 'auto' or 'required'")
+    if not isinstance(allowed.get("tools"), list) or not allowed["tools"] or len(allowed["tools"]) > MAX_TOOLS:
+        raise PydanticCustomError("invalid_value", "must have a list of the tools that are allowed")
+    return ToolChoice(allowed["mode"], tuple(map(_function_name, allowed["tools"])))
+
+
+def _function_name(value: object) -> str:
+    function = value.get("function") if isinstance(value, dict) and value.get("type") == "function" else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise PydanticCustomError("invalid_value", "must have a function with a name")
+    return cast("str", function["name"])
 
 
 Tool = Annotated[dict[str, Any], BeforeValidator(_as_tool)]
 Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)]
 Call = Annotated[dict[str, Any], BeforeValidator(_as_call)]
 Calls = Annotated[list[Call], Field(max_length=MAX_TOOLS, fail_fast=True)]
-ToolChoice = Annotated[str, BeforeValidator(_as_choice)]
+ToolChoiceField = Annotated[ToolChoice, PlainValidator(_as_choice)]
 
 
 def call_body(call: ToolCall) -> dict[str, object]:

@@ -127,6 +127,29 @@ async def person_personas(
 
 
 @cross_tenant(OWN_DATA)
+async def person_pictures(
+    session: AsyncSession, *, user_id: int, guild_id: int | None = None
+) -> tuple[dict[str, object], ...]:
+    """Return the pictures of the person's own personas, in base64."""
+    rows = await session.scalars(
+        select(PersonaPicture)
+        .join(Persona, Persona.id == PersonaPicture.persona_id)
+        .where(Persona.owner_id == user_id, _in_guild(Persona.guild_id, guild_id))
+        .order_by(PersonaPicture.persona_id)
+    )
+    text = codec(session)
+    return tuple(
+        {
+            "persona_id": row.persona_id,
+            "media_type": row.media_type,
+            "content": text.open(row.content),
+            "created_at": row.created_at,
+        }
+        for row in rows
+    )
+
+
+@cross_tenant(OWN_DATA)
 async def person_settings(
     session: AsyncSession, *, user_id: int, guild_id: int | None = None
 ) -> dict[str, tuple[dict[str, object], ...]]:

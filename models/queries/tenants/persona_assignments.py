@@ -7,6 +7,7 @@ message was written: whose dialog it belongs to does not matter. The key selects
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import get_args
 
@@ -68,16 +69,19 @@ async def assigned_persona(
 
 
 async def assignments_of(
-    session: AsyncSession, *, key: DialogKey, own: bool, persona_id: int
-) -> tuple[PersonaAssignmentInfo, ...]:
-    """Return where an entry of the library is set."""
+    session: AsyncSession, *, key: DialogKey, own: bool, persona_ids: Collection[int]
+) -> dict[int, tuple[PersonaAssignmentInfo, ...]]:
+    """Return where entries of the library are set, by their ids."""
     rows = await session.execute(
-        select(PersonaAssignment.level, PersonaAssignment.place_id)
+        select(PersonaAssignment.persona_id, PersonaAssignment.level, PersonaAssignment.place_id)
         .join(Persona, Persona.id == PersonaAssignment.persona_id)
-        .where(in_library(key, own), Persona.id == persona_id)
+        .where(in_library(key, own), Persona.id.in_(persona_ids))
         .order_by(PersonaAssignment.place_id)
     )
-    return tuple(PersonaAssignmentInfo(_level(row.level), row.place_id) for row in rows)
+    found: dict[int, tuple[PersonaAssignmentInfo, ...]] = {persona_id: () for persona_id in persona_ids}
+    for row in rows:
+        found[row.persona_id] += (PersonaAssignmentInfo(_level(row.level), row.place_id),)
+    return found
 
 
 async def assign_persona(
@@ -141,8 +145,8 @@ async def set_persona(
 ) -> PersonaText:
     """Store a text as an entry of the library, or a new version of it, and let it answer at this level.
 
-    Without a name it is the entry that is set there now, else the one that nobody named. `limit`: the most entries of
-    the library. Raises PersonaLibraryFull.
+    Without a name it is the entry that is set there now, else one that nobody named and that answers nowhere else.
+    `limit`: the most entries of the library. Raises PersonaLibraryFull.
     """
     own = level == "member"
     await lock_library(session, key=key, own=own, now=now)  # two at once do not both make the entry
@@ -152,19 +156,43 @@ async def set_persona(
         entry = await get_persona(session, key=key, own=own, persona_id=before.persona_id)
     else:
         entry = await find_persona(session, key=key, own=own, name=name or UNNAMED)
+    number = 1
+    while not name and before is None and entry is not None and await _is_assigned(session, entry.persona_id):
+        number += 1  # what answers elsewhere does not change by a text without a name
+        entry = await find_persona(session, key=key, own=own, name=f"{UNNAMED} {number}")
     if entry is not None:
         entry = await edit_persona(
-            session, key=key, own=own, persona_id=entry.persona_id, prompt=prompt, author_id=author_id, now=now
+            session,
+            key=key,
+            own=own,
+            persona_id=entry.persona_id,
+            prompt=prompt,
+            label=name,
+            author_id=author_id,
+            now=now,
         )
     if entry is None:
         entry = await create_persona(
-            session, key=key, own=own, name=name or UNNAMED, prompt=prompt, author_id=author_id, limit=limit, now=now
+            session,
+            key=key,
+            own=own,
+            name=name or (UNNAMED if number == 1 else f"{UNNAMED} {number}"),
+            prompt=prompt,
+            author_id=author_id,
+            limit=limit,
+            now=now,
         )
     await assign_persona(
         session, key=key, level=level, place_id=place_id, persona_id=entry.persona_id, set_by=author_id, now=now
     )
     shown = "" if entry.name == UNNAMED else entry.name
     return PersonaText(level, shown, prompt, entry.active_version, entry.persona_id)
+
+
+async def _is_assigned(session: AsyncSession, persona_id: int) -> bool:
+    """Whether an entry is set anywhere. The caller must have found it by its key."""
+    found = select(PersonaAssignment.id).where(PersonaAssignment.persona_id == persona_id).limit(1)
+    return await session.scalar(found) is not None
 
 
 def _levels(key: DialogKey, scope: PersonaScope) -> ColumnElement[bool]:

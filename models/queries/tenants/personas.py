@@ -10,7 +10,7 @@ import json
 import unicodedata
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, select
+from sqlalchemy import ColumnElement, ScalarSelect, and_, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import PersonaLibraryFull, PersonaNameTaken
@@ -29,16 +29,30 @@ def name_key(name: str) -> str:
 
 
 async def personas_of(
-    session: AsyncSession, *, key: DialogKey, own: bool, tag: str = "", after: str = "", limit: int
+    session: AsyncSession,
+    *,
+    key: DialogKey,
+    own: bool,
+    tag: str = "",
+    after: int | None = None,
+    before: int | None = None,
+    limit: int,
 ) -> tuple[PersonaInfo, ...]:
-    """Return the entries of a library by name; those with a tag, if it is given. `after`: the last name before them."""
-    found = select(Persona).where(in_library(key, own)).order_by(Persona.name_key)
-    if after:
-        found = found.where(Persona.name_key > name_key(after))
-    if not tag:
-        return tuple(_info(row) for row in await session.scalars(found.limit(limit)))
-    tagged = [_info(row) for row in await session.scalars(found)]  # a library is bounded
-    return tuple(each for each in tagged if name_key(tag) in map(name_key, each.tags))[:limit]
+    """Return the first entries of a library by name; those with a tag, if it is given.
+
+    `after`, `before`: the id of an entry, for those next to it on that side.
+    """
+    found = select(Persona).where(in_library(key, own))
+    if after is not None:
+        found = found.where(Persona.name_key > _key_of(after))
+    if before is not None:
+        found = found.where(Persona.name_key < _key_of(before))
+    found = found.order_by(Persona.name_key if before is None else Persona.name_key.desc())
+    if tag:  # a library is bounded
+        rows = [each for each in map(_info, await session.scalars(found)) if name_key(tag) in map(name_key, each.tags)]
+    else:
+        rows = [_info(row) for row in await session.scalars(found.limit(limit))]
+    return tuple(rows[:limit] if before is None else reversed(rows[:limit]))
 
 
 async def find_persona(session: AsyncSession, *, key: DialogKey, own: bool, name: str) -> PersonaInfo | None:
@@ -104,11 +118,17 @@ async def edit_persona(
     own: bool,
     persona_id: int,
     prompt: str,
+    label: str | None = None,
     card: str | None = None,
+    keep_card: bool = True,
     author_id: int | None,
     now: datetime,
 ) -> PersonaInfo | None:
-    """Store a new version of an entry and put it in force. None if there is no such entry."""
+    """Store a new version of an entry and put it in force. None if there is no such entry.
+
+    `label`: the name that was given with it, which the list of versions shows; None for that of the entry. `card`:
+    its card; None for that of the version before, or with `keep_card` False for none.
+    """
     row = await _locked(session, key, own, persona_id)
     if row is None:
         return None
@@ -116,7 +136,10 @@ async def edit_persona(
         select(func.max(PersonaVersion.version)).where(PersonaVersion.persona_id == persona_id)
     )
     version = (latest or 0) + 1
-    await _add_version(session, persona_id, version, row.name, prompt, card, author_id, now)
+    if card is None and keep_card:
+        before = await session.get(PersonaVersion, (persona_id, row.active_version))
+        card = None if before is None or before.card is None else codec(session).open(before.card)
+    await _add_version(session, persona_id, version, row.name if label is None else label, prompt, card, author_id, now)
     row.active_version, row.updated_at = version, now
     await session.flush()
     in_a_turn = exists().where(
@@ -199,6 +222,10 @@ async def rollback_persona(
     row.active_version, row.updated_at = version, now
     await session.flush()
     return _info(row)
+
+
+def _key_of(persona_id: int) -> ScalarSelect[str]:
+    return select(Persona.name_key).where(Persona.id == persona_id).scalar_subquery()
 
 
 def in_library(key: DialogKey, own: bool) -> ColumnElement[bool]:

@@ -187,6 +187,9 @@ class TestExport:
         assert dialog["turns"][0]["user"] == f"{EMOJI} 0"
         assert list(data["earlier_replies"].values()) == [["re 2"]]
         assert {persona["prompt"] for persona in data["personas"]} == {"by 7"}
+        assert {(each["name"], each["own"]) for each in data["personas"]} == {("N", True), ("N", False)}
+        assert [each["content"] for each in data["persona_pictures"]] == ["cGlj"]
+        assert {each["level"] for each in data["persona_assignments"]} == {"member"}
         assert len(data["daily_usage"]) == len(data["member_settings"]) == 1
         [shared] = data["shared_dialogs"]
         assert [(turn["user"], turn["author_name"]) for turn in shared["turns"]] == [("shared by 7", "Name 7")]

@@ -72,8 +72,10 @@ class TestFit:
             (Machine(32 * GB, 8), "qwen3-30b-a3b", Fit("CPU", 4)),
             (Machine(0), "smollm2-360m", None),
             (Machine(16 * GB, 8, (Gpu("small", 8 * GB),)), "llama-3.1-8b", Fit("GPU", 4)),
-            (Machine(16 * GB, 8, (Gpu("a", 24 * GB),)), "llama-3.1-8b", Fit("GPU", 16)),
-            (Machine(64 * GB, 8, (Gpu("a", 24 * GB), Gpu("b", 24 * GB))), "qwen3-14b", Fit("GPU", 8)),
+            (Machine(16 * GB, 8, (Gpu("tiny", 2 * GB),)), "smollm2-360m", Fit("GPU", 8)),
+            (Machine(16 * GB, 8, (Gpu("tiny", 14 * GB // 10),)), "smollm2-360m", Fit("GPU", 4, fewer_bits=True)),
+            (Machine(16 * GB, 8, (Gpu("a", 24 * GB),)), "llama-3.1-8b", Fit("GPU", 4)),
+            (Machine(64 * GB, 8, (Gpu("a", 24 * GB), Gpu("b", 24 * GB))), "qwen3-14b", Fit("GPU", 4)),
             (Machine(64 * GB, 8, (Gpu("a", 80 * GB),) * 2), "llama-3.3-70b", Fit("GPU", 4)),
             (Machine(64 * GB, 8, (Gpu("a", 40 * GB),) * 2), "llama-3.3-70b", Fit("GPU", 4, 2)),
             (
@@ -92,10 +94,10 @@ class TestFit:
         ("fit", "settings"),
         [
             (Fit("CPU", 4), ""),
-            (Fit("GPU", 16), ""),
-            (Fit("GPU", 4), " GUILDLLAMA_QUANTIZE=int4"),
+            (Fit("GPU", 4), ""),
+            (Fit("GPU", 4, fewer_bits=True), " GUILDLLAMA_QUANTIZE=int4"),
             (Fit("GPU", 16, 2), " GUILDLLAMA_GPUS=2"),
-            (Fit("GPU", 8, 4), " GUILDLLAMA_QUANTIZE=int8 GUILDLLAMA_GPUS=4"),
+            (Fit("GPU", 8, 4, fewer_bits=True), " GUILDLLAMA_QUANTIZE=int8 GUILDLLAMA_GPUS=4"),
             (Fit("CPU", 8, gpus_are_too_small=True), " GUILDLLAMA_DEVICE=cpu"),
         ],
     )
@@ -103,7 +105,7 @@ class TestFit:
         assert fit.settings == settings
         values = {name.lower(): value for name, _, value in (each.partition("=") for each in settings.split())}
         loaded = load_settings(env_file=None, **{name.removeprefix("guildllama_"): v for name, v in values.items()})
-        assert (loaded.gpus or 1, loaded.quantize == "auto") == (fit.gpus, fit.place == "CPU" or fit.bits == 16)
+        assert (loaded.gpus or 1, loaded.quantize == "auto") == (fit.gpus, not fit.fewer_bits)
 
     def test_the_recommended_one_answers_quickly(self):
         by_machine = {

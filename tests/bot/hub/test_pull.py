@@ -201,11 +201,11 @@ class TestPull:
         assert run("models", "path", TINY).stdout.strip() == f"data/models/{TINY}/{name}"
 
     def test_what_must_be_set_for_this_machine_is_said(self, run: Commands):
-        run.change_catalogue(0, parameters=14.8)
+        run.change_catalogue(0, parameters=30, stored_bits=8)
         machine = Machine(64 * 10**9, 8, (Gpu("a", 24 * 10**9), Gpu("b", 24 * 10**9)))
         run.patch.setattr(models_commands, "this_machine", lambda: machine)
-        assert "GUILDLLAMA_MODEL=tiny GUILDLLAMA_QUANTIZE=int8 uses it." in run.pull().stderr
-        run.change_catalogue(0, parameters=60)
+        assert "GUILDLLAMA_MODEL=tiny GUILDLLAMA_QUANTIZE=int4 uses it." in run.pull().stderr
+        run.change_catalogue(0, parameters=60, stored_bits=8)
         assert "GUILDLLAMA_MODEL=tiny GUILDLLAMA_QUANTIZE=int4 GUILDLLAMA_GPUS=2 uses it." in run.pull().stderr
 
     def test_a_renamed_repository(self, run: Commands, hub: FakeHub):

@@ -167,10 +167,10 @@ class TestHint:
     async def test_it_names_the_settings_without_which_the_model_does_not_fit(
         self, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr(hint, "this_machine", lambda: Machine(4 * GB, 2, (Gpu("small", 8 * GB),)))
+        monkeypatch.setattr(hint, "this_machine", lambda: Machine(4 * GB, 2, (Gpu("small", 5 * GB),) * 2))
         line = await hint.better_model(settings(models_dir=str(tmp_path)))
         assert line is not None
-        wanted = "GUILDLLAMA_MODEL=qwen3-8b GUILDLLAMA_QUANTIZE=int4"
+        wanted = "GUILDLLAMA_MODEL=qwen3-8b GUILDLLAMA_GPUS=2"
         assert line.endswith(f"guildllama models pull qwen3-8b, then {wanted}")
         pulled(tmp_path, "qwen3-8b")
         line = await hint.better_model(settings(models_dir=str(tmp_path)))

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bot.cli import app
-from bot.errors import PersonaTooLong
+from bot.errors import PersonaExists, PersonaTooLong, UnknownPersona
 from bot.settings import Settings
 from tests.bot.processes import command_lines, parent, pids_naming, socket_folder
 from tests.fakes.engine import FakeEngine
@@ -263,6 +263,22 @@ class TestPersona:
         assert persona("clear", "-g", "1", "-u", "10").output == "Cleared.\n"
         assert persona("clear", "-g", "1", "-u", "10").output == "There was none.\n"
         assert persona("show", "-g", "1", "-u", "10").output.startswith("You are a pirate.")
+
+    def test_a_library(self, persona: Persona):
+        assert persona("list", "-g", "1").output == "There is none.\n"
+        assert persona("create", "Hook", "You are a pirate.", "-g", "1").output == "Stored as 'Hook'.\n"
+        again = persona("create", "hook", "-", "-g", "1", stdin="You are a nun.")
+        assert isinstance(again.exception, PersonaExists)
+        for number in range(12):
+            persona("set", "You are a pirate.", "-g", "1", "-u", "10", "--name", f"Own {number:02}")
+        assert persona("list", "-g", "1").output == "Hook\n"
+        own = persona("list", "-g", "1", "-u", "10").output.splitlines()
+        assert (len(own), own[0], own[-1]) == (12, "Own 00", "Own 11 (member)")
+        persona("set", "You are a captain.", "-g", "1", "--name", "Hook")
+        assert persona("list", "-g", "1").output == "Hook (guild)\n"
+        assert persona("delete", "HOOK", "-g", "1").output == "Deleted.\n"
+        assert isinstance(persona("delete", "HOOK", "-g", "1").exception, UnknownPersona)
+        assert persona("show", "-g", "1").output.startswith(Settings(_env_file=None).persona)
 
     def test_too_long(self, persona: Persona):
         persona("set", "the old one", "-g", "1")

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from bot.characters.card import read_card
 from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
 from bot.guilds.personas import PersonaService
@@ -116,6 +117,16 @@ async def test_persona(services: Services, engine: FakeEngine):
         "the default\n(default persona)",
     ]
     assert engine.requests[0].messages[0] == {"role": "system", "content": "You are a cat."}
+
+
+async def test_a_character_greets_before_its_first_reply(services: Services, engine: FakeEngine):
+    card = read_card({"name": "Mira", "description": "A miller.", "first_mes": "Come in, {{user}}."})
+    stored = await services.personas.cards.store(KEY, card, own=True, name="Mira", actor_id=70)
+    assert await services.personas.assign(KEY, "member", stored.persona_id)
+    engine.reply("Hello ", "there.")
+    engine.reply("Yes.")
+    screen = await play(services, "Hi", "Really?")
+    assert screen.transcript == ["Come in, User.\n\nHello there.", "Yes."]
 
 
 async def test_errors_are_lines_and_the_chat_goes_on(services: Services, engine: FakeEngine):

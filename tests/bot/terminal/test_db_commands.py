@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from bot.terminal.db_commands import cleanup_command, db_app
 from models import queries
 from models.database import Database
+from models.migrate import head_revision
 from models.queries.dialogs.conversations import new_conversation
 from models.types import DialogKey, TurnResult
 from tests.bot.stored_turns import add_turn
@@ -133,7 +134,7 @@ class TestLooking:
 
     def test_check(self) -> None:
         assert run_json("db", "check") == {
-            "ok": True, "revision": "0004", "integrity": [], "orphans": {}, "stuck_turns": [],
+            "ok": True, "revision": head_revision(), "integrity": [], "orphans": {}, "stuck_turns": [],
         }  # fmt: skip
         assert "Sound" in run("db", "check").stdout
 
@@ -210,5 +211,5 @@ class TestRefusals:
     def test_upgrade_creates_what_is_missing(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("GUILDLLAMA_DATABASE_URL", f"sqlite:///{tmp_path}/deep/down/x.db")
         for _ in range(2):
-            assert "is at revision 0004" in run("db", "upgrade").stdout
+            assert f"is at revision {head_revision()}" in run("db", "upgrade").stdout
         assert run("db", "check").exit_code == 0

@@ -51,11 +51,11 @@ async def test_commands_are_registered_with_their_contexts_and_permissions(here:
     in_guilds = {"persona", "config", "thread"}
     everywhere = {
         "chat", "regenerate", "reset", "history", "conversation", "me", "memory", "privacy", "help", "Ask about this",
-        "Why this answer?",
+        "Import character card", "Why this answer?",
     }  # fmt: skip
     assert set(commands) == in_guilds | everywhere
     for name in in_guilds:
-        assert commands[name]["default_member_permissions"] == (None if name == "thread" else str(1 << 5))
+        assert commands[name]["default_member_permissions"] == (str(1 << 5) if name == "config" else None)
         assert commands[name]["contexts"] == [0]
         assert commands[name]["integration_types"] == [0]
     for name in everywhere:
@@ -65,6 +65,7 @@ async def test_commands_are_registered_with_their_contexts_and_permissions(here:
     assert {name: command["type"] for name, command in commands.items() if command["type"] != 1} == {
         "Ask about this": 3,
         "Why this answer?": 3,
+        "Import character card": 3,
     }
     options = {"message", "private", "file", "file2", "file3", "file4"}
     assert {option["name"] for option in commands["chat"]["options"]} == options
@@ -123,7 +124,7 @@ async def test_without_a_prompt_a_modal_opens(here: World, command: str) -> None
     assert "You love roses." in str(again.modal)  # the modal starts with the current persona
 
 
-@pytest.mark.parametrize("command", ["persona set", "persona show", "persona clear"])
+@pytest.mark.parametrize("command", ["persona set", "persona versions", "persona clear"])
 async def test_fault_33_a_guilds_persona_is_refused_to_members_and_in_direct_messages(
     here: World, command: str
 ) -> None:

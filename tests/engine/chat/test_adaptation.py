@@ -1,5 +1,7 @@
 """Dialogs that a template does not take as they are: changed to what it takes, or refused with what it wants."""
 
+from typing import Any
+
 import pytest
 
 from engine.errors import InvalidDialog
@@ -45,6 +47,38 @@ def test_a_first_message_of_the_assistant_is_refused_with_what_is_wanted(name: s
     assert caught.value.index == 0
     with pytest.raises(InvalidDialog, match="needs a message from the user"):
         form(name).encode(dialog([A]), continue_last=True)
+
+
+@pytest.mark.parametrize("name", STRICT)
+def test_before_a_greeting_a_system_text_is_the_users(name: str) -> None:
+    expected = theirs(name, dialog([("user", "Be kind."), A, U]))
+    assert form(name).encode(dialog([S, A, U])) == expected
+    system = [("user", "Be kind.\n\nBe brief.")] if name in ("gemma-2", "mistral-v1") else [S, ("user", "Be brief.")]
+    assert form(name).encode(dialog([S, LATER_SYSTEM, A, U])) == theirs(name, dialog([*system, A, U]))
+
+
+@pytest.mark.parametrize("name", STRICT)
+def test_a_system_text_after_the_assistants_last_is_answered(name: str) -> None:
+    expected = theirs(name, dialog([U, A, ("user", "Be brief.")]))
+    assert form(name).encode(dialog([U, A, LATER_SYSTEM])) == expected
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_system_text_stays_before_a_reply_that_is_continued(name: str) -> None:
+    for turns in ([S, U, A], [S, U, A, LATER, ("assistant", "four")]):
+        rendered = vocabulary(name)[0].decode(form(name).encode(dialog(turns), continue_last=True))
+        assert all(text in rendered for _, text in turns), rendered
+
+
+@pytest.mark.parametrize("name", ["mistral-v3", "tekken"])
+def test_the_system_text_stays_before_the_result_of_a_tool(name: str) -> None:
+    call = {"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": {}}}
+    called = {"role": "assistant", "content": "", "tool_calls": [call]}
+    result = {"role": "tool", "content": "rain", "tool_call_id": "abcdefghi"}
+    turns: Any = [*dialog([S, U]), called, result]
+    moved: Any = [*dialog([("user", "Be kind.\n\none")]), called, result]
+    tools = [{"type": "function", "function": {"name": "f", "description": "", "parameters": {"type": "object"}}}]
+    assert form(name).encode(turns, tools=tools) == theirs(name, moved, tools=tools)
 
 
 @pytest.mark.parametrize("name", SHAPES)

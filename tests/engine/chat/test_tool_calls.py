@@ -91,6 +91,12 @@ READ: list[tuple[str, list[str], str, list[tuple[str, Any]]]] = [
     ("qwen-3", [ONE], "", [CALL]),
     ("qwen-3", [ONE.replace("weather", "f")], ONE.replace("weather", "f"), []),
     ("qwen-3", ['{"a": 1} <tool_call>' + ONE], '{"a": 1}', [CALL]),
+    ("qwen-3", [f"```json\n{ONE}\n```"], "", [CALL]),
+    ("qwen-3", [f" ```\n{ONE}\n```\n"], "", [CALL]),
+    ("qwen-3", [f"```json\n{ONE}\n```\nSo be it."], f"```json\n{ONE}\n```\nSo be it.", []),
+    ("qwen-3", ["```python\n{}\n```"], "```python\n{}\n```", []),
+    ("qwen-3", ["```js"], "```js", []),
+    ("qwen-3", ["``"], "``", []),
     ("tekken", [ONE], "", [CALL]),
     ("llama-3.1", [ONE.replace("arguments", "parameters")], "", [CALL]),
     ("llama-3.1", [f" {ONE}; {ONE}"], "", [CALL, CALL]),
@@ -111,6 +117,14 @@ READ: list[tuple[str, list[str], str, list[tuple[str, Any]]]] = [
 def test_calls_are_read(name: str, parts: list[str], text: str, calls: list[tuple[str, Any]], apart: bool) -> None:
     got, found = parsed(name, parts, apart=apart and "mistral" not in name)
     assert (got.strip(), found) == (text, calls)
+
+
+def test_only_what_may_be_a_call_is_held_back() -> None:
+    tokenizer, tools = vocabulary("qwen-3")[0], form("qwen-3").tools
+    assert tools is not None
+    decoder = ToolCallDecoder(StreamDecoder(tokenizer), tools, {"weather"})
+    text = "```python\nx = {"
+    assert "".join(map(decoder.push, tokenizer.encode(text))) == text
 
 
 @pytest.mark.parametrize("arguments", ['"{}"', "{}", '{"a": {"b": [1, null]}}'])

@@ -250,7 +250,7 @@ CHANGES_THE_REPLY: list[tuple[str, object]] = [
     *[("chat_template", "{{ x }}"), ("enable_thinking", False)],
     *[("reasoning_effort", "high"), ("reasoning", {"effort": "low"}), ("thinking", {"type": "enabled"})],
     *[
-        ("tool_choice", "required"),
+        ("tool_choice", "any"),
         ("verbosity", "low"),
         ("web_search_options", {}),
     ],

@@ -92,12 +92,20 @@ class FakeDiscord(Using):
         self.rest.directory.add(guild.channel)
         return guild
 
-    def channel(self, guild: Guild, name: str, *, parent: Channel | None = None) -> Channel:
+    def category(self, guild: Guild, name: str) -> Channel:
+        """A category, to be announced before the channels in it."""
+        category = self.rest.directory.add(Channel(name, guild, is_category=True))
+        guild.channels.append(category)
+        return category
+
+    def channel(
+        self, guild: Guild, name: str, *, parent: Channel | None = None, category: Channel | None = None
+    ) -> Channel:
         """Another channel, or a thread if it has a parent.
 
         The bot learns of it with the next GUILD_CREATE, with `announce`, or when someone writes in it.
         """
-        channel = self.rest.directory.add(Channel(name, guild, parent=parent))
+        channel = self.rest.directory.add(Channel(name, guild, parent=parent, category=category))
         (guild.channels if parent is None else guild.threads).append(channel)
         return channel
 

@@ -49,7 +49,7 @@ EVERYONE = (  # what a new guild gives to @everyone
 # What an application may do in direct messages, and anywhere a user brings it along.
 OUTSIDE_GUILDS = P.ATTACH_FILES | P.EMBED_LINKS | P.MENTION_EVERYONE | P.USE_EXTERNAL_EMOJIS
 NEEDS_SENDING = P.MENTION_EVERYONE | P.ATTACH_FILES | P.EMBED_LINKS
-TEXT, DM, GROUP, PUBLIC_THREAD, PRIVATE_THREAD = 0, 1, 3, 11, 12
+TEXT, DM, GROUP, CATEGORY, PUBLIC_THREAD, PRIVATE_THREAD = 0, 1, 3, 4, 11, 12
 EPOCH = 1_420_070_400_000
 _counter = itertools.count(1)
 
@@ -109,7 +109,7 @@ class Directory:
 
 @dataclass(slots=True, eq=False)
 class Channel:
-    """A text channel, a thread (it has a parent), or a private channel (it has no guild)."""
+    """A text channel, a category, a thread (it has a parent), or a private channel (it has no guild)."""
 
     name: str
     guild: Guild | None
@@ -117,6 +117,8 @@ class Channel:
     id: int = field(default_factory=snowflake)
     bot_may_send: bool = True  # False: an overwrite denies it to the bot
     parent: Channel | None = None
+    category: Channel | None = None
+    is_category: bool = False
     others: tuple[User, ...] = ()  # who talks here without the bot
     overwrites: dict[int, Overwrite] = field(default_factory=dict, repr=False)  # by the id of a role or member
     announced: bool = False  # the gateway has told of it
@@ -139,6 +141,8 @@ class Channel:
         """Discord's number of the type."""
         if self.guild is None:
             return GROUP if len(self.others) > 2 else DM
+        if self.is_category:
+            return CATEGORY
         return TEXT if self.parent is None else PRIVATE_THREAD if self.private else PUBLIC_THREAD
 
     def overwrites_json(self) -> list[Json]:
@@ -165,7 +169,7 @@ class Channel:
             shared["permissions"] = str(int(self.guild.permissions(viewer, self)))
         if self.parent is None:
             return {**shared, "position": 0, "permission_overwrites": self.overwrites_json(), "nsfw": False,
-                    "topic": None, "parent_id": None}  # fmt: skip
+                    "topic": None, "parent_id": str(self.category.id) if self.category else None}  # fmt: skip
         started = iso_time(self.created_at)
         metadata: Json = {"archived": self.archived, "auto_archive_duration": self.auto_archive, "locked": self.locked,
                           "archive_timestamp": started, "create_timestamp": started}  # fmt: skip

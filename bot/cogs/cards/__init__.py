@@ -1,0 +1,1 @@
+"""Character cards: import and export of personas."""

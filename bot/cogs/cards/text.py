@@ -1,0 +1,115 @@
+"""What the preview of a card says and offers, in Discord's Markdown and JSON. Pure functions.
+
+All that a card wrote is shown as typed and has no effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from discord.utils import escape_markdown, escape_mentions
+
+from bot.characters.files.reading import ImportedCard
+from bot.characters.macros import Macros, expand
+from bot.characters.preview import Preview
+from bot.cogs.cards.pending import PendingCard
+from bot.cogs.dialogs.buttons import button, row
+from bot.discord_app.permissions import Action
+from bot.errors import BotError
+from bot.guilds.persona_checks import PersonaSize
+
+CANCELLED = "I have not imported this card."
+TOO_LATE = (
+    "I no longer have this card: too much time has passed, or I was restarted. Please use the command or menu again."
+)
+_MAX_NOTES = 500
+_MAX_LINES = 6
+_MAX_OPTIONS = 25  # Discord's limit
+_MAX_LABEL = 100  # Discord's limit
+_PRIMARY = 1
+_MAX_PART = 700
+
+
+def preview_text(imported: ImportedCard, shown: Preview, size: PersonaSize | None, refusal: BotError | None) -> str:
+    """The whole preview."""
+    card = imported.card
+    by = f" by {plain(shown.creator, 80)}" if shown.creator else ""
+    lines = [f"**{plain(shown.name)}** · character card of version {card.version}, {imported.packing}{by}"]
+    if refusal is not None:
+        lines.append(f"**It does not fit:** {refusal.user_message}")
+    elif size is None:
+        lines.append("I cannot count its tokens now; the first message will show whether it fits.")
+    else:
+        lines.append(f"**It fits:** {size.tokens:,} tokens in every prompt, {size.percent} % of the context.")
+    if shown.notes:
+        lines.append(f"**The creator says:**\n{_quoted(shown.notes)}")
+    num_greetings = sum(bool(text) for text in card.greetings)
+    if num_greetings > 1:
+        lines.append(f"**Conversations begin with** one of its {num_greetings} greetings: choose it below.")
+    lines += _part("Used", shown.used) + _part("Kept for an export", shown.kept) + _part("Not used", shown.ignored)
+    return "\n".join(lines)
+
+
+def preview_components(pending: PendingCard, number: int, *, fits: bool) -> list[dict[str, Any]]:
+    """The choice of a greeting, where there are several, and the buttons."""
+    greetings = [(index, text) for index, text in enumerate(pending.greetings) if text.strip()]
+    rows: list[dict[str, Any]] = []
+    if fits and len(greetings) > 1:
+        options = [
+            {
+                "label": _label(text, pending),
+                "value": str(index),
+                "description": f"Greeting {place} of {len(greetings)}",
+                "default": index == pending.greeting,
+            }
+            for place, (index, text) in enumerate(greetings[:_MAX_OPTIONS], 1)
+        ]
+        select = {
+            "type": 3,
+            "custom_id": f"{Action.CARD.value}:greeting:{number}",
+            "placeholder": "How conversations begin",
+            "options": options,
+        }
+        rows.append({"type": 1, "components": [select]})
+    buttons = []
+    if fits and pending.guild:
+        label = "Import for this guild" if pending.own else "Import"
+        buttons.append({**button(label, f"{Action.GUILD_CARD.value}:import:{number}"), "style": _PRIMARY})
+    if fits and pending.own:
+        label = "Import for me" if pending.guild else "Import"
+        buttons.append({**button(label, f"{Action.CARD.value}:import:{number}"), "style": _PRIMARY})
+    buttons.append(button("Cancel", f"{Action.CARD.value}:cancel:{number}"))
+    return [*rows, *row(*buttons)]
+
+
+def imported_text(name: str, *, own: bool) -> str:
+    """What became of an import, and what to do next."""
+    where = "your own personas here" if own else "the personas of this guild"
+    command = "/me persona set" if own else "/persona set"
+    return f"**{plain(name)}** is among {where}. `{command} name:{name.replace('`', '')}` lets it answer."
+
+
+def plain(text: str, limit: int = 80) -> str:
+    """A text on one line, as typed, with its end cut off."""
+    line = " ".join(text.split())
+    return escape_mentions(escape_markdown(line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"))
+
+
+def _quoted(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    short = "\n".join(lines[:_MAX_LINES])
+    cut = len(short) > _MAX_NOTES or len(lines) > _MAX_LINES
+    short = short[:_MAX_NOTES].rstrip() + (" …" if cut else "")
+    return "\n".join(f"> {line}" for line in escape_mentions(escape_markdown(short)).splitlines())
+
+
+def _part(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"**{title}:** {plain('; '.join(lines), _MAX_PART)}"] if lines else []
+
+
+def _label(text: str, pending: PendingCard) -> str:
+    """The beginning of a greeting, as the member who looks at it would be greeted."""
+    shown = expand(text, Macros(pending.char, pending.user)) or "(nothing)"
+    line = " ".join(shown.split()) or "(nothing)"
+    return line if len(line) <= _MAX_LABEL else f"{line[: _MAX_LABEL - 1].rstrip()}…"

@@ -1,0 +1,70 @@
+"""Who answers a member here, and why this one: the levels in order, as text. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.cogs.personas.text import BARRED, bold, name_of
+from bot.discord_app.caller import Caller
+from bot.discord_app.permissions import OwnBarrier
+from models.queries.tenants.personas import UNNAMED
+from models.types import DIRECT_MESSAGES, PersonaLevelInfo, PersonaText, StoredLevel
+
+_SHARED = "everyone here shares one conversation"
+_WHY = {
+    "member": "you chose it for yourself",
+    "thread": "it is set for this thread",
+    "channel": "it is set for this channel",
+    "category": "it is set for this category",
+    "guild": "it is this guild's persona",
+    "default": "no persona is set here",
+}
+_MISSING = {
+    "member": "your own – you have no persona of your own here",
+    "thread": "this thread – none",
+    "channel": "this channel – none",
+    "category": "this category – none",
+    "guild": "this guild – no persona of its own",
+}
+_LABELS = {"member": "your own", "thread": "this thread", "channel": "this channel", "category": "this category",
+           "guild": "this guild"}  # fmt: skip
+
+
+def answering_text(
+    caller: Caller,
+    persona: PersonaText,
+    levels: Sequence[PersonaLevelInfo],
+    barrier: OwnBarrier | None,
+    *,
+    shared: bool,
+) -> str:
+    """Who answers, why, and every level from the narrowest on. `shared`: the caller's conversation is everyone's."""
+    winner = bold(persona.name) if persona.name else "A persona without a name"
+    winner = winner if persona.level != "default" else "The persona of this bot's owner"
+    lines = [f"{winner} answers you here: {_WHY[persona.level]}.", ""]
+    found = {each.level: each for each in levels}
+    why_not = _SHARED if shared else BARRED[barrier] if barrier else ""
+    for level in _levels_of(caller):
+        each = found.get(level)
+        if each is None:
+            missing = _MISSING[level]
+            barred = f" ({why_not})" if level == "member" and why_not else ""
+            lines.append(f"- {missing}{barred}")
+            continue
+        name = name_of("" if each.name == UNNAMED else each.name)
+        state = " · **answers you**" if level == persona.level else ""
+        if level == "member" and why_not:
+            state = f" · not here: {why_not}"
+        lines.append(f"- {_LABELS[level]} – {name}{state}")
+    state = " · **answers you**" if persona.level == "default" else ""
+    lines.append(f"- otherwise – that of this bot's owner{state}")
+    return "\n".join(lines)
+
+
+def _levels_of(caller: Caller) -> tuple[StoredLevel, ...]:
+    """The levels that there are where the caller is, the narrowest first."""
+    if caller.guild_id == DIRECT_MESSAGES:
+        return ("member",)
+    thread: tuple[StoredLevel, ...] = ("thread",) if caller.in_thread else ()
+    category: tuple[StoredLevel, ...] = ("category",) if caller.category_id else ()
+    return ("member", *thread, "channel", *category, "guild")

@@ -1,0 +1,206 @@
+"""The commands on the entries of a library: create, edit, tags, list, delete, versions. A guild's or a member's own."""
+
+from __future__ import annotations
+
+import discord
+
+from bot.cogs.dialogs.answers import OldButton, answer, begin, in_time, number
+from bot.cogs.dialogs.buttons import Json, button, row
+from bot.cogs.personas.announcing import announce, announce_edit, answers_here
+from bot.cogs.personas.modal import PersonaForm, persona_modal, submitted_form
+from bot.cogs.personas.text import (
+    KEPT,
+    bold,
+    delete_text,
+    list_text,
+    not_set_text,
+    size_text,
+    version_line,
+)
+from bot.discord_app.caller import caller_of, dialog_key
+from bot.discord_app.context import CommandContext, Interaction
+from bot.discord_app.delivery import defer
+from bot.discord_app.rest.message_api import MessageApi
+from bot.errors import BotError
+from bot.guilds.persona_library import PersonaLibrary, PersonaPage, command_of
+from models.queries.tenants.personas import UNNAMED
+from models.types import PersonaInfo
+
+_MAX_SUGGESTIONS = 25
+_TITLES = {False: "A new persona of this guild", True: "A new persona of your own"}
+
+
+class PersonaEntries:
+    """The entries of one kind of library. `own`: that of who uses the command."""
+
+    def __init__(self, context: CommandContext, api: MessageApi, *, own: bool) -> None:
+        self._context = context
+        self._api = api
+        self._own = own
+        self._word = "me" if own else "persona"
+        """The first word of the custom ids, for which the gate checks the permission to change the library."""
+
+    async def create(self, interaction: Interaction, name: str | None) -> None:
+        """Open the form for a new entry."""
+        form = PersonaForm(prompt="", name=name or "", tags="")
+        await interaction.response.send_modal(
+            persona_modal(f"{self._word}:create", _TITLES[self._own], form, max_chars=self._max_chars, editing=True)
+        )
+
+    async def created(self, interaction: Interaction) -> None:
+        """Store what the form for a new entry says."""
+        if not await defer(interaction, ephemeral=True):
+            return
+        form = submitted_form(interaction)
+        entry, size = await self._library.create(
+            dialog_key(caller_of(interaction)),
+            form.name or "",
+            form.prompt or "",
+            own=self._own,
+            tags=form.tags or "",
+            actor_id=interaction.user.id,
+        )
+        hint = f"{bold(entry.name)} is stored. `{command_of(self._own)} set` lets it answer."
+        await self._context.respond(interaction, "\n".join(filter(None, [hint, size_text(size)])))
+
+    async def edit(self, interaction: Interaction, name: str) -> None:
+        """Open the form with an entry."""
+        async with in_time():
+            key = dialog_key(caller_of(interaction))
+            entry = await self._library.named(key, name, own=self._own)
+            version = await self._library.text(key, entry.persona_id, own=self._own)
+        form = PersonaForm(prompt=version.prompt, name=entry.name, tags=", ".join(entry.tags))
+        await interaction.response.send_modal(
+            persona_modal(
+                f"{self._word}:edit:{entry.persona_id}",
+                "Change a persona",
+                form,
+                max_chars=self._max_chars,
+                editing=True,
+            )
+        )
+
+    async def edited(self, interaction: Interaction, argument: str) -> None:
+        """Store what the form says: what did not change makes no new version. `argument`: the entry."""
+        persona_id = number(argument)
+        if not await defer(interaction, ephemeral=True):
+            return
+        key, by, own = dialog_key(caller_of(interaction)), interaction.user.id, self._own
+        form = submitted_form(interaction)
+        entry = await self._library.get(key, persona_id, own=own)
+        before = await self._library.text(key, persona_id, own=own)
+        prompt, size = (form.prompt or "").strip(), None
+        if edited := prompt not in ("", before.prompt):
+            entry, size = await self._library.edit(key, persona_id, prompt, own=own, actor_id=by)
+        if form.name is not None and form.name != entry.name:
+            entry = await self._library.rename(key, persona_id, form.name, own=own, actor_id=by)
+        if form.tags is not None and form.tags != ", ".join(entry.tags):
+            entry = await self._library.tag(key, persona_id, form.tags, own=own, actor_id=by)
+        changed = f", version {entry.active_version}" if edited else ""
+        text = f"{bold(entry.name)} is stored{changed}. {KEPT}"
+        await self._context.respond(interaction, "\n".join(filter(None, [text, size_text(size)])))
+        if edited and not own:
+            await announce_edit(self._context, interaction, entry)
+
+    async def tag(self, interaction: Interaction, name: str, tags: str) -> None:
+        """Give an entry other tags."""
+        if not await defer(interaction, ephemeral=True):
+            return
+        key, by = dialog_key(caller_of(interaction)), interaction.user.id
+        found = await self._library.named(key, name, own=self._own)
+        entry = await self._library.tag(key, found.persona_id, tags, own=self._own, actor_id=by)
+        listed = ", ".join(bold(tag) for tag in entry.tags)
+        text = f"{bold(entry.name)} has the tags {listed}." if listed else f"{bold(entry.name)} has no tags any more."
+        await self._context.respond(interaction, text)
+
+    async def show_list(self, interaction: Interaction, tag: str | None) -> None:
+        """Show the first page of the library."""
+        if await begin(interaction):
+            page = await self._library.page(dialog_key(caller_of(interaction)), own=self._own, tag=tag or "")
+            await self._answer_list(interaction, page, tag or "")
+
+    async def turn_page(self, interaction: Interaction, argument: str) -> None:
+        """Show the page after or before an entry. `argument`: which side, the entry, and the tag."""
+        side, _, rest = argument.partition(":")
+        persona_id, _, tag = rest.partition(":")
+        if side not in ("after", "before"):
+            raise OldButton()
+        at = number(persona_id)
+        if await begin(interaction):
+            key = dialog_key(caller_of(interaction))
+            after, before = (at, None) if side == "after" else (None, at)
+            page = await self._library.page(key, own=self._own, tag=tag, after=after, before=before)
+            await self._answer_list(interaction, page, tag)
+
+    async def delete(self, interaction: Interaction, name: str) -> None:
+        """Ask for confirmation, and say where the entry answers."""
+        if not await begin(interaction):
+            return
+        key = dialog_key(caller_of(interaction))
+        entry = await self._library.named(key, name, own=self._own)
+        places = await self._library.places(key, entry.persona_id, own=self._own)
+        confirm = row(button("Delete it", f"{self._word}:delete:{entry.persona_id}", danger=True))
+        await answer(self._api, interaction, delete_text(entry, places), confirm)
+
+    async def delete_confirmed(self, interaction: Interaction, argument: str) -> None:
+        """Delete the entry. `argument`: which one; it is looked for in the library of who presses."""
+        persona_id = number(argument)
+        if await begin(interaction):
+            key, by = dialog_key(caller_of(interaction)), interaction.user.id
+            answered = not self._own and await answers_here(self._context, interaction, persona_id)
+            deleted = await self._library.delete(key, persona_id, own=self._own, actor_id=by)
+            await answer(self._api, interaction, "It is deleted." if deleted else "It had been deleted already.")
+            if answered and deleted:
+                await announce(interaction, "-# The persona that answered here is gone. Our conversations go on.")
+
+    async def versions(self, interaction: Interaction, name: str | None) -> None:
+        """List the versions that are kept, of an entry or of the one that is set."""
+        if not await defer(interaction, ephemeral=True):
+            return
+        key, own = dialog_key(caller_of(interaction)), self._own
+        if name is None:
+            entry = await self._context.personas.entry_at(key, "member" if own else "guild")
+        else:
+            entry = await self._library.named(key, name, own=own)
+        if entry is None:
+            await self._context.respond(interaction, not_set_text("member" if own else "guild", 0))
+            return
+        versions = await self._library.versions(key, entry.persona_id, own=own)
+        title = [f"The versions of {bold(entry.name)}:"] if entry.name != UNNAMED and name is not None else []
+        hint = f"`{command_of(own)} rollback` puts one of them back in force."
+        await self._context.respond(interaction, "\n".join([*title, *map(version_line, versions), hint]))
+
+    async def suggestions(self, interaction: Interaction, typed: str) -> list[discord.app_commands.Choice[str]]:
+        """The names that contain what was typed; none if the database is slow."""
+        try:
+            async with in_time():
+                key = dialog_key(caller_of(interaction))
+                names = await self._library.names(key, own=self._own, typed=typed, limit=_MAX_SUGGESTIONS)
+        except BotError:
+            return []
+        return [discord.app_commands.Choice(name=name, value=name) for name in names]
+
+    async def _answer_list(self, interaction: Interaction, page: PersonaPage, tag: str) -> None:
+        await answer(self._api, interaction, list_text(page, own=self._own, tag=tag), self._arrows(page, tag))
+
+    def _arrows(self, page: PersonaPage, tag: str) -> list[Json]:
+        """◀ ▶ where there is another page. Everyone may read a guild's list: its buttons have their own word."""
+        if not page.entries or not (page.has_earlier or page.has_later):
+            return []
+        word = "me:list" if self._own else "personas:list"
+
+        def arrow(label: str, side: str, entry: PersonaInfo, there: bool) -> Json:
+            return button(label, f"{word}:{side}:{entry.persona_id}:{tag}"[:100], disabled=not there)
+
+        return row(
+            arrow("◀", "before", page.entries[0], page.has_earlier),
+            arrow("▶", "after", page.entries[-1], page.has_later),
+        )
+
+    @property
+    def _library(self) -> PersonaLibrary:
+        return self._context.personas.library
+
+    @property
+    def _max_chars(self) -> int:
+        return self._context.settings.max_persona_chars

@@ -1,0 +1,234 @@
+"""Which persona answers where: set, clear, show, roll back. The same for the guild's places and for a member.
+
+Who may do it was decided by the gate before any of this runs. What an admin changes is said in the channel, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from bot.cogs.personas.announcing import announce, announce_edit
+from bot.cogs.personas.answering import answering_text
+from bot.cogs.personas.modal import PersonaForm, persona_modal, submitted_form
+from bot.cogs.personas.places import GUILD, MEMBER, Slot, channels_of, slot_of_word
+from bot.cogs.personas.text import (
+    BARRED,
+    KEPT,
+    MODAL_TITLES,
+    afresh_text,
+    cleared_text,
+    name_of,
+    not_set_text,
+    now_text,
+    places_text,
+    public_clear_text,
+    public_text,
+    quoted_prompt,
+    size_text,
+)
+from bot.discord_app.caller import Caller, caller_of, dialog_key, dialog_scope
+from bot.discord_app.context import CommandContext, Interaction
+from bot.discord_app.delivery import defer
+from bot.discord_app.permissions import own_persona_barrier, persona_scope
+from bot.errors import BotError, DatabaseUnavailable
+from bot.guilds.persona_checks import PersonaSize
+from bot.guilds.persona_library import command_of
+from models.queries.tenants.personas import UNNAMED
+from models.types import DialogKey, PersonaInfo
+
+_LOOK_UP_TIMEOUT = 1.0  # seconds, of the 3 in which a modal must be opened
+_AFRESH = "afresh"
+
+
+class PersonaSetting:
+    """The commands that decide who answers."""
+
+    def __init__(self, context: CommandContext) -> None:
+        self._context = context
+
+    async def set(
+        self, interaction: Interaction, slot: Slot, name: str | None, prompt: str | None, *, afresh: bool
+    ) -> None:
+        """Set a persona of the library, a new text, or open the form to write one."""
+        caller = caller_of(interaction)
+        if prompt is not None:
+            if await defer(interaction, ephemeral=True):
+                await self._store(interaction, slot, prompt, name or "", afresh=afresh)
+            return
+        entry, form = await self._look_up(dialog_key(caller), slot, name)
+        if entry is not None:
+            if await defer(interaction, ephemeral=True):
+                await self._assign(interaction, slot, entry, afresh=afresh)
+            return
+        custom_id = f"{'me' if slot.own else 'persona'}:set:{slot.word}:{_AFRESH if afresh else ''}"
+        max_chars = self._context.settings.max_persona_chars
+        await interaction.response.send_modal(
+            persona_modal(custom_id, MODAL_TITLES[slot.own], form, max_chars=max_chars)
+        )
+
+    async def submitted(self, interaction: Interaction, own: bool, argument: str) -> None:
+        """Store the fields of the form. `argument`: the place, and whether conversations begin afresh."""
+        word, _, rest = argument.partition(":")
+        slot = slot_of_word(word) or (MEMBER if own else GUILD)  # a form of an earlier version named no place
+        if slot.own is not own:
+            raise BotError("This form is not for this place. Please use the command again.")
+        if await defer(interaction, ephemeral=True):
+            form = submitted_form(interaction)
+            await self._store(interaction, slot, form.prompt or "", form.name or "", afresh=rest == _AFRESH)
+
+    async def clear(self, interaction: Interaction, slot: Slot) -> None:
+        """Let none be set there."""
+        if not await defer(interaction, ephemeral=True):
+            return
+        personas = self._context.personas
+        key = dialog_key(caller_of(interaction))
+        cleared = await personas.clear(key, slot.level, place_id=slot.place_id, actor_id=interaction.user.id)
+        text = (cleared_text if cleared else not_set_text)(slot.level, slot.place_id)
+        await self._context.respond(interaction, text)
+        if cleared and not slot.own:
+            await announce(interaction, public_clear_text(slot.level, slot.place_id))
+
+    async def show(self, interaction: Interaction) -> None:
+        """Who answers the caller here, and why this one."""
+        if not await defer(interaction, ephemeral=True):
+            return
+        caller = caller_of(interaction)
+        settings = await self._context.guild_settings.get(caller.guild_id)
+        key, scope = await self._context.current_dialog_key(interaction), persona_scope(caller, settings)
+        personas = self._context.personas
+        persona, levels = await personas.show(key, scope), await personas.levels(key, scope)
+        text = answering_text(caller, persona, levels, own_persona_barrier(caller, settings), shared=key.shared)
+        await self._context.respond(interaction, f"{text}\n\n{quoted_prompt(persona)}")
+
+    async def show_own(self, interaction: Interaction) -> None:
+        """The caller's own persona, or what they are answered with instead."""
+        if not await defer(interaction, ephemeral=True):
+            return
+        caller = caller_of(interaction)
+        settings = await self._context.guild_settings.get(caller.guild_id)
+        personas, key = self._context.personas, dialog_key(caller)
+        persona = await personas.get(key, "member")
+        if persona is None:
+            effective = await personas.show(key, persona_scope(caller, settings))
+            text = f"{not_set_text('member', 0)} {quoted_prompt(effective)}"
+        else:
+            barred = await self._barred(interaction, caller)
+            text = f"For you I am {name_of(persona.name)} here:{barred}\n\n{persona.prompt}"
+        await self._context.respond(interaction, text)
+
+    async def rollback(self, interaction: Interaction, slot: Slot, name: str | None, version: int) -> None:
+        """Put an earlier version in force, and if no name was given also where it answered before it was cleared."""
+        if not await defer(interaction, ephemeral=True):
+            return
+        key, by = dialog_key(caller_of(interaction)), interaction.user.id
+        personas = self._context.personas
+        if name is None:
+            entry = await personas.entry_at(key, slot.level, slot.place_id)
+        else:
+            entry = await personas.library.named(key, name, own=slot.own)
+        back = entry and await personas.library.rollback(key, entry.persona_id, version, own=slot.own, actor_id=by)
+        if not back:
+            raise BotError(f"I have no version {version} of it. `{command_of(slot.own)} versions` lists what I have.")
+        if name is None:
+            current = await personas.get(key, slot.level, slot.place_id)
+            if current is None:  # it had been cleared
+                await personas.assign(key, slot.level, back.persona_id, place_id=slot.place_id, actor_id=by)
+            text = now_text(_shown(back), slot.level, slot.place_id)
+        else:
+            text = f"{name_of(_shown(back))} is its version {version} again."
+        await self._context.respond(interaction, f"{text} {KEPT}")
+        if not slot.own:
+            await announce_edit(self._context, interaction, back)
+
+    async def _look_up(self, key: DialogKey, slot: Slot, name: str | None) -> tuple[PersonaInfo | None, PersonaForm]:
+        """The entry of this name, or what the form begins with: little, if the database is slow."""
+        personas = self._context.personas
+        try:
+            async with asyncio.timeout(_LOOK_UP_TIMEOUT):
+                entry = None if name is None else await personas.library.find(key, name, own=slot.own)
+                current = None if entry else await personas.get(key, slot.level, slot.place_id)
+        except (TimeoutError, DatabaseUnavailable):
+            return None, PersonaForm(name=name)
+        prompt, shown = ("", "") if current is None else (current.prompt, current.name)
+        return entry, PersonaForm(prompt=prompt, name=name or shown)
+
+    async def _store(self, interaction: Interaction, slot: Slot, prompt: str, name: str, *, afresh: bool) -> None:
+        saved = await self._context.personas.set(
+            dialog_key(caller_of(interaction)),
+            slot.level,
+            prompt,
+            name=name,
+            author_id=interaction.user.id,
+            place_id=slot.place_id,
+        )
+        await self._done(interaction, slot, saved.persona.name, saved.size, afresh=afresh)
+
+    async def _assign(self, interaction: Interaction, slot: Slot, entry: PersonaInfo, *, afresh: bool) -> None:
+        personas, key = self._context.personas, dialog_key(caller_of(interaction))
+        if not await personas.assign(
+            key, slot.level, entry.persona_id, place_id=slot.place_id, actor_id=interaction.user.id
+        ):
+            raise BotError("This persona has been deleted meanwhile.")
+        persona = await personas.get(key, slot.level, slot.place_id)
+        size = None if persona is None else await personas.limits.size(persona.prompt)
+        await self._done(interaction, slot, _shown(entry), size, afresh=afresh)
+
+    async def _done(
+        self, interaction: Interaction, slot: Slot, name: str, size: PersonaSize | None, *, afresh: bool
+    ) -> None:
+        """Tell the caller, end conversations if they wish it, and tell the channel."""
+        caller = caller_of(interaction)
+        after, begun = await self._begin_afresh(interaction, caller, slot) if afresh else (KEPT, False)
+        lines = [f"{now_text(name, slot.level, slot.place_id)} {after}", size_text(size)]
+        if slot.own:
+            lines.append((await self._barred(interaction, caller)).strip())
+        else:
+            lines.append(await self._narrower(caller, slot))
+            lines.append(await self._elsewhere(caller, slot))
+        await self._context.respond(interaction, "\n".join(filter(None, lines)))
+        if not slot.own:
+            await announce(interaction, public_text(name, slot.level, slot.place_id, afresh=begun))
+
+    async def _begin_afresh(self, interaction: Interaction, caller: Caller, slot: Slot) -> tuple[str, bool]:
+        """What was ended, and whether that was all that is said in this place."""
+        if slot.own:
+            key = await self._context.current_dialog_key(interaction)
+            await self._context.chat.dialogs.reset(key.private or key)
+            return "We begin a new conversation; `/history undo` takes that back.", True
+        settings = await self._context.guild_settings.get(caller.guild_id)
+        channels = channels_of(interaction.guild, slot)
+        ended = await self._context.personas.begin_afresh(caller.guild_id, channels, actor_id=caller.user_id)
+        in_guild = channels is not None and dialog_scope(caller, settings) == "member"
+        return afresh_text(ended, guild_wide_go_on=in_guild), not in_guild
+
+    async def _barred(self, interaction: Interaction, caller: Caller) -> str:
+        """That the member's own persona does not answer here, and why; "" if it does."""
+        settings = await self._context.guild_settings.get(caller.guild_id)
+        barrier = own_persona_barrier(caller, settings)
+        if barrier is not None:
+            return f"\n-# It does not answer here: {BARRED[barrier]}."
+        shared = (await self._context.current_dialog_key(interaction)).shared
+        return "\n-# In a conversation that everyone shares, as here, it does not answer." if shared else ""
+
+    async def _elsewhere(self, caller: Caller, slot: Slot) -> str:
+        """Where else this persona answers: another text of it holds there as well."""
+        key, personas = dialog_key(caller), self._context.personas
+        persona = await personas.get(key, slot.level, slot.place_id)
+        places = () if persona is None else await personas.library.places(key, persona.persona_id, own=False)
+        others = [each for each in places if (each.level, each.place_id) != (slot.level, slot.place_id)]
+        return f"-# It also answers {places_text(others)}." if others else ""
+
+    async def _narrower(self, caller: Caller, slot: Slot) -> str:
+        """That another persona goes on answering here, because it is set for a narrower place."""
+        settings = await self._context.guild_settings.get(caller.guild_id)
+        scope, key = persona_scope(caller, settings), dialog_key(caller)
+        levels = await self._context.personas.levels(key, scope)
+        first = next((each for each in levels if each.level != "member"), None)
+        if first is None or (first.level, first.place_id) == (slot.level, slot.place_id):
+            return ""
+        shown = name_of("" if first.name == UNNAMED else first.name)
+        return f"-# Here {shown} goes on answering: it is set for this {first.level}."
+
+
+def _shown(entry: PersonaInfo) -> str:
+    return "" if entry.name == UNNAMED else entry.name

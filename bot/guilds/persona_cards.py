@@ -1,0 +1,139 @@
+"""Personas made from character cards, and personas written as cards: in and out of the libraries of personas.
+
+Knows what every prompt of a character has, and the operator's limits of it. Knows no files of Discord and no
+permissions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from bot.characters.assembly import template_of
+from bot.characters.card import CharacterCard, read_card, with_greeting
+from bot.characters.files.export import edited_card, export_json, export_png, plain_card
+from bot.characters.files.json_card import parse, write
+from bot.characters.preview import limited_text
+from bot.errors import Hint, PersonaExists
+from bot.guilds.persona_checks import MAX_TAG_CHARS, MAX_TAGS, PersonaLimits, PersonaSize, required_name
+from bot.guilds.persona_library import (
+    MAX_GUILD_PERSONAS,
+    MAX_OWN_PERSONAS,
+    PersonaGone,
+    PersonaLibrary,
+    audit,
+    command_of,
+    library_errors,
+)
+from bot.storage import translate_database_errors
+from models.database import Database, Session
+from models.queries.tenants.persona_cards import import_persona, stored_card
+from models.types import DialogKey, PersonaInfo, StoredCard
+
+CardFormat = Literal["png", "json"]
+MAX_FILE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CardFile:
+    """A persona as a file."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+
+class PersonaCards:
+    """Imports and exports for the libraries of every guild. Each method raises DatabaseUnavailable."""
+
+    def __init__(self, database: Database, limits: PersonaLimits, library: PersonaLibrary) -> None:
+        self._database = database
+        self._limits = limits
+        self._library = library
+
+    async def size(self, card: CharacterCard) -> PersonaSize | None:
+        """What the character takes of the context in every prompt; None if the engine cannot count now.
+
+        Raises PersonaTooLong for one that takes too much.
+        """
+        return await self._limits.check_character(limited_text(card))
+
+    async def free_name(self, key: DialogKey, card: CharacterCard, *, own: bool, name: str, replace: bool) -> str:
+        """The name that the persona would have. Raises PersonaExists, or what the check of a name does."""
+        name = required_name(name or card.name)
+        if not replace and await self._library.find(key, name, own=own) is not None:
+            raise PersonaExists(
+                name, command_of(own), hint="`name` gives it another one, and `replace` puts it in place of that one."
+            )
+        return name
+
+    async def store(
+        self,
+        key: DialogKey,
+        card: CharacterCard,
+        *,
+        own: bool,
+        name: str,
+        picture: bytes = b"",
+        greeting: int = 0,
+        replace: bool = False,
+        actor_id: int | None,
+    ) -> PersonaInfo:
+        """Put a card into a library. `picture`: a PNG. Raises PersonaExists, TooManyPersonas or PersonaTooLong."""
+        await self.size(card)
+        name, now = required_name(name), datetime.now(UTC)
+        stored = StoredCard(template_of(card), write(with_greeting(card.raw, greeting)), picture)
+        tags = tuple(dict.fromkeys(" ".join(tag.split()) for tag in card.tags if len(tag) <= MAX_TAG_CHARS))
+
+        async def change(session: Session) -> PersonaInfo:
+            made = await import_persona(
+                session,
+                key=key,
+                own=own,
+                name=name,
+                card=stored,
+                tags=tuple(tag for tag in tags if tag)[:MAX_TAGS],
+                replace=replace,
+                author_id=actor_id,
+                limit=MAX_OWN_PERSONAS if own else MAX_GUILD_PERSONAS,
+                now=now,
+            )
+            done = {"persona": made.persona_id, "version": made.active_version}
+            await audit(session, key, own, "persona.import", actor_id, now, **done)
+            return made
+
+        with translate_database_errors(), library_errors(own):
+            return await self._database.run(change)
+
+    async def export(
+        self, key: DialogKey, persona: PersonaInfo, *, own: bool, form: CardFormat, max_bytes: int = MAX_FILE_BYTES
+    ) -> CardFile:
+        """An entry of a library as a card's file. Raises PersonaGone, or Hint for one of more than `max_bytes`."""
+        with translate_database_errors():
+            async with self._database.read() as session:
+                found = await stored_card(session, key=key, own=own, persona_id=persona.persona_id)
+        if found is None:
+            raise PersonaGone()
+        data = await asyncio.to_thread(_file, persona.name, found, form, max_bytes)
+        if len(data) > max_bytes:
+            other = "; as JSON it is smaller" if form == "png" else ""
+            raise Hint(f"This card has {len(data) >> 20} MiB, more than Discord takes here{other}.")
+        return CardFile(f"{persona.name}.{form}", data)
+
+
+def _file(name: str, found: StoredCard, form: CardFormat, max_bytes: int) -> bytes:
+    """The file; a picture that gets too large is without the card for readers of version 2."""
+    raw = _exported(name, found)
+    if form == "json":
+        return export_json(raw)
+    data = export_png(raw, found.picture)
+    return data if len(data) <= max_bytes else export_png(raw, found.picture, for_version_2=False)
+
+
+def _exported(name: str, found: StoredCard) -> dict[str, Any]:
+    """The card of an entry, with the text that it has now; a name that was changed here stays ours."""
+    if found.json is None:
+        return plain_card(name, found.prompt)
+    raw = parse(found.json)
+    return raw if found.prompt == template_of(read_card(raw)) else edited_card(raw, found.prompt)
