@@ -50,11 +50,13 @@ class Help(commands.Cog):
     @app_commands.command(name="help", description="What you can ask me to do.")
     async def help_command(self, interaction: Interaction) -> None:
         """/help."""
-        text = help_text(caller_of(interaction))
-        await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
+        first, *more = help_messages(caller_of(interaction))
+        await interaction.response.send_message(first, ephemeral=True, allowed_mentions=NO_MENTIONS)
+        for text in more:
+            await interaction.followup.send(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
 
 
-def help_text(caller: Caller) -> str:
-    """What this caller can ask of the bot here."""
-    parts = [_FOR_EVERYBODY, _FOR_MANAGERS] if caller.manages_guild else [_FOR_EVERYBODY]
-    return "\n".join([*parts, "", _ABSENT if caller.bot_is_absent else _MEMORY])
+def help_messages(caller: Caller) -> list[str]:
+    """What this caller can ask of the bot here; managers get a second message, as one has room for 2,000 characters."""
+    first = f"{_FOR_EVERYBODY}\n\n{_ABSENT if caller.bot_is_absent else _MEMORY}"
+    return [first, _FOR_MANAGERS] if caller.manages_guild else [first]

@@ -198,7 +198,10 @@ async def test_history_shows_only_the_members_own_dialog(here: World) -> None:
 
 async def test_help_lists_what_the_member_may_use(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
-    assert "/persona" in (await here.use(guild, boss, "help")).reply()
+    helped = await here.use(guild, boss, "help")
+    await here.discord.until(lambda: len(helped.messages()) == 2)
+    assert "**/config**" in helped.messages()[1].content
+    assert all(message.ephemeral for message in helped.messages())
     ann = here.discord.user("ann")
     helped = await here.use(guild, ann, "help")
     assert "**/chat**" in helped.reply()
