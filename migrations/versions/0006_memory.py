@@ -22,13 +22,12 @@ def upgrade() -> None:
                 "Whether members may have me remember what prompts no longer contain")  # fmt: skip
     _add_column("member_settings", "memory", "BOOLEAN",
                 "Whether the member wants to be remembered beyond the conversation; NULL: no")  # fmt: skip
-    remembered = sa.text("memory IS TRUE")
     op.create_index(
         "ix_member_settings_memory",
         "member_settings",
         ["guild_id", "user_id"],
-        sqlite_where=remembered,
-        postgresql_where=remembered,
+        sqlite_where=sa.text("memory IS 1"),  # as each database is asked
+        postgresql_where=sa.text("memory IS TRUE"),
     )
     op.create_table(
         "dialog_summaries",
@@ -90,6 +89,15 @@ def upgrade() -> None:
     op.create_index("ix_facts_member", "facts", ["guild_id", "user_id"])
     op.create_index("ix_facts_user_id", "facts", ["user_id"])
     op.create_index("ix_facts_source_turn_id", "facts", ["source_turn_id"])
+    op.create_index("ix_facts_last_used_at", "facts", ["last_used_at"])
+    summarised = sa.text("summary_id IS NOT NULL")
+    op.create_index(
+        "ix_turn_prompts_summary_id",
+        "turn_prompts",
+        ["summary_id"],
+        sqlite_where=summarised,
+        postgresql_where=summarised,
+    )
     op.create_table(
         "memory_work",
         sa.Column("dialog_id", ROW_ID, autoincrement=False, nullable=False, comment="Dialog"),
@@ -122,6 +130,7 @@ def downgrade() -> None:
     """What was remembered is lost, and that a guild or a member chose it."""
     for table in ("memory_work", "facts", "dialog_summaries"):
         op.drop_table(table)
+    op.drop_index("ix_turn_prompts_summary_id", "turn_prompts")
     op.drop_index("ix_member_settings_memory", "member_settings")
     for table in ("member_settings", "guild_settings"):
         op.execute(f"ALTER TABLE {table} DROP COLUMN memory")

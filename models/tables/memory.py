@@ -41,6 +41,7 @@ class Fact(Base):
         Index("ix_facts_member", "guild_id", "user_id"),
         Index("ix_facts_user_id", "user_id"),
         Index("ix_facts_source_turn_id", "source_turn_id"),
+        Index("ix_facts_last_used_at", "last_used_at"),
         {"comment": "What is remembered about a member in a guild, a sentence each", "sqlite_autoincrement": True},
     )
 

@@ -11,7 +11,7 @@ from models.base import Base, Snowflake, UTCDateTime
 
 _SCOPES = "'member', 'channel', 'thread', 'member-channel', 'member-thread'"
 _SHORTENED = text("retention_days IS NOT NULL")
-_REMEMBERED = text("memory IS TRUE")
+_REMEMBERED, _REMEMBERED_SQLITE = text("memory IS TRUE"), text("memory IS 1")  # as each database is asked
 
 
 class GuildSettingsRow(Base):
@@ -151,7 +151,11 @@ class MemberSettingsRow(Base):
         CheckConstraint("retention_days >= 0", name="retention_days"),
         Index("ix_member_settings_user_id", "user_id"),
         Index(
-            "ix_member_settings_memory", "guild_id", "user_id", sqlite_where=_REMEMBERED, postgresql_where=_REMEMBERED
+            "ix_member_settings_memory",
+            "guild_id",
+            "user_id",
+            sqlite_where=_REMEMBERED_SQLITE,
+            postgresql_where=_REMEMBERED,
         ),
         Index("ix_member_settings_retention", "retention_days", sqlite_where=_SHORTENED, postgresql_where=_SHORTENED),
         {"comment": "What a member chose for this guild, and whether an admin has blocked them"},

@@ -99,7 +99,7 @@ def short(text: str) -> str:
 def _persona(used: PromptUsed) -> str:
     record = used.record
     if record.persona_id is None:
-        return "Who I am: the persona of this bot's owner"
+        return "Who I am: the default persona of this bot"
     name = "a persona that was deleted since" if used.persona_name is None else f"**{shown(used.persona_name)}**"
     return f"Who I am: {name}, version {record.persona_version}"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, and_, func, or_, select, update
+from sqlalchemy import and_, func, literal, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, insert_if_absent, matches_key
@@ -27,6 +27,7 @@ from models.tables import (
 from models.types import DIRECT_MESSAGES, EVERYBODY, DialogKey, MemoryTask, RememberedPair
 
 LONGEST_CLAIM = timedelta(minutes=15)
+_MAX_CANDIDATES = 500
 _REMEMBERED_ENDS = ("reset", "reset everywhere", "idle", "persona")
 """Ends of dialogs after which what was said counts. After an opt-out, or where the bot was removed, it does not."""
 
@@ -48,6 +49,9 @@ async def dialogs_to_remember(
         select(func.max(DialogSummary.to_turn_id)).where(DialogSummary.dialog_id == Dialog.id).scalar_subquery(), 0
     )
     counts = select(func.count(Turn.id)).where(done)
+    candidates = await _candidates(session, active_after)
+    if not candidates:
+        return ()
     rows = (
         await session.execute(
             select(
@@ -77,7 +81,7 @@ async def dialogs_to_remember(
             .outerjoin(member, and_(member.guild_id == Dialog.guild_id, member.user_id == Dialog.user_id))
             .outerjoin(OptOut, OptOut.user_id == Dialog.user_id)
             .outerjoin(MemoryWork, MemoryWork.dialog_id == Dialog.id)
-            .where(Dialog.id.in_(_candidates(active_after)), allowed)
+            .where(Dialog.id.in_(candidates), allowed)
             .where(or_(Dialog.ended_at.is_(None), Dialog.end_reason.in_(_REMEMBERED_ENDS)))
             .where(or_(MemoryWork.retry_at.is_(None), MemoryWork.retry_at <= now))
             .order_by(Dialog.last_active_at.desc())
@@ -105,17 +109,17 @@ async def dialogs_to_remember(
     )
 
 
-def _candidates(active_after: datetime) -> Select[int]:
-    """Select dialogs by those who have memory on, who are few: no scan of all dialogs."""
-    owned = select(Dialog.id).join(
-        MemberSettingsRow,
-        and_(MemberSettingsRow.guild_id == Dialog.guild_id, MemberSettingsRow.user_id == Dialog.user_id),
-    )
-    owned = owned.where(MemberSettingsRow.memory.is_(True), Dialog.last_active_at >= active_after)
-    shared = select(Dialog.id).join(GuildSettingsRow, GuildSettingsRow.guild_id == Dialog.guild_id)
-    shared = shared.where(GuildSettingsRow.memory, Dialog.user_id == EVERYBODY, Dialog.last_active_at >= active_after)
-    both = owned.union(shared).subquery()
-    return select(both.c.id)
+async def _candidates(session: AsyncSession, active_after: datetime) -> list[int]:
+    """Find dialogs by those who have memory on, who are few: SQLite would scan all dialogs for a join."""
+    members = select(MemberSettingsRow.guild_id, MemberSettingsRow.user_id).where(MemberSettingsRow.memory.is_(True))
+    guilds = select(GuildSettingsRow.guild_id, literal(EVERYBODY)).where(GuildSettingsRow.memory)
+    used = select(Dialog.id, Dialog.last_active_at).where(Dialog.last_active_at >= active_after)
+    found: dict[int, datetime] = {}
+    for owners in (members, guilds):
+        theirs = used.where(tuple_(Dialog.guild_id, Dialog.user_id).in_(owners))
+        rows = await session.execute(theirs.order_by(Dialog.last_active_at.desc()).limit(_MAX_CANDIDATES))
+        found |= {row.id: row.last_active_at for row in rows}
+    return sorted(found, key=lambda each: found[each], reverse=True)[:_MAX_CANDIDATES]
 
 
 @cross_tenant("a job remembers for every tenant that wants it")
