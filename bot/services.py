@@ -76,6 +76,8 @@ async def serve(settings: Settings) -> None:
     """Run the Discord bot until SIGTERM or Ctrl-C. Raises ConfigError if Discord or our engine refuses a setting."""
     from bot.chat.recovery import RecoveryJob
     from bot.guilds.retention import RetentionJobs
+    from bot.memory.job import MemoryJob
+    from bot.memory.writer import MemoryWriter
     from bot.run_discord import run_discord
 
     with stopped_by_signals(signal.SIGTERM, signal.SIGINT):
@@ -85,6 +87,10 @@ async def serve(settings: Settings) -> None:
             jobs.start()
             recovery = RecoveryJob(database=services.database, chat=services.chat, settings=settings)
             recovery.start()
+            writer = MemoryWriter(database=services.database, engine=services.engine, settings=settings)
+            memory = MemoryJob(database=services.database, writer=writer, quiet=services.chat.quiet)
+            if settings.memory:
+                memory.start()
             lag = LoopLag()
             lag.start()
             discord = asyncio.create_task(run_discord(services, settings))
@@ -96,6 +102,7 @@ async def serve(settings: Settings) -> None:
                 await discord
             finally:
                 await jobs.close()
+                await memory.close()
                 for task in (discord, refused):
                     task.cancel()
                 await asyncio.gather(discord, refused, return_exceptions=True)

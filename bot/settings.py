@@ -137,6 +137,10 @@ class Settings(BaseSettings):
     thinking: bool = False
     show_thinking_time: bool = True
 
+    # Memory beyond the prompt, for members who ask for it
+    memory: bool = True
+    memory_tokens: int = Field(300, ge=0, le=8192)
+
     # Limits
     max_message_chars: int = Field(4000, ge=1)
     max_persona_chars: int = Field(4000, ge=1)

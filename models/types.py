@@ -176,6 +176,100 @@ class DialogSettings:
     locale: str | None = None
     opted_out: bool = False
     streaming: bool = True
+    memory: bool = False
+    """Whether facts about the member are remembered, and may stand in prompts."""
+    summaries: bool = False
+    """Whether a summary of the dialog is kept: the member's choice, in a shared dialog that of the guild."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFact:
+    """A sentence that is remembered about a member. `edited`: they wrote or changed it themselves."""
+
+    fact_id: int
+    text: str = field(repr=False)
+    source_turn_id: int | None
+    source_at: datetime
+    """When it was said."""
+    edited: bool = False
+    private: bool = False
+    """Whether it was told where only the member saw the reply: it stands in no prompt of a shared dialog."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a dialog was about, from one turn to another."""
+
+    summary_id: int
+    text: str = field(repr=False)
+    from_turn_id: int
+    to_turn_id: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedPair:
+    """A finished turn as it is read to be remembered. `author`: a name, in shared dialogs only."""
+
+    turn_id: int
+    author_id: int
+    author: str | None
+    user: str = field(repr=False)
+    reply: str = field(repr=False)
+    at: datetime
+    finished_at: datetime | None
+    wants_facts: bool
+    """Whether its author has memory on."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTask:
+    """A dialog that may have something to remember, with the figures by which that is decided."""
+
+    key: DialogKey
+    dialog_id: int
+    last_active_at: datetime
+    ended: bool
+    guild_chat_logs: int | None
+    own_chat_logs: int | None
+    num_pairs: int
+    num_new: int
+    """Pairs that no summary covers."""
+    last_num_pairs: int | None
+    """Pairs in the prompt of the last turn, if that is known."""
+    last_turn_id: int
+    facts_to_turn_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRecord:
+    """What the prompt of a turn was made of, beside the words and files of the turn itself."""
+
+    persona_id: int | None = None
+    """None: the operator's default, whose text is `default_prompt`."""
+    persona_version: int | None = None
+    default_prompt: str | None = field(default=None, repr=False)
+    first_turn_id: int | None = None
+    """The oldest pair in it; None if it had none."""
+    num_pairs: int = 0
+    num_examples: int = 0
+    greeting: int | None = None
+    lore: tuple[int, ...] = ()
+    summary_id: int | None = None
+    fact_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptUsed:
+    """The record of a turn's prompt with what it refers to, as far as that still exists."""
+
+    record: PromptRecord
+    persona_name: str | None
+    """None: the operator's default, or a persona that was deleted since."""
+    num_before: int
+    """Pairs of the dialog before the turn: those above `num_pairs` were cut."""
+    facts: tuple[MemoryFact, ...]
+    summary: Summary | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +293,10 @@ class TurnSnapshot:
     """The present reply, if the turn has one already."""
     delivery_id: int = 0
     """0 if what is shown is not recorded."""
+    summary: Summary | None = None
+    """Of what the history does not contain any more, if the dialog has one."""
+    facts: tuple[MemoryFact, ...] = ()
+    """What is remembered about the author, the newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +380,8 @@ class TurnResult:
     messages: tuple[OutgoingMessage, ...] = ()
     retraction: str = ""
     """The text that replaces the messages of turns which this one replaces."""
+    prompt: PromptRecord | None = None
+    """What the prompt was made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +515,8 @@ class GuildSettings:
     """Channels whose dialogs have a scope of their own, by channel id."""
     locked_channels: frozenset[int] = frozenset()
     """Categories, channels and threads in which no member's own persona answers."""
+    memory: bool = False
+    """Whether members may have the bot remember what prompts no longer contain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,6 +539,8 @@ class MemberSettings:
     private: bool | None = None
     locale: str | None = None
     blocked: bool = False
+    memory: bool | None = None
+    """Whether they want to be remembered beyond the conversation; None: they have not chosen, so no."""
 
 
 @dataclass(frozen=True, slots=True)

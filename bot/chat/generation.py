@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from bot.chat.prompts.echoed_frame import EchoedFrameFilter
+from bot.chat.prompts.memory_notes import NO_MEMORY, UsedMemory
 from bot.chat.prompts.prompt_fit import FittedPrompt, GenerationRequest, PromptFitter
 from bot.chat.repetition import RepetitionDetector
 from bot.chat.reply_control import ReplyControl
@@ -64,6 +65,15 @@ class GeneratedReply:
     pairs_in_prompt: int
     first_token_ms: int
     total_ms: int
+    first_turn_id: int | None = None
+    """The turn of the oldest pair in the prompt."""
+    memory: UsedMemory = NO_MEMORY
+    num_examples: int = 0
+    """Example turns of a character in the prompt."""
+    greeting: int | None = None
+    """Which greeting of the character stands in it."""
+    lore: tuple[int, ...] = ()
+    """Entries of its lorebook."""
 
 
 @dataclass(slots=True)
@@ -154,6 +164,11 @@ class ReplyGenerator:
             pairs_in_prompt=sum(pair.turn_id != 0 for pair in prompt.pairs) if prompt else 0,
             first_token_ms=round(((partial.first_token_at or now) - partial.started_at) * 1000),
             total_ms=round((now - partial.started_at) * 1000),
+            first_turn_id=next((pair.turn_id for pair in prompt.pairs if pair.turn_id), None) if prompt else None,
+            memory=prompt.request.memory if prompt else NO_MEMORY,
+            num_examples=prompt.num_examples if prompt else 0,
+            greeting=prompt.greeting_index if prompt else None,
+            lore=prompt.request.lore if prompt else (),
         )
 
     async def _until_loaded(self, control: ReplyControl) -> None:

@@ -13,12 +13,14 @@ from models.types import (
     DialogKey,
     DialogSettings,
     FileKind,
+    MemoryFact,
     OutgoingMessage,
     Pair,
     PersonaScope,
     PersonaText,
     Place,
     StoredFile,
+    Summary,
 )
 
 TurnKind = Literal["new", "regenerate", "continue"]
@@ -102,6 +104,10 @@ class PendingTurn:
     """The reply so far, of a turn that has one already. It is kept unless another one is stored."""
     delivery_id: int = 0
     retraction: str = ""
+    summary: Summary | None = None
+    """Of what the history does not contain any more."""
+    facts: tuple[MemoryFact, ...] = ()
+    """What is remembered about the author, the newest first."""
 
     @property
     def is_new(self) -> bool:

@@ -20,6 +20,7 @@ from bot.chat.dialog_changes import DialogChanges
 from bot.chat.files.intake import FileIntake
 from bot.chat.files.recent_images import RecentImages
 from bot.chat.generation import OnDelta, ReplyGenerator, ThoughtWatcher
+from bot.chat.prompts.memory_notes import with_memory
 from bot.chat.prompts.prompt_request import PromptBuilder
 from bot.chat.queue.admission import AdmissionControl
 from bot.chat.queue.refusal import WaitingMessage, WaitingMessages
@@ -34,6 +35,7 @@ from bot.engine_client.client import EngineClient
 from bot.errors import EmptyMessage, MessageTooLong, NulCharacters, ShuttingDown
 from bot.failpoint import failpoint
 from bot.keyed_locks import KeyedLocks
+from bot.memory.quiet import QuietTime
 from bot.settings import Settings
 from bot.storage import translate_database_errors
 from bot.text import clean_text, has_nul
@@ -55,6 +57,8 @@ class ChatService:
         self._intake = FileIntake(self.file_reader, engine, settings)
         self._images = RecentImages()
         self._prompts = PromptBuilder(settings, lambda: engine.context_length)
+        self.quiet = QuietTime()
+        """When no reply is written or waited for."""
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
         self._waiting = WaitingMessages()
         self.dialogs = DialogChanges(database, self._waiting)
@@ -102,6 +106,7 @@ class ChatService:
         async with contextlib.AsyncExitStack() as stack:
             slot = stack.enter_context(self._admission.admit(_member(request.key), dialog))
             stack.enter_context(self._counted_as_in_flight())
+            stack.enter_context(self.quiet.broken())
             asked_by = request.place.nonce if request.place else request.interaction_id
             stack.enter_context(self._stops.stoppable(asked_by, request.key, control))
             message = await stack.enter_async_context(self._waiting.entered(dialog))
@@ -222,6 +227,7 @@ class ChatService:
             turn = replace(turn, greeting=f"{prompt.greeting}\n\n" if prompt.greeting else "")
             request.on_begun(turn)
             message.begin()
+            prompt = with_memory(prompt, turn, self._settings, self._engine.context_length)
             reply = await self._generator.generate(prompt, on_delta, control, watcher)
             if reply.text.strip():
                 reply = replace(reply, text=turn.greeting + reply.text)

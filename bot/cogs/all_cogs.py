@@ -19,6 +19,8 @@ from bot.cogs.dialogs.history import History
 from bot.cogs.dialogs.reset import ResetCommand
 from bot.cogs.guild_events import GuildEvents
 from bot.cogs.help import Help
+from bot.cogs.memory.commands import Memory
+from bot.cogs.memory.why import Why, WhyThisAnswer
 from bot.cogs.messages import Messages
 from bot.cogs.personas.commands import GuildPersonas
 from bot.cogs.personas.own_commands import OwnPersonas
@@ -30,6 +32,7 @@ from bot.cogs.unfinished_replies import UnfinishedReplies
 from bot.discord_app.context import CommandContext
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.rest.message_api import MessageApi
+from bot.memory.service import MemoryService
 from models.database import Database
 
 
@@ -45,6 +48,8 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         api=MessageApi(bot.http, lambda: bot.user.id if bot.user else 0),
         edit_rate=context.edit_rate,
     )
+    memory, reader = MemoryService(database, context.settings), HistoryReader(database)
+    why = WhyThisAnswer(context, conversations.api, memory, reader)
     personas, own_personas = GuildPersonas(context, conversations.api), OwnPersonas(context, conversations.api)
     cards = Cards(bot, context, conversations.api)
     cards.add_to(personas.persona, own_personas.persona)
@@ -56,7 +61,9 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         Reactions(bot, context, conversations),
         Threads(bot, context, conversations),
         ResetCommand(context, conversations.api),
-        History(context, conversations, HistoryReader(database)),
+        History(context, conversations, reader, why),
+        Memory(context, conversations.api, memory),
+        Why(bot, context, why),
         ConversationCommands(context, conversations.api, NamedConversations(database, context.chat)),
         personas,
         own_personas,

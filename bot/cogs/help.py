@@ -14,9 +14,11 @@ _FOR_EVERYBODY = """\
 **Ask about this** – in the menu of a message (under *Apps*): ask me about what it says
 **/regenerate** – another answer to your last message, in place of the one before
 **/thread** `start` – a thread in this channel, in which all who write share one conversation with me
-**/reset** `here` · `everywhere` – start a new conversation; personas stay
-**/history** `show` · `search` · `export` · `edit` · `forget` · `undo` – what we said, for you alone; `undo` takes a \
-reset back
+**/reset** `here` · `everywhere` – start a new conversation; personas and notes about you stay
+**/history** `show` · `search` · `export` · `edit` · `forget` · `undo` · `why` – what we said, for you alone; `undo` \
+takes a reset back
+**/memory** `on` · `off` · `show` · `add` · `edit` · `forget` – what I remember about you, if you want me to
+**Why this answer?** – in the menu of an answer to you: what I had before me when I wrote it
 **/conversation** `new` · `list` · `switch` · `rename` · `delete` – keep several conversations
 **/persona** `show` · `list` – who answers you here, and why; who else there is
 **/me persona** `set` · `show` · `list` · `create` · `edit` · `delete` · `clear` · `versions` · `rollback` – who I am \
@@ -28,8 +30,8 @@ _FOR_MANAGERS = """\
 guild, a category, a channel or a thread
 **/persona** `import` · `export` – character cards for this guild
 **/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
-**/config** `show` · `set` · `reset` · `channels` · `roles` – what this guild decides, where I answer whom, who shares \
-a conversation"""
+**/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` – what this guild decides, where I answer whom, \
+who shares a conversation, whether I take notes"""
 _MEMORY = """\
 Every member has a conversation of their own with me in each guild (in each channel, where a guild wants it so), and \
 another one in direct messages. Nobody else sees it, and I take nothing from one to the other. In threads started with \
@@ -48,11 +50,13 @@ class Help(commands.Cog):
     @app_commands.command(name="help", description="What you can ask me to do.")
     async def help_command(self, interaction: Interaction) -> None:
         """/help."""
-        text = help_text(caller_of(interaction))
-        await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
+        first, *more = help_messages(caller_of(interaction))
+        await interaction.response.send_message(first, ephemeral=True, allowed_mentions=NO_MENTIONS)
+        for text in more:
+            await interaction.followup.send(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
 
 
-def help_text(caller: Caller) -> str:
-    """What this caller can ask of the bot here."""
-    parts = [_FOR_EVERYBODY, _FOR_MANAGERS] if caller.manages_guild else [_FOR_EVERYBODY]
-    return "\n".join([*parts, "", _ABSENT if caller.bot_is_absent else _MEMORY])
+def help_messages(caller: Caller) -> list[str]:
+    """What this caller can ask of the bot here; managers get a second message, as one has room for 2,000 characters."""
+    first = f"{_FOR_EVERYBODY}\n\n{_ABSENT if caller.bot_is_absent else _MEMORY}"
+    return [first, _FOR_MANAGERS] if caller.manages_guild else [first]

@@ -18,8 +18,8 @@ from bot.storage import translate_database_errors
 
 _NOTHING_STORED = "I have stored nothing about you."
 _CONFIRM_DELETE = """\
-This deletes all that I have stored about you: conversations, your own personas and your settings, in every guild and \
-in direct messages. It cannot be undone. `/privacy export` gives you a copy first."""
+This deletes all that I have stored about you: conversations, what I remember about you, your own personas and your \
+settings, in every guild and in direct messages. It cannot be undone. `/privacy export` gives you a copy first."""
 _OPTED_OUT = (
     "I store nothing more of what you write, from now on; I will not remember anything either. "
     "What is stored already stays until you use `/privacy delete`."
@@ -46,7 +46,8 @@ class Privacy(FeatureCog):
             text.append(f"You opted out on {stored.opted_out_since:%Y-%m-%d}: I store nothing new.")
         text.append(
             f"A conversation ends when it rests for {settings.session_ttl.total_seconds() / 86400:g} days or by "
-            f"`/reset`, and is deleted {settings.retention_days} days later, unless a guild or you chose otherwise."
+            f"`/reset`, and is deleted {settings.retention_days} days later, unless a guild or you chose otherwise. "
+            "A note about you is deleted when I have not used it for as long; `/memory show` lists what I remember."
         )
         await self.context.respond(interaction, "\n".join(text))
 

@@ -52,11 +52,13 @@ class Action(enum.Enum):
     GUILD_CARD = "guildcard"
     CONFIG = "config"
     PRIVACY = "privacy"
+    MEMORY = "memory"
+    WHY = "why"
     HELP = "help"
 
 
-ASK_MENU, CARD_MENU = "Ask about this", "Import character card"
-MENU_ACTIONS = {ASK_MENU: Action.ASK, CARD_MENU: Action.CARD}
+ASK_MENU, CARD_MENU, WHY_MENU = "Ask about this", "Import character card", "Why this answer?"
+MENU_ACTIONS = {ASK_MENU: Action.ASK, CARD_MENU: Action.CARD, WHY_MENU: Action.WHY}
 """The entries in the menu of a message, by what the menu calls them."""
 _READING = frozenset({("persona", "show"), ("persona", "list")})
 """Commands for everyone in a group whose other commands are for managers."""
@@ -133,6 +135,28 @@ def authorise_turn(caller: Caller, turn: TurnInfo) -> None:
         raise NotAllowed("This answer belongs to another place.")
     if caller.user_id != turn.author_id and not caller.manages_guild:
         raise NotAllowed("Only the person who asked can do this.")
+
+
+def authorise_author(caller: Caller, turn: TurnInfo) -> None:
+    """Raise NotAllowed unless this member asked for this turn: what is remembered of them concerns nobody else."""
+    if caller.guild_id != turn.key.guild_id:
+        raise NotAllowed("This answer belongs to another place.")
+    if caller.user_id != turn.author_id:
+        raise NotAllowed("Only the person who asked can see what this answer was made of.")
+
+
+def authorise_memory(caller: Caller, guild_settings: GuildSettings, *, available: bool) -> None:
+    """Raise NotAllowed unless members may have the bot remember them here.
+
+    What is remembered already may be read, changed and forgotten everywhere. `available`: whether the bot's owner
+    allows it.
+    """
+    if not available:
+        raise NotAllowed("The owner of this bot has switched memory off.")
+    if caller.guild_id != DIRECT_MESSAGES and not guild_settings.memory:
+        raise NotAllowed(
+            "This server keeps no memory: members with Manage Server can switch it on with `/config memory on`."
+        )
 
 
 def authorise_shared(caller: Caller, key: DialogKey, change: str) -> None:

@@ -78,6 +78,7 @@ class PrivacyService:
                 "earlier_replies": await privacy.person_variants(session, user_id=user_id, guild_id=guild_id),
                 "quoted_by_others": await privacy.person_quotes(session, user_id=user_id, guild_id=guild_id),
                 "personas": await privacy.person_personas(session, user_id=user_id, guild_id=guild_id),
+                **await privacy.person_memory(session, user_id=user_id, guild_id=guild_id),
                 "persona_pictures": await privacy.person_pictures(session, user_id=user_id, guild_id=guild_id),
                 **await privacy.person_settings(session, user_id=user_id, guild_id=guild_id),
             }

@@ -26,7 +26,7 @@ from models.migrate import check_revision, head_revision, upgrade
 from models.private_files import write_text
 from models.queries import inspection
 from models.queries.inspection import DialogLine, TurnLine
-from models.types import LARGEST_ID
+from models.types import LARGEST_ID, PromptRecord
 from models.urls import masked_url
 
 db_app = typer.Typer(help="Look into the database, check it, move it.", no_args_is_help=True)
@@ -146,12 +146,15 @@ def show_command(
             turn.reply,
             turn.prompt_tokens,
             turn.completion_tokens,
+            prompt_line(turn.prompt),
         )
         for turn in turns
     )
     name = "" if line.name is None else f" “{line.name}”"
     title = f"Dialog {line.dialog_id}{name}: {_owner(line)} in guild {line.guild_id}, {_state(line)}"
-    print_table(title, ("turn", "created", "status", "author", "user", "reply", "prompt", "completion"), rows)
+    print_table(
+        title, ("turn", "created", "status", "author", "user", "reply", "prompt", "completion", "made of"), rows
+    )
 
 
 @db_app.command("export")
@@ -228,6 +231,21 @@ def _dialog(dialog_id: int) -> tuple[DialogLine, tuple[TurnLine, ...]]:
         sys.stderr.write(f"guildllama: there is no dialog {dialog_id}; `guildllama db dialogs` lists them\n")
         raise typer.Exit(1)
     return line, turns
+
+
+def prompt_line(record: PromptRecord | None) -> str:
+    """What the prompt of a turn was made of, in a few words; `--json` has it with all ids."""
+    if record is None:
+        return ""
+    persona = "default" if record.persona_id is None else f"persona {record.persona_id} v{record.persona_version}"
+    parts = [persona, f"{record.num_pairs} pairs"]
+    if record.first_turn_id is not None:
+        parts[-1] += f" from turn {record.first_turn_id}"
+    if record.summary_id is not None:
+        parts.append(f"summary {record.summary_id}")
+    if record.fact_ids:
+        parts.append(f"facts {', '.join(map(str, record.fact_ids))}")
+    return "; ".join(parts)
 
 
 def _state(line: DialogLine) -> str:

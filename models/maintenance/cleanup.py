@@ -32,6 +32,7 @@ class CleanupReport:
     ended_dialogs: int = 0
     purged_dialogs_and_turns: int = 0
     purged_old_turns: int = 0
+    purged_facts: int = 0
     purged_guild_rows: int = 0
     purged_guilds: int = 0
     forgotten_users: int = 0
@@ -43,7 +44,11 @@ class CleanupReport:
     def deleted(self) -> int:
         """Deleted rows, guilds and users not counted."""
         return (
-            self.purged_dialogs_and_turns + self.purged_old_turns + self.purged_guild_rows + self.forgotten_bookkeeping
+            self.purged_dialogs_and_turns
+            + self.purged_old_turns
+            + self.purged_facts
+            + self.purged_guild_rows
+            + self.forgotten_bookkeeping
         )
 
     def rows(self) -> tuple[tuple[str, int | float], ...]:
@@ -78,6 +83,7 @@ async def preview(database: Database, *, limits: RetentionLimits, now: datetime)
         report.purged_dialogs_and_turns = sum(await retention.count_expired(session, rules=rules))
         for rule in rules:
             report.purged_old_turns += len(await retention.expired_turns(session, rule=rule, limit=1_000_000))
+        report.purged_facts = await retention.count_expired_facts(session, rules=rules)
         report.purged_guilds = len(await purge.removed_guilds(session, limits=limits, now=now))
     return report
 
@@ -104,6 +110,9 @@ async def clean(
             partial(retention.purge_expired_dialogs, rule=rule, limit=batch_size)
         )
         report.purged_old_turns += await _purge_expired_turns(database, batches, rule, batch_size)
+        report.purged_facts += await batches.run_until_empty(
+            partial(retention.delete_expired_facts, rule=rule, limit=batch_size)
+        )
     for guild_id in guild_ids:
         report.purged_guild_rows += await batches.run_until_empty(
             partial(purge.purge_guild, guild_id=guild_id, limit=batch_size)

@@ -16,6 +16,8 @@ from models.tables import (
     DefaultPrompt,
     DeliveryMessage,
     Dialog,
+    DialogSummary,
+    Fact,
     PersonaPicture,
     PersonaVersion,
     ReplyVariant,
@@ -34,6 +36,8 @@ _ENCRYPTED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tupl
     (PersonaVersion, (PersonaVersion.persona_id, PersonaVersion.version), ("prompt", "card")),
     (PersonaPicture, (PersonaPicture.persona_id,), ("content",)),
     (DefaultPrompt, (DefaultPrompt.id,), ("text",)),
+    (DialogSummary, (DialogSummary.id,), ("text",)),
+    (Fact, (Fact.id,), ("text",)),
 )
 
 

@@ -14,10 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, is_open
 from models.queries.dialogs.begin import files_of
+from models.queries.dialogs.prompts import prompts_of
 from models.queries.replies.recovery import dead_turns
 from models.queries.scope import cross_tenant
 from models.tables import Base, Dialog, Guild, Turn
-from models.types import EVERYBODY, StoredFile, TurnStatus
+from models.types import EVERYBODY, PromptRecord, StoredFile, TurnStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class TurnLine:
     author_id: int | None = None
     author_name: str | None = None
     files: tuple[StoredFile, ...] = ()
+    prompt: PromptRecord | None = None
 
 
 @cross_tenant("the operator's overview")
@@ -167,6 +169,7 @@ async def turn_lines(session: AsyncSession, *, dialog_id: int, author_id: int | 
     turns = select(Turn).where(Turn.dialog_id == dialog_id).order_by(Turn.id)
     rows = (await session.scalars(turns if author_id is None else turns.where(Turn.author_id == author_id))).all()
     files = await files_of(session, turn_ids=[turn.id for turn in rows])
+    prompts = await prompts_of(session, turn_ids=[turn.id for turn in rows])
     decode = codec(session)
     statuses: dict[str, TurnStatus] = {
         "pending": "pending",
@@ -190,6 +193,7 @@ async def turn_lines(session: AsyncSession, *, dialog_id: int, author_id: int | 
             turn.author_id,
             None if turn.author_name is None else decode.open(turn.author_name),
             files.get(turn.id, ()),
+            prompts.get(turn.id),
         )
         for turn in rows
     )

@@ -6,6 +6,7 @@ from models.tables.accounts import AuditEntry, DailyUsage, OptOut, ProcessedInte
 from models.tables.application import DiscordApplication
 from models.tables.deliveries import Delivery, DeliveryMessage
 from models.tables.dialogs import Dialog, ReplyVariant, Turn, TurnFile
+from models.tables.memory import DialogSummary, Fact, MemoryWork
 from models.tables.personas import Persona, PersonaAssignment, PersonaPicture, PersonaVersion
 from models.tables.processes import Process, StopRequest
 from models.tables.prompts import DefaultPrompt, TurnPrompt
@@ -30,13 +31,16 @@ __all__ = [
     "Delivery",
     "DeliveryMessage",
     "Dialog",
+    "DialogSummary",
     "DiscordApplication",
+    "Fact",
     "Guild",
     "GuildChannel",
     "GuildRole",
     "GuildSettingsRow",
     "LockedChannel",
     "MemberSettingsRow",
+    "MemoryWork",
     "OptOut",
     "Persona",
     "PersonaAssignment",

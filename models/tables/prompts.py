@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, RowId, UTCDateTime
+
+_SUMMARISED = text("summary_id IS NOT NULL")
 
 
 class DefaultPrompt(Base):
@@ -33,6 +35,7 @@ class TurnPrompt(Base):
     __table_args__ = (
         Index("ix_turn_prompts_persona", "persona_id", "persona_version"),
         Index("ix_turn_prompts_default_prompt_id", "default_prompt_id"),
+        Index("ix_turn_prompts_summary_id", "summary_id", sqlite_where=_SUMMARISED, postgresql_where=_SUMMARISED),
         {"comment": "What the prompt of each turn was made of"},
     )
 

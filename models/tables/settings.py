@@ -11,6 +11,7 @@ from models.base import Base, Snowflake, UTCDateTime
 
 _SCOPES = "'member', 'channel', 'thread', 'member-channel', 'member-thread'"
 _SHORTENED = text("retention_days IS NOT NULL")
+_REMEMBERED, _REMEMBERED_SQLITE = text("memory IS TRUE"), text("memory IS 1")  # as each database is asked
 
 
 class GuildSettingsRow(Base):
@@ -50,6 +51,9 @@ class GuildSettingsRow(Base):
     )
     locale: Mapped[str | None] = mapped_column(Text, comment="Language of the texts for the guild, such as en-GB")
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When an admin last changed it")
+    memory: Mapped[bool] = mapped_column(
+        server_default=false(), comment="Whether members may have me remember what prompts no longer contain"
+    )
 
 
 class GuildChannel(Base):
@@ -146,6 +150,13 @@ class MemberSettingsRow(Base):
         CheckConstraint("max_chat_logs BETWEEN 0 AND 1000", name="max_chat_logs"),
         CheckConstraint("retention_days >= 0", name="retention_days"),
         Index("ix_member_settings_user_id", "user_id"),
+        Index(
+            "ix_member_settings_memory",
+            "guild_id",
+            "user_id",
+            sqlite_where=_REMEMBERED_SQLITE,
+            postgresql_where=_REMEMBERED,
+        ),
         Index("ix_member_settings_retention", "retention_days", sqlite_where=_SHORTENED, postgresql_where=_SHORTENED),
         {"comment": "What a member chose for this guild, and whether an admin has blocked them"},
     )
@@ -166,3 +177,6 @@ class MemberSettingsRow(Base):
     locale: Mapped[str | None] = mapped_column(Text, comment="Language of the texts for this member")
     blocked_at: Mapped[datetime | None] = mapped_column(UTCDateTime, comment="When an admin blocked the member")
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When it last changed")
+    memory: Mapped[bool | None] = mapped_column(
+        comment="Whether the member wants to be remembered beyond the conversation; NULL: no"
+    )

@@ -182,6 +182,49 @@ class TestLibrary:
         check_revision(empty_url)
 
 
+class TestMemory:
+    """Revision 0006: nobody is remembered until they choose it, and a downgrade forgets."""
+
+    def test_up_and_down_with_data(self, empty_url: str) -> None:
+        upgrade(empty_url, "0005")
+        at = NOW.replace(tzinfo=None).isoformat(sep=" ") if empty_url.startswith("sqlite") else NOW.isoformat()
+        true = "1" if empty_url.startswith("sqlite") else "true"
+        run(empty_url, f"INSERT INTO guilds (id, first_seen_at) VALUES (1, '{at}')")
+        run(empty_url, f"INSERT INTO users (id, first_seen_at) VALUES (7, '{at}')")
+        run(empty_url, f"INSERT INTO guild_settings (guild_id, max_chat_logs, updated_at) VALUES (1, 7, '{at}')")
+        run(
+            empty_url,
+            f"INSERT INTO member_settings (guild_id, user_id, locale, updated_at) VALUES (1, 7, 'de', '{at}')",
+        )
+        run(
+            empty_url,
+            f"INSERT INTO dialogs (guild_id, user_id, opened_at, last_active_at) VALUES (1, 7, '{at}', '{at}')",
+        )
+        names = ("guild_settings", "member_settings", "dialogs")
+        before = {name: contents(empty_url, name) for name in names}
+        upgrade(empty_url)
+        check_revision(empty_url)
+        assert [bool(value) for (value,) in rows(empty_url, "SELECT memory FROM guild_settings")] == [False]
+        assert rows(empty_url, "SELECT memory FROM member_settings") == [(None,)]
+        run(empty_url, f"UPDATE member_settings SET memory = {true}")
+        run(
+            empty_url,
+            "INSERT INTO facts (guild_id, user_id, text, source_at, created_at, last_used_at) "
+            f"VALUES (1, 7, 'Likes tea.', '{at}', '{at}', '{at}')",
+        )
+        run(
+            empty_url,
+            "INSERT INTO dialog_summaries (dialog_id, from_turn_id, to_turn_id, text, created_at) "
+            f"VALUES (1, 1, 2, 'They met.', '{at}')",
+        )
+        run(empty_url, "INSERT INTO memory_work (dialog_id) VALUES (1)")
+        downgrade(empty_url, "0005")
+        assert {name: contents(empty_url, name) for name in names} == before
+        upgrade(empty_url)
+        check_revision(empty_url)
+        assert rows(empty_url, "SELECT count(*) FROM facts") == [(0,)]
+
+
 class TestTwoProcesses:
     def test_fault_16_one_migrates_and_the_other_waits(self, empty_url: str) -> None:
         processes = [

@@ -22,13 +22,16 @@ from models.queries.dialogs.conversations import (
 )
 from models.queries.dialogs.exchanges import count_exchanges, dialog_head, exchanges, visible_dialogs
 from models.queries.dialogs.resets import end_dialogs_everywhere
+from models.queries.memory import facts, summaries, work
 from models.queries.replies import unfinished_deliveries
-from models.types import DialogKey, PersonaScope, TurnResult
+from models.queries.tenants.settings import set_member_memory
+from models.types import DialogKey, GuildSettings, PersonaScope, TurnResult
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 KEY = DialogKey(100, 7)
 BIG_TABLES = ("turns", "dialogs", "reply_variants", "daily_usage", "processed_interactions", "deliveries",
-              "personas", "persona_versions", "persona_assignments", "turn_prompts")  # fmt: skip
+              "personas", "persona_versions", "persona_assignments", "turn_prompts", "facts",
+              "dialog_summaries")  # fmt: skip
 
 
 @contextmanager
@@ -111,6 +114,32 @@ async def test_history_conversations_and_resets_scan_no_large_table(database: Da
                 await end_dialogs_everywhere(session, user_id=key.user_id, now=NOW)
                 assert await queries.undo_reset(session, key=key, since=NOW, now=NOW)
                 assert await delete_conversation(session, key=key, dialog_id=first) == "done"
+    assert await scans(database, statements) == []
+
+
+async def test_what_is_remembered_scans_no_large_table(database: Database) -> None:
+    done = TurnResult("ho", 1, 1, "stop", 1, 1)
+    with recorded(database) as statements:
+        async with database.write() as session:
+            await queries.set_guild_settings(
+                session, key=KEY, settings=GuildSettings(memory=True), actor_id=None, now=NOW
+            )
+            await set_member_memory(session, key=KEY, memory=True, now=NOW)
+            for _ in range(2):
+                turn = await queries.begin_turn(session, key=KEY, text="hi", limit=10, memory=True, now=NOW)
+                await queries.finish_turn(session, key=KEY, turn_id=turn.turn_id, result=done, now=NOW)
+        async with database.read() as session:
+            [task] = await work.dialogs_to_remember(session, active_after=NOW, limit=9, now=NOW)
+            pairs = await work.pairs_to_remember(session, key=KEY, dialog_id=task.dialog_id, after=0, limit=1)
+        async with database.write() as session:
+            assert await work.claim_dialog(session, dialog_id=task.dialog_id, now=NOW)
+            told = {"texts": ["a"], "same": str.__eq__, "now": NOW}
+            assert await facts.store_facts(session, key=KEY, turn_id=turn.turn_id, **told) == 1
+            assert await summaries.store_summary(
+                session, key=KEY, dialog_id=task.dialog_id, text="x", before=None, pairs=pairs, now=NOW
+            )
+            await queries.forget_last(session, key=KEY, count=2)
+            await work.release_dialog(session, dialog_id=task.dialog_id, pause=None, now=NOW)
     assert await scans(database, statements) == []
 
 

@@ -16,6 +16,7 @@ from models.migrate import upgrade
 from tests.discord.harness import World, world
 from tests.fakes.discord import render
 from tests.fakes.discord.server import Attachment
+from tests.fakes.engine.notes import is_notes, note_taker
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screens"
 CODE = """\
@@ -122,6 +123,29 @@ async def file(here: World) -> None:
     await picture(guild.channel, ann, "file")
 
 
+async def memory(here: World) -> None:
+    """What is remembered of a member, as they read it, and what an answer was made of."""
+    here.engine.default = note_taker
+    guild, admin = await here.member("admin", manager=True)
+    ann = here.discord.user("ann")
+    await here.use(guild, admin, "config memory on")
+    await here.use(guild, admin, "config set", max_chat_logs=2)
+    await here.use(guild, ann, "memory on")
+    await here.use(guild, ann, "memory add", note="I am allergic to peanuts")
+    for said in ("I live in Bergen since May", "I have a dog called Pixel", "Good morning"):
+        await here.ask(guild, ann, said)
+    # Two facts and a line of the summary.
+    await here.discord.until(lambda: sum(map(is_notes, here.engine.requests)) >= 3)
+    await asyncio.sleep(0.5)
+    await here.use(guild, ann, "memory show")
+    await picture(guild.channel, ann, "memory")
+    here.engine.reply("Take a rain jacket, Pixel will want to go out anyway. And no peanut bar on the way!")
+    asked = await here.ask(guild, ann, "What should I take along for a walk in Bergen?")
+    used = await here.discord.menu(asked.messages()[0], ann, "Why this answer?")
+    await here.discord.done(used)
+    await picture(guild.channel, ann, "why")
+
+
 def card() -> Attachment:
     """A character card as a PNG."""
     image = io.BytesIO()
@@ -203,7 +227,7 @@ async def picture(channel: object, viewer: object, name: str) -> None:
 
 async def main(names: list[str]) -> None:
     """Draw all scenes, or those with these names."""
-    scenes: list[Scene] = [chat, another_reply, running, thinking, edit, together, file, personas, character]
+    scenes: list[Scene] = [chat, another_reply, running, thinking, edit, together, file, personas, character, memory]
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/screens.db"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bot.chat.files.cut import cut_files, num_chars
+from bot.chat.prompts.memory_notes import NO_MEMORY, UsedMemory
 from bot.chat.prompts.prompt import (
     build_messages,
     estimate_drop,
@@ -58,7 +59,11 @@ class GenerationRequest:
     files: tuple[StoredFile, ...] = ()
     images: tuple[ImagePart, ...] = ()
     notes: str = ""
-    """What the program tells the model in front of the newest message: lore and late instructions of a character."""
+    """What the program tells the model in front of the newest message: facts, lore, late instructions."""
+    memory: UsedMemory = NO_MEMORY
+    """What of the memory stands in `persona` and `notes`."""
+    without_memory: GenerationRequest | None = None
+    """The same without it, for a context that is too short."""
     greeting: str = ""
     """What the character says before its first reply. It stands in `history`, and the reply is shown below it."""
     greeting_index: int | None = None
@@ -107,6 +112,16 @@ class FittedPrompt:
         """The prompt."""
         return self.request.messages(self.pairs)
 
+    @property
+    def greeting_index(self) -> int | None:
+        """Which greeting of a character is among the pairs; None if it has none, or it was left out."""
+        return self.request.greeting_index if any(not pair.turn_id for pair in self.pairs) else None
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples of a character are among the pairs. They are the first to be left out."""
+        return sum(not pair.turn_id for pair in self.pairs) - (self.greeting_index is not None)
+
     def keep(self, num_pairs: int) -> None:
         """Leave out all but the newest pairs."""
         self.pairs = self.pairs[len(self.pairs) - num_pairs :]
@@ -119,6 +134,13 @@ class FittedPrompt:
             return False
         self.request, self.num_tokens = shorter, 0
         self.shortenings += 1
+        return True
+
+    def forget(self) -> bool:
+        """Leave out what is remembered; False if nothing of it is in the prompt."""
+        if self.request.without_memory is None:
+            return False
+        self.request, self.num_tokens = self.request.without_memory, 0
         return True
 
     def newest_within(self, size: float) -> int:
@@ -154,6 +176,8 @@ class PromptFitter:
             prompt.keep(min(len(pairs) - 1, prompt.newest_within(self._size.accepted_size)))
         elif pairs:
             prompt.keep(len(pairs) - pairs_to_drop(pairs, prompt.refusals, tokens, prompt.max_tokens - room))
+        elif prompt.forget():
+            pass
         elif room < prompt.max_tokens // 2 and prompt.cut_files(_share(prompt, tokens, room)):
             pass  # with shorter files there is room for a reply that says something
         elif tokens > 0 and 0 < room < prompt.max_tokens:
@@ -168,7 +192,7 @@ class PromptFitter:
         It may be too long in words that are not known. With the message alone it counts as refused.
         """
         if not prompt.pairs:
-            return prompt.cut_files(0.5)
+            return prompt.forget() or prompt.cut_files(0.5)
         size = prompt_size(prompt.messages)
         prompt.refused_size = min(size, prompt.refused_size or size)
         prompt.keep(len(prompt.pairs) // 2 if prompt.refusals < _REFUSALS_WITH_PAIRS else 0)
@@ -192,6 +216,9 @@ class PromptFitter:
             try:
                 return await self._fit_once(request)
             except PromptTooLong as too_long:
+                if request.without_memory is not None:
+                    request = request.without_memory
+                    continue
                 prompt = FittedPrompt(request, (), too_long.got, 0)
                 shorter = request.with_less_of_files(_share(prompt, too_long.got, too_long.limit - too_long.got))
                 if shorter is None:

@@ -22,7 +22,8 @@ _NUMBER = re.compile(r" \(\d+\)\Z")
 _ROLES = ("assistant", "system", "user", "model", "bot", "speaker")
 """Names that mean somebody else in a prompt."""
 _MAX_MARKS = 2  # combining marks in a row: more make letters grow over other lines
-_WORD = "speaker"
+_WORDS = ("speaker", "notes")
+"""What the program's own lines begin with: a speaker's, and those around notes (`bot.chat.prompts.memory_notes`)."""
 _FRAME = "[speaker: {}]"
 _RULES = (
     "Several people talk with you in this conversation. The first line of each of their messages, [speaker: NAME], "
@@ -33,10 +34,10 @@ _RULES = (
 _BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180b\u180c\u180d\u180f") | {
     chr(code) for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
 }
-# Letters that look like those of the word "speaker", in lower case and as NFKD leaves them.
+# Letters that look like those of _WORDS, in lower case and as NFKD leaves them.
 _LOOKALIKES = str.maketrans(
-    "ѕꜱƽрρϱеєҽɛεɐаɑαкκқԟʀгꭇᴘᴇᴀᴋ\u1d18",
-    "sssppp" + "eeeee" + "aaaa" + "kkkk" + "rrr" + "peakp",
+    "ѕꜱƽрρϱеєҽɛεɐаɑαкκқԟʀгꭇᴘᴇᴀᴋ\u1d18" + "ոηпɴ" + "оοօσᴏ" + "тτᴛ",
+    "sssppp" + "eeeee" + "aaaa" + "kkkk" + "rrr" + "peakp" + "nnnn" + "ooooo" + "ttt",
 )
 _QUOTES = "‚„〝"
 _BRACKETS = re.compile("[" + re.escape("".join(
@@ -109,18 +110,22 @@ def system_prompt(persona: str, *, shared: bool) -> str:
 
 
 def _opens_frame(text: str, start: int) -> bool:
-    """Whether the word of the frame follows, as a reader sees it: also in other alphabets and with gaps."""
+    """Whether a word of _WORDS follows, as a reader sees it: also in other alphabets and with gaps."""
+    return any(_follows(word, text, start) for word in _WORDS)
+
+
+def _follows(word: str, text: str, start: int) -> bool:
     position = 0
     for index in range(start, len(text)):
-        if position == len(_WORD) and text[index].isspace():
+        if position == len(word) and text[index].isspace():
             return True
         for letter in _seen(text[index]):
-            if position == len(_WORD):
+            if position == len(word):
                 return not letter.isalnum()
-            if letter != _WORD[position]:
+            if letter != word[position]:
                 return False
             position += 1
-    return position == len(_WORD)
+    return position == len(word)
 
 
 def _seen(character: str) -> str:

@@ -31,7 +31,7 @@ from models.database import Database, Work
 from models.error_text import safe_text
 from models.queries.replies.recovery import interrupt_abandoned_turns
 from models.queries.tenants.policy import enforce_policy, load_policy
-from models.types import DialogKey, PersonaScope, Place, TurnResult, TurnSnapshot
+from models.types import DialogKey, PersonaScope, Place, PromptRecord, TurnResult, TurnSnapshot
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +51,7 @@ class _BeginArguments(TypedDict):
     role_turns: int | None
     place: Place | None
     persona_scope: PersonaScope
+    memory: bool
     now: datetime
 
 
@@ -110,6 +111,7 @@ class TurnLog:
             role_turns=request.role_turns,
             place=request.place,
             persona_scope=request.persona_scope,
+            memory=self._settings.memory,
             now=now,
         )
         snapshot: TurnSnapshot | None
@@ -154,6 +156,8 @@ class TurnLog:
             reply=snapshot.reply or "",
             delivery_id=snapshot.delivery_id,
             retraction=request.retraction,
+            summary=snapshot.summary,
+            facts=snapshot.facts,
         )
 
     async def finish(self, turn: PendingTurn, reply: GeneratedReply) -> tuple[bool, bool]:
@@ -209,6 +213,7 @@ class TurnLog:
             total_ms=reply.total_ms,
             messages=turn.messages(text, reply.finish_reason),
             retraction=turn.retraction,
+            prompt=self._record(turn, reply),
         )
         query = _FINISH[turn.kind]
         now = _now()  # the same for each attempt: if the first one was committed, the second changes nothing
@@ -229,6 +234,22 @@ class TurnLog:
         if not turn.is_new and not remembered:  # the dialog was reset: the waiting message needs no edit any more
             await self._close_without_reply(turn, False, "reset")
         return True, remembered
+
+    def _record(self, turn: PendingTurn, reply: GeneratedReply) -> PromptRecord:
+        """What the prompt of this reply was made of."""
+        persona = turn.persona
+        return PromptRecord(
+            persona_id=None if persona is None else persona.persona_id,
+            persona_version=None if persona is None else persona.version,
+            default_prompt=self._settings.persona if persona is None else None,
+            first_turn_id=reply.first_turn_id,
+            num_pairs=reply.pairs_in_prompt,
+            num_examples=reply.num_examples,
+            greeting=reply.greeting,
+            lore=reply.lore,
+            summary_id=reply.memory.summary_id,
+            fact_ids=reply.memory.fact_ids,
+        )
 
     async def _close_without_reply(self, turn: PendingTurn, interrupted: bool, error_id: str) -> None:
         self._active.discard(turn.turn_id)

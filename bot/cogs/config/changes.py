@@ -20,6 +20,7 @@ Setting = Literal[
     "daily_tokens",
     "channels",
     "roles",
+    "memory",
     "own_personas",
     "persona_locks",
 ]
@@ -32,6 +33,7 @@ RESETS: Mapping[Setting, Change] = {
     "channel_scopes": lambda old: replace(old, channel_scopes=()),
     "daily_messages": lambda old: replace(old, daily_turns=None),
     "daily_tokens": lambda old: replace(old, daily_tokens=None),
+    "memory": lambda old: replace(old, memory=False),
     "channels": lambda old: replace(old, channels=frozenset()),
     "roles": lambda old: _with_roles(old, (replace(role, allowed=False, daily_turns=None) for role in old.roles)),
     "own_personas": lambda old: _with_roles(

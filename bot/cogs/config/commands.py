@@ -10,7 +10,7 @@ from discord.app_commands import AppCommandChannel, AppCommandThread, Range, Tra
 
 from bot.cogs.config.changes import RESETS, Setting, add_channel, change_role, clear_roles, remove_channel
 from bot.cogs.config.scopes import CHOICES, SCOPE_CHANGED, scope_named, scope_note, set_channel_scope
-from bot.cogs.config.text import settings_text
+from bot.cogs.config.text import MEMORY_OFF, MEMORY_ON, settings_text
 from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
@@ -172,6 +172,22 @@ class Config(FeatureCog):
     async def clear_roles(self, interaction: Interaction) -> None:
         """/config roles clear."""
         await self._change(interaction, clear_roles)
+
+    memory = app_commands.Group(
+        name="memory",
+        description="Whether members may have me take notes about them",
+        parent=config,
+    )
+
+    @memory.command(name="on", description="Let members switch on my memory of them (/memory on); I keep summaries.")
+    async def memory_on(self, interaction: Interaction) -> None:
+        """/config memory on."""
+        await self._change(interaction, lambda old: replace(old, memory=True), MEMORY_ON)
+
+    @memory.command(name="off", description="Take and use no notes about members; theirs stay until they forget them.")
+    async def memory_off(self, interaction: Interaction) -> None:
+        """/config memory off."""
+        await self._change(interaction, lambda old: replace(old, memory=False), MEMORY_OFF)
 
     async def _change(self, interaction: Interaction, change: Change, note: str = "") -> None:
         """Store a change and respond with the settings after it."""

@@ -6,6 +6,12 @@ from bot.cogs.config.scopes import SCOPES
 from bot.settings import Settings
 from models.types import GuildSettings
 
+MEMORY_ON = (
+    "Members can now switch on what I remember of them, each for themselves, with `/memory on`. Of conversations that "
+    "all share here I keep a summary once they are long."
+)
+MEMORY_OFF = "Notes that I have are not used any more; members can still read and delete theirs with `/memory`."
+
 
 def settings_text(guild: GuildSettings, settings: Settings) -> str:
     """A list of all settings: the guild's choice, or the operator's default from `settings`."""
@@ -19,6 +25,7 @@ def settings_text(guild: GuildSettings, settings: Settings) -> str:
         f"`scope` **{guild.dialog_scope}**: {SCOPES[guild.dialog_scope]}",
         f"`daily_messages` {_quota(guild.daily_turns)}",
         f"`daily_tokens` {_quota(guild.daily_tokens)}",
+        f"`memory` {_memory(guild, settings)}",
         f"`channels` {_list('<#{}>', sorted(guild.channels)) or '**all**'}",
         f"`roles` {_list('<@&{}>', allowed) or '**everybody**'}",
     ]
@@ -42,6 +49,14 @@ def _value(chosen: int | None, default: int, *, capped: bool = True) -> str:
     if chosen > default and capped:
         return f"**{default:,}** ({chosen:,} was chosen; the owner of this bot allows less now)"
     return f"**{chosen:,}** (chosen; {default:,} is the default and the most)"
+
+
+def _memory(guild: GuildSettings, settings: Settings) -> str:
+    if not settings.memory:
+        return "**off**: the owner of this bot allows none"
+    return (
+        "**on**: I take notes about members who ask me to" if guild.memory else "**off**: I take no notes about members"
+    )
 
 
 def _quota(chosen: int | None) -> str:

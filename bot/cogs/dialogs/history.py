@@ -30,6 +30,7 @@ from bot.cogs.dialogs.pages import (
 )
 from bot.cogs.dialogs.reset import exchanges, undone_text
 from bot.cogs.dialogs.whose import PRIVATE, SHARED, DialogsHere, changeable, dialogs_here, readable_dialogs
+from bot.cogs.memory.why import WhyThisAnswer
 from bot.discord_app.caller import caller_of
 from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.context import CommandContext, Interaction
@@ -52,8 +53,11 @@ class History(FeatureCog):
 
     history = app_commands.Group(name="history", description="What we said to each other here")
 
-    def __init__(self, context: CommandContext, conversations: Conversations, reader: HistoryReader) -> None:
+    def __init__(
+        self, context: CommandContext, conversations: Conversations, reader: HistoryReader, why: WhyThisAnswer
+    ) -> None:
         super().__init__(context)
+        self._why = why
         self._api = conversations.api
         self._reader = reader
         self._editing = EditCommand(context, conversations, reader)
@@ -138,6 +142,11 @@ class History(FeatureCog):
         forgotten = await self.context.chat.dialogs.forget(key, count, own_only=own_only)
         text = f"I have forgotten {exchanges(forgotten)}." if forgotten else "There was nothing to forget."
         await answer(self._api, interaction, text)
+
+    @history.command(name="why", description="Show what I had before me when I wrote my last answer to you.")
+    async def why(self, interaction: Interaction) -> None:
+        """/history why."""
+        await self._why.of_last(interaction)
 
     @history.command(name="undo", description="Take back your last /reset, of the last minutes.")
     async def undo(self, interaction: Interaction) -> None:

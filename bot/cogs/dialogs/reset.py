@@ -29,7 +29,9 @@ class ResetCommand(FeatureCog):
         super().__init__(context)
         self._api = api
 
-    @app_commands.command(name="reset", description="Start a new conversation. I forget what we said; personas stay.")
+    @app_commands.command(
+        name="reset", description="Start a new conversation. I forget what we said; personas and notes about you stay."
+    )
     @app_commands.describe(
         scope="here: our conversation here (default). everywhere: all your own, in every server and in DMs"
     )

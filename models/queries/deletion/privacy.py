@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import codec, count_rows, insert_if_absent, num_deleted
+from models.queries.common import codec, count_rows, insert_if_absent
+from models.queries.memory.summaries import forget_memory_of_turns
 from models.queries.scope import cross_tenant
 from models.tables import (
     AuditEntry,
@@ -22,7 +23,10 @@ from models.tables import (
     Delivery,
     DeliveryMessage,
     Dialog,
+    DialogSummary,
+    Fact,
     MemberSettingsRow,
+    MemoryWork,
     OptOut,
     Persona,
     PersonaAssignment,
@@ -51,8 +55,11 @@ async def person_counts(session: AsyncSession, *, user_id: int, guild_id: int | 
 async def delete_person_turns(session: AsyncSession, *, user_id: int, guild_id: int | None, limit: int) -> int:
     """Delete a batch of the person's turns and return its size. Pending ones too: a late reply is then not stored."""
     batch = _turns(user_id, guild_id).limit(limit)
-    result = await session.execute(delete(Turn).where(Turn.id.in_(batch)).execution_options(synchronize_session=False))
-    return num_deleted(result)
+    gone = delete(Turn).where(Turn.id.in_(batch)).returning(Turn.dialog_id, Turn.id)
+    rows = await session.execute(gone.execution_options(synchronize_session=False))
+    deleted = [(row.dialog_id, row.id) for row in rows]
+    await forget_memory_of_turns(session, deleted)  # summaries of shared dialogs tell what they wrote
+    return len(deleted)
 
 
 @cross_tenant(OWN_DATA)
@@ -69,6 +76,7 @@ async def delete_person_rest(session: AsyncSession, *, user_id: int, guild_id: i
         delete(PersonaAssignment).where(PersonaAssignment.user_id == user_id, chosen),
         update(PersonaAssignment).where(PersonaAssignment.set_by == user_id, chosen).values(set_by=None),
         update(PersonaVersion).where(PersonaVersion.author_id == user_id, authored).values(author_id=None),
+        delete(Fact).where(_facts(user_id, guild_id)),
         delete(MemberSettingsRow).where(
             MemberSettingsRow.user_id == user_id, _in_guild(MemberSettingsRow.guild_id, guild_id)
         ),
@@ -192,6 +200,44 @@ async def person_variants(
 
 
 @cross_tenant(OWN_DATA)
+async def person_memory(
+    session: AsyncSession, *, user_id: int, guild_id: int | None = None
+) -> dict[str, tuple[dict[str, object], ...]]:
+    """Return the facts about the person and the summaries of their own dialogs."""
+    text = codec(session)
+    facts = await session.scalars(select(Fact).where(_facts(user_id, guild_id)).order_by(Fact.id))
+    summaries = await session.scalars(
+        select(DialogSummary).where(DialogSummary.dialog_id.in_(_dialogs(user_id, guild_id))).order_by(DialogSummary.id)
+    )
+    return {
+        "facts": tuple(
+            {
+                "guild_id": fact.guild_id,
+                "fact_id": fact.id,
+                "text": text.open(fact.text),
+                "said_at": fact.source_at,
+                "turn_id": fact.source_turn_id,
+                "last_used_at": fact.last_used_at,
+                "edited_by_you": fact.edited,
+                "private": fact.private,
+            }
+            for fact in facts
+        ),
+        "summaries": tuple(
+            {
+                "summary_id": summary.id,
+                "dialog_id": summary.dialog_id,
+                "first_turn_id": summary.from_turn_id,
+                "last_turn_id": summary.to_turn_id,
+                "text": text.open(summary.text),
+                "created_at": summary.created_at,
+            }
+            for summary in summaries
+        ),
+    }
+
+
+@cross_tenant(OWN_DATA)
 async def person_quotes(
     session: AsyncSession, *, user_id: int, guild_id: int | None = None
 ) -> tuple[dict[str, object], ...]:
@@ -260,6 +306,9 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
         ),
         "reply_variants": (ReplyVariant, ReplyVariant.turn_id.in_(turns)),
         "turn_prompts": (TurnPrompt, TurnPrompt.turn_id.in_(turns)),
+        "facts": (Fact, _facts(user_id, guild_id)),
+        "dialog_summaries": (DialogSummary, DialogSummary.dialog_id.in_(dialogs)),
+        "memory_work": (MemoryWork, MemoryWork.dialog_id.in_(dialogs)),
         "personas": (Persona, Persona.id.in_(own_personas)),
         "persona_pictures": (PersonaPicture, PersonaPicture.persona_id.in_(own_personas)),
         "persona_assignments": (PersonaAssignment, _assigned(user_id, guild_id)),
@@ -288,6 +337,10 @@ def _assigned(user_id: int, guild_id: int | None) -> ColumnElement[bool]:
     """Match where a persona was set for this person, or by them."""
     who = or_(PersonaAssignment.user_id == user_id, PersonaAssignment.set_by == user_id)
     return and_(who, _in_guild(PersonaAssignment.guild_id, guild_id))
+
+
+def _facts(user_id: int, guild_id: int | None) -> ColumnElement[bool]:
+    return and_(Fact.user_id == user_id, _in_guild(Fact.guild_id, guild_id))
 
 
 def _without_turn(user_id: int, guild_id: int | None) -> ColumnElement[bool]:

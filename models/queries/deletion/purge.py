@@ -20,6 +20,7 @@ from models.tables import (
     BoundThread,
     DailyUsage,
     Dialog,
+    Fact,
     Guild,
     MemberSettingsRow,
     Persona,
@@ -54,6 +55,7 @@ async def purge_guild(session: AsyncSession, *, guild_id: int, limit: int) -> in
         (Turn.id, select(Turn.id).where(Turn.dialog_id.in_(dialogs))),
         (Dialog.id, dialogs),
         (Persona.id, select(Persona.id).where(Persona.guild_id == guild_id)),
+        (Fact.id, select(Fact.id).where(Fact.guild_id == guild_id)),
         (AuditEntry.id, select(AuditEntry.id).where(AuditEntry.guild_id == guild_id)),
         (
             tuple_(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day),
@@ -65,7 +67,7 @@ async def purge_guild(session: AsyncSession, *, guild_id: int, limit: int) -> in
         ),
         (Guild.id, select(Guild.id).where(Guild.id == guild_id)),
     ]
-    tables = (Turn, Dialog, Persona, AuditEntry, DailyUsage, MemberSettingsRow, Guild)
+    tables = (Turn, Dialog, Persona, Fact, AuditEntry, DailyUsage, MemberSettingsRow, Guild)
     for table, (primary_key, rows) in zip(tables, batches, strict=True):
         result = await session.execute(
             delete(table).where(primary_key.in_(rows.limit(limit))).execution_options(synchronize_session=False)
@@ -116,6 +118,7 @@ async def delete_unused_users(session: AsyncSession, *, after: int, limit: int) 
             PersonaVersion.author_id,
             PersonaAssignment.user_id,
             PersonaAssignment.set_by,
+            Fact.user_id,
             MemberSettingsRow.user_id,
             DailyUsage.user_id,
             AuditEntry.actor_id,

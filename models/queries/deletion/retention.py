@@ -19,8 +19,9 @@ from sqlalchemy.orm import aliased
 
 from models.base import UTCDateTime
 from models.queries.common import count_rows, is_open, num_deleted
+from models.queries.memory.summaries import forget_summaries_of_turns
 from models.queries.scope import cross_tenant
-from models.tables import Dialog, GuildSettingsRow, MemberSettingsRow, Turn
+from models.tables import Dialog, Fact, GuildSettingsRow, MemberSettingsRow, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class RetentionRule:
     dialogs: ColumnElement[bool]
     """Condition on Dialog: those of certain guilds or members."""
     cutoff: datetime
+    facts: ColumnElement[bool]
+    """The same as a condition on Fact."""
 
     @property
     def expired(self) -> ColumnElement[bool]:
@@ -86,14 +89,16 @@ async def retention_rules(
         select(member.retention_days).where(member.retention_days.is_not(None)).distinct()
     )
     own = select(guild.guild_id).where(guild.retention_days.is_not(None))
-    rules = [RetentionRule(Dialog.guild_id.not_in(own), cutoff(now, limits.retention))]
+    rules = [RetentionRule(Dialog.guild_id.not_in(own), cutoff(now, limits.retention), Fact.guild_id.not_in(own))]
     for days in guild_days:
         guilds = select(guild.guild_id).where(guild.retention_days == days)
-        rules.append(RetentionRule(Dialog.guild_id.in_(guilds), cutoff(now, timedelta(days=days or 0))))
+        before = cutoff(now, timedelta(days=days or 0))
+        rules.append(RetentionRule(Dialog.guild_id.in_(guilds), before, Fact.guild_id.in_(guilds)))
     for days in member_days:
         members = select(member.guild_id, member.user_id).where(member.retention_days == days)
         dialogs = tuple_(Dialog.guild_id, Dialog.user_id).in_(members)
-        rules.append(RetentionRule(dialogs, cutoff(now, timedelta(days=days or 0))))
+        facts = tuple_(Fact.guild_id, Fact.user_id).in_(members)
+        rules.append(RetentionRule(dialogs, cutoff(now, timedelta(days=days or 0)), facts))
     return tuple(rules)
 
 
@@ -151,7 +156,20 @@ async def expired_turns(session: AsyncSession, *, rule: RetentionRule, limit: in
 async def delete_turns(session: AsyncSession, *, turn_ids: tuple[int, ...]) -> int:
     """Delete these turns, except pending ones; return how many."""
     statement = delete(Turn).where(Turn.id.in_(turn_ids), Turn.status != "pending")
-    return num_deleted(await session.execute(statement.execution_options(synchronize_session=False)))
+    rows = await session.execute(
+        statement.returning(Turn.dialog_id, Turn.id).execution_options(synchronize_session=False)
+    )
+    deleted = [(row.dialog_id, row.id) for row in rows]
+    await forget_summaries_of_turns(session, deleted)  # facts have a retention of their own
+    return len(deleted)
+
+
+@cross_tenant("cleanup serves every tenant by its own settings")
+async def delete_expired_facts(session: AsyncSession, *, rule: RetentionRule, limit: int) -> int:
+    """Delete a batch of the facts that no prompt has had since the rule's cutoff; return how many."""
+    expired = select(Fact.id).where(Fact.last_used_at < rule.cutoff, rule.facts).limit(limit)
+    statement = delete(Fact).where(Fact.id.in_(expired)).execution_options(synchronize_session=False)
+    return num_deleted(await session.execute(statement))
 
 
 @cross_tenant("cleanup serves every tenant by its own settings")
@@ -173,6 +191,13 @@ async def count_expired(session: AsyncSession, *, rules: tuple[RetentionRule, ..
     dialogs = await count_rows(session, _only_expired(select(func.count(Dialog.id)), either))
     turns = await count_rows(session, _only_expired(select(func.count(Turn.id)).join(Dialog), either))
     return dialogs, turns
+
+
+@cross_tenant("cleanup serves every tenant by its own settings")
+async def count_expired_facts(session: AsyncSession, *, rules: tuple[RetentionRule, ...]) -> int:
+    """Count the facts that `delete_expired_facts` would delete under any of the rules."""
+    expired = or_(*(and_(Fact.last_used_at < rule.cutoff, rule.facts) for rule in rules))
+    return await count_rows(session, select(func.count(Fact.id)).where(expired))
 
 
 def _has_pending_turn() -> ColumnElement[bool]:

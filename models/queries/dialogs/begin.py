@@ -23,10 +23,22 @@ from models.queries.common import (
     is_open,
     matches_key,
 )
+from models.queries.memory.facts import facts_of
+from models.queries.memory.summaries import summary_of
 from models.queries.tenants.persona_assignments import effective_persona
 from models.queries.tenants.policy import enforce_policy, load_policy
 from models.tables import Delivery, DeliveryMessage, Dialog, OptOut, ProcessedInteraction, Turn, TurnFile
-from models.types import DialogKey, DialogSettings, FileKind, Pair, PersonaScope, StoredFile, TurnSnapshot
+from models.types import (
+    DialogKey,
+    DialogSettings,
+    FileKind,
+    MemoryFact,
+    Pair,
+    PersonaScope,
+    StoredFile,
+    Summary,
+    TurnSnapshot,
+)
 
 _MAX_SPOKEN = 200
 _MAX_IDS = 500  # in one statement
@@ -63,15 +75,25 @@ async def turn_snapshot(
     text: str,
     settings: DialogSettings,
     persona_scope: PersonaScope,
+    memory: bool,
     before_turn: int | None = None,
 ) -> TurnSnapshot:
-    """Read the persona and the history of a turn. `before_turn` excludes that turn and later ones from the history."""
+    """Read the persona, the history and (with `memory`) what is remembered of it, for the prompt of a turn.
+
+    `before_turn` excludes that turn and later ones from the history.
+    """
     limit = settings.max_chat_logs or 0
     history = await pairs_before(session, dialog_id, before_turn, limit)
     if key.shared and len(history) < limit:
         history = (*await _pair_above(session, key, dialog_id), *history)
     persona = await effective_persona(session, key=key, scope=persona_scope)
-    return TurnSnapshot(turn_id, dialog_id, text, persona, history, settings)
+    summary: Summary | None = None
+    facts: tuple[MemoryFact, ...] = ()
+    if memory and settings.summaries:
+        summary = await summary_of(session, key=key, dialog_id=dialog_id, before_turn=before_turn)
+    if memory and settings.memory:
+        facts = await facts_of(session, key=key, shared=key.shared)
+    return TurnSnapshot(turn_id, dialog_id, text, persona, history, settings, summary=summary, facts=facts)
 
 
 async def pairs_before(

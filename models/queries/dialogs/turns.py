@@ -27,6 +27,8 @@ from models.queries.dialogs.begin import (
     pairs_before,
     turn_snapshot,
 )
+from models.queries.dialogs.prompts import record_prompt
+from models.queries.memory.summaries import forget_memory_of_turns
 from models.queries.replies.deliveries import begin_delivery, close_deliveries, ready_delivery, retract_deliveries
 from models.queries.tenants.persona_assignments import effective_persona
 from models.queries.tenants.policy import add_opted_out_usage, add_usage, load_policy
@@ -49,6 +51,7 @@ async def begin_turn(
     place: Place | None = None,
     replaces: int | None = None,
     persona_scope: PersonaScope = NO_PLACE,
+    memory: bool = False,
     now: datetime,
 ) -> TurnSnapshot:
     """Store a pending turn in the key's dialog, opening one if none is open; return what its prompt is built from.
@@ -58,8 +61,9 @@ async def begin_turn(
     another one than those of others there, given the member's own last one. `files_note`: what the member is told of
     the files. `place`: where the reply is shown. `persona_scope`: where the message was written. `replaces`: the turn
     which this one replaces, with all later ones, once its reply is stored; if this one has no files, it gets those of
-    that turn. For a member who opted out nothing but the interaction's id is stored. Raises DuplicateInteraction,
-    MemberBlocked, QuotaExceeded, or TurnGone if the turn to replace is gone.
+    that turn. `memory`: whether the operator lets the bot remember. For a member who opted out nothing but the
+    interaction's id is stored. Raises DuplicateInteraction, MemberBlocked, QuotaExceeded, or TurnGone if the turn to
+    replace is gone.
     """
     settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
     if author is not None:
@@ -111,6 +115,7 @@ async def begin_turn(
         text=text,
         settings=settings,
         persona_scope=persona_scope,
+        memory=memory,
         before_turn=turn_id if replaces is None else replaces,
     )
     return replace(snapshot, author=author, files=files, files_note=files_note, delivery_id=delivery_id)
@@ -155,9 +160,11 @@ async def finish_turn(
             await retract_deliveries(
                 session, turns=select(Turn.id).where(*replaced), kept_for=turn_id, text=result.retraction
             )
-            await session.execute(delete(Turn).where(*replaced))
+            gone = await session.scalars(delete(Turn).where(*replaced).returning(Turn.id))
+            await forget_memory_of_turns(session, [(dialog_id, each) for each in gone])
         await ready_delivery(session, key=key, turn_id=turn_id, messages=result.messages)
         await session.execute(update(Dialog).where(Dialog.id == dialog_id).values(last_active_at=now))
+        await record_prompt(session, key=key, turn_id=turn_id, record=result.prompt, now=now)
         await add_usage(
             session,
             key=key,

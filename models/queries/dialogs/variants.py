@@ -14,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, is_open, matches_key
 from models.queries.dialogs.begin import admit, files_of, finished_turn, turn_snapshot
+from models.queries.dialogs.prompts import record_prompt
+from models.queries.memory.summaries import forget_memory_of_turns, forget_summaries_of_turns
 from models.queries.replies.deliveries import ready_delivery, reopen_delivery
 from models.queries.tenants.policy import add_usage
 from models.tables import Dialog, ReplyVariant, Turn
@@ -31,13 +33,14 @@ async def begin_regeneration(
     place: Place | None = None,
     in_place: bool = False,
     persona_scope: PersonaScope = NO_PLACE,
+    memory: bool = False,
     now: datetime,
 ) -> TurnSnapshot | None:
     """Begin another reply to a finished turn of the key's open dialog: `turn_id`, or the member's last one.
 
     Returns what its prompt is built from, or None if there is no such turn. The turn stays done and keeps its reply, so
-    a crash loses only the new reply. `limit`, `role_turns`, `place`, `persona_scope` and the errors are those of
-    `begin_turn`; `in_place`: the reply is shown in the messages that show the present one.
+    a crash loses only the new reply. `limit`, `role_turns`, `place`, `persona_scope`, `memory` and the errors are those
+    of `begin_turn`; `in_place`: the reply is shown in the messages that show the present one.
     """
     settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
     finished = select(Turn).join(Dialog).where(matches_key(key), is_open(), Turn.status == "done")
@@ -59,6 +62,7 @@ async def begin_regeneration(
         text=text.open(turn.user_text),
         settings=settings,
         persona_scope=persona_scope,
+        memory=memory,
         before_turn=turn.id,
     )
     return replace(
@@ -117,6 +121,8 @@ async def finish_regeneration(
     turn.finish_reason, turn.finished_at = result.finish_reason, now
     turn.first_token_ms, turn.total_ms = result.first_token_ms, result.total_ms
     await session.flush()
+    await forget_summaries_of_turns(session, [(turn.dialog_id, turn_id)])
+    await record_prompt(session, key=key, turn_id=turn_id, record=result.prompt, now=now)
     await ready_delivery(session, key=key, turn_id=turn_id, messages=result.messages)
     await session.execute(update(Dialog).where(Dialog.id == turn.dialog_id).values(last_active_at=now))
     await add_usage(
@@ -170,6 +176,7 @@ async def select_variant(
     turn.reply, turn.finish_reason = chosen.reply, chosen.finish_reason
     turn.prompt_tokens, turn.completion_tokens = chosen.prompt_tokens, chosen.completion_tokens
     await session.flush()
+    await forget_summaries_of_turns(session, [(turn.dialog_id, turn_id)])
     if now is not None:
         await reopen_delivery(session, key=key, turn_id=turn_id, place=place, in_place=True, now=now)
     await ready_delivery(session, key=key, turn_id=turn_id, messages=messages(codec(session).open(chosen.reply)))
@@ -192,6 +199,7 @@ async def finish_continuation(
     turn.completion_tokens = (turn.completion_tokens or 0) + result.completion_tokens
     turn.finish_reason, turn.finished_at = result.finish_reason, now
     await session.flush()
+    await forget_summaries_of_turns(session, [(turn.dialog_id, turn_id)])
     await session.execute(
         update(ReplyVariant)
         .where(ReplyVariant.turn_id == turn_id, ReplyVariant.active)
@@ -212,13 +220,15 @@ async def finish_continuation(
 
 async def forget_turn(session: AsyncSession, *, key: DialogKey, turn_id: int) -> bool:
     """Delete one turn that is not pending, with all its replies. False if the key has no such turn."""
-    deleted = await session.scalar(
+    dialog_id = await session.scalar(
         delete(Turn)
         .where(Turn.id == turn_id, Turn.status != "pending")
         .where(Turn.dialog_id.in_(select(Dialog.id).where(matches_key(key))))
-        .returning(Turn.id)
+        .returning(Turn.dialog_id)
     )
-    return deleted is not None
+    if dialog_id is not None:
+        await forget_memory_of_turns(session, [(dialog_id, turn_id)])
+    return dialog_id is not None
 
 
 async def forget_last(session: AsyncSession, *, key: DialogKey, count: int, own_only: bool = False) -> int:
@@ -230,5 +240,7 @@ async def forget_last(session: AsyncSession, *, key: DialogKey, count: int, own_
     if own_only:
         last = last.where(Turn.author_id == key.user_id)
     last = last.order_by(Turn.id.desc()).limit(max(0, count))
-    deleted = await session.scalars(delete(Turn).where(Turn.id.in_(last)).returning(Turn.id))
-    return len(deleted.all())
+    deleted = await session.execute(delete(Turn).where(Turn.id.in_(last)).returning(Turn.dialog_id, Turn.id))
+    turns = [(row.dialog_id, row.id) for row in deleted]
+    await forget_memory_of_turns(session, turns)
+    return len(turns)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.errors import MemberBlocked, QuotaExceeded
 from models.queries.common import ensure_guild, ensure_user, insert
 from models.tables import DailyUsage, GuildSettingsRow, MemberSettingsRow, OptOut
-from models.types import DialogKey, DialogSettings, Usage
+from models.types import DIRECT_MESSAGES, DialogKey, DialogSettings, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ async def load_policy(session: AsyncSession, *, key: DialogKey, limit: int | Non
                 MemberSettingsRow.retention_days.label("own_retention_days"),
                 MemberSettingsRow.locale.label("own_locale"),
                 MemberSettingsRow.blocked_at,
+                GuildSettingsRow.memory,
+                MemberSettingsRow.memory.label("own_memory"),
                 OptOut.since,
                 DailyUsage.turns,
                 DailyUsage.prompt_tokens,
@@ -69,6 +71,8 @@ async def load_policy(session: AsyncSession, *, key: DialogKey, limit: int | Non
             .outerjoin(DailyUsage, used)
         )
     ).one()
+    memory_here = key.guild_id == DIRECT_MESSAGES or bool(row.memory)
+    memory = memory_here and bool(row.own_memory) and row.since is None
     return Policy(
         settings=DialogSettings(
             max_chat_logs=_smaller(limit if row.max_chat_logs is None else row.max_chat_logs, row.own_chat_logs),
@@ -78,6 +82,8 @@ async def load_policy(session: AsyncSession, *, key: DialogKey, limit: int | Non
             locale=row.own_locale or row.locale,
             opted_out=row.since is not None,
             streaming=row.streaming is not False,
+            memory=memory,
+            summaries=memory_here if key.shared else memory,
         ),
         blocked=row.blocked_at is not None,
         daily_turns=row.daily_turns,

@@ -25,6 +25,7 @@ from models.tables import (
     GuildSettingsRow,
     LockedChannel,
     MemberSettingsRow,
+    OptOut,
     User,
 )
 from models.types import (
@@ -71,6 +72,7 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
         own_personas=_own_personas(row.own_personas),
         streaming=row.streaming,
         locale=row.locale,
+        memory=row.memory,
     )
 
 
@@ -95,6 +97,7 @@ async def set_guild_settings(
             "own_personas": settings.own_personas,
             "streaming": settings.streaming,
             "locale": settings.locale,
+            "memory": settings.memory,
             "updated_at": now,
         },
     )
@@ -151,7 +154,8 @@ async def member_settings(session: AsyncSession, *, key: DialogKey) -> MemberSet
     row = await session.get(MemberSettingsRow, (key.guild_id, key.user_id))
     if row is None:
         return MemberSettings()
-    return MemberSettings(row.max_chat_logs, row.retention_days, row.private, row.locale, row.blocked_at is not None)
+    blocked = row.blocked_at is not None
+    return MemberSettings(row.max_chat_logs, row.retention_days, row.private, row.locale, blocked, row.memory)
 
 
 async def set_member_settings(
@@ -166,10 +170,19 @@ async def set_member_settings(
             "retention_days": settings.retention_days,
             "private": settings.private,
             "locale": settings.locale,
+            "memory": settings.memory,
             "updated_at": now,
         },
         now,
     )
+
+
+async def set_member_memory(session: AsyncSession, *, key: DialogKey, memory: bool, now: datetime) -> bool:
+    """Record whether the member wants to be remembered in this guild. False if they opted out of all storage."""
+    if await session.scalar(select(OptOut.user_id).where(OptOut.user_id == key.user_id)) is not None:
+        return False
+    await _upsert_member(session, key, {"memory": memory, "updated_at": now}, now)
+    return True
 
 
 async def block_member(

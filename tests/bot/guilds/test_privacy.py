@@ -18,12 +18,15 @@ from models.database import Database
 from models.errors import MemberBlocked, QuotaExceeded, WrongEncryptionKey
 from models.maintenance.rekey import rekey
 from models.queries import inspection
+from models.queries.memory.facts import add_fact
 from models.tables import (
     Base,
     BoundThread,
     DefaultPrompt,
     Delivery,
     Dialog,
+    DialogSummary,
+    MemoryWork,
     Persona,
     PersonaPicture,
     PersonaVersion,
@@ -76,6 +79,10 @@ async def leave_data(database: Database, user: int, guild: int) -> None:
         assert own is not None
         session.add(PersonaPicture(persona_id=own.persona_id, media_type="image/png", content="cGlj", created_at=NOW))
         session.add(TurnPrompt(turn_id=turn.turn_id, persona_id=own.persona_id, persona_version=1, num_pairs=0))
+        await add_fact(session, key=key, text=f"fact of {user}", now=NOW)
+        summary = {"from_turn_id": 1, "to_turn_id": 2, "text": f"summary of {user}", "created_at": NOW}
+        session.add(DialogSummary(dialog_id=again.dialog_id, **summary))
+        session.add(MemoryWork(dialog_id=again.dialog_id))
         await queries.set_member_settings(session, key=key, settings=MemberSettings(locale="de"), now=NOW)
         await queries.set_guild_settings(session, key=key, settings=GuildSettings(locale="de"), actor_id=user, now=NOW)
         await queries.block_member(session, key=key, blocked=False, actor_id=BEN, now=NOW)

@@ -50,8 +50,8 @@ async def test_commands_are_registered_with_their_contexts_and_permissions(here:
     commands = {command["name"]: command for command in here.discord.rest.commands}
     in_guilds = {"persona", "config", "thread"}
     everywhere = {
-        "chat", "regenerate", "reset", "history", "conversation", "me", "privacy", "help", "Ask about this",
-        "Import character card",
+        "chat", "regenerate", "reset", "history", "conversation", "me", "memory", "privacy", "help", "Ask about this",
+        "Import character card", "Why this answer?",
     }  # fmt: skip
     assert set(commands) == in_guilds | everywhere
     for name in in_guilds:
@@ -64,6 +64,7 @@ async def test_commands_are_registered_with_their_contexts_and_permissions(here:
         assert commands[name]["default_member_permissions"] is None
     assert {name: command["type"] for name, command in commands.items() if command["type"] != 1} == {
         "Ask about this": 3,
+        "Why this answer?": 3,
         "Import character card": 3,
     }
     options = {"message", "private", "file", "file2", "file3", "file4"}
@@ -197,7 +198,10 @@ async def test_history_shows_only_the_members_own_dialog(here: World) -> None:
 
 async def test_help_lists_what_the_member_may_use(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
-    assert "/persona" in (await here.use(guild, boss, "help")).reply()
+    helped = await here.use(guild, boss, "help")
+    await here.discord.until(lambda: len(helped.messages()) == 2)
+    assert "**/config**" in helped.messages()[1].content
+    assert all(message.ephemeral for message in helped.messages())
     ann = here.discord.user("ann")
     helped = await here.use(guild, ann, "help")
     assert "**/chat**" in helped.reply()

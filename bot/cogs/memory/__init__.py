@@ -1,0 +1,1 @@
+"""/memory, and why an answer is as it is."""

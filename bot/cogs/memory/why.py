@@ -1,0 +1,108 @@
+"""Why an answer is as it is: the menu of a message, and `/history why` for the last one. For who asked, alone.
+
+What the prompt of a turn was made of is recorded with its reply; notes that were forgotten since are not shown.
+"""
+
+from __future__ import annotations
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.chat.history import HistoryReader
+from bot.cogs.dialogs.answers import answer, begin, number
+from bot.cogs.dialogs.whose import dialogs_here
+from bot.cogs.memory.text import why_text
+from bot.discord_app.caller import caller_of
+from bot.discord_app.context import CommandContext, Interaction
+from bot.discord_app.delivery import defer
+from bot.discord_app.feature_cog import FeatureCog
+from bot.discord_app.permissions import WHY_MENU, Action, authorise_author
+from bot.discord_app.replies.turn_actions import TurnIsGone
+from bot.discord_app.rest.message_api import MessageApi
+from bot.errors import BotError
+from bot.memory.service import MemoryService
+from models.types import TurnInfo
+
+_NOT_MINE = "This is no answer of mine. Please choose **Why this answer?** in the menu of one."
+_NOT_RECORDED = "I have not noted down what this answer was made of: it is too old."
+_NOTHING_YET = "I have not answered you in this conversation yet."
+
+
+class WhyThisAnswer:
+    """Looks up what an answer was made of."""
+
+    def __init__(self, context: CommandContext, api: MessageApi, memory: MemoryService, reader: HistoryReader) -> None:
+        self._context = context
+        self._api = api
+        self._memory = memory
+        self._reader = reader
+
+    async def of_last(self, interaction: Interaction) -> None:
+        """/history why: of the member's last answer here, in public or in private."""
+        if not await begin(interaction):
+            return
+        last = 0
+        for key in (await dialogs_here(self._context, interaction)).keys:
+            stretch = await self._reader.stretch(key)
+            last = max([last, *(each.turn_id for each in (stretch.exchanges if stretch else ()) if each.own)])
+        if not last:
+            raise BotError(_NOTHING_YET)
+        await self._show(interaction, await self._context.chat.turns.turn(last))
+
+    async def of_message(self, interaction: Interaction, message: discord.Message) -> None:
+        """The menu of a message."""
+        if await defer(interaction, ephemeral=True):
+            client_id = interaction.client.user.id if interaction.client.user else 0
+            if message.author.id not in (client_id, interaction.application_id):
+                raise BotError(_NOT_MINE)
+            turn = await self._context.chat.turns.turn_of_message(message.id)
+            if turn is None:  # a moment after its last edit the message may not be recorded yet
+                turn = await self._context.chat.turns.turn(_turn_in_buttons(message))
+            await self._show(interaction, turn)
+
+    async def _show(self, interaction: Interaction, turn: TurnInfo | None) -> None:
+        if turn is None:
+            raise TurnIsGone()
+        authorise_author(caller_of(interaction), turn)
+        used = await self._memory.why(turn.key, turn.turn_id)
+        await answer(self._api, interaction, _NOT_RECORDED if used is None else _within_a_message(why_text(used)))
+
+
+class Why(FeatureCog):
+    """The menu "Why this answer?"."""
+
+    def __init__(self, bot: commands.Bot, context: CommandContext, why: WhyThisAnswer) -> None:
+        super().__init__(context)
+        self._bot = bot
+        self._menu = app_commands.ContextMenu(name=WHY_MENU, callback=self._chosen)
+        self._why = why
+
+    async def cog_load(self) -> None:
+        """Register the menu: discord.py does so by itself for slash commands only."""
+        self._bot.tree.add_command(self._menu)
+
+    async def cog_unload(self) -> None:
+        """Take the menu back."""
+        self._bot.tree.remove_command(self._menu.name, type=self._menu.type)
+
+    async def _chosen(self, interaction: Interaction, message: discord.Message) -> None:
+        await self._why.of_message(interaction, message)
+
+
+def _turn_in_buttons(message: discord.Message) -> int:
+    """The turn that the buttons of a reply name; 0 if there are none. Whose it is is checked as it is stored."""
+    for row in message.components:
+        for each in row.children if isinstance(row, discord.ActionRow) else ():
+            word, _, rest = (each.custom_id or "").partition(":")
+            if word == Action.REGENERATE.value:
+                return number(rest)
+    return 0
+
+
+def _within_a_message(text: str) -> str:
+    """The lines that fit into one message."""
+    lines = text.split("\n")
+    while len("\n".join(lines).encode("utf-16-le")) // 2 > 1990:
+        lines = [*lines[:-2], "> …"]
+    return "\n".join(lines)

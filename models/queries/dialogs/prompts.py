@@ -1,0 +1,112 @@
+"""What the prompt of a turn was made of: recorded with its reply, and read again by who wants to know why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.queries.common import codec, count_rows, insert, insert_if_absent, matches_key
+from models.queries.memory.facts import facts_by_id, use_facts
+from models.queries.memory.summaries import summary_by_id
+from models.tables import DefaultPrompt, Dialog, Persona, Turn, TurnPrompt
+from models.types import DialogKey, PromptRecord, PromptUsed
+
+_MAX_IDS = 500  # in one statement
+
+
+async def record_prompt(
+    session: AsyncSession, *, key: DialogKey, turn_id: int, record: PromptRecord | None, now: datetime
+) -> None:
+    """Record the prompt of a turn's present reply, which the caller has found by its key."""
+    if record is None:
+        return
+    values = {
+        "persona_id": record.persona_id,
+        "persona_version": record.persona_version,
+        "default_prompt_id": await _default_prompt_id(session, record.default_prompt, now),
+        "first_turn_id": record.first_turn_id,
+        "num_pairs": record.num_pairs,
+        "num_examples": record.num_examples,
+        "greeting": record.greeting,
+        "lore": json.dumps(record.lore) if record.lore else None,
+        "summary_id": record.summary_id,
+        "fact_ids": json.dumps(record.fact_ids) if record.fact_ids else None,
+    }
+    await session.execute(
+        insert(session, TurnPrompt)
+        .values(turn_id=turn_id, **values)
+        .on_conflict_do_update(index_elements=["turn_id"], set_=values)
+    )
+    await use_facts(session, key=key, fact_ids=record.fact_ids, now=now)
+
+
+async def prompt_of_turn(session: AsyncSession, *, key: DialogKey, turn_id: int) -> PromptUsed | None:
+    """Return what the prompt of a turn was made of, with what of that still exists; None if it was not recorded."""
+    mine = select(TurnPrompt, Turn.dialog_id).join(Turn, Turn.id == TurnPrompt.turn_id).join(Dialog)
+    row = (await session.execute(mine.where(matches_key(key), Turn.id == turn_id))).one_or_none()
+    if row is None:
+        return None
+    record = _record(row.TurnPrompt, None)
+    before = select(func.count(Turn.id)).where(Turn.dialog_id == row.dialog_id, Turn.id < turn_id)
+    name = None
+    if record.persona_id is not None:
+        here = select(Persona.name).where(Persona.id == record.persona_id, Persona.guild_id == key.guild_id)
+        name = await session.scalar(here)
+    summary = None
+    if record.summary_id is not None:
+        summary = await summary_by_id(session, key=key, summary_id=record.summary_id)
+    return PromptUsed(
+        record=record,
+        persona_name=name,
+        num_before=await count_rows(session, before.where(Turn.status == "done")),
+        facts=await facts_by_id(session, key=key, fact_ids=record.fact_ids) if record.fact_ids else (),
+        summary=summary,
+    )
+
+
+async def prompts_of(session: AsyncSession, *, turn_ids: Sequence[int]) -> dict[int, PromptRecord]:
+    """Return the records of these turns, by turn id. The caller must have found the turns by their key."""
+    text, found = codec(session), {}
+    for start in range(0, len(turn_ids), _MAX_IDS):
+        rows = await session.execute(
+            select(TurnPrompt, DefaultPrompt.text)
+            .outerjoin(DefaultPrompt, DefaultPrompt.id == TurnPrompt.default_prompt_id)
+            .where(TurnPrompt.turn_id.in_(turn_ids[start : start + _MAX_IDS]))
+        )
+        for row in rows:
+            default = None if row.text is None else text.open(row.text)
+            found[row.TurnPrompt.turn_id] = _record(row.TurnPrompt, default)
+    return found
+
+
+def _record(row: TurnPrompt, default_prompt: str | None) -> PromptRecord:
+    return PromptRecord(
+        persona_id=row.persona_id,
+        persona_version=row.persona_version,
+        default_prompt=default_prompt,
+        first_turn_id=row.first_turn_id,
+        num_pairs=row.num_pairs,
+        num_examples=row.num_examples,
+        greeting=row.greeting,
+        lore=tuple(json.loads(row.lore)) if row.lore else (),
+        summary_id=row.summary_id,
+        fact_ids=tuple(json.loads(row.fact_ids)) if row.fact_ids else (),
+    )
+
+
+async def _default_prompt_id(session: AsyncSession, prompt: str | None, now: datetime) -> int | None:
+    """The id under which a prompt of the settings is kept."""
+    if prompt is None:
+        return None
+    digest = hashlib.sha256(prompt.encode()).hexdigest()
+    known = select(DefaultPrompt.id).where(DefaultPrompt.sha256 == digest)
+    if (found := await session.scalar(known)) is None:
+        sealed = codec(session).seal(prompt)
+        await insert_if_absent(session, DefaultPrompt, sha256=digest, text=sealed, first_used_at=now)
+        found = await session.scalar(known)
+    return found
