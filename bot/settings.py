@@ -32,7 +32,7 @@ from bot.errors import ConfigError
 
 PREFIX = "GUILDLLAMA_"
 EMBEDDED_MODEL = "smollm2"
-"""The name of the small model that the program brings along, which is no download."""
+"""The name of the small model that is installed with the program."""
 NOT_SETTINGS = frozenset({f"{PREFIX}CRASH_AT"})
 """Variables with our prefix that are not settings: hooks for tests."""
 
@@ -42,8 +42,8 @@ EMBEDDED_DEFAULTS: Mapping[str, object] = {
     "temperature": 0.2,
     "frequency_penalty": 0.3,
 }
-"""What suits the embedded model, in place of the other defaults. Long instructions and much chance confuse it, and
-without the penalty it falls into loops; it says who it is when it is told so, in the words that it was trained with."""
+"""Defaults for the embedded model, in place of the general ones. Long instructions and a high temperature confuse
+it, and without the penalty it falls into loops. It says who it is if the persona uses the words of its training."""
 _CENTURY = timedelta(days=36_525)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 

@@ -1,4 +1,4 @@
-"""Text as both databases and UTF-8 can hold it. Pure functions."""
+"""Text as both databases and UTF-8 can hold it, and times in words. Pure functions."""
 
 from __future__ import annotations
 
@@ -24,3 +24,11 @@ def clean_piece(text: str) -> str:
 def has_nul(text: str) -> bool:
     """Whether the text contains a NUL character."""
     return "\x00" in text
+
+
+def thought_for(seconds: float | None) -> str:
+    """How long a model thought: "thought for 12 s", "thought for 2 min 5 s"; "" for less than a second or None."""
+    if seconds is None or seconds < 1:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"thought for {minutes} min {rest} s" if minutes else f"thought for {rest} s"

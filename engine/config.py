@@ -133,14 +133,14 @@ def _dtype(choice: str, spec: ModelSpec, on_gpu: bool) -> torch.dtype:
 
 
 def _quantize(choice: str, spec: ModelSpec, on_gpu: bool, dtype: str) -> str:
-    """auto: none, except that a CPU serves a quantized checkpoint with about the bits per weight of the file."""
+    """auto: about the bits per weight of a quantized checkpoint, if the device computes with them; else none."""
     if _one_of("--quantize", choice, QUANTIZE) != "auto":
         return choice
-    if spec.quantization is None or on_gpu or dtype != "auto":
+    if spec.quantization is None or dtype != "auto":
         return "none"
-    if spec.quantization.startswith(_UP_TO_4_BITS) and has_fast_int4():
+    if spec.quantization.startswith(_UP_TO_4_BITS) and (on_gpu or has_fast_int4()):
         return "int4"
-    return "int8" if has_fast_int8() else "none"
+    return "int8" if on_gpu or has_fast_int8() else "none"
 
 
 def _check_kv_dtype(choice: str, device: torch.device) -> None:

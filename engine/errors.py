@@ -5,12 +5,11 @@ The HTTP layer turns them into error bodies, the command line into one line and 
 
 from pathlib import Path
 
-_MAX_QUOTE = 600  # characters
 
-
-def _clipped(text: str) -> str:
-    """A text that may quote a damaged file."""
-    return text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}…"
+def clipped(text: str, max_chars: int = 600) -> str:
+    """A text that may quote a file or a library, as one line of at most `max_chars` characters and an ellipsis."""
+    line = " ".join(text.split())
+    return line if len(line) <= max_chars else f"{line[:max_chars]}…"
 
 
 class EngineError(Exception):
@@ -26,7 +25,7 @@ class ConfigError(EngineError):
 
     def __init__(self, where: str | Path, *, expected: str, found: str) -> None:
         """`where`: the file, flag or environment variable."""
-        super().__init__(f"{where}: expected {_clipped(expected)}; found {_clipped(found)}")
+        super().__init__(f"{where}: expected {clipped(expected)}; found {clipped(found)}")
         self.where, self.expected, self.found = str(where), expected, found
 
 

@@ -1,10 +1,12 @@
-"""What a request changes in its logits before a token is sampled, and how many log-probabilities it wants. Data only.
+"""What a request changes in its logits before a token is sampled, and the log-probabilities it gets back. Types only.
 
 `engine/layers/logits.py` defines the result.
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
+
+MAX_LOGPROBS: Final = 20  # of the likeliest tokens beside each token, as in OpenAI's API
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,10 @@ class TokenConstraint(Protocol):
     """Decides which token may come next, from the tokens so far. Used by the engine thread alone."""
 
     def mask(self) -> bytes:
-        """The tokens that may come next: one bit for each id, the lowest bit of a byte first."""
+        """The tokens that may come next: one bit for each id, the lowest bit of a byte first.
+
+        Once the constraint has failed these are the stop tokens alone, and `check` says why.
+        """
         ...
 
     def accept(self, token_id: int) -> bool:
@@ -47,7 +52,7 @@ class TokenConstraint(Protocol):
         ...
 
     def check(self) -> None:
-        """Called when a stop token has come. Raises ConstraintFailed if nothing else could come for want of a mask."""
+        """Called when a stop token has come. Raises ConstraintFailed if it came because the constraint had failed."""
         ...
 
 

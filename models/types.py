@@ -49,13 +49,13 @@ class DialogKey:
 
     @property
     def private(self) -> DialogKey | None:
-        """Beside a shared dialog, the member's own of what only they see in its place; None where none is shared."""
+        """The key of the member's private dialog beside this shared one; None if this dialog is not shared."""
         return replace(self, shared=False) if self.shared else None
 
 
 @dataclass(frozen=True, slots=True)
 class StopRequester:
-    """Who wants a running reply to stop: its asker may, and who manages the guild that it is written in."""
+    """The person who wants to stop a running reply. Its asker may, and managers of its guild may."""
 
     user_id: int
     managed_guild_id: int | None = None
@@ -272,7 +272,7 @@ class TurnResult:
     total_ms: int
     messages: tuple[OutgoingMessage, ...] = ()
     retraction: str = ""
-    """What the messages of other turns say from now on that this one replaces."""
+    """The text that replaces the messages of turns which this one replaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,7 +444,6 @@ class Usage:
 class AuditRecord:
     """One audit log entry: an action of an admin or the operator. `details` is JSON."""
 
-    entry_id: int
     guild_id: int | None
     actor_id: int | None
     target_id: int | None

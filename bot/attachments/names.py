@@ -9,7 +9,7 @@ MAX_NAME_CHARS = 80
 _SUFFIX_CHARS = 12
 _MARKUP = re.compile(r"""[`*~|<>\[\](){}"\\/@#:]+""")
 """Characters with a meaning in Markdown, in a path or in a frame. `_` stays: it is in the name of every second program,
-and whoever shows a name on Discord escapes it."""
+and the code that shows a name on Discord escapes it."""
 _NO_NAME = "file"
 
 

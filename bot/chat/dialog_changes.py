@@ -25,7 +25,7 @@ UNDO_WITHIN = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """What a reset ended: dialogs in which something was said, and their pairs. `at` names it, to undo it."""
+    """The result of a reset: how many non-empty dialogs it ended, and their pairs. `at` identifies it for an undo."""
 
     at: datetime
     dialogs: int
@@ -35,7 +35,7 @@ class Reset:
 
 
 def reset_error(*, shared: bool) -> Callable[[], BotError]:
-    """What a message is told that waited when its dialog was reset."""
+    """The error for a message whose dialog was reset while it waited."""
     who = "This conversation was" if shared else "You"
     text = f"{who} reset{'' if shared else ' our conversation'} before I came to this message. Please ask again."
     return lambda: BotError(text)

@@ -44,13 +44,13 @@ OnDelta = Callable[[str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class ThoughtWatcher:
-    """Who is told that the model thinks."""
+    """Callbacks for a model that thinks before it answers."""
 
     on_thinking: Callable[[], None] = lambda: None
     """Called for each piece that the model thinks."""
     on_thought: Callable[[float], None] = lambda seconds: None
-    """Called with the seconds that it thought, before the first piece of the answer. The pieces that `on_delta` had
-    before, if any, were thoughts as well."""
+    """Called with the seconds of thinking, before the first piece of the answer. Pieces that `on_delta` got before
+    that were thoughts as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +77,28 @@ class _PartialReply:
     finished: Finished | None = None
     thinking_since: float | None = None
     num_thoughts: int = 0
-    """Pieces that the model thought."""
+    """Number of pieces of thought."""
     repetition: RepetitionDetector = field(default_factory=RepetitionDetector)
     echo: EchoedFrameFilter | None = None
-    """In a shared dialog: the model reads who speaks, and may begin its own words in the same way."""
+    """Only in a shared dialog, whose prompt has speaker lines that the model may copy."""
     cut_at: int | None = None
     """The length of the text without the loop that the model had fallen into."""
 
     @property
     def num_pieces(self) -> int:
-        """Pieces that came: about as many as tokens."""
+        """Number of pieces so far, roughly the number of tokens."""
         return len(self.pieces) + self.num_thoughts
 
     def take_thought(self, thought: Thinking) -> None:
-        """Count a thought, and as thoughts also the pieces that it takes back."""
+        """Count a thought. If it retracts, the pieces so far count as thoughts as well."""
         self.num_thoughts += 1
         if thought.retracts:
             self.num_thoughts += len(self.pieces)
             self.thinking_since = self.first_token_at
             self.pieces.clear()
             self.repetition = RepetitionDetector()
+            if self.echo is not None:
+                self.echo = EchoedFrameFilter()  # the answer only begins now
         self.thinking_since = self.thinking_since or time.monotonic()
         self.first_token_at = self.first_token_at or time.monotonic()
 

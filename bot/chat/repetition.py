@@ -83,7 +83,7 @@ def loop_at_end(text: str, *, min_chars: int = MIN_CHARS) -> tuple[int, int] | N
 
 
 def _period(text: str, repeats: int) -> int | None:
-    """The shortest period of a text that consists of nothing but at least so many rounds."""
+    """The shortest period of a text that is at least `repeats` rounds of one block; None if it is not."""
     # The failure function of Knuth, Morris and Pratt: linear, whatever a model writes.
     longest = min(_MAX_PERIOD, len(text) // repeats)
     border = [0] * len(text)

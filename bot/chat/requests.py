@@ -24,8 +24,6 @@ from models.types import (
 TurnKind = Literal["new", "regenerate", "continue"]
 Messages = Callable[[str], tuple[OutgoingMessage, ...]]
 """Splits a reply into the Discord messages that show it."""
-
-
 ReplyMessages = Callable[[str, str], tuple[OutgoingMessage, ...]]
 """The same for a new reply, of its text and its finish reason."""
 
@@ -60,7 +58,7 @@ class ChatRequest:
     files_note: str = ""
     """What the member is told of the files, above the reply: plain lines."""
     retraction: str = ""
-    """What the messages of other turns say once this one has replaced them."""
+    """The text that replaces the messages of turns which this one replaces."""
     place: Place | None = None
     """Where the reply is shown; None if that is not recorded, or for another reply: where the present one is."""
     messages: ReplyMessages = no_messages
@@ -69,8 +67,8 @@ class ChatRequest:
     on_waiting: Callable[[Waiting], None] = lambda waiting: None
     """Called once the message is admitted: it tells how long the first token may take."""
     on_thought: Callable[[float | None], None] = lambda seconds: None
-    """Called with the seconds that the model thought, before the answer begins; None if they are not to be shown. What
-    was passed on before that as the answer, if anything, was thought as well."""
+    """Called with the seconds of thinking before the answer begins; None if members are not shown them. Pieces
+    that were passed on before that were thoughts as well."""
     in_place: bool = False
     """Whether another reply to a turn is shown in the messages that show the present one. `place` is then the way to
     reach them."""

@@ -161,7 +161,7 @@ class ChatService:
             return await self._stops.stop(interaction_id, by)
 
     async def recover(self) -> None:
-        """Store replies that could not be saved and end turns that nobody works on, once the database is back.
+        """Store replies that could not be saved and end turns that no task works on, once the database is back.
 
         For a job that runs every minute. Raises DatabaseUnavailable.
         """

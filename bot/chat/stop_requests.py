@@ -1,9 +1,9 @@
-"""Stops a reply on a click, whichever process of the bot the click reaches.
+"""Stops a reply on a click, in any process of the bot.
 
 A click on a reply that this process writes stops it at once. For another one, a row in the database asks the process
 that writes it. While replies run here, one small query for all of them looks for such rows twice a second; a process
 without a running reply asks nothing. Knows replies by the interactions that asked for them. The process that writes a
-reply decides who may stop it: a custom id says whatever its sender likes.
+reply decides who may stop it, since custom ids can be forged.
 """
 
 from __future__ import annotations

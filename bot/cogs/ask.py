@@ -68,7 +68,7 @@ class Ask(FeatureCog):
 
     @commands.Cog.listener()
     async def on_raw_message_delete(self, event: discord.RawMessageDeleteEvent) -> None:
-        """Drop a deleted message: whoever is about to ask about it can do so no longer."""
+        """Drop a deleted message: a form that is open for it is refused from now on."""
         self._messages.forget(event.message_id)
 
     @commands.Cog.listener()

@@ -22,7 +22,7 @@ from bot.discord_app.delivery import DISCORD_ERRORS, defer_click
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions import Action
 from bot.discord_app.replies.conversation import Conversations
-from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone
+from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone, number_in
 from bot.discord_app.rest.message_data import FILE_NAME, NO_MENTIONS
 from bot.errors import BotError, DatabaseUnavailable
 from models.types import Place, StopRequester, TurnInfo
@@ -59,7 +59,7 @@ class ReplyActions(FeatureCog):
             raise NotTheAsker()
         acknowledged = await defer_click(interaction)
         by = StopRequester(caller.user_id, caller.guild_id if caller.manages_guild else None)
-        stopped = await self.context.chat.stop_reply(_number(question_id), by)
+        stopped = await self.context.chat.stop_reply(number_in(question_id), by)
         if acknowledged and not stopped:
             # It has finished meanwhile, or its process is gone: remove the button.
             with contextlib.suppress(*DISCORD_ERRORS):  # the message may be gone as well
@@ -78,7 +78,7 @@ class ReplyActions(FeatureCog):
         """`argument`: ids of the turn, and the position of the reply to show."""
         turn_id, _, position = argument.partition(":")
         turn = await self._acknowledged(interaction, turn_id)
-        await self._actions.switch(turn, _number(position), _way(interaction))
+        await self._actions.switch(turn, number_in(position), _way(interaction))
 
     async def _forget(self, interaction: Interaction, argument: str) -> None:
         turn = await self._acknowledged(interaction, argument, in_open_dialog=False)
@@ -87,7 +87,7 @@ class ReplyActions(FeatureCog):
     async def _file(self, interaction: Interaction, argument: str) -> None:
         """Send the whole reply as a file, to the one who asked for it."""
         await interaction.response.defer(ephemeral=True, thinking=True)
-        turn = await self._actions.find(caller_of(interaction), _number(argument), in_open_dialog=False)
+        turn = await self._actions.find(caller_of(interaction), number_in(argument), in_open_dialog=False)
         file = discord.File(io.BytesIO((turn.reply or "").encode()), FILE_NAME)
         await interaction.followup.send(file=file, ephemeral=True, allowed_mentions=NO_MENTIONS)
 
@@ -100,7 +100,7 @@ class ReplyActions(FeatureCog):
             return
         try:
             async with asyncio.timeout(_MODAL_TIMEOUT):
-                turn = await self._actions.find(caller_of(interaction), _number(argument))
+                turn = await self._actions.find(caller_of(interaction), number_in(argument))
         except TimeoutError:
             raise DatabaseUnavailable("the turn to edit could not be read in time") from None
         await interaction.response.send_modal(_edit_modal(turn))
@@ -109,7 +109,7 @@ class ReplyActions(FeatureCog):
         """Acknowledge the press, then find its turn and check the caller. Raises TurnIsGone or NotAllowed."""
         if not await defer_click(interaction):
             raise TurnIsGone()
-        return await self._actions.find(caller_of(interaction), _number(argument), in_open_dialog=in_open_dialog)
+        return await self._actions.find(caller_of(interaction), number_in(argument), in_open_dialog=in_open_dialog)
 
 
 def _edit_modal(turn: TurnInfo) -> Modal:
@@ -162,10 +162,3 @@ async def _say(interaction: Interaction, text: str) -> None:
         await interaction.followup.send(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
     else:
         await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
-
-
-def _number(text: str) -> int:
-    """An id in a custom id. Raises TurnIsGone for anything else: the bot made none such."""
-    if not text.isdecimal() or len(text) > 19:
-        raise TurnIsGone()
-    return int(text)

@@ -20,7 +20,7 @@ from bot.discord_app.error_messages import log_database_errors
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, Action, authorise
 from bot.discord_app.replies.conversation import Conversations
-from bot.discord_app.replies.turn_actions import TurnActions, TurnIsBusy, TurnIsGone
+from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone, number_in
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden
 from bot.discord_app.rest.thread_api import MAX_THREAD_NAME, ThreadApi, check_permissions
 from bot.errors import BotError, DatabaseUnavailable
@@ -89,15 +89,13 @@ class Threads(FeatureCog):
         if not await defer(interaction, ephemeral=True):
             return
         caller = await self._authorised(interaction, at_message=True)
-        turn = await self._actions.find(caller, _number(argument), in_open_dialog=False)
+        turn = await self._actions.find(caller, number_in(argument), in_open_dialog=False)
         delivery = await self.context.chat.turns.delivery(turn)
         shown = () if delivery is None else delivery.messages
         message_id = 0 if interaction.message is None else interaction.message.id
         if message_id not in [each.message_id for each in shown]:
             raise TurnIsGone()
-        with self._conversations.changing(turn.turn_id) as free:
-            if not free:
-                raise TurnIsBusy()
+        async with self._conversations.change(turn.turn_id):
             name = thread_name(turn.user_text, _MAX_NAME_FROM_QUESTION) or thread_name(f"Chat with {caller.name}")
             thread_id = await self._api.start_at(caller.channel_id, message_id, name)
             await self._bind(caller, thread_id)
@@ -165,10 +163,3 @@ def thread_name(text: str, limit: int = MAX_THREAD_NAME) -> str:
     if len(line) > limit:
         line = line[: limit - 1].rstrip() + "…"
     return line if any(unicodedata.category(each)[0] in "LNPS" for each in line) else ""
-
-
-def _number(text: str) -> int:
-    """The id of a turn in a custom id. Raises TurnIsGone for anything else: the bot made none such."""
-    if not text.isdecimal() or len(text) > 19:
-        raise TurnIsGone()
-    return int(text)

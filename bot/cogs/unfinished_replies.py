@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,10 +19,11 @@ import structlog
 from discord.ext import commands
 
 from bot.discord_app.error_messages import log_database_errors
+from bot.discord_app.message_sink import MessageDeleted, SinkUnreachable
 from bot.discord_app.replies.buttons import reply_buttons
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.sink import ReplySink
-from bot.discord_app.replies.streamed_reply import MessageDeleted, ReplyDeleted, SinkUnreachable, StreamedReply
+from bot.discord_app.replies.streamed_reply import ReplyDeleted, StreamedReply
 from bot.discord_app.replies.turn_actions import TurnActions, place_in, state_of, stored_heading
 from bot.discord_app.rest.request_pace import Urgency
 from models.database import Database
@@ -41,7 +42,7 @@ _INTERVAL = 10.0  # seconds between the later ones: what another process left ha
 _AT_ONCE = 8
 """Deliveries that are finished at the same time. Discord's limits are for each channel and token."""
 _APOLOGY_WITHIN = timedelta(minutes=15)
-"""Later than this nobody waits for a lost reply."""
+"""After this time a lost reply gets no apology."""
 
 
 class UnfinishedReplies(commands.Cog):
@@ -93,7 +94,7 @@ class UnfinishedReplies(commands.Cog):
 
     async def _finish(self, delivery: DeliveryRecord) -> None:
         if delivery.turn_id is None:
-            await self._take(delivery, self._show_without_turn(delivery))
+            await self._take(delivery, lambda: self._show_without_turn(delivery))
             return
         turn = await self._conversations.chat.turns.turn(delivery.turn_id)
         if turn is None or turn.status == "pending":
@@ -101,18 +102,17 @@ class UnfinishedReplies(commands.Cog):
         with self._conversations.changing(turn.turn_id) as free:
             if not free:
                 return  # a button was pressed just now
-            await self._take(delivery, self._show(turn, delivery))
+            await self._take(delivery, lambda: self._show(turn, delivery))
 
-    async def _take(self, delivery: DeliveryRecord, show: Coroutine[None, None, None]) -> None:
-        """Show it, unless another process does; leave to a later attempt what cannot be shown now."""
+    async def _take(self, delivery: DeliveryRecord, show: Callable[[], Awaitable[None]]) -> None:
+        """Take over the delivery and show it, unless another process has it. A failure leaves it to a later attempt."""
         taken = await self._database.run(
             lambda session: take_delivery(session, delivery_id=delivery.delivery_id, owner=delivery.owner)
         )
         if not taken:
-            show.close()
             return
         try:
-            await show
+            await show()
         except (ReplyDeleted, MessageDeleted):
             await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
         except BaseException:
@@ -120,7 +120,7 @@ class UnfinishedReplies(commands.Cog):
             raise
 
     async def _sink(self, delivery: DeliveryRecord) -> tuple[Place, ReplySink]:
-        """Where it is shown, with the messages that are there already."""
+        """The place and the sink of a delivery, with the messages that exist already."""
         place = replace(delivery.place, message_ids=tuple(message.message_id for message in delivery.messages))
         sink = ReplySink(self._conversations.api, self._conversations.deliveries, place, uncertain=True)
         sink.record.delivery_id = delivery.delivery_id
@@ -130,7 +130,7 @@ class UnfinishedReplies(commands.Cog):
         return place, sink
 
     async def _show_without_turn(self, delivery: DeliveryRecord) -> None:
-        """Replace the place in line of a message that waited, or say of a forgotten reply that it is forgotten."""
+        """Apologise in a message that showed a place in line, or mark a forgotten reply as forgotten."""
         if delivery.state == "writing":
             async with self._database.read() as session:
                 has_turn = await question_has_turn(session, nonce=delivery.place.nonce)

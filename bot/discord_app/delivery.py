@@ -15,8 +15,8 @@ import discord
 import structlog
 
 from bot.discord_app.code_fences import utf16_length
+from bot.discord_app.message_sink import MessageDeleted, SinkUnreachable
 from bot.discord_app.message_split import MESSAGE_LIMIT
-from bot.discord_app.replies.streamed_reply import MessageDeleted, SinkUnreachable
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden
 from bot.discord_app.rest.message_data import FILE_NAME, NO_MENTIONS
 from bot.discord_app.rest.request_pace import Turn, Urgency
@@ -160,7 +160,7 @@ class InteractionSink:
         target: discord.abc.Messageable | None
         channel = interaction.channel if isinstance(interaction.channel, discord.abc.Messageable) else None
         if self._ephemeral:
-            target = interaction.user  # in a channel of others the bot may not write, whoever brought it along
+            target = interaction.user  # a user install does not let the bot write in the channel
         elif interaction.guild_id is None:
             target = channel or interaction.user
         else:

@@ -24,7 +24,7 @@ from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, PersonaScope
 
 IN_GUILDS = app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False)
 BY_GUILDS = app_commands.AppInstallationType(guild=True, user=False)
-"""Commands that a guild has only if it invited the bot, whoever else brought it along."""
+"""Commands that a guild has only if it invited the bot itself; a user install is not enough."""
 MANAGE_GUILD = discord.Permissions(manage_guild=True)
 _MAX_SEEN = 10_000  # interaction ids kept to recognise repeats
 

@@ -82,11 +82,11 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """A piece of the reply that the model thinks and does not say. Its words are not passed on."""
+    """A piece of thought. Its text is not passed on."""
 
     chars: int
     retracts: bool = False
-    """Whether the deltas so far were thought as well."""
+    """Whether the deltas so far were thoughts as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +109,4 @@ class TokenCount:
 
 
 ReplyEvent = Delta | Thinking | Finished
-"""What a stream consists of."""
+"""The events of a stream."""

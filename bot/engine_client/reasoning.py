@@ -1,4 +1,4 @@
-"""Tells what a model thinks from what it answers, in the text of a reply, piece by piece.
+"""Separates thoughts from the answer in the text of a reply, piece by piece.
 
 Knows the marks that models put around their thoughts. They count where a reply begins; later on they are text, like
 those that a member types, with one exception: some prompts open the thoughts themselves, so that a reply has the
@@ -32,20 +32,20 @@ _CHANNEL_ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>", _CHANNEL)
 _SHOWN_CHANNEL = "final"
 _FIRST_CHARS = "<[◁"
 _MAX_BLANK = 400
-"""Characters of nothing but space after which an answer has begun."""
+"""After this many characters of white space the answer has begun."""
 _MAX_HEADER = 200
 _LONGEST_MARK = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What one piece was."""
+    """One piece, split into answer and thought."""
 
     answer: str = ""
     thought: int = 0
-    """How many characters of it were thought."""
+    """Characters of thought."""
     retracts: bool = False
-    """Whether all that came before as an answer was thought, too."""
+    """Whether everything that was passed on as the answer so far was thought."""
 
 
 class _State(Enum):
@@ -65,7 +65,7 @@ class ReasoningSplitter:
         self.saw_lone_close = False
         """Whether the thoughts were closed and never opened."""
         self.never_closed = False
-        """Whether the thoughts that the prompt was believed to open were an answer."""
+        """Whether the prompt was wrongly believed to open thoughts: the reply was an answer."""
         self._state = _State.ANSWER if only_answer else _State.START
         self._begins_inside = begins_inside
         self._quotes_marks = quotes_marks
@@ -100,7 +100,7 @@ class ReasoningSplitter:
                 return Split(answer, thought, retracts)
 
     def end(self, finish_reason: str) -> Split:
-        """What was held back until the reply ended so."""
+        """Split the text that is still held back. `finish_reason`: how the reply ended."""
         held, self._held = self._held, ""
         if self._state is _State.ANSWER or (self._state is _State.START and not self._has_thought):
             return Split(held)

@@ -1,4 +1,4 @@
-"""Fetches a model: to a part file that outlives a cut connection and a killed process, checked, then named.
+"""Fetches a model into a part file, which survives a cut connection and a killed process; checks it, then renames it.
 
 The part's name has the sum that its bytes must have, so parts of two versions never mix. Knows the disk and the order
 of steps; `remote` knows the hub.
@@ -10,26 +10,23 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import httpx2
-from huggingface_hub import errors
 from huggingface_hub.errors import RevisionNotFoundError
-from huggingface_hub.file_download import http_get
 
-from bot.hub.catalogue import CatalogueModel
+from bot.hub.catalogue import CatalogueModel, HubFile
 from bot.hub.errors import HubError, disk_error
-from bot.hub.remote import RemoteFile, Source, hub_errors, list_files, locate
-from bot.hub.store import ModelStore, PulledFile, PulledModel
+from bot.hub.remote import LinkRefused, Source, find_file, load, locate
+from bot.hub.store import ModelStore, PulledModel
 from models.private_files import FILE_MODE
 
 SPARE_BYTES = 64 << 20
-"""What is left free on the disk."""
-_CHUNK = 4 << 20
+"""Bytes that a download leaves free on the disk."""
 _NEWEST = "main"
-_MAX_LINKS = 100
-"""How often an expired link is replaced by a new one."""
+_MAX_USELESS_LINKS = 2
+"""Signed links in a row that are refused before a byte has come. One may have expired before it was used."""
 
 Say = Callable[[str], None]
 
@@ -48,39 +45,35 @@ def pull(model: CatalogueModel, store: ModelStore, say: Say) -> PulledModel:
 
 
 def _pull(model: CatalogueModel, store: ModelStore, say: Say) -> PulledModel:
-    folder = store.folder_of(model.name)
-    if model.revision is not None:
-        revision = model.revision
-        files = [RemoteFile(file.path, file.size, file.sha256) for file in model.files]
-    else:
-        revision, files = _without_pin(model, store, say)
-    sources = {file.path: _source(model, revision, file, say) for file in files if not _is_whole(folder, file)}
-    _check_disk(folder, files, sources)
-    pulled = []
-    for file in files:
-        path = folder / file.path
-        source = sources.get(file.path)
-        sha256 = _sums(path)[0] if source is None else _fetch(model, revision, file, source, path, say)
-        pulled.append(PulledFile(file.path, path.stat().st_size, sha256))
-        if not model.pinned:
-            say(f"{sha256}  {file.path}")
-    result = PulledModel(model.name, model.repo, revision, model.pinned, tuple(pulled))
-    store.save(result)
-    return result
-
-
-def _without_pin(model: CatalogueModel, store: ModelStore, say: Say) -> tuple[str, list[RemoteFile]]:
-    """What the first pull was given, which later ones hold to; at the first one what the hub names now."""
     known = store.record(model.name)
+    revision, file = _wanted(model, known, say)
+    path = store.folder_of(model.name) / file.path
+    if not _is_whole(path, file):
+        source = _source(model, revision, file, say)
+        _check_disk(path, file, source)
+        _fetch(model, revision, file, source, path, say)
+    if not model.pinned:
+        say(f"{file.sha256}  {file.path}")
+    pulled = PulledModel(model.name, model.repo, revision, model.pinned, replace(file, size=path.stat().st_size))
+    store.save(pulled)
+    if known is not None and store.path(known) != path:
+        store.path(known).unlink(missing_ok=True)  # the model was pinned to another file before
+    return pulled
+
+
+def _wanted(model: CatalogueModel, known: PulledModel | None, say: Say) -> tuple[str, HubFile]:
+    """The commit and the file to fetch. Without a pin: those of the first pull, which takes what the hub names now."""
+    if model.revision is not None and model.file is not None:
+        return model.revision, model.file
     if known is not None:
-        return known.revision, [RemoteFile(file.path, file.size, file.sha256) for file in known.files]
-    revision, files = list_files(model.repo, model.patterns)
-    say(f"{model.name} has no pinned version: taking what the hub names now, commit {revision}, and its sums.")
-    return revision, files
+        return known.revision, known.file
+    revision, file = find_file(model.repo, model.pattern)
+    say(f"{model.name} has no pinned version: taking what the hub names now, commit {revision}, and its sum.")
+    return revision, file
 
 
-def _source(model: CatalogueModel, revision: str, file: RemoteFile, say: Say) -> Source:
-    """Where to load a file from. A commit that is gone is no harm while the newest one has the same file."""
+def _source(model: CatalogueModel, revision: str, file: HubFile, say: Say) -> Source:
+    """Where to load a file from. If the hub has lost the pinned commit, the same file of the newest one is used."""
     try:
         source = locate(model.repo, revision, file.path)
     except RevisionNotFoundError:
@@ -92,7 +85,7 @@ def _source(model: CatalogueModel, revision: str, file: RemoteFile, say: Say) ->
             source = locate(model.repo, _NEWEST, file.path)
         except RevisionNotFoundError as error:
             raise HubError(f"{model.repo} has no version to fetch.", reason=str(error)) from None
-    if source.etag and file.sha256 and len(source.etag) == len(file.sha256) and source.etag != file.sha256:
+    if source.etag and len(source.etag) == len(file.sha256) and source.etag != file.sha256:
         raise HubError(
             f"The hub's {file.path} is another file than the one that this version of guildllama knows (its sum "
             f"begins with {source.etag[:12]} instead of {file.sha256[:12]}). Nothing was fetched."
@@ -100,20 +93,22 @@ def _source(model: CatalogueModel, revision: str, file: RemoteFile, say: Say) ->
     return source
 
 
-def _check_disk(folder: Path, files: list[RemoteFile], sources: dict[str, Source]) -> None:
-    missing = sum((sources[f.path].size or f.size) - _part_size(folder, f) for f in files if f.path in sources)
-    free = shutil.disk_usage(folder).free
+def _check_disk(path: Path, file: HubFile, source: Source) -> None:
+    part = _part(path, file)
+    missing = (source.size or file.size) - (part.stat().st_size if part.exists() else 0)
+    free = shutil.disk_usage(path.parent).free
     if missing + SPARE_BYTES > free:
         raise HubError(
-            f"There is too little room in {folder}: {missing / 1e9:.1f} GB are still to come, and {free / 1e9:.1f} GB "
-            "are free. Make room, or choose another folder with GUILDLLAMA_MODELS_DIR."
+            f"There is too little room in {path.parent}: {missing / 1e9:.1f} GB are still to come, and "
+            f"{free / 1e9:.1f} GB are free. Make room, or choose another folder with GUILDLLAMA_MODELS_DIR."
         )
 
 
-def _fetch(model: CatalogueModel, revision: str, file: RemoteFile, source: Source, path: Path, say: Say) -> str:
-    """Load the rest of a file, check it and give it its name. The sha256 of its bytes."""
-    part = _part(path.parent, file)
+def _fetch(model: CatalogueModel, revision: str, file: HubFile, source: Source, path: Path, say: Say) -> None:
+    """Load the rest of a file, check it and give it its name."""
+    part = _part(path, file)
     size = file.size if source.size is None else source.size
+    useless_links = 0
     with os.fdopen(os.open(part, os.O_CREAT | os.O_RDWR, FILE_MODE), "r+b") as target:
         have = target.seek(0, os.SEEK_END)
         if have > size:
@@ -122,77 +117,43 @@ def _fetch(model: CatalogueModel, revision: str, file: RemoteFile, source: Sourc
             have = 0
         if have:
             say(f"{file.path}: going on after {have / 1e6:,.0f} MB")
-        for links_left in range(_MAX_LINKS, -1, -1):
-            if size and have >= size:
-                break
+        while not size or have < size:
             try:
-                _load(model, file, source, target, have, size)
+                load(model.repo, file, source, target, have, size)
                 break
-            except errors.HfHubHTTPError as error:
-                if not links_left:
-                    raise HubError(f"The hub's links to {file.path} do not work. Pull again later.") from error
+            except LinkRefused as refused:
                 # A link is signed for about an hour, and a large file may take longer than that.
-                source = _source(model, revision, file, say)
-                have = target.seek(0, os.SEEK_END)
+                arrived = target.seek(0, os.SEEK_END)
+                useless_links = 0 if arrived > have else useless_links + 1
+                if useless_links == _MAX_USELESS_LINKS:
+                    text = f"The hub's links to {file.path} do not work. Pull again later."
+                    raise HubError(text, reason=str(refused)) from None
+                source, have = _source(model, revision, file, say), arrived
         target.flush()
         os.fsync(target.fileno())
-    sha256, git_sha1 = _sums(part)
-    if (file.sha256 or sha256) != sha256 or (file.sha256 is None and file.git_sha1 != git_sha1):
+    if _sha256(part) != file.sha256:
         part.unlink()  # a wrong byte somewhere: nothing of it can be used
         raise HubError(
             f"What came for {file.path} has a wrong sum, so it was deleted. Pull again; if that happens twice, "
             "something between you and the hub changes the file."
         )
     part.replace(path)
-    return sha256
 
 
-def _load(model: CatalogueModel, file: RemoteFile, source: Source, target: BinaryIO, have: int, size: int) -> None:
-    with hub_errors(model.repo, file.path, link=None if source.is_of_hub else source.url):
-        try:
-            http_get(
-                source.url,
-                target,
-                resume_size=have,
-                headers=source.headers,
-                expected_size=size,
-                displayed_filename=file.path,
-            )
-        except OSError as error:
-            # Its check of the size raises a bare OSError; every other one names its number or is of the network.
-            if error.errno is not None or isinstance(error, httpx2.HTTPError | ConnectionError | TimeoutError):
-                raise
-            target.truncate(0)
-            raise HubError(f"{file.path} came with another size than the hub had named. Pull again.") from error
-
-
-def _is_whole(folder: Path, file: RemoteFile) -> bool:
-    """Whether the file itself is here already: its name is given only to checked bytes."""
-    path = folder / file.path
+def _is_whole(path: Path, file: HubFile) -> bool:
+    """Whether the file itself is here already. Another one of its name is deleted."""
     if not path.is_file():
         return False
-    sha256, git_sha1 = _sums(path)
-    if sha256 == file.sha256 or (file.sha256 is None and git_sha1 == file.git_sha1):
+    if _sha256(path) == file.sha256:
         return True
     path.unlink()
     return False
 
 
-def _part(folder: Path, file: RemoteFile) -> Path:
-    return folder / f".{(file.sha256 or file.git_sha1 or '')[:16]}.part"
+def _part(path: Path, file: HubFile) -> Path:
+    return path.with_name(f".{file.sha256[:16]}.part")
 
 
-def _part_size(folder: Path, file: RemoteFile) -> int:
-    part = _part(folder, file)
-    return part.stat().st_size if part.exists() else 0
-
-
-def _sums(path: Path) -> tuple[str, str]:
-    """The sha256, and the sha1 that git names a file by."""
-    sha256 = hashlib.sha256()
-    git = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            sha256.update(chunk)
-            git.update(chunk)
-    return sha256.hexdigest(), git.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ class HubError(BotError):
 
 
 def disk_error(error: OSError, folder: object) -> HubError:
-    """An error of the disk, in words. What has come stays there for the next attempt."""
+    """A HubError for an error of the disk. The part file stays for the next attempt."""
     if error.errno in _NO_SPACE:
         return HubError(
             f"The disk is full ({folder}). What has come is kept: make room and pull again, or choose another folder "

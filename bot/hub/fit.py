@@ -9,19 +9,19 @@ from bot.hub.catalogue import CATALOGUE, CatalogueModel
 from bot.hub.machine import Machine
 
 CONTEXT = 8192
-"""Positions of keys and values that are counted in: a few members' dialogs at once."""
+"""Positions of the KV cache that are counted: a few members' dialogs at once."""
 _BYTES_PER_WEIGHT = {4: 0.62, 8: 1.13, 16: 2.0, 32: 4.0}
-"""With the scales of quantized groups, and the tensors that stay in more bits."""
+"""Average over a model: includes the scales of quantized groups, and tensors that are not quantized."""
 _ENGINE_BYTES = 600 << 20
-"""Kernels, buffers, the process itself."""
+"""Memory of the engine itself: kernels, buffers, the process."""
 _SYSTEM_BYTES = 2 << 30
-"""What the rest of a machine keeps of its memory: the system, the bot, its database."""
+"""Memory that the system, the bot and its database need."""
 _GPU_SHARE = 0.92
-"""Of a GPU's memory: its driver and a desktop keep some."""
+"""Share of a GPU's memory that the engine can use; the driver and a desktop take the rest."""
 CPU_ACTIVE_PER_CORE = 1.1
 CPU_ACTIVE = 5.0
-"""Billions of parameters a token up to which a CPU answers without a long wait: its cores read the prompt, and its
-memory, which more cores do not make faster, bounds the reply."""
+"""Billions of active parameters up to which a CPU answers without a long wait. Cores limit the prefill, and memory
+bandwidth limits decoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +33,40 @@ class Fit:
     gpus: int = 1
     slow: bool = False
     """Whether a member would wait long for a reply."""
+    gpus_are_too_small: bool = False
+    """Whether the machine has GPUs that the engine would try by default."""
+
+    fewer_bits: bool = False
+    """Whether these are fewer bits than the engine would choose by itself: those of the file."""
+
+    @property
+    def settings(self) -> str:
+        """What must be set beside GUILDLLAMA_MODEL for the engine to run this fit, as text to append to it."""
+        quantize = f" GUILDLLAMA_QUANTIZE=int{self.bits}" if self.fewer_bits else ""
+        gpus = f" GUILDLLAMA_GPUS={self.gpus}" if self.gpus > 1 else ""
+        return quantize + gpus + (" GUILDLLAMA_DEVICE=cpu" if self.gpus_are_too_small else "")
 
 
 def memory_needed(model: CatalogueModel, bits: int) -> int:
-    """Bytes for the weights at so many bits, the cache of CONTEXT positions, and the engine."""
+    """Bytes for the weights at `bits` per weight, a KV cache of CONTEXT positions, and the engine."""
     weights = round(model.parameters * 1e9 * _BYTES_PER_WEIGHT[bits])
     return weights + CONTEXT * model.kv_bytes_per_token * (2 if bits == 32 else 1) + _ENGINE_BYTES
 
 
 def best_fit(model: CatalogueModel, machine: Machine) -> Fit | None:
-    """A GPU with the most bits that fit, else several GPUs, else the CPU with the file's bits; None if nothing fits."""
+    """A GPU with the file's bits, else with fewer, else several GPUs, else the CPU; None if nothing fits."""
     count = 1
     while count <= len(machine.gpus):
         usable = min(gpu.memory for gpu in machine.gpus[:count]) * _GPU_SHARE * count
         for bits in (16, 8, 4):
-            if memory_needed(model, bits) + (count - 1) * _ENGINE_BYTES <= usable:
-                return Fit("GPU", bits, count)
+            fits = memory_needed(model, bits) + (count - 1) * _ENGINE_BYTES <= usable
+            if bits <= model.stored_bits and fits:
+                return Fit("GPU", bits, count, fewer_bits=bits < model.stored_bits)
         count *= 2
     bits = model.stored_bits if model.stored_bits < 16 else 32
     if memory_needed(model, bits) + _SYSTEM_BYTES <= machine.memory:
-        return Fit("CPU", bits, slow=model.active_parameters > min(CPU_ACTIVE, CPU_ACTIVE_PER_CORE * machine.cores))
+        slow = model.active_parameters > min(CPU_ACTIVE, CPU_ACTIVE_PER_CORE * machine.cores)
+        return Fit("CPU", bits, slow=slow, gpus_are_too_small=bool(machine.gpus))
     return None
 
 

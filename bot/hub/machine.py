@@ -1,11 +1,10 @@
-"""What this machine has for a model: memory, and GPUs as `nvidia-smi` names them. Imports no torch."""
+"""The memory, cores and NVIDIA GPUs of this machine. Asks the system and `nvidia-smi`; imports no torch."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU with its whole memory, as another program may leave it later."""
+    """One GPU. `memory`: its total bytes, including memory in use by other programs."""
 
     name: str
     memory: int
@@ -24,7 +23,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Memory in bytes; 0 if it cannot be found out."""
+    """What a model can run on. `memory` is in bytes, 0 if unknown."""
 
     memory: int
     cores: int = 1
@@ -32,7 +31,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """Look at this machine. Takes a moment where there are GPUs; raises nothing."""
+    """Look at this machine. Takes up to five seconds where there are GPUs; raises nothing."""
     return Machine(_memory(), _cores(), parse_gpus(_nvidia_smi()))
 
 
@@ -43,13 +42,13 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _memory(limits: tuple[Path, ...] = _MEMORY_LIMITS) -> int:
+def _memory() -> int:
     """The memory that this process may use: the machine's, or less in a container."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return 0
-    for path in limits:
+    for path in _MEMORY_LIMITS:
         try:
             limit = int(path.read_text())
         except (OSError, ValueError):  # "max", or no such group
@@ -59,8 +58,8 @@ def _memory(limits: tuple[Path, ...] = _MEMORY_LIMITS) -> int:
     return total
 
 
-def _nvidia_smi(which: Callable[[str], str | None] = shutil.which) -> str:
-    program = which("nvidia-smi")
+def _nvidia_smi() -> str:
+    program = shutil.which("nvidia-smi")
     if program is None:
         return ""
     try:
@@ -73,7 +72,7 @@ def _nvidia_smi(which: Callable[[str], str | None] = shutil.which) -> str:
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """The GPUs of nvidia-smi's lines; a line of another form is left out."""
+    """The GPUs in nvidia-smi's output; lines of another form are skipped."""
     gpus = []
     for line in text.splitlines():
         name, _, mebibytes = line.rpartition(",")

@@ -1,4 +1,4 @@
-"""What the hub says of a repository: its commit and its files with their sums. Wraps huggingface_hub; writes no file.
+"""What the hub says of a repository, and the bytes of its files. Wraps huggingface_hub; opens no file.
 
 Answers are untrusted: names of files are plain names, sizes are numbers, sums are hexadecimal.
 """
@@ -8,23 +8,24 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 import httpx2
 from huggingface_hub import constants, errors, get_hf_file_metadata, get_token, hf_hub_url
+from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import HfApi
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented as public
 
+from bot.hub.catalogue import HubFile
 from bot.hub.errors import HubError
 
 if TYPE_CHECKING:
     from huggingface_hub.file_download import HfFileMetadata
 
 ASK_SECONDS = 20.0
-MAX_FILES = 200
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -32,14 +33,8 @@ _TOO_MANY = 429
 _REFUSED_LINK = {400, 401, 403, 410}
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A file to fetch. A large file has its sha256; a small one, which git stores itself, has git's sum."""
-
-    path: str
-    size: int
-    sha256: str | None
-    git_sha1: str | None = None
+class LinkRefused(Exception):
+    """The store does not accept a signed link any more. That says nothing of the account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +49,20 @@ class Source:
     """Whether the hub serves the bytes itself, and not a store by a signed link."""
 
 
-def list_files(repo: str, patterns: Sequence[str]) -> tuple[str, list[RemoteFile]]:
-    """The newest commit of a repository, and its files of these names. Raises HubError."""
+def find_file(repo: str, pattern: str) -> tuple[str, HubFile]:
+    """The newest commit of a repository, and its one file of this name. Raises HubError."""
     with hub_errors(repo):
         info = HfApi().model_info(repo, files_metadata=True, timeout=ASK_SECONDS)
-    files = []
-    for sibling in info.siblings or ():
-        name = sibling.rfilename
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
-            continue
-        if not _NAME.fullmatch(name):
-            raise HubError(f"The hub names a file of {repo} that is no plain name. Nothing was fetched.")
-        sha256 = sibling.lfs.sha256 if sibling.lfs is not None else None
-        size = sibling.size if sibling.size is not None else -1
-        if (sha256 is not None and not _SHA256.fullmatch(sha256)) or size < 0 or (not sha256 and not sibling.blob_id):
-            raise HubError(f"The hub states no size or sum of {repo}/{name}. Nothing was fetched.")
-        files.append(RemoteFile(name, size, sha256, sibling.blob_id))
-    if not files or info.sha is None or not _COMMIT.fullmatch(info.sha) or len(files) > MAX_FILES:
-        raise HubError(f"{repo} has no files that make up a model. Nothing was fetched.")
-    return info.sha, files
+    found = [each for each in info.siblings or () if fnmatch.fnmatchcase(each.rfilename, pattern)]
+    if len(found) != 1 or info.sha is None or not _COMMIT.fullmatch(info.sha):
+        raise HubError(f"{repo} does not have one file {pattern}, but {len(found)}. Nothing was fetched.")
+    name, size = found[0].rfilename, found[0].size
+    sha256 = found[0].lfs.sha256 if found[0].lfs is not None else ""
+    if not _NAME.fullmatch(name):
+        raise HubError(f"The hub names a file of {repo} that is no plain name. Nothing was fetched.")
+    if size is None or size < 0 or not _SHA256.fullmatch(sha256):
+        raise HubError(f"The hub states no size or sum of {repo}/{name}. Nothing was fetched.")
+    return info.sha, HubFile(name, size, sha256)
 
 
 def locate(repo: str, revision: str, path: str) -> Source:
@@ -88,12 +78,36 @@ def locate(repo: str, revision: str, path: str) -> Source:
     return Source(found.location, headers, found.size, found.etag, is_of_hub)
 
 
-@contextlib.contextmanager
-def hub_errors(repo: str, path: str = "", *, link: str | None = None) -> Iterator[None]:
-    """Turn what huggingface_hub and httpx2 raise into a HubError of one line.
+def load(repo: str, file: HubFile, source: Source, target: BinaryIO, have: int, size: int) -> None:
+    """Append the bytes from `have` on to `target`, which is `size` bytes long in the end. Raises HubError, LinkRefused.
 
-    The refusal of a signed `link` to a store says nothing of the account, and is left as it is.
+    huggingface_hub goes on by itself after a cut connection; OSErrors of the disk pass.
     """
+    with hub_errors(repo, file.path):
+        try:
+            http_get(
+                source.url,
+                target,
+                resume_size=have,
+                headers=source.headers,
+                expected_size=size,
+                displayed_filename=file.path,
+            )
+        except errors.HfHubHTTPError as error:
+            if source.is_of_hub or error.response.status_code not in _REFUSED_LINK:
+                raise
+            raise LinkRefused(_reason(error)) from None
+        except OSError as error:
+            # Its check of the size raises a bare OSError; every other one names its number or is of the network.
+            if error.errno is not None or isinstance(error, httpx2.HTTPError | ConnectionError | TimeoutError):
+                raise
+            target.truncate(0)
+            raise HubError(f"{file.path} came with another size than the hub had named. Pull again.") from error
+
+
+@contextlib.contextmanager
+def hub_errors(repo: str, path: str = "") -> Iterator[None]:
+    """Turn what huggingface_hub and httpx2 raise into a HubError of one line."""
     try:
         yield
     except errors.RevisionNotFoundError:
@@ -110,8 +124,6 @@ def hub_errors(repo: str, path: str = "", *, link: str | None = None) -> Iterato
     except errors.OfflineModeIsEnabled:
         raise HubError("HF_HUB_OFFLINE is set, so the hub is not asked. Unset it to pull a model.") from None
     except errors.HfHubHTTPError as error:
-        if link is not None and error.response.status_code in _REFUSED_LINK:
-            raise
         raise HubError(_refused(repo, error.response.status_code), reason=_reason(error)) from None
     except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
         raise HubError(

@@ -29,7 +29,7 @@ def resolve_model(settings: Settings) -> str:
             return settings.model
         raise unknown_model("GUILDLLAMA_MODEL", wanted)
     store = model_store(settings)
-    pulled = store.pulled(model.name)
+    pulled = store.pulled(model)
     if pulled is None:
         state = "is not fully here" if store.has_files(model.name) else "is not here yet"
         raise ConfigError(

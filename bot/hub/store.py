@@ -1,6 +1,6 @@
-"""The pulled models on this machine: a folder each, with a record of what was fetched. Knows files; asks nobody.
+"""The pulled models on this machine: a folder each, with a record of what was fetched. Knows files, and no network.
 
-A model counts as pulled once its record is written, which is the last step; until then its folder holds parts.
+A model counts as pulled once its record is written, which is the last step; until then its folder holds a part.
 """
 
 from __future__ import annotations
@@ -13,36 +13,22 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bot.hub.catalogue import CatalogueModel
+from bot.hub.catalogue import CatalogueModel, HubFile
 from models.private_files import create_folder, write_text
 
 _RECORD = "pulled.json"
 
 
 @dataclass(frozen=True, slots=True)
-class PulledFile:
-    """One file as it was fetched. `sha256` was computed from the bytes here."""
-
-    path: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class PulledModel:
-    """What was fetched, from where, and whether its sums were known before."""
+    """What was fetched, and from where. Its sha256 was computed from the bytes on this disk."""
 
     name: str
     repo: str
     revision: str
     pinned: bool
-    """False: commit and sums are those that the hub named at the first fetch."""
-    files: tuple[PulledFile, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size for file in self.files)
+    """False: commit and sum are those that the hub named at the first fetch."""
+    file: HubFile
 
 
 class ModelStore:
@@ -55,25 +41,27 @@ class ModelStore:
         """Where a model's files are, or would be."""
         return self.folder / name
 
-    def pulled(self, name: str) -> PulledModel | None:
-        """The record of a model whose files are all here in full size; None for one that is missing or unfinished."""
-        record = self._read(name)
-        if record is None:
+    def pulled(self, model: CatalogueModel) -> PulledModel | None:
+        """The record of a model that is here in full size and as it is pinned now; None if it is to be pulled."""
+        record = self.record(model.name)
+        if record is None or (model.file is not None and _identity(record.file) != _identity(model.file)):
             return None
-        for file in record.files:
-            path = self.folder_of(name) / file.path
-            if not path.is_file() or path.stat().st_size != file.size:
-                return None
-        return record
+        path = self.path(record)
+        return record if path.is_file() and path.stat().st_size == record.file.size else None
 
     def record(self, name: str) -> PulledModel | None:
-        """The record of a model, whatever became of its files."""
-        return self._read(name)
+        """The record of a model, also if its file is missing. None if the record is missing or damaged."""
+        try:
+            found = json.loads((self.folder_of(name) / _RECORD).read_text(encoding="utf-8"))
+            file = HubFile(str(found["file"]["path"]), int(found["file"]["size"]), str(found["file"]["sha256"]))
+            record = PulledModel(name, str(found["repo"]), str(found["revision"]), bool(found["pinned"]), file)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return record if file.path and Path(file.path).name == file.path else None
 
     def path(self, pulled: PulledModel) -> Path:
-        """What the engine is told to open: the one GGUF file, or the folder of a checkpoint with several files."""
-        folder = self.folder_of(pulled.name)
-        return folder / pulled.files[0].path if len(pulled.files) == 1 else folder
+        """The GGUF file that the engine is told to open."""
+        return self.folder_of(pulled.name) / pulled.file.path
 
     def save(self, pulled: PulledModel) -> None:
         """Write the record, which completes a model. Raises OSError."""
@@ -114,11 +102,7 @@ class ModelStore:
         finally:
             os.close(descriptor)
 
-    def _read(self, name: str) -> PulledModel | None:
-        try:
-            found = json.loads((self.folder_of(name) / _RECORD).read_text(encoding="utf-8"))
-            files = tuple(PulledFile(str(f["path"]), int(f["size"]), str(f["sha256"])) for f in found["files"])
-            record = PulledModel(name, str(found["repo"]), str(found["revision"]), bool(found["pinned"]), files)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return record if files and all(Path(file.path).name == file.path for file in files) else None
+
+def _identity(file: HubFile) -> tuple[str, str]:
+    """What makes a file the same. Not its size: the hub's is believed over the catalogue's, and the sum decides."""
+    return file.path, file.sha256

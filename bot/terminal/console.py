@@ -16,6 +16,7 @@ from bot.errors import BotError
 from bot.hub.hint import better_model
 from bot.services import Services
 from bot.terminal.screen import Screen
+from bot.text import thought_for
 from models.types import DialogKey
 
 HELP = """/reset          forget this conversation (the persona stays)
@@ -57,7 +58,7 @@ class Console:
             self._screen.note("Say something. /help lists the commands, /quit leaves.")
             if hint.done() and (line := hint.result()):
                 self._screen.note(line)
-            hint.cancel()  # nobody waits for it: loading the model takes longer than an answer of the hub
+            hint.cancel()  # loading the model took longer than an answer of the hub takes
         interrupted = False
         while True:
             try:
@@ -99,11 +100,11 @@ class Console:
                 await shown.wait()
             self._screen.write(piece)
 
-        thought = 0.0
+        thought: float | None = None
 
         def on_thought(seconds: float | None) -> None:
             nonlocal thought
-            thought = seconds or 0.0
+            thought = seconds
             if first.is_set():  # a server that did not say so when it began
                 self._screen.line()
                 self._screen.note("(That was what the model thought.)")
@@ -126,8 +127,8 @@ class Console:
                     self._screen.line()
         if not reply.text.strip():
             self._screen.line(NO_ANSWER)
-        if thought >= 1:
-            self._screen.note(f"(thought for {thought:.0f} s)")
+        if words := thought_for(thought):
+            self._screen.note(f"({words})")
         if reply.finish_reason == "stopped":
             self._screen.note("(stopped)")
         elif reply.finish_reason == "length":

@@ -14,7 +14,7 @@ from bot.hub.machine import Machine, this_machine
 from bot.hub.resolve import gigabytes, known_model, model_store
 from bot.hub.store import ModelStore
 from bot.settings import load_settings
-from bot.terminal.output import print_json, print_table
+from bot.terminal.output import print_json, print_list
 
 models_app = typer.Typer(
     help="Models that are known to work: what fits this machine, fetching and removing them.",
@@ -26,14 +26,14 @@ models_app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Name = Annotated[str, typer.Argument(help="The model's name, as `guildllama models` shows it.")]
 _COLUMNS = (
-    "name",
-    "parameters",
-    "download",
-    "memory at 4 / 8 / 16 bits",
-    "here it runs on",
+    "  name",
+    "size",
+    "download\nGB",
+    "memory GB\n4/8/16 bits",
+    "runs on",
     "languages",
     "licence",
-    "",
+    "here",
 )
 
 
@@ -54,19 +54,26 @@ def list_command(
     if as_json:
         print_json({"machine": asdict(machine), "models": [_data(model, machine, store, best) for model in CATALOGUE]})
         return
-    print_table(
-        f"This machine: {_machine(machine)}", _COLUMNS, [_row(model, machine, store, best) for model in CATALOGUE]
+    left_out = print_list(
+        f"This machine: {_machine(machine)}",
+        _COLUMNS,
+        [_row(model, machine, store, best) for model in CATALOGUE],
+        right=("size", "download\nGB", "memory GB\n4/8/16 bits"),
+        optional=("licence", "languages"),
     )
-    sys.stdout.write("* recommended for this machine: `guildllama models pull NAME`, then GUILDLLAMA_MODEL=NAME\n")
+    if left_out:
+        sys.stdout.write(f"A wider window or --json also shows: {', '.join(reversed(left_out))}\n")
+    sys.stdout.write("* recommended here: `guildllama models pull NAME`, then GUILDLLAMA_MODEL=NAME\n")
     if machine.gpus:
-        sys.stdout.write("Fewer than 16 bits on a GPU: GUILDLLAMA_QUANTIZE=int8 or int4\n")
+        sys.stdout.write("Other bits than the file's: GUILDLLAMA_QUANTIZE=none (16 bits), int8 or int4\n")
+        sys.stdout.write("Several GPUs: GUILDLLAMA_GPUS\n")
 
 
 @models_app.command("pull")
 def pull_command(name: Name) -> None:
     """Fetch a model from the Hugging Face hub, or go on where an earlier attempt stopped."""
     model, store = known_model(name), model_store(load_settings())
-    pulled = store.pulled(model.name)
+    pulled = store.pulled(model)
     if pulled is None:
         from bot.hub.download import pull  # huggingface_hub takes a moment to import
 
@@ -79,12 +86,13 @@ def pull_command(name: Name) -> None:
     else:
         _say(f"{model.name} is here already.")
     sys.stdout.write(f"{store.path(pulled)}\n")
-    _say(f"GUILDLLAMA_MODEL={model.name} uses it.")
+    fit = best_fit(model, this_machine())
+    _say(f"GUILDLLAMA_MODEL={model.name}{fit.settings if fit else ''} uses it.")
 
 
 @models_app.command("remove")
 def remove_command(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-    """Delete a model's files, also the part of one that did not come whole."""
+    """Delete a model's file, or the part of it that has come."""
     model, store = known_model(name), model_store(load_settings())
     if not store.has_files(model.name):
         sys.stdout.write(f"{model.name} is not here.\n")
@@ -101,7 +109,7 @@ def remove_command(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", 
 def path_command(name: Name) -> None:
     """Print where a pulled model is."""
     model, store = known_model(name), model_store(load_settings())
-    pulled = store.pulled(model.name)
+    pulled = store.pulled(model)
     if pulled is None:
         _say(f"guildllama: {model.name} is not here; `guildllama models pull {model.name}` fetches it.")
         raise typer.Exit(1)
@@ -114,13 +122,18 @@ def _say(text: str) -> None:
 
 
 def _row(model: CatalogueModel, machine: Machine, store: ModelStore, best: CatalogueModel | None) -> tuple[str, ...]:
-    memory = " / ".join(f"{memory_needed(model, bits) / 1e9:.1f}" for bits in (4, 8, 16))
-    active = f" ({model.active:g}B active)" if model.active else ""
-    marks = ("* " if model is best else "") + ("pulled" if store.pulled(model.name) else "")
+    memory = "/".join(_short(memory_needed(model, bits)) for bits in (4, 8, 16))
+    active = f"-A{model.active:g}B" if model.active else ""
     return (
-        model.name, f"{model.parameters:g}B{active}", gigabytes(model), f"{memory} GB",
-        _place(best_fit(model, machine)), model.languages, model.licence, marks.strip(),
+        f"{'*' if model is best else ' '} {model.name}", f"{model.parameters:g}B{active}",
+        ("" if model.pinned else "~") + _short(model.size), memory,
+        _place(best_fit(model, machine)), model.languages, model.licence, "yes" if store.pulled(model) else "",
     )  # fmt: skip
+
+
+def _short(size: int) -> str:
+    """Bytes in GB, with a decimal where it says something."""
+    return f"{size / 1e9:.1f}" if size < 9.95e9 else f"{size / 1e9:.0f}"
 
 
 def _data(model: CatalogueModel, machine: Machine, store: ModelStore, best: CatalogueModel | None) -> dict[str, Any]:
@@ -129,15 +142,15 @@ def _data(model: CatalogueModel, machine: Machine, store: ModelStore, best: Cata
         "name": model.name,
         "repo": model.repo,
         "revision": model.revision,
-        "files": [asdict(file) for file in model.files],
+        "file": None if model.file is None else asdict(model.file),
         "licence": model.licence,
         "languages": model.languages,
         "parameters": round(model.parameters * 1e9),
         "bytes": model.size,
         "memory": {str(bits): memory_needed(model, bits) for bits in (4, 8, 16)},
-        "fit": None if fit is None else asdict(fit),
+        "fit": None if fit is None else asdict(fit) | {"settings": fit.settings.split()},
         "recommended": model is best,
-        "pulled": store.pulled(model.name) is not None,
+        "pulled": store.pulled(model) is not None,
     }
 
 
@@ -145,7 +158,7 @@ def _place(fit: Fit | None) -> str:
     if fit is None:
         return "too large"
     where = fit.place if fit.gpus == 1 else f"{fit.gpus} GPUs"
-    return f"{where}, {fit.bits} bits" + (", slow" if fit.slow else "")
+    return f"{where} {fit.bits}-bit" + (", slow" if fit.slow else "")
 
 
 def _machine(machine: Machine) -> str:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TypeVar
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +27,7 @@ from bot.terminal.screen import inert
 from models.database import Database
 
 T = TypeVar("T")
+_PIPE_WIDTH = 160
 
 
 @contextmanager
@@ -58,13 +61,47 @@ def print_json(value: object) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table for people: as wide as the terminal, or 160 columns into a pipe."""
+    """Print a table for people: as wide as the terminal, or _PIPE_WIDTH columns into a pipe."""
     table = Table(title=Text(inert(title)), title_justify="left", title_style="bold")
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(Text(_shown(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False).print(table)
+
+
+def print_list(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Collection[str],
+    optional: Sequence[str],
+) -> tuple[str, ...]:
+    """Print a table of short cells without lines between columns, one line a row, and return what was left out of it.
+
+    `right`: columns of numbers. `optional`: columns that a narrow terminal does without, the first one first.
+    """
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+    every = [dict(zip(columns, row, strict=True)) for row in rows]
+    for count in range(len(optional) + 1):
+        table = Table(
+            title=Text(inert(title)),
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        shown = [name for name in columns if name not in optional[:count]]
+        for name in shown:
+            table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        for row in every:
+            table.add_row(*(Text(_shown(row[name])) for name in shown))
+        if Measurement.get(console, console.options.update(width=1000), table).maximum <= console.width:
+            break
+    console.print(table)
+    return tuple(optional[:count])
 
 
 def _shown(cell: object) -> str:

@@ -32,11 +32,15 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     if options.workloads == ["cpu"]:
-        for line in cpu.lines():
+        random = options.model in SHAPES
+        for line in (
+            cpu.random_lines(options.model, options.quantize, options.chunk, options.runs) if random else cpu.lines()
+        ):
             emit({**line, "date": today()})
         return 0
     if options.http:
         return over_http(options)
+    options.model = options.model or "7b"
     checkpoint, config = setup(options)
     if config.rank:
         run_worker(config, checkpoint)
@@ -157,7 +161,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--http", metavar="HOST:PORT:MODEL", help="a running server instead of an engine in this process"
     )
-    parser.add_argument("--model", default="7b", help=f"a checkpoint, or a random one: {', '.join(SHAPES)}")
+    parser.add_argument(
+        "--model",
+        help=f"a checkpoint, or a random one: {', '.join(SHAPES)} (default: 7b, for `cpu` the embedded model)",
+    )
     parser.add_argument("--layers", type=int, help="layers of a random model (default: as its shape has)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")

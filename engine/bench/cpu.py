@@ -1,12 +1,14 @@
 """`python -m engine.bench cpu`: the embedded model on this machine's CPU, with float32, int8 and int4 weights.
 
 Measures decode speed with one user and with eight, prefill speed, and the loss of quantized weights against float32.
-Each speed is the median of several runs; their range shows the influence of other programs on the machine.
+Each speed is the median of several runs; their range shows the influence of other programs on the machine, and so does
+the CPU time beside it. With `--model SHAPE` it measures the speeds of a random model with quantized weights.
 """
 
 import asyncio
 import platform
 import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from engine.bench import trace
 from engine.bench.drive import Sampling, send_all
 from engine.bench.local import LocalClient, TimedEngine
 from engine.bench.loss import compare, read_texts
+from engine.bench.random_model import RandomCheckpoint, spec
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.core.worker import load_weights
@@ -26,7 +29,7 @@ from engine.runner.cpu.build import compiled_library
 QUANTIZE = ("none", "int8", "int4")
 RUNS = 5
 PROMPT_LEN, OUTPUT_LEN = 64, 64
-LONG_PROMPT_LEN = 512
+LONG_PROMPT_LEN, RANDOM_PROMPT_LEN = 512, 256  # of the embedded model, of a random one
 LOSS_TOKENS = 512
 
 
@@ -44,9 +47,10 @@ def lines() -> Iterator[dict[str, object]]:
             "auto": quantize == default.quantize,
             "native": quantize != "none" and config.native and compiled_library() is not None,
             "threads": config.num_threads,
+            "model": "SmolLM2-135M-Instruct.Q4_1",
             **_machine(),
         }
-        for line in _speeds(config, checkpoint):
+        for line in _speeds(config, checkpoint, RUNS, LONG_PROMPT_LEN):
             yield {"engine": "guildllama", **line, **facts}
         if quantize != "none":
             with torch.inference_mode():
@@ -54,44 +58,59 @@ def lines() -> Iterator[dict[str, object]]:
             yield {"engine": "guildllama", "workload": "cpu-loss", **compare(reference, quantized, texts), **facts}
 
 
-def _speeds(config: EngineConfig, checkpoint: Checkpoint) -> Iterator[dict[str, object]]:
+def random_lines(shape: str, quantize: str, chunk: int | None, runs: int) -> Iterator[dict[str, object]]:
+    """The speeds of a random model of a published shape."""
+    checkpoint = RandomCheckpoint(spec(shape))
+    config = _config(checkpoint, quantize, chunk)
+    facts = {"model": shape, "quantize": quantize, "chunk": config.max_prefill_tokens, "threads": config.num_threads}
+    for line in _speeds(config, checkpoint, runs, RANDOM_PROMPT_LEN):
+        yield {"engine": "guildllama", **line, **facts, **_machine()}
+
+
+def _speeds(config: EngineConfig, checkpoint: Checkpoint, runs: int, prompt_len: int) -> Iterator[dict[str, object]]:
     engine = TimedEngine.start(config, checkpoint)
     if not isinstance(engine, TimedEngine):
         raise TypeError
     try:
         for users in (1, 8):
-            rates, makespans = [], []
-            for run in range(RUNS):
+            rates, makespans, cpu_times = [], [], []
+            for run in range(runs):
                 requests = [trace.PromptRequest(_prompt(user, run), OUTPUT_LEN) for user in range(users)]
+                cpu_start = time.process_time()
                 record = asyncio.run(send_all(LocalClient(engine), requests, Sampling()))
                 start = max(request.token_times[0] for request in record.requests)  # every prompt is prefilled
                 end = max(request.token_times[-1] for request in record.requests)
                 decoded = sum(time > start for request in record.requests for time in request.token_times)
                 rates.append(decoded / (end - start))
                 makespans.append(end - record.started_at)
+                cpu_times.append(time.process_time() - cpu_start)
             yield {
                 "workload": f"cpu-{users}",
                 "output_tok_s": round(statistics.median(rates), 1),
                 "least": round(min(rates), 1),
                 "most": round(max(rates), 1),
                 "makespan_s": round(statistics.median(makespans), 3),
+                "cpu_s": round(statistics.median(cpu_times), 3),
             }
-        times = []
-        for run in range(RUNS):
-            prompt = [(run * 131 + i * 13) % 40000 + 1000 for i in range(LONG_PROMPT_LEN)]
+        times, cpu_times = [], []
+        for run in range(runs):
+            prompt = [(run * 131 + i * 13) % 30000 + 1000 for i in range(prompt_len)]
+            cpu_start = time.process_time()
             record = asyncio.run(send_all(LocalClient(engine), [trace.PromptRequest(prompt, 1)], Sampling()))
             times.append(record.requests[0].token_times[0] - record.started_at)
+            cpu_times.append(time.process_time() - cpu_start)
         yield {
             "workload": "cpu-prompt",
-            "prompt_tok_s": round(LONG_PROMPT_LEN / statistics.median(times), 1),
+            "prompt_tok_s": round(prompt_len / statistics.median(times), 1),
             "makespan_s": round(statistics.median(times), 3),
+            "cpu_s": round(statistics.median(cpu_times), 3),
         }
     finally:
         engine.close()
 
 
 def _prompt(user: int, run: int) -> list[int]:
-    return [(user * 977 + run * 131 + i * 7) % 40000 + 1000 for i in range(PROMPT_LEN)]
+    return [(user * 977 + run * 131 + i * 7) % 30000 + 1000 for i in range(PROMPT_LEN)]
 
 
 def _log_probabilities(checkpoint: Checkpoint, quantize: str, ids: list[int]) -> Tensor:
@@ -101,8 +120,8 @@ def _log_probabilities(checkpoint: Checkpoint, quantize: str, ids: list[int]) ->
     return model.logits(hidden).double().log_softmax(-1)
 
 
-def _config(checkpoint: Checkpoint, quantize: str) -> EngineConfig:
-    return resolve(checkpoint.spec, device="cpu", quantize=quantize, max_context=2048, seed=1)
+def _config(checkpoint: Checkpoint, quantize: str, chunk: int | None = None) -> EngineConfig:
+    return resolve(checkpoint.spec, device="cpu", quantize=quantize, max_context=2048, max_prefill_tokens=chunk, seed=1)
 
 
 def _machine() -> dict[str, object]:
@@ -113,7 +132,6 @@ def _machine() -> dict[str, object]:
             name = line.partition(":")[2].strip()
             break
     return {
-        "model": "SmolLM2-135M-Instruct.Q4_1",
         "device": name,
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "dtype": "float32",

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from engine.checkpoint import ModelSpec
+from engine.checkpoint.architecture import Architecture
 from engine.tokenizers.base import Tokenizer
 
 # dim, layers, heads, key/value heads, feed-forward width
@@ -17,7 +18,9 @@ SHAPES = {
     "70b": (8192, 80, 64, 8, 28672),
     "8b": (4096, 32, 32, 8, 14336),
     "tiny": (64, 2, 4, 4, 192),
+    "moe": (1024, 12, 16, 4, 384),  # Qwen3-30B-A3B's structure at a sixteenth of its size
 }
+BLOCKS = {"moe": Architecture(qk_norm=True, experts=128, experts_per_token=8)}
 
 
 def spec(shape: str, layers: int | None = None, context: int = 4096, vocab: int = 32000) -> ModelSpec:
@@ -27,6 +30,7 @@ def spec(shape: str, layers: int | None = None, context: int = 4096, vocab: int 
         format="meta", chat="llama2", dim=dim, n_layers=layers or n_layers, n_heads=heads, n_kv_heads=kv_heads,
         head_dim=dim // heads, ffn_dim=ffn, vocab_size=vocab, norm_eps=1e-5, rope_theta=10000.0, rope_scaling=None,
         max_context=context, tied_embeddings=False, dtype=torch.bfloat16, shards=1,
+        architecture=BLOCKS.get(shape, Architecture()),
     )  # fmt: skip
 
 

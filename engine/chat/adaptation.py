@@ -1,13 +1,13 @@
-"""What dialogs a template takes, found out by rendering small ones, and dialogs changed to what it takes.
+"""Renders small dialogs to learn which dialogs a template takes, and changes others so that it takes them.
 
-A template that refuses a system text, or leaves it out, gets it with the message of the user that follows; one that
-demands user and assistant in turn gets consecutive messages of one role joined by a blank line. What it cannot take at
-all is refused with what it wants.
+If a template refuses a system text or leaves it out, the text goes into the next message of the user. If it demands
+user and assistant in turn, consecutive messages of one role are joined by a blank line. A dialog that cannot be changed
+so is refused, and the error says what the template needs. Knows templates and roles; knows no tokens.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from engine.chat.limits import TemplateLimitError
 from engine.chat.sandbox import DialogRefusedError
@@ -16,14 +16,19 @@ from engine.errors import InvalidDialog
 
 SECONDS = 1.0  # for each dialog that is tried
 _SYSTEM, _USER, _REPLY, _LATER = "Kqzsystem", "Kqzquestion", "Kqzreply", "Kqzlater"
+SystemPlace = Literal["anywhere", "first", "nowhere"]
 _USER_FIRST = "this model's chat template needs a message from the user first, after at most one system message"
 
 
 @dataclass(frozen=True, slots=True)
 class DialogRules:
-    """`system`: where a system text may stand. `alternating`: user and assistant in turn, the user first."""
+    """`system`: where a system text may stand; "first" is a single one, before all other messages.
 
-    system: str  # "anywhere", "first" or "nowhere"
+    `alternating`: the template refuses two messages of the user in a row, or leaves one out. `user_first`: it does so
+    with a dialog that the assistant begins.
+    """
+
+    system: SystemPlace
     alternating: bool
     user_first: bool
 
@@ -42,7 +47,7 @@ def dialog_rules(template: ChatTemplate) -> DialogRules:
         rendered = _rendered(template, messages)
         return all(message["content"] in rendered for message in messages)
 
-    system: str = "nowhere"
+    system: SystemPlace = "nowhere"
     if takes([*_dialog(system=_SYSTEM, user=_USER)]):
         middle = [*_dialog(user=_USER, assistant=_REPLY), *_dialog(system=_SYSTEM, user=_LATER)]
         in_order = _rendered(template, middle)
@@ -55,7 +60,7 @@ def dialog_rules(template: ChatTemplate) -> DialogRules:
 
 
 def adapted(messages: Sequence[Mapping[str, Any]], rules: DialogRules) -> list[Mapping[str, Any]]:
-    """The messages as the template takes them. Raises InvalidDialog."""
+    """The messages, changed to what the template takes. Raises InvalidDialog."""
     turns = _without_system(messages, rules.system)
     if rules.alternating:
         turns = _joined(turns)
@@ -67,8 +72,12 @@ def adapted(messages: Sequence[Mapping[str, Any]], rules: DialogRules) -> list[M
     return turns
 
 
-def _without_system(messages: Sequence[Mapping[str, Any]], system: str) -> list[Mapping[str, Any]]:
-    """Moves each system text that may not stand where it does: to the first one, or to the next message of the user."""
+def _without_system(messages: Sequence[Mapping[str, Any]], system: SystemPlace) -> list[Mapping[str, Any]]:
+    """Moves each system text from a place where the template does not take it.
+
+    Those at the beginning are joined to one if the template takes one there. Others are put before the next text of the
+    user, or after the last one if none follows. In a dialog without a message of the user they become that message.
+    """
     if system == "anywhere":
         return list(messages)
     leading = next((i for i, message in enumerate(messages) if message["role"] != "system"), len(messages))

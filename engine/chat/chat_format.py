@@ -1,4 +1,7 @@
-"""Chooses how dialogs of a model become prompts: by the operator's template, by the model's own, else by its family."""
+"""Chooses how dialogs become prompts: by the operator's template, by the model's own, or by a built-in format.
+
+Knows the model's files and the built-in formats; knows neither requests nor HTTP.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from engine.checkpoint.spec import ModelSpec
 from engine.errors import ConfigError
 
 FLAG = "--chat-template"
-_FORMATS: dict[str, Callable[[ModelSpec, PromptTokenizer], ChatFormat]] = {
+_BUILT_IN: dict[str, Callable[[ModelSpec, PromptTokenizer], ChatFormat]] = {
     "llama2": Llama2Format,
     "llama3": Llama3Format,
     "chatml": ChatMLFormat,
@@ -29,23 +32,25 @@ class ChosenFormat:
 
 
 def choose_format(spec: ModelSpec, tokenizer: MarkedTokenizer, template_file: str | Path | None = None) -> ChosenFormat:
-    """The format of `template_file`, of the model's own template, or of its family. Raises ConfigError."""
+    """The template of `template_file`, the model's own, or the built-in format of its family. Raises ConfigError."""
     stored, source = spec.chat_template, ""
     if template_file is not None:
         source = f"{FLAG} {template_file}"
-        special = stored.special_tokens if stored else {}
-        stored = StoredTemplate(_read(Path(template_file)), str(template_file), special_tokens=special)
+        special_tokens = stored.special_tokens if stored else {}
+        stored = StoredTemplate(_read(Path(template_file)), str(template_file), special_tokens=special_tokens)
     elif stored is not None:
         source = f"the model's {stored.origin}"
     if stored is None:
-        return ChosenFormat(_remembered(spec, tokenizer), f"the format {spec.chat}, since its files have no template")
+        return ChosenFormat(
+            _built_in(spec, tokenizer), f"the built-in format {spec.chat}, since its files have no template"
+        )
+    special_tokens = {**_special_tokens(tokenizer), **stored.special_tokens}
     try:
-        template = ChatTemplate(stored.source, _special_tokens(tokenizer) | dict(stored.special_tokens))
-        if not template.reads_messages and template_file is None and spec.chat in _FORMATS:
+        template = ChatTemplate(stored.source, special_tokens)
+        if not template.reads_messages and template_file is None and spec.chat in _BUILT_IN:
             reason = f"since {source} reads no messages"
-            return ChosenFormat(_remembered(spec, tokenizer), f"the format {spec.chat}, {reason}")
-        special = _special_tokens(tokenizer) | dict(stored.special_tokens)
-        with_tools = ChatTemplate(stored.with_tools, special) if stored.with_tools else None
+            return ChosenFormat(_built_in(spec, tokenizer), f"the built-in format {spec.chat}, {reason}")
+        with_tools = ChatTemplate(stored.with_tools, special_tokens) if stored.with_tools else None
         return ChosenFormat(TemplatedFormat(template, tokenizer, with_tools), f"the template of {source}")
     except BrokenTemplateError as error:
         raise ConfigError(
@@ -60,10 +65,10 @@ def chat_format(spec: ModelSpec, tokenizer: MarkedTokenizer, template_file: str 
     return choose_format(spec, tokenizer, template_file).format
 
 
-def _remembered(spec: ModelSpec, tokenizer: PromptTokenizer) -> ChatFormat:
-    """The format of the model's family. ConfigError if the vocabulary lacks a control token of it."""
+def _built_in(spec: ModelSpec, tokenizer: PromptTokenizer) -> ChatFormat:
+    """The built-in format of the model's family. ConfigError if the vocabulary lacks a control token of it."""
     try:
-        return _FORMATS[spec.chat](spec, tokenizer)
+        return _BUILT_IN[spec.chat](spec, tokenizer)
     except KeyError as error:
         raise ConfigError("tokenizer", expected=f"the control token {error}", found="none of that name") from error
 

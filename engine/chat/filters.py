@@ -1,7 +1,7 @@
 """The filters that a template may use: jinja2's own where they are small, and ours where texts or sizes matter.
 
-Left out are those that a prompt has no use for and that could compute without bound (`urlize`, `wordwrap`, `xmlattr`),
-or differ from call to call (`random`). Knows no templates.
+Left out are filters that no prompt needs and that could compute without bound (`urlize`, `wordwrap`, `xmlattr`), and
+`random`, which differs from call to call. Knows no templates.
 """
 
 import html

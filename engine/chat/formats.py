@@ -4,8 +4,8 @@ Control tokens are inserted by id between texts that are encoded separately, so 
 Llama 2 and the first Mistral models mark turns with tags in plain text ([INST], <<SYS>>): spaces are put into such a
 tag inside a message, so that it stays readable and loses its meaning. `special_tags_in` is for callers that refuse it.
 
-Which dialogs a format takes is what the models' own templates take: ChatML and Llama 3 write down any messages in any
-order; Llama 2 and Mistral need user and assistant in turn (`split_dialog`).
+Each format takes the dialogs that the models' own templates take: ChatML and Llama 3 any messages in any order, Llama 2
+and Mistral only user and assistant in turn (`split_dialog`). Knows no templates.
 """
 
 import re
@@ -24,7 +24,7 @@ _ALTERNATION = (
 
 
 class PromptTokenizer(Protocol):
-    """What a chat format needs of a tokenizer."""
+    """The part of a tokenizer that a chat format uses."""
 
     @property
     def bos_id(self) -> int | None:
@@ -106,7 +106,7 @@ def split_dialog(messages: Sequence[Message], *, continue_last: bool = False) ->
 
 
 def check_messages(messages: Sequence[Message], *, continue_last: bool = False, tools: bool = False) -> None:
-    """Raises InvalidDialog unless there are messages, each with a known role and valid text; `tools` may speak."""
+    """Raises InvalidDialog for no messages, an unknown role or invalid text. `tools`: the role "tool" is known."""
     if not messages:
         raise InvalidDialog("a dialog needs a message")
     for index, message in enumerate(messages):
@@ -119,7 +119,8 @@ def _check_message(message: Message, index: int, roles: Sequence[str]) -> None:
     role: object = message.get("role")  # a script may pass anything
     content: object = message.get("content")
     if role not in roles:
-        raise InvalidDialog(f"the role must be system, user or assistant, not {role!r}", index=index)
+        known = "system, user, assistant or, after a call, tool" if "tool" in roles else "system, user or assistant"
+        raise InvalidDialog(f"the role must be {known}, not {role!r}", index=index)
     if not isinstance(content, str):
         raise InvalidDialog(f"the content must be text, not {type(content).__name__}", index=index)
     try:

@@ -1,8 +1,8 @@
 """How much one rendering of a template may compute. Templates come with models, so they are untrusted.
 
-Every operation of a template is charged here before or after it ran, and none of them is large by itself: texts,
-numbers and containers are bounded when they are made. The processor time is that of the thread, so that a busy machine
-fails nobody. Knows the values that templates handle, not templates.
+Every operation of a template is charged here, and each one is small: texts, numbers and containers are bounded when
+they are made. Only the processor time of the rendering thread counts, so that no template fails because the machine is
+busy. Knows the values that templates handle, not templates.
 """
 
 import re
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 MAX_STEPS = 400_000
 MAX_CHARS = 1 << 23
-CHARS_PER_CHAR = 64  # of the dialog: how many characters a template may make of each
+CHARS_PER_CHAR = 64  # characters that a template may make for each one in the dialog
 STEPS_PER_MESSAGE = 2_000
 MAX_WEIGHT = 200_000  # elements of a container, with those of its elements
 MAX_BITS = 256  # of a whole number
@@ -28,7 +28,7 @@ class TemplateLimitError(Exception):
 
 
 class Budget:
-    """What is left to one rendering."""
+    """The steps, characters, container elements and seconds that one rendering has left."""
 
     def __init__(self, *, num_messages: int, num_chars: int, seconds: float = MAX_SECONDS) -> None:
         """The size of the dialog, and the processor time."""

@@ -1,8 +1,8 @@
-"""Text that knows who wrote each of its characters: the template itself, or anyone else.
+"""Text that records the writer of each character: the template, or others.
 
-Only what the template wrote may become a control token, so a plain `str` counts as someone else's. An operation that
-forgets where its characters came from therefore loses a control token at worst; it never makes one out of a member's
-words. Knows nothing of templates or tokenizers.
+Only characters of the template may become a control token, and a plain `str` counts as others'. So an operation that
+drops the writers loses a control token at worst; it never makes one of a member's words. Knows neither templates nor
+tokenizers.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ OTHERS, TEMPLATE, CONTINUATION = 0, 1, 2
 
 
 class SourcedText(str):
-    """A `str` with the writer of each character; a str method returns plain text, which counts as someone else's."""
+    """A `str` with the writer of each character; a str method returns plain text, which counts as others'."""
 
     __slots__ = ("_writers",)
     _writers: bytes
@@ -54,11 +54,6 @@ def concat(parts: Iterable[str]) -> str:
     if not any(isinstance(text, SourcedText) for text in texts):
         return joined
     return SourcedText(joined, b"".join(map(writers_of, texts)))
-
-
-def part(text: str, start: int, end: int) -> str:
-    """`text[start:end]`, for 0 <= start, end."""
-    return text[slice(start, end)]
 
 
 def changed(text: str, result: str) -> str:

@@ -1,14 +1,15 @@
-"""What a model thinks before it answers, told apart from the answer.
+"""Separates a model's reasoning from its answer, by the marks in its template or vocabulary.
 
-Only for models whose template or vocabulary has marks for it: `<think>…</think>` and its like, of which the first one
-may be part of the prompt, or harmony's channels (gpt-oss). A mark counts where the model puts one: an opening one
-before anything else, a closing one while it thinks. Anywhere else it is text.
+The marks are a pair like `<think>…</think>`, whose opening one may be the end of the prompt, or harmony's channels
+(gpt-oss). An opening mark counts at the beginning of a reply, a closing one inside reasoning; anywhere else it is text.
+Knows token ids and text; knows neither requests nor HTTP.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.chat.partial_match import partial_match
 from engine.tokenizers.base import StreamDecoder, Tokenizer
 
 _PAIRS = (
@@ -18,11 +19,11 @@ _PAIRS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
 )
 _HARMONY = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>")
-_TAIL_TOKENS = 16  # of a prompt, among which a template may open
+_TAIL_TOKENS = 16  # last tokens of a prompt, where a template may put the opening mark
 
 
 class Vocabulary(Protocol):
-    """What is needed of a tokenizer to find the marks."""
+    """The part of a tokenizer that finds the marks."""
 
     @property
     def controls(self) -> Mapping[str, int]:
@@ -46,7 +47,7 @@ class ReasoningFormat:
         return not self.opening
 
     def without_reasoning(self, text: str) -> str:
-        """An earlier reply as the model should read it: what it thought is not part of it."""
+        """An earlier reply without its reasoning, as the model reads it in later turns."""
         if self.harmony:
             return text
         stripped = text.lstrip()
@@ -81,22 +82,24 @@ class ReasoningDecoder(Protocol):
         """The rest of the answer, once there are no more ids."""
 
     def take_reasoning(self) -> str:
-        """What the model has thought since the last call."""
+        """The reasoning since the last call."""
 
 
-def reasoning_decoder(tokenizer: Tokenizer, form: ReasoningFormat, prompt: Sequence[int]) -> ReasoningDecoder:
+def reasoning_decoder(
+    tokenizer: Tokenizer, reasoning_format: ReasoningFormat, prompt: Sequence[int]
+) -> ReasoningDecoder:
     """A decoder for the reply to a prompt, which may end with an opening mark."""
-    if form.harmony:
-        return _HarmonyDecoder(tokenizer, form)
-    tail = "".join(form.controls.get(i) or tokenizer.decode([i]) for i in prompt[-_TAIL_TOKENS:])
-    return _MarkDecoder(tokenizer, form, opened=tail.rstrip().endswith(form.opening))
+    if reasoning_format.harmony:
+        return _HarmonyDecoder(tokenizer, reasoning_format)
+    tail = "".join(reasoning_format.controls.get(i) or tokenizer.decode([i]) for i in prompt[-_TAIL_TOKENS:])
+    return _MarkDecoder(tokenizer, reasoning_format, opened=tail.rstrip().endswith(reasoning_format.opening))
 
 
 class _MarkDecoder:
     """For `<think>…</think>`. The space around the reasoning is dropped."""
 
-    def __init__(self, tokenizer: Tokenizer, form: ReasoningFormat, *, opened: bool) -> None:
-        self._inner, self._form = StreamDecoder(tokenizer), form
+    def __init__(self, tokenizer: Tokenizer, reasoning_format: ReasoningFormat, *, opened: bool) -> None:
+        self._inner, self._format = StreamDecoder(tokenizer), reasoning_format
         self._state = "reasoning" if opened else "start"
         self._held = ""
         self._reasoning: list[str] = []
@@ -107,7 +110,7 @@ class _MarkDecoder:
         if self._state == "answer":
             return self._inner.push(token_id)
         before = self._state
-        name = self._form.controls.get(token_id)
+        name = self._format.controls.get(token_id)
         text = self._inner.push(token_id) if name is None else self._inner.finish() + name
         answer = self._advance(text)
         if "reasoning" in (before, self._state):
@@ -132,17 +135,17 @@ class _MarkDecoder:
         if self._state == "start":
             self._held += text
             begun = self._held.lstrip()
-            if not begun.startswith(self._form.opening):
-                if self._form.opening.startswith(begun):
+            if not begun.startswith(self._format.opening):
+                if self._format.opening.startswith(begun):
                     return ""
                 self._state, answer, self._held = "answer", self._held, ""
                 return answer
-            self._state, self._held, text = "reasoning", "", begun[len(self._form.opening) :]
+            self._state, self._held, text = "reasoning", "", begun[len(self._format.opening) :]
         if self._state == "reasoning":
             text = self._held + text
-            thought, closing, rest = text.partition(self._form.closing)
+            thought, closing, rest = text.partition(self._format.closing)
             if not closing:
-                thought = text[: len(text) - _partial_match(text, closing=self._form.closing)]
+                thought = text[: len(text) - partial_match(text, self._format.closing)]
             thought = thought.rstrip()
             self._think(thought)
             if not closing:
@@ -164,14 +167,14 @@ class _MarkDecoder:
 class _HarmonyDecoder:
     """For `<|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…`."""
 
-    def __init__(self, tokenizer: Tokenizer, form: ReasoningFormat) -> None:
-        self._inner, self._form = StreamDecoder(tokenizer), form
+    def __init__(self, tokenizer: Tokenizer, reasoning_format: ReasoningFormat) -> None:
+        self._inner, self._format = StreamDecoder(tokenizer), reasoning_format
         self._in_header, self._answers, self._header = False, True, ""
         self._reasoning: list[str] = []
         self.num_reasoning_tokens = 0
 
     def push(self, token_id: int, /) -> str:
-        name = self._form.controls.get(token_id)
+        name = self._format.controls.get(token_id)
         if name is None:
             answer = self._route(self._inner.push(token_id))
         else:
@@ -200,8 +203,3 @@ class _HarmonyDecoder:
         elif text:
             self._reasoning.append(text)
         return ""
-
-
-def _partial_match(text: str, *, closing: str) -> int:
-    """The length of the longest suffix of `text` that is a proper prefix of the closing mark."""
-    return next((n for n in range(min(len(text), len(closing) - 1), 0, -1) if text.endswith(closing[:n])), 0)

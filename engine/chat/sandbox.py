@@ -1,8 +1,8 @@
 """The environment that templates run in: jinja2's immutable sandbox, with bounds and with the writers of texts.
 
 The code that jinja2 generates for a template is changed in five places: its own texts are marked as the template's,
-`~` and the output keep the writers, loops and comparisons are counted, and containers are weighed. All else goes
-through the hooks that the sandbox has. Values have no attributes but those of JSON-like containers, loops and macros.
+`~` and the output keep the writers, loops and comparisons are counted, and containers are weighed. Everything else uses
+the sandbox's own hooks. Only JSON-like containers, loops and macros have attributes. Knows no dialogs and no tokens.
 """
 
 import re
@@ -36,7 +36,7 @@ class DialogRefusedError(Exception):
 
 
 class _Generation(Extension):
-    """`{% generation %}…{% endgeneration %}`, with which templates mark what training counts: here its content."""
+    """`{% generation %}…{% endgeneration %}`, with which templates mark the text to train on; here only its content."""
 
     tags = {"generation"}  # noqa: RUF012 - the library's attribute
 

@@ -1,7 +1,7 @@
 """One chat template: compiled once, rendered for each dialog to a text of which every character has its writer.
 
-As transformers does it, with the same variables; what differs is that the template is bounded, and that nothing but its
-own words can become a control token. Knows no tokenizer.
+A template has the variables that transformers gives it. Unlike there, its work is bounded, and only its own words can
+become control tokens. Knows no tokenizer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from jinja2 import TemplateError, TemplateSyntaxError, meta
 from jinja2.environment import Template
 
 from engine.chat.limits import Budget, TemplateLimitError, budget, plain_size, spending
-from engine.chat.provenance import CONTINUATION, SourcedText, by_template, concat, part, writers_of
+from engine.chat.provenance import CONTINUATION, SourcedText, by_template, concat, writers_of
 from engine.chat.sandbox import DialogRefusedError, Sandbox
 
-MAX_TEMPLATE_CHARS = 1 << 18  # ten times the longest that a model was published with
+MAX_TEMPLATE_CHARS = 1 << 18
 _CONTINUATION = "\u241f "  # a visible mark and a space; a template that trims drops the space
 _SANDBOX = Sandbox()
 _ROLES = {name: by_template(name) for name in ("system", "user", "assistant", "developer", "tool", "ipython")}
@@ -42,7 +42,7 @@ class ChatTemplate:
             raise BrokenTemplateError(f"{type(error).__name__}: {error}") from error
         self.reads_messages, self.reads_tools = "messages" in names, "tools" in names
         self.variables = frozenset(names - _GIVEN - set(_SANDBOX.globals))
-        """What a request may set besides the dialog, such as `enable_thinking`."""
+        """The variables that a request may set, such as `enable_thinking`."""
         self._special_tokens = {name: by_template(text) for name, text in special_tokens.items()}
 
     def render(
@@ -79,8 +79,8 @@ class ChatTemplate:
             raise DialogRefusedError("the last message of the assistant cannot be continued")
         start = writers_of(text).find(CONTINUATION)
         if end - start + 1 == len(_CONTINUATION):
-            return part(text, 0, start)
-        return part(text, 0, len(str.rstrip(text[:start])))
+            return text[:start]
+        return text[: len(str.rstrip(text[:start]))]
 
     def _render(self, values: Mapping[str, object]) -> str:
         parts: list[str] = []

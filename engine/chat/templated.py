@@ -1,8 +1,9 @@
 """A dialog to token ids by the model's own template: the `ChatFormat` of every model that has one.
 
-The template sees the texts as they are; each character of what it renders has its writer (`provenance`), and only its
-own words may be control tokens. Marks that it writes as plain text (`[INST]` of the first Mistral models, `<|user|>` of
-Zephyr, `<think>`) get a space inside a member's words, so that they stay readable and lose their meaning.
+The template gets the texts unchanged. Each character of the prompt has its writer (`provenance`), and only the
+template's own words may be control tokens. Some marks are plain text (`[INST]` of the first Mistral models, `<|user|>`
+of Zephyr, `<think>`): in a member's words they get a space, so that they stay readable and lose their meaning. Knows
+templates and tokenizers; knows no requests.
 """
 
 import re
@@ -18,19 +19,19 @@ from engine.chat.reasoning import find_reasoning
 from engine.chat.sandbox import DialogRefusedError
 from engine.chat.template import BrokenTemplateError, ChatTemplate
 from engine.chat.tool_calls import find_tool_format
-from engine.errors import InvalidDialog
+from engine.errors import InvalidDialog, clipped
 from engine.tokenizers.marked import ControlNames
 from engine.tokenizers.ordinary import looks_like_control
 
 THINKING = ("enable_thinking", "thinking")
-"""What templates of models that may think or not call the switch. Off, unless a request says otherwise."""
+"""The variables with which templates switch reasoning on. Off, unless a request says otherwise."""
 _MAX_QUOTE = 300
 _MARK = re.compile(r"<[|\uff5c][^<>|\uff5c\s]+[|\uff5c]>|\[/?[A-Z_]+\]|<</?[A-Z]+>>|</?[a-z_]+>")
 _ANY_TURN = "Kqz{}turn"
 
 
 class MarkedTokenizer(PromptTokenizer, Protocol):
-    """What a template needs of a tokenizer."""
+    """The part of a tokenizer that a template uses."""
 
     def encode_marked(self, text: str, trusted: bytes) -> list[int]:
         """See Tokenizer."""
@@ -46,16 +47,16 @@ class TemplatedFormat:
     def __init__(
         self, template: ChatTemplate, tokenizer: MarkedTokenizer, with_tools: ChatTemplate | None = None
     ) -> None:
-        """Renders a few small dialogs, to learn what the template takes. `with_tools`: another one, for tools."""
+        """Renders small dialogs to learn which ones the template takes. `with_tools`: another template, for tools."""
         self._with_tools = with_tools or template
         self._template, self._tokenizer = template, tokenizer
         self.variables = template.variables
         self._defaults = {name: False for name in THINKING if name in self.variables}
         self._marks = _pattern_of(_text_marks(template.source, tokenizer))
         self.reasoning = find_reasoning(template.source, tokenizer)
-        """How the model marks what it thinks; None if it does not."""
+        """How the model marks its reasoning; None if it has no marks."""
         self.tools = find_tool_format(self._with_tools.source, tokenizer) if self._with_tools.reads_tools else None
-        """How the model writes calls of tools; None if its template takes no tools."""
+        """How the model writes tool calls; None if its template takes no tools."""
         self._rules = dialog_rules(template)
         self.stop_ids = tokenizer.stop_ids | self._end_of_turn()
 
@@ -78,19 +79,21 @@ class TemplatedFormat:
         try:
             text = template.render_beginning(turns, given) if continue_last else template.render(turns, given)
         except DialogRefusedError as error:
-            raise InvalidDialog(f"this model's chat template refuses the dialog: {_quoted(error)}") from error
+            problem = f"refuses the dialog: {clipped(str(error), _MAX_QUOTE)}"
+            raise InvalidDialog(f"this model's chat template {problem}") from error
         except (BrokenTemplateError, TemplateLimitError) as error:
-            raise InvalidDialog(f"this model's chat template cannot render the dialog: {_quoted(error)}") from error
+            problem = f"cannot render the dialog: {clipped(str(error), _MAX_QUOTE)}"
+            raise InvalidDialog(f"this model's chat template {problem}") from error
         return self._encode(text)
 
     def _answers(self, messages: Sequence[Message], continue_last: bool) -> Sequence[Message]:
-        """The dialog without what the model thought in earlier turns."""
-        form = self.reasoning
-        if form is None:
+        """The dialog without the reasoning of earlier turns."""
+        reasoning = self.reasoning
+        if reasoning is None:
             return messages
         last = len(messages) - 1 if continue_last else -1
         return [
-            {**message, "content": form.without_reasoning(message["content"])}
+            {**message, "content": reasoning.without_reasoning(message["content"])}
             if message["role"] == "assistant" and index != last
             else message
             for index, message in enumerate(messages)
@@ -137,8 +140,3 @@ def _text_marks(source: str, tokenizer: MarkedTokenizer) -> list[str]:
 
 def _pattern_of(names: list[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True)))) if names else None
-
-
-def _quoted(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}…"

@@ -1,7 +1,7 @@
-"""The methods and operators that a template may use on texts. The results know who wrote their characters.
+"""The methods and operators that a template may use on texts. Their results keep the writers of the characters.
 
-Each does what the method of `str` does, within the budget of the rendering. A result whose characters cannot be
-followed is plain text.
+Each behaves as the method of `str`, within the budget of the rendering. A result is plain text if its characters cannot
+be traced to the original's. Knows no templates.
 """
 
 import re
@@ -10,7 +10,7 @@ from string import Formatter
 from typing import Any
 
 from engine.chat.limits import TemplateLimitError, budget, check_number, check_width
-from engine.chat.provenance import SourcedText, changed, concat, part
+from engine.chat.provenance import SourcedText, changed, concat
 
 _FIELD_NAME = re.compile(r"\d{0,3}|[A-Za-z_]\w*")
 _PERCENT = re.compile(r"%(?:\((?P<name>[^()]*)\))?(?P<spec>[-+ #0-9.]*)(?P<kind>[diouxXeEfFgGcrsa%])")
@@ -22,7 +22,7 @@ def as_text(value: object) -> str:
         return value if type(value) in (str, SourcedText) else str.__str__(value)
     if isinstance(value, list | tuple | dict):
         budget().weigh(value)
-        budget().chars(_measure(value))
+        budget().chars(measure(value))
     elif isinstance(value, int):
         check_number(value)
     return str(value)
@@ -52,7 +52,7 @@ def percent(text: str, values: object) -> str:
     parts: list[str] = []
     at = 0
     for match in _PERCENT.finditer(text):
-        literal = part(text, at, match.start())
+        literal = text[at : match.start()]
         if "%" in literal:
             raise TemplateLimitError("it formats a text in an unusual way")
         parts.append(literal)
@@ -60,7 +60,7 @@ def percent(text: str, values: object) -> str:
         name, spec, kind = match["name"], match["spec"], match["kind"]
         check_width(spec)
         if kind == "%":
-            parts.append(part(text, match.end() - 1, match.end()))
+            parts.append(text[match.end() - 1 : match.end()])
             continue
         if name is not None:
             if not isinstance(values, Mapping):
@@ -79,38 +79,33 @@ def percent(text: str, values: object) -> str:
             parts.append(f"%{spec}{kind}" % value)
     if "%" in text[at:]:
         raise TemplateLimitError("it formats a text in an unusual way")
-    return join([*parts, part(text, at, len(text))])
+    return join([*parts, text[at:]])
 
 
-def _measure(value: object) -> int:
+def measure(value: object) -> int:
     """About the length of a container's text; its weight is bounded already."""
     if isinstance(value, str):
         return len(value) + 4
     if isinstance(value, dict):
-        return 2 + sum(_measure(key) + _measure(entry) for key, entry in value.items())
+        return 2 + sum(measure(key) + measure(entry) for key, entry in value.items())
     if isinstance(value, list | tuple):
-        return 2 + sum(map(_measure, value))
+        return 2 + sum(map(measure, value))
     if value is None or isinstance(value, bool | int | float):
         return 24
-    if isinstance(value, SourcedText):
-        return len(value)
     raise TemplateLimitError(f"it writes a {type(value).__name__} as text")
-
-
-measure = _measure
 
 
 def _strip(text: str, chars: str | None = None) -> str:
     start = len(text) - len(str.lstrip(text, chars))
-    return part(text, start, max(start, len(str.rstrip(text, chars))))
+    return text[start : max(start, len(str.rstrip(text, chars)))]
 
 
 def _lstrip(text: str, chars: str | None = None) -> str:
-    return part(text, len(text) - len(str.lstrip(text, chars)), len(text))
+    return text[len(text) - len(str.lstrip(text, chars)) :]
 
 
 def _rstrip(text: str, chars: str | None = None) -> str:
-    return part(text, 0, len(str.rstrip(text, chars)))
+    return text[: len(str.rstrip(text, chars))]
 
 
 def _located(text: str, pieces: Iterable[str], *, step: int | None) -> list[str]:
@@ -119,7 +114,7 @@ def _located(text: str, pieces: Iterable[str], *, step: int | None) -> list[str]
     for piece in pieces:
         if step is None:
             at = str.find(text, piece, at)
-        found.append(part(text, at, at + len(piece)))
+        found.append(text[at : at + len(piece)])
         at += len(piece) + (step or 0)
     budget().step(len(found))
     return found
@@ -135,27 +130,27 @@ def _rsplit(text: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
 
 def _splitlines(text: str, keepends: bool = False) -> list[str]:
     lines = _located(text, str.splitlines(text, True), step=0)
-    return lines if keepends else [part(line, 0, len(str.splitlines(line)[0])) for line in lines]
+    return lines if keepends else [line[: len(str.splitlines(line)[0])] for line in lines]
 
 
 def _partition(text: str, sep: str) -> tuple[str, str, str]:
     head, middle, _ = str.partition(text, sep)
     first, second = len(head), len(head) + len(middle)
-    return part(text, 0, first), part(text, first, second), part(text, second, len(text))
+    return text[:first], text[first:second], text[second:]
 
 
 def _rpartition(text: str, sep: str) -> tuple[str, str, str]:
     head, middle, _ = str.rpartition(text, sep)
     first, second = len(head), len(head) + len(middle)
-    return part(text, 0, first), part(text, first, second), part(text, second, len(text))
+    return text[:first], text[first:second], text[second:]
 
 
 def _removeprefix(text: str, prefix: str) -> str:
-    return part(text, len(prefix), len(text)) if prefix and text.startswith(prefix) else text
+    return text[len(prefix) :] if prefix and text.startswith(prefix) else text
 
 
 def _removesuffix(text: str, suffix: str) -> str:
-    return part(text, 0, len(text) - len(suffix)) if suffix and text.endswith(suffix) else text
+    return text[: len(text) - len(suffix)] if suffix and text.endswith(suffix) else text
 
 
 def replace(text: str, old: str, new: str, count: int = -1) -> str:

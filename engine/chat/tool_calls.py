@@ -1,9 +1,9 @@
-"""Calls of tools in a reply, read back from the format that the model's template teaches.
+"""Tool calls in a reply, parsed from the format that the model's template teaches.
 
 Hermes and Qwen: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`. Mistral: `[TOOL_CALLS]` and a list, or a name
-and `[ARGS]`. Llama 3: the reply is `{"name": …, "parameters": {…}}`. What cannot be read as a call stays text. Only
-replies to requests that bring tools are read so. Small models often leave the marks out: a reply that is nothing but
-JSON counts in every format, if it names tools that the request brings.
+and `[ARGS]`. Llama 3: the reply is `{"name": …, "parameters": {…}}`. Text that cannot be parsed as a call stays text.
+Only replies to requests with tools are parsed. Small models often omit the marks, so in every format a reply that is
+only JSON counts as a call if it names tools of the request. Knows token ids and text; knows no HTTP.
 """
 
 import json
@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from engine.chat.partial_match import partial_match
 from engine.chat.reasoning import Vocabulary
 
 ToolFamily = Literal["hermes", "mistral", "llama3"]
@@ -26,7 +27,7 @@ _MARKS: Mapping[ToolFamily, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """`arguments` is JSON. The id is ours."""
+    """`arguments` is JSON; the id is made here."""
 
     id: str
     name: str
@@ -52,7 +53,7 @@ class ReplyDecoder(Protocol):
 
 
 def find_tool_format(source: str, vocabulary: Vocabulary) -> ToolFormat | None:
-    """The format that a template teaches; None if it has none, or one that is not known here."""
+    """The format that a template teaches; None if it teaches none, or an unknown one."""
     family: ToolFamily
     if "[TOOL_CALLS]" in source and "[TOOL_CALLS]" in vocabulary.controls:
         family = "mistral"
@@ -67,13 +68,13 @@ def find_tool_format(source: str, vocabulary: Vocabulary) -> ToolFormat | None:
 
 
 class ToolCallDecoder:
-    """Text of a reply without its calls, which `take_calls` returns as soon as each is complete."""
+    """A reply's text without its tool calls; `take_calls` returns each call once it is complete."""
 
-    def __init__(self, inner: ReplyDecoder, form: ToolFormat, names: Collection[str]) -> None:
-        """`inner` makes text of ids, without what the model thinks; `names`: of the tools that the request brings."""
-        self._inner, self._form, self._names = inner, form, names
-        self._opening = _MARKS[form.family][0]
-        self._closing = "</tool_call>" if form.family == "hermes" else None
+    def __init__(self, inner: ReplyDecoder, tool_format: ToolFormat, names: Collection[str]) -> None:
+        """`inner` decodes ids to text without reasoning; `names`: of the tools that the request brings."""
+        self._inner, self._format, self._names = inner, tool_format, names
+        self._opening = _MARKS[tool_format.family][0]
+        self._closing = "</tool_call>" if tool_format.family == "hermes" else None
         self._in_call, self._at_start, self._is_bare = False, True, False
         self._held = ""
         self._calls: list[ToolCall] = []
@@ -81,7 +82,7 @@ class ToolCallDecoder:
 
     def push(self, token_id: int, /) -> str:
         """The text outside of calls that this id completes."""
-        name = self._form.controls.get(token_id)
+        name = self._format.controls.get(token_id)
         text = self._inner.push(token_id) if name is None else self._inner.finish() + name
         return self._advance(text) if text else ""
 
@@ -102,7 +103,7 @@ class ToolCallDecoder:
         return text + (self._opening if self._closing else "") + rest
 
     def take_calls(self) -> list[ToolCall]:
-        """Those that have become complete since the last call of this method."""
+        """The tool calls that have become complete since this method was last called."""
         calls = self._calls.copy()
         self._calls.clear()
         return calls
@@ -130,12 +131,12 @@ class ToolCallDecoder:
         return answer
 
     def _text(self) -> str:
-        """Takes the text before a call out of what is held; then either a call has begun, or its mark may be cut."""
+        """Takes the text before a call from the held text; the rest is a call, or the start of its mark."""
         before, opening, rest = self._held.partition(self._opening)
         if opening:
             self._in_call, self._held = True, rest
             return before.rstrip()
-        keep = next((n for n in range(len(self._opening) - 1, 0, -1) if before.endswith(self._opening[:n])), 0)
+        keep = partial_match(before, self._opening)
         text = before[: len(before) - keep]
         if not text.strip() and self.num_calls:
             text = ""
@@ -143,7 +144,7 @@ class ToolCallDecoder:
         return text
 
     def _read_bare(self) -> bool:
-        """Takes what is held as calls without marks; false if it is none, or not of these tools."""
+        """Parses the held text as calls without marks; false if it is none, or names a tool that the request lacks."""
         calls = _calls_in(self._held, "llama3")
         if not calls or not {name for name, _ in calls} <= {*self._names}:
             return False
@@ -152,15 +153,15 @@ class ToolCallDecoder:
         return True
 
     def _read(self, body: str) -> bool:
-        """Adds the calls in a text; false if it is none."""
-        calls = _calls_in(body, self._form.family)
+        """Adds the tool calls in a text; false if it has none."""
+        calls = _calls_in(body, self._format.family)
         self._add(calls)
         return bool(calls)
 
     def _add(self, calls: Sequence[tuple[str, str]]) -> None:
         for name, arguments in calls:
             number = secrets.token_hex(12)
-            call_id = number[:9] if self._form.family == "mistral" else f"call_{number}"  # nine, says its template
+            call_id = number[:9] if self._format.family == "mistral" else f"call_{number}"  # nine, says its template
             self._calls.append(ToolCall(call_id, name, arguments))
         self.num_calls += len(calls)
 

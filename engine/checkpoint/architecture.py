@@ -31,11 +31,16 @@ class Architecture:
     attention_softcap: float | None = None  # scores become cap * tanh(score / cap)
     logit_softcap: float | None = None
     windows: tuple[int | None, ...] = ()
-    rotary_dim: int | None = None  # RoPE turns the first dimensions of a head only
+    rotary_dim: int | None = None  # RoPE rotates the first dimensions of a head only
     local_rope_theta: float | None = None  # of the layers with a window, whose RoPE is not scaled
     experts: int = 0  # feed-forwards of a block, of which a token uses some; 0: a dense model
     experts_per_token: int = 0
     normalized_experts: bool = True  # the weights of a token's experts sum up to 1
+
+    @property
+    def uses_gelu(self) -> bool:
+        """Whether the gate is GELU's, else it is SiLU's."""
+        return self.activation == "gelu_tanh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class LinearScaling:
 class YarnScaling:
     """YaRN: a ramp over the dimensions from frequencies as they are to frequencies divided by `factor`.
 
-    The ramp begins where a dimension turns `beta_fast` times within the original context, and ends at `beta_slow`
+    The ramp begins where a dimension rotates `beta_fast` times within the original context, and ends at `beta_slow`
     times; `truncate` rounds both ends outwards to whole dimensions. Queries and keys are multiplied by
     `attention_factor`.
     """

@@ -13,7 +13,7 @@ MAX_FILE_BYTES = 1 << 27  # four times the largest tokenizer.json there is; pars
 MAX_INTEGER = 1 << 40
 MAX_CONTEXT = 1 << 22  # the longest that a Llama was published with; the RoPE table of more would not fit
 MAX_EXPERTS = 1 << 10
-MAX_LAYERS = 1 << 12  # a table with a value for each layer of more would be a false number's
+MAX_LAYERS = 1 << 12  # checked before a table with a value for each layer is made
 
 
 def is_listed(path: Path) -> bool:

@@ -4,11 +4,12 @@ This is the one place that tells families apart. A reader of files looks a famil
 that its file holds (windows, softcaps, RoPE).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.checkpoint.architecture import Architecture
+from engine.checkpoint.files import ConfigReader
 from engine.errors import ConfigError
 
 
@@ -25,26 +26,41 @@ class Family:
     gguf: tuple[str, ...]
     blocks: Architecture = field(default_factory=Architecture)
     attention_bias: bool = False  # a file may ask for biases of q, k, v and the output matrix
+    ffn_bias: bool = False  # a file may ask for biases of the feed-forward's matrices
     scaled_embeddings: bool = False  # by the square root of the model's width
     norm_offset: bool = False  # safetensors hold w where the norm multiplies by 1 + w; GGUF files hold 1 + w
     gguf_pairs: bool = False  # GGUF files hold query and key rows as interleaved pairs, as Llama's do; else as halves
     has_windows: bool = True
-    optional_window: bool = False  # a window counts only where `use_sliding_window` says so
+    optional_window: bool = False  # a window counts only where `use_sliding_window` is true
     full_every: int = 0  # where windows alternate: each layer of this number has full attention; 0: all have a window
     local_rope: bool = False  # layers with a window have a theta of their own
     partial_rotary: bool = False  # a file may ask for RoPE over a part of the head
+    longrope_names: tuple[str, ...] = ()  # earlier names of longrope in config.json
     query_scale: bool = False  # a file says by what the scores are divided
+    # Layers of the size whose scores are divided by the root of width / heads instead of the head size's. GGUF files do
+    # not say it; llama.cpp, too, knows the size by its layers.
+    gguf_width_scale_layers: int = 0
     softcaps: bool = False  # a file may ask for softcaps
     expert_width: str = ""  # of a mixture of experts: what config.json calls the width of an expert
     defaults: Mapping[str, object] = field(default_factory=dict)
 
+    def check_arithmetic(
+        self, config: ConfigReader, neutral: Mapping[str, Collection[object]], prefix: str = ""
+    ) -> None:
+        """ConfigError for a setting, its key after `prefix`, with another value than those that change nothing."""
+        for key, values in neutral.items():
+            value = config.values.get(prefix + key)
+            if value is not None and value not in values:
+                raise config.invalid(prefix + key, f"absent, as in a model of the family {self.name}")
+
     def windows(self, source: Path, windows: Sequence[int | None], max_context: int) -> tuple[int | None, ...]:
         """`windows` as `Architecture` has them; ConfigError if the family has none.
 
-        A window that covers the context is none, unless the layer's RoPE depends on it.
+        A window that covers the context is none, unless the layer's RoPE depends on it; then it is at most the
+        context.
         """
         if self.local_rope:
-            return tuple(windows)
+            return tuple(None if window is None else min(window, max_context) for window in windows)
         shorter = tuple(None if window is None or window >= max_context else window for window in windows)
         if not any(shorter):
             return ()
@@ -61,7 +77,15 @@ _GEMMA_DEFAULTS: Mapping[str, object] = {
 }  # fmt: skip
 
 FAMILIES = (
-    Family("llama", ("LlamaForCausalLM",), ("llama",), attention_bias=True, gguf_pairs=True, has_windows=False),
+    Family(
+        "llama",
+        ("LlamaForCausalLM",),
+        ("llama",),
+        attention_bias=True,
+        ffn_bias=True,
+        gguf_pairs=True,
+        has_windows=False,
+    ),
     # GGUF files call it a Llama.
     Family(
         "mistral",
@@ -93,7 +117,14 @@ FAMILIES = (
         defaults={"norm_topk_prob": False},
     ),
     # Phi-3, Phi-3.5, Phi-4 and Phi-4-mini. Their files fuse q, k and v, and gate and up.
-    Family("phi3", ("Phi3ForCausalLM",), ("phi3",), partial_rotary=True, defaults={"rms_norm_eps": 1e-5}),
+    Family(
+        "phi3",
+        ("Phi3ForCausalLM",),
+        ("phi3",),
+        partial_rotary=True,
+        longrope_names=("su", "yarn"),
+        defaults={"rms_norm_eps": 1e-5},
+    ),
     Family(
         "gemma",
         ("GemmaForCausalLM",),
@@ -115,6 +146,7 @@ FAMILIES = (
         norm_offset=True,
         full_every=2,
         query_scale=True,
+        gguf_width_scale_layers=46,
         softcaps=True,
         defaults={
             **_GEMMA_DEFAULTS,
@@ -134,6 +166,7 @@ FAMILIES = (
         full_every=6,
         local_rope=True,
         query_scale=True,
+        gguf_width_scale_layers=62,
         softcaps=True,
         defaults={
             **_GEMMA_DEFAULTS,
@@ -145,7 +178,9 @@ FAMILIES = (
     ),
 )
 
-MISTRAL_GGUF, MIXTRAL_GGUF = (next(each for each in FAMILIES if each.name == name) for name in ("mistral", "mixtral"))
+_LLAMA, _MISTRAL, _MIXTRAL = (
+    next(each for each in FAMILIES if each.name == name) for name in ("llama", "mistral", "mixtral")
+)
 
 # Layers that carry a state from token to token instead of keys and values. Parts of names, in lower case.
 _RECURRENT = (
@@ -165,12 +200,21 @@ def huggingface_family(source: Path, architectures: object) -> Family:
     raise _unknown(source, named or [f"{architectures}"], known)
 
 
-def gguf_family(source: Path, architecture: str | None) -> Family:
-    """The family that general.architecture names; ConfigError if there is none."""
-    for family in FAMILIES:
-        if architecture in family.gguf:
-            return family
-    raise _unknown(source, [f"{architecture}"], sorted(name for family in FAMILIES for name in family.gguf))
+def gguf_family(metadata: ConfigReader) -> Family:
+    """The family that general.architecture names; ConfigError if there is none.
+
+    A Llama with experts is a Mixtral, and one with a window a Mistral.
+    """
+    architecture = metadata.text("general.architecture")
+    family = next((each for each in FAMILIES if architecture in each.gguf), None)
+    if family is None:
+        known = sorted(name for each in FAMILIES for name in each.gguf)
+        raise _unknown(metadata.source, [f"{architecture}"], known)
+    if family is _LLAMA and metadata.integer("llama.expert_count", 0, minimum=0):
+        return _MIXTRAL
+    if family is _LLAMA and metadata.integer("llama.attention.sliding_window", 0, minimum=0):
+        return _MISTRAL
+    return family
 
 
 def recurrent(source: Path, found: str) -> ConfigError:

@@ -51,6 +51,14 @@ class Extent:
         """The extent of some of its rows."""
         return replace(self, offset=self.offset + first * self.row_bytes, rows=rows)
 
+    def copy(self, reader: "FileReader", out: Tensor, *, row: int = 0, col: int = 0) -> None:
+        """See `FileReader.copy`."""
+        reader.copy(self, out, row=row, col=col)
+
+    def prefetch(self, reader: "FileReader", row: int, rows: int) -> None:
+        """See `FileReader.prefetch`."""
+        reader.prefetch(self, row, rows)
+
 
 class FileReader:
     """The open files, threads and staging buffers of one checkpoint."""

@@ -1,4 +1,4 @@
-"""RoPE's scalings: checks settings, or derives Llama 3.1's from the table of factors that GGUF files carry."""
+"""RoPE's scalings: checks settings, and derives Llama 3.1's from the table of factors that GGUF files carry."""
 
 import math
 from pathlib import Path
@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.checkpoint.architecture import Llama3Scaling
+from engine.checkpoint.architecture import Llama3Scaling, RopeScaling, YarnScaling
+from engine.checkpoint.files import MAX_CONTEXT
 from engine.errors import ConfigError
 
+MAX_BETA = 1e6  # published models have 32
 MAX_FACTOR = 1e30  # in float32, a frequency divided by more would be none
 
 
@@ -17,6 +19,32 @@ def check_rope_scaling(source: Path, scaling: Llama3Scaling) -> None:
     if scaling.low_freq_factor >= scaling.high_freq_factor:
         found = f"{scaling.low_freq_factor} and {scaling.high_freq_factor}"
         raise ConfigError(source, expected="low_freq_factor below high_freq_factor", found=found)
+
+
+def check_yarn(source: Path, scaling: YarnScaling, theta: float) -> None:
+    """ConfigError for settings whose ramp has no ends: its formula divides by log(theta) and by both betas."""
+    if theta <= 1:
+        raise ConfigError(source, expected="a rope_theta above 1, as YaRN needs", found=f"{theta}")
+    if not 1 / MAX_BETA <= scaling.beta_slow < scaling.beta_fast <= MAX_BETA:
+        found = f"beta_fast {scaling.beta_fast} and beta_slow {scaling.beta_slow}"
+        raise ConfigError(source, expected=f"a beta_slow below beta_fast, at most {MAX_BETA:g}", found=found)
+    check_attention_factor(source, scaling.attention_factor)
+
+
+def check_attention_factor(source: Path, factor: float) -> None:
+    """ConfigError for a factor by which float32 cannot multiply queries and keys."""
+    if not 1 / MAX_FACTOR <= factor <= MAX_FACTOR:
+        raise ConfigError(source, expected=f"an attention factor of at most {MAX_FACTOR:g}", found=f"{factor}")
+
+
+def stretched_context(source: Path, context: int, scaling: RopeScaling | None) -> int:
+    """The context that the model was published for: with YaRN, a file may name the one before it was stretched."""
+    if isinstance(scaling, YarnScaling):
+        stretched = scaling.original_context * scaling.factor  # may be infinite
+        if stretched > MAX_CONTEXT:
+            raise ConfigError(source, expected=f"a context of at most {MAX_CONTEXT}", found=f"{stretched:g}")
+        context = max(context, int(stretched))
+    return context
 
 
 def check_factors(source: Path, name: str, factors: object, count: int) -> tuple[float, ...]:

@@ -22,9 +22,10 @@ ChatFamily = Literal["llama2", "llama3", "chatml", "mistral", "other"]
 class ModelSpec:
     """The sizes of a model, what its blocks consist of, and its chat format. `family` is for people to read.
 
-    `dtype` is the dtype of the stored weights; float32 if they are stored in quantized blocks, which decode to it.
-    `quantization` names the block types, the most frequent first ("Q4_1+Q8_0"), or a scheme and its method ("int4 in
-    groups of 128 (gptq)"), and `stored_bits` is the average of a weight in them. `shards` is the number of weight
+    `dtype` is the dtype of the stored weights. Where those are quantized, it is float32 in a GGUF file, whose blocks
+    decode to it, and else that of the embeddings or norms. `quantization` names the block types, the most frequent
+    first ("Q4_1+Q8_0"), or a scheme and its method ("int4 in groups of 128 (gptq)"); `config` tells 4 bits from more by
+    how it begins. `stored_bits` is the average of a weight. `shards` is the number of weight
     files. `chat_template` is the model's own, if its files have one. `default_system` is the system message that it
     inserts when a dialog has none. `padding_ids` are ids that are never sampled: rows of the embedding matrix without a
     token.
@@ -53,6 +54,11 @@ class ModelSpec:
     padding_ids: tuple[int, ...] = ()
     family: str = "llama"
     architecture: Architecture = field(default_factory=Architecture)
+
+    @property
+    def rotary_dim(self) -> int:
+        """The dimensions of a head that RoPE rotates."""
+        return self.architecture.rotary_dim or self.head_dim
 
     def window(self, layer: int) -> int | None:
         """The tokens that a token of this layer sees, itself included; None for all."""

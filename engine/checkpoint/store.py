@@ -40,7 +40,7 @@ class TensorPart:
 
 @dataclass(frozen=True, slots=True)
 class Halves:
-    """The first `rotary_dim` of each head's `head_dim` rows are in Hugging Face's order; the others are not turned."""
+    """The first `rotary_dim` of each head's `head_dim` rows are in Hugging Face's order; the others are not rotated."""
 
     head_dim: int
     rotary_dim: int
@@ -128,11 +128,7 @@ class StoredCheckpoint:
                 next_tensor = None
         for part in next_tensor.parts if next_tensor else ():
             top, bottom = max(row, part.row), min(row + rows, part.row + part.shape[0])
-            if top >= bottom:
-                continue
-            if isinstance(part.source, Extent):
-                self._reader.prefetch(part.source, top - part.row, bottom - top)
-            elif isinstance(part.source, QuantizedMatrix):
+            if top < bottom and not isinstance(part.source, Tensor):
                 part.source.prefetch(self._reader, top - part.row, bottom - top)
 
     def _copy(self, stored: StoredTensor, out: Tensor, row: int, col: int) -> None:
@@ -144,13 +140,11 @@ class StoredCheckpoint:
             if top >= bottom or left >= right:
                 continue
             target = out[top - row : bottom - row, left - col : right - col]
-            if isinstance(part.source, Extent):
-                self._reader.copy(part.source, target, row=top - part.row, col=left - part.col)
-            elif isinstance(part.source, QuantizedMatrix):
-                part.source.copy(self._reader, target, row=top - part.row, col=left - part.col)
-            else:
+            if isinstance(part.source, Tensor):
                 rows, cols = slice(top - part.row, bottom - part.row), slice(left - part.col, right - part.col)
                 target.copy_(part.source[rows, cols])
+            else:
+                part.source.copy(self._reader, target, row=top - part.row, col=left - part.col)
 
     def _find_bad_file(self, stored: StoredTensor, filled: Tensor, row: int, col: int) -> Path:
         """The file whose part of `filled`, the rectangle at (row, col), is not finite."""
@@ -175,8 +169,8 @@ class StoredCheckpoint:
             rows = torch.empty(last - first, cols, dtype=out.dtype, device=out.device)
             self._copy(stored, rows, first, col)
             heads = rows.view(-1, head_dim, cols)
-            turned = heads[:, :rotary_dim].reshape(len(heads), 2, rotary_dim // 2, cols).transpose(1, 2)
-            heads[:, :rotary_dim] = turned.reshape(len(heads), rotary_dim, cols)
+            pairs = heads[:, :rotary_dim].reshape(len(heads), 2, rotary_dim // 2, cols).transpose(1, 2)
+            heads[:, :rotary_dim] = pairs.reshape(len(heads), rotary_dim, cols)
             top, bottom = max(first, row), min(last, end)
             out[top - row : bottom - row].copy_(rows[top - first : bottom - first])
 

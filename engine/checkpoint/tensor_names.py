@@ -1,4 +1,4 @@
-"""What all formats' readers ask of a file's tensors, once those have our names: complete, known, and not fused."""
+"""What readers do with a file's tensors once those have our names: check that none is missing, split fused ones."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ def check_tensor_names(source: Path, spec: ModelSpec, names: Mapping[str, str]) 
 
     `names` maps the name of each tensor found, in Meta's form where it has one, to its name in the file.
     """
-    if spec.n_layers * max(1, spec.architecture.experts) > len(names):  # before a table of that many is made
+    if spec.n_layers * max(1, spec.architecture.experts) > len(names):  # before so many names are made
         raise ConfigError(source, expected=f"the tensors of {spec.n_layers} layers", found=f"{len(names)} tensors")
     expected = tensor_shapes(spec).keys()
     for name in sorted(expected - names.keys()):
@@ -30,11 +30,11 @@ def is_rotated(name: str) -> bool:
 
 
 class Rows(Protocol):
-    """A matrix, of which some rows are one, too."""
+    """A matrix whose rows can be taken in part."""
 
     @property
     def rows(self) -> int:
-        """How many it has."""
+        """How many rows it has."""
         ...
 
     def row_range(self, first: int, rows: int) -> Self:

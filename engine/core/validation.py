@@ -2,13 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from typing import Final
 
 from engine.errors import EngineError, PromptTooLong
-from engine.logits_params import NEUTRAL, LogitsParams
+from engine.logits_params import MAX_LOGPROBS, NEUTRAL, LogitsParams
 from engine.scheduler.request import SamplingParams
-
-MAX_LOGPROBS: Final = 20  # with each token, as in OpenAI's API
 
 
 def validate_request(token_ids: Sequence[int], params: SamplingParams, *, max_context: int, vocab_size: int) -> None:

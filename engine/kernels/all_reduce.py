@@ -165,8 +165,9 @@ def all_reduce(
 ) -> None:
     """h [tokens, dim] += the partial sums of all ranks; and what the next product reads of it.
 
-    partial_sums: of every rank, [≥ tokens, dim], in rank order; gain [dim]; all in the model's dtype. out [tokens, dim]
-    = RMSNorm(h) · gain, or with `squares` float32 [tokens] = h · gain, and squares its sums of squares.
+    partial_sums: of every rank, [≥ tokens, dim], in rank order; all in the model's dtype. gain [dim] may also be
+    float32. out [tokens, dim] = RMSNorm(h) · gain, or with `squares` float32 [tokens] = h · gain, and squares its sums
+    of squares.
     """
     dim = h.shape[-1]
     block = triton.next_power_of_2(dim)

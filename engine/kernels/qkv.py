@@ -60,8 +60,8 @@ def bias_and_norm(
 ) -> None:
     """qkv [≥ tokens, (heads + 2 · kv heads) · D] += bias; then each query and key head becomes RMSNorm(head) · gain.
 
-    All in the model's dtype: bias as wide as qkv, and the two gains [D] or both in float32, then a
-    normed head is rounded once, at the end. Both gains or neither.
+    All in the model's dtype: bias as wide as qkv, and both gains [D] or neither. The gains may also be float32; then a
+    normalized head is rounded once, at the end.
     """
     all_heads = heads + 2 * kv_heads
     dim = qkv.shape[-1] // all_heads

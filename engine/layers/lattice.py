@@ -10,7 +10,7 @@ from torch import Tensor
 MAX_CODE = 15
 _SAMPLE = 64  # groups that tell whether it is worth looking at the others
 _DIVISORS = (1, 2, 3, 4)  # the weight nearest to zero is most often one step away from it
-# What the code 0 stands for, in steps. Multiples by powers of two are exact in float16, others by luck.
+# The weight of code 0, in steps. A float16 step times a power of two is a float16, too; times others it may not be.
 _BASES = (-8, 0, -1, -2, -4, -16, *(-3, -5, -6, -7, -9, -10, -11, -12, -13, -14, -15))
 
 
@@ -33,7 +33,7 @@ def find_steps(weight: Tensor, tolerance: float = 0.0) -> Tensor:
     return steps.view(*weight.shape[:-1], 1)
 
 
-def half_lattice(weight: Tensor) -> tuple[Tensor, Tensor]:
+def find_float16_grid(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Step and minimum [..., 1] of each group [..., n] whose float32 weights are minimum + step * (0 … 15); or 0 and 0.
 
     The step is exact in float16, the minimum where there is one that is.

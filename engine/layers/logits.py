@@ -192,17 +192,18 @@ class LogitsAdjuster:
             if (mask := masks.get(row)) is not None:
                 bits[index] = 0
                 bits[index, : min(len(mask), width)] = np.frombuffer(mask, dtype=np.uint8)[:width]
-        packed = self._send(torch.from_numpy(bits))
+        packed = send_to_device(torch.from_numpy(bits), self._device)
         shifts = torch.arange(8, dtype=torch.uint8, device=self._device)
         allowed = (packed.unsqueeze(-1) >> shifts) & 1
         return allowed.view(len(rows), -1)[:, : self._vocab_size] == 0
 
     def _to_device(self, values: Sequence[object], dtype: torch.dtype) -> Tensor:
-        return self._send(torch.tensor(values, dtype=dtype))
+        return send_to_device(torch.tensor(values, dtype=dtype), self._device)
 
-    def _send(self, host: Tensor) -> Tensor:
-        """The tensor on the device, without waiting for the steps that run there."""
-        return host.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else host
+
+def send_to_device(host: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device, without waiting for the steps that run there."""
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
 @dataclass(frozen=True, slots=True)

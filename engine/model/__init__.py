@@ -1,1 +1,1 @@
-"""The Llama transformer, the loader of its weights, and their quantization on GPUs."""
+"""The transformer of all families, the loader of its weights, and their quantization on GPUs."""

@@ -38,7 +38,7 @@ class Experts(nn.Module):
         )
         self.experts = nn.ModuleList(Expert(spec, world_size, dtype) for _ in range(blocks.experts))
         self.per_token, self.normalized = blocks.experts_per_token, blocks.normalized_experts
-        self._gelu = blocks.activation == "gelu_tanh"
+        self._gelu = blocks.uses_gelu
 
     @property
     def all(self) -> list[Expert]:

@@ -25,8 +25,8 @@ from engine.model.transformer import Block
 LINE = 32  # words in a line; with 4 bits also the columns in a group
 ZERO_POINT_UNIT = 16  # zero points are stored in units of 16 row scales, group scales in units of one
 RANGE_FACTORS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)  # fractions of a group's range that are tried
-# By how much of itself a weight may be off a multiple of its step, where it was decoded from 4-bit codes to a dtype:
-# half a unit in the last place, and as much for the step, which is found from such weights.
+# Weights that were decoded from 4-bit codes are rounded to their dtype. So one may be off a multiple of its step by
+# this part of itself: half a unit in the last place, and as much for the step, which is taken from such weights.
 _ROUNDING = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
 _CHUNK_WEIGHTS = 1 << 23  # weights quantized at a time, which bounds the memory beside the two matrices
 

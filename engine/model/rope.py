@@ -1,6 +1,6 @@
-"""RoPE: the table of a model's rotations, and how it turns queries and keys.
+"""RoPE: the table of a model's rotations, and how it rotates queries and keys.
 
-All scalings and partial RoPE end up in the table: dimensions that are not turned have frequency 0, and a scaling's
+All scalings and partial RoPE end up in the table: dimensions that are not rotated have frequency 0, and a scaling's
 attention factor is the magnitude of its entries. So whatever computes with the table knows none of them.
 """
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.checkpoint import LinearScaling, Llama3Scaling, LongRopeScaling, ModelSpec, RopeScaling, YarnScaling
+from engine.checkpoint.rope import scaling_factors
 
 
 def rope_table(spec: ModelSpec, length: int, device: torch.device) -> Tensor:
@@ -20,7 +21,7 @@ def rope_table(spec: ModelSpec, length: int, device: torch.device) -> Tensor:
     scaling = spec.rope_scaling
     frequency = _frequencies(spec, spec.rope_theta, device)
     if scaling is not None:
-        frequency = _scaled(frequency, scaling, _rotary_dim(spec), spec.rope_theta, length)
+        frequency = _scaled(frequency, scaling, spec.rotary_dim, spec.rope_theta, length)
     factor = scaling.attention_factor if isinstance(scaling, YarnScaling | LongRopeScaling) else 1.0
     return _table(spec, frequency, length, factor)
 
@@ -40,18 +41,14 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
     return torch.view_as_real(pairs.mul_(rope)).flatten(-2).to(x.dtype)
 
 
-def _rotary_dim(spec: ModelSpec) -> int:
-    return spec.architecture.rotary_dim or spec.head_dim
-
-
 def _frequencies(spec: ModelSpec, theta: float, device: torch.device) -> Tensor:
-    dim = _rotary_dim(spec)
+    dim = spec.rotary_dim
     exponent = torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim
     return 1.0 / (theta**exponent)
 
 
 def _table(spec: ModelSpec, frequency: Tensor, length: int, factor: float) -> Tensor:
-    still = spec.head_dim // 2 - len(frequency)  # pairs that are not turned
+    still = spec.head_dim // 2 - len(frequency)  # pairs that are not rotated
     angle = torch.outer(torch.arange(length, dtype=torch.float32, device=frequency.device), frequency)
     table = torch.polar(torch.full_like(angle, factor), angle)
     return torch.cat((table, torch.ones(length, still, dtype=table.dtype, device=table.device)), 1) if still else table
@@ -62,9 +59,7 @@ def _scaled(frequency: Tensor, scaling: RopeScaling, dim: int, theta: float, len
         case LinearScaling():
             return frequency / scaling.factor
         case Llama3Scaling():
-            rotations = scaling.original_context * frequency / (2 * math.pi)  # within the original context
-            span = scaling.high_freq_factor - scaling.low_freq_factor
-            kept = ((rotations - scaling.low_freq_factor) / span).clamp(0, 1)
+            return frequency / scaling_factors(scaling, dim, theta).to(frequency.device)
         case LongRopeScaling():
             factors = scaling.long_factors if length > scaling.original_context else scaling.short_factors
             return frequency / torch.tensor(factors, dtype=torch.float32, device=frequency.device)
@@ -72,15 +67,15 @@ def _scaled(frequency: Tensor, scaling: RopeScaling, dim: int, theta: float, len
             first, last = _yarn_ramp(scaling, dim, theta)
             pair = torch.arange(len(frequency), dtype=torch.float32, device=frequency.device)
             kept = 1 - ((pair - first) / (last - first)).clamp(0, 1)
-    return frequency * (kept + (1 - kept) / scaling.factor)
+            return frequency * (kept + (1 - kept) / scaling.factor)
 
 
 def _yarn_ramp(scaling: YarnScaling, dim: int, theta: float) -> tuple[float, float]:
     """The pair of dimensions at which the ramp begins, and that at which it ends."""
 
-    def pair(turns: float) -> float:
-        """Where frequency theta ** (-2 pair / dim) turns that many times within the original context."""
-        return dim * math.log(scaling.original_context / (turns * 2 * math.pi)) / (2 * math.log(theta))
+    def pair(rotations: float) -> float:
+        """Where frequency theta ** (-2 pair / dim) rotates that many times within the original context."""
+        return dim * math.log(scaling.original_context / (rotations * 2 * math.pi)) / (2 * math.log(theta))
 
     first, last = pair(scaling.beta_fast), pair(scaling.beta_slow)
     if scaling.truncate:

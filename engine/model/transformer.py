@@ -85,7 +85,7 @@ class Block(nn.Module):
         self.heads, self.kv_heads = spec.n_heads // world_size, kv_heads(spec, world_size)
         self.head_dim, self.ffn = spec.head_dim, ffn_width(spec, world_size)
         self.rule = AttentionRule(blocks.attention_scale, blocks.attention_softcap, spec.window(layer))
-        self._gelu = blocks.activation == "gelu_tanh"
+        self._gelu = blocks.uses_gelu
         rows = (self.heads + 2 * self.kv_heads) * self.head_dim
 
         def norm(dim: int) -> RMSNorm:
@@ -125,18 +125,18 @@ class Block(nn.Module):
         """x [T, dim], rope [T, 1, D / 2] complex -> [T, dim]; `layer` is passed on to `attend`."""
         attended = self.wo(self._attention(self.attention_norm(x), rope, layer, attend))
         x = x + (attended if self.post_attention_norm is None else self.post_attention_norm(attended))
-        normed = self.ffn_norm(x)
-        fed = self.w2(gate(self.w13(normed), gelu=self._gelu)) if self.experts is None else self.experts(normed)
+        y = self.ffn_norm(x)
+        fed = self.w2(gate(self.w13(y), gelu=self._gelu)) if self.experts is None else self.experts(y)
         result: Tensor = x + (fed if self.post_ffn_norm is None else self.post_ffn_norm(fed))
         return result
 
     def _attention(self, x: Tensor, rope: Tensor, layer: int, attend: Attention) -> Tensor:
         qkv = self.wqkv(x).view(len(x), -1, self.head_dim)
-        turned, v = qkv[:, : self.heads + self.kv_heads], qkv[:, self.heads + self.kv_heads :]
+        qk, v = qkv[:, : self.heads + self.kv_heads], qkv[:, self.heads + self.kv_heads :]
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(turned[:, : self.heads]), self.k_norm(turned[:, self.heads :])
+            q, k = self.q_norm(qk[:, : self.heads]), self.k_norm(qk[:, self.heads :])
             return attend(layer, rotate(q, rope), rotate(k, rope), v, self.rule)
-        rotated = rotate(turned, rope)
+        rotated = rotate(qk, rope)
         return attend(layer, rotated[:, : self.heads], rotated[:, self.heads :], v, self.rule)
 
 
@@ -168,8 +168,11 @@ class Transformer(nn.Module):
         return cast("list[Block]", list(self.layers))
 
     @property
-    def is_plain(self) -> bool:
-        """Whether blocks are a plain Llama's but for q, k and v: no other biases, no post-norms, no experts."""
+    def adds_products_directly(self) -> bool:
+        """Whether products of wo and w2 are added to the residual stream as they are. Only then is there a fused path.
+
+        That is: no bias, no post-norm, no experts.
+        """
         blocks = self.spec.architecture
         return not (blocks.post_norms or blocks.output_bias or blocks.ffn_bias or blocks.experts)
 

@@ -4,19 +4,16 @@ It knows every runner and how many KV pages fit. It knows neither the scheduler 
 stands for them.
 """
 
-import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from engine.config import EngineConfig
-from engine.errors import ConfigError
 from engine.logits_params import Adjustment, LogitsParams
 from engine.model.transformer import Transformer
 from engine.runner.base import AnyRunner
 from engine.runner.cpu.build import compiled_library
 from engine.runner.cpu.forward import NativeForward
 from engine.runner.cpu.native_runner import NativeRunner
-from engine.runner.features import unsupported_by_native, unsupported_by_triton
 from engine.runner.memory import available_bytes, fit_pages, kv_bytes_per_page
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
@@ -30,31 +27,15 @@ def make_runner(config: EngineConfig, model: Transformer, min_over_ranks: Callab
     """
     page_bytes = kv_bytes_per_page(model.spec, config)
     if config.device.type == "cuda":
-        lacks = unsupported_by_triton(model.spec, config.max_context)
-        if not lacks:
-            from engine.runner.cuda.cuda_runner import CudaRunner  # needs Triton, which machines without a GPU may lack
+        from engine.runner.cuda.cuda_runner import CudaRunner  # needs Triton, which machines without a GPU may lack
 
-            runner = CudaRunner(config, model)  # before the free memory is measured: it allocates its buffers
-            runner.start(min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device))))
-            return runner
-        if config.kv_dtype != "auto":
-            expected = f"auto: this model ({', '.join(sorted(lacks))}) is computed in plain torch"
-            raise ConfigError("--kv-dtype", expected=expected, found=config.kv_dtype)
-        _report_plain_torch(config, "the GPU's kernels", lacks)
+        runner = CudaRunner(config, model)  # before the free memory is measured: it allocates its buffers
+        runner.start(min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device))))
+        return runner
     num_pages = min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device)))
     if config.native and NativeForward.supports(model, config) and (library := compiled_library()) is not None:
-        lacks = unsupported_by_native(model.spec, config.max_context)
-        if not lacks:
-            return NativeRunner(library, config, model, num_pages)
-        _report_plain_torch(config, "the compiled code", lacks)
+        return NativeRunner(library, config, model, num_pages)
     return TorchRunner(config, model, num_pages)
-
-
-def _report_plain_torch(config: EngineConfig, path: str, lacks: Collection[str]) -> None:
-    """One line on rank 0, so that a slow model is no riddle."""
-    if config.rank == 0:
-        sys.stderr.write(f"engine: computing in plain torch, since {path} lacks {', '.join(sorted(lacks))}\n")
-        sys.stderr.flush()
 
 
 def warm_up(runner: AnyRunner, config: EngineConfig) -> float:

@@ -29,3 +29,9 @@ class StepDraft:
     preempted: bool = False  # some request lost its row
     out_of_room: bool = False  # some request was refused: from now on admit only clients that hold no row
     admission_closed: bool = False  # admit no request
+
+    def drop(self, request: Request) -> None:
+        """Take out a request that is preempted: it does nothing more in this step."""
+        self.decode_requests.pop(request, None)
+        self.skipped.add(request)
+        self.preempted = True

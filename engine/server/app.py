@@ -79,7 +79,6 @@ def build_app(
     async def chat(request: Request) -> Response:
         asked = await read(request, partial(validate, ChatRequest))
         response_format = ChatResponseFormat(service.name, include_usage=asked.stream_options.include_usage)
-        response_format.include_reasoning = asked.include_reasoning
         return await respond(request, await service.chat(asked), response_format, asked.stream)
 
     async def complete(request: Request) -> Response:

@@ -1,6 +1,6 @@
 """The command line of the engine: `python -m engine --model …` serves, `python -m engine inspect …` describes.
 
-Only parses. Does not import torch, so that a wrong flag is reported at once.
+Only parses. Does not import torch, so that a wrong flag is reported at once. Knows no files and no devices.
 """
 
 import argparse

@@ -1,11 +1,14 @@
-"""Turns the token ids of one response into text that may be sent: complete characters, and nothing of a stop string.
+"""Turns the token ids of one response into text to send: complete characters, without any part of a stop string.
 
 Runs on the event loop, never on the step loop's thread. A stop string may begin inside one token and end inside
-another, so the longest suffix that could still become one is held back until later tokens decide.
+another, so the longest suffix that could still become one is held back until later tokens decide. Knows no tokenizer
+and no HTTP.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
+
+from engine.chat.partial_match import partial_match
 
 
 class Decoder(Protocol):
@@ -80,14 +83,6 @@ class IncrementalDetokenizer:
             self.stopped_by = first[2]
             self._held_back = ""
             return text[: first[1]]
-        keep = max(_partial_match(text, stop) for stop in self._stop_strings)
+        keep = max(partial_match(text, stop) for stop in self._stop_strings)
         self._held_back = text[len(text) - keep :]
         return text[: len(text) - keep]
-
-
-def _partial_match(text: str, stop: str) -> int:
-    """The length of the longest suffix of `text` that is a proper prefix of `stop`."""
-    for length in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:length]):
-            return length
-    return 0

@@ -1,6 +1,6 @@
 """`python -m engine inspect PATH`: what a checkpoint is and how much memory it needs. Reads no weights.
 
-It builds the tokenizer and the chat format, so that it refuses what could not be served.
+Builds the tokenizer and the chat format, so that it refuses a checkpoint that could not be served. Knows no requests.
 """
 
 import json
@@ -14,7 +14,6 @@ from engine.chat.chat_format import choose_format
 from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
 from engine.distributed.tensor_parallel import check_divisible, ffn_width, kv_heads
 from engine.model.quantization import quantized_bytes
-from engine.runner.features import features
 from engine.runner.memory import kv_bytes_per_token
 from engine.tokenizers.piecewise import PiecewiseEncoder
 
@@ -112,13 +111,31 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
 
 
 def _features(spec: ModelSpec) -> tuple[str, ...]:
-    scaling = spec.rope_scaling
+    """What a model has beyond a plain Llama: first its blocks, by the alphabet, then the rest."""
+    blocks, scaling = spec.architecture, spec.rope_scaling
+    of_blocks = {
+        "attention_scale": blocks.attention_scale not in (None, spec.head_dim**-0.5),
+        "attention_softcap": blocks.attention_softcap is not None,
+        "embedding_scale": blocks.embedding_scale != 1,
+        "experts": blocks.experts > 0,
+        "ffn_bias": blocks.ffn_bias,
+        "float32_norms": blocks.float32_norms,
+        "gelu_tanh": blocks.uses_gelu,
+        "head_size": spec.head_dim & (spec.head_dim - 1) != 0,  # other than a power of two
+        "local_rope": blocks.local_rope_theta is not None,
+        "logit_softcap": blocks.logit_softcap is not None,
+        "output_bias": blocks.output_bias,
+        "post_norms": blocks.post_norms,
+        "qk_norm": blocks.qk_norm,
+        "qkv_bias": blocks.qkv_bias,
+        "windows": any(window is not None and window < spec.max_context for window in blocks.windows),
+    }
     more = {
         "tied_embeddings": spec.tied_embeddings,
         f"rope_{type(scaling).__name__.removesuffix('Scaling').lower()}": scaling is not None,
-        "partial_rotary": spec.architecture.rotary_dim is not None,
+        "partial_rotary": blocks.rotary_dim is not None,
     }
-    return (*sorted(features(spec, spec.max_context)), *(name for name, present in more.items() if present))
+    return tuple(name for name, present in (of_blocks | more).items() if present)
 
 
 def compute_dtype(spec: ModelSpec) -> torch.dtype:

@@ -115,7 +115,6 @@ def _num_kv_pages(size: str, spec: "ModelSpec", config: "EngineConfig") -> int:
 def load_model(options: ServeOptions) -> LoadedModel:
     """Start the engine and generate one token, to prove that it works. Blocks; raises ConfigError."""
     from engine.chat.chat_format import choose_format
-    from engine.chat.templated import TemplatedFormat
     from engine.core.engine_core import EngineCore, RequestFailed, SamplingParams
     from engine.tokenizers.piecewise import PiecewiseEncoder
 
@@ -123,7 +122,6 @@ def load_model(options: ServeOptions) -> LoadedModel:
     tokenizer = checkpoint.tokenizer()
     encoder = PiecewiseEncoder(tokenizer)
     chosen = choose_format(checkpoint.spec, encoder, options.chat_template)
-    chat = chosen.format
     ranks = f"{config.world_size} ranks" if config.world_size > 1 else "1 rank"
     log(
         f"loading {options.model} on {config.device.type}, {ranks}, {str(config.dtype).removeprefix('torch.')}; "
@@ -136,8 +134,7 @@ def load_model(options: ServeOptions) -> LoadedModel:
     except RequestFailed as error:
         engine.close()
         raise ConfigError(options.model, expected="weights that compute a token", found=str(error)) from error
-    template = chat if isinstance(chat, TemplatedFormat) else None
-    return LoadedModel(engine, tokenizer, encoder, chat, config.max_context, template)
+    return LoadedModel(engine, tokenizer, encoder, chosen.format, config.max_context)
 
 
 def _inspect(options: InspectOptions) -> int:

@@ -1,4 +1,7 @@
-"""The model that a server answers with. A separate module, so that it can be passed around before torch is imported."""
+"""The model that a server answers with: engine, tokenizer and chat format. Knows them as types only.
+
+A separate module, so that others can name the type before torch is imported.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,15 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A started engine, and what turns text into its token ids and back. `encoder` is for texts of any length.
-
-    `template`: the chat format again, if it is a template. That is a program of whoever made the model, so it runs on
-    another thread than the event loop's.
-    """
+    """A started engine, and what turns text into its token ids and back. `encoder` is for texts of any length."""
 
     engine: "EngineCore"
     tokenizer: "Tokenizer"
     encoder: "PiecewiseEncoder"
     chat: "ChatFormat"
     max_context: int
-    template: "TemplatedFormat | None" = None
+
+    @property
+    def template(self) -> "TemplatedFormat | None":
+        """The chat format if it is the model's template: a program by strangers, run on a thread of its own."""
+        from engine.chat.templated import TemplatedFormat
+
+        return self.chat if isinstance(self.chat, TemplatedFormat) else None

@@ -1,14 +1,15 @@
-"""What a reply holds beside its answer: what the model thought, and calls of tools. Knows no HTTP.
+"""Splits a reply into its answer, its reasoning and its tool calls.
 
-A decoder for `IncrementalDetokenizer`, which gets the text of the answer alone.
+A decoder for `IncrementalDetokenizer`, which gets only the text of the answer. Knows the fields of a message; knows
+neither requests nor HTTP.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
-from engine.chat.reasoning import ReasoningFormat, reasoning_decoder
+from engine.chat.reasoning import ReasoningDecoder
 from engine.chat.tool_calls import ToolCallDecoder, ToolFormat
 from engine.server.protocol.tools import call_body
-from engine.tokenizers.base import StreamDecoder, Tokenizer
+from engine.tokenizers.base import StreamDecoder
 
 
 class ReplyParts:
@@ -16,27 +17,25 @@ class ReplyParts:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
-        prompt_ids: Sequence[int],
-        reasoning: ReasoningFormat | None,
+        plain: StreamDecoder,
+        reasoning: ReasoningDecoder | None,
         tools: ToolFormat | None,
         *,
         tool_names: Collection[str] = (),
-        continues: bool,
+        include_reasoning: bool = True,
     ) -> None:
-        """`reasoning` and `tools`: None if the reply cannot have any. `continues`: see `ServingService`."""
-        self._reasoning = None if reasoning is None else reasoning_decoder(tokenizer, reasoning, prompt_ids)
-        plain = StreamDecoder(tokenizer)
-        if continues:
-            plain.push(prompt_ids[-1])
-            plain.finish()
+        """`plain` decodes a reply without reasoning. `reasoning` and `tools`: None if the reply cannot have any.
+
+        `include_reasoning`: whether `take_fields` has the reasoning, or drops it.
+        """
+        self._reasoning, self._include_reasoning = reasoning, include_reasoning
         inner = self._reasoning or plain
         self._tools = None if tools is None else ToolCallDecoder(inner, tools, tool_names)
         self._decoder = self._tools or inner
 
     @property
     def reasoning_tokens(self) -> int | None:
-        """How many tokens the model thought; None if it cannot."""
+        """The number of reasoning tokens; None for a model without reasoning."""
         return None if self._reasoning is None else self._reasoning.num_reasoning_tokens
 
     @property
@@ -53,10 +52,11 @@ class ReplyParts:
         return self._decoder.finish()
 
     def take_fields(self) -> dict[str, object]:
-        """The fields of a message, or of a delta, that have come since the last call: mostly none."""
+        """The fields of a message, or of a delta, since the last call: mostly none."""
         fields: dict[str, object] = {}
-        if self._reasoning is not None and (thought := self._reasoning.take_reasoning()):
-            fields["reasoning_content"] = thought
+        reasoning = "" if self._reasoning is None else self._reasoning.take_reasoning()
+        if reasoning and self._include_reasoning:
+            fields["reasoning_content"] = reasoning
         if self._tools is not None and (calls := self._tools.take_calls()):
             first = self._tools.num_calls - len(calls)
             fields["tool_calls"] = [{"index": first + n, **call_body(call)} for n, call in enumerate(calls)]

@@ -1,44 +1,26 @@
-"""What the server does with a valid request: readiness, prompt to token ids, limits, submission, the response stream.
+"""What the server does with a valid request: readiness, the prompt's token ids, submission; and /tokenize.
 
-Runs on the event loop. Knows the loaded engine, its tokenizer and its chat format; knows neither HTTP nor torch. The
-model runs on another thread, the step loop's: `EngineCore.submit` puts a request into that thread's inbox and returns a
-`RequestStream`, and the step loop hands token ids back through that stream (see streaming.py). Nothing here blocks.
-Before the model is loaded, and after it has failed, every request is refused with the reason.
+Runs on the event loop; nothing here blocks. Knows the loaded model; knows neither HTTP nor torch. tokenizing.py makes
+token ids, generation/submission.py the response streams. Before the model is loaded, and after it has failed, every
+request is refused with the reason.
 """
 
 import asyncio
-import contextlib
-import math
 import time
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
-from engine.core.request_stream import EngineDead
-from engine.errors import Busy, EngineError, PromptTooLong
-from engine.logits_params import TokenConstraint
-from engine.scheduler.request import SamplingParams
-from engine.server.detokenizer import IncrementalDetokenizer
 from engine.server.generation.choices import Choices
-from engine.server.generation.forms import Forms
-from engine.server.generation.repetition import RepetitionGuard
-from engine.server.generation.token_logprobs import LogprobsQueue
+from engine.server.generation.submission import RequestSubmitter
 from engine.server.loaded_model import LoadedModel
 from engine.server.metrics import Metrics
-from engine.server.protocol.errors import RequestError, engine_unavailable
+from engine.server.protocol.errors import RequestError
 from engine.server.protocol.requests import (
     ChatRequest,
     CompletionRequest,
-    GenerationRequest,
     TokenizeChatRequest,
     TokenizeTextRequest,
 )
-from engine.server.reply_parts import ReplyParts
-from engine.server.streaming import ResponseStream
-from engine.server.tokenizing import PromptTokenization, context_length_exceeded
-from engine.tokenizers.base import StreamDecoder
-
-MAX_LOGPROB_ENTRIES = 1 << 18  # of one request, which are kept until its client has read them
+from engine.server.tokenizing import PromptTokenization, check_vocabulary, context_length_exceeded
 
 State = Literal["loading", "ready", "stopping", "failed"]
 
@@ -56,15 +38,12 @@ class ServingService:
         self.name = name
         self.state: State = "loading"
         self.detail = "The model is being loaded."
-        self._metrics = metrics
-        self._max_reply_tokens = max_reply_tokens
-        self._repetition_guard = repetition_guard
+        self._submitter = RequestSubmitter(
+            metrics, max_reply_tokens=max_reply_tokens, repetition_guard=repetition_guard
+        )
         self._tokenization = PromptTokenization()
-        self._forms = Forms()
         self._loaded: LoadedModel | None = None
         self._created = int(time.time())
-        self._streams: set[ResponseStream] = set()
-        self._all_ended = asyncio.Event()
 
     def set_ready(self, loaded: LoadedModel) -> None:
         """Accept requests from now on, unless the server is already shutting down."""
@@ -78,12 +57,7 @@ class ServingService:
     async def stop(self, grace: float) -> None:
         """Refuse new requests, give running ones `grace` seconds to finish, then end the rest with an error."""
         self.state, self.detail = "stopping", "The engine is shutting down."
-        if self._streams:
-            self._all_ended.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._all_ended.wait(), grace)
-        for stream in tuple(self._streams):
-            stream.abort(self.detail)
+        await self._submitter.drain(grace, self.detail)
 
     def health(self) -> tuple[int, dict[str, object]]:
         """HTTP status and body of /health."""
@@ -118,13 +92,13 @@ class ServingService:
             tools=request.offered_tools,
         )
         stop_ids, continues = loaded.chat.stop_ids, request.continues_text
-        return await self._submit_all(loaded, [prompt_ids], stop_ids, request, "messages", continues=continues)
+        return await self._submitter.submit(loaded, [prompt_ids], stop_ids, request, "messages", continues=continues)
 
     async def complete(self, request: CompletionRequest) -> tuple[Choices, list[str]]:
         """Submit prompts of text or token ids; also the text before each choice, if asked for. Raises RequestError."""
         loaded = self._require_model()
         prompts = [await self._prompt_ids(loaded, prompt, request) for prompt in request.prompt]
-        choices = await self._submit_all(loaded, prompts, loaded.tokenizer.stop_ids, request, "prompt")
+        choices = await self._submitter.submit(loaded, prompts, loaded.tokenizer.stop_ids, request, "prompt")
         if not request.echo:
             return choices, []
         texts = [prompt if isinstance(prompt, str) else loaded.tokenizer.decode(prompt) for prompt in request.prompt]
@@ -136,7 +110,7 @@ class ServingService:
         elif len(prompt) >= loaded.max_context:
             raise context_length_exceeded(loaded.max_context, len(prompt), "prompt")
         else:
-            prompt_ids = _check_vocabulary(loaded, prompt, "prompt")
+            prompt_ids = check_vocabulary(loaded, prompt, "prompt")
         if not prompt_ids:
             raise RequestError("'prompt' must not be empty.", param="prompt", code="invalid_value")
         return prompt_ids
@@ -173,7 +147,7 @@ class ServingService:
         if len(tokens) > loaded.max_context:
             message = f"'tokens' may have at most {loaded.max_context} ids, as many as the context holds."
             raise RequestError(message, param="tokens", code="invalid_value")
-        return await asyncio.to_thread(loaded.tokenizer.decode, _check_vocabulary(loaded, tokens, "tokens"))
+        return await asyncio.to_thread(loaded.tokenizer.decode, check_vocabulary(loaded, tokens, "tokens"))
 
     def _require_model(self) -> LoadedModel:
         if self.state == "ready" and self._loaded is not None:
@@ -185,142 +159,3 @@ class ServingService:
             code=f"engine_{self.state}",
             retry_after=5 if self.state == "loading" else None,
         )
-
-    async def _submit_all(
-        self,
-        loaded: LoadedModel,
-        prompts: Sequence[list[int]],
-        stop_token_ids: frozenset[int],
-        request: GenerationRequest,
-        param: str,
-        *,
-        continues: bool = False,
-    ) -> Choices:
-        """`n` choices for each prompt, or RequestError and none. `param`: the field that errors of a prompt name.
-
-        `continues`: the reply goes on in the middle of a text, so that a space at its beginning counts.
-        """
-        for prompt_ids in prompts:
-            if len(prompt_ids) >= loaded.max_context:
-                raise context_length_exceeded(loaded.max_context, len(prompt_ids), param)
-        params = _sampling_params(loaded, stop_token_ids, request)
-        if params.num_logprobs is not None:
-            num_tokens = request.n * sum(self._max_tokens(loaded, prompt_ids, request) for prompt_ids in prompts)
-            if num_tokens * (params.num_logprobs + 1) > MAX_LOGPROB_ENTRIES:
-                message = f"'logprobs' of {num_tokens} tokens would be too many. Send a lower 'max_tokens'."
-                raise RequestError(message, param="logprobs", code="invalid_value")
-        constraints = await self._forms.constraints(loaded, request, stop_token_ids, len(prompts) * request.n)
-        streams: list[ResponseStream] = []
-        try:
-            for prompt_ids in prompts:
-                for index in range(request.n):
-                    seed = None if params.seed is None else params.seed + index
-                    own = replace(params, max_tokens=self._max_tokens(loaded, prompt_ids, request), seed=seed)
-                    constraint = constraints[len(streams)]
-                    streams.append(
-                        self._submit(loaded, prompt_ids, own, constraint, request, param, continues=continues)
-                    )
-        except RequestError:
-            for stream in streams:
-                stream.cancel()
-            raise
-        return Choices(streams, request.n)
-
-    def _max_tokens(self, loaded: LoadedModel, prompt_ids: list[int], request: GenerationRequest) -> int:
-        limits = (request.token_limit, self._max_reply_tokens, loaded.max_context - len(prompt_ids))
-        return min(limit for limit in limits if limit is not None)
-
-    def _submit(
-        self,
-        loaded: LoadedModel,
-        prompt_ids: list[int],
-        params: SamplingParams,
-        constraint: TokenConstraint | None,
-        request: GenerationRequest,
-        param: str,
-        *,
-        continues: bool,
-    ) -> ResponseStream:
-        """Hand one choice to the step loop's thread."""
-        try:
-            tokens = loaded.engine.submit(
-                prompt_ids, params, client=request.user, tenant=request.cache_salt, constraint=constraint
-            )
-        except PromptTooLong as error:
-            raise context_length_exceeded(error.limit, error.got, param) from error
-        except Busy as error:
-            raise RequestError(
-                f"{error}.",
-                status=429,
-                error_type="rate_limit_error",
-                code="rate_limit_exceeded",
-                retry_after=max(1, math.ceil(error.retry_after)),
-            ) from error
-        except EngineDead as error:
-            raise engine_unavailable(str(error)) from error
-        except EngineError as error:
-            raise RequestError(f"{error}.", param=param, code="invalid_value") from error
-        # A reply of a form is all answer.
-        parts = None if constraint is not None else _reply_parts(loaded, request, prompt_ids)
-        decoder = StreamDecoder(loaded.tokenizer)
-        if continues:
-            decoder.push(prompt_ids[-1])  # a decoder drops the space that SentencePiece puts before a text
-            decoder.finish()
-        stream = ResponseStream(
-            tokens,
-            IncrementalDetokenizer(parts or decoder, request.stop, min_tokens=request.min_tokens),
-            self._metrics,
-            self._on_stream_end,
-            parts=parts,
-            logprobs=None if params.num_logprobs is None else LogprobsQueue(loaded.tokenizer),
-            # A client that ignores the end of the text measures the engine.
-            guard=RepetitionGuard(loaded.tokenizer.decode)
-            if self._repetition_guard and request.repetition_guard and not request.ignore_eos
-            else None,
-        )
-        self._streams.add(stream)
-        return stream
-
-    def _on_stream_end(self, stream: ResponseStream) -> None:
-        self._streams.discard(stream)
-        if not self._streams:
-            self._all_ended.set()
-
-
-def _reply_parts(loaded: LoadedModel, request: GenerationRequest, prompt_ids: list[int]) -> ReplyParts | None:
-    """What takes reasoning and calls of tools out of the reply, if it may have any."""
-    template = loaded.template
-    if template is None or not isinstance(request, ChatRequest):
-        return None
-    reasoning = None if request.continues_text else template.reasoning
-    tools = template.tools if request.offered_tools else None
-    if reasoning is None and tools is None:
-        return None
-    names = {tool["function"]["name"] for tool in request.offered_tools}
-    continues = request.continues_text
-    return ReplyParts(loaded.tokenizer, prompt_ids, reasoning, tools, tool_names=names, continues=continues)
-
-
-def _sampling_params(loaded: LoadedModel, stop_token_ids: frozenset[int], request: GenerationRequest) -> SamplingParams:
-    """What all choices of a request share. Raises RequestError for ids that the vocabulary lacks."""
-    own_stops = _check_vocabulary(loaded, request.stop_token_ids, "stop_token_ids")
-    if request.logit_bias and request.logit_bias[-1][0] >= loaded.tokenizer.vocab_size:
-        _check_vocabulary(loaded, [request.logit_bias[-1][0]], "logit_bias")
-    return SamplingParams(
-        temperature=request.temperature,
-        top_p=request.top_p,
-        # As in vLLM, ignore_eos leaves the request's own stop tokens alone.
-        stop_token_ids=frozenset(own_stops) if request.ignore_eos and own_stops else stop_token_ids | {*own_stops},
-        seed=request.seed,
-        ignore_eos=request.ignore_eos and not own_stops,
-        logits=request.logits_params,
-        num_logprobs=request.num_logprobs,
-    )
-
-
-def _check_vocabulary(loaded: LoadedModel, ids: list[int], param: str) -> list[int]:
-    size = loaded.tokenizer.vocab_size
-    if ids and max(ids) >= size:
-        message = f"'{param}' holds an id that the vocabulary of {size} tokens lacks."
-        raise RequestError(message, param=param, code="invalid_value")
-    return ids

@@ -35,7 +35,7 @@ class ResponseObserver(Protocol):
 
 
 class ResponseStream:
-    """`async for text in stream` yields text, empty while there is only what `take_fields` returns.
+    """`async for text in stream` yields text; before the end an empty one if only `take_fields` may have something.
 
     At its end `end` and `usage` are final. `end` None at the end means that the client disconnected. A response
     that the engine cannot finish raises RequestError (503) after the text that was generated.
@@ -54,7 +54,7 @@ class ResponseStream:
     ) -> None:
         """`on_end` is called once, whatever the outcome; `logprobs`: of a client that asks for them.
 
-        `parts`: the decoder, if there may be more than an answer.
+        `parts`: the decoder, if the reply may have reasoning or tool calls.
         """
         self._tokens = tokens
         self._detokenizer = detokenizer
@@ -64,7 +64,6 @@ class ResponseStream:
         self._has_tokens = False
         self._ended = False
         self._logprobs, self._guard, self._parts = logprobs, guard, parts
-        self._num_read = 0  # tokens whose log-probabilities have been read
         self._waiting: list[int] = []  # ids that have come and are not decoded yet
         self._length = 0  # characters of the text that has been returned
         self.end: ChoiceEnd | None = None
@@ -80,7 +79,7 @@ class ResponseStream:
         return Usage(usage.prompt_tokens, completion_tokens, usage.cached_tokens, reasoning_tokens)
 
     def take_fields(self) -> dict[str, object]:
-        """What has come beside the text since the last call: what the model thought, and calls of tools."""
+        """Reasoning and tool calls since the last call, as fields of a delta."""
         return {} if self._parts is None else self._parts.take_fields()
 
     def cancel(self) -> None:
@@ -128,7 +127,7 @@ class ResponseStream:
                 self._tokens.cancel()
                 text += self._detokenizer.finish()
                 self._end_with("stop", REPETITION)
-            if text or self._parts is not None:
+            if text or (self._parts is not None and not self._ended):  # an end is told once, by StopAsyncIteration
                 return text
         raise StopAsyncIteration
 
@@ -150,8 +149,7 @@ class ResponseStream:
         for token_id in ids[:_LOGPROBS_AT_ONCE]:
             if self._logprobs is not None and not self._detokenizer.stopped:
                 offset = self._length + len(text) + self._detokenizer.num_held_back
-                self._logprobs.push(token_id, self._tokens.logprobs[self._num_read], offset)
-                self._num_read += 1
+                self._logprobs.push(token_id, self._tokens.logprobs[self._detokenizer.num_tokens], offset)
             text += self._detokenizer.push((token_id,))
         self._length += len(text)
         return text

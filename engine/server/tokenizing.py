@@ -1,8 +1,8 @@
 """Texts and dialogs of requests to token ids, without keeping the event loop from other requests.
 
-Short texts are encoded at once. Longer ones, and dialogs that a template renders, go to another thread; long ones wait
-there for each other, so that their memory does not add up, and a few of them wait at most. A text that cannot fit the
-context is refused before it is encoded. Knows the loaded model; submits nothing.
+Short texts are encoded at once, longer ones and dialogs that a template renders on other threads. Long texts are
+encoded one at a time, so that their memory does not add up, and only MAX_LONG_WAITING of them may wait. A text that
+cannot fit the context is refused before it is encoded. Knows the loaded model; submits nothing.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from engine.errors import InvalidDialog
-from engine.server.protocol.errors import RequestError
+from engine.server.protocol.errors import RequestError, rate_limited
 
 if TYPE_CHECKING:
     from engine.chat.formats import Message
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Variables = Mapping[str, object]
 MAX_INLINE_CHARS = 4096  # a longer text is encoded on another thread
-MESSAGE_CHARS = 64  # what the marks and the header of a message take, compared with text
-LONG_TEXT_CHARS = 1 << 16  # a longer text waits for others of its kind
+MESSAGE_CHARS = 64  # the work for a message's header and marks, in characters of text
+LONG_TEXT_CHARS = 1 << 16  # longer texts are encoded one at a time
 MAX_LONG_WAITING = 64  # texts; more are refused with 429
 MIN_REFUSED_BYTES = 1 << 17  # a shorter text is encoded even if it cannot fit, so that the error has its exact length
 
@@ -99,7 +99,7 @@ class PromptTokenization:
         return ids, start - prefix
 
     async def text(self, loaded: "LoadedModel", text: str, *, special_tokens: bool) -> list[int]:
-        """The ids of a prompt. `special_tokens`: with what the tokenizer puts before one. Raises RequestError."""
+        """The ids of a prompt. `special_tokens`: with the beginning-of-text token. Raises RequestError."""
         ids = await self._run(loaded, [text], "prompt", lambda: loaded.encoder.encode(text))
         return _with_bos(loaded, ids) if special_tokens else ids
 
@@ -113,10 +113,7 @@ class PromptTokenization:
             return await loop.run_in_executor(self._medium_executor, encode)
         await loop.run_in_executor(self._medium_executor, _refuse_if_far_too_long, loaded, texts, param)
         if self._num_long >= MAX_LONG_WAITING:
-            message = "Too many long prompts are being tokenized."
-            raise RequestError(
-                message, status=429, error_type="rate_limit_error", code="rate_limit_exceeded", retry_after=5
-            )
+            raise rate_limited("Too many long prompts are being tokenized.", 5)
         self._num_long += 1
         try:
             return await loop.run_in_executor(self._executor, encode)
@@ -133,6 +130,15 @@ def context_length_exceeded(limit: int, got: int, param: str, *, exact: bool = T
         param=param,
         code="context_length_exceeded",
     )
+
+
+def check_vocabulary(loaded: "LoadedModel", ids: list[int], param: str) -> list[int]:
+    """The ids that a client sent. Raises RequestError if the vocabulary lacks one."""
+    size = loaded.tokenizer.vocab_size
+    if ids and max(ids) >= size:
+        message = f"'{param}' holds an id that the vocabulary of {size} tokens lacks."
+        raise RequestError(message, param=param, code="invalid_value")
+    return ids
 
 
 def _dialog_encoder(
@@ -157,12 +163,12 @@ def _dialog_encoder(
 
 
 def _refuse_calls(loaded: "LoadedModel", messages: "Sequence[Message]") -> None:
-    """Raises RequestError for calls of tools in a dialog whose format has no place for them."""
+    """Raises RequestError for tool calls in a dialog whose format has no place for them."""
     if loaded.template is None or loaded.template.tools is None:
         index = next((n for n, message in enumerate(messages) if "tool_calls" in message), None)
         if index is not None:
             param = f"messages[{index}].tool_calls"
-            message = f"'{param}' is not supported: this model's chat format has no calls of tools."
+            message = f"'{param}' is not supported: this model's chat format has no tool calls."
             raise RequestError(message, param=param, code="unsupported_parameter")
 
 

@@ -1,5 +1,5 @@
-"""Replies that must have a form: a JSON schema, a regular expression, or one of a few texts.
+"""Structured output: replies that match a JSON schema or a regular expression, or are one of a few texts.
 
-The form becomes a grammar over the tokenizer's bytes (llguidance), which says at each step which tokens may come. It
-knows token ids and their bytes; it knows neither requests nor torch.
+llguidance compiles a grammar over the tokenizer's bytes and says at each step which tokens may come next. Knows token
+ids and their bytes; knows neither requests nor torch.
 """

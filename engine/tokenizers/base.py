@@ -2,7 +2,8 @@
 
 `encode` never produces a control token, whatever the text. A chat format places them, by name or in text that its
 template wrote (`encode_marked`). Decoding is defined here once, for complete replies and for streams: each id stands
-for a piece, either bytes (possibly part of a character) or text. Control tokens decode to nothing.
+for a piece, either bytes (possibly part of a character) or text. Control tokens decode to nothing. Knows no files and
+no chat formats.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ class DecodeRules:
 
 
 class Tokenizer(Protocol):
-    """What the engine needs of a vocabulary."""
+    """A vocabulary: text to ids and back."""
 
     @property
     def vocab_size(self) -> int:
@@ -95,11 +96,18 @@ class Tokenizer(Protocol):
 class StreamDecoder:
     """Decodes a reply id by id. The texts returned, joined, equal `decode` of all ids."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, after: int | None = None) -> None:
+        """`after`: the id that precedes the reply, if the reply goes on in the middle of a text.
+
+        Such a reply keeps a space at its beginning, which is otherwise the one that SentencePiece puts before a text.
+        """
         self._tokenizer = tokenizer
         self._rules = tokenizer.rules
         self._pending = b""  # the first bytes of an incomplete character
         self._at_start = self._rules.leading_space != "keep"
+        if after is not None:
+            self.push(after)
+            self.finish()
 
     def push(self, token_id: int) -> str:
         """The text that this id completes, which may be empty."""

@@ -14,7 +14,7 @@ from tokenizers.models import BPE
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules, decode_all
-from engine.tokenizers.marked import ControlNames, segments, sentinel, with_sentinels
+from engine.tokenizers.marked import ControlNames, encode_segments, sentinel, with_sentinels
 from engine.tokenizers.ordinary import encode_ordinary, valid_unicode
 from engine.tokenizers.pre_tokenizers import PreTokenization
 from engine.tokenizers.token_roles import TokenRoles
@@ -62,10 +62,8 @@ class BpeTokenizer:
         reserved = set(self.controls.values())
         if sum(map(reserved.__contains__, ids)) == len(spans):
             return ids
-        ids = []  # the vocabulary lists control tokens as ordinary pieces, too
-        for part, token in segments(text, spans):
-            ids += [*(self.encode(part) if part else []), *([] if token is None else [token])]
-        return ids
+        # The vocabulary lists control tokens as ordinary pieces, too.
+        return encode_segments(text, spans, self.encode)
 
     def _encode(self, text: str) -> list[int]:
         # `encode` holds Python's lock all the time, `encode_batch_fast` only while it makes the list of ids.

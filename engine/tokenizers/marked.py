@@ -1,13 +1,13 @@
-"""Finds the control tokens in a text that a chat template wrote, by who wrote each of its characters.
+"""Finds the control tokens in a text that a chat template rendered, by the writer of each character.
 
-A name counts only if the template wrote all of it. Libraries get such a name as a sentinel, a text of its own for each
-process that nobody can know, so that they split, strip and merge around it as around the name, while the name itself is
-ordinary text to them.
+A name counts only if the template wrote all of it. SentencePiece and tiktoken get the texts between such names. The
+`tokenizers` library gets a sentinel for each name, a random text of this process that no member can know: the library
+splits, strips and merges around it as around the name, and takes the name itself for ordinary text. Knows no templates.
 """
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 _NONCE = secrets.token_hex(12)
@@ -23,7 +23,7 @@ class Span(NamedTuple):
 
 
 def sentinel(token_id: int) -> str:
-    """What stands for a control token in the text that a library gets."""
+    """The text that replaces a control token for the `tokenizers` library."""
     return f"\ufdd0{_NONCE}{token_id:x}\ufdd1"
 
 
@@ -37,7 +37,7 @@ class ControlNames:
         self._first = re.compile(f"[{re.escape(first)}]") if first else None
 
     def spans(self, text: str, trusted: bytes) -> Iterator[Span]:
-        """Those that are trusted: `trusted` has a byte 1 for each character that may be part of one."""
+        """The control tokens in `text`. `trusted` has a byte 1 for each character that may be part of one."""
         for run in _TRUSTED_RUN.finditer(trusted):
             yield from self._in_run(text, run.start(), run.end())
 
@@ -63,10 +63,13 @@ def with_sentinels(text: str, spans: list[Span]) -> str:
     return "".join([*parts, text[at:]])
 
 
-def segments(text: str, spans: list[Span]) -> Iterator[tuple[str, int | None]]:
-    """The texts between control tokens, each with the token that follows; None at the end. Texts may be empty."""
+def encode_segments(text: str, spans: Iterable[Span], encode: Callable[[str], list[int]]) -> list[int]:
+    """The control tokens by their ids, and what `encode` makes of the texts between them."""
+    ids: list[int] = []
     at = 0
     for span in spans:
-        yield text[at : span.start], span.token_id
+        if span.start > at:
+            ids += encode(text[at : span.start])
+        ids.append(span.token_id)
         at = span.end
-    yield text[at:], None
+    return ids + encode(text[at:]) if at < len(text) else ids

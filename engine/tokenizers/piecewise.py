@@ -1,8 +1,9 @@
 """Encodes long texts a part at a time, and bounds the number of tokens of a text without encoding it.
 
-A tokenizer library may hold Python's lock, and allocates a hundred bytes for each byte of text, during one call: parts
-keep both small. A text is cut only where its ids do not change, at a space between two Latin letters: every
-pre-tokenizer begins a new word there, and SentencePiece's pieces do not cross it. Knows no HTTP and no model.
+A tokenizer library may hold Python's lock during one call, and allocates many times the size of the text: parts keep
+both small. A text is cut where its ids do not change, at a space between two Latin letters: every pre-tokenizer that is
+known here begins a new word there, and vocabularies whose pieces cross it are not cut there. Only a part that has grown
+to MAX_PART_CHARS is cut anywhere. Knows no HTTP and no model.
 """
 
 import re
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from engine.tokenizers.base import Tokenizer
 
 PART_CHARS = 1 << 15
-MAX_PART_CHARS = 1 << 18  # a text without a safe place to cut is cut here, whatever that changes
+MAX_PART_CHARS = 1 << 18  # a text without a safe place is cut here, even if its ids change
 UNKNOWN_PIECE_BYTES = 1024  # per token, for a tokenizer that changes a text before it encodes it
 _SAFE_CUT = re.compile(r"[A-Za-z] (?=[A-Za-z])")
 _CROSSES_WORDS = re.compile(rb"[A-Za-z] [A-Za-z]")
@@ -23,7 +24,7 @@ class PiecewiseEncoder:
     """A tokenizer whose `encode` takes texts of any length. Has what chat formats need (`PromptTokenizer`)."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """Looks at each piece of the vocabulary, which takes some 0.02 s."""
+        """Looks at each piece of the vocabulary."""
         self._tokenizer = tokenizer
         self.bos_id, self.eos_id, self.stop_ids = tokenizer.bos_id, tokenizer.eos_id, tokenizer.stop_ids
         pieces = [tokenizer.piece(token) for token in range(tokenizer.vocab_size)]
@@ -42,7 +43,7 @@ class PiecewiseEncoder:
         return self._tokenizer.controls
 
     def encode(self, text: str) -> list[int]:
-        """The ids of the text, the same as from one call of the tokenizer."""
+        """The ids of the text, as from one call of the tokenizer unless it had to be cut at MAX_PART_CHARS."""
         if len(text) <= PART_CHARS:
             return self._tokenizer.encode(text)
         ids: list[int] = []
@@ -67,7 +68,7 @@ class PiecewiseEncoder:
         return (text[start:end] for start, end in self._bounds(text))
 
     def _bounds(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where parts begin and end. Control tokens whose names hold letters around a space are not cut in practice."""
+        """Where parts begin and end. A control token is cut too if its name has a space between two letters."""
         start = 0
         while len(text) - start > PART_CHARS:
             cut = None if self._skip is None else _SAFE_CUT.search(text, start + PART_CHARS, start + MAX_PART_CHARS)

@@ -1,8 +1,8 @@
 """How byte-level BPE splits text into words, within which merges happen, by GGUF's names (`tokenizer.ggml.pre`).
 
-Another splitting gives other ids without any error, so there is no default: a vocabulary without a name is recognised
-by its own tokens, or refused. Patterns are those of the models' own tokenizer.json. A name is in the table only if its
-pattern is known exactly.
+A wrong splitting gives other ids without an error, so there is no default: a vocabulary without a name is recognised by
+its own tokens, or refused. The patterns are from the models' own tokenizer.json, and the table has only names whose
+pattern is known exactly. Knows no merges and no control tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ _DEEPSEEK_V3 = (
 class PreTokenization:
     """`ignore_merges`: a word that is itself a token is encoded as that token, without merges.
 
-    `adds_bos`: what its models do where a file says nothing.
+    `adds_bos`: the models' habit, for files without that setting.
     """
 
     splitter: PreTokenizer
@@ -124,7 +124,7 @@ _NAMED: dict[str, Callable[[], PreTokenization]] = {
     "deepseek-coder": _deepseek_coder,
     "deepseek-v3": _deepseek_v3,
 }
-_UNNAMED = ("", "default")  # what converters write who do not know it either
+_UNNAMED = ("", "default")  # converters write these if they do not know the name
 
 
 def pre_tokenization(name: str | None, tokens: Sequence[str], source: str | Path) -> PreTokenization:
@@ -149,7 +149,7 @@ def pre_tokenization(name: str | None, tokens: Sequence[str], source: str | Path
 
 
 def _recognised(tokens: Sequence[str]) -> str | None:
-    """The pre-tokenizer of the vocabularies that files without its name have, by tokens that no other one has.
+    """The pre-tokenizer of the vocabularies that files without its name have, by tokens that only they have.
 
     Llama 3's control tokens are in its base models too, and fine-tunes only rename reserved ones.
     """

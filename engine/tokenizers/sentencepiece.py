@@ -1,8 +1,8 @@
 """SentencePiece vocabularies: Llama 2's and Mistral's `tokenizer.model`, and GGUF's of kind "llama".
 
-SentencePiece never encodes text to a control piece. So every piece that text must not become (marks that a converter
-typed user-defined, padding, a piece's repetition) is given to the library as a control piece, under a name of its own
-where the library would refuse the one it has.
+SentencePiece never encodes text to a control piece. So the library gets every piece that text must not become (marks
+that a converter typed user-defined, padding, repetitions) as a control piece, renamed if it would refuse the name.
+Knows pieces and their roles; knows no templates.
 """
 
 import re
@@ -14,7 +14,7 @@ import sentencepiece
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules, decode_all
-from engine.tokenizers.marked import ControlNames, segments
+from engine.tokenizers.marked import ControlNames, encode_segments
 from engine.tokenizers.ordinary import encode_ordinary
 from engine.tokenizers.sentencepiece_model import Piece, join_model, split_model
 from engine.tokenizers.token_roles import BYTE, CONTROL, UNKNOWN, UNUSED, TokenRoles, byte_value, token_roles
@@ -26,7 +26,7 @@ _NOT_A_MODEL = re.compile(r"\.cc\(|ParseFromArray|is not defined")  # the librar
 class SentencePieceTokenizer:
     """A `Tokenizer` over a serialized SentencePiece model; ConfigError names `source` if it is not one.
 
-    `bos_id`, `eos_id` and `stop_ids` are what a file beside the model says; the model's own pieces are the default.
+    `bos_id`, `eos_id` and `stop_ids` come from a file beside the model; the default is the model's own pieces.
     """
 
     def __init__(
@@ -91,10 +91,7 @@ class SentencePieceTokenizer:
 
     def encode_marked(self, text: str, trusted: bytes) -> list[int]:
         """See `Tokenizer.encode_marked`."""
-        ids: list[int] = []
-        for part, token in segments(text, list(self._names.spans(text, trusted))):
-            ids += [*(self.encode(part) if part else []), *([] if token is None else [token])]
-        return ids
+        return encode_segments(text, self._names.spans(text, trusted), self.encode)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._model.encode(text)

@@ -1,6 +1,6 @@
 """Llama 3's vocabulary as Meta ships it: a base64 token and its rank on each line.
 
-256 control tokens follow the ordinary ones; they are not in the file.
+256 control tokens follow the ordinary ones; they are not in the file. Knows no other file of the model.
 """
 
 import base64
@@ -12,7 +12,7 @@ import tiktoken
 
 from engine.errors import ConfigError
 from engine.tokenizers.base import DecodeRules, decode_all
-from engine.tokenizers.marked import ControlNames, segments
+from engine.tokenizers.marked import ControlNames, encode_segments
 from engine.tokenizers.ordinary import valid_unicode
 from engine.tokenizers.pre_tokenizers import LLAMA3_PATTERN
 
@@ -76,10 +76,7 @@ class TiktokenTokenizer:
 
     def encode_marked(self, text: str, trusted: bytes) -> list[int]:
         """See `Tokenizer.encode_marked`."""
-        ids: list[int] = []
-        for part, token in segments(text, list(self._names.spans(text, trusted))):
-            ids += [*self.encode(part), *([] if token is None else [token])]
-        return ids
+        return encode_segments(text, self._names.spans(text, trusted), self.encode)
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""

@@ -1,7 +1,7 @@
 """What each entry of a vocabulary table is: text, a control token, or padding.
 
 The types that a converter wrote are SentencePiece's piece types. They are often coarse (a mark as USER_DEFINED, padding
-as UNKNOWN), so the names count as well. Scores say nothing: converters write any.
+as UNKNOWN), so the names count as well. Scores are ignored, since converters write any. Knows no tokenizer library.
 """
 
 import re
@@ -21,7 +21,7 @@ _MARK_NAME = re.compile(r"<\|[^<>|]+\|>")
 
 @dataclass(frozen=True, slots=True)
 class TokenRoles:
-    """`controls`: names to ids. `unknown`: what stands for text that has no token, if the vocabulary has one.
+    """`controls`: names to ids. `unknown`: the token for text that has none, if the vocabulary has one.
 
     Text never becomes an id in `not_encoded` (control tokens, padding, a piece's repetition); those in `silent` never
     become text. `padding` fills the vocabulary up and is never sampled. `user_defined` are texts that are found in a
@@ -63,7 +63,7 @@ def token_roles(
             silent.add(i)
             if token not in controls or _PADDING_NAME.fullmatch(token):  # converters type padding as CONTROL, too
                 padding.add(i)
-        elif token in texts:  # a repetition: the first one is the one that text becomes
+        elif token in texts:  # a repetition: text becomes the first one
             not_encoded.add(i)
         else:
             texts.add(token)

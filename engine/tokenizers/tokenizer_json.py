@@ -1,4 +1,7 @@
-"""Hugging Face's `tokenizer.json`: byte-level (Llama 3, SmolLM2) or with byte fallback (Llama 2, Mistral)."""
+"""Hugging Face's `tokenizer.json`: byte-level (Llama 3, SmolLM2) or with byte fallback (Llama 2, Mistral).
+
+Knows the content of that file; the other files of a folder are `engine.checkpoint`'s.
+"""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -130,20 +133,20 @@ def _table(vocabulary: Mapping[str, int], added: Sequence[Mapping[str, Any]]) ->
 
 
 def _library(path: Path, content: dict[str, Any], user_defined: Collection[int], marked: Mapping[str, int]) -> Library:
-    """The library's tokenizer, with those added tokens that are text, and sentinels for those that are not.
+    """The library's tokenizer. Added tokens that are text stay; a sentinel replaces each of the others.
 
     ConfigError if it does not take the file.
     """
     added = content["added_tokens"]
     texts = [token for token in added if token["id"] in user_defined]
     texts += [{**token, "content": sentinel(token["id"])} for token in added if token["content"] in marked]
-    # The library counts the ids of added tokens on from the vocabulary's, except of those that are in it.
+    # The library numbers added tokens from the end of the vocabulary, unless the vocabulary has them.
     vocabulary = content["model"]["vocab"] | {token["content"]: token["id"] for token in texts}
     changes = {
         "added_tokens": texts,
         "model": {**content["model"], "vocab": vocabulary, "dropout": None},  # of training: makes ids random
         "post_processor": None,
-        "truncation": None,  # whoever saved the file may have left the length of training in it
+        "truncation": None,  # may be left over from training
         "padding": None,
     }
     try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.text import clean_piece, clean_text
+from bot.text import clean_piece, clean_text, thought_for
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=())))
@@ -16,3 +17,11 @@ def test_clean_text_is_what_both_databases_hold(text: str):
     assert clean_text(clean) == clean
     assert clean == clean.strip()
     assert "".join(clean_piece(character) for character in text) == clean_piece(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(None, ""), (0.9, ""), (1.2, "thought for 1 s"), (59.4, "thought for 59 s"),
+                           (59.6, "thought for 1 min 0 s"), (125, "thought for 2 min 5 s")],
+)  # fmt: skip
+def test_how_long_a_model_thought(seconds: float | None, words: str):
+    assert thought_for(seconds) == words

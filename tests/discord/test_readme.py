@@ -22,6 +22,7 @@ import pytest
 from tests.discord.harness import ROOT
 from tests.fakes.discord.server import FakeDiscord, Guild, Message, User
 from tests.fakes.discord.state import Permission
+from tests.fork_server import inherited_environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("\n## On Discord\n")[2].partition("\n## ")[0]
@@ -70,12 +71,11 @@ def invited(discord: FakeDiscord, guild: Guild, *permissions: str) -> None:
 @asynccontextmanager
 async def running(command: str, folder: Path, discord: FakeDiscord) -> AsyncIterator[asyncio.subprocess.Process]:
     """The command in a shell, as an operator types it. Where Discord is, is the only thing that they do not set."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("GUILDLLAMA_", "PYTEST_"))}
     addresses = {name: value for name, value in discord.environment().items() if not name.endswith("_TOKEN")}
     with (folder / "output.txt").open("wb") as output:
         process = await asyncio.create_subprocess_shell(
-            command, cwd=folder, env={**clean, **addresses, "PYTHONPATH": str(folder)}, stdout=output, stderr=output,
-            start_new_session=True,
+            command, cwd=folder, env={**inherited_environment(), **addresses, "PYTHONPATH": str(folder)},
+            stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
         yield process

@@ -17,7 +17,8 @@ def test_it_says_who_it_is_in_nine_of_ten_seeds(seeds: int, sensible_at_least: i
     settings = Settings(_env_file=None)
     assert settings.uses_embedded_model
     dialog = [{"role": "system", "content": settings.persona}, {"role": "user", "content": "Hello, who are you?"}]
-    body = {"messages": dialog, "temperature": settings.temperature, "top_p": settings.top_p, "max_tokens": 100}
+    sampling = {name: getattr(settings, name) for name in ("temperature", "top_p", "frequency_penalty")}
+    body = {"messages": dialog, **sampling, "max_tokens": 100}
     flags = ("--model", settings.model, "--port", "0", "--max-seq-len", "1024", "--max-batch", "2")
     with EngineProcess(*flags, log=tmp_path / "log") as engine, httpx.Client(timeout=60) as http:
         url = f"{engine.ready().url}/v1/chat/completions"
@@ -25,7 +26,7 @@ def test_it_says_who_it_is_in_nine_of_ten_seeds(seeds: int, sensible_at_least: i
     texts = [answer["choices"][0]["message"]["content"] for answer in answers]
     ended = [answer["choices"][0]["finish_reason"] == "stop" for answer in answers]
     sensible = [
-        done and len(text) < 250 and re.search(r"\b(AI|assistant)\b", text) is not None
+        done and len(text) < 250 and re.search(r"\bLlama\b", text) is not None
         for text, done in zip(texts, ended, strict=True)
     ]
     assert sum(sensible) >= sensible_at_least, texts

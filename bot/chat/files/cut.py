@@ -33,7 +33,7 @@ def num_chars(files: Sequence[StoredFile]) -> int:
 
 
 def cut_files(files: Sequence[StoredFile], chars: int) -> tuple[StoredFile, ...]:
-    """The files with at most so many characters together, as far as MIN_CHARS for each of them allows."""
+    """The files, cut to this many characters in total, but at least MIN_CHARS each."""
     limit = _limit([len(file.content) for file in files], chars)
     return tuple(_cut_file(file, limit) for file in files)
 

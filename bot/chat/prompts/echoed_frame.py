@@ -1,7 +1,6 @@
-"""Takes the line that says who speaks off the beginning of a reply: a model may write one, as it reads them. Pure.
+"""Strips a "[speaker: …]" line from the beginning of a reply: a model may copy the form of its prompt. Pure.
 
-Only there, and only that line: what a reply says later is its own business. While the first characters may still
-become such a line, they are held back.
+Later lines of this form are left alone. The first characters are held back while they may still become such a line.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import re
 
 _BEGINNING = "[speaker:"
 _MAX_NAME = 64
-"""Characters: more than any name of a speaker has."""
+"""Characters; no speaker's name is longer."""
 _FRAME = re.compile(rf"\s*\[speaker:[^\]\n]{{0,{_MAX_NAME}}}\]", re.IGNORECASE)
 
 
@@ -23,7 +22,7 @@ class EchoedFrameFilter:
         self._skips_space = False
 
     def push(self, piece: str) -> str:
-        """What of the text so far can be shown now."""
+        """Take a piece of the reply; return the text that can be shown now."""
         if self._is_decided:
             return self._after_frame(piece)
         self._held += piece
@@ -36,7 +35,7 @@ class EchoedFrameFilter:
         return self.end()
 
     def end(self) -> str:
-        """What is still held back: the reply is over, or does not begin with a speaker's line."""
+        """Return the text that is still held back. For the end of a reply."""
         text, self._held, self._is_decided = self._held, "", True
         return text
 

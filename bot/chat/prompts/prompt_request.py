@@ -1,4 +1,4 @@
-"""Makes of a turn what its reply is generated from: persona, pairs, words and files, within the guild's settings.
+"""Builds the request for a turn's reply: persona, pairs, message and files, within the guild's settings.
 
 Knows the turn as it was begun; knows neither the engine nor the database.
 """
@@ -29,7 +29,7 @@ class PromptBuilder:
         self._first_kept: OrderedDict[int, int] = OrderedDict()
 
     def request(self, turn: PendingTurn) -> GenerationRequest:
-        """What is sent for a turn, before it is fitted into the context."""
+        """The request for a turn, before it is fitted into the context."""
         limit = _capped(turn.settings.max_chat_logs, self._settings.max_chat_logs)
         first_kept = self._first_kept.pop(turn.dialog_id, None)
         pairs = select_pairs(turn.history, limit, self._settings.trim_step, first_kept)
@@ -55,5 +55,5 @@ class PromptBuilder:
 
 
 def _capped(chosen: int | None, limit: int) -> int:
-    """What the guild chose, but at most the operator's limit, which may have been lowered since."""
+    """The guild's value, capped by the operator's limit, which may have been lowered since."""
     return limit if chosen is None else min(limit, chosen)

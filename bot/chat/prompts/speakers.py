@@ -17,7 +17,7 @@ from models.types import StoredFile
 MAX_NAME = 32
 _UNNAMED = "member"
 _SIGNS = "-_.'’ "
-_NOT_THE_BOT = " (a member)"  # no cleaned name has parentheses, so nobody else can end like this
+_NOT_THE_BOT = " (a member)"  # no cleaned name has parentheses, so no other name can end like this
 _NUMBER = re.compile(r" \(\d+\)\Z")
 _ROLES = ("assistant", "system", "user", "model", "bot", "speaker")
 """Names that mean somebody else in a prompt."""

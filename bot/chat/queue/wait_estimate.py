@@ -88,7 +88,7 @@ class WaitEstimate:
         """Seconds until the last message in line gets its first token; None if that cannot be said.
 
         `line`: the dialog of each waiting message, in order. The messages of one dialog are answered one after the
-        other. Without a running reply nobody knows what the engine is busy with.
+        other. Without a running reply the load of the engine is unknown.
         """
         speed = self.tokens_per_second
         if not line or speed is None or not self._num_ended or not self._running:

@@ -1,4 +1,4 @@
-"""Turns that were stored before: found, shown elsewhere, given another reply, deleted. Whoever acts on one checks it.
+"""Turns that were stored before: found, shown elsewhere, given another reply, deleted. The caller checks the tenant.
 
 Knows the queries; knows neither the engine nor Discord.
 """
@@ -26,7 +26,7 @@ class StoredTurns:
         self._images = images
 
     async def turn(self, turn_id: int) -> TurnInfo | None:
-        """A stored turn, or None if it is gone. Whoever acts on it checks whose it is."""
+        """A stored turn, or None if it is gone. The caller checks the tenant."""
         with translate_database_errors():
             async with self._database.read() as session:
                 return await turn_info(session, turn_id=turn_id)

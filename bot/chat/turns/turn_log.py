@@ -8,7 +8,6 @@ nor the order in which messages are served.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from functools import partial
@@ -37,7 +36,6 @@ from models.types import DialogKey, PersonaScope, Place, TurnResult, TurnSnapsho
 log = structlog.get_logger(__name__)
 
 SAVE_ATTEMPTS = 2  # each waits some seconds for the database itself
-CLOSE_TIMEOUT = 5.0  # seconds for what is still to be stored when the bot stops
 T = TypeVar("T")
 _FINISH = {
     "new": queries.finish_turn,
@@ -63,7 +61,6 @@ class TurnLog:
         self._database = database
         self._settings = settings
         self._unsaved = UnsavedTurns(database)
-        self._storing: asyncio.Task[None] | None = None
         # The pending turns that this process works on. `recover` ends its other ones.
         self._active: set[int] = set()
         self._begin_times: list[datetime] = []
@@ -102,7 +99,7 @@ class TurnLog:
                 self._active.add(turn.turn_id)
         finally:
             self._begin_times.remove(now)
-        self._store_unsaved()
+        self._unsaved.store_soon()
         return turn
 
     async def _open(self, request: ChatRequest, kind: TurnKind, now: datetime) -> PendingTurn:
@@ -189,23 +186,7 @@ class TurnLog:
 
     async def close(self) -> None:
         """Try for the last time to store replies that could not be saved."""
-        if self._storing is not None:
-            self._storing.cancel()
-            await asyncio.gather(self._storing, return_exceptions=True)
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._unsaved.store()
-        except (TimeoutError, stored.DatabaseError):
-            log.error("replies are lost, the database did not come back", turns=len(self._unsaved))
-
-    def _store_unsaved(self) -> None:
-        """Store in the background what could not be saved before. Called when the database has just answered."""
-        if len(self._unsaved) and (self._storing is None or self._storing.done()):
-            self._storing = asyncio.create_task(self._store_quietly(), name="store-unsaved")
-
-    async def _store_quietly(self) -> None:
-        with contextlib.suppress(stored.DatabaseError):  # it is away again: the next success or `recover` tries
-            await self._unsaved.store()
+        await self._unsaved.close()
 
     async def _finish(self, turn: PendingTurn, reply: GeneratedReply) -> tuple[bool, bool]:
         try:
@@ -243,7 +224,7 @@ class TurnLog:
             self._unsaved.add(UnsavedTurn(turn.turn_id, len(text), partial(_store_late, store=store, turn=turn)))
             return False, False
         failpoint("after_finish")
-        self._store_unsaved()
+        self._unsaved.store_soon()
         if not turn.is_new and not remembered:  # the dialog was reset: the waiting message needs no edit any more
             await self._close_without_reply(turn, False, "reset")
         return True, remembered

@@ -20,7 +20,7 @@ _TIMEOUT = 2.0  # seconds, of the 3 in which a modal must be opened or suggestio
 
 
 class OldButton(BotError):
-    """A custom id that this version does not make: of an older version, or of nobody's bot."""
+    """A custom id that this version does not make: an older version did, or it is forged."""
 
     def __init__(self) -> None:
         super().__init__("I cannot use this button any more. Please use the command again.")

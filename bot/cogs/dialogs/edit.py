@@ -20,7 +20,7 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, defer, defer_click, describe_error
 from bot.discord_app.permissions import NotAllowed
 from bot.discord_app.replies.conversation import Conversations, Question
-from bot.discord_app.replies.turn_actions import TurnActions, TurnIsBusy, TurnIsGone
+from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
 from models.types import DIRECT_MESSAGES, Exchange, Place, TurnInfo
@@ -116,9 +116,7 @@ class EditCommand:
 
     async def _answer_here(self, interaction: Interaction, caller: Caller, turn: TurnInfo, text: str) -> None:
         """Answer in the response to the form, to the member alone."""
-        with self._conversations.changing(turn.turn_id) as free:
-            if not free:
-                raise TurnIsBusy()
+        async with self._conversations.change(turn.turn_id):
             delivery = await self._context.chat.turns.delivery(turn)
             stands = delivery is not None and delivery.place.ephemeral  # above, and nothing can change it any more
             place = place_of(interaction, ephemeral=True)
@@ -144,7 +142,7 @@ class EditCommand:
         return sorted(found, key=lambda each: each.turn_id, reverse=True)
 
     async def _own_turn(self, interaction: Interaction, turn_id: int) -> TurnInfo:
-        """The turn, if this member asked it and its conversation is the one in use. An admin edits nobody's words."""
+        """The turn, if this member asked it and its conversation is in use. Admins may not edit the words of others."""
         caller = caller_of(interaction)
         turn = await self._actions.find(caller, turn_id)
         if turn.author_id != caller.user_id:

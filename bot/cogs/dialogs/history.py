@@ -59,7 +59,7 @@ class History(FeatureCog):
         self._editing = EditCommand(context, conversations, reader)
 
     @history.command(name="show", description="Show our conversation, to you alone.")
-    @app_commands.describe(count="Only so many of the last exchanges (default: all, page by page)")
+    @app_commands.describe(count="How many of the last exchanges (default: all, page by page)")
     async def show(self, interaction: Interaction, count: app_commands.Range[int, 1, 100] | None = None) -> None:
         """/history show."""
         if await begin(interaction):

@@ -14,6 +14,7 @@ import discord
 
 from bot.discord_app.code_fences import fence_after, utf16_length
 from bot.discord_app.message_split import split_message
+from bot.guilds.export import quoted
 from models.types import DialogHead, Exchange, StoredFile
 
 PAGE_CHARS = 1_800
@@ -185,11 +186,11 @@ def transcript(exchanges: Sequence[Exchange], name: str | None) -> str:
     for each in exchanges:
         who = each.author or ("You" if each.own else _UNNAMED)
         lines += [f"## {each.at:%Y-%m-%d %H:%M} UTC", "", f"**{discord.utils.escape_markdown(who)}**", ""]
-        lines += [_quoted(each.user), ""]
+        lines += [quoted(each.user), ""]
         for file in each.files:
             label = f"file {file_label(file)}" if file.kind == "file" else file_label(file)
-            lines += [f"{label[0].upper()}{label[1:]}:", "", _quoted(file.content), ""]
-        lines += ["**Me**", "", _quoted(each.reply), ""]
+            lines += [f"{label[0].upper()}{label[1:]}:", "", quoted(file.content), ""]
+        lines += ["**Me**", "", quoted(each.reply), ""]
     return "\n".join(lines)
 
 
@@ -209,7 +210,3 @@ def transcript_data(exchanges: Sequence[Exchange], name: str | None) -> dict[str
             for each in exchanges
         ],
     }
-
-
-def _quoted(text: str) -> str:
-    return "\n".join(f"> {line}".rstrip() for line in text.split("\n"))

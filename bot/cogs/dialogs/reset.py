@@ -78,7 +78,7 @@ class ResetCommand(FeatureCog):
 
 
 def exchanges(pairs: int) -> str:
-    """So many exchanges, in words."""
+    """A number of exchanges, in words."""
     return "our last exchange" if pairs == 1 else f"our last {pairs} exchanges"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from bot.discord_app.message_split import MESSAGE_LIMIT
 
-_SECONDARY, _DANGER = 2, 4
+_SECONDARY = 2
 _MAX_IN_ROW = 5  # Discord's limit
 _FILE_FROM = MESSAGE_LIMIT
 """Characters from which a reply is offered as a file: it takes more than one message."""
@@ -55,11 +55,6 @@ def reply_buttons(state: ReplyState) -> list[dict[str, Any]]:
     return rows
 
 
-def confirm_buttons(label: str, custom_id: str) -> list[dict[str, Any]]:
-    """One red button that confirms what cannot be undone."""
-    return [_row(_button(label, None, custom_id, style=_DANGER))]
-
-
 def _variant_row(state: ReplyState) -> dict[str, Any]:
     """◀ 2/3 ▶: to the reply before and after the one that is shown."""
     before, after = state.position - 1, state.position + 1
@@ -75,8 +70,8 @@ def _row(*buttons: dict[str, Any]) -> dict[str, Any]:
     return {"type": 1, "components": list(buttons)}
 
 
-def _button(label: str, emoji: str | None, custom_id: str, *, style: int = _SECONDARY) -> dict[str, Any]:
-    button: dict[str, Any] = {"type": 2, "style": style, "custom_id": custom_id}
+def _button(label: str, emoji: str | None, custom_id: str) -> dict[str, Any]:
+    button: dict[str, Any] = {"type": 2, "style": _SECONDARY, "custom_id": custom_id}
     if label:
         button["label"] = label
     if emoji is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -27,9 +27,11 @@ from bot.discord_app.permissions import Action, authorise, persona_scope
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
 from bot.discord_app.replies.quoting import ANEW, heading, small_lines
 from bot.discord_app.replies.sink import ReplySink
-from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply, final_messages
+from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply
 from bot.discord_app.replies.waiting_text import STOPPED, thought_line, waiting_text
+from bot.discord_app.reply_messages import final_messages
 from bot.discord_app.rest.message_api import MessageApi
+from bot.errors import BotError
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.settings_cache import GuildSettingsCache
@@ -43,7 +45,14 @@ REPEATED = "-# I noticed that I was repeating myself, so I stopped here."
 CUT_OFF = "length"
 """The finish reason of a reply that can be continued."""
 _SETTLE_TIMEOUT = 5.0
-"""Seconds for what is recorded of a change once it is shown."""
+"""Seconds to wait for the end of a change whose result is shown."""
+
+
+class TurnIsBusy(BotError):
+    """The turn is being changed already."""
+
+    def __init__(self) -> None:
+        super().__init__("I am working on this answer already.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,7 @@ class RunningReply:
 
 @dataclass(slots=True)
 class _Change:
-    """A turn that is being changed: whether its result is on the screen, and the end of what is left to do."""
+    """A change of a turn in progress. `over` is set at its end; members may see its result before that."""
 
     is_shown: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -112,7 +121,7 @@ class Conversations:
     running: dict[int, RunningReply] = field(default_factory=dict)
     """The replies that are being written, by the interaction or message that asked."""
     retracted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when messages of forgotten replies are to say so: see `bot.cogs.unfinished_replies`."""
+    """Wakes `bot.cogs.unfinished_replies`, which marks the messages of forgotten replies."""
     _changes: dict[int, _Change] = field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -128,13 +137,22 @@ class Conversations:
             del self._changes[turn_id]
             change.over.set()
 
+    @contextlib.asynccontextmanager
+    async def change(self, turn_id: int) -> AsyncIterator[None]:
+        """Change this turn in the block, after a change whose result members see already. Raises TurnIsBusy."""
+        await self._settled(turn_id)
+        with self.changing(turn_id) as free:
+            if not free:
+                raise TurnIsBusy()
+            yield
+
     def shows_result(self, turn_id: int) -> None:
         """The change of this turn is stored, and members see it from now on."""
         if (change := self._changes.get(turn_id)) is not None:
             change.is_shown = True
 
-    async def settled(self, turn_id: int) -> None:
-        """Let a change whose result members may see already come to its end: who sees it may press again at once."""
+    async def _settled(self, turn_id: int) -> None:
+        """Wait for the end of a change whose result is already shown: a member may press the next button at once."""
         change = self._changes.get(turn_id)
         if change is not None and change.is_shown:
             with contextlib.suppress(TimeoutError):
@@ -277,7 +295,7 @@ class Conversations:
 
 
 def _with_note(text: str, finish_reason: str) -> str:
-    """The reply with what the member should know about its end. The note is not part of what is remembered."""
+    """The reply with a note on why it ended. The note is shown, not remembered."""
     return f"{text.rstrip()}\n\n{REPEATED}" if finish_reason == REPETITION and text.strip() else text
 
 

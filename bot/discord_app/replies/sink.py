@@ -1,41 +1,37 @@
-"""Where one reply is shown: its Discord messages, by ids, through an interaction's token or as the bot in the channel.
+"""Where one reply is shown: its Discord messages, by their positions, and what is recorded of each.
 
 Each message is recorded (`bot.chat.turns.deliveries`), so that another process can go on after a crash. To edit a
 message twice does no harm; to send one twice does. So a message that may have been sent already is looked for first
 (`sent_messages`). Ephemeral messages cannot be looked for: one is sent as PLACEHOLDER and filled once its id is
 recorded, so that a crash in between costs a stray "…" and neither loses nor doubles a text.
 
-Knows Discord's error codes; knows nothing of what a reply says or when it is edited.
+How a message is reached is up to `message_route`. Knows nothing of what a reply says or when it is edited.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 
 import discord
 import structlog
 
 from bot.chat.turns.deliveries import DeliveryLog
-from bot.discord_app.delivery import DISCORD_ERRORS, sink_errors
+from bot.discord_app.delivery import sink_errors
+from bot.discord_app.message_sink import DeliveryTaken, SinkUnreachable
 from bot.discord_app.replies.late_delivery import LateDelivery
+from bot.discord_app.replies.message_route import MessageRoute
 from bot.discord_app.replies.sent_messages import SentMessages
 from bot.discord_app.replies.sink_record import SinkRecord
-from bot.discord_app.replies.streamed_reply import DeliveryTaken, SinkUnreachable
-from bot.discord_app.rest.forbidden_channels import THREAD_ARCHIVED, ChannelForbidden
 from bot.discord_app.rest.message_api import MessageApi
 from bot.discord_app.rest.message_data import Components
-from bot.discord_app.rest.request_pace import Kind, Turn, Urgency
+from bot.discord_app.rest.request_pace import Turn, Urgency
 from bot.failpoint import failpoint
 from models.types import Place
 
 log = structlog.get_logger(__name__)
 
 PLACEHOLDER = "…"
-_TOKEN_MARGIN = timedelta(seconds=30)
-"""A token this close to its end is not used any more: the request may take a while."""
-_UNKNOWN_MESSAGE = 10008
 
 
 class ReplySink:
@@ -66,8 +62,8 @@ class ReplySink:
         self._stop_buttons = stop_buttons
         self._uncertain = uncertain
         self._attempted: set[int] = set()
-        self._token_refused = False
         self._ids: dict[int, int] = {index: each for index, each in enumerate(place.message_ids) if each is not None}
+        self._route = MessageRoute(api, place)
         self._sent = SentMessages(api, deliveries, place)
         self.record = SinkRecord(deliveries, self._ids, is_open=uncertain, on_waiting=on_waiting)
 
@@ -93,10 +89,7 @@ class ReplySink:
 
     def turn(self, index: int, urgency: Urgency) -> contextlib.AbstractAsyncContextManager[Turn | None]:
         """Wait for a request to the channel. Requests with an interaction's token are counted apart."""
-        if self._place.application_id is not None and (self._token is not None or self._place.by_token_only):
-            return contextlib.nullcontext()
-        kind: Kind = "edit" if index in self._ids else "create"
-        return self._api.pace.turn(kind, self._place.channel_id, urgency)
+        return self._route.turn("edit" if index in self._ids else "create", urgency)
 
     async def show(
         self,
@@ -120,7 +113,7 @@ class ReplySink:
             if known is None:
                 self._ids[index] = await self._create(index, text, components, file, turn, live=live)
             else:
-                await self._edit(known, text, components, file, turn)
+                await self._route.edit(known, text, components=components, file=file, turn=turn)
         failpoint("after_message")
         if not live:
             await self._deliveries.shown(self.delivery_id, [(index, self._ids[index])], done=last)
@@ -142,7 +135,7 @@ class ReplySink:
         message_id = self._ids.pop(index, None)
         if message_id is None:
             return
-        await self._remove(message_id)
+        await self._route.remove(message_id)
         await self._deliveries.shown(self.delivery_id, [(index, None)], done=False)
 
     async def clear(self) -> None:
@@ -166,7 +159,7 @@ class ReplySink:
         if not self._place.by_token_only:
             await self.adopt([first] if self._is_unsure(first) and self._place.application_id is not None else [])
             for index in [index for index in self._ids if index >= first]:
-                await self._remove(self._ids.pop(index))  # what it says is no answer; the record keeps the text
+                await self._route.remove(self._ids.pop(index))  # what it says is no answer; the record keeps the text
         late = LateDelivery(
             self._api,
             self._deliveries,
@@ -179,22 +172,12 @@ class ReplySink:
             messages, file, self.buttons, first=first, uncertain=self._uncertain or bool(self._attempted)
         )
 
-    @property
-    def _token(self) -> tuple[int, str] | None:
-        """Application and token of the interaction while it can be used."""
-        place = self._place
-        if place.reply_token is None or place.application_id is None or self._token_refused:
-            return None
-        if place.token_expires_at is not None and datetime.now(UTC) > place.token_expires_at - _TOKEN_MARGIN:
-            return None
-        return place.application_id, place.reply_token
-
     def _is_unsure(self, index: int) -> bool:
         return self._uncertain or index in self._attempted
 
     async def _find(self, index: int, text: str) -> int | None:
-        """The message, if it was sent although nobody knows: the answer of Discord was lost, or the process died."""
-        if not self._is_unsure(index) or self._place.by_token_only or (index == 0 and self._token is not None):
+        """The message, if it was sent but not recorded: Discord's answer was lost, or the process died."""
+        if not self._is_unsure(index) or self._place.by_token_only or (index == 0 and self._route.has_token):
             return None
         found = await self._sent.find(index, text, self._ids)
         if found is None:
@@ -207,14 +190,10 @@ class ReplySink:
     async def _create(
         self, index: int, text: str, components: Components, file: str | None, turn: Turn | None, *, live: bool
     ) -> int:
-        place = self._place
-        if place.application_id is not None and self._token is None:
+        if self._place.application_id is not None and not self._route.has_token:
             raise SinkUnreachable("the interaction's token has expired")
-        if index == 0 and self._token is not None:
-            application_id, token = self._token
-            return await self._with_token(
-                self._api.edit_response(application_id, token, text, components=components, file=file)
-            )
+        if index == 0 and self._route.has_token:
+            return await self._route.respond(text, components=components, file=file)
         if live:
             await self._deliveries.attempted(self.delivery_id, index)
         self._attempted.add(index)
@@ -229,91 +208,26 @@ class ReplySink:
 
     async def _send(self, index: int, text: str, components: Components, file: str | None, turn: Turn | None) -> int:
         """Send a message as a reply in the channel, or as a follow-up of the interaction."""
-        place = self._place
-        if self._token is None:
-            return await self._api.send(
-                place.channel_id,
-                text,
-                nonce=f"{place.nonce}.{index}",
-                reply_to=place.question_id if index == 0 else None,
-                components=components,
-                file=file,
-                turn=turn if turn is not None and turn.kind == "create" else None,
+        place, nonce = self._place, f"{self._place.nonce}.{index}"
+        if not self._route.has_token:
+            question_id = place.question_id if index == 0 else None
+            return await self._route.send(
+                text, nonce=nonce, reply_to=question_id, components=components, file=file, turn=turn
             )
-        application_id, token = self._token
         hidden = place.by_token_only and self.delivery_id != 0
-        message_id = await self._with_token(
-            self._api.follow_up(
-                application_id,
-                token,
-                PLACEHOLDER if hidden else text,
-                nonce=f"{place.nonce}.{index}",
-                ephemeral=place.ephemeral,
-                components=() if hidden else components,
-                file=None if hidden else file,
-            )
+        message_id = await self._route.follow_up(
+            PLACEHOLDER if hidden else text,
+            nonce=nonce,
+            components=() if hidden else components,
+            file=None if hidden else file,
         )
         if hidden:
             try:
                 await self.record.check_owner()
             except DeliveryTaken:
-                await self._remove(message_id)  # another process has sent this text meanwhile
+                await self._route.remove(message_id)  # another process has sent this text meanwhile
                 raise
             await self._deliveries.sent(self.delivery_id, index, message_id)
             self._ids[index] = message_id
-            await self._edit(message_id, text, components, file, None)
+            await self._route.edit(message_id, text, components=components, file=file, turn=None)
         return message_id
-
-    async def _edit(
-        self, message_id: int, text: str, components: Components, file: str | None, turn: Turn | None
-    ) -> None:
-        place = self._place
-        if self._token is not None:
-            application_id, token = self._token
-            try:
-                await self._with_token(
-                    self._api.edit_response(
-                        application_id, token, text, message=message_id, components=components, file=file
-                    )
-                )
-                return
-            except discord.NotFound as error:
-                if place.by_token_only or error.code != _UNKNOWN_MESSAGE:
-                    raise
-                # A message of an earlier interaction: the bot may edit it as its own.
-        elif place.by_token_only:
-            raise SinkUnreachable("such a message cannot be edited once its token has expired")
-        elif place.application_id is not None and message_id > place.nonce:
-            # Where the asker has waited for so long, a new message that names them does better than an edit.
-            raise SinkUnreachable("the interaction's token has expired")
-        own = turn if turn is not None and turn.kind == "edit" else None
-        try:
-            await self._api.edit(place.channel_id, message_id, text, components=components, file=file, turn=own)
-        except discord.HTTPException as error:
-            if error.code != THREAD_ARCHIVED:
-                raise
-            await self._api.reopen_thread(place.channel_id)
-            await self._api.edit(place.channel_id, message_id, text, components=components, file=file)
-
-    async def _with_token(self, request: Awaitable[int]) -> int:
-        """Run a request through the token, and remember if Discord does not take the token any more."""
-        try:
-            return await request
-        except discord.HTTPException as error:
-            if error.status == 401 or (error.status == 404 and error.code != _UNKNOWN_MESSAGE):
-                self._token_refused = True
-            raise
-
-    async def _remove(self, message_id: int) -> None:
-        """Delete a message on Discord, if it can be reached."""
-        place = self._place
-        with contextlib.suppress(*DISCORD_ERRORS, ChannelForbidden):
-            if self._token is not None:
-                application_id, token = self._token
-                try:
-                    await self._api.delete_response(application_id, token, message_id)
-                    return
-                except discord.NotFound:
-                    pass
-            if not place.by_token_only:
-                await self._api.delete(place.channel_id, message_id)

@@ -1,4 +1,4 @@
-"""What is recorded of one reply while its messages are shown: before its turn, as it grows, and whose it is to show.
+"""The delivery record of one reply while its messages are shown, and the check that this process still owns it.
 
 Knows the delivery log; knows nothing of Discord's API.
 """
@@ -10,10 +10,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from bot.chat.turns.deliveries import DeliveryLog
-from bot.discord_app.replies.streamed_reply import DeliveryTaken
+from bot.discord_app.message_sink import DeliveryTaken
 
 _CHECK_AFTER = 3.0
-"""Seconds after which a process asks whether a delivery is still its own: fewer than it counts as alive for."""
+"""Seconds after which a process checks that it still owns a delivery; shorter than its lease."""
 
 
 class SinkRecord:

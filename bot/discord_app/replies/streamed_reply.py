@@ -1,7 +1,7 @@
 """Shows one reply while it is generated: few edits while it grows, the exact text once it is finished.
 
-Knows edit pacing, splitting and retries. Knows nothing of Discord's API: a `MessageSink` shows the messages, and its
-errors say whether they were deleted (end the generation) or cannot be reached (deliver the reply another way).
+Knows edit pacing and retries. Knows nothing of Discord's API: a `MessageSink` shows the messages, and its errors say
+whether they were deleted (end the generation) or cannot be reached (deliver the reply another way).
 """
 
 from __future__ import annotations
@@ -9,23 +9,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol
 
 import structlog
 
-from bot.discord_app.message_split import split_message
+from bot.discord_app.message_sink import DeliveryTaken, MessageDeleted, MessageSink, SinkClosed, SinkUnreachable
+from bot.discord_app.reply_messages import final_messages, partial_messages
 from bot.discord_app.rest.request_pace import Turn, Urgency
 from bot.errors import BotError
 
 log = structlog.get_logger(__name__)
 
-MAX_MESSAGES = 5
-"""More would flood a channel, and Discord allows some interactions only 5 follow-ups. The rest goes to a file."""
 MAX_EDITS_PER_SECOND = 40.0
 """For all replies of this process together."""
-NO_ANSWER = "(no answer)"
-REST_IN_FILE = "… The rest is in the attached file, which holds the whole answer."
 _FIRST_EDIT_DELAY = 0.25  # seconds; a reply that is finished by then takes a single edit
 ANNOUNCE_AFTER = 2.0
 """Seconds without text after which a reply says what it waits for."""
@@ -35,56 +30,11 @@ _EDIT_INTERVAL = 1.0  # seconds between two edits of one message
 _MAX_ATTEMPTS = 4
 
 
-class MessageDeleted(Exception):
-    """The message was deleted while the reply was being written."""
-
-
-class SinkUnreachable(Exception):
-    """The messages can no longer be edited, although they were not deleted (for example, the token expired)."""
-
-
-class DeliveryTaken(Exception):
-    """Another process shows the rest: it took this one for dead."""
-
-
 class ReplyDeleted(BotError):
     """Ends a generation whose message was deleted."""
 
     def __init__(self) -> None:
         super().__init__("The message was deleted, so I stopped answering.", reason="the reply's message was deleted")
-
-
-class MessageSink(Protocol):
-    """Where a reply is shown: message 0 exists already, `show` creates each later one on first use."""
-
-    def turn(self, index: int, urgency: Urgency) -> AbstractAsyncContextManager[Turn | None]:
-        """Wait until this message may be shown; `show` is called in the block."""
-
-    async def show(
-        self,
-        index: int,
-        text: str,
-        *,
-        live: bool,
-        last: bool = False,
-        file: str | None = None,
-        turn: Turn | None = None,
-    ) -> None:
-        """Put `text` into a message. `live`: the reply is still growing. `file`: attach this text as a file.
-
-        `last`: no message follows, of a finished reply. `turn`: what `turn` gave.
-
-        Raises MessageDeleted, SinkUnreachable or DeliveryTaken where a retry cannot help, and others where it may.
-        """
-
-    async def delete(self, index: int) -> None:
-        """Delete a message that the finished reply does not need."""
-
-    async def postpone(self) -> bool:
-        """Leave the rest of a finished reply to a later attempt. False if no one would make it."""
-
-    async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
-        """Deliver the rest of a finished reply, from message `first` on, once its messages cannot be edited."""
 
 
 class EditRate:
@@ -112,16 +62,14 @@ class StreamedReply:
         self._shown: dict[int, str] = {}
         self._edited_at: dict[int, float] = {}
         self._has_new_text = asyncio.Event()
-        self._deleted = False
-        self._unreachable = False
-        self._postponed = False
+        self._closed: SinkClosed | None = None
         self._worker: asyncio.Task[None] | None = None
         self._announcer: asyncio.Task[None] | None = None
         self._is_over = False
         self._editing = asyncio.Lock()
 
     def begin_with(self, prefix: str, begun: str = "") -> None:
-        """What stands above the reply, and its beginning, known only now. Text that has come already was none of it."""
+        """Set the prefix and the beginning of the reply, and drop the text so far, which was no answer."""
         self._prefix, self._text = prefix, prefix + begun
 
     def announce(self, status: Callable[[], str | None]) -> None:
@@ -131,8 +79,7 @@ class StreamedReply:
 
     async def push(self, delta: str) -> None:
         """Append text to the reply. Never waits for Discord; raises ReplyDeleted once the message was deleted."""
-        if self._deleted:
-            raise ReplyDeleted()
+        self._raise_if_deleted()
         self._text += delta
         self._has_new_text.set()
         if self._worker is None:
@@ -142,8 +89,7 @@ class StreamedReply:
     async def finish(self, text: str) -> None:
         """Show exactly this text, by the fallback if need be. Raises ReplyDeleted if the message was deleted."""
         await self._stop()
-        if self._deleted:
-            raise ReplyDeleted()
+        self._raise_if_deleted()
         messages, file = final_messages(text, self._prefix)
         await self.finish_messages(messages, file)
 
@@ -153,17 +99,22 @@ class StreamedReply:
             await self._sink.delete(index)
         for position, message in enumerate(messages):
             last = position == len(messages) - 1
-            if not self._unreachable:
+            if self._closed is None:
                 await self._deliver(first + position, message, file if last else None, last=last)
-            if self._postponed:
+            self._raise_if_deleted()
+            if isinstance(self._closed, DeliveryTaken):
                 return
-            if self._unreachable:
+            if isinstance(self._closed, SinkUnreachable):
                 await self._sink.send_fallback(messages[position:], file, first=first + position)
                 return
 
     async def cancel(self) -> None:
         """Stop editing and leave the messages as they are."""
         await self._stop()
+
+    def _raise_if_deleted(self) -> None:
+        if isinstance(self._closed, MessageDeleted):
+            raise ReplyDeleted()
 
     async def _announce(self, status: Callable[[], str | None]) -> None:
         await asyncio.sleep(ANNOUNCE_AFTER)
@@ -173,11 +124,8 @@ class StreamedReply:
                 try:
                     await self._show_status(text)
                     announced = text
-                except MessageDeleted:
-                    self._deleted = True
-                    return
-                except SinkUnreachable:
-                    self._unreachable = True
+                except SinkClosed as closed:
+                    self._closed = closed
                     return
                 except Exception:
                     log.debug("a status was not shown", exc_info=True)
@@ -204,11 +152,8 @@ class StreamedReply:
                     continue
                 try:
                     await self._show_newest(index)
-                except MessageDeleted:
-                    self._deleted = True
-                    return
-                except SinkUnreachable:
-                    self._unreachable = True
+                except SinkClosed as closed:
+                    self._closed = closed
                     return
                 except Exception:
                     log.debug("an edit was dropped; a newer one follows", exc_info=True)
@@ -216,26 +161,23 @@ class StreamedReply:
                     break
 
     async def _deliver(self, index: int, text: str, file: str | None, *, last: bool) -> None:
-        """Show the final state of one message, with retries; set `_unreachable` or `_postponed` if none succeeds."""
+        """Show the final state of one message, with retries; set `_closed` if none succeeds."""
         for attempt in range(_MAX_ATTEMPTS):
             if attempt:
                 await asyncio.sleep(2.0 ** (attempt - 1))
             try:
                 await self._show_final(index, text, file, last=last)
                 return
-            except MessageDeleted:
-                raise ReplyDeleted() from None
-            except SinkUnreachable:
-                self._unreachable = True
-                return
-            except DeliveryTaken:
-                self._postponed = True
+            except SinkClosed as closed:
+                self._closed = closed
                 return
             except Exception as error:
                 # Without the error's text, which may quote a URL that contains a token.
                 log.warning("the final text could not be shown yet", attempt=attempt + 1, error=type(error).__name__)
-        self._postponed = await self._sink.postpone()
-        self._unreachable = not self._postponed
+        if await self._sink.postpone():
+            self._closed = DeliveryTaken("a later attempt shows it")
+        else:
+            self._closed = SinkUnreachable("no attempt succeeded")
 
     async def _show_newest(self, index: int) -> None:
         """Show what this message has grown to by the time at which it may be edited."""
@@ -280,26 +222,3 @@ class StreamedReply:
             for task in tasks:
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def partial_messages(text: str) -> tuple[str, ...]:
-    """The messages of an unfinished reply, one fewer than MAX_MESSAGES at most: the last is kept for REST_IN_FILE."""
-    return _visible_messages(text)[: MAX_MESSAGES - 1]
-
-
-def final_messages(text: str, prefix: str = "") -> tuple[tuple[str, ...], str | None]:
-    """The messages of a finished reply, and the whole text as a file if it takes more than MAX_MESSAGES.
-
-    `prefix` stands above the text, and not in the file.
-    """
-    messages = _visible_messages(prefix + text if text.strip() else "")
-    if not messages:
-        return (NO_ANSWER,), None
-    if len(messages) <= MAX_MESSAGES:
-        return messages, None
-    return (*messages[: MAX_MESSAGES - 1], REST_IN_FILE), text
-
-
-def _visible_messages(text: str) -> tuple[str, ...]:
-    """The chunks of `text` without blank ones, which Discord refuses."""
-    return tuple(chunk.text for chunk in split_message(text) if chunk.text.strip())

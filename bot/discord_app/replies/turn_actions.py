@@ -35,13 +35,6 @@ class TurnIsParked(BotError):
         super().__init__("This belongs to another conversation. `/conversation switch` goes back to it.")
 
 
-class TurnIsBusy(BotError):
-    """The turn is being changed already."""
-
-    def __init__(self) -> None:
-        super().__init__("I am working on this answer already.")
-
-
 class TurnActions:
     """Changes to turns of any tenant, each checked against its caller."""
 
@@ -68,18 +61,12 @@ class TurnActions:
         """
         if kind == "continue" and turn.finish_reason != CUT_OFF:
             raise BotError("This answer is complete, there is nothing to go on with.")
-        await self._conversations.settled(turn.turn_id)
-        with self._conversations.changing(turn.turn_id) as free:
-            if not free:
-                raise TurnIsBusy()
+        async with self._conversations.change(turn.turn_id):
             await self._answer(caller, turn, turn.user_text, kind, way)
 
     async def replace(self, caller: Caller, turn: TurnInfo, text: str, way: Place) -> None:
         """Replace what the member said, and all that followed it in the dialog; answer the new text."""
-        await self._conversations.settled(turn.turn_id)
-        with self._conversations.changing(turn.turn_id) as free:
-            if not free:
-                raise TurnIsBusy()
+        async with self._conversations.change(turn.turn_id):
             await self._answer(caller, turn, text, "new", way)
 
     async def _answer(self, caller: Caller, turn: TurnInfo, text: str, kind: TurnKind, way: Place) -> None:
@@ -104,10 +91,7 @@ class TurnActions:
 
     async def switch(self, turn: TurnInfo, position: int, way: Place) -> None:
         """Show another of the turn's replies; what is shown is what is remembered."""
-        await self._conversations.settled(turn.turn_id)
-        with self._conversations.changing(turn.turn_id) as free:
-            if not free:
-                raise TurnIsBusy()
+        async with self._conversations.change(turn.turn_id):
             delivery = await self._chat.turns.delivery(turn)
             place = place_in(delivery, way)
             prefix = _prefix(turn, delivery, place)
@@ -138,10 +122,7 @@ class TurnActions:
 
     async def forget(self, turn: TurnInfo, way: Place) -> None:
         """Delete the turn, and say so where its reply was."""
-        await self._conversations.settled(turn.turn_id)
-        with self._conversations.changing(turn.turn_id) as free:
-            if not free:
-                raise TurnIsBusy()
+        async with self._conversations.change(turn.turn_id):
             delivery = await self._chat.turns.delivery(turn)
             place = place_in(delivery, way)
             if not await self._chat.turns.forget_turn(turn):
@@ -153,6 +134,13 @@ class TurnActions:
 
 FORGOTTEN = "-# Forgotten: I no longer think of this exchange."
 FORGOTTEN_ABOVE = f"{FORGOTTEN} What I wrote above belongs to it; I cannot change those messages any more."
+
+
+def number_in(custom_id: str) -> int:
+    """An id or a position in a part of a custom id. Raises TurnIsGone for anything else: the bot made none such."""
+    if not custom_id.isascii() or not custom_id.isdecimal() or len(custom_id) > 19:
+        raise TurnIsGone()
+    return int(custom_id)
 
 
 def state_of(turn: TurnInfo, may_have_thread: bool = False) -> ReplyState:

@@ -6,6 +6,7 @@ The time is rounded to what an estimate is worth.
 from __future__ import annotations
 
 from bot.chat.queue.waiting import WaitStatus
+from bot.text import thought_for
 
 STOPPED = "Stopped."
 """What stands in place of a reply that was stopped before its first word."""
@@ -51,12 +52,5 @@ def about(seconds: float) -> str:
 
 def thought_line(seconds: float | None) -> str:
     """What stands above an answer that the model thought about, with a line break; "" for less than a second."""
-    if seconds is None or seconds < 1:
-        return ""
-    return f"-# 💭 Thought for {seconds_in_words(seconds)}\n"
-
-
-def seconds_in_words(seconds: float) -> str:
-    """12 s, or 2 min 5 s."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    words = thought_for(seconds)
+    return f"-# 💭 {words.capitalize()}\n" if words else ""

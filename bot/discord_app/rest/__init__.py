@@ -1,1 +1,1 @@
-"""How the bot calls Discord's REST API: messages and threads by ids, in their turn, and not where it was refused."""
+"""Calls to Discord's REST API: messages and threads by id, paced, and stopped after too many refusals."""

@@ -4,7 +4,7 @@
 but reading is allowed until the count has gone down. A 401 to the bot's own token means that every further request
 would be refused too: it stops all writing until someone has found out whether the token is valid (`connection`).
 
-Knows discord.py's HTTP client by its trace hook only, through which all requests go, whoever makes them.
+Knows only the trace hook of discord.py's HTTP client, which sees every request of the bot.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RequestGuard:
 
     def __init__(self, *, max_invalid: int = MAX_INVALID, clock: Callable[[], float] = time.monotonic) -> None:
         self.unauthorised = asyncio.Event()
-        """Set by a 401 to the bot's token. Cleared by whoever finds that the token is valid."""
+        """Set by a 401 to the bot's token. Cleared by `connection` once the token proves valid."""
         self.trace = aiohttp.TraceConfig()
         self.trace.on_request_start.append(self._on_start)
         self.trace.on_request_end.append(self._on_end)
@@ -69,7 +69,7 @@ class RequestGuard:
         if not self._stopped and count >= self._max_invalid:
             self._stopped = True
             log.error(
-                "Discord has refused so many requests that nothing is written until there are fewer; "
+                "Discord has refused too many requests: nothing is written until the count has fallen; "
                 "at 10,000 it would ban this address",
                 refused=count,
                 minutes=int(PERIOD // 60),

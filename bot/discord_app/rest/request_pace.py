@@ -25,7 +25,7 @@ DEFAULT_LIMITS: Mapping[Kind, tuple[int, float]] = {
     "delete": (5, 1.0),
     "typing": (5, 5.0),
 }
-"""Requests in how many seconds, in one channel."""
+"""For each channel: number of requests, and the seconds of the period."""
 GLOBAL_LIMIT = (48, 1.0)
 """For all requests with the bot's token; Discord allows 50."""
 _MARGIN = 0.05  # seconds
@@ -33,7 +33,7 @@ _MAX_WINDOWS = 1000
 
 
 class Urgency(enum.IntEnum):
-    """What goes first when not all can go now."""
+    """The order in which waiting requests are sent."""
 
     FINAL = 0
     """The text that stays: a finished reply, an error."""
@@ -88,7 +88,7 @@ class Turn:
         self._is_over = False
 
     def responded(self, headers: Mapping[str, str] | None = None) -> None:
-        """The response is here, or none will come. Idempotent."""
+        """End the turn: the response has come, or none will. Idempotent."""
         if self._is_over:
             return
         self._is_over = True
@@ -176,7 +176,7 @@ class RequestPace:
         return (window,)
 
     def _grant(self) -> None:
-        """Grant every turn that can be had now, the most urgent first, and come back when the next one can."""
+        """Grant all turns that the limits allow now, the most urgent first, and run again for the next one."""
         now = asyncio.get_running_loop().time()
         changes: set[float] = set()
         left: list[_Waiter] = []

@@ -1,4 +1,4 @@
-"""Tells the turns of requests when their responses have come."""
+"""Ends the turn of a request when its response arrives."""
 
 from __future__ import annotations
 

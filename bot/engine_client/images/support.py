@@ -27,7 +27,7 @@ Ask = Callable[[list[Message]], AsyncGenerator[ReplyEvent, None]]
 _SECONDS = 60.0
 
 NUMBER = "742"
-"""What the picture shows. Nobody guesses it."""
+"""The number in the picture, unlikely as a guess."""
 _QUESTION = "Which number is in this picture? Answer with its digits only."
 _DIGITS = {"7": "###..#..#..#..#", "4": "#.##.####..#..#", "2": "###..#####..###"}
 _ROWS, _COLUMNS, _BLOCK, _SIDE = 5, 3, 36, 448

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engine.kernels.linear.dequantize import dequantize
 from engine.kernels.linear.gemm_configs import quantized_gemm_config, quantized_gemv_config, token_block
-from engine.kernels.linear.matmul import PLAIN, RESIDUAL, SILU, GemmConfig, Scratch, matmul
+from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, GemmConfig, Scratch, matmul
 from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.kernels.pdl import supported
 from engine.model.quantization import QuantizedWeight, num_lines
@@ -28,7 +28,7 @@ Run = Callable[[QuantizedWeight], object]
 SHAPES = {
     "wqkv": (12288, 4096, PLAIN),
     "wo": (4096, 4096, RESIDUAL),
-    "w13": (22016, 4096, SILU),
+    "w13": (22016, 4096, GATED),
     "w2": (4096, 11008, RESIDUAL),
 }
 SHARED_MEMORY = 232448  # bytes of a block on an H100
@@ -61,7 +61,7 @@ def measure(
     for count in tokens:
         bm = token_block(count)
         x = torch.randn(bm, k, dtype=dtype, device=device)
-        out = torch.zeros(bm, rows // 2 if kind == SILU else rows, dtype=dtype, device=device)
+        out = torch.zeros(bm, rows // 2 if kind == GATED else rows, dtype=dtype, device=device)
         tilings = gemvs(x, out, kind, pdl) if count == 1 else matmuls(x, out, rows, k, kind, bits, pdl)
         lines: list[dict[str, object]] = []
         for tiling, run in tilings:
@@ -83,7 +83,7 @@ def gemvs(x: Tensor, out: Tensor, kind: int, pdl: bool) -> Iterator[tuple[dict[s
 
         def run(weight: QuantizedWeight, rows: int = rows, block: int = block, warps: int = warps) -> None:
             quantized_gemv(
-                x[:1], weight, out[:1], gain=None if kind == RESIDUAL else x[1], eps=1e-5, silu=kind == SILU,
+                x[:1], weight, out[:1], gain=None if kind == RESIDUAL else x[1], eps=1e-5, gated=kind == GATED,
                 residual=kind == RESIDUAL, pdl=pdl, rows=rows, block=block, warps=warps,
             )  # fmt: skip
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from engine.checkpoint.files import ConfigReader, check_vocab_size
 from engine.checkpoint.gguf.container import GgufFile
 from engine.checkpoint.gguf.rope import FACTOR_TABLES
-from engine.checkpoint.gguf.settings import family_of, read_spec
+from engine.checkpoint.gguf.settings import read_spec
 from engine.checkpoint.gguf.split import read_parts
 from engine.checkpoint.gguf.tokenizer import make_tokenizer
+from engine.checkpoint.model_families import gguf_family
 from engine.checkpoint.reading import Extent
 from engine.checkpoint.spec import ModelSpec, tensor_shapes
 from engine.checkpoint.store import Halves, StoredCheckpoint, StoredTensor, TensorPart
@@ -50,12 +51,12 @@ def open_gguf(path: Path) -> StoredCheckpoint:
     """Open a GGUF file; ConfigError unless it is complete, of a known family, with block types that can be decoded."""
     file = read_parts(path)
     metadata = ConfigReader(path, dict(file.metadata))
-    family = family_of(metadata)
+    family = gguf_family(metadata)
     spec = read_spec(file, metadata, family)
     tokens = file.metadata.get("tokenizer.ggml.tokens")
-    if isinstance(tokens, list):  # before a tokenizer of a false number of tokens is built
+    if isinstance(tokens, list):  # checked before a tokenizer of that many tokens is built
         check_vocab_size(path, embeddings=spec.vocab_size, tokenizer=len(tokens))
-    tensors = _tensors(file, spec, Halves(spec.head_dim, spec.architecture.rotary_dim or spec.head_dim))
+    tensors = _tensors(file, spec, Halves(spec.head_dim, spec.rotary_dim))
     if family.gguf_pairs:
         tensors = {name: StoredTensor(tensor.parts, tensor.path) for name, tensor in tensors.items()}
     checkpoint = StoredCheckpoint(path, spec, tensors, lambda: make_tokenizer(file, spec.chat))

@@ -1,4 +1,4 @@
-"""Parses a GGUF file: its metadata, and the extent of each tensor. It knows nothing of Llamas.
+"""Parses a GGUF file: its metadata, and the extent of each tensor. It knows nothing of models.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -165,7 +165,7 @@ def _extent(path: Path, size: int, name: str, dims: tuple[int, ...], kind: int, 
         raise ConfigError(
             path, expected=f"rows of {name} in blocks of {encoding.block_size}", found=f"shape {list(dims)}"
         )
-    # A vector is stored as a column, except a quantized one, whose blocks need a row; no Llama has one.
+    # A vector is stored as a column, except a quantized one, whose blocks need a row; no model here has one.
     rows, cols = (dims[0], 1) if len(dims) == 1 and encoding.block_size == 1 else (math.prod(dims[:-1]), dims[-1])
     extent = Extent(path, offset, rows, cols, encoding)
     if extent.end > size:

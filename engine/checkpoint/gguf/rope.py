@@ -7,7 +7,13 @@ from engine.checkpoint.architecture import LinearScaling, LongRopeScaling, RopeS
 from engine.checkpoint.encoding import F32
 from engine.checkpoint.files import MAX_CONTEXT, ConfigReader
 from engine.checkpoint.gguf.container import GgufFile
-from engine.checkpoint.rope import check_factors, default_yarn_attention, scaling_from_factors
+from engine.checkpoint.rope import (
+    check_attention_factor,
+    check_factors,
+    check_yarn,
+    default_yarn_attention,
+    scaling_from_factors,
+)
 from engine.errors import ConfigError
 
 _LLAMA3, _LONG, _SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
@@ -24,14 +30,18 @@ def read_scaling(
             check_factors(file.path, name, _table(file, name, dim // 2).tolist(), dim // 2) for name in (_SHORT, _LONG)
         )
         original = _original_context(metadata, architecture)
-        return LongRopeScaling(short, long, original, metadata.number(f"{prefix}.attn_factor", 1.0))
+        attention = metadata.number(f"{prefix}.attn_factor", 1.0)
+        check_attention_factor(file.path, attention)
+        return LongRopeScaling(short, long, original, attention)
     # As in llama.cpp: a factor without a type is a linear one, `scale_linear` its name of 2023, and 0 stands for 1.
     names = (f"{prefix}.factor", f"{architecture}.rope.scale_linear")
     given = next((name for name in names if metadata.has(name)), None)
     factor = 1.0 if given is None or metadata.values[given] == 0 else metadata.number(given)
     match metadata.text(f"{prefix}.type") or "linear":
         case "yarn" if factor != 1:
-            return _yarn(metadata, architecture, factor)
+            scaling = _yarn(metadata, architecture, factor)
+            check_yarn(file.path, scaling, theta)
+            return scaling
         case "linear" if factor != 1:
             return LinearScaling(factor)
         case "none" | "linear" | "yarn":

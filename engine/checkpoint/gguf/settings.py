@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import torch
 
-from engine.checkpoint.architecture import Architecture, YarnScaling
+from engine.checkpoint.architecture import Architecture
+from engine.checkpoint.chat_families import chat_family, default_system
 from engine.checkpoint.chat_template import template_of_gguf
-from engine.checkpoint.families import chat_family, default_system
 from engine.checkpoint.files import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, ConfigReader, check_heads
 from engine.checkpoint.gguf.container import GgufFile
 from engine.checkpoint.gguf.rope import read_scaling
-from engine.checkpoint.model_families import MISTRAL_GGUF, MIXTRAL_GGUF, Family, gguf_family
+from engine.checkpoint.model_families import Family
+from engine.checkpoint.rope import stretched_context
 from engine.checkpoint.spec import ModelSpec
 from engine.errors import ConfigError
 
@@ -32,19 +33,6 @@ _OTHER_ARITHMETIC = {
     "residual_scale": (0, 1),
     "use_parallel_residual": (False,),
 }
-# Gemma's largest models divide the scores by another number than the head size. llama.cpp knows them by their layers.
-_GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
-
-
-def family_of(metadata: ConfigReader) -> Family:
-    """The family that the file names. A Llama with a window is a Mistral, and one with experts a Mixtral."""
-    architecture = metadata.text("general.architecture")
-    family = gguf_family(metadata.source, architecture)
-    if family.name == "llama" and metadata.integer("llama.expert_count", 0, minimum=0):
-        return MIXTRAL_GGUF
-    if family.name == "llama" and metadata.integer("llama.attention.sliding_window", 0, minimum=0):
-        return MISTRAL_GGUF
-    return family
 
 
 def read_spec(file: GgufFile, metadata: ConfigReader, family: Family) -> ModelSpec:
@@ -53,10 +41,7 @@ def read_spec(file: GgufFile, metadata: ConfigReader, family: Family) -> ModelSp
     experts = metadata.integer(f"{arch}.expert_count", 0, minimum=0, maximum=MAX_EXPERTS)
     if experts and not family.expert_width:
         raise ConfigError(path, expected=f"a dense {family.name}", found="a mixture of experts")
-    for key, neutral in _OTHER_ARITHMETIC.items():
-        value = metadata.values.get(f"{arch}.{key}")
-        if value is not None and value not in neutral:
-            raise metadata.invalid(f"{arch}.{key}", f"absent, as in a model of the family {family.name}")
+    family.check_arithmetic(metadata, _OTHER_ARITHMETIC, f"{arch}.")
     dim, n_heads = metadata.integer(f"{arch}.embedding_length"), metadata.integer(f"{arch}.attention.head_count")
     n_kv_heads = metadata.integer(f"{arch}.attention.head_count_kv", n_heads)
     head_dim = metadata.integer(f"{arch}.attention.key_length", dim // n_heads)
@@ -68,9 +53,7 @@ def read_spec(file: GgufFile, metadata: ConfigReader, family: Family) -> ModelSp
         raise ConfigError(path, expected=f"RoPE over all {head_dim} dimensions of a head", found="over a part of them")
     theta = metadata.number(f"{arch}.rope.freq_base", 10000.0)
     scaling = read_scaling(file, metadata, arch, rotary_dim, theta)
-    context = metadata.integer(f"{arch}.context_length", maximum=MAX_CONTEXT)
-    if isinstance(scaling, YarnScaling):  # the file may name the context before it was stretched
-        context = max(context, min(MAX_CONTEXT, int(scaling.original_context * scaling.factor)))
+    context = stretched_context(path, metadata.integer(f"{arch}.context_length", maximum=MAX_CONTEXT), scaling)
     n_layers = metadata.integer(f"{arch}.block_count", maximum=MAX_LAYERS)
     template = metadata.text("tokenizer.chat_template")
     embeddings = file.shapes.get("token_embd.weight", (0,))
@@ -119,7 +102,8 @@ def _blocks(file: GgufFile, metadata: ConfigReader, family: Family, arch: str) -
     dim, n_heads = metadata.integer(f"{arch}.embedding_length"), metadata.integer(f"{arch}.attention.head_count")
     scale = metadata.values.get(f"{arch}.attention.scale")
     attention_scale = metadata.number(f"{arch}.attention.scale") if scale not in (None, 0) else None
-    if attention_scale is None and metadata.values.get(f"{arch}.block_count") == _GEMMA_27B_LAYERS.get(family.name):
+    layers = metadata.integer(f"{arch}.block_count", maximum=MAX_LAYERS)
+    if attention_scale is None and layers == family.gguf_width_scale_layers:
         attention_scale = (dim / n_heads) ** -0.5
     names = file.tensors.keys()
     return replace(

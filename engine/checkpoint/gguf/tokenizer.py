@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from engine.checkpoint.families import STOP_NAMES
+from engine.checkpoint.chat_families import STOP_NAMES
 from engine.checkpoint.files import ConfigReader
 from engine.checkpoint.gguf.container import GgufFile
 from engine.checkpoint.spec import ChatFamily

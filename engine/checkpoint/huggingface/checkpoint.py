@@ -51,7 +51,7 @@ _POST_NORM_NAMES = {
     "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffn_norm",
 }
-# Of models that also see: how the names of their language model begin, in either generation of transformers.
+# Of vision-language models: how the names of their language model begin, in either generation of transformers.
 _PREFIXES = (("language_model.", ""), ("model.language_model.", "model."))
 _LAYER_PREFIX = "model.layers."
 
@@ -77,7 +77,7 @@ def open_huggingface(path: Path) -> StoredCheckpoint:
 def _quantized_spec(
     spec: ModelSpec, method: Method, matrices: Mapping[str, Extent | QuantizedMatrix], tensors: Mapping[str, Extent]
 ) -> ModelSpec:
-    """`spec` with the bits, for people and for the choice of a CPU's own bits."""
+    """`spec` with what the weights are stored in; `config` chooses a CPU's bits by how `quantization` begins."""
     weights = sum(matrix.rows * matrix.cols for matrix in matrices.values())
     stored = sum(extent.rows * extent.row_bytes for extent in tensors.values())
     return replace(spec, quantization=str(method), stored_bits=stored * 8 / weights)
@@ -95,7 +95,7 @@ def _stored_tensors(
     if spec.tied_embeddings:
         found.pop("output.weight", None)
     check_tensor_names(path, spec, {name: name for name in found})
-    halves = Halves(spec.head_dim, spec.architecture.rotary_dim or spec.head_dim)
+    halves = Halves(spec.head_dim, spec.rotary_dim)
     stored: dict[str, StoredTensor] = {}
     for name, shape in tensor_shapes(spec).items():
         extent = found[name]

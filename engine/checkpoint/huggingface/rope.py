@@ -12,7 +12,13 @@ from engine.checkpoint.architecture import (
 )
 from engine.checkpoint.files import ConfigReader
 from engine.checkpoint.model_families import Family
-from engine.checkpoint.rope import check_factors, check_rope_scaling, default_yarn_attention
+from engine.checkpoint.rope import (
+    check_attention_factor,
+    check_factors,
+    check_rope_scaling,
+    check_yarn,
+    default_yarn_attention,
+)
 from engine.errors import ConfigError
 
 KINDS_OF_LAYERS = ("full_attention", "sliding_attention")
@@ -46,7 +52,12 @@ def read_rope(config: ConfigReader, family: Family, head_dim: int) -> RopeSettin
     theta = theta_source.number("rope_theta", 10000.0)
     rotary_dim = _rotary_dim(config, new, family, head_dim)
     rope = _filled(config.section("rope_scaling")) or new
+    for section in (rope, new):  # of Ministral 3
+        if section and section.values.get("llama_4_scaling_beta") not in (None, 0):
+            raise section.invalid("llama_4_scaling_beta", "absent: queries would be scaled by position")
     scaling = None if rope is None else _scaling(config, rope, family, rotary_dim or head_dim)
+    if isinstance(scaling, YarnScaling):
+        check_yarn(config.source, scaling, theta)
     return RopeSettings(theta, scaling, local_theta, rotary_dim)
 
 
@@ -55,9 +66,9 @@ def _rotary_dim(config: ConfigReader, new: ConfigReader | None, family: Family, 
     part = source.number("partial_rotary_factor", 1.0)
     if part == 1:
         return None
-    dim = int(head_dim * part)
     if not family.partial_rotary:
         raise ConfigError(config.source, expected="RoPE over whole heads", found="a partial_rotary_factor")
+    dim = int(head_dim * min(part, 1.0))
     if part > 1 or dim < 2 or dim % 2:
         raise ConfigError(
             config.source, expected=f"RoPE over an even part of {head_dim} dimensions", found=f"a factor of {part}"
@@ -67,7 +78,7 @@ def _rotary_dim(config: ConfigReader, new: ConfigReader | None, family: Family, 
 
 def _scaling(config: ConfigReader, rope: ConfigReader, family: Family, dim: int) -> RopeScaling | None:
     kind = _kind(rope)
-    if family.name == "phi3" and kind in ("su", "yarn"):  # what longrope was called before it had a name
+    if kind in family.longrope_names:
         kind = "longrope"
     match kind:
         case "default":
@@ -119,7 +130,9 @@ def _long_rope(config: ConfigReader, rope: ConfigReader, dim: int) -> LongRopeSc
     short, long = (
         check_factors(config.source, name, rope.values.get(name), dim // 2) for name in ("short_factor", "long_factor")
     )
-    return LongRopeScaling(short, long, original, rope.number("attention_factor", attention))
+    attention = rope.number("attention_factor", attention)
+    check_attention_factor(config.source, attention)
+    return LongRopeScaling(short, long, original, attention)
 
 
 def _original_context(config: ConfigReader, rope: ConfigReader) -> int:

@@ -9,14 +9,15 @@ from dataclasses import replace
 
 import torch
 
-from engine.checkpoint.architecture import Architecture, YarnScaling
+from engine.checkpoint.architecture import Architecture
+from engine.checkpoint.chat_families import chat_family, default_system
 from engine.checkpoint.encoding import PLAIN
-from engine.checkpoint.families import chat_family, default_system
 from engine.checkpoint.files import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, ConfigReader, check_heads
 from engine.checkpoint.huggingface.rope import KINDS_OF_LAYERS, RopeSettings, read_rope
 from engine.checkpoint.huggingface.tokenizer import TokenizerFiles
 from engine.checkpoint.model_families import Family, huggingface_family, recurrent
 from engine.checkpoint.reading import Extent
+from engine.checkpoint.rope import stretched_context
 from engine.checkpoint.spec import ModelSpec
 from engine.errors import ConfigError
 
@@ -28,7 +29,6 @@ _OTHER_ARITHMETIC: Mapping[str, tuple[object, ...]] = {
     "clip_qkv": (),
     "embedding_multiplier": (1, 1.0),
     "decoder_sparse_step": (1,),
-    "llama_4_scaling_beta": (0,),
     "logit_scale": (1, 1.0),
     "logits_scaling": (1, 1.0),
     "mlp_only_layers": ([],),
@@ -48,18 +48,16 @@ _ACTIVATIONS = {"silu": ("silu", "swish"), "gelu_tanh": ("gelu_pytorch_tanh", "g
 def read_settings(config: ConfigReader) -> tuple[Family, ConfigReader]:
     """The family, and the settings of its language model with the family's defaults."""
     family = huggingface_family(config.source, config.values.get("architectures"))
-    text = config.section("text_config")  # of a model that also sees; its settings are the language model's
+    text = config.section("text_config")  # of a vision-language model; its settings are the language model's
     inner = text.values if text else {}
     settings = ConfigReader(config.source, {**family.defaults, **config.values, **inner})
     kinds = settings.values.get("layer_types")
     if isinstance(kinds, list) and (other := [kind for kind in kinds if kind not in KINDS_OF_LAYERS]):
         raise recurrent(config.source, f"layers of type {other[0]!s:.40}")
-    for key, neutral in _OTHER_ARITHMETIC.items():
-        value = settings.values.get(key)
-        if key in _EXPERTS and family.expert_width:
-            continue
-        if value is not None and value not in neutral:
-            raise settings.invalid(key, f"absent, as in a model of the family {family.name}")
+    neutral = _OTHER_ARITHMETIC
+    if family.expert_width:
+        neutral = {key: values for key, values in neutral.items() if key not in _EXPERTS}
+    family.check_arithmetic(settings, neutral)
     key = "hidden_activation" if settings.has("hidden_activation") else "hidden_act"
     known = _ACTIVATIONS[family.blocks.activation]
     if settings.text(key) not in (None, *known):
@@ -79,7 +77,8 @@ def read_spec(
     head_dim = config.integer("head_dim", dim // n_heads)
     check_heads(config.source, dim, n_heads, n_kv_heads, head_dim)
     rope = read_rope(config, family, head_dim)
-    max_context = _context(config, rope)
+    context = config.integer("max_position_embeddings", maximum=MAX_CONTEXT)
+    max_context = stretched_context(config.source, context, rope.scaling)
     n_layers = config.integer("num_hidden_layers", maximum=MAX_LAYERS)
     plain = [(name, each.encoding.dtype) for name, each in tensors.items() if each.encoding.dtype in PLAIN]
     embeddings, norm = (
@@ -114,7 +113,7 @@ def _architecture(
 ) -> Architecture:
     blocks = family.blocks
     attention_bias, ffn_bias = config.flag("attention_bias"), config.flag("mlp_bias")
-    if (attention_bias and not (family.attention_bias or blocks.qkv_bias)) or (ffn_bias and family.name != "llama"):
+    if (attention_bias and not (family.attention_bias or blocks.qkv_bias)) or (ffn_bias and not family.ffn_bias):
         key = "attention_bias" if attention_bias else "mlp_bias"
         raise ConfigError(config.source, expected="linear layers without bias", found=f"{key} = true")
     windows = _windows(family, config, n_layers, max_context)
@@ -167,13 +166,3 @@ def _windows(family: Family, config: ConfigReader, n_layers: int, max_context: i
             raise config.invalid("layer_types", f"full_attention or sliding_attention for each of {n_layers} layers")
         local = [kind == "sliding_attention" for kind in kinds]
     return family.windows(config.source, [window if each else None for each in local], max_context)
-
-
-def _context(config: ConfigReader, rope: RopeSettings) -> int:
-    """The context that the model was published for: with YaRN, the file may name the one before it was stretched."""
-    context = config.integer("max_position_embeddings", maximum=MAX_CONTEXT)
-    if isinstance(rope.scaling, YarnScaling):
-        context = max(context, int(rope.scaling.original_context * rope.scaling.factor))
-    if context > MAX_CONTEXT:
-        raise ConfigError(config.source, expected=f"a context of at most {MAX_CONTEXT}", found=f"{context}")
-    return context

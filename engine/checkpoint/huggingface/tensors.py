@@ -13,7 +13,7 @@ from engine.errors import ConfigError
 
 _ENCODINGS: dict[str, Encoding] = {each.name: each for each in (F32, F16, BF16, F8_E4M3, F8_E8M0, I8, I32, I64)}
 _MAX_NAME = 255  # bytes, on the usual file systems
-# Of models that also see: what turns pictures into embeddings is not used.
+# Of vision-language models: what turns pictures into embeddings is not used.
 _VISION = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
 
 
@@ -46,11 +46,7 @@ def locate(path: Path) -> dict[str, Extent]:
 def check_plain(name: str, extent: Extent) -> None:
     """ConfigError unless the tensor is one of plain floats."""
     if extent.encoding.dtype not in PLAIN:
-        raise _not_plain(extent.path, name, extent.encoding.name)
-
-
-def _not_plain(file: Path, name: str, found: str) -> ConfigError:
-    return ConfigError(file, expected=f"{name} in F32, F16 or BF16", found=found)
+        raise ConfigError(extent.path, expected=f"{name} in F32, F16 or BF16", found=extent.encoding.name)
 
 
 def _is_used(name: str) -> bool:
@@ -72,7 +68,8 @@ def _extents(file: Path) -> dict[str, Extent]:
         if name == "__metadata__" or not _is_used(name):
             continue
         if entry["dtype"] not in _ENCODINGS:
-            raise _not_plain(file, name, str(entry["dtype"]))
+            expected = f"{name} in one of {', '.join(_ENCODINGS)}"
+            raise ConfigError(file, expected=expected, found=str(entry["dtype"]))
         if len(entry["shape"]) > 2:
             raise ConfigError(file, expected=f"{name} as a vector or a matrix", found=f"shape {entry['shape']}")
         rows, cols = [*entry["shape"], 1, 1][:2]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from engine.checkpoint.chat_families import STOP_NAMES
 from engine.checkpoint.chat_template import template_of_folder
-from engine.checkpoint.families import STOP_NAMES
 from engine.checkpoint.files import ConfigReader, Json, is_listed, read_bytes, read_json
 from engine.checkpoint.huggingface.added_tokens import added_tokens, with_added_tokens
 from engine.checkpoint.huggingface.tokenizer_bos import adds_bos

@@ -6,7 +6,7 @@ from torch import Tensor
 from engine.checkpoint.reading import Extent, FileReader
 
 WORD = 32  # bits
-# AWQ keeps columns 0, 2, 4, 6, 1, 3, 5, 7 of each eight in a word: where each column is.
+# A word of AWQ holds columns 0, 2, 4, 6, 1, 3, 5, 7 of eight; AWQ_PLACES[c] is column c's place.
 AWQ_PLACES = (0, 4, 1, 5, 2, 6, 3, 7)
 
 

@@ -30,7 +30,7 @@ class Method:
     needs_groups_of: bool = False  # act-order: a matrix without g_idx cannot be read
 
     def __str__(self) -> str:
-        """For people: "int4 in groups of 128 (gptq)"."""
+        """As `ModelSpec.quantization` has it: "int4 in groups of 128 (gptq)"."""
         return f"{' or '.join(str(scheme) for scheme in self.schemes)} ({self.name})"
 
     @property

@@ -129,7 +129,7 @@ def _grouped(method: Method, scheme: Scheme, module: _Module) -> GroupedLayout:
 
 
 def _scaled(method: Method, scheme: Scheme, module: _Module) -> ScaledLayout:
-    inverse = "weight_scale" not in module.parts and method.name == "fp8"  # which scales are, despite the name
+    inverse = "weight_scale" not in module.parts and method.name == "fp8"  # multiplied all the same
     scale = "weight_scale_inv" if inverse else "weight_scale"
     if scheme.kind == "words":
         codes, per_word = module.take("weight_packed", I32), WORD // scheme.bits

@@ -1,7 +1,7 @@
 """FP8's and compressed-tensors' layout: codes for [outputs, inputs], and a grid of scales.
 
 weight = (code - zero point) * scale, in float32. A scale belongs to the whole matrix, a row, a group of columns or
-a block. Codes are numbers of eight bits, or packed in 32-bit words as their distance from the lowest one.
+a block. A code is a number of eight bits, or of a few bits in a 32-bit word, where half its range is added to it.
 """
 
 from dataclasses import dataclass

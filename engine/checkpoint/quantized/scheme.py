@@ -21,7 +21,7 @@ class Scheme:
         return self.rows or rows, self.group or cols
 
     def __str__(self) -> str:
-        """For people: "int4 in groups of 128"."""
+        """Such as "int4 in groups of 128"; `config` reads its beginning."""
         name = "float8" if self.kind == "float8" else f"int{self.bits}"
         if self.rows > 1 and self.group:
             return f"{name} in blocks of {self.rows} x {self.group}"

@@ -39,7 +39,7 @@ def store_head(at, x, index, SIZE: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def soft_cap(score, CAP: tl.constexpr):
-    """CAP · tanh(score / CAP); with CAP 0 the score itself. Scores and CAP are scaled by log2(e)."""
+    """CAP · tanh(score / CAP); with CAP 0 the score itself. Both are in one unit: attention scales both by log2(e)."""
     if CAP != 0.0:
         # tanh(x) = 1 − 2 / (exp(2 x) + 1), which is ±1 where the exponential overflows or vanishes.
         score = CAP - 2.0 * CAP / (tl.exp2(score * (2.8853900817779268 / CAP)) + 1.0)

@@ -225,10 +225,10 @@ def chunk_attention(
 ) -> None:
     """out [tokens, heads · D] = attention of the chunk tokens over their rows' pages, as `rule` says.
 
-    `rotate_and_store` comes first.
-    qkv [tokens, (heads + 2 · kv heads) · D], in the model's dtype. blocks int32 [n, 4]: row (-1: none), first token,
-    number of tokens (at most `block`), the first token's position. Caches, scales and tables as in `decode_attention`.
-    Blocks start in the order of the list: those with the longest contexts should come first, and empty ones last.
+    `rotate_and_store` comes first. qkv [tokens, (heads + 2 · kv heads) · D], in the model's dtype. blocks int32 [n, 4]:
+    row (-1: none), first token, number of tokens (at most `block`), the first token's position. Caches, scales and
+    tables as in `decode_attention`. Blocks start in the order of the list: those with the longest contexts should come
+    first, and empty ones last.
     """
     _, page_size, kv_heads, dim = k_cache.shape
     chunk_attention_kernel[(heads, blocks.shape[0])](

@@ -1,8 +1,8 @@
 """The feed-forward of a mixture of experts: which experts a token uses, and products with the matrices of each.
 
-A pair is a token and one of its experts; pair p is of token p // PER, PER experts a token. Pairs are grouped by expert
-into blocks of BM, so an expert's matrices are read once for each block, and those that nobody chose not at all. All
-sizes are fixed by the number of tokens: the host waits for nothing, and a graph serves every choice.
+Each token has PER experts. A pair is a token and one of its experts: pair p belongs to token p // PER. Pairs are
+grouped by expert into blocks of BM, so an expert's matrices are read once for each block, and not at all if no token
+chose it. All sizes are fixed by the number of tokens: the host waits for nothing, and a graph serves every choice.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def route_kernel(
     choices = tl.zeros([EB], tl.int32)
     picked = tl.zeros([EB], tl.float32)
     for number in tl.static_range(PER):
-        best = tl.minimum(tl.argmax(left, 0), EXPERTS - 1)  # NaN must not lead past the experts
+        best = tl.minimum(tl.argmax(left, 0), EXPERTS - 1)  # of NaN, the argmax may be past the experts
         choices = tl.where(place == number, best, choices)
         picked = tl.where(place == number, tl.sum(tl.where(expert == best, share, 0.0), 0), picked)
         left = tl.where(expert == best, -1.0, left)
@@ -47,7 +47,7 @@ def route_kernel(
 
 @triton.jit
 def count_kernel(chosen, counts, num_pairs, BLOCK: tl.constexpr, PDL: tl.constexpr):
-    """One expert per program: how many of the pairs are its."""
+    """One expert per program: counts its pairs."""
     expert = tl.program_id(0)
     grid_wait(PDL)
     launch_dependents(PDL)
@@ -137,7 +137,7 @@ def arrange(
     """Group the pairs of `chosen` int32 [tokens, PER] by expert, in blocks of `block` pairs; all int32.
 
     counts [experts]; order [max_blocks · block]: pairs, -1 at the end of an expert's last block; block_experts
-    [max_blocks]; num_blocks [1]: how many of both count.
+    [max_blocks]; num_blocks [1]: how many blocks are used.
     """
     pairs, experts = chosen.numel(), counts.shape[0]
     at_once = min(_PAIRS_AT_ONCE, max(16, triton.next_power_of_2(pairs)))

@@ -4,7 +4,7 @@ One token: GEMV. Up to FUSED_TOKENS: our GEMM with fused norm, gate and residual
 The tilings were measured on an H100 for the shapes of Llama 2 7B (docs/performance.md); other shapes follow the rules
 behind them. Tilings for quantized weights follow from the registers and shared memory that the compiler reports.
 
-In a call, `rows` and `k` are the weight matrix's shape, `kind` its ending (matmul.PLAIN, SILU, RESIDUAL), `bm` the
+In a call, `rows` and `k` are the weight matrix's shape, `kind` its ending (matmul.PLAIN, GATED, RESIDUAL), `bm` the
 tokens rounded up to a block, `item` the bytes of a weight, and `shared` the bytes of shared memory that one program may
 have.
 """
@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import triton
 
-from engine.kernels.linear.matmul import SILU, GemmConfig
+from engine.kernels.linear.matmul import GATED, GemmConfig
 from engine.model.quantization import num_lines
 
 FUSED_TOKENS = 128
@@ -30,7 +30,7 @@ def token_block(tokens: int) -> int:
 def gemv_config(k: int, kind: int) -> tuple[int, int]:
     """(columns of a block, warps) of the GEMV."""
     max_block = triton.next_power_of_2(k)
-    if kind != SILU:
+    if kind != GATED:
         return min(1024, max_block), max(1, min(4, max_block // 128))
     block = min(2048, max_block)
     return block, max(1, min(8, block // 128))
@@ -38,7 +38,7 @@ def gemv_config(k: int, kind: int) -> tuple[int, int]:
 
 def quantized_gemv_config(kind: int) -> tuple[int, int, int]:
     """(rows of a program, lines of a block, warps) of the GEMV with quantized weights."""
-    return (2 if kind == SILU else 4), 32, 4
+    return (2 if kind == GATED else 4), 32, 4
 
 
 def quantized_gemm_config(rows: int, k: int, kind: int, bm: int, bits: int, shared: int) -> GemmConfig:
@@ -47,15 +47,15 @@ def quantized_gemm_config(rows: int, k: int, kind: int, bm: int, bits: int, shar
     A step takes one or two lines of words; K is split until there are two programs for each multiprocessor; and the
     pipeline is as deep as shared memory allows.
     """
-    n, lines = (rows // 2 if kind == SILU else rows), num_lines(k, bits)
+    n, lines = (rows // 2 if kind == GATED else rows), num_lines(k, bits)
     bn = 64 if n >= 1024 else 32
-    two_lines = lines % 2 == 0 and kind != SILU and (bits == 8 or bm <= 32)
+    two_lines = lines % 2 == 0 and kind != GATED and (bits == 8 or bm <= 32)
     bk = 64 if two_lines else 32
     split = 1
     while n < 8192 and triton.cdiv(n, bn) * split <= _MULTIPROCESSORS and lines * 32 // bk >= 8 * split:
         split *= 2
     # Bytes of one line in the pipeline, with activations of up to 32 bits.
-    height = bn * (2 if kind == SILU else 1)
+    height = bn * (2 if kind == GATED else 1)
     line_bytes = height * (64 + (8 if bits == 4 else 0)) + 512 // bits * bm * 4
     for stages, width in ((4, bk), (3, bk), (2, bk), (4, 32), (3, 32), (2, 32)):
         if stages * line_bytes * width // 32 <= shared:
@@ -65,7 +65,7 @@ def quantized_gemm_config(rows: int, k: int, kind: int, bm: int, bits: int, shar
 
 def fit_shared_memory(config: GemmConfig, kind: int, bm: int, item: int, shared: int) -> GemmConfig:
     """The tiling, with a pipeline short enough for the shared memory: consumer cards have less than half an H100's."""
-    rows = config.bn * (2 if kind == SILU else 1)
+    rows = config.bn * (2 if kind == GATED else 1)
     while config.stages * (rows * item + bm * max(item, 2)) * config.bk > shared:
         if config.stages > 2:
             config = replace(config, stages=config.stages - 1)
@@ -81,11 +81,11 @@ def gemm_config(rows: int, k: int, kind: int, bm: int, item: int = 2, *, bulk: b
 
     `bulk`: the GPU has bulk tensor copies (Hopper's TMA).
     """
-    n = rows // 2 if kind == SILU else rows
+    n = rows // 2 if kind == GATED else rows
     if item == 4 or k < 1024 or n < 1024:
         return GemmConfig(bn=32, bk=32 if item == 4 else 64, split=1, stages=3, warps=4)
     max_stages = 4 if bm <= 64 else 3
-    if kind == SILU:
+    if kind == GATED:
         return GemmConfig(bn=64, bk=128 if bm <= 64 else 64, split=1, stages=max_stages, warps=4)
     if n >= 24576:
         return GemmConfig(bn=128, bk=128, split=1, stages=3 if bm > 16 else 4, warps=8 if bm > 64 else 4)

@@ -84,13 +84,13 @@ def row_products(
 @triton.jit(do_not_specialize=["seq"])
 def gemv_kernel(
     x, gain, weight, out, value_weight, value, inboxes, epoch, seq, n_rows, eps,
-    K: tl.constexpr, BLOCK: tl.constexpr, NORM: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr,
+    K: tl.constexpr, BLOCK: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr,
     TWO: tl.constexpr, DEFERRED: tl.constexpr, G: tl.constexpr, D: tl.constexpr, RANK: tl.constexpr,
     WORLD: tl.constexpr, GELU: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One row of the result per program, or with TWO two neighbouring ones. Pointers: see `gemv`.
 
-    weight [n_rows or with SILU 2 · n_rows, K] is read BLOCK columns at a time. NORM, RESIDUAL, DEFERRED, G, D: see
+    weight [n_rows or with GATED 2 · n_rows, K] is read BLOCK columns at a time. NORM, RESIDUAL, DEFERRED, G, D: see
     `row_products`. GELU: of the gate. RANK and WORLD: whose result it is, and in how many inboxes to put it (1: none).
     """
     row = tl.program_id(0)
@@ -104,9 +104,9 @@ def gemv_kernel(
     second = out + row + (1 if TWO else 0)
     total, total_up, old, old_up = row_products(
         x, gain, value_weight, value, w, up, out + row, second, eps,
-        K, BLOCK, NORM, SILU or TWO, RESIDUAL, DEFERRED, G, D, PDL,
+        K, BLOCK, NORM, GATED or TWO, RESIDUAL, DEFERRED, G, D, PDL,
     )  # fmt: skip
-    if SILU:
+    if GATED:
         total = gate_product(total, total_up, GELU)
     tl.store(out + row, (total + old).to(out.dtype.element_ty))
     if TWO:
@@ -153,7 +153,7 @@ def gemv(
     *,
     gain: torch.Tensor | None = None,
     eps: float = 0.0,
-    silu: bool = False,
+    gated: bool = False,
     gelu: bool = False,
     residual: bool = False,
     pdl: bool = False,
@@ -165,20 +165,20 @@ def gemv(
 ) -> None:
     """out [1, N] = norm(x [1, K]) · weightᵀ; any dtypes, contiguous, accumulated in float32.
 
-    weight [N, K]; with `silu` [2 · N, K], gate rows before up rows, and out = silu(gate) · up, or with `gelu` too
-    gelu(gate) · up. norm: RMSNorm with
-    `gain` [K], if given. `residual`: out += …. `two_rows`: two rows per program, where that is possible. With `push`,
-    out is float32 and holds this rank's partial sum. Quantized weights: see `quantized_gemv.py`.
+    weight [N, K]; with `gated` [2 · N, K], gate rows before up rows, and out = silu(gate) · up, or with `gelu`
+    gelu(gate) · up. norm: RMSNorm with `gain` [K], if given. `residual`: out += …. `two_rows`: two rows per program,
+    where that is possible. With `push`, out is float32 and holds this rank's partial sum. Quantized weights: see
+    `quantized_gemv.py`.
     """
     rows, k = weight.shape
-    n = rows // 2 if silu else rows
+    n = rows // 2 if gated else rows
     block = block or min(2048, triton.next_power_of_2(k))
-    two_rows = two_rows and not silu and n % 2 == 0
+    two_rows = two_rows and not gated and n % 2 == 0
     gemv_kernel[(n // 2 if two_rows else n,)](
         x, gain if gain is not None else x, weight, out,
         deferred.weight if deferred else x, deferred.value if deferred else x,
         push.inboxes if push else (x,), push.epoch if push else x, push.seq if push else 0, n, eps,
-        K=k, BLOCK=block, NORM=gain is not None, SILU=silu, RESIDUAL=residual, TWO=two_rows,
+        K=k, BLOCK=block, NORM=gain is not None, GATED=gated, RESIDUAL=residual, TWO=two_rows,
         DEFERRED=deferred is not None, G=deferred.group_size if deferred else 1, D=deferred.head_dim if deferred else 1,
         RANK=push.rank if push else 0, WORLD=len(push.inboxes) if push else 1, GELU=gelu, PDL=pdl,
         num_warps=warps or max(1, min(8, block // 256)), launch_pdl=pdl,

@@ -23,7 +23,7 @@ from engine.kernels.linear.dequantize import group_offset, group_scale, unpack_p
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.model.quantization import QuantizedWeight
 
-PLAIN, SILU, RESIDUAL = 0, 1, 2
+PLAIN, GATED, RESIDUAL = 0, 1, 2
 
 
 @triton.jit
@@ -96,7 +96,7 @@ def matmul_kernel(
     """One split of K and one tile of BN weight rows per program, all BM tokens. Pointers: see `matmul`.
 
     BK: columns a step, or with BITS 4 or 8 words a step (BITS 16: not quantized); STAGES: pipeline depth; KIND: PLAIN,
-    SILU or RESIDUAL; NORM: multiply by 1 / rms from n_squares_in <= SQUARE_PARTS partial sums; BULK: `weight` is a
+    GATED or RESIDUAL; NORM: multiply by 1 / rms from n_squares_in <= SQUARE_PARTS partial sums; BULK: `weight` is a
     tensor descriptor; EARLY: load the first tile of weights before the input exists; PRECISION: of float32 products.
     """
     split = tl.program_id(0)
@@ -268,7 +268,7 @@ def matmul(
 ) -> int:
     """out [bm, N] = x [bm, K] · weightᵀ; returns the number of partial sums of squares written.
 
-    weight [N, K], or [2 · N, K] with SILU: gate rows before up rows, and out = silu(gate) · up, or with `gelu`
+    weight [N, K], or [2 · N, K] with GATED: gate rows before up rows, and out = silu(gate) · up, or with `gelu`
     gelu(gate) · up. `norm`: the result is multiplied by each token's 1 / rms, from x's partial sums of squares.
     RESIDUAL: out += …, scaled [bm, N] = out · gain [N], and squares_out float32 [tiles, bm] = out's sums of squares by
     tile. x, out and scaled are contiguous in the model's dtype (out may be float32); products accumulate in float32.
@@ -276,7 +276,7 @@ def matmul(
     rows, k = weight.shape
     quantized = weight if isinstance(weight, QuantizedWeight) else None
     matrix = weight.words if isinstance(weight, QuantizedWeight) else weight
-    n = rows // 2 if kind == SILU else rows
+    n = rows // 2 if kind == GATED else rows
     tiles = -(-n // config.bn)
     matmul_kernel[(config.split, tiles)](
         x, TensorDescriptor.from_tensor(matrix, [config.bn, config.bk]) if config.bulk else matrix,

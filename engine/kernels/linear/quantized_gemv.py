@@ -49,16 +49,16 @@ def part_sum(words, x, x_sum, first_groups, second_groups, PART: tl.constexpr, B
 def quantized_gemv_kernel(
     x, gain, words, scales, groups, out, n_rows, eps,
     K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    NORM: tl.constexpr, SILU: tl.constexpr, RESIDUAL: tl.constexpr, GELU: tl.constexpr, PDL: tl.constexpr,
+    NORM: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, GELU: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """ROWS rows of the result per program, BLOCK of their LINES lines at a time.
 
     x, gain [K]; words int16 [rows, LINES · 32], scales float32 [rows], groups int32 [rows, LINES · 2]; out [n_rows].
-    With SILU the up rows follow the n_rows gate rows. NORM: RMSNorm of x; RESIDUAL: out += …. The rows are tuples of
+    With GATED the up rows follow the n_rows gate rows. NORM: RMSNorm of x; RESIDUAL: out += …. The rows are tuples of
     one tensor each, not one tensor, so that a thread holds the same columns of all of them.
     """
     PARTS: tl.constexpr = 16 // BITS
-    WIDE: tl.constexpr = 2 * ROWS if SILU else ROWS  # with the gate: its rows, then their up rows
+    WIDE: tl.constexpr = 2 * ROWS if GATED else ROWS  # with the gate: its rows, then their up rows
     STEPS: tl.constexpr = (LINES + BLOCK - 1) // BLOCK
     first_row = tl.program_id(0) * ROWS
     rows = ()
@@ -117,7 +117,7 @@ def quantized_gemv_kernel(
     norm = tl.rsqrt(tl.sum(squares, 0) / K + eps) if NORM else 1.0
     for r in tl.static_range(ROWS):
         total = tl.sum(sums[r], 0) * row_scales[r] * norm
-        if SILU:
+        if GATED:
             up = tl.sum(sums[ROWS + r], 0) * row_scales[ROWS + r] * norm
             total = gate_product(total, up, GELU)
         if RESIDUAL:
@@ -132,7 +132,7 @@ def quantized_gemv(
     *,
     gain: torch.Tensor | None = None,
     eps: float = 0.0,
-    silu: bool = False,
+    gated: bool = False,
     gelu: bool = False,
     residual: bool = False,
     pdl: bool = False,
@@ -142,12 +142,12 @@ def quantized_gemv(
 ) -> None:
     """out [1, N] = norm(x [1, K]) · weightᵀ, with `gemv`'s norm, gate and residual.
 
-    A program takes `rows` rows of the result (with `silu` as many gate and up rows) and `block` lines at a time.
+    A program takes `rows` rows of the result (with `gated` as many gate and up rows) and `block` lines at a time.
     """
     weight_rows, k = weight.shape
-    n, lines = weight_rows // 2 if silu else weight_rows, weight.words.shape[1] // 32
+    n, lines = weight_rows // 2 if gated else weight_rows, weight.words.shape[1] // 32
     quantized_gemv_kernel[(triton.cdiv(n, rows),)](
         x, gain if gain is not None else x, weight.words, weight.scales, weight.groups, out, n, eps,
         K=k, LINES=lines, BITS=weight.bits, ROWS=rows, BLOCK=min(block, triton.next_power_of_2(lines)),
-        NORM=gain is not None, SILU=silu, RESIDUAL=residual, GELU=gelu, PDL=pdl, num_warps=warps, launch_pdl=pdl,
+        NORM=gain is not None, GATED=gated, RESIDUAL=residual, GELU=gelu, PDL=pdl, num_warps=warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -5,6 +5,7 @@ It knows how to pass a model's tensors to C. csrc/step.cpp computes; the runner 
 
 import ctypes
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,11 +27,17 @@ class _Layer(ctypes.Structure):
     _fields_ = (
         *((name, _POINTER) for name in ("attention_norm", "post_attention_norm", "ffn_norm", "post_ffn_norm")),
         *((name, _POINTER) for name in ("q_norm", "k_norm", "wqkv_bias", "wo_bias", "w13_bias", "w2_bias")),
-        *((name, _POINTER) for name in ("rope", "k", "v")),
+        *((name, _POINTER) for name in ("rope", "k", "v", "router", "experts")),
         *((name, ctypes.c_float) for name in ("attention_scale", "softcap")),
         ("window", _INT),
         *((name, Matrix) for name in ("wqkv", "wo", "w13", "w2")),
     )
+
+
+class _Expert(ctypes.Structure):
+    """`Expert` of experts.h."""
+
+    _fields_ = (("w13", Matrix), ("w2", Matrix))
 
 
 class _Model(ctypes.Structure):
@@ -41,6 +48,7 @@ class _Model(ctypes.Structure):
             (name, _INT)
             for name in ("dim", "heads", "kv_heads", "head_dim", "ffn_dim", "page_size", "num_layers", "gelu")
         ),
+        *((name, _INT) for name in ("experts", "experts_per_token", "normalized_experts")),
         *((name, ctypes.c_float) for name in ("norm_eps", "logit_softcap")),
         *((name, _POINTER) for name in ("norm", "layers")),
         ("output", Matrix),
@@ -63,12 +71,13 @@ class NativeForward:
         spec, block = model.spec, model.blocks[0]
         self._library, self._num_threads = library, _INT(num_threads)
         self._transformer, self._kv = model, kv  # keeps alive what the structs point to
-        self._layers = (_Layer * spec.n_layers)(
-            *(_layer(model, block, k, v) for block, k, v in zip(model.blocks, kv.k, kv.v, strict=True))
-        )
+        self._experts = [_experts(block) for block in model.blocks]  # as these are
+        self._layers = (_Layer * spec.n_layers)(*map(partial(_layer, model), model.blocks, kv.k, kv.v, self._experts))
+        blocks = spec.architecture
         self._model = _Model(
             spec.dim, block.heads, block.kv_heads, block.head_dim, block.ffn, kv.page_size, spec.n_layers,
-            spec.architecture.activation == "gelu_tanh", spec.norm_eps, spec.architecture.logit_softcap or 0.0,
+            blocks.uses_gelu, blocks.experts, blocks.experts_per_token, blocks.normalized_experts,
+            spec.norm_eps, blocks.logit_softcap or 0.0,
             model.norm.weight.data_ptr(), ctypes.addressof(self._layers), _matrix(model.output),
         )  # fmt: skip
 
@@ -102,20 +111,30 @@ class NativeForward:
         return logits
 
 
-def _layer(model: Transformer, block: Block, k: Tensor, v: Tensor) -> _Layer:
+def _layer(model: Transformer, block: Block, k: Tensor, v: Tensor, experts: "ctypes.Array[_Expert] | None") -> _Layer:
     norms = (block.attention_norm, block.post_attention_norm, block.ffn_norm, block.post_ffn_norm)
-    linears = (block.wqkv, block.wo, block.w13, block.w2)
+    linears: list[ColumnLinear | RowLinear] = [block.wqkv, block.wo]
+    if block.experts is None:
+        linears += (block.w13, block.w2)
+    biases = [*(linear.bias for linear in linears), None, None][:4]  # experts have none
     pointers = [
-        *(None if norm is None else norm.weight for norm in (*norms, block.q_norm, block.k_norm)),
-        *(linear.bias for linear in linears),
-        model.rope_of(block), k, v,
+        *(None if norm is None else norm.weight for norm in (*norms, block.q_norm, block.k_norm)), *biases,
+        model.rope_of(block), k, v, None if block.experts is None else block.experts.router,
     ]  # fmt: skip
     rule = block.rule
     return _Layer(
         *(None if tensor is None else tensor.data_ptr() for tensor in pointers),
+        None if experts is None else ctypes.addressof(experts),
         block.head_dim**-0.5 if rule.scale is None else rule.scale, rule.softcap or 0.0, rule.window or 0,
         *(_matrix(linear) for linear in linears),
     )  # fmt: skip
+
+
+def _experts(block: Block) -> "ctypes.Array[_Expert] | None":
+    if block.experts is None:
+        return None
+    pairs = [_Expert(_matrix(w13), _matrix(w2)) for w13, w2 in block.feed_forwards]
+    return (_Expert * len(pairs))(*pairs)
 
 
 def _matrix(layer: ColumnLinear | RowLinear) -> Matrix:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.layers.lattice import half_lattice
+from engine.layers.lattice import find_float16_grid
 
 TILE, GROUP = 16, 32  # rows of a tile, columns of a group; as in linear.h
 _ROWS_AT_ONCE = 4096  # rows packed at a time, which bounds the memory that packing needs
@@ -83,7 +83,7 @@ def _pack_int8(weight: Tensor) -> Tensor:
 def _pack_int4(weight: Tensor) -> Tensor:
     """Asymmetric: weight = scale · nibble + minimum. Weights that were 4-bit codes keep theirs."""
     low, high = weight.aminmax(dim=-1, keepdim=True)
-    step, minimum = half_lattice(weight)
+    step, minimum = find_float16_grid(weight)
     scale, low = torch.where(step > 0, step, (high - low) / 15), torch.where(step > 0, minimum, low)
     codes = ((weight - low) / scale.clamp_min(1e-12)).round_().clamp_(0, 15)
     scale = scale.half()

@@ -27,7 +27,7 @@ class CudaExperts:
     """The feed-forward of all blocks of a mixture of experts, for steps of up to `max_tokens` tokens."""
 
     def __init__(self, config: EngineConfig, model: Transformer, max_tokens: int) -> None:
-        self._pdl, self._gelu = supported(config.device), model.spec.architecture.activation == "gelu_tanh"
+        self._pdl, self._gelu = supported(config.device), model.spec.architecture.uses_gelu
         self._layers = [experts for block in model.blocks if (experts := block.experts) is not None]
         # Of each layer, all experts' w13 and w2.
         self._w13 = [ExpertMatrices.of([weight_of(expert.w13) for expert in layer.all]) for layer in self._layers]

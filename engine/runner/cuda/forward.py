@@ -8,7 +8,7 @@ A step takes one of two paths:
 - Fused: up to FUSED_TOKENS tokens, on one rank or on ranks that share memory. Norm, gate and residual sum happen inside
   the matrix products: `Linear.gemv` for one token, `Linear.small_gemm` for more.
 - Plain: all other steps. `Linear.gemm` and `gemm_add`, mostly cuBLAS, with small kernels in between. All steps of
-  models whose products are normed or biased before they are added take it, and of mixtures of experts.
+  models whose products are biased or normalized before they are added take it, and of mixtures of experts.
 
 It knows the order of the layers, but not which requests the rows belong to.
 """
@@ -23,10 +23,10 @@ from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
-from engine.kernels import pointwise
+from engine.kernels import hidden_states, pointwise
 from engine.kernels.linear.gemm_configs import FUSED_TOKENS, token_block
 from engine.kernels.linear.gemv import DeferredValue
-from engine.kernels.linear.matmul import SILU, PartialSquares
+from engine.kernels.linear.matmul import GATED, PartialSquares
 from engine.kernels.pdl import supported
 from engine.kernels.qkv import bias_and_norm
 from engine.kernels.sampling import sample
@@ -60,7 +60,7 @@ class CudaForward:
         self.quantized = isinstance(weight_of(block.wqkv), QuantizedWeight)
         numels = [weight_of(layer).shape.numel() for layer in (block.wqkv, *block.feed_forwards[0])]
         architecture = model.spec.architecture
-        self._gelu, self._logit_softcap = architecture.activation == "gelu_tanh", architecture.logit_softcap
+        self._gelu, self._logit_softcap = architecture.uses_gelu, architecture.logit_softcap
         self._embedding_scale = float(torch.tensor(architecture.embedding_scale, dtype=config.dtype))
         self.linear = Linear(config, self.eps, max(numels) if self.quantized else 0, gelu=self._gelu)
         # Our GEMM works on whole blocks of tokens, so buffers have room for the padding.
@@ -128,11 +128,11 @@ class CudaForward:
         )  # fmt: skip
 
     def _forward_fused(self, shape: BatchShape, inputs: StepInputs, state: BatchState) -> None:
-        """All layers on the fused path; leaves the normed hidden states of the samples in `final`."""
+        """All layers on the fused path; leaves the normalized hidden states of the samples in `final`."""
         residual, blocks, tokens, one = self.residual, self.blocks, shape.num_tokens, shape.num_tokens == 1
         bm = token_block(tokens)
         squares, spare = self._squares(0, bm), self._squares(1, bm)
-        pointwise.embed(
+        hidden_states.embed(
             self.model.tok_embeddings.weight, inputs.slot_rows, state.last_tokens, inputs.chunk_tokens, residual.h,
             tokens, gain=blocks[0].attention_norm.weight, scaled=None if one else residual.x,
             squares=None if one else squares.sums,
@@ -143,7 +143,7 @@ class CudaForward:
             if one:
                 deferred = self._attend_one(index, shape, block, inputs, state)
                 residual.add_gemv(self.attended, block.wo, deferred)
-                self.linear.gemv(residual.h, block.w13, self.gated, gain=block.ffn_norm.weight, kind=SILU)
+                self.linear.gemv(residual.h, block.w13, self.gated, gain=block.ffn_norm.weight, kind=GATED)
                 residual.add_gemv(self.gated, block.w2)
                 continue
             self.linear.small_gemm(residual.x, block.wqkv, self.qkv, bm, norm=squares)
@@ -152,21 +152,21 @@ class CudaForward:
             spare = residual.add_small_gemm(
                 self.attended, block.wo, bm, tokens, block.ffn_norm.weight, spare, residual.h
             )
-            self.linear.small_gemm(residual.x, block.w13, self.gated, bm, kind=SILU, norm=spare)
+            self.linear.small_gemm(residual.x, block.w13, self.gated, bm, kind=GATED, norm=spare)
             squares = residual.add_small_gemm(self.gated, block.w2, bm, tokens, next_norm.weight, squares, residual.h)
         self._final_norm(inputs)
 
     def _forward_plain(self, shape: BatchShape, inputs: StepInputs, state: BatchState) -> None:
-        """All layers on the plain path; leaves the normed hidden states of the samples in `final`."""
+        """All layers on the plain path; leaves the normalized hidden states of the samples in `final`."""
         residual, tokens = self.residual, shape.num_tokens
         h, x, qkv, attended = residual.h[:tokens], residual.x[:tokens], self.qkv[:tokens], self.attended[:tokens]
         gated = self.gated[:tokens]
-        pointwise.embed(
+        hidden_states.embed(
             self.model.tok_embeddings.weight, inputs.slot_rows, state.last_tokens, inputs.chunk_tokens, h, tokens,
             scale=self._embedding_scale, pdl=self.pdl,
         )  # fmt: skip
         blocks = self.blocks
-        pointwise.norm(h, blocks[0].attention_norm.weight, x, self.eps, tokens, pdl=self.pdl)
+        hidden_states.norm(h, blocks[0].attention_norm.weight, x, self.eps, tokens, pdl=self.pdl)
         for index, block in enumerate(blocks):
             next_norm = blocks[index + 1].attention_norm if index + 1 < len(blocks) else None
             self.linear.gemm(x, block.wqkv, qkv)
@@ -187,14 +187,14 @@ class CudaForward:
     def _gated_product(self, block: Block, x: Tensor, gated: Tensor) -> None:
         """gated [tokens, ffn] = activation(gate) · up of x [tokens, dim], on the plain path."""
         tokens = x.shape[0]
-        if self.model.is_plain or block.w13.bias is not None or tokens > FUSED_TOKENS:
+        if self.model.adds_products_directly or block.w13.bias is not None or tokens > FUSED_TOKENS:
             gate_up = self.gate_up[:tokens]
             self.linear.gemm(x, block.w13, gate_up)
             pointwise.gate_mul(gate_up, gated, tokens, bias=block.w13.bias, gelu=self._gelu, pdl=self.pdl)
         elif tokens == 1:
-            self.linear.gemv(x, block.w13, gated, kind=SILU)
+            self.linear.gemv(x, block.w13, gated, kind=GATED)
         else:
-            self.linear.small_gemm(padded(x), block.w13, padded(gated), token_block(tokens), kind=SILU)
+            self.linear.small_gemm(padded(x), block.w13, padded(gated), token_block(tokens), kind=GATED)
 
     def _can_prune_last_layer(self, shape: BatchShape, inputs: StepInputs) -> bool:
         """Whether the samples of this step, but not its tokens, are few enough for the fused path."""
@@ -205,13 +205,13 @@ class CudaForward:
         residual, sources, h = self.residual, inputs.sample_sources, self.last_h
         count = sources.shape[0]
         bm = token_block(count)
-        pointwise.gather(residual.h, self.attended, sources, h, self.last_attended, pdl=self.pdl)
+        hidden_states.gather(residual.h, self.attended, sources, h, self.last_attended, pdl=self.pdl)
         squares = residual.add_small_gemm(
             self.last_attended, block.wo, bm, count, block.ffn_norm.weight, self._squares(0, bm), h
         )
-        self.linear.small_gemm(residual.x, block.w13, self.gated, bm, kind=SILU, norm=squares)
+        self.linear.small_gemm(residual.x, block.w13, self.gated, bm, kind=GATED, norm=squares)
         residual.add_small_gemm(self.gated, block.w2, bm, count, self.model.norm.weight, self._squares(1, bm), h)
-        pointwise.norm(h, self.model.norm.weight, self.final, self.eps, count, pdl=self.pdl)
+        hidden_states.norm(h, self.model.norm.weight, self.final, self.eps, count, pdl=self.pdl)
 
     def _squares(self, index: int, bm: int) -> PartialSquares:
         """One of the two buffers as [parts, bm]; the embedding writes a single part."""
@@ -220,7 +220,7 @@ class CudaForward:
 
     @property
     def _has_fused_path(self) -> bool:
-        return self.model.is_plain and (self.single_rank or self.collectives is not None)
+        return self.model.adds_products_directly and (self.single_rank or self.collectives is not None)
 
     @property
     def _defers_value(self) -> bool:
@@ -253,7 +253,7 @@ class CudaForward:
 
     def _final_norm(self, inputs: StepInputs) -> None:
         """`final` = the model's last norm at the sampled positions."""
-        pointwise.norm(
+        hidden_states.norm(
             self.residual.h, self.model.norm.weight, self.final, self.eps, inputs.sample_sources.shape[0],
             sources=inputs.sample_sources, pdl=self.pdl,
         )  # fmt: skip

@@ -20,7 +20,7 @@ from engine.kernels.linear.gemm_configs import (
     token_block,
 )
 from engine.kernels.linear.gemv import DeferredValue, Push, gemv
-from engine.kernels.linear.matmul import PLAIN, RESIDUAL, SILU, PartialSquares, Scratch, matmul
+from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, PartialSquares, Scratch, matmul
 from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.kernels.pdl import supported
 from engine.model.quantization import QuantizedWeight
@@ -32,8 +32,8 @@ MIN_SHARED_BYTES = 99 << 10  # for GPUs of which torch does not say it
 class Linear:
     """Products with the layers' matrices. The largest quantized one has `max_quantized_weights` weights (0: none is).
 
-    The ending SILU stands for the gated product, with `gelu` by GELU.
-    `layer` is a linear module of the model. Inputs and outputs are contiguous, in the model's dtype unless said.
+    The ending GATED is the gated product: of SiLU, or with `gelu` of GELU. `layer` is a linear module of the model.
+    Inputs and outputs are contiguous, in the model's dtype unless said.
     """
 
     def __init__(self, config: EngineConfig, eps: float, max_quantized_weights: int, *, gelu: bool = False) -> None:
@@ -66,14 +66,14 @@ class Linear:
         if isinstance(weight, QuantizedWeight):
             rows, block, warps = quantized_gemv_config(kind)
             quantized_gemv(
-                x[:1], weight, out[:1], gain=gain, eps=self._eps, silu=kind == SILU, gelu=self._gelu,
+                x[:1], weight, out[:1], gain=gain, eps=self._eps, gated=kind == GATED, gelu=self._gelu,
                 residual=kind == RESIDUAL, pdl=self._pdl, rows=rows, block=block, warps=warps,
             )  # fmt: skip
             return
         weight = weight[:num_rows]
         block, warps = gemv_config(weight.shape[1], kind)
         gemv(
-            x[:1], weight, out[:1], gain=gain, eps=self._eps, silu=kind == SILU, gelu=self._gelu,
+            x[:1], weight, out[:1], gain=gain, eps=self._eps, gated=kind == GATED, gelu=self._gelu,
             residual=kind == RESIDUAL, pdl=self._pdl, block=block, warps=warps, two_rows=True, deferred=deferred,
             push=push,
         )  # fmt: skip

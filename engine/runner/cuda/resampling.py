@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
 from engine.kernels.sampling import sample
-from engine.layers.logits import LogitsAdjuster, LogprobsBatch, log_probabilities
+from engine.layers.logits import LogitsAdjuster, LogprobsBatch, log_probabilities, send_to_device
 from engine.runner.cuda.forward import CudaForward
 from engine.runner.cuda.input_batch import BatchState
 from engine.scheduler.step_plan import StepPlan
@@ -81,7 +81,7 @@ class Resampler:
         counts = {place: self._num_logprobs[row] for place, row in enumerate(rows) if row in self._num_logprobs}
         if not counts:
             return None
-        at = self._send(torch.tensor(list(counts), dtype=torch.int64))
+        at = send_to_device(torch.tensor(list(counts), dtype=torch.int64), self._config.device)
         logits = self._forward.sampled_logits(len(rows)).index_select(0, at)
         ids = self._forward.ids.index_select(0, at)
         return log_probabilities(logits, ids, [rows[place] for place in counts], list(counts.values()))
@@ -90,15 +90,9 @@ class Resampler:
         key = (*sampled, -1, *places)
         if self._cached is None or self._cached[0] != key:
             tensors = (
-                self._send(torch.tensor(places, dtype=torch.int64)),
-                self._send(torch.tensor(rows, dtype=torch.int32)),
-                self._send(torch.tensor(rows, dtype=torch.int64)),
+                send_to_device(torch.tensor(places, dtype=torch.int64), self._config.device),
+                send_to_device(torch.tensor(rows, dtype=torch.int32), self._config.device),
+                send_to_device(torch.tensor(rows, dtype=torch.int64), self._config.device),
             )
             self._cached = (key, tensors)
         return self._cached[1]
-
-    def _send(self, host: Tensor) -> Tensor:
-        """The tensor on the device, without waiting for the steps that run there."""
-        return (
-            host.pin_memory().to(self._config.device, non_blocking=True) if self._config.device.type == "cuda" else host
-        )

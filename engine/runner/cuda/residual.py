@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
 from engine.distributed.tensor_parallel import RowLinear
-from engine.kernels import pointwise
+from engine.kernels import hidden_states
 from engine.kernels.linear.gemv import DeferredValue
 from engine.kernels.linear.matmul import RESIDUAL, PartialSquares
 from engine.kernels.pdl import supported
@@ -38,7 +38,7 @@ class ResidualStream:
         self.h, self.x = buffer(max_tokens), buffer(max_tokens)
         self._partial_sum = buffer(0 if self._single_rank or collectives else max_tokens)
         # The sum over ranks, for models that do something to it before it is added.
-        self._delta = buffer(0 if model.is_plain else max_tokens)
+        self._delta = buffer(0 if model.adds_products_directly else max_tokens)
 
     def add_gemv(self, x: Tensor, layer: nn.Module, deferred: DeferredValue | None = None) -> None:
         """One token: h += product of x, to which `deferred` is added first."""
@@ -87,7 +87,7 @@ class ResidualStream:
             self._linear.gemm(x, layer, partial_sum)
             delta = tensor_parallel.all_reduce(partial_sum)
         if norm is not None or delta is not None:
-            pointwise.norm(h, gain, out, self._eps, tokens, delta=delta, pdl=self._pdl)
+            hidden_states.norm(h, gain, out, self._eps, tokens, delta=delta, pdl=self._pdl)
 
     def partial(self, tokens: int) -> Tensor:
         """[tokens, dim]: where this rank puts what `add_partial` sums over the ranks."""
@@ -104,7 +104,7 @@ class ResidualStream:
             self._collectives.all_reduce(delta, gain, tokens)  # without `out` the gain is not used
         elif not self._single_rank:
             tensor_parallel.all_reduce(delta)
-        pointwise.norm(
+        hidden_states.norm(
             self.h[:tokens], gain, self.x[:tokens], self._eps, tokens, delta=delta, bias=bias,
             post_gain=None if post is None else post.weight, pdl=self._pdl,
         )  # fmt: skip

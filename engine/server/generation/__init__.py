@@ -1,1 +1,1 @@
-"""The choices of one request: how many there are, what form they have, when they end, and their log-probabilities."""
+"""The choices of one request: their number, grammar, end and log-probabilities. Knows neither HTTP nor torch."""

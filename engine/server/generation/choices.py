@@ -1,4 +1,4 @@
-"""The choices of one response: they are generated side by side, and reach the client in the order in which they come.
+"""The choices of one response, generated side by side; each text goes to the client as soon as it is there.
 
 Knows response streams; knows neither HTTP nor the shape of a body.
 """
@@ -73,8 +73,7 @@ class Choices:
 
 async def _texts(stream: ResponseStream, interval: float) -> AsyncIterator[str]:
     async for text in stream:
-        if text or stream.end is None:  # an empty one at the end follows below
-            yield text
+        yield text
         if interval:
             await stream.wait_for_more(interval)
     if stream.end is not None:

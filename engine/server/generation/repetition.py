@@ -1,11 +1,11 @@
 """Notices that a response does nothing but repeat itself: its last tokens are one block, over and over.
 
-What people ask for is left alone: lists whose entries differ, tables, drawings, refrains, rows of zeros, a sentence a
-hundred times. So it takes very many tokens of exactly the same, and more in a code block or if there are few letters.
-A small model that has fallen into a loop would otherwise go on until the context is full.
+Repetition that people ask for must not count: lists whose entries differ, tables, drawings, refrains, rows of zeros, a
+sentence a hundred times. So a loop needs very many identical tokens, and more in a code block or with few letters.
+Without the guard a small model in a loop goes on until the context is full.
 
-Knows token ids and their text, nothing of requests. The bot has a guard of its own for what it shows
-(`bot/chat/repetition.py`), which sees text of any server and ends a reply earlier.
+Knows token ids and their text, not requests. The bot has its own guard (`bot/chat/repetition.py`), which works on the
+text of any server and ends a reply earlier.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _period_of(token_ids: Sequence[int], bounds: Sequence[tuple[int, int]]) -> i
 
 
 def period_of(token_ids: Sequence[int], rounds: int) -> int | None:
-    """The shortest period of a list that consists of nothing but at least so many rounds of one block, three or more.
+    """The shortest period of a list that is one block, repeated at least `rounds` times; `rounds` is three or more.
 
     In C's speed: the shortest shift at which the last two rounds appear again can only be the period.
     """

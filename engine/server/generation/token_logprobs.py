@@ -1,6 +1,7 @@
 """Log-probabilities of one response, as they leave with its text.
 
-A token's entry is sent with the text that it began. A token of a text that a stop string cuts off is not sent.
+A token's entry is sent with the text that it began; tokens that a stop string cuts off have none. Knows the tokenizer;
+knows neither requests nor HTTP.
 """
 
 from collections import deque

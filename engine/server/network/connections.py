@@ -1,9 +1,9 @@
 """Bounds the connections of the HTTP server: how many may be open, and how long a request may take to come.
 
-uvicorn's own protocol waits for a request as long as its client likes. Here a connection whose request has not come
-completely counts as waiting: it ends after a while, and when too many connections are open the one that has waited
-longest ends at once, so that requests that were only begun shut nobody out. A response whose client has stopped reading
-ends too. Bodies: see reading.py. What is parsed at a time: see wire_limits.py.
+uvicorn's own protocol waits for a request without a timeout. Here a connection waits while its request is incomplete,
+and is closed after a timeout; when too many connections are open, the one that has waited longest is closed at once, so
+that unfinished requests cannot lock other clients out. A response ends too if its client stops reading. reading.py
+bounds bodies, wire_limits.py the bytes parsed at a time. Knows no routes.
 """
 
 import asyncio
@@ -112,7 +112,7 @@ class BoundedProtocol(H11Protocol):
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        # The rest of what the client sends is thrown away: closed with unread bytes, it would never see the answer.
+        # Discard the client's remaining bytes: if they were unread at the close, it would never see the answer.
         self._is_refused = True
         self._stop_timer()
         if self.transport.can_write_eof():

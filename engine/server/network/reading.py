@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
-from engine.server.protocol.errors import RequestError
+from engine.server.protocol.errors import RequestError, rate_limited
 
 # A body ends with 408 if nothing of it comes for STALL_TIMEOUT seconds, and after BODY_GRACE seconds and one more
 # second for each MIN_BYTES_PER_SECOND of it.
 STALL_TIMEOUT = 15.0
 BODY_GRACE = 15.0
 MIN_BYTES_PER_SECOND = 1 << 16
-# Bodies of more than SMALL_BODY bytes have the room of LARGEST_AT_ONCE of the largest together. When it is used up, the
-# one that has been coming for the longest time ends.
+# Bodies of more than SMALL_BODY bytes share the memory of LARGEST_AT_ONCE bodies of the largest size. When it is used
+# up, the body that has been arriving longest is ended.
 SMALL_BODY = 1 << 16
 LARGEST_AT_ONCE = 8
 
@@ -100,10 +100,7 @@ class BodyReader:
         if size > SMALL_BODY and self._num_bytes > LARGEST_AT_ONCE * self._limit:
             oldest = next(iter(self._large))
             if oldest is incoming:
-                raise RequestError(
-                    "Too many large requests at once.", status=429, error_type="rate_limit_error",
-                    code="rate_limit_exceeded", retry_after=1,
-                )  # fmt: skip
+                raise rate_limited("Too many large requests at once.", 1)
             if not oldest.ended:
                 oldest.end()
 

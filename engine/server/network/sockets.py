@@ -1,6 +1,6 @@
 """The listening socket of the server: a TCP port, or a Unix socket that only this user can open.
 
-Binds and cleans up; knows nothing of what is served. The socket file of a killed engine is replaced; one that another
+Binds and cleans up; knows no HTTP. The socket file of a killed engine is replaced; one that another
 process still listens on is an error.
 """
 

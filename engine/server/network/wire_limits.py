@@ -10,13 +10,13 @@ import h11
 
 RECEIVE_BYTES = 1 << 13  # taken from a socket at a time
 MAX_HEAD_BYTES = 1 << 14
-# A body may come in so many pieces, and in one more for each so many bytes of it.
+# A body may come in FREE_PIECES pieces, and in one more for each MIN_PIECE_BYTES of its bytes.
 FREE_PIECES = 256
 MIN_PIECE_BYTES = 64
 
 
 class BoundedConnection(h11.Connection):
-    """h11's state of a connection. After a RemoteProtocolError, `error_status` and `error_message` say what it was."""
+    """h11's state of a connection. `error_status` and `error_message`: the answer to a RemoteProtocolError."""
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)

@@ -1,4 +1,4 @@
-"""The one exception that the HTTP layer answers with an error body, in the shape of OpenAI's API."""
+"""The one exception that the HTTP layer answers with an error body, in the shape of OpenAI's API. Knows no fields."""
 
 ENGINE_UNAVAILABLE = "engine_unavailable"
 
@@ -30,6 +30,13 @@ class RequestError(Exception):
     def body(self) -> dict[str, object]:
         """The JSON object of the answer."""
         return {"error": {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}}
+
+
+def rate_limited(message: str, retry_after: int) -> RequestError:
+    """429: too much is going on. `retry_after`: seconds."""
+    return RequestError(
+        message, status=429, error_type="rate_limit_error", code="rate_limit_exceeded", retry_after=retry_after
+    )
 
 
 def engine_unavailable(message: str) -> RequestError:

@@ -1,4 +1,4 @@
-"""The types of the request fields: bounds, lenient forms that many clients send, and values that are refused.
+"""The types of the request fields: bounds, lenient spellings that many clients send, and values that are refused.
 
 Knows what a value may be, not which field has it.
 """

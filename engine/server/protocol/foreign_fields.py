@@ -1,6 +1,6 @@
 """Request fields of OpenAI's API and of other servers that this engine does not have, and the values that mean "off".
 
-Tables only; unsupported.py uses them. Names are in snake case. Fields in no table change nothing about a reply, and are
+Tables only; unsupported.py uses them. Names are in snake case. Fields in no table do not change a reply and are
 ignored: `store`, `metadata`, `priority`, `cache_prompt`, `keep_alive`, the range of a penalty, the size of a context.
 """
 
@@ -53,7 +53,7 @@ def _is_no_schema(value: object) -> bool:
 
 # By name. A pattern below covers the rest of each family.
 NEUTRAL: Mapping[str, Neutral] = {
-    # What is asked for, and how the answer is made
+    # Input, and how the answer is made
     **dict.fromkeys(("tools", "functions", "audio", "prediction", "images", "mcp_servers", "guardrails"), _is_off),
     **dict.fromkeys(("tool_choice", "function_call"), _is_one_of("none", "auto")),
     **dict.fromkeys(("logprobs", "prompt_logprobs"), _is_false),
@@ -71,7 +71,7 @@ NEUTRAL: Mapping[str, Neutral] = {
     "response_mime_type": _is_one_of("text/plain"),
     "truncate_prompt_tokens": _never,
     "add_bos_token": _is_one_of(True),
-    # What is sampled
+    # Sampling
     **dict.fromkeys(("do_sample", "skip_special_tokens", "trim_stop"), _is_one_of(True)),
     **dict.fromkeys(("num_beams", "num_beam_groups", "beam_width"), _is_one_of(1)),
     **dict.fromkeys(("guidance_scale", "cfg_scale"), _is_one_of(1)),
@@ -92,7 +92,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "bypass_eos": "ignore_eos",
 }
 
-_INERT = r"(?!\w*(_range|_slope|_decay|_sustain|_last_n|_context_size)$)"  # parts of what is off
+_INERT = r"(?!\w*(_range|_slope|_decay|_sustain|_last_n|_context_size)$)"  # parameters of another one
 _OFF_FAMILIES = (
     # Which tokens may come, and when the reply ends
     r"guided_(?!decoding_backend|whitespace)\w+|structured\w*|json_(object|mode)|(output|text)_(format|config)|format",
@@ -132,7 +132,7 @@ FAMILIES: tuple[tuple[re.Pattern[str], Neutral], ...] = tuple(
     )
 )
 
-# A parameter of another one, which does nothing as long as that one is off.
+# A parameter that has no effect while the one it belongs to is off.
 SWITCHES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"mirostat_(tau|eta)"), ("mirostat", "mirostat_mode")),
     (re.compile(r"dry_\w+"), ("dry_multiplier",)),

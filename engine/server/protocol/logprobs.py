@@ -1,4 +1,7 @@
-"""Log-probabilities in the two shapes of OpenAI's API: of chat completions, and of plain completions."""
+"""Log-probabilities in the two shapes of OpenAI's API: of chat completions, and of plain completions.
+
+Knows tokens as text and bytes; knows no tokenizer.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

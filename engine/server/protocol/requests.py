@@ -28,9 +28,9 @@ from engine.server.protocol.field_types import (
     TextOrList,
     TokenIds,
 )
-from engine.server.protocol.form_fields import FormFields
 from engine.server.protocol.request_body import JsonObject, validate
 from engine.server.protocol.sampling_fields import NumLogprobs, NumLogprobsOrFalse, SamplingFields
+from engine.server.protocol.structured_output_fields import StructuredOutputFields
 from engine.server.protocol.tools import Calls, ToolChoice, Tools
 from engine.server.protocol.unsupported import refuse_unsupported
 
@@ -83,7 +83,7 @@ class ChatMessage(JsonObject):
 
 
 class PromptRequest(JsonObject):
-    """A body that holds a prompt; refuses what would change it or the reply to it and is not supported."""
+    """A body that holds a prompt. Refuses unsupported fields that would change the prompt or the reply."""
 
     @model_validator(mode="before")
     @classmethod
@@ -110,7 +110,7 @@ class DialogRequest(PromptRequest):
 
     @property
     def continue_last(self) -> bool:
-        """Whether the reply goes on from the last message."""
+        """Whether the last message is the beginning of the reply."""
         if self.continue_final_message is not None:
             return self.continue_final_message
         return self.messages[-1].role == "assistant" and not self.add_generation_prompt
@@ -149,12 +149,12 @@ class DialogRequest(PromptRequest):
 
 
 class StreamOptions(JsonObject):
-    """What a stream holds besides the text."""
+    """Which events a stream has besides those of the text."""
 
     include_usage: bool = False
 
 
-class GenerationRequest(PromptRequest, SamplingFields, FormFields):
+class GenerationRequest(PromptRequest, SamplingFields, StructuredOutputFields):
     """The fields that chat and plain completions share."""
 
     modalities: TextModality | None = None
@@ -187,14 +187,14 @@ class GenerationRequest(PromptRequest, SamplingFields, FormFields):
         if self.token_limit is not None and self.min_tokens > self.token_limit:
             message = f"'min_tokens' must be less than or equal to 'max_tokens', {self.token_limit}."
             raise RequestError(message, param="min_tokens", code="invalid_value")
-        if self.min_tokens and self.has_form:  # a form ends where it ends
-            message = f"'min_tokens' cannot be combined with '{self.form_param}'."
+        if self.min_tokens and self.has_structured_output:  # a grammar says where the reply ends
+            message = f"'min_tokens' cannot be combined with '{self.structured_output_param}'."
             raise RequestError(message, param="min_tokens", code="unsupported_parameter")
         return self
 
 
 class ChatRequest(DialogRequest, GenerationRequest):
-    """POST /v1/chat/completions. `include_reasoning`: whether what the model thinks is in the response (vLLM's)."""
+    """POST /v1/chat/completions. `include_reasoning`: whether the reasoning is in the response (vLLM's)."""
 
     include_reasoning: bool = True
 

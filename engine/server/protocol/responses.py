@@ -16,7 +16,7 @@ from engine.server.protocol.errors import RequestError
 from engine.server.protocol.logprobs import TokenLogprob, chat_logprobs, completion_logprobs
 
 FinishReason = Literal["stop", "length", "tool_calls"]
-REPETITION = "repetition"  # the `stop_reason` of a choice that repeated itself
+REPETITION = "repetition"  # our own `stop_reason`, of a choice that repeated itself
 DONE = b"data: [DONE]\n\n"
 _TOKENS_AT_ONCE = 20_000
 _LOGPROBS_AT_ONCE = 2_000
@@ -122,7 +122,7 @@ class ResponseFormat:
         return before + encode(text) + after
 
     def fields_delta(self, fields: Mapping[str, object], index: int = 0) -> bytes:
-        """The event that adds what the model thinks, or calls of tools; empty: none."""
+        """The event that adds reasoning or tool calls; empty: none."""
         return b""
 
     def last_chunk(self, index: int, end: ChoiceEnd, logprobs: Sequence[TokenLogprob] | None = None) -> bytes:
@@ -175,20 +175,14 @@ class ChatResponseFormat(ResponseFormat):
     complete_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
     id_prefix = "chatcmpl-"
-    include_reasoning = True
-    """Whether the client wants to read what the model thinks."""
 
     def first_chunk(self, index: int) -> bytes:
         """The event that names the role."""
         return event(self._chunk(self._delta_choice(index, {"role": "assistant", "content": ""}, None, None)))
 
     def fields_delta(self, fields: Mapping[str, object], index: int = 0) -> bytes:
-        """An event with `reasoning_content` (vLLM's and DeepSeek's name) or `tool_calls`."""
-        wanted = self._wanted(fields)
-        return event(self._chunk(self._delta_choice(index, wanted, None, None))) if wanted else b""
-
-    def _wanted(self, fields: Mapping[str, object]) -> dict[str, object]:
-        return {name: value for name, value in fields.items() if name != "reasoning_content" or self.include_reasoning}
+        """An event with `reasoning_content` (DeepSeek's and llama.cpp's name, vLLM's `reasoning`) or `tool_calls`."""
+        return event(self._chunk(self._delta_choice(index, fields, None, None)))
 
     def _choice(
         self, index: int, text: str, end: ChoiceEnd | None, logprobs: Sequence[TokenLogprob] | None
@@ -196,13 +190,13 @@ class ChatResponseFormat(ResponseFormat):
         return self._delta_choice(index, {"content": text} if end is None or text else {}, end, logprobs)
 
     def _delta_choice(
-        self, index: int, delta: dict[str, object], end: ChoiceEnd | None, logprobs: Sequence[TokenLogprob] | None
+        self, index: int, delta: Mapping[str, object], end: ChoiceEnd | None, logprobs: Sequence[TokenLogprob] | None
     ) -> dict[str, object]:
         return {"index": index, "delta": delta, "logprobs": chat_logprobs(logprobs), **_end_fields(end)}
 
     def _complete_choice(self, index: int, choice: CompleteChoice) -> dict[str, object]:
         message: dict[str, object] = {"role": "assistant", "content": choice.text, "refusal": None}
-        message |= self._wanted(choice.fields)
+        message |= choice.fields
         calls = choice.fields.get("tool_calls")
         if isinstance(calls, list):
             message["content"] = choice.text or None

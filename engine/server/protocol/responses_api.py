@@ -1,4 +1,4 @@
-"""OpenAI's /v1/responses, as far as a chat needs it: its request as a chat request, and the shape of its answers.
+"""OpenAI's /v1/responses, for chats: turns its request into a chat request, and shapes its answers.
 
 Nothing is stored, so that a request holds its whole dialog. Knows the fields; generates nothing.
 """
@@ -33,7 +33,7 @@ _OF_CHAT: Final = {
     **dict.fromkeys(("response_format", "structured_outputs"), "text"),
 }
 _NEW_NAMES: Final = (("messages", "input"), ("max_tokens", "max_output_tokens"), ("response_format", "text.format"))
-# What asks for nothing: `include` may name what only reasoning models have.
+# Values of `include` that add nothing to an answer of this engine.
 _HARMLESS_INCLUDES: Final = {"reasoning.encrypted_content"}
 
 
@@ -90,7 +90,7 @@ def validate_responses(model: str, value: dict[str, object]) -> tuple[ChatReques
 
 
 def rename_fields(error: RequestError, value: Mapping[str, Any]) -> RequestError:
-    """An error of the chat that the request `value` became, in the names that its client knows."""
+    """An error of the chat request made from `value`, with the field names of this API."""
     shift = 1 if value.get("instructions") else 0  # which became the first message
 
     def item(match: re.Match[str]) -> str:
@@ -146,7 +146,7 @@ class ResponsesFormat(ResponseFormat):
     id_prefix = "resp_"
 
     def __init__(self, model: str, request: Mapping[str, Any]) -> None:
-        """`request`: the fields as they came, some of which an answer repeats."""
+        """`request`: the fields as the client sent them; an answer repeats some."""
         super().__init__(model, include_usage=True)
         self._request = request
         self._item_id = "msg_" + secrets.token_hex(12)
@@ -260,6 +260,6 @@ def _usage(usage: Usage) -> dict[str, object]:
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens},
         "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }

@@ -8,13 +8,12 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.logits_params import LogitsParams
+from engine.logits_params import MAX_LOGPROBS, LogitsParams
 from engine.server.protocol.errors import RequestError
 from engine.server.protocol.field_types import Count, Integer, TokenIds
 from engine.server.protocol.request_body import JsonObject
 
 MAX_CHOICES: Final = 16  # of one prompt
-MAX_LOGPROBS: Final = 20
 MAX_BIASED: Final = 1024  # tokens of one request
 MAX_STOP_TOKENS: Final = 64
 _MAX_BIAS: Final = 100.0

@@ -1,4 +1,7 @@
-"""The tools of a request, their calls in its messages, and the calls of a reply. OpenAI's shapes."""
+"""The tools of a request, the tool calls in its messages, and those of a reply, in OpenAI's shapes.
+
+Knows the fields; engine/chat/tool_calls.py knows how a model writes a call.
+"""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Refuses by name what would change the reply and is not supported, unless its value switches it off.
+"""Refuses, by name, unsupported fields that would change the reply, unless their value switches them off.
 
 Knows how names are compared; which names there are is in foreign_fields.py.
 """

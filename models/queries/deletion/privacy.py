@@ -306,7 +306,7 @@ def _turns(user_id: int, guild_id: int | None) -> Select[int]:
 
 
 def _quoted(user_id: int, guild_id: int | None) -> ColumnElement[bool]:
-    """Match what the person wrote and others asked about, in whoever's dialog it is."""
+    """Match texts of this person that others have quoted, in the dialogs of any member."""
     dialogs = select(Dialog.id).where(_in_guild(Dialog.guild_id, guild_id))
     own = TurnFile.author_id == user_id
     return (

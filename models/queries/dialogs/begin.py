@@ -128,7 +128,7 @@ async def _pair_above(session: AsyncSession, key: DialogKey, dialog_id: int) -> 
 
 
 async def names_in_dialog(session: AsyncSession, *, key: DialogKey) -> dict[int, str]:
-    """Return who spoke in the key's open dialog, by the last name that the model read: the last _MAX_SPOKEN pairs."""
+    """Return the speakers of the open dialog's last _MAX_SPOKEN pairs, with the names that the model read last."""
     rows = await session.execute(
         select(Turn.author_id, Turn.author_name)
         .join(Dialog)

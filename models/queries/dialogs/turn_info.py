@@ -1,4 +1,4 @@
-"""Finds a turn by its id, as a button under its reply does: whose it is, and what can be done with it."""
+"""Finds a turn by the id in a button under its reply, with its tenant and state."""
 
 from __future__ import annotations
 

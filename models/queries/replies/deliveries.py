@@ -37,7 +37,7 @@ async def begin_delivery(session: AsyncSession, *, key: DialogKey, turn_id: int,
 
 
 async def begin_waiting(session: AsyncSession, *, key: DialogKey, place: Place, now: datetime) -> int:
-    """Record that a message waits which has no turn yet, and says so here. 0 for a member who opted out."""
+    """Record a message that shows its place in line and has no turn yet. 0 for a member who opted out."""
     if (await load_policy(session, key=key, now=now)).settings.opted_out:
         return 0
     return await _add_delivery(session, None, place, now)
@@ -166,7 +166,7 @@ async def ready_delivery(
 
 
 async def close_deliveries(session: AsyncSession, *, key: DialogKey, turn_id: int) -> None:
-    """Mark the deliveries of a turn done that has nothing to show any more."""
+    """Mark the deliveries of a turn done, since it has nothing to show any more."""
     await close_where(session, Delivery.turn_id == turn_id, Delivery.state != "done", _of_key(key))
 
 

@@ -2,7 +2,7 @@
 
 One row asks for one reply, named by the interaction that asked for it: also the reply of a regeneration, whose turn is
 not pending, and of a member who opted out, who has no turn at all. The process that writes the reply stops it and
-deletes the row; so a row that stays means that no process writes that reply, or that whoever clicked may not stop it.
+deletes the row. A row that stays was for a reply that no process writes, or came from a member who may not stop it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def request_stop(session: AsyncSession, *, interaction_id: int, by: StopRe
 async def requested_stops(
     session: AsyncSession, *, interaction_ids: Collection[int]
 ) -> frozenset[tuple[int, StopRequester]]:
-    """Return those of these interactions whose replies are to stop, each with who wants it."""
+    """Return the interactions whose replies are to stop, each with the person who asked."""
     found = select(StopRequest).where(StopRequest.interaction_id.in_(interaction_ids))
     return frozenset(
         (each.interaction_id, StopRequester(each.user_id, each.managed_guild_id))
@@ -48,7 +48,7 @@ async def requested_stops(
 async def delete_stop_requests(
     session: AsyncSession, *, interaction_ids: Collection[int], user_id: int | None = None
 ) -> frozenset[int]:
-    """Delete the requests for these replies, or those of one person; return which there were.
+    """Delete the requests for these replies, or those of one person; return the deleted ones.
 
     Of two processes that delete one, only one gets it.
     """

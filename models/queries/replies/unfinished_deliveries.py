@@ -78,7 +78,7 @@ async def release_delivery(session: AsyncSession, *, delivery_id: int, now: date
 
 @cross_tenant("cleanup serves every tenant")
 async def expire_deliveries(session: AsyncSession, *, now: datetime, limit: int) -> int:
-    """Close a batch of deliveries that nobody finishes any more, and clear expired tokens; return how many."""
+    """Close a batch of deliveries that are given up, and clear expired tokens; return how many."""
     unfinished = Delivery.state != "done"
     old = select(Delivery.id).where(unfinished, Delivery.created_at < now - GIVEN_UP_AFTER).limit(limit)
     given_up = (await session.scalars(old)).all()

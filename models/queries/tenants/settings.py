@@ -214,8 +214,7 @@ async def audit_log(session: AsyncSession, *, key: DialogKey, limit: int) -> tup
         select(AuditEntry).where(AuditEntry.guild_id == key.guild_id).order_by(AuditEntry.id.desc()).limit(limit)
     )
     return tuple(
-        AuditRecord(row.id, row.guild_id, row.actor_id, row.target_id, row.action, row.details, row.created_at)
-        for row in rows
+        AuditRecord(row.guild_id, row.actor_id, row.target_id, row.action, row.details, row.created_at) for row in rows
     )
 
 

@@ -53,7 +53,7 @@ async def use_thread(session: AsyncSession, *, key: DialogKey, now: datetime) ->
     )
 
 
-@cross_tenant("a thread was deleted, whoever had talked in it")
+@cross_tenant("a thread was deleted, with the dialogs of all its members")
 async def unbind_thread(session: AsyncSession, *, guild_id: int, thread_id: int) -> bool:
     """Delete the binding of a thread that is gone. False if there was none."""
     statement = delete(BoundThread).where(BoundThread.thread_id == thread_id, BoundThread.guild_id == guild_id)

@@ -150,9 +150,11 @@ class TestBounds:
 
     async def test_attack_others_are_served_meanwhile(self, database: Database):
         flood = b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n' * 1000
-        async with chatting(database, endless(flood), reply_timeout=30) as (chat, _):
+        async with chatting(database, endless(flood), reply_timeout=30) as (chat, server):
             flooded = asyncio.create_task(chat.chat(ChatRequest(ANN, "talk"), ignore))
-            await asyncio.sleep(0.2)
+            async with asyncio.timeout(10):
+                while not server.bodies:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
             loop, longest = asyncio.get_running_loop(), 0.0
             until = loop.time() + 2
             while loop.time() < until:

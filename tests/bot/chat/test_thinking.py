@@ -78,9 +78,11 @@ async def test_who_waits_sees_that_it_thinks_and_for_how_long_it_did(
 async def test_it_can_be_stopped_while_it_thinks(make_chat: MakeChat, engine: FakeEngine):
     chat = make_chat()
     engine.hang("<think>", "hm")
-    chatting = asyncio.create_task(chat.chat(ChatRequest(KEY, "Hi"), _ignore))
-    await engine.arrived(1)
-    await asyncio.sleep(0.1)
+    waitings: list[Waiting] = []
+    chatting = asyncio.create_task(chat.chat(ChatRequest(KEY, "Hi", on_waiting=waitings.append), _ignore))
+    async with asyncio.timeout(10):
+        while not (waitings and waitings[0].thinking):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     assert await chat.stop(KEY)
     reply = await chatting
     assert (reply.text, reply.finish_reason, reply.is_empty) == ("", "stopped", True)
@@ -94,6 +96,20 @@ async def test_a_lone_closing_mark_takes_back_what_was_shown(make_chat: MakeChat
 
     engine.reply("I wonder", " a bit", "</think>", "Hello")
     request = ChatRequest(KEY, "Hi", on_thought=lambda seconds: said.clear())
+    reply = await make_chat().chat(request, show)
+    assert (reply.text, "".join(said)) == ("Hello", "Hello")
+
+
+async def test_a_speakers_line_after_what_was_taken_back_is_no_part_of_the_answer(
+    make_chat: MakeChat, engine: FakeEngine
+):
+    said: list[str] = []
+
+    async def show(piece: str) -> None:
+        said.append(piece)
+
+    engine.reply("I wonder", " a bit", "</think>", "[speaker: Guildllama]", "\nHello")
+    request = ChatRequest(KEY, "Hi", author="Ann", on_thought=lambda seconds: said.clear())
     reply = await make_chat().chat(request, show)
     assert (reply.text, "".join(said)) == ("Hello", "Hello")
 

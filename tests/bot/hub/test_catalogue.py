@@ -9,6 +9,7 @@ import pytest
 from bot.hub.catalogue import CATALOGUE, find, nearest
 from bot.hub.fit import Fit, best_fit, memory_needed, recommended
 from bot.hub.machine import Gpu, Machine, parse_gpus, this_machine
+from bot.settings import load_settings
 
 GB = 10**9
 
@@ -28,14 +29,14 @@ class TestCatalogue:
     def test_pins_are_whole(self):
         """A mistyped digit would refuse the true file."""
         for model in CATALOGUE:
-            assert model.pinned == bool(model.files)
-            assert model.pinned != bool(model.patterns)
+            assert model.pinned == (model.revision is not None)
+            assert model.pinned != bool(model.pattern)
             if model.revision is not None:
                 assert re.fullmatch("[0-9a-f]{40}", model.revision), model.name
-            for file in model.files:
-                assert re.fullmatch("[0-9a-f]{64}", file.sha256), model.name
-                assert "/" not in file.path
-        sums = [file.sha256 for model in CATALOGUE for file in model.files]
+            if model.file is not None:
+                assert re.fullmatch("[0-9a-f]{64}", model.file.sha256), model.name
+                assert "/" not in model.file.path
+        sums = [model.file.sha256 for model in CATALOGUE if model.file is not None]
         assert len(set(sums)) == len(sums)
 
     def test_sizes_agree_with_parameters_and_bits(self):
@@ -71,17 +72,40 @@ class TestFit:
             (Machine(32 * GB, 8), "qwen3-30b-a3b", Fit("CPU", 4)),
             (Machine(0), "smollm2-360m", None),
             (Machine(16 * GB, 8, (Gpu("small", 8 * GB),)), "llama-3.1-8b", Fit("GPU", 4)),
-            (Machine(16 * GB, 8, (Gpu("a", 24 * GB),)), "llama-3.1-8b", Fit("GPU", 16)),
-            (Machine(64 * GB, 8, (Gpu("a", 24 * GB), Gpu("b", 24 * GB))), "qwen3-14b", Fit("GPU", 8)),
+            (Machine(16 * GB, 8, (Gpu("tiny", 2 * GB),)), "smollm2-360m", Fit("GPU", 8)),
+            (Machine(16 * GB, 8, (Gpu("tiny", 14 * GB // 10),)), "smollm2-360m", Fit("GPU", 4, fewer_bits=True)),
+            (Machine(16 * GB, 8, (Gpu("a", 24 * GB),)), "llama-3.1-8b", Fit("GPU", 4)),
+            (Machine(64 * GB, 8, (Gpu("a", 24 * GB), Gpu("b", 24 * GB))), "qwen3-14b", Fit("GPU", 4)),
             (Machine(64 * GB, 8, (Gpu("a", 80 * GB),) * 2), "llama-3.3-70b", Fit("GPU", 4)),
             (Machine(64 * GB, 8, (Gpu("a", 40 * GB),) * 2), "llama-3.3-70b", Fit("GPU", 4, 2)),
-            (Machine(64 * GB, 8, (Gpu("a", 24 * GB),) * 3), "llama-3.3-70b", Fit("CPU", 4, slow=True)),
+            (
+                Machine(64 * GB, 8, (Gpu("a", 24 * GB),) * 3),
+                "llama-3.3-70b",
+                Fit("CPU", 4, slow=True, gpus_are_too_small=True),
+            ),
         ],
     )
     def test_where_a_model_runs(self, machine: Machine, name: str, fit: Fit | None):
         model = find(name)
         assert model is not None
         assert best_fit(model, machine) == fit
+
+    @pytest.mark.parametrize(
+        ("fit", "settings"),
+        [
+            (Fit("CPU", 4), ""),
+            (Fit("GPU", 4), ""),
+            (Fit("GPU", 4, fewer_bits=True), " GUILDLLAMA_QUANTIZE=int4"),
+            (Fit("GPU", 16, 2), " GUILDLLAMA_GPUS=2"),
+            (Fit("GPU", 8, 4, fewer_bits=True), " GUILDLLAMA_QUANTIZE=int8 GUILDLLAMA_GPUS=4"),
+            (Fit("CPU", 8, gpus_are_too_small=True), " GUILDLLAMA_DEVICE=cpu"),
+        ],
+    )
+    def test_what_the_engine_does_not_choose_by_itself_is_to_be_set(self, fit: Fit, settings: str):
+        assert fit.settings == settings
+        values = {name.lower(): value for name, _, value in (each.partition("=") for each in settings.split())}
+        loaded = load_settings(env_file=None, **{name.removeprefix("guildllama_"): v for name, v in values.items()})
+        assert (loaded.gpus or 1, loaded.quantize == "auto") == (fit.gpus, not fit.fewer_bits)
 
     def test_the_recommended_one_answers_quickly(self):
         by_machine = {

@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from huggingface_hub import constants
 
 from bot.cli import main
 from bot.engine_process.command import engine_command
 from bot.engine_process.supervisor import EngineProcess
 from bot.errors import ConfigError
 from bot.hub import hint
-from bot.hub.catalogue import CATALOGUE, find
-from bot.hub.machine import Machine
+from bot.hub.catalogue import CATALOGUE, HubFile, find
+from bot.hub.machine import Gpu, Machine
 from bot.hub.resolve import resolve_model
-from bot.hub.store import ModelStore, PulledFile, PulledModel
+from bot.hub.store import ModelStore, PulledModel
 from bot.settings import Settings
 from tests.fakes.hub import FakeHub
 
@@ -33,14 +34,17 @@ def settings(**values: object) -> Settings:
 
 
 def pulled(folder: Path, name: str) -> Path:
-    """As if `name` had been pulled, with small files."""
+    """As if `name` had been pulled, with a small file of its name and sum."""
     model = find(name)
     assert model is not None
+    assert model.file is not None
+    assert model.revision is not None
     store = ModelStore(folder)
+    file = HubFile(model.file.path, 4, model.file.sha256)
     with store.locked(name):
-        path = store.folder_of(name) / "model.gguf"
+        path = store.folder_of(name) / file.path
         path.write_bytes(b"GGUF")
-        store.save(PulledModel(name, model.repo, "c" * 40, True, (PulledFile("model.gguf", 4, "s"),)))
+        store.save(PulledModel(name, model.repo, model.revision, True, file))
     return path
 
 
@@ -84,10 +88,10 @@ class TestModelSetting:
         assert os.listdir(tmp_path) == []
 
     def test_a_records_names_stay_in_the_folder(self, tmp_path: Path):
-        pulled(tmp_path, "qwen3-4b")
+        path = pulled(tmp_path, "qwen3-4b")
         record = tmp_path / "qwen3-4b" / "pulled.json"
-        record.write_text(record.read_text().replace("model.gguf", "../x.gguf"))
-        assert ModelStore(tmp_path).pulled("qwen3-4b") is None
+        record.write_text(record.read_text().replace(path.name, "../x.gguf"))
+        assert ModelStore(tmp_path).record("qwen3-4b") is None
 
 
 class TestList:
@@ -107,9 +111,32 @@ class TestList:
         shown = self.listed(capsys, monkeypatch)
         assert all(model.name in shown for model in CATALOGUE)
         line = next(line for line in shown.splitlines() if "gemma-3-4b " in line)
-        assert all(text in line for text in ("3.88B", "2.5 GB", "4.2 / 6.2 / 9.5 GB", "CPU, 4 bits", "Korean", "Gemma"))
-        assert "pulled" in line
+        assert all(text in line for text in ("3.88B", "2.5", "4.2/6.2/9.5", "CPU 4-bit", "Korean", "Gemma"))
+        assert line.rstrip().endswith("yes")
         assert "too large" in next(line for line in shown.splitlines() if "llama-3.3-70b" in line)
+
+    @pytest.mark.parametrize(("width", "left_out"), [(80, ("languages", "licence")), (110, ("licence",)), (120, ())])
+    def test_each_model_stands_on_one_line_of_a_terminal(
+        self,
+        width: int,
+        left_out: tuple[str, ...],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("bot.terminal.output._PIPE_WIDTH", width)
+        monkeypatch.setattr("bot.terminal.models_commands.this_machine", lambda: Machine(16 * GB, 8))
+        pinned = [model.name for model in CATALOGUE if model.pinned]
+        for name in pinned:
+            pulled(tmp_path / "data" / "models", name)
+        lines = self.listed(capsys, monkeypatch).splitlines()
+        assert max(len(line) for line in lines) <= width
+        ends = [line.lstrip("* ").split()[0] for line in lines if line.rstrip().endswith("  yes")]
+        assert ends == pinned
+        assert any("30.5B-A3.3B" in line for line in lines)
+        assert [name for name in ("languages", "licence") if name not in lines[2]] == list(left_out)
+        assert any(line.endswith(f"also shows: {', '.join(left_out)}") for line in lines) == bool(left_out)
 
     def test_json(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
         monkeypatch.chdir(tmp_path)
@@ -123,20 +150,32 @@ class TestHint:
     @pytest.fixture(autouse=True)
     def machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(hint, "this_machine", lambda: Machine(8 * GB, 8))
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
     @pytest.fixture
     def hub(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         with FakeHub() as server:
-            monkeypatch.setenv("HF_ENDPOINT", server.url)
+            monkeypatch.setattr(constants, "ENDPOINT", server.url)
             yield server
 
     async def test_it_names_a_better_model_and_its_command(self, hub: FakeHub, tmp_path: Path):
         line = await hint.better_model(settings(models_dir=str(tmp_path)))
         assert line is not None
-        assert "guildllama models pull qwen3-4b-2507" in line
+        assert line.endswith("guildllama models pull qwen3-4b-2507, then GUILDLLAMA_MODEL=qwen3-4b-2507")
         assert "\n" not in line
+
+    async def test_it_names_the_settings_without_which_the_model_does_not_fit(
+        self, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(hint, "this_machine", lambda: Machine(4 * GB, 2, (Gpu("small", 5 * GB),) * 2))
+        line = await hint.better_model(settings(models_dir=str(tmp_path)))
+        assert line is not None
+        wanted = "GUILDLLAMA_MODEL=qwen3-8b GUILDLLAMA_GPUS=2"
+        assert line.endswith(f"guildllama models pull qwen3-8b, then {wanted}")
+        pulled(tmp_path, "qwen3-8b")
+        line = await hint.better_model(settings(models_dir=str(tmp_path)))
+        assert line is not None
+        assert f"{wanted} is here already" in line
 
     async def test_one_that_is_here_needs_no_hub(self, hub: FakeHub, tmp_path: Path):
         pulled(tmp_path, "qwen3-4b-2507")
@@ -153,13 +192,13 @@ class TestHint:
         assert hub.asked == []
 
     async def test_offline(self, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         assert await hint.better_model(settings(models_dir=str(tmp_path))) is None
         assert hub.asked == []
 
     @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "nonsense", "http://[::"])
     async def test_no_hub(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str):
-        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
         assert await hint.better_model(settings(models_dir=str(tmp_path))) is None
 
     async def test_a_hub_that_is_silent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -172,7 +211,7 @@ class TestHint:
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{runner.addresses[0][1]}")
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{runner.addresses[0][1]}")
         monkeypatch.setattr(hint, "ANSWER_SECONDS", 0.2)
         began = time.monotonic()
         assert await hint.better_model(settings(models_dir=str(tmp_path))) is None

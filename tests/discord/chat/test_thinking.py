@@ -23,6 +23,7 @@ async def test_members_see_that_it_thinks_and_then_only_the_answer(here: World) 
     assert [button["label"] for button in answer.buttons()] == ["Stop"]
     [answer] = await here.discord.answered(question)
     assert re.fullmatch(r"-# 💭 Thought for [3-9] s\nHello there", answer.content)
+    assert len(answer.edits) >= 2
     assert not any("secret" in text for _, text in answer.edits)
     again = await here.discord.say(guild, ann, f"<@{here.discord.bot.id}> and?")
     await here.discord.answered(again)
@@ -35,5 +36,6 @@ async def test_thoughts_that_no_mark_opened_are_taken_back(here: World) -> None:
     here.engine.reply("I wonder", *([" and wonder"] * 250), "\n</think>\n\n", "Hello", pace=0.005)
     question = await here.discord.say(guild, ann, f"<@{here.discord.bot.id}> hi")
     [answer] = await here.discord.answered(question)
+    assert any("I wonder and wonder" in text for _, text in answer.edits), "it was shown before it was taken back"
     assert re.fullmatch(r"(-# 💭 Thought for \d+ s\n)?Hello", answer.content)
     assert here.discord.answers(question) == [answer]

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from bot.discord_app.replies.quoting import quoted_question
 from bot.discord_app.replies.sink import PLACEHOLDER
-from bot.discord_app.replies.streamed_reply import final_messages
+from bot.discord_app.reply_messages import final_messages
 from models.database import Database
 from tests.discord.harness import World
 from tests.fakes.discord.server import Channel, FakeDiscord, Guild, Interaction, Message, User

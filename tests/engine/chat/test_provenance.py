@@ -52,8 +52,7 @@ def test_an_operation_gives_jinjas_text_and_keeps_the_writers(operation: str, co
     plain = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["engine.chat.sandbox._Generation"]
     )
-    plain.filters["tojson"] = ChatTemplate("x", {})._template.environment.filters["tojson"]
-    if "tojson" not in operation:
+    if "tojson" not in operation:  # jinja2's escapes for HTML
         assert text == plain.from_string(source).render(messages=[{"role": "user", "content": content}])
     if "«" in content:
         return

@@ -230,6 +230,9 @@ FORMS = {
     "ct int8 tensor": Form(
         compressed("int-quantized", num_bits=8, type="int", strategy="tensor"), int8(0, rows=False), "int8"
     ),
+    "ct naive int8": Form(
+        compressed("naive-quantized", num_bits=8, type="int", strategy="channel"), int8(0), "int8 with a scale"
+    ),
     "ct packed": Form(
         compressed("pack-quantized", num_bits=4, type="int", strategy="group", group_size=32),
         packed(4, 32),

@@ -77,7 +77,7 @@ def test_values_that_are_no_template(tmp_path: Path, value: object) -> None:
     checkpoint = open_checkpoint(folder(tmp_path, chat_template=value))
     assert checkpoint.spec.chat_template is None
     chosen = choose_format(checkpoint.spec, checkpoint.tokenizer())
-    assert chosen.description == "the format llama2, since its files have no template"
+    assert chosen.description == "the built-in format llama2, since its files have no template"
 
 
 def test_inspect_builds_and_names_the_template(tmp_path: Path) -> None:

@@ -62,6 +62,12 @@ def metadata(**changes: Entry | None) -> dict[str, Entry]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def yarn(**changes: Entry) -> dict[str, Entry | None]:
+    """RoPE scaled by YaRN; `changes` by key below `llama.rope`."""
+    values = {"scaling__type": text("yarn"), "scaling__factor": f32(4.0), **changes}
+    return {f"llama__rope__{name}": value for name, value in values.items()}
+
+
 def tensors() -> dict[str, np.ndarray]:
     return {gguf_name(name): tensor.float().numpy() for name, tensor in weights(TINY).items()}
 
@@ -144,6 +150,11 @@ def test_attack_gguf_of_other_converters_loads(
         ({"tokenizer__ggml__token_type": array(5, [1] * 5)}, "286 token types; found 5"),
         ({"llama__rope__scaling__factor": f32(-4.0)}, "factor to be a positive number"),
         ({"llama__rope__scaling__type": text("x"), "llama__rope__scaling__factor": f32(2.0)}, "found scaling x"),
+        (yarn(scaling__factor=(12, struct.pack("<d", 1e307))), "a context of at most 4194304; found "),
+        (yarn(freq_base=f32(1.0)), "a rope_theta above 1"),
+        (yarn(scaling__yarn_beta_fast=f32(1e38)), "beta_slow below beta_fast, at most 1e"),
+        (yarn(scaling__yarn_beta_slow=(12, struct.pack("<d", 1e-320))), "beta_slow below beta_fast"),
+        (yarn(scaling__attn_factor=f32(1e35)), "an attention factor of at most"),
         ({"llama__attention__scale": f32(-0.5)}, "attention.scale to be a positive number"),
         ({"llama__final_logit_softcapping": f32(30.0)}, "final_logit_softcapping to be absent"),
         ({"llama__logit_scale": f32(0.25)}, "logit_scale to be absent"),

@@ -22,6 +22,7 @@ from tests.engine.checkpoint.builders import Tiny, hf_tensors, read_all, weights
 
 ENDS = {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
 DECODER = {str(i): {"content": name, "special": True} for i, name in enumerate(v.CHATML)}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 LLAMA31 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
@@ -63,6 +64,14 @@ def byte_level(path: Path, edit: Callable[[dict[str, Any]], object] | None = Non
         ({"rope_theta": 10**400}, "rope_theta to be a positive number"),
         ({"rope_scaling": LLAMA31 | {"rope_type": "llama3", "low_freq_factor": 4.0}}, "low_freq_factor below"),
         ({"rope_scaling": {"type": "linear", "factor": -4.0}}, "factor to be a positive number"),
+        ({"rope_scaling": {"type": "yarn", "factor": 1e305}}, "a context of at most 4194304; found "),
+        ({"rope_scaling": YARN, "rope_theta": 1}, "a rope_theta above 1"),
+        ({"rope_scaling": YARN | {"beta_fast": 1e308}}, "beta_slow below beta_fast, at most 1e"),
+        ({"rope_scaling": YARN | {"beta_slow": 1e-320}}, "beta_slow below beta_fast"),
+        ({"rope_scaling": YARN | {"beta_slow": 32, "beta_fast": 1}}, "beta_fast 1.0 and beta_slow 32.0"),
+        ({"rope_scaling": YARN | {"attention_factor": 1e305}}, "an attention factor of at most"),
+        ({"rope_scaling": YARN | {"mscale": 1e308, "mscale_all_dim": 1e-308}}, "attention factor of at most"),
+        ({"architectures": ["Phi3ForCausalLM"], "partial_rotary_factor": 1e308}, "an even part of 16 dimensions"),
         ({"rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 4.0}}}, "one RoPE for all layers"),
     ],
 )

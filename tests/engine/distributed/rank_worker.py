@@ -1,4 +1,4 @@
-"""One rank of a test, as a process: `python -m tests.engine.distributed.rank_worker JOB '{"model": …}'`."""
+"""What one rank of a test does, in a process of its own (see world.py)."""
 
 import dataclasses
 import itertools
@@ -137,8 +137,9 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def main() -> None:
-    job, arguments = sys.argv[1], json.loads(sys.argv[2])
+def main(job: str, arguments: dict[str, Any]) -> None:
+    """Do the job; ends the process with code 78 at a ConfigError."""
+    torch.set_num_threads(1)
     changes = arguments.pop("config", {})
     try:
         spec = open_checkpoint(arguments["model"]).spec
@@ -148,7 +149,3 @@ def main() -> None:
     except ConfigError as error:
         say(str(error))
         os._exit(78)
-
-
-if __name__ == "__main__":
-    main()

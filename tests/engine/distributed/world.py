@@ -1,18 +1,27 @@
-"""Several ranks as processes of this machine, without a launcher: their output and their exit codes."""
+"""Several ranks as processes of this machine, without a launcher: their output and their exit codes.
+
+The ranks are forked from a process that has imported torch and the engine once; each is a process of its own with its
+own environment, streams and exit code.
+"""
 
 import json
+import multiprocessing
 import os
 import queue
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
+import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).parents[3]
+_JOBS = "tests.engine.distributed.rank_worker"
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload([_JOBS])
 
 
 class World:
@@ -21,25 +30,25 @@ class World:
     def __init__(self, size: int, job: str, **arguments: object) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        base = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-        base |= {"OMP_NUM_THREADS": "1"}
-        if arguments.get("device", "cpu") == "cpu":
-            base |= {"PYTHONWARNINGS": "error"}
-        command = [sys.executable, "-m", "tests.engine.distributed.rank_worker", job, json.dumps(arguments)]
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+        pipes = [_FORKS.Pipe(duplex=False) for _ in range(size)]
         self._ranks = [
-            subprocess.Popen(
-                command,
-                env=base | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
+            _FORKS.Process(
+                target=run_rank,
+                args=(writer, environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, job, json.dumps(arguments)),
+                daemon=True,
             )
-            for rank in range(size)
+            for rank, (_, writer) in enumerate(pipes)
         ]
+        for process, (_, writer) in zip(self._ranks, pipes, strict=True):
+            process.start()
+            writer.close()
         self._lines: queue.Queue[str] = queue.Queue()
         self.said: list[list[str]] = [[] for _ in range(size)]  # the lines that each rank has printed
-        self._readers = [threading.Thread(target=self._read, args=(rank,), daemon=True) for rank in range(size)]
+        self._readers = [
+            threading.Thread(target=self._read, args=(rank, reader), daemon=True)
+            for rank, (reader, _) in enumerate(pipes)
+        ]
         for reader in self._readers:
             reader.start()
 
@@ -55,18 +64,23 @@ class World:
                 return line
 
     def signal(self, rank: int, number: signal.Signals) -> None:
-        self._ranks[rank].send_signal(number)
+        pid = self._ranks[rank].pid
+        assert pid
+        os.kill(pid, number)
 
     def codes(self, timeout: float = 60.0) -> list[int]:
         """Wait until all ranks have ended; their exit codes."""
         deadline = time.monotonic() + timeout
-        codes = [rank.wait(max(0.01, deadline - time.monotonic())) for rank in self._ranks]
+        codes = [self.code(rank, max(0.01, deadline - time.monotonic())) for rank in range(len(self._ranks))]
         for reader in self._readers:
             reader.join(10)
         return codes
 
     def code(self, rank: int, timeout: float) -> int:
-        return self._ranks[rank].wait(timeout)
+        process = self._ranks[rank]
+        process.join(timeout)
+        assert process.exitcode is not None, f"rank {rank} is still running; {self.said}"
+        return process.exitcode
 
     def __enter__(self) -> "World":
         return self
@@ -76,16 +90,31 @@ class World:
     ) -> None:
         for rank in self._ranks:
             rank.kill()
-            rank.wait()
+            rank.join()
         for reader in self._readers:
             reader.join(10)
 
-    def _read(self, rank: int) -> None:
-        stream = self._ranks[rank].stdout
-        if stream is None:
-            return
-        with stream:
+    def _read(self, rank: int, pipe: Connection) -> None:
+        with os.fdopen(os.dup(pipe.fileno())) as stream:
+            pipe.close()
             for line in stream:
                 self.said[rank].append(line.rstrip())
                 if rank == 0:
                     self._lines.put(line.rstrip())
+
+
+def run_rank(output: Connection, environment: dict[str, str], job: str, arguments: str) -> None:
+    """In the forked process: become a rank, whose two output streams are the pipe."""
+    for stream in (1, 2):
+        os.dup2(output.fileno(), stream)
+    output.close()
+    os.chdir(ROOT)
+    os.environ.update(environment)
+    given = json.loads(arguments)
+    if given.get("device", "cpu") == "cpu":
+        warnings.simplefilter("error")
+
+    from tests.engine.distributed.rank_worker import main
+
+    main(job, given)
+    sys.stdout.flush()

@@ -11,11 +11,9 @@ from engine.config import EngineConfig, resolve
 from engine.core.worker import load_weights
 from engine.layers.paged_attention import DenseAttention, Segment
 from engine.model.transformer import Transformer
-from engine.runner import factory
 from engine.runner.cpu.linear import NativeLinear
 from engine.runner.cpu.native_runner import NativeRunner
 from engine.runner.factory import make_runner
-from engine.runner.torch_runner import TorchRunner
 from tests.engine.families.cases import CASES, make_oracle, write_huggingface
 from tests.engine.runner.cpu.native_code import NativeModel, page_ids, require_compiled_library
 
@@ -30,7 +28,7 @@ def load(folder: Path, name: str, quantize: str = "int8") -> tuple[EngineConfig,
 
 
 @pytest.mark.parametrize("quantize", ["int8", pytest.param("int4", marks=pytest.mark.long)])
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.model not in ("Qwen3Moe", "Mixtral")])
+@pytest.mark.parametrize("name", CASES)
 def test_logits_equal_plain_torch(tmp_path: Path, name: str, quantize: str) -> None:
     config, model = load(tmp_path, name, quantize)
     whole = NativeModel(config, model)(IDS, Segment(page_ids(0), 0, len(IDS)))
@@ -49,9 +47,7 @@ def test_logits_equal_plain_torch(tmp_path: Path, name: str, quantize: str) -> N
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
-def test_experts_are_quantized_and_computed_in_plain_torch(
-    tmp_path: Path, quantize: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_experts_are_quantized(tmp_path: Path, quantize: str) -> None:
     config, model = load(tmp_path, "qwen3-moe", quantize)
     whole = load_weights(replace(config, quantize="none"), open_checkpoint(tmp_path))
     assert all(isinstance(linear.quantized, NativeLinear) for block in model.blocks for linear in block.linears)
@@ -61,15 +57,3 @@ def test_experts_are_quantized_and_computed_in_plain_torch(
             for made in (model, whole)
         )
     assert float((ours - expected).abs().max()) < {"int8": 0.03, "int4": 0.4}[quantize] * float(expected.std())
-    assert type(make_runner(config, model)) is TorchRunner
-    assert capsys.readouterr().err.splitlines()[-1].endswith("the compiled code lacks experts")
-
-
-def test_a_path_that_lacks_a_feature_leaves_it_to_plain_torch_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config, model = load(tmp_path, "gemma2")
-    monkeypatch.setattr(factory, "unsupported_by_native", lambda spec, context: frozenset({"windows", "qk_norm"}))
-    assert type(make_runner(config, model)) is TorchRunner
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "engine: computing in plain torch, since the compiled code lacks qk_norm, windows"

@@ -27,14 +27,14 @@ def linear(
     *,
     gain: Tensor | None = None,
     eps: float = 0.0,
-    silu: bool = False,
+    gated: bool = False,
     gelu: bool = False,
     residual: Tensor | None = None,
 ) -> Tensor:
     """Norm, product, gate and residual sum; quantized weights are dequantized."""
     weight = dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.float()
     y = F.linear(x.float() if gain is None else rms_norm(x.float(), gain, eps), weight)
-    if silu:
+    if gated:
         y = gate_mul(y, gelu=gelu)
     return y if residual is None else y + residual.float()
 

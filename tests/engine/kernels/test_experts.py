@@ -86,6 +86,6 @@ def test_the_feed_forward(tokens: int, block: int, bits: int, gelu: bool) -> Non
     expected = torch.zeros(tokens, dim, device=DEVICE)
     for expert, (up, down) in enumerate(matrices):
         share = torch.where(chosen == expert, weights, 0.0).sum(-1, keepdim=True)
-        fed = reference.linear(reference.linear(x, up, silu=True, gelu=gelu), down)
+        fed = reference.linear(reference.linear(x, up, gated=True, gelu=gelu), down)
         expected += share * fed
     torch.testing.assert_close(out.float(), expected, **CLOSE)

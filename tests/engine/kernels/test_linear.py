@@ -6,7 +6,7 @@ import torch
 from engine.kernels.linear.dequantize import dequantize
 from engine.kernels.linear.gemm_configs import fit_shared_memory, gemm_config, quantized_gemm_config
 from engine.kernels.linear.gemv import gemv
-from engine.kernels.linear.matmul import PLAIN, RESIDUAL, SILU, GemmConfig, PartialSquares, Scratch, matmul
+from engine.kernels.linear.matmul import GATED, PLAIN, RESIDUAL, GemmConfig, PartialSquares, Scratch, matmul
 from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.kernels.pdl import supported
 from engine.model import quantization
@@ -31,16 +31,16 @@ def weights(rows: int, k: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("two", [False, True])
 @pytest.mark.parametrize("k", [64, 100, 300])
-@pytest.mark.parametrize(("norm", "silu", "residual"), [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 0, 1)])
-def test_one_token(k: int, norm: int, silu: int, residual: int, two: bool) -> None:
+@pytest.mark.parametrize(("norm", "gated", "residual"), [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 0, 1)])
+def test_one_token(k: int, norm: int, gated: int, residual: int, two: bool) -> None:
     n = 6
-    x, w, gain = random(1, k), weights(2 * n if silu else n, k), random(k, seed=5)
+    x, w, gain = random(1, k), weights(2 * n if gated else n, k), random(k, seed=5)
     out = random(1, n, seed=9)
     expected = reference.linear(
-        x, w, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=out.clone() if residual else None
+        x, w, gain=gain if norm else None, eps=EPS, gated=bool(gated), residual=out.clone() if residual else None
     )
     gemv(
-        x, w, out, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=bool(residual), pdl=PDL, block=128,
+        x, w, out, gain=gain if norm else None, eps=EPS, gated=bool(gated), residual=bool(residual), pdl=PDL, block=128,
         two_rows=two,
     )  # fmt: skip
     torch.testing.assert_close(out.float(), expected, **CLOSE)
@@ -52,17 +52,17 @@ QUANTIZED_K = [64, 100, 300, 576, pytest.param(1536, marks=pytest.mark.long)]
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("k", QUANTIZED_K)
-@pytest.mark.parametrize(("norm", "silu", "residual"), [(0, 0, 0), (1, 1, 0), (0, 0, 1)])
-def test_one_token_with_quantized_weights(k: int, bits: int, norm: int, silu: int, residual: int) -> None:
+@pytest.mark.parametrize(("norm", "gated", "residual"), [(0, 0, 0), (1, 1, 0), (0, 0, 1)])
+def test_one_token_with_quantized_weights(k: int, bits: int, norm: int, gated: int, residual: int) -> None:
     n = 6  # two programs, the second one not full
     x, gain = random(1, k), random(k, seed=5)
-    w = QuantizedWeight(weights(2 * n if silu else n, k), bits)
+    w = QuantizedWeight(weights(2 * n if gated else n, k), bits)
     out = random(1, n, dtype=torch.float32, seed=9)
     expected = reference.linear(
-        x, w, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=out.clone() if residual else None
+        x, w, gain=gain if norm else None, eps=EPS, gated=bool(gated), residual=out.clone() if residual else None
     )
     quantized_gemv(
-        x, w, out, gain=gain if norm else None, eps=EPS, silu=bool(silu), residual=bool(residual), pdl=PDL, block=2
+        x, w, out, gain=gain if norm else None, eps=EPS, gated=bool(gated), residual=bool(residual), pdl=PDL, block=2
     )
     torch.testing.assert_close(out, expected, **CLOSE)
 
@@ -79,10 +79,10 @@ def test_a_quantized_matrix_is_dequantized(k: int, bits: int) -> None:
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("split", [1, 3])
 @pytest.mark.parametrize("k", [128, 144])
-@pytest.mark.parametrize("kind", [PLAIN, SILU, RESIDUAL])
+@pytest.mark.parametrize("kind", [PLAIN, GATED, RESIDUAL])
 def test_few_tokens(kind: int, k: int, split: int, early: bool) -> None:
     bm, n = 16, 40
-    x, w, gain = random(bm, k), weights(2 * n if kind == SILU else n, k), random(n, seed=5)
+    x, w, gain = random(bm, k), weights(2 * n if kind == GATED else n, k), random(n, seed=5)
     out, scaled = random(bm, n, seed=9), torch.full((bm, n), torch.nan, dtype=DTYPE, device=DEVICE)
     squares_out = torch.full((4, bm), torch.nan, device=DEVICE)
     before = out.clone()
@@ -95,7 +95,7 @@ def test_few_tokens(kind: int, k: int, split: int, early: bool) -> None:
         pdl=PDL,
     )  # fmt: skip
     ones = torch.ones(k, device=DEVICE)
-    y = reference.linear(x, w, gain=ones, eps=EPS, silu=kind == SILU, residual=before if kind == RESIDUAL else None)
+    y = reference.linear(x, w, gain=ones, eps=EPS, gated=kind == GATED, residual=before if kind == RESIDUAL else None)
     torch.testing.assert_close(out.float(), y, **CLOSE)
     assert not scratch.counters.any()
     if kind == RESIDUAL:
@@ -106,14 +106,14 @@ def test_few_tokens(kind: int, k: int, split: int, early: bool) -> None:
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("k", QUANTIZED_K)
-@pytest.mark.parametrize("kind", [PLAIN, SILU, RESIDUAL])
+@pytest.mark.parametrize("kind", [PLAIN, GATED, RESIDUAL])
 def test_few_tokens_with_quantized_weights(kind: int, k: int, bits: int) -> None:
     """Ragged tiles, splits of unequal length, one or two lines a step."""
     bm, n = 16, 40
-    x, w, gain = random(bm, k), QuantizedWeight(weights(2 * n if kind == SILU else n, k), bits), random(n, seed=5)
+    x, w, gain = random(bm, k), QuantizedWeight(weights(2 * n if kind == GATED else n, k), bits), random(n, seed=5)
     before, scaled = random(bm, n, dtype=torch.float32, seed=9), torch.empty(bm, n, dtype=DTYPE, device=DEVICE)
     squares_out = torch.full((4, bm), torch.nan, device=DEVICE)
-    expected = reference.linear(x, w, silu=kind == SILU, residual=before if kind == RESIDUAL else None)
+    expected = reference.linear(x, w, gated=kind == GATED, residual=before if kind == RESIDUAL else None)
     scratch = Scratch.allocate(DEVICE, 1 << 16, 64)
     for split, bk in ((1, 32), (3, 32), (2, 64)):
         if bk == 64 and quantization.num_lines(k, bits) % 2:
@@ -131,11 +131,11 @@ def test_few_tokens_with_quantized_weights(kind: int, k: int, bits: int) -> None
 @pytest.mark.parametrize("bm", [16, 32, 64, 128])
 @pytest.mark.parametrize("bits", [8, 4])
 def test_a_pipeline_of_quantized_weights_fits(bits: int, bm: int, shared: int) -> None:
-    for rows, k, kind in ((12288, 4096, PLAIN), (22016, 4096, SILU), (4096, 11008, RESIDUAL), (960, 576, PLAIN)):
+    for rows, k, kind in ((12288, 4096, PLAIN), (22016, 4096, GATED), (4096, 11008, RESIDUAL), (960, 576, PLAIN)):
         config = quantized_gemm_config(rows, k, kind, bm, bits, shared)
         assert quantization.num_lines(k, bits) % (config.bk // 32) == 0
         tokens = config.bk // 32 * 512 // bits * bm * 2
-        assert config.stages * (tokens + config.bk * 2 * config.bn * (2 if kind == SILU else 1)) <= shared
+        assert config.stages * (tokens + config.bk * 2 * config.bn * (2 if kind == GATED else 1)) <= shared
 
 
 @pytest.mark.parametrize("k", QUANTIZED_K)
@@ -157,12 +157,12 @@ def test_the_quantization_error(k: int) -> None:
 @pytest.mark.parametrize("shared", [99 << 10, 163 << 10, 227 << 10])
 @pytest.mark.parametrize("bm", [16, 32, 64, 128])
 def test_a_pipeline_fits_every_card(bm: int, shared: int) -> None:
-    for rows, k, kind in ((12288, 4096, PLAIN), (4096, 4096, RESIDUAL), (22016, 4096, SILU), (4096, 11008, RESIDUAL)):
+    for rows, k, kind in ((12288, 4096, PLAIN), (4096, 4096, RESIDUAL), (22016, 4096, GATED), (4096, 11008, RESIDUAL)):
         for item in (1, 2):
             config = fit_shared_memory(gemm_config(rows, k, kind, bm, item, bulk=True), kind, bm, item, shared)
-            height = config.bn * (2 if kind == SILU else 1)
+            height = config.bn * (2 if kind == GATED else 1)
             assert config.stages >= 2
             assert config.stages * config.bk * (height * item + bm * 2) <= shared
-    largest = gemm_config(22016, 4096, SILU, 32)
-    assert fit_shared_memory(largest, SILU, 32, 2, 227 << 10) == largest
-    assert fit_shared_memory(largest, SILU, 32, 2, 99 << 10) != largest
+    largest = gemm_config(22016, 4096, GATED, 32)
+    assert fit_shared_memory(largest, GATED, 32, 2, 227 << 10) == largest
+    assert fit_shared_memory(largest, GATED, 32, 2, 99 << 10) != largest

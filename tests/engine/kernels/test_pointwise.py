@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from engine.kernels import pointwise
+from engine.kernels import hidden_states, pointwise
 from engine.kernels.linear.gemv import gemv
-from engine.kernels.linear.matmul import SILU, GemmConfig, Scratch, matmul
+from engine.kernels.linear.matmul import GATED, GemmConfig, Scratch, matmul
 from engine.kernels.linear.quantized_gemv import quantized_gemv
 from engine.model.quantization import QuantizedWeight
 from tests.engine.kernels import reference
@@ -25,7 +25,7 @@ def test_what_is_added_gets_its_bias_and_norm_first(biased: bool, normed: bool) 
         added = reference.rms_norm(added, post_gain, EPS)
     expected = h + added
     out = torch.full_like(h, torch.nan)
-    pointwise.norm(
+    hidden_states.norm(
         h, gain, out, EPS, TOKENS, delta=delta, bias=bias if biased else None, post_gain=post_gain if normed else None,
         pdl=PDL,
     )  # fmt: skip
@@ -38,7 +38,7 @@ def test_embeddings_are_scaled() -> None:
     h, scaled = (torch.full((2, DIM), torch.nan, dtype=DTYPE, device=DEVICE) for _ in range(2))
     squares = torch.zeros(1, 16, device=DEVICE)
     rows, last = (torch.tensor(ids, dtype=torch.int32, device=DEVICE) for ids in ([1], [0, 5]))
-    pointwise.embed(
+    hidden_states.embed(
         table, rows, last, torch.tensor([7], dtype=torch.int32, device=DEVICE), h, 2, gain=gain, scaled=scaled,
         squares=squares, scale=7.0, pdl=PDL,
     )  # fmt: skip
@@ -73,16 +73,16 @@ def test_gelu_in_the_products(bits: int) -> None:
     x, matrix = random(bm, k), weights(2 * n, k)
     x[0] *= 30  # gates that saturate
     quantized = QuantizedWeight(matrix, 4)
-    expected = reference.linear(x, quantized if bits == 4 else matrix, silu=True, gelu=True)
+    expected = reference.linear(x, quantized if bits == 4 else matrix, gated=True, gelu=True)
     out = torch.full((bm, n), torch.nan, dtype=DTYPE, device=DEVICE)
     if bits == 4:
-        quantized_gemv(x[:1], quantized, out, silu=True, gelu=True, pdl=PDL)
+        quantized_gemv(x[:1], quantized, out, gated=True, gelu=True, pdl=PDL)
     else:
-        gemv(x[:1], matrix, out, silu=True, gelu=True, pdl=PDL, block=128)
+        gemv(x[:1], matrix, out, gated=True, gelu=True, pdl=PDL, block=128)
     torch.testing.assert_close(out[:1].float(), expected[:1], **CLOSE)
     config = GemmConfig(bn=16, bk=32, split=1, stages=1, warps=4)
     matmul(
-        x, quantized if bits == 4 else matrix, out, config, Scratch.allocate(DEVICE, 1 << 12, 64), bm=bm, kind=SILU,
+        x, quantized if bits == 4 else matrix, out, config, Scratch.allocate(DEVICE, 1 << 12, 64), bm=bm, kind=GATED,
         gelu=True, pdl=PDL,
     )  # fmt: skip
     torch.testing.assert_close(out.float(), expected, **CLOSE)

@@ -1,4 +1,4 @@
-"""/v1/responses with the openai client: one answer, streams, forms, and what is refused by name."""
+"""/v1/responses with the openai client: one answer, streams, structured outputs, and what is refused by name."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ async def test_an_engine_that_fails_ends_the_stream_with_its_event(served: Serve
     assert "it broke" in last.response.error.message
 
 
-async def test_a_form(served: Served) -> None:
+async def test_structured_output(served: Served) -> None:
     served.engine.replies = [b"x"]
     schema = {"type": "object", "properties": {}, "additionalProperties": False}
     text: Any = {"format": {"type": "json_schema", "name": "empty", "schema": schema, "strict": True}}

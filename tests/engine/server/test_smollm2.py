@@ -44,7 +44,7 @@ class City(pydantic.BaseModel):
     rivers: Annotated[list[Annotated[str, pydantic.Field(max_length=9)]], pydantic.Field(max_length=2)]
 
 
-def test_replies_of_a_form(smollm2: EngineProcess) -> None:
+def test_structured_outputs(smollm2: EngineProcess) -> None:
     """With the openai client's own parser, for several choices, at a high temperature, combined with penalties."""
     with openai.OpenAI(base_url=f"{smollm2.url}/v1", api_key="none", timeout=60) as client:
         reply = client.chat.completions.parse(

@@ -7,7 +7,6 @@ import time
 from typing import cast
 
 import httpx
-import openai
 import pytest
 
 from engine.chat.template import ChatTemplate
@@ -32,9 +31,9 @@ async def templated(loading: Served) -> Served:
 
 def load(served: Served, template: str) -> Served:
     encoder = PiecewiseEncoder(vocabulary("qwen-3")[0])
-    form = TemplatedFormat(ChatTemplate(template, {}), encoder)
+    templated = TemplatedFormat(ChatTemplate(template, {}), encoder)
     engine = cast("EngineCore", served.engine)
-    served.service.set_ready(LoadedModel(engine, vocabulary("qwen-3")[0], encoder, form, 4000, form))
+    served.service.set_ready(LoadedModel(engine, vocabulary("qwen-3")[0], encoder, templated, 4000))
     return served
 
 
@@ -83,10 +82,7 @@ async def test_a_template_that_computes_for_long_holds_up_nobody(templated: Serv
 
 
 async def test_a_reply_that_the_client_began(templated: Served) -> None:
-    templated.engine.replies.append(b"")
     messages = [*HELLO, {"role": "assistant", "content": "The owl"}]
-    with pytest.raises(openai.APIStatusError):
-        await templated.client.chat.completions.create(model="tiny", messages=[], max_tokens=1)
     ids = await prompt(templated, messages=messages)
     assert vocabulary("qwen-3")[0].decode(ids).endswith("</think>\n\nThe owl")
 
@@ -96,8 +92,12 @@ def ids_of(text: str) -> list[int]:
 
 
 async def reply(served: Served, text: str, **fields: object) -> asyncio.Task[httpx.Response]:
-    """A request whose reply is delivered token by token."""
-    asked = asyncio.create_task(served.http.post(CHAT, json={"messages": HELLO, **fields}))
+    """A chat request whose reply is delivered token by token."""
+    return await reply_at(CHAT, served, text, messages=fields.pop("messages", HELLO), **fields)
+
+
+async def reply_at(path: str, served: Served, text: str, **fields: object) -> asyncio.Task[httpx.Response]:
+    asked = asyncio.create_task(served.http.post(path, json=fields))
     submitted = await served.engine.next_request()
     for token in ids_of(text):
         submitted.deliver([token])
@@ -117,6 +117,20 @@ async def test_reasoning_is_a_field_of_its_own(templated: Served) -> None:
     hidden = (await (await reply(templated, text, include_reasoning=False))).json()
     assert "reasoning_content" not in hidden["choices"][0]["message"]
     assert hidden["choices"][0]["message"]["content"] == "Hello!"
+    streamed = await (await reply(templated, text, include_reasoning=False, stream=True))
+    assert "".join(re.findall(r'"content":"([^"]*)"', streamed.text)) == "Hello!"
+    assert "reasoning_content" not in streamed.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_responses_count_reasoning_without_showing_it(templated: Served, stream: bool) -> None:
+    thought = "<think>I see.</think>"
+    answer = await (await reply_at("/v1/responses", templated, f"{thought}Hello!", input="hello", stream=stream))
+    last = answer.text.rstrip().rpartition("data: ")[2] if stream else answer.text
+    response = json.loads(last)["response"] if stream else json.loads(last)
+    assert response["output"][0]["content"][0]["text"] == "Hello!"
+    assert response["usage"]["output_tokens_details"] == {"reasoning_tokens": len(ids_of(thought))}
+    assert "I see" not in answer.text
 
 
 @pytest.mark.parametrize("stop", [None, "see"])
@@ -130,6 +144,25 @@ async def test_reasoning_in_a_stream(templated: Served, stop: str | None) -> Non
     assert sum("reasoning_content" in delta for delta in deltas) > 1
     assert all(delta.get("content") or "role" in delta or "content" not in delta for delta in deltas)
     assert events[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_a_stop_string_that_is_the_last_token_ends_a_stream_once(templated: Served) -> None:
+    fields = {"stream": True, "stop": "\n", "stream_options": {"include_usage": True}}
+    answer = await (await reply(templated, "<think>x</think>Hello\n", **fields))
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    ends = [choice["finish_reason"] for event in events for choice in event["choices"] if choice["finish_reason"]]
+    assert ends == ["stop"]
+    assert events[-1]["usage"]["completion_tokens"] > 0
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_loop_of_reasoning_ends_a_stream_once(templated: Served) -> None:
+    asked = asyncio.create_task(templated.http.post(CHAT, json={"messages": HELLO, "stream": True}))
+    submitted = await templated.engine.next_request()
+    submitted.deliver(ids_of("<think>") + ids_of("I see the owl. ") * 500)
+    answer = await asked
+    assert answer.text.count('"stop_reason":"repetition"') == 1
+    assert answer.text.endswith("data: [DONE]\n\n")
 
 
 async def test_reasoning_that_never_ends(templated: Served) -> None:

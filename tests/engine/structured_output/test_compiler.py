@@ -1,4 +1,4 @@
-"""Forms over real vocabularies: what may be said is exactly what the form allows, judged by `jsonschema` and `re`."""
+"""Grammars over real vocabularies: they allow the texts that `jsonschema` and `re` accept."""
 
 import json
 import random
@@ -12,8 +12,8 @@ import pytest
 
 from engine.checkpoint import DEFAULT_MODEL, open_checkpoint
 from engine.logits_params import ConstraintFailed
-from engine.structured_output.compiler import MAX_FORM_BYTES, FormCompiler, FormError, FormMatcher
-from engine.structured_output.form import Form
+from engine.structured_output.compiler import MAX_GRAMMAR_BYTES, GrammarCompiler, GrammarError, GrammarMatcher
+from engine.structured_output.grammar import GrammarSpec
 from engine.tokenizers.base import Tokenizer
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -38,16 +38,16 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def compiler(tokenizer: Tokenizer) -> FormCompiler:
-    return FormCompiler(tokenizer, tokenizer.stop_ids)
+def compiler(tokenizer: Tokenizer) -> GrammarCompiler:
+    return GrammarCompiler(tokenizer, tokenizer.stop_ids)
 
 
-def allowed(matcher: FormMatcher, vocab_size: int) -> list[int]:
+def allowed(matcher: GrammarMatcher, vocab_size: int) -> list[int]:
     mask = matcher.mask()
     return [token_id for token_id in range(vocab_size) if mask[token_id // 8] >> token_id % 8 & 1]
 
 
-def say_anything(matcher: FormMatcher, tokenizer: Tokenizer, seed: int) -> str:
+def say_anything(matcher: GrammarMatcher, tokenizer: Tokenizer, seed: int) -> str:
     """A text of tokens that are chosen at random among those that may come; ends as soon as it may."""
     rng, ids = random.Random(seed), list[int]()
     for _ in range(400):
@@ -74,11 +74,11 @@ def _text(tokenizer: Tokenizer, token_id: int) -> str:
     ids=["person", "any object", "numbers", "constant"],
 )
 def test_whatever_may_be_said_follows_the_schema(
-    compiler: FormCompiler, tokenizer: Tokenizer, schema: dict[str, Any]
+    compiler: GrammarCompiler, tokenizer: Tokenizer, schema: dict[str, Any]
 ) -> None:
     ended = 0
     for seed in range(4):
-        text = say_anything(compiler.compile(Form.of_schema(schema)), tokenizer, seed)
+        text = say_anything(compiler.compile(GrammarSpec.of_schema(schema)), tokenizer, seed)
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
@@ -104,16 +104,16 @@ def test_whatever_may_be_said_follows_the_schema(
     ],
 )
 def test_a_text_is_taken_exactly_if_it_fits(
-    compiler: FormCompiler, tokenizer: Tokenizer, text: str, fits: bool
+    compiler: GrammarCompiler, tokenizer: Tokenizer, text: str, fits: bool
 ) -> None:
-    matcher = compiler.compile(Form.of_schema(PERSON))
+    matcher = compiler.compile(GrammarSpec.of_schema(PERSON))
     took = _takes(matcher, tokenizer, text)
     assert took == fits
     if fits:
         jsonschema.validate(json.loads(text), PERSON)
 
 
-def _takes(matcher: FormMatcher, tokenizer: Tokenizer, text: str) -> bool:
+def _takes(matcher: GrammarMatcher, tokenizer: Tokenizer, text: str) -> bool:
     """Byte by byte: a model may write a text in other tokens than the tokenizer would."""
     try:
         for byte in text.encode():
@@ -132,20 +132,22 @@ def _bytes(tokenizer: Tokenizer, token_id: int) -> bytes:
     return piece.encode() if isinstance(piece, str) else piece
 
 
-def test_control_tokens_and_early_ends_are_never_allowed(compiler: FormCompiler, tokenizer: Tokenizer) -> None:
-    matcher = compiler.compile(Form.of_schema(PERSON))
+def test_control_tokens_and_early_ends_are_never_allowed(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    matcher = compiler.compile(GrammarSpec.of_schema(PERSON))
     controls = {token_id for token_id in range(tokenizer.vocab_size) if not tokenizer.piece(token_id)}
     for token in '{"name": "a':
         assert not controls.intersection(allowed(matcher, tokenizer.vocab_size))
         matcher.accept(_token_of(tokenizer, token.encode()))
 
 
-def test_patterns_and_choices(compiler: FormCompiler, tokenizer: Tokenizer) -> None:
+def test_patterns_and_choices(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
     pattern = r"[0-9]{4}-(0[1-9]|1[0-2])"
     for seed in range(3):
-        assert re.fullmatch(pattern, say_anything(compiler.compile(Form("regex", pattern)), tokenizer, seed))
+        assert re.fullmatch(pattern, say_anything(compiler.compile(GrammarSpec("regex", pattern)), tokenizer, seed))
     texts = ["yes.", "no (or not)", "예"]
-    said = {say_anything(compiler.compile(Form("choice", json.dumps(texts))), tokenizer, seed) for seed in range(12)}
+    said = {
+        say_anything(compiler.compile(GrammarSpec("choice", json.dumps(texts))), tokenizer, seed) for seed in range(12)
+    }
     assert said == {*texts}
 
 
@@ -160,14 +162,14 @@ def test_patterns_and_choices(compiler: FormCompiler, tokenizer: Tokenizer) -> N
         ({"type": "string", "format": "nonsense"}, "nonsense"),
         ({"type": "unknown"}, "unknown"),
         ({"type": "string", "x-guidance": {"lenient": True}, "not": {}}, "not"),
-        ({"enum": ["x" * 100 + str(number) for number in range(1000)]}, str(MAX_FORM_BYTES)),
+        ({"enum": ["x" * 100 + str(number) for number in range(1000)]}, str(MAX_GRAMMAR_BYTES)),
     ],
 )
 def test_attack_what_cannot_be_kept_is_refused_in_one_line(
-    compiler: FormCompiler, schema: dict[str, Any], reason: str
+    compiler: GrammarCompiler, schema: dict[str, Any], reason: str
 ) -> None:
-    with pytest.raises(FormError, match=re.escape(reason)) as caught:
-        compiler.compile(Form.of_schema(schema))
+    with pytest.raises(GrammarError, match=re.escape(reason)) as caught:
+        compiler.compile(GrammarSpec.of_schema(schema))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
 
@@ -195,11 +197,11 @@ def nested(depth: int) -> dict[str, Any]:
     ids=["circle", "powers", "wild cards", "length", "string", "enum", "any of", "all of", "depth"],
 )
 def test_attack_a_hard_schema_is_refused_or_kept_in_bounded_time(
-    compiler: FormCompiler, tokenizer: Tokenizer, schema: dict[str, Any]
+    compiler: GrammarCompiler, tokenizer: Tokenizer, schema: dict[str, Any]
 ) -> None:
     started, slowest = time.thread_time(), 0.0
     try:
-        matcher = compiler.compile(Form.of_schema(schema))
+        matcher = compiler.compile(GrammarSpec.of_schema(schema))
         rng = random.Random(0)
         for _ in range(30):
             choices = allowed(matcher, tokenizer.vocab_size)
@@ -208,7 +210,7 @@ def test_attack_a_hard_schema_is_refused_or_kept_in_bounded_time(
                 break
             matcher.mask()
             slowest = max(slowest, time.thread_time() - began)
-    except (FormError, ConstraintFailed):
+    except (GrammarError, ConstraintFailed):
         pass
     assert time.thread_time() - started < 10
     assert slowest < 1

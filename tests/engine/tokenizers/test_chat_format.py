@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.chat.chat_format import chat_format
 from engine.chat.formats import ChatFormat, Message, special_tags_in, without_tags
 from engine.checkpoint import ModelSpec, open_checkpoint
-from engine.checkpoint.families import chat_family, default_system
+from engine.checkpoint.chat_families import chat_family, default_system
 from engine.errors import ConfigError, InvalidDialog
 from engine.tokenizers.base import Tokenizer
 from engine.tokenizers.sentencepiece import SentencePieceTokenizer

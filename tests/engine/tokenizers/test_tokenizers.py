@@ -92,6 +92,13 @@ def test_fault_31_text_never_becomes_a_control_token(tokenizer: Tokenizer, parts
     assert tokenizer.stop_ids.isdisjoint(ids)
 
 
+def test_a_reply_in_the_middle_of_a_text_keeps_its_first_space() -> None:
+    tokenizer = v.golden_sentencepiece()
+    first, second = tokenizer.encode("a b")
+    assert StreamDecoder(tokenizer).push(second) == "b"
+    assert StreamDecoder(tokenizer, after=first).push(second) == " b"
+
+
 def test_lone_surrogates_are_replaced(tokenizer: Tokenizer) -> None:
     assert "\ufffd" in tokenizer.decode(tokenizer.encode("a\ud800b"))
 

@@ -19,13 +19,7 @@ _PIECE = 1 << 14
 def use_catalogue(path: Path, set_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
     """Let every module that has the catalogue have this one, read from JSON."""
     models = tuple(
-        catalogue.CatalogueModel(
-            **{
-                **entry,
-                "files": tuple(catalogue.HubFile(**file) for file in entry.get("files", ())),
-                "patterns": tuple(entry.get("patterns", ())),
-            }
-        )
+        catalogue.CatalogueModel(**{**entry, "file": catalogue.HubFile(**entry["file"]) if "file" in entry else None})
         for entry in json.loads(path.read_text())
     )
     for module in (catalogue, fit, models_commands):

@@ -19,10 +19,9 @@ COMMIT = "c0ffee" + "0" * 34
 
 @dataclass
 class FakeFile:
-    """One file. `large`: kept outside of git, so its sha256 is known."""
+    """One large file: it is kept outside of git, so its sha256 is known."""
 
     data: bytes
-    large: bool = True
     claimed_size: int | None = None
     wrong: bool = False
     """Whether other bytes come than the sum says."""
@@ -30,10 +29,6 @@ class FakeFile:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
-
-    @property
-    def git_sha1(self) -> str:
-        return hashlib.sha1(b"blob %d\0" % len(self.data) + self.data, usedforsecurity=False).hexdigest()
 
     @property
     def size(self) -> int:
@@ -64,6 +59,8 @@ class FakeHub:
     pace: float = 0.0
     links_work_once: bool = False
     """Whether a signed link to the store is refused when it is used again: it has expired meanwhile."""
+    refuses_links: bool = False
+    """Whether the store refuses every signed link, also a new one."""
     ignores_ranges: bool = False
     status: int = 0
     """Answer everything with this status, if not 0."""
@@ -74,7 +71,8 @@ class FakeHub:
     strays: list[str] = field(default_factory=list)
     """What no client of the hub may do."""
 
-    _links: int = 0
+    links: int = 0
+    """Signed links that were given out."""
     _used: set[int] = field(default_factory=set)
 
     def __enter__(self) -> Self:
@@ -135,10 +133,8 @@ class FakeHub:
             self.strays.append("asked without the files' sizes")
         siblings: list[dict[str, Any]] = []
         for name, file in repo.files.items():
-            entry: dict[str, Any] = {"rfilename": name, "size": file.size, "blobId": file.git_sha1}
-            if file.large:
-                entry["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": 134}
-            siblings.append(entry)
+            lfs = {"sha256": file.sha256, "size": file.size, "pointerSize": 134}
+            siblings.append({"rfilename": name, "size": file.size, "blobId": "b" * 40, "lfs": lfs})
         body = {"_id": "1", "id": repo_id, "modelId": repo_id, "sha": repo.commit, "private": False, "tags": []}
         body |= {"gated": "auto" if repo.gated else False, "downloads": 1, "likes": 1, "siblings": siblings}
         return web.json_response(body | {"createdAt": "2025-01-01T00:00:00.000Z"})
@@ -158,13 +154,10 @@ class FakeHub:
         if file is None:
             return _error(404, "EntryNotFound", "Entry not found")
         headers = {"X-Repo-Commit": repo.commit, "Accept-Ranges": "bytes"}
-        if file.large:
-            headers |= {"X-Linked-Size": str(file.size), "X-Linked-ETag": f'"{file.sha256}"'}
-            self._links += 1
-            headers["Location"] = f"http://127.0.0.1:{self._ports[1]}/{repo_id}/{path}?signature={self._links}"
-            return web.Response(status=302, headers=headers)
-        headers["ETag"] = f'"{file.git_sha1}"'
-        return web.Response(body=file.data, headers=headers)
+        headers |= {"X-Linked-Size": str(file.size), "X-Linked-ETag": f'"{file.sha256}"'}
+        self.links += 1
+        headers["Location"] = f"http://127.0.0.1:{self._ports[1]}/{repo_id}/{path}?signature={self.links}"
+        return web.Response(status=302, headers=headers)
 
     def _gate(self, request: web.Request, repo: FakeRepo) -> web.Response | None:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -178,7 +171,7 @@ class FakeHub:
         if "Authorization" in request.headers:
             self.strays.append("the token was sent to the store")
         signature = int(request.query["signature"])
-        if self.links_work_once and signature in self._used:
+        if self.refuses_links or (self.links_work_once and signature in self._used):
             return web.Response(status=403, text="<Error><Code>AccessDenied</Code></Error>")
         self._used.add(signature)
         file = self.repos[self._id(request)].files[request.match_info["path"]]

@@ -7,6 +7,7 @@
 
 #include "activation.h"
 #include "attention.h"
+#include "experts.h"
 #include "linear.h"
 #include "thread_pool.h"
 
@@ -16,12 +17,15 @@ struct Layer {  // null: what the model's blocks do not have
     const float *wqkv_bias, *wo_bias, *w13_bias, *w2_bias;
     const float* rope;  // [positions, head dim / 2, 2], cosine and sine
     float *k, *v;       // pages, as attention.h describes them
+    const float* router;  // [experts, dim]
+    const Expert* experts;  // in place of w13 and w2
     AttentionRule rule;
     Matrix wqkv, wo, w13, w2;
 };
 
 struct Model {
     int32_t dim, heads, kv_heads, head_dim, ffn_dim, page_size, num_layers, gelu;
+    Mixture mixture;
     float norm_eps, logit_softcap;  // a softcap of 0: none
     const float* norm;
     const Layer* layers;
@@ -47,6 +51,7 @@ struct Workspace {  // buffers and threads that are kept from step to step
     std::vector<float> activations, attended;
     std::vector<QuantizedGroup> quantized;
     std::vector<AttentionTask> tasks;
+    ExpertStep experts;
     std::vector<std::vector<float>> scratch;  // of each thread
     std::unique_ptr<ThreadPool> pool;
 };
@@ -128,6 +133,25 @@ void reserve(Workspace& s, int threads, size_t activations, size_t attended) {
     s.scratch.resize(threads);
 }
 
+// hidden += norm(the weighted sum of the chosen experts' products). The router reads the normed tokens unquantized.
+void run_experts(Workspace& s, const Model& m, const Layer& l, const Batch& b) {
+    float* normed = s.attended.data();
+    s.pool->run(b.num_tokens, [&](int from, int to, int) {
+        for (long t = from; t < to; t++)
+            rms_norm(b.hidden + t * m.dim, l.ffn_norm, m.dim, m.norm_eps, normed + t * m.dim);
+    });
+    s.experts.route(*s.pool, m.mixture, l.router, normed, b.num_tokens, m.dim);
+    quantize(s, normed, m.dim, b.num_tokens, m.dim, nullptr, 0);
+    s.experts.multiply(*s.pool, l.experts, s.quantized.data(), s.activations.data(), m.gelu);
+    s.pool->run(b.num_tokens, [&](int from, int to, int) {
+        for (int t = from; t < to; t++) {
+            float* sum = s.experts.combine(m.mixture, t, m.dim);
+            if (l.post_ffn_norm) rms_norm(sum, l.post_ffn_norm, m.dim, m.norm_eps, sum);
+            add(sum, m.dim, b.hidden + (long)t * m.dim);
+        }
+    });
+}
+
 void run_layer(Workspace& s, const Model& m, const Layer& l, const Batch& b) {
     const KvLayout layout{m.heads, m.kv_heads, m.head_dim, m.page_size};
     const long q = (long)m.heads * m.head_dim, kv = (long)m.kv_heads * m.head_dim, qkv = q + 2 * kv;
@@ -157,6 +181,7 @@ void run_layer(Workspace& s, const Model& m, const Layer& l, const Batch& b) {
     });
     quantize(s, s.attended.data(), q, b.num_tokens, q, nullptr, 0);
     multiply_into_residual(s, m, l.wo, l.wo_bias, l.post_attention_norm, b, activations);
+    if (m.mixture.experts) return run_experts(s, m, l, b);
     quantize(s, b.hidden, m.dim, b.num_tokens, m.dim, l.ffn_norm, m.norm_eps);
     multiply_add_bias(s, l.w13, l.w13_bias, b.num_tokens, activations, 2l * m.ffn_dim);
     s.pool->run(b.num_tokens, [&](int from, int to, int) {
@@ -182,9 +207,9 @@ void guildllama_step(const Model* model, const Batch* batch, int threads) {
     Workspace& s = workspace();
     const Model& m = *model;
     const Batch& b = *batch;
-    const int qkv = (m.heads + 2 * m.kv_heads) * m.head_dim;
-    reserve(s, threads, (size_t)b.num_tokens * std::max({qkv, 2 * m.ffn_dim, m.dim}),
-            (size_t)b.num_tokens * m.heads * m.head_dim);
+    const int qkv = (m.heads + 2 * m.kv_heads) * m.head_dim, feed_forwards = std::max(1, m.mixture.per_token);
+    reserve(s, threads, (size_t)b.num_tokens * std::max({qkv, feed_forwards * 2 * m.ffn_dim, m.dim}),
+            (size_t)b.num_tokens * std::max(m.heads * m.head_dim, m.dim));
     s.tasks.clear();
     for (int n = 0, token = 0; n < b.num_segments; token += b.segments[n++].length)
         for (int head = 0; head < m.kv_heads; head++)

@@ -9,17 +9,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from bot.discord_app.replies.streamed_reply import (
-    MAX_MESSAGES,
-    NO_ANSWER,
-    EditRate,
-    MessageDeleted,
-    ReplyDeleted,
-    SinkUnreachable,
-    StreamedReply,
-    final_messages,
-    partial_messages,
-)
+from bot.discord_app.message_sink import DeliveryTaken, MessageDeleted, SinkUnreachable
+from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply
+from bot.discord_app.reply_messages import MAX_MESSAGES, NO_ANSWER, final_messages, partial_messages
 from bot.discord_app.rest.request_pace import Turn, Urgency
 
 
@@ -127,6 +119,18 @@ async def test_a_deleted_message_ends_the_reply_at_the_next_push() -> None:
     with pytest.raises(ReplyDeleted):
         await reply.finish("grown")
     assert sink.fallback == []
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_a_reply_that_another_process_has_taken_is_left_to_it(live: bool) -> None:
+    sink = FakeSink(error_at=lambda call: DeliveryTaken())
+    reply = StreamedReply(sink, EditRate())
+    if live:
+        await reply.push("growing")
+        await asyncio.sleep(0.6)
+        await reply.push("more")
+    await reply.finish("grown")
+    assert (sink.messages, sink.fallback, sink.calls) == ({}, [], 1)
 
 
 @pytest.mark.parametrize("live", [True, False])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bot.chat.queue.waiting import WaitStatus
-from bot.discord_app.replies.waiting_text import LOADING, about, ordinal, waiting_text
+from bot.discord_app.replies.waiting_text import LOADING, about, ordinal, thought_line, waiting_text
 
 
 def test_place_and_time() -> None:
@@ -33,3 +33,8 @@ def test_ordinals(number: int, word: str) -> None:
 )  # fmt: skip
 def test_a_time_is_rounded_to_what_an_estimate_is_worth(seconds: float, words: str) -> None:
     assert about(seconds) == words
+
+
+def test_the_time_of_thinking_stands_on_a_line_of_its_own() -> None:
+    assert thought_line(125) == "-# 💭 Thought for 2 min 5 s\n"
+    assert thought_line(0.5) == thought_line(None) == ""

@@ -35,6 +35,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     [
         *(("large group", "int8"), ("large group", "int4"), ("odd", "int8"), ("odd", "int4")),
         *(("gemma2-27b", "int8"), ("gemma3", "int8"), ("llama-biases", "int4")),
+        *(("qwen3-moe", "int8"), ("mixtral", "int4")),
     ],
 )
 def test_no_undefined_behaviour(

@@ -56,6 +56,18 @@ def test_case_14_auto_keeps_about_the_bits_of_every_block_type(stored_as: str, e
     assert resolve(spec, device="cpu").quantize == expected
 
 
+@pytest.mark.parametrize(("stored_as", "expected"), [("Q4_K+Q6_K", "int4"), ("Q8_0", "int8"), (None, "none")])
+def test_auto_keeps_them_on_a_gpu_whatever_the_processor(
+    stored_as: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_config, "has_fast_int8", lambda: False)
+    monkeypatch.setattr(engine_config, "has_fast_int4", lambda: False)
+    monkeypatch.setattr(engine_config, "_device", lambda *_: torch.device("cuda", 0))
+    spec = replace(open_checkpoint(GOLDEN / "llama2-tiny").spec, quantization=stored_as)
+    assert resolve(spec).quantize == expected
+    assert resolve(spec, dtype="bfloat16").quantize == resolve(spec, quantize="none").quantize == "none"
+
+
 @pytest.mark.usefixtures("fast_processor")
 @pytest.mark.parametrize(
     ("kind", "expected"),

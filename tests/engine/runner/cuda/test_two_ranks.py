@@ -19,12 +19,12 @@ from engine.checkpoint import Architecture, ModelSpec, tensor_shapes
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
 from engine.distributed.symmetric_memory import SymmetricMemory
+from engine.logits_params import Adjustment
 from engine.model.loader import load_model
 from engine.model.quantization import quantize_block
 from engine.runner.torch_runner import TorchRunner
-from tests.engine.runner.cuda.test_cuda_runner import CONTEXT, PAGES, PLAIN_LLAMA, plans
-
-STEPS = 5  # of `plans()`: prompts, one row, rows beside a prompt, several rows
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
+from tests.engine.runner.cuda.test_cuda_runner import CONTEXT, EVERYTHING, PAGES, PLAIN_LLAMA, grants, tokens
 
 
 class SeededCheckpoint(RandomCheckpoint):
@@ -45,8 +45,26 @@ MIXTURE = Architecture(
 )  # fmt: skip
 
 
+def plans() -> list[StepPlan]:
+    """A prompt, one row, a row beside a prompt, two rows, of which one is adjusted."""
+    prompt = tokens(6, 2)
+    adjusted = NewSequence(0, 0.8, 0.9, 9 << 40, True, Adjustment(EVERYTHING, prompt, 6, 0, (1, 2, 4)), 3)
+    return [
+        StepPlan(0, (NewSequence(1, 0.0, 1.0, 5),), grants(1, 0, 2), (PrefillChunk(1, 0, tokens(17, 1), True),)),
+        StepPlan(1, decode_rows=(1,)),
+        StepPlan(2, (adjusted,), grants(0, 0, 1), (PrefillChunk(0, 0, prompt, True),), (1,)),
+        StepPlan(3, decode_rows=(1, 0)),
+    ]
+
+
 def run_rank(
-    rank: int, world: int, folder: str, shared: bool, fused: int, results: "Queue[tuple[str, list[dict[int, int]]]]"
+    rank: int,
+    world: int,
+    folder: str,
+    shared: bool,
+    fused: int,
+    with_llama: bool,
+    results: "Queue[tuple[str, list[dict[int, int]]]]",
 ) -> None:
     os.environ["TRITON_INTERPRET"] = "1"
     torch.set_num_threads(1)
@@ -64,10 +82,11 @@ def run_rank(
         num_arenas += 1
         return SymmetricMemory(rank, [arena[(num_arenas - 1) * ARENA // 4 :][: ARENA // 4] for arena in arenas])
 
-    results.put(("llama", ids(rank, world, create_arena, fused)))
     results.put(("quantized", ids(rank, world, create_arena, fused, bits=4)))
     results.put(("quantized", ids(rank, world, bits=4, plain=True)))
     results.put(("mixture", ids(rank, world, create_arena, fused, blocks=MIXTURE)))
+    if with_llama:
+        results.put(("llama", ids(rank, world, create_arena, fused)))
 
 
 def ids(
@@ -99,30 +118,43 @@ def ids(
     else:
         runner = CudaRunner(config, model, create_arena)
         runner.start(PAGES)
-    return [runner.wait(runner.execute_async(plan)) for plan in plans()[:STEPS]]
+    return [runner.wait(runner.execute_async(plan)) for plan in plans()]
 
 
 @pytest.mark.parametrize(
-    ("world", "shared", "fused"),
-    [(2, True, 8), *(pytest.param(*case, marks=pytest.mark.long) for case in ((2, False, 128), (4, True, 128)))],
+    ("world", "shared", "fused", "with_llama"),
+    [
+        (2, True, 8, False),
+        *(
+            pytest.param(*case, True, marks=pytest.mark.long)
+            for case in ((2, True, 8), (2, False, 128), (4, True, 128))
+        ),
+    ],
 )
-def test_fault_27_ranks_sample_what_one_does(world: int, shared: bool, fused: int, tmp_path: Path) -> None:
+def test_fault_27_ranks_sample_what_one_does(
+    world: int, shared: bool, fused: int, with_llama: bool, tmp_path: Path
+) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     for number in range(world):
         (tmp_path / f"arena{number}").write_bytes(bytes(ARENA))
     ranks = [
-        context.Process(target=run_rank, args=(rank, world, str(tmp_path), shared, fused, results), daemon=True)
+        context.Process(
+            target=run_rank, args=(rank, world, str(tmp_path), shared, fused, with_llama, results), daemon=True
+        )
         for rank in range(world)
     ]
     for process in ranks:
         process.start()
-    alone, alone_mixture = ids(0, 1), ids(0, 1, plain=True, blocks=MIXTURE)
-    sampled = [results.get(timeout=200) for _ in range(4 * world)]
+    alone_mixture = ids(0, 1, plain=True, blocks=MIXTURE)
+    sampled = [results.get(timeout=200) for _ in range((3 + with_llama) * world)]
     for process in ranks:
         process.join(30)
-    assert any(alone)
-    assert [found for case, found in sampled if case == "llama"] == [alone] * world
+    if with_llama:
+        alone = ids(0, 1)
+        assert any(alone)
+        assert [found for case, found in sampled if case == "llama"] == [alone] * world
+    assert any(alone_mixture)
     assert [found for case, found in sampled if case == "mixture"] == [alone_mixture] * world
     # Each rank quantizes its own shard, so the weights differ from those of one rank: compare with plain torch's ids.
     quantized = [found for case, found in sampled if case == "quantized"]

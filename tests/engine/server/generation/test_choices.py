@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from engine.logits_params import LogitsParams
-from engine.server import serving
+from engine.server.generation import submission
 from tests.engine.server.conftest import Served
 from tests.engine.server.scripted_engine import EOS
 
@@ -233,7 +233,7 @@ async def test_an_error_in_one_choice_of_a_stream_ends_it(served: Served) -> Non
 async def test_attack_more_log_probabilities_than_fit_memory_are_refused(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "MAX_LOGPROB_ENTRIES", 210)
+    monkeypatch.setattr(submission, "MAX_LOGPROB_ENTRIES", 210)
     for n, max_tokens, is_taken in ((1, 10, True), (2, 10, False), (1, 11, False)):
         served.engine.replies = [b"x"]
         fields = {"n": n, "max_tokens": max_tokens, "logprobs": True, "top_logprobs": 20}

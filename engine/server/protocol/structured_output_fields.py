@@ -1,4 +1,7 @@
-"""The request fields for replies of a certain form: OpenAI's `response_format`, vLLM's `structured_outputs`."""
+"""The request fields for structured output: OpenAI's `response_format`, vLLM's `structured_outputs`.
+
+Knows the fields and what they may hold; whether a schema can be compiled is `engine.structured_output`'s to say.
+"""
 
 from typing import Annotated, Final, Literal, Self
 
@@ -52,12 +55,10 @@ class ResponseFormatField(JsonObject):
 class StructuredOutputs(JsonObject):
     """vLLM's `structured_outputs`: exactly one of the four."""
 
-    json_form: Schema | None = Field(None, alias="json")
+    json_schema: Schema | None = Field(None, alias="json")
     json_object: Literal[True] | None = None
     regex: Annotated[Text, Field(min_length=1)] | None = None
-    choice: (
-        Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICE_TEXTS)] | None
-    ) = None
+    choice: Choice | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -73,25 +74,25 @@ class StructuredOutputs(JsonObject):
         return value
 
 
-class FormFields(JsonObject):
+class StructuredOutputFields(JsonObject):
     """Fields of chat and plain completions; at most one of them."""
 
     response_format: ResponseFormatField | None = None
     structured_outputs: StructuredOutputs | None = None
 
     @property
-    def has_form(self) -> bool:
-        """Whether the reply must have a form."""
+    def has_structured_output(self) -> bool:
+        """Whether a grammar restricts the reply."""
         has_format = self.response_format is not None and self.response_format.type != "text"
         return has_format or self.structured_outputs is not None
 
     @property
-    def form_param(self) -> str:
+    def structured_output_param(self) -> str:
         """The field that asks for it."""
         return "response_format" if self.structured_outputs is None else "structured_outputs"
 
     @model_validator(mode="after")
-    def _check_form(self) -> Self:
+    def _check_structured_output(self) -> Self:
         has_format = self.response_format is not None and self.response_format.type != "text"
         if has_format and self.structured_outputs is not None:
             problem = "'structured_outputs' cannot be combined with 'response_format'."

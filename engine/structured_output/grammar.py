@@ -1,4 +1,7 @@
-"""What a reply must look like, and its translation into a grammar of llguidance."""
+"""What a reply must match, as text, and its translation into a grammar of llguidance.
+
+Knows schemas, patterns and choices; knows no tokens.
+"""
 
 import json
 import re
@@ -17,22 +20,22 @@ _OPTIONS: Final[dict[str, Any]] = {"whitespace_pattern": _WHITESPACE, "lenient":
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """The form of a reply, as text: a schema in JSON, a pattern, or a JSON list of texts."""
+class GrammarSpec:
+    """What a reply must match: a schema in JSON, a pattern, or a JSON list of texts."""
 
     kind: Kind
     text: str
 
     @classmethod
-    def of_schema(cls, schema: Mapping[str, object]) -> "Form":
+    def of_schema(cls, schema: Mapping[str, object]) -> "GrammarSpec":
         """JSON that a schema accepts. {"type": "object"} is any JSON object."""
         return cls("json_schema", json.dumps(schema))
 
 
-def grammar(form: Form) -> str:
+def llguidance_grammar(spec: GrammarSpec) -> str:
     """The grammar that llguidance compiles. Raises ValueError."""
-    if form.kind == "regex":
-        return LLMatcher.grammar_from_regex(form.text)
-    if form.kind == "choice":
-        return LLMatcher.grammar_from_regex("|".join(f"({re.escape(text)})" for text in json.loads(form.text)))
-    return LLMatcher.grammar_from_json_schema(form.text, overrides=_OPTIONS)  # type: ignore[arg-type]
+    if spec.kind == "regex":
+        return LLMatcher.grammar_from_regex(spec.text)
+    if spec.kind == "choice":
+        return LLMatcher.grammar_from_regex("|".join(f"({re.escape(text)})" for text in json.loads(spec.text)))
+    return LLMatcher.grammar_from_json_schema(spec.text, overrides=_OPTIONS)  # type: ignore[arg-type]

@@ -1,17 +1,18 @@
-"""Replies of a form over HTTP: what reaches the engine, and what is refused by name."""
+"""Structured outputs over HTTP: what reaches the engine, and what is refused by name."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
+from engine.structured_output.compiler import GrammarCompiler, GrammarMatcher
+from engine.structured_output.grammar import GrammarSpec
 from tests.engine.server.conftest import Served
 from tests.engine.server.scripted_engine import EOS
 
 HELLO = [{"role": "user", "content": "Hello"}]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
-
-NOT = {"not": {"type": "string"}}
 
 
 async def begins_with(served: Served, path: str = "chat/completions", **fields: object) -> set[str]:
@@ -26,7 +27,7 @@ async def begins_with(served: Served, path: str = "chat/completions", **fields: 
     return {chr(token_id) for token_id in range(EOS) if mask[token_id // 8] >> token_id % 8 & 1}
 
 
-async def test_every_way_to_ask_for_a_form(served: Served) -> None:
+async def test_every_way_to_ask_for_structured_output(served: Served) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
     assert await begins_with(served, response_format={"type": "json_object"}) == {"{"}
     assert await begins_with(served, response_format=schema) == {"{"}
@@ -75,11 +76,21 @@ async def test_a_form_that_cannot_be_kept_is_an_error_that_names_the_field(
     assert not served.engine.submitted
 
 
-async def test_other_requests_go_on_while_a_large_schema_is_compiled(served: Served) -> None:
-    large = {"enum": ["x" * 20 + str(number) for number in range(2000)]}
-    fields = {"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"schema": large}}}
-    served.engine.replies = [b"x", b"x"]
+async def test_other_requests_go_on_while_a_schema_is_compiled(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, released = threading.Event(), threading.Event()
+    compile_grammar = GrammarCompiler.compile
+
+    def held(compiler: GrammarCompiler, spec: GrammarSpec) -> GrammarMatcher:
+        entered.set()
+        assert released.wait(10)
+        return compile_grammar(compiler, spec)
+
+    monkeypatch.setattr(GrammarCompiler, "compile", held)
+    served.engine.replies = [b"x"]
+    fields = {"messages": HELLO, "response_format": {"type": "json_object"}}
     asking = asyncio.create_task(served.http.post("/v1/chat/completions", json=fields))
-    await asyncio.sleep(0)
+    assert await asyncio.to_thread(entered.wait, 5)
     assert (await served.http.get("/health")).status_code == 200
+    assert not asking.done()
+    released.set()
     assert (await asking).status_code == 200
