@@ -13,6 +13,10 @@ PersonaLevel = Literal["default", "guild", "category", "channel", "thread", "mem
 StoredLevel = Literal["guild", "category", "channel", "thread", "member"]
 PersonaPlace = Literal["guild", "category", "channel", "thread"]
 OwnPersonas = Literal["members", "roles", "nobody"]
+PersonaFace = Literal["off", "name", "profile"]
+"""How a persona is seen: not at all, by its name above the reply, or as the bot's own profile in the guild."""
+SceneOrder = Literal["turn", "model"]
+"""Who speaks in a scene if the message names nobody."""
 TurnStatus = Literal["pending", "done", "failed", "interrupted"]
 DialogScope = Literal["member", "channel", "thread", "member-channel", "member-thread"]
 DeliveryState = Literal["writing", "ready", "done"]
@@ -82,6 +86,14 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Speaker:
+    """A persona whose name stands above a reply, by the name that it had then."""
+
+    persona_id: int
+    name: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """One finished turn: what the member wrote, and its active reply. `author` is a name, in shared dialogs only."""
 
@@ -90,6 +102,10 @@ class Pair:
     reply: str
     author: str | None = None
     files: tuple[StoredFile, ...] = ()
+    speaker: Speaker | None = None
+    """Which persona gave the reply, where its name stands above it."""
+    heard: str = field(default="", repr=False)
+    """What another character of the scene replied, as its listeners read it; `reply` is empty then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +134,8 @@ class PersonaScope:
     channel_id: int = 0
     thread_id: int = 0
     own_allowed: bool = True
+    face: PersonaFace = "off"
+    """How the guild wants personas to be seen."""
 
 
 NO_PLACE = PersonaScope()
@@ -157,6 +175,15 @@ class PersonaAssignmentInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class SceneInfo:
+    """The characters that answer in a channel or thread, in their order."""
+
+    place_id: int
+    speak: SceneOrder
+    characters: tuple[PersonaText, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DialogSettings:
     """Settings of one dialog, merged from the guild's and the member's. None: the operator's default applies."""
 
@@ -190,6 +217,10 @@ class TurnSnapshot:
     """The present reply, if the turn has one already."""
     delivery_id: int = 0
     """0 if what is shown is not recorded."""
+    speaker: Speaker | None = None
+    """Which persona gave the present reply."""
+    scene: SceneInfo | None = None
+    """The characters of whom one answers instead of the persona."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +304,8 @@ class TurnResult:
     messages: tuple[OutgoingMessage, ...] = ()
     retraction: str = ""
     """The text that replaces the messages of turns which this one replaces."""
+    speaker: Speaker | None = None
+    """Which persona gave the reply, where its name stands above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +331,8 @@ class TurnInfo:
     """What the member is told of the turn's files, above the reply: plain lines."""
     replaces_id: int | None = None
     """The turn that this one replaces once its reply is stored."""
+    speaker: Speaker | None = None
+    """Which persona gave the reply, where its name stands above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +395,7 @@ class Variant:
     position: int
     reply: str
     active: bool
+    speaker: Speaker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +442,7 @@ class GuildSettings:
     """Channels whose dialogs have a scope of their own, by channel id."""
     locked_channels: frozenset[int] = frozenset()
     """Categories, channels and threads in which no member's own persona answers."""
+    persona_face: PersonaFace = "off"
 
 
 @dataclass(frozen=True, slots=True)

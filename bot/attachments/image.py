@@ -13,12 +13,14 @@ _MAX_BYTES = 1 << 20
 _MEDIA_TYPES = {"image/png", "image/jpeg"}
 
 
-async def read_image(name: str, data: bytes, *, seconds: float = _SECONDS) -> ImageInput:
-    """The picture, at most 1024 pixels a side and 1 MiB, without metadata. Raises FileRefused."""
+async def read_image(name: str, data: bytes, *, png_only: bool = False, seconds: float = _SECONDS) -> ImageInput:
+    """The picture, at most 1024 pixels a side and 1 MiB, without metadata. Raises FileRefused.
+
+    `png_only`: rather smaller than as a JPEG.
+    """
+    arguments = (str(_MAX_SIDE), str(_MAX_BYTES), *(["png"] if png_only else []))
     try:
-        answer = await run_worker(
-            _WORKER, data, str(_MAX_SIDE), str(_MAX_BYTES), seconds=seconds, max_output=_MAX_BYTES
-        )
+        answer = await run_worker(_WORKER, data, *arguments, seconds=seconds, max_output=_MAX_BYTES)
     except WorkerFailed as failed:
         raise FileRefused(reasons.IMAGE_TOO_BIG if failed.timed_out else reasons.IMAGE_BROKEN) from None
     media_type = answer.numbers.get("media_type")

@@ -1,6 +1,7 @@
 """Makes one picture small, upright and free of metadata: stdin to stdout.
 
-`python -m bot.attachments.image_worker MAX_SIDE MAX_BYTES` takes pixels and bytes of the result.
+`python -m bot.attachments.image_worker MAX_SIDE MAX_BYTES [png]` takes pixels and bytes of the result; with `png` it is
+never a JPEG.
 
 Only ever started by bot.attachments.image, never imported. Everything that Pillow does with a stranger's file happens
 within the limits of this process.
@@ -27,7 +28,7 @@ _QUALITIES = (88, 75, 60)
 _WHITE = (255, 255, 255)
 
 
-def convert(data: bytes, max_side: int, max_bytes: int) -> Result:
+def convert(data: bytes, max_side: int, max_bytes: int, *, png_only: bool = False) -> Result:
     """The picture as PNG or JPEG within these limits. An animation is its first frame."""
     from PIL import Image  # after the limits are set
 
@@ -46,7 +47,7 @@ def convert(data: bytes, max_side: int, max_bytes: int) -> Result:
     image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     if (turn := _turn(opened)) is not None:
         image = image.transpose(turn)
-    return _encoded(image, max_bytes, as_png=is_lossless or image.mode == "RGBA")
+    return _encoded(image, max_bytes, as_png=png_only or is_lossless or image.mode == "RGBA", png_only=png_only)
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -70,12 +71,15 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     return known[orientation - 1] if isinstance(orientation, int) and 1 <= orientation <= 8 else None
 
 
-def _encoded(image: Image.Image, max_bytes: int, *, as_png: bool) -> Result:
+def _encoded(image: Image.Image, max_bytes: int, *, as_png: bool, png_only: bool) -> Result:
     from PIL import Image
 
     while True:
         if as_png and len(payload := _save(image, "PNG", optimize=True)) <= max_bytes:
             return Result("ok", {"media_type": "image/png"}, payload)
+        if png_only:
+            image = image.reduce(2)
+            continue
         flat = image
         if image.mode == "RGBA":
             flat = Image.new("RGB", image.size, _WHITE)
@@ -96,4 +100,4 @@ def _save(image: Image.Image, form: str, **options: object) -> bytes:
 if __name__ == "__main__":
     limit_resources(memory=MEMORY, cpu_seconds=CPU_SECONDS)
     side, size = int(sys.argv[1]), int(sys.argv[2])
-    serve(lambda data: convert(data, side, size))
+    serve(lambda data: convert(data, side, size, png_only="png" in sys.argv[3:]))

@@ -55,6 +55,30 @@ class FileReader:
             refused=tuple(result for result in results if isinstance(result, RefusedFile)),
         )
 
+    async def load(self, offer: OfferedFile) -> bytes:
+        """All bytes of a file of any kind, for one who knows what it is. Raises FileRefused.
+
+        What Discord says of its size is checked before a byte is loaded, and the bytes are counted all the same.
+        """
+        limit = self._limits.max_raw_bytes
+        if offer.size == 0:
+            raise FileRefused(reasons.EMPTY)
+        if offer.size > limit:
+            raise FileRefused(reasons.too_large(offer.size, limit))
+        try:
+            async with asyncio.timeout(self._file_seconds), self._downloads:
+                data = await self._downloader.load(offer.url, limit, lambda head: limit)
+        except TimeoutError:
+            raise FileRefused(reasons.TOO_SLOW) from None
+        if len(data) < offer.size:
+            raise FileRefused(reasons.INCOMPLETE)
+        return data
+
+    async def portrait(self, data: bytes) -> bytes:
+        """A picture as a PNG, at most 1024 pixels a side and 1 MiB. Raises FileRefused."""
+        async with self._workers:
+            return (await read_image("portrait", data, png_only=True)).data
+
     async def _result(self, offer: OfferedFile, images_allowed: bool) -> FileText | ImageInput | RefusedFile:
         name = clean_name(offer.filename)
         try:

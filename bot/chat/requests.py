@@ -18,12 +18,14 @@ from models.types import (
     PersonaScope,
     PersonaText,
     Place,
+    SceneInfo,
+    Speaker,
     StoredFile,
 )
 
 TurnKind = Literal["new", "regenerate", "continue"]
-Messages = Callable[[str], tuple[OutgoingMessage, ...]]
-"""Splits a reply into the Discord messages that show it."""
+Messages = Callable[[str, Speaker | None], tuple[OutgoingMessage, ...]]
+"""Splits a reply into the Discord messages that show it, below the name of who gave it."""
 ReplyMessages = Callable[[str, str], tuple[OutgoingMessage, ...]]
 """The same for a new reply, of its text and its finish reason."""
 
@@ -97,6 +99,10 @@ class PendingTurn:
     """The reply so far, of a turn that has one already. It is kept unless another one is stored."""
     delivery_id: int = 0
     retraction: str = ""
+    speaker: Speaker | None = None
+    """Who gives the reply, where the name stands above it; of a reply that is continued, who gave its beginning."""
+    scene: SceneInfo | None = None
+    """The characters of whom one answers: see `bot.chat.scenes`."""
 
     @property
     def is_new(self) -> bool:

@@ -16,6 +16,7 @@ from bot.cogs.config.commands import Config
 from bot.cogs.dialogs.conversations import ConversationCommands
 from bot.cogs.dialogs.history import History
 from bot.cogs.dialogs.reset import ResetCommand
+from bot.cogs.faces.commands import Faces
 from bot.cogs.guild_events import GuildEvents
 from bot.cogs.help import Help
 from bot.cogs.messages import Messages
@@ -44,6 +45,9 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         api=MessageApi(bot.http, lambda: bot.user.id if bot.user else 0),
         edit_rate=context.edit_rate,
     )
+    personas, own_personas = GuildPersonas(context, conversations.api), OwnPersonas(context, conversations.api)
+    faces = Faces(context)
+    faces.add_to(personas.persona)
     return (
         Chat(context, conversations),
         Ask(bot, context, conversations),
@@ -54,8 +58,9 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         ResetCommand(context, conversations.api),
         History(context, conversations, HistoryReader(database)),
         ConversationCommands(context, conversations.api, NamedConversations(database, context.chat)),
-        GuildPersonas(context, conversations.api),
-        OwnPersonas(context, conversations.api),
+        personas,
+        own_personas,
+        faces,
         Config(context),
         Privacy(context),
         Help(),

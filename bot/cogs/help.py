@@ -25,6 +25,7 @@ for you, here
 _FOR_MANAGERS = """\
 **/persona** `set` · `clear` · `create` · `edit` · `tags` · `delete` · `versions` · `rollback` – who I am in this \
 guild, a category, a channel or a thread
+**/persona** `face` – how members see which persona answers
 **/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
 **/config** `show` · `set` · `reset` · `channels` · `roles` – what this guild decides, where I answer whom, who shares \
 a conversation"""

@@ -6,6 +6,7 @@ from models.tables.accounts import AuditEntry, DailyUsage, OptOut, ProcessedInte
 from models.tables.application import DiscordApplication
 from models.tables.deliveries import Delivery, DeliveryMessage
 from models.tables.dialogs import Dialog, ReplyVariant, Turn, TurnFile
+from models.tables.faces import GuildProfile, Scene, SceneCharacter
 from models.tables.personas import Persona, PersonaAssignment, PersonaPicture, PersonaVersion
 from models.tables.processes import Process, StopRequest
 from models.tables.prompts import DefaultPrompt, TurnPrompt
@@ -33,6 +34,7 @@ __all__ = [
     "DiscordApplication",
     "Guild",
     "GuildChannel",
+    "GuildProfile",
     "GuildRole",
     "GuildSettingsRow",
     "LockedChannel",
@@ -45,6 +47,8 @@ __all__ = [
     "Process",
     "ProcessedInteraction",
     "ReplyVariant",
+    "Scene",
+    "SceneCharacter",
     "StopRequest",
     "Turn",
     "TurnFile",

@@ -18,6 +18,7 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from bot.chat.generation import GeneratedReply
+from bot.chat.prompts.faces import named_speaker
 from bot.chat.prompts.speakers import distinct_name
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
 from bot.chat.turns.unsaved import UnsavedTurn, UnsavedTurns
@@ -153,6 +154,10 @@ class TurnLog:
             reply=snapshot.reply or "",
             delivery_id=snapshot.delivery_id,
             retraction=request.retraction,
+            speaker=snapshot.speaker
+            if kind == "continue"
+            else named_speaker(snapshot.persona, request.persona_scope.face),
+            scene=snapshot.scene,
         )
 
     async def finish(self, turn: PendingTurn, reply: GeneratedReply) -> tuple[bool, bool]:
@@ -208,6 +213,7 @@ class TurnLog:
             total_ms=reply.total_ms,
             messages=turn.messages(text, reply.finish_reason),
             retraction=turn.retraction,
+            speaker=turn.speaker,
         )
         query = _FINISH[turn.kind]
         now = _now()  # the same for each attempt: if the first one was committed, the second changes nothing

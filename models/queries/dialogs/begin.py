@@ -23,8 +23,10 @@ from models.queries.common import (
     is_open,
     matches_key,
 )
+from models.queries.dialogs.speakers import speaker_of
 from models.queries.tenants.persona_assignments import effective_persona
 from models.queries.tenants.policy import enforce_policy, load_policy
+from models.queries.tenants.scenes import scene_of
 from models.tables import Delivery, DeliveryMessage, Dialog, OptOut, ProcessedInteraction, Turn, TurnFile
 from models.types import DialogKey, DialogSettings, FileKind, Pair, PersonaScope, StoredFile, TurnSnapshot
 
@@ -71,7 +73,8 @@ async def turn_snapshot(
     if key.shared and len(history) < limit:
         history = (*await _pair_above(session, key, dialog_id), *history)
     persona = await effective_persona(session, key=key, scope=persona_scope)
-    return TurnSnapshot(turn_id, dialog_id, text, persona, history, settings)
+    scene = await scene_of(session, key=key, scope=persona_scope)
+    return TurnSnapshot(turn_id, dialog_id, text, persona, history, settings, scene=scene)
 
 
 async def pairs_before(
@@ -83,7 +86,7 @@ async def pairs_before(
     """
     if limit <= 0:
         return ()
-    pairs = select(Turn.id, Turn.user_text, Turn.reply, Turn.author_name)
+    pairs = select(Turn.id, Turn.user_text, Turn.reply, Turn.author_name, Turn.speaker_id, Turn.speaker_name)
     pairs = pairs.where(Turn.dialog_id == dialog_id, Turn.status == "done")
     if turn_id is not None:
         pairs = pairs.where(Turn.id < turn_id)
@@ -97,6 +100,7 @@ async def pairs_before(
             text.open(row.reply),
             None if row.author_name is None else text.open(row.author_name),
             files.get(row.id, ()),
+            speaker_of(session, row.speaker_id, row.speaker_name),
         )
         for row in rows
     ]
@@ -111,7 +115,7 @@ async def _pair_above(session: AsyncSession, key: DialogKey, dialog_id: int) -> 
     earlier = exists().where(matches_key(key), Dialog.id < dialog_id)
     row = (
         await session.execute(
-            select(Turn.id, Turn.user_text, Turn.reply, Turn.author_name)
+            select(Turn.id, Turn.user_text, Turn.reply, Turn.author_name, Turn.speaker_id, Turn.speaker_name)
             .join(Delivery, Delivery.turn_id == Turn.id)
             .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
             .where(DeliveryMessage.message_id == key.channel_id, Delivery.guild_id == key.guild_id)
@@ -124,7 +128,8 @@ async def _pair_above(session: AsyncSession, key: DialogKey, dialog_id: int) -> 
     text = codec(session)
     author = _UNNAMED if row.author_name is None else text.open(row.author_name)
     files = await files_of(session, turn_ids=[row.id])
-    return (Pair(row.id, text.open(row.user_text), text.open(row.reply), author, files.get(row.id, ())),)
+    speaker = speaker_of(session, row.speaker_id, row.speaker_name)
+    return (Pair(row.id, text.open(row.user_text), text.open(row.reply), author, files.get(row.id, ()), speaker),)
 
 
 async def names_in_dialog(session: AsyncSession, *, key: DialogKey) -> dict[int, str]:

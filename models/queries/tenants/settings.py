@@ -34,6 +34,7 @@ from models.types import (
     GuildSettings,
     MemberSettings,
     OwnPersonas,
+    PersonaFace,
     RolePolicy,
 )
 
@@ -71,6 +72,7 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
         own_personas=_own_personas(row.own_personas),
         streaming=row.streaming,
         locale=row.locale,
+        persona_face=_face(row.persona_face),
     )
 
 
@@ -95,6 +97,7 @@ async def set_guild_settings(
             "own_personas": settings.own_personas,
             "streaming": settings.streaming,
             "locale": settings.locale,
+            "persona_face": settings.persona_face,
             "updated_at": now,
         },
     )
@@ -245,6 +248,10 @@ def _scope(text: str) -> DialogScope:
 
 def _own_personas(text: str) -> OwnPersonas:
     return next(who for who in get_args(OwnPersonas) if who == text)
+
+
+def _face(text: str) -> PersonaFace:
+    return next(face for face in get_args(PersonaFace) if face == text)
 
 
 def _changes(before: GuildSettings, after: GuildSettings) -> dict[str, str]:

@@ -165,3 +165,10 @@ async def test_damaged(data: bytes):
 
 async def test_one_that_takes_too_long():
     assert await refusal(saved(noisy(2000, 2000)), seconds=0.01) == reasons.IMAGE_TOO_BIG
+
+
+async def test_a_portrait_is_a_png_also_where_a_jpeg_would_be_larger():
+    read = await read_image("x", saved(noisy(900, 900), "JPEG"), png_only=True)
+    assert (read.media_type, opened(read).size) == ("image/png", (450, 450))
+    small = await read_image("x", saved(noisy(64, 64), "JPEG"), png_only=True)
+    assert (small.media_type, opened(small).size) == ("image/png", (64, 64))

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from bot.attachments import reader as reader_module
 from bot.attachments import reasons
 from bot.attachments.reader import FileReader
-from bot.attachments.types import FileLimits, FilesRead, OfferedFile
+from bot.attachments.types import FileLimits, FileRefused, FilesRead, OfferedFile
 from tests.bot.attachments.cdn import Cdn
 from tests.bot.attachments.pdf_files import pdf, words
 
@@ -242,3 +242,13 @@ async def test_hostile_names(cdn: Cdn, reader: FileReader):
     data = b"hello"
     hostile = OfferedFile("@everyone\u202e`x`\n[File 2](http://x).txt", None, len(data), cdn.add("a", data))
     assert (await one(reader, hostile)).texts[0].name == "_everyone_x_ _File 2_http_x_.txt"
+
+
+async def test_a_file_of_any_kind_as_it_is(cdn: Cdn, reader: FileReader):
+    data = os.urandom(200_000)
+    assert await reader.load(offer(cdn, "a.charx", data)) == data
+    for size, data in ((400_000, b"x"), (3, b"x" * 400_000), (10, b"x")):  # too large, a lie, a part
+        refused = offer(cdn, f"b{size}", data, size=size)
+        with pytest.raises(FileRefused):
+            await reader.load(refused)
+    assert (await reader.portrait(png()))[:8] == b"\x89PNG\r\n\x1a\n"
