@@ -15,6 +15,8 @@ PersonaPlace = Literal["guild", "category", "channel", "thread"]
 OwnPersonas = Literal["members", "roles", "nobody"]
 PersonaFace = Literal["off", "name", "profile"]
 """How a persona is seen: not at all, by its name above the reply, or as the bot's own profile in the guild."""
+ProfileProblem = Literal["forbidden", "refused", "slower", "sending"]
+"""What Discord had against a profile; "sending": nobody knows yet whether it arrived."""
 SceneOrder = Literal["turn", "model"]
 """Who speaks in a scene if the message names nobody."""
 TurnStatus = Literal["pending", "done", "failed", "interrupted"]
@@ -443,6 +445,25 @@ class GuildSettings:
     locked_channels: frozenset[int] = frozenset()
     """Categories, channels and threads in which no member's own persona answers."""
     persona_face: PersonaFace = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class WantedProfile:
+    """What the bot's own profile in a guild shall show. `fingerprint`: "" for its own name and picture."""
+
+    persona_id: int | None
+    name: str
+    picture: bytes | None = field(repr=False)
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class SentProfile:
+    """What Discord was sent last, and what it had against that."""
+
+    fingerprint: str
+    problem: ProfileProblem | None
+    sent_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from bot.cogs.dialogs.conversations import ConversationCommands
 from bot.cogs.dialogs.history import History
 from bot.cogs.dialogs.reset import ResetCommand
 from bot.cogs.faces.commands import Faces
+from bot.cogs.faces.profile_job import ProfileJob
 from bot.cogs.guild_events import GuildEvents
 from bot.cogs.help import Help
 from bot.cogs.messages import Messages
@@ -30,6 +31,7 @@ from bot.cogs.unfinished_replies import UnfinishedReplies
 from bot.discord_app.context import CommandContext
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.rest.message_api import MessageApi
+from bot.discord_app.rest.profile_api import ProfileApi
 from models.database import Database
 
 
@@ -46,8 +48,9 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         edit_rate=context.edit_rate,
     )
     personas, own_personas = GuildPersonas(context, conversations.api), OwnPersonas(context, conversations.api)
-    faces = Faces(context)
-    faces.add_to(personas.persona)
+    profiles = ProfileApi(bot.http)
+    faces = Faces(context, profiles)
+    faces.add_to(personas.persona, own_personas.persona)
     return (
         Chat(context, conversations),
         Ask(bot, context, conversations),
@@ -61,6 +64,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         personas,
         own_personas,
         faces,
+        ProfileJob(bot, context.personas, profiles),
         Config(context),
         Privacy(context),
         Help(),

@@ -20,12 +20,12 @@ reset back
 **/conversation** `new` · `list` · `switch` · `rename` · `delete` – keep several conversations
 **/persona** `show` · `list` – who answers you here, and why; who else there is
 **/me persona** `set` · `show` · `list` · `create` · `edit` · `delete` · `clear` · `versions` · `rollback` – who I am \
-for you, here
+for you, here; `picture` gives one a picture
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 _FOR_MANAGERS = """\
 **/persona** `set` · `clear` · `create` · `edit` · `tags` · `delete` · `versions` · `rollback` – who I am in this \
 guild, a category, a channel or a thread
-**/persona** `face` – how members see which persona answers
+**/persona** `face` · `picture` – how members see which persona answers
 **/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
 **/config** `show` · `set` · `reset` · `channels` · `roles` – what this guild decides, where I answer whom, who shares \
 a conversation"""

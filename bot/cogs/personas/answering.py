@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cogs.faces.text import face_text
+from bot.cogs.faces.text import face_text, problem_text
 from bot.cogs.personas.text import BARRED, bold, name_of
 from bot.discord_app.caller import Caller
 from bot.discord_app.permissions import OwnBarrier
 from models.queries.tenants.personas import UNNAMED
-from models.types import DIRECT_MESSAGES, PersonaFace, PersonaLevelInfo, PersonaText, StoredLevel
+from models.types import DIRECT_MESSAGES, PersonaFace, PersonaLevelInfo, PersonaText, ProfileProblem, StoredLevel
 
 _SHARED = "everyone here shares one conversation"
 _WHY = {
@@ -39,6 +39,7 @@ def answering_text(
     *,
     shared: bool,
     face: PersonaFace = "off",
+    problem: ProfileProblem | None = None,
 ) -> str:
     """Who answers, why, and every level from the narrowest on. `shared`: the caller's conversation is everyone's."""
     winner = bold(persona.name) if persona.name else "A persona without a name"
@@ -62,6 +63,8 @@ def answering_text(
     lines.append(f"- otherwise – that of this bot's owner{state}")
     if face != "off":
         lines.append(f"-# {face_text(face)}")
+    if face == "profile" and (missing := problem_text(problem)):
+        lines.append(f"-# {missing}")
     return "\n".join(lines)
 
 

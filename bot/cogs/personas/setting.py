@@ -97,8 +97,16 @@ class PersonaSetting:
         key, scope = await self._context.current_dialog_key(interaction), persona_scope(caller, settings)
         personas = self._context.personas
         persona, levels = await personas.show(key, scope), await personas.levels(key, scope)
-        barrier = own_persona_barrier(caller, settings)
-        text = answering_text(caller, persona, levels, barrier, shared=key.shared, face=settings.persona_face)
+        face = settings.persona_face
+        text = answering_text(
+            caller,
+            persona,
+            levels,
+            own_persona_barrier(caller, settings),
+            shared=key.shared,
+            face=face,
+            problem=await personas.profiles.problem(caller.guild_id) if face == "profile" else None,
+        )
         await self._context.respond(interaction, f"{text}\n\n{quoted_prompt(persona)}")
 
     async def show_own(self, interaction: Interaction) -> None:
