@@ -475,6 +475,8 @@ class ThreadBinding:
     parent_id: int
     last_used_at: datetime
     """When members last talked in it; recorded at most once a day."""
+    creator_id: int | None = None
+    """Who asked for it; None for one who opted out."""
 
 
 @dataclass(frozen=True, slots=True)

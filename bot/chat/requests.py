@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,7 +88,7 @@ class PendingTurn:
     dialog_id: int
     text: str
     persona: PersonaText | None
-    history: tuple[Pair, ...]
+    history: Sequence[Pair]
     settings: DialogSettings
     messages: ReplyMessages
     author: str | None = None

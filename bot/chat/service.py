@@ -27,6 +27,7 @@ from bot.chat.queue.wait_estimate import MeasuredReply, WaitEstimate
 from bot.chat.queue.waiting import Waiting
 from bot.chat.reply_control import ReplyControl
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
+from bot.chat.scenes.choosing import SceneDirector
 from bot.chat.stop_requests import StopRequests
 from bot.chat.turns.stored_turns import StoredTurns
 from bot.chat.turns.turn_log import TurnLog
@@ -55,6 +56,7 @@ class ChatService:
         self._intake = FileIntake(self.file_reader, engine, settings)
         self._images = RecentImages()
         self._prompts = PromptBuilder(settings)
+        self._director = SceneDirector(engine, settings)
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
         self._waiting = WaitingMessages()
         self.dialogs = DialogChanges(database, self._waiting)
@@ -217,8 +219,9 @@ class ChatService:
             request = await self._intake.take(request)
         turn = self._with_images(await self._turns.begin(request, kind), request)
         failpoint("after_begin_turn")
-        request.on_begun(turn)
         try:
+            turn = await self._director.cast(turn)
+            request.on_begun(turn)
             message.begin()
             reply = await self._generator.generate(self._prompts.request(turn), on_delta, control, watcher)
         except BaseException as error:

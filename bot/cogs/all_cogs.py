@@ -26,6 +26,7 @@ from bot.cogs.personas.own_commands import OwnPersonas
 from bot.cogs.privacy import Privacy
 from bot.cogs.reactions import Reactions
 from bot.cogs.reply_actions import ReplyActions
+from bot.cogs.scenes import SceneCommands
 from bot.cogs.threads import Threads
 from bot.cogs.unfinished_replies import UnfinishedReplies
 from bot.discord_app.context import CommandContext
@@ -64,6 +65,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         personas,
         own_personas,
         faces,
+        SceneCommands(context, conversations.api),
         ProfileJob(bot, context.personas, profiles),
         Config(context),
         Privacy(context),

@@ -7,6 +7,7 @@ from discord.ext import commands
 
 from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.context import Interaction
+from bot.discord_app.message_split import split_message
 from bot.discord_app.rest.message_data import NO_MENTIONS
 
 _FOR_EVERYBODY = """\
@@ -21,6 +22,8 @@ reset back
 **/persona** `show` · `list` – who answers you here, and why; who else there is
 **/me persona** `set` · `show` · `list` · `create` · `edit` · `delete` · `clear` · `versions` · `rollback` – who I am \
 for you, here; `picture` gives one a picture
+**/scene** `list` – who plays in this channel or thread; `add` · `remove` · `speak` – for managers, and for you in a \
+thread that you started
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 _FOR_MANAGERS = """\
 **/persona** `set` · `clear` · `create` · `edit` · `tags` · `delete` · `versions` · `rollback` – who I am in this \
@@ -47,8 +50,10 @@ class Help(commands.Cog):
     @app_commands.command(name="help", description="What you can ask me to do.")
     async def help_command(self, interaction: Interaction) -> None:
         """/help."""
-        text = help_text(caller_of(interaction))
-        await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
+        first, *others = (chunk.text for chunk in split_message(help_text(caller_of(interaction))))
+        await interaction.response.send_message(first, ephemeral=True, allowed_mentions=NO_MENTIONS)
+        for text in others:  # managers have more commands than one message has room for
+            await interaction.followup.send(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
 
 
 def help_text(caller: Caller) -> str:

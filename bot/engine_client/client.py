@@ -142,11 +142,13 @@ class EngineClient:
         user: str,
         cache_salt: str,
         frequency_penalty: float = 0.0,
+        response_format: dict[str, object] | None = None,
         on_activity: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[ReplyEvent, None]:
         """The reply piece by piece, without what the model thinks, and `Finished` last.
 
-        Closing the iterator cancels the generation. `on_activity` is called at every event of the stream, also at those
+        Closing the iterator cancels the generation. `response_format` is left out where the server turns it down: the
+        prompt must ask for the format as well. `on_activity` is called at every event of the stream, also at those
         without text: a model that thinks, or a comment that keeps the connection alive. Raises ContextExceeded, Busy or
         EngineUnavailable, and ImagesNotSeen for a prompt with pictures where the model sees none.
         """
@@ -154,6 +156,8 @@ class EngineClient:
         fields |= {"user": user, "stream_options": {"include_usage": True}, "cache_salt": cache_salt}
         if frequency_penalty:
             fields["frequency_penalty"] = frequency_penalty
+        if response_format is not None:
+            fields["response_format"] = response_format
         fields |= continuation_fields(messages)
         sent = [*(text_of(message) for message in messages), user, cache_salt]
         # A model that has read a picture complains of this one, not of pictures.

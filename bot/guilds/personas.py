@@ -17,6 +17,7 @@ from bot.guilds.persona_checks import PersonaLimits, PersonaSize, clean_name
 from bot.guilds.persona_library import MAX_GUILD_PERSONAS, MAX_OWN_PERSONAS, PersonaLibrary, audit, library_errors
 from bot.guilds.persona_pictures import PersonaPictures
 from bot.guilds.profiles import GuildProfiles
+from bot.guilds.scenes import Scenes
 from bot.settings import Settings
 from bot.storage import translate_database_errors
 from models import queries
@@ -59,6 +60,7 @@ class PersonaService:
         self.library = PersonaLibrary(database, self.limits, self.changed.set)
         self.pictures = PersonaPictures(database, self.changed.set)
         self.profiles = GuildProfiles(database)
+        self.scenes = Scenes(database)
 
     async def show(self, key: DialogKey, scope: PersonaScope = NO_PLACE) -> PersonaText:
         """The persona that answers a message of this key there: the narrowest that is set, else the default."""

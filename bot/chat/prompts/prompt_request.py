@@ -12,6 +12,7 @@ from bot.chat.prompts.prompt import select_pairs
 from bot.chat.prompts.prompt_fit import GenerationRequest
 from bot.chat.prompts.speakers import said, system_prompt
 from bot.chat.requests import PendingTurn
+from bot.chat.scenes.view import names_of, rules_for
 from bot.engine_client.messages import image_part
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.settings import Settings
@@ -39,8 +40,10 @@ class PromptBuilder:
                 self._first_kept.popitem(last=False)
         persona = self._settings.persona if turn.persona is None else turn.persona.prompt
         taken = () if turn.persona is None or not turn.persona.name else (turn.persona.name,)
+        if turn.scene is not None:
+            taken = (*taken, *names_of(turn.scene).values())
         return GenerationRequest(
-            persona=system_prompt(persona, shared=turn.key.shared),
+            persona=system_prompt(persona, shared=turn.key.shared, scene=rules_for(turn)),
             history=[replace(pair, user=said(pair.user, pair.author, pair.files, taken)) for pair in pairs],
             text=turn.text,
             author=turn.author,

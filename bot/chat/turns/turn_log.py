@@ -32,7 +32,7 @@ from models.database import Database, Work
 from models.error_text import safe_text
 from models.queries.replies.recovery import interrupt_abandoned_turns
 from models.queries.tenants.policy import enforce_policy, load_policy
-from models.types import DialogKey, PersonaScope, Place, TurnResult, TurnSnapshot
+from models.types import DialogKey, PersonaScope, Place, Speaker, TurnResult, TurnSnapshot
 
 log = structlog.get_logger(__name__)
 
@@ -154,9 +154,7 @@ class TurnLog:
             reply=snapshot.reply or "",
             delivery_id=snapshot.delivery_id,
             retraction=request.retraction,
-            speaker=snapshot.speaker
-            if kind == "continue"
-            else named_speaker(snapshot.persona, request.persona_scope.face),
+            speaker=_speaker(snapshot, request, kind),
             scene=snapshot.scene,
         )
 
@@ -293,6 +291,13 @@ def _retrying() -> AsyncRetrying:
         wait=wait_random_exponential(multiplier=0.5, max=2),
         reraise=True,
     )
+
+
+def _speaker(snapshot: TurnSnapshot, request: ChatRequest, kind: TurnKind) -> Speaker | None:
+    """Who gives the reply. In a scene, and where a reply goes on, it is at first who gave the present one."""
+    if kind == "continue" or (snapshot.scene is not None and snapshot.speaker is not None):
+        return snapshot.speaker
+    return named_speaker(snapshot.persona, request.persona_scope.face)
 
 
 def _now() -> datetime:

@@ -9,7 +9,15 @@ from bot.cogs.personas.text import BARRED, bold, name_of
 from bot.discord_app.caller import Caller
 from bot.discord_app.permissions import OwnBarrier
 from models.queries.tenants.personas import UNNAMED
-from models.types import DIRECT_MESSAGES, PersonaFace, PersonaLevelInfo, PersonaText, ProfileProblem, StoredLevel
+from models.types import (
+    DIRECT_MESSAGES,
+    PersonaFace,
+    PersonaLevelInfo,
+    PersonaText,
+    ProfileProblem,
+    SceneInfo,
+    StoredLevel,
+)
 
 _SHARED = "everyone here shares one conversation"
 _WHY = {
@@ -40,11 +48,15 @@ def answering_text(
     shared: bool,
     face: PersonaFace = "off",
     problem: ProfileProblem | None = None,
+    scene: SceneInfo | None = None,
 ) -> str:
     """Who answers, why, and every level from the narrowest on. `shared`: the caller's conversation is everyone's."""
     winner = bold(persona.name) if persona.name else "A persona without a name"
     winner = winner if persona.level != "default" else "The persona of this bot's owner"
     lines = [f"{winner} answers you here: {_WHY[persona.level]}.", ""]
+    if scene is not None:
+        names = ", ".join(bold(each.name) for each in scene.characters)
+        lines = [f"A scene plays in <#{scene.place_id}>: {names} answer instead of the persona.", "", *lines]
     found = {each.level: each for each in levels}
     why_not = _SHARED if shared else BARRED[barrier] if barrier else ""
     for level in _levels_of(caller):

@@ -105,6 +105,7 @@ class PersonaSetting:
             own_persona_barrier(caller, settings),
             shared=key.shared,
             face=face,
+            scene=await personas.scenes.get(key, scope),
             problem=await personas.profiles.problem(caller.guild_id) if face == "profile" else None,
         )
         await self._context.respond(interaction, f"{text}\n\n{quoted_prompt(persona)}")

@@ -79,7 +79,8 @@ async def test_the_guilds_persona_as_the_bots_own_profile(both: World) -> None:
     engine = sync_engine(sync_url(here.database_url))
     with engine.begin() as connection:
         connection.execute(
-            text("UPDATE guild_profiles SET sent_at = '2026-01-01 00:00:00.000000' WHERE guild_id = :id"), {"id": guild.id}
+            text("UPDATE guild_profiles SET sent_at = '2026-01-01 00:00:00.000000' WHERE guild_id = :id"),
+            {"id": guild.id},
         )
     engine.dispose()
     # Any change of a persona wakes the job that looks after profiles.

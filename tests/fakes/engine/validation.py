@@ -23,7 +23,7 @@ OPTIONAL = {
     "stream",
     "user",
 }
-OPTIONAL |= {"stream_options", "cache_salt", "frequency_penalty", "presence_penalty"}
+OPTIONAL |= {"stream_options", "cache_salt", "frequency_penalty", "presence_penalty", "response_format"}
 
 
 def invalid_request(
