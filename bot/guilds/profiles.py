@@ -19,7 +19,7 @@ from models.queries.tenants.profiles import (
     sent_profile,
     wanted_profile,
 )
-from models.types import DialogKey, ProfileProblem, WantedProfile
+from models.types import DialogKey, ProfileProblem, SentProfile, WantedProfile
 
 INTERVAL = timedelta(minutes=5)
 Outcome = Literal["same", "done", "later", "forbidden", "refused"]
@@ -50,24 +50,15 @@ class GuildProfiles:
     async def update(self, guild_id: int, send: Send, *, again: bool = False) -> Outcome:
         """Send the profile of a guild if it is another one than before, and not too soon after the last one.
 
-        `again`: also if Discord refused this very one before; an admin may have changed that.
+        `again`: also the same one. An admin may have mended what Discord refused, or have renamed the bot since.
         """
         key, now = DialogKey(guild_id, 0), self._clock()
         with translate_database_errors():
             async with self._database.read() as session:
                 wanted = await wanted_profile(session, key=key)
                 before = await sent_profile(session, key=key)
-            if before is None and not wanted.fingerprint:
-                return "same"
-            if before is not None and before.fingerprint == wanted.fingerprint:
-                if before.problem is None:
-                    return "same"
-                if before.problem in ("forbidden", "refused") and not again:
-                    return before.problem
-            refused = before is not None and before.problem in ("forbidden", "refused")
-            # What Discord refused has used up nothing of its limits.
-            if before is not None and not refused and now - before.sent_at < INTERVAL:
-                return "later"
+            if (outcome := _without_sending(before, wanted, now, again=again)) is not None:
+                return outcome
             if not await self._database.run(
                 lambda session: claim_profile(session, key=key, wanted=wanted, before=before, now=now)
             ):
@@ -78,3 +69,20 @@ class GuildProfiles:
         if problem is None:
             return "done"
         return problem if problem in ("forbidden", "refused") else "later"
+
+
+def _without_sending(
+    before: SentProfile | None, wanted: WantedProfile, now: datetime, *, again: bool
+) -> Outcome | None:
+    """The outcome where nothing is to be sent now; None where this profile is."""
+    if before is None:
+        return None if wanted.fingerprint else "same"
+    recent = now - before.sent_at < INTERVAL
+    refused = before.problem if before.problem in ("forbidden", "refused") else None
+    if before.fingerprint == wanted.fingerprint:
+        if refused:
+            return None if again else refused
+        if before.problem is None and (recent or not again):
+            return "same"
+    # What Discord refused has used up nothing of its limits.
+    return "later" if recent and not refused else None

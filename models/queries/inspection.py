@@ -72,6 +72,8 @@ class TurnLine:
     author_id: int | None = None
     author_name: str | None = None
     files: tuple[StoredFile, ...] = ()
+    answered_by: str | None = None
+    """The name that stands above the reply."""
 
 
 @cross_tenant("the operator's overview")
@@ -190,6 +192,7 @@ async def turn_lines(session: AsyncSession, *, dialog_id: int, author_id: int | 
             turn.author_id,
             None if turn.author_name is None else decode.open(turn.author_name),
             files.get(turn.id, ()),
+            None if turn.speaker_name is None else decode.open(turn.speaker_name),
         )
         for turn in rows
     )

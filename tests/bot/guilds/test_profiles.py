@@ -15,6 +15,7 @@ from bot.guilds.profiles import INTERVAL, GuildProfiles
 from bot.settings import Settings
 from models import queries
 from models.database import Database
+from models.queries.tenants.guilds import guild_removed
 from models.types import DialogKey, GuildSettings, PersonaFace, ProfileProblem, WantedProfile
 from tests.fakes.engine import FakeEngine
 
@@ -65,6 +66,7 @@ async def test_changes_are_coalesced_and_taken_back(database: Database, personas
     assert await profiles.guilds() == (1,)
     assert await profiles.update(1, sent) == "done"
     assert await profiles.update(1, sent) == "same"
+    assert await profiles.update(1, sent, again=True) == "same", "just now"
     entry = (await personas.show(GUILD)).persona_id
     await personas.pictures.set(GUILD, entry, b"picture", own=False, actor_id=None)
     await personas.set(GUILD, "guild", "You are Anne.", "Anne")
@@ -81,6 +83,17 @@ async def test_changes_are_coalesced_and_taken_back(database: Database, personas
     assert await profiles.update(1, sent) == "done"
     assert await profiles.guilds() == ()
     assert sent.profiles == [(1, "Jack", None), (1, "Old Jack", b"picture"), (1, "", None)]
+    # Somebody renamed the bot since: an admin may have the same sent again, and a guild that was left begins anew.
+    await choose(database, "profile")
+    for again, sent_now in ((True, "done"), (False, "same")):
+        clock.now += INTERVAL
+        assert await profiles.update(1, sent, again=again) == sent_now
+    clock.now += INTERVAL
+    assert await profiles.update(1, sent, again=True) == "done"
+    async with database.write() as session:
+        await guild_removed(session, guild_id=1, now=clock.now)
+    assert await profiles.update(1, sent) == "done"
+    assert len(sent.profiles) == 6
 
 
 async def test_what_discord_refuses_waits_for_somebody_to_mend_it(database: Database, personas: PersonaService) -> None:
