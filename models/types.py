@@ -13,6 +13,12 @@ PersonaLevel = Literal["default", "guild", "category", "channel", "thread", "mem
 StoredLevel = Literal["guild", "category", "channel", "thread", "member"]
 PersonaPlace = Literal["guild", "category", "channel", "thread"]
 OwnPersonas = Literal["members", "roles", "nobody"]
+PersonaFace = Literal["off", "name", "profile"]
+"""How a persona is seen: not at all, by its name above the reply, or as the bot's own profile in the guild."""
+ProfileProblem = Literal["forbidden", "refused", "slower", "sending"]
+"""What Discord had against a profile; "sending": nobody knows yet whether it arrived."""
+SceneOrder = Literal["turn", "model"]
+"""Who speaks in a scene if the message names nobody."""
 TurnStatus = Literal["pending", "done", "failed", "interrupted"]
 DialogScope = Literal["member", "channel", "thread", "member-channel", "member-thread"]
 DeliveryState = Literal["writing", "ready", "done"]
@@ -82,6 +88,14 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Speaker:
+    """A persona whose name stands above a reply, by the name that it had then."""
+
+    persona_id: int
+    name: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """One finished turn: what the member wrote, and its active reply. `author` is a name, in shared dialogs only."""
 
@@ -90,6 +104,10 @@ class Pair:
     reply: str
     author: str | None = None
     files: tuple[StoredFile, ...] = ()
+    speaker: Speaker | None = None
+    """Which persona gave the reply, where its name stands above it."""
+    heard: str = field(default="", repr=False)
+    """What another character of the scene replied, as its listeners read it; `reply` is empty then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +145,8 @@ class PersonaScope:
     channel_id: int = 0
     thread_id: int = 0
     own_allowed: bool = True
+    face: PersonaFace = "off"
+    """How the guild wants personas to be seen."""
 
 
 NO_PLACE = PersonaScope()
@@ -163,6 +183,15 @@ class PersonaAssignmentInfo:
 
     level: StoredLevel
     place_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SceneInfo:
+    """The characters that answer in a channel or thread, in their order."""
+
+    place_id: int
+    speak: SceneOrder
+    characters: tuple[PersonaText, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +326,10 @@ class TurnSnapshot:
     """Of what the history does not contain any more, if the dialog has one."""
     facts: tuple[MemoryFact, ...] = ()
     """What is remembered about the author, the newest first."""
+    speaker: Speaker | None = None
+    """Which persona gave the present reply."""
+    scene: SceneInfo | None = None
+    """The characters of whom one answers instead of the persona."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +415,8 @@ class TurnResult:
     """The text that replaces the messages of turns which this one replaces."""
     prompt: PromptRecord | None = None
     """What the prompt was made of."""
+    speaker: Speaker | None = None
+    """Which persona gave the reply, where its name stands above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,6 +442,8 @@ class TurnInfo:
     """What the member is told of the turn's files, above the reply: plain lines."""
     replaces_id: int | None = None
     """The turn that this one replaces once its reply is stored."""
+    speaker: Speaker | None = None
+    """Which persona gave the reply, where its name stands above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,6 +506,7 @@ class Variant:
     position: int
     reply: str
     active: bool
+    speaker: Speaker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -517,6 +555,26 @@ class GuildSettings:
     """Categories, channels and threads in which no member's own persona answers."""
     memory: bool = False
     """Whether members may have the bot remember what prompts no longer contain."""
+    persona_face: PersonaFace = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class WantedProfile:
+    """What the bot's own profile in a guild shall show. `fingerprint`: "" for its own name and picture."""
+
+    persona_id: int | None
+    name: str
+    picture: bytes | None = field(repr=False)
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class SentProfile:
+    """What Discord was sent last, and what it had against that."""
+
+    fingerprint: str
+    problem: ProfileProblem | None
+    sent_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,6 +586,8 @@ class ThreadBinding:
     parent_id: int
     last_used_at: datetime
     """When members last talked in it; recorded at most once a day."""
+    creator_id: int | None = None
+    """Who asked for it; None for one who opted out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Makes one picture small, upright and free of metadata: stdin to stdout.
 
-`python -m bot.attachments.image_worker MAX_SIDE MAX_BYTES [png]` takes pixels and bytes of the result; with `png` it is
-never a JPEG.
+`python -m bot.attachments.image_worker MAX_SIDE MAX_BYTES [png] [still]` takes pixels and bytes of the result; with
+`png` it is never a JPEG, with `still` an animation is refused.
 
 Only ever started by bot.attachments.image, never imported. Everything that Pillow does with a stranger's file happens
 within the limits of this process.
@@ -28,8 +28,8 @@ _QUALITIES = (88, 75, 60)
 _WHITE = (255, 255, 255)
 
 
-def convert(data: bytes, max_side: int, max_bytes: int, *, png_only: bool = False) -> Result:
-    """The picture as PNG or JPEG within these limits. An animation is its first frame."""
+def convert(data: bytes, max_side: int, max_bytes: int, *, png_only: bool = False, still: bool = False) -> Result:
+    """The picture as PNG or JPEG within these limits. An animation is its first frame, or with `still` refused."""
     from PIL import Image  # after the limits are set
 
     warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -40,6 +40,8 @@ def convert(data: bytes, max_side: int, max_bytes: int, *, png_only: bool = Fals
         return Result("too big")
     if opened.width * opened.height > MAX_PIXELS:
         return Result("too big")
+    if still and getattr(opened, "is_animated", False):
+        return Result("animated")
     is_lossless = opened.format in {"PNG", "GIF"}
     opened.draft("RGB", (max_side, max_side))  # a JPEG is decoded at the size that is needed
     opened.load()
@@ -100,4 +102,4 @@ def _save(image: Image.Image, form: str, **options: object) -> bytes:
 if __name__ == "__main__":
     limit_resources(memory=MEMORY, cpu_seconds=CPU_SECONDS)
     side, size = int(sys.argv[1]), int(sys.argv[2])
-    serve(lambda data: convert(data, side, size, png_only="png" in sys.argv[3:]))
+    serve(lambda data: convert(data, side, size, png_only="png" in sys.argv[3:], still="still" in sys.argv[3:]))

@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 _FILE_SECONDS = 45.0
 """For one file, with the time that it waits for others: the member waits as well."""
 _MAX_DOWNLOADS = 8
+_FACE_SIDE = 512
 _MAX_WORKERS = 2
 
 
@@ -78,6 +79,17 @@ class FileReader:
         """A picture as a PNG, at most 1024 pixels a side and 1 MiB. Raises FileRefused."""
         async with self._workers:
             return (await read_image("portrait", data, png_only=True)).data
+
+    async def face(self, offer: OfferedFile) -> bytes:
+        """A picture that stands for somebody: a PNG that does not move, at most 512 pixels a side and 1 MiB.
+
+        Raises FileRefused.
+        """
+        data = await self.load(offer)
+        if sniff(data) != "image":
+            raise FileRefused(reasons.NO_PICTURE)
+        async with self._workers:
+            return (await read_image("face", data, png_only=True, still=True, max_side=_FACE_SIDE)).data
 
     async def _result(self, offer: OfferedFile, images_allowed: bool) -> FileText | ImageInput | RefusedFile:
         name = clean_name(offer.filename)

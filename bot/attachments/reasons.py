@@ -34,6 +34,8 @@ PDF_TOO_BIG = "This PDF becomes too large when it is unpacked; please send a sma
 PDF_TOO_SLOW = "This PDF takes too long to read; please send a smaller part of it."
 
 IMAGE_BROKEN = "This picture is damaged, and I cannot open it; please save it anew and send it again."
+NO_PICTURE = "This is no picture that I can use; please send a PNG, JPEG or WebP."
+IMAGE_MOVES = "This picture moves; please send one that does not."
 IMAGE_TOO_BIG = "This picture has too many pixels; please send a smaller one."
 
 

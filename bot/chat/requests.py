@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,13 +19,15 @@ from models.types import (
     PersonaScope,
     PersonaText,
     Place,
+    SceneInfo,
+    Speaker,
     StoredFile,
     Summary,
 )
 
 TurnKind = Literal["new", "regenerate", "continue"]
-Messages = Callable[[str], tuple[OutgoingMessage, ...]]
-"""Splits a reply into the Discord messages that show it."""
+Messages = Callable[[str, Speaker | None], tuple[OutgoingMessage, ...]]
+"""Splits a reply into the Discord messages that show it, below the name of who gave it."""
 ReplyMessages = Callable[[str, str], tuple[OutgoingMessage, ...]]
 """The same for a new reply, of its text and its finish reason."""
 
@@ -90,7 +92,7 @@ class PendingTurn:
     dialog_id: int
     text: str
     persona: PersonaText | None
-    history: tuple[Pair, ...]
+    history: Sequence[Pair]
     settings: DialogSettings
     messages: ReplyMessages
     author: str | None = None
@@ -108,6 +110,10 @@ class PendingTurn:
     """Of what the history does not contain any more."""
     facts: tuple[MemoryFact, ...] = ()
     """What is remembered about the author, the newest first."""
+    speaker: Speaker | None = None
+    """Who gives the reply, where the name stands above it; of a reply that is continued, who gave its beginning."""
+    scene: SceneInfo | None = None
+    """The characters of whom one answers: see `bot.chat.scenes`."""
 
     @property
     def is_new(self) -> bool:

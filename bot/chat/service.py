@@ -28,6 +28,7 @@ from bot.chat.queue.wait_estimate import MeasuredReply, WaitEstimate
 from bot.chat.queue.waiting import Waiting
 from bot.chat.reply_control import ReplyControl
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
+from bot.chat.scenes.choosing import SceneDirector
 from bot.chat.stop_requests import StopRequests
 from bot.chat.turns.stored_turns import StoredTurns
 from bot.chat.turns.turn_log import TurnLog
@@ -57,6 +58,7 @@ class ChatService:
         self._intake = FileIntake(self.file_reader, engine, settings)
         self._images = RecentImages()
         self._prompts = PromptBuilder(settings, lambda: engine.context_length)
+        self._director = SceneDirector(engine, settings)
         self.quiet = QuietTime()
         """When no reply is written or waited for."""
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()
@@ -223,6 +225,7 @@ class ChatService:
         turn = self._with_images(await self._turns.begin(request, kind), request)
         failpoint("after_begin_turn")
         try:
+            turn = await self._director.cast(turn)
             prompt = await self._prompts.request(turn)
             turn = replace(turn, greeting=f"{prompt.greeting}\n\n" if prompt.greeting else "")
             request.on_begun(turn)

@@ -17,6 +17,8 @@ from bot.cogs.config.commands import Config
 from bot.cogs.dialogs.conversations import ConversationCommands
 from bot.cogs.dialogs.history import History
 from bot.cogs.dialogs.reset import ResetCommand
+from bot.cogs.faces.commands import Faces
+from bot.cogs.faces.profile_job import ProfileJob
 from bot.cogs.guild_events import GuildEvents
 from bot.cogs.help import Help
 from bot.cogs.memory.commands import Memory
@@ -27,11 +29,13 @@ from bot.cogs.personas.own_commands import OwnPersonas
 from bot.cogs.privacy import Privacy
 from bot.cogs.reactions import Reactions
 from bot.cogs.reply_actions import ReplyActions
+from bot.cogs.scenes import SceneCommands
 from bot.cogs.threads import Threads
 from bot.cogs.unfinished_replies import UnfinishedReplies
 from bot.discord_app.context import CommandContext
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.rest.message_api import MessageApi
+from bot.discord_app.rest.profile_api import ProfileApi
 from bot.memory.service import MemoryService
 from models.database import Database
 
@@ -53,6 +57,9 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
     personas, own_personas = GuildPersonas(context, conversations.api), OwnPersonas(context, conversations.api)
     cards = Cards(bot, context, conversations.api)
     cards.add_to(personas.persona, own_personas.persona)
+    profiles = ProfileApi(bot.http)
+    faces = Faces(context, profiles)
+    faces.add_to(personas.persona, own_personas.persona)
     return (
         Chat(context, conversations),
         Ask(bot, context, conversations),
@@ -68,6 +75,9 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         personas,
         own_personas,
         cards,
+        faces,
+        SceneCommands(context, conversations.api),
+        ProfileJob(bot, context.personas, profiles),
         Config(context),
         Privacy(context),
         Help(),

@@ -22,13 +22,16 @@ takes a reset back
 **/conversation** `new` · `list` · `switch` · `rename` · `delete` – keep several conversations
 **/persona** `show` · `list` – who answers you here, and why; who else there is
 **/me persona** `set` · `show` · `list` · `create` · `edit` · `delete` · `clear` · `versions` · `rollback` – who I am \
-for you, here
+for you, here; `picture` gives one a picture
 **/me persona** `import` · `export`, **Import character card** in the menu of a message – character cards
+**/scene** `list` – who plays in this channel or thread; `add` · `remove` · `speak` – for managers, and for you in a \
+thread that you started
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 _FOR_MANAGERS = """\
 **/persona** `set` · `clear` · `create` · `edit` · `tags` · `delete` · `versions` · `rollback` – who I am in this \
 guild, a category, a channel or a thread
 **/persona** `import` · `export` – character cards for this guild
+**/persona** `face` · `picture` – how members see which persona answers
 **/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
 **/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` – what this guild decides, where I answer whom, \
 who shares a conversation, whether I take notes"""

@@ -22,6 +22,7 @@ from bot.discord_app.error_messages import log_database_errors
 from bot.discord_app.message_sink import MessageDeleted, SinkUnreachable
 from bot.discord_app.replies.buttons import reply_buttons
 from bot.discord_app.replies.conversation import Conversations
+from bot.discord_app.replies.quoting import speaker_line
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.replies.streamed_reply import ReplyDeleted, StreamedReply
 from bot.discord_app.replies.turn_actions import TurnActions, place_in, state_of, stored_heading
@@ -172,7 +173,7 @@ class UnfinishedReplies(commands.Cog):
 
     async def _show_rest(self, turn: TurnInfo, delivery: DeliveryRecord, place: Place, sink: ReplySink) -> None:
         """Show what has not been shown of a stored reply."""
-        sink.prefix = stored_heading(turn, place)
+        sink.prefix, sink.name_line = stored_heading(turn, place), speaker_line(turn.speaker)
         sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         for index, message in enumerate(delivery.messages):
             if not message.shown and not message.text:

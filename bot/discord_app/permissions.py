@@ -20,7 +20,7 @@ from discord import app_commands
 from bot.discord_app.caller import Caller
 from bot.errors import BotError, ShuttingDown
 from bot.guilds.settings_cache import GuildSettingsCache
-from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, PersonaScope, TurnInfo
+from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, PersonaScope, ThreadBinding, TurnInfo
 
 IN_GUILDS = app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False)
 BY_GUILDS = app_commands.AppInstallationType(guild=True, user=False)
@@ -50,6 +50,7 @@ class Action(enum.Enum):
     OWN_PERSONA = "me"
     CARD = "card"
     GUILD_CARD = "guildcard"
+    SCENE = "scene"
     CONFIG = "config"
     PRIVACY = "privacy"
     MEMORY = "memory"
@@ -62,7 +63,9 @@ MENU_ACTIONS = {ASK_MENU: Action.ASK, CARD_MENU: Action.CARD, WHY_MENU: Action.W
 """The entries in the menu of a message, by what the menu calls them."""
 _READING = frozenset({("persona", "show"), ("persona", "list")})
 """Commands for everyone in a group whose other commands are for managers."""
-_GUILD_ONLY = frozenset({Action.GUILD_PERSONA, Action.READ_PERSONAS, Action.GUILD_CARD, Action.CONFIG, Action.THREAD})
+_GUILD_ONLY = frozenset(
+    {Action.GUILD_PERSONA, Action.READ_PERSONAS, Action.GUILD_CARD, Action.SCENE, Action.CONFIG, Action.THREAD}
+)
 _MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.GUILD_CARD, Action.CONFIG})
 # A guild cannot bar members from their own data.
 _BY_GUILD_RULES = frozenset({Action.CHAT, Action.ASK, Action.REGENERATE, Action.CONTINUE, Action.EDIT, Action.THREAD})
@@ -126,7 +129,21 @@ def persona_scope(caller: Caller, guild_settings: GuildSettings, asker_id: int |
         channel_id=caller.parent_id,
         thread_id=caller.channel_id if caller.in_thread else 0,
         own_allowed=not unknown and own_persona_barrier(caller, guild_settings) is None,
+        face=guild_settings.persona_face,
     )
+
+
+def authorise_scene(caller: Caller, binding: ThreadBinding | None) -> None:
+    """Raise NotAllowed unless this member may change the scene here: they manage the guild, or started this thread.
+
+    `binding`: that of the thread, if it was started for a conversation.
+    """
+    started_it = binding is not None and binding.creator_id == caller.user_id
+    if not caller.manages_guild and not started_it:
+        raise NotAllowed(
+            "Only members with the Manage Server permission may do this, and in a thread for a conversation the member "
+            "who started it."
+        )
 
 
 def authorise_turn(caller: Caller, turn: TurnInfo) -> None:

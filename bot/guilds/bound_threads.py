@@ -57,7 +57,7 @@ class BoundThreads:
             is_new = await self._database.run(
                 lambda session: bind_thread(session, key=key, parent_id=parent_id, now=now)
             )
-        self._cache(key.channel_id, ThreadBinding(key.channel_id, key.guild_id, parent_id, now))
+        self._cache(key.channel_id, ThreadBinding(key.channel_id, key.guild_id, parent_id, now, key.user_id))
         return is_new
 
     async def unbind(self, guild_id: int, thread_id: int) -> None:

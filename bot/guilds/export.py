@@ -27,7 +27,8 @@ def dialog_markdown(dialog: DialogLine, turns: tuple[TurnLine, ...]) -> str:
         if turn.reply is None:
             lines += [f"*No reply: {turn.status}.*", ""]
         else:
-            lines += ["**Bot**", "", quoted(turn.reply), ""]
+            who = "**Bot**" if turn.answered_by is None else f"**Bot** as\n\n{quoted(turn.answered_by)}"
+            lines += [who, "", quoted(turn.reply), ""]
     return "\n".join(lines)
 
 

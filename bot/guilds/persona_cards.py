@@ -7,6 +7,7 @@ permissions.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -47,10 +48,18 @@ class CardFile:
 class PersonaCards:
     """Imports and exports for the libraries of every guild. Each method raises DatabaseUnavailable."""
 
-    def __init__(self, database: Database, limits: PersonaLimits, library: PersonaLibrary) -> None:
+    def __init__(
+        self,
+        database: Database,
+        limits: PersonaLimits,
+        library: PersonaLibrary,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_change`: called after a card was stored."""
         self._database = database
         self._limits = limits
         self._library = library
+        self._on_change = on_change
 
     async def size(self, card: CharacterCard) -> PersonaSize | None:
         """What the character takes of the context in every prompt; None if the engine cannot count now.
@@ -104,7 +113,9 @@ class PersonaCards:
             return made
 
         with translate_database_errors(), library_errors(own):
-            return await self._database.run(change)
+            made = await self._database.run(change)
+        self._on_change()
+        return made
 
     async def export(
         self, key: DialogKey, persona: PersonaInfo, *, own: bool, form: CardFormat, max_bytes: int = MAX_FILE_BYTES

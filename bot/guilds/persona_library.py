@@ -48,8 +48,10 @@ class PersonaPage:
 class PersonaLibrary:
     """The libraries of every guild; `own`: the private one of the key's member. Raises DatabaseUnavailable."""
 
-    def __init__(self, database: Database, limits: PersonaLimits) -> None:
+    def __init__(self, database: Database, limits: PersonaLimits, on_change: Callable[[], None] = lambda: None) -> None:
+        """`on_change`: called after an entry changed or was deleted."""
         self._database = database
+        self._on_change = on_change
         self._limits = limits
 
     async def page(
@@ -191,7 +193,9 @@ class PersonaLibrary:
             return deleted
 
         with translate_database_errors():
-            return await self._database.run(store)
+            deleted = await self._database.run(store)
+        self._on_change()
+        return deleted
 
     async def versions(self, key: DialogKey, persona_id: int, *, own: bool) -> tuple[PersonaVersionInfo, ...]:
         """The stored versions of an entry, newest first."""
@@ -217,7 +221,9 @@ class PersonaLibrary:
             return stored
 
         with translate_database_errors(), library_errors(own):
-            return _there(await self._database.run(store))
+            changed = _there(await self._database.run(store))
+        self._on_change()
+        return changed
 
 
 def command_of(own: bool) -> str:

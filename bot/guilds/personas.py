@@ -7,6 +7,7 @@ member keeps for themselves is not.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,9 @@ from bot.engine_client.client import EngineClient
 from bot.guilds.persona_cards import PersonaCards
 from bot.guilds.persona_checks import PersonaLimits, PersonaSize, clean_name
 from bot.guilds.persona_library import MAX_GUILD_PERSONAS, MAX_OWN_PERSONAS, PersonaLibrary, audit, library_errors
+from bot.guilds.persona_pictures import PersonaPictures
+from bot.guilds.profiles import GuildProfiles
+from bot.guilds.scenes import Scenes
 from bot.settings import Settings
 from bot.storage import translate_database_errors
 from models import queries
@@ -52,8 +56,13 @@ class PersonaService:
         self._database = database
         self._settings = settings
         self.limits = PersonaLimits(engine, settings)
-        self.library = PersonaLibrary(database, self.limits)
-        self.cards = PersonaCards(database, self.limits, self.library)
+        self.changed = asyncio.Event()
+        """Set when a guild's personas change, or where they answer: wakes who shows them."""
+        self.library = PersonaLibrary(database, self.limits, self.changed.set)
+        self.cards = PersonaCards(database, self.limits, self.library, self.changed.set)
+        self.pictures = PersonaPictures(database, self.changed.set)
+        self.profiles = GuildProfiles(database)
+        self.scenes = Scenes(database)
 
     async def show(self, key: DialogKey, scope: PersonaScope = NO_PLACE) -> PersonaText:
         """The persona that answers a message of this key there: the narrowest that is set, else the default."""
@@ -109,7 +118,9 @@ class PersonaService:
             return stored
 
         with translate_database_errors(), library_errors(own):
-            return SavedPersona(await self._database.run(store), size)
+            saved = SavedPersona(await self._database.run(store), size)
+        self.changed.set()
+        return saved
 
     async def assign(
         self, key: DialogKey, level: StoredLevel, persona_id: int, *, place_id: int = 0, actor_id: int | None = None
@@ -127,7 +138,9 @@ class PersonaService:
             return stored
 
         with translate_database_errors():
-            return await self._database.run(store)
+            stored = await self._database.run(store)
+        self.changed.set()
+        return stored
 
     async def clear(
         self, key: DialogKey, level: StoredLevel, *, place_id: int = 0, actor_id: int | None = None
@@ -144,7 +157,9 @@ class PersonaService:
             return cleared
 
         with translate_database_errors():
-            return await self._database.run(store)
+            cleared = await self._database.run(store)
+        self.changed.set()
+        return cleared
 
     async def entry_at(self, key: DialogKey, level: StoredLevel, place_id: int = 0) -> PersonaInfo | None:
         """The entry of the library that is set at this level, else the one that was changed last."""

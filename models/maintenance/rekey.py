@@ -28,11 +28,11 @@ from models.tables import (
 BATCH = 100  # rows per transaction
 # Table, primary key, encrypted columns.
 _ENCRYPTED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tuple[str, ...]], ...] = (
-    (Turn, (Turn.id,), ("user_text", "reply", "author_name", "files_note")),
+    (Turn, (Turn.id,), ("user_text", "reply", "author_name", "files_note", "speaker_name")),
     (Dialog, (Dialog.id,), ("name",)),
     (TurnFile, (TurnFile.turn_id, TurnFile.position), ("name", "content")),
     (DeliveryMessage, (DeliveryMessage.delivery_id, DeliveryMessage.position), ("content",)),
-    (ReplyVariant, (ReplyVariant.turn_id, ReplyVariant.position), ("reply",)),
+    (ReplyVariant, (ReplyVariant.turn_id, ReplyVariant.position), ("reply", "speaker_name")),
     (PersonaVersion, (PersonaVersion.persona_id, PersonaVersion.version), ("prompt", "card")),
     (PersonaPicture, (PersonaPicture.persona_id,), ("content",)),
     (DefaultPrompt, (DefaultPrompt.id,), ("text",)),

@@ -74,6 +74,8 @@ class TurnLine:
     author_name: str | None = None
     files: tuple[StoredFile, ...] = ()
     prompt: PromptRecord | None = None
+    answered_by: str | None = None
+    """The name that stands above the reply."""
 
 
 @cross_tenant("the operator's overview")
@@ -194,6 +196,7 @@ async def turn_lines(session: AsyncSession, *, dialog_id: int, author_id: int | 
             None if turn.author_name is None else decode.open(turn.author_name),
             files.get(turn.id, ()),
             prompts.get(turn.id),
+            None if turn.speaker_name is None else decode.open(turn.speaker_name),
         )
         for turn in rows
     )

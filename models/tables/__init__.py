@@ -6,6 +6,7 @@ from models.tables.accounts import AuditEntry, DailyUsage, OptOut, ProcessedInte
 from models.tables.application import DiscordApplication
 from models.tables.deliveries import Delivery, DeliveryMessage
 from models.tables.dialogs import Dialog, ReplyVariant, Turn, TurnFile
+from models.tables.faces import GuildProfile, Scene, SceneCharacter
 from models.tables.memory import DialogSummary, Fact, MemoryWork
 from models.tables.personas import Persona, PersonaAssignment, PersonaPicture, PersonaVersion
 from models.tables.processes import Process, StopRequest
@@ -36,6 +37,7 @@ __all__ = [
     "Fact",
     "Guild",
     "GuildChannel",
+    "GuildProfile",
     "GuildRole",
     "GuildSettingsRow",
     "LockedChannel",
@@ -49,6 +51,8 @@ __all__ = [
     "Process",
     "ProcessedInteraction",
     "ReplyVariant",
+    "Scene",
+    "SceneCharacter",
     "StopRequest",
     "Turn",
     "TurnFile",

@@ -116,6 +116,13 @@ class Turn(Base):
     files_note: Mapped[str | None] = mapped_column(
         Text, comment="What the member is told of the files, above the reply; sealed when encryption is on"
     )
+    speaker_id: Mapped[int | None] = mapped_column(
+        RowId,
+        comment="Persona whose name stands above the reply, which may have been deleted since; NULL where none does",
+    )
+    speaker_name: Mapped[str | None] = mapped_column(
+        Text, comment="Its name at that time, sealed when encryption is on"
+    )
 
 
 class TurnFile(Base):
@@ -171,3 +178,10 @@ class ReplyVariant(Base):
     completion_tokens: Mapped[int | None] = mapped_column(comment="Tokens of the reply")
     finish_reason: Mapped[str | None] = mapped_column(Text, comment="stop, length, stopped, ...")
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When this reply was finished")
+    speaker_id: Mapped[int | None] = mapped_column(
+        RowId,
+        comment="Persona whose name stands above the reply, which may have been deleted since; NULL where none does",
+    )
+    speaker_name: Mapped[str | None] = mapped_column(
+        Text, comment="Its name at that time, sealed when encryption is on"
+    )

@@ -16,6 +16,7 @@ from models.migrate import upgrade
 from tests.discord.harness import World, world
 from tests.fakes.discord import render
 from tests.fakes.discord.server import Attachment
+from tests.fakes.discord.state import Permission
 from tests.fakes.engine.notes import is_notes, note_taker
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screens"
@@ -219,6 +220,51 @@ async def personas(here: World) -> None:
     await render.screenshot(render.modal_html(opened), FOLDER / "persona-form.png")
 
 
+async def faces(here: World) -> None:
+    """Names above answers, and a picture for a persona."""
+    guild, boss = await here.member("boss", manager=True)
+    ann = here.discord.user("ann")
+    await here.use(guild, boss, "persona set", prompt="You are Jack, an old pirate.", name="Captain Jack")
+    await here.use(guild, boss, "persona face", how="name")
+    here.engine.reply("Arr! Three days, if the wind holds. Bring oranges.")
+    await here.ask(guild, ann, "How long is it to Tortuga?")
+    await here.use(guild, ann, "me persona set", prompt="You are a poet.", name="Rhymer")
+    here.engine.reply("Three days the wind, three nights the sea,\nand then the lights of Tortuga for thee.")
+    asked = await here.discord.say(guild, ann, f"<@{here.discord.bot.id}> and how long for you?")
+    await here.discord.answered(asked)
+    await here.use(guild, ann, "persona show")
+    await picture(guild.channel, ann, "faces")
+    data = io.BytesIO()
+    Image.radial_gradient("L").resize((600, 600)).save(data, "PNG")
+    await here.use(guild, boss, "persona picture", name="Captain Jack", file=Attachment("jack.png", data.getvalue()))
+    await here.use(guild, boss, "persona face", how="profile")
+    guild.everyone &= ~Permission.CHANGE_NICKNAME
+    await here.use(guild, boss, "persona set", prompt="You are Anne.", name="Queen Anne")
+    await here.use(guild, boss, "persona face", how="off")
+    await picture(guild.channel, boss, "faces-of-an-admin")
+
+
+async def scene(here: World) -> None:
+    """Two characters in one channel: the one that is named answers, else the next."""
+    guild, boss = await here.member("boss", manager=True)
+    ann, bob = here.discord.user("ann"), here.discord.user("bob")
+    for name in ("Captain Jack", "Queen Anne"):
+        await here.use(guild, boss, "persona set", prompt=f"You are {name}.", name=name)
+        added = await here.use(guild, boss, "scene add", name=name)
+    assert added.messages()[0].ephemeral
+    await here.use(guild, boss, "config set", scope="channel")
+    here.engine.reply("Arr, me, of course. Who else would have brought her through that storm?")
+    await here.ask(guild, ann, "Whose ship is this?")
+    here.engine.reply("It sails under my flag, Captain. You hold the wheel, I hold the letter of marque.")
+    said = await here.discord.say(guild, bob, f"<@{here.discord.bot.id}> is that so?")
+    await here.discord.answered(said)
+    here.engine.reply("A letter is paper. *Throws an orange at the Queen.*")
+    said = await here.discord.say(guild, bob, f"<@{here.discord.bot.id}> captain jack, defend yourself!")
+    await here.discord.answered(said)
+    await here.use(guild, ann, "scene list")
+    await picture(guild.channel, ann, "scene")
+
+
 async def picture(channel: object, viewer: object, name: str) -> None:
     """Write one picture of a channel."""
     page = render.html(channel, viewer=viewer, width=760)  # type: ignore[arg-type]
@@ -227,16 +273,18 @@ async def picture(channel: object, viewer: object, name: str) -> None:
 
 async def main(names: list[str]) -> None:
     """Draw all scenes, or those with these names."""
-    scenes: list[Scene] = [chat, another_reply, running, thinking, edit, together, file, personas, character, memory]
+    scenes: list[Scene] = [
+        chat, another_reply, running, thinking, edit, together, file, personas, character, memory, faces, scene,
+    ]  # fmt: skip
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/screens.db"
         upgrade(url)
         async with world(url, Path(folder)) as here:
-            for scene in scenes:
-                if not names or scene.__name__ in names:
-                    await scene(here)
-                    sys.stdout.write(f"{scene.__name__}\n")
+            for each in scenes:
+                if not names or each.__name__ in names:
+                    await each(here)
+                    sys.stdout.write(f"{each.__name__}\n")
 
 
 if __name__ == "__main__":

@@ -22,11 +22,29 @@ _MAX_GUESSES = 4
 def build_messages(persona: str, history: Sequence[Pair], text: str, images: Sequence[ImagePart] = ()) -> list[Message]:
     """The system prompt unless it is empty, then the pairs oldest first, then the new message with its pictures."""
     messages: list[Message] = [Message(role="system", content=persona)] if persona else []
+    heard: list[str] = []
+    """What was said since this character of a scene spoke last; it stands in front of what it answers."""
     for pair in history:
-        messages.append(Message(role="user", content=pair.user))
+        heard.append(pair.user)
+        if pair.heard:
+            heard.append(pair.heard)
+            continue
+        messages.append(Message(role="user", content="\n\n".join(heard)))
         messages.append(Message(role="assistant", content=pair.reply))
-    messages.append(Message(role="user", content=content_with_images(text, images)))
+        heard = []
+    heard.append(text)
+    messages.append(Message(role="user", content=content_with_images("\n\n".join(heard), images)))
     return messages
+
+
+def without_exchanges(pairs: Sequence[Pair], num_exchanges: int) -> Sequence[Pair]:
+    """The pairs without those of the oldest messages. An exchange is a user's message with its reply: in a scene it has
+    all that was heard before that reply."""
+    for index, pair in enumerate(pairs):
+        if num_exchanges <= 0:
+            return pairs[index:]
+        num_exchanges -= not pair.heard
+    return pairs[len(pairs) :]
 
 
 def max_token_count(messages: Sequence[Message]) -> int:
@@ -75,7 +93,7 @@ def pairs_within(pairs: Sequence[Pair], size: float) -> int:
     """How many of the newest pairs have at most this size together, as `prompt_size` counts."""
     kept = 0
     for pair in reversed(pairs):
-        size -= len(pair.user.encode()) + len(pair.reply.encode()) + 2 * _TEMPLATE_CHARS
+        size -= len(pair.user.encode()) + len(pair.reply.encode()) + len(pair.heard.encode()) + 2 * _TEMPLATE_CHARS
         if size < 0:
             break
         kept += 1
@@ -94,7 +112,7 @@ def pairs_to_drop(pairs: Sequence[Pair], refusals: int, tokens: int, surplus: in
 
 
 def _sizes(pairs: Sequence[Pair]) -> list[int]:
-    return [len(pair.user) + len(pair.reply) + 2 * _TEMPLATE_CHARS for pair in pairs]
+    return [len(pair.user) + len(pair.reply) + len(pair.heard) + 2 * _TEMPLATE_CHARS for pair in pairs]
 
 
 def _drop_for(surplus: float, sizes: Sequence[int], start: int, tokens_per_char: float) -> int:

@@ -18,6 +18,7 @@ from bot.chat.prompts.prompt import (
     pairs_to_drop,
     pairs_within,
     prompt_size,
+    without_exchanges,
 )
 from bot.chat.prompts.speakers import said
 from bot.chat.prompts.working_size import WorkingSize
@@ -243,7 +244,7 @@ class PromptFitter:
         limit, num_tokens = self._capped(counted.context_length), counted.count
         room = limit - _reply_reserve(wanted, limit)
         if counted.dropped_messages:
-            pairs = pairs[counted.dropped_messages // 2 :]
+            pairs = without_exchanges(pairs, counted.dropped_messages // 2)
         if num_tokens > room:
             if not pairs:
                 raise PromptTooLong(room, num_tokens)

@@ -16,6 +16,7 @@ from bot.chat.prompts.prompt import select_pairs
 from bot.chat.prompts.prompt_fit import GenerationRequest
 from bot.chat.prompts.speakers import clean_name, said, system_prompt
 from bot.chat.requests import PendingTurn
+from bot.chat.scenes.view import names_of, rules_for
 from bot.engine_client.messages import image_part
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.settings import Settings
@@ -68,6 +69,8 @@ class PromptBuilder:
         character = await self._characters.of(turn.persona)
         if character is not None:
             taken = tuple(dict.fromkeys((*taken, character.card.char)))
+        if turn.scene is not None:
+            taken = tuple(dict.fromkeys((*taken, *names_of(turn.scene).values())))
         history = [replace(pair, user=said(pair.user, pair.author, pair.files, taken)) for pair in pairs]
         if character is not None and turn.persona is not None:
             first = turn.dialog_id != 0 and limit > 0 and not turn.history and turn.kind != "continue"
@@ -93,7 +96,7 @@ class PromptBuilder:
             )
             history = with_character(prompt, history, first=first)
         return GenerationRequest(
-            persona=system_prompt(system, shared=turn.key.shared),
+            persona=system_prompt(system, shared=turn.key.shared, scene=rules_for(turn)),
             history=history,
             text=turn.text,
             author=turn.author,

@@ -18,6 +18,7 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from bot.chat.generation import GeneratedReply
+from bot.chat.prompts.faces import named_speaker
 from bot.chat.prompts.speakers import distinct_name
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
 from bot.chat.turns.unsaved import UnsavedTurn, UnsavedTurns
@@ -31,7 +32,7 @@ from models.database import Database, Work
 from models.error_text import safe_text
 from models.queries.replies.recovery import interrupt_abandoned_turns
 from models.queries.tenants.policy import enforce_policy, load_policy
-from models.types import DialogKey, PersonaScope, Place, PromptRecord, TurnResult, TurnSnapshot
+from models.types import DialogKey, PersonaScope, Place, PromptRecord, Speaker, TurnResult, TurnSnapshot
 
 log = structlog.get_logger(__name__)
 
@@ -158,6 +159,8 @@ class TurnLog:
             retraction=request.retraction,
             summary=snapshot.summary,
             facts=snapshot.facts,
+            speaker=_speaker(snapshot, request, kind),
+            scene=snapshot.scene,
         )
 
     async def finish(self, turn: PendingTurn, reply: GeneratedReply) -> tuple[bool, bool]:
@@ -214,6 +217,7 @@ class TurnLog:
             messages=turn.messages(text, reply.finish_reason),
             retraction=turn.retraction,
             prompt=self._record(turn, reply),
+            speaker=turn.speaker,
         )
         query = _FINISH[turn.kind]
         now = _now()  # the same for each attempt: if the first one was committed, the second changes nothing
@@ -309,6 +313,13 @@ def _retrying() -> AsyncRetrying:
         wait=wait_random_exponential(multiplier=0.5, max=2),
         reraise=True,
     )
+
+
+def _speaker(snapshot: TurnSnapshot, request: ChatRequest, kind: TurnKind) -> Speaker | None:
+    """Who gives the reply. In a scene, and where a reply goes on, it is at first who gave the present one."""
+    if kind == "continue" or (snapshot.scene is not None and snapshot.speaker is not None):
+        return snapshot.speaker
+    return named_speaker(snapshot.persona, request.persona_scope.face)
 
 
 def _now() -> datetime:

@@ -23,6 +23,7 @@ Setting = Literal[
     "memory",
     "own_personas",
     "persona_locks",
+    "persona_face",
 ]
 RESETS: Mapping[Setting, Change] = {
     "everything": lambda old: GuildSettings(),
@@ -40,6 +41,7 @@ RESETS: Mapping[Setting, Change] = {
         replace(old, own_personas="members"), (replace(role, own_persona=False) for role in old.roles)
     ),
     "persona_locks": lambda old: replace(old, locked_channels=frozenset()),
+    "persona_face": lambda old: replace(old, persona_face="off"),
 }
 
 

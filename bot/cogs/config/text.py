@@ -40,6 +40,8 @@ def settings_text(guild: GuildSettings, settings: Settings) -> str:
         lines.append(f"`/persona allow` personas of members' own: {who}")
     if guild.locked_channels:
         lines.append(f"`/persona lock` no member's own persona: {_list('<#{}>', sorted(guild.locked_channels))}")
+    if guild.persona_face != "off":
+        lines.append(f"`/persona face` **{guild.persona_face}**: how members see which persona answers")
     return "\n".join(f"- {line}" for line in lines)
 
 

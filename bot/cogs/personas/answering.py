@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bot.cogs.faces.text import face_text, problem_text
 from bot.cogs.personas.text import BARRED, bold, name_of
 from bot.discord_app.caller import Caller
 from bot.discord_app.permissions import OwnBarrier
 from models.queries.tenants.personas import UNNAMED
-from models.types import DIRECT_MESSAGES, PersonaLevelInfo, PersonaText, StoredLevel
+from models.types import (
+    DIRECT_MESSAGES,
+    PersonaFace,
+    PersonaLevelInfo,
+    PersonaText,
+    ProfileProblem,
+    SceneInfo,
+    StoredLevel,
+)
 
 _SHARED = "everyone here shares one conversation"
 _WHY = {
@@ -37,11 +46,17 @@ def answering_text(
     barrier: OwnBarrier | None,
     *,
     shared: bool,
+    face: PersonaFace = "off",
+    problem: ProfileProblem | None = None,
+    scene: SceneInfo | None = None,
 ) -> str:
     """Who answers, why, and every level from the narrowest on. `shared`: the caller's conversation is everyone's."""
     winner = bold(persona.name) if persona.name else "A persona without a name"
     winner = winner if persona.level != "default" else "The persona of this bot's owner"
     lines = [f"{winner} answers you here: {_WHY[persona.level]}.", ""]
+    if scene is not None:
+        names = ", ".join(bold(each.name) for each in scene.characters)
+        lines = [f"A scene plays in <#{scene.place_id}>: {names} answer instead of the persona.", "", *lines]
     found = {each.level: each for each in levels}
     why_not = _SHARED if shared else BARRED[barrier] if barrier else ""
     for level in _levels_of(caller):
@@ -58,6 +73,10 @@ def answering_text(
         lines.append(f"- {_LABELS[level]} – {name}{state}")
     state = " · **answers you**" if persona.level == "default" else ""
     lines.append(f"- otherwise – that of this bot's owner{state}")
+    if face != "off":
+        lines.append(f"-# {face_text(face)}")
+    if face == "profile" and (missing := problem_text(problem)):
+        lines.append(f"-# {missing}")
     return "\n".join(lines)
 
 

@@ -97,7 +97,17 @@ class PersonaSetting:
         key, scope = await self._context.current_dialog_key(interaction), persona_scope(caller, settings)
         personas = self._context.personas
         persona, levels = await personas.show(key, scope), await personas.levels(key, scope)
-        text = answering_text(caller, persona, levels, own_persona_barrier(caller, settings), shared=key.shared)
+        face = settings.persona_face
+        text = answering_text(
+            caller,
+            persona,
+            levels,
+            own_persona_barrier(caller, settings),
+            shared=key.shared,
+            face=face,
+            scene=await personas.scenes.get(key, scope),
+            problem=await personas.profiles.problem(caller.guild_id) if face == "profile" else None,
+        )
         await self._context.respond(interaction, f"{text}\n\n{quoted_prompt(persona)}")
 
     async def show_own(self, interaction: Interaction) -> None:

@@ -25,7 +25,7 @@ from bot.discord_app.caller import Caller
 from bot.discord_app.dialog_keys import DialogKeys
 from bot.discord_app.permissions import Action, authorise, persona_scope
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
-from bot.discord_app.replies.quoting import ANEW, heading, small_lines
+from bot.discord_app.replies.quoting import ANEW, heading, small_lines, speaker_line
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply
 from bot.discord_app.replies.waiting_text import STOPPED, thought_line, waiting_text
@@ -237,7 +237,8 @@ class Conversations:
             nonlocal continued
             continued = turn.reply if turn.kind == "continue" else turn.greeting
             sink.record.begin(turn.delivery_id)
-            sink.prefix += small_lines(turn.files_note)
+            sink.name_line = speaker_line(turn.speaker)
+            sink.prefix += small_lines(turn.files_note) + sink.name_line
             reply.begin_with(sink.prefix, continued)
 
         def thought(seconds: float | None) -> None:

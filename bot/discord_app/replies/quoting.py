@@ -1,4 +1,4 @@
-"""What stands above a reply: the question, of a public command, and what is to be said of its files. Pure functions.
+"""What stands above a reply: the question, of a public command, its files, and the name of who answers. Pure functions.
 
 Whatever a member wrote, or called a file, is shown as typed and has no effect.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import discord
 
-from models.types import Place
+from models.types import Place, Speaker
 
 MAX_CHARS = 240
 MAX_LINES = 4
@@ -40,3 +40,10 @@ def small_lines(note: str) -> str:
     """Plain lines in small letters, their Markdown shown as typed, each with a line break."""
     escaped = discord.utils.escape_mentions(discord.utils.escape_markdown(note))
     return "".join(f"-# {line}\n" for line in escaped.splitlines())
+
+
+def speaker_line(speaker: Speaker | None) -> str:
+    """The name of the persona that answers, in bold on a line of its own, as it was typed; "" where none is shown."""
+    if speaker is None:
+        return ""
+    return f"**{discord.utils.escape_mentions(discord.utils.escape_markdown(speaker.name))}**\n"

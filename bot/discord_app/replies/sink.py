@@ -59,6 +59,8 @@ class ReplySink:
         self._place = place
         self.prefix = prefix
         """What stands above the reply; a plain message that names the asker does without it."""
+        self.name_line = ""
+        """The end of it that such a message has as well: the name of the persona that answers."""
         self._stop_buttons = stop_buttons
         self._uncertain = uncertain
         self._attempted: set[int] = set()
@@ -155,7 +157,8 @@ class ReplySink:
 
     async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
         """Send the rest of a reply (from message `first`) as plain messages that name the asker: see `LateDelivery`."""
-        messages = [messages[0].removeprefix(self.prefix) if first == 0 else messages[0], *messages[1:]]
+        if first == 0 and messages[0].startswith(self.prefix):
+            messages = [self.name_line + messages[0].removeprefix(self.prefix), *messages[1:]]
         if not self._place.by_token_only:
             await self.adopt([first] if self._is_unsure(first) and self._place.application_id is not None else [])
             for index in [index for index in self._ids if index >= first]:

@@ -13,12 +13,12 @@ from bot.discord_app.caller import Caller
 from bot.discord_app.permissions import authorise_turn
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons
 from bot.discord_app.replies.conversation import CUT_OFF, Conversations, Question, outgoing_messages
-from bot.discord_app.replies.quoting import ANEW, heading, small_lines
+from bot.discord_app.replies.quoting import ANEW, heading, small_lines, speaker_line
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.replies.streamed_reply import StreamedReply
 from bot.errors import BotError
 from bot.failpoint import failpoint
-from models.types import DeliveryRecord, Place, TurnInfo
+from models.types import DeliveryRecord, OutgoingMessage, Place, Speaker, TurnInfo
 
 
 class TurnIsGone(BotError):
@@ -94,10 +94,11 @@ class TurnActions:
         async with self._conversations.change(turn.turn_id):
             delivery = await self._chat.turns.delivery(turn)
             place = place_in(delivery, way)
-            prefix = _prefix(turn, delivery, place)
-            shown = await self._chat.turns.select_variant(
-                turn, position, lambda text: outgoing_messages(text, prefix), place
-            )
+
+            def messages(text: str, speaker: Speaker | None) -> tuple[OutgoingMessage, ...]:
+                return outgoing_messages(text, _prefix(replace(turn, speaker=speaker), delivery, place))
+
+            shown = await self._chat.turns.select_variant(turn, position, messages, place)
             if not shown:
                 raise TurnIsGone()
             failpoint("after_switch")
@@ -113,7 +114,7 @@ class TurnActions:
         """Show the stored reply of a turn in this place, with its buttons. `sink`: for this place, if there is one."""
         prefix = _prefix(turn, delivery, place)
         sink = sink or ReplySink(self._conversations.api, self._conversations.deliveries, place)
-        sink.prefix = prefix
+        sink.prefix, sink.name_line = prefix, speaker_line(turn.speaker)
         sink.record.delivery_id = 0 if delivery is None else delivery.delivery_id
         sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         reply = StreamedReply(sink, self._conversations.edit_rate, prefix=prefix, num_messages=sink.num_messages)
@@ -152,7 +153,7 @@ def state_of(turn: TurnInfo, may_have_thread: bool = False) -> ReplyState:
 
 def stored_heading(turn: TurnInfo, place: Place) -> str:
     """What stands above the stored reply of a turn in this place."""
-    return heading(place, turn.user_text) + small_lines(turn.files_note)
+    return heading(place, turn.user_text) + small_lines(turn.files_note) + speaker_line(turn.speaker)
 
 
 def place_in(delivery: DeliveryRecord | None, way: Place) -> Place:

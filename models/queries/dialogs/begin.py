@@ -23,10 +23,12 @@ from models.queries.common import (
     is_open,
     matches_key,
 )
+from models.queries.dialogs.speakers import speaker_of
 from models.queries.memory.facts import facts_of
 from models.queries.memory.summaries import summary_of
 from models.queries.tenants.persona_assignments import effective_persona
 from models.queries.tenants.policy import enforce_policy, load_policy
+from models.queries.tenants.scenes import scene_of
 from models.tables import Delivery, DeliveryMessage, Dialog, OptOut, ProcessedInteraction, Turn, TurnFile
 from models.types import (
     DialogKey,
@@ -87,13 +89,14 @@ async def turn_snapshot(
     if key.shared and len(history) < limit:
         history = (*await _pair_above(session, key, dialog_id), *history)
     persona = await effective_persona(session, key=key, scope=persona_scope)
+    scene = await scene_of(session, key=key, scope=persona_scope)
     summary: Summary | None = None
     facts: tuple[MemoryFact, ...] = ()
     if memory and settings.summaries:
         summary = await summary_of(session, key=key, dialog_id=dialog_id, before_turn=before_turn)
     if memory and settings.memory:
         facts = await facts_of(session, key=key, shared=key.shared)
-    return TurnSnapshot(turn_id, dialog_id, text, persona, history, settings, summary=summary, facts=facts)
+    return TurnSnapshot(turn_id, dialog_id, text, persona, history, settings, summary=summary, facts=facts, scene=scene)
 
 
 async def pairs_before(
@@ -105,7 +108,7 @@ async def pairs_before(
     """
     if limit <= 0:
         return ()
-    pairs = select(Turn.id, Turn.user_text, Turn.reply, Turn.author_name)
+    pairs = select(Turn.id, Turn.user_text, Turn.reply, Turn.author_name, Turn.speaker_id, Turn.speaker_name)
     pairs = pairs.where(Turn.dialog_id == dialog_id, Turn.status == "done")
     if turn_id is not None:
         pairs = pairs.where(Turn.id < turn_id)
@@ -119,6 +122,7 @@ async def pairs_before(
             text.open(row.reply),
             None if row.author_name is None else text.open(row.author_name),
             files.get(row.id, ()),
+            speaker_of(session, row.speaker_id, row.speaker_name),
         )
         for row in rows
     ]
@@ -133,7 +137,7 @@ async def _pair_above(session: AsyncSession, key: DialogKey, dialog_id: int) -> 
     earlier = exists().where(matches_key(key), Dialog.id < dialog_id)
     row = (
         await session.execute(
-            select(Turn.id, Turn.user_text, Turn.reply, Turn.author_name)
+            select(Turn.id, Turn.user_text, Turn.reply, Turn.author_name, Turn.speaker_id, Turn.speaker_name)
             .join(Delivery, Delivery.turn_id == Turn.id)
             .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
             .where(DeliveryMessage.message_id == key.channel_id, Delivery.guild_id == key.guild_id)
@@ -146,7 +150,8 @@ async def _pair_above(session: AsyncSession, key: DialogKey, dialog_id: int) -> 
     text = codec(session)
     author = _UNNAMED if row.author_name is None else text.open(row.author_name)
     files = await files_of(session, turn_ids=[row.id])
-    return (Pair(row.id, text.open(row.user_text), text.open(row.reply), author, files.get(row.id, ())),)
+    speaker = speaker_of(session, row.speaker_id, row.speaker_name)
+    return (Pair(row.id, text.open(row.user_text), text.open(row.reply), author, files.get(row.id, ()), speaker),)
 
 
 async def names_in_dialog(session: AsyncSession, *, key: DialogKey) -> dict[int, str]:

@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec
+from models.queries.dialogs.speakers import speaker_of
 from models.queries.scope import cross_tenant
 from models.tables import Dialog, ReplyVariant, Turn
 from models.types import EVERYBODY, DialogKey, TurnInfo, TurnStatus
@@ -50,4 +51,5 @@ async def turn_info(session: AsyncSession, *, turn_id: int) -> TurnInfo | None:
         num_variants=max(1, len(positions)),
         files_note="" if turn.files_note is None else text.open(turn.files_note),
         replaces_id=turn.replaces_id,
+        speaker=speaker_of(session, turn.speaker_id, turn.speaker_name),
     )

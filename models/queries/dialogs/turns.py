@@ -28,10 +28,12 @@ from models.queries.dialogs.begin import (
     turn_snapshot,
 )
 from models.queries.dialogs.prompts import record_prompt
+from models.queries.dialogs.speakers import speaker_values
 from models.queries.memory.summaries import forget_memory_of_turns
 from models.queries.replies.deliveries import begin_delivery, close_deliveries, ready_delivery, retract_deliveries
 from models.queries.tenants.persona_assignments import effective_persona
 from models.queries.tenants.policy import add_opted_out_usage, add_usage, load_policy
+from models.queries.tenants.scenes import scene_of
 from models.tables import Dialog, Turn
 from models.types import NO_PLACE, DialogKey, Pair, PersonaScope, Place, StoredFile, TurnResult, TurnSnapshot
 
@@ -74,7 +76,8 @@ async def begin_turn(
         persona = await effective_persona(session, key=key, scope=persona_scope)
         # What the others said in a shared dialog is read all the same; nothing is added to it.
         past = await history(session, key=key, limit=settings.max_chat_logs or 0) if key.shared else ()
-        return TurnSnapshot(0, 0, text, persona, past, settings, author=author, files=files, files_note=files_note)
+        snapshot = TurnSnapshot(0, 0, text, persona, past, settings, author=author, files=files, files_note=files_note)
+        return replace(snapshot, scene=await scene_of(session, key=key, scope=persona_scope))
     if replaces is not None:
         replaced = await finished_turn(session, key=key, turn_id=replaces)
         if replaced is None:
@@ -148,6 +151,7 @@ async def finish_turn(
             first_token_ms=result.first_token_ms,
             total_ms=result.total_ms,
             finished_at=now,
+            **speaker_values(session, result.speaker),
         )
         .returning(Turn.dialog_id, Turn.replaces_id)
     )

@@ -15,11 +15,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.queries.common import codec, is_open, matches_key
 from models.queries.dialogs.begin import admit, files_of, finished_turn, turn_snapshot
 from models.queries.dialogs.prompts import record_prompt
+from models.queries.dialogs.speakers import speaker_of, speaker_values
 from models.queries.memory.summaries import forget_memory_of_turns, forget_summaries_of_turns
 from models.queries.replies.deliveries import ready_delivery, reopen_delivery
 from models.queries.tenants.policy import add_usage
 from models.tables import Dialog, ReplyVariant, Turn
-from models.types import NO_PLACE, DialogKey, OutgoingMessage, PersonaScope, Place, TurnResult, TurnSnapshot, Variant
+from models.types import (
+    NO_PLACE,
+    DialogKey,
+    OutgoingMessage,
+    PersonaScope,
+    Place,
+    Speaker,
+    TurnResult,
+    TurnSnapshot,
+    Variant,
+)
 
 
 async def begin_regeneration(
@@ -72,6 +83,7 @@ async def begin_regeneration(
         files_note="" if turn.files_note is None else text.open(turn.files_note),
         reply=None if turn.reply is None else text.open(turn.reply),
         delivery_id=delivery_id,
+        speaker=speaker_of(session, turn.speaker_id, turn.speaker_name),
     )
 
 
@@ -100,9 +112,11 @@ async def finish_regeneration(
                 completion_tokens=turn.completion_tokens,
                 finish_reason=turn.finish_reason,
                 created_at=turn.finished_at or now,
+                speaker_id=turn.speaker_id,
+                speaker_name=turn.speaker_name,
             )
         )
-    sealed = codec(session).seal(result.reply)
+    sealed, speaker = codec(session).seal(result.reply), speaker_values(session, result.speaker)
     await session.execute(update(ReplyVariant).where(ReplyVariant.turn_id == turn_id).values(active=False))
     session.add(
         ReplyVariant(
@@ -114,9 +128,11 @@ async def finish_regeneration(
             completion_tokens=result.completion_tokens,
             finish_reason=result.finish_reason,
             created_at=now,
+            **speaker,
         )
     )
     turn.reply = sealed
+    turn.speaker_id, turn.speaker_name = speaker["speaker_id"], speaker["speaker_name"]
     turn.prompt_tokens, turn.completion_tokens = result.prompt_tokens, result.completion_tokens
     turn.finish_reason, turn.finished_at = result.finish_reason, now
     turn.first_token_ms, turn.total_ms = result.first_token_ms, result.total_ms
@@ -145,7 +161,15 @@ async def variants(session: AsyncSession, *, key: DialogKey, turn_id: int) -> tu
         .where(matches_key(key), Turn.id == turn_id)
         .order_by(ReplyVariant.position)
     )
-    return tuple(Variant(row.position, codec(session).open(row.reply), row.active) for row in rows)
+    return tuple(
+        Variant(
+            row.position,
+            codec(session).open(row.reply),
+            row.active,
+            speaker_of(session, row.speaker_id, row.speaker_name),
+        )
+        for row in rows
+    )
 
 
 async def select_variant(
@@ -154,7 +178,7 @@ async def select_variant(
     key: DialogKey,
     turn_id: int,
     position: int,
-    messages: Callable[[str], tuple[OutgoingMessage, ...]] = lambda reply: (),
+    messages: Callable[[str, Speaker | None], tuple[OutgoingMessage, ...]] = lambda reply, speaker: (),
     place: Place | None = None,
     now: datetime | None = None,
 ) -> bool:
@@ -175,11 +199,14 @@ async def select_variant(
     )
     turn.reply, turn.finish_reason = chosen.reply, chosen.finish_reason
     turn.prompt_tokens, turn.completion_tokens = chosen.prompt_tokens, chosen.completion_tokens
+    turn.speaker_id, turn.speaker_name = chosen.speaker_id, chosen.speaker_name
     await session.flush()
     await forget_summaries_of_turns(session, [(turn.dialog_id, turn_id)])
     if now is not None:
         await reopen_delivery(session, key=key, turn_id=turn_id, place=place, in_place=True, now=now)
-    await ready_delivery(session, key=key, turn_id=turn_id, messages=messages(codec(session).open(chosen.reply)))
+    speaker = speaker_of(session, chosen.speaker_id, chosen.speaker_name)
+    shown = messages(codec(session).open(chosen.reply), speaker)
+    await ready_delivery(session, key=key, turn_id=turn_id, messages=shown)
     return True
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import ensure_guild
 from models.queries.scope import cross_tenant
-from models.tables import Dialog, Guild
+from models.tables import Dialog, Guild, GuildProfile
 
 
 @cross_tenant("the bot was removed from a whole guild")
@@ -23,6 +23,7 @@ async def guild_removed(session: AsyncSession, *, guild_id: int, now: datetime) 
     Call it for a confirmed removal only, never for a guild that is unavailable.
     """
     await session.execute(update(Guild).where(Guild.id == guild_id, Guild.removed_at.is_(None)).values(removed_at=now))
+    await session.execute(delete(GuildProfile).where(GuildProfile.guild_id == guild_id))  # it went with the membership
     ended = await session.scalars(
         update(Dialog)
         .where(Dialog.guild_id == guild_id, Dialog.ended_at.is_(None))

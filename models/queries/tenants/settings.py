@@ -35,6 +35,7 @@ from models.types import (
     GuildSettings,
     MemberSettings,
     OwnPersonas,
+    PersonaFace,
     RolePolicy,
 )
 
@@ -73,6 +74,7 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
         streaming=row.streaming,
         locale=row.locale,
         memory=row.memory,
+        persona_face=_face(row.persona_face),
     )
 
 
@@ -98,6 +100,7 @@ async def set_guild_settings(
             "streaming": settings.streaming,
             "locale": settings.locale,
             "memory": settings.memory,
+            "persona_face": settings.persona_face,
             "updated_at": now,
         },
     )
@@ -258,6 +261,10 @@ def _scope(text: str) -> DialogScope:
 
 def _own_personas(text: str) -> OwnPersonas:
     return next(who for who in get_args(OwnPersonas) if who == text)
+
+
+def _face(text: str) -> PersonaFace:
+    return next(face for face in get_args(PersonaFace) if face == text)
 
 
 def _changes(before: GuildSettings, after: GuildSettings) -> dict[str, str]:

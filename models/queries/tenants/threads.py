@@ -41,7 +41,9 @@ async def thread_binding(session: AsyncSession, *, key: DialogKey) -> ThreadBind
     row = await session.scalar(
         select(BoundThread).where(BoundThread.thread_id == key.channel_id, BoundThread.guild_id == key.guild_id)
     )
-    return None if row is None else ThreadBinding(row.thread_id, row.guild_id, row.parent_id, row.last_used_at)
+    if row is None:
+        return None
+    return ThreadBinding(row.thread_id, row.guild_id, row.parent_id, row.last_used_at, row.creator_id)
 
 
 async def use_thread(session: AsyncSession, *, key: DialogKey, now: datetime) -> None:

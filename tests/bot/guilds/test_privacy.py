@@ -88,6 +88,10 @@ async def leave_data(database: Database, user: int, guild: int) -> None:
         await queries.block_member(session, key=key, blocked=False, actor_id=BEN, now=NOW)
 
 
+OF_GUILDS_ONLY = {"guild_profiles", "scene_characters"}
+"""Only personas of a guild's own library can be in these."""
+
+
 async def rows_naming(database: Database, user: int) -> dict[str, int]:
     """By the metadata, not by our list: every foreign key to users, and all below this person's dialogs."""
     found: dict[str, int] = {}
@@ -105,7 +109,7 @@ async def rows_naming(database: Database, user: int) -> dict[str, int]:
                 conditions.append(table.c.turn_id.in_(turns))
             if "delivery_id" in table.c:
                 conditions.append(table.c.delivery_id.in_(select(Delivery.id).where(Delivery.turn_id.in_(turns))))
-            if "persona_id" in table.c:
+            if "persona_id" in table.c and table.name not in OF_GUILDS_ONLY:
                 own = select(Persona.id).where(Persona.owner_id == user)
                 conditions.append(table.c.persona_id.in_(own))
             if conditions:

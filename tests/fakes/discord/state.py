@@ -10,6 +10,7 @@ import itertools
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 Json = dict[str, Any]
@@ -30,6 +31,7 @@ class Permission(enum.IntFlag):
     READ_MESSAGE_HISTORY = 1 << 16
     MENTION_EVERYONE = 1 << 17
     USE_EXTERNAL_EMOJIS = 1 << 18
+    CHANGE_NICKNAME = 1 << 26
     USE_APPLICATION_COMMANDS = 1 << 31
     MANAGE_THREADS = 1 << 34
     CREATE_PUBLIC_THREADS = 1 << 35
@@ -44,7 +46,7 @@ ALL = sum(P)
 EVERYONE = (  # what a new guild gives to @everyone
     P.ADD_REACTIONS | P.VIEW_CHANNEL | P.SEND_MESSAGES | P.EMBED_LINKS | P.ATTACH_FILES | P.READ_MESSAGE_HISTORY
     | P.MENTION_EVERYONE | P.USE_EXTERNAL_EMOJIS | P.USE_APPLICATION_COMMANDS | P.CREATE_PUBLIC_THREADS
-    | P.CREATE_PRIVATE_THREADS | P.SEND_MESSAGES_IN_THREADS | P.USE_EXTERNAL_APPS
+    | P.CHANGE_NICKNAME | P.CREATE_PRIVATE_THREADS | P.SEND_MESSAGES_IN_THREADS | P.USE_EXTERNAL_APPS
 )  # fmt: skip
 # What an application may do in direct messages, and anywhere a user brings it along.
 OUTSIDE_GUILDS = P.ATTACH_FILES | P.EMBED_LINKS | P.MENTION_EVERYONE | P.USE_EXTERNAL_EMOJIS
@@ -215,6 +217,7 @@ class Guild:
     managers: set[int] = field(default_factory=set)  # ids of those who may manage the guild
     roles: list[Role] = field(default_factory=list)
     nicknames: dict[int, str] = field(default_factory=dict)
+    bot_avatar: bytes | None = None  # of the bot, in this guild
     owner: User | None = None
     everyone: int = EVERYONE
     bot_role: Role = field(default_factory=lambda: Role("Guildllama", managed=True))
@@ -295,7 +298,11 @@ class Guild:
     def member(self, user: User) -> Json:
         """A member without its user, as in messages."""
         return {
-            "nick": self.nicknames.get(user.id), "avatar": None, "joined_at": iso_time(0), "deaf": False,
+            "nick": self.nicknames.get(user.id), "avatar": self._avatar(user), "joined_at": iso_time(0), "deaf": False,
             "roles": [str(role.id) for role in self.roles_of(user)], "mute": False, "pending": False,
             "premium_since": None, "communication_disabled_until": None, "flags": 0,
         }  # fmt: skip
+
+    def _avatar(self, user: User) -> str | None:
+        """The hash of a member's picture for this guild."""
+        return sha256(self.bot_avatar).hexdigest()[:32] if user is self.bot and self.bot_avatar else None

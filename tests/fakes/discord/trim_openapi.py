@@ -26,6 +26,7 @@ USED_OPERATIONS = {
     "/channels/{channel_id}/typing": ("post",),
     "/gateway": ("get",),
     "/gateway/bot": ("get",),
+    "/guilds/{guild_id}/members/@me": ("patch",),
     "/interactions/{interaction_id}/{interaction_token}/callback": ("post",),
     "/oauth2/applications/@me": ("get",),
     "/users/@me": ("get",),

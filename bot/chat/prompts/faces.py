@@ -1,0 +1,17 @@
+"""Whether the name of a persona stands above its replies. Pure function."""
+
+from __future__ import annotations
+
+from models.types import PersonaFace, PersonaText, Speaker
+
+
+def named_speaker(persona: PersonaText | None, face: PersonaFace) -> Speaker | None:
+    """The persona as it is named above its reply; None where it has no name, or the guild does not want it shown.
+
+    With the face "profile" the bot itself is called like the guild's persona, so only others need their name.
+    """
+    if persona is None or not persona.name or face == "off":
+        return None
+    if face == "profile" and persona.level == "guild":
+        return None
+    return Speaker(persona.persona_id, persona.name)

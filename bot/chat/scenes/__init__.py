@@ -1,0 +1,1 @@
+"""Scenes: several characters in one channel, of whom one answers each message."""
