@@ -181,7 +181,7 @@ async def test_only_managers_change_and_everyone_reads(here: World) -> None:
     commands = {
         "set": {"name": "Jack"}, "create": {}, "edit": {"name": "Jack"}, "delete": {"name": "Jack"}, "clear": {},
         "versions": {}, "rollback": {"version": 1}, "tags": {"name": "Jack"}, "allow": {"who": "nobody"}, "lock": {},
-        "unlock": {},
+        "unlock": {}, "face": {"how": "name"}, "picture": {"name": "Jack"},
     }  # fmt: skip
     group = next(each for each in here.discord.rest.commands if each["name"] == "persona")
     assert {each["name"] for each in group["options"]} == {*commands, "show", "list"}
