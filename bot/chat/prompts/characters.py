@@ -80,7 +80,7 @@ def prompt_of(
     fresh = replace(steady, seed=f"turn {turn_id}")
     lore: tuple[Lore, ...] = ()
     if character.scanner is not None:
-        said = [each for pair in history for each in (pair.user, pair.reply)]
+        said = [each for pair in history for each in (pair.user, pair.reply or pair.heard)]
         context = LoreContext(
             messages=[*([character.greeting(steady)] if first else []), *said, text],
             num_replies=len(history) + first,
