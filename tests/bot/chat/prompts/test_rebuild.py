@@ -26,7 +26,7 @@ from models.maintenance.rekey import rekey
 from models.queries.dialogs.prompt_parts import prompt_parts
 from models.queries.memory import facts
 from models.queries.tenants.settings import set_member_memory
-from models.types import DialogKey, GuildSettings, StoredFile
+from models.types import DialogKey, GuildSettings, OutgoingMessage, Place, StoredFile
 from tests.bot.chat.chat_kit import ignore, say
 from tests.fakes.engine import FakeEngine
 
@@ -235,6 +235,39 @@ async def test_a_reply_that_was_written_again(kit: Kit) -> None:
     assert parts is not None
     assert not parts.is_newest_reply
     await kit.exact(second)
+
+
+async def test_a_first_reply_with_its_greeting_written_again(kit: Kit) -> None:
+    await kit.mira()
+    first = await say(kit.chat, "Hello", name="Ann")
+    await kit.chat.regenerate(ChatRequest(ANN, "", turn_id=first.turn_id, name="Anna"), ignore)
+    assert "Welcome, Anna." in str((await kit.exact(first)).messages)
+
+
+async def test_a_message_that_was_edited(kit: Kit) -> None:
+    await say(kit.chat, "Hello")
+    second = await say(kit.chat, "And noow?")
+    edited = await say(kit.chat, "And now?", turn_id=second.turn_id)
+    assert len((await kit.exact(edited)).messages) == 4
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_the_first_message_of_a_thread_has_the_pair_above_it(kit: Kit, shared: bool) -> None:
+    place = Place(guild_id=1, channel_id=5, asker_id=10, nonce=1)
+    key = SHARED if shared else ANN
+    author = "Ann" if shared else None
+    above = await say(
+        kit.chat, "Hello", key, author=author, place=place, messages=lambda text, _: (OutgoingMessage(text),)
+    )
+    async with kit.database.write() as session:
+        await session.execute(sql("UPDATE delivery_messages SET message_id = 77"))
+    thread = replace(SHARED, channel_id=77)
+    reply = await say(kit.chat, "And here?", thread, author="Ann")
+    assert [message["role"] for message in (await kit.exact(reply)).messages] == ["system", "user", "assistant", "user"]
+    await kit.exact(await say(kit.chat, "Again", thread, author="Ann"))
+    async with kit.database.write() as session:
+        assert await queries.forget_turn(session, key=key, turn_id=above.turn_id)
+    assert await kit.differences(reply) == ("1 of 1 pairs of the conversation are gone",)
 
 
 async def test_a_pair_whose_reply_is_another_one_now(kit: Kit) -> None:
