@@ -102,10 +102,20 @@ class Kit:
 
 
 @pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> str:
+    """SQLite, and for some tests Postgres too: most are not about queries."""
+    return str(request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_url"))
+
+
+BOTH = pytest.mark.parametrize("database_url", ["sqlite", "postgres"], indirect=True)
+
+
+@pytest.fixture
 def kit(database: Database, engine: FakeEngine, client: EngineClient, make_chat: Callable[..., ChatService]) -> Kit:
     return Kit(database, engine, client, make_chat)
 
 
+@BOTH
 async def test_the_default_prompt_of_that_time_and_pairs(kit: Kit) -> None:
     replies = [await say(kit.chat, "Hello")]
     await kit.exact(replies[0])
@@ -116,6 +126,7 @@ async def test_the_default_prompt_of_that_time_and_pairs(kit: Kit) -> None:
     assert await kit.differences(replies[1]) == ("1 of 1 pairs of the conversation are gone",)
 
 
+@BOTH
 async def test_a_persona_that_is_edited_renamed_and_deleted_later(kit: Kit) -> None:
     text = "You are {{char}}, who talks with {{user}}."
     async with kit.database.write() as session:
@@ -153,6 +164,7 @@ async def test_a_character_with_lore_examples_and_greeting(kit: Kit) -> None:
     assert (await kit.differences(first))[0] == f"version 1 of persona {persona_id} is gone"
 
 
+@BOTH
 async def test_notes_of_memory_and_what_became_of_them(kit: Kit) -> None:
     ids = await kit.remember("The user likes tea.", "The user sails.", "The user has a dog.")
     reply = await say(kit.chat, "What about my dog, and tea?")
@@ -219,6 +231,7 @@ async def test_a_reply_that_was_continued(kit: Kit) -> None:
     assert "Welcome" in str(prompt.messages[-1]["content"])
 
 
+@BOTH
 async def test_a_reply_that_was_written_again(kit: Kit) -> None:
     await say(kit.chat, "Hello")
     second = await say(kit.chat, "And now?")
@@ -251,6 +264,7 @@ async def test_a_message_that_was_edited(kit: Kit) -> None:
     assert len((await kit.exact(edited)).messages) == 4
 
 
+@BOTH
 @pytest.mark.parametrize("shared", [False, True])
 async def test_the_first_message_of_a_thread_has_the_pair_above_it(kit: Kit, shared: bool) -> None:
     place = Place(guild_id=1, channel_id=5, asker_id=10, nonce=1)
@@ -279,6 +293,7 @@ async def test_a_pair_whose_reply_is_another_one_now(kit: Kit) -> None:
     assert difference.startswith(f"the reply of turn {first.turn_id} was changed")
 
 
+@BOTH
 async def test_what_is_recorded_is_sealed_and_stays_readable_with_another_key(
     kit: Kit, database_url: str, client: EngineClient
 ) -> None:
