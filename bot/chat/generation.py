@@ -16,6 +16,7 @@ import structlog
 from bot.chat.prompts.echoed_frame import EchoedFrameFilter
 from bot.chat.prompts.memory_notes import NO_MEMORY, UsedMemory
 from bot.chat.prompts.prompt_fit import FittedPrompt, GenerationRequest, PromptFitter
+from bot.chat.prompts.sent_prompt import digest, with_digests
 from bot.chat.repetition import RepetitionDetector
 from bot.chat.reply_control import ReplyControl
 from bot.engine_client.client import EngineClient
@@ -24,6 +25,7 @@ from bot.engine_client.messages import Finished, Thinking
 from bot.errors import EngineTimeout, EngineUnreadable, ShuttingDown
 from bot.settings import Settings
 from bot.text import clean_piece
+from models.types import PromptInputs
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +76,10 @@ class GeneratedReply:
     """Which greeting of the character stands in it."""
     lore: tuple[int, ...] = ()
     """Entries of its lorebook."""
+    prompt_digest: str | None = None
+    """Of the messages as they were sent."""
+    inputs: PromptInputs | None = None
+    """What else they depended on."""
 
 
 @dataclass(slots=True)
@@ -169,6 +175,8 @@ class ReplyGenerator:
             num_examples=prompt.num_examples if prompt else 0,
             greeting=prompt.greeting_index if prompt else None,
             lore=prompt.request.lore if prompt else (),
+            prompt_digest=digest(prompt.messages) if prompt else None,
+            inputs=with_digests(prompt.request.inputs, prompt.messages) if prompt else None,
         )
 
     async def _until_loaded(self, control: ReplyControl) -> None:

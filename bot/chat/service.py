@@ -230,7 +230,7 @@ class ChatService:
             turn = replace(turn, greeting=f"{prompt.greeting}\n\n" if prompt.greeting else "")
             request.on_begun(turn)
             message.begin()
-            prompt = with_memory(prompt, turn, self._settings, self._engine.context_length)
+            prompt = with_memory(prompt, turn, self._settings, prompt.inputs.context_length)
             reply = await self._generator.generate(prompt, on_delta, control, watcher)
             if reply.text.strip():
                 reply = replace(reply, text=turn.greeting + reply.text)

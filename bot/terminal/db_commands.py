@@ -18,6 +18,7 @@ from bot.guilds.export import dialog_data, dialog_markdown, open_state, owner_of
 from bot.guilds.retention import limits_of, utc_now
 from bot.settings import load_settings
 from bot.terminal.db_backup import add_commands
+from bot.terminal.db_prompt import show_prompt
 from bot.terminal.output import one_line_errors, print_json, print_table, with_database
 from bot.terminal.screen import inert
 from models.database import Database
@@ -155,6 +156,15 @@ def show_command(
     print_table(
         title, ("turn", "created", "status", "author", "user", "reply", "prompt", "completion", "made of"), rows
     )
+
+
+@db_app.command("prompt")
+def prompt_command(
+    turn: Annotated[int, typer.Argument(max=LARGEST_ID, help="Turn id, as `db show` lists them.")],
+    as_json: AsJson = False,
+) -> None:
+    """The prompt of a turn's reply as it was sent, built again, and whether it is exactly that one."""
+    show_prompt(turn, as_json=as_json)
 
 
 @db_app.command("export")

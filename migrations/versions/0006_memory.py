@@ -98,6 +98,10 @@ def upgrade() -> None:
         sqlite_where=summarised,
         postgresql_where=summarised,
     )
+    _add_column("turn_prompts", "digest", "TEXT",
+                "SHA-256 of the messages as they were sent, sealed when encryption is on")  # fmt: skip
+    _add_column("turn_prompts", "inputs", "TEXT",
+                "JSON: what else the prompt depended on, sealed when encryption is on")  # fmt: skip
     op.create_table(
         "memory_work",
         sa.Column("dialog_id", ROW_ID, autoincrement=False, nullable=False, comment="Dialog"),
@@ -127,13 +131,15 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """What was remembered is lost, and that a guild or a member chose it."""
+    """What was remembered is lost, that a guild or a member chose it, and how prompts were sent."""
     for table in ("memory_work", "facts", "dialog_summaries"):
         op.drop_table(table)
     op.drop_index("ix_turn_prompts_summary_id", "turn_prompts")
     op.drop_index("ix_member_settings_memory", "member_settings")
     for table in ("member_settings", "guild_settings"):
         op.execute(f"ALTER TABLE {table} DROP COLUMN memory")
+    for column in ("digest", "inputs"):
+        op.execute(f"ALTER TABLE turn_prompts DROP COLUMN {column}")
 
 
 def _is_sqlite() -> bool:

@@ -23,6 +23,7 @@ from models.tables import (
     ReplyVariant,
     Turn,
     TurnFile,
+    TurnPrompt,
 )
 
 BATCH = 100  # rows per transaction
@@ -36,6 +37,7 @@ _ENCRYPTED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tupl
     (PersonaVersion, (PersonaVersion.persona_id, PersonaVersion.version), ("prompt", "card")),
     (PersonaPicture, (PersonaPicture.persona_id,), ("content",)),
     (DefaultPrompt, (DefaultPrompt.id,), ("text",)),
+    (TurnPrompt, (TurnPrompt.turn_id,), ("digest", "inputs")),
     (DialogSummary, (DialogSummary.id,), ("text",)),
     (Fact, (Fact.id,), ("text",)),
 )

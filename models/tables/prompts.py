@@ -56,3 +56,9 @@ class TurnPrompt(Base):
     lore: Mapped[str | None] = mapped_column(Text, comment="JSON: ids of the lorebook entries in the prompt")
     summary_id: Mapped[int | None] = mapped_column(RowId, comment="Summary of what came before, if there was one")
     fact_ids: Mapped[str | None] = mapped_column(Text, comment="JSON: ids of the facts in the prompt")
+    digest: Mapped[str | None] = mapped_column(
+        Text, comment="SHA-256 of the messages as they were sent, sealed when encryption is on"
+    )
+    inputs: Mapped[str | None] = mapped_column(
+        Text, comment="JSON: what else the prompt depended on, sealed when encryption is on"
+    )

@@ -200,12 +200,20 @@ class TestMemory:
             empty_url,
             f"INSERT INTO dialogs (guild_id, user_id, opened_at, last_active_at) VALUES (1, 7, '{at}', '{at}')",
         )
-        names = ("guild_settings", "member_settings", "dialogs")
+        run(
+            empty_url,
+            "INSERT INTO turns (dialog_id, status, user_text, reply, created_at) "
+            f"VALUES (1, 'done', 'hi', 'ho', '{at}')",
+        )
+        run(empty_url, "INSERT INTO turn_prompts (turn_id, persona_id, num_pairs) VALUES (1, 3, 2)")
+        names = ("guild_settings", "member_settings", "dialogs", "turn_prompts")
         before = {name: contents(empty_url, name) for name in names}
         upgrade(empty_url)
         check_revision(empty_url)
         assert [bool(value) for (value,) in rows(empty_url, "SELECT memory FROM guild_settings")] == [False]
         assert rows(empty_url, "SELECT memory FROM member_settings") == [(None,)]
+        assert rows(empty_url, "SELECT digest, inputs FROM turn_prompts") == [(None, None)]
+        run(empty_url, "UPDATE turn_prompts SET digest = 'ab', inputs = '{}'")
         run(empty_url, f"UPDATE member_settings SET memory = {true}")
         run(
             empty_url,

@@ -8,10 +8,13 @@ frame where others read it (`bot.chat.prompts.speakers.without_frames`), and no 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from bot.chat.prompts.sent_prompt import short_digest
 from bot.memory.ranking import best_facts
+from models.types import MemoryFact, Summary
 
 if TYPE_CHECKING:
     from bot.chat.prompts.prompt_fit import GenerationRequest
@@ -47,10 +50,17 @@ def with_memory(
     request: GenerationRequest, turn: PendingTurn, settings: Settings, context_length: int | None
 ) -> GenerationRequest:
     """The request with the summary of its dialog and the facts for its message, as far as there are any."""
-    room = None if context_length is None else context_length // _SHARE * _BYTES_PER_TOKEN
-    summary = "" if turn.summary is None else _last_lines(turn.summary.text, room)
+    room = _room(context_length)
     budget = settings.memory_tokens * _BYTES_PER_TOKEN
     facts = best_facts(turn.facts, turn.text, max_bytes=budget if room is None else min(budget, room))
+    return with_notes(request, turn.summary, facts, context_length)
+
+
+def with_notes(
+    request: GenerationRequest, found: Summary | None, facts: Sequence[MemoryFact], context_length: int | None
+) -> GenerationRequest:
+    """The request with these facts, in this order, and with as much of the summary as may stand there."""
+    summary = "" if found is None else _last_lines(found.text, _room(context_length))
     if not summary and not facts:
         return request
     notes = _FACTS.format("\n".join(f"- {fact.text}" for fact in facts)) if facts else ""
@@ -59,11 +69,17 @@ def with_memory(
         persona="\n\n".join(filter(None, (request.persona, _SUMMARY.format(summary) if summary else ""))),
         notes="\n\n".join(filter(None, (notes, request.notes))),
         memory=UsedMemory(
-            turn.summary.summary_id if summary and turn.summary is not None else None,
+            found.summary_id if summary and found is not None else None,
             tuple(fact.fact_id for fact in facts),
         ),
+        inputs=replace(request.inputs, fact_digests=tuple(short_digest(fact.text) for fact in facts)),
         without_memory=request,
     )
+
+
+def _room(context_length: int | None) -> int | None:
+    """The bytes that summary and facts may take each; None: as many as they have."""
+    return None if context_length is None else context_length // _SHARE * _BYTES_PER_TOKEN
 
 
 def _last_lines(text: str, max_bytes: int | None) -> str:

@@ -27,7 +27,7 @@ from bot.engine_client.errors import ContextExceeded
 from bot.engine_client.messages import ImagePart, Message
 from bot.errors import PromptTooLong
 from bot.settings import Settings
-from models.types import Pair, StoredFile
+from models.types import NO_INPUTS, Pair, PromptInputs, StoredFile
 
 _REFUSALS_WITH_PAIRS = 2
 """A prompt that is refused for no known reason is sent with half of its pairs, a quarter of them, then with none."""
@@ -73,6 +73,8 @@ class GenerationRequest:
     """How many pairs at the beginning of `history` are a character's examples. They have the turn id 0."""
     lore: tuple[int, ...] = ()
     """The indexes of the lorebook's entries in this prompt."""
+    inputs: PromptInputs = NO_INPUTS
+    """What it was built from beside the turn, to be recorded."""
 
     @property
     def words(self) -> str:
@@ -83,8 +85,13 @@ class GenerationRequest:
     def with_less_of_files(self, share: float) -> GenerationRequest | None:
         """The same with this share of the files' text; None if that saves nothing worth a try."""
         chars = num_chars(self.files)
-        shorter = cut_files(self.files, int(share * chars))
-        return replace(self, files=shorter) if num_chars(shorter) < chars * _MIN_SAVING else None
+        shorter = self.with_files_of(int(share * chars))
+        return shorter if num_chars(shorter.files) < chars * _MIN_SAVING else None
+
+    def with_files_of(self, chars: int) -> GenerationRequest:
+        """The same with files of so many characters in total."""
+        inputs = replace(self.inputs, cuts=(*self.inputs.cuts, chars))
+        return replace(self, files=cut_files(self.files, chars), inputs=inputs)
 
     def messages(self, pairs: Sequence[Pair]) -> list[Message]:
         """The prompt with these pairs."""

@@ -6,7 +6,7 @@ Knows the turn as it was begun; knows neither the engine nor the database.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypedDict
 
@@ -20,6 +20,7 @@ from bot.chat.scenes.view import names_of, rules_for
 from bot.engine_client.messages import image_part
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.settings import Settings
+from models.types import Pair, PromptInputs
 
 _REMEMBERED_DIALOGS = 10_000
 _SOMEBODY = "User"
@@ -61,11 +62,18 @@ class PromptBuilder:
             self._first_kept[turn.dialog_id] = pairs[0].turn_id
             if len(self._first_kept) > _REMEMBERED_DIALOGS:
                 self._first_kept.popitem(last=False)
+        return await self.build(turn, pairs)
+
+    async def build(self, turn: PendingTurn, pairs: Sequence[Pair]) -> GenerationRequest:
+        """The request for a turn with these pairs of its history."""
+        limit = _capped(turn.settings.max_chat_logs, self._settings.max_chat_logs)
+        context_length = self._context_length()
         user = EVERYONE if turn.key.shared else clean_name(turn.name) if turn.name else _SOMEBODY
         name = "" if turn.persona is None else turn.persona.name
         taken = (name,) if name else ()
         persona = self._settings.persona if turn.persona is None else turn.persona.prompt
         system, added = expand_names(persona, name or _NAMELESS, user), _Added()
+        may_name = system != persona or (turn.persona is not None and turn.persona.card is not None)
         character = await self._characters.of(turn.persona)
         if character is not None:
             taken = tuple(dict.fromkeys((*taken, character.card.char)))
@@ -83,7 +91,7 @@ class PromptBuilder:
                 first=first,
                 dialog_id=turn.dialog_id,
                 turn_id=turn.turn_id,
-                context_length=self._context_length(),
+                context_length=context_length,
             )
             greets = first and bool(prompt.greeting)
             system = prompt.system
@@ -107,6 +115,17 @@ class PromptBuilder:
             user=self._pseudonyms.user(turn.key),
             cache_salt=self._pseudonyms.cache_salt(turn.key),
             max_reply_tokens=_capped(turn.settings.max_reply_tokens, self._settings.max_reply_tokens),
+            inputs=PromptInputs(
+                name=clean_name(turn.name) if turn.name and may_name and not turn.key.shared else "",
+                persona_name=name,
+                context_length=context_length,
+                max_pairs=limit,
+                history_turn_id=turn.history[0].turn_id if turn.history else None,
+                selected_turn_id=pairs[0].turn_id if pairs else None,
+                prefix_chars=len(turn.reply) if turn.kind == "continue" else 0,
+                num_files=len(turn.files),
+                num_images=len(turn.images),
+            ),
             **added,
         )
 

@@ -253,6 +253,8 @@ class TurnLog:
             lore=reply.lore,
             summary_id=reply.memory.summary_id,
             fact_ids=reply.memory.fact_ids,
+            digest=reply.prompt_digest,
+            inputs=reply.inputs,
         )
 
     async def _close_without_reply(self, turn: PendingTurn, interrupted: bool, error_id: str) -> None:

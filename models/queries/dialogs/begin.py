@@ -44,7 +44,8 @@ from models.types import (
 
 _MAX_SPOKEN = 200
 _MAX_IDS = 500  # in one statement
-_UNNAMED = "member"  # who spoke in a dialog of their own, where names are not stored
+UNNAMED_SPEAKER = "member"
+"""Who spoke in a dialog of their own, where names are not stored."""
 
 
 async def admit(
@@ -148,7 +149,7 @@ async def _pair_above(session: AsyncSession, key: DialogKey, dialog_id: int) -> 
     if row is None:
         return ()
     text = codec(session)
-    author = _UNNAMED if row.author_name is None else text.open(row.author_name)
+    author = UNNAMED_SPEAKER if row.author_name is None else text.open(row.author_name)
     files = await files_of(session, turn_ids=[row.id])
     speaker = speaker_of(session, row.speaker_id, row.speaker_name)
     return (Pair(row.id, text.open(row.user_text), text.open(row.reply), author, files.get(row.id, ()), speaker),)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,7 +16,7 @@ from models.queries.common import codec, count_rows, insert, insert_if_absent, m
 from models.queries.memory.facts import facts_by_id, use_facts
 from models.queries.memory.summaries import summary_by_id
 from models.tables import DefaultPrompt, Dialog, Persona, Turn, TurnPrompt
-from models.types import DialogKey, PromptRecord, PromptUsed
+from models.types import DialogKey, PromptInputs, PromptRecord, PromptUsed
 
 _MAX_IDS = 500  # in one statement
 
@@ -36,6 +38,8 @@ async def record_prompt(
         "lore": json.dumps(record.lore) if record.lore else None,
         "summary_id": record.summary_id,
         "fact_ids": json.dumps(record.fact_ids) if record.fact_ids else None,
+        "digest": None if record.digest is None else codec(session).seal(record.digest),
+        "inputs": None if record.inputs is None else codec(session).seal(_as_json(record.inputs)),
     }
     await session.execute(
         insert(session, TurnPrompt)
@@ -51,7 +55,7 @@ async def prompt_of_turn(session: AsyncSession, *, key: DialogKey, turn_id: int)
     row = (await session.execute(mine.where(matches_key(key), Turn.id == turn_id))).one_or_none()
     if row is None:
         return None
-    record = _record(row.TurnPrompt, None)
+    record = _record(session, row.TurnPrompt, None)
     before = select(func.count(Turn.id)).where(Turn.dialog_id == row.dialog_id, Turn.id < turn_id)
     name = None
     if record.persona_id is not None:
@@ -80,11 +84,12 @@ async def prompts_of(session: AsyncSession, *, turn_ids: Sequence[int]) -> dict[
         )
         for row in rows:
             default = None if row.text is None else text.open(row.text)
-            found[row.TurnPrompt.turn_id] = _record(row.TurnPrompt, default)
+            found[row.TurnPrompt.turn_id] = _record(session, row.TurnPrompt, default)
     return found
 
 
-def _record(row: TurnPrompt, default_prompt: str | None) -> PromptRecord:
+def _record(session: AsyncSession, row: TurnPrompt, default_prompt: str | None) -> PromptRecord:
+    opened = codec(session).open
     return PromptRecord(
         persona_id=row.persona_id,
         persona_version=row.persona_version,
@@ -96,7 +101,22 @@ def _record(row: TurnPrompt, default_prompt: str | None) -> PromptRecord:
         lore=tuple(json.loads(row.lore)) if row.lore else (),
         summary_id=row.summary_id,
         fact_ids=tuple(json.loads(row.fact_ids)) if row.fact_ids else (),
+        digest=None if row.digest is None else opened(row.digest),
+        inputs=None if row.inputs is None else _from_json(opened(row.inputs)),
     )
+
+
+def _as_json(inputs: PromptInputs) -> str:
+    """Only what is not the default: most turns have little of it."""
+    given = {each.name: getattr(inputs, each.name) for each in fields(inputs)}
+    return json.dumps({name: value for name, value in given.items() if value not in (None, "", 0, ())})
+
+
+def _from_json(text: str) -> PromptInputs:
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()
+    }
+    return PromptInputs(**given)
 
 
 async def _default_prompt_id(session: AsyncSession, prompt: str | None, now: datetime) -> int | None:

@@ -232,6 +232,7 @@ async def finish_continuation(
         .where(ReplyVariant.turn_id == turn_id, ReplyVariant.active)
         .values(reply=turn.reply, completion_tokens=turn.completion_tokens, finish_reason=result.finish_reason)
     )
+    await record_prompt(session, key=key, turn_id=turn_id, record=result.prompt, now=now)
     await ready_delivery(session, key=key, turn_id=turn_id, messages=result.messages)
     await session.execute(update(Dialog).where(Dialog.id == turn.dialog_id).values(last_active_at=now))
     await add_usage(

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, ensure_guild, ensure_user, num_deleted
+from models.queries.scope import cross_tenant
 from models.tables import Delivery, DeliveryMessage, Dialog, Fact, OptOut, Turn, User
 from models.types import DialogKey, MemoryFact
 
@@ -35,6 +36,13 @@ async def fact_of(session: AsyncSession, *, key: DialogKey, fact_id: int) -> Mem
 async def facts_by_id(session: AsyncSession, *, key: DialogKey, fact_ids: Collection[int]) -> tuple[MemoryFact, ...]:
     """Return those of these facts that still exist."""
     return await _read(session, select(Fact).where(_mine(key), Fact.id.in_(fact_ids)).order_by(Fact.id))
+
+
+@cross_tenant("the operator's overview")
+async def facts_in_guild(session: AsyncSession, *, guild_id: int, fact_ids: Sequence[int]) -> tuple[MemoryFact, ...]:
+    """Return those of these facts of a guild's members that still exist, in this order."""
+    found = await _read(session, select(Fact).where(Fact.guild_id == guild_id, Fact.id.in_(fact_ids)))
+    return tuple(sorted(found, key=lambda fact: fact_ids.index(fact.fact_id)))
 
 
 async def sources_of(session: AsyncSession, *, key: DialogKey, turn_ids: Collection[int]) -> dict[int, tuple[int, int]]:

@@ -11,13 +11,18 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from bot.chat.service import ChatService
+from bot.engine_client.client import EngineClient
+from bot.settings import Settings
 from bot.terminal.db_commands import cleanup_command, db_app
 from models import queries
 from models.database import Database
 from models.migrate import head_revision
 from models.queries.dialogs.conversations import new_conversation
 from models.types import DialogKey, TurnResult
+from tests.bot.chat.chat_kit import ANN, say
 from tests.bot.stored_turns import add_turn
+from tests.fakes.engine import FakeEngine
 
 NOW = datetime.now(UTC)
 
@@ -213,3 +218,41 @@ class TestRefusals:
         for _ in range(2):
             assert f"is at revision {head_revision()}" in run("db", "upgrade").stdout
         assert run("db", "check").exit_code == 0
+
+
+def test_the_prompt_of_a_turn(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ids: list[int] = []
+
+    async def talk() -> None:
+        database = Database(database_url)
+        settings = Settings(_env_file=None, persona="You are [red]a test[/red].")
+        async with FakeEngine() as engine, EngineClient(engine.url) as client:
+            chat = ChatService(database=database, engine=client, settings=settings)
+            for text in ("Hello\x1b[2J", "And now?"):
+                ids.append((await say(chat, text)).turn_id)
+            await chat.close(0)
+        await database.close()
+
+    async def forget() -> None:
+        database = Database(database_url)
+        async with database.write() as session:
+            assert await queries.forget_turn(session, key=ANN, turn_id=ids[0])
+        await database.close()
+
+    asyncio.run(talk())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GUILDLLAMA_DATABASE_URL", database_url)
+    shown = run("db", "prompt", str(ids[1])).stdout
+    assert shown.endswith("\nExactly as sent.\n")
+    assert "You are [red]a test[/red]." in shown
+    assert "\x1b" not in shown
+    found = run_json("db", "prompt", str(ids[1]))
+    assert isinstance(found, dict)
+    assert (found["exact"], found["differences"], found["of_reply_in_use"]) == (True, [], True)
+    assert [message["role"] for message in found["messages"]] == ["system", "user", "assistant", "user"]
+    asyncio.run(forget())
+    shown = run("db", "prompt", str(ids[1])).stdout
+    assert shown.endswith("\nNot exactly as sent: 1 of 1 pairs of the conversation are gone.\n")
+    missing = run("db", "prompt", str(ids[0]))
+    assert (missing.exit_code, missing.stderr.count("\n")) == (1, 1)
+    assert "no prompt of turn" in missing.stderr
