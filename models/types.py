@@ -294,6 +294,8 @@ class PromptInputs:
     """Short digests of the words of each message: they tell which one is another one now."""
     fact_digests: tuple[str, ...] = field(default=(), repr=False)
     """The same of the facts."""
+    scene: tuple[tuple[int, str], ...] = field(default=(), repr=False)
+    """The characters that played, by persona and name."""
 
 
 NO_INPUTS = PromptInputs()

@@ -125,6 +125,9 @@ class PromptBuilder:
                 prefix_chars=len(turn.reply) if turn.kind == "continue" else 0,
                 num_files=len(turn.files),
                 num_images=len(turn.images),
+                scene=()
+                if turn.scene is None
+                else tuple((each.persona_id, each.name) for each in turn.scene.characters),
             ),
             **added,
         )

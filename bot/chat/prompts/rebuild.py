@@ -6,16 +6,17 @@ What is gone or was changed since is named. Knows what was stored; knows neither
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bot.chat.prompts.memory_notes import with_notes
 from bot.chat.prompts.prompt_fit import FittedPrompt, GenerationRequest
 from bot.chat.prompts.prompt_request import PromptBuilder
 from bot.chat.prompts.sent_prompt import digest, short_digest
 from bot.chat.requests import PendingTurn, no_messages
+from bot.chat.scenes.view import as_character
 from bot.engine_client.messages import Message, text_of
 from bot.settings import Settings
-from models.types import DialogSettings, Pair, PersonaText, PromptInputs, PromptParts, PromptRecord
+from models.types import DialogSettings, Pair, PersonaText, PromptInputs, PromptParts, PromptRecord, SceneInfo
 
 _NO_PERSONA = PersonaText("default", "", "", 0)
 
@@ -34,8 +35,9 @@ async def rebuild(parts: PromptParts, settings: Settings) -> RebuiltPrompt:
     record = parts.record
     inputs = record.inputs or _inputs_of(record)
     most = settings.model_copy(update={"max_chat_logs": max(settings.max_chat_logs, inputs.max_pairs)})
-    selected = [pair for pair in parts.history if _is_from(pair, inputs.selected_turn_id)]
-    request = await PromptBuilder(most, lambda: inputs.context_length).build(_turn(parts, inputs), selected)
+    turn = _turn(parts, inputs)
+    selected = [pair for pair in turn.history if _is_from(pair, inputs.selected_turn_id)]
+    request = await PromptBuilder(most, lambda: inputs.context_length).build(turn, selected)
     for chars in inputs.cuts:
         request = request.with_files_of(chars)
     request = with_notes(request, parts.summary, parts.facts, inputs.context_length)
@@ -49,7 +51,7 @@ async def rebuild(parts: PromptParts, settings: Settings) -> RebuiltPrompt:
 def _turn(parts: PromptParts, inputs: PromptInputs) -> PendingTurn:
     """The turn as it was begun, without its pictures, which are not kept."""
     continued = inputs.prefix_chars > 0
-    return PendingTurn(
+    turn = PendingTurn(
         key=parts.key,
         kind="continue" if continued else "new",
         turn_id=parts.turn_id,
@@ -64,6 +66,11 @@ def _turn(parts: PromptParts, inputs: PromptInputs) -> PendingTurn:
         name=inputs.name,
         reply=parts.reply[: inputs.prefix_chars] if continued else "",
     )
+    if not inputs.scene or parts.persona is None:
+        return turn
+    played = tuple(PersonaText("guild", name, "", 0, persona_id) for persona_id, name in inputs.scene)
+    scene = SceneInfo(0, "turn", played)
+    return as_character(replace(turn, scene=scene), scene, parts.persona)
 
 
 def _inputs_of(record: PromptRecord) -> PromptInputs:

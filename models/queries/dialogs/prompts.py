@@ -116,6 +116,7 @@ def _from_json(text: str) -> PromptInputs:
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()
     }
+    given["scene"] = tuple((persona_id, name) for persona_id, name in given.get("scene", ()))
     return PromptInputs(**given)
 
 

@@ -26,7 +26,7 @@ from models.maintenance.rekey import rekey
 from models.queries.dialogs.prompt_parts import prompt_parts
 from models.queries.memory import facts
 from models.queries.tenants.settings import set_member_memory
-from models.types import DialogKey, GuildSettings, OutgoingMessage, Place, StoredFile
+from models.types import DialogKey, GuildSettings, OutgoingMessage, PersonaScope, Place, StoredFile
 from tests.bot.chat.chat_kit import ignore, say
 from tests.fakes.engine import FakeEngine
 
@@ -312,6 +312,23 @@ async def test_what_is_recorded_is_sealed_and_stays_readable_with_another_key(
     kit.database = Database(database_url, encryption_keys=(new,))
     assert (await kit.exact(reply)).messages[0]["content"] == "For Ann."
     await kit.database.close()
+
+
+async def test_a_scene_whose_characters_have_changed_since(kit: Kit) -> None:
+    library, scope = kit.personas.library, PersonaScope(channel_id=5)
+    anne, _ = await library.create(ANN, "Anne", "You are Anne.", own=False, actor_id=10)
+    jack, _ = await library.create(ANN, "Jack", "You are Jack.", own=False, actor_id=10)
+    for each in (anne, jack):
+        await kit.personas.scenes.add(ANN, 5, each.persona_id, actor_id=10)
+    replies = [
+        await kit.chat.chat(ChatRequest(ANN, words, persona_scope=scope), ignore)
+        for words in ("Hello Jack", "And Anne?", "What does Jack say?")
+    ]
+    sent = kit.sent()
+    assert "You are Jack." in sent[0]["content"]
+    await library.rename(ANN, anne.persona_id, "Annette", own=False, actor_id=10)
+    await kit.personas.scenes.remove(ANN, 5, jack.persona_id, actor_id=10)
+    await kit.exact(replies[-1])
 
 
 async def test_pictures_are_not_kept(kit: Kit) -> None:
