@@ -154,7 +154,6 @@ class PersonaInfo:
     active_version: int
     own: bool
     created_at: datetime
-    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +215,6 @@ class RememberedPair:
     author: str | None
     user: str = field(repr=False)
     reply: str = field(repr=False)
-    at: datetime
     finished_at: datetime | None
     wants_facts: bool
     """Whether its author has memory on."""

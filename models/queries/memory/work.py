@@ -195,7 +195,6 @@ async def pairs_to_remember(
             Turn.author_name,
             Turn.user_text,
             Turn.reply,
-            Turn.created_at,
             Turn.finished_at,
             MemberSettingsRow.user_id.label("wants"),
             OptOut.user_id.label("opted_out"),
@@ -215,7 +214,6 @@ async def pairs_to_remember(
             author=None if row.author_name is None else opened(row.author_name),
             user=opened(row.user_text),
             reply="" if row.reply is None else opened(row.reply),
-            at=row.created_at,
             finished_at=row.finished_at,
             wants_facts=row.wants is not None and row.opted_out is None,
         )

@@ -121,12 +121,12 @@ async def assign_persona(
 
 
 async def clear_persona(
-    session: AsyncSession, *, key: DialogKey, level: StoredLevel, place_id: int = 0, now: datetime | None = None
+    session: AsyncSession, *, key: DialogKey, level: StoredLevel, place_id: int = 0, now: datetime
 ) -> bool:
     """Let no persona be set at this level; the one that was stays in its library. False if none was set."""
     slot = delete(PersonaAssignment).where(_slot(key, level, place_id)).returning(PersonaAssignment.persona_id)
     persona_id = await session.scalar(slot)
-    if persona_id is not None and now is not None:
+    if persona_id is not None:
         await session.execute(update(Persona).where(Persona.id == persona_id).values(updated_at=now))
     return persona_id is not None
 

@@ -120,14 +120,13 @@ async def edit_persona(
     prompt: str,
     label: str | None = None,
     card: str | None = None,
-    keep_card: bool = True,
     author_id: int | None,
     now: datetime,
 ) -> PersonaInfo | None:
     """Store a new version of an entry and put it in force. None if there is no such entry.
 
     `label`: the name that was given with it, which the list of versions shows; None for that of the entry. `card`:
-    its card; None for that of the version before, or with `keep_card` False for none.
+    its card; None for that of the version before.
     """
     row = await _locked(session, key, own, persona_id)
     if row is None:
@@ -136,7 +135,7 @@ async def edit_persona(
         select(func.max(PersonaVersion.version)).where(PersonaVersion.persona_id == persona_id)
     )
     version = (latest or 0) + 1
-    if card is None and keep_card:
+    if card is None:
         before = await session.get(PersonaVersion, (persona_id, row.active_version))
         card = None if before is None or before.card is None else codec(session).open(before.card)
     await _add_version(session, persona_id, version, row.name if label is None else label, prompt, card, author_id, now)
@@ -284,6 +283,4 @@ async def _add_version(
 
 def _info(row: Persona) -> PersonaInfo:
     tags = tuple(str(tag) for tag in json.loads(row.tags))
-    return PersonaInfo(
-        row.id, row.name, tags, row.active_version, row.owner_id is not None, row.created_at, row.updated_at
-    )
+    return PersonaInfo(row.id, row.name, tags, row.active_version, row.owner_id is not None, row.created_at)
