@@ -6,6 +6,7 @@ Knows discord.py's guilds. A place is always where the command is used, or somet
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import discord
 from discord import app_commands
@@ -63,17 +64,12 @@ def slot_named(caller: Caller, where: str | None) -> Slot:
 def slot_of_word(word: str) -> Slot | None:
     """The place that a custom id names; None for anything else."""
     level, _, place = word.partition("-")
-    levels: dict[str, PersonaPlace] = {
-        "guild": "guild",
-        "category": "category",
-        "channel": "channel",
-        "thread": "thread",
-    }
     if not place.isascii() or not place.isdecimal() or len(place) > 19 or int(place) > LARGEST_ID:
         return None
     if word == MEMBER.word:
         return MEMBER
-    found = levels.get(level)
+    places: tuple[PersonaPlace, ...] = get_args(PersonaPlace)
+    found = next((each for each in places if each == level), None)
     return Slot(found, int(place)) if found and (found == "guild") == (place == "0") else None
 
 

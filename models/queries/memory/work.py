@@ -105,7 +105,7 @@ async def dialogs_to_remember(
             facts_to_turn_id=row.facts_to_turn_id or 0,
         )
         for row in rows
-        if row.owner in (None, own) or _is_void(row.owner, row.claimed_at, lost, now)
+        if row.owner == own or _is_void(row.owner, row.claimed_at, lost, now)
     )
 
 
@@ -137,7 +137,7 @@ async def claim_dialog(session: AsyncSession, *, dialog_id: int, now: datetime) 
     own = session.info.get("owner")
     if row is None:
         return False
-    if row.owner not in (None, own) and not _is_void(row.owner, row.claimed_at, await lost_processes(session), now):
+    if row.owner != own and not _is_void(row.owner, row.claimed_at, await lost_processes(session), now):
         return False
     row.owner, row.claimed_at = own, now
     await session.flush()

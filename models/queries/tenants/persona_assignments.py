@@ -23,6 +23,7 @@ from models.queries.tenants.personas import (
     get_persona,
     in_library,
     lock_library,
+    shown_name,
 )
 from models.tables import Persona, PersonaAssignment, PersonaVersion
 from models.types import (
@@ -145,7 +146,7 @@ async def set_persona(
 ) -> PersonaText:
     """Store a text as an entry of the library, or a new version of it, and let it answer at this level.
 
-    Without a name it is the entry that is set there now, else one that nobody named and that answers nowhere else.
+    Without a name it is the entry that is set there now, else one that has no name and answers nowhere else.
     `limit`: the most entries of the library. Raises PersonaLibraryFull.
     """
     own = level == "member"
@@ -185,8 +186,7 @@ async def set_persona(
     await assign_persona(
         session, key=key, level=level, place_id=place_id, persona_id=entry.persona_id, set_by=author_id, now=now
     )
-    shown = "" if entry.name == UNNAMED else entry.name
-    return PersonaText(level, shown, prompt, entry.active_version, entry.persona_id)
+    return PersonaText(level, shown_name(entry.name), prompt, entry.active_version, entry.persona_id)
 
 
 async def _is_assigned(session: AsyncSession, persona_id: int) -> bool:
@@ -256,8 +256,7 @@ def _assigned(wanted: ColumnElement[bool], scope: PersonaScope) -> Select[*tuple
 def _text(session: AsyncSession, row: Row[*tuple[object, ...]]) -> PersonaText:
     opened = codec(session).open
     card = None if row.card is None else opened(row.card)
-    name = "" if row.name == UNNAMED else row.name
-    return PersonaText(_level(row.level), name, opened(row.prompt), row.version, row.id, card)
+    return PersonaText(_level(row.level), shown_name(row.name), opened(row.prompt), row.version, row.id, card)
 
 
 def _level(stored: str) -> StoredLevel:

@@ -19,13 +19,18 @@ from models.tables import Guild, Persona, PersonaVersion, TurnPrompt
 from models.types import DialogKey, PersonaInfo, PersonaVersionInfo
 
 KEPT_VERSIONS = 20  # per persona; older ones are deleted, unless a turn was answered with them
-UNNAMED = "Persona"  # the name of an entry that nobody gave a name
+UNNAMED = "Persona"  # the name of an entry that was stored without one
 
 
 def name_key(name: str) -> str:
     """A name without the differences that do not matter, or cannot be seen: no library has two names of one key."""
     visible = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) != "Cf")
     return " ".join(unicodedata.normalize("NFKC", visible.casefold()).split())
+
+
+def shown_name(name: str) -> str:
+    """The name of an entry or version as it is shown; "" for one that was stored without a name."""
+    return "" if name == UNNAMED else name
 
 
 async def personas_of(
@@ -200,7 +205,7 @@ async def persona_versions(
     return tuple(
         PersonaVersionInfo(
             version.version,
-            "" if version.name == UNNAMED else version.name,
+            shown_name(version.name),
             text.open(version.prompt),
             version.author_id,
             version.created_at,
