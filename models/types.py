@@ -94,7 +94,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class PersonaText:
-    """The system prompt that applies, and the level that it is set at. `name` is "" where nobody gave it one."""
+    """The system prompt that applies, and the level that it is set at. `name` is "" if it was stored without one."""
 
     level: PersonaLevel
     name: str
