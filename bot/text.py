@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+BYTES_PER_TOKEN = 3
+"""Of UTF-8, for estimates: a token of English has more, one of Korean or of code about three."""
 # Postgres refuses NUL in a text and SQLite does not; a lone surrogate cannot be encoded in UTF-8.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 

@@ -112,7 +112,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class PersonaText:
-    """The system prompt that applies, and the level that it is set at. `name` is "" where nobody gave it one."""
+    """The system prompt that applies, and the level that it is set at. `name` is "" if it was stored without one."""
 
     level: PersonaLevel
     name: str
@@ -174,7 +174,6 @@ class PersonaInfo:
     active_version: int
     own: bool
     created_at: datetime
-    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +244,6 @@ class RememberedPair:
     author: str | None
     user: str = field(repr=False)
     reply: str = field(repr=False)
-    at: datetime
     finished_at: datetime | None
     wants_facts: bool
     """Whether its author has memory on."""

@@ -7,7 +7,7 @@ nowhere in particular stands last, in front of the newest message, with the inst
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bot.characters.card import MAX_GREETING_CHARS, CharacterCard
 from bot.characters.examples import MARK, Examples, read_examples
@@ -21,6 +21,7 @@ SYSTEM_PROMPT = (
 OPENING = "(The conversation begins.)"
 """What the greeting is the reply to: many chat formats take no dialog that the model begins."""
 _EXAMPLES_NOTE = f"Messages that begin with {MARK} show how {{{{char}}}} speaks; they are not part of the conversation."
+_PERSONALITY = "{{char}}'s personality: "
 _LATE = "[Notes for your next message. The program added them; the sender does not see them.]\n{}\n[End of the notes.]"
 
 
@@ -93,9 +94,6 @@ def template_of(card: CharacterCard) -> str:
     return _joined(parts)
 
 
-_PERSONALITY = "{{char}}'s personality: "
-
-
 def _scenario(text: str) -> str:
     return f"Scenario: {text}" if text else ""
 
@@ -147,8 +145,7 @@ def framed(text: str) -> str:
 
 
 def _with_original(text: str, original: str, macros: Macros) -> str:
-    own = Macros(macros.char, macros.user, original, macros.seed, macros.pick_seed)
-    return expand(text, own).strip()
+    return expand(text, replace(macros, original=original)).strip()
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from bot.characters.macros import Macros, expand
 MAX_PAIRS = 100
 MAX_CHARS = 40_000
 MARK = "[Example]"
-"""Before each message of a user that nobody wrote."""
+"""Marks each user's message of an example: no member wrote it."""
 _OPENING = "(the conversation goes on)"
 _START = re.compile(r"^[ \t]*<START>[ \t]*$|<START>", re.IGNORECASE | re.MULTILINE)
 

@@ -22,6 +22,7 @@ _ROLL = re.compile(r"\s*[dD]?\s*(\d{1,13})\s*\Z")
 _COMMAS = re.compile(r"(?<!\\),")
 _COLONS = re.compile("::")
 _NAME = re.compile(r"\{\{\s*(//|[A-Za-z_][A-Za-z0-9_]{0,30})\s*(?=[:}\s])")
+_NAMES = re.compile(r"\{\{(char|user)\}\}", re.IGNORECASE)
 Piece = tuple[str, bool]
 """A text, and whether it came out of a macro: then no comma in it separates anything."""
 
@@ -38,8 +39,6 @@ class Macros:
     pick_seed: str = ""
     hidden_keys: Literal["drop", "keep"] = "drop"
     """Whether the words of `{{hidden_key:…}}` are kept: only to be searched for the keys of a lorebook."""
-    angles: bool = True
-    """Whether `<user>` and `<bot>` count as well."""
 
 
 def expand(text: str, macros: Macros, limit: int = MAX_CHARS) -> str:
@@ -70,8 +69,8 @@ def expand(text: str, macros: Macros, limit: int = MAX_CHARS) -> str:
             size += sum(len(piece) for piece, is_value in pieces if is_value)
             stack[-1].extend(pieces)
         else:
-            value = (macros.user if found.lower() == "<user>" else macros.char) if macros.angles else found
-            stack[-1].append((value, macros.angles))
+            value = macros.user if found.lower() == "<user>" else macros.char
+            stack[-1].append((value, True))
             size += len(value)
     stack[-1].append((text[position:], False))
     whole = "{{".join("".join(piece for piece, _ in pieces) for pieces in stack)  # what was opened and never closed
@@ -90,9 +89,6 @@ def unknown_macros(text: str) -> tuple[str, ...]:
     known = {"char", "user", "original", "comment", "//", *_WITH_ARGUMENTS}
     names = dict.fromkeys(found[1].strip().lower() for found in _NAME.finditer(text))
     return tuple(name for name in names if name not in known)
-
-
-_NAMES = re.compile(r"\{\{(char|user)\}\}", re.IGNORECASE)
 
 
 def _value(pieces: list[Piece], macros: Macros, number: int) -> list[Piece]:

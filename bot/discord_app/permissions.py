@@ -172,7 +172,7 @@ def authorise_memory(caller: Caller, guild_settings: GuildSettings, *, available
         raise NotAllowed("The owner of this bot has switched memory off.")
     if caller.guild_id != DIRECT_MESSAGES and not guild_settings.memory:
         raise NotAllowed(
-            "This server keeps no memory: members with Manage Server can switch it on with `/config memory on`."
+            "This guild keeps no memory: members with Manage Server can switch it on with `/config memory on`."
         )
 
 

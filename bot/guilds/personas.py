@@ -38,7 +38,7 @@ from models.types import (
 
 @dataclass(frozen=True, slots=True)
 class SavedPersona:
-    """A persona that was stored, and how much of the context it takes; None if nobody can count that now."""
+    """A persona that was stored, and how much of the context it takes; None if the engine cannot count now."""
 
     persona: PersonaText
     size: PersonaSize | None

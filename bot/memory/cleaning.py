@@ -1,4 +1,7 @@
-"""What of a model's notes is kept. A model's output is as untrusted as the words that it has read. Pure functions."""
+"""Which of a model's notes are kept, and in what form. Pure functions.
+
+A model's output is as untrusted as what it has read.
+"""
 
 from __future__ import annotations
 

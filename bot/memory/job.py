@@ -1,4 +1,7 @@
-"""The job that remembers: it looks for work when nobody waits for a reply, and does it only as long as nobody does."""
+"""The job that remembers: it looks for dialogs to write about, and works only while no member waits for a reply.
+
+Knows the queries that find work, and when to do it; what is written is the writer's. Knows no engine.
+"""
 
 from __future__ import annotations
 

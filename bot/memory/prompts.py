@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from bot.engine_client.messages import Message
-from bot.memory.cleaning import MAX_LINE, MAX_SUMMARY
+from bot.memory.cleaning import MAX_FACT, MAX_LINE, MAX_SUMMARY
 from models.types import RememberedPair
 
 MAX_FACTS_OF_MESSAGE = 4
@@ -75,7 +75,7 @@ _SHORTER_EXAMPLES: tuple[tuple[str, str], ...] = (
 _FACTS_SCHEMA = {
     "type": "object",
     "properties": {
-        "facts": {"type": "array", "items": {"type": "string", "maxLength": 200}, "maxItems": MAX_FACTS_OF_MESSAGE}
+        "facts": {"type": "array", "items": {"type": "string", "maxLength": MAX_FACT}, "maxItems": MAX_FACTS_OF_MESSAGE}
     },
     "required": ["facts"],
     "additionalProperties": False,

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class QuietTime:
-    """Knows whether something is going on; tells whoever waits for quiet."""
+    """Counts the replies that are written or waited for, and runs work while there are none."""
 
     def __init__(self) -> None:
         self._num_busy = 0

@@ -18,7 +18,7 @@ _RECENCY = 0.3
 
 
 def best_facts(facts: Sequence[MemoryFact], message: str, *, max_bytes: int) -> tuple[MemoryFact, ...]:
-    """The facts for this message within so many bytes of UTF-8, the best first. `facts`: the newest first."""
+    """The facts for this message within `max_bytes` of UTF-8, the best first. `facts`: the newest first."""
     chosen: list[MemoryFact] = []
     for fact in ranked(facts, message):
         max_bytes -= len(fact.text.encode()) + 3  # "- " and the end of the line

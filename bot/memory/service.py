@@ -124,7 +124,7 @@ class MemoryService:
                 return count + await summaries.forget_own_summaries(session, key=key)
 
     async def forget_summary(self, key: DialogKey) -> bool:
-        """Forget the summary of this dialog. False if it has none."""
+        """Forget the summary of the dialog in use here. False if it has none."""
         with translate_database_errors():
             return await self._database.run(lambda session: summaries.forget_summaries(session, key=key)) > 0
 

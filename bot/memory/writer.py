@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 PAIRS_AT_ONCE = 5
 """Pairs that one line of a summary is about."""
 IDLE = timedelta(minutes=10)
-"""A dialog that rests for so long is searched for facts to its end: it may not go on."""
+"""A dialog that has rested for this long is searched for facts to its end: it may not go on."""
 _ROUNDS = 4
 """Lines that are written before another dialog has its turn."""
 _PAUSE = timedelta(minutes=1)

@@ -19,14 +19,12 @@ from models.queries.replies.deliveries import close_deliveries
 from models.queries.replies.recovery import interrupt_dead_turns
 from models.queries.tenants.guilds import guild_joined, guild_removed, reconcile_guilds
 from models.queries.tenants.persona_assignments import (
-    assign_persona,
     assigned_persona,
     assignments_of,
-    clear_persona,
     effective_persona,
     persona_levels,
-    set_persona,
 )
+from models.queries.tenants.persona_setting import assign_persona, clear_persona, set_persona
 from models.queries.tenants.personas import (
     create_persona,
     delete_persona,

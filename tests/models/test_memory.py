@@ -12,6 +12,7 @@ from models import queries
 from models.database import Database
 from models.maintenance.cleanup import clean
 from models.queries.deletion.retention import RetentionLimits
+from models.queries.dialogs.conversations import leave_dialog
 from models.queries.dialogs.prompts import prompt_of_turn
 from models.queries.memory import facts, summaries, work
 from models.queries.tenants.settings import set_member_memory
@@ -213,6 +214,20 @@ class TestSummaries:
             assert not await summaries.store_summary(session, pairs=pairs[:1], **{**arguments, "key": BEN})
             assert await summaries.store_summary(session, pairs=pairs[:1], **arguments)
             assert not await summaries.store_summary(session, pairs=pairs[2:], **arguments), "another is there now"
+
+    async def test_a_parked_dialog_keeps_its_summary_when_that_of_the_open_one_is_forgotten(
+        self, database: Database
+    ) -> None:
+        first, _ = await dialog_with(database, ANNA, 2)
+        assert await summarised(database, ANNA, first, 2)
+        async with database.write() as session:
+            assert await leave_dialog(session, key=ANNA, now=NOW + timedelta(minutes=2))
+        second, _ = await dialog_with(database, ANNA, 2)
+        assert await summarised(database, ANNA, second, 2)
+        async with database.write() as session:
+            assert await summaries.forget_summaries(session, key=ANNA) == 1
+            assert await summaries.summary_of(session, key=ANNA, dialog_id=second) is None
+            assert await summaries.summary_of(session, key=ANNA, dialog_id=first) is not None
 
     async def test_a_person_leaves_no_words_in_the_summary_of_others(self, database: Database) -> None:
 

@@ -183,7 +183,7 @@ class Tenants(RuleBasedStateMachine):
 
     @rule(key=KEYS, level=LEVELS)
     def clear_persona(self, key: DialogKey, level: StoredLevel) -> None:
-        cleared = self.write(queries.clear_persona, key=key, level=level, place_id=PLACES[level])
+        cleared = self.write(queries.clear_persona, key=key, level=level, place_id=PLACES[level], now=self.now)
         assert cleared == (self.slot(key, level) in self.personas)
         self.personas.pop(self.slot(key, level), None)
 

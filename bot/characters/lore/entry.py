@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bot.characters.lore.decorators import Decorators, split_decorators
 from bot.characters.refused import CardRefused
@@ -19,14 +19,7 @@ MAX_ENTRIES = 20_000
 _AT_DEPTH = 4
 """SillyTavern's number for a position that its `depth` names."""
 Position = Literal["before_char", "after_char", "before_desc", "after_desc", "personality", "scenario"]
-_POSITIONS: Mapping[str, Position] = {
-    "before_char": "before_char",
-    "after_char": "after_char",
-    "before_desc": "before_desc",
-    "after_desc": "after_desc",
-    "personality": "personality",
-    "scenario": "scenario",
-}
+_POSITIONS: Mapping[str, Position] = {position: position for position in get_args(Position)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from bot.engine_client.client import EngineClient
 from bot.engine_client.messages import Message
 from bot.errors import FilesRefused
 from bot.settings import Settings
+from bot.text import BYTES_PER_TOKEN
 from models.types import StoredFile
 
 _COUNTS = 4
@@ -28,8 +29,6 @@ _COUNTS = 4
 _MARGIN = 0.95
 _MAX_CHARS_PER_TOKEN = 8
 """More than a text in words has: what is beyond is cut without asking the server to count it."""
-_BYTES_PER_TOKEN = 3
-"""For an estimate: English has more, code and other scripts have about as many."""
 _SHORT_QUOTE = 4000  # characters: as long as a message can be
 _PICTURE = "a picture, seen only when it was sent"
 _NOT_READ = "could not be read"
@@ -130,4 +129,4 @@ class FileIntake:
 
 
 def _estimate(text: str) -> int:
-    return len(text.encode()) // _BYTES_PER_TOKEN
+    return len(text.encode()) // BYTES_PER_TOKEN

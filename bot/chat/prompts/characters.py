@@ -19,6 +19,7 @@ from bot.characters.lore.matching import DEFAULT_BUDGET, LoreContext
 from bot.characters.lore.scan import Lore
 from bot.characters.macros import Macros
 from bot.characters.refused import CardRefused
+from bot.text import BYTES_PER_TOKEN
 from models.types import Pair, PersonaText
 
 log = structlog.get_logger(__name__)
@@ -30,11 +31,9 @@ _REMEMBERED_CHARS = 8 << 20
 _LARGE = 64 << 10
 """Characters of a card that takes too long to parse for the event loop."""
 _LORE_SHARE = 4
-"""A lorebook takes at most one part in so many of the context."""
+"""A lorebook takes at most a quarter of the context."""
 _LEAST_LORE_SHARE = 16
-"""It may always take this part."""
-_CHARS_PER_TOKEN = 3
-"""Bytes of UTF-8: of English a token has more, of Korean about so many."""
+"""It may take a sixteenth of the context however long the card is."""
 
 
 class Characters:
@@ -121,7 +120,7 @@ def notes_without_history(prompt: CharacterPrompt, pairs: Sequence[Pair]) -> str
 
 def estimated_tokens(text: str) -> int:
     """About the tokens of a text: asking the engine for each entry of a lorebook would take longer than the reply."""
-    return len(text.encode()) // _CHARS_PER_TOKEN + 1
+    return len(text.encode()) // BYTES_PER_TOKEN + 1
 
 
 def _character(card: str) -> Character | None:

@@ -44,6 +44,7 @@ class GenerationRequest:
     """Everything that a reply depends on, except the server and the operator's settings.
 
     `text` is what the member wrote; the prompt has it with its author and files (`words`). `history` has them already.
+    It begins with a character's examples and greeting, whose turn id is 0.
     """
 
     persona: str
@@ -69,8 +70,6 @@ class GenerationRequest:
     """What the character says before its first reply. It stands in `history`, and the reply is shown below it."""
     greeting_index: int | None = None
     """Which greeting of the card it is."""
-    num_examples: int = 0
-    """How many pairs at the beginning of `history` are a character's examples. They have the turn id 0."""
     lore: tuple[int, ...] = ()
     """The indexes of the lorebook's entries in this prompt."""
     inputs: PromptInputs = NO_INPUTS

@@ -35,7 +35,6 @@ class _Added(TypedDict, total=False):
     notes: str
     greeting: str
     greeting_index: int | None
-    num_examples: int
     lore: tuple[int, ...]
 
 
@@ -99,7 +98,6 @@ class PromptBuilder:
                 notes=notes_without_history(prompt, history),
                 greeting=prompt.greeting if greets else "",
                 greeting_index=character.card.greeting if greets else None,
-                num_examples=len(prompt.examples),
                 lore=prompt.lore,
             )
             history = with_character(prompt, history, first=first)

@@ -5,7 +5,6 @@ A card is loaded and looked into first, and shown as a preview with buttons; not
 
 from __future__ import annotations
 
-import asyncio
 import io
 from collections.abc import Mapping
 from typing import Literal
@@ -16,6 +15,7 @@ from discord.ext import commands
 
 from bot.cogs.cards.previews import CardPreviews
 from bot.cogs.cards.reading import likely_cards
+from bot.cogs.dialogs.answers import MAX_SUGGESTIONS, in_time
 from bot.discord_app.caller import Caller, caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
@@ -26,9 +26,6 @@ from bot.discord_app.replies.quoted_messages import quoted
 from bot.discord_app.rest.message_api import MessageApi
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
-
-_SUGGEST_TIMEOUT = 2.0
-_MAX_SUGGESTIONS = 25
 
 
 class Cards(FeatureCog):
@@ -114,9 +111,9 @@ class Cards(FeatureCog):
         key = dialog_key(caller_of(interaction))
         try:
             self._authorise(interaction, own=own)
-            async with asyncio.timeout(_SUGGEST_TIMEOUT):
-                names = await self.context.personas.library.names(key, own=own, typed=typed, limit=_MAX_SUGGESTIONS)
-        except (TimeoutError, BotError):
+            async with in_time():
+                names = await self.context.personas.library.names(key, own=own, typed=typed, limit=MAX_SUGGESTIONS)
+        except BotError:
             return []
         return [app_commands.Choice(name=each, value=each) for each in names]
 

@@ -179,12 +179,17 @@ class Config(FeatureCog):
         parent=config,
     )
 
-    @memory.command(name="on", description="Let members switch on my memory of them (/memory on); I keep summaries.")
+    @memory.command(
+        name="on",
+        description="Let members have me take notes about them (/memory on), and summarise shared conversations.",
+    )
     async def memory_on(self, interaction: Interaction) -> None:
         """/config memory on."""
         await self._change(interaction, lambda old: replace(old, memory=True), MEMORY_ON)
 
-    @memory.command(name="off", description="Take and use no notes about members; theirs stay until they forget them.")
+    @memory.command(
+        name="off", description="Take and use no notes about members. Those that I have stay until members forget them."
+    )
     async def memory_off(self, interaction: Interaction) -> None:
         """/config memory off."""
         await self._change(interaction, lambda old: replace(old, memory=False), MEMORY_OFF)

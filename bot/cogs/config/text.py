@@ -7,8 +7,8 @@ from bot.settings import Settings
 from models.types import GuildSettings
 
 MEMORY_ON = (
-    "Members can now switch on what I remember of them, each for themselves, with `/memory on`. Of conversations that "
-    "all share here I keep a summary once they are long."
+    "Members can now switch on what I remember of them, each for themselves, with `/memory on`. I also keep "
+    "summaries of long conversations that everyone here shares."
 )
 MEMORY_OFF = "Notes that I have are not used any more; members can still read and delete theirs with `/memory`."
 

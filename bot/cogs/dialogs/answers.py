@@ -16,6 +16,7 @@ from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError, DatabaseUnavailable
 from models.types import LARGEST_ID
 
+MAX_SUGGESTIONS = 25  # Discord's limit
 _TIMEOUT = 2.0  # seconds, of the 3 in which a modal must be opened or suggestions be given
 
 

@@ -11,7 +11,7 @@ import discord
 from discord import app_commands
 
 from bot.chat.conversations import MAX_NAME, NamedConversations, folded_name
-from bot.cogs.dialogs.answers import OldButton, answer, begin, in_time, number
+from bot.cogs.dialogs.answers import MAX_SUGGESTIONS, OldButton, answer, begin, in_time, number
 from bot.cogs.dialogs.buttons import button, row
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
@@ -22,7 +22,6 @@ from bot.errors import BotError
 from models.types import ConversationInfo, DialogKey
 
 Name = app_commands.Range[str, 1, MAX_NAME]
-_MAX_SUGGESTIONS = 25
 _MAX_BEGINNING = 40
 
 
@@ -116,7 +115,7 @@ class ConversationCommands(FeatureCog):
         wanted = folded_name(current)
         choices = [(_plain_title(each), str(each.dialog_id)) for each in known]
         fitting = [each for each in choices if wanted in folded_name(each[0]) or each[1] == current]
-        return [app_commands.Choice(name=name[:100], value=value) for name, value in fitting[:_MAX_SUGGESTIONS]]
+        return [app_commands.Choice(name=name[:100], value=value) for name, value in fitting[:MAX_SUGGESTIONS]]
 
     def component_handlers(self) -> Mapping[str, ComponentHandler]:
         """The button that confirms a deletion."""

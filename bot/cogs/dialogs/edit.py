@@ -13,7 +13,7 @@ from discord.ui import Label, Modal, TextInput
 
 from bot.chat.history import HistoryReader, folded
 from bot.cogs.chat import place_of
-from bot.cogs.dialogs.answers import OldButton, answer, in_time, number
+from bot.cogs.dialogs.answers import MAX_SUGGESTIONS, OldButton, answer, in_time, number
 from bot.cogs.dialogs.whose import dialogs_here
 from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.context import CommandContext, Interaction
@@ -28,7 +28,6 @@ from models.types import DIRECT_MESSAGES, Exchange, Place, TurnInfo
 log = structlog.get_logger(__name__)
 
 _MAX_TEXT_INPUT = 4000  # Discord's limit
-_MAX_SUGGESTIONS = 25
 _REPLACED = "-# The question was changed. I am writing another answer…"
 _NOTHING = "You have said nothing here yet that you could change."
 
@@ -72,7 +71,7 @@ class EditCommand:
             app_commands.Choice(name=f"{each.at:%d %b, %H:%M} · {_short(each.user)}", value=str(each.turn_id))
             for each in own
             if wanted in folded(each.user) or current == str(each.turn_id)
-        ][:_MAX_SUGGESTIONS]
+        ][:MAX_SUGGESTIONS]
 
     async def pressed(self, interaction: Interaction, argument: str) -> None:
         """Open the form after the warning, or take what was submitted in it. `argument`: the id of the turn."""

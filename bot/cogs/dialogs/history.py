@@ -75,7 +75,7 @@ class History(FeatureCog):
             await self._show_page(interaction, here, key, oldest=oldest)
 
     @history.command(
-        name="search", description="Search what we said, here and in our other conversations in this server."
+        name="search", description="Search what we said, here and in our other conversations in this guild."
     )
     @app_commands.describe(text="Words to look for, in upper or lower case")
     async def search(self, interaction: Interaction, text: app_commands.Range[str, 1, MAX_SEARCH]) -> None:

@@ -12,7 +12,7 @@ import discord
 from discord import app_commands
 from discord.ui import Label, Modal, TextInput
 
-from bot.cogs.dialogs.answers import OldButton, answer, begin, in_time, number
+from bot.cogs.dialogs.answers import MAX_SUGGESTIONS, OldButton, answer, begin, in_time, number
 from bot.cogs.dialogs.buttons import arrows, button, row
 from bot.cogs.memory import text
 from bot.discord_app.caller import caller_of, dialog_key
@@ -27,7 +27,6 @@ from bot.memory.cleaning import MAX_FACT
 from bot.memory.service import MemoryService
 from models.types import DialogKey, MemoryFact
 
-_MAX_SUGGESTIONS = 25
 _FIELD = "note"
 
 
@@ -73,7 +72,11 @@ class Memory(FeatureCog):
             return
         key = await self._allowed(interaction)
         kept = await self._memory.add(key, note)
-        hint = "" if (await self._memory.of(key)).wanted else " I use it once you switch me on with `/memory on`."
+        hint = (
+            ""
+            if (await self._memory.of(key)).wanted
+            else " I use it once you have switched memory on with `/memory on`."
+        )
         await answer(self._api, interaction, f"I remember: {text.shown(kept)}{hint}")
 
     @memory.command(name="edit", description="Change one of my notes about you.")
@@ -114,7 +117,7 @@ class Memory(FeatureCog):
             app_commands.Choice(name=fact.text[:100], value=str(fact.fact_id))
             for fact in facts
             if wanted in fact.text.casefold() or current == str(fact.fact_id)
-        ][:_MAX_SUGGESTIONS]
+        ][:MAX_SUGGESTIONS]
 
     def component_handlers(self) -> Mapping[str, ComponentHandler]:
         """◀ ▶ and the buttons under the notes, and the form of an edit."""

@@ -31,7 +31,7 @@ NOTHING = "I have no notes about you here."
 
 def place_name(guild_id: int) -> str:
     """What the notes of a guild are kept in."""
-    return "our direct messages" if guild_id == DIRECT_MESSAGES else "this server"
+    return "our direct messages" if guild_id == DIRECT_MESSAGES else "this guild"
 
 
 def switched_off(count: int) -> str:

@@ -1,6 +1,7 @@
-"""Why an answer is as it is: the menu of a message, and `/history why` for the last one. For who asked, alone.
+"""What an answer was made of: the menu of a message, and `/history why` for the last one.
 
-What the prompt of a turn was made of is recorded with its reply; notes that were forgotten since are not shown.
+Only the member who asked may see it. What the prompt of a turn was made of is recorded with its reply; notes that were
+forgotten since are not shown.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from bot.cogs.dialogs.answers import answer, begin, number
 from bot.cogs.dialogs.whose import dialogs_here
 from bot.cogs.memory.text import why_text
 from bot.discord_app.caller import caller_of
+from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
@@ -27,6 +29,8 @@ from models.types import TurnInfo
 _NOT_MINE = "This is no answer of mine. Please choose **Why this answer?** in the menu of one."
 _NOT_RECORDED = "I have not noted down what this answer was made of: it is too old."
 _NOTHING_YET = "I have not answered you in this conversation yet."
+_MAX_CHARS = 1_990
+"""UTF-16 units of an answer; Discord takes 2,000."""
 
 
 class WhyThisAnswer:
@@ -103,6 +107,6 @@ def _turn_in_buttons(message: discord.Message) -> int:
 def _within_a_message(text: str) -> str:
     """The lines that fit into one message."""
     lines = text.split("\n")
-    while len("\n".join(lines).encode("utf-16-le")) // 2 > 1990:
+    while utf16_length("\n".join(lines)) > _MAX_CHARS:
         lines = [*lines[:-2], "> …"]
     return "\n".join(lines)

@@ -6,12 +6,12 @@ import discord
 import structlog
 
 from bot.cogs.personas.text import bold
-from bot.discord_app.caller import caller_of, dialog_key
+from bot.discord_app.caller import Caller, caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.permissions import persona_scope
 from bot.discord_app.rest.message_data import NO_MENTIONS
-from models.types import PersonaInfo
+from models.types import PersonaInfo, PersonaLevelInfo
 
 log = structlog.get_logger(__name__)
 
@@ -28,12 +28,16 @@ async def announce(interaction: Interaction, text: str) -> None:
         log.warning("a change of the persona was not announced", error=describe_error(error))
 
 
-async def answers_here(context: CommandContext, interaction: Interaction, persona_id: int) -> bool:
-    """Whether this persona of the guild is the one that answers where the interaction was made."""
-    caller = caller_of(interaction)
+async def narrowest_place(context: CommandContext, caller: Caller) -> PersonaLevelInfo | None:
+    """The narrowest place around the caller that has a persona of the guild; None if no place has one."""
     settings = await context.guild_settings.get(caller.guild_id)
     levels = await context.personas.levels(dialog_key(caller), persona_scope(caller, settings))
-    first = next((each for each in levels if each.level != "member"), None)
+    return next((each for each in levels if each.level != "member"), None)
+
+
+async def answers_here(context: CommandContext, interaction: Interaction, persona_id: int) -> bool:
+    """Whether this persona of the guild is the one that answers where the interaction was made."""
+    first = await narrowest_place(context, caller_of(interaction))
     return first is not None and first.persona_id == persona_id
 
 

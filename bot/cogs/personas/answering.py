@@ -8,7 +8,7 @@ from bot.cogs.faces.text import face_text, problem_text
 from bot.cogs.personas.text import BARRED, bold, name_of
 from bot.discord_app.caller import Caller
 from bot.discord_app.permissions import OwnBarrier
-from models.queries.tenants.personas import UNNAMED
+from models.queries.tenants.personas import shown_name
 from models.types import (
     DIRECT_MESSAGES,
     PersonaFace,
@@ -66,7 +66,7 @@ def answering_text(
             barred = f" ({why_not})" if level == "member" and why_not else ""
             lines.append(f"- {missing}{barred}")
             continue
-        name = name_of("" if each.name == UNNAMED else each.name)
+        name = name_of(shown_name(each.name))
         state = " · **answers you**" if level == persona.level else ""
         if level == "member" and why_not:
             state = f" · not here: {why_not}"

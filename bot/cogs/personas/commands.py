@@ -9,11 +9,11 @@ from collections.abc import Mapping
 
 import discord
 from discord import app_commands
-from discord.app_commands import AppCommandChannel, AppCommandThread, Choice, Range, Transform
+from discord.app_commands import AppCommandChannel, AppCommandThread, Choice, Range
 
 from bot.cogs.dialogs.answers import OldButton
 from bot.cogs.personas.library import PersonaEntries
-from bot.cogs.personas.places import GUILD, WHERE, slot_named
+from bot.cogs.personas.places import GUILD, WHERE, PlaceOption, slot_named
 from bot.cogs.personas.rules import PersonaRules
 from bot.cogs.personas.setting import PersonaSetting
 from bot.discord_app.caller import caller_of
@@ -32,28 +32,6 @@ _WHO = [
     Choice(name="members with a role", value="roles"),
     Choice(name="nobody", value="nobody"),
 ]
-
-
-class _Place(app_commands.Transformer):
-    """A category, channel or thread."""
-
-    @property
-    def type(self) -> discord.AppCommandOptionType:
-        return discord.AppCommandOptionType.channel
-
-    @property
-    def channel_types(self) -> list[discord.ChannelType]:
-        kinds = discord.ChannelType
-        threads = [kinds.news_thread, kinds.public_thread, kinds.private_thread]
-        return [kinds.category, kinds.text, kinds.news, kinds.voice, kinds.stage_voice, kinds.forum, *threads]
-
-    async def transform(self, interaction: Interaction, value: object, /) -> AppCommandChannel | AppCommandThread:
-        if not isinstance(value, AppCommandChannel | AppCommandThread):
-            raise app_commands.TransformerError(value, self.type, self)
-        return value
-
-
-PlaceOption = Transform[AppCommandChannel | AppCommandThread, _Place]
 
 
 class GuildPersonas(FeatureCog):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import discord
 
-from bot.cogs.dialogs.answers import OldButton, answer, begin, in_time, number
+from bot.cogs.dialogs.answers import MAX_SUGGESTIONS, OldButton, answer, begin, in_time, number
 from bot.cogs.dialogs.buttons import Json, button, row
 from bot.cogs.personas.announcing import announce, announce_edit, answers_here
 from bot.cogs.personas.modal import PersonaForm, persona_modal, submitted_form
@@ -23,10 +23,9 @@ from bot.discord_app.delivery import defer
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError
 from bot.guilds.persona_library import PersonaLibrary, PersonaPage, command_of
-from models.queries.tenants.personas import UNNAMED
+from models.queries.tenants.personas import shown_name
 from models.types import PersonaInfo
 
-_MAX_SUGGESTIONS = 25
 _TITLES = {False: "A new persona of this guild", True: "A new persona of your own"}
 
 
@@ -166,7 +165,7 @@ class PersonaEntries:
             await self._context.respond(interaction, not_set_text("member" if own else "guild", 0))
             return
         versions = await self._library.versions(key, entry.persona_id, own=own)
-        title = [f"The versions of {bold(entry.name)}:"] if entry.name != UNNAMED and name is not None else []
+        title = [f"The versions of {bold(entry.name)}:"] if shown_name(entry.name) and name is not None else []
         hint = f"`{command_of(own)} rollback` puts one of them back in force."
         await self._context.respond(interaction, "\n".join([*title, *map(version_line, versions), hint]))
 
@@ -175,7 +174,7 @@ class PersonaEntries:
         try:
             async with in_time():
                 key = dialog_key(caller_of(interaction))
-                names = await self._library.names(key, own=self._own, typed=typed, limit=_MAX_SUGGESTIONS)
+                names = await self._library.names(key, own=self._own, typed=typed, limit=MAX_SUGGESTIONS)
         except BotError:
             return []
         return [discord.app_commands.Choice(name=name, value=name) for name in names]

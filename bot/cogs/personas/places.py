@@ -1,16 +1,20 @@
 """Where a persona can be set, as the commands name the places, and the channels and threads that belong to each.
 
-Knows discord.py's guilds. A place is always where the command is used, or something that it is in.
+Knows discord.py's guilds. The place of a persona is always where the command is used, or something that it is in; what
+`/persona lock` takes may be anywhere.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import discord
 from discord import app_commands
+from discord.app_commands import AppCommandChannel, AppCommandThread, Transform
 
 from bot.discord_app.caller import Caller
+from bot.discord_app.context import Interaction
 from bot.errors import BotError
 from models.types import LARGEST_ID, PersonaPlace, StoredLevel
 
@@ -20,6 +24,29 @@ WHERE = [
     app_commands.Choice(name="in this channel, its threads included", value="channel"),
     app_commands.Choice(name="in this thread", value="thread"),
 ]
+
+
+class _Place(app_commands.Transformer):
+    """A category, channel or thread."""
+
+    @property
+    def type(self) -> discord.AppCommandOptionType:
+        return discord.AppCommandOptionType.channel
+
+    @property
+    def channel_types(self) -> list[discord.ChannelType]:
+        kinds = discord.ChannelType
+        threads = [kinds.news_thread, kinds.public_thread, kinds.private_thread]
+        return [kinds.category, kinds.text, kinds.news, kinds.voice, kinds.stage_voice, kinds.forum, *threads]
+
+    async def transform(self, interaction: Interaction, value: object, /) -> AppCommandChannel | AppCommandThread:
+        if not isinstance(value, AppCommandChannel | AppCommandThread):
+            raise app_commands.TransformerError(value, self.type, self)
+        return value
+
+
+PlaceOption = Transform[AppCommandChannel | AppCommandThread, _Place]
+"""An option of a command that takes any of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +90,12 @@ def slot_named(caller: Caller, where: str | None) -> Slot:
 def slot_of_word(word: str) -> Slot | None:
     """The place that a custom id names; None for anything else."""
     level, _, place = word.partition("-")
-    levels: dict[str, PersonaPlace] = {
-        "guild": "guild",
-        "category": "category",
-        "channel": "channel",
-        "thread": "thread",
-    }
     if not place.isascii() or not place.isdecimal() or len(place) > 19 or int(place) > LARGEST_ID:
         return None
     if word == MEMBER.word:
         return MEMBER
-    found = levels.get(level)
+    places: tuple[PersonaPlace, ...] = get_args(PersonaPlace)
+    found = next((each for each in places if each == level), None)
     return Slot(found, int(place)) if found and (found == "guild") == (place == "0") else None
 
 

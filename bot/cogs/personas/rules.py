@@ -13,7 +13,7 @@ from bot.discord_app.delivery import defer
 from bot.errors import BotError
 from models.types import GuildSettings, OwnPersonas
 
-_KEPT = "What members have chosen is kept, and holds again once it may."
+_KEPT = "What members have chosen is kept, and answers again once that is allowed."
 
 
 class PersonaRules:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bot.cogs.personas.announcing import announce, announce_edit
+from bot.cogs.personas.announcing import announce, announce_edit, narrowest_place
 from bot.cogs.personas.answering import answering_text
 from bot.cogs.personas.modal import PersonaForm, persona_modal, submitted_form
 from bot.cogs.personas.places import GUILD, MEMBER, Slot, channels_of, slot_of_word
@@ -32,8 +32,8 @@ from bot.discord_app.delivery import defer
 from bot.discord_app.permissions import own_persona_barrier, persona_scope
 from bot.errors import BotError, DatabaseUnavailable
 from bot.guilds.persona_checks import PersonaSize
-from bot.guilds.persona_library import command_of
-from models.queries.tenants.personas import UNNAMED
+from bot.guilds.persona_library import PersonaGone, command_of
+from models.queries.tenants.personas import shown_name
 from models.types import DialogKey, PersonaInfo
 
 _LOOK_UP_TIMEOUT = 1.0  # seconds, of the 3 in which a modal must be opened
@@ -143,9 +143,9 @@ class PersonaSetting:
             current = await personas.get(key, slot.level, slot.place_id)
             if current is None:  # it had been cleared
                 await personas.assign(key, slot.level, back.persona_id, place_id=slot.place_id, actor_id=by)
-            text = now_text(_shown(back), slot.level, slot.place_id)
+            text = now_text(shown_name(back.name), slot.level, slot.place_id)
         else:
-            text = f"{name_of(_shown(back))} is its version {version} again."
+            text = f"{name_of(shown_name(back.name))} is its version {version} again."
         await self._context.respond(interaction, f"{text} {KEPT}")
         if not slot.own:
             await announce_edit(self._context, interaction, back)
@@ -178,10 +178,10 @@ class PersonaSetting:
         if not await personas.assign(
             key, slot.level, entry.persona_id, place_id=slot.place_id, actor_id=interaction.user.id
         ):
-            raise BotError("This persona has been deleted meanwhile.")
+            raise PersonaGone()
         persona = await personas.get(key, slot.level, slot.place_id)
         size = None if persona is None else await personas.limits.size(persona.prompt)
-        await self._done(interaction, slot, _shown(entry), size, afresh=afresh)
+        await self._done(interaction, slot, shown_name(entry.name), size, afresh=afresh)
 
     async def _done(
         self, interaction: Interaction, slot: Slot, name: str, size: PersonaSize | None, *, afresh: bool
@@ -230,15 +230,7 @@ class PersonaSetting:
 
     async def _narrower(self, caller: Caller, slot: Slot) -> str:
         """That another persona goes on answering here, because it is set for a narrower place."""
-        settings = await self._context.guild_settings.get(caller.guild_id)
-        scope, key = persona_scope(caller, settings), dialog_key(caller)
-        levels = await self._context.personas.levels(key, scope)
-        first = next((each for each in levels if each.level != "member"), None)
+        first = await narrowest_place(self._context, caller)
         if first is None or (first.level, first.place_id) == (slot.level, slot.place_id):
             return ""
-        shown = name_of("" if first.name == UNNAMED else first.name)
-        return f"-# Here {shown} goes on answering: it is set for this {first.level}."
-
-
-def _shown(entry: PersonaInfo) -> str:
-    return "" if entry.name == UNNAMED else entry.name
+        return f"-# Here {name_of(shown_name(first.name))} goes on answering: it is set for this {first.level}."

@@ -22,8 +22,8 @@ NOT_SET: Mapping[bool, str] = {
     True: "You have no persona of your own here.",
 }
 BARRED: Mapping[OwnBarrier, str] = {
-    "nobody": "this guild wants no personas of members",
-    "roles": "this guild wants them only of some roles",
+    "nobody": "this guild does not let members have their own",
+    "roles": "only members with certain roles may have their own in this guild",
     "locked": "this place is locked",
 }
 _PREVIEW_CHARS = 80
@@ -92,7 +92,7 @@ def afresh_text(ended: ResetCounts, *, guild_wide_go_on: bool) -> str:
 
 
 def size_text(size: PersonaSize | None) -> str:
-    """What a persona takes of the context; "" if nobody could count."""
+    """What a persona takes of the context; "" if the engine could not count."""
     if size is None:
         return ""
     return f"-# It takes {size.tokens:,} tokens, {size.percent} % of the {size.context:,} that I can keep in mind."

@@ -1,4 +1,4 @@
-"""What the prompt of a turn was made of: recorded with its reply, and read again by who wants to know why."""
+"""What the prompt of a turn was made of: recorded with its reply, for members who ask why and for operators."""
 
 from __future__ import annotations
 

@@ -84,10 +84,9 @@ async def store_summary(
     return True
 
 
-async def forget_summaries(session: AsyncSession, *, key: DialogKey, dialog_id: int | None = None) -> int:
-    """Delete all summaries of the key's dialogs that have not ended, or of one of them; return how many."""
-    dialogs = select(Dialog.id).where(matches_key(key))
-    dialogs = dialogs.where(Dialog.ended_at.is_(None) if dialog_id is None else Dialog.id == dialog_id)
+async def forget_summaries(session: AsyncSession, *, key: DialogKey) -> int:
+    """Delete all summaries of the key's open dialog; return how many."""
+    dialogs = select(Dialog.id).where(matches_key(key), is_open())
     gone = delete(DialogSummary).where(DialogSummary.dialog_id.in_(dialogs))
     return num_deleted(await session.execute(gone.execution_options(synchronize_session=False)))
 

@@ -105,7 +105,7 @@ async def dialogs_to_remember(
             facts_to_turn_id=row.facts_to_turn_id or 0,
         )
         for row in rows
-        if row.owner in (None, own) or _is_void(row.owner, row.claimed_at, lost, now)
+        if row.owner == own or _is_void(row.owner, row.claimed_at, lost, now)
     )
 
 
@@ -137,7 +137,7 @@ async def claim_dialog(session: AsyncSession, *, dialog_id: int, now: datetime) 
     own = session.info.get("owner")
     if row is None:
         return False
-    if row.owner not in (None, own) and not _is_void(row.owner, row.claimed_at, await lost_processes(session), now):
+    if row.owner != own and not _is_void(row.owner, row.claimed_at, await lost_processes(session), now):
         return False
     row.owner, row.claimed_at = own, now
     await session.flush()
@@ -195,7 +195,6 @@ async def pairs_to_remember(
             Turn.author_name,
             Turn.user_text,
             Turn.reply,
-            Turn.created_at,
             Turn.finished_at,
             MemberSettingsRow.user_id.label("wants"),
             OptOut.user_id.label("opted_out"),
@@ -215,7 +214,6 @@ async def pairs_to_remember(
             author=None if row.author_name is None else opened(row.author_name),
             user=opened(row.user_text),
             reply="" if row.reply is None else opened(row.reply),
-            at=row.created_at,
             finished_at=row.finished_at,
             wants_facts=row.wants is not None and row.opted_out is None,
         )

@@ -1,4 +1,4 @@
-"""Where personas answer: which one applies to a message, and the changes of that.
+"""Where personas answer: which one applies to a message. Changes of that are in persona_setting.py.
 
 Precedence: the member's own (where the guild allows it, and in no shared dialog), then that of the thread, the channel,
 the category and the guild. In direct messages (guild 0) there is only the member's own. `PersonaScope` says where the
@@ -8,21 +8,15 @@ message was written: whose dialog it belongs to does not matter. The key selects
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
 from typing import get_args
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, delete, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, and_, case, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import codec, ensure_guild, ensure_user, insert
+from models.queries.common import codec
 from models.queries.tenants.personas import (
-    UNNAMED,
-    create_persona,
-    edit_persona,
-    find_persona,
-    get_persona,
     in_library,
-    lock_library,
+    shown_name,
 )
 from models.tables import Persona, PersonaAssignment, PersonaVersion
 from models.types import (
@@ -30,7 +24,6 @@ from models.types import (
     NO_PLACE,
     DialogKey,
     PersonaAssignmentInfo,
-    PersonaInfo,
     PersonaLevelInfo,
     PersonaScope,
     PersonaText,
@@ -64,7 +57,7 @@ async def assigned_persona(
     session: AsyncSession, *, key: DialogKey, level: StoredLevel, place_id: int = 0
 ) -> PersonaText | None:
     """Return the persona set at exactly this level, or None."""
-    row = (await session.execute(_assigned(_slot(key, level, place_id), NO_PLACE).limit(1))).first()
+    row = (await session.execute(_assigned(slot_of(key, level, place_id), NO_PLACE).limit(1))).first()
     return None if row is None else _text(session, row)
 
 
@@ -84,117 +77,6 @@ async def assignments_of(
     return found
 
 
-async def assign_persona(
-    session: AsyncSession,
-    *,
-    key: DialogKey,
-    level: StoredLevel,
-    place_id: int = 0,
-    persona_id: int,
-    set_by: int | None,
-    now: datetime,
-) -> bool:
-    """Let an entry answer at this level, instead of the one before. False if the library has no such entry.
-
-    The entry is of the member's own library for the level member, else of the guild's.
-    """
-    own = level == "member"
-    if await get_persona(session, key=key, own=own, persona_id=persona_id) is None:
-        return False
-    await ensure_guild(session, key.guild_id, now)
-    for person in {key.user_id if own else None, set_by} - {None}:
-        await ensure_user(session, int(person or 0), now)
-    values = {"level": level, "persona_id": persona_id, "set_by": set_by, "set_at": now}
-    identity: dict[str, object] = {"guild_id": key.guild_id}
-    identity |= {"user_id": key.user_id} if own else {"place_id": place_id}
-    await session.execute(
-        insert(session, PersonaAssignment)
-        .values(**identity, **values)
-        .on_conflict_do_update(
-            index_elements=list(identity),
-            index_where=text("user_id IS NOT NULL" if own else "user_id IS NULL"),
-            set_=values,
-        )
-    )
-    await session.execute(update(Persona).where(Persona.id == persona_id).values(updated_at=now))
-    return True
-
-
-async def clear_persona(
-    session: AsyncSession, *, key: DialogKey, level: StoredLevel, place_id: int = 0, now: datetime | None = None
-) -> bool:
-    """Let no persona be set at this level; the one that was stays in its library. False if none was set."""
-    slot = delete(PersonaAssignment).where(_slot(key, level, place_id)).returning(PersonaAssignment.persona_id)
-    persona_id = await session.scalar(slot)
-    if persona_id is not None and now is not None:
-        await session.execute(update(Persona).where(Persona.id == persona_id).values(updated_at=now))
-    return persona_id is not None
-
-
-async def set_persona(
-    session: AsyncSession,
-    *,
-    key: DialogKey,
-    level: StoredLevel,
-    place_id: int = 0,
-    name: str,
-    prompt: str,
-    author_id: int | None,
-    limit: int = 100,
-    now: datetime,
-) -> PersonaText:
-    """Store a text as an entry of the library, or a new version of it, and let it answer at this level.
-
-    Without a name it is the entry that is set there now, else one that nobody named and that answers nowhere else.
-    `limit`: the most entries of the library. Raises PersonaLibraryFull.
-    """
-    own = level == "member"
-    await lock_library(session, key=key, own=own, now=now)  # two at once do not both make the entry
-    before = None if name else await assigned_persona(session, key=key, level=level, place_id=place_id)
-    entry: PersonaInfo | None
-    if before is not None:
-        entry = await get_persona(session, key=key, own=own, persona_id=before.persona_id)
-    else:
-        entry = await find_persona(session, key=key, own=own, name=name or UNNAMED)
-    number = 1
-    while not name and before is None and entry is not None and await _is_assigned(session, entry.persona_id):
-        number += 1  # what answers elsewhere does not change by a text without a name
-        entry = await find_persona(session, key=key, own=own, name=f"{UNNAMED} {number}")
-    if entry is not None:
-        entry = await edit_persona(
-            session,
-            key=key,
-            own=own,
-            persona_id=entry.persona_id,
-            prompt=prompt,
-            label=name,
-            author_id=author_id,
-            now=now,
-        )
-    if entry is None:
-        entry = await create_persona(
-            session,
-            key=key,
-            own=own,
-            name=name or (UNNAMED if number == 1 else f"{UNNAMED} {number}"),
-            prompt=prompt,
-            author_id=author_id,
-            limit=limit,
-            now=now,
-        )
-    await assign_persona(
-        session, key=key, level=level, place_id=place_id, persona_id=entry.persona_id, set_by=author_id, now=now
-    )
-    shown = "" if entry.name == UNNAMED else entry.name
-    return PersonaText(level, shown, prompt, entry.active_version, entry.persona_id)
-
-
-async def _is_assigned(session: AsyncSession, persona_id: int) -> bool:
-    """Whether an entry is set anywhere. The caller must have found it by its key."""
-    found = select(PersonaAssignment.id).where(PersonaAssignment.persona_id == persona_id).limit(1)
-    return await session.scalar(found) is not None
-
-
 def _levels(key: DialogKey, scope: PersonaScope) -> ColumnElement[bool]:
     """Return the condition on the assignments that apply. In a shared dialog no member decides it for the others."""
     places = [0, *{scope.category_id, scope.channel_id, scope.thread_id} - {0}]
@@ -212,7 +94,7 @@ def _member(key: DialogKey) -> ColumnElement[bool]:
     return and_(PersonaAssignment.guild_id == key.guild_id, PersonaAssignment.user_id == key.user_id)
 
 
-def _slot(key: DialogKey, level: StoredLevel, place_id: int) -> ColumnElement[bool]:
+def slot_of(key: DialogKey, level: StoredLevel, place_id: int) -> ColumnElement[bool]:
     """Return the condition that selects the key's assignment at exactly this level."""
     if level == "member":
         return _member(key)
@@ -256,8 +138,7 @@ def _assigned(wanted: ColumnElement[bool], scope: PersonaScope) -> Select[*tuple
 def _text(session: AsyncSession, row: Row[*tuple[object, ...]]) -> PersonaText:
     opened = codec(session).open
     card = None if row.card is None else opened(row.card)
-    name = "" if row.name == UNNAMED else row.name
-    return PersonaText(_level(row.level), name, opened(row.prompt), row.version, row.id, card)
+    return PersonaText(_level(row.level), shown_name(row.name), opened(row.prompt), row.version, row.id, card)
 
 
 def _level(stored: str) -> StoredLevel:

@@ -19,13 +19,18 @@ from models.tables import Guild, Persona, PersonaVersion, TurnPrompt
 from models.types import DialogKey, PersonaInfo, PersonaVersionInfo
 
 KEPT_VERSIONS = 20  # per persona; older ones are deleted, unless a turn was answered with them
-UNNAMED = "Persona"  # the name of an entry that nobody gave a name
+UNNAMED = "Persona"  # the name of an entry that was stored without one
 
 
 def name_key(name: str) -> str:
     """A name without the differences that do not matter, or cannot be seen: no library has two names of one key."""
     visible = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) != "Cf")
     return " ".join(unicodedata.normalize("NFKC", visible.casefold()).split())
+
+
+def shown_name(name: str) -> str:
+    """The name of an entry or version as it is shown; "" for one that was stored without a name."""
+    return "" if name == UNNAMED else name
 
 
 async def personas_of(
@@ -120,14 +125,13 @@ async def edit_persona(
     prompt: str,
     label: str | None = None,
     card: str | None = None,
-    keep_card: bool = True,
     author_id: int | None,
     now: datetime,
 ) -> PersonaInfo | None:
     """Store a new version of an entry and put it in force. None if there is no such entry.
 
     `label`: the name that was given with it, which the list of versions shows; None for that of the entry. `card`:
-    its card; None for that of the version before, or with `keep_card` False for none.
+    its card; None for that of the version before.
     """
     row = await _locked(session, key, own, persona_id)
     if row is None:
@@ -136,7 +140,7 @@ async def edit_persona(
         select(func.max(PersonaVersion.version)).where(PersonaVersion.persona_id == persona_id)
     )
     version = (latest or 0) + 1
-    if card is None and keep_card:
+    if card is None:
         before = await session.get(PersonaVersion, (persona_id, row.active_version))
         card = None if before is None or before.card is None else codec(session).open(before.card)
     await _add_version(session, persona_id, version, row.name if label is None else label, prompt, card, author_id, now)
@@ -201,7 +205,7 @@ async def persona_versions(
     return tuple(
         PersonaVersionInfo(
             version.version,
-            "" if version.name == UNNAMED else version.name,
+            shown_name(version.name),
             text.open(version.prompt),
             version.author_id,
             version.created_at,
@@ -284,6 +288,4 @@ async def _add_version(
 
 def _info(row: Persona) -> PersonaInfo:
     tags = tuple(str(tag) for tag in json.loads(row.tags))
-    return PersonaInfo(
-        row.id, row.name, tags, row.active_version, row.owner_id is not None, row.created_at, row.updated_at
-    )
+    return PersonaInfo(row.id, row.name, tags, row.active_version, row.owner_id is not None, row.created_at)

@@ -61,7 +61,7 @@ async def test_a_member_is_remembered_once_guild_and_member_chose_it(both: World
     both.engine.default = note_taker
     guild, ann = await both.member(manager=True)
     refused = await both.use(guild, ann, "memory on")
-    assert "This server keeps no memory" in refused.reply()
+    assert "This guild keeps no memory" in refused.reply()
     assert "I have no notes about you here." in await shown(both, guild, ann)
     saved = await both.use(guild, ann, "config memory on")
     assert "`memory` **on**" in saved.reply()
@@ -74,7 +74,7 @@ async def test_a_member_is_remembered_once_guild_and_member_chose_it(both: World
     assert on.messages()[0].ephemeral
     await both.ask(guild, ann, "Good morning")
     content = await notes_with(both, guild, ann, "The user like red tea")
-    assert "**What I remember about you in this server**" in content
+    assert "**What I remember about you in this guild**" in content
     assert "from [what you said](https://discord.com/channels/" in content
     await notes_with(both, guild, ann, "Good morning.")
     await both.ask(guild, ann, "Which tea?")

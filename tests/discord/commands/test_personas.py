@@ -143,14 +143,14 @@ async def test_own_personas_only_where_the_guild_allows_them(both: World) -> Non
     assert await asked_by(here, guild, bob, "Two") == "You are bob's."
     shown = (await here.use(guild, ann, "persona show")).reply()
     assert shown.startswith("**Official** answers you here: it is this guild's persona.")
-    assert "not here: this guild wants them only of some roles" in shown
+    assert "not here: only members with certain roles may have their own in this guild" in shown
     assert "does not answer here" in (await here.use(guild, ann, "me persona show")).reply()
     assert "**roles**" not in (await here.use(guild, boss, "config show")).reply()
     assert f"personas of members' own: <@&{knights.id}>" in (await here.use(guild, boss, "config show")).reply()
     await here.use(guild, boss, "persona allow", who="nobody")
     assert await asked_by(here, guild, bob, "Three") == "You are the guild's."
     saved = await here.use(guild, ann, "me persona set", prompt="You are ann's again.")
-    assert "does not answer here: this guild wants no personas of members" in saved.reply()
+    assert "does not answer here: this guild does not let members have their own" in saved.reply()
     await here.use(guild, boss, "persona allow", who="members")
     assert await asked_by(here, guild, ann, "Four") == "You are ann's again."
 

@@ -99,7 +99,7 @@ async def test_a_whole_character_in_the_order_of_the_specifications() -> None:
     )
     first = turn(persona, text="And now?")
     request = await build(first)
-    assert (request.lore, request.num_examples, request.greeting_index) == ((0, 1, 2, 3, 4, 5), 2, 0)
+    assert (request.lore, request.greeting_index) == ((0, 1, 2, 3, 4, 5), 0)
     assert await messages(first) == [
         (
             "system",
