@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +12,13 @@ import pytest
 
 from bot.characters.assembly import Character
 from bot.characters.card import read_card
-from bot.characters.files.reading import ImportedCard
+from bot.characters.files.reading import ImportedCard, read_file
 from bot.characters.lore.entry import read_lorebook
 from bot.characters.lore.matching import LoreContext
 from bot.characters.lore.scan import LoreScanner
 from bot.characters.macros import Macros, expand
 from bot.characters.preview import preview
+from bot.characters.refused import CardRefused
 
 _TEXT = "zq" * 12_000 + "hello " + "a" * 6_000
 MACROS = Macros("x", "Ann", "")
@@ -115,3 +118,18 @@ def test_attack_a_card_cannot_end_its_notes_nor_speak_as_a_member(field: str) ->
         assert each.casefold().count("[notes") == framed
         assert "speaker: boss" in each.casefold()
         assert "[ speaker" not in each.casefold()
+
+
+def test_attack_an_archive_with_a_list_of_half_a_million_files() -> None:
+    count = 170_000  # in the 8 MiB that are read by default
+    local = b"PK\x03\x04" + struct.pack("<HHHHHIIIHH", 20, 0, 0, 0, 0, 0, 0, 0, 1, 0) + b"a"
+    listed = b"PK\x01\x02" + struct.pack("<HHHHHHIIIHHHHHII", 20, 20, *[0] * 7, 1, *[0] * 6) + b"a"
+    end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 65535, 65535, count * len(listed), len(local), 0)
+    data = local + listed * count + end
+    tracemalloc.start()
+    try:
+        with pytest.raises(CardRefused, match="more than 2,000 files"):
+            read_file(data)
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
