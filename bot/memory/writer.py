@@ -186,7 +186,7 @@ class MemoryWriter:
     async def _names(self, task: MemoryTask, pairs: Sequence[RememberedPair]) -> dict[int, str]:
         """The names of those who speak in a shared dialog, by their ids."""
         async with self._database.read() as session:
-            names = await names_in_dialog(session, key=task.key)
+            names = await names_in_dialog(session, key=task.key, dialog_id=task.dialog_id)
         return {**names, **{pair.author_id: pair.author for pair in pairs if pair.author is not None}}
 
     async def _ask(

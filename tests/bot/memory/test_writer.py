@@ -144,6 +144,21 @@ class TestWriter:
         assert summary is not None
         assert "They spoke of I like tea" in summary.text
 
+    async def test_attack_a_fact_of_another_member_in_a_dialog_that_ended(self, kit: Kit) -> None:
+        """Who speaks late in it is another member, too, although another dialog is open now."""
+        bob = DialogKey(1, 20, 5, shared=True)
+        await want(kit.database, ANN)
+        told = ("I like tea", "I like member 20 best", "I like ale", "I like jam", "I like figs", "I like rice")
+        await tell(kit.database, SHARED, *told)
+        await tell(kit.database, bob, "Here, too")
+        async with kit.database.write() as session:
+            await queries.end_dialog(session, key=SHARED, now=NOW)
+        await tell(kit.database, SHARED, "Hello")
+        await kit.job().run_once()
+        known = await kit.facts()
+        assert "The user like tea" in known
+        assert not any("member 20" in fact for fact in known)
+
     @pytest.mark.parametrize("answer", ["", "no", '{"facts": ["The user sails."]}', "{" * 999, '{"summary": 1}'])
     async def test_nonsense_is_dropped_and_not_asked_for_again(self, kit: Kit, answer: str) -> None:
         await want(kit.database, ANN)
