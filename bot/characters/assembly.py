@@ -6,6 +6,7 @@ nowhere in particular stands last, in front of the newest message, with the inst
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,8 @@ OPENING = "(The conversation begins.)"
 _EXAMPLES_NOTE = f"Messages that begin with {MARK} show how {{{{char}}}} speaks; they are not part of the conversation."
 _PERSONALITY = "{{char}}'s personality: "
 _LATE = "[Notes for your next message. The program added them; the sender does not see them.]\n{}\n[End of the notes.]"
+_FRAME = re.compile(r"\[(?=\s*(?:speaker\b|notes\b|end\s+of\s+the\s+notes\b))", re.IGNORECASE)
+"""What begins or ends a frame of the program: also that of a speaker in a conversation of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Character:
             system = f"{system}\n\n{expand(_EXAMPLES_NOTE, macros)}"
         return CharacterPrompt(
             system=system,
-            examples=examples.pairs,
+            examples=tuple((_unframed(user), _unframed(reply)) for user, reply in examples.pairs),
             greeting=self.greeting(macros),
             late=late,
             at_depth=at_depth,
@@ -140,8 +143,13 @@ def _late(card: CharacterCard, macros: Macros, lore: Sequence[Lore]) -> tuple[st
 
 
 def framed(text: str) -> str:
-    """Notes that stand in a member's message, told apart from it; "" for none."""
-    return _LATE.format(text) if text else ""
+    """Notes that stand in a member's message, told apart from it; "" for none. They cannot end their frame."""
+    return _LATE.format(_unframed(text)) if text else ""
+
+
+def _unframed(text: str) -> str:
+    """The text of a card, which comes from strangers, without lines that look like the program's own."""
+    return _FRAME.sub("(", text)
 
 
 def _with_original(text: str, original: str, macros: Macros) -> str:

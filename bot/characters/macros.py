@@ -54,9 +54,9 @@ def expand(text: str, macros: Macros, limit: int = MAX_CHARS) -> str:
             stack[-1].append((text[position : token.start()], False))
             size += token.start() - position
         position, found = token.end(), token[0]
+        size += 2 if found in ("{{", "}}") else 0  # so that empty macros are bounded as well
         if found == "{{" and len(stack) > MAX_DEPTH:
             skipped += 1
-            size += len(found)
             stack[-1].append((found, False))
         elif found == "{{":
             stack.append([])
@@ -163,15 +163,15 @@ def _options(pieces: list[Piece]) -> list[str]:
     SillyTavern also separates by two colons, and then no comma separates.
     """
     separator = _COLONS if any("::" in piece for piece, is_value in pieces if not is_value) else _COMMAS
-    options = [""]
+    options: list[list[str]] = [[]]
     for piece, is_value in pieces:
         if is_value:
-            options[-1] += piece
+            options[-1].append(piece)
             continue
         first, *others = separator.split(piece)
-        options[-1] += first.replace("\\,", ",")
-        options.extend(other.replace("\\,", ",") for other in others)
-    return options
+        options[-1].append(first.replace("\\,", ","))
+        options.extend([other.replace("\\,", ",")] for other in others)
+    return ["".join(option) for option in options]
 
 
 def _joined(pieces: list[Piece]) -> str:

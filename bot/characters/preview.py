@@ -5,6 +5,7 @@ Knows no language of a chat program: lines are plain texts, and what a card wrot
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,10 +13,13 @@ from bot.characters.assembly import template_of
 from bot.characters.card import MAX_GREETING_CHARS, CharacterCard
 from bot.characters.examples import read_examples
 from bot.characters.files.reading import ImportedCard
+from bot.characters.lore.entry import Lorebook
 from bot.characters.lore.patterns import is_usable
 from bot.characters.macros import Macros, unknown_macros
 
 _MAX_NAMED = 5
+_MAX_SECONDS = 0.5
+"""Of the processor, to try the patterns of a lorebook: one may take ten milliseconds, and a card has thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +121,39 @@ def _ignored(imported: ImportedCard, has_picture: bool) -> list[str]:
         off = sum(not entry.enabled or not entry.content for entry in book.entries)
         if off:
             lines.append(f"{_counted(off, 'lorebook entry', 'lorebook entries')} switched off or empty")
-        broken = sum(e.enabled and e.use_regex and not any(is_usable(key) for key in e.keys) for e in book.entries)
+        broken, untried = _broken_patterns(book)
         if broken:
             lines.append(
                 f"{_counted(broken, 'lorebook entry', 'lorebook entries')} with patterns that I cannot search for "
                 "(look-around, back references, or too large)"
             )
+        if untried:
+            lines.append(
+                f"{_counted(untried, 'lorebook entry', 'lorebook entries')} whose patterns I did not try: they are too "
+                "many or too large. Of so many, not all are searched for in each message"
+            )
         names = dict.fromkeys(f"@@{name}" for entry in book.entries for name in entry.decorators.ignored)
         if names:
             lines.append(f"decorators of the lorebook: {_named(list(names))}")
     return lines
+
+
+def _broken_patterns(book: Lorebook) -> tuple[int, int]:
+    """How many entries have no pattern that can be searched for, and how many were not tried for want of time."""
+    started = time.thread_time()
+    broken = untried = 0
+    for entry in book.entries:
+        if not (entry.enabled and entry.use_regex):
+            continue
+        for key in entry.keys:
+            if time.thread_time() - started > _MAX_SECONDS:
+                untried += 1
+                break
+            if is_usable(key):
+                break
+        else:
+            broken += 1
+    return broken, untried
 
 
 def _named(names: Sequence[str]) -> str:

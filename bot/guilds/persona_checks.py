@@ -18,6 +18,8 @@ MAX_TAGS = 10
 MAX_TAG_CHARS = 30
 _TURNS_TEXT = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Characters that reverse the direction of what stands around a name."""
+_BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0\U000e0100-\U000e01ef]")
+"""Letters, marks and symbols that show nothing, although Unicode does not say so by their category."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def clean_name(name: str) -> str:
     """The name on one line, without characters that control anything. Raises NulCharacters or TooLong."""
     if has_nul(name):
         raise NulCharacters("name")
-    visible = _TURNS_TEXT.sub("", clean_text(name))
+    visible = _BLANK.sub("", _TURNS_TEXT.sub("", clean_text(name)))
     line = " ".join("".join(" " if unicodedata.category(each) == "Cc" else each for each in visible).split())
     if len(line) > MAX_NAME_CHARS:
         raise TooLong("name", MAX_NAME_CHARS, len(line))
@@ -47,7 +49,7 @@ def clean_name(name: str) -> str:
 def required_name(name: str) -> str:
     """The same for a name that must be one. Raises EmptyText too, also for one of which nothing can be seen."""
     line = clean_name(name)
-    if not name_key(line):
+    if not any(unicodedata.category(each)[0] in "LNPS" for each in name_key(line)):
         raise EmptyText("name")
     return line
 

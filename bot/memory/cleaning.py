@@ -21,7 +21,8 @@ MAX_SUMMARY = 1200
 _SHORTEST_FACT = 4
 _SUPPORT = 0.5
 _SAME_SCRIPT = 0.8
-_MENTION = re.compile(r"<[@#:/a]|@everyone|@here|https?://", re.IGNORECASE)
+_MENTION = re.compile(r"<[@#:/at]|@everyone|@here|[a-z]+://|\bwww\.|\bdiscord(?:app)?\.(?:gg|com)/", re.IGNORECASE)
+"""Of somebody or something in Discord, a link or an invitation."""
 _BRACKETS = str.maketrans("[]{}<>`", "()()()'")
 """A note cannot close the frame that it stands in, nor open another one."""
 _SPOKEN = re.compile(r"(?:\A|\s)(?:user|assistant|system)\s*:", re.IGNORECASE)
@@ -38,16 +39,20 @@ def without_questions(text: str) -> str:
 
 def one_line(text: str, limit: int) -> str:
     """A note as one line of visible text without brackets, cut at a word if it is too long."""
-    visible = "".join(
-        " " if each.isspace() or unicodedata.category(each) in ("Cc", "Zl", "Zp") else each
-        for each in clean_text(text)
-        if each.isspace() or unicodedata.category(each) not in ("Cf", "Co", "Cn")
-    )
-    line = " ".join(visible.translate(_BRACKETS).split())
+    line = " ".join(_visible(text).translate(_BRACKETS).split())
     if len(line) <= limit:
         return line
     cut = line[: limit - 1]
     return (cut.rsplit(" ", 1)[0] if " " in cut[limit // 2 :] else cut).rstrip(" ,;:") + "…"
+
+
+def _visible(text: str) -> str:
+    """The text without characters that show nothing, and with spaces for those that control something."""
+    return "".join(
+        " " if each.isspace() or unicodedata.category(each) in ("Cc", "Zl", "Zp") else each
+        for each in clean_text(text)
+        if each.isspace() or unicodedata.category(each) not in ("Cf", "Co", "Cn")
+    )
 
 
 def clean_fact(note: str, *, message: str, others: Collection[str] = ()) -> str:
@@ -55,7 +60,7 @@ def clean_fact(note: str, *, message: str, others: Collection[str] = ()) -> str:
 
     `others`: the names of the other members in the dialog. A mention names somebody as well.
     """
-    if _MENTION.search(note) or len(note) > 2 * MAX_FACT:
+    if len(note) > 2 * MAX_FACT or _MENTION.search(unicodedata.normalize("NFKC", _visible(note))):
         return ""
     fact = one_line(note, MAX_FACT)
     if len(fact) < _SHORTEST_FACT or not _is_supported(fact, message) or _names(fact, others):

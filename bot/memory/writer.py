@@ -25,7 +25,7 @@ from bot.settings import Settings
 from models.database import Database, Session
 from models.queries.dialogs.begin import names_in_dialog
 from models.queries.memory import facts, summaries, work
-from models.types import DialogKey, MemoryTask, RememberedPair
+from models.types import DialogKey, MemoryTask, RememberedPair, Summary
 
 log = structlog.get_logger(__name__)
 
@@ -116,10 +116,21 @@ class MemoryWriter:
             line = clean_summary_line(prompts.read_summary(answer))
             lines = [each for each in ("" if before is None else before.text).split("\n") if each]
             text = await self._shortened(task.key, [*lines, line] if line else lines)
-            store = partial(summaries.store_summary, key=task.key, dialog_id=task.dialog_id, text=text, before=before)
-            if not await self._database.run(partial(store, pairs=pairs, now=_now())):
+            if not await self._store_summary(task, text, before, pairs):
                 return  # a pair was changed meanwhile: the next time begins with what is there then
             left -= len(pairs)
+
+    async def _store_summary(
+        self, task: MemoryTask, text: str, before: Summary | None, pairs: Sequence[RememberedPair]
+    ) -> bool:
+        async def store(session: Session) -> bool:
+            if not await work.memory_is_wanted(session, key=task.key):
+                return False
+            return await summaries.store_summary(
+                session, key=task.key, dialog_id=task.dialog_id, text=text, before=before, pairs=pairs, now=_now()
+            )
+
+        return await self._database.run(store)
 
     async def _shortened(self, key: DialogKey, lines: list[str]) -> str:
         """The lines of a summary within MAX_SUMMARY: the older half is put together, or the oldest ones go."""
@@ -164,9 +175,10 @@ class MemoryWriter:
         about = DialogKey(task.key.guild_id, pair.author_id)
 
         async def store(session: Session) -> None:
-            await facts.store_facts(
-                session, key=about, texts=found, turn_id=pair.turn_id, same=says_the_same, now=_now()
-            )
+            if found and await work.memory_is_wanted(session, key=about):
+                await facts.store_facts(
+                    session, key=about, texts=found, turn_id=pair.turn_id, same=says_the_same, now=_now()
+                )
             await work.facts_looked_for(session, key=task.key, dialog_id=task.dialog_id, turn_id=pair.turn_id)
 
         await self._database.run(store)
@@ -174,7 +186,7 @@ class MemoryWriter:
     async def _names(self, task: MemoryTask, pairs: Sequence[RememberedPair]) -> dict[int, str]:
         """The names of those who speak in a shared dialog, by their ids."""
         async with self._database.read() as session:
-            names = await names_in_dialog(session, key=task.key)
+            names = await names_in_dialog(session, key=task.key, dialog_id=task.dialog_id)
         return {**names, **{pair.author_id: pair.author for pair in pairs if pair.author is not None}}
 
     async def _ask(

@@ -174,6 +174,20 @@ class TestLibraries:
         assert renamed is not None
         assert renamed.name == "JACK"
 
+    async def test_attack_a_page_beside_a_foreign_entry_tells_nothing_of_its_name(self, database: Database) -> None:
+        async with database.write() as session:
+            made = {"prompt": "x", "author_id": None, "limit": 9, "now": NOW}
+            foreign = [
+                await queries.create_persona(session, key=DialogKey(KEY.guild_id + 1, 7), own=False, name="m", **made),
+                await queries.create_persona(session, key=KEY, own=True, name="m", **made),
+            ]
+            for name in ("a", "z"):
+                await queries.create_persona(session, key=KEY, own=False, name=name, **made)
+            for each in foreign:
+                for side in ("after", "before"):
+                    at = {side: each.persona_id}
+                    assert await queries.personas_of(session, key=KEY, own=False, limit=9, **at) == ()
+
     @pytest.mark.parametrize("name", ["\N{FAMILY}" * 32, "\u200d\u200b", "@everyone", "İ", "ß", "ﬃ"])
     def test_keys_are_stable(self, name: str) -> None:
         assert name_key(name_key(name)) == name_key(name)

@@ -22,6 +22,8 @@ MAX_RATIO = 200
 _ARCHIVES = (".zip", ".charx", ".7z", ".rar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".tar", ".jar", ".apk")
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _PIECE = 64 << 10
+_ENTRY = b"PK\x01\x02"
+"""What each entry of an archive's list of files begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class CharxCard:
 
 def read_charx(data: bytes) -> CharxCard:
     """The card in this archive. Raises CardRefused."""
+    if data.count(_ENTRY) > MAX_ENTRIES:  # before there is an object for each of a million
+        raise _too_many()
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         entries = archive.infolist()
@@ -63,7 +67,7 @@ def read_charx(data: bytes) -> CharxCard:
 
 def _check(entries: list[zipfile.ZipInfo]) -> None:
     if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > MAX_TOTAL:
-        raise CardRefused(f"This archive holds more than {MAX_ENTRIES:,} files or {MAX_TOTAL >> 20} MiB.")
+        raise _too_many()
     for entry in entries:
         name = entry.filename
         if name.startswith(("/", "\\")) or "\\" in name or ":" in name or ".." in name.split("/"):
@@ -90,6 +94,10 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> bytes
     except (zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, RuntimeError, OSError, EOFError):
         raise _broken() from None
     return bytes(content)
+
+
+def _too_many() -> CardRefused:
+    return CardRefused(f"This archive holds more than {MAX_ENTRIES:,} files or {MAX_TOTAL >> 20} MiB.")
 
 
 def _broken() -> CardRefused:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from unicodedata import normalize
 
 from bot.characters.lore.entry import Lorebook, LoreEntry
-from bot.characters.lore.key_index import folded
+from bot.characters.lore.key_index import MAX_WORK, folded
 from bot.characters.lore.patterns import PatternScan
 from bot.characters.macros import Macros, expand
 
@@ -16,6 +15,12 @@ DEFAULT_SCAN_DEPTH = 4
 DEFAULT_BUDGET = 1024
 MAX_SCAN_CHARS = 32_000
 """Of the newest messages together: what is searched for keys."""
+_BEGINNING = 3
+"""Letters of a key that must be in a text before it is searched for the rest."""
+_KEY_WORK = 1_000
+_MACRO_WORK = 16_000
+_WORD_WORK = 200
+"""What a key, one with macros, and a place where it may stand take as long as, in characters that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,10 @@ class Scan:
         self._with_contents: dict[int, str] = {}
         self._folded: dict[str, str] = {}
         self._bytes: dict[str, bytes] = {}
+        self._beginnings: dict[str, frozenset[str]] = {}
+        self._named: dict[str, str] = {}
+        self._work = MAX_WORK
+        self._earlier: str | None = None
         self._all = self._recent(len(context.messages))
         self.whole = self._fold(self._all)
         """All that may be searched, `folded`."""
@@ -99,7 +108,9 @@ class Scan:
         return self._with_contents[depth]
 
     def _before(self) -> str:
-        return _newest(self.context.messages[:-1])
+        if self._earlier is None:
+            self._earlier = _newest(self.context.messages[:-1])
+        return self._earlier
 
     def _recent(self, depth: int) -> str:
         depth = min(depth, len(self.context.messages))
@@ -120,11 +131,48 @@ class Scan:
             data = self._bytes[text]
             return any(self._patterns.is_in(key, data, case_sensitive=entry.case_sensitive) for key in keys)
         for key in keys:
-            named = normalize("NFC", expand(key, self.context.macros, 1000))
+            if self._work <= 0:  # a card may have a million keys: what is left counts as not found
+                return False
+            named = self._name(key)
             wanted, where = (named, text) if entry.case_sensitive else (folded(named), self._fold(text))
-            if wanted and wanted in where and (not entry.whole_words or _has_word(wanted, where)):
+            if not wanted or wanted[:_BEGINNING] not in self._begins(where):
+                continue
+            self._work -= len(where)
+            if wanted in where and (not entry.whole_words or self._has_word(wanted, where)):
                 return True
         return False
+
+    def _name(self, key: str) -> str:
+        """The key with its macros replaced."""
+        if key not in self._named:
+            self._work -= _MACRO_WORK if "{{" in key or "<" in key else _KEY_WORK
+            self._named[key] = normalize("NFC", expand(key, self.context.macros, 1000))
+        self._work -= _KEY_WORK
+        return self._named[key]
+
+    def _begins(self, text: str) -> frozenset[str]:
+        """All pieces of up to _BEGINNING letters that the text has."""
+        if text not in self._beginnings:
+            self._work -= len(text)
+            self._beginnings[text] = frozenset(
+                text[start : start + size] for size in range(1, _BEGINNING + 1) for start in range(len(text) - size + 1)
+            )
+        return self._beginnings[text]
+
+    def _has_word(self, word: str, text: str) -> bool:
+        """Whether the text has this word with no letter beside it."""
+        start = text.find(word)
+        while start >= 0 and self._work > 0:
+            end = start + len(word)
+            if not (start and _is_letter(text[start - 1])) and not (end < len(text) and _is_letter(text[end])):
+                return True
+            start = text.find(word, start + 1)
+            self._work -= _WORD_WORK + (len(text) if start < 0 else start - end + len(word))
+        return False
+
+
+def _is_letter(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _newest(messages: Sequence[str]) -> str:
@@ -137,8 +185,3 @@ def _newest(messages: Sequence[str]) -> str:
         parts.append(message[-room:])
         room -= len(message)
     return normalize("NFC", "\n".join(reversed(parts)))
-
-
-def _has_word(word: str, text: str) -> bool:
-    """Whether the text has this word with no letter beside it."""
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None

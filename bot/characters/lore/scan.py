@@ -16,7 +16,8 @@ from bot.characters.macros import expand
 _MAX_ROUNDS = 5
 """How often entries may bring further entries."""
 _MAX_TOO_LARGE = 20
-"""Entries larger than the whole budget that are passed over."""
+_MAX_TOO_LARGE_CHARS = 200_000
+"""Entries larger than the whole budget that are passed over, and what they may have together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def _within_budget(matched: list[LoreEntry], book: Lorebook, context: LoreContex
     """Without the entries of the lowest priority, if all together have too many tokens."""
     stated = context.max_tokens if book.token_budget is None else book.token_budget
     whole = left = max(0, min(stated, context.max_tokens))
-    num_too_large = 0
+    num_too_large = num_chars = 0
 
     def rank(entry: LoreEntry) -> tuple[bool, float, int]:
         importance = entry.order if entry.priority is None else entry.priority
@@ -88,8 +89,9 @@ def _within_budget(matched: list[LoreEntry], book: Lorebook, context: LoreContex
     for entry in sorted(matched, key=rank):
         text = expand(entry.content, context.macros).strip()
         size = context.count_tokens(text) if text else 0
-        if size > whole and num_too_large < _MAX_TOO_LARGE:  # it fits beside nothing: no reason to leave out others
-            num_too_large += 1
+        if size > whole and num_too_large < _MAX_TOO_LARGE and num_chars < _MAX_TOO_LARGE_CHARS:
+            num_too_large += 1  # it fits beside nothing: no reason to leave out others
+            num_chars += len(entry.content)
             continue
         left -= size
         if left < 0:

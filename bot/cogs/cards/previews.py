@@ -60,7 +60,8 @@ class CardPreviews:
             size = await cards.size(imported.card)
         except BotError as too_long:
             refusal = too_long
-        text = preview_text(imported, preview(imported, has_picture=bool(picture)), size, refusal)
+        shown = await asyncio.to_thread(preview, imported, has_picture=bool(picture))
+        text = preview_text(imported, shown, size, refusal)
         pending = PendingCard(
             guild_id=key.guild_id,
             json=write(dict(imported.card.raw)),

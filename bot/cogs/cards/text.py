@@ -15,6 +15,7 @@ from bot.characters.macros import Macros, expand
 from bot.characters.preview import Preview
 from bot.cogs.cards.pending import PendingCard
 from bot.cogs.dialogs.buttons import button, row
+from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.permissions import Action
 from bot.errors import BotError
 from bot.guilds.persona_checks import PersonaSize
@@ -29,10 +30,22 @@ _MAX_OPTIONS = 25  # Discord's limit
 _MAX_LABEL = 100  # Discord's limit
 _PRIMARY = 1
 _MAX_PART = 700
+_MAX_TEXT = 1_650
+"""UTF-16 units: Discord takes 2,000, and the reason why a card was not imported stands below."""
 
 
 def preview_text(imported: ImportedCard, shown: Preview, size: PersonaSize | None, refusal: BotError | None) -> str:
-    """The whole preview."""
+    """The whole preview; what a card says of itself is cut shorter, until there is room for all parts."""
+    for share in (1, 2, 4, 8):
+        text = _preview_text(imported, shown, size, refusal, share)
+        if utf16_length(text) <= _MAX_TEXT:
+            break
+    return text
+
+
+def _preview_text(
+    imported: ImportedCard, shown: Preview, size: PersonaSize | None, refusal: BotError | None, share: int
+) -> str:
     card = imported.card
     by = f" by {plain(shown.creator, 80)}" if shown.creator else ""
     lines = [f"**{plain(shown.name)}** · character card of version {card.version}, {imported.packing}{by}"]
@@ -43,11 +56,12 @@ def preview_text(imported: ImportedCard, shown: Preview, size: PersonaSize | Non
     else:
         lines.append(f"**It fits:** {size.tokens:,} tokens in every prompt, {size.percent} % of the context.")
     if shown.notes:
-        lines.append(f"**The creator says:**\n{_quoted(shown.notes)}")
+        lines.append(f"**The creator says:**\n{_quoted(shown.notes, _MAX_NOTES // share)}")
     num_greetings = sum(bool(text) for text in card.greetings)
     if num_greetings > 1:
         lines.append(f"**Conversations begin with** one of its {num_greetings} greetings: choose it below.")
-    lines += _part("Used", shown.used) + _part("Kept for an export", shown.kept) + _part("Not used", shown.ignored)
+    for title, part in (("Used", shown.used), ("Kept for an export", shown.kept), ("Not used", shown.ignored)):
+        lines += _part(title, part, _MAX_PART // share)
     return "\n".join(lines)
 
 
@@ -96,16 +110,16 @@ def plain(text: str, limit: int = 80) -> str:
     return escape_mentions(escape_markdown(line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"))
 
 
-def _quoted(text: str) -> str:
+def _quoted(text: str, limit: int) -> str:
     lines = [line for line in text.strip().splitlines() if line.strip()]
     short = "\n".join(lines[:_MAX_LINES])
-    cut = len(short) > _MAX_NOTES or len(lines) > _MAX_LINES
-    short = short[:_MAX_NOTES].rstrip() + (" …" if cut else "")
+    cut = len(short) > limit or len(lines) > _MAX_LINES
+    short = short[:limit].rstrip() + (" …" if cut else "")
     return "\n".join(f"> {line}" for line in escape_mentions(escape_markdown(short)).splitlines())
 
 
-def _part(title: str, lines: Sequence[str]) -> list[str]:
-    return [f"**{title}:** {plain('; '.join(lines), _MAX_PART)}"] if lines else []
+def _part(title: str, lines: Sequence[str], limit: int) -> list[str]:
+    return [f"**{title}:** {plain('; '.join(lines), limit)}"] if lines else []
 
 
 def _label(text: str, pending: PendingCard) -> str:

@@ -47,7 +47,7 @@ def pages(
 
     `links`: to the replies of the turns that told them, by turn id.
     """
-    blocks = [] if summary is None else [_summary_block(summary, shared)]
+    blocks = [] if summary is None else _summary_blocks(summary, shared)
     blocks += [_fact_block(number, fact, links) for number, fact in enumerate(facts, 1)]
     found: list[list[str]] = []
     for block in blocks:
@@ -116,9 +116,11 @@ def _pairs(used: PromptUsed) -> str:
     return f"Our conversation: your message, and {said} before it{rest}"
 
 
-def _summary_block(summary: Summary, shared: bool) -> str:
+def _summary_blocks(summary: Summary, shared: bool) -> list[str]:
+    """One for each line: with what is escaped, a summary may be longer than a page."""
     what = "what everyone here shares with me" if shared else "our conversation here"
-    return "\n".join([f"**The earlier part of {what}**", *_quoted(summary.text), ""])
+    first, *more = [*_quoted(summary.text), ""]
+    return [f"**The earlier part of {what}**\n{first}", *more]
 
 
 def _fact_block(number: int, fact: MemoryFact, links: Mapping[int, str]) -> str:

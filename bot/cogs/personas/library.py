@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import discord
 
 from bot.cogs.dialogs.answers import MAX_SUGGESTIONS, OldButton, answer, begin, in_time, number
@@ -22,7 +24,7 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError
-from bot.guilds.persona_library import PersonaLibrary, PersonaPage, command_of
+from bot.guilds.persona_library import PersonaGone, PersonaLibrary, PersonaPage, command_of
 from models.queries.tenants.personas import shown_name
 from models.types import PersonaInfo
 
@@ -68,10 +70,10 @@ class PersonaEntries:
             key = dialog_key(caller_of(interaction))
             entry = await self._library.named(key, name, own=self._own)
             version = await self._library.text(key, entry.persona_id, own=self._own)
-        form = PersonaForm(prompt=version.prompt, name=entry.name, tags=", ".join(entry.tags))
+        form = PersonaForm(prompt=version.prompt, name=entry.name, tags=_tags(entry))
         await interaction.response.send_modal(
             persona_modal(
-                f"{self._word}:edit:{entry.persona_id}",
+                f"{self._word}:edit:{entry.persona_id}:{version.version}:{_marks(entry)}",
                 "Change a persona",
                 form,
                 max_chars=self._max_chars,
@@ -80,22 +82,33 @@ class PersonaEntries:
         )
 
     async def edited(self, interaction: Interaction, argument: str) -> None:
-        """Store what the form says: what did not change makes no new version. `argument`: the entry."""
-        persona_id = number(argument)
+        """Store what the form says: what its writer did not change stays as it is now, also if another one changed it.
+
+        `argument`: the entry, and what the form showed of it.
+        """
+        persona_id, seen_version, seen = _shown_in(argument)
         if not await defer(interaction, ephemeral=True):
             return
         key, by, own = dialog_key(caller_of(interaction)), interaction.user.id, self._own
         form = submitted_form(interaction)
         entry = await self._library.get(key, persona_id, own=own)
-        before = await self._library.text(key, persona_id, own=own)
+        versions = await self._library.versions(key, persona_id, own=own)
+        now = next((each for each in versions if each.active), None)
+        if now is None:
+            raise PersonaGone()
+        shown = next((each for each in versions if each.version == seen_version), now)
         prompt, size = (form.prompt or "").strip(), None
-        if edited := prompt not in ("", before.prompt):
+        if edited := prompt not in ("", shown.prompt, now.prompt):
             entry, size = await self._library.edit(key, persona_id, prompt, own=own, actor_id=by)
-        if form.name is not None and form.name != entry.name:
+        if form.name is not None and form.name != entry.name and _mark(form.name) not in seen:
             entry = await self._library.rename(key, persona_id, form.name, own=own, actor_id=by)
-        if form.tags is not None and form.tags != ", ".join(entry.tags):
+        if form.tags is not None and form.tags != _tags(entry) and _mark(form.tags) not in seen:
             entry = await self._library.tag(key, persona_id, form.tags, own=own, actor_id=by)
         changed = f", version {entry.active_version}" if edited else ""
+        if edited and shown is not now:
+            changed += (
+                f" (while you wrote, it got version {now.version}, which `{command_of(own)} rollback` brings back)"
+            )
         text = f"{bold(entry.name)} is stored{changed}. {KEPT}"
         await self._context.respond(interaction, "\n".join(filter(None, [text, size_text(size)])))
         if edited and not own:
@@ -203,3 +216,22 @@ class PersonaEntries:
     @property
     def _max_chars(self) -> int:
         return self._context.settings.max_persona_chars
+
+
+def _tags(entry: PersonaInfo) -> str:
+    return ", ".join(entry.tags)
+
+
+def _mark(text: str) -> str:
+    """A few letters that tell what stood in a field of a form from what its writer made of it."""
+    return f"{crc32(text.encode('utf-8', 'replace')):x}"
+
+
+def _marks(entry: PersonaInfo) -> str:
+    return f"{_mark(entry.name)}:{_mark(_tags(entry))}"
+
+
+def _shown_in(argument: str) -> tuple[int, int | None, frozenset[str]]:
+    """The entry of a form, its version and the marks of its fields; a form of an earlier version has neither."""
+    persona_id, *rest = argument.split(":")
+    return number(persona_id), number(rest[0]) if rest else None, frozenset(rest[1:])

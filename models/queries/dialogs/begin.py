@@ -155,12 +155,16 @@ async def _pair_above(session: AsyncSession, key: DialogKey, dialog_id: int) -> 
     return (Pair(row.id, text.open(row.user_text), text.open(row.reply), author, files.get(row.id, ()), speaker),)
 
 
-async def names_in_dialog(session: AsyncSession, *, key: DialogKey) -> dict[int, str]:
-    """Return the speakers of the open dialog's last _MAX_SPOKEN pairs, with the names that the model read last."""
+async def names_in_dialog(session: AsyncSession, *, key: DialogKey, dialog_id: int | None = None) -> dict[int, str]:
+    """Return the speakers of a dialog's last _MAX_SPOKEN pairs, with the names that the model read last.
+
+    By default of the open one.
+    """
+    this = is_open() if dialog_id is None else Dialog.id == dialog_id
     rows = await session.execute(
         select(Turn.author_id, Turn.author_name)
         .join(Dialog)
-        .where(matches_key(key), is_open(), Turn.status == "done", Turn.author_name.is_not(None))
+        .where(matches_key(key), this, Turn.status == "done", Turn.author_name.is_not(None))
         .order_by(Turn.id.desc())
         .limit(_MAX_SPOKEN)
     )

@@ -221,5 +221,24 @@ async def pairs_to_remember(
     )
 
 
+async def memory_is_wanted(session: AsyncSession, *, key: DialogKey) -> bool:
+    """Whether the guild and the member want memory now (in a shared dialog the guild): so it stays until the commit.
+
+    For what was written in the meantime: who switched memory off keeps nothing that comes late.
+    """
+    if key.guild_id != DIRECT_MESSAGES:
+        guild = select(GuildSettingsRow.memory).where(GuildSettingsRow.guild_id == key.guild_id)
+        if not await session.scalar(guild.with_for_update(read=True)):
+            return False
+    if key.shared:
+        return True
+    member = select(MemberSettingsRow.memory).where(
+        MemberSettingsRow.guild_id == key.guild_id, MemberSettingsRow.user_id == key.user_id
+    )
+    if not await session.scalar(member.with_for_update(read=True)):
+        return False
+    return await session.scalar(select(OptOut.user_id).where(OptOut.user_id == key.user_id)) is None
+
+
 def _is_void(owner: str | None, claimed_at: datetime | None, lost: frozenset[str], now: datetime) -> bool:
     return is_dead(owner, lost) or claimed_at is None or now - claimed_at > LONGEST_CLAIM

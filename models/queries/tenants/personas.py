@@ -49,9 +49,9 @@ async def personas_of(
     """
     found = select(Persona).where(in_library(key, own))
     if after is not None:
-        found = found.where(Persona.name_key > _key_of(after))
+        found = found.where(Persona.name_key > _key_of(key, own, after))
     if before is not None:
-        found = found.where(Persona.name_key < _key_of(before))
+        found = found.where(Persona.name_key < _key_of(key, own, before))
     found = found.order_by(Persona.name_key if before is None else Persona.name_key.desc())
     if tag:  # a library is bounded
         rows = [each for each in map(_info, await session.scalars(found)) if name_key(tag) in map(name_key, each.tags)]
@@ -228,8 +228,9 @@ async def rollback_persona(
     return _info(row)
 
 
-def _key_of(persona_id: int) -> ScalarSelect[str]:
-    return select(Persona.name_key).where(Persona.id == persona_id).scalar_subquery()
+def _key_of(key: DialogKey, own: bool, persona_id: int) -> ScalarSelect[str]:
+    """The key of an entry of this library: compared with a foreign one, the entries on a page would tell its name."""
+    return select(Persona.name_key).where(in_library(key, own), Persona.id == persona_id).scalar_subquery()
 
 
 def in_library(key: DialogKey, own: bool) -> ColumnElement[bool]:

@@ -104,6 +104,15 @@ class TestCleaning:
         assert clean_fact("The user loves cats.", message=message, others=["Bob"]) == "The user loves cats."
         assert clean_fact("김철수는 고양이를 싫어한다", message="김철수는 고양이를 싫어해", others=["김철수"]) == ""
 
+    @pytest.mark.parametrize(
+        "mention",
+        ["@every\u200bone", "@\u2060here", "<\u200b@12345>", "<t:0:R>", "＠everyone", "ht\u00adtps://x.y/", "steam://run/1",
+         "www.x.y", "discord.gg/abc", "discord.\u200bcom/invite/abc"],
+    )  # fmt: skip
+    def test_attack_a_mention_or_link_with_characters_that_are_not_seen(self, mention: str) -> None:
+        message = f"I like {mention} very much"
+        assert clean_fact(f"The user likes {mention} very much.", message=message) == ""
+
     def test_long_notes_are_cut_at_a_word(self) -> None:
         cut = one_line("word " * 100, MAX_FACT)
         assert len(cut) <= MAX_FACT

@@ -12,6 +12,7 @@ from bot.chat.service import ChatService
 from bot.engine_client.client import EngineClient
 from bot.memory.job import MemoryJob
 from bot.memory.quiet import QuietTime
+from bot.memory.service import MemoryService
 from bot.memory.writer import PAIRS_AT_ONCE, MemoryWriter
 from bot.settings import Settings
 from models import queries
@@ -19,6 +20,7 @@ from models.database import Database
 from models.queries.dialogs.prompts import prompt_of_turn
 from models.queries.memory import facts, summaries, work
 from models.queries.tenants.settings import set_member_memory
+from models.tables import OptOut
 from models.types import DialogKey, GuildSettings, Summary
 from tests.bot.chat.chat_kit import contents, say
 from tests.bot.stored_turns import turn_result
@@ -142,6 +144,21 @@ class TestWriter:
         assert summary is not None
         assert "They spoke of I like tea" in summary.text
 
+    async def test_attack_a_fact_of_another_member_in_a_dialog_that_ended(self, kit: Kit) -> None:
+        """Who speaks late in it is another member, too, although another dialog is open now."""
+        bob = DialogKey(1, 20, 5, shared=True)
+        await want(kit.database, ANN)
+        told = ("I like tea", "I like member 20 best", "I like ale", "I like jam", "I like figs", "I like rice")
+        await tell(kit.database, SHARED, *told)
+        await tell(kit.database, bob, "Here, too")
+        async with kit.database.write() as session:
+            await queries.end_dialog(session, key=SHARED, now=NOW)
+        await tell(kit.database, SHARED, "Hello")
+        await kit.job().run_once()
+        known = await kit.facts()
+        assert "The user like tea" in known
+        assert not any("member 20" in fact for fact in known)
+
     @pytest.mark.parametrize("answer", ["", "no", '{"facts": ["The user sails."]}', "{" * 999, '{"summary": 1}'])
     async def test_nonsense_is_dropped_and_not_asked_for_again(self, kit: Kit, answer: str) -> None:
         await want(kit.database, ANN)
@@ -179,6 +196,27 @@ class TestWriter:
         await kit.engine.arrived(1)
         async with kit.database.write() as session:
             assert await queries.forget_last(session, key=ANN, count=4) == 4
+        kit.engine.release()
+        await job
+        assert await kit.facts() == []
+        assert await kit.summary() is None
+
+    @pytest.mark.parametrize("by", ["member", "guild", "optout"])
+    async def test_attack_memory_switched_off_while_the_model_writes(self, kit: Kit, by: str) -> None:
+        """What the model was asked for before, and answers after, is kept no more."""
+        await want(kit.database, ANN)
+        await tell(kit.database, ANN, *(f"I like {word}" for word in ("tea", "rum", "ale", "jam")))
+        kit.engine.hang('{"facts": ["The user like tea"]}')
+        job = asyncio.ensure_future(kit.job().run_once())
+        await kit.engine.arrived(1)
+        if by == "member":
+            await MemoryService(kit.database, kit.settings).switch(ANN, on=False)
+        elif by == "optout":
+            async with kit.database.write() as session:
+                session.add(OptOut(user_id=ANN.user_id, since=NOW))
+        else:
+            async with kit.database.write() as session:
+                await queries.set_guild_settings(session, key=ANN, settings=GuildSettings(), actor_id=None, now=NOW)
         kit.engine.release()
         await job
         assert await kit.facts() == []

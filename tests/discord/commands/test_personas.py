@@ -204,6 +204,31 @@ async def test_only_managers_change_and_everyone_reads(here: World) -> None:
     assert "**Jack**" in (await here.use(guild, ann, "persona show")).reply()
 
 
+async def test_attack_two_admins_edit_at_once(here: World) -> None:
+    """Neither undoes what the other one changed, only what they wrote themselves; and what is replaced is named."""
+    guild, boss = await here.member("boss", manager=True)
+    eve = here.discord.user("eve")
+    guild.managers.add(eve.id)
+    await here.use(guild, boss, "persona set", prompt="You are a pirate.", name="Jack")
+
+    async def submit(opened: Interaction, **fields: str) -> str:
+        sent = await here.discord.submit(opened, **fields)
+        await here.discord.done(sent)
+        return sent.reply()
+
+    first = await here.use(guild, boss, "persona edit", name="Jack")
+    second = await here.use(guild, eve, "persona edit", name="Jack")
+    third = await here.use(guild, eve, "persona edit", name="Jack")
+    assert "version 2" in await submit(first, prompt="You are a captain.", name="Captain", tags="sea")
+    assert "**Captain** is stored." in await submit(second, prompt="You are a pirate.", name="Jack", tags="old")
+    assert await asked_by(here, guild, eve) == "You are a captain."
+    assert "Captain" in (await here.use(guild, eve, "persona list", tag="old")).reply()
+    replaced = await submit(third, prompt="You are a cook.", name="Jack", tags="")
+    assert "version 3" in replaced
+    assert "while you wrote, it got version 2" in replaced
+    assert await asked_by(here, guild, eve) == "You are a cook."
+
+
 async def test_names_and_ids_of_other_guilds_and_members_find_nothing(here: World) -> None:
     guild, boss = await here.member("boss", manager=True)
     other, _ = await here.member("other", manager=True)
