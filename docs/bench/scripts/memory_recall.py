@@ -15,6 +15,7 @@ import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from memory_dialog import QUESTIONS, TURNS
 
@@ -97,7 +98,7 @@ async def main(url: str) -> None:
         upgrade(database_url)
         database = Database(database_url)
         await store_dialog(database)
-        given = {"persona": PERSONA, "temperature": 0, "max_reply_tokens": 60}
+        given: dict[str, Any] = {"persona": PERSONA, "temperature": 0, "max_reply_tokens": 60}
         async with EngineClient(url) as engine:
             settings = Settings(_env_file=None, **given)
             model = {"model": await engine.model()}
