@@ -7,6 +7,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.bot.processes import command_lines, parent, socket_folder
 from tests.discord.harness import BotProcess, World, world
 from tests.fakes.discord.server import Interaction
@@ -39,6 +41,7 @@ async def own_engine(here: World) -> tuple[int, str]:
     raise AssertionError(f"no engine: {here.bot.log()[-2000:]}")
 
 
+@pytest.mark.long
 async def test_killed_in_the_middle_of_a_reply_the_engine_comes_back_and_the_bot_never_left(
     sqlite_url: str, tmp_path: Path
 ):

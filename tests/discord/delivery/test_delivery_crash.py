@@ -27,6 +27,7 @@ from tests.discord.delivery.delivery_kit import (
 from tests.discord.harness import World, world
 from tests.fakes.discord.server import Guild, Message, User
 from tests.fakes.engine import Script
+from tests.selection import diagonal
 
 FORGOTTEN = "-# Forgotten: what was asked before this was changed."
 INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
@@ -39,9 +40,9 @@ async def restart(here: World) -> None:
     await here.start_bot(CRASH_AT="")
 
 
-@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(
-    "point", ["after_finish", "after_message:1", "after_message:3", "after_shown:4", "after_message:5"]
+    ("point", "place"),
+    diagonal(["after_finish", "after_message:1", "after_message:3", "after_shown:4", "after_message:5"], PLACES),
 )
 async def test_killed_at_a_named_point(sqlite_url: str, tmp_path: Path, place: str, point: str) -> None:
     async with world(sqlite_url, tmp_path, before=unlimited, CRASH_AT=point) as here:
@@ -52,8 +53,7 @@ async def test_killed_at_a_named_point(sqlite_url: str, tmp_path: Path, place: s
         await shown_in_full(here, sqlite_url, asked)
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("point", ["after_finish", "after_message:2", "after_shown:3"])
+@pytest.mark.parametrize(("point", "place"), diagonal(["after_finish", "after_message:2", "after_shown:3"], PLACES))
 async def test_b07_killed_and_the_token_died_meanwhile(sqlite_url: str, tmp_path: Path, place: str, point: str) -> None:
     async with world(sqlite_url, tmp_path, before=unlimited, CRASH_AT=point) as here:
         asked = await ask(here, Replies(here), place, "Tell me", messages=5)

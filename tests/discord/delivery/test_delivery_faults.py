@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from tests.discord.delivery.delivery_kit import Replies, ask, recorded, shown_in_full, unlimited
 from tests.discord.harness import World, world
+from tests.selection import diagonal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 AGAIN = "\N{CLOCKWISE RIGHTWARDS AND LEFTWARDS OPEN CIRCLE ARROWS}"
@@ -33,8 +34,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("place", ["chat", "private", "mention"])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("fault", "place"), diagonal(FAULTS, ["chat", "private", "mention"]))
 async def test_b13_a_fault_at_any_chunk(here: World, place: str, fault: str) -> None:
     path = r"/channels/\d+/messages$" if place == "mention" else "/webhooks/"
     # discord.py waits for seconds after a server error

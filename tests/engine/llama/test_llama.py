@@ -154,7 +154,7 @@ def test_wrong_world_sizes() -> None:
         Llama.build(str(TINY), TOKENIZER, 5000, 1)
 
 
-@pytest.mark.parametrize("name", ["llama2-tiny", "llama2-tiny-mp2"])
+@pytest.mark.parametrize("name", [pytest.param("llama2-tiny", marks=pytest.mark.long), "llama2-tiny-mp2"])
 def test_a_script_for_the_reference_on_two_ranks(name: str, tmp_path: Path) -> None:
     """Both ranks get the same results, equal to those of one rank, and the processes exit."""
     model = GOLDEN / name

@@ -117,7 +117,9 @@ def test_fault_23_twenty_killed_ranks(tmp_path: Path) -> None:
     kill_rounds(tmp_path, 20)
 
 
-@pytest.mark.parametrize(("victim", "number"), [(1, signal.SIGSTOP), (0, signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("victim", "number"), [(1, signal.SIGSTOP), pytest.param(0, signal.SIGKILL, marks=pytest.mark.long)]
+)
 def test_a_rank_that_hangs_and_rank_0_that_dies(victim: int, number: signal.Signals, tmp_path: Path) -> None:
     """On a Unix socket, whose file the restarted engine replaces."""
     path = tmp_path / "socket"
@@ -160,6 +162,7 @@ def test_a_config_error_ends_all_ranks(tmp_path: Path) -> None:
         assert "exitcode: 78" in "".join(engine.output.replace(" ", "")).replace("exitcode:", "exitcode: ")
 
 
+@pytest.mark.long
 def test_a_world_size_that_does_not_divide_the_heads(tmp_path: Path) -> None:
     with EngineProcess("--model", MODEL, "--port", "0", ranks=3, log=tmp_path / "log") as engine:
         assert engine.process.wait(90) != 0

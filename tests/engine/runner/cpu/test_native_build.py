@@ -80,6 +80,7 @@ def test_a_cache_folder_that_cannot_be_created(
     assert capsys.readouterr().err.startswith(LINE)
 
 
+@pytest.mark.long
 def test_only_one_of_two_processes_compiles(empty_cache: Path) -> None:
     if reason := build.missing_requirement():
         pytest.skip(reason)

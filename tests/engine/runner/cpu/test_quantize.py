@@ -144,6 +144,7 @@ def test_layers_are_quantized_and_the_logits_close(
     assert float((all_logits(model, PROMPTS[0]) - expected).std()) < tolerance * float(expected.std())
 
 
+@pytest.mark.long
 def test_the_embedded_model_stays_accurate_and_keeps_its_embedding() -> None:
     checkpoint = open_checkpoint("smollm2")
     config = resolve(checkpoint.spec, device="cpu", max_context=128, quantize="none")
