@@ -13,7 +13,7 @@ from tests.discord.harness import World, world
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the tests that start bots of their own, every third runs on Postgres in `make test`, the others as long tests."""
+    """Of tests that start bots of their own, each third runs on Postgres in `make test`; the others are long tests."""
     here = Path(__file__).parent
     number = 0
     for item in items:
