@@ -12,18 +12,6 @@ import pytest_asyncio
 from tests.discord.harness import World, world
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of tests that start bots of their own, each third runs on Postgres in `make test`; the others are long tests."""
-    here = Path(__file__).parent
-    number = 0
-    for item in items:
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if here in item.path.parents and parameters.get("database_url") == "postgres":
-            if number % 3:
-                item.add_marker(pytest.mark.long)
-            number += 1
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_world(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     folder = tmp_path_factory.mktemp("world")
