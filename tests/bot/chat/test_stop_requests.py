@@ -100,7 +100,7 @@ async def test_attack_a_click_on_a_regenerated_reply(
     assert not await other.stop_reply(1, BY_ANN)  # that one has ended
     assert not running.done()
     assert await other.stop_reply(2, BY_ANN)
-    assert (await asyncio.wait_for(running, 5)).finish_reason == "stopped"
+    assert (await asyncio.wait_for(running, 20)).finish_reason == "stopped"
 
 
 async def test_attack_a_click_on_the_reply_to_a_member_who_opted_out(
@@ -110,7 +110,7 @@ async def test_attack_a_click_on_the_reply_to_a_member_who_opted_out(
     await PrivacyService(other._database).opt_out(ANN.user_id)
     running = await started(engine, writer, 5)
     assert await other.stop_reply(5, BY_ANN)
-    assert (await asyncio.wait_for(running, 5)).finish_reason == "stopped"
+    assert (await asyncio.wait_for(running, 20)).finish_reason == "stopped"
     assert await requests_left(other) == 0
 
 
@@ -121,9 +121,9 @@ async def test_attack_too_late_is_said_and_leaves_nothing(
     await say(writer, "hello", interaction_id=1)
     at = time.monotonic()
     assert not await writer.stop_reply(1, BY_ANN)
-    assert time.monotonic() - at < 0.2, "the process that wrote it knows at once"
+    assert time.monotonic() - at < stop_requests.ANSWER_TIMEOUT / 2, "the process that wrote it knows at once"
     assert await asyncio.gather(other.stop_reply(1, BY_ANN), other.stop_reply(2, BY_ANN)) == [False, False]
-    assert time.monotonic() - at < stop_requests.ANSWER_TIMEOUT + 3
+    assert time.monotonic() - at < stop_requests.ANSWER_TIMEOUT + 20
     assert await requests_left(other) == 0
 
 
@@ -133,7 +133,7 @@ async def test_attack_one_click_that_reaches_every_process_counts_as_stopped_in_
     writer, other, third = make_process(), make_process(), make_process()
     running = await started(engine, writer, 1)
     assert await writer.stop_reply(1, BY_ANN)
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 20)
     # Stored only when the reply has ended, and clicked twice.
     answers = await asyncio.gather(*(each.stop_reply(1, BY_ANN) for each in (other, third, other, writer)))
     assert answers == [True] * 4
@@ -149,10 +149,10 @@ async def test_attack_two_replies_only_the_right_one_stops(
     second = asyncio.create_task(writer.chat(ChatRequest(BOB, "talk", 2), ignore))
     await asyncio.wait_for(engine.arrived(2), 20)
     assert await other.stop_reply(2, StopRequester(BOB.user_id))
-    assert (await asyncio.wait_for(second, 5)).finish_reason == "stopped"
+    assert (await asyncio.wait_for(second, 20)).finish_reason == "stopped"
     assert not first.done()
     engine.release()
-    assert (await asyncio.wait_for(first, 5)).finish_reason == "stop"
+    assert (await asyncio.wait_for(first, 20)).finish_reason == "stop"
 
 
 async def test_attack_nobody_stops_the_reply_of_another_with_a_forged_id(
@@ -168,7 +168,7 @@ async def test_attack_nobody_stops_the_reply_of_another_with_a_forged_id(
     await asyncio.sleep(1.5)
     assert not running.done()
     assert await other.stop_reply(1, StopRequester(BOB.user_id + 1, managed_guild_id=ANN.guild_id)), "an admin may"
-    assert (await asyncio.wait_for(running, 5)).finish_reason == "stopped"
+    assert (await asyncio.wait_for(running, 20)).finish_reason == "stopped"
     await asyncio.gather(*forged)
     assert await requests_left(other) == 0
 
@@ -208,7 +208,7 @@ async def test_attack_stop_while_the_database_is_away(
     await asyncio.sleep(1.5)  # the looks fail
     await asyncio.to_thread(own_postgres.start)
     assert await asyncio.wait_for(other.stop_reply(1, BY_ANN), 10)
-    assert (await asyncio.wait_for(running, 10)).finish_reason == "stopped"
+    assert (await asyncio.wait_for(running, 20)).finish_reason == "stopped"
     for chat, database in zip((writer, other), databases, strict=True):
         await chat.close(0)
         await database.close()
