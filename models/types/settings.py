@@ -1,0 +1,114 @@
+"""What guilds and members chose, what they used, and the audit log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from models.types.keys import DialogScope
+from models.types.personas import OwnPersonas, PersonaFace
+
+
+@dataclass(frozen=True, slots=True)
+class DialogSettings:
+    """Settings of one dialog, merged from the guild's and the member's. None: the operator's default applies."""
+
+    max_chat_logs: int | None = None
+    max_reply_tokens: int | None = None
+    retention_days: int | None = None
+    session_ttl: timedelta | None = None
+    locale: str | None = None
+    opted_out: bool = False
+    streaming: bool = True
+    memory: bool = False
+    """Whether facts about the member are remembered, and may stand in prompts."""
+    summaries: bool = False
+    """Whether a summary of the dialog is kept: the member's choice, in a shared dialog that of the guild."""
+
+
+NO_SETTINGS = DialogSettings()
+"""Where neither guild nor member chose anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolePolicy:
+    """A guild's rules for one of its roles."""
+
+    role_id: int
+    allowed: bool = False
+    daily_turns: int | None = None
+    own_persona: bool = False
+    """Whether members with it may have a persona of their own, where only some roles may."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuildSettings:
+    """A guild's settings. None: the operator's default applies. No channel listed, or no role allowed: all may chat."""
+
+    dialog_scope: DialogScope = "member"
+    max_chat_logs: int | None = None
+    max_reply_tokens: int | None = None
+    retention_days: int | None = None
+    session_ttl: timedelta | None = None
+    daily_turns: int | None = None
+    daily_tokens: int | None = None
+    own_personas: OwnPersonas = "members"
+    streaming: bool = True
+    locale: str | None = None
+    channels: frozenset[int] = frozenset()
+    roles: tuple[RolePolicy, ...] = ()
+    channel_scopes: tuple[tuple[int, DialogScope], ...] = ()
+    """Channels whose dialogs have a scope of their own, by channel id."""
+    locked_channels: frozenset[int] = frozenset()
+    """Categories, channels and threads in which no member's own persona answers."""
+    memory: bool = False
+    """Whether members may have the bot remember what prompts no longer contain."""
+    persona_face: PersonaFace = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadBinding:
+    """A thread in which every message of the members counts. `parent_id` is its channel."""
+
+    thread_id: int
+    guild_id: int
+    parent_id: int
+    last_used_at: datetime
+    """When members last talked in it; recorded at most once a day."""
+    creator_id: int | None = None
+    """Who asked for it; None for one who opted out."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSettings:
+    """A member's settings in one guild, and whether an admin blocked the member."""
+
+    max_chat_logs: int | None = None
+    retention_days: int | None = None
+    private: bool | None = None
+    locale: str | None = None
+    blocked: bool = False
+    memory: bool | None = None
+    """Whether they want to be remembered beyond the conversation; None: they have not chosen, so no."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """A member's finished turns and tokens of one UTC day."""
+
+    day: date
+    turns: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One audit log entry: an action of an admin or the operator. `details` is JSON."""
+
+    guild_id: int | None
+    actor_id: int | None
+    target_id: int | None
+    action: str
+    details: str
+    created_at: datetime
