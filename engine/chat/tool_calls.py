@@ -12,11 +12,12 @@ import secrets
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from engine.chat.partial_match import partial_match
 from engine.chat.reasoning import Vocabulary
 
+MAX_CALLS: Final = 128  # of one message
 ToolFamily = Literal["hermes", "mistral", "llama3"]
 _BARE_OPENINGS = ("{", "```json\n{", "```\n{")  # of a call without marks
 _FENCED = re.compile(r"\s*```(?:json)?\n(.*)```\s*", re.DOTALL)
@@ -92,7 +93,7 @@ class ToolCallDecoder:
         """
         self._inner, self._format, self._names = inner, tool_format, names
         self._max_calls = max_calls
-        self._opening = _MARKS[tool_format.family][0]
+        self._opening = tool_format.marks[0]
         self._closing = "</tool_call>" if tool_format.family == "hermes" else None
         self._in_call, self._at_start, self._is_bare = False, True, False
         self._held = ""
