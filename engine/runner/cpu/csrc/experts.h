@@ -58,7 +58,8 @@ inline void choose(const Mixture& m, float* scores, int32_t* chosen, float* weig
         sums += weight;
         store(scores + i, weight);
     }
-    float sum = m.normalized ? 0.0f : horizontal_sum(sums);
+    float sum = horizontal_sum(sums);
+    if (m.normalized) sum *= 0.0f;  // 0, or NaN if any score is, even one that is not chosen
     for (int n = 0; n < count; n++) {
         weights[n] = scores[chosen[n]];
         if (m.normalized) sum += weights[n];
