@@ -148,7 +148,7 @@ async def test_a_strict_tool_under_auto(qwen: Served) -> None:
     assert (plain["finish_reason"], plain["message"]["content"]) == ("stop", "Only text")
 
 
-async def test_tools_beside_a_form(qwen: Served) -> None:
+async def test_tools_beside_a_schema(qwen: Served) -> None:
     schema = {
         "type": "object",
         "properties": {"ok": {"const": True}},
