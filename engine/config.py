@@ -123,13 +123,17 @@ def _device(choice: str, local_rank: int, share_gpu: bool) -> torch.device:
 
 def _dtype(choice: str, spec: ModelSpec, on_gpu: bool) -> torch.dtype:
     if choice == "auto":
-        # On a CPU float32 is the fastest; on a GPU a float32 checkpoint is served in bfloat16, at half the bytes.
-        if not on_gpu:
-            return torch.float32
-        return spec.dtype if spec.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
+        return default_dtype(spec, on_gpu=on_gpu)
     if choice not in DTYPES:
         raise ConfigError("--dtype", expected=f"auto, {', '.join(DTYPES)}", found=choice)
     return DTYPES[choice]
+
+
+def default_dtype(spec: ModelSpec, *, on_gpu: bool) -> torch.dtype:
+    """On a CPU float32, which is the fastest; on a GPU the checkpoint's 16 bits, or bfloat16 in place of wider ones."""
+    if not on_gpu:
+        return torch.float32
+    return spec.dtype if spec.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
 
 
 def _quantize(choice: str, spec: ModelSpec, on_gpu: bool, dtype: str) -> str:

@@ -1,4 +1,4 @@
-"""Tool calls in a reply, parsed from the format that the model's template teaches.
+"""Separates tool calls from the text of a reply, in the format that the model's template teaches.
 
 Hermes and Qwen: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`. Mistral: `[TOOL_CALLS]` and a list, or a name
 and `[ARGS]`. Llama 3: the reply is `{"name": …, "parameters": {…}}`. Text that cannot be parsed as a call stays text.
@@ -6,21 +6,19 @@ Only replies to requests with tools are parsed. Small models often omit the mark
 only JSON, fenced or not, counts as a call if it names tools of the request. Knows token ids and text; knows no HTTP.
 """
 
-import json
 import re
 import secrets
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Final, Protocol
 
 from engine.chat.partial_match import partial_match
 from engine.chat.reasoning import Vocabulary
+from engine.chat.tool_call_parser import ToolFamily, parse_calls
 
-ToolFamily = Literal["hermes", "mistral", "llama3"]
+MAX_CALLS: Final = 128  # of one message
 _BARE_OPENINGS = ("{", "```json\n{", "```\n{")  # of a call without marks
 _FENCED = re.compile(r"\s*```(?:json)?\n(.*)```\s*", re.DOTALL)
-_MISTRAL_ITEM = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]\w*)?\[ARGS\](.*)", re.DOTALL)
 _MARKS: Mapping[ToolFamily, tuple[str, ...]] = {
     "hermes": ("<tool_call>", "</tool_call>"),
     "mistral": ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"),
@@ -92,7 +90,7 @@ class ToolCallDecoder:
         """
         self._inner, self._format, self._names = inner, tool_format, names
         self._max_calls = max_calls
-        self._opening = _MARKS[tool_format.family][0]
+        self._opening = tool_format.marks[0]
         self._closing = "</tool_call>" if tool_format.family == "hermes" else None
         self._in_call, self._at_start, self._is_bare = False, True, False
         self._held = ""
@@ -172,7 +170,7 @@ class ToolCallDecoder:
     def _read_bare(self) -> bool:
         """Parses the held text as calls without marks; false if it is none, or names a tool that the request lacks."""
         fenced = _FENCED.fullmatch(self._held)
-        calls = _calls_in(fenced[1] if fenced else self._held, "llama3")
+        calls = parse_calls(fenced[1] if fenced else self._held, "llama3")
         if not calls or not {name for name, _ in calls} <= {*self._names}:
             return False
         self._add(calls)
@@ -181,7 +179,7 @@ class ToolCallDecoder:
 
     def _read(self, body: str) -> bool:
         """Adds the tool calls in a text; false if it has none."""
-        calls = _calls_in(body, self._format.family)
+        calls = parse_calls(body, self._format.family)
         self._add(calls)
         return bool(calls)
 
@@ -192,65 +190,3 @@ class ToolCallDecoder:
             call_id = number[:9] if self._format.family == "mistral" else f"call_{number}"  # nine, says its template
             self._calls.append(ToolCall(call_id, name, arguments))
             self.num_calls += 1
-
-
-def _calls_in(body: str, family: ToolFamily) -> list[tuple[str, str]]:
-    """Name and arguments of each call; empty unless the whole text can be read."""
-    if family == "mistral":
-        items = [_MISTRAL_ITEM.fullmatch(part) for part in body.split("[TOOL_CALLS]")]
-        if all(items):
-            values = [{"name": item[1], "arguments": _json(item[2])} for item in items if item]
-        else:
-            listed = _json(body)
-            values = listed if isinstance(listed, list) else [listed]
-    elif family == "llama3":
-        values = _json_objects(body.strip().removeprefix("<|python_tag|>"))
-    else:
-        values = [_json(body)]
-    calls = [_call(value) for value in values]
-    return [] if None in calls else [call for call in calls if call is not None]
-
-
-def _call(value: Any) -> tuple[str, str] | None:
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
-        return None
-    arguments = value.get("arguments", value.get("parameters"))
-    if isinstance(arguments, str):
-        arguments = _json(arguments)
-    if not isinstance(arguments, dict):
-        return None
-    return value["name"], json.dumps(arguments, ensure_ascii=False)
-
-
-def _json_objects(text: str) -> list[Any]:
-    """The objects in a text, which semicolons may part; [None] if there is anything else."""
-    values, at = [], 0
-    text = text.strip()
-    while at < len(text):
-        try:
-            value, at = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            return [None]
-        values.append(value)
-        while at < len(text) and (text[at].isspace() or text[at] == ";"):
-            at += 1
-    return values
-
-
-def _json(text: str) -> Any:
-    try:
-        return _DECODER.decode(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _finite(number: str) -> float:
-    """The largest number instead of infinity, which JSON cannot write."""
-    return max(-sys.float_info.max, min(sys.float_info.max, float(number)))
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)

@@ -6,15 +6,14 @@ What the grammar allows `ToolCallDecoder` can read. Knows the formats of calls a
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal
 
 from engine.chat.reasoning import ReasoningFormat
-from engine.chat.tool_calls import ToolFormat
+from engine.chat.tool_calls import MAX_CALLS, ToolFormat
 from engine.structured_output.lark import JSON_SPACE, control_token, json_value, literal, pattern
 
-MAX_CALLS: Final = 128  # of one reply, as many as a message may bring back
 _ANYTHING: Final = r"(.|\n)*"
 _CALL_ID: Final = "[a-zA-Z0-9]{9}"
 _SPACE: Final = r"[ \n]{1,4}"
@@ -41,13 +40,16 @@ class CallableTool:
 class ReplyRule:
     """What a reply may be. `parallel`: several calls.
 
-    In "calls or answer" the answer is JSON of the schema `answer`. In "calls or text" a text may come before the calls,
-    and only strict tools have their schemas kept, once a call has begun.
+    In "calls or answer" the answer is JSON of the schema `answer`. In "calls or text" a text may come before the calls.
     """
 
     kind: ReplyKind
     parallel: bool = True
-    answer: Mapping[str, Any] | None = None
+    answer: Mapping[str, object] = field(default_factory=dict)
+
+    def enforces_schema(self, tool: CallableTool) -> bool:
+        """Whether the arguments of a call follow the tool's schema; otherwise they are any object."""
+        return self.kind == "calls" or tool.strict
 
 
 def tool_grammar(
@@ -97,7 +99,7 @@ class _Writer:
         if self._rule.kind == "calls":
             return "calls"
         if self._rule.kind == "calls or answer":
-            self._rules.append(f"answer: {json_value(self._rule.answer or {'type': 'object'})}")
+            self._rules.append(f"answer: {json_value(self._rule.answer)}")
             return "answer | calls | object"
         # A text that begins like a call without marks is one: see ToolCallDecoder.
         names = "|".join(re.escape(json.dumps(tool.name, ensure_ascii=False)) for tool in self._tools)
@@ -153,6 +155,6 @@ class _Writer:
         return f"{self._mark(name)} {pattern(_CALL_ID)}" if name == "[CALL_ID]" else self._mark(name)
 
     def _arguments(self, tool: CallableTool) -> str:
-        if self._rule.kind != "calls" and not tool.strict:
-            return json_value({"type": "object"})
-        return json_value(tool.parameters, lenient=not tool.strict)
+        if self._rule.enforces_schema(tool):
+            return json_value(tool.parameters, lenient=not tool.strict)
+        return json_value({"type": "object"})

@@ -13,7 +13,8 @@ def check_tensor_names(source: Path, spec: ModelSpec, names: Mapping[str, str]) 
 
     `names` maps the name of each tensor found, in Meta's form where it has one, to its name in the file.
     """
-    if spec.n_layers * max(1, spec.architecture.experts) > len(names):  # before so many names are made
+    # A config may claim any number of layers and experts: refuse more than the file has before their names are made.
+    if spec.n_layers * max(1, spec.architecture.experts) > len(names):
         raise ConfigError(source, expected=f"the tensors of {spec.n_layers} layers", found=f"{len(names)} tensors")
     expected = tensor_shapes(spec).keys()
     for name in sorted(expected - names.keys()):

@@ -104,12 +104,7 @@ def quantize_int4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         1, keepdim=True
     )
     scales = torch.maximum(scales, step.amax(1, keepdim=True) / 255).clamp_min_(1e-12)
-    w, low, high, step = (
-        w / scales,
-        low / scales,
-        high / scales,
-        step / scales,
-    )  # from here on in units of the row scale
+    w, low, high, step = (each / scales for each in (w, low, high, step))  # from here on in units of the row scale
     mean = w.mean(-1, keepdim=True)
     best_error, best_codes = torch.full_like(mean, torch.inf), torch.zeros_like(w)
     best_groups = torch.zeros_like(mean, dtype=torch.int32)

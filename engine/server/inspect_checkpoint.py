@@ -12,10 +12,10 @@ import torch
 
 from engine.chat.chat_format import choose_format
 from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
-from engine.config import default_quantize
-from engine.distributed.tensor_parallel import check_divisible, ffn_width, kv_heads
-from engine.model.quantization import quantized_bytes
+from engine.config import default_dtype, default_quantize
+from engine.distributed.tensor_parallel import check_divisible
 from engine.runner.memory import kv_bytes_per_token
+from engine.runner.weight_memory import cpu_weight_bytes, quantized_weight_bytes, served_bytes, weight_bytes
 from engine.tokenizers.piecewise import PiecewiseEncoder
 
 _RESERVED_GPU_BYTES = 1 << 30  # for kernels, activations and CUDA graphs
@@ -53,7 +53,8 @@ class Report:
     compute_dtype: str
     weight_bytes_per_rank: int
     quantize: str  # what --quantize auto is on this machine
-    served_bytes_per_rank: int  # weights with it
+    served_dtype: str  # what --dtype auto is on this machine
+    served_bytes_per_rank: int  # weights with both
     kv_bytes_per_token_per_rank: int
     kv_bytes_of_context_per_rank: int  # one dialog as long as the model's context
     int8_bytes_per_rank: int  # weights with --quantize int8 or int4 on a GPU, keys and values with --kv-dtype int8
@@ -84,12 +85,7 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
     weights = weight_bytes(spec, world_size, dtype)
     kv = kv_bytes_per_token(spec, world_size, dtype)
     on_gpu = torch.cuda.is_available()
-    quantize = default_quantize(spec, on_gpu=on_gpu)
-    served = weights
-    if quantize != "none":
-        bits = 4 if quantize == "int4" else 8
-        on_cpu = -(-cpu_weight_bytes(spec, bits) // world_size)
-        served = quantized_weight_bytes(spec, world_size, dtype, bits) if on_gpu else on_cpu
+    served = served_bytes(spec, world_size, on_gpu=on_gpu)
     return Report(
         path=str(checkpoint.path),
         format=spec.format,
@@ -109,7 +105,8 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
         world_size=world_size,
         compute_dtype=_dtype_name(dtype),
         weight_bytes_per_rank=weights,
-        quantize=quantize,
+        quantize=default_quantize(spec, on_gpu=on_gpu),
+        served_dtype=_dtype_name(default_dtype(spec, on_gpu=on_gpu)),
         served_bytes_per_rank=served,
         kv_bytes_per_token_per_rank=kv,
         kv_bytes_of_context_per_rank=kv * spec.max_context,
@@ -157,37 +154,6 @@ def compute_dtype(spec: ModelSpec) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
-def weight_bytes(spec: ModelSpec, world_size: int, dtype: torch.dtype) -> int:
-    """Bytes on the largest rank: every rank holds the embeddings and norms, and its shard of the other matrices."""
-    total = 0
-    for name, shape in tensor_shapes(spec).items():
-        replicated = name == "tok_embeddings.weight" or len(shape) == 1
-        total += math.prod(shape[1:]) * (shape[0] if replicated else -(-shape[0] // world_size))
-    return total * dtype.itemsize
-
-
-def quantized_weight_bytes(spec: ModelSpec, world_size: int, dtype: torch.dtype, bits: int) -> int:
-    """Bytes of a rank on a GPU whose layers' matrices have `bits` bits; embeddings, norms and output keep `dtype`."""
-    heads, ffn = spec.n_heads // world_size, ffn_width(spec, world_size)
-    qkv, attended = (heads + 2 * kv_heads(spec, world_size)) * spec.head_dim, heads * spec.head_dim
-    feed_forward = ((2 * ffn, spec.dim), (spec.dim, ffn)) * max(1, spec.architecture.experts)
-    shapes = ((qkv, spec.dim), (spec.dim, attended), *feed_forward)
-    layer = sum(quantized_bytes(rows, columns, bits) for rows, columns in shapes) + 2 * spec.dim * dtype.itemsize
-    output = 0 if spec.tied_embeddings else -(-spec.vocab_size // world_size)
-    return spec.n_layers * layer + (spec.vocab_size + output + 1) * spec.dim * dtype.itemsize
-
-
-def cpu_weight_bytes(spec: ModelSpec, bits: int) -> int:
-    """Bytes on a CPU whose layers' matrices have `bits` bits, the output 8, all else 32. Groups of 32 have a scale."""
-    matrices = sum(
-        math.prod(shape)
-        for name, shape in tensor_shapes(spec).items()
-        if len(shape) == 2 and name.startswith("layers.")
-    )
-    layers = matrices * (5 / 8 if bits == 4 else 8.5 / 8)  # 4 bits also have a minimum for each group
-    return int(layers + spec.vocab_size * spec.dim * (8.5 / 8 + 4))
-
-
 def render(report: Report) -> str:
     """The table."""
     ranks = _count(report.world_size, "rank")
@@ -227,9 +193,10 @@ def render(report: Report) -> str:
 
 
 def _served(report: Report) -> list[tuple[str, str]]:
-    if report.quantize == "none":
+    if report.served_bytes_per_rank == report.weight_bytes_per_rank:
         return []
-    return [("by default", f"{report.quantize} here: {_size(report.served_bytes_per_rank)} on each rank")]
+    kind = report.served_dtype if report.quantize == "none" else report.quantize
+    return [("by default", f"{kind} here: {_size(report.served_bytes_per_rank)} on each rank")]
 
 
 def _gpu_capacities(weight_bytes: int, kv_bytes_per_token: int) -> list[GpuCapacity]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from llguidance import LLMatcher
 
-from engine.structured_output.lark import json_options
+from engine.structured_output.lark import json_schema
 
 Kind = Literal["json_schema", "regex", "choice", "lark"]
 
@@ -26,7 +26,7 @@ class GrammarSpec:
     @classmethod
     def of_schema(cls, schema: Mapping[str, object]) -> "GrammarSpec":
         """JSON that a schema accepts. {"type": "object"} is any JSON object."""
-        return cls("json_schema", json.dumps(schema))
+        return cls("json_schema", json_schema(schema))
 
 
 def llguidance_grammar(spec: GrammarSpec) -> str:
@@ -37,4 +37,4 @@ def llguidance_grammar(spec: GrammarSpec) -> str:
         return LLMatcher.grammar_from_regex("|".join(f"({re.escape(text)})" for text in json.loads(spec.text)))
     if spec.kind == "lark":
         return LLMatcher.grammar_from_lark(spec.text)
-    return LLMatcher.grammar_from_json_schema(spec.text, overrides=json_options())  # type: ignore[arg-type]
+    return LLMatcher.grammar_from_json_schema(spec.text)

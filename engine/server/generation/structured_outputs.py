@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine.chat.templated import TemplatedFormat
-    from engine.chat.tool_grammar import CallableTool
+    from engine.chat.tool_grammar import CallableTool, ReplyRule
     from engine.logits_params import TokenConstraint
     from engine.server.loaded_model import LoadedModel
     from engine.server.protocol.requests import GenerationRequest
@@ -89,48 +89,59 @@ def _tool_grammar_spec(
 ) -> GrammarSpec | None:
     """A template without tools has refused them already."""
     from engine.chat.reasoning import reasoning_place
-    from engine.chat.tool_grammar import ReplyRule, tool_grammar
+    from engine.chat.tool_grammar import tool_grammar
     from engine.structured_output.grammar import GrammarSpec
 
     if template.tools is None:
         return None
-    mode = request.chosen_tools.mode
-    parallel = request.parallel_tool_calls and mode != "named"
-    if mode in ("required", "named"):
-        rule = ReplyRule("calls", parallel)
-    elif request.has_structured_output:
-        rule = ReplyRule("calls or answer", parallel, request.json_answer)
-    else:
-        rule = ReplyRule("calls or text", parallel)
     reasoning, has_begun = template.reasoning, False
     if reasoning is not None:
         place = "after" if request.continues_text else reasoning_place(loaded.tokenizer, reasoning, prompt)
         reasoning, has_begun = (None if place == "after" else reasoning), place == "inside"
-    tools = _callable_tools(request)
+    tools, rule = list(_callable_tools(request).values()), _reply_rule(request)
     text = tool_grammar(template.tools, tools, rule, reasoning, reasoning_has_begun=has_begun)
     return GrammarSpec("lark", text)
 
 
-def _callable_tools(request: ChatRequest) -> list[CallableTool]:
+def _reply_rule(request: ChatRequest) -> ReplyRule:
+    from engine.chat.tool_grammar import ReplyRule
+
+    mode = request.chosen_tools.mode
+    parallel = request.parallel_tool_calls and mode != "named"
+    if mode in ("required", "named"):
+        return ReplyRule("calls", parallel)
+    if request.has_structured_output:
+        return ReplyRule("calls or answer", parallel, request.json_answer)
+    return ReplyRule("calls or text", parallel)
+
+
+def _callable_tools(request: ChatRequest) -> dict[int, CallableTool]:
+    """The tools that the reply may call, by their index in the request."""
     from engine.chat.tool_grammar import CallableTool
 
     names = request.chosen_tools.names
-    functions = [tool["function"] for tool in request.offered_tools]
-    return [CallableTool.of_function(each) for each in functions if not names or each["name"] in names]
+    functions = [tool["function"] for tool in request.tools or []]
+    return {
+        index: CallableTool.of_function(function)
+        for index, function in enumerate(functions)
+        if not names or function["name"] in names
+    }
 
 
 def _culprit(compiler: GrammarCompiler, request: ChatRequest, reason: str) -> tuple[str, str]:
     """The field whose schema cannot be compiled, and why; "tools" if looking for it would take long. Blocks."""
-    from engine.chat.tool_grammar import CallableTool
     from engine.structured_output.compiler import GrammarError
     from engine.structured_output.grammar import GrammarSpec
     from engine.structured_output.lark import json_value
 
+    rule = _reply_rule(request)
     schemas = [
         (f"tools[{index}].function.parameters", f"start: {json_value(tool.parameters, lenient=not tool.strict)}")
-        for index, tool in enumerate(CallableTool.of_function(each["function"]) for each in request.tools or [])
+        for index, tool in _callable_tools(request).items()
+        if rule.enforces_schema(tool)
     ]
-    schemas.append((request.structured_output_param, f"start: {json_value(request.json_answer)}"))
+    if rule.kind == "calls or answer":
+        schemas.append((request.structured_output_param, f"start: {json_value(rule.answer)}"))
     deadline = time.monotonic() + MAX_SEARCH_SECONDS
     for param, text in schemas:
         if time.monotonic() > deadline:

@@ -89,7 +89,7 @@ class ChatRequest(DialogRequest, GenerationRequest):
 
     @property
     def has_tool_grammar(self) -> bool:
-        """See `GenerationRequest`. Besides a call that is asked for: strict tools, and an answer of a form."""
+        """See `GenerationRequest`. A call must come, or a call must keep a strict schema, or the text must be JSON."""
         tools = self.offered_tools
         asked = self.chosen_tools.mode in ("required", "named") or self.has_structured_output
         return bool(tools) and (asked or any(tool["function"].get("strict") is True for tool in tools))
@@ -100,7 +100,7 @@ class ChatRequest(DialogRequest, GenerationRequest):
         return self.top_logprobs if self.logprobs else None
 
     @model_validator(mode="after")
-    def _check_tools_and_form(self) -> Self:
+    def _check_tools_with_structured_output(self) -> Self:
         outputs = self.structured_outputs
         if outputs is not None and (outputs.regex or outputs.choice) and self.offered_tools:
             message = "'structured_outputs' with 'regex' or 'choice' cannot be combined with 'tools'."

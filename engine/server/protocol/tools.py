@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from engine.chat.tool_calls import ToolCall
+from engine.chat.tool_calls import MAX_CALLS, ToolCall
 
 MAX_TOOLS = 128
 _NAME = re.compile(r"[\w.-]{1,64}")
@@ -97,7 +97,7 @@ def _function_name(value: object) -> str:
 Tool = Annotated[dict[str, Any], BeforeValidator(_as_tool)]
 Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)]
 Call = Annotated[dict[str, Any], BeforeValidator(_as_call)]
-Calls = Annotated[list[Call], Field(max_length=MAX_TOOLS, fail_fast=True)]
+Calls = Annotated[list[Call], Field(max_length=MAX_CALLS, fail_fast=True)]
 ToolChoiceField = Annotated[ToolChoice, PlainValidator(_as_choice)]
 
 

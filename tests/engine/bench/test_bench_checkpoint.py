@@ -12,6 +12,7 @@ import torch
 from engine.bench.make_checkpoint import SHAPES, main, make_checkpoint, synthetic_vocabulary
 from engine.checkpoint import open_checkpoint
 from engine.errors import ConfigError
+from engine.runner.weight_memory import cpu_weight_bytes
 from engine.server import inspect_checkpoint
 from engine.tokenizers.sentencepiece import SentencePieceTokenizer
 from tests.engine.checkpoint.builders import TOKENIZER, read_all
@@ -71,11 +72,22 @@ def test_inspection_counts(tmp_path: Path) -> None:
     replicated = 512 * 64 + 5 * 64  # embeddings and norms
     assert half["weight_bytes_per_rank"] == 2 * (replicated + (report["parameters"] - replicated) // 2)
     assert half["kv_bytes_per_token_per_rank"] == report["kv_bytes_per_token_per_rank"] // 2
+    on_gpu = torch.cuda.is_available()
+    assert report["served_bytes_per_rank"] == (2 if on_gpu else 4) * report["parameters"]  # a CPU computes in float32
     text = inspect_checkpoint.report(tmp_path)
+    assert ("float32 here: 649.2 KiB" in text) == (not on_gpu)
     assert "166,208" in text
     assert "4,096 tokens" in text
     with pytest.raises(ConfigError, match="found 3"):
         inspect_checkpoint.report(tmp_path, world_size=3)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_every_rank_on_a_cpu_holds_the_embeddings(tmp_path: Path, bits: int) -> None:
+    make_checkpoint(tmp_path, SHAPES["tiny"])
+    spec = open_checkpoint(tmp_path).spec
+    one, two = (cpu_weight_bytes(spec, bits, world_size) for world_size in (1, 2))
+    assert 2 * two - one == spec.vocab_size * spec.dim * 4
 
 
 def test_inspection_as_a_command(tmp_path: Path) -> None:

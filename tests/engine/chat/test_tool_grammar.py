@@ -190,8 +190,13 @@ def test_strict_tools_hold_once_a_call_has_begun(name: str, parts: list[str], ta
 
 
 @pytest.mark.parametrize(("name", "parts", "taken"), ANSWERS)
-def test_calls_or_an_answer_of_a_form(name: str, parts: list[str], taken: bool) -> None:
+def test_calls_or_an_answer_of_a_schema(name: str, parts: list[str], taken: bool) -> None:
     assert takes(name, matcher(name, ReplyRule("calls or answer", answer=OK)), parts) == taken
+
+
+def test_an_empty_schema_takes_any_json() -> None:
+    constraint = matcher("qwen-3", ReplyRule("calls or answer", answer={}))
+    assert takes("qwen-3", constraint, ["[1, 2]"])
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -214,8 +219,8 @@ def test_reasoning_comes_first(begun: bool) -> None:
 def test_attack_a_name_or_a_schema_is_never_syntax() -> None:
     hostile = CallableTool('x" | /.*/ "\nstart: /.*/', {"type": "object", "description": '"}\nstart: /.*/'}, True)
     assert not takes("qwen-3", matcher("qwen-3", ReplyRule("calls"), [hostile]), ["anything"])
-    for kind in ("calls", "calls or text"):
-        matcher("qwen-3", ReplyRule(kind), [CallableTool("a/b.*(", {"type": "object"}, True)])  # type: ignore[arg-type]
+    for rule in (ReplyRule("calls"), ReplyRule("calls or text")):
+        matcher("qwen-3", rule, [CallableTool("a/b.*(", {"type": "object"}, True)])
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity"])

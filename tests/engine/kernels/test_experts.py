@@ -50,7 +50,7 @@ def test_nan_chooses_experts_that_exist() -> None:
 def test_each_pair_is_in_one_block_of_its_expert(tokens: int) -> None:
     generator = torch.Generator().manual_seed(tokens)
     chosen = torch.stack([torch.randperm(EXPERTS - 1, generator=generator)[:PER] for _ in range(tokens)])
-    chosen = chosen.to(torch.int32).to(DEVICE)  # nobody chooses the last expert
+    chosen = chosen.to(torch.int32).to(DEVICE)  # no token chooses the last expert
     order, block_experts, num_blocks, blocks = arranged(chosen, 16)
     used = int(num_blocks)
     assert used == sum(-(-int((chosen == expert).sum()) // 16) for expert in range(EXPERTS)) <= blocks

@@ -13,7 +13,7 @@ from engine.errors import ConfigError
 from engine.model.loader import load_model
 from engine.model.quantization import QuantizedWeight, dequantize, quantize_block
 from engine.runner.memory import kv_bytes_per_page
-from engine.server.inspect_checkpoint import quantized_weight_bytes
+from engine.runner.weight_memory import quantized_weight_bytes
 
 TINY = spec("tiny", context=128, vocab=100)
 

@@ -98,7 +98,7 @@ TOWN: dict[str, Any] = {
     "properties": {"name": {"description": "of the town", "enum": ["Bonn"], "title": "Name"},
                    "big": {"title": "Big", "type": "boolean"}},
 }  # fmt: skip
-FORM = {"name": "Town", "strict": True, "schema": TOWN}
+SCHEMA = {"name": "Town", "strict": True, "schema": TOWN}
 FUNCTION = {"name": "Town", "description": "A town.", "parameters": TOWN}
 NAMED = {"type": "function", "function": {"name": "Town"}}
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -110,8 +110,8 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
         "messages": [said("user", "Tell me of Bonn.")], "tool_choice": NAMED, "max_tokens": 200,
         "tools": [{"type": "function", "function": FUNCTION}],
     }),
-    "instructor, a form and a function": ("/v1/responses", {
-        "input": [said("user", "Tell me of Bonn.")], "text": {"format": {"type": "json_schema", **FORM}},
+    "instructor, a schema and a function": ("/v1/responses", {
+        "input": [said("user", "Tell me of Bonn.")], "text": {"format": {"type": "json_schema", **SCHEMA}},
         "tools": [{"type": "function", "strict": True, **FUNCTION}],
         "tool_choice": {"type": "function", "name": "Town"},
     }),

@@ -174,6 +174,16 @@ def test_attack_what_cannot_be_kept_is_refused_in_one_line(
     assert len(str(caught.value)) < 400
 
 
+def test_a_schema_may_have_options_of_its_own(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    """`coerce_one_of`, which llguidance's refusal of `oneOf` names; the space between tokens stays bounded."""
+    options = {"coerce_one_of": True, "whitespace_pattern": "x"}
+    bits = {"type": "array", "items": {"type": "boolean"}, "minItems": 2}
+    schema = {"oneOf": [{**bits, "maxItems": n} for n in (2, 3)], "x-guidance": options}
+    for seed in range(4):
+        said = json.loads(say_anything(compiler.compile(GrammarSpec.of_schema(schema)), tokenizer, seed))
+        assert [type(bit) for bit in said] in ([bool] * 2, [bool] * 3)
+
+
 def nested(depth: int) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "object"}
     for _ in range(depth):

@@ -58,7 +58,8 @@ inline void choose(const Mixture& m, float* scores, int32_t* chosen, float* weig
         sums += weight;
         store(scores + i, weight);
     }
-    float sum = m.normalized ? 0.0f : horizontal_sum(sums);
+    float sum = horizontal_sum(sums);
+    if (m.normalized) sum *= 0.0f;  // 0, or NaN if any score is, even one that is not chosen
     for (int n = 0; n < count; n++) {
         weights[n] = scores[chosen[n]];
         if (m.normalized) sum += weights[n];
@@ -103,8 +104,8 @@ class ExpertStep {  // of one layer; its buffers are kept from step to step
         products.resize(std::max(products.size(), (size_t)pairs * dim));
         gather(pool, quantized, in_groups);
         for_tiles(pool, any.w13.tiles(), [&](const Run& run, int from, int to) {
-            const QuantizedGroup* x = are_neighbours(run) ? quantized + (long)pair_tokens[run.first] * in_groups
-                                                          : gathered.data() + (long)run.first * in_groups;
+            const QuantizedGroup* x = are_consecutive(run) ? quantized + (long)pair_tokens[run.first] * in_groups
+                                                           : gathered.data() + (long)run.first * in_groups;
             multiply_tiles(experts[run.expert].w13, from, to, run.count, x, activations + run.first * 2l * width,
                            2l * width, false);
         });
@@ -135,7 +136,7 @@ class ExpertStep {  // of one layer; its buffers are kept from step to step
     }
 
   private:
-    struct Run {  // neighbouring pairs of one expert
+    struct Run {  // consecutive pairs of one expert
         int expert, first, count;
     };
 
@@ -154,13 +155,13 @@ class ExpertStep {  // of one layer; its buffers are kept from step to step
             }
     }
 
-    // Whether the tokens of a run are neighbours in the step, so that they need not be copied. They are in order.
-    bool are_neighbours(const Run& run) const {
+    // Whether the tokens of a run are consecutive in the step, so that they need not be copied. They are in order.
+    bool are_consecutive(const Run& run) const {
         return pair_tokens[run.first + run.count - 1] - pair_tokens[run.first] == run.count - 1;
     }
 
     void gather(ThreadPool& pool, const QuantizedGroup* quantized, int groups) {
-        if (std::all_of(runs.begin(), runs.end(), [&](const Run& run) { return are_neighbours(run); })) return;
+        if (std::all_of(runs.begin(), runs.end(), [&](const Run& run) { return are_consecutive(run); })) return;
         pool.run(pair_tokens.size(), [&](int from, int to, int) {
             for (int pair = from; pair < to; pair++)
                 std::copy_n(quantized + (long)pair_tokens[pair] * groups, groups,

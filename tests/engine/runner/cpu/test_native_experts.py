@@ -113,6 +113,17 @@ def test_nan_reaches_the_logits_of_its_row_only() -> None:
     assert torch.equal(logits[0], logits[2])
 
 
+@pytest.mark.parametrize("shape", ["a3b", "unnormalized"])
+def test_a_router_with_nan_is_noticed_though_other_experts_are_chosen(shape: str) -> None:
+    config, model = load(shape)
+    for block in model.blocks:
+        assert block.experts is not None
+        block.experts.router.data[-1] = torch.nan
+    quantized(config, model)
+    assert bool(plain_torch(config, model).isnan().all())
+    assert bool(NativeModel(config, model)(IDS, Segment(page_ids(0), 0, len(IDS))).isnan().all())
+
+
 @pytest.mark.parametrize("shape", ["a3b", "mixtral"])
 def test_replies_equal_plain_torch(shape: str) -> None:
     """Prompts in chunks and beside decoding rows; one continues a page that another has filled."""

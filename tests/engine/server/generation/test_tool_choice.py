@@ -31,6 +31,7 @@ TOOLS: list[dict[str, Any]] = [
     {"type": "function", "function": {"name": "now"}},
 ]
 NAMED = {"type": "function", "function": {"name": "weather"}}
+BROKEN = {"function": {"name": "f", "parameters": {"properties": {"a": {"$ref": "#/x"}}}}}
 STRICT = [{"type": "function", "function": {"name": "weather", "parameters": WEATHER, "strict": True}}, TOOLS[1]]
 
 
@@ -147,7 +148,7 @@ async def test_a_strict_tool_under_auto(qwen: Served) -> None:
     assert (plain["finish_reason"], plain["message"]["content"]) == ("stop", "Only text")
 
 
-async def test_tools_beside_a_form(qwen: Served) -> None:
+async def test_tools_beside_a_schema(qwen: Served) -> None:
     schema = {
         "type": "object",
         "properties": {"ok": {"const": True}},
@@ -182,10 +183,14 @@ async def test_auto_without_parallel_calls_ends_with_the_first(qwen: Served, str
     [
         ({"tools": [TOOLS[1], {"function": {"name": "f", "strict": True, "parameters": {"not": {}}}}]},
          "tools[1].function.parameters", "not"),
-        ({"tools": [{"function": {"name": "f", "parameters": {"properties": {"a": {"$ref": "#/x"}}}}}],
-          "tool_choice": "required"}, "tools[0].function.parameters", "ref"),
+        ({"tools": [BROKEN], "tool_choice": "required"}, "tools[0].function.parameters", "ref"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}},
          "response_format", "not"),
+        # The grammar has no schema of a tool that is not strict under auto, nor of one that may not be called.
+        ({"tools": [BROKEN, {"function": {"name": "g", "strict": True, "parameters": {"not": {}}}}]},
+         "tools[1].function.parameters", "not"),
+        ({"tools": [BROKEN, {"function": {"name": "g", "parameters": BROKEN["function"]["parameters"]}}],
+          "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tools[1].function.parameters", "ref"),
     ],
 )  # fmt: skip
 async def test_a_schema_that_cannot_be_kept_is_named(
