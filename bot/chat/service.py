@@ -237,7 +237,7 @@ class ChatService:
             raise
         saved, remembered = await self._turns.finish(turn, reply)
         return ChatReply(
-            text=turn.reply + reply.text if kind == "continue" else reply.text,
+            text=turn.prefix + reply.text,
             turn_id=turn.turn_id,
             delivery_id=turn.delivery_id if saved and remembered else 0,
             regenerated=not turn.is_new,

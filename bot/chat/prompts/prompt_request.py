@@ -110,7 +110,7 @@ class PromptBuilder:
             taken=taken,
             files=turn.files,
             images=tuple(image_part(image.media_type, image.data) for image in turn.images),
-            prefix=turn.reply if turn.kind == "continue" else "",
+            prefix=turn.prefix,
             user=self._pseudonyms.user(turn.key),
             cache_salt=self._pseudonyms.cache_salt(turn.key),
             max_reply_tokens=_capped(turn.settings.max_reply_tokens, self._settings.max_reply_tokens),
@@ -121,7 +121,7 @@ class PromptBuilder:
                 max_pairs=limit,
                 history_turn_id=turn.history[0].turn_id if turn.history else None,
                 selected_turn_id=pairs[0].turn_id if pairs else None,
-                prefix_chars=len(turn.reply) if turn.kind == "continue" else 0,
+                prefix_chars=len(turn.prefix),
                 num_files=len(turn.files),
                 num_images=len(turn.images),
                 scene=()

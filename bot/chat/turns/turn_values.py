@@ -39,7 +39,7 @@ def pending_turn(request: ChatRequest, kind: TurnKind, snapshot: TurnSnapshot) -
 
 def turn_result(turn: PendingTurn, reply: GeneratedReply, *, default_prompt: str) -> TurnResult:
     """What the finish transaction stores. `default_prompt`: the settings' one, which answers without a persona."""
-    text = turn.reply + reply.text if turn.kind == "continue" else reply.text
+    text = turn.prefix + reply.text
     return TurnResult(
         reply=text,
         prompt_tokens=reply.prompt_tokens,

@@ -182,7 +182,7 @@ class Conversations:
 
         def begun(turn: PendingTurn) -> None:
             nonlocal continued
-            continued = turn.reply if turn.kind == "continue" else turn.greeting
+            continued = turn.prefix or turn.greeting
             sink.record.begin(turn.delivery_id)
             sink.name_line = speaker_line(turn.speaker)
             sink.prefix += small_lines(turn.files_note) + sink.name_line
