@@ -41,7 +41,7 @@ def _create_profiles() -> None:
             "persona_id",
             ROW_ID,
             nullable=True,
-            comment="Persona that the profile shows; NULL: none, the bot's own name",
+            comment="Persona that the profile shows; NULL: none",
         ),
         sa.Column(
             "fingerprint", sa.Text(), nullable=False, comment="Hash of the name and picture that Discord was sent last"

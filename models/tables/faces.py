@@ -19,9 +19,7 @@ class GuildProfile(Base):
     guild_id: Mapped[int] = mapped_column(
         Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
     )
-    persona_id: Mapped[int | None] = mapped_column(
-        RowId, comment="Persona that the profile shows; NULL: none, the bot's own name"
-    )
+    persona_id: Mapped[int | None] = mapped_column(RowId, comment="Persona that the profile shows; NULL: none")
     fingerprint: Mapped[str] = mapped_column(Text, comment="Hash of the name and picture that Discord was sent last")
     problem: Mapped[str | None] = mapped_column(
         Text, comment="Why it may not be shown: sending, slower, forbidden or refused"
