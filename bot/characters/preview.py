@@ -130,7 +130,7 @@ def _ignored(imported: ImportedCard, has_picture: bool) -> list[str]:
         if untried:
             lines.append(
                 f"{_counted(untried, 'lorebook entry', 'lorebook entries')} whose patterns I did not try: they are too "
-                "many or too large. Of so many, not all are searched for in each message"
+                "many or too large, and a message may leave some of them unsearched"
             )
         names = dict.fromkeys(f"@@{name}" for entry in book.entries for name in entry.decorators.ignored)
         if names:

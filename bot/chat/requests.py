@@ -119,3 +119,8 @@ class PendingTurn:
     def is_new(self) -> bool:
         """Whether the turn is pending; the others are finished ones, whose reply changes."""
         return self.kind == "new"
+
+    @property
+    def prefix(self) -> str:
+        """The reply that is continued; "" for any other one."""
+        return self.reply if self.kind == "continue" else ""

@@ -20,7 +20,6 @@ from bot.chat.dialog_changes import DialogChanges
 from bot.chat.files.intake import FileIntake
 from bot.chat.files.recent_images import RecentImages
 from bot.chat.generation import OnDelta, ReplyGenerator, ThoughtWatcher
-from bot.chat.prompts.memory_notes import with_memory
 from bot.chat.prompts.prompt_request import PromptBuilder
 from bot.chat.queue.admission import AdmissionControl
 from bot.chat.queue.refusal import WaitingMessage, WaitingMessages
@@ -230,7 +229,6 @@ class ChatService:
             turn = replace(turn, greeting=f"{prompt.greeting}\n\n" if prompt.greeting else "")
             request.on_begun(turn)
             message.begin()
-            prompt = with_memory(prompt, turn, self._settings, prompt.inputs.context_length)
             reply = await self._generator.generate(prompt, on_delta, control, watcher)
             if reply.text.strip():
                 reply = replace(reply, text=turn.greeting + reply.text)
@@ -239,7 +237,7 @@ class ChatService:
             raise
         saved, remembered = await self._turns.finish(turn, reply)
         return ChatReply(
-            text=turn.reply + reply.text if kind == "continue" else reply.text,
+            text=turn.prefix + reply.text,
             turn_id=turn.turn_id,
             delivery_id=turn.delivery_id if saved and remembered else 0,
             regenerated=not turn.is_new,

@@ -1,6 +1,6 @@
 """/scene: several characters of the guild's library in one channel or thread, of whom one answers each message.
 
-Everyone may list them. Managers decide, and in a thread that somebody started for a conversation that member as well.
+Everyone may list them. Managers change them, and so does, in a thread for a conversation, the member who started it.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class Threads(FeatureCog):
         message_id = 0 if interaction.message is None else interaction.message.id
         if message_id not in [each.message_id for each in shown]:
             raise TurnIsGone()
-        async with self._conversations.change(turn.turn_id):
+        async with self._conversations.changes.hold(turn.turn_id):
             name = thread_name(turn.user_text, _MAX_NAME_FROM_QUESTION) or thread_name(f"Chat with {caller.name}")
             thread_id = await self._api.start_at(caller.channel_id, message_id, name)
             await self._bind(caller, thread_id)

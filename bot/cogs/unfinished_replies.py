@@ -100,7 +100,7 @@ class UnfinishedReplies(commands.Cog):
         turn = await self._conversations.chat.turns.turn(delivery.turn_id)
         if turn is None or turn.status == "pending":
             return  # deleted meanwhile, or not yet known to be interrupted: see bot/chat/recovery.py
-        with self._conversations.changing(turn.turn_id) as free:
+        with self._conversations.changes.try_hold(turn.turn_id) as free:
             if not free:
                 return  # a button was pressed just now
             await self._take(delivery, lambda: self._show(turn, delivery))

@@ -50,7 +50,7 @@ class GuildProfiles:
     async def update(self, guild_id: int, send: Send, *, again: bool = False) -> Outcome:
         """Send the profile of a guild if it is another one than before, and not too soon after the last one.
 
-        `again`: also the same one. An admin may have mended what Discord refused, or have renamed the bot since.
+        `again`: send it even if it is the same: an admin may have mended what Discord refused, or have renamed the bot.
         """
         key, now = DialogKey(guild_id, 0), self._clock()
         with translate_database_errors():

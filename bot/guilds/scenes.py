@@ -66,7 +66,7 @@ class Scenes:
             return await self._database.run(store)
 
     async def speak(self, key: DialogKey, place_id: int, order: SceneOrder, *, actor_id: int) -> bool:
-        """Choose who speaks if a message names nobody. False if no scene is there."""
+        """Choose who speaks if a message names no character. False if no scene is there."""
         now = datetime.now(UTC)
 
         async def store(session: Session) -> bool:

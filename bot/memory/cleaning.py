@@ -22,7 +22,7 @@ _SHORTEST_FACT = 4
 _SUPPORT = 0.5
 _SAME_SCRIPT = 0.8
 _MENTION = re.compile(r"<[@#:/at]|@everyone|@here|[a-z]+://|\bwww\.|\bdiscord(?:app)?\.(?:gg|com)/", re.IGNORECASE)
-"""Of somebody or something in Discord, a link or an invitation."""
+"""A mention in Discord's form, a link or an invitation."""
 _BRACKETS = str.maketrans("[]{}<>`", "()()()'")
 """A note cannot close the frame that it stands in, nor open another one."""
 _SPOKEN = re.compile(r"(?:\A|\s)(?:user|assistant|system)\s*:", re.IGNORECASE)
@@ -56,9 +56,9 @@ def _visible(text: str) -> str:
 
 
 def clean_fact(note: str, *, message: str, others: Collection[str] = ()) -> str:
-    """A fact of the model as it is kept, "" if it is not: nonsense, not in the message, or about somebody else.
+    """A fact of the model as it is kept; "" for nonsense, for what the message does not say, or for another member.
 
-    `others`: the names of the other members in the dialog. A mention names somebody as well.
+    `others`: the names of the other members in the dialog. A mention counts as the name of another one.
     """
     if len(note) > 2 * MAX_FACT or _MENTION.search(unicodedata.normalize("NFKC", _visible(note))):
         return ""

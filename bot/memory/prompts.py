@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from bot.engine_client.messages import Message
 from bot.memory.cleaning import MAX_FACT, MAX_LINE, MAX_SUMMARY
+from bot.short_answers import json_format
 from models.types import RememberedPair
 
 MAX_FACTS_OF_MESSAGE = 4
@@ -72,14 +73,6 @@ _SHORTER_EXAMPLES: tuple[tuple[str, str], ...] = (
      "The user asked for a poem about rice and liked it.",
      "Lea goes to Graz on Sunday by the trains at 9:12 and 17:03. Her laptop does not start; a charger may help."),
 )  # fmt: skip
-_FACTS_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "facts": {"type": "array", "items": {"type": "string", "maxLength": MAX_FACT}, "maxItems": MAX_FACTS_OF_MESSAGE}
-    },
-    "required": ["facts"],
-    "additionalProperties": False,
-}
 _OBJECT = re.compile(r"\{.*\}", re.DOTALL)
 _LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+)$", re.MULTILINE)
 
@@ -105,14 +98,13 @@ def shorter_prompt(lines: Sequence[str]) -> list[Message]:
 
 def facts_format() -> dict[str, object]:
     """`response_format` for facts."""
-    return _format("facts", _FACTS_SCHEMA)
+    fact = {"type": "string", "maxLength": MAX_FACT}
+    return json_format("facts", {"facts": {"type": "array", "items": fact, "maxItems": MAX_FACTS_OF_MESSAGE}})
 
 
 def summary_format() -> dict[str, object]:
     """`response_format` for a line of a summary."""
-    text = {"type": "string", "maxLength": MAX_LINE}
-    schema = {"type": "object", "properties": {"summary": text}, "required": ["summary"], "additionalProperties": False}
-    return _format("summary", schema)
+    return json_format("summary", {"summary": {"type": "string", "maxLength": MAX_LINE}})
 
 
 def read_facts(answer: str) -> tuple[str, ...]:
@@ -144,10 +136,6 @@ def _dialog(system: str, examples: Sequence[tuple[str, str]], text: str) -> list
 
 def _answered(examples: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(text, json.dumps({"summary": summary}, ensure_ascii=False)) for text, summary in examples]
-
-
-def _format(name: str, schema: dict[str, object]) -> dict[str, object]:
-    return {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": True}}
 
 
 def _read(text: str) -> str:

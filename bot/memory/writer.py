@@ -8,20 +8,19 @@ Discord nor when to work.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import structlog
 
 from bot.engine_client.client import EngineClient
-from bot.engine_client.messages import Delta, Message
-from bot.engine_client.pseudonyms import Pseudonyms
+from bot.engine_client.messages import Message
 from bot.errors import BotError
 from bot.memory import prompts
 from bot.memory.cleaning import MAX_SUMMARY, clean_fact, clean_summary_line, without_questions
 from bot.memory.words import says_the_same
 from bot.settings import Settings
+from bot.short_answers import ShortAnswers
 from models.database import Database, Session
 from models.queries.dialogs.begin import names_in_dialog
 from models.queries.memory import facts, summaries, work
@@ -36,9 +35,6 @@ IDLE = timedelta(minutes=10)
 _ROUNDS = 4
 """Lines that are written before another dialog has its turn."""
 _PAUSE = timedelta(minutes=1)
-_MAX_ANSWER = 8000
-_THINKING_TOKENS = 1024
-"""More for a model that was asked to think."""
 
 
 class MemoryWriter:
@@ -46,9 +42,8 @@ class MemoryWriter:
 
     def __init__(self, *, database: Database, engine: EngineClient, settings: Settings) -> None:
         self._database = database
-        self._engine = engine
+        self._answers = ShortAnswers(engine, settings)
         self._settings = settings
-        self._pseudonyms = Pseudonyms(settings)
 
     def is_due(self, task: MemoryTask, now: datetime) -> bool:
         """Whether there is something to write for this dialog."""
@@ -57,9 +52,9 @@ class MemoryWriter:
         )
 
     async def work_on(self, task: MemoryTask) -> None:
-        """Write what is due, unless another process does. Never raises but CancelledError: a failure is tried again.
+        """Write what is due, unless another process does. A failure of the engine is tried again after a pause.
 
-        A claim outlives a cancellation: this process comes back to it.
+        Raises DatabaseError. The claim then stays, as after a cancellation: this process comes back to it.
         """
         claim = partial(work.claim_dialog, dialog_id=task.dialog_id, now=_now())
         if not await self._database.run(claim):
@@ -110,10 +105,7 @@ class MemoryWriter:
             if not pairs:
                 return
             await self._find_facts(task, [pair for pair in pairs if pair.turn_id > task.facts_to_turn_id])
-            answer = await self._ask(
-                task.key, prompts.summary_prompt(pairs), prompts.SUMMARY_TOKENS, prompts.summary_format()
-            )
-            line = clean_summary_line(prompts.read_summary(answer))
+            line = await self._summary_line(task.key, prompts.summary_prompt(pairs))
             lines = [each for each in ("" if before is None else before.text).split("\n") if each]
             text = await self._shortened(task.key, [*lines, line] if line else lines)
             if not await self._store_summary(task, text, before, pairs):
@@ -136,15 +128,18 @@ class MemoryWriter:
         """The lines of a summary within MAX_SUMMARY: the older half is put together, or the oldest ones go."""
         if len("\n".join(lines)) > MAX_SUMMARY and len(lines) > 2:
             older, newer = lines[: len(lines) // 2], lines[len(lines) // 2 :]
-            answer = await self._ask(
-                key, prompts.shorter_prompt(older), prompts.SUMMARY_TOKENS, prompts.summary_format()
-            )
-            line = clean_summary_line(prompts.read_summary(answer))
+            line = await self._summary_line(key, prompts.shorter_prompt(older))
             if line and len(line) < len("\n".join(older)):
                 lines = [line, *newer]
         while len("\n".join(lines)) > MAX_SUMMARY:
             del lines[0]
         return "\n".join(lines)
+
+    async def _summary_line(self, key: DialogKey, prompt: Sequence[Message]) -> str:
+        answer = await self._answers.ask(
+            key, prompt, max_tokens=prompts.SUMMARY_TOKENS, response_format=prompts.summary_format()
+        )
+        return clean_summary_line(prompts.read_summary(answer))
 
     async def _look_for_facts(self, task: MemoryTask, *, after: int) -> None:
         """Look for facts in the rest of a dialog that rests or has ended."""
@@ -164,8 +159,11 @@ class MemoryWriter:
             found: list[str] = []
             message = without_questions(pair.user) if pair.wants_facts else ""
             if message:
-                answer = await self._ask(
-                    task.key, prompts.fact_prompt(message), prompts.FACT_TOKENS, prompts.facts_format()
+                answer = await self._answers.ask(
+                    task.key,
+                    prompts.fact_prompt(message),
+                    max_tokens=prompts.FACT_TOKENS,
+                    response_format=prompts.facts_format(),
                 )
                 names = [name for author_id, name in others.items() if author_id != pair.author_id]
                 found = _cleaned(prompts.read_facts(answer), message, names)
@@ -188,28 +186,6 @@ class MemoryWriter:
         async with self._database.read() as session:
             names = await names_in_dialog(session, key=task.key, dialog_id=task.dialog_id)
         return {**names, **{pair.author_id: pair.author for pair in pairs if pair.author is not None}}
-
-    async def _ask(
-        self, key: DialogKey, messages: Sequence[Message], max_tokens: int, response_format: dict[str, object]
-    ) -> str:
-        """The answer of the model to one prompt, as this member's request. Raises a BotError."""
-        pieces: list[str] = []
-        events = self._engine.stream(
-            messages,
-            temperature=0.0,
-            top_p=1.0,
-            max_tokens=max_tokens + (_THINKING_TOKENS if self._settings.thinking else 0),
-            user=self._pseudonyms.user(key),
-            cache_salt=self._pseudonyms.cache_salt(key),
-            response_format=response_format,
-        )
-        async with aclosing(events):
-            async for event in events:
-                if isinstance(event, Delta):
-                    pieces.append(event.text)
-                    if sum(map(len, pieces)) > _MAX_ANSWER:
-                        break
-        return "".join(pieces)
 
 
 def _cleaned(notes: Sequence[str], message: str, others: Collection[str]) -> list[str]:

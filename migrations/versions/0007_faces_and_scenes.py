@@ -38,13 +38,19 @@ def _create_profiles() -> None:
         "guild_profiles",
         sa.Column("guild_id", sa.BigInteger(), autoincrement=False, nullable=False, comment="Guild"),
         sa.Column(
-            "persona_id", ROW_ID, nullable=True, comment="Persona that the profile shows; NULL: my name everywhere"
+            "persona_id",
+            ROW_ID,
+            nullable=True,
+            comment="Persona that the profile shows; NULL: none",
         ),
         sa.Column(
             "fingerprint", sa.Text(), nullable=False, comment="Hash of the name and picture that Discord was sent last"
         ),
         sa.Column(
-            "problem", sa.Text(), nullable=True, comment="Why Discord did not take them: forbidden, refused or slower"
+            "problem",
+            sa.Text(),
+            nullable=True,
+            comment="Why it may not be shown: sending, slower, forbidden or refused",
         ),
         sa.Column("sent_at", TIME, nullable=False, comment="When they were sent; the next change waits from here"),
         sa.ForeignKeyConstraint(

@@ -19,12 +19,10 @@ class GuildProfile(Base):
     guild_id: Mapped[int] = mapped_column(
         Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
     )
-    persona_id: Mapped[int | None] = mapped_column(
-        RowId, comment="Persona that the profile shows; NULL: my name everywhere"
-    )
+    persona_id: Mapped[int | None] = mapped_column(RowId, comment="Persona that the profile shows; NULL: none")
     fingerprint: Mapped[str] = mapped_column(Text, comment="Hash of the name and picture that Discord was sent last")
     problem: Mapped[str | None] = mapped_column(
-        Text, comment="Why Discord did not take them: forbidden, refused or slower"
+        Text, comment="Why it may not be shown: sending, slower, forbidden or refused"
     )
     sent_at: Mapped[datetime] = mapped_column(
         UTCDateTime, comment="When they were sent; the next change waits from here"

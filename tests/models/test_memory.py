@@ -57,7 +57,7 @@ async def summarised(database: Database, key: DialogKey, dialog_id: int, count: 
 
 
 async def dialog_with(database: Database, key: DialogKey, count: int) -> tuple[int, list[int]]:
-    """A dialog with so many pairs: its id and theirs."""
+    """A new dialog with `count` pairs and one more: its id, and the ids of its turns."""
     async with database.write() as session:
         ids = [await add_turn(session, key, NOW + timedelta(seconds=n), f"q{n}", f"a{n}") for n in range(count)]
         turn = await queries.begin_turn(session, key=key, text="last", limit=0, now=NOW + timedelta(minutes=1))

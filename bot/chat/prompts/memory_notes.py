@@ -45,21 +45,17 @@ class UsedMemory:
 NO_MEMORY = UsedMemory()
 
 
-def with_memory(
-    request: GenerationRequest, turn: PendingTurn, settings: Settings, context_length: int | None
-) -> GenerationRequest:
+def with_memory(request: GenerationRequest, turn: PendingTurn, settings: Settings) -> GenerationRequest:
     """The request with the summary of its dialog and the facts for its message, as far as there are any."""
-    room = _room(context_length)
+    room = _room(request.inputs.context_length)
     budget = settings.memory_tokens * BYTES_PER_TOKEN
     facts = best_facts(turn.facts, turn.text, max_bytes=budget if room is None else min(budget, room))
-    return with_notes(request, turn.summary, facts, context_length)
+    return with_notes(request, turn.summary, facts)
 
 
-def with_notes(
-    request: GenerationRequest, found: Summary | None, facts: Sequence[MemoryFact], context_length: int | None
-) -> GenerationRequest:
+def with_notes(request: GenerationRequest, found: Summary | None, facts: Sequence[MemoryFact]) -> GenerationRequest:
     """The request with these facts, in this order, and with as much of the summary as may stand there."""
-    summary = "" if found is None else _last_lines(found.text, _room(context_length))
+    summary = "" if found is None else _last_lines(found.text, _room(request.inputs.context_length))
     if not summary and not facts:
         return request
     notes = _FACTS.format("\n".join(f"- {fact.text}" for fact in facts)) if facts else ""

@@ -88,7 +88,7 @@ class GenerationRequest:
         return shorter if num_chars(shorter.files) < chars * _MIN_SAVING else None
 
     def with_files_of(self, chars: int) -> GenerationRequest:
-        """The same with files of so many characters in total."""
+        """The same with its files cut to this number of characters in total."""
         inputs = replace(self.inputs, cuts=(*self.inputs.cuts, chars))
         return replace(self, files=cut_files(self.files, chars), inputs=inputs)
 

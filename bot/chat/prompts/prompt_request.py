@@ -1,4 +1,4 @@
-"""Builds the request for a turn's reply: persona, pairs, message and files, within the guild's settings.
+"""Builds the request for a turn's reply: persona, memory, pairs, message, files, within the guild's settings.
 
 Knows the turn as it was begun; knows neither the engine nor the database.
 """
@@ -12,6 +12,7 @@ from typing import TypedDict
 
 from bot.characters.macros import expand_names
 from bot.chat.prompts.characters import EVERYONE, Characters, notes_without_history, prompt_of, with_character
+from bot.chat.prompts.memory_notes import with_memory
 from bot.chat.prompts.prompt import select_pairs
 from bot.chat.prompts.prompt_fit import GenerationRequest
 from bot.chat.prompts.speakers import clean_name, said, system_prompt
@@ -61,10 +62,10 @@ class PromptBuilder:
             self._first_kept[turn.dialog_id] = pairs[0].turn_id
             if len(self._first_kept) > _REMEMBERED_DIALOGS:
                 self._first_kept.popitem(last=False)
-        return await self.build(turn, pairs)
+        return with_memory(await self.build(turn, pairs), turn, self._settings)
 
     async def build(self, turn: PendingTurn, pairs: Sequence[Pair]) -> GenerationRequest:
-        """The request for a turn with these pairs of its history."""
+        """The request for a turn with these pairs of its history, without what is remembered beside them."""
         limit = _capped(turn.settings.max_chat_logs, self._settings.max_chat_logs)
         context_length = self._context_length()
         user = EVERYONE if turn.key.shared else clean_name(turn.name) if turn.name else _SOMEBODY
@@ -109,7 +110,7 @@ class PromptBuilder:
             taken=taken,
             files=turn.files,
             images=tuple(image_part(image.media_type, image.data) for image in turn.images),
-            prefix=turn.reply if turn.kind == "continue" else "",
+            prefix=turn.prefix,
             user=self._pseudonyms.user(turn.key),
             cache_salt=self._pseudonyms.cache_salt(turn.key),
             max_reply_tokens=_capped(turn.settings.max_reply_tokens, self._settings.max_reply_tokens),
@@ -120,7 +121,7 @@ class PromptBuilder:
                 max_pairs=limit,
                 history_turn_id=turn.history[0].turn_id if turn.history else None,
                 selected_turn_id=pairs[0].turn_id if pairs else None,
-                prefix_chars=len(turn.reply) if turn.kind == "continue" else 0,
+                prefix_chars=len(turn.prefix),
                 num_files=len(turn.files),
                 num_images=len(turn.images),
                 scene=()

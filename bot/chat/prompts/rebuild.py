@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from bot.chat.prompts.memory_notes import with_notes
-from bot.chat.prompts.prompt_fit import FittedPrompt, GenerationRequest
+from bot.chat.prompts.prompt_fit import GenerationRequest
 from bot.chat.prompts.prompt_request import PromptBuilder
 from bot.chat.prompts.sent_prompt import digest, short_digest
 from bot.chat.requests import PendingTurn, no_messages
@@ -40,9 +40,9 @@ async def rebuild(parts: PromptParts, settings: Settings) -> RebuiltPrompt:
     request = await PromptBuilder(most, lambda: inputs.context_length).build(turn, selected)
     for chars in inputs.cuts:
         request = request.with_files_of(chars)
-    request = with_notes(request, parts.summary, parts.facts, inputs.context_length)
+    request = with_notes(request, parts.summary, parts.facts)
     pairs = _sent_pairs(request, record)
-    messages = FittedPrompt(request, pairs, 0, 0).messages
+    messages = request.messages(pairs)
     if record.digest is not None and digest(messages) == record.digest:
         return RebuiltPrompt(messages, exact=True)
     return RebuiltPrompt(messages, exact=False, differences=tuple(_differences(parts, inputs, messages, pairs)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import replace
 
 import structlog
@@ -19,10 +18,10 @@ from bot.chat.requests import PendingTurn
 from bot.chat.scenes.mentions import named_character
 from bot.chat.scenes.view import as_character, last_speaker, names_of
 from bot.engine_client.client import EngineClient
-from bot.engine_client.messages import Delta, Message
-from bot.engine_client.pseudonyms import Pseudonyms
+from bot.engine_client.messages import Message
 from bot.errors import BotError
 from bot.settings import Settings
+from bot.short_answers import ShortAnswers, json_format
 from models.types import SceneInfo
 
 log = structlog.get_logger(__name__)
@@ -44,7 +43,7 @@ class SceneDirector:
 
     def __init__(self, engine: EngineClient, settings: Settings) -> None:
         self._engine = engine
-        self._pseudonyms = Pseudonyms(settings)
+        self._answers = ShortAnswers(engine, settings)
 
     async def cast(self, turn: PendingTurn) -> PendingTurn:
         """The turn as the character has it that answers; the same turn where there is no scene."""
@@ -53,7 +52,7 @@ class SceneDirector:
             return turn
         playing = {character.persona_id for character in scene.characters}
         if turn.kind == "continue" and (turn.speaker is None or turn.speaker.persona_id not in playing):
-            return replace(turn, scene=None)  # nobody else goes on with a reply that was begun
+            return replace(turn, scene=None)  # the character has left: no other one goes on with its reply
         return as_character(turn, scene, scene.characters[await self._index(turn, scene)])
 
     async def _index(self, turn: PendingTurn, scene: SceneInfo) -> int:
@@ -72,41 +71,24 @@ class SceneDirector:
 
     async def _chosen(self, turn: PendingTurn, scene: SceneInfo) -> int | None:
         names = list(names_of(scene).values())
-        pieces: list[str] = []
-        schema = {
-            "type": "object",
-            "properties": {"speaker": {"enum": names}},
-            "required": ["speaker"],
-            "additionalProperties": False,
-        }
         try:
             async with asyncio.timeout(_CHOICE_SECONDS):
-                events = self._engine.stream(
+                answer = await self._answers.ask(
+                    turn.key,
                     _messages(turn, scene, names),
-                    temperature=0,
-                    top_p=1,
                     max_tokens=_MAX_TOKENS,
-                    user=self._pseudonyms.user(turn.key),
-                    cache_salt=self._pseudonyms.cache_salt(turn.key),
-                    response_format={
-                        "type": "json_schema",
-                        "json_schema": {"name": "speaker", "schema": schema, "strict": True},
-                    },
+                    response_format=json_format("speaker", {"speaker": {"enum": names}}),
                 )
-                async with aclosing(events):
-                    async for event in events:
-                        if isinstance(event, Delta):
-                            pieces.append(event.text)
         except (TimeoutError, BotError) as error:
             log.info("the model did not choose who speaks", turn=turn.turn_id, error=type(error).__name__)
             return None
-        return chosen_name("".join(pieces), names)
+        return chosen_name(answer, names)
 
 
 def chosen_name(reply: str, names: Sequence[str]) -> int | None:
     """The index of the name that the model has chosen; None if its answer has none."""
     try:
-        parsed = json.loads(reply[: 10 * _MAX_CHARS])
+        parsed = json.loads(reply)
     except (ValueError, RecursionError):
         parsed = None
     if isinstance(parsed, dict) and parsed.get("speaker") in names:

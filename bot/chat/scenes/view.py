@@ -1,6 +1,6 @@
 """A turn as the character sees it that answers: its own replies are its own, those of others are what it heard.
 
-Pure functions. In a dialog of one member nobody has a name; that member is called UNNAMED beside the characters.
+Pure functions. A dialog of one member has no name for them; beside the characters they are called UNNAMED.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from bot.chat.generation import GeneratedReply
-from bot.chat.prompts.faces import named_speaker
 from bot.chat.prompts.speakers import distinct_name
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
+from bot.chat.turns.turn_values import pending_turn, turn_result
 from bot.chat.turns.unsaved import UnsavedTurn, UnsavedTurns
 from bot.errors import BotError, DatabaseUnavailable, NothingToRegenerate, ShuttingDown
 from bot.failpoint import failpoint
@@ -32,7 +32,7 @@ from models.database import Database, Work
 from models.error_text import safe_text
 from models.queries.replies.recovery import interrupt_abandoned_turns
 from models.queries.tenants.policy import enforce_policy, load_policy
-from models.types import DialogKey, PersonaScope, Place, PromptRecord, Speaker, TurnResult, TurnSnapshot
+from models.types import DialogKey, PersonaScope, Place, TurnSnapshot
 
 log = structlog.get_logger(__name__)
 
@@ -140,28 +140,7 @@ class TurnLog:
                 )
         if snapshot is None:
             raise NothingToRegenerate()
-        return PendingTurn(
-            key=request.key,
-            kind=kind,
-            turn_id=snapshot.turn_id,
-            dialog_id=snapshot.dialog_id,
-            text=snapshot.text,
-            persona=snapshot.persona,
-            history=snapshot.history,
-            settings=snapshot.settings,
-            messages=request.messages,
-            author=snapshot.author,
-            name=request.name,
-            files=snapshot.files,
-            files_note=snapshot.files_note,
-            reply=snapshot.reply or "",
-            delivery_id=snapshot.delivery_id,
-            retraction=request.retraction,
-            summary=snapshot.summary,
-            facts=snapshot.facts,
-            speaker=_speaker(snapshot, request, kind),
-            scene=snapshot.scene,
-        )
+        return pending_turn(request, kind, snapshot)
 
     async def finish(self, turn: PendingTurn, reply: GeneratedReply) -> tuple[bool, bool]:
         """The finish transaction: (saved, remembered). Does not raise: a reply that cannot be saved is still shown."""
@@ -206,19 +185,7 @@ class TurnLog:
         if not reply.text.strip():
             await self._close_without_reply(turn, reply.finish_reason == "stopped", "empty")
             return True, False
-        text = turn.reply + reply.text if turn.kind == "continue" else reply.text
-        result = TurnResult(
-            reply=text,
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
-            finish_reason=reply.finish_reason,
-            first_token_ms=reply.first_token_ms,
-            total_ms=reply.total_ms,
-            messages=turn.messages(text, reply.finish_reason),
-            retraction=turn.retraction,
-            prompt=self._record(turn, reply),
-            speaker=turn.speaker,
-        )
+        result = turn_result(turn, reply, default_prompt=self._settings.persona)
         query = _FINISH[turn.kind]
         now = _now()  # the same for each attempt: if the first one was committed, the second changes nothing
         store = partial(query, key=turn.key, turn_id=turn.turn_id, result=result, now=now)
@@ -231,31 +198,14 @@ class TurnLog:
         except Exception as error:
             # Whatever went wrong: the reply is on the screen and stays there.
             log.error("the reply could not be saved", turn=turn.turn_id, reason=_reason(error))
-            self._unsaved.add(UnsavedTurn(turn.turn_id, len(text), partial(_store_late, store=store, turn=turn)))
+            store_late = partial(_store_late, store=store, turn=turn)
+            self._unsaved.add(UnsavedTurn(turn.turn_id, len(result.reply), store_late))
             return False, False
         failpoint("after_finish")
         self._unsaved.store_soon()
         if not turn.is_new and not remembered:  # the dialog was reset: the waiting message needs no edit any more
             await self._close_without_reply(turn, False, "reset")
         return True, remembered
-
-    def _record(self, turn: PendingTurn, reply: GeneratedReply) -> PromptRecord:
-        """What the prompt of this reply was made of."""
-        persona = turn.persona
-        return PromptRecord(
-            persona_id=None if persona is None else persona.persona_id,
-            persona_version=None if persona is None else persona.version,
-            default_prompt=self._settings.persona if persona is None else None,
-            first_turn_id=reply.first_turn_id,
-            num_pairs=reply.pairs_in_prompt,
-            num_examples=reply.num_examples,
-            greeting=reply.greeting,
-            lore=reply.lore,
-            summary_id=reply.memory.summary_id,
-            fact_ids=reply.memory.fact_ids,
-            digest=reply.prompt_digest,
-            inputs=reply.inputs,
-        )
 
     async def _close_without_reply(self, turn: PendingTurn, interrupted: bool, error_id: str) -> None:
         self._active.discard(turn.turn_id)
@@ -315,13 +265,6 @@ def _retrying() -> AsyncRetrying:
         wait=wait_random_exponential(multiplier=0.5, max=2),
         reraise=True,
     )
-
-
-def _speaker(snapshot: TurnSnapshot, request: ChatRequest, kind: TurnKind) -> Speaker | None:
-    """Who gives the reply. In a scene, and where a reply goes on, it is at first who gave the present one."""
-    if kind == "continue" or (snapshot.scene is not None and snapshot.speaker is not None):
-        return snapshot.speaker
-    return named_speaker(snapshot.persona, request.persona_scope.face)
 
 
 def _now() -> datetime:

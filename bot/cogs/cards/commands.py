@@ -15,7 +15,7 @@ from discord.ext import commands
 
 from bot.cogs.cards.previews import CardPreviews
 from bot.cogs.cards.reading import likely_cards
-from bot.cogs.dialogs.answers import MAX_SUGGESTIONS, in_time
+from bot.cogs.personas.suggestions import suggested_names
 from bot.discord_app.caller import Caller, caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
@@ -25,7 +25,6 @@ from bot.discord_app.replies.offered_files import offered_files
 from bot.discord_app.replies.quoted_messages import quoted
 from bot.discord_app.rest.message_api import MessageApi
 from bot.discord_app.rest.message_data import NO_MENTIONS
-from bot.errors import BotError
 
 
 class Cards(FeatureCog):
@@ -67,7 +66,6 @@ class Cards(FeatureCog):
         async def import_card(
             interaction: Interaction, file: discord.Attachment, name: str = "", replace: bool = False
         ) -> None:
-            self._authorise(interaction, own=own)
             if await defer(interaction, ephemeral=True):
                 await self._previews.show(
                     interaction, offered_files([file]), own=own, guild=not own, name=name, replace=replace
@@ -76,13 +74,12 @@ class Cards(FeatureCog):
         @app_commands.command(name="export", description=f"Get one of {whose} as a character card.")
         @app_commands.describe(name="Which one", format="png: a picture with the card in it. json: the card alone")
         async def export_card(interaction: Interaction, name: str, format: Literal["png", "json"] = "png") -> None:
-            self._authorise(interaction, own=own)
             if await defer(interaction, ephemeral=True):
                 await self._export(interaction, name, format, own=own)
 
         @export_card.autocomplete("name")
         async def suggest(interaction: Interaction, typed: str) -> list[app_commands.Choice[str]]:
-            return await self._suggest(interaction, typed, own=own)
+            return await suggested_names(self.context.personas.library, interaction, typed, own=own)
 
         return [import_card, export_card]
 
@@ -105,20 +102,6 @@ class Cards(FeatureCog):
         card = await personas.cards.export(key, found, own=own, form=form, max_bytes=interaction.filesize_limit)
         file = discord.File(io.BytesIO(card.data), card.name)
         await interaction.followup.send(file=file, ephemeral=True, allowed_mentions=NO_MENTIONS)
-
-    async def _suggest(self, interaction: Interaction, typed: str, *, own: bool) -> list[app_commands.Choice[str]]:
-        """Names that contain what was typed; none rather than late ones."""
-        key = dialog_key(caller_of(interaction))
-        try:
-            self._authorise(interaction, own=own)
-            async with in_time():
-                names = await self.context.personas.library.names(key, own=own, typed=typed, limit=MAX_SUGGESTIONS)
-        except BotError:
-            return []
-        return [app_commands.Choice(name=each, value=each) for each in names]
-
-    def _authorise(self, interaction: Interaction, *, own: bool) -> None:
-        authorise(caller_of(interaction), Action.CARD if own else Action.GUILD_CARD, None)
 
 
 def _may_import_for_guild(caller: Caller) -> bool:

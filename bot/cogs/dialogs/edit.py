@@ -115,7 +115,7 @@ class EditCommand:
 
     async def _answer_here(self, interaction: Interaction, caller: Caller, turn: TurnInfo, text: str) -> None:
         """Answer in the response to the form, to the member alone."""
-        async with self._conversations.change(turn.turn_id):
+        async with self._conversations.changes.hold(turn.turn_id):
             delivery = await self._context.chat.turns.delivery(turn)
             stands = delivery is not None and delivery.place.ephemeral  # above, and nothing can change it any more
             place = place_of(interaction, ephemeral=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-from collections.abc import Mapping
 from dataclasses import replace
 
 import discord
@@ -13,21 +11,18 @@ from discord.app_commands import Choice
 
 from bot.attachments.types import FileRefused
 from bot.cogs.faces.text import FACES, face_text, outcome_text, picture_text
+from bot.cogs.personas.suggestions import suggested_names
 from bot.cogs.personas.text import bold
 from bot.discord_app.caller import caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
-from bot.discord_app.permissions import Action, authorise
 from bot.discord_app.replies.offered_files import offered_files
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.discord_app.rest.profile_api import ProfileApi
-from bot.errors import BotError, Hint
+from bot.errors import Hint
 from models.types import PersonaFace
 
-_FACES: Mapping[str, PersonaFace] = {"off": "off", "name": "name", "profile": "profile"}
-_SUGGEST_TIMEOUT = 2.0
-_MAX_SUGGESTIONS = 25
 _PICTURE_FILE = "picture.png"
 
 
@@ -45,7 +40,7 @@ class Faces(FeatureCog):
         @app_commands.describe(how="How they see it")
         @app_commands.choices(how=[Choice(name=text, value=face) for face, text in FACES.items()])
         async def face(interaction: Interaction, how: str) -> None:
-            await self._set(interaction, _FACES.get(how, "off"))
+            await self._set(interaction, next((each for each in FACES if each == how), "off"))
 
         guild.add_command(face)
         for group, is_own in ((guild, False), (own, True)):
@@ -59,7 +54,7 @@ class Faces(FeatureCog):
 
         @picture.autocomplete("name")
         async def suggest(interaction: Interaction, typed: str) -> list[Choice[str]]:
-            return await self._suggest(interaction, typed, own=own)
+            return await suggested_names(self.context.personas.library, interaction, typed, own=own)
 
         return picture
 
@@ -97,15 +92,3 @@ class Faces(FeatureCog):
             ephemeral=True,
             allowed_mentions=NO_MENTIONS,
         )
-
-    async def _suggest(self, interaction: Interaction, typed: str, *, own: bool) -> list[Choice[str]]:
-        """Names that contain what was typed; none rather than late ones."""
-        caller = caller_of(interaction)
-        try:
-            authorise(caller, Action.OWN_PERSONA if own else Action.GUILD_PERSONA, None)
-            async with asyncio.timeout(_SUGGEST_TIMEOUT):
-                library = self.context.personas.library
-                names = await library.names(dialog_key(caller), own=own, typed=typed, limit=_MAX_SUGGESTIONS)
-        except (TimeoutError, BotError):
-            return []
-        return [Choice(name=each, value=each) for each in names]

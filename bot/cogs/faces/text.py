@@ -24,13 +24,12 @@ def face_text(face: PersonaFace) -> str:
     return _SHOWN[face]
 
 
-_FORBIDDEN = (
-    "I may not change my nickname here. Please give me the permission Change Nickname, then use `/persona face` again."
-)
-_REFUSED = (
-    "Discord does not take this persona's name or picture for my profile. Another name or picture may help; then use "
-    "`/persona face` again."
-)
+_MENDABLE: Mapping[str, str] = {
+    "forbidden": "I may not change my nickname here. Please give me the permission Change Nickname, then use "
+    "`/persona face` again.",
+    "refused": "Discord does not take this persona's name or picture for my profile. Another name or picture may "
+    "help; then use `/persona face` again.",
+}
 
 
 def outcome_text(outcome: Outcome, face: PersonaFace) -> str:
@@ -38,12 +37,12 @@ def outcome_text(outcome: Outcome, face: PersonaFace) -> str:
     if outcome == "later":
         mine = "change" if face == "profile" else "are my own again"
         return f"My name and picture here {mine} within a few minutes: Discord lets me do that only now and then."
-    return {"forbidden": _FORBIDDEN, "refused": _REFUSED}.get(outcome, "")
+    return _MENDABLE.get(outcome, "")
 
 
 def problem_text(problem: ProfileProblem | None) -> str:
-    """What Discord has against the present profile; "" if nothing that somebody could mend."""
-    return {"forbidden": _FORBIDDEN, "refused": _REFUSED}.get(problem or "", "")
+    """What Discord has against the present profile; "" where an admin can do nothing about it."""
+    return _MENDABLE.get(problem or "", "")
 
 
 def picture_text(name: str, *, removed: bool | None) -> str:

@@ -6,10 +6,11 @@ from zlib import crc32
 
 import discord
 
-from bot.cogs.dialogs.answers import MAX_SUGGESTIONS, OldButton, answer, begin, in_time, number
+from bot.cogs.dialogs.answers import OldButton, answer, begin, in_time, number
 from bot.cogs.dialogs.buttons import Json, button, row
 from bot.cogs.personas.announcing import announce, announce_edit, answers_here
 from bot.cogs.personas.modal import PersonaForm, persona_modal, submitted_form
+from bot.cogs.personas.suggestions import suggested_names
 from bot.cogs.personas.text import (
     KEPT,
     bold,
@@ -23,7 +24,6 @@ from bot.discord_app.caller import caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.rest.message_api import MessageApi
-from bot.errors import BotError
 from bot.guilds.persona_library import PersonaGone, PersonaLibrary, PersonaPage, command_of
 from models.queries.tenants.personas import shown_name
 from models.types import PersonaInfo
@@ -183,14 +183,8 @@ class PersonaEntries:
         await self._context.respond(interaction, "\n".join([*title, *map(version_line, versions), hint]))
 
     async def suggestions(self, interaction: Interaction, typed: str) -> list[discord.app_commands.Choice[str]]:
-        """The names that contain what was typed; none if the database is slow."""
-        try:
-            async with in_time():
-                key = dialog_key(caller_of(interaction))
-                names = await self._library.names(key, own=self._own, typed=typed, limit=MAX_SUGGESTIONS)
-        except BotError:
-            return []
-        return [discord.app_commands.Choice(name=name, value=name) for name in names]
+        """The names that contain what was typed."""
+        return await suggested_names(self._library, interaction, typed, own=self._own)
 
     async def _answer_list(self, interaction: Interaction, page: PersonaPage, tag: str) -> None:
         await answer(self._api, interaction, list_text(page, own=self._own, tag=tag), self._arrows(page, tag))

@@ -8,8 +8,7 @@ object of discord.py.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -20,6 +19,7 @@ from bot.chat.generation import REPETITION
 from bot.chat.prompts.speakers import speaker_name
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
 from bot.chat.service import ChatService
+from bot.chat.turns.changes import TurnChanges
 from bot.chat.turns.deliveries import DeliveryLog
 from bot.discord_app.caller import Caller
 from bot.discord_app.dialog_keys import DialogKeys
@@ -31,7 +31,6 @@ from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, Strea
 from bot.discord_app.replies.waiting_text import STOPPED, thought_line, waiting_text
 from bot.discord_app.reply_messages import final_messages
 from bot.discord_app.rest.message_api import MessageApi
-from bot.errors import BotError
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.settings_cache import GuildSettingsCache
@@ -44,15 +43,6 @@ NOT_SAVED = "-# I could not save this answer yet, so I may not remember it."
 REPEATED = "-# I noticed that I was repeating myself, so I stopped here."
 CUT_OFF = "length"
 """The finish reason of a reply that can be continued."""
-_SETTLE_TIMEOUT = 5.0
-"""Seconds to wait for the end of a change whose result is shown."""
-
-
-class TurnIsBusy(BotError):
-    """The turn is being changed already."""
-
-    def __init__(self) -> None:
-        super().__init__("I am working on this answer already.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +87,6 @@ class RunningReply:
 
 
 @dataclass(slots=True)
-class _Change:
-    """A change of a turn in progress. `over` is set at its end; members may see its result before that."""
-
-    is_shown: bool = False
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@dataclass(slots=True)
 class Conversations:
     """Answers questions. One for the whole bot."""
 
@@ -122,42 +104,7 @@ class Conversations:
     """The replies that are being written, by the interaction or message that asked."""
     retracted: asyncio.Event = field(default_factory=asyncio.Event)
     """Wakes `bot.cogs.unfinished_replies`, which marks the messages of forgotten replies."""
-    _changes: dict[int, _Change] = field(default_factory=dict)
-
-    @contextlib.contextmanager
-    def changing(self, turn_id: int) -> Iterator[bool]:
-        """Whether this turn may be changed now: not while another press of a button changes it."""
-        if turn_id in self._changes:
-            yield False
-            return
-        change = self._changes[turn_id] = _Change()
-        try:
-            yield True
-        finally:
-            del self._changes[turn_id]
-            change.over.set()
-
-    @contextlib.asynccontextmanager
-    async def change(self, turn_id: int) -> AsyncIterator[None]:
-        """Change this turn in the block, after a change whose result members see already. Raises TurnIsBusy."""
-        await self._settled(turn_id)
-        with self.changing(turn_id) as free:
-            if not free:
-                raise TurnIsBusy()
-            yield
-
-    def shows_result(self, turn_id: int) -> None:
-        """The change of this turn is stored, and members see it from now on."""
-        if (change := self._changes.get(turn_id)) is not None:
-            change.is_shown = True
-
-    async def _settled(self, turn_id: int) -> None:
-        """Wait for the end of a change whose result is already shown: a member may press the next button at once."""
-        change = self._changes.get(turn_id)
-        if change is not None and change.is_shown:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SETTLE_TIMEOUT):
-                    await change.over.wait()
+    changes: TurnChanges = field(default_factory=TurnChanges)
 
     async def answer(self, question: Question) -> ChatReply | None:
         """Answer a question and show the reply. None if its message was deleted meanwhile. Raises a BotError."""
@@ -235,7 +182,7 @@ class Conversations:
 
         def begun(turn: PendingTurn) -> None:
             nonlocal continued
-            continued = turn.reply if turn.kind == "continue" else turn.greeting
+            continued = turn.prefix or turn.greeting
             sink.record.begin(turn.delivery_id)
             sink.name_line = speaker_line(turn.speaker)
             sink.prefix += small_lines(turn.files_note) + sink.name_line
@@ -278,7 +225,7 @@ class Conversations:
             sink.buttons = reply_buttons(await self.reply_state(result, place))
         else:
             sink.record.delivery_id = 0
-        self.shows_result(result.turn_id)
+        self.changes.shows_result(result.turn_id)
         await reply.finish(text)
         failpoint("after_final_edit")
 

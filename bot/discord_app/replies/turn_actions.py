@@ -61,12 +61,12 @@ class TurnActions:
         """
         if kind == "continue" and turn.finish_reason != CUT_OFF:
             raise BotError("This answer is complete, there is nothing to go on with.")
-        async with self._conversations.change(turn.turn_id):
+        async with self._conversations.changes.hold(turn.turn_id):
             await self._answer(caller, turn, turn.user_text, kind, way)
 
     async def replace(self, caller: Caller, turn: TurnInfo, text: str, way: Place) -> None:
         """Replace what the member said, and all that followed it in the dialog; answer the new text."""
-        async with self._conversations.change(turn.turn_id):
+        async with self._conversations.changes.hold(turn.turn_id):
             await self._answer(caller, turn, text, "new", way)
 
     async def _answer(self, caller: Caller, turn: TurnInfo, text: str, kind: TurnKind, way: Place) -> None:
@@ -91,7 +91,7 @@ class TurnActions:
 
     async def switch(self, turn: TurnInfo, position: int, way: Place) -> None:
         """Show another of the turn's replies; what is shown is what is remembered."""
-        async with self._conversations.change(turn.turn_id):
+        async with self._conversations.changes.hold(turn.turn_id):
             delivery = await self._chat.turns.delivery(turn)
             place = place_in(delivery, way)
 
@@ -118,12 +118,12 @@ class TurnActions:
         sink.record.delivery_id = 0 if delivery is None else delivery.delivery_id
         sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         reply = StreamedReply(sink, self._conversations.edit_rate, prefix=prefix, num_messages=sink.num_messages)
-        self._conversations.shows_result(turn.turn_id)
+        self._conversations.changes.shows_result(turn.turn_id)
         await reply.finish(turn.reply or "")
 
     async def forget(self, turn: TurnInfo, way: Place) -> None:
         """Delete the turn, and say so where its reply was."""
-        async with self._conversations.change(turn.turn_id):
+        async with self._conversations.changes.hold(turn.turn_id):
             delivery = await self._chat.turns.delivery(turn)
             place = place_in(delivery, way)
             if not await self._chat.turns.forget_turn(turn):

@@ -110,7 +110,7 @@ async def remove_character(session: AsyncSession, *, key: DialogKey, place_id: i
 
 
 async def set_scene_order(session: AsyncSession, *, key: DialogKey, place_id: int, speak: SceneOrder) -> bool:
-    """Choose who speaks in the scene of a place if nobody is named. False if no scene is there."""
+    """Choose who speaks in the scene of a place if a message names no character. False if no scene is there."""
     scene = await session.get(Scene, (key.guild_id, place_id))
     playing = select(SceneCharacter.persona_id).where(
         SceneCharacter.guild_id == key.guild_id, SceneCharacter.place_id == place_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,7 +17,7 @@ from bot.memory.prompts import fact_prompt, read_facts, read_summary
 from bot.memory.ranking import best_facts, ranked
 from bot.memory.words import content_words, says_the_same, words
 from bot.settings import Settings
-from models.types import DialogKey, DialogSettings, MemoryFact, Summary
+from models.types import DialogKey, DialogSettings, MemoryFact, PromptInputs, Summary
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -180,16 +181,18 @@ def pending(text: str, summary: Summary | None = None, known: tuple[MemoryFact, 
 
 
 class TestPrompt:
-    REQUEST = GenerationRequest("You are a test.", (), "May I eat nuts?", "u", "s", 100)
+    REQUEST = GenerationRequest(
+        "You are a test.", (), "May I eat nuts?", "u", "s", 100, inputs=PromptInputs(context_length=4096)
+    )
     SETTINGS = Settings(_env_file=None)
 
     def test_nothing_remembered_changes_nothing(self) -> None:
-        assert with_memory(self.REQUEST, pending("x"), self.SETTINGS, 4096) is self.REQUEST
+        assert with_memory(self.REQUEST, pending("x"), self.SETTINGS) is self.REQUEST
 
     def test_summary_and_facts_stand_in_frames(self) -> None:
         summary = Summary(3, "They spoke of trains.", 1, 2, NOW)
         known = tuple(facts("The user likes tea.", "The user is allergic to nuts."))
-        request = with_memory(self.REQUEST, pending("May I eat nuts?", summary, known), self.SETTINGS, 4096)
+        request = with_memory(self.REQUEST, pending("May I eat nuts?", summary, known), self.SETTINGS)
         system, user = (str(message["content"]) for message in request.messages(()))
         assert system == (
             "You are a test.\n\n[Notes from earlier in this conversation. They may be wrong, and they are no "
@@ -205,7 +208,8 @@ class TestPrompt:
     def test_a_short_context_has_little_of_it(self) -> None:
         summary = Summary(3, "old " * 50 + "\nnew", 1, 2, NOW)
         known = tuple(facts(*(f"The user has thing number {number}." for number in range(50))))
-        request = with_memory(self.REQUEST, pending("x", summary, known), self.SETTINGS, 256)
+        short = replace(self.REQUEST, inputs=PromptInputs(context_length=256))
+        request = with_memory(short, pending("x", summary, known), self.SETTINGS)
         assert "\nnew\n" in request.persona
         assert "old" not in request.persona
         assert 1 <= len(request.memory.fact_ids) <= 3

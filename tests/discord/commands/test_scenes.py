@@ -162,10 +162,9 @@ async def test_who_started_a_thread_sets_its_scene(both: World) -> None:
     here = both
     guild, _, ann = await stage(here, "Jack", "Anne")
     asked = await here.ask(guild, ann, "Hello")
-    await here.discord.press(asked.messages()[0], ann, label="Thread")
-    await here.discord.until(lambda: bool(guild.threads))
+    pressed = await here.discord.press(asked.messages()[0], ann, label="Thread")
+    await here.discord.done(pressed)  # the thread is known to be hers only now
     [thread] = guild.threads
-    await here.discord.until(lambda: thread.num_messages > 0 or thread.announced)
     assert "Anne" in (await here.use(thread, ann, "scene list")).reply(), "a thread has the scene of its channel"
     mine = await here.use(thread, ann, "scene add", name="Anne")
     assert f"In <#{thread.id}> a scene plays:\n- **Anne**\nA message" in mine.reply()
