@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import httpx2
 import openai
 
@@ -153,8 +154,9 @@ class EventStream(openai.AsyncStream[object]):
     async def _end(self) -> None:
         """Read what follows `[DONE]`, for a moment: a connection can be used again only when its answer has ended."""
         self.done = True
-        with contextlib.suppress(TimeoutError, httpx2.HTTPError, httpx2.StreamError):
-            async with asyncio.timeout(_DRAIN_SECONDS):
+        with contextlib.suppress(httpx2.HTTPError, httpx2.StreamError):
+            # At the answer's end the pool closes other connections, under a shield that only anyio's timeout respects.
+            with anyio.move_on_after(_DRAIN_SECONDS):
                 for _ in range(_DRAIN_PIECES):
                     if await anext(self._pieces, None) is None:
                         break

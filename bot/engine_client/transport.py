@@ -11,6 +11,8 @@ from bot.engine_client.bounded_http import BoundedClient
 
 CONNECT_SECONDS = 5.0
 SMALL_CALL_SECONDS = 15.0
+IDLE_SECONDS = 5.0
+"""How long a connection is kept for the next request."""
 
 
 class Transport:
@@ -18,7 +20,7 @@ class Transport:
 
     def __init__(self, base_url: str, api_key: str | None = None, *, uds: str | None = None) -> None:
         base_url = base_url.rstrip("/")
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32)
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=IDLE_SECONDS)
         # An explicit transport makes httpx2 ignore the environment's proxies, which are for other machines.
         is_local = uds is not None or urlsplit(base_url).hostname in {"127.0.0.1", "::1", "localhost"}
         self.http = BoundedClient(

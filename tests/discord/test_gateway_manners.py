@@ -92,10 +92,10 @@ async def test_b17_a_press_of_a_button_that_is_sent_again_acts_once(here: World)
 
 
 async def test_b11_heartbeats_go_on_while_replies_are_written(sqlite_url: str, tmp_path: Path) -> None:
-    """Of a generation that takes many heartbeats, none is late; a real one takes 60 s and beats every 41."""
+    """Of a generation that takes several heartbeats, none is missed; a real one takes 60 s and beats every 41."""
 
     def often(discord: FakeDiscord) -> None:
-        discord.gateway.heartbeat_interval = 0.5
+        discord.gateway.heartbeat_interval = 1.5
 
     async with world(sqlite_url, tmp_path, before=often) as here:
         guild, ann = await here.member()
@@ -107,7 +107,7 @@ async def test_b11_heartbeats_go_on_while_replies_are_written(sqlite_url: str, t
         await here.discord.done(*asked, timeout=60)
         seconds = asyncio.get_running_loop().time() - started
         assert seconds > 4
-        assert session.num_heartbeats - beats >= seconds / 0.5 * 0.7
+        assert session.num_heartbeats - beats >= seconds / 1.5 * 0.7
         assert here.discord.gateway.num_zombies == 0
         assert here.discord.gateway.num_identifies == 1
         assert session.num_resumes == 0
