@@ -1,7 +1,8 @@
 """The engine's configuration: one frozen object, equal on all ranks except for the fields that name the rank.
 
 `resolve` turns the user's options, many of them "auto", and the model's spec into concrete values. It looks at the
-machine and reads the launcher's environment variables, and changes neither.
+machine and reads the launcher's environment variables, and changes neither. Rows and context that the user left open
+are upper bounds at first; `engine.runner.memory.fit_limits` lowers them once the weights are loaded.
 """
 
 import os
@@ -15,6 +16,7 @@ from engine.errors import ConfigError
 from engine.layers.cpu_linear import has_fast_int4, has_fast_int8
 
 PAGE_SIZE: Final = 16
+MAX_GPU_ROWS: Final = 256  # unless the user asks for more
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZE: Final = ("auto", "none", "int8", "int4")
 KV_DTYPES: Final = ("auto", "fp8", "int8")
@@ -31,6 +33,9 @@ class EngineConfig:
     max_context: int  # tokens of a request, prompt and reply together
     max_prefill_tokens: int  # prompt tokens of an ordinary step
     burst_prefill_tokens: int = 0  # of a step without decoding rows, or of a rare one; 0: `max_prefill_tokens`
+    counts_rows: bool = False  # the two limits above are of all tokens of a step, decoding rows included
+    fits_rows: bool = False  # lower `max_num_seqs` to what memory allows
+    fits_context: bool = False  # lower `max_context` to what memory allows
     page_size: int = PAGE_SIZE
     num_kv_pages: int | None = None  # None: as many as fit into free memory
     quantize: str = "none"
@@ -82,16 +87,19 @@ def resolve(
     _check_kv_dtype(kv_dtype, torch_device)
     if max_context is not None and not 1 < max_context <= spec.max_context:
         raise ConfigError("--max-seq-len", expected=f"2 to {spec.max_context} (the model's)", found=str(max_context))
-    rows = _at_least_one("--max-batch", max_num_seqs, 32 if on_gpu else 8)
+    rows = _at_least_one("--max-batch", max_num_seqs, MAX_GPU_ROWS if on_gpu else 8)
     # On a GPU the time of a step depends on all its tokens, decoding rows included: keep the total a round number.
-    default_prefill = max(64, 512 - rows) if on_gpu else 64
+    counts_rows = on_gpu and max_prefill_tokens is None and rows <= MAX_GPU_ROWS
     return EngineConfig(
         device=torch_device,
         dtype=_dtype(dtype, spec, on_gpu),
         max_num_seqs=rows,
         max_context=max_context or spec.max_context,
-        max_prefill_tokens=_at_least_one("--chunk", max_prefill_tokens, default_prefill),
-        burst_prefill_tokens=1024 - rows if on_gpu and max_prefill_tokens is None and rows <= 512 else 0,
+        max_prefill_tokens=_at_least_one("--chunk", max_prefill_tokens, 512 if on_gpu else 64),
+        burst_prefill_tokens=1024 if counts_rows else 0,
+        counts_rows=counts_rows,
+        fits_rows=on_gpu and max_num_seqs is None,
+        fits_context=max_context is None,
         num_kv_pages=num_kv_pages,
         quantize=_quantize(quantize, spec, on_gpu, dtype),
         kv_dtype=kv_dtype,

@@ -28,7 +28,7 @@ class OfflineEngine:
         """Use `load`, which makes the arguments."""
         self._config, self._communicator = config, communicator
         self._model, self._runner = worker.model, worker.runner
-        steady = replace(config, burst_prefill_tokens=0)  # every step takes at most `max_prefill_tokens`
+        steady = replace(worker.config, burst_prefill_tokens=0)  # every step takes at most `max_prefill_tokens`
         self._scheduler = scheduler_from_config(steady, worker.runner.num_kv_pages)
         self._next_id = 0
 

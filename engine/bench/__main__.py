@@ -13,24 +13,26 @@ from dataclasses import replace
 
 import torch
 
-from engine.bench import cpu, trace
-from engine.bench.drive import Client, RunRecord, Sampling, closed_loop, quantile, send_all
+from engine.bench import cpu
+from engine.bench.drive import Client, Sampling, quantile
 from engine.bench.http import HttpClient
 from engine.bench.local import LocalClient, TimedEngine
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
 from engine.bench.report import emit, today
+from engine.bench.trace import VOCAB
+from engine.bench.workloads import WORKLOADS, rows_of
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.core.follower import run_worker
 from engine.core.worker import freeze_gc
 
-WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6", "W6b", "cpu")
-CHAT_SAMPLING = Sampling(0.6, 0.9)
+DEFAULT_WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6", "W6b")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     if options.workloads == ["cpu"]:
         random = options.model in SHAPES
         for line in (
@@ -38,9 +40,16 @@ def main(arguments: Sequence[str]) -> int:
         ):
             emit({**line, "date": today()})
         return 0
+    options.workloads = options.workloads or list(DEFAULT_WORKLOADS)
+    if unknown := [name for name in options.workloads if name not in WORKLOADS]:
+        parser.error(f"unknown workload: {unknown[0]}")
     if options.http:
         return over_http(options)
     options.model = options.model or "7b"
+    try:
+        options.max_batch = options.max_batch or rows_of(options.workloads)
+    except ValueError as error:
+        parser.error(str(error))
     checkpoint, config = setup(options)
     if config.rank:
         run_worker(config, checkpoint)
@@ -50,11 +59,11 @@ def main(arguments: Sequence[str]) -> int:
         raise TypeError
     freeze_gc()  # as the server does
     try:
-        for name in options.workloads or WORKLOADS[:-1]:
+        for name in options.workloads:
             for number in range(options.runs):
-                line = asyncio.run(run(engine, name, options.scale, f"{number}"))
+                line = asyncio.run(run(engine, name, checkpoint.spec.vocab_size, options.scale, f"{name}{number}"))
                 if number or options.runs == 1:
-                    emit({"engine": "guildllama", "workload": name, **line, **environment(config, options)})
+                    emit({"engine": "guildllama", "workload": name, **line, **environment(engine.config, options)})
     finally:
         engine.close()
     return 0
@@ -81,19 +90,20 @@ def over_http(options: argparse.Namespace) -> int:
     host, _, port = address.rpartition(":")
     for name in options.workloads:
         for number in range(options.runs):
-            client = TaggedClient(HttpClient(host.strip("[]"), int(port), model), f"h{number}")
-            line = asyncio.run(drive(client, name, options.scale)).summary()
+            client = HttpClient(host.strip("[]"), int(port), model)
+            record = asyncio.run(WORKLOADS[name].drive(TaggedClient(client, f"{name}h{number}"), VOCAB, options.scale))
+            line = record.summary()
             if number or options.runs == 1:
                 emit({"engine": "guildllama over HTTP", "workload": name, **line, "model": model, "date": today()})
     return 0
 
 
-async def run(engine: TimedEngine, name: str, scale: float, tag: str) -> dict[str, object]:
+async def run(engine: TimedEngine, name: str, vocab: int, scale: float, tag: str) -> dict[str, object]:
     """One run: its summary, and the prompt tokens that no prefix hit saved. `tag` separates its cache."""
     engine.reset_measurement()
     before = engine.stats()
     client = TaggedClient(LocalClient(engine), tag)
-    record = await drive(client, name, scale)
+    record = await WORKLOADS[name].drive(client, vocab, scale)
     after = engine.stats()
     return {
         **record.summary(),
@@ -104,23 +114,6 @@ async def run(engine: TimedEngine, name: str, scale: float, tag: str) -> dict[st
         "ttft_admitted_p50_ms": round(1000 * quantile(sorted(engine.ttft_after_admission), 0.5), 1),
         "ttft_admitted_p95_ms": round(1000 * quantile(sorted(engine.ttft_after_admission), 0.95), 1),
     }
-
-
-async def drive(client: Client, name: str, scale: float) -> RunRecord:
-    """Send the workload of that name."""
-    greedy = Sampling()
-    if name in ("W1", "W1s"):
-        return await send_all(client, trace.w1(scale=scale), greedy if name == "W1" else CHAT_SAMPLING)
-    if name == "W2":
-        return await send_all(client, trace.w2(scale=scale), greedy)
-    if name == "W4":
-        return await send_all(client, trace.w4(scale=scale), greedy)
-    if name == "W3":
-        return await closed_loop(client, trace.chat(scale), greedy)
-    if name in ("W6", "W6b"):
-        return await closed_loop(client, trace.CannedChat(58 if name == "W6b" else 0), greedy)
-    turns = max(3, int(30 * scale))
-    return await closed_loop(client, trace.RollingChat(turns=turns, trim_step=5 if name == "W5t" else 1), greedy)
 
 
 class TaggedClient:
@@ -157,7 +150,7 @@ def environment(config: EngineConfig, options: argparse.Namespace) -> dict[str, 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m engine.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("workloads", nargs="*", metavar="|".join(WORKLOADS))
+    parser.add_argument("workloads", nargs="*", metavar="|".join((*WORKLOADS, "cpu")))
     parser.add_argument(
         "--http", metavar="HOST:PORT:MODEL", help="a running server instead of an engine in this process"
     )
@@ -171,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quantize", default="none")
     parser.add_argument("--kv-dtype", default="auto")
     parser.add_argument("--share-gpu", action="store_true", help="ranks may share a GPU, over gloo: never fast")
-    parser.add_argument("--max-batch", type=int)
+    parser.add_argument("--max-batch", type=int, help="rows; by default as each workload's definition says")
     parser.add_argument("--chunk", type=int)
     parser.add_argument("--runs", type=int, default=4, help="the first is a warm-up, unless it is the only one")
     parser.add_argument("--scale", type=float, default=1.0, help="shorter prompts and replies")

@@ -44,6 +44,19 @@ class RequestTiming:
     gaps: list[float] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
 
+    @property
+    def ttft(self) -> float:
+        """Seconds from sending to the first token."""
+        return self.token_times[0] - self.sent_at
+
+    def gaps_before(self, moment: float) -> list[float]:
+        """The gaps that ended before a moment."""
+        return [gap for gap, end in zip(self.gaps, self.token_times[1:], strict=False) if end < moment]
+
+    def gaps_after(self, moment: float) -> list[float]:
+        """The gaps that ended at a moment or later."""
+        return [gap for gap, end in zip(self.gaps, self.token_times[1:], strict=False) if end >= moment]
+
 
 @dataclass(slots=True)
 class RunRecord:
@@ -51,12 +64,13 @@ class RunRecord:
 
     started_at: float
     requests: list[RequestTiming] = field(default_factory=list)
+    facts: dict[str, float] = field(default_factory=dict)  # what only some workloads measure
 
     def summary(self) -> dict[str, float]:
         """The run's measurements, under the names that docs/bench/*.jsonl use."""
         makespan = max(request.token_times[-1] for request in self.requests) - self.started_at
         outputs = sum(len(request.token_ids) for request in self.requests)
-        ttft = sorted(request.token_times[0] - request.sent_at for request in self.requests)
+        ttft = sorted(request.ttft for request in self.requests)
         gaps = sorted(gap for request in self.requests for gap in request.gaps)
         return {
             "makespan_s": round(makespan, 4),
@@ -67,6 +81,7 @@ class RunRecord:
             "gap_p50_ms": round(1000 * quantile(gaps, 0.5), 2),
             "gap_p95_ms": round(1000 * quantile(gaps, 0.95), 2),
             "gap_max_ms": round(1000 * gaps[-1], 1) if gaps else 0.0,
+            **self.facts,
         }
 
 
@@ -101,6 +116,14 @@ async def send_all(client: Client, requests: Sequence[PromptRequest], sampling: 
     )
     await asyncio.gather(*work)
     return record
+
+
+async def send_in_turn(
+    client: Client, record: RunRecord, requests: Sequence[PromptRequest], sampling: Sampling
+) -> None:
+    """Send each request when the one before has ended."""
+    for request in requests:
+        await send_request(client, record, request.prompt, request.output_len, sampling, "u", "g")
 
 
 async def closed_loop(client: Client, workload: ChatWorkload, sampling: Sampling) -> RunRecord:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from engine.bench.trace import VOCAB
 from engine.checkpoint import ModelSpec
 from engine.checkpoint.architecture import Architecture
 from engine.tokenizers.base import Tokenizer
@@ -20,15 +21,17 @@ SHAPES = {
     "tiny": (64, 2, 4, 4, 192),
     "moe": (1024, 12, 16, 4, 384),  # Qwen3-30B-A3B's structure at a sixteenth of its size
 }
+VOCABULARIES = {"8b": 128256}  # Llama 3's; the others have Llama 2's
 BLOCKS = {"moe": Architecture(qk_norm=True, experts=128, experts_per_token=8)}
 
 
-def spec(shape: str, layers: int | None = None, context: int = 4096, vocab: int = 32000) -> ModelSpec:
+def spec(shape: str, layers: int | None = None, context: int = 4096, vocab: int | None = None) -> ModelSpec:
     """The spec of a shape, with fewer layers if `layers` is given."""
     dim, n_layers, heads, kv_heads, ffn = SHAPES[shape]
     return ModelSpec(
         format="meta", chat="llama2", dim=dim, n_layers=layers or n_layers, n_heads=heads, n_kv_heads=kv_heads,
-        head_dim=dim // heads, ffn_dim=ffn, vocab_size=vocab, norm_eps=1e-5, rope_theta=10000.0, rope_scaling=None,
+        head_dim=dim // heads, ffn_dim=ffn, vocab_size=vocab or VOCABULARIES.get(shape, VOCAB),
+        norm_eps=1e-5, rope_theta=10000.0, rope_scaling=None,
         max_context=context, tied_embeddings=False, dtype=torch.bfloat16, shards=1,
         architecture=BLOCKS.get(shape, Architecture()),
     )  # fmt: skip

@@ -11,6 +11,10 @@ W3  closed-loop chat: 64 users, 4 personas of 256 tokens (16 users each), 6 turn
 W4  32 requests at once, prompts log-uniform in 32 … 1500, outputs uniform in 16 … 256
 W5  rolling window: 32 users, 30 turns with W3's sizes and at most 10 turns of history in a prompt; see `RollingChat`
 W6  W3 with a history that is generated beforehand, for clients that receive text; see `CannedChat`
+
+W3u is W3 with as many rows as memory allows, W3p has 32 users and personas of 2,048 tokens, W3n 100 newcomers within a
+second. T1 to T3 measure the first token of an idle engine: 512 new tokens, 40 after 2,000 cached ones, 4,000 new ones.
+`engine/bench/workloads.py` says what each of them sends.
 """
 
 import hashlib
@@ -24,7 +28,6 @@ from typing import Final
 SEED: Final = 20261123
 VOCAB: Final = 32000
 FIRST_ID: Final = 3
-MAX_BATCH: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +38,22 @@ class PromptRequest:
     output_len: int
 
 
-def _tokens(rng: random.Random, count: int, vocab: int) -> list[int]:
+def random_ids(rng: random.Random, count: int, vocab: int) -> list[int]:
+    """Token ids, uniform among those that are no control tokens in Llama 2's vocabulary."""
     return [rng.randrange(FIRST_ID, vocab) for _ in range(count)]
 
 
 def w1(vocab: int = VOCAB, scale: float = 1.0) -> list[PromptRequest]:
     """W1; `scale` < 1 shortens prompts and outputs."""
     rng = random.Random(f"{SEED}-w1")
-    return [PromptRequest(_tokens(rng, max(8, int(512 * scale)), vocab), max(4, int(256 * scale)))]
+    return [PromptRequest(random_ids(rng, max(8, int(512 * scale)), vocab), max(4, int(256 * scale)))]
 
 
 def w2(vocab: int = VOCAB, scale: float = 1.0) -> list[PromptRequest]:
     """W2; `scale` < 1 shortens prompts and outputs."""
     rng = random.Random(f"{SEED}-w2")
-    return [PromptRequest(_tokens(rng, max(8, int(512 * scale)), vocab), max(4, int(128 * scale))) for _ in range(32)]
+    prompt, output = max(8, int(512 * scale)), max(4, int(128 * scale))
+    return [PromptRequest(random_ids(rng, prompt, vocab), output) for _ in range(32)]
 
 
 def w4(vocab: int = VOCAB, scale: float = 1.0) -> list[PromptRequest]:
@@ -58,7 +63,7 @@ def w4(vocab: int = VOCAB, scale: float = 1.0) -> list[PromptRequest]:
     for _ in range(32):
         prompt = round(math.exp(rng.uniform(math.log(32), math.log(1500))))
         output = rng.randint(16, 256)
-        requests.append(PromptRequest(_tokens(rng, max(4, int(prompt * scale)), vocab), max(3, int(output * scale))))
+        requests.append(PromptRequest(random_ids(rng, max(4, int(prompt * scale)), vocab), max(3, int(output * scale))))
     return requests
 
 
@@ -77,8 +82,8 @@ class ChatWorkload:
     ) -> None:
         rng = random.Random(f"{SEED}-w3")
         self.users, self.turns, self.reply_length = users, turns, reply
-        self.personas = [_tokens(rng, system, vocab) for _ in range(personas)]
-        self.messages = [[_tokens(rng, message, vocab) for _ in range(turns)] for _ in range(users)]
+        self.personas = [random_ids(rng, system, vocab) for _ in range(personas)]
+        self.messages = [[random_ids(rng, message, vocab) for _ in range(turns)] for _ in range(users)]
         self.persona_of = [user % personas for user in range(users)]
         self.history: list[list[list[int]]] = [[] for _ in range(users)]  # message + reply of each turn
         self.turn = [0] * users
@@ -116,7 +121,7 @@ class CannedChat(ChatWorkload):
         """As W3, with the tokens in the history replaced."""
         turn, length = self.turn[user], self.reply_length
         more = super().reply(user, tokens)
-        generated = _tokens(random.Random(f"{SEED}-w6-{user}-{turn}"), length + self.extra_tokens, VOCAB)
+        generated = random_ids(random.Random(f"{SEED}-w6-{user}-{turn}"), length + self.extra_tokens, VOCAB)
         self.history[user][-1] = [*self.messages[user][turn], *generated]
         return more
 

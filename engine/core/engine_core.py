@@ -114,6 +114,11 @@ class EngineCore:
         return stream
 
     @property
+    def config(self) -> EngineConfig:
+        """Once started, with the rows and the context that memory allows."""
+        return self._config
+
+    @property
     def failure(self) -> str | None:
         """Why the engine no longer works, or None."""
         return self._failure
@@ -158,6 +163,8 @@ class EngineCore:
         try:
             self._communicator = connect(config)
             worker = start_worker(config, checkpoint, self._communicator)
+            config = self._config = worker.config
+            self._output_processor = OutputProcessor(config)
             self._scheduler = scheduler_from_config(config, worker.runner.num_kv_pages)
             self._step_loop = StepLoop(config, self._scheduler, worker.runner, self._communicator)
         except BaseException as error:

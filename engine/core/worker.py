@@ -14,13 +14,14 @@ from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
 from engine.distributed.communicator import Communicator
 from engine.errors import ConfigError
-from engine.model.loader import load_model
+from engine.model.loader import fill_rope, load_model
 from engine.model.quantization import quantize_block
 from engine.model.transformer import Transformer
 from engine.runner.base import AnyRunner
 from engine.runner.cpu.build import compiled_library
 from engine.runner.cpu.quantize import CpuQuantizer
 from engine.runner.factory import make_runner, warm_up
+from engine.runner.memory import available_bytes, fit_limits
 from engine.scheduler.scheduler import Scheduler
 
 
@@ -33,8 +34,9 @@ class OtherRankFailed(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A rank that is ready for its first step."""
+    """A rank that is ready for its first step, and the configuration with the limits that its memory allows."""
 
+    config: EngineConfig
     model: Transformer
     runner: AnyRunner
     slowest_step: float  # seconds that the longest possible step took at warm-up
@@ -56,6 +58,10 @@ def start_worker(config: EngineConfig, checkpoint: Checkpoint, communicator: Com
     try:
         model = load_weights(config, checkpoint)
         agree(1)
+        fitted = fit_limits(config, model.spec, available_bytes(config.device), agree)
+        if fitted.max_context != config.max_context:
+            fill_rope(model, fitted.max_context, fitted.device)
+        config = fitted
         runner = make_runner(config, model, agree)
         agree(1)
     except OtherRankFailed:
@@ -63,7 +69,7 @@ def start_worker(config: EngineConfig, checkpoint: Checkpoint, communicator: Com
     except ConfigError:
         communicator.all_reduce_min(0)
         raise
-    return Worker(model, runner, warm_up(runner, config))
+    return Worker(config, model, runner, warm_up(runner, config))
 
 
 def scheduler_from_config(config: EngineConfig, num_pages: int) -> Scheduler:
@@ -73,6 +79,7 @@ def scheduler_from_config(config: EngineConfig, num_pages: int) -> Scheduler:
         num_pages=num_pages,
         max_prefill_tokens=config.max_prefill_tokens,
         burst_prefill_tokens=config.burst_prefill_tokens,
+        counts_rows=config.counts_rows,
         max_context=config.max_context,
         page_size=config.page_size,
     )

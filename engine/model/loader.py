@@ -6,6 +6,7 @@ just before it is filled, so with quantized weights only one layer at a time is 
 
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import Tensor, nn
 
 from engine.checkpoint import Checkpoint, ModelSpec
@@ -35,9 +36,14 @@ def load_model(
         _fill_block(block, f"layers.{number}", checkpoint, config)
         if on_block_loaded is not None:
             on_block_loaded(block)
-    model.rope = rope_table(spec, config.max_context, device)
-    model.local_rope = local_rope_table(spec, config.max_context, device)
+    fill_rope(model, config.max_context, device)
     return model.eval()
+
+
+def fill_rope(model: Transformer, max_context: int, device: torch.device) -> None:
+    """Compute the RoPE tables for contexts of up to `max_context` tokens; with LongRoPE it chooses the factors."""
+    model.rope = rope_table(model.spec, max_context, device)
+    model.local_rope = local_rope_table(model.spec, max_context, device)
 
 
 def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: EngineConfig) -> None:

@@ -4,6 +4,8 @@ It knows sizes only, and neither the pages' contents nor who uses them.
 """
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +19,10 @@ GPU_MEMORY_FRACTION = 0.94  # of a GPU's memory; the rest is for the driver, gra
 CPU_MEMORY_FRACTION = 0.25  # of the memory that is free at start
 CPU_MAX_KV_BYTES = 2 << 30  # for keys and values on a CPU, unless CPU_MIN_CONTEXTS needs more
 CPU_MIN_CONTEXTS = 2  # a CPU holds at least this many full contexts where they fit, whatever the fraction says
+CPU_CONTEXT_FRACTION = 0.5  # of the memory that is free at start, for CPU_MIN_CONTEXTS contexts
+GPU_BUFFER_BYTES = 1 << 30  # left for activations and recorded steps when the limits are chosen
+ROW_TOKENS = 1024  # of KV cache for each row, when the number of rows is chosen
+ROW_COUNTS = (8, 16, 32, 64, 96, 128, 192, 256)  # to choose from
 _GIB = 1 << 30
 
 
@@ -53,6 +59,31 @@ def allocated_bytes(device: torch.device) -> int:
         return torch.cuda.memory_reserved(device)
     resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
     return resident_pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def fit_limits(
+    config: EngineConfig, spec: ModelSpec, free_bytes: int, min_over_ranks: Callable[[int], int] = int
+) -> EngineConfig:
+    """The rows and the context that the user left open, lowered to what the KV cache can hold in `free_bytes`.
+
+    `min_over_ranks` returns the smallest of all ranks' numbers. Call it when the weights are loaded.
+    """
+    page_bytes = kv_bytes_per_page(spec, config)
+    if config.num_kv_pages is not None:
+        pages = context_pages = config.num_kv_pages
+    elif config.device.type == "cuda":
+        pages = context_pages = (free_bytes - GPU_BUFFER_BYTES) // page_bytes
+    else:
+        pages = free_bytes // (page_bytes * config.world_size)
+        context_pages = int(pages * CPU_CONTEXT_FRACTION) // CPU_MIN_CONTEXTS
+    tokens = min_over_ranks(max(1, pages)) * config.page_size
+    context = min_over_ranks(max(1, context_pages)) * config.page_size
+    if config.fits_context:
+        config = replace(config, max_context=min(config.max_context, max(config.page_size, context)))
+    if config.fits_rows:
+        rows = max((count for count in ROW_COUNTS if count * ROW_TOKENS <= tokens), default=ROW_COUNTS[0])
+        config = replace(config, max_num_seqs=min(config.max_num_seqs, rows))
+    return config
 
 
 def fit_pages(config: EngineConfig, page_bytes: int, free_bytes: int) -> int:

@@ -22,7 +22,7 @@ from engine.scheduler.page_table import PageTable
 from engine.scheduler.request import Request, RequestStatus
 from engine.scheduler.request_pool import RequestPool
 from engine.scheduler.step_draft import BudgetDonation, StepDraft
-from engine.scheduler.step_plan import PrefillChunk
+from engine.scheduler.step_plan import MAX_FINISHED_PROMPTS, PrefillChunk
 from engine.scheduler.token_budget import TokenBudget
 
 
@@ -38,7 +38,8 @@ class PrefillScheduler:
         """Spend the budget of prompt tokens, one request at a time."""
         budget = remaining = self._token_budget.prefill_tokens(len(draft.decode_requests))
         next_donation: BudgetDonation | None = None  # from the request before, which was blocked
-        while remaining > 0:
+        num_finished = 0
+        while remaining > 0 and num_finished < MAX_FINISHED_PROMPTS:
             donation, next_donation = next_donation, None
             request = donation.receiver if donation is not None else self._next_prefill(draft)
             if request is None:
@@ -73,6 +74,7 @@ class PrefillScheduler:
             self._totals.num_prefilled_tokens += count
             self._fairness.charge(request, count, shared=donation is not None)
             if stop == end:
+                num_finished += 1
                 self._predicted_demand(draft).add(request)
         self._token_budget.record_step(len(draft.decode_requests), budget - remaining)
 

@@ -41,8 +41,10 @@ class Scheduler:
         page_size: int = 16,
         page_lookahead: int = 4,
         burst_prefill_tokens: int = 0,
+        counts_rows: bool = False,
     ) -> None:
-        """`page_lookahead`: pages that a decoding row gets at a time while many are available.
+        """`page_lookahead`: pages that a decoding row gets at a time while many are available. The token limits and
+        `counts_rows`: see TokenBudget.
 
         Raises ValueError if the pages cannot hold one request of `max_context` tokens.
         """
@@ -53,7 +55,7 @@ class Scheduler:
         self._fairness = Fairness(tie_margin=max_prefill_tokens - 1, max_lag=4 * max_prefill_tokens)
         self._pool = RequestPool(self.cache, self._fairness, max_num_seqs=max_num_seqs, max_context=max_context)
         self.totals, self._batch = self._pool.totals, self._pool.batch
-        token_budget = TokenBudget(max_prefill_tokens, burst_prefill_tokens, max_num_seqs)
+        token_budget = TokenBudget(max_prefill_tokens, burst_prefill_tokens, max_num_seqs, counts_rows=counts_rows)
         self._prefill = PrefillScheduler(self._pool, token_budget)
 
     @property

@@ -10,8 +10,11 @@ reads any: a chunk may follow a page that another chunk of the same step compute
 
 import struct
 from dataclasses import dataclass
+from typing import Final
 
 from engine.logits_params import Adjustment
+
+MAX_FINISHED_PROMPTS: Final = 64  # chunks of a step that are the last of their prompts
 
 
 @dataclass(frozen=True, slots=True)

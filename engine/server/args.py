@@ -119,7 +119,7 @@ def _serve_parser() -> argparse.ArgumentParser:
         "--served-model-name", metavar="NAME", help="the name that clients see (default: the name of the path)"
     )
     _add_chat_template(model)
-    model.add_argument("--max-seq-len", type=_at_least(2), metavar="N", help="context in tokens (default: the model's)")
+    model.add_argument("--max-seq-len", type=_at_least(2), metavar="N", help="context in tokens (default: what fits)")
     model.add_argument("--device", default="auto", help="auto, cpu or cuda")
     model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     model.add_argument("--quantize", default="auto", help="weights: auto, none, int8 or int4")
@@ -128,7 +128,9 @@ def _serve_parser() -> argparse.ArgumentParser:
         "--kv-memory", metavar="SIZE", help="KV cache: 8GiB, or a number of tokens (default: all that fits)"
     )
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--max-batch", type=_at_least(1), metavar="N", help="requests that run at a time")
+    limits.add_argument(
+        "--max-batch", type=_at_least(1), metavar="N", help="requests that run at a time (default: what fits)"
+    )
     limits.add_argument("--max-waiting", type=_at_least(0), default=256, metavar="N", help="queued requests (256)")
     limits.add_argument("--chunk", type=_at_least(1), metavar="N", help="prompt tokens per step")
     limits.add_argument(

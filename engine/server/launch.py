@@ -134,7 +134,12 @@ def load_model(options: ServeOptions) -> LoadedModel:
     except RequestFailed as error:
         engine.close()
         raise ConfigError(options.model, expected="weights that compute a token", found=str(error)) from error
-    return LoadedModel(engine, tokenizer, encoder, chosen.format, config.max_context)
+    limits = engine.config
+    log(
+        f"up to {limits.max_num_seqs} replies at a time, {limits.max_context:,} tokens in a prompt and its reply "
+        f"(the model: {checkpoint.spec.max_context:,}), {engine.stats().kv_tokens_total:,} in all of them"
+    )
+    return LoadedModel(engine, tokenizer, encoder, chosen.format, limits.max_context)
 
 
 def _inspect(options: InspectOptions) -> int:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.scheduler.step_plan import MAX_FINISHED_PROMPTS
+
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
@@ -23,6 +25,11 @@ class BatchShape:
     def num_tokens(self) -> int:
         """Tokens of the step, those of unused places included."""
         return self.num_slots + self.num_prefill_tokens
+
+    @property
+    def num_samples(self) -> int:
+        """Tokens that are sampled: one for each slot, and one for each prompt that may end in the step."""
+        return self.num_slots + min(self.num_prefill_tokens, MAX_FINISHED_PROMPTS)
 
 
 @dataclass(frozen=True, slots=True)

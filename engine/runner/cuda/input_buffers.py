@@ -15,6 +15,7 @@ from engine.config import EngineConfig
 from engine.runner.cuda.attention import query_block
 from engine.runner.cuda.input_batch import BatchShape, StepInputs
 from engine.scheduler.step_plan import NewSequence, StepPlan
+from engine.scheduler.token_budget import ROW_COUNTS, counted_rows
 
 MAX_PAGE_GRANTS = 512  # page grants that a step carries; further ones are sent before it
 # Total tokens of the recorded steps with prefill; beyond the last, it doubles.
@@ -70,7 +71,7 @@ class InputBuffers:
 
     def max_samples(self, shape: BatchShape) -> int:
         """Upper bound on rows that a step of this shape samples for."""
-        return self.max_num_seqs if shape.num_prefill_tokens else shape.num_slots
+        return min(self.max_num_seqs, shape.num_samples)
 
     def fill(self, host: Tensor, plan: StepPlan, shape: BatchShape) -> Tensor:
         """Write the plan into a host buffer for a step of this shape; returns the buffer."""
@@ -121,22 +122,29 @@ class InputBuffers:
 
 
 def batch_shapes(config: EngineConfig) -> list[BatchShape]:
-    """The shapes to record: 1, 2, 4 … slots alone; prefill tokens alone; prefill tokens beside all slots.
+    """The shapes to record: 1, 2, 4 … slots alone; prefill tokens alone; prefill tokens beside some counts of slots.
 
     Shapes with prefill have round totals, as the total decides what the matrix products cost. Between 128 and 1024
     tokens that cost grows in stairs, and each total is the end of a stair.
     """
     max_slots = config.max_num_seqs
-    slots = [1]
-    while slots[-1] < max_slots:
-        slots.append(min(slots[-1] * 2, max_slots))
     largest = max(config.max_prefill_tokens, config.burst_prefill_tokens)
-    prefill_shapes = []
-    for total in _totals(largest + max_slots):
-        prefill_shapes.append(BatchShape(0, total))
-        if total - max_slots >= min(16, largest):
-            prefill_shapes.append(BatchShape(max_slots, total - max_slots))
-    return [BatchShape(count, 0) for count in slots] + prefill_shapes
+    beside = sorted({counted_rows(count, max_slots) for count in (*ROW_COUNTS, max_slots)})
+    prefill_shapes = [BatchShape(0, total) for total in _totals(largest)]
+    for slots in beside:
+        for total in _totals(largest if config.counts_rows else largest + slots):
+            if total - slots >= min(16, largest):
+                prefill_shapes.append(BatchShape(slots, total - slots))
+    return [BatchShape(count, 0) for count in _slot_counts(max_slots)] + prefill_shapes
+
+
+def _slot_counts(max_slots: int) -> list[int]:
+    """1, 2, 4 … and from 64 on also the middle between two powers of two, up to `max_slots`."""
+    counts, count = [], 1
+    while count < max_slots:
+        counts += [count] if count < 64 else [count, count * 3 // 2]
+        count *= 2
+    return [count for count in counts if count < max_slots] + [max_slots]
 
 
 def _totals(largest: int) -> Iterator[int]:

@@ -234,6 +234,16 @@ def test_an_error_about_too_little_memory_names_what_fits(checkpoint: Checkpoint
         fit_pages(configure(checkpoint), page_bytes=100, free_bytes=499)
 
 
+def test_a_context_that_the_user_left_open_is_what_the_pages_hold(checkpoint: Checkpoint) -> None:
+    engine = EngineCore.start(configure(checkpoint, num_kv_pages=4, fits_context=True), checkpoint)
+    assert engine.config.max_context == 64
+    with pytest.raises(PromptTooLong):
+        engine.submit(prompt(1, 64), GREEDY)
+    everything = SamplingParams(temperature=0.0, max_tokens=None, ignore_eos=True)
+    assert len(engine.submit(prompt(1, 40), everything).result(30)) == 24
+    engine.close()
+
+
 def test_the_stats_add_up(checkpoint: Checkpoint) -> None:
     engine = EngineCore.start(configure(checkpoint), checkpoint)
     for n in range(3):

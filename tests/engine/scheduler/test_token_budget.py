@@ -1,6 +1,8 @@
 """Bursts of prompt tokens while no row decodes, and rarely otherwise."""
 
-from engine.scheduler.token_budget import MAX_SAVED_BURSTS, STEPS_PER_BURST, TokenBudget
+import pytest
+
+from engine.scheduler.token_budget import MAX_SAVED_BURSTS, STEPS_PER_BURST, TokenBudget, counted_rows
 
 
 def test_without_bursts_every_step_has_the_same_budget() -> None:
@@ -9,7 +11,7 @@ def test_without_bursts_every_step_has_the_same_budget() -> None:
 
 
 def test_bursts_are_rare_while_rows_decode() -> None:
-    token_budget = TokenBudget(max_prefill_tokens=480, burst_prefill_tokens=992, max_num_seqs=32)
+    token_budget = TokenBudget(max_prefill_tokens=512, burst_prefill_tokens=1024, max_num_seqs=32, counts_rows=True)
     assert token_budget.prefill_tokens(0) == 1024
     budgets = []
     for _ in range(1000):
@@ -23,7 +25,7 @@ def test_bursts_are_rare_while_rows_decode() -> None:
 
 
 def test_small_steps_use_no_saved_burst_and_idleness_restores_them() -> None:
-    token_budget = TokenBudget(max_prefill_tokens=480, burst_prefill_tokens=992, max_num_seqs=32)
+    token_budget = TokenBudget(max_prefill_tokens=512, burst_prefill_tokens=1024, max_num_seqs=32, counts_rows=True)
     for _ in range(50):
         assert token_budget.prefill_tokens(5) == 992
         token_budget.record_step(5, 480)
@@ -32,3 +34,24 @@ def test_small_steps_use_no_saved_burst_and_idleness_restores_them() -> None:
     assert token_budget.prefill_tokens(5) == 480
     token_budget.prefill_tokens(0)
     assert token_budget.prefill_tokens(5) == 992
+
+
+@pytest.mark.parametrize(
+    ("num_decoding", "max_num_seqs", "rows"),
+    [
+        (1, 256, 32),
+        (32, 256, 32),
+        (33, 256, 64),
+        (100, 256, 128),
+        (129, 256, 256),
+        (90, 96, 96),
+        (70, 96, 96),
+        (5, 8, 8),
+    ],
+)
+def test_decoding_rows_count_in_steps(num_decoding: int, max_num_seqs: int, rows: int) -> None:
+    assert counted_rows(num_decoding, max_num_seqs) == rows
+    token_budget = TokenBudget(512, 1024, max_num_seqs, counts_rows=True)
+    assert token_budget.prefill_tokens(num_decoding) == 1024 - rows
+    assert token_budget.prefill_tokens(0) == 1024
+    assert TokenBudget(40, 0, max_num_seqs).prefill_tokens(num_decoding) == 40

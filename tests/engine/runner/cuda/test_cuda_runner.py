@@ -17,6 +17,7 @@ from engine.runner.cuda.cuda_runner import CudaRunner
 from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, batch_shapes
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
+from engine.scheduler.token_budget import TokenBudget
 
 PAGES, CONTEXT = 40, 128
 PLAIN_LLAMA = Architecture()
@@ -241,13 +242,20 @@ def test_quantized_weights_and_caches(
 
 
 @pytest.mark.parametrize(
-    ("rows", "chunk", "burst"), [(32, 480, 2016), (1, 64, 0), (5, 40, 0), (100, 256, 0), (49, 15, 0), (120, 8, 0)]
+    ("rows", "chunk", "burst"), [(32, 512, 1024), (1, 64, 0), (5, 40, 0), (100, 256, 0), (49, 15, 0), (256, 512, 1024)]
 )
 def test_every_plan_has_a_batch_shape(rows: int, chunk: int, burst: int) -> None:
-    shapes = batch_shapes(config(max_num_seqs=rows, max_prefill_tokens=chunk, burst_prefill_tokens=burst))
-    assert max(shape.num_slots for shape in shapes if not shape.num_prefill_tokens) == rows
-    assert max(shape.num_prefill_tokens for shape in shapes if shape.num_slots == rows) >= max(chunk, burst)
-    assert max(shape.num_prefill_tokens for shape in shapes if not shape.num_slots) >= max(
-        chunk, burst + rows if burst else 0
+    """Whatever rows decode beside as many prompt tokens as the budget gives."""
+    counts_rows = burst > 0
+    shapes = batch_shapes(
+        config(max_num_seqs=rows, max_prefill_tokens=chunk, burst_prefill_tokens=burst, counts_rows=counts_rows)
     )
     assert len(set(shapes)) == len(shapes)
+    assert max(shape.num_slots for shape in shapes if not shape.num_prefill_tokens) == rows
+    token_budget = TokenBudget(chunk, burst, rows, counts_rows=counts_rows)
+    for num_decoding in range(rows + 1):
+        tokens = token_budget.prefill_tokens(num_decoding)
+        fitting = [shape for shape in shapes if shape.num_slots >= num_decoding and shape.num_prefill_tokens >= tokens]
+        assert fitting
+        if counts_rows:
+            assert min(shape.num_tokens for shape in fitting) == burst
