@@ -16,7 +16,7 @@ import torch
 
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
 from engine.bench.report import emit, today
-from engine.config import EngineConfig, resolve
+from engine.config import PAGE_SIZE, EngineConfig, resolve
 from engine.core.worker import load_weights
 from engine.distributed.communicator import connect
 from engine.runner.cuda.collectives import Collectives
@@ -24,7 +24,7 @@ from engine.runner.cuda.cuda_runner import CudaRunner
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
 STEPS, REPEATS = 40, 3
-PAGES_PER_ROW = 100
+MIN_CONTEXT = 512  # of a row, for the prompts
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,7 +51,9 @@ def main(arguments: Sequence[str]) -> int:
             for name in ("all_reduce", "all_reduce_row", "gather_logits", "broadcast_ids"):
                 setattr(Collectives, name, lambda *_, **__: None)
         runner = CudaRunner(config, model)
-        runner.start(PAGES_PER_ROW * config.max_num_seqs)
+        runner.start(pages_per_row(options.contexts) * config.max_num_seqs)
+        while runner.prepare():
+            pass
         for line in measure(config, runner, options.rows, options.contexts, options.prompts):
             if config.rank == 0:
                 facts = {
@@ -73,7 +75,8 @@ def measure(
     """One line for each context and number of rows, then one for each number of prompt tokens."""
     max_rows = config.max_num_seqs
     new_sequences = tuple(NewSequence(row, 0.0, 1.0, 1) for row in range(max_rows))
-    pages = tuple((row, i, row * PAGES_PER_ROW + i) for row in range(max_rows) for i in range(PAGES_PER_ROW))
+    count = pages_per_row(contexts)
+    pages = tuple((row, i, row * count + i) for row in range(max_rows) for i in range(count))
     runner.wait(runner.execute_async(StepPlan(0, new_sequences, pages)))
     for context in contexts:
         for row in range(max_rows):
@@ -98,6 +101,11 @@ def measure(
         plans = [prompt_plan(tokens, seed) for seed in range(8)]
         times = sorted(milliseconds_per_step(runner, plans) for _ in range(REPEATS))
         yield {"workload": "prompt step", "tokens": tokens, "ms": round(times[REPEATS // 2], 3)}
+
+
+def pages_per_row(contexts: Sequence[int]) -> int:
+    """Pages for the longest context and what is decoded after it."""
+    return -(-(max(MIN_CONTEXT, *contexts) + STEPS + 1) // PAGE_SIZE)
 
 
 def fill(runner: CudaRunner, row: int, context: int) -> None:

@@ -12,7 +12,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import local
+from threading import Lock, local
 
 import numpy as np
 import torch
@@ -65,6 +65,7 @@ class FileReader:
 
     def __init__(self) -> None:
         self._descriptors: dict[Path, int] = {}
+        self._opening = Lock()
         self._readers = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="weights")
         self._readahead = ThreadPoolExecutor(_NUM_READAHEAD_THREADS, thread_name_prefix="readahead")
         self._thread_local = local()
@@ -142,12 +143,13 @@ class FileReader:
         return buffer[:size], getattr(self._thread_local, "last_copy", None)
 
     def _descriptor(self, path: Path) -> int:
-        if path not in self._descriptors:
-            try:
-                self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise ConfigError(path, expected="a readable file", found=str(error.strerror)) from error
-        return self._descriptors[path]
+        with self._opening:
+            if path not in self._descriptors:
+                try:
+                    self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                except OSError as error:
+                    raise ConfigError(path, expected="a readable file", found=str(error.strerror)) from error
+            return self._descriptors[path]
 
 
 def _read_into(buffer: Bytes, descriptor: int, offset: int, path: Path) -> None:

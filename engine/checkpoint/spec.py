@@ -87,7 +87,7 @@ class Checkpoint(Protocol):
         """Fill `out` with tensor `name`, or with its slice [start, start + out.shape[dim]) along `dim`.
 
         `out` may be on any device, of any float dtype and non-contiguous. ValueError if the slice is out of range;
-        ConfigError if the file cannot be read or holds NaN or infinity there.
+        ConfigError if the file cannot be read or holds NaN or infinity there. Several threads may call it at a time.
         """
 
     def close(self) -> None:

@@ -190,7 +190,8 @@ class EngineCore:
             with watchdog.step():
                 result = step_loop.step()
             self._publish(result)
-            idle = result.idle
+            # Outside the watchdog: preparing may compile.
+            idle = not step_loop.prepare(idle=result.idle) and result.idle
         with watchdog.step():
             self._output_processor.finish_all("cancelled")
             step_loop.close()

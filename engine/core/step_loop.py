@@ -19,6 +19,7 @@ from engine.scheduler.output import ScheduledStep, TokenOutput
 from engine.scheduler.scheduler import Scheduler
 
 MEMORY_INTERVAL: Final = 5.0  # seconds between memory readings of a single rank, which needs no heartbeat
+MAX_PREPARE_SHARE: Final = 0.1  # of the time while requests run
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class StepLoop:
     ) -> None:
         self._config, self._scheduler, self._runner, self._communicator = config, scheduler, runner, communicator
         self._in_flight: tuple[ScheduledStep, object] | None = None  # launched, ids not read; with `overlap` only
-        self._next_heartbeat = 0.0
+        self._next_heartbeat = self._next_preparation = 0.0
+        self._is_prepared = False
         self.step_time = Histogram(STEP_BOUNDS)
         self.rank_memory: tuple[int, ...] = (0,)
 
@@ -62,6 +64,19 @@ class StepLoop:
         outputs = self._scheduler.update_from_output(due[0], ids, self._runner.logprobs(due[1]))
         self.step_time.observe(time.perf_counter() - started)
         return StepResult(scheduled, outputs, idle=False)
+
+    def prepare(self, *, idle: bool) -> bool:
+        """Let the runner prepare for later steps, rarely unless it is idle. Returns whether it did something.
+
+        A first preparation on a machine may compile kernels, and so take longer than any step.
+        """
+        started = time.monotonic()
+        if self._is_prepared or (started < self._next_preparation and not idle):
+            return False
+        self._is_prepared = not self._runner.prepare()
+        now = time.monotonic()
+        self._next_preparation = now + (now - started) / MAX_PREPARE_SHARE
+        return not self._is_prepared
 
     def seconds_until_heartbeat(self) -> float | None:
         """Seconds that the engine thread may sleep when it is idle; None: until a request arrives."""

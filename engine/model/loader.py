@@ -5,6 +5,8 @@ just before it is filled, so with quantized weights only one layer at a time is 
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,8 @@ from engine.config import EngineConfig
 from engine.distributed.tensor_parallel import ColumnLinear, RowLinear, kv_sources
 from engine.model.rope import local_rope_table, rope_table
 from engine.model.transformer import Block, Transformer
+
+NUM_LOADERS: Final = 4  # tensors of a block filled at a time: while one is checked, others are read
 
 Slice = tuple[str, Tensor, int | None, int]  # name, destination, dim, start
 
@@ -31,11 +35,12 @@ def load_model(
         module.to_empty(device=device)
         checkpoint.copy_into(name, module.weight)
     _fill_output(model, checkpoint, config)
-    for number, block in enumerate(model.blocks):
-        block.to_empty(device=device)
-        _fill_block(block, f"layers.{number}", checkpoint, config)
-        if on_block_loaded is not None:
-            on_block_loaded(block)
+    with ThreadPoolExecutor(NUM_LOADERS, thread_name_prefix="loader") as threads:
+        for number, block in enumerate(model.blocks):
+            block.to_empty(device=device)
+            _fill_block(block, f"layers.{number}", checkpoint, config, threads)
+            if on_block_loaded is not None:
+                on_block_loaded(block)
     fill_rope(model, config.max_context, device)
     return model.eval()
 
@@ -46,7 +51,7 @@ def fill_rope(model: Transformer, max_context: int, device: torch.device) -> Non
     model.local_rope = local_rope_table(model.spec, max_context, device)
 
 
-def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: EngineConfig) -> None:
+def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: EngineConfig, threads: Executor) -> None:
     spec, rank = checkpoint.spec, config.rank
     q = block.heads * block.head_dim
     slices: list[Slice] = [("attention.wo.weight", block.wo.weight, 1, rank * q)]
@@ -74,9 +79,13 @@ def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: Engin
     slices += ((f"{name}.weight", norm.weight, None, 0) for name, norm in norms.items() if norm is not None)
     if block.wo.bias is not None:
         slices.append(("attention.wo.bias", block.wo.bias, None, 0))
-    for name, out, dim, offset in slices:
-        if out.numel():
-            checkpoint.copy_into(f"{prefix}.{name}", out, dim=dim, start=offset)
+
+    def fill(part: Slice) -> None:
+        name, out, dim, offset = part
+        checkpoint.copy_into(f"{prefix}.{name}", out, dim=dim, start=offset)
+
+    # `list` waits for all and raises the first error.
+    list(threads.map(fill, [part for part in slices if part[1].numel()]))
 
 
 def _feed_forward_slices(

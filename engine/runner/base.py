@@ -43,6 +43,13 @@ class Runner(Protocol[StepHandle]):
         """
         ...
 
+    def prepare(self) -> bool:
+        """Do a piece of the work that makes later steps faster, between two steps; False if none is left.
+
+        On ranks of a group it never does anything: they would have to do it together.
+        """
+        ...
+
     def allocated_bytes(self) -> int:
         """Bytes that this rank holds on its device."""
         ...

@@ -86,6 +86,10 @@ class TorchRunner:
         """Log-probabilities of a step's ids; see `Runner`."""
         return {} if handle.logprobs is None else handle.logprobs.by_row(self.wait(handle))
 
+    def prepare(self) -> bool:
+        """Nothing is left to prepare; see `Runner`."""
+        return False
+
     def allocated_bytes(self) -> int:
         """Bytes that this rank holds on its device."""
         return allocated_bytes(self._device)

@@ -24,7 +24,7 @@ from engine.model.transformer import Transformer
 from engine.runner.cuda.collectives import ArenaFactory
 from engine.runner.cuda.forward import CudaForward
 from engine.runner.cuda.input_batch import BatchShape, BatchState
-from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, InputBuffers, batch_shapes
+from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, InputBuffers, batch_shapes, first_shapes
 from engine.runner.cuda.resampling import Resampler
 from engine.runner.memory import allocated_bytes, kv_storage
 from engine.scheduler.step_plan import StepPlan
@@ -74,35 +74,57 @@ class CudaRunner:
         ]
         self._copies_done: list[torch.cuda.Event | None] = [None] * NUM_HOST_BUFFERS  # by host buffer
         self._graphs: dict[BatchShape, torch.cuda.CUDAGraph] = {}
+        self._unrecorded: list[BatchShape] = []
         self._stream = torch.cuda.Stream(config.device) if self._gpu else None  # type: ignore[no-untyped-call]  # torch's
         self._host_buffer_index = self._host_ids_index = 0
         # The shape and decode rows that the device's input buffer holds; None if it holds anything else.
         self._last_decode: tuple[BatchShape, tuple[int, ...]] | None = None
 
     def start(self, num_kv_pages: int) -> None:
-        """Allocate the KV pages, then run and record a step of every shape."""
+        """Allocate the KV pages, then run and record steps: with several ranks, which must do it together, of every
+        shape; with one, of enough shapes for any plan. `prepare` records the others.
+        """
         self.num_kv_pages = num_kv_pages
         config, spec = self._config, self._model.spec
         page_shape = (num_kv_pages, config.page_size, self._model.kv_heads, spec.head_dim)
         self._forward.attention.allocate_pages(page_shape, kv_storage(config))
-        if not self._gpu or self._stream is None:
+        if not self._gpu:
             return
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
-            pool = None
-            for shape in sorted(self._shapes, key=lambda shape: -shape.num_tokens):  # largest first: all share its pool
-                self._device_buffer.copy_(
-                    self._input_buffers.fill(torch.zeros_like(self._host_buffers[0]), StepPlan(0), shape)
-                )
+        records = config.cuda_graphs and not config.share_gpu
+        # The largest first: their memory serves the others.
+        self._unrecorded = sorted(self._shapes, key=lambda shape: (-shape.num_tokens, shape.num_slots))
+        first = first_shapes(self._shapes) if records and config.world_size == 1 else set(self._shapes)
+        for shape in [shape for shape in self._unrecorded if shape in first]:
+            self._warm_up(shape, record=records)
+
+    def prepare(self) -> bool:
+        """Record one more shape; False if all are recorded. See `Runner`."""
+        if self._unrecorded:
+            self._warm_up(self._unrecorded[0], record=True)
+            return True
+        return False
+
+    @torch.inference_mode()
+    def _warm_up(self, shape: BatchShape, *, record: bool) -> None:
+        """Run a step of this shape without rows, which loads its kernels, then record it."""
+        self._last_decode = None
+        self._unrecorded.remove(shape)
+        with torch.cuda.stream(self._stream):
+            self._device_buffer.copy_(
+                self._input_buffers.fill(torch.zeros_like(self._host_buffers[0]), StepPlan(0), shape)
+            )
+            self._run(shape)
+            torch.cuda.synchronize(self._device)
+            if not record:
+                return
+            graph = torch.cuda.CUDAGraph()
+            # Without torch.cuda.graph, which collects garbage each time.
+            graph.capture_begin(pool=next((other.pool() for other in self._graphs.values()), None))
+            try:
                 self._run(shape)
-                if not config.cuda_graphs or config.share_gpu:
-                    continue
-                self._stream.synchronize()
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=pool, stream=self._stream):
-                    self._run(shape)
-                pool = pool or graph.pool()
-                self._graphs[shape] = graph
-            self._stream.synchronize()
+            finally:
+                graph.capture_end()
+            self._graphs[shape] = graph
 
     @torch.inference_mode()
     def execute_async(self, plan: StepPlan) -> CudaStepHandle:
@@ -160,12 +182,14 @@ class CudaRunner:
         self._forward.attention.free_pages()
 
     def _batch_shape(self, plan: StepPlan) -> BatchShape | None:
-        """The smallest recorded shape that holds the plan; None for a plan without tokens."""
+        """The smallest shape that holds the plan, of the recorded ones if any are; None for a plan without tokens."""
         num_slots, num_tokens = len(plan.decode_rows), sum(len(chunk.token_ids) for chunk in plan.chunks)
         if not num_slots and not num_tokens:
             return None
         fitting = [
-            shape for shape in self._shapes if shape.num_slots >= num_slots and shape.num_prefill_tokens >= num_tokens
+            shape
+            for shape in self._graphs or self._shapes
+            if shape.num_slots >= num_slots and shape.num_prefill_tokens >= num_tokens
         ]
         if not fitting:
             raise ValueError(f"a step of {num_slots} rows and {num_tokens} prompt tokens is larger than any recorded")

@@ -7,7 +7,7 @@ It deals in integers, and knows neither kernels nor graphs.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from engine.scheduler.token_budget import ROW_COUNTS, counted_rows
 MAX_PAGE_GRANTS = 512  # page grants that a step carries; further ones are sent before it
 # Total tokens of the recorded steps with prefill; beyond the last, it doubles.
 TOKEN_COUNTS = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024)
+USUAL_TOTALS = (64, 128, 256, 512)  # recorded before the engine is ready
 _NEW_SEQUENCE, _GRANT, _BLOCK, _HEADER = 5, 3, 4, 8  # ints of each
 
 
@@ -136,6 +137,19 @@ def batch_shapes(config: EngineConfig) -> list[BatchShape]:
             if total - slots >= min(16, largest):
                 prefill_shapes.append(BatchShape(slots, total - slots))
     return [BatchShape(count, 0) for count in _slot_counts(max_slots)] + prefill_shapes
+
+
+def first_shapes(shapes: Iterable[BatchShape]) -> set[BatchShape]:
+    """Slots alone, usual prompts, and the largest shape beside each count of slots: every plan fits one of them."""
+    first: set[BatchShape] = set()
+    largest: dict[int, BatchShape] = {}
+    for shape in shapes:
+        is_usual = shape.num_tokens in USUAL_TOTALS and shape.num_slots <= ROW_COUNTS[0]
+        if not shape.num_prefill_tokens or is_usual:
+            first.add(shape)
+        if shape.num_tokens >= largest.get(shape.num_slots, shape).num_tokens:
+            largest[shape.num_slots] = shape
+    return first | set(largest.values())
 
 
 def _slot_counts(max_slots: int) -> list[int]:

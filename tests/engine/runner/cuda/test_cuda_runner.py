@@ -14,7 +14,7 @@ from engine.model.quantization import quantize_block
 from engine.model.rope import local_rope_table, rope_table
 from engine.model.transformer import Transformer
 from engine.runner.cuda.cuda_runner import CudaRunner
-from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, batch_shapes
+from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, batch_shapes, first_shapes
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 from engine.scheduler.token_budget import TokenBudget
@@ -253,9 +253,10 @@ def test_every_plan_has_a_batch_shape(rows: int, chunk: int, burst: int) -> None
     assert len(set(shapes)) == len(shapes)
     assert max(shape.num_slots for shape in shapes if not shape.num_prefill_tokens) == rows
     token_budget = TokenBudget(chunk, burst, rows, counts_rows=counts_rows)
-    for num_decoding in range(rows + 1):
-        tokens = token_budget.prefill_tokens(num_decoding)
-        fitting = [shape for shape in shapes if shape.num_slots >= num_decoding and shape.num_prefill_tokens >= tokens]
-        assert fitting
-        if counts_rows:
-            assert min(shape.num_tokens for shape in fitting) == burst
+    for recorded in (shapes, first_shapes(shapes)):
+        for num_decoding in range(rows + 1):
+            tokens = token_budget.prefill_tokens(num_decoding)
+            fitting = [s for s in recorded if s.num_slots >= num_decoding and s.num_prefill_tokens >= tokens]
+            assert fitting
+            if counts_rows:
+                assert min(shape.num_tokens for shape in fitting) == burst
