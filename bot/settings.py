@@ -146,7 +146,7 @@ class Settings(BaseSettings):
     max_persona_chars: int = Field(4000, ge=1)
     max_character_chars: int = Field(24_000, ge=1)
     persona: str = DEFAULT_PERSONA
-    max_waiting: int = Field(64, ge=1)
+    max_waiting: int = Field(128, ge=1)
     max_files: int = Field(4, ge=0, le=10)
     max_file_size: Size = Field(256 << 10, ge=1, le=16 << 20)
     max_raw_file_size: Size = Field(8 << 20, ge=1, le=64 << 20)

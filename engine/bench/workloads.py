@@ -15,6 +15,7 @@ from engine.bench.trace import SEED, PromptRequest, RollingChat, random_ids
 GREEDY, CHAT_SAMPLING = Sampling(), Sampling(0.6, 0.9)
 OLD_ROWS: Final = 32
 TTFT_REQUESTS: Final = 12
+MEMBERS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 Drive = Callable[[Client, int, float], Coroutine[Any, Any, RunRecord]]
 
@@ -35,6 +36,12 @@ async def _all(
 
 async def _chat(client: Client, vocab: int, scale: float) -> RunRecord:
     return await closed_loop(client, trace.chat(scale, vocab), GREEDY)
+
+
+async def _members(users: int, client: Client, vocab: int, scale: float) -> RunRecord:
+    """M1 to M256: so many users at once, as in W3, three turns each."""
+    turns = 3 if scale == 1.0 else 1
+    return await closed_loop(client, trace.ChatWorkload(users=users, turns=turns, vocab=vocab), GREEDY)
 
 
 async def _long_personas(client: Client, vocab: int, scale: float) -> RunRecord:
@@ -110,6 +117,7 @@ WORKLOADS: Final[dict[str, Workload]] = {
     "W5t": Workload(partial(_rolling, 5)),
     "W6": Workload(partial(_canned, 0)),
     "W6b": Workload(partial(_canned, 58)),
+    **{f"M{users}": Workload(partial(_members, users), rows=None) for users in MEMBERS},
     "T1": Workload(partial(_first_tokens, 512, 0), rows=None),
     "T2": Workload(partial(_first_tokens, 40, 2000), rows=None),
     "T3": Workload(partial(_first_tokens, 4000, 0), rows=None),

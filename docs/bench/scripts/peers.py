@@ -69,7 +69,9 @@ def static(model: Any, name: str) -> dict[str, float]:
 
 
 def batching(model: Any, name: str) -> dict[str, float]:
-    """W1, W2 or W4."""
+    """W1, W2, W4 or M1 to M256."""
+    if name.startswith("M"):
+        return members(model, int(name[1:]))
     requests = {"W1": trace.w1, "W2": trace.w2, "W4": trace.w4}[name]()
     settings: Any = generation_config(max_new_tokens=256, do_sample=False, eos_token_id=None, pad_token_id=0)
     seconds = 0.0
@@ -92,6 +94,31 @@ def batching(model: Any, name: str) -> dict[str, float]:
     }
 
 
+def members(model: Any, users: int) -> dict[str, float]:
+    """M1 to M256: each user sends the next message when the reply is complete, as in `engine.bench.drive.closed_loop`."""
+    workload = trace.ChatWorkload(users=users, turns=3)
+    settings: Any = generation_config(
+        max_new_tokens=workload.reply_length, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
+    with model.continuous_batching_context_manager(
+        generation_config=settings, continuous_batching_config=ContinuousBatchingConfig()
+    ) as manager:
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        user_of = {manager.add_request(workload.prompt(user)): user for user in range(users)}
+        outputs = 0
+        while user_of:
+            done = manager.get_result(timeout=120)
+            if done is None or not done.is_finished():
+                continue
+            user = user_of.pop(done.request_id)
+            outputs += len(done.generated_tokens)
+            if workload.reply(user, list(done.generated_tokens)):
+                user_of[manager.add_request(workload.prompt(user))] = user
+        seconds = time.perf_counter() - start
+    return {"makespan_s": round(seconds, 4), "output_tok_s": round(outputs / seconds, 1)}
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="peers.py")
@@ -104,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
             continue
         model = build(options.layers, "sdpa" if peer == "static" else "paged|sdpa")
         for name in options.workloads:
-            if peer == "static" and name == "W4":
+            if peer == "static" and name not in ("W1", "W2"):
                 continue
             emit(
                 {
