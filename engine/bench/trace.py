@@ -13,8 +13,8 @@ W5  rolling window: 32 users, 30 turns with W3's sizes and at most 10 turns of h
 W6  W3 with a history that is generated beforehand, for clients that receive text; see `CannedChat`
 
 W3u is W3 with as many rows as memory allows, W3p has 32 users and personas of 2,048 tokens, W3n 100 newcomers within a
-second; M1 to M256 have so many users at once. T1 to T3 measure the first token of an idle engine: 512 new tokens, 40 after 2,000 cached ones, 4,000 new ones.
-`engine/bench/workloads.py` says what each of them sends.
+second; M1 to M256 have so many users at once. T1 to T3 measure the first token of an idle engine: 512 new tokens, 40
+after 2,000 cached ones, 4,000 new ones. `engine/bench/workloads.py` says what each of them sends.
 """
 
 import hashlib

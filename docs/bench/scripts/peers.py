@@ -95,7 +95,7 @@ def batching(model: Any, name: str) -> dict[str, float]:
 
 
 def members(model: Any, users: int) -> dict[str, float]:
-    """M1 to M256: each user sends the next message when the reply is complete, as in `engine.bench.drive.closed_loop`."""
+    """M1 to M256: each user sends the next message when the reply is complete, as in `drive.closed_loop`."""
     workload = trace.ChatWorkload(users=users, turns=3)
     settings: Any = generation_config(
         max_new_tokens=workload.reply_length, do_sample=False, eos_token_id=None, pad_token_id=0
