@@ -1,0 +1,80 @@
+"""What a runner prepares between two steps: at once while the engine is idle, rarely while requests run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+import torch
+
+from engine.config import EngineConfig
+from engine.core import step_loop
+from engine.core.step_loop import MAX_PREPARE_SHARE, StepLoop
+from engine.distributed.communicator import Communicator
+from engine.runner.base import AnyRunner
+from engine.scheduler.scheduler import Scheduler
+
+
+@dataclass
+class Clock:
+    """Seconds that only pass when something takes time."""
+
+    now: float = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@dataclass
+class PreparingRunner:
+    """Has so many pieces to prepare, each of which takes so many seconds."""
+
+    clock: Clock
+    pieces: int
+    seconds: float = 0.04
+
+    def prepare(self) -> bool:
+        if not self.pieces:
+            return False
+        self.pieces -= 1
+        self.clock.now += self.seconds
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(step_loop, "time", clock)
+    return clock
+
+
+def loop(runner: PreparingRunner) -> StepLoop:
+    config = EngineConfig(torch.device("cpu"), torch.float32, max_num_seqs=1, max_context=16, max_prefill_tokens=16)
+    return StepLoop(config, cast(Scheduler, None), cast(AnyRunner, runner), cast(Communicator, cast(Any, None)))
+
+
+def test_an_idle_engine_prepares_everything_at_once(clock: Clock) -> None:
+    runner = PreparingRunner(clock, pieces=5)
+    steps = loop(runner)
+    assert [steps.prepare(idle=True) for _ in range(7)] == [True] * 5 + [False] * 2
+
+
+@pytest.mark.parametrize("seconds", [0.04, 8.0])
+def test_while_requests_run_it_takes_a_small_share_of_the_time(clock: Clock, seconds: float) -> None:
+    runner = PreparingRunner(clock, pieces=1000, seconds=seconds)
+    steps = loop(runner)
+    started, prepared = clock.now, 0
+    while prepared < 10:
+        prepared += steps.prepare(idle=False)
+        clock.now += 0.01  # a step
+    assert seconds * 9 / (clock.now - seconds - started) <= MAX_PREPARE_SHARE * 1.01
+
+
+def test_after_the_last_piece_the_runner_is_left_alone(clock: Clock) -> None:
+    runner = PreparingRunner(clock, pieces=1)
+    steps = loop(runner)
+    assert steps.prepare(idle=True)
+    assert not steps.prepare(idle=True)
+    runner.pieces = 1
+    assert not steps.prepare(idle=True)
