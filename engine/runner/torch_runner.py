@@ -14,7 +14,8 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
 from engine.layers.logits import LogitsAdjuster, LogprobsBatch, log_probabilities
-from engine.layers.paged_attention import PagedAttention, PagedKV, Segment
+from engine.layers.paged_attention import PagedAttention, Segment
+from engine.layers.paged_kv import PagedKV
 from engine.layers.sampler import greedy, sample, signed64
 from engine.logits_params import TokenLogprobs
 from engine.model.transformer import Transformer, padding_ids
@@ -56,7 +57,7 @@ class TorchRunner:
         self._rows = [_RowState() for _ in range(config.max_num_seqs)]
         self._last_ids = torch.zeros(config.max_num_seqs, dtype=torch.int64, device=config.device)  # sampled, by row
         spec = model.spec
-        self._kv = PagedKV(
+        self._kv: PagedKV | None = PagedKV(
             spec.n_layers, num_kv_pages, config.page_size, model.kv_heads, spec.head_dim, config.dtype, config.device
         )
 
@@ -92,13 +93,20 @@ class TorchRunner:
 
     def close(self) -> None:
         """Free the KV pages."""
-        self._kv.k, self._kv.v = [], []
+        self._kv = None
+
+    @property
+    def kv(self) -> PagedKV:
+        """The KV pages. Raises RuntimeError when the runner is closed."""
+        if self._kv is None:
+            raise RuntimeError("the runner is closed")
+        return self._kv
 
     def _logits(
         self, token_ids: Tensor, positions: Tensor, segments: Sequence[Segment], sources: Sequence[int]
     ) -> Tensor | None:
         """Run the model; [len(sources), vocab] logits of the step's tokens `sources`, or None if there are none."""
-        hidden = self._model(token_ids, positions, PagedAttention(self._kv, segments, self._device))
+        hidden = self._model(token_ids, positions, PagedAttention(self.kv, segments, self._device))
         return self._model.logits(hidden[torch.tensor(sources, device=self._device)]) if sources else None
 
     def _update_rows(self, plan: StepPlan) -> None:

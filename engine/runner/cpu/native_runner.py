@@ -17,7 +17,7 @@ class NativeRunner(TorchRunner):
 
     def __init__(self, library: ctypes.CDLL, config: EngineConfig, model: Transformer, num_kv_pages: int) -> None:
         super().__init__(config, model, num_kv_pages)
-        self._forward: NativeForward | None = NativeForward(library, model, self._kv, config.num_threads)
+        self._forward: NativeForward | None = NativeForward(library, model, self.kv, config.num_threads)
 
     def _logits(
         self, token_ids: Tensor, positions: Tensor, segments: Sequence[Segment], sources: Sequence[int]

@@ -19,6 +19,7 @@ from engine.config import EngineConfig
 from engine.distributed import symmetric_memory
 from engine.kernels import pointwise
 from engine.layers.logits import LogprobsBatch
+from engine.layers.paged_kv import PagedKV
 from engine.logits_params import TokenLogprobs
 from engine.model.transformer import Transformer
 from engine.runner.cuda.collectives import ArenaFactory
@@ -83,8 +84,12 @@ class CudaRunner:
         """Allocate the KV pages, then run and record a step of every shape."""
         self.num_kv_pages = num_kv_pages
         config, spec = self._config, self._model.spec
-        page_shape = (num_kv_pages, config.page_size, self._model.kv_heads, spec.head_dim)
-        self._forward.attention.allocate_pages(page_shape, kv_storage(config))
+        self._forward.attention.use_pages(
+            PagedKV(
+                spec.n_layers, num_kv_pages, config.page_size, self._model.kv_heads, spec.head_dim, kv_storage(config),
+                config.device,
+            )
+        )  # fmt: skip
         if not self._gpu or self._stream is None:
             return
         with torch.inference_mode(), torch.cuda.stream(self._stream):
@@ -157,7 +162,7 @@ class CudaRunner:
         if self._stream is not None:
             self._stream.synchronize()
         self._graphs.clear()
-        self._forward.attention.free_pages()
+        self._forward.attention.use_pages(None)
 
     def _batch_shape(self, plan: StepPlan) -> BatchShape | None:
         """The smallest recorded shape that holds the plan; None for a plan without tokens."""
