@@ -33,6 +33,7 @@ class EngineConfig:
     burst_prefill_tokens: int = 0  # of a step without decoding rows, or of a rare one; 0: `max_prefill_tokens`
     page_size: int = PAGE_SIZE
     num_kv_pages: int | None = None  # None: as many as fit into free memory
+    num_host_slots: int | None = None  # pages that each rank keeps in the host's memory; None: a share of what is free
     quantize: str = "none"
     kv_dtype: str = "auto"  # auto: the same as `dtype`
     max_waiting: int = 256  # requests that may wait, besides those that run

@@ -17,6 +17,8 @@ GPU_MEMORY_FRACTION = 0.94  # of a GPU's memory; the rest is for the driver, gra
 CPU_MEMORY_FRACTION = 0.25  # of the memory that is free at start
 CPU_MAX_KV_BYTES = 2 << 30  # for keys and values on a CPU, unless CPU_MIN_CONTEXTS needs more
 CPU_MIN_CONTEXTS = 2  # a CPU holds at least this many full contexts where they fit, whatever the fraction says
+HOST_MEMORY_FRACTION = 0.5  # of the memory that is free at start, for the host tier of the ranks on GPUs
+HOST_MAX_SLOTS = 1 << 18  # of each rank; for models so small that more would fit, more would be of no use
 _GIB = 1 << 30
 
 
@@ -89,6 +91,21 @@ def fit_pages(config: EngineConfig, page_bytes: int, free_bytes: int) -> int:
             found=f"{config.max_context}, which needs {_gib(min_pages * page_bytes)} for keys and values",
         )
     return num_pages
+
+
+def fit_host_slots(config: EngineConfig, page_bytes: int, free_bytes: int) -> int:
+    """Slots of the host tier for this rank: the number that --kv-host-memory asks for, else a share of the free memory.
+
+    On a CPU, pages are in the host's memory anyway: none. Raises ConfigError when they do not fit.
+    """
+    all_ranks_page_bytes = page_bytes * config.world_size  # the ranks share one memory
+    if config.num_host_slots is None:
+        share = int(free_bytes * HOST_MEMORY_FRACTION) if config.device.type == "cuda" else 0
+        return min(share // all_ranks_page_bytes, HOST_MAX_SLOTS)
+    wanted = config.num_host_slots * all_ranks_page_bytes
+    if wanted > free_bytes:
+        raise ConfigError("--kv-host-memory", expected=f"at most {_gib(free_bytes)}, what is free", found=_gib(wanted))
+    return config.num_host_slots
 
 
 def _gib(num_bytes: int) -> str:

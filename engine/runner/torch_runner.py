@@ -19,6 +19,7 @@ from engine.layers.paged_kv import PagedKV
 from engine.layers.sampler import greedy, sample, signed64
 from engine.logits_params import TokenLogprobs
 from engine.model.transformer import Transformer, padding_ids
+from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes
 from engine.scheduler.step_plan import StepPlan
 
@@ -49,8 +50,8 @@ _NO_SAMPLES = TorchStepHandle((), torch.empty(0, dtype=torch.int64), None)
 class TorchRunner:
     """A `Runner` on any device, built with its KV pages."""
 
-    def __init__(self, config: EngineConfig, model: Transformer, num_kv_pages: int) -> None:
-        self.num_kv_pages = num_kv_pages
+    def __init__(self, config: EngineConfig, model: Transformer, num_kv_pages: int, num_host_slots: int = 0) -> None:
+        self.num_kv_pages, self.num_host_slots = num_kv_pages, num_host_slots
         self._config, self._model, self._device = config, model, config.device
         self._padding_ids = padding_ids(model)
         self._adjuster = LogitsAdjuster(model.spec.vocab_size, config.device)
@@ -60,10 +61,12 @@ class TorchRunner:
         self._kv: PagedKV | None = PagedKV(
             spec.n_layers, num_kv_pages, config.page_size, model.kv_heads, spec.head_dim, config.dtype, config.device
         )
+        self._host_pages = HostPages(self.kv, num_host_slots)
 
     @torch.inference_mode()
     def execute_async(self, plan: StepPlan) -> TorchStepHandle:
         """Launch a step; see `Runner`."""
+        self._host_pages.copy(plan.copies)
         self._update_rows(plan)
         rows = plan.sampled_rows
         token_ids, positions, segments, sources = self._flatten_batch(plan)
@@ -87,13 +90,19 @@ class TorchRunner:
         """Log-probabilities of a step's ids; see `Runner`."""
         return {} if handle.logprobs is None else handle.logprobs.by_row(self.wait(handle))
 
+    @property
+    def num_ready_slots(self) -> int:
+        """All slots; see `Runner`."""
+        return self.num_host_slots
+
     def allocated_bytes(self) -> int:
         """Bytes that this rank holds on its device."""
         return allocated_bytes(self._device)
 
     def close(self) -> None:
-        """Free the KV pages."""
+        """Free the KV pages and the slots."""
         self._kv = None
+        self._host_pages.parts = ()
 
     @property
     def kv(self) -> PagedKV:

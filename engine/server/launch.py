@@ -96,6 +96,8 @@ def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
     )
     if options.kv_memory is not None:
         config = replace(config, num_kv_pages=_num_kv_pages(options.kv_memory, checkpoint.spec, config))
+    if options.kv_host_memory != "auto":
+        config = replace(config, num_host_slots=_num_host_slots(options.kv_host_memory, checkpoint.spec, config))
     return config, checkpoint
 
 
@@ -103,13 +105,34 @@ def _num_kv_pages(size: str, spec: "ModelSpec", config: "EngineConfig") -> int:
     """The pages in `8GiB` of KV cache on each rank, or for a plain number of tokens."""
     from engine.runner.memory import kv_bytes_per_page
 
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(GiB|MiB)?", size)
-    if match is None:
+    if re.fullmatch(r"\d+(\.\d+)?", size):
+        return -(-int(float(size)) // config.page_size)
+    num_bytes = _bytes(size)
+    if num_bytes is None:
         raise ConfigError("--kv-memory", expected="a size such as 8GiB or 512MiB, or a number of tokens", found=size)
-    number, unit = float(match[1]), match[2]
-    if unit is None:
-        return -(-int(number) // config.page_size)
-    return int(number * (1 << (30 if unit == "GiB" else 20)) / kv_bytes_per_page(spec, config))
+    return num_bytes // kv_bytes_per_page(spec, config)
+
+
+def _num_host_slots(size: str, spec: "ModelSpec", config: "EngineConfig") -> int:
+    """The slots of each rank in `32GiB` of the host's memory, which the ranks share."""
+    from engine.runner.memory import kv_bytes_per_page
+
+    if size == "0":
+        return 0
+    num_bytes = _bytes(size)
+    if num_bytes is None:
+        raise ConfigError("--kv-host-memory", expected="auto, 0, or a size such as 32GiB or 512MiB", found=size)
+    page_bytes = kv_bytes_per_page(spec, config) * config.world_size
+    if num_bytes < page_bytes:
+        expected = f"0, or at least {-(-page_bytes // (1 << 20))}MiB, as much as one page needs"
+        raise ConfigError("--kv-host-memory", expected=expected, found=size)
+    return num_bytes // page_bytes
+
+
+def _bytes(size: str) -> int | None:
+    """The bytes in `8GiB` or `512MiB`; None for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(GiB|MiB)", size)
+    return None if match is None else int(float(match[1]) * (1 << (30 if match[2] == "GiB" else 20)))
 
 
 def load_model(options: ServeOptions) -> LoadedModel:

@@ -165,7 +165,8 @@ def chunk_attention_kernel(
             for tile in tl.range(tl.maximum(start - WINDOW + 1, 0) // TILE, first_full_tile, num_stages=STAGES):
                 m, denom, acc = attend_tile(
                     q, k_cache, v_cache, scales, table, tile * TILE + t, end, start + i, kv_head, page_stride,
-                    token_stride, head_stride, scale_stride, scale, m, denom, acc, D, PAGE, SCALED, True, DB, WINDOW, CAP,
+                    token_stride, head_stride, scale_stride, scale, m, denom, acc,
+                    D, PAGE, SCALED, True, DB, WINDOW, CAP,
                 )  # fmt: skip
         for tile in tl.range(first_full_tile, num_full_tiles, num_stages=STAGES):
             m, denom, acc = attend_tile(

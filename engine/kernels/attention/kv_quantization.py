@@ -1,8 +1,8 @@
 """Keys and values in 8 bits: int8 with one scale for each token and head, or fp8 (e4m3) without scales.
 
 Scales are int32 [pages, kv heads, page size], with any stride of pages: the key's scale in the low 16 bits and the
-value's in the high ones, both as bfloat16. A token reads its own key and value as stored, so that a reply does not depend on how its prompt was
-divided into steps. `engine/layers/quantized_kv.py` defines the rounding.
+value's in the high ones, both as bfloat16. A token reads its own key and value as stored, so that a reply does not
+depend on how its prompt was divided into steps. `engine/layers/quantized_kv.py` defines the rounding.
 """
 
 from __future__ import annotations

@@ -144,8 +144,8 @@ class CudaAttention:
         """
         cos, sin = self._rope[layer]
         fused_decode_value_proj(
-            qkv, h, gain, weight, self.kv.k[layer], self.kv.v[layer], inputs.slot_rows, state.positions, state.page_tables,
-            cos, sin, out, self._value_weight, self._partial_out, self._partial_stats,
+            qkv, h, gain, weight, self.kv.k[layer], self.kv.v[layer], inputs.slot_rows, state.positions,
+            state.page_tables, cos, sin, out, self._value_weight, self._partial_out, self._partial_stats,
             self._partial_weight, self._counters, heads=self.heads, eps=self._eps,
             config=self._split_config(BatchShape(1, 0)), block=1024, rule=self._rules[layer], pdl=self._pdl,
         )  # fmt: skip

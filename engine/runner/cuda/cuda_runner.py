@@ -24,9 +24,11 @@ from engine.logits_params import TokenLogprobs
 from engine.model.transformer import Transformer
 from engine.runner.cuda.collectives import ArenaFactory
 from engine.runner.cuda.forward import CudaForward
+from engine.runner.cuda.host_pages import CudaHostPages
 from engine.runner.cuda.input_batch import BatchShape, BatchState
 from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, InputBuffers, batch_shapes
 from engine.runner.cuda.resampling import Resampler
+from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes, kv_storage
 from engine.scheduler.step_plan import StepPlan
 
@@ -51,7 +53,8 @@ class CudaRunner:
 
         `create_arena` makes the memory that ranks share; by default that of the GPUs, where they can reach each other.
         """
-        self.num_kv_pages = 0
+        self.num_kv_pages = self.num_host_slots = 0
+        self._host_pages: CudaHostPages | HostPages | None = None
         self._config, self._model, self._device = config, model, config.device
         self._gpu = config.device.type == "cuda"
         self._shapes = batch_shapes(config)
@@ -80,17 +83,17 @@ class CudaRunner:
         # The shape and decode rows that the device's input buffer holds; None if it holds anything else.
         self._last_decode: tuple[BatchShape, tuple[int, ...]] | None = None
 
-    def start(self, num_kv_pages: int) -> None:
-        """Allocate the KV pages, then run and record a step of every shape."""
-        self.num_kv_pages = num_kv_pages
+    def start(self, num_kv_pages: int, num_host_slots: int = 0) -> None:
+        """Allocate the KV pages and the host tier, then run and record a step of every shape."""
+        self.num_kv_pages, self.num_host_slots = num_kv_pages, num_host_slots
         config, spec = self._config, self._model.spec
-        self._forward.attention.use_pages(
-            PagedKV(
-                spec.n_layers, num_kv_pages, config.page_size, self._model.kv_heads, spec.head_dim, kv_storage(config),
-                config.device,
-            )
+        kv = PagedKV(
+            spec.n_layers, num_kv_pages, config.page_size, self._model.kv_heads, spec.head_dim, kv_storage(config),
+            config.device,
         )  # fmt: skip
+        self._forward.attention.use_pages(kv)
         if not self._gpu or self._stream is None:
+            self._host_pages = HostPages(kv, num_host_slots)
             return
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             pool = None
@@ -103,11 +106,12 @@ class CudaRunner:
                     continue
                 self._stream.synchronize()
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=pool, stream=self._stream):
+                with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
                     self._run(shape)
                 pool = pool or graph.pool()
                 self._graphs[shape] = graph
             self._stream.synchronize()
+        self._host_pages = CudaHostPages(kv, num_host_slots, config.device)
 
     @torch.inference_mode()
     def execute_async(self, plan: StepPlan) -> CudaStepHandle:
@@ -118,6 +122,10 @@ class CudaRunner:
             return self._execute(plan)
 
     def _execute(self, plan: StepPlan) -> CudaStepHandle:
+        if isinstance(self._host_pages, CudaHostPages):
+            self._host_pages.launch(plan)
+        elif self._host_pages is not None:
+            self._host_pages.copy(plan.copies)
         self._resampler.update(plan)
         page_grants = plan.page_grants
         while len(page_grants) > MAX_PAGE_GRANTS:
@@ -153,14 +161,22 @@ class CudaRunner:
         """Log-probabilities of a step's ids; see `Runner`."""
         return {} if handle.logprobs is None else handle.logprobs.by_row(self.wait(handle))
 
+    @property
+    def num_ready_slots(self) -> int:
+        """Slots of the host tier that are pinned; see `Runner`."""
+        return self._host_pages.num_ready if isinstance(self._host_pages, CudaHostPages) else self.num_host_slots
+
     def allocated_bytes(self) -> int:
         """Bytes that this rank holds on its device."""
         return allocated_bytes(self._device)
 
     def close(self) -> None:
-        """Free the graphs and the KV pages."""
+        """Free the graphs, the KV pages and the host tier."""
         if self._stream is not None:
             self._stream.synchronize()
+        if isinstance(self._host_pages, CudaHostPages):
+            self._host_pages.close()
+        self._host_pages = None
         self._graphs.clear()
         self._forward.attention.use_pages(None)
 
