@@ -6,7 +6,6 @@ the server listens before that.
 """
 
 import os
-import re
 import resource
 import sys
 import time
@@ -22,7 +21,7 @@ from engine.server.loaded_model import LoadedModel
 from engine.server.parent_death import watch_parent
 
 if TYPE_CHECKING:
-    from engine.checkpoint import Checkpoint, ModelSpec
+    from engine.checkpoint import Checkpoint
     from engine.config import EngineConfig
 
 MAX_OPEN_FILES = 65536
@@ -79,6 +78,7 @@ def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
     """The checks that a rank can make alone, before any rank waits for another. Reads no weights; ConfigError."""
     from engine.checkpoint import open_checkpoint
     from engine.config import resolve
+    from engine.runner.memory import host_slots_in, pages_in
 
     checkpoint = open_checkpoint(options.model)
     config = resolve(
@@ -95,44 +95,9 @@ def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
         share_gpu=options.share_gpu,
     )
     if options.kv_memory is not None:
-        config = replace(config, num_kv_pages=_num_kv_pages(options.kv_memory, checkpoint.spec, config))
-    if options.kv_host_memory != "auto":
-        config = replace(config, num_host_slots=_num_host_slots(options.kv_host_memory, checkpoint.spec, config))
+        config = replace(config, num_kv_pages=pages_in(options.kv_memory, checkpoint.spec, config))
+    config = replace(config, num_host_slots=host_slots_in(options.kv_host_memory, checkpoint.spec, config))
     return config, checkpoint
-
-
-def _num_kv_pages(size: str, spec: "ModelSpec", config: "EngineConfig") -> int:
-    """The pages in `8GiB` of KV cache on each rank, or for a plain number of tokens."""
-    from engine.runner.memory import kv_bytes_per_page
-
-    if re.fullmatch(r"\d+(\.\d+)?", size):
-        return -(-int(float(size)) // config.page_size)
-    num_bytes = _bytes(size)
-    if num_bytes is None:
-        raise ConfigError("--kv-memory", expected="a size such as 8GiB or 512MiB, or a number of tokens", found=size)
-    return num_bytes // kv_bytes_per_page(spec, config)
-
-
-def _num_host_slots(size: str, spec: "ModelSpec", config: "EngineConfig") -> int:
-    """The slots of each rank in `32GiB` of the host's memory, which the ranks share."""
-    from engine.runner.memory import kv_bytes_per_page
-
-    if size == "0":
-        return 0
-    num_bytes = _bytes(size)
-    if num_bytes is None:
-        raise ConfigError("--kv-host-memory", expected="auto, 0, or a size such as 32GiB or 512MiB", found=size)
-    page_bytes = kv_bytes_per_page(spec, config) * config.world_size
-    if num_bytes < page_bytes:
-        expected = f"0, or at least {-(-page_bytes // (1 << 20))}MiB, as much as one page needs"
-        raise ConfigError("--kv-host-memory", expected=expected, found=size)
-    return num_bytes // page_bytes
-
-
-def _bytes(size: str) -> int | None:
-    """The bytes in `8GiB` or `512MiB`; None for anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(GiB|MiB)", size)
-    return None if match is None else int(float(match[1]) * (1 << (30 if match[2] == "GiB" else 20)))
 
 
 def load_model(options: ServeOptions) -> LoadedModel:

@@ -83,7 +83,7 @@ class PinnedSlots:
                     return
                 count = min(self._slots_of_segment, self._num_slots - self.num_ready)
                 memory = torch.empty(count * sum(self._part_bytes), dtype=torch.uint8, pin_memory=True)
-                pieces = torch.split(memory, [count * size for size in self._part_bytes])  # type: ignore[no-untyped-call]  # torch's
+                pieces = torch.split(memory, [count * size for size in self._part_bytes])
                 self._segments.append(
                     [
                         piece.view(part.dtype).view(count, *part.shape[1:])
