@@ -124,6 +124,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     chat_template: str | None = None
     quantize: Literal["auto", "none", "int8", "int4"] = "auto"
+    kv_host_memory: str = "auto"
     engine_args: str = ""
 
     # The prompt and the reply

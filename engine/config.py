@@ -38,6 +38,7 @@ class EngineConfig:
     fits_context: bool = False  # lower `max_context` to what memory allows
     page_size: int = PAGE_SIZE
     num_kv_pages: int | None = None  # None: as many as fit into free memory
+    num_host_slots: int | None = None  # pages that each rank keeps in the host's memory; None: a share of what is free
     quantize: str = "none"
     kv_dtype: str = "auto"  # auto: the same as `dtype`
     max_waiting: int = 256  # requests that may wait, besides those that run

@@ -29,12 +29,13 @@ class OfflineEngine:
         self._config, self._communicator = config, communicator
         self._model, self._runner = worker.model, worker.runner
         steady = replace(worker.config, burst_prefill_tokens=0)  # every step takes at most `max_prefill_tokens`
-        self._scheduler = scheduler_from_config(steady, worker.runner.num_kv_pages)
+        self._scheduler = scheduler_from_config(steady, worker)
         self._next_id = 0
 
     @classmethod
     def load(cls, config: EngineConfig, checkpoint: Checkpoint) -> "OfflineEngine":
         """Connect the ranks and load the model. Blocks until every rank has called it; raises ConfigError."""
+        config = replace(config, num_host_slots=0)
         communicator = connect(config)
         return cls(config, communicator, start_worker(config, checkpoint, communicator))
 

@@ -17,6 +17,7 @@ SETTING_OF_FLAG = {
     "--device": "GUILDLLAMA_DEVICE",
     "--quantize": "GUILDLLAMA_QUANTIZE",
     "--chat-template": "GUILDLLAMA_CHAT_TEMPLATE",
+    "--kv-host-memory": "GUILDLLAMA_KV_HOST_MEMORY",
 }
 """The engine's flags as the operator knows them."""
 STREAM_INTERVAL = 0.05
@@ -47,6 +48,8 @@ def engine_command(settings: Settings, uds: Path) -> list[str]:
         command += ["--device", settings.device]
     if settings.quantize != "auto":
         command += ["--quantize", settings.quantize]
+    if settings.kv_host_memory != "auto":
+        command += ["--kv-host-memory", settings.kv_host_memory]
     if settings.chat_template is not None:
         command += ["--chat-template", settings.chat_template]
     return command + shlex.split(settings.engine_args)

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 
 from engine.bench import cpu
-from engine.bench.drive import Client, Sampling, quantile
+from engine.bench.drive import Client, RunRecord, Sampling, quantile
 from engine.bench.http import HttpClient
 from engine.bench.local import LocalClient, TimedEngine
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
@@ -25,6 +25,7 @@ from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import EngineConfig, resolve
 from engine.core.follower import run_worker
 from engine.core.worker import freeze_gc
+from engine.runner.memory import host_slots_in, pages_in
 
 DEFAULT_WORKLOADS = ("W1", "W1s", "W2", "W3", "W4", "W5", "W5t", "W6", "W6b")
 
@@ -81,6 +82,9 @@ def setup(options: argparse.Namespace) -> tuple[Checkpoint, EngineConfig]:
         max_context=min(checkpoint.spec.max_context, 4096), share_gpu=options.share_gpu, quantize=options.quantize,
         kv_dtype=options.kv_dtype, max_prefill_tokens=options.chunk,
     )  # fmt: skip
+    if options.kv_memory is not None:
+        config = replace(config, num_kv_pages=pages_in(options.kv_memory, checkpoint.spec, config))
+    config = replace(config, num_host_slots=host_slots_in(options.kv_host_memory, checkpoint.spec, config))
     return checkpoint, replace(config, max_waiting=4096, seed=1)
 
 
@@ -90,19 +94,26 @@ def over_http(options: argparse.Namespace) -> int:
     host, _, port = address.rpartition(":")
     for name in options.workloads:
         for number in range(options.runs):
-            client = HttpClient(host.strip("[]"), int(port), model)
-            record = asyncio.run(WORKLOADS[name].drive(TaggedClient(client, f"{name}h{number}"), VOCAB, options.scale))
-            line = record.summary()
+            client = TaggedClient(HttpClient(host.strip("[]"), int(port), model), f"{name}h{number}")
+            line = asyncio.run(_prepared(client, name, VOCAB, options.scale)).summary()
             if number or options.runs == 1:
                 emit({"engine": "guildllama over HTTP", "workload": name, **line, "model": model, "date": today()})
     return 0
 
 
+async def _prepared(client: Client, name: str, vocab: int, scale: float) -> RunRecord:
+    """A workload after its preparation."""
+    workload = WORKLOADS[name]
+    await workload.prepare(client, vocab, scale)
+    return await workload.drive(client, vocab, scale)
+
+
 async def run(engine: TimedEngine, name: str, vocab: int, scale: float, tag: str) -> dict[str, object]:
     """One run: its summary, and the prompt tokens that no prefix hit saved. `tag` separates its cache."""
+    client = TaggedClient(LocalClient(engine), tag)
+    await WORKLOADS[name].prepare(client, vocab, scale)
     engine.reset_measurement()
     before = engine.stats()
-    client = TaggedClient(LocalClient(engine), tag)
     record = await WORKLOADS[name].drive(client, vocab, scale)
     after = engine.stats()
     return {
@@ -110,6 +121,11 @@ async def run(engine: TimedEngine, name: str, vocab: int, scale: float, tag: str
         "prompt_tokens": after.prompt_tokens - before.prompt_tokens
         or sum(request.num_prompt_tokens for request in record.requests),
         "prompt_tokens_computed": after.prompt_tokens_computed - before.prompt_tokens_computed,
+        "prompt_tokens_restored": after.kv_tokens_restored - before.kv_tokens_restored,
+        "kv_tokens_saved": after.kv_tokens_saved - before.kv_tokens_saved,
+        "kv_tokens_evicted": after.kv_tokens_evicted - before.kv_tokens_evicted,
+        "kv_tokens_total": after.kv_tokens_total,
+        "kv_host_tokens_total": after.kv_host_tokens_total,
         "steps": after.steps - before.steps,
         "ttft_admitted_p50_ms": round(1000 * quantile(sorted(engine.ttft_after_admission), 0.5), 1),
         "ttft_admitted_p95_ms": round(1000 * quantile(sorted(engine.ttft_after_admission), 0.95), 1),
@@ -163,6 +179,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--quantize", default="none")
     parser.add_argument("--kv-dtype", default="auto")
+    parser.add_argument("--kv-memory", metavar="SIZE", help="KV cache of each rank: 8GiB, or a number of tokens")
+    parser.add_argument("--kv-host-memory", default="auto", metavar="SIZE", help="auto, 64GiB, or 0: no host tier")
     parser.add_argument("--share-gpu", action="store_true", help="ranks may share a GPU, over gloo: never fast")
     parser.add_argument("--max-batch", type=int, help="rows; by default as each workload's definition says")
     parser.add_argument("--chunk", type=int)

@@ -6,11 +6,11 @@ Inter-token gap: time between two deliveries of one request, divided by the toke
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engine.bench.trace import ChatWorkload, PromptRequest
+from engine.bench.trace import ChatWorkload, PromptRequest, ReturningMembers
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,38 @@ async def send_in_turn(
     """Send each request when the one before has ended."""
     for request in requests:
         await send_request(client, record, request.prompt, request.output_len, sampling, "u", "g")
+
+
+async def tell(client: Client, workload: ReturningMembers, sampling: Sampling) -> None:
+    """The untimed part of W7: each member's pairs so far, with a reply of one token."""
+    await _in_flight(client, workload, sampling, range(len(workload.order)), lambda member: (workload.told(member), 1))
+
+
+async def come_back(client: Client, workload: ReturningMembers, sampling: Sampling) -> RunRecord:
+    """W7: each member asks once, in the workload's order."""
+    return await _in_flight(
+        client, workload, sampling, workload.order, lambda member: (workload.prompt(member), workload.reply_length)
+    )
+
+
+async def _in_flight(
+    client: Client,
+    workload: ReturningMembers,
+    sampling: Sampling,
+    order: Iterable[int],
+    request_of: Callable[[int], tuple[list[int], int]],
+) -> RunRecord:
+    """One request for each member, as many at a time as the workload says."""
+    record, members = RunRecord(time.perf_counter()), iter(order)
+
+    async def ask() -> None:
+        for member in members:
+            prompt, length = request_of(member)
+            tenant = f"g{workload.tenant_of[member]}"
+            await send_request(client, record, prompt, length, sampling, f"u{member}", tenant)
+
+    await asyncio.gather(*(ask() for _ in range(workload.in_flight)))
+    return record
 
 
 async def closed_loop(client: Client, workload: ChatWorkload, sampling: Sampling) -> RunRecord:

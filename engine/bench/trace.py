@@ -11,6 +11,9 @@ W3  closed-loop chat: 64 users, 4 personas of 256 tokens (16 users each), 6 turn
 W4  32 requests at once, prompts log-uniform in 32 … 1500, outputs uniform in 16 … 256
 W5  rolling window: 32 users, 30 turns with W3's sizes and at most 10 turns of history in a prompt; see `RollingChat`
 W6  W3 with a history that is generated beforehand, for clients that receive text; see `CannedChat`
+W7  members who come back: 20 tenants of 40 members, a persona of 512 tokens for each tenant. Each member has told 10
+    pairs (40 + 100) before, untimed; then each asks once more, in a seeded order, 64 in flight. W7x: 50 tenants
+
 
 W3u is W3 with as many rows as memory allows, W3p has 32 users and personas of 2,048 tokens, W3n 100 newcomers within a
 second; M1 to M256 have so many users at once. T1 to T3 measure the first token of an idle engine: 512 new tokens, 40
@@ -146,6 +149,46 @@ class RollingChat(ChatWorkload):
         return more
 
 
+class ReturningMembers:
+    """W7: what each member has told before, and what each asks when they come back."""
+
+    def __init__(
+        self,
+        tenants: int = 20,
+        members: int = 40,
+        pairs: int = 10,
+        persona: int = 512,
+        message: int = 40,
+        reply: int = 100,
+        in_flight: int = 64,
+        vocab: int = VOCAB,
+    ) -> None:
+        """`members` of each tenant; `persona`, `message` and `reply` are lengths in tokens."""
+        rng = random.Random(f"{SEED}-w7")
+        self.in_flight, self.reply_length = in_flight, reply
+        self.tenant_of = [member % tenants for member in range(tenants * members)]
+        self._personas = [random_ids(rng, persona, vocab) for _ in range(tenants)]
+        self._told = [random_ids(rng, pairs * (message + reply), vocab) for _ in self.tenant_of]
+        self._messages = [random_ids(rng, message, vocab) for _ in self.tenant_of]
+        self.order = rng.sample(range(len(self.tenant_of)), len(self.tenant_of))
+
+    def told(self, member: int) -> list[int]:
+        """The persona and the member's pairs so far."""
+        return [*self._personas[self.tenant_of[member]], *self._told[member]]
+
+    def prompt(self, member: int) -> list[int]:
+        """The prompt with which the member comes back."""
+        return [*self.told(member), *self._messages[member]]
+
+
+def returning(name: str, scale: float = 1.0, vocab: int = VOCAB) -> ReturningMembers:
+    """W7 or W7x; `scale` < 1 makes it smaller: two tenants of three members, and shorter texts."""
+    if scale == 1.0:
+        return ReturningMembers(tenants=50 if name == "W7x" else 20, vocab=vocab)
+    persona, message, reply = (max(low, int(full * scale)) for low, full in ((32, 512), (4, 40), (4, 100)))
+    return ReturningMembers(2, 3, 10, persona, message, reply, in_flight=2, vocab=vocab)
+
+
 def chat(scale: float = 1.0, vocab: int = VOCAB) -> ChatWorkload:
     """W3; `scale` < 1 makes it smaller: 40 users, 2 turns and shorter texts."""
     if scale == 1.0:
@@ -170,6 +213,11 @@ def chat_digest(workload: ChatWorkload) -> str:
     return digest([workload.personas, workload.messages, workload.persona_of])
 
 
+def members_digest(workload: ReturningMembers) -> str:
+    """Digest of W7: what the members send, in their order."""
+    return digest([(workload.tenant_of[member], workload.prompt(member)) for member in workload.order])
+
+
 def describe() -> str:
     """Size and digest of each workload, one a line."""
     lines = []
@@ -187,6 +235,12 @@ def describe() -> str:
     lines.append(
         f"W3: {workload.users} users x {workload.turns} turns = {requests} requests, {prompt_tokens} prompt tokens, "
         f"{requests * workload.reply_length} output tokens, digest {chat_digest(workload)}"
+    )
+    members = returning("W7")
+    lengths = [len(members.prompt(member)) for member in members.order]
+    lines.append(
+        f"W7: {len(lengths)} members, {sum(lengths)} prompt tokens, "
+        f"{len(lengths) * members.reply_length} output tokens, digest {members_digest(members)}"
     )
     return "\n".join(lines)
 

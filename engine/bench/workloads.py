@@ -9,7 +9,18 @@ from functools import partial
 from typing import Any, Final
 
 from engine.bench import trace
-from engine.bench.drive import Client, RunRecord, Sampling, closed_loop, quantile, send_all, send_in_turn, send_request
+from engine.bench.drive import (
+    Client,
+    RunRecord,
+    Sampling,
+    closed_loop,
+    come_back,
+    quantile,
+    send_all,
+    send_in_turn,
+    send_request,
+    tell,
+)
 from engine.bench.trace import SEED, PromptRequest, RollingChat, random_ids
 
 GREEDY, CHAT_SAMPLING = Sampling(), Sampling(0.6, 0.9)
@@ -20,12 +31,20 @@ MEMBERS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 Drive = Callable[[Client, int, float], Coroutine[Any, Any, RunRecord]]
 
 
+async def nothing(client: Client, vocab: int, scale: float) -> None:
+    """A preparation that does nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`drive(client, vocabulary, scale)` sends the requests; `rows`: the most that may run at a time, None: any."""
+    """`drive(client, vocabulary, scale)` sends the requests; `rows`: the most that may run at a time, None: any.
+
+    `prepare` is called before, and not timed.
+    """
 
     drive: Drive
     rows: int | None = OLD_ROWS
+    prepare: Callable[[Client, int, float], Coroutine[Any, Any, None]] = nothing
 
 
 async def _all(
@@ -73,6 +92,14 @@ async def _first_tokens(length: int, cached: int, client: Client, vocab: int, sc
     return record
 
 
+async def _tell(name: str, client: Client, vocab: int, scale: float) -> None:
+    await tell(client, trace.returning(name, scale), GREEDY)
+
+
+async def _come_back(name: str, client: Client, vocab: int, scale: float) -> RunRecord:
+    return await come_back(client, trace.returning(name, scale), GREEDY)
+
+
 async def _newcomers(client: Client, vocab: int, scale: float) -> RunRecord:
     """16 members read replies of 600 tokens when 100 others arrive within a second, as W3's in their first turn."""
     rng = random.Random(f"{SEED}-newcomers")
@@ -117,6 +144,7 @@ WORKLOADS: Final[dict[str, Workload]] = {
     "W5t": Workload(partial(_rolling, 5)),
     "W6": Workload(partial(_canned, 0)),
     "W6b": Workload(partial(_canned, 58)),
+    **{name: Workload(partial(_come_back, name), None, partial(_tell, name)) for name in ("W7", "W7x")},
     **{f"M{users}": Workload(partial(_members, users), rows=None) for users in MEMBERS},
     "T1": Workload(partial(_first_tokens, 512, 0), rows=None),
     "T2": Workload(partial(_first_tokens, 40, 2000), rows=None),

@@ -51,11 +51,20 @@ NOT_A_NUMBER: Final = "The model computed something that is not a number."
 
 
 @dataclass(frozen=True, slots=True)
+class _Erasure:
+    """A tenant whose pages are to be overwritten; `done` gets their number once that is on its way."""
+
+    tenant: str
+    done: "Future[int]"
+
+
+@dataclass(frozen=True, slots=True)
 class _InboxItem:
-    """A message to the engine thread: a new request, its cancellation, or nothing but a wake-up (`state` None)."""
+    """A message to the engine thread: a new request, its cancellation, an erasure, or nothing but a wake-up."""
 
     state: RequestState | None = None
     cancel: bool = False
+    erasure: _Erasure | None = None
 
 
 class EngineCore:
@@ -65,6 +74,7 @@ class EngineCore:
         self._config, self._vocab_size = config, vocab_size
         self._output_processor = OutputProcessor(config)
         self._inbox: queue.SimpleQueue[_InboxItem] = queue.SimpleQueue()
+        self._erasures: list[tuple[Future[int], int]] = []  # whose pages are not overwritten yet
         self._request_ids = itertools.count()
         self._seeds = random.Random(config.seed)  # noqa: S311 - seeds of samplers, not secrets
         self._failure: str | None = None
@@ -113,6 +123,18 @@ class EngineCore:
         self._inbox.put(_InboxItem(state))
         return stream
 
+    def erase(self, tenant: str) -> "Future[int]":
+        """Drop and overwrite what is cached of a tenant's prompts and replies, on all ranks; from any thread.
+
+        What its unfinished requests hold goes when they end. The result is the number of pages that no later prompt
+        finds. Raises EngineDead, here or as the result.
+        """
+        if self._failure is not None or self._closed:
+            raise EngineDead(self._failure or SHUTTING_DOWN)
+        erasure = _Erasure(tenant, Future())
+        self._inbox.put(_InboxItem(erasure=erasure))
+        return erasure.done
+
     @property
     def config(self) -> EngineConfig:
         """Once started, with the rows and the context that memory allows."""
@@ -134,9 +156,14 @@ class EngineCore:
             kv_tokens_used=cache.num_held_pages * cache.page_size,
             kv_tokens_cached=cache.num_cached_pages * cache.page_size,
             kv_tokens_total=cache.num_pages * cache.page_size,
+            kv_host_tokens_used=cache.num_saved_pages * cache.page_size,
+            kv_host_tokens_total=cache.host.num_slots * cache.page_size,
             prompt_tokens=totals.prompt_tokens,
             prompt_tokens_computed=totals.num_prefilled_tokens,
             prompt_tokens_cached=totals.cached_tokens,
+            kv_tokens_saved=cache.host.num_saved_pages * cache.page_size,
+            kv_tokens_restored=cache.host.num_restored_pages * cache.page_size,
+            kv_tokens_evicted=(cache.num_evicted_pages + cache.host.num_evicted_slots) * cache.page_size,
             tokens_generated=totals.output_tokens,
             preemptions=totals.preemptions,
             steps=totals.steps,
@@ -165,7 +192,7 @@ class EngineCore:
             worker = start_worker(config, checkpoint, self._communicator)
             config = self._config = worker.config
             self._output_processor = OutputProcessor(config)
-            self._scheduler = scheduler_from_config(config, worker.runner.num_kv_pages)
+            self._scheduler = scheduler_from_config(config, worker)
             self._step_loop = StepLoop(config, self._scheduler, worker.runner, self._communicator)
         except BaseException as error:
             started.set_exception(error)
@@ -182,6 +209,9 @@ class EngineCore:
             self._fail(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]))
         finally:
             watchdog.stop()
+            for done, _ in self._erasures:
+                if done.set_running_or_notify_cancel():
+                    done.set_exception(EngineDead(self._failure or SHUTTING_DOWN))
 
     def _run_loop(self, step_loop: StepLoop, scheduler: Scheduler, watchdog: Watchdog) -> None:
         idle = False
@@ -192,6 +222,11 @@ class EngineCore:
             self._publish(result)
             # Outside the watchdog: preparing may compile.
             idle = not step_loop.prepare(idle=result.idle) and result.idle
+            if self._erasures and not scheduler.cache.has_waiting_copies:
+                for done, num_pages in self._erasures:
+                    if done.set_running_or_notify_cancel():
+                        done.set_result(num_pages)
+                self._erasures.clear()
         with watchdog.step():
             self._output_processor.finish_all("cancelled")
             step_loop.close()
@@ -201,7 +236,9 @@ class EngineCore:
         with contextlib.suppress(queue.Empty):
             item = self._inbox.get(timeout=timeout) if timeout != 0.0 else self._inbox.get_nowait()
             while True:
-                if item.state is not None:
+                if item.erasure is not None:
+                    self._erasures.append((item.erasure.done, scheduler.erase(item.erasure.tenant)))
+                elif item.state is not None:
                     self._handle_item(scheduler, item.state, item.cancel)
                 item = self._inbox.get_nowait()
 

@@ -40,6 +40,7 @@ def worker_loop(runner: AnyRunner, communicator: Communicator) -> None:
     while (command := communicator.receive_command()).op != STOP:
         if command.plan is None:  # NOP, the heartbeat
             communicator.all_gather(runner.allocated_bytes())
+            communicator.all_gather(runner.num_ready_slots)
             continue
         launched = runner.execute_async(command.plan)
         if in_flight is not None:

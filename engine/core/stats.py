@@ -48,9 +48,14 @@ class EngineStats:
     kv_tokens_used: int  # held by requests
     kv_tokens_cached: int  # kept for later prompts only
     kv_tokens_total: int
+    kv_host_tokens_used: int  # kept in the host tier, also those that a page of the device holds as well
+    kv_host_tokens_total: int
     prompt_tokens: int
     prompt_tokens_computed: int  # a preempted request may compute some of them twice
     prompt_tokens_cached: int
+    kv_tokens_saved: int  # copied to the host tier
+    kv_tokens_restored: int  # copied back
+    kv_tokens_evicted: int  # lost, from the device or from the host tier, as later ones needed the memory
     tokens_generated: int
     preemptions: int
     steps: int

@@ -18,6 +18,7 @@ from engine.runner.base import AnyRunner
 from engine.scheduler.output import ScheduledStep, TokenOutput
 from engine.scheduler.scheduler import Scheduler
 
+GROWTH_INTERVAL: Final = 0.5  # seconds between readings while the host tier fills faster than its memory is pinned
 MEMORY_INTERVAL: Final = 5.0  # seconds between memory readings of a single rank, which needs no heartbeat
 MAX_PREPARE_SHARE: Final = 0.1  # of the time while requests run
 
@@ -93,10 +94,14 @@ class StepLoop:
         self._communicator.close()
 
     def _heartbeat(self) -> None:
-        """When one is due, send NOP, which every rank answers at once with its allocated bytes."""
+        """When one is due, send NOP, which every rank answers at once with its allocated bytes and ready slots."""
         now = time.monotonic()
         if now < self._next_heartbeat or (not self._config.heartbeat and self._config.world_size > 1):
             return
         self._next_heartbeat = now + (self._config.heartbeat or MEMORY_INTERVAL)
         self._communicator.broadcast_command(RankCommand(NOP))
         self.rank_memory = self._communicator.all_gather(self._runner.allocated_bytes())
+        host = self._scheduler.cache.host
+        host.grow(min(self._communicator.all_gather(self._runner.num_ready_slots)))
+        if host.num_slots < host.max_slots and 2 * host.num_free_slots <= host.num_slots:
+            self._next_heartbeat = min(self._next_heartbeat, now + GROWTH_INTERVAL)

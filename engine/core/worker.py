@@ -21,7 +21,7 @@ from engine.runner.base import AnyRunner
 from engine.runner.cpu.build import compiled_library
 from engine.runner.cpu.quantize import CpuQuantizer
 from engine.runner.factory import make_runner, warm_up
-from engine.runner.memory import available_bytes, fit_limits
+from engine.runner.memory import available_bytes, fit_limits, kv_bytes_per_page
 from engine.scheduler.scheduler import Scheduler
 
 
@@ -72,16 +72,18 @@ def start_worker(config: EngineConfig, checkpoint: Checkpoint, communicator: Com
     return Worker(config, model, runner, warm_up(runner, config))
 
 
-def scheduler_from_config(config: EngineConfig, num_pages: int) -> Scheduler:
-    """The scheduler that goes with a config and with the number of pages that the runner allocated."""
+def scheduler_from_config(config: EngineConfig, worker: Worker) -> Scheduler:
+    """The scheduler that goes with a config, and with the pages and slots that the worker's runner has."""
     return Scheduler(
         max_num_seqs=config.max_num_seqs,
-        num_pages=num_pages,
+        num_pages=worker.runner.num_kv_pages,
         max_prefill_tokens=config.max_prefill_tokens,
         burst_prefill_tokens=config.burst_prefill_tokens,
         counts_rows=config.counts_rows,
         max_context=config.max_context,
         page_size=config.page_size,
+        max_host_slots=worker.runner.num_host_slots,
+        page_bytes=kv_bytes_per_page(worker.model.spec, config),
     )
 
 

@@ -1,12 +1,13 @@
 """The wire format of the commands that rank 0 broadcasts: one int32 tensor for each command.
 
-    header       op, total length, step, then the number of entries in each of the five sections below
+    header       op, total length, step, then the number of entries in each of the nine sections below
     sequences    row, temperature, top_p, low and high half of the seed (floats and halves as 32-bit patterns),
                  is_adjusted
     page grants  row, index in the row's page table, page id
     chunks       row, start, is_last, number of tokens
     decode rows
     freed rows
+    copies       overwritten pages; overwritten slots; restores (slot, page); saves (page, slot)
     token ids    of all chunks, one after the other
 
 What only rank 0 uses (adjustments, masks, numbers of log-probabilities) does not travel: it samples for all ranks.
@@ -21,16 +22,17 @@ from typing import Final
 
 import torch
 
-from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
+from engine.scheduler.step_plan import NewSequence, PageCopies, PrefillChunk, StepPlan
 
-NOP: Final = 0  # heartbeat: every rank answers with its allocated memory
+NOP: Final = 0  # heartbeat: every rank answers with its allocated memory, then with its ready slots of the host tier
 STEP: Final = 1  # execute the plan
 STOP: Final = 2  # leave
 
-HEADER_LENGTH: Final = 8
+HEADER_LENGTH: Final = 12
 _SEQUENCE_WIDTH: Final = 6
 _GRANT_WIDTH: Final = 3
 _CHUNK_WIDTH: Final = 4
+_COPY_WIDTH: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,18 @@ def encode_command(command: RankCommand) -> torch.Tensor:
     """One int32 tensor, whose second element is its own length."""
     plan = command.plan
     if plan is None:
-        return torch.tensor([command.op, HEADER_LENGTH, 0, 0, 0, 0, 0, 0], dtype=torch.int32)
+        return torch.tensor([command.op, HEADER_LENGTH, *[0] * (HEADER_LENGTH - 2)], dtype=torch.int32)
+    copies = plan.copies
     counts = (
         len(plan.new_sequences),
         len(plan.page_grants),
         len(plan.chunks),
         len(plan.decode_rows),
         len(plan.freed_rows),
+        len(copies.overwritten_pages),
+        len(copies.overwritten_slots),
+        len(copies.restores),
+        len(copies.saves),
     )
     out = [command.op, 0, _to_signed(plan.step & 0xFFFFFFFF), *counts]
     for sequence in plan.new_sequences:
@@ -64,6 +71,10 @@ def encode_command(command: RankCommand) -> torch.Tensor:
         out += (chunk.row, chunk.start, int(chunk.is_last), len(chunk.token_ids))
     out += plan.decode_rows
     out += plan.freed_rows
+    out += copies.overwritten_pages
+    out += copies.overwritten_slots
+    for copy in (*copies.restores, *copies.saves):
+        out += copy
     for chunk in plan.chunks:
         out += chunk.token_ids
     out[1] = len(out)
@@ -80,12 +91,16 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
         raise ValueError(f"not an encoded command: {len(data)} ints that start with {data[:HEADER_LENGTH]}")
     if data[0] != STEP:
         return RankCommand(data[0])
-    num_sequences, num_grants, num_chunks, num_decode, num_freed = data[3:HEADER_LENGTH]
+    num_sequences, num_grants, num_chunks, num_decode, num_freed, *num_copies = data[3:HEADER_LENGTH]
     sequences, at = _read_section(data, HEADER_LENGTH, num_sequences, _SEQUENCE_WIDTH)
     grants, at = _read_section(data, at, num_grants, _GRANT_WIDTH)
     chunk_heads, at = _read_section(data, at, num_chunks, _CHUNK_WIDTH)
     decode_rows, at = tuple(data[at : at + num_decode]), at + num_decode
     freed_rows, at = tuple(data[at : at + num_freed]), at + num_freed
+    overwritten_pages, at = tuple(data[at : at + num_copies[0]]), at + num_copies[0]
+    overwritten_slots, at = tuple(data[at : at + num_copies[1]]), at + num_copies[1]
+    restores, at = _read_section(data, at, num_copies[2], _COPY_WIDTH)
+    saves, at = _read_section(data, at, num_copies[3], _COPY_WIDTH)
     chunks = []
     for row, start, is_last, length in chunk_heads:
         chunks.append(PrefillChunk(row, start, tuple(data[at : at + length]), bool(is_last)))
@@ -108,6 +123,12 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
         chunks=tuple(chunks),
         decode_rows=decode_rows,
         freed_rows=freed_rows,
+        copies=PageCopies(
+            overwritten_pages,
+            overwritten_slots,
+            tuple((slot, page_id) for slot, page_id in restores),
+            tuple((page_id, slot) for page_id, slot in saves),
+        ),
     )
     return RankCommand(STEP, plan)
 

@@ -1,7 +1,8 @@
 """Attention over a paged KV cache in plain torch: what the CPU runs, and the reference for the kernels.
 
 It knows pages and positions, and neither rows nor requests. Shapes: T tokens of the step, n tokens of one segment, L
-keys that they may see, D the head size. A slot is an index into a layer's cache seen as [num_pages * page_size, ...].
+keys that they may see, D the head size. A layer's cache is [num_pages, page_size, kv_heads, D], and its pages need not
+be neighbours in memory.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_MAX_SLICES = 6  # beyond this, one gather is cheaper than a product for each slice
+from engine.layers.paged_kv import PagedKV
+
+_MAX_SLICES = 6  # beyond this, one gather is cheaper than a product for each page
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +44,6 @@ class AttentionRule:
 PLAIN = AttentionRule()
 
 
-class PagedKV:
-    """Keys and values of all layers, `k[layer]` and `v[layer]`: [num_pages, page_size, num_kv_heads, D].
-
-    Uninitialized, so on a CPU the operating system commits memory only as it is written.
-    """
-
-    def __init__(
-        self,
-        num_layers: int,
-        num_pages: int,
-        page_size: int,
-        num_kv_heads: int,
-        head_dim: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        shape = (num_pages, page_size, num_kv_heads, head_dim)
-        self.page_size = page_size
-        self.k = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
-        self.v = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
-
-
 class PagedAttention:
     """Attention of one step over all its segments; implements `transformer.Attention`.
 
@@ -72,19 +53,19 @@ class PagedAttention:
     def __init__(self, kv: PagedKV, segments: Sequence[Segment], device: torch.device) -> None:
         self._kv, self._segments, self._device = kv, segments, device
         size = kv.page_size
-        slots = [
-            segment.page_ids[position // size] * size + position % size
+        positions = [
+            (segment.page_ids[position // size], position % size)
             for segment in segments
             for position in range(segment.start, segment.start + segment.length)
         ]
-        self._slots = torch.tensor(slots, device=device)
+        self._new_pages, self._new_offsets = torch.tensor(positions, device=device).reshape(-1, 2).unbind(1)
         self._views: dict[int | None, list[tuple[Segment, _KeyRange, Tensor | None]]] = {}  # by window
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule = PLAIN) -> Tensor:
         """See `transformer.Attention`."""
-        keys, values = self._kv.k[layer].flatten(0, 1), self._kv.v[layer].flatten(0, 1)
-        keys.index_copy_(0, self._slots, k.to(keys.dtype))
-        values.index_copy_(0, self._slots, v.to(values.dtype))
+        keys, values = self._kv.k[layer], self._kv.v[layer]
+        keys[self._new_pages, self._new_offsets] = k.to(keys.dtype)
+        values[self._new_pages, self._new_offsets] = v.to(values.dtype)
         scale = q.shape[-1] ** -0.5 if rule.scale is None else rule.scale
         out, scaled = torch.empty_like(q), q * scale
         begin = 0
@@ -175,31 +156,31 @@ def _capped(scores: Tensor, softcap: float | None) -> Tensor:
 
 
 class _KeyRange:
-    """The slots of a segment's keys from position `first` on. Adjacent pages form one slice, read without a copy."""
+    """A segment's keys from position `first` on, in the pages of any layer."""
 
     def __init__(self, segment: Segment, first: int, page_size: int, device: torch.device) -> None:
-        self._slices: list[slice] = []
-        self._slots: Tensor | None = None
-        end = segment.start + segment.length
-        for index in range(first // page_size, -(-end // page_size)):
-            page = segment.page_ids[index] * page_size
-            begin, stop = page + max(0, first - index * page_size), page + min(page_size, end - index * page_size)
-            if self._slices and self._slices[-1].stop == begin:
-                begin = self._slices.pop().start
-            self._slices.append(slice(begin, stop))
-        if len(self._slices) > (_MAX_SLICES if segment.length == 1 else 1):
-            slots = [torch.arange(each.start, each.stop, device=device) for each in self._slices]
-            self._slots = torch.cat(slots)
+        end, first_page = segment.start + segment.length, first // page_size
+        self._page_ids = list(segment.page_ids[first_page : -(-end // page_size)])
+        self._begin, self._end = first - first_page * page_size, end - first_page * page_size
+        self._page_size = page_size
+        copies = len(self._page_ids) > (_MAX_SLICES if segment.length == 1 else 1)
+        self._index = torch.tensor(self._page_ids, device=device) if copies else None
 
     def gather(self, cache: Tensor) -> Tensor:
-        """All keys (or values) in one tensor: cache [slots, kv_heads, D] -> [L, kv_heads, D]."""
-        return cache[self._slices[0]] if self._slots is None else cache.index_select(0, self._slots)
+        """All keys (or values) in one tensor: cache [pages, page_size, kv_heads, D] -> [L, kv_heads, D]."""
+        if self._index is None:
+            return cache[self._page_ids[0], self._begin : self._end]
+        return cache.index_select(0, self._index).flatten(0, 1)[self._begin : self._end]
 
     def slices(self, cache: Tensor) -> list[Tensor]:
-        """The same as a few tensors, views of the cache where there are few slices."""
-        if self._slots is not None:
-            return [cache.index_select(0, self._slots)]
-        return [cache[each] for each in self._slices]
+        """The same as a few tensors, views of the cache where it has few pages."""
+        if self._index is not None:
+            return [self.gather(cache)]
+        size, last = self._page_size, len(self._page_ids) - 1
+        return [
+            cache[page_id, self._begin if index == 0 else 0 : self._end - index * size if index == last else size]
+            for index, page_id in enumerate(self._page_ids)
+        ]
 
 
 def _first_key(segment: Segment, window: int | None) -> int:

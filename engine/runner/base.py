@@ -20,6 +20,12 @@ class Runner(Protocol[StepHandle]):
     """
 
     num_kv_pages: int  # a plan may grant pages 0 … num_kv_pages - 1
+    num_host_slots: int  # slots of the host tier, once all are ready
+
+    @property
+    def num_ready_slots(self) -> int:
+        """A plan may use slots 0 … num_ready_slots - 1 of the host tier. The number may grow."""
+        ...
 
     def execute_async(self, plan: StepPlan) -> StepHandle:
         """Launch a step without waiting for the device.

@@ -7,6 +7,8 @@ stands for them.
 import time
 from collections.abc import Callable
 
+import torch
+
 from engine.config import EngineConfig
 from engine.logits_params import Adjustment, LogitsParams
 from engine.model.transformer import Transformer
@@ -14,28 +16,29 @@ from engine.runner.base import AnyRunner
 from engine.runner.cpu.build import compiled_library
 from engine.runner.cpu.forward import NativeForward
 from engine.runner.cpu.native_runner import NativeRunner
-from engine.runner.memory import available_bytes, fit_pages, kv_bytes_per_page
+from engine.runner.memory import available_bytes, fit_host_slots, fit_pages, kv_bytes_per_page
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
 
 def make_runner(config: EngineConfig, model: Transformer, min_over_ranks: Callable[[int], int] = int) -> AnyRunner:
-    """The runner for this device, with its KV pages allocated.
+    """The runner for this device, with its KV pages and host tier allocated.
 
-    `min_over_ranks` returns the smallest of all ranks' numbers: every rank must have the same number of pages. Raises
-    ConfigError when too few pages fit.
+    `min_over_ranks` returns the smallest of all ranks' numbers, which are above 0: every rank must have the same number
+    of pages. Raises ConfigError when too few pages fit, or the host tier does not.
     """
     page_bytes = kv_bytes_per_page(model.spec, config)
+    num_slots = min_over_ranks(fit_host_slots(config, page_bytes, available_bytes(torch.device("cpu"))) + 1) - 1
     if config.device.type == "cuda":
         from engine.runner.cuda.cuda_runner import CudaRunner  # needs Triton, which machines without a GPU may lack
 
         runner = CudaRunner(config, model)  # before the free memory is measured: it allocates its buffers
-        runner.start(min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device))))
+        runner.start(min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device))), num_slots)
         return runner
     num_pages = min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device)))
     if config.native and NativeForward.supports(model, config) and (library := compiled_library()) is not None:
-        return NativeRunner(library, config, model, num_pages)
-    return TorchRunner(config, model, num_pages)
+        return NativeRunner(library, config, model, num_pages, num_slots)
+    return TorchRunner(config, model, num_pages, num_slots)
 
 
 def warm_up(runner: AnyRunner, config: EngineConfig) -> float:

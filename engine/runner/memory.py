@@ -1,9 +1,10 @@
-"""How many bytes a device has left, how many this rank holds, and how many KV pages fit.
+"""How many bytes a device has left, how many this rank holds, and how many KV pages and slots of the host tier fit.
 
 It knows sizes only, and neither the pages' contents nor who uses them.
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,8 @@ CPU_CONTEXT_FRACTION = 0.5  # of the memory that is free at start, for CPU_MIN_C
 GPU_BUFFER_BYTES = 1 << 30  # left for activations and recorded steps when the limits are chosen
 ROW_TOKENS = 1024  # of KV cache for each row, when the number of rows is chosen
 ROW_COUNTS = (8, 16, 32, 64, 96, 128, 192, 256)  # to choose from
+HOST_MEMORY_FRACTION = 0.5  # of the memory that is free at start, for the host tier of the ranks on GPUs
+HOST_MAX_SLOTS = 1 << 18  # of each rank; for models so small that more would fit, more would be of no use
 _GIB = 1 << 30
 
 
@@ -120,6 +123,51 @@ def fit_pages(config: EngineConfig, page_bytes: int, free_bytes: int) -> int:
             found=f"{config.max_context}, which needs {_gib(min_pages * page_bytes)} for keys and values",
         )
     return num_pages
+
+
+def fit_host_slots(config: EngineConfig, page_bytes: int, free_bytes: int) -> int:
+    """Slots of the host tier for this rank: the number that --kv-host-memory asks for, else a share of the free memory.
+
+    On a CPU, pages are in the host's memory anyway: none. Raises ConfigError when they do not fit.
+    """
+    all_ranks_page_bytes = page_bytes * config.world_size  # the ranks share one memory
+    if config.num_host_slots is None:
+        share = int(free_bytes * HOST_MEMORY_FRACTION) if config.device.type == "cuda" else 0
+        return min(share // all_ranks_page_bytes, HOST_MAX_SLOTS)
+    wanted = config.num_host_slots * all_ranks_page_bytes
+    if wanted > free_bytes:
+        raise ConfigError("--kv-host-memory", expected=f"at most {_gib(free_bytes)}, what is free", found=_gib(wanted))
+    return config.num_host_slots
+
+
+def pages_in(size: str, spec: ModelSpec, config: EngineConfig) -> int:
+    """The pages in `8GiB` of KV cache on each rank, or for a plain number of tokens. Raises ConfigError."""
+    if re.fullmatch(r"\d+(\.\d+)?", size):
+        return -(-int(float(size)) // config.page_size)
+    num_bytes = _bytes(size)
+    if num_bytes is None:
+        raise ConfigError("--kv-memory", expected="a size such as 8GiB or 512MiB, or a number of tokens", found=size)
+    return num_bytes // kv_bytes_per_page(spec, config)
+
+
+def host_slots_in(size: str, spec: ModelSpec, config: EngineConfig) -> int | None:
+    """The slots of each rank in `32GiB` of the host's memory, which the ranks share; None for `auto`; ConfigError."""
+    if size in ("auto", "0"):
+        return None if size == "auto" else 0
+    num_bytes = _bytes(size)
+    if num_bytes is None:
+        raise ConfigError("--kv-host-memory", expected="auto, 0, or a size such as 32GiB or 512MiB", found=size)
+    page_bytes = kv_bytes_per_page(spec, config) * config.world_size
+    if num_bytes < page_bytes:
+        expected = f"0, or at least {-(-page_bytes // (1 << 20))}MiB, as much as one page needs"
+        raise ConfigError("--kv-host-memory", expected=expected, found=size)
+    return num_bytes // page_bytes
+
+
+def _bytes(size: str) -> int | None:
+    """The bytes in `8GiB` or `512MiB`; None for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(GiB|MiB)", size)
+    return None if match is None else int(float(match[1]) * (1 << (30 if match[2] == "GiB" else 20)))
 
 
 def _gib(num_bytes: int) -> str:

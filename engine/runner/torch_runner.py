@@ -14,10 +14,12 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.distributed import tensor_parallel
 from engine.layers.logits import LogitsAdjuster, LogprobsBatch, log_probabilities
-from engine.layers.paged_attention import PagedAttention, PagedKV, Segment
+from engine.layers.paged_attention import PagedAttention, Segment
+from engine.layers.paged_kv import PagedKV
 from engine.layers.sampler import greedy, sample, signed64
 from engine.logits_params import TokenLogprobs
 from engine.model.transformer import Transformer, padding_ids
+from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes
 from engine.scheduler.step_plan import StepPlan
 
@@ -48,21 +50,23 @@ _NO_SAMPLES = TorchStepHandle((), torch.empty(0, dtype=torch.int64), None)
 class TorchRunner:
     """A `Runner` on any device, built with its KV pages."""
 
-    def __init__(self, config: EngineConfig, model: Transformer, num_kv_pages: int) -> None:
-        self.num_kv_pages = num_kv_pages
+    def __init__(self, config: EngineConfig, model: Transformer, num_kv_pages: int, num_host_slots: int = 0) -> None:
+        self.num_kv_pages, self.num_host_slots = num_kv_pages, num_host_slots
         self._config, self._model, self._device = config, model, config.device
         self._padding_ids = padding_ids(model)
         self._adjuster = LogitsAdjuster(model.spec.vocab_size, config.device)
         self._rows = [_RowState() for _ in range(config.max_num_seqs)]
         self._last_ids = torch.zeros(config.max_num_seqs, dtype=torch.int64, device=config.device)  # sampled, by row
         spec = model.spec
-        self._kv = PagedKV(
+        self._kv: PagedKV | None = PagedKV(
             spec.n_layers, num_kv_pages, config.page_size, model.kv_heads, spec.head_dim, config.dtype, config.device
         )
+        self._host_pages = HostPages(self.kv, num_host_slots)
 
     @torch.inference_mode()
     def execute_async(self, plan: StepPlan) -> TorchStepHandle:
         """Launch a step; see `Runner`."""
+        self._host_pages.copy(plan.copies)
         self._update_rows(plan)
         rows = plan.sampled_rows
         token_ids, positions, segments, sources = self._flatten_batch(plan)
@@ -90,19 +94,32 @@ class TorchRunner:
         """Nothing is left to prepare; see `Runner`."""
         return False
 
+    @property
+    def num_ready_slots(self) -> int:
+        """All slots; see `Runner`."""
+        return self.num_host_slots
+
     def allocated_bytes(self) -> int:
         """Bytes that this rank holds on its device."""
         return allocated_bytes(self._device)
 
     def close(self) -> None:
-        """Free the KV pages."""
-        self._kv.k, self._kv.v = [], []
+        """Free the KV pages and the slots."""
+        self._kv = None
+        self._host_pages.parts = ()
+
+    @property
+    def kv(self) -> PagedKV:
+        """The KV pages. Raises RuntimeError when the runner is closed."""
+        if self._kv is None:
+            raise RuntimeError("the runner is closed")
+        return self._kv
 
     def _logits(
         self, token_ids: Tensor, positions: Tensor, segments: Sequence[Segment], sources: Sequence[int]
     ) -> Tensor | None:
         """Run the model; [len(sources), vocab] logits of the step's tokens `sources`, or None if there are none."""
-        hidden = self._model(token_ids, positions, PagedAttention(self._kv, segments, self._device))
+        hidden = self._model(token_ids, positions, PagedAttention(self.kv, segments, self._device))
         return self._model.logits(hidden[torch.tensor(sources, device=self._device)]) if sources else None
 
     def _update_rows(self, plan: StepPlan) -> None:

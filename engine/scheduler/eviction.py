@@ -1,35 +1,47 @@
-"""The order in which idle pages are evicted: the leaf of the prefix trie that was used longest ago comes first."""
+"""Nodes of the prefix trie in the order of their last use, for whoever has to give something up."""
 
 import heapq
+from collections.abc import Callable
 
 from engine.scheduler.page_table import PrefixNode
 
 
 class EvictionQueue:
-    """A heap of evictable nodes by time of last use.
+    """A heap of candidates by time of last use, the one that was used longest ago first, or with `newest_first` last.
 
-    A node may become non-evictable, or be used again, while it is in the heap. Such outdated entries are skipped by
-    `pop` and removed by `push` when the heap has more than `max_entries`.
+    A node may stop to be a candidate, or be used again, while it is in the heap. Such outdated entries are skipped by
+    `peek`, and removed by `push` when the heap has more than `max_entries`.
     """
 
-    def __init__(self, max_entries: int) -> None:
-        self._max_entries = max_entries
+    def __init__(
+        self, max_entries: int, is_candidate: Callable[[PrefixNode], bool], *, newest_first: bool = False
+    ) -> None:
+        self.max_entries, self._is_candidate = max_entries, is_candidate
+        self._sign = -1 if newest_first else 1
         self._heap: list[tuple[int, int, PrefixNode]] = []  # last use, serial number, node
         self._serial = 0
 
     def push(self, node: PrefixNode) -> None:
-        """Add a node if it is evictable."""
-        if not node.is_evictable:
+        """Add a node if it is a candidate."""
+        if not self._is_candidate(node):
             return
-        if len(self._heap) > self._max_entries:
-            self._heap = [entry for entry in self._heap if entry[2].is_evictable and entry[0] == entry[2].last_used]
-            heapq.heapify(self._heap)
+        if len(self._heap) > self.max_entries:
+            self._compact()
         self._serial += 1
-        heapq.heappush(self._heap, (node.last_used, self._serial, node))
+        heapq.heappush(self._heap, (self._sign * node.last_used, self._serial, node))
 
-    def pop(self) -> PrefixNode:
-        """The evictable node that was used longest ago. Raises IndexError if there is none."""
-        while True:
-            last_used, _, node = heapq.heappop(self._heap)
-            if node.is_evictable and node.last_used == last_used:
-                return node
+    def peek(self) -> PrefixNode | None:
+        """The first candidate, which stays where it is; None: there is no candidate."""
+        while self._heap:
+            if self._is_current(self._heap[0]):
+                return self._heap[0][2]
+            heapq.heappop(self._heap)
+        return None
+
+    def _is_current(self, entry: tuple[int, int, PrefixNode]) -> bool:
+        return self._is_candidate(entry[2]) and entry[0] == self._sign * entry[2].last_used
+
+    def _compact(self) -> None:
+        current = {entry[2]: entry for entry in self._heap if self._is_current(entry)}  # one entry for each node
+        self._heap = list(current.values())
+        heapq.heapify(self._heap)

@@ -5,73 +5,107 @@ never a hash that might collide. Every tenant has a trie of its own, so that a t
 what another tenant's prompts contain.
 
 - A page that no request holds is idle: it stays in the trie until a request needs the memory. The leaf that was used
-  longest ago is evicted first.
+  longest ago is evicted first, and first of all one whose content is in a slot of the host (`host_tier.py`) as well.
 - The pages of an admitted prompt enter the trie before they are computed, marked with their owner, the request that
   will compute them. Another request with the same prefix takes the same pages and waits until they are computed. If the
   owner is freed first, the next request that needs such a page becomes its owner.
 - The last token of a prompt is always computed by the request itself, which needs the logits.
 """
 
-from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Final
 
-from engine.scheduler.eviction import EvictionQueue
+from engine.scheduler.cache_check import check_trie
+from engine.scheduler.free_list import FreeList
+from engine.scheduler.host_tier import HostTier
 from engine.scheduler.page_table import PageTable, PrefixNode
+from engine.scheduler.prefix_trie import PrefixTrie
+from engine.scheduler.residues import Residues
+from engine.scheduler.step_plan import PageCopies
+
+MIN_RESTORED_PAGES: Final = 4  # fewer are computed in less time than a request waits for their copies
+READY_SHARE: Final = 8  # one page in so many should be free, or idle with its content in a slot
+MAX_OVERWRITTEN_SLOTS: Final = 512  # in one plan
 
 
 class KVCacheManager:
     """Every page is free, idle in a trie, or held by requests (see `num_held_pages`)."""
 
-    def __init__(self, num_pages: int, page_size: int = 16) -> None:
+    def __init__(
+        self,
+        num_pages: int,
+        page_size: int = 16,
+        *,
+        max_host_slots: int = 0,
+        min_restored_pages: int = MIN_RESTORED_PAGES,
+    ) -> None:
         self.num_pages, self.page_size = num_pages, page_size
-        self.num_evicted_pages = 0
-        self._free_pages = list(range(num_pages))  # ascending, so that the pages of a request tend to be neighbours
-        self._num_idle = 0
-        self._roots: dict[str, PrefixNode] = {}  # by tenant; only roots with children
-        self._eviction_queue = EvictionQueue(max_entries=2 * num_pages + 64)
-        self._clock = 0  # logical time of last use: the number of `free` calls
+        self.num_evicted_pages = 0  # whose content was in no slot
+        self._min_restored_pages = min_restored_pages
+        self._free_pages = FreeList(num_pages)
+        self._trie = PrefixTrie(num_pages)
+        self.host = HostTier(self._trie, max_host_slots)
+        self._residues = Residues()
+        self._to_overwrite: list[int] = []  # pages
 
     @property
     def num_available_pages(self) -> int:
-        """Pages that a request could get now. All idle pages count, as the descendants of an idle page are idle too."""
-        return len(self._free_pages) + self._num_idle
+        """Pages that a request could get now. All idle pages count, as the pages below an idle one are idle too."""
+        return len(self._free_pages) + self._trie.num_idle
 
     @property
     def num_cached_pages(self) -> int:
         """Idle pages: kept only because a later prompt may have the same prefix."""
-        return self._num_idle
+        return self._trie.num_idle
 
     @property
     def num_held_pages(self) -> int:
         """Pages that requests hold now."""
-        return self.num_pages - len(self._free_pages) - self._num_idle
+        return self.num_pages - len(self._free_pages) - self._trie.num_idle
+
+    @property
+    def num_saved_pages(self) -> int:
+        """Pages whose content is in a slot, whether it is in a page of the device as well or not."""
+        return self._trie.num_in_slots
+
+    @property
+    def has_waiting_copies(self) -> bool:
+        """Whether a plan should be made even if no request computes anything."""
+        return bool(self._to_overwrite) or self.host.is_waiting
 
     def allocate(self, tenant: str, token_ids: Sequence[int], num_spare_pages: int = 0) -> PageTable | None:
         """A page table for `token_ids`: the pages of the longest prefix hit, and new pages for the rest.
 
+        Nodes of the hit that are only in slots get new pages, which are restored, or computed if there are few of them.
         Returns None if fewer than `num_spare_pages` pages would remain available.
         """
-        node: PrefixNode | None = self._roots.get(tenant)
         num_sharable = (len(token_ids) - 1) // self.page_size
-        matched: list[PrefixNode] = []
-        while node is not None and len(matched) < num_sharable:
-            node = node.children.get(self._page_tokens(token_ids, len(matched)))
-            if node is not None:
-                matched.append(node)
-        num_new = -(-len(token_ids) // self.page_size) - len(matched)
-        if num_new + num_spare_pages > self.num_available_pages - sum(node.ref_count == 0 for node in matched):
+        matched = self._match(tenant, token_ids, num_sharable)
+        in_pages = [node for node in matched if node.in_page]
+        num_new = -(-len(token_ids) // self.page_size) - len(in_pages)
+        if num_new + num_spare_pages > self.num_available_pages - sum(node.ref_count == 0 for node in in_pages):
             return None
         table = PageTable(tenant)
         for node in matched:
-            self._take_ref(table, node)
+            self._trie.hold(node)  # also those without a page, so that none is evicted for another one
+        table.prefix_nodes += matched
+        table.page_ids += [node.page_id for node in in_pages]
         self._add_pages(table, num_new)
-        parent = matched[-1] if matched else self._root(tenant)
+        restores = len(matched) - len(in_pages) >= self._min_restored_pages
+        for index in range(len(in_pages), len(matched)):
+            node = matched[index]
+            self._trie.move_to_page(node, table.page_ids[index])
+            if restores:
+                self._residues.fill(node.page_id, tenant)
+                self.host.restore(node)
+            else:
+                node.is_computed, node.owner = False, table
+        parent = matched[-1] if matched else self._trie.root(tenant)
         for index in range(len(matched), num_sharable):
-            node = self._attach(parent, self._page_tokens(token_ids, index), table.page_ids[index])
-            node.ref_count, node.owner = 1, table
-            table.prefix_nodes.append(node)
-            parent = node
-        self._drop_root_if_empty(tenant)
+            parent = self._trie.attach(parent, self._page_tokens(token_ids, index), table.page_ids[index], ref_count=1)
+            parent.owner = table
+            table.prefix_nodes.append(parent)
+        self._trie.drop_root_if_empty(tenant)
         return table
 
     def append_pages(self, table: PageTable, num_pages: int) -> bool:
@@ -86,8 +120,9 @@ class KVCacheManager:
     ) -> tuple[int, int]:
         """(start, count): the next positions before `end` that this request has to compute, at most `budget`.
 
-        Pages that other requests have computed meanwhile are skipped, so `start` >= `num_computed_tokens`. A count of 0
-        means that another request is computing the page at `start`.
+        Pages that other requests have computed meanwhile, or that were restored, are skipped, so `start` >=
+        `num_computed_tokens`. A count of 0 means that another request is computing the page at `start`, or that it is
+        being restored.
         """
         index = num_computed_tokens // self.page_size
         if num_computed_tokens % self.page_size == 0:
@@ -112,23 +147,33 @@ class KVCacheManager:
         """Mark the full pages in positions [start, end) as computed: the step being planned computes them."""
         for node in table.prefix_nodes[start // self.page_size : end // self.page_size]:
             node.is_computed, node.owner = True, None
+            self._residues.fill(node.page_id, table.tenant)
 
     def free(self, table: PageTable, token_ids: Sequence[int]) -> None:
         """Release all pages of a request. `token_ids`: its tokens whose keys and values have been computed.
 
-        The pages that these tokens fill stay in the trie for later prompts.
+        The pages that these tokens fill stay in the trie for later prompts, unless the table is erased.
         """
-        self._clock += 1
-        parent = table.prefix_nodes[-1] if table.prefix_nodes else self._root(table.tenant)
-        can_attach = parent.attached and (parent.is_computed or parent.parent is None)
+        self._trie.clock += 1
+        if table.is_erased:
+            token_ids = ()
+            self._residues.overwrite_on_release(table.page_ids)
+            if table.prefix_nodes and table.prefix_nodes[0].attached:
+                self._drop_subtree(table.prefix_nodes[0], overwrite=True)
+        parent = table.prefix_nodes[-1] if table.prefix_nodes else self._trie.root(table.tenant)
+        can_attach = parent.attached and (parent.is_computed or parent.is_root)
         for index, page_id in enumerate(table.page_ids[len(table.prefix_nodes) :], len(table.prefix_nodes)):
-            is_full = (index + 1) * self.page_size <= len(token_ids)
-            node = parent.children.get(self._page_tokens(token_ids, index)) if can_attach and is_full else None
-            if can_attach and is_full and node is None:
-                parent = self._attach(parent, self._page_tokens(token_ids, index), page_id)
-                parent.is_computed, parent.last_used = True, self._clock
-                self._num_idle += 1
-                self._eviction_queue.push(parent)
+            can_attach = can_attach and (index + 1) * self.page_size <= len(token_ids)
+            page_tokens = self._page_tokens(token_ids, index)
+            node = parent.children.get(page_tokens) if can_attach else None
+            if can_attach and (node is None or not node.in_page):
+                self._residues.fill(page_id, table.tenant)
+                if node is None:
+                    parent = self._trie.attach(parent, page_tokens, page_id, ref_count=0)
+                else:  # only in a slot so far
+                    node.last_used = self._trie.clock
+                    self._trie.move_to_page(node, page_id)
+                    parent = node
                 continue
             if node is None or not node.is_computed:
                 can_attach = False
@@ -136,117 +181,126 @@ class KVCacheManager:
                 parent = node  # another request has attached an equal page: one copy is enough
             self._release(page_id)
         for node in reversed(table.prefix_nodes):
-            self._drop_ref(table, node)
+            self._let_go(table, node)
         table.prefix_nodes, table.page_ids = [], []
-        self._drop_root_if_empty(table.tenant)
+        self._trie.drop_root_if_empty(table.tenant)
 
     def invalidate(self, table: PageTable) -> None:
         """Free the pages of a request with NaN or infinite logits, and detach its prefix: no later prompt hits it."""
         if table.prefix_nodes and table.prefix_nodes[0].attached:
-            self._detach_subtree(table.prefix_nodes[0])
+            self._drop_subtree(table.prefix_nodes[0])
         self.free(table, ())
 
-    def check(self) -> None:
-        """Raise AssertionError unless every page is in exactly one place and every count is right. Slow."""
-        seen = list(self._free_pages)
-        num_idle = num_refs = 0
-        for root in self._roots.values():
-            for node in root.descendants():
-                seen.append(node.page_id)
-                num_idle += node.ref_count == 0
-                num_refs += node.ref_count
-                refs_below = max((child.ref_count for child in node.children.values()), default=0)
-                if (
-                    node.ref_count < refs_below
-                    or (node.ref_count == 0 and not node.is_computed)
-                    or len(node.token_ids) != self.page_size
-                ):
-                    raise AssertionError(
-                        f"page {node.page_id}: {node.ref_count} references, {refs_below} below, {node.is_computed=}"
-                    )
-        if not num_refs and len(seen) != self.num_pages:
-            raise AssertionError(f"{self.num_pages - len(seen)} pages are leaked")
-        if num_idle != self._num_idle or len(seen) != len(set(seen)) or self._free_pages != sorted(self._free_pages):
-            raise AssertionError(
-                f"{num_idle} idle pages counted as {self._num_idle}; {len(seen)} places, {len(set(seen))} pages"
-            )
-        if any(not root.children for root in self._roots.values()):
-            raise AssertionError("the root of an empty trie was kept")
+    def erase(self, tenant: str, running: Iterable[PageTable]) -> int:
+        """Drop and overwrite all that is kept for a tenant; `running` are the tables of its requests.
+
+        What these hold, in pages and slots, is overwritten when they are freed. Returns the number of pages that no
+        later prompt will find.
+        """
+        self.host.erase(tenant)
+        pages = self._residues.of(tenant)
+        free = set(self._free_pages)
+        for page_id in pages:
+            if page_id in free:
+                self._residues.overwrite(page_id)
+                self._to_overwrite.append(page_id)
+        self._residues.overwrite_on_release(page_id for page_id in pages if page_id not in free)
+        for table in running:
+            table.is_erased = True
+        root = self._trie.roots.get(tenant)
+        return 0 if root is None else sum(self._drop_subtree(child) for child in list(root.children.values()))
+
+    def begin_plan(self) -> None:
+        """Call it before a plan is made."""
+        self.host.begin_plan()
+
+    def plan_copies(self, max_restored_pages: int, max_saved_pages: int) -> PageCopies:
+        """The copies of pages that go with the plan that was made."""
+        overwritten_pages, self._to_overwrite = tuple(self._to_overwrite), []
+        return PageCopies(
+            overwritten_pages=overwritten_pages,
+            overwritten_slots=self.host.plan_overwrites(MAX_OVERWRITTEN_SLOTS),
+            restores=self.host.plan_restores(max_restored_pages),
+            saves=self.host.plan_saves(max_saved_pages, self.num_pages // READY_SHARE, len(self._free_pages)),
+        )
+
+    def check(self, tables: Iterable[PageTable] = ()) -> None:
+        """Raise AssertionError unless every page and slot is in exactly one place and every count is right. Slow.
+
+        `tables`: of all requests that hold pages.
+        """
+        check_trie(self._trie, list(self._free_pages), tables, self.num_pages, self.page_size)
+        self.host.check()
+
+    def _match(self, tenant: str, token_ids: Sequence[int], max_pages: int) -> list[PrefixNode]:
+        """The nodes of the longest prefix hit of at most `max_pages` pages."""
+        node = self._trie.roots.get(tenant)
+        matched: list[PrefixNode] = []
+        while node is not None and len(matched) < max_pages:
+            node = node.children.get(self._page_tokens(token_ids, len(matched)))
+            if node is not None:
+                matched.append(node)
+        return matched
 
     def _page_tokens(self, token_ids: Sequence[int], index: int) -> tuple[int, ...]:
         return tuple(token_ids[index * self.page_size : (index + 1) * self.page_size])
 
-    def _root(self, tenant: str) -> PrefixNode:
-        if tenant not in self._roots:
-            self._roots[tenant] = PrefixNode((), -1, None)
-        return self._roots[tenant]
+    def _drop_subtree(self, top: PrefixNode, *, overwrite: bool = False) -> int:
+        """Take a subtree out of the trie; returns its size. What requests hold is released when they end."""
+        nodes = self._trie.detach(top)
+        if overwrite:
+            self._residues.overwrite_on_release(node.page_id for node in nodes if node.in_page)
+            self.host.overwrite_on_release(nodes)
+        for node in nodes:
+            self.host.release(node)
+            if node.ref_count == 0 and node.in_page:
+                self._release_page_of(node)
+        return len(nodes)
 
-    def _drop_root_if_empty(self, tenant: str) -> None:
-        if tenant in self._roots and not self._roots[tenant].children:
-            del self._roots[tenant]
-
-    def _attach(self, parent: PrefixNode, token_ids: tuple[int, ...], page_id: int) -> PrefixNode:
-        node = parent.children[token_ids] = PrefixNode(token_ids, page_id, parent)
-        return node
-
-    def _detach_leaf(self, node: PrefixNode) -> None:
-        """Take a leaf out of the trie and release its page."""
-        node.attached = False
-        if node.parent is not None:
-            del node.parent.children[node.token_ids]
-        self._release(node.page_id)
-
-    def _detach_subtree(self, top: PrefixNode) -> None:
-        """Take a subtree out of the trie. Pages that requests hold are released when the requests end."""
-        if top.parent is not None:
-            del top.parent.children[top.token_ids]
-        for node in [top, *top.descendants()]:
-            node.attached = False
-            if node.ref_count == 0:
-                self._num_idle -= 1
-                self._release(node.page_id)
-
-    def _take_ref(self, table: PageTable, node: PrefixNode) -> None:
-        self._num_idle -= node.ref_count == 0
-        node.ref_count += 1
-        table.prefix_nodes.append(node)
-        table.page_ids.append(node.page_id)
-
-    def _drop_ref(self, table: PageTable, node: PrefixNode) -> None:
-        node.ref_count -= 1
+    def _let_go(self, table: PageTable, node: PrefixNode) -> None:
         if node.owner is table:
             node.owner = None
-        if node.ref_count:
+        self._trie.let_go(node)
+        if node.ref_count or (node.attached and node.is_computed):
             return
-        node.last_used = self._clock
+        if node.in_slot:  # what its page should have got is still there
+            self.host.give_up_restoring(node)
         if not node.attached:
-            self._release(node.page_id)
-        elif node.is_computed:
-            self._num_idle += 1
-            self._eviction_queue.push(node)
-        else:
-            self._detach_leaf(node)
+            self.host.release(node)
+        elif not node.in_slot:
+            self._trie.detach(node)
+        self._release_page_of(node)
 
     def _add_pages(self, table: PageTable, num_pages: int) -> None:
         """Append free pages, evicting idle ones as needed. Prefers the page that follows the table's last one."""
         while len(self._free_pages) < num_pages:
             self._evict()
         for _ in range(num_pages):
-            preferred = table.page_ids[-1] + 1 if table.page_ids else 0
-            at = bisect_left(self._free_pages, preferred)
-            table.page_ids.append(self._free_pages.pop(at if at < len(self._free_pages) else 0))
+            page_id = self._free_pages.take(table.page_ids[-1] + 1 if table.page_ids else 0)
+            self._residues.write(page_id, table.tenant)
+            table.page_ids.append(page_id)
 
     def _evict(self) -> None:
-        """Release the idle leaf that was used longest ago."""
-        node = self._eviction_queue.pop()
-        parent = node.parent
-        self._detach_leaf(node)
-        self._num_idle -= 1
+        """Release the page of the idle leaf that was used longest ago, but rather one whose content is in a slot.
+
+        A page that is older than these and than all in the slots is the first to go.
+        """
+        saved, node = self._trie.saved_pages.peek(), self._trie.unsaved_pages.peek()
+        if saved is not None and (node is None or node.last_used >= saved.last_used or self.host.can_save(node)):
+            self._release_page_of(saved)
+            return
+        if node is None:
+            raise IndexError("no idle page is left")
+        self._trie.detach(node)
+        self._release_page_of(node)
         self.num_evicted_pages += 1
-        if parent is not None:
-            if parent.parent is None and not parent.children:
-                self._roots = {tenant: root for tenant, root in self._roots.items() if root.children}
-            self._eviction_queue.push(parent)
+
+    def _release_page_of(self, node: PrefixNode) -> None:
+        page_id = node.page_id
+        self._trie.move_to_page(node, -1)
+        self._release(page_id)
 
     def _release(self, page_id: int) -> None:
-        insort(self._free_pages, page_id)
+        if self._residues.is_overwritten_on_release(page_id):
+            self._to_overwrite.append(page_id)
+        self._free_pages.release(page_id)

@@ -64,6 +64,7 @@ class Request:
     num_in_flight_tokens: int = 0  # tokens that scheduled steps sample and whose ids have not been read
     num_prefilled_tokens: int = 0  # prompt tokens that were computed for this request before its first output token
     admission_index: int = -1  # serial number of its last admission; -1: never admitted
+    is_erased: bool = False  # its tenant was erased after it had arrived
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)

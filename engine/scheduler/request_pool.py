@@ -37,7 +37,17 @@ class RequestPool:
         self.queue.remove(request)
         self.batch.add(request)
         request.page_table, request.num_computed_tokens, request.status = table, 0, RequestStatus.PREFILL
+        table.is_erased = request.is_erased
         self.row_updates.enter(request)
+
+    def mark_erased(self, tenant: str) -> list[PageTable]:
+        """Nothing of the tenant's unfinished requests is kept when they end; returns the tables of those that run."""
+        for request in self.queue.requests(tenant):
+            request.is_erased = True
+        running = [request for request in self.batch if request.tenant == tenant]
+        for request in running:
+            request.is_erased = True
+        return [request.page_table for request in running]
 
     def preempt(self, request: Request) -> None:
         """Free the row and the pages of a running request, which returns to the front of its client's queue."""

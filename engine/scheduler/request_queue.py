@@ -30,6 +30,11 @@ class RequestQueue:
         for queue in self._queues[tenant].values():
             yield queue[0]
 
+    def requests(self, tenant: str) -> Iterator[Request]:
+        """All requests of a tenant, which may have none."""
+        for queue in self._queues.get(tenant, {}).values():
+            yield from queue
+
     def push(self, request: Request, *, first: bool) -> None:
         """Add a request to its client's queue, at the front if `first`."""
         queue = self._queues.setdefault(request.tenant, {}).setdefault(request.client, deque())

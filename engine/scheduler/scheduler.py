@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from engine.logits_params import ConstraintFailed, TokenConstraint, TokenLogprobs
+from engine.scheduler.copy_budget import CopyBudget
 from engine.scheduler.fairness import DECODE_WEIGHT, Fairness
-from engine.scheduler.kv_cache_manager import KVCacheManager
+from engine.scheduler.kv_cache_manager import MIN_RESTORED_PAGES, KVCacheManager
 from engine.scheduler.output import ScheduledStep, TokenOutput
 from engine.scheduler.prefill_scheduler import PrefillScheduler
 from engine.scheduler.request import Request, RequestStatus
@@ -42,15 +43,24 @@ class Scheduler:
         page_lookahead: int = 4,
         burst_prefill_tokens: int = 0,
         counts_rows: bool = False,
+        max_host_slots: int = 0,
+        page_bytes: int = 1,
+        min_restored_pages: int = MIN_RESTORED_PAGES,
     ) -> None:
         """`page_lookahead`: pages that a decoding row gets at a time while many are available. The token limits and
         `counts_rows`: see TokenBudget.
+
+        `max_host_slots`: slots of the host tier, which exist once `cache.host.grow` has said so; `page_bytes`: of one
+        rank.
 
         Raises ValueError if the pages cannot hold one request of `max_context` tokens.
         """
         if num_pages * page_size < max_context:
             raise ValueError(f"{num_pages} pages of {page_size} tokens cannot hold one context of {max_context}")
-        self.cache = KVCacheManager(num_pages, page_size)
+        self.cache = KVCacheManager(
+            num_pages, page_size, max_host_slots=max_host_slots, min_restored_pages=min_restored_pages
+        )
+        self._copy_budget = CopyBudget(page_bytes)
         self._page_lookahead = page_lookahead
         self._fairness = Fairness(tie_margin=max_prefill_tokens - 1, max_lag=4 * max_prefill_tokens)
         self._pool = RequestPool(self.cache, self._fairness, max_num_seqs=max_num_seqs, max_context=max_context)
@@ -77,8 +87,19 @@ class Scheduler:
         if request.status is not RequestStatus.FINISHED:
             self._pool.finish(request, "cancelled")
 
+    def erase(self, tenant: str) -> int:
+        """Drop and overwrite the pages of a tenant in both tiers; what its requests hold, when they end.
+
+        Returns the number of pages that no later prompt will find.
+        """
+        return self.cache.erase(tenant, self._pool.mark_erased(tenant))
+
     def schedule(self) -> ScheduledStep | None:
-        """The next step, or None if nothing can run before ids are read or requests arrive."""
+        """The next step, or None if nothing can run before ids are read or requests arrive.
+
+        A step without tokens makes copies that requests wait for, or that erase.
+        """
+        self.cache.begin_plan()
         while True:
             draft = StepDraft()
             for request in list(self._batch):
@@ -91,7 +112,7 @@ class Scheduler:
                 if request.constraint is None or not request.num_in_flight_tokens:
                     self._schedule_decode(draft, request)
             self._prefill.schedule(draft)
-            if draft.decode_requests or draft.chunks:
+            if draft.decode_requests or draft.chunks or self.cache.has_waiting_copies:
                 return self._commit(draft)
             if not draft.preempted:
                 return None
@@ -164,6 +185,11 @@ class Scheduler:
             sampled.append((request.row, request))
             self._fairness.charge(request, DECODE_WEIGHT)
         changes = self._pool.row_updates.take(self._batch)
+        num_prefilled_pages = sum(len(chunk.token_ids) for _, chunk in draft.chunks) // self.cache.page_size
+        copies = self.cache.plan_copies(
+            self._copy_budget.restored_pages(len(draft.decode_requests)),
+            self._copy_budget.saved_pages(num_prefilled_pages),
+        )
         plan = StepPlan(
             step=self.totals.steps,
             new_sequences=changes.new_sequences,
@@ -171,6 +197,7 @@ class Scheduler:
             chunks=tuple(chunk for _, chunk in draft.chunks),
             decode_rows=tuple(request.row for request in draft.decode_requests),
             freed_rows=changes.freed_rows,
+            copies=copies,
             token_masks=tuple((row, each.constraint.mask()) for row, each in sampled if each.constraint is not None),
         )
         self.totals.steps += 1

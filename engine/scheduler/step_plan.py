@@ -3,9 +3,9 @@
 Rank 0 makes the plan and every rank executes it. A plan therefore names rows, page ids and token ids, never a request,
 a client or a time. It knows neither the scheduler nor the model nor the wire format.
 
-A runner applies a plan in this order: `freed_rows`, `new_sequences`, `page_grants`, then `chunks` and `decode_rows` in
-one forward. In every layer the keys and values of ALL tokens of the step are written before that layer's attention
-reads any: a chunk may follow a page that another chunk of the same step computes.
+A runner applies a plan in this order: `copies`, `freed_rows`, `new_sequences`, `page_grants`, then `chunks` and
+`decode_rows` in one forward. In every layer the keys and values of ALL tokens of the step are written before that
+layer's attention reads any: a chunk may follow a page that another chunk of the same step computes.
 """
 
 import struct
@@ -48,6 +48,26 @@ class PrefillChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class PageCopies:
+    """What happens to whole pages of the device and slots of the host, in the order of the fields.
+
+    A runner may do it beside its steps: what a plan restores is read by later plans only, and what it saves was written
+    by earlier ones.
+    """
+
+    overwritten_pages: tuple[int, ...] = ()  # with zeros
+    overwritten_slots: tuple[int, ...] = ()
+    restores: tuple[tuple[int, int], ...] = ()  # (slot, page)
+    saves: tuple[tuple[int, int], ...] = ()  # (page, slot)
+
+    def __bool__(self) -> bool:
+        return bool(self.overwritten_pages or self.overwritten_slots or self.restores or self.saves)
+
+
+NO_COPIES: Final = PageCopies()
+
+
+@dataclass(frozen=True, slots=True)
 class StepPlan:
     """One step. A page grant is (row, index in the row's page table, page id). Rows with a mask are adjusted ones.
 
@@ -61,6 +81,7 @@ class StepPlan:
     chunks: tuple[PrefillChunk, ...] = ()
     decode_rows: tuple[int, ...] = ()
     freed_rows: tuple[int, ...] = ()
+    copies: PageCopies = NO_COPIES
     token_masks: tuple[tuple[int, bytes], ...] = ()  # rank 0 only: (row, the ids that may be sampled in this step)
 
     @property

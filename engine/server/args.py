@@ -51,6 +51,7 @@ class ServeOptions:
     quantize: str
     kv_dtype: str
     kv_memory: str | None
+    kv_host_memory: str
     seed: int | None
     chat_template: str | None = None
 
@@ -101,6 +102,7 @@ def parse(arguments: Sequence[str]) -> ServeOptions | InspectOptions:
         quantize=flags.quantize,
         kv_dtype=flags.kv_dtype,
         kv_memory=flags.kv_memory,
+        kv_host_memory=flags.kv_host_memory,
         seed=flags.seed,
         chat_template=flags.chat_template,
     )
@@ -127,6 +129,10 @@ def _serve_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--kv-memory", metavar="SIZE", help="KV cache: 8GiB, or a number of tokens (default: all that fits)"
     )
+    model.add_argument(
+        "--kv-host-memory", default="auto", metavar="SIZE",
+        help="memory of the host for the KV of idle dialogs: auto (half of what is free, with GPUs), 32GiB, or 0: none",
+    )  # fmt: skip
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--max-batch", type=_at_least(1), metavar="N", help="requests that run at a time (default: what fits)"

@@ -14,7 +14,7 @@ from engine.chat.chat_format import choose_format
 from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
 from engine.config import default_dtype, default_quantize
 from engine.distributed.tensor_parallel import check_divisible
-from engine.runner.memory import kv_bytes_per_token
+from engine.runner.memory import HOST_MEMORY_FRACTION, available_bytes, kv_bytes_per_token
 from engine.runner.weight_memory import cpu_weight_bytes, quantized_weight_bytes, served_bytes, weight_bytes
 from engine.tokenizers.piecewise import PiecewiseEncoder
 
@@ -62,6 +62,7 @@ class Report:
     kv_int8_bytes_per_token_per_rank: int
     cpu_int8_bytes: int  # weights with --quantize int8 or int4 on a CPU, one rank
     cpu_int4_bytes: int
+    host_tier_tokens: int  # that half of the host's free memory keeps, --kv-host-memory auto; 0 without a GPU
     gpus: tuple[GpuCapacity, ...]
 
 
@@ -86,6 +87,7 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
     kv = kv_bytes_per_token(spec, world_size, dtype)
     on_gpu = torch.cuda.is_available()
     served = served_bytes(spec, world_size, on_gpu=on_gpu)
+    host = available_bytes(torch.device("cpu"))
     return Report(
         path=str(checkpoint.path),
         format=spec.format,
@@ -115,6 +117,7 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
         kv_int8_bytes_per_token_per_rank=kv_bytes_per_token(spec, world_size, torch.int8),
         cpu_int8_bytes=cpu_weight_bytes(spec, 8),
         cpu_int4_bytes=cpu_weight_bytes(spec, 4),
+        host_tier_tokens=int(host * HOST_MEMORY_FRACTION) // (kv * world_size) if on_gpu else 0,
         gpus=tuple(_gpu_capacities(served, kv)),
     )
 
@@ -187,6 +190,8 @@ def render(report: Report) -> str:
     for n, gpu in enumerate(report.gpus):
         fits = f"{gpu.cached_tokens:,} cached tokens fit" if gpu.cached_tokens else "too small for the weights"
         lines.append((f"GPU {n}", f"{gpu.name}, {_size(gpu.free_bytes)} free: {fits}"))
+    if report.host_tier_tokens:
+        lines.append(("host", f"{report.host_tier_tokens:,} tokens of idle dialogs fit into half of its free memory"))
     if not report.gpus:
         lines.append(("GPU", "none"))
     return "\n".join(f"{name:<12}{text}" for name, text in lines)

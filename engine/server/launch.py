@@ -6,7 +6,6 @@ the server listens before that.
 """
 
 import os
-import re
 import resource
 import sys
 import time
@@ -22,7 +21,7 @@ from engine.server.loaded_model import LoadedModel
 from engine.server.parent_death import watch_parent
 
 if TYPE_CHECKING:
-    from engine.checkpoint import Checkpoint, ModelSpec
+    from engine.checkpoint import Checkpoint
     from engine.config import EngineConfig
 
 MAX_OPEN_FILES = 65536
@@ -79,6 +78,7 @@ def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
     """The checks that a rank can make alone, before any rank waits for another. Reads no weights; ConfigError."""
     from engine.checkpoint import open_checkpoint
     from engine.config import resolve
+    from engine.runner.memory import host_slots_in, pages_in
 
     checkpoint = open_checkpoint(options.model)
     config = resolve(
@@ -95,21 +95,9 @@ def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
         share_gpu=options.share_gpu,
     )
     if options.kv_memory is not None:
-        config = replace(config, num_kv_pages=_num_kv_pages(options.kv_memory, checkpoint.spec, config))
+        config = replace(config, num_kv_pages=pages_in(options.kv_memory, checkpoint.spec, config))
+    config = replace(config, num_host_slots=host_slots_in(options.kv_host_memory, checkpoint.spec, config))
     return config, checkpoint
-
-
-def _num_kv_pages(size: str, spec: "ModelSpec", config: "EngineConfig") -> int:
-    """The pages in `8GiB` of KV cache on each rank, or for a plain number of tokens."""
-    from engine.runner.memory import kv_bytes_per_page
-
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(GiB|MiB)?", size)
-    if match is None:
-        raise ConfigError("--kv-memory", expected="a size such as 8GiB or 512MiB, or a number of tokens", found=size)
-    number, unit = float(match[1]), match[2]
-    if unit is None:
-        return -(-int(number) // config.page_size)
-    return int(number * (1 << (30 if unit == "GiB" else 20)) / kv_bytes_per_page(spec, config))
 
 
 def load_model(options: ServeOptions) -> LoadedModel:

@@ -102,6 +102,8 @@ def _gauges(stats: EngineStats) -> Iterable[Metric]:
         ("kv_used_tokens", "KV cache used by requests, in tokens", stats.kv_tokens_used),
         ("kv_cached_tokens", "KV cache that only holds prefixes for later requests, in tokens", stats.kv_tokens_cached),
         ("kv_total_tokens", "Size of the KV cache, in tokens", stats.kv_tokens_total),
+        ("kv_host_used_tokens", "KV cache kept in the host's memory, in tokens", stats.kv_host_tokens_used),
+        ("kv_host_total_tokens", "Size of the KV cache in the host's memory, in tokens", stats.kv_host_tokens_total),
     ):
         yield GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
     memory = GaugeMetricFamily(f"{PREFIX}_rank_memory_bytes", "Device memory used by each rank", labels=["rank"])
@@ -114,6 +116,9 @@ def _counters(stats: EngineStats) -> Iterable[Metric]:
     for name, text, value in (
         ("prefill_tokens", "Prompt tokens computed", stats.prompt_tokens_computed),
         ("prefix_hit_tokens", "Prompt tokens found in the prefix cache", stats.prompt_tokens_cached),
+        ("kv_saved_tokens", "Tokens whose KV was copied to the host's memory", stats.kv_tokens_saved),
+        ("kv_restored_tokens", "Tokens whose KV was copied back from the host's memory", stats.kv_tokens_restored),
+        ("kv_evicted_tokens", "Tokens whose KV was lost because others needed the memory", stats.kv_tokens_evicted),
         ("generated_tokens", "Tokens sampled; the rate is tokens per second", stats.tokens_generated),
         ("preemptions", "Requests preempted because the KV cache was full", stats.preemptions),
         ("steps", "Steps of the running batch", stats.steps),

@@ -13,7 +13,12 @@ import triton.language as tl
 
 from engine.kernels.attention.attention_rules import load_head, log2_cap, log2_scale, padded_head, soft_cap, within_head
 from engine.kernels.attention.decode_attention import online_softmax_weights, rotate
-from engine.kernels.attention.kv_quantization import bf16_bits, load_kv_scales, quantize_vectors
+from engine.kernels.attention.kv_quantization import (
+    bf16_bits,
+    load_kv_scales,
+    quantize_vectors,
+    scale_arguments,
+)
 from engine.kernels.pdl import grid_wait, launch_dependents
 from engine.layers.paged_attention import PLAIN, AttentionRule
 
@@ -21,7 +26,7 @@ from engine.layers.paged_attention import PLAIN, AttentionRule
 @triton.jit
 def rotate_and_store_kernel(
     qkv, k_cache, v_cache, token_rows, token_positions, tables, cos, sin,
-    table_stride, page_stride, token_stride, head_stride, scales,
+    table_stride, page_stride, token_stride, head_stride, scales, scale_stride,
     HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, HB: tl.constexpr, SCALED: tl.constexpr,
     DB: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
@@ -41,7 +46,7 @@ def rotate_and_store_kernel(
         s = load_head(sin + pos * (D // 2) + pair, pair, D // 2, DB // 2)[None, :]
         page_id = tl.load(tables + row * table_stride + pos // PAGE).to(tl.int64)
         cache_at = page_id * page_stride + (pos % PAGE) * token_stride
-        scale_at = page_id * HKV * PAGE + pos % PAGE
+        scale_at = page_id * scale_stride + pos % PAGE
         base = qkv + token.to(tl.int64) * ((HQ + 2 * HKV) * D)
         h = tl.arange(0, HB)
         d = tl.arange(0, DB)
@@ -78,8 +83,8 @@ def rotate_and_store_kernel(
 @triton.jit
 def attend_tile(
     q, k_cache, v_cache, scales, table, at, end, query_positions, kv_head, page_stride, token_stride, head_stride,
-    scale, m, denom, acc,
-    HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, SCALED: tl.constexpr, MASKED: tl.constexpr,
+    scale_stride, scale, m, denom, acc,
+    D: tl.constexpr, PAGE: tl.constexpr, SCALED: tl.constexpr, MASKED: tl.constexpr,
     DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
 ):  # fmt: skip
     """Add one tile of positions `at` [T] to the running softmax (m [Q], denom [Q], acc [Q, D]) of queries q [Q, D].
@@ -104,7 +109,7 @@ def attend_tile(
         vt = load_head(v_cache + base[:, None] + d[None, :], d[None, :], D, DB)
     score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * scale
     if SCALED:
-        ks, vs = load_kv_scales(scales, page_ids, at, kv_head, at < end, HKV, PAGE)
+        ks, vs = load_kv_scales(scales, page_ids, at, kv_head, at < end, scale_stride, PAGE)
         score = score * ks[None, :]
     score = soft_cap(score, CAP)
     if MASKED:
@@ -121,7 +126,7 @@ def attend_tile(
 @triton.jit
 def chunk_attention_kernel(
     qkv, k_cache, v_cache, blocks, tables, out, table_stride, page_stride, token_stride, head_stride,
-    scales, scale,
+    scales, scale_stride, scale,
     HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
     STAGES: tl.constexpr, SCALED: tl.constexpr, DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
     PDL: tl.constexpr,
@@ -160,17 +165,18 @@ def chunk_attention_kernel(
             for tile in tl.range(tl.maximum(start - WINDOW + 1, 0) // TILE, first_full_tile, num_stages=STAGES):
                 m, denom, acc = attend_tile(
                     q, k_cache, v_cache, scales, table, tile * TILE + t, end, start + i, kv_head, page_stride,
-                    token_stride, head_stride, scale, m, denom, acc, HKV, D, PAGE, SCALED, True, DB, WINDOW, CAP,
+                    token_stride, head_stride, scale_stride, scale, m, denom, acc,
+                    D, PAGE, SCALED, True, DB, WINDOW, CAP,
                 )  # fmt: skip
         for tile in tl.range(first_full_tile, num_full_tiles, num_stages=STAGES):
             m, denom, acc = attend_tile(
                 q, k_cache, v_cache, scales, table, tile * TILE + t, end, start + i, kv_head, page_stride, token_stride,
-                head_stride, scale, m, denom, acc, HKV, D, PAGE, SCALED, False, DB, WINDOW, CAP,
+                head_stride, scale_stride, scale, m, denom, acc, D, PAGE, SCALED, False, DB, WINDOW, CAP,
             )  # fmt: skip
         for tile in tl.range(num_full_tiles, tl.cdiv(end, TILE), num_stages=STAGES):
             m, denom, acc = attend_tile(
                 q, k_cache, v_cache, scales, table, tile * TILE + t, end, start + i, kv_head, page_stride, token_stride,
-                head_stride, scale, m, denom, acc, HKV, D, PAGE, SCALED, True, DB, WINDOW, CAP,
+                head_stride, scale_stride, scale, m, denom, acc, D, PAGE, SCALED, True, DB, WINDOW, CAP,
             )  # fmt: skip
         acc = acc * (1.0 / denom)[:, None]
         tl.store(out + tokens * (HQ * D) + head * D + d[None, :], acc.to(out.dtype.element_ty), mask=live)
@@ -199,7 +205,7 @@ def rotate_and_store(
     rotate_and_store_kernel[(token_rows.shape[0],)](
         qkv, k_cache, v_cache, token_rows, token_positions, tables, cos, sin,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
-        scales.view(torch.int16) if scales is not None else qkv,
+        *scale_arguments(None if scales is None else scales.view(torch.int16), qkv, words=2),
         HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size, HB=min(32, triton.next_power_of_2(heads)),
         SCALED=scales is not None, DB=padded_head(dim), PDL=pdl,
         num_warps=4, launch_pdl=pdl,
@@ -234,7 +240,7 @@ def chunk_attention(
     chunk_attention_kernel[(heads, blocks.shape[0])](
         qkv, k_cache, v_cache, blocks, tables, out,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
-        scales if scales is not None else out, log2_scale(rule, dim),
+        *scale_arguments(scales, out), log2_scale(rule, dim),
         HQ=heads, HKV=kv_heads, D=dim, PAGE=page_size, BLOCK=block, TILE=tile, STAGES=stages, SCALED=scales is not None,
         DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule), PDL=pdl,
         num_warps=warps, launch_pdl=pdl,

@@ -22,7 +22,12 @@ from engine.kernels.attention.attention_rules import (
     store_head,
     within_head,
 )
-from engine.kernels.attention.kv_quantization import bf16_bits, load_kv_scales, quantize_vectors
+from engine.kernels.attention.kv_quantization import (
+    bf16_bits,
+    load_kv_scales,
+    quantize_vectors,
+    scale_arguments,
+)
 from engine.kernels.attention.split_kv import (
     HEADER,
     ITEM,
@@ -83,7 +88,7 @@ def online_softmax_weights(score, mask, m, denom, MASKED: tl.constexpr):
 @triton.jit
 def decode_attention_kernel(
     qkv, k_cache, v_cache, work, slot_rows, positions, tables, cos, sin, out, partial_out, partial_stats, counters,
-    table_stride, page_stride, token_stride, head_stride, scales, scale, one,
+    table_stride, page_stride, token_stride, head_stride, scales, scale_stride, scale, one,
     H: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr,
     SPLITS: tl.constexpr, STAGES: tl.constexpr, HEADER: tl.constexpr, ITEM: tl.constexpr, SCALED: tl.constexpr,
     DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, PDL: tl.constexpr,
@@ -153,7 +158,7 @@ def decode_attention_kernel(
         store_head(v_cache + new_at, stored_v, d, D, DB)
         if SCALED:
             both = (bf16_bits(k_scale_new) & 0xFFFF) | (bf16_bits(v_scale_new) << 16)
-            tl.store(scales + (page_id * H + head) * PAGE + pos % PAGE, both)
+            tl.store(scales + page_id * scale_stride + head * PAGE + pos % PAGE, both)
     q32 = q.to(tl.float32)
     has_new = split == 0  # the new token itself belongs to the first split
     new_score = tl.where(has_new, soft_cap(tl.sum(q32 * k.to(tl.float32)[None, :], 1) * scale, CAP), -1.0e30)
@@ -176,7 +181,7 @@ def decode_attention_kernel(
             ks = mask  # unused without scales
             vs = mask
             if SCALED:
-                ks, vs = load_kv_scales(scales, page_ids, at, head, mask, H, PAGE)
+                ks, vs = load_kv_scales(scales, page_ids, at, head, mask, scale_stride, PAGE)
             m, denom, acc = online_softmax_update(kt, vt, ks, vs, mask, scaled_q, m, denom, acc, SCALED, CAP)
         top = tl.maximum(tl.max(m, 0), tl.max(new_score, 0))
         lane_scale = tl.exp2(m - top)
@@ -201,7 +206,7 @@ def decode_attention_kernel(
             vt = tl.load(v_cache + base[:, None] + d[None, :], mask=v_present, other=0.0)
             score = tl.dot(q, kt.to(q.dtype), input_precision="ieee") * scale
             if SCALED:
-                ks, vs = load_kv_scales(scales, page_ids, at, head, mask, H, PAGE)
+                ks, vs = load_kv_scales(scales, page_ids, at, head, mask, scale_stride, PAGE)
                 score = score * ks[None, :]
             score = soft_cap(score, CAP)
             score = tl.where(mask[None, :], score, -1.0e30)
@@ -271,7 +276,7 @@ def decode_attention(
     decode_attention_kernel[(kv_heads, config.max_work_items(slot_rows.shape[0]))](
         qkv, k_cache, v_cache, work, slot_rows, positions, tables, cos, sin, out, partial_out, partial_stats, counters,
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
-        scales if scales is not None else out, log2_scale(rule, dim), 1.0,
+        *scale_arguments(scales, out), log2_scale(rule, dim), 1.0,
         H=kv_heads, G=group, GP=config.lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim,
         PAGE=page_size, TILE=config.tile_tokens, SPLITS=MAX_SPLITS, STAGES=config.stages, HEADER=HEADER, ITEM=ITEM,
         SCALED=scales is not None, DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule), PDL=pdl,

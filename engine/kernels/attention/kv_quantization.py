@@ -1,8 +1,8 @@
 """Keys and values in 8 bits: int8 with one scale for each token and head, or fp8 (e4m3) without scales.
 
-Scales are int32 [pages, kv heads, page size]: the key's scale in the low 16 bits and the value's in the high ones, both
-as bfloat16. A token reads its own key and value as stored, so that a reply does not depend on how its prompt was
-divided into steps. `engine/layers/quantized_kv.py` defines the rounding.
+Scales are int32 [pages, kv heads, page size], with any stride of pages: the key's scale in the low 16 bits and the
+value's in the high ones, both as bfloat16. A token reads its own key and value as stored, so that a reply does not
+depend on how its prompt was divided into steps. `engine/layers/quantized_kv.py` defines the rounding.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def bf16_bits(scale):
 
 
 @triton.jit
-def load_kv_scales(scales, page_ids, positions, head, mask, H: tl.constexpr, PAGE: tl.constexpr):
-    """(key scales, value scales), float32, at some positions of one of H heads; page_ids are the positions' pages."""
-    both = tl.load(scales + (page_ids * H + head) * PAGE + positions % PAGE, mask=mask, other=0)
+def load_kv_scales(scales, page_ids, positions, head, mask, page_stride, PAGE: tl.constexpr):
+    """(key scales, value scales), float32, at some positions of a head; page_ids (64 bits) are the positions' pages."""
+    both = tl.load(scales + page_ids * page_stride + head * PAGE + positions % PAGE, mask=mask, other=0)
     return (both << 16).to(tl.float32, bitcast=True), (both & -65536).to(tl.float32, bitcast=True)
 
 
-def allocate_scales(cache: torch.Tensor) -> torch.Tensor | None:
-    """Scales for an int8 cache [pages, page size, kv heads, D]; None for any other dtype."""
-    num_pages, page_size, kv_heads, _ = cache.shape
-    if cache.dtype != torch.int8:
-        return None
-    return torch.zeros(num_pages, kv_heads, page_size, dtype=torch.int32, device=cache.device)
+def scale_arguments(scales: torch.Tensor | None, unused: torch.Tensor, *, words: int = 1) -> tuple[torch.Tensor, int]:
+    """What a kernel takes: the scales and the stride of their pages in int32; without scales, a pointer it never reads.
+
+    `words`: elements of `scales` in an int32.
+    """
+    return (unused, 0) if scales is None else (scales, scales.stride(0) // words)

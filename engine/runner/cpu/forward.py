@@ -13,7 +13,8 @@ from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.distributed.tensor_parallel import ColumnLinear, RowLinear
-from engine.layers.paged_attention import PagedKV, Segment
+from engine.layers.paged_attention import Segment
+from engine.layers.paged_kv import PagedKV
 from engine.model.transformer import Block, Transformer
 from engine.runner.cpu.linear import Matrix, NativeLinear
 
@@ -50,6 +51,7 @@ class _Model(ctypes.Structure):
         ),
         *((name, _INT) for name in ("experts", "experts_per_token", "normalized_experts")),
         *((name, ctypes.c_float) for name in ("norm_eps", "logit_softcap")),
+        ("page_stride", ctypes.c_int64),
         *((name, _POINTER) for name in ("norm", "layers")),
         ("output", Matrix),
     )
@@ -77,7 +79,7 @@ class NativeForward:
         self._model = _Model(
             spec.dim, block.heads, block.kv_heads, block.head_dim, block.ffn, kv.page_size, spec.n_layers,
             blocks.uses_gelu, blocks.experts, blocks.experts_per_token, blocks.normalized_experts,
-            spec.norm_eps, blocks.logit_softcap or 0.0,
+            spec.norm_eps, blocks.logit_softcap or 0.0, kv.pages.stride(0),
             model.norm.weight.data_ptr(), ctypes.addressof(self._layers), _matrix(model.output),
         )  # fmt: skip
 

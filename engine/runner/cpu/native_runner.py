@@ -15,9 +15,16 @@ from engine.runner.torch_runner import TorchRunner
 class NativeRunner(TorchRunner):
     """A `Runner` for a model that `NativeForward.supports`."""
 
-    def __init__(self, library: ctypes.CDLL, config: EngineConfig, model: Transformer, num_kv_pages: int) -> None:
-        super().__init__(config, model, num_kv_pages)
-        self._forward: NativeForward | None = NativeForward(library, model, self._kv, config.num_threads)
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        config: EngineConfig,
+        model: Transformer,
+        num_kv_pages: int,
+        num_host_slots: int = 0,
+    ) -> None:
+        super().__init__(config, model, num_kv_pages, num_host_slots)
+        self._forward: NativeForward | None = NativeForward(library, model, self.kv, config.num_threads)
 
     def _logits(
         self, token_ids: Tensor, positions: Tensor, segments: Sequence[Segment], sources: Sequence[int]

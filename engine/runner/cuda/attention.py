@@ -15,11 +15,11 @@ from engine.kernels.attention.attention_rules import padded_head
 from engine.kernels.attention.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.attention.decode_attention import decode_attention
 from engine.kernels.attention.fused_decode import fused_decode_value_proj
-from engine.kernels.attention.kv_quantization import allocate_scales
 from engine.kernels.attention.split_kv import MAX_SPLITS, SplitConfig, split_kv, work_list
 from engine.kernels.linear.gemv import DeferredValue
 from engine.kernels.pdl import supported
 from engine.layers.paged_attention import AttentionRule
+from engine.layers.paged_kv import PagedKV
 from engine.model.transformer import Block, Transformer
 from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
 
@@ -45,12 +45,12 @@ def _within_context(rule: AttentionRule, max_context: int) -> AttentionRule:
 
 
 class CudaAttention:
-    """Attention of all layers, for steps of up to `max_slots` slots. Call `allocate_pages` before the first step."""
+    """Attention of all layers, for steps of up to `max_slots` slots. Call `use_pages` before the first step."""
 
     def __init__(self, config: EngineConfig, model: Transformer, block: Block, max_slots: int) -> None:
         self._gpu, self._pdl, self._eps = config.device.type == "cuda", supported(config.device), model.spec.norm_eps
         self.heads, self.kv_heads, self.head_dim = block.heads, block.kv_heads, block.head_dim
-        self._num_layers, self._device, self._dtype = model.spec.n_layers, config.device, config.dtype
+        self._dtype = config.dtype
 
         def floats(*shape: int) -> Tensor:
             return torch.zeros(shape, device=config.device)
@@ -68,25 +68,23 @@ class CudaAttention:
         rope = {id(table): torch.view_as_real(table) for table in tables}
         parts = {key: (table[..., 0].contiguous(), table[..., 1].contiguous()) for key, table in rope.items()}
         self._rope = [parts[id(table)] for table in tables]  # cos and sin of each layer
-        self.free_pages()
+        self._kv: PagedKV | None = None
 
-    def allocate_pages(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
-        """Allocate each layer's keys and values, both of `shape` [pages, page size, kv heads, head dim]."""
-        for _ in range(self._num_layers):
-            self._k.append(torch.empty(shape, dtype=dtype, device=self._device))
-            self._v.append(torch.empty(shape, dtype=dtype, device=self._device))
-            self._scales.append(allocate_scales(self._k[-1]))
+    def use_pages(self, kv: PagedKV | None) -> None:
+        """The pages that all steps from now on read and write; None: there are none."""
+        self._kv = kv
 
-    def free_pages(self) -> None:
-        """Free what `allocate_pages` has allocated."""
-        self._k: list[Tensor] = []
-        self._v: list[Tensor] = []
-        self._scales: list[Tensor | None] = []  # of int8 keys and values, by layer
+    @property
+    def kv(self) -> PagedKV:
+        """The pages. Raises RuntimeError before `use_pages`."""
+        if self._kv is None:
+            raise RuntimeError("no KV pages are allocated")
+        return self._kv
 
     @property
     def is_unquantized(self) -> bool:
         """Whether keys and values are stored in the model's dtype."""
-        return self._k[0].dtype == self._dtype
+        return self.kv.pages.dtype == self._dtype
 
     @property
     def num_qk_rows(self) -> int:
@@ -107,7 +105,8 @@ class CudaAttention:
         The keys and values of all the step's tokens are stored before any chunk reads: a chunk may continue on a page
         that another chunk of the step writes.
         """
-        k, v, scales, rule = self._k[layer], self._v[layer], self._scales[layer], self._rules[layer]
+        kv, rule = self.kv, self._rules[layer]
+        k, v, scales = kv.k[layer], kv.v[layer], kv.layer_scales[layer]
         cos, sin = self._rope[layer]
         if shape.num_prefill_tokens:
             rotate_and_store(
@@ -145,8 +144,8 @@ class CudaAttention:
         """
         cos, sin = self._rope[layer]
         fused_decode_value_proj(
-            qkv, h, gain, weight, self._k[layer], self._v[layer], inputs.slot_rows, state.positions, state.page_tables,
-            cos, sin, out, self._value_weight, self._partial_out, self._partial_stats,
+            qkv, h, gain, weight, self.kv.k[layer], self.kv.v[layer], inputs.slot_rows, state.positions,
+            state.page_tables, cos, sin, out, self._value_weight, self._partial_out, self._partial_stats,
             self._partial_weight, self._counters, heads=self.heads, eps=self._eps,
             config=self._split_config(BatchShape(1, 0)), block=1024, rule=self._rules[layer], pdl=self._pdl,
         )  # fmt: skip

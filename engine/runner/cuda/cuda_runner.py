@@ -19,13 +19,16 @@ from engine.config import EngineConfig
 from engine.distributed import symmetric_memory
 from engine.kernels import pointwise
 from engine.layers.logits import LogprobsBatch
+from engine.layers.paged_kv import PagedKV
 from engine.logits_params import TokenLogprobs
 from engine.model.transformer import Transformer
 from engine.runner.cuda.collectives import ArenaFactory
 from engine.runner.cuda.forward import CudaForward
+from engine.runner.cuda.host_pages import CudaHostPages
 from engine.runner.cuda.input_batch import BatchShape, BatchState
 from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, InputBuffers, batch_shapes, first_shapes
 from engine.runner.cuda.resampling import Resampler
+from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes, kv_storage
 from engine.scheduler.step_plan import StepPlan
 
@@ -50,7 +53,8 @@ class CudaRunner:
 
         `create_arena` makes the memory that ranks share; by default that of the GPUs, where they can reach each other.
         """
-        self.num_kv_pages = 0
+        self.num_kv_pages = self.num_host_slots = 0
+        self._host_pages: CudaHostPages | HostPages | None = None
         self._config, self._model, self._device = config, model, config.device
         self._gpu = config.device.type == "cuda"
         self._shapes = batch_shapes(config)
@@ -80,15 +84,19 @@ class CudaRunner:
         # The shape and decode rows that the device's input buffer holds; None if it holds anything else.
         self._last_decode: tuple[BatchShape, tuple[int, ...]] | None = None
 
-    def start(self, num_kv_pages: int) -> None:
-        """Allocate the KV pages, then run and record steps: with several ranks, which must do it together, of every
-        shape; with one, of enough shapes for any plan. `prepare` records the others.
+    def start(self, num_kv_pages: int, num_host_slots: int = 0) -> None:
+        """Allocate the KV pages and the host tier, then run and record steps: with several ranks, which must do it
+        together, of every shape; with one, of enough shapes for any plan. `prepare` records the others.
         """
-        self.num_kv_pages = num_kv_pages
+        self.num_kv_pages, self.num_host_slots = num_kv_pages, num_host_slots
         config, spec = self._config, self._model.spec
-        page_shape = (num_kv_pages, config.page_size, self._model.kv_heads, spec.head_dim)
-        self._forward.attention.allocate_pages(page_shape, kv_storage(config))
+        kv = PagedKV(
+            spec.n_layers, num_kv_pages, config.page_size, self._model.kv_heads, spec.head_dim, kv_storage(config),
+            config.device,
+        )  # fmt: skip
+        self._forward.attention.use_pages(kv)
         if not self._gpu:
+            self._host_pages = HostPages(kv, num_host_slots)
             return
         records = config.cuda_graphs and not config.share_gpu
         # The largest first: their memory serves the others.
@@ -96,6 +104,7 @@ class CudaRunner:
         first = first_shapes(self._shapes) if records and config.world_size == 1 else set(self._shapes)
         for shape in [shape for shape in self._unrecorded if shape in first]:
             self._warm_up(shape, record=records)
+        self._host_pages = CudaHostPages(kv, num_host_slots, config.device)
 
     def prepare(self) -> bool:
         """Record one more shape; False if all are recorded. See `Runner`."""
@@ -118,8 +127,9 @@ class CudaRunner:
             if not record:
                 return
             graph = torch.cuda.CUDAGraph()
-            # Without torch.cuda.graph, which collects garbage each time.
-            graph.capture_begin(pool=next((other.pool() for other in self._graphs.values()), None))
+            # Without torch.cuda.graph, which collects garbage each time. Another thread may pin memory meanwhile.
+            pool = next((other.pool() for other in self._graphs.values()), None)
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 self._run(shape)
             finally:
@@ -135,6 +145,10 @@ class CudaRunner:
             return self._execute(plan)
 
     def _execute(self, plan: StepPlan) -> CudaStepHandle:
+        if isinstance(self._host_pages, CudaHostPages):
+            self._host_pages.launch(plan)
+        elif self._host_pages is not None:
+            self._host_pages.copy(plan.copies)
         self._resampler.update(plan)
         page_grants = plan.page_grants
         while len(page_grants) > MAX_PAGE_GRANTS:
@@ -170,16 +184,24 @@ class CudaRunner:
         """Log-probabilities of a step's ids; see `Runner`."""
         return {} if handle.logprobs is None else handle.logprobs.by_row(self.wait(handle))
 
+    @property
+    def num_ready_slots(self) -> int:
+        """Slots of the host tier that are pinned; see `Runner`."""
+        return self._host_pages.num_ready if isinstance(self._host_pages, CudaHostPages) else self.num_host_slots
+
     def allocated_bytes(self) -> int:
         """Bytes that this rank holds on its device."""
         return allocated_bytes(self._device)
 
     def close(self) -> None:
-        """Free the graphs and the KV pages."""
+        """Free the graphs, the KV pages and the host tier."""
         if self._stream is not None:
             self._stream.synchronize()
+        if isinstance(self._host_pages, CudaHostPages):
+            self._host_pages.close()
+        self._host_pages = None
         self._graphs.clear()
-        self._forward.attention.free_pages()
+        self._forward.attention.use_pages(None)
 
     def _batch_shape(self, plan: StepPlan) -> BatchShape | None:
         """The smallest shape that holds the plan, of the recorded ones if any are; None for a plan without tokens."""

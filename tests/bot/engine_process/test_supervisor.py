@@ -79,14 +79,19 @@ async def say(chat: ChatService, text: str, started: asyncio.Event | None = None
 class TestCommand:
     def test_one_process(self):
         settings = Settings(
-            _env_file=None, max_seq_len=512, quantize="int8", chat_template="/t.jinja", engine_args="--max-batch 4"
+            _env_file=None,
+            max_seq_len=512,
+            quantize="int8",
+            kv_host_memory="2GiB",
+            chat_template="/t.jinja",
+            engine_args="--max-batch 4",
         )
         command = engine_command(settings, Path("/run/x.sock"))
         assert command[:3] == [sys.executable, "-m", "engine"]
         flags = " ".join(command[3:])
         assert flags.startswith("--model smollm2 --uds /run/x.sock")
         assert "--stream-interval 0.05" in flags
-        assert flags.endswith("--max-seq-len 512 --quantize int8 --chat-template /t.jinja --max-batch 4")
+        assert flags.endswith("--kv-host-memory 2GiB --chat-template /t.jinja --max-batch 4")
 
     def test_several_gpus_go_through_torchruns_launcher_on_loopback(self):
         command = engine_command(Settings(_env_file=None, gpus=4), Path("/run/x.sock"))
@@ -98,7 +103,7 @@ class TestCommand:
     def test_the_engine_accepts_the_flags(self):
         from engine.server.args import ServeOptions, parse
 
-        settings = Settings(_env_file=None, max_seq_len=512, device="cpu", quantize="int8")
+        settings = Settings(_env_file=None, max_seq_len=512, device="cpu", quantize="int8", kv_host_memory="0")
         command = engine_command(settings, Path("/run/x.sock"))
         assert isinstance(parse(command[3:]), ServeOptions)
 

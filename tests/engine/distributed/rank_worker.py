@@ -43,7 +43,7 @@ def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: 
         np.savez(f"{out}.{config.rank}.npz", *logits)
         return worker_loop(worker.runner, communicator)
     small = dataclasses.replace(config, max_num_seqs=4, max_prefill_tokens=32, burst_prefill_tokens=0)
-    scheduler = scheduler_from_config(small, worker.runner.num_kv_pages)
+    scheduler = scheduler_from_config(small, worker)
     step_loop = StepLoop(config, scheduler, worker.runner, communicator)
     requests = [
         Request(n, list(prompt), SamplingParams(temperature=0.0, max_tokens=length))
@@ -107,6 +107,20 @@ def serve(
     say(f"closed {engine.failure}")
 
 
+def dialogs(config: EngineConfig, model: str, prompts: list[list[int]], length: int) -> None:
+    """Rank 0 asks for each prompt's reply, twice in turn, and says the replies and how many tokens were restored."""
+    checkpoint = open_checkpoint(model)
+    if config.rank:
+        return run_worker(config, checkpoint)
+    engine = EngineCore.start(config, checkpoint)
+    params = SamplingParams(temperature=0.0, max_tokens=length, ignore_eos=True)
+    say(f"replies {json.dumps([engine.submit(prompt, params).result(60) for prompt in [*prompts, *prompts]])}")
+    say(f"restored {engine.stats().kv_tokens_restored}")
+    say(f"erased {engine.erase('').result(60)}")
+    say(f"left {engine.stats().kv_tokens_cached} {engine.stats().kv_host_tokens_used}")
+    return engine.close()
+
+
 def break_after(steps: int) -> None:
     """This rank runs out of device memory in a later step."""
     execute_async, count = TorchRunner.execute_async, itertools.count()
@@ -145,7 +159,7 @@ def main(job: str, arguments: dict[str, Any]) -> None:
         spec = open_checkpoint(arguments["model"]).spec
         device = arguments.pop("device", "cpu")
         config = dataclasses.replace(resolve(spec, device=device, max_context=256), **changes)
-        {"parity": parity, "families": families, "serve": serve}[job](config, **arguments)
+        {"parity": parity, "families": families, "serve": serve, "dialogs": dialogs}[job](config, **arguments)
     except ConfigError as error:
         say(str(error))
         os._exit(78)

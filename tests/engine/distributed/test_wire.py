@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.distributed.wire import NOP, STEP, STOP, RankCommand, decode_command, encode_command
-from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan, float32
+from engine.scheduler.step_plan import NewSequence, PageCopies, PrefillChunk, StepPlan, float32
 
 int31 = st.integers(0, 2**31 - 1)
 new_sequences = st.builds(
@@ -32,6 +32,13 @@ plans = st.builds(
     chunks=st.lists(chunks, max_size=4).map(tuple),
     decode_rows=st.lists(int31, max_size=5).map(tuple),
     freed_rows=st.lists(int31, max_size=5).map(tuple),
+    copies=st.builds(
+        PageCopies,
+        overwritten_pages=st.lists(int31, max_size=3).map(tuple),
+        overwritten_slots=st.lists(int31, max_size=3).map(tuple),
+        restores=st.lists(st.tuples(int31, int31), max_size=3).map(tuple),
+        saves=st.lists(st.tuples(int31, int31), max_size=3).map(tuple),
+    ),
 )
 
 

@@ -17,7 +17,8 @@ from engine.checkpoint import open_checkpoint
 from engine.config import resolve
 from engine.core.worker import start_worker
 from engine.distributed.communicator import SingleRank
-from engine.layers.paged_attention import PagedAttention, PagedKV, Segment
+from engine.layers.paged_attention import PagedAttention, Segment
+from engine.layers.paged_kv import PagedKV
 from engine.model.transformer import Transformer
 from engine.offline import OfflineEngine
 from engine.scheduler.request import SamplingParams

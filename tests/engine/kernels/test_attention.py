@@ -7,6 +7,7 @@ from engine.kernels.attention.chunk_attention import chunk_attention, rotate_and
 from engine.kernels.attention.decode_attention import decode_attention
 from engine.kernels.attention.split_kv import HEADER, ITEM, MAX_SPLITS, SplitConfig, split_kv, work_list
 from engine.kernels.pdl import supported
+from engine.layers.paged_kv import PagedKV
 from engine.layers.quantized_kv import stored_values
 from tests.engine.kernels import reference
 
@@ -24,7 +25,7 @@ if DEVICE.type == "cuda":  # the interpreter rounds to fp8 without the carry int
 
 
 class Cache:
-    """Random pages, a shuffled page table for each row, rotary tables.
+    """Random pages, a shuffled page table for each row, rotary tables. The pages are those of one layer of a pool.
 
     With `storage`, k and v hold what a cache of that dtype gives back; `store` makes that cache and its scales.
     """
@@ -32,9 +33,10 @@ class Cache:
     def __init__(self, kv_heads: int, storage: torch.dtype | None = None, dim: int = DIM) -> None:
         generator = torch.Generator().manual_seed(kv_heads)
         shape = (PAGES, PAGE, kv_heads, dim)
-        self.k, self.v = (torch.randn(shape, generator=generator).to(DEVICE, DTYPE) for _ in range(2))
+        k, v = (torch.randn(shape, generator=generator).to(DEVICE, DTYPE) for _ in range(2))
         if storage is not None:
-            self.k, self.v = (stored_values(cache, storage) for cache in (self.k, self.v))
+            k, v = (stored_values(cache, storage) for cache in (k, v))
+        self.k, self.v, _ = in_pool(k, v)
         order = torch.randperm(PAGES, generator=generator)[: ROWS * 8].view(ROWS, 8)
         self.tables = order.to(torch.int32).to(DEVICE)
         angle = torch.outer(torch.arange(CONTEXT), 100.0 ** -torch.linspace(0, 1, dim // 2))
@@ -43,12 +45,28 @@ class Cache:
     def store(self, storage: torch.dtype | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """(k, v, scales) as the kernels take them."""
         if storage != torch.int8:
-            return self.k.to(storage or DTYPE), self.v.to(storage or DTYPE), None
+            return in_pool(self.k.to(storage or DTYPE), self.v.to(storage or DTYPE))
         bits = [(x.float().abs().amax(-1).clamp_min(1e-20) / 127).view(torch.int32) for x in (self.k, self.v)]
         half = [(each + 0x8000) >> 16 & 0xFFFF for each in bits]
         scale = [(each << 16).view(torch.float32).unsqueeze(-1) for each in half]
         k, v = ((x / each).round().to(torch.int8) for x, each in zip((self.k, self.v), scale, strict=True))
-        return k, v, (half[0] | half[1] << 16).transpose(1, 2).contiguous()
+        return in_pool(k, v, (half[0] | half[1] << 16).transpose(1, 2))
+
+
+def in_pool(
+    k: torch.Tensor, v: torch.Tensor, scales: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Keys, values and scales as the middle one of three layers, whose other two hold numbers that would show."""
+    pages, page_size, kv_heads, dim = k.shape
+    kv = PagedKV(3, pages, page_size, kv_heads, dim, k.dtype, DEVICE)
+    kv.pages.view(torch.uint8).fill_(0x7F)  # NaN in float32, bfloat16 and fp8
+    kv.k[1].copy_(k)
+    kv.v[1].copy_(v)
+    layer_scales = kv.layer_scales[1]
+    if kv.scales is not None and layer_scales is not None and scales is not None:
+        kv.scales.fill_(0x7FFF7FFF)
+        layer_scales.copy_(scales)
+    return kv.k[1], kv.v[1], layer_scales
 
 
 def dequantized(cache: torch.Tensor, scales: torch.Tensor | None, value: bool) -> torch.Tensor:

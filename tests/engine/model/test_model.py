@@ -15,7 +15,8 @@ from engine.checkpoint import Llama3Scaling, open_checkpoint
 from engine.config import resolve
 from engine.core.worker import start_worker
 from engine.distributed.communicator import SingleRank
-from engine.layers.paged_attention import PagedAttention, PagedKV, Segment
+from engine.layers.paged_attention import PagedAttention, Segment
+from engine.layers.paged_kv import PagedKV
 from engine.model.loader import load_model
 from engine.model.rope import rope_table
 from tests.engine.distributed.rank_worker import all_logits

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 
 from engine.layers.sampler import signed64
-from engine.scheduler.step_plan import PrefillChunk, StepPlan
+from engine.scheduler.step_plan import PageCopies, PrefillChunk, StepPlan
 
 VOCAB = 7  # small, so that prompts and replies often share pages
 
@@ -32,8 +32,12 @@ def expected_reply(prompt: Sequence[int], length: int, stop: frozenset[int] = fr
 class PageMachine:
     """Executes plans as a runner must, and raises AssertionError for a plan that no runner could execute."""
 
-    def __init__(self, max_num_seqs: int, num_pages: int, page_size: int) -> None:
-        self._page_size = page_size
+    def __init__(
+        self, max_num_seqs: int, num_pages: int, page_size: int, num_slots: int = 0, *, late: bool = False
+    ) -> None:
+        """`late`: what a plan restores and saves is copied after its step, as a slow link would."""
+        self._page_size, self._late = page_size, late
+        self._slots: list[list[int | None]] = [[None] * page_size for _ in range(num_slots)]
         self._pages: list[list[int | None]] = [[None] * page_size for _ in range(num_pages)]
         self._page_tables: list[list[int] | None] = [None] * max_num_seqs
         self._num_computed = [0] * max_num_seqs
@@ -42,6 +46,12 @@ class PageMachine:
 
     def execute(self, plan: StepPlan) -> dict[int, int]:
         """Row -> sampled id."""
+        for page_id in plan.copies.overwritten_pages:
+            self._pages[page_id] = [None] * self._page_size
+        for slot in plan.copies.overwritten_slots:
+            self._slots[slot] = [None] * self._page_size
+        if not self._late:
+            self._copy(plan.copies)
         for row in plan.freed_rows:
             self._page_tables[row] = None
         for sequence in plan.new_sequences:
@@ -59,7 +69,7 @@ class PageMachine:
             *(PrefillChunk(row, self._num_computed[row], (self._last_ids[row],), True) for row in plan.decode_rows),
         ]
         rows = [chunk.row for chunk in chunks]
-        if len(rows) != len(set(rows)) or not rows:
+        if len(rows) != len(set(rows)) or not (rows or plan.copies):
             raise AssertionError(f"rows {rows}")
         for chunk in chunks:  # all writes come before any read
             table = self._table(chunk.row)
@@ -71,7 +81,17 @@ class PageMachine:
             if chunk.is_last:
                 token = next_token(self._read(chunk.row), signed64(self._seeds[chunk.row]))
                 ids[chunk.row] = self._last_ids[chunk.row] = token
+        if self._late:
+            self._copy(plan.copies)
         return ids
+
+    def _copy(self, copies: PageCopies) -> None:
+        for slot, page_id in copies.restores:
+            self._pages[page_id] = list(self._slots[slot])
+        for page_id, slot in copies.saves:
+            if None in self._pages[page_id]:
+                raise AssertionError(f"page {page_id} is saved before it is full: {self._pages[page_id]}")
+            self._slots[slot] = list(self._pages[page_id])
 
     def _table(self, row: int) -> list[int]:
         table = self._page_tables[row]

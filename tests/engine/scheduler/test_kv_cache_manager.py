@@ -104,7 +104,7 @@ def test_allocation_leaves_the_spare_pages() -> None:
     assert not cache.append_pages(table, 2)
     assert cache.append_pages(table, 1)
     assert cache.allocate("a", [1] * 4) is None
-    cache.check()
+    cache.check([table])
 
 
 def test_invalidated_pages_are_not_reused() -> None:
@@ -144,6 +144,6 @@ def test_check_notices_a_lost_page() -> None:
     table = cache.allocate("a", [1] * 9)
     assert table is not None
     cache.free(table, [1] * 9)
-    cache._free_pages.pop()
+    cache._free_pages.take(0)
     with pytest.raises(AssertionError):
         cache.check()

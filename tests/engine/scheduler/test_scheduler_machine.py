@@ -1,18 +1,27 @@
 """However requests are submitted, cancelled, preempted and shared: every reply is that of the request alone."""
 
 from collections import deque
+from typing import Protocol
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from engine.scheduler.copy_budget import RESTORED_BYTES
 from engine.scheduler.output import ScheduledStep
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
+from engine.scheduler.step_plan import StepPlan
 from tests.engine.scheduler.page_machine import VOCAB, PageMachine, expected_reply
 
 PAGE_SIZE, MAX_CONTEXT = 4, 40
 PERSONAS: list[list[int]] = [[], [1] * 18, [1] * 8 + [2] * 14]
+
+
+class Machine(Protocol):
+    def execute(self, plan: StepPlan) -> dict[int, int]:
+        """Row -> sampled id."""
+        ...
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -20,13 +29,26 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @initialize(
         max_num_seqs=st.integers(1, 4),
-        num_extra_pages=st.integers(0, 12),
+        num_extra_pages=st.sampled_from([0, 1, 3, 12]),
         max_prefill_tokens=st.integers(1, 12),
         overlap=st.booleans(),
         page_lookahead=st.integers(1, 3),
+        num_slots=st.sampled_from([0, 0, 3, 8, 30]),
+        pages_per_step=st.integers(1, 5),
+        min_restored_pages=st.integers(1, 3),
+        late=st.booleans(),
     )
     def start(
-        self, max_num_seqs: int, num_extra_pages: int, max_prefill_tokens: int, overlap: bool, page_lookahead: int
+        self,
+        max_num_seqs: int,
+        num_extra_pages: int,
+        max_prefill_tokens: int,
+        overlap: bool,
+        page_lookahead: int,
+        num_slots: int,
+        pages_per_step: int,
+        min_restored_pages: int,
+        late: bool,
     ) -> None:
         num_pages = MAX_CONTEXT // PAGE_SIZE + num_extra_pages
         self.max_num_seqs, self.max_prefill_tokens, self.overlap = max_num_seqs, max_prefill_tokens, overlap
@@ -37,12 +59,25 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_context=MAX_CONTEXT,
             page_size=PAGE_SIZE,
             page_lookahead=page_lookahead,
+            max_host_slots=num_slots,
+            page_bytes=RESTORED_BYTES // pages_per_step,
+            min_restored_pages=min_restored_pages,
         )
-        self.machine = PageMachine(max_num_seqs, num_pages, PAGE_SIZE)
+        self.scheduler.cache.host.grow(num_slots // 2)
+        self.machine = self.make_machine(max_num_seqs, num_pages, num_slots, late)
         self.in_flight: deque[tuple[ScheduledStep, dict[int, int]]] = deque()
         self.requests: list[Request] = []
         self.received: dict[Request, list[int]] = {}
         self.dialogs: dict[str, list[int]] = {}
+        self.talks: dict[tuple[str, str], list[int]] = {}
+
+    def make_machine(self, max_num_seqs: int, num_pages: int, num_slots: int, late: bool) -> Machine:
+        """What executes the plans."""
+        return PageMachine(max_num_seqs, num_pages, PAGE_SIZE, num_slots, late=late)
+
+    def expected_reply(self, prompt: list[int], length: int, stop: frozenset[int], seed: int) -> list[int]:
+        """The reply of a request that has the machine to itself."""
+        return expected_reply(prompt, length, stop, seed)
 
     @rule(
         tenant=st.sampled_from("ab"),
@@ -67,12 +102,37 @@ class SchedulerMachine(RuleBasedStateMachine):
     ) -> None:
         before = self.dialogs.get(tenant, persona) if continues else persona
         prompt = (before + prompt)[: MAX_CONTEXT - 2]
-        stop = frozenset({0}) if stops else frozenset()
+        self._submit(tenant, client, prompt, length, frozenset({0}) if stops else frozenset(), seed)
+
+    @rule(
+        tenant=st.sampled_from("ab"),
+        client=st.sampled_from("xyz"),
+        message=st.integers(1, 9),
+        steps=st.sampled_from([1, 3, 40]),
+        gives_up=st.booleans(),
+    )
+    def talk(self, tenant: str, client: str, message: int, steps: int, gives_up: bool) -> None:
+        """A member goes on with a dialog that others may have pushed out of the pages since."""
+        before = self.talks.get((tenant, client), [ord(client) % VOCAB] * 13)
+        if len(before) + message + 3 > MAX_CONTEXT:
+            before = before[:16]
+        request = self._submit(tenant, client, [*before, *[message % VOCAB] * message], 3, frozenset(), 0)
+        for _ in range(steps):
+            if request.status is not RequestStatus.FINISHED:
+                self._step()
+        if gives_up:
+            self.scheduler.cancel_request(request)
+        self.talks[tenant, client] = list(request.token_ids)
+
+    def _submit(
+        self, tenant: str, client: str, prompt: list[int], length: int, stop: frozenset[int], seed: int
+    ) -> Request:
         params = SamplingParams(temperature=0.0, max_tokens=length, stop_token_ids=stop)
         request = Request(len(self.requests), prompt, params, seed, client, tenant)
         self.scheduler.add_request(request)
         self.requests.append(request)
         self.received[request] = []
+        return request
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
@@ -80,6 +140,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         request = data.draw(st.sampled_from(self.requests[-6:]))
         self.scheduler.cancel_request(request)
         assert request.status is RequestStatus.FINISHED
+
+    @rule(tenant=st.sampled_from("ab"))
+    def erase(self, tenant: str) -> None:
+        """From now on no request finds what the tenant's requests have computed."""
+        self.scheduler.erase(tenant)
+        assert not self.scheduler.cache._match(tenant, self.dialogs.get(tenant, [1] * 18), 1)
+
+    @rule()
+    def more_host_memory(self) -> None:
+        host = self.scheduler.cache.host
+        host.grow(host.num_slots + 3)
 
     @rule(steps=st.integers(1, 12))
     def run(self, steps: int) -> None:
@@ -103,6 +174,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             cache = self.scheduler.cache
             assert cache.num_held_pages + cache.num_available_pages == cache.num_pages
             assert self.scheduler.num_running <= self.max_num_seqs
+            cache.check(request.page_table for request in self.requests if request.row >= 0)
 
     def _step(self) -> bool:
         step = self.scheduler.schedule()
@@ -119,7 +191,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.received[request] += ids
         stop = request.params.stop_token_ids
         length = request.max_total_tokens - request.num_prompt_tokens
-        expected = expected_reply(request.token_ids[: request.num_prompt_tokens], length, stop, request.seed)
+        expected = self.expected_reply(request.token_ids[: request.num_prompt_tokens], length, stop, request.seed)
         received = self.received[request]
         assert received == expected[: len(received)]
         if request.finish_reason in ("stop", "length"):

@@ -4,7 +4,7 @@
 // that it may not see add zero. (Zero times NaN is NaN, but the queries of a group belong to one request, which fails
 // with it.)
 //
-// A page holds its keys as [kv heads, head dim, page size], so that a register holds one dimension of neighbouring
+// A page holds all layers; of each, its keys as [kv heads, head dim, page size], so that a register holds one dimension of neighbouring
 // positions, and its values as [kv heads, page size, head dim].
 #pragma once
 #include <vector>
@@ -19,8 +19,8 @@ struct Segment {  // `length` tokens of the step, at positions [start, start + l
 
 struct KvLayout {
     int heads, kv_heads, head_dim, page_size;  // page_size is a multiple of LANES
+    long page_stride;                          // floats from a layer's keys (or values) in one page to those in the next
     int group_size() const { return heads / kv_heads; }
-    long page_floats() const { return (long)kv_heads * head_dim * page_size; }
 };
 
 struct AttentionRule {
@@ -32,7 +32,7 @@ constexpr int MAX_QUERIES = 4;
 
 inline void store_kv(const KvLayout& layout, const int32_t* page_ids, int position, const float* new_k,
                      const float* new_v, float* k, float* v) {
-    const long page = page_ids[position / layout.page_size] * layout.page_floats();
+    const long page = page_ids[position / layout.page_size] * layout.page_stride;
     const int at = position % layout.page_size;
     for (int head = 0; head < layout.kv_heads; head++) {
         const long first = page + (long)head * layout.head_dim * layout.page_size;
@@ -51,7 +51,7 @@ inline void weighted_values(const KvLayout& layout, const int32_t* page_ids, int
     page_ids += begin / layout.page_size;
     int first = begin % layout.page_size;  // of the page
     for (int base = begin - first; base < length; base += layout.page_size, page_ids++, first = 0) {
-        const float* values = v + *page_ids * layout.page_floats() + (long)first * layout.head_dim + from;
+        const float* values = v + *page_ids * layout.page_stride + (long)first * layout.head_dim + from;
         const int end = length - base < layout.page_size ? length - base : layout.page_size;
         for (int i = first; i < end; i++, values += layout.head_dim) {
             f32 value[registers];
@@ -89,7 +89,7 @@ inline void attend(const KvLayout& layout, const AttentionRule& rule, const int3
     f32 max_scores[count], weight_sums[count];
     for (int n = 0; n < count; n++) max_scores[n] = broadcast(-__builtin_inff()), weight_sums[n] = f32{};
     for (int base = begin; base < padded; base += LANES) {
-        const float* keys = k + page_ids[base / page_size] * layout.page_floats() + base % page_size;
+        const float* keys = k + page_ids[base / page_size] * layout.page_stride + base % page_size;
         f32 sums[count] = {};
         for (int d = 0; d < dim; d++) {
             const f32 key = load<f32>(keys + d * page_size);
@@ -122,7 +122,7 @@ inline void attend(const KvLayout& layout, const AttentionRule& rule, const int3
             float sum = 0.0f;
             for (int position = begin; position < length; position++)
                 sum += weights[n * padded + position] *
-                       v[page_ids[position / page_size] * layout.page_floats() + (long)position % page_size * dim + from];
+                       v[page_ids[position / page_size] * layout.page_stride + (long)position % page_size * dim + from];
             out[n][from] = sum / weight_sums[n][0];
         }
 }

@@ -16,7 +16,7 @@ struct Layer {  // null: what the model's blocks do not have
     const float *q_norm, *k_norm;  // over the dimensions of each head
     const float *wqkv_bias, *wo_bias, *w13_bias, *w2_bias;
     const float* rope;  // [positions, head dim / 2, 2], cosine and sine
-    float *k, *v;       // pages, as attention.h describes them
+    float *k, *v;       // this layer's in the first page, as attention.h describes them
     const float* router;  // [experts, dim]
     const Expert* experts;  // in place of w13 and w2
     AttentionRule rule;
@@ -27,6 +27,7 @@ struct Model {
     int32_t dim, heads, kv_heads, head_dim, ffn_dim, page_size, num_layers, gelu;
     Mixture mixture;
     float norm_eps, logit_softcap;  // a softcap of 0: none
+    int64_t page_stride;  // floats of a page: all layers' keys and values
     const float* norm;
     const Layer* layers;
     Matrix output;
@@ -153,7 +154,7 @@ void run_experts(Workspace& s, const Model& m, const Layer& l, const Batch& b) {
 }
 
 void run_layer(Workspace& s, const Model& m, const Layer& l, const Batch& b) {
-    const KvLayout layout{m.heads, m.kv_heads, m.head_dim, m.page_size};
+    const KvLayout layout{m.heads, m.kv_heads, m.head_dim, m.page_size, (long)m.page_stride};
     const long q = (long)m.heads * m.head_dim, kv = (long)m.kv_heads * m.head_dim, qkv = q + 2 * kv;
     float* activations = s.activations.data();
     quantize(s, b.hidden, m.dim, b.num_tokens, m.dim, l.attention_norm, m.norm_eps);

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig
-from engine.layers.paged_attention import PagedKV, Segment
+from engine.layers.paged_attention import Segment
+from engine.layers.paged_kv import PagedKV
 from engine.model.transformer import Transformer
 from engine.runner.cpu.build import compiled_library, missing_requirement
 from engine.runner.cpu.forward import NativeForward

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.layers.paged_attention import PagedKV, Segment
+from engine.layers.paged_attention import Segment
+from engine.layers.paged_kv import PagedKV
 from engine.runner.cpu.build import FLAGS, SOURCES
 from engine.runner.cpu.forward import NativeForward
 from tests.engine.families.cases import CASES

@@ -8,15 +8,17 @@ import torch
 from engine.checkpoint import Architecture, ModelSpec
 from engine.config import EngineConfig
 from engine.layers.paged_attention import PLAIN, AttentionRule, PagedAttention
+from engine.layers.paged_kv import PagedKV
 from engine.layers.quantized_kv import stored_values
 from engine.logits_params import Adjustment, LogitsParams, TokenLogprobs
 from engine.model.quantization import quantize_block
 from engine.model.rope import local_rope_table, rope_table
 from engine.model.transformer import Transformer
 from engine.runner.cuda.cuda_runner import CudaRunner
+from engine.runner.cuda.host_pages import PinnedSlots
 from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, batch_shapes, first_shapes
 from engine.runner.torch_runner import TorchRunner
-from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
+from engine.scheduler.step_plan import NewSequence, PageCopies, PrefillChunk, StepPlan
 from engine.scheduler.token_budget import TokenBudget
 
 PAGES, CONTEXT = 40, 128
@@ -179,6 +181,36 @@ def test_attack_padding_is_never_sampled() -> None:
         assert likely.isdisjoint(expected.values())
         assert ours.wait(ours.execute_async(plan)) == expected
     ours.close()
+
+
+@pytest.mark.parametrize("kv_dtype", ["auto", "int8"])
+def test_a_saved_page_is_restored_to_another_page(kv_dtype: str) -> None:
+    """Row 1 goes on where row 0 was, in the page that was saved for it, with scales if it has some."""
+    ours = CudaRunner(config(kv_dtype=kv_dtype), model(2))
+    ours.start(PAGES, 3)
+
+    def ids(plan: StepPlan) -> dict[int, int]:
+        return ours.wait(ours.execute_async(plan))
+
+    prompt, tables = tokens(21, 1), ((0, 0, 7), (0, 1, 3))
+    chunks = (PrefillChunk(0, 0, prompt, True),)
+    expected = ids(StepPlan(0, (NewSequence(0, 0.0, 1.0, 5),), tables, chunks))[0]
+    assert ids(StepPlan(1, freed_rows=(0,), copies=PageCopies(saves=((7, 2),)))) == {}
+    assert ids(StepPlan(2, copies=PageCopies(overwritten_pages=(7, 3)))) == {}
+    assert not ours._forward.attention.kv.pages[[7, 3]].any()
+    new = NewSequence(1, 0.0, 1.0, 5)
+    assert ids(StepPlan(3, (new,), ((1, 0, 5), (1, 1, 7)), copies=PageCopies(restores=((2, 5),)))) == {}
+    assert ids(StepPlan(4, chunks=(PrefillChunk(1, 16, prompt[16:], True),))) == {1: expected}
+    ours.close()
+
+
+def test_neighbouring_slots_and_pages_are_one_copy() -> None:
+    kv = PagedKV(1, 9, 16, 1, 8, torch.float32, torch.device("cpu"))
+    slots = PinnedSlots(kv, 0)
+    slots._slots_of_segment = 4
+    pairs = [(2, 5), (3, 6), (4, 7), (5, 8), (6, 1), (0, 2), (1, 3), (9, 0)]
+    assert list(slots.runs(pairs)) == [(2, 5, 2), (4, 7, 2), (6, 1, 1), (0, 2, 2), (9, 0, 1)]
+    assert list(slots.runs([])) == []
 
 
 def test_more_grants_than_a_step_carries() -> None:

@@ -1,0 +1,179 @@
+"""The host tier of a GPU: slots in pinned memory, and copies on a stream of their own beside the steps.
+
+All copies run on one stream, in the order of the plans, so they need not wait for each other explicitly. That stream
+waits for the steps launched before a plan. A step waits for copies only if a row that computes in it was granted a page
+that they read or write. The host waits for nothing.
+
+It knows plans, streams and events. It does not know what a page contains.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from engine.layers.paged_kv import PagedKV
+from engine.scheduler.step_plan import PageCopies, StepPlan
+
+SEGMENT_BYTES: Final = 1 << 30  # pinned at a time; a power of two, to which torch rounds up
+SEGMENTS_AHEAD: Final = 4  # pinned before they are needed: pinning takes about as long as filling
+
+
+class PinnedSlots:
+    """Pinned memory for slots. A thread pins it, which takes seconds, while the engine serves: only as it is needed."""
+
+    def __init__(self, kv: PagedKV, num_slots: int) -> None:
+        self.num_ready = 0
+        self._num_slots, self._parts = num_slots, kv.parts
+        self._part_bytes = [part[0].numel() * part.itemsize for part in kv.parts]
+        self._slots_of_segment = max(1, SEGMENT_BYTES // sum(self._part_bytes))
+        self._segments: list[list[Tensor]] = []
+        self._num_used = 0  # slots below this number have been used
+        self._wake, self._closed = threading.Event(), False
+        self._thread = threading.Thread(target=self._pin, name="host tier", daemon=True)
+        if num_slots:
+            self._thread.start()
+
+    def close(self) -> None:
+        """Free the memory. No copy may be running."""
+        self._closed = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._segments.clear()
+
+    def use(self, slot: int) -> None:
+        """The slot is written to; let the thread pin some more beyond it."""
+        if slot >= self._num_used:
+            self._num_used = slot + 1
+            self._wake.set()
+
+    def piece(self, part: int, first: int, count: int) -> Tensor:
+        """A part of `count` slots of one segment, from slot `first` on."""
+        at = first % self._slots_of_segment
+        return self._segments[first // self._slots_of_segment][part][at : at + count]
+
+    def runs(self, pairs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+        """(slot, page, count) for pairs (slot, page), where neighbours in both become one."""
+        start, count = 0, 0
+        for index, (slot, page_id) in enumerate(pairs):
+            follows = count and pairs[start] == (slot - count, page_id - count)
+            if follows and slot % self._slots_of_segment:
+                count += 1
+                continue
+            if count:
+                yield (*pairs[start], count)
+            start, count = index, 1
+        if count:
+            yield (*pairs[start], count)
+
+    def _pin(self) -> None:
+        try:
+            torch.cuda.set_device(self._parts[0].device)
+            while self.num_ready < self._num_slots:
+                while self.num_ready >= self._num_used + SEGMENTS_AHEAD * self._slots_of_segment and not self._closed:
+                    self._wake.wait()
+                    self._wake.clear()
+                if self._closed:
+                    return
+                count = min(self._slots_of_segment, self._num_slots - self.num_ready)
+                memory = torch.empty(count * sum(self._part_bytes), dtype=torch.uint8, pin_memory=True)
+                pieces = torch.split(memory, [count * size for size in self._part_bytes])
+                self._segments.append(
+                    [
+                        piece.view(part.dtype).view(count, *part.shape[1:])
+                        for piece, part in zip(pieces, self._parts, strict=True)
+                    ]
+                )
+                self.num_ready += count
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            sys.stderr.write(
+                f"engine: the host tier has room for {self.num_ready} pages instead of {self._num_slots}, as no more "
+                f"memory can be pinned ({reason}); --kv-host-memory makes it smaller\n"
+            )
+            sys.stderr.flush()
+
+
+class CudaHostPages:
+    """The slots, and the copies that steps may have to wait for."""
+
+    def __init__(self, kv: PagedKV, num_slots: int, device: torch.device) -> None:
+        self._kv, self._slots = kv, PinnedSlots(kv, num_slots)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
+        self._zeros: list[Tensor] = []
+        self._last_batch = 0  # one batch of copies for each plan that has any
+        self._waited_batch = 0  # the last one that the steps' stream has waited for
+        self._done: dict[int, torch.cuda.Event] = {}  # by batch, those that were not waited for
+        self._batch_of_page: dict[int, int] = {}  # the last batch that reads or writes it
+        self._batch_of_row: dict[int, int] = {}  # the last batch that a row's first step must wait for
+
+    @property
+    def num_ready(self) -> int:
+        """Slots that can be used."""
+        return self._slots.num_ready
+
+    def launch(self, plan: StepPlan) -> None:
+        """Launch the plan's copies, and let its step wait for those it depends on. The steps' stream is current."""
+        steps = torch.cuda.current_stream()
+        if plan.copies:
+            self._last_batch += 1
+            self._stream.wait_event(steps.record_event())
+            with torch.cuda.stream(self._stream):
+                self._copy(plan.copies)
+                self._done[self._last_batch] = self._stream.record_event()
+        batch = self._batch_to_wait_for(plan)
+        if batch > self._waited_batch:
+            steps.wait_event(self._done[batch])
+            self._waited_batch = batch
+            self._done = {number: event for number, event in self._done.items() if number > batch}
+
+    def close(self) -> None:
+        """Free the slots."""
+        self._stream.synchronize()
+        self._slots.close()
+
+    def _batch_to_wait_for(self, plan: StepPlan) -> int:
+        """The last batch that a row of this step depends on; batches up to `_waited_batch` need no waiting."""
+        if self._waited_batch == self._last_batch:
+            self._batch_of_page.clear()
+            self._batch_of_row.clear()
+            return 0
+        copies = plan.copies
+        for page_id in (
+            *copies.overwritten_pages,
+            *(page_id for _, page_id in copies.restores),
+            *(page_id for page_id, _ in copies.saves),
+        ):
+            self._batch_of_page[page_id] = self._last_batch
+        for row in plan.freed_rows:
+            self._batch_of_row.pop(row, None)
+        for row, _, page_id in plan.page_grants:
+            batch = self._batch_of_page.get(page_id, 0)
+            self._batch_of_row[row] = max(batch, self._batch_of_row.get(row, 0))
+        rows = (*(chunk.row for chunk in plan.chunks), *plan.decode_rows)
+        return max((self._batch_of_row.pop(row, 0) for row in rows), default=0)
+
+    def _copy(self, copies: PageCopies) -> None:
+        kv, slots = self._kv, self._slots
+        for part, pages in enumerate(kv.parts):
+            for page_id in copies.overwritten_pages:
+                pages[page_id].zero_()
+            for slot in copies.overwritten_slots:
+                slots.piece(part, slot, 1)[0].copy_(self._zero_page(part), non_blocking=True)
+            for slot, page_id, count in slots.runs(copies.restores):
+                pages[page_id : page_id + count].copy_(slots.piece(part, slot, count), non_blocking=True)
+            for slot, page_id, count in slots.runs([(slot, page_id) for page_id, slot in copies.saves]):
+                slots.piece(part, slot, count).copy_(pages[page_id : page_id + count], non_blocking=True)
+        slots.use(max((slot for _, slot in copies.saves), default=-1))
+
+    def _zero_page(self, part: int) -> Tensor:
+        """Zeros on the device, from which a slot is overwritten: the host would take longer, and wait."""
+        if not self._zeros:
+            self._zeros = [torch.zeros_like(pages[0]) for pages in self._kv.parts]
+        return self._zeros[part]

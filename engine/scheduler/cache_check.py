@@ -1,0 +1,62 @@
+"""What must be true of the prefix tries at any time, for tests. Slow."""
+
+from collections.abc import Iterable
+
+from engine.scheduler.page_table import PageTable, PrefixNode
+from engine.scheduler.prefix_trie import PrefixTrie
+
+
+def check_trie(
+    trie: PrefixTrie, free_pages: list[int], tables: Iterable[PageTable], num_pages: int, page_size: int
+) -> None:
+    """Raise AssertionError unless every page is in one place and every count of the trie is right.
+
+    `tables`: of all requests that hold pages.
+    """
+    outside = set()  # of the trie, and held
+    for table in tables:
+        outside.update(table.page_ids[len(table.prefix_nodes) :])
+        outside.update(node.page_id for node in table.prefix_nodes if not node.attached)
+    seen = [*free_pages, *outside]
+    num_idle = num_saved = 0
+    for root in trie.roots.values():
+        if not root.children:
+            raise AssertionError("the root of an empty trie was kept")
+        _check_counts(root)
+        for node in root.descendants():
+            _check_counts(node)
+            _check_node(node, page_size)
+            seen += [node.page_id] * node.in_page
+            num_idle += node.is_idle
+            num_saved += node.is_idle and node.in_slot
+    if sorted(seen) != list(range(num_pages)) or free_pages != sorted(free_pages):
+        raise AssertionError(f"{num_pages} pages, in {len(seen)} places: {seen}")
+    if (num_idle, num_saved) != (trie.num_idle, trie.num_idle_saved):
+        raise AssertionError(
+            f"{num_idle} idle pages counted as {trie.num_idle}, {num_saved} in slots as {trie.num_idle_saved}"
+        )
+
+
+def _check_node(node: PrefixNode, page_size: int) -> None:
+    children = node.children.values()
+    held = node.ref_count > 0
+    is_right = (
+        node.attached
+        and len(node.token_ids) == page_size
+        and node.ref_count >= max((child.ref_count for child in children), default=0)
+        and (node.in_page if held else node.is_computed and (node.in_page or node.in_slot))
+        and (node.in_page or not node.num_children_in_pages)
+        and (node.in_slot or not node.num_children_in_slots)
+    )
+    if not is_right:
+        raise AssertionError(
+            f"page {node.page_id}, slot {node.host_slot}: {node.ref_count} references, {node.is_computed=}, "
+            f"children in pages: {node.num_children_in_pages}, in slots: {node.num_children_in_slots}"
+        )
+
+
+def _check_counts(node: PrefixNode) -> None:
+    children = node.children.values()
+    counted = (node.num_children_in_pages, node.num_children_in_slots)
+    if counted != (sum(child.in_page for child in children), sum(child.in_slot for child in children)):
+        raise AssertionError(f"page {node.page_id} has {len(children)} children, counted as {counted}")

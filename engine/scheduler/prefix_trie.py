@@ -1,0 +1,116 @@
+"""The prefix tries of all tenants, over the pages of the device and the slots of the host.
+
+Two sets of nodes, those in pages and those in slots, each of which contains with a node also its parent. So whoever
+evicts takes leaves of a set, and no node loses the way to its root. A node in neither set is not in the trie.
+
+It counts idle nodes and keeps the queues from which evictions choose. It does not own pages or slots, and decides
+nothing.
+"""
+
+from engine.scheduler.eviction import EvictionQueue
+from engine.scheduler.page_table import PrefixNode
+
+
+class PrefixTrie:
+    """Every change of a node that is in a trie goes through its methods."""
+
+    def __init__(self, num_pages: int) -> None:
+        self.roots: dict[str, PrefixNode] = {}  # by tenant; only roots with children, but for a moment
+        self.clock = 0  # logical time of last use
+        self.num_idle = self.num_idle_saved = 0  # nodes in pages that no request holds; and of those, the ones in slots
+        self.num_in_slots = 0
+        entries = 2 * num_pages + 64
+        # Pages that may be taken: with the content in a slot as well, and without.
+        self.saved_pages = EvictionQueue(entries, lambda node: node.is_evictable and node.in_slot)
+        self.unsaved_pages = EvictionQueue(entries, lambda node: node.is_evictable and not node.in_slot)
+        # What may be written to a slot next; slots that may be taken, with the content in a page as well, and without.
+        self.to_save = EvictionQueue(entries, lambda node: node.is_idle and not node.in_slot)
+        self.copies = EvictionQueue(
+            entries,
+            lambda node: node.is_idle and node.in_slot and not node.num_children_in_slots,
+            newest_first=True,
+        )
+        self.only_in_slots = EvictionQueue(
+            entries,
+            lambda node: node.attached and node.in_slot and not node.in_page and not node.num_children_in_slots,
+        )
+        self._queues: tuple[EvictionQueue, ...] = (self.unsaved_pages,)
+
+    def use_slots(self, num_slots: int) -> None:
+        """From now on there are slots, at most this many."""
+        self._queues = (self.unsaved_pages, self.saved_pages, self.to_save, self.copies, self.only_in_slots)
+        for queue in self._queues:
+            queue.max_entries += 2 * num_slots
+
+    def root(self, tenant: str) -> PrefixNode:
+        """The root of a tenant's trie. Call `drop_root_if_empty` once no more children come."""
+        if tenant not in self.roots:
+            self.roots[tenant] = PrefixNode(tenant, (), None)
+        return self.roots[tenant]
+
+    def drop_root_if_empty(self, tenant: str) -> None:
+        """A trie without pages is forgotten."""
+        if tenant in self.roots and not self.roots[tenant].children:
+            del self.roots[tenant]
+
+    def attach(self, parent: PrefixNode, token_ids: tuple[int, ...], page_id: int, *, ref_count: int) -> PrefixNode:
+        """A new node below `parent`, in a page; computed if no request holds it."""
+        node = parent.children[token_ids] = PrefixNode(parent.tenant, token_ids, parent)
+        node.ref_count, node.is_computed, node.last_used = ref_count, ref_count == 0, self.clock
+        self.move_to_page(node, page_id)
+        return node
+
+    def hold(self, node: PrefixNode) -> None:
+        """One more request holds the node."""
+        self._count(node, -1)
+        node.ref_count += 1
+
+    def let_go(self, node: PrefixNode) -> None:
+        """One request less holds the node, which stays in the trie."""
+        node.ref_count -= 1
+        if not node.ref_count:
+            node.last_used = self.clock
+            self._count(node, 1)
+            self._enqueue(node)
+
+    def move_to_page(self, node: PrefixNode, page_id: int) -> None:
+        """Its page is `page_id`; -1: none any more."""
+        self._count(node, -1)
+        node.move_to_page(page_id)
+        self._count(node, 1)
+        self._enqueue(node)
+        if page_id < 0 and node.parent is not None:
+            self._enqueue(node.parent)
+
+    def move_to_slot(self, node: PrefixNode, host_slot: int) -> None:
+        """Its slot is `host_slot`; -1: none any more."""
+        self._count(node, -1)
+        self.num_in_slots += (host_slot >= 0) - (node.host_slot >= 0)
+        node.move_to_slot(host_slot)
+        self._count(node, 1)
+        self._enqueue(node)
+        if host_slot < 0 and node.parent is not None:
+            self._enqueue(node.parent)
+
+    def detach(self, top: PrefixNode) -> list[PrefixNode]:
+        """Take a node and all below it out of the trie; returns them. They keep their pages and slots."""
+        parent, nodes = top.parent, [top, *top.descendants()]
+        for node in nodes:
+            self._count(node, -1)
+        top.detach()
+        for node in nodes:
+            node.attached = False
+        if parent is not None:
+            self._enqueue(parent)
+            if parent.is_root:
+                self.drop_root_if_empty(parent.tenant)
+        return nodes
+
+    def _count(self, node: PrefixNode, sign: int) -> None:
+        if node.is_idle:
+            self.num_idle += sign
+            self.num_idle_saved += sign * node.in_slot
+
+    def _enqueue(self, node: PrefixNode) -> None:
+        for queue in self._queues:
+            queue.push(node)
