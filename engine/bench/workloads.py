@@ -93,11 +93,11 @@ async def _first_tokens(length: int, cached: int, client: Client, vocab: int, sc
 
 
 async def _tell(name: str, client: Client, vocab: int, scale: float) -> None:
-    await tell(client, trace.returning(name, scale), GREEDY)
+    await tell(client, trace.returning(name, scale, vocab), GREEDY)
 
 
 async def _come_back(name: str, client: Client, vocab: int, scale: float) -> RunRecord:
-    return await come_back(client, trace.returning(name, scale), GREEDY)
+    return await come_back(client, trace.returning(name, scale, vocab), GREEDY)
 
 
 async def _newcomers(client: Client, vocab: int, scale: float) -> RunRecord:
