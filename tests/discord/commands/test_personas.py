@@ -182,7 +182,7 @@ async def test_only_managers_change_and_everyone_reads(here: World) -> None:
         "set": {"name": "Jack"}, "create": {}, "edit": {"name": "Jack"}, "delete": {"name": "Jack"}, "clear": {},
         "versions": {}, "rollback": {"version": 1}, "tags": {"name": "Jack"}, "allow": {"who": "nobody"}, "lock": {},
         "unlock": {}, "import": {"file": Attachment("a.json", b"{}")}, "export": {"name": "Jack"},
-        "face": {"how": "name"}, "picture": {"name": "Jack"},
+        "face": {"how": "name"}, "picture": {"name": "Jack"}, "greeting": {"name": "Jack"},
     }  # fmt: skip
     group = next(each for each in here.discord.rest.commands if each["name"] == "persona")
     assert {each["name"] for each in group["options"]} == {*commands, "show", "list"}
