@@ -113,6 +113,24 @@ class TestFacts:
         assert set(await texts(database, ANNA)) == {"Is ill.", "Likes tea."}
         assert await texts(database, ANNA, shared=True) == ["Likes tea."]
 
+    async def test_what_the_member_wrote_stays_where_they_wanted_it(self, database: Database) -> None:
+        _, [turn, _] = await dialog_with(database, ANNA, 1)
+        await remember(database, ANNA, turn, "Likes tea.", "Likes ale.")
+        async with database.write() as session:
+            await facts.add_fact(session, key=ANNA, text="Is ill.", private=True, now=NOW)
+            await facts.add_fact(session, key=ANNA, text="Is tall.", now=NOW)
+            await facts.add_fact(session, key=DialogKey(0, 7), text="Is at home.", now=NOW)
+        assert set(await texts(database, ANNA, shared=True)) == {"Likes tea.", "Likes ale.", "Is tall."}
+        async with database.write() as session:
+            ids = {fact.text: fact.fact_id for fact in await facts.facts_of(session, key=ANNA)}
+            for old, new in (("Likes ale.", "Drinks in secret."), ("Is ill.", "Is very ill."), ("Is tall.", "Is big.")):
+                assert await facts.edit_fact(session, key=ANNA, fact_id=ids[old], text=new, now=NOW)
+            [home] = await facts.facts_of(session, key=DialogKey(0, 7))
+            assert await facts.edit_fact(session, key=DialogKey(0, 7), fact_id=home.fact_id, text="Away.", now=NOW)
+            [away] = await facts.facts_of(session, key=DialogKey(0, 7))
+        assert set(await texts(database, ANNA, shared=True)) == {"Likes tea.", "Is big."}
+        assert not away.private, "in direct messages everything is"
+
     async def test_a_forgotten_pair_takes_its_facts_with_it(self, database: Database) -> None:
         _, turns = await dialog_with(database, ANNA, 2)
         for turn in turns:
