@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from models.migrate import check_revision, downgrade, upgrade
 from tests.migrations.test_faces import contents, run
 
-BEFORE: str = importlib.import_module("migrations.versions.0008_forgotten_at").down_revision
+BEFORE: str = importlib.import_module("migrations.versions.0009_forgotten_at").down_revision
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
 

@@ -1,11 +1,11 @@
 """Remember since when a member wants nothing remembered of what was said before.
 
-Revision: 0008, after 0007
+Revision: 0009, after 0007
 """
 
 from alembic import op
 
-revision = "0008"
+revision = "0009"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
