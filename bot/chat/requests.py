@@ -80,6 +80,8 @@ class ChatRequest:
     reach them."""
     turn_id: int | None = None
     """The turn to regenerate or to continue; for a new message, the turn which it replaces with all later ones."""
+    replied_to: int | None = None
+    """The message on Discord that this one is a reply to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,12 @@ class PendingTurn:
     facts: tuple[MemoryFact, ...] = ()
     """What is remembered about the author, the newest first."""
     speaker: Speaker | None = None
-    """Who gives the reply, where the name stands above it; of a reply that is continued, who gave its beginning."""
+    """Who gives the reply, where the name stands above it; of a reply that is continued, who gave its beginning. In a
+    scene, until the character is chosen: who answered before the reply was written anew, or the message changed."""
     scene: SceneInfo | None = None
     """The characters of whom one answers: see `bot.chat.scenes`."""
+    addressed: Speaker | None = None
+    """In a scene, who said what this message is a reply to."""
 
     @property
     def is_new(self) -> bool:

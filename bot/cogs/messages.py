@@ -20,7 +20,13 @@ from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.error_messages import explain, shown_text
 from bot.discord_app.permissions import Action, NotAllowed
 from bot.discord_app.replies.conversation import Conversations, Question
-from bot.discord_app.replies.message_text import mentions, names_in, readable_text, replied_message
+from bot.discord_app.replies.message_text import (
+    mentions,
+    names_in,
+    readable_text,
+    replied_message,
+    replied_message_id,
+)
 from bot.discord_app.replies.offered_files import offered_files
 from bot.discord_app.replies.typing import TypingIndicator
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden
@@ -129,7 +135,9 @@ class Messages(commands.Cog):
                 raise Hint(_EMPTY)
             with self._typing.shown_in(message.channel.id):
                 place = place_of(message, caller, message_ids)
-                await self._conversations.answer(Question(caller, place, text, offers=offers, is_repeat=is_repeat))
+                reply_to = replied_message_id(message)
+                question = Question(caller, place, text, offers=offers, replied_to=reply_to, is_repeat=is_repeat)
+                await self._conversations.answer(question)
         except Duplicate:
             log.info("another process answers this message", question=message.id)
         except Exception as error:

@@ -124,5 +124,6 @@ def scene_text(scene: SceneInfo | None) -> str:
     names = "\n".join(f"- {bold(each.name)}" for each in scene.characters)
     return (
         f"In <#{scene.place_id}> a scene plays:\n{names}\n"
-        f"A message that names one of them is answered by that one; any other, by {_ORDERS[scene.speak]}."
+        "A message that names one of them is answered by that one, a reply to one of their messages by who wrote it; "
+        f"any other, by {_ORDERS[scene.speak]}."
     )

@@ -8,6 +8,7 @@ neither dialogs nor members.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -50,6 +51,8 @@ _NOT_READY_MESSAGES = {
 }
 _DIED_MESSAGE = "The model stopped in the middle of this reply. Please ask again in a moment."
 _HEALTH_SECONDS = 5.0
+_REQUESTS = re.compile(r"^guildllama_engine_(?:running|waiting) (\d+(?:\.\d+)?)", re.MULTILINE)
+"""The gauges of our own engine that count requests (engine/server/metrics.py)."""
 _MAY_NAME_A_FIELD = {400, 422}
 _NO_HEALTH_ENDPOINT = {401, 403, 404, 405, 501}
 
@@ -107,6 +110,17 @@ class EngineClient:
             if response.status_code in _NO_HEALTH_ENDPOINT:
                 response = await self._transport.list_models()
             return response.status_code == 200
+        return False
+
+    async def is_busy(self) -> bool:
+        """Whether our own engine serves requests now, or has some that wait, whoever sent them.
+
+        False if that is not known: other servers call these numbers otherwise, or have none.
+        """
+        with contextlib.suppress(httpx2.HTTPError, OSError):
+            response = await self._transport.get("/metrics", timeout=_HEALTH_SECONDS)
+            if response.status_code == 200:
+                return any(float(number) > 0 for number in _REQUESTS.findall(response.text))
         return False
 
     async def model(self) -> str:

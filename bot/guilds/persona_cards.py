@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -31,10 +31,12 @@ from bot.guilds.persona_library import (
 from bot.storage import translate_database_errors
 from models.database import Database, Session
 from models.queries.tenants.persona_cards import import_persona, stored_card
+from models.queries.tenants.personas import edit_persona, get_persona
 from models.types import DialogKey, PersonaInfo, StoredCard
 
 CardFormat = Literal["png", "json"]
 MAX_FILE_BYTES = 64 << 20
+NO_GREETINGS = "This persona has no greetings to choose from: they come with character cards."
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +119,78 @@ class PersonaCards:
         self._on_change()
         return made
 
-    async def export(
-        self, key: DialogKey, persona: PersonaInfo, *, own: bool, form: CardFormat, max_bytes: int = MAX_FILE_BYTES
-    ) -> CardFile:
-        """An entry of a library as a card's file. Raises PersonaGone, or Hint for one of more than `max_bytes`."""
+    async def greetings(self, key: DialogKey, persona: PersonaInfo, *, own: bool) -> CharacterCard | None:
+        """The card of an entry, with its greetings; None if it was not made from one. Raises PersonaGone."""
+        found = await self._stored(key, persona, own=own)
+        return None if found.json is None else await asyncio.to_thread(_card, found.json)
+
+    async def choose_greeting(
+        self, key: DialogKey, persona: PersonaInfo, greeting: int, *, own: bool, actor_id: int | None
+    ) -> CharacterCard:
+        """Let conversations begin with another greeting of the card: a new version of the entry, which is returned.
+
+        Raises PersonaGone, or Hint if there is no such greeting, or if the entry was changed since `persona` was read.
+        """
+        found, now = await self._stored(key, persona, own=own), datetime.now(UTC)
+        if found.json is None:
+            raise Hint(NO_GREETINGS)
+        card = await asyncio.to_thread(_card, found.json)
+        if greeting >= len(card.greetings) or not card.greetings[greeting].strip():
+            raise Hint("This character has no such greeting any more. Please use the command again.")
+        if greeting == card.greeting:
+            return card
+        chosen = await asyncio.to_thread(lambda: write(with_greeting(card.raw, greeting)))
+
+        async def change(session: Session) -> PersonaInfo | None:
+            known = await get_persona(session, key=key, own=own, persona_id=persona.persona_id)
+            if known is None or known.active_version != persona.active_version:
+                return known
+            made = await edit_persona(
+                session,
+                key=key,
+                own=own,
+                persona_id=persona.persona_id,
+                prompt=found.prompt,
+                card=chosen,
+                author_id=actor_id,
+                now=now,
+            )
+            if made is not None:
+                done = {"persona": made.persona_id, "version": made.active_version, "greeting": greeting}
+                await audit(session, key, own, "persona.greeting", actor_id, now, **done)
+            return made
+
+        with translate_database_errors():
+            made = await self._database.run(change)
+        if made is None:
+            raise PersonaGone()
+        if made.active_version == persona.active_version:
+            raise Hint("This persona was changed meanwhile. Please use the command again.")
+        self._on_change()
+        return replace(card, greeting=greeting)
+
+    async def _stored(self, key: DialogKey, persona: PersonaInfo, *, own: bool) -> StoredCard:
         with translate_database_errors():
             async with self._database.read() as session:
                 found = await stored_card(session, key=key, own=own, persona_id=persona.persona_id)
         if found is None:
             raise PersonaGone()
+        return found
+
+    async def export(
+        self, key: DialogKey, persona: PersonaInfo, *, own: bool, form: CardFormat, max_bytes: int = MAX_FILE_BYTES
+    ) -> CardFile:
+        """An entry of a library as a card's file. Raises PersonaGone, or Hint for one of more than `max_bytes`."""
+        found = await self._stored(key, persona, own=own)
         data = await asyncio.to_thread(_file, persona.name, found, form, max_bytes)
         if len(data) > max_bytes:
             other = "; as JSON it is smaller" if form == "png" else ""
             raise Hint(f"This card has {len(data) >> 20} MiB, more than Discord takes here{other}.")
         return CardFile(f"{persona.name}.{form}", data)
+
+
+def _card(json: str) -> CharacterCard:
+    return read_card(parse(json))
 
 
 def _file(name: str, found: StoredCard, form: CardFormat, max_bytes: int) -> bytes:

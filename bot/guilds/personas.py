@@ -23,7 +23,7 @@ from bot.settings import Settings
 from bot.storage import translate_database_errors
 from models import queries
 from models.database import Database, Session
-from models.queries.dialogs.resets import end_dialogs_of_place
+from models.queries.dialogs.resets import end_dialogs_of_place, place_has_pairs
 from models.types import (
     NO_PLACE,
     DialogKey,
@@ -171,14 +171,30 @@ class PersonaService:
                     return await queries.get_persona(session, key=key, own=own, persona_id=found.persona_id)
                 return await queries.latest_persona(session, key=key, own=own)
 
+    async def has_conversations(self, guild_id: int, place_ids: Collection[int] | None) -> bool:
+        """Whether something was said in the conversations that `begin_afresh` would end."""
+        with translate_database_errors():
+            async with self._database.read() as session:
+                return await place_has_pairs(session, guild_id=guild_id, place_ids=place_ids)
+
     async def begin_afresh(
-        self, guild_id: int, place_ids: Collection[int] | None, *, actor_id: int | None
+        self,
+        guild_id: int,
+        place_ids: Collection[int] | None,
+        *,
+        begun_before: datetime | None = None,
+        actor_id: int | None,
     ) -> ResetCounts:
-        """End the open conversations of these channels and threads, or of the whole guild. It is in the audit log."""
+        """End the open conversations of these channels and threads, or of the whole guild. It is in the audit log.
+
+        `begun_before`: those that were begun before this moment.
+        """
         now, key = datetime.now(UTC), DialogKey(guild_id, 0)
 
         async def store(session: Session) -> ResetCounts:
-            ended = await end_dialogs_of_place(session, guild_id=guild_id, place_ids=place_ids, now=now)
+            ended = await end_dialogs_of_place(
+                session, guild_id=guild_id, place_ids=place_ids, begun_before=begun_before, now=now
+            )
             done = {"dialogs": ended.dialogs, "pairs": ended.pairs}
             await audit(session, key, False, "persona.begin_afresh", actor_id, now, **done)
             return ended

@@ -8,7 +8,13 @@ from bot.errors import BotError
 from bot.guilds.persona_library import PersonaGone, audit
 from bot.storage import translate_database_errors
 from models.database import Database, Session
-from models.queries.tenants.scenes import add_character, remove_character, scene_of, set_scene_order
+from models.queries.tenants.scenes import (
+    add_character,
+    remove_character,
+    scene_of,
+    scenes_of_persona,
+    set_scene_order,
+)
 from models.types import DialogKey, PersonaScope, SceneInfo, SceneOrder
 
 MAX_CHARACTERS = 5
@@ -32,6 +38,12 @@ class Scenes:
         with translate_database_errors():
             async with self._database.read() as session:
                 return await scene_of(session, key=key, scope=scope)
+
+    async def of_persona(self, key: DialogKey, persona_id: int) -> dict[int, int]:
+        """The places of the guild in whose scenes a persona plays, with the number of others there."""
+        with translate_database_errors():
+            async with self._database.read() as session:
+                return await scenes_of_persona(session, key=key, persona_id=persona_id)
 
     async def add(self, key: DialogKey, place_id: int, persona_id: int, *, actor_id: int) -> None:
         """Let a persona of the guild play in a place. Raises PersonaGone or SceneIsFull."""

@@ -17,8 +17,9 @@ from models import queries
 from models.database import Database
 from models.queries.dialogs.prompts import prompt_of_turn
 from models.queries.memory import facts, summaries
+from models.queries.memory.forgetting import forget_before
 from models.queries.tenants.settings import set_member_memory
-from models.types import DialogKey, MemoryFact, PromptUsed, Summary
+from models.types import DIRECT_MESSAGES, DialogKey, MemoryFact, PromptUsed, Summary
 
 
 class OptedOut(BotError):
@@ -91,12 +92,18 @@ class MemoryService:
         if not switched and on:
             raise OptedOut()
 
-    async def add(self, key: DialogKey, text: str) -> str:
-        """Remember what the member wrote; return it as it is kept. Raises EmptyText, OptedOut, or BotError."""
+    async def add(self, key: DialogKey, text: str, *, everywhere: bool = False) -> str:
+        """Remember what the member wrote; return it as it is kept. Raises EmptyText, OptedOut, or BotError.
+
+        Nobody else has read it, so it is not used in conversations that several members share, unless the member wants
+        it `everywhere`.
+        """
         fact = _checked(text)
-        now = datetime.now(UTC)
+        now, private = datetime.now(UTC), key.guild_id != DIRECT_MESSAGES and not everywhere
         with translate_database_errors():
-            added = await self._database.run(lambda session: facts.add_fact(session, key=key, text=fact, now=now))
+            added = await self._database.run(
+                lambda session: facts.add_fact(session, key=key, text=fact, private=private, now=now)
+            )
         if not added:
             raise OptedOut()
         return fact
@@ -117,9 +124,14 @@ class MemoryService:
             return await self._database.run(lambda session: facts.forget_fact(session, key=key, fact_id=fact_id))
 
     async def forget_all(self, key: DialogKey) -> int:
-        """Forget all facts about the member in this guild and the summaries of their own dialogs; return how many."""
+        """Forget all facts about the member in this guild and the summaries of their own dialogs; return how many.
+
+        What was said before is not remembered again either.
+        """
+        now = datetime.now(UTC)
         with translate_database_errors():
             async with self._database.write() as session:
+                await forget_before(session, key=key, now=now)
                 count = await facts.forget_facts(session, key=key)
                 return count + await summaries.forget_own_summaries(session, key=key)
 

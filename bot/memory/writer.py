@@ -16,6 +16,7 @@ import structlog
 from bot.engine_client.client import EngineClient
 from bot.engine_client.messages import Message
 from bot.errors import BotError
+from bot.failpoint import failpoint
 from bot.memory import prompts
 from bot.memory.cleaning import MAX_SUMMARY, clean_fact, clean_summary_line, without_questions
 from bot.memory.words import says_the_same
@@ -42,8 +43,13 @@ class MemoryWriter:
 
     def __init__(self, *, database: Database, engine: EngineClient, settings: Settings) -> None:
         self._database = database
+        self._engine = engine
         self._answers = ShortAnswers(engine, settings)
         self._settings = settings
+
+    async def may_ask(self) -> bool:
+        """Whether nobody else uses the engine now, as far as it tells: another process of the bot may."""
+        return not await self._engine.is_busy()
 
     def is_due(self, task: MemoryTask, now: datetime) -> bool:
         """Whether there is something to write for this dialog."""
@@ -101,6 +107,7 @@ class MemoryWriter:
                     dialog_id=task.dialog_id,
                     after=0 if before is None else before.to_turn_id,
                     limit=min(left, PAIRS_AT_ONCE),
+                    for_summary=True,
                 )
             if not pairs:
                 return
@@ -118,11 +125,15 @@ class MemoryWriter:
         async def store(session: Session) -> bool:
             if not await work.memory_is_wanted(session, key=task.key):
                 return False
-            return await summaries.store_summary(
+            stored = await summaries.store_summary(
                 session, key=task.key, dialog_id=task.dialog_id, text=text, before=before, pairs=pairs, now=_now()
             )
+            failpoint("in_summary")
+            return stored
 
-        return await self._database.run(store)
+        stored = await self._database.run(store)
+        failpoint("after_summary")
+        return stored
 
     async def _shortened(self, key: DialogKey, lines: list[str]) -> str:
         """The lines of a summary within MAX_SUMMARY: the older half is put together, or the oldest ones go."""

@@ -186,3 +186,7 @@ class MemberSettingsRow(Base):
     memory: Mapped[bool | None] = mapped_column(
         comment="Whether the member wants to be remembered beyond the conversation; NULL: no"
     )
+    forgotten_at: Mapped[datetime | None] = mapped_column(
+        UTCDateTime,
+        comment="When the member had all notes forgotten: nothing that was said before is remembered any more",
+    )

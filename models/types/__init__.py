@@ -5,6 +5,7 @@ Knows no SQLAlchemy, so any module of the bot may import it.
 
 from models.types.deliveries import DeliveryRecord, DeliveryState, OutgoingMessage, Place
 from models.types.dialogs import (
+    UNNAMED_SPEAKER,
     ConversationChange,
     ConversationInfo,
     DialogHead,
@@ -57,6 +58,7 @@ __all__ = [
     "LARGEST_ID",
     "NO_INPUTS",
     "NO_PLACE",
+    "UNNAMED_SPEAKER",
     "AuditRecord",
     "ConversationChange",
     "ConversationInfo",

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+UNNAMED_SPEAKER = "member"
+"""Who wrote a message where members have no names: in a dialog of their own."""
+
 ConversationChange = Literal["done", "same", "gone", "taken", "full", "opted out"]
 
 

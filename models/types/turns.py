@@ -42,9 +42,13 @@ class TurnSnapshot:
     facts: tuple[MemoryFact, ...] = ()
     """What is remembered about the author, the newest first."""
     speaker: Speaker | None = None
-    """Which persona gave the present reply."""
+    """Which persona gave the present reply, or that of the turn which this one replaces."""
     scene: SceneInfo | None = None
     """The characters of whom one answers instead of the persona."""
+    profile_id: int | None = None
+    """The persona that the bot's own profile in the guild shows, where the guild wants that."""
+    addressed: Speaker | None = None
+    """In a scene, who gave the reply that this message is a reply to."""
 
 
 @dataclass(frozen=True, slots=True)

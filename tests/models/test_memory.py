@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +16,7 @@ from models.queries.deletion.retention import RetentionLimits
 from models.queries.dialogs.conversations import leave_dialog
 from models.queries.dialogs.prompts import prompt_of_turn
 from models.queries.memory import facts, summaries, work
+from models.queries.memory.forgetting import forget_before
 from models.queries.tenants.settings import set_member_memory
 from models.types import DialogKey, GuildSettings, MemberSettings, Place, PromptRecord, Summary
 from tests.bot.stored_turns import add_turn, turn_result
@@ -113,6 +115,24 @@ class TestFacts:
         assert set(await texts(database, ANNA)) == {"Is ill.", "Likes tea."}
         assert await texts(database, ANNA, shared=True) == ["Likes tea."]
 
+    async def test_what_the_member_wrote_stays_where_they_wanted_it(self, database: Database) -> None:
+        _, [turn, _] = await dialog_with(database, ANNA, 1)
+        await remember(database, ANNA, turn, "Likes tea.", "Likes ale.")
+        async with database.write() as session:
+            await facts.add_fact(session, key=ANNA, text="Is ill.", private=True, now=NOW)
+            await facts.add_fact(session, key=ANNA, text="Is tall.", now=NOW)
+            await facts.add_fact(session, key=DialogKey(0, 7), text="Is at home.", now=NOW)
+        assert set(await texts(database, ANNA, shared=True)) == {"Likes tea.", "Likes ale.", "Is tall."}
+        async with database.write() as session:
+            ids = {fact.text: fact.fact_id for fact in await facts.facts_of(session, key=ANNA)}
+            for old, new in (("Likes ale.", "Drinks in secret."), ("Is ill.", "Is very ill."), ("Is tall.", "Is big.")):
+                assert await facts.edit_fact(session, key=ANNA, fact_id=ids[old], text=new, now=NOW)
+            [home] = await facts.facts_of(session, key=DialogKey(0, 7))
+            assert await facts.edit_fact(session, key=DialogKey(0, 7), fact_id=home.fact_id, text="Away.", now=NOW)
+            [away] = await facts.facts_of(session, key=DialogKey(0, 7))
+        assert set(await texts(database, ANNA, shared=True)) == {"Likes tea.", "Is big."}
+        assert not away.private, "in direct messages everything is"
+
     async def test_a_forgotten_pair_takes_its_facts_with_it(self, database: Database) -> None:
         _, turns = await dialog_with(database, ANNA, 2)
         for turn in turns:
@@ -122,6 +142,34 @@ class TestFacts:
             assert await queries.forget_last(session, key=ANNA, count=1) == 1
         assert await texts(database, ANNA) == [f"Told by {turns[1]}."]
         assert await remember(database, ANNA, turns[0], "Too late.") == 0
+
+    async def test_everything_is_forgotten_while_notes_are_stored(self, database: Database, database_url: str) -> None:
+        """Whichever transaction is first: in the end there are no notes of what was said before."""
+        _, [first, last] = await dialog_with(database, ANNA, 1)
+        async with database.write() as session:
+            await set_member_memory(session, key=ANNA, memory=True, now=NOW)
+        other = Database(database_url)
+
+        async def forget(at: datetime) -> int:
+            async with other.write() as session:
+                await forget_before(session, key=ANNA, now=at)
+                return await facts.forget_facts(session, key=ANNA)
+
+        async with database.write() as session:
+            await forget_before(session, key=ANNA, now=NOW)
+            storing = asyncio.ensure_future(remember(other, ANNA, first, "Sings."))
+            await asyncio.sleep(0.2)
+            assert not storing.done()
+        assert await storing == 0
+        async with database.write() as session:
+            told = {"key": ANNA, "texts": ("Dances.",), "turn_id": last, "same": same, "now": NOW}
+            assert await facts.store_facts(session, **told) == 1
+            forgetting = asyncio.ensure_future(forget(NOW + timedelta(hours=1)))
+            await asyncio.sleep(0.2)
+            assert not forgetting.done()
+        assert await forgetting == 1
+        assert await texts(database, ANNA) == []
+        await other.close()
 
     async def test_an_opted_out_member_has_none(self, database: Database) -> None:
 

@@ -9,7 +9,13 @@ from sqlalchemy import select
 from models import queries
 from models.database import Database
 from models.queries.deletion.purge import purge_guild
-from models.queries.tenants.scenes import add_character, remove_character, scene_of, set_scene_order
+from models.queries.tenants.scenes import (
+    add_character,
+    remove_character,
+    scene_of,
+    scenes_of_persona,
+    set_scene_order,
+)
 from models.tables import GuildProfile, Scene, SceneCharacter
 from models.types import DialogKey, PersonaScope, Speaker, TurnResult
 
@@ -54,6 +60,9 @@ async def test_only_the_guilds_own_play_in_it(database: Database) -> None:
     assert await add(database, HERE, 6, anne)
     assert await playing(database, HERE, IN_THREAD) == ["Anne"]
     assert await playing(database, HERE, PersonaScope()) == []
+    async with database.read() as session:
+        assert await scenes_of_persona(session, key=HERE, persona_id=anne) == {5: 1, 6: 0}
+        assert await scenes_of_persona(session, key=ELSEWHERE, persona_id=anne) == {}
     async with database.write() as session:
         assert not await remove_character(session, key=ELSEWHERE, place_id=5, persona_id=jack)
         assert not await set_scene_order(session, key=ELSEWHERE, place_id=5, speak="model")

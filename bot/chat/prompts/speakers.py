@@ -12,11 +12,9 @@ from collections.abc import Collection, Sequence
 
 from bot.attachments.frame import message_with_files
 from bot.chat.prompts.quotes import message_with_quotes
-from models.types import StoredFile
+from models.types import UNNAMED_SPEAKER, StoredFile
 
 MAX_NAME = 32
-UNNAMED = "member"
-"""Who wrote a message where members have no names."""
 _SIGNS = "-_.'’ "
 _NOT_THE_BOT = " (a member)"  # no cleaned name has parentheses, so no other name can end like this
 _NO_ROLE = " (a character)"
@@ -67,7 +65,7 @@ def clean_name(name: str) -> str:
         else:
             kept.append(character if category[0] in "LMN" or category == "So" or character in _SIGNS else " ")
     short = " ".join("".join(kept).split())[:MAX_NAME].strip()
-    return short if any(unicodedata.category(each)[0] in "LNS" for each in short) else UNNAMED
+    return short if any(unicodedata.category(each)[0] in "LNS" for each in short) else UNNAMED_SPEAKER
 
 
 def speaker_name(name: str, taken: Collection[str] = ()) -> str:

@@ -1,5 +1,7 @@
-"""Who speaks in a scene: the character that the message names, else the next one in turn, or as the model chooses.
+"""Who speaks in a scene: the character that the message names or replies to, else the next one, or the model's choice.
 
+A name with which the message begins ("Anne, …") counts more than the message that it replies to, and that one more than
+a name further on. A message that was changed is answered by the same character, unless it names another one.
 The model's choice is a short request of its own. Whatever comes of it that is no choice, the next one in turn speaks:
 a reply never fails because of it.
 """
@@ -13,16 +15,16 @@ from dataclasses import replace
 
 import structlog
 
-from bot.chat.prompts.speakers import UNNAMED, heard, said
+from bot.chat.prompts.speakers import heard, said
 from bot.chat.requests import PendingTurn
-from bot.chat.scenes.mentions import named_character
+from bot.chat.scenes.mentions import named_character, opening_character
 from bot.chat.scenes.view import as_character, last_speaker, names_of
 from bot.engine_client.client import EngineClient
 from bot.engine_client.messages import Message
 from bot.errors import BotError
 from bot.settings import Settings
 from bot.short_answers import ShortAnswers, json_format
-from models.types import SceneInfo
+from models.types import UNNAMED_SPEAKER, SceneInfo, Speaker
 
 log = structlog.get_logger(__name__)
 
@@ -57,11 +59,14 @@ class SceneDirector:
 
     async def _index(self, turn: PendingTurn, scene: SceneInfo) -> int:
         ids = [character.persona_id for character in scene.characters]
-        if not turn.is_new and turn.speaker is not None and turn.speaker.persona_id in ids:
-            return ids.index(turn.speaker.persona_id)  # another reply of the same character
-        named = named_character(turn.text, [character.name for character in scene.characters])
-        if named is not None:
-            return named
+        before = _index_of(turn.speaker, ids)
+        if not turn.is_new and before is not None:
+            return before  # another reply of the same character
+        names = [character.name for character in scene.characters]
+        called, addressed = opening_character(turn.text, names), _index_of(turn.addressed, ids)
+        for index in (called, addressed, named_character(turn.text, names), before):
+            if index is not None:
+                return index
         last = last_speaker(turn.history, scene)
         in_turn = 0 if last is None else (last + 1) % len(ids)
         if scene.speak == "turn" or len(ids) == 1 or self._engine.state == "loading":
@@ -85,6 +90,11 @@ class SceneDirector:
         return chosen_name(answer, names)
 
 
+def _index_of(speaker: Speaker | None, ids: Sequence[int]) -> int | None:
+    """The index of a character that plays in the scene; None for any other one."""
+    return ids.index(speaker.persona_id) if speaker is not None and speaker.persona_id in ids else None
+
+
 def chosen_name(reply: str, names: Sequence[str]) -> int | None:
     """The index of the name that the model has chosen; None if its answer has none."""
     try:
@@ -100,11 +110,11 @@ def _messages(turn: PendingTurn, scene: SceneInfo, names: Sequence[str]) -> list
     by_id = names_of(scene)
     lines: list[str] = []
     for pair in turn.history[-_MAX_PAIRS:]:
-        lines.append(said(pair.user[:_MAX_CHARS], pair.author or UNNAMED, (), names))
+        lines.append(said(pair.user[:_MAX_CHARS], pair.author or UNNAMED_SPEAKER, (), names))
         speaker = None if pair.speaker is None else by_id.get(pair.speaker.persona_id)
         if speaker is not None:
             lines.append(heard(speaker, pair.reply[:_MAX_CHARS]))
-    lines.append(said(turn.text[:_MAX_CHARS], turn.author or UNNAMED, (), names))
+    lines.append(said(turn.text[:_MAX_CHARS], turn.author or UNNAMED_SPEAKER, (), names))
     return [
         Message(role="system", content=_ASK.format(names=", ".join(names))),
         Message(role="user", content="\n\n".join(lines)),

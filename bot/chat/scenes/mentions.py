@@ -35,6 +35,26 @@ def named_character(text: str, names: Sequence[str]) -> int | None:
     return min(found)[2] if found else None
 
 
+def opening_character(text: str, names: Sequence[str]) -> int | None:
+    """The index of the name with which the text addresses somebody: before a comma or the like, or alone."""
+    folded = _folded(text)
+    starts = {0, next((at for at, each in enumerate(folded) if each.isalnum()), 0)}
+    found = [
+        (-len(wanted), index)
+        for index, wanted in enumerate(map(_folded, names))
+        if wanted
+        and any(folded.startswith(wanted, start) and _is_call(folded, start + len(wanted)) for start in starts)
+    ]
+    return min(found)[1] if found else None
+
+
+def _is_call(text: str, end: int) -> bool:
+    """Whether a name that ends here calls somebody: nothing follows it, or a mark that is no apostrophe or hyphen."""
+    particles = _KOREAN_END.match(text, end)
+    after = text[particles.end() if particles else end :].lstrip()[:1]
+    return not after or (after not in "'\u2019-_" and unicodedata.category(after)[0] == "P")
+
+
 def _folded(text: str) -> str:
     """Without differences of case and width, without what cannot be seen, with single spaces."""
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

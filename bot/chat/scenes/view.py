@@ -1,6 +1,6 @@
 """A turn as the character sees it that answers: its own replies are its own, those of others are what it heard.
 
-Pure functions. A dialog of one member has no name for them; beside the characters they are called UNNAMED.
+Pure functions. A dialog of one member has no name for them; beside the characters they are called UNNAMED_SPEAKER.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from bot.chat.prompts.speakers import UNNAMED, character_name, heard, scene_rules
+from bot.chat.prompts.speakers import character_name, heard, scene_rules
 from bot.chat.requests import PendingTurn
-from models.types import Pair, PersonaText, SceneInfo, Speaker
+from models.types import UNNAMED_SPEAKER, Pair, PersonaText, SceneInfo, Speaker
 
 
 def as_character(turn: PendingTurn, scene: SceneInfo, chosen: PersonaText) -> PendingTurn:
@@ -20,7 +20,7 @@ def as_character(turn: PendingTurn, scene: SceneInfo, chosen: PersonaText) -> Pe
         turn,
         persona=chosen,
         speaker=Speaker(chosen.persona_id, chosen.name),
-        author=turn.author or UNNAMED,
+        author=turn.author or UNNAMED_SPEAKER,
         history=[_heard_by(chosen, pair, names) for pair in turn.history],
     )
 
@@ -50,7 +50,7 @@ def last_speaker(history: Sequence[Pair], scene: SceneInfo) -> int | None:
 
 
 def _heard_by(listener: PersonaText, pair: Pair, names: Mapping[int, str]) -> Pair:
-    author = pair.author or UNNAMED
+    author = pair.author or UNNAMED_SPEAKER
     if pair.speaker is None or pair.speaker.persona_id == listener.persona_id:
         return replace(pair, author=author)  # before there was a scene, the bot answered as itself
     name = names.get(pair.speaker.persona_id) or character_name(pair.speaker.name, names.values())

@@ -127,6 +127,7 @@ class TurnLog:
                         files=request.files,
                         files_note=request.files_note,
                         replaces=request.turn_id,
+                        replied_to=request.replied_to,
                         **arguments,
                     ),
                     brief=True,

@@ -34,6 +34,7 @@ def pending_turn(request: ChatRequest, kind: TurnKind, snapshot: TurnSnapshot) -
         facts=snapshot.facts,
         speaker=_speaker(snapshot, request, kind),
         scene=snapshot.scene,
+        addressed=snapshot.addressed,
     )
 
 
@@ -77,4 +78,4 @@ def _speaker(snapshot: TurnSnapshot, request: ChatRequest, kind: TurnKind) -> Sp
     """Who gives the reply. In a scene, and where a reply goes on, it is at first who gave the present one."""
     if kind == "continue" or (snapshot.scene is not None and snapshot.speaker is not None):
         return snapshot.speaker
-    return named_speaker(snapshot.persona, request.persona_scope.face)
+    return named_speaker(snapshot.persona, request.persona_scope.face, snapshot.profile_id)

@@ -1,4 +1,4 @@
-"""`/persona import·export`, `/me persona import·export`, and "Import character card" in the menu of a message.
+"""`/persona import·export·greeting`, those under `/me persona`, and "Import character card" in the menu of a message.
 
 A card is loaded and looked into first, and shown as a preview with buttons; nothing is stored before one is pressed.
 """
@@ -13,6 +13,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
+from bot.cogs.cards.greetings import CHOOSE, GreetingChoice
 from bot.cogs.cards.previews import CardPreviews
 from bot.cogs.cards.reading import likely_cards
 from bot.cogs.personas.suggestions import suggested_names
@@ -28,12 +29,13 @@ from bot.discord_app.rest.message_data import NO_MENTIONS
 
 
 class Cards(FeatureCog):
-    """Imports and exports of character cards."""
+    """Imports and exports of character cards, and which of their greetings is used."""
 
     def __init__(self, bot: commands.Bot, context: CommandContext, api: MessageApi) -> None:
         super().__init__(context)
         self._bot = bot
         self._previews = CardPreviews(context, api)
+        self._greetings = GreetingChoice(context, api)
         self._menu = app_commands.ContextMenu(name=CARD_MENU, callback=self.import_from_message)
 
     async def cog_load(self) -> None:
@@ -77,11 +79,17 @@ class Cards(FeatureCog):
             if await defer(interaction, ephemeral=True):
                 await self._export(interaction, name, format, own=own)
 
+        @app_commands.command(name="greeting", description="Choose how a character begins conversations.")
+        @app_commands.describe(name="Which one; its greetings come with its card")
+        async def greeting(interaction: Interaction, name: str) -> None:
+            await self._greetings.show(interaction, name, own=own)
+
+        @greeting.autocomplete("name")
         @export_card.autocomplete("name")
         async def suggest(interaction: Interaction, typed: str) -> list[app_commands.Choice[str]]:
             return await suggested_names(self.context.personas.library, interaction, typed, own=own)
 
-        return [import_card, export_card]
+        return [import_card, export_card, greeting]
 
     async def import_from_message(self, interaction: Interaction, message: discord.Message) -> None:
         """Look for a card among the files of a message."""
@@ -91,10 +99,17 @@ class Cards(FeatureCog):
             await self._previews.show(interaction, likely, own=True, guild=_may_import_for_guild(caller))
 
     async def _own_pressed(self, interaction: Interaction, argument: str) -> None:
-        await self._previews.pressed(interaction, argument, own=True)
+        await self._pressed(interaction, argument, own=True)
 
     async def _guild_pressed(self, interaction: Interaction, argument: str) -> None:
-        await self._previews.pressed(interaction, argument, own=False)
+        await self._pressed(interaction, argument, own=False)
+
+    async def _pressed(self, interaction: Interaction, argument: str, *, own: bool) -> None:
+        word, _, rest = argument.partition(":")
+        if word == CHOOSE:
+            await self._greetings.chosen(interaction, rest, own=own)
+        else:
+            await self._previews.pressed(interaction, argument, own=own)
 
     async def _export(self, interaction: Interaction, name: str, form: Literal["png", "json"], *, own: bool) -> None:
         key, personas = dialog_key(caller_of(interaction)), self.context.personas

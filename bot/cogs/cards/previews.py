@@ -16,7 +16,7 @@ from bot.chat.prompts.speakers import clean_name
 from bot.cogs.cards.pending import PendingCard, PendingCards
 from bot.cogs.cards.reading import CardReader
 from bot.cogs.cards.text import CANCELLED, TOO_LATE, imported_text, preview_components, preview_text
-from bot.cogs.dialogs.answers import OldButton, answer, begin, number
+from bot.cogs.dialogs.answers import OldButton, answer, begin, chosen_number, number
 from bot.cogs.personas.announcing import announce_edit
 from bot.discord_app.caller import caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
@@ -81,11 +81,15 @@ class CardPreviews:
         await answer(self._api, interaction, text, preview_components(pending, interaction.id, fits=refusal is None))
 
     async def pressed(self, interaction: Interaction, argument: str, *, own: bool) -> None:
-        """`argument`: what to do, and the number of the card."""
+        """`argument`: what to do, the number of the card, and that of the menu in which a greeting was chosen."""
         word, _, card_number = argument.partition(":")
         if word not in {"import", "cancel", "greeting"}:
             raise OldButton()
-        user_id, key, card_id = interaction.user.id, dialog_key(caller_of(interaction)), number(card_number)
+        user_id, key, card_id = (
+            interaction.user.id,
+            dialog_key(caller_of(interaction)),
+            number(card_number.partition(":")[0]),
+        )
         if not await begin(interaction):
             return
         pending = self._pending.find(user_id, card_id, key.guild_id)
@@ -138,9 +142,7 @@ def _first_greeting(imported: ImportedCard) -> int:
 
 
 def _chosen(interaction: Interaction, pending: PendingCard) -> int:
-    values = interaction.data.get("values") if interaction.data else None
-    value = str(values[0]) if isinstance(values, list) and values else ""
-    index = number(value)
+    index = chosen_number(interaction)
     if index >= len(pending.greetings):
         raise OldButton()
     return index

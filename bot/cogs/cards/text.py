@@ -10,6 +10,7 @@ from typing import Any
 
 from discord.utils import escape_markdown, escape_mentions
 
+from bot.characters.card import MAX_GREETINGS
 from bot.characters.files.reading import ImportedCard
 from bot.characters.macros import Macros, expand
 from bot.characters.preview import Preview
@@ -25,6 +26,7 @@ TOO_LATE = (
     "I no longer have this card: too much time has passed, or I was restarted. Please use the command or menu again."
 )
 _MAX_NOTES = 500
+_MAX_GREETING = 1_200
 _MAX_LINES = 6
 _MAX_OPTIONS = 25  # Discord's limit
 _MAX_LABEL = 100  # Discord's limit
@@ -67,25 +69,10 @@ def _preview_text(
 
 def preview_components(pending: PendingCard, number: int, *, fits: bool) -> list[dict[str, Any]]:
     """The choice of a greeting, where there are several, and the buttons."""
-    greetings = [(index, text) for index, text in enumerate(pending.greetings) if text.strip()]
     rows: list[dict[str, Any]] = []
-    if fits and len(greetings) > 1:
-        options = [
-            {
-                "label": _label(text, pending),
-                "value": str(index),
-                "description": f"Greeting {place} of {len(greetings)}",
-                "default": index == pending.greeting,
-            }
-            for place, (index, text) in enumerate(greetings[:_MAX_OPTIONS], 1)
-        ]
-        select = {
-            "type": 3,
-            "custom_id": f"{Action.CARD.value}:greeting:{number}",
-            "placeholder": "How conversations begin",
-            "options": options,
-        }
-        rows.append({"type": 1, "components": [select]})
+    if fits:
+        macros = Macros(pending.char, pending.user)
+        rows = greeting_rows(pending.greetings, pending.greeting, macros, f"{Action.CARD.value}:greeting:{number}")
     buttons = []
     if fits and pending.guild:
         label = "Import for this guild" if pending.own else "Import"
@@ -122,8 +109,49 @@ def _part(title: str, lines: Sequence[str], limit: int) -> list[str]:
     return [f"**{title}:** {plain('; '.join(lines), limit)}"] if lines else []
 
 
-def _label(text: str, pending: PendingCard) -> str:
+def greeting_rows(greetings: Sequence[str], chosen: int, macros: Macros, custom_id: str) -> list[dict[str, Any]]:
+    """A choice among greetings, in as many menus as their number needs; none where there is nothing to choose.
+
+    The custom ids after the first one end with the number of their menu.
+    """
+    offered = [(index, text) for index, text in enumerate(greetings[:MAX_GREETINGS]) if text.strip()]
+    if len(offered) < 2:
+        return []
+    options = [
+        {
+            "label": _label(text, macros),
+            "value": str(index),
+            "description": f"Greeting {place} of {len(offered)}",
+            "default": index == chosen,
+        }
+        for place, (index, text) in enumerate(offered, 1)
+    ]
+    menus = [options[start : start + _MAX_OPTIONS] for start in range(0, len(options), _MAX_OPTIONS)]
+    return [
+        {
+            "type": 1,
+            "components": [
+                {
+                    "type": 3,
+                    "custom_id": f"{custom_id}:{menu}" if menu else custom_id,
+                    "placeholder": "How conversations begin",
+                    "options": part,
+                }
+            ],
+        }
+        for menu, part in enumerate(menus)
+    ]
+
+
+def greeting_text(name: str, greeting: str, macros: Macros, *, stored: bool) -> str:
+    """How conversations with a character begin. `stored`: just chosen, so that it is said from when on."""
+    shown = _quoted(expand(greeting, macros) or "(nothing)", _MAX_GREETING)
+    when = "From now on, new conversations" if stored else "Conversations"
+    return f"{when} with **{plain(name)}** begin with:\n{shown}"
+
+
+def _label(text: str, macros: Macros) -> str:
     """The beginning of a greeting, as the member who looks at it would be greeted."""
-    shown = expand(text, Macros(pending.char, pending.user)) or "(nothing)"
+    shown = expand(text, macros) or "(nothing)"
     line = " ".join(shown.split()) or "(nothing)"
     return line if len(line) <= _MAX_LABEL else f"{line[: _MAX_LABEL - 1].rstrip()}…"

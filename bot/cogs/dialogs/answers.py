@@ -54,6 +54,12 @@ def number(text: str) -> int:
     return int(text)
 
 
+def chosen_number(interaction: Interaction) -> int:
+    """The number that was chosen in a menu. Raises OldButton for anything else."""
+    values = interaction.data.get("values") if interaction.data else None
+    return number(str(values[0]) if isinstance(values, list) and values else "")
+
+
 @asynccontextmanager
 async def in_time() -> AsyncIterator[None]:
     """A block that must be done while the interaction can still be answered. Raises DatabaseUnavailable."""

@@ -65,18 +65,25 @@ class Memory(FeatureCog):
             await self._show(interaction, 0)
 
     @memory.command(name="add", description="Tell me something to remember about you.")
-    @app_commands.describe(note="One sentence, such as: I am allergic to nuts")
-    async def add(self, interaction: Interaction, note: app_commands.Range[str, 1, MAX_FACT]) -> None:
+    @app_commands.describe(
+        note="One sentence, such as: I am allergic to nuts",
+        everywhere="Also for conversations that everyone in a channel shares (default: only for those with you alone)",
+    )
+    async def add(
+        self, interaction: Interaction, note: app_commands.Range[str, 1, MAX_FACT], everywhere: bool = False
+    ) -> None:
         """/memory add."""
         if not await defer(interaction, ephemeral=True):
             return
         key = await self._allowed(interaction)
-        kept = await self._memory.add(key, note)
+        kept = await self._memory.add(key, note, everywhere=everywhere)
         hint = (
             ""
             if (await self._memory.of(key)).wanted
             else " I use it once you have switched memory on with `/memory on`."
         )
+        if not everywhere and (await self._dialog(interaction)).shared:
+            hint += f"\n{text.NOT_WHERE_SHARED}"
         await answer(self._api, interaction, f"I remember: {text.shown(kept)}{hint}")
 
     @memory.command(name="edit", description="Change one of my notes about you.")

@@ -25,6 +25,7 @@ SWITCHED_ON = (
 )
 SWITCHED_OFF = "I take no more notes about you here, and I do not use those that I have."
 _STILL_THERE = " {} there: `/memory show` shows what I have, `/memory forget everything:True` deletes it."
+NOT_WHERE_SHARED = "-# Not for the conversation that everyone here shares: with `everywhere` I use it there, too."
 NO_SUCH_NOTE = "I have no such note about you here. Please choose one of those that are suggested while you type."
 NOTHING = "I have no notes about you here."
 

@@ -12,6 +12,7 @@ from discord import app_commands
 from discord.app_commands import AppCommandChannel, AppCommandThread, Choice, Range
 
 from bot.cogs.dialogs.answers import OldButton
+from bot.cogs.personas.afresh import choice_of
 from bot.cogs.personas.library import PersonaEntries
 from bot.cogs.personas.places import GUILD, WHERE, PlaceOption, slot_named
 from bot.cogs.personas.rules import PersonaRules
@@ -47,7 +48,7 @@ class GuildPersonas(FeatureCog):
 
     def __init__(self, context: CommandContext, api: MessageApi) -> None:
         super().__init__(context)
-        self._setting = PersonaSetting(context)
+        self._setting = PersonaSetting(context, api)
         self._entries = PersonaEntries(context, api, own=False)
         self._rules = PersonaRules(context)
 
@@ -56,7 +57,7 @@ class GuildPersonas(FeatureCog):
         prompt="What I am told before every conversation: “You are …”",
         name="A persona that this guild keeps, or a name for a new one",
         where="Where it answers (default: in this guild)",
-        conversations="What becomes of the conversations there (default: they go on)",
+        conversations="What becomes of the conversations there (default: they go on, and I ask)",
     )
     @app_commands.choices(where=WHERE, conversations=CONVERSATIONS)
     async def set_persona(
@@ -69,7 +70,7 @@ class GuildPersonas(FeatureCog):
     ) -> None:
         """/persona set."""
         slot = slot_named(caller_of(interaction), where)
-        await self._setting.set(interaction, slot, name, prompt, afresh=conversations == "afresh")
+        await self._setting.set(interaction, slot, name, prompt, choice_of(conversations))
 
     @persona.command(name="show", description="Show who answers you here, and why.")
     async def show(self, interaction: Interaction) -> None:
@@ -162,6 +163,8 @@ class GuildPersonas(FeatureCog):
         word, _, rest = argument.partition(":")
         if word == "set":
             await self._setting.submitted(interaction, False, rest)
+        elif word == "dialogs":
+            await self._setting.conversations.pressed(interaction, False, rest)
         elif not await entry_changed(self._entries, interaction, word, rest):
             raise OldButton()
 

@@ -145,14 +145,15 @@ class PersonaEntries:
             await self._answer_list(interaction, page, tag)
 
     async def delete(self, interaction: Interaction, name: str) -> None:
-        """Ask for confirmation, and say where the entry answers."""
+        """Ask for confirmation, and say where the entry answers and plays."""
         if not await begin(interaction):
             return
         key = dialog_key(caller_of(interaction))
         entry = await self._library.named(key, name, own=self._own)
         places = await self._library.places(key, entry.persona_id, own=self._own)
+        scenes = {} if self._own else await self._context.personas.scenes.of_persona(key, entry.persona_id)
         confirm = row(button("Delete it", f"{self._word}:delete:{entry.persona_id}", danger=True))
-        await answer(self._api, interaction, delete_text(entry, places), confirm)
+        await answer(self._api, interaction, delete_text(entry, places, scenes), confirm)
 
     async def delete_confirmed(self, interaction: Interaction, argument: str) -> None:
         """Delete the entry. `argument`: which one; it is looked for in the library of who presses."""

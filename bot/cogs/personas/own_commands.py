@@ -8,6 +8,7 @@ from discord import app_commands
 from discord.app_commands import Choice, Range
 
 from bot.cogs.dialogs.answers import OldButton
+from bot.cogs.personas.afresh import choice_of
 from bot.cogs.personas.commands import CONVERSATIONS, Name, Version, entry_changed
 from bot.cogs.personas.library import PersonaEntries
 from bot.cogs.personas.places import MEMBER
@@ -26,14 +27,14 @@ class OwnPersonas(FeatureCog):
 
     def __init__(self, context: CommandContext, api: MessageApi) -> None:
         super().__init__(context)
-        self._setting = PersonaSetting(context)
+        self._setting = PersonaSetting(context, api)
         self._entries = PersonaEntries(context, api, own=True)
 
     @persona.command(name="set", description="Say who I am for you. Without a known name or a prompt, a form opens.")
     @app_commands.describe(
         prompt="What I am told before every conversation: “You are …”",
         name="One of your personas, or a name for a new one",
-        conversations="What becomes of our conversation here (default: it goes on)",
+        conversations="What becomes of our conversation here (default: it goes on, and I ask)",
     )
     @app_commands.choices(conversations=CONVERSATIONS)
     async def set_persona(
@@ -44,7 +45,7 @@ class OwnPersonas(FeatureCog):
         conversations: str | None = None,
     ) -> None:
         """/me persona set."""
-        await self._setting.set(interaction, MEMBER, name, prompt, afresh=conversations == "afresh")
+        await self._setting.set(interaction, MEMBER, name, prompt, choice_of(conversations))
 
     @persona.command(name="show", description="Show who I am for you here.")
     async def show(self, interaction: Interaction) -> None:
@@ -112,5 +113,7 @@ class OwnPersonas(FeatureCog):
             await self._entries.turn_page(interaction, rest)
         elif word in ("set", "persona"):  # the form of an earlier version had no more than "me:persona"
             await self._setting.submitted(interaction, True, rest)
+        elif word == "dialogs":
+            await self._setting.conversations.pressed(interaction, True, rest)
         elif not await entry_changed(self._entries, interaction, word, rest):
             raise OldButton()

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 
+from bot.cogs.personas.afresh import Choice, Conversations, choice_of
 from bot.cogs.personas.announcing import announce, announce_edit, narrowest_place
 from bot.cogs.personas.answering import answering_text
 from bot.cogs.personas.modal import PersonaForm, persona_modal, submitted_form
-from bot.cogs.personas.places import GUILD, MEMBER, Slot, channels_of, slot_of_word
+from bot.cogs.personas.places import GUILD, MEMBER, Slot, slot_of_word
 from bot.cogs.personas.text import (
     BARRED,
     KEPT,
     MODAL_TITLES,
-    afresh_text,
     cleared_text,
     name_of,
     not_set_text,
@@ -26,10 +26,11 @@ from bot.cogs.personas.text import (
     quoted_prompt,
     size_text,
 )
-from bot.discord_app.caller import Caller, caller_of, dialog_key, dialog_scope
+from bot.discord_app.caller import Caller, caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.permissions import own_persona_barrier, persona_scope
+from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError, DatabaseUnavailable
 from bot.guilds.persona_checks import PersonaSize
 from bot.guilds.persona_library import PersonaGone, command_of
@@ -37,44 +38,44 @@ from models.queries.tenants.personas import shown_name
 from models.types import DialogKey, PersonaInfo
 
 _LOOK_UP_TIMEOUT = 1.0  # seconds, of the 3 in which a modal must be opened
-_AFRESH = "afresh"
 
 
 class PersonaSetting:
     """The commands that decide who answers."""
 
-    def __init__(self, context: CommandContext) -> None:
+    def __init__(self, context: CommandContext, api: MessageApi) -> None:
         self._context = context
+        self.conversations = Conversations(context, api)
 
     async def set(
-        self, interaction: Interaction, slot: Slot, name: str | None, prompt: str | None, *, afresh: bool
+        self, interaction: Interaction, slot: Slot, name: str | None, prompt: str | None, choice: Choice
     ) -> None:
         """Set a persona of the library, a new text, or open the form to write one."""
         caller = caller_of(interaction)
         if prompt is not None:
             if await defer(interaction, ephemeral=True):
-                await self._store(interaction, slot, prompt, name or "", afresh=afresh)
+                await self._store(interaction, slot, prompt, name or "", choice)
             return
         entry, form = await self._look_up(dialog_key(caller), slot, name)
         if entry is not None:
             if await defer(interaction, ephemeral=True):
-                await self._assign(interaction, slot, entry, afresh=afresh)
+                await self._assign(interaction, slot, entry, choice)
             return
-        custom_id = f"{'me' if slot.own else 'persona'}:set:{slot.word}:{_AFRESH if afresh else ''}"
+        custom_id = f"{'me' if slot.own else 'persona'}:set:{slot.word}:{choice}"
         max_chars = self._context.settings.max_persona_chars
         await interaction.response.send_modal(
             persona_modal(custom_id, MODAL_TITLES[slot.own], form, max_chars=max_chars)
         )
 
     async def submitted(self, interaction: Interaction, own: bool, argument: str) -> None:
-        """Store the fields of the form. `argument`: the place, and whether conversations begin afresh."""
+        """Store the fields of the form. `argument`: the place, and what becomes of the conversations."""
         word, _, rest = argument.partition(":")
         slot = slot_of_word(word) or (MEMBER if own else GUILD)  # a form of an earlier version named no place
         if slot.own is not own:
             raise BotError("This form is not for this place. Please use the command again.")
         if await defer(interaction, ephemeral=True):
             form = submitted_form(interaction)
-            await self._store(interaction, slot, form.prompt or "", form.name or "", afresh=rest == _AFRESH)
+            await self._store(interaction, slot, form.prompt or "", form.name or "", choice_of(rest))
 
     async def clear(self, interaction: Interaction, slot: Slot) -> None:
         """Let none be set there."""
@@ -162,7 +163,7 @@ class PersonaSetting:
         prompt, shown = ("", "") if current is None else (current.prompt, current.name)
         return entry, PersonaForm(prompt=prompt, name=name or shown)
 
-    async def _store(self, interaction: Interaction, slot: Slot, prompt: str, name: str, *, afresh: bool) -> None:
+    async def _store(self, interaction: Interaction, slot: Slot, prompt: str, name: str, choice: Choice) -> None:
         saved = await self._context.personas.set(
             dialog_key(caller_of(interaction)),
             slot.level,
@@ -171,9 +172,9 @@ class PersonaSetting:
             author_id=interaction.user.id,
             place_id=slot.place_id,
         )
-        await self._done(interaction, slot, saved.persona.name, saved.size, afresh=afresh)
+        await self._done(interaction, slot, saved.persona.name, saved.size, choice)
 
-    async def _assign(self, interaction: Interaction, slot: Slot, entry: PersonaInfo, *, afresh: bool) -> None:
+    async def _assign(self, interaction: Interaction, slot: Slot, entry: PersonaInfo, choice: Choice) -> None:
         personas, key = self._context.personas, dialog_key(caller_of(interaction))
         if not await personas.assign(
             key, slot.level, entry.persona_id, place_id=slot.place_id, actor_id=interaction.user.id
@@ -181,35 +182,25 @@ class PersonaSetting:
             raise PersonaGone()
         persona = await personas.get(key, slot.level, slot.place_id)
         size = None if persona is None else await personas.limits.size(persona.prompt)
-        await self._done(interaction, slot, shown_name(entry.name), size, afresh=afresh)
+        await self._done(interaction, slot, shown_name(entry.name), size, choice)
 
     async def _done(
-        self, interaction: Interaction, slot: Slot, name: str, size: PersonaSize | None, *, afresh: bool
+        self, interaction: Interaction, slot: Slot, name: str, size: PersonaSize | None, choice: Choice
     ) -> None:
-        """Tell the caller, end conversations if they wish it, and tell the channel."""
+        """Tell the caller, end conversations if they wish it or ask whether they do, and tell the channel."""
         caller = caller_of(interaction)
-        after, begun = await self._begin_afresh(interaction, caller, slot) if afresh else (KEPT, False)
+        begun = await self.conversations.begin_afresh(interaction, slot) if choice == "afresh" else None
+        after = KEPT if begun is None else begun.text
         lines = [f"{now_text(name, slot.level, slot.place_id)} {after}", size_text(size)]
         if slot.own:
             lines.append((await self._barred(interaction, caller)).strip())
         else:
             lines.append(await self._narrower(caller, slot))
             lines.append(await self._elsewhere(caller, slot))
-        await self._context.respond(interaction, "\n".join(filter(None, lines)))
+        await self.conversations.respond(interaction, slot, "\n".join(filter(None, lines)), choice)
         if not slot.own:
-            await announce(interaction, public_text(name, slot.level, slot.place_id, afresh=begun))
-
-    async def _begin_afresh(self, interaction: Interaction, caller: Caller, slot: Slot) -> tuple[str, bool]:
-        """What was ended, and whether that was all that is said in this place."""
-        if slot.own:
-            key = await self._context.current_dialog_key(interaction)
-            await self._context.chat.dialogs.reset(key.private or key)
-            return "We begin a new conversation; `/history undo` takes that back.", True
-        settings = await self._context.guild_settings.get(caller.guild_id)
-        channels = channels_of(interaction.guild, slot)
-        ended = await self._context.personas.begin_afresh(caller.guild_id, channels, actor_id=caller.user_id)
-        in_guild = channels is not None and dialog_scope(caller, settings) == "member"
-        return afresh_text(ended, guild_wide_go_on=in_guild), not in_guild
+            afresh = begun is not None and begun.whole_place
+            await announce(interaction, public_text(name, slot.level, slot.place_id, afresh=afresh))
 
     async def _barred(self, interaction: Interaction, caller: Caller) -> str:
         """That the member's own persona does not answer here, and why; "" if it does."""

@@ -26,7 +26,18 @@ BARRED: Mapping[OwnBarrier, str] = {
     "roles": "only members with certain roles may have their own in this guild",
     "locked": "this place is locked",
 }
+KEEP_OR_AFRESH: Mapping[bool, tuple[str, str]] = {
+    False: ("Keep the conversations", "Begin afresh"),
+    True: ("Keep the conversation", "Begin afresh"),
+}
+TOO_LATE_FOR_AFRESH: Mapping[bool, str] = {
+    False: "-# Too much time has passed since I asked. `/persona set` with `conversations` begins them afresh.",
+    True: "-# Too much time has passed since I asked. `/reset` starts a new one.",
+}
+_QUESTION = "Shall"
 _PREVIEW_CHARS = 80
+_MOST_NAMED = 5
+"""Places that are named in one sentence."""
 _MAX_LIST = 1_900
 """UTF-16 units of a list; Discord takes 2,000."""
 
@@ -62,6 +73,25 @@ def public_text(name: str, level: StoredLevel, place_id: int, *, afresh: bool) -
     """The line that everyone in the channel sees."""
     end = "We begin new conversations." if afresh else "Our conversations go on."
     return f"-# From now on {name_of(name)} answers {where_of(level, place_id)}. {end}"
+
+
+def question_text(level: StoredLevel, place_id: int, minutes: int) -> str:
+    """The question below the answer to who set a persona; it begins with _QUESTION."""
+    whose = "our conversation here" if level == "member" else f"the conversations {where_of(level, place_id)}"
+    return f"{_QUESTION} {whose} go on, or begin afresh? Without an answer within {minutes} minutes they go on."
+
+
+def answered_question(said: str, afresh: str = "") -> str:
+    """An answer without its question. `afresh`: what stands there in place of that the conversations go on."""
+    text = said.rpartition(f"\n\n{_QUESTION} ")[0] or said
+    if not afresh:
+        return text
+    return text.replace(KEPT, afresh, 1) if KEPT in text else f"{text}\n{afresh}"
+
+
+def public_afresh_text(level: StoredLevel, place_id: int) -> str:
+    """The line that everyone in the channel sees once conversations were ended."""
+    return f"-# We begin new conversations {where_of(level, place_id)}."
 
 
 def public_clear_text(level: StoredLevel, place_id: int) -> str:
@@ -128,16 +158,29 @@ def _entry_line(entry: PersonaInfo, places: Sequence[PersonaAssignmentInfo]) -> 
 
 def places_text(places: Sequence[PersonaAssignmentInfo]) -> str:
     """Where a persona is set, in words."""
-    named = [where_of(each.level, each.place_id) for each in places]
-    most = 5
-    shown = named[:most] + ([f"in {len(named) - most} more places"] if len(named) > most else [])
+    return _listed([where_of(each.level, each.place_id) for each in places], "more places", "in ")
+
+
+def _listed(named: Sequence[str], more: str, before: str = "") -> str:
+    """The first of them in one phrase. `more`: what the rest is called, with what stands before its number."""
+    rest = len(named) - _MOST_NAMED
+    shown = [*named[:_MOST_NAMED], *([f"{before}{rest} {more}"] if rest > 0 else [])]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def delete_text(entry: PersonaInfo, places: Sequence[PersonaAssignmentInfo]) -> str:
-    """What a deletion would do."""
+def scenes_text(scenes: Mapping[int, int]) -> str:
+    """The places in whose scenes a persona plays, and where nobody does without it. `scenes`: the number of others."""
+    channels = [f"<#{place_id}>" for place_id in scenes]
+    ends = [f"<#{place_id}>" for place_id, others in scenes.items() if not others]
+    text = f"It plays in the scene{'' if len(channels) == 1 else 's'} of {_listed(channels, 'others')}"
+    return f"{text}; without it nobody plays in {_listed(ends, 'others')}." if ends else f"{text}."
+
+
+def delete_text(entry: PersonaInfo, places: Sequence[PersonaAssignmentInfo], scenes: Mapping[int, int]) -> str:
+    """What a deletion would do, and to which places and scenes."""
     answers = f" It answers {places_text(places)}; then the next wider persona answers there." if places else ""
-    return f"This deletes {bold(entry.name)} with all its versions for good.{answers}"
+    plays = f" {scenes_text(scenes)}" if scenes else ""
+    return f"This deletes {bold(entry.name)} with all its versions for good.{answers}{plays}"
 
 
 def quoted_prompt(persona: PersonaText) -> str:

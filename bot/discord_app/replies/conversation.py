@@ -69,6 +69,8 @@ class Question:
     turn: TurnInfo | None = None
     anew: bool = False
     """Whether messages above show an earlier reply to it that they cannot be rid of."""
+    replied_to: int | None = None
+    """The message that it is a reply to."""
     is_repeat: bool = False
     """Whether the same message was asked before, and its reply was given up because the message was edited."""
 
@@ -212,6 +214,7 @@ class Conversations:
             on_begun=begun,
             on_thought=thought,
             turn_id=None if question.turn is None else question.turn.turn_id,
+            replied_to=question.replied_to,
         )
 
     async def _finish(self, place: Place, result: ChatReply, reply: StreamedReply, sink: ReplySink) -> None:

@@ -61,3 +61,10 @@ def replied_message(message: discord.Message) -> discord.Message | None:
     if message.type is not discord.MessageType.reply or reference is None:
         return None
     return reference.resolved if isinstance(reference.resolved, discord.Message) else None
+
+
+def replied_message_id(message: discord.Message) -> int | None:
+    """The id of the message that this one replies to, also if that was deleted."""
+    if message.type is not discord.MessageType.reply or message.reference is None:
+        return None
+    return message.reference.message_id

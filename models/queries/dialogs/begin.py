@@ -7,6 +7,7 @@ what the prompt is built from.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import get_args
 
@@ -28,9 +29,11 @@ from models.queries.memory.facts import facts_of
 from models.queries.memory.summaries import summary_of
 from models.queries.tenants.persona_assignments import effective_persona
 from models.queries.tenants.policy import enforce_policy, load_policy
+from models.queries.tenants.profiles import persona_in_profile
 from models.queries.tenants.scenes import scene_of
 from models.tables import Delivery, DeliveryMessage, Dialog, OptOut, ProcessedInteraction, Turn, TurnFile
 from models.types import (
+    UNNAMED_SPEAKER,
     DialogKey,
     DialogSettings,
     FileKind,
@@ -44,8 +47,6 @@ from models.types import (
 
 _MAX_SPOKEN = 200
 _MAX_IDS = 500  # in one statement
-UNNAMED_SPEAKER = "member"
-"""Who spoke in a dialog of their own, where names are not stored."""
 
 
 async def admit(
@@ -91,13 +92,15 @@ async def turn_snapshot(
         history = (*await _pair_above(session, key, dialog_id), *history)
     persona = await effective_persona(session, key=key, scope=persona_scope)
     scene = await scene_of(session, key=key, scope=persona_scope)
+    profile_id = await persona_in_profile(session, key=key) if persona_scope.face == "profile" else None
     summary: Summary | None = None
     facts: tuple[MemoryFact, ...] = ()
     if memory and settings.summaries:
         summary = await summary_of(session, key=key, dialog_id=dialog_id, before_turn=before_turn)
     if memory and settings.memory:
         facts = await facts_of(session, key=key, shared=key.shared)
-    return TurnSnapshot(turn_id, dialog_id, text, persona, history, settings, summary=summary, facts=facts, scene=scene)
+    snapshot = TurnSnapshot(turn_id, dialog_id, text, persona, history, settings, summary=summary, facts=facts)
+    return replace(snapshot, scene=scene, profile_id=profile_id)
 
 
 async def pairs_before(

@@ -8,13 +8,13 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec
-from models.queries.dialogs.begin import UNNAMED_SPEAKER, files_of, pairs_before
+from models.queries.dialogs.begin import files_of, pairs_before
 from models.queries.dialogs.prompts import prompts_of
 from models.queries.memory.facts import facts_in_guild
 from models.queries.memory.summaries import summary_by_id
 from models.queries.scope import cross_tenant
 from models.tables import Dialog, Persona, PersonaVersion, ReplyVariant, Turn
-from models.types import EVERYBODY, DialogKey, Pair, PersonaText, PromptParts, PromptRecord
+from models.types import EVERYBODY, UNNAMED_SPEAKER, DialogKey, Pair, PersonaText, PromptParts, PromptRecord
 
 
 @cross_tenant("the operator's overview")

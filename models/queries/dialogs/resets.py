@@ -77,23 +77,44 @@ async def end_dialogs_everywhere(session: AsyncSession, *, user_id: int, now: da
 
 @cross_tenant("an admin gives a place another persona, and all its conversations begin afresh")
 async def end_dialogs_of_place(
-    session: AsyncSession, *, guild_id: int, place_ids: Collection[int] | None, now: datetime
+    session: AsyncSession,
+    *,
+    guild_id: int,
+    place_ids: Collection[int] | None,
+    begun_before: datetime | None = None,
+    now: datetime,
 ) -> ResetCounts:
     """End the open dialogs of these channels and threads, and of the threads bound to them; None: of the whole guild.
 
-    A dialog that a member has in the whole guild belongs to no channel of it.
+    A dialog that a member has in the whole guild belongs to no channel of it. `begun_before`: those that were begun
+    before this moment.
     """
-    here = and_(Dialog.guild_id == guild_id, is_open())
-    if place_ids is not None:
-        bound = select(BoundThread.thread_id).where(
-            BoundThread.guild_id == guild_id, BoundThread.parent_id.in_(place_ids)
-        )
-        here = and_(here, or_(Dialog.channel_id.in_(place_ids), Dialog.channel_id.in_(bound)))
+    here = _open_in_place(guild_id, place_ids, begun_before)
     await session.execute(update(Dialog).where(here).values(ended_at=now, end_reason=NEW_PERSONA))
     ended = and_(Dialog.guild_id == guild_id, Dialog.ended_at == now, Dialog.end_reason == NEW_PERSONA)
     pairs = select(Turn.dialog_id).join(Dialog).where(ended, Turn.status == "done")
     row = (await session.execute(pairs.with_only_columns(func.count(Turn.dialog_id.distinct()), func.count()))).one()
     return ResetCounts(int(row[0]), int(row[1]))
+
+
+@cross_tenant("an admin gives a place another persona, and is asked about all its conversations")
+async def place_has_pairs(session: AsyncSession, *, guild_id: int, place_ids: Collection[int] | None) -> bool:
+    """Return whether something was said in the dialogs that `end_dialogs_of_place` would end."""
+    said = select(Turn.id).join(Dialog).where(_open_in_place(guild_id, place_ids), Turn.status == "done")
+    return await session.scalar(said.limit(1)) is not None
+
+
+def _open_in_place(
+    guild_id: int, place_ids: Collection[int] | None, begun_before: datetime | None = None
+) -> ColumnElement[bool]:
+    """Return the condition that a Dialog is open and belongs to these channels and threads; None: to the guild."""
+    here = and_(Dialog.guild_id == guild_id, is_open())
+    if begun_before is not None:
+        here = and_(here, Dialog.opened_at < begun_before)
+    if place_ids is None:
+        return here
+    bound = select(BoundThread.thread_id).where(BoundThread.guild_id == guild_id, BoundThread.parent_id.in_(place_ids))
+    return and_(here, or_(Dialog.channel_id.in_(place_ids), Dialog.channel_id.in_(bound)))
 
 
 async def undo_reset(

@@ -28,14 +28,27 @@ from models.queries.dialogs.begin import (
     turn_snapshot,
 )
 from models.queries.dialogs.prompts import record_prompt
-from models.queries.dialogs.speakers import speaker_values
+from models.queries.dialogs.speakers import speaker_of, speaker_values
 from models.queries.memory.summaries import forget_memory_of_turns
 from models.queries.replies.deliveries import begin_delivery, close_deliveries, ready_delivery, retract_deliveries
+from models.queries.replies.delivery_messages import speaker_of_message
 from models.queries.tenants.persona_assignments import effective_persona
 from models.queries.tenants.policy import add_opted_out_usage, add_usage, load_policy
+from models.queries.tenants.profiles import persona_in_profile
 from models.queries.tenants.scenes import scene_of
 from models.tables import Dialog, Turn
-from models.types import NO_PLACE, DialogKey, Pair, PersonaScope, Place, StoredFile, TurnResult, TurnSnapshot
+from models.types import (
+    NO_PLACE,
+    DialogKey,
+    Pair,
+    PersonaScope,
+    Place,
+    SceneInfo,
+    Speaker,
+    StoredFile,
+    TurnResult,
+    TurnSnapshot,
+)
 
 
 async def begin_turn(
@@ -54,6 +67,7 @@ async def begin_turn(
     replaces: int | None = None,
     persona_scope: PersonaScope = NO_PLACE,
     memory: bool = False,
+    replied_to: int | None = None,
     now: datetime,
 ) -> TurnSnapshot:
     """Store a pending turn in the key's dialog, opening one if none is open; return what its prompt is built from.
@@ -63,9 +77,9 @@ async def begin_turn(
     another one than those of others there, given the member's own last one. `files_note`: what the member is told of
     the files. `place`: where the reply is shown. `persona_scope`: where the message was written. `replaces`: the turn
     which this one replaces, with all later ones, once its reply is stored; if this one has no files, it gets those of
-    that turn. `memory`: whether the operator lets the bot remember. For a member who opted out nothing but the
-    interaction's id is stored. Raises DuplicateInteraction, MemberBlocked, QuotaExceeded, or TurnGone if the turn to
-    replace is gone.
+    that turn. `memory`: whether the operator lets the bot remember. `replied_to`: the message on Discord that it is a
+    reply to. For a member who opted out nothing but the interaction's id is stored. Raises DuplicateInteraction,
+    MemberBlocked, QuotaExceeded, or TurnGone if the turn to replace is gone.
     """
     settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
     if author is not None:
@@ -77,12 +91,17 @@ async def begin_turn(
         # What the others said in a shared dialog is read all the same; nothing is added to it.
         past = await history(session, key=key, limit=settings.max_chat_logs or 0) if key.shared else ()
         snapshot = TurnSnapshot(0, 0, text, persona, past, settings, author=author, files=files, files_note=files_note)
-        return replace(snapshot, scene=await scene_of(session, key=key, scope=persona_scope))
+        scene = await scene_of(session, key=key, scope=persona_scope)
+        profile_id = await persona_in_profile(session, key=key) if persona_scope.face == "profile" else None
+        addressed = await _addressed(session, key, scene, replied_to)
+        return replace(snapshot, scene=scene, profile_id=profile_id, addressed=addressed)
+    speaker: Speaker | None = None
     if replaces is not None:
         replaced = await finished_turn(session, key=key, turn_id=replaces)
         if replaced is None:
             raise TurnGone()
         # An admin who edits it does not speak for themselves.
+        speaker = speaker_of(session, replaced.speaker_id, replaced.speaker_name)
         author = author if replaced.author_name is None else codec(session).open(replaced.author_name)
         if not files:  # as on Discord, an edit of the words leaves the files where they are
             files = (await files_of(session, turn_ids=[replaces])).get(replaces, ())
@@ -121,7 +140,24 @@ async def begin_turn(
         memory=memory,
         before_turn=turn_id if replaces is None else replaces,
     )
-    return replace(snapshot, author=author, files=files, files_note=files_note, delivery_id=delivery_id)
+    return replace(
+        snapshot,
+        author=author,
+        files=files,
+        files_note=files_note,
+        delivery_id=delivery_id,
+        speaker=speaker,
+        addressed=await _addressed(session, key, snapshot.scene, replied_to),
+    )
+
+
+async def _addressed(
+    session: AsyncSession, key: DialogKey, scene: SceneInfo | None, message_id: int | None
+) -> Speaker | None:
+    """Return the character of a scene whose reply this message shows."""
+    if scene is None or message_id is None:
+        return None
+    return await speaker_of_message(session, key=key, message_id=message_id)
 
 
 async def finish_turn(

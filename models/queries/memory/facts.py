@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, ensure_guild, ensure_user, num_deleted
+from models.queries.memory.forgetting import forgotten_until
 from models.queries.scope import cross_tenant
 from models.tables import Delivery, DeliveryMessage, Dialog, Fact, OptOut, Turn, User
-from models.types import DialogKey, MemoryFact
+from models.types import DIRECT_MESSAGES, DialogKey, MemoryFact
 
 MAX_FACTS = 50
 """Of a member in a guild."""
@@ -58,8 +59,11 @@ async def sources_of(session: AsyncSession, *, key: DialogKey, turn_ids: Collect
     return {row.turn_id: (row.channel_id, row.message_id) for row in rows}
 
 
-async def add_fact(session: AsyncSession, *, key: DialogKey, text: str, now: datetime) -> bool:
-    """Store a fact that the member wrote. False if they opted out, and nothing of them is stored."""
+async def add_fact(session: AsyncSession, *, key: DialogKey, text: str, private: bool = False, now: datetime) -> bool:
+    """Store a fact that the member wrote. False if they opted out, and nothing of them is stored.
+
+    `private`: it stands in no prompt of a shared dialog.
+    """
     if await session.scalar(select(OptOut.user_id).where(OptOut.user_id == key.user_id)) is not None:
         return False
     await ensure_guild(session, key.guild_id, now)
@@ -74,6 +78,7 @@ async def add_fact(session: AsyncSession, *, key: DialogKey, text: str, now: dat
             created_at=now,
             last_used_at=now,
             edited=True,
+            private=private,
         )
     )
     await session.flush()
@@ -82,12 +87,18 @@ async def add_fact(session: AsyncSession, *, key: DialogKey, text: str, now: dat
 
 
 async def edit_fact(session: AsyncSession, *, key: DialogKey, fact_id: int, text: str, now: datetime) -> bool:
-    """Replace the words of a fact. False if the member has no such fact."""
+    """Replace the words of a fact. False if the member has no such fact.
+
+    What a message told where others read it is then the member's own words, which they have not read. One that the
+    member wrote stays where they wanted it.
+    """
+    now_private = case((Fact.source_turn_id.is_(None), Fact.private), else_=Fact.guild_id != DIRECT_MESSAGES)
     changed = await session.scalar(
         update(Fact)
         .where(_mine(key), Fact.id == fact_id)
-        .values(text=codec(session).seal(text), edited=True, last_used_at=now)
+        .values(text=codec(session).seal(text), edited=True, last_used_at=now, private=now_private)
         .returning(Fact.id)
+        .execution_options(synchronize_session=False)
     )
     return changed is not None
 
@@ -124,7 +135,8 @@ async def store_facts(
 ) -> int:
     """Store what a message of the member told, unless it is known (`same`); return how many facts are new.
 
-    Nothing is stored if the turn was forgotten or is another member's. A fact that says the same is dated anew.
+    Nothing is stored if the turn was forgotten or is another member's, or if the member had all notes forgotten since.
+    A fact that says the same is dated anew.
     """
     turn = (
         await session.execute(
@@ -138,6 +150,9 @@ async def store_facts(
     if turn is None or not texts:
         return 0
     said_at, private = turn
+    forgotten_at = await forgotten_until(session, key=key)
+    if forgotten_at is not None and said_at <= forgotten_at:
+        return 0
     await _lock(session, key)
     known = {fact.fact_id: fact for fact in await facts_of(session, key=key)}
     added = 0

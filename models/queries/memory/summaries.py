@@ -13,6 +13,7 @@ from sqlalchemy import and_, delete, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, insert, is_open, matches_key, num_deleted
+from models.queries.memory.forgetting import forgotten_until, may_be_summarised
 from models.tables import Dialog, DialogSummary, Fact, Turn, TurnPrompt
 from models.types import DialogKey, RememberedPair, Summary
 
@@ -53,16 +54,20 @@ async def store_summary(
 ) -> bool:
     """Store a summary of `before` and of these pairs. False if any of that was changed or forgotten meanwhile.
 
+    In a dialog of their own the member may have had everything forgotten.
+
     Earlier ones that no prompt refers to are deleted.
     """
     newest = await summary_of(session, key=key, dialog_id=dialog_id)
     if (newest and newest.summary_id) != (before and before.summary_id):
         return False
+    if not key.shared:
+        await forgotten_until(session, key=key)  # it does not change before the commit
     rows = await session.execute(
         select(Turn.id, Turn.finished_at)
         .join(Dialog)
         .where(matches_key(key), Dialog.id == dialog_id, Turn.status == "done")
-        .where(Turn.id.in_([pair.turn_id for pair in pairs]))
+        .where(Turn.id.in_([pair.turn_id for pair in pairs]), may_be_summarised(key))
         .with_for_update(read=True, of=Turn)
     )
     if {(row.id, row.finished_at) for row in rows} != {(pair.turn_id, pair.finished_at) for pair in pairs}:

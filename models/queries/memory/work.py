@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, func, literal, or_, select, tuple_, update
+from sqlalchemy import and_, func, literal, or_, select, true, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, insert_if_absent, matches_key
+from models.queries.memory.forgetting import may_be_summarised
 from models.queries.replies.processes import is_dead, lost_processes
 from models.queries.scope import cross_tenant
 from models.tables import (
@@ -49,6 +50,7 @@ async def dialogs_to_remember(
         select(func.max(DialogSummary.to_turn_id)).where(DialogSummary.dialog_id == Dialog.id).scalar_subquery(), 0
     )
     counts = select(func.count(Turn.id)).where(done)
+    remembered = or_(member.forgotten_at.is_(None), Turn.created_at > member.forgotten_at)
     candidates = await _candidates(session, active_after)
     if not candidates:
         return ()
@@ -67,7 +69,7 @@ async def dialogs_to_remember(
                 MemoryWork.owner,
                 MemoryWork.claimed_at,
                 counts.scalar_subquery().label("num_pairs"),
-                counts.where(Turn.id > summarised).scalar_subquery().label("num_new"),
+                counts.where(Turn.id > summarised, remembered).scalar_subquery().label("num_new"),
                 select(func.max(Turn.id)).where(done).scalar_subquery().label("last_turn_id"),
                 select(TurnPrompt.num_pairs)
                 .join(Turn, Turn.id == TurnPrompt.turn_id)
@@ -178,16 +180,19 @@ async def facts_looked_for(session: AsyncSession, *, key: DialogKey, dialog_id: 
 
 
 async def pairs_to_remember(
-    session: AsyncSession, *, key: DialogKey, dialog_id: int, after: int, limit: int
+    session: AsyncSession, *, key: DialogKey, dialog_id: int, after: int, limit: int, for_summary: bool = False
 ) -> tuple[RememberedPair, ...]:
     """Return the first pairs of the dialog after this turn, oldest first, without their files and quotes.
 
-    `wants_facts`: whether the author has memory on.
+    `wants_facts`: whether the author has memory on, and has not had everything forgotten since. `for_summary`: only
+    those that a summary may cover.
     """
     wants = and_(
-        MemberSettingsRow.guild_id == key.guild_id, MemberSettingsRow.user_id == Turn.author_id,
+        MemberSettingsRow.guild_id == key.guild_id,
+        MemberSettingsRow.user_id == Turn.author_id,
         MemberSettingsRow.memory.is_(True),
-    )  # fmt: skip
+        or_(MemberSettingsRow.forgotten_at.is_(None), Turn.created_at > MemberSettingsRow.forgotten_at),
+    )
     rows = await session.execute(
         select(
             Turn.id,
@@ -203,6 +208,7 @@ async def pairs_to_remember(
         .outerjoin(MemberSettingsRow, wants)
         .outerjoin(OptOut, OptOut.user_id == Turn.author_id)
         .where(matches_key(key), Dialog.id == dialog_id, Turn.status == "done", Turn.id > after)
+        .where(may_be_summarised(key) if for_summary else true())
         .order_by(Turn.id)
         .limit(limit)
     )

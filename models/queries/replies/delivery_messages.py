@@ -8,9 +8,11 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import insert
+from models.queries.dialogs.speakers import speaker_of
 from models.queries.replies.delivery_rows import close_where
 from models.queries.scope import cross_tenant
-from models.tables import Delivery, DeliveryMessage
+from models.tables import Delivery, DeliveryMessage, Dialog, Turn
+from models.types import DialogKey, Speaker
 
 
 @cross_tenant("the sender knows the delivery by its id")
@@ -63,6 +65,19 @@ async def turn_of_message(session: AsyncSession, *, message_id: int) -> int | No
         .limit(1)
     )
     return turn_id
+
+
+async def speaker_of_message(session: AsyncSession, *, key: DialogKey, message_id: int) -> Speaker | None:
+    """Return who gave the reply that this message on Discord shows, of any dialog in the key's guild."""
+    found = (
+        select(Turn.speaker_id, Turn.speaker_name)
+        .join(Delivery, Delivery.turn_id == Turn.id)
+        .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
+        .join(Dialog, Dialog.id == Turn.dialog_id)
+        .where(DeliveryMessage.message_id == message_id, Dialog.guild_id == key.guild_id)
+    )
+    row = (await session.execute(found.order_by(Delivery.id.desc()).limit(1))).first()
+    return None if row is None else speaker_of(session, row.speaker_id, row.speaker_name)
 
 
 @cross_tenant("the bot's own messages in a channel, of whichever tenant")

@@ -58,6 +58,13 @@ async def sent_profile(session: AsyncSession, *, key: DialogKey) -> SentProfile 
     return None if row is None else SentProfile(row.fingerprint, _problem(row.problem), row.sent_at)
 
 
+async def persona_in_profile(session: AsyncSession, *, key: DialogKey) -> int | None:
+    """Return the persona that the profile in the key's guild shows; None where it shows none, or that is not known."""
+    shown = select(GuildProfile.persona_id).where(GuildProfile.guild_id == key.guild_id, GuildProfile.problem.is_(None))
+    persona_id: int | None = await session.scalar(shown)
+    return persona_id
+
+
 async def claim_profile(
     session: AsyncSession, *, key: DialogKey, wanted: WantedProfile, before: SentProfile | None, now: datetime
 ) -> bool:

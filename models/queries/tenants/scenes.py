@@ -65,6 +65,20 @@ async def scene_of(session: AsyncSession, *, key: DialogKey, scope: PersonaScope
     return SceneInfo(narrowest, _order(rows[0].speak), characters)
 
 
+async def scenes_of_persona(session: AsyncSession, *, key: DialogKey, persona_id: int) -> dict[int, int]:
+    """Return the places of the guild in whose scenes a persona plays, with the number of others that play there."""
+    here = select(SceneCharacter.place_id).where(
+        SceneCharacter.guild_id == key.guild_id, SceneCharacter.persona_id == persona_id
+    )
+    counts = (
+        select(SceneCharacter.place_id, func.count().label("playing"))
+        .where(SceneCharacter.guild_id == key.guild_id, SceneCharacter.place_id.in_(here))
+        .group_by(SceneCharacter.place_id)
+        .order_by(SceneCharacter.place_id)
+    )
+    return {row.place_id: row.playing - 1 for row in await session.execute(counts)}
+
+
 async def add_character(
     session: AsyncSession, *, key: DialogKey, place_id: int, persona_id: int, limit: int, now: datetime
 ) -> bool | None:

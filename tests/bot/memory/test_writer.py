@@ -222,6 +222,56 @@ class TestWriter:
         assert await kit.facts() == []
         assert await kit.summary() is None
 
+    @pytest.mark.parametrize("during", ["facts", "summary"])
+    async def test_attack_everything_forgotten_while_the_model_writes(self, kit: Kit, during: str) -> None:
+        """What it answers then is not kept, and what was said before is not remembered later either."""
+        service = MemoryService(kit.database, kit.settings)
+        await want(kit.database, ANN)
+        told = ("I like tea", "I like rum", "I like ale", "I like jam")
+        await tell(kit.database, ANN, *told, at=NOW - timedelta(minutes=1))
+        if during == "summary":
+            kit.engine.default = lambda request: Script(deltas=('{"facts": []}',))
+            kit.engine.reply('{"facts": []}')
+            kit.engine.reply('{"facts": []}')
+        kit.engine.hang(
+            '{"facts": ["The user like tea"]}' if during == "facts" else '{"summary": "They spoke of tea."}'
+        )
+        job = asyncio.ensure_future(kit.job().run_once())
+        await kit.engine.arrived(1 if during == "facts" else 3)
+        assert await service.forget_all(ANN) == 0
+        kit.engine.release()
+        kit.engine.default = note_taker
+        await job
+        assert await kit.facts() == []
+        assert await kit.summary() is None
+        before = len(kit.engine.requests)
+        while await kit.job().run_once():
+            pass
+        async with kit.database.write() as session:
+            await queries.end_dialog(session, key=ANN, now=NOW)
+        while await kit.job().run_once():
+            pass
+        assert len(kit.engine.requests) == before, "nothing is asked about it either"
+        # What is said from now on is remembered as ever.
+        await tell(kit.database, ANN, *told, at=datetime.now(UTC))
+        assert await kit.job().run_once() == 1
+        assert await kit.facts() == ["The user like tea", "The user like rum"]
+        summary = await kit.summary()
+        assert summary is not None
+        assert summary.text == "They spoke of I like tea, I like rum."
+
+    async def test_what_others_said_in_a_shared_dialog_is_still_remembered(self, kit: Kit) -> None:
+        bob = DialogKey(1, 20, 5, shared=True)
+        await want(kit.database, ANN, BOB)
+        await tell(kit.database, SHARED, "I like tea", at=NOW - timedelta(minutes=1))
+        await tell(kit.database, bob, "I like rum", "I run", "I swim", at=NOW - timedelta(minutes=1))
+        await MemoryService(kit.database, kit.settings).forget_all(ANN)
+        assert await kit.job().run_once() == 1
+        assert (await kit.facts(), await kit.facts(BOB)) == ([], ["The user like rum"])
+        summary = await kit.summary(SHARED)
+        assert summary is not None
+        assert summary.text == "They spoke of I like tea, I like rum."
+
 
 class TestQuiet:
     async def test_a_message_cancels_the_work_at_once_and_it_goes_on_later(
@@ -259,6 +309,19 @@ class TestQuiet:
         assert len(kit.engine.requests) == 1
         kit.engine.release()
         await reply
+        assert await kit.job().run_once() == 1
+
+    async def test_no_work_begins_while_others_use_the_engine(self, kit: Kit) -> None:
+        await want(kit.database, ANN)
+        await tell(kit.database, ANN, *(f"I like {word}" for word in ("tea", "rum", "ale", "jam")))
+        for running, waiting in ((1, 0), (0, 2)):
+            kit.engine.metrics = (
+                "# HELP guildllama_engine_running Requests in the running batch\n"
+                f"guildllama_engine_running {running}.0\nguildllama_engine_waiting {waiting}.0\n"
+            )
+            assert await kit.job().run_once() == 0
+        assert kit.engine.requests == []
+        kit.engine.metrics = "guildllama_engine_running 0.0\nguildllama_engine_waiting 0.0\n"
         assert await kit.job().run_once() == 1
 
     async def test_a_cancelled_caller_is_cancelled(self) -> None:

@@ -121,6 +121,59 @@ async def test_a_character_greets_and_is_regenerated_and_remembered(both: World)
     assert asked.messages()[0].content == "> Hi\nCome in, Bob.\n\nBread!"
 
 
+async def test_another_greeting_is_chosen_later(both: World) -> None:
+    guild, ann = await both.member(manager=True)
+    bob = both.discord.user("bob")
+    await pressed(both, message_of(await both.use(guild, ann, "persona import", file=as_file(CARD))), ann, "Import")
+    await both.use(guild, ann, "persona set", name="Mira")
+    shown = message_of(await both.use(guild, ann, "persona greeting", name="mira"))
+    assert shown.content == "Conversations with **Mira** begin with:\n> Come in, Ann."
+    [menu] = shown.all_components()
+    assert [each["label"] for each in menu["options"]] == ["Come in, Ann.", "Closed!"]
+    forged = await both.discord.force_component(shown, bob, menu["custom_id"], kind=3, values=["1"])
+    await both.discord.done(forged)
+    assert "Manage Server" in "".join(message.content for message in forged.messages())
+    await both.discord.select(shown, ann, "1")
+    await both.discord.until(lambda: shown.content.startswith("From now on, new conversations"))
+    assert shown.content.endswith(" with **Mira** begin with:\n> Closed!")
+    both.engine.reply("Hello there.")
+    asked = await both.ask(guild, bob, "Hi")
+    assert asked.messages()[0].content == "> Hi\nClosed!\n\nHello there."
+    # It is a version of the persona, which can be taken back, and is no part of an export.
+    assert read_file((await exported(both, guild, ann, "persona", name="Mira"))[1]).card.greeting == 0
+    await both.use(guild, ann, "persona rollback", name="Mira", version=1)
+    await both.use(guild, bob, "reset")
+    both.engine.reply("Hello there.")
+    asked = await both.ask(guild, bob, "Hi")
+    assert asked.messages()[0].content == "> Hi\nCome in, Bob.\n\nHello there."
+    await both.use(guild, ann, "persona set", prompt="You are plain.", name="Plain")
+    none = message_of(await both.use(guild, ann, "persona greeting", name="Plain"))
+    assert "no greetings to choose from" in none.content
+    # In another library there is no persona of this id.
+    other = await both.use(ann, ann, "me persona greeting", name="Mira")
+    assert "There is no persona “Mira”" in other.reply()
+    mine = await both.discord.force_component(
+        shown, ann, menu["custom_id"].replace("guildcard", "card"), kind=3, values=["1"]
+    )
+    await both.discord.done(mine)
+    await both.discord.until(lambda: "has been deleted meanwhile" in str([each.content for each in mine.messages()]))
+
+
+async def test_a_card_with_many_greetings_offers_all_of_them(here: World) -> None:
+    _, ann = await here.member()
+    card = v3(first_mes="Zero", alternate_greetings=[f"Number {number}" for number in range(1, 60)])
+    preview = message_of(await here.use(ann, ann, "me persona import", file=as_file(card)))
+    assert [len(each.get("options", ())) for each in preview.all_components()][:3] == [25, 25, 10]
+    assert len({each["custom_id"] for each in preview.all_components()}) == 5
+    await here.discord.select(preview, ann, "59", custom_id=preview.all_components()[2]["custom_id"])
+    await here.discord.until(lambda: preview.all_components()[2]["options"][-1]["default"])
+    await pressed(here, preview, ann, "Import")
+    shown = message_of(await here.use(ann, ann, "me persona greeting", name="Mira"))
+    assert shown.content.endswith("> Number 59")
+    await here.discord.select(shown, ann, "30", custom_id=shown.all_components()[1]["custom_id"])
+    await here.discord.until(lambda: shown.content.endswith("> Number 30"))
+
+
 async def test_a_name_that_is_taken_needs_another_one_or_a_replacement(here: World) -> None:
     guild, ann = await here.member(manager=True)
     await pressed(here, message_of(await here.use(guild, ann, "persona import", file=as_file(CARD))), ann, "Import")

@@ -256,6 +256,20 @@ async def test_a_shared_conversation_has_a_summary_and_notes_of_those_who_asked(
     await here.discord.until(lambda: "They spoke of" not in message.content)
 
 
+async def test_a_members_own_notes_stay_out_of_shared_conversations(both: World) -> None:
+    guild, ann = await remembering(both)
+    await both.use(guild, ann, "config set", scope="channel")
+    added = await both.use(guild, ann, "memory add", note="I am ill")
+    assert "with `everywhere` I use it there, too" in added.reply()
+    assert "shares" not in (await both.use(guild, ann, "memory add", note="I am tall", everywhere=True)).reply()
+    await both.ask(guild, ann, "How am I?")
+    assert "- I am tall\n" in prompt(both)[-1]
+    assert "I am ill" not in str(prompt(both))
+    await both.ask(guild, ann, "How am I?", private=True)
+    assert "- I am ill\n" in prompt(both)[-1]
+    assert "written by you, in private" in await shown(both, guild, ann)
+
+
 async def test_only_managers_switch_it_on_for_the_guild(here: World) -> None:
     guild, ann = await here.member(manager=True)
     bob = here.discord.user("bob")

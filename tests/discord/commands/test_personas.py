@@ -182,7 +182,7 @@ async def test_only_managers_change_and_everyone_reads(here: World) -> None:
         "set": {"name": "Jack"}, "create": {}, "edit": {"name": "Jack"}, "delete": {"name": "Jack"}, "clear": {},
         "versions": {}, "rollback": {"version": 1}, "tags": {"name": "Jack"}, "allow": {"who": "nobody"}, "lock": {},
         "unlock": {}, "import": {"file": Attachment("a.json", b"{}")}, "export": {"name": "Jack"},
-        "face": {"how": "name"}, "picture": {"name": "Jack"},
+        "face": {"how": "name"}, "picture": {"name": "Jack"}, "greeting": {"name": "Jack"},
     }  # fmt: skip
     group = next(each for each in here.discord.rest.commands if each["name"] == "persona")
     assert {each["name"] for each in group["options"]} == {*commands, "show", "list"}
@@ -304,6 +304,97 @@ async def test_conversations_go_on_or_begin_afresh(both: World) -> None:
     assert "1 conversation has ended" in used.reply()
     await here.ask(guild, ann, "And now?")
     assert "A word of the channel" not in str(here.engine.requests[-1].messages)
+
+
+KEEP, AFRESH = "Keep the conversations", "Begin afresh"
+
+
+def labels(used: Interaction) -> list[str]:
+    return [each["label"] for each in used.messages()[0].buttons()]
+
+
+async def test_who_sets_a_persona_is_asked_about_the_conversations(both: World) -> None:
+    here = both
+    guild, boss = await here.member("boss", manager=True)
+    ann = here.discord.user("ann")
+
+    async def remembers(words: str) -> bool:
+        await here.ask(guild, ann, words)
+        return "fish" in str(here.engine.requests[-1].messages[:-1])
+
+    used = await here.use(guild, boss, "persona set", prompt="You are a cook.", name="Cook")
+    assert labels(used) == [], "there is nothing to go on with"
+    await here.ask(guild, ann, "Remember the fish")
+    used = await here.use(guild, boss, "persona set", name="Cook")
+    plain = "From the next message on I am **Cook** in this guild. Our conversations go on; /reset starts a new one."
+    assert used.reply().startswith(plain)
+    question = "Shall the conversations in this guild go on, or begin afresh?"
+    assert used.reply().endswith(f"\n\n{question} Without an answer within 10 minutes they go on.")
+    assert labels(used) == [KEEP, AFRESH]
+    assert (await announced(here, used)).endswith("Our conversations go on.")
+    assert await remembers("Without an answer they go on")
+    await here.discord.press(used.messages()[0], boss, label=KEEP)
+    await here.discord.until(lambda: labels(used) == [])
+    assert used.reply().startswith(plain)
+    assert "Shall" not in used.reply()
+    # A button that is too old, and a member who manages the guild no more.
+    used = await here.use(guild, boss, "persona set", name="Cook")
+    [afresh] = [each for each in used.messages()[0].buttons() if each["label"] == AFRESH]
+    word, _, moment = str(afresh["custom_id"]).rpartition(":")
+    afresh["custom_id"] = f"{word}:{int(moment) - 601_000_000}"
+    await here.discord.press(used.messages()[0], boss, label=AFRESH)
+    await here.discord.until(lambda: "Too much time has passed" in used.reply())
+    opened = await here.use(guild, boss, "persona set")
+    used = await here.discord.submit(opened, prompt="You are a better cook.", name="Cook")
+    await here.discord.done(used)
+    assert labels(used) == [KEEP, AFRESH]
+    guild.managers.clear()
+    refused = await here.discord.press(used.messages()[0], boss, label=AFRESH)
+    await here.discord.done(refused)
+    assert "Manage Server" in refused.reply()
+    assert await remembers("No change")
+    guild.managers.add(boss.id)
+    pressed = await here.discord.press(used.messages()[0], boss, label=AFRESH)
+    await here.discord.until(lambda: "1 conversation has ended" in used.reply())
+    assert "Our conversations go on" not in used.reply()
+    assert labels(used) == []
+    assert await announced(here, pressed) == "-# We begin new conversations in this guild."
+    assert not await remembers("And now?")
+    kept = await here.use(guild, boss, "persona set", name="Cook", conversations="keep")
+    assert labels(kept) == []
+
+
+async def test_conversations_that_began_since_the_question_go_on(here: World) -> None:
+    guild, boss = await here.member("boss", manager=True)
+    ann, bob = here.discord.user("ann"), here.discord.user("bob")
+    await here.ask(guild, ann, "Remember the fish")
+    used = await here.use(guild, boss, "persona set", prompt="You are a cook.", name="Cook")
+    await here.ask(guild, bob, "Remember the bird")
+    await here.discord.press(used.messages()[0], boss, label=AFRESH)
+    await here.discord.until(lambda: "1 conversation has ended" in used.reply())
+    await here.ask(guild, bob, "And?")
+    assert "bird" in str(here.engine.requests[-1].messages)
+    # A place without conversations of its own asks nothing: those of the whole guild would go on anyway.
+    used = await here.use(guild, boss, "persona set", name="Cook", where="channel")
+    assert labels(used) == []
+
+
+async def test_a_member_is_asked_about_their_own_conversation(both: World) -> None:
+    here = both
+    guild, ann = await here.member()
+    for place in (guild, ann):
+        await here.ask(place, ann, "Remember the fish")
+        used = await here.use(place, ann, "me persona set", prompt="You are a nun.", name="Agnes")
+        assert "Shall our conversation here go on, or begin afresh?" in used.reply()
+        assert labels(used) == ["Keep the conversation", AFRESH]
+        await here.discord.press(used.messages()[0], ann, label=AFRESH)
+        await here.discord.until(lambda used=used: "We begin a new conversation" in used.reply())  # type: ignore[misc]
+        assert "Our conversations go on" not in used.reply()
+        await here.ask(place, ann, "And now?")
+        assert "fish" not in str(here.engine.requests[-1].messages)
+        assert "goes on" in (await here.use(place, ann, "history undo")).reply()
+        await here.ask(place, ann, "And then?")
+        assert "fish" in str(here.engine.requests[-1].messages)
 
 
 async def test_odd_names_are_shown_as_typed_and_ping_nobody(here: World) -> None:

@@ -96,7 +96,17 @@ async def test_an_admin_is_told_what_is_missing(both: World) -> None:
     await here.use(guild, boss, "persona set", prompt="You are Jack.", name="Jack")
     assert "permission Change Nickname" in (await here.use(guild, boss, "persona face", how="profile")).reply()
     assert "permission Change Nickname" in (await here.use(guild, boss, "persona show")).reply()
+    # As long as the bot is not called so, the name stands above the answers.
+    here.engine.reply("Arr.")
+    assert (await here.ask(guild, boss, "Hello")).reply() == "**Jack**\nArr."
     guild.everyone |= Permission.CHANGE_NICKNAME
     assert "Change Nickname" not in (await here.use(guild, boss, "persona face", how="profile")).reply()
     assert guild.nicknames.get(here.discord.bot.id) == "Jack"
+    here.engine.reply("Arr.")
+    assert (await here.ask(guild, boss, "Hello")).reply() == "Arr."
+    # Another persona of the guild has its name above its answers until the profile has followed.
+    await here.use(guild, boss, "persona set", prompt="You are Anne.", name="Anne")
+    here.engine.reply("A queen.")
+    assert (await here.ask(guild, boss, "Hello")).reply() == "**Anne**\nA queen."
+    await here.use(guild, boss, "persona set", name="Jack")
     assert "Change Nickname" not in (await here.use(guild, boss, "persona show")).reply()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.discord.harness import World
-from tests.fakes.discord.server import Channel, Guild, Interaction, User
+from tests.fakes.discord.server import Channel, Guild, Interaction, Message, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -88,6 +88,41 @@ async def test_another_reply_is_of_the_same_character(both: World) -> None:
     assert "[speaker: Anne]\nA queen." in prompt[1]["content"]
 
 
+async def test_a_reply_to_a_characters_message_is_answered_by_it(both: World) -> None:
+    here = both
+    guild, boss, ann = await stage(here, "Jack", "Anne")
+    bob = here.discord.user("bob")
+
+    async def tell(words: str, *, to: Message | None = None, user: User = ann) -> Message:
+        here.engine.reply("Well.")
+        said = await here.discord.say(guild, user, f"<@{here.discord.bot.id}> {words}", reply_to=to)
+        answers = here.discord.answers
+        await here.discord.until(lambda: answers(said) and answers(said)[0].components and not answers(said)[0].runs())
+        answer: Message = answers(said)[0]
+        return answer
+
+    jacks, annes = await tell("Hello"), await tell("Hello")
+    assert (jacks.content, annes.content) == ("**Jack**\nWell.", "**Anne**\nWell.")
+    # It would be Jack's turn, and is in bob's own dialog as well.
+    assert (await tell("Go on", to=annes)).content == "**Anne**\nWell."
+    assert (await tell("Go on", to=annes, user=bob)).content == "**Anne**\nWell."
+    # A name in passing changes nothing, whom the words call does.
+    last = await tell("And where is Jack now?", to=annes)
+    assert last.content == "**Anne**\nWell."
+    assert (await tell("Jack, tell me", to=annes)).content == "**Jack**\nWell."
+    # The same message with other words stays with her, although no reply is kept of it.
+    here.engine.reply("Better.")
+    pressed = await here.discord.press(last, ann, label="Edit")
+    await here.discord.until(lambda: pressed.modal is not None)
+    await here.discord.submit(pressed, text="And where are you now?")
+    await here.discord.until(lambda: "**Anne**\nBetter." in last.content)
+    # A message of somebody else chooses nobody, nor does a character that has left.
+    talk = await here.discord.say(guild, bob, "I think so, too")
+    assert (await tell("And you?", to=talk)).content == "**Jack**\nWell."
+    await here.use(guild, boss, "scene remove", name="Anne")
+    assert (await tell("Go on", to=annes)).content == "**Jack**\nWell."
+
+
 async def test_the_model_may_choose(both: World) -> None:
     here = both
     guild, boss, ann = await stage(here, "Jack", "Anne", "Tom")
@@ -151,6 +186,8 @@ async def test_five_characters_of_this_guild_and_who_may(both: World) -> None:
         await said(boss, "scene remove", name=name)
     # The last one leaves with its deletion; then the guild's persona answers again.
     asked: Interaction = await here.use(guild, boss, "persona delete", name="Ee")
+    stage_of_it = f"<#{guild.channel.id}>"
+    assert f"It plays in the scene of {stage_of_it}; without it nobody plays in {stage_of_it}." in asked.reply()
     await here.discord.press(asked.messages()[0], boss, label="Delete it")
     await here.discord.until(lambda: "It is deleted." in asked.reply())
     assert "No scene plays here" in await said(ann, "scene list")

@@ -40,6 +40,7 @@ class FakeEngine:
         self.api_key = api_key
         self.refused_fields = refused_fields
         self.healthy = True
+        self.metrics: str | None = None  # the text of /metrics; None for a server without
         self.images = "refused"  # how a prompt with pictures is taken: refused, seen, or ignored
         self.lists_models = True  # a server without /v1/models takes any name
         self.overflow = "openai"  # whose words for a prompt that is too long: openai, vllm or llama.cpp
@@ -115,6 +116,7 @@ class FakeEngine:
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/tokenize", self._tokenize)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.5, access_log=None)
         await self._runner.setup()
@@ -133,6 +135,11 @@ class FakeEngine:
     async def _health(self, request: web.Request) -> web.Response:
         self.calls.append(request.path)
         return web.json_response({"state": "ready" if self.healthy else "dead"}, status=200 if self.healthy else 503)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if self.metrics is None:
+            return web.json_response({"detail": "Not Found"}, status=404)
+        return web.Response(text=self.metrics)
 
     async def _models(self, request: web.Request) -> web.Response:
         self.calls.append(request.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bot.chat.scenes.choosing import chosen_name
-from bot.chat.scenes.mentions import named_character
+from bot.chat.scenes.mentions import named_character, opening_character
 
 NAMES = ("Jack", "Jack Sparrow", "Anne", "지민", "ジャック", "李白", "Ann", "R2-D2")
 
@@ -57,3 +57,27 @@ def test_names_of_nothing_are_never_named() -> None:
 )
 def test_what_the_model_says_is_read_leniently(reply: str, expected: int | None) -> None:
     assert chosen_name(reply, NAMES) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Jack, what now?", "Jack"),
+        ("jack sparrow: come", "Jack Sparrow"),
+        ("  @Anne!", "Anne"),
+        ("anne", "Anne"),
+        ("Anne …", "Anne"),
+        ("지민아, 안녕", "지민"),
+        ("李白，你在哪里", "李白"),
+        ("R2-D2?", "R2-D2"),
+        ("Jack's ship, I mean", None),
+        ("Ann-Marie, hello", None),
+        ("Annex, hello", None),
+        ("Anne knows", None),
+        ("What does Anne, the queen, say?", None),
+        ("", None),
+    ],
+)
+def test_whom_a_text_calls(text: str, expected: str | None) -> None:
+    found = opening_character(text, NAMES)
+    assert (None if found is None else NAMES[found]) == expected
