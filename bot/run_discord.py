@@ -15,6 +15,8 @@ from bot.discord_app.client import GuildLlama
 from bot.discord_app.connection import bot_token, set_endpoints, stay_connected
 from bot.discord_app.context import CommandContext
 from bot.discord_app.permissions import PermissionGate
+from bot.engine_client.prompt_cache import PromptCache
+from bot.engine_client.pseudonyms import Pseudonyms
 from bot.errors import ConfigError
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.personas import PersonaService
@@ -75,7 +77,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
     context = CommandContext(
         chat=services.chat,
         personas=services.personas,
-        privacy=PrivacyService(services.database),
+        privacy=PrivacyService(services.database, PromptCache(services.engine, Pseudonyms(settings))),
         guild_settings=guild_settings,
         bound_threads=BoundThreads(services.database),
         settings=settings,

@@ -11,8 +11,9 @@ W3  closed-loop chat: 64 users, 4 personas of 256 tokens (16 users each), 6 turn
 W4  32 requests at once, prompts log-uniform in 32 … 1500, outputs uniform in 16 … 256
 W5  rolling window: 32 users, 30 turns with W3's sizes and at most 10 turns of history in a prompt; see `RollingChat`
 W6  W3 with a history that is generated beforehand, for clients that receive text; see `CannedChat`
-W7  members who come back: 20 tenants of 40 members, a persona of 512 tokens for each tenant. Each member has told 10 pairs
-    (40 + 100) before, untimed; then each asks once more, 40 + 100, in a seeded order, 64 in flight. W7x: 50 tenants
+W7  members who come back: 20 tenants of 40 members, a persona of 512 tokens for each tenant. Each member has told 10
+    pairs (40 + 100) before, untimed; then each asks once more, 40 + 100, in a seeded order, 64 in flight. W7x: 50
+    tenants
 """
 
 import hashlib

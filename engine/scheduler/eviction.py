@@ -1,4 +1,4 @@
-"""Nodes of the prefix trie in the order of their last use, for whoever has to give something up."""
+"""Nodes of the prefix trie by their recency, for whoever has to give something up."""
 
 import heapq
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class EvictionQueue:
     ) -> None:
         self.max_entries, self._is_candidate = max_entries, is_candidate
         self._sign = -1 if newest_first else 1
-        self._heap: list[tuple[int, int, PrefixNode]] = []  # last use, serial number, node
+        self._heap: list[tuple[int, int, PrefixNode]] = []  # recency, serial number, node
         self._serial = 0
 
     def push(self, node: PrefixNode) -> None:
@@ -28,7 +28,7 @@ class EvictionQueue:
         if len(self._heap) > self.max_entries:
             self._compact()
         self._serial += 1
-        heapq.heappush(self._heap, (self._sign * node.last_used, self._serial, node))
+        heapq.heappush(self._heap, (self._sign * node.recency, self._serial, node))
 
     def peek(self) -> PrefixNode | None:
         """The first candidate, which stays where it is; None: there is no candidate."""
@@ -39,7 +39,7 @@ class EvictionQueue:
         return None
 
     def _is_current(self, entry: tuple[int, int, PrefixNode]) -> bool:
-        return self._is_candidate(entry[2]) and entry[0] == self._sign * entry[2].last_used
+        return self._is_candidate(entry[2]) and entry[0] == self._sign * entry[2].recency
 
     def _compact(self) -> None:
         current = {entry[2]: entry for entry in self._heap if self._is_current(entry)}  # one entry for each node

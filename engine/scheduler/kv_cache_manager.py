@@ -24,7 +24,7 @@ from engine.scheduler.residues import Residues
 from engine.scheduler.step_plan import PageCopies
 
 MIN_RESTORED_PAGES: Final = 4  # fewer are computed in less time than a request waits for their copies
-READY_SHARE: Final = 8  # one page in so many should be free, or idle with its content in a slot
+READY_SHARE: Final = 6  # one page in so many should be free, or idle with its content in a slot
 MAX_OVERWRITTEN_SLOTS: Final = 512  # in one plan
 
 

@@ -27,7 +27,9 @@ class PrefixTrie:
         self.to_save = EvictionQueue(entries, lambda node: node.is_idle and not node.in_slot)
         self.copies = EvictionQueue(
             entries,
-            lambda node: node.is_idle and node.in_slot and not node.num_children_in_slots,
+            lambda node: (
+                node.in_slot and node.in_page and node.attached and node.is_computed and not node.num_children_in_slots
+            ),
             newest_first=True,
         )
         self.only_in_slots = EvictionQueue(
@@ -64,6 +66,8 @@ class PrefixTrie:
         """One more request holds the node."""
         self._count(node, -1)
         node.ref_count += 1
+        if node.in_slot:
+            self.enqueue(node)
 
     def let_go(self, node: PrefixNode) -> None:
         """One request less holds the node, which stays in the trie."""
@@ -71,16 +75,16 @@ class PrefixTrie:
         if not node.ref_count:
             node.last_used = self.clock
             self._count(node, 1)
-            self._enqueue(node)
+            self.enqueue(node)
 
     def move_to_page(self, node: PrefixNode, page_id: int) -> None:
         """Its page is `page_id`; -1: none any more."""
         self._count(node, -1)
         node.move_to_page(page_id)
         self._count(node, 1)
-        self._enqueue(node)
+        self.enqueue(node)
         if page_id < 0 and node.parent is not None:
-            self._enqueue(node.parent)
+            self.enqueue(node.parent)
 
     def move_to_slot(self, node: PrefixNode, host_slot: int) -> None:
         """Its slot is `host_slot`; -1: none any more."""
@@ -88,9 +92,9 @@ class PrefixTrie:
         self.num_in_slots += (host_slot >= 0) - (node.host_slot >= 0)
         node.move_to_slot(host_slot)
         self._count(node, 1)
-        self._enqueue(node)
+        self.enqueue(node)
         if host_slot < 0 and node.parent is not None:
-            self._enqueue(node.parent)
+            self.enqueue(node.parent)
 
     def detach(self, top: PrefixNode) -> list[PrefixNode]:
         """Take a node and all below it out of the trie; returns them. They keep their pages and slots."""
@@ -101,16 +105,17 @@ class PrefixTrie:
         for node in nodes:
             node.attached = False
         if parent is not None:
-            self._enqueue(parent)
+            self.enqueue(parent)
             if parent.is_root:
                 self.drop_root_if_empty(parent.tenant)
         return nodes
+
+    def enqueue(self, node: PrefixNode) -> None:
+        """Put a node that has changed into the queues that want it now."""
+        for queue in self._queues:
+            queue.push(node)
 
     def _count(self, node: PrefixNode, sign: int) -> None:
         if node.is_idle:
             self.num_idle += sign
             self.num_idle_saved += sign * node.in_slot
-
-    def _enqueue(self, node: PrefixNode) -> None:
-        for queue in self._queues:
-            queue.push(node)
