@@ -232,10 +232,10 @@ def describe() -> str:
         f"{requests * workload.reply_length} output tokens, digest {chat_digest(workload)}"
     )
     members = returning("W7")
-    prompts = [members.prompt(member) for member in members.order]
+    count, prompt_tokens = len(members.order), sum(len(members.prompt(member)) for member in members.order)
     lines.append(
-        f"W7: {len(prompts)} members, {sum(map(len, prompts))} prompt tokens, "
-        f"{len(prompts) * members.reply_length} output tokens, digest {members_digest(members)}"
+        f"W7: {count} members, {prompt_tokens} prompt tokens, {count * members.reply_length} output tokens, "
+        f"digest {members_digest(members)}"
     )
     return "\n".join(lines)
 

@@ -9,6 +9,9 @@ from engine.scheduler.page_table import PrefixNode
 class EvictionQueue:
     """A heap of candidates by time of last use, the one that was used longest ago first, or with `newest_first` last.
 
+    Of several from the same time, the one that was pushed first comes first, or with `newest_first` last: so what is
+    taken from a dialog is taken from its end on, before another dialog is touched.
+
     A node may stop to be a candidate, or be used again, while it is in the heap. Such outdated entries are skipped by
     `peek`, and removed by `push` when the heap has more than `max_entries`.
     """
@@ -22,12 +25,10 @@ class EvictionQueue:
         self._serial = 0
 
     def push(self, node: PrefixNode) -> None:
-        """Add a node if it is a candidate."""
-        if not self._is_candidate(node):
-            return
+        """Add a node that is a candidate."""
         if len(self._heap) > self.max_entries:
             self._compact()
-        self._serial += 1
+        self._serial += self._sign
         heapq.heappush(self._heap, (self._sign * node.recency, self._serial, node))
 
     def peek(self) -> PrefixNode | None:

@@ -4,9 +4,9 @@
   before it. It stays in its page as well, until that page is taken.
 - Restoring: a request that hits a node which is only in a slot gets a page for it. The plan that admits the request, or
   one soon after, copies the slot to the page, and from the plan after that one on the page counts as computed.
-- When no slot is free, pages are saved only if few pages could be taken without loss. Then the slot comes from a node
-  that is in a page as well, which loses nothing: from one that is in use, or the newest. Or else it comes from the node
-  that was used longest ago.
+- When no slot is free, only those pages are saved that will be taken next. Then the slot comes from a node that is in a
+  page as well, which loses nothing: from one that is in use, or the newest. Or else it comes from the node that was
+  used longest ago.
 
 It decides which copies the next plan makes, and knows neither requests nor a device.
 """
@@ -87,18 +87,19 @@ class HostTier:
         self.num_restored_pages += len(nodes)
         return tuple(copies)
 
-    def plan_saves(self, limit: int, min_available: int, num_free_pages: int) -> tuple[tuple[int, int], ...]:
+    def plan_saves(self, limit: int, num_next_pages: int) -> tuple[tuple[int, int], ...]:
         """(page, slot) for the copies to slots that the next plan makes.
 
-        When no slot is free, only as many as let `min_available` pages be taken without loss; and what is in slots
-        alone is given up for that only if not even half as many can.
+        When no slot is free, only of the `num_next_pages` idle pages that were used longest ago; and what is in slots
+        alone is given up only for the first half of them.
         """
         copies: list[tuple[int, int]] = []
+        soon = self._trie.last_use_of_oldest(num_next_pages)
+        very_soon = self._trie.last_use_of_oldest(num_next_pages // 2, at_most=True)
         while (node := self._trie.to_save.peek()) is not None:
             for each in _unsaved_path(node):
-                num_ready = num_free_pages + self._trie.num_idle_saved
-                has_room = bool(self._free) or num_ready < min_available
-                if len(copies) >= limit or not has_room or not self._save(each, num_ready < min_available // 2):
+                has_room = bool(self._free) or node.last_used <= soon
+                if len(copies) >= limit or not has_room or not self._save(each, node.last_used <= very_soon):
                     self.num_saved_pages += len(copies)
                     return tuple(copies)
                 copies.append((each.page_id, each.host_slot))

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Final
 
-
 IN_USE: Final = 1 << 62  # later than any time
 
 
