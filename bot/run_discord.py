@@ -15,6 +15,9 @@ from bot.discord_app.client import GuildLlama
 from bot.discord_app.connection import bot_token, set_endpoints, stay_connected
 from bot.discord_app.context import CommandContext
 from bot.discord_app.permissions import PermissionGate
+from bot.engine_client.client import EngineClient
+from bot.engine_client.prompt_cache import PromptCache
+from bot.engine_client.pseudonyms import Pseudonyms
 from bot.errors import ConfigError
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.personas import PersonaService
@@ -42,8 +45,12 @@ class Services(Protocol):
         """Personas of guilds and members."""
 
     @property
+    def engine(self) -> EngineClient:
+        """The model."""
+
+    @property
     def database(self) -> Database:
-        """The database of both."""
+        """The database of all."""
 
 
 async def claim_database(database: Database, application_id: int) -> None:
@@ -75,7 +82,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
     context = CommandContext(
         chat=services.chat,
         personas=services.personas,
-        privacy=PrivacyService(services.database),
+        privacy=PrivacyService(services.database, PromptCache(services.engine, Pseudonyms(settings))),
         guild_settings=guild_settings,
         bound_threads=BoundThreads(services.database),
         settings=settings,

@@ -81,7 +81,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         Config(context),
         Privacy(context),
         Help(),
-        GuildEvents(bot, database),
+        GuildEvents(bot, database, context.privacy),
         UnfinishedReplies(conversations, database),
     )
 

@@ -9,6 +9,7 @@ import structlog
 from discord.ext import commands
 
 from bot.discord_app.error_messages import log_database_errors
+from bot.guilds.privacy import PrivacyService
 from models.database import Database
 from models.queries.tenants.guilds import guild_joined, guild_removed, reconcile_guilds
 
@@ -18,9 +19,10 @@ log = structlog.get_logger(__name__)
 class GuildEvents(commands.Cog):
     """Listens for guilds that add or remove the bot. A failure is logged, and the next READY repairs it."""
 
-    def __init__(self, bot: commands.Bot, database: Database) -> None:
+    def __init__(self, bot: commands.Bot, database: Database, privacy: PrivacyService) -> None:
         self._bot = bot
         self._database = database
+        self._privacy = privacy
         self._removed: set[int] = set()  # guilds removed since the start
 
     @commands.Cog.listener()
@@ -60,3 +62,4 @@ class GuildEvents(commands.Cog):
                 lambda session: guild_removed(session, guild_id=guild.id, now=datetime.now(UTC))
             )
             log.info("the bot was removed from a guild", guild=guild.id, dialogs_ended=ended)
+        await self._privacy.erase_prompts_of_guild(guild.id)

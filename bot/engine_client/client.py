@@ -54,6 +54,7 @@ _HEALTH_SECONDS = 5.0
 _REQUESTS = re.compile(r"^guildllama_engine_(?:running|waiting) (\d+(?:\.\d+)?)", re.MULTILINE)
 """The gauges of our own engine that count requests (engine/server/metrics.py)."""
 _MAY_NAME_A_FIELD = {400, 422}
+_NO_SUCH_ENDPOINT = {404, 405, 501}
 _NO_HEALTH_ENDPOINT = {401, 403, 404, 405, 501}
 
 
@@ -85,6 +86,7 @@ class EngineClient:
         self._rejected_fields: set[str] = set()
         self._secrets = [api_key] if api_key else []
         self._images = ImageSupport()
+        self._can_erase = True  # until the server turns out not to know how
 
     async def __aenter__(self) -> Self:
         return self
@@ -135,6 +137,23 @@ class EngineClient:
         """
         with self._translated_errors():
             return await self._served.count(messages, max_tokens=max_tokens)
+
+    async def erase_cache(self, cache_salt: str) -> bool:
+        """Have the server drop what it caches of prompts with this salt; whether it has. Never raises.
+
+        Only our engine can. Another server is asked once.
+        """
+        if not self._can_erase:
+            return False
+        try:
+            response = await self._transport.post("/cache/erase", {"cache_salt": cache_salt})
+        except (httpx2.HTTPError, OSError) as error:
+            log.warning("the engine's cache could not be erased", reason=type(error).__name__)
+            return False
+        self._can_erase = response.status_code not in _NO_SUCH_ENDPOINT
+        if self._can_erase and response.status_code != 200:
+            log.warning("the engine's cache could not be erased", status=response.status_code)
+        return response.status_code == 200
 
     async def accepts_images(self) -> bool:
         """Whether the model sees pictures. It is shown one, once; its refusal of another one answers this too.

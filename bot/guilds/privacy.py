@@ -10,15 +10,18 @@ import asyncio
 import io
 import secrets
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from bot.engine_client.prompt_cache import PromptCache
 from bot.guilds.export import as_json, dialog_markdown
 from models.database import Database
 from models.maintenance.vacuum import release_space
 from models.queries import inspection
 from models.queries.deletion import privacy, purge
 from models.queries.tenants import guilds, settings
+from models.types import DIRECT_MESSAGES, DialogKey
 
 BATCH = 200
 """Rows deleted in one transaction."""
@@ -46,8 +49,10 @@ class Receipt:
 class PrivacyService:
     """The requests of data protection, each answered from the database. `guild_id` None means every guild."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, cache: PromptCache | None = None) -> None:
+        """`cache`: the engine's, if there is an engine; prompts with deleted texts are erased from it."""
         self._database = database
+        self._cache = cache
 
     async def show(self, user_id: int, *, guild_id: int | None = None) -> Holdings:
         """Count what is stored about a person."""
@@ -90,12 +95,16 @@ class PrivacyService:
         `actor_id` is the admin who asked; for a person's own request it stays None, so that no name is left.
         """
         before = await self.show(user_id, guild_id=guild_id)
+        async with self._database.read() as session:
+            everywhere = (DIRECT_MESSAGES, *await privacy.person_guilds(session, user_id=user_id))
+        guild_ids = everywhere if guild_id is None else (guild_id,)
         while await self._delete_turns(user_id, guild_id):
             pass
 
         async with self._database.write() as session:
             await privacy.delete_person_rest(session, user_id=user_id, guild_id=guild_id)
         await release_space(self._database)
+        await self._erase_prompts(DialogKey(each, user_id) for each in guild_ids)
         return await self._receipt("privacy.delete", before.counts, guild_id=guild_id, actor_id=actor_id)
 
     async def delete_guild(self, guild_id: int, *, actor_id: int | None = None) -> Receipt:
@@ -110,7 +119,12 @@ class PrivacyService:
                 break
             counts["rows"] += deleted
         await release_space(self._database)
+        await self.erase_prompts_of_guild(guild_id)
         return await self._receipt("privacy.delete_guild", counts, guild_id=None, actor_id=actor_id)
+
+    async def erase_prompts_of_guild(self, guild_id: int) -> None:
+        """Erase what the engine keeps of the guild's prompts."""
+        await self._erase_prompts([DialogKey(guild_id, 0)])
 
     async def opt_out(self, user_id: int) -> bool:
         """Store nothing that this person writes from now on; they can still chat. False if they opted out before."""
@@ -121,6 +135,10 @@ class PrivacyService:
         """Revoke an opt-out. False if there was none."""
         async with self._database.write() as session:
             return await privacy.opt_in(session, user_id=user_id)
+
+    async def _erase_prompts(self, keys: Iterable[DialogKey]) -> None:
+        if self._cache is not None:
+            await self._cache.erase(keys)
 
     async def _delete_turns(self, user_id: int, guild_id: int | None) -> int:
         async with self._database.write() as session:

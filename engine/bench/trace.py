@@ -14,7 +14,6 @@ W6  W3 with a history that is generated beforehand, for clients that receive tex
 W7  members who come back: 20 tenants of 40 members, a persona of 512 tokens for each tenant. Each member has told 10
     pairs (40 + 100) before, untimed; then each asks once more, in a seeded order, 64 in flight. W7x: 50 tenants
 
-
 W3u is W3 with as many rows as memory allows, W3p has 32 users and personas of 2,048 tokens, W3n 100 newcomers within a
 second; M1 to M256 have so many users at once. T1 to T3 measure the first token of an idle engine: 512 new tokens, 40
 after 2,000 cached ones, 4,000 new ones. `engine/bench/workloads.py` says what each of them sends.
@@ -237,10 +236,10 @@ def describe() -> str:
         f"{requests * workload.reply_length} output tokens, digest {chat_digest(workload)}"
     )
     members = returning("W7")
-    lengths = [len(members.prompt(member)) for member in members.order]
+    count, prompt_tokens = len(members.order), sum(len(members.prompt(member)) for member in members.order)
     lines.append(
-        f"W7: {len(lengths)} members, {sum(lengths)} prompt tokens, "
-        f"{len(lengths) * members.reply_length} output tokens, digest {members_digest(members)}"
+        f"W7: {count} members, {prompt_tokens} prompt tokens, {count * members.reply_length} output tokens, "
+        f"digest {members_digest(members)}"
     )
     return "\n".join(lines)
 

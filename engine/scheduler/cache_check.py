@@ -1,5 +1,6 @@
 """What must be true of the prefix tries at any time, for tests. Slow."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from engine.scheduler.page_table import PageTable, PrefixNode
@@ -18,7 +19,7 @@ def check_trie(
         outside.update(table.page_ids[len(table.prefix_nodes) :])
         outside.update(node.page_id for node in table.prefix_nodes if not node.attached)
     seen = [*free_pages, *outside]
-    num_idle = num_saved = 0
+    idle: Counter[int] = Counter()  # by last use
     for root in trie.roots.values():
         if not root.children:
             raise AssertionError("the root of an empty trie was kept")
@@ -27,14 +28,12 @@ def check_trie(
             _check_counts(node)
             _check_node(node, page_size)
             seen += [node.page_id] * node.in_page
-            num_idle += node.is_idle
-            num_saved += node.is_idle and node.in_slot
+            idle[node.last_used] += node.is_idle
     if sorted(seen) != list(range(num_pages)) or free_pages != sorted(free_pages):
         raise AssertionError(f"{num_pages} pages, in {len(seen)} places: {seen}")
-    if (num_idle, num_saved) != (trie.num_idle, trie.num_idle_saved):
-        raise AssertionError(
-            f"{num_idle} idle pages counted as {trie.num_idle}, {num_saved} in slots as {trie.num_idle_saved}"
-        )
+    counted = Counter(trie._idle_from)
+    if +idle != +counted or trie.num_idle != idle.total() or list(trie._idle_from) != sorted(trie._idle_from):
+        raise AssertionError(f"idle pages {idle}, counted as {trie.num_idle}: {counted}")
 
 
 def _check_node(node: PrefixNode, page_size: int) -> None:

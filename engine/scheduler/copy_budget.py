@@ -7,7 +7,7 @@ from typing import Final
 
 # A link moves 50 bytes a nanosecond, and the shortest steps of models whose pages are large take 4 ms.
 RESTORED_BYTES: Final = 256 << 20  # of a step beside which rows decode
-SAVED_BYTES: Final = 64 << 20
+SAVED_BYTES: Final = 128 << 20
 IDLE_FACTOR: Final = 4  # times as many where no row decodes
 
 

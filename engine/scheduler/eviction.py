@@ -1,4 +1,4 @@
-"""Nodes of the prefix trie in the order of their last use, for whoever has to give something up."""
+"""Nodes of the prefix trie by their recency, for whoever has to give something up."""
 
 import heapq
 from collections.abc import Callable
@@ -9,6 +9,9 @@ from engine.scheduler.page_table import PrefixNode
 class EvictionQueue:
     """A heap of candidates by time of last use, the one that was used longest ago first, or with `newest_first` last.
 
+    Of several from the same time, the one that was pushed first comes first, or with `newest_first` last: so what is
+    taken from a dialog is taken from its end on, before another dialog is touched.
+
     A node may stop to be a candidate, or be used again, while it is in the heap. Such outdated entries are skipped by
     `peek`, and removed by `push` when the heap has more than `max_entries`.
     """
@@ -18,17 +21,15 @@ class EvictionQueue:
     ) -> None:
         self.max_entries, self._is_candidate = max_entries, is_candidate
         self._sign = -1 if newest_first else 1
-        self._heap: list[tuple[int, int, PrefixNode]] = []  # last use, serial number, node
+        self._heap: list[tuple[int, int, PrefixNode]] = []  # recency, serial number, node
         self._serial = 0
 
     def push(self, node: PrefixNode) -> None:
-        """Add a node if it is a candidate."""
-        if not self._is_candidate(node):
-            return
+        """Add a node that is a candidate."""
         if len(self._heap) > self.max_entries:
             self._compact()
-        self._serial += 1
-        heapq.heappush(self._heap, (self._sign * node.last_used, self._serial, node))
+        self._serial += self._sign
+        heapq.heappush(self._heap, (self._sign * node.recency, self._serial, node))
 
     def peek(self) -> PrefixNode | None:
         """The first candidate, which stays where it is; None: there is no candidate."""
@@ -39,7 +40,7 @@ class EvictionQueue:
         return None
 
     def _is_current(self, entry: tuple[int, int, PrefixNode]) -> bool:
-        return self._is_candidate(entry[2]) and entry[0] == self._sign * entry[2].last_used
+        return self._is_candidate(entry[2]) and entry[0] == self._sign * entry[2].recency
 
     def _compact(self) -> None:
         current = {entry[2]: entry for entry in self._heap if self._is_current(entry)}  # one entry for each node

@@ -4,13 +4,15 @@
   before it. It stays in its page as well, until that page is taken.
 - Restoring: a request that hits a node which is only in a slot gets a page for it. The plan that admits the request, or
   one soon after, copies the slot to the page, and from the plan after that one on the page counts as computed.
-- When no slot is free, pages are saved only if few pages could be taken without loss. Then the slot comes from the
-  newest node that is in a page as well, which loses nothing, or else from the node that was used longest ago.
+- When no slot is free, only those pages are saved that will be taken next. Then the slot comes from a node that is in a
+  page as well, which loses nothing: from one that is in use, or the newest. Or else it comes from the node that was
+  used longest ago.
 
 It decides which copies the next plan makes, and knows neither requests nor a device.
 """
 
 from collections.abc import Iterable
+from itertools import islice
 
 from engine.scheduler.free_list import FreeSlots
 from engine.scheduler.page_table import RESTORING, PrefixNode
@@ -52,6 +54,7 @@ class HostTier:
         """What the last plan restored is in its page when the steps of the next one run."""
         for node in self._restored:
             node.is_computed, node.owner = True, None
+            self._trie.enqueue(node)
         self._restored.clear()
 
     def restore(self, node: PrefixNode) -> None:
@@ -74,7 +77,7 @@ class HostTier:
 
     def plan_restores(self, limit: int) -> tuple[tuple[int, int], ...]:
         """(slot, page) for the copies to pages that the next plan makes."""
-        nodes = list(self._to_restore)[:limit]
+        nodes = list(islice(self._to_restore, limit))
         copies = [(node.host_slot, node.page_id) for node in nodes]
         for node in nodes:
             del self._to_restore[node]
@@ -84,16 +87,19 @@ class HostTier:
         self.num_restored_pages += len(nodes)
         return tuple(copies)
 
-    def plan_saves(self, limit: int, min_available: int, num_free_pages: int) -> tuple[tuple[int, int], ...]:
+    def plan_saves(self, limit: int, num_next_pages: int) -> tuple[tuple[int, int], ...]:
         """(page, slot) for the copies to slots that the next plan makes.
 
-        When no slot is free, only as many as let `min_available` pages be taken without loss.
+        When no slot is free, only of the `num_next_pages` idle pages that were used longest ago; and what is in slots
+        alone is given up only for the first half of them.
         """
         copies: list[tuple[int, int]] = []
+        soon = self._trie.last_use_of_oldest(num_next_pages)
+        very_soon = self._trie.last_use_of_oldest(num_next_pages // 2, at_most=True)
         while (node := self._trie.to_save.peek()) is not None:
             for each in _unsaved_path(node):
-                has_room = bool(self._free) or num_free_pages + self._trie.num_idle_saved < min_available
-                if len(copies) >= limit or not has_room or not self._save(each):
+                has_room = bool(self._free) or node.last_used <= soon
+                if len(copies) >= limit or not has_room or not self._save(each, node.last_used <= very_soon):
                     self.num_saved_pages += len(copies)
                     return tuple(copies)
                 copies.append((each.page_id, each.host_slot))
@@ -140,11 +146,14 @@ class HostTier:
             if node.owner is not RESTORING or node.is_computed or not (node.in_page and node.in_slot):
                 raise AssertionError(f"page {node.page_id} cannot be restored from slot {node.host_slot}")
 
-    def _save(self, node: PrefixNode) -> bool:
-        """Give the node a slot; False: all that is in the slots is worth more."""
+    def _save(self, node: PrefixNode, may_lose: bool) -> bool:
+        """Give the node a slot; False: all that is in the slots is worth more.
+
+        `may_lose`: another node that is in no page may be given up.
+        """
         if not self._free:
             victim = self._victim(node)
-            if victim is None:
+            if victim is None or not (victim.in_page or may_lose):
                 return False
             if victim.in_page:
                 self.release(victim)
@@ -162,10 +171,10 @@ class HostTier:
     def _victim(self, node: PrefixNode) -> PrefixNode | None:
         """The node whose slot `node` may take."""
         copy = self._trie.copies.peek()
-        if copy is not None and copy.last_used > node.last_used and copy is not node.parent:
+        if copy is not None and copy.recency > node.recency and copy is not node.parent:
             return copy
         oldest = self._trie.only_in_slots.peek()
-        return oldest if oldest is not None and oldest.last_used < node.last_used else None
+        return oldest if oldest is not None and oldest.recency < node.recency else None
 
 
 def _unsaved_path(node: PrefixNode) -> list[PrefixNode]:

@@ -24,7 +24,7 @@ from engine.scheduler.residues import Residues
 from engine.scheduler.step_plan import PageCopies
 
 MIN_RESTORED_PAGES: Final = 4  # fewer are computed in less time than a request waits for their copies
-READY_SHARE: Final = 8  # one page in so many should be free, or idle with its content in a slot
+READY_SHARE: Final = 6  # one page in so many should be free, or in a slot as well if it is to be taken next
 MAX_OVERWRITTEN_SLOTS: Final = 512  # in one plan
 
 
@@ -221,7 +221,7 @@ class KVCacheManager:
             overwritten_pages=overwritten_pages,
             overwritten_slots=self.host.plan_overwrites(MAX_OVERWRITTEN_SLOTS),
             restores=self.host.plan_restores(max_restored_pages),
-            saves=self.host.plan_saves(max_saved_pages, self.num_pages // READY_SHARE, len(self._free_pages)),
+            saves=self.host.plan_saves(max_saved_pages, self.num_pages // READY_SHARE - len(self._free_pages)),
         )
 
     def check(self, tables: Iterable[PageTable] = ()) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
+IN_USE: Final = 1 << 62  # later than any time
+
 
 class PrefixNode:
     """One full page in the prefix trie. Its path from the tenant's root spells the tokens of the page and all before.
@@ -63,6 +65,11 @@ class PrefixNode:
     def is_evictable(self) -> bool:
         """Whether its page may be taken: it is idle, and so is no page of a child. A root is never evictable."""
         return self.is_idle and not self.num_children_in_pages
+
+    @property
+    def recency(self) -> int:
+        """When it was used last; held nodes are in use."""
+        return IN_USE if self.ref_count else self.last_used
 
     def move_to_page(self, page_id: int) -> None:
         """Set its page; -1: it has none any more."""

@@ -17,7 +17,8 @@ class PrefixTrie:
     def __init__(self, num_pages: int) -> None:
         self.roots: dict[str, PrefixNode] = {}  # by tenant; only roots with children, but for a moment
         self.clock = 0  # logical time of last use
-        self.num_idle = self.num_idle_saved = 0  # nodes in pages that no request holds; and of those, the ones in slots
+        self.num_idle = 0  # nodes in pages that no request holds
+        self._idle_from: dict[int, int] = {}  # how many of them by last use, in its order
         self.num_in_slots = 0
         entries = 2 * num_pages + 64
         # Pages that may be taken: with the content in a slot as well, and without.
@@ -27,20 +28,40 @@ class PrefixTrie:
         self.to_save = EvictionQueue(entries, lambda node: node.is_idle and not node.in_slot)
         self.copies = EvictionQueue(
             entries,
-            lambda node: node.is_idle and node.in_slot and not node.num_children_in_slots,
+            lambda node: (
+                node.in_slot and node.in_page and node.attached and node.is_computed and not node.num_children_in_slots
+            ),
             newest_first=True,
         )
         self.only_in_slots = EvictionQueue(
             entries,
             lambda node: node.attached and node.in_slot and not node.in_page and not node.num_children_in_slots,
         )
-        self._queues: tuple[EvictionQueue, ...] = (self.unsaved_pages,)
+        self._has_slots = False
 
     def use_slots(self, num_slots: int) -> None:
         """From now on there are slots, at most this many."""
-        self._queues = (self.unsaved_pages, self.saved_pages, self.to_save, self.copies, self.only_in_slots)
-        for queue in self._queues:
+        self._has_slots = True
+        for queue in (self.unsaved_pages, self.saved_pages, self.to_save, self.copies, self.only_in_slots):
             queue.max_entries += 2 * num_slots
+
+    def last_use_of_oldest(self, num_pages: int, *, at_most: bool = False) -> int:
+        """The latest last use among the `num_pages` idle nodes that were used longest ago; -1 for none.
+
+        More nodes may be from that very time; with `at_most`, only if all of them are.
+        """
+        latest, empty = -1, []
+        for last_used, count in self._idle_from.items():
+            if not count:
+                empty.append(last_used)
+                continue
+            if num_pages <= 0 or (at_most and count > num_pages and latest >= 0):
+                break
+            num_pages -= count
+            latest = last_used
+        for last_used in empty:
+            del self._idle_from[last_used]
+        return latest
 
     def root(self, tenant: str) -> PrefixNode:
         """The root of a tenant's trie. Call `drop_root_if_empty` once no more children come."""
@@ -64,6 +85,8 @@ class PrefixTrie:
         """One more request holds the node."""
         self._count(node, -1)
         node.ref_count += 1
+        if node.in_slot:
+            self.enqueue(node)
 
     def let_go(self, node: PrefixNode) -> None:
         """One request less holds the node, which stays in the trie."""
@@ -71,16 +94,16 @@ class PrefixTrie:
         if not node.ref_count:
             node.last_used = self.clock
             self._count(node, 1)
-            self._enqueue(node)
+            self.enqueue(node)
 
     def move_to_page(self, node: PrefixNode, page_id: int) -> None:
         """Its page is `page_id`; -1: none any more."""
         self._count(node, -1)
         node.move_to_page(page_id)
         self._count(node, 1)
-        self._enqueue(node)
+        self.enqueue(node)
         if page_id < 0 and node.parent is not None:
-            self._enqueue(node.parent)
+            self.enqueue(node.parent)
 
     def move_to_slot(self, node: PrefixNode, host_slot: int) -> None:
         """Its slot is `host_slot`; -1: none any more."""
@@ -88,9 +111,9 @@ class PrefixTrie:
         self.num_in_slots += (host_slot >= 0) - (node.host_slot >= 0)
         node.move_to_slot(host_slot)
         self._count(node, 1)
-        self._enqueue(node)
+        self.enqueue(node)
         if host_slot < 0 and node.parent is not None:
-            self._enqueue(node.parent)
+            self.enqueue(node.parent)
 
     def detach(self, top: PrefixNode) -> list[PrefixNode]:
         """Take a node and all below it out of the trie; returns them. They keep their pages and slots."""
@@ -101,16 +124,29 @@ class PrefixTrie:
         for node in nodes:
             node.attached = False
         if parent is not None:
-            self._enqueue(parent)
+            self.enqueue(parent)
             if parent.is_root:
                 self.drop_root_if_empty(parent.tenant)
         return nodes
 
+    def enqueue(self, node: PrefixNode) -> None:
+        """Put a node that has changed into the queues that want it now."""
+        if not node.attached:
+            return
+        in_page, in_slot, is_held = node.page_id >= 0, node.host_slot >= 0, node.ref_count > 0
+        if in_page and not is_held and not node.num_children_in_pages and node.parent is not None:
+            (self.saved_pages if in_slot else self.unsaved_pages).push(node)
+        if not self._has_slots:
+            return
+        if in_slot and not node.num_children_in_slots:
+            if not in_page:
+                self.only_in_slots.push(node)
+            elif node.is_computed:
+                self.copies.push(node)
+        elif in_page and not is_held and not in_slot:
+            self.to_save.push(node)
+
     def _count(self, node: PrefixNode, sign: int) -> None:
         if node.is_idle:
             self.num_idle += sign
-            self.num_idle_saved += sign * node.in_slot
-
-    def _enqueue(self, node: PrefixNode) -> None:
-        for queue in self._queues:
-            queue.push(node)
+            self._idle_from[node.last_used] = self._idle_from.get(node.last_used, 0) + sign

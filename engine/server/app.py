@@ -1,8 +1,8 @@
 """The HTTP application: routes, request bodies in, response bodies and event streams out, cancel on disconnect.
 
-Knows OpenAI's endpoints, and vLLM's /tokenize and /detokenize; asks `ServingService` for everything else. One ASGI app
-without globals. Each stream waits for its own client only: what a slow client has not read yet stays in memory as token
-ids, at most `max_tokens` of them.
+Knows OpenAI's endpoints, vLLM's /tokenize and /detokenize, and our /cache/erase; asks `ServingService` for everything
+else. One ASGI app without globals. Each stream waits for its own client only: what a slow client has not read yet stays
+in memory as token ids, at most `max_tokens` of them.
 """
 
 import asyncio
@@ -27,7 +27,13 @@ from engine.server.network.reading import BodyReader
 from engine.server.network.request_ids import RequestIdMiddleware, log_failure
 from engine.server.protocol.errors import ENGINE_UNAVAILABLE, RequestError
 from engine.server.protocol.request_body import parse_json, validate
-from engine.server.protocol.requests import ChatRequest, CompletionRequest, DetokenizeRequest, validate_tokenize
+from engine.server.protocol.requests import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    EraseRequest,
+    validate_tokenize,
+)
 from engine.server.protocol.responses import (
     ChatResponseFormat,
     CompletionResponseFormat,
@@ -105,6 +111,9 @@ def build_app(
         asked = await read(request, partial(validate, DetokenizeRequest))
         return _json_response({"prompt": await service.detokenize(asked.tokens)})
 
+    async def erase(request: Request) -> Response:
+        return _json_response(await service.erase(await read(request, partial(validate, EraseRequest))))
+
     async def models(_request: Request) -> Response:
         return _json_response({"object": "list", "data": [service.model_card()]})
 
@@ -163,6 +172,7 @@ def build_app(
         Route("/v1/models/{name:path}", authorized(model), methods=["GET"]),
         Route("/tokenize", authorized(tokenize), methods=["POST"]),
         Route("/detokenize", authorized(detokenize), methods=["POST"]),
+        Route("/cache/erase", authorized(erase), methods=["POST"]),
         Route("/health", health, methods=["GET"]),
         Route("/metrics", scrape, methods=["GET"]),
     ]

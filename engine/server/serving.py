@@ -9,18 +9,22 @@ import asyncio
 import time
 from typing import Literal
 
+from engine.core.request_stream import EngineDead
 from engine.server.generation.choices import Choices
 from engine.server.generation.submission import RequestSubmitter
 from engine.server.loaded_model import LoadedModel
 from engine.server.metrics import Metrics
-from engine.server.protocol.errors import RequestError
+from engine.server.protocol.errors import RequestError, engine_unavailable
 from engine.server.protocol.requests import (
     ChatRequest,
     CompletionRequest,
+    EraseRequest,
     TokenizeChatRequest,
     TokenizeTextRequest,
 )
 from engine.server.tokenizing import PromptTokenization, check_vocabulary, context_length_exceeded
+
+ERASE_TIMEOUT = 10.0  # seconds; a step takes far less
 
 State = Literal["loading", "ready", "stopping", "failed"]
 
@@ -148,6 +152,18 @@ class ServingService:
             message = f"'tokens' may have at most {loaded.max_context} ids, as many as the context holds."
             raise RequestError(message, param="tokens", code="invalid_value")
         return await asyncio.to_thread(loaded.tokenizer.decode, check_vocabulary(loaded, tokens, "tokens"))
+
+    async def erase(self, request: EraseRequest) -> dict[str, object]:
+        """Overwrite what is cached of the prompts and replies with this salt. Raises RequestError."""
+        loaded = self._require_model()
+        try:
+            async with asyncio.timeout(ERASE_TIMEOUT):
+                num_pages = await asyncio.wrap_future(loaded.engine.erase(request.cache_salt))
+        except EngineDead as error:
+            raise engine_unavailable(str(error)) from error
+        except TimeoutError as error:
+            raise engine_unavailable("The engine did not come to it in time.") from error
+        return {"object": "cache.erasure", "erased_pages": num_pages}
 
     def _require_model(self) -> LoadedModel:
         if self.state == "ready" and self._loaded is not None:

@@ -162,6 +162,12 @@ class DetokenizeRequest(JsonObject):
     tokens: TokenIds
 
 
+class EraseRequest(JsonObject):
+    """POST /cache/erase."""
+
+    cache_salt: Label
+
+
 def validate_tokenize(value: dict[str, object]) -> TokenizeChatRequest | TokenizeTextRequest:
     """Chooses by `messages`, which come before `prompt`. Raises RequestError."""
     if value.get("messages") is not None:

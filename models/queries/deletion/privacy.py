@@ -52,6 +52,21 @@ async def person_counts(session: AsyncSession, *, user_id: int, guild_id: int | 
 
 
 @cross_tenant(OWN_DATA)
+async def person_guilds(session: AsyncSession, *, user_id: int) -> tuple[int, ...]:
+    """Return the guilds in which the person has data, 0 for direct messages."""
+    found: set[int] = set()
+    for guilds in (
+        select(Dialog.guild_id).where(Dialog.user_id == user_id),
+        select(Dialog.guild_id).join(Turn, Turn.dialog_id == Dialog.id).where(Turn.author_id == user_id),
+        select(Fact.guild_id).where(_facts(user_id, None)),
+        select(MemberSettingsRow.guild_id).where(MemberSettingsRow.user_id == user_id),
+        select(DailyUsage.guild_id).where(DailyUsage.user_id == user_id),
+    ):
+        found.update(await session.scalars(guilds.distinct()))
+    return tuple(sorted(found))
+
+
+@cross_tenant(OWN_DATA)
 async def delete_person_turns(session: AsyncSession, *, user_id: int, guild_id: int | None, limit: int) -> int:
     """Delete a batch of the person's turns and return its size. Pending ones too: a late reply is then not stored."""
     batch = _turns(user_id, guild_id).limit(limit)

@@ -219,11 +219,11 @@ def test_without_slots_it_is_computed() -> None:
 
 def test_pages_and_slots_together_hold_more_dialogs_than_either() -> None:
     """Slots are taken from dialogs that are in pages as well: nothing is lost while both together have room."""
-    dialogs = Dialogs(num_pages=60, num_slots=60)
-    for number in range(15):  # of 7 pages each
+    dialogs = Dialogs(num_pages=120, num_slots=120)
+    for number in range(29):  # of 7 pages each
         dialogs.serve(f"guild {number}", dialog(number))
-    cached = [dialogs.serve(f"guild {number}", dialog(number)).usage.cached_tokens for number in range(15)]
-    assert cached == [24] * 15
+    cached = [dialogs.serve(f"guild {number}", dialog(number)).usage.cached_tokens for number in range(29)]
+    assert cached == [24] * 29
 
 
 def test_few_pages_are_computed_instead_of_restored() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from engine.chat.formats import Message
@@ -82,6 +83,7 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.replies: list[bytes] = []
         self.submitted: list[Submitted] = []
+        self.erased: list[str] = []
         self.failure: str | None = None
         self.busy = False
         self._arrived = asyncio.Event()
@@ -114,6 +116,14 @@ class ScriptedEngine:
             sent = ids[: params.max_tokens]
             loop.call_soon(request.deliver, sent, "stop" if len(sent) == len(ids) else "length")
         return stream
+
+    def erase(self, tenant: str) -> "Future[int]":
+        if self.failure is not None:
+            raise EngineDead(self.failure)
+        done: Future[int] = Future()
+        self.erased.append(tenant)
+        done.set_result(7)
+        return done
 
     async def next_request(self) -> Submitted:
         """Waits for a request that no earlier call has returned."""

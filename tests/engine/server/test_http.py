@@ -321,6 +321,17 @@ async def test_tokenize_and_detokenize(served: Served) -> None:
     assert (await served.http.post("/detokenize", json={"tokens": [9999]})).status_code == 400
 
 
+async def test_erase(served: Served) -> None:
+    erased = await served.http.post("/cache/erase", json={"cache_salt": "a guild"})
+    assert (erased.status_code, erased.json()) == (200, {"object": "cache.erasure", "erased_pages": 7})
+    assert served.engine.erased == ["a guild"]
+    for body in ({}, {"cache_salt": 3}, {"cache_salt": "x" * 513}):
+        assert (await served.http.post("/cache/erase", json=body)).status_code == 400
+    served.engine.failure = "broken"
+    assert (await served.http.post("/cache/erase", json={"cache_salt": "a"})).status_code == 503
+    assert served.engine.erased == ["a guild"]
+
+
 @pytest.mark.parametrize("system", [[], [{"role": "system", "content": "You are a test."}]])
 async def test_attack_one_request_says_how_much_of_a_dialog_fits(served: Served, system: list[dict[str, str]]) -> None:
     dialog = [

@@ -39,6 +39,8 @@ class FakeEngine:
         self.fits = True  # whether /tokenize can leave messages out, as ours can
         self.api_key = api_key
         self.refused_fields = refused_fields
+        self.erases = True  # whether it has /cache/erase, as ours
+        self.erased: list[str] = []
         self.healthy = True
         self.metrics: str | None = None  # the text of /metrics; None for a server without
         self.images = "refused"  # how a prompt with pictures is taken: refused, seen, or ignored
@@ -118,6 +120,7 @@ class FakeEngine:
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/cache/erase", self._erase)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.5, access_log=None)
         await self._runner.setup()
         if self.uds:
@@ -150,6 +153,17 @@ class FakeEngine:
         length = {} if self.max_model_len is None else {"max_model_len": self.max_model_len}
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "tests", **length} for name in self.models]
         return web.json_response({"object": "list", "data": data})
+
+    async def _erase(self, request: web.Request) -> web.Response:
+        self.calls.append(request.path)
+        if not self.erases:
+            return web.json_response({"detail": "Not Found"}, status=404)
+        if (refusal := self._unauthorised(request)) is not None:
+            return refusal
+        body = await request.json()
+        assert set(body) == {"cache_salt"}
+        self.erased.append(body["cache_salt"])
+        return web.json_response({"object": "cache.erasure", "erased_pages": 3})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         self.calls.append(request.path)

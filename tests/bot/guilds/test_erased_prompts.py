@@ -1,0 +1,54 @@
+"""What is deleted is erased from the engine's cache as well, and no deletion fails because that did not work."""
+
+from __future__ import annotations
+
+import pytest
+
+from bot.engine_client.client import EngineClient
+from bot.engine_client.prompt_cache import PromptCache
+from bot.engine_client.pseudonyms import Pseudonyms
+from bot.guilds.privacy import PrivacyService
+from bot.settings import Settings
+from models.database import Database
+from models.types import DialogKey
+from tests.bot.guilds.test_privacy import ANNA, BEN, leave_data
+from tests.fakes.engine import FakeEngine
+
+PSEUDONYMS = Pseudonyms(Settings(_env_file=None, discord_token="token"))
+
+
+def salts(user: int, *guilds: int) -> list[str]:
+    return sorted(PSEUDONYMS.cache_salt(DialogKey(guild, user)) for guild in guilds)
+
+
+async def test_of_a_member_in_all_guilds_and_direct_messages(database: Database) -> None:
+    for user, guild in ((ANNA, 100), (ANNA, 101), (BEN, 102)):
+        await leave_data(database, user, guild)
+    async with FakeEngine() as engine, EngineClient(engine.url) as client:
+        service = PrivacyService(database, PromptCache(client, PSEUDONYMS))
+        await service.delete(ANNA)
+        assert sorted(engine.erased) == salts(ANNA, 0, 100, 101)
+        engine.erased.clear()
+        await service.delete(BEN, guild_id=102, actor_id=ANNA)
+        await service.delete_guild(101)
+        assert engine.erased == [*salts(BEN, 102), *salts(ANNA, 101)]
+
+
+async def test_a_server_that_cannot_is_asked_once(database: Database) -> None:
+    await leave_data(database, ANNA, 100)
+    async with FakeEngine() as engine, EngineClient(engine.url) as client:
+        engine.erases = False
+        service = PrivacyService(database, PromptCache(client, PSEUDONYMS))
+        assert any((await service.delete(ANNA, guild_id=100)).counts.values())
+        await service.delete_guild(100)
+        assert engine.calls.count("/cache/erase") == 1
+
+
+async def test_a_deletion_does_not_need_the_engine(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await leave_data(database, ANNA, 100)
+    async with FakeEngine() as engine:
+        url = engine.url
+    async with EngineClient(url) as client:
+        service = PrivacyService(database, PromptCache(client, PSEUDONYMS))
+        assert any((await service.delete(ANNA)).counts.values())
+        await service.erase_prompts_of_guild(100)
