@@ -15,16 +15,15 @@ from engine.kernels.attention.prefix_work import MAX_PARTS, PREFIX_HEADER, PREFI
 from engine.kernels.attention.split_kv import MAX_SPLITS, SplitConfig, split_kv, work_list
 from engine.layers.paged_attention import PLAIN, AttentionRule
 from engine.layers.quantized_kv import stored_values
+from engine.runner.cuda.prefix_limits import prefix_config
 from tests.engine.kernels import reference
 from tests.engine.kernels.test_attention import CLOSE, DEVICE, DTYPE, PAGE, PDL, STORAGES, Cache
-
-LANES = 16 if DEVICE.type == "cpu" else 32
 
 
 @dataclass(frozen=True)
 class Case:
-    """`prefixes`: pages and members of each group; `rests`: tokens after it, in turn; `alone`: contexts of other rows;
-    `part`: pages of each part of a prefix.
+    """`prefixes`: tiles and members of each group; `rests`: tokens after it, in turn; `alone`: contexts of other rows;
+    `part`: tiles of each part of a prefix.
     """
 
     heads: int = 2
@@ -73,9 +72,11 @@ def cases() -> list[object]:
 @pytest.mark.parametrize("case", cases())
 def test_prefixes_read_once(case: Case) -> None:
     heads, kv_heads, dim = case.heads, case.kv_heads, case.dim
+    config = prefix_config(heads // kv_heads, dim, DTYPE, gpu=DEVICE.type == "cuda")
+    tile = config.tile_tokens // PAGE  # pages
     lengths = [
-        (group, pages * PAGE + case.rests[member % len(case.rests)])
-        for group, (pages, members) in enumerate(case.prefixes)
+        (group, tiles * tile * PAGE + case.rests[member % len(case.rests)])
+        for group, (tiles, members) in enumerate(case.prefixes)
         for member in range(members)
     ] + [(-1, length) for length in case.alone]
     generator = torch.Generator().manual_seed(5)
@@ -91,7 +92,7 @@ def test_prefixes_read_once(case: Case) -> None:
     angle = torch.outer(torch.arange(width * PAGE), 100.0 ** -torch.linspace(0, 1, dim // 2))
     cache.cos, cache.sin = angle.cos().to(DEVICE), angle.sin().to(DEVICE)
 
-    shared = [[next(free) for _ in range(pages)] for pages, _ in case.prefixes]
+    shared = [[next(free) for _ in range(tiles * tile)] for tiles, _ in case.prefixes]
     plain, ours = (torch.zeros(len(slots), width, dtype=torch.int32) for _ in range(2))
     positions = torch.zeros(len(slots), dtype=torch.int32)
     members: list[list[int]] = [[] for _ in shared]
@@ -103,7 +104,6 @@ def test_prefixes_read_once(case: Case) -> None:
             plain[slot, : len(shared[group])] = torch.tensor(shared[group])
             ours[slot, : len(shared[group])] = 0 if members[group] else torch.tensor(shared[group])
             members[group].append(slot)
-    config = PrefixConfig(LANES, 16)
     work = prefix_work(case, members, config, len(slots))
 
     cache.k, cache.v = k.clone(), v.clone()
@@ -144,14 +144,15 @@ def prefix_work(case: Case, groups: list[list[int]], config: PrefixConfig, num_s
     """The work of some groups of slots, with room for one item more."""
     by_slot, members, items = torch.zeros(num_slots, 2, dtype=torch.int32), [], []
     limit = config.max_members(case.heads // case.kv_heads)
-    for (pages, _), slots in zip(case.prefixes, groups, strict=True):
-        starts = range(0, pages, case.part)
+    tile = config.tile_tokens
+    for (tiles, _), slots in zip(case.prefixes, groups, strict=True):
+        starts = range(0, tiles, case.part)
         assert len(starts) <= MAX_PARTS
-        by_slot[slots] = torch.tensor([pages * PAGE, len(starts)], dtype=torch.int32)
+        by_slot[slots] = torch.tensor([tiles * tile, len(starts)], dtype=torch.int32)
         for first in range(0, len(slots), limit):
             for part, start in enumerate(starts):
-                end = min(start + case.part, pages)
-                item = [len(members) + first, min(limit, len(slots) - first), start * PAGE, end * PAGE, part]
+                end = min(start + case.part, tiles)
+                item = [len(members) + first, min(limit, len(slots) - first), start * tile, end * tile, part]
                 items.append(item + [0] * (PREFIX_ITEM - len(item)))
         members += slots
     numbers = [

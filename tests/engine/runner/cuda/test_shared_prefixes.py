@@ -6,7 +6,6 @@ from itertools import count
 from random import Random
 
 import pytest
-import torch
 
 from engine.runner.cuda import prefix_limits
 from engine.runner.cuda.cuda_runner import CudaRunner
@@ -135,11 +134,14 @@ def test_items_cover_every_prefix_once(seed: int) -> None:
 
 
 class Room:
-    """Rows that come and go: plans as the scheduler makes them, with the pages of three personas shared."""
+    """Rows that come and go: plans as the scheduler makes them, with the pages of three personas shared.
 
-    def __init__(self, seed: int) -> None:
-        self.random = Random(seed)
-        self.free_pages, self.free_rows = list(range(PAGES)), list(range(ROWS))
+    `pages` of the cache; `prompts`: pages of each persona.
+    """
+
+    def __init__(self, seed: int, pages: int = PAGES, prompts: tuple[int, int, int] = (1, 2, 1)) -> None:
+        self.random, self.prompts = Random(seed), prompts
+        self.free_pages, self.free_rows = list(range(pages)), list(range(ROWS))
         self.random.shuffle(self.free_pages)
         self.personas: dict[int, list[int]] = {}  # computed pages
         self.rows: dict[int, tuple[int, list[int], int]] = {}  # persona, pages, tokens
@@ -177,16 +179,17 @@ class Room:
         pages = list(self.personas.get(persona, []))
         if pages:
             cached = len(pages) * PAGE
-        length = (2 + persona % 2) * PAGE + self.random.choice([1, 9, 15]) if not others or cached else 9
+        # Of two rows that enter together, the second cannot read what the first computes.
+        prefix = self.prompts[persona] * PAGE
+        length = prefix + self.random.choice([1, 2, 15]) if not others or cached else 3
         while len(pages) * PAGE < length:
             pages.append(self.free_pages.pop())
         self.rows[row] = (persona, pages, length)
-        prompt = [*tokens(3 * PAGE, persona), *tokens(PAGE, row + length)]
-        prompt[(2 + persona % 2) * PAGE :] = tokens(PAGE, row + length)
-        if not cached and length > 9:
-            self.personas[persona] = pages[: 2 + persona % 2]
+        prompt = (*tokens(prefix, persona), *tokens(PAGE, row + length))
+        if not cached and length > PAGE:
+            self.personas[persona] = pages[: self.prompts[persona]]
         new, grants = NewSequence(row, 0.0, 1.0, 1), tuple((row, index, page) for index, page in enumerate(pages))
-        return StepPlan(0, (new,), grants, (PrefillChunk(row, cached, tuple(prompt[cached:length]), True),))
+        return StepPlan(0, (new,), grants, (PrefillChunk(row, cached, prompt[cached:length], True),))
 
     def _leave(self, row: int) -> None:
         persona, pages, _ = self.rows.pop(row)
@@ -198,9 +201,9 @@ class Room:
 @pytest.mark.parametrize(
     ("family", "kv_heads", "kv_dtype", "seed", "steps"),
     [
-        ("llama", 2, "auto", 1, 16),
+        ("llama", 1, "auto", 20, 10),
         *(pytest.param(*case, marks=pytest.mark.long) for case in (
-            ("llama", 1, "auto", 2, 60), ("windows", 2, "auto", 3, 40), ("gemma", 1, "auto", 4, 40),
+            ("llama", 2, "auto", 2, 60), ("windows", 2, "auto", 3, 40), ("gemma", 1, "auto", 4, 40),
             ("head_size", 2, "auto", 5, 40), ("llama", 2, "auto", 6, 80), ("qwen3moe", 1, "auto", 7, 30),
         )),
     ],
@@ -239,7 +242,7 @@ def test_shapes_that_share_prefixes_are_others_again() -> None:
         for shape in plain
         if shape.num_slots >= 4 and shape.num_tokens <= 512
     }
-    assert torch.tensor(len(sharing)) > 5
+    assert len(sharing) > 5
 
 
 def test_models_without_shared_prefixes() -> None:
