@@ -220,18 +220,36 @@ def decode_attention_kernel(
     live = g < G
     if PREFIX:
         # The first split has the shared prefix too, which the kernel before has read.
-        for part in range(0, tl.where(has_new, tl.load(prefixes + slot * 2 + 1), 0)):
-            part_at = heads_at * PARTS + part
-            part_max = tl.load(prefix_stats + part_at * 2, mask=live, other=-1.0e30, cache_modifier=".cg")
-            part_sum = tl.load(prefix_stats + part_at * 2 + 1, mask=live, other=0.0, cache_modifier=".cg")
+        parts = tl.where(has_new, tl.load(prefixes + slot * 2 + 1), 0)
+        if GP == 1:
+            part = tl.arange(0, PARTS)
+            exists = part < parts
+            part_at = (slot * (H * G) + head) * PARTS + part
+            part_max = tl.load(prefix_stats + part_at * 2, mask=exists, other=-1.0e30, cache_modifier=".cg")
+            part_sum = tl.load(prefix_stats + part_at * 2 + 1, mask=exists, other=0.0, cache_modifier=".cg")
             part_out = tl.load(
-                prefix_out + part_at[:, None] * DB + d[None, :], mask=live[:, None], other=0.0, cache_modifier=".cg"
+                prefix_out + part_at[:, None] * DB + d[None, :], mask=exists[:, None], other=0.0, cache_modifier=".cg"
             )
-            higher = tl.maximum(m_all, part_max)
-            own_scale, part_scale = tl.exp2(m_all - higher), tl.exp2(part_max - higher)
-            total = total * own_scale + part_sum * part_scale
-            o = o * own_scale[:, None] + part_out * part_scale[:, None]
-            m_all = higher
+            best = tl.maximum(tl.max(m_all, 0), tl.max(part_max, 0))
+            own_scale = tl.exp2(m_all - best)
+            part_scale = tl.exp2(part_max - best)
+            total = total * own_scale + tl.sum(part_sum * part_scale, 0)
+            o = o * own_scale[:, None] + tl.sum(part_out * part_scale[:, None], 0)[None, :]
+            m_all = best + tl.zeros([GP], tl.float32)
+        else:
+            for part in tl.range(0, parts, num_stages=STAGES):
+                part_at = heads_at * PARTS + part
+                part_max = tl.load(prefix_stats + part_at * 2, mask=live, other=-1.0e30, cache_modifier=".cg")
+                part_sum = tl.load(prefix_stats + part_at * 2 + 1, mask=live, other=0.0, cache_modifier=".cg")
+                part_out = tl.load(
+                    prefix_out + part_at[:, None] * DB + d[None, :], mask=live[:, None], other=0.0, cache_modifier=".cg"
+                )
+                best = tl.maximum(m_all, part_max)
+                own_scale = tl.exp2(m_all - best)
+                part_scale = tl.exp2(part_max - best)
+                total = total * own_scale + part_sum * part_scale
+                o = o * own_scale[:, None] + part_out * part_scale[:, None]
+                m_all = best
     is_out = within_head(live[:, None], d[None, :], D, DB)
     if num_splits == 1:
         y = o / total[:, None]

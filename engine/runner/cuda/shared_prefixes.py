@@ -101,7 +101,7 @@ class SharedPrefixes:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The slots in the order of their page tables, and how many pages each has in common with the next."""
         width = int(pages.max())
-        own = -1 - slots[:, None]  # beyond its whole pages a row shares nothing
+        own = (-1 - slots[:, None]).astype(np.int32)  # beyond its whole pages a row shares nothing
         tables = np.where(np.arange(width) < pages[:, None], self._tables[by_slot[slots], :width], own)
         keys = [table.tobytes() for table in tables]
         order = sorted(range(len(slots)), key=keys.__getitem__)
