@@ -11,6 +11,7 @@ import triton.language as tl
 
 from engine.layers.paged_attention import AttentionRule
 
+LARGE_HEAD = 128  # elements; of larger heads, fewer queries and positions are read at once
 LOG2E = 1.4426950408889634  # scores are scaled by it, so that exp2 can replace exp
 
 

@@ -4,7 +4,7 @@ A slot is the place of one decoding row in a step. The kernel reads the rows' po
 so a step needs no data from the host. It is a flash-decoding kernel (Dao et al. 2023) with an online softmax (Milakov
 & Gimelshein 2018) within a split: `split_kv.py` divides the contexts, and the last program to finish a head merges its
 splits in fixed order. Rows that share pages (a guild's persona) run at the same time, so shared pages come from the L2
-cache.
+cache; where that costs too much, `prefix_attention.py` has read them once for all, and its result is merged here.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from engine.kernels.attention.kv_quantization import (
     quantize_vectors,
     scale_arguments,
 )
+from engine.kernels.attention.prefix_work import MAX_PARTS, PrefixWork
 from engine.kernels.attention.split_kv import (
     HEADER,
     ITEM,
@@ -88,16 +89,19 @@ def online_softmax_weights(score, mask, m, denom, MASKED: tl.constexpr):
 @triton.jit
 def decode_attention_kernel(
     qkv, k_cache, v_cache, work, slot_rows, positions, tables, cos, sin, out, partial_out, partial_stats, counters,
-    table_stride, page_stride, token_stride, head_stride, scales, scale_stride, scale, one,
+    prefixes, prefix_out, prefix_stats, table_stride, page_stride, token_stride, head_stride, scales, scale_stride,
+    scale, one,
     H: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, TILE: tl.constexpr,
     SPLITS: tl.constexpr, STAGES: tl.constexpr, HEADER: tl.constexpr, ITEM: tl.constexpr, SCALED: tl.constexpr,
-    DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, PDL: tl.constexpr,
+    DB: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, PREFIX: tl.constexpr, PARTS: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for each kv head and each item of the work list. Pointers: see `decode_attention`.
 
     H kv heads, each read by G query heads; GP: G padded to the smallest tl.dot, or 1: no tl.dot; D: head dim;
     PAGE: page size; TILE: positions read at once; SPLITS: MAX_SPLITS; SCALED: int8 caches with `scales`; DB: D
-    padded; WINDOW: 0 for none; CAP: see `soft_cap`. `scale` is the scores' factor times log2(e), and `one` is 1.0.
+    padded; WINDOW: 0 for none; CAP: see `soft_cap`; PREFIX: some slots share prefixes, of up to PARTS parts. `scale` is
+    the scores' factor times log2(e), and `one` is 1.0.
     """
     head = tl.program_id(0)
     item = tl.program_id(1)  # the slower grid index, so that programs without an item start last
@@ -119,6 +123,8 @@ def decode_attention_kernel(
     first_tile = split * tiles_per_split
     if WINDOW > 0:
         first_tile += tl.maximum(pos - WINDOW + 1, 0) // TILE
+    if PREFIX:
+        first_tile += tl.load(prefixes + slot * 2) // TILE
     end_tile = tl.minimum(first_tile + tiles_per_split, tl.cdiv(pos, TILE))
     c = load_head(cos + pos * (D // 2) + pair, pair, D // 2, DB // 2)
     s = load_head(sin + pos * (D // 2) + pair, pair, D // 2, DB // 2)
@@ -218,6 +224,38 @@ def decode_attention_kernel(
             o = o * alpha[:, None] + tl.dot(p.to(q.dtype), vt.to(q.dtype), input_precision="ieee") * one
     heads_at = slot * (H * G) + head * G + g
     live = g < G
+    if PREFIX:
+        # The first split has the shared prefix too, which the kernel before has read.
+        parts = tl.where(has_new, tl.load(prefixes + slot * 2 + 1), 0)
+        if GP == 1:
+            part = tl.arange(0, PARTS)
+            exists = part < parts
+            part_at = (slot * (H * G) + head) * PARTS + part
+            part_max = tl.load(prefix_stats + part_at * 2, mask=exists, other=-1.0e30, cache_modifier=".cg")
+            part_sum = tl.load(prefix_stats + part_at * 2 + 1, mask=exists, other=0.0, cache_modifier=".cg")
+            part_out = tl.load(
+                prefix_out + part_at[:, None] * DB + d[None, :], mask=exists[:, None], other=0.0, cache_modifier=".cg"
+            )
+            best = tl.maximum(tl.max(m_all, 0), tl.max(part_max, 0))
+            own_scale = tl.exp2(m_all - best)
+            part_scale = tl.exp2(part_max - best)
+            total = total * own_scale + tl.sum(part_sum * part_scale, 0)
+            o = o * own_scale[:, None] + tl.sum(part_out * part_scale[:, None], 0)[None, :]
+            m_all = best + tl.zeros([GP], tl.float32)
+        else:
+            for part in tl.range(0, parts, num_stages=STAGES):
+                part_at = heads_at * PARTS + part
+                part_max = tl.load(prefix_stats + part_at * 2, mask=live, other=-1.0e30, cache_modifier=".cg")
+                part_sum = tl.load(prefix_stats + part_at * 2 + 1, mask=live, other=0.0, cache_modifier=".cg")
+                part_out = tl.load(
+                    prefix_out + part_at[:, None] * DB + d[None, :], mask=live[:, None], other=0.0, cache_modifier=".cg"
+                )
+                best = tl.maximum(m_all, part_max)
+                own_scale = tl.exp2(m_all - best)
+                part_scale = tl.exp2(part_max - best)
+                total = total * own_scale + part_sum * part_scale
+                o = o * own_scale[:, None] + part_out * part_scale[:, None]
+                m_all = best
     is_out = within_head(live[:, None], d[None, :], D, DB)
     if num_splits == 1:
         y = o / total[:, None]
@@ -260,6 +298,7 @@ def decode_attention(
     config: SplitConfig,
     scales: torch.Tensor | None = None,
     rule: AttentionRule = PLAIN,
+    prefix: PrefixWork | None = None,
     pdl: bool = False,
 ) -> None:
     """out [slots, heads · D] = attention of the slots' new tokens over their contexts; also stores their keys, values.
@@ -268,17 +307,20 @@ def decode_attention(
     [pages, page size, kv heads, D], any strides with D contiguous, in the model's dtype, fp8, or int8 with the `scales`
     of `kv_quantization.py`. slot_rows int32 [slots]: each slot's row, -1 for none. positions int32 [rows]: the new
     token's position. tables int32 [rows, ≥ pages of a row]: page ids. cos, sin float32 [positions, D / 2]. work comes
-    from `split_kv` with the same slots, config and window. partial_out float32 [slots · heads · MAX_SPLITS, DB];
+    from `split_kv` with the same slots, config, window and prefixes. `prefix`: what `prefix_attention` has just read,
+    for layers without a window. partial_out float32 [slots · heads · MAX_SPLITS, DB];
     partial_stats float32 [slots · heads · MAX_SPLITS, 2]; counters int32 [slots · kv heads], zero before and after.
     """
     _, page_size, kv_heads, dim = k_cache.shape
     group = heads // kv_heads
     decode_attention_kernel[(kv_heads, config.max_work_items(slot_rows.shape[0]))](
         qkv, k_cache, v_cache, work, slot_rows, positions, tables, cos, sin, out, partial_out, partial_stats, counters,
+        *((out,) * 3 if prefix is None else (prefix.slots, prefix.partial_out, prefix.partial_stats)),
         tables.stride(0), k_cache.stride(0), k_cache.stride(1), k_cache.stride(2),
         *scale_arguments(scales, out), log2_scale(rule, dim), 1.0,
         H=kv_heads, G=group, GP=config.lanes or (1 if group == 1 else max(16, triton.next_power_of_2(group))), D=dim,
         PAGE=page_size, TILE=config.tile_tokens, SPLITS=MAX_SPLITS, STAGES=config.stages, HEADER=HEADER, ITEM=ITEM,
-        SCALED=scales is not None, DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule), PDL=pdl,
+        SCALED=scales is not None, DB=padded_head(dim), WINDOW=rule.window or 0, CAP=log2_cap(rule),
+        PREFIX=prefix is not None, PARTS=MAX_PARTS, PDL=pdl,
         num_warps=config.warps, launch_pdl=pdl,
     )  # fmt: skip

@@ -25,15 +25,16 @@ HEADER, ITEM = 4, 4  # ints of the work list
 
 @triton.jit
 def split_kv_kernel(
-    slot_rows, positions, work, num_slots, target,
+    slot_rows, positions, work, prefixes, num_slots, target,
     TILE: tl.constexpr, MIN_TILES: tl.constexpr, MAX_SPLITS: tl.constexpr, HEADER: tl.constexpr, ITEM: tl.constexpr,
-    BLOCK: tl.constexpr, WINDOW: tl.constexpr, PDL: tl.constexpr,
+    BLOCK: tl.constexpr, WINDOW: tl.constexpr, PREFIX: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Write the work list. One program; BLOCK >= num_slots.
 
     slot_rows int32 [num_slots]: each slot's row, -1 for none; positions int32 by row: cached tokens. About `target`
     splits in all. Splits as long as the mean context suffice; where lengths differ much, shorter splits balance better.
-    WINDOW: tiles that lie wholly before it belong to no split; 0: none.
+    WINDOW: tiles that lie wholly before it belong to no split; 0: none. PREFIX: nor do those of the prefixes that slots
+    share, `PrefixWork.slots`.
     """
     grid_wait(PDL)
     launch_dependents(PDL)
@@ -44,6 +45,8 @@ def split_kv_kernel(
     tiles = tl.cdiv(cached, TILE)
     if WINDOW > 0:
         tiles -= tl.maximum(cached - WINDOW + 1, 0) // TILE
+    if PREFIX:
+        tiles -= tl.load(prefixes + slot * 2, mask=live, other=0) // TILE
     total = tl.sum(tiles, 0)
     longest = tl.max(tiles, 0)
     uneven = 2 * longest * tl.sum(live.to(tl.int32), 0) > 3 * total
@@ -135,15 +138,17 @@ def work_list(max_items: int, device: torch.device) -> torch.Tensor:
 
 def split_kv(
     slot_rows: torch.Tensor, positions: torch.Tensor, work: torch.Tensor, *, config: SplitConfig,
-    window: int | None = None, pdl: bool = False,
+    window: int | None = None, prefixes: torch.Tensor | None = None, pdl: bool = False,
 ) -> None:  # fmt: skip
     """Write the work list that `decode_attention` takes, from where the slots' rows are now, for layers of a `window`.
 
-    slot_rows int32 [slots]; positions int32 [rows]; work int32, from `work_list(config.max_work_items(slots))`.
+    slot_rows int32 [slots]; positions int32 [rows]; work int32, from `work_list(config.max_work_items(slots))`;
+    prefixes: `PrefixWork.slots`, for layers without a window whose shared prefixes are read apart.
     """
     num_slots = slot_rows.shape[0]
     split_kv_kernel[(1,)](
-        slot_rows, positions, work, num_slots, config.target_splits, TILE=config.tile_tokens,
-        MIN_TILES=config.min_tiles, MAX_SPLITS=MAX_SPLITS, HEADER=HEADER, ITEM=ITEM,
-        BLOCK=triton.next_power_of_2(num_slots), WINDOW=window or 0, PDL=pdl, num_warps=1, launch_pdl=pdl,
+        slot_rows, positions, work, work if prefixes is None else prefixes, num_slots, config.target_splits,
+        TILE=config.tile_tokens, MIN_TILES=config.min_tiles, MAX_SPLITS=MAX_SPLITS, HEADER=HEADER, ITEM=ITEM,
+        BLOCK=triton.next_power_of_2(num_slots), WINDOW=window or 0, PREFIX=prefixes is not None, PDL=pdl,
+        num_warps=1, launch_pdl=pdl,
     )  # fmt: skip

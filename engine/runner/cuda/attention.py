@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig
-from engine.kernels.attention.attention_rules import padded_head
+from engine.kernels.attention.attention_rules import LARGE_HEAD, padded_head
 from engine.kernels.attention.chunk_attention import chunk_attention, rotate_and_store
 from engine.kernels.attention.decode_attention import decode_attention
 from engine.kernels.attention.fused_decode import fused_decode_value_proj
+from engine.kernels.attention.prefix_attention import prefix_attention
+from engine.kernels.attention.prefix_work import MAX_PARTS, PrefixWork
 from engine.kernels.attention.split_kv import MAX_SPLITS, SplitConfig, split_kv, work_list
 from engine.kernels.linear.gemv import DeferredValue
 from engine.kernels.pdl import supported
@@ -22,9 +24,9 @@ from engine.layers.paged_attention import AttentionRule
 from engine.layers.paged_kv import PagedKV
 from engine.model.transformer import Block, Transformer
 from engine.runner.cuda.input_batch import BatchShape, BatchState, StepInputs
+from engine.runner.cuda.prefix_limits import prefix_config, prefix_limits
 
 _MIN_PROGRAMS = 1024  # of decode attention, where there is work for that many
-LARGE_HEAD = 128  # elements; prefill reads fewer queries and positions at once of heads that are larger
 
 
 def query_block(shape: BatchShape, *, gpu: bool, head_dim: int) -> int:
@@ -58,6 +60,11 @@ class CudaAttention:
         max_splits = max_slots * self.heads * MAX_SPLITS
         padded_dim = padded_head(self.head_dim)
         self._partial_out, self._partial_stats = floats(max_splits, padded_dim), floats(max_splits, 2)
+        sharing_slots = 0 if prefix_limits(config, model) is None else max_slots
+        max_parts = sharing_slots * self.heads * MAX_PARTS
+        self._prefix_out, self._prefix_stats = floats(max_parts, padded_dim), floats(max_parts, 2)
+        group = self.heads // self.kv_heads
+        self._prefix_config = prefix_config(group, self.head_dim, config.dtype, gpu=self._gpu)
         self._value_weight, self._partial_weight = floats(self.heads), floats(self.heads)
         self._counters = torch.zeros(max_slots * self.heads, dtype=torch.int32, device=config.device)
         self._rules = [_within_context(block.rule, config.max_context) for block in model.blocks]
@@ -95,7 +102,10 @@ class CudaAttention:
         """List the splits of the slots' contexts. Once a step, before the first layer's `attend`."""
         config = self._split_config(shape)
         for window, work in self._work.items():
-            split_kv(inputs.slot_rows, state.positions, work, config=config, window=window, pdl=self._pdl)
+            prefixes = inputs.prefix_slots if shape.shares_prefixes and window is None else None
+            split_kv(
+                inputs.slot_rows, state.positions, work, config=config, window=window, prefixes=prefixes, pdl=self._pdl
+            )
 
     def attend(
         self, layer: int, shape: BatchShape, inputs: StepInputs, state: BatchState, qkv: Tensor, out: Tensor
@@ -114,10 +124,16 @@ class CudaAttention:
                 heads=self.heads, scales=scales, pdl=self._pdl,
             )  # fmt: skip
         if shape.num_slots:
+            prefix = self._prefix_work(inputs) if shape.shares_prefixes and rule.window is None else None
+            if prefix is not None:
+                prefix_attention(
+                    qkv, k, v, prefix, inputs.slot_rows, state.positions, state.page_tables, cos, sin,
+                    heads=self.heads, config=self._prefix_config, scales=scales, rule=rule, pdl=self._pdl,
+                )  # fmt: skip
             decode_attention(
                 qkv, k, v, self._work[rule.window], inputs.slot_rows, state.positions, state.page_tables, cos, sin, out,
                 self._partial_out, self._partial_stats, self._counters, heads=self.heads,
-                config=self._split_config(shape), scales=scales, rule=rule, pdl=self._pdl,
+                config=self._split_config(shape), scales=scales, rule=rule, prefix=prefix, pdl=self._pdl,
             )  # fmt: skip
         if shape.num_prefill_tokens:
             block = query_block(shape, gpu=self._gpu, head_dim=self.head_dim)
@@ -150,6 +166,11 @@ class CudaAttention:
             config=self._split_config(BatchShape(1, 0)), block=1024, rule=self._rules[layer], pdl=self._pdl,
         )  # fmt: skip
         return DeferredValue(self._value_weight, qkv[:, self.num_qk_rows :], self.heads // self.kv_heads, self.head_dim)
+
+    def _prefix_work(self, inputs: StepInputs) -> PrefixWork:
+        return PrefixWork(
+            inputs.prefix_slots, inputs.prefix_members, inputs.prefix_items, self._prefix_out, self._prefix_stats
+        )
 
     def _split_config(self, shape: BatchShape) -> SplitConfig:
         """Enough splits to fill the GPU, or unsplit contexts if those do; measured on an H100."""

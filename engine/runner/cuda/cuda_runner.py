@@ -27,7 +27,9 @@ from engine.runner.cuda.forward import CudaForward
 from engine.runner.cuda.host_pages import CudaHostPages
 from engine.runner.cuda.input_batch import BatchShape, BatchState
 from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, InputBuffers, batch_shapes, first_shapes
+from engine.runner.cuda.prefix_limits import prefix_limits
 from engine.runner.cuda.resampling import Resampler
+from engine.runner.cuda.shared_prefixes import PrefixGroups, SharedPrefixes
 from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes, kv_storage
 from engine.scheduler.step_plan import StepPlan
@@ -57,10 +59,12 @@ class CudaRunner:
         self._host_pages: CudaHostPages | HostPages | None = None
         self._config, self._model, self._device = config, model, config.device
         self._gpu = config.device.type == "cuda"
-        self._shapes = batch_shapes(config)
+        prefixes = prefix_limits(config, model)
+        self._prefixes = None if prefixes is None else SharedPrefixes(prefixes, config)
+        self._shapes = batch_shapes(config, prefixes=prefixes)
         create_arena = create_arena or partial(symmetric_memory.create_arena, device=config.device, rank=config.rank)
         self._input_buffers = InputBuffers(
-            config.max_num_seqs, self._shapes, gpu=self._gpu, head_dim=model.spec.head_dim
+            config.max_num_seqs, self._shapes, gpu=self._gpu, head_dim=model.spec.head_dim, prefixes=prefixes
         )
         self._forward = CudaForward(
             config, model, max(shape.num_tokens for shape in self._shapes), config.max_num_seqs, create_arena
@@ -81,8 +85,8 @@ class CudaRunner:
         self._unrecorded: list[BatchShape] = []
         self._stream = torch.cuda.Stream(config.device) if self._gpu else None  # type: ignore[no-untyped-call]  # torch's
         self._host_buffer_index = self._host_ids_index = 0
-        # The shape and decode rows that the device's input buffer holds; None if it holds anything else.
-        self._last_decode: tuple[BatchShape, tuple[int, ...]] | None = None
+        # The shape, decode rows and groups of them that the device holds as input; None if it holds anything else.
+        self._last_decode: tuple[BatchShape, tuple[int, ...], PrefixGroups | None] | None = None
 
     def start(self, num_kv_pages: int, num_host_slots: int = 0) -> None:
         """Allocate the KV pages and the host tier, then run and record steps: with several ranks, which must do it
@@ -99,8 +103,10 @@ class CudaRunner:
             self._host_pages = HostPages(kv, num_host_slots)
             return
         records = config.cuda_graphs and not config.share_gpu
-        # The largest first: their memory serves the others.
-        self._unrecorded = sorted(self._shapes, key=lambda shape: (-shape.num_tokens, shape.num_slots))
+        # The largest first: their memory serves the others. What no plan needs comes last.
+        self._unrecorded = sorted(
+            self._shapes, key=lambda shape: (shape.shares_prefixes, -shape.num_tokens, shape.num_slots)
+        )
         first = first_shapes(self._shapes) if records and config.world_size == 1 else set(self._shapes)
         for shape in [shape for shape in self._unrecorded if shape in first]:
             self._warm_up(shape, record=records)
@@ -150,23 +156,27 @@ class CudaRunner:
         elif self._host_pages is not None:
             self._host_pages.copy(plan.copies)
         self._resampler.update(plan)
+        groups = None
+        if self._prefixes is not None:
+            self._prefixes.update(plan)
+            groups = self._prefixes.groups(plan.decode_rows)
         page_grants = plan.page_grants
         while len(page_grants) > MAX_PAGE_GRANTS:
             self._copy_inputs(StepPlan(plan.step, page_grants=page_grants[:MAX_PAGE_GRANTS]), self._shapes[0])
             self._apply_updates()
             page_grants = page_grants[MAX_PAGE_GRANTS:]
         plan = replace(plan, page_grants=page_grants)
-        shape = self._batch_shape(plan)
+        shape = self._batch_shape(plan, share_prefixes=groups is not None)
         only_decodes = not (plan.new_sequences or plan.page_grants or plan.chunks)
         if shape is None:
             if not only_decodes:
                 self._copy_inputs(plan, self._shapes[0])
                 self._apply_updates()
             return CudaStepHandle((), self._host_ids[0], None)
-        if not only_decodes or self._last_decode != (shape, plan.decode_rows):
-            self._copy_inputs(plan, shape)
+        if not only_decodes or self._last_decode != (shape, plan.decode_rows, groups):
+            self._copy_inputs(plan, shape, groups)
             # Its new sequences and grants are applied again with each replay, which changes nothing.
-            self._last_decode = (shape, plan.decode_rows) if not plan.chunks else None
+            self._last_decode = (shape, plan.decode_rows, groups) if not plan.chunks else None
         if shape in self._graphs:
             self._graphs[shape].replay()
         else:
@@ -203,19 +213,25 @@ class CudaRunner:
         self._graphs.clear()
         self._forward.attention.use_pages(None)
 
-    def _batch_shape(self, plan: StepPlan) -> BatchShape | None:
-        """The smallest shape that holds the plan, of the recorded ones if any are; None for a plan without tokens."""
+    def _batch_shape(self, plan: StepPlan, *, share_prefixes: bool) -> BatchShape | None:
+        """The smallest shape that holds the plan, of the recorded ones if any are; None for a plan without tokens.
+
+        With `share_prefixes` that shape where prefixes are read once, if there is one.
+        """
         num_slots, num_tokens = len(plan.decode_rows), sum(len(chunk.token_ids) for chunk in plan.chunks)
         if not num_slots and not num_tokens:
             return None
+        shapes = self._graphs or self._shapes
         fitting = [
             shape
-            for shape in self._graphs or self._shapes
-            if shape.num_slots >= num_slots and shape.num_prefill_tokens >= num_tokens
+            for shape in shapes
+            if shape.num_slots >= num_slots and shape.num_prefill_tokens >= num_tokens and not shape.shares_prefixes
         ]
         if not fitting:
             raise ValueError(f"a step of {num_slots} rows and {num_tokens} prompt tokens is larger than any recorded")
-        return min(fitting, key=lambda shape: (shape.num_tokens, shape.num_slots))
+        smallest = min(fitting, key=lambda shape: (shape.num_tokens, shape.num_slots))
+        sharing = replace(smallest, shares_prefixes=True)
+        return sharing if share_prefixes and sharing in shapes else smallest
 
     def _run(self, shape: BatchShape) -> None:
         self._apply_updates()
@@ -229,14 +245,14 @@ class CudaRunner:
             max_sequences=self._config.max_num_seqs, max_grants=MAX_PAGE_GRANTS, pdl=self._forward.pdl,
         )  # fmt: skip
 
-    def _copy_inputs(self, plan: StepPlan, shape: BatchShape) -> None:
+    def _copy_inputs(self, plan: StepPlan, shape: BatchShape, groups: PrefixGroups | None = None) -> None:
         """Write the plan into the device's input buffer, through the next host buffer."""
         self._last_decode = None
         self._host_buffer_index = (self._host_buffer_index + 1) % NUM_HOST_BUFFERS
         done = self._copies_done[self._host_buffer_index]
         if done is not None:
             done.synchronize()
-        host = self._input_buffers.fill(self._host_buffers[self._host_buffer_index], plan, shape)
+        host = self._input_buffers.fill(self._host_buffers[self._host_buffer_index], plan, shape, groups)
         size = self._input_buffers.size if shape.num_prefill_tokens else self._input_buffers.decode_size
         self._device_buffer[:size].copy_(host[:size], non_blocking=True)
         if self._gpu:

@@ -16,10 +16,14 @@ from engine.scheduler.step_plan import MAX_FINISHED_PROMPTS
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
-    """The numbers of slots and prefill tokens that a step is recorded for; a plan may leave some of them unused."""
+    """The numbers of slots and prefill tokens that a step is recorded for; a plan may leave some of them unused.
+
+    `shares_prefixes`: prefixes that several slots share are read once for all of them.
+    """
 
     num_slots: int
     num_prefill_tokens: int
+    shares_prefixes: bool = False
 
     @property
     def num_tokens(self) -> int:
@@ -44,6 +48,10 @@ class StepInputs:
     chunk_rows: Tensor  # [prefill tokens]
     chunk_positions: Tensor  # [prefill tokens]
     query_blocks: Tensor  # [blocks, 4]: row, first token, number of tokens, first position; see `chunk_attention`
+    # See `engine/kernels/attention/prefix_work.py`; written for shapes that share prefixes.
+    prefix_slots: Tensor  # [slots, 2]
+    prefix_members: Tensor  # [slots]
+    prefix_items: Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 
 from torch import Tensor
 
 from engine.config import EngineConfig
+from engine.kernels.attention.prefix_work import PREFIX_HEADER, PREFIX_ITEM
 from engine.runner.cuda.attention import query_block
 from engine.runner.cuda.input_batch import BatchShape, StepInputs
+from engine.runner.cuda.prefix_limits import PrefixLimits
+from engine.runner.cuda.shared_prefixes import PrefixGroups
 from engine.scheduler.step_plan import NewSequence, StepPlan
 from engine.scheduler.token_budget import ROW_COUNTS, counted_rows
 
@@ -21,20 +26,30 @@ MAX_PAGE_GRANTS = 512  # page grants that a step carries; further ones are sent 
 # Total tokens of the recorded steps with prefill; beyond the last, it doubles.
 TOKEN_COUNTS = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024)
 USUAL_TOTALS = (64, 128, 256, 512)  # recorded before the engine is ready
+MAX_SHARING_TOKENS = 512  # of a step that reads shared prefixes once; in larger ones attention matters less
 _NEW_SEQUENCE, _GRANT, _BLOCK, _HEADER = 5, 3, 4, 8  # ints of each
 
 
 class InputBuffers:
     """The layout of the input buffer, an int32 tensor. The regions that a step without prefill needs come first."""
 
-    def __init__(self, max_num_seqs: int, shapes: Sequence[BatchShape], *, gpu: bool, head_dim: int) -> None:
-        self.max_num_seqs, self._gpu, self._head_dim = max_num_seqs, gpu, head_dim
+    def __init__(
+        self,
+        max_num_seqs: int,
+        shapes: Sequence[BatchShape],
+        *,
+        gpu: bool,
+        head_dim: int,
+        prefixes: PrefixLimits | None = None,
+    ) -> None:
+        self.max_num_seqs, self._gpu, self._head_dim, self._prefixes = max_num_seqs, gpu, head_dim, prefixes
         max_prefill_tokens = max(shape.num_prefill_tokens for shape in shapes)
         max_blocks = max(self.max_blocks(shape) for shape in shapes)
         lengths = {
             "header": _HEADER, "slot_rows": max_num_seqs, "sample_rows": max_num_seqs, "sample_sources": max_num_seqs,
             "sample_positions": max_num_seqs, "new_sequences": max_num_seqs * _NEW_SEQUENCE,
-            "page_grants": MAX_PAGE_GRANTS * _GRANT, "query_blocks": max_blocks * _BLOCK,
+            "page_grants": MAX_PAGE_GRANTS * _GRANT, "prefix_slots": 2 * max_num_seqs, "prefix_members": max_num_seqs,
+            "prefix_items": self._prefix_ints(max_num_seqs), "query_blocks": max_blocks * _BLOCK,
             "chunk_tokens": max_prefill_tokens, "chunk_rows": max_prefill_tokens,
             "chunk_positions": max_prefill_tokens,
         }  # fmt: skip
@@ -59,7 +74,14 @@ class InputBuffers:
             self.view(buffer, "chunk_tokens", shape.num_prefill_tokens),
             self.view(buffer, "chunk_rows", shape.num_prefill_tokens),
             self.view(buffer, "chunk_positions", shape.num_prefill_tokens), blocks,
+            self.view(buffer, "prefix_slots", 2 * shape.num_slots).view(-1, 2),
+            self.view(buffer, "prefix_members", shape.num_slots),
+            self.view(buffer, "prefix_items", self._prefix_ints(shape.num_slots)),
         )  # fmt: skip
+
+    def _prefix_ints(self, slots: int) -> int:
+        """Length of the list of shared prefixes' items."""
+        return 0 if self._prefixes is None else PREFIX_HEADER + PREFIX_ITEM * self._prefixes.max_items(slots)
 
     def query_block(self, shape: BatchShape) -> int:
         """Prefill tokens of a full query block."""
@@ -74,8 +96,11 @@ class InputBuffers:
         """Upper bound on rows that a step of this shape samples for."""
         return min(self.max_num_seqs, shape.num_samples)
 
-    def fill(self, host: Tensor, plan: StepPlan, shape: BatchShape) -> Tensor:
-        """Write the plan into a host buffer for a step of this shape; returns the buffer."""
+    def fill(self, host: Tensor, plan: StepPlan, shape: BatchShape, groups: PrefixGroups | None = None) -> Tensor:
+        """Write the plan into a host buffer for a step of this shape; returns the buffer.
+
+        `groups`: what the decoding rows share, for a shape that shares prefixes.
+        """
         max_samples = self.max_samples(shape)
         values = host.numpy()
 
@@ -88,6 +113,14 @@ class InputBuffers:
         put("slot_rows", [*plan.decode_rows, *[-1] * (shape.num_slots - len(plan.decode_rows))])
         put("new_sequences", [item for sequence in plan.new_sequences for item in _sequence_ints(sequence)])
         put("page_grants", [item for grant in plan.page_grants for item in grant])
+        if shape.shares_prefixes:
+            slots, members, items = ((), (), ()) if groups is None else (groups.slots, groups.members, groups.items)
+            put("prefix_slots", [*chain.from_iterable(slots), *[0] * (2 * (shape.num_slots - len(slots)))])
+            put("prefix_members", members)
+            padding = [0] * (PREFIX_ITEM - len(items[0])) if items else []
+            put(
+                "prefix_items", [len(items), *[0] * (PREFIX_HEADER - 1), *chain(*[(*item, *padding) for item in items])]
+            )
         sources: list[int] = []
         sample_positions: list[int] = []
         if shape.num_prefill_tokens:
@@ -122,8 +155,10 @@ class InputBuffers:
         return host
 
 
-def batch_shapes(config: EngineConfig) -> list[BatchShape]:
+def batch_shapes(config: EngineConfig, *, prefixes: PrefixLimits | None = None) -> list[BatchShape]:
     """The shapes to record: 1, 2, 4 … slots alone; prefill tokens alone; prefill tokens beside some counts of slots.
+
+    With `prefixes`, those of enough slots a second time, in which prefixes that slots share are read once.
 
     Shapes with prefill have round totals, as the total decides what the matrix products cost. Between 128 and 1024
     tokens that cost grows in stairs, and each total is the end of a stair.
@@ -136,14 +171,23 @@ def batch_shapes(config: EngineConfig) -> list[BatchShape]:
         for total in _totals(largest if config.counts_rows else largest + slots):
             if total - slots >= min(16, largest):
                 prefill_shapes.append(BatchShape(slots, total - slots))
-    return [BatchShape(count, 0) for count in _slot_counts(max_slots)] + prefill_shapes
+    shapes = [BatchShape(count, 0) for count in _slot_counts(max_slots)] + prefill_shapes
+    if prefixes is None:
+        return shapes
+    sharing = [shape for shape in shapes if shape.num_slots >= prefixes.min_members]
+    return shapes + [replace(each, shares_prefixes=True) for each in sharing if each.num_tokens <= MAX_SHARING_TOKENS]
 
 
 def first_shapes(shapes: Iterable[BatchShape]) -> set[BatchShape]:
-    """Slots alone, usual prompts, and the largest shape beside each count of slots: every plan fits one of them."""
+    """Slots alone, usual prompts, and the largest shape beside each count of slots: every plan fits one of them.
+
+    No shapes that share prefixes: a plan fits the same shape without it.
+    """
     first: set[BatchShape] = set()
     largest: dict[int, BatchShape] = {}
     for shape in shapes:
+        if shape.shares_prefixes:
+            continue
         is_usual = shape.num_tokens in USUAL_TOTALS and shape.num_slots <= ROW_COUNTS[0]
         if not shape.num_prefill_tokens or is_usual:
             first.add(shape)
