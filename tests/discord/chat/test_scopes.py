@@ -152,6 +152,7 @@ async def test_personas_quotas_and_regeneration_in_a_shared_dialog(database_url:
         await here.ask(guild, bob, "I may, I have my own quota")
 
 
+@POSTGRES
 async def test_who_opted_out_speaks_without_being_stored(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, boss = await here.member("boss", manager=True)

@@ -56,6 +56,7 @@ async def stop_and_time(here: World, asked: Interaction) -> float:
     return took
 
 
+@POSTGRES
 async def test_attack_every_stop_lands_in_whichever_process(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         await here.start_bot()
