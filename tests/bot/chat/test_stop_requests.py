@@ -168,13 +168,13 @@ async def test_attack_nobody_stops_the_reply_of_another_with_a_forged_id(
 ) -> None:
     writer, other = make_process(), make_process()
     running = await started(engine, writer, 1)
-    strangers = [StopRequester(BOB.user_id), StopRequester(BOB.user_id, managed_guild_id=ANN.guild_id + 1)]
+    strangers = [StopRequester(BOB.user_id), StopRequester(BOB.user_id + 2, managed_guild_id=ANN.guild_id + 1)]
     for stranger in strangers:
         with pytest.raises(stop_requests.NotTheAsker):
             await writer.stop_reply(1, stranger)
     with monkeypatch.context() as soon:
         soon.setattr(stop_requests, "ANSWER_TIMEOUT", 1.0)
-        await asyncio.gather(*(other.stop_reply(1, each) for each in strangers))
+        assert await asyncio.gather(*(other.stop_reply(1, each) for each in strangers)) == [False, False]
     assert not running.done()
     assert await other.stop_reply(1, StopRequester(BOB.user_id + 1, managed_guild_id=ANN.guild_id)), "an admin may"
     assert (await asyncio.wait_for(running, 20)).finish_reason == "stopped"
