@@ -88,11 +88,24 @@ class ForkServer:
         self._process = process
 
     async def start(
-        self, *arguments: str, folder: Path, environment: Mapping[str, str], stdin: Path | None, out: Path, err: Path
+        self,
+        *arguments: str,
+        folder: Path,
+        environment: Mapping[str, str],
+        stdin: Path | None,
+        out: Path,
+        err: Path,
+        host: str = "",
+        constants: Mapping[str, object] | None = None,
     ) -> ForkedProcess:
-        """Start `guildllama` with these arguments; its output is appended to two files, which may be the same."""
+        """Start `guildllama` with these arguments; its output is appended to two files, which may be the same.
+
+        `host`: the name of the host that it believes to run on. `constants`: values for names like
+        "bot.chat.heartbeat.INTERVAL".
+        """
         streams = {"stdin": str(stdin or os.devnull), "out": str(out), "err": str(err)}
-        wanted = {"arguments": arguments, "folder": str(folder), "environment": dict(environment), **streams}
+        changed = {"host": host, "constants": dict(constants or {})}
+        wanted = {"arguments": arguments, "folder": str(folder), "environment": dict(environment), **streams, **changed}
         reader, writer = await asyncio.open_unix_connection(self._address)
         writer.write(json.dumps(wanted).encode() + b"\n")
         return ForkedProcess(int(await reader.readline()), reader, writer)
@@ -174,7 +187,7 @@ def _report_end(selector: selectors.BaseSelector, key: selectors.SelectorKey) ->
 
 
 def become(wanted: dict[str, object]) -> None:
-    """Give this forked process what was wanted: streams, folder, environment and arguments."""
+    """Give this forked process what was wanted: streams, folder, environment, arguments, host and constants."""
     os.closerange(3, 4096)  # the server's sockets
     os.setsid()
     os.dup2(os.open(str(wanted["stdin"]), os.O_RDONLY), 0)
@@ -185,6 +198,12 @@ def become(wanted: dict[str, object]) -> None:
     os.environ.clear()
     os.environ.update(cast("dict[str, str]", wanted["environment"]))
     sys.argv = ["guildllama", *cast("list[str]", wanted["arguments"])]
+    if host := str(wanted["host"]):
+        socket.gethostname = lambda: host
+    for path, value in cast("dict[str, object]", wanted["constants"]).items():
+        module, _, name = path.rpartition(".")
+        assert hasattr(importlib.import_module(module), name), path
+        setattr(importlib.import_module(module), name, value)
 
 
 def main() -> None:

@@ -7,6 +7,14 @@ from itertools import product
 
 import pytest
 
+SQLITE, POSTGRES = (
+    pytest.mark.parametrize(
+        "database_url", [short, pytest.param(other, marks=pytest.mark.long)], indirect=True, ids=[short, other]
+    )
+    for short, other in (("sqlite", "postgres"), ("postgres", "sqlite"))
+)
+"""The database of a test whose rule is the same on both; on the other one it is a long test."""
+
 
 def diagonal(rows: Iterable[object], columns: Iterable[object]) -> list[object]:
     """All pairs; those off the diagonal are long tests."""

@@ -7,17 +7,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.fork_server import ROOT, ForkedProcess, fork_server, inherited_environment
 
 COMMAND = (sys.executable, "-m", "bot", "run")
-
-
-def on_host(name: str) -> tuple[str, ...]:
-    """The command of a bot that believes to run on the host of this name."""
-    code = f"import socket; socket.gethostname = lambda: {name!r}; from bot.cli import main; main()"
-    return (sys.executable, "-c", code, "run")
 
 
 class BotProcess:
@@ -74,8 +69,13 @@ class BotProcess:
 class ForkedBot(BotProcess):
     """The same, forked from a process that has imported everything: a start then takes no seconds of imports."""
 
+    host = ""
+    """The name of the host that it believes to run on, if it is not this one."""
+    constants: Mapping[str, object] = {}
+    """Other values for constants of the program, by their full names."""
+
     async def start(self) -> None:
         self.process = await fork_server().start(
             "run", folder=self.folder, environment={**inherited_environment(), **self.environment},
-            stdin=None, out=self.log_file, err=self.log_file,
+            stdin=None, out=self.log_file, err=self.log_file, host=self.host, constants=self.constants,
         )  # fmt: skip

@@ -30,7 +30,16 @@ async def here(shared_world: World) -> AsyncIterator[World]:
     assert "\n".join(shared_world.discord.violations) == ""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sqlite", "postgres"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The tests of `both` in a module run on the database that it names as DATABASE; on the other, as long tests."""
+    if "world_of_both" in metafunc.fixturenames:
+        short = getattr(metafunc.module, "DATABASE", "sqlite")
+        other = "postgres" if short == "sqlite" else "sqlite"
+        cases = [short, pytest.param(other, marks=pytest.mark.long)]
+        metafunc.parametrize("world_of_both", cases, indirect=True, scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world_of_both(
     request: pytest.FixtureRequest, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
@@ -47,7 +56,7 @@ async def world_of_both(
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def both(world_of_both: World) -> AsyncIterator[World]:
-    """As `here`, but on SQLite and on Postgres."""
+    """As `here`, but on SQLite and on Postgres; one of the two in a long test."""
     world_of_both.discord.rest.faults.clear()
     world_of_both.engine._scripts.clear()
     yield world_of_both

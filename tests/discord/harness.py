@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.discord.bot_process import COMMAND, ROOT, BotProcess, ForkedBot, on_host
+from tests.discord.bot_process import COMMAND, ROOT, BotProcess, ForkedBot
 from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, Place, User
 from tests.fakes.engine import FakeEngine
 
-__all__ = ["COMMAND", "ROOT", "BotProcess", "World", "on_host", "world"]
+__all__ = ["COMMAND", "ROOT", "BotProcess", "World", "world"]
 
 
 @dataclass
@@ -27,6 +27,8 @@ class World:
     bots: list[BotProcess] = field(default_factory=list)
     make_bot: Callable[[dict[str, str], Path], BotProcess] = ForkedBot
     """`BotProcess` for a new Python process, whose imports take seconds."""
+    constants: Mapping[str, object] = field(default_factory=dict)
+    """Other values for constants of the program; only with `ForkedBot`."""
 
     @property
     def bot(self) -> BotProcess:
@@ -42,16 +44,14 @@ class World:
             **given,
         }
 
-    async def start_bot(self, *, ready: bool = True, command: tuple[str, ...] = COMMAND, **settings: str) -> BotProcess:
+    async def start_bot(self, *, ready: bool = True, host: str = "", **settings: str) -> BotProcess:
+        """Start a bot; with `host`, one that believes to run on the host of this name."""
         running = sum(bot.running for bot in self.bots)
         # The gateway may not have noticed yet that a bot was killed.
         await self.discord.until(lambda: len(self.discord.gateway.connected) <= running)
-        environment = self.environment(**settings)
-        bot = (
-            self.make_bot(environment, self.folder)
-            if command is COMMAND
-            else BotProcess(environment, self.folder, command=command)
-        )
+        bot = self.make_bot(self.environment(**settings), self.folder)
+        if isinstance(bot, ForkedBot):
+            bot.host, bot.constants = host, self.constants
         self.bots.append(bot)
         await bot.start()
         if ready:
@@ -89,11 +89,12 @@ async def world(
     ready: bool = True,
     before: Callable[[FakeDiscord], object] = lambda discord: None,
     make_bot: Callable[[dict[str, str], Path], BotProcess] = ForkedBot,
+    constants: Mapping[str, object] | None = None,
     **settings: str,
 ) -> AsyncIterator[World]:
     """A world with a running bot. At the end no process is left, and no request broke Discord's rules."""
     async with FakeDiscord() as discord, FakeEngine() as engine:
-        here = World(discord, engine, database_url, folder, settings, make_bot=make_bot)
+        here = World(discord, engine, database_url, folder, settings, make_bot=make_bot, constants=constants or {})
         before(discord)
         try:
             await here.start_bot(ready=ready)

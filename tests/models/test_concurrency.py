@@ -103,8 +103,9 @@ class TestBrief:
 
 
 class TestManyChats:
-    async def test_500_chats_over_50_guilds(self, database: Database) -> None:
-        keys = [DialogKey(1000 + number % 50, number) for number in range(500)]
+    @pytest.mark.parametrize("chats", [150, pytest.param(500, marks=pytest.mark.long)])
+    async def test_many_chats_over_50_guilds(self, database: Database, chats: int) -> None:
+        keys = [DialogKey(1000 + number % 50, number) for number in range(chats)]
         locks = {key: asyncio.Lock() for key in keys}
         rng = random.Random(5)
 

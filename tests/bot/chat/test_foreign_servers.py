@@ -18,9 +18,11 @@ from bot.engine_client.client import EngineClient
 from bot.errors import EngineRefused, EngineTimeout, EngineUnavailable, EngineUnreadable, PromptTooLong
 from bot.settings import Settings
 from models.database import Database
+from models.types import DialogKey
 from tests.bot.chat.chat_kit import ANN, ignore, say
 from tests.bot.stored_turns import statuses, turns
 from tests.fakes.engine.wire import Answer, WireServer, chunk, endless, events, refusing
+from tests.selection import diagonal
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """For what does not depend on the database."""
@@ -91,8 +93,10 @@ class TestFewerPairs:
 
 
 class TestValues:
-    @pytest.mark.parametrize("value", [-5, 2**31, 10**30, "many", [1], True, 1e300])
-    @pytest.mark.parametrize("reason", ["stop\x00", "y" * 900_000, 5, {"a": 1}, "sto\ud83dp"])
+    @pytest.mark.parametrize(
+        ("reason", "value"),
+        diagonal(["stop\x00", "y" * 900_000, 5, {"a": 1}, "sto\ud83dp"], [-5, 2**31, 10**30, "many", [1], True, 1e300]),
+    )
     async def test_attack_hostile_usage_and_reasons_are_stored_as_nothing_of_the_kind(
         self, database: Database, value: object, reason: object
     ):
@@ -169,21 +173,24 @@ class TestBounds:
         assert "pending" not in await statuses(database)
 
 
+SIGNS: list[object] = [
+    chunk({"reasoning_content": "hmm"}),
+    chunk({"reasoning": "hmm", "content": None}),
+    chunk({"content": [{"type": "thinking", "thinking": "hmm"}]}),
+    chunk({"role": "assistant"}),
+    {"choices": []},
+    ": OPENROUTER PROCESSING\n\n",
+    "event: ping\n\n",
+]
+
+
 @ON_SQLITE
 class TestSignsOfLife:
-    @pytest.mark.parametrize(
-        "sign",
-        [
-            chunk({"reasoning_content": "hmm"}),
-            chunk({"reasoning": "hmm", "content": None}),
-            chunk({"content": [{"type": "thinking", "thinking": "hmm"}]}),
-            chunk({"role": "assistant"}),
-            {"choices": []},
-            ": OPENROUTER PROCESSING\n\n",
-            "event: ping\n\n",
-        ],
-    )
-    async def test_attack_a_model_that_thinks_longer_than_the_timeout(self, database: Database, sign: object):
+    async def test_attack_a_model_that_thinks_longer_than_the_timeout(self, database: Database):
+        thoughts = (self.thinks_long(database, sign, DialogKey(1, user)) for user, sign in enumerate(SIGNS, 1))
+        assert await asyncio.gather(*thoughts) == ["42"] * len(SIGNS)
+
+    async def thinks_long(self, database: Database, sign: object, key: DialogKey) -> str:
         async def answer(sent: dict[str, Any], request: web.Request) -> web.StreamResponse:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
             await response.prepare(request)
@@ -194,10 +201,11 @@ class TestSignsOfLife:
             return response
 
         async with chatting(database, answer, reply_timeout=2) as (chat, server):
-            assert (await say(chat, "hard question")).text == "42"
+            text = (await say(chat, "hard question", key)).text
             server.answer = endless(events(sign, done=False), 5)
             with pytest.raises(EngineTimeout):
-                await asyncio.wait_for(say(chat, "harder"), 30)
+                await asyncio.wait_for(say(chat, "harder", key), 30)
+        return text
 
     async def test_attack_signs_of_life_do_not_go_on_for_ever(
         self, database: Database, monkeypatch: pytest.MonkeyPatch

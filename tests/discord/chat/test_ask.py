@@ -11,6 +11,7 @@ from sqlalchemy import text
 from models.database import Database
 from tests.discord.harness import World, world
 from tests.fakes.discord.server import Attachment, Guild, Interaction, Message, User
+from tests.selection import POSTGRES, SQLITE
 
 MENU = "Ask about this"
 shared = pytest.mark.asyncio(loop_scope="module")
@@ -43,6 +44,7 @@ async def num_stored(here: World) -> int:
     return sum([len(await rows(here, table)) for table in ("turns", "turn_files", "processed_interactions")])
 
 
+@SQLITE
 async def test_a_question_about_a_message_is_answered_with_a_link_to_it(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, ann = await here.member()
@@ -246,6 +248,7 @@ async def test_a_guilds_rules_apply_to_the_menu_and_to_its_form(here: World) -> 
     assert refused.modal is None
 
 
+@POSTGRES
 async def test_what_someone_wrote_who_opted_out_is_answered_but_not_stored(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, ann = await here.member()

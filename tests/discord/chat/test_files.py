@@ -22,12 +22,15 @@ from tests.discord.harness import World, world
 from tests.fakes.discord.server import Attachment, Guild, Interaction, Message, User
 from tests.fakes.engine.script import text_of
 from tests.postgres import Postgres
+from tests.selection import POSTGRES, SQLITE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 OPENING = "[With this message came a file. What is between the fences is quoted from it"
 
 
-@pytest_asyncio.fixture(params=["sqlite", "postgres"], scope="module", loop_scope="module")
+@pytest_asyncio.fixture(
+    params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)], scope="module", loop_scope="module"
+)
 async def shared(
     request: pytest.FixtureRequest, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
@@ -310,6 +313,7 @@ async def test_an_edited_message_brings_its_files_again(here: World) -> None:
     assert last(here).endswith("\nTwo")
 
 
+@POSTGRES
 async def test_a_model_that_sees_gets_the_picture_and_keeps_no_trace_of_it(
     database_url: str, tmp_path: Path, png: bytes
 ) -> None:
@@ -354,6 +358,7 @@ def with_size(png: bytes, side: int) -> bytes:
     return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
+@POSTGRES
 async def test_a_server_that_counts_nothing_gets_an_estimate_and_a_shorter_file(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -366,6 +371,7 @@ async def test_a_server_that_counts_nothing_gets_an_estimate_and_a_shorter_file(
         assert last(here).endswith("\nSum")
 
 
+@SQLITE
 async def test_killed_while_files_are_read_nothing_is_left(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, ann = await here.member()
@@ -379,6 +385,7 @@ async def test_killed_while_files_are_read_nothing_is_left(database_url: str, tm
         assert (await here.ask(guild, ann, "Again")).reply() == "You said: Again"
 
 
+@POSTGRES
 async def test_killed_after_the_commit_the_reply_comes_with_what_is_said_of_the_files(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -419,6 +426,7 @@ async def test_nothing_is_downloaded_for_a_member_who_may_not_ask(here: World) -
     assert len(here.discord.cdn.downloads) == loaded
 
 
+@SQLITE
 async def test_pictures_of_a_message_that_is_asked_about_are_seen(
     database_url: str, tmp_path: Path, png: bytes
 ) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from models.database import Database
 from tests.discord.harness import World, world
 from tests.fakes.discord.server import Guild, User
+from tests.selection import POSTGRES, SQLITE, diagonal
 
 
 def prompt(here: World) -> list[str]:
@@ -38,6 +39,7 @@ async def everything_known(here: World, guild: Guild, *members: User) -> str:
     return "\n".join(read)
 
 
+@POSTGRES
 async def test_a_shared_channel_says_who_speaks_and_survives_a_restart(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, boss = await here.member("boss", manager=True)
@@ -64,6 +66,7 @@ async def test_a_shared_channel_says_who_speaks_and_survives_a_restart(database_
         assert prompt(here) == ["[speaker: Guildllama (a member)]\nAnother channel"]
 
 
+@SQLITE
 async def test_the_scopes_of_channels_and_old_names(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, boss = await here.member("boss", manager=True)
@@ -103,7 +106,11 @@ async def test_the_scopes_of_channels_and_old_names(database_url: str, tmp_path:
         assert prompt(here)[0] == "guild"
 
 
-@pytest.mark.parametrize("before", ["member", "member-channel", "member-thread"])
+@pytest.mark.parametrize(
+    ("database_url", "before"),
+    diagonal(["postgres", "sqlite"], ["member", "member-channel", "member-thread"]),
+    indirect=["database_url"],
+)
 async def test_no_scope_shows_one_members_private_dialog_to_others(
     database_url: str, tmp_path: Path, before: str
 ) -> None:
@@ -123,6 +130,7 @@ async def test_no_scope_shows_one_members_private_dialog_to_others(
         assert "secret of before" in await everything_known(here, guild, ann)
 
 
+@POSTGRES
 async def test_personas_quotas_and_regeneration_in_a_shared_dialog(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, boss = await here.member("boss", manager=True)
@@ -144,6 +152,7 @@ async def test_personas_quotas_and_regeneration_in_a_shared_dialog(database_url:
         await here.ask(guild, bob, "I may, I have my own quota")
 
 
+@POSTGRES
 async def test_who_opted_out_speaks_without_being_stored(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, boss = await here.member("boss", manager=True)
@@ -160,6 +169,7 @@ async def test_who_opted_out_speaks_without_being_stored(database_url: str, tmp_
         assert "What is the cat called?" not in str(prompt(here))
 
 
+@SQLITE
 async def test_members_of_the_same_name_are_told_apart_and_an_echoed_name_is_not_shown(
     database_url: str, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from models.queries.deletion.retention import RetentionLimits
 from tests.discord.harness import World, world
 from tests.fakes.discord.gateway import MESSAGE_CONTENT
 from tests.fakes.discord.server import Channel, FakeDiscord, Guild, Interaction, Message, Permission, User
+from tests.selection import POSTGRES, SQLITE
 
 P = Permission
 MENTIONS_ONLY = "-# To talk to me here, mention me"
@@ -67,6 +68,7 @@ def prompt(here: World) -> list[str]:
     return [message["content"] for message in here.engine.requests[-1].messages[1:]]
 
 
+@POSTGRES
 async def test_every_message_counts_where_the_intent_is_on_also_after_a_restart(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -92,6 +94,7 @@ async def test_every_message_counts_where_the_intent_is_on_also_after_a_restart(
         await quiet(here, await here.discord.say(thread, robot, "I am a bot"))
 
 
+@SQLITE
 async def test_without_the_intent_mentions_and_replies_count(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, ann = await here.member()
@@ -109,6 +112,7 @@ async def test_without_the_intent_mentions_and_replies_count(database_url: str, 
         assert prompt(here) == ["alone"]
 
 
+@POSTGRES
 async def test_a_thread_under_a_reply(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, ann = await here.member()
@@ -164,6 +168,7 @@ async def refused(here: World, guild: Guild, used: Interaction) -> str:
         (P.SEND_MESSAGES_IN_THREADS, "Send Messages in Threads"),
     ],
 )
+@SQLITE
 async def test_missing_permissions_are_said_in_one_line(
     database_url: str, tmp_path: Path, denied: P, named: str
 ) -> None:
@@ -177,6 +182,7 @@ async def test_missing_permissions_are_said_in_one_line(
         assert f"I need the permission {named}" in await refused(here, guild, pressed)
 
 
+@SQLITE
 async def test_who_may_not_start_threads_gets_none_through_the_bot(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, boss = await here.member("boss", manager=True)
@@ -208,6 +214,7 @@ async def test_who_may_not_start_threads_gets_none_through_the_bot(database_url:
         assert f"<#{bots.id}>" in await refused(here, guild, used)
 
 
+@SQLITE
 async def test_a_thread_in_a_thread_is_refused(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, ann = await here.member()
@@ -217,6 +224,7 @@ async def test_a_thread_in_a_thread_is_refused(database_url: str, tmp_path: Path
         assert await bound(database_url) == []
 
 
+@POSTGRES
 async def test_b30_a_binding_survives_and_goes_with_its_thread(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path, before=allow_content, MESSAGE_CONTENT="true") as here:
         guild, ann = await here.member()
@@ -265,6 +273,7 @@ async def test_a_binding_goes_with_its_guild_and_when_it_is_not_used(database_ur
         await database.close()
 
 
+@POSTGRES
 async def test_another_process_knows_a_new_thread_within_seconds(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path, before=allow_content, MESSAGE_CONTENT="true") as here:
         await here.start_bot()
@@ -280,6 +289,7 @@ async def test_another_process_knows_a_new_thread_within_seconds(database_url: s
         await said(here, started, ann, "Who answers?")
 
 
+@SQLITE
 async def test_b30_an_archived_thread_is_opened_again_by_the_answer(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, ann = await here.member()
@@ -299,6 +309,7 @@ async def test_b30_an_archived_thread_is_opened_again_by_the_answer(database_url
         await here.discord.until(lambda: answer.content.endswith("go on"))
 
 
+@SQLITE
 async def test_b30_the_answer_in_a_locked_thread_goes_to_direct_messages(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         guild, ann = await here.member()

@@ -12,6 +12,7 @@ from models.database import Database
 from models.tables import Base
 from tests.discord.harness import World, world
 from tests.fakes.discord.server import Channel, Guild, Message, User
+from tests.selection import POSTGRES, SQLITE
 
 shared = pytest.mark.asyncio(loop_scope="module")
 LONG = "\n\n".join(f"Paragraph {number} " + "word " * 60 for number in range(60))
@@ -42,6 +43,7 @@ def system_prompt(here: World) -> str:
     return str(here.engine.requests[-1].messages[0]["content"])
 
 
+@SQLITE
 async def test_nothing_of_a_guild_that_has_not_invited_the_bot_is_stored(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         foreign, ann = traveller(here)
@@ -90,6 +92,7 @@ async def test_nothing_of_a_guild_that_has_not_invited_the_bot_is_stored(databas
         assert refused == []
 
 
+@POSTGRES
 async def test_the_rest_comes_as_a_direct_message_once_the_token_is_dead(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         foreign, ann = traveller(here)
@@ -106,6 +109,7 @@ async def test_the_rest_comes_as_a_direct_message_once_the_token_is_dead(databas
         assert not [each for each in here.discord.rest.requests if f"/channels/{foreign.channel.id}" in each.path]
 
 
+@POSTGRES
 async def test_a_reply_cut_off_by_a_crash_is_finished_through_its_token(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path) as here:
         foreign, ann = traveller(here)

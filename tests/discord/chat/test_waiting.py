@@ -16,6 +16,7 @@ from tests.discord.delivery.delivery_kit import recorded
 from tests.discord.harness import World, world
 from tests.fakes.discord.server import Guild, Message, User
 from tests.fakes.engine import Request, Script
+from tests.selection import SQLITE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -197,6 +198,7 @@ async def test_a_deleted_question_leaves_the_queue_and_its_place_in_line_is_dele
     assert len(here.engine.requests) == begun + 1
 
 
+@SQLITE
 async def test_a_place_in_line_does_not_outlive_a_killed_process(database_url: str, tmp_path: Path) -> None:
     """Some wait behind their own message, whose turns are not begun; one behind others; one for another reply."""
     async with world(database_url, tmp_path) as here:

@@ -12,8 +12,10 @@ from bot.errors import EXIT_CONFIG
 from bot.terminal.db_commands import db_app
 from tests.discord.harness import world
 from tests.fakes.discord.server import FakeDiscord
+from tests.selection import SQLITE
 
 
+@SQLITE
 async def test_b26_another_bot_does_not_get_the_dialogs_of_this_one(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from tests.discord.harness import World
 from tests.fakes.discord.server import Guild, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+DATABASE = "postgres"
 
 
 def prompt(here: World) -> list[str]:

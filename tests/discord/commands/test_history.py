@@ -11,6 +11,7 @@ from tests.fakes.discord.server import Guild, Interaction, Message, User
 from tests.fakes.discord.state import Permission
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+DATABASE = "postgres"
 
 FORGOTTEN = "-# Forgotten: what was asked before this was changed."
 LEFT, RIGHT = "◀️", "▶️"

@@ -14,6 +14,7 @@ from tests.fakes.discord.server import Guild, Interaction, Message, User
 from tests.fakes.engine.notes import is_notes, note_taker
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+DATABASE = "postgres"
 
 LEFT, RIGHT = "◀️", "▶️"
 

@@ -11,6 +11,7 @@ from tests.discord.harness import World
 from tests.fakes.discord.server import Attachment, Channel, Guild, Interaction, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+DATABASE = "postgres"
 
 
 async def asked_by(here: World, where: Guild | Channel, user: User, words: str = "Who are you?") -> str:

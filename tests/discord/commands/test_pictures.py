@@ -15,6 +15,7 @@ from tests.fakes.discord.server import Attachment
 from tests.fakes.discord.state import Permission
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+DATABASE = "postgres"
 
 
 def picture(kind: str = "PNG", size: int = 600, *, frames: int = 1) -> bytes:

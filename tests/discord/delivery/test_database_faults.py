@@ -108,14 +108,15 @@ async def test_attack_a_sqlite_file_lost_while_the_bot_runs(
 async def test_attack_what_a_killed_process_left_half_said_is_ended_by_a_living_one(
     database_url: str, tmp_path: Path
 ) -> None:
-    async with world(database_url, tmp_path, CLEANUP_INTERVAL="2s") as here:
+    soon = {"bot.cogs.unfinished_replies._DELAYS": [0.0, 0.5], "bot.cogs.unfinished_replies._INTERVAL": 0.5}
+    async with world(database_url, tmp_path, constants=soon, CLEANUP_INTERVAL="1s") as here:
         guild, ann = await here.member()
         here.engine.hang(f"{ANSWER}, ")
         asked = await here.discord.chat(guild, ann, QUESTION)
         await here.discord.until(lambda: ANSWER in asked.reply())
         victim = here.bot
         await here.start_bot()
-        await asyncio.sleep(7)  # its looks right after the start are over
+        await asyncio.sleep(1)  # its looks right after the start are over
         await victim.kill()
         await here.discord.until(lambda: asked.reply() == INTERRUPTED, timeout=60)
         assert await status_at_end(database_url, asked.id) == "interrupted"

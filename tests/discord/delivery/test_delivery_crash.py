@@ -27,7 +27,7 @@ from tests.discord.delivery.delivery_kit import (
 from tests.discord.harness import World, world
 from tests.fakes.discord.server import Guild, Message, User
 from tests.fakes.engine import Script
-from tests.selection import diagonal
+from tests.selection import POSTGRES, diagonal
 
 FORGOTTEN = "-# Forgotten: what was asked before this was changed."
 INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
@@ -98,7 +98,11 @@ def shown(message: Message) -> str:
     return message.content.rpartition("> Hi\n")[2]
 
 
-@pytest.mark.parametrize("what", ["regenerate", "continue", "edit", "switch"])
+@pytest.mark.parametrize(
+    ("database_url", "what"),
+    diagonal(["sqlite", "postgres"], ["regenerate", "continue", "edit", "switch"]),
+    indirect=["database_url"],
+)
 async def test_killed_while_a_reply_is_changed(database_url: str, tmp_path: Path, what: str) -> None:
     """The old reply comes back if the new one was not stored; the new one is shown if it was."""
     async with world(database_url, tmp_path, before=unlimited) as here:
@@ -174,8 +178,13 @@ async def change(here: World, message: Message, user: User, what: str) -> None:
         await here.discord.press(last_of(here, message), user, label=what.title())
 
 
-async def test_b13_killed_at_fifty_random_moments_nothing_is_lost_or_doubled(database_url: str, tmp_path: Path) -> None:
-    await kill_again_and_again(database_url, tmp_path, rounds=13, seed=20261128)
+@pytest.mark.parametrize(
+    ("database_url", "rounds"), [("sqlite", 6), ("postgres", 7)], indirect=["database_url"], ids=["sqlite", "postgres"]
+)
+async def test_b13_killed_at_fifty_random_moments_nothing_is_lost_or_doubled(
+    database_url: str, tmp_path: Path, rounds: int
+) -> None:
+    await kill_again_and_again(database_url, tmp_path, rounds=rounds, seed=20261128 + rounds)
 
 
 @pytest.mark.long
@@ -214,6 +223,7 @@ async def kill_again_and_again(url: str, folder: Path, *, rounds: int, seed: int
     assert moments >= 2 * rounds, f"only {moments} replies were under way when the bot was killed"
 
 
+@POSTGRES
 async def test_killed_when_later_replies_were_forgotten_they_say_so_after_the_restart(
     database_url: str, tmp_path: Path
 ) -> None:

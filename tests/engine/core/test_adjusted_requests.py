@@ -128,12 +128,28 @@ asks = st.builds(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(asks, st.sampled_from("ab")), min_size=1, max_size=6))
+batches = st.lists(st.tuples(asks, st.sampled_from("ab")), min_size=1, max_size=6)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batches)
 def test_any_interleaving_gives_each_request_the_reply_it_gets_alone(
     engine: EngineCore, model: Transformer, batch: list[tuple[Ask, str]]
 ) -> None:
     """Prompts in chunks, cached prefixes, preemption: the counts of a request's tokens are right after all of them."""
+    check_alone(engine, model, batch)
+
+
+@pytest.mark.long
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batches)
+def test_any_of_many_interleavings_gives_each_request_the_reply_it_gets_alone(
+    engine: EngineCore, model: Transformer, batch: list[tuple[Ask, str]]
+) -> None:
+    check_alone(engine, model, batch)
+
+
+def check_alone(engine: EngineCore, model: Transformer, batch: list[tuple[Ask, str]]) -> None:
     streams = []
     for ask, tenant in batch:
         constraint = OnlyAfter(20) if ask.constrained else None

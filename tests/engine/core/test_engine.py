@@ -282,9 +282,24 @@ def small(checkpoint: Checkpoint) -> Iterator[EngineCore]:
     engine.close()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events)
 def test_any_interleaving_gives_the_replies_of_single_requests(
+    small: EngineCore, reference_reply: ReferenceReply, events: list[tuple[int, int, int, int, str]]
+) -> None:
+    check_interleaving(small, reference_reply, events)
+
+
+@pytest.mark.long
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events)
+def test_any_of_many_interleavings_gives_the_replies_of_single_requests(
+    small: EngineCore, reference_reply: ReferenceReply, events: list[tuple[int, int, int, int, str]]
+) -> None:
+    check_interleaving(small, reference_reply, events)
+
+
+def check_interleaving(
     small: EngineCore, reference_reply: ReferenceReply, events: list[tuple[int, int, int, int, str]]
 ) -> None:
     started = []

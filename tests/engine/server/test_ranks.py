@@ -108,7 +108,7 @@ def kill_in_a_stream(client: openai.OpenAI, engine: EngineProcess) -> float:
 
 
 def test_fault_23_a_killed_rank_is_an_error_and_a_restart(tmp_path: Path) -> None:
-    kill_rounds(tmp_path, 3)
+    kill_rounds(tmp_path, 2)
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ from models.types import DialogKey
 from tests.bot.chat.chat_kit import ANN, BOB, say
 from tests.bot.chat.test_foreign_servers import chatting, pairs
 from tests.fakes.engine.wire import refusing
+from tests.selection import diagonal
 
 TOO_LONG = {"error": "the input length exceeds the context length"}
 
@@ -30,7 +31,9 @@ class Server:
         return refused
 
 
-@pytest.mark.parametrize("size", [500, 2000, 5000])
+@pytest.mark.parametrize(
+    ("database_url", "size"), diagonal(["sqlite", "postgres"], [500, 2000, 5000]), indirect=["database_url"]
+)
 async def test_attack_an_overflow_without_numbers_is_remembered(database: Database, size: int):
     server = Server(size)
     async with chatting(database, server.answer, max_chat_logs=100) as (chat, _):

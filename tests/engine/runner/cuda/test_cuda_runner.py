@@ -176,7 +176,7 @@ def test_attack_padding_is_never_sampled() -> None:
     transformer.spec = replace(transformer.spec, padding_ids=tuple(sorted(likely)))
     plain, ours = TorchRunner(config(), transformer, PAGES), CudaRunner(config(), transformer)
     ours.start(PAGES)
-    for plan in plans():
+    for plan in plans()[:7]:  # up to the one in which all rows decode
         expected = plain.wait(plain.execute_async(plan))
         assert likely.isdisjoint(expected.values())
         assert ours.wait(ours.execute_async(plan)) == expected
