@@ -26,7 +26,9 @@ MAX_PAGE_GRANTS = 512  # page grants that a step carries; further ones are sent 
 # Total tokens of the recorded steps with prefill; beyond the last, it doubles.
 TOKEN_COUNTS = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024)
 USUAL_TOTALS = (64, 128, 256, 512)  # recorded before the engine is ready
-MAX_SHARING_TOKENS = 512  # of a step that reads shared prefixes once; in larger ones attention matters less
+# Of a step that reads shared prefixes once; in larger ones attention matters less. Several ranks record every step
+# before they are ready, so there only steps without prefill do it.
+MAX_SHARING_TOKENS = 512
 _NEW_SEQUENCE, _GRANT, _BLOCK, _HEADER = 5, 3, 4, 8  # ints of each
 
 
@@ -158,7 +160,7 @@ class InputBuffers:
 def batch_shapes(config: EngineConfig, *, prefixes: PrefixLimits | None = None) -> list[BatchShape]:
     """The shapes to record: 1, 2, 4 … slots alone; prefill tokens alone; prefill tokens beside some counts of slots.
 
-    With `prefixes`, those of enough slots a second time, in which prefixes that slots share are read once.
+    With `prefixes`, some of enough slots a second time, in which prefixes that slots share are read once.
 
     Shapes with prefill have round totals, as the total decides what the matrix products cost. Between 128 and 1024
     tokens that cost grows in stairs, and each total is the end of a stair.
@@ -174,8 +176,12 @@ def batch_shapes(config: EngineConfig, *, prefixes: PrefixLimits | None = None) 
     shapes = [BatchShape(count, 0) for count in _slot_counts(max_slots)] + prefill_shapes
     if prefixes is None:
         return shapes
-    sharing = [shape for shape in shapes if shape.num_slots >= prefixes.min_members]
-    return shapes + [replace(each, shares_prefixes=True) for each in sharing if each.num_tokens <= MAX_SHARING_TOKENS]
+    most = MAX_SHARING_TOKENS if config.world_size == 1 else 0
+    return shapes + [
+        replace(shape, shares_prefixes=True)
+        for shape in shapes
+        if shape.num_slots >= prefixes.min_members and (shape.num_tokens <= most or not shape.num_prefill_tokens)
+    ]
 
 
 def first_shapes(shapes: Iterable[BatchShape]) -> set[BatchShape]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from random import Random
 
@@ -231,18 +232,20 @@ def test_the_same_ids_as_plain_torch(
     ours.close()
 
 
-def test_shapes_that_share_prefixes_are_others_again() -> None:
+def test_shapes_that_share_prefixes_are_some_of_the_others_again() -> None:
     limits = PrefixLimits(min_members=3, min_tokens=512, max_members=8, items=16, tile=64)
-    settings = config(max_num_seqs=32, max_prefill_tokens=512, burst_prefill_tokens=1024, counts_rows=True)
-    plain, both = batch_shapes(settings), batch_shapes(settings, prefixes=limits)
-    assert both[: len(plain)] == plain
-    sharing = {(shape.num_slots, shape.num_prefill_tokens) for shape in both[len(plain) :]}
-    assert sharing == {
-        (shape.num_slots, shape.num_prefill_tokens)
-        for shape in plain
-        if shape.num_slots >= 4 and shape.num_tokens <= 512
-    }
-    assert len(sharing) > 5
+    for ranks in (1, 2):
+        settings = config(
+            max_num_seqs=32, max_prefill_tokens=512, burst_prefill_tokens=1024, counts_rows=True, world_size=ranks
+        )
+        plain, both = batch_shapes(settings), batch_shapes(settings, prefixes=limits)
+        assert both[: len(plain)] == plain
+        again = [replace(shape, shares_prefixes=False) for shape in both[len(plain) :]]
+        assert all(shape.shares_prefixes for shape in both[len(plain) :])
+        assert set(again) < set(plain)
+        assert [shape.num_slots for shape in again if not shape.num_prefill_tokens] == [4, 8, 16, 32]
+        beside = {shape.num_tokens for shape in again if shape.num_prefill_tokens}
+        assert beside == ({64, 128, 192, 256, 320, 384, 512} if ranks == 1 else set())
 
 
 def test_models_without_shared_prefixes() -> None:

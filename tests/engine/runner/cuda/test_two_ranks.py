@@ -57,6 +57,16 @@ def plans() -> list[StepPlan]:
     ]
 
 
+def shared_plans() -> list[StepPlan]:
+    """A row enters with a page of row 1, then all decode; follows `plans`."""
+    new, pages = (NewSequence(2, 0.0, 1.0, 5),), (grants(1, 0, 1)[0], *grants(2, 1, 1))
+    return [
+        StepPlan(4, new, tuple((2, *page[1:]) for page in pages), (PrefillChunk(2, 16, tokens(3, 4), True),), (1, 0)),
+        StepPlan(5, decode_rows=(1, 0, 2)),
+        StepPlan(6, decode_rows=(1, 0, 2)),
+    ]
+
+
 def run_rank(
     rank: int,
     world: int,
@@ -86,7 +96,10 @@ def run_rank(
     results.put(("quantized", ids(rank, world, bits=4, plain=True)))
     results.put(("mixture", ids(rank, world, create_arena, fused, blocks=MIXTURE)))
     if with_llama:
-        results.put(("llama", ids(rank, world, create_arena, fused)))
+        from engine.runner.cuda import prefix_limits
+
+        prefix_limits.MIN_PREFIX, prefix_limits.MIN_MEMBERS = 16, 2  # type: ignore[misc]
+        results.put(("llama", ids(rank, world, create_arena, fused, shares=True)))
 
 
 def ids(
@@ -97,6 +110,7 @@ def ids(
     bits: int = 0,
     plain: bool = False,
     blocks: Architecture = PLAIN_LLAMA,
+    shares: bool = False,
 ) -> list[dict[int, int]]:
     from engine.runner.cuda import forward
     from engine.runner.cuda.cuda_runner import CudaRunner  # Triton decides at import whether it interprets
@@ -118,7 +132,12 @@ def ids(
     else:
         runner = CudaRunner(config, model, create_arena)
         runner.start(PAGES)
-    return [runner.wait(runner.execute_async(plan)) for plan in plans()]
+    sampled = [runner.wait(runner.execute_async(plan)) for plan in plans() + (shared_plans() if shares else [])]
+    if isinstance(runner, CudaRunner) and shares and world > 1:
+        last = runner._last_decode
+        assert last is not None
+        assert last[0].shares_prefixes
+    return sampled
 
 
 @pytest.mark.parametrize(
@@ -151,7 +170,7 @@ def test_fault_27_ranks_sample_what_one_does(
     for process in ranks:
         process.join(30)
     if with_llama:
-        alone = ids(0, 1)
+        alone = ids(0, 1, shares=True)  # each row reads for itself
         assert any(alone)
         assert [found for case, found in sampled if case == "llama"] == [alone] * world
     assert any(alone_mixture)
