@@ -139,7 +139,9 @@ class CudaRunner:
             if not only_decodes:
                 self._copy_inputs(plan, self._shapes[0])
                 self._apply_updates()
-            return CudaStepHandle((), self._host_ids[0], None)
+            # Whoever waits for a step that only copies waits for the copies: not too many may be on their way.
+            copied = self._host_pages.last_event if isinstance(self._host_pages, CudaHostPages) else None
+            return CudaStepHandle((), self._host_ids[0], copied if plan.copies else None)
         if not only_decodes or self._last_decode != (shape, plan.decode_rows):
             self._copy_inputs(plan, shape)
             # Its new sequences and grants are applied again with each replay, which changes nothing.
