@@ -97,7 +97,8 @@ class Scheduler:
     def schedule(self) -> ScheduledStep | None:
         """The next step, or None if nothing can run before ids are read or requests arrive.
 
-        A step without tokens makes copies that requests wait for, or that erase.
+        A step without tokens makes copies: those that requests wait for, those that erase, and when nothing else is to
+        be done, those of idle pages.
         """
         self.cache.begin_plan()
         while True:
@@ -115,7 +116,7 @@ class Scheduler:
             if draft.decode_requests or draft.chunks or self.cache.has_waiting_copies:
                 return self._commit(draft)
             if not draft.preempted:
-                return None
+                return self._commit(draft) if self.cache.host.has_work else None
 
     def update_from_output(
         self, step: ScheduledStep, ids: dict[int, int], logprobs: Mapping[int, TokenLogprobs] = MappingProxyType({})

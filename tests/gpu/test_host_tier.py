@@ -52,8 +52,8 @@ def alone(checkpoint: Checkpoint) -> list[list[int]]:
 
 @pytest.fixture(params=["auto", "int8"])
 def small(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Iterator[EngineCore]:
-    """Room for four dialogs of 22 pages, and for all of them in the host's memory."""
-    config = configure(checkpoint, num_kv_pages=96, num_host_slots=1000, kv_dtype=request.param)
+    """Room for a third of the dialogs of 22 pages, and for all of them in the host's memory."""
+    config = configure(checkpoint, num_kv_pages=240, num_host_slots=1000, kv_dtype=request.param)
     engine = EngineCore.start(config, checkpoint)
     host_pages(engine)
     yield engine
@@ -91,6 +91,7 @@ def test_dialogs_that_were_pushed_out_are_restored(small: EngineCore, alone: lis
                     stream.cancel()
                 else:
                     replies.append(stream.result(60) == alone[number])
+            time.sleep(0.05)  # idle: what was not saved beside the steps is saved now
     stats = small.stats()
     machine.report(
         "host tier",

@@ -9,6 +9,7 @@ It knows plans, graphs and copies. `CudaForward` knows what a step computes.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,6 +35,9 @@ from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes, kv_storage
 from engine.scheduler.step_plan import StepPlan
 
+# A step that takes longer to record had kernels compiled, as on a machine's first start. The others are then recorded
+# at once: compiling them later would hold up replies for seconds.
+COLD_SECONDS = 0.25
 NUM_HOST_BUFFERS = 4  # host buffers used in turn; must exceed the steps in flight
 
 
@@ -108,8 +112,13 @@ class CudaRunner:
             self._shapes, key=lambda shape: (shape.shares_prefixes, -shape.num_tokens, shape.num_slots)
         )
         first = first_shapes(self._shapes) if records and config.world_size == 1 else set(self._shapes)
-        for shape in [shape for shape in self._unrecorded if shape in first]:
+        chosen = [shape for shape in self._unrecorded if shape in first]
+        started = time.perf_counter()
+        for shape in chosen:
             self._warm_up(shape, record=records)
+        if records and time.perf_counter() - started > COLD_SECONDS * len(chosen):
+            while self.prepare():
+                pass
         self._host_pages = CudaHostPages(kv, num_host_slots, config.device)
 
     def prepare(self) -> bool:
@@ -172,7 +181,9 @@ class CudaRunner:
             if not only_decodes:
                 self._copy_inputs(plan, self._shapes[0])
                 self._apply_updates()
-            return CudaStepHandle((), self._host_ids[0], None)
+            # Waiting for a step that only copies is waiting for the copies: not too many may be on their way.
+            copied = self._host_pages.last_event if isinstance(self._host_pages, CudaHostPages) else None
+            return CudaStepHandle((), self._host_ids[0], copied if plan.copies else None)
         if not only_decodes or self._last_decode != (shape, plan.decode_rows, groups):
             self._copy_inputs(plan, shape, groups)
             # Its new sequences and grants are applied again with each replay, which changes nothing.

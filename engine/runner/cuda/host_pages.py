@@ -109,6 +109,7 @@ class CudaHostPages:
         self._zeros: list[Tensor] = []
         self._last_batch = 0  # one batch of copies for each plan that has any
         self._waited_batch = 0  # the last one that the steps' stream has waited for
+        self.last_event: torch.cuda.Event | None = None  # after the last plan's copies
         self._done: dict[int, torch.cuda.Event] = {}  # by batch, those that were not waited for
         self._batch_of_page: dict[int, int] = {}  # the last batch that reads or writes it
         self._batch_of_row: dict[int, int] = {}  # the last batch that a row's first step must wait for
@@ -126,7 +127,7 @@ class CudaHostPages:
             self._stream.wait_event(steps.record_event())
             with torch.cuda.stream(self._stream):
                 self._copy(plan.copies)
-                self._done[self._last_batch] = self._stream.record_event()
+                self._done[self._last_batch] = self.last_event = self._stream.record_event()
         batch = self._batch_to_wait_for(plan)
         if batch > self._waited_batch:
             steps.wait_event(self._done[batch])
