@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--kv-dtype", default="auto")
     parser.add_argument("--programs", type=int, default=prefix_limits._PROGRAMS)
     parser.add_argument("--blocks", type=int, nargs="+")
-    parser.add_argument("--tiles", type=int, nargs="+")
+    parser.add_argument("--tiles", type=int, nargs="+", choices=(16, 32, 64))
     parser.add_argument("--warps", type=int, nargs="+")
     parser.add_argument("--stages", type=int, nargs="+")
     options = parser.parse_args(arguments)

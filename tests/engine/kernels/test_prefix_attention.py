@@ -1,7 +1,7 @@
 """Shared prefixes that are read once, against plain torch that reads every row's own pages.
 
-Only the first member's page table holds the prefix's pages. In those of the others its place is a page of NaN, which
-nothing may read; so are the pages that no row holds.
+Only the page table of an item's first member holds the prefix's pages. In those of the others its place is a page of
+NaN, which nothing may read; so are the pages that no row holds.
 """
 
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ class Case:
 
 CASES = {
     "MHA": Case(prefixes=((3, 3), (1, 2)), alone=(40,), splits=8),
-    "GQA": Case(6, 2, rests=(17, 0, 40, 3), prefixes=((2, 4),), part=1, splits=8),
+    "GQA": Case(10, 2, rests=(17, 0, 40, 3), prefixes=((2, 4),), part=1, splits=8),
     "no group": Case(prefixes=(), alone=(20, 3)),
     "padded head, softcap": Case(4, 2, 40, ((1, 2),), rule=AttentionRule(scale=0.7, softcap=3.0)),
 }
@@ -102,7 +102,8 @@ def test_prefixes_read_once(case: Case) -> None:
         ours[slot] = plain[slot] = torch.tensor(own)
         if group >= 0:
             plain[slot, : len(shared[group])] = torch.tensor(shared[group])
-            ours[slot, : len(shared[group])] = 0 if members[group] else torch.tensor(shared[group])
+            is_first = len(members[group]) % config.max_members(heads // kv_heads) == 0
+            ours[slot, : len(shared[group])] = torch.tensor(shared[group]) if is_first else 0
             members[group].append(slot)
     work = prefix_work(case, members, config, len(slots))
 
