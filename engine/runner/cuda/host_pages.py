@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from engine.layers.paged_kv import PagedKV
+from engine.runner.cuda.copy_dependencies import CopyDependencies
 from engine.scheduler.step_plan import PageCopies, StepPlan
 
 SEGMENT_BYTES: Final = 1 << 30  # pinned at a time; a power of two, to which torch rounds up
@@ -107,12 +108,9 @@ class CudaHostPages:
         self._kv, self._slots = kv, PinnedSlots(kv, num_slots)
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
         self._zeros: list[Tensor] = []
-        self._last_batch = 0  # one batch of copies for each plan that has any
-        self._waited_batch = 0  # the last one that the steps' stream has waited for
+        self._dependencies = CopyDependencies()
         self.last_event: torch.cuda.Event | None = None  # after the last plan's copies
         self._done: dict[int, torch.cuda.Event] = {}  # by batch, those that were not waited for
-        self._batch_of_page: dict[int, int] = {}  # the last batch that reads or writes it
-        self._batch_of_row: dict[int, int] = {}  # the last batch that a row's first step must wait for
 
     @property
     def num_ready(self) -> int:
@@ -122,43 +120,21 @@ class CudaHostPages:
     def launch(self, plan: StepPlan) -> None:
         """Launch the plan's copies, and let its step wait for those it depends on. The steps' stream is current."""
         steps = torch.cuda.current_stream()
+        batch = self._dependencies.batch_to_wait_for(plan)
         if plan.copies:
-            self._last_batch += 1
             self._stream.wait_event(steps.record_event())
             with torch.cuda.stream(self._stream):
                 self._copy(plan.copies)
-                self._done[self._last_batch] = self.last_event = self._stream.record_event()
-        batch = self._batch_to_wait_for(plan)
-        if batch > self._waited_batch:
+                self.last_event = self._stream.record_event()
+            self._done[self._dependencies.last_batch] = self.last_event
+        if batch is not None:
             steps.wait_event(self._done[batch])
-            self._waited_batch = batch
             self._done = {number: event for number, event in self._done.items() if number > batch}
 
     def close(self) -> None:
         """Free the slots."""
         self._stream.synchronize()
         self._slots.close()
-
-    def _batch_to_wait_for(self, plan: StepPlan) -> int:
-        """The last batch that a row of this step depends on; batches up to `_waited_batch` need no waiting."""
-        if self._waited_batch == self._last_batch:
-            self._batch_of_page.clear()
-            self._batch_of_row.clear()
-            return 0
-        copies = plan.copies
-        for page_id in (
-            *copies.overwritten_pages,
-            *(page_id for _, page_id in copies.restores),
-            *(page_id for page_id, _ in copies.saves),
-        ):
-            self._batch_of_page[page_id] = self._last_batch
-        for row in plan.freed_rows:
-            self._batch_of_row.pop(row, None)
-        for row, _, page_id in plan.page_grants:
-            batch = self._batch_of_page.get(page_id, 0)
-            self._batch_of_row[row] = max(batch, self._batch_of_row.get(row, 0))
-        rows = (*(chunk.row for chunk in plan.chunks), *plan.decode_rows)
-        return max((self._batch_of_row.pop(row, 0) for row in rows), default=0)
 
     def _copy(self, copies: PageCopies) -> None:
         kv, slots = self._kv, self._slots

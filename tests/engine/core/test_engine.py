@@ -18,7 +18,7 @@ from engine.core.engine_core import EngineCore, EngineDead, RequestFailed, Reque
 from engine.errors import Busy, ConfigError, EngineError, PromptTooLong
 from engine.layers.sampler import sample
 from engine.model.loader import load_model
-from engine.runner.memory import fit_pages
+from engine.runner.memory import fit_host_slots, fit_pages, host_slots_in, kv_bytes_per_page
 from engine.runner.torch_runner import TorchRunner, TorchStepHandle
 from engine.scheduler.step_plan import StepPlan
 from tests.engine.distributed.rank_worker import all_logits
@@ -242,6 +242,26 @@ def test_a_context_that_the_user_left_open_is_what_the_pages_hold(checkpoint: Ch
     everything = SamplingParams(temperature=0.0, max_tokens=None, ignore_eos=True)
     assert len(engine.submit(prompt(1, 40), everything).result(30)) == 24
     engine.close()
+
+
+def test_the_memory_of_the_host_is_a_share_or_what_was_asked_for(checkpoint: Checkpoint) -> None:
+    config = configure(checkpoint, world_size=2)
+    page = kv_bytes_per_page(checkpoint.spec, config)
+    assert [host_slots_in(size, checkpoint.spec, config) for size in ("auto", "0", "1MiB", "0.5GiB")] == [
+        None, 0, (1 << 20) // (2 * page), (1 << 29) // (2 * page),
+    ]  # fmt: skip
+    for size in ("lots", "1", "-1GiB", "8GB"):
+        with pytest.raises(ConfigError, match=f"--kv-host-memory: expected auto, 0, or a size such as.*found {size}"):
+            host_slots_in(size, checkpoint.spec, config)
+    with pytest.raises(ConfigError, match="--kv-host-memory: expected 0, or at least 1MiB, as much as one page needs"):
+        host_slots_in("0.001MiB", checkpoint.spec, config)
+    on_gpu = dataclasses.replace(config, device=torch.device("cuda", 0))
+    assert fit_host_slots(config, page_bytes=100, free_bytes=10_000) == 0  # a CPU has the pages in this memory anyway
+    assert fit_host_slots(on_gpu, page_bytes=100, free_bytes=10_000) == 25  # half of it, for two ranks
+    asked = dataclasses.replace(on_gpu, num_host_slots=50)
+    assert fit_host_slots(asked, page_bytes=100, free_bytes=10_000) == 50
+    with pytest.raises(ConfigError, match=r"--kv-host-memory: expected at most .* GiB, what is free"):
+        fit_host_slots(asked, page_bytes=101, free_bytes=10_000)
 
 
 def test_the_stats_add_up(checkpoint: Checkpoint) -> None:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 
 from engine.layers.sampler import signed64
+from engine.runner.cuda.copy_dependencies import CopyDependencies
 from engine.scheduler.step_plan import PageCopies, PrefillChunk, StepPlan
 
 VOCAB = 7  # small, so that prompts and replies often share pages
@@ -35,8 +36,10 @@ class PageMachine:
     def __init__(
         self, max_num_seqs: int, num_pages: int, page_size: int, num_slots: int = 0, *, late: bool = False
     ) -> None:
-        """`late`: what a plan restores and saves is copied after its step, as a slow link would."""
+        """`late`: copies are made as late as a runner may make them beside its steps."""
         self._page_size, self._late = page_size, late
+        self._dependencies = CopyDependencies()
+        self._batches: dict[int, PageCopies] = {}  # not made yet
         self._slots: list[list[int | None]] = [[None] * page_size for _ in range(num_slots)]
         self._pages: list[list[int | None]] = [[None] * page_size for _ in range(num_pages)]
         self._page_tables: list[list[int] | None] = [None] * max_num_seqs
@@ -46,12 +49,12 @@ class PageMachine:
 
     def execute(self, plan: StepPlan) -> dict[int, int]:
         """Row -> sampled id."""
-        for page_id in plan.copies.overwritten_pages:
-            self._pages[page_id] = [None] * self._page_size
-        for slot in plan.copies.overwritten_slots:
-            self._slots[slot] = [None] * self._page_size
-        if not self._late:
-            self._copy(plan.copies)
+        batch = self._dependencies.batch_to_wait_for(plan)
+        if plan.copies:
+            self._batches[self._dependencies.last_batch] = plan.copies
+        for number in list(self._batches):
+            if not self._late or (batch is not None and number <= batch):
+                self._copy(self._batches.pop(number))
         for row in plan.freed_rows:
             self._page_tables[row] = None
         for sequence in plan.new_sequences:
@@ -81,11 +84,13 @@ class PageMachine:
             if chunk.is_last:
                 token = next_token(self._read(chunk.row), signed64(self._seeds[chunk.row]))
                 ids[chunk.row] = self._last_ids[chunk.row] = token
-        if self._late:
-            self._copy(plan.copies)
         return ids
 
     def _copy(self, copies: PageCopies) -> None:
+        for page_id in copies.overwritten_pages:
+            self._pages[page_id] = [None] * self._page_size
+        for slot in copies.overwritten_slots:
+            self._slots[slot] = [None] * self._page_size
         for slot, page_id in copies.restores:
             self._pages[page_id] = list(self._slots[slot])
         for page_id, slot in copies.saves:
