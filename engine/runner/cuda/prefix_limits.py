@@ -43,8 +43,11 @@ def prefix_config(group: int, head_dim: int, dtype: torch.dtype, *, gpu: bool) -
     """How a prefix is read, for groups of so many query heads: by as many members at once as registers hold."""
     if not gpu:
         return PrefixConfig(block=16, tile_tokens=16)
-    block = 32 if group == 1 or head_dim > LARGE_HEAD else 64
-    return PrefixConfig(block=block, tile_tokens=32 if head_dim > LARGE_HEAD or dtype == torch.float32 else 64)
+    if dtype == torch.float32:  # no tensor cores
+        return PrefixConfig(block=32, tile_tokens=16)
+    if group == 1:
+        return PrefixConfig(block=16, tile_tokens=32 if head_dim > LARGE_HEAD else 64)
+    return PrefixConfig(block=32, tile_tokens=32) if head_dim > LARGE_HEAD else PrefixConfig(block=64, tile_tokens=64)
 
 
 def prefix_limits(config: EngineConfig, model: Transformer) -> PrefixLimits | None:
