@@ -20,7 +20,7 @@ from sqlalchemy import (
     literal_column,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from models.encryption import TextCodec
@@ -50,14 +50,19 @@ async def rows_of(
 
     On the connection: the rows are no objects of the session, and the session does not learn what was changed.
     """
-    connection = await session.connection()
-    return await connection.execute(statement, values)
+    return await _connection(session).execute(statement, values)
 
 
 async def change(session: AsyncSession, statement: Executable, values: dict[str, Any]) -> None:
     """Run a statement that was built before and returns no rows."""
-    connection = await session.connection()
-    await connection.execute(statement, values)
+    await _connection(session).execute(statement, values)
+
+
+def _connection(session: AsyncSession) -> AsyncConnection:
+    connection = session.info.get("connection")
+    if not isinstance(connection, AsyncConnection):
+        raise TypeError("queries need a session of models.database.Database")
+    return connection
 
 
 def matches_key(key: DialogKey) -> ColumnElement[bool]:
