@@ -7,7 +7,8 @@ other exception.
 
 Speed: a round trip to the driver's thread costs more than a small query. Each statement is executed, fetched and closed
 in one round trip instead of four. A `brief` transaction (see `Database.run`) goes further: once it holds the write
-lock, its statements run in the event loop's thread. BEGIN and COMMIT, which wait for locks and for the disk, never do.
+lock, its statements run in the event loop's thread. BEGIN and COMMIT, which wait for locks and for the disk, never do;
+but those of a transaction that only reads, which wait for nothing, always do.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ class CancelSafeConnection(aiosqlite.Connection):
     """After `stop`: done when the thread has run its last job."""
     inline = False
     """Whether statements run in the event loop's thread: set for a brief transaction that holds its lock."""
+    only_reads = False
+    """Whether the transaction has nothing to commit."""
 
     def stop(self) -> asyncio.Future[Any] | None:
         """Tell the thread to end, and keep the future that says when it has."""
@@ -119,6 +122,13 @@ class CancelSafeConnection(aiosqlite.Connection):
     def cursor(self) -> BufferedCursor:  # type: ignore[override]  # SQLAlchemy uses no more than this
         """Return a new cursor; opening it needs no round trip to the thread."""
         return BufferedCursor(self)
+
+    async def commit(self) -> None:
+        """Commit, in the event loop's thread if nothing was written."""
+        if self.only_reads:
+            self.raw.commit()
+        else:
+            await super().commit()
 
     async def rollback(self) -> None:
         """Roll back if a transaction is open; skip the round trip to the thread if not."""

@@ -183,7 +183,8 @@ class Database:
                 try:
                     connecting = session.connection(execution_options=options)
                     # Cancelled half-way, a SQLite connection would leak from the pool; opening one takes little time.
-                    await (run_to_completion(connecting) if self.is_sqlite else connecting)
+                    connection = await (run_to_completion(connecting) if self.is_sqlite else connecting)
+                    session.info["connection"] = connection
                     break
                 except SQLAlchemyError as error:
                     if not is_transient(error) or connect_attempt == max_attempts:

@@ -157,7 +157,7 @@ def _sqlite_hooks(engine: Engine, *, writer: bool, busy_timeout: float, foreign_
     def begin(connection: Connection) -> None:
         driver = connection.connection.driver_connection
         if isinstance(driver, CancelSafeConnection):
-            driver.inline = False
+            driver.inline = driver.only_reads = not writer  # a reader's BEGIN takes no lock
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
         if isinstance(driver, CancelSafeConnection):
             driver.inline = bool(connection.get_execution_options().get("brief"))

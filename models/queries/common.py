@@ -1,17 +1,33 @@
-"""Shared by the query modules: the session's codec and attempt number, the key filter, inserts that skip conflicts."""
+"""Shared by the query modules: the session's codec and attempt number, the key filter, inserts that skip conflicts.
+
+Building a statement costs several times as much as running it. What every message runs is therefore built once, at
+module level or in a cached function of the dialect, with `bindparam`s for what differs; `rows_of` or `change` runs it.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, TypeVarTuple
 
-from sqlalchemy import ColumnElement, Select, and_, literal_column
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Executable,
+    Select,
+    and_,
+    bindparam,
+    literal_column,
+)
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from models.encryption import TextCodec
 from models.tables import Base, Dialog, Guild, User
 from models.types import DialogKey
+
+Columns = TypeVarTuple("Columns")
 
 
 def codec(session: AsyncSession) -> TextCodec:
@@ -27,9 +43,45 @@ def attempt_number(session: AsyncSession) -> int:
     return int(session.info.get("attempt", 1))
 
 
+async def rows_of(
+    session: AsyncSession, statement: TypedReturnsRows[*Columns], values: dict[str, Any]
+) -> CursorResult[*Columns]:
+    """Run a statement that was built before, with these values for its parameters, and return its rows.
+
+    On the connection: the rows are no objects of the session, and the session does not learn what was changed.
+    """
+    return await _connection(session).execute(statement, values)
+
+
+async def change(session: AsyncSession, statement: Executable, values: dict[str, Any]) -> None:
+    """Run a statement that was built before and returns no rows."""
+    await _connection(session).execute(statement, values)
+
+
+def _connection(session: AsyncSession) -> AsyncConnection:
+    connection = session.info.get("connection")
+    if not isinstance(connection, AsyncConnection):
+        raise TypeError("queries need a session of models.database.Database")
+    return connection
+
+
 def matches_key(key: DialogKey) -> ColumnElement[bool]:
     """Return the condition that a Dialog belongs to this key."""
     return and_(Dialog.guild_id == key.guild_id, Dialog.user_id == key.owner_id, Dialog.channel_id == key.channel_id)
+
+
+def matches_key_values() -> ColumnElement[bool]:
+    """Return the same condition for a statement that is built once: `key_values` names the key when it is run."""
+    return and_(
+        Dialog.guild_id == bindparam("key_guild_id"),
+        Dialog.user_id == bindparam("key_owner_id"),
+        Dialog.channel_id == bindparam("key_channel_id"),
+    )
+
+
+def key_values(key: DialogKey) -> dict[str, Any]:
+    """Return the parameters of `matches_key_values`."""
+    return {"key_guild_id": key.guild_id, "key_owner_id": key.owner_id, "key_channel_id": key.channel_id}
 
 
 def is_open() -> ColumnElement[bool]:
@@ -37,17 +89,30 @@ def is_open() -> ColumnElement[bool]:
     return and_(Dialog.ended_at.is_(None), Dialog.parked_at.is_(None))
 
 
-def insert(session: AsyncSession, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT with ON CONFLICT: the same SQL on both databases, but a class per dialect in SQLAlchemy."""
-    return sqlite.insert(table) if session.get_bind().dialect.name == "sqlite" else postgresql.insert(table)
+def dialect(session: AsyncSession) -> str:
+    """Return the name of the session's SQL dialect."""
+    return session.get_bind().dialect.name
+
+
+def insert(on: AsyncSession | str, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT with ON CONFLICT: the same SQL on both databases, but a class per dialect in SQLAlchemy.
+
+    `on`: the session, or the name of its dialect.
+    """
+    name = on if isinstance(on, str) else dialect(on)
+    return sqlite.insert(table) if name == "sqlite" else postgresql.insert(table)
+
+
+@cache
+def _insert_if_absent(on: str, table: type[Base]) -> TypedReturnsRows[int]:
+    # RETURNING tells, because drivers disagree on the row count of an insert that did nothing.
+    one: ColumnElement[int] = literal_column("1")
+    return insert(on, table).on_conflict_do_nothing().returning(one)
 
 
 async def insert_if_absent(session: AsyncSession, table: type[Base], **values: Any) -> bool:
     """Insert a row, or do nothing on a conflict. True if it was inserted."""
-    # RETURNING tells, because drivers disagree on the row count of an insert that did nothing.
-    statement = insert(session, table).values(**values).on_conflict_do_nothing()
-    one: ColumnElement[int] = literal_column("1")
-    return await session.scalar(statement.returning(one)) is not None
+    return (await rows_of(session, _insert_if_absent(dialect(session), table), values)).first() is not None
 
 
 async def count_rows(session: AsyncSession, statement: Select[Any]) -> int:

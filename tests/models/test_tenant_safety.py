@@ -31,9 +31,9 @@ from tests.postgres import Postgres
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 # Helpers that choose no rows by themselves: their caller passes a statement, or a row that it found by its key.
 NO_TENANT_ROWS = {
-    "count_rows", "insert_if_absent", "ensure_guild", "ensure_user", "pairs_before", "files_of", "add_files",
-    "retract_deliveries", "messages_of", "record_of", "close_where", "prompts_of", "forget_summaries_of_turns",
-    "forget_memory_of_turns",
+    "count_rows", "rows_of", "change", "insert_if_absent", "ensure_guild", "ensure_user", "pairs_before", "files_of",
+    "add_files", "retract_deliveries", "messages_of", "record_of", "close_where", "close_delivery", "prompts_of",
+    "forget_summaries_of_turns", "forget_memory_of_turns",
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -21,8 +22,11 @@ from engine.layers.paged_kv import PagedKV
 from engine.runner.cuda.copy_dependencies import CopyDependencies
 from engine.scheduler.step_plan import PageCopies, StepPlan
 
-SEGMENT_BYTES: Final = 1 << 30  # pinned at a time; a power of two, to which torch rounds up
-SEGMENTS_AHEAD: Final = 4  # pinned before they are needed: pinning takes about as long as filling
+# Pinned at a time; a power of two, to which torch rounds up. The driver launches nothing while it pins memory, which on
+# some machines takes a second for a GiB, so that larger pieces would hold up replies for too long.
+SEGMENT_BYTES: Final = 64 << 20
+BYTES_AHEAD: Final = 4 << 30  # pinned before they are needed: pinning takes about as long as filling
+MAX_PINNING_SHARE: Final = 0.1  # of the time while steps run
 
 
 class PinnedSlots:
@@ -34,7 +38,9 @@ class PinnedSlots:
         self._part_bytes = [part[0].numel() * part.itemsize for part in kv.parts]
         self._slots_of_segment = max(1, SEGMENT_BYTES // sum(self._part_bytes))
         self._segments: list[list[Tensor]] = []
+        self._num_slots_ahead = max(1, BYTES_AHEAD // SEGMENT_BYTES) * self._slots_of_segment
         self._num_used = 0  # slots below this number have been used
+        self.steps_run = False  # since the last piece was pinned
         self._wake, self._closed = threading.Event(), False
         self._thread = threading.Thread(target=self._pin, name="host tier", daemon=True)
         if num_slots:
@@ -77,12 +83,13 @@ class PinnedSlots:
         try:
             torch.cuda.set_device(self._parts[0].device)
             while self.num_ready < self._num_slots:
-                while self.num_ready >= self._num_used + SEGMENTS_AHEAD * self._slots_of_segment and not self._closed:
+                while self.num_ready >= self._num_used + self._num_slots_ahead and not self._closed:
                     self._wake.wait()
                     self._wake.clear()
                 if self._closed:
                     return
                 count = min(self._slots_of_segment, self._num_slots - self.num_ready)
+                started = time.monotonic()
                 memory = torch.empty(count * sum(self._part_bytes), dtype=torch.uint8, pin_memory=True)
                 pieces = torch.split(memory, [count * size for size in self._part_bytes])
                 self._segments.append(
@@ -92,6 +99,9 @@ class PinnedSlots:
                     ]
                 )
                 self.num_ready += count
+                if self.steps_run:
+                    self.steps_run = False
+                    time.sleep((time.monotonic() - started) * (1 / MAX_PINNING_SHARE - 1))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
             sys.stderr.write(
@@ -120,6 +130,7 @@ class CudaHostPages:
     def launch(self, plan: StepPlan) -> None:
         """Launch the plan's copies, and let its step wait for those it depends on. The steps' stream is current."""
         steps = torch.cuda.current_stream()
+        self._slots.steps_run = True
         batch = self._dependencies.batch_to_wait_for(plan)
         if plan.copies:
             self._stream.wait_event(steps.record_event())

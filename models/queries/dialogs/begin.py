@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import get_args
+from typing import Any, get_args
 
-from sqlalchemy import ScalarSelect, exists, select, update
+from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import DuplicateInteraction
@@ -22,7 +22,10 @@ from models.queries.common import (
     ensure_user,
     insert_if_absent,
     is_open,
+    key_values,
     matches_key,
+    matches_key_values,
+    rows_of,
 )
 from models.queries.dialogs.speakers import speaker_of
 from models.queries.memory.facts import facts_of
@@ -103,21 +106,27 @@ async def turn_snapshot(
     return replace(snapshot, scene=scene, profile_id=profile_id)
 
 
-async def pairs_before(
-    session: AsyncSession, dialog_id: int | ScalarSelect[int], turn_id: int | None, limit: int
-) -> tuple[Pair, ...]:
+_HAS_FILES = exists().where(TurnFile.turn_id == Turn.id).correlate(Turn).label("has_files")
+_PAIRS = select(
+    Turn.id, Turn.user_text, Turn.reply, Turn.author_name, Turn.speaker_id, Turn.speaker_name, _HAS_FILES
+).where(Turn.status == "done")
+_LAST_PAIRS = _PAIRS.where(Turn.dialog_id == bindparam("dialog_id")).order_by(Turn.id.desc()).limit(bindparam("limit"))
+_PAIRS_BEFORE = _LAST_PAIRS.where(Turn.id < bindparam("before_turn"))
+
+
+async def pairs_before(session: AsyncSession, dialog_id: int, turn_id: int | None, limit: int) -> tuple[Pair, ...]:
     """Return the last `limit` finished pairs of a dialog, oldest first; only those before `turn_id` if it is given.
 
     The caller must have found the dialog by its key.
     """
     if limit <= 0:
         return ()
-    pairs = select(Turn.id, Turn.user_text, Turn.reply, Turn.author_name, Turn.speaker_id, Turn.speaker_name)
-    pairs = pairs.where(Turn.dialog_id == dialog_id, Turn.status == "done")
-    if turn_id is not None:
-        pairs = pairs.where(Turn.id < turn_id)
-    rows = (await session.execute(pairs.order_by(Turn.id.desc()).limit(limit))).all()
-    files = await files_of(session, turn_ids=[row.id for row in rows])
+    which: dict[str, Any] = {"dialog_id": dialog_id, "limit": limit}
+    if turn_id is None:
+        rows = (await rows_of(session, _LAST_PAIRS, which)).all()
+    else:
+        rows = (await rows_of(session, _PAIRS_BEFORE, {**which, "before_turn": turn_id})).all()
+    files = await files_of(session, turn_ids=[row.id for row in rows if row.has_files])
     text = codec(session)
     newest_first = [
         Pair(
@@ -133,22 +142,22 @@ async def pairs_before(
     return tuple(reversed(newest_first))
 
 
+_EARLIER = exists().where(matches_key_values(), Dialog.id < bindparam("dialog_id"))
+_PAIR_ABOVE = (
+    _PAIRS.join(Delivery, Delivery.turn_id == Turn.id)
+    .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
+    .where(DeliveryMessage.message_id == bindparam("key_channel_id"), Delivery.guild_id == bindparam("key_guild_id"))
+    .where(~Delivery.ephemeral, ~_EARLIER)
+    .limit(1)
+)
+
+
 async def _pair_above(session: AsyncSession, key: DialogKey, dialog_id: int) -> tuple[Pair, ...]:
     """Return the pair under whose reply the key's thread was started, for the first dialog of the thread.
 
     Such a thread has the id of the message that shows the reply. The pair stays where it is, and is forgotten there.
     """
-    earlier = exists().where(matches_key(key), Dialog.id < dialog_id)
-    row = (
-        await session.execute(
-            select(Turn.id, Turn.user_text, Turn.reply, Turn.author_name, Turn.speaker_id, Turn.speaker_name)
-            .join(Delivery, Delivery.turn_id == Turn.id)
-            .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
-            .where(DeliveryMessage.message_id == key.channel_id, Delivery.guild_id == key.guild_id)
-            .where(Turn.status == "done", ~Delivery.ephemeral, ~earlier)
-            .limit(1)
-        )
-    ).first()
+    row = (await rows_of(session, _PAIR_ABOVE, {**key_values(key), "dialog_id": dialog_id})).first()
     if row is None:
         return ()
     text = codec(session)
@@ -158,19 +167,26 @@ async def _pair_above(session: AsyncSession, key: DialogKey, dialog_id: int) -> 
     return (Pair(row.id, text.open(row.user_text), text.open(row.reply), author, files.get(row.id, ()), speaker),)
 
 
+_NAMES = (
+    select(Turn.author_id, Turn.author_name)
+    .join(Dialog)
+    .where(matches_key_values(), Turn.status == "done", Turn.author_name.is_not(None))
+    .order_by(Turn.id.desc())
+    .limit(_MAX_SPOKEN)
+)
+_NAMES_IN_OPEN = _NAMES.where(is_open())
+_NAMES_IN_DIALOG = _NAMES.where(Dialog.id == bindparam("dialog_id"))
+
+
 async def names_in_dialog(session: AsyncSession, *, key: DialogKey, dialog_id: int | None = None) -> dict[int, str]:
     """Return the speakers of a dialog's last _MAX_SPOKEN pairs, with the names that the model read last.
 
     By default of the open one.
     """
-    this = is_open() if dialog_id is None else Dialog.id == dialog_id
-    rows = await session.execute(
-        select(Turn.author_id, Turn.author_name)
-        .join(Dialog)
-        .where(matches_key(key), this, Turn.status == "done", Turn.author_name.is_not(None))
-        .order_by(Turn.id.desc())
-        .limit(_MAX_SPOKEN)
-    )
+    if dialog_id is None:
+        rows = await rows_of(session, _NAMES_IN_OPEN, key_values(key))
+    else:
+        rows = await rows_of(session, _NAMES_IN_DIALOG, {**key_values(key), "dialog_id": dialog_id})
     text = codec(session)
     names: dict[int, str] = {}
     for author_id, name in rows:
@@ -218,10 +234,13 @@ async def add_files(session: AsyncSession, turn_id: int, files: Sequence[StoredF
     )
 
 
+_TOUCH = update(Dialog).where(matches_key_values(), is_open()).returning(Dialog.id)
+
+
 async def open_dialog(session: AsyncSession, *, key: DialogKey, now: datetime) -> int:
     """Return the id of the key's open dialog, created if needed. Its row stays locked until the transaction ends."""
-    touch = update(Dialog).where(matches_key(key), is_open()).values(last_active_at=now).returning(Dialog.id)
-    dialog_id = await session.scalar(touch)
+    touched = {**key_values(key), "last_active_at": now}
+    dialog_id = (await rows_of(session, _TOUCH, touched)).scalar()
     if dialog_id is None:
         await ensure_guild(session, key.guild_id, now)
         await ensure_user(session, key.owner_id, now)
@@ -237,7 +256,7 @@ async def open_dialog(session: AsyncSession, *, key: DialogKey, now: datetime) -
             opened_at=now,
             last_active_at=now,
         )
-        dialog_id = await session.scalar(touch)
+        dialog_id = (await rows_of(session, _TOUCH, touched)).scalar()
     if key.shared:
         await ensure_user(session, key.user_id, now)
     return dialog_id

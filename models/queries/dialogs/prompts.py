@@ -7,12 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.selectable import TypedReturnsRows
 
-from models.queries.common import codec, count_rows, insert, insert_if_absent, matches_key
+from models.queries.common import codec, count_rows, dialect, insert, insert_if_absent, matches_key, rows_of
 from models.queries.memory.facts import facts_by_id, use_facts
 from models.queries.memory.summaries import summary_by_id
 from models.tables import DefaultPrompt, Dialog, Persona, Turn, TurnPrompt
@@ -21,16 +23,34 @@ from models.types import DialogKey, PromptInputs, PromptRecord, PromptUsed
 _MAX_IDS = 500  # in one statement
 
 
+_RECORDED = (
+    "persona_id", "persona_version", "default_prompt_id", "first_turn_id", "num_pairs", "num_examples", "greeting",
+    "lore", "summary_id", "fact_ids", "digest", "inputs",
+)  # fmt: skip
+
+
+@cache
+def _put_record(on: str) -> TypedReturnsRows[int | None]:
+    """Store the record of a turn; return under which id its prompt of the settings is kept, if it is kept already."""
+    kept = select(DefaultPrompt.id).where(DefaultPrompt.sha256 == bindparam("default_sha256")).scalar_subquery()
+    put = insert(on, TurnPrompt).values(default_prompt_id=kept)
+    newer = {name: put.excluded[name] for name in _RECORDED}
+    put = put.on_conflict_do_update(index_elements=["turn_id"], set_=newer)
+    return put.returning(TurnPrompt.default_prompt_id)
+
+
 async def record_prompt(
     session: AsyncSession, *, key: DialogKey, turn_id: int, record: PromptRecord | None, now: datetime
 ) -> None:
     """Record the prompt of a turn's present reply, which the caller has found by its key."""
     if record is None:
         return
+    default = record.default_prompt
     values = {
+        "turn_id": turn_id,
         "persona_id": record.persona_id,
         "persona_version": record.persona_version,
-        "default_prompt_id": await _default_prompt_id(session, record.default_prompt, now),
+        "default_sha256": None if default is None else hashlib.sha256(default.encode()).hexdigest(),
         "first_turn_id": record.first_turn_id,
         "num_pairs": record.num_pairs,
         "num_examples": record.num_examples,
@@ -41,11 +61,17 @@ async def record_prompt(
         "digest": None if record.digest is None else codec(session).seal(record.digest),
         "inputs": None if record.inputs is None else codec(session).seal(_as_json(record.inputs)),
     }
-    await session.execute(
-        insert(session, TurnPrompt)
-        .values(turn_id=turn_id, **values)
-        .on_conflict_do_update(index_elements=["turn_id"], set_=values)
-    )
+    put = _put_record(dialect(session))
+    known = (await rows_of(session, put, values)).scalar_one() is not None
+    if default is not None and not known:  # the first reply with this prompt of the settings
+        await insert_if_absent(
+            session,
+            DefaultPrompt,
+            sha256=values["default_sha256"],
+            text=codec(session).seal(default),
+            first_used_at=now,
+        )
+        await rows_of(session, put, values)
     await use_facts(session, key=key, fact_ids=record.fact_ids, now=now)
 
 
@@ -118,16 +144,3 @@ def _from_json(text: str) -> PromptInputs:
     }
     given["scene"] = tuple((persona_id, name) for persona_id, name in given.get("scene", ()))
     return PromptInputs(**given)
-
-
-async def _default_prompt_id(session: AsyncSession, prompt: str | None, now: datetime) -> int | None:
-    """The id under which a prompt of the settings is kept."""
-    if prompt is None:
-        return None
-    digest = hashlib.sha256(prompt.encode()).hexdigest()
-    known = select(DefaultPrompt.id).where(DefaultPrompt.sha256 == digest)
-    if (found := await session.scalar(known)) is None:
-        sealed = codec(session).seal(prompt)
-        await insert_if_absent(session, DefaultPrompt, sha256=digest, text=sealed, first_used_at=now)
-        found = await session.scalar(known)
-    return found

@@ -10,13 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, update
+from sqlalchemy import and_, bindparam, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from models.errors import DuplicateInteraction, TurnGone
-from models.queries.common import attempt_number, codec, insert, is_open, matches_key
+from models.queries.common import (
+    attempt_number,
+    change,
+    codec,
+    dialect,
+    insert,
+    is_open,
+    key_values,
+    matches_key,
+    matches_key_values,
+    rows_of,
+)
 from models.queries.dialogs.begin import (
     add_files,
     admit,
@@ -49,6 +62,35 @@ from models.types import (
     TurnResult,
     TurnSnapshot,
 )
+
+_UNFINISHED = and_(
+    Turn.id == bindparam("turn"),
+    or_(Turn.status == "pending", and_(Turn.status == "interrupted", Turn.owner == bindparam("this_process"))),
+)
+"""A turn that still waits for the reply that this process writes.
+
+Another process may have marked it interrupted, because no heartbeat of this one came for a minute; no other process
+works on it.
+"""
+# A parked dialog is as good as the one in use: its member changed to another one while this reply was written.
+_NOT_ENDED = select(Dialog.id).where(matches_key_values(), Dialog.ended_at.is_(None))
+_FINISH = (
+    update(Turn)
+    .where(_UNFINISHED, Turn.dialog_id.in_(_NOT_ENDED))
+    .values(status="done")
+    .returning(Turn.dialog_id, Turn.replaces_id)
+)
+_FAIL = (
+    update(Turn)
+    .where(_UNFINISHED, Turn.dialog_id.in_(select(Dialog.id).where(matches_key_values())))
+    .returning(Turn.id)
+)
+_TOUCH = update(Dialog).where(Dialog.id == bindparam("dialog"))
+
+
+@cache
+def _add_turn(on: str) -> TypedReturnsRows[int]:
+    return insert(on, Turn).on_conflict_do_nothing(index_elements=["interaction_id"]).returning(Turn.id)
 
 
 async def begin_turn(
@@ -107,23 +149,19 @@ async def begin_turn(
             files = (await files_of(session, turn_ids=[replaces])).get(replaces, ())
             files_note = "" if replaced.files_note is None else codec(session).open(replaced.files_note)
     dialog_id = await open_dialog(session, key=key, now=now)
-    turn_id = await session.scalar(
-        insert(session, Turn)
-        .values(
-            dialog_id=dialog_id,
-            interaction_id=interaction_id,
-            status="pending",
-            user_text=codec(session).seal(text),
-            owner=session.info.get("owner"),
-            created_at=now,
-            author_id=key.user_id,
-            author_name=None if author is None else codec(session).seal(author),
-            replaces_id=replaces,
-            files_note=codec(session).seal(files_note) if files_note else None,
-        )
-        .on_conflict_do_nothing(index_elements=["interaction_id"])
-        .returning(Turn.id)
-    )
+    new_turn = {
+        "dialog_id": dialog_id,
+        "interaction_id": interaction_id,
+        "status": "pending",
+        "user_text": codec(session).seal(text),
+        "owner": session.info.get("owner"),
+        "created_at": now,
+        "author_id": key.user_id,
+        "author_name": None if author is None else codec(session).seal(author),
+        "replaces_id": replaces,
+        "files_note": codec(session).seal(files_note) if files_note else None,
+    }
+    turn_id = (await rows_of(session, _add_turn(dialect(session)), new_turn)).scalar()
     if turn_id is None:  # a turn with this interaction id exists
         turn_id = await _committed_turn(session, dialog_id, interaction_id, now)
     else:
@@ -172,25 +210,17 @@ async def finish_turn(
     if turn_id == 0:
         await _count_opted_out(session, key, result, now)
         return False
-    reply = codec(session).seal(result.reply)
-    # A parked dialog is as good as the one in use: its member changed to another one while this reply was written.
-    still_open = select(Dialog.id).where(matches_key(key), Dialog.ended_at.is_(None))
-    row = await session.execute(
-        update(Turn)
-        .where(Turn.id == turn_id, _unfinished(session), Turn.dialog_id.in_(still_open))
-        .values(
-            status="done",
-            reply=reply,
-            prompt_tokens=result.prompt_tokens,
-            completion_tokens=result.completion_tokens,
-            finish_reason=result.finish_reason,
-            first_token_ms=result.first_token_ms,
-            total_ms=result.total_ms,
-            finished_at=now,
-            **speaker_values(session, result.speaker),
-        )
-        .returning(Turn.dialog_id, Turn.replaces_id)
-    )
+    reply = {
+        "reply": codec(session).seal(result.reply),
+        "prompt_tokens": result.prompt_tokens,
+        "completion_tokens": result.completion_tokens,
+        "finish_reason": result.finish_reason,
+        "first_token_ms": result.first_token_ms,
+        "total_ms": result.total_ms,
+        "finished_at": now,
+        **speaker_values(session, result.speaker),
+    }
+    row = await rows_of(session, _FINISH, {**_unfinished_turn(session, key, turn_id), **reply})
     if (finished := row.one_or_none()) is not None:
         dialog_id, replaces_id = finished
         if replaces_id is not None:
@@ -203,7 +233,7 @@ async def finish_turn(
             gone = await session.scalars(delete(Turn).where(*replaced).returning(Turn.id))
             await forget_memory_of_turns(session, [(dialog_id, each) for each in gone])
         await ready_delivery(session, key=key, turn_id=turn_id, messages=result.messages)
-        await session.execute(update(Dialog).where(Dialog.id == dialog_id).values(last_active_at=now))
+        await change(session, _TOUCH, {"dialog": dialog_id, "last_active_at": now})
         await record_prompt(session, key=key, turn_id=turn_id, record=result.prompt, now=now)
         await add_usage(
             session,
@@ -231,33 +261,21 @@ async def fail_turn(
     now: datetime,
 ) -> None:
     """End a pending turn without a reply, or one that another process ended. Any other turn stays as it is."""
-    ended = await session.scalar(
-        update(Turn)
-        .where(
-            Turn.id == turn_id,
-            _unfinished(session),
-            Turn.dialog_id.in_(select(Dialog.id).where(matches_key(key))),
-        )
-        .values(status=status, error_id=error_id, finished_at=now)
-        .returning(Turn.id)
-    )
+    end = {"status": status, "error_id": error_id, "finished_at": now}
+    ended = (await rows_of(session, _FAIL, {**_unfinished_turn(session, key, turn_id), **end})).scalar()
     if ended is not None:  # else another process writes the reply
         await close_deliveries(session, key=key, turn_id=turn_id)
 
 
 async def history(session: AsyncSession, *, key: DialogKey, limit: int) -> tuple[Pair, ...]:
     """Return the last `limit` pairs of the key's open dialog, oldest first (/history and the terminal)."""
-    dialog = select(Dialog.id).where(matches_key(key), is_open()).scalar_subquery()
-    return await pairs_before(session, dialog, None, limit)
+    dialog_id = await session.scalar(select(Dialog.id).where(matches_key(key), is_open()))
+    return () if dialog_id is None else await pairs_before(session, dialog_id, None, limit)
 
 
-def _unfinished(session: AsyncSession) -> ColumnElement[bool]:
-    """Return the condition that a turn still waits for the reply that this process writes.
-
-    Another process may have marked it interrupted, because no heartbeat of this one came for a minute; no other process
-    works on it.
-    """
-    return or_(Turn.status == "pending", and_(Turn.status == "interrupted", Turn.owner == session.info.get("owner")))
+def _unfinished_turn(session: AsyncSession, key: DialogKey, turn_id: int) -> dict[str, Any]:
+    """Return the parameters of `_UNFINISHED`."""
+    return {**key_values(key), "turn": turn_id, "this_process": session.info.get("owner")}
 
 
 async def _count_opted_out(session: AsyncSession, key: DialogKey, result: TurnResult, now: datetime) -> None:

@@ -11,16 +11,54 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import ColumnElement, Select, delete, select
+from sqlalchemy import ColumnElement, Executable, Select, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
-from models.queries.common import codec, matches_key
+from models.queries.common import change, codec, dialect, key_values, matches_key, matches_key_values, rows_of
+from models.queries.common import insert as upsert
 from models.queries.replies.delivery_rows import close_where, messages_of, record_of
 from models.queries.scope import cross_tenant
 from models.queries.tenants.policy import load_policy
 from models.tables import Delivery, DeliveryMessage, Dialog, Turn
 from models.types import DeliveryRecord, DialogKey, OutgoingMessage, Place
+
+_TAKE_OVER = (
+    update(Delivery)
+    .where(Delivery.turn_id.is_(None), Delivery.state == "writing")
+    .where(Delivery.nonce == bindparam("asked_by"), Delivery.owner == bindparam("this_process"))
+    .returning(Delivery.id)
+)
+"""Give the message that waits its turn."""
+_ADD = insert(Delivery).returning(Delivery.id)
+_ADD_MESSAGE = insert(DeliveryMessage)
+_OF_TURN = aliased(Delivery)
+_READY = (
+    update(Delivery)
+    .where(
+        Delivery.id
+        == select(func.max(_OF_TURN.id))
+        .where(_OF_TURN.turn_id == bindparam("turn"))
+        .where(_OF_TURN.turn_id.in_(select(Turn.id).join(Dialog).where(matches_key_values())))
+        .scalar_subquery()
+    )
+    .values(state="ready")
+    .returning(Delivery.id)
+)
+"""Let the turn's latest delivery be shown."""
+_UNNEEDED = update(DeliveryMessage).where(
+    DeliveryMessage.delivery_id == bindparam("delivery"), DeliveryMessage.position >= bindparam("num_messages")
+)
+
+
+@cache
+def _put_message(on: str) -> Executable:
+    """Store what a message is to say; one that is on Discord already keeps its id."""
+    put = upsert(on, DeliveryMessage)
+    changed = {"content": put.excluded.content, "with_file": put.excluded.with_file}
+    return put.on_conflict_do_update(index_elements=["delivery_id", "position"], set_=changed)
 
 
 async def begin_delivery(session: AsyncSession, *, key: DialogKey, turn_id: int, place: Place, now: datetime) -> int:
@@ -28,12 +66,9 @@ async def begin_delivery(session: AsyncSession, *, key: DialogKey, turn_id: int,
 
     It is the record that the message has had while it waited, if it has one.
     """
-    waiting: Delivery | None = await session.scalar(select(Delivery).where(*_waits(session, place)))
-    if waiting is None:
-        return await _add_delivery(session, turn_id, place, now)
-    waiting.turn_id = turn_id
-    await session.flush()
-    return waiting.id
+    waiting = {"asked_by": place.nonce, "this_process": session.info.get("owner"), "turn_id": turn_id}
+    taken_over = (await rows_of(session, _TAKE_OVER, waiting)).scalar()
+    return await _add_delivery(session, turn_id, place, now) if taken_over is None else taken_over
 
 
 async def begin_waiting(session: AsyncSession, *, key: DialogKey, place: Place, now: datetime) -> int:
@@ -83,39 +118,28 @@ async def retract_deliveries(session: AsyncSession, *, turns: Select[int], kept_
     await session.flush()
 
 
-def _waits(session: AsyncSession, place: Place) -> tuple[ColumnElement[bool], ...]:
-    return (
-        Delivery.turn_id.is_(None),
-        Delivery.state == "writing",
-        Delivery.nonce == place.nonce,
-        Delivery.owner == session.info.get("owner"),
-    )
-
-
 async def _add_delivery(session: AsyncSession, turn_id: int | None, place: Place, now: datetime) -> int:
-    delivery = Delivery(
-        turn_id=turn_id,
-        state="writing",
-        owner=session.info.get("owner"),
-        application_id=place.application_id,
-        token_expires_at=place.token_expires_at,
-        ephemeral=place.ephemeral,
-        guild_id=place.guild_id,
-        channel_id=place.channel_id,
-        question_id=place.question_id,
-        reply_token=place.reply_token,
-        about_id=place.about_id,
-        asker_id=place.asker_id,
-        nonce=place.nonce,
-        created_at=now,
-    )
-    session.add(delivery)
-    await session.flush()
-    session.add_all(
-        DeliveryMessage(delivery_id=delivery.id, position=position, message_id=message_id, with_file=False)
-        for position, message_id in enumerate(place.message_ids)
-    )
-    return delivery.id
+    delivery = {
+        "turn_id": turn_id,
+        "state": "writing",
+        "owner": session.info.get("owner"),
+        "application_id": place.application_id,
+        "token_expires_at": place.token_expires_at,
+        "ephemeral": place.ephemeral,
+        "guild_id": place.guild_id,
+        "channel_id": place.channel_id,
+        "question_id": place.question_id,
+        "reply_token": place.reply_token,
+        "about_id": place.about_id,
+        "asker_id": place.asker_id,
+        "nonce": place.nonce,
+        "created_at": now,
+    }
+    delivery_id = (await rows_of(session, _ADD, delivery)).scalar_one()
+    for position, message_id in enumerate(place.message_ids):
+        message = {"delivery_id": delivery_id, "position": position, "message_id": message_id, "with_file": False}
+        await change(session, _ADD_MESSAGE, message)
+    return delivery_id
 
 
 async def reopen_delivery(
@@ -147,22 +171,22 @@ async def ready_delivery(
     """
     if not messages:
         return
-    delivery = await _latest(session, key, turn_id)
-    if delivery is None:
+    latest = {**key_values(key), "turn": turn_id, "owner": session.info.get("owner")}
+    delivery_id = (await rows_of(session, _READY, latest)).scalar()
+    if delivery_id is None:
         return
-    delivery.state, delivery.owner = "ready", session.info.get("owner")
-    await session.flush()
-    text = codec(session)
-    existing = {row.position: row for row in await messages_of(session, delivery.id)}
+    text, put = codec(session), _put_message(dialect(session))
     for position, message in enumerate(messages):
-        row = existing.pop(position, None)
-        if row is None:
-            row = DeliveryMessage(delivery_id=delivery.id, position=position, message_id=message.message_id)
-            session.add(row)
-        row.content, row.with_file = text.seal(message.text), message.with_file
-    for row in existing.values():
-        row.content, row.with_file = text.seal(""), False
-    await session.flush()
+        row = {
+            "delivery_id": delivery_id,
+            "position": position,
+            "message_id": message.message_id,
+            "content": text.seal(message.text),
+            "with_file": message.with_file,
+        }
+        await change(session, put, row)
+    rest = {"delivery": delivery_id, "num_messages": len(messages), "content": text.seal(""), "with_file": False}
+    await change(session, _UNNEEDED, rest)
 
 
 async def close_deliveries(session: AsyncSession, *, key: DialogKey, turn_id: int) -> None:

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import Executable, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import insert
+from models.queries.common import change, dialect, insert, insert_if_absent
 from models.queries.dialogs.speakers import speaker_of
-from models.queries.replies.delivery_rows import close_where
+from models.queries.replies.delivery_rows import close_delivery
 from models.queries.scope import cross_tenant
 from models.tables import Delivery, DeliveryMessage, Dialog, Turn
 from models.types import DialogKey, Speaker
+
+_DELETE = delete(DeliveryMessage).where(
+    DeliveryMessage.delivery_id == bindparam("delivery"), DeliveryMessage.position == bindparam("at")
+)
+
+
+@cache
+def _sent(on: str, final: bool) -> Executable:
+    """Store the id of a message, which shows its `final` text or not yet."""
+    sent = insert(on, DeliveryMessage)
+    known: dict[str, Any] = {"message_id": sent.excluded.message_id}
+    return sent.on_conflict_do_update(
+        index_elements=["delivery_id", "position"], set_={**known, "content": None} if final else known
+    )
 
 
 @cross_tenant("the sender knows the delivery by its id")
 async def message_attempted(session: AsyncSession, *, delivery_id: int, position: int) -> None:
     """Record that a message is about to be sent: after a crash, whether it is on Discord must be found out."""
-    statement = insert(session, DeliveryMessage).values(delivery_id=delivery_id, position=position, with_file=False)
-    await session.execute(statement.on_conflict_do_nothing())
+    await insert_if_absent(session, DeliveryMessage, delivery_id=delivery_id, position=position, with_file=False)
 
 
 @cross_tenant("the sender knows the delivery by its id")
 async def message_sent(session: AsyncSession, *, delivery_id: int, position: int, message_id: int) -> None:
     """Record the id of a message that is on Discord now, while its reply is still being written."""
-    statement = insert(session, DeliveryMessage).values(
-        delivery_id=delivery_id, position=position, message_id=message_id, with_file=False
-    )
-    await session.execute(
-        statement.on_conflict_do_update(index_elements=["delivery_id", "position"], set_={"message_id": message_id})
-    )
+    await _record(session, delivery_id, position, message_id, final=False)
 
 
 @cross_tenant("the sender knows the delivery by its id")
@@ -39,19 +49,17 @@ async def messages_shown(
 ) -> None:
     """Record that messages (position, id) show their final text, or were deleted (id None). `done`: all of them."""
     for position, message_id in shown:
-        which = (DeliveryMessage.delivery_id == delivery_id, DeliveryMessage.position == position)
         if message_id is None:
-            await session.execute(delete(DeliveryMessage).where(*which))
+            await change(session, _DELETE, {"delivery": delivery_id, "at": position})
         else:
-            statement = insert(session, DeliveryMessage).values(
-                delivery_id=delivery_id, position=position, message_id=message_id, with_file=False
-            )
-            final = {"message_id": message_id, "content": None}
-            await session.execute(
-                statement.on_conflict_do_update(index_elements=["delivery_id", "position"], set_=final)
-            )
+            await _record(session, delivery_id, position, message_id, final=True)
     if done:
-        await close_where(session, Delivery.id == delivery_id)
+        await close_delivery(session, delivery_id)
+
+
+async def _record(session: AsyncSession, delivery_id: int, position: int, message_id: int, *, final: bool) -> None:
+    row = {"delivery_id": delivery_id, "position": position, "message_id": message_id, "with_file": False}
+    await change(session, _sent(dialect(session), final), row)
 
 
 @cross_tenant("a message on Discord tells whose turn it shows")

@@ -4,24 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import codec
+from models.queries.common import change, codec, rows_of
 from models.tables import Delivery, DeliveryMessage
 from models.types import DeliveryRecord, DeliveryState, OutgoingMessage, Place
+
+_DONE = {"state": "done", "reply_token": None, "owner": None, "retry_at": None}
+_CLOSE = update(Delivery).where(Delivery.id == bindparam("delivery")).returning(Delivery.id, Delivery.turn_id)
+_CLEAR = (
+    update(DeliveryMessage)
+    .where(DeliveryMessage.delivery_id.in_(bindparam("deliveries", expanding=True)))
+    .where(DeliveryMessage.content.is_not(None))
+)
 
 
 async def close_where(session: AsyncSession, *which: ColumnElement[bool]) -> None:
     """Mark deliveries done. Of their messages only the ids are kept."""
-    closed = update(Delivery).where(*which).values(state="done", reply_token=None, owner=None, retry_at=None)
-    ids = (await session.scalars(closed.returning(Delivery.id))).all()
-    if ids:
-        await session.execute(delete(Delivery).where(Delivery.id.in_(ids), Delivery.turn_id.is_(None)))
-        unshown = DeliveryMessage.content.is_not(None)
-        await session.execute(
-            update(DeliveryMessage).where(DeliveryMessage.delivery_id.in_(ids), unshown).values(content=None)
-        )
+    closed = update(Delivery).where(*which).values(**_DONE).returning(Delivery.id, Delivery.turn_id)
+    await _clear(session, (await session.execute(closed)).all())
+
+
+async def close_delivery(session: AsyncSession, delivery_id: int) -> None:
+    """Mark one delivery done."""
+    await _clear(session, (await rows_of(session, _CLOSE, {"delivery": delivery_id, **_DONE})).all())
+
+
+async def _clear(session: AsyncSession, closed: Sequence[Row[int, int | None]]) -> None:
+    if not closed:
+        return
+    without_turn = [row.id for row in closed if row.turn_id is None]
+    if without_turn:
+        await session.execute(delete(Delivery).where(Delivery.id.in_(without_turn)))
+    await change(session, _CLEAR, {"deliveries": [row.id for row in closed], "content": None})
 
 
 async def messages_of(session: AsyncSession, delivery_id: int) -> Sequence[DeliveryMessage]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import insert_if_absent
+from models.queries.common import insert_if_absent, rows_of
 from models.queries.scope import cross_tenant
 from models.tables import StopRequest
 from models.types import StopRequester
@@ -32,16 +32,18 @@ async def request_stop(session: AsyncSession, *, interaction_id: int, by: StopRe
     )
 
 
+_REQUESTED = select(StopRequest.interaction_id, StopRequest.user_id, StopRequest.managed_guild_id).where(
+    StopRequest.interaction_id.in_(bindparam("interactions", expanding=True))
+)
+
+
 @cross_tenant("a process looks after its own replies, of every tenant")
 async def requested_stops(
     session: AsyncSession, *, interaction_ids: Collection[int]
 ) -> frozenset[tuple[int, StopRequester]]:
     """Return the interactions whose replies are to stop, each with the person who asked."""
-    found = select(StopRequest).where(StopRequest.interaction_id.in_(interaction_ids))
-    return frozenset(
-        (each.interaction_id, StopRequester(each.user_id, each.managed_guild_id))
-        for each in await session.scalars(found)
-    )
+    rows = await rows_of(session, _REQUESTED, {"interactions": list(interaction_ids)})
+    return frozenset((row.interaction_id, StopRequester(row.user_id, row.managed_guild_id)) for row in rows)
 
 
 @cross_tenant("a process looks after its own replies, of every tenant")

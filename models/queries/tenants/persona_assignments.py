@@ -8,12 +8,13 @@ message was written: whose dialog it belongs to does not matter. The key selects
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cache
 from typing import get_args
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, case, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import codec
+from models.queries.common import codec, rows_of
 from models.queries.tenants.personas import (
     in_library,
     shown_name,
@@ -35,7 +36,10 @@ async def effective_persona(
     session: AsyncSession, *, key: DialogKey, scope: PersonaScope = NO_PLACE
 ) -> PersonaText | None:
     """Return the persona that answers a message of this key there, or None: then the operator's default does."""
-    row = (await session.execute(_assigned(_levels(key, scope), scope).limit(1))).first()
+    in_guild = key.guild_id != DIRECT_MESSAGES
+    # In a shared dialog no member decides it for the others.
+    own = not in_guild or (scope.own_allowed and not key.shared)
+    row = (await rows_of(session, _assigned_there(own, in_guild), _values(key, scope))).first()
     return None if row is None else _text(session, row)
 
 
@@ -46,10 +50,10 @@ async def persona_levels(
 
     The member's own is among them also where it may not answer.
     """
-    levels = or_(_levels(key, scope), _member(key))
+    levels = _assigned_there(True, key.guild_id != DIRECT_MESSAGES)
     return tuple(
         PersonaLevelInfo(_level(row.level), row.place_id, row.id, row.name, row.version)
-        for row in await session.execute(_assigned(levels, scope))
+        for row in await rows_of(session, levels, _values(key, scope))
     )
 
 
@@ -57,7 +61,7 @@ async def assigned_persona(
     session: AsyncSession, *, key: DialogKey, level: StoredLevel, place_id: int = 0
 ) -> PersonaText | None:
     """Return the persona set at exactly this level, or None."""
-    row = (await session.execute(_assigned(slot_of(key, level, place_id), NO_PLACE).limit(1))).first()
+    row = (await rows_of(session, _assigned(slot_of(key, level, place_id)), _values(key, NO_PLACE))).first()
     return None if row is None else _text(session, row)
 
 
@@ -77,19 +81,6 @@ async def assignments_of(
     return found
 
 
-def _levels(key: DialogKey, scope: PersonaScope) -> ColumnElement[bool]:
-    """Return the condition on the assignments that apply. In a shared dialog no member decides it for the others."""
-    places = [0, *{scope.category_id, scope.channel_id, scope.thread_id} - {0}]
-    of_place = and_(
-        PersonaAssignment.guild_id == key.guild_id,
-        PersonaAssignment.user_id.is_(None),
-        PersonaAssignment.place_id.in_(places),
-    )
-    if key.guild_id == DIRECT_MESSAGES:
-        return _member(key)
-    return of_place if key.shared or not scope.own_allowed else or_(_member(key), of_place)
-
-
 def _member(key: DialogKey) -> ColumnElement[bool]:
     return and_(PersonaAssignment.guild_id == key.guild_id, PersonaAssignment.user_id == key.user_id)
 
@@ -105,14 +96,39 @@ def slot_of(key: DialogKey, level: StoredLevel, place_id: int) -> ColumnElement[
     )
 
 
-def _assigned(wanted: ColumnElement[bool], scope: PersonaScope) -> Select[*tuple[object, ...]]:
-    """Select assignments with the texts in force, the narrowest level first."""
+@cache
+def _assigned_there(own: bool, places: bool) -> Select[*tuple[object, ...]]:
+    """Select the assignments that `_values` names: of the member, of the guild and the places in it, or both."""
+    of_member = and_(
+        PersonaAssignment.guild_id == bindparam("guild_id"), PersonaAssignment.user_id == bindparam("user_id")
+    )
+    of_places = and_(
+        PersonaAssignment.guild_id == bindparam("guild_id"),
+        PersonaAssignment.user_id.is_(None),
+        PersonaAssignment.place_id.in_(bindparam("places", expanding=True)),
+    )
+    return _assigned(or_(*(each for each, wanted in ((of_member, own), (of_places, places)) if wanted)))
+
+
+def _values(key: DialogKey, scope: PersonaScope) -> dict[str, object]:
+    return {
+        "guild_id": key.guild_id,
+        "user_id": key.user_id,
+        "places": [0, *{scope.category_id, scope.channel_id, scope.thread_id} - {0}],
+        "thread_id": scope.thread_id,
+        "channel_id": scope.channel_id,
+        "category_id": scope.category_id,
+    }
+
+
+def _assigned(wanted: ColumnElement[bool]) -> Select[*tuple[object, ...]]:
+    """Select assignments with the texts in force, the narrowest level of the scope in `_values` first."""
     place = PersonaAssignment.place_id
     rank = case(
         (PersonaAssignment.user_id.is_not(None), 0),
-        (and_(place == scope.thread_id, place != 0), 1),
-        (and_(place == scope.channel_id, place != 0), 2),
-        (and_(place == scope.category_id, place != 0), 3),
+        (and_(place == bindparam("thread_id"), place != 0), 1),
+        (and_(place == bindparam("channel_id"), place != 0), 2),
+        (and_(place == bindparam("category_id"), place != 0), 3),
         else_=4,
     )
     return (

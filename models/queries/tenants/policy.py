@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 
-from sqlalchemy import and_, literal, select
+from sqlalchemy import Executable, and_, bindparam, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import MemberBlocked, QuotaExceeded
-from models.queries.common import ensure_guild, ensure_user, insert
+from models.queries.common import change, dialect, ensure_guild, ensure_user, insert, rows_of
 from models.tables import DailyUsage, GuildSettingsRow, MemberSettingsRow, OptOut
 from models.types import DIRECT_MESSAGES, DialogKey, DialogSettings, Usage
 
@@ -34,43 +35,53 @@ class Policy:
         return not self.settings.opted_out or self.daily_turns is not None or self.daily_tokens is not None
 
 
+_NOTHING = select(literal(1).label("one")).subquery()
+_POLICY = (
+    select(
+        GuildSettingsRow.max_chat_logs,
+        GuildSettingsRow.max_reply_tokens,
+        GuildSettingsRow.retention_days,
+        GuildSettingsRow.session_ttl_s,
+        GuildSettingsRow.streaming,
+        GuildSettingsRow.locale,
+        GuildSettingsRow.daily_turns,
+        GuildSettingsRow.daily_tokens,
+        MemberSettingsRow.max_chat_logs.label("own_chat_logs"),
+        MemberSettingsRow.retention_days.label("own_retention_days"),
+        MemberSettingsRow.locale.label("own_locale"),
+        MemberSettingsRow.blocked_at,
+        GuildSettingsRow.memory,
+        MemberSettingsRow.memory.label("own_memory"),
+        OptOut.since,
+        DailyUsage.turns,
+        DailyUsage.prompt_tokens,
+        DailyUsage.completion_tokens,
+    )
+    .select_from(_NOTHING)
+    .outerjoin(GuildSettingsRow, GuildSettingsRow.guild_id == bindparam("guild_id"))
+    .outerjoin(
+        MemberSettingsRow,
+        and_(MemberSettingsRow.guild_id == bindparam("guild_id"), MemberSettingsRow.user_id == bindparam("user_id")),
+    )
+    .outerjoin(OptOut, OptOut.user_id == bindparam("user_id"))
+    .outerjoin(
+        DailyUsage,
+        and_(
+            DailyUsage.guild_id == bindparam("guild_id"),
+            DailyUsage.user_id == bindparam("user_id"),
+            DailyUsage.day == bindparam("day"),
+        ),
+    )
+)
+
+
 async def load_policy(session: AsyncSession, *, key: DialogKey, limit: int | None = None, now: datetime) -> Policy:
     """Read settings, quotas and today's usage of this key, in one statement.
 
     `limit` is the operator's max_chat_logs: the guild's value replaces it, the member's can only lower it.
     """
-    one = select(literal(1).label("one")).subquery()
-    member = and_(MemberSettingsRow.guild_id == key.guild_id, MemberSettingsRow.user_id == key.user_id)
-    used = and_(DailyUsage.guild_id == key.guild_id, DailyUsage.user_id == key.user_id, DailyUsage.day == _utc_day(now))
-    row = (
-        await session.execute(
-            select(
-                GuildSettingsRow.max_chat_logs,
-                GuildSettingsRow.max_reply_tokens,
-                GuildSettingsRow.retention_days,
-                GuildSettingsRow.session_ttl_s,
-                GuildSettingsRow.streaming,
-                GuildSettingsRow.locale,
-                GuildSettingsRow.daily_turns,
-                GuildSettingsRow.daily_tokens,
-                MemberSettingsRow.max_chat_logs.label("own_chat_logs"),
-                MemberSettingsRow.retention_days.label("own_retention_days"),
-                MemberSettingsRow.locale.label("own_locale"),
-                MemberSettingsRow.blocked_at,
-                GuildSettingsRow.memory,
-                MemberSettingsRow.memory.label("own_memory"),
-                OptOut.since,
-                DailyUsage.turns,
-                DailyUsage.prompt_tokens,
-                DailyUsage.completion_tokens,
-            )
-            .select_from(one)
-            .outerjoin(GuildSettingsRow, GuildSettingsRow.guild_id == key.guild_id)
-            .outerjoin(MemberSettingsRow, member)
-            .outerjoin(OptOut, OptOut.user_id == key.user_id)
-            .outerjoin(DailyUsage, used)
-        )
-    ).one()
+    of_key = {"guild_id": key.guild_id, "user_id": key.user_id, "day": _utc_day(now)}
+    row = (await rows_of(session, _POLICY, of_key)).one()
     memory_here = key.guild_id == DIRECT_MESSAGES or bool(row.memory)
     memory = memory_here and bool(row.own_memory) and row.since is None
     return Policy(
@@ -105,27 +116,31 @@ def enforce_policy(policy: Policy, *, role_turns: int | None, now: datetime) -> 
         raise QuotaExceeded("tokens", policy.daily_tokens, resets_at)
 
 
+@cache
+def _add_usage(on: str) -> Executable:
+    added = insert(on, DailyUsage)
+    return added.on_conflict_do_update(
+        index_elements=["guild_id", "user_id", "day"],
+        set_={
+            name: getattr(DailyUsage, name) + getattr(added.excluded, name)
+            for name in ("turns", "prompt_tokens", "completion_tokens")
+        },
+    )
+
+
 async def add_usage(
     session: AsyncSession, *, key: DialogKey, prompt_tokens: int, completion_tokens: int, now: datetime, new_turn: bool
 ) -> None:
     """Add a finished reply to the member's usage of the day. A regeneration adds tokens but no turn."""
-    statement = insert(session, DailyUsage).values(
-        guild_id=key.guild_id,
-        user_id=key.user_id,
-        day=_utc_day(now),
-        turns=int(new_turn),
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-    )
-    await session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["guild_id", "user_id", "day"],
-            set_={
-                name: getattr(DailyUsage, name) + getattr(statement.excluded, name)
-                for name in ("turns", "prompt_tokens", "completion_tokens")
-            },
-        )
-    )
+    added = {
+        "guild_id": key.guild_id,
+        "user_id": key.user_id,
+        "day": _utc_day(now),
+        "turns": int(new_turn),
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+    }
+    await change(session, _add_usage(dialect(session)), added)
 
 
 async def add_opted_out_usage(

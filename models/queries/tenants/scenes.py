@@ -8,13 +8,34 @@ from __future__ import annotations
 from datetime import datetime
 from typing import get_args
 
-from sqlalchemy import and_, delete, func, select
+from sqlalchemy import and_, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import codec, ensure_guild, insert
+from models.queries.common import codec, ensure_guild, insert, rows_of
 from models.queries.tenants.personas import get_persona, lock_library
 from models.tables import Persona, PersonaVersion, Scene, SceneCharacter
 from models.types import DialogKey, PersonaScope, PersonaText, SceneInfo, SceneOrder
+
+_SCENE = (
+    select(
+        Scene.place_id,
+        Scene.speak,
+        Persona.id,
+        Persona.name,
+        PersonaVersion.prompt,
+        PersonaVersion.card,
+        PersonaVersion.version,
+    )
+    .join(SceneCharacter, and_(SceneCharacter.guild_id == Scene.guild_id, SceneCharacter.place_id == Scene.place_id))
+    .join(Persona, Persona.id == SceneCharacter.persona_id)
+    .join(
+        PersonaVersion,
+        and_(PersonaVersion.persona_id == Persona.id, PersonaVersion.version == Persona.active_version),
+    )
+    .where(Scene.guild_id == bindparam("guild_id"), Persona.guild_id == bindparam("guild_id"))
+    .where(Scene.place_id.in_(bindparam("places", expanding=True)))
+    .order_by(SceneCharacter.position, Persona.id)
+)
 
 
 async def scene_of(session: AsyncSession, *, key: DialogKey, scope: PersonaScope) -> SceneInfo | None:
@@ -22,30 +43,7 @@ async def scene_of(session: AsyncSession, *, key: DialogKey, scope: PersonaScope
     places = {scope.thread_id, scope.channel_id} - {0}
     if not places:
         return None
-    rows = (
-        await session.execute(
-            select(
-                Scene.place_id,
-                Scene.speak,
-                Persona.id,
-                Persona.name,
-                PersonaVersion.prompt,
-                PersonaVersion.card,
-                PersonaVersion.version,
-            )
-            .join(
-                SceneCharacter,
-                and_(SceneCharacter.guild_id == Scene.guild_id, SceneCharacter.place_id == Scene.place_id),
-            )
-            .join(Persona, Persona.id == SceneCharacter.persona_id)
-            .join(
-                PersonaVersion,
-                and_(PersonaVersion.persona_id == Persona.id, PersonaVersion.version == Persona.active_version),
-            )
-            .where(Scene.guild_id == key.guild_id, Persona.guild_id == key.guild_id, Scene.place_id.in_(places))
-            .order_by(SceneCharacter.position, Persona.id)
-        )
-    ).all()
+    rows = (await rows_of(session, _SCENE, {"guild_id": key.guild_id, "places": list(places)})).all()
     narrowest = scope.thread_id if any(row.place_id == scope.thread_id for row in rows) else scope.channel_id
     rows = [row for row in rows if row.place_id == narrowest]
     if not rows:
