@@ -60,15 +60,15 @@ async def test_b07_killed_and_the_token_died_meanwhile(sqlite_url: str, tmp_path
         await here.bot.wait()
         here.discord.advance(901)
         await restart(here)
-        doubled = set()
         if place != "private":
             await shown_in_full(here, sqlite_url, asked)
         else:
-            # What the ephemeral message says cannot be known any more: its text is rather shown twice than not at all.
-            doubled = {1} if point == "after_message:2" else set()
             await here.discord.until(lambda: asked.expected()[-1] in asked.texts())
             counts = [asked.texts().count(text) for text in asked.expected()]
-            assert counts == [2 if index in doubled else 1 for index in range(5)]
+            # What the ephemeral message says cannot be known any more: its text is rather shown twice than not at all.
+            # It is the second message, or on a busy machine the first, where a part of the reply was shown before.
+            doubled = [[2, 1, 1, 1, 1], [1, 2, 1, 1, 1]] if point == "after_message:2" else [[1] * 5]
+            assert counts in doubled
         late = [each for each in asked.messages() if f"<@{asked.user.id}>" in each.content]
         assert bool(late) is (place == "chat"), "a late answer names the asker"
         if place == "private":
