@@ -108,6 +108,8 @@ async def _add_delivery(session: AsyncSession, turn_id: int | None, place: Place
         asker_id=place.asker_id,
         nonce=place.nonce,
         created_at=now,
+        webhook_id=place.webhook_id,
+        webhook_name=codec(session).seal(place.webhook_name) if place.webhook_name else None,
     )
     session.add(delivery)
     await session.flush()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import insert
+from models.queries.common import codec, insert
 from models.queries.replies.delivery_rows import close_where
 from models.queries.scope import cross_tenant
 from models.tables import Delivery, DeliveryMessage
@@ -50,6 +50,14 @@ async def messages_shown(
             )
     if done:
         await close_where(session, Delivery.id == delivery_id)
+
+
+@cross_tenant("the sender knows the delivery by its id")
+async def spoken_through(session: AsyncSession, *, delivery_id: int, webhook_id: int | None, name: str) -> None:
+    """Record through which webhook the messages are sent, and under which name; None: as the bot itself."""
+    sealed = codec(session).seal(name) if webhook_id is not None else None
+    which = update(Delivery).where(Delivery.id == delivery_id)
+    await session.execute(which.values(webhook_id=webhook_id, webhook_name=sealed))
 
 
 @cross_tenant("a message on Discord tells whose turn it shows")
