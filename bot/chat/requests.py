@@ -80,6 +80,8 @@ class ChatRequest:
     reach them."""
     turn_id: int | None = None
     """The turn to regenerate or to continue; for a new message, the turn which it replaces with all later ones."""
+    character_id: int | None = None
+    """The persona whose message it replies to; None if it is a reply to none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class PendingTurn:
     """Who gives the reply, where the name stands above it; of a reply that is continued, who gave its beginning."""
     scene: SceneInfo | None = None
     """The characters of whom one answers: see `bot.chat.scenes`."""
+    character_id: int | None = None
+    """The persona that the message replies to."""
 
     @property
     def is_new(self) -> bool:

@@ -1,4 +1,4 @@
-"""Who speaks in a scene: the character that the message names, else the next one in turn, or as the model chooses.
+"""Who speaks in a scene: the character that the message names or replies to, else the next one, or the model's choice.
 
 The model's choice is a short request of its own. Whatever comes of it that is no choice, the next one in turn speaks:
 a reply never fails because of it.
@@ -62,6 +62,8 @@ class SceneDirector:
         named = named_character(turn.text, [character.name for character in scene.characters])
         if named is not None:
             return named
+        if turn.is_new and turn.character_id in ids:
+            return ids.index(turn.character_id)
         last = last_speaker(turn.history, scene)
         in_turn = 0 if last is None else (last + 1) % len(ids)
         if scene.speak == "turn" or len(ids) == 1 or self._engine.state == "loading":

@@ -34,6 +34,7 @@ def pending_turn(request: ChatRequest, kind: TurnKind, snapshot: TurnSnapshot) -
         facts=snapshot.facts,
         speaker=_speaker(snapshot, request, kind),
         scene=snapshot.scene,
+        character_id=request.character_id,
     )
 
 

@@ -47,7 +47,7 @@ class GuildPersonas(FeatureCog):
 
     def __init__(self, context: CommandContext, api: MessageApi) -> None:
         super().__init__(context)
-        self._setting = PersonaSetting(context)
+        self._setting = PersonaSetting(context, api.webhooks)
         self._entries = PersonaEntries(context, api, own=False)
         self._rules = PersonaRules(context)
 

@@ -26,7 +26,7 @@ class OwnPersonas(FeatureCog):
 
     def __init__(self, context: CommandContext, api: MessageApi) -> None:
         super().__init__(context)
-        self._setting = PersonaSetting(context)
+        self._setting = PersonaSetting(context, api.webhooks)
         self._entries = PersonaEntries(context, api, own=True)
 
     @persona.command(name="set", description="Say who I am for you. Without a known name or a prompt, a form opens.")

@@ -30,6 +30,7 @@ from bot.discord_app.caller import Caller, caller_of, dialog_key, dialog_scope
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.permissions import own_persona_barrier, persona_scope
+from bot.discord_app.rest.channel_webhooks import ChannelWebhooks
 from bot.errors import BotError, DatabaseUnavailable
 from bot.guilds.persona_checks import PersonaSize
 from bot.guilds.persona_library import PersonaGone, command_of
@@ -43,8 +44,9 @@ _AFRESH = "afresh"
 class PersonaSetting:
     """The commands that decide who answers."""
 
-    def __init__(self, context: CommandContext) -> None:
+    def __init__(self, context: CommandContext, webhooks: ChannelWebhooks) -> None:
         self._context = context
+        self._webhooks = webhooks
 
     async def set(
         self, interaction: Interaction, slot: Slot, name: str | None, prompt: str | None, *, afresh: bool
@@ -107,6 +109,7 @@ class PersonaSetting:
             face=face,
             scene=await personas.scenes.get(key, scope),
             problem=await personas.profiles.problem(caller.guild_id) if face == "profile" else None,
+            webhook_problem=self._webhooks.problem(caller.guild_id, caller.parent_id, in_thread=caller.in_thread),
         )
         await self._context.respond(interaction, f"{text}\n\n{quoted_prompt(persona)}")
 
