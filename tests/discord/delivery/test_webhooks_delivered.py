@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.discord.chat.test_webhooks import say, speaking, told
+from tests.discord.chat.test_webhooks import say, speaking, spoken, told
 from tests.discord.delivery.delivery_kit import long_reply, recorded, unlimited
 from tests.discord.harness import World, world
 from tests.fakes.discord.server import Message
@@ -116,3 +116,18 @@ async def test_its_webhook_was_deleted_meanwhile(sqlite_url: str, tmp_path: Path
         [answer] = await here.discord.answered(asked)
         assert answer.content == "**Jack**\nArr, hello."
         await recorded(sqlite_url)
+
+
+async def test_two_processes_make_one_webhook(postgres_url: str, tmp_path: Path) -> None:
+    """Both see the question and look for the webhook; one of them answers."""
+    async with world(postgres_url, tmp_path, before=unlimited) as here:
+        guild, _, ann = await speaking(here)
+        await here.start_bot()
+        for method in ("GET", "POST"):
+            here.discord.fail(method, r"/channels/\d+/webhooks", times=10, delay=0.2)
+        here.engine.reply("Arr, hello.")
+        await say(here, guild, ann, "Hello")
+        [message] = await spoken(here, guild)
+        assert told(message) == "Arr, hello."
+        await here.discord.until(lambda: len(here.discord.own_webhooks(guild)) == 1)
+        assert message.webhook_id == here.discord.own_webhooks(guild)[0].id
