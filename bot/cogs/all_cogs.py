@@ -34,14 +34,28 @@ from bot.cogs.threads import Threads
 from bot.cogs.unfinished_replies import UnfinishedReplies
 from bot.discord_app.context import CommandContext
 from bot.discord_app.replies.conversation import Conversations
+from bot.discord_app.rest.channel_webhooks import ChannelWebhooks
 from bot.discord_app.rest.message_api import MessageApi
 from bot.discord_app.rest.profile_api import ProfileApi
+from bot.discord_app.rest.request_pace import RequestPace
+from bot.discord_app.rest.webhook_api import WebhookApi
+from bot.discord_app.rest.webhook_pictures import WebhookPictures
 from bot.memory.service import MemoryService
 from models.database import Database
 
 
 def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) -> tuple[commands.Cog, ...]:
     """All cogs. Discord lists their commands in this order."""
+    pace = RequestPace()
+    own_id = partial(_own_id, bot)
+    webhook_api = WebhookApi(bot.http, pace)
+    webhooks = ChannelWebhooks(
+        webhook_api,
+        own_id,
+        partial(_own_name, bot),
+        partial(_may_use_webhooks, bot),
+        WebhookPictures(webhook_api, context.personas.profiles.of_webhooks),
+    )
     conversations = Conversations(
         chat=context.chat,
         deliveries=DeliveryLog(database),
@@ -49,7 +63,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         bound_threads=context.bound_threads,
         own_names=partial(_own_names, bot),
         takes_threads=partial(_takes_threads, bot),
-        api=MessageApi(bot.http, lambda: bot.user.id if bot.user else 0),
+        api=MessageApi(bot.http, own_id, pace, webhooks),
         edit_rate=context.edit_rate,
     )
     memory, reader = MemoryService(database, context.settings), HistoryReader(database)
@@ -58,7 +72,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
     cards = Cards(bot, context, conversations.api)
     cards.add_to(personas.persona, own_personas.persona)
     profiles = ProfileApi(bot.http)
-    faces = Faces(context, profiles)
+    faces = Faces(context, profiles, webhooks)
     faces.add_to(personas.persona, own_personas.persona)
     return (
         Chat(context, conversations),
@@ -84,6 +98,24 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         GuildEvents(bot, database, context.privacy),
         UnfinishedReplies(conversations, database),
     )
+
+
+def _own_id(bot: commands.Bot) -> int:
+    return bot.user.id if bot.user else 0
+
+
+def _own_name(bot: commands.Bot) -> str:
+    return bot.user.display_name if bot.user else ""
+
+
+def _may_use_webhooks(bot: commands.Bot, guild_id: int, channel_id: int, in_thread: bool) -> bool | None:
+    """Whether the bot may use webhooks and write in a channel, or in its threads; None where it is not known."""
+    guild = bot.get_guild(guild_id)
+    channel = guild.get_channel(channel_id) if guild else None
+    if guild is None or channel is None or guild.me is None:
+        return None
+    allowed = channel.permissions_for(guild.me)
+    return allowed.manage_webhooks and (allowed.send_messages_in_threads if in_thread else allowed.send_messages)
 
 
 def _own_names(bot: commands.Bot, guild_id: int) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ class Ask(FeatureCog):
     async def open_form(self, interaction: Interaction, message: discord.Message) -> None:
         """Ask for the question. A modal must be the first response, so nothing is awaited before it."""
         me = self._bot.user
-        found = quoted(message, bot_id=me.id if me else 0)
+        found = quoted(message, bot_id=me.id if me else 0, application_id=self._bot.application_id)
         if not found.text and not any(not file.is_voice for file in found.files):
             raise BotError(_NOTHING_TO_READ)
         self._messages.keep(interaction.user.id, found)

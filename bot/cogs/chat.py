@@ -88,4 +88,5 @@ def place_of(
         message_ids=message_ids,
         may_send=may_send(interaction),
         path=f"{interaction.guild_id or '@me'}/{caller.channel_id}",
+        asker_name=caller.name,
     )

@@ -1,13 +1,15 @@
 """Messages to the bot: a mention, a reply to one of its messages, a direct message, a word in a thread of its own.
 
 An edit of the question while its reply is being written restarts the reply once; a delete stops it. The asker's
-reactions do what the buttons do. Messages of bots and webhooks are ignored, so that two bots never talk to each other.
+reactions do what the buttons do. Messages of bots and webhooks are ignored, so that two bots never talk to each other,
+nor the bot to its own personas.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from dataclasses import replace
 
 import discord
@@ -28,7 +30,9 @@ from bot.discord_app.replies.message_text import (
     replied_message_id,
 )
 from bot.discord_app.replies.offered_files import offered_files
+from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.replies.typing import TypingIndicator
+from bot.discord_app.replies.webhooks.own_messages import is_by_own_webhook, is_own_message
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden
 from bot.errors import BotError, DatabaseUnavailable, Duplicate, Hint
 from models.types import DIRECT_MESSAGES, Place
@@ -36,6 +40,14 @@ from models.types import DIRECT_MESSAGES, Place
 log = structlog.get_logger(__name__)
 
 _EMPTY = "Yes? Write what you want to say next to my name, or reply to one of my messages."
+_MENTION_ME = (
+    "-# I cannot read your message: Discord shows me replies to a persona only if they mention me. Please write it "
+    "again with my name in it."
+)
+_HINT_INTERVAL = 3600.0
+"""Seconds between two such hints in a channel."""
+_MAX_HINTED = 10_000
+"""Seconds: a new message is on Discord a moment before the database knows its id."""
 _TYPES = (discord.MessageType.default, discord.MessageType.reply)
 
 
@@ -47,6 +59,7 @@ class Messages(commands.Cog):
         self._context = context
         self._conversations = conversations
         self._typing = TypingIndicator(conversations.api)
+        self._hinted_at: dict[int, float] = {}
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
@@ -54,6 +67,7 @@ class Messages(commands.Cog):
         if message.author.bot or message.webhook_id is not None or message.type not in _TYPES:
             return
         if not self._is_addressed(message) and not await self._is_in_bound_thread(message):
+            await self._hint_at_mentions(message)
             return
         if not self._context.gate.is_repeat(message.id):
             await self._answer(message, self._text(message))
@@ -69,7 +83,7 @@ class Messages(commands.Cog):
             return  # Discord itself added a preview of a link
         running.keep_messages = True
         await self._cancel(running.task)
-        await self._answer(message, self._text(message), message_ids=running.sink.ordered_ids, is_repeat=True)
+        await self._answer(message, self._text(message), earlier=running.sink, is_repeat=True)
 
     @commands.Cog.listener()
     async def on_raw_message_delete(self, event: discord.RawMessageDeleteEvent) -> None:
@@ -92,8 +106,38 @@ class Messages(commands.Cog):
             return False
         if any(user.id == me.id for user in message.mentions) and mentions(message.content, me.id):
             return True
-        replied = replied_message(message)
-        return replied is not None and replied.author.id == me.id and bool(message.content or message.attachments)
+        return self._replied_to(message) is not None and bool(message.content or message.attachments)
+
+    def _replied_to(self, message: discord.Message) -> discord.Message | None:
+        """The bot's own message that this one replies to, or a persona's; None if there is none."""
+        replied, me = replied_message(message), self._bot.user
+        if replied is None or me is None:
+            return None
+        own = is_own_message(replied, bot_id=me.id, application_id=self._bot.application_id)
+        return replied if own else None
+
+    async def _hint_at_mentions(self, message: discord.Message) -> None:
+        """Say, now and then, that replies to a persona must mention the bot, where Discord does not show their text.
+
+        A webhook's message has no account that a reply could mention.
+        """
+        if self._context.settings.message_content or message.content or message.stickers or message.guild is None:
+            return
+        replied = self._replied_to(message)
+        if replied is None or not is_by_own_webhook(replied, application_id=self._bot.application_id):
+            return
+        now = time.monotonic()
+        if now - self._hinted_at.get(message.channel.id, -_HINT_INTERVAL) < _HINT_INTERVAL:
+            return
+        self._hinted_at[message.channel.id] = now
+        if len(self._hinted_at) > _MAX_HINTED:
+            del self._hinted_at[next(iter(self._hinted_at))]
+        try:
+            self._context.gate.check(await self._caller(message), Action.CHAT)
+        except BotError as refused:
+            log.info("a reply to a persona was not read", question=message.id, reason=refused.reason)
+            return
+        await self._send(message, _MENTION_ME, nonce=f"{message.id}.h")
 
     async def _is_in_bound_thread(self, message: discord.Message) -> bool:
         """Whether this is a thread in which every message counts, of those whose content Discord sends."""
@@ -123,9 +167,10 @@ class Messages(commands.Cog):
         message: discord.Message,
         text: str,
         *,
-        message_ids: tuple[int | None, ...] = (),
+        earlier: ReplySink | None = None,
         is_repeat: bool = False,
     ) -> None:
+        """`earlier`: shows the beginning of a reply that was given up, whose messages are used again."""
         self._context.track(asyncio.current_task())
         try:
             caller = await self._caller(message)
@@ -134,7 +179,7 @@ class Messages(commands.Cog):
             if not text and not offers:
                 raise Hint(_EMPTY)
             with self._typing.shown_in(message.channel.id):
-                place = place_of(message, caller, message_ids)
+                place = place_of(message, caller, earlier)
                 reply_to = replied_message_id(message)
                 question = Question(caller, place, text, offers=offers, replied_to=reply_to, is_repeat=is_repeat)
                 await self._conversations.answer(question)
@@ -153,10 +198,12 @@ class Messages(commands.Cog):
             log.error("a message failed", exc_info=error, **fields)
         if isinstance(error, NotAllowed) and message.guild is not None:
             return
+        await self._send(message, shown_text(shown), nonce=f"{message.id}.e")
+
+    async def _send(self, message: discord.Message, text: str, *, nonce: str) -> None:
+        """Reply with a text that is no answer of the model."""
         try:
-            await self._conversations.api.send(
-                message.channel.id, shown_text(shown), nonce=f"{message.id}.e", reply_to=message.id
-            )
+            await self._conversations.api.send(message.channel.id, text, nonce=nonce, reply_to=message.id)
         except ChannelForbidden:
             pass
         except DISCORD_ERRORS as refused:
@@ -168,13 +215,16 @@ def _may_be_thread(message: discord.Message) -> bool:
     return isinstance(message.channel, discord.Thread | discord.PartialMessageable)
 
 
-def place_of(message: discord.Message, caller: Caller, message_ids: tuple[int | None, ...] = ()) -> Place:
-    """A reply to a message, as the place of an answer."""
+def place_of(message: discord.Message, caller: Caller, earlier: ReplySink | None = None) -> Place:
+    """A reply to a message, as the place of an answer. `earlier`: shows the beginning of another one."""
     return Place(
         guild_id=caller.guild_id or DIRECT_MESSAGES,
         channel_id=message.channel.id,
         asker_id=caller.user_id,
         nonce=message.id,
         question_id=message.id,
-        message_ids=message_ids,
+        message_ids=() if earlier is None else earlier.ordered_ids,
+        webhook_id=None if earlier is None else earlier.place.webhook_id,
+        webhook_name="" if earlier is None else earlier.place.webhook_name,
+        asker_name=caller.name,
     )

@@ -51,7 +51,7 @@ class Reactions(commands.Cog):
         me = self._bot.user
         if emoji not in (CROSS, *AGAIN) or me is None or event.user_id == me.id:
             return
-        if event.message_author_id not in (None, me.id):
+        if event.message_author_id not in (None, me.id) and not await self._is_by_webhook(event):
             return
         if event.member is not None and event.member.bot:
             return
@@ -69,6 +69,18 @@ class Reactions(commands.Cog):
     async def on_raw_reaction_remove(self, event: discord.RawReactionActionEvent) -> None:
         """The member may react in the same way once more."""
         self._present.pop(_identity(event), None)
+
+    async def _is_by_webhook(self, event: discord.RawReactionActionEvent) -> bool:
+        """Whether a persona may have written the message through a webhook, whose id its author then has."""
+        if event.guild_id is None:
+            return False
+        if self._conversations.api.webhooks.is_own(event.message_author_id or 0):
+            return True
+        try:  # after a restart webhooks are known once they are used
+            return await self._context.chat.turns.turn_of_message(event.message_id) is not None
+        except BotError as error:
+            log.info("a reaction was not judged", message=event.message_id, reason=error.reason)
+            return False
 
     def _is_repeat(self, event: discord.RawReactionActionEvent) -> bool:
         """Whether this reaction is there already: Discord may send it again after a RESUME, and it has no id."""
@@ -102,6 +114,7 @@ class Reactions(commands.Cog):
             nonce=discord.utils.time_snowflake(discord.utils.utcnow()),
             question_id=event.message_id,
             message_ids=(event.message_id,),
+            asker_name=caller.name,
         )
         if emoji == CROSS:
             self._context.gate.check(caller, Action.FORGET)

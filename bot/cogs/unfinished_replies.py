@@ -22,7 +22,7 @@ from bot.discord_app.error_messages import log_database_errors
 from bot.discord_app.message_sink import MessageDeleted, SinkUnreachable
 from bot.discord_app.replies.buttons import reply_buttons
 from bot.discord_app.replies.conversation import Conversations
-from bot.discord_app.replies.quoting import speaker_line
+from bot.discord_app.replies.quoting import address_line, speaker_line
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.replies.streamed_reply import ReplyDeleted, StreamedReply
 from bot.discord_app.replies.turn_actions import TurnActions, place_in, state_of, stored_heading
@@ -174,6 +174,7 @@ class UnfinishedReplies(commands.Cog):
     async def _show_rest(self, turn: TurnInfo, delivery: DeliveryRecord, place: Place, sink: ReplySink) -> None:
         """Show what has not been shown of a stored reply."""
         sink.prefix, sink.name_line = stored_heading(turn, place), speaker_line(turn.speaker)
+        sink.speak_as(turn.speaker)
         sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         for index, message in enumerate(delivery.messages):
             if not message.shown and not message.text:
@@ -195,7 +196,11 @@ class UnfinishedReplies(commands.Cog):
                 await sink.delete_all()  # what it had begun to say is no answer
             await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
             return
-        await self._reply(sink).finish(text)
+        if place.webhook_name and not sink.message_ids:  # the bot itself can reply to the question
+            own = replace(place, webhook_id=None, webhook_name="")
+            sink = ReplySink(self._conversations.api, self._conversations.deliveries, own, uncertain=True)
+            sink.record.delivery_id = delivery.delivery_id
+        await self._reply(sink).finish(address_line(sink.place) + text if sink.place.webhook_id else text)
 
     def _reply(self, sink: ReplySink) -> StreamedReply:
         return StreamedReply(sink, self._conversations.edit_rate, num_messages=sink.num_messages)

@@ -40,6 +40,12 @@ class GuildProfiles:
             async with self._database.read() as session:
                 return await guilds_with_profile(session)
 
+    async def of_webhooks(self, guild_id: int) -> WantedProfile:
+        """The guild's persona, and the picture that the bot's webhooks have there."""
+        with translate_database_errors():
+            async with self._database.read() as session:
+                return await wanted_profile(session, key=DialogKey(guild_id, 0), face="webhook")
+
     async def problem(self, guild_id: int) -> ProfileProblem | None:
         """What Discord had against the present profile."""
         with translate_database_errors():

@@ -58,6 +58,12 @@ class Delivery(Base):
     retry_at: Mapped[datetime | None] = mapped_column(
         UTCDateTime, comment="Not to be taken up before: Discord could not be reached"
     )
+    webhook_id: Mapped[int | None] = mapped_column(
+        Snowflake, comment="Webhook through which a persona speaks; NULL for messages of the bot itself"
+    )
+    webhook_name: Mapped[str | None] = mapped_column(
+        Text, comment="Name under which it speaks there, sealed when encryption is on"
+    )
 
 
 class DeliveryMessage(Base):

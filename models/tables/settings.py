@@ -26,7 +26,7 @@ class GuildSettingsRow(Base):
         CheckConstraint("session_ttl_s > 0", name="session_ttl_s"),
         CheckConstraint("daily_turns >= 0 AND daily_tokens >= 0", name="quotas"),
         CheckConstraint("own_personas IN ('members', 'roles', 'nobody')", name="own_personas"),
-        CheckConstraint("persona_face IN ('off', 'name', 'profile')", name="persona_face"),
+        CheckConstraint("persona_face IN ('off', 'name', 'profile', 'webhook')", name="persona_face"),
         {"comment": "What the admins of a guild chose; a missing row means all defaults"},
     )
 
@@ -58,7 +58,7 @@ class GuildSettingsRow(Base):
     persona_face: Mapped[str] = mapped_column(
         Text,
         server_default="off",
-        comment="How a persona is seen: not at all, by its name above replies, or as my own profile",
+        comment="How a persona is seen: not at all, by its name above replies, as my own profile, or through a webhook",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -36,6 +36,12 @@ class Place:
     """Whether the bot may write in the channel, as far as Discord has said. Not stored."""
     path: str = ""
     """Guild and channel as a link names them; not stored."""
+    webhook_id: int | None = None
+    """The webhook through which a persona speaks; None for messages of the bot itself."""
+    webhook_name: str = field(default="", repr=False)
+    """The name under which it speaks there; "" before its first message."""
+    asker_name: str = field(default="", repr=False)
+    """How the asker is called here, where that is known; not stored."""
 
     @property
     def by_token_only(self) -> bool:

@@ -18,7 +18,7 @@ PersonaPlace = Literal["guild", "category", "channel", "thread"]
 OwnPersonas = Literal["members", "roles", "nobody"]
 
 
-PersonaFace = Literal["off", "name", "profile"]
+PersonaFace = Literal["off", "name", "profile", "webhook"]
 """How a persona is seen: not at all, by its name above the reply, or as the bot's own profile in the guild."""
 
 

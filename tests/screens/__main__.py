@@ -268,6 +268,40 @@ async def scene(here: World) -> None:
     await picture(guild.channel, ann, "scene")
 
 
+async def webhooks(here: World) -> None:
+    """Two characters, each under its own name, and a member who replies to one of them."""
+    guild, boss = await here.member("boss", manager=True)
+    guild.bot_role.permissions |= Permission.MANAGE_WEBHOOKS
+    await here.discord.announce(guild.bot_role, guild)
+    ann, bob = here.discord.user("ann"), here.discord.user("bob")
+    mention = f"<@{here.discord.bot.id}>"
+    for name in ("Captain Jack", "Queen Anne"):
+        await here.use(guild, boss, "persona set", prompt=f"You are {name}.", name=name)
+        await here.use(guild, boss, "scene add", name=name)
+    data = io.BytesIO()
+    Image.radial_gradient("L").resize((300, 300)).save(data, "PNG")
+    await here.use(guild, boss, "persona picture", name="Queen Anne", file=Attachment("anne.png", data.getvalue()))
+    await here.use(guild, boss, "config set", scope="channel")
+    await here.use(guild, boss, "persona face", how="webhook")
+    said = [
+        (ann, f"{mention} whose ship is this?", "Arr, mine, of course. Who else brought her through that storm?"),
+        (
+            bob,
+            f"{mention} is that so?",
+            "It sails under my flag, Captain. You hold the wheel, I hold the letter of marque.",
+        ),
+        (bob, f"{mention} and what do you say to that?", "A letter is paper. *Throws an orange at the Queen.*"),
+    ]
+    for number, (user, words, reply) in enumerate(said):
+        here.engine.reply(reply)
+        to_jack = here.discord.spoken(guild)[0] if number == 2 else None
+        await here.discord.say(guild, user, words, reply_to=to_jack)
+        await here.discord.until(lambda: len(here.discord.spoken(guild)) == number + 1)  # noqa: B023
+        await here.discord.until(lambda: not any(each.runs() for each in here.discord.spoken(guild)))
+    await here.use(guild, ann, "persona show")
+    await picture(guild.channel, ann, "webhooks")
+
+
 async def picture(channel: object, viewer: object, name: str) -> None:
     """Write one picture of a channel."""
     page = render.html(channel, viewer=viewer, width=760)  # type: ignore[arg-type]
@@ -278,6 +312,7 @@ async def main(names: list[str]) -> None:
     """Draw all scenes, or those with these names."""
     scenes: list[Scene] = [
         chat, another_reply, running, thinking, edit, together, file, personas, character, memory, faces, scene,
+        webhooks,
     ]  # fmt: skip
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,13 @@ import structlog
 from models.database import Database, Work
 from models.errors import DatabaseError
 from models.queries.replies.deliveries import begin_waiting, end_waiting, reopen_delivery
-from models.queries.replies.delivery_messages import message_attempted, message_sent, messages_shown, recorded_messages
+from models.queries.replies.delivery_messages import (
+    message_attempted,
+    message_sent,
+    messages_shown,
+    recorded_messages,
+    spoken_through,
+)
 from models.queries.replies.unfinished_deliveries import owns_delivery, release_delivery
 from models.types import DialogKey, Place, TurnInfo
 
@@ -87,6 +93,15 @@ class DeliveryLog:
         await self._run(
             delivery_id,
             lambda session: message_sent(session, delivery_id=delivery_id, position=position, message_id=message_id),
+        )
+
+    async def spoken_through(self, delivery_id: int, place: Place) -> None:
+        """The messages are sent through the webhook of this place, or by the bot itself, from now on."""
+        await self._run(
+            delivery_id,
+            lambda session: spoken_through(
+                session, delivery_id=delivery_id, webhook_id=place.webhook_id, name=place.webhook_name
+            ),
         )
 
     async def shown(self, delivery_id: int, shown: Sequence[tuple[int, int | None]], *, done: bool) -> None:

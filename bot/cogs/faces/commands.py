@@ -10,7 +10,7 @@ from discord import app_commands
 from discord.app_commands import Choice
 
 from bot.attachments.types import FileRefused
-from bot.cogs.faces.text import FACES, face_text, outcome_text, picture_text
+from bot.cogs.faces.text import FACES, NEEDS_MENTION, face_text, outcome_text, picture_text, webhook_text
 from bot.cogs.personas.suggestions import suggested_names
 from bot.cogs.personas.text import bold
 from bot.discord_app.caller import caller_of, dialog_key
@@ -18,6 +18,7 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
 from bot.discord_app.replies.offered_files import offered_files
+from bot.discord_app.rest.channel_webhooks import ChannelWebhooks
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.discord_app.rest.profile_api import ProfileApi
 from bot.errors import Hint
@@ -29,9 +30,10 @@ _PICTURE_FILE = "picture.png"
 class Faces(FeatureCog):
     """The commands for the looks of personas."""
 
-    def __init__(self, context: CommandContext, api: ProfileApi) -> None:
+    def __init__(self, context: CommandContext, api: ProfileApi, webhooks: ChannelWebhooks) -> None:
         super().__init__(context)
         self._api = api
+        self._webhooks = webhooks
 
     def add_to(self, guild: app_commands.Group, own: app_commands.Group) -> None:
         """Add the subcommands to `/persona` and `/me persona`."""
@@ -67,6 +69,12 @@ class Faces(FeatureCog):
         )
         outcome = await self.context.personas.profiles.update(guild_id, self._api.send, again=True)
         lines = [face_text(settings.persona_face), outcome_text(outcome, face)]
+        if face == "webhook":
+            caller = caller_of(interaction)
+            problem = self._webhooks.problem(guild_id, caller.parent_id, in_thread=caller.in_thread)
+            lines.append(webhook_text(problem))
+            if not self.context.settings.message_content:
+                lines.append(NEEDS_MENTION)
         await self.context.respond(interaction, "\n".join(filter(None, lines)))
 
     async def _picture(

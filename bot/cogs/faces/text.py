@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bot.discord_app.rest.channel_webhooks import WebhookProblem
 from bot.guilds.profiles import Outcome
 from models.types import PersonaFace, ProfileProblem
 
@@ -11,11 +12,14 @@ FACES: Mapping[PersonaFace, str] = {
     "off": "not at all: all answers are mine",
     "name": "by name, in bold above each answer",
     "profile": "the guild's persona as my own name and picture here, others by name",
+    "webhook": "each under its own name, as a webhook (I need Manage Webhooks)",
 }
 _SHOWN: Mapping[PersonaFace, str] = {
     "off": "Answers do not say which persona they come from.",
     "name": "The name of the persona that answers stands in bold above each answer.",
     "profile": "This guild's persona is my name and picture here; others have theirs in bold above each answer.",
+    "webhook": "Each persona answers messages under its own name, the guild's also with its picture. Answers to "
+    "commands are mine, with the name in bold above them.",
 }
 
 
@@ -38,6 +42,27 @@ def outcome_text(outcome: Outcome, face: PersonaFace) -> str:
         mine = "change" if face == "profile" else "are my own again"
         return f"My name and picture here {mine} within a few minutes: Discord lets me do that only now and then."
     return _MENDABLE.get(outcome, "")
+
+
+_WEBHOOK_PROBLEMS: Mapping[WebhookProblem, str] = {
+    "forbidden": "I may not use webhooks here: I need the permissions Manage Webhooks and Send Messages (in threads, "
+    "Send Messages in Threads).",
+    "full": "This channel has as many webhooks as Discord allows, 15. Please delete one.",
+    "gone": "My webhook here was deleted. I make another one in a minute.",
+    "refused": "Discord does not take the last persona's name for a webhook.",
+    "away": "Discord did not let me use webhooks here just now.",
+}
+NEEDS_MENTION = (
+    "Members who reply to such an answer must mention me, too: Discord shows me other replies only with the message "
+    "content intent, which I do not have."
+)
+
+
+def webhook_text(problem: WebhookProblem | None) -> str:
+    """Why personas do not speak through a webhook here now, and what happens instead; "" if they do."""
+    if problem is None:
+        return ""
+    return f"{_WEBHOOK_PROBLEMS[problem]} Until then, names stand in bold above answers here."
 
 
 def problem_text(problem: ProfileProblem | None) -> str:

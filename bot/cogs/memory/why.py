@@ -21,6 +21,7 @@ from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
 from bot.discord_app.permissions import WHY_MENU, Action, authorise_author
 from bot.discord_app.replies.turn_actions import TurnIsGone
+from bot.discord_app.replies.webhooks.own_messages import is_own_message
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError
 from bot.memory.service import MemoryService
@@ -58,7 +59,8 @@ class WhyThisAnswer:
         """The menu of a message."""
         if await defer(interaction, ephemeral=True):
             client_id = interaction.client.user.id if interaction.client.user else 0
-            if message.author.id not in (client_id, interaction.application_id):
+            own_id = interaction.application_id
+            if message.author.id != own_id and not is_own_message(message, bot_id=client_id, application_id=own_id):
                 raise BotError(_NOT_MINE)
             turn = await self._context.chat.turns.turn_of_message(message.id)
             if turn is None:  # a moment after its last edit the message may not be recorded yet

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cogs.faces.text import face_text, problem_text
+from bot.cogs.faces.text import face_text, problem_text, webhook_text
 from bot.cogs.personas.text import BARRED, bold, name_of
 from bot.discord_app.caller import Caller
 from bot.discord_app.permissions import OwnBarrier
+from bot.discord_app.rest.channel_webhooks import WebhookProblem
 from models.queries.tenants.personas import shown_name
 from models.types import (
     DIRECT_MESSAGES,
@@ -49,6 +50,7 @@ def answering_text(
     face: PersonaFace = "off",
     problem: ProfileProblem | None = None,
     scene: SceneInfo | None = None,
+    webhook_problem: WebhookProblem | None = None,
 ) -> str:
     """Who answers, why, and every level from the narrowest on. `shared`: the caller's conversation is everyone's."""
     winner = bold(persona.name) if persona.name else "A persona without a name"
@@ -75,7 +77,8 @@ def answering_text(
     lines.append(f"- otherwise – that of this bot's owner{state}")
     if face != "off":
         lines.append(f"-# {face_text(face)}")
-    if face == "profile" and (missing := problem_text(problem)):
+    missing = problem_text(problem) if face == "profile" else webhook_text(webhook_problem) if face == "webhook" else ""
+    if missing:
         lines.append(f"-# {missing}")
     return "\n".join(lines)
 

@@ -30,6 +30,7 @@ from bot.discord_app.caller import Caller, caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.permissions import own_persona_barrier, persona_scope
+from bot.discord_app.rest.channel_webhooks import ChannelWebhooks
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError, DatabaseUnavailable
 from bot.guilds.persona_checks import PersonaSize
@@ -45,6 +46,7 @@ class PersonaSetting:
 
     def __init__(self, context: CommandContext, api: MessageApi) -> None:
         self._context = context
+        self._webhooks: ChannelWebhooks = api.webhooks
         self.conversations = Conversations(context, api)
 
     async def set(
@@ -108,6 +110,7 @@ class PersonaSetting:
             face=face,
             scene=await personas.scenes.get(key, scope),
             problem=await personas.profiles.problem(caller.guild_id) if face == "profile" else None,
+            webhook_problem=self._webhooks.problem(caller.guild_id, caller.parent_id, in_thread=caller.in_thread),
         )
         await self._context.respond(interaction, f"{text}\n\n{quoted_prompt(persona)}")
 

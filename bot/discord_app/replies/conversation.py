@@ -29,12 +29,22 @@ from bot.discord_app.replies.quoting import ANEW, heading, small_lines, speaker_
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply
 from bot.discord_app.replies.waiting_text import STOPPED, thought_line, waiting_text
+from bot.discord_app.replies.webhooks.voices import voice_lines
 from bot.discord_app.reply_messages import final_messages
 from bot.discord_app.rest.message_api import MessageApi
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.settings_cache import GuildSettingsCache
-from models.types import DialogKey, FileKind, GuildSettings, OutgoingMessage, Place, StoredFile, TurnInfo
+from models.types import (
+    DIRECT_MESSAGES,
+    DialogKey,
+    FileKind,
+    GuildSettings,
+    OutgoingMessage,
+    Place,
+    StoredFile,
+    TurnInfo,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -110,12 +120,14 @@ class Conversations:
 
     async def answer(self, question: Question) -> ChatReply | None:
         """Answer a question and show the reply. None if its message was deleted meanwhile. Raises a BotError."""
-        caller, place = question.caller, question.place
+        caller = question.caller
         settings = await self.guild_settings.get(caller.guild_id)
         # Again, as the gate may not have known the guild's rules: see `permissions`.
         authorise(caller, Action.REGENERATE if question.kind == "regenerate" else Action.CHAT, settings)
         keys = DialogKeys(self.guild_settings, self.bound_threads)
-        key = question.turn.key if question.turn else await keys.key_of(caller, private=place.ephemeral)
+        key = question.turn.key if question.turn else await keys.key_of(caller, private=question.place.ephemeral)
+        question = replace(question, place=await self._with_webhook(question, settings))
+        place = question.place
         stop = stop_buttons(caller.user_id, place.nonce)
         sink = ReplySink(
             self.api,
@@ -163,6 +175,17 @@ class Conversations:
             self.retracted.set()
         return result
 
+    async def _with_webhook(self, question: Question, settings: GuildSettings) -> Place:
+        """The place with the webhook through which a persona may speak there: where a message asked, if it works."""
+        caller, place = question.caller, question.place
+        by_message = place.question_id is not None and place.application_id is None
+        if settings.persona_face != "webhook" or not by_message or question.turn is not None or place.webhook_id:
+            return place
+        if caller.guild_id == DIRECT_MESSAGES:
+            return place
+        webhook = await self.api.webhooks.speaking_in(caller.guild_id, caller.parent_id, in_thread=caller.in_thread)
+        return place if webhook is None else replace(place, webhook_id=webhook.webhook_id)
+
     async def _take_back(self, question: Question, sink: ReplySink) -> None:
         """Delete what was shown of a reply that failed. The response to a command stays: it will show the error."""
         if question.turn is not None:
@@ -187,7 +210,8 @@ class Conversations:
             continued = turn.prefix or turn.greeting
             sink.record.begin(turn.delivery_id)
             sink.name_line = speaker_line(turn.speaker)
-            sink.prefix += small_lines(turn.files_note) + sink.name_line
+            sink.prefix += voice_lines(question.place, turn.speaker, small_lines(turn.files_note))
+            sink.speak_as(turn.speaker)
             reply.begin_with(sink.prefix, continued)
 
         def thought(seconds: float | None) -> None:

@@ -50,11 +50,18 @@ class LateDelivery:
         self._ids: dict[int, int] = {}
 
     async def send(
-        self, messages: Sequence[str], file: str | None, buttons: Components, *, first: int, uncertain: bool
+        self,
+        messages: Sequence[str],
+        file: str | None,
+        buttons: Components,
+        *,
+        first: int,
+        uncertain: bool,
+        by_reply: bool = False,
     ) -> dict[int, int]:
         """Send the messages from number `first` on; return their ids. Does not raise what Discord refuses.
 
-        `uncertain`: some of them may have been sent before.
+        `uncertain`: some of them may have been sent before. `by_reply`: a reply tells the asker, without a mention.
         """
         place = self._place
         try:
@@ -64,7 +71,8 @@ class LateDelivery:
                         raise ChannelForbidden("no permission to send")
                     # A quoted question must begin its line to be a quote.
                     space = "\n" if messages[0].startswith(">") else " "
-                    mention = "" if place.guild_id == DIRECT_MESSAGES else f"<@{place.asker_id}>{space}"
+                    named = place.guild_id == DIRECT_MESSAGES or by_reply
+                    mention = "" if named else f"<@{place.asker_id}>{space}"
                     await self._send_to(place.channel_id, mention, messages, file, buttons, first, uncertain)
                     return self._ids
                 except (discord.HTTPException, ChannelForbidden) as error:

@@ -116,18 +116,20 @@ class MessageRoute:
             await self._api.reopen_thread(place.channel_id)
             await self._api.edit(place.channel_id, message_id, text, components=components, file=file)
 
-    async def remove(self, message_id: int) -> None:
-        """Delete a message, if it can be reached. Does not raise what Discord refuses."""
+    async def remove(self, message_id: int) -> bool:
+        """Delete a message, if it can be reached; whether it is gone. Does not raise what Discord refuses."""
         with contextlib.suppress(*DISCORD_ERRORS, ChannelForbidden):
             token = self._token()
             if token is not None:
                 try:
                     await self._api.delete_response(*token, message_id)
-                    return
+                    return True
                 except discord.NotFound:
                     pass
             if not self._place.by_token_only:
                 await self._api.delete(self._place.channel_id, message_id)
+                return True
+        return False
 
     def _token(self) -> tuple[int, str] | None:
         """Application and token of the interaction while it can be used."""

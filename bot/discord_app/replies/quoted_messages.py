@@ -17,6 +17,7 @@ import discord
 from bot.attachments.types import OfferedFile
 from bot.chat.prompts.speakers import clean_name
 from bot.discord_app.replies.message_text import names_in, readable_text
+from bot.discord_app.replies.webhooks.own_messages import is_own_message
 from bot.text import clean_text
 
 KEPT_FOR = 1800.0
@@ -37,9 +38,9 @@ class QuotedMessage:
     files: tuple[OfferedFile, ...] = ()
 
 
-def quoted(message: discord.Message, *, bot_id: int) -> QuotedMessage:
+def quoted(message: discord.Message, *, bot_id: int, application_id: int | None = None) -> QuotedMessage:
     """A message with names in place of ids. What was forwarded to the channel counts as its text."""
-    own = message.author.id == bot_id
+    own = is_own_message(message, bot_id=bot_id, application_id=application_id)
     parts = [readable_text(message.content, bot_id=0, names=names_in(message))]
     attachments = list(message.attachments)
     for snapshot in message.message_snapshots:

@@ -5,12 +5,17 @@ Whatever a member wrote, or called a file, is shown as typed and has no effect.
 
 from __future__ import annotations
 
+import re
+
 import discord
 
+from bot.discord_app.rest.account_names import visible
 from models.types import Place, Speaker
 
 MAX_CHARS = 240
 MAX_LINES = 4
+_ADDRESS = "-# \N{RIGHTWARDS ARROW WITH HOOK}\ufe0e "
+_BRACKETS = re.compile(r"[\[\]()<>\\]|https?://")
 ANEW = "-# In place of my answer above:\n"
 """Stands above a reply that replaces one whose messages cannot all be changed any more."""
 
@@ -40,6 +45,30 @@ def small_lines(note: str) -> str:
     """Plain lines in small letters, their Markdown shown as typed, each with a line break."""
     escaped = discord.utils.escape_mentions(discord.utils.escape_markdown(note))
     return "".join(f"-# {line}\n" for line in escaped.splitlines())
+
+
+def address_line(place: Place) -> str:
+    """Whom a webhook's message answers, with a link to the question: Discord lets no webhook reply to a message.
+
+    It mentions nobody. The link also tells after a crash which question a message belongs to. "" where nobody asked by
+    a message.
+    """
+    if place.question_id is None:
+        return ""
+    # Brackets would end the text of the link.
+    name = discord.utils.escape_markdown(_BRACKETS.sub("", visible(place.asker_name)).strip())
+    name = discord.utils.escape_mentions(name) or "this message"
+    return f"{_ADDRESS}[{name}]({question_link(place)})\n"
+
+
+def question_link(place: Place) -> str:
+    """The link to the message that asked, as `address_line` has it."""
+    return f"https://discord.com/channels/{place.guild_id}/{place.channel_id}/{place.question_id}"
+
+
+def without_address(text: str) -> str:
+    """A text without that line: a message of the bot's own replies to the question."""
+    return text.partition("\n")[2] if text.startswith(_ADDRESS + "[") else text
 
 
 def speaker_line(speaker: Speaker | None) -> str:

@@ -1,8 +1,9 @@
 """Finds messages of a reply that are on Discord although no one recorded them.
 
 A process may die between Discord's acceptance of a message and the record of it, or the answer of Discord may be lost.
-A message in a channel has a nonce, but Discord forgets nonces within minutes, and follow-ups have none. So the bot's
-own messages there are compared: with the interaction or message that they answer, or with the text to be shown.
+A message in a channel has a nonce, but Discord forgets nonces within minutes, and follow-ups and messages of webhooks
+have none. So the bot's own messages there, or those of its webhook, are compared: with the interaction or message that
+they answer, or with the text to be shown.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 import discord
 
 from bot.chat.turns.deliveries import DeliveryLog
+from bot.discord_app.replies.quoting import question_link
 from bot.discord_app.rest.message_api import MessageApi
 from bot.discord_app.rest.message_data import SeenMessage
 from models.types import Place
@@ -51,6 +53,8 @@ class SentMessages:
 
     def _is_part(self, message: SeenMessage, index: int, text: str | None) -> bool:
         place = self._place
+        if place.webhook_id is not None and index == 0 and place.question_id is not None:
+            return f"({question_link(place)})\n" in message.content + "\n"
         if place.application_id is not None and message.interaction_id is not None:
             return message.interaction_id == place.nonce
         if message.interaction_id is not None:
@@ -66,7 +70,7 @@ class SentMessages:
         found: list[SeenMessage] = []
         try:
             for _ in range(_MAX_PAGES):
-                page = await self._api.own_messages(channel_id, after=after)
+                page = await self._api.own_messages(channel_id, after=after, webhook_id=self._place.webhook_id)
                 found += page.messages
                 if page.last_id is None:
                     break
@@ -74,7 +78,20 @@ class SentMessages:
         except (discord.Forbidden, discord.NotFound):
             return []
         recorded = await self._deliveries.recorded([each.message_id for each in found]) | known
-        return [each for each in found if each.message_id not in recorded]
+        return [await self._with_text(each) for each in found if each.message_id not in recorded]
+
+    async def _with_text(self, message: SeenMessage) -> SeenMessage:
+        """A webhook's message with its text, which Discord may keep from bots without the message content intent."""
+        webhooks, webhook_id = self._api.webhooks, self._place.webhook_id
+        if webhook_id is None or message.content:
+            return message
+        webhook = await webhooks.by_id(webhook_id)
+        if webhook is None:
+            return message
+        try:
+            return await webhooks.api.message(webhook, message.message_id, channel_id=self._place.channel_id)
+        except (discord.Forbidden, discord.NotFound):
+            return message
 
 
 def _is_beginning(content: str, text: str) -> bool:

@@ -17,17 +17,21 @@ import discord
 import structlog
 
 from bot.chat.turns.deliveries import DeliveryLog
+from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.delivery import sink_errors
 from bot.discord_app.message_sink import DeliveryTaken, SinkUnreachable
+from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.replies.late_delivery import LateDelivery
 from bot.discord_app.replies.message_route import MessageRoute
+from bot.discord_app.replies.quoting import ANEW, without_address
 from bot.discord_app.replies.sent_messages import SentMessages
 from bot.discord_app.replies.sink_record import SinkRecord
+from bot.discord_app.replies.webhooks.speaking import Speaking
 from bot.discord_app.rest.message_api import MessageApi
 from bot.discord_app.rest.message_data import Components
 from bot.discord_app.rest.request_pace import Turn, Urgency
 from bot.failpoint import failpoint
-from models.types import Place
+from models.types import Place, Speaker
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +60,6 @@ class ReplySink:
         """The buttons under the finished reply."""
         self._api = api
         self._deliveries = deliveries
-        self._place = place
         self.prefix = prefix
         """What stands above the reply; a plain message that names the asker does without it."""
         self.name_line = ""
@@ -65,9 +68,25 @@ class ReplySink:
         self._uncertain = uncertain
         self._attempted: set[int] = set()
         self._ids: dict[int, int] = {index: each for index, each in enumerate(place.message_ids) if each is not None}
-        self._route = MessageRoute(api, place)
-        self._sent = SentMessages(api, deliveries, place)
+        self._speaking = Speaking(api, deliveries, place)
         self.record = SinkRecord(deliveries, self._ids, is_open=uncertain, on_waiting=on_waiting)
+
+    @property
+    def place(self) -> Place:
+        """Where the reply is shown, with the webhook through which its messages are sent."""
+        return self._speaking.place
+
+    def speak_as(self, speaker: Speaker | None) -> None:
+        """Let a persona speak through the webhook of the place; the bot itself, if there is none or it has no name."""
+        self._speaking.speak_as(speaker)
+
+    @property
+    def _route(self) -> MessageRoute:
+        return self._speaking.route
+
+    @property
+    def _sent(self) -> SentMessages:
+        return self._speaking.sent
 
     @property
     def delivery_id(self) -> int:
@@ -110,10 +129,14 @@ class ReplySink:
             await self.record.before_live()
         else:
             await self.record.check_owner()
+        await self._speaking.record(self.delivery_id)
+        if self._speaking.is_out_of_voice(self._ids.get(index)):
+            await self._replace_own(index)
         with sink_errors():
             known = self._ids.get(index) or await self._find(index, text)
             if known is None:
                 self._ids[index] = await self._create(index, text, components, file, turn, live=live)
+                self._speaking.note(self._ids[index])
             else:
                 await self._route.edit(known, text, components=components, file=file, turn=turn)
         failpoint("after_message")
@@ -126,19 +149,29 @@ class ReplySink:
     async def adopt(self, indexes: Iterable[int]) -> None:
         """Find messages that were about to be sent when their process died, so that they are edited or deleted."""
         for index in indexes:
-            if index not in self._ids and not self._place.by_token_only:
+            if index not in self._ids and not self.place.by_token_only:
                 with sink_errors():
                     found = await self._sent.find(index, None, self._ids)
                 if found is not None:
                     self._ids[index] = found
+                    self._speaking.note(found)
 
     async def delete(self, index: int) -> None:
         """Delete a message that the reply does not need any more."""
         message_id = self._ids.pop(index, None)
         if message_id is None:
             return
-        await self._route.remove(message_id)
+        await self._speaking.remove(message_id)
         await self._deliveries.shown(self.delivery_id, [(index, None)], done=False)
+
+    async def _replace_own(self, index: int) -> None:
+        """Delete a message of the bot itself in whose place the persona speaks now.
+
+        It is forgotten first: a process that goes on from here must not look for it.
+        """
+        message_id = self._ids.pop(index)
+        await self._deliveries.shown(self.delivery_id, [(index, None)], done=False)
+        await self._speaking.remove(message_id)
 
     async def clear(self) -> None:
         """Delete the messages of a reply that failed, except the first one, which then shows the error."""
@@ -157,43 +190,69 @@ class ReplySink:
 
     async def send_fallback(self, messages: Sequence[str], file: str | None, *, first: int = 0) -> None:
         """Send the rest of a reply (from message `first`) as plain messages that name the asker: see `LateDelivery`."""
-        if first == 0 and messages[0].startswith(self.prefix):
+        by_reply = self._speaking.by_webhook and first == 0 and self.place.question_id is not None
+        if self._speaking.by_webhook:
+            messages = await self._fall_silent(messages, first)
+        elif first == 0 and messages[0].startswith(self.prefix):
             messages = [self.name_line + messages[0].removeprefix(self.prefix), *messages[1:]]
-        if not self._place.by_token_only:
-            await self.adopt([first] if self._is_unsure(first) and self._place.application_id is not None else [])
+        if not self.place.by_token_only:
+            await self.adopt([first] if self._is_unsure(first) and self.place.application_id is not None else [])
             for index in [index for index in self._ids if index >= first]:
                 await self._route.remove(self._ids.pop(index))  # what it says is no answer; the record keeps the text
         late = LateDelivery(
             self._api,
             self._deliveries,
-            self._place,
+            self.place,
             self._sent,
             self.delivery_id,
             before_message=self.record.check_owner,
         )
-        self._ids |= await late.send(
-            messages, file, self.buttons, first=first, uncertain=self._uncertain or bool(self._attempted)
+        sent = await late.send(
+            messages,
+            file,
+            self.buttons,
+            first=first,
+            uncertain=self._uncertain or bool(self._attempted),
+            by_reply=by_reply,
         )
+        self._ids |= sent
+        for message_id in sent.values():
+            self._speaking.note(message_id)
+
+    async def _fall_silent(self, messages: Sequence[str], first: int) -> Sequence[str]:
+        """Let the bot itself say the rest, below the persona's name; return it as it is said then."""
+        left = False
+        for index in [index for index in self._ids if index >= first]:
+            left = not await self._speaking.remove(self._ids.pop(index)) or left
+        text = without_address(messages[0])
+        if self.name_line and not text.startswith(self.name_line):
+            text = self.name_line + text
+        text = (ANEW if left and first == 0 else "") + text
+        await self._speaking.fall_silent(self.delivery_id, whole=first == 0)
+        # Too long only with a name of many signs that must be escaped: then it is left out.
+        fits = utf16_length(text) <= MESSAGE_LIMIT
+        return [text if fits else without_address(messages[0]), *messages[1:]]
 
     def _is_unsure(self, index: int) -> bool:
         return self._uncertain or index in self._attempted
 
     async def _find(self, index: int, text: str) -> int | None:
         """The message, if it was sent but not recorded: Discord's answer was lost, or the process died."""
-        if not self._is_unsure(index) or self._place.by_token_only or (index == 0 and self._route.has_token):
+        if not self._is_unsure(index) or self.place.by_token_only or (index == 0 and self._route.has_token):
             return None
         found = await self._sent.find(index, text, self._ids)
         if found is None:
             self._uncertain = False  # they are sent in their order: neither are those after it there
         else:
             self._ids[index] = found
+            self._speaking.note(found)
             await self._deliveries.sent(self.delivery_id, index, found)
         return found
 
     async def _create(
         self, index: int, text: str, components: Components, file: str | None, turn: Turn | None, *, live: bool
     ) -> int:
-        if self._place.application_id is not None and not self._route.has_token:
+        if self.place.application_id is not None and not self._route.has_token:
             raise SinkUnreachable("the interaction's token has expired")
         if index == 0 and self._route.has_token:
             return await self._route.respond(text, components=components, file=file)
@@ -211,7 +270,7 @@ class ReplySink:
 
     async def _send(self, index: int, text: str, components: Components, file: str | None, turn: Turn | None) -> int:
         """Send a message as a reply in the channel, or as a follow-up of the interaction."""
-        place, nonce = self._place, f"{self._place.nonce}.{index}"
+        place, nonce = self.place, f"{self.place.nonce}.{index}"
         if not self._route.has_token:
             question_id = place.question_id if index == 0 else None
             return await self._route.send(

@@ -16,6 +16,7 @@ from bot.discord_app.replies.conversation import CUT_OFF, Conversations, Questio
 from bot.discord_app.replies.quoting import ANEW, heading, small_lines, speaker_line
 from bot.discord_app.replies.sink import ReplySink
 from bot.discord_app.replies.streamed_reply import StreamedReply
+from bot.discord_app.replies.webhooks.voices import voice_lines
 from bot.errors import BotError
 from bot.failpoint import failpoint
 from models.types import DeliveryRecord, OutgoingMessage, Place, Speaker, TurnInfo
@@ -115,6 +116,7 @@ class TurnActions:
         prefix = _prefix(turn, delivery, place)
         sink = sink or ReplySink(self._conversations.api, self._conversations.deliveries, place)
         sink.prefix, sink.name_line = prefix, speaker_line(turn.speaker)
+        sink.speak_as(turn.speaker)
         sink.record.delivery_id = 0 if delivery is None else delivery.delivery_id
         sink.buttons = reply_buttons(state_of(turn, self._conversations.may_have_thread(place)))
         reply = StreamedReply(sink, self._conversations.edit_rate, prefix=prefix, num_messages=sink.num_messages)
@@ -153,7 +155,7 @@ def state_of(turn: TurnInfo, may_have_thread: bool = False) -> ReplyState:
 
 def stored_heading(turn: TurnInfo, place: Place) -> str:
     """What stands above the stored reply of a turn in this place."""
-    return heading(place, turn.user_text) + small_lines(turn.files_note) + speaker_line(turn.speaker)
+    return heading(place, turn.user_text) + voice_lines(place, turn.speaker, small_lines(turn.files_note))
 
 
 def place_in(delivery: DeliveryRecord | None, way: Place) -> Place:
@@ -171,7 +173,12 @@ def place_in(delivery: DeliveryRecord | None, way: Place) -> Place:
         ephemeral=shown.ephemeral,
         question_id=shown.question_id,
         about_id=shown.about_id,
+        webhook_id=shown.webhook_id if shown.webhook_name else None,
+        webhook_name=shown.webhook_name,
+        asker_name=way.asker_name if way.asker_id == shown.asker_id else "",
     )
+    if place.webhook_id is not None:  # its messages are reached by its own token, in every case
+        place = replace(place, application_id=None, reply_token=None, token_expires_at=None)
     if place.by_token_only and way.message_ids:
         return place
     return replace(place, message_ids=tuple(each.message_id for each in delivery.messages) or way.message_ids)

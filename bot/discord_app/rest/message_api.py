@@ -8,18 +8,16 @@ limits and retries; knows nothing of what a message says.
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import aiohttp
 import discord
 from discord.http import HTTPClient, Route
 
+from bot.discord_app.rest.channel_webhooks import ChannelWebhooks
 from bot.discord_app.rest.forbidden_channels import ForbiddenChannels
 from bot.discord_app.rest.message_data import (
     EPHEMERAL,
-    FILE_NAME,
     SUPPRESS_EMBEDS,
     Components,
     MessagePage,
@@ -29,6 +27,8 @@ from bot.discord_app.rest.message_data import (
     was_sent_before,
 )
 from bot.discord_app.rest.request_pace import Kind, RequestPace, Turn, Urgency
+from bot.discord_app.rest.requests import AnswerLost, SecondAttempt, send_message, send_request
+from bot.discord_app.rest.webhook_api import WebhookApi
 
 ORIGINAL = "@original"
 _NO_HISTORY = 160002  # a reply needs the permission to read the message history
@@ -36,16 +36,19 @@ _TOO_MANY_REQUESTS = 429
 _MAX_RATE_LIMITED = 5
 
 
-class AnswerLost(aiohttp.ClientError):
-    """Discord failed after it was asked for a follow-up, which may be there or not: look before another attempt."""
-
-
 class MessageApi:
     """Messages of one bot. `own_id` returns the id of its user, which is known after the login."""
 
-    def __init__(self, http: HTTPClient, own_id: Callable[[], int], pace: RequestPace | None = None) -> None:
-        """`pace`: of all requests with the bot's token."""
+    def __init__(
+        self,
+        http: HTTPClient,
+        own_id: Callable[[], int],
+        pace: RequestPace | None = None,
+        webhooks: ChannelWebhooks | None = None,
+    ) -> None:
+        """`pace`: of all requests with the bot's token. `webhooks`: of the same pace."""
         self.pace = pace or RequestPace()
+        self.webhooks = webhooks or ChannelWebhooks(WebhookApi(http, self.pace), own_id)
         self._http = http
         self._own_id = own_id
         self._forbidden = ForbiddenChannels()
@@ -128,12 +131,13 @@ class MessageApi:
         route = Route("PATCH", "/channels/{channel_id}", channel_id=thread_id)
         await self._http.request(route, json={"archived": False})
 
-    async def own_messages(self, channel_id: int, *, after: int) -> MessagePage:
-        """The bot's messages among the next hundred after this id. None where it may not read."""
+    async def own_messages(self, channel_id: int, *, after: int, webhook_id: int | None = None) -> MessagePage:
+        """The bot's messages among the next hundred after this id, or a webhook's. None where it may not read."""
         route = Route("GET", "/channels/{channel_id}/messages", channel_id=channel_id)
         data: Any = await self._http.request(route, params={"after": str(after), "limit": "100"})
         page = sorted(data, key=lambda message: int(message["id"]))
-        own = tuple(seen(message) for message in page if int(message["author"]["id"]) == self._own_id())
+        author_id = self._own_id() if webhook_id is None else webhook_id
+        own = tuple(seen(message) for message in page if int(message["author"]["id"]) == author_id)
         return MessagePage(own, int(page[-1]["id"]) if len(page) == 100 else None)
 
     async def open_dm(self, user_id: int) -> int:
@@ -184,7 +188,7 @@ class MessageApi:
         for _ in range(_MAX_RATE_LIMITED):
             try:
                 return id_of(await self._request(route, body, file, once=True, trace_request_ctx=statuses))
-            except _SecondAttempt:
+            except SecondAttempt:
                 if statuses[-1:] != [_TOO_MANY_REQUESTS]:
                     raise AnswerLost from None
         raise AnswerLost
@@ -203,46 +207,10 @@ class MessageApi:
             yield turn
 
     async def _send_request(self, route: Route, turn: Turn | None, **arguments: Any) -> Any:
-        if turn is not None:
-            turn.is_sent = True
-            arguments["trace_request_ctx"] = turn  # see `trace_turns`
-        return await self._http.request(route, **arguments)
+        return await send_request(self._http, route, turn, **arguments)
 
-    async def _request(
-        self,
-        route: Route,
-        body: dict[str, Any],
-        file: str | None,
-        *,
-        turn: Turn | None = None,
-        once: bool = False,
-        **options: Any,
-    ) -> Any:
-        """The JSON of the message. `once`: raise _SecondAttempt where discord.py would send it again."""
-        guard: list[Any] = [_Once()] if once else []
-        if file is None:
-            data: Any = await self._send_request(route, turn, json=body, files=guard or None, **options)
-        else:
-            content = discord.File(io.BytesIO(file.encode()), FILE_NAME)
-            form: list[dict[str, Any]] = [
-                {"name": "payload_json", "value": discord.utils._to_json(body)},
-                {"name": "files[0]", "value": content.fp, "filename": FILE_NAME, "content_type": "text/markdown"},
-            ]
-            data = await self._send_request(route, turn, form=form, files=[*guard, content], **options)
-        return data if isinstance(data, dict) else {}
-
-
-class _SecondAttempt(Exception):
-    """discord.py is about to send a request again."""
-
-
-class _Once:
-    """Stands among the files of a request, which discord.py resets before each attempt."""
-
-    def reset(self, *, seek: int | bool) -> None:
-        """Raise _SecondAttempt before all attempts but the first."""
-        if seek:
-            raise _SecondAttempt
+    async def _request(self, route: Route, body: dict[str, Any], file: str | None, **options: Any) -> dict[str, Any]:
+        return await send_message(self._http, route, body, file, **options)
 
 
 def _webhook(method: str, path: str, application_id: int, token: str, **parameters: Any) -> Route:

@@ -1,33 +1,21 @@
-"""Discord's endpoint for the bot's own nickname and picture in a guild, and what a nickname may be."""
+"""Discord's endpoint for the bot's own nickname and picture in a guild."""
 
 from __future__ import annotations
 
 import base64
-import re
 
 import discord
 import structlog
 from discord.http import HTTPClient, Route
 
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
+from bot.discord_app.rest.account_names import nickname
 from models.types import ProfileProblem, WantedProfile
 
 log = structlog.get_logger(__name__)
 
-MAX_NICK = 32
-_FORBIDDEN = re.compile(r"discord|clyde|```|[@#:]", re.IGNORECASE)
-"""What Discord takes in no name of an account."""
-_RESERVED = frozenset({"everyone", "here"})
 _INVALID_FORM, _MISSING_PERMISSIONS = 50035, 50013
 _TOO_FAST = "RATE_LIMIT"
-
-
-def nickname(name: str) -> str | None:
-    """The name of a persona as Discord takes it for an account; None if nothing of it is left."""
-    kept = " ".join(_FORBIDDEN.sub(" ", name).split())
-    while len(kept.encode("utf-16-le")) // 2 > MAX_NICK:
-        kept = kept[:-1].rstrip()
-    return None if not kept or kept.casefold() in _RESERVED else kept
 
 
 class ProfileApi:

@@ -1,7 +1,7 @@
 """Spaces the bot's requests so that Discord never has to refuse one, and lets the urgent ones go first.
 
-Discord counts requests per channel and kind of route, and all requests of the bot together; those with an
-interaction's token count apart, and need no turn here. discord.py waits once a bucket is empty, in order of arrival;
+Discord counts requests per channel and kind of route, per webhook, and all requests of the bot together; those with
+an interaction's token count apart, and need no turn here. discord.py waits once a bucket is empty, in order of arrival;
 here a final text overtakes the edits of texts that still grow. The limits are those of the responses' headers, and
 DEFAULT_LIMITS until the first response. A request counts until its period has passed after its response, so that no
 delay on the way can bring two of them closer together. Knows no message and no text.
@@ -17,15 +17,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["create", "edit", "delete", "typing", "other"]
+Kind = Literal["create", "edit", "delete", "typing", "webhook", "other"]
 
 DEFAULT_LIMITS: Mapping[Kind, tuple[int, float]] = {
     "create": (5, 5.0),
     "edit": (5, 5.0),
     "delete": (5, 1.0),
     "typing": (5, 5.0),
+    "webhook": (5, 2.0),
 }
-"""For each channel: number of requests, and the seconds of the period."""
+"""For each channel, or webhook: number of requests, and the seconds of the period. A webhook has one for all kinds."""
 GLOBAL_LIMIT = (48, 1.0)
 """For all requests with the bot's token; Discord allows 50."""
 _MARGIN = 0.05  # seconds
@@ -82,6 +83,8 @@ class Turn:
     def __init__(self, pace: RequestPace, kind: Kind, windows: tuple[_Window, ...]) -> None:
         self.is_sent = False
         """Set when the request is sent: one that never was does not count."""
+        self.status = 0
+        """Of the last response."""
         self.kind: Kind = kind
         self._pace = pace
         self._windows = windows
@@ -117,7 +120,7 @@ class RequestPace:
 
     @asynccontextmanager
     async def turn(self, kind: Kind, channel_id: int, urgency: Urgency) -> AsyncIterator[Turn]:
-        """Wait until one request of this kind may be sent to this channel. It is sent within the block."""
+        """Wait until one request of this kind may be sent to this channel or webhook. It is sent within the block."""
         windows = (self._all, *self._channel_window(kind, channel_id))
         waiter = _Waiter(urgency, windows, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)

@@ -17,6 +17,8 @@ def trace_turns(trace: aiohttp.TraceConfig) -> None:
 
     async def responded(session: object, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams) -> None:
         turn = getattr(context, "trace_request_ctx", None)
+        if isinstance(turn, Turn):
+            turn.status = params.response.status
         again = params.response.status == 429 or params.response.status >= 500  # discord.py may send it again
         if isinstance(turn, Turn) and not again:
             turn.responded(params.response.headers)

@@ -134,6 +134,8 @@ async def _add_delivery(session: AsyncSession, turn_id: int | None, place: Place
         "asker_id": place.asker_id,
         "nonce": place.nonce,
         "created_at": now,
+        "webhook_id": place.webhook_id,
+        "webhook_name": codec(session).seal(place.webhook_name) if place.webhook_name else None,
     }
     delivery_id = (await rows_of(session, _ADD, delivery)).scalar_one()
     for position, message_id in enumerate(place.message_ids):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Executable, bindparam, delete, select
+from sqlalchemy import Executable, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import change, dialect, insert, insert_if_absent
+from models.queries.common import change, codec, dialect, insert, insert_if_absent
 from models.queries.dialogs.speakers import speaker_of
 from models.queries.replies.delivery_rows import close_delivery
 from models.queries.scope import cross_tenant
@@ -60,6 +60,14 @@ async def messages_shown(
 async def _record(session: AsyncSession, delivery_id: int, position: int, message_id: int, *, final: bool) -> None:
     row = {"delivery_id": delivery_id, "position": position, "message_id": message_id, "with_file": False}
     await change(session, _sent(dialect(session), final), row)
+
+
+@cross_tenant("the sender knows the delivery by its id")
+async def spoken_through(session: AsyncSession, *, delivery_id: int, webhook_id: int | None, name: str) -> None:
+    """Record through which webhook the messages are sent, and under which name; None: as the bot itself."""
+    sealed = codec(session).seal(name) if webhook_id is not None else None
+    which = update(Delivery).where(Delivery.id == delivery_id)
+    await session.execute(which.values(webhook_id=webhook_id, webhook_name=sealed))
 
 
 @cross_tenant("a message on Discord tells whose turn it shows")

@@ -75,5 +75,7 @@ async def record_of(session: AsyncSession, row: Delivery) -> DeliveryRecord:
         token_expires_at=row.token_expires_at,
         question_id=row.question_id,
         about_id=row.about_id,
+        webhook_id=row.webhook_id,
+        webhook_name="" if row.webhook_name is None else text.open(row.webhook_name),
     )
     return DeliveryRecord(row.id, row.turn_id, state, place, messages, row.created_at, row.owner)

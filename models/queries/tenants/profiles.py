@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.queries.common import codec, insert
 from models.queries.scope import cross_tenant
 from models.tables import GuildProfile, GuildSettingsRow, Persona, PersonaAssignment, PersonaPicture
-from models.types import DialogKey, ProfileProblem, SentProfile, WantedProfile
+from models.types import DialogKey, PersonaFace, ProfileProblem, SentProfile, WantedProfile
 
 PLAIN = WantedProfile(None, "", None, "")
 """The bot's own name and picture."""
@@ -31,8 +31,8 @@ async def guilds_with_profile(session: AsyncSession) -> tuple[int, ...]:
     return tuple((await session.scalars(union(wanted, shown, unclear))).all())
 
 
-async def wanted_profile(session: AsyncSession, *, key: DialogKey) -> WantedProfile:
-    """Return what the profile in the key's guild shall show."""
+async def wanted_profile(session: AsyncSession, *, key: DialogKey, face: PersonaFace = "profile") -> WantedProfile:
+    """Return what the profile in the key's guild shall show, or with another face, its webhooks."""
     row = (
         await session.execute(
             select(Persona.id, Persona.name, PersonaPicture.content)
@@ -40,7 +40,7 @@ async def wanted_profile(session: AsyncSession, *, key: DialogKey) -> WantedProf
             .join(GuildSettingsRow, GuildSettingsRow.guild_id == PersonaAssignment.guild_id)
             .outerjoin(PersonaPicture, PersonaPicture.persona_id == Persona.id)
             .where(PersonaAssignment.guild_id == key.guild_id, PersonaAssignment.level == "guild")
-            .where(GuildSettingsRow.persona_face == "profile")
+            .where(GuildSettingsRow.persona_face == face)
         )
     ).first()
     if row is None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bot.discord_app.rest.profile_api import nickname
+from bot.discord_app.rest.account_names import nickname, webhook_name
 from bot.engine_client.client import EngineClient
 from bot.guilds.personas import PersonaService
 from bot.guilds.profiles import INTERVAL, GuildProfiles
@@ -142,3 +142,12 @@ def test_what_a_nickname_may_be() -> None:
     assert nickname("😀" * 32) == "😀" * 16
     assert nickname(" @ ") is None
     assert timedelta(minutes=1) <= INTERVAL
+
+
+def test_what_the_name_of_a_webhook_may_be() -> None:
+    assert webhook_name("Queen Anne") == "Queen Anne"
+    assert webhook_name("  My\nDiscord \u200b@everyone #1: clyde``` ") == "My everyone 1"
+    assert webhook_name("disdiscordcord") == "dis cord"
+    assert webhook_name("\u3164\u2800\u200d\u202e") is None
+    assert webhook_name("@here") is None
+    assert webhook_name("😀" * 60) == "😀" * 40

@@ -99,6 +99,7 @@ class Message:
     mention_roles: list[Role] = field(default_factory=list)
     mention_everyone: bool = False
     webhook_id: int | None = None
+    application_id: int | None = None  # whose webhook it is
     interaction: Interaction | None = None  # which it answers
     reactions: dict[str, list[User]] = field(default_factory=dict)
     thread: Channel | None = None  # the one that began at this message, or that a system message tells of
@@ -148,6 +149,8 @@ class Message:
             data["webhook_id"] = str(self.webhook_id)
         if self.webhook_id and not self.interaction:
             data["author"] |= {"id": str(self.webhook_id), "bot": True, "discriminator": "0000"}
+        if self.application_id:
+            data["application_id"] = str(self.application_id)
         if self.nonce is not None:
             data["nonce"] = self.nonce
         if self.interaction:

@@ -18,6 +18,7 @@ from tests.fakes.discord.rest import Rest
 from tests.fakes.discord.routes import ROUTES, application_flags
 from tests.fakes.discord.state import Channel, Guild, Json, Overwrite, Permission, Role, User, snowflake
 from tests.fakes.discord.thread_routes import change_thread, open_thread, remove_channel
+from tests.fakes.discord.webhook_routes import Webhook
 
 Place = Guild | Channel | User
 P = Permission
@@ -91,8 +92,10 @@ class People:
             nonce=None if webhook else str(snowflake()),
         )  # fmt: skip
         message.find_mentions(self.rest.users)
-        if reply_to and ping and not reply_to.deleted and not (reply_to.interaction and reply_to.author is self.bot):
-            # Discord does not count a reply to the response of an interaction as one that mentions the application.
+        by_command = reply_to and reply_to.interaction and reply_to.author is self.bot
+        if reply_to and ping and not reply_to.deleted and not by_command and not reply_to.author.exact:
+            # Discord does not count a reply to the response of an interaction as one that mentions the application,
+            # and a webhook is no one who could be mentioned.
             message.mentions = list(dict.fromkeys([*message.mentions, reply_to.author]))
         message.edits.append((self.rest.now(), message.content))
         if channel.parent:
@@ -145,6 +148,26 @@ class People:
         """The messages of the bot that reply to this one, in order."""
         return [each for each in self.rest.messages.values()
                 if each.author is self.bot and each.reference is message and not each.deleted]  # fmt: skip
+
+    # ── webhooks ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def webhook(self, channel: Channel, name: str, *, application_id: int | None = None) -> Webhook:
+        """A webhook that a person made in a channel, or another application."""
+        webhook = Webhook(channel, name, application_id)
+        self.rest.webhooks[webhook.id] = webhook
+        return webhook
+
+    def own_webhooks(self, where: Place) -> list[Webhook]:
+        """The webhooks of the bot in a channel."""
+        channel = self.place(where)
+        return [each for each in self.rest.webhooks.values()
+                if each.channel is channel and each.owner_id == self.bot.id and not each.deleted]  # fmt: skip
+
+    def spoken(self, where: Place) -> list[Message]:
+        """What webhooks of the bot have said in a channel or thread, in order."""
+        channel = self.place(where)
+        return [each for each in self.rest.messages.values()
+                if each.channel is channel and each.application_id == self.bot.id and not each.deleted]  # fmt: skip
 
     # ── threads and channels ─────────────────────────────────────────────────────────────────────────────────────────
 

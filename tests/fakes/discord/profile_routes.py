@@ -27,7 +27,7 @@ async def edit_own_member(rest: Rest, request: web.Request, given: Json) -> web.
     body: Json = given["body"]
     if "nick" in body and not guild.permissions(rest.bot) & Permission.CHANGE_NICKNAME:
         raise ApiError(403, 50013)
-    avatar = _picture(body["avatar"]) if body.get("avatar") is not None else None
+    avatar = picture(body["avatar"]) if body.get("avatar") is not None else None
     if "nick" in body:
         _set_nickname(guild, rest.bot.id, body["nick"])
     if "avatar" in body:
@@ -46,7 +46,8 @@ def _set_nickname(guild: Guild, user_id: int, nick: str | None) -> None:
     guild.nicknames[user_id] = nick
 
 
-def _picture(uri: str) -> bytes:
+def picture(uri: str) -> bytes:
+    """The picture in a data URI, if Discord takes it."""
     found = _DATA_URI.fullmatch(uri)
     try:
         data = base64.b64decode(found[2], validate=True) if found else b""

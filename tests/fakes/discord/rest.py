@@ -78,6 +78,7 @@ class Rest:
         self.channels = self.directory.channels
         self.interactions: dict[int, Interaction] = {}
         self.messages: dict[int, Message] = self.directory.messages
+        self.webhooks: dict[int, Any] = {}
         self.nonces: dict[tuple[int, str], tuple[float, Message]] = {}
         self.commands: list[Json] = []
         self.requests: list[Request] = []
@@ -185,7 +186,7 @@ class Rest:
         return json_response({**body, "code": code} if code else body, 429, {**headers, **more})
 
     def _check_request(self, request: web.Request, entry: Request) -> None:
-        if not entry.path.startswith(("/webhooks/", "/interactions/")):
+        if not entry.path.startswith("/interactions/") and "{webhook_token}" not in entry.template:
             if request.headers.get("Authorization") != f"Bot {self.token}":
                 raise ApiError(401, 0)
             if "DiscordBot" not in request.headers.get("User-Agent", ""):

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.fakes.discord import interaction_routes, message_routes, profile_routes, thread_routes
+from tests.fakes.discord import interaction_routes, message_routes, profile_routes, thread_routes, webhook_routes
 from tests.fakes.discord.forms import check_commands
 from tests.fakes.discord.gateway import GUILD_MEMBERS, MESSAGE_CONTENT
 from tests.fakes.discord.rest import Handler, Rest, json_response
@@ -79,6 +79,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     **message_routes.ROUTES,
     **profile_routes.ROUTES,
     **thread_routes.ROUTES,
+    **webhook_routes.ROUTES,
     ("GET", "/users/@me"): current_user,
     ("GET", "/oauth2/applications/@me"): application,
     ("GET", "/applications/@me"): application,

@@ -49,6 +49,7 @@ ERROR_MESSAGES = {
     10014: "Unknown Emoji",
     10015: "Unknown Webhook",
     10062: "Unknown interaction",
+    30007: "Maximum number of webhooks reached (15)",
     30010: "Maximum number of reactions reached (20)",
     30032: "Maximum number of application commands reached",
     30046: "Maximum number of edits to messages older than 1 hour reached. Try again later",
@@ -120,7 +121,7 @@ INVALID_LIMIT, INVALID_PERIOD = 10_000, 600.0  # 401, 403 and 429 until Discord 
 
 def route_kind(method: str, template: str) -> str:
     """The key in `LIMITS` of an operation."""
-    if template.startswith("/webhooks/"):
+    if template.startswith("/webhooks/{webhook_id}/{webhook_token}"):
         return "webhook"
     if "/reactions/" in template:
         return "reaction"

@@ -32,6 +32,7 @@ class Permission(enum.IntFlag):
     MENTION_EVERYONE = 1 << 17
     USE_EXTERNAL_EMOJIS = 1 << 18
     CHANGE_NICKNAME = 1 << 26
+    MANAGE_WEBHOOKS = 1 << 29
     USE_APPLICATION_COMMANDS = 1 << 31
     MANAGE_THREADS = 1 << 34
     CREATE_PUBLIC_THREADS = 1 << 35
@@ -61,6 +62,11 @@ def snowflake() -> int:
     return (int(time.time() * 1000) - EPOCH) << 22 | next(_counter) & 0x3FFFFF
 
 
+def picture_hash(picture: bytes | None) -> str | None:
+    """What Discord calls a picture."""
+    return sha256(picture).hexdigest()[:32] if picture else None
+
+
 def iso_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat()
 
@@ -73,11 +79,14 @@ class User:
     dms_open: bool = True  # False: takes direct messages only from friends
     blocked_bot: bool = False
     installed: bool = False  # has the bot as an application of their own
+    exact: bool = False  # shown by this very name, as a webhook is
+    avatar_url: str | None = None  # of a webhook's message; None for the webhook's own picture
+    picture: bytes | None = None  # that one, when the message was sent
     external_apps: bool = True  # False: guilds do not let them show others the answers of such applications
 
     @property
     def display_name(self) -> str:
-        return self.name.title()
+        return self.name if self.exact else self.name.title()
 
     def json(self) -> Json:
         return {
@@ -305,4 +314,4 @@ class Guild:
 
     def _avatar(self, user: User) -> str | None:
         """The hash of a member's picture for this guild."""
-        return sha256(self.bot_avatar).hexdigest()[:32] if user is self.bot and self.bot_avatar else None
+        return picture_hash(self.bot_avatar) if user is self.bot else None

@@ -24,6 +24,7 @@ USED_OPERATIONS = {
     "/channels/{channel_id}/thread-members/@me": ("put", "delete"),
     "/channels/{channel_id}/threads": ("post",),
     "/channels/{channel_id}/typing": ("post",),
+    "/channels/{channel_id}/webhooks": ("get", "post"),
     "/gateway": ("get",),
     "/gateway/bot": ("get",),
     "/guilds/{guild_id}/members/@me": ("patch",),
@@ -31,7 +32,8 @@ USED_OPERATIONS = {
     "/oauth2/applications/@me": ("get",),
     "/users/@me": ("get",),
     "/users/@me/channels": ("post",),
-    "/webhooks/{webhook_id}/{webhook_token}": ("post",),
+    "/webhooks/{webhook_id}": ("get", "delete"),
+    "/webhooks/{webhook_id}/{webhook_token}": ("post", "patch", "delete"),
     "/webhooks/{webhook_id}/{webhook_token}/messages/@original": ("get", "patch", "delete"),
     "/webhooks/{webhook_id}/{webhook_token}/messages/{message_id}": ("get", "patch", "delete"),
 }

@@ -28,6 +28,11 @@ SHEET = (
 def avatar(user: User | None, kind: str = "avatar") -> str:
     """A disc with an initial; without a user, the application's."""
     colour = BOT_COLOUR if user is None or user.bot else COLOURS[sum(user.name.encode()) % len(COLOURS)]
+    if user is not None and user.avatar_url:  # one of Discord's own pictures
+        colour = COLOURS[int(user.avatar_url.rpartition("/")[2].removesuffix(".png")) % len(COLOURS)]
+    if user is not None and user.picture and not user.avatar_url:
+        data = base64.b64encode(user.picture).decode()
+        return f'<span class="{kind}" style="background:url(data:image/png;base64,{data}) center/cover"></span>'
     initial = escape(user.display_name[:1] if user else "G")
     return f'<span class="{kind}" style="background:{colour}">{initial}</span>'
 

@@ -1,0 +1,1 @@
+"""Replies that a persona gives under its own name, through the webhook of the channel."""
