@@ -47,7 +47,6 @@ _MENTION_ME = (
 _HINT_INTERVAL = 3600.0
 """Seconds between two such hints in a channel."""
 _MAX_HINTED = 10_000
-"""Seconds: a new message is on Discord a moment before the database knows its id."""
 _TYPES = (discord.MessageType.default, discord.MessageType.reply)
 
 

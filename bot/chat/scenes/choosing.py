@@ -17,7 +17,7 @@ import structlog
 
 from bot.chat.prompts.speakers import heard, said
 from bot.chat.requests import PendingTurn
-from bot.chat.scenes.mentions import named_character, opening_character
+from bot.chat.scenes.mentions import called_character, named_character
 from bot.chat.scenes.view import as_character, last_speaker, names_of
 from bot.engine_client.client import EngineClient
 from bot.engine_client.messages import Message
@@ -63,7 +63,7 @@ class SceneDirector:
         if not turn.is_new and before is not None:
             return before  # another reply of the same character
         names = [character.name for character in scene.characters]
-        called, addressed = opening_character(turn.text, names), _index_of(turn.addressed, ids)
+        called, addressed = called_character(turn.text, names), _index_of(turn.addressed, ids)
         for index in (called, addressed, named_character(turn.text, names), before):
             if index is not None:
                 return index

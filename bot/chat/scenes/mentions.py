@@ -16,6 +16,7 @@ _PARTICLES = (
     "님|씨|은|는|이|가|을|를|아|야|여|와|과|랑|도|만|께|의|에|로|나|며|고"
 )
 _KOREAN_END = re.compile(f"(?:{_PARTICLES}){{0,3}}")
+_CALLING_MARKS = {",", ";", ":", ".", "!", "?", "…", "、", "。", "\u2013", "\u2014", "-"}
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 """Scripts that set no spaces between words, by how the names of their letters begin."""
 
@@ -35,23 +36,37 @@ def named_character(text: str, names: Sequence[str]) -> int | None:
     return min(found)[2] if found else None
 
 
-def opening_character(text: str, names: Sequence[str]) -> int | None:
-    """The index of the name with which the text addresses somebody: before a comma or the like, or alone."""
+def called_character(text: str, names: Sequence[str]) -> int | None:
+    """The index of the name with which the text calls somebody: "Anne, …", "…, Anne?", or nothing else."""
     folded = _folded(text)
     starts = {0, next((at for at, each in enumerate(folded) if each.isalnum()), 0)}
-    found = [
+    wanted_names = [(index, wanted) for index, wanted in enumerate(map(_folded, names)) if wanted]
+    opening = [
         (-len(wanted), index)
-        for index, wanted in enumerate(map(_folded, names))
-        if wanted
-        and any(folded.startswith(wanted, start) and _is_call(folded, start + len(wanted)) for start in starts)
+        for index, wanted in wanted_names
+        if any(folded.startswith(wanted, start) and _is_call(folded, start + len(wanted)) for start in starts)
     ]
-    return min(found)[1] if found else None
+    closing = [(-len(wanted), index) for index, wanted in wanted_names if _closes(folded, wanted)]
+    return min(opening or closing)[1] if opening or closing else None
+
+
+def _closes(text: str, name: str) -> bool:
+    """Whether the text ends with a comma or the like, this name, and nothing but marks after it."""
+    start = text.rfind(name)
+    if start <= 0 or any(each.isalnum() for each in _after_particles(text, start + len(name))):
+        return False
+    before = text[:start].rstrip(" @")[-1:]
+    return before in _CALLING_MARKS
+
+
+def _after_particles(text: str, end: int) -> str:
+    particles = _KOREAN_END.match(text, end)
+    return text[particles.end() if particles else end :]
 
 
 def _is_call(text: str, end: int) -> bool:
     """Whether a name that ends here calls somebody: nothing follows it, or a mark that is no apostrophe or hyphen."""
-    particles = _KOREAN_END.match(text, end)
-    after = text[particles.end() if particles else end :].lstrip()[:1]
+    after = _after_particles(text, end).lstrip()[:1]
     return not after or (after not in "'\u2019-_" and unicodedata.category(after)[0] == "P")
 
 

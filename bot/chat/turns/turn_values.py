@@ -75,7 +75,7 @@ def _record(turn: PendingTurn, reply: GeneratedReply, default_prompt: str) -> Pr
 
 
 def _speaker(snapshot: TurnSnapshot, request: ChatRequest, kind: TurnKind) -> Speaker | None:
-    """Who gives the reply. In a scene, and where a reply goes on, it is at first who gave the present one."""
-    if kind == "continue" or (snapshot.scene is not None and snapshot.speaker is not None):
+    """Who gives the reply. In a scene, and where a reply goes on, it is at first who gave the present one, if any."""
+    if kind == "continue" or snapshot.scene is not None:
         return snapshot.speaker
     return named_speaker(snapshot.persona, request.persona_scope.face, snapshot.profile_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bot.chat.scenes.choosing import chosen_name
-from bot.chat.scenes.mentions import named_character, opening_character
+from bot.chat.scenes.mentions import called_character, named_character
 
 NAMES = ("Jack", "Jack Sparrow", "Anne", "지민", "ジャック", "李白", "Ann", "R2-D2")
 
@@ -70,6 +70,14 @@ def test_what_the_model_says_is_read_leniently(reply: str, expected: int | None)
         ("지민아, 안녕", "지민"),
         ("李白，你在哪里", "李白"),
         ("R2-D2?", "R2-D2"),
+        ("And you, Anne?", "Anne"),
+        ("Tell me more, Jack Sparrow …", "Jack Sparrow"),
+        ("누가 왔니, 지민아?", "지민"),
+        ("你好，李白！", "李白"),
+        ("Anne, what of you and, say, Jack?", "Anne"),
+        ("What does Anne think?", None),
+        ("I like Anne.", None),
+        ("Here, Annex", None),
         ("Jack's ship, I mean", None),
         ("Ann-Marie, hello", None),
         ("Annex, hello", None),
@@ -79,5 +87,5 @@ def test_what_the_model_says_is_read_leniently(reply: str, expected: int | None)
     ],
 )
 def test_whom_a_text_calls(text: str, expected: str | None) -> None:
-    found = opening_character(text, NAMES)
+    found = called_character(text, NAMES)
     assert (None if found is None else NAMES[found]) == expected
