@@ -50,7 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--warps", type=int, nargs="+")
     parser.add_argument("--stages", type=int, nargs="+")
     options = parser.parse_args(arguments)
-    prefix_limits.MIN_PREFIX, prefix_limits.MIN_MEMBERS, prefix_limits._PROGRAMS = 64, 2, options.programs
+    for limit, value in (("MIN_PREFIX", 64), ("MIN_MEMBERS", 2), ("_PROGRAMS", options.programs)):
+        setattr(prefix_limits, limit, value)
     for name in options.model:
         rows = options.groups * max(options.members)
         checkpoint = RandomCheckpoint(spec(name, context=8192, vocab=None if GPU else 64))
@@ -84,7 +85,8 @@ def measure(
     config: EngineConfig, model: Transformer, options: argparse.Namespace, kernel: PrefixConfig
 ) -> Iterator[dict[str, object]]:
     """One line for each prefix and number of members."""
-    attention.prefix_config = prefix_limits.prefix_config = lambda *_, **__: kernel  # type: ignore[assignment]
+    for module, name in ((attention, "prefix_config"), (prefix_limits, "prefix_config")):
+        setattr(module, name, lambda *_, **__: kernel)
     runner = CudaRunner(config, model)
     rest_pages = -(-(options.rest + STEPS + 1) // PAGE_SIZE)
     prefix_pages = -(-max(options.prefixes) // PAGE_SIZE)
