@@ -54,6 +54,8 @@ format: dev  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The workers share the cores: torch's own threads would only wait for each other.
+test: export OMP_NUM_THREADS ?= 1
 test: dev  ## all tests except the long ones and those for GPUs
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 

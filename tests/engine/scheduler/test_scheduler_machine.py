@@ -3,9 +3,17 @@
 from collections import deque
 from typing import Protocol
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from engine.scheduler.copy_budget import RESTORED_BYTES
 from engine.scheduler.output import ScheduledStep
@@ -202,5 +210,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert 0 <= request.usage.cached_tokens < request.num_prompt_tokens
 
 
-SchedulerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+SchedulerMachine.TestCase.settings = settings(max_examples=10, stateful_step_count=25, deadline=None)
 TestScheduler = SchedulerMachine.TestCase
+
+
+@pytest.mark.long
+def test_many_more_interleavings() -> None:
+    run_state_machine_as_test(
+        SchedulerMachine, settings=settings(max_examples=150, stateful_step_count=30, deadline=None)
+    )

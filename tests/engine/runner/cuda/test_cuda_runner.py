@@ -126,12 +126,11 @@ def plans() -> list[StepPlan]:
     ("family", "kv_heads", "fused"),
     [
         ("llama", 1, 128),
-        ("gemma", 2, 16),
         *(pytest.param(*case, marks=pytest.mark.long) for case in (
             ("qwen3moe", 1, 16), ("llama", 2, 16), ("llama", 2, 128), ("llama", 1, 16), ("qwen2", 2, 16),
             ("qwen3", 1, 16), ("both", 1, 128), ("windows", 1, 16), ("windows", 2, 128), ("head_size", 2, 16),
-            ("gemma1", 1, 16), ("gemma1", 2, 128), ("gemma", 1, 128), ("biases", 2, 16), ("biases", 1, 128),
-            ("mixtral", 2, 128),
+            ("gemma1", 1, 16), ("gemma1", 2, 128), ("gemma", 1, 128), ("gemma", 2, 16), ("biases", 2, 16),
+            ("biases", 1, 128), ("mixtral", 2, 128),
         )),
     ],
 )  # fmt: skip
