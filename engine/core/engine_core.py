@@ -222,7 +222,7 @@ class EngineCore:
             self._publish(result)
             # Outside the watchdog: preparing may compile.
             idle = not step_loop.prepare(idle=result.idle) and result.idle
-            if self._erasures and not scheduler.cache.has_waiting_copies:
+            if self._erasures and not scheduler.cache.has_waiting_overwrites:
                 for done, num_pages in self._erasures:
                     if done.set_running_or_notify_cancel():
                         done.set_result(num_pages)
