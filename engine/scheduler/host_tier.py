@@ -51,6 +51,11 @@ class HostTier:
         return self.is_waiting or (bool(self._free) and self._trie.to_save.peek() is not None)
 
     @property
+    def waits_for_slots(self) -> bool:
+        """Whether there is something to save, and room for it once more slots exist."""
+        return self.num_slots < self.max_slots and not self._free and self._trie.to_save.peek() is not None
+
+    @property
     def num_free_slots(self) -> int:
         """Slots that hold nothing."""
         return len(self._free)
