@@ -209,9 +209,19 @@ class EngineCore:
             self._fail(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]))
         finally:
             watchdog.stop()
-            for done, _ in self._erasures:
-                if done.set_running_or_notify_cancel():
-                    done.set_exception(EngineDead(self._failure or SHUTTING_DOWN))
+            self._fail_erasures()
+
+    def _fail_erasures(self) -> None:
+        """Those whose pages are not overwritten yet, and those that the engine thread has not seen."""
+        unfinished = [done for done, _ in self._erasures]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                item = self._inbox.get_nowait()
+                if item.erasure is not None:
+                    unfinished.append(item.erasure.done)
+        for done in unfinished:
+            if done.set_running_or_notify_cancel():
+                done.set_exception(EngineDead(self._failure or SHUTTING_DOWN))
 
     def _run_loop(self, step_loop: StepLoop, scheduler: Scheduler, watchdog: Watchdog) -> None:
         idle = False
@@ -222,7 +232,7 @@ class EngineCore:
             self._publish(result)
             # Outside the watchdog: preparing may compile.
             idle = not step_loop.prepare(idle=result.idle) and result.idle
-            if self._erasures and not scheduler.cache.has_waiting_copies:
+            if self._erasures and not scheduler.cache.has_waiting_overwrites:
                 for done, num_pages in self._erasures:
                     if done.set_running_or_notify_cancel():
                         done.set_result(num_pages)

@@ -19,7 +19,7 @@ from engine.scheduler.output import ScheduledStep, TokenOutput
 from engine.scheduler.scheduler import Scheduler
 
 GROWTH_INTERVAL: Final = 0.5  # seconds between readings while the host tier fills faster than its memory is pinned
-MEMORY_INTERVAL: Final = 5.0  # seconds between memory readings of a single rank, which needs no heartbeat
+MEMORY_INTERVAL: Final = 5.0  # seconds between memory readings of a single rank
 MAX_PREPARE_SHARE: Final = 0.1  # of the time while requests run
 
 
@@ -80,8 +80,15 @@ class StepLoop:
         return not self._is_prepared
 
     def seconds_until_heartbeat(self) -> float | None:
-        """Seconds that the engine thread may sleep when it is idle; None: until a request arrives."""
-        if self._config.world_size == 1 or not self._config.heartbeat:
+        """Seconds that the engine thread may sleep when it is idle; None: until a request arrives.
+
+        A single rank needs heartbeats only to learn of slots that were pinned meanwhile.
+        """
+        if self._config.world_size == 1:
+            is_needed = self._scheduler.cache.host.waits_for_slots
+        else:
+            is_needed = self._config.heartbeat > 0
+        if not is_needed:
             return None
         return max(0.0, self._next_heartbeat - time.monotonic())
 

@@ -41,9 +41,19 @@ class HostTier:
         return bool(self._to_restore or self._to_overwrite)
 
     @property
+    def has_waiting_overwrites(self) -> bool:
+        """Whether slots are still to be overwritten by a plan."""
+        return bool(self._to_overwrite)
+
+    @property
     def has_work(self) -> bool:
         """Whether copies could be planned while nothing else runs: there is something to save, and room for it."""
         return self.is_waiting or (bool(self._free) and self._trie.to_save.peek() is not None)
+
+    @property
+    def waits_for_slots(self) -> bool:
+        """Whether there is something to save, and room for it once more slots exist."""
+        return self.num_slots < self.max_slots and not self._free and self._trie.to_save.peek() is not None
 
     @property
     def num_free_slots(self) -> int:

@@ -73,6 +73,11 @@ class KVCacheManager:
         """Whether a plan should be made even if no request computes anything."""
         return bool(self._to_overwrite) or self.host.is_waiting
 
+    @property
+    def has_waiting_overwrites(self) -> bool:
+        """Whether pages or slots are still to be overwritten by a plan."""
+        return bool(self._to_overwrite) or self.host.has_waiting_overwrites
+
     def allocate(self, tenant: str, token_ids: Sequence[int], num_spare_pages: int = 0) -> PageTable | None:
         """A page table for `token_ids`: the pages of the longest prefix hit, and new pages for the rest.
 

@@ -92,6 +92,8 @@ class PrefixTrie:
         """One request less holds the node, which stays in the trie."""
         node.ref_count -= 1
         if not node.ref_count:
+            if len(self._idle_from) > 2 * self.num_idle + 64:
+                self._idle_from = {last_used: count for last_used, count in self._idle_from.items() if count}
             node.last_used = self.clock
             self._count(node, 1)
             self.enqueue(node)

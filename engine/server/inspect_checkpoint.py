@@ -12,9 +12,9 @@ import torch
 
 from engine.chat.chat_format import choose_format
 from engine.checkpoint import Checkpoint, ModelSpec, open_checkpoint, tensor_shapes
-from engine.config import default_dtype, default_quantize
+from engine.config import PAGE_SIZE, default_dtype, default_quantize
 from engine.distributed.tensor_parallel import check_divisible
-from engine.runner.memory import HOST_MEMORY_FRACTION, available_bytes, kv_bytes_per_token
+from engine.runner.memory import HOST_MAX_SLOTS, HOST_MEMORY_FRACTION, available_bytes, kv_bytes_per_token
 from engine.runner.weight_memory import cpu_weight_bytes, quantized_weight_bytes, served_bytes, weight_bytes
 from engine.tokenizers.piecewise import PiecewiseEncoder
 
@@ -117,7 +117,7 @@ def make_report(checkpoint: Checkpoint, world_size: int, template_file: str | No
         kv_int8_bytes_per_token_per_rank=kv_bytes_per_token(spec, world_size, torch.int8),
         cpu_int8_bytes=cpu_weight_bytes(spec, 8),
         cpu_int4_bytes=cpu_weight_bytes(spec, 4),
-        host_tier_tokens=int(host * HOST_MEMORY_FRACTION) // (kv * world_size) if on_gpu else 0,
+        host_tier_tokens=_host_tier_tokens(host, kv * world_size) if on_gpu else 0,
         gpus=tuple(_gpu_capacities(served, kv)),
     )
 
@@ -148,6 +148,10 @@ def _features(spec: ModelSpec) -> tuple[str, ...]:
         "partial_rotary": blocks.rotary_dim is not None,
     }
     return tuple(name for name, present in (of_blocks | more).items() if present)
+
+
+def _host_tier_tokens(free_bytes: int, kv_bytes_per_token: int) -> int:
+    return min(int(free_bytes * HOST_MEMORY_FRACTION) // kv_bytes_per_token, HOST_MAX_SLOTS * PAGE_SIZE)
 
 
 def compute_dtype(spec: ModelSpec) -> torch.dtype:

@@ -1,8 +1,8 @@
 """The host tier of a GPU: slots in pinned memory, and copies on a stream of their own beside the steps.
 
 All copies run on one stream, in the order of the plans, so they need not wait for each other explicitly. That stream
-waits for the steps launched before a plan. A step waits for copies only if a row that computes in it was granted a page
-that they read or write. The host waits for nothing.
+waits for the steps launched before a plan. A step waits for copies only if a row that computes in it needs it
+(`copy_dependencies.py`). The host waits for nothing.
 
 It knows plans, streams and events. It does not know what a page contains.
 """
@@ -22,11 +22,19 @@ from engine.layers.paged_kv import PagedKV
 from engine.runner.cuda.copy_dependencies import CopyDependencies
 from engine.scheduler.step_plan import PageCopies, StepPlan
 
-# Pinned at a time; a power of two, to which torch rounds up. The driver launches nothing while it pins memory, which on
-# some machines takes a second for a GiB, so that larger pieces would hold up replies for too long.
+# Pinned at a time; twice as much or more for some large pages. The driver launches nothing while it pins memory, which
+# on some machines takes a second for a GiB, so that larger pieces would hold up replies for too long.
 SEGMENT_BYTES: Final = 64 << 20
 BYTES_AHEAD: Final = 4 << 30  # pinned before they are needed: pinning takes about as long as filling
 MAX_PINNING_SHARE: Final = 0.1  # of the time while steps run
+
+
+def slots_of_segment(slot_bytes: int) -> int:
+    """Slots that are pinned at a time. Torch rounds bytes up to a power of two; at most an eighth stays unused."""
+    size = SEGMENT_BYTES
+    while size % slot_bytes > size // 8:
+        size *= 2
+    return size // slot_bytes
 
 
 class PinnedSlots:
@@ -36,19 +44,20 @@ class PinnedSlots:
         self.num_ready = 0
         self._num_slots, self._parts = num_slots, kv.parts
         self._part_bytes = [part[0].numel() * part.itemsize for part in kv.parts]
-        self._slots_of_segment = max(1, SEGMENT_BYTES // sum(self._part_bytes))
+        slot_bytes = sum(self._part_bytes)
+        self._slots_of_segment = slots_of_segment(slot_bytes)
         self._segments: list[list[Tensor]] = []
-        self._num_slots_ahead = max(1, BYTES_AHEAD // SEGMENT_BYTES) * self._slots_of_segment
+        self._num_slots_ahead = max(self._slots_of_segment, BYTES_AHEAD // slot_bytes)
         self._num_used = 0  # slots below this number have been used
         self.steps_run = False  # since the last piece was pinned
-        self._wake, self._closed = threading.Event(), False
+        self._wake, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._pin, name="host tier", daemon=True)
         if num_slots:
             self._thread.start()
 
     def close(self) -> None:
         """Free the memory. No copy may be running."""
-        self._closed = True
+        self._closed.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -83,10 +92,10 @@ class PinnedSlots:
         try:
             torch.cuda.set_device(self._parts[0].device)
             while self.num_ready < self._num_slots:
-                while self.num_ready >= self._num_used + self._num_slots_ahead and not self._closed:
+                while self.num_ready >= self._num_used + self._num_slots_ahead and not self._closed.is_set():
                     self._wake.wait()
                     self._wake.clear()
-                if self._closed:
+                if self._closed.is_set():
                     return
                 count = min(self._slots_of_segment, self._num_slots - self.num_ready)
                 started = time.monotonic()
@@ -101,7 +110,7 @@ class PinnedSlots:
                 self.num_ready += count
                 if self.steps_run:
                     self.steps_run = False
-                    time.sleep((time.monotonic() - started) * (1 / MAX_PINNING_SHARE - 1))
+                    self._closed.wait((time.monotonic() - started) * (1 / MAX_PINNING_SHARE - 1))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
             sys.stderr.write(

@@ -115,6 +115,33 @@ async def test_a_repeated_prompt_hits_the_prefix_cache_of_its_tenant(engine: Eng
     assert (again.usage.cached_tokens, other.usage.cached_tokens) == (48, 0)
 
 
+def test_every_erasure_is_answered_also_those_that_come_too_late(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = EngineCore.start(configure(checkpoint), checkpoint)
+    engine.submit(prompt(2, 50), GREEDY, tenant="a").result(30)
+    wait_until_idle(engine)
+    assert engine.erase("a").result(10) == 3
+    assert engine.erase("a").result(10) == 0
+    wait, waits, go_on = TorchRunner.wait, threading.Event(), threading.Event()
+
+    def stopped_wait(runner: TorchRunner, handle: TorchStepHandle) -> dict[int, int]:
+        waits.set()
+        assert go_on.wait(20)
+        return wait(runner, handle)
+
+    monkeypatch.setattr(TorchRunner, "wait", stopped_wait)
+    engine.submit(prompt(2, 50), GREEDY, tenant="a")
+    assert waits.wait(20)
+    late = engine.erase("a")
+    threading.Timer(0.1, go_on.set).start()  # once it is closed
+    engine.close()
+    with pytest.raises(EngineDead):
+        late.result(5)
+    with pytest.raises(EngineDead):
+        engine.erase("a")
+
+
 def test_fault_28_sampling_depends_on_the_seed_and_on_nothing_else(engine: EngineCore, checkpoint: Checkpoint) -> None:
     params = SamplingParams(temperature=1.0, top_p=0.95, max_tokens=30, seed=7)
     fresh = EngineCore.start(configure(checkpoint, seed=99), checkpoint)

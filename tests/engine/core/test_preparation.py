@@ -1,4 +1,6 @@
-"""What a runner prepares between two steps: at once while the engine is idle, rarely while requests run."""
+"""What is done between two steps: a runner prepares at once while the engine is idle, rarely while requests run, and an
+idle engine wakes up for the slots that it can still use.
+"""
 
 from __future__ import annotations
 
@@ -78,3 +80,20 @@ def test_after_the_last_piece_the_runner_is_left_alone(clock: Clock) -> None:
     assert not steps.prepare(idle=True)
     runner.pieces = 1
     assert not steps.prepare(idle=True)
+
+
+def test_an_idle_engine_wakes_up_for_more_slots(clock: Clock) -> None:
+    scheduler = Scheduler(max_num_seqs=1, num_pages=4, max_prefill_tokens=16, max_context=16, max_host_slots=8)
+    config = EngineConfig(torch.device("cpu"), torch.float32, max_num_seqs=1, max_context=16, max_prefill_tokens=16)
+    steps = StepLoop(config, scheduler, cast(AnyRunner, None), cast(Communicator, cast(Any, None)))
+    assert steps.seconds_until_heartbeat() is None
+    table = scheduler.cache.allocate("a", range(16))
+    assert table is not None
+    scheduler.cache.free(table, range(16))
+    assert scheduler.schedule() is None
+    assert steps.seconds_until_heartbeat() == 0.0
+    scheduler.cache.host.grow(1)
+    planned = scheduler.schedule()
+    assert planned is not None
+    assert len(planned.plan.copies.saves) == 1
+    assert steps.seconds_until_heartbeat() is None

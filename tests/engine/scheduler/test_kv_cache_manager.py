@@ -139,6 +139,33 @@ def test_prefix_hits_equal_those_of_a_set(prompts: list[tuple[str, list[int], li
         seen |= {(tenant, tuple(tokens[: n * PAGE_SIZE])) for n in range(1, len(tokens) // PAGE_SIZE + 1)}
 
 
+def test_what_is_kept_does_not_grow_with_the_requests() -> None:
+    cache = KVCacheManager(64, PAGE_SIZE)
+    serve(cache, "old", list(range(12)))
+    for _ in range(300):
+        serve(cache, "a", list(range(12)))
+        cache.plan_copies(8, 8)
+    assert len(cache._trie._idle_from) < 100
+
+
+def test_an_erasure_does_not_wait_for_the_copies_of_others() -> None:
+    cache = KVCacheManager(24, PAGE_SIZE, max_host_slots=100)
+    cache.host.grow(100)
+    first, other = list(range(33)), list(range(100, 161))
+    for tenant, tokens in (("a", first), ("b", list(range(9)))):
+        serve(cache, tenant, tokens)
+        while cache.plan_copies(8, 8):
+            pass
+    serve(cache, "c", [*other, *range(24)])  # pushes out the others
+    assert cache.allocate("a", first) is not None
+    cache.plan_copies(1, 0)
+    assert cache.erase("b", []) > 0
+    assert (cache.has_waiting_copies, cache.has_waiting_overwrites) == (True, True)
+    copies = cache.plan_copies(1, 0)
+    assert copies.overwritten_slots
+    assert (cache.has_waiting_copies, cache.has_waiting_overwrites) == (True, False)
+
+
 def test_check_notices_a_lost_page() -> None:
     cache = KVCacheManager(4, PAGE_SIZE)
     table = cache.allocate("a", [1] * 9)

@@ -371,10 +371,11 @@ async def test_a_key_is_required_except_for_health_and_metrics(with_key: Served)
         {"authorization": "Bearer ü"},
     ):
         raw = {name: value.encode("latin-1") for name, value in headers.items()}
-        for path in ("/v1/models", "/v1/chat/completions", "/tokenize"):
+        for path in ("/v1/models", "/v1/chat/completions", "/tokenize", "/cache/erase"):
             method = "GET" if path == "/v1/models" else "POST"
             response = await with_key.http.request(method, path, headers=raw)
             assert (response.status_code, response.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert not with_key.engine.erased
     assert (await with_key.http.get("/health")).status_code == 200
     assert (await with_key.http.get("/metrics")).status_code == 200
 
