@@ -28,7 +28,7 @@ _INVALID = (401, 403, 429)
 _UNAUTHORISED = 401
 _READING = ("GET", "HEAD", "OPTIONS")
 _TOKEN_IN_PATH = ("/webhooks/", "/interactions/")
-"""Their 401 is about the token of an interaction."""
+"""Their 401 is about the token of an interaction or a webhook."""
 
 
 class WritingStopped(aiohttp.ClientError):
