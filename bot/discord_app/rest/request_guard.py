@@ -97,7 +97,7 @@ class RequestGuard:
     ) -> None:
         response = request.response
         statuses = context.trace_request_ctx
-        if isinstance(statuses, list):  # the sender wants to know: see MessageApi.follow_up
+        if isinstance(statuses, list):  # the sender wants to know: see `send_once`
             statuses.append(response.status)
         url = str(request.url)
         if url.startswith(Route.BASE):
