@@ -29,13 +29,15 @@ class GuildEvents(commands.Cog):
     async def on_ready(self) -> None:
         """Compare the database with all guilds that the bot is in, as READY lists them."""
         log.info("on Discord", guilds=len(self._bot.guilds))
-        present = {guild.id for guild in self._bot.guilds}
+        present, removed = {guild.id for guild in self._bot.guilds}, tuple[int, ...]()
         with log_database_errors("reconcile guilds"):
             removed = await self._database.run(
                 lambda session: reconcile_guilds(session, present=present, now=datetime.now(UTC))
             )
             if removed:
                 log.info("the bot was removed from guilds while it was away", guilds=removed)
+        for guild_id in removed:
+            await self._privacy.erase_prompts_of_guild(guild_id)
 
     @commands.Cog.listener()
     async def on_guild_join(self, guild: discord.Guild) -> None:

@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 _EMPTY = "Yes? Write what you want to say next to my name, or reply to one of my messages."
 _MENTION_ME = (
     "-# I cannot read your message: Discord shows me replies to a persona only if they mention me. Please write it "
-    "again with my name in it."
+    "again and mention me in it."
 )
 _HINT_INTERVAL = 3600.0
 """Seconds between two such hints in a channel."""

@@ -19,7 +19,8 @@ OwnPersonas = Literal["members", "roles", "nobody"]
 
 
 PersonaFace = Literal["off", "name", "profile", "webhook"]
-"""How a persona is seen: not at all, by its name above the reply, or as the bot's own profile in the guild."""
+"""How a persona is seen: not at all, by its name above the reply, as the bot's own profile in the guild, or through a
+webhook."""
 
 
 ProfileProblem = Literal["forbidden", "refused", "slower", "sending"]
@@ -27,7 +28,7 @@ ProfileProblem = Literal["forbidden", "refused", "slower", "sending"]
 
 
 SceneOrder = Literal["turn", "model"]
-"""Who speaks in a scene if the message names nobody."""
+"""Who speaks in a scene if the message names no character."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ _PARTICLES = (
     "님|씨|은|는|이|가|을|를|아|야|여|와|과|랑|도|만|께|의|에|로|나|며|고"
 )
 _KOREAN_END = re.compile(f"(?:{_PARTICLES}){{0,3}}")
-_CALLING_MARKS = {",", ";", ":", ".", "!", "?", "…", "、", "。", "\u2013", "\u2014", "-"}
+_CALLING_MARKS = {",", ";", "!", "?", "…", "、", "。", "\u2014"}
+_SPACED_MARKS = {":", ".", "\u2013", "-"}
+"""Those that call only with a space behind them: without one they also stand within words, addresses and emoji."""
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 """Scripts that set no spaces between words, by how the names of their letters begin."""
 
@@ -45,6 +47,7 @@ def called_character(text: str, names: Sequence[str]) -> int | None:
         (-len(wanted), index)
         for index, wanted in wanted_names
         if any(folded.startswith(wanted, start) and _is_call(folded, start + len(wanted)) for start in starts)
+        and not folded.startswith(f":{wanted}:")  # an emoji
     ]
     closing = [(-len(wanted), index) for index, wanted in wanted_names if _closes(folded, wanted)]
     return min(opening or closing)[1] if opening or closing else None
@@ -55,8 +58,9 @@ def _closes(text: str, name: str) -> bool:
     start = text.rfind(name)
     if start <= 0 or any(each.isalnum() for each in _after_particles(text, start + len(name))):
         return False
-    before = text[:start].rstrip(" @")[-1:]
-    return before in _CALLING_MARKS
+    before = text[:start].rstrip("@")
+    mark = before.rstrip(" @")[-1:]
+    return mark in _CALLING_MARKS or (mark in _SPACED_MARKS and before[-1] == " ")
 
 
 def _after_particles(text: str, end: int) -> str:

@@ -49,7 +49,7 @@ _WEBHOOK_PROBLEMS: Mapping[WebhookProblem, str] = {
     "Send Messages in Threads).",
     "full": "This channel has as many webhooks as Discord allows, 15. Please delete one.",
     "gone": "My webhook here was deleted. I make another one in a minute.",
-    "refused": "Discord does not take the last persona's name for a webhook.",
+    "refused": "Discord has refused an answer through my webhook here, maybe for the persona's name.",
     "away": "Discord did not let me use webhooks here just now.",
 }
 NEEDS_MENTION = (
@@ -62,7 +62,7 @@ def webhook_text(problem: WebhookProblem | None) -> str:
     """Why personas do not speak through a webhook here now, and what happens instead; "" if they do."""
     if problem is None:
         return ""
-    return f"{_WEBHOOK_PROBLEMS[problem]} Until then, names stand in bold above answers here."
+    return f"{_WEBHOOK_PROBLEMS[problem]} Without a webhook, names stand in bold above answers."
 
 
 def problem_text(problem: ProfileProblem | None) -> str:

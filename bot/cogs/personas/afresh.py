@@ -27,13 +27,13 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.rest.message_api import MessageApi
 from models.types import DialogKey
 
-Choice = Literal["ask", "keep", "afresh"]
+DialogChoice = Literal["ask", "keep", "afresh"]
 """What the command said of the conversations."""
 ASKED_WITHIN = timedelta(minutes=10)
 _PRIMARY = 1
 
 
-def choice_of(word: str | None) -> Choice:
+def choice_of(word: str | None) -> DialogChoice:
     """The choice that an option or a custom id names; without one, the caller is asked."""
     return "keep" if word == "keep" else "afresh" if word == "afresh" else "ask"
 
@@ -47,14 +47,14 @@ class Afresh:
     whole_place: bool
 
 
-class Conversations:
+class ConversationEnder:
     """Ends the conversations of a place or a member, and asks whether to."""
 
     def __init__(self, context: CommandContext, api: MessageApi) -> None:
         self._context = context
         self._api = api
 
-    async def respond(self, interaction: Interaction, slot: Slot, text: str, choice: Choice) -> None:
+    async def respond(self, interaction: Interaction, slot: Slot, text: str, choice: DialogChoice) -> None:
         """Answer the command that set a persona there, with the question where it is to be asked."""
         if choice != "ask" or not await self._any(interaction, slot):
             await self._context.respond(interaction, text)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bot.cogs.personas.afresh import Choice, Conversations, choice_of
+from bot.cogs.personas.afresh import ConversationEnder, DialogChoice, choice_of
 from bot.cogs.personas.announcing import announce, announce_edit, narrowest_place
 from bot.cogs.personas.answering import answering_text
 from bot.cogs.personas.modal import PersonaForm, persona_modal, submitted_form
@@ -47,10 +47,10 @@ class PersonaSetting:
     def __init__(self, context: CommandContext, api: MessageApi) -> None:
         self._context = context
         self._webhooks: ChannelWebhooks = api.webhooks
-        self.conversations = Conversations(context, api)
+        self.conversations = ConversationEnder(context, api)
 
     async def set(
-        self, interaction: Interaction, slot: Slot, name: str | None, prompt: str | None, choice: Choice
+        self, interaction: Interaction, slot: Slot, name: str | None, prompt: str | None, choice: DialogChoice
     ) -> None:
         """Set a persona of the library, a new text, or open the form to write one."""
         caller = caller_of(interaction)
@@ -166,7 +166,7 @@ class PersonaSetting:
         prompt, shown = ("", "") if current is None else (current.prompt, current.name)
         return entry, PersonaForm(prompt=prompt, name=name or shown)
 
-    async def _store(self, interaction: Interaction, slot: Slot, prompt: str, name: str, choice: Choice) -> None:
+    async def _store(self, interaction: Interaction, slot: Slot, prompt: str, name: str, choice: DialogChoice) -> None:
         saved = await self._context.personas.set(
             dialog_key(caller_of(interaction)),
             slot.level,
@@ -177,7 +177,7 @@ class PersonaSetting:
         )
         await self._done(interaction, slot, saved.persona.name, saved.size, choice)
 
-    async def _assign(self, interaction: Interaction, slot: Slot, entry: PersonaInfo, choice: Choice) -> None:
+    async def _assign(self, interaction: Interaction, slot: Slot, entry: PersonaInfo, choice: DialogChoice) -> None:
         personas, key = self._context.personas, dialog_key(caller_of(interaction))
         if not await personas.assign(
             key, slot.level, entry.persona_id, place_id=slot.place_id, actor_id=interaction.user.id
@@ -188,7 +188,7 @@ class PersonaSetting:
         await self._done(interaction, slot, shown_name(entry.name), size, choice)
 
     async def _done(
-        self, interaction: Interaction, slot: Slot, name: str, size: PersonaSize | None, choice: Choice
+        self, interaction: Interaction, slot: Slot, name: str, size: PersonaSize | None, choice: DialogChoice
     ) -> None:
         """Tell the caller, end conversations if they wish it or ask whether they do, and tell the channel."""
         caller = caller_of(interaction)

@@ -15,7 +15,8 @@ from models.types import Place, Speaker
 MAX_CHARS = 240
 MAX_LINES = 4
 _ADDRESS = "-# \N{RIGHTWARDS ARROW WITH HOOK}\ufe0e "
-_BRACKETS = re.compile(r"[\[\]()<>\\]|https?://")
+_BRACKETS = re.compile(r"[\[\]()<>\\]")
+_SLASHES = re.compile(r"/{2,}")
 ANEW = "-# In place of my answer above:\n"
 """Stands above a reply that replaces one whose messages cannot all be changed any more."""
 
@@ -55,8 +56,9 @@ def address_line(place: Place) -> str:
     """
     if place.question_id is None:
         return ""
-    # Brackets would end the text of the link.
-    name = discord.utils.escape_markdown(_BRACKETS.sub("", visible(place.asker_name)).strip())
+    # Brackets would end the text of the link, and an address in it would be a link of its own.
+    name = _SLASHES.sub("/", _BRACKETS.sub("", visible(place.asker_name))).strip()
+    name = discord.utils.escape_markdown(name)
     name = discord.utils.escape_mentions(name) or "this message"
     return f"{_ADDRESS}[{name}]({question_link(place)})\n"
 

@@ -32,9 +32,7 @@ def visible(name: str) -> str:
 
 
 def _accepted(name: str, max_length: int) -> str | None:
-    kept = name
-    for _ in range(3):  # what is left may be one of these words again
-        kept = _FORBIDDEN.sub(" ", kept)
+    kept = _FORBIDDEN.sub(" ", name)  # no new one can come about, as a space is left in its place
     kept = " ".join("".join(" " if unicodedata.category(char) == "Cc" else char for char in kept).split())
     while len(kept.encode("utf-16-le")) // 2 > max_length:
         kept = kept[:-1].rstrip()

@@ -26,7 +26,7 @@ from models.types import WantedProfile
 log = structlog.get_logger(__name__)
 
 WebhookProblem = Literal["forbidden", "full", "gone", "refused", "away"]
-_UNKNOWN_WEBHOOK, _TOO_MANY, _INVALID_TOKEN, _INVALID_FORM = 10015, 30007, 50027, 50035
+_UNKNOWN_CHANNEL, _UNKNOWN_WEBHOOK, _TOO_MANY, _INVALID_TOKEN, _INVALID_FORM = 10003, 10015, 30007, 50027, 50035
 _DEFAULT_NAME = "Personas"
 _PAUSES: dict[WebhookProblem, float] = {"forbidden": 600.0, "full": 600.0, "gone": 60.0, "refused": 60.0, "away": 30.0}
 """Seconds until a channel is tried again."""
@@ -107,14 +107,22 @@ class ChannelWebhooks:
             return found
 
     def failed(self, webhook: Webhook, error: discord.HTTPException | WebhookMoved) -> None:
-        """Discord refused a message of this webhook: leave its channel alone for a while if that is its fault."""
+        """Discord refused a message of this webhook: note it if that is its fault, and forget a webhook that is gone.
+
+        A webhook that is still there is used for the next message: other personas may have names that Discord takes.
+        """
         problem = problem_of(error)
+        if isinstance(error, discord.HTTPException) and error.code == _UNKNOWN_CHANNEL:
+            self._forget(webhook)  # the thread was deleted, or an admin gave the webhook another channel: look anew
         if problem == "away":
             return
         if problem == "gone":
-            self._by_channel.pop(webhook.channel_id, None)
-            self._by_id.pop(webhook.webhook_id, None)
+            self._forget(webhook)
         self._fail(webhook.channel_id, problem, describe_error(error))
+
+    def _forget(self, webhook: Webhook) -> None:
+        self._by_channel.pop(webhook.channel_id, None)
+        self._by_id.pop(webhook.webhook_id, None)
 
     def problem(self, guild_id: int, channel_id: int, *, in_thread: bool = False) -> WebhookProblem | None:
         """Why personas do not speak through a webhook in this channel now; None if they do, as far as is known."""

@@ -27,13 +27,11 @@ from bot.discord_app.rest.message_data import (
     was_sent_before,
 )
 from bot.discord_app.rest.request_pace import Kind, RequestPace, Turn, Urgency
-from bot.discord_app.rest.requests import AnswerLost, SecondAttempt, send_message, send_request
+from bot.discord_app.rest.requests import send_message, send_once, send_request
 from bot.discord_app.rest.webhook_api import WebhookApi
 
 ORIGINAL = "@original"
 _NO_HISTORY = 160002  # a reply needs the permission to read the message history
-_TOO_MANY_REQUESTS = 429
-_MAX_RATE_LIMITED = 5
 
 
 class MessageApi:
@@ -184,14 +182,7 @@ class MessageApi:
         body |= {"nonce": nonce, "enforce_nonce": True}
         body["flags"] = SUPPRESS_EMBEDS | (EPHEMERAL if ephemeral else 0)
         route = _webhook("POST", "?wait=true", application_id, token)
-        statuses: list[int] = []
-        for _ in range(_MAX_RATE_LIMITED):
-            try:
-                return id_of(await self._request(route, body, file, once=True, trace_request_ctx=statuses))
-            except SecondAttempt:
-                if statuses[-1:] != [_TOO_MANY_REQUESTS]:
-                    raise AnswerLost from None
-        raise AnswerLost
+        return id_of(await send_once(self._http, route, body, file))
 
     async def delete_response(self, application_id: int, token: str, message: int | str = ORIGINAL) -> None:
         """Delete the response to an interaction, or one of its follow-ups."""

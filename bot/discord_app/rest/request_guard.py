@@ -28,7 +28,7 @@ _INVALID = (401, 403, 429)
 _UNAUTHORISED = 401
 _READING = ("GET", "HEAD", "OPTIONS")
 _TOKEN_IN_PATH = ("/webhooks/", "/interactions/")
-"""Their 401 is about the token of an interaction."""
+"""Their 401 is about the token of an interaction or a webhook."""
 
 
 class WritingStopped(aiohttp.ClientError):
@@ -97,7 +97,7 @@ class RequestGuard:
     ) -> None:
         response = request.response
         statuses = context.trace_request_ctx
-        if isinstance(statuses, list):  # the sender wants to know: see MessageApi.follow_up
+        if isinstance(statuses, list):  # the sender wants to know: see `send_once`
             statuses.append(response.status)
         url = str(request.url)
         if url.startswith(Route.BASE):

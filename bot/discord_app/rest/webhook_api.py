@@ -22,11 +22,9 @@ from bot.discord_app.rest.message_data import (
     seen,
 )
 from bot.discord_app.rest.request_pace import RequestPace, Turn, Urgency
-from bot.discord_app.rest.requests import AnswerLost, SecondAttempt, send_message, send_request
+from bot.discord_app.rest.requests import send_message, send_once, send_request
 
 _INCOMING = 1  # the type of a webhook that messages can be sent with
-_TOO_MANY_REQUESTS = 429
-_MAX_RATE_LIMITED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +107,11 @@ class WebhookApi:
             body["avatar_url"] = avatar_url
         route = _route("POST", "?wait=true" if thread_id is None else "?wait=true&thread_id={thread_id}", webhook,
                        thread_id=thread_id)  # fmt: skip
-        for _ in range(_MAX_RATE_LIMITED):
-            try:
-                sent = await send_message(self._http, route, body, file, turn=turn, once=True)
-            except SecondAttempt:
-                if turn is None or turn.status != _TOO_MANY_REQUESTS:
-                    raise AnswerLost from None
-                continue
-            if str(sent.get("channel_id", channel_id)) != str(channel_id):
-                await self._http.request(_message("DELETE", webhook, id_of(sent), None))
-                raise WebhookMoved(f"webhook {webhook.webhook_id} belongs to another channel now")
-            return id_of(sent)
-        raise AnswerLost
+        sent = await send_once(self._http, route, body, file, turn=turn)
+        if str(sent.get("channel_id", channel_id)) != str(channel_id):
+            await self._http.request(_message("DELETE", webhook, id_of(sent), None))
+            raise WebhookMoved(f"webhook {webhook.webhook_id} belongs to another channel now")
+        return id_of(sent)
 
     async def edit(
         self,

@@ -89,8 +89,8 @@ async def add_fact(session: AsyncSession, *, key: DialogKey, text: str, private:
 async def edit_fact(session: AsyncSession, *, key: DialogKey, fact_id: int, text: str, now: datetime) -> bool:
     """Replace the words of a fact. False if the member has no such fact.
 
-    What a message told where others read it is then the member's own words, which they have not read. One that the
-    member wrote stays where they wanted it.
+    A fact that was found in a message becomes private: others may have read the message, but not the new words. One
+    that the member added stays as private as it was.
     """
     now_private = case((Fact.source_turn_id.is_(None), Fact.private), else_=Fact.guild_id != DIRECT_MESSAGES)
     changed = await session.scalar(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
+from types import SimpleNamespace
+from typing import cast
 
+import pytest
+from discord.ext import commands
+
+from bot.cogs.guild_events import GuildEvents
 from bot.engine_client.client import EngineClient
 from bot.engine_client.prompt_cache import PromptCache
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.guilds.privacy import PrivacyService
 from bot.settings import Settings
 from models.database import Database
+from models.queries.tenants.guilds import guild_joined
 from models.types import DialogKey
-from tests.bot.guilds.test_privacy import ANNA, BEN, leave_data
+from tests.bot.guilds.test_privacy import ANNA, BEN, NOW, leave_data
 from tests.fakes.engine import FakeEngine
 
 PSEUDONYMS = Pseudonyms(Settings(_env_file=None, discord_token="token"))
@@ -32,6 +38,19 @@ async def test_of_a_member_in_all_guilds_and_direct_messages(database: Database)
         await service.delete(BEN, guild_id=102, actor_id=ANNA)
         await service.delete_guild(101)
         assert engine.erased == [*salts(BEN, 102), *salts(ANNA, 101)]
+
+
+async def test_of_guilds_that_removed_the_bot_while_it_was_away(database: Database) -> None:
+    for guild in (100, 101):
+        await leave_data(database, ANNA, guild)
+        async with database.write() as session:
+            await guild_joined(session, guild_id=guild, now=NOW)
+    async with FakeEngine() as engine, EngineClient(engine.url) as client:
+        bot = cast(commands.Bot, SimpleNamespace(guilds=[SimpleNamespace(id=101)]))
+        events = GuildEvents(bot, database, PrivacyService(database, PromptCache(client, PSEUDONYMS)))
+        await events.on_ready()
+        await events.on_ready()
+        assert engine.erased == salts(ANNA, 100)
 
 
 async def test_a_server_that_cannot_is_asked_once(database: Database) -> None:

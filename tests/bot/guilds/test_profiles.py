@@ -139,6 +139,7 @@ def test_what_a_nickname_may_be() -> None:
     assert nickname("Jack Sparrow") == "Jack Sparrow"
     assert nickname("@Discord#Clyde: x```") == "x"
     assert nickname("Everyone") is None
+    assert nickname("disdiscordcord") == "dis cord"
     assert nickname("😀" * 32) == "😀" * 16
     assert nickname(" @ ") is None
     assert timedelta(minutes=1) <= INTERVAL

@@ -375,6 +375,23 @@ async def test_a_webhook_that_was_moved_tells_no_other_channel(here: World) -> N
     assert here.discord.spoken(other) == []
 
 
+async def test_a_webhook_that_was_moved_is_replaced_for_threads(here: World) -> None:
+    guild, _boss, ann = await speaking(here)
+    thread = await here.discord.thread(guild.channel, "Tales", user=ann)
+    await say(here, thread, ann, "Hello")
+    await spoken(here, thread)
+    [moved] = here.discord.own_webhooks(guild)
+    moved.channel = here.discord.channel(guild, "other")
+    here.engine.reply("Arr.")
+    [answer] = await here.discord.answered(await say(here, thread, ann, "Still there?"))
+    assert answer.content == "**Jack**\nArr."
+    here.engine.reply("Arr, again.")
+    await say(here, thread, ann, "And now?")
+    assert told((await spoken(here, thread, 2))[-1]) == "Arr, again."
+    [new] = here.discord.own_webhooks(guild)
+    assert new is not moved
+
+
 async def test_a_reset_and_a_deleted_pair_mark_its_messages(both: World) -> None:
     here = both
     guild, _boss, ann = await speaking(here)
