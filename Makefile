@@ -4,7 +4,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Most tests wait for processes and sockets: two workers a core, 16 at most.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? 2 * n : 16)))
-PYTEST_ARGS ?= -n $(WORKERS) --dist loadfile
+# In the order of the files: by number of tests, the long files of a single test would come last, one worker each.
+PYTEST_ARGS ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev chat run migrate check format test test-long test-gpu coverage bench-cpu bench-db clean
