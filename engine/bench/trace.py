@@ -15,7 +15,7 @@ W7  members who come back: 20 tenants of 40 members, a persona of 512 tokens for
     pairs (40 + 100) before, untimed; then each asks once more, in a seeded order, 64 in flight. W7x: 50 tenants
 
 W3u is W3 with as many rows as memory allows, W3p has 32 users and personas of 2,048 tokens, W3n 100 newcomers within a
-second; M1 to M256 have so many users at once. T1 to T3 measure the first token of an idle engine: 512 new tokens, 40
+second; M1 to M256 have 1 to 256 users at once. T1 to T3 measure the first token of an idle engine: 512 new tokens, 40
 after 2,000 cached ones, 4,000 new ones. `engine/bench/workloads.py` says what each of them sends.
 """
 

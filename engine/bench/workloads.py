@@ -58,7 +58,7 @@ async def _chat(client: Client, vocab: int, scale: float) -> RunRecord:
 
 
 async def _members(users: int, client: Client, vocab: int, scale: float) -> RunRecord:
-    """M1 to M256: so many users at once, as in W3, three turns each."""
+    """M1 to M256: `users` at once, as in W3, three turns each."""
     turns = 3 if scale == 1.0 else 1
     return await closed_loop(client, trace.ChatWorkload(users=users, turns=turns, vocab=vocab), GREEDY)
 

@@ -28,6 +28,7 @@ from typing import Final
 
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
+from engine.core.erasures import Erasure, PendingErasures
 from engine.core.output_processor import OutputProcessor, RequestState
 from engine.core.request_stream import EngineDead, RequestFailed, RequestOutput, RequestStream
 from engine.core.stats import WAIT_BOUNDS, EngineStats, Histogram
@@ -51,20 +52,12 @@ NOT_A_NUMBER: Final = "The model computed something that is not a number."
 
 
 @dataclass(frozen=True, slots=True)
-class _Erasure:
-    """A tenant whose pages are to be overwritten; `done` gets their number once that is on its way."""
-
-    tenant: str
-    done: "Future[int]"
-
-
-@dataclass(frozen=True, slots=True)
 class _InboxItem:
     """A message to the engine thread: a new request, its cancellation, an erasure, or nothing but a wake-up."""
 
     state: RequestState | None = None
     cancel: bool = False
-    erasure: _Erasure | None = None
+    erasure: Erasure | None = None
 
 
 class EngineCore:
@@ -74,7 +67,7 @@ class EngineCore:
         self._config, self._vocab_size = config, vocab_size
         self._output_processor = OutputProcessor(config)
         self._inbox: queue.SimpleQueue[_InboxItem] = queue.SimpleQueue()
-        self._erasures: list[tuple[Future[int], int]] = []  # whose pages are not overwritten yet
+        self._erasures = PendingErasures()
         self._request_ids = itertools.count()
         self._seeds = random.Random(config.seed)  # noqa: S311 - seeds of samplers, not secrets
         self._failure: str | None = None
@@ -131,7 +124,7 @@ class EngineCore:
         """
         if self._failure is not None or self._closed:
             raise EngineDead(self._failure or SHUTTING_DOWN)
-        erasure = _Erasure(tenant, Future())
+        erasure = Erasure(tenant)
         self._inbox.put(_InboxItem(erasure=erasure))
         return erasure.done
 
@@ -213,15 +206,12 @@ class EngineCore:
 
     def _fail_erasures(self) -> None:
         """Those whose pages are not overwritten yet, and those that the engine thread has not seen."""
-        unfinished = [done for done, _ in self._erasures]
         with contextlib.suppress(queue.Empty):
             while True:
                 item = self._inbox.get_nowait()
                 if item.erasure is not None:
-                    unfinished.append(item.erasure.done)
-        for done in unfinished:
-            if done.set_running_or_notify_cancel():
-                done.set_exception(EngineDead(self._failure or SHUTTING_DOWN))
+                    self._erasures.add(item.erasure, 0)
+        self._erasures.fail(self._failure or SHUTTING_DOWN)
 
     def _run_loop(self, step_loop: StepLoop, scheduler: Scheduler, watchdog: Watchdog) -> None:
         idle = False
@@ -233,10 +223,7 @@ class EngineCore:
             # Outside the watchdog: preparing may compile.
             idle = not step_loop.prepare(idle=result.idle) and result.idle
             if self._erasures and not scheduler.cache.has_waiting_overwrites:
-                for done, num_pages in self._erasures:
-                    if done.set_running_or_notify_cancel():
-                        done.set_result(num_pages)
-                self._erasures.clear()
+                self._erasures.finish()
         with watchdog.step():
             self._output_processor.finish_all("cancelled")
             step_loop.close()
@@ -247,7 +234,7 @@ class EngineCore:
             item = self._inbox.get(timeout=timeout) if timeout != 0.0 else self._inbox.get_nowait()
             while True:
                 if item.erasure is not None:
-                    self._erasures.append((item.erasure.done, scheduler.erase(item.erasure.tenant)))
+                    self._erasures.add(item.erasure, scheduler.erase(item.erasure.tenant))
                 elif item.state is not None:
                     self._handle_item(scheduler, item.state, item.cancel)
                 item = self._inbox.get_nowait()

@@ -22,7 +22,8 @@ from typing import Final
 
 import torch
 
-from engine.scheduler.step_plan import NewSequence, PageCopies, PrefillChunk, StepPlan
+from engine.scheduler.kv_cache.page_copies import PageCopies
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
 NOP: Final = 0  # heartbeat: every rank answers with its allocated memory, then with its ready slots of the host tier
 STEP: Final = 1  # execute the plan

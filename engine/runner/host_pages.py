@@ -6,7 +6,7 @@ It knows pages and slots as numbers. Plans say which of them are copied.
 import torch
 
 from engine.layers.paged_kv import PagedKV
-from engine.scheduler.step_plan import PageCopies
+from engine.scheduler.kv_cache.page_copies import PageCopies
 
 
 class HostPages:

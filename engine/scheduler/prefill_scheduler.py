@@ -18,7 +18,7 @@ Knows the requests and the step that is being planned; knows nothing of decoding
 from itertools import takewhile
 
 from engine.scheduler.fairness import PredictedDemand
-from engine.scheduler.page_table import PageTable
+from engine.scheduler.kv_cache.page_table import PageTable
 from engine.scheduler.request import Request, RequestStatus
 from engine.scheduler.request_pool import RequestPool
 from engine.scheduler.step_draft import BudgetDonation, StepDraft

@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Literal
 
 from engine.logits_params import NEUTRAL, Adjustment, LogitsParams, TokenConstraint
-from engine.scheduler.page_table import PageTable
+from engine.scheduler.kv_cache.page_table import PageTable
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 

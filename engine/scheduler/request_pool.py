@@ -5,9 +5,9 @@ decides nothing and knows no steps.
 """
 
 from engine.scheduler.fairness import Fairness
-from engine.scheduler.kv_cache_manager import KVCacheManager
+from engine.scheduler.kv_cache.kv_cache_manager import KVCacheManager
+from engine.scheduler.kv_cache.page_table import PageTable
 from engine.scheduler.output import SchedulerTotals
-from engine.scheduler.page_table import PageTable
 from engine.scheduler.request import FinishReason, Request, RequestStatus
 from engine.scheduler.request_queue import RequestQueue
 from engine.scheduler.row_updates import RowUpdates

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from engine.logits_params import ConstraintFailed, TokenConstraint, TokenLogprobs
 from engine.scheduler.copy_budget import CopyBudget
 from engine.scheduler.fairness import DECODE_WEIGHT, Fairness
-from engine.scheduler.kv_cache_manager import MIN_RESTORED_PAGES, KVCacheManager
+from engine.scheduler.kv_cache.kv_cache_manager import MIN_RESTORED_PAGES, KVCacheManager
 from engine.scheduler.output import ScheduledStep, TokenOutput
 from engine.scheduler.prefill_scheduler import PrefillScheduler
 from engine.scheduler.request import Request, RequestStatus

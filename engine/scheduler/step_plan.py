@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from engine.logits_params import Adjustment
+from engine.scheduler.kv_cache.page_copies import NO_COPIES, PageCopies
 
 MAX_FINISHED_PROMPTS: Final = 64  # chunks of a step that are the last of their prompts
 
@@ -45,26 +46,6 @@ class PrefillChunk:
     start: int
     token_ids: tuple[int, ...]
     is_last: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PageCopies:
-    """What happens to whole pages of the device and slots of the host, in the order of the fields.
-
-    A runner may do it beside its steps: what a plan restores is read by later plans only, and what it saves was written
-    by earlier ones.
-    """
-
-    overwritten_pages: tuple[int, ...] = ()  # with zeros
-    overwritten_slots: tuple[int, ...] = ()
-    restores: tuple[tuple[int, int], ...] = ()  # (slot, page)
-    saves: tuple[tuple[int, int], ...] = ()  # (page, slot)
-
-    def __bool__(self) -> bool:
-        return bool(self.overwritten_pages or self.overwritten_slots or self.restores or self.saves)
-
-
-NO_COPIES: Final = PageCopies()
 
 
 @dataclass(frozen=True, slots=True)

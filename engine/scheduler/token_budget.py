@@ -15,7 +15,7 @@ ROW_COUNTS: Final = (32, 64, 128, 256)  # of the steps that decode rows beside p
 
 
 def counted_rows(num_decoding: int, max_num_seqs: int) -> int:
-    """The rows of the smallest step that decodes so many: one of ROW_COUNTS, or all rows."""
+    """The rows of the smallest step that decodes `num_decoding` rows: one of ROW_COUNTS, or all rows."""
     return min((count for count in ROW_COUNTS if num_decoding <= count < max_num_seqs), default=max_num_seqs)
 
 

@@ -190,6 +190,7 @@ async def character(here: World) -> None:
         "The ferry comes on Thursday, if it remembers us. Sit by the stove, and tell me what you ran from."
     )
     await here.ask(guild, here.discord.user("bob"), "Hello? When does the next boat leave?")
+    await here.use(guild, ann, "persona greeting", name="Marla")
     await picture(guild.channel, ann, "character")
 
 

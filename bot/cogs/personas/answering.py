@@ -55,10 +55,16 @@ def answering_text(
     """Who answers, why, and every level from the narrowest on. `shared`: the caller's conversation is everyone's."""
     winner = bold(persona.name) if persona.name else "A persona without a name"
     winner = winner if persona.level != "default" else "The persona of this bot's owner"
-    lines = [f"{winner} answers you here: {_WHY[persona.level]}.", ""]
+    lines, wins = [f"{winner} answers you here: {_WHY[persona.level]}.", ""], "answers you"
     if scene is not None:
         names = ", ".join(bold(each.name) for each in scene.characters)
-        lines = [f"A scene plays in <#{scene.place_id}>: {names} answer instead of the persona.", "", *lines]
+        lines = [
+            f"In <#{scene.place_id}> a scene plays: {names} answer you here.",
+            "",
+            f"Without the scene {winner} would answer you: {_WHY[persona.level]}.",
+            "",
+        ]
+        wins = "would answer you"
     found = {each.level: each for each in levels}
     why_not = _SHARED if shared else BARRED[barrier] if barrier else ""
     for level in _levels_of(caller):
@@ -69,11 +75,11 @@ def answering_text(
             lines.append(f"- {missing}{barred}")
             continue
         name = name_of(shown_name(each.name))
-        state = " · **answers you**" if level == persona.level else ""
+        state = f" · **{wins}**" if level == persona.level else ""
         if level == "member" and why_not:
             state = f" · not here: {why_not}"
         lines.append(f"- {_LABELS[level]} – {name}{state}")
-    state = " · **answers you**" if persona.level == "default" else ""
+    state = f" · **{wins}**" if persona.level == "default" else ""
     lines.append(f"- otherwise – that of this bot's owner{state}")
     if face != "off":
         lines.append(f"-# {face_text(face)}")

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--model", nargs="+", default=["7b", "8b"] if GPU else ["tiny"], choices=SHAPES)
     parser.add_argument("--prefixes", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
     parser.add_argument("--members", type=int, nargs="+", default=[2, 4, 8, 16, 32])
-    parser.add_argument("--groups", type=int, default=1, help="groups of so many members each")
+    parser.add_argument("--groups", type=int, default=1, help="number of groups, each with all of --members")
     parser.add_argument("--rest", type=int, default=300)
     parser.add_argument("--kv-dtype", default="auto")
     parser.add_argument("--programs", type=int, default=prefix_limits._PROGRAMS)

@@ -47,5 +47,5 @@ class PrefixConfig:
     stages: int = 2
 
     def max_members(self, group: int) -> int:
-        """Members of an item, for groups of so many query heads."""
+        """Members of an item; `group` query heads read one kv head."""
         return self.block // group

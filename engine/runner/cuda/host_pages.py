@@ -20,7 +20,8 @@ from torch import Tensor
 
 from engine.layers.paged_kv import PagedKV
 from engine.runner.cuda.copy_dependencies import CopyDependencies
-from engine.scheduler.step_plan import PageCopies, StepPlan
+from engine.scheduler.kv_cache.page_copies import PageCopies
+from engine.scheduler.step_plan import StepPlan
 
 # Pinned at a time; twice as much or more for some large pages. The driver launches nothing while it pins memory, which
 # on some machines takes a second for a GiB, so that larger pieces would hold up replies for too long.

@@ -35,12 +35,12 @@ class PrefixLimits:
     tile: int
 
     def max_items(self, slots: int) -> int:
-        """Upper bound on items of a step of so many slots; the last part of each prefix may be shorter."""
+        """Upper bound on the items of a step of `slots` slots; the last part of each prefix may be shorter."""
         return self.items + -(-slots // self.max_members) + slots // self.min_members
 
 
 def prefix_config(group: int, head_dim: int, dtype: torch.dtype, *, gpu: bool) -> PrefixConfig:
-    """How a prefix is read, for groups of so many query heads: by as many members at once as registers hold."""
+    """How a prefix is read: by as many members at once as registers hold. `group` query heads read one kv head."""
     if not gpu:
         return PrefixConfig(block=16, tile_tokens=16)
     if dtype == torch.float32:  # no tensor cores

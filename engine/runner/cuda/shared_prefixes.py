@@ -52,7 +52,7 @@ class SharedPrefixes:
     def __init__(self, limits: PrefixLimits, config: EngineConfig) -> None:
         self._limits, self._page_size = limits, config.page_size
         self._tables = np.zeros((config.max_num_seqs, config.max_pages_per_seq), dtype=np.int32)
-        self._computed = np.zeros(config.max_num_seqs, dtype=np.int64)  # tokens, by row: at least so many
+        self._computed = np.zeros(config.max_num_seqs, dtype=np.int64)  # lower bound on the tokens, by row
         self._unit = math.lcm(limits.tile, config.page_size)  # tokens that every part of a prefix has a multiple of
         self._min_pages = -(-limits.min_tokens // self._unit) * self._unit // config.page_size
         self._rows: tuple[int, ...] = ()

@@ -1,7 +1,7 @@
 """All that is remembered of a member goes, and so does what a model still writes of what they said before.
 
-The moment is stored with the member's settings. Whoever stores notes compares it with what was said, in the same
-transaction and with the row locked: so notes are stored before this and deleted by it, or not stored at all.
+The moment is stored with the member's settings. The transaction that stores notes locks the row and compares the moment
+with what was said: so notes are stored before this and deleted by it, or not stored at all.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ async def say(here: World, where: Guild | Channel, user: User, text: str, **opti
 
 
 async def spoken(here: World, where: Guild | Channel, number: int = 1) -> list[Message]:
-    """Wait until personas have said so many messages here, in full."""
+    """Wait for `number` complete messages of personas."""
     await here.discord.until(lambda: len(here.discord.spoken(where)) >= number)
     await here.discord.until(lambda: here.discord.spoken(where) and here.discord.spoken(where)[-1].buttons()
                              and not any(each.runs() for each in here.discord.spoken(where)))  # fmt: skip

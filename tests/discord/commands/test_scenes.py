@@ -59,7 +59,9 @@ async def test_each_sees_the_others_as_others(both: World) -> None:
     listed = (await here.use(guild, ann, "scene list")).reply()
     assert "- **Jack**\n- **Anne**\n" in listed
     assert "in turn" in listed
-    assert "A scene plays in" in (await here.use(guild, ann, "persona show")).reply()
+    shown = (await here.use(guild, ann, "persona show")).reply()
+    assert "answer you here." in shown.splitlines()[0]
+    assert "**would answer you**" in shown
 
 
 async def test_another_reply_is_of_the_same_character(both: World) -> None:

@@ -30,7 +30,7 @@ class Clock:
 
 @dataclass
 class PreparingRunner:
-    """Has so many pieces to prepare, each of which takes so many seconds."""
+    """Has `pieces` to prepare, each of which takes `seconds`."""
 
     clock: Clock
     pieces: int

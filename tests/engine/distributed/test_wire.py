@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.distributed.wire import NOP, STEP, STOP, RankCommand, decode_command, encode_command
-from engine.scheduler.step_plan import NewSequence, PageCopies, PrefillChunk, StepPlan, float32
+from engine.scheduler.kv_cache.page_copies import PageCopies
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan, float32
 
 int31 = st.integers(0, 2**31 - 1)
 new_sequences = st.builds(

@@ -23,7 +23,7 @@ def config(device: str = "cuda", **fields: object) -> EngineConfig:
 
 
 def limits(tokens: int, **fields: object) -> tuple[int, int]:
-    """(rows, context) on a GPU whose free memory holds so many tokens."""
+    """(rows, context) on a GPU whose free memory holds `tokens`."""
     given = config(**fields)
     free = GPU_BUFFER_BYTES + tokens // given.page_size * kv_bytes_per_page(MODEL, given)
     fitted = fit_limits(given, MODEL, free)

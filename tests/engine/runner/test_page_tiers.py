@@ -17,9 +17,10 @@ from engine.layers.paged_attention import DenseAttention
 from engine.model.rope import rope_table
 from engine.model.transformer import Transformer
 from engine.runner.torch_runner import TorchRunner
+from engine.scheduler.kv_cache.page_copies import NO_COPIES, PageCopies
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
-from engine.scheduler.step_plan import NO_COPIES, PageCopies, PrefillChunk, StepPlan
+from engine.scheduler.step_plan import PrefillChunk, StepPlan
 from tests.engine.scheduler.test_scheduler_machine import MAX_CONTEXT, PAGE_SIZE, Machine, SchedulerMachine
 
 CPU = torch.device("cpu")

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from engine.layers.sampler import signed64
 from engine.runner.cuda.copy_dependencies import CopyDependencies
-from engine.scheduler.step_plan import PageCopies, PrefillChunk, StepPlan
+from engine.scheduler.kv_cache.page_copies import PageCopies
+from engine.scheduler.step_plan import PrefillChunk, StepPlan
 
 VOCAB = 7  # small, so that prompts and replies often share pages
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.scheduler.kv_cache_manager import KVCacheManager, PageTable
+from engine.scheduler.kv_cache.kv_cache_manager import KVCacheManager, PageTable
 
 PAGE_SIZE = 4
 
@@ -171,6 +171,6 @@ def test_check_notices_a_lost_page() -> None:
     table = cache.allocate("a", [1] * 9)
     assert table is not None
     cache.free(table, [1] * 9)
-    cache._free_pages.take(0)
+    cache._pool.take(0, "a")
     with pytest.raises(AssertionError):
         cache.check()

@@ -4,9 +4,10 @@ import random
 
 from engine.runner.cuda.copy_dependencies import CopyDependencies
 from engine.scheduler.copy_budget import RESTORED_BYTES
+from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.request import Request, SamplingParams
 from engine.scheduler.scheduler import Scheduler
-from engine.scheduler.step_plan import PageCopies, PrefillChunk, StepPlan
+from engine.scheduler.step_plan import PrefillChunk, StepPlan
 from tests.engine.scheduler.page_machine import VOCAB, PageMachine, expected_reply
 
 PAGE_SIZE, MAX_CONTEXT = 4, 64

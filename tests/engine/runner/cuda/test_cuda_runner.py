@@ -18,7 +18,8 @@ from engine.runner.cuda.cuda_runner import CudaRunner
 from engine.runner.cuda.host_pages import PinnedSlots
 from engine.runner.cuda.input_buffers import MAX_PAGE_GRANTS, batch_shapes, first_shapes
 from engine.runner.torch_runner import TorchRunner
-from engine.scheduler.step_plan import NewSequence, PageCopies, PrefillChunk, StepPlan
+from engine.scheduler.kv_cache.page_copies import PageCopies
+from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 from engine.scheduler.token_budget import TokenBudget
 
 PAGES, CONTEXT = 40, 128

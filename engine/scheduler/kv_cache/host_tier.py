@@ -14,10 +14,10 @@ It decides which copies the next plan makes, and knows neither requests nor a de
 from collections.abc import Iterable
 from itertools import islice
 
-from engine.scheduler.free_list import FreeSlots
-from engine.scheduler.page_table import RESTORING, PrefixNode
-from engine.scheduler.prefix_trie import PrefixTrie
-from engine.scheduler.residues import Residues
+from engine.scheduler.kv_cache.free_list import FreeSlots
+from engine.scheduler.kv_cache.page_table import RESTORING, PrefixNode
+from engine.scheduler.kv_cache.prefix_trie import PrefixTrie
+from engine.scheduler.kv_cache.residues import Residues
 
 
 class HostTier:

@@ -15,16 +15,15 @@ what another tenant's prompts contain.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from engine.scheduler.cache_check import check_trie
-from engine.scheduler.free_list import FreeList
-from engine.scheduler.host_tier import HostTier
-from engine.scheduler.page_table import PageTable, PrefixNode
-from engine.scheduler.prefix_trie import PrefixTrie
-from engine.scheduler.residues import Residues
-from engine.scheduler.step_plan import PageCopies
+from engine.scheduler.kv_cache.cache_check import check_trie
+from engine.scheduler.kv_cache.host_tier import HostTier
+from engine.scheduler.kv_cache.page_copies import PageCopies
+from engine.scheduler.kv_cache.page_pool import PagePool
+from engine.scheduler.kv_cache.page_table import PageTable, PrefixNode
+from engine.scheduler.kv_cache.prefix_trie import PrefixTrie
 
 MIN_RESTORED_PAGES: Final = 4  # fewer are computed in less time than a request waits for their copies
-READY_SHARE: Final = 6  # one page in so many should be free, or in a slot as well if it is to be taken next
+READY_SHARE: Final = 6  # 1 / READY_SHARE of the pages should be free, or be next to be taken and in a slot as well
 MAX_OVERWRITTEN_SLOTS: Final = 512  # in one plan
 
 
@@ -42,16 +41,14 @@ class KVCacheManager:
         self.num_pages, self.page_size = num_pages, page_size
         self.num_evicted_pages = 0  # whose content was in no slot
         self._min_restored_pages = min_restored_pages
-        self._free_pages = FreeList(num_pages)
+        self._pool = PagePool(num_pages)
         self._trie = PrefixTrie(num_pages)
         self.host = HostTier(self._trie, max_host_slots)
-        self._residues = Residues()
-        self._to_overwrite: list[int] = []  # pages
 
     @property
     def num_available_pages(self) -> int:
         """Pages that a request could get now. All idle pages count, as the pages below an idle one are idle too."""
-        return len(self._free_pages) + self._trie.num_idle
+        return len(self._pool) + self._trie.num_idle
 
     @property
     def num_cached_pages(self) -> int:
@@ -61,7 +58,7 @@ class KVCacheManager:
     @property
     def num_held_pages(self) -> int:
         """Pages that requests hold now."""
-        return self.num_pages - len(self._free_pages) - self._trie.num_idle
+        return self.num_pages - len(self._pool) - self._trie.num_idle
 
     @property
     def num_saved_pages(self) -> int:
@@ -71,12 +68,12 @@ class KVCacheManager:
     @property
     def has_waiting_copies(self) -> bool:
         """Whether a plan should be made even if no request computes anything."""
-        return bool(self._to_overwrite) or self.host.is_waiting
+        return self._pool.has_waiting_overwrites or self.host.is_waiting
 
     @property
     def has_waiting_overwrites(self) -> bool:
         """Whether pages or slots are still to be overwritten by a plan."""
-        return bool(self._to_overwrite) or self.host.has_waiting_overwrites
+        return self._pool.has_waiting_overwrites or self.host.has_waiting_overwrites
 
     def allocate(self, tenant: str, token_ids: Sequence[int], num_spare_pages: int = 0) -> PageTable | None:
         """A page table for `token_ids`: the pages of the longest prefix hit, and new pages for the rest.
@@ -101,7 +98,7 @@ class KVCacheManager:
             node = matched[index]
             self._trie.move_to_page(node, table.page_ids[index])
             if restores:
-                self._residues.fill(node.page_id, tenant)
+                self._pool.fill(node.page_id, tenant)
                 self.host.restore(node)
             else:
                 node.is_computed, node.owner = False, table
@@ -152,7 +149,7 @@ class KVCacheManager:
         """Mark the full pages in positions [start, end) as computed: the step being planned computes them."""
         for node in table.prefix_nodes[start // self.page_size : end // self.page_size]:
             node.is_computed, node.owner = True, None
-            self._residues.fill(node.page_id, table.tenant)
+            self._pool.fill(node.page_id, table.tenant)
 
     def free(self, table: PageTable, token_ids: Sequence[int]) -> None:
         """Release all pages of a request. `token_ids`: its tokens whose keys and values have been computed.
@@ -162,7 +159,7 @@ class KVCacheManager:
         self._trie.clock += 1
         if table.is_erased:
             token_ids = ()
-            self._residues.overwrite_on_release(table.page_ids)
+            self._pool.overwrite_on_release(table.page_ids)
             if table.prefix_nodes and table.prefix_nodes[0].attached:
                 self._drop_subtree(table.prefix_nodes[0], overwrite=True)
         parent = table.prefix_nodes[-1] if table.prefix_nodes else self._trie.root(table.tenant)
@@ -172,7 +169,7 @@ class KVCacheManager:
             page_tokens = self._page_tokens(token_ids, index)
             node = parent.children.get(page_tokens) if can_attach else None
             if can_attach and (node is None or not node.in_page):
-                self._residues.fill(page_id, table.tenant)
+                self._pool.fill(page_id, table.tenant)
                 if node is None:
                     parent = self._trie.attach(parent, page_tokens, page_id, ref_count=0)
                 else:  # only in a slot so far
@@ -184,7 +181,7 @@ class KVCacheManager:
                 can_attach = False
             else:
                 parent = node  # another request has attached an equal page: one copy is enough
-            self._release(page_id)
+            self._pool.release(page_id)
         for node in reversed(table.prefix_nodes):
             self._let_go(table, node)
         table.prefix_nodes, table.page_ids = [], []
@@ -203,13 +200,7 @@ class KVCacheManager:
         later prompt will find.
         """
         self.host.erase(tenant)
-        pages = self._residues.of(tenant)
-        free = set(self._free_pages)
-        for page_id in pages:
-            if page_id in free:
-                self._residues.overwrite(page_id)
-                self._to_overwrite.append(page_id)
-        self._residues.overwrite_on_release(page_id for page_id in pages if page_id not in free)
+        self._pool.erase(tenant)
         for table in running:
             table.is_erased = True
         root = self._trie.roots.get(tenant)
@@ -221,12 +212,11 @@ class KVCacheManager:
 
     def plan_copies(self, max_restored_pages: int, max_saved_pages: int) -> PageCopies:
         """The copies of pages that go with the plan that was made."""
-        overwritten_pages, self._to_overwrite = tuple(self._to_overwrite), []
         return PageCopies(
-            overwritten_pages=overwritten_pages,
+            overwritten_pages=self._pool.plan_overwrites(),
             overwritten_slots=self.host.plan_overwrites(MAX_OVERWRITTEN_SLOTS),
             restores=self.host.plan_restores(max_restored_pages),
-            saves=self.host.plan_saves(max_saved_pages, self.num_pages // READY_SHARE - len(self._free_pages)),
+            saves=self.host.plan_saves(max_saved_pages, self.num_pages // READY_SHARE - len(self._pool)),
         )
 
     def check(self, tables: Iterable[PageTable] = ()) -> None:
@@ -234,7 +224,7 @@ class KVCacheManager:
 
         `tables`: of all requests that hold pages.
         """
-        check_trie(self._trie, list(self._free_pages), tables, self.num_pages, self.page_size)
+        check_trie(self._trie, list(self._pool), tables, self.num_pages, self.page_size)
         self.host.check()
 
     def _match(self, tenant: str, token_ids: Sequence[int], max_pages: int) -> list[PrefixNode]:
@@ -254,7 +244,7 @@ class KVCacheManager:
         """Take a subtree out of the trie; returns its size. What requests hold is released when they end."""
         nodes = self._trie.detach(top)
         if overwrite:
-            self._residues.overwrite_on_release(node.page_id for node in nodes if node.in_page)
+            self._pool.overwrite_on_release(node.page_id for node in nodes if node.in_page)
             self.host.overwrite_on_release(nodes)
         for node in nodes:
             self.host.release(node)
@@ -278,12 +268,10 @@ class KVCacheManager:
 
     def _add_pages(self, table: PageTable, num_pages: int) -> None:
         """Append free pages, evicting idle ones as needed. Prefers the page that follows the table's last one."""
-        while len(self._free_pages) < num_pages:
+        while len(self._pool) < num_pages:
             self._evict()
         for _ in range(num_pages):
-            page_id = self._free_pages.take(table.page_ids[-1] + 1 if table.page_ids else 0)
-            self._residues.write(page_id, table.tenant)
-            table.page_ids.append(page_id)
+            table.page_ids.append(self._pool.take(table.page_ids[-1] + 1 if table.page_ids else 0, table.tenant))
 
     def _evict(self) -> None:
         """Release the page of the idle leaf that was used longest ago, but rather one whose content is in a slot.
@@ -303,9 +291,4 @@ class KVCacheManager:
     def _release_page_of(self, node: PrefixNode) -> None:
         page_id = node.page_id
         self._trie.move_to_page(node, -1)
-        self._release(page_id)
-
-    def _release(self, page_id: int) -> None:
-        if self._residues.is_overwritten_on_release(page_id):
-            self._to_overwrite.append(page_id)
-        self._free_pages.release(page_id)
+        self._pool.release(page_id)

@@ -1,14 +1,14 @@
 """The prefix tries of all tenants, over the pages of the device and the slots of the host.
 
-Two sets of nodes, those in pages and those in slots, each of which contains with a node also its parent. So whoever
-evicts takes leaves of a set, and no node loses the way to its root. A node in neither set is not in the trie.
+There are two sets of nodes, those in pages and those in slots. Each set contains the parents of its nodes. Evictions
+take leaves of a set, so no node loses the way to its root. A node in neither set is not in the trie.
 
 It counts idle nodes and keeps the queues from which evictions choose. It does not own pages or slots, and decides
 nothing.
 """
 
-from engine.scheduler.eviction import EvictionQueue
-from engine.scheduler.page_table import PrefixNode
+from engine.scheduler.kv_cache.eviction import EvictionQueue
+from engine.scheduler.kv_cache.page_table import PrefixNode
 
 
 class PrefixTrie:

@@ -1,9 +1,9 @@
-"""Nodes of the prefix trie by their recency, for whoever has to give something up."""
+"""Nodes of the prefix trie by their recency, from which evictions choose."""
 
 import heapq
 from collections.abc import Callable
 
-from engine.scheduler.page_table import PrefixNode
+from engine.scheduler.kv_cache.page_table import PrefixNode
 
 
 class EvictionQueue:

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from engine.scheduler.page_table import PageTable, PrefixNode
-from engine.scheduler.prefix_trie import PrefixTrie
+from engine.scheduler.kv_cache.page_table import PageTable, PrefixNode
+from engine.scheduler.kv_cache.prefix_trie import PrefixTrie
 
 
 def check_trie(
