@@ -1,7 +1,7 @@
 """Erasures of tenants between the threads that ask for them and the engine thread, which plans them.
 
-An erasure is answered once plans have overwritten the tenant's cached pages on every rank. It knows futures. It does not
-know pages or HTTP.
+An erasure is answered once plans have overwritten the tenant's cached pages on every rank. It knows futures, no pages
+and no HTTP.
 """
 
 from concurrent.futures import Future
