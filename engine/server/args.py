@@ -135,7 +135,10 @@ def _serve_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     limits = parser.add_argument_group("limits")
     limits.add_argument(
-        "--max-batch", type=_at_least(1), metavar="N", help="requests that run at a time (default: what fits)"
+        "--max-batch",
+        type=_at_least(1),
+        metavar="N",
+        help="requests that run at a time (default: what fits; 8 on a CPU)",
     )
     limits.add_argument("--max-waiting", type=_at_least(0), default=256, metavar="N", help="queued requests (256)")
     limits.add_argument("--chunk", type=_at_least(1), metavar="N", help="prompt tokens per step")

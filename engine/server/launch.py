@@ -124,8 +124,8 @@ def load_model(options: ServeOptions) -> LoadedModel:
         raise ConfigError(options.model, expected="weights that compute a token", found=str(error)) from error
     limits = engine.config
     log(
-        f"up to {limits.max_num_seqs} replies at a time, {limits.max_context:,} tokens in a prompt and its reply "
-        f"(the model: {checkpoint.spec.max_context:,}), {engine.stats().kv_tokens_total:,} in all of them"
+        f"{limits.max_num_seqs} replies at a time, dialogs of up to {limits.max_context:,} tokens (the model's limit: "
+        f"{checkpoint.spec.max_context:,}), a KV cache of {engine.stats().kv_tokens_total:,} tokens"
     )
     return LoadedModel(engine, tokenizer, encoder, chosen.format, limits.max_context)
 
