@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
 
 from tests.discord.fake.fake_client import PLAIN, RawClient, connected, wait_for
@@ -15,20 +13,7 @@ ROW = {"type": 1, "components": [{"type": 2, "style": 2, "label": "Stop", "custo
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeDiscord]:
-    async with FakeDiscord() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def raw(fake: FakeDiscord) -> AsyncIterator[RawClient]:
-    async with aiohttp.ClientSession() as http:
-        yield RawClient(fake, http)
-
-
-@pytest.fixture
-def guild(fake: FakeDiscord) -> Guild:
-    guild = fake.guild("Alpha")
+def guild(guild: Guild) -> Guild:
     guild.bot_role.permissions |= Permission.MANAGE_WEBHOOKS
     return guild
 
