@@ -9,6 +9,7 @@ import asyncio
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -41,8 +42,8 @@ async def speaking(here: World, *names: str, manage: bool = True) -> tuple[Guild
     return guild, boss, here.discord.user("ann")
 
 
-async def say(here: World, where: Guild | Channel, user: User, text: str, **options: object) -> Message:
-    return await here.discord.say(where, user, f"<@{here.discord.bot.id}> {text}", **options)  # type: ignore[arg-type]
+async def say(here: World, where: Guild | Channel, user: User, text: str, **options: Any) -> Message:
+    return await here.discord.say(where, user, f"<@{here.discord.bot.id}> {text}", **options)
 
 
 async def spoken(here: World, where: Guild | Channel, number: int = 1) -> list[Message]:
