@@ -118,11 +118,12 @@ async def test_all_buttons_work(both: World) -> None:
     why = await here.discord.menu(message, ann, "Why this answer?")
     await here.discord.done(why)
     assert "**Jack**, version 1" in why.reply()
-    started = await here.discord.press(message, ann, label="Thread")
-    await here.discord.until(lambda: started.modal is not None or message.thread is not None)
+    await here.discord.press(message, ann, label="Thread")
+    await here.discord.until(lambda: message.thread is not None)
     await asyncio.sleep(2.1)  # discord.py returns from the last request that a limit allows when the limit is over
     pressed = await here.discord.press(message, here.discord.user("eve"), label="Forget")
-    await here.discord.until(lambda: pressed.followups or pressed.original)
+    await here.discord.until(lambda: pressed.followups)
+    assert "Only the person who asked" in pressed.followups[0].content
     assert "Forgotten" not in message.content
     await here.discord.press(message, ann, label="Forget")
     await here.discord.until(lambda: message.content.startswith("-# Forgotten"))
@@ -301,8 +302,10 @@ async def test_deleted_by_an_admin_while_it_speaks(both: World) -> None:
     await here.discord.press(answer, ann, label="Regenerate")
     await here.discord.until(lambda: answer.content == "**Jack**\nAnother tale." and not answer.runs())
     # The next one is not tried with the dead webhook.
+    before = len(here.discord.sent("POST", webhook.token))
     [after] = await here.discord.answered(await say(here, guild, ann, "And then?"))
     assert after.content == "**Jack**\nYou said: And then?"
+    assert len(here.discord.sent("POST", webhook.token)) == before == 1
 
 
 @pytest.mark.parametrize(
@@ -359,7 +362,7 @@ async def test_a_rate_limit_is_waited_for_and_no_token_logged(here: World) -> No
     [message] = await spoken(here, guild)
     assert told(message) == "Arr."
     [webhook] = here.discord.own_webhooks(guild)
-    assert "429" in here.bot.log()
+    assert f"/webhooks/{webhook.id}/[hidden]?wait=true responded with 429" in here.bot.log()
     assert webhook.token not in here.bot.log()
 
 
