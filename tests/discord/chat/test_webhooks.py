@@ -344,9 +344,10 @@ async def test_requests_to_a_webhook_keep_to_its_limits(here: World) -> None:
     assert here.discord.rest.num_rate_limited == before
 
 
-async def test_an_answer_that_got_lost_is_not_sent_twice(here: World) -> None:
+@pytest.mark.parametrize("fault", [{"lose": "response"}, {"lose": "answer", "status": 502}])
+async def test_an_answer_that_got_lost_is_not_sent_twice(here: World, fault: dict[str, Any]) -> None:
     guild, _boss, ann = await speaking(here)
-    here.discord.fail("POST", r"/webhooks/\d+/[^/]+$", lose="response")
+    here.discord.fail("POST", r"/webhooks/\d+/[^/]+$", **fault)
     here.engine.reply("Arr.")
     await say(here, guild, ann, "Hello")
     await here.discord.until(lambda: here.discord.spoken(guild))

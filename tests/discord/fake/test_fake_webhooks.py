@@ -51,10 +51,11 @@ async def test_its_messages_are_the_webhooks(fake: FakeDiscord, raw: RawClient, 
 async def test_who_may_make_and_see_them(fake: FakeDiscord, raw: RawClient, guild: Guild) -> None:
     where = f"/channels/{guild.channel.id}/webhooks"
     webhook = await made(raw, guild)
-    fake.webhook(guild.channel, "Feed")
+    feed = fake.webhook(guild.channel, "Feed")
+    fake.webhook(guild.channel, "Another bot", application_id=7)
     _, listed = await raw.send("GET", where)
-    assert [each.get("token") for each in listed] == [webhook["token"], None]
-    for _ in range(13):
+    assert [each.get("token") for each in listed] == [webhook["token"], feed.token, None]
+    for _ in range(12):
         assert await raw.code("POST", where, {"name": "More"}) == 0
     assert await raw.code("POST", where, {"name": "Too many"}) == 30007
     guild.bot_role.permissions = 0
