@@ -83,7 +83,7 @@ class ChatWorkload:
         vocab: int = VOCAB,
     ) -> None:
         rng = random.Random(f"{SEED}-w3")
-        self.users, self.turns, self.reply_length = users, turns, reply
+        self.users, self.turns, self.reply_length, self.vocab = users, turns, reply, vocab
         self.personas = [random_ids(rng, system, vocab) for _ in range(personas)]
         self.messages = [[random_ids(rng, message, vocab) for _ in range(turns)] for _ in range(users)]
         self.persona_of = [user % personas for user in range(users)]
@@ -123,7 +123,7 @@ class CannedChat(ChatWorkload):
         """As W3, with the tokens in the history replaced."""
         turn, length = self.turn[user], self.reply_length
         more = super().reply(user, tokens)
-        generated = random_ids(random.Random(f"{SEED}-w6-{user}-{turn}"), length + self.extra_tokens, VOCAB)
+        generated = random_ids(random.Random(f"{SEED}-w6-{user}-{turn}"), length + self.extra_tokens, self.vocab)
         self.history[user][-1] = [*self.messages[user][turn], *generated]
         return more
 

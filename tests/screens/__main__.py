@@ -13,6 +13,7 @@ from PIL import Image
 
 from bot.characters.files.export import export_png
 from models.migrate import upgrade
+from tests.discord.chat.test_webhooks import spoken
 from tests.discord.harness import World, world
 from tests.fakes.discord import render
 from tests.fakes.discord.server import Attachment
@@ -293,12 +294,11 @@ async def webhooks(here: World) -> None:
         ),
         (bob, f"{mention} and what do you say to that?", "A letter is paper. *Throws an orange at the Queen.*"),
     ]
-    for number, (user, words, reply) in enumerate(said):
+    for number, (user, words, reply) in enumerate(said, 1):
         here.engine.reply(reply)
-        to_jack = here.discord.spoken(guild)[0] if number == 2 else None
+        to_jack = here.discord.spoken(guild)[0] if number == 3 else None
         await here.discord.say(guild, user, words, reply_to=to_jack)
-        await here.discord.until(lambda: len(here.discord.spoken(guild)) == number + 1)  # noqa: B023
-        await here.discord.until(lambda: not any(each.runs() for each in here.discord.spoken(guild)))
+        await spoken(here, guild, number)
     await here.use(guild, ann, "persona show")
     await picture(guild.channel, ann, "webhooks")
 

@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -22,6 +21,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from engine.bench.random_model import SHAPES, RandomCheckpoint, spec
+from engine.bench.steps import milliseconds_per_step
 from engine.config import PAGE_SIZE, EngineConfig, resolve
 from engine.core.worker import load_weights
 from engine.kernels.attention.prefix_work import PrefixConfig
@@ -150,18 +150,6 @@ def fill(
 def last_tokens(rows: tuple[int, ...], context: int) -> StepPlan:
     """Every row computes the last token of its context (again)."""
     return StepPlan(0, chunks=tuple(PrefillChunk(row, context - 1, (5 + row,), True) for row in rows))
-
-
-def milliseconds_per_step(runner: CudaRunner, plans: Sequence[StepPlan]) -> float:
-    """The mean time of a step, with one step in flight while the next is launched, as in the engine."""
-    start = time.perf_counter()
-    in_flight = runner.execute_async(plans[0])
-    for plan in plans[1:]:
-        handle = runner.execute_async(plan)
-        runner.wait(in_flight)
-        in_flight = handle
-    runner.wait(in_flight)
-    return 1000 * (time.perf_counter() - start) / len(plans)
 
 
 if __name__ == "__main__":

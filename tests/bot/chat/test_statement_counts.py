@@ -34,17 +34,19 @@ def transactions(database: Database) -> Iterator[list[list[str]]]:
 
     def commit(connection: Connection) -> None:
         statements = running.pop(id(connection), [])
-        if not all("stop_requests" in text for text in statements):
+        if not (statements and all("stop_requests" in text for text in statements)):
             committed.append(statements)
 
     engines = [engine.sync_engine for engine in database.engines]
     for engine in engines:
         event.listen(engine, "before_cursor_execute", statement)
         event.listen(engine, "commit", commit)
-    yield committed
-    for engine in engines:
-        event.remove(engine, "before_cursor_execute", statement)
-        event.remove(engine, "commit", commit)
+    try:
+        yield committed
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", statement)
+            event.remove(engine, "commit", commit)
 
 
 async def counts(make_chat: MakeChat, database: Database, key: DialogKey, author: str | None = None) -> list[int]:

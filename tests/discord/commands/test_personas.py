@@ -381,21 +381,24 @@ async def test_conversations_that_began_since_the_question_go_on(here: World) ->
 
 
 async def test_a_member_is_asked_about_their_own_conversation(both: World) -> None:
-    here = both
-    guild, ann = await here.member()
+    guild, ann = await both.member()
     for place in (guild, ann):
-        await here.ask(place, ann, "Remember the fish")
-        used = await here.use(place, ann, "me persona set", prompt="You are a nun.", name="Agnes")
-        assert "Shall our conversation here go on, or begin afresh?" in used.reply()
-        assert labels(used) == ["Keep the conversation", AFRESH]
-        await here.discord.press(used.messages()[0], ann, label=AFRESH)
-        await here.discord.until(lambda used=used: "We begin a new conversation" in used.reply())  # type: ignore[misc]
-        assert "Our conversations go on" not in used.reply()
-        await here.ask(place, ann, "And now?")
-        assert "fish" not in str(here.engine.requests[-1].messages)
-        assert "goes on" in (await here.use(place, ann, "history undo")).reply()
-        await here.ask(place, ann, "And then?")
-        assert "fish" in str(here.engine.requests[-1].messages)
+        await sets_their_own_and_begins_afresh(both, place, ann)
+
+
+async def sets_their_own_and_begins_afresh(here: World, place: Guild | User, ann: User) -> None:
+    await here.ask(place, ann, "Remember the fish")
+    used = await here.use(place, ann, "me persona set", prompt="You are a nun.", name="Agnes")
+    assert "Shall our conversation here go on, or begin afresh?" in used.reply()
+    assert labels(used) == ["Keep the conversation", AFRESH]
+    await here.discord.press(used.messages()[0], ann, label=AFRESH)
+    await here.discord.until(lambda: "We begin a new conversation" in used.reply())
+    assert "Our conversations go on" not in used.reply()
+    await here.ask(place, ann, "And now?")
+    assert "fish" not in str(here.engine.requests[-1].messages)
+    assert "goes on" in (await here.use(place, ann, "history undo")).reply()
+    await here.ask(place, ann, "And then?")
+    assert "fish" in str(here.engine.requests[-1].messages)
 
 
 async def test_odd_names_are_shown_as_typed_and_ping_nobody(here: World) -> None:

@@ -14,17 +14,6 @@ from tests.fakes.discord.server import Attachment, FakeDiscord, User
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeDiscord]:
-    async with FakeDiscord() as fake:
-        yield fake
-
-
-@pytest.fixture
-def ann(fake: FakeDiscord) -> User:
-    return fake.user("ann")
-
-
-@pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http:
         yield http

@@ -102,16 +102,6 @@ async def fake() -> AsyncIterator[FakeDiscord]:
 
 
 @pytest.fixture
-def ann(fake: FakeDiscord) -> User:
-    return fake.user("ann")
-
-
-@pytest.fixture
-def guild(fake: FakeDiscord) -> Guild:
-    return fake.guild("Alpha")
-
-
-@pytest.fixture
 async def client(fake: FakeDiscord, guild: Guild, ann: User) -> AsyncIterator[RecordingClient]:
     async with connected(fake, setup=add_commands) as client:
         await client.tree.sync()

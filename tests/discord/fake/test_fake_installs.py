@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import aiohttp
 import discord
 import pytest
 from discord import app_commands
@@ -30,20 +29,7 @@ def add_commands(client: RecordingClient) -> None:
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeDiscord]:
-    async with FakeDiscord() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def raw(fake: FakeDiscord) -> AsyncIterator[RawClient]:
-    async with aiohttp.ClientSession() as http:
-        yield RawClient(fake, http)
-
-
-@pytest.fixture
-def ann(fake: FakeDiscord) -> User:
-    ann = fake.user("ann")
+def ann(fake: FakeDiscord, ann: User) -> User:
     fake.install(ann)
     return ann
 

@@ -3,43 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
-import aiohttp
 import discord
 import pytest
 
 from tests.discord.fake.fake_client import PLAIN, RawClient, RecordingClient, connected, wait_for
 from tests.fakes.discord.gateway import MESSAGE_CONTENT
 from tests.fakes.discord.server import Attachment, FakeDiscord, Guild, Message, Permission, User
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeDiscord]:
-    async with FakeDiscord() as fake:
-        yield fake
-
-
-@pytest.fixture
-def ann(fake: FakeDiscord) -> User:
-    return fake.user("ann")
-
-
-@pytest.fixture
-def guild(fake: FakeDiscord) -> Guild:
-    return fake.guild("Alpha")
-
-
-@pytest.fixture
-async def client(fake: FakeDiscord, guild: Guild, ann: User) -> AsyncIterator[RecordingClient]:
-    async with connected(fake) as client:
-        yield client
-
-
-@pytest.fixture
-async def raw(fake: FakeDiscord) -> AsyncIterator[RawClient]:
-    async with aiohttp.ClientSession() as http:
-        yield RawClient(fake, http)
 
 
 async def seen(client: RecordingClient, message: Message) -> discord.Message:

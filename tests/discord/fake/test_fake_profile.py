@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import AsyncIterator
 
 import discord
 import pytest
 from PIL import Image
 
-from tests.discord.fake.fake_client import RecordingClient, connected, wait_for
+from tests.discord.fake.fake_client import RecordingClient, wait_for
 from tests.fakes.discord.server import FakeDiscord, Guild, Permission
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeDiscord]:
-    async with FakeDiscord() as fake:
-        yield fake
-
-
-@pytest.fixture
-def guild(fake: FakeDiscord) -> Guild:
-    return fake.guild("Alpha")
-
-
-@pytest.fixture
-async def client(fake: FakeDiscord, guild: Guild) -> AsyncIterator[RecordingClient]:
-    async with connected(fake) as client:
-        yield client
 
 
 def data_uri(kind: str = "png", declared: str = "png") -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
 import pytest
 from PIL import Image
 
@@ -17,28 +15,6 @@ from tests.fakes.discord.pictures.markdown import to_html
 from tests.fakes.discord.server import Attachment, FakeDiscord, Guild, Interaction, User
 
 EVIL = '<script>alert("1")</script>'
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeDiscord]:
-    async with FakeDiscord() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def raw(fake: FakeDiscord) -> AsyncIterator[RawClient]:
-    async with aiohttp.ClientSession() as http:
-        yield RawClient(fake, http)
-
-
-@pytest.fixture
-def ann(fake: FakeDiscord) -> User:
-    return fake.user("ann")
-
-
-@pytest.fixture
-def guild(fake: FakeDiscord) -> Guild:
-    return fake.guild("Alpha")
 
 
 async def answered(fake: FakeDiscord, raw: RawClient, guild: Guild, user: User, **data: object) -> Interaction:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import aiohttp
 import discord
 import pytest
 
@@ -12,34 +9,6 @@ from tests.discord.fake.fake_client import PLAIN, RawClient, RecordingClient, co
 from tests.fakes.discord.server import Channel, FakeDiscord, Guild, Permission, User
 
 P = Permission
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeDiscord]:
-    async with FakeDiscord() as fake:
-        yield fake
-
-
-@pytest.fixture
-def ann(fake: FakeDiscord) -> User:
-    return fake.user("ann")
-
-
-@pytest.fixture
-def guild(fake: FakeDiscord) -> Guild:
-    return fake.guild("Alpha")
-
-
-@pytest.fixture
-async def client(fake: FakeDiscord, guild: Guild, ann: User) -> AsyncIterator[RecordingClient]:
-    async with connected(fake) as client:
-        yield client
-
-
-@pytest.fixture
-async def raw(fake: FakeDiscord) -> AsyncIterator[RawClient]:
-    async with aiohttp.ClientSession() as http:
-        yield RawClient(fake, http)
 
 
 def messages(channel: Channel) -> str:

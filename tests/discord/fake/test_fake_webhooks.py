@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
 
 from tests.discord.fake.fake_client import PLAIN, RawClient, connected, wait_for
@@ -15,20 +13,7 @@ ROW = {"type": 1, "components": [{"type": 2, "style": 2, "label": "Stop", "custo
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeDiscord]:
-    async with FakeDiscord() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def raw(fake: FakeDiscord) -> AsyncIterator[RawClient]:
-    async with aiohttp.ClientSession() as http:
-        yield RawClient(fake, http)
-
-
-@pytest.fixture
-def guild(fake: FakeDiscord) -> Guild:
-    guild = fake.guild("Alpha")
+def guild(guild: Guild) -> Guild:
     guild.bot_role.permissions |= Permission.MANAGE_WEBHOOKS
     return guild
 
@@ -66,10 +51,11 @@ async def test_its_messages_are_the_webhooks(fake: FakeDiscord, raw: RawClient, 
 async def test_who_may_make_and_see_them(fake: FakeDiscord, raw: RawClient, guild: Guild) -> None:
     where = f"/channels/{guild.channel.id}/webhooks"
     webhook = await made(raw, guild)
-    fake.webhook(guild.channel, "Feed")
+    feed = fake.webhook(guild.channel, "Feed")
+    fake.webhook(guild.channel, "Another bot", application_id=7)
     _, listed = await raw.send("GET", where)
-    assert [each.get("token") for each in listed] == [webhook["token"], None]
-    for _ in range(13):
+    assert [each.get("token") for each in listed] == [webhook["token"], feed.token, None]
+    for _ in range(12):
         assert await raw.code("POST", where, {"name": "More"}) == 0
     assert await raw.code("POST", where, {"name": "Too many"}) == 30007
     guild.bot_role.permissions = 0

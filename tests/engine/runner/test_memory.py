@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,15 +15,15 @@ from engine.runner.memory import GPU_BUFFER_BYTES, fit_limits, kv_bytes_per_page
 MODEL = replace(spec("8b"), max_context=131072)
 
 
-def config(device: str = "cuda", **fields: object) -> EngineConfig:
-    values: dict[str, object] = {
+def config(device: str = "cuda", **fields: Any) -> EngineConfig:
+    values: dict[str, Any] = {
         "max_num_seqs": 256, "max_context": MODEL.max_context, "max_prefill_tokens": 512, "fits_rows": True,
         "fits_context": True,
     }  # fmt: skip
-    return EngineConfig(torch.device(device), torch.bfloat16, **{**values, **fields})  # type: ignore[arg-type]
+    return EngineConfig(torch.device(device), torch.bfloat16, **(values | fields))
 
 
-def limits(tokens: int, **fields: object) -> tuple[int, int]:
+def limits(tokens: int, **fields: Any) -> tuple[int, int]:
     """(rows, context) on a GPU whose free memory holds `tokens`."""
     given = config(**fields)
     free = GPU_BUFFER_BYTES + tokens // given.page_size * kv_bytes_per_page(MODEL, given)

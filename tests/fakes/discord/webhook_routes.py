@@ -41,12 +41,12 @@ class Webhook:
     deleted: bool = False
 
     def json(self, rest: Rest) -> Json:
-        """As Discord shows it to the bot: with the token only if it is the bot's own."""
+        """As Discord shows it to the bot: without the token if it is another application's."""
         guild = self.channel.guild
         data: Json = {"id": str(self.id), "type": 1, "name": self.name, "avatar": picture_hash(self.avatar),
                       "channel_id": str(self.channel.id), "guild_id": str(guild.id) if guild else None,
                       "application_id": str(self.owner_id) if self.owner_id else None}  # fmt: skip
-        if self.owner_id == rest.bot.id:
+        if self.owner_id in (None, rest.bot.id):
             data |= {"token": self.token, "url": f"https://discord.com/api/webhooks/{self.id}/{self.token}"}
         return data
 

@@ -98,8 +98,10 @@ def run_rank(
     if with_llama:
         from engine.runner.cuda import prefix_limits
 
-        prefix_limits.MIN_PREFIX, prefix_limits.MIN_MEMBERS = 16, 2  # type: ignore[misc]
-        results.put(("llama", ids(rank, world, create_arena, fused, shares=True)))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(prefix_limits, "MIN_PREFIX", 16)
+            patch.setattr(prefix_limits, "MIN_MEMBERS", 2)
+            results.put(("llama", ids(rank, world, create_arena, fused, shares=True)))
 
 
 def ids(
