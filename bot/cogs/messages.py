@@ -30,7 +30,7 @@ from bot.discord_app.replies.message_text import (
     replied_message_id,
 )
 from bot.discord_app.replies.offered_files import offered_files
-from bot.discord_app.replies.sink import ReplySink
+from bot.discord_app.replies.sinks.sink import ReplySink
 from bot.discord_app.replies.typing import TypingIndicator
 from bot.discord_app.replies.webhooks.own_messages import is_by_own_webhook, is_own_message
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden

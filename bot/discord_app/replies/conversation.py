@@ -26,7 +26,7 @@ from bot.discord_app.dialog_keys import DialogKeys
 from bot.discord_app.permissions import Action, authorise, persona_scope
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
 from bot.discord_app.replies.quoting import ANEW, heading, small_lines, speaker_line
-from bot.discord_app.replies.sink import ReplySink
+from bot.discord_app.replies.sinks.sink import ReplySink
 from bot.discord_app.replies.streamed_reply import EditRate, ReplyDeleted, StreamedReply
 from bot.discord_app.replies.waiting_text import STOPPED, thought_line, waiting_text
 from bot.discord_app.replies.webhooks.voices import voice_lines
