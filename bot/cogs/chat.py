@@ -13,8 +13,9 @@ from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer, is_ephemeral, may_send
 from bot.discord_app.feature_cog import FeatureCog
-from bot.discord_app.replies.conversation import Conversations, Question
+from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.offered_files import offered_files
+from bot.discord_app.replies.question import Question
 from bot.failpoint import failpoint
 from models.types import Place
 

@@ -21,7 +21,7 @@ from bot.discord_app.context import CommandContext
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.error_messages import explain, shown_text
 from bot.discord_app.permissions import Action, NotAllowed
-from bot.discord_app.replies.conversation import Conversations, Question
+from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.message_text import (
     mentions,
     names_in,
@@ -30,7 +30,8 @@ from bot.discord_app.replies.message_text import (
     replied_message_id,
 )
 from bot.discord_app.replies.offered_files import offered_files
-from bot.discord_app.replies.sink import ReplySink
+from bot.discord_app.replies.question import Question
+from bot.discord_app.replies.sinks.sink import ReplySink
 from bot.discord_app.replies.typing import TypingIndicator
 from bot.discord_app.replies.webhooks.own_messages import is_by_own_webhook, is_own_message
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden

@@ -23,7 +23,7 @@ from bot.discord_app.message_sink import MessageDeleted, SinkUnreachable
 from bot.discord_app.replies.buttons import reply_buttons
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.quoting import address_line, speaker_line
-from bot.discord_app.replies.sink import ReplySink
+from bot.discord_app.replies.sinks.sink import ReplySink
 from bot.discord_app.replies.streamed_reply import ReplyDeleted, StreamedReply
 from bot.discord_app.replies.turn_actions import TurnActions, place_in, state_of, stored_heading
 from bot.discord_app.rest.request_pace import Urgency

@@ -1,47 +1,37 @@
 """The client of an OpenAI-compatible server: our engine, vLLM, llama.cpp's server, Ollama or a hosted one.
 
-/health, /tokenize and usage may be missing there, and an extra field that the server rejects is left out from then on.
-A request that may have started a reply is never retried: that could generate a second reply. Knows the protocol; knows
-neither dialogs nor members.
+/health, /tokenize and usage may be missing there. A request that may have started a reply is never retried: that could
+generate a second reply. Knows what a server is asked and in which state it is; how a reply is begun and read, and what
+an answer means, are files of their own. Knows neither dialogs nor members.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import httpx2
 import openai
-import structlog
 
-from bot.engine_client.chunks import ChunkReader
-from bot.engine_client.errors import ContextExceeded, refusal_of, translate
-from bot.engine_client.event_payload import Event
-from bot.engine_client.event_stream import EventStream
-from bot.engine_client.images.refusal import refuses_images
+from bot.engine_client.completions import Completions
+from bot.engine_client.errors import ContextExceeded, translate
 from bot.engine_client.images.support import ImageSupport
 from bot.engine_client.messages import (
-    Delta,
-    Finished,
     Message,
     ReplyEvent,
-    Thinking,
     TokenCount,
     continuation_fields,
     count_images,
     text_of,
 )
-from bot.engine_client.optional_fields import refused_field
-from bot.engine_client.overflow import overflow
-from bot.engine_client.reasoning import ReasoningSplitter, Split, has_mark
+from bot.engine_client.own_engine import OwnEngine
+from bot.engine_client.reasoning import ReasoningSplitter, has_mark
+from bot.engine_client.reply_reader import ReplyReader
 from bot.engine_client.served_model import ServedModel
-from bot.engine_client.transport import CONNECT_SECONDS, Transport
+from bot.engine_client.transport import Transport
 from bot.errors import EngineUnavailable, ImagesNotSeen
-
-log = structlog.get_logger(__name__)
 
 EngineState = Literal["loading", "ready", "restarting", "unreachable"]
 
@@ -51,15 +41,11 @@ _NOT_READY_MESSAGES = {
 }
 _DIED_MESSAGE = "The model stopped in the middle of this reply. Please ask again in a moment."
 _HEALTH_SECONDS = 5.0
-_REQUESTS = re.compile(r"^guildllama_engine_(?:running|waiting) (\d+(?:\.\d+)?)", re.MULTILINE)
-"""The gauges of our own engine that count requests (engine/server/metrics.py)."""
-_MAY_NAME_A_FIELD = {400, 422}
-_NO_SUCH_ENDPOINT = {404, 405, 501}
 _NO_HEALTH_ENDPOINT = {401, 403, 404, 405, 501}
 
 
 class EngineClient:
-    """One server. Every method but `ready` raises a BotError for whatever goes wrong there.
+    """One server. `ready`, `is_busy` and `erase_cache` never raise; the others raise a BotError for what goes wrong.
 
     `state` is what the supervisor knows of the process, and chooses the words for a server that does not answer.
     """
@@ -81,12 +67,12 @@ class EngineClient:
         self.completed_replies = 0
         self._transport = Transport(base_url, api_key, uds=uds)
         self._served = ServedModel(self._transport, model, thinking=thinking)
+        self._own = OwnEngine(self._transport)
+        self._completions = Completions(self._transport, self._served)
         self._begins_inside = False
         """Whether the model's prompt opens its thoughts, as a reply has shown."""
-        self._rejected_fields: set[str] = set()
         self._secrets = [api_key] if api_key else []
         self._images = ImageSupport()
-        self._can_erase = True  # until the server turns out not to know how
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,15 +101,11 @@ class EngineClient:
         return False
 
     async def is_busy(self) -> bool:
-        """Whether our own engine serves requests now, or has some that wait, whoever sent them.
+        """Whether our own engine has requests that run or wait, those of other clients included.
 
-        False if that is not known: other servers call these numbers otherwise, or have none.
+        False if that is not known, as with other servers.
         """
-        with contextlib.suppress(httpx2.HTTPError, OSError):
-            response = await self._transport.get("/metrics", timeout=_HEALTH_SECONDS)
-            if response.status_code == 200:
-                return any(float(number) > 0 for number in _REQUESTS.findall(response.text))
-        return False
+        return await self._own.is_busy()
 
     async def model(self) -> str:
         """The name to ask for: the configured one if the server has a choice of models, else the one it serves."""
@@ -143,17 +125,7 @@ class EngineClient:
 
         Only our engine can. Another server is asked once.
         """
-        if not self._can_erase:
-            return False
-        try:
-            response = await self._transport.post("/cache/erase", {"cache_salt": cache_salt})
-        except (httpx2.HTTPError, OSError) as error:
-            log.warning("the engine's cache could not be erased", reason=type(error).__name__)
-            return False
-        self._can_erase = response.status_code not in _NO_SUCH_ENDPOINT
-        if self._can_erase and response.status_code != 200:
-            log.warning("the engine's cache could not be erased", status=response.status_code)
-        return response.status_code == 200
+        return await self._own.erase_cache(cache_salt)
 
     async def accepts_images(self) -> bool:
         """Whether the model sees pictures. It is shown one, once; its refusal of another one answers this too.
@@ -196,20 +168,20 @@ class EngineClient:
         # A model that has read a picture complains of this one, not of pictures.
         has_images = count_images(messages) > 0 and not self._images.known(self._served.known_name)
         with self._translated_errors(sent, has_images=has_images):
-            events, event = await self._start(messages, fields, on_activity, has_images=has_images)
-        reader = ChunkReader()
+            events, event = await self._completions.start(messages, fields, on_activity, has_images=has_images)
         splitter = ReasoningSplitter(
             begins_inside=self._begins_inside,
             only_answer=bool(continuation_fields(messages)),
             quotes_marks=has_mark(sent),
         )
+        reader = ReplyReader(splitter)
         try:
             with self._translated_errors(sent, in_reply=True, has_images=has_images):
-                for piece in _read(reader, splitter, event):
+                for piece in reader.read(event):
                     yield piece
                 async for event in events:
                     on_activity()
-                    for piece in _read(reader, splitter, event):
+                    for piece in reader.read(event):
                         yield piece
         except EngineUnavailable:
             if reader.finish_reason is None:
@@ -220,62 +192,12 @@ class EngineClient:
         finish_reason = reader.finish_reason or ("stop" if events.done else None)
         if finish_reason is None or finish_reason == "error":
             raise EngineUnavailable(f"the stream ended with {finish_reason or 'no finish_reason'}", _DIED_MESSAGE)
-        for piece in _pieces(splitter.end(finish_reason)):
+        for piece in reader.end(finish_reason):
             yield piece
         self._begins_inside = (self._begins_inside or splitter.saw_lone_close) and not splitter.never_closed
         self.state = "ready"
         self.completed_replies += 1
-        yield Finished(finish_reason, reader.prompt_tokens, reader.completion_tokens)
-
-    async def _start(
-        self, messages: Sequence[Message], fields: dict[str, Any], on_activity: Callable[[], None], *, has_images: bool
-    ) -> tuple[EventStream, Event]:
-        """Start the request without the fields that this server rejects: the stream and its first event, if any.
-
-        A rejected request has generated nothing, whether the refusal is the answer or the first event of a stream.
-        """
-        model = await self._served.name()
-        fields = {**fields, **self._served.template_fields}
-        rejected = set(self._rejected_fields)
-        while True:
-            offered = dict(fields)
-            if "max_tokens" in rejected:
-                offered["max_completion_tokens"] = fields["max_tokens"]
-            extra = {name: value for name, value in offered.items() if name not in rejected}
-            try:
-                # `chat.completions.create` would validate each message and build a model of each chunk: twice the CPU.
-                events = await self._transport.openai.post(
-                    "/chat/completions",
-                    body={"model": model, "messages": list(messages), "stream": True, **extra},
-                    cast_to=object,
-                    stream=True,
-                    stream_cls=EventStream,
-                    # No timeout between two chunks: the caller has its own.
-                    options={"timeout": httpx2.Timeout(None, connect=CONNECT_SECONDS)},
-                )
-                first = await _first_event(events, on_activity)
-            except openai.APIConnectionError:
-                raise
-            except openai.APIError as error:
-                if isinstance(error, openai.APIStatusError) and error.status_code not in _MAY_NAME_A_FIELD:
-                    raise
-                refusal = refusal_of(error)
-                is_the_prompt = overflow(refusal) is not None or (has_images and refuses_images(refusal))
-                field = None if is_the_prompt else refused_field(refusal, set(extra))
-                if field is None:
-                    raise
-                rejected.add(field)
-            else:
-                self._remember(rejected)
-                return events, first
-
-    def _remember(self, rejected: set[str]) -> None:
-        """Leave these fields out from now on. Only said of a request that was then accepted: they were the reason."""
-        for field in sorted(rejected - self._rejected_fields):
-            log.info("the server turned down a field; leaving it out from now on", field=field)
-        self._rejected_fields |= rejected
-        if rejected & self._served.template_fields.keys():
-            self._served.template_fields = {}
+        yield reader.finished(finish_reason)
 
     @contextlib.contextmanager
     def _translated_errors(
@@ -298,35 +220,3 @@ class EngineClient:
             if result is error:
                 raise
             raise result from error
-
-
-def _read(reader: ChunkReader, splitter: ReasoningSplitter, event: Event) -> Iterator[Delta | Thinking]:
-    """What one event of the stream says."""
-    if event is None:
-        return
-    before = reader.thought
-    text = reader.read(event)
-    if reader.thought > before:
-        yield Thinking(reader.thought - before)
-    if text:
-        yield from _pieces(splitter.push(text))
-
-
-def _pieces(split: Split) -> Iterator[Delta | Thinking]:
-    if split.thought or split.retracts:
-        yield Thinking(split.thought, split.retracts)
-    if split.answer:
-        yield Delta(split.answer)
-
-
-async def _first_event(events: EventStream, on_activity: Callable[[], None]) -> Event:
-    """The first event with data, or None if the stream ends before. Closes the stream on any exception."""
-    try:
-        async for event in events:
-            on_activity()
-            if event is not None:
-                return event
-    except BaseException:
-        await events.close()
-        raise
-    return None

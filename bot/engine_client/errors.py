@@ -15,8 +15,8 @@ import openai
 
 from bot.engine_client.images.refusal import refuses_images
 from bot.engine_client.log_text import for_log
-from bot.engine_client.overflow import overflow
-from bot.engine_client.refusal import Refusal, read_refusal
+from bot.engine_client.refusals.overflow import overflow
+from bot.engine_client.refusals.refusal import Refusal, read_refusal
 from bot.errors import BotError, Busy, EngineRefused, EngineUnavailable, EngineUnreadable, ImagesNotSeen
 
 _ABOUT_THE_PROMPT = {400, 413, 422}

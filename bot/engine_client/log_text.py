@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from bot.engine_client.refusal import one_line
+from bot.engine_client.refusals.refusal import one_line
 
 _INPUT = re.compile(r"""['"]?\b(?:input(?:_value)?|ctx)['"]?\s*[=:]\s*(?:'[^']*'|"[^"]*"|[^,;\]})]*)""")
 _KEY = re.compile(r"\b(?:sk|hf|gsk|key|Bearer)[-_ ][\w*.-]{6,}")

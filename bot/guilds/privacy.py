@@ -19,7 +19,8 @@ from bot.guilds.export import as_json, dialog_markdown
 from models.database import Database
 from models.maintenance.vacuum import release_space
 from models.queries import inspection
-from models.queries.deletion import privacy, purge
+from models.queries.deletion import purge
+from models.queries.privacy import erasure, export, holdings, opt_outs
 from models.queries.tenants import guilds, settings
 from models.types import DIRECT_MESSAGES, DialogKey
 
@@ -58,8 +59,8 @@ class PrivacyService:
         """Count what is stored about a person."""
         async with self._database.read() as session:
             return Holdings(
-                await privacy.person_counts(session, user_id=user_id, guild_id=guild_id),
-                await privacy.opted_out_since(session, user_id=user_id),
+                await holdings.person_counts(session, user_id=user_id, guild_id=guild_id),
+                await opt_outs.opted_out_since(session, user_id=user_id),
             )
 
     async def export(self, user_id: int, *, guild_id: int | None = None) -> bytes:
@@ -77,15 +78,15 @@ class PrivacyService:
             data: dict[str, object] = {
                 "user_id": user_id,
                 "exported_at": datetime.now(UTC),
-                "opted_out_since": await privacy.opted_out_since(session, user_id=user_id),
+                "opted_out_since": await opt_outs.opted_out_since(session, user_id=user_id),
                 "dialogs": [{"dialog": line, "turns": turns} for line, turns in dialogs],
                 "shared_dialogs": [{"dialog": line, "turns": turns} for line, turns in shared],
-                "earlier_replies": await privacy.person_variants(session, user_id=user_id, guild_id=guild_id),
-                "quoted_by_others": await privacy.person_quotes(session, user_id=user_id, guild_id=guild_id),
-                "personas": await privacy.person_personas(session, user_id=user_id, guild_id=guild_id),
-                **await privacy.person_memory(session, user_id=user_id, guild_id=guild_id),
-                "persona_pictures": await privacy.person_pictures(session, user_id=user_id, guild_id=guild_id),
-                **await privacy.person_settings(session, user_id=user_id, guild_id=guild_id),
+                "earlier_replies": await export.person_variants(session, user_id=user_id, guild_id=guild_id),
+                "quoted_by_others": await export.person_quotes(session, user_id=user_id, guild_id=guild_id),
+                "personas": await export.person_personas(session, user_id=user_id, guild_id=guild_id),
+                **await export.person_memory(session, user_id=user_id, guild_id=guild_id),
+                "persona_pictures": await export.person_pictures(session, user_id=user_id, guild_id=guild_id),
+                **await export.person_settings(session, user_id=user_id, guild_id=guild_id),
             }
         return await asyncio.to_thread(_zip, data, [*dialogs, *shared])
 
@@ -96,13 +97,13 @@ class PrivacyService:
         """
         before = await self.show(user_id, guild_id=guild_id)
         async with self._database.read() as session:
-            everywhere = (DIRECT_MESSAGES, *await privacy.person_guilds(session, user_id=user_id))
+            everywhere = (DIRECT_MESSAGES, *await holdings.person_guilds(session, user_id=user_id))
         guild_ids = everywhere if guild_id is None else (guild_id,)
         while await self._delete_turns(user_id, guild_id):
             pass
 
         async with self._database.write() as session:
-            await privacy.delete_person_rest(session, user_id=user_id, guild_id=guild_id)
+            await erasure.delete_person_rest(session, user_id=user_id, guild_id=guild_id)
         await release_space(self._database)
         await self._erase_prompts(DialogKey(each, user_id) for each in guild_ids)
         return await self._receipt("privacy.delete", before.counts, guild_id=guild_id, actor_id=actor_id)
@@ -129,12 +130,12 @@ class PrivacyService:
     async def opt_out(self, user_id: int) -> bool:
         """Store nothing that this person writes from now on; they can still chat. False if they opted out before."""
         async with self._database.write() as session:
-            return await privacy.opt_out(session, user_id=user_id, now=datetime.now(UTC))
+            return await opt_outs.opt_out(session, user_id=user_id, now=datetime.now(UTC))
 
     async def opt_in(self, user_id: int) -> bool:
         """Revoke an opt-out. False if there was none."""
         async with self._database.write() as session:
-            return await privacy.opt_in(session, user_id=user_id)
+            return await opt_outs.opt_in(session, user_id=user_id)
 
     async def _erase_prompts(self, keys: Iterable[DialogKey]) -> None:
         if self._cache is not None:
@@ -142,7 +143,7 @@ class PrivacyService:
 
     async def _delete_turns(self, user_id: int, guild_id: int | None) -> int:
         async with self._database.write() as session:
-            return await privacy.delete_person_turns(session, user_id=user_id, guild_id=guild_id, limit=BATCH)
+            return await erasure.delete_person_turns(session, user_id=user_id, guild_id=guild_id, limit=BATCH)
 
     async def _receipt(
         self, action: str, counts: dict[str, int], *, guild_id: int | None, actor_id: int | None

@@ -23,7 +23,7 @@ from bot.memory.words import says_the_same
 from bot.settings import Settings
 from bot.short_answers import ShortAnswers
 from models.database import Database, Session
-from models.queries.dialogs.begin import names_in_dialog
+from models.queries.dialogs.pairs import names_in_dialog
 from models.queries.memory import facts, summaries, work
 from models.types import DialogKey, MemoryTask, RememberedPair, Summary
 

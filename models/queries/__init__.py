@@ -4,8 +4,10 @@
 events use; the operator's queries and those on a person's own data are used through their modules.
 """
 
+from models.queries.dialogs.finish import fail_turn, finish_turn
+from models.queries.dialogs.new_turn import begin_turn
+from models.queries.dialogs.pairs import history
 from models.queries.dialogs.resets import end_dialog, undo_reset
-from models.queries.dialogs.turns import begin_turn, fail_turn, finish_turn, history
 from models.queries.dialogs.variants import (
     begin_regeneration,
     finish_continuation,

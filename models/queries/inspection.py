@@ -13,8 +13,8 @@ from sqlalchemy import BigInteger, Row, Select, cast, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, is_open
-from models.queries.dialogs.begin import files_of
 from models.queries.dialogs.prompts import prompts_of
+from models.queries.dialogs.turn_files import files_of
 from models.queries.replies.recovery import dead_turns
 from models.queries.scope import cross_tenant
 from models.tables import Base, Dialog, Guild, Turn

@@ -12,9 +12,11 @@ from bot.chat.requests import TurnKind
 from bot.discord_app.caller import Caller
 from bot.discord_app.permissions import authorise_turn
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons
-from bot.discord_app.replies.conversation import CUT_OFF, Conversations, Question, outgoing_messages
+from bot.discord_app.replies.conversation import Conversations
+from bot.discord_app.replies.final_text import CUT_OFF, outgoing_messages
+from bot.discord_app.replies.question import Question
 from bot.discord_app.replies.quoting import ANEW, heading, small_lines, speaker_line
-from bot.discord_app.replies.sink import ReplySink
+from bot.discord_app.replies.sinks.sink import ReplySink
 from bot.discord_app.replies.streamed_reply import StreamedReply
 from bot.discord_app.replies.webhooks.voices import voice_lines
 from bot.errors import BotError

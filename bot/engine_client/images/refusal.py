@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from bot.engine_client.refusal import Refusal
+from bot.engine_client.refusals.refusal import Refusal
 
 _ABOUT_PICTURES = re.compile(
     r"""\b(?:image|picture|vision|visual|multi-?modal|mmproj)|image_url

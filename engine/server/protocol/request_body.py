@@ -46,7 +46,7 @@ def parse_json(body: bytes) -> dict[str, object]:
 
     Large bodies belong on another thread: the parser holds Python's lock only from one number or object to the next.
     """
-    # Texts hold brackets and commas too, but not so many as to fit no context.
+    # Texts hold brackets and commas too. A text with more of them than this fits no context.
     if body.count(b"{") + body.count(b"[") > MAX_BRACKETS or body.count(b",") > MAX_COMMAS:
         raise _too_many_parts()
     try:

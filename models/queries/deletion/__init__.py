@@ -1,1 +1,1 @@
-"""What is deleted: by age, by a member's wish, after a guild has gone."""
+"""What is deleted: by age, and after a guild has gone."""

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, is_open, matches_key
-from models.queries.dialogs.begin import files_of
+from models.queries.dialogs.turn_files import files_of
 from models.tables import Delivery, Dialog, Turn
 from models.types import EVERYBODY, DialogHead, DialogKey, Exchange
 

@@ -8,8 +8,9 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec
-from models.queries.dialogs.begin import files_of, pairs_before
+from models.queries.dialogs.pairs import pairs_before
 from models.queries.dialogs.prompts import prompts_of
+from models.queries.dialogs.turn_files import files_of
 from models.queries.memory.facts import facts_in_guild
 from models.queries.memory.summaries import summary_by_id
 from models.queries.scope import cross_tenant

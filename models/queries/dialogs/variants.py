@@ -13,9 +13,10 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, is_open, matches_key
-from models.queries.dialogs.begin import admit, files_of, finished_turn, turn_snapshot
+from models.queries.dialogs.begin import admit, finished_turn, turn_snapshot
 from models.queries.dialogs.prompts import record_prompt
 from models.queries.dialogs.speakers import speaker_of, speaker_values
+from models.queries.dialogs.turn_files import files_of
 from models.queries.memory.summaries import forget_memory_of_turns, forget_summaries_of_turns
 from models.queries.replies.deliveries import ready_delivery, reopen_delivery
 from models.queries.tenants.policy import add_usage

@@ -2,7 +2,7 @@
 
 Called by bot/chat/heartbeat.py. A process that does not renew its row in time is marked as lost by another one, and its
 turns count as cut off (recovery.py). If it was alive after all (its host was frozen, or could not reach the database),
-its next heartbeat removes the mark, and turns.py lets it finish its turns.
+its next heartbeat removes the mark, and dialogs/finish.py lets it finish its turns.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from bot.errors import (
 from bot.guilds.personas import PersonaService
 from bot.settings import Settings
 from models.database import Database
-from models.queries.deletion.privacy import opt_out
+from models.queries.privacy.opt_outs import opt_out
 from models.types import DialogKey
 from tests.bot.chat.chat_kit import ANN, BOB, MakeChat, contents, say
 from tests.bot.stored_turns import statuses, turns

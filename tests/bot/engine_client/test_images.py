@@ -17,7 +17,7 @@ from bot.engine_client.errors import PromptRefused
 from bot.engine_client.images.refusal import refuses_images
 from bot.engine_client.images.support import NUMBER, has_seen, sight_test
 from bot.engine_client.messages import Delta, Message, content_with_images, count_images, image_part, text_of
-from bot.engine_client.refusal import Refusal
+from bot.engine_client.refusals.refusal import Refusal
 from bot.errors import Busy, EngineUnavailable, ImagesNotSeen
 from engine.server.protocol.errors import RequestError
 from engine.server.protocol.request_body import validate

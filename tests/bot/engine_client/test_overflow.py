@@ -6,8 +6,8 @@ import pytest
 
 from bot.engine_client.client import EngineClient
 from bot.engine_client.errors import ContextExceeded
-from bot.engine_client.overflow import overflow
-from bot.engine_client.refusal import read_refusal
+from bot.engine_client.refusals.overflow import overflow
+from bot.engine_client.refusals.refusal import read_refusal
 from tests.bot.engine_client.wire_kit import ask
 from tests.fakes.engine.wire import WireServer, refusing
 

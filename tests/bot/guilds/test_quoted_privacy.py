@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from bot.guilds.privacy import PrivacyService
 from models import queries
 from models.database import Database
-from models.queries.deletion.privacy import opt_out
+from models.queries.privacy.opt_outs import opt_out
 from models.tables import Turn, TurnFile
 from models.types import DialogKey, StoredFile
 from tests.bot.stored_turns import turn_result

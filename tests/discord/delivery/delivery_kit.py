@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import text
 
 from bot.discord_app.replies.quoting import quoted_question
-from bot.discord_app.replies.sink import PLACEHOLDER
+from bot.discord_app.replies.sinks.sender import PLACEHOLDER
 from bot.discord_app.reply_messages import final_messages
 from models.database import Database
 from tests.discord.harness import World

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bot.chat.turns.deliveries import DeliveryLog
-from bot.discord_app.replies.message_route import MessageRoute
-from bot.discord_app.replies.sent_messages import SentMessages
+from bot.discord_app.replies.sinks.message_route import MessageRoute
+from bot.discord_app.replies.sinks.sent_messages import SentMessages
 from bot.discord_app.replies.webhooks.voices import voice_of
 from bot.discord_app.replies.webhooks.webhook_route import WebhookRoute
 from bot.discord_app.rest.message_api import MessageApi

@@ -12,7 +12,7 @@ import discord
 
 from bot.discord_app.delivery import DISCORD_ERRORS
 from bot.discord_app.message_sink import SinkUnreachable
-from bot.discord_app.replies.message_route import MessageRoute
+from bot.discord_app.replies.sinks.message_route import MessageRoute
 from bot.discord_app.rest.channel_webhooks import problem_of
 from bot.discord_app.rest.forbidden_channels import THREAD_ARCHIVED, ChannelForbidden
 from bot.discord_app.rest.message_api import MessageApi

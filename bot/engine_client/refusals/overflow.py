@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from bot.engine_client.refusal import Refusal, tokens
+from bot.engine_client.refusals.refusal import Refusal, tokens
 
 _CODES = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "model_max_prompt_tokens"}
 _CODES |= {"model_max_prompt_tokens_exceeded", "request_too_large", "tokens_limit_reached"}

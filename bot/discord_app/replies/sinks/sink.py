@@ -1,11 +1,8 @@
 """Where one reply is shown: its Discord messages, by their positions, and what is recorded of each.
 
-Each message is recorded (`bot.chat.turns.deliveries`), so that another process can go on after a crash. To edit a
-message twice does no harm; to send one twice does. So a message that may have been sent already is looked for first
-(`sent_messages`). Ephemeral messages cannot be looked for: one is sent as PLACEHOLDER and filled once its id is
-recorded, so that a crash in between costs a stray "…" and neither loses nor doubles a text.
-
-How a message is reached is up to `message_route`. Knows nothing of what a reply says or when it is edited.
+Each message is recorded (`bot.chat.turns.deliveries`), so that another process can go on after a crash. How one is sent
+once and not twice is up to `sender`, how it is reached to `message_route`. Knows nothing of what a reply says or when
+it is edited.
 """
 
 from __future__ import annotations
@@ -13,29 +10,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-import discord
-import structlog
-
 from bot.chat.turns.deliveries import DeliveryLog
 from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.delivery import sink_errors
-from bot.discord_app.message_sink import DeliveryTaken, SinkUnreachable
 from bot.discord_app.message_split import MESSAGE_LIMIT
-from bot.discord_app.replies.late_delivery import LateDelivery
-from bot.discord_app.replies.message_route import MessageRoute
 from bot.discord_app.replies.quoting import ANEW, without_address
-from bot.discord_app.replies.sent_messages import SentMessages
-from bot.discord_app.replies.sink_record import SinkRecord
+from bot.discord_app.replies.sinks.late_delivery import LateDelivery
+from bot.discord_app.replies.sinks.message_route import MessageRoute
+from bot.discord_app.replies.sinks.sender import MessageSender
+from bot.discord_app.replies.sinks.sink_record import SinkRecord
 from bot.discord_app.replies.webhooks.speaking import Speaking
 from bot.discord_app.rest.message_api import MessageApi
 from bot.discord_app.rest.message_data import Components
 from bot.discord_app.rest.request_pace import Turn, Urgency
 from bot.failpoint import failpoint
 from models.types import Place, Speaker
-
-log = structlog.get_logger(__name__)
-
-PLACEHOLDER = "…"
 
 
 class ReplySink:
@@ -65,11 +54,10 @@ class ReplySink:
         self.name_line = ""
         """The end of it that such a message has as well: the name of the persona that answers."""
         self._stop_buttons = stop_buttons
-        self._uncertain = uncertain
-        self._attempted: set[int] = set()
         self._ids: dict[int, int] = {index: each for index, each in enumerate(place.message_ids) if each is not None}
         self._speaking = Speaking(api, deliveries, place)
         self.record = SinkRecord(deliveries, self._ids, is_open=uncertain, on_waiting=on_waiting)
+        self._sender = MessageSender(deliveries, self._speaking, self.record, self._ids, uncertain=uncertain)
 
     @property
     def place(self) -> Place:
@@ -83,10 +71,6 @@ class ReplySink:
     @property
     def _route(self) -> MessageRoute:
         return self._speaking.route
-
-    @property
-    def _sent(self) -> SentMessages:
-        return self._speaking.sent
 
     @property
     def delivery_id(self) -> int:
@@ -133,10 +117,9 @@ class ReplySink:
         if self._speaking.is_out_of_voice(self._ids.get(index)):
             await self._replace_own(index)
         with sink_errors():
-            known = self._ids.get(index) or await self._find(index, text)
+            known = self._ids.get(index) or await self._sender.find(index, text)
             if known is None:
-                self._ids[index] = await self._create(index, text, components, file, turn, live=live)
-                self._speaking.note(self._ids[index])
+                await self._sender.send(index, text, components, file, turn, live=live)
             else:
                 await self._route.edit(known, text, components=components, file=file, turn=turn)
         failpoint("after_message")
@@ -148,13 +131,7 @@ class ReplySink:
 
     async def adopt(self, indexes: Iterable[int]) -> None:
         """Find messages that were about to be sent when their process died, so that they are edited or deleted."""
-        for index in indexes:
-            if index not in self._ids and not self.place.by_token_only:
-                with sink_errors():
-                    found = await self._sent.find(index, None, self._ids)
-                if found is not None:
-                    self._ids[index] = found
-                    self._speaking.note(found)
+        await self._sender.adopt(indexes)
 
     async def delete(self, index: int) -> None:
         """Delete a message that the reply does not need any more."""
@@ -196,14 +173,14 @@ class ReplySink:
         elif first == 0 and messages[0].startswith(self.prefix):
             messages = [self.name_line + messages[0].removeprefix(self.prefix), *messages[1:]]
         if not self.place.by_token_only:
-            await self.adopt([first] if self._is_unsure(first) and self.place.application_id is not None else [])
+            await self.adopt([first] if self._sender.is_unsure(first) and self.place.application_id is not None else [])
             for index in [index for index in self._ids if index >= first]:
                 await self._route.remove(self._ids.pop(index))  # what it says is no answer; the record keeps the text
         late = LateDelivery(
             self._api,
             self._deliveries,
             self.place,
-            self._sent,
+            self._speaking.sent,
             self.delivery_id,
             before_message=self.record.check_owner,
         )
@@ -212,7 +189,7 @@ class ReplySink:
             file,
             self.buttons,
             first=first,
-            uncertain=self._uncertain or bool(self._attempted),
+            uncertain=self._sender.may_have_sent,
             by_reply=by_reply,
         )
         self._ids |= sent
@@ -232,64 +209,3 @@ class ReplySink:
         # Too long only with a name of many signs that must be escaped: then it is left out.
         fits = utf16_length(text) <= MESSAGE_LIMIT
         return [text if fits else without_address(messages[0]), *messages[1:]]
-
-    def _is_unsure(self, index: int) -> bool:
-        return self._uncertain or index in self._attempted
-
-    async def _find(self, index: int, text: str) -> int | None:
-        """The message, if it was sent but not recorded: Discord's answer was lost, or the process died."""
-        if not self._is_unsure(index) or self.place.by_token_only or (index == 0 and self._route.has_token):
-            return None
-        found = await self._sent.find(index, text, self._ids)
-        if found is None:
-            self._uncertain = False  # they are sent in their order: neither are those after it there
-        else:
-            self._ids[index] = found
-            self._speaking.note(found)
-            await self._deliveries.sent(self.delivery_id, index, found)
-        return found
-
-    async def _create(
-        self, index: int, text: str, components: Components, file: str | None, turn: Turn | None, *, live: bool
-    ) -> int:
-        if self.place.application_id is not None and not self._route.has_token:
-            raise SinkUnreachable("the interaction's token has expired")
-        if index == 0 and self._route.has_token:
-            return await self._route.respond(text, components=components, file=file)
-        if live:
-            await self._deliveries.attempted(self.delivery_id, index)
-        self._attempted.add(index)
-        try:
-            message_id = await self._send(index, text, components, file, turn)
-        except discord.HTTPException as error:
-            if error.status < 500:
-                self._attempted.discard(index)  # refused: it was not sent
-            raise
-        self._attempted.discard(index)
-        return message_id
-
-    async def _send(self, index: int, text: str, components: Components, file: str | None, turn: Turn | None) -> int:
-        """Send a message as a reply in the channel, or as a follow-up of the interaction."""
-        place, nonce = self.place, f"{self.place.nonce}.{index}"
-        if not self._route.has_token:
-            question_id = place.question_id if index == 0 else None
-            return await self._route.send(
-                text, nonce=nonce, reply_to=question_id, components=components, file=file, turn=turn
-            )
-        hidden = place.by_token_only and self.delivery_id != 0
-        message_id = await self._route.follow_up(
-            PLACEHOLDER if hidden else text,
-            nonce=nonce,
-            components=() if hidden else components,
-            file=None if hidden else file,
-        )
-        if hidden:
-            try:
-                await self.record.check_owner()
-            except DeliveryTaken:
-                await self._route.remove(message_id)  # another process has sent this text meanwhile
-                raise
-            await self._deliveries.sent(self.delivery_id, index, message_id)
-            self._ids[index] = message_id
-            await self._route.edit(message_id, text, components=components, file=file, turn=None)
-        return message_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from bot.engine_client.refusal import Refusal
+from bot.engine_client.refusals.refusal import Refusal
 
 _EXTENSIONS = ("cache_salt", "stream_options", "user")
 """The fields to try without, in this order, where a refusal speaks of a field and names none."""

@@ -1,0 +1,1 @@
+"""The messages of one reply on Discord: sent once, edited, recorded, found again."""

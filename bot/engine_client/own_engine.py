@@ -1,0 +1,58 @@
+"""What only our own engine can be asked: whether it works, and to drop what it caches.
+
+Other servers answer neither, and that is no error: nothing here raises. Knows the engine's paths and metrics; see
+docs/http-api.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+import httpx2
+import structlog
+
+from bot.engine_client.transport import Transport
+
+log = structlog.get_logger(__name__)
+
+_METRICS_SECONDS = 5.0
+_REQUESTS = re.compile(r"^guildllama_engine_(?:running|waiting) (\d+(?:\.\d+)?)", re.MULTILINE)
+"""The gauges that count requests (engine/server/metrics.py)."""
+_NO_SUCH_ENDPOINT = {404, 405, 501}
+
+
+class OwnEngine:
+    """The endpoints that our engine adds to OpenAI's, at one server."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._can_erase = True  # until the server turns out not to know how
+
+    async def is_busy(self) -> bool:
+        """Whether our own engine has requests that run or wait, those of other clients included.
+
+        False if that is not known: other servers have other names for these numbers, or none.
+        """
+        with contextlib.suppress(httpx2.HTTPError, OSError):
+            response = await self._transport.get("/metrics", timeout=_METRICS_SECONDS)
+            if response.status_code == 200:
+                return any(float(number) > 0 for number in _REQUESTS.findall(response.text))
+        return False
+
+    async def erase_cache(self, cache_salt: str) -> bool:
+        """Have the engine drop what it caches of prompts with this salt; whether it has.
+
+        Another server is asked once.
+        """
+        if not self._can_erase:
+            return False
+        try:
+            response = await self._transport.post("/cache/erase", {"cache_salt": cache_salt})
+        except (httpx2.HTTPError, OSError) as error:
+            log.warning("the engine's cache could not be erased", reason=type(error).__name__)
+            return False
+        self._can_erase = response.status_code not in _NO_SUCH_ENDPOINT
+        if self._can_erase and response.status_code != 200:
+            log.warning("the engine's cache could not be erased", status=response.status_code)
+        return response.status_code == 200
