@@ -83,7 +83,7 @@ def tree(document: Path) -> set[str]:
     """The folders of a document's tree, in which two spaces of indentation are one level."""
     named: set[str] = set()
     parents: list[str] = []
-    for line in re.findall(r"^ *[a-z_]+/ ", between(document, "tree"), flags=re.MULTILINE):
+    for line in re.findall(r"^ *[a-z][a-z0-9_]*/ ", between(document, "tree"), flags=re.MULTILINE):
         parents[(len(line) - len(line.lstrip())) // 2 :] = [line.strip().rstrip("/")]
         named.add("/".join(parents))
     return named
