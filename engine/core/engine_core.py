@@ -72,7 +72,7 @@ class EngineCore:
         self._seeds = random.Random(config.seed)  # noqa: S311 - seeds of samplers, not secrets
         self._failure: str | None = None
         self._failure_lock = threading.Lock()
-        self._closed = False
+        self._closed = self._has_stopped = False
         self._thread: threading.Thread | None = None
         self._communicator: Communicator | None = None
         self._scheduler: Scheduler | None = None
@@ -168,12 +168,17 @@ class EngineCore:
         )
 
     def close(self) -> None:
-        """Cancel unfinished requests, send STOP to the other ranks, join the thread. Blocks for at most one step."""
+        """Cancel unfinished requests, send STOP to the other ranks, join the thread.
+
+        Blocks for at most one step, and until the memory is free.
+        """
         self._output_processor.close(SHUTTING_DOWN)
         self._closed = True
         self._inbox.put(_InboxItem())
         if self._failure is None and self._thread is not None:
             self._thread.join(JOIN_TIMEOUT)
+            if self._has_stopped:
+                self._thread.join()  # it gives memory back, which takes seconds for a large host tier
         if self._failure is not None and self._communicator is not None:
             self._communicator.kill_peers()
 
@@ -226,7 +231,9 @@ class EngineCore:
                 self._erasures.finish()
         with watchdog.step():
             self._output_processor.finish_all("cancelled")
-            step_loop.close()
+            step_loop.stop()
+        self._has_stopped = True
+        step_loop.close()
 
     def _drain_inbox(self, scheduler: Scheduler, timeout: float | None) -> None:
         """Handle all items; wait at most `timeout` seconds (None: without limit) for the first one."""

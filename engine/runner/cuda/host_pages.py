@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -20,22 +19,12 @@ from torch import Tensor
 
 from engine.layers.paged_kv import PagedKV
 from engine.runner.cuda.copy_dependencies import CopyDependencies
+from engine.runner.cuda.pinned_memory import PinnedMemory
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.step_plan import StepPlan
 
-# Pinned at a time; twice as much or more for some large pages. The driver launches nothing while it pins memory, which
-# on some machines takes a second for a GiB, so that larger pieces would hold up replies for too long.
-SEGMENT_BYTES: Final = 64 << 20
+SEGMENT_BYTES: Final = 64 << 20  # pinned at a time, or one slot
 BYTES_AHEAD: Final = 4 << 30  # pinned before they are needed: pinning takes about as long as filling
-MAX_PINNING_SHARE: Final = 0.1  # of the time while steps run
-
-
-def slots_of_segment(slot_bytes: int) -> int:
-    """Slots that are pinned at a time. Torch rounds bytes up to a power of two; at most an eighth stays unused."""
-    size = SEGMENT_BYTES
-    while size % slot_bytes > size // 8:
-        size *= 2
-    return size // slot_bytes
 
 
 class PinnedSlots:
@@ -46,11 +35,11 @@ class PinnedSlots:
         self._num_slots, self._parts = num_slots, kv.parts
         self._part_bytes = [part[0].numel() * part.itemsize for part in kv.parts]
         slot_bytes = sum(self._part_bytes)
-        self._slots_of_segment = slots_of_segment(slot_bytes)
+        self._slots_of_segment = max(1, SEGMENT_BYTES // slot_bytes)
+        self._memory: list[PinnedMemory] = []
         self._segments: list[list[Tensor]] = []
         self._num_slots_ahead = max(self._slots_of_segment, BYTES_AHEAD // slot_bytes)
         self._num_used = 0  # slots below this number have been used
-        self.steps_run = False  # since the last piece was pinned
         self._wake, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._pin, name="host tier", daemon=True)
         if num_slots:
@@ -63,6 +52,8 @@ class PinnedSlots:
         if self._thread.is_alive():
             self._thread.join()
         self._segments.clear()
+        while self._memory:
+            self._memory.pop().close()
 
     def use(self, slot: int) -> None:
         """The slot is written to; let the thread pin some more beyond it."""
@@ -99,9 +90,9 @@ class PinnedSlots:
                 if self._closed.is_set():
                     return
                 count = min(self._slots_of_segment, self._num_slots - self.num_ready)
-                started = time.monotonic()
-                memory = torch.empty(count * sum(self._part_bytes), dtype=torch.uint8, pin_memory=True)
-                pieces = torch.split(memory, [count * size for size in self._part_bytes])
+                memory = PinnedMemory(count * sum(self._part_bytes))
+                self._memory.append(memory)
+                pieces = torch.split(memory.bytes, [count * size for size in self._part_bytes])
                 self._segments.append(
                     [
                         piece.view(part.dtype).view(count, *part.shape[1:])
@@ -109,9 +100,6 @@ class PinnedSlots:
                     ]
                 )
                 self.num_ready += count
-                if self.steps_run:
-                    self.steps_run = False
-                    self._closed.wait((time.monotonic() - started) * (1 / MAX_PINNING_SHARE - 1))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
             sys.stderr.write(
@@ -140,7 +128,6 @@ class CudaHostPages:
     def launch(self, plan: StepPlan) -> None:
         """Launch the plan's copies, and let its step wait for those it depends on. The steps' stream is current."""
         steps = torch.cuda.current_stream()
-        self._slots.steps_run = True
         batch = self._dependencies.batch_to_wait_for(plan)
         if plan.copies:
             self._stream.wait_event(steps.record_event())

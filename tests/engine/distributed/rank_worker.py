@@ -53,6 +53,7 @@ def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: 
         scheduler.add_request(request)
     while any(request.status is not RequestStatus.FINISHED for request in requests):
         step_loop.step()
+    step_loop.stop()
     step_loop.close()
     np.savez(f"{out}.0.npz", *logits)
     return Path(f"{out}.json").write_text(json.dumps([request.output_token_ids for request in requests])) and None
