@@ -10,6 +10,12 @@
     copies       overwritten pages; overwritten slots; restores (slot, page); saves (page, slot)
     token ids    of all chunks, one after the other
 
+A command for the files of the KV cache has a section of its own kind instead:
+
+    header       op, total length, kind, number of transfers, number of dropped records
+    transfers    record, low and high half of the stamp, page id, slot
+    dropped records
+
 What only rank 0 uses (adjustments, masks, numbers of log-probabilities) does not travel: it samples for all ranks.
 
 It knows the layout of a command. It does not know how the tensor travels or what the ranks do with it.
@@ -22,30 +28,36 @@ from typing import Final
 
 import torch
 
+from engine.kv_store.commands import PageTransfer, StoreCommand
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
 NOP: Final = 0  # heartbeat: every rank answers with its allocated memory, then with its ready slots of the host tier
 STEP: Final = 1  # execute the plan
 STOP: Final = 2  # leave
+FILES: Final = 3  # do something with the files of the KV cache
 
 HEADER_LENGTH: Final = 12
 _SEQUENCE_WIDTH: Final = 6
 _GRANT_WIDTH: Final = 3
 _CHUNK_WIDTH: Final = 4
 _COPY_WIDTH: Final = 2
+_TRANSFER_WIDTH: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class RankCommand:
-    """One command of rank 0. `plan` is set if and only if `op` is STEP."""
+    """One command of rank 0. `plan` is set if and only if `op` is STEP, `files` if and only if it is FILES."""
 
     op: int
     plan: StepPlan | None = None
+    files: StoreCommand | None = None
 
 
 def encode_command(command: RankCommand) -> torch.Tensor:
     """One int32 tensor, whose second element is its own length."""
+    if command.files is not None:
+        return _encode_files(command.files)
     plan = command.plan
     if plan is None:
         return torch.tensor([command.op, HEADER_LENGTH, *[0] * (HEADER_LENGTH - 2)], dtype=torch.int32)
@@ -88,8 +100,10 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
     Raises ValueError for any other tensor: ranks that disagree about a command must not continue.
     """
     data: list[int] = tensor.tolist()
-    if len(data) < HEADER_LENGTH or data[1] != len(data) or data[0] not in (NOP, STEP, STOP):
+    if len(data) < HEADER_LENGTH or data[1] != len(data) or data[0] not in (NOP, STEP, STOP, FILES):
         raise ValueError(f"not an encoded command: {len(data)} ints that start with {data[:HEADER_LENGTH]}")
+    if data[0] == FILES:
+        return RankCommand(FILES, files=_decode_files(data))
     if data[0] != STEP:
         return RankCommand(data[0])
     num_sequences, num_grants, num_chunks, num_decode, num_freed, *num_copies = data[3:HEADER_LENGTH]
@@ -132,6 +146,32 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
         ),
     )
     return RankCommand(STEP, plan)
+
+
+def _encode_files(command: StoreCommand) -> torch.Tensor:
+    out = [FILES, 0, command.kind, len(command.transfers), len(command.dropped)]
+    out += [0] * (HEADER_LENGTH - len(out))
+    for transfer in command.transfers:
+        low, high = _to_signed(transfer.stamp & 0xFFFFFFFF), _to_signed(transfer.stamp >> 32)
+        out += (transfer.record, low, high, transfer.page_id, transfer.slot)
+    out += command.dropped
+    out[1] = len(out)
+    return torch.tensor(out, dtype=torch.int32)
+
+
+def _decode_files(data: Sequence[int]) -> StoreCommand:
+    kind, num_transfers, num_dropped = data[2:5]
+    transfers, at = _read_section(data, HEADER_LENGTH, num_transfers, _TRANSFER_WIDTH)
+    if at + num_dropped != len(data):
+        raise ValueError(f"an encoded command of {len(data)} ints whose sections add up to {at + num_dropped}")
+    return StoreCommand(
+        kind,
+        tuple(
+            PageTransfer(record, (low & 0xFFFFFFFF) | (high & 0xFFFFFFFF) << 32, page_id, slot)
+            for record, low, high, page_id, slot in transfers
+        ),
+        tuple(data[at:]),
+    )
 
 
 def _read_section(data: Sequence[int], start: int, count: int, width: int) -> tuple[list[Sequence[int]], int]:

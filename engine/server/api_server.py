@@ -30,6 +30,7 @@ from engine.server.serving import ServingService
 # In seconds.
 SHUTDOWN_GRACE = 3.0  # given to running responses after SIGTERM
 CLOSE_TIMEOUT = 1.0  # for the last bytes to the clients, and again for the engine to stop the other ranks
+FLUSH_TIMEOUT = 2.5  # for what is left of the KV cache to be written to its files
 POLL_INTERVAL = 0.2  # between checks of the engine
 STALL_TIMEOUT = 180.0  # with requests but without a step, after which the engine counts as failed
 LOADING_LOG_INTERVAL = 5.0
@@ -140,7 +141,8 @@ class ApiServer:
     async def _close_engine(self) -> None:
         """Stop the engine and the other ranks; an engine that does not react is left to the end of the process."""
         if self._loaded is not None:
-            await asyncio.wait({_run_in_thread(self._loaded.engine.close)}, timeout=CLOSE_TIMEOUT)
+            timeout = CLOSE_TIMEOUT + (0 if self._options.kv_dir is None else FLUSH_TIMEOUT)
+            await asyncio.wait({_run_in_thread(self._loaded.engine.close)}, timeout=timeout)
 
     def _stats(self) -> EngineStats | None:
         return self._loaded.engine.stats() if self._loaded is not None else None

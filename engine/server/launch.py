@@ -78,7 +78,8 @@ def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
     """The checks that a rank can make alone, before any rank waits for another. Reads no weights; ConfigError."""
     from engine.checkpoint import open_checkpoint
     from engine.config import resolve
-    from engine.runner.memory import host_slots_in, pages_in
+    from engine.kv_store.settings import StoreSettings
+    from engine.runner.memory import host_slots_in, pages_in, store_bytes_in
 
     checkpoint = open_checkpoint(options.model)
     config = resolve(
@@ -97,6 +98,9 @@ def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
     if options.kv_memory is not None:
         config = replace(config, num_kv_pages=pages_in(options.kv_memory, checkpoint.spec, config))
     config = replace(config, num_host_slots=host_slots_in(options.kv_host_memory, checkpoint.spec, config))
+    if options.kv_dir is not None and options.kv_dir_key is not None:
+        store = StoreSettings(options.kv_dir, options.kv_dir_key, store_bytes_in(options.kv_dir_size))
+        config = replace(config, kv_store=store)
     return config, checkpoint
 
 

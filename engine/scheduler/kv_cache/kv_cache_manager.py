@@ -21,6 +21,7 @@ from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.kv_cache.page_pool import PagePool
 from engine.scheduler.kv_cache.page_table import PageTable, PrefixNode
 from engine.scheduler.kv_cache.prefix_trie import PrefixTrie
+from engine.scheduler.kv_cache.stored_pages import StoredPages
 
 MIN_RESTORED_PAGES: Final = 4  # fewer are computed in less time than a request waits for their copies
 READY_SHARE: Final = 6  # 1 / READY_SHARE of the pages should be free, or be next to be taken and in a slot as well
@@ -44,6 +45,7 @@ class KVCacheManager:
         self._pool = PagePool(num_pages)
         self._trie = PrefixTrie(num_pages)
         self.host = HostTier(self._trie, max_host_slots)
+        self.stored = StoredPages(self._trie, self._pool, self.host)
 
     @property
     def num_available_pages(self) -> int:
@@ -206,6 +208,11 @@ class KVCacheManager:
         root = self._trie.roots.get(tenant)
         return 0 if root is None else sum(self._drop_subtree(child) for child in list(root.children.values()))
 
+    def drop(self, node: PrefixNode) -> None:
+        """Take a node out of the trie, and all that is below it."""
+        if node.attached:
+            self._drop_subtree(node)
+
     def begin_plan(self) -> None:
         """Call it before a plan is made."""
         self.host.begin_plan()
@@ -226,6 +233,7 @@ class KVCacheManager:
         """
         check_trie(self._trie, list(self._pool), tables, self.num_pages, self.page_size)
         self.host.check()
+        self.stored.check()
 
     def _match(self, tenant: str, token_ids: Sequence[int], max_pages: int) -> list[PrefixNode]:
         """The nodes of the longest prefix hit of at most `max_pages` pages."""

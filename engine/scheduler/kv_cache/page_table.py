@@ -11,7 +11,7 @@ class PrefixNode:
 
     Its keys and values are in a page of the device, in a slot of the host, or in both. `is_computed` is False while the
     page does not have them yet: `owner` is then the request that computes them (None: the next one that needs it), or
-    RESTORING.
+    RESTORING. A copy may be in a record of a file that outlives the engine.
     """
 
     __slots__ = (
@@ -22,9 +22,11 @@ class PrefixNode:
         "last_used",
         "num_children_in_pages",
         "num_children_in_slots",
+        "num_children_stored",
         "owner",
         "page_id",
         "parent",
+        "record",
         "ref_count",
         "tenant",
         "token_ids",
@@ -32,9 +34,9 @@ class PrefixNode:
 
     def __init__(self, tenant: str, token_ids: tuple[int, ...], parent: "PrefixNode | None") -> None:
         self.tenant, self.token_ids, self.parent = tenant, token_ids, parent
-        self.page_id = self.host_slot = -1  # -1: none
+        self.page_id = self.host_slot = self.record = -1  # -1: none
         self.children: dict[tuple[int, ...], PrefixNode] = {}
-        self.num_children_in_pages = self.num_children_in_slots = 0
+        self.num_children_in_pages = self.num_children_in_slots = self.num_children_stored = 0
         self.ref_count = 0  # requests that hold the page
         self.is_computed = False
         self.owner: PageTable | None = None
@@ -83,6 +85,12 @@ class PrefixNode:
             self.parent.num_children_in_slots += (host_slot >= 0) - (self.host_slot >= 0)
         self.host_slot = host_slot
 
+    def move_to_record(self, record: int) -> None:
+        """Set its record; -1: it has none any more."""
+        if self.parent is not None:
+            self.parent.num_children_stored += (record >= 0) - (self.record >= 0)
+        self.record = record
+
     def detach(self) -> None:
         """Take it out of its parent's children. What is below it stays below it."""
         self.attached = False
@@ -90,6 +98,7 @@ class PrefixNode:
             del self.parent.children[self.token_ids]
             self.parent.num_children_in_pages -= self.page_id >= 0
             self.parent.num_children_in_slots -= self.host_slot >= 0
+            self.parent.num_children_stored -= self.record >= 0
             self.parent = None
 
     def descendants(self) -> Iterator["PrefixNode"]:
