@@ -1,13 +1,14 @@
 """The wire format of the commands that rank 0 broadcasts: one int32 tensor for each command.
 
-    header       op, total length, step, then the number of entries in each of the nine sections below
+    header       op, total length, step, then the number of entries in each of the ten sections below
     sequences    row, temperature, top_p, low and high half of the seed (floats and halves as 32-bit patterns),
                  is_adjusted
     page grants  row, index in the row's page table, page id
     chunks       row, start, is_last, number of tokens
     decode rows
     freed rows
-    copies       overwritten pages; overwritten slots; restores (slot, page); saves (page, slot)
+    copies       duplicates (page, page); overwritten pages; overwritten slots; restores (slot, page);
+                 saves (page, slot)
     token ids    of all chunks, one after the other
 
 A command for the files of the KV cache has a section of its own kind instead:
@@ -37,7 +38,7 @@ STEP: Final = 1  # execute the plan
 STOP: Final = 2  # leave
 FILES: Final = 3  # do something with the files of the KV cache
 
-HEADER_LENGTH: Final = 12
+HEADER_LENGTH: Final = 13
 _SEQUENCE_WIDTH: Final = 6
 _GRANT_WIDTH: Final = 3
 _CHUNK_WIDTH: Final = 4
@@ -68,6 +69,7 @@ def encode_command(command: RankCommand) -> torch.Tensor:
         len(plan.chunks),
         len(plan.decode_rows),
         len(plan.freed_rows),
+        len(copies.duplicates),
         len(copies.overwritten_pages),
         len(copies.overwritten_slots),
         len(copies.restores),
@@ -84,6 +86,8 @@ def encode_command(command: RankCommand) -> torch.Tensor:
         out += (chunk.row, chunk.start, int(chunk.is_last), len(chunk.token_ids))
     out += plan.decode_rows
     out += plan.freed_rows
+    for duplicate in copies.duplicates:
+        out += duplicate
     out += copies.overwritten_pages
     out += copies.overwritten_slots
     for copy in (*copies.restores, *copies.saves):
@@ -112,10 +116,11 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
     chunk_heads, at = _read_section(data, at, num_chunks, _CHUNK_WIDTH)
     decode_rows, at = tuple(data[at : at + num_decode]), at + num_decode
     freed_rows, at = tuple(data[at : at + num_freed]), at + num_freed
-    overwritten_pages, at = tuple(data[at : at + num_copies[0]]), at + num_copies[0]
-    overwritten_slots, at = tuple(data[at : at + num_copies[1]]), at + num_copies[1]
-    restores, at = _read_section(data, at, num_copies[2], _COPY_WIDTH)
-    saves, at = _read_section(data, at, num_copies[3], _COPY_WIDTH)
+    duplicates, at = _read_section(data, at, num_copies[0], _COPY_WIDTH)
+    overwritten_pages, at = tuple(data[at : at + num_copies[1]]), at + num_copies[1]
+    overwritten_slots, at = tuple(data[at : at + num_copies[2]]), at + num_copies[2]
+    restores, at = _read_section(data, at, num_copies[3], _COPY_WIDTH)
+    saves, at = _read_section(data, at, num_copies[4], _COPY_WIDTH)
     chunks = []
     for row, start, is_last, length in chunk_heads:
         chunks.append(PrefillChunk(row, start, tuple(data[at : at + length]), bool(is_last)))
@@ -139,6 +144,7 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
         decode_rows=decode_rows,
         freed_rows=freed_rows,
         copies=PageCopies(
+            tuple((source, target) for source, target in duplicates),
             overwritten_pages,
             overwritten_slots,
             tuple((slot, page_id) for slot, page_id in restores),

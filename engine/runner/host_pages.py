@@ -27,6 +27,9 @@ class HostPages:
         if not copies:
             return
         for pages, slots in zip(self._kv.parts, self.parts, strict=True):
+            if copies.duplicates:
+                from_pages, to_pages = zip(*copies.duplicates, strict=True)
+                pages[list(to_pages)] = pages[list(from_pages)]
             if copies.overwritten_pages:
                 pages[list(copies.overwritten_pages)] = 0
             if copies.overwritten_slots:

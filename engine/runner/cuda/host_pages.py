@@ -2,7 +2,7 @@
 
 All copies run on one stream, in the order of the plans, so they need not wait for each other explicitly. That stream
 waits for the steps launched before a plan. A step waits for copies only if a row that computes in it needs it
-(`copy_dependencies.py`). The host waits for nothing.
+(`copy_dependencies.py`). The host waits for nothing. Only duplicates of pages are made on the steps' stream.
 
 It knows plans, streams and events. It does not know what a page contains.
 """
@@ -129,6 +129,11 @@ class CudaHostPages:
     def launch(self, plan: StepPlan) -> None:
         """Launch the plan's copies, and let its step wait for those it depends on. The steps' stream is current."""
         steps = torch.cuda.current_stream()
+        if (early := self._dependencies.batch_before_duplicates(plan.copies)) is not None:
+            steps.wait_event(self._done[early])
+        for pages in self._kv.parts:
+            for source, target in plan.copies.duplicates:
+                pages[target].copy_(pages[source], non_blocking=True)
         batch = self._dependencies.batch_to_wait_for(plan)
         if plan.copies:
             self._stream.wait_event(steps.record_event())

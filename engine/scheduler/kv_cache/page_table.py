@@ -7,7 +7,9 @@ IN_USE: Final = 1 << 62  # later than any time
 
 
 class PrefixNode:
-    """One full page in the prefix trie. Its path from the tenant's root spells the tokens of the page and all before.
+    """One page in the prefix trie. Its path from the tenant's root spells the tokens of the page and all before.
+
+    A page that is not full (`is_full`) is a leaf. No request holds it: it is duplicated for those with that beginning.
 
     Its keys and values are in a page of the device, in a slot of the host, or in both. `is_computed` is False while the
     page does not have them yet: `owner` is then the request that computes them (None: the next one that needs it), or
@@ -19,6 +21,7 @@ class PrefixNode:
         "children",
         "host_slot",
         "is_computed",
+        "is_full",
         "last_used",
         "num_children_in_pages",
         "num_children_in_slots",
@@ -39,6 +42,7 @@ class PrefixNode:
         self.num_children_in_pages = self.num_children_in_slots = self.num_children_stored = 0
         self.ref_count = 0  # requests that hold the page
         self.is_computed = False
+        self.is_full = True
         self.owner: PageTable | None = None
         self.last_used = 0  # on the cache manager's logical clock
         self.attached = True  # False: no longer in the trie, but requests may still hold the page
@@ -111,14 +115,18 @@ class PrefixNode:
 
 
 class PageTable:
-    """The page ids of one request by position: first those of `prefix_nodes`, then pages that only it holds."""
+    """The page ids of one request by position: first those of `prefix_nodes`, then pages that only it holds.
 
-    __slots__ = ("is_erased", "page_ids", "prefix_nodes", "tenant")
+    `duplicated_end`: the page at this position has the tokens before it from another page; 0: none has.
+    """
+
+    __slots__ = ("duplicated_end", "is_erased", "page_ids", "prefix_nodes", "tenant")
 
     def __init__(self, tenant: str) -> None:
         self.tenant = tenant
         self.prefix_nodes: list[PrefixNode] = []
         self.page_ids: list[int] = []
+        self.duplicated_end = 0
         self.is_erased = False  # nothing of it may be kept once it is freed
 
 

@@ -25,7 +25,7 @@ class PrefixTrie:
         self.saved_pages = EvictionQueue(entries, lambda node: node.is_evictable and node.in_slot)
         self.unsaved_pages = EvictionQueue(entries, lambda node: node.is_evictable and not node.in_slot)
         # What may be written to a slot next; slots that may be taken, with the content in a page as well, and without.
-        self.to_save = EvictionQueue(entries, lambda node: node.is_idle and not node.in_slot)
+        self.to_save = EvictionQueue(entries, lambda node: node.is_idle and node.is_full and not node.in_slot)
         self.copies = EvictionQueue(
             entries,
             lambda node: (
@@ -87,9 +87,12 @@ class PrefixTrie:
         if tenant in self.roots and not self.roots[tenant].children:
             del self.roots[tenant]
 
-    def attach(self, parent: PrefixNode, token_ids: tuple[int, ...], page_id: int, *, ref_count: int) -> PrefixNode:
+    def attach(
+        self, parent: PrefixNode, token_ids: tuple[int, ...], page_id: int, *, ref_count: int, is_full: bool = True
+    ) -> PrefixNode:
         """A new node below `parent`, in a page; computed if no request holds it."""
         node = parent.children[token_ids] = PrefixNode(parent.tenant, token_ids, parent)
+        node.is_full = is_full
         node.ref_count, node.is_computed, node.last_used = ref_count, ref_count == 0, self.clock
         self.move_to_page(node, page_id)
         return node
@@ -196,7 +199,7 @@ class PrefixTrie:
                 self.only_in_slots.push(node)
             elif node.is_computed:
                 self.copies.push(node)
-        elif in_page and not is_held and not in_slot:
+        elif in_page and not is_held and not in_slot and node.is_full:
             self.to_save.push(node)
 
     def _count(self, node: PrefixNode, sign: int) -> None:
@@ -213,5 +216,6 @@ def _can_be_stored(node: PrefixNode) -> bool:
         and node.record < 0
         and node.parent is not None
         and node.is_computed
+        and node.is_full
         and (node.page_id >= 0 or node.host_slot >= 0)
     )

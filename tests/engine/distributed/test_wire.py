@@ -36,6 +36,7 @@ plans = st.builds(
     freed_rows=st.lists(int31, max_size=5).map(tuple),
     copies=st.builds(
         PageCopies,
+        duplicates=st.lists(st.tuples(int31, int31), max_size=3).map(tuple),
         overwritten_pages=st.lists(int31, max_size=3).map(tuple),
         overwritten_slots=st.lists(int31, max_size=3).map(tuple),
         restores=st.lists(st.tuples(int31, int31), max_size=3).map(tuple),

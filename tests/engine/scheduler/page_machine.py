@@ -50,12 +50,14 @@ class PageMachine:
 
     def execute(self, plan: StepPlan) -> dict[int, int]:
         """Row -> sampled id."""
+        self._make_copies(self._dependencies.batch_before_duplicates(plan.copies))
+        contents = [list(self._pages[source]) for source, _ in plan.copies.duplicates]
+        for content, (_, target) in zip(contents, plan.copies.duplicates, strict=True):
+            self._pages[target] = content
         batch = self._dependencies.batch_to_wait_for(plan)
         if plan.copies:
             self._batches[self._dependencies.last_batch] = plan.copies
-        for number in list(self._batches):
-            if not self._late or (batch is not None and number <= batch):
-                self._copy(self._batches.pop(number))
+        self._make_copies(batch)
         for row in plan.freed_rows:
             self._page_tables[row] = None
         for sequence in plan.new_sequences:
@@ -86,6 +88,11 @@ class PageMachine:
                 token = next_token(self._read(chunk.row), signed64(self._seeds[chunk.row]))
                 ids[chunk.row] = self._last_ids[chunk.row] = token
         return ids
+
+    def _make_copies(self, batch: int | None) -> None:
+        for number in list(self._batches):
+            if not self._late or (batch is not None and number <= batch):
+                self._copy(self._batches.pop(number))
 
     def _copy(self, copies: PageCopies) -> None:
         for page_id in copies.overwritten_pages:
