@@ -198,7 +198,9 @@ class KVCacheManager:
             if node is None or not node.is_computed:
                 can_attach = False
             else:
-                parent = node  # another request has attached an equal page: one copy is enough
+                parent = node  # there is an equal page: one copy is enough, and it was used now
+                self._trie.hold(node)
+                self._trie.let_go(node)
             self._pool.release(page_id)
         for node in reversed(table.prefix_nodes):
             self._let_go(table, node)
