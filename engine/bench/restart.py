@@ -1,7 +1,7 @@
-"""`python -m engine.bench C4`: a dialog of 1,440 tokens, asked again after a restart of the engine, with and without files.
+"""`python -m engine.bench C4`: a dialog of 1,440 tokens, asked again after a restart of the engine.
 
-The engine is started anew in this process, over files in a temporary folder. Time is from the request to its first
-token; what the restart itself takes is reported beside it.
+With and without files. The engine is started anew in this process, over files in a temporary folder. Time is from the
+request to its first token; what the restart itself takes is reported beside it.
 """
 
 import os
