@@ -62,7 +62,7 @@ class OwnEngine:
 
 
 def load_progress(response: httpx2.Response) -> str:
-    """How far our engine is with loading its model, as its /health says: "43 %", or the stage; "" if that is unknown."""
+    """How far our engine is with loading its model, as its /health says: "43 %", or the stage; "" if it does not."""
     if response.status_code != 503:
         return ""
     try:

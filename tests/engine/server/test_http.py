@@ -288,7 +288,6 @@ async def test_requests_before_the_model_is_loaded(loading: Served) -> None:
     loading.load()
     response = await loading.http.get("/health")
     assert (response.status_code, response.json()["status"]) == (200, "ok")
-    loading.load()
     assert "progress" not in (await loading.http.get("/health")).json()
 
 
