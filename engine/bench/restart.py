@@ -34,16 +34,17 @@ def lines(checkpoint: Checkpoint, model: str, device: str, quantize: str, runs: 
 
 
 def _measure(config: EngineConfig, checkpoint: Checkpoint, runs: int) -> dict[str, object]:
-    first_token, starting, stopping, cached = [], [], [], 0
+    first_token, cpu, starting, stopping, cached = [], [], [], [], 0
     _ask(config, checkpoint, 0)
     for run in range(runs):
         begun = time.perf_counter()
         engine = EngineCore.start(config, checkpoint)
         starting.append(time.perf_counter() - begun)
-        sent = time.perf_counter()
+        sent, cpu_sent = time.perf_counter(), time.process_time()
         stream = engine.submit(_dialog(run), ONE_TOKEN)
         stream.result(120)
         first_token.append(time.perf_counter() - sent)
+        cpu.append(time.process_time() - cpu_sent)
         cached = stream.usage.cached_tokens
         engine.close()
         stopping.append(_ask(config, checkpoint, run + 1))
@@ -51,6 +52,7 @@ def _measure(config: EngineConfig, checkpoint: Checkpoint, runs: int) -> dict[st
         "ttft_s": round(statistics.median(first_token), 3),
         "least": round(min(first_token), 3),
         "most": round(max(first_token), 3),
+        "cpu_s": round(statistics.median(cpu), 3),
         "cached_tokens": cached,
         "start_s": round(statistics.median(starting), 3),
         "stop_s": round(statistics.median(stopping), 3),
