@@ -39,6 +39,7 @@ from engine.core.validation import validate_request
 from engine.core.watchdog import Watchdog
 from engine.core.worker import Worker, scheduler_from_config, start_worker
 from engine.distributed.communicator import Communicator, connect
+from engine.load_progress import RESTORING, LoadProgress
 from engine.logits_params import TokenConstraint
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
@@ -84,12 +85,15 @@ class EngineCore:
         self._queue_time, self._first_token_time = Histogram(WAIT_BOUNDS), Histogram(WAIT_BOUNDS)
 
     @classmethod
-    def start(cls, config: EngineConfig, checkpoint: Checkpoint) -> "EngineCore":
-        """Join the other ranks, load, warm up, start the engine thread. Blocks; raises ConfigError."""
+    def start(cls, config: EngineConfig, checkpoint: Checkpoint, progress: LoadProgress | None = None) -> "EngineCore":
+        """Join the other ranks, load, warm up, start the engine thread. Blocks; raises ConfigError.
+
+        `progress` tells other threads how far it is.
+        """
         engine = cls(config, checkpoint.spec.vocab_size)
         started: Future[None] = Future()
         engine._thread = threading.Thread(
-            target=engine._thread_main, args=(checkpoint, started), name="engine", daemon=True
+            target=engine._thread_main, args=(checkpoint, started, progress), name="engine", daemon=True
         )
         engine._thread.start()
         started.result()
@@ -187,17 +191,19 @@ class EngineCore:
         if self._failure is not None and self._communicator is not None:
             self._communicator.kill_peers()
 
-    def _thread_main(self, checkpoint: Checkpoint, started: "Future[None]") -> None:
+    def _thread_main(
+        self, checkpoint: Checkpoint, started: "Future[None]", progress: LoadProgress | None = None
+    ) -> None:
         """The engine thread."""
         config = self._config
         try:
             self._communicator = connect(config)
-            worker = start_worker(config, checkpoint, self._communicator)
+            worker = start_worker(config, checkpoint, self._communicator, progress)
             config = self._config = worker.config
             self._output_processor = OutputProcessor(config)
             self._scheduler = scheduler_from_config(config, worker)
             self._step_loop = StepLoop(config, self._scheduler, worker.runner, self._communicator)
-            self._cache_files = self._open_cache_files(checkpoint, worker, self._scheduler, self._communicator)
+            self._cache_files = self._open_cache_files(checkpoint, worker, self._scheduler, progress)
         except BaseException as error:
             started.set_exception(error)
             return
@@ -216,13 +222,16 @@ class EngineCore:
             self._fail_erasures()
 
     def _open_cache_files(
-        self, checkpoint: Checkpoint, worker: Worker, scheduler: Scheduler, communicator: Communicator
+        self, checkpoint: Checkpoint, worker: Worker, scheduler: Scheduler, progress: LoadProgress | None
     ) -> CacheFiles | None:
         files = open_files(worker.config, checkpoint, worker, lambda: self._inbox.put(_InboxItem()))
-        if files is None:
+        communicator = self._communicator
+        if files is None or communicator is None:
             return None
         page_bytes, world_size = worker.runner.page_bytes, worker.config.world_size
         cache_files = CacheFiles(scheduler.cache, files, communicator, page_bytes=page_bytes, world_size=world_size)
+        if progress is not None:
+            progress.begin(RESTORING)
         cache_files.start()
         return cache_files
 

@@ -6,7 +6,6 @@ computed again. When the disk fails or is full the files are emptied, so that wh
 It knows records, stamps and bytes. It does not know the prefix trie, devices or other ranks.
 """
 
-import os
 import queue
 import struct
 import sys
@@ -15,17 +14,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from engine.kv_store.catalogue import StoredPage, decode, encode
-from engine.kv_store.files import StoreFiles
-from engine.kv_store.index import Index, IndexUnusable, open_index, seal_index
+from engine.kv_store.catalogue import StoredPage, encode
+from engine.kv_store.index import Index, seal_index
+from engine.kv_store.opening import FileFormat, clear, open_store
 from engine.kv_store.reader import RecordReader
-from engine.kv_store.sealing import OVERHEAD, SALT_BYTES, Sealer
+from engine.kv_store.sealing import OVERHEAD
 from engine.kv_store.settings import StoreSettings
 
 MAX_BACKLOG: Final = 256 << 20  # bytes that wait to be written; more are not kept
 MAX_RECORDS: Final = 1 << 18
-_INDEX_BYTES: Final = 1 << 20  # of an index, besides those of each record
-_RECORD_INDEX_BYTES: Final = 1024
 _CONTEXT: Final = struct.Struct("<4sIIQ")
 
 
@@ -67,23 +64,20 @@ class PageStore:
         on_commit: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_commit` is called on the store's thread after each commit."""
-        self._settings, self._rank, self._page_size, self._fingerprint = settings, rank, page_size, fingerprint
-        self._page_bytes, self._on_commit = page_bytes, on_commit
-        self._context = b"rank %d of %d" % (rank, world_size)
-        self.num_records = min(MAX_RECORDS, settings.max_bytes // (world_size * (page_bytes + OVERHEAD)))
-        self.num_commits = 0  # asked for
-        self.num_done = 0  # commits; -1: something may be left in the files that should not be
-        self._backlog, self._backlog_lock = 0, threading.Lock()
+        self._settings, self._page_bytes, self._on_commit = settings, page_bytes, on_commit
+        record_bytes = page_bytes + OVERHEAD
+        num_records = min(MAX_RECORDS, settings.max_bytes // (world_size * record_bytes))
+        context = b"rank %d of %d" % (rank, world_size)
+        self._format = FileFormat(rank, context, record_bytes, num_records, page_size, fingerprint)
         self._queue: queue.SimpleQueue[_Put | _Commit | None] = queue.SimpleQueue()
-        self._stamps: dict[int, int] = {}
-        self._catalogue: dict[int, StoredPage] = {}
+        self._backlog, self._backlog_lock = 0, threading.Lock()
         self._reader: RecordReader | None = None
-        self._salt = os.urandom(SALT_BYTES)
-        self._sealer = Sealer(settings.key, self._salt)
-        self._files: StoreFiles | None = None
-        self._open()
-        if self._files is None:
-            self.num_records = 0
+        opened = open_store(settings, self._format, self._log)
+        self._files, self._sealer, self._salt = opened.files, opened.sealer, opened.salt
+        self._stamps, self._catalogue = opened.stamps, opened.catalogue
+        self.num_records = 0 if self._files is None else num_records
+        self.num_commits = 0  # asked for
+        self.num_done = 0 if opened.is_clean else -1  # commits; -1: more may be left in the files than should be
         self.pages = list(self._catalogue.values())
         self.stamps: Mapping[int, int] = dict(self._stamps)
         self._thread = threading.Thread(target=self._run, name="kv store", daemon=True)
@@ -136,45 +130,6 @@ class PageStore:
         self._queue.put(None)
         self._thread.join(timeout)
 
-    def _open(self) -> None:
-        """Lock the files and read the index; without a usable one, begin with empty files."""
-        folder = self._settings.folder
-        try:
-            files = StoreFiles(folder, self._rank, self._page_bytes + OVERHEAD)
-        except BlockingIOError:
-            self._log(f"{folder} belongs to another engine that runs; this one keeps no pages over a restart")
-            return
-        except OSError as error:
-            self._log(f"{folder} cannot be used ({error.strerror}); no pages are kept over a restart")
-            return
-        self._files = files
-        try:
-            self._read_index(files)
-            files.truncate(self.num_records)
-        except (IndexUnusable, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            self._log(f"{files.index_path} is not used, and the KV cache starts empty: {reason}")
-            self._stamps, self._catalogue = {}, {}
-            if not self._empty():
-                files.close()
-                self._files = None
-
-    def _read_index(self, files: StoreFiles) -> None:
-        data = files.read_index(_INDEX_BYTES + self.num_records * _RECORD_INDEX_BYTES)
-        if data is None:
-            files.clear()
-            return
-        index, self._sealer, self._salt = open_index(
-            data, self._settings.key, fingerprint=self._fingerprint, context=self._context
-        )
-        self._stamps = {record: stamp for record, stamp in index.stamps.items() if record < self.num_records}
-        if not self._rank:
-            try:
-                pages = decode(index.catalogue, self._page_size)
-            except ValueError as error:
-                raise IndexUnusable(f"it is malformed: {error}") from error
-            self._catalogue = {page.record: page for page in pages if page.record in self._stamps}
-
     def _run(self) -> None:
         try:
             if self._files is not None:
@@ -224,29 +179,21 @@ class PageStore:
         for record, seconds in item.last_used.items():
             if record in self._catalogue:
                 self._catalogue[record].last_used = seconds
-        catalogue = encode(self._catalogue.values(), self._page_size) if not self._rank else b""
+        form = self._format
+        catalogue = b"" if form.rank else encode(self._catalogue.values(), form.page_size)
         sealed = seal_index(
-            Index(self._stamps, catalogue), self._sealer, self._salt,
-            fingerprint=self._fingerprint, context=self._context,
-        )  # fmt: skip
+            Index(self._stamps, catalogue), self._sealer, self._salt, fingerprint=form.fingerprint, context=form.context
+        )
         self._files.write_index(sealed)
 
     def _give_up(self, error: OSError) -> None:
         self._log(f"{self._settings.folder} is no longer written ({error.strerror}); the next start begins empty")
         self._stamps, self._catalogue = {}, {}
-        self._empty()
         if self._files is not None:
+            if not clear(self._files, self._settings, self._log):
+                self.num_done = -1
             self._files.close()
         self._files = None
-
-    def _empty(self) -> bool:
-        try:
-            if self._files is not None:
-                self._files.clear()
-        except OSError as error:
-            self.num_done = -1
-            self._log(f"{self._settings.folder} cannot be emptied ({error.strerror}); delete its files")
-        return self.num_done >= 0
 
     def _read_page(self, record: int, stamp: int) -> bytes | None:
         if self._files is None:
@@ -259,9 +206,9 @@ class PageStore:
         return page if page is not None and len(page) == self._page_bytes else None
 
     def _record_context(self, record: int, stamp: int) -> bytes:
-        return _CONTEXT.pack(b"page", self._rank, record, stamp)
+        return _CONTEXT.pack(b"page", self._format.rank, record, stamp)
 
     def _log(self, line: str) -> None:
-        rank = f"rank {self._rank}: " if self._rank else ""
+        rank = f"rank {self._format.rank}: " if self._format.rank else ""
         sys.stderr.write(f"engine: {rank}{line}\n")
         sys.stderr.flush()

@@ -11,15 +11,18 @@ from torch import Tensor
 
 
 class PageImages:
-    """Copies of pages in the host's memory. On a GPU they may still be on their way until `ready`."""
+    """Copies of pages in the host's memory. From a GPU they may still be on their way until `ready`."""
 
-    def __init__(self, parts: Sequence[Tensor], ready: torch.cuda.Event | None = None) -> None:
-        """`parts` [pages, …] are contiguous."""
-        self._parts, self._ready = parts, ready
+    def __init__(
+        self, parts: Sequence[Tensor], ready: torch.cuda.Event | None = None, device: torch.device | None = None
+    ) -> None:
+        """`parts` [pages, …] are contiguous; `device` is the GPU of `ready`."""
+        self._parts, self._ready, self._device = parts, ready, device
 
     def page(self, index: int) -> bytes:
         """The bytes of one page; waits until they are there. Any thread may call it."""
         if self._ready is not None:
+            torch.cuda.set_device(self._device)  # of this thread, which would else use the first GPU as well
             self._ready.synchronize()
         return b"".join(part[index].reshape(-1).view(torch.uint8).numpy().tobytes() for part in self._parts)
 

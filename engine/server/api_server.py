@@ -19,6 +19,7 @@ import uvicorn
 
 from engine.core.stats import EngineStats
 from engine.errors import ConfigError
+from engine.load_progress import LoadProgress
 from engine.server.app import build_app
 from engine.server.args import EXIT_CONFIG, ServeOptions
 from engine.server.loaded_model import LoadedModel
@@ -53,10 +54,10 @@ class _Server(uvicorn.Server):
 class ApiServer:
     """One run of the HTTP server over the engine that `load` returns."""
 
-    def __init__(self, options: ServeOptions, load: Callable[[], LoadedModel]) -> None:
-        """`load` runs on a thread of its own; it may raise ConfigError."""
+    def __init__(self, options: ServeOptions, load: Callable[[LoadProgress], LoadedModel]) -> None:
+        """`load` runs on a thread of its own, and says there how far it is; it may raise ConfigError."""
         self._options = options
-        self._load = load
+        self._load, self._progress = load, LoadProgress()
         self._loaded: LoadedModel | None = None
 
     async def run(self) -> int:
@@ -72,6 +73,7 @@ class ApiServer:
                 metrics,
                 max_reply_tokens=options.max_reply_tokens,
                 repetition_guard=options.repetition_guard,
+                progress=self._progress,
             )
             app = build_app(
                 service,
@@ -126,11 +128,13 @@ class ApiServer:
 
     async def _load_model(self) -> LoadedModel:
         started = time.monotonic()
-        loading = _run_in_thread(self._load)
+        loading = _run_in_thread(lambda: self._load(self._progress))
         while not loading.done():
             await asyncio.wait({loading}, timeout=LOADING_LOG_INTERVAL)
             if not loading.done():
-                log(f"still loading {self._options.model} ({time.monotonic() - started:.0f} s)")
+                stage = self._progress.state
+                doing = "" if stage is None else f": {stage}"
+                log(f"still loading {self._options.model} ({time.monotonic() - started:.0f} s){doing}")
         loaded = loading.result()
         from engine.core.worker import freeze_gc  # imports torch, which would delay listening
 

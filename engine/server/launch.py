@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.errors import ConfigError, EngineError
+from engine.load_progress import LoadProgress
 from engine.server.api_server import ApiServer, log
 from engine.server.args import EXIT_CONFIG, InspectOptions, ServeOptions, UsageError, parse
 from engine.server.loaded_model import LoadedModel
@@ -51,7 +52,7 @@ def _run_server(options: ServeOptions) -> int:
     import asyncio
 
     try:
-        return asyncio.run(ApiServer(options, lambda: load_model(options)).run())
+        return asyncio.run(ApiServer(options, lambda progress: load_model(options, progress)).run())
     except ConfigError as error:
         return _config_exit(str(error))
 
@@ -104,7 +105,7 @@ def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
     return config, checkpoint
 
 
-def load_model(options: ServeOptions) -> LoadedModel:
+def load_model(options: ServeOptions, progress: LoadProgress | None = None) -> LoadedModel:
     """Start the engine and generate one token, to prove that it works. Blocks; raises ConfigError."""
     from engine.chat.chat_format import choose_format
     from engine.core.engine_core import EngineCore, RequestFailed, SamplingParams
@@ -119,7 +120,7 @@ def load_model(options: ServeOptions) -> LoadedModel:
         f"loading {options.model} on {config.device.type}, {ranks}, {str(config.dtype).removeprefix('torch.')}; "
         f"prompts by {chosen.description}"
     )
-    engine = EngineCore.start(config, checkpoint)
+    engine = EngineCore.start(config, checkpoint, progress)
     probe = engine.submit([tokenizer.bos_id or 0], SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True))
     try:
         probe.result(PROBE_TIMEOUT)

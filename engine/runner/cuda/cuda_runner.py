@@ -22,6 +22,7 @@ from engine.distributed import symmetric_memory
 from engine.kernels import pointwise
 from engine.layers.logits import LogprobsBatch
 from engine.layers.paged_kv import PagedKV
+from engine.load_progress import RECORDING, LoadProgress
 from engine.logits_params import TokenLogprobs
 from engine.model.transformer import Transformer
 from engine.runner.cuda.collectives import ArenaFactory
@@ -95,7 +96,7 @@ class CudaRunner:
         # The shape, decode rows and groups of them that the device holds as input; None if it holds anything else.
         self._last_decode: tuple[BatchShape, tuple[int, ...], PrefixGroups | None] | None = None
 
-    def start(self, num_kv_pages: int, num_host_slots: int = 0) -> None:
+    def start(self, num_kv_pages: int, num_host_slots: int = 0, progress: LoadProgress | None = None) -> None:
         """Allocate the KV pages and the host tier, then run and record steps: with several ranks, which must do it
         together, of every shape; with one, of enough shapes for any plan. `prepare` records the others.
         """
@@ -117,12 +118,16 @@ class CudaRunner:
         )
         first = first_shapes(self._shapes) if records and config.world_size == 1 else set(self._shapes)
         chosen = [shape for shape in self._unrecorded if shape in first]
+        progress = progress or LoadProgress()
+        progress.begin(RECORDING, len(chosen))
         started = time.perf_counter()
         for shape in chosen:
             self._warm_up(shape, record=records)
+            progress.advance()
         if records and time.perf_counter() - started > COLD_SECONDS * len(chosen):
+            progress.begin(RECORDING, len(self._unrecorded))
             while self.prepare():
-                pass
+                progress.advance()
         self._host_pages = CudaHostPages(kv, num_host_slots, config.device)
 
     def prepare(self) -> bool:

@@ -158,7 +158,7 @@ class CudaHostPages:
                 source = pages[page_id] if page_id >= 0 else self._slots.piece(part, slot, 1)[0]
                 row.copy_(source, non_blocking=True)
             copies.append(copy)
-        return PageImages(copies, steps.record_event())
+        return PageImages(copies, steps.record_event(), self._kv.pages.device)
 
     def import_(self, places: Sequence[tuple[int, int]], images: Sequence[bytes]) -> None:
         """Write what `export` has copied to other pages or slots. The steps' stream is current."""

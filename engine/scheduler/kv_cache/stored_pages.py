@@ -6,7 +6,6 @@ pages and slots do, and records are taken from the leaf that was used longest ag
 It decides, and knows neither files nor time.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.scheduler.kv_cache.free_list import FreeSlots
@@ -35,6 +34,7 @@ class StoredPages:
         self._expired = -1  # what was used last at this time or before is not stored
         self._free = FreeSlots()
         self._dropped: dict[int, None] = {}  # free records that are still to be overwritten
+        self._claimed: set[int] = set()  # written by an engine before, and not restored yet
         self._num_records = 0
         self._has_new = False
 
@@ -46,11 +46,12 @@ class StoredPages:
             self._trie.use_records(num_records)
 
     def claim(self, taken: set[int]) -> None:
-        """Of all records, which are free now, these are taken. Once, after `start`."""
+        """These records were written before: they are restored, or released. Once, after `start`."""
         free = [self._free.take() for _ in range(len(self._free))]
         for record in reversed(free):
             if record not in taken:
                 self._free.release(record)
+        self._claimed = set(taken)
 
     @property
     def clock(self) -> int:
@@ -108,6 +109,7 @@ class StoredPages:
             return None
         node = self._trie.attach_idle(parent, token_ids, page_id, slot, last_used)
         self._trie.move_to_record(node, record)
+        self._claimed.discard(record)
         return node
 
     def finish_restoring(self) -> None:
@@ -115,7 +117,8 @@ class StoredPages:
         self._trie.sort_idle()
 
     def release(self, record: int) -> None:
-        """Nothing is read from this record, which is not free and is no node's."""
+        """A claimed record will not be restored."""
+        self._claimed.discard(record)
         self._drop(record)
 
     def expire(self, clock: int) -> None:
@@ -135,12 +138,12 @@ class StoredPages:
         used, self._trie.used_records = self._trie.used_records, set()
         return used
 
-    def check(self, pending: Mapping[int, object] | None = None) -> None:
+    def check(self) -> None:
         """Raise AssertionError unless every record is in exactly one place. Slow."""
         self._collect()
         nodes = [node for root in self._trie.roots.values() for node in root.descendants()]
         used = [node.record for node in nodes if node.record >= 0]
-        places = [*self._free, *used, *(pending or ())]
+        places = [*self._free, *used, *self._claimed]
         if sorted(places) != list(range(self._num_records)) or not set(self._dropped) <= set(self._free):
             raise AssertionError(f"{self._num_records} records, in {len(places)} places: {sorted(places)}")
         for node in nodes:

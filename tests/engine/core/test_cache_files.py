@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import signal
 import time
 from pathlib import Path
@@ -119,33 +118,20 @@ def wait_until_stored(engine: EngineCore) -> None:
         time.sleep(0.01)
 
 
-def serve_until_killed(config_folder: str, model: str, prompts: list[list[int]]) -> None:
-    """In a process of its own: answers, commits soon, and waits for SIGKILL."""
-    cache_files.COMMIT_INTERVAL = 0.2  # type: ignore[misc]
-    checkpoint = open_checkpoint(model)
-    engine = EngineCore.start(configure(checkpoint, Path(config_folder)), checkpoint)
-    for ids in prompts:
-        ask(engine, ids)
-    time.sleep(60)
-
-
 def test_a_killed_engine_loses_only_what_came_last(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    import multiprocessing
-
-    process = multiprocessing.get_context("spawn").Process(
-        target=serve_until_killed, args=(str(tmp_path), str(checkpoint.path), [prompt(1), prompt(2)])
-    )
-    process.start()
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "rank0.index").exists() or len(stored(tmp_path)[0]) < 10:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert process.pid
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    engine = EngineCore.start(configure(checkpoint, tmp_path), checkpoint)
-    assert [ask(engine, prompt(seed))[1] for seed in (1, 2)] == [79, 79]
-    engine.close()
+    prompts, config = [prompt(1), prompt(2)], {"max_context": 128}
+    arguments = {"model": str(checkpoint.path), "prompts": prompts, "folder": str(tmp_path), "config": config}
+    with World(1, "restart", stays=True, **arguments) as world:
+        world.wait_for("{")
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "rank0.index").exists() or len(stored(tmp_path)[0]) < 10:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        world.signal(0, signal.SIGKILL)
+        assert world.codes() == [-signal.SIGKILL]
+    with World(1, "restart", **arguments) as world:
+        assert world.codes() == [0]
+        assert json.loads(world.wait_for("{"))["cached"] == [79, 79]
 
 
 def test_other_keys_models_and_settings_start_empty(

@@ -14,6 +14,7 @@ import torch
 
 from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
+from engine.core import cache_files
 from engine.core.engine_core import EngineCore
 from engine.core.follower import run_worker, worker_loop
 from engine.core.step_loop import StepLoop
@@ -123,8 +124,12 @@ def dialogs(config: EngineConfig, model: str, prompts: list[list[int]], length: 
     return engine.close()
 
 
-def restart(config: EngineConfig, model: str, prompts: list[list[int]], folder: str, erases: bool) -> None:
-    """Rank 0 asks for each prompt's reply, says how much of it was cached, and stops; all keep files."""
+def restart(
+    config: EngineConfig, model: str, prompts: list[list[int]], folder: str, erases: bool = False, stays: bool = False
+) -> None:
+    """Rank 0 asks for each prompt's reply, says how much of it was cached, and stops or `stays`; all keep files."""
+    if stays:
+        cache_files.COMMIT_INTERVAL = 0.2  # type: ignore[misc]
     checkpoint = open_checkpoint(model)
     config = dataclasses.replace(config, kv_store=StoreSettings(Path(folder), bytes(range(32))))
     if config.rank:
@@ -137,6 +142,7 @@ def restart(config: EngineConfig, model: str, prompts: list[list[int]], folder: 
     if erases:
         engine.erase("").result(60)
     say(json.dumps({"replies": replies, "cached": [stream.usage.cached_tokens for stream in streams]}))
+    time.sleep(600 if stays else 0)
     return engine.close()
 
 
