@@ -71,6 +71,11 @@ async def claim_database(database: Database, application_id: int) -> None:
         )
 
 
+def _prompt_cache(services: Services, settings: Settings) -> PromptCache:
+    keeps_files = settings.engine_url is None and settings.kv_dir is not None
+    return PromptCache(services.engine, Pseudonyms(settings), keeps_files=keeps_files)
+
+
 async def run_discord(services: Services, settings: Settings) -> None:
     """Run the Discord client until cancelled; then refuse new interactions, wait for running replies, and stop.
 
@@ -82,7 +87,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
     context = CommandContext(
         chat=services.chat,
         personas=services.personas,
-        privacy=PrivacyService(services.database, PromptCache(services.engine, Pseudonyms(settings))),
+        privacy=PrivacyService(services.database, _prompt_cache(services, settings)),
         guild_settings=guild_settings,
         bound_threads=BoundThreads(services.database),
         settings=settings,

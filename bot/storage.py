@@ -35,7 +35,7 @@ def prepare_database(url: str) -> None:
 def open_database(settings: Settings) -> Database:
     """The database of the settings. Raises ConfigError for a URL or keys that cannot be used."""
     with config_errors():
-        return Database(settings.database_url, encryption_keys=_encryption_keys(settings))
+        return Database(settings.database_url, encryption_keys=encryption_keys(settings))
 
 
 def open_checked(settings: Settings) -> Database:
@@ -45,7 +45,7 @@ def open_checked(settings: Settings) -> Database:
         return open_database(settings)
 
 
-def _encryption_keys(settings: Settings) -> tuple[str, ...]:
+def encryption_keys(settings: Settings) -> tuple[str, ...]:
     """The keys of ENCRYPTION_KEYS, newest first; separated by commas or white space."""
     if settings.encryption_keys is None:
         return ()

@@ -97,6 +97,10 @@ class ChatService:
         """
         return await self._serve(request, "continue", on_delta)
 
+    def _loading(self) -> str | None:
+        """How far the model is loaded; None: it is."""
+        return self._engine.load_progress if self._engine.state == "loading" else None
+
     async def _serve(self, request: ChatRequest, kind: TurnKind, on_delta: OnDelta) -> ChatReply:
         """Wait for the dialog's earlier messages, then run a turn."""
         if self._closing:
@@ -111,7 +115,7 @@ class ChatService:
             asked_by = request.place.nonce if request.place else request.interaction_id
             stack.enter_context(self._stops.stoppable(asked_by, request.key, control))
             message = await stack.enter_async_context(self._waiting.entered(dialog))
-            waiting = Waiting(slot, self._wait_estimate, lambda: self._engine.state == "loading")
+            waiting = Waiting(slot, self._wait_estimate, self._loading)
             request.on_waiting(waiting)
             async with control.queue_scope():
                 await message.wait(stack.enter_async_context(self._locks.hold(dialog)))

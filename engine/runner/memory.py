@@ -163,6 +163,14 @@ def host_slots_in(size: str, spec: ModelSpec, config: EngineConfig) -> int | Non
     return num_bytes // page_bytes
 
 
+def store_bytes_in(size: str) -> int:
+    """The bytes in `4GiB`; ConfigError for anything else."""
+    num_bytes = _bytes(size)
+    if not num_bytes:
+        raise ConfigError("--kv-dir-size", expected="a size such as 4GiB or 512MiB", found=size)
+    return num_bytes
+
+
 def _bytes(size: str) -> int | None:
     """The bytes in `8GiB` or `512MiB`; None for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(GiB|MiB)", size)

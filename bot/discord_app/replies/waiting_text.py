@@ -20,7 +20,7 @@ def waiting_text(status: WaitStatus | None, *, shared: bool = False) -> str | No
     if status is None:
         return None
     if status.loading:
-        return LOADING
+        return loading_text(status.load_progress)
     if status.thinking:
         return THINKING
     parts = [f"{ordinal(status.place)} in line"]
@@ -29,6 +29,11 @@ def waiting_text(status: WaitStatus | None, *, shared: bool = False) -> str | No
     if status.seconds is not None:
         parts.append(about(status.seconds))
     return "-# ⏳ " + ", ".join(parts)
+
+
+def loading_text(progress: str) -> str:
+    """What a message says while the model loads; `progress`: how far it is, "" if that is not known."""
+    return LOADING.replace("loading.", f"loading ({progress}).") if progress else LOADING
 
 
 def ordinal(number: int) -> str:

@@ -2,7 +2,7 @@
 
 All copies run on one stream, in the order of the plans, so they need not wait for each other explicitly. That stream
 waits for the steps launched before a plan. A step waits for copies only if a row that computes in it needs it
-(`copy_dependencies.py`). The host waits for nothing.
+(`copy_dependencies.py`). The host waits for nothing. Only duplicates of pages are made on the steps' stream.
 
 It knows plans, streams and events. It does not know what a page contains.
 """
@@ -20,6 +20,7 @@ from torch import Tensor
 from engine.layers.paged_kv import PagedKV
 from engine.runner.cuda.copy_dependencies import CopyDependencies
 from engine.runner.cuda.pinned_memory import PinnedMemory
+from engine.runner.page_images import PageImages, split_image
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.step_plan import StepPlan
 
@@ -128,6 +129,11 @@ class CudaHostPages:
     def launch(self, plan: StepPlan) -> None:
         """Launch the plan's copies, and let its step wait for those it depends on. The steps' stream is current."""
         steps = torch.cuda.current_stream()
+        if (early := self._dependencies.batch_before_duplicates(plan.copies)) is not None:
+            steps.wait_event(self._done[early])
+        for pages in self._kv.parts:
+            for source, target in plan.copies.duplicates:
+                pages[target].copy_(pages[source], non_blocking=True)
         batch = self._dependencies.batch_to_wait_for(plan)
         if plan.copies:
             self._stream.wait_event(steps.record_event())
@@ -138,6 +144,40 @@ class CudaHostPages:
         if batch is not None:
             steps.wait_event(self._done[batch])
             self._done = {number: event for number, event in self._done.items() if number > batch}
+
+    def export(self, places: Sequence[tuple[int, int]]) -> PageImages:
+        """Copies of (page, slot): the page, or the slot where the page is -1. The steps' stream is current.
+
+        They are made on that stream, after the copies of all plans, so that no step and no plan comes between.
+        """
+        steps = self._wait_for_copies(any(page_id < 0 for page_id, _ in places))
+        copies = []
+        for part, pages in enumerate(self._kv.parts):
+            copy = torch.empty((len(places), *pages.shape[1:]), dtype=pages.dtype, pin_memory=True)
+            for row, (page_id, slot) in zip(copy, places, strict=True):
+                source = pages[page_id] if page_id >= 0 else self._slots.piece(part, slot, 1)[0]
+                row.copy_(source, non_blocking=True)
+            copies.append(copy)
+        return PageImages(copies, steps.record_event(), self._kv.pages.device)
+
+    def import_(self, places: Sequence[tuple[int, int]], images: Sequence[bytes]) -> None:
+        """Write what `export` has copied to other pages or slots. The steps' stream is current."""
+        self._wait_for_copies(any(page_id < 0 for page_id, _ in places))
+        for (page_id, slot), image in zip(places, images, strict=True):
+            for part, content in enumerate(split_image(image, self._kv.parts)):
+                target = self._kv.parts[part][page_id] if page_id >= 0 else self._slots.piece(part, slot, 1)[0]
+                target.copy_(content)  # waits, as the content is not in pinned memory
+            if page_id < 0:
+                self._slots.use(slot)
+
+    def _wait_for_copies(self, reads_slots: bool) -> torch.cuda.Stream:
+        """Let the steps' stream, which is returned, or even the host wait for the copies of all plans."""
+        steps = torch.cuda.current_stream()
+        if reads_slots:
+            self._stream.synchronize()
+        elif self.last_event is not None:
+            steps.wait_event(self.last_event)
+        return steps
 
     def close(self) -> None:
         """Free the slots."""
