@@ -10,6 +10,7 @@ from discord.ext import commands
 from bot.chat.conversations import NamedConversations
 from bot.chat.history import HistoryReader
 from bot.chat.turns.deliveries import DeliveryLog
+from bot.cogs.admin.commands import Admin
 from bot.cogs.ask import Ask
 from bot.cogs.cards.commands import Cards
 from bot.cogs.chat import Chat
@@ -93,6 +94,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         SceneCommands(context, conversations.api),
         ProfileJob(bot, context.personas, profiles),
         Config(context),
+        Admin(context, conversations.api),
         Privacy(context),
         Help(),
         GuildEvents(bot, database, context.privacy),

@@ -34,7 +34,8 @@ guild, a category, a channel or a thread
 **/persona** `face` · `picture` – how members see which persona answers
 **/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
 **/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` – what this guild decides, where I answer whom, \
-who shares a conversation, whether I take notes"""
+who shares a conversation, whether I take notes
+**/admin** `user` · `block` · `unblock` – what a member uses; refuse to talk with one, for some time or for good"""
 _MEMORY = """\
 Every member has a conversation of their own with me in each guild (in each channel, where a guild wants it so), and \
 another one in direct messages. Nobody else sees it, and I take nothing from one to the other. In threads started with \

@@ -1,0 +1,85 @@
+"""/admin, for members with Manage Server: the commands, and which part serves which button."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import discord
+from discord import app_commands
+from discord.app_commands import Choice, Range
+
+from bot.cogs.admin.members import Members
+from bot.cogs.dialogs.answers import OldButton
+from bot.discord_app.context import CommandContext, Interaction
+from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
+from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, MANAGE_GUILD, Action
+from bot.discord_app.rest.message_api import MessageApi
+from bot.guilds.administration.blocks import MAX_REASON
+
+_LASTS = [
+    Choice(name="1 hour", value="1h"),
+    Choice(name="1 day", value="1d"),
+    Choice(name="7 days", value="7d"),
+    Choice(name="30 days", value="30d"),
+    Choice(name="For good", value="forever"),
+]
+
+
+class Admin(FeatureCog):
+    """The commands. Discord hides them from members without Manage Server by default; the gate refuses them."""
+
+    admin = app_commands.Group(
+        name="admin",
+        description="Members, figures, the audit log, deletions (for members with Manage Server)",
+        default_permissions=MANAGE_GUILD,
+        guild_only=True,
+        allowed_contexts=IN_GUILDS,
+        allowed_installs=BY_GUILDS,
+    )
+
+    def __init__(self, context: CommandContext, api: MessageApi) -> None:
+        super().__init__(context)
+        self._members = Members(context, api)
+        self._handlers: dict[str, ComponentHandler] = {}
+        for part in (self._members,):
+            self._handlers.update(part.handlers())
+
+    @admin.command(name="user", description="Show what a member uses and whether they are blocked.")
+    @app_commands.describe(member="The member")
+    async def user(self, interaction: Interaction, member: discord.User) -> None:
+        """/admin user."""
+        await self._members.show(interaction, member)
+
+    @admin.command(name="block", description="Refuse to talk with a member, for some time or for good.")
+    @app_commands.describe(
+        member="The member",
+        reason="Why; the member reads it when they try to talk with me",
+        duration="For how long (default: 1 day)",
+    )
+    @app_commands.choices(duration=_LASTS)
+    async def block(
+        self,
+        interaction: Interaction,
+        member: discord.User,
+        reason: Range[str, 0, MAX_REASON] = "",
+        duration: str = "1d",
+    ) -> None:
+        """/admin block."""
+        await self._members.block(interaction, member, reason, duration)
+
+    @admin.command(name="unblock", description="Talk with a member again.")
+    @app_commands.describe(member="The member")
+    async def unblock(self, interaction: Interaction, member: discord.User) -> None:
+        """/admin unblock."""
+        await self._members.unblock(interaction, member)
+
+    def component_handlers(self) -> Mapping[str, ComponentHandler]:
+        """All buttons and forms of /admin; the parts have one handler for each word."""
+        return {Action.ADMIN.value: self._pressed}
+
+    async def _pressed(self, interaction: Interaction, argument: str) -> None:
+        word, _, rest = argument.partition(":")
+        handler = self._handlers.get(word)
+        if handler is None:
+            raise OldButton()
+        await handler(interaction, rest)
