@@ -9,6 +9,7 @@ from discord.ext import commands
 
 from bot.chat.conversations import NamedConversations
 from bot.chat.history import HistoryReader
+from bot.chat.reports import Reports
 from bot.chat.turns.deliveries import DeliveryLog
 from bot.cogs.admin.commands import Admin
 from bot.cogs.ask import Ask
@@ -30,6 +31,7 @@ from bot.cogs.personas.own_commands import OwnPersonas
 from bot.cogs.privacy import Privacy
 from bot.cogs.reactions import Reactions
 from bot.cogs.reply_actions import ReplyActions
+from bot.cogs.report import ReportCommand
 from bot.cogs.scenes import SceneCommands
 from bot.cogs.threads import Threads
 from bot.cogs.unfinished_replies import UnfinishedReplies
@@ -68,6 +70,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         edit_rate=context.edit_rate,
     )
     memory, reader = MemoryService(database, context.settings), HistoryReader(database)
+    reports = Reports(database, context.settings)
     why = WhyThisAnswer(context, conversations.api, memory, reader)
     personas, own_personas = GuildPersonas(context, conversations.api), OwnPersonas(context, conversations.api)
     cards = Cards(bot, context, conversations.api)
@@ -94,7 +97,8 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         SceneCommands(context, conversations.api),
         ProfileJob(bot, context.personas, profiles),
         Config(context),
-        Admin(context, conversations.api),
+        Admin(context, conversations.api, reports),
+        ReportCommand(bot, context, conversations.api, reports, reader),
         Privacy(context),
         Help(),
         GuildEvents(bot, database, context.privacy),

@@ -40,6 +40,7 @@ def limits_of(settings: Settings) -> RetentionLimits:
         session_ttl=settings.session_ttl,
         retention=timedelta(days=settings.retention_days),
         guild_grace=GUILD_GRACE,
+        reports=timedelta(days=settings.report_retention_days),
     )
 
 

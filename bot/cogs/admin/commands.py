@@ -8,7 +8,10 @@ import discord
 from discord import app_commands
 from discord.app_commands import Choice, Range
 
+from bot.chat.reports import Reports
 from bot.cogs.admin.members import Members
+from bot.cogs.admin.reports import ReportList
+from bot.cogs.config.commands import ChatChannel
 from bot.cogs.dialogs.answers import OldButton
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
@@ -37,11 +40,12 @@ class Admin(FeatureCog):
         allowed_installs=BY_GUILDS,
     )
 
-    def __init__(self, context: CommandContext, api: MessageApi) -> None:
+    def __init__(self, context: CommandContext, api: MessageApi, reports: Reports) -> None:
         super().__init__(context)
         self._members = Members(context, api)
+        self._reports = ReportList(context, api, reports)
         self._handlers: dict[str, ComponentHandler] = {}
-        for part in (self._members,):
+        for part in (self._members, self._reports):
             self._handlers.update(part.handlers())
 
     @admin.command(name="user", description="Show what a member uses and whether they are blocked.")
@@ -72,6 +76,12 @@ class Admin(FeatureCog):
     async def unblock(self, interaction: Interaction, member: discord.User) -> None:
         """/admin unblock."""
         await self._members.unblock(interaction, member)
+
+    @admin.command(name="reports", description="Read the answers of mine that members reported.")
+    @app_commands.describe(channel="Say there from now on that something was reported, without its words")
+    async def reports(self, interaction: Interaction, channel: ChatChannel | None = None) -> None:
+        """/admin reports."""
+        await self._reports.show(interaction, channel)
 
     def component_handlers(self) -> Mapping[str, ComponentHandler]:
         """All buttons and forms of /admin; the parts have one handler for each word."""
