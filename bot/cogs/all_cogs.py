@@ -43,6 +43,7 @@ from bot.discord_app.rest.profile_api import ProfileApi
 from bot.discord_app.rest.request_pace import RequestPace
 from bot.discord_app.rest.webhook_api import WebhookApi
 from bot.discord_app.rest.webhook_pictures import WebhookPictures
+from bot.guilds.administration.purges import Purges
 from bot.memory.service import MemoryService
 from models.database import Database
 
@@ -97,7 +98,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         SceneCommands(context, conversations.api),
         ProfileJob(bot, context.personas, profiles),
         Config(context),
-        Admin(context, conversations.api, reports),
+        Admin(context, conversations.api, reports, Purges(database, context.privacy)),
         ReportCommand(bot, context, conversations.api, reports, reader),
         Privacy(context),
         Help(),

@@ -10,6 +10,7 @@ from discord.app_commands import Choice, Range
 
 from bot.chat.reports import Reports
 from bot.cogs.admin.members import Members
+from bot.cogs.admin.purge import MAX_DAYS, Purge
 from bot.cogs.admin.reports import ReportList
 from bot.cogs.config.commands import ChatChannel
 from bot.cogs.dialogs.answers import OldButton
@@ -18,6 +19,7 @@ from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, MANAGE_GUILD, Action
 from bot.discord_app.rest.message_api import MessageApi
 from bot.guilds.administration.blocks import MAX_REASON
+from bot.guilds.administration.purges import Purges
 
 _LASTS = [
     Choice(name="1 hour", value="1h"),
@@ -25,6 +27,13 @@ _LASTS = [
     Choice(name="7 days", value="7d"),
     Choice(name="30 days", value="30d"),
     Choice(name="For good", value="forever"),
+]
+
+_PURGES = [
+    Choice(name="Conversations", value="conversations"),
+    Choice(name="What I remember: notes and summaries", value="memory"),
+    Choice(name="Personas", value="personas"),
+    Choice(name="Everything of these", value="everything"),
 ]
 
 
@@ -40,12 +49,13 @@ class Admin(FeatureCog):
         allowed_installs=BY_GUILDS,
     )
 
-    def __init__(self, context: CommandContext, api: MessageApi, reports: Reports) -> None:
+    def __init__(self, context: CommandContext, api: MessageApi, reports: Reports, purges: Purges) -> None:
         super().__init__(context)
         self._members = Members(context, api)
         self._reports = ReportList(context, api, reports)
+        self._purge = Purge(context, api, purges)
         self._handlers: dict[str, ComponentHandler] = {}
-        for part in (self._members, self._reports):
+        for part in (self._members, self._reports, self._purge):
             self._handlers.update(part.handlers())
 
     @admin.command(name="user", description="Show what a member uses and whether they are blocked.")
@@ -76,6 +86,23 @@ class Admin(FeatureCog):
     async def unblock(self, interaction: Interaction, member: discord.User) -> None:
         """/admin unblock."""
         await self._members.unblock(interaction, member)
+
+    @admin.command(name="purge", description="Delete conversations, notes or personas of this guild. I ask you first.")
+    @app_commands.describe(
+        what="What to delete",
+        member="Only this member's own",
+        older_than="Only what was not used for so many days",
+    )
+    @app_commands.choices(what=_PURGES)
+    async def purge(
+        self,
+        interaction: Interaction,
+        what: str,
+        member: discord.User | None = None,
+        older_than: Range[int, 1, MAX_DAYS] | None = None,
+    ) -> None:
+        """/admin purge."""
+        await self._purge.ask(interaction, what, member, older_than)
 
     @admin.command(name="reports", description="Read the answers of mine that members reported.")
     @app_commands.describe(channel="Say there from now on that something was reported, without its words")

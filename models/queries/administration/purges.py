@@ -7,7 +7,7 @@ Notes and personas are deleted at once. Each function that deletes handles one b
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, delete, func, literal, select, update
@@ -17,13 +17,13 @@ from models.base import UTCDateTime
 from models.queries.common import count_rows, ensure_guild, num_deleted
 from models.queries.dialogs.conversations import leave_dialog
 from models.queries.scope import cross_tenant
-from models.queries.tenants.settings import record_audit
 from models.tables import Dialog, DialogSummary, Fact, Persona, Purge, Turn
 from models.types import EVERYBODY, DialogKey, DuePurge, PurgeCounts, PurgeScope
 
 UNDO_WITHIN = timedelta(minutes=10)
 """How long conversations can be brought back."""
 REASON = "purge"
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 async def count_purge(session: AsyncSession, *, key: DialogKey, scope: PurgeScope) -> PurgeCounts:
@@ -42,39 +42,46 @@ async def count_purge(session: AsyncSession, *, key: DialogKey, scope: PurgeScop
     return PurgeCounts(**{name: await count_rows(session, statement) for name, statement in counts.items()})
 
 
-async def hide_conversations(session: AsyncSession, *, key: DialogKey, scope: PurgeScope, now: datetime) -> int | None:
-    """End and hide the conversations of a scope; return the id by which they are brought back, None if there is none.
-
-    A reply that is being written is shown, but belongs to an ended conversation: it is not kept.
-    """
-    if not scope.has("conversations"):
-        return None
+async def begin_purge(session: AsyncSession, *, key: DialogKey, now: datetime) -> int:
+    """Begin to hide conversations of the key's guild; return the id by which they are brought back."""
     await ensure_guild(session, key.guild_id, now)
     purge = Purge(guild_id=key.guild_id, requested_at=now, due_at=now + UNDO_WITHIN)
     session.add(purge)
     await session.flush()
+    return purge.id
+
+
+async def hide_conversations(
+    session: AsyncSession, *, key: DialogKey, scope: PurgeScope, purge_id: int, now: datetime, limit: int
+) -> int:
+    """End and hide a batch of the conversations of a scope; return how many.
+
+    A reply that is being written is shown, but belongs to an ended conversation: it is not kept.
+    """
     open_now = Dialog.ended_at.is_(None)
+    batch = select(Dialog.id).where(_dialogs(key, scope)).limit(limit)
     hidden = await session.execute(
         update(Dialog)
-        .where(_dialogs(key, scope))
+        .where(Dialog.id.in_(batch))
         .values(
-            purge_id=purge.id,
+            purge_id=purge_id,
             end_reason=case((open_now, REASON), else_=Dialog.end_reason),
             ended_at=case((open_now, literal(now, UTCDateTime)), else_=Dialog.ended_at),
         )
         .execution_options(synchronize_session=False)
     )
-    if num_deleted(hidden):
-        return purge.id
-    await session.delete(purge)
-    await session.flush()
-    return None
+    return num_deleted(hidden)
+
+
+async def end_purge(session: AsyncSession, *, key: DialogKey, purge_id: int) -> None:
+    """Forget a purge that hides nothing."""
+    hides = select(Dialog.id).where(Dialog.purge_id == purge_id).limit(1)
+    if await session.scalar(hides) is None:
+        await _deleted(session, delete(Purge).where(Purge.id == purge_id, Purge.guild_id == key.guild_id))
 
 
 async def delete_notes(session: AsyncSession, *, key: DialogKey, scope: PurgeScope, limit: int) -> int:
     """Delete a batch of the notes of a scope: facts about members, and summaries of conversations."""
-    if not scope.has("memory"):
-        return 0
     of_dialogs = DialogSummary.dialog_id.in_(select(Dialog.id).where(_dialogs(key, scope)))
     facts = select(Fact.id).where(_facts(key, scope)).limit(limit)
     summaries = select(DialogSummary.id).where(of_dialogs).limit(limit)
@@ -85,26 +92,27 @@ async def delete_notes(session: AsyncSession, *, key: DialogKey, scope: PurgeSco
 
 async def delete_personas(session: AsyncSession, *, key: DialogKey, scope: PurgeScope, limit: int) -> int:
     """Delete a batch of the personas of a scope, with their versions and wherever they are set."""
-    if not scope.has("personas"):
-        return 0
     personas = select(Persona.id).where(_personas(key, scope)).limit(limit)
     return await _deleted(session, delete(Persona).where(Persona.id.in_(personas)))
 
 
-async def bring_back(
-    session: AsyncSession, *, key: DialogKey, purge_id: int, actor_id: int, now: datetime
-) -> int | None:
-    """Show the conversations of a purge again; return how many, None if it is too late or another guild's.
+async def keep_purge(session: AsyncSession, *, key: DialogKey, purge_id: int, now: datetime) -> bool:
+    """Keep what a purge of the key's guild hides from being deleted. False if it is too late, or another guild's."""
+    mine = (Purge.id == purge_id, Purge.guild_id == key.guild_id, Purge.due_at > now)
+    kept = update(Purge).where(*mine).values(due_at=_NEVER).execution_options(synchronize_session=False)
+    return num_deleted(await session.execute(kept)) > 0
+
+
+async def bring_back(session: AsyncSession, *, key: DialogKey, purge_id: int, now: datetime, limit: int) -> int:
+    """Show a batch of the conversations of a purge again; return how many.
 
     What somebody began since in the place of an open one is kept as a conversation of its own.
     """
-    mine = (Purge.id == purge_id, Purge.guild_id == key.guild_id, Purge.due_at > now)
-    if not num_deleted(await session.execute(delete(Purge).where(*mine))):
-        return None
     rows = await session.execute(
         select(Dialog.id, Dialog.user_id, Dialog.channel_id, Dialog.parked_at, Dialog.name, Dialog.end_reason)
         .where(Dialog.purge_id == purge_id, Dialog.guild_id == key.guild_id)
         .order_by(Dialog.id)
+        .limit(limit)
         .with_for_update()
     )
     dialogs = rows.all()
@@ -116,9 +124,6 @@ async def bring_back(
                 its_key = DialogKey(key.guild_id, row.user_id, row.channel_id, shared=row.user_id == EVERYBODY)
                 await leave_dialog(session, key=its_key, now=now, for_name=row.name)
         await session.execute(update(Dialog).where(Dialog.id == row.id).values(**values))
-    await record_audit(
-        session, key=key, actor_id=actor_id, action="purge.undo", details={"dialogs": len(dialogs)}, now=now
-    )
     return len(dialogs)
 
 
