@@ -43,6 +43,8 @@ from bot.discord_app.rest.profile_api import ProfileApi
 from bot.discord_app.rest.request_pace import RequestPace
 from bot.discord_app.rest.webhook_api import WebhookApi
 from bot.discord_app.rest.webhook_pictures import WebhookPictures
+from bot.guilds.administration.audit import AuditLog
+from bot.guilds.administration.figures import Figures
 from bot.guilds.administration.purges import Purges
 from bot.memory.service import MemoryService
 from models.database import Database
@@ -98,7 +100,14 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         SceneCommands(context, conversations.api),
         ProfileJob(bot, context.personas, profiles),
         Config(context),
-        Admin(context, conversations.api, reports, Purges(database, context.privacy)),
+        Admin(
+            context,
+            conversations.api,
+            reports=reports,
+            purges=Purges(database, context.privacy),
+            log=AuditLog(database),
+            figures=Figures(database),
+        ),
         ReportCommand(bot, context, conversations.api, reports, reader),
         Privacy(context),
         Help(),

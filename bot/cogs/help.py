@@ -39,6 +39,7 @@ guild, a category, a channel or a thread
 **/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` – what this guild decides, where I answer whom, \
 who shares a conversation, whether I take notes
 **/admin** `user` · `block` · `unblock` – what a member uses; refuse to talk with one, for some time or for good
+**/admin** `stats` · `audit` – how much I am used; what admins did with me
 **/admin** `purge` · `reports` – delete conversations, notes or personas; answers that members reported"""
 _MEMORY = """\
 Every member has a conversation of their own with me in each guild (in each channel, where a guild wants it so), and \

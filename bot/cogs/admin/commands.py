@@ -9,16 +9,20 @@ from discord import app_commands
 from discord.app_commands import Choice, Range
 
 from bot.chat.reports import Reports
+from bot.cogs.admin.audit import Audit
 from bot.cogs.admin.members import Members
 from bot.cogs.admin.purge import MAX_DAYS, Purge
 from bot.cogs.admin.reports import ReportList
+from bot.cogs.admin.stats import Stats
 from bot.cogs.config.commands import ChatChannel
 from bot.cogs.dialogs.answers import OldButton
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, MANAGE_GUILD, Action
 from bot.discord_app.rest.message_api import MessageApi
+from bot.guilds.administration.audit import AuditLog
 from bot.guilds.administration.blocks import MAX_REASON
+from bot.guilds.administration.figures import Figures
 from bot.guilds.administration.purges import Purges
 
 _LASTS = [
@@ -36,6 +40,16 @@ _PURGES = [
     Choice(name="Everything of these", value="everything"),
 ]
 
+_ACTIONS = [
+    Choice(name="Settings", value="config"),
+    Choice(name="Personas", value="persona"),
+    Choice(name="Scenes", value="scene"),
+    Choice(name="Blocks", value="member"),
+    Choice(name="Deletions", value="purge"),
+    Choice(name="Deletions of members' data", value="privacy"),
+    Choice(name="Reports", value="report"),
+]
+
 
 class Admin(FeatureCog):
     """The commands. Discord hides them from members without Manage Server by default; the gate refuses them."""
@@ -49,13 +63,24 @@ class Admin(FeatureCog):
         allowed_installs=BY_GUILDS,
     )
 
-    def __init__(self, context: CommandContext, api: MessageApi, reports: Reports, purges: Purges) -> None:
+    def __init__(
+        self,
+        context: CommandContext,
+        api: MessageApi,
+        *,
+        reports: Reports,
+        purges: Purges,
+        log: AuditLog,
+        figures: Figures,
+    ) -> None:
         super().__init__(context)
         self._members = Members(context, api)
         self._reports = ReportList(context, api, reports)
         self._purge = Purge(context, api, purges)
+        self._audit = Audit(context, api, log)
+        self._stats = Stats(context, api, figures)
         self._handlers: dict[str, ComponentHandler] = {}
-        for part in (self._members, self._reports, self._purge):
+        for part in (self._members, self._reports, self._purge, self._audit, self._stats):
             self._handlers.update(part.handlers())
 
     @admin.command(name="user", description="Show what a member uses and whether they are blocked.")
@@ -86,6 +111,19 @@ class Admin(FeatureCog):
     async def unblock(self, interaction: Interaction, member: discord.User) -> None:
         """/admin unblock."""
         await self._members.unblock(interaction, member)
+
+    @admin.command(name="stats", description="Show how much I am used here, as numbers and as a picture.")
+    @app_commands.describe(days="Of how many days, today included (default: 30)")
+    async def stats(self, interaction: Interaction, days: Range[int, 1, 365] = 30) -> None:
+        """/admin stats."""
+        await self._stats.show(interaction, days)
+
+    @admin.command(name="audit", description="Show what admins did with me, the newest first.")
+    @app_commands.describe(action="Only this kind", member="Only what this member did, or what was done to them")
+    @app_commands.choices(action=_ACTIONS)
+    async def audit(self, interaction: Interaction, action: str = "", member: discord.User | None = None) -> None:
+        """/admin audit."""
+        await self._audit.show(interaction, action, member)
 
     @admin.command(name="purge", description="Delete conversations, notes or personas of this guild. I ask you first.")
     @app_commands.describe(

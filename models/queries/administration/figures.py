@@ -6,6 +6,7 @@ only so many answers are read. None of it counts turns.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, time, timedelta
 
 from sqlalchemy import BigInteger, cast, func, select
@@ -43,7 +44,7 @@ async def guild_figures(session: AsyncSession, *, key: DialogKey, days: int, now
         days=tuple(DayFigures(row.day, int(row.turns), int(row.members), int(row.tokens)) for row in rows),
         members=int(members or 0),
         answers=answers,
-        persona_names=await _names(session, key, {each.persona_id for each in answers} - {None}),
+        persona_names=await persona_names(session, key=key, persona_ids={each.persona_id for each in answers}),
     )
 
 
@@ -71,11 +72,14 @@ async def _answers(session: AsyncSession, key: DialogKey, since: datetime) -> tu
     return tuple(AnswerTiming(*row) for row in rows)
 
 
-async def _names(session: AsyncSession, key: DialogKey, persona_ids: set[int | None]) -> dict[int, str]:
-    """Return the names of those personas that are the guild's own."""
+async def persona_names(
+    session: AsyncSession, *, key: DialogKey, persona_ids: Collection[int | None]
+) -> dict[int, str]:
+    """Return the names of those personas that belong to the library of the key's guild."""
+    wanted = [each for each in persona_ids if each is not None]
     rows = await session.execute(
         select(Persona.id, Persona.name).where(
-            Persona.guild_id == key.guild_id, Persona.id.in_(persona_ids), Persona.owner_id.is_(None)
+            Persona.guild_id == key.guild_id, Persona.id.in_(wanted), Persona.owner_id.is_(None)
         )
     )
     return {row.id: row.name for row in rows}

@@ -245,7 +245,7 @@ async def test_purge_is_for_admins_of_that_guild_alone(both: World) -> None:
     assert "One" not in (await here.use(guild, ann, "history show")).reply()
     await here.discord.press(message, boss, "Undo")
     await here.discord.until(lambda: "1 conversation is back." in message.content)
-    for custom_id in ("admin:purge:", "admin:purge:all:0:0:0:0", "admin:purge:memory:0:0:99999999999999999:0",
+    for custom_id in ("admin:purge:", "admin:purge:all:0:0:0:0",
                       "admin:purge:memory:0:0:0:0", "admin:purge-undo:x"):  # fmt: skip
         pressed = await here.discord.force_component(message, boss, custom_id)
         await here.discord.done(pressed)
