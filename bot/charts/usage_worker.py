@@ -15,9 +15,9 @@ from bot.attachments.worker import Result, limit_resources, serve
 
 _MEMORY = 2 << 30
 _CPU_SECONDS = 30
-_WIDTH, _ROW_HEIGHT, _DPI = 8.0, 1.6, 110
+_WIDTH, _ROW_HEIGHT, _DPI = 5.4, 1.2, 180  # Discord shows it 550 pixels wide: the letters must not be smaller
 _BACKGROUND, _TEXT, _GRID, _BARS = "#2b2d31", "#dbdee1", "#4e5058", ("#5865f2", "#23a55a", "#f0b232")
-_MAX_LABELS = 8
+_MAX_LABELS = 7
 _FONTS = (
     "DejaVu Sans", "Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "NanumBarunGothic", "Malgun Gothic",
     "Apple SD Gothic Neo", "UnDotum", "Noto Sans CJK JP", "WenQuanYi Zen Hei",

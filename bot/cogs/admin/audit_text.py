@@ -16,12 +16,20 @@ import discord
 from bot.cogs.admin.member_text import LASTS, lasts_labels
 from bot.discord_app.code_fences import utf16_length
 from bot.i18n.language import gettext as _
+from bot.i18n.language import ngettext
 from models.types import AuditRecord
 
 GROUPS = ("config", "persona", "scene", "member", "purge", "report", "privacy")
 """What the actions of an entry begin with: the choices of the filter."""
-_CALLED = {"daily_turns": "daily_messages", "dialog_scope": "scope"}
-"""Settings that members know by another name than the column."""
+_CALLED = {
+    "daily_turns": "daily_messages",
+    "dialog_scope": "scope",
+    "channel_scopes": "channels scope",
+    "own_personas": "/persona allow",
+    "locked_channels": "/persona lock",
+    "persona_face": "/persona face",
+}
+"""Settings that admins know by another name than the column."""
 _MAX_SETTINGS = 8
 
 Mention = Callable[[str, int], str]
@@ -182,10 +190,31 @@ def _what(record: AuditRecord, details: Mapping[str, Any], mention: Mention) -> 
 
 
 def _counts(details: Mapping[str, Any]) -> str:
-    """The numbers of an entry, each with the name of what it counts."""
-    counted = [(name, number) for name, number in details.items() if isinstance(number, int) and number]
-    shown = [f"{name.replace('_', ' ')} {number:,}" for name, number in counted if name != "older_than_days"]
+    """The numbers of an entry, each with what it counts; rows of tables are summed up as records."""
+    numbers = {
+        name: number for name, number in details.items() if type(number) is int and number and name != "older_than_days"
+    }
+    if "receipt" in details:  # of a person's or a guild's data, by table
+        return _counted("", total := sum(numbers.values())).format(number=f"{total:,}")
+    shown = []
+    for name, number in numbers.items():
+        named = _counted(name, number)
+        shown.append(named.format(number=f"{number:,}"))
     return ", ".join(shown) or _("nothing")
+
+
+def _counted(name: str, number: int) -> str:
+    if name == "dialogs":
+        return ngettext("{number} conversation", "{number} conversations", number)
+    if name == "pairs":
+        return ngettext("{number} answer", "{number} answers", number)
+    if name == "facts":
+        return ngettext("{number} note about members", "{number} notes about members", number)
+    if name == "summaries":
+        return ngettext("{number} summary of a conversation", "{number} summaries of conversations", number)
+    if name == "personas":
+        return ngettext("{number} persona", "{number} personas", number)
+    return ngettext("{number} record", "{number} records", number)
 
 
 def _settings(details: Mapping[str, Any], mention: Mention) -> str:

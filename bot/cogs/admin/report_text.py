@@ -29,7 +29,7 @@ def list_text(lines: Sequence[ReportLine], num_open: int, num_all: int, channel_
         text = f"{head}\n{counted.format(number=num_all, open=num_open)}"
     parts = [text, *(_line_text(each) for each in lines)]
     notice = (
-        _("No channel is told of new reports: `/admin reports channel` chooses one.")
+        _("No channel is told of new reports: the option `channel` of this command chooses one.")
         if channel_id is None
         else _("{channel} is told of new reports, without their words.").format(channel=f"<#{channel_id}>")
     )

@@ -48,8 +48,10 @@ def test_an_unknown_action_and_damaged_details_are_said_as_well() -> None:
 def test_numbers_and_names_are_in_it() -> None:
     purge = '{"what": "everything", "older_than_days": 7, "dialogs": 3, "pairs": 1200}'
     assert sentence(record("purge", purge), {}) == (
-        "<@7> deleted conversations, notes and personas of <@8> older than 7 days: dialogs 3, pairs 1,200."
+        "<@7> deleted conversations, notes and personas of <@8> older than 7 days: 3 conversations, 1,200 answers."
     )
+    receipt = '{"receipt": "ab12", "turns": 2, "dialogs": 1, "audit_log": 1}'
+    assert sentence(record("privacy.delete", receipt), {}) == ("<@7> deleted a member's data: 4 records. Receipt ab12.")
     set_here = '{"persona": 5, "level": "channel", "place": 9, "version": 2}'
     assert sentence(record("persona.set", set_here), {5: "Jack_"}) == "<@7> set the persona **Jack\\_** for <#9>."
     assert "that is gone (number 5)" in sentence(record("persona.set", set_here), {})
