@@ -81,9 +81,9 @@ def _style(axis: Any, highest: int) -> None:
 
 def _short(value: float) -> str:
     """12000 as 12k, 3400000 as 3.4M."""
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= unit:
-            return f"{value / (1e3 if name == 'k' else unit):g}{name}"
+            return f"{value / unit:g}{name}"
     return f"{value:g}"
 
 

@@ -6,6 +6,7 @@ and who reads it, is decided by the caller.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from bot.settings import Settings
 from bot.storage import translate_database_errors
 from models.database import Database
 from models.queries.administration import reports as queries
-from models.queries.administration.report_speakers import speakers_in_prompt
+from models.queries.administration.report_speakers import answered_alone, speakers_in_prompt
 from models.queries.dialogs.prompt_parts import prompt_parts
 from models.types import DialogKey, ReportDetails, ReportedAnswer, ReportLine, ReportOutcome, TurnInfo
 
@@ -34,7 +35,7 @@ class Reports:
 
     async def add(self, key: DialogKey, turn: TurnInfo, channel_id: int, reason: str) -> ReportOutcome:
         """Store the key's member's report of an answer, with a copy of it."""
-        answer = await self._copy(turn)
+        answer = await self._copy(turn, by_asker=key.user_id == turn.author_id)
         now = datetime.now(UTC)
         with translate_database_errors():
             return await self._database.run(
@@ -96,16 +97,25 @@ class Reports:
         with translate_database_errors():
             return await self._database.run(lambda session: query(session, **arguments, now=now))
 
-    async def _copy(self, turn: TurnInfo) -> ReportedAnswer:
-        """The answer with what was asked, and the prompt if it was recorded."""
+    async def _copy(self, turn: TurnInfo, *, by_asker: bool) -> ReportedAnswer:
+        """The answer with what was asked, and the prompt if it was recorded.
+
+        If somebody else than the asker reports it, without notes about the asker and what they asked in private:
+        nobody else may see those, and no report of others may show them.
+        """
         with translate_database_errors():
             async with self._database.read() as session:
                 parts = await prompt_parts(session, turn_id=turn.turn_id)
                 said = () if parts is None else tuple(pair.turn_id for pair in parts.history)
                 speakers = await speakers_in_prompt(session, key=turn.key, turn_id=turn.turn_id, history=said)
+                alone = frozenset() if by_asker else await answered_alone(session, key=turn.key, turn_ids=said)
         question, reply = turn.user_text, turn.reply or ""
         if parts is None:
             return ReportedAnswer(question, reply)
+        if not by_asker:
+            history = tuple(pair for pair in parts.history if pair.turn_id not in alone)
+            summary = parts.summary if turn.key.shared else None
+            parts = replace(parts, history=history, facts=(), summary=summary)
         prompt = await rebuild(parts, self._settings)
         messages = [{"role": each["role"], "content": text_of(each)} for each in prompt.messages]
         return ReportedAnswer(question, reply, messages, prompt.exact and parts.is_newest_reply, speakers)

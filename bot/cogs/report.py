@@ -158,7 +158,7 @@ class ReportCommand(FeatureCog):
         kept = _(
             "The admins also get a copy of the message, the answer and what I had before me when I wrote it. It is "
             "kept for {days} days, also if the conversation is deleted before. It goes at once if the person who asked "
-            "has their data deleted."
+            "has their data deleted. What others may not see of that person is left out."
         )
         modal.add_item(TextDisplay(kept.format(days=self.context.settings.report_retention_days)))
         modal.stop()  # discord.py need not remember it: the bot serves modals by their custom ids

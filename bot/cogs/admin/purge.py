@@ -82,10 +82,10 @@ class Purge(AdminPart):
         purge_id = await self._purges.run(key, scope, counts)
         self.context.personas.changed.set()
         if purge_id is None:
-            await self.answer(interaction, done_text(scope, counts, None))
+            await self.answer(interaction, done_text(counts, None))
             return
         undo = button(_("Undo"), custom_id("purge-undo", purge_id))
-        await self.answer(interaction, done_text(scope, counts, began + UNDO_WITHIN), row(undo))
+        await self.answer(interaction, done_text(counts, began + UNDO_WITHIN), row(undo))
 
     async def _undo(self, interaction: Interaction, argument: str) -> None:
         purge_id = number(argument)

@@ -11,13 +11,13 @@ from models.types import PurgeCounts, PurgeScope
 
 def question_text(scope: PurgeScope, counts: PurgeCounts) -> str:
     """What would be deleted, and what of it can be brought back."""
-    lines = ["### " + _("This would be deleted"), *_count_lines(scope, counts)]
+    lines = ["### " + _("This would be deleted"), *_count_lines(counts)]
     if scope.member_id is not None:
         lines.append(_("Of {member} alone.").format(member=f"<@{scope.member_id}>"))
     if scope.older_than is not None:
         moment = f"<t:{int(scope.older_than.timestamp())}:f>"
         lines.append(_("Only what was not used since {moment}.").format(moment=moment))
-    if scope.has("conversations"):
+    if counts.dialogs:
         lines.append(_("Conversations are hidden at once, and can be brought back for 10 minutes."))
         if scope.member_id is not None:
             lines.append(
@@ -26,7 +26,7 @@ def question_text(scope: PurgeScope, counts: PurgeCounts) -> str:
                     "`/admin user` deletes that too."
                 )
             )
-    if scope.has("memory") or scope.has("personas"):
+    if counts.facts or counts.summaries or counts.personas:
         lines.append(_("Notes and personas are deleted at once, and **cannot be brought back**."))
     return "\n".join(lines)
 
@@ -36,9 +36,9 @@ def nothing_text() -> str:
     return _("There is nothing of this kind to delete here.")
 
 
-def done_text(scope: PurgeScope, counts: PurgeCounts, undo_until: datetime | None) -> str:
+def done_text(counts: PurgeCounts, undo_until: datetime | None) -> str:
     """What was deleted, and until when conversations come back."""
-    lines = ["### " + _("Deleted"), *_count_lines(scope, counts)]
+    lines = ["### " + _("Deleted"), *_count_lines(counts)]
     if undo_until is not None:
         moment = f"<t:{int(undo_until.timestamp())}:R>"
         lines.append(_("The conversations are hidden, and are deleted for good {moment}.").format(moment=moment))
@@ -54,25 +54,27 @@ def undone_text(dialogs: int | None) -> str:
     return text.format(number=f"{dialogs:,}")
 
 
-def _count_lines(scope: PurgeScope, counts: PurgeCounts) -> list[str]:
+def _count_lines(counts: PurgeCounts) -> list[str]:
     lines = []
-    if scope.has("conversations"):
+    if counts.dialogs:
         pairs = ngettext("{number} answer", "{number} answers", counts.pairs).format(number=f"{counts.pairs:,}")
         dialogs = ngettext(
             "{number} conversation with {answers}", "{number} conversations with {answers}", counts.dialogs
         )
-        lines.append("- " + dialogs.format(number=f"{counts.dialogs:,}", answers=pairs))
-    if scope.has("memory"):
+        lines.append(dialogs.format(number=f"{counts.dialogs:,}", answers=pairs))
+    if counts.facts:
         facts = ngettext("{number} note about members", "{number} notes about members", counts.facts)
+        lines.append(facts.format(number=f"{counts.facts:,}"))
+    if counts.summaries:
         summaries = ngettext(
             "{number} summary of a conversation", "{number} summaries of conversations", counts.summaries
         )
-        lines.append("- " + facts.format(number=f"{counts.facts:,}"))
-        lines.append("- " + summaries.format(number=f"{counts.summaries:,}"))
-    if scope.has("personas"):
+        lines.append(summaries.format(number=f"{counts.summaries:,}"))
+    if counts.personas:
         personas = ngettext(
-            "{number} persona, of the guild or of members", "{number} personas, of the guild and of members",
+            "{number} persona, of the guild or of a member",
+            "{number} personas, of the guild and of members",
             counts.personas,
-        )  # fmt: skip
-        lines.append("- " + personas.format(number=f"{counts.personas:,}"))
-    return lines
+        )
+        lines.append(personas.format(number=f"{counts.personas:,}"))
+    return [f"- {line}" for line in lines]

@@ -1,4 +1,4 @@
-"""Whose words stand in the prompt of a turn, beside those of whose message it answers."""
+"""Whose words stand in the prompt of a turn, and which of them only the member who asked has seen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.tables import Dialog, Turn, TurnFile
+from models.tables import Delivery, Dialog, Turn, TurnFile
 from models.types import DialogKey
 
 
@@ -24,3 +24,14 @@ async def speakers_in_prompt(
     authors = await session.scalars(select(Turn.author_id).where(Turn.id.in_(read)).distinct())
     quoted = await session.scalars(select(TurnFile.author_id).where(TurnFile.turn_id.in_(read)).distinct())
     return frozenset(each for each in (*authors, *quoted) if each is not None)
+
+
+async def answered_alone(session: AsyncSession, *, key: DialogKey, turn_ids: Collection[int]) -> frozenset[int]:
+    """Return those of these turns of the key's guild whose answers only the member who asked has seen."""
+    alone = (
+        select(Delivery.turn_id)
+        .join(Turn, Turn.id == Delivery.turn_id)
+        .join(Dialog, Dialog.id == Turn.dialog_id)
+        .where(Dialog.guild_id == key.guild_id, Delivery.turn_id.in_(turn_ids), Delivery.ephemeral)
+    )
+    return frozenset(each for each in await session.scalars(alone) if each is not None)

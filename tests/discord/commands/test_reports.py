@@ -137,6 +137,34 @@ async def test_a_report_outlives_the_conversation_but_not_the_askers_own_deletio
     assert "Nothing is reported" in (await listed(here, guild, boss)).content
 
 
+async def test_a_report_by_others_shows_no_notes_and_nothing_that_was_asked_in_private(both: World) -> None:
+    here = both
+    guild, boss, ann = await guild_of(here)
+    await here.use(guild, boss, "config memory on")
+    await here.use(guild, ann, "memory on")
+    await here.use(guild, ann, "memory add", note="I am allergic to peanuts")
+    for words, private in (("My private worry", True), ("In the open before", False), ("What may I eat?", False)):
+        here.engine.reply("Fine.")  # without what it was told
+        asked = await here.ask(guild, ann, words, private=private)
+    assert "peanuts" in str(here.engine.requests[-1].messages)
+
+    async def copy_by(user: User) -> str:
+        await report(here, asked.messages()[0], user, "Look")
+        message = await details(here, guild, boss)
+        pressed = await here.discord.press(message, boss, "As a file")
+        await here.discord.done(pressed)
+        [file] = [each for sent in pressed.messages() for each in sent.attachments]
+        return file.content.decode()
+
+    by_bob = await copy_by(here.discord.user("bob"))
+    assert "In the open before" in by_bob
+    assert "peanuts" not in by_bob
+    assert "private worry" not in by_bob
+    by_ann = await copy_by(ann)
+    assert "peanuts" in by_ann
+    assert "private worry" in by_ann
+
+
 async def test_reports_are_limited_and_deleted_after_their_retention(both: World) -> None:
     here = both
     guild, boss, ann = await guild_of(here)
