@@ -19,6 +19,7 @@ from bot.engine_client.client import EngineClient
 from bot.engine_client.prompt_cache import PromptCache
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.errors import ConfigError
+from bot.guilds.administration.blocks import MemberBlocks
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
@@ -84,6 +85,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
     token = bot_token(settings)
     set_endpoints(settings)
     guild_settings = GuildSettingsCache(services.database, settings)
+    blocks = MemberBlocks(services.database)
     context = CommandContext(
         chat=services.chat,
         personas=services.personas,
@@ -91,7 +93,8 @@ async def run_discord(services: Services, settings: Settings) -> None:
         guild_settings=guild_settings,
         bound_threads=BoundThreads(services.database),
         settings=settings,
-        gate=PermissionGate(guild_settings),
+        gate=PermissionGate(guild_settings, blocks),
+        blocks=blocks,
     )
     bot = GuildLlama(
         context,

@@ -159,6 +159,7 @@ class Settings(BaseSettings):
     # Cleanup
     session_ttl: Duration = timedelta(days=7)
     retention_days: int = Field(30, ge=0, le=_CENTURY.days)
+    report_retention_days: int = Field(30, ge=0, le=_CENTURY.days)
     cleanup_interval: Duration = timedelta(hours=1)
 
     # Log

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from bot.attachments.reader import FileReader
@@ -169,6 +169,15 @@ class ChatService:
         """
         with translate_database_errors():
             return await self._stops.stop(interaction_id, by)
+
+    async def stop_member(self, guild_id: int, user_id: int, questions: Iterable[int], by: StopRequester) -> None:
+        """Stop all replies to a member in a guild: those that wait or are written here at once, and `questions`.
+
+        `questions`: what asked for their replies in any process.
+        """
+        here = self._stops.stop_where(lambda key: key.guild_id == guild_id and key.user_id == user_id)
+        with translate_database_errors():
+            await asyncio.gather(*(self._stops.stop(each, by) for each in set(questions) - here))
 
     async def recover(self) -> None:
         """Store replies that could not be saved and end turns that no task works on, once the database is back.

@@ -128,7 +128,7 @@ class GuildLlama(commands.Bot):
             return False
         self._context.track(asyncio.current_task())
         try:
-            self.gate.check(caller_of(interaction), Action(word))
+            await self.gate.admit(caller_of(interaction), Action(word))
         except ValueError:
             return True  # not an action of this version: the look-up of its command or handler reports that
         except BotError as refusal:

@@ -17,6 +17,7 @@ from bot.discord_app.delivery import InteractionSink
 from bot.discord_app.dialog_keys import DialogKeys
 from bot.discord_app.permissions import PermissionGate
 from bot.discord_app.replies.streamed_reply import EditRate, StreamedReply
+from bot.guilds.administration.blocks import MemberBlocks
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
@@ -38,6 +39,7 @@ class CommandContext:
     bound_threads: BoundThreads
     settings: Settings
     gate: PermissionGate
+    blocks: MemberBlocks
     edit_rate: EditRate = field(default_factory=EditRate)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     """What is being served now; the bot waits for it when it stops."""
