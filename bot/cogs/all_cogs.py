@@ -92,7 +92,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         faces,
         SceneCommands(context, conversations.api),
         ProfileJob(bot, context.personas, profiles),
-        Config(context),
+        Config(bot, context),
         Privacy(context),
         Help(),
         GuildEvents(bot, database, context.privacy),
