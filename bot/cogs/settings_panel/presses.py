@@ -151,9 +151,11 @@ def chosen_value(entry: Entry[S], what: str, interaction: Interaction, before: A
 
 
 def _number(number: Number, typed: str) -> int | None:
-    if not typed.strip():
-        return None
-    value = number.read(typed)
+    return within(number, number.read(typed)) if typed.strip() else None
+
+
+def within(number: Number, value: int) -> int:
+    """The value, if it is allowed. Raises BotError."""
     if not number.least <= value <= number.most:
         raise BotError(
             _("Please choose from {least} to {most}. Nothing was changed.").format(
