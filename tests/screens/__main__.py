@@ -348,6 +348,10 @@ async def settings(here: World) -> None:
     text = file.content.decode().replace(str(bots.id), "123456789012345678")
     await here.use(elsewhere, boss, "config import", file=Attachment("settings.json", text.encode()))
     await picture(elsewhere, boss, "settings-import")
+    own = here.discord.channel(guild, "me")
+    await here.discord.announce(own)
+    await here.use(own, ann, "me settings", retention_days=7, private=True)
+    await picture(own, ann, "settings-own")
 
 
 PAGE_SIGNS = {"where": "persona_locks", "replies": "streaming", "limits": "daily_tokens", "memory": "memory"}

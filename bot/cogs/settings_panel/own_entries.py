@@ -30,7 +30,7 @@ OwnEntry = Entry[OwnChoice]
 def own_source() -> Source:
     """Where a value of a member comes from."""
     return Source(
-        default=_("as for everybody here"),
+        default=_("the default here"),
         chosen=_("chosen by you"),
         limit=_("the most that is allowed here ({chosen} was chosen)"),
     )
@@ -44,7 +44,7 @@ def own_entries(choice: OwnChoice, operator: Settings) -> tuple[OwnEntry, ...]:
         _entry(
             "max_chat_logs",
             _("Exchanges that I keep in mind"),
-            _("Fewer than here, if you want; in a conversation that others share as well"),
+            _("You can choose fewer than apply here"),
             Number(most_logs, 0, most_logs),
             lambda own: own.max_chat_logs,
             lambda own, value: replace(own, max_chat_logs=value),
@@ -52,7 +52,7 @@ def own_entries(choice: OwnChoice, operator: Settings) -> tuple[OwnEntry, ...]:
         _entry(
             "retention_days",
             _("Days that a conversation is kept after its end"),
-            _("Your own ones, and what I have not used of your notes for so long"),
+            _("Your own conversations, and notes about you that I have not used for this long"),
             Number(most_days, 0, most_days),
             lambda own: own.retention_days,
             lambda own, value: replace(own, retention_days=value),
@@ -60,7 +60,7 @@ def own_entries(choice: OwnChoice, operator: Settings) -> tuple[OwnEntry, ...]:
         _entry(
             "private",
             _("Only you see my answers to commands"),
-            _("Unless you use `private: False`. Answers to messages are always seen by all"),
+            _("Not where a command says `private: False`, and not where you write a message to me"),
             Switch(default=False),
             lambda own: bool(own.private),
             lambda own, value: replace(own, private=value or None),

@@ -34,8 +34,8 @@ async def test_a_member_chooses_less_than_the_guild_allows(both: World) -> None:
     ann, bob = both.discord.user("ann"), both.discord.user("bob")
     await both.use(guild, boss, "config set", max_chat_logs=3, retention_days=20)
     panel = await opened(both, guild, ann)
-    assert text_of(panel).count("· as for everybody here") == 4
-    assert "**3** · as for everybody here" in text_of(panel)
+    assert text_of(panel).count("· the default here") == 4
+    assert "**3** · the default here" in text_of(panel)
     await write(both, panel, ann, "max_chat_logs", "1")
     await both.discord.until(lambda: "**1** · chosen by you" in text_of(panel))
     assert "from 0 to 20" in await refusal(both, await write(both, panel, ann, "retention_days", "21"))
