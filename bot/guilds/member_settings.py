@@ -40,6 +40,10 @@ class MemberSettingsCache:
         self._cached: OrderedDict[tuple[int, int], tuple[float, MemberSettings]] = OrderedDict()
         self._changes = 0
 
+    def known(self, key: DialogKey) -> MemberSettings | None:
+        """What was last known of the member's choice, or None. Never waits."""
+        return self._cached.get((key.guild_id, key.user_id), (0.0, None))[1]
+
     async def read(self, key: DialogKey) -> MemberSettings:
         """What the member chose, from the database."""
         changes = self._changes

@@ -17,6 +17,7 @@ from models.database import Database
 from tests.discord.harness import World, world
 from tests.engine.server.process import GOLDEN, EngineProcess
 from tests.fakes.discord.server import Attachment, Guild, User
+from tests.selection import POSTGRES
 
 WORD = "xyzzy"
 REPLY = "plugh"
@@ -148,6 +149,7 @@ async def refuse_statements(here: World) -> None:
     await database.close()
 
 
+@POSTGRES
 async def test_no_word_of_a_member_is_logged(database_url: str, tmp_path: Path) -> None:
     """At INFO, which has what WARNING and ERROR have; each format of the log on one database."""
     form = "json" if database_url.startswith("sqlite") else "pretty"
