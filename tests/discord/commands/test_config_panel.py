@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from bot.cogs.settings_panel.draw import Panel, draw
+from bot.cogs.settings_panel.entries import value_text
 from bot.cogs.settings_panel.guild_entries import guild_entries, guild_pages, guild_source
 from bot.settings import load_settings
 from models.database import Database
@@ -359,3 +361,13 @@ async def test_every_page_fits_into_a_message() -> None:
         components = draw(panel, page, note="x" * 300).to_components()
         check_message("", (), number_components(components), (), v2=True)
         assert sum(map(len, texts_in(components))) <= 4000  # Discord's limit for all texts of a message
+
+
+async def test_what_the_operator_allows_no_more_is_shown_as_that() -> None:
+    chosen = GuildSettings(max_chat_logs=50, session_ttl=timedelta(days=30), memory=True)
+    entries = guild_entries(chosen, load_settings(env_file=None, memory=False))
+    shown = {entry.name: value_text(entry, chosen, guild_source()) for entry in entries}
+    assert shown["max_chat_logs"] == "**10** · the limit of this bot's owner (50 was chosen)"
+    assert shown["idle_time"] == "**7 days** · the limit of this bot's owner (30 days was chosen)"
+    assert shown["memory"] == "**off** · the owner of this bot allows none"
+    assert shown["daily_messages"] == "**no limit** · the default"
