@@ -21,6 +21,7 @@ from bot.engine_client.pseudonyms import Pseudonyms
 from bot.errors import ConfigError
 from bot.guilds.administration.blocks import MemberBlocks
 from bot.guilds.bound_threads import BoundThreads
+from bot.guilds.member_settings import MemberSettingsCache
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
 from bot.guilds.settings_cache import GuildSettingsCache
@@ -91,6 +92,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
         personas=services.personas,
         privacy=PrivacyService(services.database, _prompt_cache(services, settings)),
         guild_settings=guild_settings,
+        member_settings=MemberSettingsCache(services.database),
         bound_threads=BoundThreads(services.database),
         settings=settings,
         gate=PermissionGate(guild_settings, blocks),

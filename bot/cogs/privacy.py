@@ -14,6 +14,8 @@ from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
+from bot.i18n.language import gettext as _
+from bot.settings import Settings
 from bot.storage import translate_database_errors
 
 _NOTHING_STORED = "I have stored nothing about you."
@@ -49,6 +51,8 @@ class Privacy(FeatureCog):
             f"`/reset`, and is deleted {settings.retention_days} days later, unless a guild or you chose otherwise. "
             "A note about you is deleted when I have not used it for as long; `/memory show` lists what I remember."
         )
+        text.append(_("`/me settings` has conversations of yours deleted sooner."))
+        text += privacy_lines(settings)
         await self.context.respond(interaction, "\n".join(text))
 
     @privacy.command(name="export", description="Get a copy of all that I have stored about you.")
@@ -109,6 +113,17 @@ class Privacy(FeatureCog):
         lines = _count_lines(receipt.counts)
         text = "\n".join(["Deleted:", *lines, f"Receipt `{receipt.receipt_id}`"]) if lines else _NOTHING_STORED
         await interaction.edit_original_response(content=text, view=None, allowed_mentions=NO_MENTIONS)
+
+
+def privacy_lines(settings: Settings) -> list[str]:
+    """Where the operator says what becomes of members' data, and whom to ask. Nothing where neither is set."""
+    lines = []
+    if settings.privacy_policy_url is not None:
+        lines.append(_("Privacy policy: <{url}>").format(url=settings.privacy_policy_url))
+    if settings.privacy_contact is not None:
+        contact = discord.utils.escape_markdown(settings.privacy_contact)
+        lines.append(_("Questions about your data: {contact}").format(contact=contact))
+    return lines
 
 
 def _count_lines(counts: Mapping[str, int]) -> list[str]:

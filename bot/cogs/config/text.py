@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bot.cogs.config.scopes import SCOPES
+from bot.i18n.language import gettext as _
 from bot.settings import Settings
+from bot.text import duration_text
 from models.types import GuildSettings
 
 MEMORY_ON = (
@@ -20,12 +22,13 @@ def settings_text(guild: GuildSettings, settings: Settings) -> str:
     lines = [
         f"`max_chat_logs` {_value(guild.max_chat_logs, settings.max_chat_logs)}: exchanges that I keep in mind",
         f"`max_reply_tokens` {_value(guild.max_reply_tokens, settings.max_reply_tokens)}: tokens of my longest answer",
-        f"`retention_days` {_value(guild.retention_days, settings.retention_days, capped=False)}: "
+        f"`retention_days` {_value(guild.retention_days, settings.retention_days)}: "
         "days that a conversation is kept after its end",
         f"`scope` **{guild.dialog_scope}**: {SCOPES[guild.dialog_scope]}",
         f"`daily_messages` {_quota(guild.daily_turns)}",
         f"`daily_tokens` {_quota(guild.daily_tokens)}",
         f"`memory` {_memory(guild, settings)}",
+        *_more_lines(guild, settings),
         f"`channels` {_list('<#{}>', sorted(guild.channels)) or '**all**'}",
         f"`roles` {_list('<@&{}>', allowed) or '**everybody**'}",
     ]
@@ -45,10 +48,25 @@ def settings_text(guild: GuildSettings, settings: Settings) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _value(chosen: int | None, default: int, *, capped: bool = True) -> str:
+def _more_lines(guild: GuildSettings, settings: Settings) -> list[str]:
+    """What was chosen of the settings that most guilds leave as they are."""
+    lines = []
+    if guild.session_ttl is not None:
+        idle_time = duration_text(min(guild.session_ttl, settings.session_ttl))
+        lines.append(_("`idle_time` **{time}**: after so long a rest a conversation ends").format(time=idle_time))
+    if not guild.streaming:
+        lines.append(_("`streaming` **off**: an answer is shown once, when it is complete"))
+    if not guild.files:
+        lines.append(_("`files` **off**: I read no files and pictures"))
+    if guild.locale is not None:
+        lines.append(_("`language` **{language}**: of what I say in public").format(language=guild.locale))
+    return lines
+
+
+def _value(chosen: int | None, default: int) -> str:
     if chosen is None:
         return f"**{default:,}** (the default)"
-    if chosen > default and capped:
+    if chosen > default:
         return f"**{default:,}** ({chosen:,} was chosen; the owner of this bot allows less now)"
     return f"**{chosen:,}** (chosen; {default:,} is the default and the most)"
 
