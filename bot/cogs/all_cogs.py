@@ -21,6 +21,8 @@ from bot.cogs.faces.commands import Faces
 from bot.cogs.faces.profile_job import ProfileJob
 from bot.cogs.guild_events import GuildEvents
 from bot.cogs.help import Help
+from bot.cogs.limits.commands import LimitInfo
+from bot.cogs.limits.config_commands import LimitCommands
 from bot.cogs.memory.commands import Memory
 from bot.cogs.memory.why import Why, WhyThisAnswer
 from bot.cogs.messages import Messages
@@ -40,6 +42,7 @@ from bot.discord_app.rest.profile_api import ProfileApi
 from bot.discord_app.rest.request_pace import RequestPace
 from bot.discord_app.rest.webhook_api import WebhookApi
 from bot.discord_app.rest.webhook_pictures import WebhookPictures
+from bot.guilds.usage import UsageReader
 from bot.memory.service import MemoryService
 from models.database import Database
 
@@ -74,6 +77,8 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
     profiles = ProfileApi(bot.http)
     faces = Faces(context, profiles, webhooks)
     faces.add_to(personas.persona, own_personas.persona)
+    config, limits = Config(context), LimitCommands(context)
+    limits.add_to(config.config)
     return (
         Chat(context, conversations),
         Ask(bot, context, conversations),
@@ -92,7 +97,9 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         faces,
         SceneCommands(context, conversations.api),
         ProfileJob(bot, context.personas, profiles),
-        Config(context),
+        LimitInfo(context, conversations.api, UsageReader(database)),
+        config,
+        limits,
         Privacy(context),
         Help(),
         GuildEvents(bot, database, context.privacy),

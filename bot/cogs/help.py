@@ -7,6 +7,7 @@ from discord.ext import commands
 
 from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.context import Interaction
+from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.rest.message_data import NO_MENTIONS
 
 _FOR_EVERYBODY = """\
@@ -26,6 +27,7 @@ for you, here; `picture` gives one a picture
 **/me persona** `import` · `export`, **Import character card** in the menu of a message – character cards
 **/scene** `list` – who plays in this channel or thread; `add` · `remove` · `speak` – for managers, and for you in a \
 thread that you started
+**/quota** · **/queue** – your limits, and your waiting messages
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 _FOR_MANAGERS = """\
 **/persona** `set` · `clear` · `create` · `edit` · `tags` · `delete` · `versions` · `rollback` – who I am in this \
@@ -33,8 +35,8 @@ guild, a category, a channel or a thread
 **/persona** `import` · `export` – character cards for this guild
 **/persona** `face` · `picture` – how members see which persona answers
 **/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
-**/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` – what this guild decides, where I answer whom, \
-who shares a conversation, whether I take notes"""
+**/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` · `limits` – what this guild decides, \
+where I answer whom, who shares a conversation, whether I take notes"""
 _MEMORY = """\
 Every member has a conversation of their own with me in each guild (in each channel, where a guild wants it so), and \
 another one in direct messages. Nobody else sees it, and I take nothing from one to the other. In threads started with \
@@ -60,6 +62,8 @@ class Help(commands.Cog):
 
 
 def help_messages(caller: Caller) -> list[str]:
-    """What this caller can ask of the bot here; managers get a second message, as one has room for 2,000 characters."""
-    first = f"{_FOR_EVERYBODY}\n\n{_ABSENT if caller.bot_is_absent else _MEMORY}"
-    return [first, _FOR_MANAGERS] if caller.manages_guild else [first]
+    """What this caller can ask of the bot here, in as many messages as it takes; managers get one more."""
+    about = _ABSENT if caller.bot_is_absent else _MEMORY
+    together = f"{_FOR_EVERYBODY}\n\n{about}"
+    first = [together] if len(together) <= MESSAGE_LIMIT else [_FOR_EVERYBODY, about]
+    return [*first, _FOR_MANAGERS] if caller.manages_guild else first

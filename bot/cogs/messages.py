@@ -31,11 +31,12 @@ from bot.discord_app.replies.message_text import (
 )
 from bot.discord_app.replies.offered_files import offered_files
 from bot.discord_app.replies.question import Question
+from bot.discord_app.replies.refusal_pace import RefusalPace
 from bot.discord_app.replies.sinks.sink import ReplySink
 from bot.discord_app.replies.typing import TypingIndicator
 from bot.discord_app.replies.webhooks.own_messages import is_by_own_webhook, is_own_message
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden
-from bot.errors import BotError, DatabaseUnavailable, Duplicate, Hint
+from bot.errors import BotError, Busy, DatabaseUnavailable, Duplicate, Hint, LimitReached
 from models.types import DIRECT_MESSAGES, Place
 
 log = structlog.get_logger(__name__)
@@ -60,6 +61,7 @@ class Messages(commands.Cog):
         self._conversations = conversations
         self._typing = TypingIndicator(conversations.api)
         self._hinted_at: dict[int, float] = {}
+        self._refusals = RefusalPace()
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
@@ -197,6 +199,8 @@ class Messages(commands.Cog):
         else:
             log.error("a message failed", exc_info=error, **fields)
         if isinstance(error, NotAllowed) and message.guild is not None:
+            return
+        if isinstance(error, LimitReached | Busy) and not self._refusals.may_say(error, message):
             return
         await self._send(message, shown_text(shown), nonce=f"{message.id}.e")
 

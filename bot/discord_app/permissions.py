@@ -55,6 +55,8 @@ class Action(enum.Enum):
     PRIVACY = "privacy"
     MEMORY = "memory"
     WHY = "why"
+    QUOTA = "quota"
+    QUEUE = "queue"
     HELP = "help"
 
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
 from bot.errors import AboveLimit, BotError
+from bot.guilds.limits import limits_above, limits_for
 from bot.keyed_locks import KeyedLocks
 from bot.settings import Settings
 from bot.storage import translate_database_errors
 from models import queries
 from models.database import Database
-from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings
+from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, ReplyLimits
 
 FRESH = 30.0
 """Seconds for which cached settings are used."""
@@ -63,6 +64,10 @@ class GuildSettingsCache:
             reading.add_done_callback(lambda _: self._reading.pop(guild_id))
         return await asyncio.shield(reading)
 
+    def limits_for(self, guild_id: int, guild: GuildSettings, role_ids: Collection[int]) -> ReplyLimits:
+        """What applies to a member with these roles, and to the guild as a whole."""
+        return limits_for(self._settings, guild_id, guild, role_ids)
+
     async def read(self, guild_id: int) -> GuildSettings:
         """The settings of a guild, from the database."""
         changes = self._changes
@@ -105,6 +110,8 @@ class GuildSettingsCache:
             # A value above a limit that was lowered since must not prevent the change of another value.
             if value is not None and value > limit and value != getattr(before, name):
                 raise AboveLimit(name, limit, value)
+        for name, limit, value in limits_above(self._settings, before, after):
+            raise AboveLimit(name, limit, value)
         lists = (after.channels, after.roles, after.channel_scopes, after.locked_channels)
         if max(map(len, lists)) > MAX_LISTED:
             raise BotError(f"There is room for {MAX_LISTED} channels or {MAX_LISTED} roles on each of these lists.")

@@ -19,6 +19,7 @@ from models.types.dialogs import (
     Variant,
 )
 from models.types.keys import DIRECT_MESSAGES, EVERYBODY, LARGEST_ID, DialogKey, DialogScope, StopRequester
+from models.types.limits import NO_LIMITS, DayUsed, LimitedBy, Limits, ReplyLimits
 from models.types.memory import MemoryFact, MemoryTask, RememberedPair, Summary
 from models.types.personas import (
     NO_PLACE,
@@ -57,11 +58,13 @@ __all__ = [
     "EVERYBODY",
     "LARGEST_ID",
     "NO_INPUTS",
+    "NO_LIMITS",
     "NO_PLACE",
     "UNNAMED_SPEAKER",
     "AuditRecord",
     "ConversationChange",
     "ConversationInfo",
+    "DayUsed",
     "DeliveryRecord",
     "DeliveryState",
     "DialogHead",
@@ -71,6 +74,8 @@ __all__ = [
     "Exchange",
     "FileKind",
     "GuildSettings",
+    "LimitedBy",
+    "Limits",
     "MemberSettings",
     "MemoryFact",
     "MemoryTask",
@@ -93,6 +98,7 @@ __all__ = [
     "PromptRecord",
     "PromptUsed",
     "RememberedPair",
+    "ReplyLimits",
     "ResetCounts",
     "RolePolicy",
     "SceneInfo",

@@ -39,6 +39,10 @@ class RolePolicy:
     daily_turns: int | None = None
     own_persona: bool = False
     """Whether members with it may have a persona of their own, where only some roles may."""
+    minute_messages: int | None = None
+    running_replies: int | None = None
+    daily_tokens: int | None = None
+    """As in `GuildSettings`, for its members instead of the guild's numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,14 @@ class GuildSettings:
     memory: bool = False
     """Whether members may have the bot remember what prompts no longer contain."""
     persona_face: PersonaFace = "off"
+    minute_messages: int | None = None
+    """Of one member, as `running_replies`, `daily_turns` and `daily_tokens`."""
+    running_replies: int | None = None
+    guild_minute_messages: int | None = None
+    """Of all members together, as the numbers below."""
+    guild_running_replies: int | None = None
+    guild_daily_turns: int | None = None
+    guild_daily_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

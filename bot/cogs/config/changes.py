@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
+from bot.guilds.limits import OF_ROLES, OPERATORS
 from bot.guilds.settings_cache import Change
 from models.types import GuildSettings, RolePolicy
 
@@ -24,6 +25,7 @@ Setting = Literal[
     "own_personas",
     "persona_locks",
     "persona_face",
+    "limits",
 ]
 RESETS: Mapping[Setting, Change] = {
     "everything": lambda old: GuildSettings(),
@@ -42,7 +44,15 @@ RESETS: Mapping[Setting, Change] = {
     ),
     "persona_locks": lambda old: replace(old, locked_channels=frozenset()),
     "persona_face": lambda old: replace(old, persona_face="off"),
+    "limits": lambda old: _with_roles(
+        replace(old, **_unset(OPERATORS)), (replace(role, **_unset(OF_ROLES)) for role in old.roles)
+    ),
 }
+
+
+def _unset(names: Iterable[str]) -> dict[str, Any]:
+    """These fields without a value."""
+    return dict.fromkeys(names)
 
 
 def add_channel(channel_id: int) -> Change:

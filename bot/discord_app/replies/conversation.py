@@ -77,6 +77,7 @@ class Conversations:
         authorise(caller, Action.REGENERATE if question.kind == "regenerate" else Action.CHAT, settings)
         keys = DialogKeys(self.guild_settings, self.bound_threads)
         key = question.turn.key if question.turn else await keys.key_of(caller, private=question.place.ephemeral)
+        limits = self.guild_settings.limits_for(caller.guild_id, settings, caller.role_ids)
         question = replace(question, place=await self._with_webhook(question, settings))
         place = question.place
         stop = stop_buttons(caller.user_id, place.nonce)
@@ -90,7 +91,7 @@ class Conversations:
         sink.prefix = (ANEW if question.anew else "") + (heading(place, question.text) if question.quote else "")
         reply = StreamedReply(sink, self.edit_rate, prefix=sink.prefix, num_messages=sink.num_messages)
         request = replace(
-            chat_request(question, key, settings, sink, reply, self.own_names),
+            chat_request(question, key, settings, limits, sink, reply, self.own_names),
             on_waiting=lambda waiting: reply.announce(lambda: waiting_text(waiting.status(), shared=key.shared)),
         )
         running = RunningReply(key, caller.user_id, asyncio.current_task(), sink, question.is_repeat)

@@ -39,6 +39,12 @@ from models.types import (
     RolePolicy,
 )
 
+_NUMBERS = (
+    "minute_messages", "running_replies", "guild_minute_messages", "guild_running_replies", "guild_daily_turns",
+    "guild_daily_tokens",
+)  # fmt: skip
+"""Limits whose column, field and meaning have one name."""
+
 
 async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSettings:
     """Return the settings of the key's guild; all defaults if none are stored."""
@@ -56,7 +62,7 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
     listed = GuildSettings(
         channel_scopes=tuple((row.channel_id, _scope(row.dialog_scope)) for row in scopes),
         channels=frozenset(channels),
-        roles=tuple(RolePolicy(role.role_id, role.allowed, role.daily_turns, role.own_persona) for role in roles),
+        roles=tuple(_role(role) for role in roles),
         locked_channels=frozenset(locked),
     )
     if row is None:
@@ -75,6 +81,7 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
         locale=row.locale,
         memory=row.memory,
         persona_face=_face(row.persona_face),
+        **{name: getattr(row, name) for name in _NUMBERS},
     )
 
 
@@ -101,6 +108,7 @@ async def set_guild_settings(
             "locale": settings.locale,
             "memory": settings.memory,
             "persona_face": settings.persona_face,
+            **{name: getattr(settings, name) for name in _NUMBERS},
             "updated_at": now,
         },
     )
@@ -121,6 +129,9 @@ async def set_guild_settings(
             allowed=role.allowed,
             daily_turns=role.daily_turns,
             own_persona=role.own_persona,
+            minute_messages=role.minute_messages,
+            running_replies=role.running_replies,
+            daily_tokens=role.daily_tokens,
         )
         for role in settings.roles
     )
@@ -253,6 +264,18 @@ async def _upsert(
     row = await session.get(table, tuple(identity.values()))
     if row is not None:
         await session.refresh(row)
+
+
+def _role(row: GuildRole) -> RolePolicy:
+    return RolePolicy(
+        row.role_id,
+        row.allowed,
+        row.daily_turns,
+        row.own_persona,
+        row.minute_messages,
+        row.running_replies,
+        row.daily_tokens,
+    )
 
 
 def _scope(text: str) -> DialogScope:
