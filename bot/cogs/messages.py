@@ -16,7 +16,7 @@ import discord
 import structlog
 from discord.ext import commands
 
-from bot.discord_app.caller import Caller, author_of
+from bot.discord_app.caller import Caller, author_of, is_age_restricted
 from bot.discord_app.context import CommandContext
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.error_messages import explain, shown_text
@@ -158,7 +158,10 @@ class Messages(commands.Cog):
         if message.guild is None or caller.in_thread or not _may_be_thread(message):
             return caller
         binding = await self._context.bound_threads.get(message.guild.id, message.channel.id)
-        return caller if binding is None else replace(caller, parent_id=binding.parent_id)
+        if binding is None:
+            return caller
+        restricted = is_age_restricted(message.guild.get_channel(binding.parent_id))
+        return replace(caller, parent_id=binding.parent_id, age_restricted=restricted)
 
     def _text(self, message: discord.Message) -> str:
         me = self._bot.user

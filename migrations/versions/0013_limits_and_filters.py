@@ -1,4 +1,4 @@
-"""Limit messages a minute and replies at once, of a member, a role and a guild, and a guild's day as a whole.
+"""Limit messages a minute and replies at once, and a guild's day as a whole; restrict personas by age.
 
 Revision: 0013, after 0009
 """
@@ -38,11 +38,18 @@ def upgrade() -> None:
         "INTEGER DEFAULT 0 NOT NULL CONSTRAINT ck_daily_usage_more_replies CHECK (more_replies >= 0)",
         "Further replies to earlier turns; a daily number of messages counts them too",
     )
+    _add_column(
+        "personas",
+        "age_restricted",
+        f"BOOLEAN DEFAULT {'0' if _is_sqlite() else 'false'} NOT NULL",
+        "Whether it answers only in channels that Discord restricts by age",
+    )
     op.create_index("ix_daily_usage_guild_day", "daily_usage", ["guild_id", "day"])
 
 
 def downgrade() -> None:
     """Drop the numbers: only the daily ones of a member apply, as before this revision."""
+    op.execute("ALTER TABLE personas DROP COLUMN age_restricted")
     op.drop_index("ix_daily_usage_guild_day", "daily_usage")
     op.execute("ALTER TABLE daily_usage DROP COLUMN more_replies")
     for table, columns in _NUMBERS.items():

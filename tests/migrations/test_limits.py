@@ -25,13 +25,19 @@ def test_up_and_down_with_data(empty_url: str) -> None:
         "INSERT INTO daily_usage (guild_id, user_id, day, turns, prompt_tokens, completion_tokens) "
         "VALUES (1, 7, '2026-11-29', 2, 10, 20)",
     )
-    tables = ("guild_settings", "guild_roles", "daily_usage")
+    run(
+        empty_url,
+        "INSERT INTO personas (guild_id, active_version, name, name_key, created_at, updated_at) "
+        f"VALUES (1, 1, 'Ann', 'ann', '{at}', '{at}')",
+    )
+    tables = ("personas", "guild_settings", "guild_roles", "daily_usage")
     before = {name: contents(empty_url, name) for name in tables}
     upgrade(empty_url)
     check_revision(empty_url)
-    [guild], [role], [used] = (contents(empty_url, name) for name in tables)
+    [persona], [guild], [role], [used] = (contents(empty_url, name) for name in tables)
     assert (guild["daily_turns"], guild["minute_messages"], guild["guild_running_replies"]) == (3, None, None)
     assert (role["daily_turns"], role["running_replies"]) == (9, None)
+    assert not persona["age_restricted"]
     assert (used["turns"], used["more_replies"]) == (2, 0)
     run(
         empty_url,
