@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import uuid4
 
+from bot.i18n.language import gettext as _
 from bot.i18n.language import ngettext
 
 LimitedBy = Literal["member", "guild"]
@@ -205,6 +206,39 @@ class QuotaUsedUp(LimitReached):
 def relative_time(moment: datetime) -> str:
     """A moment as Discord shows it to each reader: "in 12 seconds". Rounded up, so that it is not too early."""
     return f"<t:{math.ceil(moment.timestamp())}:R>"
+
+
+class MessageFiltered(Hint):
+    """The message holds what its guild keeps out of conversations. Nothing was stored."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            _(
+                "This guild keeps something out of our conversations that your message holds, so I have not answered "
+                "it and kept nothing of it. Please say it in another way."
+            )
+        )
+
+
+class MessageUnchecked(Hint):
+    """The message cannot be checked now, and its guild wants no unchecked ones. Nothing was stored."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            _(
+                "This guild has messages checked before I answer, and the check does not work right now. "
+                "Please try again in a few minutes."
+            )
+        )
+
+
+class ReplyFiltered(Hint):
+    """What would have gone on with a reply holds what its guild keeps out. The reply stays as it was."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            _("What I would have gone on with holds something that this guild keeps out of our conversations.")
+        )
 
 
 class NothingToRegenerate(BotError):

@@ -23,6 +23,7 @@ from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
 from bot.guilds.settings_cache import GuildSettingsCache
+from bot.safety.content import ContentFilters
 from bot.settings import Settings
 from bot.storage import translate_database_errors
 from models.database import Database
@@ -78,7 +79,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
     """
     token = bot_token(settings)
     set_endpoints(settings)
-    guild_settings = GuildSettingsCache(services.database, settings)
+    guild_settings, filters = GuildSettingsCache(services.database, settings), ContentFilters(settings)
     context = CommandContext(
         chat=services.chat,
         personas=services.personas,
@@ -87,6 +88,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
         bound_threads=BoundThreads(services.database),
         settings=settings,
         gate=PermissionGate(guild_settings),
+        filters=filters,
     )
     bot = GuildLlama(
         context,
@@ -105,5 +107,6 @@ async def run_discord(services: Services, settings: Settings) -> None:
         raise
     finally:
         await bot.close()
+        await filters.close()
         connection.cancel()
         await asyncio.gather(connection, return_exceptions=True)

@@ -162,6 +162,12 @@ class Settings(BaseSettings):
     reply_timeout: Seconds = Field(120.0, gt=0, le=31_536_000)
     shutdown_grace: Seconds = Field(20.0, ge=0, le=31_536_000)
 
+    # Safety, where guilds switch it on
+    moderation_url: str | None = None
+    moderation_model: str | None = None
+    moderation_api_key: SecretStr | None = None
+    moderation_fail: Literal["closed", "open"] = "closed"
+
     # Cleanup
     session_ttl: Duration = timedelta(days=7)
     retention_days: int = Field(30, ge=0, le=_CENTURY.days)
@@ -184,7 +190,7 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("log_format", "device", "quantize", mode="before")
+    @field_validator("log_format", "device", "quantize", "moderation_fail", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -197,7 +203,7 @@ class Settings(BaseSettings):
             raise ValueError("must begin with sqlite:/// or postgresql://")
         return value
 
-    @field_validator("engine_url")
+    @field_validator("engine_url", "moderation_url")
     @classmethod
     def _openai_base_url(cls, value: str | None) -> str | None:
         """OpenAI's base URL ends in /v1, so it is added to a URL without a path."""

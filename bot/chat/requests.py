@@ -8,6 +8,7 @@ from typing import Literal
 
 from bot.attachments.types import ImageInput, OfferedFile
 from bot.chat.queue.waiting import Waiting
+from bot.safety.content import ContentFilter
 from models.types import (
     NO_PLACE,
     DialogKey,
@@ -48,6 +49,8 @@ class ChatRequest:
     """The interaction or message that asked: a second event with this id is ignored."""
     limits: ReplyLimits | None = None
     """What the member and the guild may ask for; None: only what the guild has stored for a day."""
+    content_filter: ContentFilter | None = None
+    """What the guild keeps out of the message and its reply."""
     is_repeat: bool = False
     """Whether the same message was asked before and changed since: it counts, and no limit of a minute refuses it."""
     author: str | None = None

@@ -20,6 +20,7 @@ from bot.chat.dialog_changes import DialogChanges
 from bot.chat.files.intake import FileIntake
 from bot.chat.files.recent_images import RecentImages
 from bot.chat.generation import OnDelta, ReplyGenerator, ThoughtWatcher
+from bot.chat.live_filter import FILTERED, LiveFilter
 from bot.chat.prompts.prompt_request import PromptBuilder
 from bot.chat.queue.admission import AdmissionControl
 from bot.chat.queue.limiter import Limiter, guild_key, member_key
@@ -110,6 +111,7 @@ class ChatService:
         control = ReplyControl(self._settings.reply_timeout)
         measured: MeasuredReply | None = None
         on_first_token: list[Callable[[], None]] = []
+        live = LiveFilter(request.content_filter, on_delta, control)
         async with contextlib.AsyncExitStack() as stack:
             asked_by = request.place.nonce if request.place else request.interaction_id
             member, guild = member_key(request.key), guild_key(request.key)
@@ -152,13 +154,14 @@ class ChatService:
             async def measured_on_delta(piece: str) -> None:
                 count_token()
                 waiting.thinking = False
-                await on_delta(piece)
+                await live.push(piece)
 
             def on_thinking() -> None:
                 count_token()
                 waiting.thinking = True
 
             def on_thought(seconds: float) -> None:
+                live.restart()
                 request.on_thought(seconds if self._settings.show_thinking_time else None)
 
             def on_written() -> None:
@@ -168,7 +171,9 @@ class ChatService:
             failed = True
             try:
                 watcher = ThoughtWatcher(on_thinking, on_thought)
-                reply = await self._run_turn(request, kind, measured_on_delta, control, message, watcher, on_written)
+                reply = await self._run_turn(
+                    request, kind, measured_on_delta, control, message, watcher, on_written, live
+                )
                 failed = False
                 return reply
             finally:
@@ -254,11 +259,14 @@ class ChatService:
         message: WaitingMessage,
         watcher: ThoughtWatcher,
         on_written: Callable[[], None],
+        live: LiveFilter,
     ) -> ChatReply:
         if kind == "new":
             if request.offers:  # nothing is downloaded for someone who may not ask
                 await self._turns.check(request)
             request = await self._intake.take(request)
+            if request.content_filter is not None:
+                await request.content_filter.check_message([request.text, *(file.content for file in request.files)])
         async with self._sending.beginning(guild_key(request.key)):
             begun = await self._turns.begin(request, kind)
         turn = self._with_images(begun, request)
@@ -266,12 +274,15 @@ class ChatService:
         try:
             turn = await self._director.cast(turn)
             prompt = await self._prompts.request(turn)
-            turn = replace(turn, greeting=f"{prompt.greeting}\n\n" if prompt.greeting else "")
+            greeting = "" if live.hides(prompt.greeting) else prompt.greeting
+            turn = replace(turn, greeting=f"{greeting}\n\n" if greeting else "")
+            live.begin(turn.prefix + turn.greeting)
             request.on_begun(turn)
             message.begin()
             reply = await self._generator.generate(prompt, on_delta, control, watcher)
             on_written()
-            if reply.text.strip():
+            reply = await live.judged(turn, reply)
+            if reply.text.strip() and reply.finish_reason != FILTERED:
                 reply = replace(reply, text=turn.greeting + reply.text)
         except BaseException as error:
             await self._turns.fail(turn, error)

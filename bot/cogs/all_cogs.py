@@ -19,6 +19,7 @@ from bot.cogs.dialogs.history import History
 from bot.cogs.dialogs.reset import ResetCommand
 from bot.cogs.faces.commands import Faces
 from bot.cogs.faces.profile_job import ProfileJob
+from bot.cogs.filters.commands import FilterCommands
 from bot.cogs.guild_events import GuildEvents
 from bot.cogs.help import Help
 from bot.cogs.limits.commands import LimitInfo
@@ -68,6 +69,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         takes_threads=partial(_takes_threads, bot),
         api=MessageApi(bot.http, own_id, pace, webhooks),
         edit_rate=context.edit_rate,
+        filters=context.filters,
     )
     memory, reader = MemoryService(database, context.settings), HistoryReader(database)
     why = WhyThisAnswer(context, conversations.api, memory, reader)
@@ -79,6 +81,8 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
     faces.add_to(personas.persona, own_personas.persona)
     config, limits = Config(context), LimitCommands(context)
     limits.add_to(config.config)
+    filters = FilterCommands(context)
+    filters.add_to(config.config)
     return (
         Chat(context, conversations),
         Ask(bot, context, conversations),
@@ -100,6 +104,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         LimitInfo(context, conversations.api, UsageReader(database)),
         config,
         limits,
+        filters,
         Privacy(context),
         Help(),
         GuildEvents(bot, database, context.privacy),

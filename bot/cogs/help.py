@@ -35,8 +35,8 @@ guild, a category, a channel or a thread
 **/persona** `import` · `export` – character cards for this guild
 **/persona** `face` · `picture` – how members see which persona answers
 **/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
-**/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` · `limits` – what this guild decides, \
-where I answer whom, who shares a conversation, whether I take notes"""
+**/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` · `limits` · `filter` – what this guild \
+decides, where I answer whom, who shares a conversation, whether I take notes"""
 _MEMORY = """\
 Every member has a conversation of their own with me in each guild (in each channel, where a guild wants it so), and \
 another one in direct messages. Nobody else sees it, and I take nothing from one to the other. In threads started with \

@@ -21,6 +21,7 @@ from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
 from bot.guilds.settings_cache import GuildSettingsCache
+from bot.safety.content import ContentFilters
 from bot.settings import Settings
 from models.types import DialogKey
 
@@ -38,6 +39,7 @@ class CommandContext:
     bound_threads: BoundThreads
     settings: Settings
     gate: PermissionGate
+    filters: ContentFilters
     edit_rate: EditRate = field(default_factory=EditRate)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     """What is being served now; the bot waits for it when it stops."""

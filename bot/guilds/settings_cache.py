@@ -15,7 +15,9 @@ from datetime import UTC, datetime
 
 from bot.errors import AboveLimit, BotError
 from bot.guilds.limits import limits_above, limits_for
+from bot.i18n.language import gettext as _
 from bot.keyed_locks import KeyedLocks
+from bot.safety.words import MAX_WORDS
 from bot.settings import Settings
 from bot.storage import translate_database_errors
 from models import queries
@@ -112,6 +114,8 @@ class GuildSettingsCache:
                 raise AboveLimit(name, limit, value)
         for name, limit, value in limits_above(self._settings, before, after):
             raise AboveLimit(name, limit, value)
+        if len(after.filter_words) > MAX_WORDS:
+            raise BotError(_("There is room for {number} filtered words.").format(number=MAX_WORDS))
         lists = (after.channels, after.roles, after.channel_scopes, after.locked_channels)
         if max(map(len, lists)) > MAX_LISTED:
             raise BotError(f"There is room for {MAX_LISTED} channels or {MAX_LISTED} roles on each of these lists.")

@@ -1,8 +1,9 @@
-"""Limit messages a minute and replies at once, and a guild's day as a whole; restrict personas by age.
+"""Limit messages a minute and replies at once, and a guild's day as a whole; restrict personas by age; filter texts.
 
 Revision: 0013, after 0009
 """
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0013"
@@ -44,11 +45,42 @@ def upgrade() -> None:
         f"BOOLEAN DEFAULT {'0' if _is_sqlite() else 'false'} NOT NULL",
         "Whether it answers only in channels that Discord restricts by age",
     )
+    _add_column(
+        "guild_settings",
+        "moderation",
+        f"BOOLEAN DEFAULT {'0' if _is_sqlite() else 'false'} NOT NULL",
+        "Whether the moderation endpoint judges messages and replies",
+    )
+    _add_column(
+        "guild_settings",
+        "moderation_thresholds",
+        "TEXT DEFAULT '{}' NOT NULL",
+        "JSON: scores by category from which a text is kept out",
+    )
+    op.create_table(
+        "guild_filter_words",
+        sa.Column("guild_id", sa.BigInteger(), autoincrement=False, nullable=False, comment="Guild"),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False, comment="0, 1, 2, ... in the guild"),
+        sa.Column(
+            "word",
+            sa.Text(),
+            nullable=False,
+            comment="One word or several, * for any letters; sealed when encryption is on",
+        ),
+        sa.ForeignKeyConstraint(
+            ["guild_id"], ["guilds.id"], name="fk_guild_filter_words_guild_id_guilds", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("guild_id", "position", name="pk_guild_filter_words"),
+        comment="Words that a guild keeps out of conversations",
+    )
     op.create_index("ix_daily_usage_guild_day", "daily_usage", ["guild_id", "day"])
 
 
 def downgrade() -> None:
     """Drop the numbers: only the daily ones of a member apply, as before this revision."""
+    op.drop_table("guild_filter_words")
+    op.execute("ALTER TABLE guild_settings DROP COLUMN moderation_thresholds")
+    op.execute("ALTER TABLE guild_settings DROP COLUMN moderation")
     op.execute("ALTER TABLE personas DROP COLUMN age_restricted")
     op.drop_index("ix_daily_usage_guild_day", "daily_usage")
     op.execute("ALTER TABLE daily_usage DROP COLUMN more_replies")

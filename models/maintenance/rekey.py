@@ -19,6 +19,7 @@ from models.tables import (
     Dialog,
     DialogSummary,
     Fact,
+    GuildFilterWord,
     PersonaPicture,
     PersonaVersion,
     ReplyVariant,
@@ -42,6 +43,7 @@ _ENCRYPTED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tupl
     (TurnPrompt, (TurnPrompt.turn_id,), ("digest", "inputs")),
     (DialogSummary, (DialogSummary.id,), ("text",)),
     (Fact, (Fact.id,), ("text",)),
+    (GuildFilterWord, (GuildFilterWord.guild_id, GuildFilterWord.position), ("word",)),
 )
 
 

@@ -78,6 +78,27 @@ class GuildSettingsRow(Base):
     guild_daily_tokens: Mapped[int | None] = mapped_column(
         comment="Tokens that all members together may use in one UTC day"
     )
+    moderation: Mapped[bool] = mapped_column(
+        server_default=false(), comment="Whether the moderation endpoint judges messages and replies"
+    )
+    moderation_thresholds: Mapped[str] = mapped_column(
+        Text, server_default="{}", comment="JSON: scores by category from which a text is kept out"
+    )
+
+
+class GuildFilterWord(Base):
+    """A word that a guild keeps out of conversations."""
+
+    __tablename__ = "guild_filter_words"
+    __table_args__ = ({"comment": "Words that a guild keeps out of conversations"},)
+
+    guild_id: Mapped[int] = mapped_column(
+        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
+    )
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, comment="0, 1, 2, ... in the guild")
+    word: Mapped[str] = mapped_column(
+        Text, comment="One word or several, * for any letters; sealed when encryption is on"
+    )
 
 
 class GuildChannel(Base):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 from models.types.keys import DialogScope
@@ -76,6 +76,12 @@ class GuildSettings:
     guild_running_replies: int | None = None
     guild_daily_turns: int | None = None
     guild_daily_tokens: int | None = None
+    filter_words: tuple[str, ...] = field(default=(), repr=False)
+    """Words that are kept out of conversations, as `bot.safety.words` compares them."""
+    moderation: bool = False
+    """Whether the moderation endpoint checks messages and replies."""
+    moderation_thresholds: tuple[tuple[str, float], ...] = ()
+    """The score of a category from which a text is kept out; for the others, the endpoint says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ def test_up_and_down_with_data(empty_url: str) -> None:
     check_revision(empty_url)
     [persona], [guild], [role], [used] = (contents(empty_url, name) for name in tables)
     assert (guild["daily_turns"], guild["minute_messages"], guild["guild_running_replies"]) == (3, None, None)
+    assert (bool(guild["moderation"]), guild["moderation_thresholds"]) == (False, "{}")
     assert (role["daily_turns"], role["running_replies"]) == (9, None)
     assert not persona["age_restricted"]
     assert (used["turns"], used["more_replies"]) == (2, 0)
@@ -43,6 +44,7 @@ def test_up_and_down_with_data(empty_url: str) -> None:
         empty_url,
         "UPDATE guild_settings SET minute_messages = 4, guild_daily_tokens = 1000",
         "UPDATE guild_roles SET daily_tokens = 50",
+        "INSERT INTO guild_filter_words (guild_id, position, word) VALUES (1, 0, 'darn')",
         "UPDATE daily_usage SET more_replies = 1",
     )
     downgrade(empty_url, BEFORE)

@@ -26,6 +26,7 @@ Setting = Literal[
     "persona_locks",
     "persona_face",
     "limits",
+    "filter",
 ]
 RESETS: Mapping[Setting, Change] = {
     "everything": lambda old: GuildSettings(),
@@ -44,6 +45,7 @@ RESETS: Mapping[Setting, Change] = {
     ),
     "persona_locks": lambda old: replace(old, locked_channels=frozenset()),
     "persona_face": lambda old: replace(old, persona_face="off"),
+    "filter": lambda old: replace(old, filter_words=(), moderation=False, moderation_thresholds=()),
     "limits": lambda old: _with_roles(
         replace(old, **_unset(OPERATORS)), (replace(role, **_unset(OF_ROLES)) for role in old.roles)
     ),

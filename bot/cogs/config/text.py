@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bot.cogs.config.scopes import SCOPES
+from bot.cogs.filters.text import filter_lines
 from bot.cogs.limits.text import limit_lines
 from bot.guilds.limits import capped
 from bot.settings import Settings
@@ -32,6 +33,7 @@ def settings_text(guild: GuildSettings, settings: Settings) -> str:
         f"`roles` {_list('<@&{}>', allowed) or '**everybody**'}",
     ]
     lines += limit_lines(guild, settings)
+    lines += filter_lines(guild, settings)
     if guild.channel_scopes:
         own = ", ".join(f"<#{channel_id}> **{scope}**" for channel_id, scope in guild.channel_scopes)
         lines.append(f"`channels scope` instead of `scope`: {own}")

@@ -17,6 +17,7 @@ from bot.discord_app.replies.sinks.sink import ReplySink
 from bot.discord_app.replies.streamed_reply import StreamedReply
 from bot.discord_app.replies.waiting_text import thought_line
 from bot.discord_app.replies.webhooks.voices import voice_lines
+from bot.safety.content import ContentFilter
 from models.types import DialogKey, GuildSettings, ReplyLimits
 
 RETRACTED = "-# Forgotten: what was asked before this was changed."
@@ -27,14 +28,15 @@ def chat_request(
     key: DialogKey,
     settings: GuildSettings,
     limits: ReplyLimits,
+    content_filter: ContentFilter | None,
     sink: ReplySink,
     reply: StreamedReply,
     own_names: Callable[[int], tuple[str, ...]],
 ) -> ChatRequest:
     """The request to the chat service. What becomes known of the turn sets what stands above the reply in `sink`.
 
-    `limits`: what applies to the caller and the guild. `own_names`: the bot's names in a guild, which no member has in
-    a prompt.
+    `limits`, `content_filter`: what applies to the caller and the guild. `own_names`: the bot's names in a guild, which
+    no member has in a prompt.
     """
     continued = ""
 
@@ -58,6 +60,7 @@ def chat_request(
         interaction_id=None if question.is_repeat else question.place.nonce,
         is_repeat=question.is_repeat,
         limits=limits,
+        content_filter=content_filter,
         author=speaker_name(question.caller.name, own_names(key.guild_id)) if key.shared else None,
         name=question.caller.name,
         persona_scope=persona_scope(question.caller, settings, key.user_id),

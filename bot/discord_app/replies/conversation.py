@@ -31,6 +31,7 @@ from bot.discord_app.rest.message_api import MessageApi
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.settings_cache import GuildSettingsCache
+from bot.safety.content import ContentFilters
 from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, Place
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,7 @@ class Conversations:
     guild_settings: GuildSettingsCache
     bound_threads: BoundThreads
     api: MessageApi
+    filters: ContentFilters
     own_names: Callable[[int], tuple[str, ...]] = lambda guild_id: ()
     """The bot's names in a guild, which no member has in a prompt."""
     takes_threads: Callable[[int, int], bool] = lambda guild_id, channel_id: False
@@ -91,7 +93,7 @@ class Conversations:
         sink.prefix = (ANEW if question.anew else "") + (heading(place, question.text) if question.quote else "")
         reply = StreamedReply(sink, self.edit_rate, prefix=sink.prefix, num_messages=sink.num_messages)
         request = replace(
-            chat_request(question, key, settings, limits, sink, reply, self.own_names),
+            chat_request(question, key, settings, limits, self.filters.of(settings), sink, reply, self.own_names),
             on_waiting=lambda waiting: reply.announce(lambda: waiting_text(waiting.status(), shared=key.shared)),
         )
         running = RunningReply(key, caller.user_id, asyncio.current_task(), sink, question.is_repeat)

@@ -14,13 +14,14 @@ from typing import Any, get_args
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import ensure_guild, ensure_user, insert
+from models.queries.common import codec, ensure_guild, ensure_user, insert
 from models.queries.scope import cross_tenant
 from models.tables import (
     AuditEntry,
     ChannelScope,
     Guild,
     GuildChannel,
+    GuildFilterWord,
     GuildRole,
     GuildSettingsRow,
     LockedChannel,
@@ -58,12 +59,17 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
         .where(ChannelScope.guild_id == key.guild_id)
         .order_by(ChannelScope.channel_id)
     )
+    words = await session.scalars(
+        select(GuildFilterWord.word).where(GuildFilterWord.guild_id == key.guild_id).order_by(GuildFilterWord.position)
+    )
+    opened = codec(session).open
     locked = await session.scalars(select(LockedChannel.channel_id).where(LockedChannel.guild_id == key.guild_id))
     listed = GuildSettings(
         channel_scopes=tuple((row.channel_id, _scope(row.dialog_scope)) for row in scopes),
         channels=frozenset(channels),
         roles=tuple(_role(role) for role in roles),
         locked_channels=frozenset(locked),
+        filter_words=tuple(map(opened, words)),
     )
     if row is None:
         return listed
@@ -81,6 +87,8 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
         locale=row.locale,
         memory=row.memory,
         persona_face=_face(row.persona_face),
+        moderation=row.moderation,
+        moderation_thresholds=tuple(sorted(json.loads(row.moderation_thresholds).items())),
         **{name: getattr(row, name) for name in _NUMBERS},
     )
 
@@ -108,6 +116,8 @@ async def set_guild_settings(
             "locale": settings.locale,
             "memory": settings.memory,
             "persona_face": settings.persona_face,
+            "moderation": settings.moderation,
+            "moderation_thresholds": json.dumps(dict(settings.moderation_thresholds), sort_keys=True),
             **{name: getattr(settings, name) for name in _NUMBERS},
             "updated_at": now,
         },
@@ -116,6 +126,12 @@ async def set_guild_settings(
     await session.execute(delete(GuildRole).where(GuildRole.guild_id == key.guild_id))
     await session.execute(delete(ChannelScope).where(ChannelScope.guild_id == key.guild_id))
     await session.execute(delete(LockedChannel).where(LockedChannel.guild_id == key.guild_id))
+    if settings.filter_words != before.filter_words:
+        await session.execute(delete(GuildFilterWord).where(GuildFilterWord.guild_id == key.guild_id))
+        session.add_all(
+            GuildFilterWord(guild_id=key.guild_id, position=position, word=codec(session).seal(word))
+            for position, word in enumerate(settings.filter_words)
+        )
     session.add_all(
         ChannelScope(guild_id=key.guild_id, channel_id=channel_id, dialog_scope=scope)
         for channel_id, scope in settings.channel_scopes
@@ -291,9 +307,9 @@ def _face(text: str) -> PersonaFace:
 
 
 def _changes(before: GuildSettings, after: GuildSettings) -> dict[str, str]:
-    """Return the changed fields with their new values."""
+    """Return the changed fields with their new values; of filtered words only the number."""
     return {
-        field.name: repr(getattr(after, field.name))
+        field.name: repr(len(after.filter_words) if field.name == "filter_words" else getattr(after, field.name))
         for field in dataclasses.fields(GuildSettings)
         if getattr(before, field.name) != getattr(after, field.name)
     }

@@ -181,7 +181,8 @@ class Channel:
             shared["permissions"] = str(int(self.guild.permissions(viewer, self)))
         if self.parent is None:
             return {**shared, "position": 0, "permission_overwrites": self.overwrites_json(),
-                    "nsfw": self.age_restricted, "topic": None, "parent_id": str(self.category.id) if self.category else None}  # fmt: skip
+                    "nsfw": self.age_restricted, "topic": None,
+                    "parent_id": str(self.category.id) if self.category else None}  # fmt: skip
         started = iso_time(self.created_at)
         metadata: Json = {"archived": self.archived, "auto_archive_duration": self.auto_archive, "locked": self.locked,
                           "archive_timestamp": started, "create_timestamp": started}  # fmt: skip
