@@ -15,11 +15,9 @@ from bot.chat.requests import PendingTurn
 from bot.errors import ReplyFiltered
 from bot.safety.content import ContentFilter, replacement
 from bot.safety.stream import StreamFilter
+from models.queries.dialogs.pairs import FILTERED
 
 log = structlog.get_logger(__name__)
-
-FILTERED = "filtered"
-"""The finish reason of a reply that was kept out: `models/queries/dialogs/pairs.py` leaves its pair out of prompts."""
 
 
 class LiveFilter:

@@ -20,7 +20,7 @@ from bot.chat.dialog_changes import DialogChanges
 from bot.chat.files.intake import FileIntake
 from bot.chat.files.recent_images import RecentImages
 from bot.chat.generation import OnDelta, ReplyGenerator, ThoughtWatcher
-from bot.chat.live_filter import FILTERED, LiveFilter
+from bot.chat.live_filter import LiveFilter
 from bot.chat.prompts.prompt_request import PromptBuilder
 from bot.chat.queue.admission import AdmissionControl
 from bot.chat.queue.limiter import Limiter, guild_key, member_key
@@ -43,6 +43,7 @@ from bot.settings import Settings
 from bot.storage import translate_database_errors
 from bot.text import clean_text, has_nul
 from models.database import Database
+from models.queries.dialogs.pairs import FILTERED
 from models.types import DialogKey, StopRequester
 
 
@@ -73,7 +74,7 @@ class ChatService:
         self.limiter = Limiter()
         """Messages a minute and replies at once, of members and guilds."""
         self._wait_estimate = WaitEstimate()
-        self._sending = Sending(self._wait_estimate, is_fair=settings.engine_url is None)
+        self._sending = Sending(self._wait_estimate, is_fair=lambda: settings.engine_url is None or engine.shares_time)
         self._running: dict[DialogKey, ReplyControl] = {}
         self._stops = StopRequests(database)
         self._in_flight: set[asyncio.Future[None]] = set()

@@ -1,4 +1,4 @@
-"""Names and quoted messages are data: whatever their authors write, no line of the program's own in a prompt is theirs."""
+"""Names and quoted messages are data: no line of the program's own in a prompt is theirs, whatever they say."""
 
 from __future__ import annotations
 
