@@ -90,7 +90,7 @@ class TurnLog:
         with translate_database_errors():
             async with self._database.read() as session:
                 policy = await load_policy(session, key=request.key, now=now)
-                await enforce_policy(session, policy, key=request.key, limits=request.limits, now=now)
+                await enforce_policy(session, policy=policy, key=request.key, limits=request.limits, now=now)
 
     async def _begin(self, request: ChatRequest, kind: TurnKind) -> PendingTurn:
         now = _now()  # the same for each attempt: a second one recognises its own row by it

@@ -52,7 +52,7 @@ async def admit(
     policy = await load_policy(session, key=key, limit=limit, now=now)
     if interaction_id is not None:
         await _mark_processed(session, interaction_id, now)
-    await enforce_policy(session, policy, key=key, limits=limits, now=now)
+    await enforce_policy(session, policy=policy, key=key, limits=limits, now=now)
     return policy.settings
 
 

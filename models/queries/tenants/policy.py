@@ -108,7 +108,7 @@ async def load_policy(session: AsyncSession, *, key: DialogKey, limit: int | Non
 
 
 async def enforce_policy(
-    session: AsyncSession, policy: Policy, *, key: DialogKey, limits: ReplyLimits | None, now: datetime
+    session: AsyncSession, *, policy: Policy, key: DialogKey, limits: ReplyLimits | None, now: datetime
 ) -> None:
     """Raise MemberBlocked or QuotaExceeded if the member may not chat now.
 
