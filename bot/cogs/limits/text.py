@@ -53,7 +53,7 @@ def _left_lines(part: Left) -> list[str]:
             lines.append(_("this minute: {left} of {number} messages, all again {when}").format(**numbers, when=when))
     if limits.running_replies is not None:
         lines.append(
-            _("at once: {number} answers, of which {running} are being written").format(
+            _("at once: {number} answers, {running} of them now in progress").format(
                 number=f"{limits.running_replies:,}", running=f"{now.running:,}"
             )
         )
@@ -91,7 +91,7 @@ def queue_text(own: Sequence[WaitStatus], num_waiting: int) -> str:
         ).format(number=len(own))
     lines = [f"- {_waiting_line(number, status)}" for number, status in enumerate(own[:MAX_LISTED], 1)]
     if num_waiting == 0:
-        tail = _("Nobody else waits.") if not own else ""
+        tail = _("Nobody waits.") if not own else ""
     else:
         tail = ngettext("{number} message waits in all.", "{number} messages wait in all.", num_waiting).format(
             number=num_waiting
