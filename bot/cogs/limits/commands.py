@@ -83,8 +83,7 @@ class LimitInfo(FeatureCog):
 
     async def _show(self, interaction: Interaction) -> None:
         own = self._own(interaction)
-        listed = [each.status for each in own]
-        text = queue_text(listed, self.context.chat.num_waiting)
+        text = queue_text(own, self.context.chat.num_waiting)
         buttons = [
             button(_("Cancel message {number}").format(number=index), f"queue:cancel:{each.asked_by}", danger=True)
             for index, each in enumerate(own, 1)

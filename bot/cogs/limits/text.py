@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from discord.utils import snowflake_time
+
 from bot.chat.queue.limiter import NowLeft
-from bot.chat.queue.waiting import WaitStatus
+from bot.chat.queue.waiting import WaitingInfo
 from bot.discord_app.replies.waiting_text import about, ordinal
 from bot.errors import relative_time
 from bot.guilds.limits import OF_ROLES, OPERATORS, capped, shown_name
@@ -81,7 +83,7 @@ def _left_lines(part: Left) -> list[str]:
     return lines
 
 
-def queue_text(own: Sequence[WaitStatus], num_waiting: int) -> str:
+def queue_text(own: Sequence[WaitingInfo], num_waiting: int) -> str:
     """The member's own messages that wait, and how many wait in all."""
     if not own:
         head = _("None of your messages waits for an answer here.")
@@ -89,7 +91,7 @@ def queue_text(own: Sequence[WaitStatus], num_waiting: int) -> str:
         head = ngettext(
             "{number} of your messages waits here:", "{number} of your messages wait here:", len(own)
         ).format(number=len(own))
-    lines = [f"- {_waiting_line(number, status)}" for number, status in enumerate(own[:MAX_LISTED], 1)]
+    lines = [f"- {_waiting_line(number, each)}" for number, each in enumerate(own[:MAX_LISTED], 1)]
     if num_waiting == 0:
         tail = _("Nobody waits.") if not own else ""
     else:
@@ -99,13 +101,15 @@ def queue_text(own: Sequence[WaitStatus], num_waiting: int) -> str:
     return "\n".join(filter(None, (head, *lines, tail)))
 
 
-def _waiting_line(number: int, status: WaitStatus) -> str:
-    place = ordinal(status.place)
+def _waiting_line(number: int, waiting: WaitingInfo) -> str:
+    status = waiting.status
+    sent = relative_time(snowflake_time(waiting.asked_by or 0))
+    values = {"number": number, "sent": sent, "place": ordinal(status.place)}
     if status.loading:
-        return _("message {number}: {place} in line; the model is still loading").format(number=number, place=place)
+        return _("message {number}, sent {sent}: {place} in line; the model is still loading").format(**values)
     if status.seconds is None:
-        return _("message {number}: {place} in line").format(number=number, place=place)
-    return _("message {number}: {place} in line, {time}").format(number=number, place=place, time=about(status.seconds))
+        return _("message {number}, sent {sent}: {place} in line").format(**values)
+    return _("message {number}, sent {sent}: {place} in line, {time}").format(**values, time=about(status.seconds))
 
 
 def limit_lines(guild: GuildSettings, settings: Settings) -> list[str]:

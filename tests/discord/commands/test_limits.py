@@ -139,7 +139,7 @@ async def test_more_replies_at_once_wait_and_the_queue_tells_and_cancels(both: W
                 await asyncio.sleep(0.05)
         assert len(here.engine.requests) == asked + 1
         listed = await here.use(guild, ann, "queue")
-        assert re.search(r"message 1: 1st in line.*\n1 message waits in all\.", listed.reply())
+        assert re.search(r"message 1, sent <t:\d+:R>: 1st in line.*\n1 message waits in all\.", listed.reply())
         assert "None of your messages" in (await here.use(guild, bob, "queue")).reply()
         cancelled = await here.discord.press(listed.messages()[0], ann, "Cancel message 1")
         await here.discord.done(cancelled)
