@@ -25,6 +25,7 @@ from bot.guilds.member_settings import MemberSettingsCache
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
 from bot.guilds.settings_cache import GuildSettingsCache
+from bot.safety.content import ContentFilters
 from bot.settings import Settings
 from bot.storage import translate_database_errors
 from models.database import Database
@@ -85,7 +86,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
     """
     token = bot_token(settings)
     set_endpoints(settings)
-    guild_settings = GuildSettingsCache(services.database, settings)
+    guild_settings, filters = GuildSettingsCache(services.database, settings), ContentFilters(settings)
     blocks = MemberBlocks(services.database)
     context = CommandContext(
         chat=services.chat,
@@ -97,6 +98,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
         settings=settings,
         gate=PermissionGate(guild_settings, blocks),
         blocks=blocks,
+        filters=filters,
     )
     bot = GuildLlama(
         context,
@@ -115,5 +117,6 @@ async def run_discord(services: Services, settings: Settings) -> None:
         raise
     finally:
         await bot.close()
+        await filters.close()
         connection.cancel()
         await asyncio.gather(connection, return_exceptions=True)

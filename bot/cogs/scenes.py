@@ -6,13 +6,14 @@ Everyone may list them. Managers change them, and so does, in a thread for a con
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from discord import app_commands
 from discord.app_commands import Choice
 
 from bot.cogs.personas.announcing import announce
 from bot.cogs.personas.library import PersonaEntries
-from bot.cogs.personas.text import bold
+from bot.cogs.personas.text import RESTRICTED, bold
 from bot.discord_app.caller import caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
@@ -20,6 +21,7 @@ from bot.discord_app.feature_cog import FeatureCog
 from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, authorise_scene, persona_scope
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError
+from bot.i18n.language import gettext as _
 from models.types import DialogKey, PersonaInfo, SceneInfo, SceneOrder
 
 _ORDERS: Mapping[SceneOrder, str] = {
@@ -111,7 +113,8 @@ class SceneCommands(FeatureCog):
     async def _scene(self, interaction: Interaction) -> SceneInfo | None:
         caller = caller_of(interaction)
         settings = await self.context.guild_settings.get(caller.guild_id)
-        return await self.context.personas.scenes.get(self._key(interaction), persona_scope(caller, settings))
+        everybody = replace(persona_scope(caller, settings), age_restricted=True)
+        return await self.context.personas.scenes.get(self._key(interaction), everybody)
 
     def _key(self, interaction: Interaction) -> DialogKey:
         return dialog_key(caller_of(interaction))
@@ -121,7 +124,12 @@ def scene_text(scene: SceneInfo | None) -> str:
     """Who plays in a place, and who speaks."""
     if scene is None:
         return NO_SCENE
-    names = "\n".join(f"- {bold(each.name)}" for each in scene.characters)
+    names = "\n".join(
+        f"- {bold(each.name)}{f' {RESTRICTED}' if each.age_restricted else ''}" for each in scene.characters
+    )
+    if any(each.age_restricted for each in scene.characters):
+        note = _("-# Age-restricted characters ({mark}) play only in age-restricted channels.")
+        names = "\n".join((names, note.format(mark=RESTRICTED)))
     return (
         f"In <#{scene.place_id}> a scene plays:\n{names}\n"
         "A message that names one of them is answered by that one, a reply to one of their messages by who wrote it; "

@@ -20,6 +20,7 @@ from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.permissions import Action
 from bot.errors import BotError
 from bot.guilds.persona_checks import PersonaSize
+from bot.i18n.language import gettext as _
 
 CANCELLED = "I have not imported this card."
 TOO_LATE = (
@@ -57,6 +58,8 @@ def _preview_text(
         lines.append("I cannot count its tokens now; the first message will show whether it fits.")
     else:
         lines.append(f"**It fits:** {size.tokens:,} tokens in every prompt, {size.percent} % of the context.")
+    if card.is_age_restricted:
+        lines.append(_("**Age-restricted**, as its tags say: it answers only in age-restricted channels."))
     if shown.notes:
         lines.append(f"**The creator says:**\n{_quoted(shown.notes, _MAX_NOTES // share)}")
     num_greetings = sum(bool(text) for text in card.greetings)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from bot.cogs.config.scopes import SCOPES
+from bot.cogs.filters.text import filter_lines
+from bot.cogs.limits.text import limit_lines
+from bot.guilds.limits import capped
 from bot.i18n.language import gettext as _
 from bot.settings import Settings
 from bot.text import duration_text
@@ -25,13 +28,15 @@ def settings_text(guild: GuildSettings, settings: Settings) -> str:
         f"`retention_days` {_value(guild.retention_days, settings.retention_days)}: "
         "days that a conversation is kept after its end",
         f"`scope` **{guild.dialog_scope}**: {SCOPES[guild.dialog_scope]}",
-        f"`daily_messages` {_quota(guild.daily_turns)}",
-        f"`daily_tokens` {_quota(guild.daily_tokens)}",
+        f"`daily_messages` {_quota(guild.daily_turns, settings.member_daily_messages)}",
+        f"`daily_tokens` {_quota(guild.daily_tokens, settings.member_daily_tokens)}",
         f"`memory` {_memory(guild, settings)}",
         *_more_lines(guild, settings),
         f"`channels` {_list('<#{}>', sorted(guild.channels)) or '**all**'}",
         f"`roles` {_list('<@&{}>', allowed) or '**everybody**'}",
     ]
+    lines += limit_lines(guild, settings)
+    lines += filter_lines(guild, settings)
     if guild.channel_scopes:
         own = ", ".join(f"<#{channel_id}> **{scope}**" for channel_id, scope in guild.channel_scopes)
         lines.append(f"`channels scope` instead of `scope`: {own}")
@@ -79,8 +84,9 @@ def _memory(guild: GuildSettings, settings: Settings) -> str:
     )
 
 
-def _quota(chosen: int | None) -> str:
-    return "**no limit** for a member" if chosen is None else f"**{chosen:,}** for each member, from 00:00 UTC on"
+def _quota(chosen: int | None, most: int | None) -> str:
+    applies = capped(chosen, most)
+    return "**no limit** for a member" if applies is None else f"**{applies:,}** for each member, from 00:00 UTC on"
 
 
 def _list(pattern: str, ids: list[int]) -> str:
