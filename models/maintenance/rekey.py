@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from models.database import Database
 from models.queries.common import codec
-from models.queries.scope import cross_tenant
+from models.queries.scope import cross_application
 from models.tables import (
     Base,
     DefaultPrompt,
@@ -64,7 +64,7 @@ async def rekey(database: Database, *, plain: bool = False) -> dict[str, int]:
     return changed
 
 
-@cross_tenant("the operator changes the key of all stored text")
+@cross_application("the operator changes the key of all stored text")
 async def _rekey_batch(
     session: AsyncSession,
     table: type[Base],

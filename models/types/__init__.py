@@ -18,7 +18,16 @@ from models.types.dialogs import (
     UndoneReset,
     Variant,
 )
-from models.types.keys import DIRECT_MESSAGES, EVERYBODY, LARGEST_ID, DialogKey, DialogScope, StopRequester
+from models.types.keys import (
+    DIRECT_MESSAGES,
+    EVERYBODY,
+    LARGEST_ID,
+    WHOLE,
+    DialogKey,
+    DialogScope,
+    Shard,
+    StopRequester,
+)
 from models.types.memory import MemoryFact, MemoryTask, RememberedPair, Summary
 from models.types.personas import (
     NO_PLACE,
@@ -59,6 +68,7 @@ __all__ = [
     "NO_INPUTS",
     "NO_PLACE",
     "UNNAMED_SPEAKER",
+    "WHOLE",
     "AuditRecord",
     "ConversationChange",
     "ConversationInfo",
@@ -98,6 +108,7 @@ __all__ = [
     "SceneInfo",
     "SceneOrder",
     "SentProfile",
+    "Shard",
     "Speaker",
     "StopRequester",
     "StoredCard",

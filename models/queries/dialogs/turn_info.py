@@ -7,6 +7,7 @@ from typing import get_args
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import codec
 from models.queries.dialogs.speakers import speaker_of
 from models.queries.scope import cross_tenant
@@ -18,7 +19,9 @@ from models.types import EVERYBODY, DialogKey, TurnInfo, TurnStatus
 async def turn_info(session: AsyncSession, *, turn_id: int) -> TurnInfo | None:
     """Return a turn with its key and author, or None if it is gone."""
     row = (
-        await session.execute(select(Turn, Dialog).join(Dialog, Dialog.id == Turn.dialog_id).where(Turn.id == turn_id))
+        await session.execute(
+            select(Turn, Dialog).join(Dialog, Dialog.id == Turn.dialog_id).where(ours(Dialog), Turn.id == turn_id)
+        )
     ).one_or_none()
     if row is None:
         return None

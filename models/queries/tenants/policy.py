@@ -12,6 +12,7 @@ from functools import cache
 from sqlalchemy import Executable, and_, bindparam, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.errors import MemberBlocked, QuotaExceeded
 from models.queries.common import change, dialect, ensure_guild, ensure_user, insert, rows_of
 from models.tables import DailyUsage, GuildSettingsRow, MemberSettingsRow, OptOut
@@ -58,15 +59,20 @@ _POLICY = (
         DailyUsage.completion_tokens,
     )
     .select_from(_NOTHING)
-    .outerjoin(GuildSettingsRow, GuildSettingsRow.guild_id == bindparam("guild_id"))
+    .outerjoin(GuildSettingsRow, and_(ours(GuildSettingsRow), GuildSettingsRow.guild_id == bindparam("guild_id")))
     .outerjoin(
         MemberSettingsRow,
-        and_(MemberSettingsRow.guild_id == bindparam("guild_id"), MemberSettingsRow.user_id == bindparam("user_id")),
+        and_(
+            ours(MemberSettingsRow),
+            MemberSettingsRow.guild_id == bindparam("guild_id"),
+            MemberSettingsRow.user_id == bindparam("user_id"),
+        ),
     )
-    .outerjoin(OptOut, OptOut.user_id == bindparam("user_id"))
+    .outerjoin(OptOut, and_(ours(OptOut), OptOut.user_id == bindparam("user_id")))
     .outerjoin(
         DailyUsage,
         and_(
+            ours(DailyUsage),
             DailyUsage.guild_id == bindparam("guild_id"),
             DailyUsage.user_id == bindparam("user_id"),
             DailyUsage.day == bindparam("day"),
@@ -120,7 +126,7 @@ def enforce_policy(policy: Policy, *, role_turns: int | None, now: datetime) -> 
 def _add_usage(on: str) -> Executable:
     added = insert(on, DailyUsage)
     return added.on_conflict_do_update(
-        index_elements=["guild_id", "user_id", "day"],
+        index_elements=["guild_id", "user_id", "day", "application_id"],
         set_={
             name: getattr(DailyUsage, name) + getattr(added.excluded, name)
             for name in ("turns", "prompt_tokens", "completion_tokens")
@@ -158,7 +164,12 @@ async def usage(session: AsyncSession, *, key: DialogKey, since: date) -> tuple[
     """Return the key's member's usage in the key's guild since a UTC day, newest day first."""
     rows = await session.scalars(
         select(DailyUsage)
-        .where(DailyUsage.guild_id == key.guild_id, DailyUsage.user_id == key.user_id, DailyUsage.day >= since)
+        .where(
+            ours(DailyUsage),
+            DailyUsage.guild_id == key.guild_id,
+            DailyUsage.user_id == key.user_id,
+            DailyUsage.day >= since,
+        )
         .order_by(DailyUsage.day.desc())
     )
     return tuple(Usage(row.day, row.turns, row.prompt_tokens, row.completion_tokens) for row in rows)

@@ -1,0 +1,56 @@
+"""Whose rows a transaction may touch: those of one Discord application. It is a part of every tenant's key.
+
+`Database` sets the application for the length of a transaction. Queries name it by `ours`, a condition whose value is
+read when the statement runs, so that statements that are built once have it too; rows that are inserted get it from
+the default of their column. Knows no tables and no queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+from sqlalchemy import BigInteger, ColumnElement, bindparam
+from sqlalchemy.orm import InstrumentedAttribute, Mapped
+
+TERMINAL = 0
+"""The application of what is said in the terminal. Until a bot was started, everything belongs to it."""
+
+_application: ContextVar[int | None] = ContextVar("application", default=TERMINAL)
+
+
+class OfApplication(Protocol):
+    """A table whose rows belong to an application each."""
+
+    application_id: Mapped[int]
+
+
+@contextmanager
+def acting_for(application_id: int | None) -> Iterator[None]:
+    """Let the statements of this block touch the rows of this application only; None: of no one, they fail."""
+    before = _application.get()
+    _application.set(application_id)
+    try:
+        yield
+    finally:
+        _application.set(before)  # not by a token: a fixture may leave the block in another context
+
+
+def current_application() -> int:
+    """Return the application of the running transaction, else the terminal. Raises RuntimeError before the login."""
+    application_id = _application.get()
+    if application_id is None:
+        raise RuntimeError("a statement needs an application, which is known once the bot has logged in")
+    return application_id
+
+
+THIS_APPLICATION = bindparam("this_application", callable_=current_application, type_=BigInteger())
+"""The application of the transaction, as a parameter of a statement."""
+
+
+def ours(table: type[OfApplication]) -> ColumnElement[bool]:
+    """Return the condition that a row of the table, or of an alias of it, belongs to this application."""
+    column: InstrumentedAttribute[int] = table.application_id  # type: ignore[assignment]  # a class has descriptors
+    return column == THIS_APPLICATION
