@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapped
 TERMINAL = 0
 """The application of what is said in the terminal. Until a bot was started, everything belongs to it."""
 
-_application: ContextVar[int | None] = ContextVar("application", default=TERMINAL)
+_application: ContextVar[int] = ContextVar("application", default=TERMINAL)
 
 
 class OfApplication(Protocol):
@@ -28,8 +28,8 @@ class OfApplication(Protocol):
 
 
 @contextmanager
-def acting_for(application_id: int | None) -> Iterator[None]:
-    """Let the statements of this block touch the rows of this application only; None: of no one, they fail."""
+def acting_for(application_id: int) -> Iterator[None]:
+    """Let the statements of this block touch the rows of this application only."""
     before = _application.get()
     _application.set(application_id)
     try:
@@ -39,11 +39,8 @@ def acting_for(application_id: int | None) -> Iterator[None]:
 
 
 def current_application() -> int:
-    """Return the application of the running transaction, else the terminal. Raises RuntimeError before the login."""
-    application_id = _application.get()
-    if application_id is None:
-        raise RuntimeError("a statement needs an application, which is known once the bot has logged in")
-    return application_id
+    """Return the application of the running transaction; outside of one, the terminal."""
+    return _application.get()
 
 
 THIS_APPLICATION = bindparam("this_application", callable_=current_application, type_=BigInteger())

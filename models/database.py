@@ -44,7 +44,7 @@ class Database:
     """A database, opened by URL. Connects on first use; belongs to the event loop it is used in.
 
     `busy_timeout`: seconds that SQLite waits for another process's lock. `application_id`: whose rows its transactions
-    touch; None, until the bot has logged in, lets them fail. `guarded`: refuse a statement that could touch others'.
+    touch; None, until the bot has logged in: none may begin. `guarded`: refuse a statement that could touch others'.
     """
 
     def __init__(
@@ -191,6 +191,8 @@ class Database:
         `attempt` counts the runs of the whole transaction; queries read it from `session.info`.
         """
         self._require_file()
+        if self.application_id is None:
+            raise RuntimeError("a transaction needs an application, which is known once the bot has logged in")
         with acting_for(self.application_id):
             async with self._session(engine, options, attempt=attempt, max_attempts=max_attempts) as session:
                 yield session

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.application import ours
+from models.application import THIS_APPLICATION, ours
 from models.base import UTCDateTime
 from models.process_owner import owner_is_alive
 from models.queries.common import insert
@@ -43,7 +43,7 @@ async def beat(session: AsyncSession, *, lease: timedelta) -> Beat:
     await session.execute(
         insert(session, Process)
         .values(owner=owner, **alive)
-        .on_conflict_do_update(index_elements=["owner"], set_=alive)
+        .on_conflict_do_update(index_elements=["owner"], set_={**alive, "application_id": THIS_APPLICATION})
     )
     await session.execute(delete(Process).where(ours(Process), Process.alive_until < now - FORGET_AFTER))
     return Beat(now, lost_at is not None)
