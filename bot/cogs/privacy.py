@@ -14,6 +14,7 @@ from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
+from bot.i18n.language import gettext as _
 from bot.storage import translate_database_errors
 
 _NOTHING_STORED = "I have stored nothing about you."
@@ -49,6 +50,7 @@ class Privacy(FeatureCog):
             f"`/reset`, and is deleted {settings.retention_days} days later, unless a guild or you chose otherwise. "
             "A note about you is deleted when I have not used it for as long; `/memory show` lists what I remember."
         )
+        text.append(_("Other bots keep data of their own, also those of the same owner: please ask each of them."))
         await self.context.respond(interaction, "\n".join(text))
 
     @privacy.command(name="export", description="Get a copy of all that I have stored about you.")
