@@ -10,21 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, bindparam
-from sqlalchemy.orm import InstrumentedAttribute, Mapped
+from sqlalchemy.orm import InstrumentedAttribute
 
 TERMINAL = 0
 """The application of what is said in the terminal. Until a bot was started, everything belongs to it."""
 
 _application: ContextVar[int] = ContextVar("application", default=TERMINAL)
-
-
-class OfApplication(Protocol):
-    """A table whose rows belong to an application each."""
-
-    application_id: Mapped[int]
 
 
 @contextmanager
@@ -47,7 +41,7 @@ THIS_APPLICATION = bindparam("this_application", callable_=current_application, 
 """The application of the transaction, as a parameter of a statement."""
 
 
-def ours(table: type[OfApplication]) -> ColumnElement[bool]:
+def ours(table: type[Any]) -> ColumnElement[bool]:
     """Return the condition that a row of the table, or of an alias of it, belongs to this application."""
-    column: InstrumentedAttribute[int] = table.application_id  # type: ignore[assignment]  # a class has descriptors
+    column: InstrumentedAttribute[int] = table.application_id
     return column == THIS_APPLICATION

@@ -4,6 +4,8 @@ Revision: 0010, after 0009
 """
 
 import re
+from collections.abc import Callable
+from functools import partial
 
 import sqlalchemy as sa
 from alembic import op
@@ -255,9 +257,9 @@ def _upgrade_postgres(owner: int) -> None:
         if key:
             op.execute(f"ALTER TABLE {table} DROP CONSTRAINT pk_{table}")
             op.execute(f"ALTER TABLE {table} ADD CONSTRAINT pk_{table} PRIMARY KEY ({', '.join((*key, COLUMN))})")
-    for table, (name, columns, new_name) in UNIQUE.items():
+    for table, (name, unique, new_name) in UNIQUE.items():
         op.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
-        op.create_unique_constraint(new_name, table, [*columns, COLUMN])
+        op.create_unique_constraint(new_name, table, [*unique, COLUMN])
     for table, references in REFERENCES.items():
         for columns, parent in references:
             op.execute(f"ALTER TABLE {table} ADD {_foreign_key(table, [*columns.split(','), COLUMN], parent)[1]}")
@@ -269,9 +271,9 @@ def _downgrade_postgres() -> None:
         for columns, parent in references:
             name, _ = _foreign_key(table, [*columns.split(","), COLUMN], parent)
             op.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
-    for table, (name, columns, new_name) in UNIQUE.items():
+    for table, (name, unique, new_name) in UNIQUE.items():
         op.execute(f"ALTER TABLE {table} DROP CONSTRAINT {new_name}")
-        op.create_unique_constraint(name, table, columns)
+        op.create_unique_constraint(name, table, unique)
     for table, key in KEYS.items():
         if key:
             op.execute(f"ALTER TABLE {table} DROP CONSTRAINT pk_{table}")
@@ -303,12 +305,12 @@ def _comment_postgres(*, new: bool) -> None:
 
 def _upgrade_sqlite(owner: int) -> None:
     for table in [*KEYS, "persona_versions"]:
-        _rebuild(table, lambda text, table=table: _with_application(table, text), {COLUMN: str(owner)})
+        _rebuild(table, partial(_with_application, table), {COLUMN: str(owner)})
 
 
 def _downgrade_sqlite() -> None:
     for table in [*KEYS, "persona_versions"]:
-        _rebuild(table, lambda text, table=table: _without_application(table, text), {})
+        _rebuild(table, partial(_without_application, table), {})
 
 
 def _with_application(table: str, text: str) -> str:
@@ -322,8 +324,8 @@ def _with_application(table: str, text: str) -> str:
     for column in CLEARED.get(table, ()):
         text = _replace_constraint(text, f"fk_{table}_{column}_users", None)
     if table in UNIQUE:
-        name, columns, new_name = UNIQUE[table]
-        new = f"CONSTRAINT {new_name} UNIQUE ({', '.join((*columns, COLUMN))})"
+        name, unique, new_name = UNIQUE[table]
+        new = f"CONSTRAINT {new_name} UNIQUE ({', '.join((*unique, COLUMN))})"
         text = _replace_constraint(text, name, "", new)
     return _comment_sqlite(table, text, new=True)
 
@@ -343,8 +345,8 @@ def _without_application(table: str, text: str) -> str:
     for column in CLEARED.get(table, ()):
         text = f"{text.rstrip()}, \n\t{_clearing_key(table, column)}\n"
     if table in UNIQUE:
-        name, columns, new_name = UNIQUE[table]
-        text = _replace_constraint(text, new_name, "", f"CONSTRAINT {name} UNIQUE ({', '.join(columns)})")
+        name, unique, new_name = UNIQUE[table]
+        text = _replace_constraint(text, new_name, "", f"CONSTRAINT {name} UNIQUE ({', '.join(unique)})")
     return _comment_sqlite(table, text, new=False)
 
 
@@ -389,7 +391,7 @@ def _set_comment(text: str, column: str, comment: str) -> str:
     return text
 
 
-def _rebuild(table: str, change, values: dict[str, str]) -> None:
+def _rebuild(table: str, change: Callable[[str], str], values: dict[str, str]) -> None:
     """Copy a table into one whose text `change` has changed. `values`: new columns, as SQL on the old one."""
     connection = op.get_bind()
     schema = sa.text("SELECT sql FROM sqlite_master WHERE tbl_name = :table AND type = :type AND sql IS NOT NULL")
