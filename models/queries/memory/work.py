@@ -49,7 +49,11 @@ async def dialogs_to_remember(
     allowed = or_(and_(wanted, here, OptOut.user_id.is_(None)), and_(Dialog.user_id == EVERYBODY, guild.memory))
     done = and_(Turn.dialog_id == Dialog.id, Turn.status == "done")
     summarised = func.coalesce(
-        select(func.max(DialogSummary.to_turn_id)).where(DialogSummary.dialog_id == Dialog.id).scalar_subquery(), 0
+        select(func.max(DialogSummary.to_turn_id))
+        .where(DialogSummary.dialog_id == Dialog.id)
+        .correlate(Dialog)  # two levels up
+        .scalar_subquery(),
+        0,
     )
     counts = select(func.count(Turn.id)).where(done)
     remembered = or_(member.forgotten_at.is_(None), Turn.created_at > member.forgotten_at)

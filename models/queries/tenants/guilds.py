@@ -12,7 +12,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.application import ours
-from models.queries.common import ensure_guild
+from models.queries.common import ensure_guild, insert
 from models.queries.scope import cross_tenant
 from models.tables import Dialog, Guild, GuildProfile
 from models.types import DIRECT_MESSAGES, WHOLE, Shard
@@ -62,14 +62,18 @@ async def reconcile_guilds(
     """Catch up on joins and removals that happened offline; return the ids of the guilds found removed.
 
     `present`: the gateway's list after READY, which includes unavailable guilds. It is that of one `shard`: of guilds
-    that belong to others it says nothing. Guilds that the gateway never named (used from the terminal only) are left
-    alone.
+    that belong to others it says nothing. All of them are recorded, so that their removal is noticed later. Guilds that
+    the gateway never named (the operator set a persona for them) are left alone.
     """
     rows = select(Guild.id, Guild.joined_at, Guild.removed_at).where(ours(Guild), Guild.id != DIRECT_MESSAGES)
     known = [row for row in (await session.execute(rows)).all() if shard.has(row.id)]
     for row in known:
         if row.id in present and (row.removed_at is not None or row.joined_at is None):
             await guild_joined(session, guild_id=row.id, now=now)
+    new = set(present) - {row.id for row in known}
+    if new:
+        rows_of_new = [{"id": each, "first_seen_at": now, "joined_at": now} for each in sorted(new)]
+        await session.execute(insert(session, Guild).on_conflict_do_nothing(), rows_of_new)
     absent = (row for row in known if row.id not in present)
     removed = tuple(row.id for row in absent if row.joined_at is not None and row.removed_at is None)
     for guild_id in removed:

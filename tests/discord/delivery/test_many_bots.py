@@ -127,11 +127,11 @@ class Traffic:
     async def check(self) -> None:
         """Whatever was done to one, all have what they should have: nothing more ended, and nothing less."""
         for application in self.applications:
-            async with asyncio.timeout(15):
-                while (stored := await application.stored()) != application.expected:
-                    expected = application.expected
-                    assert set(stored) >= set(expected), f"ended: {set(expected) - set(stored)}"
-                    await asyncio.sleep(0.05)
+            until = time.monotonic() + 30
+            while (stored := await application.stored()) != (expected := application.expected):
+                assert set(stored) >= set(expected), f"ended: {set(expected) - set(stored)}"
+                assert time.monotonic() < until, f"not ended: {set(stored) - set(expected)}"
+                await asyncio.sleep(0.05)
         self.checks += 1
 
     def guild_of(self, application: Application, *, joined: bool) -> Guild | None:
