@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
@@ -53,7 +53,7 @@ class Services(Protocol):
         """The database of all."""
 
 
-async def enter_database(database: Database, start_jobs: Callable[[], None], application_id: int) -> None:
+async def enter_database(database: Database, start_jobs: Callable[[], Awaitable[None]], application_id: int) -> None:
     """Serve this application from now on, and start the jobs, at the first login.
 
     Other applications and other processes of this one may use the same database: each touches the rows of its own.
@@ -72,10 +72,10 @@ async def enter_database(database: Database, start_jobs: Callable[[], None], app
             raise
     if taken_from is not None:
         log.info("the rows of another application were taken over", application=application_id, before=taken_from)
-    start_jobs()
+    await start_jobs()
 
 
-async def run_discord(services: Services, settings: Settings, on_login: Callable[[], None]) -> None:
+async def run_discord(services: Services, settings: Settings, on_login: Callable[[], Awaitable[None]]) -> None:
     """Run the Discord client until cancelled; then refuse new interactions, wait for running replies, and stop.
 
     `on_login` is called once the application is known. Raises ConfigError if the token is missing or refused.

@@ -92,8 +92,12 @@ async def serve(settings: Settings) -> None:
             writer = MemoryWriter(database=services.database, engine=services.engine, settings=settings)
             memory = MemoryJob(database=services.database, writer=writer, quiet=services.chat.quiet)
 
-            def start_jobs() -> None:
-                """Whose rows the jobs look after is known once the bot has logged in."""
+            async def start_jobs() -> None:
+                """Whose rows the jobs look after is known once the bot has logged in.
+
+                Turns of dead processes are ended first: what is unfinished of them is looked for right after this.
+                """
+                await recovery.run_once()
                 jobs.start()
                 recovery.start()
                 if settings.memory:

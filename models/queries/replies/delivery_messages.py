@@ -100,5 +100,6 @@ async def speaker_of_message(session: AsyncSession, *, key: DialogKey, message_i
 @cross_tenant("the bot's own messages in a channel, of whichever tenant")
 async def recorded_messages(session: AsyncSession, *, message_ids: Sequence[int]) -> frozenset[int]:
     """Return those of these messages on Discord that a delivery knows."""
-    known = select(DeliveryMessage.message_id).where(DeliveryMessage.message_id.in_(message_ids))
+    known = select(DeliveryMessage.message_id).join(Delivery, Delivery.id == DeliveryMessage.delivery_id)
+    known = known.where(ours(Delivery), DeliveryMessage.message_id.in_(message_ids))
     return frozenset(each for each in await session.scalars(known) if each is not None)
