@@ -25,7 +25,7 @@ from tests.discord.harness import World, world
 from tests.fakes.discord.server import FakeDiscord, Guild, User
 from tests.fakes.discord.state import Channel, snowflake
 
-STEPS, SECONDS = 30, 300.0
+STEPS, SECONDS = 12, 300.0
 """Of the short form, and of the long one."""
 SETTINGS = {"CLEANUP_INTERVAL": "1s"}  # the cleanup runs all the time, and so does the search for dead processes
 NUM_GUILDS, NUM_USERS = 6, 2
@@ -261,7 +261,7 @@ async def run(database_url: str, folder: Path, seed: int, **extent: float) -> Tr
 
 async def test_b26_no_bot_and_no_shard_touches_the_dialogs_of_another(database_url: str, tmp_path: Path) -> None:
     traffic = await run(database_url, tmp_path, 26, steps=STEPS)
-    assert traffic.acts["chat"] > 5
+    assert traffic.acts["chat"] > 3
     assert traffic.checks > 2
 
 
