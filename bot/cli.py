@@ -35,6 +35,16 @@ OneUser = Annotated[
     int | None, typer.Option("--user", "-u", min=0, max=LARGEST_ID, help="This member's own persona in the guild.")
 ]
 
+OneApplication = Annotated[
+    int | None,
+    typer.Option(
+        "--application", min=0, max=LARGEST_ID, help="The Discord application, if several bots use the database."
+    ),
+]
+TerminalOrApplication = Annotated[
+    int, typer.Option("--application", min=0, max=LARGEST_ID, help="A Discord application; 0 is the terminal's own.")
+]
+
 SWITCH_INTERVAL = 0.0005
 """Seconds after which the event loop's thread hands over the GIL, for which the database's thread waits."""
 
@@ -64,6 +74,7 @@ def chat(
     guild: Guild = 0,
     user: User = 0,
     message: Annotated[str | None, typer.Option("--message", "-m", help="Say this, print the reply, leave.")] = None,
+    application: TerminalOrApplication = 0,
 ) -> None:
     """Talk in the terminal, as any member of any guild."""
     settings = _settings()
@@ -72,17 +83,17 @@ def chat(
 
     configure_log(settings, level=settings.log_level if settings.log_level in {"DEBUG", "ERROR"} else "ERROR")
     try:
-        chat_in_terminal(settings, guild, user, message)
+        chat_in_terminal(settings, guild, user, message, application)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
 @persona_app.command("show")
-def persona_show(guild: Guild = 0, user: OneUser = None) -> None:
+def persona_show(guild: Guild = 0, user: OneUser = None, application: OneApplication = None) -> None:
     """Show the persona that applies."""
     from bot.terminal.persona_commands import show_persona
 
-    show_persona(_settings(), guild, user)
+    show_persona(_settings(), guild, user, application)
 
 
 @persona_app.command("set")
@@ -90,29 +101,30 @@ def persona_set(
     prompt: Annotated[str, typer.Argument(help="The system prompt; - reads it from standard input.")],
     guild: Guild = 0,
     user: OneUser = None,
+    application: OneApplication = None,
     name: Annotated[str, typer.Option(help="What to call it.")] = "",
 ) -> None:
     """Give the bot another persona."""
     from bot.terminal.persona_commands import set_persona
 
     text = sys.stdin.buffer.read().decode(errors="replace") if prompt == "-" else prompt
-    set_persona(_settings(), guild, user, text, name)
+    set_persona(_settings(), guild, user, application, text, name)
 
 
 @persona_app.command("clear")
-def persona_clear(guild: Guild = 0, user: OneUser = None) -> None:
+def persona_clear(guild: Guild = 0, user: OneUser = None, application: OneApplication = None) -> None:
     """Go back to the persona that applies without this one."""
     from bot.terminal.persona_commands import clear_persona
 
-    clear_persona(_settings(), guild, user)
+    clear_persona(_settings(), guild, user, application)
 
 
 @persona_app.command("list")
-def persona_list(guild: Guild = 0, user: OneUser = None) -> None:
+def persona_list(guild: Guild = 0, user: OneUser = None, application: OneApplication = None) -> None:
     """List the personas that a guild keeps, or one member in it."""
     from bot.terminal.persona_commands import list_personas
 
-    list_personas(_settings(), guild, user)
+    list_personas(_settings(), guild, user, application)
 
 
 @persona_app.command("create")
@@ -121,22 +133,26 @@ def persona_create(
     prompt: Annotated[str, typer.Argument(help="The system prompt; - reads it from standard input.")],
     guild: Guild = 0,
     user: OneUser = None,
+    application: OneApplication = None,
 ) -> None:
     """Keep another persona, without letting it answer."""
     from bot.terminal.persona_commands import create_persona
 
     text = sys.stdin.buffer.read().decode(errors="replace") if prompt == "-" else prompt
-    create_persona(_settings(), guild, user, name, text)
+    create_persona(_settings(), guild, user, application, name, text)
 
 
 @persona_app.command("delete")
 def persona_delete(
-    name: Annotated[str, typer.Argument(help="Which one.")], guild: Guild = 0, user: OneUser = None
+    name: Annotated[str, typer.Argument(help="Which one.")],
+    guild: Guild = 0,
+    user: OneUser = None,
+    application: OneApplication = None,
 ) -> None:
     """Delete a persona with all its versions, wherever it answers."""
     from bot.terminal.persona_commands import delete_persona
 
-    delete_persona(_settings(), guild, user, name)
+    delete_persona(_settings(), guild, user, application, name)
 
 
 @app.command()

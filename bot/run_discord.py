@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
@@ -18,7 +19,6 @@ from bot.discord_app.permissions import PermissionGate
 from bot.engine_client.client import EngineClient
 from bot.engine_client.prompt_cache import PromptCache
 from bot.engine_client.pseudonyms import Pseudonyms
-from bot.errors import ConfigError
 from bot.guilds.administration.blocks import MemberBlocks
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.member_settings import MemberSettingsCache
@@ -56,33 +56,38 @@ class Services(Protocol):
         """The database of all."""
 
 
-async def claim_database(database: Database, application_id: int) -> None:
-    """Raise ConfigError if the database belongs to another application; let it belong to this one if it is new.
+async def enter_database(database: Database, start_jobs: Callable[[], Awaitable[None]], application_id: int) -> None:
+    """Serve this application from now on, and start the jobs, at the first login.
 
-    Two bots would mix up their members' dialogs. Two processes of one application may share a database.
+    Other applications and other processes of this one may use the same database: each touches the rows of its own.
     """
+    if database.application_id is not None:
+        return
+    # Of no tenant: it moves what belongs to no application yet, or to one that was given up.
     with translate_database_errors():
-        owner = await database.run(
-            lambda session: queries.claim_database(session, application_id=application_id, now=datetime.now(UTC))
-        )
-    if owner != application_id:
-        raise ConfigError(
-            "GUILDLLAMA_DISCORD_TOKEN",
-            f"is the token of application {application_id}, and the database belongs to application {owner}",
-            "Use that application's token or another GUILDLLAMA_DATABASE_URL. If this one takes its place for good, "
-            "run `guildllama db adopt` first.",
-        )
+        database.application_id = application_id
+        try:
+            taken_from = await database.run(
+                lambda session: queries.enter_application(session, application_id=application_id, now=datetime.now(UTC))
+            )
+        except BaseException:
+            database.application_id = None
+            raise
+    if taken_from is not None:
+        log.info("the rows of another application were taken over", application=application_id, before=taken_from)
+    await start_jobs()
 
 
 def _prompt_cache(services: Services, settings: Settings) -> PromptCache:
     keeps_files = settings.engine_url is None and settings.kv_dir is not None
-    return PromptCache(services.engine, Pseudonyms(settings), keeps_files=keeps_files)
+    pseudonyms = Pseudonyms(settings, lambda: services.database.application_id)
+    return PromptCache(services.engine, pseudonyms, keeps_files=keeps_files)
 
 
-async def run_discord(services: Services, settings: Settings) -> None:
+async def run_discord(services: Services, settings: Settings, on_login: Callable[[], Awaitable[None]]) -> None:
     """Run the Discord client until cancelled; then refuse new interactions, wait for running replies, and stop.
 
-    Raises ConfigError if the token is missing or refused.
+    `on_login` is called once the application is known. Raises ConfigError if the token is missing or refused.
     """
     token = bot_token(settings)
     set_endpoints(settings)
@@ -103,7 +108,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
     bot = GuildLlama(
         context,
         partial(make_cogs, database=services.database),
-        on_login=partial(claim_database, services.database),
+        on_login=partial(enter_database, services.database, on_login),
     )
     # A task of its own: it must read the gateway until the very end, also while this one is being cancelled.
     connection = asyncio.create_task(stay_connected(bot, token, bot.guard), name="discord")

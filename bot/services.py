@@ -21,6 +21,7 @@ from bot.guilds.personas import PersonaService
 from bot.loop_lag import LoopLag
 from bot.settings import Settings
 from bot.storage import open_database, prepare_database
+from models.application import TERMINAL
 from models.database import Database
 
 log = structlog.get_logger(__name__)
@@ -51,9 +52,12 @@ def external_engine(settings: Settings, url: str) -> EngineClient:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, *, start_engine: bool = True) -> AsyncIterator[Services]:
+async def open_services(
+    settings: Settings, *, start_engine: bool = True, application_id: int | None = TERMINAL
+) -> AsyncIterator[Services]:
     """Open everything that a front-end needs. The engine starts first, since it takes longest, and is not waited for.
 
+    `application_id`: whose rows are read and written; None, until the bot has logged in.
     Without `start_engine`, an engine of our own is not started, and every call to it fails. Raises ConfigError for a
     database that cannot be used.
     """
@@ -65,7 +69,7 @@ async def open_services(settings: Settings, *, start_engine: bool = True) -> Asy
             process = await stack.enter_async_context(EngineProcess(settings))
             engine = process.client
         await asyncio.to_thread(prepare_database, settings.database_url)
-        database = open_database(settings)
+        database = open_database(settings, application_id=application_id)
         stack.push_async_callback(database.close)
         chat = ChatService(database=database, engine=engine, settings=settings)
         stack.push_async_callback(chat.close, 0.0)
@@ -81,19 +85,27 @@ async def serve(settings: Settings) -> None:
     from bot.run_discord import run_discord
 
     with stopped_by_signals(signal.SIGTERM, signal.SIGINT):
-        async with open_services(settings) as services:
+        async with open_services(settings, application_id=None) as services:
             log.info("started", engine=settings.engine_url or "own", model=settings.model)
             jobs = RetentionJobs(database=services.database, settings=settings)
-            jobs.start()
             recovery = RecoveryJob(database=services.database, chat=services.chat, settings=settings)
-            recovery.start()
             writer = MemoryWriter(database=services.database, engine=services.engine, settings=settings)
             memory = MemoryJob(database=services.database, writer=writer, quiet=services.chat.quiet)
-            if settings.memory:
-                memory.start()
+
+            async def start_jobs() -> None:
+                """Whose rows the jobs look after is known once the bot has logged in.
+
+                Turns of dead processes are ended first: what is unfinished of them is looked for right after this.
+                """
+                await recovery.run_once()
+                jobs.start()
+                recovery.start()
+                if settings.memory:
+                    memory.start()
+
             lag = LoopLag()
             lag.start()
-            discord = asyncio.create_task(run_discord(services, settings))
+            discord = asyncio.create_task(run_discord(services, settings, on_login=start_jobs))
             refused = asyncio.create_task(_engine_refused(services.process))
             try:
                 await asyncio.wait([discord, refused], return_when=asyncio.FIRST_COMPLETED)

@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     discord_gateway_url: str | None = None
     discord_cdn_url: str | None = None
     message_content: bool = False
+    shard_count: int | None = Field(None, ge=1, le=10_000)
+    shard_id: int | None = Field(None, ge=0, validate_default=True)
 
     # Database
     database_url: str = Field("sqlite:///data/guildllama.db", repr=False)
@@ -268,6 +270,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 "needs GUILDLLAMA_ENCRYPTION_KEYS: its files are sealed with a key made from the first one"
             )
+        return value
+
+    @field_validator("shard_id")
+    @classmethod
+    def _one_of_the_shards(cls, value: int | None, info: ValidationInfo) -> int | None:
+        count = info.data.get("shard_count")
+        if (value is None) != (count is None):
+            raise ValueError("and GUILDLLAMA_SHARD_COUNT are set together, or neither of them")
+        if value is not None and count is not None and value >= count:
+            raise ValueError(f"must be below GUILDLLAMA_SHARD_COUNT, which is {count}")
         return value
 
     @field_validator("engine_args")

@@ -5,13 +5,14 @@ Knows the engine's client and the member for whom it asks; knows nothing of what
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from bot.engine_client.client import EngineClient
 from bot.engine_client.messages import Delta, Message
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.settings import Settings
+from models.application import TERMINAL
 from models.types import DialogKey
 
 _MAX_CHARS = 8000
@@ -22,9 +23,12 @@ _THINKING_TOKENS = 1024
 class ShortAnswers:
     """Short answers of one engine."""
 
-    def __init__(self, engine: EngineClient, settings: Settings) -> None:
+    def __init__(
+        self, engine: EngineClient, settings: Settings, application: Callable[[], int | None] = lambda: TERMINAL
+    ) -> None:
+        """`application`: as of `Pseudonyms`."""
         self._engine = engine
-        self._pseudonyms = Pseudonyms(settings)
+        self._pseudonyms = Pseudonyms(settings, application)
         self._thinking_tokens = _THINKING_TOKENS if settings.thinking else 0
 
     async def ask(

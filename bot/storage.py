@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from bot.errors import ConfigError, DatabaseUnavailable, Duplicate, MemberIsBlocked, QuotaUsedUp
 from bot.settings import Settings
 from models import errors as stored
+from models.application import TERMINAL
 from models.database import Database
 from models.migrate import check_revision, upgrade
 
@@ -32,10 +33,18 @@ def prepare_database(url: str) -> None:
             upgrade(url)
 
 
-def open_database(settings: Settings) -> Database:
-    """The database of the settings. Raises ConfigError for a URL or keys that cannot be used."""
+def open_database(settings: Settings, *, application_id: int | None = TERMINAL) -> Database:
+    """The database of the settings, for one Discord application: None, until the bot has logged in.
+
+    Raises ConfigError for a URL or keys that cannot be used.
+    """
     with config_errors():
-        return Database(settings.database_url, encryption_keys=encryption_keys(settings))
+        return Database(
+            settings.database_url,
+            encryption_keys=encryption_keys(settings),
+            application_id=application_id,
+            guarded=True,
+        )
 
 
 def open_checked(settings: Settings) -> Database:

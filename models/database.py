@@ -20,11 +20,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from models.aiosqlite_adapter import run_to_completion
+from models.application import TERMINAL, acting_for
 from models.driver_errors import is_transient, is_unavailable, to_unavailable
 from models.encryption import TextCodec
 from models.engines import POSTGRES_POOL, READERS, postgres_async_engine, sqlite_async_engine
 from models.process_owner import register_owner, release_owner
 from models.sqlite_file import SQLiteFile
+from models.statement_guard import GUARD
 from models.urls import async_url, prepare_threshold
 
 T = TypeVar("T")
@@ -41,13 +43,22 @@ CLOSE_TIMEOUT = 5.0  # seconds that `close` waits for running transactions
 class Database:
     """A database, opened by URL. Connects on first use; belongs to the event loop it is used in.
 
-    `busy_timeout`: seconds that SQLite waits for another process's lock.
+    `busy_timeout`: seconds that SQLite waits for another process's lock. `application_id`: whose rows its transactions
+    touch; None, until the bot has logged in: none may begin. `guarded`: refuse a statement that could touch others'.
     """
 
     def __init__(
-        self, url: str, *, echo: bool = False, encryption_keys: Sequence[str] = (), busy_timeout: float = 3.0
+        self,
+        url: str,
+        *,
+        echo: bool = False,
+        encryption_keys: Sequence[str] = (),
+        busy_timeout: float = 3.0,
+        application_id: int | None = TERMINAL,
+        guarded: bool = False,
     ) -> None:
         self.url = url
+        self.application_id = application_id
         self.codec = TextCodec(encryption_keys)
         self.owner = register_owner()
         parsed = async_url(url)
@@ -66,6 +77,9 @@ class Database:
             )
             # All reads of a transaction see one snapshot, as in SQLite's WAL mode.
             self._read_options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        if guarded:
+            for engine in self.engines:
+                GUARD.install(engine.sync_engine)
         # Tasks queue here rather than in the pool: first come first served, without the pool's timeout, and before a
         # session is created.
         self._write_slots = asyncio.Semaphore(1 if self.is_sqlite else POSTGRES_POOL)
@@ -177,6 +191,16 @@ class Database:
         `attempt` counts the runs of the whole transaction; queries read it from `session.info`.
         """
         self._require_file()
+        if self.application_id is None:
+            raise RuntimeError("a transaction needs an application, which is known once the bot has logged in")
+        with acting_for(self.application_id):
+            async with self._session(engine, options, attempt=attempt, max_attempts=max_attempts) as session:
+                yield session
+
+    @asynccontextmanager
+    async def _session(
+        self, engine: AsyncEngine, options: dict[str, object], *, attempt: int, max_attempts: int
+    ) -> AsyncIterator[AsyncSession]:
         info = {"codec": self.codec, "owner": self.owner, "attempt": attempt}
         async with AsyncSession(engine, expire_on_commit=False, autoflush=False, info=info) as session:
             for connect_attempt in range(1, max_attempts + 1):

@@ -60,8 +60,8 @@ class ChatService:
         """The one reader of members' files: its limits hold for all of them together."""
         self._intake = FileIntake(self.file_reader, engine, settings)
         self._images = RecentImages()
-        self._prompts = PromptBuilder(settings, lambda: engine.context_length)
-        self._director = SceneDirector(engine, settings)
+        self._prompts = PromptBuilder(settings, lambda: engine.context_length, lambda: database.application_id)
+        self._director = SceneDirector(engine, settings, lambda: database.application_id)
         self.quiet = QuietTime()
         """When no reply is written or waited for."""
         self._locks: KeyedLocks[DialogKey] = KeyedLocks()

@@ -12,6 +12,7 @@ from bot.discord_app.error_messages import log_database_errors
 from bot.guilds.privacy import PrivacyService
 from models.database import Database
 from models.queries.tenants.guilds import guild_joined, guild_removed, reconcile_guilds
+from models.types import Shard
 
 log = structlog.get_logger(__name__)
 
@@ -27,12 +28,16 @@ class GuildEvents(commands.Cog):
 
     @commands.Cog.listener()
     async def on_ready(self) -> None:
-        """Compare the database with all guilds that the bot is in, as READY lists them."""
-        log.info("on Discord", guilds=len(self._bot.guilds))
+        """Compare the database with the guilds of this process's shard that the bot is in, as READY lists them.
+
+        A guild with an outage is on the list. Those of other shards are not, and are none of this process's business.
+        """
+        shard = Shard(self._bot.shard_id or 0, self._bot.shard_count or 1)
+        log.info("on Discord", guilds=len(self._bot.guilds), shard=f"{shard.index + 1} of {shard.count}")
         present, removed = {guild.id for guild in self._bot.guilds}, tuple[int, ...]()
         with log_database_errors("reconcile guilds"):
             removed = await self._database.run(
-                lambda session: reconcile_guilds(session, present=present, now=datetime.now(UTC))
+                lambda session: reconcile_guilds(session, present=present, shard=shard, now=datetime.now(UTC))
             )
             if removed:
                 log.info("the bot was removed from guilds while it was away", guilds=removed)

@@ -52,6 +52,7 @@ class Privacy(FeatureCog):
             "A note about you is deleted when I have not used it for as long; `/memory show` lists what I remember."
         )
         text.append(_("`/me settings` has conversations of yours deleted sooner."))
+        text.append(_("Other bots keep data of their own, also those of the same owner: please ask each of them."))
         text += privacy_lines(settings)
         await self.context.respond(interaction, "\n".join(text))
 

@@ -88,6 +88,8 @@ class GuildLlama(commands.Bot):
             chunk_guilds_at_startup=False,
             max_messages=None,
             http_trace=self.guard.trace,
+            shard_id=context.settings.shard_id,
+            shard_count=context.settings.shard_count,
         )
         skip_unreadable_events(self)
         self.gate = context.gate

@@ -37,8 +37,15 @@ _ALLOW_CONTENT = (
 _UNAUTHORISED = 401
 _REFUSALS = {
     4004: "was refused by Discord's gateway",
-    4011: "belongs to a bot in too many guilds for one connection",
     _PRIVILEGED_INTENTS: "belongs to an application that may not even see its guilds",
+}
+_SHARD_REFUSALS = {
+    4010: ("GUILDLLAMA_SHARD_ID", "was refused by Discord's gateway", "It must be below GUILDLLAMA_SHARD_COUNT."),
+    4011: (
+        "GUILDLLAMA_SHARD_COUNT",
+        "is too small: the bot is in too many guilds for so few connections",
+        "Run as many processes as it says, each with its own GUILDLLAMA_SHARD_ID from 0 on.",
+    ),
 }
 
 
@@ -98,6 +105,8 @@ async def _stay(client: discord.Client) -> None:
             code = refused.code if isinstance(refused, discord.ConnectionClosed) else _PRIVILEGED_INTENTS
             if code == _PRIVILEGED_INTENTS and client.intents.message_content:
                 raise ConfigError(_CONTENT, _NO_CONTENT, _ALLOW_CONTENT) from None
+            if code in _SHARD_REFUSALS:
+                raise ConfigError(*_SHARD_REFUSALS[code]) from None
             problem = _REFUSALS.get(code, f"cannot be used: Discord's gateway closed with code {code}")
             raise ConfigError(_TOKEN, problem, _NEW_TOKEN) from None
         except Exception:

@@ -45,7 +45,7 @@ class MemoryWriter:
     def __init__(self, *, database: Database, engine: EngineClient, settings: Settings) -> None:
         self._database = database
         self._engine = engine
-        self._answers = ShortAnswers(engine, settings)
+        self._answers = ShortAnswers(engine, settings, lambda: database.application_id)
         self._settings = settings
 
     async def may_ask(self) -> bool:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bot.errors import ConfigError
 from bot.settings import load_settings
+from bot.terminal.applications import OnlyApplication, only_one
 from bot.terminal.output import one_line_errors, print_json, print_table, with_database
 from models.database import Database
 from models.maintenance import backup, transfer
 from models.maintenance.rekey import rekey
 from models.maintenance.transfer import TableCopy
-from models.queries.application import disown_database
+from models.queries.application import give_up_application, started_applications
 from models.urls import masked_url
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -58,16 +61,30 @@ def copy_command(
         _print_copy(f"Copied into {masked_url(target)}", transfer.copy_database(source, target), as_json)
 
 
-def adopt_command() -> None:
-    """Let the database belong to another Discord application: the one whose bot is started next. Stop the bot first."""
-    owner = with_database(lambda database: database.run(disown_database))
+def adopt_command(application: OnlyApplication = None) -> None:
+    """Give what is stored for one Discord application to another: the next one that is new here. Stop its bot first."""
+    owner = with_database(lambda database: _give_up(database, application))
     if owner is None:
         sys.stdout.write("The database belongs to no application yet. The next bot that starts makes it its own.\n")
     else:
         sys.stdout.write(
-            f"The database belonged to application {owner}. The next bot that starts makes it its own.\n"
+            f"The rows belonged to application {owner}. The next bot that is new here makes them its own.\n"
             "Members can no longer use the buttons under the old bot's messages.\n"
         )
+
+
+async def _give_up(database: Database, application: int | None) -> int | None:
+    async with database.read() as session:
+        started = await started_applications(session)
+    if not started:
+        return None
+    chosen = only_one(started, application)
+    now = datetime.now(UTC)
+    if not await database.run(lambda session: give_up_application(session, application_id=chosen, now=now)):
+        raise ConfigError(
+            "--application", "another application's rows wait for a new one", "Start the new bot before the next one."
+        )
+    return chosen
 
 
 def rekey_command(

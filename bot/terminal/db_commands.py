@@ -17,6 +17,7 @@ from bot.guilds.export import as_json as to_json
 from bot.guilds.export import dialog_data, dialog_markdown, open_state, owner_of
 from bot.guilds.retention import limits_of, utc_now
 from bot.settings import load_settings
+from bot.terminal.applications import OnlyApplication, for_each
 from bot.terminal.db_backup import add_commands
 from bot.terminal.db_prompt import show_prompt
 from bot.terminal.output import one_line_errors, print_json, print_table, with_database
@@ -68,19 +69,21 @@ def stats_command(as_json: AsJson = False) -> None:
 
 
 @db_app.command("guilds")
-def guilds_command(as_json: AsJson = False) -> None:
-    """The guilds, with their members, dialogs and turns."""
+def guilds_command(application: OnlyApplication = None, as_json: AsJson = False) -> None:
+    """The guilds of each application, with their members, dialogs and turns."""
 
     async def read(database: Database) -> tuple[inspection.GuildLine, ...]:
         async with database.read() as session:
             return await inspection.guild_lines(session)
 
-    lines = with_database(read)
+    found = with_database(lambda database: for_each(database, application, read))
+    lines = [line for each in found for line in each]
     if as_json:
-        print_json(list(lines))
+        print_json(lines)
         return
     rows = (
         (
+            line.application_id or "terminal",
             line.guild_id or "direct messages",
             line.members,
             line.dialogs,
@@ -90,7 +93,7 @@ def guilds_command(as_json: AsJson = False) -> None:
         )
         for line in lines
     )
-    print_table("Guilds", ("guild", "members", "dialogs", "turns", "last active", "removed"), rows)
+    print_table("Guilds", ("application", "guild", "members", "dialogs", "turns", "last active", "removed"), rows)
 
 
 @db_app.command("dialogs")
@@ -99,6 +102,7 @@ def dialogs_command(
         int | None, typer.Option(min=0, max=LARGEST_ID, help="Only this guild; 0 is direct messages.")
     ] = None,
     user: Annotated[int | None, typer.Option(min=0, max=LARGEST_ID, help="Only this user.")] = None,
+    application: OnlyApplication = None,
     limit: Annotated[int, typer.Option(min=1, max=LARGEST_ID, help="The maximum number, the last active first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -108,13 +112,16 @@ def dialogs_command(
         async with database.read() as session:
             return await inspection.dialog_lines(session, guild_id=guild, user_id=user, limit=limit)
 
-    lines = with_database(read)
+    found = with_database(lambda database: for_each(database, application, read))
+    lines = [line for each in found for line in each]
+    lines = sorted(lines, key=lambda line: (line.last_active_at, line.dialog_id), reverse=True)[:limit]
     if as_json:
-        print_json(list(lines))
+        print_json(lines)
         return
     rows = (
         (
             line.dialog_id,
+            line.application_id or "terminal",
             line.guild_id,
             "shared" if line.shared else line.user_id,
             line.channel_id,
@@ -125,7 +132,9 @@ def dialogs_command(
         )
         for line in lines
     )
-    print_table("Dialogs", ("dialog", "guild", "user", "channel", "name", "turns", "last active", "state"), rows)
+    print_table(
+        "Dialogs", ("dialog", "application", "guild", "user", "channel", "name", "turns", "last active", "state"), rows
+    )
 
 
 @db_app.command("show")
@@ -152,7 +161,8 @@ def show_command(
         for turn in turns
     )
     name = "" if line.name is None else f" “{line.name}”"
-    title = f"Dialog {line.dialog_id}{name}: {_owner(line)} in guild {line.guild_id}, {_state(line)}"
+    bot = f" of application {line.application_id}" if line.application_id else ""
+    title = f"Dialog {line.dialog_id}{name}: {_owner(line)} in guild {line.guild_id}{bot}, {_state(line)}"
     print_table(
         title, ("turn", "created", "status", "author", "user", "reply", "prompt", "completion", "made of"), rows
     )
@@ -187,13 +197,16 @@ def export_command(
 def check_command(as_json: AsJson = False) -> None:
     """Check integrity, revision, orphans and stuck turns. Exit code 1 if something is wrong."""
 
+    async def stuck(database: Database) -> tuple[int, ...]:
+        async with database.read() as session:
+            return await inspection.stuck_turns(session, now=utc_now())
+
     async def read(database: Database) -> dict[str, object]:
         async with database.read() as session:
-            return {
-                "integrity": list(await inspection.integrity_problems(session)),
-                "orphans": await inspection.orphans(session),
-                "stuck_turns": list(await inspection.stuck_turns(session, now=utc_now())),
-            }
+            integrity = list(await inspection.integrity_problems(session))
+            orphans = await inspection.orphans(session)
+        turns = [turn_id for each in await for_each(database, None, stuck) for turn_id in each]
+        return {"integrity": integrity, "orphans": orphans, "stuck_turns": sorted(turns)}
 
     found = with_database(read)
     with one_line_errors():
@@ -211,10 +224,14 @@ def check_command(as_json: AsJson = False) -> None:
 
 
 def cleanup_command(
+    application: OnlyApplication = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """End idle dialogs, purge what is past its retention, and mark the turns of a crashed process as interrupted."""
+    """End idle dialogs, purge what is past its retention, and mark the turns of a crashed process as interrupted.
+
+    Of every application that has rows, also of one whose bot does not run any more.
+    """
     with one_line_errors():
         limits = limits_of(load_settings())
 
@@ -222,7 +239,7 @@ def cleanup_command(
         act = cleanup.preview if dry_run else cleanup.clean
         return await act(database, limits=limits, now=utc_now())
 
-    report = with_database(work)
+    report = cleanup.summed(with_database(lambda database: for_each(database, application, work)))
     if as_json:
         print_json({"dry_run": dry_run, **dict(report.rows())})
     else:
@@ -231,16 +248,16 @@ def cleanup_command(
 
 
 def _dialog(dialog_id: int) -> tuple[DialogLine, tuple[TurnLine, ...]]:
-    async def read(database: Database) -> tuple[DialogLine | None, tuple[TurnLine, ...]]:
+    async def read(database: Database) -> tuple[DialogLine, tuple[TurnLine, ...]] | None:
         async with database.read() as session:
             line = await inspection.dialog_line(session, dialog_id=dialog_id)
-            return line, () if line is None else await inspection.turn_lines(session, dialog_id=dialog_id)
+            return None if line is None else (line, await inspection.turn_lines(session, dialog_id=dialog_id))
 
-    line, turns = with_database(read)
-    if line is None:
+    found = next(filter(None, with_database(lambda database: for_each(database, None, read))), None)
+    if found is None:
         sys.stderr.write(f"guildllama: there is no dialog {dialog_id}; `guildllama db dialogs` lists them\n")
         raise typer.Exit(1)
-    return line, turns
+    return found
 
 
 def prompt_line(record: PromptRecord | None) -> str:

@@ -8,6 +8,7 @@ import typer
 
 from bot.chat.prompts.rebuild import RebuiltPrompt, rebuild
 from bot.settings import load_settings
+from bot.terminal.applications import for_each
 from bot.terminal.output import one_line_errors, print_json, print_table, with_database
 from models.database import Database
 from models.queries.dialogs.prompt_parts import prompt_parts
@@ -27,7 +28,8 @@ def show_prompt(turn_id: int, *, as_json: bool) -> None:
             parts = await prompt_parts(session, turn_id=turn_id)
         return None if parts is None else (parts, await rebuild(parts, settings))
 
-    if (found := with_database(work)) is None:
+    everywhere = with_database(lambda database: for_each(database, None, work))
+    if (found := next(filter(None, everywhere), None)) is None:
         sys.stderr.write(_NONE.format(turn_id))
         raise typer.Exit(1)
     parts, prompt = found

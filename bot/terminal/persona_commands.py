@@ -14,33 +14,37 @@ from bot.terminal.commands import with_services
 from models.types import DialogKey, PersonaAssignmentInfo, PersonaText, StoredLevel
 
 
-def show_persona(settings: Settings, guild: int, user: int | None) -> None:
+def show_persona(settings: Settings, guild: int, user: int | None, application: int | None) -> None:
     """Print the persona that applies in a guild, or to one member in it."""
 
     def show(services: Services) -> Awaitable[PersonaText]:
         # There is no user 0, so this is the guild's persona.
         return services.personas.show(DialogKey(guild, user or 0))
 
-    persona = with_services(settings, show)
+    persona = with_services(settings, show, application)
     named = f" {persona.name!r}" if persona.name else ""
     typer.echo(f"{persona.prompt}\n({persona.level} persona{named}, version {persona.version})")
 
 
-def set_persona(settings: Settings, guild: int, user: int | None, prompt: str, name: str) -> None:
+def set_persona(
+    settings: Settings, guild: int, user: int | None, application: int | None, prompt: str, name: str
+) -> None:
     """Set the persona of a guild, or of one member in it. Raises ConfigError or BotError."""
     level = _level(guild, user)
 
     def store(services: Services) -> Awaitable[SavedPersona]:
         return services.personas.set(DialogKey(guild, user or 0), level, prompt, name, author_id=user)
 
-    stored = with_services(settings, store)
+    stored = with_services(settings, store, application)
     typer.echo(f"Set for the {level}, version {stored.version}.")
 
 
-def clear_persona(settings: Settings, guild: int, user: int | None) -> None:
+def clear_persona(settings: Settings, guild: int, user: int | None, application: int | None) -> None:
     """Clear the persona of a guild, or of one member in it. Raises ConfigError or BotError."""
     level = _level(guild, user)
-    cleared = with_services(settings, lambda services: services.personas.clear(DialogKey(guild, user or 0), level))
+    cleared = with_services(
+        settings, lambda services: services.personas.clear(DialogKey(guild, user or 0), level), application
+    )
     typer.echo("Cleared." if cleared else "There was none.")
 
 
@@ -50,7 +54,7 @@ def _level(guild: int, user: int | None) -> StoredLevel:
     return "guild" if user is None else "member"
 
 
-def list_personas(settings: Settings, guild: int, user: int | None) -> None:
+def list_personas(settings: Settings, guild: int, user: int | None, application: int | None) -> None:
     """Print the names of a library with their tags, and where each of them answers. Raises ConfigError or BotError."""
     own = _level(guild, user) == "member"
     key = DialogKey(guild, user or 0)
@@ -68,21 +72,24 @@ def list_personas(settings: Settings, guild: int, user: int | None) -> None:
                 return found
             after = page.entries[-1].persona_id
 
-    typer.echo("\n".join(with_services(settings, lines)) or "There is none.")
+    typer.echo("\n".join(with_services(settings, lines, application)) or "There is none.")
 
 
-def create_persona(settings: Settings, guild: int, user: int | None, name: str, prompt: str) -> None:
+def create_persona(
+    settings: Settings, guild: int, user: int | None, application: int | None, name: str, prompt: str
+) -> None:
     """Add an entry to a library. Raises ConfigError or BotError."""
     own = _level(guild, user) == "member"
     key = DialogKey(guild, user or 0)
     entry, _ = with_services(
         settings,
         lambda services: services.personas.library.create(key, name, prompt, own=own, actor_id=user),
+        application,
     )
     typer.echo(f"Stored as {entry.name!r}.")
 
 
-def delete_persona(settings: Settings, guild: int, user: int | None, name: str) -> None:
+def delete_persona(settings: Settings, guild: int, user: int | None, application: int | None, name: str) -> None:
     """Delete an entry of a library. Raises ConfigError or BotError."""
     own = _level(guild, user) == "member"
     key = DialogKey(guild, user or 0)
@@ -92,7 +99,7 @@ def delete_persona(settings: Settings, guild: int, user: int | None, name: str) 
         entry = await library.named(key, name, own=own)
         await library.delete(key, entry.persona_id, own=own, actor_id=user)
 
-    with_services(settings, delete)
+    with_services(settings, delete, application)
     typer.echo("Deleted.")
 
 

@@ -23,14 +23,14 @@ def upgrade() -> None:
     """Members who are blocked stay so, for good and without a reason, as before."""
     _create_blocks()
     op.execute(
-        "INSERT INTO member_blocks (guild_id, user_id, blocked_at) "
-        "SELECT guild_id, user_id, blocked_at FROM member_settings WHERE blocked_at IS NOT NULL"
+        "INSERT INTO member_blocks (guild_id, user_id, blocked_at, application_id) "
+        "SELECT guild_id, user_id, blocked_at, application_id FROM member_settings WHERE blocked_at IS NOT NULL"
     )
     op.execute("ALTER TABLE member_settings DROP COLUMN blocked_at")
     _create_purges()
     _create_reports()
-    op.create_index("ix_daily_usage_guild_day", "daily_usage", ["guild_id", "day"])
-    op.create_index("ix_dialogs_guild_active", "dialogs", ["guild_id", "last_active_at"])
+    op.create_index("ix_daily_usage_guild_day", "daily_usage", ["guild_id", "day", "application_id"])
+    op.create_index("ix_dialogs_guild_active", "dialogs", ["guild_id", "application_id", "last_active_at"])
 
 
 def downgrade() -> None:
@@ -45,10 +45,10 @@ def downgrade() -> None:
     op.drop_table("purges")
     _add_column("member_settings", "blocked_at", "DATETIME", "TIMESTAMP WITH TIME ZONE", _BLOCKED_COMMENT)
     op.execute(
-        "INSERT INTO member_settings (guild_id, user_id, updated_at, blocked_at) "
-        "SELECT guild_id, user_id, blocked_at, blocked_at FROM member_blocks "
-        "WHERE user_id IN (SELECT id FROM users) "
-        "ON CONFLICT (guild_id, user_id) DO UPDATE SET blocked_at = excluded.blocked_at"
+        "INSERT INTO member_settings (guild_id, user_id, updated_at, blocked_at, application_id) "
+        "SELECT guild_id, user_id, blocked_at, blocked_at, application_id FROM member_blocks "
+        "WHERE (user_id, application_id) IN (SELECT id, application_id FROM users) "
+        "ON CONFLICT (guild_id, user_id, application_id) DO UPDATE SET blocked_at = excluded.blocked_at"
     )
     op.drop_table("member_blocks")
 
@@ -60,16 +60,18 @@ def _create_blocks() -> None:
         sa.Column("user_id", SNOWFLAKE, autoincrement=False, nullable=False, comment="Member"),
         sa.Column("blocked_at", TIME, nullable=False, comment="Since when"),
         sa.Column("until", TIME, nullable=True, comment="When it ends by itself; NULL: for good"),
-        sa.Column("blocked_by", SNOWFLAKE, nullable=True, comment="Admin who did it"),
+        sa.Column(
+            "blocked_by", SNOWFLAKE, nullable=True, comment="Admin who did it; NULL once that person was deleted"
+        ),
         sa.Column(
             "reason",
             sa.Text(),
             nullable=True,
             comment="What the admin wrote, which the member reads; sealed when encryption is on",
         ),
+        _application(),
         _belongs_to_guild("member_blocks"),
-        _to_user("member_blocks", "blocked_by", "SET NULL"),
-        sa.PrimaryKeyConstraint("guild_id", "user_id", name="pk_member_blocks"),
+        sa.PrimaryKeyConstraint("guild_id", "user_id", "application_id", name="pk_member_blocks"),
         comment="Members who may not talk with me in a guild; outlives the deletion of their data",
     )
     _index("member_blocks", "user_id", "until", "blocked_by")
@@ -82,6 +84,7 @@ def _create_purges() -> None:
         sa.Column("guild_id", SNOWFLAKE, nullable=False, comment="Guild"),
         sa.Column("requested_at", TIME, nullable=False, comment="When an admin asked for it"),
         sa.Column("due_at", TIME, nullable=False, comment="When the conversations are deleted"),
+        _application(),
         _belongs_to_guild("purges"),
         sa.PrimaryKeyConstraint("id", name="pk_purges"),
         comment="Deletions of conversations that can still be taken back",
@@ -100,7 +103,9 @@ def _create_reports() -> None:
         sa.Column("channel_id", SNOWFLAKE, nullable=False, comment="Where it was reported"),
         sa.Column("source_turn_id", ROW_ID, nullable=False, comment="Turn of the answer, which may be gone since"),
         sa.Column("author_id", SNOWFLAKE, nullable=False, comment="Whose message was answered; it goes with them"),
-        sa.Column("reporter_id", SNOWFLAKE, nullable=True, comment="Who reported it"),
+        sa.Column(
+            "reporter_id", SNOWFLAKE, nullable=True, comment="Who reported it; NULL once that person was deleted"
+        ),
         sa.Column(
             "reason",
             sa.Text(),
@@ -117,16 +122,15 @@ def _create_reports() -> None:
         ),
         sa.Column("created_at", TIME, nullable=False, comment="When it was reported; it is kept for some days"),
         sa.Column("closed_at", TIME, nullable=True, comment="When an admin closed it; NULL while open"),
-        sa.Column("closed_by", SNOWFLAKE, nullable=True, comment="Who closed it"),
+        sa.Column("closed_by", SNOWFLAKE, nullable=True, comment="Who closed it; NULL once that person was deleted"),
+        _application(),
         _belongs_to_guild("reports"),
-        _to_user("reports", "author_id", "CASCADE"),
-        _to_user("reports", "reporter_id", "SET NULL"),
-        _to_user("reports", "closed_by", "SET NULL"),
+        _belongs_to_user("reports", "author_id"),
         sa.PrimaryKeyConstraint("id", name="pk_reports"),
         comment="Answers of mine that members reported, kept for the admins",
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_reports_guild_id", "reports", ["guild_id", "id"])
+    op.create_index("ix_reports_guild_id", "reports", ["guild_id", "application_id", "id"])
     _index("reports", "author_id", "reporter_id", "closed_by", "created_at")
     op.create_table(
         "report_speakers",
@@ -144,28 +148,45 @@ def _create_reports() -> None:
         sa.PrimaryKeyConstraint("report_id", "user_id", name="pk_report_speakers"),
         comment="Others than the asker whose words are in the prompt of a report",
     )
-    _index("report_speakers", "user_id")
+    op.create_index("ix_report_speakers_user_id", "report_speakers", ["user_id"])
     op.create_table(
         "report_channels",
         sa.Column("guild_id", SNOWFLAKE, autoincrement=False, nullable=False, comment="Guild"),
         sa.Column("channel_id", SNOWFLAKE, nullable=False, comment="Channel or thread"),
+        _application(),
         _belongs_to_guild("report_channels"),
-        sa.PrimaryKeyConstraint("guild_id", name="pk_report_channels"),
+        sa.PrimaryKeyConstraint("guild_id", "application_id", name="pk_report_channels"),
         comment="Where admins read that an answer was reported; never what it says",
     )
 
 
 def _index(table: str, *columns: str) -> None:
     for column in columns:
-        op.create_index(f"ix_{table}_{column}", table, [column])
+        op.create_index(f"ix_{table}_{column}", table, [column, "application_id"])
+
+
+def _application() -> sa.Column[int]:
+    comment = "Application whose bot it belongs to; 0 is the terminal"
+    return sa.Column(
+        "application_id", SNOWFLAKE, server_default="0", autoincrement=False, nullable=False, comment=comment
+    )
 
 
 def _belongs_to_guild(table: str) -> sa.ForeignKeyConstraint:
-    return sa.ForeignKeyConstraint(["guild_id"], ["guilds.id"], name=f"fk_{table}_guild_id_guilds", ondelete="CASCADE")
+    return _belongs_to(table, "guild_id", "guilds")
 
 
-def _to_user(table: str, column: str, ondelete: str) -> sa.ForeignKeyConstraint:
-    return sa.ForeignKeyConstraint([column], ["users.id"], name=f"fk_{table}_{column}_users", ondelete=ondelete)
+def _belongs_to_user(table: str, column: str) -> sa.ForeignKeyConstraint:
+    return _belongs_to(table, column, "users")
+
+
+def _belongs_to(table: str, column: str, parent: str) -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint(
+        [column, "application_id"],
+        [f"{parent}.id", f"{parent}.application_id"],
+        name=f"fk_{table}_{column}_application_id_{parent}",
+        ondelete="CASCADE",
+    )
 
 
 def _add_column(table: str, name: str, on_sqlite: str, on_postgres: str, comment: str) -> None:

@@ -67,10 +67,21 @@ def upgrade() -> None:
             nullable=False,
             comment="One word or several, * for any letters; sealed when encryption is on",
         ),
-        sa.ForeignKeyConstraint(
-            ["guild_id"], ["guilds.id"], name="fk_guild_filter_words_guild_id_guilds", ondelete="CASCADE"
+        sa.Column(
+            "application_id",
+            sa.BigInteger(),
+            server_default="0",
+            autoincrement=False,
+            nullable=False,
+            comment="Application whose bot it belongs to; 0 is the terminal",
         ),
-        sa.PrimaryKeyConstraint("guild_id", "position", name="pk_guild_filter_words"),
+        sa.ForeignKeyConstraint(
+            ["guild_id", "application_id"],
+            ["guilds.id", "guilds.application_id"],
+            name="fk_guild_filter_words_guild_id_application_id_guilds",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("guild_id", "position", "application_id", name="pk_guild_filter_words"),
         comment="Words that a guild keeps out of conversations",
     )
 

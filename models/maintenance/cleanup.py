@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import partial
@@ -59,6 +59,16 @@ class CleanupReport:
     def rows(self) -> tuple[tuple[str, int | float], ...]:
         """Return (name, value) pairs, for tables and JSON."""
         return tuple((field.name, getattr(self, field.name)) for field in fields(self))
+
+
+def summed(reports: Iterable[CleanupReport]) -> CleanupReport:
+    """Return one report of several runs, each for another application."""
+    total = CleanupReport()
+    for report in reports:
+        for name, value in report.rows():
+            before = getattr(total, name)
+            setattr(total, name, max(before, value) if name == "longest_lock_ms" else before + value)
+    return total
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from models.database import Database
 from models.queries.common import codec
-from models.queries.scope import cross_tenant
+from models.queries.scope import cross_application
 from models.tables import (
     Base,
     DefaultPrompt,
@@ -45,8 +45,12 @@ _ENCRYPTED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tupl
     (TurnPrompt, (TurnPrompt.turn_id,), ("digest", "inputs")),
     (DialogSummary, (DialogSummary.id,), ("text",)),
     (Fact, (Fact.id,), ("text",)),
-    (GuildFilterWord, (GuildFilterWord.guild_id, GuildFilterWord.position), ("word",)),
-    (MemberBlock, (MemberBlock.guild_id, MemberBlock.user_id), ("reason",)),
+    (
+        GuildFilterWord,
+        (GuildFilterWord.guild_id, GuildFilterWord.position, GuildFilterWord.application_id),
+        ("word",),
+    ),
+    (MemberBlock, (MemberBlock.guild_id, MemberBlock.user_id, MemberBlock.application_id), ("reason",)),
     (Report, (Report.id,), ("reason", "pair", "prompt")),
 )
 
@@ -70,7 +74,7 @@ async def rekey(database: Database, *, plain: bool = False) -> dict[str, int]:
     return changed
 
 
-@cross_tenant("the operator changes the key of all stored text")
+@cross_application("the operator changes the key of all stored text")
 async def _rekey_batch(
     session: AsyncSession,
     table: type[Base],

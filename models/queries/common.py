@@ -23,6 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
+from models.application import ours
 from models.encryption import TextCodec
 from models.tables import Base, Dialog, Guild, User
 from models.types import DialogKey
@@ -67,12 +68,18 @@ def _connection(session: AsyncSession) -> AsyncConnection:
 
 def matches_key(key: DialogKey) -> ColumnElement[bool]:
     """Return the condition that a Dialog belongs to this key."""
-    return and_(Dialog.guild_id == key.guild_id, Dialog.user_id == key.owner_id, Dialog.channel_id == key.channel_id)
+    return and_(
+        ours(Dialog),
+        Dialog.guild_id == key.guild_id,
+        Dialog.user_id == key.owner_id,
+        Dialog.channel_id == key.channel_id,
+    )
 
 
 def matches_key_values() -> ColumnElement[bool]:
     """Return the same condition for a statement that is built once: `key_values` names the key when it is run."""
     return and_(
+        ours(Dialog),
         Dialog.guild_id == bindparam("key_guild_id"),
         Dialog.user_id == bindparam("key_owner_id"),
         Dialog.channel_id == bindparam("key_channel_id"),

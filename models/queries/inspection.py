@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Row, Select, cast, func, select, text
+from sqlalchemy import BigInteger, Row, Select, and_, cast, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import TERMINAL, ours
 from models.queries.common import codec, is_open
 from models.queries.dialogs.prompts import prompts_of
 from models.queries.dialogs.turn_files import files_of
 from models.queries.replies.recovery import dead_turns
-from models.queries.scope import cross_tenant
+from models.queries.scope import cross_application, cross_tenant
 from models.tables import Base, Dialog, Guild, Turn
 from models.types import EVERYBODY, PromptRecord, StoredFile, TurnStatus
 
@@ -31,6 +32,7 @@ class GuildLine:
     turns: int
     last_active_at: datetime | None
     removed_at: datetime | None
+    application_id: int = TERMINAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class DialogLine:
     end_reason: str | None
     parked_at: datetime | None = None
     name: str | None = None
+    application_id: int = TERMINAL
 
     @property
     def shared(self) -> bool:
@@ -78,18 +81,18 @@ class TurnLine:
     """The name that stands above the reply."""
 
 
-@cross_tenant("the operator's overview")
+@cross_application("the operator's overview")
 async def table_counts(session: AsyncSession) -> dict[str, int]:
-    """Return the number of rows of every table."""
+    """Return the number of rows of every table, of all applications."""
     counts = {}
     for table in Base.metadata.sorted_tables:
         counts[table.name] = int(await session.scalar(select(func.count()).select_from(table)) or 0)
     return counts
 
 
-@cross_tenant("the operator's overview")
+@cross_application("the operator's overview")
 async def totals(session: AsyncSession) -> dict[str, int]:
-    """Return the figures of `guildllama db stats`."""
+    """Return the figures of `guildllama db stats`, of all applications."""
     statuses = await session.execute(select(Turn.status, func.count()).group_by(Turn.status))
     by_status = {status: count for status, count in statuses}
     tokens = (await session.execute(select(func.sum(Turn.prompt_tokens), func.sum(Turn.completion_tokens)))).one()
@@ -113,8 +116,8 @@ async def totals(session: AsyncSession) -> dict[str, int]:
 
 @cross_tenant("the operator's overview")
 async def guild_lines(session: AsyncSession) -> tuple[GuildLine, ...]:
-    """Return every guild, by id."""
-    turns = select(Turn.dialog_id, func.count().label("turns")).group_by(Turn.dialog_id).subquery()
+    """Return every guild of this application, by id."""
+    turns = select(Turn.dialog_id, func.count().label("turns")).where(ours(Turn)).group_by(Turn.dialog_id).subquery()
     rows = await session.execute(
         select(
             Guild.id,
@@ -123,10 +126,12 @@ async def guild_lines(session: AsyncSession) -> tuple[GuildLine, ...]:
             cast(func.coalesce(func.sum(turns.c.turns), 0), BigInteger),
             func.max(Dialog.last_active_at),
             Guild.removed_at,
+            Guild.application_id,
         )
-        .outerjoin(Dialog, Dialog.guild_id == Guild.id)
+        .outerjoin(Dialog, and_(ours(Dialog), Dialog.guild_id == Guild.id))
         .outerjoin(turns, turns.c.dialog_id == Dialog.id)
-        .group_by(Guild.id, Guild.removed_at)
+        .where(ours(Guild))
+        .group_by(Guild.id, Guild.application_id, Guild.removed_at)
         .order_by(Guild.id)
     )
     return tuple(GuildLine(*row) for row in rows)
@@ -202,7 +207,7 @@ async def turn_lines(session: AsyncSession, *, dialog_id: int, author_id: int | 
     )
 
 
-@cross_tenant("the operator's health check")
+@cross_application("the operator's health check")
 async def integrity_problems(session: AsyncSession) -> tuple[str, ...]:
     """Return what the database's own check finds wrong; empty if nothing."""
     if session.get_bind().dialect.name == "sqlite":
@@ -221,21 +226,22 @@ async def integrity_problems(session: AsyncSession) -> tuple[str, ...]:
     return tuple(str(row) for row in invalid)
 
 
-@cross_tenant("the operator's health check")
+@cross_application("the operator's health check")
 async def orphans(session: AsyncSession) -> dict[str, int]:
     """Count rows whose parent is missing, by foreign key; empty as long as foreign keys are enforced."""
     missing_parents = {}
     for table in Base.metadata.sorted_tables:
-        for key in table.foreign_keys:
-            parent = key.column.table.alias()
+        for key in table.foreign_key_constraints:
+            parent = key.referred_table.alias()
+            pairs = [(each.parent, parent.c[each.column.name]) for each in key.elements]
             missing = (
                 select(func.count())
-                .select_from(table.outerjoin(parent, key.parent == parent.c[key.column.name]))
-                .where(key.parent.is_not(None), parent.c[key.column.name].is_(None))
+                .select_from(table.outerjoin(parent, and_(*(child == its_parent for child, its_parent in pairs))))
+                .where(*(child.is_not(None) for child, _ in pairs), pairs[0][1].is_(None))
             )
             count = int(await session.scalar(missing) or 0)
             if count:
-                missing_parents[f"{table.name}.{key.parent.name}"] = count
+                missing_parents[f"{table.name}.{pairs[0][0].name}"] = count
     return missing_parents
 
 
@@ -259,7 +265,8 @@ def _dialog_lines() -> Select[*tuple[Any, ...]]:
         Dialog.end_reason,
         Dialog.parked_at,
         Dialog.name,
-    )
+        Dialog.application_id,
+    ).where(ours(Dialog))
 
 
 def _dialog_line(session: AsyncSession, row: Row[*tuple[Any, ...]]) -> DialogLine:

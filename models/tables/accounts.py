@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import date, datetime
 
-from sqlalchemy import CheckConstraint, Date, ForeignKey, Index, Text
+from sqlalchemy import CheckConstraint, Date, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, RowId, Snowflake, UTCDateTime
+from models.base import NAMES_A_PERSON, Base, RowId, Snowflake, UTCDateTime, application_column, in_application
 
 
 class DailyUsage(Base):
@@ -17,19 +17,18 @@ class DailyUsage(Base):
     __table_args__ = (
         CheckConstraint("turns >= 0 AND prompt_tokens >= 0 AND completion_tokens >= 0", name="counts"),
         CheckConstraint("more_replies >= 0", name="more_replies"),
-        Index("ix_daily_usage_user_id", "user_id"),
-        Index("ix_daily_usage_day", "day"),
-        Index("ix_daily_usage_guild_day", "guild_id", "day"),
+        in_application("guilds", "guild_id"),
+        in_application("users", "user_id"),
+        Index("ix_daily_usage_user_id", "user_id", "application_id"),
+        Index("ix_daily_usage_day", "day", "application_id"),
+        Index("ix_daily_usage_guild_day", "guild_id", "day", "application_id"),
         {"comment": "Finished turns and tokens of each member of each guild by UTC day"},
     )
 
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
-    )
-    user_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Member"
-    )
+    guild_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Guild")
+    user_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Member")
     day: Mapped[date] = mapped_column(Date, primary_key=True, comment="UTC day")
+    application_id: Mapped[int] = application_column(primary_key=True)
     turns: Mapped[int] = mapped_column(comment="Finished turns")
     prompt_tokens: Mapped[int] = mapped_column(comment="Tokens of their prompts")
     completion_tokens: Mapped[int] = mapped_column(comment="Tokens of their replies")
@@ -45,6 +44,7 @@ class OptOut(Base):
     __table_args__ = ({"comment": "People of whom no message is stored; outlives the deletion of their data"},)
 
     user_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Who opted out")
+    application_id: Mapped[int] = application_column(primary_key=True)
     since: Mapped[datetime] = mapped_column(UTCDateTime, comment="When they opted out")
 
 
@@ -53,21 +53,21 @@ class AuditEntry(Base):
 
     __tablename__ = "audit_log"
     __table_args__ = (
-        Index("ix_audit_log_guild_id", "guild_id", "id"),
-        Index("ix_audit_log_actor_id", "actor_id"),
-        Index("ix_audit_log_target_id", "target_id"),
+        in_application("guilds", "guild_id"),
+        Index("ix_audit_log_guild_id", "guild_id", "application_id", "id"),
+        Index("ix_audit_log_actor_id", "actor_id", "application_id"),
+        Index("ix_audit_log_target_id", "target_id", "application_id"),
         {"comment": "What admins and the operator did; never holds message text", "sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True, comment="Row id, never used again")
-    guild_id: Mapped[int | None] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), comment="Guild it concerns; NULL for the operator"
-    )
+    application_id: Mapped[int] = application_column()
+    guild_id: Mapped[int | None] = mapped_column(Snowflake, comment="Guild it concerns; NULL for the operator")
     actor_id: Mapped[int | None] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="SET NULL"), comment="Who did it; NULL once that person was deleted"
+        Snowflake, comment="Who did it; NULL once that person was deleted", info=NAMES_A_PERSON
     )
     target_id: Mapped[int | None] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="SET NULL"), comment="Whom it was done to"
+        Snowflake, comment="Whom it was done to; NULL once that person was deleted", info=NAMES_A_PERSON
     )
     action: Mapped[str] = mapped_column(Text, comment="Dotted verb, such as persona.set")
     details: Mapped[str] = mapped_column(Text, server_default="{}", comment="JSON: changed settings or counts")
@@ -79,13 +79,14 @@ class ProcessedInteraction(Base):
 
     __tablename__ = "processed_interactions"
     __table_args__ = (
-        Index("ix_processed_interactions_at", "processed_at"),
+        Index("ix_processed_interactions_at", "processed_at", "application_id"),
         {"comment": "Interactions and messages already taken up, so that a replay is not answered twice"},
     )
 
     interaction_id: Mapped[int] = mapped_column(
         Snowflake, primary_key=True, autoincrement=False, comment="Snowflake of the interaction or message"
     )
+    application_id: Mapped[int] = application_column(primary_key=True)
     processed_at: Mapped[datetime] = mapped_column(
         UTCDateTime, comment="When it was taken up; forgotten after two days"
     )

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, RowId, Snowflake, UTCDateTime
+from models.base import NAMES_A_PERSON, Base, RowId, Snowflake, UTCDateTime, application_column, in_application
 
 
 class MemberBlock(Base):
@@ -19,20 +19,20 @@ class MemberBlock(Base):
 
     __tablename__ = "member_blocks"
     __table_args__ = (
-        Index("ix_member_blocks_user_id", "user_id"),
-        Index("ix_member_blocks_until", "until"),
-        Index("ix_member_blocks_blocked_by", "blocked_by"),
+        in_application("guilds", "guild_id"),
+        Index("ix_member_blocks_user_id", "user_id", "application_id"),
+        Index("ix_member_blocks_until", "until", "application_id"),
+        Index("ix_member_blocks_blocked_by", "blocked_by", "application_id"),
         {"comment": "Members who may not talk with me in a guild; outlives the deletion of their data"},
     )
 
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
-    )
+    guild_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Guild")
     user_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Member")
+    application_id: Mapped[int] = application_column(primary_key=True)
     blocked_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="Since when")
     until: Mapped[datetime | None] = mapped_column(UTCDateTime, comment="When it ends by itself; NULL: for good")
     blocked_by: Mapped[int | None] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="SET NULL"), comment="Admin who did it"
+        Snowflake, comment="Admin who did it; NULL once that person was deleted", info=NAMES_A_PERSON
     )
     reason: Mapped[str | None] = mapped_column(
         Text, comment="What the admin wrote, which the member reads; sealed when encryption is on"
@@ -47,13 +47,15 @@ class Purge(Base):
 
     __tablename__ = "purges"
     __table_args__ = (
-        Index("ix_purges_guild_id", "guild_id"),
-        Index("ix_purges_due_at", "due_at"),
+        in_application("guilds", "guild_id"),
+        Index("ix_purges_guild_id", "guild_id", "application_id"),
+        Index("ix_purges_due_at", "due_at", "application_id"),
         {"comment": "Deletions of conversations that can still be taken back", "sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True, comment="Row id, never used again")
-    guild_id: Mapped[int] = mapped_column(Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), comment="Guild")
+    application_id: Mapped[int] = application_column()
+    guild_id: Mapped[int] = mapped_column(Snowflake, comment="Guild")
     requested_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When an admin asked for it")
     due_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When the conversations are deleted")
 
@@ -63,23 +65,24 @@ class Report(Base):
 
     __tablename__ = "reports"
     __table_args__ = (
-        Index("ix_reports_guild_id", "guild_id", "id"),
-        Index("ix_reports_author_id", "author_id"),
-        Index("ix_reports_reporter_id", "reporter_id"),
-        Index("ix_reports_closed_by", "closed_by"),
-        Index("ix_reports_created_at", "created_at"),
+        in_application("guilds", "guild_id"),
+        in_application("users", "author_id"),
+        Index("ix_reports_guild_id", "guild_id", "application_id", "id"),
+        Index("ix_reports_author_id", "author_id", "application_id"),
+        Index("ix_reports_reporter_id", "reporter_id", "application_id"),
+        Index("ix_reports_closed_by", "closed_by", "application_id"),
+        Index("ix_reports_created_at", "created_at", "application_id"),
         {"comment": "Answers of mine that members reported, kept for the admins", "sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True, comment="Row id, never used again")
-    guild_id: Mapped[int] = mapped_column(Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), comment="Guild")
+    application_id: Mapped[int] = application_column()
+    guild_id: Mapped[int] = mapped_column(Snowflake, comment="Guild")
     channel_id: Mapped[int] = mapped_column(Snowflake, comment="Where it was reported")
     source_turn_id: Mapped[int] = mapped_column(RowId, comment="Turn of the answer, which may be gone since")
-    author_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="CASCADE"), comment="Whose message was answered; it goes with them"
-    )
+    author_id: Mapped[int] = mapped_column(Snowflake, comment="Whose message was answered; it goes with them")
     reporter_id: Mapped[int | None] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="SET NULL"), comment="Who reported it"
+        Snowflake, comment="Who reported it; NULL once that person was deleted", info=NAMES_A_PERSON
     )
     reason: Mapped[str | None] = mapped_column(
         Text, comment="What the reporter wrote, sealed when encryption is on; NULL once their data was deleted"
@@ -93,7 +96,7 @@ class Report(Base):
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When it was reported; it is kept for some days")
     closed_at: Mapped[datetime | None] = mapped_column(UTCDateTime, comment="When an admin closed it; NULL while open")
     closed_by: Mapped[int | None] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="SET NULL"), comment="Who closed it"
+        Snowflake, comment="Who closed it; NULL once that person was deleted", info=NAMES_A_PERSON
     )
 
 
@@ -118,9 +121,11 @@ class ReportChannel(Base):
     """The channel in which a guild's admins want to read that something was reported."""
 
     __tablename__ = "report_channels"
-    __table_args__ = ({"comment": "Where admins read that an answer was reported; never what it says"},)
-
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
+    __table_args__ = (
+        in_application("guilds", "guild_id"),
+        {"comment": "Where admins read that an answer was reported; never what it says"},
     )
+
+    guild_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Guild")
+    application_id: Mapped[int] = application_column(primary_key=True)
     channel_id: Mapped[int] = mapped_column(Snowflake, comment="Channel or thread")

@@ -1,24 +1,24 @@
-"""Which Discord application the database belongs to."""
+"""Which Discord applications the database serves."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Snowflake, UTCDateTime
 
 
 class DiscordApplication(Base):
-    """The application that was first started with this database. A table of one row."""
+    """An application whose bot was started with this database. Rows of tenants belong to one each."""
 
     __tablename__ = "discord_application"
-    __table_args__ = (
-        CheckConstraint("id = 1", name="one_row"),
-        {"comment": "The Discord application that this database belongs to"},
-    )
+    __table_args__ = ({"comment": "The Discord applications whose bots use this database"},)
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, comment="Always 1")
-    application_id: Mapped[int] = mapped_column(Snowflake, comment="Application whose bot uses it")
+    application_id: Mapped[int] = mapped_column(
+        Snowflake, primary_key=True, autoincrement=False, comment="Application whose bot uses it"
+    )
     since: Mapped[datetime] = mapped_column(UTCDateTime, comment="When that bot was first started with it")
+    given_up_at: Mapped[datetime | None] = mapped_column(
+        UTCDateTime, comment="When the operator gave its rows to the next application that is new here"
+    )

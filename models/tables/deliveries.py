@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, RowId, Snowflake, UTCDateTime
+from models.base import Base, RowId, Snowflake, UTCDateTime, application_column
 
 _UNFINISHED = text("state <> 'done'")
 
@@ -22,7 +22,13 @@ class Delivery(Base):
     __table_args__ = (
         CheckConstraint("state IN ('writing', 'ready', 'done')", name="state"),
         Index("ix_deliveries_turn_id", "turn_id"),
-        Index("ix_deliveries_unfinished", "created_at", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
+        Index(
+            "ix_deliveries_unfinished",
+            "application_id",
+            "created_at",
+            sqlite_where=_UNFINISHED,
+            postgresql_where=_UNFINISHED,
+        ),
         {"comment": "Where the reply of a turn is shown, and how far that has come", "sqlite_autoincrement": True},
     )
 
@@ -35,7 +41,10 @@ class Delivery(Base):
         Text, comment="writing while the reply is generated, ready while its messages are sent, done"
     )
     owner: Mapped[str | None] = mapped_column(Text, comment="Process that delivers it: tells a crash from a slow one")
-    application_id: Mapped[int | None] = mapped_column(Snowflake, comment="Application of the interaction")
+    application_id: Mapped[int] = application_column()
+    interaction_application_id: Mapped[int | None] = mapped_column(
+        Snowflake, comment="Application of the interaction; NULL for a reply to a message"
+    )
     reply_token: Mapped[str | None] = mapped_column(
         Text, comment="Interaction token; NULL for a reply to a message, and once all is shown"
     )

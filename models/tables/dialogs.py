@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, RowId, Snowflake, UTCDateTime
+from models.base import Base, RowId, Snowflake, UTCDateTime, application_column, in_application
 
 _OPEN = text("ended_at IS NULL AND parked_at IS NULL")
 _NOT_ENDED = text("ended_at IS NULL")
@@ -32,15 +32,20 @@ class Dialog(Base):
             "guild_id",
             "user_id",
             "channel_id",
+            "application_id",
             unique=True,
             sqlite_where=_OPEN,
             postgresql_where=_OPEN,
         ),
-        Index("ix_dialogs_idle", "last_active_at", sqlite_where=_NOT_ENDED, postgresql_where=_NOT_ENDED),
-        Index("ix_dialogs_ended", "ended_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
-        Index("ix_dialogs_member", "guild_id", "user_id"),
-        Index("ix_dialogs_user_id", "user_id"),
-        Index("ix_dialogs_guild_active", "guild_id", "last_active_at"),
+        in_application("guilds", "guild_id"),
+        in_application("users", "user_id"),
+        Index(
+            "ix_dialogs_idle", "application_id", "last_active_at", sqlite_where=_NOT_ENDED, postgresql_where=_NOT_ENDED
+        ),
+        Index("ix_dialogs_ended", "application_id", "ended_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
+        Index("ix_dialogs_member", "guild_id", "user_id", "application_id"),
+        Index("ix_dialogs_user_id", "user_id", "application_id"),
+        Index("ix_dialogs_guild_active", "guild_id", "application_id", "last_active_at"),
         Index("ix_dialogs_purge_id", "purge_id", sqlite_where=_PURGED, postgresql_where=_PURGED),
         {
             "comment": "Chat sessions of one user in one guild; at most one is open per key",
@@ -49,12 +54,9 @@ class Dialog(Base):
     )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True, comment="Row id, never used again")
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), comment="Guild, 0 for direct messages"
-    )
-    user_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="CASCADE"), comment="Whose dialog it is"
-    )
+    application_id: Mapped[int] = application_column()
+    guild_id: Mapped[int] = mapped_column(Snowflake, comment="Guild, 0 for direct messages")
+    user_id: Mapped[int] = mapped_column(Snowflake, comment="Whose dialog it is")
     channel_id: Mapped[int] = mapped_column(
         Snowflake, server_default="0", comment="Channel or thread where the guild chose that scope, else 0"
     )
@@ -80,10 +82,11 @@ class Turn(Base):
     __table_args__ = (
         CheckConstraint("status IN ('pending', 'done', 'failed', 'interrupted')", name="status"),
         CheckConstraint("(status = 'done') = (reply IS NOT NULL)", name="whole_pair"),
-        UniqueConstraint("interaction_id"),
+        in_application("users", "author_id"),
+        UniqueConstraint("interaction_id", "application_id"),
         Index("ix_turns_dialog", "dialog_id", "id"),
-        Index("ix_turns_author_id", "author_id"),
-        Index("ix_turns_pending", "created_at", sqlite_where=_PENDING, postgresql_where=_PENDING),
+        Index("ix_turns_author_id", "author_id", "application_id"),
+        Index("ix_turns_pending", "application_id", "created_at", sqlite_where=_PENDING, postgresql_where=_PENDING),
         {"comment": "One pair each: what the member wrote and the reply", "sqlite_autoincrement": True},
     )
 
@@ -91,6 +94,7 @@ class Turn(Base):
     dialog_id: Mapped[int] = mapped_column(
         RowId, ForeignKey("dialogs.id", ondelete="CASCADE"), comment="Dialog the pair belongs to"
     )
+    application_id: Mapped[int] = application_column()
     interaction_id: Mapped[int | None] = mapped_column(
         Snowflake, comment="Interaction or message that asked; NULL from the terminal"
     )
@@ -110,9 +114,7 @@ class Turn(Base):
     total_ms: Mapped[int | None] = mapped_column(comment="Milliseconds to the last token")
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When the turn began")
     finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime, comment="When it left pending")
-    author_id: Mapped[int | None] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="CASCADE"), comment="Who wrote it"
-    )
+    author_id: Mapped[int | None] = mapped_column(Snowflake, comment="Who wrote it")
     author_name: Mapped[str | None] = mapped_column(
         Text, comment="Name that the model read, in a shared dialog only; sealed when encryption is on"
     )

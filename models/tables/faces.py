@@ -7,18 +7,20 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, RowId, Snowflake, UTCDateTime
+from models.base import Base, RowId, Snowflake, UTCDateTime, application_column, in_application
 
 
 class GuildProfile(Base):
     """What the bot's own profile in a guild shows; a missing row means that it was never changed there."""
 
     __tablename__ = "guild_profiles"
-    __table_args__ = ({"comment": "What the bot is called in a guild where it has a profile of its own"},)
-
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
+    __table_args__ = (
+        in_application("guilds", "guild_id"),
+        {"comment": "What the bot is called in a guild where it has a profile of its own"},
     )
+
+    guild_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Guild")
+    application_id: Mapped[int] = application_column(primary_key=True)
     persona_id: Mapped[int | None] = mapped_column(RowId, comment="Persona that the profile shows; NULL: none")
     fingerprint: Mapped[str] = mapped_column(Text, comment="Hash of the name and picture that Discord was sent last")
     problem: Mapped[str | None] = mapped_column(
@@ -34,14 +36,14 @@ class Scene(Base):
 
     __tablename__ = "scenes"
     __table_args__ = (
+        in_application("guilds", "guild_id"),
         CheckConstraint("speak IN ('turn', 'model')", name="speak"),
         {"comment": "Channels and threads in which several characters answer"},
     )
 
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
-    )
+    guild_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Guild")
     place_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Channel or thread")
+    application_id: Mapped[int] = application_column(primary_key=True)
     speak: Mapped[str] = mapped_column(
         Text,
         server_default="turn",
@@ -54,7 +56,11 @@ class SceneCharacter(Base):
 
     __tablename__ = "scene_characters"
     __table_args__ = (
-        ForeignKeyConstraint(["guild_id", "place_id"], ["scenes.guild_id", "scenes.place_id"], ondelete="CASCADE"),
+        ForeignKeyConstraint(
+            ["guild_id", "place_id", "application_id"],
+            ["scenes.guild_id", "scenes.place_id", "scenes.application_id"],
+            ondelete="CASCADE",
+        ),
         Index("ix_scene_characters_persona_id", "persona_id"),
         {"comment": "The characters of a scene"},
     )
@@ -68,4 +74,5 @@ class SceneCharacter(Base):
         autoincrement=False,
         comment="Persona of the guild",
     )
+    application_id: Mapped[int] = application_column(primary_key=True)
     position: Mapped[int] = mapped_column(comment="Its turn among the others")

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, RowId, Snowflake, UTCDateTime
+from models.base import Base, RowId, Snowflake, UTCDateTime, application_column, in_application
 
 
 class DialogSummary(Base):
@@ -38,18 +38,19 @@ class Fact(Base):
 
     __tablename__ = "facts"
     __table_args__ = (
-        Index("ix_facts_member", "guild_id", "user_id"),
-        Index("ix_facts_user_id", "user_id"),
+        in_application("guilds", "guild_id"),
+        in_application("users", "user_id"),
+        Index("ix_facts_member", "guild_id", "user_id", "application_id"),
+        Index("ix_facts_user_id", "user_id", "application_id"),
         Index("ix_facts_source_turn_id", "source_turn_id"),
-        Index("ix_facts_last_used_at", "last_used_at"),
+        Index("ix_facts_last_used_at", "last_used_at", "application_id"),
         {"comment": "What is remembered about a member in a guild, a sentence each", "sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True, comment="Row id, never used again")
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), comment="Guild, 0 for direct messages"
-    )
-    user_id: Mapped[int] = mapped_column(Snowflake, ForeignKey("users.id", ondelete="CASCADE"), comment="Member")
+    application_id: Mapped[int] = application_column()
+    guild_id: Mapped[int] = mapped_column(Snowflake, comment="Guild, 0 for direct messages")
+    user_id: Mapped[int] = mapped_column(Snowflake, comment="Member")
     text: Mapped[str] = mapped_column(Text, comment="The sentence, sealed when encryption is on")
     source_turn_id: Mapped[int | None] = mapped_column(
         RowId, comment="Turn that told it, which may have expired; NULL if the member wrote it"

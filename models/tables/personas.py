@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, RowId, Snowflake, UTCDateTime
+from models.base import NAMES_A_PERSON, Base, RowId, Snowflake, UTCDateTime, application_column, in_application
 
 _GUILDS = text("owner_id IS NULL")
 _OWN = text("owner_id IS NOT NULL")
@@ -20,30 +20,36 @@ class Persona(Base):
 
     __tablename__ = "personas"
     __table_args__ = (
-        Index("uq_personas_guild", "guild_id", "name_key", unique=True, sqlite_where=_GUILDS, postgresql_where=_GUILDS),
+        Index(
+            "uq_personas_guild",
+            "guild_id",
+            "name_key",
+            "application_id",
+            unique=True,
+            sqlite_where=_GUILDS,
+            postgresql_where=_GUILDS,
+        ),
         Index(
             "uq_personas_member",
             "guild_id",
             "owner_id",
             "name_key",
+            "application_id",
             unique=True,
             sqlite_where=_OWN,
             postgresql_where=_OWN,
         ),
-        Index("ix_personas_guild_id", "guild_id"),
-        Index("ix_personas_owner_id", "owner_id"),
+        in_application("guilds", "guild_id"),
+        in_application("users", "owner_id"),
+        Index("ix_personas_guild_id", "guild_id", "application_id"),
+        Index("ix_personas_owner_id", "owner_id", "application_id"),
         {"comment": "The personas that a guild or one of its members keeps, by name", "sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True, comment="Row id, never used again")
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), comment="Guild the persona lives in"
-    )
-    owner_id: Mapped[int | None] = mapped_column(
-        Snowflake,
-        ForeignKey("users.id", ondelete="CASCADE"),
-        comment="Member whose own it is; NULL for one of the guild",
-    )
+    application_id: Mapped[int] = application_column()
+    guild_id: Mapped[int] = mapped_column(Snowflake, comment="Guild the persona lives in")
+    owner_id: Mapped[int | None] = mapped_column(Snowflake, comment="Member whose own it is; NULL for one of the guild")
     active_version: Mapped[int] = mapped_column(comment="Version in force")
     name: Mapped[str] = mapped_column(Text, comment="Display name")
     name_key: Mapped[str] = mapped_column(
@@ -75,9 +81,7 @@ class PersonaVersion(Base):
     name: Mapped[str] = mapped_column(Text, comment="Display name")
     prompt: Mapped[str] = mapped_column(Text, comment="System prompt, sealed when encryption is on")
     author_id: Mapped[int | None] = mapped_column(
-        Snowflake,
-        ForeignKey("users.id", ondelete="SET NULL"),
-        comment="Who wrote it; NULL once that person asked to be deleted",
+        Snowflake, comment="Who wrote it; NULL once that person asked to be deleted", info=NAMES_A_PERSON
     )
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When it was written")
     card: Mapped[str | None] = mapped_column(
@@ -111,6 +115,7 @@ class PersonaAssignment(Base):
             "uq_persona_assignments_place",
             "guild_id",
             "place_id",
+            "application_id",
             unique=True,
             sqlite_where=_IN_PLACES,
             postgresql_where=_IN_PLACES,
@@ -119,28 +124,30 @@ class PersonaAssignment(Base):
             "uq_persona_assignments_member",
             "guild_id",
             "user_id",
+            "application_id",
             unique=True,
             sqlite_where=_OF_MEMBERS,
             postgresql_where=_OF_MEMBERS,
         ),
-        Index("ix_persona_assignments_guild_id", "guild_id"),
+        in_application("guilds", "guild_id"),
+        in_application("users", "user_id"),
+        Index("ix_persona_assignments_guild_id", "guild_id", "application_id"),
         Index("ix_persona_assignments_persona_id", "persona_id"),
-        Index("ix_persona_assignments_user_id", "user_id"),
-        Index("ix_persona_assignments_set_by", "set_by"),
+        Index("ix_persona_assignments_user_id", "user_id", "application_id"),
+        Index("ix_persona_assignments_set_by", "set_by", "application_id"),
         {"comment": "Which persona answers where; the narrowest one wins", "sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True, comment="Row id, never used again")
-    guild_id: Mapped[int] = mapped_column(Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), comment="Guild")
+    application_id: Mapped[int] = application_column()
+    guild_id: Mapped[int] = mapped_column(Snowflake, comment="Guild")
     level: Mapped[str] = mapped_column(Text, comment="guild, category, channel, thread or member")
     place_id: Mapped[int] = mapped_column(
         Snowflake, server_default="0", comment="Category, channel or thread; 0 for the guild and for a member"
     )
-    user_id: Mapped[int | None] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="CASCADE"), comment="Member that it answers, else NULL"
-    )
+    user_id: Mapped[int | None] = mapped_column(Snowflake, comment="Member that it answers, else NULL")
     persona_id: Mapped[int] = mapped_column(RowId, ForeignKey("personas.id", ondelete="CASCADE"), comment="Persona")
     set_by: Mapped[int | None] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="SET NULL"), comment="Who chose it; NULL for the operator"
+        Snowflake, comment="Who chose it; NULL for the operator", info=NAMES_A_PERSON
     )
     set_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When it was chosen")

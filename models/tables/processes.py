@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Snowflake, UTCDateTime
+from models.base import Base, Snowflake, UTCDateTime, application_column
 
 
 class Process(Base):
@@ -15,11 +15,12 @@ class Process(Base):
 
     __tablename__ = "processes"
     __table_args__ = (
-        Index("ix_processes_alive_until", "alive_until"),
+        Index("ix_processes_alive_until", "alive_until", "application_id"),
         {"comment": "Running bots; a row that is not renewed tells other hosts that its process has died"},
     )
 
     owner: Mapped[str] = mapped_column(Text, primary_key=True, comment="Process, as in turns.owner")
+    application_id: Mapped[int] = application_column()
     alive_until: Mapped[datetime] = mapped_column(
         UTCDateTime, comment="Renewed every 15 seconds; by the clock of the database"
     )
@@ -33,7 +34,7 @@ class StopRequest(Base):
 
     __tablename__ = "stop_requests"
     __table_args__ = (
-        Index("ix_stop_requests_at", "requested_at"),
+        Index("ix_stop_requests_at", "requested_at", "application_id"),
         {"comment": "Replies that a member wants to stop; the process that writes the reply deletes the row"},
     )
 
@@ -46,6 +47,7 @@ class StopRequest(Base):
         autoincrement=False,
         comment="Who clicked; the process that writes the reply decides whether they may",
     )
+    application_id: Mapped[int] = application_column(primary_key=True)
     managed_guild_id: Mapped[int | None] = mapped_column(
         Snowflake, comment="Guild that they manage, if they manage one"
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, false, text, true
+from sqlalchemy import CheckConstraint, Index, Text, false, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Snowflake, UTCDateTime
+from models.base import NAMES_A_PERSON, Base, Snowflake, UTCDateTime, application_column, in_application
 
 _SCOPES = "'member', 'channel', 'thread', 'member-channel', 'member-thread'"
 _SHORTENED = text("retention_days IS NOT NULL")
@@ -33,12 +33,12 @@ class GuildSettingsRow(Base):
         CheckConstraint("guild_daily_turns >= 0", name="guild_daily_turns"),
         CheckConstraint("guild_daily_tokens >= 0", name="guild_daily_tokens"),
         CheckConstraint("persona_face IN ('off', 'name', 'profile', 'webhook')", name="persona_face"),
+        in_application("guilds", "guild_id"),
         {"comment": "What the admins of a guild chose; a missing row means all defaults"},
     )
 
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
-    )
+    guild_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Guild")
+    application_id: Mapped[int] = application_column(primary_key=True)
     dialog_scope: Mapped[str] = mapped_column(
         Text,
         server_default="member",
@@ -91,12 +91,14 @@ class GuildFilterWord(Base):
     """A word that a guild keeps out of conversations."""
 
     __tablename__ = "guild_filter_words"
-    __table_args__ = ({"comment": "Words that a guild keeps out of conversations"},)
-
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
+    __table_args__ = (
+        in_application("guilds", "guild_id"),
+        {"comment": "Words that a guild keeps out of conversations"},
     )
+
+    guild_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Guild")
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, comment="0, 1, 2, ... in the guild")
+    application_id: Mapped[int] = application_column(primary_key=True)
     word: Mapped[str] = mapped_column(
         Text, comment="One word or several, * for any letters; sealed when encryption is on"
     )
@@ -106,12 +108,14 @@ class GuildChannel(Base):
     """A channel that the bot may answer in; a guild without any allows all channels."""
 
     __tablename__ = "guild_channels"
-    __table_args__ = ({"comment": "Channels the bot may answer in; none listed means all"},)
-
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
+    __table_args__ = (
+        in_application("guilds", "guild_id"),
+        {"comment": "Channels the bot may answer in; none listed means all"},
     )
+
+    guild_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Guild")
     channel_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Allowed channel")
+    application_id: Mapped[int] = application_column(primary_key=True)
 
 
 class ChannelScope(Base):
@@ -120,13 +124,13 @@ class ChannelScope(Base):
     __tablename__ = "channel_scopes"
     __table_args__ = (
         CheckConstraint(f"dialog_scope IN ({_SCOPES})", name="dialog_scope"),
+        in_application("guilds", "guild_id"),
         {"comment": "Channels with a dialog scope of their own"},
     )
 
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
-    )
+    guild_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Guild")
     channel_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Channel")
+    application_id: Mapped[int] = application_column(primary_key=True)
     dialog_scope: Mapped[str] = mapped_column(Text, comment="As in guild_settings")
 
 
@@ -134,14 +138,16 @@ class LockedChannel(Base):
     """A place in which no member's own persona answers."""
 
     __tablename__ = "locked_channels"
-    __table_args__ = ({"comment": "Categories, channels and threads in which the persona of no member answers"},)
-
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
+    __table_args__ = (
+        in_application("guilds", "guild_id"),
+        {"comment": "Categories, channels and threads in which the persona of no member answers"},
     )
+
+    guild_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Guild")
     channel_id: Mapped[int] = mapped_column(
         Snowflake, primary_key=True, autoincrement=False, comment="Category, channel or thread"
     )
+    application_id: Mapped[int] = application_column(primary_key=True)
 
 
 class BoundThread(Base):
@@ -149,16 +155,18 @@ class BoundThread(Base):
 
     __tablename__ = "bound_threads"
     __table_args__ = (
-        Index("ix_bound_threads_guild_id", "guild_id"),
-        Index("ix_bound_threads_creator_id", "creator_id"),
+        in_application("guilds", "guild_id"),
+        Index("ix_bound_threads_guild_id", "guild_id", "application_id"),
+        Index("ix_bound_threads_creator_id", "creator_id", "application_id"),
         {"comment": "Threads in which the bot answers without being mentioned"},
     )
 
     thread_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Thread")
-    guild_id: Mapped[int] = mapped_column(Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), comment="Guild")
+    application_id: Mapped[int] = application_column(primary_key=True)
+    guild_id: Mapped[int] = mapped_column(Snowflake, comment="Guild")
     parent_id: Mapped[int] = mapped_column(Snowflake, comment="Channel of the thread")
     creator_id: Mapped[int | None] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="SET NULL"), comment="Who asked for it"
+        Snowflake, comment="Who asked for it; NULL once that person was deleted", info=NAMES_A_PERSON
     )
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When it was started")
     last_used_at: Mapped[datetime] = mapped_column(
@@ -175,13 +183,13 @@ class GuildRole(Base):
         CheckConstraint("minute_messages > 0", name="minute_messages"),
         CheckConstraint("running_replies > 0", name="running_replies"),
         CheckConstraint("daily_tokens >= 0", name="daily_tokens"),
+        in_application("guilds", "guild_id"),
         {"comment": "Roles that may chat, none allowed means everyone, and their own daily quota"},
     )
 
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
-    )
+    guild_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Guild")
     role_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Role of the guild")
+    application_id: Mapped[int] = application_column(primary_key=True)
     allowed: Mapped[bool] = mapped_column(
         server_default=false(), comment="Whether the role is on the list that may chat"
     )
@@ -201,24 +209,30 @@ class MemberSettingsRow(Base):
     __table_args__ = (
         CheckConstraint("max_chat_logs BETWEEN 0 AND 1000", name="max_chat_logs"),
         CheckConstraint("retention_days >= 0", name="retention_days"),
-        Index("ix_member_settings_user_id", "user_id"),
+        in_application("guilds", "guild_id"),
+        in_application("users", "user_id"),
+        Index("ix_member_settings_user_id", "user_id", "application_id"),
         Index(
             "ix_member_settings_memory",
+            "application_id",
             "guild_id",
             "user_id",
             sqlite_where=_REMEMBERED_SQLITE,
             postgresql_where=_REMEMBERED,
         ),
-        Index("ix_member_settings_retention", "retention_days", sqlite_where=_SHORTENED, postgresql_where=_SHORTENED),
+        Index(
+            "ix_member_settings_retention",
+            "application_id",
+            "retention_days",
+            sqlite_where=_SHORTENED,
+            postgresql_where=_SHORTENED,
+        ),
         {"comment": "What a member chose for this guild, and whether an admin has blocked them"},
     )
 
-    guild_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
-    )
-    user_id: Mapped[int] = mapped_column(
-        Snowflake, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Member"
-    )
+    guild_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Guild")
+    user_id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Member")
+    application_id: Mapped[int] = application_column(primary_key=True)
     max_chat_logs: Mapped[int | None] = mapped_column(
         comment="Pairs of history in a prompt, at most what the guild allows"
     )

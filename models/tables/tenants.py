@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Snowflake, UTCDateTime
+from models.base import Base, Snowflake, UTCDateTime, application_column
 
 _REMOVED = text("removed_at IS NOT NULL")
 
@@ -17,11 +17,12 @@ class Guild(Base):
 
     __tablename__ = "guilds"
     __table_args__ = (
-        Index("ix_guilds_removed_at", "removed_at", sqlite_where=_REMOVED, postgresql_where=_REMOVED),
-        {"comment": "Guilds the bot has talked in; 0 stands for direct messages"},
+        Index("ix_guilds_removed_at", "application_id", "removed_at", sqlite_where=_REMOVED, postgresql_where=_REMOVED),
+        {"comment": "Guilds a bot has talked in; 0 stands for direct messages"},
     )
 
     id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Snowflake of the guild")
+    application_id: Mapped[int] = application_column(primary_key=True)
     first_seen_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When the first row of this guild was written")
     joined_at: Mapped[datetime | None] = mapped_column(
         UTCDateTime, comment="When the gateway first named it; NULL for a guild known from the terminal only"
@@ -35,7 +36,8 @@ class User(Base):
     """A person who has talked with the bot, or acted as an admin."""
 
     __tablename__ = "users"
-    __table_args__ = ({"comment": "People the bot has talked with"},)
+    __table_args__ = ({"comment": "People a bot has talked with"},)
 
     id: Mapped[int] = mapped_column(Snowflake, primary_key=True, autoincrement=False, comment="Snowflake of the user")
+    application_id: Mapped[int] = application_column(primary_key=True)
     first_seen_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When the first row of this user was written")

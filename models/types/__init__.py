@@ -33,7 +33,16 @@ from models.types.dialogs import (
     UndoneReset,
     Variant,
 )
-from models.types.keys import DIRECT_MESSAGES, EVERYBODY, LARGEST_ID, DialogKey, DialogScope, StopRequester
+from models.types.keys import (
+    DIRECT_MESSAGES,
+    EVERYBODY,
+    LARGEST_ID,
+    WHOLE,
+    DialogKey,
+    DialogScope,
+    Shard,
+    StopRequester,
+)
 from models.types.limits import NO_LIMITS, DayUsed, LimitedBy, Limits, ReplyLimits
 from models.types.memory import MemoryFact, MemoryTask, RememberedPair, Summary
 from models.types.personas import (
@@ -76,6 +85,7 @@ __all__ = [
     "NO_LIMITS",
     "NO_PLACE",
     "UNNAMED_SPEAKER",
+    "WHOLE",
     "AnswerTiming",
     "AuditRecord",
     "Block",
@@ -132,6 +142,7 @@ __all__ = [
     "SceneInfo",
     "SceneOrder",
     "SentProfile",
+    "Shard",
     "Speaker",
     "StopRequester",
     "StoredCard",

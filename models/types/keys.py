@@ -56,3 +56,19 @@ class StopRequester:
     def may_stop(self, key: DialogKey) -> bool:
         """Whether they may stop a reply to the member of `key`."""
         return self.user_id == key.user_id or self.managed_guild_id == key.guild_id != DIRECT_MESSAGES
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The part of the guilds that one gateway connection is told of: `index` of `count`, as Discord numbers them."""
+
+    index: int = 0
+    count: int = 1
+
+    def has(self, guild_id: int) -> bool:
+        """Whether Discord tells this shard of the guild. The formula is Discord's; direct messages are in shard 0."""
+        return (guild_id >> 22) % self.count == self.index
+
+
+WHOLE = Shard()
+"""The only shard of a bot that is not split."""

@@ -8,11 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from models.database import Database
+from models.queries.application import started_applications
 from tests.discord.bot_process import COMMAND, ROOT, BotProcess, ForkedBot
 from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, Place, User
 from tests.fakes.engine import FakeEngine
 
-__all__ = ["COMMAND", "ROOT", "BotProcess", "World", "world"]
+__all__ = ["COMMAND", "ROOT", "BotProcess", "World", "bot_database", "world"]
+
+
+async def bot_database(url: str) -> Database:
+    """The database as the only bot sees that was started with it."""
+    database = Database(url)
+    async with database.read() as session:
+        [database.application_id] = await started_applications(session)
+    return database
 
 
 @dataclass

@@ -51,8 +51,9 @@ def test_every_table_and_column_has_its_comment_in_the_database(empty_url: str) 
                 ).scalar_one()
                 assert all(f"/* {comment} */" in sql for comment in wanted)
             else:
-                stored = [found.get_table_comment(table.name)["text"]]
-                assert stored + [column["comment"] for column in found.get_columns(table.name)] == wanted
+                assert found.get_table_comment(table.name)["text"] == table.comment
+                stored = {column["name"]: column["comment"] for column in found.get_columns(table.name)}
+                assert stored == {column.name: column.comment for column in table.columns}
     engine.dispose()
 
 

@@ -10,7 +10,6 @@ from sqlalchemy import text
 from models import queries
 from models.database import Database
 from models.maintenance.cleanup import clean
-from models.queries.application import claim_database, disown_database
 from models.queries.deletion.retention import RetentionLimits
 from models.queries.replies import delivery_messages, unfinished_deliveries
 from models.types import DeliveryRecord, DialogKey, OutgoingMessage, Place, TurnResult
@@ -123,14 +122,3 @@ async def test_a_process_that_leaves_a_delivery_does_not_sign_off(database: Data
         await delivery_messages.messages_shown(session, delivery_id=delivery, shown=[(0, 11)], done=True)
     await database.run(processes.sign_off)
     assert await rows(database, "SELECT owner FROM processes") == []
-
-
-async def test_b26_the_first_application_has_the_database(database: Database) -> None:
-    async def claim(application: int) -> int:
-        return await database.run(lambda session: claim_database(session, application_id=application, now=NOW))
-
-    assert sorted(await asyncio.gather(claim(1), claim(1))) == [1, 1]
-    assert await claim(2) == 1
-    assert await database.run(disown_database) == 1
-    assert await claim(2) == 2
-    assert await claim(1) == 2

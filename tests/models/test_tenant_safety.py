@@ -85,6 +85,10 @@ class TestSignatures:
 GUILDS = (0, 100, 101)
 USERS = (7, 8)
 CHANNELS = (0, 5)
+EVERY_KEY = sorted(
+    {DialogKey(g, u, c if g else 0) for g in GUILDS for u in USERS for c in CHANNELS},
+    key=lambda key: (key.guild_id, key.user_id, key.channel_id),
+)
 KEYS = st.builds(
     lambda guild, user, channel: DialogKey(guild, user, channel if guild else 0),
     st.sampled_from(GUILDS), st.sampled_from(USERS), st.sampled_from(CHANNELS),
@@ -110,8 +114,10 @@ class Tenants(RuleBasedStateMachine):
     def open(self) -> None:
         url, self.dispose = type(self).make_url()
         self.runner = asyncio.Runner()
-        self.database = Database(url)
+        self.database = Database(url, application_id=11, guarded=True)
         self.now = START
+        self.other_bot = Database(url, application_id=22, guarded=True)
+        self.runner.run(self.fill_other_bot())
         self.pairs: dict[DialogKey, list[tuple[str, str]]] = {}
         self.running: list[tuple[DialogKey, TurnSnapshot, str]] = []
         self.personas: dict[tuple[int, StoredLevel, int], str] = {}
@@ -121,9 +127,20 @@ class Tenants(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
-            self.runner.run(self.database.close())
+            for opened in (self.database, self.other_bot):
+                self.runner.run(opened.close())
             self.runner.close()
             self.dispose()
+
+    async def fill_other_bot(self) -> None:
+        """Another application has a pair with each member in each guild, and the personas of all levels."""
+        async with self.other_bot.write() as session:
+            for key in EVERY_KEY:
+                turn = await queries.begin_turn(session, key=key, text="theirs", limit=0, now=START)
+                await queries.finish_turn(session, key=key, turn_id=turn.turn_id, result=result("theirs"), now=START)
+                await queries.set_persona(
+                    session, key=key, level="member", name="Theirs", prompt="theirs", author_id=key.user_id, now=START
+                )
 
     def write(self, query: Callable[..., Any], **arguments: Any) -> Any:
         self.now += timedelta(seconds=1)
@@ -238,9 +255,19 @@ class Tenants(RuleBasedStateMachine):
             async with self.database.read() as session:
                 return {
                     key: [(pair.user, pair.reply) for pair in await queries.history(session, key=key, limit=99)]
-                    for key in {DialogKey(g, u, c if g else 0) for g in GUILDS for u in USERS for c in CHANNELS}
+                    for key in EVERY_KEY
                 }
 
+        async def read_other_bot() -> None:
+            async with self.other_bot.read() as session:
+                for key in EVERY_KEY:
+                    [pair] = await queries.history(session, key=key, limit=99)
+                    assert (pair.user, pair.reply) == ("theirs", "theirs")
+                    persona = await queries.effective_persona(session, key=key)
+                    assert persona is not None
+                    assert persona.prompt == "theirs"
+
+        self.runner.run(read_other_bot())
         for key, pairs in self.runner.run(read()).items():
             assert pairs == self.pairs.get(key, [])
 

@@ -21,6 +21,7 @@ from bot.chat.scenes.view import names_of, rules_for
 from bot.engine_client.messages import image_part
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.settings import Settings
+from models.application import TERMINAL
 from models.types import Pair, PromptInputs
 
 _REMEMBERED_DIALOGS = 10_000
@@ -42,14 +43,19 @@ class _Added(TypedDict, total=False):
 class PromptBuilder:
     """Builds prompts for all dialogs, and remembers where the last one of each began.
 
-    `context_length`: the model's, if it is known by now.
+    `context_length`: the model's, if it is known by now. `application`: as of `Pseudonyms`.
     """
 
-    def __init__(self, settings: Settings, context_length: Callable[[], int | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        context_length: Callable[[], int | None] = lambda: None,
+        application: Callable[[], int | None] = lambda: TERMINAL,
+    ) -> None:
         self._settings = settings
         self._context_length = context_length
         self._characters = Characters()
-        self._pseudonyms = Pseudonyms(settings)
+        self._pseudonyms = Pseudonyms(settings, application)
         # The first turn of each dialog's last prompt (see prompt.select_pairs). Losing one costs a prefix hit.
         self._first_kept: OrderedDict[int, int] = OrderedDict()
 

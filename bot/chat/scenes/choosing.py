@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -24,6 +24,7 @@ from bot.engine_client.messages import Message
 from bot.errors import BotError
 from bot.settings import Settings
 from bot.short_answers import ShortAnswers, json_format
+from models.application import TERMINAL
 from models.types import UNNAMED_SPEAKER, SceneInfo, Speaker
 
 log = structlog.get_logger(__name__)
@@ -43,9 +44,12 @@ _ASK = (
 class SceneDirector:
     """Chooses the character of each turn in a scene."""
 
-    def __init__(self, engine: EngineClient, settings: Settings) -> None:
+    def __init__(
+        self, engine: EngineClient, settings: Settings, application: Callable[[], int | None] = lambda: TERMINAL
+    ) -> None:
+        """`application`: as of `Pseudonyms`."""
         self._engine = engine
-        self._answers = ShortAnswers(engine, settings)
+        self._answers = ShortAnswers(engine, settings, application)
 
     async def cast(self, turn: PendingTurn) -> PendingTurn:
         """The turn as the character has it that answers; the same turn where there is no scene."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.tables import AuditEntry
 from models.types import AuditRecord, DialogKey
 
@@ -23,7 +24,7 @@ async def audit_page(
 
     `actions`: what their action begins with. `member_id`: who did it, or to whom it was done.
     """
-    mine = select(AuditEntry).where(AuditEntry.guild_id == key.guild_id)
+    mine = select(AuditEntry).where(ours(AuditEntry), AuditEntry.guild_id == key.guild_id)
     if actions:
         mine = mine.where(AuditEntry.action.startswith(actions, autoescape=True))
     if member_id is not None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import current_application, ours
 from models.queries.common import codec, insert, num_deleted
 from models.queries.scope import cross_tenant
 from models.queries.tenants.settings import record_audit
@@ -19,7 +20,7 @@ MAX_BLOCKS = 5_000
 
 async def block_of(session: AsyncSession, *, key: DialogKey, now: datetime) -> Block | None:
     """Return the block of the key's member that holds now."""
-    row = await session.get(MemberBlock, (key.guild_id, key.user_id), populate_existing=True)
+    row = await session.get(MemberBlock, (key.guild_id, key.user_id, current_application()), populate_existing=True)
     found = None if row is None else _block(session, row)
     return found if found is not None and found.holds(now) else None
 
@@ -28,7 +29,7 @@ async def blocks_of_guild(session: AsyncSession, *, key: DialogKey, now: datetim
     """Return the blocks that hold now in the key's guild."""
     rows = await session.scalars(
         select(MemberBlock)
-        .where(MemberBlock.guild_id == key.guild_id)
+        .where(ours(MemberBlock), MemberBlock.guild_id == key.guild_id)
         .where(or_(MemberBlock.until.is_(None), MemberBlock.until > now))
         .order_by(MemberBlock.blocked_at.desc())
         .limit(MAX_BLOCKS)
@@ -51,7 +52,9 @@ async def block_member(
     False if somebody was to be unblocked who is not blocked.
     """
     if not blocked:
-        gone = delete(MemberBlock).where(MemberBlock.guild_id == key.guild_id, MemberBlock.user_id == key.user_id)
+        gone = delete(MemberBlock).where(
+            ours(MemberBlock), MemberBlock.guild_id == key.guild_id, MemberBlock.user_id == key.user_id
+        )
         was = num_deleted(await session.execute(gone.execution_options(synchronize_session=False))) > 0
         await record_audit(session, key=key, actor_id=actor_id, target_id=key.user_id, action="member.unblock", now=now)
         return was
@@ -75,18 +78,24 @@ async def block_member(
         "reason": None if reason is None else codec(session).seal(reason),
     }
     statement = insert(session, MemberBlock).values(guild_id=key.guild_id, user_id=key.user_id, **values)
-    await session.execute(statement.on_conflict_do_update(index_elements=["guild_id", "user_id"], set_=values))
+    identity = ["guild_id", "user_id", "application_id"]
+    await session.execute(statement.on_conflict_do_update(index_elements=identity, set_=values))
     return True
 
 
 @cross_tenant("cleanup of every guild")
 async def delete_ended_blocks(session: AsyncSession, *, now: datetime, limit: int) -> int:
     """Delete a batch of the blocks that have ended; return how many."""
-    ended = select(MemberBlock.guild_id, MemberBlock.user_id).where(MemberBlock.until < now).limit(limit)
+    ended = (
+        select(MemberBlock.guild_id, MemberBlock.user_id).where(ours(MemberBlock), MemberBlock.until < now).limit(limit)
+    )
     deleted = 0
     for guild_id, user_id in (await session.execute(ended)).all():
         gone = delete(MemberBlock).where(
-            MemberBlock.guild_id == guild_id, MemberBlock.user_id == user_id, MemberBlock.until < now
+            ours(MemberBlock),
+            MemberBlock.guild_id == guild_id,
+            MemberBlock.user_id == user_id,
+            MemberBlock.until < now,
         )
         deleted += num_deleted(await session.execute(gone.execution_options(synchronize_session=False)))
     return deleted

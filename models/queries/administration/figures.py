@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from models.application import ours
 from models.tables import DailyUsage, Dialog, Persona, Turn, TurnPrompt
 from models.types import AnswerTiming, DayFigures, DialogKey, GuildFigures
 
@@ -25,7 +26,7 @@ NUM_ANSWERS = 50
 async def guild_figures(session: AsyncSession, *, key: DialogKey, days: int, now: datetime) -> GuildFigures:
     """Return the use of the key's guild in the last `days` UTC days, today included."""
     since = now.astimezone(UTC).date() - timedelta(days=days - 1)
-    used = (DailyUsage.guild_id == key.guild_id, DailyUsage.day >= since)
+    used = (ours(DailyUsage), DailyUsage.guild_id == key.guild_id, DailyUsage.day >= since)
     tokens = func.sum(DailyUsage.prompt_tokens + DailyUsage.completion_tokens)
     rows = await session.execute(
         select(
@@ -52,7 +53,7 @@ async def _answers(session: AsyncSession, key: DialogKey, since: datetime) -> tu
     """Return the times of the last answers of the conversations that were used last."""
     used = (
         select(Dialog.id)
-        .where(Dialog.guild_id == key.guild_id, Dialog.last_active_at >= since)
+        .where(ours(Dialog), Dialog.guild_id == key.guild_id, Dialog.last_active_at >= since)
         .order_by(Dialog.last_active_at.desc())
         .limit(NUM_DIALOGS)
     )
@@ -60,14 +61,14 @@ async def _answers(session: AsyncSession, key: DialogKey, since: datetime) -> tu
     if not ids:
         return ()
     last = aliased(Turn)
-    newest = select(last.id).where(last.dialog_id == Dialog.id).order_by(last.id.desc()).limit(NUM_ANSWERS).subquery()
-    oldest = select(func.min(newest.c.id)).correlate(Dialog).scalar_subquery()
+    nth = select(last.id).where(last.dialog_id == Dialog.id).order_by(last.id.desc()).offset(NUM_ANSWERS - 1).limit(1)
+    oldest = func.coalesce(nth.correlate(Dialog).scalar_subquery(), 0)  # of a dialog that has fewer, all
     rows = await session.execute(
         select(Turn.first_token_ms, Turn.total_ms, Turn.completion_tokens, TurnPrompt.persona_id)
         .select_from(Dialog)
         .join(Turn, Turn.dialog_id == Dialog.id)
         .outerjoin(TurnPrompt, TurnPrompt.turn_id == Turn.id)
-        .where(Dialog.id.in_(ids), Turn.id >= oldest, Turn.status == "done", Turn.created_at >= since)
+        .where(ours(Dialog), Dialog.id.in_(ids), Turn.id >= oldest, Turn.status == "done", Turn.created_at >= since)
     )
     return tuple(AnswerTiming(*row) for row in rows)
 
@@ -79,7 +80,7 @@ async def persona_names(
     wanted = [each for each in persona_ids if each is not None]
     rows = await session.execute(
         select(Persona.id, Persona.name).where(
-            Persona.guild_id == key.guild_id, Persona.id.in_(wanted), Persona.owner_id.is_(None)
+            ours(Persona), Persona.guild_id == key.guild_id, Persona.id.in_(wanted), Persona.owner_id.is_(None)
         )
     )
     return {row.id: row.name for row in rows}

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.administration.blocks import block_of
 from models.queries.tenants.policy import usage
 from models.tables import Dialog, Turn
@@ -21,7 +22,7 @@ async def member_overview(session: AsyncSession, *, key: DialogKey, days: int, n
     last = (
         select(Turn.created_at)
         .join(Dialog, Dialog.id == Turn.dialog_id)
-        .where(Turn.author_id == key.user_id, Dialog.guild_id == key.guild_id)
+        .where(ours(Turn), ours(Dialog), Turn.author_id == key.user_id, Dialog.guild_id == key.guild_id)
         .order_by(Turn.id.desc())
         .limit(1)
     )
@@ -40,6 +41,7 @@ async def pending_questions(session: AsyncSession, *, key: DialogKey) -> tuple[i
     rows = await session.scalars(
         select(Turn.interaction_id)
         .join(Dialog, Dialog.id == Turn.dialog_id)
-        .where(Turn.status == "pending", Turn.author_id == key.user_id, Dialog.guild_id == key.guild_id)
+        .where(ours(Turn), Turn.status == "pending", Turn.author_id == key.user_id)
+        .where(ours(Dialog), Dialog.guild_id == key.guild_id)
     )
     return tuple(each for each in rows if each is not None)

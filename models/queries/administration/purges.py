@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, case, delete, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.base import UTCDateTime
 from models.queries.common import count_rows, ensure_guild, num_deleted
 from models.queries.dialogs.conversations import leave_dialog
@@ -62,7 +63,7 @@ async def hide_conversations(
     batch = select(Dialog.id).where(_dialogs(key, scope)).limit(limit)
     hidden = await session.execute(
         update(Dialog)
-        .where(Dialog.id.in_(batch))
+        .where(ours(Dialog), Dialog.id.in_(batch))
         .values(
             purge_id=purge_id,
             end_reason=case((open_now, REASON), else_=Dialog.end_reason),
@@ -75,9 +76,9 @@ async def hide_conversations(
 
 async def end_purge(session: AsyncSession, *, key: DialogKey, purge_id: int) -> None:
     """Forget a purge that hides nothing."""
-    hides = select(Dialog.id).where(Dialog.purge_id == purge_id).limit(1)
+    hides = select(Dialog.id).where(ours(Dialog), Dialog.purge_id == purge_id).limit(1)
     if await session.scalar(hides) is None:
-        await _deleted(session, delete(Purge).where(Purge.id == purge_id, Purge.guild_id == key.guild_id))
+        await _deleted(session, delete(Purge).where(ours(Purge), Purge.id == purge_id, Purge.guild_id == key.guild_id))
 
 
 async def delete_notes(session: AsyncSession, *, key: DialogKey, scope: PurgeScope, limit: int) -> int:
@@ -85,7 +86,7 @@ async def delete_notes(session: AsyncSession, *, key: DialogKey, scope: PurgeSco
     of_dialogs = DialogSummary.dialog_id.in_(select(Dialog.id).where(_dialogs(key, scope)))
     facts = select(Fact.id).where(_facts(key, scope)).limit(limit)
     summaries = select(DialogSummary.id).where(of_dialogs).limit(limit)
-    return await _deleted(session, delete(Fact).where(Fact.id.in_(facts))) + await _deleted(
+    return await _deleted(session, delete(Fact).where(ours(Fact), Fact.id.in_(facts))) + await _deleted(
         session, delete(DialogSummary).where(DialogSummary.id.in_(summaries))
     )
 
@@ -93,12 +94,12 @@ async def delete_notes(session: AsyncSession, *, key: DialogKey, scope: PurgeSco
 async def delete_personas(session: AsyncSession, *, key: DialogKey, scope: PurgeScope, limit: int) -> int:
     """Delete a batch of the personas of a scope, with their versions and wherever they are set."""
     personas = select(Persona.id).where(_personas(key, scope)).limit(limit)
-    return await _deleted(session, delete(Persona).where(Persona.id.in_(personas)))
+    return await _deleted(session, delete(Persona).where(ours(Persona), Persona.id.in_(personas)))
 
 
 async def keep_purge(session: AsyncSession, *, key: DialogKey, purge_id: int, now: datetime) -> bool:
     """Keep what a purge of the key's guild hides from being deleted. False if it is too late, or another guild's."""
-    mine = (Purge.id == purge_id, Purge.guild_id == key.guild_id, Purge.due_at > now)
+    mine = (ours(Purge), Purge.id == purge_id, Purge.guild_id == key.guild_id, Purge.due_at > now)
     kept = update(Purge).where(*mine).values(due_at=_NEVER).execution_options(synchronize_session=False)
     return num_deleted(await session.execute(kept)) > 0
 
@@ -110,7 +111,7 @@ async def bring_back(session: AsyncSession, *, key: DialogKey, purge_id: int, no
     """
     rows = await session.execute(
         select(Dialog.id, Dialog.user_id, Dialog.channel_id, Dialog.parked_at, Dialog.name, Dialog.end_reason)
-        .where(Dialog.purge_id == purge_id, Dialog.guild_id == key.guild_id)
+        .where(ours(Dialog), Dialog.purge_id == purge_id, Dialog.guild_id == key.guild_id)
         .order_by(Dialog.id)
         .limit(limit)
         .with_for_update()
@@ -123,31 +124,33 @@ async def bring_back(session: AsyncSession, *, key: DialogKey, purge_id: int, no
             if row.parked_at is None:
                 its_key = DialogKey(key.guild_id, row.user_id, row.channel_id, shared=row.user_id == EVERYBODY)
                 await leave_dialog(session, key=its_key, now=now, for_name=row.name)
-        await session.execute(update(Dialog).where(Dialog.id == row.id).values(**values))
+        await session.execute(update(Dialog).where(ours(Dialog), Dialog.id == row.id).values(**values))
     return len(dialogs)
 
 
 @cross_tenant("cleanup of every guild")
 async def due_purges(session: AsyncSession, *, now: datetime) -> tuple[DuePurge, ...]:
     """Return the purges that can no longer be taken back."""
-    rows = await session.execute(select(Purge.id, Purge.guild_id).where(Purge.due_at <= now).order_by(Purge.id))
+    due = select(Purge.id, Purge.guild_id).where(ours(Purge), Purge.due_at <= now)
+    rows = await session.execute(due.order_by(Purge.id))
     return tuple(DuePurge(row.id, row.guild_id) for row in rows)
 
 
 @cross_tenant("cleanup of every guild")
 async def delete_hidden(session: AsyncSession, *, purge: DuePurge, now: datetime, limit: int) -> int:
     """Delete a batch of a due purge's turns, then its dialogs, then the purge itself; return the rows deleted."""
-    due = select(Purge.id).where(Purge.id == purge.purge_id, Purge.due_at <= now)
+    due = select(Purge.id).where(ours(Purge), Purge.id == purge.purge_id, Purge.due_at <= now)
     if await session.scalar(due) is None:
         return 0
-    hidden = select(Dialog.id).where(Dialog.purge_id == purge.purge_id, Dialog.guild_id == purge.guild_id)
+    of_purge = (Dialog.purge_id == purge.purge_id, Dialog.guild_id == purge.guild_id)
+    hidden = select(Dialog.id).where(ours(Dialog), *of_purge)
     ids = tuple(await session.scalars(hidden.limit(limit)))
     if not ids:
-        return await _deleted(session, delete(Purge).where(Purge.id == purge.purge_id))
+        return await _deleted(session, delete(Purge).where(ours(Purge), Purge.id == purge.purge_id))
     turns = select(Turn.id).where(Turn.dialog_id.in_(ids)).limit(limit)
     deleted = await _deleted(session, delete(Turn).where(Turn.id.in_(turns)))
     if deleted < limit:
-        deleted += await _deleted(session, delete(Dialog).where(Dialog.id.in_(ids)))
+        deleted += await _deleted(session, delete(Dialog).where(ours(Dialog), Dialog.id.in_(ids)))
     return deleted
 
 
@@ -157,7 +160,8 @@ async def _deleted(session: AsyncSession, statement: Any) -> int:
 
 def _dialogs(key: DialogKey, scope: PurgeScope) -> ColumnElement[bool]:
     """Return the condition that a Dialog is meant. Of a member: those that are theirs alone."""
-    meant = [Dialog.guild_id == key.guild_id, Dialog.purge_id.is_(None), Dialog.opened_at <= scope.counted_at]
+    meant = [ours(Dialog), Dialog.guild_id == key.guild_id, Dialog.purge_id.is_(None)]
+    meant.append(Dialog.opened_at <= scope.counted_at)
     if scope.member_id is not None:
         meant.append(Dialog.user_id == scope.member_id)
     if scope.older_than is not None:
@@ -166,7 +170,7 @@ def _dialogs(key: DialogKey, scope: PurgeScope) -> ColumnElement[bool]:
 
 
 def _facts(key: DialogKey, scope: PurgeScope) -> ColumnElement[bool]:
-    meant = [Fact.guild_id == key.guild_id, Fact.created_at <= scope.counted_at]
+    meant = [ours(Fact), Fact.guild_id == key.guild_id, Fact.created_at <= scope.counted_at]
     if scope.member_id is not None:
         meant.append(Fact.user_id == scope.member_id)
     if scope.older_than is not None:
@@ -176,7 +180,7 @@ def _facts(key: DialogKey, scope: PurgeScope) -> ColumnElement[bool]:
 
 def _personas(key: DialogKey, scope: PurgeScope) -> ColumnElement[bool]:
     """Return the condition that a Persona is meant: the guild's and its members' own ones, or one member's own."""
-    meant = [Persona.guild_id == key.guild_id, Persona.created_at <= scope.counted_at]
+    meant = [ours(Persona), Persona.guild_id == key.guild_id, Persona.created_at <= scope.counted_at]
     if scope.member_id is not None:
         meant.append(Persona.owner_id == scope.member_id)
     if scope.older_than is not None:

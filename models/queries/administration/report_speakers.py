@@ -7,6 +7,7 @@ from collections.abc import Collection
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.tables import Delivery, Dialog, Turn, TurnFile
 from models.types import DialogKey
 
@@ -19,7 +20,9 @@ async def speakers_in_prompt(
     Everyone of a shared dialog, since a summary may tell what was said before the pairs of the prompt.
     """
     dialog_id = select(Turn.dialog_id).where(Turn.id == turn_id).scalar_subquery()
-    read = select(Turn.id).join(Dialog, Dialog.id == Turn.dialog_id).where(Dialog.guild_id == key.guild_id)
+    read = (
+        select(Turn.id).join(Dialog, Dialog.id == Turn.dialog_id).where(ours(Dialog), Dialog.guild_id == key.guild_id)
+    )
     read = read.where(Turn.id <= turn_id, or_(Turn.dialog_id == dialog_id, Turn.id.in_(history)))
     authors = await session.scalars(select(Turn.author_id).where(Turn.id.in_(read)).distinct())
     quoted = await session.scalars(select(TurnFile.author_id).where(TurnFile.turn_id.in_(read)).distinct())
@@ -32,6 +35,7 @@ async def answered_alone(session: AsyncSession, *, key: DialogKey, turn_ids: Col
         select(Delivery.turn_id)
         .join(Turn, Turn.id == Delivery.turn_id)
         .join(Dialog, Dialog.id == Turn.dialog_id)
-        .where(Dialog.guild_id == key.guild_id, Delivery.turn_id.in_(turn_ids), Delivery.ephemeral)
+        .where(ours(Dialog), Dialog.guild_id == key.guild_id)
+        .where(ours(Delivery), Delivery.turn_id.in_(turn_ids), Delivery.ephemeral)
     )
     return frozenset(each for each in await session.scalars(alone) if each is not None)

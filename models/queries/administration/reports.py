@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import codec, count_rows, ensure_guild, ensure_user, insert, num_deleted
 from models.queries.scope import cross_tenant
 from models.queries.tenants.settings import record_audit
@@ -34,13 +35,13 @@ async def add_report(
     now: datetime,
 ) -> ReportOutcome:
     """Store the key's member's report of a turn of the key's guild. `limit`: reports of a member within WINDOW."""
-    if await session.scalar(select(OptOut.user_id).where(OptOut.user_id == key.user_id)) is not None:
+    if await session.scalar(select(OptOut.user_id).where(ours(OptOut), OptOut.user_id == key.user_id)) is not None:
         return "opted out"
     turn = (
         await session.execute(
             select(Turn.author_id, Dialog.user_id)
             .join(Dialog, Dialog.id == Turn.dialog_id)
-            .where(Turn.id == turn_id, Dialog.guild_id == key.guild_id, Dialog.purge_id.is_(None))
+            .where(ours(Dialog), Turn.id == turn_id, Dialog.guild_id == key.guild_id, Dialog.purge_id.is_(None))
             .with_for_update(read=True, of=Turn)  # its author's data is deleted after this, with the report, or before
         )
     ).one_or_none()
@@ -48,7 +49,7 @@ async def add_report(
         return "gone"
     await ensure_guild(session, key.guild_id, now)
     await ensure_user(session, key.user_id, now)
-    mine = (Report.reporter_id == key.user_id, Report.guild_id == key.guild_id)
+    mine = (ours(Report), Report.reporter_id == key.user_id, Report.guild_id == key.guild_id)
     if await session.scalar(select(Report.id).where(*mine, Report.source_turn_id == turn_id).limit(1)) is not None:
         return "again"
     if await count_rows(session, select(func.count(Report.id)).where(*mine, Report.created_at > now - WINDOW)) >= limit:
@@ -78,7 +79,7 @@ async def reports(
     session: AsyncSession, *, key: DialogKey, before: int | None = None, after: int | None = None, limit: int
 ) -> tuple[ReportLine, ...]:
     """Return reports of the key's guild, newest first: the last ones, those before one, or the first after one."""
-    mine = select(Report).where(Report.guild_id == key.guild_id)
+    mine = select(Report).where(ours(Report), Report.guild_id == key.guild_id)
     if after is not None:
         rows = list(await session.scalars(mine.where(Report.id > after).order_by(Report.id).limit(limit)))
         rows.reverse()
@@ -90,13 +91,15 @@ async def reports(
 
 async def count_reports(session: AsyncSession, *, key: DialogKey) -> tuple[int, int]:
     """Return how many reports of the key's guild are open, and how many there are."""
-    mine = select(func.count(Report.id)).where(Report.guild_id == key.guild_id)
+    mine = select(func.count(Report.id)).where(ours(Report), Report.guild_id == key.guild_id)
     return await count_rows(session, mine.where(Report.closed_at.is_(None))), await count_rows(session, mine)
 
 
 async def report_details(session: AsyncSession, *, key: DialogKey, report_id: int) -> ReportDetails | None:
     """Return one report of the key's guild with its copy, or None if it is gone."""
-    row = await session.scalar(select(Report).where(Report.guild_id == key.guild_id, Report.id == report_id))
+    row = await session.scalar(
+        select(Report).where(ours(Report), Report.guild_id == key.guild_id, Report.id == report_id)
+    )
     if row is None:
         return None
     opened = codec(session).open
@@ -116,7 +119,7 @@ async def close_report(
 ) -> bool:
     """Close a report of the key's guild, or open it again. False if it is gone."""
     await ensure_user(session, actor_id, now)
-    mine = update(Report).where(Report.guild_id == key.guild_id, Report.id == report_id)
+    mine = update(Report).where(ours(Report), Report.guild_id == key.guild_id, Report.id == report_id)
     values = {"closed_at": now if closed else None, "closed_by": actor_id if closed else None}
     if not num_deleted(await session.execute(mine.values(**values).execution_options(synchronize_session=False))):
         return False
@@ -127,7 +130,7 @@ async def close_report(
 
 async def delete_report(session: AsyncSession, *, key: DialogKey, report_id: int, actor_id: int, now: datetime) -> bool:
     """Delete a report of the key's guild. False if it is gone."""
-    mine = delete(Report).where(Report.guild_id == key.guild_id, Report.id == report_id)
+    mine = delete(Report).where(ours(Report), Report.guild_id == key.guild_id, Report.id == report_id)
     if not num_deleted(await session.execute(mine.execution_options(synchronize_session=False))):
         return False
     await record_audit(
@@ -138,7 +141,7 @@ async def delete_report(session: AsyncSession, *, key: DialogKey, report_id: int
 
 async def report_channel(session: AsyncSession, *, key: DialogKey) -> int | None:
     """Return the channel in which the admins of the key's guild want to read of reports."""
-    mine = select(ReportChannel.channel_id).where(ReportChannel.guild_id == key.guild_id)
+    mine = select(ReportChannel.channel_id).where(ours(ReportChannel), ReportChannel.guild_id == key.guild_id)
     channel_id: int | None = await session.scalar(mine)
     return channel_id
 
@@ -149,10 +152,11 @@ async def set_report_channel(
     """Choose that channel, or none."""
     await ensure_guild(session, key.guild_id, now)
     if channel_id is None:
-        await session.execute(delete(ReportChannel).where(ReportChannel.guild_id == key.guild_id))
+        await session.execute(delete(ReportChannel).where(ours(ReportChannel), ReportChannel.guild_id == key.guild_id))
     else:
         put = insert(session, ReportChannel).values(guild_id=key.guild_id, channel_id=channel_id)
-        await session.execute(put.on_conflict_do_update(index_elements=["guild_id"], set_={"channel_id": channel_id}))
+        identity = ["guild_id", "application_id"]
+        await session.execute(put.on_conflict_do_update(index_elements=identity, set_={"channel_id": channel_id}))
     await record_audit(
         session, key=key, actor_id=actor_id, action="report.channel", details={"channel": channel_id}, now=now
     )
@@ -161,8 +165,8 @@ async def set_report_channel(
 @cross_tenant("reports of every guild are kept for the same time")
 async def delete_old_reports(session: AsyncSession, *, before: datetime, limit: int) -> int:
     """Delete a batch of the reports that were made before a moment; return how many."""
-    old = select(Report.id).where(Report.created_at < before).limit(limit)
-    gone = delete(Report).where(Report.id.in_(old)).execution_options(synchronize_session=False)
+    old = select(Report.id).where(ours(Report), Report.created_at < before).limit(limit)
+    gone = delete(Report).where(ours(Report), Report.id.in_(old)).execution_options(synchronize_session=False)
     return num_deleted(await session.execute(gone))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import delete, exists, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import num_deleted
 from models.queries.deletion.retention import RetentionLimits, cutoff
 from models.queries.scope import cross_tenant
@@ -42,7 +43,9 @@ AUDIT_DAYS = 400
 @cross_tenant("a removed guild is purged as a whole")
 async def removed_guilds(session: AsyncSession, *, limits: RetentionLimits, now: datetime) -> tuple[int, ...]:
     """Return the guilds whose grace period is over."""
-    rows = await session.scalars(select(Guild.id).where(Guild.removed_at < cutoff(now, limits.guild_grace)))
+    rows = await session.scalars(
+        select(Guild.id).where(ours(Guild), Guild.removed_at < cutoff(now, limits.guild_grace))
+    )
     return tuple(rows)
 
 
@@ -52,28 +55,34 @@ async def purge_guild(session: AsyncSession, *, guild_id: int, limit: int) -> in
 
     Settings, channels, roles and blocks are deleted with that row, by cascade.
     """
-    dialogs = select(Dialog.id).where(Dialog.guild_id == guild_id)
+    dialogs = select(Dialog.id).where(ours(Dialog), Dialog.guild_id == guild_id)
     batches: list[tuple[Any, Any]] = [
         (Turn.id, select(Turn.id).where(Turn.dialog_id.in_(dialogs))),
         (Dialog.id, dialogs),
-        (Persona.id, select(Persona.id).where(Persona.guild_id == guild_id)),
-        (Fact.id, select(Fact.id).where(Fact.guild_id == guild_id)),
-        (Report.id, select(Report.id).where(Report.guild_id == guild_id)),
-        (AuditEntry.id, select(AuditEntry.id).where(AuditEntry.guild_id == guild_id)),
+        (Persona.id, select(Persona.id).where(ours(Persona), Persona.guild_id == guild_id)),
+        (Fact.id, select(Fact.id).where(ours(Fact), Fact.guild_id == guild_id)),
+        (Report.id, select(Report.id).where(ours(Report), Report.guild_id == guild_id)),
+        (AuditEntry.id, select(AuditEntry.id).where(ours(AuditEntry), AuditEntry.guild_id == guild_id)),
         (
             tuple_(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day),
-            select(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day).where(DailyUsage.guild_id == guild_id),
+            select(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day).where(
+                ours(DailyUsage), DailyUsage.guild_id == guild_id
+            ),
         ),
         (
             tuple_(MemberSettingsRow.guild_id, MemberSettingsRow.user_id),
-            select(MemberSettingsRow.guild_id, MemberSettingsRow.user_id).where(MemberSettingsRow.guild_id == guild_id),
+            select(MemberSettingsRow.guild_id, MemberSettingsRow.user_id).where(
+                ours(MemberSettingsRow), MemberSettingsRow.guild_id == guild_id
+            ),
         ),
-        (Guild.id, select(Guild.id).where(Guild.id == guild_id)),
+        (Guild.id, select(Guild.id).where(ours(Guild), Guild.id == guild_id)),
     ]
     tables = (Turn, Dialog, Persona, Fact, Report, AuditEntry, DailyUsage, MemberSettingsRow, Guild)
     for table, (primary_key, rows) in zip(tables, batches, strict=True):
         result = await session.execute(
-            delete(table).where(primary_key.in_(rows.limit(limit))).execution_options(synchronize_session=False)
+            delete(table)
+            .where(ours(table), primary_key.in_(rows.limit(limit)))
+            .execution_options(synchronize_session=False)
         )
         if num_deleted(result):
             return num_deleted(result)
@@ -84,19 +93,24 @@ async def purge_guild(session: AsyncSession, *, guild_id: int, limit: int) -> in
 async def delete_expired_bookkeeping(session: AsyncSession, *, now: datetime, limit: int) -> int:
     """Delete a batch each of old interaction ids, requests to stop, usage rows and audit entries."""
     seen = select(ProcessedInteraction.interaction_id).where(
-        ProcessedInteraction.processed_at < now - timedelta(days=INTERACTION_DAYS)
+        ours(ProcessedInteraction), ProcessedInteraction.processed_at < now - timedelta(days=INTERACTION_DAYS)
     )
-    stops = select(StopRequest.interaction_id).where(StopRequest.requested_at < now - timedelta(days=INTERACTION_DAYS))
+    stops = select(StopRequest.interaction_id).where(
+        ours(StopRequest), StopRequest.requested_at < now - timedelta(days=INTERACTION_DAYS)
+    )
     day = (now - timedelta(days=USAGE_DAYS)).date()
-    used = select(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day).where(DailyUsage.day < day)
-    acts = select(AuditEntry.id).where(AuditEntry.created_at < now - timedelta(days=AUDIT_DAYS)).order_by(AuditEntry.id)
+    used = select(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day).where(ours(DailyUsage), DailyUsage.day < day)
+    old = AuditEntry.created_at < now - timedelta(days=AUDIT_DAYS)
+    acts = select(AuditEntry.id).where(ours(AuditEntry), old).order_by(AuditEntry.id)
     identity = tuple_(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day)
     deleted = 0
     for statement in (
-        delete(ProcessedInteraction).where(ProcessedInteraction.interaction_id.in_(seen.limit(limit))),
-        delete(StopRequest).where(StopRequest.interaction_id.in_(stops.limit(limit))),
-        delete(DailyUsage).where(identity.in_(used.limit(limit))),
-        delete(AuditEntry).where(AuditEntry.id.in_(acts.limit(limit))),
+        delete(ProcessedInteraction).where(
+            ours(ProcessedInteraction), ProcessedInteraction.interaction_id.in_(seen.limit(limit))
+        ),
+        delete(StopRequest).where(ours(StopRequest), StopRequest.interaction_id.in_(stops.limit(limit))),
+        delete(DailyUsage).where(ours(DailyUsage), identity.in_(used.limit(limit))),
+        delete(AuditEntry).where(ours(AuditEntry), AuditEntry.id.in_(acts.limit(limit))),
     ):
         deleted += num_deleted(await session.execute(statement.execution_options(synchronize_session=False)))
     return deleted
@@ -108,31 +122,34 @@ async def delete_unused_users(session: AsyncSession, *, after: int, limit: int) 
 
     Returns how many were deleted and the `after` of the next batch, None at the end.
     """
-    ids = tuple(await session.scalars(select(User.id).where(User.id > after).order_by(User.id).limit(limit)))
+    ids = tuple(
+        await session.scalars(select(User.id).where(ours(User), User.id > after).order_by(User.id).limit(limit))
+    )
     if not ids:
         return 0, None
     unused = [
-        ~exists().where(column == User.id)
-        for column in (
-            Dialog.user_id,
-            Turn.author_id,
-            BoundThread.creator_id,
-            Persona.owner_id,
-            PersonaVersion.author_id,
-            PersonaAssignment.user_id,
-            PersonaAssignment.set_by,
-            Fact.user_id,
-            MemberSettingsRow.user_id,
-            DailyUsage.user_id,
-            AuditEntry.actor_id,
-            AuditEntry.target_id,
-            MemberBlock.blocked_by,
-            Report.author_id,
-            Report.reporter_id,
-            Report.closed_by,
+        ~exists().where(ours(table), column == User.id)
+        for table, column in (
+            (Dialog, Dialog.user_id),
+            (Turn, Turn.author_id),
+            (BoundThread, BoundThread.creator_id),
+            (Persona, Persona.owner_id),
+            (PersonaAssignment, PersonaAssignment.user_id),
+            (PersonaAssignment, PersonaAssignment.set_by),
+            (Fact, Fact.user_id),
+            (MemberSettingsRow, MemberSettingsRow.user_id),
+            (DailyUsage, DailyUsage.user_id),
+            (AuditEntry, AuditEntry.actor_id),
+            (AuditEntry, AuditEntry.target_id),
+            (MemberBlock, MemberBlock.blocked_by),
+            (Report, Report.author_id),
+            (Report, Report.reporter_id),
+            (Report, Report.closed_by),
         )
     ]
+    written = (PersonaVersion.persona_id == Persona.id, PersonaVersion.author_id == User.id)
+    unused.append(~exists().where(ours(Persona), *written).correlate(User))
     result = await session.execute(
-        delete(User).where(User.id.in_(ids), *unused).execution_options(synchronize_session=False)
+        delete(User).where(ours(User), User.id.in_(ids), *unused).execution_options(synchronize_session=False)
     )
     return num_deleted(result), ids[-1]

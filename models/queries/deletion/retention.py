@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, func, 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from models.application import ours
 from models.base import UTCDateTime
 from models.queries.common import count_rows, is_open, num_deleted
 from models.queries.memory.summaries import forget_summaries_of_turns
@@ -61,15 +62,17 @@ async def idle_conditions(
 ) -> tuple[ColumnElement[bool], ...]:
     """Return conditions that together select every dialog idle for too long: one per distinct session_ttl."""
     guild = GuildSettingsRow
-    ttls = await session.scalars(select(guild.session_ttl_s).where(guild.session_ttl_s.is_not(None)).distinct())
-    own = select(guild.guild_id).where(guild.session_ttl_s.is_not(None))
+    ttls = await session.scalars(
+        select(guild.session_ttl_s).where(ours(guild), guild.session_ttl_s.is_not(None)).distinct()
+    )
+    own = select(guild.guild_id).where(ours(guild), guild.session_ttl_s.is_not(None))
     default = and_(Dialog.last_active_at < cutoff(now, limits.session_ttl), Dialog.guild_id.not_in(own))
     return (
         default,
         *(
             and_(
                 Dialog.last_active_at < cutoff(now, min(timedelta(seconds=seconds), limits.session_ttl)),
-                Dialog.guild_id.in_(select(guild.guild_id).where(guild.session_ttl_s == seconds)),
+                Dialog.guild_id.in_(select(guild.guild_id).where(ours(guild), guild.session_ttl_s == seconds)),
             )
             for seconds in ttls
             if seconds is not None
@@ -86,18 +89,20 @@ async def retention_rules(
     A dialog may match a guild's and a member's rule; then the shorter retention decides.
     """
     guild, member = GuildSettingsRow, MemberSettingsRow
-    guild_days = await session.scalars(select(guild.retention_days).where(guild.retention_days.is_not(None)).distinct())
-    member_days = await session.scalars(
-        select(member.retention_days).where(member.retention_days.is_not(None)).distinct()
+    guild_days = await session.scalars(
+        select(guild.retention_days).where(ours(guild), guild.retention_days.is_not(None)).distinct()
     )
-    own = select(guild.guild_id).where(guild.retention_days.is_not(None))
+    member_days = await session.scalars(
+        select(member.retention_days).where(ours(member), member.retention_days.is_not(None)).distinct()
+    )
+    own = select(guild.guild_id).where(ours(guild), guild.retention_days.is_not(None))
     rules = [RetentionRule(Dialog.guild_id.not_in(own), cutoff(now, limits.retention), Fact.guild_id.not_in(own))]
     for days in guild_days:
-        guilds = select(guild.guild_id).where(guild.retention_days == days)
+        guilds = select(guild.guild_id).where(ours(guild), guild.retention_days == days)
         before = cutoff(now, min(timedelta(days=days or 0), limits.retention))
         rules.append(RetentionRule(Dialog.guild_id.in_(guilds), before, Fact.guild_id.in_(guilds)))
     for days in member_days:
-        members = select(member.guild_id, member.user_id).where(member.retention_days == days)
+        members = select(member.guild_id, member.user_id).where(ours(member), member.retention_days == days)
         dialogs = tuple_(Dialog.guild_id, Dialog.user_id).in_(members)
         facts = tuple_(Fact.guild_id, Fact.user_id).in_(members)
         rules.append(RetentionRule(dialogs, cutoff(now, timedelta(days=days or 0)), facts))
@@ -115,7 +120,7 @@ async def end_idle_dialogs(session: AsyncSession, *, idle: ColumnElement[bool], 
     ended = await session.scalars(
         update(Dialog)
         # The conditions again, in case a chat began between the subquery and the row lock.
-        .where(Dialog.id.in_(ids), is_open(), idle, ~_has_pending_turn())
+        .where(ours(Dialog), Dialog.id.in_(ids), is_open(), idle, ~_has_pending_turn())
         .values(
             ended_at=case((unnamed, at), else_=None),
             end_reason=case((unnamed, "idle"), else_=None),
@@ -137,7 +142,7 @@ async def purge_expired_dialogs(session: AsyncSession, *, rule: RetentionRule, l
     result = await session.execute(delete(Turn).where(Turn.id.in_(turns)).execution_options(synchronize_session=False))
     deleted = num_deleted(result)
     if deleted < limit:
-        emptied = delete(Dialog).where(Dialog.id.in_(ids)).execution_options(synchronize_session=False)
+        emptied = delete(Dialog).where(ours(Dialog), Dialog.id.in_(ids)).execution_options(synchronize_session=False)
         deleted += num_deleted(await session.execute(emptied))
     return deleted
 
@@ -145,7 +150,9 @@ async def purge_expired_dialogs(session: AsyncSession, *, rule: RetentionRule, l
 @cross_tenant("cleanup serves every tenant by its own settings")
 async def expired_turns(session: AsyncSession, *, rule: RetentionRule, limit: int) -> tuple[int, ...]:
     """Return turns past their retention in dialogs that are still open. For a read transaction: it may take a while."""
-    long_open = select(Dialog.id).where(Dialog.ended_at.is_(None), Dialog.opened_at < rule.cutoff, rule.dialogs)
+    long_open = select(Dialog.id).where(
+        ours(Dialog), Dialog.ended_at.is_(None), Dialog.opened_at < rule.cutoff, rule.dialogs
+    )
     rows = await session.scalars(
         select(Turn.id)
         .where(Turn.dialog_id.in_(long_open), Turn.created_at < rule.cutoff, Turn.status != "pending")
@@ -169,8 +176,8 @@ async def delete_turns(session: AsyncSession, *, turn_ids: tuple[int, ...]) -> i
 @cross_tenant("cleanup serves every tenant by its own settings")
 async def delete_expired_facts(session: AsyncSession, *, rule: RetentionRule, limit: int) -> int:
     """Delete a batch of the facts that no prompt has had since the rule's cutoff; return how many."""
-    expired = select(Fact.id).where(Fact.last_used_at < rule.cutoff, rule.facts).limit(limit)
-    statement = delete(Fact).where(Fact.id.in_(expired)).execution_options(synchronize_session=False)
+    expired = select(Fact.id).where(ours(Fact), Fact.last_used_at < rule.cutoff, rule.facts).limit(limit)
+    statement = delete(Fact).where(ours(Fact), Fact.id.in_(expired)).execution_options(synchronize_session=False)
     return num_deleted(await session.execute(statement))
 
 
@@ -183,7 +190,7 @@ async def count_idle(session: AsyncSession, *, idle: ColumnElement[bool]) -> int
 @cross_tenant("cleanup serves every tenant by its own settings")
 async def count_open(session: AsyncSession) -> int:
     """Count the open dialogs."""
-    return await count_rows(session, select(func.count(Dialog.id)).where(is_open()))
+    return await count_rows(session, select(func.count(Dialog.id)).where(ours(Dialog), is_open()))
 
 
 @cross_tenant("cleanup serves every tenant by its own settings")
@@ -199,7 +206,7 @@ async def count_expired(session: AsyncSession, *, rules: tuple[RetentionRule, ..
 async def count_expired_facts(session: AsyncSession, *, rules: tuple[RetentionRule, ...]) -> int:
     """Count the facts that `delete_expired_facts` would delete under any of the rules."""
     expired = or_(*(and_(Fact.last_used_at < rule.cutoff, rule.facts) for rule in rules))
-    return await count_rows(session, select(func.count(Fact.id)).where(expired))
+    return await count_rows(session, select(func.count(Fact.id)).where(ours(Fact), expired))
 
 
 def _has_pending_turn() -> ColumnElement[bool]:
@@ -209,7 +216,7 @@ def _has_pending_turn() -> ColumnElement[bool]:
 
 
 def _only_idle(statement: Select[Any], idle: ColumnElement[bool]) -> Select[Any]:
-    return statement.where(is_open(), idle, ~_has_pending_turn())
+    return statement.where(ours(Dialog), is_open(), idle, ~_has_pending_turn())
 
 
 def _ended(before: datetime) -> ColumnElement[bool]:
@@ -223,7 +230,7 @@ def _forgotten(before: datetime) -> ColumnElement[bool]:
 
 
 def _only_expired(statement: Select[Any], expired: ColumnElement[bool]) -> Select[Any]:
-    return statement.where(expired, ~_has_pending_turn())
+    return statement.where(ours(Dialog), expired, ~_has_pending_turn())
 
 
 def cutoff(now: datetime, age: timedelta) -> datetime:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import bindparam, case, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.base import UTCDateTime
 from models.errors import DuplicateInteraction
 from models.queries.common import (
@@ -159,7 +160,9 @@ async def _mark_processed(session: AsyncSession, interaction_id: int, now: datet
     if attempt_number(session) > 1:
         # Our first COMMIT may have succeeded although its answer was lost; then the row is ours, with the same `now`.
         processed_at = await session.scalar(
-            select(ProcessedInteraction.processed_at).where(ProcessedInteraction.interaction_id == interaction_id)
+            select(ProcessedInteraction.processed_at).where(
+                ours(ProcessedInteraction), ProcessedInteraction.interaction_id == interaction_id
+            )
         )
         if processed_at == now:
             return

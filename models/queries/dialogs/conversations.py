@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import codec, insert, is_open, matches_key
 from models.queries.dialogs.begin import open_dialog
 from models.queries.dialogs.exchanges import shown_to
@@ -153,7 +154,7 @@ async def _lock(session: AsyncSession, key: DialogKey) -> None:
 
 
 async def _opted_out(session: AsyncSession, key: DialogKey) -> bool:
-    return await session.scalar(select(OptOut.user_id).where(OptOut.user_id == key.user_id)) is not None
+    return await session.scalar(select(OptOut.user_id).where(ours(OptOut), OptOut.user_id == key.user_id)) is not None
 
 
 async def _has_words(session: AsyncSession, dialog_id: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import codec, is_open, matches_key
 from models.queries.dialogs.turn_files import files_of
 from models.tables import Delivery, Dialog, Turn
@@ -26,7 +27,7 @@ def shown_to(key: DialogKey) -> ColumnElement[bool]:
     if not key.shared:
         return true()
     # Counted, not NOT EXISTS: for that, Postgres may read all deliveries into a hash table.
-    alone = select(func.count()).where(Delivery.turn_id == Turn.id, Delivery.ephemeral)
+    alone = select(func.count()).where(ours(Delivery), Delivery.turn_id == Turn.id, Delivery.ephemeral)
     return or_(Turn.author_id == key.user_id, alone.correlate(Turn).scalar_subquery() == 0)
 
 
@@ -110,5 +111,5 @@ def _finished(key: DialogKey, dialog_ids: tuple[int, ...]) -> Select[Turn]:
 
 def _visible(key: DialogKey) -> ColumnElement[bool]:
     """Return the condition that a Dialog may be seen by this member here."""
-    own = and_(Dialog.guild_id == key.guild_id, Dialog.user_id == key.user_id)
+    own = and_(ours(Dialog), Dialog.guild_id == key.guild_id, Dialog.user_id == key.user_id)
     return and_(or_(own, matches_key(key)) if key.shared else own, Dialog.purge_id.is_(None))

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import and_, bindparam, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import change, codec, key_values, matches_key, matches_key_values, rows_of
 from models.queries.dialogs.prompts import record_prompt
 from models.queries.dialogs.speakers import speaker_values
@@ -43,7 +44,7 @@ _FAIL = (
     .where(_UNFINISHED, Turn.dialog_id.in_(select(Dialog.id).where(matches_key_values())))
     .returning(Turn.id)
 )
-_TOUCH = update(Dialog).where(Dialog.id == bindparam("dialog"))
+_TOUCH = update(Dialog).where(ours(Dialog), Dialog.id == bindparam("dialog"))
 
 
 async def finish_turn(

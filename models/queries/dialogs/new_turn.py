@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
+from models.application import ours
 from models.errors import DuplicateInteraction, TurnGone
 from models.queries.common import attempt_number, codec, dialect, insert, rows_of
 from models.queries.dialogs.begin import admit, end_if_idle, finished_turn, open_dialog, turn_snapshot
@@ -43,7 +44,9 @@ from models.types import (
 
 @cache
 def _add_turn(on: str) -> TypedReturnsRows[int]:
-    return insert(on, Turn).on_conflict_do_nothing(index_elements=["interaction_id"]).returning(Turn.id)
+    return (
+        insert(on, Turn).on_conflict_do_nothing(index_elements=["interaction_id", "application_id"]).returning(Turn.id)
+    )
 
 
 async def begin_turn(
@@ -168,6 +171,7 @@ async def _committed_turn(session: AsyncSession, dialog_id: int, interaction_id:
     if attempt_number(session) > 1:
         turn_id = await session.scalar(
             select(Turn.id).where(
+                ours(Turn),
                 Turn.interaction_id == interaction_id,
                 Turn.dialog_id == dialog_id,
                 Turn.status == "pending",

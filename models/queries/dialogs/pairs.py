@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, bindparam, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import codec, is_open, key_values, matches_key, matches_key_values, rows_of
 from models.queries.dialogs.speakers import speaker_of
 from models.queries.dialogs.turn_files import files_of
@@ -72,9 +73,13 @@ _EARLIER = exists().where(matches_key_values(), Dialog.id < bindparam("dialog_id
 _PAIR_ABOVE = (
     _PAIRS.join(Delivery, Delivery.turn_id == Turn.id)
     .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
-    .where(DeliveryMessage.message_id == bindparam("key_channel_id"), Delivery.guild_id == bindparam("key_guild_id"))
+    .where(
+        DeliveryMessage.message_id == bindparam("key_channel_id"),
+        ours(Delivery),
+        Delivery.guild_id == bindparam("key_guild_id"),
+    )
     .where(~Delivery.ephemeral, ~_EARLIER)
-    .where(Turn.dialog_id.not_in(select(Dialog.id).where(Dialog.purge_id.is_not(None))))
+    .where(Turn.dialog_id.not_in(select(Dialog.id).where(ours(Dialog), Dialog.purge_id.is_not(None))))
     .limit(1)
 )
 

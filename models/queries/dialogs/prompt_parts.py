@@ -7,6 +7,7 @@ from dataclasses import replace
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import codec
 from models.queries.dialogs.pairs import pairs_before
 from models.queries.dialogs.prompts import prompts_of
@@ -21,7 +22,9 @@ from models.types import EVERYBODY, UNNAMED_SPEAKER, DialogKey, Pair, PersonaTex
 @cross_tenant("the operator's overview")
 async def prompt_parts(session: AsyncSession, *, turn_id: int) -> PromptParts | None:
     """Return what the prompt of a turn was made of, as far as it still exists; None if nothing was recorded."""
-    row = (await session.execute(select(Turn, Dialog).join(Dialog).where(Turn.id == turn_id))).one_or_none()
+    row = (
+        await session.execute(select(Turn, Dialog).join(Dialog).where(ours(Dialog), Turn.id == turn_id))
+    ).one_or_none()
     record = (await prompts_of(session, turn_ids=[turn_id])).get(turn_id)
     if row is None or record is None:
         return None
@@ -56,7 +59,7 @@ async def _persona(session: AsyncSession, guild_id: int, record: PromptRecord) -
     row = await session.scalar(
         select(PersonaVersion)
         .join(Persona, Persona.id == PersonaVersion.persona_id)
-        .where(Persona.guild_id == guild_id, Persona.id == record.persona_id)
+        .where(ours(Persona), Persona.guild_id == guild_id, Persona.id == record.persona_id)
         .where(PersonaVersion.version == record.persona_version)
     )
     if row is None:
@@ -75,7 +78,7 @@ async def _history(session: AsyncSession, dialog: Dialog, turn_id: int, record: 
     count = record.num_pairs if record.inputs is None else record.inputs.max_pairs
     pairs = await pairs_before(session, dialog.id, turn_id, count)
     pairs = tuple(pair for pair in pairs if pair.turn_id >= oldest)
-    elsewhere = select(Dialog.id).join(Turn).where(Turn.id == oldest, Dialog.guild_id == dialog.guild_id)
+    elsewhere = select(Dialog.id).join(Turn).where(Turn.id == oldest, ours(Dialog), Dialog.guild_id == dialog.guild_id)
     other_dialog = await session.scalar(elsewhere.where(Dialog.id != dialog.id))
     if other_dialog is None:
         return pairs

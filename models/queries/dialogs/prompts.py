@@ -14,6 +14,7 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
+from models.application import ours
 from models.queries.common import codec, count_rows, dialect, insert, insert_if_absent, matches_key, rows_of
 from models.queries.memory.facts import facts_by_id, use_facts
 from models.queries.memory.summaries import summary_by_id
@@ -85,7 +86,9 @@ async def prompt_of_turn(session: AsyncSession, *, key: DialogKey, turn_id: int)
     before = select(func.count(Turn.id)).where(Turn.dialog_id == row.dialog_id, Turn.id < turn_id)
     name = None
     if record.persona_id is not None:
-        here = select(Persona.name).where(Persona.id == record.persona_id, Persona.guild_id == key.guild_id)
+        here = select(Persona.name).where(
+            Persona.id == record.persona_id, ours(Persona), Persona.guild_id == key.guild_id
+        )
         name = await session.scalar(here)
     summary = None
     if record.summary_id is not None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import attempt_number, count_rows, is_open, matches_key
 from models.queries.dialogs.conversations import leave_dialog
 from models.queries.scope import cross_tenant
@@ -67,9 +68,9 @@ async def end_dialogs_everywhere(session: AsyncSession, *, user_id: int, now: da
     """End all dialogs of a person's own, open and parked, in every guild and in direct messages."""
     if user_id == EVERYBODY:
         return ResetCounts(0, 0)
-    mine = and_(Dialog.user_id == user_id, Dialog.ended_at.is_(None))
+    mine = and_(ours(Dialog), Dialog.user_id == user_id, Dialog.ended_at.is_(None))
     await session.execute(update(Dialog).where(mine).values(ended_at=now, end_reason=EVERYWHERE))
-    ended = and_(Dialog.user_id == user_id, Dialog.ended_at == now, Dialog.end_reason == EVERYWHERE)
+    ended = and_(ours(Dialog), Dialog.user_id == user_id, Dialog.ended_at == now, Dialog.end_reason == EVERYWHERE)
     pairs = select(Turn.dialog_id).join(Dialog).where(ended, Turn.status == "done")
     row = (await session.execute(pairs.with_only_columns(func.count(Turn.dialog_id.distinct()), func.count()))).one()
     return ResetCounts(int(row[0]), int(row[1]))
@@ -91,7 +92,7 @@ async def end_dialogs_of_place(
     """
     here = _open_in_place(guild_id, place_ids, begun_before)
     await session.execute(update(Dialog).where(here).values(ended_at=now, end_reason=NEW_PERSONA))
-    ended = and_(Dialog.guild_id == guild_id, Dialog.ended_at == now, Dialog.end_reason == NEW_PERSONA)
+    ended = and_(ours(Dialog), Dialog.guild_id == guild_id, Dialog.ended_at == now, Dialog.end_reason == NEW_PERSONA)
     pairs = select(Turn.dialog_id).join(Dialog).where(ended, Turn.status == "done")
     row = (await session.execute(pairs.with_only_columns(func.count(Turn.dialog_id.distinct()), func.count()))).one()
     return ResetCounts(int(row[0]), int(row[1]))
@@ -108,12 +109,14 @@ def _open_in_place(
     guild_id: int, place_ids: Collection[int] | None, begun_before: datetime | None = None
 ) -> ColumnElement[bool]:
     """Return the condition that a Dialog is open and belongs to these channels and threads; None: to the guild."""
-    here = and_(Dialog.guild_id == guild_id, is_open())
+    here = and_(ours(Dialog), Dialog.guild_id == guild_id, is_open())
     if begun_before is not None:
         here = and_(here, Dialog.opened_at < begun_before)
     if place_ids is None:
         return here
-    bound = select(BoundThread.thread_id).where(BoundThread.guild_id == guild_id, BoundThread.parent_id.in_(place_ids))
+    bound = select(BoundThread.thread_id).where(
+        ours(BoundThread), BoundThread.guild_id == guild_id, BoundThread.parent_id.in_(place_ids)
+    )
     return and_(here, or_(Dialog.channel_id.in_(place_ids), Dialog.channel_id.in_(bound)))
 
 
@@ -132,7 +135,7 @@ async def undo_reset(
     reset; without it, the last one that these keys can undo: one of their dialogs, or one of the person everywhere. A
     dialog that was begun since is parked, or deleted if nothing was said in it.
     """
-    mine = and_(_ended_by(key, also), Dialog.ended_at >= since)
+    mine = and_(ours(Dialog), _ended_by(key, also), Dialog.ended_at >= since)
     if reset_at is None:
         last = select(Dialog.ended_at).where(mine).order_by(Dialog.ended_at.desc(), Dialog.id.desc()).limit(1)
         reset_at = await session.scalar(last)

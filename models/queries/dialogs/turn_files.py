@@ -11,6 +11,7 @@ from typing import get_args
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import codec
 from models.tables import OptOut, TurnFile
 from models.types import FileKind, StoredFile
@@ -40,7 +41,7 @@ async def add_files(session: AsyncSession, turn_id: int, files: Sequence[StoredF
     authors = {file.author_id for file in files if file.author_id is not None}
     opted_out: set[int] = set()
     if authors:
-        opted_out = set(await session.scalars(select(OptOut.user_id).where(OptOut.user_id.in_(authors))))
+        opted_out = set(await session.scalars(select(OptOut.user_id).where(ours(OptOut), OptOut.user_id.in_(authors))))
     text = codec(session)
     session.add_all(
         TurnFile(

@@ -7,6 +7,7 @@ from typing import get_args
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import codec
 from models.queries.dialogs.speakers import speaker_of
 from models.queries.scope import cross_tenant
@@ -21,7 +22,7 @@ async def turn_info(session: AsyncSession, *, turn_id: int) -> TurnInfo | None:
         await session.execute(
             select(Turn, Dialog)
             .join(Dialog, Dialog.id == Turn.dialog_id)
-            .where(Turn.id == turn_id, Dialog.purge_id.is_(None))
+            .where(ours(Dialog), Turn.id == turn_id, Dialog.purge_id.is_(None))
         )
     ).one_or_none()
     if row is None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import codec, ensure_guild, ensure_user, num_deleted
 from models.queries.memory.forgetting import forgotten_until
 from models.queries.scope import cross_tenant
@@ -42,7 +43,7 @@ async def facts_by_id(session: AsyncSession, *, key: DialogKey, fact_ids: Collec
 @cross_tenant("the operator's overview")
 async def facts_in_guild(session: AsyncSession, *, guild_id: int, fact_ids: Sequence[int]) -> tuple[MemoryFact, ...]:
     """Return those of these facts of a guild's members that still exist, in this order."""
-    found = await _read(session, select(Fact).where(Fact.guild_id == guild_id, Fact.id.in_(fact_ids)))
+    found = await _read(session, select(Fact).where(ours(Fact), Fact.guild_id == guild_id, Fact.id.in_(fact_ids)))
     return tuple(sorted(found, key=lambda fact: fact_ids.index(fact.fact_id)))
 
 
@@ -52,7 +53,12 @@ async def sources_of(session: AsyncSession, *, key: DialogKey, turn_ids: Collect
         select(Delivery.turn_id, Delivery.channel_id, DeliveryMessage.message_id)
         .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
         .join(Turn, Turn.id == Delivery.turn_id)
-        .where(Delivery.turn_id.in_(turn_ids), Delivery.guild_id == key.guild_id, Turn.author_id == key.user_id)
+        .where(
+            Delivery.turn_id.in_(turn_ids),
+            ours(Delivery),
+            Delivery.guild_id == key.guild_id,
+            Turn.author_id == key.user_id,
+        )
         .where(~Delivery.ephemeral, Delivery.channel_id != 0, DeliveryMessage.message_id.is_not(None))
         .order_by(DeliveryMessage.position.desc())
     )
@@ -64,7 +70,7 @@ async def add_fact(session: AsyncSession, *, key: DialogKey, text: str, private:
 
     `private`: it stands in no prompt of a shared dialog.
     """
-    if await session.scalar(select(OptOut.user_id).where(OptOut.user_id == key.user_id)) is not None:
+    if await session.scalar(select(OptOut.user_id).where(ours(OptOut), OptOut.user_id == key.user_id)) is not None:
         return False
     await ensure_guild(session, key.guild_id, now)
     await ensure_user(session, key.user_id, now)
@@ -142,7 +148,7 @@ async def store_facts(
         await session.execute(
             select(Turn.created_at, _answered_alone())
             .join(Dialog, Dialog.id == Turn.dialog_id)
-            .where(Dialog.guild_id == key.guild_id, Turn.author_id == key.user_id)
+            .where(ours(Dialog), Dialog.guild_id == key.guild_id, Turn.author_id == key.user_id)
             .where(Turn.id == turn_id, Turn.status == "done")
             .with_for_update(read=True, of=Turn)  # it is forgotten after this, with its facts, or not at all
         )
@@ -182,12 +188,12 @@ async def store_facts(
 
 
 def _mine(key: DialogKey) -> ColumnElement[bool]:
-    return and_(Fact.guild_id == key.guild_id, Fact.user_id == key.user_id)
+    return and_(ours(Fact), Fact.guild_id == key.guild_id, Fact.user_id == key.user_id)
 
 
 def _answered_alone() -> ColumnElement[bool]:
     """Whether the reply to a Turn was shown to its author alone, in a guild."""
-    shown = exists().where(Delivery.turn_id == Turn.id, Delivery.ephemeral, Delivery.guild_id != 0)
+    shown = exists().where(ours(Delivery), Delivery.turn_id == Turn.id, Delivery.ephemeral, Delivery.guild_id != 0)
     return shown.correlate(Turn)
 
 
@@ -201,7 +207,7 @@ async def _read(session: AsyncSession, found: Select[Fact]) -> tuple[MemoryFact,
 
 async def _lock(session: AsyncSession, key: DialogKey) -> None:
     """Let changes that count the member's facts follow each other. SQLite has one writer anyway."""
-    await session.scalar(select(User.id).where(User.id == key.user_id).with_for_update(key_share=True))
+    await session.scalar(select(User.id).where(ours(User), User.id == key.user_id).with_for_update(key_share=True))
 
 
 async def _make_room(session: AsyncSession, key: DialogKey) -> None:
@@ -210,5 +216,7 @@ async def _make_room(session: AsyncSession, key: DialogKey) -> None:
     if count > MAX_FACTS:
         least = select(Fact.id).where(_mine(key)).order_by(Fact.edited, Fact.last_used_at, Fact.id)
         await session.execute(
-            delete(Fact).where(Fact.id.in_(least.limit(count - MAX_FACTS))).execution_options(synchronize_session=False)
+            delete(Fact)
+            .where(ours(Fact), Fact.id.in_(least.limit(count - MAX_FACTS)))
+            .execution_options(synchronize_session=False)
         )

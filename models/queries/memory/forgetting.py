@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.tables import MemberSettingsRow, Turn
 from models.types import DialogKey
 
@@ -22,7 +23,11 @@ async def forget_before(session: AsyncSession, *, key: DialogKey, now: datetime)
     """
     await session.execute(
         update(MemberSettingsRow)
-        .where(MemberSettingsRow.guild_id == key.guild_id, MemberSettingsRow.user_id == key.user_id)
+        .where(
+            ours(MemberSettingsRow),
+            MemberSettingsRow.guild_id == key.guild_id,
+            MemberSettingsRow.user_id == key.user_id,
+        )
         .values(forgotten_at=now)
         .execution_options(synchronize_session=False)
     )
@@ -42,7 +47,11 @@ async def forgotten_until(session: AsyncSession, *, key: DialogKey) -> datetime 
     """Return the moment up to which nothing is to be remembered of the member; it stays so until the commit."""
     moment: datetime | None = await session.scalar(
         select(MemberSettingsRow.forgotten_at)
-        .where(MemberSettingsRow.guild_id == key.guild_id, MemberSettingsRow.user_id == key.user_id)
+        .where(
+            ours(MemberSettingsRow),
+            MemberSettingsRow.guild_id == key.guild_id,
+            MemberSettingsRow.user_id == key.user_id,
+        )
         .with_for_update(read=True)
     )
     return moment
@@ -51,6 +60,7 @@ async def forgotten_until(session: AsyncSession, *, key: DialogKey) -> datetime 
 def may_be_summarised(key: DialogKey) -> ColumnElement[bool]:
     """Return the condition that a summary may cover a Turn of this key's dialog. A shared one is not one member's."""
     forgotten = exists().where(
+        ours(MemberSettingsRow),
         MemberSettingsRow.guild_id == key.guild_id,
         MemberSettingsRow.user_id == key.owner_id,
         MemberSettingsRow.forgotten_at >= Turn.created_at,

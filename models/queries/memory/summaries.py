@@ -12,6 +12,7 @@ from datetime import datetime
 from sqlalchemy import and_, delete, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import codec, insert, is_open, matches_key, num_deleted
 from models.queries.memory.forgetting import forgotten_until, may_be_summarised
 from models.tables import Dialog, DialogSummary, Fact, Turn, TurnPrompt
@@ -98,7 +99,7 @@ async def forget_summaries(session: AsyncSession, *, key: DialogKey) -> int:
 
 async def forget_own_summaries(session: AsyncSession, *, key: DialogKey) -> int:
     """Delete the summaries of all dialogs that the member has alone in this guild; return how many dialogs had one."""
-    dialogs = select(Dialog.id).where(Dialog.guild_id == key.guild_id, Dialog.user_id == key.user_id)
+    dialogs = select(Dialog.id).where(ours(Dialog), Dialog.guild_id == key.guild_id, Dialog.user_id == key.user_id)
     gone = delete(DialogSummary).where(DialogSummary.dialog_id.in_(dialogs)).returning(DialogSummary.dialog_id)
     rows = await session.scalars(gone.execution_options(synchronize_session=False))
     return len(set(rows))
@@ -125,7 +126,7 @@ async def forget_memory_of_turns(session: AsyncSession, turns: Collection[tuple[
     await forget_summaries_of_turns(session, turns)
     ids = [turn_id for _, turn_id in turns]
     for start in range(0, len(ids), _BATCH):
-        gone = delete(Fact).where(Fact.source_turn_id.in_(ids[start : start + _BATCH]))
+        gone = delete(Fact).where(ours(Fact), Fact.source_turn_id.in_(ids[start : start + _BATCH]))
         await session.execute(gone.execution_options(synchronize_session=False))
 
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, func, literal, or_, select, true, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import codec, insert_if_absent, matches_key
 from models.queries.dialogs.pairs import not_filtered
 from models.queries.memory.forgetting import may_be_summarised
@@ -43,12 +44,17 @@ async def dialogs_to_remember(
     The last active come first. Whether there is something to do is up to the caller.
     """
     guild, member = GuildSettingsRow, MemberSettingsRow
-    wanted = and_(member.guild_id == Dialog.guild_id, member.user_id == Dialog.user_id, member.memory.is_(True))
+    of_dialog = and_(ours(member), member.guild_id == Dialog.guild_id, member.user_id == Dialog.user_id)
+    wanted = and_(of_dialog, member.memory.is_(True))
     here = or_(guild.memory, Dialog.guild_id == DIRECT_MESSAGES)
     allowed = or_(and_(wanted, here, OptOut.user_id.is_(None)), and_(Dialog.user_id == EVERYBODY, guild.memory))
     done = and_(Turn.dialog_id == Dialog.id, Turn.status == "done", not_filtered())
     summarised = func.coalesce(
-        select(func.max(DialogSummary.to_turn_id)).where(DialogSummary.dialog_id == Dialog.id).scalar_subquery(), 0
+        select(func.max(DialogSummary.to_turn_id))
+        .where(DialogSummary.dialog_id == Dialog.id)
+        .correlate(Dialog)  # two levels up
+        .scalar_subquery(),
+        0,
     )
     counts = select(func.count(Turn.id)).where(done)
     remembered = or_(member.forgotten_at.is_(None), Turn.created_at > member.forgotten_at)
@@ -80,11 +86,11 @@ async def dialogs_to_remember(
                 .scalar_subquery()
                 .label("last_num_pairs"),
             )
-            .outerjoin(guild, guild.guild_id == Dialog.guild_id)
-            .outerjoin(member, and_(member.guild_id == Dialog.guild_id, member.user_id == Dialog.user_id))
-            .outerjoin(OptOut, OptOut.user_id == Dialog.user_id)
+            .outerjoin(guild, and_(ours(guild), guild.guild_id == Dialog.guild_id))
+            .outerjoin(member, of_dialog)
+            .outerjoin(OptOut, and_(ours(OptOut), OptOut.user_id == Dialog.user_id))
             .outerjoin(MemoryWork, MemoryWork.dialog_id == Dialog.id)
-            .where(Dialog.id.in_(candidates), allowed)
+            .where(ours(Dialog), Dialog.id.in_(candidates), allowed)
             .where(or_(Dialog.ended_at.is_(None), Dialog.end_reason.in_(_REMEMBERED_ENDS)))
             .where(or_(MemoryWork.retry_at.is_(None), MemoryWork.retry_at <= now))
             .order_by(Dialog.last_active_at.desc())
@@ -114,10 +120,14 @@ async def dialogs_to_remember(
 
 async def _candidates(session: AsyncSession, active_after: datetime) -> list[int]:
     """Find dialogs by those who have memory on, who are few: SQLite would scan all dialogs for a join."""
-    members = select(MemberSettingsRow.guild_id, MemberSettingsRow.user_id).where(MemberSettingsRow.memory.is_(True))
-    guilds = select(GuildSettingsRow.guild_id, literal(EVERYBODY)).where(GuildSettingsRow.memory)
+    members = select(MemberSettingsRow.guild_id, MemberSettingsRow.user_id).where(
+        ours(MemberSettingsRow), MemberSettingsRow.memory.is_(True)
+    )
+    guilds = select(GuildSettingsRow.guild_id, literal(EVERYBODY)).where(
+        ours(GuildSettingsRow), GuildSettingsRow.memory
+    )
     used = select(Dialog.id, Dialog.last_active_at).where(
-        Dialog.last_active_at >= active_after, Dialog.purge_id.is_(None)
+        ours(Dialog), Dialog.last_active_at >= active_after, Dialog.purge_id.is_(None)
     )
     found: dict[int, datetime] = {}
     for owners in (members, guilds):
@@ -130,7 +140,7 @@ async def _candidates(session: AsyncSession, active_after: datetime) -> list[int
 @cross_tenant("a job remembers for every tenant that wants it")
 async def claim_dialog(session: AsyncSession, *, dialog_id: int, now: datetime) -> bool:
     """Let this process write the memory of a dialog. False if another one does, or the dialog is gone."""
-    if await session.scalar(select(Dialog.id).where(Dialog.id == dialog_id)) is None:
+    if await session.scalar(select(Dialog.id).where(ours(Dialog), Dialog.id == dialog_id)) is None:
         return False
     await insert_if_absent(session, MemoryWork, dialog_id=dialog_id)
     row = await session.scalar(
@@ -191,6 +201,7 @@ async def pairs_to_remember(
     those that a summary may cover.
     """
     wants = and_(
+        ours(MemberSettingsRow),
         MemberSettingsRow.guild_id == key.guild_id,
         MemberSettingsRow.user_id == Turn.author_id,
         MemberSettingsRow.memory.is_(True),
@@ -209,7 +220,7 @@ async def pairs_to_remember(
         )
         .join(Dialog, Dialog.id == Turn.dialog_id)
         .outerjoin(MemberSettingsRow, wants)
-        .outerjoin(OptOut, OptOut.user_id == Turn.author_id)
+        .outerjoin(OptOut, and_(ours(OptOut), OptOut.user_id == Turn.author_id))
         .where(matches_key(key), Dialog.id == dialog_id, Turn.status == "done", Turn.id > after, not_filtered())
         .where(may_be_summarised(key) if for_summary else true())
         .order_by(Turn.id)
@@ -236,17 +247,17 @@ async def memory_is_wanted(session: AsyncSession, *, key: DialogKey) -> bool:
     For what was written in the meantime: who switched memory off keeps nothing that comes late.
     """
     if key.guild_id != DIRECT_MESSAGES:
-        guild = select(GuildSettingsRow.memory).where(GuildSettingsRow.guild_id == key.guild_id)
+        guild = select(GuildSettingsRow.memory).where(ours(GuildSettingsRow), GuildSettingsRow.guild_id == key.guild_id)
         if not await session.scalar(guild.with_for_update(read=True)):
             return False
     if key.shared:
         return True
     member = select(MemberSettingsRow.memory).where(
-        MemberSettingsRow.guild_id == key.guild_id, MemberSettingsRow.user_id == key.user_id
+        ours(MemberSettingsRow), MemberSettingsRow.guild_id == key.guild_id, MemberSettingsRow.user_id == key.user_id
     )
     if not await session.scalar(member.with_for_update(read=True)):
         return False
-    return await session.scalar(select(OptOut.user_id).where(OptOut.user_id == key.user_id)) is None
+    return await session.scalar(select(OptOut.user_id).where(ours(OptOut), OptOut.user_id == key.user_id)) is None
 
 
 def _is_void(owner: str | None, claimed_at: datetime | None, lost: frozenset[str], now: datetime) -> bool:

@@ -6,9 +6,10 @@ opt-out alone: see `opt_outs`. A block stays as well, without its reason: else a
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import and_, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.memory.summaries import forget_memory_of_turns
 from models.queries.privacy.own_rows import (
     OWN_DATA,
@@ -57,14 +58,16 @@ async def delete_person_turns(session: AsyncSession, *, user_id: int, guild_id: 
 @cross_tenant(OWN_DATA)
 async def delete_person_rest(session: AsyncSession, *, user_id: int, guild_id: int | None) -> None:
     """Delete the rest, after the turns. Guild personas they wrote stay, without their author; an opt-out stays."""
-    authored = PersonaVersion.persona_id.in_(select(Persona.id).where(in_guild(Persona.guild_id, guild_id)))
-    chosen = in_guild(PersonaAssignment.guild_id, guild_id)
-    audit = in_guild(AuditEntry.guild_id, guild_id)
+    authored = PersonaVersion.persona_id.in_(
+        select(Persona.id).where(ours(Persona), in_guild(Persona.guild_id, guild_id))
+    )
+    chosen = and_(ours(PersonaAssignment), in_guild(PersonaAssignment.guild_id, guild_id))
+    audit = and_(ours(AuditEntry), in_guild(AuditEntry.guild_id, guild_id))
     for statement in (
-        delete(Dialog).where(Dialog.id.in_(own_dialogs(user_id, guild_id))),
+        delete(Dialog).where(ours(Dialog), Dialog.id.in_(own_dialogs(user_id, guild_id))),
         delete(Delivery).where(deliveries_without_turn(user_id, guild_id)),
         delete(TurnFile).where(quoted(user_id, guild_id)),
-        delete(Persona).where(Persona.owner_id == user_id, in_guild(Persona.guild_id, guild_id)),
+        delete(Persona).where(ours(Persona), Persona.owner_id == user_id, in_guild(Persona.guild_id, guild_id)),
         delete(PersonaAssignment).where(PersonaAssignment.user_id == user_id, chosen),
         update(PersonaAssignment).where(PersonaAssignment.set_by == user_id, chosen).values(set_by=None),
         update(PersonaVersion).where(PersonaVersion.author_id == user_id, authored).values(author_id=None),
@@ -73,26 +76,34 @@ async def delete_person_rest(session: AsyncSession, *, user_id: int, guild_id: i
         update(Report).where(reports_with_words(user_id, guild_id)).values(prompt=None),
         delete(ReportSpeaker).where(
             ReportSpeaker.user_id == user_id,
-            ReportSpeaker.report_id.in_(select(Report.id).where(in_guild(Report.guild_id, guild_id))),
+            ReportSpeaker.report_id.in_(select(Report.id).where(ours(Report), in_guild(Report.guild_id, guild_id))),
         ),
         update(Report).where(reports_made(user_id, guild_id)).values(reporter_id=None, reason=None),
-        update(Report).where(Report.closed_by == user_id, in_guild(Report.guild_id, guild_id)).values(closed_by=None),
+        update(Report)
+        .where(ours(Report), Report.closed_by == user_id, in_guild(Report.guild_id, guild_id))
+        .values(closed_by=None),
         update(MemberBlock)
-        .where(MemberBlock.user_id == user_id, in_guild(MemberBlock.guild_id, guild_id))
+        .where(ours(MemberBlock), MemberBlock.user_id == user_id, in_guild(MemberBlock.guild_id, guild_id))
         .values(reason=None),
         update(MemberBlock)
-        .where(MemberBlock.blocked_by == user_id, in_guild(MemberBlock.guild_id, guild_id))
+        .where(ours(MemberBlock), MemberBlock.blocked_by == user_id, in_guild(MemberBlock.guild_id, guild_id))
         .values(blocked_by=None),
         delete(MemberSettingsRow).where(
-            MemberSettingsRow.user_id == user_id, in_guild(MemberSettingsRow.guild_id, guild_id)
+            ours(MemberSettingsRow),
+            MemberSettingsRow.user_id == user_id,
+            in_guild(MemberSettingsRow.guild_id, guild_id),
         ),
-        delete(DailyUsage).where(DailyUsage.user_id == user_id, in_guild(DailyUsage.guild_id, guild_id)),
+        delete(DailyUsage).where(
+            ours(DailyUsage), DailyUsage.user_id == user_id, in_guild(DailyUsage.guild_id, guild_id)
+        ),
         update(BoundThread)
-        .where(BoundThread.creator_id == user_id, in_guild(BoundThread.guild_id, guild_id))
+        .where(ours(BoundThread), BoundThread.creator_id == user_id, in_guild(BoundThread.guild_id, guild_id))
         .values(creator_id=None),
         update(AuditEntry).where(AuditEntry.actor_id == user_id, audit).values(actor_id=None),
         update(AuditEntry).where(AuditEntry.target_id == user_id, audit).values(target_id=None),
     ):
         await session.execute(statement.execution_options(synchronize_session=False))
     if guild_id is None:
-        await session.execute(delete(User).where(User.id == user_id).execution_options(synchronize_session=False))
+        await session.execute(
+            delete(User).where(ours(User), User.id == user_id).execution_options(synchronize_session=False)
+        )

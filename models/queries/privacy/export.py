@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import codec
 from models.queries.privacy.own_rows import (
     OWN_DATA,
@@ -56,7 +57,7 @@ async def person_personas(
         select(PersonaVersion, Persona)
         .join(Persona, Persona.id == PersonaVersion.persona_id)
         .where(or_(Persona.owner_id == user_id, PersonaVersion.author_id == user_id))
-        .where(in_guild(Persona.guild_id, guild_id))
+        .where(ours(Persona), in_guild(Persona.guild_id, guild_id))
         .order_by(Persona.id, PersonaVersion.version)
     )
     text = codec(session)
@@ -86,7 +87,7 @@ async def person_pictures(
     rows = await session.scalars(
         select(PersonaPicture)
         .join(Persona, Persona.id == PersonaPicture.persona_id)
-        .where(Persona.owner_id == user_id, in_guild(Persona.guild_id, guild_id))
+        .where(ours(Persona), Persona.owner_id == user_id, in_guild(Persona.guild_id, guild_id))
         .order_by(PersonaPicture.persona_id)
     )
     text = codec(session)
@@ -109,17 +110,19 @@ async def person_settings(
     audit = or_(AuditEntry.actor_id == user_id, AuditEntry.target_id == user_id)
     statements: dict[str, Any] = {
         "member_settings": select(MemberSettingsRow.__table__).where(
-            MemberSettingsRow.user_id == user_id, in_guild(MemberSettingsRow.guild_id, guild_id)
+            ours(MemberSettingsRow),
+            MemberSettingsRow.user_id == user_id,
+            in_guild(MemberSettingsRow.guild_id, guild_id),
         ),
         "daily_usage": select(DailyUsage.__table__).where(
-            DailyUsage.user_id == user_id, in_guild(DailyUsage.guild_id, guild_id)
+            ours(DailyUsage), DailyUsage.user_id == user_id, in_guild(DailyUsage.guild_id, guild_id)
         ),
         "audit_log": select(
             AuditEntry.guild_id, AuditEntry.actor_id, AuditEntry.target_id, AuditEntry.action, AuditEntry.created_at
-        ).where(audit, in_guild(AuditEntry.guild_id, guild_id)),
+        ).where(ours(AuditEntry), audit, in_guild(AuditEntry.guild_id, guild_id)),
         "bound_threads": select(
             BoundThread.guild_id, BoundThread.parent_id, BoundThread.thread_id, BoundThread.created_at
-        ).where(BoundThread.creator_id == user_id, in_guild(BoundThread.guild_id, guild_id)),
+        ).where(ours(BoundThread), BoundThread.creator_id == user_id, in_guild(BoundThread.guild_id, guild_id)),
         "persona_assignments": select(
             PersonaAssignment.guild_id,
             PersonaAssignment.level,
@@ -200,7 +203,7 @@ async def person_quotes(
         select(TurnFile, Turn.created_at, Dialog.guild_id)
         .join(Turn, Turn.id == TurnFile.turn_id)
         .join(Dialog, Dialog.id == Turn.dialog_id)
-        .where(quoted(user_id, guild_id))
+        .where(ours(Dialog), quoted(user_id, guild_id))
         .order_by(TurnFile.turn_id, TurnFile.position)
     )
     text = codec(session)
@@ -227,7 +230,7 @@ async def person_moderation(
     text = codec(session)
     blocks = await session.scalars(
         select(MemberBlock)
-        .where(MemberBlock.user_id == user_id, in_guild(MemberBlock.guild_id, guild_id))
+        .where(ours(MemberBlock), MemberBlock.user_id == user_id, in_guild(MemberBlock.guild_id, guild_id))
         .order_by(MemberBlock.guild_id)
     )
     made = await session.scalars(select(Report).where(reports_made(user_id, guild_id)).order_by(Report.id))

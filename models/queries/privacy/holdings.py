@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import count_rows
 from models.queries.privacy.own_rows import (
     OWN_DATA,
@@ -56,7 +57,7 @@ async def person_counts(session: AsyncSession, *, user_id: int, guild_id: int | 
     """Count the person's rows by table; without a guild, the person's own row in `users` too."""
     counts = {name: await count_rows(session, rows) for name, rows in _row_counts(user_id, guild_id).items()}
     if guild_id is None:
-        counts["users"] = await count_rows(session, select(func.count(User.id)).where(User.id == user_id))
+        counts["users"] = await count_rows(session, select(func.count(User.id)).where(ours(User), User.id == user_id))
     return counts
 
 
@@ -65,12 +66,12 @@ async def person_guilds(session: AsyncSession, *, user_id: int) -> tuple[int, ..
     """Return the guilds in which the person has data, 0 for direct messages."""
     found: set[int] = set()
     for guilds in (
-        select(Dialog.guild_id).where(Dialog.user_id == user_id),
-        select(Dialog.guild_id).join(Turn, Turn.dialog_id == Dialog.id).where(Turn.author_id == user_id),
+        select(Dialog.guild_id).where(ours(Dialog), Dialog.user_id == user_id),
+        select(Dialog.guild_id).join(Turn).where(ours(Dialog), Turn.author_id == user_id),
         select(Fact.guild_id).where(facts_about(user_id, None)),
-        select(MemberSettingsRow.guild_id).where(MemberSettingsRow.user_id == user_id),
-        select(DailyUsage.guild_id).where(DailyUsage.user_id == user_id),
-        select(Report.guild_id).where(or_(Report.author_id == user_id, Report.reporter_id == user_id)),
+        select(MemberSettingsRow.guild_id).where(ours(MemberSettingsRow), MemberSettingsRow.user_id == user_id),
+        select(DailyUsage.guild_id).where(ours(DailyUsage), DailyUsage.user_id == user_id),
+        select(Report.guild_id).where(ours(Report), or_(Report.author_id == user_id, Report.reporter_id == user_id)),
     ):
         found.update(await session.scalars(guilds.distinct()))
     return tuple(sorted(found))
@@ -81,11 +82,12 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
     dialogs = own_dialogs(user_id, guild_id)
     turns = own_turns(user_id, guild_id)
     audit = or_(AuditEntry.actor_id == user_id, AuditEntry.target_id == user_id)
-    personas = select(Persona.id).where(in_guild(Persona.guild_id, guild_id))
+    personas = select(Persona.id).where(ours(Persona), in_guild(Persona.guild_id, guild_id))
     own_personas = personas.where(Persona.owner_id == user_id)
-    deliveries = or_(Delivery.turn_id.in_(turns), deliveries_without_turn(user_id, guild_id))
+    of_turns = and_(ours(Delivery), Delivery.turn_id.in_(turns))
+    deliveries = or_(of_turns, deliveries_without_turn(user_id, guild_id))
     conditions: dict[str, tuple[Any, ColumnElement[bool]]] = {
-        "dialogs": (Dialog, Dialog.id.in_(dialogs)),
+        "dialogs": (Dialog, and_(ours(Dialog), Dialog.id.in_(dialogs))),
         "turns": (Turn, Turn.id.in_(turns)),
         "turn_files": (TurnFile, or_(TurnFile.turn_id.in_(turns), quoted(user_id, guild_id))),
         "deliveries": (Delivery, deliveries),
@@ -98,7 +100,7 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
         "facts": (Fact, facts_about(user_id, guild_id)),
         "dialog_summaries": (DialogSummary, DialogSummary.dialog_id.in_(dialogs)),
         "memory_work": (MemoryWork, MemoryWork.dialog_id.in_(dialogs)),
-        "personas": (Persona, Persona.id.in_(own_personas)),
+        "personas": (Persona, and_(ours(Persona), Persona.id.in_(own_personas))),
         "persona_pictures": (PersonaPicture, PersonaPicture.persona_id.in_(own_personas)),
         "persona_assignments": (PersonaAssignment, assigned(user_id, guild_id)),
         "persona_versions": (
@@ -107,15 +109,19 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
         ),
         "member_settings": (
             MemberSettingsRow,
-            and_(MemberSettingsRow.user_id == user_id, in_guild(MemberSettingsRow.guild_id, guild_id)),
+            and_(
+                ours(MemberSettingsRow),
+                MemberSettingsRow.user_id == user_id,
+                in_guild(MemberSettingsRow.guild_id, guild_id),
+            ),
         ),
         "daily_usage": (
             DailyUsage,
-            and_(DailyUsage.user_id == user_id, in_guild(DailyUsage.guild_id, guild_id)),
+            and_(ours(DailyUsage), DailyUsage.user_id == user_id, in_guild(DailyUsage.guild_id, guild_id)),
         ),
         "bound_threads": (
             BoundThread,
-            and_(BoundThread.creator_id == user_id, in_guild(BoundThread.guild_id, guild_id)),
+            and_(ours(BoundThread), BoundThread.creator_id == user_id, in_guild(BoundThread.guild_id, guild_id)),
         ),
         "reports": (
             Report,
@@ -123,19 +129,20 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
                 reports_of_words(user_id, guild_id),
                 reports_made(user_id, guild_id),
                 reports_with_words(user_id, guild_id),
-                and_(Report.closed_by == user_id, in_guild(Report.guild_id, guild_id)),
+                and_(ours(Report), Report.closed_by == user_id, in_guild(Report.guild_id, guild_id)),
             ),
         ),
         "report_speakers": (
             ReportSpeaker,
             and_(
                 ReportSpeaker.user_id == user_id,
-                ReportSpeaker.report_id.in_(select(Report.id).where(in_guild(Report.guild_id, guild_id))),
+                ReportSpeaker.report_id.in_(select(Report.id).where(ours(Report), in_guild(Report.guild_id, guild_id))),
             ),
         ),
         "member_blocks": (
             MemberBlock,
             and_(
+                ours(MemberBlock),
                 or_(
                     MemberBlock.blocked_by == user_id,
                     and_(MemberBlock.user_id == user_id, MemberBlock.reason.is_not(None)),
@@ -143,6 +150,6 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
                 in_guild(MemberBlock.guild_id, guild_id),
             ),
         ),
-        "audit_log": (AuditEntry, and_(audit, in_guild(AuditEntry.guild_id, guild_id))),
+        "audit_log": (AuditEntry, and_(ours(AuditEntry), audit, in_guild(AuditEntry.guild_id, guild_id))),
     }
     return {name: select(func.count()).select_from(table).where(rows) for name, (table, rows) in conditions.items()}

@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import insert_if_absent
 from models.queries.scope import cross_tenant
 from models.tables import Dialog, OptOut
@@ -21,7 +22,7 @@ async def opt_out(session: AsyncSession, *, user_id: int, now: datetime) -> bool
     inserted = await insert_if_absent(session, OptOut, user_id=user_id, since=now)
     await session.execute(
         update(Dialog)
-        .where(Dialog.user_id == user_id, Dialog.ended_at.is_(None))
+        .where(ours(Dialog), Dialog.user_id == user_id, Dialog.ended_at.is_(None))
         .values(ended_at=now, end_reason="opt-out")
     )
     return inserted
@@ -30,11 +31,14 @@ async def opt_out(session: AsyncSession, *, user_id: int, now: datetime) -> bool
 @cross_tenant("an opt-out holds everywhere")
 async def opt_in(session: AsyncSession, *, user_id: int) -> bool:
     """Delete the opt-out. False if there was none."""
-    return await session.scalar(delete(OptOut).where(OptOut.user_id == user_id).returning(OptOut.user_id)) is not None
+    return (
+        await session.scalar(delete(OptOut).where(ours(OptOut), OptOut.user_id == user_id).returning(OptOut.user_id))
+        is not None
+    )
 
 
 @cross_tenant("an opt-out holds everywhere")
 async def opted_out_since(session: AsyncSession, *, user_id: int) -> datetime | None:
     """Return when the person opted out, or None."""
-    since: datetime | None = await session.scalar(select(OptOut.since).where(OptOut.user_id == user_id))
+    since: datetime | None = await session.scalar(select(OptOut.since).where(ours(OptOut), OptOut.user_id == user_id))
     return since

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Executable, Select, bindparam, delete, fun
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from models.application import ours
 from models.queries.common import change, codec, dialect, key_values, matches_key, matches_key_values, rows_of
 from models.queries.common import insert as upsert
 from models.queries.replies.delivery_rows import close_where, messages_of, record_of
@@ -27,7 +28,7 @@ from models.types import DeliveryRecord, DialogKey, OutgoingMessage, Place
 
 _TAKE_OVER = (
     update(Delivery)
-    .where(Delivery.turn_id.is_(None), Delivery.state == "writing")
+    .where(ours(Delivery), Delivery.turn_id.is_(None), Delivery.state == "writing")
     .where(Delivery.nonce == bindparam("asked_by"), Delivery.owner == bindparam("this_process"))
     .returning(Delivery.id)
 )
@@ -38,11 +39,12 @@ _OF_TURN = aliased(Delivery)
 _READY = (
     update(Delivery)
     .where(
+        ours(Delivery),
         Delivery.id
         == select(func.max(_OF_TURN.id))
-        .where(_OF_TURN.turn_id == bindparam("turn"))
+        .where(ours(_OF_TURN), _OF_TURN.turn_id == bindparam("turn"))
         .where(_OF_TURN.turn_id.in_(select(Turn.id).join(Dialog).where(matches_key_values())))
-        .scalar_subquery()
+        .scalar_subquery(),
     )
     .values(state="ready")
     .returning(Delivery.id)
@@ -81,14 +83,16 @@ async def begin_waiting(session: AsyncSession, *, key: DialogKey, place: Place, 
 @cross_tenant("what asked is known by its id")
 async def question_has_turn(session: AsyncSession, *, nonce: int) -> bool:
     """Return whether the message or interaction with this id has got a turn."""
-    found = select(Delivery.id).where(Delivery.nonce == nonce, Delivery.turn_id.is_not(None)).limit(1)
+    found = select(Delivery.id).where(ours(Delivery), Delivery.nonce == nonce, Delivery.turn_id.is_not(None)).limit(1)
     return await session.scalar(found) is not None
 
 
 @cross_tenant("the sender knows the delivery by its id")
 async def end_waiting(session: AsyncSession, *, delivery_id: int) -> None:
     """Forget a message that waits no more, and never got a turn."""
-    await session.execute(delete(Delivery).where(Delivery.id == delivery_id, Delivery.turn_id.is_(None)))
+    await session.execute(
+        delete(Delivery).where(ours(Delivery), Delivery.id == delivery_id, Delivery.turn_id.is_(None))
+    )
 
 
 async def retract_deliveries(session: AsyncSession, *, turns: Select[int], kept_for: int, text: str) -> None:
@@ -98,10 +102,12 @@ async def retract_deliveries(session: AsyncSession, *, turns: Select[int], kept_
     """
     deliveries = (
         await session.scalars(
-            select(Delivery).where(Delivery.turn_id.in_(turns), ~Delivery.ephemeral, Delivery.channel_id != 0)
+            select(Delivery).where(
+                ours(Delivery), Delivery.turn_id.in_(turns), ~Delivery.ephemeral, Delivery.channel_id != 0
+            )
         )
     ).all()
-    kept = select(DeliveryMessage.message_id).join(Delivery).where(Delivery.turn_id == kept_for)
+    kept = select(DeliveryMessage.message_id).join(Delivery).where(ours(Delivery), Delivery.turn_id == kept_for)
     known = {each for each in await session.scalars(kept) if each is not None}
     for delivery in deliveries:
         rows = [row for row in await messages_of(session, delivery.id) if row.message_id not in (None, *known)]
@@ -109,7 +115,7 @@ async def retract_deliveries(session: AsyncSession, *, turns: Select[int], kept_
             continue  # it goes with its turn
         known |= {row.message_id for row in rows if row.message_id is not None}
         delivery.turn_id, delivery.state, delivery.owner = None, "ready", None
-        delivery.application_id = delivery.reply_token = delivery.question_id = None
+        delivery.interaction_application_id = delivery.reply_token = delivery.question_id = None
         delivery.attempts, delivery.retry_at = 0, None
         others = DeliveryMessage.position.not_in([row.position for row in rows])
         await session.execute(delete(DeliveryMessage).where(DeliveryMessage.delivery_id == delivery.id, others))
@@ -123,7 +129,7 @@ async def _add_delivery(session: AsyncSession, turn_id: int | None, place: Place
         "turn_id": turn_id,
         "state": "writing",
         "owner": session.info.get("owner"),
-        "application_id": place.application_id,
+        "interaction_application_id": place.application_id,
         "token_expires_at": place.token_expires_at,
         "ephemeral": place.ephemeral,
         "guild_id": place.guild_id,
@@ -157,7 +163,7 @@ async def reopen_delivery(
     if latest is None:
         return await begin_delivery(session, key=key, turn_id=turn_id, place=place, now=now)
     latest.state, latest.owner = "writing", session.info.get("owner")
-    latest.application_id, latest.reply_token = place.application_id, place.reply_token
+    latest.interaction_application_id, latest.reply_token = place.application_id, place.reply_token
     latest.token_expires_at, latest.nonce, latest.created_at = place.token_expires_at, place.nonce, now
     latest.attempts, latest.retry_at = 0, None
     await session.flush()
@@ -211,7 +217,7 @@ async def delivery_of_turn(session: AsyncSession, *, key: DialogKey, turn_id: in
 async def _latest(session: AsyncSession, key: DialogKey, turn_id: int) -> Delivery | None:
     delivery: Delivery | None = await session.scalar(
         select(Delivery)
-        .where(Delivery.turn_id == turn_id, _of_key(key))
+        .where(ours(Delivery), Delivery.turn_id == turn_id, _of_key(key))
         .order_by(Delivery.id.desc())
         .limit(1)
         .execution_options(populate_existing=True)

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Executable, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import change, codec, dialect, insert, insert_if_absent
 from models.queries.dialogs.speakers import speaker_of
 from models.queries.replies.delivery_rows import close_delivery
@@ -66,7 +67,7 @@ async def _record(session: AsyncSession, delivery_id: int, position: int, messag
 async def spoken_through(session: AsyncSession, *, delivery_id: int, webhook_id: int | None, name: str) -> None:
     """Record through which webhook the messages are sent, and under which name; None: as the bot itself."""
     sealed = codec(session).seal(name) if webhook_id is not None else None
-    which = update(Delivery).where(Delivery.id == delivery_id)
+    which = update(Delivery).where(ours(Delivery), Delivery.id == delivery_id)
     await session.execute(which.values(webhook_id=webhook_id, webhook_name=sealed))
 
 
@@ -76,7 +77,7 @@ async def turn_of_message(session: AsyncSession, *, message_id: int) -> int | No
     turn_id: int | None = await session.scalar(
         select(Delivery.turn_id)
         .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
-        .where(DeliveryMessage.message_id == message_id)
+        .where(ours(Delivery), DeliveryMessage.message_id == message_id)
         .order_by(Delivery.id.desc())
         .limit(1)
     )
@@ -90,7 +91,7 @@ async def speaker_of_message(session: AsyncSession, *, key: DialogKey, message_i
         .join(Delivery, Delivery.turn_id == Turn.id)
         .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
         .join(Dialog, Dialog.id == Turn.dialog_id)
-        .where(DeliveryMessage.message_id == message_id, Dialog.guild_id == key.guild_id)
+        .where(ours(Delivery), DeliveryMessage.message_id == message_id, ours(Dialog), Dialog.guild_id == key.guild_id)
     )
     row = (await session.execute(found.order_by(Delivery.id.desc()).limit(1))).first()
     return None if row is None else speaker_of(session, row.speaker_id, row.speaker_name)
@@ -99,5 +100,6 @@ async def speaker_of_message(session: AsyncSession, *, key: DialogKey, message_i
 @cross_tenant("the bot's own messages in a channel, of whichever tenant")
 async def recorded_messages(session: AsyncSession, *, message_ids: Sequence[int]) -> frozenset[int]:
     """Return those of these messages on Discord that a delivery knows."""
-    known = select(DeliveryMessage.message_id).where(DeliveryMessage.message_id.in_(message_ids))
+    known = select(DeliveryMessage.message_id).join(Delivery, Delivery.id == DeliveryMessage.delivery_id)
+    known = known.where(ours(Delivery), DeliveryMessage.message_id.in_(message_ids))
     return frozenset(each for each in await session.scalars(known) if each is not None)

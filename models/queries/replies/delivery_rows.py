@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, Row, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import change, codec, rows_of
 from models.tables import Delivery, DeliveryMessage
 from models.types import DeliveryRecord, DeliveryState, OutgoingMessage, Place
 
 _DONE = {"state": "done", "reply_token": None, "owner": None, "retry_at": None}
-_CLOSE = update(Delivery).where(Delivery.id == bindparam("delivery")).returning(Delivery.id, Delivery.turn_id)
+_CLOSE = (
+    update(Delivery)
+    .where(ours(Delivery), Delivery.id == bindparam("delivery"))
+    .returning(Delivery.id, Delivery.turn_id)
+)
 _CLEAR = (
     update(DeliveryMessage)
     .where(DeliveryMessage.delivery_id.in_(bindparam("deliveries", expanding=True)))
@@ -22,7 +27,7 @@ _CLEAR = (
 
 async def close_where(session: AsyncSession, *which: ColumnElement[bool]) -> None:
     """Mark deliveries done. Of their messages only the ids are kept."""
-    closed = update(Delivery).where(*which).values(**_DONE).returning(Delivery.id, Delivery.turn_id)
+    closed = update(Delivery).where(ours(Delivery), *which).values(**_DONE).returning(Delivery.id, Delivery.turn_id)
     await _clear(session, (await session.execute(closed)).all())
 
 
@@ -36,7 +41,7 @@ async def _clear(session: AsyncSession, closed: Sequence[Row[int, int | None]]) 
         return
     without_turn = [row.id for row in closed if row.turn_id is None]
     if without_turn:
-        await session.execute(delete(Delivery).where(Delivery.id.in_(without_turn)))
+        await session.execute(delete(Delivery).where(ours(Delivery), Delivery.id.in_(without_turn)))
     await change(session, _CLEAR, {"deliveries": [row.id for row in closed], "content": None})
 
 
@@ -70,7 +75,7 @@ async def record_of(session: AsyncSession, row: Delivery) -> DeliveryRecord:
         asker_id=row.asker_id,
         nonce=row.nonce,
         ephemeral=row.ephemeral,
-        application_id=row.application_id,
+        application_id=row.interaction_application_id,
         reply_token=row.reply_token,
         token_expires_at=row.token_expires_at,
         question_id=row.question_id,

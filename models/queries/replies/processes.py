@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import THIS_APPLICATION, ours
 from models.base import UTCDateTime
 from models.process_owner import owner_is_alive
 from models.queries.common import insert
@@ -37,14 +38,14 @@ async def beat(session: AsyncSession, *, lease: timedelta) -> Beat:
     """Let this process count as alive for `lease` from now, and forget processes that ended long ago."""
     owner = session.info["owner"]
     now = await _database_time(session)
-    lost_at = await session.scalar(select(Process.lost_at).where(Process.owner == owner))
+    lost_at = await session.scalar(select(Process.lost_at).where(ours(Process), Process.owner == owner))
     alive = {"alive_until": now + lease, "lost_at": None}
     await session.execute(
         insert(session, Process)
         .values(owner=owner, **alive)
-        .on_conflict_do_update(index_elements=["owner"], set_=alive)
+        .on_conflict_do_update(index_elements=["owner"], set_={**alive, "application_id": THIS_APPLICATION})
     )
-    await session.execute(delete(Process).where(Process.alive_until < now - FORGET_AFTER))
+    await session.execute(delete(Process).where(ours(Process), Process.alive_until < now - FORGET_AFTER))
     return Beat(now, lost_at is not None)
 
 
@@ -58,7 +59,7 @@ async def mark_lost(session: AsyncSession, *, may_judge: Callable[[datetime], bo
     now = await _database_time(session)
     if not may_judge(now):
         return ()
-    overdue = (Process.alive_until < now, Process.lost_at.is_(None))
+    overdue = (ours(Process), Process.alive_until < now, Process.lost_at.is_(None))
     owners = await session.scalars(select(Process.owner).where(*overdue))
     gone = [owner for owner in owners if owner != session.info["owner"] and not owner_is_alive(owner)]
     if not gone:
@@ -71,16 +72,16 @@ async def mark_lost(session: AsyncSession, *, may_judge: Callable[[datetime], bo
 @cross_tenant("processes belong to no tenant")
 async def lost_processes(session: AsyncSession) -> frozenset[str]:
     """Return the owners that are marked as lost."""
-    return frozenset(await session.scalars(select(Process.owner).where(Process.lost_at.is_not(None))))
+    return frozenset(await session.scalars(select(Process.owner).where(ours(Process), Process.lost_at.is_not(None))))
 
 
 @cross_tenant("processes belong to no tenant")
 async def sign_off(session: AsyncSession) -> None:
     """Remove the row of this process, which ends; but not if it leaves turns or deliveries for others to end."""
     owner = session.info["owner"]
-    pending = exists().where(Turn.status == "pending", Turn.owner == owner)
-    undelivered = exists().where(Delivery.state != "done", Delivery.owner == owner)
-    await session.execute(delete(Process).where(Process.owner == owner, ~pending, ~undelivered))
+    pending = exists().where(ours(Turn), Turn.status == "pending", Turn.owner == owner)
+    undelivered = exists().where(ours(Delivery), Delivery.state != "done", Delivery.owner == owner)
+    await session.execute(delete(Process).where(ours(Process), Process.owner == owner, ~pending, ~undelivered))
 
 
 def is_dead(owner: str | None, lost: frozenset[str]) -> bool:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.replies.deliveries import close_deliveries_of
 from models.queries.replies.processes import is_dead, lost_processes
 from models.queries.scope import cross_tenant
@@ -25,7 +26,9 @@ LONGEST_TURN = timedelta(minutes=15)
 @cross_tenant("a crash cuts off the turns of every tenant")
 async def dead_turns(session: AsyncSession, *, now: datetime) -> tuple[int, ...]:
     """Return the ids of pending turns that no process works on: their owner is dead, or they are too old."""
-    rows = await session.execute(select(Turn.id, Turn.owner, Turn.created_at).where(Turn.status == "pending"))
+    rows = await session.execute(
+        select(Turn.id, Turn.owner, Turn.created_at).where(ours(Turn), Turn.status == "pending")
+    )
     lost = await lost_processes(session)
     return tuple(row.id for row in rows if is_dead(row.owner, lost) or now - row.created_at > LONGEST_TURN)
 
@@ -55,7 +58,10 @@ async def interrupt_abandoned_turns(
     """
     rows = await session.scalars(
         select(Turn.id).where(
-            Turn.status == "pending", Turn.owner == session.info.get("owner"), Turn.created_at < begun_before
+            ours(Turn),
+            Turn.status == "pending",
+            Turn.owner == session.info.get("owner"),
+            Turn.created_at < begun_before,
         )
     )
     abandoned = [turn_id for turn_id in rows if turn_id not in active]

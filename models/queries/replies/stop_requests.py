@@ -13,6 +13,7 @@ from datetime import datetime
 from sqlalchemy import bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import insert_if_absent, rows_of
 from models.queries.scope import cross_tenant
 from models.tables import StopRequest
@@ -33,7 +34,7 @@ async def request_stop(session: AsyncSession, *, interaction_id: int, by: StopRe
 
 
 _REQUESTED = select(StopRequest.interaction_id, StopRequest.user_id, StopRequest.managed_guild_id).where(
-    StopRequest.interaction_id.in_(bindparam("interactions", expanding=True))
+    ours(StopRequest), StopRequest.interaction_id.in_(bindparam("interactions", expanding=True))
 )
 
 
@@ -54,7 +55,7 @@ async def delete_stop_requests(
 
     Of two processes that delete one, only one gets it.
     """
-    deleted = delete(StopRequest).where(StopRequest.interaction_id.in_(interaction_ids))
+    deleted = delete(StopRequest).where(ours(StopRequest), StopRequest.interaction_id.in_(interaction_ids))
     if user_id is not None:
         deleted = deleted.where(StopRequest.user_id == user_id)
     return frozenset(await session.scalars(deleted.returning(StopRequest.interaction_id)))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.replies.delivery_rows import close_where, record_of
 from models.queries.replies.processes import is_dead, lost_processes
 from models.queries.scope import cross_tenant
@@ -25,7 +26,7 @@ async def unfinished_deliveries(session: AsyncSession, *, now: datetime) -> tupl
     """Return the deliveries that no process works on and that are to be finished now, oldest first."""
     rows = await session.scalars(
         select(Delivery)
-        .where(Delivery.state != "done", Delivery.created_at >= now - GIVEN_UP_AFTER)
+        .where(ours(Delivery), Delivery.state != "done", Delivery.created_at >= now - GIVEN_UP_AFTER)
         .where(or_(Delivery.retry_at.is_(None), Delivery.retry_at <= now))
     )
     # Sorted in Python: with ORDER BY, SQLite would scan all deliveries by id instead of using the partial index.
@@ -44,7 +45,7 @@ async def take_delivery(session: AsyncSession, *, delivery_id: int, owner: str |
     before = Delivery.owner.is_(None) if owner is None else Delivery.owner == owner
     taken = await session.scalar(
         update(Delivery)
-        .where(Delivery.id == delivery_id, before, Delivery.state != "done")
+        .where(ours(Delivery), Delivery.id == delivery_id, before, Delivery.state != "done")
         .values(owner=session.info.get("owner"), attempts=Delivery.attempts + 1)
         .returning(Delivery.id)
     )
@@ -54,7 +55,12 @@ async def take_delivery(session: AsyncSession, *, delivery_id: int, owner: str |
 @cross_tenant("the sender knows the delivery by its id")
 async def owns_delivery(session: AsyncSession, *, delivery_id: int) -> bool:
     """Return whether this process is the one that shows a delivery, and it is not done."""
-    mine = (Delivery.id == delivery_id, Delivery.owner == session.info.get("owner"), Delivery.state != "done")
+    mine = (
+        ours(Delivery),
+        Delivery.id == delivery_id,
+        Delivery.owner == session.info.get("owner"),
+        Delivery.state != "done",
+    )
     return await session.scalar(select(Delivery.id).where(*mine)) is not None
 
 
@@ -64,7 +70,9 @@ async def release_delivery(session: AsyncSession, *, delivery_id: int, now: date
 
     Repeated after a lost connection, it changes nothing.
     """
-    delivery = await session.get(Delivery, delivery_id, populate_existing=True)
+    delivery = await session.scalar(
+        select(Delivery).where(ours(Delivery), Delivery.id == delivery_id).execution_options(populate_existing=True)
+    )
     if delivery is None or delivery.state == "done":
         return delivery is not None
     if delivery.attempts >= MAX_ATTEMPTS:
@@ -79,7 +87,7 @@ async def release_delivery(session: AsyncSession, *, delivery_id: int, now: date
 @cross_tenant("cleanup serves every tenant")
 async def expire_deliveries(session: AsyncSession, *, now: datetime, limit: int) -> int:
     """Close a batch of deliveries that are given up, and clear expired tokens; return how many."""
-    unfinished = Delivery.state != "done"
+    unfinished = and_(ours(Delivery), Delivery.state != "done")
     old = select(Delivery.id).where(unfinished, Delivery.created_at < now - GIVEN_UP_AFTER).limit(limit)
     given_up = (await session.scalars(old)).all()
     await close_where(session, Delivery.id.in_(given_up))
@@ -89,6 +97,6 @@ async def expire_deliveries(session: AsyncSession, *, now: datetime, limit: int)
         .limit(limit)
     )
     cleared = await session.scalars(
-        update(Delivery).where(Delivery.id.in_(expired)).values(reply_token=None).returning(Delivery.id)
+        update(Delivery).where(ours(Delivery), Delivery.id.in_(expired)).values(reply_token=None).returning(Delivery.id)
     )
     return len(given_up) + len(cleared.all())

@@ -11,9 +11,11 @@ from datetime import datetime
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import ensure_guild
+from models.application import ours
+from models.queries.common import ensure_guild, insert
 from models.queries.scope import cross_tenant
 from models.tables import Dialog, Guild, GuildProfile
+from models.types import DIRECT_MESSAGES, WHOLE, Shard
 
 
 @cross_tenant("the bot was removed from a whole guild")
@@ -22,11 +24,15 @@ async def guild_removed(session: AsyncSession, *, guild_id: int, now: datetime) 
 
     Call it for a confirmed removal only, never for a guild that is unavailable.
     """
-    await session.execute(update(Guild).where(Guild.id == guild_id, Guild.removed_at.is_(None)).values(removed_at=now))
-    await session.execute(delete(GuildProfile).where(GuildProfile.guild_id == guild_id))  # it went with the membership
+    await session.execute(
+        update(Guild).where(ours(Guild), Guild.id == guild_id, Guild.removed_at.is_(None)).values(removed_at=now)
+    )
+    await session.execute(
+        delete(GuildProfile).where(ours(GuildProfile), GuildProfile.guild_id == guild_id)
+    )  # it went with the membership
     ended = await session.scalars(
         update(Dialog)
-        .where(Dialog.guild_id == guild_id, Dialog.ended_at.is_(None))
+        .where(ours(Dialog), Dialog.guild_id == guild_id, Dialog.ended_at.is_(None))
         .values(ended_at=now, end_reason="removed")
         .returning(Dialog.id)
     )
@@ -37,10 +43,12 @@ async def guild_removed(session: AsyncSession, *, guild_id: int, now: datetime) 
 async def guild_joined(session: AsyncSession, *, guild_id: int, now: datetime) -> bool:
     """Record that the bot is in the guild, and cancel its purge. True if a purge was due: nothing was lost."""
     await ensure_guild(session, guild_id, now)
-    await session.execute(update(Guild).where(Guild.id == guild_id, Guild.joined_at.is_(None)).values(joined_at=now))
+    await session.execute(
+        update(Guild).where(ours(Guild), Guild.id == guild_id, Guild.joined_at.is_(None)).values(joined_at=now)
+    )
     rejoined = await session.scalar(
         update(Guild)
-        .where(Guild.id == guild_id, Guild.removed_at.is_not(None))
+        .where(ours(Guild), Guild.id == guild_id, Guild.removed_at.is_not(None))
         .values(removed_at=None)
         .returning(Guild.id)
     )
@@ -48,16 +56,24 @@ async def guild_joined(session: AsyncSession, *, guild_id: int, now: datetime) -
 
 
 @cross_tenant("whole guilds may have been removed while the bot was offline")
-async def reconcile_guilds(session: AsyncSession, *, present: Collection[int], now: datetime) -> tuple[int, ...]:
+async def reconcile_guilds(
+    session: AsyncSession, *, present: Collection[int], shard: Shard = WHOLE, now: datetime
+) -> tuple[int, ...]:
     """Catch up on joins and removals that happened offline; return the ids of the guilds found removed.
 
-    `present`: the gateway's list after READY, which includes unavailable guilds. Guilds that the gateway never named
-    (used from the terminal only) are left alone.
+    `present`: the gateway's list after READY, which includes unavailable guilds. It is that of one `shard`: of guilds
+    that belong to others it says nothing. All of them are recorded, so that their removal is noticed later. Guilds that
+    the gateway never named (the operator set a persona for them) are left alone.
     """
-    known = (await session.execute(select(Guild.id, Guild.joined_at, Guild.removed_at).where(Guild.id != 0))).all()
+    rows = select(Guild.id, Guild.joined_at, Guild.removed_at).where(ours(Guild), Guild.id != DIRECT_MESSAGES)
+    known = [row for row in (await session.execute(rows)).all() if shard.has(row.id)]
     for row in known:
         if row.id in present and (row.removed_at is not None or row.joined_at is None):
             await guild_joined(session, guild_id=row.id, now=now)
+    new = set(present) - {row.id for row in known}
+    if new:
+        rows_of_new = [{"id": each, "first_seen_at": now, "joined_at": now} for each in sorted(new)]
+        await session.execute(insert(session, Guild).on_conflict_do_nothing(), rows_of_new)
     absent = (row for row in known if row.id not in present)
     removed = tuple(row.id for row in absent if row.joined_at is not None and row.removed_at is None)
     for guild_id in removed:

@@ -15,6 +15,7 @@ from typing import get_args
 from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, case, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import codec, rows_of
 from models.queries.tenants.personas import (
     in_library,
@@ -74,7 +75,7 @@ async def assignments_of(
     rows = await session.execute(
         select(PersonaAssignment.persona_id, PersonaAssignment.level, PersonaAssignment.place_id)
         .join(Persona, Persona.id == PersonaAssignment.persona_id)
-        .where(in_library(key, own), Persona.id.in_(persona_ids))
+        .where(ours(PersonaAssignment), in_library(key, own), Persona.id.in_(persona_ids))
         .order_by(PersonaAssignment.place_id)
     )
     found: dict[int, tuple[PersonaAssignmentInfo, ...]] = {persona_id: () for persona_id in persona_ids}
@@ -84,7 +85,9 @@ async def assignments_of(
 
 
 def _member(key: DialogKey) -> ColumnElement[bool]:
-    return and_(PersonaAssignment.guild_id == key.guild_id, PersonaAssignment.user_id == key.user_id)
+    return and_(
+        ours(PersonaAssignment), PersonaAssignment.guild_id == key.guild_id, PersonaAssignment.user_id == key.user_id
+    )
 
 
 def slot_of(key: DialogKey, level: StoredLevel, place_id: int) -> ColumnElement[bool]:
@@ -92,6 +95,7 @@ def slot_of(key: DialogKey, level: StoredLevel, place_id: int) -> ColumnElement[
     if level == "member":
         return _member(key)
     return and_(
+        ours(PersonaAssignment),
         PersonaAssignment.guild_id == key.guild_id,
         PersonaAssignment.user_id.is_(None),
         PersonaAssignment.place_id == place_id,
@@ -105,9 +109,12 @@ def _assigned_there(own: bool, places: bool, age_restricted: bool) -> Select[*tu
     `age_restricted`: also those of personas that are restricted by age.
     """
     of_member = and_(
-        PersonaAssignment.guild_id == bindparam("guild_id"), PersonaAssignment.user_id == bindparam("user_id")
+        ours(PersonaAssignment),
+        PersonaAssignment.guild_id == bindparam("guild_id"),
+        PersonaAssignment.user_id == bindparam("user_id"),
     )
     of_places = and_(
+        ours(PersonaAssignment),
         PersonaAssignment.guild_id == bindparam("guild_id"),
         PersonaAssignment.user_id.is_(None),
         PersonaAssignment.place_id.in_(bindparam("places", expanding=True)),
@@ -153,7 +160,7 @@ def _assigned(wanted: ColumnElement[bool]) -> Select[*tuple[object, ...]]:
             PersonaVersion,
             and_(PersonaVersion.persona_id == Persona.id, PersonaVersion.version == Persona.active_version),
         )
-        .where(wanted)
+        .where(ours(Persona), wanted)
         .order_by(rank)
     )
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import ensure_guild, ensure_user, insert
 from models.queries.tenants.persona_assignments import assigned_persona, slot_of
 from models.queries.tenants.personas import (
@@ -52,7 +53,7 @@ async def assign_persona(
         insert(session, PersonaAssignment)
         .values(**identity, **values)
         .on_conflict_do_update(
-            index_elements=list(identity),
+            index_elements=[*identity, "application_id"],
             index_where=text("user_id IS NOT NULL" if own else "user_id IS NULL"),
             set_=values,
         )
@@ -131,5 +132,7 @@ async def set_persona(
 
 async def _is_assigned(session: AsyncSession, persona_id: int) -> bool:
     """Whether an entry is set anywhere. The caller must have found it by its key."""
-    found = select(PersonaAssignment.id).where(PersonaAssignment.persona_id == persona_id).limit(1)
+    found = (
+        select(PersonaAssignment.id).where(ours(PersonaAssignment), PersonaAssignment.persona_id == persona_id).limit(1)
+    )
     return await session.scalar(found) is not None

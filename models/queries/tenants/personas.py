@@ -13,6 +13,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, ScalarSelect, and_, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.errors import PersonaLibraryFull, PersonaNameTaken
 from models.queries.common import attempt_number, codec, count_rows, ensure_guild, ensure_user
 from models.tables import Guild, Persona, PersonaVersion, TurnPrompt
@@ -250,7 +251,9 @@ def _key_of(key: DialogKey, own: bool, persona_id: int) -> ScalarSelect[str]:
 def in_library(key: DialogKey, own: bool) -> ColumnElement[bool]:
     """Return the condition that a Persona belongs to the key's guild, or with `own` to its member there."""
     return and_(
-        Persona.guild_id == key.guild_id, Persona.owner_id == key.user_id if own else Persona.owner_id.is_(None)
+        ours(Persona),
+        Persona.guild_id == key.guild_id,
+        Persona.owner_id == key.user_id if own else Persona.owner_id.is_(None),
     )
 
 
@@ -260,7 +263,7 @@ async def lock_library(session: AsyncSession, *, key: DialogKey, own: bool, now:
     if own:
         await ensure_user(session, key.user_id, now)
     # FOR NO KEY UPDATE: plain FOR UPDATE would also block the foreign keys of every new dialog of the guild.
-    await session.scalar(select(Guild.id).where(Guild.id == key.guild_id).with_for_update(key_share=True))
+    await session.scalar(select(Guild.id).where(ours(Guild), Guild.id == key.guild_id).with_for_update(key_share=True))
 
 
 async def _locked(session: AsyncSession, key: DialogKey, own: bool, persona_id: int) -> Persona | None:

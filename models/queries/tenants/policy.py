@@ -13,6 +13,7 @@ from functools import cache
 from sqlalchemy import Executable, and_, bindparam, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.errors import MemberBlocked, QuotaExceeded
 from models.queries.common import change, codec, dialect, ensure_guild, ensure_user, insert, rows_of
 from models.tables import DailyUsage, GuildSettingsRow, MemberBlock, MemberSettingsRow, OptOut
@@ -74,19 +75,28 @@ _POLICY = (
         DailyUsage.completion_tokens,
     )
     .select_from(_NOTHING)
-    .outerjoin(GuildSettingsRow, GuildSettingsRow.guild_id == bindparam("guild_id"))
+    .outerjoin(GuildSettingsRow, and_(ours(GuildSettingsRow), GuildSettingsRow.guild_id == bindparam("guild_id")))
     .outerjoin(
         MemberSettingsRow,
-        and_(MemberSettingsRow.guild_id == bindparam("guild_id"), MemberSettingsRow.user_id == bindparam("user_id")),
+        and_(
+            ours(MemberSettingsRow),
+            MemberSettingsRow.guild_id == bindparam("guild_id"),
+            MemberSettingsRow.user_id == bindparam("user_id"),
+        ),
     )
     .outerjoin(
         MemberBlock,
-        and_(MemberBlock.guild_id == bindparam("guild_id"), MemberBlock.user_id == bindparam("user_id")),
+        and_(
+            ours(MemberBlock),
+            MemberBlock.guild_id == bindparam("guild_id"),
+            MemberBlock.user_id == bindparam("user_id"),
+        ),
     )
-    .outerjoin(OptOut, OptOut.user_id == bindparam("user_id"))
+    .outerjoin(OptOut, and_(ours(OptOut), OptOut.user_id == bindparam("user_id")))
     .outerjoin(
         DailyUsage,
         and_(
+            ours(DailyUsage),
             DailyUsage.guild_id == bindparam("guild_id"),
             DailyUsage.user_id == bindparam("user_id"),
             DailyUsage.day == bindparam("day"),
@@ -160,7 +170,7 @@ def day_after(day: date) -> datetime:
 _GUILD_DAY = select(
     func.coalesce(func.sum(DailyUsage.turns + DailyUsage.more_replies), 0).label("messages"),
     func.coalesce(func.sum(DailyUsage.prompt_tokens + DailyUsage.completion_tokens), 0).label("tokens"),
-).where(DailyUsage.guild_id == bindparam("guild_id"), DailyUsage.day == bindparam("day"))
+).where(ours(DailyUsage), DailyUsage.guild_id == bindparam("guild_id"), DailyUsage.day == bindparam("day"))
 
 
 async def guild_day(session: AsyncSession, *, key: DialogKey, day: date) -> DayUsed:
@@ -173,7 +183,7 @@ async def guild_day(session: AsyncSession, *, key: DialogKey, day: date) -> DayU
 def _add_usage(on: str) -> Executable:
     added = insert(on, DailyUsage)
     return added.on_conflict_do_update(
-        index_elements=["guild_id", "user_id", "day"],
+        index_elements=["guild_id", "user_id", "day", "application_id"],
         set_={
             name: getattr(DailyUsage, name) + getattr(added.excluded, name)
             for name in ("turns", "more_replies", "prompt_tokens", "completion_tokens")
@@ -212,7 +222,12 @@ async def usage(session: AsyncSession, *, key: DialogKey, since: date) -> tuple[
     """Return the key's member's usage in the key's guild since a UTC day, newest day first."""
     rows = await session.scalars(
         select(DailyUsage)
-        .where(DailyUsage.guild_id == key.guild_id, DailyUsage.user_id == key.user_id, DailyUsage.day >= since)
+        .where(
+            ours(DailyUsage),
+            DailyUsage.guild_id == key.guild_id,
+            DailyUsage.user_id == key.user_id,
+            DailyUsage.day >= since,
+        )
         .order_by(DailyUsage.day.desc())
     )
     return tuple(Usage(row.day, row.turns, row.prompt_tokens, row.completion_tokens) for row in rows)

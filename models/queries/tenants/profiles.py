@@ -10,9 +10,10 @@ import hashlib
 from datetime import datetime
 from typing import get_args
 
-from sqlalchemy import select, union, update
+from sqlalchemy import and_, select, union, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import current_application, ours
 from models.queries.common import codec, insert
 from models.queries.scope import cross_tenant
 from models.tables import GuildProfile, GuildSettingsRow, Persona, PersonaAssignment, PersonaPicture
@@ -25,9 +26,9 @@ PLAIN = WantedProfile(None, "", None, "")
 @cross_tenant("the job that keeps the bot's profile looks at all guilds; it reads ids only")
 async def guilds_with_profile(session: AsyncSession) -> tuple[int, ...]:
     """Return the guilds that want a profile, or in which one is shown."""
-    wanted = select(GuildSettingsRow.guild_id).where(GuildSettingsRow.persona_face == "profile")
-    shown = select(GuildProfile.guild_id).where(GuildProfile.fingerprint != PLAIN.fingerprint)
-    unclear = select(GuildProfile.guild_id).where(GuildProfile.problem.in_(("sending", "slower")))
+    wanted = select(GuildSettingsRow.guild_id).where(ours(GuildSettingsRow), GuildSettingsRow.persona_face == "profile")
+    shown = select(GuildProfile.guild_id).where(ours(GuildProfile), GuildProfile.fingerprint != PLAIN.fingerprint)
+    unclear = select(GuildProfile.guild_id).where(ours(GuildProfile), GuildProfile.problem.in_(("sending", "slower")))
     return tuple((await session.scalars(union(wanted, shown, unclear))).all())
 
 
@@ -37,9 +38,17 @@ async def wanted_profile(session: AsyncSession, *, key: DialogKey, face: Persona
         await session.execute(
             select(Persona.id, Persona.name, PersonaPicture.content)
             .join(PersonaAssignment, PersonaAssignment.persona_id == Persona.id)
-            .join(GuildSettingsRow, GuildSettingsRow.guild_id == PersonaAssignment.guild_id)
+            .join(
+                GuildSettingsRow,
+                and_(ours(GuildSettingsRow), GuildSettingsRow.guild_id == PersonaAssignment.guild_id),
+            )
             .outerjoin(PersonaPicture, PersonaPicture.persona_id == Persona.id)
-            .where(PersonaAssignment.guild_id == key.guild_id, PersonaAssignment.level == "guild")
+            .where(
+                ours(Persona),
+                ours(PersonaAssignment),
+                PersonaAssignment.guild_id == key.guild_id,
+                PersonaAssignment.level == "guild",
+            )
             .where(Persona.age_restricted.is_(False))  # a profile is seen in every channel
             .where(GuildSettingsRow.persona_face == face)
         )
@@ -55,13 +64,15 @@ async def wanted_profile(session: AsyncSession, *, key: DialogKey, face: Persona
 
 async def sent_profile(session: AsyncSession, *, key: DialogKey) -> SentProfile | None:
     """Return what Discord was sent last for the key's guild; None if it never was anything."""
-    row = await session.get(GuildProfile, key.guild_id)
+    row = await session.get(GuildProfile, (key.guild_id, current_application()))
     return None if row is None else SentProfile(row.fingerprint, _problem(row.problem), row.sent_at)
 
 
 async def persona_in_profile(session: AsyncSession, *, key: DialogKey) -> int | None:
     """Return the persona that the profile in the key's guild shows; None where it shows none, or that is not known."""
-    shown = select(GuildProfile.persona_id).where(GuildProfile.guild_id == key.guild_id, GuildProfile.problem.is_(None))
+    shown = select(GuildProfile.persona_id).where(
+        ours(GuildProfile), GuildProfile.guild_id == key.guild_id, GuildProfile.problem.is_(None)
+    )
     persona_id: int | None = await session.scalar(shown)
     return persona_id
 
@@ -79,7 +90,9 @@ async def claim_profile(
     if before is None:
         new = insert(session, GuildProfile).values(guild_id=key.guild_id, **values).on_conflict_do_nothing()
         return await session.scalar(new.returning(GuildProfile.guild_id)) is not None
-    changed = update(GuildProfile).where(GuildProfile.guild_id == key.guild_id, GuildProfile.sent_at == before.sent_at)
+    changed = update(GuildProfile).where(
+        ours(GuildProfile), GuildProfile.guild_id == key.guild_id, GuildProfile.sent_at == before.sent_at
+    )
     return await session.scalar(changed.values(**values).returning(GuildProfile.guild_id)) is not None
 
 
@@ -89,7 +102,9 @@ async def profile_sent(
     """Record what Discord said of it, unless something else was sent since."""
     await session.execute(
         update(GuildProfile)
-        .where(GuildProfile.guild_id == key.guild_id, GuildProfile.fingerprint == wanted.fingerprint)
+        .where(
+            ours(GuildProfile), GuildProfile.guild_id == key.guild_id, GuildProfile.fingerprint == wanted.fingerprint
+        )
         .values(problem=problem)
     )
 

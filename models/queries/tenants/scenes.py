@@ -13,6 +13,7 @@ from typing import get_args
 from sqlalchemy import and_, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import current_application, ours
 from models.queries.common import codec, ensure_guild, insert, rows_of
 from models.queries.tenants.personas import get_persona, lock_library
 from models.tables import Persona, PersonaVersion, Scene, SceneCharacter
@@ -29,13 +30,20 @@ _SCENE = (
         PersonaVersion.card,
         PersonaVersion.version,
     )
-    .join(SceneCharacter, and_(SceneCharacter.guild_id == Scene.guild_id, SceneCharacter.place_id == Scene.place_id))
+    .join(
+        SceneCharacter,
+        and_(
+            ours(SceneCharacter), SceneCharacter.guild_id == Scene.guild_id, SceneCharacter.place_id == Scene.place_id
+        ),
+    )
     .join(Persona, Persona.id == SceneCharacter.persona_id)
     .join(
         PersonaVersion,
         and_(PersonaVersion.persona_id == Persona.id, PersonaVersion.version == Persona.active_version),
     )
-    .where(Scene.guild_id == bindparam("guild_id"), Persona.guild_id == bindparam("guild_id"))
+    .where(
+        ours(Scene), Scene.guild_id == bindparam("guild_id"), ours(Persona), Persona.guild_id == bindparam("guild_id")
+    )
     .where(Scene.place_id.in_(bindparam("places", expanding=True)))
     .order_by(SceneCharacter.position, Persona.id)
 )
@@ -70,11 +78,11 @@ async def scene_of(session: AsyncSession, *, key: DialogKey, scope: PersonaScope
 async def scenes_of_persona(session: AsyncSession, *, key: DialogKey, persona_id: int) -> dict[int, int]:
     """Return the places of the guild in whose scenes a persona plays, with the number of others that play there."""
     here = select(SceneCharacter.place_id).where(
-        SceneCharacter.guild_id == key.guild_id, SceneCharacter.persona_id == persona_id
+        ours(SceneCharacter), SceneCharacter.guild_id == key.guild_id, SceneCharacter.persona_id == persona_id
     )
     counts = (
         select(SceneCharacter.place_id, func.count().label("playing"))
-        .where(SceneCharacter.guild_id == key.guild_id, SceneCharacter.place_id.in_(here))
+        .where(ours(SceneCharacter), SceneCharacter.guild_id == key.guild_id, SceneCharacter.place_id.in_(here))
         .group_by(SceneCharacter.place_id)
         .order_by(SceneCharacter.place_id)
     )
@@ -92,7 +100,7 @@ async def add_character(
     await session.execute(
         insert(session, Scene).values(guild_id=key.guild_id, place_id=place_id).on_conflict_do_nothing()
     )
-    here = (SceneCharacter.guild_id == key.guild_id, SceneCharacter.place_id == place_id)
+    here = (ours(SceneCharacter), SceneCharacter.guild_id == key.guild_id, SceneCharacter.place_id == place_id)
     others, last = (
         await session.execute(
             select(func.count(), func.max(SceneCharacter.position)).where(
@@ -112,7 +120,7 @@ async def add_character(
 
 async def remove_character(session: AsyncSession, *, key: DialogKey, place_id: int, persona_id: int) -> bool:
     """Take a persona out of the scene of a place; without any other the scene ends. False if it does not play there."""
-    here = (SceneCharacter.guild_id == key.guild_id, SceneCharacter.place_id == place_id)
+    here = (ours(SceneCharacter), SceneCharacter.guild_id == key.guild_id, SceneCharacter.place_id == place_id)
     removed = await session.scalar(
         delete(SceneCharacter)
         .where(*here, SceneCharacter.persona_id == persona_id)
@@ -121,15 +129,17 @@ async def remove_character(session: AsyncSession, *, key: DialogKey, place_id: i
     if removed is None:
         return False
     if await session.scalar(select(SceneCharacter.persona_id).where(*here).limit(1)) is None:
-        await session.execute(delete(Scene).where(Scene.guild_id == key.guild_id, Scene.place_id == place_id))
+        await session.execute(
+            delete(Scene).where(ours(Scene), Scene.guild_id == key.guild_id, Scene.place_id == place_id)
+        )
     return True
 
 
 async def set_scene_order(session: AsyncSession, *, key: DialogKey, place_id: int, speak: SceneOrder) -> bool:
     """Choose who speaks in the scene of a place if a message names no character. False if no scene is there."""
-    scene = await session.get(Scene, (key.guild_id, place_id))
+    scene = await session.get(Scene, (key.guild_id, place_id, current_application()))
     playing = select(SceneCharacter.persona_id).where(
-        SceneCharacter.guild_id == key.guild_id, SceneCharacter.place_id == place_id
+        ours(SceneCharacter), SceneCharacter.guild_id == key.guild_id, SceneCharacter.place_id == place_id
     )
     if scene is None or await session.scalar(playing.limit(1)) is None:
         return False

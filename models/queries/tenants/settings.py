@@ -14,6 +14,7 @@ from typing import Any, get_args
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import current_application, ours
 from models.queries.common import codec, ensure_guild, ensure_user, insert
 from models.queries.scope import cross_tenant
 from models.tables import (
@@ -49,21 +50,27 @@ _NUMBERS = (
 
 async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSettings:
     """Return the settings of the key's guild; all defaults if none are stored."""
-    row = await session.get(GuildSettingsRow, key.guild_id)
-    channels = await session.scalars(select(GuildChannel.channel_id).where(GuildChannel.guild_id == key.guild_id))
+    row = await session.get(GuildSettingsRow, (key.guild_id, current_application()))
+    channels = await session.scalars(
+        select(GuildChannel.channel_id).where(ours(GuildChannel), GuildChannel.guild_id == key.guild_id)
+    )
     roles = await session.scalars(
-        select(GuildRole).where(GuildRole.guild_id == key.guild_id).order_by(GuildRole.role_id)
+        select(GuildRole).where(ours(GuildRole), GuildRole.guild_id == key.guild_id).order_by(GuildRole.role_id)
     )
     scopes = await session.execute(
         select(ChannelScope.channel_id, ChannelScope.dialog_scope)
-        .where(ChannelScope.guild_id == key.guild_id)
+        .where(ours(ChannelScope), ChannelScope.guild_id == key.guild_id)
         .order_by(ChannelScope.channel_id)
     )
     words = await session.scalars(
-        select(GuildFilterWord.word).where(GuildFilterWord.guild_id == key.guild_id).order_by(GuildFilterWord.position)
+        select(GuildFilterWord.word)
+        .where(ours(GuildFilterWord), GuildFilterWord.guild_id == key.guild_id)
+        .order_by(GuildFilterWord.position)
     )
     opened = codec(session).open
-    locked = await session.scalars(select(LockedChannel.channel_id).where(LockedChannel.guild_id == key.guild_id))
+    locked = await session.scalars(
+        select(LockedChannel.channel_id).where(ours(LockedChannel), LockedChannel.guild_id == key.guild_id)
+    )
     listed = GuildSettings(
         channel_scopes=tuple((row.channel_id, _scope(row.dialog_scope)) for row in scopes),
         channels=frozenset(channels),
@@ -130,12 +137,14 @@ async def set_guild_settings(
             "updated_at": now,
         },
     )
-    await session.execute(delete(GuildChannel).where(GuildChannel.guild_id == key.guild_id))
-    await session.execute(delete(GuildRole).where(GuildRole.guild_id == key.guild_id))
-    await session.execute(delete(ChannelScope).where(ChannelScope.guild_id == key.guild_id))
-    await session.execute(delete(LockedChannel).where(LockedChannel.guild_id == key.guild_id))
+    await session.execute(delete(GuildChannel).where(ours(GuildChannel), GuildChannel.guild_id == key.guild_id))
+    await session.execute(delete(GuildRole).where(ours(GuildRole), GuildRole.guild_id == key.guild_id))
+    await session.execute(delete(ChannelScope).where(ours(ChannelScope), ChannelScope.guild_id == key.guild_id))
+    await session.execute(delete(LockedChannel).where(ours(LockedChannel), LockedChannel.guild_id == key.guild_id))
     if settings.filter_words != before.filter_words:
-        await session.execute(delete(GuildFilterWord).where(GuildFilterWord.guild_id == key.guild_id))
+        await session.execute(
+            delete(GuildFilterWord).where(ours(GuildFilterWord), GuildFilterWord.guild_id == key.guild_id)
+        )
         session.add_all(
             GuildFilterWord(guild_id=key.guild_id, position=position, word=codec(session).seal(word))
             for position, word in enumerate(settings.filter_words)
@@ -180,7 +189,7 @@ async def change_guild_settings(
     """
     await ensure_guild(session, key.guild_id, now)
     # FOR NO KEY UPDATE: plain FOR UPDATE would also block the foreign keys of every new dialog of the guild.
-    await session.scalar(select(Guild.id).where(Guild.id == key.guild_id).with_for_update(key_share=True))
+    await session.scalar(select(Guild.id).where(ours(Guild), Guild.id == key.guild_id).with_for_update(key_share=True))
     before = await guild_settings(session, key=key)
     after = change(before)
     if after != before:
@@ -190,7 +199,7 @@ async def change_guild_settings(
 
 async def member_settings(session: AsyncSession, *, key: DialogKey) -> MemberSettings:
     """Return the member's settings in this guild; all defaults if none are stored."""
-    row = await session.get(MemberSettingsRow, (key.guild_id, key.user_id))
+    row = await session.get(MemberSettingsRow, (key.guild_id, key.user_id, current_application()))
     if row is None:
         return MemberSettings()
     return MemberSettings(row.max_chat_logs, row.retention_days, row.private, row.locale, row.memory)
@@ -226,11 +235,11 @@ async def change_member_settings(
 
     Called by bot/guilds/member_settings.py. Memory and blocks have functions of their own, and stay as they are.
     """
-    if await session.scalar(select(OptOut.user_id).where(OptOut.user_id == key.user_id)) is not None:
+    if await session.scalar(select(OptOut.user_id).where(ours(OptOut), OptOut.user_id == key.user_id)) is not None:
         return None
     await ensure_user(session, key.user_id, now)
     # Two changes of one member follow each other. As in change_guild_settings, foreign keys are not blocked.
-    await session.scalar(select(User.id).where(User.id == key.user_id).with_for_update(key_share=True))
+    await session.scalar(select(User.id).where(ours(User), User.id == key.user_id).with_for_update(key_share=True))
     before = await member_settings(session, key=key)
     after = change(before)
     if after != before:
@@ -241,7 +250,7 @@ async def change_member_settings(
 
 async def set_member_memory(session: AsyncSession, *, key: DialogKey, memory: bool, now: datetime) -> bool:
     """Record whether the member wants to be remembered in this guild. False if they opted out of all storage."""
-    if await session.scalar(select(OptOut.user_id).where(OptOut.user_id == key.user_id)) is not None:
+    if await session.scalar(select(OptOut.user_id).where(ours(OptOut), OptOut.user_id == key.user_id)) is not None:
         return False
     await _upsert_member(session, key, {"memory": memory, "updated_at": now}, now)
     return True
@@ -277,7 +286,10 @@ async def record_audit(
 async def audit_log(session: AsyncSession, *, key: DialogKey, limit: int) -> tuple[AuditRecord, ...]:
     """Return the newest audit log entries of the key's guild, newest first."""
     rows = await session.scalars(
-        select(AuditEntry).where(AuditEntry.guild_id == key.guild_id).order_by(AuditEntry.id.desc()).limit(limit)
+        select(AuditEntry)
+        .where(ours(AuditEntry), AuditEntry.guild_id == key.guild_id)
+        .order_by(AuditEntry.id.desc())
+        .limit(limit)
     )
     return tuple(
         AuditRecord(row.guild_id, row.actor_id, row.target_id, row.action, row.details, row.created_at, row.id)
@@ -299,9 +311,9 @@ async def _upsert(
 ) -> None:
     """Insert the row, or update it if its primary key (`identity`) exists."""
     statement = insert(session, table).values(**identity, **values)
-    await session.execute(statement.on_conflict_do_update(index_elements=list(identity), set_=values))
+    await session.execute(statement.on_conflict_do_update(index_elements=[*identity, "application_id"], set_=values))
     # The session's identity map may hold the old row.
-    row = await session.get(table, tuple(identity.values()))
+    row = await session.get(table, (*identity.values(), current_application()))
     if row is not None:
         await session.refresh(row)
 
@@ -372,8 +384,8 @@ async def record_receipt(
     """Record a deletion by row counts. A guild or an actor that is no longer stored becomes NULL."""
     session.add(
         AuditEntry(
-            guild_id=await session.scalar(select(Guild.id).where(Guild.id == guild_id)),
-            actor_id=await session.scalar(select(User.id).where(User.id == actor_id)),
+            guild_id=await session.scalar(select(Guild.id).where(ours(Guild), Guild.id == guild_id)),
+            actor_id=await session.scalar(select(User.id).where(ours(User), User.id == actor_id)),
             action=action,
             details=json.dumps(details, sort_keys=True),
             created_at=now,

@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.application import ours
 from models.queries.common import ensure_guild, ensure_user, insert_if_absent, num_deleted
 from models.queries.deletion.retention import RetentionLimits, cutoff
 from models.queries.scope import cross_tenant
@@ -21,7 +22,7 @@ from models.types import DialogKey, ThreadBinding
 async def bind_thread(session: AsyncSession, *, key: DialogKey, parent_id: int, now: datetime) -> bool:
     """Bind the key's thread; its member asked for it. False if it was bound before."""
     await ensure_guild(session, key.guild_id, now)
-    opted_out = await session.scalar(select(OptOut.since).where(OptOut.user_id == key.user_id))
+    opted_out = await session.scalar(select(OptOut.since).where(ours(OptOut), OptOut.user_id == key.user_id))
     if opted_out is None:
         await ensure_user(session, key.user_id, now)
     return await insert_if_absent(
@@ -39,7 +40,9 @@ async def bind_thread(session: AsyncSession, *, key: DialogKey, parent_id: int, 
 async def thread_binding(session: AsyncSession, *, key: DialogKey) -> ThreadBinding | None:
     """Return the binding of the key's channel, or None."""
     row = await session.scalar(
-        select(BoundThread).where(BoundThread.thread_id == key.channel_id, BoundThread.guild_id == key.guild_id)
+        select(BoundThread).where(
+            BoundThread.thread_id == key.channel_id, ours(BoundThread), BoundThread.guild_id == key.guild_id
+        )
     )
     if row is None:
         return None
@@ -50,7 +53,7 @@ async def use_thread(session: AsyncSession, *, key: DialogKey, now: datetime) ->
     """Record that members still talk in the key's thread."""
     await session.execute(
         update(BoundThread)
-        .where(BoundThread.thread_id == key.channel_id, BoundThread.guild_id == key.guild_id)
+        .where(BoundThread.thread_id == key.channel_id, ours(BoundThread), BoundThread.guild_id == key.guild_id)
         .values(last_used_at=now)
     )
 
@@ -58,14 +61,18 @@ async def use_thread(session: AsyncSession, *, key: DialogKey, now: datetime) ->
 @cross_tenant("a thread was deleted, with the dialogs of all its members")
 async def unbind_thread(session: AsyncSession, *, guild_id: int, thread_id: int) -> bool:
     """Delete the binding of a thread that is gone. False if there was none."""
-    statement = delete(BoundThread).where(BoundThread.thread_id == thread_id, BoundThread.guild_id == guild_id)
+    statement = delete(BoundThread).where(
+        BoundThread.thread_id == thread_id, ours(BoundThread), BoundThread.guild_id == guild_id
+    )
     return num_deleted(await session.execute(statement)) > 0
 
 
 @cross_tenant("a channel was deleted with all its threads")
 async def unbind_threads_of(session: AsyncSession, *, guild_id: int, parent_id: int) -> tuple[int, ...]:
     """Delete the bindings of all threads of a channel that is gone; return their ids."""
-    statement = delete(BoundThread).where(BoundThread.parent_id == parent_id, BoundThread.guild_id == guild_id)
+    statement = delete(BoundThread).where(
+        BoundThread.parent_id == parent_id, ours(BoundThread), BoundThread.guild_id == guild_id
+    )
     return tuple(await session.scalars(statement.returning(BoundThread.thread_id)))
 
 
@@ -73,8 +80,10 @@ async def unbind_threads_of(session: AsyncSession, *, guild_id: int, parent_id: 
 async def delete_unused_bindings(session: AsyncSession, *, limits: RetentionLimits, now: datetime, limit: int) -> int:
     """Delete a batch of bindings whose conversations have ended and been deleted; return how many."""
     before = cutoff(now, limits.session_ttl + limits.retention)
-    unused = select(BoundThread.thread_id).where(BoundThread.last_used_at < before).limit(limit)
+    unused = select(BoundThread.thread_id).where(ours(BoundThread), BoundThread.last_used_at < before).limit(limit)
     statement = (
-        delete(BoundThread).where(BoundThread.thread_id.in_(unused)).execution_options(synchronize_session=False)
+        delete(BoundThread)
+        .where(ours(BoundThread), BoundThread.thread_id.in_(unused))
+        .execution_options(synchronize_session=False)
     )
     return num_deleted(await session.execute(statement))

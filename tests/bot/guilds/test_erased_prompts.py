@@ -48,7 +48,7 @@ async def test_of_guilds_that_removed_the_bot_while_it_was_away(database: Databa
         async with database.write() as session:
             await guild_joined(session, guild_id=guild, now=NOW)
     async with FakeEngine() as engine, EngineClient(engine.url) as client:
-        bot = cast(commands.Bot, SimpleNamespace(guilds=[SimpleNamespace(id=101)]))
+        bot = cast(commands.Bot, SimpleNamespace(shard_id=None, shard_count=None, guilds=[SimpleNamespace(id=101)]))
         events = GuildEvents(bot, database, PrivacyService(database, PromptCache(client, PSEUDONYMS)))
         await events.on_ready()
         await events.on_ready()

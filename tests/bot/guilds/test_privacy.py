@@ -115,11 +115,13 @@ OF_GUILDS_ONLY = {"guild_profiles", "scene_characters"}
 
 
 async def rows_naming(database: Database, user: int) -> dict[str, int]:
-    """By the metadata, not by our list: every foreign key to users, and all below this person's dialogs."""
+    """By the metadata, not by our list: every column that names a person, and all below this person's dialogs."""
     found: dict[str, int] = {}
     async with database.read() as session:
         for table in Base.metadata.sorted_tables:
-            columns = [key.parent for key in table.foreign_keys if key.column.table.name == "users"]
+            referring = [key for key in table.foreign_key_constraints if key.referred_table.name == "users"]
+            columns = [next(iter(key.columns)) for key in referring]
+            columns += [column for column in table.columns if column.info.get("names_a_person")]
             if table.name == "users":
                 columns = [table.c.id]
             conditions = [column == user for column in columns]

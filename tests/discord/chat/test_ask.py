@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from models.database import Database
-from tests.discord.harness import World, world
+from tests.discord.harness import World, bot_database, world
 from tests.fakes.discord.server import Attachment, Guild, Interaction, Message, User
 from tests.selection import POSTGRES, SQLITE
 
@@ -33,7 +32,7 @@ def prompt(here: World) -> str:
 
 
 async def rows(here: World, table: str) -> list[dict[str, Any]]:
-    database = Database(here.database_url)
+    database = await bot_database(here.database_url)
     async with database.read() as session:
         found = [dict(row) for row in (await session.execute(text(f"SELECT * FROM {table}"))).mappings()]
     await database.close()

@@ -16,9 +16,8 @@ import pytest_asyncio
 from PIL import Image
 from sqlalchemy import text
 
-from models.database import Database
 from tests.bot.attachments import pdf_files
-from tests.discord.harness import World, world
+from tests.discord.harness import World, bot_database, world
 from tests.fakes.discord.server import Attachment, Guild, Interaction, Message, User
 from tests.fakes.engine.script import text_of
 from tests.postgres import Postgres
@@ -82,7 +81,7 @@ def shown(asked: Interaction) -> list[str]:
 
 async def rows(here: World, user: User) -> list[tuple[str, str, str, str | None]]:
     """The stored words of a member, with each file: (words, name, text, note)."""
-    database = Database(here.database_url)
+    database = await bot_database(here.database_url)
     try:
         async with database.read() as session:
             found = await session.execute(

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from models.database import Database
-from tests.discord.harness import World, world
+from tests.discord.harness import World, bot_database, world
 from tests.fakes.discord.server import Guild, User
 from tests.selection import POSTGRES, SQLITE, diagonal
 
@@ -23,7 +22,7 @@ def system(here: World) -> str:
 
 
 async def num_turns(url: str) -> int:
-    database = Database(url)
+    database = await bot_database(url)
     async with database.read() as session:
         found = await session.scalar(text("SELECT count(*) FROM turns"))
     await database.close()

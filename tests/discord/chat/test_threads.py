@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from models.database import Database
 from models.maintenance.cleanup import clean
 from models.queries.deletion.retention import RetentionLimits
-from tests.discord.harness import World, world
+from tests.discord.harness import World, bot_database, world
 from tests.fakes.discord.gateway import MESSAGE_CONTENT
 from tests.fakes.discord.server import Channel, FakeDiscord, Guild, Interaction, Message, Permission, User
 from tests.selection import POSTGRES, SQLITE
@@ -24,7 +23,7 @@ EVERY_MESSAGE = "-# Just write here, I answer every message."
 
 async def bound(url: str) -> list[tuple[int, int, int]]:
     """The bound threads: thread, guild, channel."""
-    database = Database(url)
+    database = await bot_database(url)
     async with database.read() as session:
         rows = await session.execute(text("SELECT thread_id, guild_id, parent_id FROM bound_threads ORDER BY 1"))
         found = [(row[0], row[1], row[2]) for row in rows]
@@ -262,7 +261,7 @@ async def test_a_binding_goes_with_its_guild_and_when_it_is_not_used(database_ur
         await start(here, gone, bob)
         await here.discord.remove(gone)
         await asyncio.sleep(0.5)
-        database = Database(database_url)
+        database = await bot_database(database_url)
         now = datetime.now(UTC)
         await clean(database, limits=limits, now=now)
         assert len(await bound(database_url)) == 2  # within the days of grace
@@ -333,7 +332,7 @@ async def test_b30_the_answer_in_a_locked_thread_goes_to_direct_messages(databas
 
 
 async def delivery_states(url: str) -> set[str]:
-    database = Database(url)
+    database = await bot_database(url)
     async with database.read() as session:
         found = set((await session.scalars(text("SELECT state FROM deliveries"))).all())
     await database.close()

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from models.database import Database
 from models.tables import Base
-from tests.discord.harness import World, world
+from tests.discord.harness import World, bot_database, world
 from tests.fakes.discord.server import Channel, Guild, Message, User
 from tests.selection import POSTGRES, SQLITE
 
@@ -28,7 +27,7 @@ def traveller(here: World, name: str = "ann") -> tuple[Guild, User]:
 
 async def everything(here: World, *tables: str) -> dict[str, list[dict[str, Any]]]:
     """All rows of the database, by table; only of these tables if any are named."""
-    database = Database(here.database_url)
+    database = await bot_database(here.database_url)
     async with database.read() as session:
         found = {
             table.name: [dict(row) for row in (await session.execute(text(f"SELECT * FROM {table.name}"))).mappings()]

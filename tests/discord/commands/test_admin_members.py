@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import update
 
-from models.database import Database
 from models.tables import MemberBlock
-from tests.discord.harness import World
+from tests.discord.harness import World, bot_database
 from tests.fakes.discord.server import Guild, Interaction, Message, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -128,9 +127,9 @@ async def test_a_block_ends_by_itself_and_survives_a_restart(both: World) -> Non
     await here.bot.stop()
     await here.start_bot()
     assert refused(await here.use(guild, ann, "persona show"), BLOCKED)
-    database = Database(here.database_url)
+    database = await bot_database(here.database_url)
     async with database.write() as session:
-        row = await session.get(MemberBlock, (guild.id, ann.id))
+        row = await session.get(MemberBlock, (guild.id, ann.id, database.application_id))
         assert row is not None
         await session.execute(update(MemberBlock).where(MemberBlock.guild_id == guild.id).values(until=row.blocked_at))
     await database.close()

@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from models.database import Database
 from models.queries import audit_log
 from models.types import AuditRecord, DialogKey
-from tests.discord.harness import World
+from tests.discord.harness import World, bot_database
 from tests.fakes.discord.server import Guild, Interaction
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,7 +26,7 @@ def refused(asked: Interaction, because: str) -> bool:
 
 
 async def audited(here: World, guild: Guild) -> tuple[AuditRecord, ...]:
-    database = Database(here.database_url)
+    database = await bot_database(here.database_url)
     async with database.read() as session:
         found = await audit_log(session, key=DialogKey(guild.id, 0), limit=10)
     await database.close()

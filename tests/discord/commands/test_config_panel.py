@@ -12,10 +12,9 @@ from bot.cogs.settings_panel.draw import Panel, draw
 from bot.cogs.settings_panel.entries import value_text
 from bot.cogs.settings_panel.guild_entries import guild_entries, guild_pages, guild_source
 from bot.settings import load_settings
-from models.database import Database
 from models.queries import audit_log, guild_settings
 from models.types import DialogKey, GuildSettings, RolePolicy
-from tests.discord.harness import World
+from tests.discord.harness import World, bot_database
 from tests.fakes.discord.forms import check_message, number_components
 from tests.fakes.discord.server import Attachment, Guild, Interaction, Message, User
 
@@ -26,7 +25,7 @@ PAGE_OF = {entry.name: entry.page for entry in guild_entries(GuildSettings(), lo
 
 
 async def stored(here: World, guild: Guild) -> GuildSettings:
-    database = Database(here.database_url)
+    database = await bot_database(here.database_url)
     async with database.read() as session:
         found = await guild_settings(session, key=DialogKey(guild.id, 0))
     await database.close()
@@ -35,7 +34,7 @@ async def stored(here: World, guild: Guild) -> GuildSettings:
 
 async def audited(here: World, guild: Guild) -> list[tuple[str, int | None, Any]]:
     """Actions, who did them and their details, the newest first."""
-    database = Database(here.database_url)
+    database = await bot_database(here.database_url)
     async with database.read() as session:
         found = await audit_log(session, key=DialogKey(guild.id, 0), limit=20)
     await database.close()

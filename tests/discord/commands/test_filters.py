@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from models.database import Database
 from models.queries.inspection import turn_lines
 from tests.discord.commands.test_config import audited
 from tests.discord.commands.test_limits import mention
-from tests.discord.harness import World, world
+from tests.discord.harness import World, bot_database, world
 from tests.fakes.moderation import FakeModeration
 from tests.selection import SQLITE
 
@@ -134,7 +133,7 @@ async def test_moderation_checks_before_and_after_and_is_closed_while_it_is_down
             log = here.bot.log()
             assert "a message could not be checked" in log
             assert "hit me" not in log
-            database = Database(here.database_url)
+            database = await bot_database(here.database_url)
             async with database.read() as session:
                 lines = [line for dialog in range(1, 4) for line in await turn_lines(session, dialog_id=dialog)]
             await database.close()

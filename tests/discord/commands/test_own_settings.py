@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from models.database import Database
 from models.queries import member_settings
 from models.types import DialogKey, MemberSettings
 from tests.discord.commands.test_config_panel import choose, ids, press, refusal, text_of, write
-from tests.discord.harness import World
+from tests.discord.harness import World, bot_database
 from tests.fakes.discord.server import Guild, Message, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def stored(here: World, guild: Guild | None, user: User) -> MemberSettings:
-    database = Database(here.database_url)
+    database = await bot_database(here.database_url)
     async with database.read() as session:
         found = await member_settings(session, key=DialogKey(guild.id if guild else 0, user.id))
     await database.close()

@@ -13,11 +13,10 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import func, select, update
 
-from models.database import Database
 from models.queries import audit_log
 from models.tables import Dialog, Persona, Purge
 from models.types import DialogKey
-from tests.discord.harness import World, world
+from tests.discord.harness import World, bot_database, world
 from tests.fakes.discord.server import Guild, Interaction, Message, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -64,7 +63,7 @@ async def purged(here: World, message: Message, boss: User, typed: str) -> None:
 
 
 async def scalar(here: World, statement: Any) -> Any:
-    database = Database(here.database_url)
+    database = await bot_database(here.database_url)
     async with database.read() as session:
         found = await session.scalar(statement)
     await database.close()
@@ -72,7 +71,7 @@ async def scalar(here: World, statement: Any) -> Any:
 
 
 async def make_due(here: World) -> None:
-    database = Database(here.database_url)
+    database = await bot_database(here.database_url)
     async with database.write() as session:
         await session.execute(update(Purge).values(due_at=datetime.now(UTC) - timedelta(seconds=1)))
     await database.close()
@@ -120,7 +119,7 @@ async def test_conversations_are_hidden_at_once_and_come_back_after_a_restart(bo
         "Ann's new words", "You said: Ann's new words", "Going on",
     ]  # fmt: skip
     assert await scalar(here, select(func.count(Purge.id))) == 0
-    database = Database(here.database_url)
+    database = await bot_database(here.database_url)
     async with database.read() as session:
         log = await audit_log(session, key=DialogKey(guild.id, 0), limit=5)
     await database.close()
@@ -161,7 +160,7 @@ async def test_only_what_is_old_enough(both: World) -> None:
     guild, boss, ann = await guild_of(here)
     await here.ask(guild, ann, "Old")
     await here.ask(guild, boss, "New")
-    database = Database(here.database_url)
+    database = await bot_database(here.database_url)
     async with database.write() as session:
         await session.execute(
             update(Dialog)

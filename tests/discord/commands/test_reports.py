@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from models.database import Database
 from models.maintenance.cleanup import clean
 from models.queries.deletion.retention import RetentionLimits
-from tests.discord.harness import World
+from tests.discord.harness import World, bot_database
 from tests.fakes.discord.server import Guild, Interaction, Message, User
 from tests.fakes.discord.state import Permission
 
@@ -174,7 +173,7 @@ async def test_reports_are_limited_and_deleted_after_their_retention(both: World
     assert "within a day" in outcomes[-1]
     message = await listed(here, guild, boss)
     assert "5 reports, 5 open" in message.content
-    database = Database(here.database_url)
+    database = await bot_database(here.database_url)
     month = timedelta(days=30)
     for days, left in ((29, "5 reports"), (31, "Nothing is reported")):
         now = datetime.now(UTC) + timedelta(days=days)

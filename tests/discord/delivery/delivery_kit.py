@@ -12,8 +12,7 @@ from sqlalchemy import text
 from bot.discord_app.replies.quoting import quoted_question
 from bot.discord_app.replies.sinks.sender import PLACEHOLDER
 from bot.discord_app.reply_messages import final_messages
-from models.database import Database
-from tests.discord.harness import World
+from tests.discord.harness import World, bot_database
 from tests.fakes.discord.server import Channel, FakeDiscord, Guild, Interaction, Message, User
 from tests.fakes.engine import Request, Script
 
@@ -103,7 +102,7 @@ async def ask_in(here: World, place: str, question: str, reply: str) -> Asked:
 
 async def unfinished(url: str) -> list[str]:
     """What is not as it should be once everything is shown: open deliveries, kept texts and tokens."""
-    database = Database(url)
+    database = await bot_database(url)
     try:
         async with database.read() as session:
             rows = await session.execute(
@@ -129,7 +128,7 @@ async def finished_turns(url: str) -> int:
 
 
 async def _count(url: str, statement: str) -> int:
-    database = Database(url)
+    database = await bot_database(url)
     try:
         async with database.read() as session:
             return int((await session.execute(text(statement))).scalar_one())

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from models.database import Database
-from tests.discord.harness import World, world
+from tests.discord.harness import World, bot_database, world
 from tests.fakes.discord.server import Interaction
 from tests.fakes.engine import Script
 
@@ -33,7 +32,7 @@ class Turn:
 
 async def stored(url: str) -> dict[int, list[Turn]]:
     """All turns, by the interaction that they answer."""
-    database = Database(url)
+    database = await bot_database(url)
     try:
         async with database.read() as session:
             found = await session.execute(

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from models.database import Database
-from tests.discord.harness import World, world
+from tests.discord.harness import World, bot_database, world
 from tests.fakes.discord.server import Guild, User
 from tests.fakes.engine import Request, Script
 from tests.fakes.engine.notes import is_notes, note_taker
@@ -30,7 +29,7 @@ async def remembering(here: World) -> tuple[Guild, User]:
 
 async def stored(url: str) -> tuple[list[str], list[tuple[str, str]], list[str]]:
     """The summaries, the pairs that are done, and the facts."""
-    database = Database(url)
+    database = await bot_database(url)
     try:
         async with database.read() as session:
             summaries = await session.scalars(text("SELECT text FROM dialog_summaries ORDER BY to_turn_id"))

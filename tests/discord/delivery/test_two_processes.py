@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from models.database import Database
 from tests.discord.delivery.delivery_kit import PLACES, Replies, ask_in, long_reply, recorded, unlimited
 from tests.discord.delivery.test_crash import INTERRUPTED, stored
-from tests.discord.harness import World, world
+from tests.discord.harness import World, bot_database, world
 from tests.fakes.discord.server import Interaction
 from tests.fakes.engine import Script
 from tests.postgres import Postgres
@@ -280,7 +279,7 @@ async def test_a_process_that_ends_cleanly_leaves_no_row(
     database_url: str, tmp_path: Path, stop: signal.Signals
 ) -> None:
     async def rows() -> int:
-        database = Database(database_url)
+        database = await bot_database(database_url)
         async with database.read() as session:
             count = int((await session.execute(text("SELECT count(*) FROM processes"))).scalar_one())
         await database.close()

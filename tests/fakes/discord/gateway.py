@@ -39,6 +39,11 @@ def needed_intent(event: str, data: Json, bot_id: int) -> int:
     return GUILDS if event.startswith(("GUILD_", "CHANNEL_", "THREAD_")) else 0
 
 
+def guild_of(event: str, data: Json) -> int:
+    """The guild that an event is about; 0 for direct messages and for what is of no guild."""
+    return int(data.get("guild_id") or (data["id"] if event in ("GUILD_CREATE", "GUILD_UPDATE", "GUILD_DELETE") else 0))
+
+
 def without_content(message: Json, bot_id: int, *, in_guild: bool) -> Json:
     """The message as an application without the message content intent sees it.
 
@@ -74,8 +79,14 @@ class Session:
     intents: int
     socket: web.WebSocketResponse | None = None
     sent: list[Json] = field(default_factory=list)
+    shard: tuple[int, int] = (0, 1)
     num_heartbeats: int = 0
     num_resumes: int = 0
+
+    def has(self, guild_id: int) -> bool:
+        """Whether Discord tells this session of a guild; direct messages (0) belong to the first shard."""
+        index, count = self.shard
+        return (guild_id >> 22) % count == index
 
     async def dispatch(self, event: str, data: Json) -> None:
         """Send an event with the next sequence number; without a connection, it waits for a RESUME."""
@@ -120,7 +131,7 @@ class Gateway:
         chosen = {"INTERACTION_CREATE": self.interaction_receivers, "MESSAGE_CREATE": self.message_receivers}
         receivers = chosen.get(event)
         for session in list(self.sessions.values()) if receivers is None else receivers:
-            if session.intents & needed != needed:
+            if session.intents & needed != needed or not session.has(guild_of(event, data)):
                 continue
             shown = data
             if event in ("MESSAGE_CREATE", "MESSAGE_UPDATE") and not session.intents & MESSAGE_CONTENT:
@@ -191,22 +202,35 @@ class Gateway:
     async def _identify(self, socket: web.WebSocketResponse, data: Json) -> Session | None:
         self.num_identifies += 1
         close_code = 0
+        shard = data.get("shard", [0, 1])
         if data.get("token") != self.token:
             close_code = 4004
         elif not isinstance(data.get("intents"), int) or data["intents"] & ~KNOWN_INTENTS or "properties" not in data:
             close_code = 4013
         elif data["intents"] & ~self.allowed_intents:
             close_code = 4014
+        elif not 0 <= shard[0] < shard[1]:
+            close_code = 4010
         if close_code:
             await socket.close(code=close_code)
             return None
-        session = Session(secrets.token_hex(16), data["intents"], socket)
+        session = Session(secrets.token_hex(16), data["intents"], socket, shard=(shard[0], shard[1]))
         self.sessions[session.id] = session
+        ready = self.ready()
         await session.dispatch(
-            "READY", {**self.ready(), "v": 10, "session_id": session.id, "resume_gateway_url": self.url}
+            "READY",
+            {
+                **ready,
+                "guilds": [guild for guild in ready["guilds"] if session.has(int(guild["id"]))],
+                "v": 10,
+                "session_id": session.id,
+                "resume_gateway_url": self.url,
+                "shard": list(session.shard),
+            },
         )
         for guild in self.guilds():
-            await session.dispatch("GUILD_CREATE", guild)
+            if session.has(int(guild["id"])):
+                await session.dispatch("GUILD_CREATE", guild)
         self._notify()
         return session
 
