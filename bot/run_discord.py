@@ -14,6 +14,7 @@ from bot.cogs.all_cogs import make_cogs
 from bot.discord_app.client import GuildLlama
 from bot.discord_app.connection import bot_token, set_endpoints, stay_connected
 from bot.discord_app.context import CommandContext
+from bot.discord_app.languages import Languages
 from bot.discord_app.permissions import PermissionGate
 from bot.engine_client.client import EngineClient
 from bot.engine_client.prompt_cache import PromptCache
@@ -87,6 +88,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
         bound_threads=BoundThreads(services.database),
         settings=settings,
         gate=PermissionGate(guild_settings),
+        languages=Languages(guild_settings),
     )
     bot = GuildLlama(
         context,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bot.errors import BotError, ConfigError, DatabaseUnavailable, Duplicate, QuotaUsedUp
+from bot.i18n.language import gettext as _
 from bot.settings import Settings
 from models import errors as stored
 from models.database import Database
@@ -62,7 +63,7 @@ def translate_database_errors() -> Iterator[None]:
     except stored.QuotaExceeded as error:
         raise QuotaUsedUp(error.unit, error.limit, error.resets_at) from error
     except stored.MemberBlocked as error:
-        raise BotError("An admin of this guild has blocked you from chatting with me.") from error
+        raise BotError(_("An admin of this guild has blocked you from chatting with me.")) from error
     except stored.DatabaseUnavailable as error:
         raise DatabaseUnavailable(error.reason) from error
     except stored.DatabaseError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from bot.i18n.language import gettext as _
+
 BYTES_PER_TOKEN = 3
 """Of UTF-8, for estimates: a token of English has more, one of Korean or of code about three."""
 # Postgres refuses NUL in a text and SQLite does not; a lone surrogate cannot be encoded in UTF-8.
@@ -33,4 +35,6 @@ def thought_for(seconds: float | None) -> str:
     if seconds is None or seconds < 1:
         return ""
     minutes, rest = divmod(round(seconds), 60)
-    return f"thought for {minutes} min {rest} s" if minutes else f"thought for {rest} s"
+    if minutes:
+        return _("thought for {minutes} min {seconds} s").format(minutes=minutes, seconds=rest)
+    return _("thought for {seconds} s").format(seconds=rest)

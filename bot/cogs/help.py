@@ -8,8 +8,11 @@ from discord.ext import commands
 from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.context import Interaction
 from bot.discord_app.rest.message_data import NO_MENTIONS
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 
-_FOR_EVERYBODY = """\
+_FOR_EVERYBODY = N_(
+    """\
 **/chat** `message` `file` … – talk to me, with up to four files; with `private: True` only you see the answer
 **Ask about this** – in the menu of a message (under *Apps*): ask me about what it says
 **/regenerate** – another answer to your last message, in place of the one before
@@ -27,7 +30,9 @@ for you, here; `picture` gives one a picture
 **/scene** `list` – who plays in this channel or thread; `add` · `remove` · `speak` – for managers, and for you in a \
 thread that you started
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
-_FOR_MANAGERS = """\
+)
+_FOR_MANAGERS = N_(
+    """\
 **/persona** `set` · `clear` · `create` · `edit` · `tags` · `delete` · `versions` · `rollback` – who I am in this \
 guild, a category, a channel or a thread
 **/persona** `import` · `export` – character cards for this guild
@@ -35,16 +40,21 @@ guild, a category, a channel or a thread
 **/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
 **/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` – what this guild decides, where I answer whom, \
 who shares a conversation, whether I take notes"""
-_MEMORY = """\
+)
+_MEMORY = N_(
+    """\
 Every member has a conversation of their own with me in each guild (in each channel, where a guild wants it so), and \
 another one in direct messages. Nobody else sees it, and I take nothing from one to the other. In threads started with \
 `/thread start`, and where a guild wants it so, all who write share one conversation; with `private` you stay alone. \
 What a file says is remembered like what you write; of a picture I keep only the name."""
+)
 
-_ABSENT = """\
+_ABSENT = N_(
+    """\
 I am not a member here: you brought me along. So the conversation of our direct messages goes on here, with the \
 persona that you chose there, and nothing of this place is kept but what you say to me and the messages that you ask \
 me about. Others see an answer unless it is private, or Discord hides it."""
+)
 
 
 class Help(commands.Cog):
@@ -61,5 +71,5 @@ class Help(commands.Cog):
 
 def help_messages(caller: Caller) -> list[str]:
     """What this caller can ask of the bot here; managers get a second message, as one has room for 2,000 characters."""
-    first = f"{_FOR_EVERYBODY}\n\n{_ABSENT if caller.bot_is_absent else _MEMORY}"
-    return [first, _FOR_MANAGERS] if caller.manages_guild else [first]
+    first = f"{_(_FOR_EVERYBODY)}\n\n{_(_ABSENT if caller.bot_is_absent else _MEMORY)}"
+    return [first, _(_FOR_MANAGERS)] if caller.manages_guild else [first]

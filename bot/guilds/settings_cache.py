@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from bot.errors import AboveLimit, BotError
+from bot.i18n.language import gettext as _
 from bot.keyed_locks import KeyedLocks
 from bot.settings import Settings
 from bot.storage import translate_database_errors
@@ -107,7 +108,8 @@ class GuildSettingsCache:
                 raise AboveLimit(name, limit, value)
         lists = (after.channels, after.roles, after.channel_scopes, after.locked_channels)
         if max(map(len, lists)) > MAX_LISTED:
-            raise BotError(f"There is room for {MAX_LISTED} channels or {MAX_LISTED} roles on each of these lists.")
+            text = _("There is room for {number} channels or {number} roles on each of these lists.")
+            raise BotError(text.format(number=MAX_LISTED))
 
     def _cache(self, guild_id: int, settings: GuildSettings) -> None:
         self._cached[guild_id] = (time.monotonic(), settings)

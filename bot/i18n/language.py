@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from bot.i18n.catalogues import translations
+from bot.i18n.translated import Translated
 
 DEFAULT_LANGUAGE = "en"
 _language: ContextVar[str] = ContextVar("language", default=DEFAULT_LANGUAGE)
@@ -37,16 +38,31 @@ def use_language(locale: str | None) -> Iterator[None]:
         _language.reset(token)
 
 
+def N_(message: str) -> str:
+    """Mark a text of a constant, which is translated where it is used: `_(CONSTANT)`."""
+    return message
+
+
+def NP_(context: str, message: str) -> str:
+    """The same for a text with a context, which `pgettext(context, CONSTANT)` translates."""
+    return message
+
+
 def gettext(message: str) -> str:
-    """The text in the current language. Values are put in afterwards: `_("Hello {name}").format(name=name)`."""
-    return translations()[_language.get()].gettext(message)
+    """The text in the current language. Values are put in afterwards: `_("Hello {name}").format(name=name)`.
+
+    A text that was translated before is told again in the current language, its values in it.
+    """
+    if isinstance(message, Translated):
+        return message.told_in(_language.get())
+    return Translated.of(_language.get(), message)
 
 
 def ngettext(singular: str, plural: str, number: int) -> str:
     """The text for a number of things in the current language, with `{number}` still to be put in."""
-    return translations()[_language.get()].ngettext(singular, plural, number)
+    return Translated.of(_language.get(), singular, plural=plural, number=number)
 
 
 def pgettext(context: str, message: str) -> str:
     """As `gettext`, for a text that means different things in different places: `context` says which."""
-    return translations()[_language.get()].pgettext(context, message)
+    return Translated.of(_language.get(), message, context=context)

@@ -24,12 +24,14 @@ from bot.discord_app.replies.turn_actions import TurnIsGone
 from bot.discord_app.replies.webhooks.own_messages import is_own_message
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from bot.memory.service import MemoryService
 from models.types import TurnInfo
 
-_NOT_MINE = "This is no answer of mine. Please choose **Why this answer?** in the menu of one."
-_NOT_RECORDED = "I have not noted down what this answer was made of: it is too old."
-_NOTHING_YET = "I have not answered you in this conversation yet."
+_NOT_MINE = N_("This is no answer of mine. Please choose **Why this answer?** in the menu of one.")
+_NOT_RECORDED = N_("I have not noted down what this answer was made of: it is too old.")
+_NOTHING_YET = N_("I have not answered you in this conversation yet.")
 _MAX_CHARS = 1_990
 """UTF-16 units of an answer; Discord takes 2,000."""
 
@@ -52,7 +54,7 @@ class WhyThisAnswer:
             stretch = await self._reader.stretch(key)
             last = max([last, *(each.turn_id for each in (stretch.exchanges if stretch else ()) if each.own)])
         if not last:
-            raise BotError(_NOTHING_YET)
+            raise BotError(_(_NOTHING_YET))
         await self._show(interaction, await self._context.chat.turns.turn(last))
 
     async def of_message(self, interaction: Interaction, message: discord.Message) -> None:
@@ -61,7 +63,7 @@ class WhyThisAnswer:
             client_id = interaction.client.user.id if interaction.client.user else 0
             own_id = interaction.application_id
             if message.author.id != own_id and not is_own_message(message, bot_id=client_id, application_id=own_id):
-                raise BotError(_NOT_MINE)
+                raise BotError(_(_NOT_MINE))
             turn = await self._context.chat.turns.turn_of_message(message.id)
             if turn is None:  # a moment after its last edit the message may not be recorded yet
                 turn = await self._context.chat.turns.turn(_turn_in_buttons(message))
@@ -72,7 +74,7 @@ class WhyThisAnswer:
             raise TurnIsGone()
         authorise_author(caller_of(interaction), turn)
         used = await self._memory.why(turn.key, turn.turn_id)
-        await answer(self._api, interaction, _NOT_RECORDED if used is None else _within_a_message(why_text(used)))
+        await answer(self._api, interaction, _(_NOT_RECORDED) if used is None else _within_a_message(why_text(used)))
 
 
 class Why(FeatureCog):
