@@ -135,8 +135,8 @@ def result_line(
     elif dialog is not None and dialog.dialog_id != current_id and dialog.name is None:
         where = " · " + (_("in an ended conversation") if dialog.ended else _("in another conversation"))
     elif dialog is not None and dialog.dialog_id != current_id:
-        text = _("in “{name}” (ended)") if dialog.ended else _("in “{name}”")
-        where = " · " + text.format(name=discord.utils.escape_markdown(dialog.name or ""))
+        inside = _("in “{name}” (ended)") if dialog.ended else _("in “{name}”")
+        where = " · " + inside.format(name=discord.utils.escape_markdown(dialog.name or ""))
     excerpt = _excerpt(text, position)
     return f"<t:{int(exchange.at.timestamp())}:f>{where}\n**{discord.utils.escape_markdown(who)}:** {excerpt}"
 
