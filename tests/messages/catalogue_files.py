@@ -8,7 +8,6 @@ from pathlib import Path
 from babel.messages.catalog import Catalog, Message
 from babel.messages.pofile import read_po, write_po
 
-
 HEADER = """\
 msgid ""
 msgstr ""
