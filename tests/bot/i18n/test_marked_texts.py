@@ -194,14 +194,15 @@ def test_nothing_hides_the_function_that_translates() -> None:
     for file in sorted((ROOT / "bot").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                names = [each for each in ast.walk(node) if isinstance(each, ast.Name) and each.id == "_"]
-                stored = [
-                    each for each in names if isinstance(each.ctx, ast.Store) and not in_comprehension(node, each)
-                ]
+                stored = [each for each in ast.walk(node) if is_throwaway(each) and not in_comprehension(node, each)]
                 called = [each for each in ast.walk(node) if isinstance(each, ast.Call) and name_of(each.func) == "_"]
-                assert not (stored and called), f"{file}:{stored[0].lineno}"
+                assert not (stored and called), f"{file}:{node.lineno}"
 
 
-def in_comprehension(function: ast.AST, name: ast.Name) -> bool:
+def is_throwaway(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id == "_" and isinstance(node.ctx, ast.Store)
+
+
+def in_comprehension(function: ast.AST, name: ast.AST) -> bool:
     kinds = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
     return any(name in ast.walk(each) for each in ast.walk(function) if isinstance(each, kinds))
