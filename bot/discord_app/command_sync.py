@@ -73,6 +73,8 @@ def same_commands(commands: Sequence[Json], registered: Sequence[Json]) -> bool:
 
 def _contains(registered: object, wanted: object) -> bool:
     """Whether the registered JSON says everything that the wanted JSON says."""
+    if not wanted and not registered:
+        return True  # False, None, empty and left out mean the same
     if isinstance(wanted, Mapping):
         fields = {key: value for key, value in wanted.items() if key not in _DEPRECATED}
         return (
@@ -82,11 +84,9 @@ def _contains(registered: object, wanted: object) -> bool:
             and all((registered.get(key) or {}) == (wanted.get(key) or {}) for key in _LOCALIZATIONS)
         )
     if isinstance(wanted, list | tuple):
-        return (not wanted and not registered) or (
+        return (
             isinstance(registered, list | tuple)
             and len(registered) == len(wanted)
             and all(_contains(theirs, ours) for theirs, ours in zip(registered, wanted, strict=True))
         )
-    if not wanted and not registered:
-        return True  # False, None, empty and left out mean the same
     return str(wanted) == str(registered)  # permissions are a number in a request and a string in a response
