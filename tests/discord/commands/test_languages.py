@@ -75,14 +75,9 @@ class TestAMember:
     async def test_reads_errors_in_it_also_those_of_public_commands(self, here: World) -> None:
         minji, ann = user(here, "minji", KOREAN), user(here, "ann")
         guild = await guild_of(here, KOREAN)
-        for asker, said in (
-            (minji, "메시지가 비어 있습니다. 내용을 써 주세요. (오류 "),
-            (ann, "This message is empty. "),
-        ):
-            asked = await here.discord.chat(guild, asker, "   ")
-            await here.discord.until(lambda: len(asked.messages()) == 1)  # noqa: B023
-            [message] = asked.messages()
-            assert message.ephemeral
+        for asker, said in ((minji, "메시지가 비어 있습니다. 내용을 써 주세요. (오류 "), (ann, "This message is empty.")):
+            [message] = (await here.ask(guild, asker, "   ")).messages()
+            assert message.ephemeral, message.content
             assert message.content.startswith(said)
 
     async def test_meets_korean_buttons_and_forms(self, here: World) -> None:
