@@ -94,7 +94,7 @@ class TestCommands:
         menu = ContextMenu.__new__(ContextMenu)
         context = TranslationContext(location=TranslationContextLocation.command_name, data=menu)
         name = locale_str("Ask about this")
-        assert asyncio.run(CommandTexts().translate(name, Locale.korean, context)) == "이 메시지에 대해 질문"
+        assert asyncio.run(CommandTexts().translate(name, Locale.korean, context)) == "이 메시지에 대해 질문하기"
         assert asyncio.run(CommandTexts().translate(name, Locale.german, context)) is None
 
 

@@ -188,7 +188,7 @@ class TestCommands:
         [message] = [each for each in chat["options"] if each["name"] == "message"]
         assert message["description_localizations"] == {"ko": "하고 싶은 말"}
         menu = here.discord.registered("Ask about this", 3)
-        assert menu["name_localizations"] == {"ko": "이 메시지에 대해 질문"}
+        assert menu["name_localizations"] == {"ko": "이 메시지에 대해 질문하기"}
         [scope] = here.discord.registered("reset")["options"]
         assert [each["name_localizations"] for each in scope["choices"]] == [{"ko": "이곳"}, {"ko": "모든 곳"}]
 
