@@ -49,7 +49,7 @@ class TestAMember:
             ),
             (
                 "config show",
-                "`max_chat_logs` **10**(기본값): 염두에 두는 문답 수",
+                "`max_chat_logs` **10**(기본값): 답변할 때 참고하는 문답 수",
                 "`max_chat_logs` **10** (the default)",
             ),
             ("privacy show", "대화는 7일 동안 이어지지 않거나", "A conversation ends when it rests for 7 days"),
@@ -75,7 +75,10 @@ class TestAMember:
     async def test_reads_errors_in_it_also_those_of_public_commands(self, here: World) -> None:
         minji, ann = user(here, "minji", KOREAN), user(here, "ann")
         guild = await guild_of(here, KOREAN)
-        for asker, said in ((minji, "메시지가 비어 있습니다. 내용을 써 주세요. (오류 "), (ann, "This message is empty.")):
+        for asker, said in (
+            (minji, "메시지가 비어 있습니다. 내용을 써 주세요. (오류 "),
+            (ann, "This message is empty."),
+        ):
             [message] = (await here.ask(guild, asker, "   ")).messages()
             assert message.ephemeral, message.content
             assert message.content.startswith(said)
