@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,6 @@ from unittest.mock import MagicMock
 
 import discord
 from babel.messages.catalog import Catalog
-from babel.messages.extract import extract_from_dir
 from discord import app_commands
 
 from bot.cogs.all_cogs import make_cogs
@@ -19,27 +19,35 @@ from bot.discord_app.command_texts import COMMAND
 from bot.i18n.catalogues import CATALOGUES
 
 ROOT = Path(__file__).parents[2]
-KEYWORDS: dict[str, Any] = {
-    "_": None,
-    "N_": None,
-    "gettext": None,
-    "ngettext": (1, 2),
-    "pgettext": ((1, "c"), 2),
-    "NP_": ((1, "c"), 2),
-}
+PLAIN, PLURAL, CONTEXT = {"_", "N_", "gettext"}, {"ngettext"}, {"pgettext", "NP_"}
+"""The functions that mark a text, a text with its plural, and one after its context."""
 COMMENT = "Texts of commands, for Discord's clients"
 
 
 def template() -> Catalog:
     """All texts that are to be translated."""
     found = Catalog(project="guildllama", fuzzy=False)
-    for file, _line, message, _comments, context in extract_from_dir(
-        ROOT / "bot", method_map=[("**.py", "python")], keywords=KEYWORDS, comment_tags=()
-    ):
-        found.add(message, locations=[(f"bot/{file}", 0)], context=context)
+    for file in sorted((ROOT / "bot").rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for context, message in marked_texts(tree):
+            found.add(message, locations=[(str(file.relative_to(ROOT)), 0)], context=context)
     for text in sorted(command_texts()):
         found.add(text, context=COMMAND, auto_comments=[COMMENT])
     return found
+
+
+def marked_texts(tree: ast.AST) -> Iterator[tuple[str | None, str | tuple[str, ...]]]:
+    """The texts that a module marks, with their contexts: read from the syntax tree, as some stand within f-strings."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        texts = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+        if node.func.id in PLAIN and texts:
+            yield None, texts[0]
+        elif node.func.id in PLURAL and len(texts) == 2:
+            yield None, tuple(texts)
+        elif node.func.id in CONTEXT and len(texts) == 2:
+            yield texts[0], texts[1]
 
 
 def commands() -> list[Any]:
