@@ -57,8 +57,8 @@ def test_particles_follow_the_values() -> None:
         stored = gettext("{name} is stored.")
         assert stored.format(name="**라마**") == "**라마**를 저장했습니다."
         assert stored.format(name="**봇**") == "**봇**을 저장했습니다."
-        assert EmptyText("name").user_message == "이름이 비어 있습니다. 내용을 써 주세요."
-        assert EmptyText("note").user_message == "메모가 비어 있습니다. 내용을 써 주세요."
+        assert EmptyText("name").user_message == "이름이 비어 있습니다. 내용을 입력해 주세요."
+        assert EmptyText("note").user_message == "메모가 비어 있습니다. 내용을 입력해 주세요."
 
 
 def test_an_error_is_english_in_the_log_whatever_its_reader_speaks() -> None:

@@ -76,7 +76,7 @@ class TestAMember:
         minji, ann = user(here, "minji", KOREAN), user(here, "ann")
         guild = await guild_of(here, KOREAN)
         for asker, said in (
-            (minji, "메시지가 비어 있습니다. 내용을 써 주세요. (오류 "),
+            (minji, "메시지가 비어 있습니다. 내용을 입력해 주세요. (오류 "),
             (ann, "This message is empty."),
         ):
             [message] = (await here.ask(guild, asker, "   ")).messages()
@@ -93,7 +93,7 @@ class TestAMember:
         form = await here.discord.command(guild, minji, "me persona create")
         await here.discord.until(lambda: form.modal is not None)
         assert form.modal is not None
-        assert form.modal["title"] == "내 새 페르소나"
+        assert form.modal["title"] == "나의 새 페르소나"
         assert [each["label"] for each in form.modal["components"]] == ["저는 누구인가요?", "이름", "태그"]
         stored = await here.discord.submit(form, prompt="달에 삽니다.", name="달", tags="")
         await here.discord.done(stored)
