@@ -27,7 +27,7 @@ from bot.discord_app.rest.request_guard import RequestGuard
 from bot.discord_app.rest.turn_trace import trace_turns
 from bot.errors import BotError
 from bot.i18n.language import gettext as _
-from bot.i18n.language import use_language
+from bot.i18n.language import set_language, use_language
 
 log = structlog.get_logger(__name__)
 
@@ -136,9 +136,10 @@ class GuildLlama(commands.Bot):
             log.info("a repeated interaction was ignored", interaction=interaction.id)
             return False
         self._context.track(asyncio.current_task())
-        self._context.languages.note(interaction.user.id, interaction.locale.value)
+        caller = caller_of(interaction)
+        set_language(await self._context.languages.of_user(caller.guild_id, caller.user_id, interaction.locale.value))
         try:
-            self.gate.check(caller_of(interaction), Action(word))
+            self.gate.check(caller, Action(word))
         except ValueError:
             return True  # not an action of this version: the look-up of its command or handler reports that
         except BotError as refusal:

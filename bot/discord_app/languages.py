@@ -1,21 +1,21 @@
 """In which language whom something is told: a member in their client's, a guild in the one that it chose.
 
-An interaction names the language of its member, in which it is answered to them alone; errors too, since nobody else
-sees them. What all in a guild see is in the guild's language: its own choice, else the one that it gave Discord. In
-direct messages it is the language in which the member used the bot last. Knows no texts.
+A member reads the language that they chose, else that of their client, which each interaction names; errors too, since
+nobody else sees them. What all in a guild see is in the guild's language: its own choice, else the one that it gave
+Discord. In direct messages it is the language in which the member used the bot last. Knows no texts.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from bot.errors import BotError
 from bot.guilds.settings_cache import GuildSettingsCache
 from bot.i18n.language import DEFAULT_LANGUAGE, supported
-from models.types import DIRECT_MESSAGES, GuildSettings, Place
+from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, Place
 
 log = structlog.get_logger(__name__)
 
@@ -23,24 +23,32 @@ _MAX_KNOWN = 10_000
 
 
 class Languages:
-    """The languages of guilds, and of the members who used the bot last. One for the whole bot.
-
-    `discords`: the locale that a guild gave Discord; None where that is not known.
-    """
+    """The languages of guilds, and of the members who used the bot last. One for the whole bot."""
 
     def __init__(
-        self, guild_settings: GuildSettingsCache, discords: Callable[[int], str | None] = lambda guild_id: None
+        self,
+        guild_settings: GuildSettingsCache,
+        own: Callable[[DialogKey], Awaitable[str | None]] | None = None,
+        discords: Callable[[int], str | None] = lambda guild_id: None,
     ) -> None:
+        """`own`: what a member chose, known soon and without raising anything; None if nothing.
+
+        `discords`: the locale that a guild gave Discord; None where that is not known.
+        """
         self.discords = discords
         self._guild_settings = guild_settings
+        self._own = own
         self._of_members: OrderedDict[int, str] = OrderedDict()
 
-    def note(self, user_id: int, locale: str) -> None:
-        """A member used the bot with this locale. It is kept in memory only."""
-        self._of_members[user_id] = supported(locale)
+    async def of_user(self, guild_id: int, user_id: int, locale: str) -> str:
+        """The language of a member who uses the bot with this locale. It is remembered, in memory only."""
+        chosen = await self._own(DialogKey(guild_id, user_id)) if self._own is not None else None
+        language = supported(chosen or locale)
+        self._of_members[user_id] = language
         self._of_members.move_to_end(user_id)
         if len(self._of_members) > _MAX_KNOWN:
             self._of_members.popitem(last=False)
+        return language
 
     def of_member(self, user_id: int) -> str:
         """The language in which this member used the bot last; English if that is not known."""

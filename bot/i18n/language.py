@@ -38,6 +38,11 @@ def use_language(locale: str | None) -> Iterator[None]:
         _language.reset(token)
 
 
+def set_language(locale: str | None) -> None:
+    """The same for the rest of the current task."""
+    _language.set(supported(locale))
+
+
 def N_(message: str) -> str:
     """Mark a text of a constant, which is translated where it is used: `_(CONSTANT)`."""
     return message
