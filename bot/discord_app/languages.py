@@ -50,9 +50,12 @@ class Languages:
             self._of_members.popitem(last=False)
         return language
 
-    def of_member(self, user_id: int) -> str:
-        """The language in which this member used the bot last; English if that is not known."""
-        return self._of_members.get(user_id, DEFAULT_LANGUAGE)
+    async def of_member(self, guild_id: int, user_id: int) -> str:
+        """The language in which this member used the bot last; if that is not known, what they chose, else English."""
+        if (known := self._of_members.get(user_id)) is not None:
+            return known
+        chosen = await self._own(DialogKey(guild_id, user_id)) if self._own is not None else None
+        return supported(chosen) if chosen else DEFAULT_LANGUAGE
 
     def chosen(self, guild_id: int, settings: GuildSettings) -> str:
         """The language of a guild with these settings."""
@@ -69,10 +72,12 @@ class Languages:
 
     async def of_channel(self, guild_id: int, user_id: int) -> str:
         """The language of what this member and others see in a channel; `guild_id` is 0 in direct messages."""
-        return self.of_member(user_id) if guild_id == DIRECT_MESSAGES else await self.of_guild(guild_id)
+        if guild_id == DIRECT_MESSAGES:
+            return await self.of_member(guild_id, user_id)
+        return await self.of_guild(guild_id)
 
     async def of_place(self, place: Place) -> str:
         """The language of a reply's own lines: of the asker, if they alone see it."""
         if place.ephemeral:
-            return self.of_member(place.asker_id)
+            return await self.of_member(place.guild_id, place.asker_id)
         return await self.of_channel(place.guild_id, place.asker_id)

@@ -39,6 +39,10 @@ async def test_a_member_chooses_before_their_client_does(own: str | None, locale
     assert await known.of_place(place(0)) == language
 
 
+async def test_direct_messages_after_a_restart_are_in_the_language_that_the_member_chose() -> None:
+    assert await languages(own="ko").of_place(place(0)) == "ko"
+
+
 async def test_who_never_used_a_command_reads_english_in_direct_messages() -> None:
     assert await languages(discords="ko").of_place(place(0)) == "en"
 
