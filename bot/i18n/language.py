@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from bot.i18n.catalogues import translations
+from bot.i18n.catalogues import ENGLISH, languages
 from bot.i18n.translated import Translated
 
-DEFAULT_LANGUAGE = "en"
+DEFAULT_LANGUAGE = ENGLISH
 _language: ContextVar[str] = ContextVar("language", default=DEFAULT_LANGUAGE)
 
 
 def supported(locale: str | None) -> str:
     """The language to use for one of Discord's locales ("ko", "en-GB"): English if there is no catalogue for it."""
     code = (locale or "").partition("-")[0]
-    return code if code in translations() else DEFAULT_LANGUAGE
+    return code if code in languages() else DEFAULT_LANGUAGE
 
 
 def current_language() -> str:

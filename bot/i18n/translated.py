@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bot.i18n.catalogues import translations
+from bot.i18n.catalogues import ENGLISH, catalogue
 from bot.i18n.josa import format_korean, has_particles
 
 
@@ -36,13 +36,13 @@ class Translated(str):
         values: dict[str, Any] | None = None,
     ) -> Translated:
         """The text in this language. `plural`: the message id for a `number` other than one; "" if there is none."""
-        catalogue = translations()[language]
+        texts = catalogue(language)
         if plural:
-            found = catalogue.ngettext(message, plural, number)
+            found = texts.ngettext(message, plural, number)
         elif context:
-            found = catalogue.pgettext(context, message)
+            found = texts.pgettext(context, message)
         else:
-            found = catalogue.gettext(message)
+            found = texts.gettext(message)
         if values is not None:
             inner = {name: in_language(value, language) for name, value in values.items()}
             found = format_korean(found, **inner) if has_particles(found) else found.format(**inner)
@@ -72,4 +72,4 @@ def in_language(value: Any, language: str) -> Any:
 
 def english(text: str) -> str:
     """The text in English, for the log: a text that was not translated stays as it is."""
-    return str(in_language(text, "en"))
+    return str(in_language(text, ENGLISH))
