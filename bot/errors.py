@@ -194,6 +194,30 @@ class QuotaUsedUp(BotError):
         self.resets_at = resets_at
 
 
+class MemberIsBlocked(Hint):
+    """An admin of the guild has blocked the member, until a moment or (None) for good.
+
+    The message has the admin's reason, for the member alone; `public_message`, which others may see, has not.
+    """
+
+    def __init__(self, until: datetime | None, reason: str | None) -> None:
+        self.public_message = _blocked_text(until)
+        if reason is not None:
+            self.public_message += "\n" + _("Use one of my commands to read the reason: only you will see it.")
+        lines = [_blocked_text(until)]
+        if reason is not None:
+            lines.append(_("The reason they gave: {reason}").format(reason=" ".join(reason.split())))
+        lines.append("-# " + _("`/privacy` and `/help` still work for you."))
+        super().__init__("\n".join(lines), reason="an admin has blocked this member")
+
+
+def _blocked_text(until: datetime | None) -> str:
+    if until is None:
+        return _("An admin of this guild has blocked you from chatting with me.")
+    moment = f"<t:{int(until.timestamp())}:f>"
+    return _("An admin of this guild has blocked you from chatting with me until {moment}.").format(moment=moment)
+
+
 class NothingToRegenerate(BotError):
     """The open dialog has no finished turn."""
 

@@ -20,6 +20,7 @@ from bot.engine_client.client import EngineClient
 from bot.engine_client.prompt_cache import PromptCache
 from bot.engine_client.pseudonyms import Pseudonyms
 from bot.errors import ConfigError
+from bot.guilds.administration.blocks import MemberBlocks
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
@@ -72,6 +73,11 @@ async def claim_database(database: Database, application_id: int) -> None:
         )
 
 
+def _prompt_cache(services: Services, settings: Settings) -> PromptCache:
+    keeps_files = settings.engine_url is None and settings.kv_dir is not None
+    return PromptCache(services.engine, Pseudonyms(settings), keeps_files=keeps_files)
+
+
 async def run_discord(services: Services, settings: Settings) -> None:
     """Run the Discord client until cancelled; then refuse new interactions, wait for running replies, and stop.
 
@@ -80,15 +86,17 @@ async def run_discord(services: Services, settings: Settings) -> None:
     token = bot_token(settings)
     set_endpoints(settings)
     guild_settings = GuildSettingsCache(services.database, settings)
+    blocks = MemberBlocks(services.database)
     context = CommandContext(
         chat=services.chat,
         personas=services.personas,
-        privacy=PrivacyService(services.database, PromptCache(services.engine, Pseudonyms(settings))),
+        privacy=PrivacyService(services.database, _prompt_cache(services, settings)),
         guild_settings=guild_settings,
         bound_threads=BoundThreads(services.database),
         settings=settings,
-        gate=PermissionGate(guild_settings),
+        gate=PermissionGate(guild_settings, blocks),
         languages=Languages(guild_settings),
+        blocks=blocks,
     )
     bot = GuildLlama(
         context,

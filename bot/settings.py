@@ -125,6 +125,8 @@ class Settings(BaseSettings):
     chat_template: str | None = None
     quantize: Literal["auto", "none", "int8", "int4"] = "auto"
     kv_host_memory: str = "auto"
+    kv_dir: str | None = None
+    kv_dir_size: str = "4GiB"
     engine_args: str = ""
 
     # The prompt and the reply
@@ -157,6 +159,7 @@ class Settings(BaseSettings):
     # Cleanup
     session_ttl: Duration = timedelta(days=7)
     retention_days: int = Field(30, ge=0, le=_CENTURY.days)
+    report_retention_days: int = Field(30, ge=0, le=_CENTURY.days)
     cleanup_interval: Duration = timedelta(hours=1)
 
     # Log
@@ -217,6 +220,16 @@ class Settings(BaseSettings):
             raise ValueError("must be a text without NUL characters")
         if len(value) > limit:
             raise ValueError(f"has {len(value):,} characters; GUILDLLAMA_MAX_PERSONA_CHARS allows {limit:,}")
+        return value
+
+    @field_validator("kv_dir")
+    @classmethod
+    def _sealed_or_not_at_all(cls, value: str | None, info: ValidationInfo) -> str | None:
+        keys: SecretStr | None = info.data.get("encryption_keys")
+        if value is not None and (keys is None or not keys.get_secret_value().strip(", \n\t")):
+            raise ValueError(
+                "needs GUILDLLAMA_ENCRYPTION_KEYS: its files are sealed with a key made from the first one"
+            )
         return value
 
     @field_validator("engine_args")

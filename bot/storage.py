@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bot.errors import BotError, ConfigError, DatabaseUnavailable, Duplicate, QuotaUsedUp
-from bot.i18n.language import gettext as _
+from bot.errors import ConfigError, DatabaseUnavailable, Duplicate, MemberIsBlocked, QuotaUsedUp
 from bot.settings import Settings
 from models import errors as stored
 from models.database import Database
@@ -36,7 +35,7 @@ def prepare_database(url: str) -> None:
 def open_database(settings: Settings) -> Database:
     """The database of the settings. Raises ConfigError for a URL or keys that cannot be used."""
     with config_errors():
-        return Database(settings.database_url, encryption_keys=_encryption_keys(settings))
+        return Database(settings.database_url, encryption_keys=encryption_keys(settings))
 
 
 def open_checked(settings: Settings) -> Database:
@@ -46,7 +45,7 @@ def open_checked(settings: Settings) -> Database:
         return open_database(settings)
 
 
-def _encryption_keys(settings: Settings) -> tuple[str, ...]:
+def encryption_keys(settings: Settings) -> tuple[str, ...]:
     """The keys of ENCRYPTION_KEYS, newest first; separated by commas or white space."""
     if settings.encryption_keys is None:
         return ()
@@ -63,7 +62,7 @@ def translate_database_errors() -> Iterator[None]:
     except stored.QuotaExceeded as error:
         raise QuotaUsedUp(error.unit, error.limit, error.resets_at) from error
     except stored.MemberBlocked as error:
-        raise BotError(_("An admin of this guild has blocked you from chatting with me.")) from error
+        raise MemberIsBlocked(error.until, error.reason) from error
     except stored.DatabaseUnavailable as error:
         raise DatabaseUnavailable(error.reason) from error
     except stored.DatabaseError as error:

@@ -13,6 +13,7 @@ import torch
 
 from engine.checkpoint import ModelSpec
 from engine.errors import ConfigError
+from engine.kv_store.settings import StoreSettings
 from engine.layers.cpu_linear import has_fast_int4, has_fast_int8
 
 PAGE_SIZE: Final = 16
@@ -54,6 +55,7 @@ class EngineConfig:
     heartbeat: float = 2.0  # seconds between the heartbeats that rank 0 sends; 0: none
     group_timeout: float = 60.0  # seconds that a rank waits in a collective for the others
     step_timeout: float = 7.0  # seconds; a longer step means a hung rank, if it also exceeds 5 slowest warm-up steps
+    kv_store: StoreSettings | None = None  # files in which cached pages outlive the engine
     exit_on_failure: bool = True  # end the process after a failed step, so that the launcher starts a fresh group
 
     @property

@@ -35,7 +35,7 @@ class OfflineEngine:
     @classmethod
     def load(cls, config: EngineConfig, checkpoint: Checkpoint) -> "OfflineEngine":
         """Connect the ranks and load the model. Blocks until every rank has called it; raises ConfigError."""
-        config = replace(config, num_host_slots=0)
+        config = replace(config, num_host_slots=0, kv_store=None)
         communicator = connect(config)
         return cls(config, communicator, start_worker(config, checkpoint, communicator))
 

@@ -90,7 +90,12 @@ class QuotaExceeded(DatabaseError):
 
 
 class MemberBlocked(DatabaseError):
-    """An admin of the guild has blocked this member from chatting."""
+    """An admin of the guild has blocked this member from chatting, until a moment or (None) for good."""
+
+    def __init__(self, until: datetime | None, reason: str | None) -> None:
+        super().__init__("an admin of this guild has blocked this member")
+        self.until = until
+        self.reason = reason
 
 
 class WrongEncryptionKey(DatabaseError):

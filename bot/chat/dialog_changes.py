@@ -96,6 +96,10 @@ class DialogChanges:
         """Refuse the messages of this dialog that wait for an earlier reply: they were meant for what it was before."""
         self._waiting.refuse(lambda dialog: dialog == key.dialog, error)
 
+    def refuse_waiting_where(self, applies: Callable[[DialogKey], bool], error: Callable[[], BotError]) -> None:
+        """Refuse the messages that wait for the dialogs to which this applies."""
+        self._waiting.refuse(applies, error)
+
     async def forget(self, key: DialogKey, count: int, *, own_only: bool = False) -> int:
         """Delete at most the last `count` pairs of the open dialog, and return how many were deleted.
 

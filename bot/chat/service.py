@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from bot.attachments.reader import FileReader
@@ -97,6 +97,10 @@ class ChatService:
         """
         return await self._serve(request, "continue", on_delta)
 
+    def _loading(self) -> str | None:
+        """How far the model is loaded; None: it is."""
+        return self._engine.load_progress if self._engine.state == "loading" else None
+
     async def _serve(self, request: ChatRequest, kind: TurnKind, on_delta: OnDelta) -> ChatReply:
         """Wait for the dialog's earlier messages, then run a turn."""
         if self._closing:
@@ -111,7 +115,7 @@ class ChatService:
             asked_by = request.place.nonce if request.place else request.interaction_id
             stack.enter_context(self._stops.stoppable(asked_by, request.key, control))
             message = await stack.enter_async_context(self._waiting.entered(dialog))
-            waiting = Waiting(slot, self._wait_estimate, lambda: self._engine.state == "loading")
+            waiting = Waiting(slot, self._wait_estimate, self._loading)
             request.on_waiting(waiting)
             async with control.queue_scope():
                 await message.wait(stack.enter_async_context(self._locks.hold(dialog)))
@@ -165,6 +169,15 @@ class ChatService:
         """
         with translate_database_errors():
             return await self._stops.stop(interaction_id, by)
+
+    async def stop_member(self, guild_id: int, user_id: int, questions: Iterable[int], by: StopRequester) -> None:
+        """Stop all replies to a member in a guild: those that wait or are written here at once, and `questions`.
+
+        `questions`: what asked for their replies in any process.
+        """
+        here = self._stops.stop_where(lambda key: key.guild_id == guild_id and key.user_id == user_id)
+        with translate_database_errors():
+            await asyncio.gather(*(self._stops.stop(each, by) for each in set(questions) - here))
 
     async def recover(self) -> None:
         """Store replies that could not be saved and end turns that no task works on, once the database is back.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -108,6 +108,13 @@ class StopRequests:
             if (interaction_id, by) not in await self._requested({interaction_id}):
                 return True
         return not await self._delete({interaction_id}, by.user_id)
+
+    def stop_where(self, applies: Callable[[DialogKey], bool]) -> frozenset[int]:
+        """Stop the replies of this process to whom this applies, also those that still wait; return what asked."""
+        found = [(each, reply) for each, reply in self._running.items() if applies(reply.key)]
+        for _each, reply in found:
+            _interrupt(reply.control)
+        return frozenset(each for each, _reply in found)
 
     async def close(self) -> None:
         """Stop looking; the database may be closed after this."""

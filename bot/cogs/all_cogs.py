@@ -9,7 +9,9 @@ from discord.ext import commands
 
 from bot.chat.conversations import NamedConversations
 from bot.chat.history import HistoryReader
+from bot.chat.reports import Reports
 from bot.chat.turns.deliveries import DeliveryLog
+from bot.cogs.admin.commands import Admin
 from bot.cogs.ask import Ask
 from bot.cogs.cards.commands import Cards
 from bot.cogs.chat import Chat
@@ -29,6 +31,7 @@ from bot.cogs.personas.own_commands import OwnPersonas
 from bot.cogs.privacy import Privacy
 from bot.cogs.reactions import Reactions
 from bot.cogs.reply_actions import ReplyActions
+from bot.cogs.report import ReportCommand
 from bot.cogs.scenes import SceneCommands
 from bot.cogs.threads import Threads
 from bot.cogs.unfinished_replies import UnfinishedReplies
@@ -40,6 +43,9 @@ from bot.discord_app.rest.profile_api import ProfileApi
 from bot.discord_app.rest.request_pace import RequestPace
 from bot.discord_app.rest.webhook_api import WebhookApi
 from bot.discord_app.rest.webhook_pictures import WebhookPictures
+from bot.guilds.administration.audit import AuditLog
+from bot.guilds.administration.figures import Figures
+from bot.guilds.administration.purges import Purges
 from bot.memory.service import MemoryService
 from models.database import Database
 
@@ -68,6 +74,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         edit_rate=context.edit_rate,
     )
     memory, reader = MemoryService(database, context.settings), HistoryReader(database)
+    reports = Reports(database, context.settings)
     why = WhyThisAnswer(context, conversations.api, memory, reader)
     personas, own_personas = GuildPersonas(context, conversations.api), OwnPersonas(context, conversations.api)
     cards = Cards(bot, context, conversations.api)
@@ -94,6 +101,15 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         SceneCommands(context, conversations.api),
         ProfileJob(bot, context.personas, profiles),
         Config(context),
+        Admin(
+            context,
+            conversations.api,
+            reports=reports,
+            purges=Purges(database, context.privacy),
+            log=AuditLog(database),
+            figures=Figures(database),
+        ),
+        ReportCommand(bot, context, conversations.api, reports, reader),
         Privacy(context),
         Help(),
         GuildEvents(bot, database, context.privacy),

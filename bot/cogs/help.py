@@ -6,7 +6,9 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.discord_app.caller import Caller, caller_of
+from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.context import Interaction
+from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
@@ -29,6 +31,7 @@ for you, here; `picture` gives one a picture
 **/me persona** `import` · `export`, **Import character card** in the menu of a message – character cards
 **/scene** `list` – who plays in this channel or thread; `add` · `remove` · `speak` – for managers, and for you in a \
 thread that you started
+**/report**, **Report this answer** in its menu – tell the admins here that an answer is bad
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 )
 _FOR_MANAGERS = N_(
@@ -39,7 +42,10 @@ guild, a category, a channel or a thread
 **/persona** `face` · `picture` – how members see which persona answers
 **/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
 **/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` – what this guild decides, where I answer whom, \
-who shares a conversation, whether I take notes"""
+who shares a conversation, whether I take notes
+**/admin** `user` · `block` · `unblock` – what a member uses; refuse to talk with one, for some time or for good
+**/admin** `stats` · `audit` – how much I am used; what admins did with me
+**/admin** `purge` · `reports` – delete conversations, notes or personas; answers that members reported"""
 )
 _MEMORY = N_(
     """\
@@ -70,6 +76,14 @@ class Help(commands.Cog):
 
 
 def help_messages(caller: Caller) -> list[str]:
-    """What this caller can ask of the bot here; managers get a second message, as one has room for 2,000 characters."""
-    first = f"{_(_FOR_EVERYBODY)}\n\n{_(_ABSENT if caller.bot_is_absent else _MEMORY)}"
-    return [first, _(_FOR_MANAGERS)] if caller.manages_guild else [first]
+    """What this caller can ask of the bot here, in as few messages as there is room for; managers read of more."""
+    parts = [_(_FOR_EVERYBODY), _(_ABSENT if caller.bot_is_absent else _MEMORY)]
+    if caller.manages_guild:
+        parts.append(_(_FOR_MANAGERS))
+    messages = parts[:1]
+    for part in parts[1:]:
+        if utf16_length(messages[-1]) + 2 + utf16_length(part) <= MESSAGE_LIMIT:
+            messages[-1] += f"\n\n{part}"
+        else:
+            messages.append(part)
+    return messages

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from dataclasses import replace
 
 import discord
@@ -20,6 +19,7 @@ from bot.discord_app.caller import Caller, author_of
 from bot.discord_app.context import CommandContext
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.error_messages import explain, shown_text
+from bot.discord_app.occasionally import Occasionally
 from bot.discord_app.permissions import Action, NotAllowed
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.message_text import (
@@ -35,7 +35,7 @@ from bot.discord_app.replies.sinks.sink import ReplySink
 from bot.discord_app.replies.typing import TypingIndicator
 from bot.discord_app.replies.webhooks.own_messages import is_by_own_webhook, is_own_message
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden
-from bot.errors import BotError, DatabaseUnavailable, Duplicate, Hint
+from bot.errors import BotError, DatabaseUnavailable, Duplicate, Hint, MemberIsBlocked
 from bot.i18n.language import N_, use_language
 from bot.i18n.language import gettext as _
 from models.types import DIRECT_MESSAGES, Place
@@ -48,8 +48,7 @@ _MENTION_ME = N_(
     "again and mention me in it."
 )
 _HINT_INTERVAL = 3600.0
-"""Seconds between two such hints in a channel."""
-_MAX_HINTED = 10_000
+"""Seconds between two such hints in a channel, and between two answers to a member who is blocked."""
 _TYPES = (discord.MessageType.default, discord.MessageType.reply)
 
 
@@ -61,7 +60,8 @@ class Messages(commands.Cog):
         self._context = context
         self._conversations = conversations
         self._typing = TypingIndicator(conversations.api)
-        self._hinted_at: dict[int, float] = {}
+        self._hints: Occasionally[int] = Occasionally(_HINT_INTERVAL)
+        self._told_blocked: Occasionally[tuple[int, int]] = Occasionally(_HINT_INTERVAL)
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
@@ -128,14 +128,10 @@ class Messages(commands.Cog):
         replied = self._replied_to(message)
         if replied is None or not is_by_own_webhook(replied, application_id=self._bot.application_id):
             return
-        now = time.monotonic()
-        if now - self._hinted_at.get(message.channel.id, -_HINT_INTERVAL) < _HINT_INTERVAL:
+        if not self._hints.is_due(message.channel.id):
             return
-        self._hinted_at[message.channel.id] = now
-        if len(self._hinted_at) > _MAX_HINTED:
-            del self._hinted_at[next(iter(self._hinted_at))]
         try:
-            self._context.gate.check(await self._caller(message), Action.CHAT)
+            await self._context.gate.admit(await self._caller(message), Action.CHAT)
         except BotError as refused:
             log.info("a reply to a persona was not read", question=message.id, reason=refused.reason)
             return
@@ -184,7 +180,7 @@ class Messages(commands.Cog):
     ) -> None:
         try:
             caller = await self._caller(message)
-            self._context.gate.check(caller, Action.CHAT)
+            await self._context.gate.admit(caller, Action.CHAT)
             offers = offered_files(message.attachments)
             if not text and not offers:
                 raise Hint(_(_EMPTY))
@@ -208,7 +204,12 @@ class Messages(commands.Cog):
             log.error("a message failed", exc_info=error, **fields)
         if isinstance(error, NotAllowed) and message.guild is not None:
             return
-        await self._send(message, shown_text(shown), nonce=f"{message.id}.e")
+        text = shown_text(shown)
+        if isinstance(error, MemberIsBlocked):  # everyone in the channel reads the answer to a message
+            if not self._told_blocked.is_due((message.guild.id if message.guild else 0, message.author.id)):
+                return
+            text = error.public_message
+        await self._send(message, text, nonce=f"{message.id}.e")
 
     async def _send(self, message: discord.Message, text: str, *, nonce: str) -> None:
         """Reply with a text that is no answer of the model."""

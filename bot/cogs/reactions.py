@@ -96,6 +96,7 @@ class Reactions(commands.Cog):
         for question_id, running in list(self._conversations.running.items()):
             if event.message_id in running.sink.message_ids:
                 if emoji == CROSS and running.asker_id == caller.user_id:
+                    await self._context.gate.admit(caller, Action.STOP)
                     await self._context.chat.stop_reply(question_id, StopRequester(caller.user_id))
                 return
         turn = await self._context.chat.turns.turn_of_message(event.message_id)
@@ -117,11 +118,11 @@ class Reactions(commands.Cog):
             asker_name=caller.name,
         )
         if emoji == CROSS:
-            self._context.gate.check(caller, Action.FORGET)
+            await self._context.gate.admit(caller, Action.FORGET)
             found = await self._actions.find(caller, turn.turn_id, in_open_dialog=False)
             await self._actions.forget(found, way)
         else:
-            self._context.gate.check(caller, Action.REGENERATE)
+            await self._context.gate.admit(caller, Action.REGENERATE)
             await self._actions.rewrite(caller, await self._actions.find(caller, turn.turn_id), "regenerate", way)
 
 

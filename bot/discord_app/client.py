@@ -139,7 +139,7 @@ class GuildLlama(commands.Bot):
         caller = caller_of(interaction)
         set_language(await self._context.languages.of_user(caller.guild_id, caller.user_id, interaction.locale.value))
         try:
-            self.gate.check(caller, Action(word))
+            await self.gate.admit(caller, Action(word))
         except ValueError:
             return True  # not an action of this version: the look-up of its command or handler reports that
         except BotError as refusal:

@@ -18,6 +18,7 @@ from bot.discord_app.dialog_keys import DialogKeys
 from bot.discord_app.languages import Languages
 from bot.discord_app.permissions import PermissionGate
 from bot.discord_app.replies.streamed_reply import EditRate, StreamedReply
+from bot.guilds.administration.blocks import MemberBlocks
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
@@ -40,6 +41,7 @@ class CommandContext:
     settings: Settings
     gate: PermissionGate
     languages: Languages
+    blocks: MemberBlocks
     edit_rate: EditRate = field(default_factory=EditRate)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     """What is being served now; the bot waits for it when it stops."""

@@ -2,7 +2,7 @@
 
 Commands, messages, buttons, modals and reactions are all checked here, commands and buttons before they are deferred,
 so that a refusal is ephemeral. The gate
-never waits: an interaction must be deferred within 3 s, and the database may be slower. It therefore applies a guild's
+hardly waits: an interaction must be deferred within 3 s, and the database may be slower. It therefore applies a guild's
 own rules only if they are cached, which they are while members use the bot there. If they are not, the command defers,
 reads them and calls `authorise` again; a refusal then deletes the deferred response.
 """
@@ -18,11 +18,12 @@ import discord
 from discord import app_commands
 
 from bot.discord_app.caller import Caller
-from bot.errors import BotError, ShuttingDown
+from bot.errors import BotError, MemberIsBlocked, ShuttingDown
+from bot.guilds.administration.blocks import MemberBlocks
 from bot.guilds.settings_cache import GuildSettingsCache
 from bot.i18n.language import NP_, pgettext
 from bot.i18n.language import gettext as _
-from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, PersonaScope, ThreadBinding, TurnInfo
+from models.types import DIRECT_MESSAGES, Block, DialogKey, GuildSettings, PersonaScope, ThreadBinding, TurnInfo
 
 IN_GUILDS = app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False)
 BY_GUILDS = app_commands.AppInstallationType(guild=True, user=False)
@@ -54,6 +55,8 @@ class Action(enum.Enum):
     GUILD_CARD = "guildcard"
     SCENE = "scene"
     CONFIG = "config"
+    ADMIN = "admin"
+    REPORT = "report"
     PRIVACY = "privacy"
     MEMORY = "memory"
     WHY = "why"
@@ -61,14 +64,31 @@ class Action(enum.Enum):
 
 
 ASK_MENU, CARD_MENU, WHY_MENU = "Ask about this", "Import character card", "Why this answer?"
-MENU_ACTIONS = {ASK_MENU: Action.ASK, CARD_MENU: Action.CARD, WHY_MENU: Action.WHY}
+REPORT_MENU = "Report this answer"
+MENU_ACTIONS = {
+    ASK_MENU: Action.ASK,
+    CARD_MENU: Action.CARD,
+    WHY_MENU: Action.WHY,
+    REPORT_MENU: Action.REPORT,
+}
 """The entries in the menu of a message, by what the menu calls them."""
 _READING = frozenset({("persona", "show"), ("persona", "list")})
 """Commands for everyone in a group whose other commands are for managers."""
 _GUILD_ONLY = frozenset(
-    {Action.GUILD_PERSONA, Action.READ_PERSONAS, Action.GUILD_CARD, Action.SCENE, Action.CONFIG, Action.THREAD}
+    {
+        Action.GUILD_PERSONA,
+        Action.READ_PERSONAS,
+        Action.GUILD_CARD,
+        Action.SCENE,
+        Action.CONFIG,
+        Action.THREAD,
+        Action.ADMIN,
+        Action.REPORT,
+    }
 )
-_MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.GUILD_CARD, Action.CONFIG})
+_MANAGERS_ONLY = frozenset({Action.GUILD_PERSONA, Action.GUILD_CARD, Action.CONFIG, Action.ADMIN})
+# What a blocked member may still do. A manager could end the block anyway.
+_WHILE_BLOCKED = frozenset({Action.PRIVACY, Action.HELP, Action.ADMIN})
 # A guild cannot bar members from their own data.
 _BY_GUILD_RULES = frozenset({Action.CHAT, Action.ASK, Action.REGENERATE, Action.CONTINUE, Action.EDIT, Action.THREAD})
 _MAX_NAMED = 10  # channels or roles named in a refusal
@@ -85,14 +105,18 @@ class NotAllowed(BotError):
     """The member may not do this, or not here."""
 
 
-def authorise(caller: Caller, action: Action, guild_settings: GuildSettings | None) -> None:
-    """Raise NotAllowed unless this member may do this here. `guild_settings`: None if they are not known yet.
+def authorise(caller: Caller, action: Action, guild_settings: GuildSettings | None, block: Block | None = None) -> None:
+    """Raise NotAllowed unless this member may do this here, and MemberIsBlocked for one whom an admin has blocked.
+
+    `guild_settings`: None if they are not known yet. `block`: that of this member, if there is one.
 
     The only place that decides it, for commands, messages, buttons, modals and reactions alike. Discord hides commands
     that a member may not use, but an admin may override that and a modified client ignores it.
     """
     if action in _GUILD_ONLY and caller.guild_id == DIRECT_MESSAGES:
         raise NotAllowed(_("This works only in a guild that has invited me, not in direct messages or elsewhere."))
+    if block is not None and action not in _WHILE_BLOCKED:
+        raise MemberIsBlocked(block.until, block.reason)
     if action in _MANAGERS_ONLY and not caller.manages_guild:
         raise NotAllowed(_("Only members with the Manage Server permission may do this."))
     if action is Action.THREAD and not caller.creates_threads:
@@ -234,8 +258,9 @@ def _mentions(pattern: str, ids: Collection[int]) -> str:
 class PermissionGate:
     """Admits each interaction and message once, if the member may do it and the bot is not shutting down."""
 
-    def __init__(self, guild_settings: GuildSettingsCache) -> None:
+    def __init__(self, guild_settings: GuildSettingsCache, blocks: MemberBlocks) -> None:
         self.closed = False
+        self._blocks = blocks
         self._guild_settings = guild_settings
         self._seen: OrderedDict[int, None] = OrderedDict()
 
@@ -248,11 +273,17 @@ class PermissionGate:
             self._seen.popitem(last=False)
         return False
 
+    async def admit(self, caller: Caller, action: Action) -> None:
+        """`check`, once it is known who is blocked in the caller's guild; that is waited for only for the first one."""
+        await self._blocks.ready(caller.guild_id)
+        self.check(caller, action)
+
     def check(self, caller: Caller, action: Action) -> None:
-        """Raise ShuttingDown once the gate is closed, and NotAllowed where `authorise` refuses.
+        """Raise ShuttingDown once the gate is closed, and NotAllowed or MemberIsBlocked where `authorise` refuses.
 
         Replies may be stopped until the end: this process still writes some, and other processes write theirs.
         """
         if self.closed and action is not Action.STOP:
             raise ShuttingDown()
-        authorise(caller, action, self._guild_settings.known(caller.guild_id))
+        block = self._blocks.known(caller.guild_id, caller.user_id)
+        authorise(caller, action, self._guild_settings.known(caller.guild_id), block)

@@ -26,7 +26,7 @@ from bot.engine_client.messages import (
     count_images,
     text_of,
 )
-from bot.engine_client.own_engine import OwnEngine
+from bot.engine_client.own_engine import OwnEngine, load_progress
 from bot.engine_client.reasoning import ReasoningSplitter, has_mark
 from bot.engine_client.reply_reader import ReplyReader
 from bot.engine_client.served_model import ServedModel
@@ -67,6 +67,8 @@ class EngineClient:
         self.on_timeout: Callable[[], None] = lambda: None
         """Called when a reply timed out, so that the supervisor checks the process at once."""
         self.completed_replies = 0
+        self.load_progress: str = ""
+        """While our own engine loads its model: how far it is, such as "43 %"; "" if that is not known."""
         self._transport = Transport(base_url, api_key, uds=uds)
         self._served = ServedModel(self._transport, model, thinking=thinking)
         self._own = OwnEngine(self._transport)
@@ -99,6 +101,7 @@ class EngineClient:
             response = await self._transport.get("/health", timeout=_HEALTH_SECONDS)
             if response.status_code in _NO_HEALTH_ENDPOINT:
                 response = await self._transport.list_models()
+            self.load_progress = load_progress(response)
             return response.status_code == 200
         return False
 
@@ -201,6 +204,13 @@ class EngineClient:
         self.completed_replies += 1
         yield reader.finished(finish_reason)
 
+    def _not_ready_message(self) -> str | None:
+        message = _NOT_READY_MESSAGES.get(self.state)
+        if message is not None and self.state == "loading" and self.load_progress:
+            text = _("The model is still loading ({progress}). Please try again in a minute.")
+            return text.format(progress=self.load_progress)
+        return None if message is None else _(message)
+
     @contextlib.contextmanager
     def _translated_errors(
         self, sent: Sequence[str] = (), *, in_reply: bool = False, has_images: bool = False
@@ -217,7 +227,7 @@ class EngineClient:
             elif isinstance(error, openai.NotFoundError):
                 self._served.forget_name()
             if type(result) is EngineUnavailable:
-                message = _(_DIED_MESSAGE if in_reply else _NOT_READY_MESSAGES.get(self.state, result.user_message))
+                message = _(_DIED_MESSAGE) if in_reply else self._not_ready_message() or result.user_message
                 result = EngineUnavailable(result.reason, message)
             if result is error:
                 raise

@@ -19,6 +19,9 @@ log = structlog.get_logger(__name__)
 _METRICS_SECONDS = 5.0
 _REQUESTS = re.compile(r"^guildllama_engine_(?:running|waiting) (\d+(?:\.\d+)?)", re.MULTILINE)
 """The gauges that count requests (engine/server/metrics.py)."""
+_READING = "reading weights"
+_STAGES = frozenset({_READING, "preparing the device", "recording steps", "restoring dialogs"})
+"""Of engine/load_progress.py; other words of a server are not shown to members."""
 _NO_SUCH_ENDPOINT = {404, 405, 501}
 
 
@@ -56,3 +59,17 @@ class OwnEngine:
         if self._can_erase and response.status_code != 200:
             log.warning("the engine's cache could not be erased", status=response.status_code)
         return response.status_code == 200
+
+
+def load_progress(response: httpx2.Response) -> str:
+    """How far our engine is with loading its model, as its /health says: "43 %", or the stage; "" if it does not."""
+    if response.status_code != 503:
+        return ""
+    try:
+        progress = response.json()["progress"]
+        percent, stage = progress["percent"], progress["stage"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    if isinstance(percent, int) and 0 <= percent <= 100 and stage == _READING:
+        return f"{percent} %"
+    return stage if isinstance(stage, str) and stage in _STAGES else ""

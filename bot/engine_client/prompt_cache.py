@@ -19,20 +19,39 @@ log = structlog.get_logger(__name__)
 
 _SECONDS = 5.0
 """How long a deletion waits for the engine."""
+_RETRY_SECONDS = 2.0
 
 
 class PromptCache:
-    """Best effort: a deletion does not fail because the engine could not be reached, since its cache is only memory."""
+    """A deletion does not fail because the engine could not be reached.
 
-    def __init__(self, engine: EngineClient, pseudonyms: Pseudonyms) -> None:
+    If its cache is only memory, it is gone with the engine. If it also keeps files, it is asked again until it answers.
+    """
+
+    def __init__(self, engine: EngineClient, pseudonyms: Pseudonyms, *, keeps_files: bool = False) -> None:
         self._engine = engine
         self._pseudonyms = pseudonyms
+        self._keeps_files = keeps_files
+        self._missed: set[str] = set()
+        self._retrying: asyncio.Task[None] | None = None
 
     async def erase(self, keys: Iterable[DialogKey]) -> None:
         """Erase the prompts of everyone who shares a cache with one of these keys."""
         salts = sorted({self._pseudonyms.cache_salt(key) for key in keys})
+        erased: list[bool] = []
         try:
             async with asyncio.timeout(_SECONDS):
-                await asyncio.gather(*(self._engine.erase_cache(salt) for salt in salts))
+                erased = await asyncio.gather(*(self._engine.erase_cache(salt) for salt in salts))
         except TimeoutError:
             log.warning("the engine's cache could not be erased", reason="no answer in time")
+        if self._keeps_files:
+            self._missed |= set(salts) - {salt for salt, done in zip(salts, erased, strict=False) if done}
+            if self._missed and (self._retrying is None or self._retrying.done()):
+                self._retrying = asyncio.create_task(self._retry(), name="erase the engine's files")
+
+    async def _retry(self) -> None:
+        while self._missed:
+            await asyncio.sleep(_RETRY_SECONDS)
+            for salt in sorted(self._missed):
+                if await self._engine.erase_cache(salt):
+                    self._missed.discard(salt)

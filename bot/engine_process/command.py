@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from bot.engine_process.cache_key import KEY_VARIABLE
 from bot.hub.resolve import resolve_model
 from bot.settings import PREFIX, Settings
 
@@ -18,6 +19,9 @@ SETTING_OF_FLAG = {
     "--quantize": "GUILDLLAMA_QUANTIZE",
     "--chat-template": "GUILDLLAMA_CHAT_TEMPLATE",
     "--kv-host-memory": "GUILDLLAMA_KV_HOST_MEMORY",
+    "--kv-dir": "GUILDLLAMA_KV_DIR",
+    "--kv-dir-size": "GUILDLLAMA_KV_DIR_SIZE",
+    "--kv-dir-key-env": "GUILDLLAMA_ENCRYPTION_KEYS",
 }
 """The engine's flags as the operator knows them."""
 STREAM_INTERVAL = 0.05
@@ -50,6 +54,15 @@ def engine_command(settings: Settings, uds: Path) -> list[str]:
         command += ["--quantize", settings.quantize]
     if settings.kv_host_memory != "auto":
         command += ["--kv-host-memory", settings.kv_host_memory]
+    if settings.kv_dir is not None:
+        command += [
+            "--kv-dir",
+            settings.kv_dir,
+            "--kv-dir-size",
+            settings.kv_dir_size,
+            "--kv-dir-key-env",
+            KEY_VARIABLE,
+        ]
     if settings.chat_template is not None:
         command += ["--chat-template", settings.chat_template]
     return command + shlex.split(settings.engine_args)

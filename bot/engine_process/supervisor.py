@@ -19,6 +19,7 @@ from typing import Any, Self
 import structlog
 
 from bot.engine_client.client import EngineClient
+from bot.engine_process.cache_key import cache_key_environment
 from bot.engine_process.command import engine_command, engine_environment
 from bot.engine_process.folder import EngineFolder, remove_leftovers
 from bot.engine_process.output import LINE_LIMIT, EngineOutput
@@ -27,7 +28,7 @@ from bot.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-GRACE_SECONDS = 6.0  # between SIGTERM and SIGKILL
+GRACE_SECONDS = 8.0  # between SIGTERM and SIGKILL; the engine needs up to 7.5 to end replies and write its cache
 LOAD_SECONDS = 1800.0  # enough for a large checkpoint from a slow disk
 POLL_SECONDS = 0.1  # between health checks while the model loads
 HEALTH_SECONDS = 5.0  # between health checks of a ready engine
@@ -45,6 +46,7 @@ class EngineProcess:
         self._uds = self._folder.path / "engine.sock"
         try:
             self._command = [*command, "--uds", str(self._uds)] if command else engine_command(settings, self._uds)
+            self._secrets = cache_key_environment(settings)
         except ConfigError:
             self._folder.remove()
             raise
@@ -139,7 +141,7 @@ class EngineProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=LINE_LIMIT,
-            env=engine_environment(),
+            env=engine_environment() | self._secrets,
             start_new_session=True,  # Ctrl-C in the terminal must reach only the bot
         )
         self.pid = process.pid

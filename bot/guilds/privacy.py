@@ -87,6 +87,7 @@ class PrivacyService:
                 **await export.person_memory(session, user_id=user_id, guild_id=guild_id),
                 "persona_pictures": await export.person_pictures(session, user_id=user_id, guild_id=guild_id),
                 **await export.person_settings(session, user_id=user_id, guild_id=guild_id),
+                **await export.person_moderation(session, user_id=user_id, guild_id=guild_id),
             }
         return await asyncio.to_thread(_zip, data, [*dialogs, *shared])
 
@@ -122,6 +123,10 @@ class PrivacyService:
         await release_space(self._database)
         await self.erase_prompts_of_guild(guild_id)
         return await self._receipt("privacy.delete_guild", counts, guild_id=None, actor_id=actor_id)
+
+    async def erase_prompts_of_member(self, guild_id: int, user_id: int) -> None:
+        """Erase what the engine keeps of a member's prompts in a guild."""
+        await self._erase_prompts([DialogKey(guild_id, user_id)])
 
     async def erase_prompts_of_guild(self, guild_id: int) -> None:
         """Erase what the engine keeps of the guild's prompts."""

@@ -20,13 +20,15 @@ from apscheduler.triggers.interval import IntervalTrigger
 from bot.settings import Settings
 from models.database import Database
 from models.errors import DatabaseUnavailable
-from models.maintenance.cleanup import CleanupReport, clean, count_idle_dialogs
+from models.maintenance.cleanup import CleanupReport, clean, count_idle_dialogs, delete_due_purges
 from models.queries.deletion.retention import RetentionLimits
 
 GUILD_GRACE = timedelta(days=7)
 """How long the data of a guild is kept after it removed the bot."""
 CLOCK_TOLERANCE = 300.0
 """Seconds by which the two clocks may differ between two runs."""
+PURGE_INTERVAL = 60.0
+"""Seconds between two looks for what admins deleted and can no longer bring back."""
 SUSPICIOUS_SHARE = 0.5
 MIN_OPEN_DIALOGS = 10
 """With fewer open dialogs a share means nothing."""
@@ -40,6 +42,7 @@ def limits_of(settings: Settings) -> RetentionLimits:
         session_ttl=settings.session_ttl,
         retention=timedelta(days=settings.retention_days),
         guild_grace=GUILD_GRACE,
+        reports=timedelta(days=settings.report_retention_days),
     )
 
 
@@ -67,7 +70,7 @@ class RetentionJobs:
         self._last_clocks = (wall(), monotonic())
         self._was_suspicious = False
         self._scheduler = AsyncIOScheduler(timezone=UTC)
-        self._running: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Start the scheduler in the running event loop. The first run comes at once."""
@@ -80,18 +83,43 @@ class RetentionJobs:
             max_instances=1,
             misfire_grace_time=None,
         )
+        self._scheduler.add_job(
+            self._scheduled_purges,
+            IntervalTrigger(seconds=PURGE_INTERVAL, timezone=UTC),
+            id="purges",
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+        )
         self._scheduler.start()
 
     async def close(self) -> None:
         """Stop the scheduler and wait until a running cleanup has ended, so that the database can be closed."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)  # it only cancels the run, even with wait=True
-        if self._running is not None:
-            await asyncio.wait([self._running])
+        if self._running:
+            await asyncio.wait(self._running)
 
     async def _scheduled(self) -> None:
-        self._running = asyncio.current_task()
+        self._note_running()
         await self.run_once()
+
+    async def _scheduled_purges(self) -> None:
+        """Delete what admins deleted ten minutes ago. A cleanup does so too, but may run much later."""
+        self._note_running()
+        try:
+            deleted = await delete_due_purges(self._database, now=self._wall())
+        except DatabaseUnavailable as error:
+            _log.warning("deletions of admins put off, the database is not available", reason=error.reason)
+            return
+        if deleted:
+            _log.info("what admins deleted is gone", rows=deleted)
+
+    def _note_running(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
 
     async def run_once(self) -> CleanupReport | None:
         """Clean up once. None if the run was skipped, or if the database was unavailable: the next run tries again."""

@@ -47,7 +47,8 @@ class Console:
         """Wait until our own engine is ready. Raises ConfigError if it refuses its settings."""
         process = self._services.process
         if process is not None and not process.ready:
-            async with self._screen.busy("Loading the model ..."):
+            client = process.client
+            async with self._screen.busy(lambda: f"Loading the model ... {client.load_progress}".rstrip()):
                 await process.wait_ready()
 
     async def run(self) -> None:

@@ -10,7 +10,8 @@ import concurrent.futures
 import contextlib
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import IO, Protocol
 
 NOTICE_AFTER = 2.0
@@ -18,6 +19,24 @@ NOTICE_AFTER = 2.0
 
 _VISIBLE_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
 _VISIBLE_CONTROLS |= {127: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
+
+Words = str | Callable[[], str]
+"""A text, or what says it as it is now."""
+
+
+def _now(text: Words) -> str:
+    return text if isinstance(text, str) else text()
+
+
+@dataclass(frozen=True, slots=True)
+class _Changing:
+    """Words that are looked at each time the spinner turns."""
+
+    text: Words
+
+    def __rich__(self) -> str:
+        return _escaped(_now(self.text))
 
 
 def inert(text: str) -> str:
@@ -45,8 +64,8 @@ class Screen(Protocol):
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Show a history of (user, reply)."""
 
-    def busy(self, text: str) -> contextlib.AbstractAsyncContextManager[None]:
-        """Show that the block is running, if it takes long."""
+    def busy(self, text: Words) -> contextlib.AbstractAsyncContextManager[None]:
+        """Show that the block is running, if it takes long; words that change are shown anew."""
 
 
 class PlainScreen:
@@ -95,10 +114,10 @@ class PlainScreen:
             self.line(f"you: {user}\nbot: {reply}")
 
     @contextlib.asynccontextmanager
-    async def busy(self, text: str) -> AsyncIterator[None]:
+    async def busy(self, text: Words) -> AsyncIterator[None]:
         """Write a note if the block takes longer than NOTICE_AFTER seconds."""
         loop = asyncio.get_running_loop()
-        notice = loop.call_later(NOTICE_AFTER, self.note, text)
+        notice = loop.call_later(NOTICE_AFTER, lambda: self.note(_now(text)))
         try:
             yield
         finally:
@@ -152,9 +171,9 @@ class TerminalScreen:
         self._console.print(table)
 
     @contextlib.asynccontextmanager
-    async def busy(self, text: str) -> AsyncIterator[None]:
+    async def busy(self, text: Words) -> AsyncIterator[None]:
         """Show a spinner while the block runs."""
-        with self._console.status(text, spinner="dots"):
+        with self._console.status(_Changing(text), spinner="dots"):
             yield
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import torch
 
-from engine.bench import cpu
+from engine.bench import cpu, restart
 from engine.bench.drive import Client, RunRecord, Sampling, quantile
 from engine.bench.http import HttpClient
 from engine.bench.local import LocalClient, TimedEngine
@@ -39,6 +39,12 @@ def main(arguments: Sequence[str]) -> int:
         for line in (
             cpu.random_lines(options.model, options.quantize, options.chunk, options.runs) if random else cpu.lines()
         ):
+            emit({**line, "date": today()})
+        return 0
+    if options.workloads == ["C4"]:
+        model = options.model or "smollm2"
+        checkpoint, _ = setup(argparse.Namespace(**{**vars(options), "model": model}))
+        for line in restart.lines(checkpoint, model, options.device, options.quantize, options.runs):
             emit({**line, "date": today()})
         return 0
     options.workloads = options.workloads or list(DEFAULT_WORKLOADS)
@@ -166,7 +172,7 @@ def environment(config: EngineConfig, options: argparse.Namespace) -> dict[str, 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m engine.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("workloads", nargs="*", metavar="|".join((*WORKLOADS, "cpu")))
+    parser.add_argument("workloads", nargs="*", metavar="|".join((*WORKLOADS, "cpu", "C4")))
     parser.add_argument(
         "--http", metavar="HOST:PORT:MODEL", help="a running server instead of an engine in this process"
     )

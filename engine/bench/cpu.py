@@ -48,7 +48,7 @@ def lines() -> Iterator[dict[str, object]]:
             "native": quantize != "none" and config.native and compiled_library() is not None,
             "threads": config.num_threads,
             "model": "SmolLM2-135M-Instruct.Q4_1",
-            **_machine(),
+            **machine(),
         }
         for line in _speeds(config, checkpoint, RUNS, LONG_PROMPT_LEN):
             yield {"engine": "guildllama", **line, **facts}
@@ -64,7 +64,7 @@ def random_lines(shape: str, quantize: str, chunk: int | None, runs: int) -> Ite
     config = _config(checkpoint, quantize, chunk)
     facts = {"model": shape, "quantize": quantize, "chunk": config.max_prefill_tokens, "threads": config.num_threads}
     for line in _speeds(config, checkpoint, runs, RANDOM_PROMPT_LEN):
-        yield {"engine": "guildllama", **line, **facts, **_machine()}
+        yield {"engine": "guildllama", **line, **facts, **machine()}
 
 
 def _speeds(config: EngineConfig, checkpoint: Checkpoint, runs: int, prompt_len: int) -> Iterator[dict[str, object]]:
@@ -124,7 +124,8 @@ def _config(checkpoint: Checkpoint, quantize: str, chunk: int | None = None) -> 
     return resolve(checkpoint.spec, device="cpu", quantize=quantize, max_context=2048, max_prefill_tokens=chunk, seed=1)
 
 
-def _machine() -> dict[str, object]:
+def machine() -> dict[str, object]:
+    """What is measured on."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     for line in info.read_text().splitlines() if info.exists() else ():

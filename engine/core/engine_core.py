@@ -28,15 +28,18 @@ from typing import Final
 
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
+from engine.core.cache_files import CacheFiles
 from engine.core.erasures import Erasure, PendingErasures
 from engine.core.output_processor import OutputProcessor, RequestState
+from engine.core.rank_files import open_files
 from engine.core.request_stream import EngineDead, RequestFailed, RequestOutput, RequestStream
 from engine.core.stats import WAIT_BOUNDS, EngineStats, Histogram
 from engine.core.step_loop import StepLoop, StepResult
 from engine.core.validation import validate_request
 from engine.core.watchdog import Watchdog
-from engine.core.worker import scheduler_from_config, start_worker
+from engine.core.worker import Worker, scheduler_from_config, start_worker
 from engine.distributed.communicator import Communicator, connect
+from engine.load_progress import RESTORING, LoadProgress
 from engine.logits_params import TokenConstraint
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
@@ -48,6 +51,7 @@ JOIN_TIMEOUT: Final = 10.0  # seconds that `close` waits for the running step
 HUNG_STEP_FACTOR: Final = 5.0  # a hung step takes longer than this many slowest warm-up steps, and than `step_timeout`
 SHUTTING_DOWN: Final = "The engine is shutting down."
 FAILED_REPLY: Final = "The engine failed while it was writing this reply."
+NOT_ERASED: Final = "The files of the KV cache can neither be written nor deleted."
 NOT_A_NUMBER: Final = "The model computed something that is not a number."
 
 
@@ -72,20 +76,24 @@ class EngineCore:
         self._seeds = random.Random(config.seed)  # noqa: S311 - seeds of samplers, not secrets
         self._failure: str | None = None
         self._failure_lock = threading.Lock()
-        self._closed = False
+        self._closed = self._has_stopped = False
         self._thread: threading.Thread | None = None
         self._communicator: Communicator | None = None
         self._scheduler: Scheduler | None = None
         self._step_loop: StepLoop | None = None
+        self._cache_files: CacheFiles | None = None
         self._queue_time, self._first_token_time = Histogram(WAIT_BOUNDS), Histogram(WAIT_BOUNDS)
 
     @classmethod
-    def start(cls, config: EngineConfig, checkpoint: Checkpoint) -> "EngineCore":
-        """Join the other ranks, load, warm up, start the engine thread. Blocks; raises ConfigError."""
+    def start(cls, config: EngineConfig, checkpoint: Checkpoint, progress: LoadProgress | None = None) -> "EngineCore":
+        """Join the other ranks, load, warm up, start the engine thread. Blocks; raises ConfigError.
+
+        `progress` tells other threads how far it is.
+        """
         engine = cls(config, checkpoint.spec.vocab_size)
         started: Future[None] = Future()
         engine._thread = threading.Thread(
-            target=engine._thread_main, args=(checkpoint, started), name="engine", daemon=True
+            target=engine._thread_main, args=(checkpoint, started, progress), name="engine", daemon=True
         )
         engine._thread.start()
         started.result()
@@ -165,28 +173,37 @@ class EngineCore:
             queue_time=self._queue_time.copy(),
             first_token_time=self._first_token_time.copy(),
             rank_memory=self._step_loop.rank_memory,
+            kv_tokens_reloaded=self._cache_files.num_restored_pages * cache.page_size if self._cache_files else 0,
         )
 
     def close(self) -> None:
-        """Cancel unfinished requests, send STOP to the other ranks, join the thread. Blocks for at most one step."""
+        """Cancel unfinished requests, send STOP to the other ranks, join the thread.
+
+        Blocks for at most one step, and until the memory is free.
+        """
         self._output_processor.close(SHUTTING_DOWN)
         self._closed = True
         self._inbox.put(_InboxItem())
         if self._failure is None and self._thread is not None:
             self._thread.join(JOIN_TIMEOUT)
+            if self._has_stopped:
+                self._thread.join()  # it gives memory back, which takes seconds for a large host tier
         if self._failure is not None and self._communicator is not None:
             self._communicator.kill_peers()
 
-    def _thread_main(self, checkpoint: Checkpoint, started: "Future[None]") -> None:
+    def _thread_main(
+        self, checkpoint: Checkpoint, started: "Future[None]", progress: LoadProgress | None = None
+    ) -> None:
         """The engine thread."""
         config = self._config
         try:
             self._communicator = connect(config)
-            worker = start_worker(config, checkpoint, self._communicator)
+            worker = start_worker(config, checkpoint, self._communicator, progress)
             config = self._config = worker.config
             self._output_processor = OutputProcessor(config)
             self._scheduler = scheduler_from_config(config, worker)
             self._step_loop = StepLoop(config, self._scheduler, worker.runner, self._communicator)
+            self._cache_files = self._open_cache_files(checkpoint, worker, self._scheduler, progress)
         except BaseException as error:
             started.set_exception(error)
             return
@@ -204,6 +221,20 @@ class EngineCore:
             watchdog.stop()
             self._fail_erasures()
 
+    def _open_cache_files(
+        self, checkpoint: Checkpoint, worker: Worker, scheduler: Scheduler, progress: LoadProgress | None
+    ) -> CacheFiles | None:
+        files = open_files(worker.config, checkpoint, worker, lambda: self._inbox.put(_InboxItem()))
+        communicator = self._communicator
+        if files is None or communicator is None:
+            return None
+        page_bytes, world_size = worker.runner.page_bytes, worker.config.world_size
+        cache_files = CacheFiles(scheduler.cache, files, communicator, page_bytes=page_bytes, world_size=world_size)
+        if progress is not None:
+            progress.begin(RESTORING)
+        cache_files.start()
+        return cache_files
+
     def _fail_erasures(self) -> None:
         """Those whose pages are not overwritten yet, and those that the engine thread has not seen."""
         with contextlib.suppress(queue.Empty):
@@ -216,17 +247,40 @@ class EngineCore:
     def _run_loop(self, step_loop: StepLoop, scheduler: Scheduler, watchdog: Watchdog) -> None:
         idle = False
         while not self._closed:
-            self._drain_inbox(scheduler, step_loop.seconds_until_heartbeat() if idle else 0.0)
+            self._drain_inbox(scheduler, self._seconds_until_due(step_loop) if idle else 0.0)
             with watchdog.step():
                 result = step_loop.step()
             self._publish(result)
             # Outside the watchdog: preparing may compile.
             idle = not step_loop.prepare(idle=result.idle) and result.idle
+            if self._cache_files is not None:
+                idle = not self._cache_files.step(idle=result.idle) and idle
             if self._erasures and not scheduler.cache.has_waiting_overwrites:
-                self._erasures.finish()
+                self._answer_erasures()
         with watchdog.step():
             self._output_processor.finish_all("cancelled")
-            step_loop.close()
+            if self._cache_files is not None:
+                scheduler.cancel_running()
+        if self._cache_files is not None:
+            self._cache_files.close()  # outside the watchdog: it writes what is not in the file yet
+        with watchdog.step():
+            step_loop.stop()
+        self._has_stopped = True
+        step_loop.close()
+
+    def _seconds_until_due(self, step_loop: StepLoop) -> float | None:
+        """Seconds that the engine thread may sleep when it is idle; None: until something arrives."""
+        files = None if self._cache_files is None else self._cache_files.seconds_until_due()
+        due = [seconds for seconds in (step_loop.seconds_until_heartbeat(), files) if seconds is not None]
+        return min(due, default=None)
+
+    def _answer_erasures(self) -> None:
+        """Those whose pages are overwritten, once they are in no file either."""
+        erased = True if self._cache_files is None else self._cache_files.is_erased()
+        if erased is None:
+            self._erasures.fail(NOT_ERASED)
+        elif erased:
+            self._erasures.finish()
 
     def _drain_inbox(self, scheduler: Scheduler, timeout: float | None) -> None:
         """Handle all items; wait at most `timeout` seconds (None: without limit) for the first one."""
@@ -235,6 +289,8 @@ class EngineCore:
             while True:
                 if item.erasure is not None:
                     self._erasures.add(item.erasure, scheduler.erase(item.erasure.tenant))
+                    if self._cache_files is not None:
+                        self._cache_files.erase(item.erasure.tenant)
                 elif item.state is not None:
                     self._handle_item(scheduler, item.state, item.cancel)
                 item = self._inbox.get_nowait()

@@ -92,11 +92,14 @@ class StepLoop:
             return None
         return max(0.0, self._next_heartbeat - time.monotonic())
 
-    def close(self) -> None:
-        """Wait for the step in flight, send STOP to the other ranks, release the device."""
+    def stop(self) -> None:
+        """Wait for the step in flight, and send STOP to the other ranks."""
         if self._in_flight is not None:
             self._runner.wait(self._in_flight[1])
         self._communicator.broadcast_command(RankCommand(STOP))
+
+    def close(self) -> None:
+        """Release the device and its memory, which takes seconds for a large host tier. `stop` comes before."""
         self._runner.close()
         self._communicator.close()
 

@@ -14,6 +14,7 @@ from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
 from engine.distributed.communicator import Communicator
 from engine.errors import ConfigError
+from engine.load_progress import LoadProgress
 from engine.model.loader import fill_rope, load_model
 from engine.model.quantization import quantize_block
 from engine.model.transformer import Transformer
@@ -42,7 +43,9 @@ class Worker:
     slowest_step: float  # seconds that the longest possible step took at warm-up
 
 
-def start_worker(config: EngineConfig, checkpoint: Checkpoint, communicator: Communicator) -> Worker:
+def start_worker(
+    config: EngineConfig, checkpoint: Checkpoint, communicator: Communicator, progress: LoadProgress | None = None
+) -> Worker:
     """Load and warm up together with the other ranks. Raises ConfigError on all ranks if any rank cannot start."""
 
     def agree(value: int) -> int:
@@ -56,13 +59,13 @@ def start_worker(config: EngineConfig, checkpoint: Checkpoint, communicator: Com
     if config.device.type == "cuda":
         torch.cuda.set_device(config.device)
     try:
-        model = load_weights(config, checkpoint)
+        model = load_weights(config, checkpoint, progress)
         agree(1)
         fitted = fit_limits(config, model.spec, available_bytes(config.device), agree)
         if fitted.max_context != config.max_context:
             fill_rope(model, fitted.max_context, fitted.device)
         config = fitted
-        runner = make_runner(config, model, agree)
+        runner = make_runner(config, model, agree, progress)
         agree(1)
     except OtherRankFailed:
         raise
@@ -96,13 +99,14 @@ def freeze_gc() -> None:
     gc.freeze()
 
 
-def load_weights(config: EngineConfig, checkpoint: Checkpoint) -> Transformer:
+def load_weights(config: EngineConfig, checkpoint: Checkpoint, progress: LoadProgress | None = None) -> Transformer:
     """This rank's shard of the model, quantized as `config.quantize` says in the layout of the device."""
     if config.quantize == "none":
-        return load_model(config, checkpoint)
+        return load_model(config, checkpoint, progress=progress)
     if config.device.type == "cpu":
         quantizer = CpuQuantizer(config.quantize, compiled_library() if config.native else None)
-        model = load_model(config, checkpoint, quantizer.block)
+        model = load_model(config, checkpoint, quantizer.block, progress)
         quantizer.output(model)
         return model
-    return load_model(config, checkpoint, partial(quantize_block, bits=4 if config.quantize == "int4" else 8))
+    quantize = partial(quantize_block, bits=4 if config.quantize == "int4" else 8)
+    return load_model(config, checkpoint, quantize, progress)

@@ -1,14 +1,21 @@
 """The wire format of the commands that rank 0 broadcasts: one int32 tensor for each command.
 
-    header       op, total length, step, then the number of entries in each of the nine sections below
+    header       op, total length, step, then the number of entries in each of the ten sections below
     sequences    row, temperature, top_p, low and high half of the seed (floats and halves as 32-bit patterns),
                  is_adjusted
     page grants  row, index in the row's page table, page id
     chunks       row, start, is_last, number of tokens
     decode rows
     freed rows
-    copies       overwritten pages; overwritten slots; restores (slot, page); saves (page, slot)
+    copies       duplicates (page, page); overwritten pages; overwritten slots; restores (slot, page);
+                 saves (page, slot)
     token ids    of all chunks, one after the other
+
+A command for the files of the KV cache has a section of its own kind instead:
+
+    header       op, total length, kind, number of transfers, number of dropped records
+    transfers    record, low and high half of the stamp, page id, slot
+    dropped records
 
 What only rank 0 uses (adjustments, masks, numbers of log-probabilities) does not travel: it samples for all ranks.
 
@@ -22,30 +29,36 @@ from typing import Final
 
 import torch
 
+from engine.kv_store.commands import PageTransfer, StoreCommand
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
 NOP: Final = 0  # heartbeat: every rank answers with its allocated memory, then with its ready slots of the host tier
 STEP: Final = 1  # execute the plan
 STOP: Final = 2  # leave
+FILES: Final = 3  # do something with the files of the KV cache
 
-HEADER_LENGTH: Final = 12
+HEADER_LENGTH: Final = 13
 _SEQUENCE_WIDTH: Final = 6
 _GRANT_WIDTH: Final = 3
 _CHUNK_WIDTH: Final = 4
 _COPY_WIDTH: Final = 2
+_TRANSFER_WIDTH: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class RankCommand:
-    """One command of rank 0. `plan` is set if and only if `op` is STEP."""
+    """One command of rank 0. `plan` is set if and only if `op` is STEP, `files` if and only if it is FILES."""
 
     op: int
     plan: StepPlan | None = None
+    files: StoreCommand | None = None
 
 
 def encode_command(command: RankCommand) -> torch.Tensor:
     """One int32 tensor, whose second element is its own length."""
+    if command.files is not None:
+        return _encode_files(command.files)
     plan = command.plan
     if plan is None:
         return torch.tensor([command.op, HEADER_LENGTH, *[0] * (HEADER_LENGTH - 2)], dtype=torch.int32)
@@ -56,6 +69,7 @@ def encode_command(command: RankCommand) -> torch.Tensor:
         len(plan.chunks),
         len(plan.decode_rows),
         len(plan.freed_rows),
+        len(copies.duplicates),
         len(copies.overwritten_pages),
         len(copies.overwritten_slots),
         len(copies.restores),
@@ -72,6 +86,8 @@ def encode_command(command: RankCommand) -> torch.Tensor:
         out += (chunk.row, chunk.start, int(chunk.is_last), len(chunk.token_ids))
     out += plan.decode_rows
     out += plan.freed_rows
+    for duplicate in copies.duplicates:
+        out += duplicate
     out += copies.overwritten_pages
     out += copies.overwritten_slots
     for copy in (*copies.restores, *copies.saves):
@@ -88,8 +104,10 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
     Raises ValueError for any other tensor: ranks that disagree about a command must not continue.
     """
     data: list[int] = tensor.tolist()
-    if len(data) < HEADER_LENGTH or data[1] != len(data) or data[0] not in (NOP, STEP, STOP):
+    if len(data) < HEADER_LENGTH or data[1] != len(data) or data[0] not in (NOP, STEP, STOP, FILES):
         raise ValueError(f"not an encoded command: {len(data)} ints that start with {data[:HEADER_LENGTH]}")
+    if data[0] == FILES:
+        return RankCommand(FILES, files=_decode_files(data))
     if data[0] != STEP:
         return RankCommand(data[0])
     num_sequences, num_grants, num_chunks, num_decode, num_freed, *num_copies = data[3:HEADER_LENGTH]
@@ -98,10 +116,11 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
     chunk_heads, at = _read_section(data, at, num_chunks, _CHUNK_WIDTH)
     decode_rows, at = tuple(data[at : at + num_decode]), at + num_decode
     freed_rows, at = tuple(data[at : at + num_freed]), at + num_freed
-    overwritten_pages, at = tuple(data[at : at + num_copies[0]]), at + num_copies[0]
-    overwritten_slots, at = tuple(data[at : at + num_copies[1]]), at + num_copies[1]
-    restores, at = _read_section(data, at, num_copies[2], _COPY_WIDTH)
-    saves, at = _read_section(data, at, num_copies[3], _COPY_WIDTH)
+    duplicates, at = _read_section(data, at, num_copies[0], _COPY_WIDTH)
+    overwritten_pages, at = tuple(data[at : at + num_copies[1]]), at + num_copies[1]
+    overwritten_slots, at = tuple(data[at : at + num_copies[2]]), at + num_copies[2]
+    restores, at = _read_section(data, at, num_copies[3], _COPY_WIDTH)
+    saves, at = _read_section(data, at, num_copies[4], _COPY_WIDTH)
     chunks = []
     for row, start, is_last, length in chunk_heads:
         chunks.append(PrefillChunk(row, start, tuple(data[at : at + length]), bool(is_last)))
@@ -125,6 +144,7 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
         decode_rows=decode_rows,
         freed_rows=freed_rows,
         copies=PageCopies(
+            tuple((source, target) for source, target in duplicates),
             overwritten_pages,
             overwritten_slots,
             tuple((slot, page_id) for slot, page_id in restores),
@@ -132,6 +152,32 @@ def decode_command(tensor: torch.Tensor) -> RankCommand:
         ),
     )
     return RankCommand(STEP, plan)
+
+
+def _encode_files(command: StoreCommand) -> torch.Tensor:
+    out = [FILES, 0, command.kind, len(command.transfers), len(command.dropped)]
+    out += [0] * (HEADER_LENGTH - len(out))
+    for transfer in command.transfers:
+        low, high = _to_signed(transfer.stamp & 0xFFFFFFFF), _to_signed(transfer.stamp >> 32)
+        out += (transfer.record, low, high, transfer.page_id, transfer.slot)
+    out += command.dropped
+    out[1] = len(out)
+    return torch.tensor(out, dtype=torch.int32)
+
+
+def _decode_files(data: Sequence[int]) -> StoreCommand:
+    kind, num_transfers, num_dropped = data[2:5]
+    transfers, at = _read_section(data, HEADER_LENGTH, num_transfers, _TRANSFER_WIDTH)
+    if at + num_dropped != len(data):
+        raise ValueError(f"an encoded command of {len(data)} ints whose sections add up to {at + num_dropped}")
+    return StoreCommand(
+        kind,
+        tuple(
+            PageTransfer(record, (low & 0xFFFFFFFF) | (high & 0xFFFFFFFF) << 32, page_id, slot)
+            for record, low, high, page_id, slot in transfers
+        ),
+        tuple(data[at:]),
+    )
 
 
 def _read_section(data: Sequence[int], start: int, count: int, width: int) -> tuple[list[Sequence[int]], int]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from engine.checkpoint import Checkpoint, ModelSpec
 from engine.config import EngineConfig
 from engine.distributed.tensor_parallel import ColumnLinear, RowLinear, kv_sources
+from engine.load_progress import READING, LoadProgress
 from engine.model.rope import local_rope_table, rope_table
 from engine.model.transformer import Block, Transformer
 
@@ -23,22 +24,32 @@ Slice = tuple[str, Tensor, int | None, int]  # name, destination, dim, start
 
 
 def load_model(
-    config: EngineConfig, checkpoint: Checkpoint, on_block_loaded: Callable[[Block], None] | None = None
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    on_block_loaded: Callable[[Block], None] | None = None,
+    progress: LoadProgress | None = None,
 ) -> Transformer:
     """The model of `config.rank`, filled. `on_block_loaded` may quantize each block as soon as it is filled.
+
+    `progress` learns of each byte of the unquantized weights.
 
     ConfigError if the checkpoint cannot be read or has weights that are not finite.
     """
     spec, device = checkpoint.spec, config.device
     model = Transformer(spec, rank=config.rank, world_size=config.world_size, dtype=config.dtype)
+    progress = progress or LoadProgress()
+    progress.begin(READING, _num_bytes(model, checkpoint))
     for module, name in ((model.tok_embeddings, "tok_embeddings.weight"), (model.norm, "norm.weight")):
         module.to_empty(device=device)
         checkpoint.copy_into(name, module.weight)
+        progress.advance(module.weight.nbytes)
     _fill_output(model, checkpoint, config)
+    if not checkpoint.spec.tied_embeddings:
+        progress.advance(model.output.weight.nbytes)
     with ThreadPoolExecutor(NUM_LOADERS, thread_name_prefix="loader") as threads:
         for number, block in enumerate(model.blocks):
             block.to_empty(device=device)
-            _fill_block(block, f"layers.{number}", checkpoint, config, threads)
+            _fill_block(block, f"layers.{number}", checkpoint, config, threads, progress)
             if on_block_loaded is not None:
                 on_block_loaded(block)
     fill_rope(model, config.max_context, device)
@@ -51,7 +62,20 @@ def fill_rope(model: Transformer, max_context: int, device: torch.device) -> Non
     model.local_rope = local_rope_table(model.spec, max_context, device)
 
 
-def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: EngineConfig, threads: Executor) -> None:
+def _num_bytes(model: Transformer, checkpoint: Checkpoint) -> int:
+    """Bytes of this rank's weights, before any is quantized; the output matrix may be the embeddings."""
+    tied = model.output.weight.nbytes if checkpoint.spec.tied_embeddings else 0
+    return sum(parameter.nbytes for parameter in model.parameters()) - tied
+
+
+def _fill_block(
+    block: Block,
+    prefix: str,
+    checkpoint: Checkpoint,
+    config: EngineConfig,
+    threads: Executor,
+    progress: LoadProgress,
+) -> None:
     spec, rank = checkpoint.spec, config.rank
     q = block.heads * block.head_dim
     slices: list[Slice] = [("attention.wo.weight", block.wo.weight, 1, rank * q)]
@@ -83,6 +107,7 @@ def _fill_block(block: Block, prefix: str, checkpoint: Checkpoint, config: Engin
     def fill(part: Slice) -> None:
         name, out, dim, offset = part
         checkpoint.copy_into(f"{prefix}.{name}", out, dim=dim, start=offset)
+        progress.advance(out.nbytes)
 
     # `list` waits for all and raises the first error.
     list(threads.map(fill, [part for part in slices if part[1].numel()]))

@@ -5,9 +5,11 @@ knows no queue, no stop token and no client. Every rank executes the same plans,
 step are the ids of that step on all ranks.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from engine.logits_params import TokenLogprobs
+from engine.runner.page_images import PageImages
 from engine.scheduler.step_plan import StepPlan
 
 StepHandle = TypeVar("StepHandle")  # a launched step, whose sampled ids may not be there yet; opaque to the caller
@@ -47,6 +49,22 @@ class Runner(Protocol[StepHandle]):
 
         Rows that ask for none, and rows whose id is -1, are missing.
         """
+        ...
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page, and of one slot."""
+        ...
+
+    def export_pages(self, places: Sequence[tuple[int, int]]) -> PageImages:
+        """Copies of (page, slot): the page, or the slot where the page is -1.
+
+        They contain what all plans so far have written there, and nothing of later ones.
+        """
+        ...
+
+    def import_pages(self, places: Sequence[tuple[int, int]], images: Sequence[bytes]) -> None:
+        """Write what `export_pages` has copied to pages or slots. Later plans find it there."""
         ...
 
     def prepare(self) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 
 from engine.config import EngineConfig
+from engine.load_progress import PREPARING, LoadProgress
 from engine.logits_params import Adjustment, LogitsParams
 from engine.model.transformer import Transformer
 from engine.runner.base import AnyRunner
@@ -21,19 +22,26 @@ from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan
 
 
-def make_runner(config: EngineConfig, model: Transformer, min_over_ranks: Callable[[int], int] = int) -> AnyRunner:
+def make_runner(
+    config: EngineConfig,
+    model: Transformer,
+    min_over_ranks: Callable[[int], int] = int,
+    progress: LoadProgress | None = None,
+) -> AnyRunner:
     """The runner for this device, with its KV pages and host tier allocated.
 
     `min_over_ranks` returns the smallest of all ranks' numbers, which are above 0: every rank must have the same number
     of pages. Raises ConfigError when too few pages fit, or the host tier does not.
     """
+    progress = progress or LoadProgress()
+    progress.begin(PREPARING)
     page_bytes = kv_bytes_per_page(model.spec, config)
     num_slots = min_over_ranks(fit_host_slots(config, page_bytes, available_bytes(torch.device("cpu"))) + 1) - 1
     if config.device.type == "cuda":
         from engine.runner.cuda.cuda_runner import CudaRunner  # needs Triton, which machines without a GPU may lack
 
         runner = CudaRunner(config, model)  # before the free memory is measured: it allocates its buffers
-        runner.start(min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device))), num_slots)
+        runner.start(min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device))), num_slots, progress)
         return runner
     num_pages = min_over_ranks(fit_pages(config, page_bytes, available_bytes(config.device)))
     if config.native and NativeForward.supports(model, config) and (library := compiled_library()) is not None:

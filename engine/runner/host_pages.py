@@ -3,9 +3,12 @@
 It knows pages and slots as numbers. Plans say which of them are copied.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from engine.layers.paged_kv import PagedKV
+from engine.runner.page_images import PageImages, split_image
 from engine.scheduler.kv_cache.page_copies import PageCopies
 
 
@@ -24,6 +27,9 @@ class HostPages:
         if not copies:
             return
         for pages, slots in zip(self._kv.parts, self.parts, strict=True):
+            if copies.duplicates:
+                from_pages, to_pages = zip(*copies.duplicates, strict=True)
+                pages[list(to_pages)] = pages[list(from_pages)]
             if copies.overwritten_pages:
                 pages[list(copies.overwritten_pages)] = 0
             if copies.overwritten_slots:
@@ -34,3 +40,20 @@ class HostPages:
             if copies.saves:
                 from_pages, to_slots = zip(*copies.saves, strict=True)
                 slots[list(to_slots)] = pages[list(from_pages)].to(slots.device)
+
+    def export(self, places: Sequence[tuple[int, int]]) -> PageImages:
+        """Copies of (page, slot): the page, or the slot where the page is -1."""
+        copies = []
+        for pages, slots in zip(self._kv.parts, self.parts, strict=True):
+            copy = torch.empty((len(places), *pages.shape[1:]), dtype=pages.dtype)
+            for row, (page_id, slot) in zip(copy, places, strict=True):
+                row.copy_(pages[page_id] if page_id >= 0 else slots[slot])
+            copies.append(copy)
+        return PageImages(copies)
+
+    def import_(self, places: Sequence[tuple[int, int]], images: Sequence[bytes]) -> None:
+        """Write what `export` has copied to other pages or slots."""
+        for (page_id, slot), image in zip(places, images, strict=True):
+            parts, at = (self._kv.parts, page_id) if page_id >= 0 else (self.parts, slot)
+            for part, content in zip(parts, split_image(image, self._kv.parts), strict=True):
+                part[at].copy_(content)

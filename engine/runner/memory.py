@@ -15,6 +15,7 @@ from engine.checkpoint import ModelSpec
 from engine.config import EngineConfig
 from engine.distributed.tensor_parallel import kv_heads
 from engine.errors import ConfigError
+from engine.runner.host_memory import available_host_bytes
 
 GPU_MEMORY_FRACTION = 0.94  # of a GPU's memory; the rest is for the driver, graphs and fragmentation
 CPU_MEMORY_FRACTION = 0.25  # of the memory that is free at start
@@ -51,9 +52,7 @@ def available_bytes(device: torch.device) -> int:
         free, total = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + cached - (1 - GPU_MEMORY_FRACTION) * total)
-    free = _meminfo_bytes("MemAvailable")
-    limit, used = _cgroup_bytes("memory.max"), _cgroup_bytes("memory.current")
-    return min(free, limit - used) if limit is not None and used is not None else free
+    return available_host_bytes()
 
 
 def allocated_bytes(device: torch.device) -> int:
@@ -164,6 +163,14 @@ def host_slots_in(size: str, spec: ModelSpec, config: EngineConfig) -> int | Non
     return num_bytes // page_bytes
 
 
+def store_bytes_in(size: str) -> int:
+    """The bytes in `4GiB`; ConfigError for anything else."""
+    num_bytes = _bytes(size)
+    if not num_bytes:
+        raise ConfigError("--kv-dir-size", expected="a size such as 4GiB or 512MiB", found=size)
+    return num_bytes
+
+
 def _bytes(size: str) -> int | None:
     """The bytes in `8GiB` or `512MiB`; None for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(GiB|MiB)", size)
@@ -172,18 +179,3 @@ def _bytes(size: str) -> int | None:
 
 def _gib(num_bytes: int) -> str:
     return f"{num_bytes / _GIB:.2f} GiB"
-
-
-def _meminfo_bytes(name: str) -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def _cgroup_bytes(name: str) -> int | None:
-    try:
-        text = Path("/sys/fs/cgroup", name).read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdecimal() else None

@@ -21,6 +21,7 @@ from engine.logits_params import TokenLogprobs
 from engine.model.transformer import Transformer, padding_ids
 from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes
+from engine.runner.page_images import PageImages, page_bytes
 from engine.scheduler.step_plan import StepPlan
 
 
@@ -89,6 +90,21 @@ class TorchRunner:
     def logprobs(self, handle: TorchStepHandle) -> dict[int, TokenLogprobs]:
         """Log-probabilities of a step's ids; see `Runner`."""
         return {} if handle.logprobs is None else handle.logprobs.by_row(self.wait(handle))
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page; see `Runner`."""
+        return page_bytes(self.kv.parts)
+
+    @torch.inference_mode()
+    def export_pages(self, places: Sequence[tuple[int, int]]) -> PageImages:
+        """Copies of pages and slots; see `Runner`."""
+        return self._host_pages.export(places)
+
+    @torch.inference_mode()
+    def import_pages(self, places: Sequence[tuple[int, int]], images: Sequence[bytes]) -> None:
+        """Write pages and slots; see `Runner`."""
+        self._host_pages.import_(places, images)
 
     def prepare(self) -> bool:
         """Nothing is left to prepare; see `Runner`."""

@@ -87,6 +87,11 @@ class Scheduler:
         if request.status is not RequestStatus.FINISHED:
             self._pool.finish(request, "cancelled")
 
+    def cancel_running(self) -> None:
+        """End all requests that hold a row; what they have computed stays in the cache."""
+        for request in list(self._batch):
+            self.cancel_request(request)
+
     def erase(self, tenant: str) -> int:
         """Drop and overwrite the pages of a tenant in both tiers; what its requests hold, when they end.
 

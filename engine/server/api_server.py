@@ -19,6 +19,7 @@ import uvicorn
 
 from engine.core.stats import EngineStats
 from engine.errors import ConfigError
+from engine.load_progress import LoadProgress
 from engine.server.app import build_app
 from engine.server.args import EXIT_CONFIG, ServeOptions
 from engine.server.loaded_model import LoadedModel
@@ -30,6 +31,7 @@ from engine.server.serving import ServingService
 # In seconds.
 SHUTDOWN_GRACE = 3.0  # given to running responses after SIGTERM
 CLOSE_TIMEOUT = 1.0  # for the last bytes to the clients, and again for the engine to stop the other ranks
+FLUSH_TIMEOUT = 2.5  # for what is left of the KV cache to be written to its files
 POLL_INTERVAL = 0.2  # between checks of the engine
 STALL_TIMEOUT = 180.0  # with requests but without a step, after which the engine counts as failed
 LOADING_LOG_INTERVAL = 5.0
@@ -52,10 +54,10 @@ class _Server(uvicorn.Server):
 class ApiServer:
     """One run of the HTTP server over the engine that `load` returns."""
 
-    def __init__(self, options: ServeOptions, load: Callable[[], LoadedModel]) -> None:
-        """`load` runs on a thread of its own; it may raise ConfigError."""
+    def __init__(self, options: ServeOptions, load: Callable[[LoadProgress], LoadedModel]) -> None:
+        """`load` runs on a thread of its own, and says there how far it is; it may raise ConfigError."""
         self._options = options
-        self._load = load
+        self._load, self._progress = load, LoadProgress()
         self._loaded: LoadedModel | None = None
 
     async def run(self) -> int:
@@ -71,6 +73,7 @@ class ApiServer:
                 metrics,
                 max_reply_tokens=options.max_reply_tokens,
                 repetition_guard=options.repetition_guard,
+                progress=self._progress,
             )
             app = build_app(
                 service,
@@ -125,11 +128,13 @@ class ApiServer:
 
     async def _load_model(self) -> LoadedModel:
         started = time.monotonic()
-        loading = _run_in_thread(self._load)
+        loading = _run_in_thread(lambda: self._load(self._progress))
         while not loading.done():
             await asyncio.wait({loading}, timeout=LOADING_LOG_INTERVAL)
             if not loading.done():
-                log(f"still loading {self._options.model} ({time.monotonic() - started:.0f} s)")
+                stage = self._progress.state
+                doing = "" if stage is None else f": {stage}"
+                log(f"still loading {self._options.model} ({time.monotonic() - started:.0f} s){doing}")
         loaded = loading.result()
         from engine.core.worker import freeze_gc  # imports torch, which would delay listening
 
@@ -140,7 +145,8 @@ class ApiServer:
     async def _close_engine(self) -> None:
         """Stop the engine and the other ranks; an engine that does not react is left to the end of the process."""
         if self._loaded is not None:
-            await asyncio.wait({_run_in_thread(self._loaded.engine.close)}, timeout=CLOSE_TIMEOUT)
+            timeout = CLOSE_TIMEOUT + (0 if self._options.kv_dir is None else FLUSH_TIMEOUT)
+            await asyncio.wait({_run_in_thread(self._loaded.engine.close)}, timeout=timeout)
 
     def _stats(self) -> EngineStats | None:
         return self._loaded.engine.stats() if self._loaded is not None else None

@@ -4,12 +4,14 @@ Only parses. Does not import torch, so that a wrong flag is reported at once. Kn
 """
 
 import argparse
+import base64
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from engine.kv_store.settings import KEY_BYTES
 from engine.server.network.access import AccessPolicy, is_loopback, normal_host, normal_origin
 
 MIB = 1 << 20
@@ -52,6 +54,9 @@ class ServeOptions:
     kv_dtype: str
     kv_memory: str | None
     kv_host_memory: str
+    kv_dir: Path | None
+    kv_dir_size: str
+    kv_dir_key: bytes | None
     seed: int | None
     chat_template: str | None = None
 
@@ -103,6 +108,9 @@ def parse(arguments: Sequence[str]) -> ServeOptions | InspectOptions:
         kv_dtype=flags.kv_dtype,
         kv_memory=flags.kv_memory,
         kv_host_memory=flags.kv_host_memory,
+        kv_dir=flags.kv_dir,
+        kv_dir_size=flags.kv_dir_size,
+        kv_dir_key=_kv_dir_key(flags),
         seed=flags.seed,
         chat_template=flags.chat_template,
     )
@@ -132,6 +140,15 @@ def _serve_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--kv-host-memory", default="auto", metavar="SIZE",
         help="memory of the host for the KV of idle dialogs: auto (half of what is free, with GPUs), 32GiB, or 0: none",
+    )  # fmt: skip
+    model.add_argument(
+        "--kv-dir", type=Path, metavar="DIR",
+        help="keep the KV of the last hour's dialogs in sealed files there, over a restart; needs --kv-dir-key-env",
+    )  # fmt: skip
+    model.add_argument("--kv-dir-size", default="4GiB", metavar="SIZE", help="limit of these files together (4GiB)")
+    model.add_argument(
+        "--kv-dir-key-env", metavar="NAME",
+        help="environment variable with the key that seals them: 32 bytes in url-safe base64",
     )  # fmt: skip
     limits = parser.add_argument_group("limits")
     limits.add_argument(
@@ -284,4 +301,23 @@ def _api_key(variable: str | None) -> str | None:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UsageError(f"--api-key-env: the environment variable {variable} is empty or not set")
+    return key
+
+
+def _kv_dir_key(flags: argparse.Namespace) -> bytes | None:
+    """Read from the environment, and taken out of it: programs that the engine starts need not have it."""
+    variable = flags.kv_dir_key_env
+    if flags.kv_dir is None:
+        return None
+    if variable is None:
+        raise UsageError("--kv-dir: pages are kept sealed or not at all; give --kv-dir-key-env NAME")
+    text = os.environ.pop(variable, "").strip()
+    try:
+        key = base64.urlsafe_b64decode(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise UsageError(
+            f"--kv-dir-key-env: the environment variable {variable} must be {KEY_BYTES} bytes in url-safe base64"
+        )
     return key

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.errors import ConfigError, EngineError
+from engine.load_progress import LoadProgress
 from engine.server.api_server import ApiServer, log
 from engine.server.args import EXIT_CONFIG, InspectOptions, ServeOptions, UsageError, parse
 from engine.server.loaded_model import LoadedModel
@@ -51,7 +52,7 @@ def _run_server(options: ServeOptions) -> int:
     import asyncio
 
     try:
-        return asyncio.run(ApiServer(options, lambda: load_model(options)).run())
+        return asyncio.run(ApiServer(options, lambda progress: load_model(options, progress)).run())
     except ConfigError as error:
         return _config_exit(str(error))
 
@@ -78,7 +79,8 @@ def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
     """The checks that a rank can make alone, before any rank waits for another. Reads no weights; ConfigError."""
     from engine.checkpoint import open_checkpoint
     from engine.config import resolve
-    from engine.runner.memory import host_slots_in, pages_in
+    from engine.kv_store.settings import StoreSettings
+    from engine.runner.memory import host_slots_in, pages_in, store_bytes_in
 
     checkpoint = open_checkpoint(options.model)
     config = resolve(
@@ -97,10 +99,13 @@ def resolve_config(options: ServeOptions) -> "tuple[EngineConfig, Checkpoint]":
     if options.kv_memory is not None:
         config = replace(config, num_kv_pages=pages_in(options.kv_memory, checkpoint.spec, config))
     config = replace(config, num_host_slots=host_slots_in(options.kv_host_memory, checkpoint.spec, config))
+    if options.kv_dir is not None and options.kv_dir_key is not None:
+        store = StoreSettings(options.kv_dir, options.kv_dir_key, store_bytes_in(options.kv_dir_size))
+        config = replace(config, kv_store=store)
     return config, checkpoint
 
 
-def load_model(options: ServeOptions) -> LoadedModel:
+def load_model(options: ServeOptions, progress: LoadProgress | None = None) -> LoadedModel:
     """Start the engine and generate one token, to prove that it works. Blocks; raises ConfigError."""
     from engine.chat.chat_format import choose_format
     from engine.core.engine_core import EngineCore, RequestFailed, SamplingParams
@@ -115,7 +120,7 @@ def load_model(options: ServeOptions) -> LoadedModel:
         f"loading {options.model} on {config.device.type}, {ranks}, {str(config.dtype).removeprefix('torch.')}; "
         f"prompts by {chosen.description}"
     )
-    engine = EngineCore.start(config, checkpoint)
+    engine = EngineCore.start(config, checkpoint, progress)
     probe = engine.submit([tokenizer.bos_id or 0], SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True))
     try:
         probe.result(PROBE_TIMEOUT)

@@ -118,6 +118,7 @@ def _counters(stats: EngineStats) -> Iterable[Metric]:
         ("prefix_hit_tokens", "Prompt tokens found in the prefix cache", stats.prompt_tokens_cached),
         ("kv_saved_tokens", "Tokens whose KV was copied to the host's memory", stats.kv_tokens_saved),
         ("kv_restored_tokens", "Tokens whose KV was copied back from the host's memory", stats.kv_tokens_restored),
+        ("kv_reloaded_tokens", "Tokens whose KV came from the files of the engine before", stats.kv_tokens_reloaded),
         ("kv_evicted_tokens", "Tokens whose KV was lost because others needed the memory", stats.kv_tokens_evicted),
         ("generated_tokens", "Tokens sampled; the rate is tokens per second", stats.tokens_generated),
         ("preemptions", "Requests preempted because the KV cache was full", stats.preemptions),

@@ -7,9 +7,11 @@ request is refused with the reason.
 
 import asyncio
 import time
+from dataclasses import asdict
 from typing import Literal
 
 from engine.core.request_stream import EngineDead
+from engine.load_progress import LoadProgress
 from engine.server.generation.choices import Choices
 from engine.server.generation.submission import RequestSubmitter
 from engine.server.loaded_model import LoadedModel
@@ -33,15 +35,23 @@ class ServingService:
     """The state of the server and the responses that are running."""
 
     def __init__(
-        self, name: str, metrics: Metrics, *, max_reply_tokens: int | None = None, repetition_guard: bool = True
+        self,
+        name: str,
+        metrics: Metrics,
+        *,
+        max_reply_tokens: int | None = None,
+        repetition_guard: bool = True,
+        progress: LoadProgress | None = None,
     ) -> None:
         """`name`: of the model, for clients; `max_reply_tokens`: upper bound for every response.
 
-        `repetition_guard`: a response that does nothing but repeat itself is ended.
+        `progress`: of the thread that loads the model. `repetition_guard`: a response that does nothing but repeat
+        itself is ended.
         """
         self.name = name
         self.state: State = "loading"
         self.detail = "The model is being loaded."
+        self._progress = progress or LoadProgress()
         self._submitter = RequestSubmitter(
             metrics, max_reply_tokens=max_reply_tokens, repetition_guard=repetition_guard
         )
@@ -69,7 +79,15 @@ class ServingService:
         if failure is not None:
             self.set_failed(failure)
         status = 200 if self.state == "ready" else 503
-        return status, {"status": "ok" if status == 200 else self.state, "detail": self.detail, "model": self.name}
+        body: dict[str, object] = {
+            "status": "ok" if status == 200 else self.state,
+            "detail": self.detail,
+            "model": self.name,
+        }
+        loading = self._progress.state
+        if self.state == "loading" and loading is not None:
+            body |= {"detail": f"The model is being loaded: {loading}.", "progress": asdict(loading)}
+        return status, body
 
     def model_card(self) -> dict[str, object]:
         """The model as /v1/models lists it, with vLLM's `max_model_len`."""

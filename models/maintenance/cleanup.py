@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.database import Database
 from models.maintenance.vacuum import release_space
+from models.queries.administration import blocks, purges, reports
 from models.queries.deletion import purge, retention
 from models.queries.deletion.retention import RetentionLimits
 from models.queries.replies import recovery, unfinished_deliveries
@@ -33,6 +34,8 @@ class CleanupReport:
     purged_dialogs_and_turns: int = 0
     purged_old_turns: int = 0
     purged_facts: int = 0
+    purged_by_admins: int = 0
+    purged_reports: int = 0
     purged_guild_rows: int = 0
     purged_guilds: int = 0
     forgotten_users: int = 0
@@ -47,6 +50,8 @@ class CleanupReport:
             self.purged_dialogs_and_turns
             + self.purged_old_turns
             + self.purged_facts
+            + self.purged_by_admins
+            + self.purged_reports
             + self.purged_guild_rows
             + self.forgotten_bookkeeping
         )
@@ -113,6 +118,10 @@ async def clean(
         report.purged_facts += await batches.run_until_empty(
             partial(retention.delete_expired_facts, rule=rule, limit=batch_size)
         )
+    report.purged_by_admins = await _delete_due_purges(database, batches, now, batch_size)
+    report.purged_reports = await batches.run_until_empty(
+        partial(reports.delete_old_reports, before=retention.cutoff(now, limits.reports), limit=batch_size)
+    )
     for guild_id in guild_ids:
         report.purged_guild_rows += await batches.run_until_empty(
             partial(purge.purge_guild, guild_id=guild_id, limit=batch_size)
@@ -124,10 +133,34 @@ async def clean(
     report.forgotten_bookkeeping += await batches.run_until_empty(
         partial(threads.delete_unused_bindings, limits=limits, now=now, limit=batch_size)
     )
+    report.forgotten_bookkeeping += await batches.run_until_empty(
+        partial(blocks.delete_ended_blocks, now=now, limit=batch_size)
+    )
     if report.deleted:
         report.forgotten_users = await _delete_unused_users(batches, batch_size)
         report.released_pages = await release_space(database)
     return report
+
+
+async def delete_due_purges(database: Database, *, now: datetime, batch_size: int = BATCH) -> int:
+    """Delete the conversations that admins had deleted and can no longer bring back; return the rows deleted.
+
+    For a job that runs every minute: without one that is due, it reads an index and writes nothing.
+    """
+    batches = _BatchRunner(database, CleanupReport())
+    deleted = await _delete_due_purges(database, batches, now, batch_size)
+    if deleted:
+        await release_space(database)
+    return deleted
+
+
+async def _delete_due_purges(database: Database, batches: _BatchRunner, now: datetime, batch_size: int) -> int:
+    async with database.read() as session:
+        due = await purges.due_purges(session, now=now)
+    total = 0
+    for each in due:
+        total += await batches.run_until_empty(partial(purges.delete_hidden, purge=each, now=now, limit=batch_size))
+    return total
 
 
 async def _purge_expired_turns(

@@ -19,9 +19,11 @@ from models.tables import (
     Dialog,
     DialogSummary,
     Fact,
+    MemberBlock,
     PersonaPicture,
     PersonaVersion,
     ReplyVariant,
+    Report,
     Turn,
     TurnFile,
     TurnPrompt,
@@ -42,6 +44,8 @@ _ENCRYPTED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tupl
     (TurnPrompt, (TurnPrompt.turn_id,), ("digest", "inputs")),
     (DialogSummary, (DialogSummary.id,), ("text",)),
     (Fact, (Fact.id,), ("text",)),
+    (MemberBlock, (MemberBlock.guild_id, MemberBlock.user_id), ("reason",)),
+    (Report, (Report.id,), ("reason", "pair", "prompt")),
 )
 
 

@@ -4,6 +4,7 @@
 events use; the operator's queries and those on a person's own data are used through their modules.
 """
 
+from models.queries.administration.blocks import block_member
 from models.queries.dialogs.finish import fail_turn, finish_turn
 from models.queries.dialogs.new_turn import begin_turn
 from models.queries.dialogs.pairs import history
@@ -43,7 +44,6 @@ from models.queries.tenants.personas import (
 from models.queries.tenants.policy import usage
 from models.queries.tenants.settings import (
     audit_log,
-    block_member,
     change_guild_settings,
     guild_settings,
     member_settings,

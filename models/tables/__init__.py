@@ -3,6 +3,7 @@
 import models.sqlite_comments  # noqa: F401  installs its compiler hooks
 from models.base import Base
 from models.tables.accounts import AuditEntry, DailyUsage, OptOut, ProcessedInteraction
+from models.tables.administration import MemberBlock, Purge, Report, ReportChannel, ReportSpeaker
 from models.tables.application import DiscordApplication
 from models.tables.deliveries import Delivery, DeliveryMessage
 from models.tables.dialogs import Dialog, ReplyVariant, Turn, TurnFile
@@ -41,6 +42,7 @@ __all__ = [
     "GuildRole",
     "GuildSettingsRow",
     "LockedChannel",
+    "MemberBlock",
     "MemberSettingsRow",
     "MemoryWork",
     "OptOut",
@@ -50,7 +52,11 @@ __all__ = [
     "PersonaVersion",
     "Process",
     "ProcessedInteraction",
+    "Purge",
     "ReplyVariant",
+    "Report",
+    "ReportChannel",
+    "ReportSpeaker",
     "Scene",
     "SceneCharacter",
     "StopRequest",

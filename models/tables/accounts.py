@@ -18,6 +18,7 @@ class DailyUsage(Base):
         CheckConstraint("turns >= 0 AND prompt_tokens >= 0 AND completion_tokens >= 0", name="counts"),
         Index("ix_daily_usage_user_id", "user_id"),
         Index("ix_daily_usage_day", "day"),
+        Index("ix_daily_usage_guild_day", "guild_id", "day"),
         {"comment": "Finished turns and tokens of each member of each guild by UTC day"},
     )
 

@@ -15,6 +15,7 @@ _ENDED = text("ended_at IS NOT NULL")
 _PENDING = text("status = 'pending'")
 _ACTIVE = text("active")
 _BY_OTHERS = text("author_id IS NOT NULL")
+_PURGED = text("purge_id IS NOT NULL")
 
 
 class Dialog(Base):
@@ -39,6 +40,8 @@ class Dialog(Base):
         Index("ix_dialogs_ended", "ended_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
         Index("ix_dialogs_member", "guild_id", "user_id"),
         Index("ix_dialogs_user_id", "user_id"),
+        Index("ix_dialogs_guild_active", "guild_id", "last_active_at"),
+        Index("ix_dialogs_purge_id", "purge_id", sqlite_where=_PURGED, postgresql_where=_PURGED),
         {
             "comment": "Chat sessions of one user in one guild; at most one is open per key",
             "sqlite_autoincrement": True,
@@ -65,6 +68,9 @@ class Dialog(Base):
         UTCDateTime, comment="When another conversation of this key took its place; NULL while it is the one in use"
     )
     name: Mapped[str | None] = mapped_column(Text, comment="Name that its owner gave it, sealed when encryption is on")
+    purge_id: Mapped[int | None] = mapped_column(
+        RowId, comment="Deletion by an admin that can still be taken back: nobody finds the dialog; see purges"
+    )
 
 
 class Turn(Base):

@@ -149,7 +149,7 @@ class GuildRole(Base):
 
 
 class MemberSettingsRow(Base):
-    """The settings of one member in one guild, and whether an admin blocked the member."""
+    """The settings of one member in one guild."""
 
     __tablename__ = "member_settings"
     __table_args__ = (
@@ -181,7 +181,6 @@ class MemberSettingsRow(Base):
     )
     private: Mapped[bool | None] = mapped_column(comment="Whether replies are ephemeral unless asked otherwise")
     locale: Mapped[str | None] = mapped_column(Text, comment="Language of the texts for this member")
-    blocked_at: Mapped[datetime | None] = mapped_column(UTCDateTime, comment="When an admin blocked the member")
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When it last changed")
     memory: Mapped[bool | None] = mapped_column(
         comment="Whether the member wants to be remembered beyond the conversation; NULL: no"

@@ -81,13 +81,12 @@ class ThreadBinding:
 
 @dataclass(frozen=True, slots=True)
 class MemberSettings:
-    """A member's settings in one guild, and whether an admin blocked the member."""
+    """A member's settings in one guild."""
 
     max_chat_logs: int | None = None
     retention_days: int | None = None
     private: bool | None = None
     locale: str | None = None
-    blocked: bool = False
     memory: bool | None = None
     """Whether they want to be remembered beyond the conversation; None: they have not chosen, so no."""
 
@@ -112,3 +111,4 @@ class AuditRecord:
     action: str
     details: str
     created_at: datetime
+    entry_id: int = 0

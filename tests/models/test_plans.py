@@ -12,6 +12,7 @@ from sqlalchemy import Connection, event, text
 from models import queries
 from models.database import Database
 from models.maintenance.cleanup import clean
+from models.queries.administration import audit, blocks, figures, members, purges, reports
 from models.queries.deletion.retention import RetentionLimits
 from models.queries.dialogs.conversations import (
     conversations,
@@ -25,13 +26,13 @@ from models.queries.dialogs.resets import end_dialogs_everywhere
 from models.queries.memory import facts, summaries, work
 from models.queries.replies import unfinished_deliveries
 from models.queries.tenants.settings import set_member_memory
-from models.types import DialogKey, GuildSettings, PersonaScope, TurnResult
+from models.types import DialogKey, DuePurge, GuildSettings, PersonaScope, PurgeScope, ReportedAnswer, TurnResult
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 KEY = DialogKey(100, 7)
 BIG_TABLES = ("turns", "dialogs", "reply_variants", "daily_usage", "processed_interactions", "deliveries",
               "personas", "persona_versions", "persona_assignments", "turn_prompts", "facts",
-              "dialog_summaries")  # fmt: skip
+              "dialog_summaries", "reports", "member_blocks")  # fmt: skip
 
 
 @contextmanager
@@ -140,6 +141,41 @@ async def test_what_is_remembered_scans_no_large_table(database: Database) -> No
             )
             await queries.forget_last(session, key=KEY, count=2)
             await work.release_dialog(session, dialog_id=task.dialog_id, pause=None, now=NOW)
+    assert await scans(database, statements) == []
+
+
+async def test_what_admins_read_and_do_scans_no_large_table(database: Database) -> None:
+    done = TurnResult("ho", 1, 1, "stop", 1, 1)
+    scope = PurgeScope("everything", NOW, member_id=7, older_than=NOW)
+    with recorded(database) as statements:
+        async with database.write() as session:
+            turn = await queries.begin_turn(session, key=KEY, text="hi", limit=10, interaction_id=5, now=NOW)
+            await queries.finish_turn(session, key=KEY, turn_id=turn.turn_id, result=done, now=NOW)
+            answer = ReportedAnswer("hi", "ho")
+            assert await reports.add_report(
+                session, key=KEY, turn_id=turn.turn_id, channel_id=5, reason="x", answer=answer, limit=5, now=NOW
+            ) == "stored"  # fmt: skip
+            await queries.block_member(session, key=KEY, blocked=True, actor_id=8, until=NOW, now=NOW)
+        async with database.read() as session:
+            assert (await figures.guild_figures(session, key=KEY, days=30, now=NOW)).answers
+            assert (await members.member_overview(session, key=KEY, days=30, now=NOW)).turns == 1
+            await members.pending_questions(session, key=KEY)
+            await blocks.blocks_of_guild(session, key=KEY, now=NOW)
+            assert len(await audit.audit_page(session, key=KEY, actions="member", before=99, limit=5)) == 1
+            await audit.audit_page(session, key=KEY, member_id=7, after=0, limit=5)
+            assert await reports.reports(session, key=KEY, before=99, limit=5)
+            await reports.count_reports(session, key=KEY)
+            await purges.count_purge(session, key=KEY, scope=scope)
+        async with database.write() as session:
+            purge_id = await purges.begin_purge(session, key=KEY, now=NOW)
+            told = {"key": KEY, "scope": PurgeScope("conversations", NOW), "purge_id": purge_id, "now": NOW, "limit": 5}
+            assert await purges.hide_conversations(session, **told) == 1
+            assert await purges.bring_back(session, key=KEY, purge_id=purge_id, now=NOW, limit=5) == 1
+            assert await purges.hide_conversations(session, **told) == 1
+            late = NOW + purges.UNDO_WITHIN
+            assert await purges.delete_hidden(session, purge=DuePurge(purge_id, 100), now=late, limit=5) == 2
+            await reports.delete_old_reports(session, before=NOW, limit=5)
+            await blocks.delete_ended_blocks(session, now=NOW, limit=5)
     assert await scans(database, statements) == []
 
 

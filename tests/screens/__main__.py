@@ -19,6 +19,7 @@ from tests.fakes.discord import render
 from tests.fakes.discord.server import Attachment
 from tests.fakes.discord.state import Permission
 from tests.fakes.engine.notes import is_notes, note_taker
+from tests.screens.administration import admin
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screens"
 CODE = """\
@@ -329,7 +330,7 @@ async def main(names: list[str]) -> None:
     """Draw all scenes, or those with these names."""
     scenes: list[Scene] = [
         chat, another_reply, running, thinking, edit, together, file, personas, character, memory, faces, scene,
-        webhooks, korean,
+        webhooks, korean, admin,
     ]  # fmt: skip
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

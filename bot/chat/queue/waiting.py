@@ -21,6 +21,8 @@ class WaitStatus:
     """Whether an earlier message of the same dialog is still being answered."""
     loading: bool = False
     """Whether the model is still being loaded, so that nothing is answered yet."""
+    load_progress: str = ""
+    """How far that is, such as "43 %"; "" if it is not known."""
     thinking: bool = False
     """Whether the model has begun, and thinks before it answers."""
 
@@ -28,14 +30,15 @@ class WaitStatus:
 class Waiting:
     """A message from its admission to its first token."""
 
-    def __init__(self, slot: Slot, estimate: WaitEstimate, is_loading: Callable[[], bool]) -> None:
+    def __init__(self, slot: Slot, estimate: WaitEstimate, loading: Callable[[], str | None]) -> None:
+        """`loading`: how far the model is loaded, "" if that is not known; None: it is loaded."""
         self.behind_own = True
         """Until the message holds its dialog's lock."""
         self.thinking = False
         """Whether the model thinks."""
         self._slot = slot
         self._estimate = estimate
-        self._is_loading = is_loading
+        self._loading = loading
 
     def status(self) -> WaitStatus | None:
         """How it stands; None once the message waits no more."""
@@ -44,4 +47,6 @@ class Waiting:
         line = self._slot.line()
         if not line:
             return None
-        return WaitStatus(len(line), self._estimate.seconds(line), self.behind_own, self._is_loading())
+        loading = self._loading()
+        seconds = self._estimate.seconds(line)
+        return WaitStatus(len(line), seconds, self.behind_own, loading is not None, loading or "")

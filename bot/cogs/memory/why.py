@@ -11,17 +11,16 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.chat.history import HistoryReader
-from bot.cogs.dialogs.answers import answer, begin, number
-from bot.cogs.dialogs.whose import dialogs_here
+from bot.cogs.answer_of_message import is_answer_of_mine, last_answer_here, turn_shown_by
+from bot.cogs.dialogs.answers import answer, begin
 from bot.cogs.memory.text import why_text
 from bot.discord_app.caller import caller_of
 from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.feature_cog import FeatureCog
-from bot.discord_app.permissions import WHY_MENU, Action, authorise_author
+from bot.discord_app.permissions import WHY_MENU, authorise_author
 from bot.discord_app.replies.turn_actions import TurnIsGone
-from bot.discord_app.replies.webhooks.own_messages import is_own_message
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError
 from bot.i18n.language import N_
@@ -49,10 +48,7 @@ class WhyThisAnswer:
         """/history why: of the member's last answer here, in public or in private."""
         if not await begin(interaction):
             return
-        last = 0
-        for key in (await dialogs_here(self._context, interaction)).keys:
-            stretch = await self._reader.stretch(key)
-            last = max([last, *(each.turn_id for each in (stretch.exchanges if stretch else ()) if each.own)])
+        last = await last_answer_here(self._context, interaction, self._reader)
         if not last:
             raise BotError(_(_NOTHING_YET))
         await self._show(interaction, await self._context.chat.turns.turn(last))
@@ -60,14 +56,9 @@ class WhyThisAnswer:
     async def of_message(self, interaction: Interaction, message: discord.Message) -> None:
         """The menu of a message."""
         if await defer(interaction, ephemeral=True):
-            client_id = interaction.client.user.id if interaction.client.user else 0
-            own_id = interaction.application_id
-            if message.author.id != own_id and not is_own_message(message, bot_id=client_id, application_id=own_id):
+            if not is_answer_of_mine(interaction, message):
                 raise BotError(_(_NOT_MINE))
-            turn = await self._context.chat.turns.turn_of_message(message.id)
-            if turn is None:  # a moment after its last edit the message may not be recorded yet
-                turn = await self._context.chat.turns.turn(_turn_in_buttons(message))
-            await self._show(interaction, turn)
+            await self._show(interaction, await turn_shown_by(self._context, message))
 
     async def _show(self, interaction: Interaction, turn: TurnInfo | None) -> None:
         if turn is None:
@@ -96,16 +87,6 @@ class Why(FeatureCog):
 
     async def _chosen(self, interaction: Interaction, message: discord.Message) -> None:
         await self._why.of_message(interaction, message)
-
-
-def _turn_in_buttons(message: discord.Message) -> int:
-    """The turn that the buttons of a reply name; 0 if there are none. Whose it is is checked as it is stored."""
-    for row in message.components:
-        for each in row.children if isinstance(row, discord.ActionRow) else ():
-            word, _, rest = (each.custom_id or "").partition(":")
-            if word == Action.REGENERATE.value:
-                return number(rest)
-    return 0
 
 
 def _within_a_message(text: str) -> str:

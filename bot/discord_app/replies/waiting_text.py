@@ -22,7 +22,7 @@ def waiting_text(status: WaitStatus | None, *, shared: bool = False) -> str | No
     if status is None:
         return None
     if status.loading:
-        return _(LOADING)
+        return loading_text(status.load_progress)
     if status.thinking:
         return _(THINKING)
     parts = [_("{ordinal} in line").format(ordinal=ordinal(status.place))]
@@ -31,6 +31,15 @@ def waiting_text(status: WaitStatus | None, *, shared: bool = False) -> str | No
     if status.seconds is not None:
         parts.append(about(status.seconds))
     return "-# ⏳ " + ", ".join(parts)
+
+
+def loading_text(progress: str) -> str:
+    """What a message says while the model loads; `progress`: how far it is, "" if that is not known."""
+    if not progress:
+        return _(LOADING)
+    return _("-# ⏳ The model is still loading ({progress}). I answer as soon as it is ready.").format(
+        progress=progress
+    )
 
 
 def ordinal(number: int) -> str:

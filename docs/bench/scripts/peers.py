@@ -18,6 +18,7 @@ import transformers
 from transformers import ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from engine.bench import trace
+from engine.bench.drive import quantile
 from engine.bench.random_model import SHAPES
 from engine.bench.report import emit, today
 
@@ -105,18 +106,30 @@ def members(model: Any, users: int) -> dict[str, float]:
     ) as manager:
         torch.cuda.synchronize()
         start = time.perf_counter()
-        user_of = {manager.add_request(workload.prompt(user)): user for user in range(users)}
+        user_of: dict[Any, int] = {}
+        waits: list[float] = []
         outputs = 0
+
+        def send(user: int) -> None:
+            user_of[manager.add_request(workload.prompt(user), record_timestamps=True)] = user
+
+        for user in range(users):
+            send(user)
         while user_of:
             done = manager.get_result(timeout=120)
             if done is None or not done.is_finished():
                 continue
             user = user_of.pop(done.request_id)
             outputs += len(done.generated_tokens)
+            waits.append(done.timestamps[0] - done.created_time)
             if workload.reply(user, list(done.generated_tokens)):
-                user_of[manager.add_request(workload.prompt(user))] = user
+                send(user)
         seconds = time.perf_counter() - start
-    return {"makespan_s": round(seconds, 4), "output_tok_s": round(outputs / seconds, 1)}
+    waits.sort()
+    return {
+        "makespan_s": round(seconds, 4), "output_tok_s": round(outputs / seconds, 1),
+        "ttft_p50_ms": round(1000 * quantile(waits, 0.5), 1), "ttft_p95_ms": round(1000 * quantile(waits, 0.95), 1),
+    }  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> int:

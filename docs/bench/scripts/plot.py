@@ -1,6 +1,8 @@
 """Draws docs/bench/*.jsonl as SVG with the standard library: `python docs/bench/scripts/plot.py [docs/bench]`."""
 
 import json
+import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +18,22 @@ def read(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
-def lines(title: str, x_label: str, y_label: str, series: dict[str, list[Point]]) -> str:
-    """A line chart from 0 to the largest values, with a legend."""
+def round_up(value: float) -> float:
+    """The end of an axis whose quarters are short numbers."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if step * power >= value)
+
+
+def lines(title: str, x_label: str, y_label: str, series: dict[str, list[Point]], *, doubling: bool = False) -> str:
+    """A line chart from 0 to the largest values, with a legend. `doubling`: x goes from 1 on, and doubles by steps."""
     points = [point for values in series.values() for point in values]
-    max_x, max_y = max(x for x, _ in points), max(y for _, y in points) * 1.05
+    max_x, max_y = max(x for x, _ in points), round_up(max(y for _, y in points))
+
+    def share(x: float) -> float:
+        return math.log(x) / math.log(max_x) if doubling else x / max_x
 
     def at(point: Point) -> str:
-        x = LEFT + point[0] / max_x * (WIDTH - LEFT - RIGHT)
+        x = LEFT + share(point[0]) * (WIDTH - LEFT - RIGHT)
         y = HEIGHT - BOTTOM - point[1] / max_y * (HEIGHT - TOP - BOTTOM)
         return f"{x:.1f},{y:.1f}"
 
@@ -35,10 +46,10 @@ def lines(title: str, x_label: str, y_label: str, series: dict[str, list[Point]]
         f'<text x="12" y="{HEIGHT - BOTTOM}" transform="rotate(-90 12 {HEIGHT - BOTTOM})">{escape(y_label)}</text>',
     ]
     for tick in range(5):
-        x, y = max_x * tick / 4, max_y * tick / 4
-        px, py = at((x, 0)).split(",")[0], at((0, y)).split(",")[1]
+        x, y = max_x ** (tick / 4) if doubling else max_x * tick / 4, max_y * tick / 4
+        px, py = at((x, y)).split(",")
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py}" y2="{py}" stroke="#ddd"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{py}" text-anchor="end" dy="4">{y:.4g}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{py}" text-anchor="end" dy="4">{y:.5g}</text>')
         parts.append(f'<text x="{px}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:.4g}</text>')
     for number, (name, values) in enumerate(series.items()):
         colour = COLOURS[number % len(COLOURS)]
@@ -79,7 +90,8 @@ def bars(title: str, rows: dict[str, dict[str, float]]) -> str:
 
 
 def draw(folder: Path, figures: Path) -> None:
-    """Write batch.svg, parts.svg and turns.svg into `figures` from the measurements in `folder`."""
+    """Write all figures into `figures`, from the measurements in `folder`."""
+    draw_members(read(folder / "h200.jsonl"), figures)
     steps = [line for line in read(folder / "h100-steps.jsonl") if line["workload"] == "decode step"]
     newest = max(str(line["date"]) for line in steps)
     latest = {}  # (context rounded to hundreds, rows) -> tokens a second
@@ -100,6 +112,24 @@ def draw(folder: Path, figures: Path) -> None:
         turns.setdefault(name, []).append((float(str(line["turn"])), float(str(line["computed"]))))
     title = "Prompt tokens computed in a turn (W5, at most 10 pairs)"
     (figures / "turns.svg").write_text(lines(title, "turn", "prompt tokens through the model", turns))
+
+
+def draw_members(measured: list[dict[str, object]], figures: Path) -> None:
+    """Tokens a second and the time to the first token against members at once: the newest M1 to M256 of each engine."""
+    newest = {
+        (str(line["engine"]), int(str(line["workload"])[1:])): line
+        for line in measured
+        if re.fullmatch(r"M\d+", str(line["workload"]))
+    }
+    for file, title, label, field in (
+        ("members.svg", "A room of members, 7B shape, bf16, one H200", "output tokens a second", "output_tok_s"),
+        ("first-tokens.svg", "A room of members: the first token, p50", "milliseconds", "ttft_p50_ms"),
+    ):
+        series: dict[str, list[Point]] = {}
+        for (engine, members), line in sorted(newest.items()):
+            name = "transformers" if engine == "hf-batching" else engine
+            series.setdefault(name, []).append((members, float(str(line[field]))))
+        (figures / file).write_text(lines(title, "members at once", label, series, doubling=True))
 
 
 def main(arguments: Sequence[str]) -> int:

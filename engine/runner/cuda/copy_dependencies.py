@@ -7,6 +7,7 @@ that compute in it. What is saved of a row's own pages is only read, by the row 
 It knows plans and numbers. It does not know streams.
 """
 
+from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.step_plan import StepPlan
 
 
@@ -20,6 +21,17 @@ class CopyDependencies:
         self._batch_of_row: dict[int, int] = {}  # the last batch that the row's next step depends on
         self._pages_of_row: dict[int, list[int]] = {}
         self._rows_of_page: dict[int, set[int]] = {}
+
+    def batch_before_duplicates(self, copies: PageCopies) -> int | None:
+        """The batch that must have ended before the plan's duplicates are made; None: no further one.
+
+        Ask this first.
+        """
+        batch = max((self._batch_of_page.get(page_id, 0) for copy in copies.duplicates for page_id in copy), default=0)
+        if batch <= self._waited_batch:
+            return None
+        self._waited_batch = batch
+        return batch
 
     def batch_to_wait_for(self, plan: StepPlan) -> int | None:
         """The batch that must have ended before the plan's step, and with it all before it; None: no further one."""

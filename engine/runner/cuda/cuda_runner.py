@@ -10,6 +10,7 @@ It knows plans, graphs and copies. `CudaForward` knows what a step computes.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,6 +22,7 @@ from engine.distributed import symmetric_memory
 from engine.kernels import pointwise
 from engine.layers.logits import LogprobsBatch
 from engine.layers.paged_kv import PagedKV
+from engine.load_progress import RECORDING, LoadProgress
 from engine.logits_params import TokenLogprobs
 from engine.model.transformer import Transformer
 from engine.runner.cuda.collectives import ArenaFactory
@@ -33,6 +35,7 @@ from engine.runner.cuda.resampling import Resampler
 from engine.runner.cuda.shared_prefixes import PrefixGroups, SharedPrefixes
 from engine.runner.host_pages import HostPages
 from engine.runner.memory import allocated_bytes, kv_storage
+from engine.runner.page_images import PageImages, page_bytes
 from engine.scheduler.step_plan import StepPlan
 
 # A step that takes longer to record had kernels compiled, as on a machine's first start. The others are then recorded
@@ -61,6 +64,7 @@ class CudaRunner:
         """
         self.num_kv_pages = self.num_host_slots = 0
         self._host_pages: CudaHostPages | HostPages | None = None
+        self.page_bytes = 0
         self._config, self._model, self._device = config, model, config.device
         self._gpu = config.device.type == "cuda"
         prefixes = prefix_limits(config, model)
@@ -92,7 +96,7 @@ class CudaRunner:
         # The shape, decode rows and groups of them that the device holds as input; None if it holds anything else.
         self._last_decode: tuple[BatchShape, tuple[int, ...], PrefixGroups | None] | None = None
 
-    def start(self, num_kv_pages: int, num_host_slots: int = 0) -> None:
+    def start(self, num_kv_pages: int, num_host_slots: int = 0, progress: LoadProgress | None = None) -> None:
         """Allocate the KV pages and the host tier, then run and record steps: with several ranks, which must do it
         together, of every shape; with one, of enough shapes for any plan. `prepare` records the others.
         """
@@ -102,6 +106,7 @@ class CudaRunner:
             spec.n_layers, num_kv_pages, config.page_size, self._model.kv_heads, spec.head_dim, kv_storage(config),
             config.device,
         )  # fmt: skip
+        self.page_bytes = page_bytes(kv.parts)
         self._forward.attention.use_pages(kv)
         if not self._gpu:
             self._host_pages = HostPages(kv, num_host_slots)
@@ -113,12 +118,16 @@ class CudaRunner:
         )
         first = first_shapes(self._shapes) if records and config.world_size == 1 else set(self._shapes)
         chosen = [shape for shape in self._unrecorded if shape in first]
+        progress = progress or LoadProgress()
+        progress.begin(RECORDING, len(chosen))
         started = time.perf_counter()
         for shape in chosen:
             self._warm_up(shape, record=records)
+            progress.advance()
         if records and time.perf_counter() - started > COLD_SECONDS * len(chosen):
+            progress.begin(RECORDING, len(self._unrecorded))
             while self.prepare():
-                pass
+                progress.advance()
         self._host_pages = CudaHostPages(kv, num_host_slots, config.device)
 
     def prepare(self) -> bool:
@@ -209,6 +218,22 @@ class CudaRunner:
     def num_ready_slots(self) -> int:
         """Slots of the host tier that are pinned; see `Runner`."""
         return self._host_pages.num_ready if isinstance(self._host_pages, CudaHostPages) else self.num_host_slots
+
+    @torch.inference_mode()
+    def export_pages(self, places: Sequence[tuple[int, int]]) -> PageImages:
+        """Copies of pages and slots; see `Runner`."""
+        if self._host_pages is None:
+            raise RuntimeError("the runner has no pages")
+        with torch.cuda.stream(self._stream):
+            return self._host_pages.export(places)
+
+    @torch.inference_mode()
+    def import_pages(self, places: Sequence[tuple[int, int]], images: Sequence[bytes]) -> None:
+        """Write pages and slots; see `Runner`."""
+        if self._host_pages is None:
+            raise RuntimeError("the runner has no pages")
+        with torch.cuda.stream(self._stream):
+            self._host_pages.import_(places, images)
 
     def allocated_bytes(self) -> int:
         """Bytes that this rank holds on its device."""

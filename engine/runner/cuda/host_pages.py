@@ -2,7 +2,7 @@
 
 All copies run on one stream, in the order of the plans, so they need not wait for each other explicitly. That stream
 waits for the steps launched before a plan. A step waits for copies only if a row that computes in it needs it
-(`copy_dependencies.py`). The host waits for nothing.
+(`copy_dependencies.py`). The host waits for nothing. Only duplicates of pages are made on the steps' stream.
 
 It knows plans, streams and events. It does not know what a page contains.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -20,22 +19,13 @@ from torch import Tensor
 
 from engine.layers.paged_kv import PagedKV
 from engine.runner.cuda.copy_dependencies import CopyDependencies
+from engine.runner.cuda.pinned_memory import PinnedMemory
+from engine.runner.page_images import PageImages, split_image
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.step_plan import StepPlan
 
-# Pinned at a time; twice as much or more for some large pages. The driver launches nothing while it pins memory, which
-# on some machines takes a second for a GiB, so that larger pieces would hold up replies for too long.
-SEGMENT_BYTES: Final = 64 << 20
+SEGMENT_BYTES: Final = 64 << 20  # pinned at a time, or one slot
 BYTES_AHEAD: Final = 4 << 30  # pinned before they are needed: pinning takes about as long as filling
-MAX_PINNING_SHARE: Final = 0.1  # of the time while steps run
-
-
-def slots_of_segment(slot_bytes: int) -> int:
-    """Slots that are pinned at a time. Torch rounds bytes up to a power of two; at most an eighth stays unused."""
-    size = SEGMENT_BYTES
-    while size % slot_bytes > size // 8:
-        size *= 2
-    return size // slot_bytes
 
 
 class PinnedSlots:
@@ -46,11 +36,11 @@ class PinnedSlots:
         self._num_slots, self._parts = num_slots, kv.parts
         self._part_bytes = [part[0].numel() * part.itemsize for part in kv.parts]
         slot_bytes = sum(self._part_bytes)
-        self._slots_of_segment = slots_of_segment(slot_bytes)
+        self._slots_of_segment = max(1, SEGMENT_BYTES // slot_bytes)
+        self._memory: list[PinnedMemory] = []
         self._segments: list[list[Tensor]] = []
         self._num_slots_ahead = max(self._slots_of_segment, BYTES_AHEAD // slot_bytes)
         self._num_used = 0  # slots below this number have been used
-        self.steps_run = False  # since the last piece was pinned
         self._wake, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._pin, name="host tier", daemon=True)
         if num_slots:
@@ -63,6 +53,8 @@ class PinnedSlots:
         if self._thread.is_alive():
             self._thread.join()
         self._segments.clear()
+        while self._memory:
+            self._memory.pop().close()
 
     def use(self, slot: int) -> None:
         """The slot is written to; let the thread pin some more beyond it."""
@@ -99,9 +91,9 @@ class PinnedSlots:
                 if self._closed.is_set():
                     return
                 count = min(self._slots_of_segment, self._num_slots - self.num_ready)
-                started = time.monotonic()
-                memory = torch.empty(count * sum(self._part_bytes), dtype=torch.uint8, pin_memory=True)
-                pieces = torch.split(memory, [count * size for size in self._part_bytes])
+                memory = PinnedMemory(count * sum(self._part_bytes))
+                self._memory.append(memory)
+                pieces = torch.split(memory.bytes, [count * size for size in self._part_bytes])
                 self._segments.append(
                     [
                         piece.view(part.dtype).view(count, *part.shape[1:])
@@ -109,9 +101,6 @@ class PinnedSlots:
                     ]
                 )
                 self.num_ready += count
-                if self.steps_run:
-                    self.steps_run = False
-                    self._closed.wait((time.monotonic() - started) * (1 / MAX_PINNING_SHARE - 1))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
             sys.stderr.write(
@@ -140,7 +129,11 @@ class CudaHostPages:
     def launch(self, plan: StepPlan) -> None:
         """Launch the plan's copies, and let its step wait for those it depends on. The steps' stream is current."""
         steps = torch.cuda.current_stream()
-        self._slots.steps_run = True
+        if (early := self._dependencies.batch_before_duplicates(plan.copies)) is not None:
+            steps.wait_event(self._done[early])
+        for pages in self._kv.parts:
+            for source, target in plan.copies.duplicates:
+                pages[target].copy_(pages[source], non_blocking=True)
         batch = self._dependencies.batch_to_wait_for(plan)
         if plan.copies:
             self._stream.wait_event(steps.record_event())
@@ -151,6 +144,40 @@ class CudaHostPages:
         if batch is not None:
             steps.wait_event(self._done[batch])
             self._done = {number: event for number, event in self._done.items() if number > batch}
+
+    def export(self, places: Sequence[tuple[int, int]]) -> PageImages:
+        """Copies of (page, slot): the page, or the slot where the page is -1. The steps' stream is current.
+
+        They are made on that stream, after the copies of all plans, so that no step and no plan comes between.
+        """
+        steps = self._wait_for_copies(any(page_id < 0 for page_id, _ in places))
+        copies = []
+        for part, pages in enumerate(self._kv.parts):
+            copy = torch.empty((len(places), *pages.shape[1:]), dtype=pages.dtype, pin_memory=True)
+            for row, (page_id, slot) in zip(copy, places, strict=True):
+                source = pages[page_id] if page_id >= 0 else self._slots.piece(part, slot, 1)[0]
+                row.copy_(source, non_blocking=True)
+            copies.append(copy)
+        return PageImages(copies, steps.record_event(), self._kv.pages.device)
+
+    def import_(self, places: Sequence[tuple[int, int]], images: Sequence[bytes]) -> None:
+        """Write what `export` has copied to other pages or slots. The steps' stream is current."""
+        self._wait_for_copies(any(page_id < 0 for page_id, _ in places))
+        for (page_id, slot), image in zip(places, images, strict=True):
+            for part, content in enumerate(split_image(image, self._kv.parts)):
+                target = self._kv.parts[part][page_id] if page_id >= 0 else self._slots.piece(part, slot, 1)[0]
+                target.copy_(content)  # waits, as the content is not in pinned memory
+            if page_id < 0:
+                self._slots.use(slot)
+
+    def _wait_for_copies(self, reads_slots: bool) -> torch.cuda.Stream:
+        """Let the steps' stream, which is returned, or even the host wait for the copies of all plans."""
+        steps = torch.cuda.current_stream()
+        if reads_slots:
+            self._stream.synchronize()
+        elif self.last_event is not None:
+            steps.wait_event(self.last_event)
+        return steps
 
     def close(self) -> None:
         """Free the slots."""

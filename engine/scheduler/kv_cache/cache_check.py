@@ -41,7 +41,9 @@ def _check_node(node: PrefixNode, page_size: int) -> None:
     held = node.ref_count > 0
     is_right = (
         node.attached
-        and len(node.token_ids) == page_size
+        and 0 < len(node.token_ids) <= page_size
+        and node.is_full == (len(node.token_ids) == page_size)
+        and (node.is_full or not (children or held or node.in_slot or node.record >= 0))
         and node.ref_count >= max((child.ref_count for child in children), default=0)
         and (node.in_page if held else node.is_computed and (node.in_page or node.in_slot))
         and (node.in_page or not node.num_children_in_pages)

@@ -125,6 +125,14 @@ class HostTier:
         """Whether there is a slot for a page of the device, or one that is worth less."""
         return bool(self._free) or self._victim(node) is not None
 
+    def take_for(self, tenant: str) -> int:
+        """A free slot that will be filled for a tenant; -1: there is none."""
+        if not self._free:
+            return -1
+        slot = self._free.take()
+        self._residues.fill(slot, tenant)
+        return slot
+
     def release(self, node: PrefixNode) -> None:
         """Free the node's slot; the node may have none, or be out of the trie."""
         slot = node.host_slot

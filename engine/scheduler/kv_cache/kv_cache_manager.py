@@ -10,6 +10,8 @@ what another tenant's prompts contain.
   will compute them. Another request with the same prefix takes the same pages and waits until they are computed. If the
   owner is freed first, the next request that needs such a page becomes its owner.
 - The last token of a prompt is always computed by the request itself, which needs the logits.
+- A prompt that ends or departs within a page of the trie gets a page of its own, and the tokens that both have in
+  common are copied to it (`partial_pages.py`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +22,9 @@ from engine.scheduler.kv_cache.host_tier import HostTier
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.kv_cache.page_pool import PagePool
 from engine.scheduler.kv_cache.page_table import PageTable, PrefixNode
+from engine.scheduler.kv_cache.partial_pages import PartialPages
 from engine.scheduler.kv_cache.prefix_trie import PrefixTrie
+from engine.scheduler.kv_cache.stored_pages import StoredPages
 
 MIN_RESTORED_PAGES: Final = 4  # fewer are computed in less time than a request waits for their copies
 READY_SHARE: Final = 6  # 1 / READY_SHARE of the pages should be free, or be next to be taken and in a slot as well
@@ -44,6 +48,8 @@ class KVCacheManager:
         self._pool = PagePool(num_pages)
         self._trie = PrefixTrie(num_pages)
         self.host = HostTier(self._trie, max_host_slots)
+        self._partial = PartialPages(self._trie, self._pool, page_size)
+        self.stored = StoredPages(self._trie, self._pool, self.host)
 
     @property
     def num_available_pages(self) -> int:
@@ -85,6 +91,8 @@ class KVCacheManager:
         matched = self._match(tenant, token_ids, num_sharable)
         in_pages = [node for node in matched if node.in_page]
         num_new = -(-len(token_ids) // self.page_size) - len(in_pages)
+        root = self._trie.roots.get(tenant)
+        source = self._partial.source(matched[-1] if matched else root, token_ids, len(matched))
         if num_new + num_spare_pages > self.num_available_pages - sum(node.ref_count == 0 for node in in_pages):
             return None
         table = PageTable(tenant)
@@ -102,7 +110,11 @@ class KVCacheManager:
                 self.host.restore(node)
             else:
                 node.is_computed, node.owner = False, table
+        if source is not None:
+            self._partial.duplicate(source, table, len(matched))
         parent = matched[-1] if matched else self._trie.root(tenant)
+        if len(matched) < num_sharable:
+            self._partial.drop_beginnings(parent, self._page_tokens(token_ids, len(matched)))
         for index in range(len(matched), num_sharable):
             parent = self._trie.attach(parent, self._page_tokens(token_ids, index), table.page_ids[index], ref_count=1)
             parent.owner = table
@@ -131,6 +143,8 @@ class KVCacheManager:
             while index < len(table.prefix_nodes) and table.prefix_nodes[index].is_computed:
                 index += 1
                 num_computed_tokens += self.page_size
+            if num_computed_tokens < table.duplicated_end < num_computed_tokens + self.page_size:
+                num_computed_tokens = table.duplicated_end
         count = 0
         while count < budget:
             if index >= len(table.prefix_nodes):
@@ -154,7 +168,7 @@ class KVCacheManager:
     def free(self, table: PageTable, token_ids: Sequence[int]) -> None:
         """Release all pages of a request. `token_ids`: its tokens whose keys and values have been computed.
 
-        The pages that these tokens fill stay in the trie for later prompts, unless the table is erased.
+        The pages with these tokens stay in the trie for later prompts, unless the table is erased.
         """
         self._trie.clock += 1
         if table.is_erased:
@@ -165,22 +179,28 @@ class KVCacheManager:
         parent = table.prefix_nodes[-1] if table.prefix_nodes else self._trie.root(table.tenant)
         can_attach = parent.attached and (parent.is_computed or parent.is_root)
         for index, page_id in enumerate(table.page_ids[len(table.prefix_nodes) :], len(table.prefix_nodes)):
-            can_attach = can_attach and (index + 1) * self.page_size <= len(token_ids)
             page_tokens = self._page_tokens(token_ids, index)
+            can_attach_part = can_attach and 0 < len(page_tokens) < self.page_size
+            can_attach = can_attach and len(page_tokens) == self.page_size
             node = parent.children.get(page_tokens) if can_attach else None
             if can_attach and (node is None or not node.in_page):
                 self._pool.fill(page_id, table.tenant)
                 if node is None:
+                    self._partial.drop_beginnings(parent, page_tokens)
                     parent = self._trie.attach(parent, page_tokens, page_id, ref_count=0)
                 else:  # only in a slot so far
                     node.last_used = self._trie.clock
                     self._trie.move_to_page(node, page_id)
                     parent = node
                 continue
+            if can_attach_part and self._partial.attach(parent, page_tokens, page_id):
+                continue
             if node is None or not node.is_computed:
                 can_attach = False
             else:
-                parent = node  # another request has attached an equal page: one copy is enough
+                parent = node  # there is an equal page: one copy is enough, and it was used now
+                self._trie.hold(node)
+                self._trie.let_go(node)
             self._pool.release(page_id)
         for node in reversed(table.prefix_nodes):
             self._let_go(table, node)
@@ -206,6 +226,11 @@ class KVCacheManager:
         root = self._trie.roots.get(tenant)
         return 0 if root is None else sum(self._drop_subtree(child) for child in list(root.children.values()))
 
+    def drop(self, node: PrefixNode) -> None:
+        """Take a node out of the trie, and all that is below it."""
+        if node.attached:
+            self._drop_subtree(node)
+
     def begin_plan(self) -> None:
         """Call it before a plan is made."""
         self.host.begin_plan()
@@ -213,6 +238,7 @@ class KVCacheManager:
     def plan_copies(self, max_restored_pages: int, max_saved_pages: int) -> PageCopies:
         """The copies of pages that go with the plan that was made."""
         return PageCopies(
+            duplicates=self._partial.plan_duplicates(),
             overwritten_pages=self._pool.plan_overwrites(),
             overwritten_slots=self.host.plan_overwrites(MAX_OVERWRITTEN_SLOTS),
             restores=self.host.plan_restores(max_restored_pages),
@@ -226,6 +252,7 @@ class KVCacheManager:
         """
         check_trie(self._trie, list(self._pool), tables, self.num_pages, self.page_size)
         self.host.check()
+        self.stored.check()
 
     def _match(self, tenant: str, token_ids: Sequence[int], max_pages: int) -> list[PrefixNode]:
         """The nodes of the longest prefix hit of at most `max_pages` pages."""
@@ -279,7 +306,9 @@ class KVCacheManager:
         A page that is older than these and than all in the slots is the first to go.
         """
         saved, node = self._trie.saved_pages.peek(), self._trie.unsaved_pages.peek()
-        if saved is not None and (node is None or node.last_used >= saved.last_used or self.host.can_save(node)):
+        if saved is not None and (
+            node is None or node.last_used >= saved.last_used or (node.is_full and self.host.can_save(node))
+        ):
             self._release_page_of(saved)
             return
         if node is None:

@@ -30,6 +30,10 @@ class PagePool:
         """Whether a plan is still to overwrite pages."""
         return bool(self._to_overwrite)
 
+    def is_to_be_overwritten(self, page_id: int) -> bool:
+        """Whether the next plan fills the page with zeros."""
+        return page_id in self._to_overwrite
+
     def take(self, preferred: int, tenant: str) -> int:
         """A free page, if possible `preferred` or the next one above it, of which a part will be written."""
         page_id = self._free.take(preferred)

@@ -7,11 +7,13 @@ IN_USE: Final = 1 << 62  # later than any time
 
 
 class PrefixNode:
-    """One full page in the prefix trie. Its path from the tenant's root spells the tokens of the page and all before.
+    """One page in the prefix trie. Its path from the tenant's root spells the tokens of the page and all before.
+
+    A page that is not full (`is_full`) is a leaf. No request holds it: it is duplicated for those with that beginning.
 
     Its keys and values are in a page of the device, in a slot of the host, or in both. `is_computed` is False while the
     page does not have them yet: `owner` is then the request that computes them (None: the next one that needs it), or
-    RESTORING.
+    RESTORING. A copy may be in a record of a file that outlives the engine.
     """
 
     __slots__ = (
@@ -19,12 +21,15 @@ class PrefixNode:
         "children",
         "host_slot",
         "is_computed",
+        "is_full",
         "last_used",
         "num_children_in_pages",
         "num_children_in_slots",
+        "num_children_stored",
         "owner",
         "page_id",
         "parent",
+        "record",
         "ref_count",
         "tenant",
         "token_ids",
@@ -32,11 +37,12 @@ class PrefixNode:
 
     def __init__(self, tenant: str, token_ids: tuple[int, ...], parent: "PrefixNode | None") -> None:
         self.tenant, self.token_ids, self.parent = tenant, token_ids, parent
-        self.page_id = self.host_slot = -1  # -1: none
+        self.page_id = self.host_slot = self.record = -1  # -1: none
         self.children: dict[tuple[int, ...], PrefixNode] = {}
-        self.num_children_in_pages = self.num_children_in_slots = 0
+        self.num_children_in_pages = self.num_children_in_slots = self.num_children_stored = 0
         self.ref_count = 0  # requests that hold the page
         self.is_computed = False
+        self.is_full = True
         self.owner: PageTable | None = None
         self.last_used = 0  # on the cache manager's logical clock
         self.attached = True  # False: no longer in the trie, but requests may still hold the page
@@ -83,6 +89,12 @@ class PrefixNode:
             self.parent.num_children_in_slots += (host_slot >= 0) - (self.host_slot >= 0)
         self.host_slot = host_slot
 
+    def move_to_record(self, record: int) -> None:
+        """Set its record; -1: it has none any more."""
+        if self.parent is not None:
+            self.parent.num_children_stored += (record >= 0) - (self.record >= 0)
+        self.record = record
+
     def detach(self) -> None:
         """Take it out of its parent's children. What is below it stays below it."""
         self.attached = False
@@ -90,6 +102,7 @@ class PrefixNode:
             del self.parent.children[self.token_ids]
             self.parent.num_children_in_pages -= self.page_id >= 0
             self.parent.num_children_in_slots -= self.host_slot >= 0
+            self.parent.num_children_stored -= self.record >= 0
             self.parent = None
 
     def descendants(self) -> Iterator["PrefixNode"]:
@@ -102,14 +115,18 @@ class PrefixNode:
 
 
 class PageTable:
-    """The page ids of one request by position: first those of `prefix_nodes`, then pages that only it holds."""
+    """The page ids of one request by position: first those of `prefix_nodes`, then pages that only it holds.
 
-    __slots__ = ("is_erased", "page_ids", "prefix_nodes", "tenant")
+    `duplicated_end`: the page at this position has the tokens before it from another page; 0: none has.
+    """
+
+    __slots__ = ("duplicated_end", "is_erased", "page_ids", "prefix_nodes", "tenant")
 
     def __init__(self, tenant: str) -> None:
         self.tenant = tenant
         self.prefix_nodes: list[PrefixNode] = []
         self.page_ids: list[int] = []
+        self.duplicated_end = 0
         self.is_erased = False  # nothing of it may be kept once it is freed
 
 

@@ -25,7 +25,7 @@ class PrefixTrie:
         self.saved_pages = EvictionQueue(entries, lambda node: node.is_evictable and node.in_slot)
         self.unsaved_pages = EvictionQueue(entries, lambda node: node.is_evictable and not node.in_slot)
         # What may be written to a slot next; slots that may be taken, with the content in a page as well, and without.
-        self.to_save = EvictionQueue(entries, lambda node: node.is_idle and not node.in_slot)
+        self.to_save = EvictionQueue(entries, lambda node: node.is_idle and node.is_full and not node.in_slot)
         self.copies = EvictionQueue(
             entries,
             lambda node: (
@@ -37,12 +37,25 @@ class PrefixTrie:
             entries,
             lambda node: node.attached and node.in_slot and not node.in_page and not node.num_children_in_slots,
         )
-        self._has_slots = False
+        # What may be written to a record next, and records that may be taken.
+        self.to_store = EvictionQueue(entries, _can_be_stored, newest_first=True)
+        self.stored_leaves = EvictionQueue(
+            entries, lambda node: node.attached and node.record >= 0 and not node.num_children_stored
+        )
+        self.freed_records: list[int] = []  # of nodes that were detached, until somebody takes them
+        self.used_records: set[int] = set()  # of nodes that were used, until somebody takes them
+        self._has_slots = self._has_records = False
+
+    def use_records(self, num_records: int) -> None:
+        """From now on there are records, this many."""
+        self._has_records = True
+        self.stored_leaves.max_entries += 2 * num_records
 
     def use_slots(self, num_slots: int) -> None:
         """From now on there are slots, at most this many."""
         self._has_slots = True
-        for queue in (self.unsaved_pages, self.saved_pages, self.to_save, self.copies, self.only_in_slots):
+        queues = (self.unsaved_pages, self.saved_pages, self.to_save, self.copies, self.only_in_slots, self.to_store)
+        for queue in queues:
             queue.max_entries += 2 * num_slots
 
     def last_use_of_oldest(self, num_pages: int, *, at_most: bool = False) -> int:
@@ -74,17 +87,41 @@ class PrefixTrie:
         if tenant in self.roots and not self.roots[tenant].children:
             del self.roots[tenant]
 
-    def attach(self, parent: PrefixNode, token_ids: tuple[int, ...], page_id: int, *, ref_count: int) -> PrefixNode:
+    def attach(
+        self, parent: PrefixNode, token_ids: tuple[int, ...], page_id: int, *, ref_count: int, is_full: bool = True
+    ) -> PrefixNode:
         """A new node below `parent`, in a page; computed if no request holds it."""
         node = parent.children[token_ids] = PrefixNode(parent.tenant, token_ids, parent)
+        node.is_full = is_full
         node.ref_count, node.is_computed, node.last_used = ref_count, ref_count == 0, self.clock
         self.move_to_page(node, page_id)
         return node
+
+    def attach_idle(
+        self, parent: PrefixNode, token_ids: tuple[int, ...], page_id: int, host_slot: int, last_used: int
+    ) -> PrefixNode:
+        """A new node whose content is in a page, or else in a slot, and that was used at some time before.
+
+        Call `sort_idle` when no more come.
+        """
+        node = parent.children[token_ids] = PrefixNode(parent.tenant, token_ids, parent)
+        node.is_computed, node.last_used = True, last_used
+        if page_id >= 0:
+            self.move_to_page(node, page_id)
+        else:
+            self.move_to_slot(node, host_slot)
+        return node
+
+    def sort_idle(self) -> None:
+        """Count idle nodes in the order of their last use again."""
+        self._idle_from = dict(sorted(self._idle_from.items()))
 
     def hold(self, node: PrefixNode) -> None:
         """One more request holds the node."""
         self._count(node, -1)
         node.ref_count += 1
+        if node.record >= 0:
+            self.used_records.add(node.record)
         if node.in_slot:
             self.enqueue(node)
 
@@ -95,6 +132,8 @@ class PrefixTrie:
             if len(self._idle_from) > 2 * self.num_idle + 64:
                 self._idle_from = {last_used: count for last_used, count in self._idle_from.items() if count}
             node.last_used = self.clock
+            if node.record >= 0:
+                self.used_records.add(node.record)
             self._count(node, 1)
             self.enqueue(node)
 
@@ -117,14 +156,24 @@ class PrefixTrie:
         if host_slot < 0 and node.parent is not None:
             self.enqueue(node.parent)
 
+    def move_to_record(self, node: PrefixNode, record: int) -> None:
+        """Its record is `record`; -1: none any more."""
+        node.move_to_record(record)
+        self.enqueue(node)
+        if record < 0 and node.parent is not None:
+            self.enqueue(node.parent)
+
     def detach(self, top: PrefixNode) -> list[PrefixNode]:
-        """Take a node and all below it out of the trie; returns them. They keep their pages and slots."""
+        """Take a node and all below it out of the trie; returns them. They keep their pages and slots, not records."""
         parent, nodes = top.parent, [top, *top.descendants()]
         for node in nodes:
             self._count(node, -1)
         top.detach()
         for node in nodes:
             node.attached = False
+            if node.record >= 0:
+                self.freed_records.append(node.record)
+                node.record, node.num_children_stored = -1, 0
         if parent is not None:
             self.enqueue(parent)
             if parent.is_root:
@@ -138,6 +187,11 @@ class PrefixTrie:
         in_page, in_slot, is_held = node.page_id >= 0, node.host_slot >= 0, node.ref_count > 0
         if in_page and not is_held and not node.num_children_in_pages and node.parent is not None:
             (self.saved_pages if in_slot else self.unsaved_pages).push(node)
+        if self._has_records:
+            if _can_be_stored(node):
+                self.to_store.push(node)
+            elif node.record >= 0 and not node.num_children_stored:
+                self.stored_leaves.push(node)
         if not self._has_slots:
             return
         if in_slot and not node.num_children_in_slots:
@@ -145,10 +199,23 @@ class PrefixTrie:
                 self.only_in_slots.push(node)
             elif node.is_computed:
                 self.copies.push(node)
-        elif in_page and not is_held and not in_slot:
+        elif in_page and not is_held and not in_slot and node.is_full:
             self.to_save.push(node)
 
     def _count(self, node: PrefixNode, sign: int) -> None:
         if node.is_idle:
             self.num_idle += sign
             self._idle_from[node.last_used] = self._idle_from.get(node.last_used, 0) + sign
+
+
+def _can_be_stored(node: PrefixNode) -> bool:
+    """Whether it is whole, at rest and in no record."""
+    return (
+        node.attached
+        and node.ref_count == 0
+        and node.record < 0
+        and node.parent is not None
+        and node.is_computed
+        and node.is_full
+        and (node.page_id >= 0 or node.host_slot >= 0)
+    )

@@ -22,11 +22,13 @@ from models.tables import (
     Dialog,
     Fact,
     Guild,
+    MemberBlock,
     MemberSettingsRow,
     Persona,
     PersonaAssignment,
     PersonaVersion,
     ProcessedInteraction,
+    Report,
     StopRequest,
     Turn,
     User,
@@ -48,7 +50,7 @@ async def removed_guilds(session: AsyncSession, *, limits: RetentionLimits, now:
 async def purge_guild(session: AsyncSession, *, guild_id: int, limit: int) -> int:
     """Delete a batch of the guild's rows, its row in `guilds` last; 0 when nothing is left.
 
-    Settings, channels and roles are deleted with that row, by cascade.
+    Settings, channels, roles and blocks are deleted with that row, by cascade.
     """
     dialogs = select(Dialog.id).where(Dialog.guild_id == guild_id)
     batches: list[tuple[Any, Any]] = [
@@ -56,6 +58,7 @@ async def purge_guild(session: AsyncSession, *, guild_id: int, limit: int) -> in
         (Dialog.id, dialogs),
         (Persona.id, select(Persona.id).where(Persona.guild_id == guild_id)),
         (Fact.id, select(Fact.id).where(Fact.guild_id == guild_id)),
+        (Report.id, select(Report.id).where(Report.guild_id == guild_id)),
         (AuditEntry.id, select(AuditEntry.id).where(AuditEntry.guild_id == guild_id)),
         (
             tuple_(DailyUsage.guild_id, DailyUsage.user_id, DailyUsage.day),
@@ -67,7 +70,7 @@ async def purge_guild(session: AsyncSession, *, guild_id: int, limit: int) -> in
         ),
         (Guild.id, select(Guild.id).where(Guild.id == guild_id)),
     ]
-    tables = (Turn, Dialog, Persona, Fact, AuditEntry, DailyUsage, MemberSettingsRow, Guild)
+    tables = (Turn, Dialog, Persona, Fact, Report, AuditEntry, DailyUsage, MemberSettingsRow, Guild)
     for table, (primary_key, rows) in zip(tables, batches, strict=True):
         result = await session.execute(
             delete(table).where(primary_key.in_(rows.limit(limit))).execution_options(synchronize_session=False)
@@ -123,6 +126,10 @@ async def delete_unused_users(session: AsyncSession, *, after: int, limit: int) 
             DailyUsage.user_id,
             AuditEntry.actor_id,
             AuditEntry.target_id,
+            MemberBlock.blocked_by,
+            Report.author_id,
+            Report.reporter_id,
+            Report.closed_by,
         )
     ]
     result = await session.execute(

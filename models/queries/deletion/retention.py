@@ -34,6 +34,8 @@ class RetentionLimits:
     """How long an ended dialog is kept."""
     guild_grace: timedelta
     """How long the data of a removed guild is kept."""
+    reports: timedelta = timedelta(days=30)
+    """How long a report to the admins of a guild is kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,4 +111,4 @@ def _finished(key: DialogKey, dialog_ids: tuple[int, ...]) -> Select[Turn]:
 def _visible(key: DialogKey) -> ColumnElement[bool]:
     """Return the condition that a Dialog may be seen by this member here."""
     own = and_(Dialog.guild_id == key.guild_id, Dialog.user_id == key.user_id)
-    return or_(own, matches_key(key)) if key.shared else own
+    return and_(or_(own, matches_key(key)) if key.shared else own, Dialog.purge_id.is_(None))

@@ -67,6 +67,7 @@ _PAIR_ABOVE = (
     .join(DeliveryMessage, DeliveryMessage.delivery_id == Delivery.id)
     .where(DeliveryMessage.message_id == bindparam("key_channel_id"), Delivery.guild_id == bindparam("key_guild_id"))
     .where(~Delivery.ephemeral, ~_EARLIER)
+    .where(Turn.dialog_id.not_in(select(Dialog.id).where(Dialog.purge_id.is_not(None))))
     .limit(1)
 )
 

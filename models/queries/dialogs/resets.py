@@ -155,7 +155,8 @@ async def undo_reset(
 def _ended_by(key: DialogKey, also: DialogKey | None) -> ColumnElement[bool]:
     """Return the condition that a Dialog was ended by a reset that these keys can undo."""
     here = matches_key(key) if also is None else or_(matches_key(key), matches_key(also))
-    return or_(
+    by_reset = or_(
         and_(here, Dialog.end_reason == HERE),
         and_(Dialog.user_id == key.user_id, Dialog.end_reason == EVERYWHERE),
     )
+    return and_(by_reset, Dialog.purge_id.is_(None))

@@ -16,9 +16,13 @@ from models.types import EVERYBODY, DialogKey, TurnInfo, TurnStatus
 
 @cross_tenant("a button carries the id of a turn; the caller checks whose it is")
 async def turn_info(session: AsyncSession, *, turn_id: int) -> TurnInfo | None:
-    """Return a turn with its key and author, or None if it is gone."""
+    """Return a turn with its key and author, or None if it is gone, also if an admin has just deleted it."""
     row = (
-        await session.execute(select(Turn, Dialog).join(Dialog, Dialog.id == Turn.dialog_id).where(Turn.id == turn_id))
+        await session.execute(
+            select(Turn, Dialog)
+            .join(Dialog, Dialog.id == Turn.dialog_id)
+            .where(Turn.id == turn_id, Dialog.purge_id.is_(None))
+        )
     ).one_or_none()
     if row is None:
         return None

@@ -28,6 +28,16 @@ async def forget_before(session: AsyncSession, *, key: DialogKey, now: datetime)
     )
 
 
+async def forget_guild_before(session: AsyncSession, *, key: DialogKey, member_id: int | None, now: datetime) -> None:
+    """Do the same for all members of the key's guild, or for one of them: an admin had their notes deleted."""
+    members = update(MemberSettingsRow).where(
+        MemberSettingsRow.guild_id == key.guild_id, MemberSettingsRow.memory.is_not(None)
+    )
+    if member_id is not None:
+        members = members.where(MemberSettingsRow.user_id == member_id)
+    await session.execute(members.values(forgotten_at=now).execution_options(synchronize_session=False))
+
+
 async def forgotten_until(session: AsyncSession, *, key: DialogKey) -> datetime | None:
     """Return the moment up to which nothing is to be remembered of the member; it stays so until the commit."""
     moment: datetime | None = await session.scalar(

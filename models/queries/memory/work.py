@@ -115,7 +115,9 @@ async def _candidates(session: AsyncSession, active_after: datetime) -> list[int
     """Find dialogs by those who have memory on, who are few: SQLite would scan all dialogs for a join."""
     members = select(MemberSettingsRow.guild_id, MemberSettingsRow.user_id).where(MemberSettingsRow.memory.is_(True))
     guilds = select(GuildSettingsRow.guild_id, literal(EVERYBODY)).where(GuildSettingsRow.memory)
-    used = select(Dialog.id, Dialog.last_active_at).where(Dialog.last_active_at >= active_after)
+    used = select(Dialog.id, Dialog.last_active_at).where(
+        Dialog.last_active_at >= active_after, Dialog.purge_id.is_(None)
+    )
     found: dict[int, datetime] = {}
     for owners in (members, guilds):
         theirs = used.where(tuple_(Dialog.guild_id, Dialog.user_id).in_(owners))

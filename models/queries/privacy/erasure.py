@@ -1,7 +1,7 @@
 """Deletes what is stored about one person, in all guilds or in one: their turns in batches, then the rest.
 
 What they wrote for a guild stays, without its author. Called by bot/guilds/privacy.py, which counts first. Leaves an
-opt-out alone: see `opt_outs`.
+opt-out alone: see `opt_outs`. A block stays as well, without its reason: else a blocked member could end it so.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from models.queries.privacy.own_rows import (
     own_dialogs,
     own_turns,
     quoted,
+    reports_made,
+    reports_of_words,
+    reports_with_words,
 )
 from models.queries.scope import cross_tenant
 from models.tables import (
@@ -27,10 +30,13 @@ from models.tables import (
     Delivery,
     Dialog,
     Fact,
+    MemberBlock,
     MemberSettingsRow,
     Persona,
     PersonaAssignment,
     PersonaVersion,
+    Report,
+    ReportSpeaker,
     Turn,
     TurnFile,
     User,
@@ -63,6 +69,20 @@ async def delete_person_rest(session: AsyncSession, *, user_id: int, guild_id: i
         update(PersonaAssignment).where(PersonaAssignment.set_by == user_id, chosen).values(set_by=None),
         update(PersonaVersion).where(PersonaVersion.author_id == user_id, authored).values(author_id=None),
         delete(Fact).where(facts_about(user_id, guild_id)),
+        delete(Report).where(reports_of_words(user_id, guild_id)),
+        update(Report).where(reports_with_words(user_id, guild_id)).values(prompt=None),
+        delete(ReportSpeaker).where(
+            ReportSpeaker.user_id == user_id,
+            ReportSpeaker.report_id.in_(select(Report.id).where(in_guild(Report.guild_id, guild_id))),
+        ),
+        update(Report).where(reports_made(user_id, guild_id)).values(reporter_id=None, reason=None),
+        update(Report).where(Report.closed_by == user_id, in_guild(Report.guild_id, guild_id)).values(closed_by=None),
+        update(MemberBlock)
+        .where(MemberBlock.user_id == user_id, in_guild(MemberBlock.guild_id, guild_id))
+        .values(reason=None),
+        update(MemberBlock)
+        .where(MemberBlock.blocked_by == user_id, in_guild(MemberBlock.guild_id, guild_id))
+        .values(blocked_by=None),
         delete(MemberSettingsRow).where(
             MemberSettingsRow.user_id == user_id, in_guild(MemberSettingsRow.guild_id, guild_id)
         ),

@@ -20,6 +20,8 @@ from models.queries.privacy.own_rows import (
     own_dialogs,
     own_turns,
     quoted,
+    reports_made,
+    reports_of_words,
 )
 from models.queries.scope import cross_tenant
 from models.tables import (
@@ -29,12 +31,14 @@ from models.tables import (
     Dialog,
     DialogSummary,
     Fact,
+    MemberBlock,
     MemberSettingsRow,
     Persona,
     PersonaAssignment,
     PersonaPicture,
     PersonaVersion,
     ReplyVariant,
+    Report,
     Turn,
     TurnFile,
 )
@@ -210,3 +214,48 @@ async def person_quotes(
         }
         for row in rows
     )
+
+
+@cross_tenant(OWN_DATA)
+async def person_moderation(
+    session: AsyncSession, *, user_id: int, guild_id: int | None = None
+) -> dict[str, tuple[dict[str, object], ...]]:
+    """Return the person's blocks, the reports they made, and the copies of their words in reports.
+
+    Not by whom: that is the admins' and the reporter's.
+    """
+    text = codec(session)
+    blocks = await session.scalars(
+        select(MemberBlock)
+        .where(MemberBlock.user_id == user_id, in_guild(MemberBlock.guild_id, guild_id))
+        .order_by(MemberBlock.guild_id)
+    )
+    made = await session.scalars(select(Report).where(reports_made(user_id, guild_id)).order_by(Report.id))
+    about = await session.scalars(select(Report).where(reports_of_words(user_id, guild_id)).order_by(Report.id))
+    return {
+        "blocks": tuple(
+            {
+                "guild_id": each.guild_id,
+                "blocked_at": each.blocked_at,
+                "until": each.until,
+                "reason": None if each.reason is None else text.open(each.reason),
+            }
+            for each in blocks
+        ),
+        "reports_made": tuple(
+            {
+                "guild_id": each.guild_id,
+                "created_at": each.created_at,
+                "reason": None if each.reason is None else text.open(each.reason),
+            }
+            for each in made
+        ),
+        "reported_answers": tuple(
+            {
+                "guild_id": each.guild_id,
+                "created_at": each.created_at,
+                **json.loads(text.open(each.pair)),
+            }
+            for each in about
+        ),
+    }

@@ -20,6 +20,9 @@ from models.queries.privacy.own_rows import (
     own_dialogs,
     own_turns,
     quoted,
+    reports_made,
+    reports_of_words,
+    reports_with_words,
 )
 from models.queries.scope import cross_tenant
 from models.tables import (
@@ -31,6 +34,7 @@ from models.tables import (
     Dialog,
     DialogSummary,
     Fact,
+    MemberBlock,
     MemberSettingsRow,
     MemoryWork,
     Persona,
@@ -38,6 +42,8 @@ from models.tables import (
     PersonaPicture,
     PersonaVersion,
     ReplyVariant,
+    Report,
+    ReportSpeaker,
     Turn,
     TurnFile,
     TurnPrompt,
@@ -64,6 +70,7 @@ async def person_guilds(session: AsyncSession, *, user_id: int) -> tuple[int, ..
         select(Fact.guild_id).where(facts_about(user_id, None)),
         select(MemberSettingsRow.guild_id).where(MemberSettingsRow.user_id == user_id),
         select(DailyUsage.guild_id).where(DailyUsage.user_id == user_id),
+        select(Report.guild_id).where(or_(Report.author_id == user_id, Report.reporter_id == user_id)),
     ):
         found.update(await session.scalars(guilds.distinct()))
     return tuple(sorted(found))
@@ -109,6 +116,32 @@ def _row_counts(user_id: int, guild_id: int | None) -> dict[str, Select[int]]:
         "bound_threads": (
             BoundThread,
             and_(BoundThread.creator_id == user_id, in_guild(BoundThread.guild_id, guild_id)),
+        ),
+        "reports": (
+            Report,
+            or_(
+                reports_of_words(user_id, guild_id),
+                reports_made(user_id, guild_id),
+                reports_with_words(user_id, guild_id),
+                and_(Report.closed_by == user_id, in_guild(Report.guild_id, guild_id)),
+            ),
+        ),
+        "report_speakers": (
+            ReportSpeaker,
+            and_(
+                ReportSpeaker.user_id == user_id,
+                ReportSpeaker.report_id.in_(select(Report.id).where(in_guild(Report.guild_id, guild_id))),
+            ),
+        ),
+        "member_blocks": (
+            MemberBlock,
+            and_(
+                or_(
+                    MemberBlock.blocked_by == user_id,
+                    and_(MemberBlock.user_id == user_id, MemberBlock.reason.is_not(None)),
+                ),
+                in_guild(MemberBlock.guild_id, guild_id),
+            ),
         ),
         "audit_log": (AuditEntry, and_(audit, in_guild(AuditEntry.guild_id, guild_id))),
     }

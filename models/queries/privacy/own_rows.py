@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, or_, select, true
 
-from models.tables import Delivery, Dialog, Fact, PersonaAssignment, Turn, TurnFile
+from models.tables import Delivery, Dialog, Fact, PersonaAssignment, Report, ReportSpeaker, Turn, TurnFile
 
 OWN_DATA = "a person's own data, in all their guilds"
 """Why these queries cross tenants."""
@@ -50,6 +50,22 @@ def assigned(user_id: int, guild_id: int | None) -> ColumnElement[bool]:
     """Match where a persona was set for this person, or by them."""
     who = or_(PersonaAssignment.user_id == user_id, PersonaAssignment.set_by == user_id)
     return and_(who, in_guild(PersonaAssignment.guild_id, guild_id))
+
+
+def reports_of_words(user_id: int, guild_id: int | None) -> ColumnElement[bool]:
+    """Match reports that have a copy of what the person wrote and of the answer to it."""
+    return and_(Report.author_id == user_id, in_guild(Report.guild_id, guild_id))
+
+
+def reports_with_words(user_id: int, guild_id: int | None) -> ColumnElement[bool]:
+    """Match reports about somebody else's message whose prompt has words of this person."""
+    spoken = select(ReportSpeaker.report_id).where(ReportSpeaker.user_id == user_id)
+    return and_(Report.id.in_(spoken), in_guild(Report.guild_id, guild_id))
+
+
+def reports_made(user_id: int, guild_id: int | None) -> ColumnElement[bool]:
+    """Match the person's own reports."""
+    return and_(Report.reporter_id == user_id, in_guild(Report.guild_id, guild_id))
 
 
 def deliveries_without_turn(user_id: int, guild_id: int | None) -> ColumnElement[bool]:

@@ -13,9 +13,9 @@ from sqlalchemy import Executable, and_, bindparam, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import MemberBlocked, QuotaExceeded
-from models.queries.common import change, dialect, ensure_guild, ensure_user, insert, rows_of
-from models.tables import DailyUsage, GuildSettingsRow, MemberSettingsRow, OptOut
-from models.types import DIRECT_MESSAGES, DialogKey, DialogSettings, Usage
+from models.queries.common import change, codec, dialect, ensure_guild, ensure_user, insert, rows_of
+from models.tables import DailyUsage, GuildSettingsRow, MemberBlock, MemberSettingsRow, OptOut
+from models.types import DIRECT_MESSAGES, Block, DialogKey, DialogSettings, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class Policy:
     """Settings, quotas and today's usage of one key, before any of it is enforced. None: no quota."""
 
     settings: DialogSettings
-    blocked: bool
+    block: Block | None
+    """What an admin decided, if it holds now."""
     daily_turns: int | None
     daily_tokens: int | None
     turns_today: int
@@ -49,7 +50,9 @@ _POLICY = (
         MemberSettingsRow.max_chat_logs.label("own_chat_logs"),
         MemberSettingsRow.retention_days.label("own_retention_days"),
         MemberSettingsRow.locale.label("own_locale"),
-        MemberSettingsRow.blocked_at,
+        MemberBlock.blocked_at,
+        MemberBlock.until.label("blocked_until"),
+        MemberBlock.reason.label("block_reason"),
         GuildSettingsRow.memory,
         MemberSettingsRow.memory.label("own_memory"),
         OptOut.since,
@@ -62,6 +65,10 @@ _POLICY = (
     .outerjoin(
         MemberSettingsRow,
         and_(MemberSettingsRow.guild_id == bindparam("guild_id"), MemberSettingsRow.user_id == bindparam("user_id")),
+    )
+    .outerjoin(
+        MemberBlock,
+        and_(MemberBlock.guild_id == bindparam("guild_id"), MemberBlock.user_id == bindparam("user_id")),
     )
     .outerjoin(OptOut, OptOut.user_id == bindparam("user_id"))
     .outerjoin(
@@ -82,6 +89,10 @@ async def load_policy(session: AsyncSession, *, key: DialogKey, limit: int | Non
     """
     of_key = {"guild_id": key.guild_id, "user_id": key.user_id, "day": _utc_day(now)}
     row = (await rows_of(session, _POLICY, of_key)).one()
+    block: Block | None = None
+    if row.blocked_at is not None:
+        reason = None if row.block_reason is None else codec(session).open(row.block_reason)
+        block = Block(key.user_id, row.blocked_at, row.blocked_until, reason=reason)
     memory_here = key.guild_id == DIRECT_MESSAGES or bool(row.memory)
     memory = memory_here and bool(row.own_memory) and row.since is None
     return Policy(
@@ -96,7 +107,7 @@ async def load_policy(session: AsyncSession, *, key: DialogKey, limit: int | Non
             memory=memory,
             summaries=memory_here if key.shared else memory,
         ),
-        blocked=row.blocked_at is not None,
+        block=block if block is not None and block.holds(now) else None,
         daily_turns=row.daily_turns,
         daily_tokens=row.daily_tokens,
         turns_today=row.turns or 0,
@@ -106,8 +117,8 @@ async def load_policy(session: AsyncSession, *, key: DialogKey, limit: int | Non
 
 def enforce_policy(policy: Policy, *, role_turns: int | None, now: datetime) -> None:
     """Raise MemberBlocked or QuotaExceeded if the member may not chat now. `role_turns` replaces the guild's quota."""
-    if policy.blocked:
-        raise MemberBlocked("an admin of this guild has blocked this member")
+    if policy.block is not None:
+        raise MemberBlocked(policy.block.until, policy.block.reason)
     resets_at = datetime.combine(_utc_day(now) + timedelta(days=1), time(), UTC)
     turns = policy.daily_turns if role_turns is None else role_turns
     if turns is not None and policy.turns_today >= turns:

@@ -157,14 +157,13 @@ async def member_settings(session: AsyncSession, *, key: DialogKey) -> MemberSet
     row = await session.get(MemberSettingsRow, (key.guild_id, key.user_id))
     if row is None:
         return MemberSettings()
-    blocked = row.blocked_at is not None
-    return MemberSettings(row.max_chat_logs, row.retention_days, row.private, row.locale, blocked, row.memory)
+    return MemberSettings(row.max_chat_logs, row.retention_days, row.private, row.locale, row.memory)
 
 
 async def set_member_settings(
     session: AsyncSession, *, key: DialogKey, settings: MemberSettings, now: datetime
 ) -> None:
-    """Replace the member's settings, except `blocked`, which only `block_member` changes."""
+    """Replace the member's settings."""
     await _upsert_member(
         session,
         key,
@@ -186,15 +185,6 @@ async def set_member_memory(session: AsyncSession, *, key: DialogKey, memory: bo
         return False
     await _upsert_member(session, key, {"memory": memory, "updated_at": now}, now)
     return True
-
-
-async def block_member(
-    session: AsyncSession, *, key: DialogKey, blocked: bool, actor_id: int | None, now: datetime
-) -> None:
-    """Block the key's member in the key's guild, or unblock them, and record it in the audit log."""
-    await _upsert_member(session, key, {"blocked_at": now if blocked else None, "updated_at": now}, now)
-    action = "member.block" if blocked else "member.unblock"
-    await record_audit(session, key=key, actor_id=actor_id, target_id=key.user_id, action=action, now=now)
 
 
 async def record_audit(
@@ -230,7 +220,8 @@ async def audit_log(session: AsyncSession, *, key: DialogKey, limit: int) -> tup
         select(AuditEntry).where(AuditEntry.guild_id == key.guild_id).order_by(AuditEntry.id.desc()).limit(limit)
     )
     return tuple(
-        AuditRecord(row.guild_id, row.actor_id, row.target_id, row.action, row.details, row.created_at) for row in rows
+        AuditRecord(row.guild_id, row.actor_id, row.target_id, row.action, row.details, row.created_at, row.id)
+        for row in rows
     )
 
 

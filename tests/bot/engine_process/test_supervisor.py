@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import signal
 import sys
@@ -18,11 +19,12 @@ from bot.chat.queue.waiting import Waiting
 from bot.chat.requests import ChatRequest
 from bot.chat.service import ChatService
 from bot.engine_process import supervisor
+from bot.engine_process.cache_key import cache_key_environment
 from bot.engine_process.command import engine_command
 from bot.engine_process.guard import descendants
 from bot.engine_process.supervisor import EngineProcess
 from bot.errors import ConfigError, EngineUnavailable
-from bot.settings import Settings
+from bot.settings import Settings, load_settings
 from models.database import Database
 from models.types import DialogKey
 from tests.bot.chat.chat_kit import ignore
@@ -106,6 +108,38 @@ class TestCommand:
         settings = Settings(_env_file=None, max_seq_len=512, device="cpu", quantize="int8", kv_host_memory="0")
         command = engine_command(settings, Path("/run/x.sock"))
         assert isinstance(parse(command[3:]), ServeOptions)
+
+    def test_cached_prompts_are_sealed_with_a_key_made_from_the_databases(self):
+        from engine.server.args import ServeOptions, UsageError, parse
+
+        keys = [base64.urlsafe_b64encode(bytes([number] * 32)).decode() for number in (1, 2)]
+        settings = Settings(_env_file=None, encryption_keys=",".join(keys), kv_dir="/var/kv", kv_dir_size="1GiB")
+        command, environment = engine_command(settings, Path("/run/x.sock")), cache_key_environment(settings)
+        (key,) = environment.values()
+        assert key not in " ".join(command)
+        assert key not in keys
+        assert cache_key_environment(Settings(_env_file=None, encryption_keys=keys[0], kv_dir="/kv")) == environment
+        assert cache_key_environment(Settings(_env_file=None, encryption_keys=keys[1], kv_dir="/kv")) != environment
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(*environment.popitem())
+            options = parse(command[3:])
+            assert isinstance(options, ServeOptions)
+            assert (options.kv_dir, options.kv_dir_size) == (Path("/var/kv"), "1GiB")
+            assert options.kv_dir_key is not None
+            assert base64.urlsafe_b64encode(options.kv_dir_key).decode() == key
+            with pytest.raises(UsageError, match="32 bytes"):
+                parse(command[3:])  # the key is no longer in the environment
+
+    def test_without_a_key_nothing_is_cached_over_a_restart(self):
+        from engine.server.args import UsageError, parse
+
+        assert cache_key_environment(Settings(_env_file=None)) == {}
+        with pytest.raises(ConfigError, match="GUILDLLAMA_KV_DIR: needs GUILDLLAMA_ENCRYPTION_KEYS"):
+            load_settings(env_file=None, kv_dir="/kv")
+        with pytest.raises(UsageError, match="sealed or not at all"):
+            parse(["--kv-dir", "/kv"])
+        with pytest.raises(ConfigError, match="not a Fernet key"):
+            cache_key_environment(Settings(_env_file=None, kv_dir="/kv", encryption_keys="short"))
 
 
 class TestLife:

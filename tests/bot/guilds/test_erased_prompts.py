@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import cast
 
@@ -9,6 +10,7 @@ import pytest
 from discord.ext import commands
 
 from bot.cogs.guild_events import GuildEvents
+from bot.engine_client import prompt_cache
 from bot.engine_client.client import EngineClient
 from bot.engine_client.prompt_cache import PromptCache
 from bot.engine_client.pseudonyms import Pseudonyms
@@ -71,3 +73,25 @@ async def test_a_deletion_does_not_need_the_engine(database: Database, monkeypat
         service = PrivacyService(database, PromptCache(client, PSEUDONYMS))
         assert any((await service.delete(ANNA)).counts.values())
         await service.erase_prompts_of_guild(100)
+
+
+async def test_an_engine_with_files_is_asked_until_it_answers(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files may still have what its memory has lost."""
+    monkeypatch.setattr(prompt_cache, "_RETRY_SECONDS", 0.01)
+    await leave_data(database, ANNA, 100)
+    answers = [False, False, False, True]
+
+    async def erase_cache(cache_salt: str) -> bool:
+        asked.append(cache_salt)
+        return answers[min(len(asked), len(answers)) - 1]
+
+    for keeps_files, times in ((False, 1), (True, 4)):
+        asked: list[str] = []
+        async with EngineClient("http://127.0.0.1:9") as client:
+            monkeypatch.setattr(client, "erase_cache", erase_cache)
+            cache = PromptCache(client, PSEUDONYMS, keeps_files=keeps_files)
+            await cache.erase([DialogKey(100, ANNA)])
+            await asyncio.sleep(0.2)
+        assert asked == salts(ANNA, 100) * times

@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.fernet import Fernet
@@ -18,6 +18,8 @@ from models.database import Database
 from models.errors import MemberBlocked, QuotaExceeded, WrongEncryptionKey
 from models.maintenance.rekey import rekey
 from models.queries import inspection
+from models.queries.administration import reports
+from models.queries.administration.blocks import block_of
 from models.queries.memory.facts import add_fact
 from models.tables import (
     Base,
@@ -33,7 +35,15 @@ from models.tables import (
     Turn,
     TurnPrompt,
 )
-from models.types import DialogKey, GuildSettings, MemberSettings, OutgoingMessage, Place, StoredFile
+from models.types import (
+    DialogKey,
+    GuildSettings,
+    MemberSettings,
+    OutgoingMessage,
+    Place,
+    ReportedAnswer,
+    StoredFile,
+)
 from tests.bot.stored_turns import add_turn, turn_result
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -86,6 +96,16 @@ async def leave_data(database: Database, user: int, guild: int) -> None:
         await queries.set_member_settings(session, key=key, settings=MemberSettings(locale="de"), now=NOW)
         await queries.set_guild_settings(session, key=key, settings=GuildSettings(locale="de"), actor_id=user, now=NOW)
         await queries.block_member(session, key=key, blocked=False, actor_id=BEN, now=NOW)
+        other = DialogKey(guild, user + 50)
+        await queries.block_member(session, key=other, blocked=True, actor_id=user, reason=f"why {user}", now=NOW)
+        prompt = [{"role": "user", "content": f"also said by {user + 60}"}]
+        answer = ReportedAnswer(f"reported {user}", "to all", prompt, speakers=frozenset({user + 60}))
+        told = {"turn_id": turn.turn_id, "channel_id": 5, "reason": f"bad {user}", "answer": answer, "limit": 9}
+        assert await reports.add_report(session, key=key, **told, now=NOW) == "stored"
+        [report, *_] = await reports.reports(session, key=key, limit=1)
+        assert await reports.close_report(
+            session, key=key, report_id=report.report_id, actor_id=user, closed=True, now=NOW
+        )
 
 
 OF_GUILDS_ONLY = {"guild_profiles", "scene_characters"}
@@ -179,6 +199,38 @@ class TestDelete:
             assert {line.guild_id for line in await inspection.guild_lines(session)} == {101}
             assert await inspection.orphans(session) == {}
 
+    async def test_a_block_outlives_it_without_its_reason(self, database: Database) -> None:
+        key = DialogKey(100, ANNA)
+        async with database.write() as session:
+            await queries.block_member(session, key=key, blocked=True, actor_id=BEN, reason="spam", now=NOW)
+        await PrivacyService(database).delete(ANNA)
+        async with database.read() as session:
+            block = await block_of(session, key=key, now=NOW)
+        assert block is not None
+        assert (block.reason, block.blocked_by) == (None, BEN)
+
+    async def test_a_report_goes_with_the_one_who_was_answered_and_its_prompt_with_the_others(
+        self, database: Database
+    ) -> None:
+        for user in (ANNA, BEN):
+            await leave_data(database, user, 100)
+        key = DialogKey(100, BEN)
+
+        async def kept() -> list[tuple[int, str, bool]]:
+            found = []
+            async with database.read() as session:
+                for line in await reports.reports(session, key=key, limit=9):
+                    details = await reports.report_details(session, key=key, report_id=line.report_id)
+                    assert details is not None
+                    found.append((line.author_id, details.answer.question, details.answer.prompt is not None))
+            return found
+
+        assert await kept() == [(BEN, "reported 8", True), (ANNA, "reported 7", True)]
+        await PrivacyService(database).delete(ANNA + 60, guild_id=100)
+        assert await kept() == [(BEN, "reported 8", True), (ANNA, "reported 7", False)]
+        await PrivacyService(database).delete(ANNA, guild_id=100)
+        assert await kept() == [(BEN, "reported 8", True)]
+
 
 class TestExport:
     async def test_everything_is_in_it_and_nobody_elses(self, database: Database) -> None:
@@ -195,6 +247,8 @@ class TestExport:
         assert [each["content"] for each in data["persona_pictures"]] == ["cGlj"]
         assert {each["level"] for each in data["persona_assignments"]} == {"member"}
         assert len(data["daily_usage"]) == len(data["member_settings"]) == 1
+        assert [each["reason"] for each in data["reports_made"]] == ["bad 7"]
+        assert [each["question"] for each in data["reported_answers"]] == ["reported 7"]
         [shared] = data["shared_dialogs"]
         assert [(turn["user"], turn["author_name"]) for turn in shared["turns"]] == [("shared by 7", "Name 7")]
         [file] = shared["turns"][0]["files"]
@@ -253,10 +307,16 @@ class TestPolicy:
 
     async def test_a_blocked_member_is_refused_in_that_guild_only(self, database: Database) -> None:
         async with database.write() as session:
-            await queries.block_member(session, key=DialogKey(100, ANNA), blocked=True, actor_id=BEN, now=NOW)
-        with pytest.raises(MemberBlocked):
+            until = NOW + timedelta(hours=1)
+            await queries.block_member(
+                session, key=DialogKey(100, ANNA), blocked=True, actor_id=BEN, reason="spam", until=until, now=NOW
+            )
+        with pytest.raises(MemberBlocked) as refused:
             async with database.write() as session:
                 await queries.begin_turn(session, key=DialogKey(100, ANNA), text="hi", limit=10, now=NOW)
+        assert (refused.value.until, refused.value.reason) == (until, "spam")
+        async with database.write() as session:  # it ends by itself
+            await queries.begin_turn(session, key=DialogKey(100, ANNA), text="hi", limit=10, now=until)
         async with database.write() as session:
             await queries.begin_turn(session, key=DialogKey(101, ANNA), text="hi", limit=10, now=NOW)
 
@@ -290,7 +350,9 @@ class TestEncryption:
                         "SELECT user_text FROM turns UNION ALL SELECT reply FROM turns WHERE reply IS NOT NULL "
                         "UNION ALL SELECT reply FROM reply_variants UNION ALL SELECT prompt FROM persona_versions "
                         "UNION ALL SELECT card FROM persona_versions UNION ALL SELECT content FROM persona_pictures "
-                        "UNION ALL SELECT text FROM default_prompts"
+                        "UNION ALL SELECT text FROM default_prompts UNION ALL SELECT reason FROM member_blocks "
+                        "UNION ALL SELECT reason FROM reports UNION ALL SELECT pair FROM reports "
+                        "UNION ALL SELECT prompt FROM reports"
                     )
                 )
                 return [str(value) for value in rows.scalars()]

@@ -48,14 +48,14 @@ async def test_two_members_of_one_guild_do_not_share_a_dialog(here: World) -> No
 
 async def test_commands_are_registered_with_their_contexts_and_permissions(here: World) -> None:
     commands = {command["name"]: command for command in here.discord.rest.commands}
-    in_guilds = {"persona", "scene", "config", "thread"}
+    in_guilds = {"persona", "scene", "config", "thread", "admin", "report", "Report this answer"}
     everywhere = {
         "chat", "regenerate", "reset", "history", "conversation", "me", "memory", "privacy", "help", "Ask about this",
         "Import character card", "Why this answer?",
     }  # fmt: skip
     assert set(commands) == in_guilds | everywhere
     for name in in_guilds:
-        assert commands[name]["default_member_permissions"] == (str(1 << 5) if name == "config" else None)
+        assert commands[name]["default_member_permissions"] == (str(1 << 5) if name in ("config", "admin") else None)
         assert commands[name]["contexts"] == [0]
         assert commands[name]["integration_types"] == [0]
     for name in everywhere:
@@ -66,6 +66,7 @@ async def test_commands_are_registered_with_their_contexts_and_permissions(here:
         "Ask about this": 3,
         "Why this answer?": 3,
         "Import character card": 3,
+        "Report this answer": 3,
     }
     options = {"message", "private", "file", "file2", "file3", "file4"}
     assert {option["name"] for option in commands["chat"]["options"]} == options

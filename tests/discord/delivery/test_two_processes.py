@@ -139,6 +139,27 @@ async def test_attack_a_stranger_cannot_stop_it_through_another_process(database
 
 
 @POSTGRES
+async def test_a_block_in_another_process_stops_the_reply(database_url: str, tmp_path: Path) -> None:
+    async with world(database_url, tmp_path) as here:
+        await here.start_bot()
+        writer, other = ([session] for session in here.discord.gateway.connected)
+        guild, boss = await here.member("boss", manager=True)
+        ann = here.discord.user("ann")
+        here.discord.gateway.interaction_receivers = writer
+        asked = await talking(here, guild, ann)
+        here.discord.gateway.interaction_receivers = other
+        blocked = await here.use(guild, boss, "admin block", member=ann)
+        assert "is blocked until" in blocked.reply()
+        await here.discord.done(asked)
+        here.engine.release()
+        assert asked.reply() == "So far"
+        here.discord.gateway.interaction_receivers = writer  # which may not know of the block yet: the database does
+        refused = await here.ask(guild, ann, "And now?")
+        assert "has blocked you" in refused.reply()
+        assert [message.ephemeral for message in refused.messages()] == [True]
+
+
+@POSTGRES
 async def test_attack_stop_works_while_a_process_shuts_down(database_url: str, tmp_path: Path) -> None:
     async with world(database_url, tmp_path, SHUTDOWN_GRACE="30") as here:
         guild, ann = await here.member()

@@ -14,12 +14,14 @@ import torch
 
 from engine.checkpoint import open_checkpoint
 from engine.config import EngineConfig, resolve
+from engine.core import cache_files
 from engine.core.engine_core import EngineCore
 from engine.core.follower import run_worker, worker_loop
 from engine.core.step_loop import StepLoop
 from engine.core.worker import scheduler_from_config, start_worker
 from engine.distributed.communicator import connect
 from engine.errors import ConfigError, EngineError
+from engine.kv_store.settings import StoreSettings
 from engine.layers.paged_attention import DenseAttention
 from engine.model.transformer import Transformer
 from engine.offline import OfflineEngine
@@ -53,6 +55,7 @@ def parity(config: EngineConfig, model: str, prompts: list[list[int]], lengths: 
         scheduler.add_request(request)
     while any(request.status is not RequestStatus.FINISHED for request in requests):
         step_loop.step()
+    step_loop.stop()
     step_loop.close()
     np.savez(f"{out}.0.npz", *logits)
     return Path(f"{out}.json").write_text(json.dumps([request.output_token_ids for request in requests])) and None
@@ -121,6 +124,28 @@ def dialogs(config: EngineConfig, model: str, prompts: list[list[int]], length: 
     return engine.close()
 
 
+def restart(
+    config: EngineConfig, model: str, prompts: list[list[int]], folder: str, erases: bool = False, stays: bool = False
+) -> None:
+    """Rank 0 asks for each prompt's reply, says how much of it was cached, and stops or `stays`; all keep files."""
+    if stays:
+        cache_files.COMMIT_INTERVAL = 0.2  # type: ignore[misc]
+    checkpoint = open_checkpoint(model)
+    config = dataclasses.replace(config, kv_store=StoreSettings(Path(folder), bytes(range(32))))
+    if config.rank:
+        return run_worker(config, checkpoint)
+    engine = EngineCore.start(config, checkpoint)
+    streams = [
+        engine.submit(prompt, SamplingParams(temperature=0.0, max_tokens=10, ignore_eos=True)) for prompt in prompts
+    ]
+    replies = [stream.result(60) for stream in streams]
+    if erases:
+        engine.erase("").result(60)
+    say(json.dumps({"replies": replies, "cached": [stream.usage.cached_tokens for stream in streams]}))
+    time.sleep(600 if stays else 0)
+    return engine.close()
+
+
 def break_after(steps: int) -> None:
     """This rank runs out of device memory in a later step."""
     execute_async, count = TorchRunner.execute_async, itertools.count()
@@ -159,7 +184,9 @@ def main(job: str, arguments: dict[str, Any]) -> None:
         spec = open_checkpoint(arguments["model"]).spec
         device = arguments.pop("device", "cpu")
         config = dataclasses.replace(resolve(spec, device=device, max_context=256), **changes)
-        {"parity": parity, "families": families, "serve": serve, "dialogs": dialogs}[job](config, **arguments)
+        {"parity": parity, "families": families, "serve": serve, "dialogs": dialogs, "restart": restart}[job](
+            config, **arguments
+        )
     except ConfigError as error:
         say(str(error))
         os._exit(78)

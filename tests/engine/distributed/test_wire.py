@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.distributed.wire import NOP, STEP, STOP, RankCommand, decode_command, encode_command
+from engine.distributed.wire import FILES, NOP, STEP, STOP, RankCommand, decode_command, encode_command
+from engine.kv_store.commands import COMMIT, POLL, RESTORE, PageTransfer, StoreCommand
 from engine.scheduler.kv_cache.page_copies import PageCopies
 from engine.scheduler.step_plan import NewSequence, PrefillChunk, StepPlan, float32
 
@@ -35,6 +36,7 @@ plans = st.builds(
     freed_rows=st.lists(int31, max_size=5).map(tuple),
     copies=st.builds(
         PageCopies,
+        duplicates=st.lists(st.tuples(int31, int31), max_size=3).map(tuple),
         overwritten_pages=st.lists(int31, max_size=3).map(tuple),
         overwritten_slots=st.lists(int31, max_size=3).map(tuple),
         restores=st.lists(st.tuples(int31, int31), max_size=3).map(tuple),
@@ -49,6 +51,18 @@ def test_a_plan_survives_the_wire(plan: StepPlan) -> None:
     assert tensor.dtype == torch.int32
     assert tensor.dim() == 1
     assert decode_command(tensor) == RankCommand(STEP, plan)
+
+
+def test_a_command_for_the_files_round_trips() -> None:
+    transfers = (PageTransfer(0, (1 << 64) - 1, -1, 7), PageTransfer((1 << 18) - 1, 1 << 31, 5))
+    for command in (StoreCommand(RESTORE, transfers), StoreCommand(COMMIT, (), (3, 1, 2)), StoreCommand(POLL)):
+        tensor = encode_command(RankCommand(FILES, files=command))
+        assert int(tensor[1]) == len(tensor)
+        assert decode_command(tensor) == RankCommand(FILES, files=command)
+    tensor = encode_command(RankCommand(FILES, files=StoreCommand(COMMIT, transfers, (1, 2))))
+    tensor[3] += 1
+    with pytest.raises(ValueError):
+        decode_command(tensor)
 
 
 @pytest.mark.parametrize("op", [NOP, STOP])

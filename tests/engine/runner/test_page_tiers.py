@@ -5,6 +5,7 @@ Before a step computes for a tenant, all pages that are free or not that tenant'
 which nothing may be restored. NaN that is read anywhere reaches the logits.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from engine.config import EngineConfig
 from engine.layers.paged_attention import DenseAttention
 from engine.model.rope import rope_table
 from engine.model.transformer import Transformer
+from engine.runner.page_images import PageImages
 from engine.runner.torch_runner import TorchRunner
 from engine.scheduler.kv_cache.page_copies import NO_COPIES, PageCopies
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
@@ -102,6 +104,18 @@ class PoisoningRunner:
         self._poison(self.pages, set(self._owners(batch)[0]))  # free ones, for good
         self._poison(self.slots, {*slots, *self._scheduler.cache.host._to_overwrite})
         return ids
+
+    def export_pages(self, places: Sequence[tuple[int, int]]) -> PageImages:
+        """What goes to files."""
+        assert all(
+            self.pages[page].isfinite().all() if page >= 0 else self.slots[slot].isfinite().all()
+            for page, slot in places
+        )
+        return self.runner.export_pages(places)
+
+    def import_pages(self, places: Sequence[tuple[int, int]], images: Sequence[bytes]) -> None:
+        """What comes back from files."""
+        self.runner.import_pages(places, images)
 
     def _compute(self, chunks: tuple[PrefillChunk, ...], decode_rows: tuple[int, ...]) -> dict[int, int]:
         return self.runner.wait(self.runner.execute_async(StepPlan(0, chunks=chunks, decode_rows=decode_rows)))

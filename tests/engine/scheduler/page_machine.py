@@ -5,8 +5,11 @@ A page that is shared wrongly, granted too early, or overwritten while another r
 """
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
+from engine.kv_store.catalogue import StoredPage
 from engine.layers.sampler import signed64
 from engine.runner.cuda.copy_dependencies import CopyDependencies
 from engine.scheduler.kv_cache.page_copies import PageCopies
@@ -31,6 +34,67 @@ def expected_reply(prompt: Sequence[int], length: int, stop: frozenset[int] = fr
     return token_ids[len(prompt) :]
 
 
+class Images:
+    """Pages as they were when they were copied."""
+
+    def __init__(self, images: list[bytes]) -> None:
+        self._images = images
+
+    def page(self, index: int) -> bytes:
+        return self._images[index]
+
+
+class MemoryStore:
+    """What CacheFiles needs of a PageStore, without files. Some of its records are lost at each restart."""
+
+    def __init__(self, num_records: int) -> None:
+        self.num_records, self.is_open, self.backlog = num_records, True, 0
+        self.num_commits = self.num_done = 0
+        self.pages: list[StoredPage] = []
+        self.stamps: dict[int, int] = {}
+        self.contents: dict[tuple[int, int], bytes] = {}
+        self.catalogue: dict[int, tuple[int, StoredPage]] = {}
+        self._kept: tuple[dict[int, int], list[StoredPage]] = ({}, [])
+
+    def reopen(self, lost: set[int]) -> None:
+        """As an engine that starts finds it: what the last commit said, and without the content of some records."""
+        self.stamps, self.pages = dict(self._kept[0]), [replace(page) for page in self._kept[1]]
+        self.contents = {key: content for key, content in self.contents.items() if key[0] not in lost}
+        self.catalogue = {page.record: (self.stamps[page.record], page) for page in self.pages}
+
+    def put(self, record: int, stamp: int, images: Images, number: int, page: StoredPage | None) -> None:
+        assert page is not None
+        self._forget(record)
+        self.contents[record, stamp], self.catalogue[record] = images.page(number), (stamp, page)
+
+    def commit(self, dropped: Iterable[int] = (), last_used: Mapping[int, float] | None = None) -> int:
+        for record in dropped:
+            self._forget(record)
+        self._kept = (
+            {record: stamp for record, (stamp, _) in self.catalogue.items()},
+            [replace(page) for _, page in self.catalogue.values()],
+        )
+        self.num_commits += 1
+        self.num_done += 1
+        return self.num_done
+
+    def retain(self, wanted: Sequence[tuple[int, int]]) -> None:
+        self.commit(self.stamps.keys() - dict(wanted).keys())
+
+    def read(self, record: int, stamp: int) -> bytes | None:
+        return self.contents.get((record, stamp))
+
+    def finish_reading(self) -> None:
+        pass
+
+    def close(self, timeout: float) -> None:
+        pass
+
+    def _forget(self, record: int) -> None:
+        self.catalogue.pop(record, None)
+        self.contents = {key: content for key, content in self.contents.items() if key[0] != record}
+
+
 class PageMachine:
     """Executes plans as a runner must, and raises AssertionError for a plan that no runner could execute."""
 
@@ -50,12 +114,14 @@ class PageMachine:
 
     def execute(self, plan: StepPlan) -> dict[int, int]:
         """Row -> sampled id."""
+        self._make_copies(self._dependencies.batch_before_duplicates(plan.copies))
+        contents = [list(self._pages[source]) for source, _ in plan.copies.duplicates]
+        for content, (_, target) in zip(contents, plan.copies.duplicates, strict=True):
+            self._pages[target] = content
         batch = self._dependencies.batch_to_wait_for(plan)
         if plan.copies:
             self._batches[self._dependencies.last_batch] = plan.copies
-        for number in list(self._batches):
-            if not self._late or (batch is not None and number <= batch):
-                self._copy(self._batches.pop(number))
+        self._make_copies(batch)
         for row in plan.freed_rows:
             self._page_tables[row] = None
         for sequence in plan.new_sequences:
@@ -86,6 +152,30 @@ class PageMachine:
                 token = next_token(self._read(chunk.row), signed64(self._seeds[chunk.row]))
                 ids[chunk.row] = self._last_ids[chunk.row] = token
         return ids
+
+    def _make_copies(self, batch: int | None) -> None:
+        for number in list(self._batches):
+            if not self._late or (batch is not None and number <= batch):
+                self._copy(self._batches.pop(number))
+
+    def export_pages(self, places: Sequence[tuple[int, int]]) -> "Images":
+        """Copies of pages or slots, after all copies that plans asked for."""
+        self._finish_copies()
+        images = [list(self._pages[page_id] if page_id >= 0 else self._slots[slot]) for page_id, slot in places]
+        if any(None in image for image in images):
+            raise AssertionError(f"a page is stored before it is full: {places}")
+        return Images([json.dumps(image).encode() for image in images])
+
+    def import_pages(self, places: Sequence[tuple[int, int]], images: Sequence[bytes]) -> None:
+        """Write what was exported."""
+        self._finish_copies()
+        for (page_id, slot), image in zip(places, images, strict=True):
+            memory, number = (self._pages, page_id) if page_id >= 0 else (self._slots, slot)
+            memory[number] = json.loads(image)
+
+    def _finish_copies(self) -> None:
+        for number in list(self._batches):
+            self._copy(self._batches.pop(number))
 
     def _copy(self, copies: PageCopies) -> None:
         for page_id in copies.overwritten_pages:

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.scheduler.kv_cache.kv_cache_manager import KVCacheManager, PageTable
+from engine.scheduler.kv_cache.partial_pages import MAX_SIBLINGS
 
 PAGE_SIZE = 4
 
@@ -33,9 +34,64 @@ def serve(cache: KVCacheManager, tenant: str, tokens: list[int]) -> int:
 def test_full_pages_are_reused_but_the_last_token_is_computed() -> None:
     cache = KVCacheManager(16, PAGE_SIZE)
     assert serve(cache, "a", list(range(12))) == 12
-    assert serve(cache, "a", list(range(12))) == 4  # its logits are needed, so its page is computed again
+    assert serve(cache, "a", list(range(12))) == 1  # its logits are needed
     assert serve(cache, "a", list(range(13))) == 1
     assert serve(cache, "a", [*range(8), 99, 10, 11, 12]) == 4
+
+
+def test_a_page_with_the_first_tokens_of_another_one_is_duplicated() -> None:
+    cache = KVCacheManager(16, PAGE_SIZE)
+    serve(cache, "a", list(range(10)))  # two pages, and one with two tokens
+    assert serve(cache, "b", list(range(10))) == 10
+    assert cache.plan_copies(8, 8).duplicates == ()
+    assert serve(cache, "a", [*range(6), 99]) == 1
+    [(source, target)] = cache.plan_copies(8, 8).duplicates
+    assert source != target
+    assert serve(cache, "a", [*range(9), 99, 98]) == 2
+    assert len(cache.plan_copies(8, 8).duplicates) == 1
+
+
+def test_a_page_that_is_not_full_is_dropped_for_one_that_begins_with_its_tokens() -> None:
+    cache = KVCacheManager(16, PAGE_SIZE)
+    for end in (9, 10, 11, 12):
+        serve(cache, "a", list(range(end)))
+        assert cache.num_cached_pages == 3
+    serve(cache, "a", list(range(9)))
+    assert cache.num_cached_pages == 3
+    serve(cache, "a", list(range(14)))
+    assert cache.num_cached_pages == 4
+    table = cache.allocate("a", list(range(20)))
+    assert table is not None
+    assert cache.num_available_pages == 16 - 5
+
+
+def test_a_page_that_is_being_computed_is_not_duplicated() -> None:
+    cache, tokens = KVCacheManager(16, PAGE_SIZE), list(range(12))
+    first, second = cache.allocate("a", tokens), cache.allocate("a", [*range(10), 99])
+    assert first is not None
+    assert second is not None
+    assert prefill(cache, first, tokens) == 12
+    assert prefill(cache, second, [*range(10), 99]) == 3
+    assert cache.plan_copies(8, 8).duplicates == ()
+
+
+def test_a_page_that_will_be_overwritten_gets_no_tokens_of_another_one() -> None:
+    cache = KVCacheManager(3, PAGE_SIZE)
+    serve(cache, "b", list(range(4)))
+    serve(cache, "a", list(range(6)))
+    assert cache.erase("b", []) == 1
+    assert serve(cache, "a", [0, 1, 99]) == 3
+    copies = cache.plan_copies(8, 8)
+    assert (len(copies.overwritten_pages), copies.duplicates) == (1, ())
+    assert serve(cache, "a", [0, 1, 98]) == 1
+
+
+def test_of_many_pages_only_the_newest_are_looked_at() -> None:
+    cache = KVCacheManager(400, PAGE_SIZE)
+    for number in range(MAX_SIBLINGS + 1):
+        serve(cache, "a", [number, 1, 2, 3])
+    assert serve(cache, "a", [0, 1, 2, 99]) == 4
+    assert serve(cache, "a", [2, 1, 2, 99]) == 1
 
 
 def test_fault_28_tenants_share_nothing() -> None:
@@ -86,11 +142,11 @@ def test_the_next_request_takes_over_the_pages_of_an_owner_that_leaves() -> None
 
 
 def test_the_least_recently_used_leaf_is_evicted_first() -> None:
-    cache = KVCacheManager(6, PAGE_SIZE)
+    cache = KVCacheManager(7, PAGE_SIZE)
     serve(cache, "a", [1] * 8)
     serve(cache, "a", [2] * 8)
     serve(cache, "a", [1] * 9)  # used again; its third page is not full
-    serve(cache, "b", [3] * 12)  # needs three of the six pages
+    serve(cache, "b", [3] * 12)  # needs three of the seven pages
     assert cache.num_evicted_pages == 1
     assert serve(cache, "a", [2] * 8 + [9]) == 5  # its second page was evicted; now two pages of others are
     assert serve(cache, "b", [3] * 12 + [9]) == 1  # but not those that were used last
@@ -127,16 +183,16 @@ def test_invalidated_pages_are_not_reused() -> None:
     )
 )
 def test_prefix_hits_equal_those_of_a_set(prompts: list[tuple[str, list[int], list[int]]]) -> None:
-    """In a pool that never evicts, the hits are exactly the full pages of the tenant's earlier prompts."""
+    """In a pool that never evicts, a prompt hits what it has in common with any earlier one of its tenant."""
     cache = KVCacheManager(1000, PAGE_SIZE)
     seen: set[tuple[str, tuple[int, ...]]] = set()
     for tenant, persona, text in prompts:
         tokens = persona + text
         hit = 0
-        while (hit + 1) * PAGE_SIZE < len(tokens) and (tenant, tuple(tokens[: (hit + 1) * PAGE_SIZE])) in seen:
+        while hit + 1 < len(tokens) and (tenant, tuple(tokens[: hit + 1])) in seen:
             hit += 1
-        assert serve(cache, tenant, tokens) == len(tokens) - hit * PAGE_SIZE
-        seen |= {(tenant, tuple(tokens[: n * PAGE_SIZE])) for n in range(1, len(tokens) // PAGE_SIZE + 1)}
+        assert serve(cache, tenant, tokens) == len(tokens) - hit
+        seen |= {(tenant, tuple(tokens[:count])) for count in range(1, len(tokens) + 1)}
 
 
 def test_what_is_kept_does_not_grow_with_the_requests() -> None:

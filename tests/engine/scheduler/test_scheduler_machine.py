@@ -1,7 +1,7 @@
 """However requests are submitted, cancelled, preempted and shared: every reply is that of the request alone."""
 
 from collections import deque
-from typing import Protocol
+from typing import Protocol, cast
 
 import pytest
 from hypothesis import settings
@@ -15,12 +15,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from engine.core.cache_files import COPIED_BYTES, CacheFiles
+from engine.core.rank_files import RankFiles
+from engine.distributed.communicator import SingleRank
+from engine.kv_store.page_store import PageStore
+from engine.runner.base import AnyRunner
 from engine.scheduler.copy_budget import RESTORED_BYTES
 from engine.scheduler.output import ScheduledStep
 from engine.scheduler.request import Request, RequestStatus, SamplingParams
 from engine.scheduler.scheduler import Scheduler
 from engine.scheduler.step_plan import StepPlan
-from tests.engine.scheduler.page_machine import VOCAB, PageMachine, expected_reply
+from tests.engine.scheduler.page_machine import VOCAB, MemoryStore, PageMachine, expected_reply
 
 PAGE_SIZE, MAX_CONTEXT = 4, 40
 PERSONAS: list[list[int]] = [[], [1] * 18, [1] * 8 + [2] * 14]
@@ -45,6 +50,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         pages_per_step=st.integers(1, 5),
         min_restored_pages=st.integers(1, 3),
         late=st.booleans(),
+        num_records=st.sampled_from([0, 2, 7, 40]),
     )
     def start(
         self,
@@ -57,27 +63,40 @@ class SchedulerMachine(RuleBasedStateMachine):
         pages_per_step: int,
         min_restored_pages: int,
         late: bool,
+        num_records: int,
     ) -> None:
         num_pages = MAX_CONTEXT // PAGE_SIZE + num_extra_pages
         self.max_num_seqs, self.max_prefill_tokens, self.overlap = max_num_seqs, max_prefill_tokens, overlap
-        self.scheduler = Scheduler(
-            max_num_seqs=max_num_seqs,
-            num_pages=num_pages,
-            max_prefill_tokens=max_prefill_tokens,
-            max_context=MAX_CONTEXT,
-            page_size=PAGE_SIZE,
-            page_lookahead=page_lookahead,
-            max_host_slots=num_slots,
-            page_bytes=RESTORED_BYTES // pages_per_step,
-            min_restored_pages=min_restored_pages,
-        )
-        self.scheduler.cache.host.grow(num_slots // 2)
-        self.machine = self.make_machine(max_num_seqs, num_pages, num_slots, late)
+        self.num_pages, self.num_slots, self.late = num_pages, num_slots, late
+        self.options = {
+            "page_lookahead": page_lookahead,
+            "page_bytes": RESTORED_BYTES // pages_per_step,
+            "min_restored_pages": min_restored_pages,
+        }
+        self.store = MemoryStore(num_records)
+        self._start_engine()
         self.in_flight: deque[tuple[ScheduledStep, dict[int, int]]] = deque()
         self.requests: list[Request] = []
         self.received: dict[Request, list[int]] = {}
         self.dialogs: dict[str, list[int]] = {}
         self.talks: dict[tuple[str, str], list[int]] = {}
+
+    def _start_engine(self) -> None:
+        """A scheduler and a machine with nothing in memory, and what the files have."""
+        self.scheduler = Scheduler(
+            max_num_seqs=self.max_num_seqs,
+            num_pages=self.num_pages,
+            max_prefill_tokens=self.max_prefill_tokens,
+            max_context=MAX_CONTEXT,
+            page_size=PAGE_SIZE,
+            max_host_slots=self.num_slots,
+            **self.options,
+        )
+        self.scheduler.cache.host.grow(self.num_slots // 2)
+        self.machine = self.make_machine(self.max_num_seqs, self.num_pages, self.num_slots, self.late)
+        files = RankFiles(cast(AnyRunner, self.machine), cast(PageStore, self.store))
+        self.files = CacheFiles(self.scheduler.cache, files, SingleRank(), page_bytes=COPIED_BYTES // 3, world_size=1)
+        self.files.start()
 
     def make_machine(self, max_num_seqs: int, num_pages: int, num_slots: int, late: bool) -> Machine:
         """What executes the plans."""
@@ -153,7 +172,38 @@ class SchedulerMachine(RuleBasedStateMachine):
     def erase(self, tenant: str) -> None:
         """From now on no request finds what the tenant's requests have computed."""
         self.scheduler.erase(tenant)
+        self.files.erase(tenant)
+        assert tenant not in {page.tenant for _, page in self.store.catalogue.values()}
+        assert self.store.contents.keys() <= {(record, stamp) for record, (stamp, _) in self.store.catalogue.items()}
         assert not self.scheduler.cache._match(tenant, self.dialogs.get(tenant, [1] * 18), 1)
+
+    @rule(times=st.integers(1, 4), commits=st.booleans())
+    def write_files(self, times: int, commits: bool) -> None:
+        """Pages are stored, or what an engine before had stored is restored."""
+        for _ in range(times):
+            self.files.step(idle=True)
+        if commits:
+            self.files._commit()
+
+    @rule(lost=st.sets(st.integers(0, 12), max_size=2), orderly=st.booleans(), restores=st.integers(0, 3))
+    def restart(self, lost: set[int], orderly: bool, restores: int) -> None:
+        """The engine ends, in order or not, and another one starts with its files. Some records are damaged.
+
+        Then members go on with their dialogs, while pages are still restored.
+        """
+        self.finish()
+        if orderly:
+            self.files.close()
+        self.in_flight.clear()
+        self.store.reopen(lost)
+        self._start_engine()
+        for number, ((tenant, client), said) in enumerate(self.talks.items()):
+            if number == restores:
+                self.scheduler.cache.host.grow(self.num_slots)
+                self.files.step(idle=True)
+            if len(said) + 4 <= MAX_CONTEXT:
+                self._submit(tenant, client, [*said, 1], 3, frozenset(), 0)
+        self.finish()
 
     @rule()
     def more_host_memory(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from engine.core.engine_core import EngineCore
+from engine.load_progress import LoadProgress
 from engine.server.app import build_app
 from engine.server.loaded_model import LoadedModel
 from engine.server.metrics import Metrics
@@ -59,7 +60,7 @@ async def serve(
     max_body: int = MAX_BODY,
 ) -> AsyncIterator[Served]:
     engine, metrics = ScriptedEngine(), Metrics(lambda: None)
-    service = ServingService("tiny", metrics)
+    service = ServingService("tiny", metrics, progress=LoadProgress())
     app = build_app(
         service,
         metrics,

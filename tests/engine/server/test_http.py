@@ -9,6 +9,7 @@ import httpx
 import openai
 import pytest
 
+from engine.load_progress import PREPARING, READING
 from tests.engine.server.conftest import API_KEY, Served, serve
 from tests.engine.server.scripted_engine import MAX_CONTEXT
 
@@ -274,10 +275,20 @@ async def test_requests_before_the_model_is_loaded(loading: Served) -> None:
     assert (response.status_code, response.json()["status"]) == (503, "loading")
     response = await loading.http.post("/v1/chat/completions", json={"messages": HELLO})
     assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_loading")
+    progress = loading.service._progress
+    progress.begin(READING, 3000)
+    progress.advance(1299)
+    body = (await loading.http.get("/health")).json()
+    assert body["detail"] == "The model is being loaded: reading weights, 43 %."
+    assert body["progress"] == {"stage": "reading weights", "percent": 43}
+    progress.begin(PREPARING)
+    body = (await loading.http.get("/health")).json()
+    assert (body["detail"], body["progress"]["percent"]) == ("The model is being loaded: preparing the device.", None)
     assert "max_model_len" not in (await loading.http.get("/v1/models")).json()["data"][0]
     loading.load()
     response = await loading.http.get("/health")
     assert (response.status_code, response.json()["status"]) == (200, "ok")
+    assert "progress" not in (await loading.http.get("/health")).json()
 
 
 async def test_a_failed_engine_is_not_healthy(served: Served) -> None:

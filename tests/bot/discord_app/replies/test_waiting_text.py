@@ -15,6 +15,8 @@ def test_place_and_time() -> None:
     assert waiting_text(behind) == "-# ⏳ 2nd in line, after your earlier message, about a minute"
     assert waiting_text(behind, shared=True) == "-# ⏳ 2nd in line, after the message before it, about a minute"
     assert waiting_text(WaitStatus(9, 12.3, behind_own=True, loading=True)) == LOADING
+    some = waiting_text(WaitStatus(1, None, loading=True, load_progress="43 %"))
+    assert some == "-# ⏳ The model is still loading (43 %). I answer as soon as it is ready."
     assert waiting_text(None) is None
 
 

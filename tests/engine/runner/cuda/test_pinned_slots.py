@@ -1,4 +1,4 @@
-"""Slots are pinned in pieces, with pauses while steps run; ordinary memory stands for pinned memory."""
+"""Slots are pinned in pieces, ahead of their use; ordinary memory stands for pinned memory."""
 
 import time
 from collections.abc import Callable
@@ -8,17 +8,40 @@ import torch
 
 from engine.layers.paged_kv import PagedKV
 from engine.runner.cuda import host_pages
-from engine.runner.cuda.host_pages import SEGMENT_BYTES, PinnedSlots, slots_of_segment
+from engine.runner.cuda.host_pages import PinnedSlots
 
-MIB = 1 << 20
+SLOT_BYTES = 1024
 
 
-@pytest.mark.parametrize("slot_bytes", [100, MIB, 2 * MIB, 5 * MIB, int(13.1 * MIB), 33 * MIB, 40 * MIB, 200 * MIB])
-def test_little_of_what_is_pinned_stays_unused(slot_bytes: int) -> None:
-    used = slots_of_segment(slot_bytes) * slot_bytes
-    rounded = 1 << (used - 1).bit_length()
-    assert rounded >= SEGMENT_BYTES
-    assert used >= rounded * 7 / 8
+class OrdinaryMemory:
+    """As `PinnedMemory`, without a GPU; `left`: pieces that can still be had, `held`: those that are not closed."""
+
+    left = 1000
+    held = 0
+
+    def __init__(self, num_bytes: int) -> None:
+        if not OrdinaryMemory.left:
+            raise RuntimeError("out of memory")
+        OrdinaryMemory.left -= 1
+        OrdinaryMemory.held += 1
+        self.bytes = torch.zeros(num_bytes, dtype=torch.uint8)
+
+    def close(self) -> None:
+        OrdinaryMemory.held -= 1
+
+
+@pytest.fixture(autouse=True)
+def ordinary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_pages, "PinnedMemory", OrdinaryMemory)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(host_pages, "SEGMENT_BYTES", 4 * SLOT_BYTES + 100)
+    monkeypatch.setattr(host_pages, "BYTES_AHEAD", 8 * SLOT_BYTES)
+    monkeypatch.setattr(OrdinaryMemory, "left", 1000)
+    monkeypatch.setattr(OrdinaryMemory, "held", 0)
+
+
+def pinned(num_slots: int) -> PinnedSlots:
+    return PinnedSlots(PagedKV(1, 9, 16, 1, 8, torch.float32, torch.device("cpu")), num_slots)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -28,20 +51,34 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_closing_does_not_wait_for_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **options: empty(*shape, **options))
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    monkeypatch.setattr(host_pages, "SEGMENT_BYTES", 4096)
-    monkeypatch.setattr(host_pages, "BYTES_AHEAD", 8192)
-    monkeypatch.setattr(host_pages, "MAX_PINNING_SHARE", 1e-9)
-    slots = PinnedSlots(PagedKV(1, 9, 16, 1, 8, torch.float32, torch.device("cpu")), 100)  # of 1 KiB each
-    wait_until(lambda: slots.num_ready == 8)
-    slots.steps_run = True
-    slots.use(5)
-    wait_until(lambda: slots.num_ready == 12 and not slots.steps_run)
-    time.sleep(0.05)
-    assert slots.num_ready == 12  # it pauses, although two more slots are wanted
-    started = time.monotonic()
+def test_only_what_will_be_used_soon_is_pinned() -> None:
+    slots = pinned(30)
+    for used, ready in ((None, 8), (0, 12), (3, 12), (5, 16), (29, 30)):
+        if used is not None:
+            slots.use(used)
+        wait_until(lambda ready=ready: slots.num_ready == ready)  # type: ignore[misc]
+        time.sleep(0.02)
+        assert slots.num_ready == ready
     slots.close()
-    assert time.monotonic() - started < 5
+    assert OrdinaryMemory.held == 0
+
+
+def test_a_slot_larger_than_a_piece_is_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_pages, "SEGMENT_BYTES", SLOT_BYTES // 2)
+    slots = pinned(3)
+    wait_until(lambda: slots.num_ready == 3)
+    pieces = [slots.piece(0, number, 1) for number in range(3)]
+    assert [piece.data_ptr() for piece in pieces] == [memory.bytes.data_ptr() for memory in slots._memory]
+    slots.close()
+
+
+def test_where_no_more_can_be_pinned_the_rest_is_used(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(OrdinaryMemory, "left", 1)
+    slots = pinned(100)
+    wait_until(lambda: not slots._thread.is_alive())
+    assert slots.num_ready == 4
+    assert "room for 4 pages instead of 100" in capfd.readouterr().err
+    slots.close()
+    assert OrdinaryMemory.held == 0

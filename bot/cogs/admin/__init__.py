@@ -1,0 +1,1 @@
+"""`/admin`: members, figures, the audit log, deletions, reports."""

@@ -1,0 +1,29 @@
+"""What is said now and then only: once an interval to each, however often there is a reason for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+_MAX_REMEMBERED = 10_000
+K = TypeVar("K", bound=Hashable)
+
+
+class Occasionally(Generic[K]):
+    """Remembers when something was last said to whom. `interval`: in seconds."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._said_at: dict[K, float] = {}
+
+    def is_due(self, key: K) -> bool:
+        """Whether it may be said to this one now; then it counts as said."""
+        now = time.monotonic()
+        if now - self._said_at.get(key, -self._interval) < self._interval:
+            return False
+        self._said_at.pop(key, None)  # so that the oldest stays first
+        self._said_at[key] = now
+        if len(self._said_at) > _MAX_REMEMBERED:
+            del self._said_at[next(iter(self._said_at))]
+        return True

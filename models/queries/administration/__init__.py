@@ -1,0 +1,1 @@
+"""What admins do in their guild: blocks, deletions that can be taken back, reports, figures, the audit log's pages."""

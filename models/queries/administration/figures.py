@@ -1,0 +1,85 @@
+"""Figures of a guild's use: by day from the counts of usage, and times of the last answers.
+
+Both are bounded whatever the guild has: usage is found by guild and day, and of the conversations that were used last
+only so many answers are read. None of it counts turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime, time, timedelta
+
+from sqlalchemy import BigInteger, cast, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from models.tables import DailyUsage, Dialog, Persona, Turn, TurnPrompt
+from models.types import AnswerTiming, DayFigures, DialogKey, GuildFigures
+
+NUM_DIALOGS = 200
+"""Conversations whose answers are looked at, the last used ones."""
+NUM_ANSWERS = 50
+"""Answers of each of them, the last ones."""
+
+
+async def guild_figures(session: AsyncSession, *, key: DialogKey, days: int, now: datetime) -> GuildFigures:
+    """Return the use of the key's guild in the last `days` UTC days, today included."""
+    since = now.astimezone(UTC).date() - timedelta(days=days - 1)
+    used = (DailyUsage.guild_id == key.guild_id, DailyUsage.day >= since)
+    tokens = func.sum(DailyUsage.prompt_tokens + DailyUsage.completion_tokens)
+    rows = await session.execute(
+        select(
+            DailyUsage.day,
+            cast(func.sum(DailyUsage.turns), BigInteger).label("turns"),
+            func.count(DailyUsage.user_id).label("members"),
+            cast(tokens, BigInteger).label("tokens"),
+        )
+        .where(*used)
+        .group_by(DailyUsage.day)
+        .order_by(DailyUsage.day)
+    )
+    members = await session.scalar(select(func.count(DailyUsage.user_id.distinct())).where(*used))
+    answers = await _answers(session, key, datetime.combine(since, time(), UTC))
+    return GuildFigures(
+        days=tuple(DayFigures(row.day, int(row.turns), int(row.members), int(row.tokens)) for row in rows),
+        members=int(members or 0),
+        answers=answers,
+        persona_names=await persona_names(session, key=key, persona_ids={each.persona_id for each in answers}),
+    )
+
+
+async def _answers(session: AsyncSession, key: DialogKey, since: datetime) -> tuple[AnswerTiming, ...]:
+    """Return the times of the last answers of the conversations that were used last."""
+    used = (
+        select(Dialog.id)
+        .where(Dialog.guild_id == key.guild_id, Dialog.last_active_at >= since)
+        .order_by(Dialog.last_active_at.desc())
+        .limit(NUM_DIALOGS)
+    )
+    ids = tuple(await session.scalars(used))
+    if not ids:
+        return ()
+    last = aliased(Turn)
+    newest = select(last.id).where(last.dialog_id == Dialog.id).order_by(last.id.desc()).limit(NUM_ANSWERS).subquery()
+    oldest = select(func.min(newest.c.id)).correlate(Dialog).scalar_subquery()
+    rows = await session.execute(
+        select(Turn.first_token_ms, Turn.total_ms, Turn.completion_tokens, TurnPrompt.persona_id)
+        .select_from(Dialog)
+        .join(Turn, Turn.dialog_id == Dialog.id)
+        .outerjoin(TurnPrompt, TurnPrompt.turn_id == Turn.id)
+        .where(Dialog.id.in_(ids), Turn.id >= oldest, Turn.status == "done", Turn.created_at >= since)
+    )
+    return tuple(AnswerTiming(*row) for row in rows)
+
+
+async def persona_names(
+    session: AsyncSession, *, key: DialogKey, persona_ids: Collection[int | None]
+) -> dict[int, str]:
+    """Return the names of those personas that belong to the library of the key's guild."""
+    wanted = [each for each in persona_ids if each is not None]
+    rows = await session.execute(
+        select(Persona.id, Persona.name).where(
+            Persona.guild_id == key.guild_id, Persona.id.in_(wanted), Persona.owner_id.is_(None)
+        )
+    )
+    return {row.id: row.name for row in rows}

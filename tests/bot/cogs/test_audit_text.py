@@ -1,0 +1,65 @@
+"""Every action that the program records in the audit log is said as a sentence, in full."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bot.cogs.admin.audit_text import GROUPS, on_discord, page_text, sentence
+from models.types import AuditRecord
+
+ROOT = Path(__file__).parents[3]
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+def record(action: str, details: str = "{}", actor: int | None = 7, target: int | None = 8) -> AuditRecord:
+    return AuditRecord(1, actor, target, action, details, NOW, 1)
+
+
+def recorded_actions() -> set[str]:
+    """As they stand in the code, where an action is given to the audit log."""
+    found: set[str] = set()
+    for folder in ("bot/guilds", "models/queries"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            if "audit" in text or "receipt" in text:
+                found |= set(re.findall(rf'"((?:{"|".join(GROUPS)})(?:\.[a-z_]+)+)"', text))
+    return found | {"purge"}
+
+
+def test_every_action_has_a_sentence() -> None:
+    actions = recorded_actions()
+    assert {"config.set", "member.block", "persona.set", "scene.add", "purge.undo", "report.delete"} <= actions
+    assert len(actions) > 20
+    for action in actions:
+        said = sentence(record(action), {})
+        assert f"“{action}”" not in said, action
+        assert said.startswith("<@7> ")
+        assert said.endswith(".")
+        assert "{" not in said
+
+
+def test_an_unknown_action_and_damaged_details_are_said_as_well() -> None:
+    assert sentence(record("config.export"), {}) == "<@7> did “config.export”."
+    assert sentence(record("member.block", "[1", actor=None), {}, on_discord).startswith("Somebody blocked <@8>")
+
+
+def test_numbers_and_names_are_in_it() -> None:
+    purge = '{"what": "everything", "older_than_days": 7, "dialogs": 3, "pairs": 1200}'
+    assert sentence(record("purge", purge), {}) == (
+        "<@7> deleted conversations, notes and personas of <@8> older than 7 days: 3 conversations, 1,200 answers."
+    )
+    receipt = '{"receipt": "ab12", "turns": 2, "dialogs": 1, "audit_log": 1}'
+    assert sentence(record("privacy.delete", receipt), {}) == ("<@7> deleted a member's data: 4 records. Receipt ab12.")
+    set_here = '{"persona": 5, "level": "channel", "place": 9, "version": 2}'
+    assert sentence(record("persona.set", set_here), {5: "Jack_"}) == "<@7> set the persona **Jack\\_** for <#9>."
+    assert "that is gone (number 5)" in sentence(record("persona.set", set_here), {})
+
+
+def test_a_page_holds_what_there_is_room_for() -> None:
+    records = [record("config.set", '{"locale": "' + "x" * 300 + '"}') for _ in range(10)]
+    text, count = page_text("Log", records, {}, 200)
+    assert count >= 1
+    assert len(text) <= 300
+    assert page_text("Log", records[:1], {}, 1)[1] == 1

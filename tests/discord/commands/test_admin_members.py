@@ -1,0 +1,227 @@
+"""/admin user, block and unblock: what an admin sees and does, and what a blocked member may still do."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import update
+
+from models.database import Database
+from models.tables import MemberBlock
+from tests.discord.harness import World
+from tests.fakes.discord.server import Guild, Interaction, Message, User
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BLOCKED = "An admin of this guild has blocked you from chatting with me"
+
+
+async def guild_of(here: World) -> tuple[Guild, User, User]:
+    """A guild, an admin of it and a member."""
+    guild, boss = await here.member("boss", manager=True)
+    return guild, boss, here.discord.user("ann")
+
+
+def refused(asked: Interaction, because: str) -> bool:
+    """Refused at once, for the member alone."""
+    [message] = asked.messages()
+    return because in message.content and message.ephemeral
+
+
+async def panel(here: World, guild: Guild, boss: User, member: User) -> Message:
+    [message] = (await here.use(guild, boss, "admin user", member=member)).messages()
+    assert message.ephemeral
+    return message
+
+
+async def test_an_admin_sees_the_use_of_a_member_and_blocks_them_with_a_reason(both: World) -> None:
+    here = both
+    guild, boss, ann = await guild_of(here)
+    await here.ask(guild, ann, "One")
+    await here.ask(guild, ann, "Two")
+    message = await panel(here, guild, boss, ann)
+    assert f"<@{ann.id}> in this guild" in message.content
+    assert "Today: 2 messages, " in message.content
+    assert "In the last 30 days: 2 messages, " in message.content
+    assert "Not blocked" in message.content
+    opened = await here.discord.press(message, boss, "Block")
+    await here.discord.done(opened)
+    assert "The member reads it" in str(opened.modal)
+    sent = await here.discord.submit(opened, reason="Please stop *spamming*.", lasts=["7d"])
+    await here.discord.done(sent)
+    await here.discord.until(lambda: "is blocked until <t:" in message.content)
+    assert "Reason: Please stop \\*spamming\\*." in message.content
+    assert f"by <@{boss.id}>" in message.content
+    assert [each["label"] for each in message.buttons()] == ["Change the block …", "Unblock", "Delete data …"]
+
+    said = await here.ask(guild, ann, "Hello?")
+    assert refused(said, f"{BLOCKED} until <t:")
+    assert "Please stop" in said.reply()
+    assert "(error" not in said.reply()
+    for command, options in (
+        ("regenerate", {}), ("reset", {}), ("history show", {}), ("persona show", {}), ("memory show", {}),
+        ("me persona list", {}), ("thread start", {}), ("report", {}),
+    ):  # fmt: skip
+        if any(each["name"] == command.split()[0] for each in here.discord.rest.commands):
+            assert refused(await here.use(guild, ann, command, **options), BLOCKED), command
+    assert refused(await here.use(guild, ann, "privacy show"), "stored about you")
+    assert refused(await here.use(guild, ann, "help"), "/chat")
+    # Only here, and only this member.
+    assert (await here.ask(ann, ann, "At home")).reply() == "You said: At home"
+    assert (await here.ask(guild, here.discord.user("bob"), "Hi")).reply() == "You said: Hi"
+
+    await here.discord.press(message, boss, "Unblock")
+    await here.discord.until(lambda: "is not blocked any more" in message.content)
+    assert (await here.ask(guild, ann, "Back")).reply() == "You said: Back"
+
+
+async def test_buttons_reactions_and_mentions_of_a_blocked_member_are_refused(both: World) -> None:
+    here = both
+    guild, boss, ann = await guild_of(here)
+    asked = await here.ask(guild, ann, "One")
+    [reply] = asked.messages()
+    await here.use(guild, boss, "admin block", member=ann, reason="Enough", duration="forever")
+    num_requests = len(here.engine.requests)
+    pressed = await here.discord.press(reply, ann, "Regenerate")
+    await here.discord.done(pressed)
+    assert refused(pressed, BLOCKED)
+    await here.discord.react(reply, ann, "❌")
+    mention = f"<@{here.discord.bot.id}>"
+    first = await here.discord.say(guild, ann, f"{mention} hello")
+    await here.discord.until(lambda: here.discord.answers(first))
+    [told] = here.discord.answers(first)
+    assert BLOCKED in told.content
+    assert "Enough" not in told.content  # others read this one
+    assert "to read the reason" in told.content
+    second = await here.discord.say(guild, ann, f"{mention} hello?")
+    bob = here.discord.user("bob")
+    other = await here.discord.say(guild, bob, f"{mention} and I?")
+    await here.discord.answered(other)
+    assert here.discord.answers(second) == []  # one an hour
+    assert len(here.engine.requests) == num_requests + 1
+    assert not reply.deleted
+    assert "One" in reply.content
+
+
+async def test_a_block_stops_what_is_written_and_what_waits(both: World) -> None:
+    here = both
+    guild, boss, ann = await guild_of(here)
+    here.engine.hang("So far", " so good")
+    running = await here.discord.chat(guild, ann, "One")
+    await here.discord.until(lambda: "so good" in running.reply())
+    waiting = await here.discord.chat(guild, ann, "Two")
+    await here.discord.until(lambda: waiting.messages())
+    num_requests = len(here.engine.requests)
+    done = await here.use(guild, boss, "admin block", member=ann)
+    assert "What I was writing for them is stopped." in done.reply()
+    await here.discord.done(running)
+    await here.discord.done(waiting)
+    here.engine.release()
+    assert running.reply() == "So far so good"
+    assert "You said" not in waiting.reply()
+    assert len(here.engine.requests) == num_requests
+
+
+async def test_a_block_ends_by_itself_and_survives_a_restart(both: World) -> None:
+    here = both
+    guild, boss, ann = await guild_of(here)
+    await here.use(guild, boss, "admin block", member=ann, duration="1h")
+    await here.bot.stop()
+    await here.start_bot()
+    assert refused(await here.use(guild, ann, "persona show"), BLOCKED)
+    database = Database(here.database_url)
+    async with database.write() as session:
+        row = await session.get(MemberBlock, (guild.id, ann.id))
+        assert row is not None
+        await session.execute(update(MemberBlock).where(MemberBlock.guild_id == guild.id).values(until=row.blocked_at))
+    await database.close()
+    await here.bot.stop()
+    await here.start_bot()
+    assert (await here.ask(guild, ann, "Again")).reply() == "You said: Again"
+
+
+async def test_privacy_delete_does_not_end_a_block(both: World) -> None:
+    here = both
+    guild, boss, ann = await guild_of(here)
+    await here.ask(guild, ann, "One")
+    await here.use(guild, boss, "admin block", member=ann, reason="Spam")
+    [message] = (await here.use(guild, ann, "privacy delete")).messages()
+    await here.discord.press(message, ann, "Delete everything")
+    await here.discord.until(lambda: "Receipt" in message.content)
+    assert refused(await here.ask(guild, ann, "And now?"), BLOCKED)
+    assert "Stored here: 0 records" in (await panel(here, guild, boss, ann)).content
+
+
+async def test_data_of_a_member_is_deleted_after_typing_the_number_or_the_name(both: World) -> None:
+    here = both
+    guild, boss, ann = await guild_of(here)
+    other = here.discord.guild("another guild")
+    await here.discord.join(other)
+    await here.ask(guild, ann, "One")
+    await here.ask(other, ann, "Elsewhere")
+    message = await panel(here, guild, boss, ann)
+    for typed, done in (("yes", False), ("", False), (guild.name.upper(), True)):
+        opened = await here.discord.press(message, boss, "Delete data")
+        await here.discord.done(opened)
+        sent = await here.discord.submit(opened, typed=typed)
+        await here.discord.done(sent)
+        assert ("Nothing was deleted" in " ".join(sent.texts())) is not done
+    await here.discord.until(lambda: "Receipt" in message.content)
+    assert "Stored here: 0 records" in message.content
+    assert [each["label"] for each in message.buttons()] == ["Block …"]
+    assert (
+        "We have said nothing" in (shown := (await here.use(guild, ann, "history show")).reply()) or "One" not in shown
+    )
+    assert "Elsewhere" in (await here.use(other, ann, "history show")).reply()
+
+
+async def test_admins_are_not_blocked_nor_block_themselves(both: World) -> None:
+    here = both
+    guild, boss, _ann = await guild_of(here)
+    other = here.discord.user("other boss")
+    guild.managers.add(other.id)
+    assert refused(await here.use(guild, boss, "admin block", member=other), "cannot be blocked")
+    assert refused(await here.use(guild, boss, "admin block", member=boss), "You cannot block yourself.")
+    assert [each["label"] for each in (await panel(here, guild, boss, other)).buttons()] == []
+
+
+@pytest.mark.parametrize("command", ["admin user", "admin block", "admin unblock"])
+async def test_admin_is_refused_to_members_even_from_a_modified_client(both: World, command: str) -> None:
+    here = both
+    guild, boss, ann = await guild_of(here)
+    assert refused(await here.use(guild, ann, command, member=boss), "Manage Server")
+    registered = here.discord.registered("admin")
+    in_dm = await here.discord.force_command(here.discord.dm(ann), None, ann, registered["id"], command, member=ann)
+    await here.discord.done(in_dm)
+    assert refused(in_dm, "not in direct messages")
+
+
+async def test_forged_buttons_and_forms_reach_nothing(both: World) -> None:
+    here = both
+    guild, boss, ann = await guild_of(here)
+    elsewhere, eve = await here.member("eve", manager=True)
+    await here.ask(guild, ann, "One")
+    message = await panel(here, guild, boss, ann)
+    opened = await here.discord.press(message, boss, "Block")
+    await here.discord.done(opened)
+    # A member, with an admin's button and an admin's form.
+    [own] = (await here.use(guild, ann, "help")).messages()[:1]
+    for custom_id in (f"admin:block:{boss.id}", f"admin:unblock:{ann.id}", f"admin:delete:{ann.id}:9"):
+        pressed = await here.discord.force_component(own, ann, custom_id)
+        await here.discord.done(pressed)
+        assert refused(pressed, "Manage Server"), custom_id
+    sent = await here.discord.force_submit(guild.channel, ann, opened, reason="x")
+    await here.discord.done(sent)
+    assert refused(sent, "Manage Server")
+    # The admin of another guild: what they do concerns their own.
+    sent = await here.discord.force_submit(elsewhere.channel, eve, opened, reason="x")
+    await here.discord.done(sent)
+    [mine] = (await here.use(elsewhere, eve, "admin user", member=ann)).messages()
+    forged = await here.discord.force_component(mine, eve, f"admin:delete:{ann.id}:0")
+    await here.discord.done(forged)
+    await here.discord.done(await here.discord.submit(forged, typed="0"))
+    assert (await here.ask(guild, ann, "Two")).reply() == "You said: Two"
+    assert "One" in (await here.use(guild, ann, "history show")).reply()
+    for custom_id in ("admin", "admin:", "admin:nothing:1", "admin:block:x", "admin:delete:1", "admin:unblock:-1"):
+        pressed = await here.discord.force_component(message, boss, custom_id)
+        await here.discord.done(pressed)
+        assert "use the command again" in " ".join(pressed.texts()), custom_id

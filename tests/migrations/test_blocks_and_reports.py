@@ -1,0 +1,50 @@
+"""The revision of blocks and reports, up and down with data: who was blocked stays so, and conversations stay."""
+
+from __future__ import annotations
+
+import importlib
+from datetime import UTC, datetime
+
+from models.migrate import check_revision, downgrade, upgrade
+from tests.migrations.test_faces import contents, run
+
+BEFORE: str = importlib.import_module("migrations.versions.0012_blocks_and_reports").down_revision
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+def test_up_and_down_with_data(empty_url: str) -> None:
+    upgrade(empty_url, BEFORE)
+    at = NOW.replace(tzinfo=None).isoformat(sep=" ") if empty_url.startswith("sqlite") else NOW.isoformat()
+    run(
+        empty_url,
+        f"INSERT INTO guilds (id, first_seen_at) VALUES (1, '{at}')",
+        *(f"INSERT INTO users (id, first_seen_at) VALUES ({user}, '{at}')" for user in (7, 8)),
+        f"INSERT INTO member_settings (guild_id, user_id, blocked_at, updated_at) VALUES (1, 7, '{at}', '{at}')",
+        f"INSERT INTO member_settings (guild_id, user_id, retention_days, updated_at) VALUES (1, 8, 3, '{at}')",
+        f"INSERT INTO dialogs (guild_id, user_id, opened_at, last_active_at) VALUES (1, 7, '{at}', '{at}')",
+        f"INSERT INTO dialogs (guild_id, user_id, opened_at, last_active_at) VALUES (1, 8, '{at}', '{at}')",
+    )
+    before = {name: contents(empty_url, name) for name in ("member_settings", "dialogs")}
+    upgrade(empty_url)
+    check_revision(empty_url)
+    [block] = contents(empty_url, "member_blocks")
+    assert (block["guild_id"], block["user_id"], block["until"], block["reason"]) == (1, 7, None, None)
+    assert "blocked_at" not in contents(empty_url, "member_settings")[0]
+    run(
+        empty_url,
+        f"INSERT INTO purges (guild_id, requested_at, due_at) VALUES (1, '{at}', '{at}')",
+        f"INSERT INTO dialogs (guild_id, user_id, opened_at, last_active_at, ended_at, purge_id) "
+        f"VALUES (1, 8, '{at}', '{at}', '{at}', 1)",
+        f"INSERT INTO member_blocks (guild_id, user_id, blocked_at) VALUES (1, 99, '{at}')",  # not stored otherwise
+        "INSERT INTO reports (guild_id, channel_id, source_turn_id, author_id, pair, created_at) "
+        f"VALUES (1, 5, 1, 7, '{{}}', '{at}')",
+        "INSERT INTO report_speakers (report_id, user_id) VALUES (1, 8)",
+        "INSERT INTO report_channels (guild_id, channel_id) VALUES (1, 5)",
+    )
+    downgrade(empty_url, BEFORE)
+    after = {name: contents(empty_url, name) for name in ("member_settings", "dialogs")}
+    assert after["dialogs"] == before["dialogs"]
+    assert {row["user_id"]: row["blocked_at"] is not None for row in after["member_settings"]} == {7: True, 8: False}
+    assert [row["retention_days"] for row in after["member_settings"]] == [None, 3]
+    upgrade(empty_url)
+    check_revision(empty_url)
