@@ -45,6 +45,9 @@ STORED = frozenset(
         NP_("stored", "bound threads"),
         NP_("stored", "audit log"),
         NP_("stored", "users"),
+        NP_("stored", "member blocks"),
+        NP_("stored", "reports"),
+        NP_("stored", "report speakers"),
     }
 )
 """What rows about a person are called, by their tables."""

@@ -32,7 +32,7 @@ from bot.engine_client.reply_reader import ReplyReader
 from bot.engine_client.served_model import ServedModel
 from bot.engine_client.transport import Transport
 from bot.errors import EngineUnavailable, ImagesNotSeen
-from bot.i18n.language import N_
+from bot.i18n.language import N_, pgettext
 from bot.i18n.language import gettext as _
 
 EngineState = Literal["loading", "ready", "restarting", "unreachable"]
@@ -208,7 +208,7 @@ class EngineClient:
         message = _NOT_READY_MESSAGES.get(self.state)
         if message is not None and self.state == "loading" and self.load_progress:
             text = _("The model is still loading ({progress}). Please try again in a minute.")
-            return text.format(progress=self.load_progress)
+            return text.format(progress=pgettext("loading", self.load_progress))
         return None if message is None else _(message)
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ The time is rounded to what an estimate is worth.
 from __future__ import annotations
 
 from bot.chat.queue.waiting import WaitStatus
-from bot.i18n.language import N_, current_language, ngettext
+from bot.i18n.language import N_, current_language, ngettext, pgettext
 from bot.i18n.language import gettext as _
 from bot.text import thought_for
 
@@ -37,9 +37,8 @@ def loading_text(progress: str) -> str:
     """What a message says while the model loads; `progress`: how far it is, "" if that is not known."""
     if not progress:
         return _(LOADING)
-    return _("-# ⏳ The model is still loading ({progress}). I answer as soon as it is ready.").format(
-        progress=progress
-    )
+    text = _("-# ⏳ The model is still loading ({progress}). I answer as soon as it is ready.")
+    return text.format(progress=pgettext("loading", progress))
 
 
 def ordinal(number: int) -> str:
