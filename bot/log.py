@@ -1,20 +1,25 @@
 """Configures the log: structlog's events and the standard library's records, all through one handler to stderr.
 
 Every line is redacted: interaction and webhook tokens in URLs, passwords in database URLs, and the values of our own
-secret settings.
+secret settings. No member's words are logged but at DEBUG: an error that nobody foresaw may quote them, so that its
+type and its traceback are logged without its text.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import sys
-from collections.abc import Callable, MutableMapping
+import traceback
+from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import structlog
 
+from bot.errors import BotError
 from bot.settings import Settings
 
 HIDDEN = "[hidden]"
@@ -55,6 +60,20 @@ def redactor(secrets: tuple[str, ...] = ()) -> Callable[[str], str]:
     return redact
 
 
+def reason_of(error: BaseException) -> str:
+    """Why something was refused, in words of ours alone: what an error says to a member may quote the member.
+
+    An error that has no reason for the log says where it was raised.
+    """
+    if isinstance(error, BotError) and error.reason:
+        return error.reason
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return type(error).__name__
+    last = frames[-1]
+    return f"{Path(last.filename).name}:{last.lineno} {last.name}"
+
+
 def configure_log(settings: Settings, *, level: str | None = None) -> None:
     """Configure logging for this process. `level` overrides the level of the settings."""
     redact = redactor(_secrets(settings))
@@ -65,7 +84,9 @@ def configure_log(settings: Settings, *, level: str | None = None) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: list[structlog.types.Processor] = (
+    shows_words = logging.getLevelNamesMapping()[level or settings.log_level] <= logging.DEBUG
+    renderer: list[structlog.types.Processor] = [] if shows_words else [_without_words]
+    renderer += (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
         if settings.log_format == "json"
         else [
@@ -103,6 +124,29 @@ def configure_log(settings: Settings, *, level: str | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _without_words(_: object, __: str, event: Event) -> Event:
+    """The event with the traceback of an exception, but not its text."""
+    info = event.pop("exc_info", None)
+    error = sys.exc_info()[1] if info is True else info if isinstance(info, BaseException) else info and info[1]
+    if isinstance(error, BaseException):
+        event["exception"] = "\n".join(_wordless(error))
+    return event
+
+
+def _wordless(error: BaseException) -> Iterator[str]:
+    """The lines of a traceback: code, and types of errors. Of the operating system's errors also what they mean."""
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None:
+        yield from _wordless(before)
+        yield "The next error followed from that:"
+    yield from "".join(traceback.format_tb(error.__traceback__)).splitlines()
+    number = error.errno if isinstance(error, OSError) else None
+    yield type(error).__qualname__ + (f": {os.strerror(number)}" if isinstance(number, int) else "")
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _wordless(each)
 
 
 def _is_not_cancellation(record: logging.LogRecord) -> bool:

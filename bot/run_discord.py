@@ -22,6 +22,7 @@ from bot.engine_client.pseudonyms import Pseudonyms
 from bot.errors import ConfigError
 from bot.guilds.administration.blocks import MemberBlocks
 from bot.guilds.bound_threads import BoundThreads
+from bot.guilds.member_settings import MemberSettingsCache
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
 from bot.guilds.settings_cache import GuildSettingsCache
@@ -86,16 +87,18 @@ async def run_discord(services: Services, settings: Settings) -> None:
     token = bot_token(settings)
     set_endpoints(settings)
     guild_settings = GuildSettingsCache(services.database, settings)
+    member_settings = MemberSettingsCache(services.database)
     blocks = MemberBlocks(services.database)
     context = CommandContext(
         chat=services.chat,
         personas=services.personas,
         privacy=PrivacyService(services.database, _prompt_cache(services, settings)),
         guild_settings=guild_settings,
+        member_settings=member_settings,
         bound_threads=BoundThreads(services.database),
         settings=settings,
         gate=PermissionGate(guild_settings, blocks),
-        languages=Languages(guild_settings),
+        languages=Languages(guild_settings, member_settings.locale),
         blocks=blocks,
     )
     bot = GuildLlama(

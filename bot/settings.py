@@ -162,6 +162,10 @@ class Settings(BaseSettings):
     report_retention_days: int = Field(30, ge=0, le=_CENTURY.days)
     cleanup_interval: Duration = timedelta(hours=1)
 
+    # What members are told of their data
+    privacy_policy_url: str | None = Field(None, max_length=500)
+    privacy_contact: str | None = Field(None, max_length=200)
+
     # Log
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["pretty", "json"] = "pretty"
@@ -211,6 +215,26 @@ class Settings(BaseSettings):
     @classmethod
     def _gateway_url(cls, value: str | None) -> str | None:
         return value if value is None else _check_url(value, "ws", "wss")
+
+    @field_validator("privacy_policy_url")
+    @classmethod
+    def _web_page(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        url = value.strip()
+        if any(char.isspace() or char in "<>" or not char.isprintable() for char in url):
+            raise ValueError("must be a URL without spaces, < and >")
+        return _check_url(url, "http", "https")
+
+    @field_validator("privacy_contact")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        contact = value.strip()
+        if not contact or not contact.isprintable():
+            raise ValueError("must be one line of text, such as an e-mail address")
+        return contact
 
     @field_validator("persona")
     @classmethod

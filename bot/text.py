@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 from bot.i18n.language import gettext as _
+from bot.i18n.language import ngettext
 
 BYTES_PER_TOKEN = 3
 """Of UTF-8, for estimates: a token of English has more, one of Korean or of code about three."""
@@ -38,3 +40,15 @@ def thought_for(seconds: float | None) -> str:
     if minutes:
         return _("thought for {minutes} min {seconds} s").format(minutes=minutes, seconds=rest)
     return _("thought for {seconds} s").format(seconds=rest)
+
+
+def duration_text(duration: timedelta) -> str:
+    """A duration in the largest unit that says it exactly: "7 days", "36 hours", "10 minutes", "90 seconds"."""
+    seconds = round(duration.total_seconds())
+    if seconds % 86_400 == 0:
+        return ngettext("{number} day", "{number} days", seconds // 86_400).format(number=seconds // 86_400)
+    if seconds % 3600 == 0:
+        return ngettext("{number} hour", "{number} hours", seconds // 3600).format(number=seconds // 3600)
+    if seconds % 60 == 0:
+        return ngettext("{number} minute", "{number} minutes", seconds // 60).format(number=seconds // 60)
+    return ngettext("{number} second", "{number} seconds", seconds).format(number=seconds)

@@ -58,6 +58,8 @@ class ChatRequest:
     offers_kind: FileKind = "file"
     """ "quoted file" if the offers belong to the message that is asked about, of `offers_author_id`."""
     offers_author_id: int | None = None
+    reads_files: bool = True
+    """Whether the guild has files read at all."""
     files: tuple[StoredFile, ...] = ()
     images: tuple[ImageInput, ...] = ()
     """The pictures of the message: for this prompt only, they are not stored."""

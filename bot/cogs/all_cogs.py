@@ -26,6 +26,7 @@ from bot.cogs.help import Help
 from bot.cogs.memory.commands import Memory
 from bot.cogs.memory.why import Why, WhyThisAnswer
 from bot.cogs.messages import Messages
+from bot.cogs.own_settings import OwnSettings
 from bot.cogs.personas.commands import GuildPersonas
 from bot.cogs.personas.own_commands import OwnPersonas
 from bot.cogs.privacy import Privacy
@@ -79,6 +80,8 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
     personas, own_personas = GuildPersonas(context, conversations.api), OwnPersonas(context, conversations.api)
     cards = Cards(bot, context, conversations.api)
     cards.add_to(personas.persona, own_personas.persona)
+    own_settings = OwnSettings(context)
+    own_settings.add_to(own_personas.me)
     profiles = ProfileApi(bot.http)
     faces = Faces(context, profiles, webhooks)
     faces.add_to(personas.persona, own_personas.persona)
@@ -96,11 +99,12 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         ConversationCommands(context, conversations.api, NamedConversations(database, context.chat)),
         personas,
         own_personas,
+        own_settings,
         cards,
         faces,
         SceneCommands(context, conversations.api),
         ProfileJob(bot, context.personas, profiles),
-        Config(context),
+        Config(bot, context),
         Admin(
             context,
             conversations.api,
@@ -111,7 +115,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         ),
         ReportCommand(bot, context, conversations.api, reports, reader),
         Privacy(context),
-        Help(),
+        Help(context.settings),
         GuildEvents(bot, database, context.privacy),
         UnfinishedReplies(conversations, database),
     )

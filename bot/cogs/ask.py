@@ -14,7 +14,7 @@ from discord.ext import commands
 from discord.ui import Label, Modal, Select, TextInput
 
 from bot.chat.prompts.speakers import clean_name
-from bot.cogs.chat import place_of
+from bot.cogs.chat import place_of, wants_private
 from bot.discord_app.caller import caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer, is_ephemeral
@@ -80,13 +80,18 @@ class Ask(FeatureCog):
             self._messages.forget(message_id)
 
     async def open_form(self, interaction: Interaction, message: discord.Message) -> None:
-        """Ask for the question. A modal must be the first response, so nothing is awaited before it."""
+        """Ask for the question. A modal must be the first response, so nothing is awaited for long before it."""
         me = self._bot.user
         found = quoted(message, bot_id=me.id if me else 0, application_id=self._bot.application_id)
         if not found.text and not any(not file.is_voice for file in found.files):
             raise BotError(_(_NOTHING_TO_READ))
         self._messages.keep(interaction.user.id, found)
-        modal = _form(found, max_chars=self.context.settings.max_message_chars, asks_who=_is_shown(interaction))
+        modal = _form(
+            found,
+            max_chars=self.context.settings.max_message_chars,
+            asks_who=_is_shown(interaction),
+            private=await wants_private(self.context, interaction),
+        )
         await interaction.response.send_modal(modal)
 
     async def _form_sent(self, interaction: Interaction, argument: str) -> None:
@@ -123,7 +128,7 @@ def _is_shown(interaction: Interaction) -> bool:
     return interaction.guild_id is not None
 
 
-def _form(message: QuotedMessage, *, max_chars: int, asks_who: bool) -> Modal:
+def _form(message: QuotedMessage, *, max_chars: int, asks_who: bool, private: bool = False) -> Modal:
     """The form for the question, and where it matters for who may see the answer."""
     title = _("Ask about {name}'s message").format(name=clean_name(message.author))
     title = title if len(title) <= _MAX_TITLE else title[: _MAX_TITLE - 1].rstrip() + "…"
@@ -147,8 +152,8 @@ def _form(message: QuotedMessage, *, max_chars: int, asks_who: bool) -> Modal:
         audience: Select[Modal] = Select(
             custom_id=_AUDIENCE,
             options=[
-                discord.SelectOption(label=_("Everyone here"), value=_EVERYONE, default=True),
-                discord.SelectOption(label=_("Only me"), value=_ONLY_ME),
+                discord.SelectOption(label=_("Everyone here"), value=_EVERYONE, default=not private),
+                discord.SelectOption(label=_("Only me"), value=_ONLY_ME, default=private),
             ],
         )
         modal.add_item(Label(text=_("Who sees the answer"), component=audience))

@@ -17,7 +17,7 @@ from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.offered_files import offered_files
 from bot.discord_app.replies.question import Question
 from bot.failpoint import failpoint
-from models.types import Place
+from models.types import DIRECT_MESSAGES, DialogKey, Place
 
 
 class Chat(FeatureCog):
@@ -30,7 +30,7 @@ class Chat(FeatureCog):
     @app_commands.command(name="chat", description="Talk to me. I remember what we said before.")
     @app_commands.describe(
         message="What you want to say",
-        private="Only you see the answer (default: everyone does)",
+        private="Only you see the answer (default: as you chose in /me settings)",
         file="A text, code, a PDF or, if my model sees it, a picture",
         file2="A second file",
         file3="A third file",
@@ -40,24 +40,28 @@ class Chat(FeatureCog):
         self,
         interaction: Interaction,
         message: str,
-        private: bool = False,
+        private: bool | None = None,
         file: discord.Attachment | None = None,
         file2: discord.Attachment | None = None,
         file3: discord.Attachment | None = None,
         file4: discord.Attachment | None = None,
     ) -> None:
         """/chat."""
-        if await defer(interaction, ephemeral=private):
+        if await defer(interaction, ephemeral=await self._is_private(interaction, private)):
             failpoint("after_acknowledge")
             files = [each for each in (file, file2, file3, file4) if each is not None]
             await self._answer(interaction, "new", message, files)
 
     @app_commands.command(name="regenerate", description="Get another answer to the last thing you said to me.")
-    @app_commands.describe(private="Only you see the answer (default: everyone does)")
-    async def regenerate(self, interaction: Interaction, private: bool = False) -> None:
+    @app_commands.describe(private="Only you see the answer (default: as you chose in /me settings)")
+    async def regenerate(self, interaction: Interaction, private: bool | None = None) -> None:
         """/regenerate."""
-        if await defer(interaction, ephemeral=private):
+        if await defer(interaction, ephemeral=await self._is_private(interaction, private)):
             await self._answer(interaction, "regenerate", "")
+
+    async def _is_private(self, interaction: Interaction, asked: bool | None) -> bool:
+        """Whether only the member sees the answer: as they asked, else as they chose for all commands."""
+        return await wants_private(self.context, interaction) if asked is None else asked
 
     async def _answer(
         self, interaction: Interaction, kind: TurnKind, text: str, files: Sequence[discord.Attachment] = ()
@@ -65,6 +69,14 @@ class Chat(FeatureCog):
         place = place_of(interaction, ephemeral=is_ephemeral(interaction))
         caller, offers = caller_of(interaction), offered_files(files)
         await self._conversations.answer(Question(caller, place, text, kind, offers=offers, quote=kind == "new"))
+
+
+async def wants_private(context: CommandContext, interaction: Interaction) -> bool:
+    """Whether the member chose answers that only they see. In direct messages nobody else could see them."""
+    caller = caller_of(interaction)
+    if caller.guild_id == DIRECT_MESSAGES and not caller.bot_is_absent:
+        return False
+    return await context.member_settings.wants_private(DialogKey(caller.guild_id, caller.user_id))
 
 
 def place_of(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from discord import app_commands
 from discord.ext import commands
 
+from bot.cogs.privacy import privacy_lines
 from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.context import Interaction
@@ -12,6 +15,7 @@ from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
+from bot.settings import Settings
 
 _FOR_EVERYBODY = N_(
     """\
@@ -32,6 +36,7 @@ for you, here; `picture` gives one a picture
 **/scene** `list` – who plays in this channel or thread; `add` · `remove` · `speak` – for managers, and for you in a \
 thread that you started
 **/report**, **Report this answer** in its menu – tell the admins here that an answer is bad
+**/me settings** – what you decide for yourself here
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 )
 _FOR_MANAGERS = N_(
@@ -41,8 +46,8 @@ guild, a category, a channel or a thread
 **/persona** `import` · `export` – character cards for this guild
 **/persona** `face` · `picture` – how members see which persona answers
 **/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
-**/config** `show` · `set` · `reset` · `channels` · `roles` · `memory` – what this guild decides, where I answer whom, \
-who shares a conversation, whether I take notes
+**/config** `panel` · `show` · `set` · `reset` · `channels` · `roles` · `memory` · `export` · `import` – what this \
+guild decides, where I answer whom, who shares a conversation, whether I take notes
 **/admin** `user` · `block` · `unblock` – what a member uses; refuse to talk with one, for some time or for good
 **/admin** `stats` · `audit` – how much I am used; what admins did with me
 **/admin** `purge` · `reports` – delete conversations, notes or personas; answers that members reported"""
@@ -66,24 +71,46 @@ me about. Others see an answer unless it is private, or Discord hides it."""
 class Help(commands.Cog):
     """Lists the commands that this member may use here."""
 
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
     @app_commands.command(name="help", description="What you can ask me to do.")
     async def help_command(self, interaction: Interaction) -> None:
         """/help."""
-        first, *more = help_messages(caller_of(interaction))
+        first, *more = help_messages(caller_of(interaction), privacy_lines(self._settings))
         await interaction.response.send_message(first, ephemeral=True, allowed_mentions=NO_MENTIONS)
         for text in more:
             await interaction.followup.send(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
 
 
-def help_messages(caller: Caller) -> list[str]:
-    """What this caller can ask of the bot here, in as few messages as there is room for; managers read of more."""
-    parts = [_(_FOR_EVERYBODY), _(_ABSENT if caller.bot_is_absent else _MEMORY)]
-    if caller.manages_guild:
-        parts.append(_(_FOR_MANAGERS))
-    messages = parts[:1]
-    for part in parts[1:]:
-        if utf16_length(messages[-1]) + 2 + utf16_length(part) <= MESSAGE_LIMIT:
-            messages[-1] += f"\n\n{part}"
+def help_messages(caller: Caller, privacy: Sequence[str] = ()) -> list[str]:
+    """What this caller can ask of the bot here, and what the operator says of members' data (`privacy`).
+
+    Managers get a second message, and further ones begin where Discord's 2,000 characters are full.
+    """
+    messages = _packed([_(_FOR_EVERYBODY), _(_ABSENT if caller.bot_is_absent else _MEMORY)])
+    messages += _packed([_(_FOR_MANAGERS)]) if caller.manages_guild else []
+    return _packed([messages[-1], "\n".join(privacy)], messages[:-1]) if privacy else messages
+
+
+def _packed(parts: Sequence[str], before: Sequence[str] = ()) -> list[str]:
+    """The parts in as few messages as hold them, each part with its lines together where it fits."""
+    messages = list(before)
+    full = [chunk for part in parts for chunk in _chunks(part)]
+    for number, chunk in enumerate(full):
+        if number and utf16_length(f"{messages[-1]}\n\n{chunk}") <= MESSAGE_LIMIT:
+            messages[-1] += f"\n\n{chunk}"
         else:
-            messages.append(part)
+            messages.append(chunk)
     return messages
+
+
+def _chunks(part: str) -> list[str]:
+    """The lines of a part, as many together as a message holds."""
+    chunks: list[str] = []
+    for line in part.split("\n"):
+        if chunks and utf16_length(f"{chunks[-1]}\n{line}") <= MESSAGE_LIMIT:
+            chunks[-1] += f"\n{line}"
+        else:
+            chunks.append(line)
+    return chunks

@@ -38,6 +38,7 @@ from bot.discord_app.rest.forbidden_channels import ChannelForbidden
 from bot.errors import BotError, DatabaseUnavailable, Duplicate, Hint, MemberIsBlocked
 from bot.i18n.language import N_, use_language
 from bot.i18n.language import gettext as _
+from bot.log import reason_of
 from models.types import DIRECT_MESSAGES, Place
 
 log = structlog.get_logger(__name__)
@@ -199,7 +200,7 @@ class Messages(commands.Cog):
         shown = explain(error)
         fields = {"error_id": shown.error_id, "question": message.id, "guild": message.guild.id if message.guild else 0}
         if isinstance(error, BotError):
-            log.info("a message was refused", error=type(error).__name__, reason=str(error), **fields)
+            log.info("a message was refused", error=type(error).__name__, reason=reason_of(error), **fields)
         else:
             log.error("a message failed", exc_info=error, **fields)
         if isinstance(error, NotAllowed) and message.guild is not None:

@@ -16,6 +16,7 @@ from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
 from bot.i18n.language import N_, NP_, pgettext
 from bot.i18n.language import gettext as _
+from bot.settings import Settings
 from bot.storage import translate_database_errors
 
 _NOTHING_STORED = N_("I have stored nothing about you.")
@@ -85,6 +86,8 @@ class Privacy(FeatureCog):
                 "as long; `/memory show` lists what I remember."
             ).format(days=settings.session_ttl.total_seconds() / 86400, retention=settings.retention_days)
         )
+        text.append(_("`/me settings` has conversations of yours deleted sooner."))
+        text += privacy_lines(settings)
         await self.context.respond(interaction, "\n".join(text))
 
     @privacy.command(name="export", description="Get a copy of all that I have stored about you.")
@@ -151,6 +154,17 @@ class Privacy(FeatureCog):
         if lines:
             text = "\n".join([_("Deleted:"), *lines, _("Receipt `{number}`").format(number=receipt.receipt_id)])
         await interaction.edit_original_response(content=text, view=None, allowed_mentions=NO_MENTIONS)
+
+
+def privacy_lines(settings: Settings) -> list[str]:
+    """Where the operator says what becomes of members' data, and whom to ask. Nothing where neither is set."""
+    lines = []
+    if settings.privacy_policy_url is not None:
+        lines.append(_("Privacy policy: <{url}>").format(url=settings.privacy_policy_url))
+    if settings.privacy_contact is not None:
+        contact = discord.utils.escape_markdown(settings.privacy_contact)
+        lines.append(_("Questions about your data: {contact}").format(contact=contact))
+    return lines
 
 
 def _count_lines(counts: Mapping[str, int]) -> list[str]:

@@ -19,6 +19,7 @@ from bot.discord_app.permissions import Action
 from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.turn_actions import TurnActions
 from bot.errors import BotError
+from bot.log import reason_of
 from models.types import Place, StopRequester, TurnInfo
 
 log = structlog.get_logger(__name__)
@@ -61,7 +62,7 @@ class Reactions(commands.Cog):
         try:
             await self._follow(event, emoji)
         except BotError as error:
-            log.info("a reaction was not followed", error=type(error).__name__, reason=str(error))
+            log.info("a reaction was not followed", error=type(error).__name__, reason=reason_of(error))
         except Exception:
             log.exception("a reaction could not be followed")
 

@@ -20,6 +20,7 @@ from bot.discord_app.permissions import PermissionGate
 from bot.discord_app.replies.streamed_reply import EditRate, StreamedReply
 from bot.guilds.administration.blocks import MemberBlocks
 from bot.guilds.bound_threads import BoundThreads
+from bot.guilds.member_settings import MemberSettingsCache
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
 from bot.guilds.settings_cache import GuildSettingsCache
@@ -37,6 +38,7 @@ class CommandContext:
     personas: PersonaService
     privacy: PrivacyService
     guild_settings: GuildSettingsCache
+    member_settings: MemberSettingsCache
     bound_threads: BoundThreads
     settings: Settings
     gate: PermissionGate

@@ -88,7 +88,7 @@ async def send_error(interaction: discord.Interaction, text: str) -> None:
                 await interaction.delete_original_response()
         await interaction.followup.send(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
     except DISCORD_ERRORS as error:
-        log.warning("an error could not be shown", interaction=interaction.id, text=text, error=describe_error(error))
+        log.warning("an error could not be shown", interaction=interaction.id, error=describe_error(error))
 
 
 def describe_error(error: BaseException) -> str:

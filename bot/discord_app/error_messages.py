@@ -16,6 +16,7 @@ from bot.discord_app.delivery import DISCORD_ERRORS, describe_error, send_error
 from bot.discord_app.replies.quoting import small_lines
 from bot.errors import BotError, Duplicate, FilesRefused, Hint
 from bot.i18n.language import gettext as _
+from bot.log import reason_of
 from bot.storage import translate_database_errors
 
 log = structlog.get_logger(__name__)
@@ -31,7 +32,7 @@ async def report_error(interaction: Interaction, error: Exception) -> None:
     shown = explain(error)
     fields = {"error_id": shown.error_id, "interaction": interaction.id, "guild": interaction.guild_id}
     if isinstance(error, BotError | app_commands.AppCommandError):
-        log.info("a request was refused", error=type(error).__name__, reason=str(error), **fields)
+        log.info("a request was refused", error=type(error).__name__, reason=reason_of(error), **fields)
     elif isinstance(error, DISCORD_ERRORS):
         log.warning("Discord did not accept a response", error=describe_error(error), **fields)
     else:

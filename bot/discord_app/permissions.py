@@ -57,6 +57,7 @@ class Action(enum.Enum):
     CONFIG = "config"
     ADMIN = "admin"
     REPORT = "report"
+    OWN_SETTINGS = "mine"
     PRIVACY = "privacy"
     MEMORY = "memory"
     WHY = "why"
@@ -157,6 +158,15 @@ def persona_scope(caller: Caller, guild_settings: GuildSettings, asker_id: int |
         own_allowed=not unknown and own_persona_barrier(caller, guild_settings) is None,
         face=guild_settings.persona_face,
     )
+
+
+def authorise_opener(caller: Caller, opener: str) -> None:
+    """Raise NotAllowed unless this member opened the panel. `opener`: the id in the custom id that they used.
+
+    Whether they may still do there what the panel does has been checked by `authorise`, at this very press.
+    """
+    if opener != str(caller.user_id):
+        raise NotAllowed(_("Only the member who opened this panel can use it."))
 
 
 def authorise_scene(caller: Caller, binding: ThreadBinding | None) -> None:

@@ -11,13 +11,14 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from bot.errors import AboveLimit, BotError
 from bot.i18n.language import gettext as _
 from bot.keyed_locks import KeyedLocks
 from bot.settings import Settings
 from bot.storage import translate_database_errors
+from bot.text import duration_text
 from models import queries
 from models.database import Database
 from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings
@@ -29,6 +30,8 @@ MAX_LISTED = 100
 _MAX_CACHED_GUILDS = 10_000
 _LIMITED = ("max_chat_logs", "max_reply_tokens", "retention_days")
 """For these, the operator's setting of the same name is the guild's default and maximum."""
+SHORTEST_IDLE_TIME = timedelta(minutes=10)
+"""The shortest time after which a guild may have idle conversations end; the longest is the operator's."""
 
 Change = Callable[[GuildSettings], GuildSettings]
 
@@ -74,15 +77,19 @@ class GuildSettingsCache:
             self._cache(guild_id, found)
         return found
 
-    async def change(self, guild_id: int, change: Change, *, actor_id: int) -> GuildSettings:
+    async def change(
+        self, guild_id: int, change: Change, *, actor_id: int, action: str = "config.set"
+    ) -> GuildSettings:
         """Apply `change` to the settings of a guild and record it in the audit log. Returns the new settings.
+
+        What `change` raises leaves everything as it was.
 
         Raises AboveLimit, or BotError for a list that is too long, and then changes nothing.
         """
 
         def checked(before: GuildSettings) -> GuildSettings:
             after = change(before)
-            self._check(before, after)
+            self.check(before, after)
             return after
 
         now = datetime.now(UTC)
@@ -91,7 +98,12 @@ class GuildSettingsCache:
                 with translate_database_errors():
                     after = await self._database.run(
                         lambda session: queries.change_guild_settings(
-                            session, key=DialogKey(guild_id, actor_id), change=checked, actor_id=actor_id, now=now
+                            session,
+                            key=DialogKey(guild_id, actor_id),
+                            change=checked,
+                            actor_id=actor_id,
+                            now=now,
+                            action=action,
                         )
                     )
             finally:
@@ -100,16 +112,29 @@ class GuildSettingsCache:
             self._cache(guild_id, after)
         return after
 
-    def _check(self, before: GuildSettings, after: GuildSettings) -> None:
+    def check(self, before: GuildSettings, after: GuildSettings) -> None:
+        """Raise AboveLimit or BotError if these settings may not follow those: only what changes is checked."""
         for name in _LIMITED:
             value, limit = getattr(after, name), getattr(self._settings, name)
             # A value above a limit that was lowered since must not prevent the change of another value.
             if value is not None and value > limit and value != getattr(before, name):
                 raise AboveLimit(name, limit, value)
+        if after.session_ttl is not None and after.session_ttl != before.session_ttl:
+            self._check_idle_time(after.session_ttl)
         lists = (after.channels, after.roles, after.channel_scopes, after.locked_channels)
         if max(map(len, lists)) > MAX_LISTED:
             text = _("There is room for {number} channels or {number} roles on each of these lists.")
             raise BotError(text.format(number=MAX_LISTED))
+
+    def _check_idle_time(self, chosen: timedelta) -> None:
+        longest = self._settings.session_ttl
+        shortest = min(SHORTEST_IDLE_TIME, longest)
+        if not shortest <= chosen <= longest:
+            raise BotError(
+                _("`idle_time` can be from {shortest} to {longest}. Nothing was changed.").format(
+                    shortest=duration_text(shortest), longest=duration_text(longest)
+                )
+            )
 
     def _cache(self, guild_id: int, settings: GuildSettings) -> None:
         self._cached[guild_id] = (time.monotonic(), settings)

@@ -17,6 +17,7 @@ from bot.engine_client.client import EngineClient
 from bot.engine_client.messages import Message
 from bot.errors import BotError
 from bot.failpoint import failpoint
+from bot.log import reason_of
 from bot.memory import prompts
 from bot.memory.cleaning import MAX_SUMMARY, clean_fact, clean_summary_line, without_questions
 from bot.memory.words import says_the_same
@@ -73,7 +74,9 @@ class MemoryWriter:
                 await self._look_for_facts(task, after=task.facts_to_turn_id)
             pause = None
         except BotError as error:
-            log.info("nothing was remembered", dialog=task.dialog_id, error=type(error).__name__, reason=str(error))
+            log.info(
+                "nothing was remembered", dialog=task.dialog_id, error=type(error).__name__, reason=reason_of(error)
+            )
         await self._database.run(
             lambda session: work.release_dialog(session, dialog_id=task.dialog_id, pause=pause, now=_now())
         )

@@ -45,6 +45,7 @@ from models.queries.tenants.policy import usage
 from models.queries.tenants.settings import (
     audit_log,
     change_guild_settings,
+    change_member_settings,
     guild_settings,
     member_settings,
     record_audit,
@@ -61,6 +62,7 @@ __all__ = [
     "begin_turn",
     "block_member",
     "change_guild_settings",
+    "change_member_settings",
     "clear_persona",
     "close_deliveries",
     "create_persona",

@@ -60,6 +60,7 @@ class GuildSettingsRow(Base):
         server_default="off",
         comment="How a persona is seen: not at all, by its name above replies, as my own profile, or through a webhook",
     )
+    files: Mapped[bool] = mapped_column(server_default=true(), comment="Whether files that come with messages are read")
 
 
 class GuildChannel(Base):

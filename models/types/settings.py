@@ -64,6 +64,8 @@ class GuildSettings:
     memory: bool = False
     """Whether members may have the bot remember what prompts no longer contain."""
     persona_face: PersonaFace = "off"
+    files: bool = True
+    """Whether files that come with messages are read."""
 
 
 @dataclass(frozen=True, slots=True)

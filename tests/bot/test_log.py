@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from bot.log import HIDDEN, configure_log, redactor
+from bot.errors import BotError
+from bot.log import HIDDEN, configure_log, reason_of, redactor
 from bot.settings import Settings
 
 TOKEN = "MTIzNDU2Nzg5.abcdef.ghijklmnop-qrstuvwx"
@@ -79,3 +81,41 @@ def test_both_kinds_of_records_are_formatted_and_redacted_alike(capsys: pytest.C
         events = [json.loads(line) for line in err.splitlines()]
         assert events[0]["turn"] == 7
         assert events[1]["logger"] == "theirs"
+
+
+def words(secret: str) -> None:
+    """Fail with errors that quote a text, one in the other, as a library might."""
+    try:
+        int(secret)
+    except ValueError as error:
+        error.add_note(secret)
+        raise ExceptionGroup(secret, [KeyError(secret), OSError(28, secret)]) from error
+
+
+@pytest.mark.parametrize("form", ["json", "pretty"])
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_what_an_unforeseen_error_quotes_is_logged_only_at_debug(
+    capsys: pytest.CaptureFixture[str], form: str, level: str
+):
+    configure_log(Settings(_env_file=None, log_format=form, log_level=level))
+    try:
+        words("".join(("xyz", "zy")))  # lines of code are shown
+    except Exception as error:
+        structlog.get_logger("ours").exception("it failed")
+        structlog.get_logger("ours").error("it failed", exc_info=error)
+        logging.getLogger("theirs").exception("it failed")
+    err = capsys.readouterr().err
+    assert err.count("it failed") == 3
+    assert err.count("in words") >= 3  # where it happened
+    for kind in ("ExceptionGroup", "KeyError", "OSError", "ValueError"):
+        assert err.count(kind) >= 3
+    assert "No space left on device" in err or level == "DEBUG"
+    assert ("xyzzy" in err) == (level == "DEBUG")
+
+
+def test_the_log_names_a_reason_of_ours_or_where_an_error_came_from():
+    with pytest.raises(BotError) as raised:
+        raise BotError("There is no persona called xyzzy.")
+    assert re.fullmatch(r"test_log\.py:\d+ test_the_log_names_\w+", reason_of(raised.value))
+    assert reason_of(BotError("xyzzy", reason="the database is away")) == "the database is away"
+    assert reason_of(BotError("xyzzy")) == "BotError"

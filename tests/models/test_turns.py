@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import select, update
 
 from models.database import Database
 from models.errors import DuplicateInteraction
-from models.queries import begin_turn, end_dialog, fail_turn, finish_turn, history
-from models.types import DialogKey, Pair, TurnResult
+from models.queries import begin_turn, end_dialog, fail_turn, finish_turn, history, set_guild_settings
+from models.tables import Dialog, Turn
+from models.types import DialogKey, GuildSettings, Pair, TurnResult
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 KEY = DialogKey(guild_id=100, user_id=7)
@@ -60,6 +62,50 @@ class TestBeginTurn:
         async with database.write() as session:
             turn = await begin_turn(session, key=KEY, text="next", limit=0, interaction_id=None, now=NOW)
         assert turn.history == ()
+
+
+class TestIdleTime:
+    """A guild's own idle time also ends a dialog between two runs of the cleanup."""
+
+    @pytest.mark.parametrize(("minutes", "goes_on"), [(59, True), (61, False)])
+    async def test_a_message_after_the_idle_time_begins_another_dialog(
+        self, database: Database, minutes: int, goes_on: bool
+    ) -> None:
+        chosen = GuildSettings(session_ttl=timedelta(hours=1))
+        async with database.write() as session:
+            await set_guild_settings(session, key=KEY, settings=chosen, actor_id=None, now=NOW)
+        first = await exchange(database, KEY, "before", "yes")
+        elsewhere = await exchange(database, DialogKey(101, 7), "elsewhere", "yes")
+        later = NOW + timedelta(minutes=minutes)
+        async with database.write() as session:
+            turn = await begin_turn(session, key=KEY, text="after", limit=10, now=later)
+        assert [pair.user for pair in turn.history] == (["before"] if goes_on else [])
+        async with database.read() as session:
+            found = (await session.execute(select(Turn.id, Dialog.ended_at, Dialog.end_reason).join(Dialog))).all()
+        ended = {row.id: (row.ended_at, row.end_reason) for row in found}
+        assert ended[first] == ((None, None) if goes_on else (later, "idle"))
+        assert ended[turn.turn_id] == ended[elsewhere] == (None, None)
+
+    async def test_a_dialog_with_a_name_is_parked_and_one_that_waits_for_a_reply_goes_on(
+        self, database: Database
+    ) -> None:
+        chosen = GuildSettings(session_ttl=timedelta(hours=1))
+        later = NOW + timedelta(hours=2)
+        other = DialogKey(KEY.guild_id, 8)
+        async with database.write() as session:
+            await set_guild_settings(session, key=KEY, settings=chosen, actor_id=None, now=NOW)
+        first = await exchange(database, KEY, "before", "yes")
+        async with database.write() as session:
+            await session.execute(update(Dialog).values(name="named"))
+            pending = await begin_turn(session, key=other, text="waits", limit=10, now=NOW)
+            await begin_turn(session, key=KEY, text="after", limit=10, now=later)
+            after = await begin_turn(session, key=other, text="after", limit=10, now=later)
+        assert after.dialog_id == pending.dialog_id
+        async with database.read() as session:
+            [dialog] = (
+                await session.execute(select(Dialog.ended_at, Dialog.parked_at).join(Turn).where(Turn.id == first))
+            ).all()
+        assert (dialog.ended_at, dialog.parked_at) == (None, later)
 
 
 class TestFinishTurn:

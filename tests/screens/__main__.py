@@ -320,6 +320,61 @@ async def korean(here: World) -> None:
     await picture(guild.channel, minji, "korean")
 
 
+async def settings(here: World) -> None:
+    """The panel of a guild's settings, page by page, a form, and what a file would change."""
+    boss, ann = here.discord.user("boss"), here.discord.user("ann")
+    guild = here.discord.guild("boss's guild", managers=(boss,))
+    friends = here.discord.role(guild, "friends", ann)
+    await here.discord.join(guild)
+    category = here.discord.category(guild, "Library")
+    bots, place = here.discord.channel(guild, "bots"), here.discord.channel(guild, "settings")
+    for each in (category, bots, place):
+        await here.discord.announce(each)
+    await here.use(guild, boss, "config set", max_chat_logs=6, idle_time="36h", daily_messages=200)
+    for channel in (guild.channel, bots):
+        await here.use(guild, boss, "config channels add", channel=channel)
+    await here.use(guild, boss, "config channels scope", channel=bots, scope="thread")
+    await here.use(guild, boss, "config roles add", role=friends)
+    await here.use(guild, boss, "config roles quota", role=friends, daily_messages=500)
+    await here.use(guild, boss, "persona lock", channel=category)
+    exported = await here.use(guild, boss, "config export")
+    file = exported.messages()[0].attachments[0]
+    opened = await here.use(place, boss, "config panel")
+    [panel] = opened.messages()
+    await picture(place, boss, "settings-conversations")
+    for page in ("where", "replies", "limits", "memory"):
+        menu = next(each for each in panel.all_components() if each["custom_id"].startswith("config:page"))
+        await here.discord.select(panel, boss, page, custom_id=menu["custom_id"])
+        await here.discord.until(lambda page=page: f":{PAGE_SIGNS[page]}:" in str(panel.components))
+        await picture(place, boss, f"settings-{page}")
+    await here.discord.click(panel, boss, label="Switch on")
+    await here.discord.until(lambda: "Saved" in str(panel.components))
+    await picture(place, boss, "settings-memory")
+    menu = next(each for each in panel.all_components() if each["custom_id"].startswith("config:page"))
+    await here.discord.select(panel, boss, "talk", custom_id=menu["custom_id"])
+    await here.discord.until(lambda: ":idle_time:" in str(panel.components))
+    button = next(
+        each for each in panel.buttons() if ":open:" in each["custom_id"] and "idle_time" in each["custom_id"]
+    )
+    form = await here.discord.press(panel, boss, custom_id=button["custom_id"])
+    await here.discord.done(form)
+    await render.screenshot(render.modal_html(form), FOLDER / "settings-form.png")
+    await here.use(guild, boss, "config reset", setting="everything")
+    elsewhere = here.discord.channel(guild, "import")
+    await here.discord.announce(elsewhere)
+    text = file.content.decode().replace(str(bots.id), "123456789012345678")
+    await here.use(elsewhere, boss, "config import", file=Attachment("settings.json", text.encode()))
+    await picture(elsewhere, boss, "settings-import")
+    own = here.discord.channel(guild, "me")
+    await here.discord.announce(own)
+    await here.use(own, ann, "me settings", retention_days=7, private=True)
+    await picture(own, ann, "settings-own")
+
+
+PAGE_SIGNS = {"where": "persona_locks", "replies": "streaming", "limits": "daily_tokens", "memory": "memory"}
+"""A setting of each page."""
+
+
 async def picture(channel: object, viewer: object, name: str) -> None:
     """Write one picture of a channel."""
     page = render.html(channel, viewer=viewer, width=760)  # type: ignore[arg-type]
@@ -330,7 +385,7 @@ async def main(names: list[str]) -> None:
     """Draw all scenes, or those with these names."""
     scenes: list[Scene] = [
         chat, another_reply, running, thinking, edit, together, file, personas, character, memory, faces, scene,
-        webhooks, korean, admin,
+        webhooks, korean, admin, settings,
     ]  # fmt: skip
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -12,8 +12,9 @@ from dataclasses import replace
 from bot.attachments import reasons
 from bot.attachments.frame import message_with_files
 from bot.attachments.kinds import declared_kind
+from bot.attachments.names import clean_name
 from bot.attachments.reader import FileReader
-from bot.attachments.types import FilesRead, OfferedFile
+from bot.attachments.types import FilesRead, OfferedFile, RefusedFile
 from bot.chat.files.cut import cut_files, num_chars, stored
 from bot.chat.files.note import files_note, refusals_note
 from bot.chat.requests import ChatRequest
@@ -50,7 +51,7 @@ class FileIntake:
         """
         if not request.offers:
             return await self._with_fitting_quotes(request)
-        read = await self._read(request.offers)
+        read = await self._read(request.offers) if request.reads_files else _all_refused(request.offers)
         refusals = refusals_note(read.refused)
         is_quote = request.offers_kind != "file"  # then there is a question, but perhaps nothing that it is about
         if not (read.texts or read.images or request.files or (request.text and not is_quote)):
@@ -126,6 +127,11 @@ class FileIntake:
     async def _count(self, text: str) -> int | None:
         counted = await self._engine.count([Message(role="user", content=text)])
         return None if counted is None else counted.count
+
+
+def _all_refused(offers: Sequence[OfferedFile]) -> FilesRead:
+    """What comes of files where none are read."""
+    return FilesRead(refused=tuple(RefusedFile(clean_name(each.filename), reasons.SWITCHED_OFF) for each in offers))
 
 
 def _estimate(text: str) -> int:

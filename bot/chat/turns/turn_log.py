@@ -24,6 +24,7 @@ from bot.chat.turns.turn_values import pending_turn, turn_result
 from bot.chat.turns.unsaved import UnsavedTurn, UnsavedTurns
 from bot.errors import BotError, DatabaseUnavailable, NothingToRegenerate, ShuttingDown
 from bot.failpoint import failpoint
+from bot.log import reason_of
 from bot.settings import Settings
 from bot.storage import translate_database_errors
 from models import errors as stored
@@ -152,7 +153,9 @@ class TurnLog:
         interrupted = isinstance(error, asyncio.CancelledError | ShuttingDown | KeyboardInterrupt)
         error_id = error.error_id if isinstance(error, BotError) else uuid4().hex[:8]
         if isinstance(error, BotError):
-            log.warning("no reply", turn=turn.turn_id, error_id=error_id, error=type(error).__name__, reason=str(error))
+            log.warning(
+                "no reply", turn=turn.turn_id, error_id=error_id, error=type(error).__name__, reason=reason_of(error)
+            )
         await _uncancelled(self._close_without_reply(turn, interrupted, error_id))
 
     async def recover(self) -> None:

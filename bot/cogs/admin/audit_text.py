@@ -9,14 +9,16 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import discord
+from babel.dates import format_timedelta
 
 from bot.cogs.admin.member_text import LASTS, lasts_labels
 from bot.discord_app.code_fences import utf16_length
+from bot.i18n.language import current_language, ngettext
 from bot.i18n.language import gettext as _
-from bot.i18n.language import ngettext
 from models.types import AuditRecord
 
 GROUPS = ("config", "persona", "scene", "member", "purge", "report", "privacy")
@@ -24,6 +26,8 @@ GROUPS = ("config", "persona", "scene", "member", "purge", "report", "privacy")
 _CALLED = {
     "daily_turns": "daily_messages",
     "dialog_scope": "scope",
+    "session_ttl": "idle_time",
+    "locale": "language",
     "channel_scopes": "channels scope",
     "own_personas": "/persona allow",
     "locked_channels": "/persona lock",
@@ -102,6 +106,7 @@ def _details(record: AuditRecord) -> dict[str, Any]:
 def _templates() -> dict[str, str]:
     return {
         "config.set": _("{admin} changed settings: {settings}."),
+        "config.import": _("{admin} imported settings from a file: {settings}."),
         "member.block": _("{admin} blocked {member}: {lasts}."),
         "member.unblock": _("{admin} ended the block of {member}."),
         "purge": _("{admin} deleted {what}: {counts}."),
@@ -220,7 +225,10 @@ def _counted(name: str, number: int) -> str:
 def _settings(details: Mapping[str, Any], mention: Mention) -> str:
     """The settings with their new values; of a list only its name."""
     shown = []
-    for name, value in details.items():
+    for name, change in details.items():
+        value = change.get("new") if isinstance(change, dict) else change
+        if name == "session_ttl" and isinstance(value, int):
+            value = format_timedelta(timedelta(seconds=value), threshold=1, locale=current_language())
         called = f"`{_CALLED.get(name, name)}`"
         text = str(value).strip("'\"")
         plain = len(text) <= 40 and not any(mark in text for mark in "({[<")

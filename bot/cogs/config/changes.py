@@ -24,6 +24,10 @@ Setting = Literal[
     "own_personas",
     "persona_locks",
     "persona_face",
+    "idle_time",
+    "streaming",
+    "files",
+    "language",
 ]
 RESETS: Mapping[Setting, Change] = {
     "everything": lambda old: GuildSettings(),
@@ -42,6 +46,10 @@ RESETS: Mapping[Setting, Change] = {
     ),
     "persona_locks": lambda old: replace(old, locked_channels=frozenset()),
     "persona_face": lambda old: replace(old, persona_face="off"),
+    "idle_time": lambda old: replace(old, session_ttl=None),
+    "streaming": lambda old: replace(old, streaming=True),
+    "files": lambda old: replace(old, files=True),
+    "language": lambda old: replace(old, locale=None),
 }
 
 

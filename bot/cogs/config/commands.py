@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 import discord
 from discord import app_commands
 from discord.app_commands import AppCommandChannel, AppCommandThread, Range, Transform
+from discord.ext import commands
 
 from bot.cogs.config.changes import RESETS, Setting, add_channel, change_role, clear_roles, remove_channel
 from bot.cogs.config.scopes import CHOICES, SCOPE_CHANGED, scope_named, scope_note, set_channel_scope
 from bot.cogs.config.text import MEMORY_OFF, MEMORY_ON, settings_text
-from bot.discord_app.context import Interaction
+from bot.cogs.config.transfer import SettingsTransfer
+from bot.cogs.settings_panel.draw import Panel
+from bot.cogs.settings_panel.guild_entries import guild_entries, guild_pages, guild_source, seconds_in
+from bot.cogs.settings_panel.languages import LANGUAGES, language_named
+from bot.cogs.settings_panel.presses import Presses
+from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
-from bot.discord_app.feature_cog import FeatureCog
-from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, MANAGE_GUILD
+from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
+from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, MANAGE_GUILD, Action
+from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
 from bot.guilds.settings_cache import Change
 from bot.i18n.language import gettext as _
@@ -43,8 +52,54 @@ class _ChatChannel(app_commands.Transformer):
 ChatChannel = Transform[AppCommandChannel | AppCommandThread, _ChatChannel]
 
 
+class GuildPanelStore:
+    """The settings of a guild, for its panel."""
+
+    def __init__(self, context: CommandContext) -> None:
+        self._context = context
+
+    def panel(self, interaction: Interaction, settings: GuildSettings) -> Panel[GuildSettings]:
+        """The panel of these settings."""
+        guild = interaction.guild
+
+        def knows(channel_or_role_id: int) -> bool:
+            if guild is None or guild.unavailable:
+                return True
+            # Threads that rest are not known to the bot, and are no harm in a menu.
+            found = guild.get_channel_or_thread(channel_or_role_id) or guild.get_role(channel_or_role_id)
+            return found is not None or channel_or_role_id in settings.channels | settings.locked_channels
+
+        return Panel(
+            word=Action.CONFIG.value,
+            title=_("What this guild decides"),
+            pages=guild_pages(),
+            entries=guild_entries(settings, self._context.settings),
+            settings=settings,
+            source=guild_source(),
+            opener_id=interaction.user.id,
+            knows=knows,
+        )
+
+    async def read(self, interaction: Interaction) -> GuildSettings:
+        """The settings of the guild in which the panel is used."""
+        return await self._context.guild_settings.read(interaction.guild_id or 0)
+
+    async def change(self, interaction: Interaction, change: Callable[[GuildSettings], GuildSettings]) -> GuildSettings:
+        """Change them, with an entry in the audit log."""
+        after = await self._context.guild_settings.change(
+            interaction.guild_id or 0, change, actor_id=interaction.user.id
+        )
+        self._context.personas.changed.set()  # a face as a profile is looked after in the background
+        return after
+
+
 class Config(FeatureCog):
     """The settings of a guild. Discord hides these commands from members without Manage Server by default."""
+
+    def __init__(self, bot: commands.Bot, context: CommandContext) -> None:
+        super().__init__(context)
+        self._presses = Presses(GuildPanelStore(context))
+        self._transfer = SettingsTransfer(bot, context)
 
     config = app_commands.Group(
         name="config",
@@ -63,6 +118,35 @@ class Config(FeatureCog):
         guild_settings = await self.context.guild_settings.read(interaction.guild_id or 0)
         await self.context.respond(interaction, settings_text(guild_settings, self.context.settings))
 
+    @config.command(name="panel", description="See all settings with what applies, and change them with menus.")
+    async def panel(self, interaction: Interaction) -> None:
+        """/config panel."""
+        if await defer(interaction, ephemeral=True):
+            view = await self._presses.first(interaction)
+            await interaction.edit_original_response(view=view, allowed_mentions=NO_MENTIONS)
+
+    @config.command(name="export", description="Get the settings of this guild as a file.")
+    async def export(self, interaction: Interaction) -> None:
+        """/config export."""
+        await self._transfer.export(interaction)
+
+    @config.command(name="import", description="Take settings from a file. I show what would change, and ask.")
+    @app_commands.describe(file="A file that /config export has made")
+    async def import_file(self, interaction: Interaction, file: discord.Attachment) -> None:
+        """/config import."""
+        await self._transfer.begin(interaction, file)
+
+    def component_handlers(self) -> Mapping[str, ComponentHandler]:
+        """The components of the panel, and the buttons below an import."""
+        return {Action.CONFIG.value: self._pressed}
+
+    async def _pressed(self, interaction: Interaction, argument: str) -> None:
+        word, _sep, rest = argument.partition(":")
+        if word == "import":
+            await self._transfer.pressed(interaction, rest)
+        else:
+            await self._presses.pressed(interaction, argument)
+
     # The ranges are what the database can hold; the operator's own limits are checked when a value is stored.
     @config.command(name="set", description="Choose one or more settings for this guild.")
     @app_commands.describe(
@@ -72,8 +156,12 @@ class Config(FeatureCog):
         scope="Who shares a conversation with me, and where",
         daily_messages="How many messages a member may send me in one day (UTC)",
         daily_tokens="How many tokens a member may use in one day (UTC), questions and answers together",
+        idle_time="How long a conversation rests before it ends, such as 36h or 7d",
+        streaming="Whether answers are shown while I write them",
+        files="Whether I read files and pictures that come with messages",
+        language="The language of what I say in public",
     )
-    @app_commands.choices(scope=CHOICES)
+    @app_commands.choices(scope=CHOICES, language=LANGUAGES)
     async def set_settings(
         self,
         interaction: Interaction,
@@ -83,10 +171,18 @@ class Config(FeatureCog):
         scope: str | None = None,
         daily_messages: Range[int, 0, 1_000_000] | None = None,
         daily_tokens: Range[int, 0, 1_000_000_000] | None = None,
+        idle_time: Range[str, 1, 20] | None = None,
+        streaming: bool | None = None,
+        files: bool | None = None,
+        language: str | None = None,
     ) -> None:
         """/config set."""
         dialog_scope = scope_named(scope)
-        given = (max_chat_logs, max_reply_tokens, retention_days, dialog_scope, daily_messages, daily_tokens)
+        ttl = None if idle_time is None else timedelta(seconds=seconds_in(idle_time))
+        given = (
+            max_chat_logs, max_reply_tokens, retention_days, dialog_scope, daily_messages, daily_tokens, ttl, streaming,
+            files, language,
+        )  # fmt: skip
         if all(value is None for value in given):
             raise BotError(_("Please choose at least one setting. `/config show` lists them."))
 
@@ -99,6 +195,10 @@ class Config(FeatureCog):
                 dialog_scope=dialog_scope or old.dialog_scope,
                 daily_turns=old.daily_turns if daily_messages is None else daily_messages,
                 daily_tokens=old.daily_tokens if daily_tokens is None else daily_tokens,
+                session_ttl=old.session_ttl if ttl is None else ttl,
+                streaming=old.streaming if streaming is None else streaming,
+                files=old.files if files is None else files,
+                locale=old.locale if language is None else language_named(language),
             )
 
         await self._change(interaction, changed, scope_note(dialog_scope) if dialog_scope else "")

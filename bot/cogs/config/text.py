@@ -6,6 +6,7 @@ from bot.cogs.config.scopes import SCOPES
 from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
 from bot.settings import Settings
+from bot.text import duration_text
 from models.types import GuildSettings
 
 MEMORY_ON = N_(
@@ -27,12 +28,13 @@ def settings_text(guild: GuildSettings, settings: Settings) -> str:
             value=_value(guild.max_reply_tokens, settings.max_reply_tokens)
         ),
         _("`retention_days` {value}: days that a conversation is kept after its end").format(
-            value=_value(guild.retention_days, settings.retention_days, capped=False)
+            value=_value(guild.retention_days, settings.retention_days)
         ),
         f"`scope` **{guild.dialog_scope}**: {_(SCOPES[guild.dialog_scope])}",
         f"`daily_messages` {_quota(guild.daily_turns)}",
         f"`daily_tokens` {_quota(guild.daily_tokens)}",
         f"`memory` {_memory(guild, settings)}",
+        *_more_lines(guild, settings),
         f"`channels` {_list('<#{}>', sorted(guild.channels)) or _('**all**')}",
         f"`roles` {_list('<@&{}>', allowed) or _('**everybody**')}",
     ]
@@ -55,10 +57,25 @@ def settings_text(guild: GuildSettings, settings: Settings) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _value(chosen: int | None, default: int, *, capped: bool = True) -> str:
+def _more_lines(guild: GuildSettings, settings: Settings) -> list[str]:
+    """What was chosen of the settings that most guilds leave as they are."""
+    lines = []
+    if guild.session_ttl is not None:
+        idle_time = duration_text(min(guild.session_ttl, settings.session_ttl))
+        lines.append(_("`idle_time` **{time}**: after so long a rest a conversation ends").format(time=idle_time))
+    if not guild.streaming:
+        lines.append(_("`streaming` **off**: an answer is shown once, when it is complete"))
+    if not guild.files:
+        lines.append(_("`files` **off**: I read no files and pictures"))
+    if guild.locale is not None:
+        lines.append(_("`language` **{language}**: of what I say in public").format(language=guild.locale))
+    return lines
+
+
+def _value(chosen: int | None, default: int) -> str:
     if chosen is None:
         return _("**{default:,}** (the default)").format(default=default)
-    if chosen > default and capped:
+    if chosen > default:
         text = _("**{default:,}** ({chosen:,} was chosen; the owner of this bot allows less now)")
     else:
         text = _("**{chosen:,}** (chosen; {default:,} is the default and the most)")

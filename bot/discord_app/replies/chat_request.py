@@ -42,6 +42,7 @@ def chat_request(
     def begun(turn: PendingTurn) -> None:
         nonlocal continued
         continued = turn.prefix or turn.greeting
+        reply.grows = turn.settings.streaming
         sink.record.begin(turn.delivery_id)
         sink.name_line = speaker_line(turn.speaker)
         sink.prefix += voice_lines(question.place, turn.speaker, small_lines(turn.files_note))
@@ -69,6 +70,7 @@ def chat_request(
         offers=question.offers,
         offers_kind=question.offers_kind,
         offers_author_id=question.offers_author_id,
+        reads_files=settings.files,
         files=question.files,
         retraction=_(RETRACTED),
         place=question.place,

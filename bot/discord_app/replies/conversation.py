@@ -102,7 +102,9 @@ class Conversations:
         reply = StreamedReply(sink, self.edit_rate, prefix=sink.prefix, num_messages=sink.num_messages)
         request = replace(
             chat_request(question, key, settings, sink, reply, self.own_names),
-            on_waiting=lambda waiting: reply.announce(lambda: waiting_text(waiting.status(), shared=key.shared)),
+            on_waiting=lambda waiting: reply.announce(
+                lambda: waiting_text(waiting.status(), shared=key.shared, is_written=not reply.grows)
+            ),
         )
         running = RunningReply(key, caller.user_id, asyncio.current_task(), sink, question.is_repeat)
         self.running[place.nonce] = running

@@ -56,10 +56,12 @@ class StreamedReply:
 
     def __init__(self, sink: MessageSink, edit_rate: EditRate, *, prefix: str = "", num_messages: int = 0) -> None:
         """`prefix`: what stands above the reply. `num_messages`: how many messages show an earlier text of it."""
+        self.grows = True
+        """Whether the reply is shown while it is written; otherwise once, when it is complete."""
         self._sink = sink
         self._edit_rate = edit_rate
         self._prefix = prefix
-        self._text = prefix
+        self._text = self._begun = prefix
         self._num_messages = num_messages
         self._shown: dict[int, str] = {}
         self._edited_at: dict[int, float] = {}
@@ -72,7 +74,8 @@ class StreamedReply:
 
     def begin_with(self, prefix: str, begun: str = "") -> None:
         """Set the prefix and the beginning of the reply, and drop the text so far, which was no answer."""
-        self._prefix, self._text = prefix, prefix + begun
+        self._prefix = prefix
+        self._text = self._begun = prefix + begun
 
     def announce(self, status: Callable[[], str | None]) -> None:
         """Show this status below the prefix while no text comes, from ANNOUNCE_AFTER seconds on. None ends it."""
@@ -84,7 +87,7 @@ class StreamedReply:
         self._raise_if_deleted()
         self._text += delta
         self._has_new_text.set()
-        if self._worker is None:
+        if self._worker is None and self.grows:
             self._edit_rate.num_running += 1
             self._worker = asyncio.create_task(self._edit_loop(), name="reply-edits")
 
@@ -134,7 +137,8 @@ class StreamedReply:
             await asyncio.sleep(ANNOUNCE_INTERVAL)
 
     async def _show_status(self, status: str) -> None:
-        text = self._text if not self._text or self._text.endswith("\n") else self._text + "\n"
+        text = self._text if self.grows else self._begun
+        text = text if not text or text.endswith("\n") else text + "\n"
         for index, message in enumerate(partial_messages(text + status)):
             if self._shown.get(index) == message:
                 continue

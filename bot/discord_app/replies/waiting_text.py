@@ -17,10 +17,13 @@ THINKING = N_("-# 💭 Thinking …")
 _UNIT = 60.0
 
 
-def waiting_text(status: WaitStatus | None, *, shared: bool = False) -> str | None:
-    """The line that is shown; None if the message waits no more. `shared`: whether others speak in this dialog too."""
+def waiting_text(status: WaitStatus | None, *, shared: bool = False, is_written: bool = False) -> str | None:
+    """The line that is shown; None if the message waits no more. `shared`: whether others speak in this dialog too.
+
+    `is_written`: whether the reply is being written and not shown before it is complete.
+    """
     if status is None:
-        return None
+        return "-# " + _("✍️ I am writing …") if is_written else None
     if status.loading:
         return loading_text(status.load_progress)
     if status.thinking:

@@ -26,7 +26,7 @@ from models.tables import Dialog, Fact, GuildSettingsRow, MemberSettingsRow, Tur
 
 @dataclass(frozen=True, slots=True)
 class RetentionLimits:
-    """The operator's defaults; a guild may change the first two for itself, a member the second."""
+    """The operator's defaults and maxima; a guild may shorten the first two for itself, a member the second."""
 
     session_ttl: timedelta
     """Idle time after which a dialog ends."""
@@ -68,7 +68,7 @@ async def idle_conditions(
         default,
         *(
             and_(
-                Dialog.last_active_at < cutoff(now, timedelta(seconds=seconds)),
+                Dialog.last_active_at < cutoff(now, min(timedelta(seconds=seconds), limits.session_ttl)),
                 Dialog.guild_id.in_(select(guild.guild_id).where(guild.session_ttl_s == seconds)),
             )
             for seconds in ttls
@@ -94,7 +94,7 @@ async def retention_rules(
     rules = [RetentionRule(Dialog.guild_id.not_in(own), cutoff(now, limits.retention), Fact.guild_id.not_in(own))]
     for days in guild_days:
         guilds = select(guild.guild_id).where(guild.retention_days == days)
-        before = cutoff(now, timedelta(days=days or 0))
+        before = cutoff(now, min(timedelta(days=days or 0), limits.retention))
         rules.append(RetentionRule(Dialog.guild_id.in_(guilds), before, Fact.guild_id.in_(guilds)))
     for days in member_days:
         members = select(member.guild_id, member.user_id).where(member.retention_days == days)

@@ -7,14 +7,16 @@ First `admit`: read the settings, refuse a duplicate, a blocked member or a used
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, case, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.base import UTCDateTime
 from models.errors import DuplicateInteraction
 from models.queries.common import (
     attempt_number,
+    change,
     ensure_guild,
     ensure_user,
     insert_if_absent,
@@ -115,6 +117,26 @@ async def open_dialog(session: AsyncSession, *, key: DialogKey, now: datetime) -
     if key.shared:
         await ensure_user(session, key.user_id, now)
     return dialog_id
+
+
+_AT_REST = (
+    update(Dialog)
+    .where(matches_key_values(), is_open(), Dialog.last_active_at < bindparam("rests_since"))
+    .where(~exists().where(Turn.dialog_id == Dialog.id, Turn.status == "pending"))
+    .values(
+        ended_at=case((Dialog.name.is_(None), bindparam("at", type_=UTCDateTime)), else_=None),
+        end_reason=case((Dialog.name.is_(None), "idle"), else_=None),
+        parked_at=case((Dialog.name.is_(None), None), else_=bindparam("at", type_=UTCDateTime)),
+    )
+)
+
+
+async def end_if_idle(session: AsyncSession, *, key: DialogKey, idle_time: timedelta, now: datetime) -> None:
+    """End the key's open dialog if nobody has spoken in it for this long, or park it if it has a name.
+
+    As the cleanup does (deletion/retention.py), which runs too rarely for a guild that chose a short time.
+    """
+    await change(session, _AT_REST, {**key_values(key), "rests_since": now - idle_time, "at": now})
 
 
 async def finished_turn(session: AsyncSession, *, key: DialogKey, turn_id: int, parked: bool = False) -> Turn | None:

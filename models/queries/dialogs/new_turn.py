@@ -17,7 +17,7 @@ from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from models.errors import DuplicateInteraction, TurnGone
 from models.queries.common import attempt_number, codec, dialect, insert, rows_of
-from models.queries.dialogs.begin import admit, finished_turn, open_dialog, turn_snapshot
+from models.queries.dialogs.begin import admit, end_if_idle, finished_turn, open_dialog, turn_snapshot
 from models.queries.dialogs.pairs import history, names_in_dialog
 from models.queries.dialogs.speakers import speaker_of
 from models.queries.dialogs.turn_files import add_files, files_of
@@ -85,6 +85,8 @@ async def begin_turn(
         addressed = await _addressed(session, key, snapshot.scene, replied_to)
         return replace(snapshot, author=author, files=files, files_note=files_note, addressed=addressed)
     speaker: Speaker | None = None
+    if replaces is None and settings.session_ttl is not None:
+        await end_if_idle(session, key=key, idle_time=settings.session_ttl, now=now)
     if replaces is not None:
         replaced = await finished_turn(session, key=key, turn_id=replaces)
         if replaced is None:

@@ -75,13 +75,20 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
         locale=row.locale,
         memory=row.memory,
         persona_face=_face(row.persona_face),
+        files=row.files,
     )
 
 
 async def set_guild_settings(
-    session: AsyncSession, *, key: DialogKey, settings: GuildSettings, actor_id: int | None, now: datetime
+    session: AsyncSession,
+    *,
+    key: DialogKey,
+    settings: GuildSettings,
+    actor_id: int | None,
+    now: datetime,
+    action: str = "config.set",
 ) -> None:
-    """Replace the guild's settings, and record the changes in the audit log."""
+    """Replace the guild's settings, and record the changes in the audit log, each with its old and new value."""
     before = await guild_settings(session, key=key)
     await ensure_guild(session, key.guild_id, now)
     await _upsert(
@@ -101,6 +108,7 @@ async def set_guild_settings(
             "locale": settings.locale,
             "memory": settings.memory,
             "persona_face": settings.persona_face,
+            "files": settings.files,
             "updated_at": now,
         },
     )
@@ -127,7 +135,7 @@ async def set_guild_settings(
     await session.flush()
     changed = _changes(before, settings)
     if changed:
-        await record_audit(session, key=key, actor_id=actor_id, action="config.set", details=changed, now=now)
+        await record_audit(session, key=key, actor_id=actor_id, action=action, details=changed, now=now)
 
 
 async def change_guild_settings(
@@ -137,6 +145,7 @@ async def change_guild_settings(
     change: Callable[[GuildSettings], GuildSettings],
     actor_id: int | None,
     now: datetime,
+    action: str = "config.set",
 ) -> GuildSettings:
     """Apply `change` to the guild's settings under a lock, so that concurrent changes of two admins both hold.
 
@@ -148,7 +157,7 @@ async def change_guild_settings(
     before = await guild_settings(session, key=key)
     after = change(before)
     if after != before:
-        await set_guild_settings(session, key=key, settings=after, actor_id=actor_id, now=now)
+        await set_guild_settings(session, key=key, settings=after, actor_id=actor_id, now=now, action=action)
     return after
 
 
@@ -177,6 +186,30 @@ async def set_member_settings(
         },
         now,
     )
+
+
+async def change_member_settings(
+    session: AsyncSession,
+    *,
+    key: DialogKey,
+    change: Callable[[MemberSettings], MemberSettings],
+    now: datetime,
+) -> MemberSettings | None:
+    """Apply `change` to what the member chose, and return the new settings; None if they opted out of all storage.
+
+    Called by bot/guilds/member_settings.py. Memory and blocks have functions of their own, and stay as they are.
+    """
+    if await session.scalar(select(OptOut.user_id).where(OptOut.user_id == key.user_id)) is not None:
+        return None
+    await ensure_user(session, key.user_id, now)
+    # Two changes of one member follow each other. As in change_guild_settings, foreign keys are not blocked.
+    await session.scalar(select(User.id).where(User.id == key.user_id).with_for_update(key_share=True))
+    before = await member_settings(session, key=key)
+    after = change(before)
+    if after != before:
+        chosen = {name: getattr(after, name) for name in ("max_chat_logs", "retention_days", "private", "locale")}
+        await _upsert_member(session, key, {**chosen, "updated_at": now}, now)
+    return after
 
 
 async def set_member_memory(session: AsyncSession, *, key: DialogKey, memory: bool, now: datetime) -> bool:
@@ -258,13 +291,24 @@ def _face(text: str) -> PersonaFace:
     return next(face for face in get_args(PersonaFace) if face == text)
 
 
-def _changes(before: GuildSettings, after: GuildSettings) -> dict[str, str]:
-    """Return the changed fields with their new values."""
-    return {
-        field.name: repr(getattr(after, field.name))
+def _changes(before: GuildSettings, after: GuildSettings) -> dict[str, dict[str, Any]]:
+    """Return the changed fields, each with its old and its new value."""
+    pairs = {
+        field.name: (getattr(before, field.name), getattr(after, field.name))
         for field in dataclasses.fields(GuildSettings)
-        if getattr(before, field.name) != getattr(after, field.name)
     }
+    return {name: {"old": _plain(old), "new": _plain(new)} for name, (old, new) in pairs.items() if old != new}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of the settings as JSON can hold it: times in seconds, lists in order."""
+    if isinstance(value, timedelta):
+        return round(value.total_seconds())
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, RolePolicy):
+        return {name: each for name, each in dataclasses.asdict(value).items() if each is not None}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 @cross_tenant("a deletion may concern every guild, and its record names no member")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ def recorded_actions() -> set[str]:
             text = path.read_text(encoding="utf-8")
             if "audit" in text or "receipt" in text:
                 found |= set(re.findall(rf'"((?:{"|".join(GROUPS)})(?:\.[a-z_]+)+)"', text))
-    return found | {"purge"}
+    return found | {"purge", "config.import"}
 
 
 def test_every_action_has_a_sentence() -> None:
@@ -55,6 +56,15 @@ def test_numbers_and_names_are_in_it() -> None:
     set_here = '{"persona": 5, "level": "channel", "place": 9, "version": 2}'
     assert sentence(record("persona.set", set_here), {5: "Jack_"}) == "<@7> set the persona **Jack\\_** for <#9>."
     assert "that is gone (number 5)" in sentence(record("persona.set", set_here), {})
+
+
+def test_settings_are_said_with_their_new_values() -> None:
+    changed = {"max_chat_logs": (5, 9), "locale": ("ko", None), "session_ttl": (None, 7200), "channels": ([], [1])}
+    details = json.dumps({name: {"old": old, "new": new} for name, (old, new) in changed.items()})
+    assert sentence(record("config.import", details), {}) == (
+        "<@7> imported settings from a file: "
+        "`max_chat_logs` 9, `language` the default, `idle_time` 2 hours, `channels`."
+    )
 
 
 def test_a_page_holds_what_there_is_room_for() -> None:

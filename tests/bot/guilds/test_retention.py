@@ -173,11 +173,24 @@ class TestPurging:
         assert await states(database) == {2: "reset"}
 
     async def test_by_guild_and_by_member_whichever_is_shorter(self, database: Database) -> None:
-        """100 keeps 60 days, 101 keeps 10; member 2 wants 5 days in 100, member 4 wants 90 days in 101."""
-        for user, guild, age in ((1, 100, 45), (2, 100, 6), (3, 101, 11), (4, 101, 11), (5, 101, 9), (6, 0, 6)):
+        """100 keeps 25 days, 101 keeps 10; member 2 wants 5 days in 100, member 4 wants 90 days in 101.
+
+        102 chose 60 when the operator still allowed so many.
+        """
+        ages = (
+            (1, 100, 20),
+            (2, 100, 6),
+            (3, 101, 11),
+            (4, 101, 11),
+            (5, 101, 9),
+            (6, 0, 6),
+            (7, 102, 31),
+            (8, 102, 29),
+        )
+        for user, guild, age in ages:
             await self.ended(database, DialogKey(guild, user), age)
         async with database.write() as session:
-            for guild, days in ((100, 60), (101, 10)):
+            for guild, days in ((100, 25), (101, 10), (102, 60)):
                 await queries.set_guild_settings(
                     session,
                     key=DialogKey(guild, 1),
@@ -190,7 +203,7 @@ class TestPurging:
                     session, key=DialogKey(guild, user), settings=MemberSettings(retention_days=days), now=NOW
                 )
         await clean(database, limits=LIMITS, now=NOW)
-        assert set(await states(database)) == {1, 5}
+        assert set(await states(database)) == {1, 5, 8}
 
     async def test_old_pairs_of_a_dialog_that_never_rests(self, database: Database) -> None:
         key = DialogKey(100, 1)

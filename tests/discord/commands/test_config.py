@@ -55,9 +55,9 @@ async def test_a_setting_applies_is_shown_is_audited_and_can_be_reset(here: Worl
     assert "`max_reply_tokens` **512** (the default)" in everything.reply()
     records = await audited(here, guild)
     assert [json.loads(record.details) for record in records] == [
-        {"max_reply_tokens": "None"},
-        {"max_chat_logs": "None"},
-        {"max_chat_logs": "1", "max_reply_tokens": "7"},
+        {"max_reply_tokens": {"old": 7, "new": None}},
+        {"max_chat_logs": {"old": 1, "new": None}},
+        {"max_chat_logs": {"old": None, "new": 1}, "max_reply_tokens": {"old": None, "new": 7}},
     ]
     assert {record.actor_id for record in records} == {boss.id}
 

@@ -88,7 +88,7 @@ def component(item: Json, name: Namer) -> str:
             off = " disabled" if item.get("disabled") else ""
             return f'<span class="button style{item["style"]}{off}">{emoji}{label}{arrow}</span>'
         case 3 | 5 | 6 | 7 | 8:
-            return _select(item)
+            return _select(item, name)
         case 9:
             accessory = component(item["accessory"], name)
             return f'<div class="section"><div>{"".join(inner)}</div>{accessory}</div>'
@@ -101,8 +101,12 @@ def component(item: Json, name: Namer) -> str:
     return '<div class="card">…</div>'
 
 
-def _select(item: Json) -> str:
+MENTIONS = {"channel": "#", "role": "@&", "user": "@"}
+
+
+def _select(item: Json, name: Namer = lambda kind, key: kind) -> str:
     chosen = [option["label"] for option in item.get("options") or () if option.get("default")]
+    chosen += [name(MENTIONS[each["type"]], int(each["id"])) for each in item.get("default_values") or ()]
     text = ", ".join(chosen) or item.get("placeholder") or "Make a selection"
     kinds = f"{' chosen' if chosen else ''}{' disabled' if item.get('disabled') else ''}"
     return f'<div class="select{kinds}"><span>{escape(text)}</span><span>⌄</span></div>'

@@ -1,0 +1,1 @@
+"""Settings as a panel: pages of texts, menus and buttons, for a guild and for one member."""
