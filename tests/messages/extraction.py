@@ -16,7 +16,7 @@ from discord import app_commands
 from bot.cogs.all_cogs import make_cogs
 from bot.discord_app.client import GuildLlama
 from bot.discord_app.command_texts import COMMAND
-from bot.i18n.catalogues import CATALOGUES
+from bot.i18n.catalogues import CATALOGUES, languages
 
 ROOT = Path(__file__).parents[2]
 PLAIN, PLURAL, CONTEXT = {"_", "N_", "gettext"}, {"ngettext"}, {"pgettext", "NP_"}
@@ -88,11 +88,25 @@ def _texts_of(command: Any) -> Iterator[str]:
 
 
 def is_identifier(choice: app_commands.Choice[Any]) -> bool:
-    """Whether a choice is named by the name of a setting or a format, which stay as they are in texts."""
-    return choice.name == choice.value and ("_" in choice.name or choice.name in IDENTIFIERS)
+    """Whether a choice is a setting, a format or a language, whose names stay as they are in all languages."""
+    named = choice.name == choice.value and ("_" in choice.name or choice.name in IDENTIFIERS)
+    return named or choice.value in languages()
 
 
-IDENTIFIERS = {"channels", "json", "md", "memory", "png", "roles", "scope"}
+IDENTIFIERS = {
+    "channels",
+    "files",
+    "json",
+    "language",
+    "limits",
+    "md",
+    "memory",
+    "png",
+    "private",
+    "roles",
+    "scope",
+    "streaming",
+}
 
 
 def catalogue_files() -> list[Path]:
