@@ -6,14 +6,18 @@ goes to the log, never into the message. Knows nothing of Discord, SQL or HTTP.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
+from typing import Literal
 from uuid import uuid4
 
 from bot.i18n.language import NP_, ngettext, pgettext
 from bot.i18n.language import gettext as _
 from bot.i18n.translated import english
 
+LimitedBy = Literal["member", "guild"]
+"""Whose limit it is: a member's own, or that of all members of a guild together."""
 EXIT_CONFIG = 78
 """The exit code of a configuration error (sysexits.h: EX_CONFIG)."""
 
@@ -171,25 +175,70 @@ class AboveLimit(BotError):
         self.limit = limit
 
 
-class QuotaUsedUp(BotError):
-    """The member has used up the guild's daily quota. `unit` is "turns" or "tokens"."""
+class LimitReached(Hint):
+    """A member, or a guild as a whole (`by`), has asked for as much as it may for now. Nothing was stored."""
 
-    def __init__(self, unit: str, limit: int, resets_at: datetime) -> None:
-        if unit == "turns":
-            allowed = ngettext("{number:,} message", "{number:,} messages", limit).format(number=limit)
+    def __init__(self, user_message: str, by: LimitedBy, returns_at: datetime) -> None:
+        super().__init__(user_message)
+        self.by: LimitedBy = by
+        self.returns_at = returns_at
+
+
+class TooManyMessages(LimitReached):
+    """More messages came than may come in a minute."""
+
+    def __init__(self, limit: int, by: LimitedBy, returns_at: datetime) -> None:
+        if by == "member":
+            text = ngettext(
+                "That was fast! Here you can send me {number} message a minute. Ask me again {when}.",
+                "That was fast! Here you can send me {number} messages a minute. Ask me again {when}.",
+                limit,
+            )
         else:
-            allowed = ngettext("{number:,} token", "{number:,} tokens", limit).format(number=limit)
-        minutes = max(1, round((resets_at - datetime.now(UTC)).total_seconds() / 60))
-        if minutes >= 60:
-            wait = _("{hours} h {minutes} min").format(hours=minutes // 60, minutes=minutes % 60)
+            text = ngettext(
+                "Everybody is asking me at once: in this guild I take {number} message a minute. Ask me again {when}.",
+                "Everybody is asking me at once: in this guild I take {number} messages a minute. Ask me again {when}.",
+                limit,
+            )
+        message = text.format(number=f"{limit:,}", when=relative_time(returns_at))
+        super().__init__(message, by, returns_at)
+        self.limit = limit
+
+
+class QuotaUsedUp(LimitReached):
+    """A daily quota is used up. `unit` is "turns" or "tokens"."""
+
+    def __init__(self, unit: str, limit: int, resets_at: datetime, *, by: LimitedBy = "member") -> None:
+        if by == "guild" and unit == "turns":
+            text = ngettext(
+                "That was all for today: all members of this guild together have {number} message a day. "
+                "Ask me again after {time} UTC, {when}.",
+                "That was all for today: all members of this guild together have {number} messages a day. "
+                "Ask me again after {time} UTC, {when}.",
+                limit,
+            )
+        elif by == "guild":
+            text = ngettext(
+                "That was all for today: all members of this guild together have {number} token a day. "
+                "Ask me again after {time} UTC, {when}.",
+                "That was all for today: all members of this guild together have {number} tokens a day. "
+                "Ask me again after {time} UTC, {when}.",
+                limit,
+            )
+        elif unit == "turns":
+            text = ngettext(
+                "That was all for today: here you have {number} message a day. Ask me again after {time} UTC, {when}.",
+                "That was all for today: here you have {number} messages a day. Ask me again after {time} UTC, {when}.",
+                limit,
+            )
         else:
-            wait = _("{minutes} min").format(minutes=minutes)
-        super().__init__(
-            _(
-                "That was all for today: this guild allows you {allowed} a day. "
-                "Ask me again after {time} UTC, which is in {wait}."
-            ).format(allowed=allowed, time=f"{resets_at:%H:%M}", wait=wait)
-        )
+            text = ngettext(
+                "That was all for today: here you have {number} token a day. Ask me again after {time} UTC, {when}.",
+                "That was all for today: here you have {number} tokens a day. Ask me again after {time} UTC, {when}.",
+                limit,
+            )
+        message = text.format(number=f"{limit:,}", time=f"{resets_at:%H:%M}", when=relative_time(resets_at))
+        super().__init__(message, by, resets_at)
         self.limit = limit
         self.resets_at = resets_at
 
@@ -216,6 +265,44 @@ def _blocked_text(until: datetime | None) -> str:
         return _("An admin of this guild has blocked you from chatting with me.")
     moment = f"<t:{int(until.timestamp())}:f>"
     return _("An admin of this guild has blocked you from chatting with me until {moment}.").format(moment=moment)
+
+
+def relative_time(moment: datetime) -> str:
+    """A moment as Discord shows it to each reader: "in 12 seconds". Rounded up, so that it is not too early."""
+    return f"<t:{math.ceil(moment.timestamp())}:R>"
+
+
+class MessageFiltered(Hint):
+    """The message holds what its guild keeps out of conversations. Nothing was stored."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            _(
+                "This guild keeps something out of our conversations that your message holds, so I have not answered "
+                "it and kept nothing of it. Please say it in another way."
+            )
+        )
+
+
+class MessageUnchecked(Hint):
+    """The message cannot be checked now, and its guild wants no unchecked ones. Nothing was stored."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            _(
+                "This guild has messages checked before I answer, and the check does not work right now. "
+                "Please try again in a few minutes."
+            )
+        )
+
+
+class ReplyFiltered(Hint):
+    """What would have gone on with a reply holds what its guild keeps out. The reply stays as it was."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            _("What I would have gone on with holds something that this guild keeps out of our conversations.")
+        )
 
 
 class NothingToRegenerate(BotError):

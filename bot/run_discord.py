@@ -26,6 +26,7 @@ from bot.guilds.member_settings import MemberSettingsCache
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
 from bot.guilds.settings_cache import GuildSettingsCache
+from bot.safety.content import ContentFilters
 from bot.settings import Settings
 from bot.storage import translate_database_errors
 from models.database import Database
@@ -86,7 +87,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
     """
     token = bot_token(settings)
     set_endpoints(settings)
-    guild_settings = GuildSettingsCache(services.database, settings)
+    guild_settings, filters = GuildSettingsCache(services.database, settings), ContentFilters(settings)
     member_settings = MemberSettingsCache(services.database)
     blocks = MemberBlocks(services.database)
     context = CommandContext(
@@ -100,6 +101,7 @@ async def run_discord(services: Services, settings: Settings) -> None:
         gate=PermissionGate(guild_settings, blocks),
         languages=Languages(guild_settings, member_settings.locale),
         blocks=blocks,
+        filters=filters,
     )
     bot = GuildLlama(
         context,
@@ -118,5 +120,6 @@ async def run_discord(services: Services, settings: Settings) -> None:
         raise
     finally:
         await bot.close()
+        await filters.close()
         connection.cancel()
         await asyncio.gather(connection, return_exceptions=True)

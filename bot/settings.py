@@ -150,11 +150,25 @@ class Settings(BaseSettings):
     max_character_chars: int = Field(24_000, ge=1)
     persona: str = DEFAULT_PERSONA
     max_waiting: int = Field(128, ge=1)
+    member_minute_messages: int = Field(30, ge=1, le=1_000_000)
+    member_running_replies: int = Field(2, ge=1, le=1000)
+    member_daily_messages: int | None = Field(None, ge=0)
+    member_daily_tokens: int | None = Field(None, ge=0)
+    guild_minute_messages: int = Field(600, ge=1, le=1_000_000)
+    guild_running_replies: int = Field(64, ge=1, le=100_000)
+    guild_daily_messages: int | None = Field(None, ge=0)
+    guild_daily_tokens: int | None = Field(None, ge=0)
     max_files: int = Field(4, ge=0, le=10)
     max_file_size: Size = Field(256 << 10, ge=1, le=16 << 20)
     max_raw_file_size: Size = Field(8 << 20, ge=1, le=64 << 20)
     reply_timeout: Seconds = Field(120.0, gt=0, le=31_536_000)
     shutdown_grace: Seconds = Field(20.0, ge=0, le=31_536_000)
+
+    # Safety, where guilds switch it on
+    moderation_url: str | None = None
+    moderation_model: str | None = None
+    moderation_api_key: SecretStr | None = None
+    moderation_fail: Literal["closed", "open"] = "closed"
 
     # Cleanup
     session_ttl: Duration = timedelta(days=7)
@@ -183,7 +197,7 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("log_format", "device", "quantize", mode="before")
+    @field_validator("log_format", "device", "quantize", "moderation_fail", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -196,7 +210,7 @@ class Settings(BaseSettings):
             raise ValueError("must begin with sqlite:/// or postgresql://")
         return value
 
-    @field_validator("engine_url")
+    @field_validator("engine_url", "moderation_url")
     @classmethod
     def _openai_base_url(cls, value: str | None) -> str | None:
         """OpenAI's base URL ends in /v1, so it is added to a URL without a path."""

@@ -60,7 +60,7 @@ def translate_database_errors() -> Iterator[None]:
     except stored.DuplicateInteraction as error:
         raise Duplicate() from error
     except stored.QuotaExceeded as error:
-        raise QuotaUsedUp(error.unit, error.limit, error.resets_at) from error
+        raise QuotaUsedUp(error.unit, error.limit, error.resets_at, by=error.by) from error
     except stored.MemberBlocked as error:
         raise MemberIsBlocked(error.until, error.reason) from error
     except stored.DatabaseUnavailable as error:

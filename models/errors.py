@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from models.types.limits import LimitedBy
+
 UPGRADE_COMMAND = "guildllama db upgrade"
 
 
@@ -80,10 +82,13 @@ class DuplicateInteraction(DatabaseError):
 
 
 class QuotaExceeded(DatabaseError):
-    """The member has used up a daily quota of the guild. `unit` is turns or tokens."""
+    """A daily quota is used up, of the member or of the guild as a whole (`by`). `unit` is turns or tokens."""
 
-    def __init__(self, unit: str, limit: int, resets_at: datetime) -> None:
-        super().__init__(f"the daily limit of {limit} {unit} is used up; it starts again at {resets_at:%H:%M} UTC")
+    def __init__(self, unit: str, limit: int, resets_at: datetime, by: LimitedBy = "member") -> None:
+        super().__init__(
+            f"the daily limit of {limit} {unit} of a {by} is used up; it starts again at {resets_at:%H:%M} UTC"
+        )
+        self.by: LimitedBy = by
         self.unit = unit
         self.limit = limit
         self.resets_at = resets_at

@@ -35,6 +35,8 @@ _OF_FLAT_CARDS = (
     "char_greeting",
 )
 """Version 1 has no mark of its own: one of these tells a card from other files with a name and a description."""
+_ADULT = re.compile(r"nsfw|nsfl|not safe for work|r-?18g?|18 ?\+|\+18|adults? only|adult content|explicit|porn|hentai")
+"""What cards say in their tags, in any case."""
 _BLANKS = re.compile(r"\s+")
 _PYGMALION = {
     "char_name": "name",
@@ -82,6 +84,11 @@ class CharacterCard:
     def char(self) -> str:
         """What `{{char}}` stands for."""
         return self.nickname or self.name
+
+    @property
+    def is_age_restricted(self) -> bool:
+        """Whether its tags say that it is for adults only."""
+        return any(_ADULT.fullmatch(" ".join(tag.casefold().split())) for tag in self.tags)
 
     @property
     def chosen_greeting(self) -> str:

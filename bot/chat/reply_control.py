@@ -10,7 +10,7 @@ from typing import Literal
 _LONGEST_SILENCE = 900.0
 """Seconds that a model may think, or a server say nothing but that it lives. Discord's messages take no edit later."""
 
-Reason = Literal["stopped", "shutdown"]
+Reason = Literal["stopped", "shutdown", "filtered"]
 
 
 class ReplyControl:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from bot.attachments.types import ImageInput, OfferedFile
 from bot.chat.queue.waiting import Waiting
+from bot.safety.content import ContentFilter
 from models.types import (
     NO_PLACE,
     DialogKey,
@@ -19,6 +20,7 @@ from models.types import (
     PersonaScope,
     PersonaText,
     Place,
+    ReplyLimits,
     SceneInfo,
     Speaker,
     StoredFile,
@@ -45,8 +47,12 @@ class ChatRequest:
     text: str
     interaction_id: int | None = None
     """The interaction or message that asked: a second event with this id is ignored."""
-    role_turns: int | None = None
-    """The daily quota of the member's role, if it has one: it replaces the guild's."""
+    limits: ReplyLimits | None = None
+    """What the member and the guild may ask for; None: only what the guild has stored for a day."""
+    content_filter: ContentFilter | None = None
+    """What the guild keeps out of the message and its reply."""
+    is_repeat: bool = False
+    """Whether the same message was asked before and changed since: it counts, and no limit of a minute refuses it."""
     author: str | None = None
     """The name that the model reads, in a shared dialog."""
     name: str = ""
@@ -121,6 +127,8 @@ class PendingTurn:
     """The characters of whom one answers: see `bot.chat.scenes`."""
     addressed: Speaker | None = None
     """In a scene, who said what this message is a reply to."""
+    counts_usage: bool = False
+    """Whether what it uses is counted even if nothing else of it is stored."""
 
     @property
     def is_new(self) -> bool:

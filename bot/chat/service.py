@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from bot.attachments.reader import FileReader
@@ -20,11 +20,14 @@ from bot.chat.dialog_changes import DialogChanges
 from bot.chat.files.intake import FileIntake
 from bot.chat.files.recent_images import RecentImages
 from bot.chat.generation import OnDelta, ReplyGenerator, ThoughtWatcher
+from bot.chat.live_filter import LiveFilter
 from bot.chat.prompts.prompt_request import PromptBuilder
 from bot.chat.queue.admission import AdmissionControl
+from bot.chat.queue.limiter import Limiter, guild_key, member_key
 from bot.chat.queue.refusal import WaitingMessage, WaitingMessages
+from bot.chat.queue.sending import Sending
 from bot.chat.queue.wait_estimate import MeasuredReply, WaitEstimate
-from bot.chat.queue.waiting import Waiting
+from bot.chat.queue.waiting import Waiting, WaitingInfo, WaitStatus
 from bot.chat.reply_control import ReplyControl
 from bot.chat.requests import ChatRequest, PendingTurn, TurnKind
 from bot.chat.scenes.choosing import SceneDirector
@@ -40,6 +43,7 @@ from bot.settings import Settings
 from bot.storage import translate_database_errors
 from bot.text import clean_text, has_nul
 from models.database import Database
+from models.queries.dialogs.pairs import FILTERED
 from models.types import DialogKey, StopRequester
 
 
@@ -67,7 +71,10 @@ class ChatService:
         self.turns = StoredTurns(database, self._images)
         """Turns that were stored before."""
         self._admission = AdmissionControl(settings.max_waiting)
+        self.limiter = Limiter()
+        """Messages a minute and replies at once, of members and guilds."""
         self._wait_estimate = WaitEstimate()
+        self._sending = Sending(self._wait_estimate, is_fair=lambda: settings.engine_url is None or engine.shares_time)
         self._running: dict[DialogKey, ReplyControl] = {}
         self._stops = StopRequests(database)
         self._in_flight: set[asyncio.Future[None]] = set()
@@ -108,28 +115,43 @@ class ChatService:
         dialog = request.key.dialog
         control = ReplyControl(self._settings.reply_timeout)
         measured: MeasuredReply | None = None
+        on_first_token: list[Callable[[], None]] = []
+        live = LiveFilter(request.content_filter, on_delta, control)
         async with contextlib.AsyncExitStack() as stack:
-            slot = stack.enter_context(self._admission.admit(_member(request.key), dialog))
+            asked_by = request.place.nonce if request.place else request.interaction_id
+            member, guild = member_key(request.key), guild_key(request.key)
+            slot = stack.enter_context(self._admission.admit(member, dialog, guild=guild, asked_by=asked_by))
+            on_first_token.append(slot.release)
+            self.limiter.take(request.key, request.limits, is_repeat=request.is_repeat)
             stack.enter_context(self._counted_as_in_flight())
             stack.enter_context(self.quiet.broken())
-            asked_by = request.place.nonce if request.place else request.interaction_id
             stack.enter_context(self._stops.stoppable(asked_by, request.key, control))
             message = await stack.enter_async_context(self._waiting.entered(dialog))
             waiting = Waiting(slot, self._wait_estimate, self._loading)
             request.on_waiting(waiting)
+
+            async def turn_comes() -> None:
+                # The dialog first: a message behind another one of its dialog holds no place of a reply.
+                await stack.enter_async_context(self._locks.hold(dialog))
+                waiting.behind_own = False
+                await stack.enter_async_context(self.limiter.turn(request.key, request.limits))
+                sent = await self._sending.turn(guild)
+                stack.callback(sent.release)
+                on_first_token.append(sent.release)
+
             async with control.queue_scope():
-                await message.wait(stack.enter_async_context(self._locks.hold(dialog)))
+                await message.wait(turn_comes())
             if self._closing:
                 raise ShuttingDown()
             if control.reason == "stopped":
                 return STOPPED_IN_QUEUE
-            waiting.behind_own = False
             self._running[dialog] = control
 
             def count_token() -> None:
                 nonlocal measured
                 if measured is None:
-                    slot.release()
+                    for release in on_first_token:
+                        release()
                     measured = self._wait_estimate.first_token(dialog)
                 else:
                     measured.token()
@@ -137,25 +159,46 @@ class ChatService:
             async def measured_on_delta(piece: str) -> None:
                 count_token()
                 waiting.thinking = False
-                await on_delta(piece)
+                await live.push(piece)
 
             def on_thinking() -> None:
                 count_token()
                 waiting.thinking = True
 
             def on_thought(seconds: float) -> None:
+                live.restart()
                 request.on_thought(seconds if self._settings.show_thinking_time else None)
+
+            def on_written() -> None:
+                if measured is not None:
+                    measured.end()
 
             failed = True
             try:
                 watcher = ThoughtWatcher(on_thinking, on_thought)
-                reply = await self._run_turn(request, kind, measured_on_delta, control, message, watcher)
+                reply = await self._run_turn(
+                    request, kind, measured_on_delta, control, message, watcher, on_written, live
+                )
                 failed = False
                 return reply
             finally:
                 if measured is not None:
                     measured.end(failed=failed)
                 del self._running[dialog]
+
+    @property
+    def num_waiting(self) -> int:
+        """How many messages wait for their first token, of everybody."""
+        return len(self._admission)
+
+    def waiting_of(self, key: DialogKey) -> tuple[WaitingInfo, ...]:
+        """The messages of one member in one guild that wait here for their first token, the first one first."""
+        found = []
+        for slot in self._admission.of(member_key(key)):
+            line = slot.line()
+            status = WaitStatus(len(line), self._wait_estimate.seconds(line), loading=self._engine.state == "loading")
+            found.append(WaitingInfo(slot.asked_by, status))
+        return tuple(found)
 
     async def stop(self, key: DialogKey) -> bool:
         """Stop the running reply of this dialog and keep what was generated. False if none is running."""
@@ -229,21 +272,31 @@ class ChatService:
         control: ReplyControl,
         message: WaitingMessage,
         watcher: ThoughtWatcher,
+        on_written: Callable[[], None],
+        live: LiveFilter,
     ) -> ChatReply:
         if kind == "new":
             if request.offers:  # nothing is downloaded for someone who may not ask
                 await self._turns.check(request)
             request = await self._intake.take(request)
-        turn = self._with_images(await self._turns.begin(request, kind), request)
+            if request.content_filter is not None:
+                await request.content_filter.check_message([request.text, *(file.content for file in request.files)])
+        async with self._sending.beginning(guild_key(request.key)):
+            begun = await self._turns.begin(request, kind)
+        turn = self._with_images(begun, request)
         failpoint("after_begin_turn")
         try:
             turn = await self._director.cast(turn)
             prompt = await self._prompts.request(turn)
-            turn = replace(turn, greeting=f"{prompt.greeting}\n\n" if prompt.greeting else "")
+            greeting = "" if live.hides(prompt.greeting) else prompt.greeting
+            turn = replace(turn, greeting=f"{greeting}\n\n" if greeting else "")
+            live.begin(turn.prefix + turn.greeting)
             request.on_begun(turn)
             message.begin()
             reply = await self._generator.generate(prompt, on_delta, control, watcher)
-            if reply.text.strip():
+            on_written()
+            reply = await live.judged(turn, reply)
+            if reply.text.strip() and reply.finish_reason != FILTERED:
                 reply = replace(reply, text=turn.greeting + reply.text)
         except BaseException as error:
             await self._turns.fail(turn, error)
@@ -271,8 +324,3 @@ class ChatService:
         if turn.is_new:
             self._images.keep(turn.turn_id, images)
         return replace(turn, images=images)
-
-
-def _member(key: DialogKey) -> DialogKey:
-    """The key of admission: one member of one guild, however many channels they have dialogs in."""
-    return DialogKey(key.guild_id, key.user_id)

@@ -21,8 +21,11 @@ from bot.cogs.dialogs.history import History
 from bot.cogs.dialogs.reset import ResetCommand
 from bot.cogs.faces.commands import Faces
 from bot.cogs.faces.profile_job import ProfileJob
+from bot.cogs.filters.commands import FilterCommands
 from bot.cogs.guild_events import GuildEvents
 from bot.cogs.help import Help
+from bot.cogs.limits.commands import LimitInfo
+from bot.cogs.limits.config_commands import LimitCommands
 from bot.cogs.memory.commands import Memory
 from bot.cogs.memory.why import Why, WhyThisAnswer
 from bot.cogs.messages import Messages
@@ -47,6 +50,7 @@ from bot.discord_app.rest.webhook_pictures import WebhookPictures
 from bot.guilds.administration.audit import AuditLog
 from bot.guilds.administration.figures import Figures
 from bot.guilds.administration.purges import Purges
+from bot.guilds.usage import UsageReader
 from bot.memory.service import MemoryService
 from models.database import Database
 
@@ -73,6 +77,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         takes_threads=partial(_takes_threads, bot),
         api=MessageApi(bot.http, own_id, pace, webhooks),
         edit_rate=context.edit_rate,
+        filters=context.filters,
     )
     memory, reader = MemoryService(database, context.settings), HistoryReader(database)
     reports = Reports(database, context.settings)
@@ -85,6 +90,10 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
     profiles = ProfileApi(bot.http)
     faces = Faces(context, profiles, webhooks)
     faces.add_to(personas.persona, own_personas.persona)
+    config, limits = Config(bot, context), LimitCommands(context)
+    limits.add_to(config.config)
+    filters = FilterCommands(context)
+    filters.add_to(config.config)
     return (
         Chat(context, conversations),
         Ask(bot, context, conversations),
@@ -104,7 +113,10 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         faces,
         SceneCommands(context, conversations.api),
         ProfileJob(bot, context.personas, profiles),
-        Config(bot, context),
+        LimitInfo(context, conversations.api, UsageReader(database)),
+        config,
+        limits,
+        filters,
         Admin(
             context,
             conversations.api,

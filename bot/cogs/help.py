@@ -37,6 +37,7 @@ for you, here; `picture` gives one a picture
 thread that you started
 **/report**, **Report this answer** in its menu – tell the admins here that an answer is bad
 **/me settings** – what you decide for yourself here
+**/quota** · **/queue** – your limits, and your waiting messages
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
 )
 _FOR_MANAGERS = N_(
@@ -46,8 +47,8 @@ guild, a category, a channel or a thread
 **/persona** `import` · `export` – character cards for this guild
 **/persona** `face` · `picture` – how members see which persona answers
 **/persona** `allow` · `lock` · `unlock` – who may have a persona of their own, and where it answers
-**/config** `panel` · `show` · `set` · `reset` · `channels` · `roles` · `memory` · `export` · `import` – what this \
-guild decides, where I answer whom, who shares a conversation, whether I take notes
+**/config** `panel` · `show` · `set` · `reset` · `channels` · `roles` · `memory` · `limits` · `filter` · `export` · \
+`import` – what this guild decides, where I answer whom, how much, who shares a conversation, whether I take notes
 **/admin** `user` · `block` · `unblock` – what a member uses; refuse to talk with one, for some time or for good
 **/admin** `stats` · `audit` – how much I am used; what admins did with me
 **/admin** `purge` · `reports` – delete conversations, notes or personas; answers that members reported"""

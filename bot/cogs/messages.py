@@ -15,7 +15,7 @@ import discord
 import structlog
 from discord.ext import commands
 
-from bot.discord_app.caller import Caller, author_of
+from bot.discord_app.caller import Caller, author_of, is_age_restricted
 from bot.discord_app.context import CommandContext
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.error_messages import explain, shown_text
@@ -31,11 +31,12 @@ from bot.discord_app.replies.message_text import (
 )
 from bot.discord_app.replies.offered_files import offered_files
 from bot.discord_app.replies.question import Question
+from bot.discord_app.replies.refusal_pace import RefusalPace
 from bot.discord_app.replies.sinks.sink import ReplySink
 from bot.discord_app.replies.typing import TypingIndicator
 from bot.discord_app.replies.webhooks.own_messages import is_by_own_webhook, is_own_message
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden
-from bot.errors import BotError, DatabaseUnavailable, Duplicate, Hint, MemberIsBlocked
+from bot.errors import BotError, Busy, DatabaseUnavailable, Duplicate, Hint, LimitReached, MemberIsBlocked
 from bot.i18n.language import N_, use_language
 from bot.i18n.language import gettext as _
 from bot.log import reason_of
@@ -63,6 +64,7 @@ class Messages(commands.Cog):
         self._typing = TypingIndicator(conversations.api)
         self._hints: Occasionally[int] = Occasionally(_HINT_INTERVAL)
         self._told_blocked: Occasionally[tuple[int, int]] = Occasionally(_HINT_INTERVAL)
+        self._refusals = RefusalPace()
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
@@ -156,7 +158,10 @@ class Messages(commands.Cog):
         if message.guild is None or caller.in_thread or not _may_be_thread(message):
             return caller
         binding = await self._context.bound_threads.get(message.guild.id, message.channel.id)
-        return caller if binding is None else replace(caller, parent_id=binding.parent_id)
+        if binding is None:
+            return caller
+        restricted = is_age_restricted(message.guild.get_channel(binding.parent_id))
+        return replace(caller, parent_id=binding.parent_id, age_restricted=restricted)
 
     def _text(self, message: discord.Message) -> str:
         me = self._bot.user
@@ -204,6 +209,8 @@ class Messages(commands.Cog):
         else:
             log.error("a message failed", exc_info=error, **fields)
         if isinstance(error, NotAllowed) and message.guild is not None:
+            return
+        if isinstance(error, LimitReached | Busy) and not self._refusals.may_say(error, message):
             return
         text = shown_text(shown)
         if isinstance(error, MemberIsBlocked):  # everyone in the channel reads the answer to a message

@@ -6,13 +6,14 @@ Everyone may list them. Managers change them, and so does, in a thread for a con
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from discord import app_commands
 from discord.app_commands import Choice
 
 from bot.cogs.personas.announcing import announce
 from bot.cogs.personas.library import PersonaEntries
-from bot.cogs.personas.text import bold
+from bot.cogs.personas.text import RESTRICTED, bold
 from bot.discord_app.caller import caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
@@ -115,7 +116,8 @@ class SceneCommands(FeatureCog):
     async def _scene(self, interaction: Interaction) -> SceneInfo | None:
         caller = caller_of(interaction)
         settings = await self.context.guild_settings.get(caller.guild_id)
-        return await self.context.personas.scenes.get(self._key(interaction), persona_scope(caller, settings))
+        everybody = replace(persona_scope(caller, settings), age_restricted=True)
+        return await self.context.personas.scenes.get(self._key(interaction), everybody)
 
     def _key(self, interaction: Interaction) -> DialogKey:
         return dialog_key(caller_of(interaction))
@@ -125,7 +127,12 @@ def scene_text(scene: SceneInfo | None) -> str:
     """Who plays in a place, and who speaks."""
     if scene is None:
         return _(NO_SCENE)
-    names = "\n".join(f"- {bold(each.name)}" for each in scene.characters)
+    names = "\n".join(
+        f"- {bold(each.name)}{f' {RESTRICTED}' if each.age_restricted else ''}" for each in scene.characters
+    )
+    if any(each.age_restricted for each in scene.characters):
+        note = _("-# Age-restricted characters ({mark}) play only in age-restricted channels.")
+        names = "\n".join((names, note.format(mark=RESTRICTED)))
     plays = _("In {channel} a scene plays:").format(channel=f"<#{scene.place_id}>")
     answers = _(
         "A message that names one of them is answered by that one, a reply to one of their messages by who wrote it; "

@@ -38,6 +38,8 @@ class Caller:
     """Whether they may read the earlier messages of this channel."""
     creates_threads: bool = False
     """Whether they may start public threads in this channel; known of interactions only."""
+    age_restricted: bool = False
+    """Whether Discord restricts this channel by age; a thread is as its channel. False where it is not known."""
     bot_is_absent: bool = False
     """Whether the bot reaches this place through the tokens of interactions only: a guild that has not invited it, or
     a private channel of others."""
@@ -76,6 +78,7 @@ def caller_of(interaction: Interaction) -> Caller:
         manages_guild=interaction.guild_id is not None and (permissions.manage_guild or permissions.administrator),
         reads_history=permissions.read_message_history or permissions.administrator or interaction.guild_id is None,
         creates_threads=interaction.guild_id is not None and permissions.create_public_threads,
+        age_restricted=is_age_restricted(interaction.channel),
     )
 
 
@@ -109,6 +112,7 @@ def author_of(message: discord.Message) -> Caller:
         category_id=_category_id(message.channel),
         role_ids=_role_ids(author),
         manages_guild=manages_guild,
+        age_restricted=is_age_restricted(message.channel),
     )
 
 
@@ -125,6 +129,7 @@ def reactor_of(event: discord.RawReactionActionEvent, bot: discord.Client) -> Ca
         name=member.display_name if member else "",
         category_id=_category_id(channel),
         role_ids=_role_ids(member),
+        age_restricted=is_age_restricted(channel),
     )
 
 
@@ -161,6 +166,14 @@ def _category_id(channel: object) -> int:
     if isinstance(channel, discord.Thread):
         channel = channel.parent
     return channel.category_id or 0 if isinstance(channel, discord.abc.GuildChannel) else 0
+
+
+def is_age_restricted(channel: object) -> bool:
+    """Whether Discord restricts a channel of a guild by age. A thread is as its channel; an unknown one is not."""
+    if isinstance(channel, discord.Thread):
+        channel = channel.parent
+    restricted = getattr(channel, "nsfw", False) if isinstance(channel, discord.abc.GuildChannel) else False
+    return bool(restricted)
 
 
 def _role_ids(user: discord.User | discord.Member | None) -> frozenset[int]:

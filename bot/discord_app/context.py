@@ -24,6 +24,7 @@ from bot.guilds.member_settings import MemberSettingsCache
 from bot.guilds.personas import PersonaService
 from bot.guilds.privacy import PrivacyService
 from bot.guilds.settings_cache import GuildSettingsCache
+from bot.safety.content import ContentFilters
 from bot.settings import Settings
 from models.types import DialogKey
 
@@ -44,6 +45,7 @@ class CommandContext:
     gate: PermissionGate
     languages: Languages
     blocks: MemberBlocks
+    filters: ContentFilters
     edit_rate: EditRate = field(default_factory=EditRate)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     """What is being served now; the bot waits for it when it stops."""

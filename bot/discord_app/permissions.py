@@ -61,6 +61,8 @@ class Action(enum.Enum):
     PRIVACY = "privacy"
     MEMORY = "memory"
     WHY = "why"
+    QUOTA = "quota"
+    QUEUE = "queue"
     HELP = "help"
 
 
@@ -157,6 +159,7 @@ def persona_scope(caller: Caller, guild_settings: GuildSettings, asker_id: int |
         thread_id=caller.channel_id if caller.in_thread else 0,
         own_allowed=not unknown and own_persona_barrier(caller, guild_settings) is None,
         face=guild_settings.persona_face,
+        age_restricted=caller.age_restricted,
     )
 
 

@@ -91,6 +91,11 @@ class EngineClient:
         await self._transport.close()
 
     @property
+    def shares_time(self) -> bool:
+        """Whether the server is known to share its time among tenants, instead of serving in order of arrival."""
+        return self._served.shares_time
+
+    @property
     def context_length(self) -> int | None:
         """The model's context in tokens, or None until the server has reported it."""
         return self._served.context_length

@@ -26,6 +26,7 @@ _CONTEXT_FIELDS = ("max_model_len", "loaded_context_length", "context_length", "
 _WITH_TEMPLATE_KWARGS = {"guildllama", "vllm", "sglang", "llamacpp"}
 """Servers whose list of models says that they are of these render a chat template with `chat_template_kwargs`; others
 may refuse a field that they do not know."""
+_OURS = "guildllama"
 _TEMPORARY = {400, 408, 429, 500, 502, 504}
 
 
@@ -35,6 +36,8 @@ class ServedModel:
     def __init__(self, transport: Transport, configured: str | None = None, *, thinking: bool = False) -> None:
         self.template_fields: dict[str, object] = {}
         """Fields for the chat template, on servers that are known to take them."""
+        self.shares_time = False
+        """Whether the server is known to share its time among tenants, instead of serving in order of arrival."""
         self._thinking = thinking
         self._transport = transport
         self._configured = configured
@@ -85,7 +88,9 @@ class ServedModel:
         else:
             raise EngineRefused("the server lists no model; name one with GUILDLLAMA_MODEL")
         self._named_length = served.get(name) or self._named_length
-        if _owner(answer, name) in _WITH_TEMPLATE_KWARGS:
+        owner = _owner(answer, name)
+        self.shares_time = owner == _OURS
+        if owner in _WITH_TEMPLATE_KWARGS:
             self.template_fields = {"chat_template_kwargs": {"enable_thinking": self._thinking}}
         return name
 

@@ -106,6 +106,7 @@ class PersonaCards:
                 name=name,
                 card=stored,
                 tags=tuple(tag for tag in tags if tag)[:MAX_TAGS],
+                age_restricted=card.is_age_restricted,
                 replace=replace,
                 author_id=actor_id,
                 limit=MAX_OWN_PERSONAS if own else MAX_GUILD_PERSONAS,

@@ -166,6 +166,18 @@ class PersonaLibrary:
             key, own, "persona.tags", actor_id, now,
         )  # fmt: skip
 
+    async def rate(
+        self, key: DialogKey, persona_id: int, *, age_restricted: bool, own: bool, actor_id: int | None
+    ) -> PersonaInfo:
+        """Let an entry answer only in channels that Discord restricts by age, or everywhere. Raises PersonaGone."""
+        now = datetime.now(UTC)
+        return await self._change(
+            lambda session: queries.rate_persona(
+                session, key=key, own=own, persona_id=persona_id, age_restricted=age_restricted, now=now
+            ),
+            key, own, "persona.rating", actor_id, now, age_restricted=age_restricted,
+        )  # fmt: skip
+
     async def rollback(
         self, key: DialogKey, persona_id: int, version: int, *, own: bool, actor_id: int | None
     ) -> PersonaInfo | None:
@@ -212,13 +224,20 @@ class PersonaLibrary:
         return found[persona_id]
 
     async def _change(
-        self, change: Change, key: DialogKey, own: bool, action: str, actor_id: int | None, now: datetime
+        self,
+        change: Change,
+        key: DialogKey,
+        own: bool,
+        action: str,
+        actor_id: int | None,
+        now: datetime,
+        **details: bool,
     ) -> PersonaInfo:
         async def store(session: Session) -> PersonaInfo | None:
             stored = await change(session)
             if stored is not None:
                 done = {"persona": stored.persona_id, "version": stored.active_version}
-                await audit(session, key, own, action, actor_id, now, **done)
+                await audit(session, key, own, action, actor_id, now, **done, **details)
             return stored
 
         with translate_database_errors(), library_errors(own):

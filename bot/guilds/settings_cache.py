@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 
 from bot.errors import AboveLimit, BotError
+from bot.guilds.limits import limits_above, limits_for
 from bot.i18n.language import gettext as _
 from bot.keyed_locks import KeyedLocks
+from bot.safety.words import MAX_WORDS
 from bot.settings import Settings
 from bot.storage import translate_database_errors
 from bot.text import duration_text
 from models import queries
 from models.database import Database
-from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings
+from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, ReplyLimits
 
 FRESH = 30.0
 """Seconds for which cached settings are used."""
@@ -66,6 +68,10 @@ class GuildSettingsCache:
             reading = self._reading[guild_id] = asyncio.create_task(self.read(guild_id))
             reading.add_done_callback(lambda _: self._reading.pop(guild_id))
         return await asyncio.shield(reading)
+
+    def limits_for(self, guild_id: int, guild: GuildSettings, role_ids: Collection[int]) -> ReplyLimits:
+        """What applies to a member with these roles, and to the guild as a whole."""
+        return limits_for(self._settings, guild_id, guild, role_ids)
 
     async def read(self, guild_id: int) -> GuildSettings:
         """The settings of a guild, from the database."""
@@ -121,6 +127,10 @@ class GuildSettingsCache:
                 raise AboveLimit(name, limit, value)
         if after.session_ttl is not None and after.session_ttl != before.session_ttl:
             self._check_idle_time(after.session_ttl)
+        for name, limit, value in limits_above(self._settings, before, after):
+            raise AboveLimit(name, limit, value)
+        if len(after.filter_words) > MAX_WORDS:
+            raise BotError(_("There is room for {number} filtered words.").format(number=MAX_WORDS))
         lists = (after.channels, after.roles, after.channel_scopes, after.locked_channels)
         if max(map(len, lists)) > MAX_LISTED:
             text = _("There is room for {number} channels or {number} roles on each of these lists.")

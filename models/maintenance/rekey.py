@@ -19,6 +19,7 @@ from models.tables import (
     Dialog,
     DialogSummary,
     Fact,
+    GuildFilterWord,
     MemberBlock,
     PersonaPicture,
     PersonaVersion,
@@ -44,6 +45,7 @@ _ENCRYPTED: tuple[tuple[type[Base], tuple[InstrumentedAttribute[int], ...], tupl
     (TurnPrompt, (TurnPrompt.turn_id,), ("digest", "inputs")),
     (DialogSummary, (DialogSummary.id,), ("text",)),
     (Fact, (Fact.id,), ("text",)),
+    (GuildFilterWord, (GuildFilterWord.guild_id, GuildFilterWord.position), ("word",)),
     (MemberBlock, (MemberBlock.guild_id, MemberBlock.user_id), ("reason",)),
     (Report, (Report.id,), ("reason", "pair", "prompt")),
 )

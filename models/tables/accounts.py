@@ -16,6 +16,7 @@ class DailyUsage(Base):
     __tablename__ = "daily_usage"
     __table_args__ = (
         CheckConstraint("turns >= 0 AND prompt_tokens >= 0 AND completion_tokens >= 0", name="counts"),
+        CheckConstraint("more_replies >= 0", name="more_replies"),
         Index("ix_daily_usage_user_id", "user_id"),
         Index("ix_daily_usage_day", "day"),
         Index("ix_daily_usage_guild_day", "guild_id", "day"),
@@ -32,6 +33,9 @@ class DailyUsage(Base):
     turns: Mapped[int] = mapped_column(comment="Finished turns")
     prompt_tokens: Mapped[int] = mapped_column(comment="Tokens of their prompts")
     completion_tokens: Mapped[int] = mapped_column(comment="Tokens of their replies")
+    more_replies: Mapped[int] = mapped_column(
+        server_default="0", comment="Further replies to earlier turns; a daily number of messages counts them too"
+    )
 
 
 class OptOut(Base):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, RowId, Snowflake, UTCDateTime
@@ -52,6 +52,9 @@ class Persona(Base):
     tags: Mapped[str] = mapped_column(Text, server_default="[]", comment="JSON: list of words to find it by")
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When it was made")
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, comment="When it, or where it answers, last changed")
+    age_restricted: Mapped[bool] = mapped_column(
+        server_default=false(), comment="Whether it answers only in channels that Discord restricts by age"
+    )
 
 
 class PersonaVersion(Base):

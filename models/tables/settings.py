@@ -26,6 +26,12 @@ class GuildSettingsRow(Base):
         CheckConstraint("session_ttl_s > 0", name="session_ttl_s"),
         CheckConstraint("daily_turns >= 0 AND daily_tokens >= 0", name="quotas"),
         CheckConstraint("own_personas IN ('members', 'roles', 'nobody')", name="own_personas"),
+        CheckConstraint("minute_messages > 0", name="minute_messages"),
+        CheckConstraint("running_replies > 0", name="running_replies"),
+        CheckConstraint("guild_minute_messages > 0", name="guild_minute_messages"),
+        CheckConstraint("guild_running_replies > 0", name="guild_running_replies"),
+        CheckConstraint("guild_daily_turns >= 0", name="guild_daily_turns"),
+        CheckConstraint("guild_daily_tokens >= 0", name="guild_daily_tokens"),
         CheckConstraint("persona_face IN ('off', 'name', 'profile', 'webhook')", name="persona_face"),
         {"comment": "What the admins of a guild chose; a missing row means all defaults"},
     )
@@ -61,6 +67,39 @@ class GuildSettingsRow(Base):
         comment="How a persona is seen: not at all, by its name above replies, as my own profile, or through a webhook",
     )
     files: Mapped[bool] = mapped_column(server_default=true(), comment="Whether files that come with messages are read")
+    minute_messages: Mapped[int | None] = mapped_column(comment="Messages that a member may send in a minute")
+    running_replies: Mapped[int | None] = mapped_column(comment="Replies to a member that are written at once")
+    guild_minute_messages: Mapped[int | None] = mapped_column(
+        comment="Messages that all members together may send in a minute"
+    )
+    guild_running_replies: Mapped[int | None] = mapped_column(comment="Replies to all members that are written at once")
+    guild_daily_turns: Mapped[int | None] = mapped_column(
+        comment="Turns that all members together may have in one UTC day"
+    )
+    guild_daily_tokens: Mapped[int | None] = mapped_column(
+        comment="Tokens that all members together may use in one UTC day"
+    )
+    moderation: Mapped[bool] = mapped_column(
+        server_default=false(), comment="Whether the moderation endpoint judges messages and replies"
+    )
+    moderation_thresholds: Mapped[str] = mapped_column(
+        Text, server_default="{}", comment="JSON: scores by category from which a text is kept out"
+    )
+
+
+class GuildFilterWord(Base):
+    """A word that a guild keeps out of conversations."""
+
+    __tablename__ = "guild_filter_words"
+    __table_args__ = ({"comment": "Words that a guild keeps out of conversations"},)
+
+    guild_id: Mapped[int] = mapped_column(
+        Snowflake, ForeignKey("guilds.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="Guild"
+    )
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, comment="0, 1, 2, ... in the guild")
+    word: Mapped[str] = mapped_column(
+        Text, comment="One word or several, * for any letters; sealed when encryption is on"
+    )
 
 
 class GuildChannel(Base):
@@ -133,6 +172,9 @@ class GuildRole(Base):
     __tablename__ = "guild_roles"
     __table_args__ = (
         CheckConstraint("daily_turns >= 0", name="daily_turns"),
+        CheckConstraint("minute_messages > 0", name="minute_messages"),
+        CheckConstraint("running_replies > 0", name="running_replies"),
+        CheckConstraint("daily_tokens >= 0", name="daily_tokens"),
         {"comment": "Roles that may chat, none allowed means everyone, and their own daily quota"},
     )
 
@@ -147,6 +189,9 @@ class GuildRole(Base):
     own_persona: Mapped[bool] = mapped_column(
         server_default=false(), comment="Whether its members may have a persona of their own where only some roles may"
     )
+    minute_messages: Mapped[int | None] = mapped_column(comment="Messages a minute instead of the usual number")
+    running_replies: Mapped[int | None] = mapped_column(comment="Replies at once instead of the usual number")
+    daily_tokens: Mapped[int | None] = mapped_column(comment="Tokens a day instead of the usual number")
 
 
 class MemberSettingsRow(Base):

@@ -34,6 +34,7 @@ from models.types.dialogs import (
     Variant,
 )
 from models.types.keys import DIRECT_MESSAGES, EVERYBODY, LARGEST_ID, DialogKey, DialogScope, StopRequester
+from models.types.limits import NO_LIMITS, DayUsed, LimitedBy, Limits, ReplyLimits
 from models.types.memory import MemoryFact, MemoryTask, RememberedPair, Summary
 from models.types.personas import (
     NO_PLACE,
@@ -72,6 +73,7 @@ __all__ = [
     "EVERYBODY",
     "LARGEST_ID",
     "NO_INPUTS",
+    "NO_LIMITS",
     "NO_PLACE",
     "UNNAMED_SPEAKER",
     "AnswerTiming",
@@ -80,6 +82,7 @@ __all__ = [
     "ConversationChange",
     "ConversationInfo",
     "DayFigures",
+    "DayUsed",
     "DeliveryRecord",
     "DeliveryState",
     "DialogHead",
@@ -91,6 +94,8 @@ __all__ = [
     "FileKind",
     "GuildFigures",
     "GuildSettings",
+    "LimitedBy",
+    "Limits",
     "MemberOverview",
     "MemberSettings",
     "MemoryFact",
@@ -117,6 +122,7 @@ __all__ = [
     "PurgeKind",
     "PurgeScope",
     "RememberedPair",
+    "ReplyLimits",
     "ReportDetails",
     "ReportLine",
     "ReportOutcome",

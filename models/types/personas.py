@@ -43,6 +43,7 @@ class PersonaText:
     """0: the operator's default, which no table holds as a persona."""
     card: str | None = field(default=None, repr=False)
     """The JSON of the character card that it was made from."""
+    age_restricted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class PersonaScope:
     own_allowed: bool = True
     face: PersonaFace = "off"
     """How the guild wants personas to be seen."""
+    age_restricted: bool = False
+    """Whether Discord restricts the channel by age: only there a persona marked so answers."""
 
 
 NO_PLACE = PersonaScope()
@@ -83,6 +86,7 @@ class PersonaLevelInfo:
     persona_id: int
     name: str
     version: int
+    age_restricted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,8 @@ class PersonaInfo:
     active_version: int
     own: bool
     created_at: datetime
+    age_restricted: bool = False
+    """Whether it answers only in channels that Discord restricts by age."""
 
 
 @dataclass(frozen=True, slots=True)

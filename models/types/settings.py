@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 from models.types.keys import DialogScope
@@ -39,6 +39,10 @@ class RolePolicy:
     daily_turns: int | None = None
     own_persona: bool = False
     """Whether members with it may have a persona of their own, where only some roles may."""
+    minute_messages: int | None = None
+    running_replies: int | None = None
+    daily_tokens: int | None = None
+    """As in `GuildSettings`, for its members instead of the guild's numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,20 @@ class GuildSettings:
     persona_face: PersonaFace = "off"
     files: bool = True
     """Whether files that come with messages are read."""
+    minute_messages: int | None = None
+    """Of one member, as `running_replies`, `daily_turns` and `daily_tokens`."""
+    running_replies: int | None = None
+    guild_minute_messages: int | None = None
+    """Of all members together, as the numbers below."""
+    guild_running_replies: int | None = None
+    guild_daily_turns: int | None = None
+    guild_daily_tokens: int | None = None
+    filter_words: tuple[str, ...] = field(default=(), repr=False)
+    """Words that are kept out of conversations, as `bot.safety.words` compares them."""
+    moderation: bool = False
+    """Whether the moderation endpoint checks messages and replies."""
+    moderation_thresholds: tuple[tuple[str, float], ...] = ()
+    """The score of a category from which a text is kept out; for the others, the endpoint says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from pathlib import Path
 import aiohttp
 
 from models.migrate import upgrade
+from tests.bench.unlimited import UNLIMITED
 from tests.discord.harness import BotProcess
 from tests.fakes.discord.server import FakeDiscord, Guild, Interaction, User
 
@@ -186,6 +187,7 @@ async def bench(options: argparse.Namespace, folder: Path) -> None:
                 "GUILDLLAMA_ENGINE_URL": options.engine_url,
                 "GUILDLLAMA_MAX_REPLY_TOKENS": str(options.reply),
                 "GUILDLLAMA_MAX_WAITING": str(2 * options.members),
+                **UNLIMITED,
                 "GUILDLLAMA_TEMPERATURE": "0",
                 "GUILDLLAMA_LOG_LEVEL": "WARNING",
             },

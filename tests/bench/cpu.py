@@ -29,6 +29,7 @@ from bot.cli import main as bot_main
 from models.migrate import upgrade
 from tests.bench.chat import cpu_seconds
 from tests.bench.load import Workload, engine_process, member, warm_up
+from tests.bench.unlimited import UNLIMITED
 from tests.discord.harness import COMMAND, BotProcess
 from tests.fakes.discord.server import FakeDiscord
 
@@ -46,6 +47,7 @@ async def run_once(options: argparse.Namespace, folder: Path) -> dict[str, objec
             "GUILDLLAMA_DATABASE_URL": url,
             "GUILDLLAMA_ENGINE_URL": engine_url,
             "GUILDLLAMA_MAX_WAITING": str(4 * workload.members),
+            **UNLIMITED,
             "GUILDLLAMA_LOG_LEVEL": "WARNING",
         }
         bot = BotProcess({**discord.environment(), **settings}, folder, command=_command(options))

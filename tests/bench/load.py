@@ -28,6 +28,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.bench.unlimited import UNLIMITED
 from tests.discord.harness import ROOT, BotProcess
 from tests.fakes.discord.server import Channel, FakeDiscord, Guild, Interaction, Message, User
 from tests.fakes.engine import FakeEngine, Request, Script
@@ -142,6 +143,7 @@ async def run_once(workload: Workload, folder: Path, postgres: Postgres, length:
                 "GUILDLLAMA_ENGINE_URL": url,
                 "GUILDLLAMA_MAX_REPLY_TOKENS": str(2 * length),
                 "GUILDLLAMA_MAX_WAITING": str(4 * workload.members),
+                **UNLIMITED,
                 "GUILDLLAMA_LOG_LEVEL": "WARNING",
                 "GUILDLLAMA_LOG_FORMAT": "json",
             },

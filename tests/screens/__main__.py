@@ -320,6 +320,27 @@ async def korean(here: World) -> None:
     await picture(guild.channel, minji, "korean")
 
 
+async def limits(here: World) -> None:
+    """What is left of the limits, a refusal, and the waiting messages with their buttons."""
+    guild, boss = await here.member("boss", manager=True)
+    ann = here.discord.user("ann")
+    await here.use(guild, boss, "config limits set", minute_messages=2, daily_messages=40)
+    here.engine.reply("Oranges, mostly.")
+    await here.ask(guild, ann, "What do you eat at sea?")
+    here.engine.hang("Well, let me think")
+    asked = await here.discord.chat(guild, ann, "And on land?")
+    await here.discord.until(lambda: "let me think" in asked.reply())
+    await here.ask(guild, ann, "And in the air?")
+    await here.use(guild, ann, "quota")
+    await here.use(guild, boss, "config reset", setting="limits")
+    for text in ("What ship is that?", "Whose flag?"):
+        await here.discord.chat(guild, ann, text)
+    await asyncio.sleep(3)  # until the waiting messages say so
+    await here.use(guild, ann, "queue")
+    await picture(guild.channel, ann, "limits")
+    here.engine.release()
+
+
 async def settings(here: World) -> None:
     """The panel of a guild's settings, page by page, a form, and what a file would change."""
     boss, ann = here.discord.user("boss"), here.discord.user("ann")
@@ -385,7 +406,7 @@ async def main(names: list[str]) -> None:
     """Draw all scenes, or those with these names."""
     scenes: list[Scene] = [
         chat, another_reply, running, thinking, edit, together, file, personas, character, memory, faces, scene,
-        webhooks, korean, admin, settings,
+        webhooks, korean, admin, settings, limits,
     ]  # fmt: skip
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -8,6 +8,7 @@ in; a token is here one piece of a stream, also from servers that send several t
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -16,6 +17,8 @@ _HALF_LIFE = 20.0
 """Seconds after which a measured speed counts half: it depends on how many replies are written at once."""
 _LENGTH_WEIGHT = 0.1
 """Weight of the last reply in the average length, once there were ten."""
+_REMEMBERED = 600.0
+"""Seconds for which the most replies at once are remembered."""
 _OVERDUE = 0.25
 """What is left of a reply that is longer than the average, as a share of the average."""
 
@@ -48,10 +51,14 @@ class WaitEstimate:
         self._faded_at = clock()
         self._length = 0.0
         self._num_ended = 0
+        self._most_at_once, self._most_at = 0, clock()
+        self.last_token_at = -math.inf
+        """When the last token of any reply came, by the clock."""
 
     def first_token(self, dialog: Hashable) -> MeasuredReply:
         """A reply has its first token, and no longer waits."""
         reply = MeasuredReply(self, dialog, self._clock())
+        self.last_token_at = reply.last_at
         self._running[reply] = None
         return reply
 
@@ -63,7 +70,10 @@ class WaitEstimate:
         self._tokens = self._tokens * fading + 1
         self._seconds = self._seconds * fading + (now - reply.last_at)
         reply.num_tokens += 1
-        reply.last_at = now
+        reply.last_at = self.last_token_at = now
+        # Not at the first token: the reply before it may have ended although nobody has read its end yet.
+        if len(self._running) >= self._most_at_once or now - self._most_at > _REMEMBERED:
+            self._most_at_once, self._most_at = len(self._running), now
 
     def end(self, reply: MeasuredReply, *, failed: bool) -> None:
         """A running reply ended. Idempotent."""
@@ -83,6 +93,11 @@ class WaitEstimate:
     def average_length(self) -> float | None:
         """Tokens of a reply; None if none has ended yet."""
         return self._length if self._num_ended else None
+
+    @property
+    def most_at_once(self) -> int:
+        """How many replies the engine has lately been seen to write at once; 0 if none."""
+        return self._most_at_once
 
     def seconds(self, line: Sequence[Hashable]) -> float | None:
         """Seconds until the last message in line gets its first token; None if that cannot be said.

@@ -27,6 +27,14 @@ class WaitStatus:
     """Whether the model has begun, and thinks before it answers."""
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingInfo:
+    """One of a member's messages that wait. `asked_by`: the interaction or message, by which it can be cancelled."""
+
+    asked_by: int | None
+    status: WaitStatus
+
+
 class Waiting:
     """A message from its admission to its first token."""
 

@@ -33,7 +33,7 @@ from models.database import Database, Work
 from models.error_text import safe_text
 from models.queries.replies.recovery import interrupt_abandoned_turns
 from models.queries.tenants.policy import enforce_policy, load_policy
-from models.types import DialogKey, PersonaScope, Place, TurnSnapshot
+from models.types import DialogKey, PersonaScope, Place, ReplyLimits, TurnSnapshot
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class _BeginArguments(TypedDict):
     key: DialogKey
     limit: int
     interaction_id: int | None
-    role_turns: int | None
+    limits: ReplyLimits | None
     place: Place | None
     persona_scope: PersonaScope
     memory: bool
@@ -91,7 +91,7 @@ class TurnLog:
         with translate_database_errors():
             async with self._database.read() as session:
                 policy = await load_policy(session, key=request.key, now=now)
-                enforce_policy(policy, role_turns=request.role_turns, now=now)
+                await enforce_policy(session, policy=policy, key=request.key, limits=request.limits, now=now)
 
     async def _begin(self, request: ChatRequest, kind: TurnKind) -> PendingTurn:
         now = _now()  # the same for each attempt: a second one recognises its own row by it
@@ -110,7 +110,7 @@ class TurnLog:
             key=request.key,
             limit=self._settings.max_chat_logs,
             interaction_id=request.interaction_id,
-            role_turns=request.role_turns,
+            limits=request.limits,
             place=request.place,
             persona_scope=request.persona_scope,
             memory=self._settings.memory,

@@ -35,6 +35,7 @@ def pending_turn(request: ChatRequest, kind: TurnKind, snapshot: TurnSnapshot) -
         speaker=_speaker(snapshot, request, kind),
         scene=snapshot.scene,
         addressed=snapshot.addressed,
+        counts_usage=request.limits is not None and request.limits.counts_usage,
     )
 
 
@@ -52,6 +53,7 @@ def turn_result(turn: PendingTurn, reply: GeneratedReply, *, default_prompt: str
         retraction=turn.retraction,
         prompt=_record(turn, reply, default_prompt),
         speaker=turn.speaker,
+        counts_usage=turn.counts_usage,
     )
 
 

@@ -66,6 +66,8 @@ def _preview_text(
     else:
         fits = _("**It fits:** {number:,} tokens in every prompt, {percent} % of the context.")
         lines.append(fits.format(number=size.tokens, percent=size.percent))
+    if card.is_age_restricted:
+        lines.append(_("**Age-restricted**, as its tags say: it answers only in age-restricted channels."))
     if shown.notes:
         lines += [_("**The creator says:**"), _quoted(shown.notes, _MAX_NOTES // share)]
     num_greetings = sum(bool(text) for text in card.greetings)

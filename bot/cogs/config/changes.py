@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
+from bot.guilds.limits import OF_ROLES, OPERATORS
 from bot.guilds.settings_cache import Change
 from models.types import GuildSettings, RolePolicy
 
@@ -28,6 +29,8 @@ Setting = Literal[
     "streaming",
     "files",
     "language",
+    "limits",
+    "filter",
 ]
 RESETS: Mapping[Setting, Change] = {
     "everything": lambda old: GuildSettings(),
@@ -50,7 +53,16 @@ RESETS: Mapping[Setting, Change] = {
     "streaming": lambda old: replace(old, streaming=True),
     "files": lambda old: replace(old, files=True),
     "language": lambda old: replace(old, locale=None),
+    "filter": lambda old: replace(old, filter_words=(), moderation=False, moderation_thresholds=()),
+    "limits": lambda old: _with_roles(
+        replace(old, **_unset(OPERATORS)), (replace(role, **_unset(OF_ROLES)) for role in old.roles)
+    ),
 }
+
+
+def _unset(names: Iterable[str]) -> dict[str, Any]:
+    """These fields without a value."""
+    return dict.fromkeys(names)
 
 
 def add_channel(channel_id: int) -> Change:

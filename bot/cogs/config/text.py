@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from bot.cogs.config.scopes import SCOPES
+from bot.cogs.filters.text import filter_lines
+from bot.cogs.limits.text import limit_lines
+from bot.guilds.limits import capped
 from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
 from bot.settings import Settings
@@ -31,13 +34,15 @@ def settings_text(guild: GuildSettings, settings: Settings) -> str:
             value=_value(guild.retention_days, settings.retention_days)
         ),
         f"`scope` **{guild.dialog_scope}**: {_(SCOPES[guild.dialog_scope])}",
-        f"`daily_messages` {_quota(guild.daily_turns)}",
-        f"`daily_tokens` {_quota(guild.daily_tokens)}",
+        f"`daily_messages` {_quota(guild.daily_turns, settings.member_daily_messages)}",
+        f"`daily_tokens` {_quota(guild.daily_tokens, settings.member_daily_tokens)}",
         f"`memory` {_memory(guild, settings)}",
         *_more_lines(guild, settings),
         f"`channels` {_list('<#{}>', sorted(guild.channels)) or _('**all**')}",
         f"`roles` {_list('<@&{}>', allowed) or _('**everybody**')}",
     ]
+    lines += limit_lines(guild, settings)
+    lines += filter_lines(guild, settings)
     if guild.channel_scopes:
         own = ", ".join(f"<#{channel_id}> **{scope}**" for channel_id, scope in guild.channel_scopes)
         lines.append(_("`channels scope` instead of `scope`: {scopes}").format(scopes=own))
@@ -90,10 +95,11 @@ def _memory(guild: GuildSettings, settings: Settings) -> str:
     return _("**off**: I take no notes about members")
 
 
-def _quota(chosen: int | None) -> str:
-    if chosen is None:
+def _quota(chosen: int | None, most: int | None) -> str:
+    applies = capped(chosen, most)
+    if applies is None:
         return _("**no limit** for a member")
-    return _("**{number:,}** for each member, from 00:00 UTC on").format(number=chosen)
+    return _("**{number:,}** for each member, from 00:00 UTC on").format(number=applies)
 
 
 def _list(pattern: str, ids: list[int]) -> str:

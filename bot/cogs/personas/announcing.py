@@ -36,7 +36,8 @@ async def narrowest_place(context: CommandContext, caller: Caller) -> PersonaLev
     """The narrowest place around the caller that has a persona of the guild; None if no place has one."""
     settings = await context.guild_settings.get(caller.guild_id)
     levels = await context.personas.levels(dialog_key(caller), persona_scope(caller, settings))
-    return next((each for each in levels if each.level != "member"), None)
+    fitting = (each for each in levels if caller.age_restricted or not each.age_restricted)
+    return next((each for each in fitting if each.level != "member"), None)
 
 
 async def answers_here(context: CommandContext, interaction: Interaction, persona_id: int) -> bool:

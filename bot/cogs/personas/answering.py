@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bot.cogs.faces.text import face_text, problem_text, webhook_text
-from bot.cogs.personas.text import BARRED, bold, name_of
+from bot.cogs.personas.text import BARRED, RESTRICTED, bold, name_of
 from bot.discord_app.caller import Caller
 from bot.discord_app.permissions import OwnBarrier
 from bot.discord_app.rest.channel_webhooks import WebhookProblem
@@ -88,7 +88,10 @@ def answering_text(
         state = f" · **{wins}**" if level == persona.level else ""
         if level == "member" and why_not:
             state = " · " + _("not here: {why}").format(why=why_not)
-        lines.append(f"- {named}{state}")
+        elif each.age_restricted and not caller.age_restricted:
+            state = " · " + _("not here: it is age-restricted, and this channel is not")
+        mark = f" {RESTRICTED}" if each.age_restricted else ""
+        lines.append(f"- {named}{mark}{state}")
     otherwise = _("otherwise – that of this bot's owner")
     state = f" · **{wins}**" if persona.level == "default" else ""
     lines.append(f"- {otherwise}{state}")

@@ -58,6 +58,7 @@ class GuildPersonas(FeatureCog):
         name="A persona that this guild keeps, or a name for a new one",
         where="Where it answers (default: in this guild)",
         conversations="What becomes of the conversations there (default: they go on, and I ask)",
+        age_restricted="Whether it answers only in age-restricted channels",
     )
     @app_commands.choices(where=WHERE, conversations=CONVERSATIONS)
     async def set_persona(
@@ -67,10 +68,11 @@ class GuildPersonas(FeatureCog):
         name: Name | None = None,
         where: str | None = None,
         conversations: str | None = None,
+        age_restricted: bool | None = None,
     ) -> None:
         """/persona set."""
         slot = slot_named(caller_of(interaction), where)
-        await self._setting.set(interaction, slot, name, prompt, choice_of(conversations))
+        await self._setting.set(interaction, slot, name, prompt, choice_of(conversations), age_restricted)
 
     @persona.command(name="show", description="Show who answers you here, and why.")
     async def show(self, interaction: Interaction) -> None:
@@ -100,6 +102,12 @@ class GuildPersonas(FeatureCog):
     async def tags(self, interaction: Interaction, name: str, tags: Range[str, 0, 400] = "") -> None:
         """/persona tags."""
         await self._entries.tag(interaction, name, tags)
+
+    @persona.command(name="rating", description="Let a persona answer only in age-restricted channels, or everywhere.")
+    @app_commands.describe(name="Which one", age_restricted="Whether it is only for age-restricted channels")
+    async def rating(self, interaction: Interaction, name: str, age_restricted: bool) -> None:
+        """/persona rating."""
+        await self._entries.rate(interaction, name, age_restricted=age_restricted)
 
     @persona.command(name="delete", description="Delete a persona for good. I ask you first.")
     @app_commands.describe(name="Which one")
@@ -149,6 +157,7 @@ class GuildPersonas(FeatureCog):
     @set_persona.autocomplete("name")
     @edit.autocomplete("name")
     @tags.autocomplete("name")
+    @rating.autocomplete("name")
     @delete.autocomplete("name")
     @versions.autocomplete("name")
     @rollback.autocomplete("name")

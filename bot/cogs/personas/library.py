@@ -17,6 +17,7 @@ from bot.cogs.personas.text import (
     delete_text,
     list_text,
     not_set_text,
+    rating_text,
     size_text,
     version_line,
 )
@@ -133,6 +134,17 @@ class PersonaEntries:
         listed = ", ".join(bold(tag) for tag in entry.tags)
         text = _("{name} has the tags {tags}.") if listed else _("{name} has no tags any more.")
         await self._context.respond(interaction, text.format(name=bold(entry.name), tags=listed))
+
+    async def rate(self, interaction: Interaction, name: str, *, age_restricted: bool) -> None:
+        """Let an entry answer only in channels that Discord restricts by age, or everywhere."""
+        if not await defer(interaction, ephemeral=True):
+            return
+        key, by = dialog_key(caller_of(interaction)), interaction.user.id
+        found = await self._library.named(key, name, own=self._own)
+        entry = await self._library.rate(
+            key, found.persona_id, age_restricted=age_restricted, own=self._own, actor_id=by
+        )
+        await self._context.respond(interaction, rating_text(entry.name, age_restricted=entry.age_restricted))
 
     async def show_list(self, interaction: Interaction, tag: str | None) -> None:
         """Show the first page of the library."""

@@ -35,6 +35,7 @@ class OwnPersonas(FeatureCog):
         prompt="What I am told before every conversation: “You are …”",
         name="One of your personas, or a name for a new one",
         conversations="What becomes of our conversation here (default: it goes on, and I ask)",
+        age_restricted="Whether it answers only in age-restricted channels",
     )
     @app_commands.choices(conversations=CONVERSATIONS)
     async def set_persona(
@@ -43,9 +44,10 @@ class OwnPersonas(FeatureCog):
         prompt: str | None = None,
         name: Name | None = None,
         conversations: str | None = None,
+        age_restricted: bool | None = None,
     ) -> None:
         """/me persona set."""
-        await self._setting.set(interaction, MEMBER, name, prompt, choice_of(conversations))
+        await self._setting.set(interaction, MEMBER, name, prompt, choice_of(conversations), age_restricted)
 
     @persona.command(name="show", description="Show who I am for you here.")
     async def show(self, interaction: Interaction) -> None:
@@ -69,6 +71,12 @@ class OwnPersonas(FeatureCog):
     async def edit(self, interaction: Interaction, name: str) -> None:
         """/me persona edit."""
         await self._entries.edit(interaction, name)
+
+    @persona.command(name="rating", description="Let a persona answer only in age-restricted channels, or everywhere.")
+    @app_commands.describe(name="Which one", age_restricted="Whether it is only for age-restricted channels")
+    async def rating(self, interaction: Interaction, name: str, age_restricted: bool) -> None:
+        """/me persona rating."""
+        await self._entries.rate(interaction, name, age_restricted=age_restricted)
 
     @persona.command(name="delete", description="Delete a persona of yours for good. I ask you first.")
     @app_commands.describe(name="Which one")
@@ -97,6 +105,7 @@ class OwnPersonas(FeatureCog):
 
     @set_persona.autocomplete("name")
     @edit.autocomplete("name")
+    @rating.autocomplete("name")
     @delete.autocomplete("name")
     @versions.autocomplete("name")
     @rollback.autocomplete("name")

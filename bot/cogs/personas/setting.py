@@ -24,6 +24,7 @@ from bot.cogs.personas.text import (
     public_clear_text,
     public_text,
     quoted_prompt,
+    restricted_note,
     size_text,
 )
 from bot.discord_app.caller import Caller, caller_of, dialog_key
@@ -60,34 +61,47 @@ class PersonaSetting:
         self.conversations = ConversationEnder(context, api)
 
     async def set(
-        self, interaction: Interaction, slot: Slot, name: str | None, prompt: str | None, choice: DialogChoice
+        self,
+        interaction: Interaction,
+        slot: Slot,
+        name: str | None,
+        prompt: str | None,
+        choice: DialogChoice,
+        age_restricted: bool | None = None,
     ) -> None:
-        """Set a persona of the library, a new text, or open the form to write one."""
+        """Set a persona of the library, a new text, or open the form to write one.
+
+        `age_restricted`: whether it answers only in such channels; None leaves that as it is.
+        """
         caller = caller_of(interaction)
         if prompt is not None:
             if await defer(interaction, ephemeral=True):
-                await self._store(interaction, slot, prompt, name or "", choice)
+                await self._store(interaction, slot, prompt, name or "", choice, age_restricted)
             return
         entry, form = await self._look_up(dialog_key(caller), slot, name)
         if entry is not None:
             if await defer(interaction, ephemeral=True):
+                await self._rate(interaction, slot, entry.persona_id, age_restricted)
                 await self._assign(interaction, slot, entry, choice)
             return
-        custom_id = f"{'me' if slot.own else 'persona'}:set:{slot.word}:{choice}"
+        rating = "" if age_restricted is None else f":{int(age_restricted)}"
+        custom_id = f"{'me' if slot.own else 'persona'}:set:{slot.word}:{choice}{rating}"
         max_chars = self._context.settings.max_persona_chars
         await interaction.response.send_modal(
             persona_modal(custom_id, _(MODAL_TITLES[slot.own]), form, max_chars=max_chars)
         )
 
     async def submitted(self, interaction: Interaction, own: bool, argument: str) -> None:
-        """Store the fields of the form. `argument`: the place, and what becomes of the conversations."""
+        """Store the fields of the form. `argument`: the place, what becomes of the conversations, and the rating."""
         word, _colon, rest = argument.partition(":")
         slot = slot_of_word(word) or (MEMBER if own else GUILD)  # a form of an earlier version named no place
         if slot.own is not own:
             raise BotError(_("This form is not for this place. Please use the command again."))
         if await defer(interaction, ephemeral=True):
             form = submitted_form(interaction)
-            await self._store(interaction, slot, form.prompt or "", form.name or "", choice_of(rest))
+            choice, _separator, rating = rest.partition(":")
+            restricted = bool(int(rating)) if rating in ("0", "1") else None
+            await self._store(interaction, slot, form.prompt or "", form.name or "", choice_of(choice), restricted)
 
     async def clear(self, interaction: Interaction, slot: Slot) -> None:
         """Let none be set there."""
@@ -179,7 +193,22 @@ class PersonaSetting:
         prompt, shown = ("", "") if current is None else (current.prompt, current.name)
         return entry, PersonaForm(prompt=prompt, name=name or shown)
 
-    async def _store(self, interaction: Interaction, slot: Slot, prompt: str, name: str, choice: DialogChoice) -> None:
+    async def _rate(self, interaction: Interaction, slot: Slot, persona_id: int, age_restricted: bool | None) -> None:
+        if age_restricted is not None:
+            key, by = dialog_key(caller_of(interaction)), interaction.user.id
+            await self._context.personas.library.rate(
+                key, persona_id, age_restricted=age_restricted, own=slot.own, actor_id=by
+            )
+
+    async def _store(
+        self,
+        interaction: Interaction,
+        slot: Slot,
+        prompt: str,
+        name: str,
+        choice: DialogChoice,
+        age_restricted: bool | None,
+    ) -> None:
         saved = await self._context.personas.set(
             dialog_key(caller_of(interaction)),
             slot.level,
@@ -188,6 +217,7 @@ class PersonaSetting:
             author_id=interaction.user.id,
             place_id=slot.place_id,
         )
+        await self._rate(interaction, slot, saved.persona.persona_id, age_restricted)
         await self._done(interaction, slot, saved.persona.name, saved.size, choice)
 
     async def _assign(self, interaction: Interaction, slot: Slot, entry: PersonaInfo, choice: DialogChoice) -> None:
@@ -208,6 +238,9 @@ class PersonaSetting:
         begun = await self.conversations.begin_afresh(interaction, slot) if choice == "afresh" else None
         after = _(KEPT) if begun is None else begun.text
         lines = [f"{now_text(name, slot.level, slot.place_id)} {after}", size_text(size)]
+        current = await self._context.personas.get(dialog_key(caller), slot.level, slot.place_id)
+        if current is not None and current.age_restricted:
+            lines.append(restricted_note(here=caller.age_restricted))
         if slot.own:
             lines.append((await self._barred(interaction, caller)).strip())
         else:

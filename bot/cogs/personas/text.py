@@ -36,6 +36,8 @@ TOO_LATE_FOR_AFRESH: Mapping[bool, str] = {
     False: N_("-# Too much time has passed since I asked. `/persona set` with `conversations` begins them afresh."),
     True: N_("-# Too much time has passed since I asked. `/reset` starts a new one."),
 }
+RESTRICTED = "\N{NO ONE UNDER EIGHTEEN SYMBOL}"
+"""Stands behind the name of a persona that is restricted by age."""
 _PREVIEW_CHARS = 80
 _MOST_NAMED = 5
 """Places that are named in one sentence."""
@@ -184,8 +186,26 @@ def list_text(page: PersonaPage, *, own: bool, tag: str) -> str:
 
 def _entry_line(entry: PersonaInfo, places: Sequence[PersonaAssignmentInfo]) -> str:
     tags = "".join(f" `#{tag.replace('`', '')}`" for tag in entry.tags)
-    line = f"- {bold(entry.name)}{tags}"
+    mark = f" {RESTRICTED}" if entry.age_restricted else ""
+    line = f"- {bold(entry.name)}{mark}{tags}"
     return _("{entry} – answers {places}").format(entry=line, places=places_text(places)) if places else line
+
+
+def rating_text(name: str, *, age_restricted: bool) -> str:
+    """Where a persona answers from now on, as far as its rating decides it."""
+    if age_restricted:
+        return _(
+            "{name} is age-restricted now: it answers only in channels that Discord restricts by age, and in no direct "
+            "messages. Elsewhere the next persona answers."
+        ).format(name=bold(name))
+    return _("{name} is not age-restricted any more: it answers wherever it is set.").format(name=bold(name))
+
+
+def restricted_note(*, here: bool) -> str:
+    """That a persona is restricted by age. `here`: whether this channel is so too."""
+    if here:
+        return _("-# It is age-restricted: it answers only in channels that Discord restricts by age, as this one.")
+    return _("-# It is age-restricted: it answers only in channels that Discord restricts by age, so not in this one.")
 
 
 def places_text(places: Sequence[PersonaAssignmentInfo]) -> str:

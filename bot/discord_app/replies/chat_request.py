@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from bot.chat.prompts.speakers import speaker_name
 from bot.chat.requests import ChatRequest, PendingTurn
-from bot.discord_app.caller import Caller
 from bot.discord_app.permissions import persona_scope
 from bot.discord_app.replies.final_text import outgoing_messages, with_note
 from bot.discord_app.replies.question import Question
@@ -20,7 +19,8 @@ from bot.discord_app.replies.waiting_text import thought_line
 from bot.discord_app.replies.webhooks.voices import voice_lines
 from bot.i18n.language import N_, current_language, use_language
 from bot.i18n.language import gettext as _
-from models.types import DialogKey, GuildSettings, OutgoingMessage
+from bot.safety.content import ContentFilter
+from models.types import DialogKey, GuildSettings, OutgoingMessage, ReplyLimits
 
 RETRACTED = N_("-# Forgotten: what was asked before this was changed.")
 
@@ -29,13 +29,16 @@ def chat_request(
     question: Question,
     key: DialogKey,
     settings: GuildSettings,
+    limits: ReplyLimits,
+    content_filter: ContentFilter | None,
     sink: ReplySink,
     reply: StreamedReply,
     own_names: Callable[[int], tuple[str, ...]],
 ) -> ChatRequest:
     """The request to the chat service. What becomes known of the turn sets what stands above the reply in `sink`.
 
-    `own_names`: the bot's names in a guild, which no member has in a prompt.
+    `limits`, `content_filter`: what applies to the caller and the guild. `own_names`: the bot's names in a guild, which
+    no member has in a prompt.
     """
     continued, language = "", current_language()
 
@@ -63,7 +66,9 @@ def chat_request(
         text=question.text,
         # The id of a repeated message is known already: it would count as a duplicate.
         interaction_id=None if question.is_repeat else question.place.nonce,
-        role_turns=role_turns(question.caller, settings),
+        is_repeat=question.is_repeat,
+        limits=limits,
+        content_filter=content_filter,
         author=speaker_name(question.caller.name, own_names(key.guild_id)) if key.shared else None,
         name=question.caller.name,
         persona_scope=persona_scope(question.caller, settings, key.user_id),
@@ -81,11 +86,3 @@ def chat_request(
         turn_id=None if question.turn is None else question.turn.turn_id,
         replied_to=question.replied_to,
     )
-
-
-def role_turns(caller: Caller, settings: GuildSettings) -> int | None:
-    """The largest daily quota among the member's roles; None if no role has one and the guild's quota applies."""
-    quotas = [
-        role.daily_turns for role in settings.roles if role.role_id in caller.role_ids and role.daily_turns is not None
-    ]
-    return max(quotas, default=None)

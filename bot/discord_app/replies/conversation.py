@@ -34,6 +34,7 @@ from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.settings_cache import GuildSettingsCache
 from bot.i18n.language import gettext as _
 from bot.i18n.language import use_language
+from bot.safety.content import ContentFilters
 from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, Place
 
 log = structlog.get_logger(__name__)
@@ -62,6 +63,7 @@ class Conversations:
     bound_threads: BoundThreads
     api: MessageApi
     languages: Languages
+    filters: ContentFilters
     own_names: Callable[[int], tuple[str, ...]] = lambda guild_id: ()
     """The bot's names in a guild, which no member has in a prompt."""
     takes_threads: Callable[[int, int], bool] = lambda guild_id, channel_id: False
@@ -88,6 +90,7 @@ class Conversations:
         authorise(caller, Action.REGENERATE if question.kind == "regenerate" else Action.CHAT, settings)
         keys = DialogKeys(self.guild_settings, self.bound_threads)
         key = question.turn.key if question.turn else await keys.key_of(caller, private=question.place.ephemeral)
+        limits = self.guild_settings.limits_for(caller.guild_id, settings, caller.role_ids)
         question = replace(question, place=await self._with_webhook(question, settings))
         place = question.place
         stop = stop_buttons(caller.user_id, place.nonce)
@@ -101,7 +104,7 @@ class Conversations:
         sink.prefix = (_(ANEW) if question.anew else "") + (heading(place, question.text) if question.quote else "")
         reply = StreamedReply(sink, self.edit_rate, prefix=sink.prefix, num_messages=sink.num_messages)
         request = replace(
-            chat_request(question, key, settings, sink, reply, self.own_names),
+            chat_request(question, key, settings, limits, self.filters.of(settings), sink, reply, self.own_names),
             on_waiting=lambda waiting: reply.announce(
                 lambda: waiting_text(waiting.status(), shared=key.shared, is_written=not reply.grows)
             ),

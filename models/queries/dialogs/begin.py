@@ -34,7 +34,7 @@ from models.queries.tenants.policy import enforce_policy, load_policy
 from models.queries.tenants.profiles import persona_in_profile
 from models.queries.tenants.scenes import scene_of
 from models.tables import Dialog, ProcessedInteraction, Turn
-from models.types import DialogKey, DialogSettings, MemoryFact, PersonaScope, Summary, TurnSnapshot
+from models.types import DialogKey, DialogSettings, MemoryFact, PersonaScope, ReplyLimits, Summary, TurnSnapshot
 
 
 async def admit(
@@ -43,18 +43,18 @@ async def admit(
     key: DialogKey,
     limit: int,
     interaction_id: int | None,
-    role_turns: int | None,
+    limits: ReplyLimits | None,
     now: datetime,
 ) -> DialogSettings:
     """Return the settings of this key's dialog, and record the interaction as processed.
 
-    `limit`: the operator's max_chat_logs, in pairs. `role_turns`: the daily quota of the member's role, which replaces
-    the guild's. Raises DuplicateInteraction, MemberBlocked or QuotaExceeded.
+    `limit`: the operator's max_chat_logs, in pairs. `limits`: the numbers that apply to the message, if they are known;
+    else those that the guild has stored for a member. Raises DuplicateInteraction, MemberBlocked or QuotaExceeded.
     """
     policy = await load_policy(session, key=key, limit=limit, now=now)
     if interaction_id is not None:
         await _mark_processed(session, interaction_id, now)
-    enforce_policy(policy, role_turns=role_turns, now=now)
+    await enforce_policy(session, policy=policy, key=key, limits=limits, now=now)
     return policy.settings
 
 

@@ -121,8 +121,8 @@ def _unfinished_turn(session: AsyncSession, key: DialogKey, turn_id: int) -> dic
 
 
 async def _count_opted_out(session: AsyncSession, key: DialogKey, result: TurnResult, now: datetime) -> None:
-    """Count the usage of a member who opted out, if the guild has quotas."""
-    if (await load_policy(session, key=key, now=now)).records_usage:
+    """Count the usage of a member who opted out, if a day has limits."""
+    if result.counts_usage or (await load_policy(session, key=key, now=now)).records_usage:
         await add_opted_out_usage(
             session,
             key=key,

@@ -33,6 +33,7 @@ from models.types import (
     DialogSettings,
     PersonaScope,
     Place,
+    ReplyLimits,
     SceneInfo,
     Speaker,
     StoredFile,
@@ -52,7 +53,7 @@ async def begin_turn(
     text: str,
     limit: int,
     interaction_id: int | None = None,
-    role_turns: int | None = None,
+    limits: ReplyLimits | None = None,
     author: str | None = None,
     name_apart: Callable[[str, str | None, Collection[str]], str] = lambda name, own, others: name,
     files: tuple[StoredFile, ...] = (),
@@ -66,16 +67,16 @@ async def begin_turn(
 ) -> TurnSnapshot:
     """Store a pending turn in the key's dialog, opening one if none is open; return what its prompt is built from.
 
-    `limit`: the operator's max_chat_logs, which the guild's and the member's settings may change. `role_turns`: the
-    daily quota of the member's role. `author`: the name that the model reads, in a shared dialog; `name_apart` makes it
-    another one than those of others there, given the member's own last one. `files_note`: what the member is told of
+    `limit`: the operator's max_chat_logs, which the guild's and the member's settings may change. `limits`: the
+    numbers that apply to the message. `author`: the name that the model reads, in a shared dialog; `name_apart` makes
+    it another one than those of others there, given the member's own last one. `files_note`: what the member is told of
     the files. `place`: where the reply is shown. `persona_scope`: where the message was written. `replaces`: the turn
     which this one replaces, with all later ones, once its reply is stored; if this one has no files, it gets those of
     that turn. `memory`: whether the operator lets the bot remember. `replied_to`: the message on Discord that it is a
     reply to. For a member who opted out nothing but the interaction's id is stored. Raises DuplicateInteraction,
     MemberBlocked, QuotaExceeded, or TurnGone if the turn to replace is gone.
     """
-    settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
+    settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, limits=limits, now=now)
     if author is not None:
         names = await names_in_dialog(session, key=key)
         own = names.pop(key.user_id, None)

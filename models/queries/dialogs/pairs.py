@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import bindparam, exists, select
+from sqlalchemy import ColumnElement, bindparam, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, is_open, key_values, matches_key, matches_key_values, rows_of
@@ -17,6 +17,13 @@ from models.tables import Delivery, DeliveryMessage, Dialog, Turn, TurnFile
 from models.types import UNNAMED_SPEAKER, DialogKey, Pair
 
 _MAX_SPOKEN = 200
+FILTERED = "filtered"
+"""The finish reason of a reply that was kept out: its pair stands in no prompt, and nothing of it is remembered."""
+
+
+def not_filtered() -> ColumnElement[bool]:
+    """Return the condition that the reply of a Turn was not kept out."""
+    return or_(Turn.finish_reason.is_(None), Turn.finish_reason != FILTERED)
 
 
 async def history(session: AsyncSession, *, key: DialogKey, limit: int) -> tuple[Pair, ...]:
@@ -28,7 +35,7 @@ async def history(session: AsyncSession, *, key: DialogKey, limit: int) -> tuple
 _HAS_FILES = exists().where(TurnFile.turn_id == Turn.id).correlate(Turn).label("has_files")
 _PAIRS = select(
     Turn.id, Turn.user_text, Turn.reply, Turn.author_name, Turn.speaker_id, Turn.speaker_name, _HAS_FILES
-).where(Turn.status == "done")
+).where(Turn.status == "done", not_filtered())
 _LAST_PAIRS = _PAIRS.where(Turn.dialog_id == bindparam("dialog_id")).order_by(Turn.id.desc()).limit(bindparam("limit"))
 _PAIRS_BEFORE = _LAST_PAIRS.where(Turn.id < bindparam("before_turn"))
 

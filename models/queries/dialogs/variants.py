@@ -27,6 +27,7 @@ from models.types import (
     OutgoingMessage,
     PersonaScope,
     Place,
+    ReplyLimits,
     Speaker,
     TurnResult,
     TurnSnapshot,
@@ -41,7 +42,7 @@ async def begin_regeneration(
     limit: int,
     turn_id: int | None = None,
     interaction_id: int | None = None,
-    role_turns: int | None = None,
+    limits: ReplyLimits | None = None,
     place: Place | None = None,
     in_place: bool = False,
     persona_scope: PersonaScope = NO_PLACE,
@@ -51,10 +52,10 @@ async def begin_regeneration(
     """Begin another reply to a finished turn of the key's open dialog: `turn_id`, or the member's last one.
 
     Returns what its prompt is built from, or None if there is no such turn. The turn stays done and keeps its reply, so
-    a crash loses only the new reply. `limit`, `role_turns`, `place`, `persona_scope`, `memory` and the errors are those
+    a crash loses only the new reply. `limit`, `limits`, `place`, `persona_scope`, `memory` and the errors are those
     of `begin_turn`; `in_place`: the reply is shown in the messages that show the present one.
     """
-    settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, role_turns=role_turns, now=now)
+    settings = await admit(session, key=key, limit=limit, interaction_id=interaction_id, limits=limits, now=now)
     finished = select(Turn).join(Dialog).where(matches_key(key), is_open(), Turn.status == "done")
     if turn_id is not None:
         finished = finished.where(Turn.id == turn_id)

@@ -12,6 +12,7 @@ from sqlalchemy import and_, func, literal, or_, select, true, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, insert_if_absent, matches_key
+from models.queries.dialogs.pairs import not_filtered
 from models.queries.memory.forgetting import may_be_summarised
 from models.queries.replies.processes import is_dead, lost_processes
 from models.queries.scope import cross_tenant
@@ -45,7 +46,7 @@ async def dialogs_to_remember(
     wanted = and_(member.guild_id == Dialog.guild_id, member.user_id == Dialog.user_id, member.memory.is_(True))
     here = or_(guild.memory, Dialog.guild_id == DIRECT_MESSAGES)
     allowed = or_(and_(wanted, here, OptOut.user_id.is_(None)), and_(Dialog.user_id == EVERYBODY, guild.memory))
-    done = and_(Turn.dialog_id == Dialog.id, Turn.status == "done")
+    done = and_(Turn.dialog_id == Dialog.id, Turn.status == "done", not_filtered())
     summarised = func.coalesce(
         select(func.max(DialogSummary.to_turn_id)).where(DialogSummary.dialog_id == Dialog.id).scalar_subquery(), 0
     )
@@ -209,7 +210,7 @@ async def pairs_to_remember(
         .join(Dialog, Dialog.id == Turn.dialog_id)
         .outerjoin(MemberSettingsRow, wants)
         .outerjoin(OptOut, OptOut.user_id == Turn.author_id)
-        .where(matches_key(key), Dialog.id == dialog_id, Turn.status == "done", Turn.id > after)
+        .where(matches_key(key), Dialog.id == dialog_id, Turn.status == "done", Turn.id > after, not_filtered())
         .where(may_be_summarised(key) if for_summary else true())
         .order_by(Turn.id)
         .limit(limit)

@@ -1,7 +1,8 @@
 """Where personas answer: which one applies to a message. Changes of that are in persona_setting.py.
 
 Precedence: the member's own (where the guild allows it, and in no shared dialog), then that of the thread, the channel,
-the category and the guild. In direct messages (guild 0) there is only the member's own. `PersonaScope` says where the
+the category and the guild. One that is restricted by age counts only in a channel that Discord restricts so; elsewhere
+the next one does. In direct messages (guild 0) there is only the member's own. `PersonaScope` says where the
 message was written: whose dialog it belongs to does not matter. The key selects the guild and the member.
 """
 
@@ -39,7 +40,8 @@ async def effective_persona(
     in_guild = key.guild_id != DIRECT_MESSAGES
     # In a shared dialog no member decides it for the others.
     own = not in_guild or (scope.own_allowed and not key.shared)
-    row = (await rows_of(session, _assigned_there(own, in_guild), _values(key, scope))).first()
+    wanted = _assigned_there(own, in_guild, scope.age_restricted)
+    row = (await rows_of(session, wanted, _values(key, scope))).first()
     return None if row is None else _text(session, row)
 
 
@@ -48,11 +50,11 @@ async def persona_levels(
 ) -> tuple[PersonaLevelInfo, ...]:
     """Return every level at which a persona is set for this place or member, the narrowest first.
 
-    The member's own is among them also where it may not answer.
+    Those that may not answer there are among them: the member's own, and those that are restricted by age.
     """
-    levels = _assigned_there(True, key.guild_id != DIRECT_MESSAGES)
+    levels = _assigned_there(True, key.guild_id != DIRECT_MESSAGES, True)
     return tuple(
-        PersonaLevelInfo(_level(row.level), row.place_id, row.id, row.name, row.version)
+        PersonaLevelInfo(_level(row.level), row.place_id, row.id, row.name, row.version, row.age_restricted)
         for row in await rows_of(session, levels, _values(key, scope))
     )
 
@@ -97,8 +99,11 @@ def slot_of(key: DialogKey, level: StoredLevel, place_id: int) -> ColumnElement[
 
 
 @cache
-def _assigned_there(own: bool, places: bool) -> Select[*tuple[object, ...]]:
-    """Select the assignments that `_values` names: of the member, of the guild and the places in it, or both."""
+def _assigned_there(own: bool, places: bool, age_restricted: bool) -> Select[*tuple[object, ...]]:
+    """Select the assignments that `_values` names: of the member, of the guild and the places in it, or both.
+
+    `age_restricted`: also those of personas that are restricted by age.
+    """
     of_member = and_(
         PersonaAssignment.guild_id == bindparam("guild_id"), PersonaAssignment.user_id == bindparam("user_id")
     )
@@ -107,7 +112,8 @@ def _assigned_there(own: bool, places: bool) -> Select[*tuple[object, ...]]:
         PersonaAssignment.user_id.is_(None),
         PersonaAssignment.place_id.in_(bindparam("places", expanding=True)),
     )
-    return _assigned(or_(*(each for each, wanted in ((of_member, own), (of_places, places)) if wanted)))
+    there = or_(*(each for each, wanted in ((of_member, own), (of_places, places)) if wanted))
+    return _assigned(there if age_restricted else and_(there, Persona.age_restricted.is_(False)))
 
 
 def _values(key: DialogKey, scope: PersonaScope) -> dict[str, object]:
@@ -137,6 +143,7 @@ def _assigned(wanted: ColumnElement[bool]) -> Select[*tuple[object, ...]]:
             PersonaAssignment.place_id,
             Persona.id,
             Persona.name,
+            Persona.age_restricted,
             PersonaVersion.prompt,
             PersonaVersion.card,
             PersonaVersion.version,
@@ -154,7 +161,9 @@ def _assigned(wanted: ColumnElement[bool]) -> Select[*tuple[object, ...]]:
 def _text(session: AsyncSession, row: Row[*tuple[object, ...]]) -> PersonaText:
     opened = codec(session).open
     card = None if row.card is None else opened(row.card)
-    return PersonaText(_level(row.level), shown_name(row.name), opened(row.prompt), row.version, row.id, card)
+    return PersonaText(
+        _level(row.level), shown_name(row.name), opened(row.prompt), row.version, row.id, card, row.age_restricted
+    )
 
 
 def _level(stored: str) -> StoredLevel:

@@ -12,7 +12,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.queries.common import codec, insert
-from models.queries.tenants.personas import create_persona, edit_persona, find_persona, in_library
+from models.queries.tenants.personas import create_persona, edit_persona, find_persona, in_library, rate_persona
 from models.tables import Persona, PersonaPicture, PersonaVersion
 from models.types import DialogKey, PersonaInfo, StoredCard
 
@@ -27,6 +27,7 @@ async def import_persona(
     name: str,
     card: StoredCard,
     tags: tuple[str, ...],
+    age_restricted: bool,
     replace: bool,
     author_id: int | None,
     limit: int,
@@ -34,6 +35,7 @@ async def import_persona(
 ) -> PersonaInfo:
     """Make an entry from a card, or with `replace` a new version of the entry of this name.
 
+    `age_restricted`: it answers only in channels that Discord restricts by age; one that was so before stays so.
     Raises PersonaNameTaken without `replace`, or PersonaLibraryFull at `limit` entries.
     """
     existing = await find_persona(session, key=key, own=own, name=name) if replace else None
@@ -58,9 +60,15 @@ async def import_persona(
             prompt=card.prompt,
             card=card.json,
             tags=tags,
+            age_restricted=age_restricted,
             author_id=author_id,
             limit=limit,
             now=now,
+        )
+    elif age_restricted:
+        stored = (
+            await rate_persona(session, key=key, own=own, persona_id=stored.persona_id, age_restricted=True, now=now)
+            or stored
         )
     if card.picture:
         values = {

@@ -88,6 +88,7 @@ async def create_persona(
     prompt: str,
     card: str | None = None,
     tags: tuple[str, ...] = (),
+    age_restricted: bool = False,
     author_id: int | None,
     limit: int,
     now: datetime,
@@ -109,6 +110,7 @@ async def create_persona(
         active_version=1,
         created_at=now,
         updated_at=now,
+        age_restricted=age_restricted,
     )
     session.add(row)
     await session.flush()
@@ -181,6 +183,18 @@ async def tag_persona(
     if row is None:
         return None
     row.tags, row.updated_at = json.dumps(tags, ensure_ascii=False), now
+    await session.flush()
+    return _info(row)
+
+
+async def rate_persona(
+    session: AsyncSession, *, key: DialogKey, own: bool, persona_id: int, age_restricted: bool, now: datetime
+) -> PersonaInfo | None:
+    """Let an entry answer only in channels that Discord restricts by age, or everywhere. None if there is none."""
+    row = await _locked(session, key, own, persona_id)
+    if row is None:
+        return None
+    row.age_restricted, row.updated_at = age_restricted, now
     await session.flush()
     return _info(row)
 
@@ -289,4 +303,5 @@ async def _add_version(
 
 def _info(row: Persona) -> PersonaInfo:
     tags = tuple(str(tag) for tag in json.loads(row.tags))
-    return PersonaInfo(row.id, row.name, tags, row.active_version, row.owner_id is not None, row.created_at)
+    own = row.owner_id is not None
+    return PersonaInfo(row.id, row.name, tags, row.active_version, own, row.created_at, row.age_restricted)

@@ -1,6 +1,7 @@
 """What applies to one turn: guild and member settings, quotas and usage.
 
-Called by the other query modules; usage is counted per guild, user and UTC day.
+Called by the other query modules; usage is counted per guild, user and UTC day. Which numbers apply to a message is
+decided before (`bot/guilds/limits.py`), from the guild's settings, the member's roles and the operator's maxima.
 """
 
 from __future__ import annotations
@@ -9,13 +10,23 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 
-from sqlalchemy import Executable, and_, bindparam, literal, select
+from sqlalchemy import Executable, and_, bindparam, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.errors import MemberBlocked, QuotaExceeded
 from models.queries.common import change, codec, dialect, ensure_guild, ensure_user, insert, rows_of
 from models.tables import DailyUsage, GuildSettingsRow, MemberBlock, MemberSettingsRow, OptOut
-from models.types import DIRECT_MESSAGES, Block, DialogKey, DialogSettings, Usage
+from models.types import (
+    DIRECT_MESSAGES,
+    Block,
+    DayUsed,
+    DialogKey,
+    DialogSettings,
+    LimitedBy,
+    Limits,
+    ReplyLimits,
+    Usage,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +38,8 @@ class Policy:
     """What an admin decided, if it holds now."""
     daily_turns: int | None
     daily_tokens: int | None
-    turns_today: int
+    messages_today: int
+    """Finished turns and further replies to earlier ones."""
     tokens_today: int
 
     @property
@@ -57,6 +69,7 @@ _POLICY = (
         MemberSettingsRow.memory.label("own_memory"),
         OptOut.since,
         DailyUsage.turns,
+        DailyUsage.more_replies,
         DailyUsage.prompt_tokens,
         DailyUsage.completion_tokens,
     )
@@ -110,21 +123,50 @@ async def load_policy(session: AsyncSession, *, key: DialogKey, limit: int | Non
         block=block if block is not None and block.holds(now) else None,
         daily_turns=row.daily_turns,
         daily_tokens=row.daily_tokens,
-        turns_today=row.turns or 0,
+        messages_today=(row.turns or 0) + (row.more_replies or 0),
         tokens_today=(row.prompt_tokens or 0) + (row.completion_tokens or 0),
     )
 
 
-def enforce_policy(policy: Policy, *, role_turns: int | None, now: datetime) -> None:
-    """Raise MemberBlocked or QuotaExceeded if the member may not chat now. `role_turns` replaces the guild's quota."""
+async def enforce_policy(
+    session: AsyncSession, *, policy: Policy, key: DialogKey, limits: ReplyLimits | None, now: datetime
+) -> None:
+    """Raise MemberBlocked or QuotaExceeded if the member may not chat now.
+
+    `limits`: the numbers that apply, instead of those that the guild has stored for a member.
+    """
     if policy.block is not None:
         raise MemberBlocked(policy.block.until, policy.block.reason)
-    resets_at = datetime.combine(_utc_day(now) + timedelta(days=1), time(), UTC)
-    turns = policy.daily_turns if role_turns is None else role_turns
-    if turns is not None and policy.turns_today >= turns:
-        raise QuotaExceeded("turns", turns, resets_at)
-    if policy.daily_tokens is not None and policy.tokens_today >= policy.daily_tokens:
-        raise QuotaExceeded("tokens", policy.daily_tokens, resets_at)
+    if limits is None:
+        limits = ReplyLimits(Limits(daily_messages=policy.daily_turns, daily_tokens=policy.daily_tokens))
+    today = _utc_day(now)
+    _check_day(limits.member, DayUsed(today, policy.messages_today, policy.tokens_today), "member")
+    if limits.guild.daily_messages is not None or limits.guild.daily_tokens is not None:
+        _check_day(limits.guild, await guild_day(session, key=key, day=today), "guild")
+
+
+def _check_day(limits: Limits, used: DayUsed, by: LimitedBy) -> None:
+    if limits.daily_messages is not None and used.messages >= limits.daily_messages:
+        raise QuotaExceeded("turns", limits.daily_messages, day_after(used.day), by)
+    if limits.daily_tokens is not None and used.tokens >= limits.daily_tokens:
+        raise QuotaExceeded("tokens", limits.daily_tokens, day_after(used.day), by)
+
+
+def day_after(day: date) -> datetime:
+    """Return when a UTC day ends, and its numbers begin anew."""
+    return datetime.combine(day + timedelta(days=1), time(), UTC)
+
+
+_GUILD_DAY = select(
+    func.coalesce(func.sum(DailyUsage.turns + DailyUsage.more_replies), 0).label("messages"),
+    func.coalesce(func.sum(DailyUsage.prompt_tokens + DailyUsage.completion_tokens), 0).label("tokens"),
+).where(DailyUsage.guild_id == bindparam("guild_id"), DailyUsage.day == bindparam("day"))
+
+
+async def guild_day(session: AsyncSession, *, key: DialogKey, day: date) -> DayUsed:
+    """Return what all members of the key's guild have used on a UTC day."""
+    row = (await rows_of(session, _GUILD_DAY, {"guild_id": key.guild_id, "day": day})).one()
+    return DayUsed(day, int(row.messages), int(row.tokens))
 
 
 @cache
@@ -134,7 +176,7 @@ def _add_usage(on: str) -> Executable:
         index_elements=["guild_id", "user_id", "day"],
         set_={
             name: getattr(DailyUsage, name) + getattr(added.excluded, name)
-            for name in ("turns", "prompt_tokens", "completion_tokens")
+            for name in ("turns", "more_replies", "prompt_tokens", "completion_tokens")
         },
     )
 
@@ -142,12 +184,13 @@ def _add_usage(on: str) -> Executable:
 async def add_usage(
     session: AsyncSession, *, key: DialogKey, prompt_tokens: int, completion_tokens: int, now: datetime, new_turn: bool
 ) -> None:
-    """Add a finished reply to the member's usage of the day. A regeneration adds tokens but no turn."""
+    """Add a finished reply to the member's usage of the day, as a turn or as a further reply to an earlier one."""
     added = {
         "guild_id": key.guild_id,
         "user_id": key.user_id,
         "day": _utc_day(now),
         "turns": int(new_turn),
+        "more_replies": int(not new_turn),
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
     }

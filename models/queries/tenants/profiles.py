@@ -40,6 +40,7 @@ async def wanted_profile(session: AsyncSession, *, key: DialogKey, face: Persona
             .join(GuildSettingsRow, GuildSettingsRow.guild_id == PersonaAssignment.guild_id)
             .outerjoin(PersonaPicture, PersonaPicture.persona_id == Persona.id)
             .where(PersonaAssignment.guild_id == key.guild_id, PersonaAssignment.level == "guild")
+            .where(Persona.age_restricted.is_(False))  # a profile is seen in every channel
             .where(GuildSettingsRow.persona_face == face)
         )
     ).first()

@@ -1,6 +1,8 @@
 """Scenes: the characters that answer together in a channel or thread. The key selects the guild.
 
-A thread without a scene of its own has that of its channel. Only personas of the guild's library play in one.
+A thread without a scene of its own has that of its channel. Where Discord does not restrict the channel by age, the
+characters that are restricted so do not play; without any other the scene rests. Only personas of the guild's library
+play in one.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ _SCENE = (
         Scene.speak,
         Persona.id,
         Persona.name,
+        Persona.age_restricted,
         PersonaVersion.prompt,
         PersonaVersion.card,
         PersonaVersion.version,
@@ -45,7 +48,7 @@ async def scene_of(session: AsyncSession, *, key: DialogKey, scope: PersonaScope
         return None
     rows = (await rows_of(session, _SCENE, {"guild_id": key.guild_id, "places": list(places)})).all()
     narrowest = scope.thread_id if any(row.place_id == scope.thread_id for row in rows) else scope.channel_id
-    rows = [row for row in rows if row.place_id == narrowest]
+    rows = [row for row in rows if row.place_id == narrowest and (scope.age_restricted or not row.age_restricted)]
     if not rows:
         return None
     text = codec(session)
@@ -57,6 +60,7 @@ async def scene_of(session: AsyncSession, *, key: DialogKey, scope: PersonaScope
             row.version,
             row.id,
             None if row.card is None else text.open(row.card),
+            row.age_restricted,
         )
         for row in rows
     )

@@ -14,13 +14,14 @@ from typing import Any, get_args
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.queries.common import ensure_guild, ensure_user, insert
+from models.queries.common import codec, ensure_guild, ensure_user, insert
 from models.queries.scope import cross_tenant
 from models.tables import (
     AuditEntry,
     ChannelScope,
     Guild,
     GuildChannel,
+    GuildFilterWord,
     GuildRole,
     GuildSettingsRow,
     LockedChannel,
@@ -39,6 +40,12 @@ from models.types import (
     RolePolicy,
 )
 
+_NUMBERS = (
+    "minute_messages", "running_replies", "guild_minute_messages", "guild_running_replies", "guild_daily_turns",
+    "guild_daily_tokens",
+)  # fmt: skip
+"""Limits whose column, field and meaning have one name."""
+
 
 async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSettings:
     """Return the settings of the key's guild; all defaults if none are stored."""
@@ -52,12 +59,17 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
         .where(ChannelScope.guild_id == key.guild_id)
         .order_by(ChannelScope.channel_id)
     )
+    words = await session.scalars(
+        select(GuildFilterWord.word).where(GuildFilterWord.guild_id == key.guild_id).order_by(GuildFilterWord.position)
+    )
+    opened = codec(session).open
     locked = await session.scalars(select(LockedChannel.channel_id).where(LockedChannel.guild_id == key.guild_id))
     listed = GuildSettings(
         channel_scopes=tuple((row.channel_id, _scope(row.dialog_scope)) for row in scopes),
         channels=frozenset(channels),
-        roles=tuple(RolePolicy(role.role_id, role.allowed, role.daily_turns, role.own_persona) for role in roles),
+        roles=tuple(_role(role) for role in roles),
         locked_channels=frozenset(locked),
+        filter_words=tuple(map(opened, words)),
     )
     if row is None:
         return listed
@@ -76,6 +88,9 @@ async def guild_settings(session: AsyncSession, *, key: DialogKey) -> GuildSetti
         memory=row.memory,
         persona_face=_face(row.persona_face),
         files=row.files,
+        moderation=row.moderation,
+        moderation_thresholds=tuple(sorted(json.loads(row.moderation_thresholds).items())),
+        **{name: getattr(row, name) for name in _NUMBERS},
     )
 
 
@@ -109,6 +124,9 @@ async def set_guild_settings(
             "memory": settings.memory,
             "persona_face": settings.persona_face,
             "files": settings.files,
+            "moderation": settings.moderation,
+            "moderation_thresholds": json.dumps(dict(settings.moderation_thresholds), sort_keys=True),
+            **{name: getattr(settings, name) for name in _NUMBERS},
             "updated_at": now,
         },
     )
@@ -116,6 +134,12 @@ async def set_guild_settings(
     await session.execute(delete(GuildRole).where(GuildRole.guild_id == key.guild_id))
     await session.execute(delete(ChannelScope).where(ChannelScope.guild_id == key.guild_id))
     await session.execute(delete(LockedChannel).where(LockedChannel.guild_id == key.guild_id))
+    if settings.filter_words != before.filter_words:
+        await session.execute(delete(GuildFilterWord).where(GuildFilterWord.guild_id == key.guild_id))
+        session.add_all(
+            GuildFilterWord(guild_id=key.guild_id, position=position, word=codec(session).seal(word))
+            for position, word in enumerate(settings.filter_words)
+        )
     session.add_all(
         ChannelScope(guild_id=key.guild_id, channel_id=channel_id, dialog_scope=scope)
         for channel_id, scope in settings.channel_scopes
@@ -129,6 +153,9 @@ async def set_guild_settings(
             allowed=role.allowed,
             daily_turns=role.daily_turns,
             own_persona=role.own_persona,
+            minute_messages=role.minute_messages,
+            running_replies=role.running_replies,
+            daily_tokens=role.daily_tokens,
         )
         for role in settings.roles
     )
@@ -279,6 +306,18 @@ async def _upsert(
         await session.refresh(row)
 
 
+def _role(row: GuildRole) -> RolePolicy:
+    return RolePolicy(
+        row.role_id,
+        row.allowed,
+        row.daily_turns,
+        row.own_persona,
+        row.minute_messages,
+        row.running_replies,
+        row.daily_tokens,
+    )
+
+
 def _scope(text: str) -> DialogScope:
     return next(scope for scope in get_args(DialogScope) if scope == text)
 
@@ -297,7 +336,16 @@ def _changes(before: GuildSettings, after: GuildSettings) -> dict[str, dict[str,
         field.name: (getattr(before, field.name), getattr(after, field.name))
         for field in dataclasses.fields(GuildSettings)
     }
-    return {name: {"old": _plain(old), "new": _plain(new)} for name, (old, new) in pairs.items() if old != new}
+    return {
+        name: {"old": _recorded(name, old), "new": _recorded(name, new)}
+        for name, (old, new) in pairs.items()
+        if old != new
+    }
+
+
+def _recorded(name: str, value: Any) -> Any:
+    """Return a value as the audit log keeps it: of filtered words only the number."""
+    return len(value) if name == "filter_words" else _plain(value)
 
 
 def _plain(value: Any) -> Any:

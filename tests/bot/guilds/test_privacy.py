@@ -38,9 +38,11 @@ from models.tables import (
 from models.types import (
     DialogKey,
     GuildSettings,
+    Limits,
     MemberSettings,
     OutgoingMessage,
     Place,
+    ReplyLimits,
     ReportedAnswer,
     StoredFile,
 )
@@ -303,7 +305,15 @@ class TestPolicy:
             async with database.write() as session:
                 await queries.begin_turn(session, key=key, text="hi", limit=10, interaction_id=9, now=NOW)
         async with database.write() as session:  # a role may have more, and nothing of the refusal was kept
-            await queries.begin_turn(session, key=key, text="hi", limit=10, interaction_id=9, role_turns=5, now=NOW)
+            await queries.begin_turn(
+                session,
+                key=key,
+                text="hi",
+                limit=10,
+                interaction_id=9,
+                limits=ReplyLimits(Limits(daily_messages=5)),
+                now=NOW,
+            )
 
     async def test_a_blocked_member_is_refused_in_that_guild_only(self, database: Database) -> None:
         async with database.write() as session:

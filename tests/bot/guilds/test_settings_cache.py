@@ -15,7 +15,7 @@ from bot.guilds.settings_cache import MAX_LISTED, GuildSettingsCache
 from bot.settings import Settings
 from models import queries
 from models.database import Database
-from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, RolePolicy
+from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, Limits, ReplyLimits, RolePolicy
 from tests.bot.chat.chat_kit import ANN, MakeChat, contents, say
 from tests.bot.stored_turns import turns
 from tests.fakes.engine import FakeEngine
@@ -162,9 +162,11 @@ class TestApplied:
             with pytest.raises(QuotaUsedUp, match="1 message a day") as refused:
                 await say(chat, "two", replace(ANN, channel_id=channel), interaction_id=100 + channel)
             assert refused.value.resets_at > datetime.now(UTC)
-        await say(chat, "two", ANN, role_turns=2, interaction_id=100)  # a refused one was not taken up
+        await say(
+            chat, "two", ANN, limits=ReplyLimits(Limits(daily_messages=2)), interaction_id=100
+        )  # a refused one was not taken up
         with pytest.raises(QuotaUsedUp, match="2 messages a day"):
-            await say(chat, "three", ANN, role_turns=2)
+            await say(chat, "three", ANN, limits=ReplyLimits(Limits(daily_messages=2)))
         assert [turn.user for turn in await turns(database)] == ["one", "two"]
         assert len(engine.requests) == 2
 

@@ -34,8 +34,13 @@ async def fill(database: Database, *, turns: int = 5) -> None:
         settings = GuildSettings(
             own_personas="roles",
             channels=frozenset({1, 2}),
-            roles=(RolePolicy(3, True, 4, True),),
+            roles=(RolePolicy(3, True, 4, True, 5, 6, 7),),
             locked_channels=frozenset({5}),
+            minute_messages=8,
+            guild_daily_tokens=9,
+            filter_words=("darn*", "바보"),
+            moderation=True,
+            moderation_thresholds=(("violence", 0.25),),
         )
         await queries.set_guild_settings(session, key=KEY, settings=settings, actor_id=7, now=NOW)
 

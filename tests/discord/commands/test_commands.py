@@ -50,7 +50,8 @@ async def test_commands_are_registered_with_their_contexts_and_permissions(here:
     commands = {command["name"]: command for command in here.discord.rest.commands}
     in_guilds = {"persona", "scene", "config", "thread", "admin", "report", "Report this answer"}
     everywhere = {
-        "chat", "regenerate", "reset", "history", "conversation", "me", "memory", "privacy", "help", "Ask about this",
+        "chat", "regenerate", "reset", "history", "conversation", "me", "memory", "privacy", "quota", "queue", "help",
+        "Ask about this",
         "Import character card", "Why this answer?",
     }  # fmt: skip
     assert set(commands) == in_guilds | everywhere

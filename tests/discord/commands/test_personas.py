@@ -184,6 +184,7 @@ async def test_only_managers_change_and_everyone_reads(here: World) -> None:
         "versions": {}, "rollback": {"version": 1}, "tags": {"name": "Jack"}, "allow": {"who": "nobody"}, "lock": {},
         "unlock": {}, "import": {"file": Attachment("a.json", b"{}")}, "export": {"name": "Jack"},
         "face": {"how": "name"}, "picture": {"name": "Jack"}, "greeting": {"name": "Jack"},
+        "rating": {"name": "Jack", "age_restricted": True},
     }  # fmt: skip
     group = next(each for each in here.discord.rest.commands if each["name"] == "persona")
     assert {each["name"] for each in group["options"]} == {*commands, "show", "list"}

@@ -99,13 +99,21 @@ class FakeDiscord(Using):
         return category
 
     def channel(
-        self, guild: Guild, name: str, *, parent: Channel | None = None, category: Channel | None = None
+        self,
+        guild: Guild,
+        name: str,
+        *,
+        parent: Channel | None = None,
+        category: Channel | None = None,
+        age_restricted: bool = False,
     ) -> Channel:
         """Another channel, or a thread if it has a parent.
 
         The bot learns of it with the next GUILD_CREATE, with `announce`, or when someone writes in it.
         """
-        channel = self.rest.directory.add(Channel(name, guild, parent=parent, category=category))
+        channel = self.rest.directory.add(
+            Channel(name, guild, parent=parent, category=category, age_restricted=age_restricted)
+        )
         (guild.channels if parent is None else guild.threads).append(channel)
         return channel
 

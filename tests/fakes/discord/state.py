@@ -131,6 +131,7 @@ class Channel:
     parent: Channel | None = None
     category: Channel | None = None
     is_category: bool = False
+    age_restricted: bool = False  # of a thread, its channel is
     others: tuple[User, ...] = ()  # who talks here without the bot
     overwrites: dict[int, Overwrite] = field(default_factory=dict, repr=False)  # by the id of a role or member
     announced: bool = False  # the gateway has told of it
@@ -180,8 +181,9 @@ class Channel:
         if viewer is not None:
             shared["permissions"] = str(int(self.guild.permissions(viewer, self)))
         if self.parent is None:
-            return {**shared, "position": 0, "permission_overwrites": self.overwrites_json(), "nsfw": False,
-                    "topic": None, "parent_id": str(self.category.id) if self.category else None}  # fmt: skip
+            return {**shared, "position": 0, "permission_overwrites": self.overwrites_json(),
+                    "nsfw": self.age_restricted, "topic": None,
+                    "parent_id": str(self.category.id) if self.category else None}  # fmt: skip
         started = iso_time(self.created_at)
         metadata: Json = {"archived": self.archived, "auto_archive_duration": self.auto_archive, "locked": self.locked,
                           "archive_timestamp": started, "create_timestamp": started}  # fmt: skip

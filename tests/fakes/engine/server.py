@@ -34,6 +34,7 @@ class FakeEngine:
     ) -> None:
         self.uds, self.port = uds, port
         self.models = [model]
+        self.owner = "tests"  # how the server names itself
         self.max_model_len = max_model_len
         self.tokenize = tokenize
         self.fits = True  # whether /tokenize can leave messages out, as ours can
@@ -151,7 +152,7 @@ class FakeEngine:
         if (refusal := self._unauthorised(request)) is not None:
             return refusal
         length = {} if self.max_model_len is None else {"max_model_len": self.max_model_len}
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "tests", **length} for name in self.models]
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": self.owner, **length} for name in self.models]
         return web.json_response({"object": "list", "data": data})
 
     async def _erase(self, request: web.Request) -> web.Response:

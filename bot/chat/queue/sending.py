@@ -1,0 +1,57 @@
+"""How many messages of one guild are at the engine without a first token: what a server in order of arrival needs.
+
+Our own engine shares its time among guilds, also as a server of its own. Other servers serve in order of arrival: a
+hundred messages of one guild there would keep another one's single message waiting for a hundred replies. So of each
+guild only about as many are sent ahead as the server has been seen to write at once; then a row that gets free finds a
+message, and another guild's one waits for one reply more at most. While nothing comes of any reply, more and more are
+sent: the server may be slow to begin, and yet write many at once.
+
+Begin transactions are limited for the same reason: the database, too, serves in order of arrival.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from contextlib import AbstractAsyncContextManager
+
+from bot.chat.queue.running import Place, RunningReplies
+from bot.chat.queue.wait_estimate import WaitEstimate
+
+_MAX_BEGINNING = 4
+"""Begin transactions of one guild at once."""
+_PATIENCE = 0.5
+"""Seconds without a token of any reply after which twice as many are sent ahead."""
+_MAX_DOUBLINGS = 10
+
+
+class Sending:
+    """The messages of all guilds on their way to their first token."""
+
+    def __init__(
+        self, estimate: WaitEstimate, *, is_fair: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`is_fair`: whether the engine itself shares its time among guilds."""
+        self._estimate = estimate
+        self._is_fair = is_fair
+        self._clock = clock
+        self._sent = RunningReplies()
+        self._beginning = RunningReplies()
+        self._since = clock()
+
+    async def turn(self, guild: Hashable) -> Place:
+        """Wait until a message of this guild may be sent. Release the place at its first token or at its end."""
+        if not self._sent.total:
+            self._since = self._clock()
+        return await self._sent.take((guild, self._most_ahead), look_again=None if self._is_fair() else _PATIENCE)
+
+    def beginning(self, guild: Hashable) -> AbstractAsyncContextManager[None]:
+        """The block of a begin transaction of this guild."""
+        return self._beginning.hold((guild, _MAX_BEGINNING))
+
+    def _most_ahead(self) -> int | None:
+        if self._is_fair():
+            return None
+        silent = self._clock() - max(self._since, self._estimate.last_token_at)
+        doublings = min(_MAX_DOUBLINGS, max(0, int(silent / _PATIENCE)))
+        return max(1, self._estimate.most_at_once) << doublings

@@ -1,0 +1,1 @@
+"""`/config filter`: what a guild keeps out of its conversations."""

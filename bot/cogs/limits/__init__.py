@@ -1,0 +1,1 @@
+"""What members may ask for, and how their waiting messages stand: `/quota`, `/queue`, `/config limits`."""

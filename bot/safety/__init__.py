@@ -1,0 +1,1 @@
+"""What a guild keeps out of conversations: its own words, and what a moderation endpoint finds."""
