@@ -96,6 +96,7 @@ def is_identifier(choice: app_commands.Choice[Any]) -> bool:
 IDENTIFIERS = {
     "channels",
     "files",
+    "filter",
     "json",
     "language",
     "limits",

@@ -69,7 +69,7 @@ def test_an_error_is_english_in_the_log_whatever_its_reader_speaks() -> None:
         assert error.user_message.startswith("여기에는 “라마” 페르소나가 없습니다.")
         assert files.lines == "a: 빈 파일입니다."
     assert str(error) == "There is no persona “라마” here. `/persona list` shows which there are."
-    assert str(quota).startswith("That was all for today: this guild allows you 1 token a day. Ask me again after ")
+    assert str(quota).startswith("That was all for today: here you have 1 token a day. Ask me again after ")
     assert files.lines == "a: This file is empty."
     assert gettext(BotError("as it was typed").user_message) == "as it was typed"
 

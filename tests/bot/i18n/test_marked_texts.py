@@ -68,7 +68,7 @@ def literals(node: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 LETTERS = re.compile(r"[A-Za-z]{2}")
-WITHOUT_CODE = re.compile(r"`[^`]*`|https?://\S+|<t:|UTC|:R>|:f>")
+WITHOUT_CODE = re.compile(r"`[^`]*`|\{\w+\}|https?://\S+|<t:|UTC|:R>|:f>")
 
 
 def shown_unmarked(tree: ast.Module) -> Iterator[tuple[int, str]]:
