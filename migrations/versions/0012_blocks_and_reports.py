@@ -1,6 +1,6 @@
 """Let admins block members with a reason and an end, take back what they deleted, and read what members report.
 
-Revision: 0012, after 0009
+Revision: 0012, after 0011
 """
 
 import sqlalchemy as sa

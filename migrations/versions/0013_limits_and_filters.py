@@ -1,6 +1,6 @@
 """Limit messages a minute and replies at once, and a guild's day as a whole; restrict personas by age; filter texts.
 
-Revision: 0013, after 0009
+Revision: 0013, after 0012
 """
 
 import sqlalchemy as sa
@@ -73,7 +73,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("guild_id", "position", name="pk_guild_filter_words"),
         comment="Words that a guild keeps out of conversations",
     )
-    op.create_index("ix_daily_usage_guild_day", "daily_usage", ["guild_id", "day"])
 
 
 def downgrade() -> None:
@@ -82,7 +81,6 @@ def downgrade() -> None:
     op.execute("ALTER TABLE guild_settings DROP COLUMN moderation_thresholds")
     op.execute("ALTER TABLE guild_settings DROP COLUMN moderation")
     op.execute("ALTER TABLE personas DROP COLUMN age_restricted")
-    op.drop_index("ix_daily_usage_guild_day", "daily_usage")
     op.execute("ALTER TABLE daily_usage DROP COLUMN more_replies")
     for table, columns in _NUMBERS.items():
         for name in reversed(columns):
