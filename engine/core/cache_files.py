@@ -14,6 +14,7 @@ import random
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from engine.core.rank_files import ANSWERED, RankFiles
@@ -44,6 +45,7 @@ RESTORE_SECONDS: Final = 1.0  # before the engine is ready
 FLUSH_SECONDS: Final = 2.0  # for what is left to write when the engine stops
 POLL_INTERVAL: Final = 0.05  # seconds between questions whether an erasure is done
 WAIT_INTERVAL: Final = 0.25  # seconds between looks for room
+SLOT_INTERVAL: Final = 0.02  # the same, before the engine is ready
 
 
 class CacheFiles:
@@ -66,8 +68,11 @@ class CacheFiles:
         self._erasing = 0  # the commit that the last erasure waits for
         self.num_restored_pages = self._num_lost = 0
 
-    def start(self) -> None:
-        """Take over what the files have of the last hour, and restore it for up to RESTORE_SECONDS."""
+    def start(self, learn_ready_slots: Callable[[], None] = lambda: None) -> None:
+        """Take over what the files have of the last hour, and restore it for up to RESTORE_SECONDS.
+
+        `learn_ready_slots` tells the cache of slots that have become ready: they are pinned just now.
+        """
         now, store = time.time(), self._store
         pages = [page for page in store.pages if page.record in store.stamps]
         for page in pages:
@@ -81,8 +86,13 @@ class CacheFiles:
         self._pending.extend(pages)
         self._command(StoreCommand(RETAIN, tuple(PageTransfer(p.record, store.stamps[p.record]) for p in pages)))
         give_up_at = time.monotonic() + RESTORE_SECONDS
-        while self._pending and time.monotonic() < give_up_at and self._restore_some():
-            pass
+        host = self._cache.host
+        while self._pending and time.monotonic() < give_up_at:
+            if not self._restore_some():
+                if host.num_slots >= host.max_slots:
+                    break
+                time.sleep(SLOT_INTERVAL)
+                learn_ready_slots()
 
     def step(self, *, idle: bool) -> bool:
         """Do one piece of work if there is any; rarely unless the engine is idle. Returns whether it did something."""

@@ -203,7 +203,7 @@ class EngineCore:
             self._output_processor = OutputProcessor(config)
             self._scheduler = scheduler_from_config(config, worker)
             self._step_loop = StepLoop(config, self._scheduler, worker.runner, self._communicator)
-            self._cache_files = self._open_cache_files(checkpoint, worker, self._scheduler, progress)
+            self._cache_files = self._open_cache_files(checkpoint, worker, self._scheduler, self._step_loop, progress)
         except BaseException as error:
             started.set_exception(error)
             return
@@ -222,7 +222,12 @@ class EngineCore:
             self._fail_erasures()
 
     def _open_cache_files(
-        self, checkpoint: Checkpoint, worker: Worker, scheduler: Scheduler, progress: LoadProgress | None
+        self,
+        checkpoint: Checkpoint,
+        worker: Worker,
+        scheduler: Scheduler,
+        step_loop: StepLoop,
+        progress: LoadProgress | None,
     ) -> CacheFiles | None:
         files = open_files(worker.config, checkpoint, worker, lambda: self._inbox.put(_InboxItem()))
         communicator = self._communicator
@@ -232,7 +237,7 @@ class EngineCore:
         cache_files = CacheFiles(scheduler.cache, files, communicator, page_bytes=page_bytes, world_size=world_size)
         if progress is not None:
             progress.begin(RESTORING)
-        cache_files.start()
+        cache_files.start(step_loop.learn_ready_slots)
         return cache_files
 
     def _fail_erasures(self) -> None:

@@ -103,6 +103,11 @@ class StepLoop:
         self._runner.close()
         self._communicator.close()
 
+    def learn_ready_slots(self) -> None:
+        """Ask every rank now how many slots of the host tier are ready."""
+        self._next_heartbeat = 0.0
+        self._heartbeat()
+
     def _heartbeat(self) -> None:
         """When one is due, send NOP, which every rank answers at once with its allocated bytes and ready slots."""
         now = time.monotonic()
