@@ -125,7 +125,7 @@ class PageStore:
         self._reader = None
 
     def close(self, timeout: float) -> None:
-        """Write what waits, for at most so many seconds."""
+        """Write what waits, for at most `timeout` seconds."""
         self.finish_reading()
         self._queue.put(None)
         self._thread.join(timeout)

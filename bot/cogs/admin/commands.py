@@ -129,7 +129,7 @@ class Admin(FeatureCog):
     @app_commands.describe(
         what="What to delete",
         member="Only this member's own",
-        older_than="Only what was not used for so many days",
+        older_than="Only what was not used for this number of days",
     )
     @app_commands.choices(what=_PURGES)
     async def purge(

@@ -1,7 +1,7 @@
 """Figures of a guild's use: by day from the counts of usage, and times of the last answers.
 
 Both are bounded whatever the guild has: usage is found by guild and day, and of the conversations that were used last
-only so many answers are read. None of it counts turns.
+only a fixed number of answers is read. None of it counts turns.
 """
 
 from __future__ import annotations
