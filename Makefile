@@ -8,7 +8,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? 2 * n : 16)
 PYTEST_ARGS ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev chat run migrate check format test test-long test-gpu coverage bench-cpu bench-db clean
+.PHONY: help install dev chat run migrate check format messages test test-long test-gpu coverage bench-cpu bench-db clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ check: dev  ## lint, types, import contracts
 format: dev  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+messages: dev  ## bring the catalogues of translations up to date, and list what is to be translated
+	$(BIN)/python -m tests.messages
 
 # The workers share the cores: torch's own threads would only wait for each other.
 test: export OMP_NUM_THREADS ?= 1

@@ -7,12 +7,14 @@ goes to the log, never into the message. Knows nothing of Discord, SQL or HTTP.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 from uuid import uuid4
 
+from bot.i18n.language import NP_, ngettext, pgettext
 from bot.i18n.language import gettext as _
-from bot.i18n.language import ngettext
+from bot.i18n.translated import english
 
 LimitedBy = Literal["member", "guild"]
 """Whose limit it is: a member's own, or that of all members of a guild together."""
@@ -20,12 +22,31 @@ EXIT_CONFIG = 78
 """The exit code of a configuration error (sysexits.h: EX_CONFIG)."""
 
 
+THINGS = frozenset(
+    {
+        NP_("thing", "text"),
+        NP_("thing", "message"),
+        NP_("thing", "persona"),
+        NP_("thing", "name"),
+        NP_("thing", "tag"),
+        NP_("thing", "search"),
+        NP_("thing", "note"),
+    }
+)
+"""What a text can be that somebody wrote, as these errors name it."""
+
+
+def _thing(what: str) -> str:
+    return pgettext("thing", what)
+
+
 class BotError(Exception):
     """An error that can be explained to the person who asked."""
 
     def __init__(self, user_message: str, *, reason: str = "") -> None:
-        super().__init__(reason or user_message)
+        super().__init__(reason or english(user_message))
         self.user_message = user_message
+        """In the language of the task; `gettext` tells it again in another one."""
         self.reason = reason
         self.error_id = uuid4().hex[:8]
         """Appears in the log, on the failed turn and in what the person is shown."""
@@ -36,18 +57,23 @@ class Hint(BotError):
 
 
 class FilesRefused(Hint):
-    """A message of files only, none of which can be used. `lines` say of each why; they have the files' names."""
+    """A message of files only, none of which can be used. The lines say of each why; they have the files' names."""
 
-    def __init__(self, lines: str) -> None:
-        super().__init__(lines, reason="none of the files of this message can be used")
-        self.lines = lines
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines), reason="none of the files of this message can be used")
+        self._lines = tuple(lines)
+
+    @property
+    def lines(self) -> str:
+        """The lines in the current language."""
+        return "\n".join(_(line) for line in self._lines)
 
 
 class EmptyText(BotError):
     """A text has no characters, or none that can be stored."""
 
     def __init__(self, what: str = "text") -> None:
-        super().__init__(f"This {what} is empty. Please write something.")
+        super().__init__(_("This {what} is empty. Please write something.").format(what=_thing(what)))
 
 
 class EmptyMessage(EmptyText):
@@ -61,14 +87,19 @@ class NulCharacters(BotError):
     """Postgres cannot store NUL, and removing it silently would change what the author wrote."""
 
     def __init__(self, what: str = "text") -> None:
-        super().__init__(f"This {what} holds NUL characters, of which none are allowed. Please take them out.")
+        text = _("This {what} holds NUL characters, of which none are allowed. Please take them out.")
+        super().__init__(text.format(what=_thing(what)))
 
 
 class TooLong(BotError):
     """A text over its limit; `limit` and `got` are in `unit`."""
 
     def __init__(self, what: str, limit: int, got: int, unit: str = "characters") -> None:
-        super().__init__(f"This {what} is too long: {got:,} {unit}, and the limit is {limit:,}. Please shorten it.")
+        if unit == "tokens":
+            text = _("This {what} is too long: {got:,} tokens, and the limit is {limit:,}. Please shorten it.")
+        else:
+            text = _("This {what} is too long: {got:,} characters, and the limit is {limit:,}. Please shorten it.")
+        super().__init__(text.format(what=_thing(what), got=got, limit=limit))
         self.limit = limit
         self.got = got
         self.unit = unit
@@ -92,21 +123,24 @@ class UnknownPersona(BotError):
     """The library has no persona of this name."""
 
     def __init__(self, name: str, command: str) -> None:
-        super().__init__(f"There is no persona “{name}” here. `{command} list` shows which there are.")
+        text = _("There is no persona “{name}” here. `{command} list` shows which there are.")
+        super().__init__(text.format(name=name, command=command))
 
 
 class PersonaExists(BotError):
     """The library has a persona of this name, or of one that looks like it."""
 
     def __init__(self, name: str, command: str, *, hint: str = "") -> None:
-        super().__init__(f"There is a persona “{name}” already. {hint or f'`{command} edit` changes it.'}")
+        hint = hint or _("`{command} edit` changes it.").format(command=command)
+        super().__init__(_("There is a persona “{name}” already. {hint}").format(name=name, hint=hint))
 
 
 class TooManyPersonas(BotError):
     """The library is full."""
 
     def __init__(self, limit: int, command: str) -> None:
-        super().__init__(f"There is room for {limit:,} personas. `{command} delete` makes some.")
+        text = _("There is room for {limit:,} personas. `{command} delete` makes some.")
+        super().__init__(text.format(limit=limit, command=command))
 
 
 class PromptTooLong(BotError):
@@ -116,10 +150,14 @@ class PromptTooLong(BotError):
     """
 
     def __init__(self, limit: int, got: int) -> None:
-        numbers = f": {got:,} tokens, and there is room for {limit:,}" if limit and got else ""
-        super().__init__(
-            f"Your message and the persona together are too long for this model{numbers}. Please shorten one of them."
-        )
+        if limit and got:
+            text = _(
+                "Your message and the persona together are too long for this model: {got:,} tokens, and there is room "
+                "for {limit:,}. Please shorten one of them."
+            ).format(got=got, limit=limit)
+        else:
+            text = _("Your message and the persona together are too long for this model. Please shorten one of them.")
+        super().__init__(text)
         self.limit = limit
         self.got = got
 
@@ -129,8 +167,10 @@ class AboveLimit(BotError):
 
     def __init__(self, setting: str, limit: int, got: int) -> None:
         super().__init__(
-            f"`{setting}` can be {limit:,} at most, not {got:,}: that is what the owner of this bot allows. "
-            "Nothing was changed."
+            _(
+                "`{setting}` can be {limit:,} at most, not {got:,}: that is what the owner of this bot allows. "
+                "Nothing was changed."
+            ).format(setting=setting, limit=limit, got=got)
         )
         self.limit = limit
 
@@ -269,27 +309,28 @@ class NothingToRegenerate(BotError):
     """The open dialog has no finished turn."""
 
     def __init__(self) -> None:
-        super().__init__("There is no answer in our conversation that I could give anew.")
+        super().__init__(_("There is no answer in our conversation that I could give anew."))
 
 
 class Busy(BotError):
     """Too many messages wait for a reply. `retry_after` is in seconds. Nothing was stored."""
 
     def __init__(self, retry_after: float | None = None) -> None:
-        when = "in a moment" if retry_after is None else f"in {max(1, round(retry_after))} s"
-        super().__init__(f"I have a lot to answer right now. Please try again {when}.")
+        if retry_after is None:
+            text = _("I have a lot to answer right now. Please try again in a moment.")
+        else:
+            text = _("I have a lot to answer right now. Please try again in {seconds} s.")
+        super().__init__(text if retry_after is None else text.format(seconds=max(1, round(retry_after))))
         self.retry_after = retry_after
 
 
 class EngineUnavailable(BotError):
     """The engine cannot be reached, is still loading, or died during the reply."""
 
-    def __init__(
-        self,
-        reason: str,
-        user_message: str = "The model cannot be reached right now. Please try again in a moment.",
-    ) -> None:
-        super().__init__(user_message, reason=reason)
+    def __init__(self, reason: str, user_message: str = "") -> None:
+        super().__init__(
+            user_message or _("The model cannot be reached right now. Please try again in a moment."), reason=reason
+        )
 
 
 class EngineTimeout(EngineUnavailable):
@@ -297,7 +338,7 @@ class EngineTimeout(EngineUnavailable):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
-            f"no token for {seconds:g} s", "The model took too long to answer. Please try again in a moment."
+            f"no token for {seconds:g} s", _("The model took too long to answer. Please try again in a moment.")
         )
 
 
@@ -305,7 +346,9 @@ class EngineRefused(EngineUnavailable):
     """The server rejected the request: a wrong key, an unknown model, or a request it does not understand."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason, "The model refused this request. The owner of this bot finds the reason in its log.")
+        super().__init__(
+            reason, _("The model refused this request. The owner of this bot finds the reason in its log.")
+        )
 
 
 class ImagesNotSeen(EngineRefused):
@@ -313,7 +356,7 @@ class ImagesNotSeen(EngineRefused):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.user_message = "The model that I use here sees no pictures. Please describe them in words."
+        self.user_message = _("The model that I use here sees no pictures. Please describe them in words.")
 
 
 class EngineUnreadable(EngineRefused):
@@ -321,7 +364,7 @@ class EngineUnreadable(EngineRefused):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.user_message = (
+        self.user_message = _(
             "The model's server sent something I cannot read. The owner of this bot finds the reason in its log."
         )
 
@@ -330,21 +373,21 @@ class DatabaseUnavailable(BotError):
     """The database cannot be used now, or the query failed."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__("I cannot reach my memory right now. Please try again in a moment.", reason=reason)
+        super().__init__(_("I cannot reach my memory right now. Please try again in a moment."), reason=reason)
 
 
 class Duplicate(BotError):
     """This interaction is already being answered, by this process or another one."""
 
     def __init__(self) -> None:
-        super().__init__("I am answering this one already.")
+        super().__init__(_("I am answering this one already."))
 
 
 class ShuttingDown(BotError):
     """The bot is stopping and takes no new messages."""
 
     def __init__(self) -> None:
-        super().__init__("I am being restarted. Please ask again in a minute.")
+        super().__init__(_("I am being restarted. Please ask again in a minute."))
 
 
 class ConfigError(Exception):

@@ -15,6 +15,7 @@ from bot.cogs.all_cogs import make_cogs
 from bot.discord_app.client import GuildLlama
 from bot.discord_app.connection import bot_token, set_endpoints, stay_connected
 from bot.discord_app.context import CommandContext
+from bot.discord_app.languages import Languages
 from bot.discord_app.permissions import PermissionGate
 from bot.engine_client.client import EngineClient
 from bot.engine_client.prompt_cache import PromptCache
@@ -92,16 +93,18 @@ async def run_discord(services: Services, settings: Settings, on_login: Callable
     token = bot_token(settings)
     set_endpoints(settings)
     guild_settings, filters = GuildSettingsCache(services.database, settings), ContentFilters(settings)
+    member_settings = MemberSettingsCache(services.database)
     blocks = MemberBlocks(services.database)
     context = CommandContext(
         chat=services.chat,
         personas=services.personas,
         privacy=PrivacyService(services.database, _prompt_cache(services, settings)),
         guild_settings=guild_settings,
-        member_settings=MemberSettingsCache(services.database),
+        member_settings=member_settings,
         bound_threads=BoundThreads(services.database),
         settings=settings,
         gate=PermissionGate(guild_settings, blocks),
+        languages=Languages(guild_settings, member_settings.locale),
         blocks=blocks,
         filters=filters,
     )

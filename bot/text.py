@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
+from bot.i18n.language import gettext as _
 from bot.i18n.language import ngettext
 
 BYTES_PER_TOKEN = 3
@@ -36,7 +37,9 @@ def thought_for(seconds: float | None) -> str:
     if seconds is None or seconds < 1:
         return ""
     minutes, rest = divmod(round(seconds), 60)
-    return f"thought for {minutes} min {rest} s" if minutes else f"thought for {rest} s"
+    if minutes:
+        return _("thought for {minutes} min {seconds} s").format(minutes=minutes, seconds=rest)
+    return _("thought for {seconds} s").format(seconds=rest)
 
 
 def duration_text(duration: timedelta) -> str:

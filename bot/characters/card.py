@@ -14,6 +14,7 @@ from typing import Any
 from bot.characters.lore.entry import Lorebook, read_lorebook
 from bot.characters.refused import CardRefused, not_a_card
 from bot.characters.values import mapping, number, text, texts, whole
+from bot.i18n.language import gettext as _
 from bot.text import clean_text
 
 MAX_NAME_CHARS = 80
@@ -105,10 +106,11 @@ def read_card(raw: Mapping[str, Any]) -> CharacterCard:
     if version == 1 and not any(field_name in raw for field_name in _OF_FLAT_CARDS):
         raise not_a_card()
     if not name:
-        raise not_a_card("it has no name")
+        raise not_a_card(_("it has no name"))
     greetings = (text(data, "first_mes"), *texts(data, "alternate_greetings"))
     if len(greetings) > MAX_GREETINGS:
-        raise CardRefused(f"This card has {len(greetings):,} greetings; I take at most {MAX_GREETINGS}.")
+        text_of = _("This card has {number:,} greetings; I take at most {limit}.")
+        raise CardRefused(text_of.format(number=len(greetings), limit=MAX_GREETINGS))
     extensions = mapping(data, "extensions")
     own = extensions.get(OWN_EXTENSION)
     chosen = whole(own, "greeting") if isinstance(own, dict) else None
@@ -144,7 +146,7 @@ def card_data(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(data, dict):
         return data
     if "data" in raw and raw.get("spec") in _SPECS:
-        raise CardRefused("The field `data` of this card must be an object.")
+        raise CardRefused(_("The field `data` of this card must be an object."))
     if "name" not in raw and "char_name" in raw:
         return {**raw, **{new: raw[old] for old, new in _PYGMALION.items() if old in raw}}
     return raw

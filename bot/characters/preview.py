@@ -16,6 +16,8 @@ from bot.characters.files.reading import ImportedCard
 from bot.characters.lore.entry import Lorebook
 from bot.characters.lore.patterns import is_usable
 from bot.characters.macros import Macros, unknown_macros
+from bot.i18n.language import gettext as _
+from bot.i18n.language import ngettext
 
 _MAX_NAMED = 5
 _MAX_SECONDS = 0.5
@@ -56,46 +58,54 @@ def limited_text(card: CharacterCard) -> str:
 
 
 def _used(card: CharacterCard, has_picture: bool) -> list[str]:
+    sized = _("{field} ({number:,} characters)")
     lines = [
-        f"{label} ({len(text):,} characters)"
+        sized.format(field=label, number=len(text))
         for label, text in (
-            ("system prompt", card.system_prompt),
-            ("description", card.description),
-            ("personality", card.personality),
-            ("scenario", card.scenario),
-            ("instructions after the history", card.post_history_instructions),
+            (_("system prompt"), card.system_prompt),
+            (_("description"), card.description),
+            (_("personality"), card.personality),
+            (_("scenario"), card.scenario),
+            (_("instructions after the history"), card.post_history_instructions),
         )
         if text
     ]
     num_greetings = sum(bool(greeting) for greeting in card.greetings)
     if num_greetings:
-        lines.append(_counted(num_greetings, "greeting"))
+        lines.append(_greetings(num_greetings))
     if card.examples:
         examples = read_examples(card.examples, card.name, card.nickname, Macros(card.char, "User"))
         if examples.pairs:
-            lines.append(_counted(len(examples.pairs), "example exchange"))
+            text = ngettext("{number:,} example exchange", "{number:,} example exchanges", len(examples.pairs))
+            lines.append(text.format(number=len(examples.pairs)))
         if examples.prose:
-            lines.append("examples that are no dialog, as a part of the description")
+            lines.append(_("examples that are no dialog, as a part of the description"))
     if card.nickname:
-        lines.append("nickname, for {{char}}")
+        lines.append(_("nickname, for {{char}}"))
     if card.book and (count := sum(bool(e.enabled and e.content) for e in card.book.entries)):
         constant = sum(bool(e.enabled and e.content and e.constant) for e in card.book.entries)
-        lines.append(
-            f"lorebook: {_counted(count, 'entry', 'entries')}" + (f", {constant:,} always" if constant else "")
-        )
-    return [*lines, "picture"] if has_picture else lines
+        entries = ngettext("lorebook: {number:,} entry", "lorebook: {number:,} entries", count).format(number=count)
+        if constant:
+            entries = _("{entries}, {number:,} always").format(entries=entries, number=constant)
+        lines.append(entries)
+    return [*lines, _("picture")] if has_picture else lines
 
 
 def _kept(card: CharacterCard) -> list[str]:
-    lines = [label for label, value in (("creator’s notes", card.creator_notes), ("creator", card.creator)) if value]
+    fields = ((_("creator’s notes"), card.creator_notes), (_("creator"), card.creator))
+    lines = [label for label, value in fields if value]
     if card.character_version:
-        lines.append("character version")
+        lines.append(_("character version"))
     if card.num_group_greetings:
-        lines.append(_counted(card.num_group_greetings, "greeting") + " for groups")
+        for_groups = ngettext(
+            "{number:,} greeting for groups", "{number:,} greetings for groups", card.num_group_greetings
+        )
+        lines.append(for_groups.format(number=card.num_group_greetings))
     if card.assets:
-        lines.append(f"list of {_counted(len(card.assets), 'asset')}")
+        listed = ngettext("list of {number:,} asset", "list of {number:,} assets", len(card.assets))
+        lines.append(listed.format(number=len(card.assets)))
     if card.extensions:
-        lines.append(f"extensions: {_named(card.extensions)}")
+        lines.append(_("extensions: {names}").format(names=_named(card.extensions)))
     return lines
 
 
@@ -103,38 +113,60 @@ def _ignored(imported: ImportedCard, has_picture: bool) -> list[str]:
     card = imported.card
     lines: list[str] = []
     if card.is_newer:
-        lines.append("what is new since version 3.0: the card states a newer one")
+        lines.append(_("what is new since version 3.0: the card states a newer one"))
     if imported.is_animated and has_picture:
-        lines.append("the animation of its picture: only the first frame is kept")
+        lines.append(_("the animation of its picture: only the first frame is kept"))
     if imported.num_assets:
-        lines.append(f"{_counted(imported.num_assets, 'packed file')}: not kept, and no export has them")
+        packed = ngettext(
+            "{number:,} packed file: not kept, and no export has them",
+            "{number:,} packed files: not kept, and no export has them",
+            imported.num_assets,
+        )
+        lines.append(packed.format(number=imported.num_assets))
     if card.num_long_greetings:
-        lines.append(f"{_counted(card.num_long_greetings, 'greeting')} longer than {MAX_GREETING_CHARS:,} characters")
+        long = ngettext(
+            "{number:,} greeting longer than {limit:,} characters",
+            "{number:,} greetings longer than {limit:,} characters",
+            card.num_long_greetings,
+        )
+        lines.append(long.format(number=card.num_long_greetings, limit=MAX_GREETING_CHARS))
     texts = (card.system_prompt, card.description, card.personality, card.scenario, card.post_history_instructions)
     unknown = unknown_macros("\n".join((*texts, card.examples, *card.greetings)))
     if unknown:
-        lines.append(
-            f"macros that I do not know and leave as they are: {_named([f'{{{{{name}}}}}' for name in unknown])}"
-        )
+        named = _named([f"{{{{{name}}}}}" for name in unknown])
+        lines.append(_("macros that I do not know and leave as they are: {names}").format(names=named))
     book = card.book
     if book is not None:
         off = sum(not entry.enabled or not entry.content for entry in book.entries)
         if off:
-            lines.append(f"{_counted(off, 'lorebook entry', 'lorebook entries')} switched off or empty")
+            text = ngettext(
+                "{number:,} lorebook entry switched off or empty",
+                "{number:,} lorebook entries switched off or empty",
+                off,
+            )
+            lines.append(text.format(number=off))
         broken, untried = _broken_patterns(book)
         if broken:
-            lines.append(
-                f"{_counted(broken, 'lorebook entry', 'lorebook entries')} with patterns that I cannot search for "
-                "(look-around, back references, or too large)"
+            text = ngettext(
+                "{number:,} lorebook entry with patterns that I cannot search for "
+                "(look-around, back references, or too large)",
+                "{number:,} lorebook entries with patterns that I cannot search for "
+                "(look-around, back references, or too large)",
+                broken,
             )
+            lines.append(text.format(number=broken))
         if untried:
-            lines.append(
-                f"{_counted(untried, 'lorebook entry', 'lorebook entries')} whose patterns I did not try: they are too "
-                "many or too large, and a message may leave some of them unsearched"
+            text = ngettext(
+                "{number:,} lorebook entry whose patterns I did not try: they are too "
+                "many or too large, and a message may leave some of them unsearched",
+                "{number:,} lorebook entries whose patterns I did not try: they are too "
+                "many or too large, and a message may leave some of them unsearched",
+                untried,
             )
+            lines.append(text.format(number=untried))
         names = dict.fromkeys(f"@@{name}" for entry in book.entries for name in entry.decorators.ignored)
         if names:
-            lines.append(f"decorators of the lorebook: {_named(list(names))}")
+            lines.append(_("decorators of the lorebook: {names}").format(names=_named(list(names))))
     return lines
 
 
@@ -158,8 +190,10 @@ def _broken_patterns(book: Lorebook) -> tuple[int, int]:
 
 def _named(names: Sequence[str]) -> str:
     shown = ", ".join(name[:40] for name in names[:_MAX_NAMED])
-    return f"{shown} and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else shown
+    if len(names) <= _MAX_NAMED:
+        return shown
+    return _("{names} and {number:,} more").format(names=shown, number=len(names) - _MAX_NAMED)
 
 
-def _counted(count: int, one: str, many: str = "") -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+def _greetings(count: int) -> str:
+    return ngettext("{number:,} greeting", "{number:,} greetings", count).format(number=count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bot.errors import Hint
+from bot.i18n.language import gettext as _
 
 MAX_CARD_BYTES = 4 << 20
 """Of a card's JSON, however it is packed: a lorebook of 10,000 entries has about 3 MiB."""
@@ -14,10 +15,11 @@ class CardRefused(Hint):
 
 def too_large() -> CardRefused:
     """The card's own text is larger than any that is read."""
-    return CardRefused(f"This character card holds more than {MAX_CARD_BYTES >> 20} MiB of text, and I read no more.")
+    text = _("This character card holds more than {size} MiB of text, and I read no more.")
+    return CardRefused(text.format(size=MAX_CARD_BYTES >> 20))
 
 
 def not_a_card(why: str = "") -> CardRefused:
     """The file holds no card at all."""
-    hint = why or "I find no character in it"
-    return CardRefused(f"This file is not a character card: {hint}. I read cards as PNG, JSON and CHARX.")
+    text = _("This file is not a character card: {why}. I read cards as PNG, JSON and CHARX.")
+    return CardRefused(text.format(why=why or _("I find no character in it")))

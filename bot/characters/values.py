@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bot.characters.refused import CardRefused
+from bot.i18n.language import NP_, pgettext
+from bot.i18n.language import gettext as _
 
 
 def text(data: Mapping[str, Any], name: str) -> str:
@@ -18,7 +20,7 @@ def text(data: Mapping[str, Any], name: str) -> str:
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    raise _wrong(name, "a text", value)
+    raise _wrong(name, NP_("kind of value", "a text"), value)
 
 
 def texts(data: Mapping[str, Any], name: str, *, split: bool = False) -> tuple[str, ...]:
@@ -29,7 +31,7 @@ def texts(data: Mapping[str, Any], name: str, *, split: bool = False) -> tuple[s
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",")) if split else (value,)
     if not isinstance(value, list):
-        raise _wrong(name, "a list of texts", value)
+        raise _wrong(name, NP_("kind of value", "a list of texts"), value)
     return tuple(text({name: each}, name) for each in value if each is not None)
 
 
@@ -69,13 +71,23 @@ def mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise _wrong(name, "an object", value)
+        raise _wrong(name, NP_("kind of value", "an object"), value)
     return value
 
 
-_KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
+_KINDS = {
+    bool: NP_("kind of value", "true or false"),
+    int: NP_("kind of value", "a number"),
+    float: NP_("kind of value", "a number"),
+    str: NP_("kind of value", "a text"),
+    list: NP_("kind of value", "a list"),
+    dict: NP_("kind of value", "an object"),
+}
 
 
 def _wrong(name: str, wanted: str, value: object) -> CardRefused:
-    kind = _KINDS.get(type(value), "something else")
-    return CardRefused(f"The field `{name}` of this card must be {wanted}, and it is {kind}.")
+    kind = _KINDS.get(type(value), NP_("kind of value", "something else"))
+    text = _("The field `{name}` of this card must be {wanted}, and it is {kind}.")
+    return CardRefused(
+        text.format(name=name, wanted=pgettext("kind of value", wanted), kind=pgettext("kind of value", kind))
+    )

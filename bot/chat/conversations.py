@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 from bot.chat.service import ChatService
 from bot.errors import BotError, EmptyText, NulCharacters, TooLong
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from bot.storage import translate_database_errors
 from bot.text import has_nul
 from models.database import Database
@@ -17,14 +19,14 @@ from models.queries.dialogs import conversations as stored
 from models.types import ConversationChange, ConversationInfo, DialogKey
 
 MAX_NAME = 60
-_OPTED_OUT = "You opted out of being remembered, so there is nothing to go back to. `/privacy optin` changes that."
+_OPTED_OUT = N_("You opted out of being remembered, so there is nothing to go back to. `/privacy optin` changes that.")
 
 
 class UnknownConversation(BotError):
     """No conversation of this key has such a name or id."""
 
     def __init__(self) -> None:
-        super().__init__("I know no such conversation here. `/conversation list` shows those that there are.")
+        super().__init__(_("I know no such conversation here. `/conversation list` shows those that there are."))
 
 
 class NamedConversations:
@@ -99,19 +101,20 @@ class NamedConversations:
         self._raise_for(change)
 
     def _refuse_waiting(self, key: DialogKey) -> None:
-        text = "The conversation was changed before I came to this message. Please ask again."
+        text = _("The conversation was changed before I came to this message. Please ask again.")
         self._chat.dialogs.refuse_waiting(key, lambda: BotError(text))
 
     def _raise_for(self, change: ConversationChange) -> None:
         if change == "gone":
             raise UnknownConversation()
         if change == "taken":
-            raise BotError("There is a conversation of this name already. Please choose another name.")
+            raise BotError(_("There is a conversation of this name already. Please choose another name."))
         if change == "full":
             most = stored.MAX_CONVERSATIONS
-            raise BotError(f"There are {most} conversations here, and more I cannot keep. Please delete one first.")
+            text = _("There are {number} conversations here, and more I cannot keep. Please delete one first.")
+            raise BotError(text.format(number=most))
         if change == "opted out":
-            raise BotError(_OPTED_OUT)
+            raise BotError(_(_OPTED_OUT))
 
 
 def clean_title(name: str) -> str:

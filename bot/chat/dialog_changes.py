@@ -13,6 +13,8 @@ from typing import Any
 
 from bot.chat.queue.refusal import WaitingMessages
 from bot.errors import BotError
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from bot.storage import translate_database_errors
 from models import queries
 from models.database import Database
@@ -36,9 +38,11 @@ class Reset:
 
 def reset_error(*, shared: bool) -> Callable[[], BotError]:
     """The error for a message whose dialog was reset while it waited."""
-    who = "This conversation was" if shared else "You"
-    text = f"{who} reset{'' if shared else ' our conversation'} before I came to this message. Please ask again."
-    return lambda: BotError(text)
+    if shared:
+        text = N_("This conversation was reset before I came to this message. Please ask again.")
+    else:
+        text = N_("You reset our conversation before I came to this message. Please ask again.")
+    return lambda: BotError(_(text))
 
 
 class DialogChanges:

@@ -19,6 +19,7 @@ import structlog
 
 from bot.chat.reply_control import ReplyControl
 from bot.errors import BotError, DatabaseUnavailable
+from bot.i18n.language import gettext as _
 from bot.storage import translate_database_errors
 from models.database import Database
 from models.queries.replies import stop_requests
@@ -41,7 +42,7 @@ class NotTheAsker(BotError):
     """A click on Stop under the reply to someone else."""
 
     def __init__(self) -> None:
-        super().__init__("Only the person who asked can stop this answer.")
+        super().__init__(_("Only the person who asked can stop this answer."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,9 @@ class StopRequests:
     def stop_where(self, applies: Callable[[DialogKey], bool]) -> frozenset[int]:
         """Stop the replies of this process to whom this applies, also those that still wait; return what asked."""
         found = [(each, reply) for each, reply in self._running.items() if applies(reply.key)]
-        for _, reply in found:
+        for _each, reply in found:
             _interrupt(reply.control)
-        return frozenset(each for each, _ in found)
+        return frozenset(each for each, _reply in found)
 
     async def close(self) -> None:
         """Stop looking; the database may be closed after this."""

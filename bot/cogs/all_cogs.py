@@ -72,6 +72,7 @@ def make_cogs(bot: commands.Bot, context: CommandContext, database: Database) ->
         deliveries=DeliveryLog(database),
         guild_settings=context.guild_settings,
         bound_threads=context.bound_threads,
+        languages=context.languages,
         own_names=partial(_own_names, bot),
         takes_threads=partial(_takes_threads, bot),
         api=MessageApi(bot.http, own_id, pace, webhooks),

@@ -26,19 +26,21 @@ from bot.discord_app.replies.question import Question
 from bot.discord_app.replies.quoted_messages import QuotedMessage, QuotedMessages, quoted
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from models.types import StoredFile
 
-_DEFAULT_QUESTION = "What is this about?"
+_DEFAULT_QUESTION = N_("What is this about?")
 _MAX_TITLE = 45  # Discord's limit
 _MAX_TEXT_INPUT = 4000  # Discord's limit
 _MAX_ECHO = 1500
 _QUESTION, _AUDIENCE = "question", "audience"
 _EVERYONE, _ONLY_ME = "everyone", "me"
-_NOTHING_TO_READ = (
+_NOTHING_TO_READ = N_(
     "This message has no text, and no file that I could read: I take in neither voice messages nor stickers, embeds or "
     "previews of links."
 )
-_TOO_LATE = (
+_TOO_LATE = N_(
     "I no longer have the message that this is about: too much time has passed, I was restarted, or it was deleted. "
     "Please choose **Ask about this** in its menu again."
 )
@@ -82,7 +84,7 @@ class Ask(FeatureCog):
         me = self._bot.user
         found = quoted(message, bot_id=me.id if me else 0, application_id=self._bot.application_id)
         if not found.text and not any(not file.is_voice for file in found.files):
-            raise BotError(_NOTHING_TO_READ)
+            raise BotError(_(_NOTHING_TO_READ))
         self._messages.keep(interaction.user.id, found)
         modal = _form(
             found,
@@ -128,28 +130,33 @@ def _is_shown(interaction: Interaction) -> bool:
 
 def _form(message: QuotedMessage, *, max_chars: int, asks_who: bool, private: bool = False) -> Modal:
     """The form for the question, and where it matters for who may see the answer."""
-    title = f"Ask about {clean_name(message.author)}'s message"
+    title = _("Ask about {name}'s message").format(name=clean_name(message.author))
     title = title if len(title) <= _MAX_TITLE else title[: _MAX_TITLE - 1].rstrip() + "…"
     modal = Modal(title=title, custom_id=f"{Action.ASK.value}:{message.message_id}", timeout=None)
     max_length = min(max_chars, _MAX_TEXT_INPUT)
+    default = _(_DEFAULT_QUESTION)
     question: TextInput[Modal] = TextInput(
         custom_id=_QUESTION,
         style=discord.TextStyle.paragraph,
-        default=_DEFAULT_QUESTION if len(_DEFAULT_QUESTION) <= max_length else None,
+        default=default if len(default) <= max_length else None,
         max_length=max_length,
     )
     modal.add_item(
-        Label(text="Your question", description="I read the message, and answer you about it.", component=question)
+        Label(
+            text=_("Your question"),
+            description=_("I read the message, and answer you about it."),
+            component=question,
+        )
     )
     if asks_who:
         audience: Select[Modal] = Select(
             custom_id=_AUDIENCE,
             options=[
-                discord.SelectOption(label="Everyone here", value=_EVERYONE, default=not private),
-                discord.SelectOption(label="Only me", value=_ONLY_ME, default=private),
+                discord.SelectOption(label=_("Everyone here"), value=_EVERYONE, default=not private),
+                discord.SelectOption(label=_("Only me"), value=_ONLY_ME, default=private),
             ],
         )
-        modal.add_item(Label(text="Who sees the answer", component=audience))
+        modal.add_item(Label(text=_("Who sees the answer"), component=audience))
     modal.stop()  # discord.py need not remember it: the bot serves modals by their custom ids
     return modal
 
@@ -157,5 +164,7 @@ def _form(message: QuotedMessage, *, max_chars: int, asks_who: bool, private: bo
 async def _say_too_late(interaction: Interaction, question: str) -> None:
     """Say that the message is not known any more, and give the question back to be used again."""
     shortened = question[:_MAX_ECHO].replace("```", "'''").strip()
-    text = f"{_TOO_LATE}\nYour question was:\n```\n{shortened}\n```" if shortened else _TOO_LATE
+    text = _(_TOO_LATE)
+    if shortened:
+        text = "\n".join([text, _("Your question was:"), "```", shortened, "```"])
     await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NO_MENTIONS)

@@ -13,9 +13,12 @@ from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.context import Interaction
 from bot.discord_app.message_split import MESSAGE_LIMIT
 from bot.discord_app.rest.message_data import NO_MENTIONS
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from bot.settings import Settings
 
-_FOR_EVERYBODY = """\
+_FOR_EVERYBODY = N_(
+    """\
 **/chat** `message` `file` … – talk to me, with up to four files; with `private: True` only you see the answer
 **Ask about this** – in the menu of a message (under *Apps*): ask me about what it says
 **/regenerate** – another answer to your last message, in place of the one before
@@ -36,7 +39,9 @@ thread that you started
 **/me settings** – what you decide for yourself here
 **/quota** · **/queue** – your limits, and your waiting messages
 **/privacy** `show` · `export` · `delete` · `optout` · `optin` – what I have stored about you"""
-_FOR_MANAGERS = """\
+)
+_FOR_MANAGERS = N_(
+    """\
 **/persona** `set` · `clear` · `create` · `edit` · `tags` · `delete` · `versions` · `rollback` – who I am in this \
 guild, a category, a channel or a thread
 **/persona** `import` · `export` – character cards for this guild
@@ -47,16 +52,21 @@ guild, a category, a channel or a thread
 **/admin** `user` · `block` · `unblock` – what a member uses; refuse to talk with one, for some time or for good
 **/admin** `stats` · `audit` – how much I am used; what admins did with me
 **/admin** `purge` · `reports` – delete conversations, notes or personas; answers that members reported"""
-_MEMORY = """\
+)
+_MEMORY = N_(
+    """\
 Every member has a conversation of their own with me in each guild (in each channel, where a guild wants it so), and \
 another one in direct messages. Nobody else sees it, and I take nothing from one to the other. In threads started with \
 `/thread start`, and where a guild wants it so, all who write share one conversation; with `private` you stay alone. \
 What a file says is remembered like what you write; of a picture I keep only the name."""
+)
 
-_ABSENT = """\
+_ABSENT = N_(
+    """\
 I am not a member here: you brought me along. So the conversation of our direct messages goes on here, with the \
 persona that you chose there, and nothing of this place is kept but what you say to me and the messages that you ask \
 me about. Others see an answer unless it is private, or Discord hides it."""
+)
 
 
 class Help(commands.Cog):
@@ -79,8 +89,8 @@ def help_messages(caller: Caller, privacy: Sequence[str] = ()) -> list[str]:
 
     Managers get a second message, and further ones begin where Discord's 2,000 characters are full.
     """
-    messages = _packed([_FOR_EVERYBODY, _ABSENT if caller.bot_is_absent else _MEMORY])
-    messages += _packed([_FOR_MANAGERS]) if caller.manages_guild else []
+    messages = _packed([_(_FOR_EVERYBODY), _(_ABSENT if caller.bot_is_absent else _MEMORY)])
+    messages += _packed([_(_FOR_MANAGERS)]) if caller.manages_guild else []
     return _packed([messages[-1], "\n".join(privacy)], messages[:-1]) if privacy else messages
 
 

@@ -37,13 +37,15 @@ from bot.discord_app.replies.typing import TypingIndicator
 from bot.discord_app.replies.webhooks.own_messages import is_by_own_webhook, is_own_message
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden
 from bot.errors import BotError, Busy, DatabaseUnavailable, Duplicate, Hint, LimitReached, MemberIsBlocked
+from bot.i18n.language import N_, use_language
+from bot.i18n.language import gettext as _
 from bot.log import reason_of
 from models.types import DIRECT_MESSAGES, Place
 
 log = structlog.get_logger(__name__)
 
-_EMPTY = "Yes? Write what you want to say next to my name, or reply to one of my messages."
-_MENTION_ME = (
+_EMPTY = N_("Yes? Write what you want to say next to my name, or reply to one of my messages.")
+_MENTION_ME = N_(
     "-# I cannot read your message: Discord shows me replies to a persona only if they mention me. Please write it "
     "again and mention me in it."
 )
@@ -136,7 +138,8 @@ class Messages(commands.Cog):
         except BotError as refused:
             log.info("a reply to a persona was not read", question=message.id, reason=refused.reason)
             return
-        await self._send(message, _MENTION_ME, nonce=f"{message.id}.h")
+        with use_language(await self._context.languages.of_guild(message.guild.id)):
+            await self._send(message, _(_MENTION_ME), nonce=f"{message.id}.h")
 
     async def _is_in_bound_thread(self, message: discord.Message) -> bool:
         """Whether this is a thread in which every message counts, of those whose content Discord sends."""
@@ -174,12 +177,19 @@ class Messages(commands.Cog):
     ) -> None:
         """`earlier`: shows the beginning of a reply that was given up, whose messages are used again."""
         self._context.track(asyncio.current_task())
+        guild_id = message.guild.id if message.guild else DIRECT_MESSAGES
+        with use_language(await self._context.languages.of_channel(guild_id, message.author.id)):
+            await self._answer_or_report(message, text, earlier=earlier, is_repeat=is_repeat)
+
+    async def _answer_or_report(
+        self, message: discord.Message, text: str, *, earlier: ReplySink | None, is_repeat: bool
+    ) -> None:
         try:
             caller = await self._caller(message)
             await self._context.gate.admit(caller, Action.CHAT)
             offers = offered_files(message.attachments)
             if not text and not offers:
-                raise Hint(_EMPTY)
+                raise Hint(_(_EMPTY))
             with self._typing.shown_in(message.channel.id):
                 place = place_of(message, caller, earlier)
                 reply_to = replied_message_id(message)

@@ -25,6 +25,8 @@ from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone, number_in
 from bot.discord_app.rest.message_data import FILE_NAME, NO_MENTIONS
 from bot.errors import BotError, DatabaseUnavailable
+from bot.i18n.language import gettext as _
+from bot.i18n.language import ngettext
 from models.types import Place, StopRequester, TurnInfo
 
 _MODAL_TIMEOUT = 2.0  # seconds, of the 3 in which a modal must be opened
@@ -53,7 +55,7 @@ class ReplyActions(FeatureCog):
 
     async def _stop(self, interaction: Interaction, argument: str) -> None:
         """Stop the reply, which keeps the text so far. `argument`: ids of the asker, and of what asked."""
-        user_id, _, question_id = argument.partition(":")
+        user_id, _colon, question_id = argument.partition(":")
         caller = caller_of(interaction)
         if user_id != str(caller.user_id) and not caller.manages_guild:
             raise NotTheAsker()
@@ -64,7 +66,7 @@ class ReplyActions(FeatureCog):
             # It has finished meanwhile, or its process is gone: remove the button.
             with contextlib.suppress(*DISCORD_ERRORS):  # the message may be gone as well
                 await interaction.edit_original_response(view=None)
-            await _say(interaction, "I am not writing this answer any more.")
+            await _say(interaction, _("I am not writing this answer any more."))
 
     async def _regenerate(self, interaction: Interaction, argument: str) -> None:
         turn = await self._acknowledged(interaction, argument)
@@ -76,7 +78,7 @@ class ReplyActions(FeatureCog):
 
     async def _switch(self, interaction: Interaction, argument: str) -> None:
         """`argument`: ids of the turn, and the position of the reply to show."""
-        turn_id, _, position = argument.partition(":")
+        turn_id, _colon, position = argument.partition(":")
         turn = await self._acknowledged(interaction, turn_id)
         await self._actions.switch(turn, number_in(position), _way(interaction))
 
@@ -114,18 +116,21 @@ class ReplyActions(FeatureCog):
 
 def _edit_modal(turn: TurnInfo) -> Modal:
     """The member's message to be edited. It says so if more than this exchange is replaced."""
-    modal = Modal(title="Edit my message", custom_id=f"{Action.EDIT.value}:{turn.turn_id}", timeout=None)
-    note = "I answer the new text in place of the old one."
+    modal = Modal(title=_("Edit my message"), custom_id=f"{Action.EDIT.value}:{turn.turn_id}", timeout=None)
+    note = _("I answer the new text in place of the old one.")
     if turn.num_later:
-        later = "the exchange" if turn.num_later == 1 else f"the {turn.num_later} exchanges"
-        note = f"I forget {later} after it and answer the new text."
+        note = ngettext(
+            "I forget the exchange after it and answer the new text.",
+            "I forget the {number} exchanges after it and answer the new text.",
+            turn.num_later,
+        ).format(number=turn.num_later)
     field: TextInput[Modal] = TextInput(
         style=discord.TextStyle.paragraph,
         default=turn.user_text[:_MAX_TEXT_INPUT],
         max_length=_MAX_TEXT_INPUT,
         custom_id="text",
     )
-    modal.add_item(Label(text="Your message", description=note[:100], component=field))
+    modal.add_item(Label(text=_("Your message"), description=note[:100], component=field))
     modal.stop()  # discord.py need not remember it: the bot serves modals by their custom ids
     return modal
 
@@ -134,7 +139,7 @@ def _submitted(interaction: Interaction) -> str:
     """The text of the modal's one field. Raises BotError for a modal of another shape."""
     found = list(_text_values(interaction.data))
     if len(found) != 1:
-        raise BotError("I cannot read this form. Please press the button again.")
+        raise BotError(_("I cannot read this form. Please press the button again."))
     return found[0]
 
 

@@ -19,6 +19,7 @@ from bot.chat.reports import MAX_A_DAY, MAX_REASON, Reports
 from bot.cogs.answer_of_message import is_answer_of_mine, last_answer_here, turn_shown_by
 from bot.cogs.dialogs.answers import in_time, number
 from bot.discord_app.caller import Caller, caller_of, dialog_key
+from bot.discord_app.command_texts import COMMAND
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, defer, describe_error
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
@@ -28,7 +29,7 @@ from bot.discord_app.rest.forbidden_channels import ChannelForbidden
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError, Hint
 from bot.i18n.language import gettext as _
-from bot.i18n.language import use_language
+from bot.i18n.language import pgettext, use_language
 from bot.text import clean_text
 from models.types import ReportOutcome, TurnInfo
 
@@ -76,7 +77,7 @@ class ReportCommand(FeatureCog):
             if turn is None:
                 raise Hint(
                     _("I have not answered you here yet. To report another answer, choose {menu} in its menu.").format(
-                        menu=f"**{REPORT_MENU}**"
+                        menu=f"**{pgettext(COMMAND, REPORT_MENU)}**"
                     )
                 )
             await self._check(caller_of(interaction), turn)
@@ -134,8 +135,7 @@ class ReportCommand(FeatureCog):
             channel_id = await self._reports.channel(dialog_key(caller_of(interaction)))
             if channel_id is None:
                 return
-            settings = await self.context.guild_settings.get(interaction.guild_id or 0)
-            with use_language(settings.locale or str(interaction.guild_locale or "")):
+            with use_language(await self.context.languages.of_guild(interaction.guild_id or 0)):
                 text = _("A member has reported an answer of mine. Admins read it with `/admin reports`.")
             await self._api.send(channel_id, text, nonce=f"{interaction.id}.r")
         except ChannelForbidden:

@@ -21,14 +21,15 @@ from bot.discord_app.feature_cog import FeatureCog
 from bot.discord_app.permissions import BY_GUILDS, IN_GUILDS, authorise_scene, persona_scope
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError
+from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
 from models.types import DialogKey, PersonaInfo, SceneInfo, SceneOrder
 
 _ORDERS: Mapping[SceneOrder, str] = {
-    "turn": "each of them in turn",
-    "model": "whom the model chooses",
+    "turn": N_("each of them in turn"),
+    "model": N_("whom the model chooses"),
 }
-NO_SCENE = "No scene plays here: one persona answers. `/scene add` brings characters of this guild together."
+NO_SCENE = N_("No scene plays here: one persona answers. `/scene add` brings characters of this guild together.")
 
 
 class SceneCommands(FeatureCog):
@@ -57,7 +58,8 @@ class SceneCommands(FeatureCog):
             self._key(interaction), place, entry.persona_id, actor_id=interaction.user.id
         )
         await self.context.respond(interaction, scene_text(await self._scene(interaction)))
-        await announce(interaction, f"-# {bold(entry.name)} plays here from now on.")
+        text = _("-# {name} plays here from now on.").format(name=bold(entry.name))
+        await announce(self.context, interaction, text)
 
     @scene.command(name="remove", description="Take a character out of the scene here.")
     @app_commands.describe(name="Which one")
@@ -70,9 +72,10 @@ class SceneCommands(FeatureCog):
             self._key(interaction), place, entry.persona_id, actor_id=interaction.user.id
         )
         if not removed:
-            raise BotError("This character does not play here.")
+            raise BotError(_("This character does not play here."))
         await self.context.respond(interaction, scene_text(await self._scene(interaction)))
-        await announce(interaction, f"-# {bold(entry.name)} does not play here any more.")
+        text = _("-# {name} does not play here any more.").format(name=bold(entry.name))
+        await announce(self.context, interaction, text)
 
     @scene.command(name="list", description="Show who plays in this channel or thread.")
     async def show_list(self, interaction: Interaction) -> None:
@@ -91,7 +94,7 @@ class SceneCommands(FeatureCog):
         changed = await self.context.personas.scenes.speak(
             self._key(interaction), place, order, actor_id=interaction.user.id
         )
-        await self.context.respond(interaction, scene_text(await self._scene(interaction)) if changed else NO_SCENE)
+        await self.context.respond(interaction, scene_text(await self._scene(interaction)) if changed else _(NO_SCENE))
 
     @add.autocomplete("name")
     @remove.autocomplete("name")
@@ -123,15 +126,16 @@ class SceneCommands(FeatureCog):
 def scene_text(scene: SceneInfo | None) -> str:
     """Who plays in a place, and who speaks."""
     if scene is None:
-        return NO_SCENE
+        return _(NO_SCENE)
     names = "\n".join(
         f"- {bold(each.name)}{f' {RESTRICTED}' if each.age_restricted else ''}" for each in scene.characters
     )
     if any(each.age_restricted for each in scene.characters):
         note = _("-# Age-restricted characters ({mark}) play only in age-restricted channels.")
         names = "\n".join((names, note.format(mark=RESTRICTED)))
-    return (
-        f"In <#{scene.place_id}> a scene plays:\n{names}\n"
+    plays = _("In {channel} a scene plays:").format(channel=f"<#{scene.place_id}>")
+    answers = _(
         "A message that names one of them is answered by that one, a reply to one of their messages by who wrote it; "
-        f"any other, by {_ORDERS[scene.speak]}."
-    )
+        "any other, by {who}."
+    ).format(who=_(_ORDERS[scene.speak]))
+    return f"{plays}\n{names}\n{answers}"

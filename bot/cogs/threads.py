@@ -24,15 +24,17 @@ from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone, number
 from bot.discord_app.rest.forbidden_channels import ChannelForbidden
 from bot.discord_app.rest.thread_api import MAX_THREAD_NAME, ThreadApi, check_permissions
 from bot.errors import BotError, DatabaseUnavailable
+from bot.i18n.language import N_, use_language
+from bot.i18n.language import gettext as _
 from models.types import DialogKey
 
 log = structlog.get_logger(__name__)
 
 _MAX_NAME_FROM_QUESTION = 60
-_EVERY_MESSAGE = (
+_EVERY_MESSAGE = N_(
     "-# Just write here, I answer every message. All who write in this thread share one conversation with me."
 )
-_MENTIONS_ONLY = (
+_MENTIONS_ONLY = N_(
     "-# To talk to me here, mention me (<@{bot_id}>) or reply to one of my messages. "
     "All who write in this thread share one conversation with me."
 )
@@ -72,17 +74,17 @@ class Threads(FeatureCog):
             return
         caller = await self._authorised(interaction, at_message=False)
         if caller.in_thread:
-            raise BotError("We are in a thread already. Use this command in the channel that it belongs to.")
+            raise BotError(_("We are in a thread already. Use this command in the channel that it belongs to."))
         channel = interaction.channel
         if not isinstance(channel, discord.TextChannel):
-            raise BotError("No thread can be started here. Use this command in a text channel.")
+            raise BotError(_("No thread can be started here. Use this command in a text channel."))
         thread_id = await self._api.start(
             channel.id,
-            thread_name(name or "") or thread_name(f"Chat with {caller.name}"),
+            thread_name(name or "") or await self._default_name(caller),
             in_news=channel.is_news(),
         )
         await self._bind(caller, thread_id)
-        await self.context.respond(interaction, f"Let us go on in <#{thread_id}>.")
+        await self.context.respond(interaction, _("Let us go on in {thread}.").format(thread=f"<#{thread_id}>"))
 
     async def _start_at_reply(self, interaction: Interaction, argument: str) -> None:
         """Start a thread under the reply whose button was pressed. `argument`: the id of its turn."""
@@ -96,10 +98,10 @@ class Threads(FeatureCog):
         if message_id not in [each.message_id for each in shown]:
             raise TurnIsGone()
         async with self._conversations.changes.hold(turn.turn_id):
-            name = thread_name(turn.user_text, _MAX_NAME_FROM_QUESTION) or thread_name(f"Chat with {caller.name}")
+            name = thread_name(turn.user_text, _MAX_NAME_FROM_QUESTION) or await self._default_name(caller)
             thread_id = await self._api.start_at(caller.channel_id, message_id, name)
             await self._bind(caller, thread_id)
-        await self.context.respond(interaction, f"Let us go on in <#{thread_id}>.")
+        await self.context.respond(interaction, _("Let us go on in {thread}.").format(thread=f"<#{thread_id}>"))
 
     async def _authorised(self, interaction: Interaction, *, at_message: bool) -> Caller:
         """The caller, checked by rules that the gate may not have known, and the bot's own permissions."""
@@ -108,25 +110,29 @@ class Threads(FeatureCog):
         check_permissions(interaction.app_permissions, at_message=at_message)
         return caller
 
+    async def _default_name(self, caller: Caller) -> str:
+        with use_language(await self.context.languages.of_guild(caller.guild_id)):
+            return thread_name(_("Chat with {name}").format(name=caller.name))
+
     async def _bind(self, caller: Caller, thread_id: int) -> None:
         """Record the thread, and say in it how to talk there."""
         key = DialogKey(caller.guild_id, caller.user_id, thread_id)
         try:
             is_new = await self.context.bound_threads.bind(key, parent_id=caller.channel_id)
         except DatabaseUnavailable as error:
-            raise BotError(
-                f"I started <#{thread_id}>, but cannot note down that it is for us. Mention me in there to talk to me.",
-                reason=error.reason,
-            ) from None
+            text = _(
+                "I started {thread}, but cannot note down that it is for us. Mention me in there to talk to me."
+            ).format(thread=f"<#{thread_id}>")
+            raise BotError(text, reason=error.reason) from None
         if not is_new:
             return
         log.info("a thread was started", guild=caller.guild_id, thread=thread_id)
         me = self._bot.user
         hint = _EVERY_MESSAGE if self.context.settings.message_content else _MENTIONS_ONLY
+        with use_language(await self.context.languages.of_guild(caller.guild_id)):
+            text = _(hint).format(bot_id=me.id if me else 0)
         try:
-            await self._conversations.api.send(
-                thread_id, hint.format(bot_id=me.id if me else 0), nonce=f"{thread_id}.hint"
-            )
+            await self._conversations.api.send(thread_id, text, nonce=f"{thread_id}.hint")
         except (ChannelForbidden, *DISCORD_ERRORS) as error:
             log.warning("no hint could be shown in a thread", thread=thread_id, error=describe_error(error))
 

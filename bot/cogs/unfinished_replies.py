@@ -27,6 +27,8 @@ from bot.discord_app.replies.sinks.sink import ReplySink
 from bot.discord_app.replies.streamed_reply import ReplyDeleted, StreamedReply
 from bot.discord_app.replies.turn_actions import TurnActions, place_in, state_of, stored_heading
 from bot.discord_app.rest.request_pace import Urgency
+from bot.i18n.language import N_, use_language
+from bot.i18n.language import gettext as _
 from models.database import Database
 from models.errors import DatabaseError
 from models.queries.replies.deliveries import question_has_turn
@@ -35,8 +37,8 @@ from models.types import DeliveryRecord, Place, TurnInfo
 
 log = structlog.get_logger(__name__)
 
-LOST_PLACE = "I was restarted before I came to your message. Please ask again."
-INTERRUPTED = "I was restarted while I was writing this answer. Please ask again."
+LOST_PLACE = N_("I was restarted before I came to your message. Please ask again.")
+INTERRUPTED = N_("I was restarted while I was writing this answer. Please ask again.")
 # Seconds before each attempt: shortly after the start another process may crash, or the database may come back.
 _DELAYS = (0.0, 5.0)
 _INTERVAL = 10.0  # seconds between the later ones: what another process left half said is ended within a minute
@@ -89,7 +91,8 @@ class UnfinishedReplies(commands.Cog):
     async def _finish_or_log(self, delivery: DeliveryRecord) -> None:
         async with self._slots:
             try:
-                await self._finish(delivery)
+                with use_language(await self._conversations.languages.of_place(delivery.place)):
+                    await self._finish(delivery)
             except Exception as error:
                 log.warning("an unfinished reply could not be shown", turn=delivery.turn_id, error=type(error).__name__)
 
@@ -140,7 +143,7 @@ class UnfinishedReplies(commands.Cog):
                 return
         place, sink = await self._sink(delivery)
         if delivery.state == "writing":
-            await self._apologise(delivery, place, sink, LOST_PLACE)
+            await self._apologise(delivery, place, sink, _(LOST_PLACE))
             return
         for index, message in reversed(list(enumerate(delivery.messages))):
             if not message.text:
@@ -164,7 +167,7 @@ class UnfinishedReplies(commands.Cog):
             await self._actions.show(replaced, earlier, replace(there, message_ids=sink.ordered_ids))
             await self._conversations.deliveries.shown(delivery.delivery_id, [], done=True)
         else:
-            await self._apologise(delivery, place, sink, INTERRUPTED)
+            await self._apologise(delivery, place, sink, _(INTERRUPTED))
 
     async def _replaced(self, turn: TurnInfo) -> TurnInfo | None:
         """The turn that was to be replaced by one whose reply never came: it still stands."""

@@ -17,6 +17,7 @@ from discord.ext import commands
 
 from bot.discord_app.caller import caller_of
 from bot.discord_app.command_sync import sync_commands
+from bot.discord_app.command_texts import CommandTexts
 from bot.discord_app.connection import skip_unreadable_events
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.error_messages import report_error
@@ -25,6 +26,8 @@ from bot.discord_app.permissions import Action, action_word
 from bot.discord_app.rest.request_guard import RequestGuard
 from bot.discord_app.rest.turn_trace import trace_turns
 from bot.errors import BotError
+from bot.i18n.language import gettext as _
+from bot.i18n.language import set_language, use_language
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +50,11 @@ _INSTALLS = app_commands.AppInstallationType(guild=True, user=True)
 
 
 class GatedTree(app_commands.CommandTree["GuildLlama"]):
-    """The slash commands, behind the bot's gate and its error mapping."""
+    """The slash commands, behind the bot's gate and its error mapping, each in the language of who uses it."""
+
+    def _from_interaction(self, interaction: discord.Interaction[GuildLlama]) -> None:
+        with use_language(interaction.locale.value):  # the task that serves it takes the language over
+            super()._from_interaction(interaction)
 
     async def interaction_check(self, interaction: discord.Interaction[GuildLlama]) -> bool:
         """Whether to serve this command."""
@@ -103,6 +110,8 @@ class GuildLlama(commands.Bot):
         """Add the cogs and register their commands. Runs after the login, before the gateway connection."""
         if self.application_id is not None:
             await self._on_login(self.application_id)
+        self._context.languages.discords = self._locale_of
+        await self.tree.set_translator(CommandTexts())
         for cog in self._make_cogs(self, self._context):
             await self.add_cog(cog)
             if isinstance(cog, FeatureCog):
@@ -129,8 +138,10 @@ class GuildLlama(commands.Bot):
             log.info("a repeated interaction was ignored", interaction=interaction.id)
             return False
         self._context.track(asyncio.current_task())
+        caller = caller_of(interaction)
+        set_language(await self._context.languages.of_user(caller.guild_id, caller.user_id, interaction.locale.value))
         try:
-            await self.gate.admit(caller_of(interaction), Action(word))
+            await self.gate.admit(caller, Action(word))
         except ValueError:
             return True  # not an action of this version: the look-up of its command or handler reports that
         except BotError as refusal:
@@ -146,16 +157,25 @@ class GuildLlama(commands.Bot):
         kinds = (discord.InteractionType.component, discord.InteractionType.modal_submit)
         if interaction.type not in kinds:
             return
-        word, _, argument = _text_field(interaction, "custom_id").partition(":")
+        with use_language(interaction.locale.value):
+            await self._serve(interaction)
+
+    async def _serve(self, interaction: Interaction) -> None:
+        word, _colon, argument = _text_field(interaction, "custom_id").partition(":")
         if not await self.admit(interaction, word):
             return
         try:
             handler = self._component_handlers.get(word)
             if handler is None:
-                raise BotError("This comes from an older version of me. Please use the command again.")
+                raise BotError(_("This comes from an older version of me. Please use the command again."))
             await handler(interaction, argument)
         except Exception as error:
             await report_error(interaction, error)
+
+    def _locale_of(self, guild_id: int) -> str | None:
+        """The locale that a guild gave Discord."""
+        guild = self.get_guild(guild_id)
+        return None if guild is None else guild.preferred_locale.value
 
     async def on_disconnect(self) -> None:
         """Note when the gateway was lost."""

@@ -1,23 +1,28 @@
 """Registers the commands with Discord, but only when they differ: each change invalidates every client's cache.
 
-The comparison is with what Discord itself lists, so no local file can be out of date. Knows the JSON of commands.
+The comparison is with what Discord itself lists, so no local file can be out of date. Texts in other languages count as
+well. Knows the JSON of commands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import discord
 import structlog
 from discord import app_commands
+from discord.http import Route
 
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 
 log = structlog.get_logger(__name__)
 
 Json = Mapping[str, object]
+AnyCommand = app_commands.ContextMenu | app_commands.Command[Any, ..., Any] | app_commands.Group
 
 _DEPRECATED = frozenset({"dm_permission"})  # `contexts` replaces it, and Discord derives its value
+_LOCALIZATIONS = ("name_localizations", "description_localizations")
 
 
 async def sync_commands(client: discord.Client, tree: app_commands.CommandTree[discord.Client]) -> None:
@@ -29,11 +34,11 @@ async def sync_commands(client: discord.Client, tree: app_commands.CommandTree[d
 
 
 async def _sync(client: discord.Client, tree: app_commands.CommandTree[discord.Client]) -> None:
-    commands = [command.to_dict(tree) for command in tree.get_commands()]
     if client.application_id is None:
         raise RuntimeError("commands are synced after the login")
+    commands = [await _payload(command, tree) for command in tree.get_commands()]
     try:
-        registered = await client.http.get_global_commands(client.application_id)
+        registered = await _registered(client, client.application_id)
     except discord.HTTPException as error:
         log.warning("could not ask Discord which commands it knows", status=error.status, code=error.code)
         registered = []
@@ -42,6 +47,20 @@ async def _sync(client: discord.Client, tree: app_commands.CommandTree[discord.C
         return
     await tree.sync()
     log.info("commands were registered", commands=len(commands))
+
+
+async def _payload(command: AnyCommand, tree: app_commands.CommandTree[discord.Client]) -> Json:
+    """The command as it would be registered, with its texts in every language."""
+    if tree.translator is None:
+        return command.to_dict(tree)
+    return await command.get_translated_payload(tree, tree.translator)
+
+
+async def _registered(client: discord.Client, application_id: int) -> list[Json]:
+    """The commands that Discord knows, with their translations, which it leaves out unless asked for."""
+    route = Route("GET", "/applications/{application_id}/commands", application_id=application_id)
+    found: list[Json] = await client.http.request(route, params={"with_localizations": "true"})
+    return found
 
 
 def same_commands(commands: Sequence[Json], registered: Sequence[Json]) -> bool:
@@ -54,17 +73,20 @@ def same_commands(commands: Sequence[Json], registered: Sequence[Json]) -> bool:
 
 def _contains(registered: object, wanted: object) -> bool:
     """Whether the registered JSON says everything that the wanted JSON says."""
+    if not wanted and not registered:
+        return True  # False, None, empty and left out mean the same
     if isinstance(wanted, Mapping):
         fields = {key: value for key, value in wanted.items() if key not in _DEPRECATED}
-        return isinstance(registered, Mapping) and all(
-            _contains(registered.get(key), value) for key, value in fields.items()
+        return (
+            isinstance(registered, Mapping)
+            and all(_contains(registered.get(key), value) for key, value in fields.items())
+            # A language that was taken away is a difference, too.
+            and all((registered.get(key) or {}) == (wanted.get(key) or {}) for key in _LOCALIZATIONS)
         )
     if isinstance(wanted, list | tuple):
-        return (not wanted and not registered) or (
+        return (
             isinstance(registered, list | tuple)
             and len(registered) == len(wanted)
             and all(_contains(theirs, ours) for theirs, ours in zip(registered, wanted, strict=True))
         )
-    if not wanted and not registered:
-        return True  # False, None, empty and left out mean the same
     return str(wanted) == str(registered)  # permissions are a number in a request and a string in a response

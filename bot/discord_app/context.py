@@ -15,6 +15,7 @@ from bot.chat.service import ChatService
 from bot.discord_app.caller import caller_of
 from bot.discord_app.delivery import InteractionSink
 from bot.discord_app.dialog_keys import DialogKeys
+from bot.discord_app.languages import Languages
 from bot.discord_app.permissions import PermissionGate
 from bot.discord_app.replies.streamed_reply import EditRate, StreamedReply
 from bot.guilds.administration.blocks import MemberBlocks
@@ -42,6 +43,7 @@ class CommandContext:
     bound_threads: BoundThreads
     settings: Settings
     gate: PermissionGate
+    languages: Languages
     blocks: MemberBlocks
     filters: ContentFilters
     edit_rate: EditRate = field(default_factory=EditRate)

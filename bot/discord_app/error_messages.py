@@ -15,6 +15,7 @@ from bot.discord_app.context import Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error, send_error
 from bot.discord_app.replies.quoting import small_lines
 from bot.errors import BotError, Duplicate, FilesRefused, Hint
+from bot.i18n.language import gettext as _
 from bot.log import reason_of
 from bot.storage import translate_database_errors
 
@@ -43,7 +44,10 @@ def shown_text(error: BotError) -> str:
     """What the member reads. The id of an error is in the log; a hint is no error."""
     if isinstance(error, FilesRefused):
         return small_lines(error.lines).rstrip()
-    return error.user_message if isinstance(error, Hint) else f"{error.user_message} (error {error.error_id})"
+    message = _(error.user_message)  # told in the language of who reads it now
+    if isinstance(error, Hint):
+        return message
+    return _("{message} (error {error_id})").format(message=message, error_id=error.error_id)
 
 
 def explain(error: Exception) -> BotError:
@@ -51,12 +55,12 @@ def explain(error: Exception) -> BotError:
     if isinstance(error, BotError):
         return error
     if isinstance(error, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):
-        return BotError("My commands have changed. Please reload Discord (Ctrl+R) and try again.")
+        return BotError(_("My commands have changed. Please reload Discord (Ctrl+R) and try again."))
     if isinstance(error, app_commands.TransformerError):
-        return BotError("I do not understand one of the options. Please check them and try again.")
+        return BotError(_("I do not understand one of the options. Please check them and try again."))
     if isinstance(error, app_commands.CheckFailure):
-        return BotError("You may not do this here.")
-    return BotError("Something went wrong on my side. Please try again.")
+        return BotError(_("You may not do this here."))
+    return BotError(_("Something went wrong on my side. Please try again."))
 
 
 @contextmanager

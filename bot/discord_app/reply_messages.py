@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from bot.discord_app.message_split import split_message
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 
 MAX_MESSAGES = 5
 """More would flood a channel, and Discord allows some interactions only 5 follow-ups. The rest goes to a file."""
-NO_ANSWER = "(no answer)"
-REST_IN_FILE = "… The rest is in the attached file, which holds the whole answer."
+NO_ANSWER = N_("(no answer)")
+REST_IN_FILE = N_("… The rest is in the attached file, which holds the whole answer.")
 
 
 def partial_messages(text: str) -> tuple[str, ...]:
@@ -22,10 +24,10 @@ def final_messages(text: str, prefix: str = "") -> tuple[tuple[str, ...], str | 
     """
     messages = _visible_messages(prefix + text if text.strip() else "")
     if not messages:
-        return (NO_ANSWER,), None
+        return (_(NO_ANSWER),), None
     if len(messages) <= MAX_MESSAGES:
         return messages, None
-    return (*messages[: MAX_MESSAGES - 1], REST_IN_FILE), text
+    return (*messages[: MAX_MESSAGES - 1], _(REST_IN_FILE)), text
 
 
 def _visible_messages(text: str) -> tuple[str, ...]:

@@ -32,14 +32,16 @@ from bot.engine_client.reply_reader import ReplyReader
 from bot.engine_client.served_model import ServedModel
 from bot.engine_client.transport import Transport
 from bot.errors import EngineUnavailable, ImagesNotSeen
+from bot.i18n.language import N_, pgettext
+from bot.i18n.language import gettext as _
 
 EngineState = Literal["loading", "ready", "restarting", "unreachable"]
 
 _NOT_READY_MESSAGES = {
-    "loading": "The model is still loading. Please try again in a minute.",
-    "restarting": "The model is restarting. Please try again in a moment.",
+    "loading": N_("The model is still loading. Please try again in a minute."),
+    "restarting": N_("The model is restarting. Please try again in a moment."),
 }
-_DIED_MESSAGE = "The model stopped in the middle of this reply. Please ask again in a moment."
+_DIED_MESSAGE = N_("The model stopped in the middle of this reply. Please ask again in a moment.")
 _HEALTH_SECONDS = 5.0
 _NO_HEALTH_ENDPOINT = {401, 403, 404, 405, 501}
 
@@ -199,7 +201,7 @@ class EngineClient:
             await events.close()
         finish_reason = reader.finish_reason or ("stop" if events.done else None)
         if finish_reason is None or finish_reason == "error":
-            raise EngineUnavailable(f"the stream ended with {finish_reason or 'no finish_reason'}", _DIED_MESSAGE)
+            raise EngineUnavailable(f"the stream ended with {finish_reason or 'no finish_reason'}", _(_DIED_MESSAGE))
         for piece in reader.end(finish_reason):
             yield piece
         self._begins_inside = (self._begins_inside or splitter.saw_lone_close) and not splitter.never_closed
@@ -210,8 +212,9 @@ class EngineClient:
     def _not_ready_message(self) -> str | None:
         message = _NOT_READY_MESSAGES.get(self.state)
         if message is not None and self.state == "loading" and self.load_progress:
-            return message.replace("loading.", f"loading ({self.load_progress}).")
-        return message
+            text = _("The model is still loading ({progress}). Please try again in a minute.")
+            return text.format(progress=pgettext("loading", self.load_progress))
+        return None if message is None else _(message)
 
     @contextlib.contextmanager
     def _translated_errors(
@@ -229,7 +232,7 @@ class EngineClient:
             elif isinstance(error, openai.NotFoundError):
                 self._served.forget_name()
             if type(result) is EngineUnavailable:
-                message = _DIED_MESSAGE if in_reply else self._not_ready_message() or result.user_message
+                message = _(_DIED_MESSAGE) if in_reply else self._not_ready_message() or result.user_message
                 result = EngineUnavailable(result.reason, message)
             if result is error:
                 raise

@@ -13,6 +13,7 @@ import httpx2
 import structlog
 
 from bot.engine_client.transport import Transport
+from bot.i18n.language import NP_
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +21,14 @@ _METRICS_SECONDS = 5.0
 _REQUESTS = re.compile(r"^guildllama_engine_(?:running|waiting) (\d+(?:\.\d+)?)", re.MULTILINE)
 """The gauges that count requests (engine/server/metrics.py)."""
 _READING = "reading weights"
-_STAGES = frozenset({_READING, "preparing the device", "recording steps", "restoring dialogs"})
+_STAGES = frozenset(
+    {
+        NP_("loading", "reading weights"),
+        NP_("loading", "preparing the device"),
+        NP_("loading", "recording steps"),
+        NP_("loading", "restoring dialogs"),
+    }
+)
 """Of engine/load_progress.py; other words of a server are not shown to members."""
 _NO_SUCH_ENDPOINT = {404, 405, 501}
 

@@ -27,6 +27,8 @@ FRESH = 30.0
 """Seconds for which cached settings are used."""
 PATIENCE = 1.0
 """Seconds that a command waits for them, of the 3 in which it must be acknowledged."""
+SHORT_PATIENCE = 0.3
+"""Seconds that every use of the bot waits for the language of its answer."""
 _MAX_CACHED = 20_000
 
 OwnChange = Callable[[MemberSettings], MemberSettings]
@@ -59,14 +61,24 @@ class MemberSettingsCache:
 
         Never waits long: while the database does not answer, what was last known counts, and private if nothing is.
         """
+        known = await self._soon(key, PATIENCE)
+        return True if known is None else bool(known.private)
+
+    async def locale(self, key: DialogKey) -> str | None:
+        """The language that the member chose; None if they chose none, or if it is not known soon."""
+        known = await self._soon(key, SHORT_PATIENCE)
+        return None if known is None else known.locale
+
+    async def _soon(self, key: DialogKey, patience: float) -> MemberSettings | None:
+        """What the member chose, or was last known of it while the database does not answer."""
         read_at, known = self._cached.get((key.guild_id, key.user_id), (0.0, None))
         if known is None or time.monotonic() - read_at > FRESH:
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(patience):
                     known = await self.read(key)
             except Exception as error:  # the command itself will meet the same error, and report it
                 log.warning("a member's settings could not be read", error=type(error).__name__)
-        return True if known is None else bool(known.private)
+        return known
 
     async def change(self, key: DialogKey, change: OwnChange) -> MemberSettings:
         """Apply `change` to what the member chose. Returns the new settings. Raises Hint if they opted out of storage.

@@ -28,6 +28,8 @@ from bot.guilds.persona_library import (
     command_of,
     library_errors,
 )
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from bot.storage import translate_database_errors
 from models.database import Database, Session
 from models.queries.tenants.persona_cards import import_persona, stored_card
@@ -36,7 +38,7 @@ from models.types import DialogKey, PersonaInfo, StoredCard
 
 CardFormat = Literal["png", "json"]
 MAX_FILE_BYTES = 64 << 20
-NO_GREETINGS = "This persona has no greetings to choose from: they come with character cards."
+NO_GREETINGS = N_("This persona has no greetings to choose from: they come with character cards.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,8 @@ class PersonaCards:
         """The name that the persona would have. Raises PersonaExists, or what the check of a name does."""
         name = required_name(name or card.name)
         if not replace and await self._library.find(key, name, own=own) is not None:
-            raise PersonaExists(
-                name, command_of(own), hint="`name` gives it another one, and `replace` puts it in place of that one."
-            )
+            hint = _("`name` gives it another one, and `replace` puts it in place of that one.")
+            raise PersonaExists(name, command_of(own), hint=hint)
         return name
 
     async def store(
@@ -134,10 +135,10 @@ class PersonaCards:
         """
         found, now = await self._stored(key, persona, own=own), datetime.now(UTC)
         if found.json is None:
-            raise Hint(NO_GREETINGS)
+            raise Hint(_(NO_GREETINGS))
         card = await asyncio.to_thread(_card, found.json)
         if greeting >= len(card.greetings) or not card.greetings[greeting].strip():
-            raise Hint("This character has no such greeting any more. Please use the command again.")
+            raise Hint(_("This character has no such greeting any more. Please use the command again."))
         if greeting == card.greeting:
             return card
         chosen = await asyncio.to_thread(lambda: write(with_greeting(card.raw, greeting)))
@@ -166,7 +167,7 @@ class PersonaCards:
         if made is None:
             raise PersonaGone()
         if made.active_version == persona.active_version:
-            raise Hint("This persona was changed meanwhile. Please use the command again.")
+            raise Hint(_("This persona was changed meanwhile. Please use the command again."))
         self._on_change()
         return replace(card, greeting=greeting)
 
@@ -185,8 +186,10 @@ class PersonaCards:
         found = await self._stored(key, persona, own=own)
         data = await asyncio.to_thread(_file, persona.name, found, form, max_bytes)
         if len(data) > max_bytes:
-            other = "; as JSON it is smaller" if form == "png" else ""
-            raise Hint(f"This card has {len(data) >> 20} MiB, more than Discord takes here{other}.")
+            text = _("This card has {size} MiB, more than Discord takes here.")
+            if form == "png":
+                text = _("This card has {size} MiB, more than Discord takes here; as JSON it is smaller.")
+            raise Hint(text.format(size=len(data) >> 20))
         return CardFile(f"{persona.name}.{form}", data)
 
 

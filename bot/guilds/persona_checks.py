@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bot.engine_client.client import EngineClient
 from bot.engine_client.messages import Message
 from bot.errors import BotError, EmptyText, EngineUnavailable, NulCharacters, PersonaTooLong, TooLong
+from bot.i18n.language import gettext as _
 from bot.settings import Settings
 from bot.text import clean_text, has_nul
 from models.queries.tenants.personas import name_key
@@ -64,7 +65,7 @@ def tags_of(text: str) -> tuple[str, ...]:
         if name_key(tag):
             tags.setdefault(name_key(tag), tag)
     if len(tags) > MAX_TAGS:
-        raise BotError(f"A persona can have {MAX_TAGS} tags.")
+        raise BotError(_("A persona can have {number} tags.").format(number=MAX_TAGS))
     return tuple(tags.values())
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from bot.errors import BotError, PersonaExists, TooManyPersonas, UnknownPersona
 from bot.guilds.persona_checks import PersonaLimits, PersonaSize, required_name, tags_of
+from bot.i18n.language import gettext as _
 from bot.storage import translate_database_errors
 from models import queries
 from models.database import Database, Session
@@ -32,7 +33,7 @@ class PersonaGone(BotError):
     """The persona was deleted meanwhile."""
 
     def __init__(self) -> None:
-        super().__init__("This persona has been deleted meanwhile.")
+        super().__init__(_("This persona has been deleted meanwhile."))
 
 
 @dataclass(frozen=True, slots=True)

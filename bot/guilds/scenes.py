@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from bot.errors import BotError
 from bot.guilds.persona_library import PersonaGone, audit
+from bot.i18n.language import gettext as _
 from bot.storage import translate_database_errors
 from models.database import Database, Session
 from models.queries.tenants.scenes import (
@@ -24,7 +25,8 @@ class SceneIsFull(BotError):
     """MAX_CHARACTERS others play there."""
 
     def __init__(self) -> None:
-        super().__init__(f"A scene has room for {MAX_CHARACTERS} characters. `/scene remove` makes some.")
+        text = _("A scene has room for {number} characters. `/scene remove` makes some.")
+        super().__init__(text.format(number=MAX_CHARACTERS))
 
 
 class Scenes:

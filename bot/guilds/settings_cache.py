@@ -133,7 +133,8 @@ class GuildSettingsCache:
             raise BotError(_("There is room for {number} filtered words.").format(number=MAX_WORDS))
         lists = (after.channels, after.roles, after.channel_scopes, after.locked_channels)
         if max(map(len, lists)) > MAX_LISTED:
-            raise BotError(f"There is room for {MAX_LISTED} channels or {MAX_LISTED} roles on each of these lists.")
+            text = _("There is room for {number} channels or {number} roles on each of these lists.")
+            raise BotError(text.format(number=MAX_LISTED))
 
     def _check_idle_time(self, chosen: timedelta) -> None:
         longest = self._settings.session_ttl

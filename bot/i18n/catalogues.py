@@ -16,17 +16,29 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
 CATALOGUES = Path(__file__).parent / "catalogues"
+ENGLISH = "en"
+
+
+@cache
+def languages() -> tuple[str, ...]:
+    """The codes of all languages that have a catalogue ("ko"), and of English."""
+    return (ENGLISH, *sorted(path.stem for path in CATALOGUES.glob("*.po")))
+
+
+@cache
+def catalogue(language: str) -> NullTranslations:
+    """The translations into one of these languages. Read when its first text is needed."""
+    if language == ENGLISH:
+        return NullTranslations()
+    with (CATALOGUES / f"{language}.po").open("rb") as file:
+        read = read_po(file, locale=language, abort_invalid=True)
+    compiled = io.BytesIO()
+    write_mo(compiled, read)
+    compiled.seek(0)
+    return GNUTranslations(compiled)
 
 
 @cache
 def translations() -> Mapping[str, NullTranslations]:
-    """Every language that has a catalogue, by its code ("ko"), and English. Read once, when a text is first needed."""
-    found: dict[str, NullTranslations] = {"en": NullTranslations()}
-    for path in sorted(CATALOGUES.glob("*.po")):
-        with path.open("rb") as file:
-            catalogue = read_po(file, locale=path.stem, abort_invalid=True)
-        compiled = io.BytesIO()
-        write_mo(compiled, catalogue)
-        compiled.seek(0)
-        found[path.stem] = GNUTranslations(compiled)
-    return MappingProxyType(found)
+    """The translations into every language, by its code."""
+    return MappingProxyType({language: catalogue(language) for language in languages()})

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bot.errors import BotError, EmptyText
+from bot.i18n.language import gettext as _
 from bot.memory.cleaning import MAX_FACT, one_line
 from bot.settings import Settings
 from bot.storage import translate_database_errors
@@ -27,7 +28,7 @@ class OptedOut(BotError):
 
     def __init__(self) -> None:
         super().__init__(
-            "You opted out of being remembered, so I keep no notes about you. `/privacy optin` takes that back."
+            _("You opted out of being remembered, so I keep no notes about you. `/privacy optin` takes that back.")
         )
 
 
@@ -152,5 +153,6 @@ def _checked(text: str) -> str:
     if not fact:
         raise EmptyText("note")
     if len(fact) > MAX_FACT:
-        raise BotError(f"A note has at most {MAX_FACT} characters, and this one has {len(fact):,}.")
+        too_long = _("A note has at most {limit} characters, and this one has {number:,}.")
+        raise BotError(too_long.format(limit=MAX_FACT, number=len(fact)))
     return fact

@@ -304,6 +304,22 @@ async def webhooks(here: World) -> None:
     await picture(guild.channel, ann, "webhooks")
 
 
+async def korean(here: World) -> None:
+    """A guild that speaks Korean: a question, another one that was refused, and who answers there."""
+    minji, jun = here.discord.user("민지"), here.discord.user("준")
+    minji.locale = jun.locale = "ko"
+    guild = here.discord.guild("한국 서버", managers=(minji,))
+    guild.locale = "ko"
+    await here.discord.join(guild)
+    await here.use(guild, minji, "persona set", prompt="너는 달에 사는 토끼야.", name="달토끼")
+    here.engine.reply("안녕하세요! 저는 달에서 떡방아를 찧는 토끼예요. 오늘은 보름달이라 조금 바쁘답니다.")
+    asked = await here.ask(guild, minji, "안녕, 너는 누구야?")
+    await here.discord.press(asked.messages()[0], jun, label="잊기")
+    await here.use(guild, minji, "persona show")
+    await here.use(guild, minji, "config show")
+    await picture(guild.channel, minji, "korean")
+
+
 async def limits(here: World) -> None:
     """What is left of the limits, a refusal, and the waiting messages with their buttons."""
     guild, boss = await here.member("boss", manager=True)
@@ -390,7 +406,7 @@ async def main(names: list[str]) -> None:
     """Draw all scenes, or those with these names."""
     scenes: list[Scene] = [
         chat, another_reply, running, thinking, edit, together, file, personas, character, memory, faces, scene,
-        webhooks, admin, settings, limits,
+        webhooks, korean, admin, settings, limits,
     ]  # fmt: skip
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

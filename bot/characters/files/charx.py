@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bot.characters.refused import MAX_CARD_BYTES, CardRefused, not_a_card, too_large
+from bot.i18n.language import gettext as _
 
 CARD = "card.json"
 MAX_ENTRIES = 2000
@@ -48,14 +49,15 @@ def read_charx(data: bytes) -> CharxCard:
     _check(entries)
     found = [entry for entry in entries if entry.filename == CARD]
     if len(found) != 1:
-        raise not_a_card(f"it is an archive {'without' if not found else 'with more than one'} {CARD}")
+        why = _("it is an archive with more than one {file}") if found else _("it is an archive without {file}")
+        raise not_a_card(why.format(file=CARD))
     if found[0].file_size > MAX_CARD_BYTES:
         raise too_large()
     text = _read(archive, found[0], MAX_CARD_BYTES)
     if text is None:
         raise too_large()
     if len(text) > MAX_RATIO * max(1, found[0].compress_size) + 1024:
-        raise CardRefused("This archive unpacks to far more than it holds; I do not open such files.")
+        raise CardRefused(_("This archive unpacks to far more than it holds; I do not open such files."))
     by_name = {entry.filename: entry for entry in entries}
 
     def asset(path: str, limit: int) -> bytes | None:
@@ -71,19 +73,19 @@ def _check(entries: list[zipfile.ZipInfo]) -> None:
     for entry in entries:
         name = entry.filename
         if name.startswith(("/", "\\")) or "\\" in name or ":" in name or ".." in name.split("/"):
-            raise CardRefused("This archive has files that point outside of it; I do not open such files.")
+            raise CardRefused(_("This archive has files that point outside of it; I do not open such files."))
         if entry.flag_bits & 0x1:
-            raise CardRefused("This archive is locked with a password; please send it without one.")
+            raise CardRefused(_("This archive is locked with a password; please send it without one."))
         if name.lower().endswith(_ARCHIVES):
-            raise CardRefused("This archive has archives within it; please take them out and send it again.")
+            raise CardRefused(_("This archive has archives within it; please take them out and send it again."))
         if (entry.external_attr >> 16) & 0o170000 == 0o120000:
-            raise CardRefused("This archive has links in it; I do not open such files.")
+            raise CardRefused(_("This archive has links in it; I do not open such files."))
 
 
 def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> bytes | None:
     """The entry's content; None if it is larger than the limit, whatever size the archive states."""
     if entry.compress_type not in _METHODS:
-        raise CardRefused("This archive is packed in a way that I do not read; please pack it as a plain zip.")
+        raise CardRefused(_("This archive is packed in a way that I do not read; please pack it as a plain zip."))
     content = bytearray()
     try:
         with archive.open(entry) as file:
@@ -97,8 +99,9 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> bytes
 
 
 def _too_many() -> CardRefused:
-    return CardRefused(f"This archive holds more than {MAX_ENTRIES:,} files or {MAX_TOTAL >> 20} MiB.")
+    text = _("This archive holds more than {number:,} files or {size} MiB.")
+    return CardRefused(text.format(number=MAX_ENTRIES, size=MAX_TOTAL >> 20))
 
 
 def _broken() -> CardRefused:
-    return CardRefused("This archive is damaged; please save it anew and send it again.")
+    return CardRefused(_("This archive is damaged; please save it anew and send it again."))

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from bot.characters.refused import MAX_CARD_BYTES, CardRefused, not_a_card, too_large
+from bot.i18n.language import gettext as _
 
 _MAX_DEPTH = 100
 """Of arrays and objects in one another: a card has seven, and what extensions add."""
@@ -22,7 +23,7 @@ def read_json(data: bytes) -> dict[str, Any]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise not_a_card("its text is not UTF-8") from None
+        raise not_a_card(_("its text is not UTF-8")) from None
     return parse(text)
 
 
@@ -33,11 +34,11 @@ def parse(text: str) -> dict[str, Any]:
     except CardRefused:
         raise
     except (ValueError, RecursionError):  # a ValueError may quote the text, which is a member's
-        raise not_a_card("its JSON is broken") from None
+        raise not_a_card(_("its JSON is broken")) from None
     if not isinstance(value, dict):
-        raise not_a_card("its JSON is not an object")
+        raise not_a_card(_("its JSON is not an object"))
     if _too_deep(value):
-        raise not_a_card("its JSON is nested too deeply")
+        raise not_a_card(_("its JSON is nested too deeply"))
     return value
 
 
@@ -47,19 +48,19 @@ def write(value: dict[str, Any]) -> str:
 
 
 def _no_constant(name: str) -> object:
-    raise not_a_card(f"its JSON has the number {name}")
+    raise not_a_card(_("its JSON has the number {number}").format(number=name))
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise not_a_card("its JSON has a number without end")
+        raise not_a_card(_("its JSON has a number without end"))
     return value
 
 
 def _too_deep(value: object) -> bool:
     level: list[object] = [value]
-    for _ in range(_MAX_DEPTH):
+    for _level in range(_MAX_DEPTH):
         level = [
             child
             for each in level

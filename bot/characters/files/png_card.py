@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bot.characters.refused import MAX_CARD_BYTES, CardRefused, not_a_card, too_large
+from bot.i18n.language import gettext as _
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEYWORDS = ("ccv3", "chara")
@@ -59,7 +60,7 @@ def read_png(data: bytes) -> PngCard:
     for name in KEYWORDS:
         if name in texts:
             return PngCard(_decoded(texts[name]), b"".join(kept), is_animated, num_assets)
-    raise not_a_card("it is a picture without a character in it")
+    raise not_a_card(_("it is a picture without a character in it"))
 
 
 def write_png(picture: bytes, texts: Mapping[str, bytes]) -> bytes:
@@ -87,7 +88,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     if not data.startswith(SIGNATURE):
         raise _broken()
     position, view = len(SIGNATURE), memoryview(data)
-    for _ in range(_MAX_CHUNKS):
+    for _chunk_number in range(_MAX_CHUNKS):
         if position + 12 > len(data):
             raise _broken()
         length = int.from_bytes(view[position : position + 4])
@@ -115,7 +116,8 @@ def _check_size(header: bytes) -> None:
     if not width or not height:
         raise _broken()
     if width * height > MAX_PIXELS:
-        raise CardRefused(f"The picture of this card is {width:,} × {height:,} pixels; please send a smaller one.")
+        text = _("The picture of this card is {width:,} × {height:,} pixels; please send a smaller one.")
+        raise CardRefused(text.format(width=width, height=height))
 
 
 def _text_of(kind: bytes, content: bytes) -> bytes:
@@ -147,7 +149,7 @@ def _decoded(text: bytes) -> bytes:
     try:
         return base64.b64decode(b"".join(text.split()) + b"==", validate=False)
     except (binascii.Error, ValueError):
-        raise not_a_card("the text in its picture is broken") from None
+        raise not_a_card(_("the text in its picture is broken")) from None
 
 
 def _refuse_size() -> bytes:
@@ -155,4 +157,4 @@ def _refuse_size() -> bytes:
 
 
 def _broken() -> CardRefused:
-    return CardRefused("This PNG is damaged; please save it anew, without changing it, and send it again.")
+    return CardRefused(_("This PNG is damaged; please save it anew, without changing it, and send it again."))

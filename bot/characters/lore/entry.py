@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from bot.characters.lore.decorators import Decorators, split_decorators
 from bot.characters.refused import CardRefused
 from bot.characters.values import flag, mapping, number, text, texts, whole
+from bot.i18n.language import gettext as _
 from bot.text import clean_text
 
 MAX_ENTRIES = 20_000
@@ -64,9 +65,10 @@ def read_lorebook(data: Mapping[str, Any]) -> Lorebook:
     if entries is None:
         entries = []
     if not isinstance(entries, list):
-        raise CardRefused("The field `entries` of this card's lorebook must be a list.")
+        raise CardRefused(_("The field `entries` of this card's lorebook must be a list."))
     if len(entries) > MAX_ENTRIES:
-        raise CardRefused(f"This card's lorebook has {len(entries):,} entries; I take at most {MAX_ENTRIES:,}.")
+        too_many = _("This card's lorebook has {number:,} entries; I take at most {limit:,}.")
+        raise CardRefused(too_many.format(number=len(entries), limit=MAX_ENTRIES))
     return Lorebook(
         entries=tuple(_entry(index, entry) for index, entry in enumerate(entries)),
         scan_depth=_stated(data, "scan_depth"),
@@ -83,11 +85,12 @@ def _stated(data: Mapping[str, Any], name: str) -> int | None:
 
 def _entry(index: int, data: object) -> LoreEntry:
     if not isinstance(data, dict):
-        raise CardRefused(f"Entry {index + 1} of this card's lorebook must be an object.")
+        raise CardRefused(_("Entry {number} of this card's lorebook must be an object.").format(number=index + 1))
     try:
         return _read_entry(index, data)
     except CardRefused as refused:
-        raise CardRefused(f"Entry {index + 1} of the lorebook: {refused.user_message}") from None
+        why = _("Entry {number} of the lorebook: {why}").format(number=index + 1, why=refused.user_message)
+        raise CardRefused(why) from None
 
 
 def _read_entry(index: int, data: Mapping[str, Any]) -> LoreEntry:

@@ -15,6 +15,7 @@ from models.types import StoredFile
 MIN_CHARS = 100
 """No file is cut to less: the names would be all that is left."""
 _CUT = "cut after "
+"""The notes are for the model, in English as all of its prompt."""
 _AT_LINE_END = 0.8
 """A text is cut at the end of a line if that leaves this much of what is allowed."""
 
@@ -38,9 +39,10 @@ def cut_files(files: Sequence[StoredFile], chars: int) -> tuple[StoredFile, ...]
     return tuple(_cut_file(file, limit) for file in files)
 
 
-def cut_at(file: StoredFile) -> str:
-    """Where the file was cut: `cut after 1,234 characters`; "" if it is whole."""
-    return next((part for part in file.note.split("; ") if part.startswith(_CUT)), "")
+def cut_at(file: StoredFile) -> int | None:
+    """After how many characters the file was cut; None if it is whole."""
+    note = next((part for part in file.note.split("; ") if part.startswith(_CUT)), None)
+    return None if note is None else int(note.removeprefix(_CUT).partition(" ")[0].replace(",", ""))
 
 
 def _limit(lengths: Sequence[int], chars: int) -> int:

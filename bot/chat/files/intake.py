@@ -71,7 +71,7 @@ class FileIntake:
                 *(of_offer(StoredFile(file.name, "", _NOT_READ)) for file in read.refused),
             ),
             images=read.images,
-            files_note="\n".join(filter(None, (note, refusals))),
+            files_note="\n".join(filter(None, (note, *refusals))),
         )
 
     async def _with_fitting_quotes(self, request: ChatRequest) -> ChatRequest:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from bot.attachments.types import ImageInput, RefusedFile
 from bot.chat.files.cut import cut_at
+from bot.i18n.language import gettext as _
+from bot.i18n.language import ngettext
 from models.types import StoredFile
 
 _NAME_CHARS = 40
@@ -18,24 +20,32 @@ def files_note(texts: Sequence[StoredFile], tokens: int, images: Sequence[ImageI
     """One line: `2 files, 3,100 tokens`. `tokens` were counted by the server, or else estimated; "" without files."""
     parts: list[str] = []
     if texts:
-        number = f"{tokens:,}" if counted else f"about {_rounded(tokens):,}"
-        parts.append(f"{_plural(len(texts), 'file')}, {number} {'token' if tokens == 1 else 'tokens'}")
-        parts += [f"{_short(text.name)} was {cut}" for text in texts if (cut := cut_at(text))]
+        files = ngettext("{number} file", "{number} files", len(texts)).format(number=len(texts))
+        if counted:
+            counts = ngettext("{number:,} token", "{number:,} tokens", tokens).format(number=tokens)
+        else:
+            counts = ngettext("about {number:,} token", "about {number:,} tokens", tokens)
+            counts = counts.format(number=_rounded(tokens))
+        parts.append(f"{files}, {counts}")
+        cut = _("{file} was cut after {number:,} characters")
+        parts += [cut.format(file=_short(text.name), number=at) for text in texts if (at := cut_at(text)) is not None]
     if images:
-        parts.append(f"{_plural(len(images), 'picture')}, which I see now and do not keep")
+        seen = ngettext(
+            "{number} picture, which I see now and do not keep",
+            "{number} pictures, which I see now and do not keep",
+            len(images),
+        )
+        parts.append(seen.format(number=len(images)))
     return " · ".join(parts)
 
 
-def refusals_note(refused: Sequence[RefusedFile]) -> str:
+def refusals_note(refused: Sequence[RefusedFile]) -> list[str]:
     """A line for each reason, with the names of the files that it applies to."""
     by_reason: dict[str, list[str]] = {}
     for file in refused:
         by_reason.setdefault(file.reason_text, []).append(_short(file.name))
-    return "\n".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    line = _("{files}: {reason}")
+    return [line.format(files=", ".join(names), reason=_(reason)) for reason, names in by_reason.items()]
 
 
 def _rounded(tokens: int) -> int:

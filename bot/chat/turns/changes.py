@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 from bot.errors import BotError
+from bot.i18n.language import gettext as _
 
 _SETTLE_TIMEOUT = 5.0
 """Seconds to wait for the end of a change whose result is shown."""
@@ -20,7 +21,7 @@ class TurnIsBusy(BotError):
     """The turn is being changed already."""
 
     def __init__(self) -> None:
-        super().__init__("I am working on this answer already.")
+        super().__init__(_("I am working on this answer already."))
 
 
 @dataclass(slots=True)

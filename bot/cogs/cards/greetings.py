@@ -17,6 +17,7 @@ from bot.discord_app.permissions import Action
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import Hint
 from bot.guilds.persona_cards import NO_GREETINGS
+from bot.i18n.language import gettext as _
 from models.types import PersonaInfo
 
 CHOOSE = "choose"
@@ -38,7 +39,7 @@ class GreetingChoice:
         entry = await self._personas.library.named(key, name, own=own)
         card = await self._personas.cards.greetings(key, entry, own=own)
         if card is None or not any(text.strip() for text in card.greetings):
-            raise Hint(NO_GREETINGS)
+            raise Hint(_(NO_GREETINGS))
         await self._answer(interaction, entry, card, own=own, stored=False)
 
     async def chosen(self, interaction: Interaction, argument: str, *, own: bool) -> None:

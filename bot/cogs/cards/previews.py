@@ -22,6 +22,7 @@ from bot.discord_app.caller import caller_of, dialog_key
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError, DatabaseUnavailable
+from bot.i18n.language import gettext as _
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +83,7 @@ class CardPreviews:
 
     async def pressed(self, interaction: Interaction, argument: str, *, own: bool) -> None:
         """`argument`: what to do, the number of the card, and that of the menu in which a greeting was chosen."""
-        word, _, card_number = argument.partition(":")
+        word, _colon, card_number = argument.partition(":")
         if word not in {"import", "cancel", "greeting"}:
             raise OldButton()
         user_id, key, card_id = (
@@ -95,9 +96,9 @@ class CardPreviews:
         pending = self._pending.find(user_id, card_id, key.guild_id)
         if word == "cancel":
             self._pending.forget(user_id, card_id)
-            await answer(self._api, interaction, CANCELLED)
+            await answer(self._api, interaction, _(CANCELLED))
         elif pending is None or (word == "import" and not (pending.own if own else pending.guild)):
-            await answer(self._api, interaction, TOO_LATE)
+            await answer(self._api, interaction, _(TOO_LATE))
         elif word == "greeting":
             pending = changed(pending, greeting=_chosen(interaction, pending))
             self._pending.keep(user_id, card_id, pending)
@@ -123,7 +124,8 @@ class CardPreviews:
             )
         except BotError as refusal:  # the card stays: a name may become free, and the database come back
             self._pending.keep(user_id, card_id, pending)
-            text = f"{pending.text}\n\n**Not imported:** {refusal.user_message}"
+            why = _("**Not imported:** {why}").format(why=refusal.user_message)
+            text = f"{pending.text}\n\n{why}"
             await answer(self._api, interaction, text, preview_components(pending, card_id, fits=True))
             if isinstance(refusal, DatabaseUnavailable):
                 log.warning("a card was not stored", error_id=refusal.error_id, reason=refusal.reason)

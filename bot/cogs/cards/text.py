@@ -20,10 +20,11 @@ from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.permissions import Action
 from bot.errors import BotError
 from bot.guilds.persona_checks import PersonaSize
+from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
 
-CANCELLED = "I have not imported this card."
-TOO_LATE = (
+CANCELLED = N_("I have not imported this card.")
+TOO_LATE = N_(
     "I no longer have this card: too much time has passed, or I was restarted. Please use the command or menu again."
 )
 _MAX_NOTES = 500
@@ -50,23 +51,32 @@ def _preview_text(
     imported: ImportedCard, shown: Preview, size: PersonaSize | None, refusal: BotError | None, share: int
 ) -> str:
     card = imported.card
-    by = f" by {plain(shown.creator, 80)}" if shown.creator else ""
-    lines = [f"**{plain(shown.name)}** · character card of version {card.version}, {imported.packing}{by}"]
+    title = _("**{name}** · character card of version {version}, {packing}")
+    if shown.creator:
+        title = _("**{name}** · character card of version {version}, {packing} by {creator}")
+    lines: list[str] = [
+        title.format(
+            name=plain(shown.name), version=card.version, packing=imported.packing, creator=plain(shown.creator, 80)
+        )
+    ]
     if refusal is not None:
-        lines.append(f"**It does not fit:** {refusal.user_message}")
+        lines.append(_("**It does not fit:** {why}").format(why=refusal.user_message))
     elif size is None:
-        lines.append("I cannot count its tokens now; the first message will show whether it fits.")
+        lines.append(_("I cannot count its tokens now; the first message will show whether it fits."))
     else:
-        lines.append(f"**It fits:** {size.tokens:,} tokens in every prompt, {size.percent} % of the context.")
+        fits = _("**It fits:** {number:,} tokens in every prompt, {percent} % of the context.")
+        lines.append(fits.format(number=size.tokens, percent=size.percent))
     if card.is_age_restricted:
         lines.append(_("**Age-restricted**, as its tags say: it answers only in age-restricted channels."))
     if shown.notes:
-        lines.append(f"**The creator says:**\n{_quoted(shown.notes, _MAX_NOTES // share)}")
+        lines += [_("**The creator says:**"), _quoted(shown.notes, _MAX_NOTES // share)]
     num_greetings = sum(bool(text) for text in card.greetings)
     if num_greetings > 1:
-        lines.append(f"**Conversations begin with** one of its {num_greetings} greetings: choose it below.")
-    for title, part in (("Used", shown.used), ("Kept for an export", shown.kept), ("Not used", shown.ignored)):
-        lines += _part(title, part, _MAX_PART // share)
+        choice = _("**Conversations begin with** one of its {number} greetings: choose it below.")
+        lines.append(choice.format(number=num_greetings))
+    lines += _part(_("**Used:** {list}"), shown.used, _MAX_PART // share)
+    lines += _part(_("**Kept for an export:** {list}"), shown.kept, _MAX_PART // share)
+    lines += _part(_("**Not used:** {list}"), shown.ignored, _MAX_PART // share)
     return "\n".join(lines)
 
 
@@ -78,20 +88,23 @@ def preview_components(pending: PendingCard, number: int, *, fits: bool) -> list
         rows = greeting_rows(pending.greetings, pending.greeting, macros, f"{Action.CARD.value}:greeting:{number}")
     buttons = []
     if fits and pending.guild:
-        label = "Import for this guild" if pending.own else "Import"
+        label = _("Import for this guild") if pending.own else _("Import")
         buttons.append({**button(label, f"{Action.GUILD_CARD.value}:import:{number}"), "style": _PRIMARY})
     if fits and pending.own:
-        label = "Import for me" if pending.guild else "Import"
+        label = _("Import for me") if pending.guild else _("Import")
         buttons.append({**button(label, f"{Action.CARD.value}:import:{number}"), "style": _PRIMARY})
-    buttons.append(button("Cancel", f"{Action.CARD.value}:cancel:{number}"))
+    buttons.append(button(_("Cancel"), f"{Action.CARD.value}:cancel:{number}"))
     return [*rows, *row(*buttons)]
 
 
 def imported_text(name: str, *, own: bool) -> str:
     """What became of an import, and what to do next."""
-    where = "your own personas here" if own else "the personas of this guild"
+    if own:
+        text = _("**{name}** is among your own personas here. `{command}` lets it answer.")
+    else:
+        text = _("**{name}** is among the personas of this guild. `{command}` lets it answer.")
     command = "/me persona set" if own else "/persona set"
-    return f"**{plain(name)}** is among {where}. `{command} name:{name.replace('`', '')}` lets it answer."
+    return text.format(name=plain(name), command=f"{command} name:{name.replace('`', '')}")
 
 
 def plain(text: str, limit: int = 80) -> str:
@@ -108,8 +121,8 @@ def _quoted(text: str, limit: int) -> str:
     return "\n".join(f"> {line}" for line in escape_mentions(escape_markdown(short)).splitlines())
 
 
-def _part(title: str, lines: Sequence[str], limit: int) -> list[str]:
-    return [f"**{title}:** {plain('; '.join(lines), limit)}"] if lines else []
+def _part(text: str, lines: Sequence[str], limit: int) -> list[str]:
+    return [text.format(list=plain("; ".join(lines), limit))] if lines else []
 
 
 def greeting_rows(greetings: Sequence[str], chosen: int, macros: Macros, custom_id: str) -> list[dict[str, Any]]:
@@ -124,7 +137,7 @@ def greeting_rows(greetings: Sequence[str], chosen: int, macros: Macros, custom_
         {
             "label": _label(text, macros),
             "value": str(index),
-            "description": f"Greeting {place} of {len(offered)}",
+            "description": _("Greeting {number} of {total}").format(number=place, total=len(offered)),
             "default": index == chosen,
         }
         for place, (index, text) in enumerate(offered, 1)
@@ -137,7 +150,7 @@ def greeting_rows(greetings: Sequence[str], chosen: int, macros: Macros, custom_
                 {
                     "type": 3,
                     "custom_id": f"{custom_id}:{menu}" if menu else custom_id,
-                    "placeholder": "How conversations begin",
+                    "placeholder": _("How conversations begin"),
                     "options": part,
                 }
             ],
@@ -148,13 +161,15 @@ def greeting_rows(greetings: Sequence[str], chosen: int, macros: Macros, custom_
 
 def greeting_text(name: str, greeting: str, macros: Macros, *, stored: bool) -> str:
     """How conversations with a character begin. `stored`: just chosen, so that it is said from when on."""
-    shown = _quoted(expand(greeting, macros) or "(nothing)", _MAX_GREETING)
-    when = "From now on, new conversations" if stored else "Conversations"
-    return f"{when} with **{plain(name)}** begin with:\n{shown}"
+    shown = _quoted(expand(greeting, macros) or _("(nothing)"), _MAX_GREETING)
+    text = _("Conversations with **{name}** begin with:")
+    if stored:
+        text = _("From now on, new conversations with **{name}** begin with:")
+    return f"{text.format(name=plain(name))}\n{shown}"
 
 
 def _label(text: str, macros: Macros) -> str:
     """The beginning of a greeting, as the member who looks at it would be greeted."""
-    shown = expand(text, macros) or "(nothing)"
-    line = " ".join(shown.split()) or "(nothing)"
+    shown = expand(text, macros) or _("(nothing)")
+    line = " ".join(shown.split()) or _("(nothing)")
     return line if len(line) <= _MAX_LABEL else f"{line[: _MAX_LABEL - 1].rstrip()}…"

@@ -184,7 +184,7 @@ class Config(FeatureCog):
             files, language,
         )  # fmt: skip
         if all(value is None for value in given):
-            raise BotError("Please choose at least one setting. `/config show` lists them.")
+            raise BotError(_("Please choose at least one setting. `/config show` lists them."))
 
         def changed(old: GuildSettings) -> GuildSettings:
             return replace(
@@ -208,7 +208,7 @@ class Config(FeatureCog):
     async def reset(self, interaction: Interaction, setting: Setting) -> None:
         """/config reset."""
         await self._change(
-            interaction, RESETS[setting], SCOPE_CHANGED if setting in ("scope", "channel_scopes") else ""
+            interaction, RESETS[setting], _(SCOPE_CHANGED) if setting in ("scope", "channel_scopes") else ""
         )
 
     channels = app_commands.Group(
@@ -240,7 +240,7 @@ class Config(FeatureCog):
     async def set_channel_scope(self, interaction: Interaction, channel: ChatChannel, scope: str | None = None) -> None:
         """/config channels scope."""
         chosen = scope_named(scope)
-        note = scope_note(chosen) if chosen else SCOPE_CHANGED
+        note = scope_note(chosen) if chosen else _(SCOPE_CHANGED)
         await self._change(interaction, set_channel_scope(channel.id, chosen), note)
 
     roles = app_commands.Group(
@@ -286,14 +286,14 @@ class Config(FeatureCog):
     )
     async def memory_on(self, interaction: Interaction) -> None:
         """/config memory on."""
-        await self._change(interaction, lambda old: replace(old, memory=True), MEMORY_ON)
+        await self._change(interaction, lambda old: replace(old, memory=True), _(MEMORY_ON))
 
     @memory.command(
         name="off", description="Take and use no notes about members. Those that I have stay until members forget them."
     )
     async def memory_off(self, interaction: Interaction) -> None:
         """/config memory off."""
-        await self._change(interaction, lambda old: replace(old, memory=False), MEMORY_OFF)
+        await self._change(interaction, lambda old: replace(old, memory=False), _(MEMORY_OFF))
 
     async def _change(self, interaction: Interaction, change: Change, note: str = "") -> None:
         """Store a change and respond with the settings after it."""
@@ -302,5 +302,5 @@ class Config(FeatureCog):
         after = await self.context.guild_settings.change(
             interaction.guild_id or 0, change, actor_id=interaction.user.id
         )
-        saved = " ".join(filter(None, ("Saved.", note)))
+        saved = " ".join(filter(None, (_("Saved."), note)))
         await self.context.respond(interaction, f"{saved}\n\n{settings_text(after, self.context.settings)}")

@@ -9,16 +9,18 @@ from discord import app_commands
 
 from bot.errors import BotError
 from bot.guilds.settings_cache import Change
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from models.types import DialogScope, GuildSettings
 
-SCOPE_CHANGED = "Conversations of the scope before are kept: going back to it finds them again."
-SHARED = "What members said to me on their own before stays theirs: nobody finds it in a shared conversation."
+SCOPE_CHANGED = N_("Conversations of the scope before are kept: going back to it finds them again.")
+SHARED = N_("What members said to me on their own before stays theirs: nobody finds it in a shared conversation.")
 SCOPES: Mapping[DialogScope, str] = {
-    "member": "each for oneself: one conversation a member in the whole guild",
-    "channel": "shared: all members in a channel have one conversation, its threads included",
-    "thread": "shared: all members in a channel have one conversation, and another one in each thread",
-    "member-channel": "each for oneself: one conversation a member in each channel, its threads included",
-    "member-thread": "each for oneself: one conversation a member in each channel, and in each thread",
+    "member": N_("each for oneself: one conversation a member in the whole guild"),
+    "channel": N_("shared: all members in a channel have one conversation, its threads included"),
+    "thread": N_("shared: all members in a channel have one conversation, and another one in each thread"),
+    "member-channel": N_("each for oneself: one conversation a member in each channel, its threads included"),
+    "member-thread": N_("each for oneself: one conversation a member in each channel, and in each thread"),
 }
 CHOICES = [app_commands.Choice(name=f"{scope} – {text}"[:100], value=scope) for scope, text in SCOPES.items()]
 _OLD_NAMES: Mapping[str, DialogScope] = {"user": "member"}
@@ -30,13 +32,14 @@ def scope_named(name: str | None) -> DialogScope | None:
         return None
     found = _OLD_NAMES.get(name) or next((scope for scope in SCOPES if scope == name), None)
     if found is None:
-        raise BotError(f"There is no such scope. The scopes are {', '.join(f'`{scope}`' for scope in SCOPES)}.")
+        scopes = ", ".join(f"`{scope}`" for scope in SCOPES)
+        raise BotError(_("There is no such scope. The scopes are {scopes}.").format(scopes=scopes))
     return found
 
 
 def scope_note(scope: DialogScope) -> str:
     """What becomes of earlier conversations when this scope is set."""
-    return f"{SCOPE_CHANGED} {SHARED}" if scope in ("channel", "thread") else SCOPE_CHANGED
+    return f"{_(SCOPE_CHANGED)} {_(SHARED)}" if scope in ("channel", "thread") else _(SCOPE_CHANGED)
 
 
 def set_channel_scope(channel_id: int, scope: DialogScope | None) -> Change:

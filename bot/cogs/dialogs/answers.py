@@ -14,6 +14,7 @@ from bot.discord_app.delivery import defer, defer_click
 from bot.discord_app.permissions import NotAllowed
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError, DatabaseUnavailable
+from bot.i18n.language import gettext as _
 from models.types import LARGEST_ID
 
 MAX_SUGGESTIONS = 25  # Discord's limit
@@ -24,7 +25,7 @@ class OldButton(BotError):
     """A custom id that this version does not make: an older version did, or it is forged."""
 
     def __init__(self) -> None:
-        super().__init__("I cannot use this button any more. Please use the command again.")
+        super().__init__(_("I cannot use this button any more. Please use the command again."))
 
 
 async def answer(
@@ -43,7 +44,7 @@ async def begin(interaction: Interaction) -> bool:
         raise OldButton()  # these buttons stand under ephemeral messages only, which nobody else can edit
     used_by = message.interaction_metadata
     if used_by is not None and used_by.user.id != interaction.user.id:
-        raise NotAllowed("Only the person who used this command can press its buttons.")
+        raise NotAllowed(_("Only the person who used this command can press its buttons."))
     return await defer_click(interaction)
 
 

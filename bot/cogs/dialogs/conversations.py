@@ -19,6 +19,9 @@ from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions import Action, authorise_reading, authorise_shared
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError
+from bot.i18n.dates import day_and_time
+from bot.i18n.language import gettext as _
+from bot.i18n.language import ngettext
 from models.types import ConversationInfo, DialogKey
 
 Name = app_commands.Range[str, 1, MAX_NAME]
@@ -43,10 +46,12 @@ class ConversationCommands(FeatureCog):
             return
         key = await self._key_to_change(interaction, "begin another one beside")
         if await self._conversations.new(key, name):
-            called = "" if name is None else f" “{_shown(' '.join(name.split()))}”"
-            text = f"We begin a new conversation{called}. `/conversation switch` goes back to the one before."
+            text = _("We begin a new conversation. `/conversation switch` goes back to the one before.")
+            if name is not None:
+                text = _("We begin a new conversation “{name}”. `/conversation switch` goes back to the one before.")
+                text = text.format(name=_shown(" ".join(name.split())))
         else:
-            text = "This conversation is new already: we have not said anything in it yet."
+            text = _("This conversation is new already: we have not said anything in it yet.")
         await answer(self._api, interaction, text)
 
     @conversation.command(name="list", description="Show our conversations here.")
@@ -58,9 +63,11 @@ class ConversationCommands(FeatureCog):
         authorise_reading(caller_of(interaction), key)
         known = await self._conversations.known(key)
         lines = [_list_line(each) for each in known]
-        text = "\n".join(["Our conversations here:", *lines]) if lines else "We have no conversation here yet."
+        text = "\n".join([_("Our conversations here:"), *lines])
+        if not lines:
+            text = _("We have no conversation here yet.")
         if len(lines) > 1:
-            text += "\n-# `/conversation switch` goes on with another one."
+            text += "\n" + _("-# `/conversation switch` goes on with another one.")
         await self.context.respond(interaction, text)
 
     @conversation.command(name="switch", description="Go on with another conversation.")
@@ -72,9 +79,9 @@ class ConversationCommands(FeatureCog):
         key = await self._key_to_change(interaction, "change")
         found = await self._conversations.find(key, name)
         if await self._conversations.switch(key, found.dialog_id):
-            text = f"We go on with {_title(found)}."
+            text = _("We go on with {conversation}.").format(conversation=_title(found))
         else:
-            text = f"{_title(found)} is the conversation in use already."
+            text = _("{conversation} is the conversation in use already.").format(conversation=_title(found))
         await answer(self._api, interaction, text)
 
     @conversation.command(name="rename", description="Give a conversation another name.")
@@ -86,7 +93,7 @@ class ConversationCommands(FeatureCog):
         key = await self._key_to_change(interaction, "rename")
         dialog_id = None if conversation is None else (await self._conversations.find(key, conversation)).dialog_id
         title = await self._conversations.rename(key, dialog_id, name)
-        await answer(self._api, interaction, f"It is called “{_shown(title)}” from now on.")
+        await answer(self._api, interaction, _("It is called “{name}” from now on.").format(name=_shown(title)))
 
     @conversation.command(name="delete", description="Delete a conversation for good. I ask you first.")
     @app_commands.describe(name="Which one")
@@ -96,8 +103,9 @@ class ConversationCommands(FeatureCog):
             return
         key = await self._key_to_change(interaction, "delete")
         found = await self._conversations.find(key, name)
-        text = f"This deletes {_title(found)} with {_exchanges(found.num_pairs)} for good. It cannot be undone."
-        confirm = row(button("Delete it", f"{Action.CONVERSATION.value}:delete:{found.dialog_id}", danger=True))
+        text = _("This deletes {conversation} with {exchanges} for good. It cannot be undone.")
+        text = text.format(conversation=_title(found), exchanges=_exchanges(found.num_pairs))
+        confirm = row(button(_("Delete it"), f"{Action.CONVERSATION.value}:delete:{found.dialog_id}", danger=True))
         await answer(self._api, interaction, text, confirm)
 
     @switch.autocomplete("name")
@@ -123,14 +131,14 @@ class ConversationCommands(FeatureCog):
 
     async def _pressed(self, interaction: Interaction, argument: str) -> None:
         """`argument`: "delete:" and the conversation. It is looked for among those of who presses."""
-        word, _, dialog_id = argument.partition(":")
+        word, _colon, dialog_id = argument.partition(":")
         if word != "delete":
             raise OldButton()
         wanted = number(dialog_id)
         if await begin(interaction):
             key = await self._key_to_change(interaction, "delete")
             await self._conversations.delete(key, wanted)
-            await answer(self._api, interaction, "The conversation is deleted.")
+            await answer(self._api, interaction, _("The conversation is deleted."))
 
     async def _key_to_change(self, interaction: Interaction, change: str) -> DialogKey:
         """The key here, if the member may change its conversations."""
@@ -145,7 +153,7 @@ def _plain_title(conversation: ConversationInfo) -> str:
     if conversation.beginning:
         line = " ".join(conversation.beginning.split())
         return line if len(line) <= _MAX_BEGINNING else line[: _MAX_BEGINNING - 1] + "…"
-    return f"Conversation of {conversation.last_active_at:%d %b, %H:%M}"
+    return _("Conversation of {date}").format(date=day_and_time(conversation.last_active_at))
 
 
 def _title(conversation: ConversationInfo) -> str:
@@ -153,12 +161,12 @@ def _title(conversation: ConversationInfo) -> str:
 
 
 def _list_line(conversation: ConversationInfo) -> str:
-    used = " · **in use**" if conversation.in_use else f" · <t:{int(conversation.last_active_at.timestamp())}:R>"
-    return f"- {_title(conversation)} · {_exchanges(conversation.num_pairs)}{used}"
+    used = _("**in use**") if conversation.in_use else f"<t:{int(conversation.last_active_at.timestamp())}:R>"
+    return f"- {_title(conversation)} · {_exchanges(conversation.num_pairs)} · {used}"
 
 
 def _exchanges(pairs: int) -> str:
-    return "1 exchange" if pairs == 1 else f"{pairs} exchanges"
+    return ngettext("{number} exchange", "{number} exchanges", pairs).format(number=pairs)
 
 
 def _shown(text: str) -> str:

@@ -24,13 +24,16 @@ from bot.discord_app.replies.question import Question
 from bot.discord_app.replies.turn_actions import TurnActions, TurnIsGone
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError
+from bot.i18n.dates import day_and_time
+from bot.i18n.language import N_, ngettext, use_language
+from bot.i18n.language import gettext as _
 from models.types import DIRECT_MESSAGES, Exchange, Place, TurnInfo
 
 log = structlog.get_logger(__name__)
 
 _MAX_TEXT_INPUT = 4000  # Discord's limit
-_REPLACED = "-# The question was changed. I am writing another answer…"
-_NOTHING = "You have said nothing here yet that you could change."
+_REPLACED = N_("-# The question was changed. I am writing another answer…")
+_NOTHING = N_("You have said nothing here yet that you could change.")
 
 
 class EditCommand:
@@ -52,7 +55,7 @@ class EditCommand:
         view = discord.ui.View(timeout=None)
         view.add_item(
             discord.ui.Button(
-                label="Edit it and forget the rest",
+                label=_("Edit it and forget the rest"),
                 style=discord.ButtonStyle.danger,
                 custom_id=f"history:edit:{turn.turn_id}",
             )
@@ -69,7 +72,7 @@ class EditCommand:
             return []
         wanted = folded(current)
         return [
-            app_commands.Choice(name=f"{each.at:%d %b, %H:%M} · {_short(each.user)}", value=str(each.turn_id))
+            app_commands.Choice(name=f"{day_and_time(each.at)} · {_short(each.user)}", value=str(each.turn_id))
             for each in own
             if wanted in folded(each.user) or current == str(each.turn_id)
         ][:MAX_SUGGESTIONS]
@@ -94,7 +97,8 @@ class EditCommand:
         if link is None:
             await self._answer_here(interaction, caller, turn, text)
             return
-        await answer(self._conversations.api, interaction, f"I answer your new text in place of the old one: {link}")
+        where = _("I answer your new text in place of the old one: {link}").format(link=link)
+        await answer(self._conversations.api, interaction, where)
         await self._actions.replace(caller, turn, text, _as_the_bot(interaction))
 
     async def _mark_old_answer(self, turn: TurnInfo) -> str | None:
@@ -107,8 +111,10 @@ class EditCommand:
         if delivery is None or delivery.place.ephemeral or message_id is None:
             return None
         place = delivery.place
+        with use_language(await self._conversations.languages.of_place(place)):
+            text = _(_REPLACED)
         try:
-            await self._conversations.api.edit(place.channel_id, message_id, _REPLACED)
+            await self._conversations.api.edit(place.channel_id, message_id, text)
         except DISCORD_ERRORS as error:
             log.info("an earlier answer could not be edited", turn=turn.turn_id, error=describe_error(error))
             return None
@@ -127,10 +133,10 @@ class EditCommand:
             try:
                 return await self._own_turn(interaction, number(exchange.strip()))
             except OldButton:
-                raise BotError("Please choose one of the messages that are suggested while you type.") from None
+                raise BotError(_("Please choose one of the messages that are suggested while you type.")) from None
         own = await self._own_exchanges(interaction)
         if not own:
-            raise BotError(_NOTHING)
+            raise BotError(_(_NOTHING))
         return await self._own_turn(interaction, own[0].turn_id)
 
     async def _own_exchanges(self, interaction: Interaction) -> list[Exchange]:
@@ -146,30 +152,34 @@ class EditCommand:
         caller = caller_of(interaction)
         turn = await self._actions.find(caller, turn_id)
         if turn.author_id != caller.user_id:
-            raise NotAllowed("You can change your own messages only.")
+            raise NotAllowed(_("You can change your own messages only."))
         if turn.key.dialog not in {key.dialog for key in (await dialogs_here(self._context, interaction)).keys}:
             raise TurnIsGone()
         return turn
 
 
 def _warning(turn: TurnInfo) -> str:
-    later = "the exchange" if turn.num_later == 1 else f"the {turn.num_later} exchanges"
-    return f"I would forget {later} after this message and answer its new text:\n> {_short(turn.user_text)}"
+    text = ngettext(
+        "I would forget the exchange after this message and answer its new text:",
+        "I would forget the {number} exchanges after this message and answer its new text:",
+        turn.num_later,
+    ).format(number=turn.num_later)
+    return f"{text}\n> {_short(turn.user_text)}"
 
 
 def _form(turn: TurnInfo) -> Modal:
     """The form with the member's message."""
-    modal = Modal(title="Edit my message", custom_id=f"history:edit:{turn.turn_id}", timeout=None)
+    modal = Modal(title=_("Edit my message"), custom_id=f"history:edit:{turn.turn_id}", timeout=None)
     field: TextInput[Modal] = TextInput(
         style=discord.TextStyle.paragraph,
         default=turn.user_text[:_MAX_TEXT_INPUT],
         max_length=_MAX_TEXT_INPUT,
         custom_id="text",
     )
-    note = "I answer the new text in place of the old one."
+    note = _("I answer the new text in place of the old one.")
     if turn.num_later:
-        note = f"I forget what comes after it ({turn.num_later}) and answer the new text."
-    modal.add_item(Label(text="Your message", description=note, component=field))
+        note = _("I forget what comes after it ({number}) and answer the new text.").format(number=turn.num_later)
+    modal.add_item(Label(text=_("Your message"), description=note, component=field))
     modal.stop()  # discord.py need not remember it: the bot serves modals by their custom ids
     return modal
 
@@ -182,7 +192,7 @@ def _text_of(interaction: Interaction) -> str:
         field = each.get("component") if isinstance(each, dict) else None
         if isinstance(field, dict) and field.get("custom_id") == "text" and isinstance(field.get("value"), str):
             return str(field["value"])
-    raise BotError("I cannot read this form. Please use the command again.")
+    raise BotError(_("I cannot read this form. Please use the command again."))
 
 
 def _as_the_bot(interaction: Interaction) -> Place:

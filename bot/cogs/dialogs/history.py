@@ -40,12 +40,14 @@ from bot.discord_app.replies.conversation import Conversations
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.errors import BotError, EmptyText
 from bot.guilds.export import as_json
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from bot.text import clean_text
 from models.types import DialogKey
 
 MAX_SEARCH = 60
 """Characters of a search: its buttons carry it, and a custom id holds 100."""
-_NOT_BEGUN = "Our conversation has not begun yet."
+_NOT_BEGUN = N_("Our conversation has not begun yet.")
 
 
 class History(FeatureCog):
@@ -86,7 +88,7 @@ class History(FeatureCog):
         if not wanted:
             raise EmptyText("search")
         if utf16_length(wanted) > MAX_SEARCH:
-            raise BotError(f"Please search for less: {MAX_SEARCH} characters at most.")
+            raise BotError(_("Please search for less: {number} characters at most.").format(number=MAX_SEARCH))
         await self._show_results(interaction, wanted, before=None)
 
     @history.command(name="export", description="Get our conversation here as a file.")
@@ -103,16 +105,19 @@ class History(FeatureCog):
                 content = await asyncio.to_thread(_exported, stretch, format)
                 if len(content) > interaction.filesize_limit:
                     raise BotError(
-                        "Our conversation is too long for one file on Discord. `/history show` shows it page by page."
+                        _(
+                            "Our conversation is too long for one file on Discord. `/history show` shows it page by "
+                            "page."
+                        )
                     )
                 name = "private-conversation" if here.several and not key.shared else "conversation"
                 files.append(discord.File(io.BytesIO(content), f"{name}.{format}"))
         if not files:
-            await answer(self._api, interaction, _NOT_BEGUN)
+            await answer(self._api, interaction, _(_NOT_BEGUN))
             return
-        text = "Our conversation, up to now."
+        text = _("Our conversation, up to now.")
         if len(files) > 1:
-            text = f"{SHARED}, and our private conversation here, up to now."
+            text = _("What everyone here shares, and our private conversation here, up to now.")
         await interaction.edit_original_response(content=text, attachments=files, allowed_mentions=NO_MENTIONS)
 
     @history.command(name="edit", description="Change what you said, and get another answer to it.")
@@ -140,7 +145,9 @@ class History(FeatureCog):
         key = here.also if private and here.also is not None else here.first
         own_only = key.shared and not caller_of(interaction).manages_guild
         forgotten = await self.context.chat.dialogs.forget(key, count, own_only=own_only)
-        text = f"I have forgotten {exchanges(forgotten)}." if forgotten else "There was nothing to forget."
+        text = _("There was nothing to forget.")
+        if forgotten:
+            text = _("I have forgotten {exchanges}.").format(exchanges=exchanges(forgotten))
         await answer(self._api, interaction, text)
 
     @history.command(name="why", description="Show what I had before me when I wrote my last answer to you.")
@@ -209,7 +216,7 @@ class History(FeatureCog):
         shown = [] if stretch is None else [each for each in stretch.exchanges if each.turn_id >= oldest]
         page = page_after(shown, mark) if mark and forward else page_before(shown, mark)
         if stretch is None or page is None:
-            gone = "I remember nothing more of this conversation." if mark else _NOT_BEGUN
+            gone = _("I remember nothing more of this conversation.") if mark else _(_NOT_BEGUN)
             await answer(self._api, interaction, gone)
             return
         dialog_id = stretch.dialog.dialog_id
@@ -224,7 +231,7 @@ class History(FeatureCog):
         text = page.text if older is None and newer is None else f"{page.text}\n{_footer(page, num_before, num_after)}"
         buttons = arrows(older, newer)
         if here.several:
-            text = f"-# {SHARED if stretch.dialog.shared else PRIVATE}\n{text}"
+            text = f"-# {_(SHARED if stretch.dialog.shared else PRIVATE)}\n{text}"
             buttons += await self._to_the_other(here, shared=stretch.dialog.shared)
         await answer(self._api, interaction, text, buttons)
 
@@ -233,7 +240,7 @@ class History(FeatureCog):
         other = here.also if shared else here.first
         if other is None or other.shared is shared or not await self._reader.is_begun(other):
             return []
-        return row(button(PRIVATE if shared else SHARED, f"history:of:{'private' if shared else 'shared'}"))
+        return row(button(_(PRIVATE if shared else SHARED), f"history:of:{'private' if shared else 'shared'}"))
 
     async def _show_results(self, interaction: Interaction, wanted: str, *, before: int | None) -> None:
         here = await self._readable(interaction)
@@ -248,11 +255,12 @@ class History(FeatureCog):
         older_from = found.exchanges[num_shown - 1].turn_id if cut else found.older_from
         shown = discord.utils.escape_markdown(wanted)
         if not text:
-            text = f"I found {'nothing more' if before else 'nothing'} about “{shown}”."
+            text = _("I found nothing more about “{text}”.") if before else _("I found nothing about “{text}”.")
+            text = text.format(text=shown)
         if found.gave_up and not cut:
-            text += "\n-# There is more to look through: ▶ goes on."
+            text += "\n" + _("-# There is more to look through: ▶ goes on.")
         elif older_from is not None or before is not None:
-            text += f"\n-# “{shown}”, the newest first"
+            text += "\n" + _("-# “{text}”, the newest first").format(text=shown)
         buttons = _result_buttons(wanted, before, older_from)
         await answer(self._api, interaction, text, buttons)
 
@@ -272,8 +280,9 @@ def _exported(stretch: Stretch, format: Literal["md", "json"]) -> bytes:
 
 def _footer(page: Page, num_before: int, num_after: int) -> str:
     first, last = num_before + 1, num_before + page.num_turns
-    which = f"Exchange {first}" if first == last else f"Exchanges {first}–{last}"
-    return f"-# {which} of {last + num_after}"
+    if first == last:
+        return _("-# Exchange {number} of {total}").format(number=first, total=last + num_after)
+    return _("-# Exchanges {first}–{last} of {total}").format(first=first, last=last, total=last + num_after)
 
 
 def _numbers(text: str, count: int) -> tuple[int, ...]:

@@ -15,6 +15,8 @@ import discord
 from bot.discord_app.code_fences import fence_after, utf16_length
 from bot.discord_app.message_split import split_message
 from bot.guilds.export import quoted
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from models.types import DialogHead, Exchange, StoredFile
 
 PAGE_CHARS = 1_800
@@ -22,7 +24,7 @@ PAGE_CHARS = 1_800
 RESULTS = 8
 """Results of a search on one page, if there is room for them."""
 _BEFORE, _AFTER = 40, 80  # characters of an excerpt around what was found
-_UNNAMED = "Member"
+_UNNAMED = N_("Member")
 _BLOCK = re.compile(r"\s{0,3}(`{3}|~{3}|#|>|[-*+] |\d+[.)] )")
 """The beginning of a code block, heading, quote or list, which Markdown sees at the beginning of a line only."""
 
@@ -70,24 +72,26 @@ def page_after(exchanges: Sequence[Exchange], mark: Mark) -> Page | None:
 def exchange_text(exchange: Exchange) -> str:
     """One exchange as it stands on a page."""
     said = exchange.user
-    who = "You"
+    who = _("You")
     if exchange.author is not None:
         who = discord.utils.escape_markdown(exchange.author)
         # Shown as typed: a text of someone else cannot look like what another member said.
         said = discord.utils.escape_markdown(said)
     elif not exchange.own:
-        who = _UNNAMED
+        who = _(_UNNAMED)
     files = "".join(f"\n-# {file_label(file)}" for file in exchange.files)
-    return f"**{who}:**{_body(said)}{files}\n**Me:**{_body(exchange.reply)}"
+    return f"**{who}:**{_body(said)}{files}\n**{_('Me')}:**{_body(exchange.reply)}"
 
 
 def file_label(file: StoredFile) -> str:
     """What came with a message: a file by its name, or who wrote the message that was asked about."""
     name = discord.utils.escape_markdown(_line(file.name))
     if file.kind == "quoted file":
-        return f"file of the message: {name}"
+        return _("file of the message: {name}").format(name=name)
     if file.kind == "quote":
-        return "about a message of mine" if file.author_id is None else f"about a message by {name}"
+        if file.author_id is None:
+            return _("about a message of mine")
+        return _("about a message by {name}").format(name=name)
     return name
 
 
@@ -120,17 +124,19 @@ def result_line(
     exchange: Exchange, wanted: str, dialog: DialogHead | None, current_id: int | None, private_id: int | None = None
 ) -> str:
     """One result of a search: when, in which conversation, and an excerpt around what was found."""
-    texts = [("You" if exchange.own else exchange.author or _UNNAMED, exchange.user), ("Me", exchange.reply)]
-    texts += [("About a message by" if file.kind == "quote" else "File", file.name) for file in exchange.files]
+    asker = _("You") if exchange.own else exchange.author or _(_UNNAMED)
+    texts = [(asker, exchange.user), (_("Me"), exchange.reply)]
+    texts += [(_("About a message by") if file.kind == "quote" else _("File"), file.name) for file in exchange.files]
     found = [(who, text, _position(text, wanted)) for who, text in texts]
     who, text, position = next((each for each in found if each[2] is not None), (*texts[0], None))
     where = ""
     if dialog is not None and dialog.dialog_id == private_id:
-        where = " · in our private conversation here"
+        where = " · " + _("in our private conversation here")
+    elif dialog is not None and dialog.dialog_id != current_id and dialog.name is None:
+        where = " · " + (_("in an ended conversation") if dialog.ended else _("in another conversation"))
     elif dialog is not None and dialog.dialog_id != current_id:
-        kind = "an ended conversation" if dialog.ended else "another conversation"
-        name = None if dialog.name is None else discord.utils.escape_markdown(dialog.name)
-        where = f" · in {kind if name is None else f'“{name}”'}{' (ended)' if name and dialog.ended else ''}"
+        inside = _("in “{name}” (ended)") if dialog.ended else _("in “{name}”")
+        where = " · " + inside.format(name=discord.utils.escape_markdown(dialog.name or ""))
     excerpt = _excerpt(text, position)
     return f"<t:{int(exchange.at.timestamp())}:f>{where}\n**{discord.utils.escape_markdown(who)}:** {excerpt}"
 
@@ -182,15 +188,17 @@ def _line(text: str, *, strip: bool = True) -> str:
 
 def transcript(exchanges: Sequence[Exchange], name: str | None) -> str:
     """A whole conversation as Markdown. Texts are quoted, so that their Markdown does not change the document's."""
-    lines = [f"# {_line(name) if name else 'Conversation'}", ""]
+    lines = [f"# {_line(name) if name else _('Conversation')}", ""]
     for each in exchanges:
-        who = each.author or ("You" if each.own else _UNNAMED)
+        who = each.author or (_("You") if each.own else _(_UNNAMED))
         lines += [f"## {each.at:%Y-%m-%d %H:%M} UTC", "", f"**{discord.utils.escape_markdown(who)}**", ""]
         lines += [quoted(each.user), ""]
         for file in each.files:
-            label = f"file {file_label(file)}" if file.kind == "file" else file_label(file)
+            label = file_label(file)
+            if file.kind == "file":
+                label = _("file {name}").format(name=label)
             lines += [f"{label[0].upper()}{label[1:]}:", "", quoted(file.content), ""]
-        lines += ["**Me**", "", quoted(each.reply), ""]
+        lines += [f"**{_('Me')}**", "", quoted(each.reply), ""]
     return "\n".join(lines)
 
 

@@ -16,10 +16,12 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.feature_cog import ComponentHandler, FeatureCog
 from bot.discord_app.permissions import Action, authorise_shared
 from bot.discord_app.rest.message_api import MessageApi
+from bot.i18n.language import N_, ngettext
+from bot.i18n.language import gettext as _
 from models.types import UndoneReset
 
 MINUTES = round(UNDO_WITHIN.total_seconds() / 60)
-NOT_UNDONE = f"There is no reset of the last {MINUTES} minutes to take back here."
+NOT_UNDONE = N_("There is no reset of the last {minutes} minutes to take back here.")
 
 
 class ResetCommand(FeatureCog):
@@ -44,7 +46,7 @@ class ResetCommand(FeatureCog):
             text = _everywhere_text(reset)
         else:
             reset, text = await self._reset_here(interaction)
-        undo = row(button("Undo", f"{Action.RESET.value}:undo:{moment_id(reset.at)}")) if reset.pairs else ()
+        undo = row(button(_("Undo"), f"{Action.RESET.value}:undo:{moment_id(reset.at)}")) if reset.pairs else ()
         await answer(self._api, interaction, text, undo)
 
     async def _reset_here(self, interaction: Interaction) -> tuple[Reset, str]:
@@ -81,47 +83,67 @@ class ResetCommand(FeatureCog):
 
 def exchanges(pairs: int) -> str:
     """A number of exchanges, in words."""
-    return "our last exchange" if pairs == 1 else f"our last {pairs} exchanges"
+    return ngettext("our last exchange", "our last {number} exchanges", pairs).format(number=pairs)
 
 
 def undone_text(undone: UndoneReset | None) -> str:
     """What became of an undo."""
     if undone is None:
-        return NOT_UNDONE
-    one = undone.dialogs == 1
-    text = f"Our conversation{' goes' if one else 's go'} on where {'it was' if one else 'they were'} before the reset."
-    kept = " What we said since is kept: `/conversation list` shows it." if undone.kept_since else ""
-    return text + kept
+        return _(NOT_UNDONE).format(minutes=MINUTES)
+    text = ngettext(
+        "Our conversation goes on where it was before the reset.",
+        "Our conversations go on where they were before the reset.",
+        undone.dialogs,
+    )
+    if undone.kept_since:
+        text += " " + _("What we said since is kept: `/conversation list` shows it.")
+    return text
 
 
-_BRINGS_BACK = f"`/history undo` or the button brings it back within {MINUTES} minutes."
+def _brings_back() -> str:
+    text = _("`/history undo` or the button brings it back within {minutes} minutes.")
+    return text.format(minutes=MINUTES)
 
 
 def _here_text(reset: Reset, shared: int = 0, private: int = 0) -> str:
     """`shared`, `private`: the pairs of what everyone shares here, and of the member's own conversation beside it."""
     if reset.pairs == 0:
-        return "We start a new conversation. There was nothing to forget; personas stay as they are."
-    forgotten = exchanges(reset.pairs)
-    if private:
-        forgotten = f"{exchanges(private)} in our private conversation here"
-        forgotten = f"{exchanges(shared)} that everyone here shares, and of {forgotten}" if shared else forgotten
-    return f"We start a new conversation: I no longer think of {forgotten}. Personas stay as they are. {_BRINGS_BACK}"
+        return _("We start a new conversation. There was nothing to forget; personas stay as they are.")
+    if private and shared:
+        text = _(
+            "We start a new conversation: I no longer think of {shared} that everyone here shares, and of {private} in "
+            "our private conversation here. Personas stay as they are."
+        )
+        text = text.format(shared=exchanges(shared), private=exchanges(private))
+    elif private:
+        text = _(
+            "We start a new conversation: I no longer think of {exchanges} in our private conversation here. Personas "
+            "stay as they are."
+        ).format(exchanges=exchanges(private))
+    else:
+        text = _("We start a new conversation: I no longer think of {exchanges}. Personas stay as they are.")
+        text = text.format(exchanges=exchanges(reset.pairs))
+    return f"{text} {_brings_back()}"
 
 
 def _private_text(reset: Reset) -> str:
-    return (
-        f"We start a new private conversation here: I no longer think of {exchanges(reset.pairs)} in it. "
-        "What everyone here shares stays: only members with the Manage Server permission can reset that. "
-        f"{_BRINGS_BACK}"
-    )
+    text = _(
+        "We start a new private conversation here: I no longer think of {exchanges} in it. What everyone here shares "
+        "stays: only members with the Manage Server permission can reset that."
+    ).format(exchanges=exchanges(reset.pairs))
+    return f"{text} {_brings_back()}"
 
 
 def _everywhere_text(reset: Reset) -> str:
     if reset.pairs == 0:
-        return "We start anew everywhere. There was nothing to forget; personas stay as they are."
-    conversations = "1 conversation" if reset.dialogs == 1 else f"{reset.dialogs} conversations"
-    return (
-        f"We start anew everywhere: I no longer think of {exchanges(reset.pairs)} in {conversations} of your own, in "
-        "every server and in direct messages, those with a name included. What a whole channel shares stays, and so do "
-        f"personas. `/history undo` or the button brings them back within {MINUTES} minutes."
+        return _("We start anew everywhere. There was nothing to forget; personas stay as they are.")
+    text = ngettext(
+        "We start anew everywhere: I no longer think of {exchanges} in {number} conversation of your own, in every "
+        "server and in direct messages, those with a name included. What a whole channel shares stays, and so do "
+        "personas. `/history undo` or the button brings them back within {minutes} minutes.",
+        "We start anew everywhere: I no longer think of {exchanges} in {number} conversations of your own, in every "
+        "server and in direct messages, those with a name included. What a whole channel shares stays, and so do "
+        "personas. `/history undo` or the button brings them back within {minutes} minutes.",
+        reset.dialogs,
     )
+    return text.format(exchanges=exchanges(reset.pairs), number=reset.dialogs, minutes=MINUTES)

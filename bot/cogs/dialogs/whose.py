@@ -11,9 +11,10 @@ from bot.chat.history import HistoryReader
 from bot.discord_app.caller import Caller, caller_of
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.permissions import NotAllowed, authorise_reading
+from bot.i18n.language import N_
 from models.types import DialogKey
 
-SHARED, PRIVATE = "What everyone here shares", "Our private conversation here"
+SHARED, PRIVATE = N_("What everyone here shares"), N_("Our private conversation here")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from bot.discord_app.rest.channel_webhooks import ChannelWebhooks
 from bot.discord_app.rest.message_data import NO_MENTIONS
 from bot.discord_app.rest.profile_api import ProfileApi
 from bot.errors import Hint
+from bot.i18n.language import gettext as _
 from models.types import PersonaFace
 
 _PICTURE_FILE = "picture.png"
@@ -74,7 +75,7 @@ class Faces(FeatureCog):
             problem = self._webhooks.problem(guild_id, caller.parent_id, in_thread=caller.in_thread)
             lines.append(webhook_text(problem))
             if not self.context.settings.message_content:
-                lines.append(NEEDS_MENTION)
+                lines.append(_(NEEDS_MENTION))
         await self.context.respond(interaction, "\n".join(filter(None, lines)))
 
     async def _picture(
@@ -92,7 +93,7 @@ class Faces(FeatureCog):
         try:
             png = await self.context.chat.file_reader.face(offer)
         except FileRefused as refused:
-            raise Hint(refused.reason_text) from None
+            raise Hint(_(refused.reason_text)) from None
         await personas.pictures.set(key, entry.persona_id, png, own=own, actor_id=by)
         await interaction.followup.send(
             picture_text(bold(entry.name), removed=False),

@@ -23,6 +23,8 @@ from bot.discord_app.modal_values import submitted_values
 from bot.discord_app.permissions import Action, authorise_memory, authorise_shared
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError
+from bot.i18n.language import gettext as _
+from bot.i18n.language import ngettext
 from bot.memory.cleaning import MAX_FACT
 from bot.memory.service import MemoryService
 from models.types import DialogKey, MemoryFact
@@ -47,7 +49,7 @@ class Memory(FeatureCog):
             key = await self._allowed(interaction)
             await self._memory.switch(key, on=True)
             place = text.place_name(key.guild_id)
-            await answer(self._api, interaction, text.SWITCHED_ON.format(place=place))
+            await answer(self._api, interaction, _(text.SWITCHED_ON).format(place=place))
 
     @memory.command(name="off", description="Stop that: I take no more notes about you, and use none.")
     async def off(self, interaction: Interaction) -> None:
@@ -77,14 +79,12 @@ class Memory(FeatureCog):
             return
         key = await self._allowed(interaction)
         kept = await self._memory.add(key, note, everywhere=everywhere)
-        hint = (
-            ""
-            if (await self._memory.of(key)).wanted
-            else " I use it once you have switched memory on with `/memory on`."
-        )
+        said = _("I remember: {note}").format(note=text.shown(kept))
+        if not (await self._memory.of(key)).wanted:
+            said += " " + _("I use it once you have switched memory on with `/memory on`.")
         if not everywhere and (await self._dialog(interaction)).shared:
-            hint += f"\n{text.NOT_WHERE_SHARED}"
-        await answer(self._api, interaction, f"I remember: {text.shown(kept)}{hint}")
+            said += f"\n{_(text.NOT_WHERE_SHARED)}"
+        await answer(self._api, interaction, said)
 
     @memory.command(name="edit", description="Change one of my notes about you.")
     @app_commands.describe(note="Which note")
@@ -101,14 +101,16 @@ class Memory(FeatureCog):
         if not await defer(interaction, ephemeral=True):
             return
         if everything:
-            question = f"Shall I forget all that I remember about you in {text.place_name(_key(interaction).guild_id)}?"
-            await answer(self._api, interaction, question, row(button("Forget everything", "memory:all", danger=True)))
+            question = _("Shall I forget all that I remember about you in {place}?")
+            question = question.format(place=text.place_name(_key(interaction).guild_id))
+            confirm = row(button(_("Forget everything"), "memory:all", danger=True))
+            await answer(self._api, interaction, question, confirm)
             return
         if note is None:
-            raise BotError("Please choose a note, or `everything`.")
+            raise BotError(_("Please choose a note, or `everything`."))
         fact = await self._chosen(interaction, note)
         await self._memory.forget(_key(interaction), fact.fact_id)
-        await answer(self._api, interaction, f"I have forgotten: {text.shown(fact.text)}")
+        await answer(self._api, interaction, _("I have forgotten: {note}").format(note=text.shown(fact.text)))
 
     @edit.autocomplete("note")
     @forget.autocomplete("note")
@@ -131,7 +133,7 @@ class Memory(FeatureCog):
         return {Action.MEMORY.value: self._pressed}
 
     async def _pressed(self, interaction: Interaction, argument: str) -> None:
-        what, _, rest = argument.partition(":")
+        what, _colon, rest = argument.partition(":")
         if what == "edit":
             await self._submitted(interaction, number(rest))
         elif what == "page":
@@ -141,7 +143,12 @@ class Memory(FeatureCog):
         elif what == "all":
             if await begin(interaction):
                 count = await self._memory.forget_all(_key(interaction))
-                done = f"I have forgotten it: {count} {'note' if count == 1 else 'notes'}." if count else text.NOTHING
+                done = _(text.NOTHING)
+                if count:
+                    done = ngettext(
+                        "I have forgotten it: {number} note.", "I have forgotten it: {number} notes.", count
+                    )
+                    done = done.format(number=count)
                 await answer(self._api, interaction, done)
         elif what == "summary":
             if await begin(interaction):
@@ -156,7 +163,10 @@ class Memory(FeatureCog):
         value = next(iter(submitted_values(interaction.data).get(_FIELD, ())), "")
         if await defer(interaction, ephemeral=True):
             kept = await self._memory.edit(_key(interaction), fact_id, value)
-            await answer(self._api, interaction, text.NO_SUCH_NOTE if kept is None else f"Now: {text.shown(kept)}")
+            said = _(text.NO_SUCH_NOTE)
+            if kept is not None:
+                said = _("Now: {note}").format(note=text.shown(kept))
+            await answer(self._api, interaction, said)
 
     async def _show(self, interaction: Interaction, page: int) -> None:
         key = await self._dialog(interaction)
@@ -167,16 +177,18 @@ class Memory(FeatureCog):
         summary = remembered.summary if caller.reads_history or not key.shared else None
         found = text.pages(remembered.facts, summary, links, shared=key.shared)
         if not found:
-            await answer(self._api, interaction, "\n".join([text.NOTHING, *lines]))
+            await answer(self._api, interaction, "\n".join([_(text.NOTHING), *lines]))
             return
         page = min(page, len(found) - 1)
         content = [text.heading(len(remembered.facts), key.guild_id), *found[page]]
-        footer = f"-# Page {page + 1} of {len(found)}" if len(found) > 1 else ""
+        footer = ""
+        if len(found) > 1:
+            footer = _("-# Page {number} of {total}").format(number=page + 1, total=len(found))
         buttons: list[dict[str, Any]] = arrows(
             f"memory:page:{page - 1}" if page else None, f"memory:page:{page + 1}" if page + 1 < len(found) else None
         )
         if summary is not None and page == 0 and (caller.manages_guild or not key.shared):
-            buttons += row(button("Forget the summary", "memory:summary"))
+            buttons += row(button(_("Forget the summary"), "memory:summary"))
         await answer(self._api, interaction, "\n".join(filter(None, [*content, footer, *lines])), buttons)
 
     async def _state(self, interaction: Interaction, wanted: bool | None) -> list[str]:
@@ -188,7 +200,8 @@ class Memory(FeatureCog):
             )
         except BotError as refusal:
             return [f"-# {refusal.user_message}"]
-        return [] if wanted else ["-# Memory is off for you here: `/memory on` lets me take notes, and use these."]
+        off = _("-# Memory is off for you here: `/memory on` lets me take notes, and use these.")
+        return [] if wanted else [off]
 
     async def _allowed(self, interaction: Interaction) -> DialogKey:
         """The member's key, where they may let the bot remember. Raises NotAllowed."""
@@ -207,7 +220,7 @@ class Memory(FeatureCog):
         known = given.isascii() and given.isdecimal() and len(given) < 20
         fact = await self._memory.fact(_key(interaction), int(given)) if known else None
         if fact is None:
-            raise BotError(text.NO_SUCH_NOTE)
+            raise BotError(_(text.NO_SUCH_NOTE))
         return fact
 
 
@@ -218,10 +231,10 @@ def _key(interaction: Interaction) -> DialogKey:
 
 def _form(fact: MemoryFact) -> Modal:
     """The form with a note to be changed."""
-    modal = Modal(title="Change this note", custom_id=f"{Action.MEMORY.value}:edit:{fact.fact_id}", timeout=None)
+    modal = Modal(title=_("Change this note"), custom_id=f"{Action.MEMORY.value}:edit:{fact.fact_id}", timeout=None)
     field: TextInput[Modal] = TextInput(
         custom_id=_FIELD, style=discord.TextStyle.paragraph, default=fact.text, max_length=MAX_FACT
     )
-    modal.add_item(Label(text="What I remember about you", description="One sentence", component=field))
+    modal.add_item(Label(text=_("What I remember about you"), description=_("One sentence"), component=field))
     modal.stop()  # discord.py need not remember it: the bot serves modals by their custom ids
     return modal

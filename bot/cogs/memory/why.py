@@ -23,12 +23,14 @@ from bot.discord_app.permissions import WHY_MENU, authorise_author
 from bot.discord_app.replies.turn_actions import TurnIsGone
 from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from bot.memory.service import MemoryService
 from models.types import TurnInfo
 
-_NOT_MINE = "This is no answer of mine. Please choose **Why this answer?** in the menu of one."
-_NOT_RECORDED = "I have not noted down what this answer was made of: it is too old."
-_NOTHING_YET = "I have not answered you in this conversation yet."
+_NOT_MINE = N_("This is no answer of mine. Please choose **Why this answer?** in the menu of one.")
+_NOT_RECORDED = N_("I have not noted down what this answer was made of: it is too old.")
+_NOTHING_YET = N_("I have not answered you in this conversation yet.")
 _MAX_CHARS = 1_990
 """UTF-16 units of an answer; Discord takes 2,000."""
 
@@ -48,14 +50,14 @@ class WhyThisAnswer:
             return
         last = await last_answer_here(self._context, interaction, self._reader)
         if not last:
-            raise BotError(_NOTHING_YET)
+            raise BotError(_(_NOTHING_YET))
         await self._show(interaction, await self._context.chat.turns.turn(last))
 
     async def of_message(self, interaction: Interaction, message: discord.Message) -> None:
         """The menu of a message."""
         if await defer(interaction, ephemeral=True):
             if not is_answer_of_mine(interaction, message):
-                raise BotError(_NOT_MINE)
+                raise BotError(_(_NOT_MINE))
             await self._show(interaction, await turn_shown_by(self._context, message))
 
     async def _show(self, interaction: Interaction, turn: TurnInfo | None) -> None:
@@ -63,7 +65,7 @@ class WhyThisAnswer:
             raise TurnIsGone()
         authorise_author(caller_of(interaction), turn)
         used = await self._memory.why(turn.key, turn.turn_id)
-        await answer(self._api, interaction, _NOT_RECORDED if used is None else _within_a_message(why_text(used)))
+        await answer(self._api, interaction, _(_NOT_RECORDED) if used is None else _within_a_message(why_text(used)))
 
 
 class Why(FeatureCog):

@@ -25,6 +25,7 @@ from bot.cogs.personas.text import (
 from bot.discord_app.caller import Caller, caller_of, dialog_scope
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.rest.message_api import MessageApi
+from bot.i18n.language import gettext as _
 from models.types import DialogKey
 
 DialogChoice = Literal["ask", "keep", "afresh"]
@@ -65,8 +66,8 @@ class ConversationEnder:
 
     async def pressed(self, interaction: Interaction, own: bool, argument: str) -> None:
         """Do what the button says. `argument`: that, the place, and when the question was asked."""
-        word, _, rest = argument.partition(":")
-        place, _, moment = rest.partition(":")
+        word, _colon, rest = argument.partition(":")
+        place, _colon, moment = rest.partition(":")
         slot = slot_of_word(place)
         if word not in ("keep", "afresh") or slot is None or slot.own is not own:
             raise OldButton()
@@ -80,12 +81,12 @@ class ConversationEnder:
         if word == "keep":
             await answer(self._api, interaction, answered_question(said))
         elif datetime.now(UTC) - asked_at > ASKED_WITHIN:
-            await answer(self._api, interaction, f"{answered_question(said)}\n{TOO_LATE_FOR_AFRESH[own]}")
+            await answer(self._api, interaction, f"{answered_question(said)}\n{_(TOO_LATE_FOR_AFRESH[own])}")
         else:
             done = await self.begin_afresh(interaction, slot, begun_before=asked_at)
             await answer(self._api, interaction, answered_question(said, done.text))
             if done.ended and done.whole_place and not own:
-                await announce(interaction, public_afresh_text(slot.level, slot.place_id))
+                await announce(self._context, interaction, public_afresh_text(slot.level, slot.place_id))
 
     async def begin_afresh(
         self, interaction: Interaction, slot: Slot, *, begun_before: datetime | None = None
@@ -93,7 +94,8 @@ class ConversationEnder:
         """End the conversations of a place, those that were begun before this moment; or the member's own one here."""
         if slot.own:
             reset = await self._context.chat.dialogs.reset(await self._own_key(interaction))
-            return Afresh("We begin a new conversation; `/history undo` takes that back.", bool(reset.pairs), True)
+            text = _("We begin a new conversation; `/history undo` takes that back.")
+            return Afresh(text, bool(reset.pairs), True)
         caller = caller_of(interaction)
         channels = channels_of(interaction.guild, slot)
         ended = await self._context.personas.begin_afresh(
@@ -123,7 +125,7 @@ class ConversationEnder:
 def _buttons(slot: Slot, now: datetime) -> list[Json]:
     rest = f"{slot.word}:{moment_id(now)}"
     word = "me" if slot.own else "persona"
-    keep, afresh = KEEP_OR_AFRESH[slot.own]
+    keep, afresh = (_(label) for label in KEEP_OR_AFRESH[slot.own])
     return row(
         {**button(keep, f"{word}:dialogs:keep:{rest}"), "style": _PRIMARY},
         button(afresh, f"{word}:dialogs:afresh:{rest}"),

@@ -11,17 +11,21 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import DISCORD_ERRORS, describe_error
 from bot.discord_app.permissions import persona_scope
 from bot.discord_app.rest.message_data import NO_MENTIONS
+from bot.i18n.language import gettext as _
+from bot.i18n.language import use_language
 from models.types import PersonaInfo, PersonaLevelInfo
 
 log = structlog.get_logger(__name__)
 
 
-async def announce(interaction: Interaction, text: str) -> None:
-    """Say it where the command was used, after its response, if the bot may write there."""
+async def announce(context: CommandContext, interaction: Interaction, text: str) -> None:
+    """Say it where the command was used, after its response, in the guild's language, if the bot may write there."""
     allowed = interaction.app_permissions
     in_thread = isinstance(interaction.channel, discord.Thread)
     if not (allowed.send_messages_in_threads if in_thread else allowed.send_messages):
         return
+    with use_language(await context.languages.of_guild(interaction.guild_id or 0)):
+        text = _(text)
     try:
         await interaction.followup.send(text, allowed_mentions=NO_MENTIONS, suppress_embeds=True)
     except DISCORD_ERRORS as error:
@@ -45,4 +49,5 @@ async def answers_here(context: CommandContext, interaction: Interaction, person
 async def announce_edit(context: CommandContext, interaction: Interaction, entry: PersonaInfo) -> None:
     """Say that a persona of the guild has another text, if it is the one that answers here."""
     if await answers_here(context, interaction, entry.persona_id):
-        await announce(interaction, f"-# {bold(entry.name)}, who answers here, was changed. Our conversations go on.")
+        text = _("-# {name}, who answers here, was changed. Our conversations go on.")
+        await announce(context, interaction, text.format(name=bold(entry.name)))

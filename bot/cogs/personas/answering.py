@@ -9,6 +9,7 @@ from bot.cogs.personas.text import BARRED, RESTRICTED, bold, name_of
 from bot.discord_app.caller import Caller
 from bot.discord_app.permissions import OwnBarrier
 from bot.discord_app.rest.channel_webhooks import WebhookProblem
+from bot.i18n.language import N_
 from bot.i18n.language import gettext as _
 from models.queries.tenants.personas import shown_name
 from models.types import (
@@ -21,24 +22,29 @@ from models.types import (
     StoredLevel,
 )
 
-_SHARED = "everyone here shares one conversation"
+_SHARED = N_("everyone here shares one conversation")
 _WHY = {
-    "member": "you chose it for yourself",
-    "thread": "it is set for this thread",
-    "channel": "it is set for this channel",
-    "category": "it is set for this category",
-    "guild": "it is this guild's persona",
-    "default": "no persona is set here",
+    "member": N_("you chose it for yourself"),
+    "thread": N_("it is set for this thread"),
+    "channel": N_("it is set for this channel"),
+    "category": N_("it is set for this category"),
+    "guild": N_("it is this guild's persona"),
+    "default": N_("no persona is set here"),
 }
 _MISSING = {
-    "member": "your own – you have no persona of your own here",
-    "thread": "this thread – none",
-    "channel": "this channel – none",
-    "category": "this category – none",
-    "guild": "this guild – no persona of its own",
+    "member": N_("your own – you have no persona of your own here"),
+    "thread": N_("this thread – none"),
+    "channel": N_("this channel – none"),
+    "category": N_("this category – none"),
+    "guild": N_("this guild – no persona of its own"),
 }
-_LABELS = {"member": "your own", "thread": "this thread", "channel": "this channel", "category": "this category",
-           "guild": "this guild"}  # fmt: skip
+_LABELS = {
+    "member": N_("your own – {name}"),
+    "thread": N_("this thread – {name}"),
+    "channel": N_("this channel – {name}"),
+    "category": N_("this category – {name}"),
+    "guild": N_("this guild – {name}"),
+}
 
 
 def answering_text(
@@ -54,37 +60,41 @@ def answering_text(
     webhook_problem: WebhookProblem | None = None,
 ) -> str:
     """Who answers, why, and every level from the narrowest on. `shared`: the caller's conversation is everyone's."""
-    winner = bold(persona.name) if persona.name else "A persona without a name"
-    winner = winner if persona.level != "default" else "The persona of this bot's owner"
-    lines, wins = [f"{winner} answers you here: {_WHY[persona.level]}.", ""], "answers you"
+    winner = bold(persona.name) if persona.name else _("A persona without a name")
+    winner = winner if persona.level != "default" else _("The persona of this bot's owner")
+    answers = _("{persona} answers you here: {why}.").format(persona=winner, why=_(_WHY[persona.level]))
+    lines, wins = [answers, ""], _("answers you")
     if scene is not None:
         names = ", ".join(bold(each.name) for each in scene.characters)
+        plays = _("In {channel} a scene plays: {names} answer you here.")
+        without = _("Without the scene {persona} would answer you: {why}.")
         lines = [
-            f"In <#{scene.place_id}> a scene plays: {names} answer you here.",
+            plays.format(channel=f"<#{scene.place_id}>", names=names),
             "",
-            f"Without the scene {winner} would answer you: {_WHY[persona.level]}.",
+            without.format(persona=winner, why=_(_WHY[persona.level])),
             "",
         ]
-        wins = "would answer you"
+        wins = _("would answer you")
     found = {each.level: each for each in levels}
-    why_not = _SHARED if shared else BARRED[barrier] if barrier else ""
+    why_not = _(_SHARED) if shared else _(BARRED[barrier]) if barrier else ""
     for level in _levels_of(caller):
         each = found.get(level)
         if each is None:
-            missing = _MISSING[level]
+            missing = _(_MISSING[level])
             barred = f" ({why_not})" if level == "member" and why_not else ""
             lines.append(f"- {missing}{barred}")
             continue
-        name = name_of(shown_name(each.name))
+        named = _(_LABELS[level]).format(name=name_of(shown_name(each.name)))
         state = f" · **{wins}**" if level == persona.level else ""
         if level == "member" and why_not:
-            state = f" · not here: {why_not}"
+            state = " · " + _("not here: {why}").format(why=why_not)
         elif each.age_restricted and not caller.age_restricted:
-            state = _(" · not here: it is age-restricted, and this channel is not")
+            state = " · " + _("not here: it is age-restricted, and this channel is not")
         mark = f" {RESTRICTED}" if each.age_restricted else ""
-        lines.append(f"- {_LABELS[level]} – {name}{mark}{state}")
+        lines.append(f"- {named}{mark}{state}")
+    otherwise = _("otherwise – that of this bot's owner")
     state = f" · **{wins}**" if persona.level == "default" else ""
-    lines.append(f"- otherwise – that of this bot's owner{state}")
+    lines.append(f"- {otherwise}{state}")
     if face != "off":
         lines.append(f"-# {face_text(face)}")
     missing = problem_text(problem) if face == "profile" else webhook_text(webhook_problem) if face == "webhook" else ""

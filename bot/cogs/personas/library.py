@@ -26,10 +26,12 @@ from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.discord_app.rest.message_api import MessageApi
 from bot.guilds.persona_library import PersonaGone, PersonaLibrary, PersonaPage, command_of
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from models.queries.tenants.personas import shown_name
 from models.types import PersonaInfo
 
-_TITLES = {False: "A new persona of this guild", True: "A new persona of your own"}
+_TITLES = {False: N_("A new persona of this guild"), True: N_("A new persona of your own")}
 
 
 class PersonaEntries:
@@ -46,7 +48,7 @@ class PersonaEntries:
         """Open the form for a new entry."""
         form = PersonaForm(prompt="", name=name or "", tags="")
         await interaction.response.send_modal(
-            persona_modal(f"{self._word}:create", _TITLES[self._own], form, max_chars=self._max_chars, editing=True)
+            persona_modal(f"{self._word}:create", _(_TITLES[self._own]), form, max_chars=self._max_chars, editing=True)
         )
 
     async def created(self, interaction: Interaction) -> None:
@@ -62,7 +64,8 @@ class PersonaEntries:
             tags=form.tags or "",
             actor_id=interaction.user.id,
         )
-        hint = f"{bold(entry.name)} is stored. `{command_of(self._own)} set` lets it answer."
+        hint = _("{name} is stored. `{command} set` lets it answer.")
+        hint = hint.format(name=bold(entry.name), command=command_of(self._own))
         await self._context.respond(interaction, "\n".join(filter(None, [hint, size_text(size)])))
 
     async def edit(self, interaction: Interaction, name: str) -> None:
@@ -75,7 +78,7 @@ class PersonaEntries:
         await interaction.response.send_modal(
             persona_modal(
                 f"{self._word}:edit:{entry.persona_id}:{version.version}:{_marks(entry)}",
-                "Change a persona",
+                _("Change a persona"),
                 form,
                 max_chars=self._max_chars,
                 editing=True,
@@ -105,12 +108,18 @@ class PersonaEntries:
             entry = await self._library.rename(key, persona_id, form.name, own=own, actor_id=by)
         if form.tags is not None and form.tags != _tags(entry) and _mark(form.tags) not in seen:
             entry = await self._library.tag(key, persona_id, form.tags, own=own, actor_id=by)
-        changed = f", version {entry.active_version}" if edited else ""
+        text = _("{name} is stored.")
+        if edited:
+            text = _("{name} is stored, version {version}.")
         if edited and shown is not now:
-            changed += (
-                f" (while you wrote, it got version {now.version}, which `{command_of(own)} rollback` brings back)"
+            text = _(
+                "{name} is stored, version {version} (while you wrote, it got version {other}, which "
+                "`{command} rollback` brings back)."
             )
-        text = f"{bold(entry.name)} is stored{changed}. {KEPT}"
+        text = text.format(
+            name=bold(entry.name), version=entry.active_version, other=now.version, command=command_of(own)
+        )
+        text = f"{text} {_(KEPT)}"
         await self._context.respond(interaction, "\n".join(filter(None, [text, size_text(size)])))
         if edited and not own:
             await announce_edit(self._context, interaction, entry)
@@ -123,8 +132,8 @@ class PersonaEntries:
         found = await self._library.named(key, name, own=self._own)
         entry = await self._library.tag(key, found.persona_id, tags, own=self._own, actor_id=by)
         listed = ", ".join(bold(tag) for tag in entry.tags)
-        text = f"{bold(entry.name)} has the tags {listed}." if listed else f"{bold(entry.name)} has no tags any more."
-        await self._context.respond(interaction, text)
+        text = _("{name} has the tags {tags}.") if listed else _("{name} has no tags any more.")
+        await self._context.respond(interaction, text.format(name=bold(entry.name), tags=listed))
 
     async def rate(self, interaction: Interaction, name: str, *, age_restricted: bool) -> None:
         """Let an entry answer only in channels that Discord restricts by age, or everywhere."""
@@ -164,7 +173,7 @@ class PersonaEntries:
         entry = await self._library.named(key, name, own=self._own)
         places = await self._library.places(key, entry.persona_id, own=self._own)
         scenes = {} if self._own else await self._context.personas.scenes.of_persona(key, entry.persona_id)
-        confirm = row(button("Delete it", f"{self._word}:delete:{entry.persona_id}", danger=True))
+        confirm = row(button(_("Delete it"), f"{self._word}:delete:{entry.persona_id}", danger=True))
         await answer(self._api, interaction, delete_text(entry, places, scenes), confirm)
 
     async def delete_confirmed(self, interaction: Interaction, argument: str) -> None:
@@ -174,9 +183,11 @@ class PersonaEntries:
             key, by = dialog_key(caller_of(interaction)), interaction.user.id
             answered = not self._own and await answers_here(self._context, interaction, persona_id)
             deleted = await self._library.delete(key, persona_id, own=self._own, actor_id=by)
-            await answer(self._api, interaction, "It is deleted." if deleted else "It had been deleted already.")
+            said = _("It is deleted.") if deleted else _("It had been deleted already.")
+            await answer(self._api, interaction, said)
             if answered and deleted:
-                await announce(interaction, "-# The persona that answered here is gone. Our conversations go on.")
+                text = _("-# The persona that answered here is gone. Our conversations go on.")
+                await announce(self._context, interaction, text)
 
     async def versions(self, interaction: Interaction, name: str | None) -> None:
         """List the versions that are kept, of an entry or of the one that is set."""
@@ -191,8 +202,10 @@ class PersonaEntries:
             await self._context.respond(interaction, not_set_text("member" if own else "guild", 0))
             return
         versions = await self._library.versions(key, entry.persona_id, own=own)
-        title = [f"The versions of {bold(entry.name)}:"] if shown_name(entry.name) and name is not None else []
-        hint = f"`{command_of(own)} rollback` puts one of them back in force."
+        title = []
+        if shown_name(entry.name) and name is not None:
+            title = [_("The versions of {name}:").format(name=bold(entry.name))]
+        hint = _("`{command} rollback` puts one of them back in force.").format(command=command_of(own))
         await self._context.respond(interaction, "\n".join([*title, *map(version_line, versions), hint]))
 
     async def suggestions(self, interaction: Interaction, typed: str) -> list[discord.app_commands.Choice[str]]:

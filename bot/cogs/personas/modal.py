@@ -13,6 +13,7 @@ from discord.ui import Label, Modal, TextInput
 from bot.discord_app.context import Interaction
 from bot.discord_app.modal_values import submitted_values
 from bot.guilds.persona_checks import MAX_NAME_CHARS, MAX_TAG_CHARS, MAX_TAGS
+from bot.i18n.language import gettext as _
 
 _MAX_FIELD_CHARS = 4000  # Discord's limit for a text input
 
@@ -36,7 +37,9 @@ def persona_modal(custom_id: str, title: str, form: PersonaForm, *, max_chars: i
     prompt: TextInput[Modal] = TextInput(
         custom_id="prompt",
         style=discord.TextStyle.paragraph,
-        placeholder="You are …" if fits or not editing else "Too long for this form: left empty, it stays as it is.",
+        placeholder=_("You are …")
+        if fits or not editing
+        else _("Too long for this form: left empty, it stays as it is."),
         default=form.prompt or None if fits else None,
         required=not editing or fits,
         max_length=max_length,
@@ -45,17 +48,19 @@ def persona_modal(custom_id: str, title: str, form: PersonaForm, *, max_chars: i
         custom_id="name", required=editing, default=form.name or None, max_length=MAX_NAME_CHARS
     )
     modal = Modal(title=title, custom_id=custom_id, timeout=None)
-    modal.add_item(Label(text="Who am I?", description="What I am told before every conversation", component=prompt))
-    modal.add_item(Label(text="Name", component=name))
+    modal.add_item(
+        Label(text=_("Who am I?"), description=_("What I am told before every conversation"), component=prompt)
+    )
+    modal.add_item(Label(text=_("Name"), component=name))
     if form.tags is not None:
         tags: TextInput[Modal] = TextInput(
             custom_id="tags",
             required=False,
             default=form.tags or None,
-            placeholder="pirate, sea, fun",
+            placeholder=_("pirate, sea, fun"),
             max_length=MAX_TAGS * (MAX_TAG_CHARS + 2),
         )
-        modal.add_item(Label(text="Tags", description="Words to find it by, with commas between", component=tags))
+        modal.add_item(Label(text=_("Tags"), description=_("Words to find it by, with commas between"), component=tags))
     modal.stop()  # discord.py need not remember it: the bot serves modals by their custom ids
     return modal
 

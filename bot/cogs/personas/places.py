@@ -16,6 +16,7 @@ from discord.app_commands import AppCommandChannel, AppCommandThread, Transform
 from bot.discord_app.caller import Caller
 from bot.discord_app.context import Interaction
 from bot.errors import BotError
+from bot.i18n.language import gettext as _
 from models.types import LARGEST_ID, PersonaPlace, StoredLevel
 
 WHERE = [
@@ -76,15 +77,15 @@ def slot_named(caller: Caller, where: str | None) -> Slot:
         return GUILD
     if where == "category":
         if not caller.category_id:
-            raise BotError("This channel is in no category.")
+            raise BotError(_("This channel is in no category."))
         return Slot("category", caller.category_id)
     if where == "channel":
         return Slot("channel", caller.parent_id)
     if where == "thread":
         if not caller.in_thread:
-            raise BotError("This is no thread. Use the command in the thread, or choose the channel.")
+            raise BotError(_("This is no thread. Use the command in the thread, or choose the channel."))
         return Slot("thread", caller.channel_id)
-    raise BotError("There is no such place. Choose the guild, the category, the channel or the thread.")
+    raise BotError(_("There is no such place. Choose the guild, the category, the channel or the thread."))
 
 
 def slot_of_word(word: str) -> Slot | None:

@@ -11,9 +11,11 @@ from bot.cogs.config.changes import change_role
 from bot.discord_app.context import CommandContext, Interaction
 from bot.discord_app.delivery import defer
 from bot.errors import BotError
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from models.types import GuildSettings, OwnPersonas
 
-_KEPT = "What members have chosen is kept, and answers again once that is allowed."
+_KEPT = N_("What members have chosen is kept, and answers again once that is allowed.")
 
 
 class PersonaRules:
@@ -25,7 +27,7 @@ class PersonaRules:
     async def allow(self, interaction: Interaction, who: OwnPersonas, role: discord.Role | None) -> None:
         """Let all members, those with some roles, or nobody have a persona of their own."""
         if role is not None and who != "roles":
-            raise BotError("A role can be named only with `roles`.")
+            raise BotError(_("A role can be named only with `roles`."))
         if not await defer(interaction, ephemeral=True):
             return
 
@@ -37,7 +39,7 @@ class PersonaRules:
                 old = change_role(role.id, lambda before: replace(before, own_persona=True))(old)
             new = replace(old, own_personas=who)
             if who == "roles" and not any(each.own_persona for each in new.roles):
-                raise BotError("Please name a role. Used again with another role, the command adds that one.")
+                raise BotError(_("Please name a role. Used again with another role, the command adds that one."))
             return new
 
         after = await self._change(interaction, changed)
@@ -54,11 +56,13 @@ class PersonaRules:
 
         after = await self._change(interaction, changed)
         if locked:
-            text = f"In <#{channel_id}> no member's own persona answers any more. {_KEPT}"
+            text = _("In {channel} no member's own persona answers any more.").format(channel=f"<#{channel_id}>")
+            text = f"{text} {_(_KEPT)}"
         else:
-            text = f"<#{channel_id}> is not locked."
+            text = _("{channel} is not locked.").format(channel=f"<#{channel_id}>")
         others = ", ".join(f"<#{each}>" for each in sorted(after.locked_channels)[:20])
-        await self._context.respond(interaction, f"{text}\n-# Locked: {others or 'none'}.")
+        listed = _("-# Locked: {places}.").format(places=others) if others else _("-# Locked: none.")
+        await self._context.respond(interaction, f"{text}\n{listed}")
 
     async def _change(
         self, interaction: Interaction, change: Callable[[GuildSettings], GuildSettings]
@@ -70,8 +74,10 @@ class PersonaRules:
 def own_personas_text(settings: GuildSettings) -> str:
     """Who may have a persona of their own in this guild."""
     if settings.own_personas == "members":
-        return "All members may have a persona of their own here."
+        return _("All members may have a persona of their own here.")
     if settings.own_personas == "nobody":
-        return f"No member's own persona answers in this guild any more. {_KEPT}"
+        text = _("No member's own persona answers in this guild any more.")
+        return f"{text} {_(_KEPT)}"
     roles = ", ".join(f"<@&{each.role_id}>" for each in settings.roles if each.own_persona)
-    return f"Only members with these roles may have a persona of their own here: {roles}. {_KEPT}"
+    text = _("Only members with these roles may have a persona of their own here: {roles}.").format(roles=roles)
+    return f"{text} {_(_KEPT)}"

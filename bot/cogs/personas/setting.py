@@ -36,10 +36,20 @@ from bot.discord_app.rest.message_api import MessageApi
 from bot.errors import BotError, DatabaseUnavailable
 from bot.guilds.persona_checks import PersonaSize
 from bot.guilds.persona_library import PersonaGone, command_of
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from models.queries.tenants.personas import shown_name
 from models.types import DialogKey, PersonaInfo
 
 _LOOK_UP_TIMEOUT = 1.0  # seconds, of the 3 in which a modal must be opened
+
+
+_NARROWER = {
+    "guild": N_("-# Here {name} goes on answering: it is set for this guild."),
+    "category": N_("-# Here {name} goes on answering: it is set for this category."),
+    "channel": N_("-# Here {name} goes on answering: it is set for this channel."),
+    "thread": N_("-# Here {name} goes on answering: it is set for this thread."),
+}
 
 
 class PersonaSetting:
@@ -78,15 +88,15 @@ class PersonaSetting:
         custom_id = f"{'me' if slot.own else 'persona'}:set:{slot.word}:{choice}{rating}"
         max_chars = self._context.settings.max_persona_chars
         await interaction.response.send_modal(
-            persona_modal(custom_id, MODAL_TITLES[slot.own], form, max_chars=max_chars)
+            persona_modal(custom_id, _(MODAL_TITLES[slot.own]), form, max_chars=max_chars)
         )
 
     async def submitted(self, interaction: Interaction, own: bool, argument: str) -> None:
         """Store the fields of the form. `argument`: the place, what becomes of the conversations, and the rating."""
-        word, _, rest = argument.partition(":")
+        word, _colon, rest = argument.partition(":")
         slot = slot_of_word(word) or (MEMBER if own else GUILD)  # a form of an earlier version named no place
         if slot.own is not own:
-            raise BotError("This form is not for this place. Please use the command again.")
+            raise BotError(_("This form is not for this place. Please use the command again."))
         if await defer(interaction, ephemeral=True):
             form = submitted_form(interaction)
             choice, _separator, rating = rest.partition(":")
@@ -103,7 +113,7 @@ class PersonaSetting:
         text = (cleared_text if cleared else not_set_text)(slot.level, slot.place_id)
         await self._context.respond(interaction, text)
         if cleared and not slot.own:
-            await announce(interaction, public_clear_text(slot.level, slot.place_id))
+            await announce(self._context, interaction, public_clear_text(slot.level, slot.place_id))
 
     async def show(self, interaction: Interaction) -> None:
         """Who answers the caller here, and why this one."""
@@ -141,7 +151,8 @@ class PersonaSetting:
             text = f"{not_set_text('member', 0)} {quoted_prompt(effective)}"
         else:
             barred = await self._barred(interaction, caller)
-            text = f"For you I am {name_of(persona.name)} here:{barred}\n\n{persona.prompt}"
+            text = _("For you I am {name} here:").format(name=name_of(persona.name))
+            text = f"{text}{barred}\n\n{persona.prompt}"
         await self._context.respond(interaction, text)
 
     async def rollback(self, interaction: Interaction, slot: Slot, name: str | None, version: int) -> None:
@@ -156,15 +167,17 @@ class PersonaSetting:
             entry = await personas.library.named(key, name, own=slot.own)
         back = entry and await personas.library.rollback(key, entry.persona_id, version, own=slot.own, actor_id=by)
         if not back:
-            raise BotError(f"I have no version {version} of it. `{command_of(slot.own)} versions` lists what I have.")
+            missing = _("I have no version {version} of it. `{command} versions` lists what I have.")
+            raise BotError(missing.format(version=version, command=command_of(slot.own)))
         if name is None:
             current = await personas.get(key, slot.level, slot.place_id)
             if current is None:  # it had been cleared
                 await personas.assign(key, slot.level, back.persona_id, place_id=slot.place_id, actor_id=by)
             text = now_text(shown_name(back.name), slot.level, slot.place_id)
         else:
-            text = f"{name_of(shown_name(back.name))} is its version {version} again."
-        await self._context.respond(interaction, f"{text} {KEPT}")
+            text = _("{name} is its version {version} again.")
+            text = text.format(name=name_of(shown_name(back.name)), version=version)
+        await self._context.respond(interaction, f"{text} {_(KEPT)}")
         if not slot.own:
             await announce_edit(self._context, interaction, back)
 
@@ -223,7 +236,7 @@ class PersonaSetting:
         """Tell the caller, end conversations if they wish it or ask whether they do, and tell the channel."""
         caller = caller_of(interaction)
         begun = await self.conversations.begin_afresh(interaction, slot) if choice == "afresh" else None
-        after = KEPT if begun is None else begun.text
+        after = _(KEPT) if begun is None else begun.text
         lines = [f"{now_text(name, slot.level, slot.place_id)} {after}", size_text(size)]
         current = await self._context.personas.get(dialog_key(caller), slot.level, slot.place_id)
         if current is not None and current.age_restricted:
@@ -236,16 +249,17 @@ class PersonaSetting:
         await self.conversations.respond(interaction, slot, "\n".join(filter(None, lines)), choice)
         if not slot.own:
             afresh = begun is not None and begun.whole_place
-            await announce(interaction, public_text(name, slot.level, slot.place_id, afresh=afresh))
+            await announce(self._context, interaction, public_text(name, slot.level, slot.place_id, afresh=afresh))
 
     async def _barred(self, interaction: Interaction, caller: Caller) -> str:
         """That the member's own persona does not answer here, and why; "" if it does."""
         settings = await self._context.guild_settings.get(caller.guild_id)
         barrier = own_persona_barrier(caller, settings)
         if barrier is not None:
-            return f"\n-# It does not answer here: {BARRED[barrier]}."
-        shared = (await self._context.current_dialog_key(interaction)).shared
-        return "\n-# In a conversation that everyone shares, as here, it does not answer." if shared else ""
+            return "\n" + _("-# It does not answer here: {why}.").format(why=_(BARRED[barrier]))
+        if not (await self._context.current_dialog_key(interaction)).shared:
+            return ""
+        return "\n" + _("-# In a conversation that everyone shares, as here, it does not answer.")
 
     async def _elsewhere(self, caller: Caller, slot: Slot) -> str:
         """Where else this persona answers: another text of it holds there as well."""
@@ -253,11 +267,11 @@ class PersonaSetting:
         persona = await personas.get(key, slot.level, slot.place_id)
         places = () if persona is None else await personas.library.places(key, persona.persona_id, own=False)
         others = [each for each in places if (each.level, each.place_id) != (slot.level, slot.place_id)]
-        return f"-# It also answers {places_text(others)}." if others else ""
+        return _("-# It also answers {places}.").format(places=places_text(others)) if others else ""
 
     async def _narrower(self, caller: Caller, slot: Slot) -> str:
         """That another persona goes on answering here, because it is set for a narrower place."""
         first = await narrowest_place(self._context, caller)
         if first is None or (first.level, first.place_id) == (slot.level, slot.place_id):
             return ""
-        return f"-# Here {name_of(shown_name(first.name))} goes on answering: it is set for this {first.level}."
+        return _(_NARROWER[first.level]).format(name=name_of(shown_name(first.name)))

@@ -13,31 +13,31 @@ from bot.discord_app.code_fences import utf16_length
 from bot.discord_app.permissions import OwnBarrier
 from bot.guilds.persona_checks import PersonaSize
 from bot.guilds.persona_library import PersonaPage
+from bot.i18n.language import N_, ngettext
 from bot.i18n.language import gettext as _
 from models.types import PersonaAssignmentInfo, PersonaInfo, PersonaText, PersonaVersionInfo, ResetCounts, StoredLevel
 
-MODAL_TITLES: Mapping[bool, str] = {False: "A persona of this guild", True: "Your own persona for me"}
-KEPT = "Our conversations go on; /reset starts a new one."
+MODAL_TITLES: Mapping[bool, str] = {False: N_("A persona of this guild"), True: N_("Your own persona for me")}
+KEPT = N_("Our conversations go on; /reset starts a new one.")
 NOT_SET: Mapping[bool, str] = {
-    False: "This guild has no persona of its own.",
-    True: "You have no persona of your own here.",
+    False: N_("This guild has no persona of its own."),
+    True: N_("You have no persona of your own here."),
 }
 BARRED: Mapping[OwnBarrier, str] = {
-    "nobody": "this guild does not let members have their own",
-    "roles": "only members with certain roles may have their own in this guild",
-    "locked": "this place is locked",
+    "nobody": N_("this guild does not let members have their own"),
+    "roles": N_("only members with certain roles may have their own in this guild"),
+    "locked": N_("this place is locked"),
 }
 KEEP_OR_AFRESH: Mapping[bool, tuple[str, str]] = {
-    False: ("Keep the conversations", "Begin afresh"),
-    True: ("Keep the conversation", "Begin afresh"),
+    False: (N_("Keep the conversations"), N_("Begin afresh")),
+    True: (N_("Keep the conversation"), N_("Begin afresh")),
 }
 TOO_LATE_FOR_AFRESH: Mapping[bool, str] = {
-    False: "-# Too much time has passed since I asked. `/persona set` with `conversations` begins them afresh.",
-    True: "-# Too much time has passed since I asked. `/reset` starts a new one.",
+    False: N_("-# Too much time has passed since I asked. `/persona set` with `conversations` begins them afresh."),
+    True: N_("-# Too much time has passed since I asked. `/reset` starts a new one."),
 }
 RESTRICTED = "\N{NO ONE UNDER EIGHTEEN SYMBOL}"
 """Stands behind the name of a persona that is restricted by age."""
-_QUESTION = "Shall"
 _PREVIEW_CHARS = 80
 _MOST_NAMED = 5
 """Places that are named in one sentence."""
@@ -52,83 +52,107 @@ def bold(name: str) -> str:
 
 def name_of(name: str) -> str:
     """The same, or what to call a persona without a name."""
-    return bold(name) if name else "this persona"
+    return bold(name) if name else _("this persona")
 
 
 def where_of(level: StoredLevel, place_id: int) -> str:
     """A place, as the end of a sentence."""
-    return {
-        "guild": "in this guild",
-        "category": f"in the category <#{place_id}>",
-        "channel": f"in <#{place_id}>",
-        "thread": f"in the thread <#{place_id}>",
-        "member": "for you here",
+    text = {
+        "guild": _("in this guild"),
+        "category": _("in the category {channel}"),
+        "channel": _("in {channel}"),
+        "thread": _("in the thread {channel}"),
+        "member": _("for you here"),
     }[level]
+    return text.format(channel=f"<#{place_id}>")
 
 
 def now_text(name: str, level: StoredLevel, place_id: int) -> str:
     """Who answers from now on."""
-    since = "From now on" if level == "member" else "From the next message on"
-    return f"{since} I am {name_of(name)} {where_of(level, place_id)}."
+    text = _("From the next message on I am {name} {where}.")
+    if level == "member":
+        text = _("From now on I am {name} {where}.")
+    return text.format(name=name_of(name), where=where_of(level, place_id))
 
 
 def public_text(name: str, level: StoredLevel, place_id: int, *, afresh: bool) -> str:
     """The line that everyone in the channel sees."""
-    end = "We begin new conversations." if afresh else "Our conversations go on."
-    return f"-# From now on {name_of(name)} answers {where_of(level, place_id)}. {end}"
+    text = _("-# From now on {name} answers {where}. Our conversations go on.")
+    if afresh:
+        text = _("-# From now on {name} answers {where}. We begin new conversations.")
+    return text.format(name=name_of(name), where=where_of(level, place_id))
 
 
 def question_text(level: StoredLevel, place_id: int, minutes: int) -> str:
-    """The question below the answer to who set a persona; it begins with _QUESTION."""
-    whose = "our conversation here" if level == "member" else f"the conversations {where_of(level, place_id)}"
-    return f"{_QUESTION} {whose} go on, or begin afresh? Without an answer within {minutes} minutes they go on."
+    """The question below the answer to who set a persona, a paragraph of its own."""
+    text = _(
+        "Shall the conversations {where} go on, or begin afresh? Without an answer within {minutes} minutes they go on."
+    )
+    if level == "member":
+        text = _(
+            "Shall our conversation here go on, or begin afresh? Without an answer within {minutes} minutes they go on."
+        )
+    return text.format(where=where_of(level, place_id), minutes=minutes)
 
 
 def answered_question(said: str, afresh: str = "") -> str:
     """An answer without its question. `afresh`: what stands there in place of that the conversations go on."""
-    text = said.rpartition(f"\n\n{_QUESTION} ")[0] or said
+    text = said.rpartition("\n\n")[0] or said
     if not afresh:
         return text
-    return text.replace(KEPT, afresh, 1) if KEPT in text else f"{text}\n{afresh}"
+    kept = _(KEPT)
+    return text.replace(kept, afresh, 1) if kept in text else f"{text}\n{afresh}"
 
 
 def public_afresh_text(level: StoredLevel, place_id: int) -> str:
     """The line that everyone in the channel sees once conversations were ended."""
-    return f"-# We begin new conversations {where_of(level, place_id)}."
+    return _("-# We begin new conversations {where}.").format(where=where_of(level, place_id))
 
 
 def public_clear_text(level: StoredLevel, place_id: int) -> str:
     """The same once none is set there any more."""
-    return f"-# The persona that answered {where_of(level, place_id)} is gone. Our conversations go on."
+    text = _("-# The persona that answered {where} is gone. Our conversations go on.")
+    return text.format(where=where_of(level, place_id))
 
 
 def cleared_text(level: StoredLevel, place_id: int) -> str:
     """What was cleared."""
-    plain = {"guild": "This guild's persona is gone.", "member": "Your own persona is gone."}
-    return plain.get(level) or f"The persona that answered {where_of(level, place_id)} is gone."
+    if level == "guild":
+        return _("This guild's persona is gone.")
+    if level == "member":
+        return _("Your own persona is gone.")
+    return _("The persona that answered {where} is gone.").format(where=where_of(level, place_id))
 
 
 def not_set_text(level: StoredLevel, place_id: int) -> str:
     """There is none at this level."""
     if level in ("guild", "member"):
-        return NOT_SET[level == "member"]
-    return f"No persona is set {where_of(level, place_id)}."
+        return _(NOT_SET[level == "member"])
+    return _("No persona is set {where}.").format(where=where_of(level, place_id))
 
 
 def afresh_text(ended: ResetCounts, *, guild_wide_go_on: bool) -> str:
     """How many conversations were ended."""
-    count = "1 conversation has" if ended.dialogs == 1 else f"{ended.dialogs:,} conversations have"
-    text = f"{count} ended; the next message begins a new one."
+    text = ngettext(
+        "{number:,} conversation has ended; the next message begins a new one.",
+        "{number:,} conversations have ended; the next message begins a new one.",
+        ended.dialogs,
+    ).format(number=ended.dialogs)
     if ended.dialogs == 0:
-        text = "No conversation belongs to this place alone." if guild_wide_go_on else "No conversation had begun."
-    return f"{text} Those that members have with me in the whole guild go on." if guild_wide_go_on else text
+        text = _("No conversation had begun.")
+        if guild_wide_go_on:
+            text = _("No conversation belongs to this place alone.")
+    if not guild_wide_go_on:
+        return text
+    return f"{text} {_('Those that members have with me in the whole guild go on.')}"
 
 
 def size_text(size: PersonaSize | None) -> str:
     """What a persona takes of the context; "" if the engine could not count."""
     if size is None:
         return ""
-    return f"-# It takes {size.tokens:,} tokens, {size.percent} % of the {size.context:,} that I can keep in mind."
+    text = _("-# It takes {tokens:,} tokens, {percent} % of the {context:,} that I can keep in mind.")
+    return text.format(tokens=size.tokens, percent=size.percent, context=size.context)
 
 
 def version_line(version: PersonaVersionInfo) -> str:
@@ -136,7 +160,7 @@ def version_line(version: PersonaVersionInfo) -> str:
     text = " ".join(version.prompt.split())
     preview = escape_markdown(text if len(text) <= _PREVIEW_CHARS else f"{text[:_PREVIEW_CHARS]}…")
     name = f" · {bold(version.name)}" if version.name else ""
-    active = " · **in force**" if version.active else ""
+    active = f" · {_('**in force**')}" if version.active else ""
     return f"{version.version}\\. {version.created_at:%Y-%m-%d %H:%M} UTC{name}{active} · {preview}"
 
 
@@ -144,10 +168,17 @@ def list_text(page: PersonaPage, *, own: bool, tag: str) -> str:
     """A page of a library: names, tags, and where each of them answers, as far as one message has room."""
     if not page.entries:
         if tag:
-            return f"No persona here has the tag {bold(tag)}."
-        return NOT_SET[True] if own else "This guild keeps no personas yet."
-    title = "Your own personas here" if own else "The personas of this guild"
-    title += f" with the tag {bold(tag)}:" if tag else ":"
+            return _("No persona here has the tag {tag}.").format(tag=bold(tag))
+        return _(NOT_SET[True]) if own else _("This guild keeps no personas yet.")
+    if tag:
+        title = (
+            _("Your own personas here with the tag {tag}:")
+            if own
+            else _("The personas of this guild with the tag {tag}:")
+        )
+        title = title.format(tag=bold(tag))
+    else:
+        title = _("Your own personas here:") if own else _("The personas of this guild:")
     whole = [title, *(_entry_line(each, page.places[each.persona_id]) for each in page.entries)]
     brief = [title, *(f"- {bold(each.name)}" for each in page.entries)]
     return "\n".join(whole if sum(map(utf16_length, whole)) < _MAX_LIST else brief)
@@ -155,9 +186,9 @@ def list_text(page: PersonaPage, *, own: bool, tag: str) -> str:
 
 def _entry_line(entry: PersonaInfo, places: Sequence[PersonaAssignmentInfo]) -> str:
     tags = "".join(f" `#{tag.replace('`', '')}`" for tag in entry.tags)
-    answers = f" – answers {places_text(places)}" if places else ""
     mark = f" {RESTRICTED}" if entry.age_restricted else ""
-    return f"- {bold(entry.name)}{mark}{tags}{answers}"
+    line = f"- {bold(entry.name)}{mark}{tags}"
+    return _("{entry} – answers {places}").format(entry=line, places=places_text(places)) if places else line
 
 
 def rating_text(name: str, *, age_restricted: bool) -> str:
@@ -179,31 +210,49 @@ def restricted_note(*, here: bool) -> str:
 
 def places_text(places: Sequence[PersonaAssignmentInfo]) -> str:
     """Where a persona is set, in words."""
-    return _listed([where_of(each.level, each.place_id) for each in places], "more places", "in ")
+    rest = _("in {number} more places").format(number=len(places) - _MOST_NAMED)
+    return _listed([where_of(each.level, each.place_id) for each in places], rest)
 
 
-def _listed(named: Sequence[str], more: str, before: str = "") -> str:
-    """The first of them in one phrase. `more`: what the rest is called, with what stands before its number."""
-    rest = len(named) - _MOST_NAMED
-    shown = [*named[:_MOST_NAMED], *([f"{before}{rest} {more}"] if rest > 0 else [])]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+def _listed(named: Sequence[str], rest: str) -> str:
+    """The first of them in one phrase. `rest`: what stands for all others, if there are any."""
+    shown = [*named[:_MOST_NAMED], *([rest] if len(named) > _MOST_NAMED else [])]
+    if len(shown) == 1:
+        return shown[0]
+    return _("{names} and {last}").format(names=", ".join(shown[:-1]), last=shown[-1])
 
 
 def scenes_text(scenes: Mapping[int, int]) -> str:
     """The places in whose scenes a persona plays, and where nobody does without it. `scenes`: the number of others."""
     channels = [f"<#{place_id}>" for place_id in scenes]
     ends = [f"<#{place_id}>" for place_id, others in scenes.items() if not others]
-    text = f"It plays in the scene{'' if len(channels) == 1 else 's'} of {_listed(channels, 'others')}"
-    return f"{text}; without it nobody plays in {_listed(ends, 'others')}." if ends else f"{text}."
+    places, lonely = _with_others(channels), _with_others(ends) if ends else ""
+    if ends:
+        text = ngettext(
+            "It plays in the scene of {places}; without it nobody plays in {lonely}.",
+            "It plays in the scenes of {places}; without it nobody plays in {lonely}.",
+            len(channels),
+        )
+    else:
+        text = ngettext("It plays in the scene of {places}.", "It plays in the scenes of {places}.", len(channels))
+    return text.format(places=places, lonely=lonely)
+
+
+def _with_others(channels: Sequence[str]) -> str:
+    return _listed(channels, _("{number} others").format(number=len(channels) - _MOST_NAMED))
 
 
 def delete_text(entry: PersonaInfo, places: Sequence[PersonaAssignmentInfo], scenes: Mapping[int, int]) -> str:
     """What a deletion would do, and to which places and scenes."""
-    answers = f" It answers {places_text(places)}; then the next wider persona answers there." if places else ""
-    plays = f" {scenes_text(scenes)}" if scenes else ""
-    return f"This deletes {bold(entry.name)} with all its versions for good.{answers}{plays}"
+    sentences = [_("This deletes {name} with all its versions for good.").format(name=bold(entry.name))]
+    if places:
+        answers = _("It answers {places}; then the next wider persona answers there.")
+        sentences.append(answers.format(places=places_text(places)))
+    if scenes:
+        sentences.append(scenes_text(scenes))
+    return " ".join(sentences)
 
 
 def quoted_prompt(persona: PersonaText) -> str:
     """The text that the model is told."""
-    return f"I am told this:\n\n{persona.prompt}"
+    return f"{_('I am told this:')}\n\n{persona.prompt}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bot.discord_app.message_split import MESSAGE_LIMIT
+from bot.i18n.language import pgettext
 
 _SECONDARY = 2
 _MAX_IN_ROW = 5  # Discord's limit
@@ -32,21 +33,26 @@ class ReplyState:
 
 def stop_buttons(user_id: int, question_id: int) -> list[dict[str, Any]]:
     """The button under a reply that is being written; `question_id`: the interaction or message that asked."""
-    return [_row(_button("Stop", "\N{BLACK SQUARE FOR STOP}\ufe0f", f"stop:{user_id}:{question_id}"))]
+    return [
+        _row(_button(pgettext("button", "Stop"), "\N{BLACK SQUARE FOR STOP}\ufe0f", f"stop:{user_id}:{question_id}"))
+    ]
 
 
 def reply_buttons(state: ReplyState) -> list[dict[str, Any]]:
     """The buttons under a finished reply."""
     turn = state.turn_id
-    buttons = [_button("Regenerate", "\N{CLOCKWISE RIGHTWARDS AND LEFTWARDS OPEN CIRCLE ARROWS}", f"regenerate:{turn}")]
+    again = "\N{CLOCKWISE RIGHTWARDS AND LEFTWARDS OPEN CIRCLE ARROWS}"
+    buttons = [_button(pgettext("button", "Regenerate"), again, f"regenerate:{turn}")]
     if state.cut_off:
-        buttons.append(_button("Continue", "\N{BLACK RIGHT-POINTING TRIANGLE}\ufe0f", f"continue:{turn}"))
-    buttons.append(_button("Edit", "\N{PENCIL}\ufe0f", f"edit:{turn}"))
-    buttons.append(_button("Forget", "\N{WASTEBASKET}\ufe0f", f"forget:{turn}"))
+        buttons.append(
+            _button(pgettext("button", "Continue"), "\N{BLACK RIGHT-POINTING TRIANGLE}\ufe0f", f"continue:{turn}")
+        )
+    buttons.append(_button(pgettext("button", "Edit"), "\N{PENCIL}\ufe0f", f"edit:{turn}"))
+    buttons.append(_button(pgettext("button", "Forget"), "\N{WASTEBASKET}\ufe0f", f"forget:{turn}"))
     if state.length > _FILE_FROM:
-        buttons.append(_button("As file", "\N{PAGE FACING UP}", f"file:{turn}"))
+        buttons.append(_button(pgettext("button", "As file"), "\N{PAGE FACING UP}", f"file:{turn}"))
     if state.may_have_thread:
-        buttons.append(_button("Thread", "\N{SPOOL OF THREAD}", f"thread:{turn}"))
+        buttons.append(_button(pgettext("button", "Thread"), "\N{SPOOL OF THREAD}", f"thread:{turn}"))
     rows = [_row(*buttons[:_MAX_IN_ROW])]
     if buttons[_MAX_IN_ROW:]:
         rows.append(_row(*buttons[_MAX_IN_ROW:]))

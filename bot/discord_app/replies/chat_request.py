@@ -17,10 +17,12 @@ from bot.discord_app.replies.sinks.sink import ReplySink
 from bot.discord_app.replies.streamed_reply import StreamedReply
 from bot.discord_app.replies.waiting_text import thought_line
 from bot.discord_app.replies.webhooks.voices import voice_lines
+from bot.i18n.language import N_, current_language, use_language
+from bot.i18n.language import gettext as _
 from bot.safety.content import ContentFilter
-from models.types import DialogKey, GuildSettings, ReplyLimits
+from models.types import DialogKey, GuildSettings, OutgoingMessage, ReplyLimits
 
-RETRACTED = "-# Forgotten: what was asked before this was changed."
+RETRACTED = N_("-# Forgotten: what was asked before this was changed.")
 
 
 def chat_request(
@@ -38,7 +40,7 @@ def chat_request(
     `limits`, `content_filter`: what applies to the caller and the guild. `own_names`: the bot's names in a guild, which
     no member has in a prompt.
     """
-    continued = ""
+    continued, language = "", current_language()
 
     def begun(turn: PendingTurn) -> None:
         nonlocal continued
@@ -51,8 +53,13 @@ def chat_request(
         reply.begin_with(sink.prefix, continued)
 
     def thought(seconds: float | None) -> None:
-        sink.prefix += thought_line(seconds)
+        with use_language(language):
+            sink.prefix += thought_line(seconds)
         reply.begin_with(sink.prefix, continued)
+
+    def messages(text: str, finish_reason: str) -> tuple[OutgoingMessage, ...]:
+        with use_language(language):
+            return outgoing_messages(with_note(text, finish_reason), sink.prefix)
 
     return ChatRequest(
         key=key,
@@ -70,10 +77,10 @@ def chat_request(
         offers_author_id=question.offers_author_id,
         reads_files=settings.files,
         files=question.files,
-        retraction=RETRACTED,
+        retraction=_(RETRACTED),
         place=question.place,
         in_place=question.turn is not None and question.kind != "new",
-        messages=lambda text, finish_reason: outgoing_messages(with_note(text, finish_reason), sink.prefix),
+        messages=messages,
         on_begun=begun,
         on_thought=thought,
         turn_id=None if question.turn is None else question.turn.turn_id,

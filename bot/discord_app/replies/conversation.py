@@ -18,6 +18,7 @@ from bot.chat.service import ChatService
 from bot.chat.turns.changes import TurnChanges
 from bot.chat.turns.deliveries import DeliveryLog
 from bot.discord_app.dialog_keys import DialogKeys
+from bot.discord_app.languages import Languages
 from bot.discord_app.permissions import Action, authorise
 from bot.discord_app.replies.buttons import ReplyState, reply_buttons, stop_buttons
 from bot.discord_app.replies.chat_request import chat_request
@@ -31,6 +32,8 @@ from bot.discord_app.rest.message_api import MessageApi
 from bot.failpoint import failpoint
 from bot.guilds.bound_threads import BoundThreads
 from bot.guilds.settings_cache import GuildSettingsCache
+from bot.i18n.language import gettext as _
+from bot.i18n.language import use_language
 from bot.safety.content import ContentFilters
 from models.types import DIRECT_MESSAGES, DialogKey, GuildSettings, Place
 
@@ -59,6 +62,7 @@ class Conversations:
     guild_settings: GuildSettingsCache
     bound_threads: BoundThreads
     api: MessageApi
+    languages: Languages
     filters: ContentFilters
     own_names: Callable[[int], tuple[str, ...]] = lambda guild_id: ()
     """The bot's names in a guild, which no member has in a prompt."""
@@ -72,7 +76,14 @@ class Conversations:
     changes: TurnChanges = field(default_factory=TurnChanges)
 
     async def answer(self, question: Question) -> ChatReply | None:
-        """Answer a question and show the reply. None if its message was deleted meanwhile. Raises a BotError."""
+        """Answer a question and show the reply. None if its message was deleted meanwhile. Raises a BotError.
+
+        What stands around the reply is in the language of those who see it.
+        """
+        with use_language(await self.languages.of_place(question.place)):
+            return await self._answer(question)
+
+    async def _answer(self, question: Question) -> ChatReply | None:
         caller = question.caller
         settings = await self.guild_settings.get(caller.guild_id)
         # Again, as the gate may not have known the guild's rules: see `permissions`.
@@ -90,7 +101,7 @@ class Conversations:
             stop_buttons=stop,
             on_waiting=lambda: self.deliveries.waiting(key, place, question.turn),
         )
-        sink.prefix = (ANEW if question.anew else "") + (heading(place, question.text) if question.quote else "")
+        sink.prefix = (_(ANEW) if question.anew else "") + (heading(place, question.text) if question.quote else "")
         reply = StreamedReply(sink, self.edit_rate, prefix=sink.prefix, num_messages=sink.num_messages)
         request = replace(
             chat_request(question, key, settings, limits, self.filters.of(settings), sink, reply, self.own_names),

@@ -9,10 +9,12 @@ from bot.chat.chat_reply import ChatReply
 from bot.chat.generation import REPETITION
 from bot.discord_app.replies.waiting_text import STOPPED
 from bot.discord_app.reply_messages import final_messages
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from models.types import OutgoingMessage
 
-NOT_SAVED = "-# I could not save this answer yet, so I may not remember it."
-REPEATED = "-# I noticed that I was repeating myself, so I stopped here."
+NOT_SAVED = N_("-# I could not save this answer yet, so I may not remember it.")
+REPEATED = N_("-# I noticed that I was repeating myself, so I stopped here.")
 CUT_OFF = "length"
 """The finish reason of a reply that can be continued."""
 
@@ -21,15 +23,15 @@ def final_text(result: ChatReply) -> str:
     """The text of a reply as it is shown in the end."""
     text = with_note(result.text, result.finish_reason)
     if not result.saved:
-        text = f"{text}\n\n{NOT_SAVED}"
+        text = f"{text}\n\n{_(NOT_SAVED)}"
     if result.is_empty and result.finish_reason == "stopped":
-        text = STOPPED
+        text = _(STOPPED)
     return text
 
 
 def with_note(text: str, finish_reason: str) -> str:
     """The reply with a note on why it ended."""
-    return f"{text.rstrip()}\n\n{REPEATED}" if finish_reason == REPETITION and text.strip() else text
+    return f"{text.rstrip()}\n\n{_(REPEATED)}" if finish_reason == REPETITION and text.strip() else text
 
 
 def outgoing_messages(text: str, prefix: str = "") -> tuple[OutgoingMessage, ...]:

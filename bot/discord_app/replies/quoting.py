@@ -10,6 +10,8 @@ import re
 import discord
 
 from bot.discord_app.rest.account_names import visible
+from bot.i18n.language import N_
+from bot.i18n.language import gettext as _
 from models.types import Place, Speaker
 
 MAX_CHARS = 240
@@ -17,7 +19,7 @@ MAX_LINES = 4
 _ADDRESS = "-# \N{RIGHTWARDS ARROW WITH HOOK}\ufe0e "
 _BRACKETS = re.compile(r"[\[\]()<>\\]")
 _SLASHES = re.compile(r"/{2,}")
-ANEW = "-# In place of my answer above:\n"
+ANEW = N_("-# In place of my answer above:\n")
 """Stands above a reply that replaces one whose messages cannot all be changed any more."""
 
 
@@ -29,7 +31,8 @@ def heading(place: Place, text: str) -> str:
     if not place.about_id or not path:
         return quoted_question(text)
     link = f"https://discord.com/channels/{path}/{place.about_id}"
-    return f"{quoted_question(text)}-# About [this message]({link})\n"
+    about = _("-# About [this message]({link})").format(link=link)
+    return f"{quoted_question(text)}{about}\n"
 
 
 def quoted_question(text: str) -> str:
@@ -59,7 +62,7 @@ def address_line(place: Place) -> str:
     # Brackets would end the text of the link, and an address in it would be a link of its own.
     name = _SLASHES.sub("/", _BRACKETS.sub("", visible(place.asker_name))).strip()
     name = discord.utils.escape_markdown(name)
-    name = discord.utils.escape_mentions(name) or "this message"
+    name = discord.utils.escape_mentions(name) or _("this message")
     return f"{_ADDRESS}[{name}]({question_link(place)})\n"
 
 

@@ -16,6 +16,7 @@ from bot.discord_app.message_sink import DeliveryTaken, MessageDeleted, MessageS
 from bot.discord_app.reply_messages import final_messages, partial_messages
 from bot.discord_app.rest.request_pace import Turn, Urgency
 from bot.errors import BotError
+from bot.i18n.language import gettext as _
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +35,8 @@ class ReplyDeleted(BotError):
     """Ends a generation whose message was deleted."""
 
     def __init__(self) -> None:
-        super().__init__("The message was deleted, so I stopped answering.", reason="the reply's message was deleted")
+        text = _("The message was deleted, so I stopped answering.")
+        super().__init__(text, reason="the reply's message was deleted")
 
 
 class EditRate:

@@ -21,6 +21,8 @@ from bot.discord_app.replies.streamed_reply import StreamedReply
 from bot.discord_app.replies.webhooks.voices import voice_lines
 from bot.errors import BotError
 from bot.failpoint import failpoint
+from bot.i18n.language import N_, use_language
+from bot.i18n.language import gettext as _
 from models.types import DeliveryRecord, OutgoingMessage, Place, Speaker, TurnInfo
 
 
@@ -28,14 +30,14 @@ class TurnIsGone(BotError):
     """The turn was forgotten, purged, or belongs to a conversation that has ended."""
 
     def __init__(self) -> None:
-        super().__init__("I do not remember this exchange any more, so I cannot change it.")
+        super().__init__(_("I do not remember this exchange any more, so I cannot change it."))
 
 
 class TurnIsParked(BotError):
     """The turn belongs to another one of the conversations than that in use."""
 
     def __init__(self) -> None:
-        super().__init__("This belongs to another conversation. `/conversation switch` goes back to it.")
+        super().__init__(_("This belongs to another conversation. `/conversation switch` goes back to it."))
 
 
 class TurnActions:
@@ -63,7 +65,7 @@ class TurnActions:
         `way`: how those messages can be reached now.
         """
         if kind == "continue" and turn.finish_reason != CUT_OFF:
-            raise BotError("This answer is complete, there is nothing to go on with.")
+            raise BotError(_("This answer is complete, there is nothing to go on with."))
         async with self._conversations.changes.hold(turn.turn_id):
             await self._answer(caller, turn, turn.user_text, kind, way)
 
@@ -98,8 +100,11 @@ class TurnActions:
             delivery = await self._chat.turns.delivery(turn)
             place = place_in(delivery, way)
 
+            language = await self._conversations.languages.of_place(place)
+
             def messages(text: str, speaker: Speaker | None) -> tuple[OutgoingMessage, ...]:
-                return outgoing_messages(text, _prefix(replace(turn, speaker=speaker), delivery, place))
+                with use_language(language):
+                    return outgoing_messages(text, _prefix(replace(turn, speaker=speaker), delivery, place))
 
             shown = await self._chat.turns.select_variant(turn, position, messages, place)
             if not shown:
@@ -115,6 +120,12 @@ class TurnActions:
         self, turn: TurnInfo, delivery: DeliveryRecord | None, place: Place, *, sink: ReplySink | None = None
     ) -> None:
         """Show the stored reply of a turn in this place, with its buttons. `sink`: for this place, if there is one."""
+        with use_language(await self._conversations.languages.of_place(place)):
+            await self._show(turn, delivery, place, sink)
+
+    async def _show(
+        self, turn: TurnInfo, delivery: DeliveryRecord | None, place: Place, sink: ReplySink | None
+    ) -> None:
         prefix = _prefix(turn, delivery, place)
         sink = sink or ReplySink(self._conversations.api, self._conversations.deliveries, place)
         sink.prefix, sink.name_line = prefix, speaker_line(turn.speaker)
@@ -134,11 +145,16 @@ class TurnActions:
                 raise TurnIsGone()
             sink = ReplySink(self._conversations.api, self._conversations.deliveries, place)
             reply = StreamedReply(sink, self._conversations.edit_rate, num_messages=sink.num_messages)
-            await reply.finish(FORGOTTEN_ABOVE if leaves_messages(delivery, place) else FORGOTTEN)
+            text = FORGOTTEN_ABOVE if leaves_messages(delivery, place) else FORGOTTEN
+            with use_language(await self._conversations.languages.of_place(place)):
+                await reply.finish(_(text))
 
 
-FORGOTTEN = "-# Forgotten: I no longer think of this exchange."
-FORGOTTEN_ABOVE = f"{FORGOTTEN} What I wrote above belongs to it; I cannot change those messages any more."
+FORGOTTEN = N_("-# Forgotten: I no longer think of this exchange.")
+FORGOTTEN_ABOVE = N_(
+    "-# Forgotten: I no longer think of this exchange. What I wrote above belongs to it; I cannot change those "
+    "messages any more."
+)
 
 
 def number_in(custom_id: str) -> int:
@@ -194,7 +210,7 @@ def leaves_messages(delivery: DeliveryRecord | None, place: Place) -> bool:
 
 
 def _prefix(turn: TurnInfo, delivery: DeliveryRecord | None, place: Place) -> str:
-    return (ANEW if leaves_messages(delivery, place) else "") + stored_heading(turn, place)
+    return (_(ANEW) if leaves_messages(delivery, place) else "") + stored_heading(turn, place)
 
 
 def _author(caller: Caller, turn: TurnInfo) -> Caller:

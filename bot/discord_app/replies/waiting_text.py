@@ -6,13 +6,14 @@ The time is rounded to what an estimate is worth.
 from __future__ import annotations
 
 from bot.chat.queue.waiting import WaitStatus
+from bot.i18n.language import N_, current_language, ngettext, pgettext
 from bot.i18n.language import gettext as _
 from bot.text import thought_for
 
-STOPPED = "Stopped."
+STOPPED = N_("Stopped.")
 """What stands in place of a reply that was stopped before its first word."""
-LOADING = "-# ⏳ The model is still loading. I answer as soon as it is ready."
-THINKING = "-# 💭 Thinking …"
+LOADING = N_("-# ⏳ The model is still loading. I answer as soon as it is ready.")
+THINKING = N_("-# 💭 Thinking …")
 _UNIT = 60.0
 
 
@@ -26,10 +27,10 @@ def waiting_text(status: WaitStatus | None, *, shared: bool = False, is_written:
     if status.loading:
         return loading_text(status.load_progress)
     if status.thinking:
-        return THINKING
-    parts = [f"{ordinal(status.place)} in line"]
+        return _(THINKING)
+    parts = [_("{ordinal} in line").format(ordinal=ordinal(status.place))]
     if status.behind_own:
-        parts.append("after the message before it" if shared else "after your earlier message")
+        parts.append(_("after the message before it") if shared else _("after your earlier message"))
     if status.seconds is not None:
         parts.append(about(status.seconds))
     return "-# ⏳ " + ", ".join(parts)
@@ -37,11 +38,16 @@ def waiting_text(status: WaitStatus | None, *, shared: bool = False, is_written:
 
 def loading_text(progress: str) -> str:
     """What a message says while the model loads; `progress`: how far it is, "" if that is not known."""
-    return LOADING.replace("loading.", f"loading ({progress}).") if progress else LOADING
+    if not progress:
+        return _(LOADING)
+    text = _("-# ⏳ The model is still loading ({progress}). I answer as soon as it is ready.")
+    return text.format(progress=pgettext("loading", progress))
 
 
 def ordinal(number: int) -> str:
-    """1st, 2nd, 3rd, 4th, 11th, 21st."""
+    """1st, 2nd, 3rd, 4th, 11th, 21st; in another language the number alone, its text says the rest."""
+    if current_language() != "en":
+        return str(number)
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
 
@@ -49,17 +55,19 @@ def ordinal(number: int) -> str:
 def about(seconds: float) -> str:
     """A time in words: "a few seconds", "about 12 s", "about a minute", "about 4 minutes"."""
     if seconds < 4:
-        return "a few seconds"
+        return _("a few seconds")
     if seconds < 50:
         step = 2 if seconds < 20 else 5
-        return f"about {round(seconds / step) * step} s"
+        return _("about {seconds} s").format(seconds=round(seconds / step) * step)
     minutes = round(seconds / _UNIT)
     if minutes <= 1:
-        return "about a minute"
-    return f"about {minutes} minutes" if minutes <= 15 else "more than a quarter of an hour"
+        return _("about a minute")
+    if minutes > 15:
+        return _("more than a quarter of an hour")
+    return ngettext("about {number} minute", "about {number} minutes", minutes).format(number=minutes)
 
 
 def thought_line(seconds: float | None) -> str:
     """What stands above an answer that the model thought about, with a line break; "" for less than a second."""
     words = thought_for(seconds)
-    return f"-# 💭 {words.capitalize()}\n" if words else ""
+    return f"-# 💭 {words[:1].upper()}{words[1:]}\n" if words else ""

@@ -13,6 +13,8 @@ import discord
 from discord.http import HTTPClient, Route
 
 from bot.errors import BotError
+from bot.i18n.language import N_, NP_, pgettext
+from bot.i18n.language import gettext as _
 
 MAX_THREAD_NAME = 100
 _PUBLIC_THREAD, _NEWS_THREAD = 11, 10
@@ -20,22 +22,22 @@ _HAS_THREAD = 160004
 _MISSING_ACCESS, _MISSING_PERMISSIONS = 50001, 50013
 _UNKNOWN_CHANNEL = 10003
 _NEEDED = {
-    "view_channel": "View Channel",
-    "create_public_threads": "Create Public Threads",
-    "send_messages_in_threads": "Send Messages in Threads",
+    "view_channel": NP_("permission", "View Channel"),
+    "create_public_threads": NP_("permission", "Create Public Threads"),
+    "send_messages_in_threads": NP_("permission", "Send Messages in Threads"),
 }
-_AT_MESSAGE = {"read_message_history": "Read Message History"}
+_AT_MESSAGE = {"read_message_history": NP_("permission", "Read Message History")}
 _REFUSALS: Mapping[int, str] = {
-    _MISSING_ACCESS: "I may not see this channel any more, so I cannot start a thread in it.",
-    _MISSING_PERMISSIONS: "I may not start threads here: I need the permission Create Public Threads.",
-    160002: "I may not start a thread at this answer: I need the permission Read Message History.",
-    160006: "This guild has as many active threads as Discord allows. Please archive one first.",
-    10008: "This answer was deleted, so no thread can begin at it.",
-    10003: "This channel does not exist any more.",
-    50024: "No thread can be started here.",
-    50068: "No thread can be started at this message.",
-    200000: "This guild's AutoMod does not allow this name. Please choose another one.",
-    200001: "This guild's AutoMod does not allow this name. Please choose another one.",
+    _MISSING_ACCESS: N_("I may not see this channel any more, so I cannot start a thread in it."),
+    _MISSING_PERMISSIONS: N_("I may not start threads here: I need the permission Create Public Threads."),
+    160002: N_("I may not start a thread at this answer: I need the permission Read Message History."),
+    160006: N_("This guild has as many active threads as Discord allows. Please archive one first."),
+    10008: N_("This answer was deleted, so no thread can begin at it."),
+    10003: N_("This channel does not exist any more."),
+    50024: N_("No thread can be started here."),
+    50068: N_("No thread can be started at this message."),
+    200000: N_("This guild's AutoMod does not allow this name. Please choose another one."),
+    200001: N_("This guild's AutoMod does not allow this name. Please choose another one."),
 }
 
 
@@ -44,9 +46,10 @@ def check_permissions(allowed: discord.Permissions, *, at_message: bool) -> None
     if not allowed.value:
         return  # Discord did not say: try
     needed = _NEEDED | (_AT_MESSAGE if at_message else {})
-    missing = [shown for name, shown in needed.items() if not getattr(allowed, name)]
+    missing = [pgettext("permission", shown) for name, shown in needed.items() if not getattr(allowed, name)]
     if missing:
-        raise BotError(f"I cannot talk in a thread here: I need the permission {' and '.join(missing)}.")
+        names = pgettext("between permissions", " and ").join(missing)
+        raise BotError(_("I cannot talk in a thread here: I need the permission {names}.").format(names=names))
 
 
 class ThreadApi:
@@ -98,4 +101,4 @@ def _refusals() -> Iterator[None]:
     except discord.HTTPException as error:
         if error.code not in _REFUSALS:
             raise
-        raise BotError(_REFUSALS[error.code], reason=f"{error.status} {error.code}") from None
+        raise BotError(_(_REFUSALS[error.code]), reason=f"{error.status} {error.code}") from None

@@ -99,7 +99,7 @@ class TestWhatAMemberIsTold:
 
     def test_a_reason_is_said_once(self):
         refused = [RefusedFile(f"{name}.mp4", "No videos.") for name in "ab"] + [RefusedFile("c" * 76 + ".txt", "No.")]
-        assert refusals_note(refused) == f"a.mp4, b.mp4: No videos.\n{'c' * 29}…{'c' * 6}.txt: No."
+        assert refusals_note(refused) == ["a.mp4, b.mp4: No videos.", f"{'c' * 29}…{'c' * 6}.txt: No."]
 
 
 class TestRecentImages:

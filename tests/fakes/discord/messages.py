@@ -268,14 +268,14 @@ class Interaction:
         payload: Json = {
             "id": str(self.id), "application_id": str(application_id), "type": self.type, "token": self.token,
             "version": 1, "channel": self.channel.json(self.user), "channel_id": str(self.channel.id),
-            "locale": "en-US", "app_permissions": str(int(self.app_permissions())), "entitlements": [],
+            "locale": self.user.locale, "app_permissions": str(int(self.app_permissions())), "entitlements": [],
             "entitlement_sku_ids": [], "attachment_size_limit": self.guild.file_limit if self.guild else 10 * 2**20,
             "context": context, "data": self.data, "authorizing_integration_owners": self.owners,
         }  # fmt: skip
         if self.guild:
             payload["guild_id"] = str(self.guild.id)
-            payload["guild"] = {"id": str(self.guild.id), "locale": "en-US", "features": []}
-            payload["guild_locale"] = "en-US"
+            payload["guild"] = {"id": str(self.guild.id), "locale": self.guild.locale, "features": []}
+            payload["guild_locale"] = self.guild.locale
             allowed = self.guild.permissions(self.user, self.channel)
             payload["member"] = {**self.guild.member(self.user), "user": self.user.json(),
                                  "permissions": str(int(allowed))}  # fmt: skip

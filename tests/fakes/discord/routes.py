@@ -45,8 +45,17 @@ async def gateway(rest: Rest, request: web.Request, given: Json) -> web.Response
 
 
 async def list_commands(rest: Rest, request: web.Request, given: Json) -> web.Response:
-    """The registered commands."""
-    return json_response(rest.commands)
+    """The registered commands; their translations only for who asks for them."""
+    wanted = request.query.get("with_localizations") == "true"
+    return json_response(rest.commands if wanted else [_without_translations(each) for each in rest.commands])
+
+
+def _without_translations(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_translations(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: _without_translations(value) for key, value in node.items() if not key.endswith("_localizations")}
 
 
 async def put_commands(rest: Rest, request: web.Request, given: Json) -> web.Response:

@@ -82,6 +82,7 @@ class User:
     exact: bool = False  # shown by this very name, as a webhook is
     avatar_url: str | None = None  # of a webhook's message; None for the webhook's own picture
     picture: bytes | None = None  # that one, when the message was sent
+    locale: str = "en-US"  # of their client
     external_apps: bool = True  # False: guilds do not let them show others the answers of such applications
 
     @property
@@ -234,6 +235,7 @@ class Guild:
     bot_role: Role = field(default_factory=lambda: Role("Guildllama", managed=True))
     file_limit: int = 10 * 2**20
     joined: bool = True
+    locale: str = "en-US"  # that it gave Discord
     unavailable: bool = False
 
     @property
@@ -297,7 +299,7 @@ class Guild:
             "verification_level": 0, "default_message_notifications": 0, "explicit_content_filter": 0,
             "roles": [everyone.json(0), *(role.json() for role in self.all_roles())], "emojis": [], "features": [],
             "mfa_level": 0, "system_channel_id": None, "system_channel_flags": 0, "premium_tier": 0,
-            "preferred_locale": "en-US", "nsfw_level": 0, "stickers": [], "premium_progress_bar_enabled": False,
+            "preferred_locale": self.locale, "nsfw_level": 0, "stickers": [], "premium_progress_bar_enabled": False,
             "rules_channel_id": None, "vanity_url_code": None, "description": None, "banner": None,
             "public_updates_channel_id": None, "joined_at": iso_time(0), "large": False, "unavailable": False,
             "member_count": 2, "voice_states": [], "members": [{**self.member(self.bot), "user": self.bot.json()}],

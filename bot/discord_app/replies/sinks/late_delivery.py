@@ -20,6 +20,7 @@ from bot.discord_app.replies.sinks.sent_messages import SentMessages
 from bot.discord_app.rest.forbidden_channels import THREAD_ARCHIVED, THREAD_LOCKED, ChannelForbidden
 from bot.discord_app.rest.message_api import MessageApi
 from bot.discord_app.rest.message_data import Components
+from bot.i18n.language import gettext as _
 from models.types import DIRECT_MESSAGES, Place
 
 log = structlog.get_logger(__name__)
@@ -81,7 +82,7 @@ class LateDelivery:
                 log.info("no permission to send in the channel: a reply goes to direct messages", question=place.nonce)
             skipped = len(self._ids)
             hidden = place.by_token_only
-            opening = "" if hidden else f"-# I may not write in <#{place.channel_id}>, so I answer here.\n"
+            opening = "" if hidden else _opening(place)
             await self._send_to(
                 await self._api.open_dm(place.asker_id),
                 opening,
@@ -140,6 +141,12 @@ class LateDelivery:
             log.warning("a finished reply could not be delivered yet", question=self._place.nonce, error=described)
         else:
             log.warning("a finished reply is not tried any more", question=self._place.nonce, error=described)
+
+
+def _opening(place: Place) -> str:
+    """The line above an answer that goes to direct messages."""
+    text = _("-# I may not write in {channel}, so I answer here.").format(channel=f"<#{place.channel_id}>")
+    return f"{text}\n"
 
 
 def _is_final(error: Exception) -> bool:

@@ -24,6 +24,7 @@ from bot.discord_app.rest.message_api import MessageApi
 from bot.discord_app.rest.message_data import Components
 from bot.discord_app.rest.request_pace import Turn, Urgency
 from bot.failpoint import failpoint
+from bot.i18n.language import gettext as _
 from models.types import Place, Speaker
 
 
@@ -204,7 +205,7 @@ class ReplySink:
         text = without_address(messages[0])
         if self.name_line and not text.startswith(self.name_line):
             text = self.name_line + text
-        text = (ANEW if left and first == 0 else "") + text
+        text = (_(ANEW) if left and first == 0 else "") + text
         await self._speaking.fall_silent(self.delivery_id, whole=first == 0)
         # Too long only with a name of many signs that must be escaped: then it is left out.
         fits = utf16_length(text) <= MESSAGE_LIMIT
