@@ -40,10 +40,12 @@ from models.queries.application import (
 from models.queries.deletion.retention import RetentionLimits
 from models.queries.dialogs.turn_info import turn_info
 from models.queries.memory.facts import add_fact, facts_of
+from models.queries.memory.forgetting import forget_guild_before, forgotten_until
 from models.queries.privacy import erasure, holdings, opt_outs
 from models.queries.replies import delivery_messages, processes, recovery, stop_requests, unfinished_deliveries
 from models.queries.tenants import threads
 from models.queries.tenants.scenes import add_character
+from models.queries.tenants.settings import set_member_memory
 from models.statement_guard import GUARD, PARTS, SHARED_BY_ALL, StatementRefused
 from models.tables import Base, BoundThread, Dialog, Fact, Guild, Report, ReportSpeaker, Turn, TurnFile
 from models.types import (
@@ -233,6 +235,10 @@ async def test_admins_see_and_change_what_belongs_to_their_bot(database_url: str
             assert await report_details(session, key=KEY, report_id=report.report_id) is None
             assert await count_reports(session, key=KEY) == (1, 1)
         await write(first, set_report_channel, key=KEY, channel_id=None, actor_id=7, now=NOW)
+        await write(first, set_member_memory, key=KEY, memory=True, now=NOW)
+        await write(second, set_member_memory, key=KEY, memory=True, now=NOW)
+        await write(first, forget_guild_before, key=KEY, member_id=None, now=NOW)
+        assert await write(second, forgotten_until, key=KEY) is None
         await write(first, queries.set_guild_settings, key=KEY, settings=GuildSettings(), actor_id=7, now=NOW)
 
         assert await counts(database_url, SECOND) == before

@@ -36,7 +36,7 @@ async def forget_before(session: AsyncSession, *, key: DialogKey, now: datetime)
 async def forget_guild_before(session: AsyncSession, *, key: DialogKey, member_id: int | None, now: datetime) -> None:
     """Do the same for all members of the key's guild, or for one of them: an admin had their notes deleted."""
     members = update(MemberSettingsRow).where(
-        MemberSettingsRow.guild_id == key.guild_id, MemberSettingsRow.memory.is_not(None)
+        ours(MemberSettingsRow), MemberSettingsRow.guild_id == key.guild_id, MemberSettingsRow.memory.is_not(None)
     )
     if member_id is not None:
         members = members.where(MemberSettingsRow.user_id == member_id)
