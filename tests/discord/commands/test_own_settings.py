@@ -40,9 +40,10 @@ async def test_a_member_chooses_less_than_the_guild_allows(both: World) -> None:
     assert "from 0 to 20" in await refusal(both, await write(both, panel, ann, "retention_days", "21"))
     await write(both, panel, ann, "retention_days", "2")
     await both.discord.until(lambda: "**2** · chosen by you" in text_of(panel))
-    await choose(both, panel, ann, "language", "ko")
     await press(both, panel, ann, "on", "private")
+    await choose(both, panel, ann, "language", "ko")
     assert await stored(both, guild, ann) == MemberSettings(1, 2, True, "ko")
+    await choose(both, panel, ann, "language", "en")
     for user in (ann, bob):
         for text in ("One", "Two", "Three"):
             await both.ask(guild, user, text)
