@@ -43,7 +43,7 @@ async def test_a_member_chooses_less_than_the_guild_allows(both: World) -> None:
     await press(both, panel, ann, "on", "private")
     await choose(both, panel, ann, "language", "ko")
     assert await stored(both, guild, ann) == MemberSettings(1, 2, True, "ko")
-    await choose(both, panel, ann, "language", "en")
+    await both.use(guild, ann, "me settings", language="en")
     for user in (ann, bob):
         for text in ("One", "Two", "Three"):
             await both.ask(guild, user, text)
