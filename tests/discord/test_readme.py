@@ -115,8 +115,9 @@ def words_of(option: dict[str, Any]) -> set[str]:
 def documented() -> dict[str, set[str]]:
     """The same as the table of commands says it."""
     found: dict[str, set[str]] = {}
-    for command, arguments in re.findall(r"^\| `/(\w+)([^`]*)` \|", SECTION, flags=re.M):
-        found.setdefault(command, set()).update(re.findall(r"\w+", arguments))
+    for cell in re.findall(r"^\| (`/[^|]*) \|", SECTION, flags=re.M):
+        for command, arguments in re.findall(r"`/(\w+)([^`]*)`", cell):
+            found.setdefault(command, set()).update(re.findall(r"\w+", arguments))
     return found
 
 
