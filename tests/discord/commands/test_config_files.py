@@ -165,7 +165,7 @@ GOOD: dict[str, Any] = {"guildllama_settings": 1, "settings": {}}
         (b"[" * 50_000, "not JSON"),
         (b'{"guildllama_settings": 1, "settings": {"max_chat_logs": NaN}}', "not JSON"),
         (b'{"guildllama_settings": 1, "settings": {"files": true, "files": true}}', "`files` stands in this file"),
-        (b" " * (65 << 10), "too large"),
+        (b" " * (513 << 10), "too large"),
         ([], "no file that"),
         ({"settings": {}}, "no file that"),
         ({"guildllama_settings": 2, "settings": {}}, "read version 1"),
@@ -175,7 +175,7 @@ GOOD: dict[str, Any] = {"guildllama_settings": 1, "settings": {}}
         ({**GOOD, "settings": {"a`b@everyone": 1}}, "do not know these keys, so I took nothing from this file: "
          "`settings.ab@everyone`"),
         ({**GOOD, "settings": {"max_chat_logs": "3"}}, "The value of `settings.max_chat_logs` does not fit"),
-        ({**GOOD, "settings": {"max_chat_logs": 3.0}}, "not JSON"),
+        ({**GOOD, "settings": {"max_chat_logs": 3.0}}, "`settings.max_chat_logs`"),
         ({**GOOD, "settings": {"max_chat_logs": True}}, "`settings.max_chat_logs`"),
         ({**GOOD, "settings": {"max_chat_logs": 11}}, "`max_chat_logs` can be 10 at most"),
         ({**GOOD, "settings": {"max_reply_tokens": 513}}, "`max_reply_tokens` can be 512 at most"),
@@ -184,12 +184,15 @@ GOOD: dict[str, Any] = {"guildllama_settings": 1, "settings": {}}
         ({**GOOD, "settings": {"idle_time": 10**12}}, "`settings.idle_time`"),
         ({**GOOD, "settings": {"daily_messages": -1}}, "`settings.daily_messages`"),
         ({**GOOD, "settings": {"scope": "user"}}, "`settings.scope`"),
+        ({**GOOD, "settings": {"minute_messages": 31}}, "`minute_messages` can be 30 at most"),
+        ({**GOOD, "settings": {"guild_running_replies": 65}}, "`guild_running_replies` can be 64 at most"),
+        ({**GOOD, "settings": {"moderation": True}}, "offers no moderation"),
         ({**GOOD, "settings": {"language": "tlh"}}, "`settings.language`"),
         ({**GOOD, "settings": {"channels": [{"id": 5}]}}, "`settings.channels.0.id`"),
         ({**GOOD, "settings": {"channels": [{"id": "5"}] * 101}}, "`settings.channels`"),
         ({**GOOD, "settings": {"roles": [{"id": "5", "admin": True}]}}, "`settings.roles.0.admin`"),
     ],
-    ids=range(27),
+    ids=range(30),
 )  # fmt: skip
 async def test_a_file_that_does_not_fit_is_refused_by_name(here: World, file: object, because: str) -> None:
     guild, boss = await guild_of(here)
