@@ -73,7 +73,8 @@ def test_every_setting_is_in_the_file() -> None:
     changed = GuildSettings(
         dialog_scope="thread", max_chat_logs=1, max_reply_tokens=1, retention_days=1, session_ttl=timedelta(hours=1),
         daily_turns=1, daily_tokens=1, own_personas="nobody", streaming=False, locale="ko", channels=frozenset({1}),
-        roles=(RolePolicy(2, True, 1, True, 1, 1, 1),), channel_scopes=((3, "channel"),), locked_channels=frozenset({4}), memory=True,
+        roles=(RolePolicy(2, True, 1, True, 1, 1, 1),), channel_scopes=((3, "channel"),),
+        locked_channels=frozenset({4}), memory=True,
         persona_face="name", files=False, minute_messages=1, running_replies=1, guild_minute_messages=1,
         guild_running_replies=1, guild_daily_turns=1, guild_daily_tokens=1, filter_words=("sna*", "two words"),
         moderation=True, moderation_thresholds=(("violence", 0.25),),
@@ -94,7 +95,8 @@ def test_bytes_that_are_no_settings_are_refused(data: bytes) -> None:
 
 
 def test_words_are_taken_as_the_command_takes_them() -> None:
-    text = '{"guildllama_settings": 1, "settings": {"filter_words": ["Sna**KE", "\uff33\uff30\uff21\uff2d, Two  Words", "spam"]}}'
+    words = '["Sna**KE", "\uff33\uff30\uff21\uff2d, Two  Words", "spam"]'
+    text = f'{{"guildllama_settings": 1, "settings": {{"filter_words": {words}}}}}'
     found = imported(read_file(text.encode()), GuildSettings(), channels=lambda _: True, roles=lambda _: True)
     assert found.settings.filter_words == ("sna*ke", "spam", "two words")
 

@@ -55,6 +55,10 @@ async def test_a_file_brings_back_what_it_was_made_of(both: World) -> None:
     await both.use(guild, boss, "config channels scope", channel=bots, scope="member-channel")
     await both.use(guild, boss, "config roles add", role=friends)
     await both.use(guild, boss, "config roles quota", role=friends, daily_messages=4)
+    await both.use(guild, boss, "config limits role", role=friends, minute_messages=3, daily_tokens=5000)
+    await both.use(guild, boss, "config limits set", running_replies=1, guild_daily_messages=700)
+    await both.use(guild, boss, "config filter words", action="add", words="gosh*, very silly")
+    await both.use(guild, boss, "config filter threshold", category="violence", score=0.25)
     await both.use(guild, boss, "config memory on")
     before = await stored(both, guild)
     file = await exported(both, guild, boss)
@@ -70,6 +74,8 @@ async def test_a_file_brings_back_what_it_was_made_of(both: World) -> None:
     assert question.ephemeral
     assert "- Exchanges that I keep in mind: **10** → **3**" in question.content
     assert f"- Roles that may talk to me: **everybody** → <@&{friends.id}>" in question.content
+    assert "- Words that are kept out: **none** → **2 words**" in question.content
+    assert "gosh" not in question.content
     assert await stored(both, guild) == GuildSettings()  # nothing yet
     await both.bot.stop()
     await both.start_bot()  # the button outlives it
@@ -80,7 +86,20 @@ async def test_a_file_brings_back_what_it_was_made_of(both: World) -> None:
     assert len(records) == num_audited + 1
     action, actor, details = records[0]
     assert (action, actor, details["session_ttl"]) == ("config.import", boss.id, {"old": None, "new": 129_600})
-    assert details["roles"]["new"] == [{"role_id": friends.id, "allowed": True, "daily_turns": 4, "own_persona": False}]
+    assert details["roles"]["new"] == [
+        {
+            "role_id": friends.id,
+            "allowed": True,
+            "daily_turns": 4,
+            "own_persona": False,
+            "minute_messages": 3,
+            "daily_tokens": 5000,
+        }
+    ]
+    assert details["filter_words"] == {"old": 0, "new": 2}
+    file["settings"]["filter_words"] = ["other", "ones"]
+    asked = await give(both, guild, boss, file)
+    assert "- Words that are kept out: **2 words**, but others than now" in asked.reply()
 
 
 async def test_a_part_of_a_file_changes_only_that_part(both: World) -> None:
