@@ -47,7 +47,7 @@ def guild_pages() -> dict[str, str]:
         "where": _("Where and who"),
         "replies": _("Replies"),
         "limits": _("Limits of a member"),
-        "together": _("Limits of all members"),
+        "together": _("Limits of all members together"),
         "safety": _("Safety"),
         "memory": _("Memory"),
     }

@@ -56,7 +56,7 @@ def filter_entries(guild: GuildSettings, operator: Settings) -> Iterable[_Entry]
         "moderation",
         "safety",
         _("Moderation"),
-        _("It checks messages and answers; nothing is shown before it did"),
+        _("It checks messages and answers; an answer is shown once it has passed"),
         Switch(
             default=False,
             unavailable="" if operator.moderation_url is not None else _("the owner of this bot offers no moderation"),
@@ -69,7 +69,7 @@ def filter_entries(guild: GuildSettings, operator: Settings) -> Iterable[_Entry]
         "moderation_thresholds",
         "safety",
         _("From which scores moderation keeps out"),
-        _("`/config filter threshold` changes one; for all else its own judgement counts"),
+        _("`/config filter threshold` changes it for one category"),
         Listed(tuple(threshold_texts(guild)), _("its own judgement"), "config filter threshold"),
         lambda old: old.moderation_thresholds,
         _not_here,

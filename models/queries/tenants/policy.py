@@ -215,7 +215,7 @@ async def usage(session: AsyncSession, *, key: DialogKey, since: date) -> tuple[
         .where(DailyUsage.guild_id == key.guild_id, DailyUsage.user_id == key.user_id, DailyUsage.day >= since)
         .order_by(DailyUsage.day.desc())
     )
-    return tuple(Usage(row.day, row.turns, row.prompt_tokens, row.completion_tokens) for row in rows)
+    return tuple(Usage(row.day, row.turns, row.prompt_tokens, row.completion_tokens, row.more_replies) for row in rows)
 
 
 def _utc_day(now: datetime) -> date:
