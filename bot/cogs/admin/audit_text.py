@@ -13,12 +13,12 @@ from datetime import timedelta
 from typing import Any
 
 import discord
-from babel.dates import format_timedelta
 
 from bot.cogs.admin.member_text import LASTS, lasts_labels
 from bot.discord_app.code_fences import utf16_length
-from bot.i18n.language import current_language, ngettext
 from bot.i18n.language import gettext as _
+from bot.i18n.language import ngettext
+from bot.text import duration_text
 from models.types import AuditRecord
 
 GROUPS = ("config", "persona", "scene", "member", "purge", "report", "privacy")
@@ -242,7 +242,7 @@ def _settings(details: Mapping[str, Any], mention: Mention) -> str:
     for name, change in details.items():
         value = change.get("new") if isinstance(change, dict) else change
         if name == "session_ttl" and isinstance(value, int):
-            value = format_timedelta(timedelta(seconds=value), threshold=1, locale=current_language())
+            value = duration_text(timedelta(seconds=value))
         called = f"`{_CALLED.get(name, name)}`"
         said = _said(value)
         shown.append(f"{called} {said}" if len(said) <= 40 and not any(mark in said for mark in "({[<") else called)

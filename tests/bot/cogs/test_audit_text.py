@@ -61,11 +61,11 @@ def test_numbers_and_names_are_in_it() -> None:
 
 
 def test_settings_are_said_with_their_new_values() -> None:
-    changed = {"max_chat_logs": (5, 9), "locale": ("ko", None), "session_ttl": (None, 7200), "channels": ([], [1])}
+    changed = {"max_chat_logs": (5, 9), "locale": ("ko", None), "session_ttl": (None, 129_600), "channels": ([], [1])}
     details = json.dumps({name: {"old": old, "new": new} for name, (old, new) in changed.items()})
     assert sentence(record("config.import", details), {}) == (
         "<@7> imported settings from a file: "
-        "`max_chat_logs` 9, `language` the default, `idle_time` 2 hours, `channels`."
+        "`max_chat_logs` 9, `language` the default, `idle_time` 36 hours, `channels`."
     )
 
 
